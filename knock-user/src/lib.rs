@@ -1,0 +1,8 @@
+//! knockgate in user space: configuration, the loader, the service, the client.
+//!
+//! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
+//! answer, [`config`] turns a file into checked values, [`gate`] puts them into the kernel and reads
+//! the kernel's tables back, [`client`] knocks.
+
+pub mod config;
+pub mod client;
