@@ -1,0 +1,389 @@
+//! Profiles: what a user keeps in `~/.config/knockgate/client.toml` to knock by a name.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use super::{parse_tcp_port, parse_timeout};
+use crate::config::{Port, nearest, parse_duration};
+
+/// What such a file looks like, for messages and `--help`.
+pub const EXAMPLE: &str = r#"[profile.home]
+host     = "host.example"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+# and, where wanted:
+delay    = "20ms"      # pause between two knocks
+retries  = 3           # further tries while the port stays closed
+timeout  = "1s"        # how long the port may take to answer
+connect  = "22/tcp"    # as --connect; or then = "22/tcp", as --then
+"#;
+
+/// One `[profile.NAME]`. What is absent comes from the command line or is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// A name or an address.
+    #[serde(default, deserialize_with = "host")]
+    pub host: Option<String>,
+    /// The knocks in order; never empty.
+    #[serde(default, deserialize_with = "sequence")]
+    pub sequence: Option<Vec<Port>>,
+    /// The pause between two knocks.
+    #[serde(default, deserialize_with = "delay")]
+    pub delay: Option<Duration>,
+    /// How often the sequence is sent again while the port stays closed.
+    pub retries: Option<u32>,
+    /// How long the port may take to answer.
+    #[serde(default, deserialize_with = "timeout")]
+    pub timeout: Option<Duration>,
+    /// The TCP port to check; never together with `connect`.
+    #[serde(default, deserialize_with = "tcp_port")]
+    pub then: Option<u16>,
+    /// The TCP port to connect to.
+    #[serde(default, deserialize_with = "tcp_port")]
+    pub connect: Option<u16>,
+}
+
+impl Profile {
+    /// Reads the profile `name` from the user's file.
+    pub fn load(name: &str) -> Result<Self, Invalid> {
+        let path = default_path()?;
+        Self::load_from(&path, name)
+    }
+
+    /// Reads the profile `name` from the file `path`. One bad profile makes the whole file invalid.
+    pub fn load_from(path: &Path, name: &str) -> Result<Self, Invalid> {
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Invalid(format!(
+                "there is no {}, so no profile {name:?}; write that file (mode 0600: sequences are \
+                 secrets), for example:\n\n{EXAMPLE}",
+                path.display()
+            )),
+            _ => Invalid(format!("can't read {}: {error}", path.display())),
+        })?;
+        Self::parse(&text, &path.display().to_string(), name)
+    }
+
+    /// Takes the profile `name` from `text`; `origin` is the file's name for messages.
+    fn parse(text: &str, origin: &str, name: &str) -> Result<Self, Invalid> {
+        let File { mut profile } = toml::from_str(text)
+            .map_err(|error| Invalid::at(origin, text, error.span(), error.message()))?;
+        for (name, profile) in &profile {
+            if profile.then.is_some() && profile.connect.is_some() {
+                return Err(Invalid(format!(
+                    "{origin}: [profile.{name}] has both `then` and `connect`; `connect` checks the port \
+                     by itself, so leave `then` out"
+                )));
+            }
+        }
+        profile
+            .remove(name)
+            .ok_or_else(|| Invalid(missing(origin, name, &profile)))
+    }
+}
+
+/// A file of profiles that can't be used: exit status 3. `Display` says what is wrong, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid(String);
+
+impl Invalid {
+    /// A finding about the command line and profile together.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    fn at(origin: &str, text: &str, span: Option<Range<usize>>, message: &str) -> Self {
+        let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+            return Self(format!("{origin}: {message}"));
+        };
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .map_or(0, |start| start.chars().count())
+            + 1;
+        let source = text.lines().nth(line - 1).unwrap_or_default();
+        let margin = " ".repeat(line.to_string().len());
+        let indent = " ".repeat(column - 1);
+        Self(format!(
+            "{origin}:{line}:{column}: {message}\n{margin} |\n{line} | {source}\n{margin} | {indent}^"
+        ))
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Where the user's profiles are: under `XDG_CONFIG_HOME` where that is an absolute path, else `~/.config`.
+pub fn default_path() -> Result<PathBuf, Invalid> {
+    let config = match env::var_os("XDG_CONFIG_HOME").map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Some(path),
+        _ => env::home_dir()
+            .filter(|home| home.is_absolute())
+            .map(|home| home.join(".config")),
+    };
+    config.map(|config| config.join("knockgate/client.toml")).ok_or_else(|| {
+        Invalid::new(
+            "can't tell where profiles are kept: this user has no home directory; set XDG_CONFIG_HOME to \
+             the directory that holds knockgate/client.toml, or give HOST and steps instead of --profile",
+        )
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    profile: BTreeMap<String, Profile>,
+}
+
+fn missing(origin: &str, name: &str, known: &BTreeMap<String, Profile>) -> String {
+    let nearest = nearest(name, known.keys().map(String::as_str));
+    let names: Vec<_> = known.keys().map(|name| format!("{name:?}")).collect();
+    match (nearest, names.is_empty()) {
+        (Some(nearest), _) => {
+            format!(
+                "{origin} has no profile {name:?}; did you mean {nearest:?}? it has {}",
+                names.join(", ")
+            )
+        }
+        (None, false) => format!(
+            "{origin} has no profile {name:?}; it has {}",
+            names.join(", ")
+        ),
+        (None, true) => {
+            format!("{origin} has no profile at all; a profile looks like this:\n\n{EXAMPLE}")
+        }
+    }
+}
+
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let parse = |text: &str| match text {
+        "" => Err("the host is empty; give a name or an address".to_owned()),
+        _ => Ok(text.to_owned()),
+    };
+    deserializer
+        .deserialize_str(Text {
+            expected: "a name or an address as a string",
+            parse,
+        })
+        .map(Some)
+}
+
+fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let expected = "a duration as a string, such as \"20ms\"";
+    deserializer
+        .deserialize_str(Text {
+            expected,
+            parse: parse_duration,
+        })
+        .map(Some)
+}
+
+fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let expected = "a duration as a string, such as \"1s\"";
+    deserializer
+        .deserialize_str(Text {
+            expected,
+            parse: parse_timeout,
+        })
+        .map(Some)
+}
+
+fn tcp_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let expected = "a TCP port as a string, such as \"22/tcp\"";
+    deserializer
+        .deserialize_str(Text {
+            expected,
+            parse: parse_tcp_port,
+        })
+        .map(Some)
+}
+
+fn sequence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Port>>, D::Error> {
+    let sequence: Vec<Port> = Deserialize::deserialize(deserializer)?;
+    if sequence.is_empty() {
+        return Err(de::Error::custom(
+            "the sequence is empty; list its knocks, such as [\"7000/udp\", \"8443/tcp\"]",
+        ));
+    }
+    Ok(Some(sequence))
+}
+
+/// Reads a value from a string, and says what was expected where it is something else.
+struct Text<F> {
+    expected: &'static str,
+    parse: F,
+}
+
+impl<T, F: Fn(&str) -> Result<T, String>> Visitor<'_> for Text<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).map_err(E::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(steps: &[&str]) -> Vec<Port> {
+        steps
+            .iter()
+            .map(|step| step.parse().expect("a port"))
+            .collect()
+    }
+
+    #[test]
+    fn the_example_is_a_profile() {
+        let profile = Profile::parse(EXAMPLE, "client.toml", "home").expect("a valid example");
+        assert_eq!(
+            profile,
+            Profile {
+                host: Some("host.example".to_owned()),
+                sequence: Some(ports(&["7000/udp", "8443/tcp", "9301/udp"])),
+                delay: Some(Duration::from_millis(20)),
+                retries: Some(3),
+                timeout: Some(Duration::from_secs(1)),
+                then: None,
+                connect: Some(22),
+            }
+        );
+    }
+
+    #[test]
+    fn everything_may_be_left_to_the_command_line() {
+        let profile =
+            Profile::parse("[profile.bare]\n", "client.toml", "bare").expect("a valid profile");
+        assert_eq!(profile, Profile::default());
+    }
+
+    #[test]
+    fn each_error_says_what_where_and_what_instead() {
+        for (what, text, messages) in [
+            (
+                "an unknown key",
+                "[profile.home]\nsequense = []\n",
+                &[
+                    "client.toml:2:1: ",
+                    "`sequense`",
+                    "`sequence`",
+                    "2 | sequense = []",
+                ][..],
+            ),
+            (
+                "an unknown table",
+                "[profiles.home]\n",
+                &["client.toml:1:2: ", "`profiles`", "`profile`"],
+            ),
+            ("no TOML", "[profile.home\n", &["client.toml:1:14: "]),
+            (
+                "no such protocol",
+                "[profile.home]\nsequence = [\"7000/udp\", \"8443/tpc\"]\n",
+                &["client.toml:2:12: ", "8443/tpc", "tcp"],
+            ),
+            (
+                "no knock",
+                "[profile.home]\nsequence = []\n",
+                &["client.toml:2:12: ", "the sequence is empty"],
+            ),
+            (
+                "a number for a duration",
+                "[profile.home]\ndelay = 20\n",
+                &["client.toml:2:9: ", "\"20ms\""],
+            ),
+            (
+                "no unit",
+                "[profile.home]\ndelay = \"20\"\n",
+                &["client.toml:2:9: ", "20"],
+            ),
+            (
+                "no time at all",
+                "[profile.home]\ntimeout = \"0s\"\n",
+                &["client.toml:2:11: ", "leaves no time"],
+            ),
+            (
+                "a negative count",
+                "[profile.home]\nretries = -1\n",
+                &["client.toml:2:11: ", "-1"],
+            ),
+            (
+                "a UDP port to check",
+                "[profile.home]\nthen = \"53/udp\"\n",
+                &["client.toml:2:8: ", "UDP", "22/tcp"],
+            ),
+            (
+                "a UDP port to connect to",
+                "[profile.home]\nconnect = \"53/udp\"\n",
+                &["client.toml:2:11: ", "UDP"],
+            ),
+            (
+                "no host",
+                "[profile.home]\nhost = \"\"\n",
+                &["client.toml:2:8: ", "the host is empty"],
+            ),
+            (
+                "both outcomes",
+                "[profile.home]\nthen = \"22/tcp\"\nconnect = \"22/tcp\"\n",
+                &["client.toml: ", "[profile.home]", "leave `then` out"],
+            ),
+            (
+                "a misspelt name",
+                "[profile.hone]\n[profile.vpn]\n",
+                &["did you mean \"hone\"?", "\"vpn\""],
+            ),
+            (
+                "another name",
+                "[profile.vpn]\n",
+                &["client.toml has no profile \"home\"; it has \"vpn\""],
+            ),
+            (
+                "no profile",
+                "",
+                &["client.toml has no profile at all", EXAMPLE],
+            ),
+        ] {
+            let error = Profile::parse(text, "client.toml", "home")
+                .expect_err(what)
+                .to_string();
+            for message in messages {
+                assert!(
+                    error.contains(message),
+                    "{what}: expected {message:?} in\n{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_shown_by_example() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("client.toml");
+        let error = Profile::load_from(&path, "home")
+            .expect_err("no file")
+            .to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.contains(EXAMPLE), "{error}");
+
+        fs::write(&path, EXAMPLE).expect("a file");
+        Profile::load_from(&path, "home").expect("the example in a file");
+    }
+}

@@ -1,0 +1,172 @@
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: KnockArgs,
+}
+
+fn parse(line: &str) -> Result<KnockArgs, clap::Error> {
+    let words = std::iter::once("knock").chain(line.split_whitespace());
+    Cli::try_parse_from(words).map(|cli| cli.args)
+}
+
+fn ports(line: &str) -> Vec<Port> {
+    line.split_whitespace()
+        .map(|step| step.parse().expect("a port"))
+        .collect()
+}
+
+fn profile() -> Profile {
+    Profile {
+        host: Some("home.example".to_owned()),
+        sequence: Some(ports("1001/udp 1002/tcp")),
+        delay: Some(Duration::from_millis(5)),
+        retries: Some(7),
+        timeout: Some(Duration::from_secs(9)),
+        then: None,
+        connect: Some(2222),
+    }
+}
+
+#[test]
+fn the_command_line_alone_is_enough() {
+    let args = parse("host.example 7000/udp 8443/tcp").expect("valid arguments");
+    assert_eq!(
+        Plan::new(args, None),
+        Ok(Plan {
+            host: "host.example".to_owned(),
+            family: Family::Any,
+            sequence: ports("7000/udp 8443/tcp"),
+            delay: DEFAULT_DELAY,
+            retries: DEFAULT_RETRIES,
+            timeout: DEFAULT_TIMEOUT,
+            goal: Goal::Send,
+        })
+    );
+}
+
+#[test]
+fn a_profile_alone_is_enough() {
+    let args = parse("--profile home").expect("valid arguments");
+    assert_eq!(
+        Plan::new(args, Some(profile())),
+        Ok(Plan {
+            host: "home.example".to_owned(),
+            family: Family::Any,
+            sequence: ports("1001/udp 1002/tcp"),
+            delay: Duration::from_millis(5),
+            retries: 7,
+            timeout: Duration::from_secs(9),
+            goal: Goal::Connect(2222),
+        })
+    );
+}
+
+#[test]
+fn the_command_line_wins_over_the_profile() {
+    let line =
+        "-6 --profile home h.example 7/tcp 8/tcp --delay 1s --retries 0 --timeout 2s --then 80/tcp";
+    let args = parse(line).expect("valid arguments");
+    assert_eq!(
+        Plan::new(args, Some(profile())),
+        Ok(Plan {
+            host: "h.example".to_owned(),
+            family: Family::V6,
+            sequence: ports("7/tcp 8/tcp"),
+            delay: Duration::from_secs(1),
+            retries: 0,
+            timeout: Duration::from_secs(2),
+            goal: Goal::Check(80),
+        })
+    );
+}
+
+#[test]
+fn what_neither_gives_is_named() {
+    for (profile, messages) in [
+        (
+            Profile {
+                host: None,
+                ..profile()
+            },
+            ["[profile.home] has no `host`", "the host as an argument"],
+        ),
+        (
+            Profile {
+                sequence: None,
+                ..profile()
+            },
+            ["[profile.home] has no `sequence`", "after the host"],
+        ),
+    ] {
+        let args = parse("--profile home").expect("valid arguments");
+        let error = Plan::new(args, Some(profile))
+            .expect_err("an incomplete plan")
+            .to_string();
+        for message in messages {
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for (line, kind, message) in [
+        ("", ErrorKind::MissingRequiredArgument, "<HOST>"),
+        ("host.example", ErrorKind::MissingRequiredArgument, "<STEP>"),
+        (
+            "7000/udp 8443/tcp",
+            ErrorKind::ValueValidation,
+            "the host comes first",
+        ),
+        (
+            "--profile home 7000/udp",
+            ErrorKind::ValueValidation,
+            "the host comes first",
+        ),
+        ("host.example 7000", ErrorKind::ValueValidation, "7000/tcp"),
+        (
+            "host.example 7000/udp --then 53/udp",
+            ErrorKind::ValueValidation,
+            "an open UDP port need not answer",
+        ),
+        (
+            "host.example 7000/udp --connect 53/udp",
+            ErrorKind::ValueValidation,
+            "give a TCP port",
+        ),
+        (
+            "host.example 7000/udp --timeout 0s",
+            ErrorKind::ValueValidation,
+            "leaves no time",
+        ),
+        (
+            "host.example 7000/udp --delay 20",
+            ErrorKind::ValueValidation,
+            "no unit",
+        ),
+        (
+            "host.example 7000/udp --retries -1",
+            ErrorKind::UnknownArgument,
+            "-1",
+        ),
+        (
+            "host.example 7000/udp -4 -6",
+            ErrorKind::ArgumentConflict,
+            "--ipv6",
+        ),
+        (
+            "host.example 7000/udp --then 22/tcp --connect 22/tcp",
+            ErrorKind::ArgumentConflict,
+            "--connect",
+        ),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}: {error}");
+        assert!(error.to_string().contains(message), "{line}: {error}");
+    }
+}
