@@ -1,0 +1,112 @@
+//! Ports as a client sees them: tries to reach one, and single knocks, from a source of one's choice.
+
+use std::{
+    io::{self, ErrorKind},
+    mem,
+    net::{SocketAddr, TcpStream},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// What came of trying a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A connection stood, or a datagram was answered.
+    Open,
+    /// A connection stood, but the first SYN had been lost: something opened while it was waited for.
+    OpenLate,
+    /// The host answered that nothing listens there.
+    Refused,
+    /// No answer at all.
+    Silent,
+}
+
+/// Connects and gives up after `wait`. Below one second `wait` covers one SYN only: a client's first
+/// retransmission comes later.
+pub fn connect(from: SocketAddr, to: SocketAddr, wait: Duration) -> Result<TcpStream, Outcome> {
+    let socket = bound(Type::STREAM, Protocol::TCP, from);
+    match socket.connect_timeout(&to.into(), wait) {
+        Ok(()) if retransmissions(&socket) > 0 => Err(Outcome::OpenLate),
+        Ok(()) => Ok(socket.into()),
+        Err(error) => Err(refusal(&error)
+            .unwrap_or_else(|| panic!("can't try {to} over TCP from {from}: {error}"))),
+    }
+}
+
+/// Sends a datagram and waits for an answer.
+pub fn ask(from: SocketAddr, to: SocketAddr, wait: Duration) -> Outcome {
+    let socket = bound(Type::DGRAM, Protocol::UDP, from);
+    let answer = socket
+        .set_read_timeout(Some(wait))
+        .and_then(|()| socket.connect(&to.into()))
+        .and_then(|()| socket.send(b"anyone?"))
+        .and_then(|_| socket.recv(&mut [mem::MaybeUninit::uninit(); 64]));
+    match answer {
+        Ok(_) => Outcome::Open,
+        Err(error) => refusal(&error)
+            .unwrap_or_else(|| panic!("can't try {to} over UDP from {from}: {error}")),
+    }
+}
+
+/// Sends one SYN and walks away.
+pub fn syn(from: SocketAddr, to: SocketAddr) {
+    let socket = bound(Type::STREAM, Protocol::TCP, from);
+    let begun = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.connect(&to.into()));
+    if let Err(error) = begun {
+        let under_way = error.raw_os_error() == Some(libc::EINPROGRESS);
+        assert!(
+            under_way || refusal(&error).is_some(),
+            "can't send a SYN to {to} from {from}: {error}"
+        );
+    }
+}
+
+/// Sends one datagram and walks away.
+pub fn datagram(from: SocketAddr, to: SocketAddr) {
+    bound(Type::DGRAM, Protocol::UDP, from)
+        .send_to(b"", &to.into())
+        .unwrap_or_else(|error| panic!("can't send a datagram to {to} from {from}: {error}"));
+}
+
+fn bound(kind: Type, protocol: Protocol, from: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(from), kind, Some(protocol));
+    socket
+        .and_then(|socket| {
+            // A test may use one source port twice, as a retransmission does.
+            socket.set_reuse_address(true)?;
+            socket.bind(&SockAddr::from(from))?;
+            Ok(socket)
+        })
+        .unwrap_or_else(|error| panic!("can't send from {from}: {error}"))
+}
+
+fn refusal(error: &io::Error) -> Option<Outcome> {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Some(Outcome::Refused),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Some(Outcome::Silent),
+        _ => None,
+    }
+}
+
+fn retransmissions(socket: &Socket) -> u32 {
+    // SAFETY: tcp_info is plain data, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length =
+        libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a few hundred bytes");
+    // SAFETY: the kernel writes at most `length` bytes to `info`.
+    let asked = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(asked, 0, "TCP_INFO: {}", io::Error::last_os_error());
+    info.tcpi_total_retrans
+}

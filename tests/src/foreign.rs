@@ -1,0 +1,226 @@
+//! BPF objects that are not knockgate's: a program that has the interface already, a map where a pin
+//! should be.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    lab::{Lab, WAN},
+    need::BPFFS,
+    run::run,
+};
+
+/// What the foreign program calls itself.
+pub const PROGRAM_NAME: &str = "someone_elses";
+
+// From the kernel's `bpf_cmd`, `bpf_prog_type`, `bpf_map_type` and `bpf_attach_type`; never renumbered.
+const MAP_CREATE: libc::c_long = 0;
+const PROG_LOAD: libc::c_long = 5;
+const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const LINK_CREATE: libc::c_long = 28;
+const PROG_TYPE_XDP: u32 = 6;
+const MAP_TYPE_ARRAY: u32 = 2;
+const ATTACH_XDP: u32 = 37;
+
+/// An XDP program that lets everything pass, on the gate's interface until dropped.
+#[derive(Debug)]
+pub struct ForeignProgram {
+    /// The kernel's number for it.
+    pub id: u32,
+    _program: File,
+    _link: Option<File>,
+    pin: Option<PathBuf>,
+}
+
+impl ForeignProgram {
+    /// Attached as newer loaders do, by a BPF link.
+    pub fn linked(lab: &Lab) -> Self {
+        let (program, id) = load();
+        let index = lab.gate.run(|| {
+            let name = CString::new(WAN).expect("no NUL in it");
+            // SAFETY: the name ends in a NUL.
+            unsafe { libc::if_nametoindex(name.as_ptr()) }
+        });
+        let attributes = LinkCreate {
+            program: descriptor(&program),
+            target: index,
+            attach_type: ATTACH_XDP,
+            flags: 0,
+        };
+        // The index means another interface in another namespace.
+        let link = lab.gate.run(|| bpf(LINK_CREATE, &attributes));
+        Self {
+            id,
+            _program: program,
+            _link: Some(link.expect("an XDP program can be linked to a veth")),
+            pin: None,
+        }
+    }
+
+    /// Attached as `ip link` does, over netlink.
+    pub fn over_netlink(lab: &Lab) -> Self {
+        let (program, id) = load();
+        let pin = Path::new(BPFFS).join(format!("{}-foreign", lab.gate.name()));
+        self::pin(&program, &pin);
+        // Before anything can fail, so that the pin goes in any case.
+        let attached = Self {
+            id,
+            _program: program,
+            _link: None,
+            pin: Some(pin.clone()),
+        };
+        // Not `ip -n`: it mounts a /sys of its own, in which no pin is to be found.
+        let mut command = lab.gate.command("ip");
+        command.args(["link", "set", WAN, "xdp", "pinned"]).arg(pin);
+        run(&mut command).exits(0);
+        attached
+    }
+}
+
+impl Drop for ForeignProgram {
+    fn drop(&mut self) {
+        if let Some(pin) = &self.pin {
+            // The interface goes with its namespace; a pin that stays is seen in the next listing.
+            let _ = fs::remove_file(pin);
+        }
+    }
+}
+
+/// Pins a map that no version of knockgate ever made at `path`.
+pub fn pin_map(path: &Path) {
+    let map = bpf(
+        MAP_CREATE,
+        &MapCreate {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: 3,
+            max_entries: 1,
+            flags: 0,
+        },
+    );
+    pin(&map.expect("an array map can be made"), path);
+}
+
+#[repr(C)]
+struct ProgLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct ObjPin {
+    path: u64,
+    object: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct GetInfo {
+    object: u32,
+    length: u32,
+    info: u64,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `return XDP_PASS;` and the number that the kernel gave it.
+fn load() -> (File, u32) {
+    // r0 = 2; exit
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut name = [0; 16];
+    name[..PROGRAM_NAME.len()].copy_from_slice(PROGRAM_NAME.as_bytes());
+    let program = bpf(
+        PROG_LOAD,
+        &ProgLoad {
+            program_type: PROG_TYPE_XDP,
+            instruction_count: 2,
+            instructions: address(instructions.as_ptr()),
+            license: address(c"GPL".as_ptr()),
+            log_level: 0,
+            log_size: 0,
+            log_buffer: 0,
+            kernel_version: 0,
+            flags: 0,
+            name,
+        },
+    )
+    .expect("two instructions pass the verifier");
+    // The head of `bpf_prog_info`: its type and its id.
+    let mut info = [0_u32; 2];
+    let attributes = GetInfo {
+        object: descriptor(&program),
+        length: 8,
+        info: address(info.as_mut_ptr().cast_const()),
+    };
+    command(OBJ_GET_INFO_BY_FD, &attributes).expect("a program has information");
+    // SAFETY: `info` is live and aligned; the kernel wrote to it behind the compiler's back.
+    let [_, id] = unsafe { std::ptr::read_volatile(&raw const info) };
+    (program, id)
+}
+
+fn pin(object: &File, path: &Path) {
+    let shown = path.display();
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in it");
+    let attributes = ObjPin {
+        path: address(path.as_ptr()),
+        object: descriptor(object),
+        flags: 0,
+    };
+    command(OBJ_PIN, &attributes).unwrap_or_else(|error| panic!("can't pin at {shown}: {error}"));
+}
+
+/// A `bpf` command that makes something and returns its descriptor.
+fn bpf<T>(what: libc::c_long, attributes: &T) -> io::Result<File> {
+    // SAFETY: the kernel has just opened this descriptor for the caller alone.
+    command(what, attributes).map(|descriptor| unsafe { File::from_raw_fd(descriptor) })
+}
+
+fn command<T>(what: libc::c_long, attributes: &T) -> io::Result<i32> {
+    // SAFETY: every attribute structure above lays out the head of `union bpf_attr` for its command, the
+    // kernel takes the rest for zero, and the pointers in it are valid for the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, what, attributes, size_of::<T>()) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn descriptor(file: &File) -> u32 {
+    file.as_raw_fd().unsigned_abs()
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}

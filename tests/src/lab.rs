@@ -1,0 +1,337 @@
+//! A throw-away network: a namespace with the gate in it, one with its clients, and a veth pair between.
+//!
+//! ```text
+//!   client namespace                              gate namespace
+//!   10.77.1.2  fd77:0:0:1::2  A ─┐
+//!   10.77.1.3  fd77:0:0:1::3  B ─┼─ eth0 ──── wan0 ─ 10.77.0.1  fd77::1   the host
+//!   10.77.2.2  fd77:0:0:2::2  C ─┘                   10.77.0.9  fd77::9   its other address
+//! ```
+//!
+//! A and B share a /24 and a /64; C has its own.
+
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    need,
+    netns::{Netns, ip},
+    run::{Run, run},
+};
+
+/// The interface that the gate stands on.
+pub const WAN: &str = "wan0";
+/// The clients' interface, and the MAC addresses of both ends.
+pub const CLIENT_INTERFACE: &str = "eth0";
+pub const GATE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// One of the two families, which a gate treats alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// A source in the client namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    A,
+    B,
+    C,
+}
+
+/// The network, the gate's configuration and its pins; all of it goes when this value goes.
+#[derive(Debug)]
+pub struct Lab {
+    pub gate: Netns,
+    pub client: Netns,
+    folder: TempDir,
+    pin_root: PathBuf,
+}
+
+impl Lab {
+    /// Builds the network, or says why this machine can't (see [`need::met`]). `tools` are needed by the
+    /// calling test beside `ip`.
+    pub fn build(tools: &[&str]) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !need::met(tools) {
+            return None;
+        }
+        // Fails early, and with its own message, where nothing was built.
+        need::knockgate();
+        let id = format!(
+            "{}-{}",
+            process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = TempDir::with_prefix("knockgate-").expect("a temporary folder can be made");
+        // Tests run commands as nobody too.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .expect("one may change what one owns");
+        let lab = Self {
+            gate: Netns::create(&format!("kg{id}-gate")),
+            client: Netns::create(&format!("kg{id}-client")),
+            folder,
+            pin_root: Path::new(need::BPFFS).join(format!("kg-test-{id}")),
+        };
+        lab.join();
+        Some(lab)
+    }
+
+    /// The gate's configuration file; written by [`Lab::configure`].
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("knockgate.toml")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn pin_root(&self) -> &Path {
+        &self.pin_root
+    }
+
+    pub fn configure(&self, text: &str) {
+        let path = self.config();
+        fs::write(&path, text).expect("the temporary folder is writable");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .expect("one may change what one owns");
+    }
+
+    /// Runs `knockgate` in the gate's namespace.
+    pub fn knockgate(&self, arguments: &[&str]) -> Run {
+        run(&mut self.knockgate_command(arguments))
+    }
+
+    /// The command that [`Lab::knockgate`] runs, to be wrapped or left running.
+    pub fn knockgate_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.gate.command(need::knockgate());
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--pin-root")
+            .arg(&self.pin_root)
+            .args(arguments);
+        self.plain(&mut command);
+        command
+    }
+
+    /// Runs a program in the gate's namespace, with `knockgate`'s full command line after its own arguments:
+    /// something that changes the surroundings of what it starts.
+    pub fn knockgate_under(&self, wrapper: &[&str], arguments: &[&str]) -> Run {
+        let (program, options) = wrapper.split_first().expect("a wrapper has a name");
+        // Wherever the build lies, nobody may not be allowed to look there.
+        let binary = self.folder.path().join("knockgate");
+        fs::copy(need::knockgate(), &binary).expect("the temporary folder is writable");
+        let mut command = self.gate.command(program);
+        command
+            .args(options)
+            .arg(binary)
+            .arg("--config")
+            .arg(self.config())
+            .arg("--pin-root")
+            .arg(&self.pin_root)
+            .args(arguments);
+        self.plain(&mut command);
+        run(&mut command)
+    }
+
+    /// Runs any program in the clients' namespace; what it sends comes from A.
+    pub fn client(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Run {
+        let mut command = self.client.command(program.as_ref());
+        command.args(arguments);
+        self.plain(&mut command);
+        run(&mut command)
+    }
+
+    /// Names of what is pinned under the root, as paths relative to it; none where there is no root.
+    pub fn pins(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.pin_root.clone()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = fs::read_dir(folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(&self.pin_root);
+                    found.push(name.expect("it was listed there").to_owned());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What `ip` says of the gate's interface: flags, XDP program, queueing discipline.
+    pub fn interface(&self) -> String {
+        let link = run(Command::new("ip").args(["-n", self.gate.name(), "link", "show", WAN]));
+        link.exits(0).stdout.clone()
+    }
+
+    /// Asserts that no gate is on the interface and nothing is pinned.
+    pub fn assert_untouched(&self) {
+        let interface = self.interface();
+        assert!(
+            !interface.contains("xdp"),
+            "an XDP program is on the interface: {interface}"
+        );
+        assert!(
+            !self.pin_root.exists(),
+            "{} exists, with {:?} in it",
+            self.pin_root.display(),
+            self.pins()
+        );
+    }
+
+    fn join(&self) {
+        let gate = End {
+            netns: self.gate.name(),
+            interface: WAN,
+            mac: GATE_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+            addresses: &["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"],
+        };
+        let client = End {
+            netns: self.client.name(),
+            interface: CLIENT_INTERFACE,
+            mac: CLIENT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+            addresses: &[
+                "10.77.1.2/16",
+                "10.77.1.3/16",
+                "10.77.2.2/16",
+                "fd77:0:0:1::2/48",
+                "fd77:0:0:1::3/48",
+                "fd77:0:0:2::2/48",
+            ],
+        };
+        ip(&[
+            "link",
+            "add",
+            gate.interface,
+            "address",
+            &gate.mac,
+            "netns",
+            gate.netns,
+            "type",
+            "veth",
+            "peer",
+            client.interface,
+            "address",
+            &client.mac,
+            "netns",
+            client.netns,
+        ]);
+        gate.set_up(&client);
+        client.set_up(&gate);
+    }
+
+    /// No colours, no profile, no SSH session of whoever runs the tests.
+    fn plain(&self, command: &mut Command) {
+        command
+            .env("HOME", self.folder.path())
+            .env("XDG_CONFIG_HOME", self.folder.path())
+            .env_remove("SSH_CONNECTION")
+            .env_remove("KNOCKGATE_PIN_ROOT")
+            .env_remove("RUST_LOG");
+    }
+}
+
+/// One end of the veth pair.
+struct End<'a> {
+    netns: &'a str,
+    interface: &'a str,
+    mac: String,
+    addresses: &'a [&'a str],
+}
+
+impl End<'_> {
+    fn set_up(&self, peer: &Self) {
+        let ip = |arguments: &[&str]| ip(&[&["-n", self.netns], arguments].concat());
+        let mut preferred = true;
+        for address in self.addresses {
+            let mut arguments = vec!["address", "add", address, "dev", self.interface];
+            if address.contains(':') {
+                arguments.push("nodad");
+                // Where a program does not choose, its packets come from the first address of a family.
+                // That is so by itself for IPv4; for IPv6 the others must be out of favour.
+                if !preferred {
+                    arguments.extend(["preferred_lft", "0"]);
+                }
+                preferred = false;
+            }
+            ip(&arguments);
+        }
+        ip(&["link", "set", self.interface, "up"]);
+        // In the first second of a link IPv6 neighbours may be missed, which no test is about.
+        for address in peer.addresses {
+            let (address, _) = address.split_once('/').expect("each has a prefix length");
+            ip(&[
+                "neighbour",
+                "add",
+                address,
+                "lladdr",
+                &peer.mac,
+                "dev",
+                self.interface,
+                "nud",
+                "permanent",
+            ]);
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What fails here must not hide the failure that a test is reporting; the namespaces take the
+        // rest with them.
+        let _ = self.knockgate_command(&["down", "--all"]).output();
+        let _ = fs::remove_dir_all(&self.pin_root);
+    }
+}
+
+impl Family {
+    pub fn host(self) -> IpAddr {
+        self.pick("10.77.0.1", "fd77::1")
+    }
+
+    pub fn other_host_address(self) -> IpAddr {
+        self.pick("10.77.0.9", "fd77::9")
+    }
+
+    pub fn address(self, who: Who) -> IpAddr {
+        match who {
+            Who::A => self.pick("10.77.1.2", "fd77:0:0:1::2"),
+            Who::B => self.pick("10.77.1.3", "fd77:0:0:1::3"),
+            Who::C => self.pick("10.77.2.2", "fd77:0:0:2::2"),
+        }
+    }
+
+    /// The network that A and B share and C is outside of.
+    pub fn network(self) -> &'static str {
+        match self {
+            Self::V4 => "10.77.1.0/24",
+            Self::V6 => "fd77:0:0:1::/64",
+        }
+    }
+
+    fn pick(self, v4: &str, v6: &str) -> IpAddr {
+        let address = match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        };
+        address
+            .parse()
+            .expect("the addresses above are well-formed")
+    }
+}

@@ -1,0 +1,160 @@
+//! Commands run to their end, and what a test expects of them.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A command that ends by itself has this long to do so.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    /// What was run.
+    pub command: String,
+}
+
+/// A command that goes on; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: PathBuf,
+}
+
+/// Runs a command to its end, which must come within a minute.
+pub fn run(command: &mut Command) -> Run {
+    let shown = format!("{command:?}");
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't run {shown}: {error}"));
+    let pid = child.id();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let output: Output = receiver.recv_timeout(PATIENCE).map_or_else(
+        |_| {
+            if let Ok(pid) = pid.try_into() {
+                // SAFETY: kill takes no pointers; the child has not been waited for, so the id is its.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            panic!("{shown} did not end within {PATIENCE:?}")
+        },
+        |output| output.unwrap_or_else(|error| panic!("lost {shown}: {error}")),
+    );
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        command: shown,
+    }
+}
+
+impl Run {
+    /// Asserts the exit status, and shows everything that was said where it is another.
+    #[track_caller]
+    pub fn exits(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "the exit status of {self:#?}");
+        self
+    }
+
+    /// Asserts that standard error has all of these in it.
+    #[track_caller]
+    pub fn says(&self, texts: &[&str]) -> &Self {
+        for text in texts {
+            assert!(
+                self.stderr.contains(text),
+                "no {text:?} on standard error of {self:#?}"
+            );
+        }
+        self
+    }
+
+    /// Asserts that standard output is empty.
+    #[track_caller]
+    pub fn prints_nothing(&self) -> &Self {
+        assert_eq!(self.stdout, "", "standard output of {self:#?}");
+        self
+    }
+
+    /// Standard output as the one JSON document that it must be.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not one JSON document: {error}: {self:#?}"))
+    }
+}
+
+impl Running {
+    /// Starts a command; what it prints is kept in a file of its own in `folder`.
+    pub fn start(command: &mut Command, folder: &Path) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let stdout = folder.join(format!("stdout-{number}"));
+        let file = File::create(&stdout).expect("the temporary folder is writable");
+        let child = command
+            .stdout(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't run {command:?}: {error}"));
+        Self { child, stdout }
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).expect("it was created above")
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = self
+            .child
+            .id()
+            .try_into()
+            .expect("a process id is positive");
+        // SAFETY: kill takes no pointers; the child has not been waited for, so the id is its.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Waits for its end, and says the exit status; none where a signal ended it.
+    #[track_caller]
+    pub fn ends(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("it ends", || {
+            status = self.child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a condition, which must hold within a minute.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

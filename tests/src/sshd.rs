@@ -1,0 +1,100 @@
+//! A real sshd behind the gate, with keys of its own, and a real ssh to reach it.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    attempt,
+    lab::Lab,
+    need,
+    run::{Run, Running, run, wait_until},
+};
+
+/// The name under which the client knows the server's key, whatever its address.
+const ALIAS: &str = "gate";
+
+/// A server that lets the user of the tests in by key; it ends when dropped.
+#[derive(Debug)]
+pub struct Sshd {
+    _process: Running,
+    folder: PathBuf,
+}
+
+impl Sshd {
+    /// Starts a server in the gate's namespace and waits until it listens.
+    pub fn start(lab: &Lab, port: u16) -> Self {
+        let folder = lab.folder().join("ssh");
+        fs::create_dir(&folder).expect("the temporary folder is writable");
+        for key in ["host", "user"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]);
+            run(keygen.arg(folder.join(key))).exits(0);
+        }
+        let host_key = fs::read_to_string(folder.join("host.pub")).expect("just written");
+        fs::write(folder.join("known_hosts"), format!("{ALIAS} {host_key}"))
+            .expect("the temporary folder is writable");
+        let shown = folder.display();
+        let config = format!(
+            "Port {port}\n\
+             HostKey {shown}/host\n\
+             AuthorizedKeysFile {shown}/user.pub\n\
+             PidFile none\n\
+             PermitRootLogin prohibit-password\n\
+             PasswordAuthentication no\n\
+             StrictModes no\n\
+             UsePAM no\n"
+        );
+        fs::write(folder.join("sshd_config"), config).expect("the temporary folder is writable");
+
+        // sshd wants its empty folder under /run, which not every machine has: it gets a /run of its own.
+        let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
+        let server = need::tool("sshd").expect("the test needs it");
+        let mut command = lab.gate.command("unshare");
+        command
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(server)
+            .args(["-D", "-e", "-f"])
+            .arg(folder.join("sshd_config"))
+            .stderr(Stdio::null());
+        let sshd = Self {
+            _process: Running::start(&mut command, lab.folder()),
+            folder,
+        };
+        wait_until_listening(lab, port);
+        sshd
+    }
+
+    /// Runs `remote` on the server by an unmodified ssh from the clients' namespace.
+    pub fn ssh(&self, lab: &Lab, host: IpAddr, proxy: &str, remote: &str) -> Run {
+        let shown = self.folder.display();
+        let options = [
+            format!("ProxyCommand={proxy}"),
+            format!("IdentityFile={shown}/user"),
+            format!("UserKnownHostsFile={shown}/known_hosts"),
+            format!("HostKeyAlias={ALIAS}"),
+            "IdentitiesOnly=yes".to_owned(),
+            "StrictHostKeyChecking=yes".to_owned(),
+            "BatchMode=yes".to_owned(),
+        ];
+        let host = format!("root@{host}");
+        let mut arguments = vec!["-F", "none"];
+        for option in &options {
+            arguments.extend(["-o", option]);
+        }
+        arguments.extend([&host, remote]);
+        lab.client("ssh", &arguments)
+    }
+}
+
+fn wait_until_listening(lab: &Lab, port: u16) {
+    let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    wait_until("sshd listens", || {
+        lab.gate
+            .run(|| attempt::connect(here(0), here(port), Duration::from_secs(1)).is_ok())
+    });
+}

@@ -1,0 +1,253 @@
+//! The language that rows of the suites are written in: one behaviour, in one attach mode, over one
+//! family.
+
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::atomic::{AtomicU16, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    attempt::{self, Outcome},
+    lab::{Family, Lab, WAN, Who},
+    run::{Run, wait_until},
+    service::Service,
+};
+
+/// Silence for this long is taken for no answer; below the second after which a SYN is sent again, so one
+/// SYN decides.
+const SILENCE: Duration = Duration::from_millis(300);
+/// An answer may take this long on a busy machine.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// The services that run behind every trial's gate.
+const TCP_SERVICES: [u16; 3] = [22, 25, 80];
+const UDP_SERVICES: [u16; 2] = [53, 51820];
+
+/// How the kernel program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    Native,
+    Generic,
+}
+
+/// A lab with services in it and everything that a row can do and expect there.
+#[derive(Debug)]
+pub struct Trial {
+    pub attach: Attach,
+    pub family: Family,
+    // Before the lab, so that the services end before their namespace goes.
+    _services: Vec<Service>,
+    pub lab: Lab,
+    next_source_port: AtomicU16,
+}
+
+impl Trial {
+    /// Runs `row` in a fresh lab; a skip with a message where this machine can't build one.
+    pub fn run(attach: Attach, family: Family, tools: &[&str], row: impl FnOnce(&Self)) {
+        if let Some(lab) = Lab::build(tools) {
+            row(&Self::new(attach, family, lab));
+        }
+    }
+
+    pub fn new(attach: Attach, family: Family, lab: Lab) -> Self {
+        let tcp = TCP_SERVICES.map(|port| Service::tcp(&lab.gate, port));
+        let udp = UDP_SERVICES.map(|port| Service::udp(&lab.gate, port));
+        Self {
+            attach,
+            family,
+            _services: tcp.into_iter().chain(udp).collect(),
+            lab,
+            next_source_port: AtomicU16::new(20_000),
+        }
+    }
+
+    /// Writes the configuration and brings the gate up. In it, `{host}`, `{A}`, `{B}`, `{C}` and `{network}`
+    /// stand for this trial's addresses and the network of A and B.
+    pub fn up(&self, config: &str) {
+        self.configure(config);
+        self.lab.knockgate(&["up"]).exits(0);
+    }
+
+    pub fn configure(&self, config: &str) {
+        let attach = match self.attach {
+            Attach::Native => "native",
+            Attach::Generic => "generic",
+        };
+        // Small tables: dozens of gates come up and go within a run.
+        let common = format!(
+            "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n\
+             limits = {{ sources = 16384, grants = 1024, sessions = 1024 }}\n"
+        );
+        self.lab.configure(&(common + &self.filled(config)));
+    }
+
+    /// Runs `knockgate` at the gate with addresses filled in as in [`Trial::up`].
+    pub fn knockgate(&self, arguments: &str) -> Run {
+        let arguments = self.filled(arguments);
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        self.lab.knockgate(&arguments)
+    }
+
+    /// Knocks: `PORT/PROTOCOL`, with `@PORT` behind it for a source port of one's choice, or a pause such as
+    /// `500ms`, separated by blanks.
+    pub fn knock(&self, who: Who, steps: &str) {
+        self.lab.client.run(|| self.send_knocks(who, steps));
+    }
+
+    /// Knocks, and tries a TCP port back to back with the last knock.
+    pub fn knock_and_connect(&self, who: Who, steps: &str, port: u16) -> Outcome {
+        let from = self.source(who);
+        let to = (self.family.host(), port).into();
+        let connection = self.lab.client.run(|| {
+            self.send_knocks(who, steps);
+            attempt::connect(from, to, ANSWER)
+        });
+        match connection {
+            Ok(_) => Outcome::Open,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Tries one of the host's ports, such as `22/tcp`, and waits long only where `expected` is an answer.
+    pub fn attempt(&self, who: Who, port: &str, expected: Outcome) -> Outcome {
+        let wait = match expected {
+            Outcome::Silent => SILENCE,
+            Outcome::Open | Outcome::OpenLate | Outcome::Refused => ANSWER,
+        };
+        let (number, transport) = parsed(port);
+        let host = self.family.host();
+        match transport {
+            Transport::Tcp => match self.connect(who, host, number, wait) {
+                Ok(_) => Outcome::Open,
+                Err(outcome) => outcome,
+            },
+            Transport::Udp => {
+                let from = self.source(who);
+                let to = (host, number).into();
+                self.lab.client.run(|| attempt::ask(from, to, wait))
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn open(&self, who: Who, port: &str) {
+        self.expect(who, port, Outcome::Open);
+    }
+
+    /// Asserts that a port does not answer at all.
+    #[track_caller]
+    pub fn closed(&self, who: Who, port: &str) {
+        self.expect(who, port, Outcome::Silent);
+    }
+
+    /// Asserts that the host itself answers that nothing listens there.
+    #[track_caller]
+    pub fn refused(&self, who: Who, port: &str) {
+        self.expect(who, port, Outcome::Refused);
+    }
+
+    /// Waits until a TCP port of the gate no longer answers.
+    #[track_caller]
+    pub fn closes(&self, who: Who, port: &str) {
+        wait_until("the port is closed", || {
+            self.attempt(who, port, Outcome::Silent) == Outcome::Silent
+        });
+    }
+
+    /// A connection to a TCP port of `host`, or what came of it instead.
+    pub fn connect(
+        &self,
+        who: Who,
+        host: IpAddr,
+        port: u16,
+        wait: Duration,
+    ) -> Result<TcpStream, Outcome> {
+        let from = self.source(who);
+        self.lab
+            .client
+            .run(|| attempt::connect(from, (host, port).into(), wait))
+    }
+
+    /// A connection that is expected to stand.
+    #[track_caller]
+    pub fn connected(&self, who: Who, port: u16) -> TcpStream {
+        self.connect(who, self.family.host(), port, ANSWER)
+            .unwrap_or_else(|outcome| {
+                panic!("{who:?} expected a connection to port {port}: {outcome:?}")
+            })
+    }
+
+    /// An address of `who` with a source port that this trial has not used yet.
+    pub fn source(&self, who: Who) -> SocketAddr {
+        (self.family.address(who), self.source_port()).into()
+    }
+
+    /// Below the range that the kernel picks from by itself, so that none is in use.
+    fn source_port(&self) -> u16 {
+        self.next_source_port.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn send_knocks(&self, who: Who, steps: &str) {
+        for step in steps.split_whitespace() {
+            if let Some(pause) = step.strip_suffix("ms") {
+                let pause = pause.parse().expect("a pause is a number of milliseconds");
+                thread::sleep(Duration::from_millis(pause));
+                continue;
+            }
+            let (port, source) = match step.split_once('@') {
+                Some((port, source)) => (port, source.parse().expect("a source port")),
+                None => (step, self.source_port()),
+            };
+            let (number, transport) = parsed(port);
+            let from = (self.family.address(who), source).into();
+            let to = (self.family.host(), number).into();
+            match transport {
+                Transport::Tcp => attempt::syn(from, to),
+                Transport::Udp => attempt::datagram(from, to),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, who: Who, port: &str, expected: Outcome) {
+        let outcome = self.attempt(who, port, expected);
+        assert_eq!(
+            outcome, expected,
+            "{port} tried by {who:?} ({:?}, {:?})",
+            self.attach, self.family
+        );
+    }
+
+    fn filled(&self, text: &str) -> String {
+        let family = self.family;
+        let values: [(&str, &dyn Display); 5] = [
+            ("{host}", &family.host()),
+            ("{A}", &family.address(Who::A)),
+            ("{B}", &family.address(Who::B)),
+            ("{C}", &family.address(Who::C)),
+            ("{network}", &family.network()),
+        ];
+        values.iter().fold(text.to_owned(), |text, (name, value)| {
+            text.replace(name, &value.to_string())
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+fn parsed(port: &str) -> (u16, Transport) {
+    let (number, protocol) = port.split_once('/').expect("a port is NUMBER/PROTOCOL");
+    let number = number.parse().expect("a port has a number");
+    match protocol {
+        "tcp" => (number, Transport::Tcp),
+        "udp" => (number, Transport::Udp),
+        other => panic!("no protocol {other:?} here"),
+    }
+}

@@ -1,0 +1,192 @@
+//! What a grant gives, to whom, and how it ends.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use knockgate_tests::{
+    attempt::Outcome,
+    lab::Who::{A, B, C},
+    trial::Trial,
+};
+
+use crate::{ALICE, SSH, behaviours};
+
+behaviours! {
+    ends_in_time_with_no_process_running;
+    knocking_again_renews;
+    a_session_outlives_its_grant_and_new_connections_do_not;
+    one_connection_for_each_grant;
+    the_whole_prefix_may_pass;
+    given_by_hand;
+    given_by_hand_to_a_network;
+    revoked_with_its_sessions;
+    revoked_all_at_once;
+    two_hundred_times_a_connection_right_behind_the_last_knock;
+}
+
+/// [`SSH`] with a short grant and any other keys of a gate.
+fn short(open_for: &str, keys: &str) -> String {
+    SSH.replace(
+        "open_for = \"1m\"",
+        &format!("open_for = \"{open_for}\"\n{keys}"),
+    )
+}
+
+fn ends_in_time_with_no_process_running(trial: &Trial) {
+    trial.up(&short("2s", ""));
+    let before = Instant::now();
+    trial.knock(A, ALICE);
+    let after = Instant::now();
+    trial.open(A, "22/tcp");
+    assert_eq!(
+        trial.lab.gate.processes(),
+        [0; 0],
+        "something runs at the gate"
+    );
+    trial.closes(A, "22/tcp");
+    let (lasted, ago) = (before.elapsed(), after.elapsed());
+    assert!(
+        lasted >= Duration::from_secs(2),
+        "closed too early, after {lasted:?}"
+    );
+    // Whether it closed late is seen without a race: once its time is over, it is closed at once.
+    thread::sleep(Duration::from_secs(2).saturating_sub(ago));
+    trial.closed(A, "22/tcp");
+    assert_eq!(
+        trial.lab.gate.processes(),
+        [0; 0],
+        "something runs at the gate"
+    );
+}
+
+fn knocking_again_renews(trial: &Trial) {
+    trial.up(&short("3s", ""));
+    let first = Instant::now();
+    trial.knock(A, ALICE);
+    thread::sleep(Duration::from_millis(1500));
+    trial.knock(A, ALICE);
+    thread::sleep(Duration::from_millis(3200).saturating_sub(first.elapsed()));
+    trial.open(A, "22/tcp");
+    trial.closes(A, "22/tcp");
+}
+
+fn a_session_outlives_its_grant_and_new_connections_do_not(trial: &Trial) {
+    trial.up(&short("1s", "established = \"keep\""));
+    trial.knock(A, ALICE);
+    let mut kept = trial.connected(A, 22);
+    assert_echo(&mut kept, b"under the grant");
+    trial.closes(A, "22/tcp");
+    assert_echo(&mut kept, b"after it");
+    trial.closed(A, "22/tcp");
+    assert_echo(&mut kept, b"and still");
+}
+
+fn one_connection_for_each_grant(trial: &Trial) {
+    trial.up(&short("1m", "connections = 1"));
+    trial.knock(A, ALICE);
+    let mut only = trial.connected(A, 22);
+    trial.closed(A, "22/tcp");
+    assert_echo(&mut only, b"the one that was admitted");
+    trial.knock(A, ALICE);
+    trial.open(A, "22/tcp");
+    trial.closed(A, "22/tcp");
+}
+
+fn the_whole_prefix_may_pass(trial: &Trial) {
+    trial.up(&short("1m", "grant_to = \"prefix\""));
+    trial.knock(A, ALICE);
+    trial.open(A, "22/tcp");
+    trial.open(B, "22/tcp");
+    trial.closed(C, "22/tcp");
+}
+
+fn given_by_hand(trial: &Trial) {
+    trial.up(SSH);
+    trial.knockgate("allow {A} --gate ssh --for 2s").exits(0);
+    trial.open(A, "22/tcp");
+    trial.closed(B, "22/tcp");
+    trial.closes(A, "22/tcp");
+    // Without a duration it lasts as long as a knock's.
+    trial.knockgate("allow {A} --gate ssh").exits(0);
+    trial.open(A, "22/tcp");
+}
+
+fn given_by_hand_to_a_network(trial: &Trial) {
+    trial.up(SSH);
+    trial
+        .knockgate("allow {network} --gate ssh --for 1m")
+        .exits(0);
+    trial.open(A, "22/tcp");
+    trial.open(B, "22/tcp");
+    trial.closed(C, "22/tcp");
+    trial.knockgate("revoke {network}").exits(0);
+    trial.closed(A, "22/tcp");
+    trial.closed(B, "22/tcp");
+}
+
+fn revoked_with_its_sessions(trial: &Trial) {
+    trial.up(SSH);
+    trial.knock(A, ALICE);
+    trial.knock(B, ALICE);
+    let mut session = trial.connected(A, 22);
+    assert_echo(&mut session, b"while it lasts");
+    trial.knockgate("revoke {A} --gate ssh").exits(0);
+    trial.closed(A, "22/tcp");
+    assert_cut(&mut session);
+    trial.open(B, "22/tcp");
+    // A revoked source may knock again.
+    trial.knock(A, ALICE);
+    trial.open(A, "22/tcp");
+}
+
+fn revoked_all_at_once(trial: &Trial) {
+    trial.up(SSH);
+    trial.knock(A, ALICE);
+    trial.knock(C, ALICE);
+    trial.open(A, "22/tcp");
+    trial.open(C, "22/tcp");
+    trial.knockgate("revoke --all").exits(0);
+    trial.closed(A, "22/tcp");
+    trial.closed(C, "22/tcp");
+}
+
+/// The first SYN counts: a connection that stands only after its retransmission is
+/// [`Outcome::OpenLate`].
+fn two_hundred_times_a_connection_right_behind_the_last_knock(trial: &Trial) {
+    trial.up(&short("1m", "connections = 1"));
+    for round in 1..=200 {
+        let outcome = trial.knock_and_connect(A, ALICE, 22);
+        assert_eq!(outcome, Outcome::Open, "round {round}");
+    }
+    // Each connection used its grant up, so no round lived on an earlier one's.
+    trial.closed(A, "22/tcp");
+}
+
+#[track_caller]
+fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a live socket takes a timeout");
+    stream.write_all(text).expect("the connection takes bytes");
+    let mut answer = vec![0; text.len()];
+    stream
+        .read_exact(&mut answer)
+        .expect("the connection brings the bytes back");
+    assert_eq!(answer, text);
+}
+
+/// Asserts that nothing comes back any more.
+#[track_caller]
+fn assert_cut(stream: &mut TcpStream) {
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a live socket takes a timeout");
+    // The local stack takes the bytes whatever happens to them behind it.
+    let _ = stream.write_all(b"anyone?");
+    let answer = stream.read(&mut [0; 16]);
+    assert!(answer.is_err(), "the session still answers: {answer:?}");
+}

@@ -1,0 +1,404 @@
+//! The documents that scripts read: every key of the contract, one document on standard output and nothing
+//! else there, and an exit status that means what it says.
+
+use std::{collections::BTreeSet, fs};
+
+use knockgate_tests::{
+    lab::{
+        Family, Lab, WAN,
+        Who::{A, B},
+    },
+    trial::{Attach, Trial},
+};
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1m"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+within = "1m"
+[[gate]]
+name = "mail"
+protect = ["25/tcp", "51820/udp"]
+open_for = "1m"
+[[gate.knock]]
+user = "bob"
+sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
+within = "1m"
+"#;
+
+/// Knocks of alice, and of bob.
+const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
+
+#[test]
+fn status() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        trial.knock(A, ALICE);
+        trial.open(A, "22/tcp");
+        let status = document(trial, "status --json");
+        assert_eq!(
+            status["interfaces"],
+            json!([{"name": WAN, "attach": "generic", "mode": "enforce", "try_left_ms": null}])
+        );
+        let gates = rows(&status["gates"], &["name", "protect", "grants"]);
+        assert_eq!(gates.len(), 2);
+        let ssh = find(&gates, "name", "ssh");
+        assert_eq!(ssh["protect"], json!(["22/tcp"]));
+        assert_eq!(ssh["grants"], 1);
+        let mail = find(&gates, "name", "mail");
+        assert_eq!(mail["protect"], json!(["25/tcp", "51820/udp"]));
+        assert_eq!(mail["grants"], 0);
+        let tables = rows(&status["tables"], &["name", "used", "capacity"]);
+        let capacities: BTreeSet<(&str, u64)> = tables
+            .iter()
+            .map(|table| (text(&table["name"]), number(&table["capacity"])))
+            .collect();
+        let expected = [("sources", 16384), ("grants", 1024), ("sessions", 1024)];
+        assert_eq!(capacities, BTreeSet::from(expected));
+        assert_eq!(find(&tables, "name", "grants")["used"], 1);
+        assert_eq!(find(&tables, "name", "sessions")["used"], 1);
+    });
+}
+
+#[test]
+fn status_names_monitor_mode_and_native_attach() {
+    Trial::run(Attach::Native, Family::V4, &[], |trial| {
+        trial.up(&format!("mode = \"monitor\"\n{CONFIG}"));
+        let status = document(trial, "status --json");
+        assert_eq!(status["interfaces"][0]["attach"], "native");
+        assert_eq!(status["interfaces"][0]["mode"], "monitor");
+    });
+}
+
+#[test]
+fn grants() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        assert_eq!(document(trial, "grants --json"), json!({"grants": []}));
+        trial.knock(A, ALICE);
+        trial.open(A, "22/tcp");
+        trial
+            .knockgate("allow {network} --gate mail --for 1h")
+            .exits(0);
+        let grants = document(trial, "grants --json");
+        let keys = ["gate", "user", "source", "expires_in_ms", "connections"];
+        let grants = rows(&grants["grants"], &keys);
+        assert_eq!(grants.len(), 2);
+
+        let knocked = find(&grants, "gate", "ssh");
+        let full = if trial.family == Family::V4 { 32 } else { 128 };
+        let source = format!("{}/{full}", trial.family.address(A));
+        assert_eq!(knocked["source"], source);
+        assert_eq!(knocked["user"], "alice");
+        assert_eq!(knocked["connections"], 1);
+        assert!((1..=60_000).contains(&number(&knocked["expires_in_ms"])));
+
+        let given = find(&grants, "gate", "mail");
+        assert_eq!(given["source"], trial.family.network());
+        assert!((3_000_000..=3_600_000).contains(&number(&given["expires_in_ms"])));
+    });
+}
+
+#[test]
+fn sources() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        assert_eq!(document(trial, "sources --json"), json!({"sources": []}));
+        trial.knock(A, "7000/udp 8443/tcp");
+        trial.knock(B, "7100/tcp");
+        let sources = document(trial, "sources --json");
+        let sources = rows(
+            &sources["sources"],
+            &["source", "step", "of", "gates", "age_ms"],
+        );
+        assert_eq!(sources.len(), 2);
+        for (who, step, gate) in [(A, 2, "ssh"), (B, 1, "mail")] {
+            let row = find(&sources, "source", &trial.family.address(who).to_string());
+            assert_eq!(row["step"], step);
+            assert_eq!(row["of"], 3);
+            assert_eq!(row["gates"], json!([gate]));
+            assert!(number(&row["age_ms"]) < 60_000);
+        }
+    });
+}
+
+#[test]
+fn sessions() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        assert_eq!(document(trial, "sessions --json"), json!({"sessions": []}));
+        trial.knock(A, ALICE);
+        let connection = trial.connected(A, 22);
+        let local = connection.local_addr().expect("a connection has two ends");
+        let remote = connection.peer_addr().expect("a connection has two ends");
+        let sessions = document(trial, "sessions --json");
+        let keys = ["gate", "protocol", "source", "destination", "idle_ms"];
+        let [session] = rows(&sessions["sessions"], &keys)[..] else {
+            panic!("not one session: {sessions}");
+        };
+        assert_eq!(session["gate"], "ssh");
+        assert_eq!(session["protocol"], "tcp");
+        // Written as Rust writes a socket address, with brackets around IPv6.
+        assert_eq!(session["source"], local.to_string());
+        assert_eq!(session["destination"], remote.to_string());
+        assert!(number(&session["idle_ms"]) < 60_000);
+    });
+}
+
+#[test]
+fn stats() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        trial.closed(A, "22/tcp");
+        trial.closed(A, "22/tcp");
+        trial.knock(B, "7000/udp 7000/udp@4000 1234/tcp");
+        trial.knock(A, ALICE);
+        trial.open(A, "22/tcp");
+        let stats = document(trial, "stats --json");
+        let packets = rows(
+            &stats["packets"],
+            &["verdict", "reason", "gate", "packets", "bytes"],
+        );
+        let reasons = [
+            "not_ip",
+            "other_protocol",
+            "unguarded",
+            "knock",
+            "fragment",
+            "grant",
+            "session",
+            "allow_list",
+            "monitor",
+            "lapsed",
+            "no_grant",
+            "used_up",
+            "malformed",
+        ];
+        for row in &packets {
+            let deny = ["no_grant", "used_up", "malformed"].contains(&text(&row["reason"]));
+            assert!(reasons.contains(&text(&row["reason"])), "{row}");
+            assert_eq!(row["verdict"], if deny { "deny" } else { "pass" }, "{row}");
+            assert!(row["gate"].is_null() || row["gate"].is_string(), "{row}");
+        }
+        let ssh: Vec<&Value> = packets
+            .iter()
+            .copied()
+            .filter(|row| row["gate"] == "ssh")
+            .collect();
+        let denied = find(&ssh, "reason", "no_grant");
+        assert_eq!(denied["packets"], 2);
+        // Two SYNs of a modern stack: 74 bytes each over IPv4, 94 over IPv6.
+        let syn = if trial.family == Family::V4 { 74 } else { 94 };
+        assert_eq!(denied["bytes"], 2 * syn);
+        assert!(number(&find(&ssh, "reason", "grant")["packets"]) >= 1);
+        assert!(number(&find(&packets, "reason", "unguarded")["packets"]) >= 1);
+        let knocks: u64 = packets
+            .iter()
+            .filter(|row| row["reason"] == "knock")
+            .map(|row| number(&row["packets"]))
+            .sum();
+        assert_eq!(knocks, 5, "{stats}");
+
+        let results = rows(&stats["knocks"], &["gate", "result", "count"]);
+        let known = [
+            "step",
+            "opened",
+            "wrong",
+            "late",
+            "source",
+            "table_full",
+            "duplicate",
+        ];
+        for row in &results {
+            assert!(known.contains(&text(&row["result"])), "{row}");
+        }
+        let ssh: Vec<&Value> = results
+            .iter()
+            .copied()
+            .filter(|row| row["gate"] == "ssh")
+            .collect();
+        assert_eq!(find(&ssh, "result", "opened")["count"], 1);
+        assert!(number(&find(&ssh, "result", "step")["count"]) >= 3);
+    });
+}
+
+#[test]
+fn check() {
+    let Some(lab) = Lab::build(&[]) else { return };
+    let finding = ["level", "code", "message", "line", "column"];
+    lab.configure(&format!("interfaces = [\"{WAN}\"]\n{CONFIG}"));
+    let good = lab.knockgate(&["check", "--json"]).exits(0).json();
+    assert_eq!(good["valid"], true);
+    for row in rows(&good["findings"], &finding) {
+        assert_eq!(row["level"], "warning", "{row}");
+    }
+
+    lab.configure(&format!(
+        "interfaces = [\"{WAN}\"]\n{}",
+        CONFIG.replace("mail", "ssh")
+    ));
+    let bad = lab.knockgate(&["check", "--json"]).exits(3).json();
+    assert_eq!(bad["valid"], false);
+    let findings = rows(&bad["findings"], &finding);
+    let error = find(&findings, "level", "error");
+    assert_eq!(error["line"], 12);
+    assert!(number(&error["column"]) >= 1);
+    assert!(text(&error["message"]).contains("ssh"), "{error}");
+
+    let file = lab.folder().join("other.toml");
+    fs::write(&file, "nonsense").expect("the temporary folder is writable");
+    let path = file.to_str().expect("a temporary folder has a plain name");
+    let other = lab.knockgate(&["check", path, "--json"]).exits(3).json();
+    assert_eq!(other["valid"], false);
+}
+
+#[test]
+fn events() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        trial.closed(B, "22/tcp");
+        trial.knock(A, ALICE);
+        trial.open(A, "22/tcp");
+        let run = trial.knockgate("events --json");
+        let events: Vec<Value> = run
+            .exits(0)
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("each line is a document"))
+            .collect();
+        let events: Vec<&Value> = events.iter().collect();
+        for event in &events {
+            let time = text(&event["time"]);
+            assert!(
+                time.contains('T') && time.ends_with('Z'),
+                "not RFC 3339 in UTC: {event}"
+            );
+        }
+        let source = trial.family.address(A).to_string();
+        let opened = find(&events, "event", "gate.opened");
+        assert_eq!(opened["gate"], "ssh");
+        assert_eq!(opened["user"], "alice");
+        assert_eq!(opened["source"], source);
+        assert!(text(&opened["until"]).ends_with('Z'), "{opened}");
+        let step = find(&events, "event", "knock.step");
+        assert_eq!(step["source"], source);
+        assert_eq!(step["step"], 1);
+        assert_eq!(step["of"], 3);
+        assert_eq!(step["port"], "7000/udp");
+        let denied = find(&events, "event", "packet.denied");
+        assert_eq!(denied["source"], trial.family.address(B).to_string());
+        assert_eq!(denied["port"], "22/tcp");
+        assert_eq!(denied["reason"], "no_grant");
+    });
+}
+
+/// One row or line for each thing, and no JSON, where a person reads.
+#[test]
+fn text_for_people_names_the_same_things() {
+    both_families(|trial| {
+        trial.up(CONFIG);
+        trial.knock(B, "7000/udp");
+        trial.knock(A, ALICE);
+        let _session = trial.connected(A, 22);
+        let a = trial.family.address(A).to_string();
+        let b = trial.family.address(B).to_string();
+        for (command, words) in [
+            ("status", [WAN, "ssh", "mail", "22/tcp"].as_slice()),
+            ("grants", &["ssh", "alice", &a]),
+            ("sources", &["ssh", &b]),
+            ("sessions", &["ssh", &a]),
+            ("stats", &["no_grant", "grant", "opened"]),
+            ("events", &["gate.opened", "ssh", "alice", &a]),
+        ] {
+            let run = trial.knockgate(command);
+            let said = &run.exits(0).stdout;
+            for word in words {
+                assert!(said.contains(word), "no {word:?} in {run:#?}");
+            }
+            assert!(!said.contains('{'), "{run:#?}");
+            assert!(
+                !said.contains('\u{1b}'),
+                "coloured, but no terminal: {run:#?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn up_and_down_leave_the_interface_as_it_was() {
+    let Some(lab) = Lab::build(&[]) else { return };
+    for attach in ["native", "generic", "auto"] {
+        lab.configure(&format!(
+            "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n{CONFIG}"
+        ));
+        let before = lab.interface();
+        for down in [
+            ["down"].as_slice(),
+            &["down", "-i", WAN],
+            &["down", "--all"],
+        ] {
+            lab.knockgate(&["up"]).exits(0);
+            assert_ne!(lab.interface(), before);
+            assert!(!lab.pins().is_empty());
+            lab.knockgate(down).exits(0);
+            assert_eq!(lab.interface(), before);
+            lab.assert_untouched();
+        }
+    }
+}
+
+/// Over IPv4 and IPv6, attached generically.
+fn both_families(row: impl Fn(&Trial)) {
+    for family in [Family::V4, Family::V6] {
+        Trial::run(Attach::Generic, family, &[], &row);
+    }
+}
+
+/// What a command prints, which must be one document and the only thing that it says.
+#[track_caller]
+fn document(trial: &Trial, command: &str) -> Value {
+    trial.knockgate(command).exits(0).json()
+}
+
+/// The rows of a list, each of which must have these keys.
+#[track_caller]
+fn rows<'a>(list: &'a Value, keys: &[&str]) -> Vec<&'a Value> {
+    let rows: Vec<&Value> = list
+        .as_array()
+        .unwrap_or_else(|| panic!("not a list: {list}"))
+        .iter()
+        .collect();
+    for row in &rows {
+        for key in keys {
+            assert!(row.get(key).is_some(), "no {key:?} in {row}");
+        }
+    }
+    rows
+}
+
+/// The first row whose `key` is `value`.
+#[track_caller]
+fn find<'a>(rows: &[&'a Value], key: &str, value: &str) -> &'a Value {
+    rows.iter()
+        .find(|row| row[key] == value)
+        .unwrap_or_else(|| panic!("no row with {key} = {value:?} in {rows:#?}"))
+}
+
+#[track_caller]
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a string: {value}"))
+}
+
+#[track_caller]
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("not a whole number: {value}"))
+}

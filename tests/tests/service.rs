@@ -1,0 +1,151 @@
+//! `knockgate run`: what the service adds to a gate that the kernel keeps by itself, and what its end, in
+//! order or not, leaves behind.
+
+use knockgate_tests::{
+    attempt::Outcome,
+    lab::{
+        Family,
+        Who::{A, B},
+    },
+    run::{Running, wait_until},
+    service::Service,
+    trial::{Attach, Trial},
+};
+use serde_json::Value;
+
+const CONFIG: &str = r#"
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1s"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+within = "1m"
+"#;
+
+const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
+
+#[test]
+fn the_gate_outlives_the_service() {
+    trial(|trial| {
+        let service = start(trial, &[]);
+        trial.closed(A, "22/tcp");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        trial.closed(A, "22/tcp");
+        trial.knock(A, ALICE);
+        trial.open(A, "22/tcp");
+        trial.knockgate("status").exits(0);
+    });
+}
+
+#[test]
+fn the_gate_outlives_a_killed_service_and_the_next_takes_it_over() {
+    trial(|trial| {
+        let service = start(trial, &[]);
+        trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        service.signal(libc::SIGKILL);
+        assert_eq!(service.ends(), None);
+        trial.closed(A, "22/tcp");
+        trial.open(B, "22/tcp");
+        let service = start(trial, &[]);
+        trial.closed(A, "22/tcp");
+        trial.open(B, "22/tcp");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+    });
+}
+
+#[test]
+fn down_on_exit_takes_the_gate_down() {
+    trial(|trial| {
+        let service = start(trial, &["--down-on-exit"]);
+        trial.closed(A, "22/tcp");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        trial.open(A, "22/tcp");
+        trial.lab.assert_untouched();
+    });
+}
+
+/// Any number of readers see every event, and those of before they came.
+#[test]
+fn readers_of_events_take_nothing_from_each_other() {
+    trial(|trial| {
+        let _service = start(trial, &[]);
+        let follow = || {
+            let mut command = trial
+                .lab
+                .knockgate_command(&["events", "--follow", "--json"]);
+            Running::start(&mut command, trial.lab.folder())
+        };
+        let readers = [follow(), follow()];
+        trial.knock(A, ALICE);
+        for reader in &readers {
+            wait_until("every event has been read", || {
+                let events = events(&reader.stdout());
+                ["knock.step", "gate.opened", "gate.closed"]
+                    .iter()
+                    .all(|name| events.iter().any(|event| event["event"] == *name))
+            });
+        }
+        let said = trial.knockgate("events --json").exits(0).stdout.clone();
+        let closed = events(&said)
+            .into_iter()
+            .find(|event| event["event"] == "gate.closed")
+            .unwrap_or_else(|| panic!("no gate.closed in {said}"));
+        assert_eq!(closed["gate"], "ssh");
+        assert_eq!(closed["user"], "alice");
+        assert_eq!(closed["reason"], "expired");
+        assert_eq!(closed["source"], trial.family.address(A).to_string());
+    });
+}
+
+/// With `open_ports = "auto"` a port stops being a probe once something listens on it.
+#[test]
+fn ports_that_come_to_be_listened_on_become_open_ports() {
+    trial(|trial| {
+        let _service = start(trial, &[]);
+        let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
+        trial.knock(A, around);
+        trial.closed(A, "22/tcp");
+        let _listener = Service::tcp(&trial.lab.gate, 8080);
+        wait_until("the new port counts as open", || {
+            trial.knock(A, around);
+            trial.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open
+        });
+    });
+}
+
+#[test]
+fn a_second_service_is_refused() {
+    trial(|trial| {
+        let _service = start(trial, &[]);
+        trial.knockgate("run").exits(1).prints_nothing();
+        trial.closed(A, "22/tcp");
+    });
+}
+
+fn trial(row: impl FnOnce(&Trial)) {
+    Trial::run(Attach::Generic, Family::V4, &[], row);
+}
+
+/// Starts the service and waits until its gate is up and it hands on events.
+fn start(trial: &Trial, options: &[&str]) -> Running {
+    trial.configure(CONFIG);
+    let arguments = [&["run"], options].concat();
+    let mut command = trial.lab.knockgate_command(&arguments);
+    let service = Running::start(&mut command, trial.lab.folder());
+    wait_until("the gate is up", || {
+        trial.knockgate("status").code == Some(0)
+    });
+    service
+}
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines()
+        // The last line may still be in the writing.
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
