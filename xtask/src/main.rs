@@ -1,2 +1,79 @@
-//! x
-fn main(){}
+//! `cargo xtask`: everything a checkout of knockgate can do to itself.
+//!
+//! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
+//! the kernel program and the binary that carries it, [`test`] runs every test, [`demo`] shows the gate
+//! at work in networks that exist only while it runs.
+
+mod build;
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::setup::Purpose;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about,
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows a gate at work in throw-away network namespaces; touches nothing else (15 seconds)
+    Demo,
+    /// Sets up, builds, then runs every test of the workspace
+    Test {
+        /// Passed on to `cargo test`, for example a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Builds the kernel program and the `knockgate` that carries it
+    Build(build::Options),
+    /// Makes sure of what the other commands need; installs what is missing, and says so first
+    Setup {
+        /// What the machine is to be made ready for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
+        purpose: Purpose,
+    },
+    /// The demo itself, run by `demo` as root inside namespaces of its own
+    #[command(hide = true)]
+    DemoStage(demo::Stage),
+    /// The service that the demo puts behind the gate
+    #[command(hide = true)]
+    DemoService(demo::Service),
+    /// A visitor of that service
+    #[command(hide = true)]
+    DemoVisit(demo::Visit),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let result = match command {
+        Command::Demo => demo::run(),
+        Command::Test { arguments } => test::run(&arguments),
+        Command::Build(options) => build::run(&options),
+        Command::Setup { purpose } => setup::run(purpose),
+        Command::DemoStage(stage) => stage.run(),
+        Command::DemoService(service) => service.run(),
+        Command::DemoVisit(visit) => visit.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask build`: the kernel program, and the `knockgate` that carries it.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    process,
+    setup::{self, Compiler, Linker, Purpose, Toolchain},
+    workspace,
+};
+
+/// The kernel reads programs in its own byte order.
+const KERNEL_TARGET: &str = "bpfel-unknown-none";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Build `knockgate` itself without optimisation; the kernel program is always optimised
+    #[arg(long)]
+    debug: bool,
+    /// Development: have the kernel program log every verdict
+    #[arg(long, value_enum)]
+    features: Option<Feature>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Feature {
+    Log,
+}
+
+/// What a build leaves; both paths are absolute.
+pub(crate) struct Built {
+    /// The kernel program, a BPF object.
+    pub(crate) program: PathBuf,
+    /// The binary, which carries that program.
+    pub(crate) knockgate: PathBuf,
+}
+
+/// The variable by which `knockgate`'s build is told of the kernel program to carry, and tests of the one
+/// to load.
+pub(crate) const PROGRAM_VARIABLE: &str = "KNOCKGATE_KERNEL_PROGRAM";
+
+/// `cargo xtask build`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let toolchain = setup::ready(Purpose::Build)?;
+    let Built {
+        program: _,
+        knockgate,
+    } = build(&toolchain, options)?;
+    let knockgate = knockgate.display();
+    println!("Built {knockgate}");
+    println!("It carries its kernel program and needs no other file. Next:");
+    println!("  {knockgate} --help     what it can do");
+    println!("  cargo xtask demo       see it at work, away from your network");
+    Ok(())
+}
+
+/// Builds both as they are released.
+pub(crate) fn release(toolchain: &Toolchain) -> Result<Built> {
+    build(
+        toolchain,
+        &Options {
+            debug: false,
+            features: None,
+        },
+    )
+}
+
+fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
+    let Options { debug, features } = *options;
+    if cfg!(target_endian = "big") {
+        bail!(
+            "knockgate's kernel program is built for little-endian machines only; this one is big-endian"
+        );
+    }
+    let logging = features == Some(Feature::Log);
+    let program = kernel_program(toolchain, logging)?;
+
+    let target = workspace::target();
+    let mut command = Command::new(workspace::cargo());
+    command
+        .current_dir(workspace::root())
+        .args([
+            "build",
+            "--package",
+            "knock-user",
+            "--bin",
+            "knockgate",
+            "--target-dir",
+        ])
+        .arg(&target)
+        .env(PROGRAM_VARIABLE, &program);
+    if !debug {
+        command.arg("--release");
+    }
+    if logging {
+        command.args(["--features", "log"]);
+    }
+    process::run(&mut command)?;
+    let profile = if debug { "debug" } else { "release" };
+    Ok(Built {
+        program,
+        knockgate: target.join(profile).join("knockgate"),
+    })
+}
+
+/// Builds the kernel program into a target folder of its own, so that neither build throws away what the
+/// other's compiler made.
+fn kernel_program(toolchain: &Toolchain, logging: bool) -> Result<PathBuf> {
+    let Toolchain {
+        compiler: Compiler { rustc, cargo, .. },
+        linker: Linker { path: linker, .. },
+    } = toolchain;
+    let target = workspace::target().join("bpf");
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(workspace::root())
+        .args(["build", "--package", "knock-ebpf", "--bins", "--release"])
+        .args([
+            "-Z",
+            "build-std=core",
+            "--target",
+            KERNEL_TARGET,
+            "--target-dir",
+        ])
+        .arg(&target)
+        // Lets a stable compiler build `core`; a nightly one can anyway.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC", rustc)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+        // The user's flags, wrappers and toolchains are for the user's own target. Flags from the
+        // environment would also put aside those that `.cargo/config.toml` has for this one.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    if logging {
+        command.args(["--features", "log"]);
+    }
+    process::run(&mut command)?;
+    let program = target.join(KERNEL_TARGET).join("release/knock-ebpf");
+    match fs::metadata(&program) {
+        Ok(metadata) if metadata.len() > 0 => Ok(program),
+        _ => bail!(
+            "the build of the kernel program succeeded but left nothing at {}",
+            program.display()
+        ),
+    }
+}

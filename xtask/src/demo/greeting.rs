@@ -1,0 +1,154 @@
+//! The service behind the demo's gate, and a visitor of it. Each runs as a process on its own host.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    str::FromStr,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+/// How long a visitor waits for an answer. On this wire one takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A TCP service that greets each visitor by address and hangs up.
+#[derive(Args)]
+pub(crate) struct Service {
+    address: SocketAddr,
+}
+
+/// One visit to the service; prints an [`Outcome`].
+#[derive(Args)]
+pub(crate) struct Visit {
+    address: SocketAddr,
+}
+
+/// What a visitor met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The service said this.
+    Greeted(String),
+    /// Nothing came back: what a packet that is dropped looks like.
+    NoAnswer,
+    /// The host said that nothing listens there.
+    Refused,
+}
+
+impl Service {
+    /// Serves until killed. Prints a line once visitors can come.
+    pub(crate) fn run(self) -> Result<()> {
+        let Self { address } = self;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("can't listen at {address}"))?;
+        println!("listening");
+        serve(&listener)
+    }
+}
+
+impl Visit {
+    pub(crate) fn run(self) -> Result<()> {
+        let Self { address } = self;
+        println!("{}", visit(address)?);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Greeted(greeting) => write!(f, "\"{greeting}\""),
+            Self::NoAnswer => f.write_str("no answer"),
+            Self::Refused => f.write_str("refused"),
+        }
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "no answer" => Self::NoAnswer,
+            "refused" => Self::Refused,
+            _ => match text
+                .strip_prefix('"')
+                .and_then(|text| text.strip_suffix('"'))
+            {
+                Some(greeting) => Self::Greeted(greeting.to_owned()),
+                None => bail!("the visitor said `{text}`, which is no outcome of a visit"),
+            },
+        })
+    }
+}
+
+fn serve(listener: &TcpListener) -> Result<()> {
+    loop {
+        let (mut visitor, address) = listener.accept().context("can't accept a visitor")?;
+        thread::spawn(move || {
+            // A visitor who has left misses the greeting; there is nobody to tell.
+            let _ = write!(visitor, "Hello, {}!", address.ip());
+        });
+    }
+}
+
+fn visit(address: SocketAddr) -> Result<Outcome> {
+    match greeting(address) {
+        Ok(greeting) => Ok(Outcome::Greeted(greeting)),
+        Err(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Outcome::NoAnswer),
+            ErrorKind::ConnectionRefused => Ok(Outcome::Refused),
+            _ => Err(error).with_context(|| format!("can't visit {address}")),
+        },
+    }
+}
+
+fn greeting(address: SocketAddr) -> io::Result<String> {
+    let mut service = TcpStream::connect_timeout(&address, PATIENCE)?;
+    service.set_read_timeout(Some(PATIENCE))?;
+    let mut greeting = String::new();
+    service.read_to_string(&mut greeting)?;
+    Ok(greeting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visitor_is_greeted_by_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || serve(&listener));
+        for _ in 0..2 {
+            assert_eq!(
+                visit(address).unwrap(),
+                Outcome::Greeted("Hello, 127.0.0.1!".to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn silence_and_refusal_are_told_apart() {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = mute.local_addr().unwrap();
+        assert_eq!(visit(address).unwrap(), Outcome::NoAnswer);
+        drop(mute);
+        assert_eq!(visit(address).unwrap(), Outcome::Refused);
+    }
+
+    #[test]
+    fn an_outcome_is_read_as_it_was_printed() {
+        for outcome in [
+            Outcome::Greeted("Hello!".to_owned()),
+            Outcome::NoAnswer,
+            Outcome::Refused,
+        ] {
+            assert_eq!(outcome.to_string().parse::<Outcome>().unwrap(), outcome);
+        }
+        assert!("Hello!".parse::<Outcome>().is_err());
+    }
+}

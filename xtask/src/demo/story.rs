@@ -1,0 +1,261 @@
+//! What the demo shows, and how it makes sure that it was so.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    greeting::Outcome,
+    lan::{FOLDER, Host, INTERFACE, Lan},
+};
+use crate::process;
+
+const PORT: &str = "2222";
+const SEQUENCE: [&str; 3] = ["7000/udp", "4100/tcp", "9301/udp"];
+/// How long a grant lasts.
+const OPEN_FOR: Duration = Duration::from_secs(6);
+/// Between two looks at the grants.
+const PAUSE: Duration = Duration::from_secs(2);
+const CONFIGURATION: &str = "demo.toml";
+
+/// The demo's steps on its hosts.
+pub(super) struct Story<'lan> {
+    lan: &'lan Lan,
+    knockgate: &'lan Path,
+    /// This program, which is the service and its visitors too.
+    this: PathBuf,
+    /// Dies with this process.
+    service: Child,
+}
+
+impl<'lan> Story<'lan> {
+    /// Starts the service on the server and writes the gate's configuration.
+    pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
+        let this = env::current_exe().context("can't find this program's own path")?;
+        fs::write(Path::new(FOLDER).join(CONFIGURATION), configuration())
+            .context("can't write the demo's configuration")?;
+        let mut service = lan
+            .server
+            .command(&this)
+            .args(["demo-service", &format!("{}:{PORT}", lan.server.address)])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("can't start the demo's service")?;
+        let said = service
+            .stdout
+            .take()
+            .context("the demo's service has no output")?;
+        let mut line = String::new();
+        BufReader::new(said).read_line(&mut line)?;
+        ensure!(
+            line == "listening\n",
+            "the demo's service did not start; its own lines above say why"
+        );
+        Ok(Self {
+            lan,
+            knockgate,
+            this,
+            service,
+        })
+    }
+
+    /// Goes through the steps. Fails at the first that is not seen as told.
+    pub(super) fn tell(mut self) -> Result<()> {
+        self.introduce();
+        let told = self.steps();
+        // It would die with this process; ended here, nothing is left even while an error is printed.
+        self.service
+            .kill()
+            .and_then(|()| self.service.wait())
+            .context("can't end the demo's service")?;
+        told?;
+        println!(
+            "\nEvery step was seen. The three hosts, the gate and the service are gone again."
+        );
+        Ok(())
+    }
+
+    fn introduce(&self) {
+        let Lan {
+            server,
+            client,
+            stranger,
+        } = self.lan;
+        println!(
+            "knockgate demo: three hosts on a network of their own, made of namespaces that end"
+        );
+        println!("with this program. Your own network, firewall and files stay as they are.\n");
+        println!("  client   {} ──┐", client.address);
+        println!(
+            "  stranger {} ──┴── server {}, a service on port {PORT}/tcp",
+            stranger.address, server.address
+        );
+    }
+
+    fn steps(&self) -> Result<()> {
+        let Lan {
+            server: _,
+            client,
+            stranger,
+        } = self.lan;
+
+        println!("\n1. No gate yet: anyone reaches the service.");
+        self.expect_greeting(client)?;
+        self.expect_greeting(stranger)?;
+
+        let (seconds, sequence) = (OPEN_FOR.as_secs(), SEQUENCE.join(", "));
+        println!("\n2. The gate goes up; port {PORT} is now shut to all. Who knocks {sequence}");
+        println!(
+            "   gets in for {seconds} s. The command ends; from here on the kernel works alone."
+        );
+        self.up()?;
+        self.expect_no_answer(client)?;
+        self.expect_no_answer(stranger)?;
+
+        println!(
+            "\n3. The client knocks and is let in at once. The stranger, who did not, is not."
+        );
+        self.knock()?;
+        self.expect_greeting(client)?;
+        self.expect_no_answer(stranger)?;
+
+        println!("\n4. The grant counts down in the kernel.");
+        let first = self.show_grant()?;
+        thread::sleep(PAUSE);
+        let second = self.show_grant()?;
+        ensure!(
+            second + PAUSE / 2 < first,
+            "the grant did not count down: {first:?} left, and {second:?} left {PAUSE:?} later"
+        );
+
+        println!("\n5. Time is up: the port is shut again, and no process had to shut it.");
+        thread::sleep(second);
+        self.expect_no_answer(client)?;
+        let left = self.grants()?;
+        ensure!(
+            left.is_empty(),
+            "the grant has ended, and `knockgate grants` still lists {left:?}"
+        );
+        Ok(())
+    }
+
+    fn up(&self) -> Result<()> {
+        let host = &self.lan.server;
+        self.show(host, &["--config", CONFIGURATION, "up"])
+    }
+
+    fn knock(&self) -> Result<()> {
+        let Lan {
+            server,
+            client,
+            stranger: _,
+        } = self.lan;
+        let mut arguments = vec!["knock", server.address];
+        arguments.extend(SEQUENCE);
+        self.show(client, &arguments)
+    }
+
+    /// Shows the grants as a person sees them, and returns how long the client's still lasts.
+    fn show_grant(&self) -> Result<Duration> {
+        self.show(&self.lan.server, &["grants"])?;
+        let grants = self.grants()?;
+        let source = format!("{}/32", self.lan.client.address);
+        match grants.as_slice() {
+            [grant] if grant["source"] == source.as_str() => {
+                let left = grant["expires_in_ms"].as_u64().map(Duration::from_millis);
+                let left =
+                    left.with_context(|| format!("no `expires_in_ms` in the grant {grant}"))?;
+                ensure!(
+                    left <= OPEN_FOR,
+                    "the grant lasts {left:?} more, yet it was given for {OPEN_FOR:?}"
+                );
+                Ok(left)
+            }
+            _ => bail!(
+                "`knockgate grants --json` should list one grant, for {source}; it lists {grants:?}"
+            ),
+        }
+    }
+
+    fn grants(&self) -> Result<Vec<Value>> {
+        let said = process::stdout(
+            self.lan
+                .server
+                .command(self.knockgate)
+                .args(["grants", "--json"]),
+        )?;
+        let document: Value = serde_json::from_str(&said).with_context(|| {
+            format!("`knockgate grants --json` printed no JSON document: {said}")
+        })?;
+        let grants = document["grants"].as_array();
+        Ok(grants
+            .with_context(|| format!("no `grants` in {document}"))?
+            .clone())
+    }
+
+    /// Runs `knockgate` on a host and shows what was typed and what came back.
+    fn show(&self, host: &Host, arguments: &[&str]) -> Result<()> {
+        println!("   {}$ knockgate {}", host.name, arguments.join(" "));
+        let output = process::output(host.command(self.knockgate).args(arguments))?;
+        for stream in [&output.stdout, &output.stderr] {
+            for line in String::from_utf8_lossy(stream).lines() {
+                println!("   │ {line}");
+            }
+        }
+        ensure!(
+            output.status.success(),
+            "knockgate failed there ({})",
+            output.status
+        );
+        Ok(())
+    }
+
+    fn expect_greeting(&self, host: &Host) -> Result<()> {
+        self.expect(host, &Outcome::Greeted(format!("Hello, {}!", host.address)))
+    }
+
+    fn expect_no_answer(&self, host: &Host) -> Result<()> {
+        self.expect(host, &Outcome::NoAnswer)
+    }
+
+    /// Has a host visit the service, and shows what it met.
+    fn expect(&self, host: &Host, expected: &Outcome) -> Result<()> {
+        let service = format!("{}:{PORT}", self.lan.server.address);
+        let mut visit: Command = host.command(&self.this);
+        let said = process::stdout(visit.args(["demo-visit", &service]))?;
+        let met: Outcome = said.trim_end().parse()?;
+        println!("   {:<9} visits {service} → {met}", host.name);
+        ensure!(met == *expected, "that should have been: {expected}");
+        Ok(())
+    }
+}
+
+/// The gate as a user would write it. The allow list is the way back in that every gate should have;
+/// nobody in this network is on it.
+fn configuration() -> String {
+    let sequence = SEQUENCE.map(|knock| format!("\"{knock}\"")).join(", ");
+    format!(
+        "interfaces = [\"{INTERFACE}\"]
+allow = [\"192.0.2.0/24\"]
+
+[[gate]]
+name = \"greeting\"
+protect = [\"{PORT}/tcp\"]
+open_for = \"{seconds}s\"
+
+[[gate.knock]]
+user = \"alice\"
+sequence = [{sequence}]
+within = \"10s\"
+",
+        seconds = OPEN_FOR.as_secs()
+    )
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask setup`: makes sure of what the other commands need.
+//!
+//! What is there is taken as it is. What is missing is named with its reason before anything is
+//! installed: Debian's packages by one call of apt-get as root, tools from crates.io by cargo into a
+//! folder of this checkout. A second run finds everything there and takes a second.
+
+mod crates;
+mod packages;
+mod toolchain;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
+use self::{
+    crates::Crate,
+    packages::Package,
+    toolchain::{LINKER_LLVM, Search},
+};
+use crate::process;
+
+/// What the machine is made ready for; each includes those above it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building the kernel program and `knockgate`
+    Build,
+    /// Showing the gate at work
+    Demo,
+    /// Running every test
+    Test,
+    /// The checks that a change must pass before it lands
+    Ci,
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn run(purpose: Purpose) -> Result<()> {
+    let Toolchain { compiler, linker } = ready(purpose)?;
+    let Compiler { rustc, version, .. } = compiler;
+    let Linker { path, llvm } = linker;
+    println!("The machine is ready. The kernel program is built");
+    println!("  with rustc {version}: {}", rustc.display());
+    println!("  and the bpf-linker for LLVM {llvm}: {}", path.display());
+    Ok(())
+}
+
+/// Makes the machine ready for a purpose and returns what builds the kernel program.
+///
+/// Fails where something can neither be found nor installed; the error names the commands that would.
+pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
+    let missing = Missing::find(purpose);
+    if !missing.is_empty() {
+        missing.announce();
+        missing.install()?;
+    }
+    match toolchain::search() {
+        Search::Complete(toolchain) => Ok(toolchain),
+        Search::NoLinker | Search::NoCompiler => bail!(
+            "everything was installed, and still no compiler with the source of `core` and no bpf-linker \
+             that fits it were found.\n{}",
+            toolchain::HINT
+        ),
+    }
+}
+
+/// What a purpose needs and this machine lacks.
+struct Missing {
+    packages: Vec<&'static Package>,
+    crates: Vec<&'static Crate>,
+}
+
+impl Missing {
+    fn find(purpose: Purpose) -> Self {
+        let mut packages: Vec<&'static Package> = Vec::new();
+        for program in packages::PROGRAMS {
+            let named = packages
+                .iter()
+                .any(|package| package.name == program.package.name);
+            if !named && program.needed_for <= purpose && process::find(program.name).is_none() {
+                packages.push(program.package);
+            }
+        }
+
+        let mut crates = Vec::new();
+        let search = toolchain::search();
+        if matches!(search, Search::NoCompiler) {
+            packages.extend(
+                packages::COMPILER
+                    .iter()
+                    .filter(|package| !package.is_installed()),
+            );
+        }
+        if !matches!(search, Search::Complete(_)) && !toolchain::has_linker_for(LINKER_LLVM) {
+            packages.extend(
+                packages::LLVM
+                    .iter()
+                    .filter(|package| !package.is_installed()),
+            );
+            crates.push(&crates::BPF_LINKER);
+        }
+        if purpose >= Purpose::Ci && !crates::CARGO_DENY.is_installed() {
+            crates.push(&crates::CARGO_DENY);
+        }
+        Self { packages, crates }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packages.is_empty() && self.crates.is_empty()
+    }
+
+    fn announce(&self) {
+        let Self { packages, crates } = self;
+        if !packages.is_empty() {
+            eprintln!("To be installed from Debian, by apt-get as root:");
+            for Package { name, why, .. } in packages {
+                eprintln!("  {name:<16} {why}");
+            }
+        }
+        if !crates.is_empty() {
+            let folder = crate::workspace::tools();
+            eprintln!("To be built by cargo into {}:", folder.display());
+            for Crate { name, why, .. } in crates {
+                eprintln!("  {name:<16} {why}");
+            }
+        }
+    }
+
+    fn install(&self) -> Result<()> {
+        let Self { packages, crates } = self;
+        if !packages.is_empty() {
+            packages::install(packages)?;
+        }
+        for package in crates {
+            package.install()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_include_one_another() {
+        assert!(Purpose::Build < Purpose::Demo);
+        assert!(Purpose::Demo < Purpose::Test);
+        assert!(Purpose::Test < Purpose::Ci);
+    }
+}

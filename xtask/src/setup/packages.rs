@@ -1,0 +1,186 @@
+//! What comes from Debian's archive.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Purpose, toolchain};
+use crate::process;
+
+/// A package of Debian's and what knockgate wants of it.
+pub(super) struct Package {
+    pub(super) name: &'static str,
+    pub(super) why: &'static str,
+    /// A service that the package would start on this machine; set-up keeps it from doing so.
+    service: Option<&'static str>,
+}
+
+/// A program that is run by name, and the package that brings it.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    pub(super) package: &'static Package,
+    pub(super) needed_for: Purpose,
+}
+
+const UTIL_LINUX: Package = package("util-linux", "makes and enters namespaces");
+const IPROUTE2: Package = package("iproute2", "makes the networks that demo and tests run in");
+const KNOCKD: Package = package(
+    "knockd",
+    "its client, `knock`, which the tests hold the gate against",
+)
+.silencing("knockd");
+const SSH_CLIENT: Package = package(
+    "openssh-client",
+    "the tests open a gate from under a real ssh",
+);
+const SSH_SERVER: Package = package(
+    "openssh-server",
+    "the server of that ssh, inside the tests' own network",
+)
+.silencing("ssh");
+
+/// Programs that demo and tests run.
+pub(super) const PROGRAMS: &[Program] = &[
+    program("unshare", &UTIL_LINUX, Purpose::Demo),
+    program("nsenter", &UTIL_LINUX, Purpose::Demo),
+    program("setpriv", &UTIL_LINUX, Purpose::Demo),
+    program("ip", &IPROUTE2, Purpose::Demo),
+    program("knock", &KNOCKD, Purpose::Test),
+    program("ssh", &SSH_CLIENT, Purpose::Test),
+    program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
+    program("sshd", &SSH_SERVER, Purpose::Test),
+];
+
+/// A compiler and the source of the `core` that belongs to it. Debian keeps these up to date for its
+/// browsers, beside the older `rustc` of the release.
+pub(super) const COMPILER: &[Package] = &[
+    package("rustc-web", "the compiler for the kernel program"),
+    package(
+        "rust-web-src",
+        "the source of `core`, which has to be compiled for BPF",
+    ),
+];
+
+/// What [`super::crates::BPF_LINKER`] is built against.
+pub(super) const LLVM: &[Package] = &[
+    package(
+        "llvm-22-dev",
+        "the library that turns the kernel program into BPF",
+    ),
+    package("libpolly-22-dev", "a part of that library"),
+    package("zlib1g-dev", "that library's compression"),
+    package("libzstd-dev", "that library's compression"),
+];
+
+impl Package {
+    pub(super) fn is_installed(&self) -> bool {
+        Command::new("dpkg-query")
+            .args(["--show", "--showformat=${db:Status-Status}", self.name])
+            .output()
+            .is_ok_and(|output| output.stdout == b"installed")
+    }
+
+    const fn silencing(mut self, service: &'static str) -> Self {
+        self.service = Some(service);
+        self
+    }
+}
+
+/// Installs packages by one call of apt-get as root. Removes nothing, starts no service.
+pub(super) fn install(packages: &[&Package]) -> Result<()> {
+    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+    if process::find("apt-get").is_none() {
+        bail!(
+            "this machine has no apt-get, so nothing was installed. Install by its own means what Debian \
+             calls {}.\n{}",
+            names.join(", "),
+            toolchain::HINT
+        );
+    }
+    let script = script(packages);
+    let mut command = process::as_root("sh", "install Debian's packages")?;
+    process::run(command.args(["-c", &script])).with_context(|| {
+        format!(
+            "apt-get could not install {}; nothing else was changed. It is known to work on Debian 12 with \
+             its security archive.\n{}",
+            names.join(" "),
+            toolchain::HINT
+        )
+    })
+}
+
+/// What root's shell is to do.
+///
+/// While `policy-rc.d` answers 101, Debian's packages start no service; without it, a machine on
+/// which someone runs the tests would suddenly offer ssh to its network.
+fn script(packages: &[&Package]) -> String {
+    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+    let mut script = format!(
+        "set -eu
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\\nexit 101\\n' >$policy
+    chmod 755 $policy
+fi
+apt-get -q update
+apt-get -q install --yes --no-remove --no-install-recommends {}
+",
+        names.join(" ")
+    );
+    for service in packages.iter().filter_map(|package| package.service) {
+        script.push_str("! command -v systemctl >/dev/null || systemctl --quiet disable ");
+        script.push_str(service);
+        script.push_str(" || true\n");
+    }
+    script
+}
+
+const fn package(name: &'static str, why: &'static str) -> Package {
+    Package {
+        name,
+        why,
+        service: None,
+    }
+}
+
+const fn program(name: &'static str, package: &'static Package, needed_for: Purpose) -> Program {
+    Program {
+        name,
+        package,
+        needed_for,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_installs_everything_and_no_service_stays_enabled() {
+        let script = script(&[&IPROUTE2, &SSH_SERVER]);
+        let installs: Vec<_> = script
+            .lines()
+            .filter(|line| line.contains(" install "))
+            .collect();
+        assert_eq!(
+            installs,
+            [
+                "apt-get -q install --yes --no-remove --no-install-recommends iproute2 openssh-server"
+            ]
+        );
+        assert!(script.contains("disable ssh "));
+        assert!(!script.contains("disable knockd"));
+    }
+
+    #[test]
+    fn the_script_is_one_that_a_shell_can_read() {
+        let every: Vec<_> = PROGRAMS.iter().map(|program| program.package).collect();
+        let checked = Command::new("sh")
+            .args(["-n", "-c", &script(&every)])
+            .status();
+        assert!(checked.is_ok_and(|status| status.success()));
+    }
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask test`: every test of the workspace, against the kernel program and binary just built.
+
+use std::{ffi::OsString, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build::{self, Built, PROGRAM_VARIABLE},
+    process,
+    setup::{self, Purpose},
+    workspace,
+};
+
+/// The variable that tells tests which `knockgate` to try.
+const KNOCKGATE_VARIABLE: &str = "KNOCKGATE";
+
+/// Sets up, builds and runs `cargo test --workspace` with further arguments.
+///
+/// Tests of the loaded program need root: for anyone else cargo runs the test binaries, and only those,
+/// through sudo.
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let toolchain = setup::ready(Purpose::Test)?;
+    let Built { program, knockgate } = build::release(&toolchain)?;
+    let mut command = Command::new(workspace::cargo());
+    command
+        .current_dir(workspace::root())
+        .args(["test", "--workspace", "--target-dir"])
+        .arg(workspace::target())
+        .args(arguments)
+        .env(PROGRAM_VARIABLE, program)
+        .env(KNOCKGATE_VARIABLE, knockgate);
+    if !process::is_root() {
+        let (variable, runner) = sudo_runner()?;
+        command.env(variable, runner);
+    }
+    process::run(&mut command)
+}
+
+/// The variable, with its value, by which cargo is told to run test binaries through sudo.
+fn sudo_runner() -> Result<(String, String)> {
+    let Some(sudo) = process::find("sudo") else {
+        bail!(
+            "tests of the kernel program need root, and there is no sudo here: run this again as root"
+        );
+    };
+    // Asks for the password now, at the terminal, and not in the midst of the tests' output.
+    process::run(Command::new(&sudo).arg("--validate"))
+        .context("tests of the kernel program need root")?;
+    let said = process::stdout(Command::new(workspace::cargo()).arg("-vV"))?;
+    let host = said
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("`cargo -vV` names no host")?;
+    Ok((
+        runner_variable(host),
+        format!("{} --preserve-env", sudo.display()),
+    ))
+}
+
+fn runner_variable(host: &str) -> String {
+    format!(
+        "CARGO_TARGET_{}_RUNNER",
+        host.to_uppercase().replace(['-', '.'], "_")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_reads_the_runner_of_a_target_from_its_name_in_capitals() {
+        assert_eq!(
+            runner_variable("x86_64-unknown-linux-gnu"),
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER"
+        );
+    }
+}
