@@ -1,0 +1,189 @@
+//! `knockgate check`: what is wrong or weak in a configuration, without applying anything.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::config::{Config, Finding, Invalid, count};
+
+/// Validate and lint a configuration, applying nothing
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// File to check, in place of the one that --config names
+    file: Option<PathBuf>,
+
+    /// Print one JSON document: {"valid", "findings"}
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks `args.file`, or else `config`, and prints every finding.
+///
+/// Fails with [`Invalid`] where an error is among them; its findings are then marked as shown. A file
+/// that can't be read has no findings to print, and fails with the reason alone.
+pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
+    check(args, config, &mut anstream::stdout().lock())
+}
+
+fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let file = args.file.as_deref().unwrap_or(config);
+    let outcome = Config::load(file);
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;
+        writeln!(out)?;
+    } else {
+        report(out, &outcome)?;
+    }
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(invalid) if invalid.is_unread() => Err(invalid.into()),
+        Err(invalid) => Err(invalid.already_shown().into()),
+    }
+}
+
+type Outcome = Result<(Config, Vec<Finding>), Invalid>;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'f> {
+    valid: bool,
+    findings: &'f [Finding],
+}
+
+impl<'f> Document<'f> {
+    fn of(outcome: &'f Outcome) -> Self {
+        match outcome {
+            Ok((_, findings)) => Self {
+                valid: true,
+                findings,
+            },
+            Err(invalid) => Self {
+                valid: false,
+                findings: invalid.findings(),
+            },
+        }
+    }
+}
+
+fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+    if outcome.as_ref().is_err_and(Invalid::is_unread) {
+        return Ok(());
+    }
+    for finding in Document::of(outcome).findings {
+        writeln!(out, "{}\n", finding.coloured())?;
+    }
+    match outcome {
+        Ok((config, warnings)) => writeln!(out, "{}", summary(config, warnings.len())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `ok: 1 gate, 3 sequences, no warnings`.
+fn summary(config: &Config, warnings: usize) -> String {
+    let gates = count(config.gates.len(), "gate");
+    let sequences = count(
+        config.gates.iter().map(|gate| gate.knocks.len()).sum(),
+        "sequence",
+    );
+    let warnings = if warnings == 0 {
+        "no warnings".to_owned()
+    } else {
+        count(warnings, "warning")
+    };
+    format!("ok: {gates}, {sequences}, {warnings}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "allow = ['192.0.2.0/24']\n[[gate]]\nname = 'ssh'\nprotect = ['22/tcp']\n\
+        [[gate.knock]]\nuser = 'alice'\nsequence = ['7431/udp', '2214/tcp', '9120/udp']\n";
+
+    fn printed(text: &str) -> String {
+        let mut out = Vec::new();
+        report(&mut out, &Config::parse(text, "k.toml")).expect("a Vec takes everything");
+        anstream::adapter::strip_bytes(&out)
+            .into_vec()
+            .try_into()
+            .expect("UTF-8")
+    }
+
+    #[test]
+    fn a_good_file_ends_in_one_line() {
+        assert_eq!(printed(GOOD), "ok: 1 gate, 1 sequence, no warnings\n");
+    }
+
+    #[test]
+    fn warnings_come_before_the_last_line() {
+        let text = GOOD.replace("'7431/udp', ", "");
+        assert_eq!(
+            printed(&text),
+            "k.toml:7:12: warning: two knocks are soon guessed: use three or more\n\
+             \x20 |\n\
+             7 | sequence = ['2214/tcp', '9120/udp']\n\
+             \x20 |            ^^^^^^^^^^^^^^^^^^^^^^^^\n\n\
+             ok: 1 gate, 1 sequence, 1 warning\n"
+        );
+    }
+
+    #[test]
+    fn the_document_has_the_keys_of_the_contract() {
+        let outcome = Config::parse("interfaces = 1", "k.toml");
+        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        assert_eq!(document["valid"], false);
+        assert_eq!(
+            document["findings"][1],
+            serde_json::json!({
+                "level": "error",
+                "code": "wrong-type",
+                "message": "`interfaces` must be a list, each element an interface name such as \"eth0\", \
+                            not the number 1",
+                "line": 1,
+                "column": 14,
+            })
+        );
+        let outcome = Config::parse(GOOD, "k.toml");
+        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        assert_eq!(
+            document,
+            serde_json::json!({ "valid": true, "findings": [] })
+        );
+    }
+
+    #[test]
+    fn an_invalid_file_fails_after_its_findings_were_printed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("k.toml");
+        std::fs::write(&file, "nonsense = 1\nmode = 2\n").expect("writable");
+        let args = Args {
+            file: Some(file.clone()),
+            json: true,
+        };
+        let mut out = Vec::new();
+        let error =
+            check(&args, Path::new("/nonexistent"), &mut out).expect_err("the file is invalid");
+        assert!(error.is::<Invalid>());
+        assert_eq!(
+            error.to_string(),
+            format!("{}: 2 errors; nothing was applied", file.display())
+        );
+        let document: serde_json::Value = serde_json::from_slice(&out).expect("one JSON document");
+        assert_eq!(document["findings"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn a_missing_file_is_a_failure_and_no_result() {
+        let args = Args {
+            file: None,
+            json: false,
+        };
+        let mut out = Vec::new();
+        let error = check(&args, Path::new("/nonexistent/k.toml"), &mut out).expect_err("missing");
+        assert_eq!(out, b"");
+        assert!(error.to_string().contains("`knockgate init"), "{error}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Values that are right by themselves and wrong together.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use super::{
+    Port,
+    draft::{Draft, DraftGate, DraftKnock},
+    finding::{Finding, Source, Span},
+    reader::{Located, Reader},
+};
+
+const MOST_GATES: usize = 4_096;
+const MOST_KNOCKS: usize = 1_000_000;
+const MOST_KNOCK_PORTS: usize = 65_535;
+
+/// Everything in the draft that contradicts something else in it, or is too much altogether.
+pub(super) fn contradictions(draft: &Draft, source: &Source<'_>) -> Vec<Finding> {
+    let mut reader = Reader::new(source);
+    names(&mut reader, draft);
+    let guarded = guarded_ports(&mut reader, draft);
+    guarded_knocks(&mut reader, draft, &guarded);
+    open_ports(&mut reader, draft, &guarded);
+    overlapping_sequences(&mut reader, draft);
+    totals(&mut reader, draft);
+    reader.findings
+}
+
+impl DraftGate {
+    /// How messages call this gate.
+    pub(super) fn label(&self) -> impl fmt::Display {
+        match self.name.value.as_str() {
+            "" => "a gate without a name".to_owned(),
+            name => format!("gate {name:?}"),
+        }
+    }
+}
+
+impl DraftKnock {
+    /// How messages call the one who knocks this sequence.
+    pub(super) fn label(&self) -> impl fmt::Display {
+        match self.user.value.as_str() {
+            "" => "a user without a name".to_owned(),
+            user => format!("user {user:?}"),
+        }
+    }
+}
+
+fn names(reader: &mut Reader<'_, '_>, draft: &Draft) {
+    let read = |names: Vec<Located<String>>| {
+        names
+            .into_iter()
+            .filter(|name| !name.value.is_empty())
+            .collect::<Vec<_>>()
+    };
+    let gates = read(draft.gates.iter().map(|gate| gate.name.clone()).collect());
+    reader.unique(&gates, "duplicate-gate", |name, line| {
+        format!("there is a gate {name:?} already, on line {line}: give this one another name")
+    });
+    for gate in &draft.gates {
+        let users = read(gate.knocks.iter().map(|knock| knock.user.clone()).collect());
+        reader.unique(&users, "duplicate-user", |user, line| {
+            format!(
+                "{} has a user {user:?} already, on line {line}: give this one another name",
+                gate.label()
+            )
+        });
+    }
+}
+
+/// Every guarded port with the gate that guards it and where that is written.
+type Guarded<'d> = HashMap<Port, (&'d DraftGate, Span)>;
+
+fn guarded_ports<'d>(reader: &mut Reader<'_, '_>, draft: &'d Draft) -> Guarded<'d> {
+    let mut guarded = Guarded::new();
+    for gate in &draft.gates {
+        for Located { value: port, span } in &gate.protect {
+            match guarded.get(port) {
+                // Twice in one gate is reported where the list is read.
+                Some((first, _)) if std::ptr::eq(*first, gate) => {}
+                Some((first, at)) => {
+                    let line = reader.source.line_of(*at);
+                    let message = format!(
+                        "{port} is guarded by {} already, on line {line}: a port belongs to one gate",
+                        first.label()
+                    );
+                    reader.error("port-in-two-gates", *span, message);
+                }
+                None => {
+                    guarded.insert(*port, (gate, *span));
+                }
+            }
+        }
+    }
+    guarded
+}
+
+fn guarded_knocks(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>) {
+    for knock in draft.gates.iter().flat_map(|gate| &gate.knocks) {
+        for Located { value: port, span } in &knock.sequence.items {
+            if let Some((gate, at)) = guarded.get(port) {
+                let line = reader.source.line_of(*at);
+                let message = format!(
+                    "{port} can't be knocked on: {} guards it, on line {line}; choose another port",
+                    gate.label()
+                );
+                reader.error("knock-on-protected-port", *span, message);
+            }
+        }
+    }
+}
+
+fn open_ports(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>) {
+    let Some(open) = &draft.open_ports else {
+        return;
+    };
+    let knocked = draft
+        .gates
+        .iter()
+        .flat_map(|gate| &gate.knocks)
+        .flat_map(|knock| &knock.sequence.items)
+        .map(|step| (step.value, step.span))
+        .collect::<HashMap<_, _>>();
+    for Located { value: port, span } in open {
+        let (why, at) = if let Some((gate, at)) = guarded.get(port) {
+            (format!("{} guards it", gate.label()), at)
+        } else if let Some(at) = knocked.get(port) {
+            ("it is a knock of a sequence".to_owned(), at)
+        } else {
+            continue;
+        };
+        let line = reader.source.line_of(*at);
+        let message =
+            format!("{port} can't be an open port: {why}, on line {line}; leave it out of one");
+        reader.error("open-port-conflict", *span, message);
+    }
+}
+
+/// Reports each sequence that is, or ends with, another one: the last knock would open both.
+///
+/// Read backwards and sorted, a sequence directly follows the ones it ends with; so one pass with a
+/// stack of them finds every pair that matters, whatever the number of users.
+fn overlapping_sequences(reader: &mut Reader<'_, '_>, draft: &Draft) {
+    struct Entry<'d> {
+        backwards: Vec<Port>,
+        place: Span,
+        gate: &'d DraftGate,
+        knock: &'d DraftKnock,
+    }
+    let mut entries = Vec::new();
+    for gate in &draft.gates {
+        for knock in gate.knocks.iter().filter(|knock| knock.sequence.complete()) {
+            let backwards = knock
+                .sequence
+                .items
+                .iter()
+                .rev()
+                .map(|step| step.value)
+                .collect();
+            entries.push(Entry {
+                backwards,
+                place: knock.sequence.span,
+                gate,
+                knock,
+            });
+        }
+    }
+    entries.retain(|entry| !entry.backwards.is_empty());
+    entries.sort_by(|a, b| (&a.backwards, a.place).cmp(&(&b.backwards, b.place)));
+    let mut endings: Vec<&Entry<'_>> = Vec::new();
+    for entry in &entries {
+        while endings
+            .last()
+            .is_some_and(|end| !entry.backwards.starts_with(&end.backwards))
+        {
+            endings.pop();
+        }
+        if let Some(end) = endings.last() {
+            let line = reader.source.line_of(end.place);
+            let other = format!(
+                "the sequence of {} in {} on line {line}",
+                end.knock.label(),
+                end.gate.label()
+            );
+            let (code, message) = if end.backwards.len() == entry.backwards.len() {
+                (
+                    "sequence-twice",
+                    format!("this is {other}: each needs its own; change a knock"),
+                )
+            } else {
+                let message = format!(
+                    "this sequence ends with {other}, so it would open both: change one of its last {} knocks",
+                    end.backwards.len()
+                );
+                ("sequence-overlap", message)
+            };
+            reader.error(code, entry.place, message);
+        }
+        endings.push(entry);
+    }
+}
+
+fn totals(reader: &mut Reader<'_, '_>, draft: &Draft) {
+    if let Some(gate) = draft.gates.get(MOST_GATES) {
+        let message = format!(
+            "there are {} gates: at most {MOST_GATES} are possible",
+            draft.gates.len()
+        );
+        reader.error("too-many-gates", gate.header, message);
+    }
+    let mut steps = 0;
+    let mut ports = HashSet::new();
+    let sequences = draft
+        .gates
+        .iter()
+        .flat_map(|gate| &gate.knocks)
+        .map(|knock| &knock.sequence);
+    let (mut too_many, mut too_varied) = (None, None);
+    for sequence in sequences {
+        steps += sequence.written;
+        ports.extend(sequence.items.iter().map(|step| step.value));
+        if steps > MOST_KNOCKS {
+            too_many.get_or_insert(sequence.span);
+        }
+        if ports.len() > MOST_KNOCK_PORTS {
+            too_varied.get_or_insert(sequence.span);
+        }
+    }
+    if let Some(span) = too_many {
+        let message = format!(
+            "all sequences together have {steps} knocks: at most {MOST_KNOCKS} are possible; \
+             this sequence is the first beyond"
+        );
+        reader.error("too-many-knocks", span, message);
+    }
+    if let Some(span) = too_varied {
+        let message = format!(
+            "all sequences together knock on {} different ports: at most {MOST_KNOCK_PORTS} are possible; \
+             this sequence is the first beyond",
+            ports.len()
+        );
+        reader.error("too-many-knock-ports", span, message);
+    }
+}

@@ -1,0 +1,367 @@
+//! What is wrong with a configuration, and how it is shown: file, line, column, the line itself.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    ops::Range,
+};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+/// One thing that is wrong (or weak) in a configuration.
+///
+/// `Display` shows it in full, with the offending line and a caret under the place; [`Finding::headline`]
+/// is the first line alone, for logs. Serialised, it is one element of `check --json`'s `findings`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub level: Level,
+    /// A stable name for this kind of finding, in kebab-case.
+    pub code: &'static str,
+    /// What was wrong, what was expected, what to write instead.
+    pub message: String,
+    /// Counted from 1; `None` where the finding has no place of its own, such as something missing.
+    pub line: Option<usize>,
+    /// Counted in characters from 1.
+    pub column: Option<usize>,
+    #[serde(skip)]
+    pub(super) file: String,
+    #[serde(skip)]
+    excerpt: Option<Excerpt>,
+}
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The configuration is refused.
+    Error,
+    /// The configuration works, but is weaker or riskier than it could be.
+    Warning,
+}
+
+/// A configuration that is refused: at least one finding is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    file: String,
+    findings: Vec<Finding>,
+    not_permitted: bool,
+    shown: bool,
+}
+
+impl Finding {
+    /// A finding about a file as a whole.
+    pub(super) fn about_file(
+        level: Level,
+        code: &'static str,
+        file: &str,
+        message: String,
+    ) -> Self {
+        Self {
+            level,
+            code,
+            message,
+            line: None,
+            column: None,
+            file: file.to_owned(),
+            excerpt: None,
+        }
+    }
+
+    /// `file:line:column: error: message`, without the offending line.
+    pub fn headline(&self) -> impl fmt::Display {
+        let Self { level, message, .. } = self;
+        format!("{}: {level}: {message}", self.place())
+    }
+
+    /// As `Display`, with terminal colours throughout: print it through `anstream`.
+    pub fn coloured(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| self.write(f, &Palette::coloured(self.level)))
+    }
+
+    fn place(&self) -> String {
+        let mut place = printable(&self.file);
+        for number in [self.line, self.column].into_iter().flatten() {
+            // Writing to a String can't fail.
+            let _ = write!(place, ":{number}");
+        }
+        place
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, palette: &Palette) -> fmt::Result {
+        let Self { level, message, .. } = self;
+        let Palette {
+            strong,
+            level: tint,
+            dim,
+        } = palette;
+        write!(
+            f,
+            "{strong}{}:{strong:#} {tint}{level}:{tint:#} {strong}{message}{strong:#}",
+            self.place()
+        )?;
+        let (Some(excerpt), Some(line)) = (&self.excerpt, self.line) else {
+            return Ok(());
+        };
+        let number = line.to_string();
+        let gutter = number.len();
+        let before = excerpt.caret.start;
+        let carets = excerpt.caret.len();
+        write!(f, "\n{dim}{:gutter$} |{dim:#}", "")?;
+        write!(f, "\n{dim}{number} |{dim:#} {}", excerpt.line)?;
+        write!(
+            f,
+            "\n{dim}{:gutter$} |{dim:#} {:before$}{tint}{:^<carets$}{tint:#}",
+            "", "", ""
+        )
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, &Palette::default())
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// The code of the one finding about a file that yields no text.
+const UNREADABLE: &str = "unreadable";
+
+impl Invalid {
+    pub(super) fn new(file: &str, findings: Vec<Finding>) -> Self {
+        Self {
+            file: file.to_owned(),
+            findings,
+            not_permitted: false,
+            shown: false,
+        }
+    }
+
+    /// The file could not be read at all.
+    pub(super) fn unreadable(file: &str, message: String, not_permitted: bool) -> Self {
+        let finding = Finding::about_file(Level::Error, UNREADABLE, file, message);
+        Self {
+            not_permitted,
+            ..Self::new(file, vec![finding])
+        }
+    }
+
+    /// Everything that was found, in the order of the file.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// There was no text to find anything in: the file is missing or can't be read.
+    pub fn is_unread(&self) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| finding.code == UNREADABLE)
+    }
+
+    /// The file may well be valid: this user is not allowed to read it.
+    pub fn not_permitted(&self) -> bool {
+        self.not_permitted
+    }
+
+    /// For whoever has shown the findings already: `Display` is then one line that counts them.
+    #[must_use]
+    pub fn already_shown(self) -> Self {
+        Self {
+            shown: true,
+            ..self
+        }
+    }
+
+    /// As `Display`, with terminal colours throughout: print it through `anstream`.
+    pub fn coloured(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| self.write(f, true))
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, coloured: bool) -> fmt::Result {
+        let show = |f: &mut fmt::Formatter<'_>, finding: &Finding| {
+            let palette = if coloured {
+                Palette::coloured(finding.level)
+            } else {
+                Palette::default()
+            };
+            finding.write(f, &palette)
+        };
+        match self.findings.as_slice() {
+            _ if self.shown => {}
+            [only] => return show(f, only),
+            findings => {
+                for finding in findings {
+                    show(f, finding)?;
+                    f.write_str("\n\n")?;
+                }
+            }
+        }
+        let errors = count(self.findings.len(), "error");
+        write!(
+            f,
+            "{}: {errors}; nothing was applied",
+            printable(&self.file)
+        )
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, false)
+    }
+}
+
+impl Error for Invalid {}
+
+/// `1 error`, `2 errors`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// A stretch of the file, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl From<Range<usize>> for Span {
+    fn from(Range { start, end }: Range<usize>) -> Self {
+        Self { start, end }
+    }
+}
+
+/// The text being read, able to say where in it a span lies.
+pub(super) struct Source<'t> {
+    pub(super) name: &'t str,
+    text: &'t str,
+    line_starts: Vec<usize>,
+}
+
+impl<'t> Source<'t> {
+    pub(super) fn new(name: &'t str, text: &'t str) -> Self {
+        let after_newlines = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, b)| *b == b'\n')
+            .map(|(at, _)| at + 1);
+        Self {
+            name,
+            text,
+            line_starts: std::iter::once(0).chain(after_newlines).collect(),
+        }
+    }
+
+    /// The number of the line on which the span begins, from 1.
+    pub(super) fn line_of(&self, span: Span) -> usize {
+        self.line_starts
+            .partition_point(|start| *start <= span.start)
+    }
+
+    pub(super) fn finding(
+        &self,
+        level: Level,
+        code: &'static str,
+        span: Span,
+        message: String,
+    ) -> Finding {
+        let line = self.line_of(span);
+        let start = self.line_starts[line - 1];
+        let end = self
+            .line_starts
+            .get(line)
+            .copied()
+            .unwrap_or(self.text.len());
+        let content = self.text[start..end].trim_end_matches(['\r', '\n']);
+        let chars_up_to = |at: usize| {
+            content
+                .char_indices()
+                .take_while(|(offset, _)| start + offset < at)
+                .count()
+        };
+        let first = chars_up_to(span.start);
+        let last = chars_up_to(span.end).max(first + 1);
+        Finding {
+            level,
+            code,
+            message,
+            line: Some(line),
+            column: Some(first + 1),
+            file: self.name.to_owned(),
+            excerpt: Some(Excerpt::new(content, first..last)),
+        }
+    }
+}
+
+/// The line a finding is on and which of its characters are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Excerpt {
+    line: String,
+    caret: Range<usize>,
+}
+
+impl Excerpt {
+    /// Longer lines are cut to this many characters around the caret.
+    const WIDTH: usize = 120;
+
+    fn new(content: &str, caret: Range<usize>) -> Self {
+        let cut = if caret.end < Self::WIDTH {
+            0
+        } else {
+            caret.start.saturating_sub(Self::WIDTH / 2)
+        };
+        let line = content
+            .chars()
+            .skip(cut)
+            .take(Self::WIDTH)
+            .collect::<String>();
+        let end = (caret.end - cut)
+            .min(Self::WIDTH)
+            .max(caret.start - cut + 1);
+        Self {
+            line: printable(&line),
+            caret: caret.start - cut..end,
+        }
+    }
+}
+
+/// One printable character for each: what a file holds must not steer the terminal it is shown on.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+#[derive(Default)]
+struct Palette {
+    strong: Style,
+    level: Style,
+    dim: Style,
+}
+
+impl Palette {
+    fn coloured(level: Level) -> Self {
+        let colour = match level {
+            Level::Error => AnsiColor::Red,
+            Level::Warning => AnsiColor::Yellow,
+        };
+        Self {
+            strong: Style::new().bold(),
+            level: colour.on_default().bold(),
+            dim: AnsiColor::Blue.on_default(),
+        }
+    }
+}

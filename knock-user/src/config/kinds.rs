@@ -1,0 +1,122 @@
+//! The kinds of value that are written as strings: how each is read, and what is said when it can't be.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{Port, duration::parse_duration, reader::Kind};
+
+pub(super) const DURATION: Kind<Duration> = Kind {
+    code: "bad-duration",
+    expected: "a duration such as \"30s\"",
+    parse: parse_duration,
+    for_number: Some(|number| format!("\"{number}s\"")),
+};
+
+pub(super) const PORT: Kind<Port> = Kind {
+    code: "bad-port",
+    expected: "a port such as \"22/tcp\"",
+    parse: Port::from_str,
+    for_number: Some(|number| format!("\"{number}/tcp\" or \"{number}/udp\"")),
+};
+
+pub(super) const NETWORK: Kind<IpNet> = Kind {
+    code: "bad-network",
+    expected: "a network such as \"192.0.2.0/24\"",
+    parse: parse_network,
+    for_number: None,
+};
+
+pub(super) const ADDRESS: Kind<IpAddr> = Kind {
+    code: "bad-address",
+    expected: "an address such as \"192.0.2.1\"",
+    parse: parse_address,
+    for_number: None,
+};
+
+pub(super) const INTERFACE: Kind<String> = Kind {
+    code: "bad-interface",
+    expected: "an interface name such as \"eth0\"",
+    parse: parse_interface,
+    for_number: None,
+};
+
+pub(super) const NAME: Kind<String> = Kind {
+    code: "bad-name",
+    expected: "a name such as \"ssh\"",
+    parse: parse_name,
+    for_number: Some(|number| format!("\"{number}\"")),
+};
+
+/// Names of gates and users: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if !(1..=64).contains(&text.len()) {
+        return Err(format!(
+            "{text:?} must have 1 to 64 characters, not {}",
+            text.chars().count()
+        ));
+    }
+    if !text.bytes().all(known) {
+        return Err(format!(
+            "{text:?} may hold only letters A to Z, digits and . _ -"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// What the kernel takes for the name of an interface.
+pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
+    let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if !(1..=15).contains(&text.len()) || matches!(text, "." | "..") || text.contains(refused) {
+        return Err(format!(
+            "{text:?} can't be the name of an interface (1 to 15 characters, no space, / or :); \
+             `ip -brief link` lists this host's"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let full = IpNet::from(address);
+        return Err(format!(
+            "{text:?} has no prefix length: write {full} for this address alone"
+        ));
+    }
+    let network = text.parse::<IpNet>().map_err(|_| network_fault(text))?;
+    let cut = network.trunc();
+    if network != cut {
+        let alone = IpNet::from(network.addr());
+        return Err(format!(
+            "{text:?} has bits set beyond its prefix length: write {cut} for the network, \
+             or {alone} for the address alone"
+        ));
+    }
+    Ok(network)
+}
+
+fn network_fault(text: &str) -> String {
+    let longest = text.split_once('/').and_then(|(address, _)| {
+        let v4 = address.parse::<Ipv4Addr>().ok().map(|_| 32);
+        v4.or_else(|| address.parse::<Ipv6Addr>().ok().map(|_| 128))
+    });
+    match longest {
+        Some(bits) => format!("{text:?} must end with a prefix length from /0 to /{bits}"),
+        None => format!("{text:?} is not a network: write it like 192.0.2.0/24 or 2001:db8::/32"),
+    }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| match text.parse::<IpNet>() {
+        Ok(network) => format!(
+            "{text:?} is a network: write {} without a prefix length",
+            network.addr()
+        ),
+        Err(_) => format!("{text:?} is not an address: write it like 192.0.2.1 or 2001:db8::1"),
+    })
+}

@@ -1,0 +1,393 @@
+//! Whole files in, whole results out; the tables of single findings are in the files below.
+
+mod errors;
+mod warnings;
+
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt, time::Instant};
+
+use super::*;
+
+/// A file without a finding. Rows of the tables are edits of it.
+const GOOD: &str = r#"interfaces = ["eth0"]
+allow = ["192.0.2.0/24"]
+
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+
+[[gate.knock]]
+user = "alice"
+sequence = ["7431/udp", "2214/tcp", "9120/udp"]
+"#;
+
+/// One edit of [`GOOD`] and the one finding that it must lead to.
+struct Row {
+    what: &'static str,
+    /// This piece of `GOOD` ...
+    replace: &'static str,
+    /// ... becomes this.
+    with: &'static str,
+    code: &'static str,
+    /// Line and column.
+    at: (usize, usize),
+    /// Every one of these must be in the message.
+    says: &'static [&'static str],
+}
+
+impl Row {
+    fn text(&self) -> String {
+        assert_eq!(
+            GOOD.matches(self.replace).count(),
+            1,
+            "{}: the edit must be unambiguous",
+            self.what
+        );
+        GOOD.replace(self.replace, self.with)
+    }
+
+    fn assert_is(&self, findings: &[Finding]) {
+        let Self {
+            what,
+            code,
+            at,
+            says,
+            ..
+        } = self;
+        let [finding] = findings else {
+            panic!("{what}: expected one finding, got {findings:#?}");
+        };
+        assert_eq!(finding.code, *code, "{what}: {finding}");
+        assert_eq!(
+            (finding.line, finding.column),
+            (Some(at.0), Some(at.1)),
+            "{what}: {finding}"
+        );
+        for part in *says {
+            assert!(
+                finding.message.contains(part),
+                "{what}: {part:?} is missing in: {}",
+                finding.message
+            );
+        }
+    }
+}
+
+#[test]
+fn everything_that_can_be_written_is_read() {
+    let text = r#"
+interfaces = ["eth0", "wlan0"]
+attach     = "native"
+mode       = "monitor"
+allow      = ["192.0.2.0/24", "2001:db8::/32"]
+addresses  = ["192.0.2.1", "2001:db8::1"]
+open_ports = ["443/tcp", "443/udp"]
+[limits]
+sources  = 16_384
+grants   = 1
+sessions = 0x100_0000
+[[gate]]
+name = "ssh"
+protect = ["22/tcp", "2222/tcp"]
+open_for = "1m30s"
+deny = "drop"
+established = "keep"
+session_idle = "2h"
+connections = 3
+grant_to = "prefix"
+sources = ["198.51.100.0/24"]
+[[gate.knock]]
+user = "alice"
+sequence = ["7431/udp", "2214/tcp"]
+within = "500ms"
+[[gate]]
+name = "hand-opened_1.0"
+protect = ["5432/tcp"]
+"#;
+    let port = |text: &str| text.parse::<Port>().expect(text);
+    let net = |text: &str| text.parse::<IpNet>().expect(text);
+    let expected = Config {
+        interfaces: vec!["eth0".into(), "wlan0".into()],
+        attach: Attach::Native,
+        mode: Mode::Monitor,
+        allow: vec![net("192.0.2.0/24"), net("2001:db8::/32")],
+        addresses: vec![net("192.0.2.1/32").addr(), net("2001:db8::1/128").addr()],
+        open_ports: OpenPorts::List(vec![port("443/tcp"), port("443/udp")]),
+        limits: Limits {
+            sources: 16_384,
+            grants: 1,
+            sessions: 16_777_216,
+        },
+        gates: vec![
+            Gate {
+                name: "ssh".into(),
+                protect: vec![port("22/tcp"), port("2222/tcp")],
+                open_for: Duration::from_secs(90),
+                session_idle: Duration::from_hours(2),
+                connections: 3,
+                grant_to: GrantTo::Prefix,
+                sources: vec![net("198.51.100.0/24")],
+                knocks: vec![Knock {
+                    user: "alice".into(),
+                    sequence: vec![port("7431/udp"), port("2214/tcp")],
+                    within: Duration::from_millis(500),
+                }],
+            },
+            Gate {
+                name: "hand-opened_1.0".into(),
+                protect: vec![port("5432/tcp")],
+                open_for: Duration::from_secs(30),
+                session_idle: Duration::from_hours(1),
+                connections: 0,
+                grant_to: GrantTo::Address,
+                sources: vec![],
+                knocks: vec![],
+            },
+        ],
+    };
+    let (config, _) = Config::parse(text, "k.toml").expect("valid");
+    assert_eq!(config, expected);
+    let json = serde_json::to_string(&config).expect("a configuration serialises");
+    assert_eq!(
+        serde_json::from_str::<Config>(&json).expect("and back"),
+        config
+    );
+}
+
+#[test]
+fn what_is_left_out_has_the_defaults_of_the_contract() {
+    let (config, findings) = Config::parse(GOOD, "k.toml").expect("valid");
+    assert_eq!(findings, []);
+    assert_eq!((config.attach, config.mode), (Attach::Auto, Mode::Enforce));
+    assert_eq!(config.open_ports, OpenPorts::Auto);
+    assert_eq!(
+        config.limits,
+        Limits {
+            sources: 262_144,
+            grants: 65_536,
+            sessions: 262_144
+        }
+    );
+    let gate = &config.gates[0];
+    assert_eq!(
+        (gate.open_for, gate.session_idle),
+        (Duration::from_secs(30), Duration::from_hours(1))
+    );
+    assert_eq!((gate.connections, gate.grant_to), (0, GrantTo::Address));
+    assert_eq!(gate.knocks[0].within, Duration::from_secs(10));
+
+    let (config, _) =
+        Config::parse(&GOOD.replace("interfaces = [\"eth0\"]\n", ""), "k.toml").expect("valid");
+    assert_eq!(config.interfaces, [] as [&str; 0]);
+}
+
+#[test]
+fn one_run_shows_every_error_with_its_line_and_a_caret() {
+    let text = "mode = \"enforc\"\n\n[[gate]]\nprotct = [\"22/tcp\"]\tname = 1\n";
+    let error = Config::parse(text, "k.toml").expect_err("not even TOML");
+    assert_eq!(
+        error.findings().len(),
+        1,
+        "a syntax error is alone: {error}"
+    );
+    assert_eq!(error.findings()[0].code, "syntax");
+
+    let text = text.replace('\t', "\n");
+    let error = Config::parse(&text, "k.toml").expect_err("four errors");
+    assert_eq!(
+        error.to_string(),
+        "\
+k.toml:1:8: error: `mode` must be \"enforce\" or \"monitor\", not \"enforc\"; did you mean \"enforce\"?
+  |
+1 | mode = \"enforc\"
+  |        ^^^^^^^^
+
+k.toml:3:1: error: [[gate]] has no `protect`: add one, such as protect = [\"22/tcp\"]
+  |
+3 | [[gate]]
+  | ^^^^^^^^
+
+k.toml:4:1: error: unknown key `protct` in [[gate]]; did you mean `protect`?
+  |
+4 | protct = [\"22/tcp\"]
+  | ^^^^^^
+
+k.toml:5:8: error: `name` must be a name such as \"ssh\", not the number 1: write \"1\"
+  |
+5 | name = 1
+  |        ^
+
+k.toml: 4 errors; nothing was applied"
+    );
+    assert_eq!(
+        error.findings()[3].headline().to_string(),
+        "k.toml:5:8: error: `name` must be a name such as \"ssh\", not the number 1: write \"1\""
+    );
+}
+
+#[test]
+fn what_a_file_holds_cannot_steer_the_terminal() {
+    for text in [
+        "a = \u{1b}[31m",
+        "\"\\u001b[31m\" = 1",
+        "mode = \"\\u001b[31m\"",
+        "attach\t= \"x\" # \u{9b}31m",
+    ] {
+        let error = Config::parse(text, "k\u{1b}[0m.toml").expect_err(text);
+        let shown = error.to_string();
+        assert!(
+            !shown.contains(|c: char| c.is_control() && c != '\n'),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
+fn a_long_line_is_cut_around_the_caret() {
+    let entries = (0..200)
+        .map(|n| format!("\"192.0.{n}.0/24\""))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let text = GOOD.replace(
+        "\"192.0.2.0/24\"",
+        &entries.replace("192.0.150.0/24", "192.0.150.1/24"),
+    );
+    let error = Config::parse(&text, "k.toml").expect_err("host bits");
+    let shown = error.to_string();
+    let lines = shown.lines().collect::<Vec<_>>();
+    assert!(lines[2].chars().count() < 130, "{shown}");
+    let caret = lines[3].find('^').expect("a caret");
+    assert!(
+        lines[2][caret..].starts_with("\"192.0.150.1/24\""),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_file_is_read_with_its_mode_and_its_troubles() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("k.toml");
+
+    let error = Config::load(&path).expect_err("missing");
+    assert!(error.to_string().contains("`knockgate init"), "{error}");
+    assert!(!error.not_permitted());
+    let error = Config::load(Path::new("/nonexistent/knockgate.toml")).expect_err("missing");
+    assert!(
+        error
+            .to_string()
+            .starts_with("/nonexistent/knockgate.toml: error: there is no"),
+        "{error}"
+    );
+
+    fs::write(&path, GOOD).expect("writable");
+    for (mode, says) in [
+        (0o600, None),
+        (0o640, Some("can read")),
+        (0o604, Some("can read")),
+        (0o620, Some("can change")),
+    ] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("our own file");
+        let (_, findings) = Config::load(&path).expect("valid");
+        let finding = findings
+            .iter()
+            .find(|finding| finding.code == "open-to-others");
+        assert_eq!(finding.is_some(), says.is_some(), "{mode:o}");
+        if let (Some(finding), Some(says)) = (finding, says) {
+            assert!(finding.message.contains(says), "{mode:o}: {finding}");
+        }
+    }
+
+    fs::write(&path, b"name = \"\xff\"").expect("writable");
+    let error = Config::load(&path).expect_err("not UTF-8");
+    assert!(error.to_string().contains("save it as UTF-8"), "{error}");
+    let error = Config::load(folder.path()).expect_err("a directory");
+    assert!(error.to_string().contains("this is a directory"), "{error}");
+}
+
+/// Many users in one gate, each with a sequence of its own.
+fn crowd(users: u32) -> String {
+    let mut text = GOOD.to_owned();
+    for user in 0..users {
+        let [a, b, c] = [user / 100, user % 100, user % 7].map(|n| 20_000 - 30 * n);
+        let _ = write!(
+            text,
+            "[[gate.knock]]\nuser = \"u{user}\"\nsequence = [\"{a}/udp\", \"{}/tcp\", \"{c}/udp\"]\n",
+            b - 10
+        );
+    }
+    text
+}
+
+#[test]
+fn overlaps_among_ten_thousand_users_are_found_at_once() {
+    let text = crowd(10_000);
+    let begin = Instant::now();
+    let (config, _) = Config::parse(&text, "k.toml").expect("valid");
+    assert_eq!(config.gates[0].knocks.len(), 10_001);
+    // What user 103 has is what alice gets.
+    let twice = text.replacen(
+        "\"7431/udp\", \"2214/tcp\", \"9120/udp\"",
+        "\"19970/udp\", \"19900/tcp\", \"19850/udp\"",
+        1,
+    );
+    let error = Config::parse(&twice, "k.toml")
+        .map(drop)
+        .expect_err("u103 again");
+    let codes = error
+        .findings()
+        .iter()
+        .map(|finding| finding.code)
+        .collect::<Vec<_>>();
+    assert_eq!(codes, ["sequence-twice"], "{error}");
+    // Comparing all pairs would take minutes; this bound is loose for slow, busy machines.
+    assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn the_largest_configurations_are_taken_and_larger_ones_refused() {
+    let gates = |number: usize| {
+        let gate = |n| format!("[[gate]]\nname = \"g{n}\"\nprotect = [\"{}/tcp\"]\n", n + 1);
+        (0..number).map(gate).collect::<String>()
+    };
+    assert_eq!(
+        Config::parse(&gates(4_096), "k.toml")
+            .expect("valid")
+            .0
+            .gates
+            .len(),
+        4_096
+    );
+    let error = Config::parse(&gates(4_097), "k.toml").expect_err("one too many");
+    assert_eq!(error.findings()[0].code, "too-many-gates");
+    assert_eq!(error.findings()[0].line, Some(4_096 * 3 + 1));
+
+    // 65,536 knock ports, four in each sequence.
+    let mut text = GOOD
+        .replace("9120/udp", "9120/tcp")
+        .replace("7431/udp", "7431/tcp");
+    let port = |n: u32| {
+        let (number, protocol) = if n < 65_535 {
+            (n + 1, "udp")
+        } else {
+            (n - 65_535 + 1000, "tcp")
+        };
+        format!("\"{number}/{protocol}\"")
+    };
+    let user = |first: u32, text: &mut String| {
+        let sequence = [0, 1, 2, 3].map(|n| port(first + n)).join(", ");
+        let _ = write!(
+            text,
+            "[[gate.knock]]\nuser = \"u{first}\"\nsequence = [{sequence}]\n"
+        );
+    };
+    // Three TCP ports are there already.
+    (0..16_383).for_each(|n| user(n * 4, &mut text));
+    assert!(Config::parse(&text, "k.toml").is_ok());
+    user(16_383 * 4, &mut text);
+    let error = Config::parse(&text, "k.toml").expect_err("too many ports");
+    let codes = error
+        .findings()
+        .iter()
+        .map(|finding| finding.code)
+        .collect::<Vec<_>>();
+    assert_eq!(codes, ["too-many-knock-ports"], "{error}");
+}
