@@ -10,7 +10,7 @@ mod story;
 
 use std::{env, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 pub(crate) use self::greeting::{Service, Visit};
@@ -40,7 +40,12 @@ pub(crate) fn run() -> Result<()> {
         .args(lan::namespaces()?)
         // The demo's gate guards no session of yours, so `knockgate` need not warn of one.
         .env_remove("SSH_CONNECTION");
-    process::run(&mut command).context("the demo did not get to its end")
+    let status = command.status().context("can't start the demo's stage")?;
+    ensure!(
+        status.success(),
+        "the demo did not get to its end; the lines above say why. Nothing of it is left"
+    );
+    Ok(())
 }
 
 /// The part of the demo that runs inside its own namespaces.

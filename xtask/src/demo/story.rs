@@ -1,8 +1,10 @@
 //! What the demo shows, and how it makes sure that it was so.
 
 use std::{
-    env, fs,
-    io::{BufRead as _, BufReader},
+    env,
+    fs::OpenOptions,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -40,8 +42,7 @@ impl<'lan> Story<'lan> {
     /// Starts the service on the server and writes the gate's configuration.
     pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
         let this = env::current_exe().context("can't find this program's own path")?;
-        fs::write(Path::new(FOLDER).join(CONFIGURATION), configuration())
-            .context("can't write the demo's configuration")?;
+        write_configuration().context("can't write the demo's configuration")?;
         let mut service = lan
             .server
             .command(&this)
@@ -236,6 +237,17 @@ impl<'lan> Story<'lan> {
         ensure!(met == *expected, "that should have been: {expected}");
         Ok(())
     }
+}
+
+/// Writes the configuration for its owner alone: sequences are passwords.
+fn write_configuration() -> io::Result<()> {
+    let path = Path::new(FOLDER).join(CONFIGURATION);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(configuration().as_bytes())
 }
 
 /// The gate as a user would write it. The allow list is the way back in that every gate should have;

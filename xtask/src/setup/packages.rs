@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Purpose, toolchain};
 use crate::process;
@@ -88,25 +88,48 @@ impl Package {
 
 /// Installs packages by one call of apt-get as root. Removes nothing, starts no service.
 pub(super) fn install(packages: &[&Package]) -> Result<()> {
-    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
     if process::find("apt-get").is_none() {
         bail!(
-            "this machine has no apt-get, so nothing was installed. Install by its own means what Debian \
-             calls {}.\n{}",
-            names.join(", "),
-            toolchain::HINT
+            "this machine has no apt-get, so nothing was installed.\n{}",
+            by_hand(packages)
         );
     }
-    let script = script(packages);
     let mut command = process::as_root("sh", "install Debian's packages")?;
-    process::run(command.args(["-c", &script])).with_context(|| {
-        format!(
-            "apt-get could not install {}; nothing else was changed. It is known to work on Debian 12 with \
-             its security archive.\n{}",
-            names.join(" "),
-            toolchain::HINT
-        )
-    })
+    let status = command
+        .args(["-c", &script(packages)])
+        .status()
+        .context("can't start a shell as root")?;
+    ensure!(
+        status.success(),
+        "apt-get did not install the packages ({status}); its own lines above say why. They are known to \
+         be had on Debian 12 with its security archive.\n{}",
+        by_hand(packages)
+    );
+    Ok(())
+}
+
+/// What to do where apt-get can't.
+fn by_hand(packages: &[&Package]) -> String {
+    let is_program = |package: &&Package| {
+        PROGRAMS
+            .iter()
+            .any(|program| program.package.name == package.name)
+    };
+    let (programs, toolchain): (Vec<&Package>, Vec<_>) =
+        packages.iter().copied().partition(is_program);
+    let mut lines = Vec::new();
+    if !programs.is_empty() {
+        let names: Vec<_> = programs.iter().map(|package| package.name).collect();
+        lines.push(format!(
+            "Install by this machine's own means what Debian calls {}.",
+            names.join(", ")
+        ));
+    }
+    if !toolchain.is_empty() {
+        lines.push(toolchain::HINT.to_owned());
+    }
+    lines.push("Then run the same command again.".to_owned());
+    lines.join("\n")
 }
 
 /// What root's shell is to do.
@@ -173,6 +196,19 @@ mod tests {
         );
         assert!(script.contains("disable ssh "));
         assert!(!script.contains("disable knockd"));
+    }
+
+    #[test]
+    fn by_hand_names_what_is_missing_and_nothing_else() {
+        let programs = by_hand(&[&IPROUTE2, &KNOCKD]);
+        assert!(
+            programs.contains("what Debian calls iproute2, knockd."),
+            "{programs}"
+        );
+        assert!(!programs.contains("rustup"), "{programs}");
+        let compiler = by_hand(&[&COMPILER[1]]);
+        assert!(compiler.contains("--component rust-src"), "{compiler}");
+        assert!(!compiler.contains("what Debian calls"), "{compiler}");
     }
 
     #[test]

@@ -17,11 +17,10 @@ pub(super) const LINKER_LLVM: u32 = 22;
 
 /// What to do by hand where set-up can't.
 pub(super) const HINT: &str = "\
-To build the kernel program without Debian's packages:
+To build the kernel program without Debian's compiler:
   rustup toolchain install nightly --profile minimal --component rust-src
   and put a bpf-linker of that nightly's LLVM (`rustc +nightly -vV` names it) or a newer one on PATH,
-  from https://github.com/aya-rs/bpf-linker/releases or by `cargo install bpf-linker`;
-then run the same command again.";
+  from https://github.com/aya-rs/bpf-linker/releases or by `cargo install bpf-linker`.";
 
 /// A compiler and a linker that fit each other.
 pub(crate) struct Toolchain {
