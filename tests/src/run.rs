@@ -118,6 +118,11 @@ impl Running {
         fs::read_to_string(&self.stdout).expect("it was created above")
     }
 
+    pub fn goes_on(&mut self) -> bool {
+        let ended = self.child.try_wait();
+        ended.expect("a child can be waited for").is_none()
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = self
             .child

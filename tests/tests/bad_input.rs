@@ -49,24 +49,24 @@ mistakes! {
     duplicate_gate: "[[gate]]" => "[[gate]]\nname = \"ssh\"\nprotect = [\"25/tcp\"]\n[[gate]]",
         line 6, says ["ssh", "3"];
     a_port_in_two_gates: "[[gate]]" => "[[gate]]\nname = \"mail\"\nprotect = [\"22/tcp\"]\n[[gate]]",
-        line 7, says ["22/tcp", "mail", "ssh"];
+        line 7, says ["22/tcp", "mail", "line 4"];
     a_knock_on_a_protected_port: "8443/tcp" => "22/tcp", line 8, says ["22/tcp", "ssh"];
     sequence_too_short: r#"["7000/udp", "8443/tcp", "9301/udp"]"# => r#"["7000/udp"]"#,
         line 8, says ["sequence", "2", "12"];
     sequence_too_long: r#""7000/udp""# => r#""1/udp", "2/udp", "3/udp", "4/udp", "5/udp", "6/udp", "7/udp",
         "8/udp", "9/udp", "10/udp", "11/udp""#, line 8, says ["sequence", "2", "12"];
     bad_duration: r#""30s""# => r#""30 parsecs""#, line 5, says ["30 parsecs", "30s"];
-    bad_port: "22/tcp" => "22/tpc", line 4, says ["22/tpc", "22/tcp"];
+    bad_port: "22/tcp" => "22/tpc", line 4, says ["22/tpc", "\"tcp\""];
     port_out_of_range: "22/tcp" => "70000/tcp", line 4, says ["70000/tcp", "65535"];
     bad_network: "[[gate]]" => "allow = [\"192.0.2.0/33\"]\n[[gate]]", line 2, says ["192.0.2.0/33"];
     network_with_host_bits: "[[gate]]" => "allow = [\"192.0.2.7/24\"]\n[[gate]]",
         line 2, says ["192.0.2.7/24", "192.0.2.0/24"];
     the_same_sequence_twice: "[[gate.knock]]" => "[[gate.knock]]\nuser = \"bob\"\n\
         sequence = [\"7000/udp\", \"8443/tcp\", \"9301/udp\"]\nwithin = \"10s\"\n[[gate.knock]]",
-        line 12, says ["alice", "bob"];
+        line 12, says ["bob", "line 8"];
     a_sequence_that_ends_with_another: "[[gate.knock]]" => "[[gate.knock]]\nuser = \"bob\"\n\
         sequence = [\"8443/tcp\", \"9301/udp\"]\nwithin = \"10s\"\n[[gate.knock]]",
-        line 12, says ["alice", "bob"];
+        line 12, says ["bob", "line 8"];
     an_open_port_that_is_protected: "[[gate]]" => "open_ports = [\"22/tcp\"]\n[[gate]]",
         line 2, says ["22/tcp", "open_ports"];
     too_small_a_table: "[[gate]]" => "limits = { sources = 100 }\n[[gate]]", line 2, says ["100", "16384"];
@@ -121,10 +121,10 @@ fn no_such_interface() {
     let Some(lab) = good_lab(&[]) else { return };
     lab.knockgate(&["up", "-i", "wan7"])
         .exits(1)
-        .says(&["wan7", WAN])
+        .says(&["wan7", "ip link"])
         .prints_nothing();
     lab.configure(&GOOD.replace(WAN, "wan7"));
-    lab.knockgate(&["up"]).exits(1).says(&["wan7", WAN]);
+    lab.knockgate(&["up"]).exits(1).says(&["wan7", "ip link"]);
     lab.assert_untouched();
 }
 

@@ -136,8 +136,9 @@ fn start(trial: &Trial, options: &[&str]) -> Running {
     trial.configure(CONFIG);
     let arguments = [&["run"], options].concat();
     let mut command = trial.lab.knockgate_command(&arguments);
-    let service = Running::start(&mut command, trial.lab.folder());
+    let mut service = Running::start(&mut command, trial.lab.folder());
     wait_until("the gate is up", || {
+        assert!(service.goes_on(), "the service has ended by itself");
         trial.knockgate("status").code == Some(0)
     });
     service
