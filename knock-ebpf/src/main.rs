@@ -1,2 +1,84 @@
-//! x
-fn main(){}
+//! The kernel program: one XDP entry, the maps it looks into, and nothing that decides. What becomes
+//! of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the tables and
+//! helpers ([`tables`]) and the way reports take to user space ([`report`]).
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "BPF has atomic instructions, but core's atomic types are switched off for it"
+    )
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs as much as the function it would call"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "usize has 64 bits here, and what is cast are small constants"
+)]
+
+mod maps;
+mod packet;
+mod report;
+mod tables;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use knock_common::{Verdict, frame::Frame as _, judge, table::Counter};
+use packet::Packet;
+use tables::Tables;
+
+/// Judges one packet. Every packet leaves here, through [`count`].
+///
+/// Inlined into the entry that the macro makes: handed to another function, the packet's bounds
+/// would become plain 32-bit numbers, and the verifier would not know them for pointers any more.
+#[xdp]
+#[inline(always)]
+pub fn knockgate(ctx: XdpContext) -> u32 {
+    let packet = Packet::of(&ctx);
+    // Taken now, as a number: past this the packet's bounds need not outlive the decision.
+    let length = packet.length() as u64;
+    let verdict = judge(&Tables, &packet);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::info!(
+        &ctx,
+        "reason {} gate {}",
+        verdict.reason as u32,
+        verdict.gate
+    );
+    count(verdict, length);
+    if verdict.reason.passes() {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
+    }
+}
+
+/// Adds the packet to its reason's counter on this CPU.
+#[inline(always)]
+fn count(verdict: Verdict, bytes: u64) {
+    if let Some(counter) = maps::PACKETS.get_ptr_mut(verdict.counter()) {
+        // SAFETY: a per-CPU entry, and nothing else runs this program on this CPU meanwhile:
+        // XDP programs run with bottom halves disabled.
+        let counter: &mut Counter = unsafe { &mut *counter };
+        counter.packets += 1;
+        counter.bytes += bytes;
+    }
+}
+
+/// The kernel gives some helpers only to programs under a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// A reachable panic would leave this loop in the program, and the verifier refuses to load it.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// On the host this crate is only checked and linted: the program runs in the kernel.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

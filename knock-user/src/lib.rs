@@ -2,7 +2,11 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`gate`] puts them into the kernel and reads
-//! the kernel's tables back, [`client`] knocks.
+//! the kernel's tables back, [`service`] is what `run` does beside, [`client`] knocks.
 
-pub mod config;
+pub mod cli;
 pub mod client;
+pub mod commands;
+pub mod config;
+pub mod gate;
+pub mod service;

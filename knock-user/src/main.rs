@@ -1,2 +1,64 @@
-//! x
-fn main(){}
+//! The `knockgate` command. The one place where an error becomes an exit status.
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use knock_user::{
+    cli::Cli,
+    client::{NotOpen, profile},
+    commands,
+    config::Invalid,
+    gate::{NotPermitted, NothingUp},
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(anstream::stderr().current_choice() != anstream::ColorChoice::Never)
+        .with_target(false)
+        .without_time()
+        .init();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let status = status_of(&error);
+            // A closed standard error is no reason to fail in another way.
+            let _ = match error.downcast_ref::<Invalid>() {
+                Some(invalid) => writeln!(anstream::stderr(), "{invalid}"),
+                None => writeln!(anstream::stderr(), "knockgate: {error:#}"),
+            };
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// The contract's exit statuses. Wrong usage (2) is clap's.
+fn status_of(error: &anyhow::Error) -> u8 {
+    if let Some(invalid) = error.downcast_ref::<Invalid>() {
+        if invalid.not_permitted() { 4 } else { 3 }
+    } else if error.is::<profile::Invalid>() {
+        3
+    } else if error.is::<NotPermitted>() {
+        4
+    } else if error.is::<NothingUp>() {
+        5
+    } else if error.is::<NotOpen>() {
+        6
+    } else {
+        1
+    }
+}
+
+/// Whoever read our output has seen enough, as in `knockgate grants | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,290 @@
+//! Reading a packet: Ethernet II, up to two VLAN tags, IPv4 with options, IPv6 with up to eight
+//! extension headers, and the ports of TCP and UDP.
+//!
+//! What can't be read to its ports never passes as if it had been: it is `malformed`. What the host
+//! itself would not take for TCP or UDP passes untouched.
+
+use crate::{
+    Reason,
+    address::{V4, V6},
+};
+
+/// IP protocol numbers (IANA).
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+
+const ETHER_IPV4: u16 = 0x0800;
+const ETHER_IPV6: u16 = 0x86dd;
+const ETHER_VLAN: u16 = 0x8100;
+const ETHER_QINQ: u16 = 0x88a8;
+const ETHER_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+const MAX_TAGS: usize = 2;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MAX_EXTENSIONS: usize = 8;
+
+/// The bytes of a frame, bounds-checked.
+///
+/// The one place where the kernel program touches packet memory is its implementation of this.
+pub trait Frame {
+    /// `N` bytes from `at`, or `None` where the frame ends before.
+    fn header<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
+
+    /// Length in bytes.
+    fn length(&self) -> usize;
+}
+
+/// A TCP or UDP packet whose ports are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment<A> {
+    pub source: A,
+    pub destination: A,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// Where the TCP or UDP header begins.
+    pub transport: usize,
+}
+
+/// What a packet turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed<A> {
+    Segment(Segment<A>),
+    /// None of the gate's business.
+    Pass(Reason),
+    /// Its port can't be known, or it is a fragment that only an attack would send. With source
+    /// and destination where they could be read.
+    Malformed(Option<(A, A)>),
+}
+
+/// The layer behind Ethernet and its tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Ipv4 { at: usize },
+    Ipv6 { at: usize },
+    Other,
+    Malformed,
+}
+
+/// Finds the network layer.
+#[inline(always)]
+pub fn network<F: Frame + ?Sized>(frame: &F) -> Network {
+    let Some(ethernet) = frame.header::<ETHER_HEADER>(0) else {
+        return Network::Other;
+    };
+    let mut kind = u16_at(ethernet, 12);
+    let mut at = ETHER_HEADER;
+    for _ in 0..MAX_TAGS {
+        if kind != ETHER_VLAN && kind != ETHER_QINQ {
+            break;
+        }
+        let Some(tag) = frame.header::<VLAN_TAG>(at) else {
+            return Network::Malformed;
+        };
+        kind = u16_at(tag, 2);
+        at += VLAN_TAG;
+    }
+    match kind {
+        ETHER_IPV4 => Network::Ipv4 { at },
+        ETHER_IPV6 => Network::Ipv6 { at },
+        ETHER_VLAN | ETHER_QINQ => Network::Malformed,
+        _ => Network::Other,
+    }
+}
+
+/// Reads an IPv4 packet (RFC 791) that begins at `at`.
+#[inline(always)]
+pub fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V4> {
+    let Some(header) = frame.header::<20>(at) else {
+        return Parsed::Malformed(None);
+    };
+    if header[0] >> 4 != 4 {
+        return Parsed::Pass(Reason::NotIp);
+    }
+    let protocol = header[9];
+    if protocol != TCP && protocol != UDP {
+        return Parsed::Pass(Reason::OtherProtocol);
+    }
+    let source = V4::from_word(load(header, 12));
+    let destination = V4::from_word(load(header, 16));
+    // A header length below five words is nonsense that the host drops; its port is looked for
+    // where the shortest header would end.
+    let transport = at + usize::from(header[0] & 0x0f).max(5) * 4;
+
+    let fragment = u16_at(header, 6);
+    let offset = fragment & 0x1fff;
+    if offset != 0 {
+        return later_fragment(protocol, offset == 1, (source, destination));
+    }
+    let more = fragment & 0x2000 != 0;
+    let end = at + usize::from(u16_at(header, 2));
+    if more && !holds_header(frame, transport, end, protocol) {
+        return Parsed::Malformed(Some((source, destination)));
+    }
+    segment(frame, source, destination, protocol, transport)
+}
+
+/// Reads an IPv6 packet (RFC 8200) that begins at `at`.
+#[inline(always)]
+pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
+    let Some(header) = frame.header::<40>(at) else {
+        return Parsed::Malformed(None);
+    };
+    if header[0] >> 4 != 6 {
+        return Parsed::Pass(Reason::NotIp);
+    }
+    let source = V6::from_words(load(header, 8), load(header, 16));
+    let destination = V6::from_words(load(header, 24), load(header, 32));
+    let end = at + 40 + usize::from(u16_at(header, 4));
+    let mut next = header[6];
+    let mut transport = at + 40;
+    let mut first_fragment = false;
+
+    for _ in 0..=MAX_EXTENSIONS {
+        if next == TCP || next == UDP {
+            if first_fragment && !holds_header(frame, transport, end, next) {
+                return Parsed::Malformed(Some((source, destination)));
+            }
+            return segment(frame, source, destination, next, transport);
+        }
+        let fragment = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => false,
+            FRAGMENT => true,
+            _ => return Parsed::Pass(Reason::OtherProtocol),
+        };
+        // Every extension header has at least eight bytes.
+        let Some(extension) = frame.header::<8>(transport) else {
+            return Parsed::Malformed(Some((source, destination)));
+        };
+        let words = usize::from(extension[1]);
+        let length = if fragment {
+            let offset = u16_at(extension, 2);
+            if offset & 0xfff8 != 0 {
+                return match extension[0] {
+                    TCP | UDP | HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION
+                    | FRAGMENT => {
+                        later_fragment(extension[0], offset & 0xfff8 == 8, (source, destination))
+                    }
+                    _ => Parsed::Pass(Reason::OtherProtocol),
+                };
+            }
+            first_fragment |= offset & 1 != 0;
+            8
+        } else if next == AUTHENTICATION {
+            // In units of four bytes, less two (RFC 4302, section 2.2).
+            (words + 2) * 4
+        } else {
+            (words + 1) * 8
+        };
+        next = extension[0];
+        // Never reached by nine headers of at most 2 KiB each; it gives the verifier one bound for
+        // all paths through the loop, so that it follows one of them and not thousands.
+        transport = (transport + length) & 0x7fff;
+    }
+    Parsed::Malformed(Some((source, destination)))
+}
+
+/// TCP flags as they stand in byte 13 of its header (RFC 9293).
+pub mod flag {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// The flags and the sequence number of a TCP segment; zero where the frame ends before them.
+#[inline(always)]
+pub fn tcp<F: Frame + ?Sized, A>(frame: &F, segment: &Segment<A>) -> (u8, u32) {
+    match frame.header::<14>(segment.transport) {
+        Some(header) => (header[13], u32_at(header, 4)),
+        None => (0, 0),
+    }
+}
+
+/// A fragment behind the first one passes, since without the first the host can't reassemble it. At
+/// offset 1, TCP's flags begin: only an attempt to rewrite them cuts a packet there (RFC 3128).
+#[inline(always)]
+fn later_fragment<A>(protocol: u8, at_one: bool, ends: (A, A)) -> Parsed<A> {
+    if protocol == TCP && at_one {
+        Parsed::Malformed(Some(ends))
+    } else {
+        Parsed::Pass(Reason::Fragment)
+    }
+}
+
+/// Does a first fragment hold its whole TCP or UDP header, before the end that the IP header
+/// states? What follows there is padding of the link, not part of the packet.
+#[inline(always)]
+fn holds_header<F: Frame + ?Sized>(frame: &F, transport: usize, end: usize, protocol: u8) -> bool {
+    let needed = if protocol == TCP { 20 } else { 8 };
+    transport + needed <= end && transport + needed <= frame.length()
+}
+
+#[inline(always)]
+fn segment<F: Frame + ?Sized, A>(
+    frame: &F,
+    source: A,
+    destination: A,
+    protocol: u8,
+    transport: usize,
+) -> Parsed<A> {
+    let Some(ports) = frame.header::<4>(transport) else {
+        return Parsed::Malformed(Some((source, destination)));
+    };
+    Parsed::Segment(Segment {
+        source,
+        destination,
+        source_port: u16_at(ports, 0),
+        destination_port: u16_at(ports, 2),
+        protocol,
+        transport,
+    })
+}
+
+/// Sixteen bits in network byte order.
+#[inline(always)]
+fn u16_at<const N: usize>(header: &[u8; N], at: usize) -> u16 {
+    u16::from_be(load(header, at))
+}
+
+/// Thirty-two bits in network byte order.
+#[inline(always)]
+fn u32_at<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_be(load(header, at))
+}
+
+/// An integer from the bytes at `at`, which is always a constant within the header.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
+    bytemuck::pod_read_unaligned(&header[at..at + size_of::<T>()])
+}
+
+/// The same in one instruction: the compiler would fetch what may be misaligned byte by byte, though
+/// the kernel's BPF takes misaligned packet loads where the machine does, and refuses the program at
+/// load where it doesn't.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
+    assert!(at + size_of::<T>() <= N);
+    // SAFETY: within the header by the assertion, which folds away; any bits are valid.
+    unsafe { *header.as_ptr().add(at).cast::<T>() }
+}
+
+impl Frame for [u8] {
+    #[inline]
+    fn header<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        self.get(at..)?.first_chunk()
+    }
+
+    #[inline]
+    fn length(&self) -> usize {
+        self.len()
+    }
+}

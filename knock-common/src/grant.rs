@@ -1,0 +1,187 @@
+//! Grants: given by a completed sequence, ended by the clock, never pushed out.
+//!
+//! Both families' grants share one ring of slots, whose size is the limit. A new grant takes the
+//! next slot whose owner has ended and takes that owner out of its table, so ended grants make room
+//! with no process running.
+
+use bytemuck::Zeroable as _;
+
+use crate::{
+    Address, Kernel, Table,
+    address::{V4, V6},
+    table::{Grant, GrantKey, GrantSlot},
+};
+
+/// How many slots one knock looks at before it gives up. Only who knows a sequence gets here.
+const TRIES: usize = 64;
+
+/// Gives or renews the grant of `source` at `gate`, and says when it ends, in ns of
+/// `CLOCK_MONOTONIC`. `None`: there is no room.
+#[inline(always)]
+pub fn give<K: Kernel, A: Address>(
+    kernel: &K,
+    source: &A,
+    gate: u16,
+    user: u32,
+    now: u64,
+) -> Option<u64> {
+    match give_until(kernel, source, gate, user, now) {
+        0 => None,
+        until => Some(until),
+    }
+}
+
+/// As [`give`], with 0 for `None`: a BPF function returns one register.
+#[inline(never)]
+fn give_until<K: Kernel, A: Address>(
+    kernel: &K,
+    source: &A,
+    gate: u16,
+    user: u32,
+    now: u64,
+) -> u64 {
+    let Some(rules) = kernel.gate(gate) else {
+        return 0;
+    };
+    let length = if rules.to_prefix != 0 {
+        A::PREFIX
+    } else {
+        A::BITS
+    };
+    let key = GrantKey::new(*source, length, gate);
+    let until = now.saturating_add(rules.open_for);
+
+    if let Some(until) = renew(kernel, &key, until, user) {
+        return until;
+    }
+    let Some(slot) = claim(kernel, &key, now) else {
+        return 0;
+    };
+    let grant = Grant {
+        until,
+        tag: key.tag(),
+        connections: 0,
+        user,
+        slot,
+        zero: 0,
+    };
+    if A::grants(kernel).insert(&key, &grant) {
+        return until;
+    }
+    // Another CPU gave the same grant in between, or the family's table is full.
+    renew(kernel, &key, until, user).unwrap_or(0)
+}
+
+/// The grant under which a packet of `source` may reach `gate` at `now`, if there is one.
+#[inline(always)]
+pub fn live<K: Kernel, A: Address>(
+    kernel: &K,
+    source: A,
+    gate: u16,
+    now: u64,
+) -> Option<&mut Grant> {
+    if let Some(grant) = live_under(kernel, &GrantKey::whole(source, gate), now) {
+        return Some(grant);
+    }
+    let mut lengths = kernel.grant_lengths::<A>();
+    for _ in 1..crate::table::MAX_LENGTHS {
+        let length = lengths as u8;
+        if length == 0 {
+            break;
+        }
+        if let Some(grant) = live_under(kernel, &GrantKey::new(source, length, gate), now) {
+            return Some(grant);
+        }
+        lengths >>= 8;
+    }
+    None
+}
+
+#[inline(always)]
+fn live_under<'k, K: Kernel, A: Address>(
+    kernel: &'k K,
+    key: &GrantKey<A>,
+    now: u64,
+) -> Option<&'k mut Grant> {
+    A::grants(kernel)
+        .find(key)
+        .filter(|grant| grant.until > now && grant.tag == key.tag())
+}
+
+/// Starts window and connection count of an existing grant afresh. Never shortens one that was
+/// given by hand for longer.
+#[inline(always)]
+fn renew<K: Kernel, A: Address>(
+    kernel: &K,
+    key: &GrantKey<A>,
+    until: u64,
+    user: u32,
+) -> Option<u64> {
+    let grant = A::grants(kernel).find(key)?;
+    let before = grant.until;
+    let until = until.max(before);
+    // 0: another CPU is taking it away, and its key is about to vanish. Failing here costs the
+    // client one more try; writing to a slot that has another owner by now would let that one in.
+    if before == 0
+        || grant.tag != key.tag()
+        || !kernel.compare_exchange(&mut grant.until, before, until)
+    {
+        return None;
+    }
+    grant.connections = 0;
+    grant.user = user;
+    Some(until)
+}
+
+/// Takes a slot for `key`, whose former owner has ended.
+#[inline(always)]
+fn claim<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>, now: u64) -> Option<u32> {
+    for _ in 0..TRIES {
+        let (index, slot) = kernel.next_grant_slot()?;
+        let free = match slot.family {
+            4 => vacate::<K, V4>(kernel, slot, index, now),
+            6 => vacate::<K, V6>(kernel, slot, index, now),
+            _ => true,
+        };
+        if free {
+            *slot = GrantSlot {
+                address: key.address.padded(),
+                gate: key.gate,
+                length: key.length,
+                family: A::FAMILY,
+                zero: 0,
+            };
+            return Some(index);
+        }
+    }
+    None
+}
+
+/// Is the slot free, or could it be freed?
+#[inline(always)]
+fn vacate<K: Kernel, A: Address>(kernel: &K, slot: &GrantSlot, index: u32, now: u64) -> bool {
+    let key = GrantKey::<A> {
+        address: A::unpadded(slot.address),
+        gate: slot.gate,
+        length: slot.length,
+        zero: A::Fill::zeroed(),
+    };
+    let grants = A::grants(kernel);
+    let Some(owner) = grants.find(&key) else {
+        return true;
+    };
+    let until = owner.until;
+    if owner.slot != index || owner.tag != key.tag() {
+        // Its owner has moved to another slot.
+        return true;
+    }
+    if until > now || until == 0 {
+        return false;
+    }
+    // A renewal on another CPU and this can't both succeed.
+    if !kernel.compare_exchange(&mut owner.until, until, 0) {
+        return false;
+    }
+    grants.remove(&key);
+    true
+}

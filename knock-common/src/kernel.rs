@@ -1,0 +1,89 @@
+//! What the decisions need of their surroundings: in the kernel BPF maps and helpers, in tests
+//! ordinary collections.
+
+use crate::{
+    Address,
+    address::{V4, V6},
+    event::Event,
+    knock::Outcome,
+    table::{
+        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, Role, Sequence, Session,
+        SessionSlot, SourceKey, State,
+    },
+};
+
+/// A hash table whose entries are shared with other CPUs.
+///
+/// An entry stays readable for as long as its packet is being judged, but it may meanwhile be
+/// removed and its memory given to another key: values carry a tag of their key where that matters.
+pub trait Table<K, V> {
+    /// The entry, to be read and changed in place. Other CPUs may change it at the same time: its
+    /// fields are single words, and what has to be exact goes through
+    /// [`Kernel::compare_exchange`] or [`Kernel::fetch_add`].
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "a kernel table hands out pointers into itself; see above for what guards them"
+    )]
+    fn find(&self, key: &K) -> Option<&mut V>;
+
+    /// Adds an entry; false where the key is there already or the table is full.
+    fn insert(&self, key: &K, value: &V) -> bool;
+
+    fn remove(&self, key: &K);
+}
+
+/// Clock, configuration and tables.
+pub trait Kernel {
+    /// ns of `CLOCK_MONOTONIC`, coarse.
+    fn now(&self) -> u64;
+
+    /// Count and report what would be denied, and deny nothing.
+    fn monitor(&self) -> bool;
+
+    /// Is a packet to `destination` the gate's business?
+    fn guards<A: Address>(&self, destination: A) -> bool;
+
+    /// Is `source` on the allow list?
+    fn allows<A: Address>(&self, source: A) -> bool;
+
+    /// Is `source` in one of the networks that may knock at `gate`? Asked for restricted gates.
+    fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool;
+
+    fn role(&self, index: u32) -> Role;
+    fn gate(&self, gate: u16) -> Option<&GateRules>;
+    fn sequence(&self, index: u32) -> Option<&Sequence>;
+    fn state(&self, index: u32) -> Option<&State>;
+
+    /// Where `symbol` leads from `state`, if that is anywhere but where it leads from the root.
+    fn transition(&self, state: u32, symbol: u16) -> Option<u32>;
+
+    /// The prefix lengths that this family's grants have, one a byte, whole addresses left out; 0
+    /// ends the list.
+    fn grant_lengths<A: Address>(&self) -> u64;
+
+    fn progress(&self) -> &impl Table<SourceKey, Progress>;
+    fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant>;
+    fn grants_v6(&self) -> &impl Table<GrantKey<V6>, Grant>;
+    fn sessions_v4(&self) -> &impl Table<Flow<V4>, Session>;
+    fn sessions_v6(&self) -> &impl Table<Flow<V6>, Session>;
+
+    /// The next slot of the ring of grants to look at, with its index. No two callers get the same
+    /// one until the ring has come round.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)>;
+
+    /// The same for sessions.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
+
+    /// Stores `new` if `cell` still holds `current`; says whether it did.
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool;
+
+    /// Adds one; returns what was there before.
+    fn fetch_add(&self, cell: &mut u32) -> u32;
+
+    fn count_knock(&self, gate: u16, outcome: Outcome);
+
+    /// Hands a report to user space, or drops and counts it: never waits.
+    fn report(&self, event: &Event);
+}

@@ -1,0 +1,330 @@
+//! Knocking: one step of the automaton that all sequences of all gates are compiled to.
+//!
+//! It is Aho and Corasick's (Communications of the ACM 18(6), 1975): its state after a probe stands
+//! for the longest end of what the source has probed that begins some sequence. So "the last k
+//! probes are the sequence" is one look-up, whatever the number of sequences. A state's transitions
+//! are stored where they differ from the root's; see the compiler in user space.
+
+use crate::{
+    Address, Kernel, Table,
+    event::{self, Event, NOBODY, cause, kind},
+    frame::Segment,
+    grant,
+    table::{MAX_SEQUENCE, Progress, State, Step, TICK_SHIFT},
+};
+
+/// What became of a knock, or of a run of knocks. Index of a per-gate counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Counted as a step.
+    Step = 0,
+    /// It completed a sequence and a grant was given or renewed.
+    Opened = 1,
+    /// The run was broken by this or by a foreign probe.
+    Wrong = 2,
+    /// It completed a sequence too late.
+    Late = 3,
+    /// It completed a sequence from outside the networks that may knock.
+    Source = 4,
+    /// It completed a sequence, and there was no room for a grant.
+    TableFull = 5,
+    /// A packet counted before: neither a step nor a break.
+    Duplicate = 6,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 7] = [
+        Self::Step,
+        Self::Opened,
+        Self::Wrong,
+        Self::Late,
+        Self::Source,
+        Self::TableFull,
+        Self::Duplicate,
+    ];
+
+    /// As the contract spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Opened => "opened",
+            Self::Wrong => "wrong",
+            Self::Late => "late",
+            Self::Source => "source",
+            Self::TableFull => "table_full",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// A source's age after which its times have wrapped and mean nothing, ns: 26 days.
+const FORGOTTEN: u64 = 1 << 51;
+
+/// A probe to a port that no sequence has: it breaks the source's run, if there is one.
+#[inline(never)]
+pub fn foreign<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) {
+    let key = probe.source.source_key();
+    let Some(progress) = kernel.progress().find(&key) else {
+        return;
+    };
+    if progress.tag == key.tag() && progress.state != 0 {
+        broken(kernel, probe, progress);
+        progress.state = 0;
+        progress.counted = 0;
+    }
+}
+
+/// A knock on the port `symbol`. `starts`: some sequence begins with it.
+#[inline(never)]
+pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16, starts: bool) {
+    let now = kernel.now();
+    let start = if starts { u32::from(symbol) + 1 } else { 0 };
+    let step = Step {
+        time: (now >> TICK_SHIFT) as u32,
+        source_port: probe.source_port,
+        symbol,
+    };
+    let key = probe.source.source_key();
+    let known = kernel
+        .progress()
+        .find(&key)
+        .filter(|progress| progress.tag == key.tag());
+    let Some(progress) = known else {
+        if start != 0 {
+            begin(kernel, probe, &step, start, now);
+        }
+        return;
+    };
+    if now.wrapping_sub(progress.last) > FORGOTTEN {
+        progress.state = 0;
+        progress.counted = 0;
+    }
+    let Some(before) = kernel.state(progress.state) else {
+        return;
+    };
+    if is_duplicate(progress, &step, before.within) {
+        kernel.count_knock(before.gate, Outcome::Duplicate);
+        return;
+    }
+    let next = if progress.state == 0 {
+        start
+    } else {
+        kernel.transition(progress.state, symbol).unwrap_or(start)
+    };
+    let Some(after) = kernel.state(next) else {
+        return;
+    };
+    let extends = after.depth == before.depth.wrapping_add(1);
+    if !extends && after.completes == 0 && progress.state != 0 {
+        broken(kernel, probe, progress);
+    }
+    progress.last = now;
+    progress.state = next;
+    progress.complete = 0;
+    if next == 0 {
+        progress.counted = 0;
+        return;
+    }
+    let head = successor(progress.head);
+    if let Some(place) = progress.steps.get_mut(usize::from(head)) {
+        *place = step;
+    }
+    progress.head = head;
+    progress.counted = (progress.counted + 1).min(after.depth);
+    if after.completes == 0 {
+        stepped(kernel, probe, after);
+    } else {
+        completed(kernel, probe, progress, after, now);
+    }
+}
+
+/// The first knock of a source that nothing is known of.
+#[inline(never)]
+fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: &Step, start: u32, now: u64) {
+    let key = probe.source.source_key();
+    let mut progress = Progress {
+        tag: key.tag(),
+        last: now,
+        state: start,
+        head: 0,
+        counted: 1,
+        complete: 0,
+        zero: 0,
+        steps: [Step {
+            time: 0,
+            source_port: 0,
+            symbol: 0,
+        }; MAX_SEQUENCE],
+    };
+    progress.steps[0] = *step;
+    // Where another CPU was faster, or the slot's former owner is still there, this knock is lost,
+    // as it would be on the wire: never a way in.
+    kernel.progress().insert(&key, &progress);
+    if let Some(state) = kernel.state(start) {
+        stepped(kernel, probe, state);
+    }
+}
+
+/// The knock completed the sequence of `state`.
+#[inline(never)]
+fn completed<K: Kernel, A: Address>(
+    kernel: &K,
+    probe: &Segment<A>,
+    progress: &mut Progress,
+    state: &State,
+    now: u64,
+) {
+    progress.complete = 1;
+    progress.counted = 0;
+    let user = state.completes - 1;
+    let Some(sequence) = kernel.sequence(user) else {
+        return;
+    };
+    let Some(rules) = kernel.gate(sequence.gate) else {
+        return;
+    };
+    let mut event = Event {
+        user,
+        gate: sequence.gate,
+        step: sequence.length as u8,
+        of: sequence.length as u8,
+        ..report_of(probe, now)
+    };
+    let outcome = if elapsed(progress, sequence.length) > sequence.within {
+        event.kind = kind::FAILED;
+        event.cause = cause::LATE;
+        Outcome::Late
+    } else if rules.restricted != 0 && !kernel.may_knock(probe.source, sequence.gate) {
+        event.kind = kind::FAILED;
+        event.cause = cause::SOURCE;
+        Outcome::Source
+    } else {
+        match grant::give(kernel, &probe.source, sequence.gate, user, now) {
+            Some(until) => {
+                event.kind = kind::OPENED;
+                event.until = until;
+                Outcome::Opened
+            }
+            None => {
+                event.kind = kind::REFUSED;
+                event.cause = cause::TABLE_FULL;
+                Outcome::TableFull
+            }
+        }
+    };
+    kernel.count_knock(sequence.gate, outcome);
+    kernel.report(&event);
+}
+
+/// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.
+#[inline(always)]
+fn elapsed(progress: &Progress, length: u16) -> u32 {
+    let latest = usize::from(progress.head);
+    let back = usize::from(length).wrapping_sub(1);
+    let first = if back <= latest {
+        latest - back
+    } else {
+        (latest + MAX_SEQUENCE).wrapping_sub(back)
+    };
+    match (progress.steps.get(latest), progress.steps.get(first)) {
+        (Some(latest), Some(first)) => latest.time.wrapping_sub(first.time),
+        _ => u32::MAX,
+    }
+}
+
+/// Is this the packet of a knock that the present run has counted already?
+#[inline(always)]
+fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
+    // In 32 bits: cut back to eight after each step, the verifier would lose the index's bounds.
+    let mut at = u32::from(progress.head);
+    let counted = u32::from(progress.counted);
+    for back in 0..MAX_SEQUENCE as u32 {
+        if back >= counted {
+            return false;
+        }
+        let Some(known) = progress.steps.get(at as usize) else {
+            return false;
+        };
+        if known.source_port == step.source_port
+            && known.symbol == step.symbol
+            && step.time.wrapping_sub(known.time) <= within
+        {
+            return true;
+        }
+        at = predecessor(at);
+    }
+    false
+}
+
+#[inline(always)]
+fn successor(index: u8) -> u8 {
+    if index >= MAX_SEQUENCE as u8 - 1 {
+        0
+    } else {
+        index + 1
+    }
+}
+
+#[inline(always)]
+fn predecessor(index: u32) -> u32 {
+    if index == 0 {
+        MAX_SEQUENCE as u32 - 1
+    } else {
+        index - 1
+    }
+}
+
+#[inline(always)]
+fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State) {
+    kernel.count_knock(state.gate, Outcome::Step);
+    tell(kernel, probe, state, (kind::STEP, cause::NONE));
+}
+
+/// The run that `progress` stands for is broken, unless it had reached its end.
+#[inline(always)]
+fn broken<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, progress: &Progress) {
+    if progress.complete == 0
+        && let Some(state) = kernel.state(progress.state)
+    {
+        kernel.count_knock(state.gate, Outcome::Wrong);
+        tell(kernel, probe, state, (kind::FAILED, cause::WRONG));
+    }
+}
+
+/// Reports how far a run is or was. Out of line, to keep the event off the stack of those that call
+/// deeper.
+#[inline(never)]
+fn tell<K: Kernel, A: Address>(
+    kernel: &K,
+    probe: &Segment<A>,
+    state: &State,
+    (kind, cause): (u8, u8),
+) {
+    kernel.report(&Event {
+        kind,
+        cause,
+        gate: state.gate,
+        step: state.depth,
+        of: state.of,
+        ..report_of(probe, kernel.now())
+    });
+}
+
+#[inline(always)]
+fn report_of<A: Address>(probe: &Segment<A>, now: u64) -> Event {
+    Event {
+        time: now,
+        until: 0,
+        source: probe.source.padded(),
+        user: NOBODY,
+        gate: event::NO_GATE,
+        port: probe.destination_port,
+        kind: 0,
+        cause: cause::NONE,
+        family: A::FAMILY,
+        protocol: probe.protocol,
+        step: 0,
+        of: 0,
+        zero: [0; 2],
+    }
+}

@@ -1,0 +1,134 @@
+//! The kernel tables and the constants that user space sets before it loads the program.
+//!
+//! Sizes given here are those of an empty configuration; the loader sets the real ones. Tables that
+//! a flood can reach are allocated whole when they are made, so that no traffic makes them grow.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use knock_common::{
+    address::{V4, V6},
+    knock::Outcome,
+    table::{
+        CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network,
+        Progress, ROLES, Sequence, Session, SessionSlot, SourceKey, State, Transition,
+    },
+    verdict::Reason,
+};
+
+use crate::{
+    report::Budget,
+    tables::{Hash, Lru},
+};
+
+// What the configuration says. Read once a packet and by nobody written: the loader makes new ones
+// for a new configuration.
+
+/// What each TCP and UDP port is to the gate; see [`knock_common::table::Role`].
+#[map]
+pub static ROLE: Array<u32> = Array::with_max_entries(ROLES, 0);
+#[map]
+pub static GATE: Array<GateRules> = Array::with_max_entries(1, 0);
+#[map]
+pub static SEQUENCE: Array<Sequence> = Array::with_max_entries(1, 0);
+#[map]
+pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+#[map]
+pub static TRANSITION: HashMap<Transition, u32> = HashMap::with_max_entries(1, 0);
+/// The allow list.
+#[map]
+pub static ALLOW: LpmTrie<Network, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+/// Who may knock at which restricted gate.
+#[map]
+pub static KNOCKER: LpmTrie<Network, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+/// Destinations that are guarded, where not all are.
+#[map]
+pub static ADDRESS: HashMap<Network, u32> = HashMap::with_max_entries(1, 0);
+/// Prefix lengths of grants, one a byte; IPv4's, then IPv6's.
+#[map]
+pub static LENGTHS: Array<u64> = Array::with_max_entries(2, 0);
+/// The configuration as it was applied, for the commands that look at the gate. Not read here.
+#[map]
+pub static CONFIG: Array<[u8; CONFIG_CHUNK]> = Array::with_max_entries(1, 0);
+#[map]
+pub static META: Array<Meta> = Array::with_max_entries(1, 0);
+
+// What packets change.
+
+#[map]
+pub static PROGRESS: Lru<SourceKey, Progress> = Lru::with_max_entries(16384);
+#[map]
+pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
+#[map]
+pub static GRANT6: Hash<GrantKey<V6>, Grant> = Hash::with_max_entries(1);
+#[map]
+pub static GRANT_SLOT: Array<GrantSlot> = Array::with_max_entries(1, 0);
+#[map]
+pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
+#[map]
+pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
+#[map]
+pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
+/// Where the two rings of slots are: grants', then sessions'.
+#[map]
+pub static CURSOR: Array<u32> = Array::with_max_entries(2, 0);
+
+// What is counted and reported.
+
+/// By [`knock_common::Verdict::counter`].
+#[map]
+pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
+/// By gate, then [`Outcome`].
+#[map]
+pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::ALL.len() as u32, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+/// Events that were left out.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
+/// When a source's denial was last reported, ns of `CLOCK_MONOTONIC`.
+#[map]
+pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);
+
+/// Constants of one configuration. They stand in read-only data, so the verifier drops the code
+/// that they switch off.
+macro_rules! setting {
+    ($(#[$doc:meta])* $name:ident, $read:ident) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        static $name: u32 = 0;
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $read() -> u32 {
+            // SAFETY: a static that is there for good; volatile, since the loader replaces what
+            // the compiler believes to be its value.
+            unsafe { core::ptr::read_volatile(&raw const $name) }
+        }
+    };
+}
+
+setting!(
+    /// 1: deny nothing.
+    MONITOR, monitor
+);
+setting!(
+    /// 1: the allow list has entries.
+    HAS_ALLOW, has_allow
+);
+setting!(
+    /// 1: only the addresses in [`ADDRESS`] are guarded.
+    HAS_ADDRESS, has_address
+);
+setting!(
+    /// Entries of [`GRANT_SLOT`].
+    GRANT_SLOTS, grant_slots
+);
+setting!(
+    /// Entries of [`SESSION_SLOT`].
+    SESSION_SLOTS, session_slots
+);

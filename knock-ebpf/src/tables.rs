@@ -1,0 +1,248 @@
+//! The decisions' surroundings as the kernel has them: maps, clock, atomic instructions.
+
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, lpm_trie::Key};
+use knock_common::{
+    Address, Kernel, Table,
+    address::{V4, V6},
+    event::Event,
+    knock::Outcome,
+    table::{
+        Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, Role, Sequence, Session,
+        SessionSlot, SourceKey, State, Transition,
+    },
+};
+
+use crate::{maps, report};
+
+/// All tables of the program.
+pub struct Tables;
+
+impl Kernel for Tables {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        report::now()
+    }
+
+    #[inline(always)]
+    fn monitor(&self) -> bool {
+        maps::monitor() != 0
+    }
+
+    #[inline(always)]
+    fn guards<A: Address>(&self, destination: A) -> bool {
+        // SAFETY: only whether the entry is there is asked, not what it holds.
+        maps::has_address() == 0
+            || unsafe { maps::ADDRESS.get(&Network::new(destination)) }.is_some()
+    }
+
+    #[inline(always)]
+    fn allows<A: Address>(&self, source: A) -> bool {
+        maps::has_allow() != 0
+            && maps::ALLOW
+                .get(Key::new(
+                    Network::HEAD_BITS + u32::from(A::BITS),
+                    Network::new(source),
+                ))
+                .is_some()
+    }
+
+    #[inline(always)]
+    fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool {
+        maps::KNOCKER
+            .get(Key::new(
+                Network::HEAD_BITS + u32::from(A::BITS),
+                Network::of_gate(source, gate),
+            ))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn role(&self, index: u32) -> Role {
+        Role::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn gate(&self, gate: u16) -> Option<&GateRules> {
+        maps::GATE.get(u32::from(gate))
+    }
+
+    #[inline(always)]
+    fn sequence(&self, index: u32) -> Option<&Sequence> {
+        maps::SEQUENCE.get(index)
+    }
+
+    #[inline(always)]
+    fn state(&self, index: u32) -> Option<&State> {
+        maps::STATE.get(index)
+    }
+
+    #[inline(always)]
+    fn transition(&self, state: u32, symbol: u16) -> Option<u32> {
+        let key = Transition {
+            state,
+            symbol: u32::from(symbol),
+        };
+        // SAFETY: nobody writes to this table once the program is attached.
+        unsafe { maps::TRANSITION.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn grant_lengths<A: Address>(&self) -> u64 {
+        let index = u32::from(A::FAMILY != 4);
+        maps::LENGTHS.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn progress(&self) -> &impl Table<SourceKey, Progress> {
+        &maps::PROGRESS
+    }
+
+    #[inline(always)]
+    fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant> {
+        &maps::GRANT4
+    }
+
+    #[inline(always)]
+    fn grants_v6(&self) -> &impl Table<GrantKey<V6>, Grant> {
+        &maps::GRANT6
+    }
+
+    #[inline(always)]
+    fn sessions_v4(&self) -> &impl Table<Flow<V4>, Session> {
+        &maps::SESSION4
+    }
+
+    #[inline(always)]
+    fn sessions_v6(&self) -> &impl Table<Flow<V6>, Session> {
+        &maps::SESSION6
+    }
+
+    #[inline(always)]
+    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
+        next_slot(&maps::GRANT_SLOT, 0, maps::grant_slots())
+    }
+
+    #[inline(always)]
+    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
+        next_slot(&maps::SESSION_SLOT, 1, maps::session_slots())
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
+        atomic::compare_exchange(cell, current, new)
+    }
+
+    #[inline(always)]
+    fn fetch_add(&self, cell: &mut u32) -> u32 {
+        atomic::fetch_add(cell)
+    }
+
+    #[inline(always)]
+    fn count_knock(&self, gate: u16, outcome: Outcome) {
+        let index = u32::from(gate) * Outcome::ALL.len() as u32 + outcome as u32;
+        if let Some(count) = maps::KNOCKS.get_ptr_mut(index) {
+            // SAFETY: a per-CPU entry, see `count` in main.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn report(&self, event: &Event) {
+        report::report(event);
+    }
+}
+
+/// Takes the next ticket of a ring with `size` places.
+#[inline(always)]
+fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)> {
+    let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
+    // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only
+    // by the same atomic instruction.
+    let ticket = atomic::fetch_add(unsafe { &mut *ticket });
+    let index = ticket.checked_rem(size)?;
+    // SAFETY: the entry is there for good. The ticket makes this CPU the only one that looks at it
+    // until the ring has come round; a torn slot then names no entry, and counts as free.
+    Some((index, unsafe { &mut *ring.get_ptr_mut(index)? }))
+}
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $flags:expr) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        pub struct $name<K, V>($map<K, V>);
+
+        impl<K, V> $name<K, V> {
+            pub const fn with_max_entries(entries: u32) -> Self {
+                Self($map::with_max_entries(entries, 0))
+            }
+        }
+
+        impl<K, V> Table<K, V> for $name<K, V> {
+            #[inline(always)]
+            fn find(&self, key: &K) -> Option<&mut V> {
+                // SAFETY: the entry stays mapped until the program has run (RCU). Other CPUs may
+                // write to it: see `Table::find` for how values guard against that.
+                self.0.get_ptr_mut(key).map(|value| unsafe { &mut *value })
+            }
+
+            #[inline(always)]
+            fn insert(&self, key: &K, value: &V) -> bool {
+                self.0.insert(key, value, $flags).is_ok()
+            }
+
+            #[inline(always)]
+            fn remove(&self, key: &K) {
+                // Not there any more is as good as removed.
+                let _ = self.0.remove(key);
+            }
+        }
+    };
+}
+
+table!(
+    /// A hash table that forgets nothing.
+    Hash, HashMap, NO_EXIST
+);
+table!(
+    /// A hash table that forgets what was used least lately.
+    Lru, LruHashMap, ANY
+);
+
+/// `BPF_NOEXIST` and `BPF_ANY` of `linux/bpf.h`.
+const NO_EXIST: u64 = 1;
+const ANY: u64 = 0;
+
+#[cfg(target_arch = "bpf")]
+mod atomic {
+    use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd};
+
+    #[inline(always)]
+    pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
+        // SAFETY: an aligned word in a map entry. Compiles to BPF_CMPXCHG, since Linux 5.12.
+        unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(cell, current, new).1 }
+    }
+
+    #[inline(always)]
+    pub fn fetch_add(cell: &mut u32) -> u32 {
+        // SAFETY: as above; BPF_FETCH | BPF_ADD, since Linux 5.12.
+        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, 1) }
+    }
+}
+
+/// So that the crate can be checked on the host; nothing there runs it.
+#[cfg(not(target_arch = "bpf"))]
+mod atomic {
+    pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
+        let equal = *cell == current;
+        if equal {
+            *cell = new;
+        }
+        equal
+    }
+
+    pub fn fetch_add(cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_add(1);
+        before
+    }
+}

@@ -1,0 +1,68 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    commands::{
+        allow, check, completions, down, events, grants, init, knock, man, revoke, run, sessions,
+        sources, stats, status, up,
+    },
+    config::DEFAULT_PATH,
+    gate::{DEFAULT_ROOT, PinRoot},
+};
+
+const EXIT_STATUSES: &str = "\
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 invalid configuration; 4 not permitted; 5 nothing is \
+up; 6 the port did not open (knock --then).
+
+Start with `knockgate init`, `knockgate check`, `knockgate up`.";
+
+/// Hide a service behind a knock; the kernel decides, packet by packet
+#[derive(Debug, Parser)]
+#[command(name = "knockgate", version, after_help = EXIT_STATUSES, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+
+    /// Where the gate is pinned; another root is another gate
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "KNOCKGATE_PIN_ROOT",
+        default_value = DEFAULT_ROOT
+    )]
+    pin_root: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    pub fn pin_root(&self) -> PinRoot {
+        PinRoot::new(&self.pin_root)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Run(run::Args),
+    Status(status::Args),
+    Grants(grants::Args),
+    Sources(sources::Args),
+    Sessions(sessions::Args),
+    Stats(stats::Args),
+    Events(events::Args),
+    Allow(allow::Args),
+    Revoke(revoke::Args),
+    Knock(knock::KnockArgs),
+    Completions(completions::Args),
+    Man(man::Args),
+}

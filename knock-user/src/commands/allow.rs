@@ -1,0 +1,83 @@
+//! `knockgate allow`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use ipnet::IpNet;
+
+use crate::{
+    config::{HumanDuration, parse_duration},
+    gate::{OpenGate, PinRoot, monotonic_now},
+};
+
+/// Grant by hand: let a source or network through a gate for a time
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Address, or network in CIDR
+    #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network)]
+    source: IpNet,
+
+    /// The gate's name
+    #[arg(long)]
+    gate: String,
+
+    /// How long [default: the gate's `open_for`]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_grant_duration)]
+    duration: Option<Duration>,
+}
+
+pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
+    let mut gate = OpenGate::at(root)?;
+    let _lock = root.lock()?;
+    let index = gate.require(&args.gate)?;
+    let duration = args
+        .duration
+        .unwrap_or(gate.config.gates[usize::from(index)].open_for);
+    let now = monotonic_now();
+    let until = now.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    gate.allow(
+        args.source.addr(),
+        args.source.prefix_len(),
+        index,
+        until,
+        now,
+    )?;
+    tracing::info!(
+        "{} may pass gate {} for {}",
+        args.source,
+        args.gate,
+        HumanDuration(duration)
+    );
+    Ok(())
+}
+
+/// An address or a network. Host bits are an error, since they are most often a slip.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(address.into());
+    }
+    let network: IpNet = text.parse().map_err(|_| {
+        "write an address such as 198.51.100.7, or a network such as 198.51.100.0/24".to_owned()
+    })?;
+    if network == network.trunc() {
+        Ok(network)
+    } else {
+        Err(format!(
+            "bits behind the prefix are set; did you mean {}?",
+            network.trunc()
+        ))
+    }
+}
+
+/// The bounds of `open_for`.
+fn parse_grant_duration(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+    let duration = parse_duration(text)?;
+    if duration.is_zero() {
+        Err("a grant of no length is none; `knockgate revoke` takes grants away".into())
+    } else if duration > LONGEST {
+        Err("a grant lasts at most 366 days; put lasting ones on the allow list".into())
+    } else {
+        Ok(duration)
+    }
+}

@@ -1,0 +1,44 @@
+//! `knockgate down`.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    config::parse_interface,
+    gate::{self, PinRoot},
+};
+
+/// Detach the gate and remove everything pinned; fine where nothing is up
+///
+/// Needs no configuration.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Only this interface; may be given several times
+    #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
+    interfaces: Vec<String>,
+
+    /// Every interface under the pin root, which is also the default
+    #[arg(long, conflicts_with = "interfaces")]
+    all: bool,
+}
+
+pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
+    // Naming the default does not change it.
+    let Args { interfaces, all: _ } = args;
+    let present = root.interfaces()?;
+    if let Some(unknown) = interfaces.iter().find(|name| !present.contains(name))
+        && !present.is_empty()
+    {
+        bail!(
+            "the gate is not up on {unknown}; it is on {}",
+            present.join(", ")
+        );
+    }
+    let removed = gate::down(root, interfaces)?;
+    if removed.is_empty() {
+        tracing::info!("nothing was up");
+    }
+    for name in removed {
+        tracing::info!("{name} is no longer guarded");
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Tables for people and documents for scripts.
+
+use std::io::{self, Write as _};
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// Prints one JSON document.
+pub fn json(document: &impl Serialize) -> Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints rows under their headings, in columns. Headings ending with `>` are of numbers, which are
+/// aligned to the right. Where there is no row, prints `none` instead.
+pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    if rows.is_empty() {
+        writeln!(out, "{none}")?;
+        return Ok(());
+    }
+    let titles = headings.map(|heading| heading.trim_end_matches('>'));
+    let mut widths = titles.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let mut line = String::new();
+        for ((cell, heading), width) in cells.iter().zip(headings).zip(widths) {
+            if heading.ends_with('>') {
+                line.push_str(&format!("{cell:>width$}  "));
+            } else {
+                line.push_str(&format!("{cell:<width$}  "));
+            }
+        }
+        line.truncate(line.trim_end().len());
+        line
+    };
+    let bold = anstyle::Style::new().bold();
+    writeln!(out, "{bold}{}{bold:#}", line(titles))?;
+    for row in rows {
+        let cells: [&str; N] = std::array::from_fn(|column| row[column].as_str());
+        writeln!(out, "{}", line(cells))?;
+    }
+    Ok(())
+}
+
+/// Nanoseconds as whole milliseconds, never less than what is left.
+pub fn milliseconds(nanoseconds: u64) -> u64 {
+    nanoseconds.div_ceil(1_000_000)
+}
+
+/// `41.3s`, `2m 05s`, `3h 12m`: how long, for people.
+pub fn duration(nanoseconds: u64) -> String {
+    let tenths = nanoseconds / 100_000_000;
+    let seconds = tenths / 10;
+    match seconds {
+        0..60 => format!("{seconds}.{}s", tenths % 10),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration(41_340_000_000), "41.3s");
+        assert_eq!(duration(125_000_000_000), "2m 05s");
+        assert_eq!(duration(11_520_000_000_000), "3h 12m");
+    }
+}

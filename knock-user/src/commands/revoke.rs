@@ -1,0 +1,55 @@
+//! `knockgate revoke`.
+
+use anyhow::Result;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::allow::parse_network;
+use crate::{
+    config::count,
+    gate::{OpenGate, PinRoot},
+};
+
+/// Take grants away, and the sessions that began under them
+///
+/// Every grant and session whose source lies within SOURCE ends at once.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Address, or network in CIDR
+    #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network, required_unless_present = "all")]
+    source: Option<IpNet>,
+
+    /// Only at this gate
+    #[arg(long)]
+    gate: Option<String>,
+
+    /// Every grant of every source
+    #[arg(long, conflicts_with = "source")]
+    all: bool,
+}
+
+pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
+    let mut gate = OpenGate::at(root)?;
+    let _lock = root.lock()?;
+    let index = args
+        .gate
+        .as_deref()
+        .map(|name| gate.require(name))
+        .transpose()?;
+    let everyone = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let networks = match &args.source {
+        Some(network) => std::slice::from_ref(network),
+        None => &everyone,
+    };
+    let (mut grants, mut sessions) = (0, 0);
+    for network in networks {
+        let ended = gate.revoke(*network, index)?;
+        grants += ended.0;
+        sessions += ended.1;
+    }
+    tracing::info!(
+        "ended {} and {}",
+        count(grants, "grant"),
+        count(sessions, "session")
+    );
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The gate in the kernel: putting it there, taking it away, reading its tables.
+//!
+//! [`up`] loads the program, fills its tables from a checked configuration, attaches and pins;
+//! [`Gate`] opens what is pinned. Nothing here runs while packets are judged: the kernel decides
+//! alone.
+
+mod automaton;
+mod batch;
+mod interface;
+mod kernel_version;
+mod lifecycle;
+mod pins;
+mod program;
+mod rows;
+mod tables;
+
+pub use automaton::{Automaton, TooEntangled};
+pub use interface::{Attached, Xdp, attached};
+pub use lifecycle::{Mounted, down, up};
+pub use pins::{DEFAULT_ROOT, PinRoot};
+pub use program::open_ports;
+pub use rows::{
+    GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
+};
+pub use tables::{Gate, OpenGate};
+
+use std::fmt;
+
+/// Nothing is up under the pin root. Exit status 5.
+#[derive(Debug)]
+pub struct NothingUp;
+
+impl fmt::Display for NothingUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no gate is up; bring one up with `knockgate up`")
+    }
+}
+
+impl std::error::Error for NothingUp {}
+
+/// A capability is missing. Exit status 4.
+#[derive(Debug)]
+pub struct NotPermitted {
+    /// What was attempted, "to ...".
+    pub what: String,
+    /// Capabilities by name.
+    pub needs: &'static str,
+}
+
+impl fmt::Display for NotPermitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, needs } = self;
+        write!(
+            f,
+            "not permitted {what}: this needs {needs}; run it as root (sudo)"
+        )
+    }
+}
+
+impl std::error::Error for NotPermitted {}
+
+/// What loading and attaching need.
+pub(crate) const NEEDS_TO_LOAD: &str = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+/// What opening pins needs.
+pub(crate) const NEEDS_TO_OPEN: &str = "CAP_BPF and CAP_DAC_OVERRIDE";
+
+/// Does an I/O error say that a privilege is missing?
+pub(crate) fn is_denied(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}

@@ -1,0 +1,286 @@
+//! Loading the kernel program with its tables made for one configuration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+    programs::{ProgramError, Xdp},
+};
+use bytemuck::Zeroable as _;
+use ipnet::IpNet;
+use knock_common::{
+    Address, Reason,
+    address::{V4, V6},
+    knock::Outcome,
+    table::{CONFIG_CHUNK, GateRules, LAYOUT, Meta, Network, Role, Transition},
+};
+
+use super::{Automaton, NEEDS_TO_LOAD, NotPermitted, is_denied, rows::monotonic_now};
+use crate::config::{Config, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports};
+
+/// Name of the program in the object, and in the kernel's list of programs.
+const NAME: &str = "knockgate";
+
+/// The kernel program, as `cargo xtask build` compiled it.
+#[cfg(kernel_program)]
+fn object() -> Result<&'static [u8]> {
+    Ok(aya::include_bytes_aligned!(concat!(
+        env!("OUT_DIR"),
+        "/kernel_program"
+    )))
+}
+
+#[cfg(not(kernel_program))]
+fn object() -> Result<&'static [u8]> {
+    bail!("this knockgate was built without its kernel program; build it with `cargo xtask build`")
+}
+
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet.
+pub fn load(config: &Config) -> Result<Ebpf> {
+    let automaton = Automaton::compile(config)?;
+    let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
+    let limits = config.limits;
+    let restricted: usize = config.gates.iter().map(|gate| gate.sources.len()).sum();
+    let flag = u32::from;
+    let entries = |count: usize| u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let gates = config.gates.len();
+
+    let mut ebpf = EbpfLoader::new()
+        .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
+        .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
+        .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
+        .override_global("GRANT_SLOTS", &limits.grants, true)
+        .override_global("SESSION_SLOTS", &limits.sessions, true)
+        .map_max_entries("GATE", entries(gates))
+        .map_max_entries("SEQUENCE", entries(automaton.sequences.len()))
+        .map_max_entries("STATE", entries(automaton.states.len()))
+        .map_max_entries("TRANSITION", entries(automaton.transitions.len()))
+        .map_max_entries("ALLOW", entries(config.allow.len()))
+        .map_max_entries("KNOCKER", entries(restricted))
+        .map_max_entries("ADDRESS", entries(config.addresses.len()))
+        .map_max_entries("CONFIG", entries(applied.len().div_ceil(CONFIG_CHUNK)))
+        .map_max_entries("PROGRESS", limits.sources)
+        .map_max_entries("GRANT4", limits.grants)
+        .map_max_entries("GRANT6", limits.grants)
+        .map_max_entries("GRANT_SLOT", limits.grants)
+        .map_max_entries("SESSION4", limits.sessions)
+        .map_max_entries("SESSION6", limits.sessions)
+        .map_max_entries("SESSION_SLOT", limits.sessions)
+        .map_max_entries("PACKETS", entries((gates + 1) * Reason::COUNT))
+        .map_max_entries("KNOCKS", entries(gates * Outcome::ALL.len()))
+        .load(object()?)
+        .map_err(not_loaded)?;
+
+    Tables(&mut ebpf).fill(config, &automaton, &applied)?;
+    program(&mut ebpf)?.load().map_err(|error| match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => refused(io_error, &verifier_log.to_string()),
+        error => anyhow!(error).context("cannot load the kernel program"),
+    })?;
+    Ok(ebpf)
+}
+
+/// The program in a loaded object.
+pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf
+        .program_mut(NAME)
+        .ok_or_else(|| anyhow!("the object has no program `{NAME}`"))?;
+    Ok(program.try_into()?)
+}
+
+/// Ports on which a packet is no probe, protected and knock ports aside.
+pub fn open_ports(config: &Config) -> Result<BTreeSet<Port>> {
+    Ok(match &config.open_ports {
+        OpenPorts::Auto => {
+            listening_ports().context("cannot read which ports this host listens on")?
+        }
+        OpenPorts::List(ports) => ports.iter().copied().collect(),
+    })
+}
+
+/// The role table's non-empty entries.
+pub fn roles(config: &Config, automaton: &Automaton, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
+    let mut roles = BTreeMap::new();
+    let mut put = |port: Port, role: Role| {
+        let udp = port.protocol == Protocol::Udp;
+        roles.insert(Role::index(udp, port.number), role.pack());
+    };
+    // Later ones win: a port that something listens on may well be a knock port.
+    for port in open {
+        put(*port, Role::Open);
+    }
+    for (port, symbol) in automaton.symbols.iter().zip(0_u16..) {
+        let starts = usize::from(symbol) < automaton.starts;
+        put(*port, Role::Knock { symbol, starts });
+    }
+    for (gate, index) in config.gates.iter().zip(0_u16..) {
+        for port in &gate.protect {
+            put(*port, Role::Protected { gate: index });
+        }
+    }
+    roles
+}
+
+/// The tables of an object that is about to be loaded.
+struct Tables<'e>(&'e mut Ebpf);
+
+impl Tables<'_> {
+    fn fill(&mut self, config: &Config, automaton: &Automaton, applied: &[u8]) -> Result<()> {
+        self.gates(config)?;
+        self.array("SEQUENCE", automaton.sequences.iter().copied())?;
+        self.array("STATE", automaton.states.iter().copied())?;
+        let mut transitions = self.hash::<Transition, u32>("TRANSITION")?;
+        for (transition, next) in &automaton.transitions {
+            transitions.insert(transition, next, 0)?;
+        }
+        let open = open_ports(config)?;
+        let mut table: Array<_, u32> = self.table("ROLE")?;
+        for (index, role) in roles(config, automaton, &open) {
+            table.set(index, role, 0)?;
+        }
+        self.networks(config)?;
+        self.lengths(config)?;
+        let chunks = applied.chunks(CONFIG_CHUNK).map(|part| {
+            let mut chunk = [0; CONFIG_CHUNK];
+            chunk[..part.len()].copy_from_slice(part);
+            chunk
+        });
+        self.array("CONFIG", chunks)?;
+        let meta = Meta {
+            layout: LAYOUT,
+            config_length: u32::try_from(applied.len())?,
+            since: monotonic_now(),
+        };
+        self.array("META", std::iter::once(meta))
+    }
+
+    fn gates(&mut self, config: &Config) -> Result<()> {
+        let nanoseconds =
+            |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let rules = config.gates.iter().map(|gate| GateRules {
+            open_for: nanoseconds(gate.open_for),
+            session_idle: nanoseconds(gate.session_idle),
+            connections: gate.connections,
+            to_prefix: u8::from(gate.grant_to == GrantTo::Prefix),
+            restricted: u8::from(!gate.sources.is_empty()),
+            zero: [0; 2],
+        });
+        self.array("GATE", rules)
+    }
+
+    fn networks(&mut self, config: &Config) -> Result<()> {
+        let mut allow: LpmTrie<_, Network, u32> = self.table("ALLOW")?;
+        for network in &config.allow {
+            allow.insert(&network_key(*network, None), 1, 0)?;
+        }
+        let mut knockers: LpmTrie<_, Network, u32> = self.table("KNOCKER")?;
+        for (gate, index) in config.gates.iter().zip(0_u16..) {
+            for network in &gate.sources {
+                knockers.insert(&network_key(*network, Some(index)), 1, 0)?;
+            }
+        }
+        let mut addresses = self.hash::<Network, u32>("ADDRESS")?;
+        for address in &config.addresses {
+            let key = match address {
+                IpAddr::V4(address) => Network::new(V4::from(*address)),
+                IpAddr::V6(address) => Network::new(V6::from(*address)),
+            };
+            addresses.insert(key, 1_u32, 0)?;
+        }
+        Ok(())
+    }
+
+    fn lengths(&mut self, config: &Config) -> Result<()> {
+        let to_prefix = |gate: &crate::config::Gate| gate.grant_to == GrantTo::Prefix;
+        if config.gates.iter().any(to_prefix) {
+            let prefixes = [V4::PREFIX, V6::PREFIX];
+            self.array("LENGTHS", prefixes.into_iter().map(u64::from))?;
+        }
+        Ok(())
+    }
+
+    fn array<V: Pod>(&mut self, name: &str, values: impl Iterator<Item = V>) -> Result<()> {
+        let mut array: Array<_, V> = self.table(name)?;
+        for (value, index) in values.zip(0_u32..) {
+            array
+                .set(index, value, 0)
+                .with_context(|| format!("cannot fill the table {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        self.table(name)
+    }
+
+    fn table<'m, T>(&'m mut self, name: &str) -> Result<T>
+    where
+        T: TryFrom<&'m mut aya::maps::Map, Error = MapError>,
+    {
+        let map = self
+            .0
+            .map_mut(name)
+            .ok_or_else(|| anyhow!("the object has no table {name}"))?;
+        T::try_from(map).with_context(|| format!("the table {name} is of another kind"))
+    }
+}
+
+/// A network as key of the LPM tables, scoped to a gate or not.
+pub fn network_key(network: IpNet, gate: Option<u16>) -> Key<Network> {
+    fn of<A: Address>(address: A, gate: Option<u16>) -> Network {
+        match gate {
+            Some(gate) => Network::of_gate(address, gate),
+            None => Network::new(address),
+        }
+    }
+    let data = match network.network() {
+        IpAddr::V4(address) => of(V4::from(address), gate),
+        IpAddr::V6(address) => of(V6::from(address), gate),
+    };
+    debug_assert_ne!(data, Network::zeroed(), "the family is never zero");
+    Key::new(Network::HEAD_BITS + u32::from(network.prefix_len()), data)
+}
+
+fn not_loaded(error: EbpfError) -> anyhow::Error {
+    match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) if is_denied(io_error) => {
+            denied()
+        }
+        _ => anyhow!(error).context("cannot make the kernel tables"),
+    }
+}
+
+/// The verifier's word in a line; the rest only where it was asked for.
+fn refused(error: io::Error, log: &str) -> anyhow::Error {
+    tracing::debug!("the verifier's log:\n{log}");
+    if is_denied(&error) && log.trim().is_empty() {
+        return denied();
+    }
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    // The last line is a statistic; the one before it says why.
+    let why = lines
+        .iter()
+        .rev()
+        .find(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
+        .map_or("no reason given", |line| line.trim());
+    anyhow!(error).context(format!(
+        "the kernel refuses the program: {why} ({} lines omitted; RUST_LOG=debug shows them)",
+        lines.len().saturating_sub(1)
+    ))
+}
+
+fn denied() -> anyhow::Error {
+    NotPermitted {
+        what: "to load a program into the kernel".into(),
+        needs: NEEDS_TO_LOAD,
+    }
+    .into()
+}

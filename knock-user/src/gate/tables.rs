@@ -1,0 +1,408 @@
+//! The tables of a gate that is up, opened from their pins.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use bytemuck::Zeroable as _;
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    table::{
+        BY_HAND, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, LAYOUT, MAX_LENGTHS,
+        Meta, Progress, Role, Session, SessionSlot, SourceKey,
+    },
+};
+
+use super::{
+    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, batch, interface, is_denied,
+    pins, program,
+};
+use crate::config::{Config, Port};
+
+/// What there is to open under a pin root.
+pub struct OpenGate;
+
+impl OpenGate {
+    /// Opens the gate that is up under `root`. Fails with [`NothingUp`] or [`NotPermitted`].
+    pub fn at(root: &PinRoot) -> Result<Gate> {
+        let interfaces = root.interfaces()?;
+        let Some(first) = interfaces.first() else {
+            return Err(NothingUp.into());
+        };
+        Gate::open(root.of(first), interfaces)
+    }
+}
+
+/// A gate that is up: its configuration as applied, and its tables.
+///
+/// Every table is opened with the sizes that this build knows, and refused where they differ.
+pub struct Gate {
+    pub config: Config,
+    pub automaton: Automaton,
+    /// Interfaces that have pins.
+    pub interfaces: Vec<String>,
+    /// When it came up, ns of `CLOCK_MONOTONIC`.
+    pub since: u64,
+    directory: PathBuf,
+    role: Array<MapData, u32>,
+    lengths: Array<MapData, u64>,
+    pub(super) progress: HashMap<MapData, SourceKey, Progress>,
+    pub(super) grants: Family<GrantKey<V4>, GrantKey<V6>, Grant>,
+    grant_slots: Array<MapData, GrantSlot>,
+    pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
+    pub(super) packets: PerCpuArray<MapData, Counter>,
+    pub(super) knocks: PerCpuArray<MapData, u64>,
+    pub(super) lost: PerCpuArray<MapData, u64>,
+}
+
+/// One table for each address family.
+pub struct Family<K4: Pod, K6: Pod, V: Pod> {
+    pub v4: HashMap<MapData, K4, V>,
+    pub v6: HashMap<MapData, K6, V>,
+}
+
+impl Gate {
+    fn open(directory: PathBuf, interfaces: Vec<String>) -> Result<Self> {
+        let meta: Array<_, Meta> = table(&directory, "META")?;
+        let Meta {
+            layout,
+            config_length,
+            since,
+        } = meta.get(&0, 0).context("cannot read what is pinned")?;
+        if layout != LAYOUT {
+            return Err(other_layout(&directory));
+        }
+        let config: Array<_, [u8; CONFIG_CHUNK]> = table(&directory, "CONFIG")?;
+        let mut text = Vec::new();
+        for chunk in config.iter() {
+            text.extend_from_slice(&chunk.context("cannot read the configuration in force")?);
+        }
+        text.truncate(config_length as usize);
+        let config: Config = serde_json::from_slice(&text).map_err(|_| other_layout(&directory))?;
+        // The slots are opened only to be sure of their layout before anything is changed.
+        let _: Array<_, SessionSlot> = table(&directory, "SESSION_SLOT")?;
+        Ok(Self {
+            automaton: Automaton::compile(&config)?,
+            config,
+            interfaces,
+            since,
+            role: table(&directory, "ROLE")?,
+            lengths: table(&directory, "LENGTHS")?,
+            progress: table(&directory, "PROGRESS")?,
+            grants: Family {
+                v4: table(&directory, "GRANT4")?,
+                v6: table(&directory, "GRANT6")?,
+            },
+            grant_slots: table(&directory, "GRANT_SLOT")?,
+            sessions: Family {
+                v4: table(&directory, "SESSION4")?,
+                v6: table(&directory, "SESSION6")?,
+            },
+            packets: table(&directory, "PACKETS")?,
+            knocks: table(&directory, "KNOCKS")?,
+            lost: table(&directory, "LOST")?,
+            directory,
+        })
+    }
+
+    /// The ring of events. There may be one reader at a time.
+    pub fn events(&self) -> Result<RingBuf<MapData>> {
+        table(&self.directory, "EVENTS")
+    }
+
+    /// Index of the gate called `name`.
+    pub fn index_of(&self, name: &str) -> Option<u16> {
+        let index = self
+            .config
+            .gates
+            .iter()
+            .position(|gate| gate.name == name)?;
+        u16::try_from(index).ok()
+    }
+
+    /// Index of the gate called `name`, or an error that names those that there are.
+    pub fn require(&self, name: &str) -> Result<u16> {
+        self.index_of(name).ok_or_else(|| {
+            let names: Vec<&str> = self
+                .config
+                .gates
+                .iter()
+                .map(|gate| gate.name.as_str())
+                .collect();
+            anyhow!("no gate is called `{name}`; there is {}", names.join(", "))
+        })
+    }
+
+    /// The interfaces, and how the gate's program is attached to each; `None` where it is not any
+    /// more, since the interface has gone.
+    pub fn attached(&self) -> Result<Vec<(String, Option<Xdp>)>> {
+        self.interfaces
+            .iter()
+            .map(|name| {
+                let xdp = match interface::index(name) {
+                    Ok(index) => interface::attached(index)?,
+                    Err(_) => None,
+                };
+                Ok((name.clone(), xdp))
+            })
+            .collect()
+    }
+
+    /// Grants by hand, until `until` (ns of `CLOCK_MONOTONIC`), whatever there was before.
+    pub fn allow(
+        &mut self,
+        address: IpAddr,
+        length: u8,
+        gate: u16,
+        until: u64,
+        now: u64,
+    ) -> Result<()> {
+        match address {
+            IpAddr::V4(address) => self.allow_key(
+                GrantKey::new(address.into(), length, gate),
+                until,
+                now,
+                |grants| &mut grants.v4,
+            ),
+            IpAddr::V6(address) => self.allow_key(
+                GrantKey::new(address.into(), length, gate),
+                until,
+                now,
+                |grants| &mut grants.v6,
+            ),
+        }
+    }
+
+    fn allow_key<A: Address>(
+        &mut self,
+        key: GrantKey<A>,
+        until: u64,
+        now: u64,
+        of_family: fn(
+            &mut Family<GrantKey<V4>, GrantKey<V6>, Grant>,
+        ) -> &mut HashMap<MapData, GrantKey<A>, Grant>,
+    ) -> Result<()>
+    where
+        GrantKey<A>: Pod,
+    {
+        if key.length != A::BITS {
+            self.add_length::<A>(key.length, now)?;
+        }
+        let grants = of_family(&mut self.grants);
+        let existing = absent_as_none(grants.get(&key, 0))?;
+        let slot = match existing {
+            Some(grant) => grant.slot,
+            None => self.take_slot(&key, now)?,
+        };
+        let grant = Grant {
+            until,
+            tag: key.tag(),
+            connections: 0,
+            user: BY_HAND,
+            slot,
+            zero: 0,
+        };
+        of_family(&mut self.grants)
+            .insert(key, grant, 0)
+            .context("cannot write the grant: is the table of grants full?")
+    }
+
+    /// Declares other ports open than before; see [`super::open_ports`].
+    pub fn set_open_ports(
+        &mut self,
+        before: &BTreeSet<Port>,
+        after: &BTreeSet<Port>,
+    ) -> Result<()> {
+        let roles = |open| program::roles(&self.config, &self.automaton, open);
+        let (old, new) = (roles(before), roles(after));
+        for index in old.keys().filter(|index| !new.contains_key(index)) {
+            self.role.set(*index, Role::Foreign.pack(), 0)?;
+        }
+        for (index, role) in new {
+            if old.get(&index) != Some(&role) {
+                self.role.set(index, role, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds a slot whose grant has ended and puts `key` there.
+    fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
+        for index in 0..self.grant_slots.len() {
+            let slot = self.grant_slots.get(&index, 0)?;
+            if self.slot_is_free(slot, index, now)? {
+                let taken = GrantSlot {
+                    address: key.address.padded(),
+                    gate: key.gate,
+                    length: key.length,
+                    family: A::FAMILY,
+                    zero: 0,
+                };
+                self.grant_slots.set(index, taken, 0)?;
+                return Ok(index);
+            }
+        }
+        bail!(
+            "the table of grants is full ({} entries, limits.grants); revoke some, or wait until \
+             some have ended",
+            self.grant_slots.len()
+        )
+    }
+
+    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
+        fn vacate<A: Address>(
+            grants: &mut HashMap<MapData, GrantKey<A>, Grant>,
+            slot: GrantSlot,
+            index: u32,
+            now: u64,
+        ) -> Result<bool>
+        where
+            GrantKey<A>: Pod,
+        {
+            let key = GrantKey {
+                address: A::unpadded(slot.address),
+                gate: slot.gate,
+                length: slot.length,
+                zero: A::Fill::zeroed(),
+            };
+            match absent_as_none(grants.get(&key, 0))? {
+                Some(grant) if grant.slot == index && grant.until > now => Ok(false),
+                Some(grant) if grant.slot == index => {
+                    absent_as_none(grants.remove(&key))?;
+                    Ok(true)
+                }
+                _ => Ok(true),
+            }
+        }
+        match slot.family {
+            4 => vacate::<V4>(&mut self.grants.v4, slot, index, now),
+            6 => vacate::<V6>(&mut self.grants.v6, slot, index, now),
+            _ => Ok(true),
+        }
+    }
+
+    /// Makes the kernel look for grants of this prefix length too.
+    fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
+        let index = u32::from(A::FAMILY != 4);
+        let mut wanted = self.lengths_in_use(index, now)?;
+        if !wanted.contains(&length) {
+            wanted.push(length);
+        }
+        // Longest first, so that the closest grant is the one that counts connections.
+        wanted.sort_unstable_by(|a, b| b.cmp(a));
+        if wanted.len() >= MAX_LENGTHS {
+            bail!(
+                "grants of {} different prefix lengths are live already, and the kernel program \
+                 looks for no more than that; use one of /{}",
+                MAX_LENGTHS - 1,
+                wanted
+                    .iter()
+                    .filter(|other| **other != length)
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", /")
+            );
+        }
+        let mut packed = [0; 8];
+        packed[..wanted.len()].copy_from_slice(&wanted);
+        self.lengths.set(index, u64::from_le_bytes(packed), 0)?;
+        Ok(())
+    }
+
+    /// Prefix lengths of live grants, and the one that knocks make.
+    fn lengths_in_use(&self, index: u32, now: u64) -> Result<Vec<u8>> {
+        let mut lengths = BTreeSet::new();
+        let to_prefix =
+            |gate: &crate::config::Gate| gate.grant_to == crate::config::GrantTo::Prefix;
+        let by_knocking = self.config.gates.iter().any(to_prefix);
+        if index == 0 {
+            by_knocking.then(|| lengths.insert(V4::PREFIX));
+            batch::for_each(
+                data(&self.grants.v4),
+                |key: &GrantKey<V4>, grant: &Grant| {
+                    if grant.until > now && key.length != V4::BITS {
+                        lengths.insert(key.length);
+                    }
+                },
+            )?;
+        } else {
+            by_knocking.then(|| lengths.insert(V6::PREFIX));
+            batch::for_each(
+                data(&self.grants.v6),
+                |key: &GrantKey<V6>, grant: &Grant| {
+                    if grant.until > now && key.length != V6::BITS {
+                        lengths.insert(key.length);
+                    }
+                },
+            )?;
+        }
+        Ok(lengths.into_iter().collect())
+    }
+}
+
+/// The map behind a typed handle.
+pub fn data<K: Pod, V: Pod>(table: &HashMap<MapData, K, V>) -> &MapData {
+    use aya::maps::IterableMap as _;
+    table.map()
+}
+
+/// A missing entry is an answer, not an error.
+pub fn absent_as_none<T>(result: Result<T, MapError>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).context("cannot use a kernel table"),
+    }
+}
+
+/// File name of a table's pin.
+pub fn pin_name(table: &str) -> String {
+    table.to_lowercase()
+}
+
+fn table<T>(directory: &Path, name: &str) -> Result<T>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let path = directory.join(pin_name(name));
+    let pinned = MapData::from_pin(&path).map_err(|error| match &error {
+        MapError::SyscallError(call) if is_denied(&call.io_error) => anyhow!(NotPermitted {
+            what: format!("to open {}", path.display()),
+            needs: NEEDS_TO_OPEN,
+        }),
+        MapError::SyscallError(call) if call.io_error.kind() == std::io::ErrorKind::NotFound => {
+            other_layout(directory)
+        }
+        _ => anyhow!(error).context(format!("cannot open {}", path.display())),
+    })?;
+    Map::from_map_data(pinned)
+        .and_then(T::try_from)
+        .map_err(|_| other_layout(directory))
+}
+
+/// The pins are none of this build's.
+pub fn other_layout(directory: &Path) -> anyhow::Error {
+    anyhow!(
+        "what is pinned in {} was not made by this version of knockgate (table layout {LAYOUT}); \
+         take it down with `knockgate down`, then bring the gate up again",
+        directory.display()
+    )
+}
+
+/// Is there anything pinned that this build would not make?
+pub fn is_whole(directory: &Path) -> bool {
+    directory.join(pins::LINK).exists() && directory.join(pin_name("META")).exists()
+}

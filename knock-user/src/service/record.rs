@@ -1,0 +1,177 @@
+//! One event, as the contract words it.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use knock_common::event::{Event, NO_GATE, NOBODY, cause, kind};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Port, Protocol},
+    gate::{Gate, monotonic_now, padded_address},
+};
+
+/// An event, with the fields that apply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// RFC 3339, UTC.
+    pub time: Timestamp,
+    pub event: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the grant ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// `events.lost`: how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+}
+
+impl Record {
+    /// An event of this moment, with nothing but its name.
+    pub fn now(event: &str) -> Self {
+        Self {
+            time: Timestamp::now(),
+            event: event.to_owned(),
+            gate: None,
+            user: None,
+            source: None,
+            port: None,
+            step: None,
+            of: None,
+            reason: None,
+            until: None,
+            lost: None,
+        }
+    }
+
+    /// A report of the kernel's; `None` where it is of a kind that this build doesn't know.
+    pub fn of_kernel(event: &Event, gate: &Gate, users: &[String]) -> Option<Self> {
+        let &Event {
+            time,
+            until,
+            source,
+            user,
+            gate: index,
+            port,
+            kind,
+            cause,
+            family,
+            protocol,
+            step,
+            of,
+            zero: _,
+        } = event;
+        let name = match kind {
+            kind::STEP => "knock.step",
+            kind::FAILED => "knock.failed",
+            kind::OPENED => "gate.opened",
+            kind::REFUSED => "gate.refused",
+            kind::CLOSED => "gate.closed",
+            kind::DENIED => "packet.denied",
+            _ => return None,
+        };
+        let reason = match cause {
+            cause::WRONG => Some("wrong"),
+            cause::LATE => Some("late"),
+            cause::SOURCE => Some("source"),
+            cause::TABLE_FULL => Some("table_full"),
+            cause::USED => Some("used"),
+            cause::NO_GRANT => Some("no_grant"),
+            cause::USED_UP => Some("used_up"),
+            cause::MALFORMED => Some("malformed"),
+            _ => None,
+        };
+        let protocol = if protocol == knock_common::frame::UDP {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        };
+        Some(Self {
+            time: wall_clock(time),
+            gate: (index != NO_GATE)
+                .then(|| gate.name_of(index))
+                .flatten()
+                .map(ToOwned::to_owned),
+            user: (user != NOBODY)
+                .then(|| users.get(user as usize).cloned())
+                .flatten(),
+            source: (family != 0).then(|| padded_address(source, family == 4).to_string()),
+            port: (port != 0).then_some(Port {
+                number: port,
+                protocol,
+            }),
+            step: (of != 0).then_some(step),
+            of: (of != 0).then_some(of),
+            reason: reason.map(ToOwned::to_owned),
+            until: (until != 0).then(|| wall_clock(until)),
+            ..Self::now(name)
+        })
+    }
+}
+
+/// `time event key=value ...`
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            time,
+            event,
+            gate,
+            user,
+            source,
+            port,
+            step,
+            of,
+            reason,
+            until,
+            lost,
+        } = self;
+        write!(f, "{} {event}", time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
+        for (key, value) in [("gate", gate), ("user", user), ("source", source)] {
+            if let Some(value) = value {
+                write!(f, " {key}={value}")?;
+            }
+        }
+        if let Some(port) = port {
+            write!(f, " port={port}")?;
+        }
+        if let (Some(step), Some(of)) = (step, of) {
+            write!(f, " step={step} of={of}")?;
+        }
+        if let Some(reason) = reason {
+            write!(f, " reason={reason}")?;
+        }
+        if let Some(until) = until {
+            write!(f, " until={}", until.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
+        }
+        if let Some(lost) = lost {
+            write!(f, " lost={lost}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the wall clock shows, or will show, at a time of `CLOCK_MONOTONIC`, ns. Microseconds: the
+/// kernel's coarse clock knows no more.
+pub fn wall_clock(monotonic: u64) -> Timestamp {
+    let (now, wall) = (monotonic_now(), Timestamp::now());
+    let moved = if monotonic >= now {
+        wall.checked_add(Duration::from_nanos(monotonic - now))
+    } else {
+        wall.checked_sub(Duration::from_nanos(now - monotonic))
+    };
+    let time = moved.unwrap_or(wall);
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}

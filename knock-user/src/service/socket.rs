@@ -1,0 +1,145 @@
+//! The local socket over which `events` reads from `run`.
+//!
+//! A reader sends one line, `latest` or `follow`, and gets events as JSON, one a line.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::broadcast::{Receiver, error::RecvError},
+};
+
+use super::Record;
+use crate::gate::PinRoot;
+
+/// Directory of the sockets, one for each pin root.
+const DIRECTORY: &str = "/run/knockgate";
+const LATEST: &str = "latest";
+const FOLLOW: &str = "follow";
+
+/// How much a reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// What is kept.
+    Latest,
+    /// What is kept, and then what comes.
+    Follow,
+}
+
+/// A reader that has connected.
+pub type Connection = UnixStream;
+
+/// The service's end. Removes its file when dropped.
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Fails where another service serves the same gate.
+    pub fn bind(root: &PinRoot) -> Result<Self> {
+        let path = path_of(root);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(DIRECTORY)
+            .with_context(|| format!("cannot create {DIRECTORY}"))?;
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            bail!(
+                "another `knockgate run` serves the gate in {} already",
+                root.path().display()
+            );
+        }
+        // Left behind by a service that was killed.
+        let _ = fs::remove_file(&path);
+        let cannot_listen = || format!("cannot listen on {}", path.display());
+        let listener = UnixListener::bind(&path).with_context(cannot_listen)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .with_context(cannot_listen)?;
+        Ok(Self { listener, path })
+    }
+
+    pub async fn accept(&self) -> io::Result<Connection> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Sends one reader what it asks for. Ends when it has it, or goes away.
+pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Receiver<Record>) {
+    let (input, mut output) = connection.into_split();
+    let mut wanted = String::new();
+    if BufReader::new(input).read_line(&mut wanted).await.is_err() {
+        return;
+    }
+    for record in latest {
+        if output.write_all(&line(&record)).await.is_err() {
+            return;
+        }
+    }
+    if wanted.trim() != FOLLOW {
+        return;
+    }
+    loop {
+        let record = match coming.recv().await {
+            Ok(record) => record,
+            Err(RecvError::Lagged(missed)) => Record {
+                lost: Some(missed),
+                ..Record::now("events.lost")
+            },
+            Err(RecvError::Closed) => return,
+        };
+        if output.write_all(&line(&record)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks the service of `root` for events and calls `each` with every one. False: there is none.
+pub async fn read_events(
+    root: &PinRoot,
+    history: History,
+    mut each: impl FnMut(Record) -> Result<()>,
+) -> Result<bool> {
+    let Ok(mut stream) = UnixStream::connect(path_of(root)).await else {
+        return Ok(false);
+    };
+    let wanted = match history {
+        History::Latest => LATEST,
+        History::Follow => FOLLOW,
+    };
+    stream.write_all(format!("{wanted}\n").as_bytes()).await?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await? {
+        each(serde_json::from_str(&line).context("the service sent what is no event")?)?;
+    }
+    Ok(true)
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// One file for each pin root: its path with the slashes replaced.
+fn path_of(root: &PinRoot) -> PathBuf {
+    let name = root
+        .path()
+        .to_string_lossy()
+        .replace('%', "%%")
+        .replace('/', "%");
+    Path::new(DIRECTORY).join(format!("{name}.sock"))
+}
