@@ -43,6 +43,14 @@ impl Outcome {
         Self::Duplicate,
     ];
 
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// Index into the knock counters.
+    #[inline(always)]
+    pub const fn counter(self, gate: u16) -> u32 {
+        gate as u32 * Self::COUNT + self as u32
+    }
+
     /// As the contract spells it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -91,7 +99,7 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
         .filter(|progress| progress.tag == key.tag());
     let Some(progress) = known else {
         if start != 0 {
-            begin(kernel, probe, &step, start, now);
+            begin(kernel, probe, step, start, now);
         }
         return;
     };
@@ -140,7 +148,7 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
 
 /// The first knock of a source that nothing is known of.
 #[inline(never)]
-fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: &Step, start: u32, now: u64) {
+fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: Step, start: u32, now: u64) {
     let key = probe.source.source_key();
     let mut progress = Progress {
         tag: key.tag(),
@@ -156,7 +164,7 @@ fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: &Step, sta
             symbol: 0,
         }; MAX_SEQUENCE],
     };
-    progress.steps[0] = *step;
+    progress.steps[0] = step;
     // Where another CPU was faster, or the slot's former owner is still there, this knock is lost,
     // as it would be on the wire: never a way in.
     kernel.progress().insert(&key, &progress);
@@ -199,17 +207,15 @@ fn completed<K: Kernel, A: Address>(
         event.cause = cause::SOURCE;
         Outcome::Source
     } else {
-        match grant::give(kernel, &probe.source, sequence.gate, user, now) {
-            Some(until) => {
-                event.kind = kind::OPENED;
-                event.until = until;
-                Outcome::Opened
-            }
-            None => {
-                event.kind = kind::REFUSED;
-                event.cause = cause::TABLE_FULL;
-                Outcome::TableFull
-            }
+        let until = grant::give(kernel, &probe.source, sequence.gate, user, now);
+        if let Some(until) = until {
+            event.kind = kind::OPENED;
+            event.until = until;
+            Outcome::Opened
+        } else {
+            event.kind = kind::REFUSED;
+            event.cause = cause::TABLE_FULL;
+            Outcome::TableFull
         }
     };
     kernel.count_knock(sequence.gate, outcome);

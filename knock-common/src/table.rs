@@ -404,7 +404,10 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::*;
+    use super::{
+        Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network, Progress, Sequence,
+        Session, SessionSlot, SourceKey, State, Transition, V4, V6,
+    };
     use crate::event::Event;
 
     macro_rules! plain_old_data {

@@ -35,6 +35,7 @@ use tables::Tables;
 /// would become plain 32-bit numbers, and the verifier would not know them for pointers any more.
 #[xdp]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate(ctx: XdpContext) -> u32 {
     let packet = Packet::of(&ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.

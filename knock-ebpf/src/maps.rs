@@ -82,7 +82,7 @@ pub static CURSOR: Array<u32> = Array::with_max_entries(2, 0);
 pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
 /// By gate, then [`Outcome`].
 #[map]
-pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::ALL.len() as u32, 0);
+pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// Events that were left out.

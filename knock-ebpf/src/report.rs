@@ -72,7 +72,7 @@ fn denial_wanted(event: &Event) -> bool {
         address: event.source,
         family: u64::from(event.family),
     };
-    if let Some(last) = REPORTED.get_ptr_mut(&key) {
+    if let Some(last) = REPORTED.get_ptr_mut(key) {
         // SAFETY: the entry stays mapped while the program runs. Where it has just been given to
         // another source, that source's next report comes a second late.
         let last = unsafe { &mut *last };
@@ -80,7 +80,7 @@ fn denial_wanted(event: &Event) -> bool {
             return false;
         }
         *last = event.time;
-    } else if REPORTED.insert(&key, event.time, 0).is_err() {
+    } else if REPORTED.insert(key, event.time, 0).is_err() {
         lose();
         return false;
     }

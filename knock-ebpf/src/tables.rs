@@ -32,7 +32,7 @@ impl Kernel for Tables {
     fn guards<A: Address>(&self, destination: A) -> bool {
         // SAFETY: only whether the entry is there is asked, not what it holds.
         maps::has_address() == 0
-            || unsafe { maps::ADDRESS.get(&Network::new(destination)) }.is_some()
+            || unsafe { maps::ADDRESS.get(Network::new(destination)) }.is_some()
     }
 
     #[inline(always)]
@@ -83,7 +83,7 @@ impl Kernel for Tables {
             symbol: u32::from(symbol),
         };
         // SAFETY: nobody writes to this table once the program is attached.
-        unsafe { maps::TRANSITION.get(&key) }.copied()
+        unsafe { maps::TRANSITION.get(key) }.copied()
     }
 
     #[inline(always)]
@@ -139,8 +139,7 @@ impl Kernel for Tables {
 
     #[inline(always)]
     fn count_knock(&self, gate: u16, outcome: Outcome) {
-        let index = u32::from(gate) * Outcome::ALL.len() as u32 + outcome as u32;
-        if let Some(count) = maps::KNOCKS.get_ptr_mut(index) {
+        if let Some(count) = maps::KNOCKS.get_ptr_mut(outcome.counter(gate)) {
             // SAFETY: a per-CPU entry, see `count` in main.
             unsafe { *count += 1 };
         }
@@ -154,6 +153,7 @@ impl Kernel for Tables {
 
 /// Takes the next ticket of a ring with `size` places.
 #[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
 fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)> {
     let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
     // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only

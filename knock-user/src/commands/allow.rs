@@ -71,7 +71,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
 
 /// The bounds of `open_for`.
 fn parse_grant_duration(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+    const LONGEST: Duration = Duration::from_hours(366 * 24);
     let duration = parse_duration(text)?;
     if duration.is_zero() {
         Err("a grant of no length is none; `knockgate revoke` takes grants away".into())

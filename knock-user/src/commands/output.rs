@@ -31,11 +31,13 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &s
     let line = |cells: [&str; N]| {
         let mut line = String::new();
         for ((cell, heading), width) in cells.iter().zip(headings).zip(widths) {
-            if heading.ends_with('>') {
-                line.push_str(&format!("{cell:>width$}  "));
+            let padding = " ".repeat(width - cell.len());
+            let (before, after) = if heading.ends_with('>') {
+                (padding.as_str(), "")
             } else {
-                line.push_str(&format!("{cell:<width$}  "));
-            }
+                ("", padding.as_str())
+            };
+            line.extend([before, cell, after, "  "]);
         }
         line.truncate(line.trim_end().len());
         line

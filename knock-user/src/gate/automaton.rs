@@ -6,6 +6,11 @@
 //! alone if a sequence begins with it, else to the root. States after one knock are numbered
 //! `symbol + 1`, which spares the kernel program a look-up for these.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a checked configuration has at most 65,535 knock ports and a million knocks"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -176,14 +181,12 @@ impl Trie {
         let of = path.len() as u8;
         let mut state = 0;
         for (symbol, depth) in path.zip(1_u8..) {
-            state = match self.children[state as usize].get(&symbol) {
-                Some(child) => *child,
-                None => {
-                    let child = self.new_state(depth);
-                    self.children[state as usize].insert(symbol, child);
-                    child
-                }
-            };
+            let known = self.children[state as usize].get(&symbol).copied();
+            state = known.unwrap_or_else(|| {
+                let child = self.new_state(depth);
+                self.children[state as usize].insert(symbol, child);
+                child
+            });
             let shared = &mut self.states[state as usize];
             if shared.of == 0 {
                 shared.gate = gate;

@@ -29,12 +29,12 @@ struct BatchAttr {
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// Entries asked for at a time. A bucket must fit: the kernel's hash tables have as many buckets as
 /// entries, so a bucket of this many has never been seen.
-const CHUNK: usize = 4096;
+const CHUNK: u32 = 4096;
 
 /// Calls `each` with every entry of a hash table.
 pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> Result<()> {
-    let mut keys = vec![K::zeroed(); CHUNK];
-    let mut values = vec![V::zeroed(); CHUNK];
+    let mut keys = vec![K::zeroed(); CHUNK as usize];
+    let mut values = vec![V::zeroed(); CHUNK as usize];
     // Hash tables keep a bucket number here; four bytes, with room to spare.
     let mut position = [0_u64; 8];
     let mut first = true;
@@ -44,7 +44,7 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
             out_batch: position.as_mut_ptr() as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: CHUNK as u32,
+            count: CHUNK,
             map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
             elem_flags: 0,
             flags: 0,

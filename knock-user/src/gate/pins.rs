@@ -6,7 +6,10 @@ use std::{
     ffi::CString,
     fs::{self, DirBuilder, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -107,7 +110,6 @@ impl PinRoot {
                     .with_context(|| format!("cannot lock {}", self.0.display()));
             }
             // Whoever held the lock may have removed the directory: lock what is there now.
-            use std::os::unix::fs::MetadataExt as _;
             match fs::metadata(&self.0) {
                 Ok(now)
                     if directory

@@ -211,8 +211,7 @@ impl Gate {
         let mut rows = Vec::new();
         for (gate, _) in (0_u16..).zip(&self.config.gates) {
             for outcome in Outcome::ALL {
-                let index = u32::from(gate) * Outcome::ALL.len() as u32 + outcome as u32;
-                let count = self.knocks.get(&index, 0)?.iter().sum();
+                let count = self.knocks.get(&outcome.counter(gate), 0)?.iter().sum();
                 rows.push(KnockRow {
                     gate,
                     outcome,
@@ -232,7 +231,7 @@ impl Gate {
     pub fn tables(&self) -> Result<[TableRow; 3]> {
         let mut sources = 0;
         batch::for_each(data(&self.progress), |_: &SourceKey, _: &Progress| {
-            sources += 1
+            sources += 1;
         })?;
         let limits = self.config.limits;
         Ok([
@@ -257,11 +256,11 @@ impl Gate {
     /// Takes away the grants and sessions of every source within `network`, at `gate` or at all.
     /// Returns how many of each.
     pub fn revoke(&mut self, network: IpNet, gate: Option<u16>) -> Result<(usize, usize)> {
-        let at = |of: u16| gate.is_none_or(|gate| gate == of);
+        let at = |of: u32| gate.is_none_or(|gate| u32::from(gate) == of);
         let within = |address: IpAddr| network.contains(&address);
         let mut grants = 0;
         for row in self.grants()? {
-            if at(row.gate) && network.contains(&row.source) {
+            if at(row.gate.into()) && network.contains(&row.source) {
                 let removed = match row.source {
                     IpNet::V4(source) => {
                         let address = source.addr().into();
@@ -282,7 +281,7 @@ impl Gate {
         batch::for_each(
             data(&self.sessions.v4),
             |flow: &Flow<V4>, session: &Session| {
-                if at(session.gate as u16) && within(flow.source.into()) {
+                if at(session.gate) && within(flow.source.into()) {
                     flows4.push(*flow);
                 }
             },
@@ -290,7 +289,7 @@ impl Gate {
         batch::for_each(
             data(&self.sessions.v6),
             |flow: &Flow<V6>, session: &Session| {
-                if at(session.gate as u16) && within(flow.source.into()) {
+                if at(session.gate) && within(flow.source.into()) {
                     flows6.push(*flow);
                 }
             },

@@ -25,7 +25,7 @@ use super::{
     Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, batch, interface, is_denied,
     pins, program,
 };
-use crate::config::{Config, Port};
+use crate::config::{self, Config, GrantTo, Port};
 
 /// What there is to open under a pin root.
 pub struct OpenGate;
@@ -55,13 +55,15 @@ pub struct Gate {
     role: Array<MapData, u32>,
     lengths: Array<MapData, u64>,
     pub(super) progress: HashMap<MapData, SourceKey, Progress>,
-    pub(super) grants: Family<GrantKey<V4>, GrantKey<V6>, Grant>,
+    pub(super) grants: Grants,
     grant_slots: Array<MapData, GrantSlot>,
     pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
 }
+
+type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
 
 /// One table for each address family.
 pub struct Family<K4: Pod, K6: Pod, V: Pod> {
@@ -167,40 +169,28 @@ impl Gate {
     ) -> Result<()> {
         match address {
             IpAddr::V4(address) => self.allow_key(
-                GrantKey::new(address.into(), length, gate),
+                &GrantKey::<V4>::new(address.into(), length, gate),
                 until,
                 now,
-                |grants| &mut grants.v4,
             ),
             IpAddr::V6(address) => self.allow_key(
-                GrantKey::new(address.into(), length, gate),
+                &GrantKey::<V6>::new(address.into(), length, gate),
                 until,
                 now,
-                |grants| &mut grants.v6,
             ),
         }
     }
 
-    fn allow_key<A: Address>(
-        &mut self,
-        key: GrantKey<A>,
-        until: u64,
-        now: u64,
-        of_family: fn(
-            &mut Family<GrantKey<V4>, GrantKey<V6>, Grant>,
-        ) -> &mut HashMap<MapData, GrantKey<A>, Grant>,
-    ) -> Result<()>
+    fn allow_key<A: InGrants>(&mut self, key: &GrantKey<A>, until: u64, now: u64) -> Result<()>
     where
         GrantKey<A>: Pod,
     {
         if key.length != A::BITS {
             self.add_length::<A>(key.length, now)?;
         }
-        let grants = of_family(&mut self.grants);
-        let existing = absent_as_none(grants.get(&key, 0))?;
-        let slot = match existing {
+        let slot = match absent_as_none(A::of(&mut self.grants).get(key, 0))? {
             Some(grant) => grant.slot,
-            None => self.take_slot(&key, now)?,
+            None => self.take_slot(key, now)?,
         };
         let grant = Grant {
             until,
@@ -210,7 +200,7 @@ impl Gate {
             slot,
             zero: 0,
         };
-        of_family(&mut self.grants)
+        A::of(&mut self.grants)
             .insert(key, grant, 0)
             .context("cannot write the grant: is the table of grants full?")
     }
@@ -258,93 +248,98 @@ impl Gate {
     }
 
     fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
-        fn vacate<A: Address>(
-            grants: &mut HashMap<MapData, GrantKey<A>, Grant>,
-            slot: GrantSlot,
-            index: u32,
-            now: u64,
-        ) -> Result<bool>
-        where
-            GrantKey<A>: Pod,
-        {
-            let key = GrantKey {
-                address: A::unpadded(slot.address),
-                gate: slot.gate,
-                length: slot.length,
-                zero: A::Fill::zeroed(),
-            };
-            match absent_as_none(grants.get(&key, 0))? {
-                Some(grant) if grant.slot == index && grant.until > now => Ok(false),
-                Some(grant) if grant.slot == index => {
-                    absent_as_none(grants.remove(&key))?;
-                    Ok(true)
-                }
-                _ => Ok(true),
-            }
-        }
         match slot.family {
-            4 => vacate::<V4>(&mut self.grants.v4, slot, index, now),
-            6 => vacate::<V6>(&mut self.grants.v6, slot, index, now),
+            4 => self.vacate::<V4>(slot, index, now),
+            6 => self.vacate::<V6>(slot, index, now),
+            _ => Ok(true),
+        }
+    }
+
+    fn vacate<A: InGrants>(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        let key = GrantKey {
+            address: A::unpadded(slot.address),
+            gate: slot.gate,
+            length: slot.length,
+            zero: A::Fill::zeroed(),
+        };
+        let grants = A::of(&mut self.grants);
+        match absent_as_none(grants.get(&key, 0))? {
+            Some(grant) if grant.slot == index && grant.until > now => Ok(false),
+            Some(grant) if grant.slot == index => {
+                absent_as_none(grants.remove(&key))?;
+                Ok(true)
+            }
             _ => Ok(true),
         }
     }
 
     /// Makes the kernel look for grants of this prefix length too.
-    fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
-        let index = u32::from(A::FAMILY != 4);
-        let mut wanted = self.lengths_in_use(index, now)?;
-        if !wanted.contains(&length) {
-            wanted.push(length);
-        }
-        // Longest first, so that the closest grant is the one that counts connections.
-        wanted.sort_unstable_by(|a, b| b.cmp(a));
+    fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
+    where
+        GrantKey<A>: Pod,
+    {
+        let mut wanted = self.lengths_in_use::<A>(now)?;
+        wanted.insert(length);
         if wanted.len() >= MAX_LENGTHS {
+            wanted.remove(&length);
+            let lengths: Vec<String> = wanted.iter().map(|length| format!("/{length}")).collect();
             bail!(
                 "grants of {} different prefix lengths are live already, and the kernel program \
-                 looks for no more than that; use one of /{}",
-                MAX_LENGTHS - 1,
-                wanted
-                    .iter()
-                    .filter(|other| **other != length)
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", /")
+                 looks for no more; use one of {}",
+                wanted.len(),
+                lengths.join(", ")
             );
         }
+        // Longest first, so that the closest grant is the one that counts connections.
         let mut packed = [0; 8];
-        packed[..wanted.len()].copy_from_slice(&wanted);
+        for (place, length) in packed.iter_mut().zip(wanted.into_iter().rev()) {
+            *place = length;
+        }
+        let index = u32::from(A::FAMILY != 4);
         self.lengths.set(index, u64::from_le_bytes(packed), 0)?;
         Ok(())
     }
 
     /// Prefix lengths of live grants, and the one that knocks make.
-    fn lengths_in_use(&self, index: u32, now: u64) -> Result<Vec<u8>> {
+    fn lengths_in_use<A: InGrants>(&mut self, now: u64) -> Result<BTreeSet<u8>>
+    where
+        GrantKey<A>: Pod,
+    {
+        let to_prefix = |gate: &config::Gate| gate.grant_to == GrantTo::Prefix;
         let mut lengths = BTreeSet::new();
-        let to_prefix =
-            |gate: &crate::config::Gate| gate.grant_to == crate::config::GrantTo::Prefix;
-        let by_knocking = self.config.gates.iter().any(to_prefix);
-        if index == 0 {
-            by_knocking.then(|| lengths.insert(V4::PREFIX));
-            batch::for_each(
-                data(&self.grants.v4),
-                |key: &GrantKey<V4>, grant: &Grant| {
-                    if grant.until > now && key.length != V4::BITS {
-                        lengths.insert(key.length);
-                    }
-                },
-            )?;
-        } else {
-            by_knocking.then(|| lengths.insert(V6::PREFIX));
-            batch::for_each(
-                data(&self.grants.v6),
-                |key: &GrantKey<V6>, grant: &Grant| {
-                    if grant.until > now && key.length != V6::BITS {
-                        lengths.insert(key.length);
-                    }
-                },
-            )?;
+        if self.config.gates.iter().any(to_prefix) {
+            lengths.insert(A::PREFIX);
         }
-        Ok(lengths.into_iter().collect())
+        let grants = A::of(&mut self.grants);
+        batch::for_each(data(grants), |key: &GrantKey<A>, grant: &Grant| {
+            if grant.until > now && key.length != A::BITS {
+                lengths.insert(key.length);
+            }
+        })?;
+        Ok(lengths)
+    }
+}
+
+/// An address whose family has a table of grants.
+trait InGrants: Address
+where
+    GrantKey<Self>: Pod,
+{
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant>;
+}
+
+impl InGrants for V4 {
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
+        &mut grants.v4
+    }
+}
+
+impl InGrants for V6 {
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
+        &mut grants.v6
     }
 }
 

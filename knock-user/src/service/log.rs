@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use aya::maps::{MapData, RingBuf};
-use bytemuck::pod_read_unaligned;
+use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::event::Event;
 use tokio::sync::broadcast;
 
@@ -53,10 +53,10 @@ impl Log {
     /// Takes what the kernel has reported.
     pub fn take(&mut self, ring: &mut RingBuf<MapData>, gate: &Gate) {
         for _ in 0..AT_ONCE {
-            let Some(record) = next(ring, gate, &self.users) else {
+            let Some(event) = next(ring) else {
                 return;
             };
-            if let Some(record) = record {
+            if let Some(record) = Record::of_kernel(&event, gate, &self.users) {
                 self.say(record);
             }
         }
@@ -84,18 +84,16 @@ impl Log {
 /// What the ring holds, for `events` where no service reads it.
 pub fn drain(ring: &mut RingBuf<MapData>, gate: &Gate) -> Vec<Record> {
     let users = owned_users(gate);
-    std::iter::from_fn(|| next(ring, gate, &users))
-        .flatten()
+    std::iter::from_fn(|| next(ring))
+        .filter_map(|event| Record::of_kernel(&event, gate, &users))
         .collect()
 }
 
-/// The next report: `None` where there is none, `Some(None)` where it can't be read.
-fn next(ring: &mut RingBuf<MapData>, gate: &Gate, users: &[String]) -> Option<Option<Record>> {
+/// The next report. One of another length than this build's is an event of no kind.
+fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
     let item = ring.next()?;
-    let event = item
-        .get(..size_of::<Event>())
-        .map(pod_read_unaligned::<Event>);
-    Some(event.and_then(|event| Record::of_kernel(&event, gate, users)))
+    let bytes = item.get(..size_of::<Event>());
+    Some(bytes.map_or_else(Event::zeroed, pod_read_unaligned))
 }
 
 fn owned_users(gate: &Gate) -> Vec<String> {
