@@ -18,14 +18,8 @@ const TRIES: usize = 64;
 /// Gives or renews the grant of `source` at `gate`, and says when it ends, in ns of
 /// `CLOCK_MONOTONIC`. `None`: there is no room.
 #[inline(always)]
-pub fn give<K: Kernel, A: Address>(
-    kernel: &K,
-    source: &A,
-    gate: u16,
-    user: u32,
-    now: u64,
-) -> Option<u64> {
-    match give_until(kernel, source, gate, user, now) {
+pub fn give<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u32) -> Option<u64> {
+    match give_until(kernel, source, gate, user) {
         0 => None,
         until => Some(until),
     }
@@ -33,13 +27,8 @@ pub fn give<K: Kernel, A: Address>(
 
 /// As [`give`], with 0 for `None`: a BPF function returns one register.
 #[inline(never)]
-fn give_until<K: Kernel, A: Address>(
-    kernel: &K,
-    source: &A,
-    gate: u16,
-    user: u32,
-    now: u64,
-) -> u64 {
+fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u32) -> u64 {
+    let now = kernel.now();
     let Some(rules) = kernel.gate(gate) else {
         return 0;
     };

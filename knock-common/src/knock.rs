@@ -10,7 +10,7 @@ use crate::{
     event::{self, Event, NOBODY, cause, kind},
     frame::Segment,
     grant,
-    table::{MAX_SEQUENCE, Progress, State, Step, TICK_SHIFT},
+    table::{MAX_SEQUENCE, Progress, SourceKey, State, Step, TICK_SHIFT},
 };
 
 /// What became of a knock, or of a run of knocks. Index of a per-gate counter.
@@ -83,8 +83,32 @@ pub fn foreign<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) {
 }
 
 /// A knock on the port `symbol`. `starts`: some sequence begins with it.
-#[inline(never)]
+#[inline(always)]
 pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16, starts: bool) {
+    let reached = advance(kernel, probe, symbol, starts);
+    if reached != 0 {
+        completed(
+            kernel,
+            probe,
+            (reached & !TOO_LATE) - 1,
+            reached & TOO_LATE != 0,
+        );
+    }
+}
+
+/// Set in what [`advance`] returns: the sequence took longer than it may.
+const TOO_LATE: u32 = 1 << 31;
+
+/// Takes the source one step on. Returns the index of the sequence that it completed, plus one; 0:
+/// none. One number, since that is what a BPF function returns; and what a completed sequence leads
+/// to is not done in here, since all that is called one within the other shares 512 bytes of stack.
+#[inline(never)]
+fn advance<K: Kernel, A: Address>(
+    kernel: &K,
+    probe: &Segment<A>,
+    symbol: u16,
+    starts: bool,
+) -> u32 {
     let now = kernel.now();
     let start = if starts { u32::from(symbol) + 1 } else { 0 };
     let step = Step {
@@ -99,20 +123,23 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
         .filter(|progress| progress.tag == key.tag());
     let Some(progress) = known else {
         if start != 0 {
-            begin(kernel, probe, step, start, now);
+            begin(kernel, &key, step, start, now);
+            if let Some(state) = kernel.state(start) {
+                stepped(kernel, probe, state);
+            }
         }
-        return;
+        return 0;
     };
     if now.wrapping_sub(progress.last) > FORGOTTEN {
         progress.state = 0;
         progress.counted = 0;
     }
     let Some(before) = kernel.state(progress.state) else {
-        return;
+        return 0;
     };
     if is_duplicate(progress, &step, before.within) {
         kernel.count_knock(before.gate, Outcome::Duplicate);
-        return;
+        return 0;
     }
     let next = if progress.state == 0 {
         start
@@ -120,7 +147,7 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
         kernel.transition(progress.state, symbol).unwrap_or(start)
     };
     let Some(after) = kernel.state(next) else {
-        return;
+        return 0;
     };
     let extends = after.depth == before.depth.wrapping_add(1);
     if !extends && after.completes == 0 && progress.state != 0 {
@@ -131,7 +158,7 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
     progress.complete = 0;
     if next == 0 {
         progress.counted = 0;
-        return;
+        return 0;
     }
     let head = successor(progress.head);
     if let Some(place) = progress.steps.get_mut(usize::from(head)) {
@@ -141,15 +168,20 @@ pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16,
     progress.counted = (progress.counted + 1).min(after.depth);
     if after.completes == 0 {
         stepped(kernel, probe, after);
-    } else {
-        completed(kernel, probe, progress, after, now);
+        return 0;
+    }
+    progress.complete = 1;
+    progress.counted = 0;
+    match kernel.sequence(after.completes - 1) {
+        Some(sequence) if elapsed(progress, sequence.length) <= sequence.within => after.completes,
+        Some(_) => after.completes | TOO_LATE,
+        None => 0,
     }
 }
 
-/// The first knock of a source that nothing is known of.
+/// Remembers the first knock of a source that nothing is known of.
 #[inline(never)]
-fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: Step, start: u32, now: u64) {
-    let key = probe.source.source_key();
+fn begin<K: Kernel>(kernel: &K, key: &SourceKey, step: Step, start: u32, now: u64) {
     let mut progress = Progress {
         tag: key.tag(),
         last: now,
@@ -167,24 +199,12 @@ fn begin<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, step: Step, star
     progress.steps[0] = step;
     // Where another CPU was faster, or the slot's former owner is still there, this knock is lost,
     // as it would be on the wire: never a way in.
-    kernel.progress().insert(&key, &progress);
-    if let Some(state) = kernel.state(start) {
-        stepped(kernel, probe, state);
-    }
+    kernel.progress().insert(key, &progress);
 }
 
-/// The knock completed the sequence of `state`.
+/// The source has completed the sequence with index `user`.
 #[inline(never)]
-fn completed<K: Kernel, A: Address>(
-    kernel: &K,
-    probe: &Segment<A>,
-    progress: &mut Progress,
-    state: &State,
-    now: u64,
-) {
-    progress.complete = 1;
-    progress.counted = 0;
-    let user = state.completes - 1;
+fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, late: bool) {
     let Some(sequence) = kernel.sequence(user) else {
         return;
     };
@@ -196,9 +216,9 @@ fn completed<K: Kernel, A: Address>(
         gate: sequence.gate,
         step: sequence.length as u8,
         of: sequence.length as u8,
-        ..report_of(probe, now)
+        ..report_of(probe, kernel.now())
     };
-    let outcome = if elapsed(progress, sequence.length) > sequence.within {
+    let outcome = if late {
         event.kind = kind::FAILED;
         event.cause = cause::LATE;
         Outcome::Late
@@ -207,7 +227,7 @@ fn completed<K: Kernel, A: Address>(
         event.cause = cause::SOURCE;
         Outcome::Source
     } else {
-        let until = grant::give(kernel, &probe.source, sequence.gate, user, now);
+        let until = grant::give(kernel, &probe.source, sequence.gate, user);
         if let Some(until) = until {
             event.kind = kind::OPENED;
             event.until = until;

@@ -18,7 +18,7 @@ pub use automaton::{Automaton, TooEntangled};
 pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
 pub use pins::{DEFAULT_ROOT, PinRoot};
-pub use program::open_ports;
+pub use program::{load, open_ports, roles};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
 };

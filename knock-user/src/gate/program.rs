@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
@@ -38,7 +38,9 @@ fn object() -> Result<&'static [u8]> {
 
 #[cfg(not(kernel_program))]
 fn object() -> Result<&'static [u8]> {
-    bail!("this knockgate was built without its kernel program; build it with `cargo xtask build`")
+    Err(anyhow!(
+        "this knockgate was built without its kernel program; build it with `cargo xtask build`"
+    ))
 }
 
 /// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet.
@@ -265,11 +267,12 @@ fn refused(error: io::Error, log: &str) -> anyhow::Error {
         return denied();
     }
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    // The last line is a statistic; the one before it says why.
+    // The last lines are statistics; the one before them says why.
+    let statistics = ["processed ", "verification time ", "stack depth "];
     let why = lines
         .iter()
         .rev()
-        .find(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
+        .find(|line| !statistics.iter().any(|start| line.starts_with(start)))
         .map_or("no reason given", |line| line.trim());
     anyhow!(error).context(format!(
         "the kernel refuses the program: {why} ({} lines omitted; RUST_LOG=debug shows them)",
