@@ -51,6 +51,13 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &s
     Ok(())
 }
 
+/// Prints one line, or an empty one between tables. Unlike `println!`, no panic where the reader has
+/// gone.
+pub fn line(text: &str) -> Result<()> {
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
 /// Nanoseconds as whole milliseconds, never less than what is left.
 pub fn milliseconds(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(1_000_000)

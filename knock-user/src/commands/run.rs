@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{runtime, up};
 use crate::{
     config::{Config, parse_interface},
-    gate::{self, Gate, NothingUp, OpenGate, PinRoot},
+    gate::{Gate, NothingUp, OpenGate, PinRoot},
     service,
 };
 
@@ -39,13 +39,8 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         Err(error) => return Err(error),
     };
     let gate = OpenGate::at(root)?;
-    runtime()?.block_on(service::serve(gate, root, brought_up))?;
-    if args.down_on_exit {
-        for name in gate::down(root, &[])? {
-            tracing::info!("{name} is no longer guarded");
-        }
-    }
-    Ok(())
+    let serve = service::serve(gate, root, brought_up, args.down_on_exit);
+    runtime()?.block_on(serve)
 }
 
 /// The gate that is up serves on if it is the one that the configuration describes.

@@ -53,7 +53,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
             return Ok(());
         };
         if !args.json {
-            println!();
+            output::line("")?;
         }
         std::io::stdout().flush()?;
         thread::sleep(pause);
@@ -104,7 +104,7 @@ fn print(document: &Document, json: bool) -> Result<()> {
         &packets,
         "no packets yet",
     )?;
-    println!();
+    output::line("")?;
     let knocks: Vec<_> = document
         .knocks
         .iter()

@@ -60,7 +60,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     };
     let interfaces: Vec<_> = document.interfaces.iter().map(mode).collect();
     output::table(["INTERFACE", "ATTACH", "MODE"], &interfaces, "")?;
-    println!();
+    output::line("")?;
     let gates: Vec<_> = document
         .gates
         .iter()
@@ -70,7 +70,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         })
         .collect();
     output::table(["GATE", "PROTECTS", "GRANTS>"], &gates, "no gates")?;
-    println!();
+    output::line("")?;
     let tables: Vec<_> = document
         .tables
         .iter()
@@ -83,7 +83,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         })
         .collect();
     output::table(["TABLE", "USED>", "CAPACITY>"], &tables, "")?;
-    println!();
+    output::line("")?;
     let (passed, denied) = gate.packets()?.iter().fold((0, 0), |(pass, deny), row| {
         if row.reason.passes() {
             (pass + row.packets, deny)
@@ -92,8 +92,9 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         }
     });
     let up_for = output::duration(monotonic_now().saturating_sub(gate.since));
-    println!("{passed} packets passed, {denied} denied; up for {up_for}");
-    Ok(())
+    output::line(&format!(
+        "{passed} packets passed, {denied} denied; up for {up_for}"
+    ))
 }
 
 impl Document {

@@ -1,11 +1,11 @@
 //! The latest events, and everyone who listens.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::event::Event;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
     Record,
@@ -17,6 +17,8 @@ use crate::gate::Gate;
 const KEPT: usize = 1000;
 /// How far a reader may be behind before it misses some.
 const BACKLOG: usize = 4096;
+/// How long slow readers may keep the service from ending.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Taken from the ring at a time, so that a flood keeps nothing else waiting.
 const AT_ONCE: usize = 1024;
 
@@ -24,6 +26,7 @@ const AT_ONCE: usize = 1024;
 pub struct Log {
     latest: VecDeque<Record>,
     readers: broadcast::Sender<Record>,
+    serving: JoinSet<()>,
     users: Vec<String>,
     /// How many the kernel had lost when it was last asked.
     lost: u64,
@@ -34,6 +37,7 @@ impl Log {
         Self {
             latest: VecDeque::with_capacity(KEPT),
             readers: broadcast::Sender::new(BACKLOG),
+            serving: JoinSet::new(),
             users: owned_users(gate),
             lost: 0,
         }
@@ -48,6 +52,16 @@ impl Log {
         self.latest.push_back(record.clone());
         // Nobody listening is no error.
         let _ = self.readers.send(record);
+    }
+
+    /// Adds an event for every gate.
+    pub fn say_of_gates(&mut self, event: &str, gate: &Gate) {
+        for rules in &gate.config.gates {
+            self.say(Record {
+                gate: Some(rules.name.clone()),
+                ..Record::now(event)
+            });
+        }
     }
 
     /// Takes what the kernel has reported.
@@ -75,9 +89,23 @@ impl Log {
     }
 
     /// Hands a new reader what is kept, and what comes if it wants to follow.
-    pub fn serve(&self, connection: Connection) {
+    pub fn serve(&mut self, connection: Connection) {
+        while self.serving.try_join_next().is_some() {}
         let latest = self.latest.iter().cloned().collect();
-        tokio::spawn(socket::serve(connection, latest, self.readers.subscribe()));
+        let reader = socket::serve(connection, latest, self.readers.subscribe());
+        self.serving.spawn(reader);
+    }
+
+    /// Lets the readers have the last events, unless they are slow to take them.
+    pub async fn finish(self) {
+        let Self {
+            readers,
+            mut serving,
+            ..
+        } = self;
+        drop(readers);
+        let all = async { while serving.join_next().await.is_some() {} };
+        let _ = timeout(PATIENCE, all).await;
     }
 }
 

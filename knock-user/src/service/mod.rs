@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    gate::{Gate, PinRoot, open_ports},
+    gate::{Gate, PinRoot, down, open_ports},
 };
 use log::Log;
 use watch::Watch;
@@ -31,8 +31,14 @@ use watch::Watch;
 /// How often lost events are looked for and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `brought_up`: the gate was not up before.
-pub async fn serve(mut gate: Gate, root: &PinRoot, brought_up: bool) -> Result<()> {
+/// Serves until SIGTERM or SIGINT. `brought_up`: the gate was not up before. `down_on_exit`: it is not
+/// to be up afterwards.
+pub async fn serve(
+    mut gate: Gate,
+    root: &PinRoot,
+    brought_up: bool,
+    down_on_exit: bool,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = socket::Listener::bind(root)?;
@@ -47,7 +53,7 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, brought_up: bool) -> Result<(
     let mut look_at_grants = Instant::now();
 
     if brought_up {
-        log.say(Record::now("gate.up"));
+        log.say_of_gates("gate.up", &gate);
     }
     notify(&[NotifyState::Ready]);
     tracing::info!("serving; the gate stays up when this ends");
@@ -76,6 +82,11 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, brought_up: bool) -> Result<(
         }
     }
     notify(&[NotifyState::Stopping]);
+    if down_on_exit {
+        down(root, &[])?;
+        log.say_of_gates("gate.down", &gate);
+    }
+    log.finish().await;
     Ok(())
 }
 
