@@ -10,7 +10,7 @@ use crate::{
     event::{self, Event, NOBODY, cause, kind},
     frame::Segment,
     grant,
-    table::{MAX_SEQUENCE, Progress, SourceKey, State, Step, TICK_SHIFT},
+    table::{MAX_SEQUENCE, Progress, SourceKey, State, Step, TICK_SHIFT, class},
 };
 
 /// What became of a knock, or of a run of knocks. Index of a per-gate counter.
@@ -125,7 +125,7 @@ fn advance<K: Kernel, A: Address>(
         if start != 0 {
             begin(kernel, &key, step, start, now);
             if let Some(state) = kernel.state(start) {
-                stepped(kernel, probe, state);
+                stepped(kernel, probe, state, now);
             }
         }
         return 0;
@@ -167,7 +167,7 @@ fn advance<K: Kernel, A: Address>(
     progress.head = head;
     progress.counted = (progress.counted + 1).min(after.depth);
     if after.completes == 0 {
-        stepped(kernel, probe, after);
+        stepped(kernel, probe, after, now);
         return 0;
     }
     progress.complete = 1;
@@ -301,9 +301,11 @@ fn predecessor(index: u32) -> u32 {
 }
 
 #[inline(always)]
-fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State) {
+fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State, now: u64) {
     kernel.count_knock(state.gate, Outcome::Step);
-    tell(kernel, probe, state, (kind::STEP, cause::NONE));
+    if kernel.wants_report(class::STEPS, now) {
+        tell(kernel, probe, state, (kind::STEP, cause::NONE));
+    }
 }
 
 /// The run that `progress` stands for is broken, unless it had reached its end.
@@ -313,7 +315,9 @@ fn broken<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, progress: &Prog
         && let Some(state) = kernel.state(progress.state)
     {
         kernel.count_knock(state.gate, Outcome::Wrong);
-        tell(kernel, probe, state, (kind::FAILED, cause::WRONG));
+        if kernel.wants_report(class::STEPS, kernel.now()) {
+            tell(kernel, probe, state, (kind::FAILED, cause::WRONG));
+        }
     }
 }
 

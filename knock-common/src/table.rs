@@ -298,6 +298,30 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// What a CPU may still report of one class in this second, and what it has left out. Indexed by
+/// [`class`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Budget {
+    /// Number of the second, in units of 2^30 ns of `CLOCK_MONOTONIC`.
+    pub second: u64,
+    /// How often this second it was looked up whether a source has been reported lately.
+    pub asked: u32,
+    /// Records sent this second.
+    pub sent: u32,
+    /// Events left out since the gate came up.
+    pub lost: u64,
+}
+
+/// Classes of reports that have a [`Budget`].
+pub mod class {
+    pub const DENIALS: u32 = 0;
+    pub const STEPS: u32 = 1;
+    /// Not limited: whole sequences are behind them. Lost only where the ring is full.
+    pub const OUTCOMES: u32 = 2;
+    pub const COUNT: u32 = 3;
+}
+
 /// What a destination port is to the gate, packed into a `u32` of the role table. The table is
 /// indexed by port, UDP after TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -399,14 +423,15 @@ const _: () = {
     assert!(size_of::<Transition>() == 8);
     assert!(size_of::<Network>() == 24);
     assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<Budget>() == 24);
     assert!(size_of::<Meta>() == 16);
 };
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network, Progress, Sequence,
-        Session, SessionSlot, SourceKey, State, Transition, V4, V6,
+        Budget, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network, Progress,
+        Sequence, Session, SessionSlot, SourceKey, State, Transition, V4, V6,
     };
     use crate::event::Event;
 
@@ -436,6 +461,7 @@ mod user {
         Transition,
         Network,
         Counter,
+        Budget,
         Meta,
         Event,
     );

@@ -6,7 +6,7 @@ use crate::{
     event::{self, Event, NOBODY, cause, kind},
     frame::{self, Frame, Network, Parsed, Segment, TCP, flag},
     grant, knock, session,
-    table::{Flow, GateRules, Grant, Role},
+    table::{Flow, GateRules, Grant, Role, class},
 };
 
 /// Why a packet passes or is denied. Index of a per-CPU counter.
@@ -192,7 +192,7 @@ fn protected<K: Kernel, A: Address>(
     {
         reason
     } else {
-        match grant::live(kernel, segment.source, gate, now) {
+        match grant::live(kernel, segment.source, gate, rules.connections, now) {
             Some(_) if tcp && !opens => Reason::Grant,
             Some(grant) => admit(kernel, segment, &flow, gate, rules, grant, sequence, now),
             None => Reason::NoGrant,
@@ -204,12 +204,14 @@ fn protected<K: Kernel, A: Address>(
     if kernel.allows(segment.source) {
         return Reason::AllowList;
     }
-    let cause = if matches!(reason, Reason::UsedUp) {
-        cause::USED_UP
-    } else {
-        cause::NO_GRANT
-    };
-    tell(kernel, segment, gate, NOBODY, (kind::DENIED, cause));
+    if kernel.wants_report(class::DENIALS, now) {
+        let cause = if matches!(reason, Reason::UsedUp) {
+            cause::USED_UP
+        } else {
+            cause::NO_GRANT
+        };
+        tell(kernel, segment, gate, NOBODY, (kind::DENIED, cause));
+    }
     enforced(kernel, reason)
 }
 
@@ -230,7 +232,7 @@ fn kept<K: Kernel, A: Address>(
     if session.granted_until > now {
         return Some(Reason::Grant);
     }
-    match grant::live(kernel, flow.source, gate, now) {
+    match grant::live(kernel, flow.source, gate, 0, now) {
         Some(grant) => {
             session.granted_until = grant.until;
             Some(Reason::Grant)
@@ -298,16 +300,18 @@ fn malformed<K: Kernel, A: Address>(kernel: &K, ends: Option<(A, A)>) -> Verdict
         if kernel.allows(source) {
             return Verdict::of(Reason::AllowList);
         }
-        let unread = Segment {
-            source,
-            destination,
-            source_port: 0,
-            destination_port: 0,
-            protocol: 0,
-            transport: 0,
-        };
-        let what = (kind::DENIED, cause::MALFORMED);
-        tell(kernel, &unread, event::NO_GATE, NOBODY, what);
+        if kernel.wants_report(class::DENIALS, kernel.now()) {
+            let unread = Segment {
+                source,
+                destination,
+                source_port: 0,
+                destination_port: 0,
+                protocol: 0,
+                transport: 0,
+            };
+            let what = (kind::DENIED, cause::MALFORMED);
+            tell(kernel, &unread, event::NO_GATE, NOBODY, what);
+        }
     }
     Verdict::of(enforced(kernel, Reason::Malformed))
 }

@@ -12,16 +12,13 @@ use knock_common::{
     address::{V4, V6},
     knock::Outcome,
     table::{
-        CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network,
-        Progress, ROLES, Sequence, Session, SessionSlot, SourceKey, State, Transition,
+        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network,
+        Progress, ROLES, Sequence, Session, SessionSlot, SourceKey, State, Transition, class,
     },
     verdict::Reason,
 };
 
-use crate::{
-    report::Budget,
-    tables::{Hash, Lru},
-};
+use crate::tables::{Hash, Lru};
 
 // What the configuration says. Read once a packet and by nobody written: the loader makes new ones
 // for a new configuration.
@@ -85,11 +82,8 @@ pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason:
 pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
-/// Events that were left out.
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
+pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::COUNT, 0);
 /// When a source's denial was last reported, ns of `CLOCK_MONOTONIC`.
 #[map]
 pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);

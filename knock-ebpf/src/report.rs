@@ -4,24 +4,10 @@
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use knock_common::{
     event::{Event, kind},
-    table::SourceKey,
+    table::{SourceKey, class},
 };
 
-use crate::maps::{BUDGET, EVENTS, LOST, REPORTED};
-
-/// What a CPU may still spend on one class of reports in this second.
-#[repr(C)]
-pub struct Budget {
-    /// Number of the second, in units of 2^30 ns.
-    second: u64,
-    /// Times it was asked for.
-    asked: u32,
-    /// Records sent.
-    sent: u32,
-}
-
-const DENIALS: u32 = 0;
-const STEPS: u32 = 1;
+use crate::maps::{BUDGET, EVENTS, REPORTED};
 
 /// Records a second and CPU. Openings, refusals and closings are not bounded: they take a whole
 /// sequence each.
@@ -32,42 +18,60 @@ const DENIALS_ASKED: u32 = 1024;
 /// A source's denials are reported at most this often, ns.
 const PER_SOURCE: u64 = 1_000_000_000;
 
+/// May another report of this class be sent?
+#[inline(always)]
+pub fn wants(class: u32, now: u64) -> bool {
+    let Some(budget) = BUDGET.get_ptr_mut(class) else {
+        return false;
+    };
+    // SAFETY: a per-CPU entry, see `count`.
+    let budget = unsafe { &mut *budget };
+    let second = now >> 30;
+    if budget.second != second {
+        budget.second = second;
+        budget.asked = 0;
+        budget.sent = 0;
+    }
+    let (asked, sent) = match class {
+        class::DENIALS => (DENIALS_ASKED, DENIALS_SENT),
+        class::STEPS => (STEPS_SENT, STEPS_SENT),
+        _ => (u32::MAX, u32::MAX),
+    };
+    let wanted = budget.asked < asked && budget.sent < sent;
+    if wanted {
+        budget.asked += 1;
+    } else {
+        budget.lost += 1;
+    }
+    wanted
+}
+
+/// Sends a report for which [`wants`] has said that there is room.
 #[inline(never)]
 pub fn report(event: &Event) {
-    let wanted = match event.kind {
-        kind::DENIED => denial_wanted(event),
-        kind::STEP | kind::FAILED => step_wanted(event),
-        _ => true,
+    let class = match event.kind {
+        kind::DENIED => class::DENIALS,
+        kind::STEP | kind::FAILED => class::STEPS,
+        _ => class::OUTCOMES,
     };
-    if wanted && EVENTS.output::<Event>(event, 0).is_err() {
-        lose();
+    if class == class::DENIALS && reported_lately(event) {
+        return;
+    }
+    let sent = EVENTS.output::<Event>(event, 0).is_ok();
+    if let Some(budget) = BUDGET.get_ptr_mut(class) {
+        // SAFETY: a per-CPU entry, see `count`.
+        let budget = unsafe { &mut *budget };
+        if sent {
+            budget.sent = budget.sent.wrapping_add(1);
+        } else {
+            budget.lost += 1;
+        }
     }
 }
 
+/// Has a denial of this source been reported within the last [`PER_SOURCE`]? If not, it is now.
 #[inline(always)]
-fn step_wanted(event: &Event) -> bool {
-    let Some(budget) = budget(STEPS, event.time) else {
-        return false;
-    };
-    if budget.sent >= STEPS_SENT {
-        lose();
-        return false;
-    }
-    budget.sent += 1;
-    true
-}
-
-/// The first denial of a source, then at most one a second.
-#[inline(always)]
-fn denial_wanted(event: &Event) -> bool {
-    let Some(budget) = budget(DENIALS, event.time) else {
-        return false;
-    };
-    if budget.sent >= DENIALS_SENT || budget.asked >= DENIALS_ASKED {
-        lose();
-        return false;
-    }
-    budget.asked += 1;
+fn reported_lately(event: &Event) -> bool {
     let key = SourceKey {
         address: event.source,
         family: u64::from(event.family),
@@ -77,39 +81,14 @@ fn denial_wanted(event: &Event) -> bool {
         // another source, that source's next report comes a second late.
         let last = unsafe { &mut *last };
         if event.time.wrapping_sub(*last) < PER_SOURCE {
-            return false;
+            return true;
         }
         *last = event.time;
-    } else if REPORTED.insert(key, event.time, 0).is_err() {
-        lose();
         return false;
     }
-    budget.sent += 1;
-    true
-}
-
-#[inline(always)]
-fn budget(class: u32, now: u64) -> Option<&'static mut Budget> {
-    let budget = BUDGET.get_ptr_mut(class)?;
-    // SAFETY: a per-CPU entry, see `count`.
-    let budget = unsafe { &mut *budget };
-    let second = now >> 30;
-    if budget.second != second {
-        *budget = Budget {
-            second,
-            asked: 0,
-            sent: 0,
-        };
-    }
-    Some(budget)
-}
-
-#[inline(always)]
-fn lose() {
-    if let Some(lost) = LOST.get_ptr_mut(0) {
-        // SAFETY: a per-CPU entry, see `count`.
-        unsafe { *lost += 1 };
-    }
+    // Where it can't be remembered, it is reported again sooner.
+    let _ = REPORTED.insert(key, event.time, 0);
+    false
 }
 
 /// ns of `CLOCK_MONOTONIC`, as of the last timer tick. A tenth of the price of the exact clock.

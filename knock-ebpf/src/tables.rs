@@ -146,6 +146,11 @@ impl Kernel for Tables {
     }
 
     #[inline(always)]
+    fn wants_report(&self, class: u32, now: u64) -> bool {
+        report::wants(class, now)
+    }
+
+    #[inline(always)]
     fn report(&self, event: &Event) {
         report::report(event);
     }

@@ -11,7 +11,7 @@ use knock_common::{
     Address, Reason,
     address::{Padded, V4, V6},
     knock::Outcome,
-    table::{BY_HAND, Flow, Grant, GrantKey, Progress, Session, SourceKey},
+    table::{BY_HAND, Flow, Grant, GrantKey, Progress, Session, SourceKey, class},
 };
 
 use super::{
@@ -224,7 +224,12 @@ impl Gate {
 
     /// Events that were left out since the gate came up.
     pub fn lost(&self) -> Result<u64> {
-        Ok(self.lost.get(&0, 0)?.iter().sum())
+        let mut lost = 0;
+        for class in 0..class::COUNT {
+            let budgets = self.budget.get(&class, 0)?;
+            lost += budgets.iter().map(|budget| budget.lost).sum::<u64>();
+        }
+        Ok(lost)
     }
 
     /// How full the tables are.

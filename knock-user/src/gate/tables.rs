@@ -16,8 +16,8 @@ use knock_common::{
     Address,
     address::{V4, V6},
     table::{
-        BY_HAND, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, LAYOUT, MAX_LENGTHS,
-        Meta, Progress, Role, Session, SessionSlot, SourceKey,
+        BY_HAND, Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, LAYOUT,
+        MAX_LENGTHS, Meta, Progress, Role, Session, SessionSlot, SourceKey,
     },
 };
 
@@ -60,7 +60,7 @@ pub struct Gate {
     pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
-    pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) budget: PerCpuArray<MapData, Budget>,
 }
 
 type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
@@ -110,7 +110,7 @@ impl Gate {
             },
             packets: table(&directory, "PACKETS")?,
             knocks: table(&directory, "KNOCKS")?,
-            lost: table(&directory, "LOST")?,
+            budget: table(&directory, "BUDGET")?,
             directory,
         })
     }
