@@ -260,9 +260,9 @@ pub struct Transition {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Network {
-    /// The gate, or none, and [`Address::FAMILY`] in the last byte, so that prefixes of different
-    /// scopes never meet.
-    pub scope: [u8; 8],
+    /// In network byte order: whether there is a gate, which, and [`Address::FAMILY`], so that
+    /// prefixes of different scopes never meet.
+    pub scope: u64,
     pub address: Padded,
 }
 
@@ -273,7 +273,7 @@ impl Network {
     #[inline(always)]
     pub fn new<A: Address>(address: A) -> Self {
         Self {
-            scope: [0, 0, 0, 0, 0, 0, 0, A::FAMILY],
+            scope: u64::from(A::FAMILY).to_be(),
             address: address.padded(),
         }
     }
@@ -281,9 +281,9 @@ impl Network {
     /// Scoped to one gate: who may knock there.
     #[inline(always)]
     pub fn of_gate<A: Address>(address: A, gate: u16) -> Self {
-        let [high, low] = gate.to_be_bytes();
+        let scope = 1 << 32 | u64::from(gate) << 8 | u64::from(A::FAMILY);
         Self {
-            scope: [1, high, low, 0, 0, 0, 0, A::FAMILY],
+            scope: scope.to_be(),
             address: address.padded(),
         }
     }
