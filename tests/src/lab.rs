@@ -130,7 +130,9 @@ impl Lab {
         let (program, options) = wrapper.split_first().expect("a wrapper has a name");
         // Wherever the build lies, nobody may not be allowed to look there.
         let binary = self.folder.path().join("knockgate");
-        fs::copy(need::knockgate(), &binary).expect("the temporary folder is writable");
+        // By another process: a file that this one had just written could not be run while another test's
+        // child, forked at that moment, still held it open for writing.
+        run(Command::new("cp").arg(need::knockgate()).arg(&binary)).exits(0);
         let mut command = self.gate.command(program);
         command
             .args(options)
@@ -234,6 +236,13 @@ impl Lab {
         ]);
         gate.set_up(&client);
         client.set_up(&gate);
+        // A row tries several closed UDP ports at once; by default a host answers six in a row.
+        self.gate.run(|| {
+            for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+                fs::write(format!("/proc/sys/net/{setting}"), "0")
+                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+            }
+        });
     }
 
     /// No colours, no profile, no SSH session of whoever runs the tests.

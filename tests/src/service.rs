@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     mem::MaybeUninit,
     net::{Ipv6Addr, SocketAddr, TcpStream},
+    slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,60 +20,63 @@ use crate::netns::Netns;
 /// How often a service looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A service that answers on every address of its namespace, over both families, until dropped.
+/// Services that answer on every address of a namespace, over both families, until dropped.
 #[derive(Debug)]
-pub struct Service {
+pub struct Services {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-impl Service {
-    /// Echoes every connection.
-    pub fn tcp(netns: &Netns, port: u16) -> Self {
-        let socket = listening(netns, port, Type::STREAM, Protocol::TCP);
-        Self::start(move |stop| {
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((connection, _)) = socket.accept() {
-                    let stop = Arc::clone(stop);
-                    thread::spawn(move || echo(connection.into(), &stop));
-                }
-            }
-        })
-    }
-
-    /// Echoes every datagram.
-    pub fn udp(netns: &Netns, port: u16) -> Self {
-        let socket = listening(netns, port, Type::DGRAM, Protocol::UDP);
-        Self::start(move |stop| {
-            let mut buffer = [MaybeUninit::uninit(); 2048];
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                    // SAFETY: the kernel has just written the first `length` bytes.
-                    let datagram =
-                        unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), length) };
-                    // A client that has gone by now is its own business.
-                    let _ = socket.send_to(datagram, &client);
-                }
-            }
-        })
-    }
-
-    fn start(serve: impl FnOnce(&Arc<AtomicBool>) + Send + 'static) -> Self {
+impl Services {
+    /// Echoes connections and datagrams on these ports.
+    pub fn start(netns: &Netns, tcp: &[u16], udp: &[u16]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        Self {
-            stop,
-            thread: Some(thread::spawn(move || serve(&seen))),
+        let mut threads = Vec::new();
+        for &port in tcp {
+            let (socket, stop) = (
+                listening(netns, port, Type::STREAM, Protocol::TCP),
+                Arc::clone(&stop),
+            );
+            threads.push(thread::spawn(move || serve_tcp(&socket, &stop)));
+        }
+        for &port in udp {
+            let (socket, stop) = (
+                listening(netns, port, Type::DGRAM, Protocol::UDP),
+                Arc::clone(&stop),
+            );
+            threads.push(thread::spawn(move || serve_udp(&socket, &stop)));
+        }
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // Its panic has been printed, and this may run while another one unwinds.
+            let _ = thread.join();
         }
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Its panic has been printed, and this may run while another one unwinds.
-            let _ = thread.join();
+fn serve_tcp(socket: &Socket, stop: &Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((connection, _)) = socket.accept() {
+            let stop = Arc::clone(stop);
+            thread::spawn(move || echo(connection.into(), &stop));
+        }
+    }
+}
+
+fn serve_udp(socket: &Socket, stop: &AtomicBool) {
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            // SAFETY: the kernel has just written the first `length` bytes.
+            let datagram = unsafe { slice::from_raw_parts(buffer.as_ptr().cast(), length) };
+            // A client that has gone by now is its own business.
+            let _ = socket.send_to(datagram, &client);
         }
     }
 }

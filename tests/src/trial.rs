@@ -13,7 +13,7 @@ use crate::{
     attempt::{self, Outcome},
     lab::{Family, Lab, WAN, Who},
     run::{Run, wait_until},
-    service::Service,
+    service::Services,
 };
 
 /// Silence for this long is taken for no answer; below the second after which a SYN is sent again, so one
@@ -39,7 +39,7 @@ pub struct Trial {
     pub attach: Attach,
     pub family: Family,
     // Before the lab, so that the services end before their namespace goes.
-    _services: Vec<Service>,
+    _services: Services,
     pub lab: Lab,
     next_source_port: AtomicU16,
 }
@@ -53,12 +53,11 @@ impl Trial {
     }
 
     pub fn new(attach: Attach, family: Family, lab: Lab) -> Self {
-        let tcp = TCP_SERVICES.map(|port| Service::tcp(&lab.gate, port));
-        let udp = UDP_SERVICES.map(|port| Service::udp(&lab.gate, port));
+        let services = Services::start(&lab.gate, &TCP_SERVICES, &UDP_SERVICES);
         Self {
             attach,
             family,
-            _services: tcp.into_iter().chain(udp).collect(),
+            _services: services,
             lab,
             next_source_port: AtomicU16::new(20_000),
         }

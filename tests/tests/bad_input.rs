@@ -239,7 +239,8 @@ fn pins_left_by_another_layout() {
         let place = lab.pin_root().join(&name);
         fs::create_dir_all(place.parent().expect("below the root")).expect("bpffs has folders");
         foreign::pin_map(&place);
-        let shown = place.to_str().expect("made of ASCII");
+        let folder = lab.pin_root().join(WAN);
+        let shown = folder.to_str().expect("made of ASCII");
         lab.knockgate(&["up"])
             .exits(1)
             .says(&[shown, "knockgate down"])

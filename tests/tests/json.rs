@@ -312,7 +312,7 @@ fn text_for_people_names_the_same_things() {
             ("grants", &["ssh", "alice", &a]),
             ("sources", &["ssh", &b]),
             ("sessions", &["ssh", &a]),
-            ("stats", &["no_grant", "grant", "opened"]),
+            ("stats", &["knock", "grant", "opened"]),
             ("events", &["gate.opened", "ssh", "alice", &a]),
         ] {
             let run = trial.knockgate(command);

@@ -8,7 +8,7 @@ use knockgate_tests::{
         Who::{A, B},
     },
     run::{Running, wait_until},
-    service::Service,
+    service::Services,
     trial::{Attach, Trial},
 };
 use serde_json::Value;
@@ -110,7 +110,7 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
         let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
         trial.knock(A, around);
         trial.closed(A, "22/tcp");
-        let _listener = Service::tcp(&trial.lab.gate, 8080);
+        let _listener = Services::start(&trial.lab.gate, &[8080], &[]);
         wait_until("the new port counts as open", || {
             trial.knock(A, around);
             trial.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open

@@ -70,7 +70,10 @@ fn neighbours_find_each_other(trial: &Trial) {
 
 fn knock_ports_answer_as_any_closed_port(trial: &Trial) {
     trial.up(SSH);
-    for port in ["7000/udp", "8443/tcp", "9301/udp", "9301/udp", "8443/tcp"] {
+    // A right knock, a wrong one, one behind a right one, and ports that no sequence has.
+    for port in [
+        "7000/udp", "9301/udp", "7000/udp", "8443/tcp", "1234/tcp", "1234/udp",
+    ] {
         trial.refused(A, port);
     }
     trial.closed(A, "22/tcp");
