@@ -10,7 +10,7 @@ use crate::{
     event::{self, Event, NOBODY, cause, kind},
     frame::Segment,
     grant,
-    table::{MAX_SEQUENCE, Progress, SourceKey, State, Step, TICK_SHIFT, class},
+    table::{MAX_SEQUENCE, Progress, RING, SourceKey, State, Step, TICK_SHIFT, class},
 };
 
 /// What became of a knock, or of a run of knocks. Index of a per-gate counter.
@@ -160,10 +160,8 @@ fn advance<K: Kernel, A: Address>(
         progress.counted = 0;
         return 0;
     }
-    let head = successor(progress.head);
-    if let Some(place) = progress.steps.get_mut(usize::from(head)) {
-        *place = step;
-    }
+    let head = progress.head.wrapping_add(1);
+    progress.steps[index(head)] = step;
     progress.head = head;
     progress.counted = (progress.counted + 1).min(after.depth);
     if after.completes == 0 {
@@ -194,7 +192,7 @@ fn begin<K: Kernel>(kernel: &K, key: &SourceKey, step: Step, start: u32, now: u6
             time: 0,
             source_port: 0,
             symbol: 0,
-        }; MAX_SEQUENCE],
+        }; RING],
     };
     progress.steps[0] = step;
     // Where another CPU was faster, or the slot's former owner is still there, this knock is lost,
@@ -245,59 +243,34 @@ fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, l
 /// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.
 #[inline(always)]
 fn elapsed(progress: &Progress, length: u16) -> u32 {
-    let latest = usize::from(progress.head);
-    let back = usize::from(length).wrapping_sub(1);
-    let first = if back <= latest {
-        latest - back
-    } else {
-        (latest + MAX_SEQUENCE).wrapping_sub(back)
-    };
-    match (progress.steps.get(latest), progress.steps.get(first)) {
-        (Some(latest), Some(first)) => latest.time.wrapping_sub(first.time),
-        _ => u32::MAX,
-    }
+    let latest = progress.steps[index(progress.head)];
+    let back = (length as u8).wrapping_sub(1);
+    let first = progress.steps[index(progress.head.wrapping_sub(back))];
+    latest.time.wrapping_sub(first.time)
 }
 
 /// Is this the packet of a knock that the present run has counted already?
 #[inline(always)]
 fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
-    // In 32 bits: cut back to eight after each step, the verifier would lose the index's bounds.
-    let mut at = u32::from(progress.head);
-    let counted = u32::from(progress.counted);
-    for back in 0..MAX_SEQUENCE as u32 {
-        if back >= counted {
+    for back in 0..MAX_SEQUENCE as u8 {
+        if back >= progress.counted {
             return false;
         }
-        let Some(known) = progress.steps.get(at as usize) else {
-            return false;
-        };
+        let known = progress.steps[index(progress.head.wrapping_sub(back))];
         if known.source_port == step.source_port
             && known.symbol == step.symbol
             && step.time.wrapping_sub(known.time) <= within
         {
             return true;
         }
-        at = predecessor(at);
     }
     false
 }
 
+/// Index into a source's ring.
 #[inline(always)]
-fn successor(index: u8) -> u8 {
-    if index >= MAX_SEQUENCE as u8 - 1 {
-        0
-    } else {
-        index + 1
-    }
-}
-
-#[inline(always)]
-fn predecessor(index: u32) -> u32 {
-    if index == 0 {
-        MAX_SEQUENCE as u32 - 1
-    } else {
-        index - 1
-    }
+fn index(position: u8) -> usize {
+    usize::from(position) & (RING - 1)
 }
 
 #[inline(always)]

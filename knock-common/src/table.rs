@@ -16,6 +16,11 @@ pub const LAYOUT: u32 = 1;
 /// Longest sequence, in knocks.
 pub const MAX_SEQUENCE: usize = 12;
 
+/// Places in a source's ring of knocks. More than are needed: a power of two, so that an index is
+/// masked, which every kernel's verifier follows.
+pub const RING: usize = 16;
+const _: () = assert!(RING >= MAX_SEQUENCE && RING.is_power_of_two());
+
 /// How many different prefix lengths a family's grants may have at once, whole addresses included.
 pub const MAX_LENGTHS: usize = 8;
 
@@ -181,7 +186,7 @@ pub struct Progress {
     pub last: u64,
     /// State of the automaton; 0 is its root.
     pub state: u32,
-    /// Index of the latest knock in `steps`.
+    /// Position of the latest knock in `steps`, modulo [`RING`].
     pub head: u8,
     /// How many of the latest knocks are remembered, so that a duplicate of one is known.
     pub counted: u8,
@@ -189,7 +194,7 @@ pub struct Progress {
     pub complete: u8,
     pub zero: u8,
     /// The latest knocks, a ring.
-    pub steps: [Step; MAX_SEQUENCE],
+    pub steps: [Step; RING],
 }
 
 /// One counted knock.
@@ -416,7 +421,7 @@ const _: () = {
     assert!(size_of::<SessionSlot>() == 40);
     assert!(size_of::<SourceKey>() == 24);
     assert!(size_of::<Step>() == 8);
-    assert!(size_of::<Progress>() == 120);
+    assert!(size_of::<Progress>() == 152);
     assert!(size_of::<GateRules>() == 24);
     assert!(size_of::<Sequence>() == 8);
     assert!(size_of::<State>() == 12);
