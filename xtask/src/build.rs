@@ -75,7 +75,7 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
         );
     }
     let logging = features == Some(Feature::Log);
-    let program = kernel_program(toolchain, logging)?;
+    let program = kernel_program(toolchain, "knock-ebpf", logging)?;
 
     let target = workspace::target();
     let mut command = Command::new(workspace::cargo());
@@ -105,9 +105,13 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
     })
 }
 
-/// Builds the kernel program into a target folder of its own, so that neither build throws away what the
-/// other's compiler made.
-fn kernel_program(toolchain: &Toolchain, logging: bool) -> Result<PathBuf> {
+/// Builds a package of kernel programs into a target folder of its own, so that neither build throws away
+/// what the other's compiler made. Returns the object.
+pub(crate) fn kernel_program(
+    toolchain: &Toolchain,
+    package: &str,
+    logging: bool,
+) -> Result<PathBuf> {
     let Toolchain {
         compiler: Compiler { rustc, cargo, .. },
         linker: Linker { path: linker, .. },
@@ -116,7 +120,7 @@ fn kernel_program(toolchain: &Toolchain, logging: bool) -> Result<PathBuf> {
     let mut command = Command::new(cargo);
     command
         .current_dir(workspace::root())
-        .args(["build", "--package", "knock-ebpf", "--bins", "--release"])
+        .args(["build", "--package", package, "--bins", "--release"])
         .args([
             "-Z",
             "build-std=core",
@@ -140,7 +144,7 @@ fn kernel_program(toolchain: &Toolchain, logging: bool) -> Result<PathBuf> {
         command.args(["--features", "log"]);
     }
     process::run(&mut command)?;
-    let program = target.join(KERNEL_TARGET).join("release/knock-ebpf");
+    let program = target.join(KERNEL_TARGET).join("release").join(package);
     match fs::metadata(&program) {
         Ok(metadata) if metadata.len() > 0 => Ok(program),
         _ => bail!(

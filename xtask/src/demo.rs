@@ -13,7 +13,10 @@ use std::{env, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-pub(crate) use self::greeting::{Service, Visit};
+pub(crate) use self::{
+    greeting::{Service, Visit},
+    lan::namespaces,
+};
 use self::{lan::Lan, story::Story};
 use crate::{
     build::{self, Built},
@@ -37,7 +40,7 @@ pub(crate) fn run() -> Result<()> {
         .args(["demo-stage", "--knockgate"])
         .arg(knockgate)
         .arg("--outside")
-        .args(lan::namespaces()?)
+        .args(namespaces()?)
         // The demo's gate guards no session of yours, so `knockgate` need not warn of one.
         .env_remove("SSH_CONNECTION");
     let status = command.status().context("can't start the demo's stage")?;

@@ -2,8 +2,9 @@
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
 //! the kernel program and the binary that carries it, [`test`] runs every test, [`demo`] shows the gate
-//! at work in networks that exist only while it runs.
+//! at work and [`bench`] what it costs, both in networks that exist only while they run.
 
+mod bench;
 mod build;
 mod demo;
 mod process;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Builds the kernel program and the `knockgate` that carries it
     Build(build::Options),
+    /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
+    Bench(bench::Options),
     /// Makes sure of what the other commands need; installs what is missing, and says so first
     Setup {
         /// What the machine is to be made ready for
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test { arguments } => test::run(&arguments),
         Command::Build(options) => build::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Setup { purpose } => setup::run(purpose),
         Command::DemoStage(stage) => stage.run(),
         Command::DemoService(service) => service.run(),

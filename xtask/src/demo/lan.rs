@@ -92,7 +92,7 @@ impl Host {
 }
 
 /// The mount and network namespaces of this process, as the kernel names them.
-pub(super) fn namespaces() -> Result<[String; 2]> {
+pub(crate) fn namespaces() -> Result<[String; 2]> {
     let name = |path: &str| {
         let link = fs::read_link(path).with_context(|| format!("can't read {path}"))?;
         Ok::<_, anyhow::Error>(link.to_string_lossy().into_owned())

@@ -1,0 +1,257 @@
+//! The bench's own kernel programs.
+//!
+//! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`one_lookup`] are what the gate's program is compared
+//! with. [`vary`] and [`send`] make traffic: each writes the next source address and ports into the
+//! frame it is run on; `vary` then calls the program under test, `send` puts the frame on a wire.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs as much as the function it would call"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the casts take the low bits on purpose"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macro calls the programs so"
+)]
+
+mod traffic;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_redirect},
+    macros::{map, xdp},
+    maps::{Array, HashMap, PerCpuArray, ProgramArray},
+    programs::XdpContext,
+};
+use traffic::Traffic;
+
+/// The port that the programs here keep closed.
+const PROTECTED: u16 = 22;
+
+/// What [`vary`] and [`send`] write.
+#[map]
+static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
+/// Whom [`one_lookup`] lets pass, and until when (ns of `CLOCK_MONOTONIC`).
+#[map]
+static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(262_144, 0);
+/// What [`one_lookup`] has denied and let pass.
+#[map]
+static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+/// The program that [`vary`] goes on to.
+#[map]
+static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+#[xdp]
+pub fn bare_drop(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+#[xdp]
+pub fn bare_pass(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The least that a port filter can do: reads Ethernet, IPv4 and the ports, then drops one port.
+#[xdp]
+#[inline(always)]
+pub fn parse_only(ctx: XdpContext) -> u32 {
+    match parsed(&ctx) {
+        Some((_, PROTECTED)) => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// The least that a gate can do: as [`parse_only`], and one look-up of the source, a look at the clock
+/// where it is found, and a count. No tags, options, IPv6, knocks, sessions or reports.
+#[xdp]
+#[inline(always)]
+pub fn one_lookup(ctx: XdpContext) -> u32 {
+    let Some((source, PROTECTED)) = parsed(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    // SAFETY: nobody writes to this table while the program runs. The helper takes nothing.
+    let admitted = unsafe { ADMITTED.get(source) }
+        .is_some_and(|until| *until > unsafe { bpf_ktime_get_coarse_ns() });
+    if let Some(count) = COUNTS.get_ptr_mut(u32::from(admitted)) {
+        // SAFETY: a per-CPU entry, and nothing else runs this program on this CPU meanwhile.
+        unsafe { *count += 1 };
+    }
+    if admitted {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
+    }
+}
+
+/// Writes the next frame and has it judged.
+#[xdp]
+#[inline(always)]
+pub fn vary(ctx: XdpContext) -> u32 {
+    if next_frame(&ctx).is_some() {
+        // SAFETY: nothing here waits to be dropped.
+        unsafe { UNDER_TEST.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Writes the next frame and sends it.
+#[xdp]
+#[inline(always)]
+pub fn send(ctx: XdpContext) -> u32 {
+    match next_frame(&ctx) {
+        // SAFETY: takes two numbers.
+        Some(interface) => unsafe { bpf_redirect(interface, 0) }.cast_unsigned() as u32,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+
+/// Source address, as it lies in the frame, and destination port of IPv4's TCP and UDP.
+#[inline(always)]
+fn parsed(ctx: &XdpContext) -> Option<(u32, u16)> {
+    const ETHER_IPV4: u16 = 0x0800;
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let head = header::<{ ETHERNET + IPV4 }>(ctx, 0)?;
+    // SAFETY: `header` has checked that the frame has these bytes.
+    let (kind, version, fragment, protocol, source) = unsafe {
+        (
+            *at::<u16>(head, 12),
+            *at::<u8>(head, ETHERNET),
+            *at::<u16>(head, ETHERNET + 6),
+            *at::<u8>(head, ETHERNET + 9),
+            *at::<u32>(head, ETHERNET + 12),
+        )
+    };
+    let words = version & 0x0f;
+    if u16::from_be(kind) != ETHER_IPV4
+        || version >> 4 != 4
+        || words < 5
+        || u16::from_be(fragment) & 0x1fff != 0
+        || (protocol != TCP && protocol != UDP)
+    {
+        return None;
+    }
+    let ports = header::<4>(ctx, ETHERNET + usize::from(words) * 4)?;
+    // SAFETY: as above.
+    let port = u16::from_be(unsafe { *at::<u16>(ports, 2) });
+    Some((source, port))
+}
+
+/// Writes source address and ports of the next packet into an IPv4 frame without options, and says where
+/// it is to be sent. Keeps IPv4's checksum right and leaves the transport's alone: datagrams carry none,
+/// and no segment that is sent reaches a host.
+#[inline(always)]
+fn next_frame(ctx: &XdpContext) -> Option<u32> {
+    let traffic = TRAFFIC.get_ptr_mut(0)?;
+    // SAFETY: an array entry is there for good, and the bench runs one program at a time.
+    let traffic = unsafe { &mut *traffic };
+    let frame = header::<{ ETHERNET + IPV4 + 4 }>(ctx, 0)?;
+
+    let place = if traffic.sources == 0 {
+        traffic.turn
+    } else {
+        // Multiples of the golden ratio (as a fraction of 2^32) fall evenly, and far from each other.
+        let scattered = traffic.turn.wrapping_mul(2_654_435_769);
+        ((u64::from(scattered) * u64::from(traffic.sources)) >> 32) as u32
+    };
+    let source = traffic.first.wrapping_add(place).to_be();
+    let port = traffic.ports[(traffic.step & 3) as usize].to_be();
+    let source_port = (1024 + ((traffic.packet >> (traffic.hold & 31)) & 0x7fff) as u16).to_be();
+    traffic.packet = traffic.packet.wrapping_add(1);
+    traffic.step += 1;
+    if traffic.step >= traffic.steps {
+        traffic.step = 0;
+        traffic.turn = traffic.turn.wrapping_add(1);
+    }
+
+    // SAFETY: `header` has checked that the frame has these bytes.
+    unsafe {
+        let checksum = at::<u16>(frame, ETHERNET + 10);
+        let address = at::<u32>(frame, ETHERNET + 12);
+        *checksum = adjusted(*checksum, *address, source);
+        *address = source;
+        *at::<u16>(frame, ETHERNET + IPV4) = source_port;
+        *at::<u16>(frame, ETHERNET + IPV4 + 2) = port;
+    }
+    Some(traffic.interface)
+}
+
+/// A checksum after a word under it has changed (RFC 1624, equation 3), in whatever byte order all three
+/// are.
+#[inline(always)]
+fn adjusted(checksum: u16, before: u32, after: u32) -> u16 {
+    let mut sum = u32::from(!checksum)
+        + u32::from(!(before as u16))
+        + u32::from(!((before >> 16) as u16))
+        + u32::from(after as u16)
+        + (after >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
+/// Where `N` bytes of the frame begin, `from` on, or `None` where it ends before.
+#[inline(always)]
+fn header<const N: usize>(ctx: &XdpContext, from: usize) -> Option<usize> {
+    let start = ctx.data();
+    if start + from + N > ctx.data_end() {
+        return None;
+    }
+    Some(start + from)
+}
+
+/// A field of a header, which may be misaligned: that is fine with the kernel's BPF where it is with the
+/// machine.
+#[inline(always)]
+fn at<T>(header: usize, offset: usize) -> *mut T {
+    (header + offset) as *mut T
+}
+
+/// [`bpf_redirect`] is given to programs under a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// A reachable panic would leave this loop in the program, and the verifier refuses to load it.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// On the host this crate is only checked and linted: the programs run in the kernel.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(test)]
+mod tests {
+    use super::adjusted;
+
+    #[test]
+    fn an_adjusted_checksum_is_the_one_computed_anew() {
+        let sum_of = |words: &[u16]| {
+            let sum = words.iter().fold(0_u32, |sum, word| sum + u32::from(*word));
+            let sum = (sum & 0xffff) + (sum >> 16);
+            !(((sum & 0xffff) + (sum >> 16)) as u16)
+        };
+        let rest = [0x4500, 0x0034, 0x4000, 0x4011, 0xc000, 0x0201];
+        for (before, after) in [
+            (0x0a00_0001_u32, 0x0a00_0002_u32),
+            (0x0aff_ffff, 0x0b00_0000),
+            (0xffff_ffff, 0x0000_0001),
+        ] {
+            let with = |address: u32| {
+                let mut words = rest.to_vec();
+                words.extend([(address >> 16) as u16, address as u16]);
+                sum_of(&words)
+            };
+            assert_eq!(adjusted(with(before), before, after), with(after));
+        }
+    }
+}

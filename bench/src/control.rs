@@ -1,0 +1,280 @@
+//! What the commands cost.
+
+use std::{
+    fs, io, mem,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    Plan,
+    cast::Cast,
+    clock::number,
+    figures::{Against, Part, Row, over, times},
+    gate::{Gate, Setup},
+    stage::{Stage, Wire},
+};
+
+const UP: &str = "up, one user";
+const CHECK: &str = "check, one user";
+const GRANTS: &str = "grants --json, one grant";
+const RUN: &str = "run, idle, one user";
+
+/// CPU time and elapsed time of commands, and the memory of the service.
+pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result<Vec<Part>> {
+    let one = Setup::default();
+    let thousand = Setup {
+        users: 1_000,
+        ..Setup::default()
+    };
+    let crowd = Setup {
+        gates: 10,
+        ..thousand.clone()
+    };
+    let wire = stage.wire("commands")?;
+    let desk = Desk {
+        stage,
+        binary,
+        wire: &wire,
+    };
+    let second = |floor| vec![over(floor).at_most(1_000.0), times(floor)];
+    let rows: Vec<(&str, Vec<Against>, Measure<'_>)> = vec![
+        (UP, Vec::new(), Box::new(|| desk.up(&one))),
+        (
+            "up, 1,000 users",
+            second(UP),
+            Box::new(|| desk.up(&thousand)),
+        ),
+        (
+            "up, 10,000 sequences",
+            vec![over(UP), times(UP)],
+            Box::new(|| desk.up(&crowd)),
+        ),
+        (CHECK, Vec::new(), Box::new(|| desk.check(&one))),
+        (
+            "check, 10,000 sequences",
+            vec![over(CHECK), times(CHECK)],
+            Box::new(|| desk.check(&crowd)),
+        ),
+        (GRANTS, Vec::new(), Box::new(|| grants(&cast.one, 1))),
+        (
+            "grants --json, 1,000,000 grants",
+            vec![over(GRANTS)],
+            Box::new(|| grants(&cast.million, 1_000_000)),
+        ),
+    ];
+    let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
+    for _ in 0..plan.rounds {
+        for ((_, _, measure), costs) in rows.iter().zip(&mut costs) {
+            costs.push(measure()?);
+        }
+    }
+    let part = |title, of: fn(&Cost) -> f64| Part {
+        title,
+        unit: "ms, median (min–max)",
+        notes: Vec::new(),
+        rows: rows
+            .iter()
+            .zip(&costs)
+            .map(|((name, against, _), costs)| Row {
+                name: (*name).to_owned(),
+                rounds: costs.iter().map(of).collect(),
+                against: against.clone(),
+            })
+            .collect(),
+    };
+    Ok(vec![
+        part("Commands, CPU time", |cost| cost.cpu),
+        part("Commands, elapsed", |cost| cost.elapsed),
+        memory(&desk, &one, &crowd, plan)?,
+    ])
+}
+
+/// Runs a command once.
+type Measure<'m> = Box<dyn Fn() -> Result<Cost> + 'm>;
+
+/// What a command took, in ms.
+struct Cost {
+    cpu: f64,
+    elapsed: f64,
+}
+
+/// Where commands are run: an interface without a gate, to put one up and take it down.
+struct Desk<'d> {
+    stage: &'d Stage,
+    binary: &'d Path,
+    wire: &'d Wire,
+}
+
+impl Desk<'_> {
+    fn up(&self, setup: &Setup) -> Result<Cost> {
+        let mut gate = None;
+        let cost = timed(|| {
+            gate = Some(Gate::up(self.stage, self.binary, self.wire, setup)?);
+            Ok(())
+        })?;
+        drop(gate);
+        Ok(cost)
+    }
+
+    fn check(&self, setup: &Setup) -> Result<Cost> {
+        let path = self.stage.folder.join("check.toml");
+        fs::write(&path, setup.text(&self.wire.name))
+            .with_context(|| format!("can't write {}", path.display()))?;
+        let mut command = Command::new(self.binary);
+        command.arg("check").arg(&path).stdin(Stdio::null());
+        timed(|| finish(&mut command))
+    }
+
+    /// Resident memory of the service in MiB, and its CPU time in ms, in a second of nothing to do.
+    fn idle_service(&self, setup: &Setup) -> Result<(f64, f64)> {
+        let path = self.stage.folder.join("run.toml");
+        fs::write(&path, setup.text(&self.wire.name))
+            .with_context(|| format!("can't write {}", path.display()))?;
+        let mut command = self.stage.command(self.binary);
+        command
+            .arg("--config")
+            .arg(&path)
+            .arg("--pin-root")
+            .arg(self.stage.pins("run"))
+            .args(["run", "--down-on-exit"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut service = Service(command.spawn().context("can't start `knockgate run`")?);
+        thread::sleep(Duration::from_secs(2));
+        let before = service.cpu()?;
+        thread::sleep(Duration::from_secs(1));
+        let spent = service.cpu()? - before;
+        let memory = service.memory()?;
+        service.end()?;
+        Ok((memory, spent))
+    }
+}
+
+fn memory(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<Part> {
+    let rows = [
+        (RUN, one, Vec::new()),
+        ("run, idle, 10,000 sequences", crowd, vec![over(RUN)]),
+    ];
+    let mut measured = Vec::new();
+    for (name, setup, against) in rows {
+        let mut rounds = Vec::new();
+        for _ in 0..plan.rounds.min(3) {
+            rounds.push(desk.idle_service(setup)?.0);
+        }
+        measured.push(Row {
+            name: name.to_owned(),
+            rounds,
+            against,
+        });
+    }
+    Ok(Part {
+        title: "Service, resident memory",
+        unit: "MiB, median (min–max)",
+        notes: Vec::new(),
+        rows: measured,
+    })
+}
+
+fn grants(gate: &Gate, count: usize) -> Result<Cost> {
+    let mut printed = String::new();
+    let cost = timed(|| {
+        printed = crate::stage::output(gate.knockgate().args(["grants", "--json"]))?;
+        Ok(())
+    })?;
+    let rows = printed.matches("\"expires_in_ms\"").count();
+    ensure!(
+        rows == count,
+        "`knockgate grants --json` printed {rows} of {count} grants"
+    );
+    Ok(cost)
+}
+
+/// A service that ends with this value.
+struct Service(Child);
+
+impl Service {
+    /// Resident memory, MiB.
+    fn memory(&self) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.0.id());
+        let text = fs::read_to_string(&path).context("`knockgate run` ended by itself")?;
+        let kib: u64 = text
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("{path} holds no VmRSS"))?;
+        Ok(number(kib) / 1024.0)
+    }
+
+    /// CPU time so far, ms.
+    fn cpu(&self) -> Result<f64> {
+        let path = format!("/proc/{}/schedstat", self.0.id());
+        let text = fs::read_to_string(&path).context("`knockgate run` ended by itself")?;
+        let spent = text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok());
+        Ok(number(spent.with_context(|| format!("{path} holds no time"))?) / 1e6)
+    }
+
+    /// Ends it as systemd would.
+    fn end(&mut self) -> Result<()> {
+        let pid = self.0.id().cast_signed();
+        // SAFETY: takes no pointers; the child has not been waited for, so the number is its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        let status = self.0.wait().context("lost `knockgate run`")?;
+        ensure!(
+            status.success(),
+            "`knockgate run` ended badly at SIGTERM ({status}, signal {:?})",
+            status.signal()
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn finish(command: &mut Command) -> Result<()> {
+    crate::stage::output(command).map(drop)
+}
+
+/// What `work` takes, by itself and in the processes that it starts and waits for.
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    let (cpu, begun) = (children()?, Instant::now());
+    work()?;
+    let elapsed = begun.elapsed().as_secs_f64() * 1e3;
+    Ok(Cost {
+        cpu: children()? - cpu,
+        elapsed,
+    })
+}
+
+/// CPU time of all children that have been waited for, ms.
+fn children() -> Result<f64> {
+    // SAFETY: all zeroes is a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: the call fills the structure or fails.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
+        return Err(io::Error::last_os_error()).context("can't read the CPU time of children");
+    }
+    let ms = |time: libc::timeval| {
+        number(time.tv_sec.unsigned_abs()) * 1e3 + number(time.tv_usec.unsigned_abs()) / 1e3
+    };
+    Ok(ms(usage.ru_utime) + ms(usage.ru_stime))
+}

@@ -1,0 +1,240 @@
+//! A gate, brought up by the `knockgate` under test as anybody would bring it up.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::Xdp;
+use serde_json::Value;
+
+use crate::{
+    frame::{self, Transport},
+    programs::{Programs, Traffic, pinned},
+    stage::{Stage, Wire, output},
+};
+
+/// The port that the first gate protects, TCP and UDP.
+pub const PROTECTED: u16 = 22;
+/// A port that is declared open.
+pub const OPEN: u16 = 443;
+/// A port that is nothing.
+pub const FOREIGN: u16 = 5353;
+/// The sequence of the first user, all of it UDP.
+pub const KNOCKS: [u16; 3] = [7101, 9203, 8307];
+/// Where sources that are granted begin.
+pub const GRANTED: u32 = 0x0a00_0000;
+
+/// A configuration, as far as the bench varies it.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub attach: &'static str,
+    pub gates: usize,
+    /// Users of each gate, each with a sequence of its own.
+    pub users: usize,
+    /// Networks on the allow list: 198.18.0.0/24, 198.18.1.0/24 and so on.
+    pub allow: usize,
+    /// Length of a grant.
+    pub open_for: &'static str,
+    /// `limits.sources`
+    pub sources: u32,
+    /// `limits.grants`
+    pub grants: u32,
+}
+
+/// A gate that is up. It goes down when this value goes.
+pub struct Gate {
+    pub name: String,
+    pub program: Xdp,
+    binary: PathBuf,
+    config: PathBuf,
+    pins: PathBuf,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            attach: "native",
+            gates: 1,
+            users: 1,
+            allow: 0,
+            open_for: "2h",
+            sources: 262_144,
+            grants: 65_536,
+        }
+    }
+}
+
+impl Setup {
+    /// The file, for an interface.
+    pub fn text(&self, interface: &str) -> String {
+        let Self {
+            attach,
+            gates,
+            users,
+            allow,
+            open_for,
+            sources,
+            grants,
+        } = *self;
+        let networks: Vec<String> = (0..allow)
+            .map(|network| format!("\"198.18.{network}.0/24\""))
+            .collect();
+        let mut text = format!(
+            "interfaces = [\"{interface}\"]\nattach = \"{attach}\"\nallow = [{}]\n\
+             open_ports = [\"{OPEN}/tcp\", \"{OPEN}/udp\"]\n\
+             [limits]\nsources = {sources}\ngrants = {grants}\n",
+            networks.join(", ")
+        );
+        for gate in 0..gates {
+            // Ports beside those of the first gate, and none that is ever knocked on.
+            let port = usize::from(PROTECTED) + 10 * gate;
+            let _ = write!(
+                text,
+                "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\", \"{port}/udp\"]\n\
+                 open_for = \"{open_for}\"\n"
+            );
+            for user in 0..users {
+                let [a, b, c] = sequence(gate * users + user);
+                let _ = write!(
+                    text,
+                    "[[gate.knock]]\nuser = \"user{user}\"\n\
+                     sequence = [\"{a}/udp\", \"{b}/udp\", \"{c}/udp\"]\n"
+                );
+            }
+        }
+        text
+    }
+}
+
+/// The sequence of the user with this number: no two are alike, many share knocks.
+fn sequence(number: usize) -> [u16; 3] {
+    if number == 0 {
+        return KNOCKS;
+    }
+    // The second knock tells them apart: 7919 is a prime.
+    let port = |base: usize, step: usize, room: usize| {
+        u16::try_from(base + number * step % room).expect("all of these are ports")
+    };
+    [
+        port(10_000, 31, 2_000),
+        port(20_000, 7_919, 20_000),
+        port(10_000, 101, 6_000),
+    ]
+}
+
+impl Gate {
+    /// Brings a gate up on the host's end of a wire.
+    pub fn up(stage: &Stage, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
+        let name = wire.name.clone();
+        let config = stage.folder.join(format!("{name}.toml"));
+        fs::write(&config, setup.text(&name))
+            .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
+            .with_context(|| format!("can't write {}", config.display()))?;
+        let pins = stage.pins(&name);
+        let mut up = stage.command(binary);
+        up.arg("--config").arg(&config).arg("--pin-root").arg(&pins);
+        output(up.arg("up"))?;
+        Ok(Self {
+            program: pinned(&pins.join(&name).join("program"))?,
+            binary: binary.to_owned(),
+            config,
+            pins,
+            name,
+        })
+    }
+
+    /// `knockgate` with this gate's configuration and pins.
+    pub fn knockgate(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--pin-root")
+            .arg(&self.pins);
+        command
+    }
+
+    /// Grants to `count` sources from [`GRANTED`] on, each earned by its knocks.
+    pub fn grant(&self, programs: &mut Programs, count: u32) -> Result<()> {
+        let mut traffic = Traffic {
+            first: GRANTED,
+            ports: knocks(),
+            steps: 3,
+            hold: 31,
+            ..Traffic::default()
+        };
+        programs.vary(&self.program, &knock_frame(), &mut traffic, 3 * count)?;
+        let opened = self.knocks("opened")?;
+        ensure!(
+            opened == u64::from(count),
+            "{count} sources knocked at {} and {opened} grants were given",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// How many packets have been judged so, by this reason or by all.
+    pub fn packets(&self, reason: Option<&str>) -> Result<u64> {
+        self.sum("packets", "packets", |row| {
+            reason.is_none_or(|reason| row["reason"] == reason)
+        })
+    }
+
+    /// How many knocks have had this result.
+    pub fn knocks(&self, result: &str) -> Result<u64> {
+        self.sum("knocks", "count", |row| row["result"] == result)
+    }
+
+    fn sum(&self, rows: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<u64> {
+        let text = output(self.knockgate().args(["stats", "--json"]))?;
+        let stats: Value = serde_json::from_str(&text).context("`knockgate stats --json`")?;
+        let Some(rows) = stats[rows].as_array() else {
+            bail!("`knockgate stats --json` has no list of {rows}");
+        };
+        Ok(rows
+            .iter()
+            .filter(|row| wanted(row))
+            .filter_map(|row| row[what].as_u64())
+            .sum())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // At the latest its pins go with the namespaces.
+        let _ = self.knockgate().args(["down", "--all"]).output();
+    }
+}
+
+/// [`KNOCKS`] as the traffic takes them.
+pub fn knocks() -> [u16; 4] {
+    let [a, b, c] = KNOCKS;
+    [a, b, c, a]
+}
+
+/// A frame to be made a knock.
+pub fn knock_frame() -> Vec<u8> {
+    frame::ipv4(Transport::Udp, GRANTED, 1024, KNOCKS[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ten_thousand_sequences_differ_and_spare_guarded_ports() {
+        let sequences: HashSet<[u16; 3]> = (0..10_000).map(sequence).collect();
+        assert_eq!(sequences.len(), 10_000);
+        let guarded = (0..10).map(|gate| PROTECTED + 10 * gate);
+        for port in guarded.chain([OPEN, FOREIGN]) {
+            assert!(!sequences.iter().any(|knocks| knocks.contains(&port)));
+        }
+    }
+}

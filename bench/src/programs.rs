@@ -1,0 +1,145 @@
+//! Running programs: the bench's own, and the gate's by its pin.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::{
+    Ebpf, TestRun as _, TestRunAttrs, TestRunOptions,
+    maps::{Array, MapData, ProgramArray},
+    programs::Xdp,
+};
+use aya_obj::programs::XdpAttachType;
+
+use crate::{clock, stage::Stage};
+
+#[path = "../ebpf/src/traffic.rs"]
+mod traffic;
+
+pub use traffic::Traffic;
+
+// SAFETY: `repr(C)`, integers only, and no padding: ten words of four bytes, two of these in halves.
+unsafe impl aya::Pod for Traffic {}
+
+/// How many frames are in flight at a time: the kernel's own default, and a driver's.
+const BATCH: u32 = 64;
+
+/// The bench's own programs, loaded.
+pub struct Programs {
+    folder: PathBuf,
+    traffic: Array<MapData, Traffic>,
+    under_test: ProgramArray<MapData>,
+    vary: Xdp,
+    send: Xdp,
+}
+
+/// What the gate is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    Drop,
+    Pass,
+    Parse,
+}
+
+impl Programs {
+    /// Loads them from the object that was built from `bench/ebpf`.
+    pub fn load(stage: &Stage, object: &Path) -> Result<Self> {
+        let mut ebpf =
+            Ebpf::load_file(object).with_context(|| format!("can't load {}", object.display()))?;
+        let folder = stage.pins("programs");
+        std::fs::create_dir(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        for (name, program) in ebpf.programs_mut() {
+            let program: &mut Xdp = program.try_into()?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refuses the bench's own program {name}"))?;
+            program.pin(folder.join(name))?;
+        }
+        let mut map = |name: &str| {
+            ebpf.take_map(name)
+                .ok_or_else(|| anyhow!("{} has no table {name}", object.display()))
+        };
+        Ok(Self {
+            traffic: map("TRAFFIC")?.try_into()?,
+            under_test: map("UNDER_TEST")?.try_into()?,
+            vary: pinned(&folder.join("vary"))?,
+            send: pinned(&folder.join("send"))?,
+            folder,
+        })
+    }
+
+    pub fn floor(&self, floor: Floor) -> Result<Xdp> {
+        pinned(&self.folder.join(match floor {
+            Floor::Drop => "bare_drop",
+            Floor::Pass => "bare_pass",
+            Floor::Parse => "parse_only",
+        }))
+    }
+
+    /// Has `program` judge `count` frames that follow `traffic`, and takes down where that has got to.
+    /// Returns the thread's CPU time, ns.
+    pub fn vary(
+        &mut self,
+        program: &Xdp,
+        frame: &[u8],
+        traffic: &mut Traffic,
+        count: u32,
+    ) -> Result<u64> {
+        self.under_test.set(0, program.fd()?, 0)?;
+        self.traffic.set(0, *traffic, 0)?;
+        let spent = run(&self.vary, frame, count)?;
+        self.advance(traffic, count)?;
+        Ok(spent)
+    }
+
+    /// Sends `count` frames that follow `traffic`. When this returns, they have been received: a veth
+    /// pair's receiving side runs on the sender's thread.
+    pub fn send(&mut self, frame: &[u8], traffic: &mut Traffic, count: u32) -> Result<()> {
+        self.traffic.set(0, *traffic, 0)?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(count)),
+            ..TestRunOptions::default()
+        };
+        self.send.test_run(options).context("can't send frames")?;
+        self.advance(traffic, count)
+    }
+
+    fn advance(&self, traffic: &mut Traffic, count: u32) -> Result<()> {
+        let before = traffic.packet;
+        *traffic = self.traffic.get(&0, 0)?;
+        ensure!(
+            traffic.packet == before.wrapping_add(count),
+            "{count} frames were asked for and {} made",
+            traffic.packet.wrapping_sub(before)
+        );
+        Ok(())
+    }
+}
+
+/// A program by its pin.
+pub fn pinned(path: &Path) -> Result<Xdp> {
+    Xdp::from_pin(path, XdpAttachType::Interface)
+        .with_context(|| format!("can't open the program {}", path.display()))
+}
+
+/// Runs a program `repeat` times on one frame. Returns the thread's CPU time, ns.
+pub fn run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<u64> {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        repeat,
+        ..TestRunOptions::default()
+    };
+    let before = clock::thread();
+    program.test_run(options).context("can't run a program")?;
+    Ok(clock::thread() - before)
+}
+
+/// ns of a run, from what `measure` says of a long series and of a quarter of it: what the system call
+/// costs besides is in both, and drops out.
+pub fn slope(repeat: u32, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
+    let short = repeat / 4;
+    let less = clock::number(measure(short)?);
+    let more = clock::number(measure(repeat)?);
+    Ok((more - less) / f64::from(repeat - short))
+}

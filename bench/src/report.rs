@@ -1,0 +1,76 @@
+//! The table on the terminal.
+
+use std::{fmt::Write as _, io::IsTerminal as _};
+
+use crate::figures::{Against, How, Part, Row, Spread};
+
+/// Prints a part.
+pub fn print(part: &Part) {
+    let bold = bold();
+    println!("\n{}{}{} ({})", bold.0, part.title, bold.1, part.unit);
+    for note in &part.notes {
+        println!("  {note}");
+    }
+    let width = part
+        .rows
+        .iter()
+        .map(|row| row.name.len())
+        .max()
+        .unwrap_or(0);
+    for row in &part.rows {
+        println!("  {:width$}  {}", row.name, line(part, row));
+    }
+}
+
+fn line(part: &Part, row: &Row) -> String {
+    let Some(value) = Spread::of(row.rounds.clone()) else {
+        return "not measured".into();
+    };
+    let mut line = format!("{:>22}", spread(value));
+    for against in &row.against {
+        let Some(is) = part.compared(row, against) else {
+            continue;
+        };
+        let Against { floor, how, target } = against;
+        let _ = match how {
+            How::Difference => write!(line, "  +{} over {floor}", spread(is)),
+            How::Ratio => write!(line, "  ×{} of {floor}", fine(is)),
+        };
+        if let Some(target) = target {
+            let met = if is.median <= *target {
+                "met"
+            } else {
+                "MISSED"
+            };
+            let _ = write!(line, " [at most {target}: {met}]");
+        }
+    }
+    line
+}
+
+fn spread(spread: Spread) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    format!("{median:.1} ({least:.1}–{most:.1})")
+}
+
+fn fine(spread: Spread) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    format!("{median:.2} ({least:.2}–{most:.2})")
+}
+
+fn bold() -> (&'static str, &'static str) {
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if colour {
+        ("\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "")
+    }
+}
