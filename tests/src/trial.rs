@@ -4,7 +4,10 @@
 use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr, TcpStream},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -39,8 +42,8 @@ pub struct Trial {
     pub attach: Attach,
     pub family: Family,
     // Before the lab, so that the services end before their namespace goes.
-    _services: Services,
-    pub lab: Lab,
+    services: Arc<Services>,
+    pub lab: Arc<Lab>,
     next_source_port: AtomicU16,
 }
 
@@ -57,8 +60,20 @@ impl Trial {
         Self {
             attach,
             family,
-            _services: services,
-            lab,
+            services: Arc::new(services),
+            lab: Arc::new(lab),
+            next_source_port: AtomicU16::new(20_000),
+        }
+    }
+
+    /// The same gate over another family.
+    #[must_use]
+    pub fn over(&self, family: Family) -> Self {
+        Self {
+            attach: self.attach,
+            family,
+            services: Arc::clone(&self.services),
+            lab: Arc::clone(&self.lab),
             next_source_port: AtomicU16::new(20_000),
         }
     }
@@ -146,6 +161,26 @@ impl Trial {
     #[track_caller]
     pub fn refused(&self, who: Who, port: &str) {
         self.expect(who, port, Outcome::Refused);
+    }
+
+    /// Asserts the outcome for every one of these, all trying at once.
+    #[track_caller]
+    pub fn expect_each(&self, port: &str, expected: &[(Who, Outcome)]) {
+        let outcomes: Vec<(Who, Outcome)> = thread::scope(|scope| {
+            let attempts: Vec<_> = expected
+                .iter()
+                .map(|&(who, outcome)| (who, scope.spawn(move || self.attempt(who, port, outcome))))
+                .collect();
+            attempts
+                .into_iter()
+                .map(|(who, attempt)| (who, attempt.join().expect("an attempt can be made")))
+                .collect()
+        });
+        assert_eq!(
+            outcomes, expected,
+            "{port} ({:?}, {:?})",
+            self.attach, self.family
+        );
     }
 
     /// Waits until a TCP port of the gate no longer answers.
