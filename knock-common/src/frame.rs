@@ -146,7 +146,7 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
     let mut transport = at + 40;
     let mut first_fragment = false;
 
-    for _ in 0..=MAX_EXTENSIONS {
+    for read in 0..=MAX_EXTENSIONS {
         if next == TCP || next == UDP {
             if first_fragment && !holds_header(frame, transport, end, next) {
                 return Parsed::Malformed(Some((source, destination)));
@@ -158,6 +158,10 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
             FRAGMENT => true,
             _ => return Parsed::Pass(Reason::OtherProtocol),
         };
+        // One more than are read, whatever it says of itself.
+        if read == MAX_EXTENSIONS {
+            break;
+        }
         // Every extension header has at least eight bytes.
         let Some(extension) = frame.header::<8>(transport) else {
             return Parsed::Malformed(Some((source, destination)));

@@ -61,16 +61,20 @@ fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u3
     renew(kernel, &key, until, user).unwrap_or(0)
 }
 
-/// The grant under which a packet of `source` may reach `gate` at `now`, if there is one.
+/// The grant under which a packet of `source` may reach `gate` at `now`, if there is one: the closest
+/// that has admitted fewer than `limit` connections (0: any number), else the closest of all.
 #[inline(always)]
 pub fn live<K: Kernel, A: Address>(
     kernel: &K,
     source: A,
     gate: u16,
+    limit: u32,
     now: u64,
 ) -> Option<&mut Grant> {
-    if let Some(grant) = live_under(kernel, &GrantKey::whole(source, gate), now) {
-        return Some(grant);
+    let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
+    let mut closest = live_under(kernel, &GrantKey::whole(source, gate), now);
+    if closest.as_deref().is_some_and(has_room) {
+        return closest;
     }
     let mut lengths = kernel.grant_lengths::<A>();
     for _ in 1..crate::table::MAX_LENGTHS {
@@ -79,11 +83,14 @@ pub fn live<K: Kernel, A: Address>(
             break;
         }
         if let Some(grant) = live_under(kernel, &GrantKey::new(source, length, gate), now) {
-            return Some(grant);
+            if has_room(grant) {
+                return Some(grant);
+            }
+            closest = closest.or(Some(grant));
         }
         lengths >>= 8;
     }
-    None
+    closest
 }
 
 #[inline(always)]
