@@ -11,7 +11,7 @@ use knock_common::{
     Address, Reason,
     address::{Padded, V4, V6},
     knock::Outcome,
-    table::{BY_HAND, Flow, Grant, GrantKey, Progress, Session, SourceKey, class},
+    table::{BY_HAND, Flow, Grant, GrantKey, Progress, Session, SourceKey, TICK_SHIFT, class},
 };
 
 use super::{
@@ -135,7 +135,10 @@ impl Gate {
                 let Some(state) = self.automaton.states.get(progress.state as usize) else {
                     return;
                 };
-                if progress.state == 0 || progress.complete != 0 {
+                let age = now.saturating_sub(progress.last);
+                // A run older than any of its sequences may take leads nowhere.
+                let too_old = age >> TICK_SHIFT > u64::from(state.within);
+                if progress.state == 0 || progress.complete != 0 || too_old {
                     return;
                 }
                 let source = padded_address(key.address, key.family == 4);
@@ -150,7 +153,7 @@ impl Gate {
                         step: state.depth,
                         of: state.of,
                         gates,
-                        age: Duration::from_nanos(now.saturating_sub(progress.last)),
+                        age: Duration::from_nanos(age),
                     });
                 }
             },

@@ -2,6 +2,8 @@
 //! events on to whoever asks, and keeps the list of open ports fresh. Nothing of it is needed for a
 //! gate to open or close.
 
+#[cfg(feature = "log")]
+mod kernel_log;
 mod log;
 mod record;
 mod socket;
@@ -55,6 +57,8 @@ pub async fn serve(
     if brought_up {
         log.say_of_gates("gate.up", &gate);
     }
+    #[cfg(feature = "log")]
+    kernel_log::follow(&gate)?;
     notify(&[NotifyState::Ready]);
     tracing::info!("serving; the gate stays up when this ends");
     let mut pulse = watchdog();
