@@ -31,7 +31,7 @@ pub struct Cast {
     _wires: Vec<Wire>,
 }
 
-/// Grants that a table of a million has room for: as many again are being given while it is measured.
+/// More grants than are given while knocks are measured.
 const ROOM: u32 = 1 << 20;
 
 impl Cast {
@@ -45,8 +45,8 @@ impl Cast {
             anyhow::Ok(gate)
         };
         let plain = Setup::default();
-        let roomy = Setup {
-            grants: ROOM,
+        let with_grants = |grants| Setup {
+            grants,
             ..Setup::default()
         };
         let crowded = Setup {
@@ -60,8 +60,8 @@ impl Cast {
         };
         let one = up("one", 1, &plain)?;
         let thousand = up("thousand", 1_000, &plain)?;
-        let hundred_thousand = up("lakh", 100_000, &roomy)?;
-        let million = up("million", 1_000_000, &roomy)?;
+        let hundred_thousand = up("lakh", 100_000, &with_grants(100_000))?;
+        let million = up("million", 1_000_000, &with_grants(1_000_000))?;
         let allowing = up(
             "allowing",
             1,
@@ -70,7 +70,7 @@ impl Cast {
                 ..plain.clone()
             },
         )?;
-        let knocked = up("knocked", 1, &roomy)?;
+        let knocked = up("knocked", 1, &with_grants(ROOM))?;
         let lone = up("lone", 1, &plain)?;
         let crowd = up("crowd", 1, &crowded)?;
         let kept = up("kept", 1, &brief)?;

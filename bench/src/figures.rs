@@ -21,7 +21,7 @@ pub struct Row {
 /// A comparison of a row with another of its part, round by round.
 #[derive(Debug, Clone)]
 pub struct Against {
-    pub floor: &'static str,
+    pub floor: String,
     pub how: How,
     /// The most that it should come to.
     pub target: Option<f64>,
@@ -42,18 +42,18 @@ pub struct Spread {
 }
 
 /// By how much a row is above a floor.
-pub fn over(floor: &'static str) -> Against {
+pub fn over(floor: impl Into<String>) -> Against {
     Against {
-        floor,
+        floor: floor.into(),
         how: How::Difference,
         target: None,
     }
 }
 
 /// How many times a floor a row is.
-pub fn times(floor: &'static str) -> Against {
+pub fn times(floor: impl Into<String>) -> Against {
     Against {
-        floor,
+        floor: floor.into(),
         how: How::Ratio,
         target: None,
     }

@@ -211,6 +211,17 @@ impl Drop for Gate {
     }
 }
 
+/// So many grants, in words.
+pub fn counted(grants: u32) -> String {
+    match grants {
+        1 => "1 grant".into(),
+        1_000 => "1,000 grants".into(),
+        100_000 => "100,000 grants".into(),
+        1_000_000 => "1,000,000 grants".into(),
+        _ => format!("{grants} grants"),
+    }
+}
+
 /// [`KNOCKS`] as the traffic takes them.
 pub fn knocks() -> [u16; 4] {
     let [a, b, c] = KNOCKS;

@@ -63,7 +63,7 @@ pub struct Plan {
     pub repeat: u32,
     /// Frames of one sample on a wire.
     pub frames: u32,
-    /// Samples a round and row on a wire, of which the cheapest counts: what disturbs only ever adds.
+    /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
     pub samples: usize,
 }
 

@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
-    Ebpf, TestRun as _, TestRunAttrs, TestRunOptions,
-    maps::{Array, MapData, ProgramArray},
+    Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
+    maps::{Array, HashMap, MapData, ProgramArray},
     programs::Xdp,
 };
 use aya_obj::programs::XdpAttachType;
 
-use crate::{clock, stage::Stage};
+use crate::{
+    clock,
+    gate::{GRANTED, Setup},
+    stage::Stage,
+};
 
 #[path = "../ebpf/src/traffic.rs"]
 mod traffic;
@@ -25,6 +29,7 @@ const BATCH: u32 = 64;
 
 /// The bench's own programs, loaded.
 pub struct Programs {
+    object: PathBuf,
     folder: PathBuf,
     traffic: Array<MapData, Traffic>,
     under_test: ProgramArray<MapData>,
@@ -38,6 +43,9 @@ pub enum Floor {
     Drop,
     Pass,
     Parse,
+    /// A gate that does nothing but look sources up, of which it knows so many, from
+    /// [`GRANTED`](crate::gate::GRANTED) on.
+    Lookup(u32),
 }
 
 impl Programs {
@@ -63,16 +71,43 @@ impl Programs {
             under_test: map("UNDER_TEST")?.try_into()?,
             vary: pinned(&folder.join("vary"))?,
             send: pinned(&folder.join("send"))?,
+            object: object.to_owned(),
             folder,
         })
     }
 
     pub fn floor(&self, floor: Floor) -> Result<Xdp> {
-        pinned(&self.folder.join(match floor {
+        let name = match floor {
             Floor::Drop => "bare_drop",
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
-        }))
+            Floor::Lookup(count) => return self.lookup(count),
+        };
+        pinned(&self.folder.join(name))
+    }
+
+    /// Loads another `one_lookup`, with a table of its own.
+    fn lookup(&self, count: u32) -> Result<Xdp> {
+        const NAME: &str = "one_lookup";
+        let path = self.folder.join(format!("{NAME}_{count}"));
+        if path.exists() {
+            return pinned(&path);
+        }
+        // As large as the gate's: what a look-up that finds nothing costs is a matter of its buckets.
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("ADMITTED", count.max(Setup::default().grants))
+            .load_file(&self.object)
+            .with_context(|| format!("can't load {}", self.object.display()))?;
+        let table = ebpf.map_mut("ADMITTED").context("no table ADMITTED")?;
+        let mut admitted: HashMap<_, u32, u64> = table.try_into()?;
+        for source in GRANTED..GRANTED + count {
+            admitted.insert(source.to_be(), u64::MAX, 0)?;
+        }
+        let program = ebpf.program_mut(NAME).context("no program one_lookup")?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load()?;
+        program.pin(&path)?;
+        pinned(&path)
     }
 
     /// Has `program` judge `count` frames that follow `traffic`, and takes down where that has got to.

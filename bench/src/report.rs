@@ -33,7 +33,7 @@ fn line(part: &Part, row: &Row) -> String {
         };
         let Against { floor, how, target } = against;
         let _ = match how {
-            How::Difference => write!(line, "  +{} over {floor}", spread(is)),
+            How::Difference => write!(line, "  {} over {floor}", signed(is)),
             How::Ratio => write!(line, "  ×{} of {floor}", fine(is)),
         };
         if let Some(target) = target {
@@ -55,6 +55,15 @@ fn spread(spread: Spread) -> String {
         most,
     } = spread;
     format!("{median:.1} ({least:.1}–{most:.1})")
+}
+
+fn signed(spread: Spread) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    format!("{median:+.1} ({least:+.1}–{most:+.1})")
 }
 
 fn fine(spread: Spread) -> String {

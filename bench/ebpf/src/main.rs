@@ -34,9 +34,9 @@ const PROTECTED: u16 = 22;
 /// What [`vary`] and [`send`] write.
 #[map]
 static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
-/// Whom [`one_lookup`] lets pass, and until when (ns of `CLOCK_MONOTONIC`).
+/// Whom [`one_lookup`] lets pass, and until when (ns of `CLOCK_MONOTONIC`). Its real size is set at load.
 #[map]
-static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(262_144, 0);
+static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
 /// What [`one_lookup`] has denied and let pass.
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);

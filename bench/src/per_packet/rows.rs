@@ -1,0 +1,335 @@
+//! Which verdicts are measured, on what frames, beside what.
+
+use anyhow::Result;
+
+use super::{Case, Work, measure};
+use crate::{
+    Plan,
+    cast::Cast,
+    figures::{Part, over, times},
+    frame::{self, ACK, SYN, Transport},
+    gate::{FOREIGN, GRANTED, Gate, KNOCKS, OPEN, PROTECTED, counted, knock_frame, knocks},
+    programs::{Floor, Programs, Traffic},
+};
+
+const DROP: &str = "bare XDP_DROP";
+const PASS: &str = "bare XDP_PASS";
+const PARSE: &str = "parse only";
+const VARIED: &str = "bare XDP_DROP, varied";
+
+const LOOKUP: &str = "one look-up denied, 100,000 grants, hot";
+const LOOKUP_VARIED: &str = "one look-up denied, 100,000 grants, 65,536 sources";
+
+/// A source that nobody knows.
+const STRANGER: u32 = 0xac10_0001;
+/// A source on the allow list of [`Cast::allowing`].
+const FRIEND: u32 = 0xc612_0007;
+/// Where sources begin that knock for the first time.
+const NEWCOMERS: u32 = 0x1400_0000;
+/// How many sources forge packets.
+const FORGED: u32 = 65_536;
+
+/// The table of all verdicts.
+pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Part> {
+    let floors = [Floor::Drop, Floor::Pass, Floor::Parse];
+    let [drop, pass, parse] = floors.map(|floor| programs.floor(floor));
+    let (drop, pass, parse) = (drop?, pass?, parse?);
+    let lookup = programs.floor(Floor::Lookup(100_000))?;
+    let open = || frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN);
+    let bare = |name: &str, program, work| Case::new(name, program, work, Vec::new());
+    let mut cases = vec![
+        bare(DROP, &drop, Work::Hot(open())),
+        bare(PASS, &pass, Work::Hot(open())),
+        bare(PARSE, &parse, Work::Hot(open())),
+        bare(VARIED, &drop, scattered(denied_frame(), STRANGER, FORGED)),
+    ];
+    cases.push(Case::new(
+        LOOKUP,
+        &lookup,
+        Work::Hot(denied_frame()),
+        vec![over(DROP)],
+    ));
+    cases.push(Case::new(
+        LOOKUP_VARIED,
+        &lookup,
+        scattered(denied_frame(), STRANGER, FORGED),
+        vec![over(VARIED)],
+    ));
+    cases.extend(unguarded(&cast.one));
+    cases.extend(closed(cast));
+    cases.extend(granted(cast));
+    cases.extend(knocking(&cast.knocked));
+    Ok(Part {
+        title: "Per packet, BPF_PROG_TEST_RUN",
+        unit: "ns of CPU, median (min–max)",
+        notes: vec![
+            "hot: the same frame again and again, so all that it touches is in the cache",
+            "varied: the next source's frame is written, then judged by tail call; its floor does the same",
+        ],
+        rows: measure(programs, cases, plan)?,
+    })
+}
+
+/// The same verdicts with one sequence and with ten thousand.
+pub fn sequences(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Part> {
+    const NAMES: [(&str, &str); 6] = [
+        ("open port, 1 sequence", "open port, 10,000"),
+        ("foreign port, 1 sequence", "foreign port, 10,000"),
+        ("denied, 1 sequence", "denied, 10,000"),
+        ("granted, 1 sequence", "granted, 10,000"),
+        ("first knock, 1 sequence", "first knock, 10,000"),
+        ("whole knock, 1 sequence", "whole knock, 10,000"),
+    ];
+    let works = || {
+        [
+            (
+                Work::Hot(frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN)),
+                "unguarded",
+            ),
+            (
+                Work::Hot(frame::ipv4(Transport::Udp, STRANGER, 40000, FOREIGN)),
+                "unguarded",
+            ),
+            (scattered(denied_frame(), STRANGER, FORGED), "no_grant"),
+            (Work::Hot(granted_frame()), "grant"),
+            (Work::Varied(knock_frame(), new_sources(1)), "knock"),
+            (Work::Varied(knock_frame(), one_knocker()), "knock"),
+        ]
+    };
+    let mut cases = Vec::new();
+    for ((single, crowd), ((one, reason), (many, _))) in
+        NAMES.into_iter().zip(works().into_iter().zip(works()))
+    {
+        cases.push(Case::judged(single, &cast.lone, reason, one, Vec::new()));
+        let ratio = vec![times(single).at_most(1.1)];
+        cases.push(Case::judged(crowd, &cast.crowd, reason, many, ratio));
+    }
+    Ok(Part {
+        title: "The same with 10,000 sequences of 1,000 users at 10 gates",
+        unit: "ns of CPU, median (min–max)",
+        notes: vec![
+            "denied and knocks are varied, see above: their ns hold the writing of the frame",
+        ],
+        rows: measure(programs, cases, plan)?,
+    })
+}
+
+fn unguarded(gate: &Gate) -> Vec<Case<'_>> {
+    let udp = Transport::Udp;
+    let v4 = |transport, port| frame::ipv4(transport, STRANGER, 40000, port);
+    let v6 = |extensions| frame::ipv6(udp, extensions, 40000, OPEN);
+    let near_parse = || vec![over(PASS), over(PARSE).at_most(8.0)];
+    let rows = [
+        (
+            "unguarded, UDP to an open port",
+            v4(udp, OPEN),
+            near_parse(),
+        ),
+        (
+            "unguarded, TCP to an open port",
+            v4(Transport::Tcp(ACK), OPEN),
+            near_parse(),
+        ),
+        (
+            "unguarded, TCP data to a foreign port",
+            v4(Transport::Tcp(ACK), FOREIGN),
+            near_parse(),
+        ),
+        (
+            "probe, TCP SYN to a foreign port",
+            v4(Transport::Tcp(SYN), FOREIGN),
+            vec![over(PARSE)],
+        ),
+        (
+            "probe, UDP to a foreign port",
+            v4(udp, FOREIGN),
+            vec![over(PARSE)],
+        ),
+        (
+            "unguarded, UDP behind a VLAN tag",
+            frame::tagged(v4(udp, OPEN)),
+            near_parse(),
+        ),
+        ("unguarded, UDP over IPv6", v6(0), near_parse()),
+        (
+            "unguarded, UDP over IPv6, 2 extensions",
+            v6(2),
+            near_parse(),
+        ),
+    ];
+    rows.map(|(name, frame, against)| {
+        Case::judged(name, gate, "unguarded", Work::Hot(frame), against)
+    })
+    .into()
+}
+
+fn closed(cast: &Cast) -> Vec<Case<'_>> {
+    let mut cases = Vec::new();
+    for (grants, gate) in cast.by_grants() {
+        cases.push(Case::judged(
+            format!("denied SYN, {}, hot", counted(grants)),
+            gate,
+            "no_grant",
+            Work::Hot(denied_frame()),
+            vec![over(DROP), times(LOOKUP)],
+        ));
+        let mut against = vec![over(VARIED), times(LOOKUP_VARIED)];
+        if grants == 1_000_000 {
+            against.push(times("denied SYN, 1,000 grants, 65,536 sources").at_most(1.8));
+        }
+        cases.push(Case::judged(
+            format!("denied SYN, {}, 65,536 sources", counted(grants)),
+            gate,
+            "no_grant",
+            scattered(denied_frame(), STRANGER, FORGED),
+            against,
+        ));
+    }
+    let friend = frame::ipv4(Transport::Tcp(SYN), FRIEND, 40000, PROTECTED);
+    for (name, reason, frame) in [
+        ("allow list of 100, hit", "allow_list", friend),
+        (
+            "allow list of 100, missed: denied",
+            "no_grant",
+            denied_frame(),
+        ),
+    ] {
+        let work = Work::Hot(frame);
+        cases.push(Case::judged(
+            name,
+            &cast.allowing,
+            reason,
+            work,
+            vec![over(DROP)],
+        ));
+    }
+    cases
+}
+
+fn granted(cast: &Cast) -> Vec<Case<'_>> {
+    let mut cases = Vec::new();
+    for (grants, gate) in cast.by_grants() {
+        cases.push(Case::judged(
+            format!("granted TCP data, no session, {}, hot", counted(grants)),
+            gate,
+            "grant",
+            Work::Hot(granted_frame()),
+            vec![over(PASS)],
+        ));
+        cases.push(Case::judged(
+            format!(
+                "granted TCP data, no session, {}, each source",
+                counted(grants)
+            ),
+            gate,
+            "grant",
+            scattered(granted_frame(), GRANTED, grants),
+            vec![over(VARIED)],
+        ));
+    }
+    let datagram = || Work::Hot(frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED));
+    let against = || vec![over(PASS)];
+    cases.push(Case::judged(
+        "granted UDP, in a session",
+        &cast.one,
+        "grant",
+        datagram(),
+        against(),
+    ));
+    cases.push(Case::judged(
+        "kept session, grant ended",
+        &cast.kept,
+        "session",
+        datagram(),
+        against(),
+    ));
+    cases
+}
+
+fn knocking(gate: &Gate) -> Vec<Case<'_>> {
+    // A source port that stays makes a packet seen before a duplicate; one that changes, a new knock.
+    let known = Traffic {
+        sources: 32_768,
+        hold: 15,
+        ..new_sources(1)
+    };
+    let names = ["first", "second", "last, grant given,"];
+    let mut cases = vec![
+        Case::judged(
+            "a knock's duplicate, hot",
+            gate,
+            "knock",
+            Work::Hot(frame::ipv4(Transport::Udp, 0x0909_0909, 40000, KNOCKS[0])),
+            vec![over(PASS)],
+        ),
+        Case::judged(
+            "first knock again, 32,768 known sources",
+            gate,
+            "knock",
+            Work::Varied(knock_frame(), known),
+            vec![over(VARIED)],
+        ),
+    ];
+    for (place, name) in names.iter().enumerate() {
+        let traffic = Traffic {
+            first: NEWCOMERS + 0x0200_0000 * u32::try_from(place).expect("there are three"),
+            ..new_sources(1)
+        };
+        cases.push(Case::judged(
+            format!("{name} knock of ever new sources"),
+            gate,
+            "knock",
+            Work::Knock(place, traffic),
+            vec![over(VARIED)],
+        ));
+    }
+    cases.push(Case::judged(
+        "each of three knocks, one source, renewals",
+        gate,
+        "knock",
+        Work::Varied(knock_frame(), one_knocker()),
+        vec![over(VARIED)],
+    ));
+    cases
+}
+
+fn denied_frame() -> Vec<u8> {
+    frame::ipv4(Transport::Tcp(SYN), STRANGER, 40000, PROTECTED)
+}
+
+fn granted_frame() -> Vec<u8> {
+    frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
+}
+
+/// The frame from so many sources, one after the other in a scattered order.
+fn scattered(frame: Vec<u8>, first: u32, sources: u32) -> Work {
+    let traffic = Traffic {
+        first,
+        sources,
+        steps: 1,
+        ports: [PROTECTED; 4],
+        hold: 31,
+        ..Traffic::default()
+    };
+    Work::Varied(frame, traffic)
+}
+
+/// So many knocks of each of ever new sources.
+fn new_sources(steps: u32) -> Traffic {
+    Traffic {
+        first: NEWCOMERS + 0x0800_0000,
+        steps,
+        ports: knocks(),
+        hold: 31,
+        ..Traffic::default()
+    }
+}
+
+/// The whole sequence again and again, by one source with ever new source ports.
+fn one_knocker() -> Traffic {
+    Traffic {
+        sources: 1,
+        hold: 0,
+        ..new_sources(3)
+    }
+}
