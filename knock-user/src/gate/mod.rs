@@ -6,6 +6,7 @@
 
 mod automaton;
 mod batch;
+mod flows;
 mod interface;
 mod kernel_version;
 mod lifecycle;
