@@ -6,10 +6,10 @@
 
 mod automaton;
 mod batch;
-mod flows;
 mod interface;
 mod kernel_version;
 mod lifecycle;
+mod memory;
 mod pins;
 mod program;
 mod rows;
@@ -18,6 +18,7 @@ mod tables;
 pub use automaton::{Automaton, TooEntangled};
 pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
+pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
 pub use program::{load, open_ports, roles};
 pub use rows::{
