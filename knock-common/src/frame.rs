@@ -166,6 +166,11 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
         let Some(extension) = frame.header::<8>(transport) else {
             return Parsed::Malformed(Some((source, destination)));
         };
+        // What follows a first fragment in its frame is padding of the link. The host finds the next
+        // header in the next fragment, whatever the padding says it is.
+        if first_fragment && transport + 8 > end {
+            return Parsed::Malformed(Some((source, destination)));
+        }
         let words = usize::from(extension[1]);
         let length = if fragment {
             let offset = u16_at(extension, 2);
