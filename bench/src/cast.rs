@@ -60,7 +60,7 @@ impl Cast {
         };
         let one = up("one", 1, &plain)?;
         let thousand = up("thousand", 1_000, &plain)?;
-        let hundred_thousand = up("lakh", 100_000, &with_grants(100_000))?;
+        let hundred_thousand = up("many", 100_000, &with_grants(100_000))?;
         let million = up("million", 1_000_000, &with_grants(1_000_000))?;
         let allowing = up(
             "allowing",

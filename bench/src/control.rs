@@ -25,6 +25,9 @@ const CHECK: &str = "check, one user";
 const GRANTS: &str = "grants --json, one grant";
 const RUN: &str = "run, idle, one user";
 
+/// Commands take seconds, which even out by themselves.
+const ROUNDS: usize = 3;
+
 /// CPU time and elapsed time of commands, and the memory of the service.
 pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result<Vec<Part>> {
     let one = Setup::default();
@@ -69,7 +72,7 @@ pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result
         ),
     ];
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
-    for _ in 0..plan.rounds {
+    for _ in 0..plan.rounds.min(ROUNDS) {
         for ((_, _, measure), costs) in rows.iter().zip(&mut costs) {
             costs.push(measure()?);
         }
@@ -88,10 +91,12 @@ pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result
             })
             .collect(),
     };
+    let [memory, cpu] = service(&desk, &one, &crowd, plan)?;
     Ok(vec![
         part("Commands, CPU time", |cost| cost.cpu),
         part("Commands, elapsed", |cost| cost.elapsed),
-        memory(&desk, &one, &crowd, plan)?,
+        memory,
+        cpu,
     ])
 }
 
@@ -156,29 +161,36 @@ impl Desk<'_> {
     }
 }
 
-fn memory(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<Part> {
+/// Memory, and CPU time with nothing to do.
+fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[Part; 2]> {
     let rows = [
         (RUN, one, Vec::new()),
         ("run, idle, 10,000 sequences", crowd, vec![over(RUN)]),
     ];
-    let mut measured = Vec::new();
+    let mut memory = Vec::new();
+    let mut cpu = Vec::new();
     for (name, setup, against) in rows {
-        let mut rounds = Vec::new();
-        for _ in 0..plan.rounds.min(3) {
-            rounds.push(desk.idle_service(setup)?.0);
-        }
-        measured.push(Row {
+        let rounds = (0..plan.rounds.min(ROUNDS))
+            .map(|_| desk.idle_service(setup))
+            .collect::<Result<Vec<_>>>()?;
+        let row = |rounds| Row {
             name: name.to_owned(),
             rounds,
-            against,
-        });
+            against: against.clone(),
+        };
+        memory.push(row(rounds.iter().map(|(memory, _)| *memory).collect()));
+        cpu.push(row(rounds.iter().map(|(_, cpu)| *cpu).collect()));
     }
-    Ok(Part {
-        title: "Service, resident memory",
-        unit: "MiB, median (min–max)",
+    let part = |title, unit, rows| Part {
+        title,
+        unit,
         notes: Vec::new(),
-        rows: measured,
-    })
+        rows,
+    };
+    Ok([
+        part("Service, resident memory", "MiB, median (min–max)", memory),
+        part("Service, CPU time", "ms in a second, median (min–max)", cpu),
+    ])
 }
 
 fn grants(gate: &Gate, count: usize) -> Result<Cost> {
