@@ -61,18 +61,37 @@ fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u3
     renew(kernel, &key, until, user).unwrap_or(0)
 }
 
-/// The grant under which a packet of `source` may reach `gate` at `now`, if there is one: the closest
-/// that has admitted fewer than `limit` connections (0: any number), else the closest of all.
+/// The grant under which a packet of `source` may reach `gate`, if there is one: the closest that has
+/// room for another connection, else the closest of all.
 #[inline(always)]
-pub fn live<K: Kernel, A: Address>(
-    kernel: &K,
-    source: A,
+pub fn live<'k, K: Kernel, A: Address>(
+    kernel: &'k K,
+    source: &A,
     gate: u16,
-    limit: u32,
-    now: u64,
-) -> Option<&mut Grant> {
+) -> Option<&'k mut Grant> {
+    if kernel.grant_lengths::<A>() != 0 {
+        return closest(kernel, source, gate);
+    }
+    // What a flood gets: one look-up, and not even the price of the clock.
+    let whole = GrantKey::whole(*source, gate);
+    let grant = A::grants(kernel).find(&whole)?;
+    is_live(grant, &whole, kernel.now()).then_some(grant)
+}
+
+/// As [`live`], where prefixes have grants too.
+#[inline(never)]
+fn closest<'k, K: Kernel, A: Address>(
+    kernel: &'k K,
+    source: &A,
+    gate: u16,
+) -> Option<&'k mut Grant> {
+    let now = kernel.now();
+    let limit = kernel.gate(gate)?.connections;
     let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
-    let mut closest = live_under(kernel, &GrantKey::whole(source, gate), now);
+    let whole = GrantKey::whole(*source, gate);
+    let mut closest = A::grants(kernel)
+        .find(&whole)
+        .filter(|grant| is_live(grant, &whole, now));
     if closest.as_deref().is_some_and(has_room) {
         return closest;
     }
@@ -82,7 +101,10 @@ pub fn live<K: Kernel, A: Address>(
         if length == 0 {
             break;
         }
-        if let Some(grant) = live_under(kernel, &GrantKey::new(source, length, gate), now) {
+        let key = GrantKey::new(*source, length, gate);
+        if let Some(grant) = A::grants(kernel).find(&key)
+            && is_live(grant, &key, now)
+        {
             if has_room(grant) {
                 return Some(grant);
             }
@@ -94,14 +116,8 @@ pub fn live<K: Kernel, A: Address>(
 }
 
 #[inline(always)]
-fn live_under<'k, K: Kernel, A: Address>(
-    kernel: &'k K,
-    key: &GrantKey<A>,
-    now: u64,
-) -> Option<&'k mut Grant> {
-    A::grants(kernel)
-        .find(key)
-        .filter(|grant| grant.until > now && grant.tag == key.tag())
+fn is_live<A: Address>(grant: &Grant, key: &GrantKey<A>, now: u64) -> bool {
+    grant.until > now && grant.tag == key.tag()
 }
 
 /// Starts window and connection count of an existing grant afresh. Never shortens one that was

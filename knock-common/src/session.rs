@@ -12,20 +12,17 @@ use crate::{
 /// How many slots a new flow looks at before it gives up.
 const TRIES: usize = 8;
 
-/// The session of `flow` at `gate`, unless it has been idle for `session_idle` ns or more.
+/// The session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or more.
 #[inline(always)]
 pub fn find<'k, K: Kernel, A: Address>(
     kernel: &'k K,
     flow: &Flow<A>,
     gate: u16,
-    session_idle: u64,
-    now: u64,
 ) -> Option<&'k mut Session> {
-    A::sessions(kernel).find(flow).filter(|session| {
-        session.tag == flow.tag()
-            && session.gate == u32::from(gate)
-            && now.saturating_sub(session.last) < session_idle
-    })
+    let session = A::sessions(kernel).find(flow)?;
+    let idle = kernel.now().saturating_sub(session.last);
+    let ours = session.tag == flow.tag() && session.gate == u32::from(gate);
+    (ours && idle < kernel.gate(gate)?.session_idle).then_some(session)
 }
 
 /// Remembers a flow that a grant living until `granted_until` has admitted. `initial`: its TCP

@@ -6,7 +6,7 @@ use crate::{
     event::{self, Event, NOBODY, cause, kind},
     frame::{self, Frame, Network, Parsed, Segment, TCP, flag},
     grant, knock, session,
-    table::{Flow, GateRules, Grant, Role, class},
+    table::{Flow, Grant, Role, class},
 };
 
 /// Why a packet passes or is denied. Index of a per-CPU counter.
@@ -170,11 +170,6 @@ fn protected<K: Kernel, A: Address>(
     flags: u8,
     sequence: u32,
 ) -> Reason {
-    let now = kernel.now();
-    let Some(rules) = kernel.gate(gate) else {
-        // A role without its gate can't be; if it is, the port stays closed.
-        return Reason::NoGrant;
-    };
     let flow = Flow {
         source: segment.source,
         destination: segment.destination,
@@ -186,17 +181,13 @@ fn protected<K: Kernel, A: Address>(
     // With SYN and without ACK the host takes it for a new connection, whatever else is set.
     let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
 
-    let reason = if let Some(reason) = (!opens)
-        .then(|| kept(kernel, &flow, gate, rules, now))
-        .flatten()
-    {
-        reason
-    } else {
-        match grant::live(kernel, segment.source, gate, rules.connections, now) {
+    let reason = match (!opens).then(|| kept(kernel, &flow, gate)).flatten() {
+        Some(reason) => reason,
+        None => match grant::live(kernel, &segment.source, gate) {
             Some(_) if tcp && !opens => Reason::Grant,
-            Some(grant) => admit(kernel, segment, &flow, gate, rules, grant, sequence, now),
+            Some(grant) => admit(kernel, segment, &flow, gate, grant, sequence),
             None => Reason::NoGrant,
-        }
+        },
     };
     if reason.passes() {
         return reason;
@@ -204,7 +195,7 @@ fn protected<K: Kernel, A: Address>(
     if kernel.allows(segment.source) {
         return Reason::AllowList;
     }
-    if kernel.wants_report(class::DENIALS, now) {
+    if kernel.wants_report(class::DENIALS, kernel.now()) {
         let cause = if matches!(reason, Reason::UsedUp) {
             cause::USED_UP
         } else {
@@ -217,14 +208,9 @@ fn protected<K: Kernel, A: Address>(
 
 /// A packet of a flow that began under a grant.
 #[inline(always)]
-fn kept<K: Kernel, A: Address>(
-    kernel: &K,
-    flow: &Flow<A>,
-    gate: u16,
-    rules: &GateRules,
-    now: u64,
-) -> Option<Reason> {
-    let session = session::find(kernel, flow, gate, rules.session_idle, now)?;
+fn kept<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16) -> Option<Reason> {
+    let session = session::find(kernel, flow, gate)?;
+    let now = kernel.now();
     // Not written where it would not change: the coarse clock stands still for a tick.
     if session.last != now {
         session.last = now;
@@ -232,7 +218,7 @@ fn kept<K: Kernel, A: Address>(
     if session.granted_until > now {
         return Some(Reason::Grant);
     }
-    match grant::live(kernel, flow.source, gate, 0, now) {
+    match grant::live(kernel, &flow.source, gate) {
         Some(grant) => {
             session.granted_until = grant.until;
             Some(Reason::Grant)
@@ -243,28 +229,26 @@ fn kept<K: Kernel, A: Address>(
 
 /// A packet that begins a connection under a live grant.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all of them are at hand in registers; a struct would cross the stack"
-)]
 fn admit<K: Kernel, A: Address>(
     kernel: &K,
     segment: &Segment<A>,
     flow: &Flow<A>,
     gate: u16,
-    rules: &GateRules,
     grant: &mut Grant,
     sequence: u32,
-    now: u64,
 ) -> Reason {
     if segment.protocol == TCP
-        && let Some(session) = session::find(kernel, flow, gate, rules.session_idle, now)
+        && let Some(session) = session::find(kernel, flow, gate)
         && session.initial == sequence
     {
         // A retransmitted SYN.
-        session.last = now;
+        session.last = kernel.now();
         return Reason::Grant;
     }
+    let Some(rules) = kernel.gate(gate) else {
+        // A role without its gate can't be; if it is, the port stays closed.
+        return Reason::NoGrant;
+    };
     let limit = rules.connections;
     if limit != 0 {
         // Looked at before it is counted, so that no flood can make the count go round.
