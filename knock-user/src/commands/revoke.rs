@@ -9,10 +9,14 @@ use crate::{
     gate::{OpenGate, PinRoot},
 };
 
+const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
+       knockgate revoke [OPTIONS] --all";
+
 /// Take grants away, and the sessions that began under them
 ///
 /// Every grant and session whose source lies within SOURCE ends at once.
 #[derive(Debug, Clone, clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// Address, or network in CIDR
     #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network, required_unless_present = "all")]

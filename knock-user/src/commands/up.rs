@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::{
-    config::{Config, parse_interface},
+    config::{Config, Mode, parse_interface},
     gate::{self, PinRoot},
 };
 
@@ -47,11 +47,11 @@ pub fn bring_up(config: &Config, root: &PinRoot) -> Result<()> {
     }
     for gate in &config.gates {
         let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
-        tracing::info!(
-            "gate {}: {} closed to all but those who knock",
-            gate.name,
-            ports.join(", ")
-        );
+        let state = match config.mode {
+            Mode::Enforce => "closed to all but those who knock",
+            Mode::Monitor => "open to all: monitor mode counts what would be denied",
+        };
+        tracing::info!("gate {}: {} {state}", gate.name, ports.join(", "));
     }
     Ok(())
 }
