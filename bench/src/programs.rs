@@ -44,7 +44,7 @@ pub enum Floor {
     Pass,
     Parse,
     /// A gate that does nothing but look sources up, of which it knows so many, from
-    /// [`GRANTED`](crate::gate::GRANTED) on.
+    /// [`GRANTED`] on.
     Lookup(u32),
 }
 

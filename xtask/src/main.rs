@@ -1,8 +1,8 @@
 //! `cargo xtask`: everything a checkout of knockgate can do to itself.
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
-//! the kernel program and the binary that carries it, [`test`] runs every test, [`demo`] shows the gate
-//! at work and [`bench`] what it costs, both in networks that exist only while they run.
+//! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`demo`] shows the gate
+//! at work and [`mod@bench`] what it costs, both in networks that exist only while they run.
 
 mod bench;
 mod build;
