@@ -78,6 +78,9 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accepted => f.write_str("connection accepted, closed again"),
+            Self::Error(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                f.write_str("closed, as it should be")
+            }
             Self::Error(error) => error.fmt(f),
         }
     }

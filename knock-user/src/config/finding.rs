@@ -68,10 +68,9 @@ impl Finding {
         }
     }
 
-    /// `file:line:column: error: message`, without the offending line.
+    /// `file:line:column: message`, for a log that has levels and lines of its own.
     pub fn headline(&self) -> impl fmt::Display {
-        let Self { level, message, .. } = self;
-        format!("{}: {level}: {message}", self.place())
+        format!("{}: {}", self.place(), self.message)
     }
 
     /// As `Display`, with terminal colours throughout: print it through `anstream`.

@@ -220,7 +220,7 @@ k.toml: 4 errors; nothing was applied"
     );
     assert_eq!(
         error.findings()[3].headline().to_string(),
-        "k.toml:5:8: error: `name` must be a name such as \"ssh\", not the number 1: write \"1\""
+        "k.toml:5:8: `name` must be a name such as \"ssh\", not the number 1: write \"1\""
     );
 }
 

@@ -9,7 +9,7 @@ use aya::{
 };
 
 use super::{
-    NEEDS_TO_LOAD, NotPermitted, PinRoot,
+    NEEDS_TO_LOAD, NotPermitted, PinRoot, capability,
     interface::{self, Attached},
     is_denied, kernel_version, pins, program,
     tables::{OpenGate, is_whole, other_layout, pin_name},
@@ -38,6 +38,7 @@ pub fn up(config: &Config, root: &PinRoot) -> Result<Vec<Mounted>> {
         .iter()
         .map(|name| interface::index(name))
         .collect::<Result<Vec<_>>>()?;
+    capability::require()?;
     root.make()?;
     let _lock = root.lock()?;
     let undo = Undo::new(root);

@@ -6,6 +6,8 @@
 
 mod automaton;
 mod batch;
+mod capability;
+mod flows;
 mod interface;
 mod kernel_version;
 mod lifecycle;
@@ -20,7 +22,7 @@ pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
 pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
-pub use program::{load, open_ports, roles};
+pub use program::{load, open_ports, prepare, roles};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
 };

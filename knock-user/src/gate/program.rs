@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, Pod,
+    Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
     programs::{ProgramError, Xdp},
 };
@@ -45,6 +45,20 @@ fn object() -> Result<&'static [u8]> {
 
 /// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet.
 pub fn load(config: &Config) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    program(&mut ebpf)?.load().map_err(|error| match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => refused(io_error, &verifier_log.to_string()),
+        error => anyhow!(error).context("cannot load the kernel program"),
+    })?;
+    Ok(ebpf)
+}
+
+/// Makes and fills the tables for `config`. What is left is to load the program; should the verifier refuse
+/// it, it says as much as `log` asks for.
+pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let automaton = Automaton::compile(config)?;
     let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
     let limits = config.limits;
@@ -54,6 +68,7 @@ pub fn load(config: &Config) -> Result<Ebpf> {
     let gates = config.gates.len();
 
     let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(log)
         .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
         .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
         .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
@@ -80,13 +95,6 @@ pub fn load(config: &Config) -> Result<Ebpf> {
         .map_err(not_loaded)?;
 
     Tables(&mut ebpf).fill(config, &automaton, &applied)?;
-    program(&mut ebpf)?.load().map_err(|error| match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => refused(io_error, &verifier_log.to_string()),
-        error => anyhow!(error).context("cannot load the kernel program"),
-    })?;
     Ok(ebpf)
 }
 

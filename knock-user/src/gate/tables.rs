@@ -12,6 +12,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use bytemuck::Zeroable as _;
+use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
@@ -22,8 +23,8 @@ use knock_common::{
 };
 
 use super::{
-    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, batch, interface, is_denied,
-    pins, program,
+    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, batch, flows, interface,
+    is_denied, pins, program,
 };
 use crate::config::{self, Config, GrantTo, Port};
 
@@ -120,6 +121,21 @@ impl Gate {
         table(&self.directory, "EVENTS")
     }
 
+    /// Where the program is pinned.
+    pub fn program_pin(&self) -> PathBuf {
+        self.directory.join(pins::PROGRAM)
+    }
+
+    /// Is it still pinned, or has it been taken down since it was opened?
+    pub fn is_up(&self) -> bool {
+        let link = self.directory.join(pins::LINK);
+        // Another gate may have come up at the same place since.
+        table::<Array<_, Meta>>(&self.directory, "META")
+            .and_then(|meta| Ok(meta.get(&0, 0)?.since))
+            .is_ok_and(|since| since == self.since)
+            && link.exists()
+    }
+
     /// Index of the gate called `name`.
     pub fn index_of(&self, name: &str) -> Option<u16> {
         let index = self
@@ -167,17 +183,18 @@ impl Gate {
         until: u64,
         now: u64,
     ) -> Result<()> {
+        let network = IpNet::new(address, length)?;
         match address {
-            IpAddr::V4(address) => self.allow_key(
-                &GrantKey::<V4>::new(address.into(), length, gate),
-                until,
-                now,
-            ),
-            IpAddr::V6(address) => self.allow_key(
-                &GrantKey::<V6>::new(address.into(), length, gate),
-                until,
-                now,
-            ),
+            IpAddr::V4(address) => {
+                let key = GrantKey::<V4>::new(address.into(), length, gate);
+                self.allow_key(&key, until, now)?;
+                flows::look_again(&mut self.sessions.v4, network, gate)
+            }
+            IpAddr::V6(address) => {
+                let key = GrantKey::<V6>::new(address.into(), length, gate);
+                self.allow_key(&key, until, now)?;
+                flows::look_again(&mut self.sessions.v6, network, gate)
+            }
         }
     }
 

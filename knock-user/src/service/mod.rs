@@ -78,6 +78,12 @@ pub async fn serve(
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
             }
             _ = chores.tick() => {
+                if !gate.is_up() {
+                    log.say_of_gates("gate.down", &gate);
+                    tracing::info!("the gate has been taken down: nothing is left to serve");
+                    log.finish().await;
+                    return Ok(());
+                }
                 log.report_lost(gate.lost()?);
                 refresh(&mut gate, &mut open)?;
             }

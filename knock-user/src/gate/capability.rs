@@ -1,0 +1,61 @@
+//! May this process load and attach?
+
+use std::fs;
+
+use super::{NEEDS_TO_LOAD, NotPermitted};
+
+/// Bits of `linux/capability.h`.
+const CAP_NET_ADMIN: u64 = 1 << 12;
+/// Stands for the other three too.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// Refuses a process that lacks a capability, before it has changed anything: the kernel itself says
+/// no more than "not permitted", and without `CAP_PERFMON` not even that, but a riddle of the
+/// verifier's.
+pub fn require() -> Result<(), NotPermitted> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match effective(&status) {
+        Some(held) if !suffices(held) => Err(NotPermitted {
+            what: "to load a program into the kernel".into(),
+            needs: NEEDS_TO_LOAD,
+        }),
+        // Where they can't be read, the kernel will say.
+        _ => Ok(()),
+    }
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let bits = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(bits.trim(), 16).ok()
+}
+
+fn suffices(held: u64) -> bool {
+    let all = CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON;
+    held & all == all || held & CAP_SYS_ADMIN != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_the_three_is_needed() {
+        let all = CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON;
+        assert!(suffices(all));
+        assert!(suffices(CAP_SYS_ADMIN));
+        for one in [CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON] {
+            assert!(!suffices(all & !one));
+        }
+    }
+
+    #[test]
+    fn effective_capabilities_are_read() {
+        let status = "Name:\tknockgate\nCapPrm:\t000001ffffffffff\nCapEff:\t0000008000000000\n";
+        assert_eq!(effective(status), Some(CAP_BPF));
+        assert_eq!(effective("Name:\tknockgate\n"), None);
+    }
+}
