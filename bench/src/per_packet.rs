@@ -107,7 +107,7 @@ impl<'c> Case<'c> {
     fn once(&mut self, programs: &mut Programs, repeat: u32) -> Result<f64> {
         // What a new source leaves behind must find room in the tables for all rounds.
         let repeat = if matches!(self.work, Work::Knock(..)) {
-            repeat.min(40_000)
+            repeat.min(20_000)
         } else {
             repeat
         };

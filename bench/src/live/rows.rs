@@ -205,8 +205,9 @@ impl Rows {
         for ((name, traffic, most), wire) in rows.into_iter().zip(["few", "many", "whole"]) {
             // A gate each: what one row leaves in the table of sources is not the next one's business.
             let setup = Setup {
-                // Room for the grants that whole knocks earn.
+                // Room for the grants that whole knocks earn, and an end to them before there is none.
                 grants: 1 << 20,
+                open_for: "1s",
                 ..self.setup()
             };
             self.bring_up(stage, programs, binary, wire, &setup, 1)?;

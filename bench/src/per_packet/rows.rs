@@ -1,6 +1,6 @@
 //! Which verdicts are measured, on what frames, beside what.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Case, Work, measure};
 use crate::{
@@ -59,6 +59,13 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
     cases.extend(closed(cast));
     cases.extend(granted(cast));
     cases.extend(knocking(&cast.knocked));
+    let rows = measure(programs, cases, plan)?;
+    // A full table looks for a place in vain, and that is another row than the one measured.
+    let refused = cast.knocked.knocks("table_full")?;
+    ensure!(
+        refused == 0,
+        "{refused} grants were refused for want of room"
+    );
     Ok(Part {
         title: "Per packet, BPF_PROG_TEST_RUN",
         unit: "ns of CPU, median (min–max)",
@@ -66,7 +73,7 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
             "hot: the same frame again and again, so all that it touches is in the cache",
             "varied: the next source's frame is written, then judged by tail call; its floor does the same",
         ],
-        rows: measure(programs, cases, plan)?,
+        rows,
     })
 }
 
