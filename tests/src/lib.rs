@@ -6,15 +6,25 @@
 //! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`foreign`] puts
 //! other people's BPF objects in the way, and [`sshd`] runs a real server. [`need`] decides whether this
 //! machine can run any of it.
+//!
+//! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
+//! packets are put through one by one, [`oracle`] compares the two on [`stream`]s of
+//! [`datagram`]s. [`fixtures`] says of each behaviour by itself what must come of it.
 
 pub mod attempt;
+pub mod datagram;
+pub mod fixtures;
 pub mod foreign;
 pub mod lab;
+pub mod model;
 pub mod need;
 pub mod netns;
+pub mod oracle;
 pub mod packet;
 pub mod raw;
 pub mod run;
 pub mod service;
 pub mod sshd;
+pub mod stream;
+pub mod subject;
 pub mod trial;

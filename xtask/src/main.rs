@@ -1,12 +1,13 @@
 //! `cargo xtask`: everything a checkout of knockgate can do to itself.
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
-//! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`demo`] shows the gate
-//! at work and [`mod@bench`] what it costs, both in networks that exist only while they run.
+//! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
+//! for as long as one likes, [`demo`] shows the gate at work and [`mod@bench`] what it costs, both in networks that exist only while they run.
 
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -40,6 +41,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Looks for packets that the kernel program judges otherwise than its model
+    Fuzz(fuzz::Options),
     /// Builds the kernel program and the `knockgate` that carries it
     Build(build::Options),
     /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Demo => demo::run(),
         Command::Test { arguments } => test::run(&arguments),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Setup { purpose } => setup::run(purpose),

@@ -19,6 +19,11 @@ const KNOCKGATE_VARIABLE: &str = "KNOCKGATE";
 /// Tests of the loaded program need root: for anyone else cargo runs the test binaries, and only those,
 /// through sudo.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    run_with(arguments, None)
+}
+
+/// As [`run`], and tells the tests the value of one more variable.
+pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>) -> Result<()> {
     let toolchain = setup::ready(Purpose::Test)?;
     let Built { program, knockgate } = build::release(&toolchain)?;
     let mut command = Command::new(workspace::cargo());
@@ -28,7 +33,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         .arg(workspace::target())
         .args(arguments)
         .env(PROGRAM_VARIABLE, program)
-        .env(KNOCKGATE_VARIABLE, knockgate);
+        .env(KNOCKGATE_VARIABLE, knockgate)
+        .envs(variable);
     if !process::is_root() {
         let (variable, runner) = sudo_runner()?;
         command.env(variable, runner);

@@ -1,0 +1,163 @@
+//! One table of what must become of packets, for every subject: the decisions called on the host, and the
+//! program in the kernel.
+//!
+//! A row is a configuration and a stream. Behind `=>` stands everything that a packet moves, as
+//! [`Tally::since`](crate::subject::Tally::since) writes it: the reason it was counted by, at which gate, and
+//! what came of it as a knock. Nothing else may move. In endpoints, `A`, `B` and `C` are sources (A and B share
+//! a prefix), `H` is the host, `O` its other address; `{A}` to `{O}`, `{prefix}` (of A and B) and `{whole}`
+//! (an address's length) stand for the same elsewhere.
+
+mod knocking;
+mod passing;
+mod reading;
+
+use knock_user::config::Config;
+
+use crate::{
+    stream::{self, Step},
+    subject::Subject,
+};
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixture {
+    /// What it is, as a statement that could be wrong.
+    pub what: &'static str,
+    pub families: &'static [Family],
+    /// TOML; see [`ONE_GATE`].
+    pub config: &'static str,
+    pub stream: &'static str,
+}
+
+/// The two families, which a gate treats alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+const BOTH: &[Family] = &[Family::V4, Family::V6];
+const V4: &[Family] = &[Family::V4];
+const V6: &[Family] = &[Family::V6];
+
+/// A gate for most rows: opened for 10 s by three knocks within 5 s.
+const ONE_GATE: &str = r#"
+    interfaces = ["eth0"]
+    open_ports = ["80/tcp", "53/udp"]
+    limits = { sources = 16384, grants = 16, sessions = 64 }
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp", "22/udp"]
+    open_for = "10s"
+    session_idle = "30s"
+    [[gate.knock]]
+    user = "alice"
+    sequence = ["7000/udp", "8000/tcp", "9000/udp"]
+    within = "5s"
+"#;
+
+/// All rows, those first that the others build on.
+pub fn all() -> impl Iterator<Item = &'static Fixture> {
+    let tables = [reading::ROWS, knocking::ROWS, passing::ROWS];
+    tables.into_iter().flatten()
+}
+
+impl Fixture {
+    /// The configuration for one family. Panics where it isn't valid.
+    pub fn config(&self, family: Family) -> Config {
+        match Config::parse(&filled(self.config, family), self.what) {
+            Ok((config, _)) => config,
+            Err(error) => panic!("{}: {error}", self.what),
+        }
+    }
+
+    /// Puts the stream through an emptied subject. Panics where anything else moves than the row says.
+    pub fn run(&self, family: Family, subject: &mut dyn Subject) {
+        let what = self.what;
+        subject.forget();
+        let config = self.config(family);
+        let gate = |name: &str| {
+            let index = config.gates.iter().position(|gate| gate.name == name);
+            let index = index.unwrap_or_else(|| panic!("{what}: no gate {name}"));
+            u16::try_from(index).expect("few gates")
+        };
+        for (step, expected) in stream::read(&filled(self.stream, family)) {
+            let before = subject.tally();
+            match &step {
+                Step::Packet(datagram) => {
+                    let frame = datagram.frame();
+                    let passed = subject.judge(&frame);
+                    let after = subject.tally();
+                    let denied = ["no_grant", "used_up", "malformed"];
+                    let admitted = !denied.iter().any(|reason| expected.starts_with(reason));
+                    assert_eq!(
+                        after.since(&before),
+                        expected,
+                        "{what} ({family:?}): {step}"
+                    );
+                    assert_eq!(passed, admitted, "{what} ({family:?}): {step} passes");
+                    let bytes = after.total().1 - before.total().1;
+                    assert_eq!(
+                        bytes,
+                        frame.len() as u64,
+                        "{what} ({family:?}): bytes of {step}"
+                    );
+                }
+                Step::Wait(time) => subject.wait(*time),
+                Step::Allow {
+                    source,
+                    gate: name,
+                    length,
+                } => assert!(
+                    subject.allow(*source, gate(name), *length),
+                    "{what}: {step}"
+                ),
+                Step::Revoke { source, gate: name } => subject.revoke(*source, gate(name)),
+            }
+            if !matches!(step, Step::Packet(_)) {
+                let after = subject.tally();
+                assert_eq!(after, before, "{what} ({family:?}): {step} counts nothing");
+            }
+        }
+    }
+}
+
+fn filled(text: &str, family: Family) -> String {
+    let (names, prefix) = match family {
+        Family::V4 => (
+            [
+                ("A", "198.51.100.10"),
+                ("B", "198.51.100.11"),
+                ("C", "203.0.113.12"),
+                ("H", "192.0.2.1"),
+                ("O", "192.0.2.9"),
+            ],
+            "198.51.100.0/24",
+        ),
+        Family::V6 => (
+            [
+                ("A", "2001:db8:1::a"),
+                ("B", "2001:db8:1::b"),
+                ("C", "2001:db8:2::c"),
+                ("H", "2001:db8::1"),
+                ("O", "2001:db8::9"),
+            ],
+            "2001:db8:1::/64",
+        ),
+    };
+    let whole = match family {
+        Family::V4 => "32",
+        Family::V6 => "128",
+    };
+    let mut text = text.replace("{prefix}", prefix).replace("{whole}", whole);
+    for (name, address) in names {
+        let endpoint = match family {
+            Family::V4 => format!(" {address}:"),
+            Family::V6 => format!(" [{address}]:"),
+        };
+        text = text
+            .replace(&format!(" {name}:"), &endpoint)
+            .replace(&format!("{{{name}}}"), address);
+    }
+    text
+}

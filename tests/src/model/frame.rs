@@ -1,0 +1,182 @@
+//! The fate table's way to read a frame, slowly: what is it, and which port does it go to?
+
+use std::net::IpAddr;
+
+use knock_user::config::{Port, Protocol};
+
+/// What a frame turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    NotIp,
+    /// IP that carries neither TCP nor UDP.
+    OtherProtocol,
+    /// A fragment behind the first.
+    LaterFragment,
+    /// Source and destination, where they could be read.
+    Malformed(Option<(IpAddr, IpAddr)>),
+    Segment(Segment),
+}
+
+/// TCP or UDP whose ports are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub source: IpAddr,
+    pub source_port: u16,
+    pub destination: IpAddr,
+    pub port: Port,
+    /// TCP's; zero where the frame ends before them.
+    pub flags: u8,
+    /// TCP's; zero where the frame ends before it.
+    pub sequence: u32,
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+/// Hop-by-hop, routing, fragment, authentication, destination options.
+const EXTENSIONS: [u8; 5] = [0, 43, FRAGMENT, AUTHENTICATION, 60];
+
+pub fn read(frame: &[u8]) -> Contents {
+    let Some(mut ethertype) = short(frame, 12) else {
+        return Contents::NotIp;
+    };
+    let mut rest = &frame[14..];
+    let mut tags = 0;
+    while matches!(ethertype, 0x8100 | 0x88a8) {
+        tags += 1;
+        // More tags than are read, or one that is cut short.
+        if tags > 2 || rest.len() < 4 {
+            return Contents::Malformed(None);
+        }
+        ethertype = u16::from_be_bytes([rest[2], rest[3]]);
+        rest = &rest[4..];
+    }
+    match ethertype {
+        0x0800 => ipv4(rest),
+        0x86dd => ipv6(rest),
+        _ => Contents::NotIp,
+    }
+}
+
+fn ipv4(packet: &[u8]) -> Contents {
+    if packet.len() < 20 {
+        return Contents::Malformed(None);
+    }
+    if packet[0] >> 4 != 4 {
+        return Contents::NotIp;
+    }
+    let protocol = packet[9];
+    if protocol != TCP && protocol != UDP {
+        return Contents::OtherProtocol;
+    }
+    let source: [u8; 4] = packet[12..16].try_into().expect("four bytes");
+    let destination: [u8; 4] = packet[16..20].try_into().expect("four bytes");
+    let ends = (source.into(), destination.into());
+    let field = u16::from_be_bytes([packet[6], packet[7]]);
+    let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
+    if offset > 0 {
+        return later_fragment(protocol, offset, ends);
+    }
+    // A nonsensical length is not malformed; no header is shorter than five words.
+    let header = usize::from(packet[0] & 15).max(5) * 4;
+    let stated = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+    let held = stated.min(packet.len());
+    transport(packet, header, protocol, more.then_some(held), ends)
+}
+
+fn ipv6(packet: &[u8]) -> Contents {
+    if packet.len() < 40 {
+        return Contents::Malformed(None);
+    }
+    if packet[0] >> 4 != 6 {
+        return Contents::NotIp;
+    }
+    let source: [u8; 16] = packet[8..24].try_into().expect("sixteen bytes");
+    let destination: [u8; 16] = packet[24..40].try_into().expect("sixteen bytes");
+    let ends = (source.into(), destination.into());
+    let stated = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let held = stated.min(packet.len());
+    let mut next = packet[6];
+    let mut at = 40;
+    let mut extensions = 0;
+    let mut first_fragment = false;
+    while EXTENSIONS.contains(&next) {
+        extensions += 1;
+        // More headers than are read, or one that is cut short: all have at least eight bytes.
+        // Of a first fragment, only the packet's own bytes count; what the frame holds beyond is padding.
+        let readable = if first_fragment { held } else { packet.len() };
+        if extensions > 8 || readable < at + 8 {
+            return Contents::Malformed(Some(ends));
+        }
+        let header = &packet[at..];
+        match next {
+            FRAGMENT => {
+                let field = u16::from_be_bytes([header[2], header[3]]);
+                if field >> 3 > 0 {
+                    return later_fragment(header[0], field >> 3, ends);
+                }
+                first_fragment |= field & 1 == 1;
+                at += 8;
+            }
+            AUTHENTICATION => at += 4 * (2 + usize::from(header[1])),
+            _ => at += 8 * (1 + usize::from(header[1])),
+        }
+        next = header[0];
+    }
+    if next != TCP && next != UDP {
+        return Contents::OtherProtocol;
+    }
+    transport(packet, at, next, first_fragment.then_some(held), ends)
+}
+
+/// `offset` in units of eight bytes.
+fn later_fragment(protocol: u8, offset: u16, ends: (IpAddr, IpAddr)) -> Contents {
+    if protocol == TCP && offset == 1 {
+        Contents::Malformed(Some(ends))
+    } else if protocol == TCP || protocol == UDP || EXTENSIONS.contains(&protocol) {
+        Contents::LaterFragment
+    } else {
+        Contents::OtherProtocol
+    }
+}
+
+/// `held`: of a first fragment, how many of the packet's bytes it holds.
+fn transport(
+    packet: &[u8],
+    at: usize,
+    protocol: u8,
+    held: Option<usize>,
+    ends: (IpAddr, IpAddr),
+) -> Contents {
+    let whole = at + if protocol == TCP { 20 } else { 8 };
+    if held.is_some_and(|held| held < whole) {
+        return Contents::Malformed(Some(ends));
+    }
+    let (Some(source_port), Some(number)) = (short(packet, at), short(packet, at + 2)) else {
+        return Contents::Malformed(Some(ends));
+    };
+    let (source, destination) = ends;
+    let protocol = if protocol == TCP {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    let sequence = match (short(packet, at + 4), short(packet, at + 6)) {
+        (Some(high), Some(low)) => u32::from(high) << 16 | u32::from(low),
+        _ => 0,
+    };
+    Contents::Segment(Segment {
+        source,
+        source_port,
+        destination,
+        port: Port { number, protocol },
+        flags: packet.get(at + 13).copied().unwrap_or(0),
+        sequence,
+    })
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..at + 2)?;
+    Some(u16::from_be_bytes([bytes[0], bytes[1]]))
+}

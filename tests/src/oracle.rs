@@ -1,0 +1,286 @@
+//! Streams of packets put through a subject and the model at once, and the first difference between them.
+
+pub mod generate;
+pub mod random;
+pub mod shrink;
+
+use std::{fmt, time::Duration};
+
+use knock_common::knock::Outcome;
+use knock_user::config::Config;
+
+use crate::{
+    model::Model,
+    stream::Step,
+    subject::{GrantSeen, Subject, Tally},
+};
+
+/// How much is compared behind a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Verdict and counter behind each packet, all tables every so often: counters only go up, so what is
+    /// wrong between two looks is still there at the second.
+    Quick,
+    /// Everything behind each step.
+    Close,
+}
+
+/// Steps between two looks at the tables.
+const EVERY: usize = 64;
+
+/// Where model and subject part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Index of the step behind which it was seen.
+    pub at: usize,
+    pub what: String,
+}
+
+/// How a comparison ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    Different(Difference),
+    /// This machine had no time for the test in the middle of a packet, so nobody knows which time it was
+    /// judged by.
+    Interrupted,
+}
+
+/// Puts `steps` through a fresh model and an emptied subject.
+pub fn compare(
+    config: &Config,
+    subject: &mut dyn Subject,
+    steps: &[Step],
+    look: Look,
+) -> Comparison {
+    subject.forget();
+    let mut pair = Pair {
+        config,
+        subject,
+        model: Model::new(config),
+        clear_until: 0,
+    };
+    for (at, step) in steps.iter().enumerate() {
+        let seen = pair.step(step).and_then(|()| {
+            if look == Look::Close || (at + 1) % EVERY == 0 || at + 1 == steps.len() {
+                pair.tables()
+            } else {
+                Ok(())
+            }
+        });
+        match seen {
+            Ok(()) => {}
+            Err(Failure::Interrupted) => return Comparison::Interrupted,
+            Err(Failure::Differs(what)) => return Comparison::Different(Difference { at, what }),
+        }
+    }
+    Comparison::Equal
+}
+
+/// As [`compare`], again for as long as the machine interrupts.
+pub fn difference(
+    config: &Config,
+    subject: &mut dyn Subject,
+    steps: &[Step],
+    look: Look,
+) -> Option<Difference> {
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        match compare(config, subject, steps, look) {
+            Comparison::Equal => return None,
+            Comparison::Different(difference) => return Some(difference),
+            Comparison::Interrupted => {}
+        }
+    }
+    panic!("this machine was too busy {TRIES} times in a row to judge packets by its clock");
+}
+
+/// What each step of a stream does to the model, one line each.
+pub fn told(config: &Config, subject: &mut dyn Subject, steps: &[Step]) -> Vec<String> {
+    subject.forget();
+    let mut pair = Pair {
+        config,
+        subject,
+        model: Model::new(config),
+        clear_until: 0,
+    };
+    steps
+        .iter()
+        .map(|step| {
+            let before = pair.model.tally().clone();
+            // The subject's side of it is reported elsewhere.
+            let _ = pair.step(step);
+            pair.model.tally().since(&before)
+        })
+        .collect()
+}
+
+/// Model and subject at the same point of a stream.
+struct Pair<'a> {
+    config: &'a Config,
+    subject: &'a mut dyn Subject,
+    model: Model<'a>,
+    /// No boundary is near before that moment.
+    clear_until: u64,
+}
+
+enum Failure {
+    Differs(String),
+    Interrupted,
+}
+
+impl Pair<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Packet(datagram) => self.packet(&datagram.frame()),
+            Step::Wait(time) => {
+                self.subject.wait(*time);
+                self.clear_until = 0;
+                Ok(())
+            }
+            Step::Allow {
+                source,
+                gate,
+                length,
+            } => {
+                let Some(gate) = self.gate(gate) else {
+                    return Ok(());
+                };
+                self.settle();
+                let now = self.subject.now();
+                let until = now + nanoseconds(*length);
+                let wanted = self.model.allow(*source, gate, until, now);
+                let got = self.subject.allow(*source, gate, *length);
+                self.in_time(now)?;
+                same("room for a grant by hand", &wanted, &got)
+            }
+            Step::Revoke { source, gate } => {
+                if let Some(gate) = self.gate(gate) {
+                    self.model.revoke(*source, gate);
+                    self.subject.revoke(*source, gate);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn packet(&mut self, frame: &[u8]) -> Result<(), Failure> {
+        self.settle();
+        let now = self.subject.now();
+        let verdict = self.model.packet(frame, now);
+        let passed = self.subject.judge(frame);
+        self.in_time(now)?;
+        if passed != verdict.reason.passes() {
+            let word = |passes| if passes { "passes" } else { "is denied" };
+            let counted = self.subject.tally().since(&Tally::of(self.config));
+            return Err(Failure::Differs(format!(
+                "the packet {}; the model has {verdict}. Counted since the beginning: {counted}",
+                word(passed)
+            )));
+        }
+        let wanted = self.model.tally().packets[verdict.index()];
+        let got = self.subject.counted(verdict);
+        same(&format!("packets and bytes of {verdict}"), &wanted, &got)
+    }
+
+    fn tables(&mut self) -> Result<(), Failure> {
+        self.settle();
+        let now = self.subject.now();
+        let (mut wanted, mut got) = (self.model.tally().clone(), self.subject.tally());
+        // Which of several gates a run is told of that may still lead to any of them is nowhere decided.
+        merge_unfinished(&mut wanted);
+        merge_unfinished(&mut got);
+        let nothing = Tally::of(self.config);
+        if wanted != got {
+            same("counters", &wanted.since(&nothing), &got.since(&nothing))?;
+            same("bytes", &wanted.packets, &got.packets)?;
+        }
+        let grain = nanoseconds(self.subject.grain());
+        let (grants, found) = (self.model.grants(now), self.subject.grants());
+        self.in_time(now)?;
+        let about = |(wanted, got): (&GrantSeen, &GrantSeen)| {
+            wanted.until.abs_diff(got.until) <= grain
+                && *wanted
+                    == GrantSeen {
+                        until: wanted.until,
+                        ..*got
+                    }
+        };
+        if grants.len() != found.len() || !grants.iter().zip(&found).all(about) {
+            same("grants", &grants, &found)?;
+        }
+        let (flows, found) = (self.model.flows(now), self.subject.flows());
+        self.in_time(now)?;
+        same("flows", &flows, &found)
+    }
+
+    /// Lets time go by until no boundary is near.
+    fn settle(&mut self) {
+        /// A packet makes no boundary that is nearer than this: tests configure no shorter times.
+        const NEXT: Duration = Duration::from_millis(500);
+        let now = self.subject.now();
+        if now < self.clear_until {
+            return;
+        }
+        let grain = self.subject.grain();
+        loop {
+            let now = self.subject.now();
+            let (behind, ahead) = self.model.clearance(now);
+            if behind >= grain && ahead >= 2 * grain {
+                self.clear_until = now + nanoseconds(ahead.min(NEXT).saturating_sub(grain));
+                return;
+            }
+            let past = if ahead < 2 * grain {
+                ahead + grain
+            } else {
+                grain.saturating_sub(behind)
+            };
+            self.subject.wait(past);
+        }
+    }
+
+    fn in_time(&self, begun: u64) -> Result<(), Failure> {
+        let took = self.subject.now() - begun;
+        if took < nanoseconds(self.subject.grain()) / 2 {
+            Ok(())
+        } else {
+            Err(Failure::Interrupted)
+        }
+    }
+
+    fn gate(&self, name: &str) -> Option<u16> {
+        let index = self
+            .config
+            .gates
+            .iter()
+            .position(|gate| gate.name == name)?;
+        u16::try_from(index).ok()
+    }
+}
+
+fn same<T: PartialEq + fmt::Debug>(what: &str, wanted: &T, got: &T) -> Result<(), Failure> {
+    if wanted == got {
+        Ok(())
+    } else {
+        Err(Failure::Differs(format!(
+            "{what}: the model has {wanted:?}, the subject {got:?}"
+        )))
+    }
+}
+
+/// Adds up over all gates what is counted of runs that have led to none of them.
+fn merge_unfinished(tally: &mut Tally) {
+    const MERGED: [Outcome; 3] = [Outcome::Step, Outcome::Wrong, Outcome::Duplicate];
+    for outcome in MERGED {
+        let places = (outcome as usize..tally.knocks.len()).step_by(Outcome::ALL.len());
+        let sum = places.clone().map(|place| tally.knocks[place]).sum();
+        for place in places {
+            tally.knocks[place] = 0;
+        }
+        tally.knocks[outcome as usize] = sum;
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
+}

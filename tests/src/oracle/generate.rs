@@ -1,0 +1,391 @@
+//! Random configurations and random streams for them: knocking that mostly goes well, traffic to protected
+//! ports, scans, forgeries, and time going by.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use knock_user::config::{Config, Port, Protocol};
+
+use super::random::Random;
+use crate::{
+    datagram::{Datagram, Fragment, TCP, UDP},
+    stream::Step,
+};
+
+/// Few ports, so that sequences overlap.
+const KNOCKS: [&str; 5] = ["7000/udp", "7000/tcp", "7001/udp", "9000/tcp", "80/udp"];
+/// What gates guard, each its own.
+const PROTECTED: [&str; 3] = [
+    r#""22/tcp", "22/udp""#,
+    r#""25/tcp", "51820/udp""#,
+    r#""7002/tcp", "65535/udp""#,
+];
+const OPEN: &str = r#""80/tcp", "53/udp""#;
+const SOURCES_V4: [&str; 4] = [
+    "198.51.100.1",
+    "198.51.100.2",
+    "198.51.100.130",
+    "203.0.113.5",
+];
+/// The last looks like the first of the other family, and is another.
+const SOURCES_V6: [&str; 4] = [
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:1:1::1",
+    "::ffff:198.51.100.1",
+];
+const HOST_V4: [&str; 2] = ["192.0.2.1", "192.0.2.9"];
+const HOST_V6: [&str; 2] = ["2001:db8::1", "2001:db8::9"];
+const ALLOWED: [&str; 3] = ["203.0.113.0/24", "2001:db8:1:1::/64", "198.51.100.2/32"];
+const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5/32"];
+
+/// The `nth` configuration, which passes `check`, as text and as it is understood. No time in it is shorter
+/// than a second.
+pub fn config(random: &mut Random, nth: usize) -> (String, Config) {
+    loop {
+        let text = config_text(random, nth);
+        // Two sequences may be one, or one end with another: those are refused.
+        if let Ok((config, _)) = Config::parse(&text, "generated") {
+            return (text, config);
+        }
+    }
+}
+
+/// A stream of `packets` packets and what happens in between.
+pub fn stream(random: &mut Random, config: &Config, packets: usize) -> Vec<Step> {
+    let mut author = Author::new(random, config);
+    let mut steps: Vec<Step> = Vec::new();
+    let mut written = 0;
+    while written < packets {
+        let step = author.step(&steps);
+        written += usize::from(matches!(step, Step::Packet(_)));
+        steps.push(step);
+    }
+    steps
+}
+
+fn config_text(random: &mut Random, nth: usize) -> String {
+    let mut text = String::from("interfaces = [\"eth0\"]\n");
+    let mode = if nth % 8 == 7 { "monitor" } else { "enforce" };
+    let _ = writeln!(text, "mode = {mode:?}\nopen_ports = [{OPEN}]");
+    if random.chance(40) {
+        let _ = writeln!(text, "allow = [{:?}]", random.pick(&ALLOWED));
+    }
+    if random.chance(25) {
+        let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
+    }
+    let grants = random.pick(&[2, 4, 64]);
+    let _ = writeln!(
+        text,
+        "limits = {{ sources = 16384, grants = {grants}, sessions = 1024 }}"
+    );
+    for (name, ports) in ["a", "b", "c"]
+        .iter()
+        .zip(PROTECTED)
+        .take(1 + random.below(3))
+    {
+        gate_text(random, &mut text, name, ports);
+    }
+    text
+}
+
+fn gate_text(random: &mut Random, text: &mut String, name: &str, ports: &str) {
+    let seconds = |random: &mut Random| random.pick(&[1, 2, 3, 5, 20]);
+    let _ = writeln!(
+        text,
+        "[[gate]]\nname = {name:?}\nprotect = [{ports}]\nopen_for = \"{}s\"\nsession_idle = \"{}s\"",
+        seconds(random),
+        seconds(random)
+    );
+    if random.chance(40) {
+        let _ = writeln!(text, "connections = {}", 1 + random.below(3));
+    }
+    if random.chance(35) {
+        let _ = writeln!(text, "grant_to = \"prefix\"");
+    }
+    if random.chance(25) {
+        let _ = writeln!(text, "sources = [{:?}]", random.pick(&MAY_KNOCK));
+    }
+    for user in 0..random.below(4) {
+        let length = match random.below(10) {
+            0 => 12,
+            1 => 6,
+            _ => 2 + random.below(3),
+        };
+        let ports = 1 + random.below(KNOCKS.len());
+        let sequence: Vec<&str> = (0..length).map(|_| KNOCKS[random.below(ports)]).collect();
+        let _ = writeln!(
+            text,
+            "[[gate.knock]]\nuser = \"u{user}\"\nsequence = {sequence:?}\nwithin = \"{}s\"",
+            seconds(random)
+        );
+    }
+}
+
+/// Writes a stream step by step, knowing how far everyone means to be.
+struct Author<'a> {
+    random: &'a mut Random,
+    gates: Vec<String>,
+    sequences: Vec<Vec<Port>>,
+    protected: Vec<Port>,
+    /// Each source with the sequence it is knocking and the next knock's place in it.
+    knocking: Vec<(IpAddr, usize, usize)>,
+}
+
+impl<'a> Author<'a> {
+    fn new(random: &'a mut Random, config: &Config) -> Self {
+        let sequences: Vec<Vec<Port>> = config
+            .gates
+            .iter()
+            .flat_map(|gate| gate.knocks.iter().map(|knock| knock.sequence.clone()))
+            .collect();
+        let knocking = SOURCES_V4.iter().chain(&SOURCES_V6).map(|source| {
+            let sequence = random.below(sequences.len().max(1));
+            (parsed(source), sequence, 0)
+        });
+        let knocking = knocking.collect();
+        Self {
+            random,
+            gates: config.gates.iter().map(|gate| gate.name.clone()).collect(),
+            sequences,
+            protected: config
+                .gates
+                .iter()
+                .flat_map(|gate| gate.protect.clone())
+                .collect(),
+            knocking,
+        }
+    }
+
+    fn step(&mut self, before: &[Step]) -> Step {
+        match self.random.below(100) {
+            0..42 => self.knock(before),
+            42..57 => self.attempt(),
+            57..72 => self.go_on(before),
+            72..79 => self.other(),
+            79..87 => self.again(before),
+            87..90 => self.noise(),
+            90..96 => Step::Wait(Duration::from_millis(
+                self.random
+                    .pick(&[10, 300, 900, 1_100, 1_100, 2_500, 2_500, 6_000, 25_000]),
+            )),
+            96..99 => self.by_hand(),
+            _ => {
+                let (source, gate) = (self.network(), self.random.pick(&self.gates));
+                Step::Revoke { source, gate }
+            }
+        }
+    }
+
+    /// The next knock of somebody's sequence, usually the right one.
+    fn knock(&mut self, before: &[Step]) -> Step {
+        // The first few sources do most of it, so that sequences get finished.
+        let bound = if self.random.chance(70) {
+            2
+        } else {
+            self.knocking.len()
+        };
+        let who = self.random.below(bound);
+        let who = if self.random.chance(50) {
+            who
+        } else {
+            (who + 4) % self.knocking.len()
+        };
+        let (source, sequence, place) = self.knocking[who];
+        let Some(port) = self.sequences.get(sequence).map(|ports| ports[place]) else {
+            return self.attempt();
+        };
+        let next = if place + 1 == self.sequences[sequence].len() || self.random.chance(3) {
+            (source, self.random.below(self.sequences.len()), 0)
+        } else {
+            (source, sequence, place + 1)
+        };
+        self.knocking[who] = next;
+        let source_port = if self.random.chance(80) {
+            20_000 + u16::try_from(before.len()).expect("short streams")
+        } else {
+            4_000 + u16::from(self.random.byte() % 3)
+        };
+        let mut knock = self.to(source, source_port, port);
+        knock.flags = u8::from(port.protocol == Protocol::Tcp) << 1;
+        if self.random.chance(3) {
+            knock.flags = self.random.byte();
+        }
+        self.dressed(knock)
+    }
+
+    /// Somebody tries a protected port.
+    fn attempt(&mut self) -> Step {
+        let source = self.source();
+        let source_port = 4_000 + u16::from(self.random.byte() % 3);
+        let port = self.random.pick(&self.protected);
+        let mut packet = self.to(source, source_port, port);
+        if packet.protocol == TCP {
+            packet.flags = self
+                .random
+                .pick(&[0x02, 0x02, 0x02, 0x10, 0x18, 0x11, 0x04, 0x12, 0xc2]);
+            packet.sequence = u32::from(self.random.byte() % 3);
+            if self.random.chance(10) {
+                packet.flags = self.random.byte();
+            }
+        }
+        self.dressed(packet)
+    }
+
+    /// The next packet of a flow to a protected port that somebody has begun or tried to begin.
+    fn go_on(&mut self, before: &[Step]) -> Step {
+        let tried: Vec<&Datagram> = before
+            .iter()
+            .rev()
+            .take(150)
+            .filter_map(|step| match step {
+                Step::Packet(packet) if self.is_attempt(packet) => Some(packet),
+                _ => None,
+            })
+            .collect();
+        let Some(latest) = tried.len().checked_sub(1) else {
+            return self.attempt();
+        };
+        let mut packet = tried[self.random.below(latest + 1)].clone();
+        packet.flags = self.random.pick(&[0x10, 0x18, 0x10, 0x11, 0x04, 0x02]);
+        Step::Packet(packet)
+    }
+
+    fn is_attempt(&self, packet: &Datagram) -> bool {
+        let protocol = match packet.protocol {
+            TCP => Protocol::Tcp,
+            _ => Protocol::Udp,
+        };
+        let number = packet.destination.port();
+        self.protected.contains(&Port { number, protocol })
+    }
+
+    /// A scan, or a service that is open.
+    fn other(&mut self) -> Step {
+        let source = self.source();
+        let number = self
+            .random
+            .pick(&[80, 53, 1, 7_000, 7_001, 7_002, 9_000, 443, 65_535]);
+        let protocol = self.random.pick(&[Protocol::Tcp, Protocol::Udp]);
+        let mut packet = self.to(source, 4_000, Port { number, protocol });
+        packet.flags = self.random.pick(&[0x02, 0x02, 0x10, 0x06]);
+        self.dressed(packet)
+    }
+
+    /// A packet that was sent before: a retransmission, or a duplicate by the network.
+    fn again(&mut self, before: &[Step]) -> Step {
+        let recent = &before[before.len().saturating_sub(6)..];
+        let packets: Vec<&Step> = recent
+            .iter()
+            .filter(|step| matches!(step, Step::Packet(_)))
+            .collect();
+        match packets.as_slice() {
+            [] => self.noise(),
+            packets => packets[self.random.below(packets.len())].clone(),
+        }
+    }
+
+    /// Neither TCP nor UDP, or nothing at all.
+    fn noise(&mut self) -> Step {
+        let source = self.source();
+        let port = Port {
+            number: 0,
+            protocol: Protocol::Udp,
+        };
+        let mut packet = self.to(source, 0, port);
+        packet.protocol = self.random.pick(&[1, 58, 59, 50, 4, 132]);
+        if self.random.chance(30) {
+            // Another ethertype.
+            packet.set.push((12, self.random.byte()));
+        }
+        self.dressed(packet)
+    }
+
+    fn by_hand(&mut self) -> Step {
+        Step::Allow {
+            source: self.network(),
+            gate: self.random.pick(&self.gates),
+            length: Duration::from_millis(self.random.pick(&[1_000, 4_000, 60_000])),
+        }
+    }
+
+    fn network(&mut self) -> IpNet {
+        let source = self.source();
+        let lengths: &[u8] = if source.is_ipv4() {
+            &[32, 32, 24, 25]
+        } else {
+            &[128, 128, 64, 48]
+        };
+        let length = self.random.pick(lengths);
+        IpNet::new(source, length).expect("a valid length").trunc()
+    }
+
+    fn source(&mut self) -> IpAddr {
+        let who = self.random.below(self.knocking.len());
+        self.knocking[if self.random.chance(50) { who } else { who & 4 }].0
+    }
+
+    fn to(&mut self, source: IpAddr, source_port: u16, port: Port) -> Datagram {
+        let hosts = if source.is_ipv4() { HOST_V4 } else { HOST_V6 };
+        let host = parsed(hosts[usize::from(self.random.chance(10))]);
+        let protocol = match port.protocol {
+            Protocol::Tcp => TCP,
+            Protocol::Udp => UDP,
+        };
+        Datagram::new(
+            protocol,
+            SocketAddr::new(source, source_port),
+            SocketAddr::new(host, port.number),
+        )
+    }
+
+    /// Most packets go as they are; some get what a forger might try.
+    fn dressed(&mut self, mut packet: Datagram) -> Step {
+        const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
+        if !self.random.chance(30) {
+            return Step::Packet(packet);
+        }
+        let random = &mut *self.random;
+        let v4 = packet.source.is_ipv4();
+        if random.chance(30) {
+            let tags = random.pick(&[1, 1, 2, 2, 3]);
+            packet.tags = (0..tags).map(|_| random.pick(&[0x8100, 0x88a8])).collect();
+        }
+        if v4 && random.chance(40) {
+            packet.options = u8::try_from(random.below(11)).expect("at most ten");
+        }
+        if !v4 && random.chance(60) {
+            let headers = random.pick(&[1, 1, 2, 3, 7, 8, 9]);
+            packet.extensions = (0..headers)
+                .map(|_| (random.pick(&EXTENSIONS), random.pick(&[0, 0, 0, 1, 3])))
+                .collect();
+        }
+        if random.chance(25) {
+            packet.fragment = Some(Fragment {
+                offset: random.pick(&[0, 0, 0, 1, 2, 100]),
+                more: random.chance(70),
+            });
+        }
+        packet.payload = random.pick(&[0, 0, 1, 40]);
+        let length = packet.frame().len();
+        if random.chance(20) {
+            for _ in 0..=random.below(2) {
+                packet
+                    .set
+                    .push((12 + random.below(length - 12), random.byte()));
+            }
+        }
+        if random.chance(20) {
+            packet.cut = Some(14 + random.below(length - 13));
+        }
+        Step::Packet(packet)
+    }
+}
+
+fn parsed(address: &str) -> IpAddr {
+    address.parse().expect("an address")
+}

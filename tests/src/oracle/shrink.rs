@@ -1,0 +1,110 @@
+//! From a stream that shows a difference to the shortest and plainest that still does.
+
+use knock_user::config::Config;
+
+use super::{Difference, Look, difference, told};
+use crate::{datagram::Datagram, stream::Step, subject::Subject};
+
+/// The smallest stream found that shows a difference, written like a file of the corpus; `None` where a
+/// closer look shows none.
+pub fn minimal(
+    toml: &str,
+    config: &Config,
+    subject: &mut dyn Subject,
+    steps: &[Step],
+) -> Option<String> {
+    let mut shrink = Shrink { config, subject };
+    let mut found = shrink.shows(steps)?;
+    let mut steps = steps[..=found.at].to_vec();
+    loop {
+        let before = steps.clone();
+        shrink.drop_steps(&mut steps);
+        shrink.simplify(&mut steps);
+        if steps == before {
+            break;
+        }
+    }
+    if let Some(last) = shrink.shows(&steps) {
+        found = last;
+    }
+    let told = told(config, shrink.subject, &steps);
+    let lines: Vec<String> = steps
+        .iter()
+        .zip(told)
+        .map(|(step, told)| format!("{step}    # model: {told}"))
+        .collect();
+    let lines = lines.join("\n");
+    Some(format!("# {}\n{toml}---\n{lines}\n", found.what))
+}
+
+struct Shrink<'a> {
+    config: &'a Config,
+    subject: &'a mut dyn Subject,
+}
+
+impl Shrink<'_> {
+    fn shows(&mut self, steps: &[Step]) -> Option<Difference> {
+        difference(self.config, self.subject, steps, Look::Close)
+    }
+
+    /// Drops runs of steps, long ones first, for as long as the rest still shows a difference (Zeller and
+    /// Hildebrandt, IEEE Transactions on Software Engineering 28(2), 2002).
+    fn drop_steps(&mut self, steps: &mut Vec<Step>) {
+        let mut size = steps.len().div_ceil(2);
+        while size > 0 {
+            let mut at = 0;
+            while at < steps.len() {
+                let end = (at + size).min(steps.len());
+                let rest = [&steps[..at], &steps[end..]].concat();
+                if let Some(found) = self.shows(&rest) {
+                    *steps = rest;
+                    steps.truncate(found.at + 1);
+                } else {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+    }
+
+    fn simplify(&mut self, steps: &mut [Step]) {
+        for at in 0..steps.len() {
+            let Step::Packet(datagram) = steps[at].clone() else {
+                continue;
+            };
+            let mut kept = datagram;
+            for simpler in SIMPLER {
+                let mut candidate = kept.clone();
+                simpler(&mut candidate);
+                steps[at] = Step::Packet(candidate.clone());
+                if candidate != kept && self.shows(steps).is_some() {
+                    kept = candidate;
+                }
+            }
+            steps[at] = Step::Packet(kept);
+        }
+    }
+}
+
+/// Each takes one oddity away.
+const SIMPLER: &[fn(&mut Datagram)] = &[
+    |datagram| datagram.tags.clear(),
+    |datagram| datagram.set.clear(),
+    |datagram| datagram.cut = None,
+    |datagram| datagram.fragment = None,
+    |datagram| datagram.extensions.clear(),
+    |datagram| {
+        datagram.extensions.pop();
+    },
+    |datagram| {
+        datagram.set.pop();
+    },
+    |datagram| {
+        datagram.tags.pop();
+    },
+    |datagram| datagram.options = 0,
+    |datagram| datagram.payload = 0,
+    |datagram| datagram.sequence = 0,
+    |datagram| datagram.flags &= 0x02,
+    |datagram| datagram.flags &= 0x3f,
+];

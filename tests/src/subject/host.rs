@@ -1,0 +1,284 @@
+//! The program's decisions, called on the host over ordinary collections. Time stands still unless it is
+//! moved, so little is too close to ask.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    event::NO_GATE,
+    host::Host,
+    judge,
+    kernel::Table as _,
+    knock::Outcome,
+    table::{self, BY_HAND, GateRules, GrantKey},
+};
+use knock_user::{
+    config::{Config, Gate, GrantTo, Mode, Protocol},
+    gate::{Automaton, open_ports, roles},
+};
+
+use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+
+/// A gate without a kernel.
+pub struct Hosted {
+    config: Config,
+    host: Host,
+    tally: Tally,
+}
+
+impl Hosted {
+    /// Panics where the configuration can't be compiled: tests have none of that size.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            config: config.clone(),
+            host: host_for(config),
+            tally: Tally::of(config),
+        }
+    }
+}
+
+impl Hosted {
+    /// Lets every flow look for its grant again, which may be about to end earlier than it knows.
+    fn look_again(&self) {
+        for (flow, _) in self.host.sessions_v4.rows() {
+            if let Some(session) = self.host.sessions_v4.find(&flow) {
+                session.granted_until = 0;
+            }
+        }
+        for (flow, _) in self.host.sessions_v6.rows() {
+            if let Some(session) = self.host.sessions_v6.find(&flow) {
+                session.granted_until = 0;
+            }
+        }
+    }
+}
+
+impl Subject for Hosted {
+    /// The program keeps the times of knocks in units of 2^20 ns, rounded to the client's favour.
+    fn grain(&self) -> Duration {
+        Duration::from_millis(5)
+    }
+
+    fn now(&self) -> u64 {
+        self.host.now.get()
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.host.advance(nanoseconds(time));
+    }
+
+    fn judge(&mut self, frame: &[u8]) -> bool {
+        let verdict = judge(&self.host, frame);
+        let seen = Verdict {
+            reason: verdict.reason,
+            gate: (verdict.gate != NO_GATE).then_some(verdict.gate),
+        };
+        self.tally.packet(seen, frame.len());
+        verdict.reason.passes()
+    }
+
+    fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
+        let until = self.now() + nanoseconds(length);
+        let others = self.grants();
+        let others = others
+            .iter()
+            .filter(|grant| (grant.source, grant.gate) != (source, gate));
+        if others.count() >= self.config.limits.grants as usize {
+            return false;
+        }
+        self.look_again();
+        match source.addr() {
+            IpAddr::V4(address) => {
+                let key = GrantKey::<V4>::new(address.into(), source.prefix_len(), gate);
+                self.host.grants_v4.remove(&key);
+                self.host.grants_v4.insert(&key, &by_hand(&key, until));
+                add_length::<V4>(&mut self.host.lengths[0], key.length);
+            }
+            IpAddr::V6(address) => {
+                let key = GrantKey::<V6>::new(address.into(), source.prefix_len(), gate);
+                self.host.grants_v6.remove(&key);
+                self.host.grants_v6.insert(&key, &by_hand(&key, until));
+                add_length::<V6>(&mut self.host.lengths[1], key.length);
+            }
+        }
+        true
+    }
+
+    fn revoke(&mut self, source: IpNet, gate: u16) {
+        for (key, _) in self.host.grants_v4.rows() {
+            if key.gate == gate && source.contains(&network(key.address, key.length)) {
+                self.host.grants_v4.remove(&key);
+            }
+        }
+        for (key, _) in self.host.grants_v6.rows() {
+            if key.gate == gate && source.contains(&network(key.address, key.length)) {
+                self.host.grants_v6.remove(&key);
+            }
+        }
+        for (flow, session) in self.host.sessions_v4.rows() {
+            if session.gate == u32::from(gate) && source.contains(&IpAddr::from(flow.source)) {
+                self.host.sessions_v4.remove(&flow);
+            }
+        }
+        for (flow, session) in self.host.sessions_v6.rows() {
+            if session.gate == u32::from(gate) && source.contains(&IpAddr::from(flow.source)) {
+                self.host.sessions_v6.remove(&flow);
+            }
+        }
+    }
+
+    fn counted(&self, verdict: Verdict) -> (u64, u64) {
+        self.tally.packets[verdict.index()]
+    }
+
+    fn tally(&self) -> Tally {
+        let gates = (0_u16..).zip(&self.config.gates);
+        let knocks = gates
+            .flat_map(|(gate, _)| Outcome::ALL.map(|outcome| self.host.counted(gate, outcome)));
+        Tally {
+            knocks: knocks.collect(),
+            ..self.tally.clone()
+        }
+    }
+
+    fn grants(&self) -> Vec<GrantSeen> {
+        let v4 = self.host.grants_v4.rows().into_iter();
+        let v4 = v4.map(|(key, grant)| (network(key.address, key.length), key.gate, grant));
+        let v6 = self.host.grants_v6.rows().into_iter();
+        let v6 = v6.map(|(key, grant)| (network(key.address, key.length), key.gate, grant));
+        let live = v4
+            .chain(v6)
+            .filter(|(_, _, grant)| grant.until > self.now());
+        let mut seen: Vec<GrantSeen> = live
+            .map(|(source, gate, grant)| GrantSeen {
+                gate,
+                source,
+                until: grant.until,
+                connections: grant.connections,
+                user: (grant.user != BY_HAND).then_some(grant.user),
+            })
+            .collect();
+        seen.sort();
+        seen
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        let v4 = self.host.sessions_v4.rows().into_iter();
+        let v4 = v4.map(|(flow, session)| (flow_of(&flow, session.gate), session.last));
+        let v6 = self.host.sessions_v6.rows().into_iter();
+        let v6 = v6.map(|(flow, session)| (flow_of(&flow, session.gate), session.last));
+        let idle = |gate: u16| nanoseconds(self.config.gates[usize::from(gate)].session_idle);
+        let mut flows: Vec<Flow> = v4
+            .chain(v6)
+            .filter(|(flow, last)| self.now() - last < idle(flow.gate))
+            .map(|(flow, _)| flow)
+            .collect();
+        flows.sort();
+        flows
+    }
+
+    fn forget(&mut self) {
+        *self = Self::new(&self.config);
+    }
+}
+
+fn host_for(config: &Config) -> Host {
+    let limits = config.limits;
+    let automaton = Automaton::compile(config).expect("a small configuration");
+    let open = open_ports(config).expect("listed ports need no asking");
+    let mut host = Host::new(limits.grants as usize, limits.sessions as usize);
+    host.monitor = config.mode == Mode::Monitor;
+    for (index, role) in roles(config, &automaton, &open) {
+        host.roles[index as usize] = role;
+    }
+    host.gates = config.gates.iter().map(rules).collect();
+    host.allow = config
+        .allow
+        .iter()
+        .map(|network| padded(network.addr(), network.prefix_len()))
+        .collect();
+    for (gate, index) in config.gates.iter().zip(0_u16..) {
+        for network in &gate.sources {
+            let (family, address, length) = padded(network.addr(), network.prefix_len());
+            host.knockers.push((index, family, address, length));
+        }
+    }
+    for address in &config.addresses {
+        let (family, address, _) = padded(*address, 0);
+        host.addresses.insert((family, address));
+    }
+    if config
+        .gates
+        .iter()
+        .any(|gate| gate.grant_to == GrantTo::Prefix)
+    {
+        host.lengths = [u64::from(V4::PREFIX), u64::from(V6::PREFIX)];
+    }
+    host.sequences = automaton.sequences;
+    host.states = automaton.states;
+    host.transitions = automaton.transitions;
+    host
+}
+
+fn rules(gate: &Gate) -> GateRules {
+    GateRules {
+        open_for: nanoseconds(gate.open_for),
+        session_idle: nanoseconds(gate.session_idle),
+        connections: gate.connections,
+        to_prefix: u8::from(gate.grant_to == GrantTo::Prefix),
+        restricted: u8::from(!gate.sources.is_empty()),
+        zero: [0; 2],
+    }
+}
+
+fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> table::Grant {
+    table::Grant {
+        until,
+        tag: key.tag(),
+        connections: 0,
+        user: BY_HAND,
+        // In no slot of the ring: nothing but time and `revoke` takes it away.
+        slot: u32::MAX,
+        zero: 0,
+    }
+}
+
+/// Adds a prefix length to those that are looked for, longest first.
+fn add_length<A: Address>(lengths: &mut u64, length: u8) {
+    let mut all = lengths.to_le_bytes();
+    if length != A::BITS && !all.contains(&length) {
+        all[7] = length;
+        all.sort_by_key(|&length| u8::MAX - length);
+        *lengths = u64::from_le_bytes(all);
+    }
+}
+
+fn network<A: Address>(address: A, length: u8) -> IpNet {
+    IpNet::new(address.into(), length).expect("a key's length suits its family")
+}
+
+fn flow_of<A: Address>(flow: &table::Flow<A>, gate: u32) -> Flow {
+    Flow {
+        gate: gate.try_into().expect("a gate's index"),
+        protocol: if flow.protocol == 6 {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        },
+        source: (flow.source.into(), flow.source_port).into(),
+        destination: (flow.destination.into(), flow.destination_port).into(),
+    }
+}
+
+fn padded(address: IpAddr, length: u8) -> (u8, knock_common::address::Padded, u8) {
+    match address {
+        IpAddr::V4(address) => (4, V4::from(address).padded(), length),
+        IpAddr::V6(address) => (6, V6::from(address).padded(), length),
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
+}

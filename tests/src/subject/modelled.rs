@@ -1,0 +1,73 @@
+//! The model by itself, so that what it believes is tried by the fixtures too.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use knock_user::config::Config;
+
+use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+use crate::model::Model;
+
+/// A model with a clock.
+pub struct Modelled<'c> {
+    config: &'c Config,
+    model: Model<'c>,
+    now: u64,
+}
+
+impl<'c> Modelled<'c> {
+    pub fn new(config: &'c Config) -> Self {
+        Self {
+            config,
+            model: Model::new(config),
+            now: 0,
+        }
+    }
+}
+
+impl Subject for Modelled<'_> {
+    fn grain(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += u64::try_from(time.as_nanos()).expect("less than 500 years");
+    }
+
+    fn judge(&mut self, frame: &[u8]) -> bool {
+        self.model.packet(frame, self.now).reason.passes()
+    }
+
+    fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
+        let length = u64::try_from(length.as_nanos()).expect("less than 500 years");
+        self.model.allow(source, gate, self.now + length, self.now)
+    }
+
+    fn revoke(&mut self, source: IpNet, gate: u16) {
+        self.model.revoke(source, gate);
+    }
+
+    fn counted(&self, verdict: Verdict) -> (u64, u64) {
+        self.model.tally().packets[verdict.index()]
+    }
+
+    fn tally(&self) -> Tally {
+        self.model.tally().clone()
+    }
+
+    fn grants(&self) -> Vec<GrantSeen> {
+        self.model.grants(self.now)
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        self.model.flows(self.now)
+    }
+
+    fn forget(&mut self) {
+        self.model = Model::new(self.config);
+    }
+}

@@ -1,0 +1,296 @@
+//! The program itself, loaded into the kernel and attached to nothing: packets are put through it by
+//! `BPF_PROG_TEST_RUN`, and what it remembers is read and changed as knockgate's own commands do it.
+//!
+//! The kernel's clock can't be set. Time goes by all the same: every time that the tables hold is moved
+//! into the past, which the program can't tell from waiting.
+
+use std::{
+    fs,
+    path::Path,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData, PerCpuArray, PerCpuValues},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use ipnet::IpNet;
+use knock_common::{
+    address::{V4, V6},
+    table::{self, Counter, Grant, GrantKey, Progress, Session, SourceKey, TICK_SHIFT},
+};
+use knock_user::{
+    config::Config,
+    gate::{self, Gate, OpenGate, PinRoot},
+};
+
+use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+use crate::need;
+
+/// XDP's answers, from the kernel's `xdp_action`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+/// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
+const EXIST: u64 = 2;
+/// What the directory of pins is called in place of an interface.
+const INTERFACE: &str = "none";
+
+/// A loaded program with its tables, all of which go when this value goes.
+pub struct Program {
+    ebpf: Ebpf,
+    gate: Gate,
+    pins: PinRoot,
+    /// By how much this gate's clock is ahead of the kernel's, ns.
+    ahead: u64,
+}
+
+impl Program {
+    /// Loads the program for `config`, or says why this machine can't (see [`need::met`]).
+    pub fn load(config: &Config) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !need::met(&[]) {
+            return None;
+        }
+        let idle = config.gates.iter().map(|gate| gate.session_idle).max();
+        assert!(
+            Duration::from_nanos(clock()) > idle.unwrap_or_default(),
+            "this machine has been up for less than the test's longest `session_idle`: no flow can be \
+             made that old yet"
+        );
+        let mut ebpf = gate::load(config).unwrap_or_else(|error| panic!("{error:#}"));
+        let name = format!(
+            "kg-oracle-{}-{}",
+            process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let pins = PinRoot::new(Path::new(need::BPFFS).join(name));
+        let gate = pin_and_open(&mut ebpf, &pins).unwrap_or_else(|error| {
+            remove(&pins);
+            panic!("{error}")
+        });
+        Some(Self {
+            ebpf,
+            gate,
+            pins,
+            ahead: 0,
+        })
+    }
+
+    fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        let map = self.ebpf.map_mut(name).expect("a table of the program");
+        map.try_into().expect("of the type that its layout says")
+    }
+
+    fn change<K: Pod, V: Pod>(&mut self, name: &str, change: impl Fn(&mut V)) {
+        let mut table = self.table::<K, V>(name);
+        let rows: Vec<(K, V)> = table
+            .iter()
+            .map(|row| row.expect("nobody evicts"))
+            .collect();
+        for (key, mut value) in rows {
+            change(&mut value);
+            table.insert(key, value, EXIST).expect("it was there");
+        }
+    }
+
+    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
+        let mut table = self.table::<K, V>(name);
+        let keys: Vec<K> = table
+            .keys()
+            .map(|key| key.expect("nobody evicts"))
+            .collect();
+        for key in keys {
+            table.remove(&key).expect("it was there");
+        }
+    }
+
+    fn zero<V: Pod + Default>(&mut self, name: &str) {
+        let map = self.ebpf.map_mut(name).expect("a table of the program");
+        let mut counters: PerCpuArray<_, V> =
+            map.try_into().expect("of the type that its layout says");
+        let cpus = nr_cpus().expect("the kernel knows its CPUs");
+        for index in 0..counters.len() {
+            let zeroes = PerCpuValues::try_from(vec![V::default(); cpus]).expect("one for each");
+            counters.set(index, zeroes, 0).expect("within the table");
+        }
+    }
+}
+
+impl Subject for Program {
+    /// The program reads a clock that moves in ticks of up to 10 ms, and a busy machine may let some time
+    /// pass between one look at the clock and the next.
+    fn grain(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    fn now(&self) -> u64 {
+        clock() + self.ahead
+    }
+
+    fn wait(&mut self, time: Duration) {
+        // Whole units of a knock's time, so that moving rounds nothing.
+        let ticks = nanoseconds(time).div_ceil(1 << TICK_SHIFT);
+        let by = ticks << TICK_SHIFT;
+        // The kernel may have been up for less than that. What would have happened before it started has
+        // its time set to the beginning instead: long ago, and over. 0 has a meaning for a grant.
+        let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
+        let back_session = |session: &mut Session| {
+            session.last = session.last.saturating_sub(by);
+            session.granted_until = session.granted_until.saturating_sub(by);
+        };
+        self.change::<GrantKey<V4>, _>("GRANT4", back_grant);
+        self.change::<GrantKey<V6>, _>("GRANT6", back_grant);
+        self.change::<table::Flow<V4>, _>("SESSION4", back_session);
+        self.change::<table::Flow<V6>, _>("SESSION6", back_session);
+        self.change::<SourceKey, _>("PROGRESS", |progress: &mut Progress| {
+            progress.last = progress.last.wrapping_sub(by);
+            for step in &mut progress.steps {
+                let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
+                step.time = step.time.wrapping_sub(ticks);
+            }
+        });
+        self.ahead += by;
+    }
+
+    fn judge(&mut self, frame: &[u8]) -> bool {
+        let program = self.ebpf.program_mut("knockgate").expect("the program");
+        let program: &mut Xdp = program.try_into().expect("an XDP program");
+        let mut out = vec![0; frame.len()];
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ..TestRunOptions::default()
+            })
+            .expect("the kernel takes any frame of at least 14 bytes");
+        assert_eq!(out, frame, "the program changed the packet");
+        match result.return_value {
+            XDP_PASS => true,
+            XDP_DROP => false,
+            other => panic!("the program answered {other}, neither pass nor drop"),
+        }
+    }
+
+    fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
+        let now = clock();
+        let until = now + nanoseconds(length);
+        self.gate
+            .allow(source.addr(), source.prefix_len(), gate, until, now)
+            .is_ok()
+    }
+
+    fn revoke(&mut self, source: IpNet, gate: u16) {
+        self.gate
+            .revoke(source, Some(gate))
+            .expect("the tables are there");
+    }
+
+    fn counted(&self, verdict: Verdict) -> (u64, u64) {
+        let map = self.ebpf.map("PACKETS").expect("a table of the program");
+        let counters: PerCpuArray<_, Counter> = map.try_into().expect("counters");
+        let index = verdict.index().try_into().expect("few counters");
+        let counters = counters.get(&index, 0).expect("within the table");
+        counters.iter().fold((0, 0), |(packets, bytes), counter| {
+            (packets + counter.packets, bytes + counter.bytes)
+        })
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::of(&self.gate.config);
+        for row in self.gate.packets().expect("the tables are there") {
+            let verdict = Verdict {
+                reason: row.reason,
+                gate: row.gate,
+            };
+            tally.packets[verdict.index()] = (row.packets, row.bytes);
+        }
+        let rows = self.gate.knocks().expect("the tables are there");
+        tally.knocks = rows.into_iter().map(|row| row.count).collect();
+        tally
+    }
+
+    fn grants(&self) -> Vec<GrantSeen> {
+        let rows = self.gate.grants().expect("the tables are there");
+        let mut seen: Vec<GrantSeen> = rows
+            .into_iter()
+            .map(|row| GrantSeen {
+                gate: row.gate,
+                source: row.source,
+                until: row.until + self.ahead,
+                connections: row.connections,
+                user: row.sequence,
+            })
+            .collect();
+        seen.sort();
+        seen
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        let rows = self.gate.sessions().expect("the tables are there");
+        let mut flows: Vec<Flow> = rows
+            .into_iter()
+            .map(|row| Flow {
+                gate: row.gate,
+                protocol: row.protocol,
+                source: row.source,
+                destination: row.destination,
+            })
+            .collect();
+        flows.sort();
+        flows
+    }
+
+    fn forget(&mut self) {
+        self.empty::<GrantKey<V4>, Grant>("GRANT4");
+        self.empty::<GrantKey<V6>, Grant>("GRANT6");
+        self.empty::<table::Flow<V4>, Session>("SESSION4");
+        self.empty::<table::Flow<V6>, Session>("SESSION6");
+        self.empty::<SourceKey, Progress>("PROGRESS");
+        self.zero::<Counter>("PACKETS");
+        self.zero::<u64>("KNOCKS");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        remove(&self.pins);
+    }
+}
+
+/// Pins every table, as `up` does, and opens them, as every command does that looks at a gate.
+fn pin_and_open(ebpf: &mut Ebpf, pins: &PinRoot) -> Result<Gate, String> {
+    let directory = pins.of(INTERFACE);
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    for (name, map) in ebpf.maps() {
+        if !name.starts_with('.') {
+            let pinned = map.pin(directory.join(name.to_lowercase()));
+            pinned.map_err(|error| format!("can't pin {name}: {error}"))?;
+        }
+    }
+    OpenGate::at(pins).map_err(|error| format!("{error:#}"))
+}
+
+fn remove(pins: &PinRoot) {
+    // What stays is seen in the next listing; the test's own failure must not be hidden by this one.
+    let _ = pins.remove(INTERFACE);
+    pins.tidy();
+}
+
+/// ns of the clock that the program reads.
+fn clock() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
+}

@@ -1,0 +1,172 @@
+//! The program against the model, packet by packet.
+//!
+//! `KNOCKGATE_FUZZ_MINUTES` lets it go on for that long; `KNOCKGATE_FUZZ_SEED` repeats a run.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use knock_common::{Reason, knock::Outcome};
+use knock_user::config::Config;
+use knockgate_tests::{
+    oracle::{Look, difference, generate, random::Random, shrink},
+    stream::{self, Step},
+    subject::{Hosted, Program, Subject, Tally},
+};
+
+/// Any number; it stays, so that a change of the program is tried on the same packets as before.
+const SEED: u64 = 1979;
+const PACKETS: usize = 200_000;
+/// Packets of one stream; a stream begins with empty tables.
+const STREAM: usize = 400;
+/// How often each reason and outcome was counted, by its name.
+type Moved = BTreeMap<&'static str, u64>;
+/// What a run must reach of everything that a gate can count.
+const SELDOM: u64 = 50;
+/// Streams of one configuration: loading a program takes as long as a few thousand packets.
+const STREAMS: usize = 25;
+
+#[test]
+fn program_agrees_with_the_model_on_a_fixed_seed() {
+    let moved = run(SEED, Program::load, |_| true);
+    if !moved.is_empty() {
+        everything_is_reached(&moved);
+    }
+}
+
+#[test]
+fn program_agrees_with_the_model_on_a_fresh_seed() {
+    run(fresh_seed(), Program::load, |_| true);
+}
+
+/// The same code without a kernel around it, where time can be told exactly. Grants by hand are left out:
+/// who gives them there is the test, not knockgate.
+#[test]
+fn host_functions_agree_with_the_model() {
+    let hosted = |config: &Config| Some(Hosted::new(config));
+    let by_itself = |step: &Step| !matches!(step, Step::Allow { .. } | Step::Revoke { .. });
+    everything_is_reached(&run(SEED, hosted, by_itself));
+    run(fresh_seed(), hosted, by_itself);
+}
+
+/// Nothing to do in the normal run; `cargo xtask fuzz` says for how long.
+#[test]
+fn program_agrees_with_the_model_for_as_long_as_asked() {
+    let Ok(minutes) = env::var("KNOCKGATE_FUZZ_MINUTES") else {
+        return;
+    };
+    let minutes: u64 = minutes
+        .parse()
+        .expect("KNOCKGATE_FUZZ_MINUTES is a number of minutes");
+    let end = Instant::now() + Duration::from_mins(minutes);
+    let mut packets = 0;
+    while Instant::now() < end {
+        run(fresh_seed(), Program::load, |_| true);
+        packets += PACKETS;
+        eprintln!("{packets} packets, no difference");
+    }
+}
+
+/// Every difference that was ever found, in its minimal form.
+#[test]
+fn differences_once_found_stay_away() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut streams = 0;
+    for entry in fs::read_dir(folder).expect("the corpus is there") {
+        let path = entry.expect("the corpus can be listed").path();
+        let text = fs::read_to_string(&path).expect("a stream is text");
+        let (toml, steps) = text
+            .split_once("---\n")
+            .expect("a stream stands behind ---");
+        let shown = path.display().to_string();
+        let (config, _) = Config::parse(toml, &shown).unwrap_or_else(|error| panic!("{error}"));
+        let steps: Vec<Step> = stream::read(steps)
+            .into_iter()
+            .map(|(step, _)| step)
+            .collect();
+        let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Hosted::new(&config))];
+        if let Some(program) = Program::load(&config) {
+            subjects.push(Box::new(program));
+        }
+        for mut subject in subjects {
+            let found = difference(&config, subject.as_mut(), &steps, Look::Close);
+            assert_eq!(found, None, "{shown}");
+        }
+        streams += 1;
+    }
+    assert!(streams > 0, "the corpus has streams");
+}
+
+/// Puts packets through subjects of random configurations, and panics with the smallest stream that shows a
+/// difference. `load` says why where it can't, and then nothing moves; of each stream,
+/// the steps that `keep` wants are tried.
+fn run<S: Subject>(
+    seed: u64,
+    load: impl Fn(&Config) -> Option<S>,
+    keep: impl Fn(&Step) -> bool,
+) -> Moved {
+    eprintln!("seed {seed}: repeat with KNOCKGATE_FUZZ_SEED={seed}");
+    let mut random = Random::seeded(seed);
+    let mut left = PACKETS;
+    let mut moved = Moved::new();
+    for nth in 0.. {
+        if left == 0 {
+            break;
+        }
+        let (toml, config) = generate::config(&mut random, nth);
+        let Some(mut subject) = load(&config) else {
+            return moved;
+        };
+        for _ in 0..STREAMS {
+            let mut steps = generate::stream(&mut random, &config, STREAM);
+            steps.retain(&keep);
+            if let Some(found) = difference(&config, &mut subject, &steps, Look::Quick) {
+                let minimal = shrink::minimal(&toml, &config, &mut subject, &steps);
+                panic!(
+                    "seed {seed}: {}\nThe smallest stream that shows it; it belongs into tests/corpus:\n\n{}",
+                    found.what,
+                    minimal.unwrap_or("(a closer look shows no difference)".to_owned())
+                );
+            }
+            add(&mut moved, &subject.tally());
+            left = left.saturating_sub(STREAM);
+        }
+    }
+    moved
+}
+
+/// A case that is no longer reached is no longer compared.
+fn everything_is_reached(moved: &Moved) {
+    let reasons = Reason::ALL
+        .iter()
+        .filter(|&&reason| reason != Reason::Lapsed);
+    let reasons = reasons.map(|reason| reason.name());
+    for name in reasons.chain(Outcome::ALL.iter().map(|outcome| outcome.name())) {
+        let times = moved.get(name).copied().unwrap_or(0);
+        assert!(times >= SELDOM, "only {times} times {name}; all: {moved:?}");
+    }
+}
+
+/// Adds up over all gates.
+fn add(moved: &mut Moved, tally: &Tally) {
+    for (index, (packets, _)) in tally.packets.iter().enumerate() {
+        *moved
+            .entry(Reason::ALL[index % Reason::COUNT].name())
+            .or_default() += packets;
+    }
+    for (index, knocks) in tally.knocks.iter().enumerate() {
+        *moved
+            .entry(Outcome::ALL[index % Outcome::ALL.len()].name())
+            .or_default() += knocks;
+    }
+}
+
+fn fresh_seed() -> u64 {
+    env::var("KNOCKGATE_FUZZ_SEED").map_or_else(
+        |_| Random::fresh_seed(),
+        |seed| seed.parse().expect("KNOCKGATE_FUZZ_SEED is a number"),
+    )
+}
