@@ -130,7 +130,8 @@ fn advance<K: Kernel, A: Address>(
         }
         return 0;
     };
-    if now.wrapping_sub(progress.last) > FORGOTTEN {
+    // Another CPU may have written a later time since this one read the clock.
+    if now.saturating_sub(progress.last) > FORGOTTEN {
         progress.state = 0;
         progress.counted = 0;
     }
@@ -153,6 +154,9 @@ fn advance<K: Kernel, A: Address>(
     if !extends && after.completes == 0 && progress.state != 0 {
         broken(kernel, probe, progress);
     }
+    // Should the slot have been given to another source since it was found, that source must not be
+    // taken for as far as this one: the tag makes it start anew.
+    progress.tag = key.tag();
     progress.last = now;
     progress.state = next;
     progress.complete = 0;
