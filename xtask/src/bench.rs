@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what knockgate costs, beside floors measured in the same run.
 //!
-//! What measures is a program of its own, `bench/`, so that this one stays small. It runs in namespaces of
+//! What measures is a program of its own, `xtask/bench/`, so that this one stays small. It runs in namespaces of
 //! its own, as the demo does, and leaves nothing behind but its figures.
 
 use std::{

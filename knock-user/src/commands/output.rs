@@ -1,24 +1,27 @@
 //! Tables for people and documents for scripts.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Result;
 use serde::Serialize;
 
 /// Prints one JSON document.
 pub fn json(document: &impl Serialize) -> Result<()> {
-    let mut out = io::stdout().lock();
+    // Standard output writes out every line by itself: a million rows would be millions of calls.
+    let mut out = BufWriter::new(io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
     writeln!(out)?;
+    out.flush()?;
     Ok(())
 }
 
 /// Prints rows under their headings, in columns. Headings ending with `>` are of numbers, which are
 /// aligned to the right. Where there is no row, prints `none` instead.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &str) -> Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = BufWriter::new(anstream::stdout().lock());
     if rows.is_empty() {
         writeln!(out, "{none}")?;
+        out.flush()?;
         return Ok(());
     }
     let titles = headings.map(|heading| heading.trim_end_matches('>'));
@@ -48,6 +51,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &s
         let cells: [&str; N] = std::array::from_fn(|column| row[column].as_str());
         writeln!(out, "{}", line(cells))?;
     }
+    out.flush()?;
     Ok(())
 }
 
