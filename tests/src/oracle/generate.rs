@@ -371,6 +371,10 @@ impl<'a> Author<'a> {
             });
         }
         packet.payload = random.pick(&[0, 0, 1, 40]);
+        let first = packet.fragment.is_some_and(|fragment| fragment.offset == 0);
+        if !v4 && first && random.chance(30) {
+            chain_into_padding(random, &mut packet);
+        }
         let length = packet.frame().len();
         if random.chance(20) {
             for _ in 0..=random.below(2) {
@@ -384,6 +388,19 @@ impl<'a> Author<'a> {
         }
         Step::Packet(packet)
     }
+}
+
+/// Has a fragment's headers go on behind what its packet says to be its end.
+fn chain_into_padding(random: &mut Random, packet: &mut Datagram) {
+    const NEXT: [u8; 5] = [0, 60, 58, TCP, UDP];
+    packet.protocol = 60;
+    packet.payload = 40;
+    let behind = packet.frame().len() - 48;
+    for header in 0..3 {
+        packet.set.push((behind + 8 * header, random.pick(&NEXT)));
+    }
+    let stated = 14 + 4 * packet.tags.len() + 5;
+    packet.set.push((stated, random.pick(&[16, 24, 32, 40])));
 }
 
 fn parsed(address: &str) -> IpAddr {
