@@ -43,7 +43,6 @@ const INTERFACE: &str = "none";
 pub struct Program {
     ebpf: Ebpf,
     gate: Gate,
-    pins: PinRoot,
     /// By how much this gate's clock is ahead of the kernel's, ns.
     ahead: u64,
 }
@@ -68,14 +67,13 @@ impl Program {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let pins = PinRoot::new(Path::new(need::BPFFS).join(name));
-        let gate = pin_and_open(&mut ebpf, &pins).unwrap_or_else(|error| {
-            remove(&pins);
-            panic!("{error}")
-        });
+        let gate = pin_and_open(&mut ebpf, &pins);
+        // What has been opened stays open; without pins, nothing is left even where this process is killed.
+        remove(&pins);
+        let gate = gate.unwrap_or_else(|error| panic!("{error}"));
         Some(Self {
             ebpf,
             gate,
-            pins,
             ahead: 0,
         })
     }
@@ -252,12 +250,6 @@ impl Subject for Program {
         self.empty::<SourceKey, Progress>("PROGRESS");
         self.zero::<Counter>("PACKETS");
         self.zero::<u64>("KNOCKS");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        remove(&self.pins);
     }
 }
 
