@@ -3,9 +3,9 @@
 //! The order a reader wants: [`trial`] is the language that a row of a suite is written in, [`lab`]
 //! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
 //! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
-//! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`foreign`] puts
-//! other people's BPF objects in the way, and [`sshd`] runs a real server. [`need`] decides whether this
-//! machine can run any of it.
+//! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`tap`] sees what
+//! arrives, [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
+//! [`need`] decides whether this machine can run any of it.
 //!
 //! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
 //! packets are put through one by one, [`oracle`] compares the two on [`stream`]s of
@@ -27,4 +27,5 @@ pub mod service;
 pub mod sshd;
 pub mod stream;
 pub mod subject;
+pub mod tap;
 pub mod trial;

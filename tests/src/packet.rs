@@ -4,7 +4,10 @@
 //! Written from the RFCs alone and sharing nothing with the program under test: what both sides believe
 //! about a header, they must believe independently.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
 
 /// TCP flags, as in the header's 14th byte.
 pub const FIN: u8 = 0x01;
@@ -27,14 +30,16 @@ pub struct Tag {
     pub id: u16,
 }
 
-/// An IPv6 extension header other than a fragment header, and how long it is beyond its least (8 bytes,
-/// 12 for authentication): in units of 8 bytes, for authentication of 4.
+/// An IPv6 extension header, and how long it is beyond its least (8 bytes, 12 for authentication): in units
+/// of 8 bytes, for authentication of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     HopByHop(u8),
     Routing(u8),
     DestinationOptions(u8),
     Authentication(u8),
+    /// A fragment header on a whole packet (RFC 6946). Those of real fragments come from [`Packet::piece`].
+    AtomicFragment,
 }
 
 /// A packet in the making.
@@ -46,11 +51,13 @@ pub struct Packet {
     options: Vec<u8>,
     extensions: Vec<Extension>,
     protocol: u8,
+    /// What all fragments of one packet have in common; IPv4 has room for the lower half.
+    identification: u32,
     /// The transport header and what follows it, checksum included.
     body: Vec<u8>,
 }
 
-/// Which part of a packet a fragment carries: bytes of its transport header and payload.
+/// Which part of a packet a fragment carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     start: usize,
@@ -92,7 +99,7 @@ impl Packet {
         header.extend([0, 0, 0x10, 0, 0, 0, 0, 0]);
         // Five words long, flags, window, checksum to come, urgent pointer.
         header.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        Self::new(source.0, destination.0, TCP, header).summed(16)
+        Self::new(source.0, destination.0, TCP, header).summed()
     }
 
     /// A UDP datagram. Panics where the addresses are of two families.
@@ -103,12 +110,54 @@ impl Packet {
         datagram.extend(length(8 + payload.len()).to_be_bytes());
         datagram.extend([0, 0]);
         datagram.extend(payload);
-        Self::new(source.0, destination.0, UDP, datagram).summed(6)
+        Self::new(source.0, destination.0, UDP, datagram).summed()
     }
 
     /// Any other transport protocol.
     pub fn other(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8]) -> Self {
         Self::new(source, destination, protocol, body.to_vec())
+    }
+
+    /// Adds bytes behind a TCP header or the payload so far of a datagram.
+    #[must_use]
+    pub fn with_payload(mut self, payload: &[u8]) -> Self {
+        self.body.extend(payload);
+        if self.protocol == UDP {
+            let stated = length(self.body.len()).to_be_bytes();
+            self.body[4..6].copy_from_slice(&stated);
+        }
+        self.summed()
+    }
+
+    /// Lets it come from another address of the same family.
+    #[must_use]
+    pub fn sent_from(self, source: IpAddr) -> Self {
+        assert_eq!(source.is_ipv4(), self.source.is_ipv4(), "one family");
+        Self { source, ..self }.summed()
+    }
+
+    /// Lets it go to another address of the same family.
+    #[must_use]
+    pub fn sent_to(self, destination: IpAddr) -> Self {
+        assert_eq!(
+            destination.is_ipv4(),
+            self.source.is_ipv4(),
+            "one family a packet"
+        );
+        Self {
+            destination,
+            ..self
+        }
+        .summed()
+    }
+
+    /// Marks it, so that a host tells its fragments from those of another packet.
+    #[must_use]
+    pub fn identified(self, identification: u32) -> Self {
+        Self {
+            identification,
+            ..self
+        }
     }
 
     /// Adds a VLAN tag inside those added before.
@@ -137,6 +186,27 @@ impl Packet {
         self
     }
 
+    /// Moves the extension headers added so far to where fragments cut: each fragment carries a part of them
+    /// and not the whole.
+    #[must_use]
+    pub fn with_headers_inside(mut self) -> Self {
+        for extension in self.extensions.drain(..).rev() {
+            self.body.splice(0..0, extension.header(self.protocol));
+            self.protocol = extension.number();
+        }
+        self
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.source.is_ipv4()
+    }
+
+    /// How many bytes there are to cut fragments from: transport header, payload, and the extension headers
+    /// that were moved inside.
+    pub fn length(&self) -> usize {
+        self.body.len()
+    }
+
     /// The whole packet in one frame.
     pub fn frame(&self, source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
         self.wrapped(source, destination, None)
@@ -150,14 +220,22 @@ impl Packet {
         starts
             .zip(ends)
             .map(|(start, end)| {
-                let piece = Piece {
-                    start,
-                    end,
-                    more: end < self.body.len(),
-                };
-                self.wrapped(source, destination, Some(piece))
+                let more = end < self.body.len();
+                self.piece(source, destination, start..end, more)
             })
             .collect()
+    }
+
+    /// One fragment that carries these bytes of the transport header and payload, and says whether more
+    /// follow.
+    pub fn piece(
+        &self,
+        source: [u8; 6],
+        destination: [u8; 6],
+        Range { start, end }: Range<usize>,
+        more: bool,
+    ) -> Vec<u8> {
+        self.wrapped(source, destination, Some(Piece { start, end, more }))
     }
 
     fn new(source: IpAddr, destination: IpAddr, protocol: u8, body: Vec<u8>) -> Self {
@@ -173,13 +251,19 @@ impl Packet {
             options: Vec::new(),
             extensions: Vec::new(),
             protocol,
+            identification: 0x1234,
             body,
         }
     }
 
-    /// Fills in the transport checksum at `offset`, over the pseudo-header of either family (RFC 9293,
-    /// 8200).
-    fn summed(mut self, offset: usize) -> Self {
+    /// Fills in the checksum of TCP and UDP, over the pseudo-header of either family (RFC 9293, 8200).
+    fn summed(mut self) -> Self {
+        let offset = match self.protocol {
+            TCP => 16,
+            UDP => 6,
+            _ => return self,
+        };
+        self.body[offset..offset + 2].fill(0);
         let mut covered = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 [source.octets(), destination.octets()].concat()
@@ -235,8 +319,7 @@ impl Packet {
         });
         let mut header = vec![0x40 | length(header_length / 4).to_be_bytes()[1], 0];
         header.extend(length(header_length + body.len()).to_be_bytes());
-        // Identification, the same in every fragment.
-        header.extend([0x12, 0x34]);
+        header.extend(&self.identification.to_be_bytes()[2..]);
         header.extend(fragment.to_be_bytes());
         // Hops left, protocol, checksum to come.
         header.extend([64, self.protocol, 0, 0]);
@@ -262,8 +345,7 @@ impl Packet {
         if let Some(piece) = piece {
             let mut header = vec![next, 0];
             header.extend((length(piece.start) | u16::from(piece.more)).to_be_bytes());
-            // Identification, the same in every fragment.
-            header.extend([0, 0, 0x12, 0x34]);
+            header.extend(self.identification.to_be_bytes());
             rest.splice(0..0, header);
             next = FRAGMENT;
         }
@@ -298,6 +380,7 @@ impl Extension {
             Self::Routing(_) => ROUTING,
             Self::DestinationOptions(_) => DESTINATION_OPTIONS,
             Self::Authentication(_) => AUTHENTICATION,
+            Self::AtomicFragment => FRAGMENT,
         }
     }
 
@@ -322,6 +405,8 @@ impl Extension {
                 header[..2].copy_from_slice(&[next, 1 + more]);
                 header
             }
+            // Offset zero, none to follow, and an identification that no one needs.
+            Self::AtomicFragment => vec![next, 0, 0, 0, 0, 0, 0x12, 0x34],
         }
     }
 }
@@ -342,91 +427,4 @@ fn length(bytes: usize) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
-    fn v4() -> [IpAddr; 2] {
-        [[10, 77, 1, 2].into(), [10, 77, 0, 1].into()]
-    }
-
-    fn v6() -> [IpAddr; 2] {
-        ["fd77:0:0:1::2".parse().unwrap(), "fd77::1".parse().unwrap()]
-    }
-
-    #[test]
-    fn checksum_of_the_rfc_1071_example() {
-        let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(checksum(&example), !0xddf2);
-        assert_eq!(checksum(&[0xff]), !0xff00, "an odd byte is padded");
-    }
-
-    #[test]
-    fn ipv4_header_sums_to_zero_and_names_its_length() {
-        let [source, destination] = v4();
-        let packet = Packet::udp((source, 1), (destination, 2), b"x").with_options(&[1, 1, 1]);
-        let frame = packet.frame(A, B);
-        assert_eq!(frame[..14], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-        assert_eq!(frame[14], 0x46);
-        assert_eq!(checksum(&frame[14..38]), 0);
-        assert_eq!(frame[16..18], 33_u16.to_be_bytes());
-        assert_eq!(frame.len(), 14 + 33);
-    }
-
-    #[test]
-    fn ipv6_headers_name_each_other() {
-        let [source, destination] = v6();
-        let frame = Packet::tcp((source, 1), (destination, 2), SYN)
-            .with_extension(Extension::HopByHop(0))
-            .with_extension(Extension::Authentication(1))
-            .frame(A, B);
-        assert_eq!(frame[20], HOP_BY_HOP);
-        assert_eq!(frame[54..56], [AUTHENTICATION, 0]);
-        assert_eq!(frame[62..64], [TCP, 2]);
-        assert_eq!(frame.len(), 54 + 8 + 16 + 20);
-        assert_eq!(frame[18..20], 44_u16.to_be_bytes());
-    }
-
-    #[test]
-    fn fragments_carry_the_whole_body_in_order() {
-        for [source, destination] in [v4(), v6()] {
-            let packet = Packet::udp((source, 1), (destination, 2), &[7; 20]);
-            let frames = packet.fragments(A, B, &[8, 24]);
-            let header = if source.is_ipv4() { 34 } else { 62 };
-            let bodies: Vec<u8> = frames
-                .iter()
-                .flat_map(|frame| &frame[header..])
-                .copied()
-                .collect();
-            assert_eq!(bodies, packet.body);
-            let fields: Vec<[u8; 2]> = frames
-                .iter()
-                .map(|frame| {
-                    if source.is_ipv4() {
-                        [frame[20], frame[21]]
-                    } else {
-                        [frame[56], frame[57]]
-                    }
-                })
-                .collect();
-            let expected = if source.is_ipv4() {
-                [[0x20, 0], [0x20, 1], [0, 3]]
-            } else {
-                [[0, 1], [0, 9], [0, 24]]
-            };
-            assert_eq!(fields, expected);
-        }
-    }
-
-    #[test]
-    fn tags_stand_between_addresses_and_type() {
-        let [source, destination] = v4();
-        let frame = Packet::udp((source, 1), (destination, 2), b"")
-            .tagged(Tag::service(5))
-            .tagged(Tag::vlan(7))
-            .frame(A, B);
-        assert_eq!(frame[12..22], [0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0]);
-    }
-}
+mod tests;

@@ -8,19 +8,44 @@ use crate::lab::{CLIENT_INTERFACE, Lab};
 
 /// Sends whole Ethernet frames out of the clients' interface, in this order.
 pub fn send(lab: &Lab, frames: &[Vec<u8>]) {
-    lab.client
-        .run(|| {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-            let address = destination(CLIENT_INTERFACE)?;
-            for frame in frames {
-                socket.send_to(frame, &address)?;
-            }
-            io::Result::Ok(())
-        })
-        .unwrap_or_else(|error| panic!("can't send a raw frame: {error}"));
+    Wire::open(lab).send(lab, frames);
 }
 
-fn destination(interface: &str) -> io::Result<SockAddr> {
+/// The clients' end of the wire, for who sends often: to let go of it makes the kernel wait for all CPUs.
+#[derive(Debug)]
+pub struct Wire {
+    socket: Socket,
+    interface: SockAddr,
+}
+
+impl Wire {
+    pub fn open(lab: &Lab) -> Self {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            let interface = address(CLIENT_INTERFACE, 0)?;
+            io::Result::Ok(Self { socket, interface })
+        };
+        lab.client
+            .run(open)
+            .unwrap_or_else(|error| panic!("can't send raw frames: {error}"))
+    }
+
+    /// Sends whole Ethernet frames in this order.
+    pub fn send(&self, lab: &Lab, frames: &[Vec<u8>]) {
+        // There, since it keeps to one CPU.
+        lab.client.run(|| {
+            for frame in frames {
+                self.socket
+                    .send_to(frame, &self.interface)
+                    .unwrap_or_else(|error| panic!("can't send a raw frame: {error}"));
+            }
+        });
+    }
+}
+
+/// An interface of the calling thread's namespace, as a packet socket sends to it or is bound to it; with
+/// the ethertype of what such a socket receives.
+pub(crate) fn address(interface: &str, ethertype: u16) -> io::Result<SockAddr> {
     let name = CString::new(interface)?;
     // SAFETY: the name ends in a NUL.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -33,6 +58,7 @@ fn destination(interface: &str) -> io::Result<SockAddr> {
     // SAFETY: sockaddr_ll is one of the forms that a socket address takes.
     let address: &mut libc::sockaddr_ll = unsafe { storage.view_as() };
     address.sll_family = family;
+    address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index.cast_signed();
     // SAFETY: the storage holds an address of this length, filled in above.
     Ok(unsafe { SockAddr::new(storage, length) })

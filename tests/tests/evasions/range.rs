@@ -1,0 +1,231 @@
+//! Where the rows are tried: one lab, a service of each transport in it, and eyes on both.
+
+use std::{
+    cell::Cell,
+    fs,
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+};
+
+use knockgate_tests::{
+    lab::{
+        CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
+        Who::{self, A},
+    },
+    packet::{self, Packet},
+    raw::Wire,
+    run::{run, wait_until},
+    tap::Tap,
+    trial::Attach,
+};
+
+/// The services' ports, both guarded once the gate is up.
+pub const UDP_SERVICE: u16 = 5182;
+pub const TCP_SERVICE: u16 = 22;
+
+/// What is sent at a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It has reached the service when the service has read it.
+    Datagram,
+    /// It has reached the service when the host has answered for it.
+    Syn,
+}
+
+/// A lab to shoot frames in.
+pub struct Range {
+    pub lab: Lab,
+    /// Read what reaches [`UDP_SERVICE`]. One for each family: only then IPv4's groups are served.
+    datagrams: [UdpSocket; 2],
+    /// Answer on [`TCP_SERVICE`] by being there.
+    listeners: [TcpListener; 2],
+    wire: Wire,
+    /// Sees what comes back to the clients.
+    replies: Tap,
+    /// Of shots so far; makes each one unlike all others.
+    count: Cell<u16>,
+}
+
+impl Range {
+    /// With no gate yet; none where this machine can't build a lab.
+    pub fn build() -> Option<Self> {
+        let lab = Lab::build(&[])?;
+        let (datagrams, listeners) = lab.gate.run(|| {
+            // Source routing is off by default, and would hide what the gate does about it.
+            for setting in [
+                "ipv4/conf/all/accept_source_route",
+                "ipv4/conf/wan0/accept_source_route",
+                "ipv6/bindv6only",
+            ] {
+                fs::write(format!("/proc/sys/net/{setting}"), "1")
+                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+            }
+            let any: [IpAddr; 2] = [[0; 4].into(), [0; 16].into()];
+            let datagrams = any.map(|any| {
+                let socket = UdpSocket::bind((any, UDP_SERVICE)).expect("no one else is here");
+                socket
+                    .set_nonblocking(true)
+                    .expect("a live socket can be made so");
+                socket
+            });
+            let listener = |any| TcpListener::bind((any, TCP_SERVICE));
+            (
+                datagrams,
+                any.map(|any| listener(any).expect("no one else is here")),
+            )
+        });
+        // Its link's address is its own only when no one else has answered to it.
+        wait_until("the gate has all of its addresses", || {
+            let name = lab.gate.name();
+            let mut tentative = Command::new("ip");
+            tentative.args(["-n", name, "-6", "address", "show", "dev", WAN, "tentative"]);
+            run(&mut tentative).exits(0).stdout.is_empty()
+        });
+        let replies = Tap::open(&lab.client, CLIENT_INTERFACE);
+        Some(Self {
+            datagrams,
+            listeners,
+            wire: Wire::open(&lab),
+            lab,
+            replies,
+            count: Cell::new(0),
+        })
+    }
+
+    /// Guards both services.
+    pub fn up(&self, attach: Attach) {
+        let attach = match attach {
+            Attach::Native => "native",
+            Attach::Generic => "generic",
+        };
+        self.lab.configure(&format!(
+            r#"
+interfaces = ["{WAN}"]
+attach = "{attach}"
+limits = {{ sources = 16384, grants = 1024, sessions = 4096 }}
+
+[[gate]]
+name = "services"
+protect = ["{TCP_SERVICE}/tcp", "{UDP_SERVICE}/udp"]
+open_for = "1m"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+within = "10s"
+"#
+        ));
+        self.lab.knockgate(&["up"]).exits(0);
+    }
+
+    /// Lets everyone in, over both families.
+    pub fn grant(&self) {
+        for half in ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"] {
+            let arguments = ["allow", half, "--gate", "services", "--for", "10m"];
+            self.lab.knockgate(&arguments).exits(0);
+        }
+    }
+
+    /// Makes a plain packet from [`A`] to the service into frames, sends them, and says whether the service
+    /// was reached.
+    pub fn reaches(
+        &self,
+        probe: Probe,
+        family: Family,
+        frames: impl Fn(Packet) -> Vec<Vec<u8>>,
+    ) -> bool {
+        let shot = self.next();
+        let from = (family.address(A), 10_000 + shot);
+        let packet = match probe {
+            Probe::Datagram => Packet::udp(from, (family.host(), UDP_SERVICE), &payload(shot)),
+            Probe::Syn => Packet::tcp(from, (family.host(), TCP_SERVICE), packet::SYN)
+                .with_payload(&payload(shot)),
+        };
+        let replies = self.shoot(frames(packet.identified(u32::from(shot))));
+        match probe {
+            Probe::Datagram => {
+                let received = self.received();
+                received
+                    .iter()
+                    .any(|datagram| datagram.starts_with(&payload(shot)))
+            }
+            Probe::Syn => answered(&replies, TCP_SERVICE, from.1),
+        }
+    }
+
+    /// Sends a segment to the TCP service, and says whether anything came back for it.
+    pub fn answers(&self, family: Family, flags: u8) -> bool {
+        let from = (family.address(A), 10_000 + self.next());
+        let segment = Packet::tcp(from, (family.host(), TCP_SERVICE), flags);
+        let replies = self.shoot(vec![segment.frame(CLIENT_MAC, GATE_MAC)]);
+        answered(&replies, TCP_SERVICE, from.1)
+    }
+
+    /// The next connection that the TCP service has got.
+    pub fn accept(&self, family: Family) -> TcpStream {
+        let [v4, v6] = &self.listeners;
+        let listener = match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        };
+        listener.accept().expect("a client has connected").0
+    }
+
+    /// Empties the sockets of the UDP service, and says how many datagrams they held.
+    pub fn datagrams(&self) -> usize {
+        self.received().len()
+    }
+
+    /// Sends frames, and sees what comes back until the host has dealt with all of them: it answers an echo
+    /// request that was sent last. That one passes any gate, and the host takes frames in order.
+    fn shoot(&self, mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let [high, low] = self.next().to_be_bytes();
+        let mut request = [8, 0, 0, 0, high, low, 0, 0];
+        let sum = packet::checksum(&request).to_be_bytes();
+        request[2..4].copy_from_slice(&sum);
+        let (client, host) = (Family::V4.address(Who::B), Family::V4.host());
+        let request = Packet::other(client, host, 1, &request);
+        frames.push(request.frame(CLIENT_MAC, GATE_MAC));
+        self.wire.send(&self.lab, &frames);
+        self.replies.until(|reply| {
+            reply.get(23) == Some(&1)
+                && reply.get(34) == Some(&0)
+                && reply.get(38..40) == Some(&[high, low])
+        })
+    }
+
+    /// Empties the sockets of the UDP service.
+    fn received(&self) -> Vec<Vec<u8>> {
+        let mut received = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        for socket in &self.datagrams {
+            while let Ok(length) = socket.recv(&mut buffer) {
+                received.push(buffer[..length].to_vec());
+            }
+        }
+        received
+    }
+
+    fn next(&self) -> u16 {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
+}
+
+/// Forty bytes, so that fragments have something to be cut from.
+fn payload(shot: u16) -> Vec<u8> {
+    format!("shot {shot:05} that should not reach anyone").into_bytes()
+}
+
+/// Whether there is a segment from this port of the host to that port of the client.
+fn answered(replies: &[Vec<u8>], from: u16, to: u16) -> bool {
+    let [from, to] = [from, to].map(u16::to_be_bytes);
+    let ports = [from, to].concat();
+    replies.iter().any(|reply| {
+        let transport = match reply.get(12..15) {
+            Some([0x08, 0x00, first]) if reply[23] == 6 => 14 + 4 * usize::from(first & 15),
+            Some([0x86, 0xdd, _]) if reply[20] == 6 => 54,
+            _ => return false,
+        };
+        reply.get(transport..transport + 4) == Some(&ports)
+    })
+}

@@ -1,0 +1,282 @@
+//! More than a frame usually holds: jumbo frames, and streams that a sender hands over uncut or the
+//! receiving device merges.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    thread,
+    time::Duration,
+};
+
+use knockgate_tests::{
+    attempt,
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, WAN, Who::A},
+    netns::ip,
+    run::wait_until,
+    trial::Attach,
+};
+
+use crate::{
+    BOTH,
+    offload::{
+        self,
+        Offload::{Gro, Gso, Tso},
+    },
+    range::{Probe, Range, TCP_SERVICE, UDP_SERVICE},
+};
+
+/// What a device usually takes as one packet, with the Ethernet header, bytes.
+const FRAME: u64 = 1514;
+/// More than a dozen full frames, and less than a new connection may send at once.
+const STREAM: [u8; 9000] = [7; 9000];
+/// Far longer than a packet takes from one end of a veth to the other.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// veth takes a native program at MTUs below 3,520 bytes only.
+#[test]
+fn jumbo_frames_native() {
+    no_jumbo_frame_gets_past_the_gate(Attach::Native, 3500);
+}
+
+#[test]
+fn jumbo_frames_generic() {
+    no_jumbo_frame_gets_past_the_gate(Attach::Generic, 9000);
+}
+
+#[test]
+fn uncut_streams_native() {
+    no_stream_gets_past_the_gate(Attach::Native, &[]);
+}
+
+#[test]
+fn uncut_streams_generic() {
+    let denied = no_stream_gets_past_the_gate(Attach::Generic, &[]);
+    assert_uncut(denied);
+}
+
+#[test]
+fn merged_streams_native() {
+    no_stream_gets_past_the_gate(Attach::Native, &[Tso, Gso]);
+}
+
+/// Linux merges nothing before a generic program sees it, and did so on this very connection until then.
+#[test]
+fn merged_streams_generic() {
+    no_stream_gets_past_the_gate(Attach::Generic, &[Tso, Gso]);
+}
+
+#[test]
+fn uncut_datagrams_native() {
+    no_train_of_datagrams_gets_past_the_gate(Attach::Native);
+}
+
+#[test]
+fn uncut_datagrams_generic() {
+    let denied = no_train_of_datagrams_gets_past_the_gate(Attach::Generic);
+    assert_uncut(denied);
+}
+
+fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
+    let Some(range) = Range::build() else {
+        return;
+    };
+    for (netns, interface) in [
+        (&range.lab.gate, WAN),
+        (&range.lab.client, CLIENT_INTERFACE),
+    ] {
+        let mtu = mtu.to_string();
+        ip(&["-n", netns.name(), "link", "set", interface, "mtu", &mtu]);
+    }
+    // In one frame that holds all that one can, and as two fragments, each larger than a usual frame.
+    let shots = |served: bool| {
+        for &family in BOTH {
+            for probe in [Probe::Datagram, Probe::Syn] {
+                let filled = vec![7; mtu - 160];
+                let whole = range.reaches(probe, family, |packet| {
+                    let packet = packet.with_payload(&filled);
+                    vec![packet.frame(CLIENT_MAC, GATE_MAC)]
+                });
+                let fragments = range.reaches(probe, family, |packet| {
+                    let packet = packet.with_payload(&filled);
+                    packet.fragments(CLIENT_MAC, GATE_MAC, &[1600])
+                });
+                let reached = (whole, fragments);
+                assert_eq!(reached, (served, served), "{family:?}, {probe:?}, {mtu}");
+            }
+        }
+    };
+    shots(true);
+    range.up(attach);
+    shots(false);
+    range.grant();
+    shots(true);
+}
+
+/// Connections from before the gate, on which the client goes on to send. Without these offloads of the client
+/// it sends frame by frame, and the gate's device merges them. What was denied is returned, as packets and bytes.
+fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) -> (u64, u64) {
+    let Some(range) = Range::build() else {
+        return SKIPPED;
+    };
+    offload::set(&range.lab.client, CLIENT_INTERFACE, without, false);
+    offload::set(&range.lab.gate, WAN, &[Gro], !without.is_empty());
+
+    let mut streams = [Family::V4, Family::V6].map(|family| Stream::open(&range, family));
+    for stream in &mut streams {
+        stream.send();
+        wait_until("the stream arrives without a gate", || {
+            stream.received() == STREAM.len()
+        });
+    }
+    range.up(attach);
+    for stream in &mut streams {
+        stream.send();
+    }
+    thread::sleep(SILENCE);
+    let denied = denied(&range);
+    for stream in &mut streams {
+        assert_eq!(
+            stream.received(),
+            STREAM.len(),
+            "{attach:?}: more came past the gate"
+        );
+    }
+    // Now what has been lost is sent again, and gets through.
+    range.grant();
+    for stream in &mut streams {
+        wait_until("the stream goes on under a grant", || {
+            stream.received() == 2 * STREAM.len()
+        });
+    }
+    denied
+}
+
+fn no_train_of_datagrams_gets_past_the_gate(attach: Attach) -> (u64, u64) {
+    let Some(range) = Range::build() else {
+        return SKIPPED;
+    };
+    let sockets = [Family::V4, Family::V6].map(|family| {
+        let from = SocketAddr::from((family.address(A), 9999));
+        let to = SocketAddr::from((family.host(), UDP_SERVICE));
+        let socket = range.lab.client.run(|| UdpSocket::bind(from));
+        let socket = socket.expect("no one else is here");
+        cut_into(&socket, 1000);
+        (socket, to)
+    });
+    let send = || {
+        for (socket, to) in &sockets {
+            let sent = range.lab.client.run(|| socket.send_to(&STREAM, to));
+            assert_eq!(sent.expect("it can be sent"), STREAM.len());
+        }
+    };
+    let arrive = || {
+        let mut count = 0;
+        wait_until("the datagrams arrive", || {
+            count += range.datagrams();
+            count == 2 * STREAM.len() / 1000
+        });
+    };
+    send();
+    arrive();
+    range.up(attach);
+    send();
+    thread::sleep(SILENCE);
+    assert_eq!(
+        range.datagrams(),
+        0,
+        "{attach:?}: datagrams came past the gate"
+    );
+    let denied = denied(&range);
+    range.grant();
+    send();
+    arrive();
+    denied
+}
+
+/// What a test says was denied where this machine can't run it.
+const SKIPPED: (u64, u64) = (0, 0);
+
+/// Proves that frames were denied that hold more than one packet does on a wire.
+#[track_caller]
+fn assert_uncut((packets, bytes): (u64, u64)) {
+    if (packets, bytes) != SKIPPED {
+        assert!(
+            bytes > packets * FRAME,
+            "{packets} packets of {bytes} bytes: they had been cut before"
+        );
+    }
+}
+
+/// Packets denied for want of a grant, and their bytes.
+fn denied(range: &Range) -> (u64, u64) {
+    let stats = range.lab.knockgate(&["stats", "--json"]).exits(0).json();
+    let rows = stats["packets"].as_array().expect("packets is a list");
+    let row = rows.iter().find(|row| row["reason"] == "no_grant");
+    let row = row.expect("something was denied");
+    let number = |key: &str| row[key].as_u64().expect("a count");
+    (number("packets"), number("bytes"))
+}
+
+/// A connection, with both of its ends.
+struct Stream {
+    client: TcpStream,
+    service: TcpStream,
+    received: usize,
+}
+
+impl Stream {
+    fn open(range: &Range, family: Family) -> Self {
+        let from = (family.address(A), 9999).into();
+        let to = (family.host(), TCP_SERVICE).into();
+        let patience = Duration::from_secs(20);
+        let client = range
+            .lab
+            .client
+            .run(|| attempt::connect(from, to, patience));
+        let service = range.accept(family);
+        service
+            .set_nonblocking(true)
+            .expect("a live socket can be made so");
+        Self {
+            client: client.expect("it connects without a gate"),
+            service,
+            received: 0,
+        }
+    }
+
+    fn send(&mut self) {
+        self.client
+            .write_all(&STREAM)
+            .expect("the socket has room for it");
+    }
+
+    /// How many bytes have reached the service.
+    fn received(&mut self) -> usize {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.service.read(&mut buffer) {
+                Ok(0) => panic!("the connection has ended"),
+                Ok(length) => self.received += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.received,
+                Err(error) => panic!("the connection is lost: {error}"),
+            }
+        }
+    }
+}
+
+/// Has the kernel cut what is sent into datagrams of this many bytes, and the device do it if it can.
+fn cut_into(socket: &UdpSocket, bytes: libc::c_int) {
+    let length = libc::socklen_t::try_from(size_of_val(&bytes)).expect("four bytes");
+    // SAFETY: the option is an int, of which the kernel reads `length` bytes.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const bytes).cast(),
+            length,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
