@@ -24,7 +24,7 @@ pub struct Fixture {
     /// What it is, as a statement that could be wrong.
     pub what: &'static str,
     pub families: &'static [Family],
-    /// TOML; see [`ONE_GATE`].
+    /// TOML.
     pub config: &'static str,
     pub stream: &'static str,
 }
