@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod kernels;
 mod process;
 mod setup;
 mod test;
@@ -48,6 +49,8 @@ enum Command {
     Build(build::Options),
     /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
     Bench(bench::Options),
+    /// Boots other kernels in qemu, and has the program verified and tried in each (3 minutes)
+    Kernels(kernels::Options),
     /// Makes sure of what the other commands need; installs what is missing, and says so first
     Setup {
         /// What the machine is to be made ready for
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Kernels(options) => kernels::run(&options),
         Command::Setup { purpose } => setup::run(purpose),
         Command::DemoStage(stage) => stage.run(),
         Command::DemoService(service) => service.run(),

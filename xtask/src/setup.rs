@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Demo,
     /// Running every test
     Test,
+    /// Trying the program on other kernels
+    Kernels,
     /// The checks that a change must pass before it lands
     Ci,
 }
@@ -144,6 +146,7 @@ mod tests {
     fn purposes_include_one_another() {
         assert!(Purpose::Build < Purpose::Demo);
         assert!(Purpose::Demo < Purpose::Test);
-        assert!(Purpose::Test < Purpose::Ci);
+        assert!(Purpose::Test < Purpose::Kernels);
+        assert!(Purpose::Kernels < Purpose::Ci);
     }
 }

@@ -1,0 +1,210 @@
+//! How near the program comes to the limits at which a kernel's verifier would refuse it.
+//!
+//! Verifiers differ: a change that costs one kernel nothing may make another walk ten times as many paths. So
+//! the figures of the kernels that are tried are kept in `docs/verifier.md`, and none may grow far beyond.
+
+use std::{fmt, fs, fs::File, mem, os::fd::AsRawFd as _, str::FromStr as _};
+
+use aya::{
+    Ebpf, VerifierLogLevel,
+    programs::{ProgramError, Xdp},
+};
+use knock_user::{config::Config, gate};
+use knockgate_tests::need;
+
+/// The figures as they were last written down; `cargo xtask kernels --update` does it.
+const STORED: &str = include_str!("../../docs/verifier.md");
+
+/// Half of what Linux allows (`BPF_COMPLEXITY_LIMIT_INSNS`), so that other kernels than those tried have room.
+const MOST_INSTRUCTIONS: u64 = 500_000;
+
+/// The program with every feature in use: what a configuration leaves out, the verifier doesn't walk.
+const EVERYTHING: &str = r#"
+    interfaces = ["eth0"]
+    allow = ["192.0.2.0/24"]
+    addresses = ["198.51.100.1", "2001:db8::1"]
+    open_ports = ["80/tcp"]
+    limits = { sources = 16384, grants = 16, sessions = 64 }
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp"]
+    open_for = "10s"
+    connections = 1
+    grant_to = "prefix"
+    sources = ["203.0.113.0/24", "2001:db8:1::/48"]
+    [[gate.knock]]
+    user = "alice"
+    sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+    within = "5s"
+"#;
+
+#[test]
+fn the_program_is_far_from_the_limits() {
+    if !need::met(&[]) {
+        return;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let release = release.trim();
+    let figures = Figures::measure();
+    // On a line of its own, which `cargo xtask kernels` reads.
+    println!("\nverifier: {release}: {figures}");
+    assert!(
+        figures.instructions < MOST_INSTRUCTIONS,
+        "the verifier of {release} processes {} instructions; {MOST_INSTRUCTIONS} is the most that the \
+         program may take",
+        figures.instructions
+    );
+    let version = version(release);
+    let Some((_, stored)) = stored().into_iter().find(|(kernel, _)| *kernel == version) else {
+        return;
+    };
+    for (what, now, then) in [
+        ("instructions", figures.instructions, stored.instructions),
+        ("peak states", figures.peak_states, stored.peak_states),
+        ("bytes of the largest frame", figures.frame, stored.frame),
+    ] {
+        assert!(
+            now * 4 <= then * 5,
+            "{what} on {release}: {now}, more than a quarter above the {then} in docs/verifier.md. Where that \
+             is worth its cost, `cargo xtask kernels --update` writes it down"
+        );
+    }
+}
+
+#[test]
+fn the_table_has_the_kernels_that_are_booted() {
+    let kernels: Vec<_> = stored().into_iter().map(|(kernel, _)| kernel).collect();
+    for kernel in ["6.1", "6.12"] {
+        assert!(
+            kernels.contains(&kernel.to_owned()),
+            "no {kernel} among {kernels:?} in docs/verifier.md; `cargo xtask kernels --update` writes its row"
+        );
+    }
+}
+
+/// What the verifier says of the program once it has accepted it.
+struct Figures {
+    /// Instructions that it went through, on all paths.
+    instructions: u64,
+    /// The most states that it kept at one time.
+    peak_states: u64,
+    /// Bytes of stack that the function with the most uses.
+    frame: u64,
+}
+
+impl Figures {
+    fn measure() -> Self {
+        let (config, _) = Config::parse(EVERYTHING, "everything").expect("a valid configuration");
+        let prepared = gate::prepare(&config, VerifierLogLevel::STATS);
+        let mut ebpf = prepared.unwrap_or_else(|error| panic!("{error:#}"));
+        Self::read(&verifier_log(&mut ebpf))
+    }
+
+    /// Reads the statistics at the log's end (`print_verification_stats` in `kernel/bpf/verifier.c`).
+    fn read(log: &str) -> Self {
+        let after = |name: &str| {
+            let (_, rest) = log.rsplit_once(name)?;
+            rest.split_whitespace().next()
+        };
+        let number = |name: &str| after(name).and_then(|word| u64::from_str(word).ok());
+        let frames = after("stack depth ").map(|depths| depths.split('+').map(u64::from_str));
+        let frame = frames.and_then(|frames| frames.flatten().max());
+        match (number("processed "), number("peak_states "), frame) {
+            (Some(instructions), Some(peak_states), Some(frame)) => Self {
+                instructions,
+                peak_states,
+                frame,
+            },
+            _ => panic!("no statistics at the end of the verifier's log:\n{log}"),
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            instructions,
+            peak_states,
+            frame,
+        } = self;
+        write!(
+            f,
+            "{instructions} instructions, {peak_states} peak states, {frame} bytes of stack"
+        )
+    }
+}
+
+/// What the verifier logs of a program that it accepts. aya hands the log out only where loading fails; so it
+/// is made to fail after the verifier is done, for want of a descriptor to call the program by.
+fn verifier_log(ebpf: &mut Ebpf) -> String {
+    let program = ebpf.program_mut("knockgate").expect("the program");
+    let program: &mut Xdp = program.try_into().expect("an XDP program");
+    let result = {
+        let _none = NoMoreDescriptors::begin();
+        program.load()
+    };
+    match result {
+        Err(ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        }) if io_error.raw_os_error() == Some(libc::EMFILE) => verifier_log.to_string(),
+        Err(error) => panic!("this should have failed for want of a descriptor: {error}"),
+        Ok(()) => panic!("the program was loaded, though there was no descriptor left for it"),
+    }
+}
+
+/// While this lives, the process gets no new descriptor.
+struct NoMoreDescriptors {
+    before: libc::rlimit,
+}
+
+impl NoMoreDescriptors {
+    fn begin() -> Self {
+        let next = File::open("/dev/null").expect("there is one").as_raw_fd();
+        // SAFETY: rlimit is plain data, for which all zeroes is a value.
+        let mut before: libc::rlimit = unsafe { mem::zeroed() };
+        // SAFETY: the structure is valid for the call to write.
+        let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) };
+        assert_eq!(read, 0, "a process may read its own limits");
+        set_limit(libc::rlimit {
+            rlim_cur: next.try_into().expect("a descriptor is not negative"),
+            ..before
+        });
+        Self { before }
+    }
+}
+
+impl Drop for NoMoreDescriptors {
+    fn drop(&mut self) {
+        set_limit(self.before);
+    }
+}
+
+fn set_limit(limit: libc::rlimit) {
+    // SAFETY: the structure is valid for the call to read.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(set, 0, "a process may move within its own limits");
+}
+
+/// The rows of the table: kernel, release, instructions, peak states, frame.
+fn stored() -> Vec<(String, Figures)> {
+    let number = |cell: &str| u64::from_str(&cell.replace(',', ""));
+    let row = |line: &str| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [kernel, _, instructions, peak_states, frame] = cells[..] else {
+            return None;
+        };
+        let figures = Figures {
+            instructions: number(instructions).ok()?,
+            peak_states: number(peak_states).ok()?,
+            frame: number(frame).ok()?,
+        };
+        Some((kernel.to_owned(), figures))
+    };
+    STORED.lines().filter_map(row).collect()
+}
+
+/// `6.1` of `6.1.0-56-cloud-amd64`.
+fn version(release: &str) -> String {
+    release.split('.').take(2).collect::<Vec<_>>().join(".")
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask kernels`: the program on the oldest and the newest kernel that Debian 12 offers.
+//!
+//! Each is booted by qemu without help from the processor, so that it works wherever this does, with a system in
+//! memory that holds `knockgate` and a few rows of the [`suites`]: [`debian`] gets the kernel, [`image`] packs the
+//! system, [`guest`] boots it and reads what its console says, [`figures`] keeps what the verifiers made of the
+//! program. Nothing is installed, and nothing attached to an interface of this machine.
+
+mod debian;
+mod figures;
+mod guest;
+mod image;
+mod suites;
+
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use self::{debian::Kernel, figures::Figures, guest::Guest, suites::Suites};
+use crate::{
+    build::{self, Built},
+    setup::{self, Purpose},
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Write the verifiers' figures into docs/verifier.md, however much they have grown
+    #[arg(long)]
+    update: bool,
+}
+
+/// Sets up, builds, and tries the program on this machine's kernel and on others.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Options { update } = *options;
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the kernels to be booted are x86-64's, and so must be what runs in them: use a machine of that kind"
+    );
+    let toolchain = setup::ready(Purpose::Kernels)?;
+    let Built { program, knockgate } = build::release(&toolchain)?;
+    let suites = Suites::build(&program)?;
+    let guests = debian::PACKAGES
+        .iter()
+        .map(|package| Guest::prepare(Kernel::fetch(package)?, &knockgate, &suites))
+        .collect::<Result<Vec<_>>>()?;
+
+    let mut results = vec![suites.measure_here(update)];
+    // Side by side: each has one processor to wait for.
+    thread::scope(|scope| {
+        let guests: Vec<_> = guests
+            .iter()
+            .map(|guest| scope.spawn(|| guest.run(update)))
+            .collect();
+        for guest in guests {
+            let result = guest.join();
+            results.push(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+    });
+
+    let tried = results.len();
+    let mut passed: Vec<Figures> = Vec::new();
+    for result in results {
+        match result {
+            Ok(figures) => passed.push(figures),
+            Err(error) => eprintln!("\n{error:#}"),
+        }
+    }
+    figures::sort(&mut passed);
+    println!("\n{}", figures::table(&passed));
+    ensure!(
+        passed.len() == tried,
+        "{} of {tried} kernels did not pass every check; the lines above say which and why",
+        tried - passed.len()
+    );
+    if update {
+        figures::write(&passed).context("can't update the figures")?;
+    }
+    println!("Every check passed on each of {tried} kernels.");
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Kernels from Debian's archive, unpacked and not installed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{self as std_process, Command},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{process, workspace};
+
+/// Packages that depend on the newest build of their kernel: Debian 12's own, and the newest that it offers.
+pub(super) const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
+
+/// A kernel as its package has it.
+pub(super) struct Kernel {
+    /// As `uname -r` will say.
+    pub(super) release: String,
+    pub(super) image: PathBuf,
+    /// Names and files of its modules, some of them compressed.
+    modules: BTreeMap<String, PathBuf>,
+}
+
+impl Kernel {
+    /// Downloads and unpacks what one of [`PACKAGES`] depends on, unless that was done before.
+    pub(super) fn fetch(package: &str) -> Result<Self> {
+        if process::find("apt-get").is_none() || process::find("dpkg").is_none() {
+            bail!(
+                "the kernels come from Debian's archive, and this machine has no apt-get and dpkg"
+            );
+        }
+        let cache = workspace::target().join("kernels");
+        fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
+        let folder = or_with_new_lists(|| {
+            let image = newest(package)?;
+            let folder = cache.join(&image);
+            if !folder.is_dir() {
+                unpack(&image, &folder)?;
+            }
+            Ok(folder)
+        });
+        let folder = folder.with_context(|| {
+            format!("can't get the kernel of the package {package}, which Debian 12 has with its security archive")
+        })?;
+        Self::find(&folder)
+    }
+
+    /// These modules and those that they need, each behind the ones that it needs itself. A module that
+    /// the kernel doesn't have is built in.
+    pub(super) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut ordered = Vec::new();
+        for name in wanted {
+            self.add(name, &mut ordered)?;
+        }
+        Ok(ordered)
+    }
+
+    fn find(folder: &Path) -> Result<Self> {
+        let boot = entries(&folder.join("boot"))?;
+        let kernel = boot.iter().find_map(|path| {
+            let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
+            Some((release.to_owned(), path.clone()))
+        });
+        let (release, image) = kernel.with_context(|| {
+            format!(
+                "no kernel in {}; remove that folder and try again",
+                folder.display()
+            )
+        })?;
+        let mut modules = BTreeMap::new();
+        let mut folders = vec![folder.join("lib/modules").join(&release).join("kernel")];
+        while let Some(folder) = folders.pop() {
+            for path in entries(&folder)? {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Some(name) = module_name(&path) {
+                    modules.insert(name, path);
+                }
+            }
+        }
+        Ok(Self {
+            release,
+            image,
+            modules,
+        })
+    }
+
+    fn add(&self, name: &str, ordered: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+        let Some(path) = self.modules.get(name) else {
+            return Ok(());
+        };
+        if ordered.iter().any(|(present, _)| present == name) {
+            return Ok(());
+        }
+        let module = read_module(path)?;
+        for needed in dependencies(&module) {
+            self.add(&needed, ordered)?;
+        }
+        ordered.push((name.to_owned(), module));
+        Ok(())
+    }
+}
+
+/// Tries again with fresh lists of packages where the present ones don't do: on a new machine there are
+/// none, and the archive keeps no package that old lists name.
+fn or_with_new_lists<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let error = match attempt() {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    eprintln!("{error:#}\nTrying again with new lists of packages.");
+    process::run(
+        process::as_root("apt-get", "refresh apt's lists of packages")?.args(["-q", "update"]),
+    )?;
+    attempt()
+}
+
+/// The package that `package` stands for.
+fn newest(package: &str) -> Result<String> {
+    let said = process::stdout(Command::new("apt-cache").args(["depends", package]))?;
+    let newest = said
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|depends| depends.starts_with("linux-image-"));
+    let newest = newest.with_context(|| format!("the package {package} depends on no kernel"))?;
+    Ok(newest.to_owned())
+}
+
+fn unpack(package: &str, folder: &Path) -> Result<()> {
+    // Beside its place and moved there when complete, so that nothing half unpacked is taken for a kernel.
+    let part = folder.with_file_name(format!("{package}.part-{}", std_process::id()));
+    let contents = part.join("contents");
+    fs::create_dir_all(&contents).with_context(|| format!("can't make {}", contents.display()))?;
+    let done = (|| {
+        println!("Downloading {package}");
+        // As root, apt would have another user download, who can't write here.
+        process::stdout(Command::new("apt-get").current_dir(&part).args([
+            "-qq",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download",
+            package,
+        ]))?;
+        let archives: Vec<_> = entries(&part)?
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        let [archive] = archives.as_slice() else {
+            bail!(
+                "apt-get downloaded {} packages in place of one",
+                archives.len()
+            );
+        };
+        process::run(Command::new("dpkg").arg("-x").arg(archive).arg(&contents))?;
+        fs::rename(&contents, folder)
+            .with_context(|| format!("can't move what was unpacked to {}", folder.display()))
+    })();
+    // What stays after a failure is in nobody's way.
+    let _ = fs::remove_dir_all(&part);
+    done
+}
+
+/// The name of a module's file, as other modules give it.
+fn module_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".xz").unwrap_or(name);
+    Some(name.strip_suffix(".ko")?.replace('-', "_"))
+}
+
+fn read_module(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        return fs::read(path).with_context(|| format!("can't read {}", path.display()));
+    }
+    let output = process::output(Command::new("busybox").arg("xzcat").arg(path))?;
+    ensure!(
+        output.status.success(),
+        "can't unpack {}: {}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
+}
+
+/// What a module says that it needs, in its section `.modinfo`: strings that end in zeroes.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    module
+        .split(|&byte| byte == 0)
+        .find_map(|text| text.strip_prefix(b"depends="))
+        .map(String::from_utf8_lossy)
+        .unwrap_or_default()
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| name.replace('-', "_"))
+        .collect()
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| {
+        entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    listed.with_context(|| format!("can't list {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_known_by_the_names_that_others_give_them() {
+        for (file, name) in [
+            ("veth.ko", Some("veth")),
+            ("kernel/crypto/sha1-generic.ko.xz", Some("sha1_generic")),
+            ("modules.order", None),
+        ] {
+            assert_eq!(module_name(Path::new(file)).as_deref(), name, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_module_says_what_it_needs() {
+        assert_eq!(
+            dependencies(b"\x7fELF\0license=GPL\0depends=stp,mrp-core\0name=8021q\0"),
+            ["stp", "mrp_core"]
+        );
+        assert_eq!(dependencies(b"license=GPL\0depends=\0name=veth\0"), [""; 0]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The system that a guest runs: an archive that its kernel unpacks into memory (an "initramfs").
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    debian::Kernel,
+    suites::{CHECKS, Check, Suites},
+};
+use crate::process;
+
+/// The guest's first process.
+const INIT: &str = include_str!("init.sh");
+
+/// What the suites need of the kernel beside what is built in: joined namespaces, tags, and the protocols that
+/// packets can be wrapped in.
+const MODULES: [&str; 6] = ["veth", "8021q", "sctp", "ah4", "ah6", "xfrm_user"];
+
+/// The programs of this machine that a guest needs, and where: shell and tools, and before those what makes
+/// networks, as busybox has a lesser `ip` too.
+const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin/ip")];
+
+/// The archive, in the format that cpio calls `newc` (`Documentation/driver-api/early-userspace/` in Linux).
+pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result<Vec<u8>> {
+    let mut files = Files::default();
+    files.add("init", 0o755, INIT.into());
+    files.add("checks", 0o644, checks().into());
+    for (number, (name, module)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
+        // In the order in which they have to be loaded.
+        files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
+    }
+    for (name, place) in PROGRAMS {
+        let path = process::find(name)
+            .with_context(|| format!("can't find `{name}`, which set-up should have installed"))?;
+        files.add_program(place, &path)?;
+    }
+    files.add_program("usr/bin/knockgate", knockgate)?;
+    for Check { suite, rows: _ } in &CHECKS {
+        files.add_program(&format!("suites/{suite}"), &suites.path(suite))?;
+    }
+    Ok(files.archive())
+}
+
+/// The lines by which `init` runs the checks.
+fn checks() -> String {
+    let lines = CHECKS.each_ref().map(|check| {
+        let arguments: Vec<_> = check.arguments().collect();
+        format!("check {} {}\n", check.suite, arguments.join(" "))
+    });
+    lines.concat()
+}
+
+/// What goes into the archive, by path without a leading slash.
+#[derive(Default)]
+struct Files(BTreeMap<String, File>);
+
+struct File {
+    mode: u32,
+    contents: Vec<u8>,
+}
+
+impl Files {
+    fn add(&mut self, path: &str, permissions: u32, contents: Vec<u8>) {
+        const REGULAR: u32 = 0o100_000;
+        const FOLDER: u32 = 0o040_000;
+        for (slash, _) in path.match_indices('/') {
+            self.0.entry(path[..slash].to_owned()).or_insert(File {
+                mode: FOLDER | 0o755,
+                contents: Vec::new(),
+            });
+        }
+        let mode = REGULAR | permissions;
+        self.0.insert(path.to_owned(), File { mode, contents });
+    }
+
+    /// Adds a program and the libraries that it is linked to, which keep their places.
+    fn add_program(&mut self, path: &str, program: &Path) -> Result<()> {
+        self.add(path, 0o755, read(program)?);
+        for library in libraries(program)? {
+            let contents = read(&library)?;
+            let place = library.to_string_lossy();
+            self.add(place.trim_start_matches('/'), 0o755, contents);
+        }
+        Ok(())
+    }
+
+    /// Folders come before what is in them, as a map of paths is sorted.
+    fn archive(&self) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for ((path, file), number) in self.0.iter().zip(1..) {
+            entry(&mut archive, number, path, file);
+        }
+        let end = File {
+            mode: 0,
+            contents: Vec::new(),
+        };
+        entry(&mut archive, 0, "TRAILER!!!", &end);
+        archive
+    }
+}
+
+/// A header of numbers in hexadecimal, the path, the contents; the latter two end at multiples of four.
+fn entry(archive: &mut Vec<u8>, number: usize, path: &str, file: &File) {
+    let File { mode, contents } = file;
+    let (name, size) = (path.len() + 1, contents.len());
+    // No owner but root, one link, no time, no device, no sum.
+    archive.extend(
+        format!(
+            "070701{number:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}{0:08x}{0:08x}{0:08x}{0:08x}\
+             {name:08x}{0:08x}",
+            0, 1
+        )
+        .bytes(),
+    );
+    archive.extend(path.bytes());
+    archive.push(0);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend(contents);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
+
+/// Paths of the shared libraries of a program and of what loads them.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    // It fails where a program is linked to none, which is as good as an empty list.
+    let output = process::output(Command::new("ldd").arg(program))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let paths = said
+        .split_whitespace()
+        .filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("can't read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Read back by the busybox that a guest would run.
+    #[test]
+    fn folders_come_first_and_everything_is_aligned() {
+        let mut files = Files::default();
+        files.add("a/b/c", 0o755, b"12345".to_vec());
+        files.add("init", 0o755, b"#!".to_vec());
+        let archive = files.archive();
+        assert_eq!(archive.len() % 4, 0);
+        let names: Vec<_> = archive
+            .windows(6)
+            .enumerate()
+            .filter(|(_, window)| window == b"070701")
+            .map(|(at, _)| {
+                assert_eq!(at % 4, 0, "a header begins at {at}");
+                let name = archive[at + 110..].split(|&byte| byte == 0).next();
+                String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
+            })
+            .collect();
+        assert_eq!(names, ["a", "a/b", "a/b/c", "init", "TRAILER!!!"]);
+    }
+
+    #[test]
+    fn a_linked_program_brings_its_libraries() {
+        let libraries = libraries(Path::new("/bin/ls")).expect("ldd can be run");
+        assert!(
+            libraries
+                .iter()
+                .any(|path| path.to_string_lossy().contains("libc.so")),
+            "{libraries:?}"
+        );
+    }
+}

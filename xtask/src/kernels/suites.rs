@@ -1,0 +1,172 @@
+//! The suites that run in other kernels, and which of their rows.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::figures::Figures;
+use crate::{build::PROGRAM_VARIABLE, process, workspace};
+
+/// Rows of a suite.
+pub(super) struct Check {
+    /// A test target of the package in `tests/`.
+    pub(super) suite: &'static str,
+    pub(super) rows: &'static [&'static str],
+}
+
+/// Measures what the verifier makes of the program; its output is for [`Figures::find`].
+pub(super) const VERIFIER: Check = Check {
+    suite: "verifier",
+    rows: &["the_program_is_far_from_the_limits"],
+};
+
+/// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
+/// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
+pub(super) const CHECKS: [Check; 3] = [
+    VERIFIER,
+    Check {
+        suite: "gate",
+        rows: &[
+            "clients::knockgate_knock::native_v4",
+            "grants::ends_in_time_with_no_process_running::generic_v6",
+        ],
+    },
+    Check {
+        suite: "fixtures",
+        rows: &["rows_hold_in_the_kernel"],
+    },
+];
+
+/// The suites' executables, without what only a debugger reads.
+pub(super) struct Suites {
+    folder: PathBuf,
+}
+
+impl Check {
+    /// The arguments that have a suite run these rows and no others, one by one.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &'static str> {
+        let options = ["--exact", "--nocapture", "--test-threads=1"];
+        options.into_iter().chain(self.rows.iter().copied())
+    }
+
+    /// Fails unless this is the output of a run in which every row was there and passed.
+    pub(super) fn judge(&self, said: &str) -> Result<()> {
+        let expected = format!(
+            "test result: ok. {} passed; 0 failed; 0 ignored",
+            self.rows.len()
+        );
+        ensure!(
+            said.contains(&expected),
+            "the suite `{}` did not pass:\n{said}",
+            self.suite
+        );
+        Ok(())
+    }
+}
+
+impl Suites {
+    /// Builds the suites around the kernel program at this path.
+    pub(super) fn build(program: &Path) -> Result<Self> {
+        let folder = workspace::target().join("kernels/suites");
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        // The whole workspace, as `cargo xtask test` does it: what one has built, the other need not.
+        let mut command = Command::new(workspace::cargo());
+        command
+            .current_dir(workspace::root())
+            .args(["test", "--workspace", "--no-run", "--target-dir"])
+            .arg(workspace::target())
+            .arg("--message-format=json-render-diagnostics")
+            .env(PROGRAM_VARIABLE, program);
+        for Check { suite, rows: _ } in &CHECKS {
+            command.args(["--test", suite]);
+        }
+        // Their compiler's messages are a person's to read, now.
+        command.stderr(std::process::Stdio::inherit());
+        let messages = process::stdout(&mut command)?;
+        let suites = Self { folder };
+        for Check { suite, rows: _ } in &CHECKS {
+            let built = executable(&messages, suite)
+                .with_context(|| format!("cargo built no suite `{suite}`"))?;
+            process::run(Command::new("strip").args([
+                OsString::from("-o"),
+                suites.path(suite).into(),
+                built.into(),
+            ]))?;
+        }
+        Ok(suites)
+    }
+
+    pub(super) fn path(&self, suite: &str) -> PathBuf {
+        self.folder.join(suite)
+    }
+
+    /// Has this machine's own kernel verify the program. `update`: it may have grown.
+    pub(super) fn measure_here(&self, update: bool) -> Result<Figures> {
+        let mut command = process::as_root("env", "load the kernel program")?;
+        command
+            .arg("CI=true")
+            .arg(self.path(VERIFIER.suite))
+            .args(VERIFIER.arguments());
+        let output = process::output(&mut command)?;
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        measured(&said, update).context("on this machine's kernel")
+    }
+}
+
+/// What a run of [`VERIFIER`] found, where it passed or may do without.
+pub(super) fn measured(said: &str, update: bool) -> Result<Figures> {
+    if !update {
+        VERIFIER.judge(said)?;
+    }
+    match Figures::find(said) {
+        Some(figures) => Ok(figures),
+        None => bail!("the suite `{}` gave no figures:\n{said}", VERIFIER.suite),
+    }
+}
+
+/// The executable of a test target, from cargo's messages.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_counts_only_with_all_of_its_rows() {
+        let [_, gate, _] = &CHECKS;
+        assert!(
+            gate.judge("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured")
+                .is_ok()
+        );
+        for said in [
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored",
+            "",
+        ] {
+            assert!(gate.judge(said).is_err(), "{said}");
+        }
+    }
+
+    #[test]
+    fn executables_are_found_by_their_target() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"gate"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"gate"},"executable":"/t/gate-1"}
+not for us
+{"reason":"compiler-artifact","target":{"name":"json"},"executable":"/t/json-1"}"#;
+        assert_eq!(executable(messages, "gate"), Some("/t/gate-1".into()));
+        assert_eq!(executable(messages, "fixtures"), None);
+    }
+}
