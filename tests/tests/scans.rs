@@ -1,0 +1,275 @@
+//! Scans open nothing: whatever order all ports are tried in, and from however many sources, no run of probes
+//! is a sequence. The one sequence that a sweep could hit upon is a run of neighbours, which `check` warns of.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use knockgate_tests::{
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who::A},
+    netns::ip,
+    packet::{Packet, SYN},
+    raw::Wire,
+    trial::{Attach, Trial},
+};
+
+/// Sequences that rise, fall and do neither, over one transport and over both, short and long.
+const GATES: &str = r#"
+open_ports = []
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1m"
+
+[[gate.knock]]
+user = "rising"
+sequence = ["7000/tcp", "8443/tcp", "9301/tcp"]
+within = "10m"
+[[gate.knock]]
+user = "rising-udp"
+sequence = ["7000/udp", "8443/udp", "9301/udp"]
+within = "10m"
+[[gate.knock]]
+user = "falling"
+sequence = ["61001/tcp", "30007/tcp", "4003/tcp"]
+within = "10m"
+[[gate.knock]]
+user = "falling-udp"
+sequence = ["61001/udp", "30007/udp", "4003/udp"]
+within = "10m"
+[[gate.knock]]
+user = "two"
+sequence = ["1001/tcp", "50020/tcp"]
+within = "10m"
+[[gate.knock]]
+user = "two-udp"
+sequence = ["50020/udp", "1001/udp"]
+within = "10m"
+[[gate.knock]]
+user = "random"
+sequence = ["33190/tcp", "2817/udp", "59064/udp", "14411/tcp"]
+within = "10m"
+[[gate.knock]]
+user = "same"
+sequence = ["12121/udp", "12121/tcp", "12121/udp"]
+within = "10m"
+[[gate.knock]]
+user = "long"
+sequence = [
+    "2/udp", "5003/tcp", "10004/udp", "15005/tcp", "20006/udp", "25007/tcp",
+    "30008/udp", "35009/tcp", "40010/udp", "45011/tcp", "50012/udp", "65535/tcp",
+]
+within = "10m"
+"#;
+
+/// The knocks of one of them.
+const RANDOM: &str = "33190/tcp 2817/udp 59064/udp 14411/tcp";
+
+/// A sweep's share of one source, where there are many.
+const SOURCES: u16 = 256;
+
+#[derive(Clone, Copy, Debug)]
+enum Transport {
+    Tcp,
+    Udp,
+    /// Each port first over TCP, then over UDP.
+    Both,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Ascending,
+    Descending,
+    /// By a fixed seed.
+    Shuffled,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sources {
+    One,
+    /// In turn.
+    Many,
+}
+
+use Order::{Ascending, Descending, Shuffled};
+use Sources::{Many, One};
+use Transport::{Both, Tcp, Udp};
+
+const SWEEPS: [(Transport, Order, Sources); 12] = [
+    (Tcp, Ascending, One),
+    (Tcp, Descending, One),
+    (Tcp, Shuffled, One),
+    (Udp, Ascending, One),
+    (Udp, Descending, One),
+    (Udp, Shuffled, One),
+    (Both, Ascending, One),
+    (Both, Descending, One),
+    (Tcp, Ascending, Many),
+    (Tcp, Shuffled, Many),
+    (Udp, Descending, Many),
+    (Udp, Shuffled, Many),
+];
+
+/// Each family in one of the modes: which probes are counted depends on neither.
+#[test]
+fn native_v4() {
+    no_sweep_opens_anything(Attach::Native, Family::V4);
+}
+
+#[test]
+fn generic_v6() {
+    no_sweep_opens_anything(Attach::Generic, Family::V6);
+}
+
+fn no_sweep_opens_anything(attach: Attach, family: Family) {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let trial = Trial::new(attach, family, lab);
+    lead_answers_back(&trial.lab, family);
+    trial.up(GATES);
+    let wire = Wire::open(&trial.lab);
+    for sweep in SWEEPS {
+        let before = seen(&trial);
+        let mut sent = 0;
+        for frames in frames(sweep, family).chunks(200) {
+            wire.send(&trial.lab, frames);
+            sent += frames.len() as u64;
+        }
+        let seen = seen(&trial) - before;
+        assert!(
+            seen >= sent,
+            "{sweep:?}: {seen} packets of {sent} were judged"
+        );
+        let grants = trial.knockgate("grants --json").exits(0).json();
+        assert_eq!(grants["grants"], serde_json::json!([]), "{sweep:?}");
+        trial.closed(A, "22/tcp");
+    }
+    trial.knock(A, RANDOM);
+    trial.open(A, "22/tcp");
+}
+
+/// To every port there is, zero apart.
+fn frames(
+    (transport, order, sources): (Transport, Order, Sources),
+    family: Family,
+) -> Vec<Vec<u8>> {
+    let mut ports: Vec<u16> = (1..=u16::MAX).collect();
+    match order {
+        Ascending => {}
+        Descending => ports.reverse(),
+        Shuffled => shuffle(&mut ports),
+    }
+    let sources: Vec<IpAddr> = match sources {
+        One => vec![family.address(A)],
+        Many => (0..SOURCES)
+            .map(|number| stranger(family, number))
+            .collect(),
+    };
+    let probes: Vec<Vec<Probe>> = sources
+        .into_iter()
+        .map(|source| match transport {
+            Tcp => vec![tcp(source, family)],
+            Udp => vec![udp(source, family)],
+            Both => vec![tcp(source, family), udp(source, family)],
+        })
+        .collect();
+    let aimed = |(port, probes): (u16, &Vec<Probe>)| -> Vec<Vec<u8>> {
+        probes.iter().map(|probe| probe.aimed(port)).collect()
+    };
+    ports
+        .into_iter()
+        .zip(probes.iter().cycle())
+        .flat_map(aimed)
+        .collect()
+}
+
+/// A frame to port zero, made into one to any other without summing it anew: there are many.
+struct Probe {
+    frame: Vec<u8>,
+    /// Where the port and the checksum stand.
+    port: usize,
+    checksum: usize,
+}
+
+impl Probe {
+    fn aimed(&self, port: u16) -> Vec<u8> {
+        let mut frame = self.frame.clone();
+        let sum = u16::from_be_bytes([frame[self.checksum], frame[self.checksum + 1]]);
+        // RFC 1624, with zero for the old value.
+        let (sum, carry) = (!sum).overflowing_add(port);
+        let sum = !(sum + u16::from(carry));
+        frame[self.port..self.port + 2].copy_from_slice(&port.to_be_bytes());
+        frame[self.checksum..self.checksum + 2].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+}
+
+fn tcp(source: IpAddr, family: Family) -> Probe {
+    let packet = Packet::tcp((source, 40_000), (family.host(), 0), SYN);
+    probe(&packet, family, 16)
+}
+
+fn udp(source: IpAddr, family: Family) -> Probe {
+    let packet = Packet::udp((source, 40_000), (family.host(), 0), b"");
+    probe(&packet, family, 6)
+}
+
+/// `checksum`: where it stands in the transport header.
+fn probe(packet: &Packet, family: Family, checksum: usize) -> Probe {
+    let transport = match family {
+        Family::V4 => 34,
+        Family::V6 => 54,
+    };
+    Probe {
+        frame: packet.frame(CLIENT_MAC, GATE_MAC),
+        port: transport + 2,
+        checksum: transport + checksum,
+    }
+}
+
+/// One of many sources behind the clients' interface.
+fn stranger(family: Family, number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 99, high, low).into(),
+        Family::V6 => Ipv6Addr::new(0xfd99, 0, 0, number, 0, 0, 0, 1).into(),
+    }
+}
+
+/// So that the host need not look for the strangers when it answers them.
+fn lead_answers_back(lab: &Lab, family: Family) {
+    let (version, network) = match family {
+        Family::V4 => ("-4", "10.99.0.0/16"),
+        Family::V6 => ("-6", "fd99::/16"),
+    };
+    let gateway = family.address(A).to_string();
+    ip(&[
+        "-n",
+        lab.gate.name(),
+        version,
+        "route",
+        "add",
+        network,
+        "via",
+        &gateway,
+        "dev",
+        WAN,
+    ]);
+}
+
+/// How many packets the gate has judged.
+fn seen(trial: &Trial) -> u64 {
+    let stats = trial.knockgate("stats --json").exits(0).json();
+    let rows = stats["packets"].as_array().expect("packets is a list");
+    rows.iter().filter_map(|row| row["packets"].as_u64()).sum()
+}
+
+/// Fisher and Yates's shuffle by an xorshift generator (Marsaglia).
+fn shuffle(ports: &mut [u16]) {
+    let mut state = 0x9e37_79b9_u32;
+    for end in (1..ports.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        ports.swap(end, state as usize % (end + 1));
+    }
+}
