@@ -2,8 +2,8 @@
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
 //! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
-//! for as long as one likes, [`demo`] shows the gate at work and [`mod@bench`] what it costs, both in
-//! networks that exist only while they run.
+//! for as long as one likes, [`kernels`] some of them on other kernels, [`demo`] shows the gate at work
+//! and [`mod@bench`] what it costs, both in networks that exist only while they run.
 
 mod bench;
 mod build;
