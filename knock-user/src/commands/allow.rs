@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Address, or network in CIDR
-    #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network)]
+    #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_grantee)]
     source: IpNet,
 
     /// The gate's name
@@ -69,6 +69,15 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
     }
 }
 
+/// As [`parse_network`], for a grant: the kernel program has no length for everyone.
+fn parse_grantee(text: &str) -> Result<IpNet, String> {
+    let network = parse_network(text)?;
+    if network.prefix_len() == 0 {
+        return Err("a grant to everyone is no gate; `knockgate down` opens it".into());
+    }
+    Ok(network)
+}
+
 /// The bounds of `open_for`.
 fn parse_grant_duration(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_hours(366 * 24);
@@ -79,5 +88,31 @@ fn parse_grant_duration(text: &str) -> Result<Duration, String> {
         Err("a grant lasts at most 366 days; put lasting ones on the allow list".into())
     } else {
         Ok(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_for_somebody() {
+        assert_eq!(
+            parse_grantee("198.51.100.7").unwrap().to_string(),
+            "198.51.100.7/32"
+        );
+        assert_eq!(
+            parse_grantee("2001:db8::/32").unwrap().to_string(),
+            "2001:db8::/32"
+        );
+        for everyone in ["0.0.0.0/0", "::/0"] {
+            assert!(parse_network(everyone).is_ok());
+            assert!(parse_grantee(everyone).unwrap_err().contains("everyone"));
+        }
+        assert!(
+            parse_grantee("198.51.100.7/24")
+                .unwrap_err()
+                .contains("198.51.100.0/24")
+        );
     }
 }
