@@ -47,19 +47,24 @@ pub enum TableKind {
 
 /// The tables of a gate with this configuration.
 pub fn table_sizes(config: &Config) -> Result<Vec<TableSize>, TooEntangled> {
-    use TableKind::{Array, Hash, LruHash, PerCpuArray, Ring, Trie};
-
     let automaton = Automaton::compile(config)?;
-    let gates = config.gates.len();
-    let restricted = config.gates.iter().map(|gate| gate.sources.len()).sum();
     // It is written down to be read back by other commands; what can't be is refused later.
     let applied = serde_json::to_vec(config).map_or(0, |text| text.len());
+    Ok(sizes(config, &automaton, applied))
+}
+
+/// The same, for whoever has compiled the sequences and written down the configuration, in so many bytes.
+pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> Vec<TableSize> {
+    use TableKind::{Array, Hash, LruHash, PerCpuArray, Ring, Trie};
+
+    let gates = config.gates.len();
+    let restricted = config.gates.iter().map(|gate| gate.sources.len()).sum();
     let [sources, grants, sessions] = [
         config.limits.sources as usize,
         config.limits.grants as usize,
         config.limits.sessions as usize,
     ];
-    Ok(vec![
+    vec![
         array::<u32>("ROLE", Array, ROLES as usize),
         array::<GateRules>("GATE", Array, gates),
         array::<Sequence>("SEQUENCE", Array, automaton.sequences.len()),
@@ -90,7 +95,7 @@ pub fn table_sizes(config: &Config) -> Result<Vec<TableSize>, TooEntangled> {
         },
         array::<Budget>("BUDGET", PerCpuArray, class::COUNT as usize),
         keyed::<SourceKey, u64>("REPORTED", LruHash, 16_384),
-    ])
+    ]
 }
 
 /// Bytes of the ring of events: room for about 4,000.

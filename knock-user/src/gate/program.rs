@@ -15,13 +15,12 @@ use aya::{
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use knock_common::{
-    Address, Reason,
+    Address,
     address::{V4, V6},
-    knock::Outcome,
     table::{CONFIG_CHUNK, GateRules, LAYOUT, Meta, Network, Role, Transition},
 };
 
-use super::{Automaton, NEEDS_TO_LOAD, NotPermitted, is_denied, rows::monotonic_now};
+use super::{Automaton, NEEDS_TO_LOAD, NotPermitted, is_denied, memory, rows::monotonic_now};
 use crate::config::{Config, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports};
 
 /// Name of the program in the object, and in the kernel's list of programs.
@@ -62,35 +61,20 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let automaton = Automaton::compile(config)?;
     let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
     let limits = config.limits;
-    let restricted: usize = config.gates.iter().map(|gate| gate.sources.len()).sum();
     let flag = u32::from;
-    let entries = |count: usize| u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-    let gates = config.gates.len();
 
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for table in memory::sizes(config, &automaton, applied.len()) {
+        let entries = u32::try_from(table.entries).unwrap_or(u32::MAX);
+        loader.map_max_entries(table.name, entries);
+    }
+    let mut ebpf = loader
         .verifier_log_level(log)
         .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
         .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
         .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
         .override_global("GRANT_SLOTS", &limits.grants, true)
         .override_global("SESSION_SLOTS", &limits.sessions, true)
-        .map_max_entries("GATE", entries(gates))
-        .map_max_entries("SEQUENCE", entries(automaton.sequences.len()))
-        .map_max_entries("STATE", entries(automaton.states.len()))
-        .map_max_entries("TRANSITION", entries(automaton.transitions.len()))
-        .map_max_entries("ALLOW", entries(config.allow.len()))
-        .map_max_entries("KNOCKER", entries(restricted))
-        .map_max_entries("ADDRESS", entries(config.addresses.len()))
-        .map_max_entries("CONFIG", entries(applied.len().div_ceil(CONFIG_CHUNK)))
-        .map_max_entries("PROGRESS", limits.sources)
-        .map_max_entries("GRANT4", limits.grants)
-        .map_max_entries("GRANT6", limits.grants)
-        .map_max_entries("GRANT_SLOT", limits.grants)
-        .map_max_entries("SESSION4", limits.sessions)
-        .map_max_entries("SESSION6", limits.sessions)
-        .map_max_entries("SESSION_SLOT", limits.sessions)
-        .map_max_entries("PACKETS", entries((gates + 1) * Reason::COUNT))
-        .map_max_entries("KNOCKS", entries(gates * Outcome::ALL.len()))
         .load(object()?)
         .map_err(not_loaded)?;
 
