@@ -16,7 +16,12 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use self::{debian::Kernel, figures::Figures, guest::Guest, suites::Suites};
+use self::{
+    debian::{Emulator, Kernel},
+    figures::Figures,
+    guest::Guest,
+    suites::Suites,
+};
 use crate::{
     build::{self, Built},
     setup::{self, Purpose},
@@ -39,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let toolchain = setup::ready(Purpose::Kernels)?;
     let Built { program, knockgate } = build::release(&toolchain)?;
     let suites = Suites::build(&program)?;
+    let emulator = Emulator::fetch()?;
     let guests = debian::PACKAGES
         .iter()
         .map(|package| Guest::prepare(Kernel::fetch(package)?, &knockgate, &suites))
@@ -49,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     thread::scope(|scope| {
         let guests: Vec<_> = guests
             .iter()
-            .map(|guest| scope.spawn(|| guest.run(update)))
+            .map(|guest| scope.spawn(|| guest.run(&emulator, update)))
             .collect();
         for guest in guests {
             let result = guest.join();

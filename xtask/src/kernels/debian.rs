@@ -1,10 +1,11 @@
-//! Kernels from Debian's archive, unpacked and not installed.
+//! Kernels, and what boots them, from Debian's archive: unpacked and not installed.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{self as std_process, Command},
+    slice,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,6 +14,53 @@ use crate::{process, workspace};
 
 /// Packages that depend on the newest build of their kernel: Debian 12's own, and the newest that it offers.
 pub(super) const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
+
+/// The emulator's package and its program.
+const EMULATOR: (&str, &str) = ("qemu-system-x86", "qemu-system-x86_64");
+
+/// What boots a kernel.
+pub(super) struct Emulator {
+    program: PathBuf,
+    /// Where it was unpacked, unless it is installed.
+    unpacked: Option<PathBuf>,
+}
+
+impl Emulator {
+    /// The one that is installed, else Debian's, downloaded and unpacked beside the kernels. Installed it
+    /// would be in the way of others: its package and the tools of a newer qemu exclude each other.
+    pub(super) fn fetch() -> Result<Self> {
+        let (package, program) = EMULATOR;
+        if let Some(program) = process::find(program) {
+            let unpacked = None;
+            return Ok(Self { program, unpacked });
+        }
+        let folder = cache()?.join(package);
+        if !folder.is_dir() {
+            or_with_new_lists(|| unpack(&lacking(package)?, &folder))
+                .with_context(|| format!("can't get the package {package}"))?;
+        }
+        Ok(Self {
+            program: folder.join("usr/bin").join(program),
+            unpacked: Some(folder),
+        })
+    }
+
+    /// Has `command`, the start of a command line, go on with the emulator.
+    pub(super) fn add_to(&self, command: &mut Command) {
+        let Self { program, unpacked } = self;
+        command.arg(program);
+        if let Some(folder) = unpacked {
+            let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+            let libraries = libraries.map(|libraries| folder.join(libraries));
+            if let Ok(libraries) = env::join_paths(libraries) {
+                command.env("LD_LIBRARY_PATH", libraries);
+            }
+            for firmware in ["usr/share/seabios", "usr/share/qemu"] {
+                command.arg("-L").arg(folder.join(firmware));
+            }
+        }
+    }
+}
 
 /// A kernel as its package has it.
 pub(super) struct Kernel {
@@ -26,18 +74,12 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Downloads and unpacks what one of [`PACKAGES`] depends on, unless that was done before.
     pub(super) fn fetch(package: &str) -> Result<Self> {
-        if process::find("apt-get").is_none() || process::find("dpkg").is_none() {
-            bail!(
-                "the kernels come from Debian's archive, and this machine has no apt-get and dpkg"
-            );
-        }
-        let cache = workspace::target().join("kernels");
-        fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
+        let cache = cache()?;
         let folder = or_with_new_lists(|| {
             let image = newest(package)?;
             let folder = cache.join(&image);
             if !folder.is_dir() {
-                unpack(&image, &folder)?;
+                unpack(slice::from_ref(&image), &folder)?;
             }
             Ok(folder)
         });
@@ -128,32 +170,64 @@ fn newest(package: &str) -> Result<String> {
     Ok(newest.to_owned())
 }
 
-fn unpack(package: &str, folder: &Path) -> Result<()> {
-    // Beside its place and moved there when complete, so that nothing half unpacked is taken for a kernel.
-    let part = folder.with_file_name(format!("{package}.part-{}", std_process::id()));
+/// The package and those that it needs, as far as they are not installed.
+fn lacking(package: &str) -> Result<Vec<String>> {
+    let said = process::stdout(Command::new("apt-get").args([
+        "--simulate",
+        "--no-install-recommends",
+        "install",
+        package,
+    ]))?;
+    let lacking: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    ensure!(
+        !lacking.is_empty(),
+        "the package {package} is installed, and yet its program isn't there"
+    );
+    Ok(lacking)
+}
+
+/// Where kernels and emulator are kept.
+fn cache() -> Result<PathBuf> {
+    if process::find("apt-get").is_none() || process::find("dpkg").is_none() {
+        bail!("the kernels come from Debian's archive, and this machine has no apt-get and dpkg");
+    }
+    let cache = workspace::target().join("kernels");
+    fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
+    Ok(cache)
+}
+
+/// Downloads packages and unpacks them into one folder.
+fn unpack(packages: &[String], folder: &Path) -> Result<()> {
+    // Beside its place and moved there when complete, so that nothing half unpacked is taken for whole.
+    let part = folder.with_extension(format!("part-{}", std_process::id()));
     let contents = part.join("contents");
     fs::create_dir_all(&contents).with_context(|| format!("can't make {}", contents.display()))?;
     let done = (|| {
-        println!("Downloading {package}");
+        println!("Downloading {}", packages.join(", "));
         // As root, apt would have another user download, who can't write here.
-        process::stdout(Command::new("apt-get").current_dir(&part).args([
-            "-qq",
-            "-o",
-            "APT::Sandbox::User=root",
-            "download",
-            package,
-        ]))?;
+        process::stdout(
+            Command::new("apt-get")
+                .current_dir(&part)
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+                .args(packages),
+        )?;
         let archives: Vec<_> = entries(&part)?
             .into_iter()
             .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
             .collect();
-        let [archive] = archives.as_slice() else {
-            bail!(
-                "apt-get downloaded {} packages in place of one",
-                archives.len()
-            );
-        };
-        process::run(Command::new("dpkg").arg("-x").arg(archive).arg(&contents))?;
+        ensure!(
+            archives.len() == packages.len(),
+            "apt-get downloaded {} packages in place of {}",
+            archives.len(),
+            packages.len()
+        );
+        for archive in archives {
+            process::run(Command::new("dpkg").arg("-x").arg(archive).arg(&contents))?;
+        }
         fs::rename(&contents, folder)
             .with_context(|| format!("can't move what was unpacked to {}", folder.display()))
     })();

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    debian::Kernel,
+    debian::{Emulator, Kernel},
     figures::Figures,
     image,
     suites::{self, CHECKS, Check, Suites, VERIFIER},
@@ -44,9 +44,9 @@ impl Guest {
 
     /// Runs all checks, says of each when it has passed, and returns the figures. `update`: those may have
     /// grown.
-    pub(super) fn run(&self, update: bool) -> Result<Figures> {
+    pub(super) fn run(&self, emulator: &Emulator, update: bool) -> Result<Figures> {
         let release = &self.kernel.release;
-        let mut console = Console::open(self)?;
+        let mut console = Console::open(self, emulator)?;
         self.checks(&mut console, update).with_context(|| {
             let log = console.log.display();
             format!("Linux {release}, whose console is kept in {log}")
@@ -87,13 +87,15 @@ struct Console {
 
 impl Console {
     /// Switches a guest on.
-    fn open(guest: &Guest) -> Result<Self> {
+    fn open(guest: &Guest, emulator: &Emulator) -> Result<Self> {
         let Guest { kernel, image } = guest;
         let path = image.with_extension("log");
         let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
         // The machine ends with this process, whatever ends it.
-        let mut machine = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        emulator.add_to(&mut command);
+        let mut machine = command
             .args(["-accel", "tcg"])
             .args(["-m", MEMORY, "-nodefaults", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio"])

@@ -38,11 +38,10 @@ const SSH_SERVER: Package = package(
     "the server of that ssh, inside the tests' own network",
 )
 .silencing("ssh");
-const QEMU: Package = package(
-    "qemu-system-x86",
-    "boots the kernels that the program is tried on",
+const BUSYBOX: Package = package(
+    "busybox-static",
+    "the tools inside the kernels that the program is tried on",
 );
-const BUSYBOX: Package = package("busybox-static", "the tools inside those kernels");
 
 /// Programs that demo, tests and booted kernels run.
 pub(super) const PROGRAMS: &[Program] = &[
@@ -54,7 +53,6 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh", &SSH_CLIENT, Purpose::Test),
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
-    program("qemu-system-x86_64", &QEMU, Purpose::Kernels),
     program("busybox", &BUSYBOX, Purpose::Kernels),
 ];
 
