@@ -12,6 +12,8 @@ pub mod kind {
     pub const REFUSED: u8 = 4;
     pub const CLOSED: u8 = 5;
     pub const DENIED: u8 = 6;
+    /// A flow was admitted, and there was no room to remember it.
+    pub const UNKEPT: u8 = 7;
 }
 
 /// Why it happened.

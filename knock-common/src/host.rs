@@ -13,6 +13,7 @@ use crate::{
     address::{Padded, V4, V6},
     event::Event,
     knock::Outcome,
+    session::socket,
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ROLES, Role, Sequence, Session,
         SessionSlot, SourceKey, State, Transition,
@@ -42,6 +43,8 @@ pub struct Host {
     pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
     pub sessions_v6: Map<Flow<V6>, Session>,
+    /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
+    pub sockets: RefCell<HashMap<(u8, u64), u32>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
     pub events: RefCell<Vec<Event>>,
     grant_slots: Ring<GrantSlot>,
@@ -68,6 +71,7 @@ impl Host {
             grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
             sessions_v6: Map::with_capacity(sessions),
+            sockets: RefCell::default(),
             outcomes: RefCell::default(),
             events: RefCell::default(),
             grant_slots: Ring::with_size(grants),
@@ -166,6 +170,12 @@ impl Kernel for Host {
 
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
         self.session_slots.next()
+    }
+
+    fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
+        let sockets = self.sockets.borrow();
+        let state = sockets.get(&(A::FAMILY, flow.tag()));
+        state.copied().unwrap_or(socket::NONE)
     }
 
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {

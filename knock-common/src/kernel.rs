@@ -76,6 +76,10 @@ pub trait Kernel {
     #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
 
+    /// The state of this host's TCP socket for `flow`, as [`socket`](crate::session::socket) names
+    /// them.
+    fn socket<A: Address>(&self, flow: &Flow<A>) -> u32;
+
     /// Stores `new` if `cell` still holds `current`; says whether it did.
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool;
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another one are refused, never reinterpreted.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Longest sequence, in knocks.
 pub const MAX_SEQUENCE: usize = 12;
@@ -143,7 +143,12 @@ pub struct Session {
     pub initial: u32,
     /// Index of the slot that it holds in the slot table.
     pub slot: u32,
-    pub gate: u32,
+    pub gate: u16,
+    /// 1: more has come than the packet that began it. Until then it gives way to newer flows where
+    /// there is no room.
+    pub confirmed: u8,
+    /// 1: a FIN or RST has come while the host had a socket for it. Once it has none, it is over.
+    pub closing: u8,
     pub zero: u32,
 }
 
@@ -222,7 +227,9 @@ pub struct GateRules {
     pub to_prefix: u8,
     /// 1: only sources in the table of permitted networks may knock.
     pub restricted: u8,
-    pub zero: [u8; 2],
+    /// 1: flows end with their grant.
+    pub cut: u8,
+    pub zero: u8,
 }
 
 /// A sequence that opens a gate. Indexed by user and gate in the order of the configuration.

@@ -181,13 +181,23 @@ fn protected<K: Kernel, A: Address>(
     // With SYN and without ACK the host takes it for a new connection, whatever else is set.
     let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
 
-    let reason = match (!opens).then(|| kept(kernel, &flow, gate)).flatten() {
-        Some(reason) => reason,
-        None => match grant::live(kernel, &segment.source, gate) {
-            Some(_) if tcp && !opens => Reason::Grant,
-            Some(grant) => admit(kernel, segment, &flow, gate, grant, sequence),
-            None => Reason::NoGrant,
-        },
+    let known = if opens {
+        Known::Nothing
+    } else {
+        known(kernel, &flow, gate, flags)
+    };
+    if matches!(known, Known::Granted) {
+        return Reason::Grant;
+    }
+    let reason = match (grant::live(kernel, &segment.source, gate), known) {
+        (Some(grant), Known::Kept) => {
+            session::renew(kernel, &flow, grant.until);
+            Reason::Grant
+        }
+        (None, Known::Kept) => Reason::Session,
+        (Some(_), _) if tcp && !opens => Reason::Grant,
+        (Some(grant), _) => admit(kernel, segment, &flow, gate, grant, sequence),
+        (None, _) => Reason::NoGrant,
     };
     if reason.passes() {
         return reason;
@@ -206,24 +216,41 @@ fn protected<K: Kernel, A: Address>(
     enforced(kernel, reason)
 }
 
-/// A packet of a flow that began under a grant.
-#[inline(always)]
-fn kept<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16) -> Option<Reason> {
-    let session = session::find(kernel, flow, gate)?;
+/// What is known of a packet's flow.
+#[derive(Clone, Copy)]
+enum Known {
+    /// It is none that goes on.
+    Nothing,
+    /// It began under a grant that lives on.
+    Granted,
+    /// It began under a grant that may have ended.
+    Kept,
+}
+
+/// Looks up the flow of a packet that doesn't begin one, and notes that it has come.
+#[inline(never)]
+fn known<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16, flags: u8) -> Known {
+    let Some(rules) = kernel.gate(gate) else {
+        return Known::Nothing;
+    };
+    if rules.cut != 0 {
+        return Known::Nothing;
+    }
+    let Some(session) = session::find(kernel, flow, gate, rules) else {
+        return Known::Nothing;
+    };
+    if !session::goes_on(kernel, flow, session, flags) {
+        return Known::Nothing;
+    }
     let now = kernel.now();
     // Not written where it would not change: the coarse clock stands still for a tick.
     if session.last != now {
         session.last = now;
     }
     if session.granted_until > now {
-        return Some(Reason::Grant);
-    }
-    match grant::live(kernel, &flow.source, gate) {
-        Some(grant) => {
-            session.granted_until = grant.until;
-            Some(Reason::Grant)
-        }
-        None => Some(Reason::Session),
+        Known::Granted
+    } else {
+        Known::Kept
     }
 }
 
@@ -237,19 +264,25 @@ fn admit<K: Kernel, A: Address>(
     grant: &mut Grant,
     sequence: u32,
 ) -> Reason {
-    if segment.protocol == TCP
-        && let Some(session) = session::find(kernel, flow, gate)
-        && session.initial == sequence
-    {
-        // A retransmitted SYN.
-        session.last = kernel.now();
-        return Reason::Grant;
-    }
     let Some(rules) = kernel.gate(gate) else {
         // A role without its gate can't be; if it is, the port stays closed.
         return Reason::NoGrant;
     };
     let limit = rules.connections;
+    if rules.cut != 0 && limit == 0 {
+        // Nothing has to be remembered: a flow passes while there is a grant, and none is one too many.
+        if segment.protocol == TCP {
+            kernel.fetch_add(&mut grant.connections);
+        }
+        return Reason::Grant;
+    }
+    if let Some(session) = session::find(kernel, flow, gate, rules)
+        && session.initial == sequence
+    {
+        // A retransmitted SYN; under `cut`, any datagram of a known flow too.
+        session.last = kernel.now();
+        return Reason::Grant;
+    }
     if limit != 0 {
         // Looked at before it is counted, so that no flood can make the count go round.
         if grant.connections >= limit {
@@ -271,7 +304,12 @@ fn admit<K: Kernel, A: Address>(
     } else {
         kernel.fetch_add(&mut grant.connections);
     }
-    session::remember(kernel, flow, gate, sequence, grant.until);
+    if !session::remember(kernel, flow, gate, sequence, grant.until)
+        && kernel.wants_report(class::DENIALS, kernel.now())
+    {
+        let what = (kind::UNKEPT, cause::TABLE_FULL);
+        tell(kernel, segment, gate, grant.user, what);
+    }
     Reason::Grant
 }
 

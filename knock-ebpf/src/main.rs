@@ -40,7 +40,7 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     let packet = Packet::of(&ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge(&Tables, &packet);
+    let verdict = judge(&Tables::of(&ctx), &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,

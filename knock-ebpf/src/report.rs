@@ -50,7 +50,7 @@ pub fn wants(class: u32, now: u64) -> bool {
 #[inline(never)]
 pub fn report(event: &Event) {
     let class = match event.kind {
-        kind::DENIED => class::DENIALS,
+        kind::DENIED | kind::UNKEPT => class::DENIALS,
         kind::STEP | kind::FAILED => class::STEPS,
         _ => class::OUTCOMES,
     };

@@ -1,11 +1,18 @@
 //! The decisions' surroundings as the kernel has them: maps, clock, atomic instructions.
 
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, lpm_trie::Key};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_md,
+    helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
+    maps::{Array, HashMap, LruHashMap, lpm_trie::Key},
+    programs::XdpContext,
+};
 use knock_common::{
     Address, Kernel, Table,
     address::{V4, V6},
     event::Event,
     knock::Outcome,
+    session::socket,
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, Role, Sequence, Session,
         SessionSlot, SourceKey, State, Transition,
@@ -14,8 +21,19 @@ use knock_common::{
 
 use crate::{maps, report};
 
-/// All tables of the program.
-pub struct Tables;
+/// All tables of the program, and the packet's context, in which the host's sockets are looked up.
+pub struct Tables {
+    context: *mut xdp_md,
+}
+
+impl Tables {
+    #[inline(always)]
+    pub fn of(context: &XdpContext) -> Self {
+        Self {
+            context: context.as_ptr().cast(),
+        }
+    }
+}
 
 impl Kernel for Tables {
     #[inline(always)]
@@ -127,6 +145,34 @@ impl Kernel for Tables {
         next_slot(&maps::SESSION_SLOT, 1, maps::session_slots())
     }
 
+    /// In the network namespace of the interface that the packet came by.
+    #[inline(never)]
+    fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
+        let tuple = Tuple {
+            source: flow.source,
+            destination: flow.destination,
+            source_port: flow.source_port.to_be(),
+            destination_port: flow.destination_port.to_be(),
+        };
+        // SAFETY: the context is this packet's, and the tuple is on the stack and as long as is said. The
+        // socket is read while it is held, and let go of once.
+        unsafe {
+            let socket = bpf_skc_lookup_tcp(
+                self.context.cast(),
+                (&raw const tuple).cast_mut().cast(),
+                Tuple::<A>::LENGTH,
+                CURRENT_NETNS,
+                0,
+            );
+            if socket.is_null() {
+                return socket::NONE;
+            }
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            state
+        }
+    }
+
     #[inline(always)]
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         atomic::compare_exchange(cell, current, new)
@@ -155,6 +201,24 @@ impl Kernel for Tables {
         report::report(event);
     }
 }
+
+/// `bpf_sock_tuple` of `linux/bpf.h`: a union of the families', told apart by their length. All in network
+/// byte order.
+#[repr(C)]
+struct Tuple<A> {
+    source: A,
+    destination: A,
+    source_port: u16,
+    destination_port: u16,
+}
+
+impl<A> Tuple<A> {
+    /// Without what follows for alignment's sake.
+    const LENGTH: u32 = 2 * size_of::<A>() as u32 + 4;
+}
+
+/// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: in an XDP program, that of the interface.
+const CURRENT_NETNS: u64 = u64::MAX;
 
 /// Takes the next ticket of a ring with `size` places.
 #[inline(always)]

@@ -14,7 +14,9 @@ use knock_common::{
     table::{GateRules, GrantKey, Role},
 };
 use knock_user::{
-    config::{Attach, Config, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port, Protocol},
+    config::{
+        Attach, Config, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port, Protocol,
+    },
     gate::Automaton,
 };
 use proptest::prelude::*;
@@ -137,7 +139,8 @@ fn host(config: &Config, automaton: &Automaton) -> Host {
             connections: 0,
             to_prefix: 0,
             restricted: 0,
-            zero: [0; 2],
+            cut: 0,
+            zero: 0,
         })
         .collect();
     host.sequences.clone_from(&automaton.sequences);
@@ -242,6 +245,7 @@ prop_compose! {
             protect: Vec::new(),
             open_for: Duration::from_secs(30),
             session_idle: Duration::from_mins(1),
+            established: Established::default(),
             connections: 0,
             grant_to: GrantTo::Address,
             sources: Vec::new(),
@@ -422,6 +426,7 @@ fn only(sequences: Vec<Vec<Port>>) -> Config {
             protect: Vec::new(),
             open_for: Duration::from_secs(30),
             session_idle: Duration::from_mins(1),
+            established: Established::default(),
             connections: 0,
             grant_to: GrantTo::Address,
             sources: Vec::new(),

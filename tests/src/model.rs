@@ -16,7 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
-use knock_user::config::{Config, GrantTo, Mode, OpenPorts, Port, Protocol};
+use knock_user::config::{Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol};
 
 use self::{
     frame::{Contents, Segment},
@@ -140,7 +140,10 @@ impl<'c> Model<'c> {
         let mut flows: Vec<Flow> = self
             .flows
             .iter()
-            .filter(|remembered| now - remembered.last < self.idle(remembered.flow.gate))
+            .filter(|remembered| {
+                let gate = remembered.flow.gate;
+                !self.cuts(gate) && now - remembered.last < self.idle(gate)
+            })
             .map(|remembered| remembered.flow)
             .collect();
         flows.sort();
@@ -273,9 +276,15 @@ impl<'c> Model<'c> {
         covering.sort_by_key(|&index| u8::MAX - self.grants[index].source.prefix_len());
         let granted = !covering.is_empty();
 
+        // Where flows are cut, they are remembered only to count them.
+        let cuts = self.cuts(gate);
         let same_flow = known.filter(|&index| {
-            let retransmitted = granted && self.flows[index].initial == segment.sequence;
-            !syn || retransmitted
+            let retransmitted = self.flows[index].initial == segment.sequence;
+            if cuts {
+                granted && (!tcp || syn && retransmitted)
+            } else {
+                !syn || granted && retransmitted
+            }
         });
         let denial = if let Some(index) = same_flow {
             self.flows[index].last = now;
@@ -288,6 +297,9 @@ impl<'c> Model<'c> {
             Reason::NoGrant
         } else if tcp && !syn {
             // Of a connection that began elsewhere: not a new one.
+            return Reason::Grant;
+        } else if cuts && self.limit(gate) == 0 {
+            self.grants[covering[0]].connections += u32::from(tcp);
             return Reason::Grant;
         } else if let Some(&index) = covering.iter().find(|&&index| self.has_room(index)) {
             self.grants[index].connections += 1;
@@ -312,7 +324,7 @@ impl<'c> Model<'c> {
         let Grant {
             gate, connections, ..
         } = self.grants[grant];
-        let limit = self.config.gates[usize::from(gate)].connections;
+        let limit = self.limit(gate);
         limit == 0 || connections < limit
     }
 
@@ -357,6 +369,15 @@ impl<'c> Model<'c> {
             .allow
             .iter()
             .any(|network| network.contains(&source))
+    }
+
+    /// New connections that a grant admits; 0: any number.
+    fn limit(&self, gate: u16) -> u32 {
+        self.config.gates[usize::from(gate)].connections
+    }
+
+    fn cuts(&self, gate: u16) -> bool {
+        self.config.gates[usize::from(gate)].established == Established::Cut
     }
 
     fn idle(&self, gate: u16) -> u64 {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    Attach, Config, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
+    Attach, Config, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
     finding::{Finding, Source, Span},
     reader::{List, Located, Reader},
 };
@@ -34,6 +34,7 @@ pub(super) struct DraftGate {
     pub(super) protect: Vec<Located<Port>>,
     pub(super) open_for: Located<Duration>,
     pub(super) session_idle: Duration,
+    pub(super) established: Established,
     pub(super) connections: u32,
     pub(super) grant_to: GrantTo,
     pub(super) sources: Vec<IpNet>,
@@ -87,6 +88,7 @@ impl DraftGate {
             protect,
             open_for,
             session_idle,
+            established,
             connections,
             grant_to,
             sources,
@@ -106,6 +108,7 @@ impl DraftGate {
             protect: values(protect),
             open_for: open_for.value,
             session_idle,
+            established,
             connections,
             grant_to,
             sources,

@@ -41,7 +41,7 @@ pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
     port::{Port, Protocol},
-    surroundings::{SshSession, Surroundings, ephemeral_ports, listening_ports},
+    surroundings::{SshSession, Surroundings, connections, ephemeral_ports, listening_ports},
 };
 pub(crate) use self::{
     finding::count,
@@ -119,6 +119,7 @@ pub struct Gate {
     pub open_for: Duration,
     /// A flow ends after this long without a packet.
     pub session_idle: Duration,
+    pub established: Established,
     /// New connections that one grant admits; 0: any number.
     pub connections: u32,
     pub grant_to: GrantTo,
@@ -126,6 +127,17 @@ pub struct Gate {
     pub sources: Vec<IpNet>,
     /// May be empty: the gate then opens by hand only. Users are unique within a gate.
     pub knocks: Vec<Knock>,
+}
+
+/// What becomes of a flow when the grant ends under which it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Established {
+    /// It goes on.
+    #[default]
+    Keep,
+    /// It ends too.
+    Cut,
 }
 
 /// Whom a completed sequence opens the gate for.
@@ -213,6 +225,10 @@ impl Attach {
 impl Mode {
     const WORDS: [(&'static str, Self); 2] =
         [("enforce", Self::Enforce), ("monitor", Self::Monitor)];
+}
+
+impl Established {
+    const WORDS: [(&'static str, Self); 2] = [("keep", Self::Keep), ("cut", Self::Cut)];
 }
 
 impl GrantTo {

@@ -1,6 +1,12 @@
 //! What the lint needs to know of the host and of the person at the keyboard.
 
-use std::{collections::BTreeSet, env, fs, io, net::IpAddr, ops::RangeInclusive, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    env, fs, io,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use super::{Port, Protocol};
 
@@ -83,6 +89,49 @@ pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
     Ok(ports)
 }
 
+/// Both ends, local then remote, of every TCP connection of this network namespace that has anything left
+/// to say: not of those in `TIME_WAIT`.
+pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
+    let mut connections = HashSet::new();
+    for table in ["tcp", "tcp6"] {
+        match fs::read_to_string(Path::new("/proc/self/net").join(table)) {
+            Ok(text) => connections.extend(connections_in(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(connections)
+}
+
+fn connections_in(table: &str) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+    /// `TCP_TIME_WAIT`, `TCP_CLOSE` and `TCP_LISTEN`.
+    const OVER: [&str; 3] = ["06", "07", "0A"];
+    table.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let ends = (
+            socket_address(words.next()?)?,
+            socket_address(words.next()?)?,
+        );
+        (!OVER.contains(&words.next()?)).then_some(ends)
+    })
+}
+
+/// Reads `0100007F:0016`: words of the address as the machine's own integers, then the port. An IPv4
+/// address of an IPv6 socket is one of IPv4.
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let mut bytes = Vec::new();
+    for word in address.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let address = match *bytes.as_slice() {
+        [a, b, c, d] => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
+    };
+    Some((address, u16::from_str_radix(port, 16).ok()?).into())
+}
+
 fn sockets_in(table: &str, protocol: Protocol, state: &str) -> impl Iterator<Item = Port> {
     table.lines().skip(1).filter_map(move |line| {
         let mut words = line.split_whitespace();
@@ -161,6 +210,25 @@ mod tests {
             .map(|port| port.number)
             .collect::<Vec<_>>();
         assert_eq!(ports, [22, 443]);
+    }
+
+    #[test]
+    fn a_connection_is_found_while_it_lives() {
+        for listen in ["127.0.0.1:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(listen).expect("a free port");
+            let port = listener.local_addr().expect("a bound socket").port();
+            let client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            let (server, _) = listener.accept().expect("someone connects");
+            let local: SocketAddr = ([127, 0, 0, 1], port).into();
+            let ends = (local, client.local_addr().expect("a connected socket"));
+            assert!(connections().expect("tables").contains(&ends), "{listen}");
+            // The side that closes first stays behind in TIME_WAIT.
+            drop(server);
+            drop(client);
+            while connections().expect("tables").contains(&ends) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
 open_for = "1m30s"
 deny = "drop"
-established = "keep"
+established = "cut"
 session_idle = "2h"
 connections = 3
 grant_to = "prefix"
@@ -123,6 +123,7 @@ protect = ["5432/tcp"]
                 protect: vec![port("22/tcp"), port("2222/tcp")],
                 open_for: Duration::from_secs(90),
                 session_idle: Duration::from_hours(2),
+                established: Established::Cut,
                 connections: 3,
                 grant_to: GrantTo::Prefix,
                 sources: vec![net("198.51.100.0/24")],
@@ -137,6 +138,7 @@ protect = ["5432/tcp"]
                 protect: vec![port("5432/tcp")],
                 open_for: Duration::from_secs(30),
                 session_idle: Duration::from_hours(1),
+                established: Established::default(),
                 connections: 0,
                 grant_to: GrantTo::Address,
                 sources: vec![],

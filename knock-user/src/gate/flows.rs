@@ -34,7 +34,7 @@ where
     let mut changed = Vec::new();
     batch::for_each(data(sessions), |flow: &Flow<A>, session: &Session| {
         let source: IpAddr = flow.source.into();
-        if session.gate == u32::from(gate) && network.contains(&source) {
+        if session.gate == gate && network.contains(&source) {
             let session = Session {
                 granted_until: 0,
                 ..*session

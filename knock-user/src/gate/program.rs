@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -21,7 +22,9 @@ use knock_common::{
 };
 
 use super::{Automaton, NEEDS_TO_LOAD, NotPermitted, is_denied, memory, rows::monotonic_now};
-use crate::config::{Config, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports};
+use crate::config::{
+    self, Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports,
+};
 
 /// Name of the program in the object, and in the kernel's list of programs.
 const NAME: &str = "knockgate";
@@ -157,17 +160,7 @@ impl Tables<'_> {
     }
 
     fn gates(&mut self, config: &Config) -> Result<()> {
-        let nanoseconds =
-            |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let rules = config.gates.iter().map(|gate| GateRules {
-            open_for: nanoseconds(gate.open_for),
-            session_idle: nanoseconds(gate.session_idle),
-            connections: gate.connections,
-            to_prefix: u8::from(gate.grant_to == GrantTo::Prefix),
-            restricted: u8::from(!gate.sources.is_empty()),
-            zero: [0; 2],
-        });
-        self.array("GATE", rules)
+        self.array("GATE", config.gates.iter().map(gate_rules))
     }
 
     fn networks(&mut self, config: &Config) -> Result<()> {
@@ -193,7 +186,7 @@ impl Tables<'_> {
     }
 
     fn lengths(&mut self, config: &Config) -> Result<()> {
-        let to_prefix = |gate: &crate::config::Gate| gate.grant_to == GrantTo::Prefix;
+        let to_prefix = |gate: &config::Gate| gate.grant_to == GrantTo::Prefix;
         if config.gates.iter().any(to_prefix) {
             let prefixes = [V4::PREFIX, V6::PREFIX];
             self.array("LENGTHS", prefixes.into_iter().map(u64::from))?;
@@ -278,4 +271,29 @@ fn denied() -> anyhow::Error {
         needs: NEEDS_TO_LOAD,
     }
     .into()
+}
+
+/// What a gate asks for, as the kernel's table holds it.
+pub fn gate_rules(gate: &config::Gate) -> GateRules {
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let config::Gate {
+        name: _,
+        protect: _,
+        open_for,
+        session_idle,
+        established,
+        connections,
+        grant_to,
+        sources,
+        knocks: _,
+    } = gate;
+    GateRules {
+        open_for: nanoseconds(*open_for),
+        session_idle: nanoseconds(*session_idle),
+        connections: *connections,
+        to_prefix: u8::from(*grant_to == GrantTo::Prefix),
+        restricted: u8::from(!sources.is_empty()),
+        cut: u8::from(*established == Established::Cut),
+        zero: 0,
+    }
 }

@@ -18,7 +18,7 @@ use super::{
     batch,
     tables::{Gate, absent_as_none, data},
 };
-use crate::config::Protocol;
+use crate::config::{Established, Protocol, connections};
 
 /// A live grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,18 +166,35 @@ impl Gate {
     pub fn sessions(&self) -> Result<Vec<SessionRow>> {
         let now = monotonic_now();
         let mut rows = Vec::new();
+        let mut closing = Vec::new();
         batch::for_each(
             data(&self.sessions.v4),
             |flow: &Flow<V4>, session: &Session| {
+                let rows = if session.closing == 0 {
+                    &mut rows
+                } else {
+                    &mut closing
+                };
                 rows.extend(self.session_row(flow, session, now));
             },
         )?;
         batch::for_each(
             data(&self.sessions.v6),
             |flow: &Flow<V6>, session: &Session| {
+                let rows = if session.closing == 0 {
+                    &mut rows
+                } else {
+                    &mut closing
+                };
                 rows.extend(self.session_row(flow, session, now));
             },
         )?;
+        if !closing.is_empty() {
+            // What the program will ask the host with the flow's next packet, should there be one.
+            let open = connections()?;
+            closing.retain(|row| open.contains(&(row.destination, row.source)));
+            rows.append(&mut closing);
+        }
         rows.sort_by_key(|row| (row.idle, row.source));
         Ok(rows)
     }
@@ -264,11 +281,11 @@ impl Gate {
     /// Takes away the grants and sessions of every source within `network`, at `gate` or at all.
     /// Returns how many of each.
     pub fn revoke(&mut self, network: IpNet, gate: Option<u16>) -> Result<(usize, usize)> {
-        let at = |of: u32| gate.is_none_or(|gate| u32::from(gate) == of);
+        let at = |of: u16| gate.is_none_or(|gate| gate == of);
         let within = |address: IpAddr| network.contains(&address);
         let mut grants = 0;
         for row in self.grants()? {
-            if at(row.gate.into()) && network.contains(&row.source) {
+            if at(row.gate) && network.contains(&row.source) {
                 let removed = match row.source {
                     IpNet::V4(source) => {
                         let address = source.addr().into();
@@ -362,10 +379,11 @@ impl Gate {
         now: u64,
     ) -> Option<SessionRow> {
         let idle = Duration::from_nanos(now.saturating_sub(session.last));
-        let index = u16::try_from(session.gate).ok()?;
-        let gate = self.config.gates.get(usize::from(index))?;
-        (idle < gate.session_idle).then(|| SessionRow {
-            gate: index,
+        let gate = self.config.gates.get(usize::from(session.gate))?;
+        // Where flows are cut they are remembered only to count them.
+        let kept = gate.established == Established::Keep && idle < gate.session_idle;
+        kept.then(|| SessionRow {
+            gate: session.gate,
             protocol: if flow.protocol == u32::from(knock_common::frame::TCP) {
                 Protocol::Tcp
             } else {

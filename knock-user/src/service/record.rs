@@ -81,6 +81,7 @@ impl Record {
             kind::REFUSED => "gate.refused",
             kind::CLOSED => "gate.closed",
             kind::DENIED => "packet.denied",
+            kind::UNKEPT => "session.refused",
             _ => return None,
         };
         let reason = match cause {

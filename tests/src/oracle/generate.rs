@@ -108,6 +108,9 @@ fn gate_text(random: &mut Random, text: &mut String, name: &str, ports: &str) {
         let _ = writeln!(text, "grant_to = \"prefix\"");
     }
     if random.chance(25) {
+        let _ = writeln!(text, "established = \"cut\"");
+    }
+    if random.chance(25) {
         let _ = writeln!(text, "sources = [{:?}]", random.pick(&MAY_KNOCK));
     }
     for user in 0..random.below(4) {

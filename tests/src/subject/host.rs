@@ -12,11 +12,11 @@ use knock_common::{
     judge,
     kernel::Table as _,
     knock::Outcome,
-    table::{self, BY_HAND, GateRules, GrantKey},
+    table::{self, BY_HAND, GrantKey},
 };
 use knock_user::{
-    config::{Config, Gate, GrantTo, Mode, Protocol},
-    gate::{Automaton, open_ports, roles},
+    config::{Config, Established, GrantTo, Mode, Protocol},
+    gate::{Automaton, gate_rules, open_ports, roles},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
@@ -118,12 +118,12 @@ impl Subject for Hosted {
             }
         }
         for (flow, session) in self.host.sessions_v4.rows() {
-            if session.gate == u32::from(gate) && source.contains(&IpAddr::from(flow.source)) {
+            if session.gate == gate && source.contains(&IpAddr::from(flow.source)) {
                 self.host.sessions_v4.remove(&flow);
             }
         }
         for (flow, session) in self.host.sessions_v6.rows() {
-            if session.gate == u32::from(gate) && source.contains(&IpAddr::from(flow.source)) {
+            if session.gate == gate && source.contains(&IpAddr::from(flow.source)) {
                 self.host.sessions_v6.remove(&flow);
             }
         }
@@ -172,7 +172,10 @@ impl Subject for Hosted {
         let idle = |gate: u16| nanoseconds(self.config.gates[usize::from(gate)].session_idle);
         let mut flows: Vec<Flow> = v4
             .chain(v6)
-            .filter(|(flow, last)| self.now() - last < idle(flow.gate))
+            .filter(|(flow, last)| {
+                let rules = &self.config.gates[usize::from(flow.gate)];
+                rules.established == Established::Keep && self.now() - last < idle(flow.gate)
+            })
             .map(|(flow, _)| flow)
             .collect();
         flows.sort();
@@ -193,7 +196,7 @@ fn host_for(config: &Config) -> Host {
     for (index, role) in roles(config, &automaton, &open) {
         host.roles[index as usize] = role;
     }
-    host.gates = config.gates.iter().map(rules).collect();
+    host.gates = config.gates.iter().map(gate_rules).collect();
     host.allow = config
         .allow
         .iter()
@@ -222,17 +225,6 @@ fn host_for(config: &Config) -> Host {
     host
 }
 
-fn rules(gate: &Gate) -> GateRules {
-    GateRules {
-        open_for: nanoseconds(gate.open_for),
-        session_idle: nanoseconds(gate.session_idle),
-        connections: gate.connections,
-        to_prefix: u8::from(gate.grant_to == GrantTo::Prefix),
-        restricted: u8::from(!gate.sources.is_empty()),
-        zero: [0; 2],
-    }
-}
-
 fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> table::Grant {
     table::Grant {
         until,
@@ -259,9 +251,9 @@ fn network<A: Address>(address: A, length: u8) -> IpNet {
     IpNet::new(address.into(), length).expect("a key's length suits its family")
 }
 
-fn flow_of<A: Address>(flow: &table::Flow<A>, gate: u32) -> Flow {
+fn flow_of<A: Address>(flow: &table::Flow<A>, gate: u16) -> Flow {
     Flow {
-        gate: gate.try_into().expect("a gate's index"),
+        gate,
         protocol: if flow.protocol == 6 {
             Protocol::Tcp
         } else {

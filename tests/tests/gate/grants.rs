@@ -29,7 +29,7 @@ behaviours! {
 }
 
 /// [`SSH`] with a short grant and any other keys of a gate.
-fn short(open_for: &str, keys: &str) -> String {
+pub fn short(open_for: &str, keys: &str) -> String {
     SSH.replace(
         "open_for = \"1m\"",
         &format!("open_for = \"{open_for}\"\n{keys}"),
@@ -167,7 +167,7 @@ fn two_hundred_times_a_connection_right_behind_the_last_knock(trial: &Trial) {
 }
 
 #[track_caller]
-fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
+pub fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("a live socket takes a timeout");
@@ -181,7 +181,7 @@ fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
 
 /// Asserts that nothing comes back any more.
 #[track_caller]
-fn assert_cut(stream: &mut TcpStream) {
+pub fn assert_cut(stream: &mut TcpStream) {
     stream
         .set_read_timeout(Some(Duration::from_millis(500)))
         .expect("a live socket takes a timeout");

@@ -1,14 +1,15 @@
 //! What a gate does, seen from outside: one row a behaviour, each tried with native and with generic
 //! attach, over IPv4 and over IPv6.
 //!
-//! [`knocks`] says which knocks open a gate, [`grants`] what it gives then and until when, [`scope`] what it
-//! leaves alone; [`clients`] are real ones, [`frames`] are such as none would send.
+//! [`knocks`] says which knocks open a gate, [`grants`] what it gives then and until when, [`sessions`] how
+//! flows end, [`scope`] what it leaves alone; [`clients`] are real ones, [`frames`] are such as none would send.
 
 mod clients;
 mod frames;
 mod grants;
 mod knocks;
 mod scope;
+mod sessions;
 
 /// One gate, one user; what most rows need.
 const SSH: &str = r#"

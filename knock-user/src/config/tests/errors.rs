@@ -174,8 +174,6 @@ const ROWS: &[Row] = &[
     // What later versions bring.
     Row { what: "reject", replace: PROTECT, with: "protect = [\"22/tcp\"]\ndeny = \"reject\"\n",
         code: "not-available", at: (7, 1), says: &["deny = \"reject\" is not available in this version yet; use \"drop\""] },
-    Row { what: "cut", replace: PROTECT, with: "protect = [\"22/tcp\"]\nestablished = \"cut\"\n",
-        code: "not-available", at: (7, 1), says: &["established = \"cut\" is not available in this version yet; use \"keep\""] },
     Row { what: "metrics", replace: "[[gate]]", with: "[metrics]\nlisten = 5\nwhatever = 1\n[[gate]]",
         code: "not-available", at: (4, 2), says: &["[metrics] is not available"] },
     Row { what: "an alert", replace: "[[gate]]", with: "[alert]\nfailures = 10\n[[gate]]",
