@@ -37,6 +37,10 @@ pub trait Frame {
 
     /// Length in bytes.
     fn length(&self) -> usize;
+
+    /// [`chain`] in this frame, [packed](Chain::pack). In the kernel program it is a function that the
+    /// verifier checks by itself: few packets have such headers, and many are the ways through them.
+    fn chain(&self, next: u8, at: usize, end: usize) -> u32;
 }
 
 /// A TCP or UDP packet whose ports are known.
@@ -141,46 +145,110 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
     }
     let source = V6::from_words(load(header, 8), load(header, 16));
     let destination = V6::from_words(load(header, 24), load(header, 32));
-    let end = at + 40 + usize::from(u16_at(header, 4));
-    let mut next = header[6];
-    let mut transport = at + 40;
-    let mut first_fragment = false;
+    let next = header[6];
+    let (protocol, transport) = match next {
+        TCP | UDP => (next, at + 40),
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {
+            let end = at + 40 + usize::from(u16_at(header, 4));
+            match Chain::unpack(frame.chain(next, at + 40, end)) {
+                Chain::Transport { protocol, at } => (protocol, at),
+                Chain::Pass(reason) => return Parsed::Pass(reason),
+                Chain::Malformed => return Parsed::Malformed(Some((source, destination))),
+            }
+        }
+        _ => return Parsed::Pass(Reason::OtherProtocol),
+    };
+    segment(frame, source, destination, protocol, transport)
+}
 
+/// Where a chain of IPv6 extension headers leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chain {
+    /// [`TCP`] or [`UDP`], and where its header begins.
+    Transport {
+        protocol: u8,
+        at: usize,
+    },
+    /// None of the gate's business.
+    Pass(Reason),
+    Malformed,
+}
+
+impl Chain {
+    const OTHER_PROTOCOL: u32 = 1 << 16;
+    const LATER_FRAGMENT: u32 = 2 << 16;
+    const MALFORMED: u32 = 3 << 16;
+    const UDP: u32 = 1 << 15;
+    /// Where a transport header begins is below this.
+    const BOUND: usize = 1 << 15;
+
+    /// In one number, since that is what a BPF function returns.
+    #[inline(always)]
+    pub const fn pack(self) -> u32 {
+        match self {
+            Self::Transport { protocol, at } => {
+                let udp = if protocol == UDP { Self::UDP } else { 0 };
+                udp | (at & (Self::BOUND - 1)) as u32
+            }
+            Self::Pass(Reason::Fragment) => Self::LATER_FRAGMENT,
+            Self::Pass(_) => Self::OTHER_PROTOCOL,
+            Self::Malformed => Self::MALFORMED,
+        }
+    }
+
+    #[inline(always)]
+    const fn unpack(packed: u32) -> Self {
+        match packed & Self::MALFORMED {
+            0 => Self::Transport {
+                protocol: if packed & Self::UDP == 0 { TCP } else { UDP },
+                at: packed as usize & (Self::BOUND - 1),
+            },
+            Self::OTHER_PROTOCOL => Self::Pass(Reason::OtherProtocol),
+            Self::LATER_FRAGMENT => Self::Pass(Reason::Fragment),
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// Follows a chain of IPv6 extension headers, of which the first is a `next` and begins at `at`. `end`:
+/// that of the packet, as its header states it.
+#[inline(always)]
+pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usize) -> Chain {
+    let mut first_fragment = false;
     for read in 0..=MAX_EXTENSIONS {
         if next == TCP || next == UDP {
-            if first_fragment && !holds_header(frame, transport, end, next) {
-                return Parsed::Malformed(Some((source, destination)));
+            if first_fragment && !holds_header(frame, at, end, next) {
+                return Chain::Malformed;
             }
-            return segment(frame, source, destination, next, transport);
+            return Chain::Transport { protocol: next, at };
         }
         let fragment = match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => false,
             FRAGMENT => true,
-            _ => return Parsed::Pass(Reason::OtherProtocol),
+            _ => return Chain::Pass(Reason::OtherProtocol),
         };
         // One more than are read, whatever it says of itself.
         if read == MAX_EXTENSIONS {
             break;
         }
         // Every extension header has at least eight bytes.
-        let Some(extension) = frame.header::<8>(transport) else {
-            return Parsed::Malformed(Some((source, destination)));
+        let Some(extension) = frame.header::<8>(at) else {
+            return Chain::Malformed;
         };
         // What follows a first fragment in its frame is padding of the link. The host finds the next
         // header in the next fragment, whatever the padding says it is.
-        if first_fragment && transport + 8 > end {
-            return Parsed::Malformed(Some((source, destination)));
+        if first_fragment && at + 8 > end {
+            return Chain::Malformed;
         }
         let words = usize::from(extension[1]);
         let length = if fragment {
             let offset = u16_at(extension, 2);
             if offset & 0xfff8 != 0 {
                 return match extension[0] {
+                    TCP if offset & 0xfff8 == 8 => Chain::Malformed,
                     TCP | UDP | HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION
-                    | FRAGMENT => {
-                        later_fragment(extension[0], offset & 0xfff8 == 8, (source, destination))
-                    }
-                    _ => Parsed::Pass(Reason::OtherProtocol),
+                    | FRAGMENT => Chain::Pass(Reason::Fragment),
+                    _ => Chain::Pass(Reason::OtherProtocol),
                 };
             }
             first_fragment |= offset & 1 != 0;
@@ -194,9 +262,9 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
         next = extension[0];
         // Never reached by nine headers of at most 2 KiB each; it gives the verifier one bound for
         // all paths through the loop, so that it follows one of them and not thousands.
-        transport = (transport + length) & 0x7fff;
+        at = (at + length) & (Chain::BOUND - 1);
     }
-    Parsed::Malformed(Some((source, destination)))
+    Chain::Malformed
 }
 
 /// TCP flags as they stand in byte 13 of its header (RFC 9293).
@@ -295,5 +363,9 @@ impl Frame for [u8] {
     #[inline]
     fn length(&self) -> usize {
         self.len()
+    }
+
+    fn chain(&self, next: u8, at: usize, end: usize) -> u32 {
+        chain(self, next, at, end).pack()
     }
 }
