@@ -200,7 +200,7 @@ impl Kernel for Host {
             .or_default() += 1;
     }
 
-    fn wants_report(&self, _class: u32, _now: u64) -> bool {
+    fn wants_report(&self, _class: u32) -> bool {
         true
     }
 

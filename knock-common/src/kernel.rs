@@ -90,7 +90,7 @@ pub trait Kernel {
 
     /// May another report of this [class](crate::table::class) be sent now? Asked before the report
     /// is put together, since under a flood the answer is no; counts it as left out then.
-    fn wants_report(&self, class: u32, now: u64) -> bool;
+    fn wants_report(&self, class: u32) -> bool;
 
     /// Hands a report to user space, or drops and counts it: never waits.
     fn report(&self, event: &Event);

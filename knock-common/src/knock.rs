@@ -125,7 +125,7 @@ fn advance<K: Kernel, A: Address>(
         if start != 0 {
             begin(kernel, &key, step, start, now);
             if let Some(state) = kernel.state(start) {
-                stepped(kernel, probe, state, now);
+                stepped(kernel, probe, state);
             }
         }
         return 0;
@@ -169,7 +169,7 @@ fn advance<K: Kernel, A: Address>(
     progress.head = head;
     progress.counted = (progress.counted + 1).min(after.depth);
     if after.completes == 0 {
-        stepped(kernel, probe, after, now);
+        stepped(kernel, probe, after);
         return 0;
     }
     progress.complete = 1;
@@ -278,9 +278,9 @@ fn index(position: u8) -> usize {
 }
 
 #[inline(always)]
-fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State, now: u64) {
+fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State) {
     kernel.count_knock(state.gate, Outcome::Step);
-    if kernel.wants_report(class::STEPS, now) {
+    if kernel.wants_report(class::STEPS) {
         tell(kernel, probe, state, (kind::STEP, cause::NONE));
     }
 }
@@ -292,7 +292,7 @@ fn broken<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, progress: &Prog
         && let Some(state) = kernel.state(progress.state)
     {
         kernel.count_knock(state.gate, Outcome::Wrong);
-        if kernel.wants_report(class::STEPS, kernel.now()) {
+        if kernel.wants_report(class::STEPS) {
             tell(kernel, probe, state, (kind::FAILED, cause::WRONG));
         }
     }

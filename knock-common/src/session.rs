@@ -49,18 +49,20 @@ pub mod socket {
     }
 }
 
-/// The session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or more.
+/// The session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or more; and
+/// the time, which is read once there is something to compare it with.
 #[inline(always)]
 pub fn find<'k, K: Kernel, A: Address>(
     kernel: &'k K,
     flow: &Flow<A>,
     gate: u16,
     rules: &GateRules,
-) -> Option<&'k mut Session> {
+) -> Option<(&'k mut Session, u64)> {
     let session = A::sessions(kernel).find(flow)?;
-    let idle = kernel.now().saturating_sub(session.last);
+    let now = kernel.now();
+    let idle = now.saturating_sub(session.last);
     let ours = session.tag == flow.tag() && session.gate == gate;
-    (ours && idle < rules.session_idle).then_some(session)
+    (ours && idle < rules.session_idle).then_some((session, now))
 }
 
 /// Notes what a packet with these TCP flags means to its session; false where it is over.
@@ -251,10 +253,10 @@ mod tests {
         let flow = flow(source_port);
         let key = (V4::FAMILY, flow.tag());
         host.sockets.borrow_mut().insert(key, state);
-        let Some(session) = find(host, &flow, 0, &host.gates[0]) else {
+        let Some((session, now)) = find(host, &flow, 0, &host.gates[0]) else {
             return false;
         };
-        session.last = host.now.get();
+        session.last = now;
         goes_on(host, &flow, session, flags)
     }
 

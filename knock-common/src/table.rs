@@ -315,7 +315,7 @@ pub struct Counter {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Budget {
-    /// Number of the second, in units of 2^30 ns of `CLOCK_MONOTONIC`.
+    /// Number of the second, roughly; see the kernel program's `report`.
     pub second: u64,
     /// How often this second it was looked up whether a source has been reported lately.
     pub asked: u32,

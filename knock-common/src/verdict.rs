@@ -205,7 +205,7 @@ fn protected<K: Kernel, A: Address>(
     if kernel.allows(segment.source) {
         return Reason::AllowList;
     }
-    if kernel.wants_report(class::DENIALS, kernel.now()) {
+    if kernel.wants_report(class::DENIALS) {
         let cause = if matches!(reason, Reason::UsedUp) {
             cause::USED_UP
         } else {
@@ -236,13 +236,12 @@ fn known<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16, flags: u8
     if rules.cut != 0 {
         return Known::Nothing;
     }
-    let Some(session) = session::find(kernel, flow, gate, rules) else {
+    let Some((session, now)) = session::find(kernel, flow, gate, rules) else {
         return Known::Nothing;
     };
     if !session::goes_on(kernel, flow, session, flags) {
         return Known::Nothing;
     }
-    let now = kernel.now();
     // Not written where it would not change: the coarse clock stands still for a tick.
     if session.last != now {
         session.last = now;
@@ -276,11 +275,11 @@ fn admit<K: Kernel, A: Address>(
         }
         return Reason::Grant;
     }
-    if let Some(session) = session::find(kernel, flow, gate, rules)
+    if let Some((session, now)) = session::find(kernel, flow, gate, rules)
         && session.initial == sequence
     {
         // A retransmitted SYN; under `cut`, any datagram of a known flow too.
-        session.last = kernel.now();
+        session.last = now;
         return Reason::Grant;
     }
     if limit != 0 {
@@ -305,7 +304,7 @@ fn admit<K: Kernel, A: Address>(
         kernel.fetch_add(&mut grant.connections);
     }
     if !session::remember(kernel, flow, gate, sequence, grant.until)
-        && kernel.wants_report(class::DENIALS, kernel.now())
+        && kernel.wants_report(class::DENIALS)
     {
         let what = (kind::UNKEPT, cause::TABLE_FULL);
         tell(kernel, segment, gate, grant.user, what);
@@ -322,7 +321,7 @@ fn malformed<K: Kernel, A: Address>(kernel: &K, ends: Option<(A, A)>) -> Verdict
         if kernel.allows(source) {
             return Verdict::of(Reason::AllowList);
         }
-        if kernel.wants_report(class::DENIALS, kernel.now()) {
+        if kernel.wants_report(class::DENIALS) {
             let unread = Segment {
                 source,
                 destination,

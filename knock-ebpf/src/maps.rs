@@ -119,6 +119,10 @@ setting!(
     HAS_ADDRESS, has_address
 );
 setting!(
+    /// Binary logarithm of the number of timer ticks in a second, to the nearest.
+    TICK_BITS, tick_bits
+);
+setting!(
     /// Entries of [`GRANT_SLOT`].
     GRANT_SLOTS, grant_slots
 );

@@ -1,13 +1,13 @@
 //! Reports to user space, bounded before they reach the ring: a flood costs each CPU a fixed number
 //! of records a second, and what was left out is counted.
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use knock_common::{
     event::{Event, kind},
     table::{SourceKey, class},
 };
 
-use crate::maps::{BUDGET, EVENTS, REPORTED};
+use crate::maps::{self, BUDGET, EVENTS, REPORTED};
 
 /// Records a second and CPU. Openings, refusals and closings are not bounded: they take a whole
 /// sequence each.
@@ -20,13 +20,13 @@ const PER_SOURCE: u64 = 1_000_000_000;
 
 /// May another report of this class be sent?
 #[inline(always)]
-pub fn wants(class: u32, now: u64) -> bool {
+pub fn wants(class: u32) -> bool {
     let Some(budget) = BUDGET.get_ptr_mut(class) else {
         return false;
     };
     // SAFETY: a per-CPU entry, see `count`.
     let budget = unsafe { &mut *budget };
-    let second = now >> 30;
+    let second = second();
     if budget.second != second {
         budget.second = second;
         budget.asked = 0;
@@ -89,6 +89,15 @@ fn reported_lately(event: &Event) -> bool {
     // Where it can't be remembered, it is reported again sooner.
     let _ = REPORTED.insert(key, event.time, 0);
     false
+}
+
+/// Number of the present second, from timer ticks: a second of 0.7 to 1.4, and any epoch. A flood pays for
+/// this with every packet, and the kernel's compiler makes one load of it.
+#[inline(always)]
+fn second() -> u64 {
+    // SAFETY: takes nothing and returns a number (since Linux 5.5).
+    let ticks = unsafe { bpf_jiffies64() };
+    ticks >> (maps::tick_bits() & 63)
 }
 
 /// ns of `CLOCK_MONOTONIC`, as of the last timer tick. A tenth of the price of the exact clock.

@@ -192,8 +192,8 @@ impl Kernel for Tables {
     }
 
     #[inline(always)]
-    fn wants_report(&self, class: u32, now: u64) -> bool {
-        report::wants(class, now)
+    fn wants_report(&self, class: u32) -> bool {
+        report::wants(class)
     }
 
     #[inline(always)]

@@ -76,6 +76,7 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
         .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
         .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
         .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
+        .override_global("TICK_BITS", &tick_bits(), true)
         .override_global("GRANT_SLOTS", &limits.grants, true)
         .override_global("SESSION_SLOTS", &limits.sessions, true)
         .load(object()?)
@@ -91,6 +92,21 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
         .program_mut(NAME)
         .ok_or_else(|| anyhow!("the object has no program `{NAME}`"))?;
     Ok(program.try_into()?)
+}
+
+/// Binary logarithm of the kernel's timer ticks a second (`CONFIG_HZ`), to the nearest. The coarse clocks move
+/// by a tick, and their resolution says so.
+fn tick_bits() -> u32 {
+    let mut tick = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; this clock exists since Linux 2.6.32.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    let hertz = 1_000_000_000 / tick.tv_nsec.clamp(1, 1_000_000_000);
+    // The square doubles the logarithm, so that the half of it rounds.
+    let square = hertz * hertz;
+    square.ilog2().div_ceil(2)
 }
 
 /// Ports on which a packet is no probe, protected and knock ports aside.
