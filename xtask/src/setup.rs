@@ -19,8 +19,9 @@ use self::{
 };
 use crate::process;
 
-/// What the machine is made ready for; each includes those above it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+/// What the machine is made ready for; each includes those above it, but for the two of the bench at the
+/// end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the kernel program and `knockgate`
     Build,
@@ -32,6 +33,22 @@ pub(crate) enum Purpose {
     Kernels,
     /// The checks that a change must pass before it lands
     Ci,
+    /// Measuring, beside others that do what knockgate does
+    Bench,
+    /// Measuring by the harness of `../shared/peers`, a folder that may lie beside the checkout
+    Peers,
+}
+
+impl Purpose {
+    /// Whether what `other` needs is needed for this one, too.
+    fn includes(self, other: Self) -> bool {
+        match self {
+            // Beside others and not above them: no test runs what they bring.
+            Self::Bench => other <= Self::Demo || other == Self::Bench,
+            Self::Peers => other == Self::Peers || Self::Bench.includes(other),
+            Self::Build | Self::Demo | Self::Test | Self::Kernels | Self::Ci => other <= self,
+        }
+    }
 }
 
 /// `cargo xtask setup`.
@@ -77,9 +94,17 @@ impl Missing {
             let named = packages
                 .iter()
                 .any(|package| package.name == program.package.name);
-            if !named && program.needed_for <= purpose && process::find(program.name).is_none() {
+            if !named
+                && purpose.includes(program.needed_for)
+                && process::find(program.name).is_none()
+            {
                 packages.push(program.package);
             }
+        }
+
+        if purpose.includes(Purpose::Peers) {
+            let libraries = packages::PEERS.iter();
+            packages.extend(libraries.filter(|package| !package.is_installed()));
         }
 
         let mut crates = Vec::new();
@@ -99,7 +124,7 @@ impl Missing {
             );
             crates.push(&crates::BPF_LINKER);
         }
-        if purpose >= Purpose::Ci && !crates::CARGO_DENY.is_installed() {
+        if purpose.includes(Purpose::Ci) && !crates::CARGO_DENY.is_installed() {
             crates.push(&crates::CARGO_DENY);
         }
         Self { packages, crates }
@@ -144,9 +169,20 @@ mod tests {
 
     #[test]
     fn purposes_include_one_another() {
-        assert!(Purpose::Build < Purpose::Demo);
-        assert!(Purpose::Demo < Purpose::Test);
-        assert!(Purpose::Test < Purpose::Kernels);
-        assert!(Purpose::Kernels < Purpose::Ci);
+        use Purpose::{Bench, Build, Ci, Demo, Kernels, Peers, Test};
+
+        let ladder = [Build, Demo, Test, Kernels, Ci];
+        for (step, purpose) in ladder.into_iter().enumerate() {
+            for (other_step, other) in ladder.into_iter().enumerate() {
+                assert_eq!(
+                    purpose.includes(other),
+                    other_step <= step,
+                    "{purpose:?}, {other:?}"
+                );
+            }
+            assert!(!purpose.includes(Bench) && !purpose.includes(Peers));
+            assert_eq!(Bench.includes(purpose), purpose <= Demo, "{purpose:?}");
+        }
+        assert!(Peers.includes(Bench) && Peers.includes(Peers) && !Bench.includes(Peers));
     }
 }

@@ -26,7 +26,7 @@ const UTIL_LINUX: Package = package("util-linux", "makes and enters namespaces")
 const IPROUTE2: Package = package("iproute2", "makes the networks that demo and tests run in");
 const KNOCKD: Package = package(
     "knockd",
-    "its client, `knock`, which the tests hold the gate against",
+    "its client, `knock`, which the tests hold the gate against; the bench runs its daemon",
 )
 .silencing("knockd");
 const SSH_CLIENT: Package = package(
@@ -42,8 +42,22 @@ const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
 );
+const NFTABLES: Package = package(
+    "nftables",
+    "knocking by rules alone, which the bench compares with",
+);
+const IPTABLES: Package = package("iptables", "what fwknopd opens ports with");
+const FWKNOPD: Package = package("fwknop-server", "a daemon that the bench compares with")
+    .silencing("fwknop-server");
+const FWKNOP: Package = package("fwknop-client", "that daemon's client");
+const XDP_TOOLS: Package = package("xdp-tools", "a port filter that the peers' harness measures");
+const ETHTOOL: Package = package("ethtool", "the peers' harness sets up interfaces with it");
+const CLANG: Package = package("clang-19", "builds the peers' kernel programs");
+const GCC: Package = package("gcc", "builds the peers' senders");
+const MAKE: Package = package("make", "the same");
+const PYTHON: Package = package("python3", "runs the peers' harness");
 
-/// Programs that demo, tests and booted kernels run.
+/// Programs that demo, tests, booted kernels and the bench run.
 pub(super) const PROGRAMS: &[Program] = &[
     program("unshare", &UTIL_LINUX, Purpose::Demo),
     program("nsenter", &UTIL_LINUX, Purpose::Demo),
@@ -54,6 +68,17 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
+    program("knockd", &KNOCKD, Purpose::Bench),
+    program("nft", &NFTABLES, Purpose::Bench),
+    program("iptables-nft", &IPTABLES, Purpose::Bench),
+    program("fwknopd", &FWKNOPD, Purpose::Bench),
+    program("fwknop", &FWKNOP, Purpose::Bench),
+    program("xdp-filter", &XDP_TOOLS, Purpose::Peers),
+    program("ethtool", &ETHTOOL, Purpose::Peers),
+    program("clang-19", &CLANG, Purpose::Peers),
+    program("gcc", &GCC, Purpose::Peers),
+    program("make", &MAKE, Purpose::Peers),
+    program("python3", &PYTHON, Purpose::Peers),
 ];
 
 /// A compiler and the source of the `core` that belongs to it. Debian keeps these up to date for its
@@ -75,6 +100,13 @@ pub(super) const LLVM: &[Package] = &[
     package("libpolly-22-dev", "a part of that library"),
     package("zlib1g-dev", "that library's compression"),
     package("libzstd-dev", "that library's compression"),
+];
+
+/// What the peers' harness is linked with.
+pub(super) const PEERS: &[Package] = &[
+    package("libbpf-dev", "the peers' loaders"),
+    package("libelf-dev", "the same"),
+    package("zlib1g-dev", "the same"),
 ];
 
 impl Package {
