@@ -35,6 +35,8 @@ enum Section {
     Packet,
     /// Frames on a veth pair, native and generic
     Live,
+    /// Real knocks: how soon one opens the port, and whether it does under a flood
+    Knocking,
     /// Commands: time and memory
     Control,
 }

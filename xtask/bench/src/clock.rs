@@ -1,6 +1,6 @@
 //! CPU time, of this thread and of others.
 
-use std::{fs, mem};
+use std::{fs, io, mem};
 
 use anyhow::{Context as _, Result};
 
@@ -9,28 +9,51 @@ pub fn thread() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Stays on one CPU from here on: the first that this process may use. Returns its number.
+/// Keeps the calling thread on one CPU from here on: the first that it may use. Returns its number.
 pub fn stay() -> Result<usize> {
-    let size = size_of::<libc::cpu_set_t>();
+    let allowed = cpus()?;
+    let first = *allowed.first().context("this process may use no CPU")?;
+    keep_to(&[first])?;
+    Ok(first)
+}
+
+/// Keeps the calling thread, and what it starts, off the CPU on which [`stay`] would. Where there is only
+/// one, they share it.
+pub fn stay_away() -> Result<()> {
+    match cpus()?.as_slice() {
+        [_, others @ ..] if !others.is_empty() => keep_to(others),
+        _ => Ok(()),
+    }
+}
+
+/// The CPUs that the calling thread may use.
+fn cpus() -> Result<Vec<usize>> {
     // SAFETY: cpu_set_t is a bit field, for which all zeroes is a value.
-    let (mut allowed, mut one): (libc::cpu_set_t, libc::cpu_set_t) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
-    // SAFETY: the sets are valid for the size given; every CPU asked about lies within them.
-    let chosen = unsafe {
-        if libc::sched_getaffinity(0, size, &raw mut allowed) != 0 {
-            return Err(std::io::Error::last_os_error())
-                .context("can't read the CPUs of this process");
-        }
-        let first = (0..libc::CPU_SETSIZE.unsigned_abs() as usize)
-            .find(|&cpu| libc::CPU_ISSET(cpu, &allowed))
-            .context("this process may use no CPU")?;
-        libc::CPU_SET(first, &mut one);
-        if libc::sched_setaffinity(0, size, &raw const one) != 0 {
-            return Err(std::io::Error::last_os_error()).context("can't stay on one CPU");
-        }
-        first
-    };
-    Ok(chosen)
+    let mut allowed: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let size = size_of_val(&allowed);
+    // SAFETY: the set is valid for the size given.
+    if unsafe { libc::sched_getaffinity(0, size, &raw mut allowed) } != 0 {
+        return Err(io::Error::last_os_error()).context("can't read the CPUs of this process");
+    }
+    let every = 0..libc::CPU_SETSIZE.unsigned_abs() as usize;
+    // SAFETY: every CPU asked about lies within the set.
+    Ok(every
+        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) })
+        .collect())
+}
+
+fn keep_to(cpus: &[usize]) -> Result<()> {
+    // SAFETY: as above.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    for cpu in cpus {
+        // SAFETY: the number comes from such a set.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: the set is valid for the size given.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error()).context("can't stay on a CPU");
+    }
+    Ok(())
 }
 
 /// The kernel's thread that handles packets of one CPU where there is too much to do at once.

@@ -2,9 +2,8 @@
 
 use std::{
     fs, io, mem,
-    os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +16,7 @@ use crate::{
     clock::number,
     figures::{Against, Part, Row, over, times},
     gate::{Gate, Setup},
+    service::Service,
     stage::{Stage, Wire},
 };
 
@@ -77,24 +77,23 @@ pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result
             costs.push(measure()?);
         }
     }
-    let part = |title, of: fn(&Cost) -> f64| Part {
+    let part = |id, title, of: fn(&Cost) -> f64| Part {
+        id,
         title,
         unit: "ms, median (min–max)",
         notes: Vec::new(),
         rows: rows
             .iter()
             .zip(&costs)
-            .map(|((name, against, _), costs)| Row {
-                name: (*name).to_owned(),
-                rounds: costs.iter().map(of).collect(),
-                against: against.clone(),
+            .map(|((name, against, _), costs)| {
+                Row::new(*name, costs.iter().map(of).collect(), against.clone())
             })
             .collect(),
     };
     let [memory, cpu] = service(&desk, &one, &crowd, plan)?;
     Ok(vec![
-        part("Commands, CPU time", |cost| cost.cpu),
-        part("Commands, elapsed", |cost| cost.elapsed),
+        part("commands_cpu", "Commands, CPU time", |cost| cost.cpu),
+        part("commands_elapsed", "Commands, elapsed", |cost| cost.elapsed),
         memory,
         cpu,
     ])
@@ -147,10 +146,8 @@ impl Desk<'_> {
             .arg(&path)
             .arg("--pin-root")
             .arg(self.stage.pins("run"))
-            .args(["run", "--down-on-exit"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut service = Service(command.spawn().context("can't start `knockgate run`")?);
+            .args(["run", "--down-on-exit"]);
+        let mut service = Service::start("knockgate run", &mut command)?;
         thread::sleep(Duration::from_secs(2));
         let before = service.cpu()?;
         thread::sleep(Duration::from_secs(1));
@@ -173,23 +170,30 @@ fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[
         let rounds = (0..plan.rounds.min(ROUNDS))
             .map(|_| desk.idle_service(setup))
             .collect::<Result<Vec<_>>>()?;
-        let row = |rounds| Row {
-            name: name.to_owned(),
-            rounds,
-            against: against.clone(),
-        };
+        let row = |rounds| Row::new(name, rounds, against.clone());
         memory.push(row(rounds.iter().map(|(memory, _)| *memory).collect()));
         cpu.push(row(rounds.iter().map(|(_, cpu)| *cpu).collect()));
     }
-    let part = |title, unit, rows| Part {
+    let part = |id, title, unit, rows| Part {
+        id,
         title,
         unit,
         notes: Vec::new(),
         rows,
     };
     Ok([
-        part("Service, resident memory", "MiB, median (min–max)", memory),
-        part("Service, CPU time", "ms in a second, median (min–max)", cpu),
+        part(
+            "service_memory",
+            "Service, resident memory",
+            "MiB, median (min–max)",
+            memory,
+        ),
+        part(
+            "service_cpu",
+            "Service, CPU time",
+            "ms in a second, median (min–max)",
+            cpu,
+        ),
     ])
 }
 
@@ -205,61 +209,6 @@ fn grants(gate: &Gate, count: usize) -> Result<Cost> {
         "`knockgate grants --json` printed {rows} of {count} grants"
     );
     Ok(cost)
-}
-
-/// A service that ends with this value.
-struct Service(Child);
-
-impl Service {
-    /// Resident memory, MiB.
-    fn memory(&self) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.0.id());
-        let text = fs::read_to_string(&path).context("`knockgate run` ended by itself")?;
-        let kib: u64 = text
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("VmRSS:")?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .with_context(|| format!("{path} holds no VmRSS"))?;
-        Ok(number(kib) / 1024.0)
-    }
-
-    /// CPU time so far, ms.
-    fn cpu(&self) -> Result<f64> {
-        let path = format!("/proc/{}/schedstat", self.0.id());
-        let text = fs::read_to_string(&path).context("`knockgate run` ended by itself")?;
-        let spent = text
-            .split_whitespace()
-            .next()
-            .and_then(|word| word.parse().ok());
-        Ok(number(spent.with_context(|| format!("{path} holds no time"))?) / 1e6)
-    }
-
-    /// Ends it as systemd would.
-    fn end(&mut self) -> Result<()> {
-        let pid = self.0.id().cast_signed();
-        // SAFETY: takes no pointers; the child has not been waited for, so the number is its own.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        let status = self.0.wait().context("lost `knockgate run`")?;
-        ensure!(
-            status.success(),
-            "`knockgate run` ended badly at SIGTERM ({status}, signal {:?})",
-            status.signal()
-        );
-        Ok(())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn finish(command: &mut Command) -> Result<()> {

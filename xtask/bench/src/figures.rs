@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// A group of rows that were measured in the same rounds.
 pub struct Part {
+    /// By which programs that read the figures find it.
+    pub id: &'static str,
     pub title: &'static str,
     pub unit: &'static str,
     /// What a reader has to know to read the rows.
@@ -16,6 +18,10 @@ pub struct Row {
     pub name: String,
     pub rounds: Vec<f64>,
     pub against: Vec<Against>,
+    /// The curve that this is a point of, and where on it.
+    pub point: Option<(String, f64)>,
+    /// Why nothing was measured.
+    pub missing: Option<String>,
 }
 
 /// A comparison of a row with another of its part, round by round.
@@ -23,8 +29,14 @@ pub struct Row {
 pub struct Against {
     pub floor: String,
     pub how: How,
-    /// The most that it should come to.
-    pub target: Option<f64>,
+    pub target: Option<Target>,
+}
+
+/// What a comparison should come to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    AtMost(f64),
+    AtLeast(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +73,56 @@ pub fn times(floor: impl Into<String>) -> Against {
 
 impl Against {
     #[must_use]
-    pub fn at_most(mut self, target: f64) -> Self {
-        self.target = Some(target);
+    pub fn at_most(mut self, most: f64) -> Self {
+        self.target = Some(Target::AtMost(most));
+        self
+    }
+
+    #[must_use]
+    pub fn at_least(mut self, least: f64) -> Self {
+        self.target = Some(Target::AtLeast(least));
+        self
+    }
+}
+
+impl Target {
+    pub fn met(self, median: f64) -> bool {
+        match self {
+            Self::AtMost(most) => median <= most,
+            Self::AtLeast(least) => median >= least,
+        }
+    }
+
+    fn json(self) -> Value {
+        match self {
+            Self::AtMost(most) => json!({"at_most": most}),
+            Self::AtLeast(least) => json!({"at_least": least}),
+        }
+    }
+}
+
+impl Row {
+    pub fn new(name: impl Into<String>, rounds: Vec<f64>, against: Vec<Against>) -> Self {
+        Self {
+            name: name.into(),
+            rounds,
+            against,
+            point: None,
+            missing: None,
+        }
+    }
+
+    /// A row about something that is not on this machine.
+    pub fn absent(name: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            missing: Some(why.into()),
+            ..Self::new(name, Vec::new(), Vec::new())
+        }
+    }
+
+    #[must_use]
+    pub fn on_curve(mut self, curve: impl Into<String>, place: f64) -> Self {
+        self.point = Some((curve.into(), place));
         self
     }
 }
@@ -108,13 +168,14 @@ impl Part {
 
     pub fn json(&self) -> Value {
         let Self {
+            id,
             title,
             unit,
             notes,
             rows,
         } = self;
         let rows: Vec<Value> = rows.iter().map(|row| self.row_json(row)).collect();
-        json!({"title": title, "unit": unit, "notes": notes, "rows": rows})
+        json!({"id": id, "title": title, "unit": unit, "notes": notes, "rows": rows})
     }
 
     fn row_json(&self, row: &Row) -> Value {
@@ -122,6 +183,8 @@ impl Part {
             name,
             rounds,
             against,
+            point,
+            missing,
         } = row;
         let comparisons: Vec<Value> = against
             .iter()
@@ -131,11 +194,19 @@ impl Part {
                     How::Ratio => "ratio",
                 };
                 let spread = self.compared(row, against).map(Spread::json);
-                json!({"floor": against.floor, "how": how, "is": spread, "target": against.target})
+                json!({"floor": against.floor, "how": how, "is": spread, "target": against.target.map(Target::json)})
             })
             .collect();
         let value = Spread::of(rounds.clone()).map(Spread::json);
-        json!({"name": name, "value": value, "rounds": rounds, "against": comparisons})
+        let mut row =
+            json!({"name": name, "value": value, "rounds": rounds, "against": comparisons});
+        if let Some((curve, place)) = point {
+            row["point"] = json!({"curve": curve, "place": place});
+        }
+        if let Some(missing) = missing {
+            row["missing"] = json!(missing);
+        }
+        row
     }
 }
 
@@ -156,13 +227,41 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_compared_within_a_round() {
-        let row = |name: &str, rounds: &[f64], against| Row {
-            name: name.into(),
-            rounds: rounds.into(),
-            against,
-        };
+    fn targets_have_a_direction() {
+        let most = over("floor").at_most(30.0).target.unwrap();
+        assert!(most.met(30.0) && most.met(-1.0) && !most.met(30.1));
+        let least = times("floor").at_least(0.99).target.unwrap();
+        assert!(least.met(0.99) && least.met(1.0) && !least.met(0.98));
+        assert_eq!(least.json(), json!({"at_least": 0.99}));
+    }
+
+    #[test]
+    fn a_row_says_what_it_lacks_and_where_it_belongs() {
         let part = Part {
+            id: "flood",
+            title: "",
+            unit: "%",
+            notes: Vec::new(),
+            rows: vec![
+                Row::new("here", vec![100.0], Vec::new()).on_curve("ours", 1e3),
+                Row::absent("there", "no knockd"),
+            ],
+        };
+        let json = part.json();
+        assert_eq!(
+            json["rows"][0]["point"],
+            json!({"curve": "ours", "place": 1e3})
+        );
+        assert_eq!(json["rows"][0].get("missing"), None);
+        assert_eq!(json["rows"][1]["missing"], "no knockd");
+        assert_eq!(json["rows"][1]["value"], Value::Null);
+    }
+
+    #[test]
+    fn rows_are_compared_within_a_round() {
+        let row = |name: &str, rounds: &[f64], against| Row::new(name, rounds.into(), against);
+        let part = Part {
+            id: "",
             title: "",
             unit: "ns",
             notes: Vec::new(),

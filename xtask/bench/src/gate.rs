@@ -1,6 +1,7 @@
 //! A gate, brought up by the `knockgate` under test as anybody would bring it up.
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -151,12 +152,18 @@ impl Gate {
     /// `knockgate` with this gate's configuration and pins.
     pub fn knockgate(&self) -> Command {
         let mut command = Command::new(&self.binary);
+        command.args(self.arguments());
         command
-            .arg("--config")
-            .arg(&self.config)
-            .arg("--pin-root")
-            .arg(&self.pins);
-        command
+    }
+
+    /// By which a `knockgate` finds this gate.
+    pub fn arguments(&self) -> [&OsStr; 4] {
+        [
+            "--config".as_ref(),
+            self.config.as_ref(),
+            "--pin-root".as_ref(),
+            self.pins.as_ref(),
+        ]
     }
 
     /// Grants to `count` sources from [`GRANTED`] on, each earned by its knocks.

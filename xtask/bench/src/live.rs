@@ -101,6 +101,10 @@ pub fn measure(
         }
     }
     Ok(Part {
+        id: match mode {
+            Mode::Native => "live_native",
+            Mode::Generic => "live_generic",
+        },
         title: match mode {
             Mode::Native => "Live over veth, native",
             Mode::Generic => "Live over veth, generic",
@@ -172,11 +176,7 @@ impl Case {
             traffic: _,
             expected: _,
         } = self;
-        Row {
-            name,
-            rounds,
-            against,
-        }
+        Row::new(name, rounds, against)
     }
 }
 

@@ -12,19 +12,23 @@ mod control;
 mod figures;
 mod frame;
 mod gate;
+mod knocking;
 mod live;
 mod per_packet;
 mod programs;
+mod raw;
+mod recipe;
 mod report;
+mod service;
 mod stage;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
-use crate::{cast::Cast, figures::Part, programs::Programs, stage::Stage};
+use crate::{cast::Cast, figures::Part, knocking::Rate, programs::Programs, stage::Stage};
 
 #[derive(Parser)]
 struct Arguments {
@@ -52,6 +56,7 @@ struct Arguments {
 enum Section {
     Packet,
     Live,
+    Knocking,
     Control,
 }
 
@@ -65,6 +70,15 @@ pub struct Plan {
     pub frames: u32,
     /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
     pub samples: usize,
+    /// Rounds of real knocks.
+    pub trials: usize,
+    /// Sources that knock in one trial, and the time from one to the next.
+    pub knocks: u32,
+    pub every: Duration,
+    /// How long a source that has knocked tries the port.
+    pub patience: Duration,
+    /// What floods they knock through.
+    pub floods: &'static [Rate],
 }
 
 impl Plan {
@@ -73,12 +87,28 @@ impl Plan {
         repeat: 400_000,
         frames: 200_000,
         samples: 3,
+        trials: 3,
+        knocks: 40,
+        every: Duration::from_millis(100),
+        patience: Duration::from_secs(2),
+        floods: &[
+            Rate::None,
+            Rate::PerSecond(1_000),
+            Rate::PerSecond(10_000),
+            Rate::PerSecond(100_000),
+            Rate::Fastest,
+        ],
     };
     const QUICK: Self = Self {
         rounds: 3,
         repeat: 100_000,
         frames: 100_000,
         samples: 2,
+        trials: 1,
+        knocks: 10,
+        every: Duration::from_millis(50),
+        patience: Duration::from_millis(600),
+        floods: &[Rate::None, Rate::PerSecond(10_000), Rate::Fastest],
     };
 }
 
@@ -117,6 +147,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
     }
     if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Control)) {
         control::measure(&stage, knockgate, cast, &plan)?
+            .into_iter()
+            .for_each(&mut done);
+    }
+    if wanted(Section::Knocking) {
+        knocking::measure(&stage, &mut programs, knockgate, &plan)?
             .into_iter()
             .for_each(&mut done);
     }

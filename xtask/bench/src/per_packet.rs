@@ -143,10 +143,6 @@ impl<'c> Case<'c> {
             work: _,
             expected: _,
         } = self;
-        Row {
-            name,
-            rounds,
-            against,
-        }
+        Row::new(name, rounds, against)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::IsTerminal as _};
 
-use crate::figures::{Against, How, Part, Row, Spread};
+use crate::figures::{Against, How, Part, Row, Spread, Target};
 
 /// Prints a part.
 pub fn print(part: &Part) {
@@ -24,7 +24,8 @@ pub fn print(part: &Part) {
 
 fn line(part: &Part, row: &Row) -> String {
     let Some(value) = Spread::of(row.rounds.clone()) else {
-        return "not measured".into();
+        let why = row.missing.as_deref().unwrap_or("it is not known why");
+        return format!("not measured: {why}");
     };
     let mut line = format!("{:>22}", spread(value));
     for against in &row.against {
@@ -37,12 +38,15 @@ fn line(part: &Part, row: &Row) -> String {
             How::Ratio => write!(line, "  ×{} of {floor}", fine(is)),
         };
         if let Some(target) = target {
-            let met = if is.median <= *target {
+            let met = if target.met(is.median) {
                 "met"
             } else {
                 "MISSED"
             };
-            let _ = write!(line, " [at most {target}: {met}]");
+            let _ = match target {
+                Target::AtMost(most) => write!(line, " [at most {most}: {met}]"),
+                Target::AtLeast(least) => write!(line, " [at least {least}: {met}]"),
+            };
         }
     }
     line

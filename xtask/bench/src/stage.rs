@@ -23,15 +23,14 @@ pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Files that the bench alone sees: covers the machine's own folder for the bench's processes.
 const FOLDER: &str = "/run";
 const BPFFS: &str = "/sys/fs/bpf";
-const HOST_NAMESPACE: &str = "/run/netns/host";
 
-/// The namespaces. The sender is wherever this process is.
+/// A host's namespace. The sender is wherever this process is.
 pub struct Stage {
+    name: String,
     host: File,
     /// A folder for files of the bench's own.
     pub folder: &'static Path,
     bpffs: &'static Path,
-    namespace: &'static str,
 }
 
 /// A veth pair between sender and host.
@@ -59,19 +58,28 @@ impl Stage {
         }
         mount("tmpfs", FOLDER)?;
         mount("bpf", BPFFS)?;
-        ip("netns add host")?;
-        let host =
-            File::open(HOST_NAMESPACE).with_context(|| format!("can't open {HOST_NAMESPACE}"))?;
-        let [a, b, c, d] = HOST;
         ip("link set lo up")?;
-        ip("-n host link set lo up")?;
-        ip(&format!("-n host address add {a}.{b}.{c}.{d}/32 dev lo"))?;
+        Self::host("host", Path::new(FOLDER), Path::new(BPFFS))
+    }
+
+    /// Another host, whose packet filters are none of the others' business.
+    pub fn beside(&self, name: &str) -> Result<Self> {
+        Self::host(name, self.folder, self.bpffs)
+    }
+
+    fn host(name: &str, folder: &'static Path, bpffs: &'static Path) -> Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let path = namespace(name);
+        let host = File::open(&path).with_context(|| format!("can't open {path}"))?;
         let stage = Self {
+            name: name.to_owned(),
             host,
-            folder: Path::new(FOLDER),
-            bpffs: Path::new(BPFFS),
-            namespace: HOST_NAMESPACE,
+            folder,
+            bpffs,
         };
+        let [a, b, c, d] = HOST;
+        ip(&format!("-n {name} link set lo up"))?;
+        ip(&format!("-n {name} address add {a}.{b}.{c}.{d}/32 dev lo"))?;
         // Packets come from sources that no route of the host's leads to.
         stage.inside(|| {
             for scope in ["all", "default"] {
@@ -92,7 +100,7 @@ impl Stage {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--net={}", self.namespace))
+            .arg(format!("--net={}", namespace(&self.name)))
             .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program)
             .stdin(Stdio::null());
@@ -119,14 +127,14 @@ impl Stage {
 
     /// Joins sender and host by one more wire, both ends up.
     pub fn wire(&self, name: &str) -> Result<Wire> {
-        let mac = |address: [u8; 6]| address.map(|byte| format!("{byte:02x}")).join(":");
+        let host = &self.name;
         ip(&format!(
-            "link add to-{name} address {} type veth peer name {name} address {} netns host",
+            "link add to-{name} address {} type veth peer name {name} address {} netns {host}",
             mac(SENDER_MAC),
             mac(HOST_MAC)
         ))?;
         ip(&format!("link set to-{name} up"))?;
-        ip(&format!("-n host link set {name} up"))?;
+        ip(&format!("-n {host} link set {name} up"))?;
         let host = self.inside(|| {
             // Without it, or a native program, a veth end takes no frames that come by redirection.
             enable_gro(name).with_context(|| format!("can't switch GRO on for {name}"))?;
@@ -137,6 +145,24 @@ impl Stage {
             sender: index(&format!("to-{name}"))?,
             host,
         })
+    }
+
+    /// Has the host answer whoever sends to it by this wire, out of the same wire.
+    pub fn answer_by(&self, wire: &Wire) -> Result<()> {
+        let Self { name: host, .. } = self;
+        let name = &wire.name;
+        let [a, b, c, d] = HOST;
+        let next = format!("{a}.{b}.{c}.{}", d + 1);
+        ip(&format!(
+            "-n {host} address add {a}.{b}.{c}.{d}/24 dev {name}"
+        ))?;
+        ip(&format!(
+            "-n {host} neighbour add {next} lladdr {} dev {name} nud permanent",
+            mac(SENDER_MAC)
+        ))?;
+        ip(&format!(
+            "-n {host} route add default via {next} dev {name}"
+        ))
     }
 
     /// Binds UDP ports of the host that nobody will read: what reaches them is counted and forgotten.
@@ -164,6 +190,13 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // At the latest it goes with the bench's own namespaces.
+        let _ = ip(&format!("netns del {}", self.name));
+    }
+}
+
 impl Drop for Wire {
     fn drop(&mut self) {
         // At the latest it goes with the namespaces.
@@ -181,6 +214,15 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} failed ({}): {}", done.status, said.trim());
     }
     String::from_utf8(done.stdout).with_context(|| format!("{command:?} printed no text"))
+}
+
+/// Where `ip netns` keeps a namespace.
+fn namespace(name: &str) -> String {
+    format!("{FOLDER}/netns/{name}")
+}
+
+fn mac(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn ip(arguments: &str) -> Result<()> {

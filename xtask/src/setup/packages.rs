@@ -47,10 +47,13 @@ const NFTABLES: Package = package(
     "knocking by rules alone, which the bench compares with",
 );
 const IPTABLES: Package = package("iptables", "what fwknopd opens ports with");
-const FWKNOPD: Package = package("fwknop-server", "a daemon that the bench compares with")
-    .silencing("fwknop-server");
+const FWKNOPD: Package =
+    package("fwknop-server", "a daemon that the bench compares with").silencing("fwknop-server");
 const FWKNOP: Package = package("fwknop-client", "that daemon's client");
-const XDP_TOOLS: Package = package("xdp-tools", "a port filter that the peers' harness measures");
+const XDP_TOOLS: Package = package(
+    "xdp-tools",
+    "a port filter that the peers' harness measures",
+);
 const ETHTOOL: Package = package("ethtool", "the peers' harness sets up interfaces with it");
 const CLANG: Package = package("clang-19", "builds the peers' kernel programs");
 const GCC: Package = package("gcc", "builds the peers' senders");

@@ -67,6 +67,7 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
         "{refused} grants were refused for want of room"
     );
     Ok(Part {
+        id: "packet",
         title: "Per packet, BPF_PROG_TEST_RUN",
         unit: "ns of CPU, median (min–max)",
         notes: vec![
@@ -112,6 +113,7 @@ pub fn sequences(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Pa
         cases.push(Case::judged(crowd, &cast.crowd, reason, many, ratio));
     }
     Ok(Part {
+        id: "sequences",
         title: "The same with 10,000 sequences of 1,000 users at 10 gates",
         unit: "ns of CPU, median (min–max)",
         notes: vec![

@@ -1,0 +1,356 @@
+//! What knocking comes to: how many gates a core can open, how soon a knock opens one, and whether a real
+//! knock still does while forged ones flood the host. Beside what else lets people in who knock.
+
+mod flood;
+mod knocker;
+mod rivals;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use self::{
+    flood::Junk,
+    knocker::{Attempt, Outcome, Pace},
+    rivals::{Rival, Standing},
+};
+pub use self::{flood::Rate, rivals::is_program};
+use crate::{
+    Plan, clock,
+    figures::{Part, Row, Spread, over, times},
+    frame::{self, SYN, Transport},
+    gate::{PROTECTED, Setup},
+    programs::Programs,
+    stage::Stage,
+};
+
+/// `limits.sources` that hold what the fastest flood brings in the time of a slow knock.
+const SIZED: u32 = 1 << 20;
+/// Where the sources of real knocks begin.
+const KNOCKERS: u32 = 0x0a01_0000;
+/// Time between the steps of a knock that a program sends, and of one that a person or a slow line does.
+const STEPS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// How long a flood goes on before the first knock.
+const LEAD: Duration = Duration::from_millis(400);
+
+/// One trial, measured once a round.
+struct Trial {
+    rival: Rival,
+    step: Duration,
+    rate: Rate,
+    aim: Aim,
+    rounds: Vec<Measured>,
+}
+
+/// What a flood is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// First steps of knocks.
+    Knocks,
+    /// SYNs to the protected port.
+    Denied,
+}
+
+struct Measured {
+    outcome: Outcome,
+    /// Packets that the flood sent, in thousands a second.
+    sent: f64,
+    /// The service's CPU time, per cent of a core.
+    cpu: Option<f64>,
+    /// The service's resident memory, MiB.
+    memory: Option<f64>,
+}
+
+/// Everything that needs a host that answers.
+pub fn measure(
+    stage: &Stage,
+    programs: &mut Programs,
+    binary: &Path,
+    plan: &Plan,
+) -> Result<Vec<Part>> {
+    let mut trials = trials(plan);
+    // Daemons and knocks keep off the flood's CPU, in threads and children of this one.
+    thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            clock::stay_away()?;
+            all(stage, programs, binary, plan, &mut trials)
+        });
+        measuring
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(parts(&trials))
+}
+
+fn trials(plan: &Plan) -> Vec<Trial> {
+    let trial = |rival, step, rate, aim| Trial {
+        rival,
+        step,
+        rate,
+        aim,
+        rounds: Vec::new(),
+    };
+    let default = Rival::Knockgate(Setup::default().sources);
+    let mut trials = vec![trial(Rival::Nobody, STEPS[0], Rate::None, Aim::Knocks)];
+    for rival in [default, Rival::Recipe, Rival::Knockd, Rival::Fwknopd] {
+        // A knock of one step knows no time between.
+        for step in &STEPS[..rival.steps().min(STEPS.len())] {
+            let rates = plan.floods.iter();
+            trials.extend(rates.map(|rate| trial(rival, *step, *rate, Aim::Knocks)));
+        }
+    }
+    for rate in [Rate::None, Rate::Fastest] {
+        trials.push(trial(Rival::Knockgate(SIZED), STEPS[1], rate, Aim::Knocks));
+    }
+    trials.push(trial(default, STEPS[0], Rate::Fastest, Aim::Denied));
+    trials
+}
+
+fn all(
+    stage: &Stage,
+    programs: &mut Programs,
+    binary: &Path,
+    plan: &Plan,
+    trials: &mut [Trial],
+) -> Result<()> {
+    for round in 0..plan.trials {
+        let count = trials.len();
+        for turn in 0..count {
+            let turn = if round % 2 == 0 {
+                turn
+            } else {
+                count - 1 - turn
+            };
+            let trial = &mut trials[(turn + 5 * round) % count];
+            if trial.rival.lacks().is_some() {
+                continue;
+            }
+            let standing = trial
+                .rival
+                .stand(stage, binary, &format!("k{round}-{turn}"))?;
+            let measured = once(programs, &standing, trial, plan)
+                .with_context(|| format!("knocks at {}", trial.name()))?;
+            trial.rounds.push(measured);
+        }
+    }
+    Ok(())
+}
+
+fn once(
+    programs: &mut Programs,
+    standing: &Standing,
+    trial: &Trial,
+    plan: &Plan,
+) -> Result<Measured> {
+    let junk = match trial.aim {
+        Aim::Knocks => standing.junk()?,
+        Aim::Denied => Junk {
+            frame: frame::ipv4(Transport::Tcp(SYN), 0, 40000, PROTECTED),
+            port: PROTECTED,
+        },
+    };
+    let mut attempts = HashMap::new();
+    for source in KNOCKERS..KNOCKERS + plan.knocks {
+        attempts.insert(source, Attempt::new(source, standing.knock(source)?));
+    }
+    let pace = Pace {
+        step: trial.step,
+        every: plan.every,
+        patience: plan.patience,
+    };
+    let stop = AtomicBool::new(false);
+    let (wire, rate) = (&standing.wire, trial.rate);
+    thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood::flood(programs, wire, &junk, rate, &stop));
+        let measured = (|| {
+            if rate != Rate::None {
+                thread::sleep(LEAD);
+            }
+            let before = spent(standing)?;
+            let begun = std::time::Instant::now();
+            let outcome = knocker::knock(wire, attempts, pace)?;
+            let elapsed = begun.elapsed().as_secs_f64() * 1e3;
+            let cpu = spent(standing)?.zip(before);
+            let memory = standing.service.as_ref().map(|service| service.memory());
+            Ok(Measured {
+                outcome,
+                sent: 0.0,
+                cpu: cpu.map(|(after, before)| 100.0 * (after - before) / elapsed),
+                memory: memory.transpose()?,
+            })
+        })();
+        stop.store(true, Ordering::Relaxed);
+        let sent = flooding
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        measured.map(|measured| Measured {
+            sent: sent / 1e3,
+            ..measured
+        })
+    })
+}
+
+fn spent(standing: &Standing) -> Result<Option<f64>> {
+    let service = standing.service.as_ref();
+    service.map(|service| service.cpu()).transpose()
+}
+
+impl Trial {
+    fn name(&self) -> String {
+        let Self {
+            step, rate, aim, ..
+        } = self;
+        let flood = match aim {
+            Aim::Knocks => rate.name(),
+            Aim::Denied => format!("{} at the guarded port", rate.name()),
+        };
+        format!("{}, {flood}", who(self.rival, *step))
+    }
+
+    /// What is measured of it, round by round; where it is to be had.
+    fn row(&self, of: impl Fn(&Measured) -> Option<f64>) -> Option<Row> {
+        if let Some(lack) = self.rival.lacks() {
+            return Some(Row::absent(self.name(), lack));
+        }
+        let rounds: Vec<f64> = self.rounds.iter().filter_map(of).collect();
+        (!rounds.is_empty()).then(|| Row::new(self.name(), rounds, Vec::new()))
+    }
+}
+
+fn who(rival: Rival, step: Duration) -> String {
+    if rival.steps() > 1 {
+        format!("{}, {} ms apart", rival.name(), step.as_millis())
+    } else {
+        rival.name()
+    }
+}
+
+fn parts(trials: &[Trial]) -> Vec<Part> {
+    let calm = |trial: &&Trial| trial.rate == Rate::None && trial.step == STEPS[0];
+    let nobody = trials[0].name();
+    let median = |values: &[f64]| Spread::of(values.to_vec()).map(|spread| spread.median);
+    let ours = |trial: &Trial| matches!(trial.rival, Rival::Knockgate(_));
+    let calm_of = |trial: &Trial| {
+        let same = |other: &&Trial| other.rival == trial.rival && other.step == trial.step;
+        let calm = trials
+            .iter()
+            .filter(same)
+            .find(|other| other.rate == Rate::None);
+        calm.map(Trial::name).unwrap_or_default()
+    };
+
+    let soon = trials.iter().filter(calm).filter_map(|trial| {
+        let mut row = trial.row(|measured| median(&measured.outcome.delays))?;
+        row.against = vec![over(&nobody)];
+        Some(row)
+    });
+    let vain = trials.iter().filter(calm).filter_map(|trial| {
+        let mut row = trial.row(|measured| {
+            Spread::of(measured.outcome.in_vain.clone()).map(|spread| spread.most)
+        })?;
+        let against = over(&nobody);
+        row.against = vec![if ours(trial) {
+            against.at_most(0.0)
+        } else {
+            against
+        }];
+        Some(row)
+    });
+    let success = trials.iter().filter_map(|trial| {
+        let mut row = trial.row(|measured| Some(measured.outcome.opened))?;
+        if trial.rate != Rate::None {
+            let against = times(calm_of(trial));
+            row.against = vec![match trial.rival {
+                Rival::Knockgate(_) if trial.step == STEPS[0] => against.at_least(0.99),
+                Rival::Knockgate(SIZED) => against.at_least(0.95),
+                _ => against,
+            }];
+        }
+        let sent = trial.rounds.iter().map(|measured| measured.sent * 1e3);
+        let place = Spread::of(sent.collect()).map_or(0.0, |spread| spread.median);
+        Some(match trial.aim {
+            Aim::Knocks => row.on_curve(who(trial.rival, trial.step), place),
+            Aim::Denied => row,
+        })
+    });
+    let fastest = || trials.iter().filter(|trial| trial.rate == Rate::Fastest);
+    let sent = fastest().filter_map(|trial| trial.row(|measured| Some(measured.sent)));
+    let cpu = trials.iter().filter_map(|trial| {
+        let mut row = trial.row(|measured| measured.cpu)?;
+        if trial.rate != Rate::None {
+            row.against = vec![over(calm_of(trial))];
+        }
+        Some(row)
+    });
+    let memory = trials
+        .iter()
+        .filter(|trial| ours(trial))
+        .filter_map(|trial| {
+            let mut row = trial.row(|measured| measured.memory)?;
+            if trial.rate != Rate::None {
+                row.against = vec![over(calm_of(trial))];
+            }
+            Some(row)
+        });
+
+    let part = |id, title, unit, notes, rows| Part {
+        id,
+        title,
+        unit,
+        notes,
+        rows,
+    };
+    vec![
+        part(
+            "knock_opens",
+            "From the last step of a knock to the first answer of the port",
+            "ms, median of a round's knocks, median (min–max) of rounds",
+            vec!["a SYN goes right behind the last step, then one every 5 ms"],
+            soon.collect(),
+        ),
+        part(
+            "knock_in_vain",
+            "SYNs in vain before that answer",
+            "of a round's slowest knock, median (min–max) of rounds",
+            Vec::new(),
+            vain.collect(),
+        ),
+        part(
+            "flood",
+            "Real knocks that open the port while forged ones flood the host",
+            "per cent, median (min–max)",
+            vec![
+                "a flood is first steps from ever other sources; for fwknopd, packets with a wrong HMAC",
+                "nftables: its ingress hook, sets of as many sources as knockgate's default",
+            ],
+            success.collect(),
+        ),
+        part(
+            "flood_sent",
+            "What the fastest flood came to",
+            "thousand packets a second, median (min–max)",
+            Vec::new(),
+            sent.collect(),
+        ),
+        part(
+            "flood_cpu",
+            "CPU time of services meanwhile",
+            "per cent of a core, median (min–max)",
+            vec!["knockgate: of `knockgate run`, which no gate needs"],
+            cpu.collect(),
+        ),
+        part(
+            "flood_memory",
+            "Resident memory of `knockgate run` meanwhile",
+            "MiB, median (min–max)",
+            Vec::new(),
+            memory.collect(),
+        ),
+    ]
+}

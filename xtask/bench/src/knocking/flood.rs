@@ -1,0 +1,107 @@
+//! Floods of forged packets, from one core.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    clock,
+    frame::readdress,
+    programs::{Programs, Traffic},
+    raw::Raw,
+    stage::Wire,
+};
+
+/// How many packets a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    None,
+    PerSecond(u32),
+    /// As many as one core sends, by the kernel's own generator.
+    Fastest,
+}
+
+/// A packet, which comes from ever other sources.
+#[derive(Debug, Clone)]
+pub struct Junk {
+    pub frame: Vec<u8>,
+    pub port: u16,
+}
+
+/// Where forged sources begin.
+const FORGED: u32 = 0x3000_0000;
+/// How many there are: more than any table here remembers.
+const SOURCES: u32 = 1 << 22;
+
+impl Rate {
+    /// In words.
+    pub fn name(self) -> String {
+        match self {
+            Self::None => "no flood".into(),
+            Self::PerSecond(rate) => format!("{} k/s", rate / 1_000),
+            Self::Fastest => "fastest flood".into(),
+        }
+    }
+}
+
+/// Sends until it is told to stop. Returns how many packets a second it came to.
+pub fn flood(
+    programs: &mut Programs,
+    wire: &Wire,
+    junk: &Junk,
+    rate: Rate,
+    stop: &AtomicBool,
+) -> Result<f64> {
+    clock::stay()?;
+    let begun = Instant::now();
+    let sent = match rate {
+        Rate::None => 0,
+        Rate::PerSecond(rate) => paced(wire, junk, rate, stop)?,
+        Rate::Fastest => fastest(programs, wire, junk, stop)?,
+    };
+    Ok(clock::number(sent) / begun.elapsed().as_secs_f64())
+}
+
+fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> {
+    /// How long a sender sleeps between bursts.
+    const TICK: Duration = Duration::from_millis(1);
+    let socket = Raw::sending(wire.sender)?;
+    let mut frame = junk.frame.clone();
+    let begun = Instant::now();
+    let (mut packet, mut sent) = (0_u32, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let due = begun.elapsed().as_micros() * u128::from(rate) / 1_000_000;
+        while u128::from(packet) < due && !stop.load(Ordering::Relaxed) {
+            let port = 1024 + u16::try_from(packet / SOURCES % 0x8000).expect("15 bits");
+            readdress(&mut frame, FORGED + packet % SOURCES, port);
+            sent += u64::from(socket.send(&frame)?);
+            packet = packet.wrapping_add(1);
+        }
+        thread::sleep(TICK);
+    }
+    Ok(sent)
+}
+
+fn fastest(programs: &mut Programs, wire: &Wire, junk: &Junk, stop: &AtomicBool) -> Result<u64> {
+    /// Each call takes the kernel some 20 ms before the first packet.
+    const CALL: u32 = 500_000;
+    let mut traffic = Traffic {
+        interface: wire.sender,
+        first: FORGED,
+        sources: SOURCES,
+        steps: 1,
+        ports: [junk.port; 4],
+        hold: 22,
+        ..Traffic::default()
+    };
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        programs.send(&junk.frame, &mut traffic, CALL)?;
+        sent += u64::from(CALL);
+    }
+    Ok(sent)
+}

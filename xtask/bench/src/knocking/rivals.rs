@@ -1,0 +1,251 @@
+//! Who is knocked at: knockgate, and what else lets people in who knock.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::flood::Junk;
+use crate::{
+    frame,
+    gate::{Gate, KNOCKS, PROTECTED, Setup},
+    recipe::{Hook, Recipe},
+    service::Service,
+    stage::{HOST, Stage, Wire, output},
+};
+
+/// What stands in front of the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rival {
+    Nobody,
+    /// With so many `limits.sources`, and its service beside it.
+    Knockgate(u32),
+    Knockd,
+    Fwknopd,
+    /// nftables' sets.
+    Recipe,
+}
+
+/// One of them at work, in a namespace of its own. What is listed first goes first.
+pub struct Standing {
+    rival: Rival,
+    pub service: Option<Service>,
+    pub gate: Option<Gate>,
+    _listener: TcpListener,
+    pub wire: Wire,
+    folder: PathBuf,
+    stage: Stage,
+}
+
+/// Keys that fwknopd and its client share, as base64: what they are does not matter here.
+const KEY: &str = "a25vY2tnYXRlLWJlbmNoLWtleS0wMTIzNDU2Nzg5YWI=";
+const HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtMDEyMzQ1Njc4OWE=";
+const OTHER_HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtYjk4NzY1NDMyMTA=";
+const FWKNOP_PORT: u16 = 62201;
+
+impl Rival {
+    pub fn name(self) -> String {
+        match self {
+            Self::Nobody => "no gate".into(),
+            Self::Knockgate(sources) if sources == Setup::default().sources => "knockgate".into(),
+            Self::Knockgate(sources) => format!("knockgate, {sources} sources"),
+            Self::Knockd => "knockd".into(),
+            Self::Fwknopd => "fwknopd".into(),
+            Self::Recipe => "nftables".into(),
+        }
+    }
+
+    /// What this machine lacks for it.
+    pub fn lacks(self) -> Option<String> {
+        let needs: &[&str] = match self {
+            Self::Nobody | Self::Knockgate(_) => &[],
+            Self::Knockd => &["knockd", "nft"],
+            Self::Fwknopd => &["fwknopd", "fwknop", "iptables"],
+            Self::Recipe => &["nft"],
+        };
+        let missing: Vec<_> = needs.iter().filter(|name| !is_program(name)).collect();
+        let name = missing.first()?;
+        Some(format!(
+            "no {name} here; `cargo xtask setup --for bench` installs it"
+        ))
+    }
+
+    /// How many steps a knock has.
+    pub fn steps(self) -> usize {
+        match self {
+            Self::Nobody => 0,
+            Self::Fwknopd => 1,
+            Self::Knockgate(_) | Self::Knockd | Self::Recipe => KNOCKS.len(),
+        }
+    }
+
+    /// Puts it in front of a port that answers, on a host of its own.
+    pub fn stand(self, stage: &Stage, binary: &Path, name: &str) -> Result<Standing> {
+        let stage = stage.beside(name)?;
+        let wire = stage.wire(name)?;
+        stage.answer_by(&wire)?;
+        let listener = stage.inside(|| {
+            TcpListener::bind(("0.0.0.0", PROTECTED)).context("can't bind the host's port")
+        })?;
+        let folder = stage.folder.join(format!("{name}.d"));
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let mut standing = Standing {
+            rival: self,
+            service: None,
+            gate: None,
+            _listener: listener,
+            wire,
+            folder,
+            stage,
+        };
+        standing.arm(binary)?;
+        Ok(standing)
+    }
+}
+
+impl Standing {
+    fn arm(&mut self, binary: &Path) -> Result<()> {
+        match self.rival {
+            Rival::Nobody => {}
+            Rival::Knockd => self.start_knockd()?,
+            Rival::Fwknopd => self.start_fwknopd()?,
+            Rival::Recipe => Recipe::knocking(Hook::Ingress).load(&self.stage, &self.wire)?,
+            Rival::Knockgate(sources) => {
+                let setup = Setup {
+                    sources,
+                    ..Setup::default()
+                };
+                let gate = Gate::up(&self.stage, binary, &self.wire, &setup)?;
+                let mut run = self.stage.command(binary);
+                run.args(gate.arguments()).arg("run");
+                self.service = Some(Service::start("knockgate run", &mut run)?);
+                self.gate = Some(gate);
+            }
+        }
+        if let Some(service) = &mut self.service {
+            // None of them says to just anyone when it is ready.
+            thread::sleep(Duration::from_millis(700));
+            service.lives()?;
+        }
+        Ok(())
+    }
+
+    fn start_knockd(&mut self) -> Result<()> {
+        Recipe::admitting().load(&self.stage, &self.wire)?;
+        let [a, b, c] = KNOCKS;
+        let config = self.write(
+            "knockd.conf",
+            &format!(
+                "[options]\n\tlogfile = {}\n[gate]\n\tsequence = {a}:udp,{b}:udp,{c}:udp\n\
+                 \tseq_timeout = 10\n\tcommand = nft add element inet bench admitted {{ %IP% }}\n",
+                self.folder.join("knockd.log").display()
+            ),
+        )?;
+        let mut command = self.stage.command("knockd");
+        command.args(["-i", &self.wire.name, "-c"]).arg(config);
+        self.service = Some(Service::start("knockd", &mut command)?);
+        Ok(())
+    }
+
+    fn start_fwknopd(&mut self) -> Result<()> {
+        let folder = self.folder.display();
+        let config = self.write(
+            "fwknopd.conf",
+            &format!(
+                "PCAP_INTF {};\nFWKNOP_RUN_DIR {folder};\nFWKNOP_PID_FILE {folder}/pid;\n\
+                 DIGEST_FILE {folder}/digest;\nDIGEST_DB_FILE {folder}/digest.db;\n",
+                self.wire.name
+            ),
+        )?;
+        let access = self.write(
+            "access.conf",
+            &format!(
+                "SOURCE ANY\nKEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC}\nFW_ACCESS_TIMEOUT 7200\n\
+                 REQUIRE_SOURCE_ADDRESS Y\n"
+            ),
+        )?;
+        output(
+            self.stage
+                .command("iptables")
+                .args(["-w", "-A", "INPUT", "-p", "tcp"])
+                .args(["--dport", &PROTECTED.to_string(), "-j", "DROP"]),
+        )?;
+        let mut command = self.stage.command("fwknopd");
+        command
+            .arg("-f")
+            .arg("-c")
+            .arg(config)
+            .arg("-a")
+            .arg(access);
+        self.service = Some(Service::start("fwknopd", &mut command)?);
+        Ok(())
+    }
+
+    /// What this source must send to be let in.
+    pub fn knock(&self, source: u32) -> Result<Vec<Vec<u8>>> {
+        let udp = |port| frame::datagram(source, 40000, port, &[]);
+        Ok(match self.rival {
+            Rival::Nobody => Vec::new(),
+            Rival::Knockgate(_) | Rival::Knockd | Rival::Recipe => KNOCKS.map(udp).into(),
+            Rival::Fwknopd => {
+                let payload = self.authorization(source, HMAC)?;
+                vec![frame::datagram(source, 40000, FWKNOP_PORT, &payload)]
+            }
+        })
+    }
+
+    /// What a flood of knocks that lead to nothing is made of: of the right form, from the wrong people.
+    pub fn junk(&self) -> Result<Junk> {
+        Ok(match self.rival {
+            Rival::Fwknopd => Junk {
+                frame: frame::datagram(0, 40000, FWKNOP_PORT, &self.authorization(1, OTHER_HMAC)?),
+                port: FWKNOP_PORT,
+            },
+            Rival::Nobody | Rival::Knockgate(_) | Rival::Knockd | Rival::Recipe => Junk {
+                frame: frame::datagram(0, 40000, KNOCKS[0], &[]),
+                port: KNOCKS[0],
+            },
+        })
+    }
+
+    /// What fwknop's client would send for this source.
+    fn authorization(&self, source: u32, hmac: &str) -> Result<Vec<u8>> {
+        let file = self.folder.join("packet");
+        // It refuses to write over a file.
+        let _ = fs::remove_file(&file);
+        let address = |address: [u8; 4]| address.map(|byte| byte.to_string()).join(".");
+        let mut client = Command::new("fwknop");
+        client
+            .env("HOME", &self.folder)
+            .args(["-A", &format!("tcp/{PROTECTED}")])
+            .args(["-a", &address(source.to_be_bytes()), "-D", &address(HOST)])
+            .args(["--key-base64-rijndael", KEY, "--use-hmac"])
+            .args(["--key-base64-hmac", hmac])
+            .args(["--no-save-args", "--test", "-B"])
+            .arg(&file);
+        output(&mut client)?;
+        let packet = fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
+        Ok(packet.trim_ascii_end().to_vec())
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
+            .with_context(|| format!("can't write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// Whether there is such a program where root looks for programs.
+pub fn is_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
