@@ -37,6 +37,8 @@ enum Section {
     Live,
     /// Real knocks: how soon one opens the port, and whether it does under a flood
     Knocking,
+    /// The table of sources that knock, when a flood has filled it (not in a quick look)
+    Progress,
     /// Commands: time and memory
     Control,
 }

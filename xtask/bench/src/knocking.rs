@@ -15,12 +15,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub use self::{
+    flood::{Junk, Rate, flood},
+    rivals::is_program,
+};
 use self::{
-    flood::Junk,
     knocker::{Attempt, Outcome, Pace},
     rivals::{Rival, Standing},
 };
-pub use self::{flood::Rate, rivals::is_program};
 use crate::{
     Plan, clock,
     figures::{Part, Row, Spread, over, times},
@@ -155,19 +157,20 @@ fn once(
             port: PROTECTED,
         },
     };
+    let (knocks, every) = trial.turns(plan);
     let mut attempts = HashMap::new();
-    for source in KNOCKERS..KNOCKERS + plan.knocks {
+    for source in KNOCKERS..KNOCKERS + knocks {
         attempts.insert(source, Attempt::new(source, standing.knock(source)?));
     }
     let pace = Pace {
         step: trial.step,
-        every: plan.every,
+        every,
         patience: plan.patience,
     };
     let stop = AtomicBool::new(false);
     let (wire, rate) = (&standing.wire, trial.rate);
     thread::scope(|scope| {
-        let flooding = scope.spawn(|| flood::flood(programs, wire, &junk, rate, &stop));
+        let flooding = scope.spawn(|| flood(programs, wire, &junk, rate, &stop));
         let measured = (|| {
             if rate != Rate::None {
                 thread::sleep(LEAD);
@@ -211,6 +214,19 @@ impl Trial {
             Aim::Denied => format!("{} at the guarded port", rate.name()),
         };
         format!("{}, {flood}", who(self.rival, *step))
+    }
+
+    /// How many sources knock, and how long after one another they begin.
+    ///
+    /// Without a flood they don't overlap: knockd forgets everyone else's steps when the knock that began
+    /// first is complete, which is not what a flood does to it.
+    fn turns(&self, plan: &Plan) -> (u32, Duration) {
+        let long = self.step * 3;
+        if self.rate == Rate::None && long > plan.every {
+            (plan.knocks.div_ceil(3), long)
+        } else {
+            (plan.knocks, plan.every)
+        }
     }
 
     /// What is measured of it, round by round; where it is to be had.

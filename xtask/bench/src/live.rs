@@ -3,7 +3,7 @@
 
 mod rows;
 
-use std::path::Path;
+use std::{net::UdpSocket, path::Path};
 
 use anyhow::{Result, ensure};
 use aya::programs::{Xdp, XdpMode};
@@ -28,6 +28,14 @@ pub enum Mode {
 struct Contestant {
     wire: Wire,
     kind: Kind,
+    /// Where it is no guest of the common host.
+    host: Option<Host>,
+}
+
+/// A host of a contestant's own, with sockets that take what passes.
+struct Host {
+    stage: Stage,
+    _sinks: Vec<UdpSocket>,
 }
 
 enum Kind {
@@ -35,6 +43,8 @@ enum Kind {
     /// Attached for as long as this value lives.
     Floor(#[expect(dead_code, reason = "it is kept, not used")] Xdp),
     Gate(Gate),
+    /// nftables on the host.
+    Rules,
 }
 
 /// One row to be measured.
@@ -58,8 +68,8 @@ struct Expected {
     delivered: bool,
 }
 
-/// Who stands on which wire, and the rows that this makes.
-type LineUp = (Vec<Contestant>, Vec<Case>);
+/// Who stands on which wire, the rows that this makes, and those that nobody is here for.
+type LineUp = (Vec<Contestant>, Vec<Case>, Vec<Row>);
 
 /// Measures everything in one mode.
 pub fn measure(
@@ -70,10 +80,8 @@ pub fn measure(
     mode: Mode,
     plan: &Plan,
 ) -> Result<Part> {
-    // What passes ends in a socket that nobody reads. Knock ports have one, too: a closed port's
-    // unreachables are limited in rate, so their price would depend on how long the bench runs.
-    let _sinks = stage.sinks(&[&[PROTECTED, OPEN], &KNOCKS[..]].concat())?;
-    let (contestants, mut cases) = rows::line_up(stage, programs, binary, mode)?;
+    let _sinks = sinks(stage)?;
+    let (contestants, mut cases, absent) = rows::line_up(stage, programs, binary, mode)?;
     let mut meter = Meter {
         stage,
         programs,
@@ -113,10 +121,21 @@ pub fn measure(
         notes: vec![
             "what passes ends in a UDP socket that nobody reads; knocks pass, as they always do",
             "one look-up: a gate that reads no tags, options or IPv6, and looks each source up once",
+            "nftables: sets as large as knockgate's tables; native and generic are all the same to it",
             "targets are for a processor that drops a packet unread, sending included, in 64 ns",
         ],
-        rows: cases.into_iter().map(Case::into_row).collect(),
+        rows: cases
+            .into_iter()
+            .map(Case::into_row)
+            .chain(absent)
+            .collect(),
     })
+}
+
+/// What passes ends in a socket that nobody reads. Knock ports have one, too: a closed port's unreachables
+/// are limited in rate, so their price would depend on how long the bench runs.
+fn sinks(stage: &Stage) -> Result<Vec<UdpSocket>> {
+    stage.sinks(&[&[PROTECTED, OPEN], &KNOCKS[..]].concat())
 }
 
 /// Sends, and reads the clocks.
@@ -142,22 +161,23 @@ impl Case {
     /// Makes sure that every frame arrives and fares as the row's name says. Warms up, too: sends to every
     /// source that a row of passing frames has, so that sessions are there.
     fn check(&mut self, meter: &mut Meter<'_>, contestant: &Contestant) -> Result<()> {
-        let Contestant { wire, kind } = contestant;
+        let Contestant { wire, kind, host } = contestant;
+        let host = host.as_ref().map_or(meter.stage, |host| &host.stage);
         self.traffic.interface = wire.sender;
         let frames = u64::from(meter.frames);
-        let reached = meter.stage.reached()?;
+        let reached = host.reached()?;
         let judged = |reason| match kind {
             Kind::Gate(gate) => gate.packets(Some(reason)),
-            Kind::Nobody | Kind::Floor(_) => Ok(0),
+            Kind::Nobody | Kind::Floor(_) | Kind::Rules => Ok(0),
         };
         let Expected { reason, delivered } = self.expected;
         let before = judged(reason)?;
         meter.sample(self)?;
         let fared = match kind {
             Kind::Gate(_) => judged(reason)? - before,
-            Kind::Nobody | Kind::Floor(_) => frames,
+            Kind::Nobody | Kind::Floor(_) | Kind::Rules => frames,
         };
-        let reached = meter.stage.reached()? - reached;
+        let reached = host.reached()? - reached;
         ensure!(
             fared == frames && reached == if delivered { frames } else { 0 },
             "`{}`: of {frames} frames {reached} reached the host and {fared} were judged as expected",

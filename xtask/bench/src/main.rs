@@ -16,6 +16,7 @@ mod knocking;
 mod live;
 mod per_packet;
 mod programs;
+mod progress;
 mod raw;
 mod recipe;
 mod report;
@@ -57,6 +58,7 @@ enum Section {
     Packet,
     Live,
     Knocking,
+    Progress,
     Control,
 }
 
@@ -106,7 +108,7 @@ impl Plan {
         samples: 2,
         trials: 1,
         knocks: 10,
-        every: Duration::from_millis(50),
+        every: Duration::from_millis(100),
         patience: Duration::from_millis(600),
         floods: &[Rate::None, Rate::PerSecond(10_000), Rate::Fastest],
     };
@@ -132,7 +134,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
         outside,
     } = arguments;
     let plan = if *quick { Plan::QUICK } else { Plan::FULL };
-    let wanted = |section| only.is_empty() || only.contains(&section);
+    // How a table of the kernel's behaves is no matter of a look.
+    let by_default = |section| !(*quick && section == Section::Progress);
+    let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
     let stage = Stage::create(outside)?;
     let mut programs = Programs::load(&stage, programs)?;
@@ -152,6 +156,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Section::Knocking) {
         knocking::measure(&stage, &mut programs, knockgate, &plan)?
+            .into_iter()
+            .for_each(&mut done);
+    }
+    if wanted(Section::Progress) {
+        progress::measure(&stage, &mut programs, &plan)?
             .into_iter()
             .for_each(&mut done);
     }

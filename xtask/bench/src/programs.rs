@@ -48,6 +48,19 @@ pub enum Floor {
     Lookup(u32),
 }
 
+/// How a table that forgets the least recently used finds out which that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lists {
+    /// By lists that all CPUs share, as knockgate's does.
+    Shared,
+    /// By lists for each CPU (`BPF_F_NO_COMMON_LRU`), which share the entries evenly.
+    Apart,
+}
+
+/// A table of sources. A key is the address as it lies in the frame, then what pads it to the length of
+/// knockgate's.
+pub type Memory = HashMap<MapData, [u64; 3], [u64; 19]>;
+
 impl Programs {
     /// Loads them from the object that was built from `bench/ebpf`.
     pub fn load(stage: &Stage, object: &Path) -> Result<Self> {
@@ -108,6 +121,30 @@ impl Programs {
         program.load()?;
         program.pin(&path)?;
         pinned(&path)
+    }
+
+    /// Loads another program that remembers sources, with a table of its own of this size, and that table.
+    pub fn memory(&self, lists: Lists, entries: u32) -> Result<(Xdp, Memory)> {
+        let (name, map) = match lists {
+            Lists::Shared => ("remember_shared", "SHARED"),
+            Lists::Apart => ("remember_apart", "APART"),
+        };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(map, entries)
+            .load_file(&self.object)
+            .with_context(|| format!("can't load {}", self.object.display()))?;
+        let program: &mut Xdp = ebpf
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?
+            .try_into()?;
+        program.load()?;
+        let path = self.folder.join(format!("{name}_{entries}"));
+        let _ = std::fs::remove_file(&path);
+        program.pin(&path)?;
+        let table = ebpf
+            .take_map(map)
+            .with_context(|| format!("no table {map}"))?;
+        Ok((pinned(&path)?, table.try_into()?))
     }
 
     /// Has `program` judge `count` frames that follow `traffic`, and takes down where that has got to.

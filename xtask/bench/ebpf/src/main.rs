@@ -1,7 +1,7 @@
 //! The bench's own kernel programs.
 //!
 //! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`one_lookup`] are what the gate's program is compared
-//! with. [`vary`] and [`send`] make traffic: each writes the next source address and ports into the
+//! with; [`remember_shared`] and [`remember_apart`] are its table of sources, of one kind and another. [`vary`] and [`send`] make traffic: each writes the next source address and ports into the
 //! frame it is run on; `vary` then calls the program under test, `send` puts the frame on a wire.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![expect(
@@ -20,10 +20,10 @@
 mod traffic;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
     helpers::{bpf_ktime_get_coarse_ns, bpf_redirect},
     macros::{map, xdp},
-    maps::{Array, HashMap, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use traffic::Traffic;
@@ -40,6 +40,14 @@ static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
 /// What [`one_lookup`] has denied and let pass.
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+/// What [`remember_shared`] remembers: keys and values as large as knockgate's. Its real size is set at
+/// load.
+#[map]
+static SHARED: LruHashMap<[u64; 3], [u64; 19]> = LruHashMap::with_max_entries(1024, 0);
+/// The same for [`remember_apart`]: each CPU has lists of its own.
+#[map]
+static APART: LruHashMap<[u64; 3], [u64; 19]> =
+    LruHashMap::with_max_entries(1024, BPF_F_NO_COMMON_LRU);
 /// The program that [`vary`] goes on to.
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -84,6 +92,35 @@ pub fn one_lookup(ctx: XdpContext) -> u32 {
     } else {
         xdp_action::XDP_DROP
     }
+}
+
+/// Remembers the source in a table that forgets the least recently used. Drops the packet, so that a flood
+/// of them is as fast as it can be.
+#[xdp]
+#[inline(always)]
+pub fn remember_shared(ctx: XdpContext) -> u32 {
+    remember(&ctx, &SHARED)
+}
+
+/// The same, with lists for each CPU.
+#[xdp]
+#[inline(always)]
+pub fn remember_apart(ctx: XdpContext) -> u32 {
+    remember(&ctx, &APART)
+}
+
+#[inline(always)]
+fn remember(ctx: &XdpContext, table: &LruHashMap<[u64; 3], [u64; 19]>) -> u32 {
+    if let Some((source, _)) = parsed(ctx) {
+        let key = [u64::from(source), 0, 4];
+        match table.get_ptr_mut(&key) {
+            // SAFETY: the entry stays mapped until the program has run.
+            Some(known) => unsafe { (*known)[0] += 1 },
+            // Full is not an error of this table's.
+            None => drop(table.insert(&key, &[1; 19], 0)),
+        }
+    }
+    xdp_action::XDP_DROP
 }
 
 /// Writes the next frame and has it judged.

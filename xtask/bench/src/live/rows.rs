@@ -4,12 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Case, Contestant, Expected, Kind, LineUp, Mode};
+use super::{Case, Contestant, Expected, Host, Kind, LineUp, Mode, sinks};
 use crate::{
-    figures::{Against, over, times},
+    figures::{Against, Row, over, times},
     frame::{self, SYN, Transport},
     gate::{GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    knocking::is_program,
     programs::{Floor, Programs, Traffic},
+    recipe::{Hook, Recipe},
     stage::Stage,
 };
 
@@ -31,6 +33,7 @@ pub fn line_up(
         mode,
         contestants: Vec::new(),
         cases: Vec::new(),
+        absent: Vec::new(),
     };
     rows.nobody(stage)?;
     rows.floor(stage, programs, "drop", Floor::Drop)?;
@@ -48,12 +51,18 @@ pub fn line_up(
         rows.gate(stage, programs, binary, grants)?;
     }
     rows.knocking(stage, programs, binary)?;
+    if mode == Mode::Native {
+        for hook in Hook::ALL {
+            rows.recipe(stage, hook)?;
+        }
+    }
     let Rows {
         mode: _,
         contestants,
         cases,
+        absent,
     } = rows;
-    Ok((contestants, cases))
+    Ok((contestants, cases, absent))
 }
 
 struct Rows {
@@ -61,6 +70,7 @@ struct Rows {
     contestants: Vec<Contestant>,
     /// Each is about the latest contestant at the time.
     cases: Vec<Case>,
+    absent: Vec<Row>,
 }
 
 impl Rows {
@@ -68,6 +78,7 @@ impl Rows {
         self.contestants.push(Contestant {
             wire: stage.wire("nobody")?,
             kind: Kind::Nobody,
+            host: None,
         });
         self.unguarded("no program, UDP to 443", vec![]);
         self.granted("no program, UDP to 22", 1_000, vec![]);
@@ -101,6 +112,7 @@ impl Rows {
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Floor(program),
+            host: None,
         });
         Ok(())
     }
@@ -176,33 +188,8 @@ impl Rows {
     fn knocking(&mut self, stage: &Stage, programs: &mut Programs, binary: &Path) -> Result<()> {
         /// What the targets count besides: the bare drop's price.
         const DROP: f64 = 64.0;
-        let newcomers = |first, sources, steps| Traffic {
-            first: NEWCOMERS + first,
-            sources,
-            steps,
-            ports: knocks(),
-            // A source's next first knock comes from another port: it is no duplicate.
-            hold: 15,
-            ..Traffic::default()
-        };
-        let rows = [
-            (
-                "first knock, 32,768 sources",
-                newcomers(0, 32_768, 1),
-                120.0,
-            ),
-            (
-                "first knock, 1,048,576 sources",
-                newcomers(0x0100_0000, 1 << 20, 1),
-                300.0,
-            ),
-            (
-                "whole knocks, ever new sources",
-                newcomers(0x0200_0000, 0, 3),
-                280.0,
-            ),
-        ];
-        for ((name, traffic, most), wire) in rows.into_iter().zip(["few", "many", "whole"]) {
+        let targets = [("few", 120.0), ("many", 300.0), ("whole", 280.0)];
+        for ((name, traffic), (wire, most)) in newcomers().into_iter().zip(targets) {
             // A gate each: what one row leaves in the table of sources is not the next one's business.
             let setup = Setup {
                 // Room for the grants that whole knocks earn, and an end to them before there is none.
@@ -213,6 +200,57 @@ impl Rows {
             self.bring_up(stage, programs, binary, wire, &setup, 1)?;
             let against = vec![self.target(most - DROP, over("no program, UDP to 7101"))];
             self.add(name, knock_frame(), traffic, "knock", true, against);
+        }
+        Ok(())
+    }
+
+    /// nftables, on a host of its own: its rules see every packet of a host.
+    fn recipe(&mut self, stage: &Stage, hook: Hook) -> Result<()> {
+        /// Whom it knows.
+        const ADMITTED: u32 = 1_000;
+        let name = format!("nftables, {}", hook.name());
+        if !is_program("nft") {
+            let lack = "no nft here; `cargo xtask setup --for bench` installs it";
+            self.absent.push(Row::absent(name, lack));
+            return Ok(());
+        }
+        let host = stage.beside(hook.name())?;
+        let wire = host.wire(&format!("nft-{}", hook.name()))?;
+        let recipe = Recipe::knocking(hook);
+        recipe.load(&host, &wire)?;
+        recipe.admit(&host, &wire, GRANTED, ADMITTED)?;
+        self.contestants.push(Contestant {
+            wire,
+            kind: Kind::Rules,
+            host: Some(Host {
+                _sinks: sinks(&host)?,
+                stage: host,
+            }),
+        });
+        let known = counted(ADMITTED);
+        self.denied(&format!("{name}, denied, {known}"), vec![over("bare drop")]);
+        self.unguarded(
+            &format!("{name}, unguarded, {known}"),
+            vec![over("no program, UDP to 443")],
+        );
+        self.granted(
+            &format!("{name}, granted, {known}"),
+            ADMITTED,
+            vec![over("no program, UDP to 22")],
+        );
+        // Denied before the host's transport layers count it, as at the other hooks; knocks cost there
+        // what they cost here.
+        if hook == Hook::Ingress {
+            for (what, traffic) in newcomers() {
+                self.add(
+                    &format!("{name}, {what}"),
+                    knock_frame(),
+                    traffic,
+                    "knock",
+                    true,
+                    vec![over("no program, UDP to 7101")],
+                );
+            }
         }
         Ok(())
     }
@@ -239,6 +277,7 @@ impl Rows {
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Gate(gate),
+            host: None,
         });
         Ok(())
     }
@@ -289,6 +328,30 @@ impl Rows {
             against
         }
     }
+}
+
+/// Those who knock: how often, and how far.
+fn newcomers() -> [(&'static str, Traffic); 3] {
+    let newcomers = |first, sources, steps| Traffic {
+        first: NEWCOMERS + first,
+        sources,
+        steps,
+        ports: knocks(),
+        // A source's next first knock comes from another port: it is no duplicate.
+        hold: 15,
+        ..Traffic::default()
+    };
+    [
+        ("first knock, 32,768 sources", newcomers(0, 32_768, 1)),
+        (
+            "first knock, 1,048,576 sources",
+            newcomers(0x0100_0000, 1 << 20, 1),
+        ),
+        (
+            "whole knocks, ever new sources",
+            newcomers(0x0200_0000, 0, 3),
+        ),
+    ]
 }
 
 fn datagram(port: u16) -> Vec<u8> {
