@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -15,18 +15,25 @@ use clap::{Args, ValueEnum};
 use crate::{
     build::{self, Built},
     demo, process,
-    setup::{self, Purpose},
+    setup::{self, Purpose, Toolchain},
     workspace,
 };
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Fewer and shorter rounds: a look, not a figure (5 minutes in place of 20)
+    /// Fewer and shorter rounds: a look, not a figure (3 minutes in place of 40)
     #[arg(long)]
     quick: bool,
     /// Only this part; may be given more than once
     #[arg(long, value_enum)]
     only: Vec<Section>,
+    /// Measures nothing; draws what was measured last, or the figures in this file, to docs/bench/
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only"])]
+    #[expect(
+        clippy::option_option,
+        reason = "clap's type for an option whose value may be left out"
+    )]
+    plot: Option<Option<PathBuf>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,12 +48,25 @@ enum Section {
     Progress,
     /// Commands: time and memory
     Control,
+    /// The harness of `../shared/peers`, if that folder lies beside the checkout (not in a quick look)
+    Peers,
 }
 
 /// Sets up, builds and measures.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { quick, only } = options;
-    let toolchain = setup::ready(Purpose::Demo)?;
+    let Options { quick, only, plot } = options;
+    if let Some(file) = plot {
+        return draw(file.as_deref());
+    }
+    let wanted = |section| only.contains(&section) || only.is_empty();
+    let peers = peers().filter(|_| only.contains(&Section::Peers) || only.is_empty() && !quick);
+    let toolchain = if peers.is_some() {
+        ready(Purpose::Peers)?
+    } else if wanted(Section::Knocking) || wanted(Section::Live) {
+        ready(Purpose::Bench)?
+    } else {
+        setup::ready(Purpose::Demo)?
+    };
     let Built {
         program: _,
         knockgate,
@@ -60,6 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     command
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net"])
         .arg(bench)
+        .arg("measure")
         .arg("--knockgate")
         .arg(knockgate)
         .arg("--programs")
@@ -70,6 +91,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .args(demo::namespaces()?);
     if *quick {
         command.arg("--quick");
+    }
+    if let Some(peers) = peers {
+        command.arg("--peers").arg(peers);
     }
     for section in only {
         let name = section.to_possible_value();
@@ -82,6 +106,40 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "the bench did not get to its end; the lines above say why. Nothing of it is left"
     );
     Ok(())
+}
+
+/// Sets up with those that knockgate is compared with; without, where they can't be had: then their rows
+/// say what they lack.
+fn ready(purpose: Purpose) -> Result<Toolchain> {
+    setup::ready(purpose).or_else(|error| {
+        eprintln!("warning: some rows will be missing: {error:#}");
+        setup::ready(Purpose::Demo)
+    })
+}
+
+/// The folder of peers and their harness, where it lies beside the checkout.
+fn peers() -> Option<PathBuf> {
+    let folder = workspace::root().join("../shared/peers");
+    let folder = folder.canonicalize().ok()?;
+    folder.join("bench_live.py").is_file().then_some(folder)
+}
+
+/// Draws figures: those of a file, or the latest of a whole run.
+fn draw(file: Option<&Path>) -> Result<()> {
+    let latest = workspace::target().join("bench/full.json");
+    let figures = file.unwrap_or(&latest);
+    ensure!(
+        figures.is_file(),
+        "there is no {}: run `cargo xtask bench` first",
+        figures.display()
+    );
+    let mut command = Command::new(build_bench()?);
+    command
+        .args(["plot", "--figures"])
+        .arg(figures)
+        .arg("--folder")
+        .arg(workspace::root().join("docs/bench"));
+    process::run(&mut command)
 }
 
 /// Builds what measures.

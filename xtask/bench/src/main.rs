@@ -1,10 +1,12 @@
 //! What knockgate costs, beside floors that are measured in the same run: `cargo xtask bench` builds and
 //! runs this.
 //!
-//! [`stage`] makes the namespaces, [`cast`] the gates, and three files measure: [`per_packet`] the
-//! programs alone, [`live`] frames on a wire, [`control`] the commands. All costs are CPU time, of which
-//! other work on the machine takes little away; every round visits every row, so that whatever drifts,
-//! drifts for all; and [`figures`] compares within a round.
+//! [`stage`] makes the namespaces, [`cast`] the gates, and these measure: [`per_packet`] the programs
+//! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a flood makes a table
+//! forget, [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are
+//! CPU time, of which other work on the machine takes little away; every round visits every row, so that
+//! whatever drifts, drifts for all; and [`figures`] compares within a round. [`plot`] draws what was
+//! measured.
 
 mod cast;
 mod clock;
@@ -14,7 +16,10 @@ mod frame;
 mod gate;
 mod knocking;
 mod live;
+mod peers;
 mod per_packet;
+mod plan;
+mod plot;
 mod programs;
 mod progress;
 mod raw;
@@ -23,16 +28,42 @@ mod report;
 mod service;
 mod stage;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::{cast::Cast, figures::Part, knocking::Rate, programs::Programs, stage::Stage};
+pub use crate::plan::Plan;
+use crate::{cast::Cast, figures::Part, programs::Programs, stage::Stage};
 
 #[derive(Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures
+    Measure(Measure),
+    /// Draws what was measured
+    Plot {
+        /// File of figures
+        #[arg(long)]
+        figures: PathBuf,
+        /// Folder for the pictures
+        #[arg(long)]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Measure {
     /// The `knockgate` to measure
     #[arg(long)]
     knockgate: PathBuf,
@@ -48,6 +79,9 @@ struct Arguments {
     /// Only these parts
     #[arg(long, value_enum)]
     only: Vec<Section>,
+    /// The folder with the peers' harness
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// The namespaces that the bench was started from, and must have left
     #[arg(long, num_args = 2, required = true)]
     outside: Vec<String>,
@@ -60,62 +94,16 @@ enum Section {
     Knocking,
     Progress,
     Control,
-}
-
-/// How long to measure.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    pub rounds: usize,
-    /// Runs of a program in one sample.
-    pub repeat: u32,
-    /// Frames of one sample on a wire.
-    pub frames: u32,
-    /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
-    pub samples: usize,
-    /// Rounds of real knocks.
-    pub trials: usize,
-    /// Sources that knock in one trial, and the time from one to the next.
-    pub knocks: u32,
-    pub every: Duration,
-    /// How long a source that has knocked tries the port.
-    pub patience: Duration,
-    /// What floods they knock through.
-    pub floods: &'static [Rate],
-}
-
-impl Plan {
-    const FULL: Self = Self {
-        rounds: 9,
-        repeat: 400_000,
-        frames: 200_000,
-        samples: 3,
-        trials: 3,
-        knocks: 40,
-        every: Duration::from_millis(100),
-        patience: Duration::from_secs(2),
-        floods: &[
-            Rate::None,
-            Rate::PerSecond(1_000),
-            Rate::PerSecond(10_000),
-            Rate::PerSecond(100_000),
-            Rate::Fastest,
-        ],
-    };
-    const QUICK: Self = Self {
-        rounds: 3,
-        repeat: 100_000,
-        frames: 100_000,
-        samples: 2,
-        trials: 1,
-        knocks: 10,
-        every: Duration::from_millis(100),
-        patience: Duration::from_millis(600),
-        floods: &[Rate::None, Rate::PerSecond(10_000), Rate::Fastest],
-    };
+    Peers,
 }
 
 fn main() -> ExitCode {
-    match bench(&Arguments::parse()) {
+    let Arguments { command } = Arguments::parse();
+    let result = match command {
+        Command::Measure(measure) => bench(&measure),
+        Command::Plot { figures, folder } => plot(&figures, &folder),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -124,75 +112,94 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(arguments: &Arguments) -> Result<()> {
-    let Arguments {
+fn plot(figures: &Path, folder: &Path) -> Result<()> {
+    for name in plot::draw(figures, folder)? {
+        println!("{}", folder.join(name).display());
+    }
+    Ok(())
+}
+
+fn bench(arguments: &Measure) -> Result<()> {
+    let Measure {
         knockgate,
         programs,
         output,
         quick,
         only,
+        peers,
         outside,
     } = arguments;
     let plan = if *quick { Plan::QUICK } else { Plan::FULL };
-    // How a table of the kernel's behaves is no matter of a look.
-    let by_default = |section| !(*quick && section == Section::Progress);
+    // Neither how a table of the kernel's behaves nor what others measure is a matter of a look.
+    let by_default = |section| !(*quick && matches!(section, Section::Progress | Section::Peers));
     let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
     let stage = Stage::create(outside)?;
     let mut programs = Programs::load(&stage, programs)?;
-    let mut parts: Vec<Part> = Vec::new();
-    let mut done = |part: Part| {
-        report::print(&part);
-        parts.push(part);
+    let mut figures = Figures {
+        file: output,
+        quick: *quick,
+        plan,
+        parts: Vec::new(),
     };
     let mut cast = None;
     if wanted(Section::Control) || wanted(Section::Packet) {
         cast = Some(Cast::assemble(&stage, &mut programs, knockgate)?);
     }
     if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Control)) {
-        control::measure(&stage, knockgate, cast, &plan)?
-            .into_iter()
-            .for_each(&mut done);
+        figures.add(control::measure(&stage, knockgate, cast, &plan)?)?;
+    }
+    if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {
+        figures.add(vec![peers::measure(&stage, knockgate, peers, &plan)])?;
     }
     if wanted(Section::Knocking) {
-        knocking::measure(&stage, &mut programs, knockgate, &plan)?
-            .into_iter()
-            .for_each(&mut done);
+        figures.add(knocking::measure(&stage, &mut programs, knockgate, &plan)?)?;
     }
     if wanted(Section::Progress) {
-        progress::measure(&stage, &mut programs, &plan)?
-            .into_iter()
-            .for_each(&mut done);
+        figures.add(progress::measure(&stage, &mut programs, &plan)?)?;
     }
     // Only now, since what a command starts stays there too.
     let cpu = clock::stay()?;
     if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Packet)) {
-        done(per_packet::verdicts(&mut programs, cast, &plan)?);
-        done(per_packet::sequences(&mut programs, cast, &plan)?);
+        figures.add(vec![
+            per_packet::verdicts(&mut programs, cast, &plan)?,
+            per_packet::sequences(&mut programs, cast, &plan)?,
+        ])?;
     }
     drop(cast);
     if wanted(Section::Live) {
         for mode in live::Mode::ALL {
-            done(live::measure(
-                &stage,
-                &mut programs,
-                knockgate,
-                cpu,
-                mode,
-                &plan,
-            )?);
+            let part = live::measure(&stage, &mut programs, knockgate, cpu, mode, &plan)?;
+            figures.add(vec![part])?;
         }
     }
-    let document = json!({
-        "machine": machine(),
-        "quick": quick,
-        "rounds": plan.rounds,
-        "parts": parts.iter().map(Part::json).collect::<Vec<_>>(),
-    });
-    fs::write(output, format!("{document:#}\n"))
-        .with_context(|| format!("can't write {}", output.display()))?;
     println!("\nAll figures, round by round: {}", output.display());
     Ok(())
+}
+
+/// What has been measured so far.
+struct Figures<'f> {
+    file: &'f Path,
+    quick: bool,
+    plan: Plan,
+    parts: Vec<Part>,
+}
+
+impl Figures<'_> {
+    /// Prints parts and writes them down, so that what comes after can't lose them.
+    fn add(&mut self, parts: Vec<Part>) -> Result<()> {
+        parts.iter().for_each(report::print);
+        self.parts.extend(parts);
+        let parts: Vec<_> = self.parts.iter().map(Part::json).collect();
+        let document = json!({
+            "machine": machine(),
+            "quick": self.quick,
+            "rounds": self.plan.rounds,
+            "parts": parts,
+        });
+        fs::write(self.file, format!("{document:#}\n"))
+            .with_context(|| format!("can't write {}", self.file.display()))
+    }
 }
 
 /// What the figures depend on.

@@ -1,0 +1,57 @@
+//! How long to measure.
+
+use std::time::Duration;
+
+use crate::knocking::Rate;
+
+/// How often and how much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub rounds: usize,
+    /// Runs of a program in one sample.
+    pub repeat: u32,
+    /// Frames of one sample on a wire.
+    pub frames: u32,
+    /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
+    pub samples: usize,
+    /// Rounds of real knocks.
+    pub trials: usize,
+    /// Sources that knock in one trial, and the time from one to the next.
+    pub knocks: u32,
+    pub every: Duration,
+    /// How long a source that has knocked tries the port.
+    pub patience: Duration,
+    /// What floods they knock through.
+    pub floods: &'static [Rate],
+}
+
+impl Plan {
+    pub const FULL: Self = Self {
+        rounds: 9,
+        repeat: 400_000,
+        frames: 200_000,
+        samples: 3,
+        trials: 3,
+        knocks: 40,
+        every: Duration::from_millis(100),
+        patience: Duration::from_secs(2),
+        floods: &[
+            Rate::None,
+            Rate::PerSecond(1_000),
+            Rate::PerSecond(10_000),
+            Rate::PerSecond(100_000),
+            Rate::Fastest,
+        ],
+    };
+    pub const QUICK: Self = Self {
+        rounds: 3,
+        repeat: 100_000,
+        frames: 100_000,
+        samples: 2,
+        trials: 1,
+        knocks: 10,
+        every: Duration::from_millis(100),
+        patience: Duration::from_millis(600),
+        floods: &[Rate::None, Rate::PerSecond(10_000), Rate::Fastest],
+    };
+}
