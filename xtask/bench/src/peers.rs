@@ -66,6 +66,9 @@ pub fn measure(stage: &Stage, binary: &Path, folder: &Path, plan: &Plan) -> Part
 fn run(stage: &Stage, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row>> {
     let copy = stage.folder.join("peers");
     copied(folder, &copy)?;
+    // Where the harness builds its own programs.
+    let build = copy.join("build");
+    fs::create_dir_all(&build).with_context(|| format!("can't make {}", build.display()))?;
     let adapter = copy.join("contestants/knockgate");
     fs::write(&adapter, ADAPTER)
         .and_then(|()| fs::set_permissions(&adapter, fs::Permissions::from_mode(0o755)))
