@@ -27,6 +27,8 @@ pub struct Cast {
     /// One grant and one sequence, as [`Cast::crowd`] has one grant and ten thousand sequences.
     pub lone: Gate,
     pub crowd: Gate,
+    /// Answers who is denied; or why there is none.
+    pub rejecting: Result<Gate, String>,
     /// Dropped behind the gates that stand on them.
     _wires: Vec<Wire>,
 }
@@ -74,6 +76,14 @@ impl Cast {
         let lone = up("lone", 1, &plain)?;
         let crowd = up("crowd", 1, &crowded)?;
         let kept = up("kept", 1, &brief)?;
+        let rejects = Setup {
+            deny: "reject",
+            ..Setup::default()
+        };
+        let rejecting = match rejects.refused(stage, binary)? {
+            None => Ok(up("rejecting", 1, &rejects)?),
+            Some(why) => Err(why),
+        };
         // Begins the flow that will be kept, and lets its grant end.
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
         run(&kept.program, &datagram, 1)?;
@@ -88,6 +98,7 @@ impl Cast {
             knocked,
             lone,
             crowd,
+            rejecting,
             _wires: wires,
         })
     }

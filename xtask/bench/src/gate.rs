@@ -41,6 +41,8 @@ pub struct Setup {
     pub allow: usize,
     /// Length of a grant.
     pub open_for: &'static str,
+    /// What gates do with who is denied.
+    pub deny: &'static str,
     /// `limits.sources`
     pub sources: u32,
     /// `limits.grants`
@@ -64,6 +66,7 @@ impl Default for Setup {
             users: 1,
             allow: 0,
             open_for: "2h",
+            deny: "drop",
             sources: 262_144,
             grants: 65_536,
         }
@@ -79,6 +82,7 @@ impl Setup {
             users,
             allow,
             open_for,
+            deny,
             sources,
             grants,
         } = *self;
@@ -97,7 +101,7 @@ impl Setup {
             let _ = write!(
                 text,
                 "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\", \"{port}/udp\"]\n\
-                 open_for = \"{open_for}\"\n"
+                 open_for = \"{open_for}\"\ndeny = \"{deny}\"\n"
             );
             for user in 0..users {
                 let [a, b, c] = sequence(gate * users + user);
@@ -109,6 +113,25 @@ impl Setup {
             }
         }
         text
+    }
+}
+
+impl Setup {
+    /// Whether this `knockgate` takes the configuration; if not, what it says.
+    pub fn refused(&self, stage: &Stage, binary: &Path) -> Result<Option<String>> {
+        let path = stage.folder.join("tried.toml");
+        fs::write(&path, self.text("lo"))
+            .with_context(|| format!("can't write {}", path.display()))?;
+        let mut check = Command::new(binary);
+        let said = check.arg("check").arg(&path).output();
+        let said = said.context("can't start `knockgate check`")?;
+        let complaint = String::from_utf8_lossy(&said.stderr);
+        let first = complaint
+            .lines()
+            .chain(["refused"])
+            .next()
+            .map(str::to_owned);
+        Ok(first.filter(|_| !said.status.success()))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     frame::{self, SYN, Transport},
     gate::{PROTECTED, Setup},
     programs::Programs,
+    service::Service,
     stage::Stage,
 };
 
@@ -180,7 +181,7 @@ fn once(
             let outcome = knocker::knock(wire, attempts, pace)?;
             let elapsed = begun.elapsed().as_secs_f64() * 1e3;
             let cpu = spent(standing)?.zip(before);
-            let memory = standing.service.as_ref().map(|service| service.memory());
+            let memory = standing.service.as_ref().map(Service::memory);
             Ok(Measured {
                 outcome,
                 sent: 0.0,
@@ -201,7 +202,7 @@ fn once(
 
 fn spent(standing: &Standing) -> Result<Option<f64>> {
     let service = standing.service.as_ref();
-    service.map(|service| service.cpu()).transpose()
+    service.map(Service::cpu).transpose()
 }
 
 impl Trial {

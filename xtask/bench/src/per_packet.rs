@@ -28,6 +28,8 @@ struct Case<'c> {
 enum Work {
     /// The same frame again and again.
     Hot(Vec<u8>),
+    /// The same frame, run by a system call each time: for a program that makes an answer of the frame.
+    Single(Vec<u8>),
     /// A frame, and how each one differs from that before.
     Varied(Vec<u8>, Traffic),
     /// One knock of each of ever new sources, which have knocked on the first so many ports of the
@@ -105,11 +107,12 @@ impl<'c> Case<'c> {
     }
 
     fn once(&mut self, programs: &mut Programs, repeat: u32) -> Result<f64> {
-        // What a new source leaves behind must find room in the tables for all rounds.
-        let repeat = if matches!(self.work, Work::Knock(..)) {
-            repeat.min(20_000)
-        } else {
-            repeat
+        let repeat = match self.work {
+            // What a new source leaves behind must find room in the tables for all rounds.
+            Work::Knock(..) => repeat.min(20_000),
+            // A system call takes as long as many packets.
+            Work::Single(_) => repeat / 4,
+            Work::Hot(_) | Work::Varied(..) => repeat,
         };
         slope(repeat, |count| self.run(programs, count))
     }
@@ -117,6 +120,7 @@ impl<'c> Case<'c> {
     fn run(&mut self, programs: &mut Programs, count: u32) -> Result<u64> {
         match &mut self.work {
             Work::Hot(frame) => run(self.program, frame, count),
+            Work::Single(frame) => (0..count).map(|_| run(self.program, frame, 1)).sum(),
             Work::Varied(frame, traffic) => programs.vary(self.program, frame, traffic, count),
             Work::Knock(place, traffic) => {
                 let begun = *traffic;

@@ -113,11 +113,11 @@ pub fn remember_apart(ctx: XdpContext) -> u32 {
 fn remember(ctx: &XdpContext, table: &LruHashMap<[u64; 3], [u64; 19]>) -> u32 {
     if let Some((source, _)) = parsed(ctx) {
         let key = [u64::from(source), 0, 4];
-        match table.get_ptr_mut(&key) {
+        match table.get_ptr_mut(key) {
             // SAFETY: the entry stays mapped until the program has run.
             Some(known) => unsafe { (*known)[0] += 1 },
             // Full is not an error of this table's.
-            None => drop(table.insert(&key, &[1; 19], 0)),
+            None => drop(table.insert(key, [1; 19], 0)),
         }
     }
     xdp_action::XDP_DROP

@@ -6,7 +6,7 @@ use super::{Case, Work, measure};
 use crate::{
     Plan,
     cast::Cast,
-    figures::{Part, over, times},
+    figures::{Part, Row, over, times},
     frame::{self, ACK, SYN, Transport},
     gate::{FOREIGN, GRANTED, Gate, KNOCKS, OPEN, PROTECTED, counted, knock_frame, knocks},
     programs::{Floor, Programs, Traffic},
@@ -16,6 +16,9 @@ const DROP: &str = "bare XDP_DROP";
 const PASS: &str = "bare XDP_PASS";
 const PARSE: &str = "parse only";
 const VARIED: &str = "bare XDP_DROP, varied";
+
+const SINGLE: &str = "bare XDP_DROP, a call each";
+const REJECTED: &str = "rejected SYN, a call each";
 
 const LOOKUP: &str = "one look-up denied, 100,000 grants, hot";
 const LOOKUP_VARIED: &str = "one look-up denied, 100,000 grants, 65,536 sources";
@@ -37,6 +40,7 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
     let lookup = programs.floor(Floor::Lookup(100_000))?;
     let open = || frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN);
     let bare = |name: &str, program, work| Case::new(name, program, work, Vec::new());
+    let mut absent = Vec::new();
     let mut cases = vec![
         bare(DROP, &drop, Work::Hot(open())),
         bare(PASS, &pass, Work::Hot(open())),
@@ -57,9 +61,24 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
     ));
     cases.extend(unguarded(&cast.one));
     cases.extend(closed(cast));
+    match &cast.rejecting {
+        Ok(gate) => {
+            cases.push(bare(SINGLE, &drop, Work::Single(denied_frame())));
+            let work = Work::Single(denied_frame());
+            cases.push(Case::judged(
+                REJECTED,
+                gate,
+                "no_grant",
+                work,
+                vec![over(SINGLE)],
+            ));
+        }
+        Err(why) => absent.push(Row::absent(REJECTED, why)),
+    }
     cases.extend(granted(cast));
     cases.extend(knocking(&cast.knocked));
-    let rows = measure(programs, cases, plan)?;
+    let mut rows = measure(programs, cases, plan)?;
+    rows.append(&mut absent);
     // A full table looks for a place in vain, and that is another row than the one measured.
     let refused = cast.knocked.knocks("table_full")?;
     ensure!(
@@ -72,6 +91,7 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
         unit: "ns of CPU, median (min–max)",
         notes: vec![
             "hot: the same frame again and again, so all that it touches is in the cache",
+            "a call each: each frame is a system call of its own, as an answer is written over its frame",
             "varied: the next source's frame is written, then judged by tail call; its floor does the same",
         ],
         rows,
