@@ -126,12 +126,9 @@ impl Setup {
         let said = check.arg("check").arg(&path).output();
         let said = said.context("can't start `knockgate check`")?;
         let complaint = String::from_utf8_lossy(&said.stderr);
-        let first = complaint
-            .lines()
-            .chain(["refused"])
-            .next()
-            .map(str::to_owned);
-        Ok(first.filter(|_| !said.status.success()))
+        let first = complaint.lines().next().unwrap_or("refused");
+        let first = first.split_once("error: ").map_or(first, |(_, what)| what);
+        Ok((!said.status.success()).then(|| first.to_owned()))
     }
 }
 
