@@ -167,7 +167,7 @@ fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[
     let mut memory = Vec::new();
     let mut cpu = Vec::new();
     for (name, setup, against) in rows {
-        let rounds = (0..plan.rounds.min(ROUNDS))
+        let rounds = (0..plan.trials.min(ROUNDS))
             .map(|_| desk.idle_service(setup))
             .collect::<Result<Vec<_>>>()?;
         let row = |rounds| Row::new(name, rounds, against.clone());

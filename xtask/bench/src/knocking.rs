@@ -327,7 +327,7 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
         part(
             "knock_opens",
             "From the last step of a knock to the first answer of the port",
-            "ms, median of a round's knocks, median (min–max) of rounds",
+            "µs, median of a round's knocks, median (min–max) of rounds",
             vec!["a SYN goes right behind the last step, then one every 5 ms"],
             soon.collect(),
         ),
@@ -344,6 +344,7 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
             "per cent, median (min–max)",
             vec![
                 "a flood is first steps from ever other sources; for fwknopd, packets with a wrong HMAC",
+                "sized for it: with limits.sources = 1,048,576",
                 "nftables: its ingress hook, sets of as many sources as knockgate's default",
             ],
             success.collect(),

@@ -106,11 +106,7 @@ pub(super) const LLVM: &[Package] = &[
 ];
 
 /// What the peers' harness is linked with.
-pub(super) const PEERS: &[Package] = &[
-    package("libbpf-dev", "the peers' loaders"),
-    package("libelf-dev", "the same"),
-    package("zlib1g-dev", "the same"),
-];
+pub(super) const PEERS: &[Package] = &[package("libbpf-dev", "the peers' loaders")];
 
 impl Package {
     pub(super) fn is_installed(&self) -> bool {

@@ -42,7 +42,7 @@ pub struct Pace {
 pub struct Outcome {
     /// Per cent of the sources.
     pub opened: f64,
-    /// From the last step to the answer, in ms; of those that were let in.
+    /// From the last step to the answer, in µs; of those that were let in.
     pub delays: Vec<f64>,
     /// SYNs that went unanswered after the last step; of those that were let in.
     pub in_vain: Vec<f64>,
@@ -167,7 +167,7 @@ impl Outcome {
             all += 1;
             if let Some(delay) = attempt.opened {
                 opened += 1;
-                delays.push(delay.as_secs_f64() * 1e3);
+                delays.push(delay.as_secs_f64() * 1e6);
                 in_vain.push(f64::from(attempt.in_vain));
             }
         }
@@ -206,7 +206,7 @@ mod tests {
         attempts[3].given_up = true;
         let outcome = Outcome::of(attempts.iter());
         assert!((outcome.opened - 25.0).abs() < 1e-9);
-        assert_eq!(outcome.delays, [3.0]);
+        assert_eq!(outcome.delays, [3_000.0]);
         assert_eq!(outcome.in_vain, [2.0]);
     }
 

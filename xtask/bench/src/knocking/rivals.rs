@@ -55,7 +55,7 @@ impl Rival {
         match self {
             Self::Nobody => "no gate".into(),
             Self::Knockgate(sources) if sources == Setup::default().sources => "knockgate".into(),
-            Self::Knockgate(sources) => format!("knockgate, {sources} sources"),
+            Self::Knockgate(_) => "knockgate sized for it".into(),
             Self::Knockd => "knockd".into(),
             Self::Fwknopd => "fwknopd".into(),
             Self::Recipe => "nftables".into(),

@@ -13,9 +13,9 @@ struct Bar {
     floor: f64,
 }
 
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 330.0;
-const RIGHT: f64 = 790.0;
+const WIDTH: f64 = 900.0;
+const LEFT: f64 = 390.0;
+const RIGHT: f64 = 820.0;
 const TOP: f64 = 64.0;
 const STEP: f64 = 19.0;
 

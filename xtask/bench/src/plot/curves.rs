@@ -12,7 +12,7 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 600.0;
