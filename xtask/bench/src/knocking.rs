@@ -49,6 +49,8 @@ struct Trial {
     rate: Rate,
     aim: Aim,
     rounds: Vec<Measured>,
+    /// Why there is nothing more to measure.
+    failure: Option<String>,
 }
 
 /// What a flood is made of.
@@ -92,12 +94,13 @@ pub fn measure(
 }
 
 fn trials(plan: &Plan) -> Vec<Trial> {
-    let trial = |rival, step, rate, aim| Trial {
+    let trial = |rival: Rival, step, rate, aim| Trial {
         rival,
         step,
         rate,
         aim,
         rounds: Vec::new(),
+        failure: rival.lacks(),
     };
     let default = Rival::Knockgate(Setup::default().sources);
     let mut trials = vec![trial(Rival::Nobody, STEPS[0], Rate::None, Aim::Knocks)];
@@ -131,15 +134,19 @@ fn all(
                 count - 1 - turn
             };
             let trial = &mut trials[(turn + 5 * round) % count];
-            if trial.rival.lacks().is_some() {
+            if trial.failure.is_some() {
                 continue;
             }
-            let standing = trial
-                .rival
-                .stand(stage, binary, &format!("k{round}-{turn}"))?;
-            let measured = once(programs, &standing, trial, plan)
-                .with_context(|| format!("knocks at {}", trial.name()))?;
-            trial.rounds.push(measured);
+            let name = format!("k{round}-{turn}");
+            let standing = trial.rival.stand(stage, binary, &name);
+            match standing.and_then(|standing| once(programs, &standing, trial, plan)) {
+                Ok(measured) => trial.rounds.push(measured),
+                // That another's daemon does not do here is its row's business alone.
+                Err(error) if !trial.is_ours() => trial.failure = Some(format!("{error:#}")),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("knocks at {}", trial.name()));
+                }
+            }
         }
     }
     Ok(())
@@ -217,6 +224,10 @@ impl Trial {
         format!("{}, {flood}", who(self.rival, *step))
     }
 
+    fn is_ours(&self) -> bool {
+        matches!(self.rival, Rival::Knockgate(_))
+    }
+
     /// How many sources knock, and how long after one another they begin.
     ///
     /// Without a flood they don't overlap: knockd forgets everyone else's steps when the knock that began
@@ -232,8 +243,8 @@ impl Trial {
 
     /// What is measured of it, round by round; where it is to be had.
     fn row(&self, of: impl Fn(&Measured) -> Option<f64>) -> Option<Row> {
-        if let Some(lack) = self.rival.lacks() {
-            return Some(Row::absent(self.name(), lack));
+        if let Some(failure) = &self.failure {
+            return Some(Row::absent(self.name(), failure));
         }
         let rounds: Vec<f64> = self.rounds.iter().filter_map(of).collect();
         (!rounds.is_empty()).then(|| Row::new(self.name(), rounds, Vec::new()))
@@ -252,7 +263,6 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
     let calm = |trial: &&Trial| trial.rate == Rate::None && trial.step == STEPS[0];
     let nobody = trials[0].name();
     let median = |values: &[f64]| Spread::of(values.to_vec()).map(|spread| spread.median);
-    let ours = |trial: &Trial| matches!(trial.rival, Rival::Knockgate(_));
     let calm_of = |trial: &Trial| {
         let same = |other: &&Trial| other.rival == trial.rival && other.step == trial.step;
         let calm = trials
@@ -272,7 +282,7 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
             Spread::of(measured.outcome.in_vain.clone()).map(|spread| spread.most)
         })?;
         let against = over(&nobody);
-        row.against = vec![if ours(trial) {
+        row.against = vec![if trial.is_ours() {
             against.at_most(0.0)
         } else {
             against
@@ -307,7 +317,7 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
     });
     let memory = trials
         .iter()
-        .filter(|trial| ours(trial))
+        .filter(|trial| trial.is_ours())
         .filter_map(|trial| {
             let mut row = trial.row(|measured| measured.memory)?;
             if trial.rate != Rate::None {
