@@ -3,6 +3,7 @@
 
 mod flood;
 mod knocker;
+mod rate;
 mod rivals;
 
 use std::{
@@ -90,7 +91,9 @@ pub fn measure(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    Ok(parts(&trials))
+    let mut parts = parts(&trials);
+    parts.insert(0, rate::measure(stage, programs, binary, plan)?);
+    Ok(parts)
 }
 
 fn trials(plan: &Plan) -> Vec<Trial> {
@@ -338,7 +341,10 @@ fn parts(trials: &[Trial]) -> Vec<Part> {
             "knock_opens",
             "From the last step of a knock to the first answer of the port",
             "µs, median of a round's knocks, median (min–max) of rounds",
-            vec!["a SYN goes right behind the last step, then one every 5 ms"],
+            vec![
+                "a SYN goes right behind the last step, then one every 5 ms",
+                "no gate: a SYN out of the blue, which costs a little more than one that follows a knock",
+            ],
             soon.collect(),
         ),
         part(

@@ -1,0 +1,85 @@
+//! How many gates one core can open in a second: whole knocks of ever new sources, through the program
+//! alone.
+
+use std::{path::Path, thread};
+
+use anyhow::{Result, ensure};
+use aya::programs::Xdp;
+
+use crate::{
+    Plan, clock,
+    figures::{Part, Row, times},
+    gate::{Gate, Setup, knock_frame, knocks},
+    programs::{Floor, Programs, Traffic, slope},
+    stage::Stage,
+};
+
+const FLOOR: &str = "the same packets, dropped unread";
+/// Where sources begin that knock.
+const NEWCOMERS: u32 = 0x2000_0000;
+
+pub fn measure(stage: &Stage, programs: &mut Programs, binary: &Path, plan: &Plan) -> Result<Part> {
+    let wire = stage.wire("rate")?;
+    let setup = Setup {
+        // Room for all that are given, and an end to them before there is none.
+        grants: 1 << 20,
+        open_for: "1s",
+        ..Setup::default()
+    };
+    let gate = Gate::up(stage, binary, &wire, &setup)?;
+    let drop = programs.floor(Floor::Drop)?;
+    let mut traffic = Traffic {
+        first: NEWCOMERS,
+        steps: 3,
+        ports: knocks(),
+        hold: 31,
+        ..Traffic::default()
+    };
+    let (mut floor, mut opened) = (Vec::new(), Vec::new());
+    // In a thread of its own, as clocks are read by thread and CPU.
+    thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            clock::stay()?;
+            for _ in 0..plan.rounds {
+                let mut best = |program: &Xdp| -> Result<f64> {
+                    let mut most = 0.0;
+                    for _ in 0..plan.samples {
+                        most = f64::max(most, per_second(programs, program, &mut traffic)?);
+                    }
+                    Ok(most / 1e3)
+                };
+                floor.push(best(&drop)?);
+                opened.push(best(&gate.program)?);
+            }
+            anyhow::Ok(())
+        });
+        measuring
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let refused = gate.knocks("table_full")?;
+    ensure!(
+        refused == 0 && gate.knocks("opened")? > 0,
+        "{refused} knocks were refused for want of room"
+    );
+    Ok(Part {
+        id: "knock_rate",
+        title: "Knocks that open, through the program alone, one core",
+        unit: "thousand a second, median (min–max)",
+        notes: vec!["three steps a knock, and each knock from a source that was never seen before"],
+        rows: vec![
+            Row::new(FLOOR, floor, Vec::new()),
+            Row::new("knockgate", opened, vec![times(FLOOR)]),
+        ],
+    })
+}
+
+/// Whole knocks a second of CPU time.
+fn per_second(programs: &mut Programs, program: &Xdp, traffic: &mut Traffic) -> Result<f64> {
+    /// A multiple of a knock's steps, and of four.
+    const PACKETS: u32 = 60_000;
+    let spent = slope(PACKETS, |count| {
+        programs.vary(program, &knock_frame(), traffic, count)
+    })?;
+    Ok(1e9 / (spent * f64::from(traffic.steps)))
+}
