@@ -125,9 +125,9 @@ impl Setup {
         let mut check = Command::new(binary);
         let said = check.arg("check").arg(&path).output();
         let said = said.context("can't start `knockgate check`")?;
-        let complaint = String::from_utf8_lossy(&said.stderr);
-        let first = complaint.lines().next().unwrap_or("refused");
-        let first = first.split_once("error: ").map_or(first, |(_, what)| what);
+        let findings = String::from_utf8_lossy(&said.stdout);
+        let first = findings.lines().find_map(|line| line.split_once("error: "));
+        let first = first.map_or("`knockgate check` refuses it", |(_, what)| what);
         Ok((!said.status.success()).then(|| first.to_owned()))
     }
 }
