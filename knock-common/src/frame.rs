@@ -175,10 +175,9 @@ pub enum Chain {
 }
 
 impl Chain {
-    const OTHER_PROTOCOL: u32 = 1 << 16;
-    const LATER_FRAGMENT: u32 = 2 << 16;
-    const MALFORMED: u32 = 3 << 16;
-    const UDP: u32 = 1 << 15;
+    const OTHER_PROTOCOL: u32 = 1 << 24;
+    const LATER_FRAGMENT: u32 = 2 << 24;
+    const MALFORMED: u32 = 3 << 24;
     /// Where a transport header begins is below this.
     const BOUND: usize = 1 << 15;
 
@@ -187,8 +186,7 @@ impl Chain {
     pub const fn pack(self) -> u32 {
         match self {
             Self::Transport { protocol, at } => {
-                let udp = if protocol == UDP { Self::UDP } else { 0 };
-                udp | (at & (Self::BOUND - 1)) as u32
+                (protocol as u32) << 16 | (at & (Self::BOUND - 1)) as u32
             }
             Self::Pass(Reason::Fragment) => Self::LATER_FRAGMENT,
             Self::Pass(_) => Self::OTHER_PROTOCOL,
@@ -200,7 +198,7 @@ impl Chain {
     const fn unpack(packed: u32) -> Self {
         match packed & Self::MALFORMED {
             0 => Self::Transport {
-                protocol: if packed & Self::UDP == 0 { TCP } else { UDP },
+                protocol: (packed >> 16) as u8,
                 at: packed as usize & (Self::BOUND - 1),
             },
             Self::OTHER_PROTOCOL => Self::Pass(Reason::OtherProtocol),
@@ -215,22 +213,7 @@ impl Chain {
 #[inline(always)]
 pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usize) -> Chain {
     let mut first_fragment = false;
-    for read in 0..=MAX_EXTENSIONS {
-        if next == TCP || next == UDP {
-            if first_fragment && !holds_header(frame, at, end, next) {
-                return Chain::Malformed;
-            }
-            return Chain::Transport { protocol: next, at };
-        }
-        let fragment = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => false,
-            FRAGMENT => true,
-            _ => return Chain::Pass(Reason::OtherProtocol),
-        };
-        // One more than are read, whatever it says of itself.
-        if read == MAX_EXTENSIONS {
-            break;
-        }
+    for _ in 0..MAX_EXTENSIONS {
         // Every extension header has at least eight bytes.
         let Some(extension) = frame.header::<8>(at) else {
             return Chain::Malformed;
@@ -241,28 +224,36 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
             return Chain::Malformed;
         }
         let words = usize::from(extension[1]);
-        let length = if fragment {
-            let offset = u16_at(extension, 2);
-            if offset & 0xfff8 != 0 {
-                return match extension[0] {
-                    TCP if offset & 0xfff8 == 8 => Chain::Malformed,
-                    TCP | UDP | HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION
-                    | FRAGMENT => Chain::Pass(Reason::Fragment),
-                    _ => Chain::Pass(Reason::OtherProtocol),
-                };
+        let length = match next {
+            FRAGMENT => {
+                let offset = u16_at(extension, 2);
+                if offset & 0xfff8 != 0 {
+                    return match extension[0] {
+                        TCP if offset & 0xfff8 == 8 => Chain::Malformed,
+                        TCP | UDP | HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION
+                        | DESTINATION_OPTIONS => Chain::Pass(Reason::Fragment),
+                        _ => Chain::Pass(Reason::OtherProtocol),
+                    };
+                }
+                first_fragment |= offset & 1 != 0;
+                8
             }
-            first_fragment |= offset & 1 != 0;
-            8
-        } else if next == AUTHENTICATION {
             // In units of four bytes, less two (RFC 4302, section 2.2).
-            (words + 2) * 4
-        } else {
-            (words + 1) * 8
+            AUTHENTICATION => (words + 2) * 4,
+            _ => (words + 1) * 8,
         };
         next = extension[0];
-        // Never reached by nine headers of at most 2 KiB each; it gives the verifier one bound for
+        // Never reached by eight headers of at most 2 KiB each; it gives the verifier one bound for
         // all paths through the loop, so that it follows one of them and not thousands.
         at = (at + length) & (Chain::BOUND - 1);
+        match next {
+            TCP | UDP if first_fragment && !holds_header(frame, at, end, next) => {
+                return Chain::Malformed;
+            }
+            TCP | UDP => return Chain::Transport { protocol: next, at },
+            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {}
+            _ => return Chain::Pass(Reason::OtherProtocol),
+        }
     }
     Chain::Malformed
 }
