@@ -7,8 +7,11 @@
 use std::{
     env, fs, io, mem,
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
 };
+
+use crate::{netns::Netns, run::run};
 
 /// Where pins live.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -51,6 +54,20 @@ pub fn met(tools: &[&str]) -> bool {
     );
     eprintln!("skipped; missing here: {missing}");
     false
+}
+
+/// Whether the kernel has what not every one has, so that `ip` can do this in a namespace. Says on standard
+/// error what was missing where it can't, which fails a run of `cargo xtask kernels`.
+pub fn kernel_has(what: &str, netns: &Netns, arguments: &[&str]) -> bool {
+    let mut command = Command::new("ip");
+    let done = run(command.args(["-n", netns.name()]).args(arguments));
+    if done.code != Some(0) {
+        eprintln!(
+            "skipped; missing here: {what}, which this kernel lacks: {}",
+            done.stderr.trim()
+        );
+    }
+    done.code == Some(0)
 }
 
 /// The `knockgate` under test: what `KNOCKGATE` names, else the release build of this checkout.

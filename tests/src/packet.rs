@@ -30,6 +30,9 @@ pub struct Tag {
     pub id: u16,
 }
 
+/// Of the security association that authentication headers name.
+pub const SPI: u32 = 0x100;
+
 /// An IPv6 extension header, and how long it is beyond its least (8 bytes, 12 for authentication): in units
 /// of 8 bytes, for authentication of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +182,7 @@ impl Packet {
         self
     }
 
-    /// Adds an IPv6 extension header behind those added before. Meaningless for IPv4.
+    /// Adds an extension header behind those added before. IPv4 has none but authentication.
     #[must_use]
     pub fn with_extension(mut self, extension: Extension) -> Self {
         self.extensions.push(extension);
@@ -312,7 +315,7 @@ impl Packet {
         destination: Ipv4Addr,
         piece: Option<Piece>,
     ) {
-        let body = self.part(piece);
+        let (protocol, body) = self.extended(self.protocol, self.part(piece).to_vec());
         let header_length = 20 + self.options.len();
         let fragment = piece.map_or(0, |piece| {
             length(piece.start / 8) | if piece.more { 0x2000 } else { 0 }
@@ -322,7 +325,7 @@ impl Packet {
         header.extend(&self.identification.to_be_bytes()[2..]);
         header.extend(fragment.to_be_bytes());
         // Hops left, protocol, checksum to come.
-        header.extend([64, self.protocol, 0, 0]);
+        header.extend([64, protocol, 0, 0]);
         header.extend(source.octets());
         header.extend(destination.octets());
         header.extend(&self.options);
@@ -339,7 +342,6 @@ impl Packet {
         destination: Ipv6Addr,
         piece: Option<Piece>,
     ) {
-        // From the inside out, as each header names the one behind it.
         let mut next = self.protocol;
         let mut rest = self.part(piece).to_vec();
         if let Some(piece) = piece {
@@ -349,16 +351,23 @@ impl Packet {
             rest.splice(0..0, header);
             next = FRAGMENT;
         }
-        for extension in self.extensions.iter().rev() {
-            rest.splice(0..0, extension.header(next));
-            next = extension.number();
-        }
+        let (next, rest) = self.extended(next, rest);
         frame.extend([0x60, 0, 0, 0]);
         frame.extend(length(rest.len()).to_be_bytes());
         frame.extend([next, 64]);
         frame.extend(source.octets());
         frame.extend(destination.octets());
         frame.extend(rest);
+    }
+
+    /// Puts the extension headers before what is of this protocol, and says what the first of all is.
+    fn extended(&self, mut next: u8, mut rest: Vec<u8>) -> (u8, Vec<u8>) {
+        // From the inside out, as each header names the one behind it.
+        for extension in self.extensions.iter().rev() {
+            rest.splice(0..0, extension.header(next));
+            next = extension.number();
+        }
+        (next, rest)
     }
 
     fn part(&self, piece: Option<Piece>) -> &[u8] {
@@ -403,6 +412,7 @@ impl Extension {
             Self::Authentication(more) => {
                 let mut header = vec![0; 12 + 4 * usize::from(more)];
                 header[..2].copy_from_slice(&[next, 1 + more]);
+                header[4..8].copy_from_slice(&SPI.to_be_bytes());
                 header
             }
             // Offset zero, none to follow, and an identification that no one needs.

@@ -402,7 +402,7 @@ fn padded_chains() -> Vec<Row> {
     rows.collect()
 }
 
-fn cut(packet: &Packet, cuts: &[usize]) -> Vec<Vec<u8>> {
+pub fn cut(packet: &Packet, cuts: &[usize]) -> Vec<Vec<u8>> {
     packet.fragments(CLIENT_MAC, GATE_MAC, cuts)
 }
 

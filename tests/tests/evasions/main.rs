@@ -5,10 +5,14 @@
 //! could never reach anything says so and why; with the gate up, nothing reaches the service; with the gate
 //! up and a grant, it is as without a gate, except for what is malformed.
 //!
+//! What not every kernel has, VLAN devices and security associations, is tried where there is some: `cargo
+//! xtask kernels` sees to it.
+//!
 //! [`range`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
-//! [`flags`] tries all that TCP has, and [`sizes`] sends what is longer than a frame usually is, with
+//! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and [`sizes`] sends what is longer than a frame usually is, with
 //! [`offload`]s on and off.
 
+mod authentication;
 mod destinations;
 mod flags;
 mod fragments;
@@ -18,6 +22,7 @@ mod link;
 mod offload;
 mod range;
 mod sizes;
+mod vlan;
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC},
@@ -66,6 +71,20 @@ fn generic() {
     no_row_gets_past_the_gate(Attach::Generic);
 }
 
+mod of_modules {
+    use knockgate_tests::trial::Attach;
+
+    #[test]
+    fn native() {
+        super::no_row_of_modules_gets_past_the_gate(Attach::Native);
+    }
+
+    #[test]
+    fn generic() {
+        super::no_row_of_modules_gets_past_the_gate(Attach::Generic);
+    }
+}
+
 fn no_row_gets_past_the_gate(attach: Attach) {
     let Some(range) = Range::build() else {
         return;
@@ -81,14 +100,38 @@ fn no_row_gets_past_the_gate(attach: Attach) {
     .flatten()
     .collect();
 
-    expect(&range, &rows, "without a gate", |fate| {
-        fate != Fate::Dropped
-    });
+    expect(&range, &rows, "without a gate", REACHES);
     range.up(attach);
     expect(&range, &rows, "past the gate", |_| false);
     range.grant();
-    expect(&range, &rows, "under a grant", |fate| fate == Fate::Served);
+    expect(&range, &rows, "under a grant", SERVED);
 }
+
+fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
+    let Some(range) = Range::build() else {
+        return;
+    };
+    if !vlan::join(&range) || !authentication::agree(&range) {
+        return;
+    }
+    let rows: Vec<Row> = [vlan::rows(), authentication::rows()]
+        .into_iter()
+        .flatten()
+        .collect();
+
+    expect(&range, &rows, "without a gate", REACHES);
+    vlan::expect_clients(&range, true);
+    range.up(attach);
+    expect(&range, &rows, "past the gate", |_| false);
+    vlan::expect_clients(&range, false);
+    vlan::clients_knock(&range);
+    vlan::expect_clients(&range, true);
+    range.grant();
+    expect(&range, &rows, "under a grant", SERVED);
+}
+
+const REACHES: fn(Fate) -> bool = |fate| fate != Fate::Dropped;
+const SERVED: fn(Fate) -> bool = |fate| fate == Fate::Served;
 
 /// Tries every row, and names at once all that did otherwise than expected.
 #[track_caller]

@@ -12,7 +12,7 @@ use knockgate_tests::{
         CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
         Who::{self, A},
     },
-    packet::{self, Packet},
+    packet::{self, Extension, Packet},
     raw::Wire,
     run::{run, wait_until},
     tap::Tap,
@@ -42,6 +42,8 @@ pub struct Range {
     wire: Wire,
     /// Sees what comes back to the clients.
     replies: Tap,
+    /// What stands before the request that each shot ends with.
+    before_request: Cell<Option<Extension>>,
     /// Of shots so far; makes each one unlike all others.
     count: Cell<u16>,
 }
@@ -88,8 +90,15 @@ impl Range {
             wire: Wire::open(&lab),
             lab,
             replies,
+            before_request: Cell::new(None),
             count: Cell::new(0),
         })
+    }
+
+    /// Lets each shot wait for frames with this header too: the host hands on what has one in its order, but
+    /// later than what has none.
+    pub fn wait_for_all_with(&self, header: Extension) {
+        self.before_request.set(Some(header));
     }
 
     /// Guards both services.
@@ -183,7 +192,11 @@ within = "10s"
         let sum = packet::checksum(&request).to_be_bytes();
         request[2..4].copy_from_slice(&sum);
         let (client, host) = (Family::V4.address(Who::B), Family::V4.host());
-        let request = Packet::other(client, host, 1, &request);
+        let header = self.before_request.get();
+        let request = header.into_iter().fold(
+            Packet::other(client, host, 1, &request),
+            Packet::with_extension,
+        );
         frames.push(request.frame(CLIENT_MAC, GATE_MAC));
         self.wire.send(&self.lab, &frames);
         self.replies.until(|reply| {

@@ -20,7 +20,15 @@ const INIT: &str = include_str!("init.sh");
 
 /// What the suites need of the kernel beside what is built in: joined namespaces, tags, and the protocols that
 /// packets can be wrapped in.
-const MODULES: [&str; 6] = ["veth", "8021q", "sctp", "ah4", "ah6", "xfrm_user"];
+const MODULES: [&str; 7] = [
+    "veth",
+    "8021q",
+    "sctp",
+    "ah4",
+    "ah6",
+    "xfrm_user",
+    "crypto_null",
+];
 
 /// The programs of this machine that a guest needs, and where: shell and tools, and before those what makes
 /// networks, as busybox has a lesser `ip` too.

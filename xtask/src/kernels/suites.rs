@@ -28,7 +28,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
 /// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
-pub(super) const CHECKS: [Check; 3] = [
+pub(super) const CHECKS: [Check; 4] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -40,6 +40,10 @@ pub(super) const CHECKS: [Check; 3] = [
     Check {
         suite: "fixtures",
         rows: &["rows_hold_in_the_kernel"],
+    },
+    Check {
+        suite: "evasions",
+        rows: &["of_modules::native", "of_modules::generic"],
     },
 ];
 
@@ -55,14 +59,15 @@ impl Check {
         options.into_iter().chain(self.rows.iter().copied())
     }
 
-    /// Fails unless this is the output of a run in which every row was there and passed.
+    /// Fails unless this is the output of a run in which every row was there and passed. None may have been
+    /// skipped: what a row needs, the guest is given.
     pub(super) fn judge(&self, said: &str) -> Result<()> {
         let expected = format!(
             "test result: ok. {} passed; 0 failed; 0 ignored",
             self.rows.len()
         );
         ensure!(
-            said.contains(&expected),
+            said.contains(&expected) && !said.contains("skipped; missing here"),
             "the suite `{}` did not pass:\n{said}",
             self.suite
         );
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_run_counts_only_with_all_of_its_rows() {
-        let [_, gate, _] = &CHECKS;
+        let [_, gate, ..] = &CHECKS;
         assert!(
             gate.judge("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured")
                 .is_ok()
@@ -154,6 +159,7 @@ mod tests {
         for said in [
             "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored",
+            "skipped; missing here: VLAN devices\ntest result: ok. 2 passed; 0 failed; 0 ignored",
             "",
         ] {
             assert!(gate.judge(said).is_err(), "{said}");

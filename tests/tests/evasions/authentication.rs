@@ -1,0 +1,124 @@
+//! Authentication headers (RFC 4302) that the host believes: it has agreed with the client on how they are to
+//! look.
+
+use knockgate_tests::{
+    lab::{Family, Who::A},
+    need::kernel_has,
+    packet::{
+        Extension::{self, AtomicFragment, Authentication, DestinationOptions, HopByHop, Routing},
+        SPI, Tag,
+    },
+};
+
+use crate::{
+    ANY, BOTH, DATAGRAM,
+    Fate::{self, Dropped, Malformed, Served},
+    Row, SYN, V4, V6,
+    fragments::cut,
+    frame,
+    range::Range,
+    row,
+};
+
+/// As Linux has it with a hash of no bytes, by which whatever arrives is authentic: twelve bytes, padded to
+/// sixteen.
+const HEADER: Extension = Authentication(1);
+/// What may stand before it and behind it in IPv6.
+const LINKS: [Extension; 3] = [DestinationOptions(2), Routing(0), AtomicFragment];
+
+/// Gives the host security associations for what comes from the client, where the kernel has such.
+pub fn agree(range: &Range) -> bool {
+    let spi = SPI.to_string();
+    range.wait_for_all_with(HEADER);
+    [Family::V4, Family::V6].into_iter().all(|family| {
+        let (from, to) = (family.address(A).to_string(), family.host().to_string());
+        let ends = ["xfrm", "state", "add", "src", &from, "dst", &to];
+        let association = ["proto", "ah", "spi", &spi, "mode", "transport"];
+        let algorithm = ["auth", "digest_null", ""];
+        let arguments = [&ends[..], &association, &algorithm].concat();
+        kernel_has("IPsec's authentication header", &range.lab.gate, &arguments)
+    })
+}
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = vec![
+        chain(BOTH, vec![HEADER], Served),
+        chain(BOTH, vec![HEADER; 2], Served),
+        chain(BOTH, vec![HEADER; 6], Served),
+        // Linux checks up to six.
+        chain(BOTH, vec![HEADER; 7], Dropped),
+        chain(BOTH, vec![HEADER; 9], Dropped),
+        // Of another length than agreed upon.
+        chain(BOTH, vec![Authentication(0)], Dropped),
+        chain(BOTH, vec![Authentication(3)], Dropped),
+        row("behind a priority tag", BOTH, ANY, Served, |packet| {
+            let packet = packet.tagged(Tag::PRIORITY);
+            vec![frame(&packet.with_extension(HEADER))]
+        }),
+        row("in two VLANs", BOTH, ANY, Served, |packet| {
+            let packet = packet.tagged(Tag::service(5)).tagged(Tag::vlan(7));
+            vec![frame(&packet.with_extension(HEADER))]
+        }),
+        row("behind options", V4, ANY, Served, |packet| {
+            let packet = packet.with_options(&[1, 1, 1, 1, 1]);
+            vec![frame(&packet.with_extension(HEADER))]
+        }),
+        row("of no association", BOTH, ANY, Dropped, |packet| {
+            let at = if packet.is_ipv4() { 34 } else { 54 };
+            let mut frame = frame(&packet.with_extension(HEADER));
+            frame[at + 7] ^= 1;
+            vec![frame]
+        }),
+        row("in each fragment", V6, ANY, Served, |packet| {
+            cut(&packet.with_extension(HEADER), &[24])
+        }),
+    ];
+    for (bytes, families, probes, fate) in [
+        (8, V4, ANY, Malformed),
+        (16, V4, ANY, Malformed),
+        (24, BOTH, DATAGRAM, Served),
+        (24, V4, SYN, Malformed),
+        (32, V4, SYN, Malformed),
+        (40, BOTH, ANY, Served),
+        // Linux takes no IPv6 packet whose first fragment doesn't hold all headers (RFC 8200, section 4.5).
+        (16, V6, ANY, Dropped),
+        (32, V6, SYN, Dropped),
+    ] {
+        let what = format!("with {bytes} bytes in a first fragment");
+        rows.push(row(what, families, probes, fate, move |packet| {
+            let packet = packet.with_extension(HEADER).with_headers_inside();
+            cut(&packet, &[bytes])
+        }));
+    }
+    rows.push(row(
+        "in fragments, the last first",
+        BOTH,
+        ANY,
+        Served,
+        |packet| {
+            let packet = packet.with_extension(HEADER).with_headers_inside();
+            cut(&packet, &[40]).into_iter().rev().collect()
+        },
+    ));
+    let some = || LINKS.into_iter().map(|link| vec![link]).chain([Vec::new()]);
+    for before in some() {
+        for behind in some() {
+            // As anywhere, a second fragment header is one too many.
+            let fragments = [&before[..], &behind].concat() == [AtomicFragment; 2];
+            let fate = if fragments { Dropped } else { Served };
+            let links = [&before[..], &[HEADER], &behind].concat();
+            rows.push(chain(V6, links.clone(), fate));
+            rows.push(chain(V6, [vec![HopByHop(0)], links].concat(), fate));
+        }
+    }
+    rows
+}
+
+fn chain(families: &'static [Family], links: Vec<Extension>, fate: Fate) -> Row {
+    row(format!("{links:?}"), families, ANY, fate, move |packet| {
+        let links = links.iter();
+        vec![frame(
+            &links.fold(packet, |packet, &link| packet.with_extension(link)),
+        )]
+    })
+}

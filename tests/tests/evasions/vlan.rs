@@ -1,0 +1,157 @@
+//! VLANs that the host is in: its devices take the tags off, and the same services are behind them.
+
+use std::{net::IpAddr, time::Duration};
+
+use knockgate_tests::{
+    attempt::{self, Outcome},
+    lab::{CLIENT_INTERFACE, WAN},
+    need::kernel_has,
+    netns::{Netns, ip},
+    packet::Tag,
+};
+
+use crate::{
+    ANY, BOTH,
+    Fate::{Dropped, Malformed, Served},
+    Row, frame,
+    range::{Range, TCP_SERVICE},
+    row,
+};
+
+/// A device, what it is in, how its tag is announced, and which VLAN it is.
+const DEVICES: [[&str; 4]; 5] = [
+    ["seven", "", "802.1Q", "7"],
+    ["five", "", "802.1ad", "5"],
+    ["five.seven", "five", "802.1Q", "7"],
+    ["five.seven.nine", "five.seven", "802.1Q", "9"],
+    ["seven.nine", "seven", "802.1Q", "9"],
+];
+
+/// Devices that have clients, and where: the gate is the first in each network, its client the second.
+const CLIENTS: [(&str, [&str; 2]); 3] = [
+    ("seven", ["10.78.0.", "fd78::"]),
+    ("five.seven", ["10.79.0.", "fd79::"]),
+    ("seven.nine", ["10.80.0.", "fd80::"]),
+];
+
+/// Gives both ends the devices, where the kernel has such.
+pub fn join(range: &Range) -> bool {
+    let ends = [
+        (&range.lab.gate, WAN, "1"),
+        (&range.lab.client, CLIENT_INTERFACE, "2"),
+    ];
+    for (netns, interface, number) in ends {
+        for device in &DEVICES {
+            if !add(netns, interface, device) {
+                return false;
+            }
+        }
+        let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
+        for (device, [v4, v6]) in CLIENTS {
+            ip(&["address", "add", &format!("{v4}{number}/24"), "dev", device]);
+            let address = format!("{v6}{number}/64");
+            ip(&["address", "add", &address, "dev", device, "nodad"]);
+        }
+    }
+    true
+}
+
+fn add(netns: &Netns, interface: &str, [name, within, protocol, id]: &[&str; 4]) -> bool {
+    let within = if within.is_empty() {
+        interface
+    } else {
+        *within
+    };
+    let link = ["link", "add", "link", within, "name", *name];
+    let vlan = ["type", "vlan", "protocol", *protocol, "id", *id];
+    let added = kernel_has("VLAN devices", netns, &[&link[..], &vlan].concat());
+    if added {
+        ip(&["-n", netns.name(), "link", "set", *name, "up"]);
+    }
+    added
+}
+
+pub fn rows() -> Vec<Row> {
+    const PRIORITY: Tag = Tag::PRIORITY;
+    const SERVICE_PRIORITY: Tag = Tag::service(0);
+    const SEVEN: Tag = Tag::vlan(7);
+    const NINE: Tag = Tag::vlan(9);
+    const FIVE: Tag = Tag::service(5);
+    const ELSEWHERE: Tag = Tag::service(7);
+    let rows: [(_, &[Tag]); 19] = [
+        (Served, &[SEVEN]),
+        (Served, &[FIVE]),
+        (Served, &[FIVE, SEVEN]),
+        (Served, &[SEVEN, NINE]),
+        (Served, &[PRIORITY, SEVEN]),
+        (Served, &[SEVEN, PRIORITY]),
+        (Served, &[FIVE, PRIORITY]),
+        (Served, &[SEVEN, SERVICE_PRIORITY]),
+        (Served, &[SERVICE_PRIORITY, FIVE]),
+        // More than are read.
+        (Malformed, &[FIVE, SEVEN, NINE]),
+        (Malformed, &[PRIORITY, FIVE, SEVEN]),
+        (Malformed, &[FIVE, PRIORITY, SEVEN]),
+        (Malformed, &[FIVE, SEVEN, PRIORITY]),
+        (Malformed, &[PRIORITY, SEVEN, PRIORITY]),
+        (Malformed, &[SEVEN, PRIORITY, PRIORITY]),
+        // Of these VLANs there is none, or none there.
+        (Dropped, &[NINE]),
+        (Dropped, &[SEVEN, FIVE]),
+        (Dropped, &[PRIORITY, NINE]),
+        (Dropped, &[ELSEWHERE]),
+    ];
+    let rows = rows.into_iter().map(|(fate, tags)| {
+        row(format!("{tags:x?}"), BOTH, ANY, fate, move |packet| {
+            let tags = tags.iter();
+            vec![frame(&tags.fold(packet, |packet, &tag| packet.tagged(tag)))]
+        })
+    });
+    let fragments = row("fragments in two VLANs", BOTH, ANY, Served, |packet| {
+        crate::fragments::cut(&packet.tagged(FIVE).tagged(SEVEN), &[24])
+    });
+    rows.chain([fragments]).collect()
+}
+
+/// Has the client in each VLAN connect to the gate's own address there.
+#[track_caller]
+pub fn expect_clients(range: &Range, connected: bool) {
+    for (to, from) in clients() {
+        // One SYN decides where none may get through.
+        let wait = Duration::from_millis(if connected { 20_000 } else { 300 });
+        let attempt = range
+            .lab
+            .client
+            .run(|| attempt::connect((from, 0).into(), (to, TCP_SERVICE).into(), wait));
+        let outcome = attempt.map_or_else(|outcome| outcome, |_| Outcome::Open);
+        let expected = if connected {
+            Outcome::Open
+        } else {
+            Outcome::Silent
+        };
+        assert_eq!(outcome, expected, "{from} in a VLAN");
+    }
+}
+
+/// Has the client in each VLAN knock.
+pub fn clients_knock(range: &Range) {
+    for (to, from) in clients() {
+        range.lab.client.run(|| {
+            attempt::datagram((from, 0).into(), (to, 7000).into());
+            attempt::syn((from, 0).into(), (to, 8443).into());
+            attempt::datagram((from, 0).into(), (to, 9301).into());
+        });
+    }
+}
+
+/// Addresses of the gate and of its client, of both families in each VLAN.
+fn clients() -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let networks = CLIENTS.into_iter().flat_map(|(_, networks)| networks);
+    networks.map(|network| {
+        let address = |number: u8| {
+            let address = format!("{network}{number}");
+            address.parse().expect("well-formed")
+        };
+        (address(1), address(2))
+    })
+}
