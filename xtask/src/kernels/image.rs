@@ -18,15 +18,24 @@ use crate::process;
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// What the suites need of the kernel beside what is built in: joined namespaces, tags, and the protocols that
-/// packets can be wrapped in.
-const MODULES: [&str; 7] = [
+/// What the suites need of the kernel beside what is built in: joined namespaces, tags, the protocols that
+/// packets can be wrapped in, and the ciphers of some of these.
+const MODULES: [&str; 16] = [
     "veth",
     "8021q",
     "sctp",
+    "ip_gre",
+    "ip6_gre",
     "ah4",
     "ah6",
+    "esp4",
+    "esp6",
     "xfrm_user",
+    "authenc",
+    "echainiv",
+    "drbg",
+    "jitterentropy_rng",
+    "ctr",
     "crypto_null",
 ];
 

@@ -1,0 +1,258 @@
+//! Real traffic of other protocols past a closed gate: SCTP, GRE, ESP, and what AH authenticates. The suite
+//! `untouched` has a frame of every protocol; here the kernels of both ends talk.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use knockgate_tests::{
+    attempt::{self, Outcome},
+    lab::{
+        Family, Lab,
+        Who::{A, B, C},
+    },
+    need::kernel_has,
+    netns::{Netns, ip},
+    trial::{Attach, Trial},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const GATE: &str = r#"
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1m"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+within = "10s"
+"#;
+
+/// The number that is guarded of TCP.
+const SCTP_PORT: u16 = 22;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// AES in CBC mode, and HMAC with SHA-256.
+const KEYS: [&str; 2] = [
+    "0x000102030405060708090a0b0c0d0e0f",
+    "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+];
+
+#[test]
+fn native() {
+    other_protocols_go_on(Attach::Native);
+}
+
+#[test]
+fn generic() {
+    other_protocols_go_on(Attach::Generic);
+}
+
+fn other_protocols_go_on(attach: Attach) {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    if !has_sctp(&lab) || !tunnel(&lab) || !agree(&lab) {
+        return;
+    }
+    let v4 = Trial::new(attach, Family::V4, lab);
+    let v6 = v4.over(Family::V6);
+    let trials = [&v4, &v6];
+    for trial in trials {
+        sctp(trial);
+        gre(trial);
+        esp(trial);
+        trial.open(C, "80/tcp");
+        trial.open(C, "22/tcp");
+    }
+    v4.up(GATE);
+    for trial in trials {
+        passes_as_other_protocol(trial, sctp);
+        passes_as_other_protocol(trial, gre);
+        passes_as_other_protocol(trial, esp);
+        // Authenticated only, so that it goes by its ports as if it weren't.
+        trial.open(C, "80/tcp");
+        trial.open(C, "53/udp");
+        trial.closed(C, "22/tcp");
+        trial.knock(C, "7000/udp 8443/tcp 9301/udp");
+        trial.open(C, "22/tcp");
+        // From a source whose packets are as usual.
+        trial.closed(A, "22/tcp");
+    }
+}
+
+/// Both ends send and receive something, from [`A`].
+fn sctp(trial: &Trial) {
+    let host = SocketAddr::from((trial.family.host(), SCTP_PORT));
+    let socket = |netns: &Netns| {
+        netns.run(|| {
+            let socket = Socket::new(
+                Domain::for_address(host),
+                Type::STREAM,
+                Some(sctp_protocol()),
+            )?;
+            socket.set_reuse_address(true)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            std::io::Result::Ok(socket)
+        })
+    };
+    let listener = socket(&trial.lab.gate).expect("the kernel has SCTP");
+    let client = socket(&trial.lab.client).expect("the kernel has SCTP");
+    listener.bind(&host.into()).expect("no one else is here");
+    listener.listen(1).expect("it is bound");
+    let listener: TcpListener = listener.into();
+    thread::scope(|scope| {
+        let service = scope.spawn(move || {
+            let (mut association, _) = listener.accept()?;
+            let mut heard = [0; 5];
+            association.read_exact(&mut heard)?;
+            association.write_all(&heard)?;
+            std::io::Result::Ok(())
+        });
+        client
+            .bind(&SocketAddr::from((trial.family.address(A), 0)).into())
+            .expect("its own address");
+        client.connect(&host.into()).expect("they associate");
+        let mut client: TcpStream = client.into();
+        client.write_all(b"hello").expect("it can be sent");
+        let mut heard = [0; 5];
+        client.read_exact(&mut heard).expect("it is answered");
+        assert_eq!(&heard, b"hello");
+        let served = service.join().expect("the service does not panic");
+        served.expect("it was served");
+    });
+}
+
+/// A tunnel is not seen into: not a guarded port either, which is for a gate on the tunnel.
+fn gre(trial: &Trial) {
+    let (from, to) = within_tunnel(trial.family);
+    let asked = trial
+        .lab
+        .client
+        .run(|| attempt::ask((from, 0).into(), (to, 53).into(), PATIENCE));
+    assert_eq!(asked, Outcome::Open, "{from} within a tunnel");
+    let connected = trial
+        .lab
+        .client
+        .run(|| attempt::connect((from, 0).into(), (to, 22).into(), PATIENCE));
+    connected.expect("the port is open within a tunnel");
+}
+
+/// Nor is what is encrypted.
+fn esp(trial: &Trial) {
+    trial.open(B, "53/udp");
+    trial.open(B, "22/tcp");
+}
+
+#[track_caller]
+fn passes_as_other_protocol(trial: &Trial, traffic: fn(&Trial)) {
+    let passed = || {
+        let stats = trial.knockgate("stats --json").exits(0).json();
+        let rows = stats["packets"].as_array().expect("packets is a list");
+        let row = rows.iter().find(|row| row["reason"] == "other_protocol");
+        row.map_or(0, |row| row["packets"].as_u64().expect("a count"))
+    };
+    let before = passed();
+    traffic(trial);
+    // What opens a connection, acknowledges an answer, and closes takes this many.
+    assert!(passed() >= before + 2, "it did not go as what it is");
+}
+
+/// IANA's number, which neither std nor socket2 has a name for.
+fn sctp_protocol() -> Protocol {
+    Protocol::from(libc::IPPROTO_SCTP)
+}
+
+fn has_sctp(lab: &Lab) -> bool {
+    let made = lab
+        .gate
+        .run(|| Socket::new(Domain::IPV4, Type::STREAM, Some(sctp_protocol())));
+    if let Err(error) = &made {
+        eprintln!("skipped; missing here: SCTP, which this kernel lacks: {error}");
+    }
+    made.is_ok()
+}
+
+/// Tunnels between [`A`] and the host.
+fn tunnel(lab: &Lab) -> bool {
+    [(Family::V4, "gre"), (Family::V6, "ip6gre")]
+        .into_iter()
+        .all(|(family, kind)| {
+            let (client, host) = (family.address(A).to_string(), family.host().to_string());
+            let (from, to) = within_tunnel(family);
+            let ends = [
+                (&lab.gate, &host, &client, to),
+                (&lab.client, &client, &host, from),
+            ];
+            ends.into_iter().all(|(netns, local, remote, address)| {
+                let name = format!("to{kind}");
+                let link = ["link", "add", &name, "type", kind];
+                let ends = ["local", local, "remote", remote];
+                if !kernel_has("GRE", netns, &[&link[..], &ends].concat()) {
+                    return false;
+                }
+                let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
+                let (address, length) = (address.to_string(), if kind == "gre" { 24 } else { 64 });
+                let address = format!("{address}/{length}");
+                let mut add = vec!["address", "add", &address, "dev", &name];
+                if family == Family::V6 {
+                    add.push("nodad");
+                }
+                ip(&add);
+                ip(&["link", "set", &name, "up"]);
+                true
+            })
+        })
+}
+
+/// The client's address within its tunnel, and the host's.
+fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
+    let addresses = match family {
+        Family::V4 => ["10.81.0.2", "10.81.0.1"],
+        Family::V6 => ["fd81::2", "fd81::1"],
+    };
+    let [from, to] = addresses.map(|address| address.parse().expect("well-formed"));
+    (from, to)
+}
+
+/// Associations and policies for all that [`B`] and [`C`] exchange with the host: encrypted for the one,
+/// authenticated for the other.
+fn agree(lab: &Lab) -> bool {
+    let [encryption, authentication] = KEYS;
+    let authentication = ["auth", "hmac(sha256)", authentication];
+    let encryption = [&["enc", "cbc(aes)", encryption][..], &authentication].concat();
+    let protocols = [(B, "esp", &encryption[..]), (C, "ah", &authentication)];
+    protocols.into_iter().all(|(who, protocol, algorithms)| {
+        [Family::V4, Family::V6].into_iter().all(|family| {
+            let (client, host) = (family.address(who).to_string(), family.host().to_string());
+            let ways = [
+                (&client, &host, [&lab.client, &lab.gate]),
+                (&host, &client, [&lab.gate, &lab.client]),
+            ];
+            ways.into_iter().all(|(from, to, [sender, receiver])| {
+                let ends = ["src", from, "dst", to];
+                let association = ["proto", protocol, "spi", "0x300", "mode", "transport"];
+                let state = ["xfrm", "state", "add"];
+                let arguments = [&state[..], &ends, &association, algorithms].concat();
+                let agreed = [sender, receiver]
+                    .into_iter()
+                    .all(|netns| kernel_has("IPsec", netns, &arguments));
+                let template = [&["tmpl"][..], &ends, &association[..2], &association[4..]];
+                let policy = [&["xfrm", "policy", "add"][..], &ends, &["dir", "out"]];
+                agreed && {
+                    ip(&[
+                        &["-n", sender.name()],
+                        &policy.concat()[..],
+                        &template.concat(),
+                    ]
+                    .concat());
+                    true
+                }
+            })
+        })
+    })
+}
