@@ -3,8 +3,8 @@
 //! The order a reader wants: [`trial`] is the language that a row of a suite is written in, [`lab`]
 //! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
 //! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
-//! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`tap`] sees what
-//! arrives, [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
+//! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`flood`] as
+//! many as it can, [`tap`] sees what arrives, [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
 //! [`need`] decides whether this machine can run any of it.
 //!
 //! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
@@ -14,6 +14,7 @@
 pub mod attempt;
 pub mod datagram;
 pub mod fixtures;
+pub mod flood;
 pub mod foreign;
 pub mod lab;
 pub mod model;

@@ -1,6 +1,6 @@
 //! Frames put on the wire byte by byte, past everything that an IP stack would refuse to send.
 
-use std::{ffi::CString, io};
+use std::{ffi::CString, io, thread, time::Duration};
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -35,12 +35,29 @@ impl Wire {
         // There, since it keeps to one CPU.
         lab.client.run(|| {
             for frame in frames {
-                self.socket
-                    .send_to(frame, &self.interface)
-                    .unwrap_or_else(|error| panic!("can't send a raw frame: {error}"));
+                self.put(frame);
             }
         });
     }
+
+    /// Waits where others have filled the wire.
+    fn put(&self, frame: &[u8]) {
+        for _ in 0..10_000 {
+            match self.socket.send_to(frame, &self.interface) {
+                Err(error) if is_full(&error) => thread::sleep(Duration::from_micros(100)),
+                sent => {
+                    sent.unwrap_or_else(|error| panic!("can't send a raw frame: {error}"));
+                    return;
+                }
+            }
+        }
+        panic!("there was no room for a raw frame within a second");
+    }
+}
+
+/// Whether an error of sending says that the wire holds all that it can.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// An interface of the calling thread's namespace, as a packet socket sends to it or is bound to it; with

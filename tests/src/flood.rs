@@ -1,0 +1,164 @@
+//! Frames from forged sources, as many as one core can send.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::{
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Who},
+    packet::{Packet, SYN},
+    raw,
+};
+
+/// Frames that the kernel takes at once.
+const BATCH: usize = 256;
+/// No flood has more frames, whatever it waits for.
+const MOST: u64 = 50_000_000;
+
+/// Where a flood goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    Udp(u16),
+    Tcp(u16),
+    /// Any port, over both.
+    Anywhere,
+}
+
+/// A flood that is ready to begin. Every frame is from another source.
+#[derive(Debug)]
+pub struct Flood {
+    socket: Socket,
+    interface: SockAddr,
+    family: Family,
+    aim: Aim,
+    /// All of one length.
+    frames: Vec<Vec<u8>>,
+    random: u64,
+    sent: u64,
+}
+
+impl Flood {
+    pub fn new(lab: &Lab, family: Family, aim: Aim) -> Self {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            io::Result::Ok((socket, raw::address(CLIENT_INTERFACE, 0)?))
+        };
+        let (socket, interface) = lab
+            .client
+            .run(open)
+            .unwrap_or_else(|error| panic!("can't send raw frames: {error}"));
+        let from = (family.address(Who::C), 40_000);
+        let frame = |number| {
+            let packet = match aim {
+                Aim::Udp(port) => Packet::udp(from, (family.host(), port), b""),
+                Aim::Tcp(port) => Packet::tcp(from, (family.host(), port), SYN),
+                Aim::Anywhere if number % 2 == 0 => Packet::udp(from, (family.host(), 0), b""),
+                Aim::Anywhere => Packet::tcp(from, (family.host(), 0), SYN),
+            };
+            packet.frame(CLIENT_MAC, GATE_MAC)
+        };
+        Self {
+            socket,
+            interface,
+            family,
+            aim,
+            frames: (0..BATCH).map(frame).collect(),
+            random: 0x9e37_79b9_7f4a_7c15,
+            sent: 0,
+        }
+    }
+
+    /// Sends while something else is done, and returns what came of that and how many frames were sent.
+    pub fn during<T>(&mut self, other: impl FnOnce() -> T) -> (T, u64) {
+        let before = self.sent;
+        let stop = AtomicBool::new(false);
+        let done = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) && self.sent < MOST {
+                    self.send();
+                }
+            });
+            // However it ends, so that the flood does.
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(other));
+            stop.store(true, Ordering::Relaxed);
+            flood.join().expect("a flood goes on until it is stopped");
+            done
+        });
+        match done {
+            Ok(done) => (done, self.sent - before),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Sends one batch. The checksums are as they were, so that the host is rid of what passes soon: a gate
+    /// looks at none.
+    fn send(&mut self) {
+        self.forge();
+        let mut pieces: Vec<libc::iovec> = self
+            .frames
+            .iter_mut()
+            .map(|frame| libc::iovec {
+                iov_base: frame.as_mut_ptr().cast(),
+                iov_len: frame.len(),
+            })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = pieces
+            .iter_mut()
+            .map(|piece| libc::mmsghdr {
+                msg_hdr: libc::msghdr {
+                    msg_name: self.interface.as_ptr().cast_mut().cast(),
+                    msg_namelen: self.interface.len(),
+                    msg_iov: piece,
+                    msg_iovlen: 1,
+                    msg_control: ptr::null_mut(),
+                    msg_controllen: 0,
+                    msg_flags: 0,
+                },
+                msg_len: 0,
+            })
+            .collect();
+        let count = libc::c_uint::try_from(messages.len()).expect("a few hundred");
+        // SAFETY: every message points at one live piece, that at one live frame, and all at the address, which
+        // the kernel only reads; it writes how much it has sent to the `count` messages.
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        if let Ok(sent) = u64::try_from(sent) {
+            self.sent += sent;
+        } else {
+            let error = io::Error::last_os_error();
+            assert!(raw::is_full(&error), "can't flood: {error}");
+        }
+    }
+
+    /// Gives every frame another source, and a port where any will do.
+    fn forge(&mut self) {
+        // Ethernet, then what stands before the source, and before the ports.
+        let (source, length, ports) = match self.family {
+            Family::V4 => (14 + 12, 4, 14 + 20),
+            Family::V6 => (14 + 8, 8, 14 + 40),
+        };
+        for frame in &mut self.frames {
+            // Marsaglia's xorshift.
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let random = self.random.to_be_bytes();
+            frame[source..source + length].copy_from_slice(&random[..length]);
+            if self.family == Family::V6 {
+                // A global address, in no network of a lab's.
+                frame[source] = 0x20;
+            } else if frame[source] == 10 {
+                frame[source] = 11;
+            }
+            if self.aim == Aim::Anywhere {
+                frame[ports + 2..ports + 4].copy_from_slice(&random[6..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Floods from forged sources, as fast as one core can send: real knocks open all the same, no grant and no
+//! session is changed, and the service hardly notices.
+//!
+//! No test here says how fast anything is. Where this machine itself may lose frames, it has another try.
+
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use knockgate_tests::{
+    flood::{Aim, Flood},
+    lab::{
+        CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
+        Who::{A, B},
+    },
+    packet::{Packet, SYN},
+    raw::Wire,
+    run::{Running, wait_until},
+    trial::{Attach, Trial},
+};
+use serde_json::Value;
+
+/// As large as by default where a flood is to be stood: progress.
+const GATE: &str = r#"
+limits = { sources = 262144, grants = 4096, sessions = 4096 }
+open_ports = []
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1h"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "9301/udp"]
+within = "10s"
+"#;
+
+const FIRST_KNOCK: Aim = Aim::Udp(7000);
+const PROTECTED: Aim = Aim::Tcp(22);
+
+/// Clients that knock, each one once, and how many of these must succeed.
+const CLIENTS: u8 = 100;
+const SUCCEED: usize = 99;
+const BETWEEN_KNOCKS: Duration = Duration::from_millis(20);
+/// A knock can get lost on the way, between two kernels' queues; not in each of three tries one of a hundred.
+const TRIES: u8 = 3;
+
+/// Less would be no flood: a frame for each place in the table where it fills one.
+const A_FLOOD: u64 = 100_000;
+
+#[test]
+fn knocks_open_native_v4() {
+    knocks_open(Attach::Native, Family::V4);
+}
+
+#[test]
+fn knocks_open_generic_v6() {
+    knocks_open(Attach::Generic, Family::V6);
+}
+
+#[test]
+fn nothing_is_changed_native_v6() {
+    nothing_is_changed(Attach::Native, Family::V6);
+}
+
+#[test]
+fn nothing_is_changed_generic_v4() {
+    nothing_is_changed(Attach::Generic, Family::V4);
+}
+
+#[test]
+fn the_service_hardly_notices() {
+    let Some(trial) = trial(Attach::Native, Family::V4) else {
+        return;
+    };
+    let mut command = trial.lab.knockgate_command(&["run"]);
+    let mut service = Running::start(&mut command, trial.lab.folder());
+    wait_until("the gate is up", || {
+        assert!(service.goes_on(), "the service has ended by itself");
+        trial.knockgate("status").code == Some(0)
+    });
+    let mut reader = trial
+        .lab
+        .knockgate_command(&["events", "--follow", "--json"]);
+    let reader = Running::start(&mut reader, trial.lab.folder());
+    for aim in [PROTECTED, FIRST_KNOCK] {
+        let mut flood = Flood::new(&trial.lab, trial.family, aim);
+        let lost = lost(&reader);
+        let (begun, worked) = (Instant::now(), service.cpu_time());
+        let ((), sent) = flood.during(|| thread::sleep(Duration::from_secs(3)));
+        let (took, worked) = (begun.elapsed(), service.cpu_time().saturating_sub(worked));
+        assert!(sent > A_FLOOD, "{aim:?}: {sent} frames are no flood");
+        eprintln!("{aim:?}: {sent} frames in {took:?}, for which the service worked {worked:?}");
+        assert!(
+            worked < took / 10,
+            "{aim:?}: of {took:?}, the service worked for {worked:?}"
+        );
+        // Each would have been reported, being the first of its source.
+        wait_until("what was left out is counted", || {
+            self::lost(&reader) - lost > sent / 100 * 95
+        });
+    }
+}
+
+fn knocks_open(attach: Attach, family: Family) {
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    trial.lab.knockgate(&["up"]).exits(0);
+    for (group, aim) in (10..)
+        .step_by(10)
+        .zip([FIRST_KNOCK, PROTECTED, Aim::Anywhere])
+    {
+        let mut flood = Flood::new(&trial.lab, family, aim);
+        let opened = (0..TRIES).map(|round| {
+            let begun = Instant::now();
+            let (opened, sent) = flood.during(|| opened(&trial.lab, family, group + round));
+            assert!(sent > A_FLOOD, "{aim:?}: {sent} frames are no flood");
+            eprintln!(
+                "{aim:?}: {opened} of {CLIENTS}, {sent} frames in {:?}",
+                begun.elapsed()
+            );
+            opened
+        });
+        let opened: Vec<usize> = opened.take_while(|&opened| opened < SUCCEED).collect();
+        assert!(
+            opened.len() < usize::from(TRIES),
+            "{aim:?}: of {CLIENTS} that knocked, the gate opened for {opened:?}"
+        );
+    }
+}
+
+/// Has a group of clients knock, and says for how many of them the gate opened.
+fn opened(lab: &Lab, family: Family, group: u8) -> usize {
+    let wire = Wire::open(lab);
+    let clients: Vec<[Vec<u8>; 3]> = (1..=CLIENTS)
+        .map(|number| knocks(family, client(family, group, number)))
+        .collect();
+    // Each begins one step behind the one before it.
+    let steps = clients.len() + 2;
+    for now in 0..steps {
+        for step in 0..3 {
+            let client = now.checked_sub(step).and_then(|begun| clients.get(begun));
+            if let Some(knocks) = client {
+                wire.send(lab, &[knocks[step].clone()]);
+            }
+        }
+        thread::sleep(BETWEEN_KNOCKS);
+    }
+    let grants = lab.knockgate(&["grants", "--json"]).exits(0).json();
+    let grants = grants["grants"].as_array().expect("grants is a list");
+    let length = if family == Family::V4 { 32 } else { 128 };
+    let is_granted = |number| {
+        let source = format!("{}/{length}", client(family, group, number));
+        grants.iter().any(|grant| grant["source"] == source)
+    };
+    (1..=CLIENTS).filter(|&number| is_granted(number)).count()
+}
+
+fn knocks(family: Family, client: IpAddr) -> [Vec<u8>; 3] {
+    let (from, host) = ((client, 40_000), family.host());
+    [
+        Packet::udp(from, (host, 7000), b""),
+        Packet::tcp(from, (host, 8443), SYN),
+        Packet::udp(from, (host, 9301), b""),
+    ]
+    .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
+}
+
+fn client(family: Family, group: u8, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => [10, 77, group, number].into(),
+        Family::V6 => [0xfd77, 0, 0, u16::from(group), 0, 0, 0, u16::from(number)].into(),
+    }
+}
+
+/// With a grant by hand, one by knocking, and a connection that stands.
+fn nothing_is_changed(attach: Attach, family: Family) {
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    trial.lab.knockgate(&["up"]).exits(0);
+    trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    trial.knock(A, "7000/udp 8443/tcp 9301/udp");
+    let connection = trial.connected(A, 22);
+    let state = || {
+        ["grants", "sessions"].map(|what| {
+            let mut state = trial.knockgate(&format!("{what} --json")).exits(0).json();
+            for row in state[what].as_array_mut().expect("a list") {
+                for time in ["expires_in_ms", "idle_ms"] {
+                    row.as_object_mut().expect("an object").remove(time);
+                }
+            }
+            state
+        })
+    };
+    let before = state();
+    assert_eq!(before[0]["grants"].as_array().map(Vec::len), Some(2));
+    assert_eq!(before[1]["sessions"].as_array().map(Vec::len), Some(1));
+    for aim in [PROTECTED, FIRST_KNOCK, Aim::Anywhere] {
+        let mut flood = Flood::new(&trial.lab, family, aim);
+        let ((), sent) = flood.during(|| thread::sleep(Duration::from_secs(2)));
+        assert!(sent > A_FLOOD, "{aim:?}: {sent} frames are no flood");
+        assert_eq!(state(), before, "{aim:?}");
+    }
+    drop(connection);
+    trial.open(B, "22/tcp");
+}
+
+/// A trial whose gate is configured and not up.
+fn trial(attach: Attach, family: Family) -> Option<Trial> {
+    let trial = Trial::new(attach, family, Lab::build(&[])?);
+    let attach = match attach {
+        Attach::Native => "native",
+        Attach::Generic => "generic",
+    };
+    let interface = format!("interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n");
+    trial.lab.configure(&(interface + GATE));
+    Some(trial)
+}
+
+/// How many events the service has said that were left out.
+fn lost(reader: &Running) -> u64 {
+    let said = reader.stdout();
+    said.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|event| event["event"] == "events.lost")
+        .filter_map(|event| event["lost"].as_u64())
+        .sum()
+}
