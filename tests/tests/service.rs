@@ -1,12 +1,16 @@
 //! `knockgate run`: what the service adds to a gate that the kernel keeps by itself, and what its end, in
 //! order or not, leaves behind.
 
+use std::net::IpAddr;
+
 use knockgate_tests::{
     attempt::Outcome,
     lab::{
-        Family,
+        CLIENT_MAC, Family, GATE_MAC,
         Who::{A, B},
     },
+    packet::{Packet, SYN},
+    raw::Wire,
     run::{Running, wait_until},
     service::Services,
     trial::{Attach, Trial},
@@ -99,6 +103,35 @@ fn readers_of_events_take_nothing_from_each_other() {
         assert_eq!(closed["user"], "alice");
         assert_eq!(closed["reason"], "expired");
         assert_eq!(closed["source"], trial.family.address(A).to_string());
+    });
+}
+
+/// More than it reads in one go.
+#[test]
+fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on() {
+    trial(|trial| {
+        let service = start(trial, &[]);
+        service.signal(libc::SIGSTOP);
+        let wire = Wire::open(&trial.lab);
+        for number in 0..1500_u16 {
+            let [high, low] = number.to_be_bytes();
+            let from = (IpAddr::from([10, 99, high, low]), 40_000);
+            let host = trial.family.host();
+            let knocks = [
+                Packet::udp(from, (host, 7000), b""),
+                Packet::tcp(from, (host, 8443), SYN),
+                Packet::udp(from, (host, 9301), b""),
+            ];
+            let knocks = knocks.map(|knock| knock.frame(CLIENT_MAC, GATE_MAC));
+            wire.send(&trial.lab, &knocks);
+        }
+        service.signal(libc::SIGCONT);
+        wait_until("new events are read", || {
+            trial.knock(A, ALICE);
+            let said = trial.knockgate("events --json").exits(0).stdout.clone();
+            let source = trial.family.address(A).to_string();
+            events(&said).iter().any(|event| event["source"] == source)
+        });
     });
 }
 

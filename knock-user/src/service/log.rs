@@ -64,16 +64,17 @@ impl Log {
         }
     }
 
-    /// Takes what the kernel has reported.
-    pub fn take(&mut self, ring: &mut RingBuf<MapData>, gate: &Gate) {
+    /// Takes what the kernel has reported, and says whether that was all.
+    pub fn take(&mut self, ring: &mut RingBuf<MapData>, gate: &Gate) -> bool {
         for _ in 0..AT_ONCE {
             let Some(event) = next(ring) else {
-                return;
+                return true;
             };
             if let Some(record) = Record::of_kernel(&event, gate, &self.users) {
                 self.say(record);
             }
         }
+        false
     }
 
     /// `lost`: how many events the kernel has left out since the gate came up.

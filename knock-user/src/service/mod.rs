@@ -68,8 +68,10 @@ pub async fn serve(
             _ = interrupt.recv() => break,
             ready = ring.readable_mut() => {
                 let mut ready = ready?;
-                log.take(ready.get_inner_mut(), &gate);
-                ready.clear_ready();
+                // The kernel wakes only who had read everything.
+                if log.take(ready.get_inner_mut(), &gate) {
+                    ready.clear_ready();
+                }
             }
             () = sleep_until(look_at_grants) => {
                 let started = Instant::now();
