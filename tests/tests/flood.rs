@@ -4,7 +4,8 @@
 //! No test here says how fast anything is. Where this machine itself may lose frames, it has another try.
 
 use std::{
-    net::IpAddr,
+    io::{Read, Write},
+    net::{IpAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +47,9 @@ const BETWEEN_KNOCKS: Duration = Duration::from_millis(20);
 /// A knock can get lost on the way, between two kernels' queues; not in each of three tries one of a hundred.
 const TRIES: u8 = 3;
 
+/// Connections that are begun, each from another port.
+const HALF_OPEN: u16 = 10_000;
+
 /// Less would be no flood: a frame for each place in the table where it fills one.
 const A_FLOOD: u64 = 100_000;
 
@@ -67,6 +71,16 @@ fn nothing_is_changed_native_v6() {
 #[test]
 fn nothing_is_changed_generic_v4() {
     nothing_is_changed(Attach::Generic, Family::V4);
+}
+
+#[test]
+fn half_open_flows_native_v4() {
+    half_open_flows_are_in_nobodys_way(Attach::Native, Family::V4);
+}
+
+#[test]
+fn half_open_flows_generic_v6() {
+    half_open_flows_are_in_nobodys_way(Attach::Generic, Family::V6);
 }
 
 #[test]
@@ -208,16 +222,81 @@ fn nothing_is_changed(attach: Attach, family: Family) {
     trial.open(B, "22/tcp");
 }
 
+/// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
+/// then another one's outlives its grant.
+fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    let small = GATE.replace("sessions = 4096", "sessions = 1024");
+    trial.lab.configure(&(interface(attach) + &small));
+    trial.lab.knockgate(&["up"]).exits(0);
+    let source = client(family, 200, 1);
+    let granted = source.to_string();
+    let arguments = ["allow", &granted, "--gate", "ssh", "--for", "1h"];
+    trial.lab.knockgate(&arguments).exits(0);
+    let syns: Vec<Vec<u8>> = (0..HALF_OPEN)
+        .map(|number| Packet::tcp((source, 10_000 + number), (family.host(), 22), SYN))
+        .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
+        .collect();
+    let wire = Wire::open(&trial.lab);
+    for syns in syns.chunks(200) {
+        wire.send(&trial.lab, syns);
+    }
+    let half_open = sessions(&trial).len();
+    assert!(
+        half_open > 900,
+        "only {half_open} flows: the table was to be filled"
+    );
+
+    trial.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    let mut connection = trial.connected(B, 22);
+    echo(&mut connection);
+    for syns in syns.chunks(200) {
+        wire.send(&trial.lab, syns);
+    }
+    trial.closes(B, "22/tcp");
+    echo(&mut connection);
+    let other = family.address(B).to_string();
+    let stays = sessions(&trial)
+        .into_iter()
+        .any(|flow| flow.contains(&other));
+    assert!(stays, "the connection goes on, and is no session");
+}
+
+/// Says something and expects to hear it.
+#[track_caller]
+fn echo(connection: &mut TcpStream) {
+    connection
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a live socket takes a timeout");
+    connection.write_all(b"hello").expect("it can be sent");
+    let mut heard = [0; 5];
+    connection.read_exact(&mut heard).expect("it is answered");
+    assert_eq!(&heard, b"hello");
+}
+
+/// Sources of the flows that the gate remembers.
+fn sessions(trial: &Trial) -> Vec<String> {
+    let sessions = trial.knockgate("sessions --json").exits(0).json();
+    let sessions = sessions["sessions"].as_array().expect("sessions is a list");
+    let source = |flow: &Value| flow["source"].as_str().map(str::to_owned);
+    sessions.iter().filter_map(source).collect()
+}
+
 /// A trial whose gate is configured and not up.
 fn trial(attach: Attach, family: Family) -> Option<Trial> {
     let trial = Trial::new(attach, family, Lab::build(&[])?);
+    trial.lab.configure(&(interface(attach) + GATE));
+    Some(trial)
+}
+
+fn interface(attach: Attach) -> String {
     let attach = match attach {
         Attach::Native => "native",
         Attach::Generic => "generic",
     };
-    let interface = format!("interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n");
-    trial.lab.configure(&(interface + GATE));
-    Some(trial)
+    format!("interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n")
 }
 
 /// How many events the service has said that were left out.
