@@ -52,6 +52,16 @@ pub fn rows() -> Vec<Row> {
         })
         .collect();
     rows.push(row(
+        "from no one to no one",
+        V4,
+        DATAGRAM,
+        Served,
+        |packet| {
+            let nowhere = [0; 4].into();
+            vec![frame(&packet.sent_from(nowhere).sent_to(nowhere))]
+        },
+    ));
+    rows.push(row(
         "to everyone, in fragments",
         V4,
         DATAGRAM,

@@ -97,10 +97,64 @@ pub fn rows() -> Vec<Row> {
                 frame[12..14].copy_from_slice(&other);
             },
         ),
-        edited("an old ethertype of tags", BOTH, ANY, Dropped, |frame| {
-            frame.splice(12..12, [0x91, 0x00, 0, 0]);
-        }),
     ];
+    rows.extend(behind_others());
     rows.extend(tagged);
     rows
+}
+
+/// What stands before IP on other links, and in networks that a host is in by a device for it alone.
+fn behind_others() -> impl Iterator<Item = Row> {
+    // In place of IPv4's ethertype, and of IPv6's.
+    let headers: [(_, [&[u8]; 2]); 8] = [
+        (
+            "an old ethertype of tags",
+            [&[0x91, 0, 0, 7, 8, 0], &[0x91, 0, 0, 7, 0x86, 0xdd]],
+        ),
+        (
+            "another old ethertype of tags",
+            [&[0x92, 0, 0, 0, 8, 0], &[0x92, 0, 0, 0, 0x86, 0xdd]],
+        ),
+        (
+            "a tag of congestion",
+            [&[0x89, 0xa2, 0, 0, 8, 0], &[0x89, 0xa2, 0, 0, 0x86, 0xdd]],
+        ),
+        (
+            "MPLS's label for it",
+            [&[0x88, 0x47, 0, 0, 0x01, 64], &[0x88, 0x47, 0, 0, 0x21, 64]],
+        ),
+        (
+            "PPPoE",
+            [
+                &[0x88, 0x64, 0x11, 0, 0, 1, 0, 90, 0, 0x21],
+                &[0x88, 0x64, 0x11, 0, 0, 1, 0, 110, 0, 0x57],
+            ],
+        ),
+        (
+            "HSR's tag",
+            [
+                &[0x89, 0x2f, 0, 90, 0, 1, 8, 0],
+                &[0x89, 0x2f, 0, 110, 0, 1, 0x86, 0xdd],
+            ],
+        ),
+        (
+            "MACsec's tag",
+            [
+                &[0x88, 0xe5, 0, 0, 0, 0, 0, 1, 8, 0],
+                &[0x88, 0xe5, 0, 0, 0, 0, 0, 1, 0x86, 0xdd],
+            ],
+        ),
+        (
+            "a header of PPP alone",
+            [&[0x88, 0x0b, 0, 0x21], &[0x88, 0x0b, 0, 0x57]],
+        ),
+    ];
+    headers.into_iter().map(|(what, [v4, v6])| {
+        row(what, BOTH, ANY, Dropped, move |packet| {
+            let mut frame = frame(&packet);
+            let header = if packet.is_ipv4() { v4 } else { v6 };
+            frame.splice(12..14, header.iter().copied());
+            vec![frame]
+        })
+    })
 }
