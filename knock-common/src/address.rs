@@ -85,6 +85,11 @@ impl V6 {
     pub const fn from_words(first: u64, second: u64) -> Self {
         Self(first, second)
     }
+
+    #[inline(always)]
+    pub const fn words(self) -> (u64, u64) {
+        (self.0, self.1)
+    }
 }
 
 impl Address for V4 {

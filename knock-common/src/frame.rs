@@ -317,20 +317,20 @@ fn segment<F: Frame + ?Sized, A>(
 
 /// Sixteen bits in network byte order.
 #[inline(always)]
-fn u16_at<const N: usize>(header: &[u8; N], at: usize) -> u16 {
+pub(crate) fn u16_at<const N: usize>(header: &[u8; N], at: usize) -> u16 {
     u16::from_be(load(header, at))
 }
 
 /// Thirty-two bits in network byte order.
 #[inline(always)]
-fn u32_at<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+pub(crate) fn u32_at<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     u32::from_be(load(header, at))
 }
 
 /// An integer from the bytes at `at`, which is always a constant within the header.
 #[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
-fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
+pub fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
     bytemuck::pod_read_unaligned(&header[at..at + size_of::<T>()])
 }
 
@@ -339,7 +339,7 @@ fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize)
 /// load where it doesn't.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
+pub fn load<T: bytemuck::AnyBitPattern, const N: usize>(header: &[u8; N], at: usize) -> T {
     assert!(at + size_of::<T>() <= N);
     // SAFETY: within the header by the assertion, which folds away; any bits are valid.
     unsafe { *header.as_ptr().add(at).cast::<T>() }

@@ -8,7 +8,8 @@
 //! 2. [`verdict`] looks up what role the destination port plays and decides;
 //! 3. [`knock`] advances a source through the automaton of all sequences;
 //! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission;
-//! 5. [`table`] holds the layout of every kernel table, [`event`] that of the reports.
+//! 5. [`answer`] makes what a gate that rejects sends back;
+//! 6. [`table`] holds the layout of every kernel table, [`event`] that of the reports.
 //!
 //! Times are nanoseconds of `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` reads it (since Linux
 //! 5.11; it moves in steps of one timer tick, 1 to 10 ms). Ports are in host byte order, addresses
@@ -24,6 +25,7 @@
 )]
 
 pub mod address;
+pub mod answer;
 pub mod event;
 pub mod frame;
 pub mod grant;

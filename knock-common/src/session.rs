@@ -228,7 +228,7 @@ mod tests {
             to_prefix: 0,
             restricted: 0,
             cut: 0,
-            zero: 0,
+            reject: 0,
         });
         host
     }

@@ -1,6 +1,7 @@
 //! The kernel program: one XDP entry, the maps it looks into, and nothing that decides. What becomes
 //! of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the tables and
-//! helpers ([`tables`]) and the way reports take to user space ([`report`]).
+//! helpers ([`tables`]), the way reports take to user space ([`report`]), and that of answers back to
+//! who asked ([`answer`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -19,6 +20,7 @@
     reason = "usize has 64 bits here, and what is cast are small constants"
 )]
 
+mod answer;
 mod maps;
 mod packet;
 mod report;
@@ -37,7 +39,7 @@ use tables::Tables;
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate(ctx: XdpContext) -> u32 {
-    let packet = Packet::of(&ctx);
+    let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
     let verdict = judge(&Tables::of(&ctx), &packet);
@@ -51,9 +53,19 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     count(verdict, length);
     if verdict.reason.passes() {
         xdp_action::XDP_PASS
+    } else if maps::rejects() != 0 && rejected(verdict) {
+        answer::answer(ctx.ctx)
     } else {
         xdp_action::XDP_DROP
     }
+}
+
+/// Was it denied by a gate that rejects? What is malformed was denied by none.
+#[inline(always)]
+fn rejected(verdict: Verdict) -> bool {
+    maps::GATE
+        .get(u32::from(verdict.gate))
+        .is_some_and(|rules| rules.reject != 0)
 }
 
 /// Adds the packet to its reason's counter on this CPU.

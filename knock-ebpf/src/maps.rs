@@ -10,10 +10,12 @@ use aya_ebpf::{
 };
 use knock_common::{
     address::{V4, V6},
+    answer::Scratch,
     knock::Outcome,
     table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network,
-        Progress, ROLES, Sequence, Session, SessionSlot, SourceKey, State, Transition, class,
+        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
+        LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
+        State, Transition, class,
     },
     verdict::Reason,
 };
@@ -88,6 +90,24 @@ pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::CO
 #[map]
 pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);
 
+// What answers in place of a closed port need: see [`crate::answer`].
+
+#[map]
+pub static HABITS: Array<Habits> = Array::with_max_entries(1, 0);
+#[map]
+pub static DEVICE: HashMap<LinkKey, Link> = HashMap::with_max_entries(1, 0);
+/// [`knock_common::table::standing`] of addresses.
+#[map]
+pub static LOCAL: HashMap<Network, u32> = HashMap::with_max_entries(1, 0);
+/// ICMP errors owed to each destination, and to all of them: [`knock_common::answer::Pool`].
+#[map]
+pub static OWED: LruHashMap<SourceKey, Owed> = LruHashMap::with_max_entries(1, 0);
+/// Where an answer is made.
+#[map]
+pub static ANSWER: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static POOL: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Constants of one configuration. They stand in read-only data, so the verifier drops the code
 /// that they switch off.
 macro_rules! setting {
@@ -129,4 +149,8 @@ setting!(
 setting!(
     /// Entries of [`SESSION_SLOT`].
     SESSION_SLOTS, session_slots
+);
+setting!(
+    /// 1: some gate rejects.
+    REJECTS, rejects
 );

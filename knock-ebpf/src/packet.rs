@@ -1,7 +1,13 @@
-//! The packet's bytes. Every read of packet memory in this program is the one below.
+//! The packet's bytes. Every read and write of packet memory in this program is one of those below.
 
-use aya_ebpf::{EbpfContext as _, bindings::xdp_md, programs::XdpContext};
-use knock_common::frame::{self, Frame};
+use core::hint::black_box;
+
+use aya_ebpf::bindings::xdp_md;
+use bytemuck::Pod;
+use knock_common::{
+    answer::{FrameMut, MOST_SUMMED, Summed, fold},
+    frame::{self, Frame, load},
+};
 
 /// The linear part of a frame, from `start` to before `end`.
 pub struct Packet {
@@ -11,12 +17,22 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// The packet as it is now: whoever resizes it takes it anew.
     #[inline(always)]
-    pub fn of(ctx: &XdpContext) -> Self {
+    pub fn of(context: *mut xdp_md) -> Self {
+        // SAFETY: the kernel's context, readable for as long as the program runs. Volatile, or a function
+        // that is given the context would be made one that is given the bounds, as 32-bit numbers, which
+        // the verifier doesn't know for pointers any more.
+        let (start, end) = unsafe {
+            (
+                (&raw const (*context).data).read_volatile(),
+                (&raw const (*context).data_end).read_volatile(),
+            )
+        };
         Self {
-            context: ctx.as_ptr().cast(),
-            start: ctx.data(),
-            end: ctx.data_end(),
+            context,
+            start: start as usize,
+            end: end as usize,
         }
     }
 }
@@ -52,8 +68,95 @@ impl Frame for Packet {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn extension_headers(context: *mut xdp_md, next: u32, at: u32, end: u32) -> u32 {
-    let packet = Packet::of(&XdpContext::new(context));
+    let packet = Packet::of(context);
     // Behind Ethernet, two tags and a header of IPv6 it is far below this: said for the verifier.
     let at = (at & 0xff) as usize;
     frame::chain(&packet, next as u8, at, end as usize).pack()
+}
+
+impl FrameMut for Packet {
+    #[inline(always)]
+    fn put<T: Pod>(&mut self, at: usize, value: T) -> Option<()> {
+        // The compiler sees when a place lies before one that has been checked, and would put the two
+        // sums together anew; but the verifier knows the bounds of a sum only where it was compared.
+        let place = black_box(self.start + at);
+        if place + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: within the packet, which this program may write to while it runs. Aligned or not:
+        // see `frame::load`.
+        unsafe { *(place as *mut T) = value };
+        Some(())
+    }
+}
+
+impl Summed for Packet {
+    #[inline(always)]
+    fn sum(&self, at: usize, length: usize) -> Option<u64> {
+        let sum = checksum(self.context, at as u32, length as u32);
+        (sum != NO_SUM).then_some(u64::from(sum))
+    }
+}
+
+/// The sum of `length` bytes from `at` in the context's packet, folded, or [`NO_SUM`]. Exported as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn checksum(context: *mut xdp_md, at: u32, length: u32) -> u32 {
+    summed(&Packet::of(context), at, length).map_or(NO_SUM, |sum| u32::from(fold(sum)))
+}
+
+const NO_SUM: u32 = u32::MAX;
+
+#[inline(always)]
+fn summed(packet: &Packet, at: u32, length: u32) -> Option<u64> {
+    let (mut at, mut left) = (onward(at, 0), length);
+    let mut sum = 0;
+    for _ in 0..MOST_SUMMED / 64 {
+        if left < 64 {
+            break;
+        }
+        sum += packet.words::<64>(at as usize)?;
+        at = onward(at, 64);
+        left -= 64;
+    }
+    if left >= 64 {
+        return None;
+    }
+    for _ in 0..16 {
+        if left < 4 {
+            break;
+        }
+        sum += packet.words::<4>(at as usize)?;
+        at = onward(at, 4);
+        left -= 4;
+    }
+    if left >= 2 {
+        sum += u64::from(load::<u16, 2>(packet.header(at as usize)?, 0));
+        at = onward(at, 2);
+    }
+    if left & 1 != 0 {
+        // With the byte before: a check for one byte becomes `>=`, which gives no bound.
+        sum += u64::from(packet.header::<2>(onward(at, 0x7fff) as usize)?[1]);
+    }
+    Some(sum)
+}
+
+/// Keeps to one bound, which nothing that is summed reaches.
+#[inline(always)]
+fn onward(at: u32, by: u32) -> u32 {
+    at.wrapping_add(by) & 0x7fff
+}
+
+impl Packet {
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Option<u64> {
+        let bytes = self.header::<N>(at)?;
+        let mut sum = 0;
+        let mut word = 0;
+        while word < N {
+            sum += u64::from(load::<u32, N>(bytes, word));
+            word += 4;
+        }
+        Some(sum)
+    }
 }

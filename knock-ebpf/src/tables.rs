@@ -282,7 +282,7 @@ const NO_EXIST: u64 = 1;
 const ANY: u64 = 0;
 
 #[cfg(target_arch = "bpf")]
-mod atomic {
+pub mod atomic {
     use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd};
 
     #[inline(always)]
@@ -300,7 +300,7 @@ mod atomic {
 
 /// So that the crate can be checked on the host; nothing there runs it.
 #[cfg(not(target_arch = "bpf"))]
-mod atomic {
+pub mod atomic {
     pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
         let equal = *cell == current;
         if equal {

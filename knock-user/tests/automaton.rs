@@ -15,7 +15,8 @@ use knock_common::{
 };
 use knock_user::{
     config::{
-        Attach, Config, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port, Protocol,
+        Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
+        Protocol,
     },
     gate::Automaton,
 };
@@ -140,7 +141,7 @@ fn host(config: &Config, automaton: &Automaton) -> Host {
             to_prefix: 0,
             restricted: 0,
             cut: 0,
-            zero: 0,
+            reject: 0,
         })
         .collect();
     host.sequences.clone_from(&automaton.sequences);
@@ -248,6 +249,7 @@ prop_compose! {
             established: Established::default(),
             connections: 0,
             grant_to: GrantTo::Address,
+            deny: Deny::Drop,
             sources: Vec::new(),
             // A checked configuration has no sequence that ends with another.
             knocks: knocks
@@ -429,6 +431,7 @@ fn only(sequences: Vec<Vec<Port>>) -> Config {
             established: Established::default(),
             connections: 0,
             grant_to: GrantTo::Address,
+            deny: Deny::Drop,
             sources: Vec::new(),
             knocks: sequences
                 .into_iter()

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     lab::{Lab, WAN},
     need::BPFFS,
+    netns::Netns,
     run::run,
 };
 
@@ -31,7 +32,7 @@ const PROG_TYPE_XDP: u32 = 6;
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_XDP: u32 = 37;
 
-/// An XDP program that lets everything pass, on the gate's interface until dropped.
+/// An XDP program that lets everything pass, on an interface until dropped.
 #[derive(Debug)]
 pub struct ForeignProgram {
     /// The kernel's number for it.
@@ -42,11 +43,16 @@ pub struct ForeignProgram {
 }
 
 impl ForeignProgram {
-    /// Attached as newer loaders do, by a BPF link.
+    /// On the gate's interface, attached as newer loaders do, by a BPF link.
     pub fn linked(lab: &Lab) -> Self {
+        Self::on(&lab.gate, WAN)
+    }
+
+    /// The same on any interface.
+    pub fn on(netns: &Netns, interface: &str) -> Self {
         let (program, id) = load();
-        let index = lab.gate.run(|| {
-            let name = CString::new(WAN).expect("no NUL in it");
+        let index = netns.run(|| {
+            let name = CString::new(interface).expect("no NUL in it");
             // SAFETY: the name ends in a NUL.
             unsafe { libc::if_nametoindex(name.as_ptr()) }
         });
@@ -57,7 +63,7 @@ impl ForeignProgram {
             flags: 0,
         };
         // The index means another interface in another namespace.
-        let link = lab.gate.run(|| bpf(LINK_CREATE, &attributes));
+        let link = netns.run(|| bpf(LINK_CREATE, &attributes));
         Self {
             id,
             _program: program,
@@ -66,7 +72,7 @@ impl ForeignProgram {
         }
     }
 
-    /// Attached as `ip link` does, over netlink.
+    /// On the gate's interface, attached as `ip link` does, over netlink.
     pub fn over_netlink(lab: &Lab) -> Self {
         let (program, id) = load();
         let pin = Path::new(BPFFS).join(format!("{}-foreign", lab.gate.name()));

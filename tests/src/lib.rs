@@ -4,7 +4,8 @@
 //! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
 //! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
 //! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`flood`] as
-//! many as it can, [`tap`] sees what arrives, [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
+//! many as it can, [`tap`] sees what arrives, [`offload`] decides how much of a stream one frame holds,
+//! [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
 //! [`need`] decides whether this machine can run any of it.
 //!
 //! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
@@ -20,6 +21,7 @@ pub mod lab;
 pub mod model;
 pub mod need;
 pub mod netns;
+pub mod offload;
 pub mod oracle;
 pub mod packet;
 pub mod raw;

@@ -20,6 +20,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("knock", "knockd"),
+    ("nmap", "nmap"),
     ("setarch", "util-linux"),
     ("setpriv", "util-linux"),
     ("ssh", "openssh-client"),

@@ -29,6 +29,7 @@ const EVERYTHING: &str = r#"
     name = "ssh"
     protect = ["22/tcp"]
     open_for = "10s"
+    deny = "reject"
     connections = 1
     grant_to = "prefix"
     sources = ["203.0.113.0/24", "2001:db8:1::/48"]

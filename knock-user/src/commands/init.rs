@@ -145,6 +145,7 @@ const GATE: &str = r#"
 name         = "@NAME@"
 protect      = @PROTECT@ # closed to everyone without a grant
 open_for     = "30s"           # how long a grant lasts; knocking again renews it
+deny         = "drop"          # "drop", or "reject": answer as a closed port of this host would
 session_idle = "1h"            # flows outlive the grant, and end after this long without a packet
 connections  = 0               # new connections that one grant admits; 0: any number
 grant_to     = "address"       # "address", or "prefix": the source's /24 (IPv4) or /64 (IPv6)

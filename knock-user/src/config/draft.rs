@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    Attach, Config, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
+    Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
     finding::{Finding, Source, Span},
     reader::{List, Located, Reader},
 };
@@ -37,6 +37,7 @@ pub(super) struct DraftGate {
     pub(super) established: Established,
     pub(super) connections: u32,
     pub(super) grant_to: GrantTo,
+    pub(super) deny: Deny,
     pub(super) sources: Vec<IpNet>,
     pub(super) knocks: Vec<DraftKnock>,
 }
@@ -91,6 +92,7 @@ impl DraftGate {
             established,
             connections,
             grant_to,
+            deny,
             sources,
             knocks,
         } = self;
@@ -111,6 +113,7 @@ impl DraftGate {
             established,
             connections,
             grant_to,
+            deny,
             sources,
             knocks: knocks.into_iter().map(knock).collect(),
         }

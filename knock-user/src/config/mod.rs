@@ -123,6 +123,7 @@ pub struct Gate {
     /// New connections that one grant admits; 0: any number.
     pub connections: u32,
     pub grant_to: GrantTo,
+    pub deny: Deny,
     /// Networks that may knock; empty: every network.
     pub sources: Vec<IpNet>,
     /// May be empty: the gate then opens by hand only. Users are unique within a gate.
@@ -149,6 +150,17 @@ pub enum GrantTo {
     Address,
     /// The source's /24 (IPv4) or /64 (IPv6).
     Prefix,
+}
+
+/// What becomes of a packet that may not pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deny {
+    /// Silence.
+    #[default]
+    Drop,
+    /// What a closed port of this host answers.
+    Reject,
 }
 
 /// One user's way to open a gate.
@@ -233,6 +245,10 @@ impl Established {
 
 impl GrantTo {
     const WORDS: [(&'static str, Self); 2] = [("address", Self::Address), ("prefix", Self::Prefix)];
+}
+
+impl Deny {
+    const WORDS: [(&'static str, Self); 2] = [("drop", Self::Drop), ("reject", Self::Reject)];
 }
 
 impl Gate {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Attach, Established, Gate, GrantTo, Knock, Limits, Mode, Port,
+    Attach, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, Port,
     draft::{Draft, DraftGate, DraftKnock, values},
     finding::{Finding, Level, Span},
     kinds::{ADDRESS, DURATION, INTERFACE, NAME, NETWORK, PORT},
@@ -170,14 +170,6 @@ impl Reader<'_, '_> {
 
     fn gate(&mut self, entries: &DeTable<'_>, span: Span) -> DraftGate {
         let table = self.table(&GATE, &SECTIONS, entries, span);
-        let deny = table.get("deny");
-        let chosen =
-            deny.and_then(|field| self.choice(field, &[("drop", false), ("reject", true)]));
-        self.not_available(
-            deny.filter(|_| chosen == Some(true)),
-            "deny = \"reject\"",
-            "use \"drop\"",
-        );
         self.not_available(table.get("hook"), "[[gate.hook]]", "leave the section out");
         let connections = table
             .get("connections")
@@ -198,6 +190,7 @@ impl Reader<'_, '_> {
             established: self.chosen(&table, "established", &Established::WORDS),
             connections: connections.unwrap_or_default(),
             grant_to: self.chosen(&table, "grant_to", &GrantTo::WORDS),
+            deny: self.chosen(&table, "deny", &Deny::WORDS),
             sources: self.networks(&table, "sources"),
             knocks: self.knocks(&table),
         }

@@ -89,7 +89,7 @@ sessions = 0x100_0000
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
 open_for = "1m30s"
-deny = "drop"
+deny = "reject"
 established = "cut"
 session_idle = "2h"
 connections = 3
@@ -126,6 +126,7 @@ protect = ["5432/tcp"]
                 established: Established::Cut,
                 connections: 3,
                 grant_to: GrantTo::Prefix,
+                deny: Deny::Reject,
                 sources: vec![net("198.51.100.0/24")],
                 knocks: vec![Knock {
                     user: "alice".into(),
@@ -141,6 +142,7 @@ protect = ["5432/tcp"]
                 established: Established::default(),
                 connections: 0,
                 grant_to: GrantTo::Address,
+                deny: Deny::Drop,
                 sources: vec![],
                 knocks: vec![],
             },
@@ -175,6 +177,7 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
         (Duration::from_secs(30), Duration::from_hours(1))
     );
     assert_eq!((gate.connections, gate.grant_to), (0, GrantTo::Address));
+    assert_eq!(gate.deny, Deny::Drop);
     assert_eq!(gate.knocks[0].within, Duration::from_secs(10));
 
     let (config, _) =

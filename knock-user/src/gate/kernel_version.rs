@@ -23,6 +23,12 @@ pub fn require() -> Result<()> {
     }
 }
 
+/// Is it this version of Linux or a newer one? Yes where it can't be told.
+pub fn is_at_least(major: u32, minor: u32) -> bool {
+    let version = release().ok().as_deref().and_then(parse);
+    version.is_none_or(|version| version >= (major, minor))
+}
+
 /// The release as `uname -r` prints it; not from /proc, which knows no personalities.
 fn release() -> io::Result<String> {
     // SAFETY: all zeros is a valid `utsname`, and the call fills it or fails.

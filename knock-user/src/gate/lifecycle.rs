@@ -9,7 +9,7 @@ use aya::{
 };
 
 use super::{
-    NEEDS_TO_LOAD, NotPermitted, PinRoot, capability,
+    NEEDS_TO_LOAD, NotPermitted, PinRoot, answering, capability,
     interface::{self, Attached},
     is_denied, kernel_version, pins, program,
     tables::{OpenGate, is_whole, other_layout, pin_name},
@@ -52,7 +52,7 @@ pub fn up(config: &Config, root: &PinRoot) -> Result<Vec<Mounted>> {
         let xdp = program::program(&mut ebpf)?;
         xdp.pin(directory.join(pins::PROGRAM))
             .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
-        let (link, attached) = attach(xdp, name, index, config.attach)?;
+        let (link, attached) = attach(xdp, name, index, way(config, name))?;
         link.pin(directory.join(pins::LINK))
             .with_context(|| format!("cannot pin the link in {}", directory.display()))?;
         mounted.push(Mounted {
@@ -112,6 +112,27 @@ fn pin_tables(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
             .with_context(|| format!("cannot pin the table {name} in {}", directory.display()))?;
     }
     Ok(())
+}
+
+/// How the program is to be put on an interface. A veth sends answers back natively only where its peer
+/// takes XDP frames, which can't be seen from here; in generic mode every interface sends them.
+fn way(config: &Config, name: &str) -> Attach {
+    let is_veth = || answering::driver(name).is_ok_and(|driver| driver == "veth");
+    if !answering::rejects(config) || config.attach == Attach::Generic || !is_veth() {
+        return config.attach;
+    }
+    if config.attach == Attach::Native {
+        tracing::warn!(
+            "{name} is a veth: with `attach = \"native\"`, what `deny = \"reject\"` answers gets lost \
+             unless the other end carries an XDP program; `attach = \"generic\"` doesn't need one"
+        );
+        return Attach::Native;
+    }
+    tracing::warn!(
+        "{name} is a veth, which may lose what `deny = \"reject\"` answers in native mode; attached in \
+         generic mode"
+    );
+    Attach::Generic
 }
 
 /// Attaches by a link of the kernel's, the only kind that outlives this process.

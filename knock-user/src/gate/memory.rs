@@ -6,16 +6,21 @@
 
 use knock_common::{
     address::{V4, V6},
+    answer::Scratch,
     event::Event,
     knock::Outcome,
     table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Meta, Network,
-        Progress, ROLES, Sequence, Session, SessionSlot, SourceKey, State, Transition, class,
+        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
+        LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
+        State, Transition, class,
     },
     verdict::Reason,
 };
 
-use super::{Automaton, TooEntangled};
+use super::{
+    Automaton, TooEntangled,
+    answering::{DESTINATIONS, MOST_ADDRESSES, MOST_LINKS, rejects},
+};
 use crate::config::Config;
 
 /// One kernel table: what it is made of, and so what memory it takes.
@@ -64,6 +69,8 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         config.limits.grants as usize,
         config.limits.sessions as usize,
     ];
+    // Only where a gate answers.
+    let answering = |entries| if rejects(config) { entries } else { 0 };
     vec![
         array::<u32>("ROLE", Array, ROLES as usize),
         array::<GateRules>("GATE", Array, gates),
@@ -95,6 +102,12 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         },
         array::<Budget>("BUDGET", PerCpuArray, class::COUNT as usize),
         keyed::<SourceKey, u64>("REPORTED", LruHash, 16_384),
+        array::<Habits>("HABITS", Array, 1),
+        keyed::<LinkKey, Link>("DEVICE", Hash, answering(MOST_LINKS)),
+        keyed::<Network, u32>("LOCAL", Hash, answering(MOST_ADDRESSES)),
+        keyed::<SourceKey, Owed>("OWED", LruHash, answering(DESTINATIONS)),
+        array::<u64>("POOL", Array, 1),
+        array::<Scratch>("ANSWER", PerCpuArray, 1),
     ]
 }
 
@@ -188,6 +201,7 @@ mod tests {
             [[gate]]
             name    = "mail"
             protect = ["993/tcp"]
+            deny    = "reject"
             [[gate.knock]]
             user     = "alice"
             sequence = ["7431/udp", "4410/tcp"]

@@ -4,6 +4,7 @@
 //! [`Gate`] opens what is pinned. Nothing here runs while packets are judged: the kernel decides
 //! alone.
 
+mod answering;
 mod automaton;
 mod batch;
 mod capability;

@@ -18,12 +18,17 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    table::{CONFIG_CHUNK, GateRules, LAYOUT, Meta, Network, Role, Transition},
+    table::{CONFIG_CHUNK, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition},
 };
 
-use super::{Automaton, NEEDS_TO_LOAD, NotPermitted, is_denied, memory, rows::monotonic_now};
+use super::{
+    Automaton, NEEDS_TO_LOAD, NotPermitted,
+    answering::{self, Surroundings},
+    is_denied, memory,
+    rows::monotonic_now,
+};
 use crate::config::{
-    self, Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports,
+    self, Config, Deny, Established, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports,
 };
 
 /// Name of the program in the object, and in the kernel's list of programs.
@@ -77,6 +82,7 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
         .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
         .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
         .override_global("TICK_BITS", &tick_bits(), true)
+        .override_global("REJECTS", &flag(answering::rejects(config)), true)
         .override_global("GRANT_SLOTS", &limits.grants, true)
         .override_global("SESSION_SLOTS", &limits.sessions, true)
         .load(object()?)
@@ -97,13 +103,7 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
 /// Binary logarithm of the kernel's timer ticks a second (`CONFIG_HZ`), to the nearest. The coarse clocks move
 /// by a tick, and their resolution says so.
 fn tick_bits() -> u32 {
-    let mut tick = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the call fills the structure; this clock exists since Linux 2.6.32.
-    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
-    let hertz = 1_000_000_000 / tick.tv_nsec.clamp(1, 1_000_000_000);
+    let hertz = 1_000_000_000 / answering::tick().clamp(1, 1_000_000_000);
     // The square doubles the logarithm, so that the half of it rounds.
     let square = hertz * hertz;
     square.ilog2().div_ceil(2)
@@ -161,6 +161,7 @@ impl Tables<'_> {
         }
         self.networks(config)?;
         self.lengths(config)?;
+        self.answers(config)?;
         let chunks = applied.chunks(CONFIG_CHUNK).map(|part| {
             let mut chunk = [0; CONFIG_CHUNK];
             chunk[..part.len()].copy_from_slice(part);
@@ -177,6 +178,21 @@ impl Tables<'_> {
 
     fn gates(&mut self, config: &Config) -> Result<()> {
         self.array("GATE", config.gates.iter().map(gate_rules))
+    }
+
+    fn answers(&mut self, config: &Config) -> Result<()> {
+        let host = Surroundings::read(config, answering::secret()?)
+            .context("cannot read this host's addresses")?;
+        self.array("HABITS", host.habits.into_iter())?;
+        let mut links = self.hash::<LinkKey, Link>("DEVICE")?;
+        for (key, link) in host.link_rows() {
+            links.insert(key, link, 0)?;
+        }
+        let mut addresses = self.hash::<Network, u32>("LOCAL")?;
+        for (address, standing) in host.address_rows() {
+            addresses.insert(address, standing, 0)?;
+        }
+        Ok(())
     }
 
     fn networks(&mut self, config: &Config) -> Result<()> {
@@ -300,6 +316,7 @@ pub fn gate_rules(gate: &config::Gate) -> GateRules {
         established,
         connections,
         grant_to,
+        deny,
         sources,
         knocks: _,
     } = gate;
@@ -310,6 +327,6 @@ pub fn gate_rules(gate: &config::Gate) -> GateRules {
         to_prefix: u8::from(*grant_to == GrantTo::Prefix),
         restricted: u8::from(!sources.is_empty()),
         cut: u8::from(*established == Established::Cut),
-        zero: 0,
+        reject: u8::from(*deny == Deny::Reject),
     }
 }

@@ -1,7 +1,8 @@
 //! The tables of a gate that is up, opened from their pins.
 
 use std::{
-    collections::BTreeSet,
+    collections::{self, BTreeSet},
+    hash::Hash,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -17,14 +18,14 @@ use knock_common::{
     Address,
     address::{V4, V6},
     table::{
-        BY_HAND, Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, LAYOUT,
-        MAX_LENGTHS, Meta, Progress, Role, Session, SessionSlot, SourceKey,
+        BY_HAND, Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT,
+        Link, LinkKey, MAX_LENGTHS, Meta, Network, Progress, Role, Session, SessionSlot, SourceKey,
     },
 };
 
 use super::{
-    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, batch, flows, interface,
-    is_denied, pins, program,
+    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, answering::Surroundings,
+    batch, flows, interface, is_denied, pins, program,
 };
 use crate::config::{self, Config, GrantTo, Port};
 
@@ -62,6 +63,9 @@ pub struct Gate {
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
+    habits: Array<MapData, Habits>,
+    links: HashMap<MapData, LinkKey, Link>,
+    addresses: HashMap<MapData, Network, u32>,
 }
 
 type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
@@ -112,6 +116,9 @@ impl Gate {
             packets: table(&directory, "PACKETS")?,
             knocks: table(&directory, "KNOCKS")?,
             budget: table(&directory, "BUDGET")?,
+            habits: table(&directory, "HABITS")?,
+            links: table(&directory, "DEVICE")?,
+            addresses: table(&directory, "LOCAL")?,
             directory,
         })
     }
@@ -241,6 +248,22 @@ impl Gate {
         Ok(())
     }
 
+    /// This host as its closed ports show it now. Where no gate rejects, nothing.
+    pub fn surroundings(&self) -> Result<Surroundings> {
+        // Flow labels stay as they are.
+        let secret = self.habits.get(&0, 0)?.secret;
+        Surroundings::read(&self.config, secret).context("cannot read this host's addresses")
+    }
+
+    /// Lets the kernel answer as this host does now.
+    pub fn set_surroundings(&mut self, now: &Surroundings) -> Result<()> {
+        if let Some(habits) = now.habits {
+            self.habits.set(0, habits, 0)?;
+        }
+        replace(&mut self.links, now.link_rows())?;
+        replace(&mut self.addresses, now.address_rows())
+    }
+
     /// Finds a slot whose grant has ended and puts `key` there.
     fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
         // From the end, since knocks begin at the front: grants by hand are long and many at a time,
@@ -340,6 +363,26 @@ impl Gate {
         })?;
         Ok(lengths)
     }
+}
+
+/// Makes a table hold these rows and no others; none that stays is missing meanwhile.
+fn replace<K, V>(
+    table: &mut HashMap<MapData, K, V>,
+    rows: impl Iterator<Item = (K, V)>,
+) -> Result<()>
+where
+    K: Pod + Eq + Hash,
+    V: Pod,
+{
+    let rows: collections::HashMap<K, V> = rows.collect();
+    let old = table.keys().collect::<Result<Vec<K>, _>>()?;
+    for key in old.into_iter().filter(|key| !rows.contains_key(key)) {
+        absent_as_none(table.remove(&key))?;
+    }
+    for (key, value) in rows {
+        table.insert(key, value, 0)?;
+    }
+    Ok(())
 }
 
 /// An address whose family has a table of grants.

@@ -50,6 +50,8 @@ pub async fn serve(
         unsafe { AsyncFd::register(gate.events()?) }.context("cannot wait for events")?;
     let mut watch = Watch::new(&gate)?;
     let mut open = open_ports(&gate.config)?;
+    let mut host = gate.surroundings()?;
+    gate.set_surroundings(&host)?;
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
@@ -88,6 +90,11 @@ pub async fn serve(
                 }
                 log.report_lost(gate.lost()?);
                 refresh(&mut gate, &mut open)?;
+                let now = gate.surroundings()?;
+                if now != host {
+                    gate.set_surroundings(&now)?;
+                    host = now;
+                }
             }
             reader = socket.accept() => log.serve(reader?),
             () = pulse.beat() => notify(&[NotifyState::Watchdog]),

@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -21,10 +22,12 @@ use aya::{
 use ipnet::IpNet;
 use knock_common::{
     address::{V4, V6},
-    table::{self, Counter, Grant, GrantKey, Progress, Session, SourceKey, TICK_SHIFT},
+    table::{
+        self, Counter, Grant, GrantKey, Link, LinkKey, Progress, Session, SourceKey, TICK_SHIFT,
+    },
 };
 use knock_user::{
-    config::Config,
+    config::{Config, Deny},
     gate::{self, Gate, OpenGate, PinRoot},
 };
 
@@ -34,6 +37,9 @@ use crate::need;
 /// XDP's answers, from the kernel's `xdp_action`.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+/// Index of the loopback interface, by which the packets of `BPF_PROG_TEST_RUN` come.
+const LOOPBACK: u32 = 1;
 /// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
 const EXIST: u64 = 2;
 /// What the directory of pins is called in place of an interface.
@@ -45,6 +51,8 @@ pub struct Program {
     gate: Gate,
     /// By how much this gate's clock is ahead of the kernel's, ns.
     ahead: u64,
+    /// What was sent back for the last packet.
+    answer: Option<Vec<u8>>,
 }
 
 impl Program {
@@ -75,7 +83,40 @@ impl Program {
             ebpf,
             gate,
             ahead: 0,
+            answer: None,
         })
+    }
+
+    /// What was sent back for the last packet.
+    pub fn answer(&self) -> Option<&[u8]> {
+        self.answer.as_deref()
+    }
+
+    /// Makes this an address of the host's.
+    pub fn lives_at(&mut self, address: IpAddr) {
+        let key = match address {
+            IpAddr::V4(address) => table::Network::new(V4::from(address)),
+            IpAddr::V6(address) => table::Network::new(V6::from(address)),
+        };
+        let mut table = self.table::<table::Network, u32>("LOCAL");
+        table
+            .insert(key, table::standing::OWN, 0)
+            .expect("there is room");
+    }
+
+    /// Gives the interface by which all packets come, or the VLANs on it, a MAC address.
+    pub fn listens_at(&mut self, vlans: [u16; 2], mac: [u8; 6]) {
+        let key = LinkKey {
+            interface: LOOPBACK,
+            vlans,
+        };
+        let link = Link {
+            mac,
+            hop_limit: 64,
+            partial: 0,
+        };
+        let mut table = self.table::<LinkKey, Link>("DEVICE");
+        table.insert(key, link, 0).expect("there is room");
     }
 
     fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
@@ -157,7 +198,8 @@ impl Subject for Program {
     fn judge(&mut self, frame: &[u8]) -> bool {
         let program = self.ebpf.program_mut("knockgate").expect("the program");
         let program: &mut Xdp = program.try_into().expect("an XDP program");
-        let mut out = vec![0; frame.len()];
+        // An answer may be longer than what it answers.
+        let mut out = vec![0; frame.len() + 64];
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),
@@ -165,12 +207,25 @@ impl Subject for Program {
                 ..TestRunOptions::default()
             })
             .expect("the kernel takes any frame of at least 14 bytes");
-        assert_eq!(out, frame, "the program changed the packet");
+        out.truncate(result.data_size_out as usize);
         match result.return_value {
-            XDP_PASS => true,
-            XDP_DROP => false,
-            other => panic!("the program answered {other}, neither pass nor drop"),
+            XDP_TX
+                if self
+                    .gate
+                    .config
+                    .gates
+                    .iter()
+                    .any(|gate| gate.deny == Deny::Reject) =>
+            {
+                self.answer = Some(out);
+                return false;
+            }
+            XDP_PASS | XDP_DROP => {}
+            other => panic!("the program answered {other}"),
         }
+        assert_eq!(out, frame, "the program changed the packet");
+        self.answer = None;
+        result.return_value == XDP_PASS
     }
 
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {

@@ -9,8 +9,8 @@
 //! xtask kernels` sees to it.
 //!
 //! [`range`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
-//! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and [`sizes`] sends what is longer than a frame usually is, with
-//! [`offload`]s on and off.
+//! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and
+//! [`sizes`] sends what is longer than a frame usually is, with offloads on and off.
 
 mod authentication;
 mod destinations;
@@ -19,7 +19,6 @@ mod fragments;
 mod ipv4;
 mod ipv6;
 mod link;
-mod offload;
 mod range;
 mod sizes;
 mod vlan;

@@ -13,16 +13,16 @@ use knockgate_tests::{
     attempt,
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, WAN, Who::A},
     netns::ip,
+    offload::{
+        self,
+        Offload::{Gro, Gso, Tso},
+    },
     run::wait_until,
     trial::Attach,
 };
 
 use crate::{
     BOTH,
-    offload::{
-        self,
-        Offload::{Gro, Gso, Tso},
-    },
     range::{Probe, Range, TCP_SERVICE, UDP_SERVICE},
 };
 

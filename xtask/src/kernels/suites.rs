@@ -28,7 +28,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
 /// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
-pub(super) const CHECKS: [Check; 5] = [
+pub(super) const CHECKS: [Check; 6] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -48,6 +48,10 @@ pub(super) const CHECKS: [Check; 5] = [
     Check {
         suite: "protocols",
         rows: &["native", "generic"],
+    },
+    Check {
+        suite: "reject",
+        rows: &["run::answers_are_what_they_should_be"],
     },
 ];
 

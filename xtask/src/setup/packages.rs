@@ -38,6 +38,10 @@ const SSH_SERVER: Package = package(
     "the server of that ssh, inside the tests' own network",
 )
 .silencing("ssh");
+const NMAP: Package = package(
+    "nmap",
+    "the scanner to which a gate that rejects must look closed",
+);
 const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
@@ -70,6 +74,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh", &SSH_CLIENT, Purpose::Test),
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
+    program("nmap", &NMAP, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
     program("knockd", &KNOCKD, Purpose::Bench),
     program("nft", &NFTABLES, Purpose::Bench),

@@ -172,8 +172,6 @@ const ROWS: &[Row] = &[
         code: "sequence-overlap", at: (10, 12), says: &["ends with the sequence of user \"bob\" in gate \"ssh\" on line 13", "last 2 knocks"] },
 
     // What later versions bring.
-    Row { what: "reject", replace: PROTECT, with: "protect = [\"22/tcp\"]\ndeny = \"reject\"\n",
-        code: "not-available", at: (7, 1), says: &["deny = \"reject\" is not available in this version yet; use \"drop\""] },
     Row { what: "metrics", replace: "[[gate]]", with: "[metrics]\nlisten = 5\nwhatever = 1\n[[gate]]",
         code: "not-available", at: (4, 2), says: &["[metrics] is not available"] },
     Row { what: "an alert", replace: "[[gate]]", with: "[alert]\nfailures = 10\n[[gate]]",

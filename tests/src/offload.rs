@@ -2,8 +2,9 @@
 
 use std::{ffi::c_char, io, mem, os::fd::AsRawFd, ptr};
 
-use knockgate_tests::netns::Netns;
 use socket2::{Domain, Socket, Type};
+
+use crate::netns::Netns;
 
 /// What can be switched, by its command in linux/ethtool.h.
 #[derive(Clone, Copy, Debug)]

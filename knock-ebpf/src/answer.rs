@@ -1,0 +1,206 @@
+//! Sending the answer of a closed port back in place of the packet. What it is, `knock-common` knows.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::{bpf_get_prandom_u32, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+};
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    answer::{Answer, Answered, Envelope, Host, Pool, Scratch, first},
+    frame::Frame as _,
+    table::{Habits, Link, LinkKey, Network, SourceKey},
+};
+
+use crate::{maps, packet::Packet, report, tables::atomic};
+
+/// How often another CPU may come first at the common pool of errors.
+const TRIES: u32 = 4;
+
+/// Turns the packet into its answer: `XDP_TX`, or `XDP_DROP` where a closed port would say nothing.
+///
+/// Apart from the entry, whose way for gates that drop it is not to burden; and in steps that leave
+/// nothing behind but what they write down, so that the verifier follows each once. They take the
+/// context and not the packet, whose pointers are good only until it is resized.
+#[inline(never)]
+pub fn answer(ctx: *mut xdp_md) -> u32 {
+    sent(ctx).unwrap_or(xdp_action::XDP_DROP)
+}
+
+#[inline(always)]
+fn sent(ctx: *mut xdp_md) -> Option<u32> {
+    let scratch = maps::ANSWER.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU entry, see `count` in main. Whatever its bytes are, nothing of it is read before
+    // it is written.
+    let scratch = unsafe { &mut *scratch };
+    match open(ctx, scratch) {
+        4 => send::<V4>(ctx, scratch),
+        6 => send::<V6>(ctx, scratch),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn send<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> Option<u32> {
+    if !read::<A>(ctx, scratch) {
+        return None;
+    }
+    let habits = maps::HABITS.get(0)?;
+    let answer = A::room(scratch);
+    if answer.is_error() {
+        let to = answer.destination().source_key();
+        let identification = permitted(&to, u32::from(A::FAMILY), habits);
+        answer.identify(u16::try_from(identification).ok()?);
+    }
+    write(ctx, answer).then_some(xdp_action::XDP_TX)
+}
+
+/// Reads the link header; says which family is in it, or 0 where nothing answers.
+#[inline(never)]
+fn open(ctx: *mut xdp_md, scratch: &mut Scratch) -> u32 {
+    let Some(envelope) = Envelope::of(&Packet::of(ctx), &Surroundings::of(ctx)) else {
+        return 0;
+    };
+    scratch.envelope = envelope;
+    if envelope.is_ipv4 { 4 } else { 6 }
+}
+
+/// Reads the rest and makes the answer; false where there is none.
+#[inline(never)]
+fn read<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> bool {
+    let packet = Packet::of(ctx);
+    let host = Surroundings::of(ctx);
+    let answer = host
+        .habits()
+        .and_then(|habits| Answer::<A>::to(&packet, &host, habits, &scratch.envelope));
+    let Some(answer) = answer else {
+        return false;
+    };
+    *A::room(scratch) = answer;
+    true
+}
+
+/// Writes the answer over the packet.
+#[inline(never)]
+fn write<A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool {
+    let shift = answer.shift() as i32;
+    // SAFETY: the context is the kernel's, and no pointer into the packet is used past here.
+    if shift != 0 && unsafe { bpf_xdp_adjust_head(ctx, shift) } != 0 {
+        return false;
+    }
+    // Or the compiler would take one bound from the other in 32 bits, which the verifier doesn't allow.
+    let length = black_box(Packet::of(ctx).length());
+    let cut = (answer.length().cast_signed() - length.cast_signed()) as i32;
+    // SAFETY: as above.
+    if cut != 0 && unsafe { bpf_xdp_adjust_tail(ctx, cut) } != 0 {
+        return false;
+    }
+    answer.write(&mut Packet::of(ctx)).is_some()
+}
+
+/// The tables.
+struct Surroundings {
+    interface: u32,
+}
+
+impl Surroundings {
+    #[inline(always)]
+    fn of(ctx: *const xdp_md) -> Self {
+        Self {
+            // SAFETY: the kernel's context, readable for as long as the program runs.
+            interface: unsafe { (*ctx).ingress_ifindex },
+        }
+    }
+}
+
+impl Host for Surroundings {
+    #[inline(always)]
+    fn habits(&self) -> Option<&Habits> {
+        maps::HABITS.get(0).filter(|habits| habits.known != 0)
+    }
+
+    #[inline(always)]
+    fn link(&self, vlans: [u16; 2]) -> Option<&Link> {
+        let key = LinkKey {
+            interface: self.interface,
+            vlans,
+        };
+        // SAFETY: user space writes an entry only when the link has changed, and a torn one is right
+        // again with the next packet.
+        unsafe { maps::DEVICE.get(key) }
+    }
+
+    #[inline(always)]
+    fn standing<A: Address>(&self, address: A) -> u32 {
+        // SAFETY: a single word, written once.
+        unsafe { maps::LOCAL.get(Network::new(address)) }
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+/// The identification of one more ICMP error to `to`, or [`NONE`].
+#[inline(never)]
+fn permitted(to: &SourceKey, family: u32, habits: &Habits) -> u32 {
+    let (interval, limit) = if family == 4 {
+        (habits.interval4, 1)
+    } else {
+        (habits.interval6, 2)
+    };
+    let limited = habits.limited & limit != 0;
+    permit(to, interval, limited, habits).map_or(NONE, u32::from)
+}
+
+const NONE: u32 = u32::MAX;
+
+#[inline(always)]
+fn permit(to: &SourceKey, interval: u64, limited: bool, habits: &Habits) -> Option<u16> {
+    let now = report::now();
+    let pool = maps::POOL.get_ptr_mut(0)?;
+    // SAFETY: an aligned word of an array entry, which other CPUs reach by the atomic instruction.
+    let pool = unsafe { &mut *pool };
+    // As the kernel does it: whether there is anything for anyone comes first, so that a flood from many
+    // addresses makes no entries.
+    if limited {
+        Pool(*pool).filled(now, habits)?;
+    }
+    let random = random();
+    if maps::OWED.get_ptr_mut(to).is_none() {
+        let owed = first(now, interval, random);
+        maps::OWED.insert(to, owed, 0).ok()?;
+    }
+    // SAFETY: the entry stays mapped while the program runs. Where it has just been given to another
+    // destination, or is used on another CPU too, one error more or less goes out.
+    let owed = unsafe { &mut *maps::OWED.get_ptr_mut(to)? };
+    let before = owed.since;
+    if limited && !owed.take(now, interval) {
+        return None;
+    }
+    owed.since = now;
+    if limited && !take(pool, now, habits) {
+        return None;
+    }
+    Some(owed.identify(before, now, habits.tick, random))
+}
+
+#[inline(always)]
+fn take(pool: &mut u64, now: u64, habits: &Habits) -> bool {
+    for _ in 0..TRIES {
+        let current = *pool;
+        let Some(filled) = Pool(current).filled(now, habits) else {
+            return false;
+        };
+        if atomic::compare_exchange(pool, current, filled.less(random()).0) {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn random() -> u32 {
+    // SAFETY: takes nothing and returns a number.
+    unsafe { bpf_get_prandom_u32() }
+}

@@ -1,0 +1,189 @@
+//! How many datagrams are answered, honest clients, and where answers get lost.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use knockgate_tests::{
+    attempt::Outcome,
+    foreign::ForeignProgram,
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
+    netns::ip,
+    packet::Packet,
+    run::{Running, wait_until},
+    trial::{Attach, Trial},
+};
+
+use crate::field::{CLOSED, Field, GUARDED};
+
+const REJECTING: &str = r#"
+    open_ports = []
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp", "22/udp"]
+    deny = "reject"
+    connections = 1
+    [[gate.knock]]
+    user = "alice"
+    sequence = ["7000/udp", "8443/tcp", "9001/udp"]
+"#;
+
+/// One source gets as many answers from a guarded port as another from a closed one.
+#[test]
+fn a_source_gets_as_many_errors_as_from_the_host() {
+    for attach in [Attach::Native, Attach::Generic] {
+        let Some(lab) = Lab::build(&[]) else {
+            return;
+        };
+        let field = Field::new(lab, attach);
+        // So long that hardly any comes to be owed while the test runs.
+        field.set("ipv4/icmp_ratelimit", "9000");
+        field.set("ipv6/icmp/ratelimit", "9000");
+        field.up();
+        for family in [Family::V4, Family::V6] {
+            let [host, gate] = [(Who::B, CLOSED), (Who::C, GUARDED)].map(|(who, port)| {
+                let frames: Vec<_> = (0..40)
+                    .map(|from| datagram(family.address(who), family.host(), from, port))
+                    .collect();
+                field.send(family, &frames).len()
+            });
+            assert_eq!((host, gate), (6, 6), "{attach:?} {family:?}");
+        }
+    }
+}
+
+/// Many sources get about as many; the host takes none to two off what is left for each.
+#[test]
+fn all_sources_get_about_as_many_errors_as_from_the_host() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let field = Field::new(lab, Attach::Generic);
+    field.set("ipv4/icmp_ratelimit", "1000");
+    let gate = field.lab.gate.name();
+    ip(&[
+        "-n",
+        gate,
+        "route",
+        "add",
+        "10.99.0.0/16",
+        "via",
+        "10.77.1.2",
+    ]);
+    field.up();
+    let burst = |port| {
+        let frames: Vec<_> = (0..200)
+            .map(|host| {
+                let from = Ipv4Addr::new(10, 99, u8::from(port == GUARDED), host);
+                datagram(from.into(), Family::V4.host(), 1, port)
+            })
+            .collect();
+        field.send(Family::V4, &frames).len()
+    };
+    for (who, port) in [("the host", CLOSED), ("the gate", GUARDED)] {
+        let answered = burst(port);
+        assert!(
+            (25..150).contains(&answered),
+            "{who} answered {answered} of 200"
+        );
+    }
+}
+
+fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
+    Packet::udp((from, 5000 + source_port), (to, port), b"?").frame(CLIENT_MAC, GATE_MAC)
+}
+
+/// A local peer leaves checksums to hardware that there is none of.
+#[test]
+fn honest_clients_are_refused_at_once() {
+    for attach in [Attach::Native, Attach::Generic] {
+        for family in [Family::V4, Family::V6] {
+            Trial::run(attach, family, &[], |trial| {
+                let _peer = ForeignProgram::on(&trial.lab.client, CLIENT_INTERFACE);
+                trial.up(REJECTING);
+                trial.refused(Who::A, "22/tcp");
+                trial.refused(Who::A, "22/udp");
+                trial.knock(Who::A, "7000/udp 8443/tcp 9001/udp");
+                trial.open(Who::A, "22/tcp");
+                // Its one connection is used up.
+                trial.refused(Who::A, "22/tcp");
+                trial.refused(Who::B, "22/tcp");
+            });
+        }
+    }
+}
+
+/// The gate answers for the addresses that it knows of; the service keeps it up to date.
+#[test]
+fn the_service_follows_the_hosts_addresses() {
+    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
+        let another: IpAddr = [10, 77, 0, 77].into();
+        let attempt = || {
+            let connection = trial.connect(Who::A, another, GUARDED, Duration::from_millis(300));
+            connection.map_or_else(|outcome| outcome, |_| Outcome::Open)
+        };
+        trial.up(REJECTING);
+        let gate = trial.lab.gate.name();
+        ip(&["-n", gate, "address", "add", "10.77.0.77/16", "dev", WAN]);
+        assert_eq!(attempt(), Outcome::Silent);
+        let mut service = trial.lab.knockgate_command(&["run"]);
+        let _service = Running::start(&mut service, trial.lab.folder());
+        wait_until("the new address answers", || attempt() == Outcome::Refused);
+        ip(&["-n", gate, "address", "del", "10.77.0.77/16", "dev", WAN]);
+        let neighbour = trial.lab.client.name();
+        let mac = GATE_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        ip(&[
+            "-n",
+            neighbour,
+            "neighbour",
+            "replace",
+            "10.77.0.77",
+            "lladdr",
+            &mac,
+            "dev",
+            CLIENT_INTERFACE,
+        ]);
+        wait_until("it is silent again", || attempt() == Outcome::Silent);
+    });
+}
+
+#[test]
+fn monitor_mode_answers_nothing() {
+    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
+        trial.up(&format!("mode = \"monitor\"\n{REJECTING}"));
+        trial.open(Who::A, "22/tcp");
+    });
+}
+
+/// An answer leaves a veth natively only where its peer takes XDP frames.
+#[test]
+fn lost_on_a_veth() {
+    Trial::run(Attach::Native, Family::V4, &[], |trial| {
+        trial.configure(REJECTING);
+        trial
+            .lab
+            .knockgate(&["up"])
+            .exits(0)
+            .says(&["is a veth", "XDP program"]);
+        assert_eq!(
+            trial.attempt(Who::A, "22/tcp", Outcome::Silent),
+            Outcome::Silent
+        );
+        let peer = ForeignProgram::on(&trial.lab.client, CLIENT_INTERFACE);
+        trial.refused(Who::A, "22/tcp");
+        drop(peer);
+        trial.knockgate("down --all").exits(0);
+
+        // Which is why it isn't chosen there.
+        let config = format!("interfaces = [\"{WAN}\"]\n{REJECTING}");
+        trial.lab.configure(&config);
+        trial
+            .lab
+            .knockgate(&["up"])
+            .exits(0)
+            .says(&["generic mode"]);
+        assert!(trial.lab.interface().contains("xdpgeneric"));
+        trial.refused(Who::A, "22/tcp");
+    });
+}

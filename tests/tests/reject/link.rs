@@ -1,0 +1,176 @@
+//! Tags, and addresses of both layers.
+
+use std::net::IpAddr;
+
+use knockgate_tests::{
+    lab::Family,
+    packet::{ACK, SYN},
+};
+
+use crate::{
+    BOTH,
+    Expected::{self, Answer, OnlyHost, Silence},
+    Row, V4, V6, field, row,
+};
+
+pub fn rows() -> Vec<Row> {
+    let priority = [0x81, 0x00, 0x60, 0x00];
+    let service = [0x88, 0xa8, 0xe0, 0x00];
+    let vlan = [0x81, 0x00, 0x60, 0x05];
+    let twice = [priority, priority].concat();
+    let both = [service, priority].concat();
+    let inside = [priority, vlan].concat();
+    let mut rows = Vec::new();
+    for (what, tags, expected) in [
+        ("a priority", priority.to_vec(), Answer),
+        ("a service's priority", service.to_vec(), Answer),
+        ("two priorities", twice, Answer),
+        ("two priorities of two kinds", both, Answer),
+        // This host has no VLANs.
+        ("a VLAN", vlan.to_vec(), Silence),
+        ("a VLAN inside a priority", inside, Silence),
+    ] {
+        for length in [0, 1, 700] {
+            let tags = tags.clone();
+            rows.extend(either(
+                &format!("{what}, {length} bytes"),
+                BOTH,
+                expected,
+                length,
+                move |frame| {
+                    frame.splice(12..12, tags.clone());
+                },
+            ));
+        }
+    }
+    for (what, mac) in [
+        ("to everyone's MAC address", [0xff; 6]),
+        ("to a group's MAC address", [0x01, 0x00, 0x5e, 0, 0, 1]),
+        ("to another MAC address", [2, 0, 0, 0, 0, 0x77]),
+    ] {
+        rows.extend(either(what, BOTH, Silence, 3, move |frame| {
+            frame[..6].copy_from_slice(&mac);
+        }));
+    }
+    // The host answers such a source at the address that it knows for it.
+    rows.extend(either(
+        "from a group's MAC address",
+        BOTH,
+        OnlyHost,
+        3,
+        |frame| frame[6] |= 1,
+    ));
+    rows.extend(destinations());
+    rows.extend(sources());
+    rows
+}
+
+fn destinations() -> Vec<Row> {
+    let v4 = [
+        ("10.77.0.9", Answer),
+        ("255.255.255.255", Silence),
+        ("10.77.255.255", Silence),
+        ("10.77.0.0", Silence),
+        ("224.0.0.1", Silence),
+        ("239.1.2.3", Silence),
+        ("127.0.0.1", Silence),
+        ("10.77.0.200", Silence),
+        ("198.51.100.1", Silence),
+    ];
+    let v6 = [
+        ("fd77::9", Answer),
+        ("ff02::1", Silence),
+        ("ff02::1:ff00:1", Silence),
+        ("ff0e::5", Silence),
+        ("::1", Silence),
+        ("fd77::200", Silence),
+        // No closed port's: the host says that it has no route to it.
+        ("::ffff:10.77.0.1", OnlyHost),
+    ];
+    let rows = v4
+        .map(|row| (V4, row))
+        .into_iter()
+        .chain(v6.map(|row| (V6, row)));
+    rows.flat_map(|(families, (to, expected))| {
+        let address: IpAddr = to.parse().expect("well-formed");
+        either(&format!("to {to}"), families, expected, 3, move |frame| {
+            field::readdress(frame, None, Some(address));
+        })
+    })
+    .collect()
+}
+
+fn sources() -> Vec<Row> {
+    let v4 = [
+        ("10.77.1.3", Answer),
+        ("0.0.0.0", Silence),
+        ("0.1.2.3", Silence),
+        ("127.0.0.1", Silence),
+        ("224.0.0.1", Silence),
+        ("255.255.255.255", Silence),
+        ("10.77.0.1", Silence),
+        ("10.77.0.9", Silence),
+        // With `rp_filter`, the host wouldn't either.
+        ("10.77.255.255", OnlyHost),
+    ];
+    let v6 = [
+        ("fd77:0:0:2::2", Answer),
+        ("::", Silence),
+        ("::1", Silence),
+        ("ff02::1", Silence),
+        ("::ffff:10.77.1.2", Silence),
+    ];
+    let rows = v4
+        .map(|row| (V4, row))
+        .into_iter()
+        .chain(v6.map(|row| (V6, row)));
+    rows.flat_map(|(families, (from, expected))| {
+        let address: IpAddr = from.parse().expect("well-formed");
+        either(
+            &format!("from {from}"),
+            families,
+            expected,
+            3,
+            move |frame| {
+                field::readdress(frame, Some(address), None);
+            },
+        )
+    })
+    .collect()
+}
+
+/// A segment and a datagram with so many bytes, and something done to both.
+fn either(
+    what: &str,
+    families: &'static [Family],
+    expected: Expected,
+    length: usize,
+    edit: impl Fn(&mut Vec<u8>) + Clone + 'static,
+) -> [Row; 2] {
+    let flags = if length == 0 { SYN } else { ACK };
+    let segment = edit.clone();
+    [
+        row(
+            format!("TCP {what}"),
+            families,
+            expected,
+            move |family, port| {
+                let mut frame = field::tcp(family, port, flags, |frame, _, _| {
+                    frame.extend(vec![9; length]);
+                });
+                segment(&mut frame);
+                frame
+            },
+        ),
+        row(
+            format!("UDP {what}"),
+            families,
+            expected,
+            move |family, port| {
+                let mut frame = field::udp(family, port, &vec![9; length], |_, _, _| {});
+                edit(&mut frame);
+                frame
+            },
+        ),
+    ]
+}

@@ -1,0 +1,104 @@
+//! `deny = "reject"`: a guarded port answers as a closed one.
+//!
+//! Every row is sent to a guarded port and, with nothing changed but the port, to one where nothing
+//! listens. What this very kernel answers for the second must be what the gate answers for the first,
+//! field by field. [`field`] sends, sees and takes apart, [`tcp`], [`udp`] and [`link`] are the rows,
+//! [`limits`] counts answers, [`run`] needs no network, and [`scanner`] asks nmap.
+
+mod field;
+mod limits;
+mod link;
+mod run;
+mod scanner;
+mod tcp;
+mod udp;
+
+use knockgate_tests::{
+    lab::{Family, Lab},
+    trial::Attach,
+};
+
+use field::Field;
+
+/// One packet, for any destination port.
+struct Row {
+    what: String,
+    families: &'static [Family],
+    frame: Box<dyn Fn(Family, u16) -> Vec<u8>>,
+    expected: Expected,
+}
+
+/// What is known beforehand of the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// A closed port answers.
+    Answer,
+    /// A closed port doesn't.
+    Silence,
+    /// It does, and the gate doesn't: the documentation says so.
+    OnlyHost,
+}
+
+const BOTH: &[Family] = &[Family::V4, Family::V6];
+const V4: &[Family] = &[Family::V4];
+const V6: &[Family] = &[Family::V6];
+
+#[test]
+fn native() {
+    the_gate_answers_as_the_host_does(Attach::Native);
+}
+
+#[test]
+fn generic() {
+    the_gate_answers_as_the_host_does(Attach::Generic);
+}
+
+fn the_gate_answers_as_the_host_does(attach: Attach) {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let field = Field::new(lab, attach);
+    field.without_limits();
+    field.up();
+    let rows = [tcp::rows(), udp::rows(), link::rows()];
+    let mut wrong = Vec::new();
+    for row in rows.into_iter().flatten() {
+        for &family in row.families {
+            let [host, gate] = [field::CLOSED, field::GUARDED].map(|port| {
+                let frame = (row.frame)(family, port);
+                field.ask(family, &frame)
+            });
+            let fits = match row.expected {
+                Expected::Answer => host.is_some() && gate == host,
+                Expected::Silence => host.is_none() && gate.is_none(),
+                Expected::OnlyHost => host.is_some() && gate.is_none(),
+            };
+            if !fits {
+                let Row { what, expected, .. } = &row;
+                wrong.push(format!(
+                    "{what} ({family:?}, {expected:?}):\n  host {host:?}\n  gate {gate:?}"
+                ));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} rows:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+fn row(
+    what: impl Into<String>,
+    families: &'static [Family],
+    expected: Expected,
+    frame: impl Fn(Family, u16) -> Vec<u8> + 'static,
+) -> Row {
+    Row {
+        what: what.into(),
+        families,
+        frame: Box::new(frame),
+        expected,
+    }
+}

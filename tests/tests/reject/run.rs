@@ -1,0 +1,172 @@
+//! Rows that need no network, for kernels that have little more than the program: packet in, packet out.
+//! Here are the VLANs, which not every kernel can make devices for.
+
+use std::net::IpAddr;
+
+use knock_user::config::Config;
+use knockgate_tests::{
+    packet::{ACK, FIN, Packet, RST, SYN, Tag, checksum},
+    subject::{Program, Subject as _},
+};
+
+const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const CONFIG: &str = r#"
+    interfaces = ["none"]
+    open_ports = []
+    limits = { sources = 16384, grants = 16, sessions = 64 }
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp", "22/udp"]
+    session_idle = "30s"
+    deny = "reject"
+    [[gate]]
+    name = "mail"
+    protect = ["25/tcp", "25/udp"]
+    session_idle = "30s"
+"#;
+
+#[test]
+fn answers_are_what_they_should_be() {
+    let (config, _) = Config::parse(CONFIG, "reject").expect("a valid configuration");
+    let Some(mut program) = Program::load(&config) else {
+        return;
+    };
+    program.listens_at([0, 0], HOST);
+    program.listens_at([5, 0], HOST);
+    program.listens_at([5, 7], HOST);
+    for (source, host) in [("192.0.2.7", "192.0.2.1"), ("2001:db8::7", "2001:db8::1")] {
+        let (source, host): (IpAddr, IpAddr) = (
+            source.parse().expect("well-formed"),
+            host.parse().expect("well-formed"),
+        );
+        program.lives_at(host);
+        let (from, to) = ((source, 4000), (host, 22));
+        let back = Packet::tcp(to, from, RST);
+        let refused = back.clone().tagged(Tag::vlan(5));
+        let v4 = source.is_ipv4();
+        let mut asks = |asked: &Packet| {
+            program.judge(&asked.frame(CLIENT, HOST));
+            program.answer().map(unlabelled)
+        };
+
+        // The packets' own sequence number is 0x1000, and their acknowledgement number 0.
+        let plain = asks(&Packet::tcp(from, to, ACK)).expect("an answer");
+        assert_eq!(plain, reset(&back, v4, RST, [0; 4]), "{source}");
+        let plain =
+            asks(&Packet::tcp(from, to, SYN | FIN).with_payload(b"abc")).expect("an answer");
+        assert_eq!(
+            plain,
+            reset(&back, v4, RST | ACK, [0, 0, 0x10, 5]),
+            "{source}"
+        );
+        assert_eq!(asks(&Packet::tcp(from, to, RST | ACK)), None);
+        assert_eq!(
+            asks(&Packet::tcp(from, (host, 25), SYN)),
+            None,
+            "a gate that drops"
+        );
+
+        let in_vlan = asks(&Packet::tcp(from, to, ACK).tagged(Tag::vlan(5))).expect("an answer");
+        assert_eq!(in_vlan, reset(&refused, v4, RST, [0; 4]), "in a VLAN");
+        let tags = [Tag::service(5), Tag::vlan(7)];
+        let asked = Packet::tcp(from, to, ACK);
+        let twice = |packet: &Packet| {
+            tags.iter()
+                .fold(packet.clone(), |packet, tag| packet.tagged(*tag))
+        };
+        let answer = asks(&twice(&asked)).expect("an answer");
+        assert_eq!(
+            answer,
+            reset(&twice(&back), v4, RST, [0; 4]),
+            "in a VLAN in a VLAN"
+        );
+        let answer = asks(&asked.clone().tagged(Tag::PRIORITY).tagged(Tag::vlan(5)));
+        assert_eq!(
+            answer,
+            Some(reset(&refused, v4, RST, [0; 4])),
+            "behind a priority"
+        );
+        assert_eq!(
+            asks(&asked.tagged(Tag::vlan(6))),
+            None,
+            "in a VLAN without a device"
+        );
+
+        for tags in [&[][..], &[Tag::vlan(5)], &tags] {
+            let asked = Packet::udp(from, to, b"whatever");
+            let asked = tags.iter().fold(asked, |packet, tag| packet.tagged(*tag));
+            let frame = asked.frame(CLIENT, HOST);
+            let answer = asks(&asked).expect("an answer");
+            let network = 14 + 4 * tags.len();
+            let header = if v4 { 20 } else { 40 };
+            let message = &answer[network + header..];
+            assert_eq!(answer[..12], [CLIENT, HOST].concat(), "turned round");
+            assert_eq!(answer[12..network], frame[12..network], "the same tags");
+            assert_eq!(
+                message[..2],
+                if v4 { [3, 3] } else { [1, 4] },
+                "port unreachable"
+            );
+            assert_eq!(message[4..8], [0; 4]);
+            assert_eq!(
+                message[8..],
+                frame[network..],
+                "all of the packet is quoted"
+            );
+            let mut covered = message.to_vec();
+            if v4 {
+                assert_eq!(checksum(&answer[network..network + 20]), 0);
+            } else {
+                let length = u8::try_from(message.len()).expect("short");
+                covered.splice(0..0, [0, length, 0, 58]);
+                covered.splice(0..0, answer[network + 8..network + 40].to_vec());
+            }
+            assert_eq!(checksum(&covered), 0);
+        }
+    }
+}
+
+/// An answer without its flow label, which is anything but none.
+fn unlabelled(answer: &[u8]) -> Vec<u8> {
+    let mut answer = answer.to_vec();
+    let mut network = 14;
+    while matches!(answer[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
+        network += 4;
+    }
+    if answer[network] >> 4 == 6 {
+        assert_ne!(answer[network + 1..network + 4], [0; 3], "no flow label");
+        answer[network + 1..network + 4].fill(0);
+    }
+    answer
+}
+
+/// A RST from a packet like it: with no window, and for IPv4 one that may not be cut.
+fn reset(like: &Packet, v4: bool, flags: u8, acknowledgement: [u8; 4]) -> Vec<u8> {
+    let mut frame = like.frame(HOST, CLIENT);
+    let at = frame.len() - 20;
+    frame[at + 4..at + 8].fill(0);
+    frame[at + 8..at + 12].copy_from_slice(&acknowledgement);
+    frame[at + 13] = flags;
+    frame[at + 14..at + 16].fill(0);
+    if v4 {
+        let network = at - 20;
+        frame[network + 4..network + 8].copy_from_slice(&[0, 0, 0x40, 0]);
+        sum(&mut frame, network..at, network + 10, &[]);
+        let pseudo = [&frame[at - 8..at], &[0, 6, 0, 20]].concat();
+        let end = frame.len();
+        sum(&mut frame, at..end, at + 16, &pseudo);
+    } else {
+        let pseudo = [&frame[at - 32..at], &[0, 6, 0, 20]].concat();
+        let end = frame.len();
+        sum(&mut frame, at..end, at + 16, &pseudo);
+    }
+    frame
+}
+
+/// Puts a checksum over part of a frame, and what is covered beside it, in its place.
+fn sum(frame: &mut [u8], covered: std::ops::Range<usize>, place: usize, beside: &[u8]) {
+    frame[place..place + 2].fill(0);
+    let sum = checksum(&[beside, &frame[covered]].concat());
+    frame[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+}

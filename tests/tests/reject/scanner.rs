@@ -1,0 +1,90 @@
+//! What nmap makes of a guarded port, a knock port and a closed one.
+
+use std::collections::BTreeMap;
+
+use knockgate_tests::{
+    lab::{Family, Lab},
+    need,
+    trial::Attach,
+};
+
+use crate::field::{CLOSED, Field, GUARDED};
+
+const KNOCKS: [u16; 2] = [8000, 7000];
+
+#[test]
+fn nmap_sees_no_difference() {
+    let Some(lab) = Lab::build(&["nmap"]) else {
+        return;
+    };
+    let field = Field::new(lab, Attach::Native);
+    field.without_limits();
+    field.up();
+    for family in [Family::V4, Family::V6] {
+        for scan in ["-sS", "-sA", "-sF", "-sX", "-sN", "-sM", "-sW", "-sU"] {
+            let knock = KNOCKS[usize::from(scan == "-sU")];
+            let ports = [GUARDED, knock, CLOSED];
+            let list = ports.map(|port| port.to_string()).join(",");
+            let said = nmap(&field, family, &[scan, "--reason", "-p", &list, "-oX", "-"]);
+            let seen = states(&said);
+            assert_eq!(seen.len(), 3, "{scan} {family:?}: {said}");
+            let closed = &seen[&CLOSED];
+            // Or there would be nothing to tell apart.
+            assert!(
+                closed.contains("reason=\"reset\"") || closed.contains("reason=\"port-unreach\""),
+                "{scan} {family:?}: {closed}"
+            );
+            for port in [GUARDED, knock] {
+                assert_eq!(&seen[&port], closed, "{scan} {family:?}: port {port}");
+            }
+        }
+    }
+    let prints = [(GUARDED, GUARDED), (KNOCKS[0], KNOCKS[1]), (CLOSED, CLOSED)];
+    let [guarded, knock, closed] = prints.map(|(tcp, udp)| fingerprint(&field, tcp, udp));
+    assert_eq!(guarded, closed);
+    assert_eq!(knock, closed);
+}
+
+/// What nmap's tests of a closed port find, by name: three of TCP's, one of UDP's.
+fn fingerprint(field: &Field, tcp: u16, udp: u16) -> Vec<(String, String)> {
+    let ports = format!("T:{tcp},U:{udp}");
+    let said = nmap(
+        field,
+        Family::V4,
+        &["-sS", "-sU", "-O", "-d2", "-p", &ports],
+    );
+    let tests = ["T5", "T6", "T7", "U1"].map(|name| {
+        let begin = format!("\n{name}(");
+        let found = said.split_once(&begin);
+        let found = found.and_then(|(_, rest)| rest.split_once(')'));
+        let (found, _) = found.unwrap_or_else(|| panic!("no {name} in {said}"));
+        (name.to_owned(), found.to_owned())
+    });
+    for (name, found) in &tests {
+        assert!(found.starts_with("R=Y"), "nobody answered {name}: {found}");
+    }
+    tests.to_vec()
+}
+
+/// The `state` elements of an XML report by port.
+fn states(report: &str) -> BTreeMap<u16, String> {
+    let port = |part: &str| {
+        let (number, rest) = part.split_once('"')?;
+        let (_, state) = rest.split_once("<state ")?;
+        let (state, _) = state.split_once("/>")?;
+        Some((number.parse().ok()?, state.to_owned()))
+    };
+    report.split("portid=\"").skip(1).filter_map(port).collect()
+}
+
+fn nmap(field: &Field, family: Family, arguments: &[&str]) -> String {
+    let host = family.host().to_string();
+    let program = need::tool("nmap").expect("it was there when the lab was built");
+    let mut all = vec!["-n", "-Pn", "--disable-arp-ping", "--max-retries", "3"];
+    if family == Family::V6 {
+        all.push("-6");
+    }
+    all.extend(arguments);
+    all.push(&host);
+    field.lab.client(program, &all).exits(0).stdout.clone()
+}
