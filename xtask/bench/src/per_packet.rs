@@ -90,6 +90,8 @@ impl<'c> Case<'c> {
     /// Makes sure that the row is about what its name says. Warms up, too.
     fn check(&mut self, programs: &mut Programs) -> Result<()> {
         const PACKETS: u32 = 4096;
+        /// The gate is up on a wire, on which the kernel may look for neighbours meanwhile.
+        const STRAYS: u64 = 16;
         let Some((gate, reason)) = self.expected else {
             return Ok(());
         };
@@ -99,7 +101,7 @@ impl<'c> Case<'c> {
         let judged = gate.packets(Some(reason))? - before;
         let all = gate.packets(None)? - all_before;
         ensure!(
-            judged == all && all >= u64::from(PACKETS),
+            judged >= u64::from(PACKETS) && all - judged <= STRAYS,
             "`{}`: {all} packets were judged, {judged} of them as `{reason}`; all of them should be",
             self.name
         );
