@@ -39,7 +39,7 @@ fn status() {
     both_families(|trial| {
         trial.up(CONFIG);
         trial.knock(A, ALICE);
-        trial.open(A, "22/tcp");
+        let _goes_on = trial.connected(A, 22);
         let status = document(trial, "status --json");
         assert_eq!(
             status["interfaces"],

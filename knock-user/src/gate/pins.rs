@@ -7,7 +7,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::{
-        fd::AsRawFd as _,
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -135,7 +135,9 @@ impl PinRoot {
             _ => Ok(()),
         };
         let in_directory = || format!("cannot remove the pins in {}", directory.display());
-        gone(fs::remove_file(directory.join(LINK))).with_context(in_directory)?;
+        let link = directory.join(LINK);
+        detach(&link);
+        gone(fs::remove_file(link)).with_context(in_directory)?;
         match fs::read_dir(&directory) {
             Ok(entries) => {
                 for entry in entries {
@@ -158,6 +160,54 @@ impl PinRoot {
 /// An exclusive lock; see [`PinRoot::lock`].
 pub struct Lock {
     _directory: File,
+}
+
+/// Takes what is attached by the link pinned at `path` off its interface. Removing the pin does that too, but
+/// the kernel may take its time for it; so where this can't be done (before Linux 5.9) it is done later.
+fn detach(path: &Path) {
+    /// `BPF_OBJ_GET` and `BPF_LINK_DETACH` of `linux/bpf.h`.
+    const OBJ_GET: libc::c_int = 7;
+    const LINK_DETACH: libc::c_int = 34;
+    /// Their members of `bpf_attr`.
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    #[repr(C)]
+    struct LinkDetach {
+        link_fd: u32,
+    }
+    let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else {
+        return;
+    };
+    let get = ObjGet {
+        pathname: name.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: the kernel reads the structure, whose size is given, and the name, which ends with a zero
+    // byte; both outlive the call.
+    let opened =
+        unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET, &raw const get, size_of::<ObjGet>()) };
+    let Some(link) = i32::try_from(opened).ok().filter(|&link| link >= 0) else {
+        return;
+    };
+    // SAFETY: a descriptor that the call above has made for us, and nobody else has.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let attributes = LinkDetach {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+    };
+    // SAFETY: the kernel reads the structure, whose size is given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LINK_DETACH,
+            &raw const attributes,
+            size_of::<LinkDetach>(),
+        )
+    };
 }
 
 const BPFFS: &str = "/sys/fs/bpf";
