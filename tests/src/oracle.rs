@@ -1,6 +1,7 @@
 //! Streams of packets put through a subject and the model at once, and the first difference between them.
 
 pub mod generate;
+pub mod guided;
 pub mod random;
 pub mod shrink;
 

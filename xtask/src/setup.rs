@@ -8,7 +8,9 @@ mod crates;
 mod packages;
 mod toolchain;
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
@@ -79,6 +81,26 @@ pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
             toolchain::HINT
         ),
     }
+}
+
+/// The cargo-fuzz that is here, installed if there was none; only guided fuzzing needs it and what its fuzzer is
+/// compiled by.
+pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
+    let compiler = process::find("c++").is_none().then_some(&packages::CXX);
+    let tool = (!crates::CARGO_FUZZ.is_installed()).then_some(&crates::CARGO_FUZZ);
+    let missing = Missing {
+        packages: compiler.into_iter().collect(),
+        crates: tool.into_iter().collect(),
+    };
+    if !missing.is_empty() {
+        missing.announce();
+        missing.install()?;
+    }
+    let own = crates::CARGO_FUZZ.path();
+    let found = process::is_executable(&own).then_some(own);
+    found
+        .or_else(|| process::find(crates::CARGO_FUZZ.name))
+        .context("cargo-fuzz was installed, and still is not there")
 }
 
 /// What a purpose needs and this machine lacks.

@@ -45,18 +45,24 @@ const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5
 
 /// The `nth` configuration, which passes `check`, as text and as it is understood. No time in it is shorter
 /// than a second.
-pub fn config(random: &mut Random, nth: usize) -> (String, Config) {
+pub fn config(random: &mut Random<'_>, nth: usize) -> (String, Config) {
     loop {
-        let text = config_text(random, nth);
-        // Two sequences may be one, or one end with another: those are refused.
-        if let Ok((config, _)) = Config::parse(&text, "generated") {
-            return (text, config);
+        if let Some(valid) = try_config(random, nth) {
+            return valid;
         }
     }
 }
 
+/// As [`config`]; `None` where what comes out would be refused: two sequences may be one, or one end with
+/// another.
+pub fn try_config(random: &mut Random<'_>, nth: usize) -> Option<(String, Config)> {
+    let text = config_text(random, nth);
+    let (config, _) = Config::parse(&text, "generated").ok()?;
+    Some((text, config))
+}
+
 /// A stream of `packets` packets and what happens in between.
-pub fn stream(random: &mut Random, config: &Config, packets: usize) -> Vec<Step> {
+pub fn stream(random: &mut Random<'_>, config: &Config, packets: usize) -> Vec<Step> {
     let mut author = Author::new(random, config);
     let mut steps: Vec<Step> = Vec::new();
     let mut written = 0;
@@ -68,7 +74,18 @@ pub fn stream(random: &mut Random, config: &Config, packets: usize) -> Vec<Step>
     steps
 }
 
-fn config_text(random: &mut Random, nth: usize) -> String {
+/// A stream that ends where nothing more has been chosen, or behind so many steps.
+pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> Vec<Step> {
+    let mut author = Author::new(random, config);
+    let mut steps = Vec::new();
+    while !author.random.is_spent() && steps.len() < most {
+        let step = author.step(&steps);
+        steps.push(step);
+    }
+    steps
+}
+
+fn config_text(random: &mut Random<'_>, nth: usize) -> String {
     let mut text = String::from("interfaces = [\"eth0\"]\n");
     let mode = if nth % 8 == 7 { "monitor" } else { "enforce" };
     let _ = writeln!(text, "mode = {mode:?}\nopen_ports = [{OPEN}]");
@@ -93,8 +110,8 @@ fn config_text(random: &mut Random, nth: usize) -> String {
     text
 }
 
-fn gate_text(random: &mut Random, text: &mut String, name: &str, ports: &str) {
-    let seconds = |random: &mut Random| random.pick(&[1, 2, 3, 5, 20]);
+fn gate_text(random: &mut Random<'_>, text: &mut String, name: &str, ports: &str) {
+    let seconds = |random: &mut Random<'_>| random.pick(&[1, 2, 3, 5, 20]);
     let _ = writeln!(
         text,
         "[[gate]]\nname = {name:?}\nprotect = [{ports}]\nopen_for = \"{}s\"\nsession_idle = \"{}s\"",
@@ -130,8 +147,8 @@ fn gate_text(random: &mut Random, text: &mut String, name: &str, ports: &str) {
 }
 
 /// Writes a stream step by step, knowing how far everyone means to be.
-struct Author<'a> {
-    random: &'a mut Random,
+struct Author<'a, 'c> {
+    random: &'a mut Random<'c>,
     gates: Vec<String>,
     sequences: Vec<Vec<Port>>,
     protected: Vec<Port>,
@@ -139,8 +156,8 @@ struct Author<'a> {
     knocking: Vec<(IpAddr, usize, usize)>,
 }
 
-impl<'a> Author<'a> {
-    fn new(random: &'a mut Random, config: &Config) -> Self {
+impl<'a, 'c> Author<'a, 'c> {
+    fn new(random: &'a mut Random<'c>, config: &Config) -> Self {
         let sequences: Vec<Vec<Port>> = config
             .gates
             .iter()
@@ -394,7 +411,7 @@ impl<'a> Author<'a> {
 }
 
 /// Has a fragment's headers go on behind what its packet says to be its end.
-fn chain_into_padding(random: &mut Random, packet: &mut Datagram) {
+fn chain_into_padding(random: &mut Random<'_>, packet: &mut Datagram) {
     const NEXT: [u8; 5] = [0, 60, 58, TCP, UDP];
     packet.protocol = 60;
     packet.payload = 40;

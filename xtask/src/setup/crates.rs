@@ -33,6 +33,14 @@ pub(super) const CARGO_DENY: Crate = Crate {
     environment: &[],
 };
 
+pub(super) const CARGO_FUZZ: Crate = Crate {
+    name: "cargo-fuzz",
+    why: "looks for inputs by the code that they reach (takes a minute)",
+    version: "0.13.2",
+    options: &[],
+    environment: &[],
+};
+
 impl Crate {
     pub(super) fn is_installed(&self) -> bool {
         process::is_executable(&self.path()) || process::find(self.name).is_some()

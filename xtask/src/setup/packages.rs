@@ -64,6 +64,9 @@ const GCC: Package = package("gcc", "builds the peers' senders");
 const MAKE: Package = package("make", "the same");
 const PYTHON: Package = package("python3", "runs the peers' harness");
 
+/// See [`super::cargo_fuzz`].
+pub(super) const CXX: Package = package("g++", "compiles the fuzzer that guided fuzzing links");
+
 /// Programs that demo, tests, booted kernels and the bench run.
 pub(super) const PROGRAMS: &[Program] = &[
     program("unshare", &UTIL_LINUX, Purpose::Demo),

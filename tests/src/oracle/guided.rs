@@ -1,0 +1,110 @@
+//! What coverage-guided fuzzing tries: bytes that a fuzzer chooses, judged by the model. Each function says what
+//! differs. The fuzz targets call them (`knock-common/fuzz`), and a suite with the inputs that fuzzing has kept.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use knock_common::{
+    Address, Reason,
+    frame::{self, Network, Parsed, TCP},
+};
+use knock_user::config::{Port, Protocol};
+
+use super::{Look, difference, generate, random::Random};
+use crate::{
+    model::frame::{Contents, Segment, read as read_slowly},
+    stream::Step,
+    subject::Hosted,
+};
+
+/// Steps of the longest stream.
+const STEPS: usize = 400;
+
+/// A frame, read by `knock-common` and by the model. Drivers and the kernel hand over none that is shorter than
+/// an Ethernet header.
+pub fn read(frame: &[u8]) -> Option<String> {
+    if frame.len() < 14 {
+        return None;
+    }
+    let got = match frame::network(frame) {
+        Network::Ipv4 { at } => contents(frame, frame::ipv4(frame, at)),
+        Network::Ipv6 { at } => contents(frame, frame::ipv6(frame, at)),
+        Network::Other => Contents::NotIp,
+        Network::Malformed => Contents::Malformed(None),
+    };
+    let (got, wanted) = (decisive(got), decisive(read_slowly(frame)));
+    (got != wanted).then(|| {
+        let bytes = frame.iter().fold(String::new(), |mut bytes, byte| {
+            // Writing to a string doesn't fail.
+            let _ = write!(bytes, "{byte:02x}");
+            bytes
+        });
+        format!("{bytes}: the model reads {wanted:?}, knock-common {got:?}")
+    })
+}
+
+/// Without what decides nothing: only a TCP packet has flags, and only one that opens a connection a sequence
+/// number that matters.
+fn decisive(contents: Contents) -> Contents {
+    const SYN: u8 = 0x02;
+    match contents {
+        Contents::Segment(segment) => {
+            let tcp = segment.port.protocol == Protocol::Tcp;
+            let flags = if tcp { segment.flags } else { 0 };
+            let sequence = if flags & SYN == 0 {
+                0
+            } else {
+                segment.sequence
+            };
+            Contents::Segment(Segment {
+                flags,
+                sequence,
+                ..segment
+            })
+        }
+        other => other,
+    }
+}
+
+/// What was read, in the model's words.
+fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
+    match parsed {
+        Parsed::Segment(segment) => {
+            let tcp = segment.protocol == TCP;
+            let (flags, sequence) = frame::tcp(frame, &segment);
+            Contents::Segment(Segment {
+                source: segment.source.into(),
+                source_port: segment.source_port,
+                destination: segment.destination.into(),
+                port: Port {
+                    number: segment.destination_port,
+                    protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
+                },
+                flags,
+                sequence,
+            })
+        }
+        Parsed::Pass(Reason::NotIp) => Contents::NotIp,
+        Parsed::Pass(Reason::Fragment) => Contents::LaterFragment,
+        Parsed::Pass(_) => Contents::OtherProtocol,
+        Parsed::Malformed(ends) => Contents::Malformed(ends.map(|(source, destination)| {
+            let (source, destination): (IpAddr, IpAddr) = (source.into(), destination.into());
+            (source, destination)
+        })),
+    }
+}
+
+/// A configuration and a stream for it, both made as the oracle makes them, but by these choices; judged by the
+/// decisions on the host and by the model. Without grants by hand: who gives them on the host is the test.
+pub fn decide(choices: &[u8]) -> Option<String> {
+    let mut random = Random::chosen(choices);
+    let (toml, config) = generate::try_config(&mut random, 0)?;
+    let mut steps = generate::chosen_stream(&mut random, &config, STEPS);
+    steps.retain(|step| !matches!(step, Step::Allow { .. } | Step::Revoke { .. }));
+    let mut subject = Hosted::new(&config);
+    let found = difference(&config, &mut subject, &steps, Look::Close)?;
+    let mut shown = format!("{}\n\n{toml}---\n", found.what);
+    for step in &steps[..=found.at] {
+        let _ = writeln!(shown, "{step}");
+    }
+    Some(shown)
+}
