@@ -10,13 +10,15 @@
 //!
 //! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
 //! packets are put through one by one, [`oracle`] compares the two on [`stream`]s of
-//! [`datagram`]s. [`fixtures`] says of each behaviour by itself what must come of it.
+//! [`datagram`]s. [`fixtures`] says of each behaviour by itself what must come of it, and [`interpreter`]
+//! counts the instructions that it takes.
 
 pub mod attempt;
 pub mod datagram;
 pub mod fixtures;
 pub mod flood;
 pub mod foreign;
+pub mod interpreter;
 pub mod lab;
 pub mod model;
 pub mod need;

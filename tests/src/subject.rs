@@ -1,6 +1,7 @@
 //! What a stream is tried on, and what can be seen of it: the program loaded into the kernel
-//! ([`Program`]), the same decisions called on the host ([`Hosted`]), or the model itself ([`Modelled`]).
+//! ([`Program`], or [`Counted`] instruction by instruction), the same decisions called on the host ([`Hosted`]), or the model itself ([`Modelled`]).
 
+mod counted;
 mod host;
 mod modelled;
 mod program;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
 use knock_user::config::{Config, Protocol};
 
-pub use self::{host::Hosted, modelled::Modelled, program::Program};
+pub use self::{counted::Counted, host::Hosted, modelled::Modelled, program::Program};
 
 /// A gate that packets can be put through one by one.
 pub trait Subject {

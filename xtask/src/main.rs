@@ -2,13 +2,15 @@
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
 //! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
-//! for as long as one likes, [`kernels`] some of them on other kernels, [`demo`] shows the gate at work
-//! and [`mod@bench`] what it costs, both in networks that exist only while they run.
+//! for as long as one likes, [`kernels`] some of them on other kernels,
+//! [`instructions`] counts what a packet takes, [`demo`] shows the gate at work and [`mod@bench`] what it
+//! costs, both in networks that exist only while they run.
 
 mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod instructions;
 mod kernels;
 mod process;
 mod setup;
@@ -51,6 +53,8 @@ enum Command {
     Bench(bench::Options),
     /// Boots other kernels in qemu, and has the program verified and tried in each (3 minutes)
     Kernels(kernels::Options),
+    /// Counts the instructions that the kernel program takes, by what comes of a packet
+    Instructions(instructions::Options),
     /// Makes sure of what the other commands need; installs what is missing, and says so first
     Setup {
         /// What the machine is to be made ready for
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),
+        Command::Instructions(options) => instructions::run(&options),
         Command::Setup { purpose } => setup::run(purpose),
         Command::DemoStage(stage) => stage.run(),
         Command::DemoService(service) => service.run(),

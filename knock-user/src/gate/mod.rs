@@ -23,7 +23,7 @@ pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
 pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
-pub use program::{gate_rules, load, open_ports, prepare, roles};
+pub use program::{gate_rules, load, object, open_ports, prepare, roles};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
 };

@@ -36,7 +36,7 @@ const NAME: &str = "knockgate";
 
 /// The kernel program, as `cargo xtask build` compiled it.
 #[cfg(kernel_program)]
-fn object() -> Result<&'static [u8]> {
+pub fn object() -> Result<&'static [u8]> {
     Ok(aya::include_bytes_aligned!(concat!(
         env!("OUT_DIR"),
         "/kernel_program"
@@ -44,7 +44,7 @@ fn object() -> Result<&'static [u8]> {
 }
 
 #[cfg(not(kernel_program))]
-fn object() -> Result<&'static [u8]> {
+pub fn object() -> Result<&'static [u8]> {
     Err(anyhow!(
         "this knockgate was built without its kernel program; build it with `cargo xtask build`"
     ))

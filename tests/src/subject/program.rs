@@ -5,6 +5,7 @@
 //! into the past, which the program can't tell from waiting.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::IpAddr,
     path::Path,
@@ -35,8 +36,8 @@ use super::{Flow, GrantSeen, Subject, Tally, Verdict};
 use crate::need;
 
 /// XDP's answers, from the kernel's `xdp_action`.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 /// Index of the loopback interface, by which the packets of `BPF_PROG_TEST_RUN` come.
 const LOOPBACK: u32 = 1;
@@ -49,6 +50,8 @@ const INTERFACE: &str = "none";
 pub struct Program {
     ebpf: Ebpf,
     gate: Gate,
+    /// By name.
+    tables: BTreeMap<String, MapData>,
     /// By how much this gate's clock is ahead of the kernel's, ns.
     ahead: u64,
     /// What was sent back for the last packet.
@@ -68,23 +71,29 @@ impl Program {
             "this machine has been up for less than the test's longest `session_idle`: no flow can be \
              made that old yet"
         );
-        let mut ebpf = gate::load(config).unwrap_or_else(|error| panic!("{error:#}"));
+        let ebpf = gate::load(config).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",
             process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let pins = PinRoot::new(Path::new(need::BPFFS).join(name));
-        let gate = pin_and_open(&mut ebpf, &pins);
+        let opened = pin_and_open(&ebpf, &pins);
         // What has been opened stays open; without pins, nothing is left even where this process is killed.
         remove(&pins);
-        let gate = gate.unwrap_or_else(|error| panic!("{error}"));
+        let (gate, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
         Some(Self {
             ebpf,
             gate,
+            tables,
             ahead: 0,
             answer: None,
         })
+    }
+
+    /// A table by its name in the object.
+    pub fn table_of(&self, name: &str) -> &MapData {
+        &self.tables[name]
     }
 
     /// What was sent back for the last packet.
@@ -309,16 +318,21 @@ impl Subject for Program {
 }
 
 /// Pins every table, as `up` does, and opens them, as every command does that looks at a gate.
-fn pin_and_open(ebpf: &mut Ebpf, pins: &PinRoot) -> Result<Gate, String> {
+fn pin_and_open(ebpf: &Ebpf, pins: &PinRoot) -> Result<(Gate, BTreeMap<String, MapData>), String> {
     let directory = pins.of(INTERFACE);
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    let mut tables = BTreeMap::new();
     for (name, map) in ebpf.maps() {
-        if !name.starts_with('.') {
-            let pinned = map.pin(directory.join(name.to_lowercase()));
-            pinned.map_err(|error| format!("can't pin {name}: {error}"))?;
-        }
+        // The file system takes no name that begins with a dot, as that of the constants does.
+        let path = directory.join(name.trim_start_matches('.').to_lowercase());
+        let pinned = map.pin(&path);
+        pinned.map_err(|error| format!("can't pin {name}: {error}"))?;
+        let opened = MapData::from_pin(&path);
+        let opened = opened.map_err(|error| format!("can't open {name}: {error}"))?;
+        tables.insert(name.to_owned(), opened);
     }
-    OpenGate::at(pins).map_err(|error| format!("{error:#}"))
+    let gate = OpenGate::at(pins).map_err(|error| format!("{error:#}"))?;
+    Ok((gate, tables))
 }
 
 fn remove(pins: &PinRoot) {
@@ -328,7 +342,7 @@ fn remove(pins: &PinRoot) {
 }
 
 /// ns of the clock that the program reads.
-fn clock() -> u64 {
+pub fn clock() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
