@@ -33,6 +33,8 @@ pub mod grant;
 pub mod host;
 pub mod kernel;
 pub mod knock;
+#[cfg(test)]
+mod reuse;
 pub mod session;
 pub mod table;
 pub mod verdict;

@@ -1,6 +1,10 @@
 //! `cargo xtask build`: the kernel program, and the `knockgate` that carries it.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -112,14 +116,27 @@ pub(crate) fn kernel_program(
     package: &str,
     logging: bool,
 ) -> Result<PathBuf> {
+    let features: &[&str] = if logging { &["log"] } else { &[] };
+    let (root, target) = (workspace::root(), workspace::target());
+    kernel_program_of(&root, &target, toolchain, package, features)
+}
+
+/// As [`kernel_program`], of the workspace at `root` into the target folder `target`.
+pub(crate) fn kernel_program_of(
+    root: &Path,
+    target: &Path,
+    toolchain: &Toolchain,
+    package: &str,
+    features: &[&str],
+) -> Result<PathBuf> {
     let Toolchain {
         compiler: Compiler { rustc, cargo, .. },
         linker: Linker { path: linker, .. },
     } = toolchain;
-    let target = workspace::target().join("bpf");
+    let target = target.join("bpf");
     let mut command = Command::new(cargo);
     command
-        .current_dir(workspace::root())
+        .current_dir(root)
         .args(["build", "--package", package, "--bins", "--release"])
         .args([
             "-Z",
@@ -140,8 +157,8 @@ pub(crate) fn kernel_program(
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTUP_TOOLCHAIN");
-    if logging {
-        command.args(["--features", "log"]);
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
     }
     process::run(&mut command)?;
     let program = target.join(KERNEL_TARGET).join("release").join(package);

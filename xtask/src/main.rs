@@ -2,7 +2,7 @@
 //!
 //! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
 //! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
-//! for as long as one likes, [`kernels`] some of them on other kernels,
+//! for as long as one likes, [`kernels`] some of them on other kernels, [`mutants`] has them notice faults,
 //! [`instructions`] counts what a packet takes, [`demo`] shows the gate at work and [`mod@bench`] what it
 //! costs, both in networks that exist only while they run.
 
@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod instructions;
 mod kernels;
+mod mutants;
 mod process;
 mod setup;
 mod test;
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Looks for packets that the kernel program judges otherwise than its model
     Fuzz(fuzz::Options),
+    /// Breaks a copy of the program in many ways, one by one, and has the tests notice each (20 minutes)
+    Mutants(mutants::Options),
     /// Builds the kernel program and the `knockgate` that carries it
     Build(build::Options),
     /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test { arguments } => test::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),

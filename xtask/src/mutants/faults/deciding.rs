@@ -1,0 +1,215 @@
+//! Faults in what becomes of a packet: grants, flows, lists, modes.
+
+use super::Fault;
+
+const VERDICT: &str = "knock-common/src/verdict.rs";
+const GRANT: &str = "knock-common/src/grant.rs";
+const ADDRESS: &str = "knock-common/src/address.rs";
+const SESSION: &str = "knock-common/src/session.rs";
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        what: "SYN with ACK counts as a probe",
+        file: VERDICT,
+        find: "flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN",
+        replace: "flags & (flag::SYN | flag::RST | flag::FIN) != flag::SYN",
+    },
+    Fault {
+        what: "open ports are probed like others",
+        file: VERDICT,
+        find: "role == Role::Open || !",
+        replace: "!",
+    },
+    Fault {
+        what: "addresses that are not guarded are guarded all the same",
+        file: VERDICT,
+        find: "role == Role::Open || !kernel.guards(segment.destination)",
+        replace: "role == Role::Open",
+    },
+    Fault {
+        what: "a SYN with other flags begins no connection",
+        file: VERDICT,
+        find: "flags & (flag::SYN | flag::ACK) == flag::SYN",
+        replace: "flags == flag::SYN",
+    },
+    Fault {
+        what: "monitor mode denies",
+        file: VERDICT,
+        find: "if kernel.monitor() {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "the allow list is not asked at protected ports",
+        file: VERDICT,
+        find: "if kernel.allows(segment.source) {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "the allow list is not asked on malformed packets",
+        file: VERDICT,
+        find: "if kernel.allows(source) {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a grant of the first gate opens every gate",
+        file: VERDICT,
+        find: "grant::live(kernel, &segment.source, gate)",
+        replace: "grant::live(kernel, &segment.source, 0)",
+    },
+    Fault {
+        what: "one connection more than `connections` is admitted",
+        file: VERDICT,
+        find: "let limit = rules.connections;",
+        replace: "let limit = rules.connections + u32::from(rules.connections != 0);",
+    },
+    Fault {
+        what: "a retransmitted SYN counts as a new connection",
+        file: VERDICT,
+        find: "&& session.initial == sequence",
+        replace: "&& false",
+    },
+    Fault {
+        what: "any SYN on the ports of a known flow is taken for a retransmission",
+        file: VERDICT,
+        find: "&& session.initial == sequence",
+        replace: "&& true",
+    },
+    Fault {
+        what: "packets of a flow don't put off its end",
+        file: VERDICT,
+        find: "if session.last != now {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a flow counts as granted when its grant has ended",
+        file: VERDICT,
+        find: "if session.granted_until > now {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "an expired grant is accepted",
+        file: GRANT,
+        find: "grant.until > now && grant.tag",
+        replace: "grant.tag",
+    },
+    Fault {
+        what: "a grant lives one moment too long",
+        file: GRANT,
+        find: "grant.until > now && grant.tag",
+        replace: "grant.until >= now && grant.tag",
+    },
+    Fault {
+        what: "a grant is accepted whose slot has been given to another key",
+        file: GRANT,
+        find: "grant.until > now && grant.tag == key.tag()",
+        replace: "grant.until > now",
+    },
+    Fault {
+        what: "a source's own used-up grant hides its prefix's",
+        file: GRANT,
+        find: "if closest.as_deref().is_some_and(has_room) {",
+        replace: "if closest.is_some() {",
+    },
+    Fault {
+        what: "renewing does not start the connection count afresh",
+        file: GRANT,
+        find: "grant.connections = 0;",
+        replace: "",
+    },
+    Fault {
+        what: "a knock shortens what was given by hand for longer",
+        file: GRANT,
+        find: "until.max(before)",
+        replace: "until",
+    },
+    Fault {
+        what: "a full table pushes out live grants",
+        file: GRANT,
+        find: "if until > now || until == 0 {",
+        replace: "if until == 0 {",
+    },
+    Fault {
+        what: "grants that have ended make no room",
+        file: GRANT,
+        find: "if until > now || until == 0 {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "grants to a prefix go to the source alone",
+        file: GRANT,
+        find: "if rules.to_prefix != 0 {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "prefixes are masked one bit too short",
+        file: ADDRESS,
+        find: "u64::MAX << (64 - length.min(64))",
+        replace: "u64::MAX << (65 - length.min(64)).min(63)",
+    },
+    Fault {
+        what: "long IPv6 prefixes are masked one bit too long",
+        file: ADDRESS,
+        find: "mask(length.saturating_sub(64))",
+        replace: "mask(length.saturating_sub(63))",
+    },
+    Fault {
+        what: "a flow's idle time is not checked",
+        file: SESSION,
+        find: "idle < rules.session_idle",
+        replace: "idle < u64::MAX",
+    },
+    Fault {
+        what: "a flow lives one moment too long",
+        file: SESSION,
+        find: "idle < rules.session_idle",
+        replace: "idle <= rules.session_idle",
+    },
+    Fault {
+        what: "a flow is accepted whose slot has been given to another key",
+        file: SESSION,
+        find: "session.tag == flow.tag() && session.gate == gate",
+        replace: "session.gate == gate",
+    },
+    Fault {
+        what: "a full table of flows pushes out living ones",
+        file: SESSION,
+        find: ">= rules.session_idle);",
+        replace: ">= rules.session_idle || true);",
+    },
+    Fault {
+        what: "flows that have ended make no room",
+        file: SESSION,
+        find: ">= rules.session_idle);",
+        replace: ">= rules.session_idle && false);",
+    },
+    Fault {
+        what: "a flow goes on when the host has closed its socket",
+        file: SESSION,
+        find: "if socket::is_open(kernel.socket(flow)) {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "a FIN or RST that the host doesn't honour ends a flow",
+        file: SESSION,
+        find: "!= 0 && socket::knows_flow(kernel.socket(flow))",
+        replace: "!= 0",
+    },
+    Fault {
+        what: "half-open flows don't give way where there is no room",
+        file: SESSION,
+        find: "session.confirmed == 0 || ",
+        replace: "",
+    },
+    Fault {
+        what: "any flow gives way where there is no room",
+        file: SESSION,
+        find: "pressed && gives_way(owner, idle)",
+        replace: "pressed",
+    },
+    Fault {
+        what: "under `cut`, flows outlive their grant",
+        file: VERDICT,
+        find: "if rules.cut != 0 {\n        return Known::Nothing;",
+        replace: "if false {\n        return Known::Nothing;",
+    },
+];

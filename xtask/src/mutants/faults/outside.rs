@@ -1,0 +1,53 @@
+//! Faults in what only the loaded program does, and in what reads and writes its tables.
+
+use super::Fault;
+
+const VERDICT: &str = "knock-common/src/verdict.rs";
+const ENTRY: &str = "knock-ebpf/src/main.rs";
+const MAPS: &str = "knock-ebpf/src/tables.rs";
+const TABLE: &str = "knock-common/src/table.rs";
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        what: "a packet is counted by another reason",
+        file: VERDICT,
+        find: "+ self.reason as u32",
+        replace: "+ (self.reason as u32 ^ 1)",
+    },
+    Fault {
+        what: "a packet is counted for the next gate",
+        file: VERDICT,
+        find: "self.gate.wrapping_add(1) as u32",
+        replace: "self.gate.wrapping_add(2) as u32",
+    },
+    Fault {
+        what: "a packet's bytes are counted wrong",
+        file: ENTRY,
+        find: "counter.bytes += bytes;",
+        replace: "counter.bytes += bytes - 4;",
+    },
+    Fault {
+        what: "denied packets pass",
+        file: ENTRY,
+        find: "xdp_action::XDP_DROP",
+        replace: "xdp_action::XDP_PASS",
+    },
+    Fault {
+        what: "the kernel looks for IPv6 prefixes by IPv4's lengths",
+        file: MAPS,
+        find: "u32::from(A::FAMILY != 4)",
+        replace: "0",
+    },
+    Fault {
+        what: "knocks are counted for another gate",
+        file: MAPS,
+        find: "outcome.counter(gate)",
+        replace: "outcome.counter(gate ^ 1)",
+    },
+    Fault {
+        what: "both protocols' ports are one in the table of roles",
+        file: TABLE,
+        find: "(udp as u32) << 16 | port as u32",
+        replace: "port as u32 | (udp as u32 & 0) << 16",
+    },
+];

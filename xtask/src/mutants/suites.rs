@@ -1,0 +1,247 @@
+//! The suites that a fault is tried by, cheapest first.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::copy::Copy;
+use crate::{
+    build::{self, PROGRAM_VARIABLE},
+    process,
+    setup::Toolchain,
+    workspace,
+};
+
+/// Suites that are built together. Each of them is asked, and the next stage only where none has noticed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Any decisions, called on the host and compared with the model's.
+    Oracle,
+    /// Decisions that are written down one by one, called on the host.
+    Decisions,
+    /// Parts of them by themselves.
+    Parts,
+    /// The loaded program.
+    Kernel,
+}
+
+/// A suite, and which of its tests.
+struct Suite {
+    /// As the report calls it.
+    name: &'static str,
+    package: &'static str,
+    /// A test target; `None`: the unit tests of the package.
+    target: Option<&'static str>,
+    /// Exact names; none: all.
+    tests: &'static [&'static str],
+}
+
+const TESTS: &str = "knockgate-tests";
+
+impl Stage {
+    /// The cheapest to build first.
+    pub(super) const ALL: [Self; 4] = [Self::Oracle, Self::Decisions, Self::Parts, Self::Kernel];
+
+    const fn suites(self) -> &'static [Suite] {
+        const fn suite(
+            name: &'static str,
+            package: &'static str,
+            target: Option<&'static str>,
+            tests: &'static [&'static str],
+        ) -> Suite {
+            Suite {
+                name,
+                package,
+                target,
+                tests,
+            }
+        }
+        const ORACLE: &[Suite] = &[suite(
+            "oracle",
+            TESTS,
+            Some("oracle"),
+            &["host_functions_agree_with_the_model"],
+        )];
+        const DECISIONS: &[Suite] = &[
+            suite("moments", TESTS, Some("moments"), &[]),
+            suite(
+                "fixtures",
+                TESTS,
+                Some("fixtures"),
+                &["rows_hold_on_the_host"],
+            ),
+            suite("kept inputs", TESTS, Some("guided"), &[]),
+        ];
+        const PARTS: &[Suite] = &[
+            suite("unit tests", "knock-common", None, &[]),
+            suite("automaton", "knock-user", Some("automaton"), &[]),
+        ];
+        const KERNEL: &[Suite] = &[
+            suite(
+                "fixtures in the kernel",
+                TESTS,
+                Some("fixtures"),
+                &["rows_hold_in_the_kernel"],
+            ),
+            suite(
+                "oracle in the kernel",
+                TESTS,
+                Some("oracle"),
+                &["program_agrees_with_the_model_on_a_fixed_seed"],
+            ),
+        ];
+        match self {
+            Self::Oracle => ORACLE,
+            Self::Decisions => DECISIONS,
+            Self::Parts => PARTS,
+            Self::Kernel => KERNEL,
+        }
+    }
+}
+
+/// A suite takes seconds; one that hasn't ended by now hangs, which is noticed too.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The suites of a copy of the sources.
+pub(super) struct Suites<'a> {
+    copy: &'a Copy,
+    toolchain: &'a Toolchain,
+    /// Where they are built, each time anew but for what hasn't changed.
+    target: PathBuf,
+}
+
+impl<'a> Suites<'a> {
+    pub(super) fn new(copy: &'a Copy, toolchain: &'a Toolchain) -> Self {
+        Self {
+            copy,
+            toolchain,
+            target: workspace::target().join("mutants/target"),
+        }
+    }
+
+    /// Builds a stage's suites and runs them. Returns the names of those that fail; `None`: they don't build.
+    pub(super) fn run(&self, stage: Stage) -> Result<Option<Vec<&'static str>>> {
+        let mut program = None;
+        if stage == Stage::Kernel {
+            let (root, target) = (self.copy.root(), &self.target);
+            let built = build::kernel_program_of(root, target, self.toolchain, "knock-ebpf", &[]);
+            let Ok(built) = built else {
+                return Ok(None);
+            };
+            program = Some(built);
+        }
+        let mut caught = Vec::new();
+        // Built one by one where they are of several packages, since what cargo builds of one depends on which
+        // others it builds.
+        for suites in stage
+            .suites()
+            .chunk_by(|one, other| one.package == other.package)
+        {
+            let mut command = self.cargo(program.as_deref());
+            command.args(["--package", suites[0].package]);
+            for suite in suites {
+                match suite.target {
+                    Some(target) => command.args(["--test", target]),
+                    // The features that it has among the others, so that it is built for both once.
+                    None => command.args(["--lib", "--features", "host,user"]),
+                };
+            }
+            let Some(executables) = executables(&mut command)? else {
+                return Ok(None);
+            };
+            for suite in suites {
+                if self.fails(stage, suite, &executables)? {
+                    caught.push(suite.name);
+                }
+            }
+        }
+        Ok(Some(caught))
+    }
+
+    fn fails(
+        &self,
+        stage: Stage,
+        suite: &Suite,
+        executables: &[(String, PathBuf)],
+    ) -> Result<bool> {
+        let library = suite.package.replace('-', "_");
+        let target = suite.target.unwrap_or(&library);
+        let (_, executable) = executables
+            .iter()
+            .find(|(name, _)| name == target)
+            .with_context(|| format!("cargo built no suite `{target}`"))?;
+        let mut command = if stage == Stage::Kernel {
+            let mut command = process::as_root("env", "load the kernel program")?;
+            // A suite that can't load anything is to fail, not to skip.
+            command.arg("CI=true").arg(executable);
+            command
+        } else {
+            Command::new(executable)
+        };
+        // Where cargo would run it.
+        command.current_dir(self.copy.root().join("tests"));
+        command.arg("--exact").args(suite.tests);
+        fails(&mut command)
+    }
+
+    fn cargo(&self, program: Option<&Path>) -> Command {
+        let mut command = Command::new(workspace::cargo());
+        command
+            .current_dir(self.copy.root())
+            .args(["test", "--no-run", "--message-format=json", "--target-dir"])
+            .arg(&self.target)
+            // Nobody debugs them; and each fault has them built anew, which takes longer than they do.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env_remove(PROGRAM_VARIABLE)
+            .envs(program.map(|program| (PROGRAM_VARIABLE, program)));
+        command
+    }
+}
+
+/// Runs a suite without showing what it says.
+fn fails(command: &mut Command) -> Result<bool> {
+    let nowhere = || File::options().write(true).open("/dev/null");
+    command
+        .stdin(Stdio::null())
+        .stdout(nowhere()?)
+        .stderr(nowhere()?);
+    let mut child = command.spawn().context("can't start a suite")?;
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(!status.success());
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            return Ok(true);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Has cargo build test targets, and returns them by name; `None` where they don't build.
+fn executables(command: &mut Command) -> Result<Option<Vec<(String, PathBuf)>>> {
+    let output = process::output(command)?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    let messages = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let built = messages.filter_map(|message| {
+        let executable = message["executable"].as_str()?;
+        let name = message["target"]["name"].as_str()?;
+        Some((name.to_owned(), PathBuf::from(executable)))
+    });
+    Ok(Some(built.collect()))
+}
