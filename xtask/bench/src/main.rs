@@ -5,7 +5,7 @@
 //! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a flood makes a table
 //! forget, [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are
 //! CPU time, of which other work on the machine takes little away; every round visits every row, so that
-//! whatever drifts, drifts for all; and [`figures`] compares within a round. [`plot`] draws what was
+//! whatever drifts, drifts for all; and [`figures`] compares within a round. [`mod@plot`] draws what was
 //! measured.
 
 mod cast;
