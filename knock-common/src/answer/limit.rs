@@ -49,7 +49,7 @@ impl Owed {
 }
 
 /// What all destinations together are owed, in one word, so that CPUs can exchange it: when it was
-/// last filled, in units of 2^20 ns, above [`Self::ERRORS`] bits for the errors left.
+/// last filled, in units of 2^20 ns, above `ERRORS` bits for the errors left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool(pub u64);
 
