@@ -84,6 +84,16 @@ fn half_open_flows_generic_v6() {
 }
 
 #[test]
+fn a_full_table_is_reported_native_v6() {
+    a_full_table_is_reported(Attach::Native, Family::V6);
+}
+
+#[test]
+fn a_full_table_is_reported_generic_v4() {
+    a_full_table_is_reported(Attach::Generic, Family::V4);
+}
+
+#[test]
 fn the_service_hardly_notices() {
     let Some(trial) = trial(Attach::Native, Family::V4) else {
         return;
@@ -262,6 +272,44 @@ fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
         .into_iter()
         .any(|flow| flow.contains(&other));
     assert!(stays, "the connection goes on, and is no session");
+}
+
+/// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
+fn a_full_table_is_reported(attach: Attach, family: Family) {
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    let small = GATE.replace("sessions = 4096", "sessions = 1");
+    trial.lab.configure(&(interface(attach) + &small));
+    trial.lab.knockgate(&["up"]).exits(0);
+    trial.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut first = trial.connected(A, 22);
+    echo(&mut first);
+    trial.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    let mut second = trial.connected(B, 22);
+    echo(&mut second);
+    let events = trial.knockgate("events --json").exits(0).stdout.clone();
+    let refused: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is one object"))
+        .filter(|event: &Value| event["event"] == "session.refused")
+        .collect();
+    let [refused] = refused.as_slice() else {
+        panic!("one flow was refused a session: {events}");
+    };
+    assert_eq!(refused["reason"], "table_full");
+    assert_eq!(refused["gate"], "ssh");
+    assert_eq!(refused["source"], family.address(B).to_string());
+    trial.closes(B, "22/tcp");
+    second
+        .write_all(b"anyone?")
+        .expect("the local stack takes it");
+    second
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a live socket");
+    let answer = second.read(&mut [0; 16]);
+    assert!(answer.is_err(), "it outlived its grant: {answer:?}");
+    echo(&mut first);
 }
 
 /// Says something and expects to hear it.
