@@ -9,6 +9,7 @@ use bytemuck::Zeroable as _;
 use crate::{
     Address, Kernel, Table,
     address::{V4, V6},
+    presence,
     table::{Grant, GrantKey, GrantSlot},
 };
 
@@ -54,7 +55,7 @@ fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u3
         slot,
         zero: 0,
     };
-    if A::grants(kernel).insert(&key, &grant) {
+    if insert(kernel, &key, &grant) {
         return until;
     }
     // Another CPU gave the same grant in between, or the family's table is full.
@@ -72,8 +73,11 @@ pub fn live<'k, K: Kernel, A: Address>(
     if kernel.grant_lengths::<A>() != 0 {
         return closest(kernel, source, gate);
     }
-    // What a flood gets: one look-up, and not even the price of the clock.
     let whole = GrantKey::whole(*source, gate);
+    // What a flood gets: one word of memory, and not even the price of the clock.
+    if !presence::may_have(kernel, &whole) {
+        return None;
+    }
     let grant = A::grants(kernel).find(&whole)?;
     is_live(grant, &whole, kernel.now()).then_some(grant)
 }
@@ -178,8 +182,7 @@ fn vacate<K: Kernel, A: Address>(kernel: &K, slot: &GrantSlot, index: u32, now: 
         length: slot.length,
         zero: A::Fill::zeroed(),
     };
-    let grants = A::grants(kernel);
-    let Some(owner) = grants.find(&key) else {
+    let Some(owner) = A::grants(kernel).find(&key) else {
         return true;
     };
     let until = owner.until;
@@ -194,6 +197,27 @@ fn vacate<K: Kernel, A: Address>(kernel: &K, slot: &GrantSlot, index: u32, now: 
     if !kernel.compare_exchange(&mut owner.until, until, 0) {
         return false;
     }
-    grants.remove(&key);
+    remove(kernel, &key);
     true
+}
+
+/// Adds a grant; false where the key is there already or there is no room.
+#[inline(always)]
+pub fn insert<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>, grant: &Grant) -> bool {
+    if !presence::count_in(kernel, key) {
+        return false;
+    }
+    let inserted = A::grants(kernel).insert(key, grant);
+    if !inserted {
+        presence::count_out(kernel, key);
+    }
+    inserted
+}
+
+/// Takes a grant away.
+#[inline(always)]
+pub fn remove<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) {
+    if A::grants(kernel).remove(key) {
+        presence::count_out(kernel, key);
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
     address::{Padded, V4, V6},
     event::Event,
     knock::Outcome,
+    presence::{self, Seed},
     session::socket,
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ROLES, Role, Sequence, Session,
@@ -38,6 +39,8 @@ pub struct Host {
     pub addresses: HashSet<(u8, Padded)>,
     /// As [`Kernel::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
+    /// The words of [`Kernel::presence`].
+    pub presence: Vec<UnsafeCell<u64>>,
     pub progress: Map<SourceKey, Progress>,
     pub grants_v4: Map<GrantKey<V4>, Grant>,
     pub grants_v6: Map<GrantKey<V6>, Grant>,
@@ -66,6 +69,7 @@ impl Host {
             knockers: Vec::new(),
             addresses: HashSet::new(),
             lengths: [0; 2],
+            presence: zeroed(presence::words(grants)),
             progress: Map::with_capacity(1 << 20),
             grants_v4: Map::with_capacity(grants),
             grants_v6: Map::with_capacity(grants),
@@ -142,6 +146,17 @@ impl Kernel for Host {
 
     fn grant_lengths<A: Address>(&self) -> u64 {
         self.lengths[usize::from(A::FAMILY != 4)]
+    }
+
+    fn seed(&self) -> Seed {
+        // Any numbers.
+        Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
+    }
+
+    fn presence(&self, index: u32) -> Option<&mut u64> {
+        let index = (index as usize).checked_rem(self.presence.len())?;
+        // SAFETY: one thread, and every caller is done with a word before it asks for the next.
+        Some(unsafe { &mut *self.presence[index].get() })
     }
 
     fn progress(&self) -> &impl Table<SourceKey, Progress> {
@@ -256,8 +271,8 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for Map<K, V> {
         true
     }
 
-    fn remove(&self, key: &K) {
-        self.live.borrow_mut().remove(key);
+    fn remove(&self, key: &K) -> bool {
+        self.live.borrow_mut().remove(key).is_some()
     }
 }
 
@@ -276,10 +291,14 @@ struct Ring<T> {
     cursor: Cell<usize>,
 }
 
+fn zeroed<T: bytemuck::Zeroable>(size: usize) -> Vec<UnsafeCell<T>> {
+    (0..size).map(|_| UnsafeCell::new(T::zeroed())).collect()
+}
+
 impl<T: bytemuck::Zeroable> Ring<T> {
     fn with_size(size: usize) -> Self {
         Self {
-            slots: (0..size).map(|_| UnsafeCell::new(T::zeroed())).collect(),
+            slots: zeroed(size),
             cursor: Cell::new(0),
         }
     }

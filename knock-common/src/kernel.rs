@@ -6,6 +6,7 @@ use crate::{
     address::{V4, V6},
     event::Event,
     knock::Outcome,
+    presence::Seed,
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, Role, Sequence, Session,
         SessionSlot, SourceKey, State,
@@ -29,7 +30,8 @@ pub trait Table<K, V> {
     /// Adds an entry; false where the key is there already or the table is full.
     fn insert(&self, key: &K, value: &V) -> bool;
 
-    fn remove(&self, key: &K);
+    /// Says whether it was there.
+    fn remove(&self, key: &K) -> bool;
 }
 
 /// Clock, configuration and tables.
@@ -60,6 +62,13 @@ pub trait Kernel {
     /// The prefix lengths that this family's grants have, one a byte, whole addresses left out; 0
     /// ends the list.
     fn grant_lengths<A: Address>(&self) -> u64;
+
+    fn seed(&self) -> Seed;
+
+    /// A word of the filter in front of the grants; see [`presence`](crate::presence). `index` is
+    /// taken modulo their number.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn presence(&self, index: u32) -> Option<&mut u64>;
 
     fn progress(&self) -> &impl Table<SourceKey, Progress>;
     fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant>;

@@ -7,7 +7,8 @@
 //! 1. [`frame`] reads Ethernet, VLAN tags, IPv4 or IPv6, and the two ports;
 //! 2. [`verdict`] looks up what role the destination port plays and decides;
 //! 3. [`knock`] advances a source through the automaton of all sequences;
-//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission;
+//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, behind
+//!    [`presence`], a filter for those who have no grant;
 //! 5. [`answer`] makes what a gate that rejects sends back;
 //! 6. [`table`] holds the layout of every kernel table, [`event`] that of the reports.
 //!
@@ -33,6 +34,7 @@ pub mod grant;
 pub mod host;
 pub mod kernel;
 pub mod knock;
+pub mod presence;
 #[cfg(test)]
 mod reuse;
 pub mod session;

@@ -44,7 +44,7 @@ fn a_grant_of_another_source_lets_nobody_pass() {
         tag: other.tag(),
         ..Grant::zeroed()
     };
-    assert!(host.grants_v4.insert(&key, &found));
+    assert!(grant::insert(&host, &key, &found));
     assert!(grant::live(&host, &key.address, 0).is_none());
     // Nor is it renewed: that would let the other source in for longer.
     assert_eq!(grant::give(&host, &key.address, 0, 0), None);

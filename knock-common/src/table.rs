@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Address,
     address::{Padded, V4, V6},
+    presence::Seed,
 };
 
 /// Version of the tables' layout. Pins of another one are refused, never reinterpreted.
@@ -484,6 +485,8 @@ pub struct Meta {
     pub config_length: u32,
     /// When the gate came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
+    /// For those who change the tables of grants.
+    pub seed: Seed,
 }
 
 // SAFETY: `repr(C)`, an address of bytes and three integers that fill 4 bytes: no padding for
@@ -516,7 +519,7 @@ const _: () = {
     assert!(size_of::<Network>() == 24);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Budget>() == 24);
-    assert!(size_of::<Meta>() == 16);
+    assert!(size_of::<Meta>() == 32);
     assert!(size_of::<Habits>() == 48);
     assert!(size_of::<LinkKey>() == 8);
     assert!(size_of::<Link>() == 8);
@@ -527,8 +530,8 @@ const _: () = {
 mod user {
     use super::{
         Budget, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link, LinkKey, Meta,
-        Network, Owed, Progress, Sequence, Session, SessionSlot, SourceKey, State, Transition, V4,
-        V6,
+        Network, Owed, Progress, Seed, Sequence, Session, SessionSlot, SourceKey, State,
+        Transition, V4, V6,
     };
     use crate::event::Event;
 
@@ -564,6 +567,7 @@ mod user {
         LinkKey,
         Link,
         Owed,
+        Seed,
         Event,
     );
 }

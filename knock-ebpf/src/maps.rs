@@ -4,7 +4,7 @@
 //! a flood can reach are allocated whole when they are made, so that no traffic makes them grow.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -12,6 +12,7 @@ use knock_common::{
     address::{V4, V6},
     answer::Scratch,
     knock::Outcome,
+    presence::Seed,
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
         LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
@@ -62,6 +63,10 @@ pub static PROGRESS: Lru<SourceKey, Progress> = Lru::with_max_entries(16384);
 pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
 #[map]
 pub static GRANT6: Hash<GrantKey<V6>, Grant> = Hash::with_max_entries(1);
+/// Who may have a grant; see [`knock_common::presence`]. Other commands map it into their memory, to
+/// change it by atomic instructions as is done here.
+#[map]
+pub static PRESENCE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static GRANT_SLOT: Array<GrantSlot> = Array::with_max_entries(1, 0);
 #[map]
@@ -112,13 +117,16 @@ pub static POOL: Array<u64> = Array::with_max_entries(1, 0);
 /// that they switch off.
 macro_rules! setting {
     ($(#[$doc:meta])* $name:ident, $read:ident) => {
+        setting!($(#[$doc])* $name, $read, u32, 0);
+    };
+    ($(#[$doc:meta])* $name:ident, $read:ident, $type:ty, $empty:expr) => {
         $(#[$doc])*
         #[unsafe(no_mangle)]
-        static $name: u32 = 0;
+        static $name: $type = $empty;
 
         $(#[$doc])*
         #[inline(always)]
-        pub fn $read() -> u32 {
+        pub fn $read() -> $type {
             // SAFETY: a static that is there for good; volatile, since the loader replaces what
             // the compiler believes to be its value.
             unsafe { core::ptr::read_volatile(&raw const $name) }
@@ -153,4 +161,12 @@ setting!(
 setting!(
     /// 1: some gate rejects.
     REJECTS, rejects
+);
+setting!(
+    /// Entries of [`PRESENCE`] less one: all bits set below a power of two.
+    PRESENCE_MASK, presence_mask
+);
+setting!(
+    /// What places in [`PRESENCE`] depend on.
+    SEED, seed, Seed, Seed::NONE
 );

@@ -12,6 +12,7 @@ use knock_common::{
     address::{V4, V6},
     event::Event,
     knock::Outcome,
+    presence::Seed,
     session::socket,
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, Role, Sequence, Session,
@@ -108,6 +109,19 @@ impl Kernel for Tables {
     fn grant_lengths<A: Address>(&self) -> u64 {
         let index = u32::from(A::FAMILY != 4);
         maps::LENGTHS.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> Seed {
+        maps::seed()
+    }
+
+    #[inline(always)]
+    fn presence(&self, index: u32) -> Option<&mut u64> {
+        let word = maps::PRESENCE.get_ptr_mut(index & maps::presence_mask())?;
+        // SAFETY: an aligned word of an array entry, which is there for good. Others change it by atomic
+        // instructions only.
+        Some(unsafe { &mut *word })
     }
 
     #[inline(always)]
@@ -260,9 +274,8 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn remove(&self, key: &K) {
-                // Not there any more is as good as removed.
-                let _ = self.0.remove(key);
+            fn remove(&self, key: &K) -> bool {
+                self.0.remove(key).is_ok()
             }
         }
     };

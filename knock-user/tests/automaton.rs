@@ -6,9 +6,10 @@
 use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use knock_common::{
-    Address as _, Table as _,
+    Address as _,
     address::V4,
     frame::{Segment, TCP, UDP},
+    grant,
     host::Host,
     knock,
     table::{GateRules, GrantKey, Role},
@@ -175,7 +176,7 @@ fn play(config: &Config, probes: &[Probe]) {
         };
         // Grants are taken away first, so that one that is there afterwards is new.
         for (key, _) in host.grants_v4.rows() {
-            host.grants_v4.remove(&key);
+            grant::remove(&host, &key);
         }
         match automaton
             .symbols

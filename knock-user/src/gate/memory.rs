@@ -9,6 +9,7 @@ use knock_common::{
     answer::Scratch,
     event::Event,
     knock::Outcome,
+    presence,
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
         LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
@@ -86,6 +87,7 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         keyed::<SourceKey, Progress>("PROGRESS", LruHash, sources),
         keyed::<GrantKey<V4>, Grant>("GRANT4", Hash, grants),
         keyed::<GrantKey<V6>, Grant>("GRANT6", Hash, grants),
+        array::<u64>("PRESENCE", Array, presence::words(grants)),
         array::<GrantSlot>("GRANT_SLOT", Array, grants),
         keyed::<Flow<V4>, Session>("SESSION4", Hash, sessions),
         keyed::<Flow<V6>, Session>("SESSION6", Hash, sessions),

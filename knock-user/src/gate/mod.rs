@@ -9,11 +9,13 @@ mod automaton;
 mod batch;
 mod capability;
 mod flows;
+mod grants;
 mod interface;
 mod kernel_version;
 mod lifecycle;
 mod memory;
 mod pins;
+mod presence;
 mod program;
 mod rows;
 mod tables;
@@ -23,6 +25,7 @@ pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
 pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
+pub use presence::Presence;
 pub use program::{gate_rules, load, object, open_ports, prepare, roles};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
+    presence::{self, Seed},
     table::{CONFIG_CHUNK, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition},
 };
 
@@ -70,6 +71,8 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
     let limits = config.limits;
     let flag = u32::from;
+    let presence_mask = u32::try_from(presence::words(limits.grants as usize) - 1)?;
+    let seed = seed()?;
 
     let mut loader = EbpfLoader::new();
     for table in memory::sizes(config, &automaton, applied.len()) {
@@ -85,11 +88,19 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
         .override_global("REJECTS", &flag(answering::rejects(config)), true)
         .override_global("GRANT_SLOTS", &limits.grants, true)
         .override_global("SESSION_SLOTS", &limits.sessions, true)
+        .override_global("PRESENCE_MASK", &presence_mask, true)
+        .override_global("SEED", &seed, true)
         .load(object()?)
         .map_err(not_loaded)?;
 
-    Tables(&mut ebpf).fill(config, &automaton, &applied)?;
+    Tables(&mut ebpf).fill(config, &automaton, &applied, seed)?;
     Ok(ebpf)
+}
+
+fn seed() -> Result<Seed> {
+    let draw =
+        || getrandom::u64().map_err(|error| anyhow!("the system's random source failed: {error}"));
+    Ok(Seed::new(draw()?, draw()?))
 }
 
 /// The program in a loaded object.
@@ -146,7 +157,13 @@ pub fn roles(config: &Config, automaton: &Automaton, open: &BTreeSet<Port>) -> B
 struct Tables<'e>(&'e mut Ebpf);
 
 impl Tables<'_> {
-    fn fill(&mut self, config: &Config, automaton: &Automaton, applied: &[u8]) -> Result<()> {
+    fn fill(
+        &mut self,
+        config: &Config,
+        automaton: &Automaton,
+        applied: &[u8],
+        seed: Seed,
+    ) -> Result<()> {
         self.gates(config)?;
         self.array("SEQUENCE", automaton.sequences.iter().copied())?;
         self.array("STATE", automaton.states.iter().copied())?;
@@ -172,6 +189,7 @@ impl Tables<'_> {
             layout: LAYOUT,
             config_length: u32::try_from(applied.len())?,
             since: monotonic_now(),
+            seed,
         };
         self.array("META", std::iter::once(meta))
     }

@@ -290,15 +290,15 @@ impl Gate {
                     IpNet::V4(source) => {
                         let address = source.addr().into();
                         let key = GrantKey::new(address, source.prefix_len(), row.gate);
-                        absent_as_none(self.grants.v4.remove(&key))?
+                        self.remove::<V4>(&key)?
                     }
                     IpNet::V6(source) => {
                         let address = source.addr().into();
                         let key = GrantKey::new(address, source.prefix_len(), row.gate);
-                        absent_as_none(self.grants.v6.remove(&key))?
+                        self.remove::<V6>(&key)?
                     }
                 };
-                grants += usize::from(removed.is_some());
+                grants += usize::from(removed);
             }
         }
         let mut flows4 = Vec::new();

@@ -3,31 +3,27 @@
 use std::{
     collections::{self, BTreeSet},
     hash::Hash,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
-use bytemuck::Zeroable as _;
-use ipnet::IpNet;
 use knock_common::{
-    Address,
     address::{V4, V6},
     table::{
-        BY_HAND, Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT,
-        Link, LinkKey, MAX_LENGTHS, Meta, Network, Progress, Role, Session, SessionSlot, SourceKey,
+        Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT, Link,
+        LinkKey, Meta, Network, Progress, Role, Session, SessionSlot, SourceKey,
     },
 };
 
 use super::{
     Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, answering::Surroundings,
-    batch, flows, interface, is_denied, pins, program,
+    interface, is_denied, pins, presence::Presence, program,
 };
-use crate::config::{self, Config, GrantTo, Port};
+use crate::config::{Config, Port};
 
 /// What there is to open under a pin root.
 pub struct OpenGate;
@@ -55,10 +51,12 @@ pub struct Gate {
     pub since: u64,
     directory: PathBuf,
     role: Array<MapData, u32>,
-    lengths: Array<MapData, u64>,
+    pub(super) lengths: Array<MapData, u64>,
     pub(super) progress: HashMap<MapData, SourceKey, Progress>,
     pub(super) grants: Grants,
-    grant_slots: Array<MapData, GrantSlot>,
+    /// For whoever changes the tables of grants.
+    pub presence: Presence,
+    pub(super) grant_slots: Array<MapData, GrantSlot>,
     pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
@@ -68,7 +66,7 @@ pub struct Gate {
     addresses: HashMap<MapData, Network, u32>,
 }
 
-type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
+pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
 
 /// One table for each address family.
 pub struct Family<K4: Pod, K6: Pod, V: Pod> {
@@ -83,6 +81,7 @@ impl Gate {
             layout,
             config_length,
             since,
+            seed,
         } = meta.get(&0, 0).context("cannot read what is pinned")?;
         if layout != LAYOUT {
             return Err(other_layout(&directory));
@@ -108,6 +107,7 @@ impl Gate {
                 v4: table(&directory, "GRANT4")?,
                 v6: table(&directory, "GRANT6")?,
             },
+            presence: Presence::map(&table(&directory, "PRESENCE")?, seed)?,
             grant_slots: table(&directory, "GRANT_SLOT")?,
             sessions: Family {
                 v4: table(&directory, "SESSION4")?,
@@ -181,54 +181,6 @@ impl Gate {
             .collect()
     }
 
-    /// Grants by hand, until `until` (ns of `CLOCK_MONOTONIC`), whatever there was before.
-    pub fn allow(
-        &mut self,
-        address: IpAddr,
-        length: u8,
-        gate: u16,
-        until: u64,
-        now: u64,
-    ) -> Result<()> {
-        let network = IpNet::new(address, length)?;
-        match address {
-            IpAddr::V4(address) => {
-                let key = GrantKey::<V4>::new(address.into(), length, gate);
-                self.allow_key(&key, until, now)?;
-                flows::look_again(&mut self.sessions.v4, network, gate)
-            }
-            IpAddr::V6(address) => {
-                let key = GrantKey::<V6>::new(address.into(), length, gate);
-                self.allow_key(&key, until, now)?;
-                flows::look_again(&mut self.sessions.v6, network, gate)
-            }
-        }
-    }
-
-    fn allow_key<A: InGrants>(&mut self, key: &GrantKey<A>, until: u64, now: u64) -> Result<()>
-    where
-        GrantKey<A>: Pod,
-    {
-        if key.length != A::BITS {
-            self.add_length::<A>(key.length, now)?;
-        }
-        let slot = match absent_as_none(A::of(&mut self.grants).get(key, 0))? {
-            Some(grant) => grant.slot,
-            None => self.take_slot(key, now)?,
-        };
-        let grant = Grant {
-            until,
-            tag: key.tag(),
-            connections: 0,
-            user: BY_HAND,
-            slot,
-            zero: 0,
-        };
-        A::of(&mut self.grants)
-            .insert(key, grant, 0)
-            .context("cannot write the grant: is the table of grants full?")
-    }
-
     /// Declares other ports open than before; see [`super::open_ports`].
     pub fn set_open_ports(
         &mut self,
@@ -263,106 +215,6 @@ impl Gate {
         replace(&mut self.links, now.link_rows())?;
         replace(&mut self.addresses, now.address_rows())
     }
-
-    /// Finds a slot whose grant has ended and puts `key` there.
-    fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
-        // From the end, since knocks begin at the front: grants by hand are long and many at a time,
-        // and a knock looks at no more than so many slots in a row.
-        for index in (0..self.grant_slots.len()).rev() {
-            let slot = self.grant_slots.get(&index, 0)?;
-            if self.slot_is_free(slot, index, now)? {
-                let taken = GrantSlot {
-                    address: key.address.padded(),
-                    gate: key.gate,
-                    length: key.length,
-                    family: A::FAMILY,
-                    zero: 0,
-                };
-                self.grant_slots.set(index, taken, 0)?;
-                return Ok(index);
-            }
-        }
-        bail!(
-            "the table of grants is full ({} entries, limits.grants); revoke some, or wait until \
-             some have ended",
-            self.grant_slots.len()
-        )
-    }
-
-    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
-        match slot.family {
-            4 => self.vacate::<V4>(slot, index, now),
-            6 => self.vacate::<V6>(slot, index, now),
-            _ => Ok(true),
-        }
-    }
-
-    fn vacate<A: InGrants>(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
-        let key = GrantKey {
-            address: A::unpadded(slot.address),
-            gate: slot.gate,
-            length: slot.length,
-            zero: A::Fill::zeroed(),
-        };
-        let grants = A::of(&mut self.grants);
-        match absent_as_none(grants.get(&key, 0))? {
-            Some(grant) if grant.slot == index && grant.until > now => Ok(false),
-            Some(grant) if grant.slot == index => {
-                absent_as_none(grants.remove(&key))?;
-                Ok(true)
-            }
-            _ => Ok(true),
-        }
-    }
-
-    /// Makes the kernel look for grants of this prefix length too.
-    fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
-    where
-        GrantKey<A>: Pod,
-    {
-        let mut wanted = self.lengths_in_use::<A>(now)?;
-        wanted.insert(length);
-        if wanted.len() >= MAX_LENGTHS {
-            wanted.remove(&length);
-            let lengths: Vec<String> = wanted.iter().map(|length| format!("/{length}")).collect();
-            bail!(
-                "grants of {} different prefix lengths are live already, and the kernel program \
-                 looks for no more; use one of {}",
-                wanted.len(),
-                lengths.join(", ")
-            );
-        }
-        // Longest first, so that the closest grant is the one that counts connections.
-        let mut packed = [0; 8];
-        for (place, length) in packed.iter_mut().zip(wanted.into_iter().rev()) {
-            *place = length;
-        }
-        let index = u32::from(A::FAMILY != 4);
-        self.lengths.set(index, u64::from_le_bytes(packed), 0)?;
-        Ok(())
-    }
-
-    /// Prefix lengths of live grants, and the one that knocks make.
-    fn lengths_in_use<A: InGrants>(&mut self, now: u64) -> Result<BTreeSet<u8>>
-    where
-        GrantKey<A>: Pod,
-    {
-        let to_prefix = |gate: &config::Gate| gate.grant_to == GrantTo::Prefix;
-        let mut lengths = BTreeSet::new();
-        if self.config.gates.iter().any(to_prefix) {
-            lengths.insert(A::PREFIX);
-        }
-        let grants = A::of(&mut self.grants);
-        batch::for_each(data(grants), |key: &GrantKey<A>, grant: &Grant| {
-            if grant.until > now && key.length != A::BITS {
-                lengths.insert(key.length);
-            }
-        })?;
-        Ok(lengths)
-    }
 }
 
 /// Makes a table hold these rows and no others; none that stays is missing meanwhile.
@@ -385,26 +237,6 @@ where
     Ok(())
 }
 
-/// An address whose family has a table of grants.
-trait InGrants: Address
-where
-    GrantKey<Self>: Pod,
-{
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant>;
-}
-
-impl InGrants for V4 {
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
-        &mut grants.v4
-    }
-}
-
-impl InGrants for V6 {
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
-        &mut grants.v6
-    }
-}
-
 /// The map behind a typed handle.
 pub fn data<K: Pod, V: Pod>(table: &HashMap<MapData, K, V>) -> &MapData {
     use aya::maps::IterableMap as _;
@@ -416,13 +248,14 @@ pub fn absent_as_none<T>(result: Result<T, MapError>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(None)
-        }
+        Err(error) if is(&error, libc::ENOENT) => Ok(None),
         Err(error) => Err(error).context("cannot use a kernel table"),
     }
+}
+
+/// Is it this error of the kernel's?
+pub fn is(error: &MapError, code: i32) -> bool {
+    matches!(error, MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(code))
 }
 
 /// File name of a table's pin.

@@ -8,6 +8,7 @@ use knock_common::{
     Address,
     address::{V4, V6},
     event::NO_GATE,
+    grant,
     host::Host,
     judge,
     kernel::Table as _,
@@ -92,14 +93,14 @@ impl Subject for Hosted {
         match source.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), source.prefix_len(), gate);
-                self.host.grants_v4.remove(&key);
-                self.host.grants_v4.insert(&key, &by_hand(&key, until));
+                grant::remove(&self.host, &key);
+                grant::insert(&self.host, &key, &by_hand(&key, until));
                 add_length::<V4>(&mut self.host.lengths[0], key.length);
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), source.prefix_len(), gate);
-                self.host.grants_v6.remove(&key);
-                self.host.grants_v6.insert(&key, &by_hand(&key, until));
+                grant::remove(&self.host, &key);
+                grant::insert(&self.host, &key, &by_hand(&key, until));
                 add_length::<V6>(&mut self.host.lengths[1], key.length);
             }
         }
@@ -109,12 +110,12 @@ impl Subject for Hosted {
     fn revoke(&mut self, source: IpNet, gate: u16) {
         for (key, _) in self.host.grants_v4.rows() {
             if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                self.host.grants_v4.remove(&key);
+                grant::remove(&self.host, &key);
             }
         }
         for (key, _) in self.host.grants_v6.rows() {
             if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                self.host.grants_v6.remove(&key);
+                grant::remove(&self.host, &key);
             }
         }
         for (flow, session) in self.host.sessions_v4.rows() {

@@ -145,15 +145,17 @@ impl Program {
         }
     }
 
-    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
+    /// Returns the keys that were there.
+    fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Vec<K> {
         let mut table = self.table::<K, V>(name);
         let keys: Vec<K> = table
             .keys()
             .map(|key| key.expect("nobody evicts"))
             .collect();
-        for key in keys {
-            table.remove(&key).expect("it was there");
+        for key in &keys {
+            table.remove(key).expect("it was there");
         }
+        keys
     }
 
     fn zero<V: Pod + Default>(&mut self, name: &str) {
@@ -307,8 +309,17 @@ impl Subject for Program {
     }
 
     fn forget(&mut self) {
-        self.empty::<GrantKey<V4>, Grant>("GRANT4");
-        self.empty::<GrantKey<V6>, Grant>("GRANT6");
+        for key in self.empty::<GrantKey<V4>, Grant>("GRANT4") {
+            self.gate.presence.count_out(&key);
+        }
+        for key in self.empty::<GrantKey<V6>, Grant>("GRANT6") {
+            self.gate.presence.count_out(&key);
+        }
+        let mut counters = self.gate.presence.words().iter();
+        assert!(
+            counters.all(|word| word.load(Ordering::SeqCst) == 0),
+            "a grant that has gone was still counted"
+        );
         self.empty::<table::Flow<V4>, Session>("SESSION4");
         self.empty::<table::Flow<V6>, Session>("SESSION6");
         self.empty::<SourceKey, Progress>("PROGRESS");

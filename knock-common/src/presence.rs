@@ -1,0 +1,179 @@
+//! Which keys may have a grant: a filter in front of the grant tables.
+//!
+//! Hardly any source of a flood has one, and to learn that from a large hash table takes two cache
+//! misses. Here it takes one at most, in a table of 2 bytes a grant: each word holds seven
+//! fingerprints of keys, and how many more keys have found no place in it. (Cuckoo filters, which
+//! keep fingerprints too, need less room, but move them about.)
+//!
+//! **A key that is in a grant table is counted in its word**: it has its fingerprint there, or is
+//! among those without a place. That holds at any time, since a key is counted in before it is
+//! inserted, and counted out by whoever has removed it, afterwards. Each of these changes a word by
+//! one compare-and-exchange, in user space too, so none is lost.
+//!
+//! - Keys with the same fingerprint are alike: which of them goes makes no difference. Where one goes
+//!   of which no fingerprint is there, it is one of those without a place, so these are never fewer
+//!   than they should be.
+//! - Their number stays at 255 once it has come there: it may stand for more, so it isn't counted
+//!   down. That, and what a command that was killed in between leaves counted in, costs look-ups in
+//!   vain, and never overlooks a grant.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Kernel, table::GrantKey};
+
+/// How often a change is tried. Each failure means that another CPU has changed the same word just
+/// then.
+const TRIES: usize = 8;
+
+/// The lowest bit of each fingerprint, and the highest. The word's highest byte has none.
+const LOWEST: u64 = 0x0001_0101_0101_0101;
+const HIGHEST: u64 = LOWEST << 7;
+/// One more without a place, and the most that can be counted.
+const PLACELESS: u64 = 1 << 56;
+const MOST: u64 = 255 * PLACELESS;
+
+/// 2^64 divided by the golden ratio, to the nearest odd number (Knuth, The Art of Computer
+/// Programming 3, 6.4).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Number of words for a limit of so many grants, a power of two: four for each word at most. A page
+/// at least.
+pub const fn words(grants: usize) -> usize {
+    let words = grants.div_ceil(4).next_power_of_two();
+    if words < 512 { 512 } else { words }
+}
+
+/// Drawn when the gate comes up: without it nobody can choose sources that are taken for others.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Seed(u64, u64);
+
+impl Seed {
+    pub const NONE: Self = Self(0, 0);
+
+    pub const fn new(first: u64, second: u64) -> Self {
+        // An odd number is what an IPv4 address is multiplied by: no two come to the same.
+        Self(first | 1 << 32, second)
+    }
+}
+
+/// Where a key is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Names the word, modulo their number.
+    pub word: u32,
+    /// 1 to 255.
+    fingerprint: u64,
+}
+
+impl Place {
+    /// The address is hashed as in NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
+    /// 1999): whoever doesn't know the seed finds no two that come to the same, but by chance.
+    #[inline(always)]
+    pub fn of<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
+        let (first, second) = key.address.padded().words();
+        let hash = product(first, seed.0)
+            .wrapping_add(product(second, seed.1))
+            .wrapping_add(u64::from(key.gate) | u64::from(key.length) << 16);
+        let hash = (hash ^ hash >> 32).wrapping_mul(GOLDEN);
+        Self {
+            word: (hash >> 32) as u32,
+            fingerprint: (hash >> 24 & 0xff).max(1),
+        }
+    }
+
+    /// May the key be there, going by its word?
+    #[inline(always)]
+    pub const fn is_counted(self, word: u64) -> bool {
+        self.find(word) != 0 || word >= PLACELESS
+    }
+
+    /// The word with the key counted in.
+    #[inline(always)]
+    pub const fn count_in(self, word: u64) -> u64 {
+        let free = zero(word);
+        if free != 0 {
+            word + self.fingerprint * free
+        } else if word < MOST {
+            word + PLACELESS
+        } else {
+            word
+        }
+    }
+
+    /// The word with the key counted out.
+    #[inline(always)]
+    pub const fn count_out(self, word: u64) -> u64 {
+        let found = self.find(word);
+        if found != 0 {
+            word - self.fingerprint * found
+        } else if word >= PLACELESS && word < MOST {
+            word - PLACELESS
+        } else {
+            word
+        }
+    }
+
+    /// The lowest bit of the first place that has the key's fingerprint; 0: none has.
+    #[inline(always)]
+    const fn find(self, word: u64) -> u64 {
+        zero(word ^ (self.fingerprint * LOWEST))
+    }
+}
+
+/// Can `key` be in its grant table?
+#[inline(always)]
+pub fn may_have<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) -> bool {
+    let place = Place::of(key, kernel.seed());
+    kernel
+        .presence(place.word)
+        .is_none_or(|word| place.is_counted(*word))
+}
+
+/// Before `key` is inserted. `false`: it must not be, since it couldn't be counted.
+#[inline(always)]
+pub fn count_in<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) -> bool {
+    let place = Place::of(key, kernel.seed());
+    change(kernel, place.word, |word| place.count_in(word))
+}
+
+/// After `key` has been removed, by whoever has removed it.
+#[inline(always)]
+pub fn count_out<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) {
+    let place = Place::of(key, kernel.seed());
+    // Where that fails it stays counted in, which does no harm.
+    change(kernel, place.word, |word| place.count_out(word));
+}
+
+#[inline(always)]
+fn change<K: Kernel>(kernel: &K, word: u32, to: impl Fn(u64) -> u64) -> bool {
+    let Some(word) = kernel.presence(word) else {
+        return false;
+    };
+    for _ in 0..TRIES {
+        let before = *word;
+        if kernel.compare_exchange(word, before, to(before)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// NH's step for 64 bits of input: the halves, each with its half of the seed added, multiplied.
+#[inline(always)]
+const fn product(word: u64, seed: u64) -> u64 {
+    let low = (word as u32).wrapping_add(seed as u32);
+    let high = ((word >> 32) as u32).wrapping_add((seed >> 32) as u32);
+    low as u64 * high as u64
+}
+
+/// The lowest bit of the first place that is zero; 0: none is.
+#[inline(always)]
+const fn zero(word: u64) -> u64 {
+    // Whatever is borrowed from a place comes from a zero below it, so the first one is exact.
+    let zeros = word.wrapping_sub(LOWEST) & !word & HIGHEST;
+    (zeros & zeros.wrapping_neg()) >> 7
+}
+
+#[cfg(test)]
+mod tests;
