@@ -76,7 +76,7 @@ impl Presence {
         }
     }
 
-    /// Each of sixteen counters of 4 bits.
+    /// The words, of which each holds seven fingerprints and a count.
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is as long as is said, page-aligned, and there until `drop`. The kernel
         // program changes it too, by atomic instructions.

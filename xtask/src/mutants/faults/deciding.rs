@@ -212,4 +212,22 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "if rules.cut != 0 {\n        return Known::Nothing;",
         replace: "if false {\n        return Known::Nothing;",
     },
+    Fault {
+        what: "a grant is not counted into the filter before the grants",
+        file: GRANT,
+        find: "if !presence::count_in(kernel, key) {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "the filter overlooks grants that found no place in their word",
+        file: "knock-common/src/presence.rs",
+        find: " || word >= PLACELESS\n    }",
+        replace: "\n    }",
+    },
+    Fault {
+        what: "a full count of grants without a place is counted down",
+        file: "knock-common/src/presence.rs",
+        find: "word >= PLACELESS && word < MOST",
+        replace: "word >= PLACELESS",
+    },
 ];
