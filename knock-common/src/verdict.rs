@@ -228,7 +228,7 @@ enum Known {
 }
 
 /// Looks up the flow of a packet that doesn't begin one, and notes that it has come.
-#[inline(never)]
+#[inline(always)]
 fn known<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16, flags: u8) -> Known {
     let Some(rules) = kernel.gate(gate) else {
         return Known::Nothing;
