@@ -23,7 +23,7 @@ pub const SOURCE: u16 = 4000;
 /// Nothing listens there either; asked only to know that all that was sent before has been dealt with.
 const FENCE: u16 = 97;
 
-const ETHERNET: usize = 14;
+pub const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -35,7 +35,7 @@ pub struct Answer(Vec<(&'static str, String)>);
 pub struct Field {
     pub lab: Lab,
     attach: Attach,
-    wire: Wire,
+    pub wire: Wire,
     replies: Tap,
     fences: Cell<u16>,
     /// Without, a veth takes no XDP frames from its peer: see `limits::lost_on_a_veth`.
@@ -129,7 +129,7 @@ impl Field {
 }
 
 /// Bytes of the network header of an untagged frame without options.
-fn header_length(frame: &[u8]) -> usize {
+pub fn header_length(frame: &[u8]) -> usize {
     if frame[12..14] == [0x08, 0x00] {
         20
     } else {
@@ -138,7 +138,7 @@ fn header_length(frame: &[u8]) -> usize {
 }
 
 /// TCP, or an ICMP error; not what neighbours tell each other.
-fn is_answer(frame: &[u8]) -> bool {
+pub fn is_answer(frame: &[u8]) -> bool {
     let tags = 4 * frame[12..].chunks(4).take_while(|tag| is_tag(tag)).count();
     let network = ETHERNET + tags;
     match frame[12 + tags..network] {
@@ -153,7 +153,7 @@ fn is_tag(bytes: &[u8]) -> bool {
 }
 
 impl Answer {
-    fn read(answer: &[u8], asked: &[u8]) -> Self {
+    pub fn read(answer: &[u8], asked: &[u8]) -> Self {
         let mut fields = Vec::new();
         let mut put = |name, value: String| fields.push((name, value));
         put("to", format!("{:02x?}", &answer[..6]));

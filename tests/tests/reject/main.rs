@@ -3,7 +3,8 @@
 //! Every row is sent to a guarded port and, with nothing changed but the port, to one where nothing
 //! listens. What this very kernel answers for the second must be what the gate answers for the first,
 //! field by field. [`field`] sends, sees and takes apart, [`tcp`], [`udp`] and [`link`] are the rows,
-//! [`limits`] counts answers, [`run`] needs no network, and [`scanner`] asks nmap.
+//! [`vlan`] those on a kernel that has VLANs, [`limits`] counts answers, [`run`] needs no network, and
+//! [`scanner`] asks nmap.
 
 mod field;
 mod limits;
@@ -12,6 +13,7 @@ mod run;
 mod scanner;
 mod tcp;
 mod udp;
+mod vlan;
 
 use knockgate_tests::{
     lab::{Family, Lab},

@@ -51,7 +51,11 @@ pub(super) const CHECKS: [Check; 6] = [
     },
     Check {
         suite: "reject",
-        rows: &["run::answers_are_what_they_should_be"],
+        rows: &[
+            "run::answers_are_what_they_should_be",
+            "vlan::native",
+            "vlan::generic",
+        ],
     },
 ];
 

@@ -1,0 +1,189 @@
+//! VLANs that the host is in, on a kernel that has such devices. The client is in them too, and what
+//! arrives at its device had that device's tags.
+
+use std::net::IpAddr;
+
+use knockgate_tests::{
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN},
+    need::kernel_has,
+    netns::ip,
+    packet::{ACK, Packet, SYN, Tag},
+    tap::Tap,
+    trial::Attach,
+};
+
+use crate::field::{self, Answer, Field};
+
+/// A device, what it is in, how its tag is announced, which VLAN it is, and its network.
+struct Device {
+    name: &'static str,
+    within: Option<&'static str>,
+    protocol: &'static str,
+    id: &'static str,
+    networks: [&'static str; 2],
+    tags: &'static [Tag],
+}
+
+const DEVICES: [Device; 3] = [
+    Device {
+        name: "seven",
+        within: None,
+        protocol: "802.1Q",
+        id: "7",
+        networks: ["10.78.0.", "fd78::"],
+        tags: &[Tag::vlan(7)],
+    },
+    Device {
+        name: "five",
+        within: None,
+        protocol: "802.1ad",
+        id: "5",
+        networks: ["10.79.0.", "fd79::"],
+        tags: &[Tag::service(5)],
+    },
+    Device {
+        name: "five.seven",
+        within: Some("five"),
+        protocol: "802.1Q",
+        id: "7",
+        networks: ["10.80.0.", "fd80::"],
+        tags: &[Tag::service(5), Tag::vlan(7)],
+    },
+];
+
+/// Nothing listens there; asked only to know that all that was sent before has been dealt with.
+const FENCE: u16 = 97;
+
+#[test]
+fn native() {
+    answers_go_back_into_their_vlan(Attach::Native);
+}
+
+#[test]
+fn generic() {
+    answers_go_back_into_their_vlan(Attach::Generic);
+}
+
+fn answers_go_back_into_their_vlan(attach: Attach) {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    if !join(&lab) {
+        return;
+    }
+    let field = Field::new(lab, attach);
+    field.without_limits();
+    field.up();
+    for device in &DEVICES {
+        let tap = Tap::open(&field.lab.client, device.name);
+        for family in [Family::V4, Family::V6] {
+            let [client, host] = ["2", "1"].map(|number| device.address(family, number));
+            let asks: [(&str, &dyn Fn(u16) -> Packet); 4] = [
+                ("SYN", &|port| {
+                    Packet::tcp((client, 4000), (host, port), SYN)
+                }),
+                ("ACK", &|port| {
+                    Packet::tcp((client, 4000), (host, port), ACK)
+                }),
+                ("segment with data", &|port| {
+                    Packet::tcp((client, 4000), (host, port), ACK).with_payload(b"anyone?")
+                }),
+                ("datagram", &|port| {
+                    Packet::udp((client, 4000), (host, port), b"anyone?")
+                }),
+            ];
+            for (what, ask) in asks {
+                let answer = |port| {
+                    let asked = ask(port);
+                    let tagged = device
+                        .tags
+                        .iter()
+                        .fold(asked.clone(), |packet, &tag| packet.tagged(tag));
+                    field
+                        .wire
+                        .send(&field.lab, &[tagged.frame(CLIENT_MAC, GATE_MAC)]);
+                    let mut seen = fence(&field, &tap, device, (client, 5000), host);
+                    seen.extend(fence(&field, &tap, device, (client, 5001), host));
+                    seen.retain(|frame| field::is_answer(frame));
+                    assert!(seen.len() <= 1, "{} answers to one packet", seen.len());
+                    let asked = asked.frame(CLIENT_MAC, GATE_MAC);
+                    seen.pop().map(|answer| Answer::read(&answer, &asked))
+                };
+                let [of_host, of_gate] = [field::CLOSED, field::GUARDED].map(answer);
+                let row = format!("{what} in {} ({family:?}, {attach:?})", device.name);
+                assert!(of_host.is_some(), "the host does not answer a {row}");
+                assert_eq!(of_gate, of_host, "{row}");
+            }
+        }
+    }
+}
+
+/// Has the host answer behind everything that was sent so far; returns what came before that.
+fn fence(
+    field: &Field,
+    tap: &Tap,
+    device: &Device,
+    from: (IpAddr, u16),
+    host: IpAddr,
+) -> Vec<Vec<u8>> {
+    let packet = Packet::tcp(from, (host, FENCE), SYN);
+    let packet = device
+        .tags
+        .iter()
+        .fold(packet, |packet, &tag| packet.tagged(tag));
+    field
+        .wire
+        .send(&field.lab, &[packet.frame(CLIENT_MAC, GATE_MAC)]);
+    let ports = [FENCE.to_be_bytes(), from.1.to_be_bytes()].concat();
+    tap.until(|frame| {
+        let at = field::ETHERNET + field::header_length(frame);
+        frame.get(at..at + 4) == Some(&ports)
+    })
+}
+
+/// Gives both ends the devices, where the kernel has such.
+fn join(lab: &Lab) -> bool {
+    let ends = [(&lab.gate, WAN, "1"), (&lab.client, CLIENT_INTERFACE, "2")];
+    ends.into_iter().all(|(netns, interface, number)| {
+        DEVICES.iter().all(|device| {
+            let Device {
+                name,
+                within,
+                protocol,
+                id,
+                ..
+            } = *device;
+            let link = [
+                "link",
+                "add",
+                "link",
+                within.unwrap_or(interface),
+                "name",
+                name,
+            ];
+            let vlan = ["type", "vlan", "protocol", protocol, "id", id];
+            if !kernel_has("VLAN devices", netns, &[&link[..], &vlan].concat()) {
+                return false;
+            }
+            let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
+            ip(&["link", "set", name, "up"]);
+            for (family, length) in [(Family::V4, 24), (Family::V6, 64)] {
+                let address = format!("{}/{length}", device.address(family, number));
+                let mut add = vec!["address", "add", &address, "dev", name];
+                if family == Family::V6 {
+                    add.push("nodad");
+                }
+                ip(&add);
+            }
+            true
+        })
+    })
+}
+
+impl Device {
+    fn address(&self, family: Family, number: &str) -> IpAddr {
+        let [v4, v6] = self.networks;
+        let network = if family == Family::V4 { v4 } else { v6 };
+        format!("{network}{number}").parse().expect("well-formed")
+    }
+}
