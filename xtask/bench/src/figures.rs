@@ -39,10 +39,12 @@ pub enum Target {
     AtLeast(f64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
     Difference,
     Ratio,
+    /// How many times what this other row adds to the floor.
+    RatioOfDifferences(String),
 }
 
 /// The middle and the ends of what was measured in several rounds.
@@ -67,6 +69,16 @@ pub fn times(floor: impl Into<String>) -> Against {
     Against {
         floor: floor.into(),
         how: How::Ratio,
+        target: None,
+    }
+}
+
+/// How many times what `other` adds to a floor a row adds to it. That says the same on a fast machine and
+/// on a slow one.
+pub fn times_what(other: impl Into<String>, floor: impl Into<String>) -> Against {
+    Against {
+        floor: floor.into(),
+        how: How::RatioOfDifferences(other.into()),
         target: None,
     }
 }
@@ -158,11 +170,28 @@ impl Spread {
 impl Part {
     /// How a row compares in each round.
     pub fn compared(&self, row: &Row, against: &Against) -> Option<Spread> {
-        let floor = self.rows.iter().find(|floor| floor.name == against.floor)?;
-        let each = row.rounds.iter().zip(&floor.rounds);
-        Spread::of(match against.how {
+        let rounds = |name: &str| {
+            let row = self.rows.iter().find(|row| row.name == name)?;
+            Some(&row.rounds)
+        };
+        let each = row.rounds.iter().zip(rounds(&against.floor)?);
+        Spread::of(match &against.how {
             How::Difference => each.map(|(value, floor)| value - floor).collect(),
             How::Ratio => each.map(|(value, floor)| value / floor).collect(),
+            How::RatioOfDifferences(other) => {
+                let each: Vec<_> = each.zip(rounds(other)?).collect();
+                // Where the other seems to add nothing, its floor was disturbed in that round, and the
+                // quotient is no figure. Where that is no exception, there is none to be had.
+                let ratios: Vec<f64> = each
+                    .iter()
+                    .filter(|((_, floor), other)| other > floor)
+                    .map(|((value, floor), other)| (*value - *floor) / (*other - *floor))
+                    .collect();
+                if 2 * ratios.len() <= each.len() {
+                    return None;
+                }
+                ratios
+            }
         })
     }
 
@@ -189,12 +218,19 @@ impl Part {
         let comparisons: Vec<Value> = against
             .iter()
             .map(|against| {
-                let how = match against.how {
-                    How::Difference => "difference",
-                    How::Ratio => "ratio",
+                let (how, other) = match &against.how {
+                    How::Difference => ("difference", None),
+                    How::Ratio => ("ratio", None),
+                    How::RatioOfDifferences(other) => ("ratio of differences", Some(other)),
                 };
                 let spread = self.compared(row, against).map(Spread::json);
-                json!({"floor": against.floor, "how": how, "is": spread, "target": against.target.map(Target::json)})
+                let target = against.target.map(Target::json);
+                let mut json =
+                    json!({"floor": against.floor, "how": how, "is": spread, "target": target});
+                if let Some(other) = other {
+                    json["other"] = json!(other);
+                }
+                json
             })
             .collect();
         let value = Spread::of(rounds.clone()).map(Spread::json);
@@ -277,5 +313,71 @@ mod tests {
         let ratio = part.compared(&part.rows[1], &times("floor")).unwrap();
         assert!((ratio.median - 1.15).abs() < 1e-9);
         assert_eq!(part.compared(&part.rows[1], &over("no such row")), None);
+    }
+
+    /// Three rows of as many rounds each: a floor, one to compare with, one to be compared.
+    fn trio(floor: &[f64], other: &[f64], row: &[f64]) -> Part {
+        let against = vec![times_what("other", "floor").at_most(1.5)];
+        Part {
+            id: "",
+            title: "",
+            unit: "ns",
+            notes: Vec::new(),
+            rows: vec![
+                Row::new("floor", floor.into(), Vec::new()),
+                Row::new("other", other.into(), Vec::new()),
+                Row::new("row", row.into(), against),
+            ],
+        }
+    }
+
+    fn ratio(part: &Part) -> Option<Spread> {
+        part.compared(&part.rows[2], &part.rows[2].against[0])
+    }
+
+    #[test]
+    fn what_two_rows_add_to_a_floor_is_compared_within_a_round() {
+        // 5 of 10, 30 of 20, 20 of 10: whatever the floor was.
+        let part = trio(
+            &[100.0, 200.0, 300.0],
+            &[110.0, 220.0, 310.0],
+            &[105.0, 230.0, 320.0],
+        );
+        let spread = ratio(&part).unwrap();
+        assert_eq!((spread.median, spread.least, spread.most), (1.5, 0.5, 2.0));
+        let json = &part.json()["rows"][2]["against"][0];
+        assert_eq!(json["how"], "ratio of differences");
+        assert_eq!(
+            (&json["floor"], &json["other"]),
+            (&json!("floor"), &json!("other"))
+        );
+        assert_eq!(json["is"], json!({"median": 1.5, "min": 0.5, "max": 2.0}));
+        assert_eq!(json["target"], json!({"at_most": 1.5}));
+    }
+
+    #[test]
+    fn a_round_in_which_the_other_adds_nothing_is_left_out() {
+        let disturbed = trio(
+            &[100.0, 100.0, 150.0],
+            &[110.0, 110.0, 110.0],
+            &[105.0, 115.0, 120.0],
+        );
+        let spread = ratio(&disturbed).unwrap();
+        assert_eq!((spread.least, spread.most), (0.5, 1.5));
+    }
+
+    #[test]
+    fn there_is_no_ratio_to_what_is_noise() {
+        let noise = trio(
+            &[100.0, 100.0, 100.0, 100.0],
+            &[101.0, 99.0, 100.0, 101.0],
+            &[105.0; 4],
+        );
+        assert_eq!(ratio(&noise), None);
+        assert_eq!(noise.json()["rows"][2]["against"][0]["is"], Value::Null);
+        assert_eq!(
+            noise.compared(&noise.rows[2], &times_what("no such row", "floor")),
+            None
+        );
     }
 }

@@ -29,13 +29,22 @@ fn line(part: &Part, row: &Row) -> String {
     };
     let mut line = format!("{:>22}", spread(value));
     for against in &row.against {
+        let Against { floor, how, target } = against;
         let Some(is) = part.compared(row, against) else {
+            if let How::RatioOfDifferences(other) = how {
+                let _ = write!(
+                    line,
+                    "  no ratio to what {other} adds: that is lost in noise"
+                );
+            }
             continue;
         };
-        let Against { floor, how, target } = against;
         let _ = match how {
             How::Difference => write!(line, "  {} over {floor}", signed(is)),
             How::Ratio => write!(line, "  ×{} of {floor}", fine(is)),
+            How::RatioOfDifferences(other) => {
+                write!(line, "  ×{} of what {other} adds", fine(is))
+            }
         };
         if let Some(target) = target {
             let met = if target.met(is.median) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Case, Contestant, Expected, Host, Kind, LineUp, Mode, sinks};
 use crate::{
-    figures::{Against, Row, over, times},
+    figures::{Against, Row, over, times_what},
     frame::{self, SYN, Transport},
     gate::{GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
     knocking::is_program,
@@ -162,7 +162,10 @@ impl Rows {
             &format!("denied, {}", counted(grants)),
             vec![
                 self.target(most, over("bare drop")),
-                times(format!("one look-up, denied, {}", counted(alike))),
+                times_what(
+                    format!("one look-up, denied, {}", counted(alike)),
+                    "bare drop",
+                ),
             ],
         );
         self.unguarded(
