@@ -34,7 +34,7 @@ pub struct Cast {
 }
 
 /// More grants than are given while knocks are measured.
-const ROOM: u32 = 1 << 20;
+pub const ROOM: u32 = 1 << 20;
 
 impl Cast {
     pub fn assemble(stage: &Stage, programs: &mut Programs, binary: &Path) -> Result<Self> {

@@ -19,16 +19,22 @@ use crate::{
     stage::{Stage, Wire, output},
 };
 
-/// The port that the first gate protects, TCP and UDP.
-pub const PROTECTED: u16 = 22;
+/// The port that the first gate protects, and the sequence of its first user.
+pub use crate::programs::terms::{KNOCKS, PROTECTED};
+
 /// A port that is declared open.
 pub const OPEN: u16 = 443;
 /// A port that is nothing.
 pub const FOREIGN: u16 = 5353;
-/// The sequence of the first user, all of it UDP.
-pub const KNOCKS: [u16; 3] = [7101, 9203, 8307];
 /// Where sources that are granted begin.
 pub const GRANTED: u32 = 0x0a00_0000;
+
+/// A program that counts what it makes of packets.
+pub trait Judge {
+    fn program(&self) -> &Xdp;
+    /// How many packets have been judged so, by this reason or by all.
+    fn packets(&self, reason: Option<&str>) -> Result<u64>;
+}
 
 /// A configuration, as far as the bench varies it.
 #[derive(Debug, Clone)]
@@ -205,13 +211,6 @@ impl Gate {
         Ok(())
     }
 
-    /// How many packets have been judged so, by this reason or by all.
-    pub fn packets(&self, reason: Option<&str>) -> Result<u64> {
-        self.sum("packets", "packets", |row| {
-            reason.is_none_or(|reason| row["reason"] == reason)
-        })
-    }
-
     /// How many knocks have had this result.
     pub fn knocks(&self, result: &str) -> Result<u64> {
         self.sum("knocks", "count", |row| row["result"] == result)
@@ -228,6 +227,18 @@ impl Gate {
             .filter(|row| wanted(row))
             .filter_map(|row| row[what].as_u64())
             .sum())
+    }
+}
+
+impl Judge for Gate {
+    fn program(&self) -> &Xdp {
+        &self.program
+    }
+
+    fn packets(&self, reason: Option<&str>) -> Result<u64> {
+        self.sum("packets", "packets", |row| {
+            reason.is_none_or(|reason| row["reason"] == reason)
+        })
     }
 }
 

@@ -16,6 +16,7 @@ mod frame;
 mod gate;
 mod knocking;
 mod live;
+mod minimal;
 mod peers;
 mod per_packet;
 mod plan;

@@ -9,7 +9,7 @@ pub use self::rows::{sequences, verdicts};
 use crate::{
     Plan,
     figures::{Against, Row},
-    gate::{Gate, KNOCKS, knock_frame},
+    gate::{Judge, KNOCKS, knock_frame},
     programs::{Programs, Traffic, run, slope},
 };
 
@@ -19,7 +19,7 @@ struct Case<'c> {
     program: &'c Xdp,
     work: Work,
     /// Whose counters must show that every packet was judged for this reason.
-    expected: Option<(&'c Gate, &'static str)>,
+    expected: Option<(&'c dyn Judge, &'static str)>,
     against: Vec<Against>,
     rounds: Vec<f64>,
 }
@@ -76,30 +76,30 @@ impl<'c> Case<'c> {
 
     fn judged(
         name: impl Into<String>,
-        gate: &'c Gate,
+        judge: &'c dyn Judge,
         reason: &'static str,
         work: Work,
         against: Vec<Against>,
     ) -> Self {
         Self {
-            expected: Some((gate, reason)),
-            ..Self::new(name, &gate.program, work, against)
+            expected: Some((judge, reason)),
+            ..Self::new(name, judge.program(), work, against)
         }
     }
 
     /// Makes sure that the row is about what its name says. Warms up, too.
     fn check(&mut self, programs: &mut Programs) -> Result<()> {
         const PACKETS: u32 = 4096;
-        /// The gate is up on a wire, on which the kernel may look for neighbours meanwhile.
+        /// A gate is up on a wire, on which the kernel may look for neighbours meanwhile.
         const STRAYS: u64 = 16;
-        let Some((gate, reason)) = self.expected else {
+        let Some((judge, reason)) = self.expected else {
             return Ok(());
         };
-        let before = gate.packets(Some(reason))?;
-        let all_before = gate.packets(None)?;
+        let before = judge.packets(Some(reason))?;
+        let all_before = judge.packets(None)?;
         self.run(programs, PACKETS)?;
-        let judged = gate.packets(Some(reason))? - before;
-        let all = gate.packets(None)? - all_before;
+        let judged = judge.packets(Some(reason))? - before;
+        let all = judge.packets(None)? - all_before;
         ensure!(
             judged >= u64::from(PACKETS) && all - judged <= STRAYS,
             "`{}`: {all} packets were judged, {judged} of them as `{reason}`; all of them should be",

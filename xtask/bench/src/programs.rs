@@ -12,10 +12,12 @@ use aya_obj::programs::XdpAttachType;
 
 use crate::{
     clock,
-    gate::{GRANTED, Setup},
+    minimal::{Minimal, Room},
     stage::Stage,
 };
 
+#[path = "../ebpf/src/terms.rs"]
+pub mod terms;
 #[path = "../ebpf/src/traffic.rs"]
 mod traffic;
 
@@ -43,9 +45,6 @@ pub enum Floor {
     Drop,
     Pass,
     Parse,
-    /// A gate that does nothing but look sources up, of which it knows so many, from
-    /// [`GRANTED`] on.
-    Lookup(u32),
 }
 
 /// How a table that forgets the least recently used finds out which that is.
@@ -94,33 +93,14 @@ impl Programs {
             Floor::Drop => "bare_drop",
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
-            Floor::Lookup(count) => return self.lookup(count),
         };
         pinned(&self.folder.join(name))
     }
 
-    /// Loads another `one_lookup`, with a table of its own.
-    fn lookup(&self, count: u32) -> Result<Xdp> {
-        const NAME: &str = "one_lookup";
-        let path = self.folder.join(format!("{NAME}_{count}"));
-        if path.exists() {
-            return pinned(&path);
-        }
-        // As large as the gate's: what a look-up that finds nothing costs is a matter of its buckets.
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("ADMITTED", count.max(Setup::default().grants))
-            .load_file(&self.object)
-            .with_context(|| format!("can't load {}", self.object.display()))?;
-        let table = ebpf.map_mut("ADMITTED").context("no table ADMITTED")?;
-        let mut admitted: HashMap<_, u32, u64> = table.try_into()?;
-        for source in GRANTED..GRANTED + count {
-            admitted.insert(source.to_be(), u64::MAX, 0)?;
-        }
-        let program = ebpf.program_mut(NAME).context("no program one_lookup")?;
-        let program: &mut Xdp = program.try_into()?;
-        program.load()?;
-        program.pin(&path)?;
-        pinned(&path)
+    /// Loads a minimal gate with tables of its own, that admits `granted` sources for good.
+    pub fn minimal(&self, room: Room, granted: u32) -> Result<Minimal> {
+        let pin = self.folder.join("another_minimal_gate");
+        Minimal::load(&self.object, &pin, room, granted)
     }
 
     /// Loads another program that remembers sources, with a table of its own of this size, and that table.

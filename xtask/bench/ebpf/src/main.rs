@@ -1,8 +1,9 @@
 //! The bench's own kernel programs.
 //!
-//! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`one_lookup`] are what the gate's program is compared
-//! with; [`remember_shared`] and [`remember_apart`] are its table of sources, of one kind and another. [`vary`] and [`send`] make traffic: each writes the next source address and ports into the
-//! frame it is run on; `vary` then calls the program under test, `send` puts the frame on a wire.
+//! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`minimal_gate`](minimal::minimal_gate) are what the
+//! gate's program is compared with; [`remember_shared`] and [`remember_apart`] are its table of sources, of
+//! one kind and another. [`vary`] and [`send`] make traffic: each writes the next source address and ports
+//! into the frame it is run on; `vary` then calls the program under test, `send` puts the frame on a wire.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![expect(
     clippy::inline_always,
@@ -17,29 +18,23 @@
     reason = "the macro calls the programs so"
 )]
 
+mod minimal;
+mod terms;
 mod traffic;
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
-    helpers::{bpf_ktime_get_coarse_ns, bpf_redirect},
+    helpers::bpf_redirect,
     macros::{map, xdp},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{Array, LruHashMap, ProgramArray},
     programs::XdpContext,
 };
+use terms::PROTECTED;
 use traffic::Traffic;
-
-/// The port that the programs here keep closed.
-const PROTECTED: u16 = 22;
 
 /// What [`vary`] and [`send`] write.
 #[map]
 static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
-/// Whom [`one_lookup`] lets pass, and until when (ns of `CLOCK_MONOTONIC`). Its real size is set at load.
-#[map]
-static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
-/// What [`one_lookup`] has denied and let pass.
-#[map]
-static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// What [`remember_shared`] remembers: keys and values as large as knockgate's. Its real size is set at
 /// load.
 #[map]
@@ -69,28 +64,6 @@ pub fn parse_only(ctx: XdpContext) -> u32 {
     match parsed(&ctx) {
         Some((_, PROTECTED)) => xdp_action::XDP_DROP,
         _ => xdp_action::XDP_PASS,
-    }
-}
-
-/// The least that a gate can do: as [`parse_only`], and one look-up of the source, a look at the clock
-/// where it is found, and a count. No tags, options, IPv6, knocks, sessions or reports.
-#[xdp]
-#[inline(always)]
-pub fn one_lookup(ctx: XdpContext) -> u32 {
-    let Some((source, PROTECTED)) = parsed(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    // SAFETY: nobody writes to this table while the program runs. The helper takes nothing.
-    let admitted = unsafe { ADMITTED.get(source) }
-        .is_some_and(|until| *until > unsafe { bpf_ktime_get_coarse_ns() });
-    if let Some(count) = COUNTS.get_ptr_mut(u32::from(admitted)) {
-        // SAFETY: a per-CPU entry, and nothing else runs this program on this CPU meanwhile.
-        unsafe { *count += 1 };
-    }
-    if admitted {
-        xdp_action::XDP_PASS
-    } else {
-        xdp_action::XDP_DROP
     }
 }
 

@@ -1,0 +1,125 @@
+//! The bench's own minimal gate (`bench/ebpf/src/minimal.rs`), loaded. What it costs on a processor is
+//! what a gate of this kind can't do without there.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray},
+    programs::Xdp,
+};
+
+use crate::{
+    gate::{GRANTED, Judge},
+    programs::{pinned, terms::count},
+};
+
+/// A minimal gate with tables of its own.
+pub struct Minimal {
+    pub program: Xdp,
+    /// The address as it lies in the frame, and until when it is admitted.
+    admitted: HashMap<MapData, u32, u64>,
+    counts: PerCpuArray<MapData, u64>,
+    /// How many openings have been taken back.
+    taken_back: u64,
+}
+
+/// How much it has room for.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Sources that have begun to knock.
+    pub candidates: u32,
+    /// Sources that are let pass.
+    pub admitted: u32,
+}
+
+impl Minimal {
+    /// Loads one that admits `granted` sources for good, from [`GRANTED`] on.
+    pub fn load(object: &Path, pin: &Path, room: Room, granted: u32) -> Result<Self> {
+        const NAME: &str = "minimal_gate";
+        let Room {
+            candidates,
+            admitted,
+        } = room;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("CANDIDATES", candidates)
+            .map_max_entries("ADMITTED", admitted)
+            .load_file(object)
+            .with_context(|| format!("can't load {}", object.display()))?;
+        let program: &mut Xdp = ebpf
+            .program_mut(NAME)
+            .with_context(|| format!("no program {NAME}"))?
+            .try_into()?;
+        program.load()?;
+        // By its pin a program leaves its object; the pin is needed no longer than that.
+        let _ = std::fs::remove_file(pin);
+        program.pin(pin)?;
+        let program = pinned(pin)?;
+        std::fs::remove_file(pin).with_context(|| format!("can't remove {}", pin.display()))?;
+        let mut admitted: HashMap<_, u32, u64> = table(&mut ebpf, "ADMITTED")?.try_into()?;
+        for source in GRANTED..GRANTED + granted {
+            admitted.insert(source.to_be(), u64::MAX, 0)?;
+        }
+        Ok(Self {
+            program,
+            admitted,
+            counts: table(&mut ebpf, "COUNTS")?.try_into()?,
+            taken_back: 0,
+        })
+    }
+
+    /// Takes back what knocks have earned, so that others can: no grant ends while the bench runs.
+    pub fn make_room(&mut self) -> Result<()> {
+        let refused = self.count(count::FULL)?;
+        ensure!(
+            refused == 0,
+            "the minimal gate had no room for {refused} grants"
+        );
+        let opened = self.count(count::OPENED)?;
+        if opened == self.taken_back {
+            return Ok(());
+        }
+        let sources = self.admitted.keys().collect::<Result<Vec<u32>, _>>()?;
+        for source in sources {
+            if self.admitted.get(&source, 0)? != u64::MAX {
+                self.admitted.remove(&source)?;
+            }
+        }
+        self.taken_back = opened;
+        Ok(())
+    }
+
+    /// How many knocks came out of turn, or found no room to be granted anything.
+    pub fn amiss(&self) -> Result<u64> {
+        Ok(self.count(count::ASTRAY)? + self.count(count::FULL)?)
+    }
+
+    fn count(&self, which: u32) -> Result<u64> {
+        Ok(self.counts.get(&which, 0)?.iter().sum())
+    }
+}
+
+impl Judge for Minimal {
+    fn program(&self) -> &Xdp {
+        &self.program
+    }
+
+    /// It counts what is about its port and its knocks, and nothing else.
+    fn packets(&self, reason: Option<&str>) -> Result<u64> {
+        let mut counts = match reason {
+            Some("no_grant") => vec![count::DENIED],
+            Some("grant") => vec![count::ADMITTED],
+            Some("knock") => vec![count::STEP, count::OPENED],
+            Some(reason) => bail!("the minimal gate counts nothing as `{reason}`"),
+            None => (0..count::ALL).collect(),
+        }
+        .into_iter();
+        counts.try_fold(0, |sum, which| Ok(sum + self.count(which)?))
+    }
+}
+
+fn table(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("no table {name}"))
+}
