@@ -39,7 +39,8 @@ pub trait Frame {
     fn length(&self) -> usize;
 
     /// [`chain`] in this frame, [packed](Chain::pack). In the kernel program it is a function that the
-    /// verifier checks by itself: few packets have such headers, and many are the ways through them.
+    /// verifier checks by itself: few packets have more than a short chain, and many are the ways
+    /// through a long one.
     fn chain(&self, next: u8, at: usize, end: usize) -> u32;
 }
 
@@ -146,9 +147,10 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
     let source = V6::from_words(load(header, 8), load(header, 16));
     let destination = V6::from_words(load(header, 24), load(header, 32));
     let next = header[6];
-    let (protocol, transport) = match next {
-        TCP | UDP => (next, at + 40),
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {
+    let (protocol, transport) = match short_chain(frame, next, at + 40) {
+        Some(found) => found,
+        None if !is_extension(next) => return Parsed::Pass(Reason::OtherProtocol),
+        None => {
             let end = at + 40 + usize::from(u16_at(header, 4));
             match Chain::unpack(frame.chain(next, at + 40, end)) {
                 Chain::Transport { protocol, at } => (protocol, at),
@@ -156,9 +158,42 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
                 Chain::Malformed => return Parsed::Malformed(Some((source, destination))),
             }
         }
-        _ => return Parsed::Pass(Reason::OtherProtocol),
     };
     segment(frame, source, destination, protocol, transport)
+}
+
+/// Where TCP or UDP begins behind no more than two headers of options or routing, as [`chain`] would
+/// find it. `None`: ask there.
+///
+/// In place, since a call costs more than to read them; and only kinds that state their length alike, so
+/// that the verifier has few ways to follow.
+#[inline(always)]
+fn short_chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize) -> Option<(u8, usize)> {
+    for _ in 0..2 {
+        if is_transport(next) {
+            return Some((next, at));
+        }
+        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+            return None;
+        }
+        let extension = frame.header::<8>(at)?;
+        next = extension[0];
+        at += (usize::from(extension[1]) + 1) * 8;
+    }
+    is_transport(next).then_some((next, at))
+}
+
+#[inline(always)]
+const fn is_transport(kind: u8) -> bool {
+    matches!(kind, TCP | UDP)
+}
+
+#[inline(always)]
+const fn is_extension(kind: u8) -> bool {
+    matches!(
+        kind,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
+    )
 }
 
 /// Where a chain of IPv6 extension headers leads.
@@ -230,8 +265,8 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
                 if offset & 0xfff8 != 0 {
                     return match extension[0] {
                         TCP if offset & 0xfff8 == 8 => Chain::Malformed,
-                        TCP | UDP | HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION
-                        | DESTINATION_OPTIONS => Chain::Pass(Reason::Fragment),
+                        TCP | UDP => Chain::Pass(Reason::Fragment),
+                        kind if is_extension(kind) => Chain::Pass(Reason::Fragment),
                         _ => Chain::Pass(Reason::OtherProtocol),
                     };
                 }
@@ -251,7 +286,7 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
                 return Chain::Malformed;
             }
             TCP | UDP => return Chain::Transport { protocol: next, at },
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {}
+            _ if is_extension(next) => {}
             _ => return Chain::Pass(Reason::OtherProtocol),
         }
     }

@@ -110,8 +110,26 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "routing headers are taken for something else than IP's",
         file: FRAME,
-        find: "HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {}",
-        replace: "HOP_BY_HOP | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {}",
+        find: "HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS",
+        replace: "HOP_BY_HOP | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS",
+    },
+    Fault {
+        what: "in a short chain, a fragment header is read over like options",
+        file: FRAME,
+        find: "HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)",
+        replace: "HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)",
+    },
+    Fault {
+        what: "in a short chain, an authentication header's length is taken in units of eight bytes",
+        file: FRAME,
+        find: "HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)",
+        replace: "HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS)",
+    },
+    Fault {
+        what: "in a short chain, headers' length is taken in units of four bytes",
+        file: FRAME,
+        find: "(usize::from(extension[1]) + 1) * 8",
+        replace: "(usize::from(extension[1]) + 1) * 4",
     },
     Fault {
         what: "a header chain goes on in the padding of a first fragment",
