@@ -8,6 +8,8 @@
     reason = "narrow instructions take the low bits of a register"
 )]
 
+use std::mem;
+
 use aya_obj::generated::bpf_insn;
 
 /// What a program can ask of its surroundings.
@@ -45,6 +47,13 @@ impl Memory {
         assert!((bytes.len() as u64) < REGION, "a region is under 1 MiB");
         self.regions.push(bytes);
         self.regions.len() as u64 * REGION
+    }
+
+    /// Takes back the region that begins there: what points into it is out of bounds from now on.
+    pub fn take(&mut self, begin: u64) -> Vec<u8> {
+        assert_eq!(begin % REGION, 0, "no region begins at {begin:#x}");
+        let region = usize::try_from(begin / REGION).expect("64 bits");
+        mem::take(&mut self.regions[region - 1])
     }
 
     /// So many bytes from there on.

@@ -132,6 +132,16 @@ impl Packet {
         self.summed()
     }
 
+    /// Adds options, in whole words, to a TCP header that has none.
+    #[must_use]
+    pub fn with_tcp_options(mut self, options: &[u8]) -> Self {
+        assert_eq!(self.protocol, TCP, "other protocols have none");
+        let words = u8::try_from((20 + options.len()) / 4).expect("few options");
+        self.body[12] = words << 4;
+        self.body.splice(20..20, options.iter().copied());
+        self.summed()
+    }
+
     /// Lets it come from another address of the same family.
     #[must_use]
     pub fn sent_from(self, source: IpAddr) -> Self {

@@ -1,17 +1,51 @@
 //! How many instructions the program takes for a packet, counted and not timed: figures that no other load on the
 //! machine moves, kept in `docs/instructions.md`, and none may grow far beyond.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
+use knock_common::table::{Habits, labels};
+use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family},
-    subject::Counted,
+    packet::{Packet, SYN, Tag},
+    subject::{Counted, Subject as _},
 };
 
 const PAGE: &str = "../docs/instructions.md";
 
 /// The variable by which `cargo xtask instructions --update` has the page written anew.
 const UPDATE: &str = "KNOCKGATE_UPDATE_INSTRUCTIONS";
+
+/// A gate that answers what it denies.
+const REJECTING: &str = r#"
+    interfaces = ["none"]
+    open_ports = []
+    limits = { sources = 16384, grants = 16, sessions = 64 }
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp", "22/udp"]
+    session_idle = "30s"
+    deny = "reject"
+"#;
+
+const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// How its host answers: six errors at once to one source, and hardly any later.
+const HABITS: Habits = Habits {
+    interval4: 9_000_000_000,
+    interval6: 9_000_000_000,
+    per_second: 1000,
+    burst: 50,
+    tick: 4_000_000,
+    secret: 7,
+    ttl: 64,
+    labels: labels::AUTO | labels::STATELESS,
+    limited: 3,
+    known: 1,
+    strict: 1,
+    zero: [0; 3],
+};
 
 /// By what came of a packet: IPv4's and IPv6's most. `None`: no fixture of that family leads there.
 type Figures = BTreeMap<String, [Option<u64>; 2]>;
@@ -61,6 +95,12 @@ fn measured() -> Option<Figures> {
             loaded.insert(key, counted);
         }
     }
+    let (config, _) = Config::parse(REJECTING, "reject").expect("a valid configuration");
+    for family in [Family::V4, Family::V6] {
+        let mut counted = Counted::load(&config)?;
+        reject(family, &mut counted);
+        loaded.insert((REJECTING, usize::from(family == Family::V6)), counted);
+    }
     let mut figures = Figures::new();
     for ((_, family), counted) in &loaded {
         for (what, &instructions) in counted.longest() {
@@ -69,6 +109,65 @@ fn measured() -> Option<Figures> {
         }
     }
     Some(figures)
+}
+
+/// Puts packets to a gate that rejects through the program.
+fn reject(family: Family, counted: &mut Counted) {
+    let (source, host) = match family {
+        Family::V4 => ("192.0.2.7", "192.0.2.1"),
+        Family::V6 => ("2001:db8::7", "2001:db8::1"),
+    };
+    let [source, host]: [IpAddr; 2] = [source, host].map(|ip| ip.parse().expect("well-formed"));
+    let (from, to) = ((source, 4000), (host, 22));
+    let program = counted.program();
+    program.lives_at(host);
+    program.listens_at([0, 0], HOST);
+    program.listens_at([5, 7], HOST);
+    program.answers_by(HABITS);
+
+    // As long as Ethernet takes them, since all of a packet is summed.
+    let header = if source.is_ipv4() { 20 } else { 40 };
+    let options = [1; 40];
+    let full = |transport: usize| vec![0x5a; 1500 - header - transport];
+    let segment = Packet::tcp(from, to, SYN)
+        .with_payload(&full(60))
+        .with_tcp_options(&options);
+    let datagram = Packet::udp(from, to, &full(8));
+    for packet in [segment, datagram.clone()] {
+        let tagged = packet.clone().tagged(Tag::service(5)).tagged(Tag::vlan(7));
+        for packet in [packet, tagged] {
+            let frame = packet.frame(CLIENT, HOST);
+            assert!(!counted.judge(&frame));
+            let answer = counted.answer().map(unidentified);
+            let program = counted.program();
+            assert!(!program.judge(&frame));
+            let kernels = program.answer().map(unidentified);
+            assert!(answer.is_some(), "{packet:?} is answered");
+            assert_eq!(answer, kernels, "to {packet:?}, here and in the kernel");
+        }
+    }
+    // No more than the host's own limit.
+    let answered = |counted: &mut Counted| {
+        counted.judge(&datagram.frame(CLIENT, HOST));
+        counted.answer().is_some()
+    };
+    let more = (0..8).take_while(|_| answered(counted)).count();
+    assert_eq!(more, 2, "of six to one source, four are gone");
+}
+
+/// An answer without what the kernel draws by lot: the identification of an IPv4 packet, with the header's checksum.
+fn unidentified(answer: &[u8]) -> Vec<u8> {
+    let mut answer = answer.to_vec();
+    let network = if answer[12..14] == [0x88, 0xa8] {
+        22
+    } else {
+        14
+    };
+    if answer[network] == 0x45 {
+        answer[network + 4..network + 6].fill(0);
+        answer[network + 10..network + 12].fill(0);
+    }
+    answer
 }
 
 /// In Markdown.

@@ -15,7 +15,7 @@ use knock_user::{config::Config, gate};
 
 use super::{
     Flow, GrantSeen, Program, Subject, Tally, Verdict,
-    program::{XDP_DROP, XDP_PASS, clock},
+    program::{LOOPBACK, XDP_DROP, XDP_PASS, XDP_TX, clock},
 };
 use crate::interpreter::{self, Memory, World};
 
@@ -27,12 +27,18 @@ const DELETE: libc::c_int = 3;
 const EXIST: u64 = 2;
 const PER_CPU_ARRAY: u32 = 6;
 
+/// The room before a packet (`XDP_PACKET_HEADROOM`), and the shortest that one can be made (`ETH_HLEN`).
+const ROOM: usize = 256;
+const SHORTEST: usize = 14;
+
 /// A loaded program whose packets are judged by its object's instructions, on its own tables.
 pub struct Counted {
     program: Program,
     code: Vec<bpf_insn>,
     tables: Vec<Table>,
     longest: BTreeMap<String, u64>,
+    /// What was sent back for the last packet.
+    answer: Option<Vec<u8>>,
 }
 
 /// One of the program's tables.
@@ -82,11 +88,22 @@ impl Counted {
             code,
             tables,
             longest: BTreeMap::new(),
+            answer: None,
         })
     }
 
+    /// The loaded program, which decides for itself, on the same tables.
+    pub fn program(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    /// What was sent back for the last packet.
+    pub fn answer(&self) -> Option<&[u8]> {
+        self.answer.as_deref()
+    }
+
     /// The most instructions that a packet has taken, by what came of it: as [`Tally::since`] writes it, without
-    /// gates.
+    /// gates; and where one rejects, with what was answered.
     pub fn longest(&self) -> &BTreeMap<String, u64> {
         &self.longest
     }
@@ -96,36 +113,32 @@ impl Subject for Counted {
     fn judge(&mut self, frame: &[u8]) -> bool {
         let before = self.tally();
         let mut memory = Memory::default();
-        let begin = memory.add(frame.to_vec());
-        let end = begin + frame.len() as u64;
-        // `struct xdp_md`: data, data_end, data_meta, then what this program doesn't ask for.
-        let mut context = vec![0; 24];
-        for (place, address) in [begin, end, begin].into_iter().enumerate() {
-            let address = u32::try_from(address).expect("addresses of packets fit 32 bits");
-            context[place * 4..][..4].copy_from_slice(&address.to_le_bytes());
-        }
-        let context = memory.add(context);
+        let context = context(&mut memory, frame);
         let mut kernel = Kernel {
             tables: &self.tables,
             seen: HashMap::new(),
         };
         let run = interpreter::run(&self.code, &mut memory, &mut kernel, context);
         kernel.write_back(&mut memory);
-        assert_eq!(
-            memory.at(begin, frame.len()),
-            frame,
-            "the packet was changed"
-        );
+        let left = taken(&mut memory, context);
+        let verdict = u32::try_from(run.answer).expect("an XDP verdict");
+        match verdict {
+            XDP_TX if self.program.rejects() => self.answer = Some(left),
+            XDP_PASS | XDP_DROP => {
+                assert_eq!(left, frame, "the packet was changed");
+                self.answer = None;
+            }
+            other => panic!("the program answered {other}"),
+        }
         let moved = self.tally().since(&before);
         let words = moved.split(' ').filter_map(|word| word.split('@').next());
-        let words: Vec<&str> = words.collect();
+        let mut words: Vec<&str> = words.collect();
+        if self.program.rejects() && verdict != XDP_PASS {
+            words.push(self.answer().map_or("unanswered", kind));
+        }
         let longest = self.longest.entry(words.join(", ")).or_default();
         *longest = run.instructions.max(*longest);
-        match u32::try_from(run.answer) {
-            Ok(XDP_PASS) => true,
-            Ok(XDP_DROP) => false,
-            other => panic!("the program answered {other:?}, neither pass nor drop"),
-        }
+        verdict == XDP_PASS
     }
 
     fn grain(&self) -> Duration {
@@ -169,6 +182,69 @@ impl Subject for Counted {
     }
 }
 
+/// `struct xdp_md` of a packet: data, `data_end`, `data_meta`, the interface; then what this program doesn't ask for.
+fn context(memory: &mut Memory, frame: &[u8]) -> u64 {
+    let mut context = vec![0; 24];
+    context[12..16].copy_from_slice(&LOOPBACK.to_le_bytes());
+    let context = memory.add(context);
+    put(memory, context, frame.to_vec());
+    context
+}
+
+/// Makes this the packet of the context.
+fn put(memory: &mut Memory, context: u64, packet: Vec<u8>) {
+    let length = packet.len() as u64;
+    let begin = memory.add(packet);
+    for (place, address) in (0..).step_by(4).zip([begin, begin + length, begin]) {
+        let address = u32::try_from(address).expect("addresses of packets fit 32 bits");
+        memory
+            .at(context + place, 4)
+            .copy_from_slice(&address.to_le_bytes());
+    }
+}
+
+/// Takes the packet out of its context.
+fn taken(memory: &mut Memory, context: u64) -> Vec<u8> {
+    let begin = memory.at(context, 4).try_into().expect("four bytes");
+    memory.take(u32::from_le_bytes(begin).into())
+}
+
+/// Lets the packet begin so many bytes earlier and end so many later. As the kernel has it, no pointer to what was
+/// there is good for anything any more.
+fn resize(memory: &mut Memory, context: u64, earlier: i32, later: i32) -> u64 {
+    let mut packet = taken(memory, context);
+    let size = |by: i32| usize::try_from(by.unsigned_abs()).expect("64 bits");
+    if earlier > 0 {
+        assert!(size(earlier) <= ROOM, "the kernel has no room there");
+        packet.splice(0..0, vec![0; size(earlier)]);
+    } else {
+        packet.drain(..size(earlier));
+    }
+    assert!(later <= 0, "no answer is longer than its packet behind it");
+    packet.truncate(packet.len() - size(later));
+    assert!(
+        packet.len() >= SHORTEST,
+        "the kernel leaves at least {SHORTEST} bytes"
+    );
+    put(memory, context, packet);
+    0
+}
+
+/// What an answer is, by the protocol in it.
+fn kind(answer: &[u8]) -> &'static str {
+    let mut network = 14;
+    while matches!(answer[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
+        network += 4;
+    }
+    let version = answer[network] >> 4;
+    let protocol = answer[network + if version == 4 { 9 } else { 6 }];
+    match (version, protocol) {
+        (4 | 6, 6) => "reset",
+        (4, 1) | (6, 58) => "unreachable",
+        other => panic!("an answer of version and protocol {other:?} is not known here"),
+    }
+}
+
 /// The helpers that the program calls, by the kernel's own tables. An entry that was looked up is one place in
 /// memory until the program has run, and then written back.
 struct Kernel<'t> {
@@ -203,6 +279,11 @@ impl World for Kernel<'_> {
                     failed(table.call(DELETE, &key, &mut [], 0))
                 })
             }
+            // bpf_get_prandom_u32: any number is as likely as another.
+            7 => 4,
+            // bpf_xdp_adjust_head, bpf_xdp_adjust_tail
+            44 => resize(memory, first, -signed(key), 0),
+            65 => resize(memory, first, 0, signed(key)),
             // bpf_skc_lookup_tcp: this host has no socket for anybody. bpf_ringbuf_output: nobody reads it here.
             99 | 130 => 0,
             // bpf_jiffies64: ticks of any length, since any epoch.
@@ -311,6 +392,15 @@ impl Table {
             Err(io::Error::last_os_error())
         }
     }
+}
+
+/// A 32-bit number in a register.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the upper half of the register says nothing"
+)]
+fn signed(register: u64) -> i32 {
+    (register as u32).cast_signed()
 }
 
 /// A table, by what stands in a register for it.

@@ -16,7 +16,7 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -24,7 +24,8 @@ use ipnet::IpNet;
 use knock_common::{
     address::{V4, V6},
     table::{
-        self, Counter, Grant, GrantKey, Link, LinkKey, Progress, Session, SourceKey, TICK_SHIFT,
+        self, Counter, Grant, GrantKey, Habits, Link, LinkKey, Progress, Session, SourceKey,
+        TICK_SHIFT,
     },
 };
 use knock_user::{
@@ -38,9 +39,9 @@ use crate::need;
 /// XDP's answers, from the kernel's `xdp_action`.
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
+pub const XDP_TX: u32 = 3;
 /// Index of the loopback interface, by which the packets of `BPF_PROG_TEST_RUN` come.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 /// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
 const EXIST: u64 = 2;
 /// What the directory of pins is called in place of an interface.
@@ -96,6 +97,12 @@ impl Program {
         &self.tables[name]
     }
 
+    /// Does any of its gates answer?
+    pub fn rejects(&self) -> bool {
+        let mut gates = self.gate.config.gates.iter();
+        gates.any(|gate| gate.deny == Deny::Reject)
+    }
+
     /// What was sent back for the last packet.
     pub fn answer(&self) -> Option<&[u8]> {
         self.answer.as_deref()
@@ -126,6 +133,13 @@ impl Program {
         };
         let mut table = self.table::<LinkKey, Link>("DEVICE");
         table.insert(key, link, 0).expect("there is room");
+    }
+
+    /// Has it answer in these ways, whatever this machine's are.
+    pub fn answers_by(&mut self, habits: Habits) {
+        let map = self.ebpf.map_mut("HABITS").expect("a table of the program");
+        let mut table: Array<_, Habits> = map.try_into().expect("of the type that its layout says");
+        table.set(0, habits, 0).expect("there is one");
     }
 
     fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
@@ -220,14 +234,7 @@ impl Subject for Program {
             .expect("the kernel takes any frame of at least 14 bytes");
         out.truncate(result.data_size_out as usize);
         match result.return_value {
-            XDP_TX
-                if self
-                    .gate
-                    .config
-                    .gates
-                    .iter()
-                    .any(|gate| gate.deny == Deny::Reject) =>
-            {
+            XDP_TX if self.rejects() => {
                 self.answer = Some(out);
                 return false;
             }
