@@ -57,7 +57,7 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// The address folded to 64 bits, to tell a reused map slot from the expected one.
     fn fold(self) -> u64;
 
-    /// The key of this source in the progress table.
+    /// The key of this source in tables of both families.
     #[inline(always)]
     fn source_key(self) -> SourceKey {
         SourceKey {

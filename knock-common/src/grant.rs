@@ -16,11 +16,17 @@ use crate::{
 /// How many slots one knock looks at before it gives up. Only who knows a sequence gets here.
 const TRIES: usize = 64;
 
-/// Gives or renews the grant of `source` at `gate`, and says when it ends, in ns of
-/// `CLOCK_MONOTONIC`. `None`: there is no room.
+/// Gives or renews the grant of `source` at `gate` from `now` on, and says when it ends, both in ns
+/// of `CLOCK_MONOTONIC`. `None`: there is no room.
 #[inline(always)]
-pub fn give<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u32) -> Option<u64> {
-    match give_until(kernel, source, gate, user) {
+pub fn give<K: Kernel, A: Address>(
+    kernel: &K,
+    source: &A,
+    gate: u16,
+    user: u32,
+    now: u64,
+) -> Option<u64> {
+    match give_until(kernel, source, gate, user, now) {
         0 => None,
         until => Some(until),
     }
@@ -28,8 +34,13 @@ pub fn give<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u32)
 
 /// As [`give`], with 0 for `None`: a BPF function returns one register.
 #[inline(never)]
-fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u32) -> u64 {
-    let now = kernel.now();
+fn give_until<K: Kernel, A: Address>(
+    kernel: &K,
+    source: &A,
+    gate: u16,
+    user: u32,
+    now: u64,
+) -> u64 {
     let Some(rules) = kernel.gate(gate) else {
         return 0;
     };
@@ -41,7 +52,9 @@ fn give_until<K: Kernel, A: Address>(kernel: &K, source: &A, gate: u16, user: u3
     let key = GrantKey::new(*source, length, gate);
     let until = now.saturating_add(rules.open_for);
 
-    if let Some(until) = renew(kernel, &key, until, user) {
+    if presence::may_have(kernel, &key)
+        && let Some(until) = renew(kernel, &key, until, user)
+    {
         return until;
     }
     let Some(slot) = claim(kernel, &key, now) else {
@@ -73,13 +86,19 @@ pub fn live<'k, K: Kernel, A: Address>(
     if kernel.grant_lengths::<A>() != 0 {
         return closest(kernel, source, gate);
     }
-    let whole = GrantKey::whole(*source, gate);
-    // What a flood gets: one word of memory, and not even the price of the clock.
-    if !presence::may_have(kernel, &whole) {
+    look_up(kernel, &GrantKey::whole(*source, gate))
+}
+
+/// The live grant with this key. What a flood gets: one word of memory, and not even the price of the
+/// clock.
+#[inline(always)]
+fn look_up<'k, K: Kernel, A: Address>(kernel: &'k K, key: &GrantKey<A>) -> Option<&'k mut Grant> {
+    if !presence::may_have(kernel, key) {
         return None;
     }
-    let grant = A::grants(kernel).find(&whole)?;
-    is_live(grant, &whole, kernel.now()).then_some(grant)
+    let grant = A::grants(kernel).find(key)?;
+    let now = kernel.now();
+    (grant.until > now && grant.tag == key.tag()).then_some(grant)
 }
 
 /// As [`live`], where prefixes have grants too.
@@ -89,13 +108,9 @@ fn closest<'k, K: Kernel, A: Address>(
     source: &A,
     gate: u16,
 ) -> Option<&'k mut Grant> {
-    let now = kernel.now();
     let limit = kernel.gate(gate)?.connections;
     let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
-    let whole = GrantKey::whole(*source, gate);
-    let mut closest = A::grants(kernel)
-        .find(&whole)
-        .filter(|grant| is_live(grant, &whole, now));
+    let mut closest = look_up(kernel, &GrantKey::whole(*source, gate));
     if closest.as_deref().is_some_and(has_room) {
         return closest;
     }
@@ -106,9 +121,7 @@ fn closest<'k, K: Kernel, A: Address>(
             break;
         }
         let key = GrantKey::new(*source, length, gate);
-        if let Some(grant) = A::grants(kernel).find(&key)
-            && is_live(grant, &key, now)
-        {
+        if let Some(grant) = look_up(kernel, &key) {
             if has_room(grant) {
                 return Some(grant);
             }
@@ -117,11 +130,6 @@ fn closest<'k, K: Kernel, A: Address>(
         lengths >>= 8;
     }
     closest
-}
-
-#[inline(always)]
-fn is_live<A: Address>(grant: &Grant, key: &GrantKey<A>, now: u64) -> bool {
-    grant.until > now && grant.tag == key.tag()
 }
 
 /// Starts window and connection count of an existing grant afresh. Never shortens one that was

@@ -8,16 +8,19 @@ use std::{
     hash::Hash,
 };
 
+use bytemuck::Zeroable;
+
 use crate::{
     Address, Kernel, Table,
     address::{Padded, V4, V6},
     event::Event,
     knock::Outcome,
     presence::{self, Seed},
+    progress,
     session::socket,
     table::{
-        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ROLES, Role, Sequence, Session,
-        SessionSlot, SourceKey, State, Transition,
+        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ProgressSet, ROLES, Role, Sequence,
+        Session, SessionSlot, State, Transition,
     },
 };
 
@@ -41,7 +44,12 @@ pub struct Host {
     pub lengths: [u64; 2],
     /// The words of [`Kernel::presence`].
     pub presence: Vec<UnsafeCell<u64>>,
-    pub progress: Map<SourceKey, Progress>,
+    /// Of the ring of sources, a power of two.
+    pub places: u32,
+    /// Sets and places, made when they are first looked at.
+    pub progress_sets: Map<u32, ProgressSet>,
+    pub progress: Map<u32, Progress>,
+    pub progress_cursor: UnsafeCell<u32>,
     pub grants_v4: Map<GrantKey<V4>, Grant>,
     pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
@@ -50,6 +58,8 @@ pub struct Host {
     pub sockets: RefCell<HashMap<(u8, u64), u32>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
     pub events: RefCell<Vec<Event>>,
+    /// What another CPU does when this one looks at a state; once.
+    pub meanwhile: Cell<Option<fn(&Self)>>,
     grant_slots: Ring<GrantSlot>,
     session_slots: Ring<SessionSlot>,
 }
@@ -70,7 +80,10 @@ impl Host {
             addresses: HashSet::new(),
             lengths: [0; 2],
             presence: zeroed(presence::words(grants)),
-            progress: Map::with_capacity(1 << 20),
+            places: 1 << 20,
+            progress_sets: Map::with_capacity(usize::MAX),
+            progress: Map::with_capacity(usize::MAX),
+            progress_cursor: UnsafeCell::new(progress::FIRST),
             grants_v4: Map::with_capacity(grants),
             grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
@@ -78,6 +91,7 @@ impl Host {
             sockets: RefCell::default(),
             outcomes: RefCell::default(),
             events: RefCell::default(),
+            meanwhile: Cell::default(),
             grant_slots: Ring::with_size(grants),
             session_slots: Ring::with_size(sessions),
         }
@@ -136,6 +150,9 @@ impl Kernel for Host {
     }
 
     fn state(&self, index: u32) -> Option<&State> {
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile(self);
+        }
         self.states.get(index as usize)
     }
 
@@ -159,8 +176,22 @@ impl Kernel for Host {
         Some(unsafe { &mut *self.presence[index].get() })
     }
 
-    fn progress(&self) -> &impl Table<SourceKey, Progress> {
-        &self.progress
+    fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
+        let sets = progress::sets(self.places as usize) as u32;
+        Some(self.progress_sets.entry(index & (sets - 1)))
+    }
+
+    fn progress(&self, ticket: u32) -> Option<&mut Progress> {
+        Some(self.progress.entry(ticket & (self.places - 1)))
+    }
+
+    fn progress_places(&self) -> u32 {
+        self.places
+    }
+
+    fn progress_cursor(&self) -> Option<&mut u32> {
+        // SAFETY: one thread, and every caller is done with it before it asks for anything else.
+        Some(unsafe { &mut *self.progress_cursor.get() })
     }
 
     fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant> {
@@ -242,6 +273,15 @@ impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
         }
     }
 
+    /// The entry, made of zeros where there is none.
+    fn entry(&self, key: K) -> &mut V
+    where
+        V: Zeroable,
+    {
+        self.insert(&key, &V::zeroed());
+        self.find(&key).expect("it is there now")
+    }
+
     /// A copy of all entries.
     pub fn rows(&self) -> Vec<(K, V)> {
         let live = self.live.borrow();
@@ -291,11 +331,11 @@ struct Ring<T> {
     cursor: Cell<usize>,
 }
 
-fn zeroed<T: bytemuck::Zeroable>(size: usize) -> Vec<UnsafeCell<T>> {
+fn zeroed<T: Zeroable>(size: usize) -> Vec<UnsafeCell<T>> {
     (0..size).map(|_| UnsafeCell::new(T::zeroed())).collect()
 }
 
-impl<T: bytemuck::Zeroable> Ring<T> {
+impl<T: Zeroable> Ring<T> {
     fn with_size(size: usize) -> Self {
         Self {
             slots: zeroed(size),

@@ -8,8 +8,8 @@ use crate::{
     knock::Outcome,
     presence::Seed,
     table::{
-        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, Role, Sequence, Session,
-        SessionSlot, SourceKey, State,
+        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ProgressSet, Role, Sequence,
+        Session, SessionSlot, State,
     },
 };
 
@@ -56,7 +56,8 @@ pub trait Kernel {
     fn sequence(&self, index: u32) -> Option<&Sequence>;
     fn state(&self, index: u32) -> Option<&State>;
 
-    /// Where `symbol` leads from `state`, if that is anywhere but where it leads from the root.
+    /// Where `symbol` leads from a `state` with several transitions, if that is anywhere but where it
+    /// leads from the root.
     fn transition(&self, state: u32, symbol: u16) -> Option<u32>;
 
     /// The prefix lengths that this family's grants have, one a byte, whole addresses left out; 0
@@ -70,7 +71,17 @@ pub trait Kernel {
     #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
     fn presence(&self, index: u32) -> Option<&mut u64>;
 
-    fn progress(&self) -> &impl Table<SourceKey, Progress>;
+    /// A set of sources; see [`progress`](crate::progress). `index` is taken modulo their number.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn progress_set(&self, index: u32) -> Option<&mut ProgressSet>;
+    /// A place of the ring of sources, by a ticket: modulo their number.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn progress(&self, ticket: u32) -> Option<&mut Progress>;
+    fn progress_places(&self) -> u32;
+    /// The next ticket for a place.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn progress_cursor(&self) -> Option<&mut u32>;
+
     fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant>;
     fn grants_v6(&self) -> &impl Table<GrantKey<V6>, Grant>;
     fn sessions_v4(&self) -> &impl Table<Flow<V4>, Session>;

@@ -3,14 +3,16 @@
 //! It is Aho and Corasick's (Communications of the ACM 18(6), 1975): its state after a probe stands
 //! for the longest end of what the source has probed that begins some sequence. So "the last k
 //! probes are the sequence" is one look-up, whatever the number of sequences. A state's transitions
-//! are stored where they differ from the root's; see the compiler in user space.
+//! are stored where they differ from the root's; most states have one, which is stored with them. See
+//! the compiler in user space.
 
 use crate::{
-    Address, Kernel, Table,
+    Address, Kernel,
     event::{self, Event, NOBODY, cause, kind},
     frame::Segment,
     grant,
-    table::{MAX_SEQUENCE, Progress, RING, SourceKey, State, Step, TICK_SHIFT, class},
+    progress::{self, Entry},
+    table::{MAX_SEQUENCE, Progress, State, Step, TICK_SHIFT, class},
 };
 
 /// What became of a knock, or of a run of knocks. Index of a per-gate counter.
@@ -65,34 +67,25 @@ impl Outcome {
     }
 }
 
-/// A source's age after which its times have wrapped and mean nothing, ns: 26 days.
-const FORGOTTEN: u64 = 1 << 51;
-
 /// A probe to a port that no sequence has: it breaks the source's run, if there is one.
 #[inline(never)]
 pub fn foreign<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) {
-    let key = probe.source.source_key();
-    let Some(progress) = kernel.progress().find(&key) else {
-        return;
-    };
-    if progress.tag == key.tag() && progress.state != 0 {
+    if let Some(Entry::Known(progress)) = progress::entry(kernel, &probe.source)
+        && progress.state != 0
+    {
         broken(kernel, probe, progress);
-        progress.state = 0;
-        progress.counted = 0;
+        progress.reset();
     }
 }
 
 /// A knock on the port `symbol`. `starts`: some sequence begins with it.
 #[inline(always)]
 pub fn knock<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, symbol: u16, starts: bool) {
-    let reached = advance(kernel, probe, symbol, starts);
+    let now = kernel.now();
+    let reached = advance(kernel, probe, symbol, starts, now);
     if reached != 0 {
-        completed(
-            kernel,
-            probe,
-            (reached & !TOO_LATE) - 1,
-            reached & TOO_LATE != 0,
-        );
+        let (user, late) = ((reached & !TOO_LATE) - 1, reached & TOO_LATE != 0);
+        completed(kernel, probe, user, late, now);
     }
 }
 
@@ -108,71 +101,66 @@ fn advance<K: Kernel, A: Address>(
     probe: &Segment<A>,
     symbol: u16,
     starts: bool,
+    now: u64,
 ) -> u32 {
-    let now = kernel.now();
     let start = if starts { u32::from(symbol) + 1 } else { 0 };
     let step = Step {
         time: (now >> TICK_SHIFT) as u32,
         source_port: probe.source_port,
         symbol,
     };
-    let key = probe.source.source_key();
-    let known = kernel
-        .progress()
-        .find(&key)
-        .filter(|progress| progress.tag == key.tag());
-    let Some(progress) = known else {
-        if start != 0 {
-            begin(kernel, &key, step, start, now);
-            if let Some(state) = kernel.state(start) {
+    let progress = match progress::entry(kernel, &probe.source) {
+        Some(Entry::Known(progress)) => progress,
+        Some(Entry::New(newcomer)) => {
+            if start != 0
+                && newcomer.begin(kernel, &probe.source, start, step, now)
+                && let Some(state) = kernel.state(start)
+            {
                 stepped(kernel, probe, state);
             }
+            return 0;
         }
+        None => return 0,
+    };
+    if progress.is_forgotten(now) {
+        progress.reset();
+    }
+    // Should the place have been given to another source since it was found, nothing of that one's
+    // counts for this one.
+    let Some(state) = progress.state_of(&probe.source) else {
         return 0;
     };
-    // Another CPU may have written a later time since this one read the clock.
-    if now.saturating_sub(progress.last) > FORGOTTEN {
-        progress.state = 0;
-        progress.counted = 0;
-    }
-    let Some(before) = kernel.state(progress.state) else {
+    let Some(before) = kernel.state(state) else {
         return 0;
     };
     if is_duplicate(progress, &step, before.within) {
         kernel.count_knock(before.gate, Outcome::Duplicate);
         return 0;
     }
-    let next = if progress.state == 0 {
-        start
+    let onward = if before.several != 0 {
+        kernel.transition(state, symbol)
     } else {
-        kernel.transition(progress.state, symbol).unwrap_or(start)
+        (before.next != 0 && before.symbol == symbol).then_some(before.next)
     };
+    let next = onward.unwrap_or(start);
     let Some(after) = kernel.state(next) else {
         return 0;
     };
     let extends = after.depth == before.depth.wrapping_add(1);
-    if !extends && after.completes == 0 && progress.state != 0 {
+    if !extends && after.completes == 0 && state != 0 {
         broken(kernel, probe, progress);
     }
-    // Should the slot have been given to another source since it was found, that source must not be
-    // taken for as far as this one: the tag makes it start anew.
-    progress.tag = key.tag();
-    progress.last = now;
-    progress.state = next;
-    progress.complete = 0;
+    // Nor must that one be taken for as far as this one: it has to start anew.
+    progress.tag = Progress::tag_of(&probe.source);
     if next == 0 {
-        progress.counted = 0;
+        progress.reset();
         return 0;
     }
-    let head = progress.head.wrapping_add(1);
-    progress.steps[index(head)] = step;
-    progress.head = head;
-    progress.counted = (progress.counted + 1).min(after.depth);
+    progress.push(next, after.depth, step, now);
     if after.completes == 0 {
         stepped(kernel, probe, after);
         return 0;
     }
-    progress.complete = 1;
     progress.counted = 0;
     match kernel.sequence(after.completes - 1) {
         Some(sequence) if elapsed(progress, sequence.length) <= sequence.within => after.completes,
@@ -181,32 +169,15 @@ fn advance<K: Kernel, A: Address>(
     }
 }
 
-/// Remembers the first knock of a source that nothing is known of.
-#[inline(never)]
-fn begin<K: Kernel>(kernel: &K, key: &SourceKey, step: Step, start: u32, now: u64) {
-    let mut progress = Progress {
-        tag: key.tag(),
-        last: now,
-        state: start,
-        head: 0,
-        counted: 1,
-        complete: 0,
-        zero: 0,
-        steps: [Step {
-            time: 0,
-            source_port: 0,
-            symbol: 0,
-        }; RING],
-    };
-    progress.steps[0] = step;
-    // Where another CPU was faster, or the slot's former owner is still there, this knock is lost,
-    // as it would be on the wire: never a way in.
-    kernel.progress().insert(key, &progress);
-}
-
 /// The source has completed the sequence with index `user`.
 #[inline(never)]
-fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, late: bool) {
+fn completed<K: Kernel, A: Address>(
+    kernel: &K,
+    probe: &Segment<A>,
+    user: u32,
+    late: bool,
+    now: u64,
+) {
     let Some(sequence) = kernel.sequence(user) else {
         return;
     };
@@ -218,7 +189,7 @@ fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, l
         gate: sequence.gate,
         step: sequence.length as u8,
         of: sequence.length as u8,
-        ..report_of(probe, kernel.now())
+        ..report_of(probe, now)
     };
     let outcome = if late {
         event.kind = kind::FAILED;
@@ -229,7 +200,7 @@ fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, l
         event.cause = cause::SOURCE;
         Outcome::Source
     } else {
-        let until = grant::give(kernel, &probe.source, sequence.gate, user);
+        let until = grant::give(kernel, &probe.source, sequence.gate, user, now);
         if let Some(until) = until {
             event.kind = kind::OPENED;
             event.until = until;
@@ -247,10 +218,8 @@ fn completed<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, user: u32, l
 /// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.
 #[inline(always)]
 fn elapsed(progress: &Progress, length: u16) -> u32 {
-    let latest = progress.steps[index(progress.head)];
-    let back = (length as u8).wrapping_sub(1);
-    let first = progress.steps[index(progress.head.wrapping_sub(back))];
-    latest.time.wrapping_sub(first.time)
+    let first = progress.step((length as u8).wrapping_sub(1));
+    progress.step(0).time.wrapping_sub(first.time)
 }
 
 /// Is this the packet of a knock that the present run has counted already?
@@ -260,7 +229,7 @@ fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
         if back >= progress.counted {
             return false;
         }
-        let known = progress.steps[index(progress.head.wrapping_sub(back))];
+        let known = progress.step(back);
         if known.source_port == step.source_port
             && known.symbol == step.symbol
             && step.time.wrapping_sub(known.time) <= within
@@ -269,12 +238,6 @@ fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
         }
     }
     false
-}
-
-/// Index into a source's ring.
-#[inline(always)]
-fn index(position: u8) -> usize {
-    usize::from(position) & (RING - 1)
 }
 
 #[inline(always)]
@@ -288,7 +251,7 @@ fn stepped<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, state: &State)
 /// The run that `progress` stands for is broken, unless it had reached its end.
 #[inline(always)]
 fn broken<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>, progress: &Progress) {
-    if progress.complete == 0
+    if !progress.is_complete()
         && let Some(state) = kernel.state(progress.state)
     {
         kernel.count_knock(state.gate, Outcome::Wrong);

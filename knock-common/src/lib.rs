@@ -6,7 +6,8 @@
 //!
 //! 1. [`frame`] reads Ethernet, VLAN tags, IPv4 or IPv6, and the two ports;
 //! 2. [`verdict`] looks up what role the destination port plays and decides;
-//! 3. [`knock`] advances a source through the automaton of all sequences;
+//! 3. [`knock`] advances a source through the automaton of all sequences, from where it was
+//!    according to [`progress`];
 //! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, behind
 //!    [`presence`], a filter for those who have no grant;
 //! 5. [`answer`] makes what a gate that rejects sends back;
@@ -35,6 +36,7 @@ pub mod host;
 pub mod kernel;
 pub mod knock;
 pub mod presence;
+pub mod progress;
 #[cfg(test)]
 mod reuse;
 pub mod session;

@@ -19,7 +19,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, Kernel, table::GrantKey};
+use crate::{Address, Kernel, address::Padded, table::GrantKey};
 
 /// How often a change is tried. Each failure means that another CPU has changed the same word just
 /// then.
@@ -55,6 +55,19 @@ impl Seed {
         // An odd number is what an IPv4 address is multiplied by: no two come to the same.
         Self(first | 1 << 32, second)
     }
+
+    /// An address hashed as in NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
+    /// 1999), so that whoever doesn't know the seed finds no two that come to the same, but by
+    /// chance; with `scope` added, which keeps apart what has the same address. The higher bits are
+    /// the better ones.
+    #[inline(always)]
+    pub fn hash(self, address: Padded, scope: u64) -> u64 {
+        let (first, second) = address.words();
+        let hash = product(first, self.0)
+            .wrapping_add(product(second, self.1))
+            .wrapping_add(scope);
+        (hash ^ hash >> 32).wrapping_mul(GOLDEN)
+    }
 }
 
 /// Where a key is counted.
@@ -67,15 +80,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// The address is hashed as in NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
-    /// 1999): whoever doesn't know the seed finds no two that come to the same, but by chance.
     #[inline(always)]
     pub fn of<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
-        let (first, second) = key.address.padded().words();
-        let hash = product(first, seed.0)
-            .wrapping_add(product(second, seed.1))
-            .wrapping_add(u64::from(key.gate) | u64::from(key.length) << 16);
-        let hash = (hash ^ hash >> 32).wrapping_mul(GOLDEN);
+        let scope = u64::from(key.gate) | u64::from(key.length) << 16;
+        let hash = seed.hash(key.address.padded(), scope);
         Self {
             word: (hash >> 32) as u32,
             fingerprint: (hash >> 24 & 0xff).max(1),

@@ -1,21 +1,20 @@
 //! A kernel table may give an entry to another key while a packet still reads it. What was found then carries
-//! the other key's tag, and must count as nothing. No stream of packets on one CPU gets there.
+//! the other key's tag, and must count as nothing. No stream of packets on one CPU gets there; nor does one
+//! that a test can wait for get to where the times of knocks come round.
 
 use core::net::Ipv4Addr;
 
 use bytemuck::Zeroable as _;
 
 use crate::{
-    Address as _, Table as _,
+    Kernel as _, Table as _,
     address::V4,
     frame::{Segment, UDP},
     grant,
     host::Host,
     knock::{self, Outcome},
     session,
-    table::{
-        Flow, GateRules, Grant, GrantKey, Progress, Sequence, Session, State, Step, Transition,
-    },
+    table::{Flow, GateRules, Grant, GrantKey, Progress, Sequence, Session, State, TICK_SHIFT},
 };
 
 /// Two sources; what is found under the first's keys may be the second's.
@@ -47,11 +46,14 @@ fn a_grant_of_another_source_lets_nobody_pass() {
     assert!(grant::insert(&host, &key, &found));
     assert!(grant::live(&host, &key.address, 0).is_none());
     // Nor is it renewed: that would let the other source in for longer.
-    assert_eq!(grant::give(&host, &key.address, 0, 0), None);
+    assert_eq!(grant::give(&host, &key.address, 0, 0, host.now.get()), None);
 
     host.grants_v4.find(&key).unwrap().tag = key.tag();
     assert!(grant::live(&host, &key.address, 0).is_some());
-    assert_eq!(grant::give(&host, &key.address, 0, 0), Some(u64::MAX));
+    assert_eq!(
+        grant::give(&host, &key.address, 0, 0, host.now.get()),
+        Some(u64::MAX)
+    );
 }
 
 #[test]
@@ -76,10 +78,10 @@ fn a_flow_of_another_source_keeps_nobody_in() {
     assert!(session::find(&host, &flow, 0, &host.gates[0]).is_some());
 }
 
-#[test]
-fn progress_of_another_source_takes_nobody_further() {
+/// A gate whose sequence is two knocks, of which the first source has made the first.
+fn half_open() -> Host {
     let mut host = host();
-    // Two knocks; the state behind the first has number 1.
+    // The state behind the first knock has number 1.
     let state = |depth, completes| State {
         within: 1000,
         of: 2,
@@ -87,45 +89,90 @@ fn progress_of_another_source_takes_nobody_further() {
         completes,
         ..State::zeroed()
     };
-    host.states = vec![state(0, 0), state(1, 0), state(2, 1)];
-    let second = Transition {
-        state: 1,
+    let first = State {
         symbol: 1,
+        next: 2,
+        ..state(1, 0)
     };
-    host.transitions.insert(second, 2);
+    host.states = vec![state(0, 0), first, state(2, 1)];
     host.sequences.push(Sequence {
         within: 1000,
         length: 2,
         gate: 0,
     });
-    let [key, other] = SOURCES.map(|source| V4::from(source).source_key());
-    let mut found = Progress {
-        tag: other.tag(),
-        last: host.now.get(),
-        state: 1,
-        counted: 1,
-        ..Progress::zeroed()
-    };
-    found.steps[0] = Step {
-        time: (host.now.get() >> crate::table::TICK_SHIFT) as u32,
-        source_port: 4000,
-        symbol: 0,
-    };
-    assert!(host.progress.insert(&key, &found));
-    let knocked = |host: &Host| {
-        let probe = Segment {
-            source: V4::from(SOURCES[0]),
-            destination: HOST.into(),
-            source_port: 4001,
-            destination_port: 9000,
-            protocol: UDP,
-            transport: 34,
-        };
-        knock::knock(host, &probe, 1, false);
-        host.counted(0, Outcome::Opened)
-    };
-    assert_eq!(knocked(&host), 0);
+    knock::knock(&host, &probe(9000), 0, true);
+    assert_eq!(host.counted(0, Outcome::Step), 1);
+    host
+}
 
-    host.progress.find(&key).unwrap().tag = key.tag();
-    assert_eq!(knocked(&host), 1);
+fn probe(destination_port: u16) -> Segment<V4> {
+    Segment {
+        source: SOURCES[0].into(),
+        destination: HOST.into(),
+        source_port: 4000,
+        destination_port,
+        protocol: UDP,
+        transport: 34,
+    }
+}
+
+/// How often the second knock has opened the gate.
+fn opened_by_second(host: &Host) -> u64 {
+    knock::knock(host, &probe(9001), 1, false);
+    host.counted(0, Outcome::Opened)
+}
+
+#[test]
+fn progress_of_another_source_takes_nobody_further() {
+    let host = half_open();
+    let [(index, _)] = host.progress.rows()[..] else {
+        panic!("one source has knocked");
+    };
+    let belongs_to = |source: Ipv4Addr| {
+        let progress = host.progress(index).unwrap();
+        progress.tag = Progress::tag_of(&V4::from(source));
+    };
+    let [source, other] = SOURCES;
+    belongs_to(other);
+    assert_eq!(opened_by_second(&host), 0);
+
+    belongs_to(source);
+    assert_eq!(opened_by_second(&host), 1);
+}
+
+/// Another source gets the place while this one's knock is being judged.
+#[test]
+fn a_place_that_changes_hands_takes_nobody_further() {
+    fn to_another(host: &Host) {
+        let [(index, _)] = host.progress.rows()[..] else {
+            panic!("one source has knocked");
+        };
+        let progress = host.progress(index).unwrap();
+        progress.tag = Progress::tag_of(&V4::from(SOURCES[1]));
+        progress.state = 1;
+    }
+    let host = half_open();
+    host.meanwhile.set(Some(to_another));
+    // The first source had knocked twice, so that is no harm; but the other one is not as far.
+    opened_by_second(&host);
+    let rows = host.progress.rows();
+    assert!(
+        rows.iter()
+            .all(|(_, row)| !row.is_of(&V4::from(SOURCES[1])))
+    );
+
+    let mut progress = Progress::zeroed();
+    progress.tag = Progress::tag_of(&V4::from(SOURCES[0]));
+    progress.state = 1;
+    assert_eq!(progress.state_of(&V4::from(SOURCES[0])), Some(1));
+    assert_eq!(progress.state_of(&V4::from(SOURCES[1])), None);
+}
+
+/// The time of a knock comes round after 52 days.
+#[test]
+fn a_knock_of_52_days_ago_is_forgotten() {
+    let host = half_open();
+    host.advance(1 << (TICK_SHIFT + u32::BITS));
+    assert_eq!(opened_by_second(&host), 0);
+    assert_eq!(opened_by_second(&half_open()), 1);
 }

@@ -15,13 +15,13 @@ use knock_common::{
     presence::Seed,
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
-        LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
-        State, Transition, class,
+        LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES, Sequence, Session, SessionSlot,
+        SourceKey, State, Transition, class, cursor,
     },
     verdict::Reason,
 };
 
-use crate::tables::{Hash, Lru};
+use crate::tables::Hash;
 
 // What the configuration says. Read once a packet and by nobody written: the loader makes new ones
 // for a new configuration.
@@ -57,8 +57,13 @@ pub static META: Array<Meta> = Array::with_max_entries(1, 0);
 
 // What packets change.
 
+/// Where each source's progress is; see [`knock_common::progress`]. An array that can be mapped begins at
+/// a page, so each set has a line of the processor's cache to itself.
 #[map]
-pub static PROGRESS: Lru<SourceKey, Progress> = Lru::with_max_entries(16384);
+pub static PROGRESS_SET: Array<ProgressSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The ring of sources that knock.
+#[map]
+pub static PROGRESS: Array<Progress> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
 #[map]
@@ -75,9 +80,9 @@ pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
 pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
 #[map]
 pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
-/// Where the two rings of slots are: grants', then sessions'.
+/// Where the rings are: [`cursor`].
 #[map]
-pub static CURSOR: Array<u32> = Array::with_max_entries(2, 0);
+pub static CURSOR: Array<u32> = Array::with_max_entries(cursor::COUNT, 0);
 
 // What is counted and reported.
 
@@ -167,6 +172,10 @@ setting!(
     PRESENCE_MASK, presence_mask
 );
 setting!(
-    /// What places in [`PRESENCE`] depend on.
+    /// Entries of [`PROGRESS`], a power of two.
+    PROGRESS_PLACES, progress_places
+);
+setting!(
+    /// What places in [`PRESENCE`] and [`PROGRESS_SET`] depend on.
     SEED, seed, Seed, Seed::NONE
 );

@@ -4,7 +4,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_md,
     helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
-    maps::{Array, HashMap, LruHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, lpm_trie::Key},
     programs::XdpContext,
 };
 use knock_common::{
@@ -13,10 +13,11 @@ use knock_common::{
     event::Event,
     knock::Outcome,
     presence::Seed,
+    progress,
     session::socket,
     table::{
-        Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, Role, Sequence, Session,
-        SessionSlot, SourceKey, State, Transition,
+        Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, ProgressSet, Role,
+        Sequence, Session, SessionSlot, State, Transition, cursor,
     },
 };
 
@@ -125,8 +126,33 @@ impl Kernel for Tables {
     }
 
     #[inline(always)]
-    fn progress(&self) -> &impl Table<SourceKey, Progress> {
-        &maps::PROGRESS
+    fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
+        let mask = progress::sets(maps::progress_places() as usize) as u32 - 1;
+        let set = maps::PROGRESS_SET.get_ptr_mut(index & mask)?;
+        // SAFETY: an array entry is there for good, and made of whole words. Other CPUs change them by atomic
+        // instructions.
+        Some(unsafe { &mut *set })
+    }
+
+    #[inline(always)]
+    fn progress(&self, ticket: u32) -> Option<&mut Progress> {
+        let progress = maps::PROGRESS.get_ptr_mut(ticket & (maps::progress_places() - 1))?;
+        // SAFETY: an array entry is there for good; see `Table::find` for how values guard against other
+        // CPUs.
+        Some(unsafe { &mut *progress })
+    }
+
+    #[inline(always)]
+    fn progress_places(&self) -> u32 {
+        maps::progress_places()
+    }
+
+    #[inline(always)]
+    fn progress_cursor(&self) -> Option<&mut u32> {
+        let cursor = maps::CURSOR.get_ptr_mut(cursor::SOURCES)?;
+        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by the
+        // same atomic instruction.
+        Some(unsafe { &mut *cursor })
     }
 
     #[inline(always)]
@@ -151,12 +177,12 @@ impl Kernel for Tables {
 
     #[inline(always)]
     fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
-        next_slot(&maps::GRANT_SLOT, 0, maps::grant_slots())
+        next_slot(&maps::GRANT_SLOT, cursor::GRANTS, maps::grant_slots())
     }
 
     #[inline(always)]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
-        next_slot(&maps::SESSION_SLOT, 1, maps::session_slots())
+        next_slot(&maps::SESSION_SLOT, cursor::SESSIONS, maps::session_slots())
     }
 
     /// In the network namespace of the interface that the packet came by.
@@ -248,51 +274,37 @@ fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)
     Some((index, unsafe { &mut *ring.get_ptr_mut(index)? }))
 }
 
-macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $map:ident, $flags:expr) => {
-        $(#[$doc])*
-        #[repr(transparent)]
-        pub struct $name<K, V>($map<K, V>);
+/// A hash table that forgets nothing.
+#[repr(transparent)]
+pub struct Hash<K, V>(HashMap<K, V>);
 
-        impl<K, V> $name<K, V> {
-            pub const fn with_max_entries(entries: u32) -> Self {
-                Self($map::with_max_entries(entries, 0))
-            }
-        }
-
-        impl<K, V> Table<K, V> for $name<K, V> {
-            #[inline(always)]
-            fn find(&self, key: &K) -> Option<&mut V> {
-                // SAFETY: the entry stays mapped until the program has run (RCU). Other CPUs may
-                // write to it: see `Table::find` for how values guard against that.
-                self.0.get_ptr_mut(key).map(|value| unsafe { &mut *value })
-            }
-
-            #[inline(always)]
-            fn insert(&self, key: &K, value: &V) -> bool {
-                self.0.insert(key, value, $flags).is_ok()
-            }
-
-            #[inline(always)]
-            fn remove(&self, key: &K) -> bool {
-                self.0.remove(key).is_ok()
-            }
-        }
-    };
+impl<K, V> Hash<K, V> {
+    pub const fn with_max_entries(entries: u32) -> Self {
+        Self(HashMap::with_max_entries(entries, 0))
+    }
 }
 
-table!(
-    /// A hash table that forgets nothing.
-    Hash, HashMap, NO_EXIST
-);
-table!(
-    /// A hash table that forgets what was used least lately.
-    Lru, LruHashMap, ANY
-);
+impl<K, V> Table<K, V> for Hash<K, V> {
+    #[inline(always)]
+    fn find(&self, key: &K) -> Option<&mut V> {
+        // SAFETY: the entry stays mapped until the program has run (RCU). Other CPUs may write to it:
+        // see `Table::find` for how values guard against that.
+        self.0.get_ptr_mut(key).map(|value| unsafe { &mut *value })
+    }
 
-/// `BPF_NOEXIST` and `BPF_ANY` of `linux/bpf.h`.
+    #[inline(always)]
+    fn insert(&self, key: &K, value: &V) -> bool {
+        self.0.insert(key, value, NO_EXIST).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove(&self, key: &K) -> bool {
+        self.0.remove(key).is_ok()
+    }
+}
+
+/// `BPF_NOEXIST` of `linux/bpf.h`.
 const NO_EXIST: u64 = 1;
-const ANY: u64 = 0;
 
 #[cfg(target_arch = "bpf")]
 pub mod atomic {

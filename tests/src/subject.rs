@@ -12,7 +12,12 @@ use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
 use knock_user::config::{Config, Protocol};
 
-pub use self::{counted::Counted, host::Hosted, modelled::Modelled, program::Program};
+pub use self::{
+    counted::Counted,
+    host::Hosted,
+    modelled::Modelled,
+    program::{Program, XDP_PASS},
+};
 
 /// A gate that packets can be put through one by one.
 pub trait Subject {

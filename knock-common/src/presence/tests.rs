@@ -76,14 +76,14 @@ fn run(host: &Host, step: Step) {
             source,
             gate,
         } => {
-            grant::give(host, &v4(source), gate, BY_HAND);
+            grant::give(host, &v4(source), gate, BY_HAND, host.now.get());
         }
         Step::Give {
             v6: true,
             source,
             gate,
         } => {
-            grant::give(host, &v6(source), gate, BY_HAND);
+            grant::give(host, &v6(source), gate, BY_HAND, host.now.get());
         }
         Step::Take {
             v6: false,

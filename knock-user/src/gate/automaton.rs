@@ -4,7 +4,8 @@
 //! transitions are stored only where they differ from the root's, so the table stays about as large
 //! as the sequences themselves: where nothing is stored, a knock leads to the state after that knock
 //! alone if a sequence begins with it, else to the root. States after one knock are numbered
-//! `symbol + 1`, which spares the kernel program a look-up for these.
+//! `symbol + 1`, and the only transition of a state is stored with it, which spares the kernel program
+//! a look-up for these.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -28,6 +29,7 @@ pub struct Automaton {
     /// How many of them begin a sequence.
     pub starts: usize,
     pub states: Vec<State>,
+    /// Those of states that have several.
     pub transitions: HashMap<Transition, u32>,
     /// In the order of the configuration: gate by gate, user by user.
     pub sequences: Vec<Sequence>,
@@ -124,11 +126,14 @@ impl Automaton {
         } else {
             0
         };
-        let symbol = symbol as u32;
-        self.transitions
-            .get(&Transition { state, symbol })
-            .copied()
-            .unwrap_or(start)
+        let from = self.states[state as usize];
+        let onward = if from.several != 0 {
+            let symbol = symbol as u32;
+            self.transitions.get(&Transition { state, symbol }).copied()
+        } else {
+            (from.next != 0 && usize::from(from.symbol) == symbol).then_some(from.next)
+        };
+        onward.unwrap_or(start)
     }
 }
 
@@ -166,6 +171,9 @@ impl Trie {
             gate: 0,
             depth,
             of: 0,
+            next: 0,
+            symbol: 0,
+            several: 0,
         });
         self.children.push(BTreeMap::new());
         (self.states.len() - 1) as u32
@@ -230,16 +238,23 @@ impl Trie {
                 self.states[at].completes = self.states[inherited].completes;
             }
         }
-        let transitions = moves
-            .into_iter()
-            .zip(0_u32..)
-            .flat_map(|(moves, state)| {
-                moves.into_iter().map(move |(symbol, next)| {
-                    let symbol = u32::from(symbol);
-                    (Transition { state, symbol }, next)
-                })
-            })
-            .collect();
+        let mut transitions = HashMap::new();
+        for ((state, moves), number) in self.states.iter_mut().zip(moves).zip(0_u32..) {
+            if moves.len() == 1 {
+                for (symbol, next) in moves {
+                    (state.symbol, state.next) = (symbol, next);
+                }
+                continue;
+            }
+            for (symbol, next) in moves {
+                state.several = 1;
+                let transition = Transition {
+                    state: number,
+                    symbol: symbol.into(),
+                };
+                transitions.insert(transition, next);
+            }
+        }
         Ok((self.states, transitions))
     }
 }

@@ -9,11 +9,11 @@ use knock_common::{
     answer::Scratch,
     event::Event,
     knock::Outcome,
-    presence,
+    presence, progress,
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
-        LinkKey, Meta, Network, Owed, Progress, ROLES, Sequence, Session, SessionSlot, SourceKey,
-        State, Transition, class,
+        LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES, Sequence, Session, SessionSlot,
+        SourceKey, State, Transition, class, cursor,
     },
     verdict::Reason,
 };
@@ -42,6 +42,8 @@ pub struct TableSize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
     Array,
+    /// An array that can be mapped: in pages of its own.
+    MappedArray,
     PerCpuArray,
     /// Allocated whole.
     Hash,
@@ -61,7 +63,7 @@ pub fn table_sizes(config: &Config) -> Result<Vec<TableSize>, TooEntangled> {
 
 /// The same, for whoever has compiled the sequences and written down the configuration, in so many bytes.
 pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> Vec<TableSize> {
-    use TableKind::{Array, Hash, LruHash, PerCpuArray, Ring, Trie};
+    use TableKind::{Array, Hash, LruHash, MappedArray, PerCpuArray, Ring, Trie};
 
     let gates = config.gates.len();
     let restricted = config.gates.iter().map(|gate| gate.sources.len()).sum();
@@ -70,6 +72,7 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         config.limits.grants as usize,
         config.limits.sessions as usize,
     ];
+    let places = progress::places(sources);
     // Only where a gate answers.
     let answering = |entries| if rejects(config) { entries } else { 0 };
     vec![
@@ -84,15 +87,16 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         array::<u64>("LENGTHS", Array, 2),
         array::<[u8; CONFIG_CHUNK]>("CONFIG", Array, applied.div_ceil(CONFIG_CHUNK)),
         array::<Meta>("META", Array, 1),
-        keyed::<SourceKey, Progress>("PROGRESS", LruHash, sources),
+        array::<ProgressSet>("PROGRESS_SET", MappedArray, progress::sets(places)),
+        array::<Progress>("PROGRESS", MappedArray, places),
         keyed::<GrantKey<V4>, Grant>("GRANT4", Hash, grants),
         keyed::<GrantKey<V6>, Grant>("GRANT6", Hash, grants),
-        array::<u64>("PRESENCE", Array, presence::words(grants)),
+        array::<u64>("PRESENCE", MappedArray, presence::words(grants)),
         array::<GrantSlot>("GRANT_SLOT", Array, grants),
         keyed::<Flow<V4>, Session>("SESSION4", Hash, sessions),
         keyed::<Flow<V6>, Session>("SESSION6", Hash, sessions),
         array::<SessionSlot>("SESSION_SLOT", Array, sessions),
-        array::<u32>("CURSOR", Array, 2),
+        array::<u32>("CURSOR", Array, cursor::COUNT as usize),
         array::<Counter>("PACKETS", PerCpuArray, (gates + 1) * Reason::COUNT),
         array::<u64>("KNOCKS", PerCpuArray, gates * Outcome::ALL.len()),
         TableSize {
@@ -148,6 +152,7 @@ impl TableSize {
         let (key, value) = (key.next_multiple_of(8), value.next_multiple_of(8));
         match kind {
             TableKind::Array => entries * value,
+            TableKind::MappedArray => (entries * value).next_multiple_of(PAGE_BYTES),
             TableKind::PerCpuArray => entries * (POINTER + cpus * value),
             TableKind::LruHash => buckets(entries) + entries * (HASH_ELEMENT + key + value),
             // Each CPU has a spare element, so that an update needs no second look at the free ones.
@@ -281,6 +286,8 @@ mod tests {
 
         /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
         const HEAD: usize = 4096;
+        /// Of `linux/bpf.h`.
+        const BPF_F_MMAPABLE: u32 = 1 << 10;
 
         let config = usual();
         let ebpf = match super::super::program::load(&config) {
@@ -299,7 +306,16 @@ mod tests {
             .collect();
         for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
             let (kind, data) = match map {
-                Map::Array(data) => (TableKind::Array, data),
+                Map::Array(data) => {
+                    let flags = data.info().expect("a loaded table has these").map_flags();
+                    let mapped = flags & BPF_F_MMAPABLE != 0;
+                    let kind = if mapped {
+                        TableKind::MappedArray
+                    } else {
+                        TableKind::Array
+                    };
+                    (kind, data)
+                }
                 Map::PerCpuArray(data) => (TableKind::PerCpuArray, data),
                 Map::HashMap(data) => (TableKind::Hash, data),
                 Map::LruHashMap(data) => (TableKind::LruHash, data),

@@ -13,20 +13,24 @@ mod grants;
 mod interface;
 mod kernel_version;
 mod lifecycle;
+mod mapping;
 mod memory;
 mod pins;
 mod presence;
 mod program;
+mod progress;
 mod rows;
 mod tables;
 
 pub use automaton::{Automaton, TooEntangled};
 pub use interface::{Attached, Xdp, attached};
 pub use lifecycle::{Mounted, down, up};
+pub use mapping::Mapping;
 pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
 pub use presence::Presence;
 pub use program::{gate_rules, load, object, open_ports, prepare, roles};
+pub use progress::ProgressTable;
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
 };

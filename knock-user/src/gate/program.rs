@@ -19,7 +19,10 @@ use knock_common::{
     Address,
     address::{V4, V6},
     presence::{self, Seed},
-    table::{CONFIG_CHUNK, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition},
+    progress,
+    table::{
+        CONFIG_CHUNK, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition, cursor,
+    },
 };
 
 use super::{
@@ -72,6 +75,7 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let limits = config.limits;
     let flag = u32::from;
     let presence_mask = u32::try_from(presence::words(limits.grants as usize) - 1)?;
+    let progress_places = u32::try_from(progress::places(limits.sources as usize))?;
     let seed = seed()?;
 
     let mut loader = EbpfLoader::new();
@@ -89,6 +93,7 @@ pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
         .override_global("GRANT_SLOTS", &limits.grants, true)
         .override_global("SESSION_SLOTS", &limits.sessions, true)
         .override_global("PRESENCE_MASK", &presence_mask, true)
+        .override_global("PROGRESS_PLACES", &progress_places, true)
         .override_global("SEED", &seed, true)
         .load(object()?)
         .map_err(not_loaded)?;
@@ -176,6 +181,8 @@ impl Tables<'_> {
         for (index, role) in roles(config, automaton, &open) {
             table.set(index, role, 0)?;
         }
+        let mut cursors: Array<_, u32> = self.table("CURSOR")?;
+        cursors.set(cursor::SOURCES, progress::FIRST, 0)?;
         self.networks(config)?;
         self.lengths(config)?;
         self.answers(config)?;

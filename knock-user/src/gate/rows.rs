@@ -11,7 +11,7 @@ use knock_common::{
     Address, Reason,
     address::{Padded, V4, V6},
     knock::Outcome,
-    table::{BY_HAND, Flow, Grant, GrantKey, Progress, Session, SourceKey, TICK_SHIFT, class},
+    table::{BY_HAND, Flow, Grant, GrantKey, Session, TICK_SHIFT, class},
 };
 
 use super::{
@@ -129,35 +129,32 @@ impl Gate {
         let now = monotonic_now();
         let reach = self.reach();
         let mut rows = Vec::new();
-        batch::for_each(
-            data(&self.progress),
-            |key: &SourceKey, progress: &Progress| {
-                let Some(state) = self.automaton.states.get(progress.state as usize) else {
-                    return;
-                };
-                let age = now.saturating_sub(progress.last);
-                // A run older than any of its sequences may take leads nowhere.
-                let too_old = age >> TICK_SHIFT > u64::from(state.within);
-                if progress.state == 0 || progress.complete != 0 || too_old {
-                    return;
-                }
-                let source = padded_address(key.address, key.family == 4);
-                let gates: Vec<u16> = reach[progress.state as usize]
-                    .iter()
-                    .copied()
-                    .filter(|gate| self.may_knock(source, *gate))
-                    .collect();
-                if !gates.is_empty() {
-                    rows.push(SourceRow {
-                        source,
-                        step: state.depth,
-                        of: state.of,
-                        gates,
-                        age: Duration::from_nanos(age),
-                    });
-                }
-            },
-        )?;
+        for progress in self.progress.rows()? {
+            let Some(state) = self.automaton.states.get(progress.state as usize) else {
+                continue;
+            };
+            let age = now.saturating_sub(progress.last());
+            // A run older than any of its sequences may take leads nowhere.
+            let too_old = age >> TICK_SHIFT > u64::from(state.within);
+            if progress.state == 0 || progress.is_complete() || too_old {
+                continue;
+            }
+            let source = padded_address(progress.address, progress.family() == 4);
+            let gates: Vec<u16> = reach[progress.state as usize]
+                .iter()
+                .copied()
+                .filter(|gate| self.may_knock(source, *gate))
+                .collect();
+            if !gates.is_empty() {
+                rows.push(SourceRow {
+                    source,
+                    step: state.depth,
+                    of: state.of,
+                    gates,
+                    age: Duration::from_nanos(age),
+                });
+            }
+        }
         rows.sort_by_key(|row| (row.age, row.source));
         Ok(rows)
     }
@@ -254,15 +251,13 @@ impl Gate {
 
     /// How full the tables are.
     pub fn tables(&self) -> Result<[TableRow; 3]> {
-        let mut sources = 0;
-        batch::for_each(data(&self.progress), |_: &SourceKey, _: &Progress| {
-            sources += 1;
-        })?;
         let limits = self.config.limits;
+        // There are more places than that where the limit is no power of two.
+        let sources = self.progress.used()?.len() as u64;
         Ok([
             TableRow {
                 name: "sources",
-                used: sources,
+                used: sources.min(limits.sources.into()),
                 capacity: limits.sources,
             },
             TableRow {

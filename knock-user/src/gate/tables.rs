@@ -15,13 +15,13 @@ use knock_common::{
     address::{V4, V6},
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT, Link,
-        LinkKey, Meta, Network, Progress, Role, Session, SessionSlot, SourceKey,
+        LinkKey, Meta, Network, Role, Session, SessionSlot,
     },
 };
 
 use super::{
-    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Xdp, answering::Surroundings,
-    interface, is_denied, pins, presence::Presence, program,
+    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Presence, ProgressTable, Xdp,
+    answering::Surroundings, interface, is_denied, pins, program,
 };
 use crate::config::{Config, Port};
 
@@ -52,7 +52,8 @@ pub struct Gate {
     directory: PathBuf,
     role: Array<MapData, u32>,
     pub(super) lengths: Array<MapData, u64>,
-    pub(super) progress: HashMap<MapData, SourceKey, Progress>,
+    /// Whose knocking is how far.
+    pub progress: ProgressTable,
     pub(super) grants: Grants,
     /// For whoever changes the tables of grants.
     pub presence: Presence,
@@ -102,12 +103,16 @@ impl Gate {
             since,
             role: table(&directory, "ROLE")?,
             lengths: table(&directory, "LENGTHS")?,
-            progress: table(&directory, "PROGRESS")?,
+            progress: ProgressTable::of(
+                &table(&directory, "PROGRESS_SET")?,
+                &table(&directory, "PROGRESS")?,
+                table(&directory, "CURSOR")?,
+            )?,
             grants: Family {
                 v4: table(&directory, "GRANT4")?,
                 v6: table(&directory, "GRANT6")?,
             },
-            presence: Presence::map(&table(&directory, "PRESENCE")?, seed)?,
+            presence: Presence::of(&table(&directory, "PRESENCE")?, seed)?,
             grant_slots: table(&directory, "GRANT_SLOT")?,
             sessions: Family {
                 v4: table(&directory, "SESSION4")?,

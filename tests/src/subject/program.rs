@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use knock_common::{
     address::{V4, V6},
     table::{
-        self, Counter, Grant, GrantKey, Habits, Link, LinkKey, Progress, Session, SourceKey,
+        self, Counter, Grant, GrantKey, Habits, Link, LinkKey, Progress, ProgressSet, Session,
         TICK_SHIFT,
     },
 };
@@ -101,6 +101,16 @@ impl Program {
     pub fn rejects(&self) -> bool {
         let mut gates = self.gate.config.gates.iter();
         gates.any(|gate| gate.deny == Deny::Reject)
+    }
+
+    /// The gate's tables, as its commands open them.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub fn xdp(&self) -> &Xdp {
+        let program = self.ebpf.program("knockgate").expect("the program");
+        program.try_into().expect("an XDP program")
     }
 
     /// What was sent back for the last packet.
@@ -210,19 +220,21 @@ impl Subject for Program {
         self.change::<GrantKey<V6>, _>("GRANT6", back_grant);
         self.change::<table::Flow<V4>, _>("SESSION4", back_session);
         self.change::<table::Flow<V6>, _>("SESSION6", back_session);
-        self.change::<SourceKey, _>("PROGRESS", |progress: &mut Progress| {
-            progress.last = progress.last.wrapping_sub(by);
-            for step in &mut progress.steps {
-                let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
+        let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
+        let progress = &self.gate.progress;
+        for index in progress.used().expect("the tables are there") {
+            let mut row = progress.places.get(index);
+            row.era = Progress::era_of(row.last().saturating_sub(by));
+            for step in &mut row.steps {
                 step.time = step.time.wrapping_sub(ticks);
             }
-        });
+            progress.places.set(index, row);
+        }
         self.ahead += by;
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
-        let program = self.ebpf.program_mut("knockgate").expect("the program");
-        let program: &mut Xdp = program.try_into().expect("an XDP program");
+        let program = self.xdp();
         // An answer may be longer than what it answers.
         let mut out = vec![0; frame.len() + 64];
         let result = program
@@ -329,7 +341,12 @@ impl Subject for Program {
         );
         self.empty::<table::Flow<V4>, Session>("SESSION4");
         self.empty::<table::Flow<V6>, Session>("SESSION6");
-        self.empty::<SourceKey, Progress>("PROGRESS");
+        let progress = &self.gate.progress;
+        for (number, set) in progress.sets.iter().enumerate() {
+            if set != ProgressSet::default() {
+                progress.sets.set(number, ProgressSet::default());
+            }
+        }
         self.zero::<Counter>("PACKETS");
         self.zero::<u64>("KNOCKS");
     }

@@ -4,7 +4,8 @@ use super::Fault;
 
 const VERDICT: &str = "knock-common/src/verdict.rs";
 const KNOCK: &str = "knock-common/src/knock.rs";
-const ADDRESS: &str = "knock-common/src/address.rs";
+const PROGRESS: &str = "knock-common/src/progress.rs";
+const TABLE: &str = "knock-common/src/table.rs";
 const AUTOMATON: &str = "knock-user/src/gate/automaton.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -64,15 +65,15 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "knocks from before the run are known for duplicates",
-        file: KNOCK,
-        find: "(progress.counted + 1).min(after.depth)",
-        replace: "progress.counted + 1",
+        file: TABLE,
+        find: "(self.counted + 1).min(depth)",
+        replace: "self.counted.saturating_add(1)",
     },
     Fault {
         what: "knocks of a completed run are known for duplicates",
         file: KNOCK,
-        find: "progress.complete = 1;\n    progress.counted = 0;",
-        replace: "progress.complete = 1;",
+        find: "progress.counted = 0;\n    match",
+        replace: "match",
     },
     Fault {
         what: "networks that may knock are not checked",
@@ -83,8 +84,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock that the run doesn't go on with begins no other",
         file: KNOCK,
-        find: "kernel.transition(progress.state, symbol).unwrap_or(start)",
-        replace: "kernel.transition(progress.state, symbol).unwrap_or(0)",
+        find: "onward.unwrap_or(start)",
+        replace: "onward.unwrap_or(0)",
     },
     Fault {
         what: "a run may begin in the middle of a sequence",
@@ -95,14 +96,74 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a probe behind a completed run counts as its break",
         file: KNOCK,
-        find: "progress.complete == 0\n        && let",
+        find: "!progress.is_complete()\n        && let",
         replace: "let",
     },
     Fault {
         what: "a source inherits the progress of one whose slot it was given",
+        file: PROGRESS,
+        find: "if progress.is_of(source) {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "sources with the same tag are taken for one another",
+        file: TABLE,
+        find: " && self.address == source.padded()",
+        replace: "",
+    },
+    Fault {
+        what: "a source that has lost its place goes on from the next owner's progress",
+        file: TABLE,
+        find: "(tag == Self::tag_of(source)).then_some(state)",
+        replace: "Some(state)",
+    },
+    Fault {
+        what: "the next owner of a place goes on from where its last one was",
         file: KNOCK,
-        find: ".filter(|progress| progress.tag == key.tag());",
-        replace: ";",
+        find: "progress.tag = Progress::tag_of(&probe.source);",
+        replace: "",
+    },
+    Fault {
+        what: "a source that is seen again is forgotten as soon as others",
+        file: PROGRESS,
+        find: "if before.age(*next) <= old(kernel.progress_places()) {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "a source leaves its progress behind when it moves to the front",
+        file: PROGRESS,
+        find: "front.take_over(progress);",
+        replace: "",
+    },
+    Fault {
+        what: "a set of sources forgets the newest",
+        file: PROGRESS,
+        find: "if pair.age(next) > oldest.1.age(next) {",
+        replace: "if pair.age(next) < oldest.1.age(next) {",
+    },
+    Fault {
+        what: "two CPUs that add a source both succeed",
+        file: PROGRESS,
+        find: "        if pair.fingerprint() == fingerprint {\n            return None;\n        }\n        if pair.age",
+        replace: "        if pair.age",
+    },
+    Fault {
+        what: "two pairs of a set of sources have the same fingerprint",
+        file: PROGRESS,
+        find: "same = Some((way, pair));",
+        replace: "",
+    },
+    Fault {
+        what: "a state's only transition is taken whatever the knock",
+        file: KNOCK,
+        find: "before.next != 0 && before.symbol == symbol",
+        replace: "before.next != 0",
+    },
+    Fault {
+        what: "a knock of 52 days ago is taken for a new one",
+        file: KNOCK,
+        find: "if progress.is_forgotten(now) {",
+        replace: "if false {",
     },
     Fault {
         what: "a full table of grants is not told from success",
@@ -112,9 +173,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a source of one family is taken for one of the other",
-        file: ADDRESS,
-        find: "family: u64::from(Self::FAMILY),",
-        replace: "family: 4,",
+        file: TABLE,
+        find: "source.fold() ^ u64::from(A::FAMILY) << 56",
+        replace: "source.fold()",
     },
     Fault {
         what: "the automaton's failure links to first knocks are lost",

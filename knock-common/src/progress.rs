@@ -1,0 +1,228 @@
+//! Where the progress of sources is kept: a ring that forgets whoever was seen longest ago.
+//!
+//! A flood of forged first knocks has every packet's source remembered, so what counts is the price
+//! of a source that nobody has seen, in a table that is full. A new source takes the next place of
+//! the ring, and with it a ticket: the number of sources that came before. Places are written one
+//! behind the other, which is what memory does best, and those in use lie together however large the
+//! ring is. Where a source is, says the set that a keyed hash leads to: one line of the processor's
+//! cache with [`WAYS`] pairs of a fingerprint and a ticket. So a new source costs one line that has
+//! to be waited for, and no lock. The kernel's own table of this kind (`BPF_MAP_TYPE_LRU_HASH`)
+//! costs several lines, and locks that all CPUs share.
+//!
+//! - A ticket that is as old as the ring is long leads to another source's place, which its tag
+//!   tells.
+//! - A new source takes its set's oldest pair. Two CPUs that add to a set at the same time both mean
+//!   that pair: one succeeds, and the other's knock is lost, as it might have been on the wire. So
+//!   no source is ever there twice. (Pairs only get younger. A CPU that has read a set without the
+//!   source, and means a pair other than the one that another CPU has added it by, has read an
+//!   older one there than that CPU did; so it is there no more, and can't be replaced.)
+//! - A source that is seen again in the older part of the ring moves to its front, so it is sure to
+//!   be remembered until [`kept`] others have come after it was seen; unless [`WAYS`] of these came
+//!   to its set, which is chance: the hash depends on a seed, so nobody can choose sources for that.
+
+use crate::{
+    Address, Kernel,
+    presence::Seed,
+    table::{Progress, ProgressSet, Step, WAYS},
+};
+
+/// Places in a ring for so many sources, a power of two.
+pub const fn places(sources: usize) -> usize {
+    sources.next_power_of_two()
+}
+
+/// Sets for a ring of so many places. Two places for each set are a quarter of its pairs: of 1,000
+/// sources in a full ring, one shares its set with too many others.
+pub const fn sets(places: usize) -> usize {
+    places / 2
+}
+
+/// The first ticket. A pair that was never used has an older one.
+pub const FIRST: u32 = 1;
+
+/// A source with a ticket older than that moves to the front when it is seen, in a ring of so many
+/// places.
+const fn old(places: u32) -> u32 {
+    places / 8
+}
+
+/// How many other sources one outlives since it was last seen, in a ring of so many places.
+pub const fn kept(places: u32) -> u32 {
+    places - old(places)
+}
+
+/// A source's set and fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, modulo that of sets.
+    pub set: u32,
+    /// Not 0, which a pair has that was never used.
+    fingerprint: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    pub fn of<A: Address>(source: &A, seed: Seed) -> Self {
+        let hash = seed.hash(source.padded(), u64::from(A::FAMILY));
+        Self {
+            set: (hash >> 32) as u32,
+            fingerprint: (hash as u32).max(1),
+        }
+    }
+}
+
+/// A fingerprint and a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair(pub u64);
+
+impl Pair {
+    #[inline(always)]
+    const fn new(fingerprint: u32, ticket: u32) -> Self {
+        // Widening; `From` is not const.
+        Self((ticket as u64) << 32 | fingerprint as u64)
+    }
+
+    #[inline(always)]
+    pub const fn fingerprint(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Names the place, modulo their number.
+    #[inline(always)]
+    pub const fn ticket(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// How many sources have taken tickets since.
+    #[inline(always)]
+    pub const fn age(self, next: u32) -> u32 {
+        next.wrapping_sub(self.ticket())
+    }
+
+    /// Does it lead to a place that is still its source's?
+    pub const fn is_live(self, next: u32, places: u32) -> bool {
+        self.0 != 0 && self.age(next) <= places
+    }
+}
+
+/// What is known of a source.
+pub enum Entry<'k> {
+    Known(&'k mut Progress),
+    New(Newcomer<'k>),
+}
+
+/// A source that nothing is known of.
+pub struct Newcomer<'k> {
+    set: &'k mut ProgressSet,
+    fingerprint: u32,
+    /// The pair that has its fingerprint, though another source's, and where it is.
+    same: Option<(usize, Pair)>,
+}
+
+/// Looks a source up, which is seen now. `None` can't be: each source has a set.
+#[inline(always)]
+pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Entry<'k>> {
+    let Place { set, fingerprint } = Place::of(source, kernel.seed());
+    let set = kernel.progress_set(set)?;
+    let mut same = None;
+    for way in 0..WAYS {
+        let pair = set.pair(way);
+        if pair.fingerprint() == fingerprint {
+            let progress = kernel.progress(pair.ticket())?;
+            if progress.is_of(source) {
+                let progress = kept_in_front(kernel, set.pairs.get_mut(way)?, pair, progress)?;
+                return Some(Entry::Known(progress));
+            }
+            same = Some((way, pair));
+            break;
+        }
+    }
+    Some(Entry::New(Newcomer {
+        set,
+        fingerprint,
+        same,
+    }))
+}
+
+/// Moves a source to the front of the ring where it is no longer near it, and says where it is.
+#[inline(always)]
+fn kept_in_front<'k, K: Kernel>(
+    kernel: &'k K,
+    pair: &mut u64,
+    before: Pair,
+    progress: &'k mut Progress,
+) -> Option<&'k mut Progress> {
+    let next = kernel.progress_cursor()?;
+    if before.age(*next) <= old(kernel.progress_places()) {
+        return Some(progress);
+    }
+    let ticket = kernel.fetch_add(next);
+    let after = Pair::new(before.fingerprint(), ticket);
+    let front = kernel.progress(ticket)?;
+    // The oldest source of all is where it moves to.
+    if !core::ptr::eq(front, progress) {
+        front.take_over(progress);
+    }
+    // Where that fails, another CPU has moved the source, or given the pair to another one: what is
+    // then noted of this knock is lost.
+    kernel.compare_exchange(pair, before.0, after.0);
+    Some(front)
+}
+
+impl Newcomer<'_> {
+    /// Remembers its first knock, which led to `state`. False where the knock is lost.
+    #[inline(always)]
+    pub fn begin<K: Kernel, A: Address>(
+        self,
+        kernel: &K,
+        source: &A,
+        state: u32,
+        step: Step,
+        now: u64,
+    ) -> bool {
+        let Self {
+            set,
+            fingerprint,
+            same,
+        } = self;
+        let Some(next) = kernel.progress_cursor() else {
+            return false;
+        };
+        // A pair with its fingerprint would hide it, so that is the one it takes.
+        let Some((way, before)) = same.or_else(|| oldest(set, fingerprint, *next)) else {
+            return false;
+        };
+        let Some(pair) = set.pairs.get_mut(way) else {
+            return false;
+        };
+        let ticket = kernel.fetch_add(next);
+        let Some(progress) = kernel.progress(ticket) else {
+            return false;
+        };
+        progress.begin(source, state, step, now);
+        // Only now can it be found. A full barrier: nobody sees this before what was written above.
+        kernel.compare_exchange(pair, before.0, Pair::new(fingerprint, ticket).0)
+    }
+}
+
+/// Where the oldest pair of a set is. `None`: another CPU has added this very fingerprint meanwhile.
+#[inline(always)]
+fn oldest(set: &ProgressSet, fingerprint: u32, next: u32) -> Option<(usize, Pair)> {
+    let mut oldest = (0, set.pair(0));
+    if oldest.1.fingerprint() == fingerprint {
+        return None;
+    }
+    for way in 1..WAYS {
+        let pair = set.pair(way);
+        if pair.fingerprint() == fingerprint {
+            return None;
+        }
+        if pair.age(next) > oldest.1.age(next) {
+            oldest = (way, pair);
+        }
+    }
+    Some(oldest)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Packets on several CPUs at once, at the loaded program: they must not meet in each other's progress. The races
+//! are a few instructions long, so each test goes on until there were many chances for one.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use knock_common::progress::Pair;
+use knock_user::{config::Config, gate::padded_address};
+use knockgate_tests::{
+    stream::{self, Step},
+    subject::{Program, Subject as _, XDP_PASS},
+};
+
+/// As few sources as there can be: places change hands often.
+const CONFIG: &str = r#"
+    interfaces = ["eth0"]
+    open_ports = []
+    limits = { sources = 16384, grants = 65536, sessions = 64 }
+    [[gate]]
+    name = "ssh"
+    protect = ["22/tcp"]
+    [[gate.knock]]
+    user = "alice"
+    sequence = ["7000/udp", "8000/udp", "9000/udp"]
+    within = "60s"
+"#;
+const THREADS: u16 = 3;
+
+fn load() -> Option<Program> {
+    let (config, _) = Config::parse(CONFIG, "concurrency").expect("a valid configuration");
+    Program::load(&config)
+}
+
+/// A knock, whose source is to be filled in by [`from`].
+fn knock(port: u16, source_port: u16) -> Vec<u8> {
+    let packet = format!("udp 198.51.100.10:{source_port} > 192.0.2.1:{port}");
+    let Some((Step::Packet(datagram), _)) = stream::read(&packet).into_iter().next() else {
+        panic!("{packet} is no packet");
+    };
+    datagram.frame()
+}
+
+/// The same from another source. Nothing looks at its checksums.
+fn from(frame: &mut [u8], source: u32) {
+    frame[26..30].copy_from_slice(&source.to_be_bytes());
+}
+
+/// Puts it through the program, on whatever CPU this is.
+fn judge(program: &Xdp, frame: &[u8]) {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options).expect("the kernel takes it");
+    assert_eq!(result.return_value, XDP_PASS, "a knock passes");
+}
+
+fn address(source: u32) -> IpAddr {
+    Ipv4Addr::from_bits(source).into()
+}
+
+/// All CPUs see the same sources for the first time, at the same time.
+#[test]
+fn no_source_is_there_twice() {
+    const ROUNDS: u32 = 20;
+    const SOURCES: u32 = 500;
+    let Some(program) = load() else {
+        return;
+    };
+    let together = Barrier::new(THREADS.into());
+    let source = |round: u32, number: u32| 0x0a00_0000 + round * SOURCES + number;
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (program, together) = (program.xdp(), &together);
+            scope.spawn(move || {
+                let mut frame = knock(7000, 4000 + thread);
+                for round in 0..ROUNDS {
+                    together.wait();
+                    for number in 0..SOURCES {
+                        from(&mut frame, source(round, number));
+                        judge(program, &frame);
+                    }
+                }
+            });
+        }
+    });
+    let table = &program.gate().progress;
+    for (number, set) in table.sets.iter().enumerate() {
+        let pairs: Vec<u64> = set.pairs.into_iter().filter(|pair| *pair != 0).collect();
+        let fingerprints: BTreeSet<u32> =
+            pairs.iter().map(|pair| Pair(*pair).fingerprint()).collect();
+        assert_eq!(
+            pairs.len(),
+            fingerprints.len(),
+            "set {number} has a source twice: {pairs:x?}"
+        );
+    }
+    let mut known: HashMap<IpAddr, u32> = HashMap::new();
+    for row in table.rows().expect("the tables are there") {
+        let source = padded_address(row.address, row.family() == 4);
+        *known.entry(source).or_default() += 1;
+    }
+    // A knock may be lost to another CPU's, but then that one counts. One in a thousand shares its set with eight.
+    let all = (ROUNDS * SOURCES) as usize;
+    assert!(known.len() * 100 >= all * 99, "{} of {all}", known.len());
+    for round in 0..ROUNDS {
+        for number in 0..SOURCES {
+            let count = known.get(&address(source(round, number)));
+            assert!(count.is_none_or(|count| *count == 1));
+        }
+    }
+}
+
+/// While a flood takes place after place, some sources knock as they should and others leave out a step.
+#[test]
+fn nobody_is_taken_for_as_far_as_another() {
+    const KNOCKERS: u32 = 15_000;
+    let Some(program) = load() else {
+        return;
+    };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (shared, over) = (program.xdp(), &over);
+        scope.spawn(move || {
+            let mut frame = knock(7000, 4000);
+            for source in 0x3000_0000.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                from(&mut frame, source);
+                judge(shared, &frame);
+            }
+        });
+        let knockers: Vec<_> = [[7000, 8000, 9000], [7000, 9000, 9000], [8000, 8000, 9000]]
+            .into_iter()
+            .zip(0_u32..)
+            .map(|(ports, kind)| {
+                scope.spawn(move || {
+                    let mut frames = ports.map(|port| knock(port, 5000));
+                    for number in 0..KNOCKERS {
+                        for frame in &mut frames {
+                            from(frame, 0x0a00_0000 + (number << 2) + kind);
+                            judge(shared, frame);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for knocker in knockers {
+            knocker.join().expect("it only sends");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let granted: Vec<IpAddr> = program
+        .grants()
+        .into_iter()
+        .map(|grant| grant.source.addr())
+        .collect();
+    let right: BTreeSet<IpAddr> = (0..KNOCKERS)
+        .map(|number| address(0x0a00_0000 + (number << 2)))
+        .collect();
+    for source in &granted {
+        assert!(right.contains(source), "{source} did not knock and is in");
+    }
+    assert!(
+        granted.len() * 100 >= right.len() * 98,
+        "{} of {} who knocked are in",
+        granted.len(),
+        right.len()
+    );
+}
