@@ -16,11 +16,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use self::{
-    flood::{Junk, Rate, flood},
-    rivals::is_program,
-};
+pub use self::{flood::Rate, rivals::is_program};
 use self::{
+    flood::{Junk, flood},
     knocker::{Attempt, Outcome, Pace},
     rivals::{Rival, Standing},
 };

@@ -2,9 +2,8 @@
 //! runs this.
 //!
 //! [`stage`] makes the namespaces, [`cast`] the gates, and these measure: [`per_packet`] the programs
-//! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a flood makes a table
-//! forget, [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are
-//! CPU time, of which other work on the machine takes little away; every round visits every row, so that
+//! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a full table forgets,
+//! [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are CPU time, of which other work on the machine takes little away; every round visits every row, so that
 //! whatever drifts, drifts for all; and [`figures`] compares within a round. [`mod@plot`] draws what was
 //! measured.
 
@@ -131,7 +130,7 @@ fn bench(arguments: &Measure) -> Result<()> {
         outside,
     } = arguments;
     let plan = if *quick { Plan::QUICK } else { Plan::FULL };
-    // Neither how a table of the kernel's behaves nor what others measure is a matter of a look.
+    // Neither what a table forgets nor what others measure is a matter of a look.
     let by_default = |section| !(*quick && matches!(section, Section::Progress | Section::Peers));
     let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
@@ -157,7 +156,7 @@ fn bench(arguments: &Measure) -> Result<()> {
         figures.add(knocking::measure(&stage, &mut programs, knockgate, &plan)?)?;
     }
     if wanted(Section::Progress) {
-        figures.add(progress::measure(&stage, &mut programs, &plan)?)?;
+        figures.add(progress::measure(&stage, &mut programs, knockgate, &plan)?)?;
     }
     // Only now, since what a command starts stays there too.
     let cpu = clock::stay()?;

@@ -50,15 +50,15 @@ pub enum Floor {
 /// How a table that forgets the least recently used finds out which that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lists {
-    /// By lists that all CPUs share, as knockgate's does.
+    /// By lists that all CPUs share.
     Shared,
     /// By lists for each CPU (`BPF_F_NO_COMMON_LRU`), which share the entries evenly.
     Apart,
 }
 
 /// A table of sources. A key is the address as it lies in the frame, then what pads it to the length of
-/// knockgate's.
-pub type Memory = HashMap<MapData, [u64; 3], [u64; 19]>;
+/// an IPv6 address and a family.
+pub type Memory = HashMap<MapData, [u64; 3], [u64; 16]>;
 
 impl Programs {
     /// Loads them from the object that was built from `bench/ebpf`.
@@ -103,7 +103,7 @@ impl Programs {
         Minimal::load(&self.object, &pin, room, granted)
     }
 
-    /// Loads another program that remembers sources, with a table of its own of this size, and that table.
+    /// Loads a program that remembers sources, with a table of its own of this size, and that table.
     pub fn memory(&self, lists: Lists, entries: u32) -> Result<(Xdp, Memory)> {
         let (name, map) = match lists {
             Lists::Shared => ("remember_shared", "SHARED"),

@@ -1,361 +1,226 @@
-//! How a table of sources behaves when forged ones have filled it: what it forgets, when, and at what
-//! price. By a model of knockgate's, since the kind of the real one is fixed: its keys, its values, its
-//! sizes, and the kernel's two ways to tell what was used least recently.
+//! What the table of sources forgets when ever new ones come, and what a new one costs: the gate's own,
+//! beside a model of it in each of the kernel's tables that forget the least recently used.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, thread};
 
-use anyhow::{Context as _, Result, ensure};
-use aya::{
-    maps::MapError,
-    programs::{Xdp, XdpMode},
-};
+use anyhow::{Context as _, Result};
+use aya::{maps::MapError, programs::Xdp};
 
 use crate::{
     Plan, clock,
     figures::{Part, Row, over},
-    frame::{self, Transport},
-    gate::KNOCKS,
-    knocking::{Junk, Rate, flood},
+    gate::{Gate, KNOCKS, Setup, knock_frame},
     programs::{Floor, Lists, Memory, Programs, Traffic, slope},
-    raw::Raw,
-    stage::{Stage, Wire},
+    stage::Stage,
 };
 
-const SIZES: [u32; 4] = [16_384, 65_536, 262_144, 1_048_576];
-const KINDS: [Lists; 2] = [Lists::Shared, Lists::Apart];
-/// Where sources begin that are watched, and those that push them out.
-const WATCHED: u32 = 0x0a01_0000;
-const FORGED: u32 = 0x1000_0000;
-/// After how long a real knock's next step comes.
-const LATER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+const SIZES: [u32; 3] = [16_384, 65_536, 262_144];
+/// Entries of the models.
+const MODELLED: u32 = 262_144;
+/// How many others come, in eighths of the table's places.
+const OTHERS: [u32; 6] = [2, 4, 6, 7, 8, 9];
+/// How many sources are watched at least.
+const WATCHED: u32 = 4_096;
+/// Where sources begin.
+const FIRST: u32 = 0x1000_0000;
 const FLOOR: &str = "bare XDP_DROP, varied";
 
 /// One table.
 struct Case {
-    lists: Lists,
-    entries: u32,
-    program: Xdp,
-    memory: Memory,
+    name: String,
+    places: u32,
+    table: Table,
     /// The next source that nobody has seen.
     fresh: u32,
-    outlived: Vec<f64>,
+    known: [Vec<f64>; OTHERS.len()],
     cost: Vec<f64>,
-    survived: [Vec<f64>; 2],
-    sent: Vec<f64>,
 }
 
-/// What becomes of sources in tables of both kinds and several sizes.
-pub fn measure(stage: &Stage, programs: &mut Programs, plan: &Plan) -> Result<Vec<Part>> {
+enum Table {
+    Gate(Gate),
+    Model(Xdp, Memory),
+}
+
+/// What becomes of sources in gates of several sizes, and in both models.
+pub fn measure(
+    stage: &Stage,
+    programs: &mut Programs,
+    binary: &Path,
+    plan: &Plan,
+) -> Result<Vec<Part>> {
+    let mut wires = Vec::new();
+    let mut cases = Vec::new();
+    for sources in SIZES {
+        let wire = stage.wire(&format!("ring{sources}"))?;
+        let setup = Setup {
+            sources,
+            ..Setup::default()
+        };
+        let gate = Gate::up(stage, binary, &wire, &setup)?;
+        // Dropped behind the gate that stands on it.
+        wires.push(wire);
+        cases.push(Case::new("knockgate", sources, Table::Gate(gate)));
+    }
+    for (lists, name) in [
+        (Lists::Shared, "kernel's LRU, shared lists"),
+        (Lists::Apart, "kernel's LRU, lists of each CPU"),
+    ] {
+        let (program, memory) = programs.memory(lists, MODELLED)?;
+        cases.push(Case::new(name, MODELLED, Table::Model(program, memory)));
+    }
     let drop = programs.floor(Floor::Drop)?;
     let mut floor = Vec::new();
-    let mut cases = Vec::new();
-    for entries in SIZES {
-        for lists in KINDS {
-            cases.push(Case::new(programs, lists, entries)?);
-        }
-    }
-    for _ in 0..plan.trials {
-        // In a thread of its own, as clocks are read by thread and CPU.
-        thread::scope(|scope| {
-            let measuring = scope.spawn(|| {
-                clock::stay()?;
-                let mut forged = forged(FORGED);
-                floor.push(slope(plan.repeat, |count| {
-                    programs.vary(&drop, &knock(), &mut forged, count)
+    // In a thread of its own, as clocks are read by thread and CPU.
+    thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            clock::stay()?;
+            for _ in 0..plan.trials {
+                floor.push(cheapest(plan, |count| {
+                    programs.vary(&drop, &knock_frame(), &mut knock(FIRST, 0), count)
                 })?);
                 for case in &mut cases {
-                    case.fill(programs)?;
-                    case.outlive(programs)?;
-                    case.price(programs, plan)?;
+                    case.once(programs, plan)?;
                 }
-                anyhow::Ok(())
-            });
-            joined(measuring)
-        })?;
-        for case in &mut cases {
-            case.survive(stage, programs, plan)?;
-        }
-    }
-    let freed = KINDS
-        .into_iter()
-        .map(|lists| freed(programs, lists))
-        .collect::<Result<_>>()?;
-    Ok(parts(&cases, floor, freed))
+            }
+            anyhow::Ok(())
+        });
+        measuring
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(parts(&cases, floor))
 }
 
 impl Case {
-    fn new(programs: &Programs, lists: Lists, entries: u32) -> Result<Self> {
-        let (program, memory) = programs.memory(lists, entries)?;
-        Ok(Self {
-            lists,
-            entries,
-            program,
-            memory,
-            fresh: FORGED,
-            outlived: Vec::new(),
+    fn new(name: &str, places: u32, table: Table) -> Self {
+        Self {
+            name: format!("{name}, {places} sources"),
+            places,
+            table,
+            fresh: FIRST,
+            known: Default::default(),
             cost: Vec::new(),
-            survived: [Vec::new(), Vec::new()],
-            sent: Vec::new(),
-        })
-    }
-
-    /// Has so many sources be seen that were not seen before. Returns the CPU time, ns.
-    fn forge(&mut self, programs: &mut Programs, count: u32) -> Result<u64> {
-        let mut traffic = forged(self.fresh);
-        self.fresh = self.fresh.wrapping_add(count);
-        programs.vary(&self.program, &knock(), &mut traffic, count)
-    }
-
-    fn see(&self, programs: &mut Programs, source: u32) -> Result<()> {
-        programs.vary(&self.program, &knock(), &mut forged(source), 1)?;
-        ensure!(
-            remembers(&self.memory, source)?,
-            "a source was forgotten at once"
-        );
-        Ok(())
-    }
-
-    fn fill(&mut self, programs: &mut Programs) -> Result<()> {
-        self.forge(programs, self.entries + self.entries / 4)?;
-        Ok(())
-    }
-
-    /// How many forged sources a real one outlives, per cent of the table's entries; of the least lucky of
-    /// several.
-    fn outlive(&mut self, programs: &mut Programs) -> Result<()> {
-        const WATCHED_AT_ONCE: u32 = 16;
-        /// Parts of the table that are forged between two looks.
-        const GRAIN: u32 = 32;
-        let mut watched: Vec<(u32, u32)> = Vec::new();
-        let mut least = f64::INFINITY;
-        for look in 0.. {
-            if look < WATCHED_AT_ONCE {
-                self.see(programs, WATCHED + look)?;
-                watched.push((WATCHED + look, look));
-            }
-            self.forge(programs, self.entries / GRAIN)?;
-            let mut left = Vec::new();
-            for (source, since) in watched {
-                if remembers(&self.memory, source)? {
-                    left.push((source, since));
-                } else {
-                    // It was there at the look before.
-                    least = least.min(f64::from(look - since) / f64::from(GRAIN));
-                }
-            }
-            watched = left;
-            if watched.is_empty() {
-                break;
-            }
         }
-        self.outlived.push(100.0 * least);
-        Ok(())
     }
 
-    /// What a source costs that pushes another out.
-    fn price(&mut self, programs: &mut Programs, plan: &Plan) -> Result<()> {
-        let mut cheapest = f64::INFINITY;
-        for _ in 0..plan.samples {
-            let cost = slope(plan.repeat, |count| self.forge(programs, count))?;
-            cheapest = cheapest.min(cost);
+    fn once(&mut self, programs: &mut Programs, plan: &Plan) -> Result<()> {
+        // Fills the table.
+        self.come(programs, self.places + self.places / 4)?;
+        for (place, eighths) in OTHERS.into_iter().enumerate() {
+            let known = self.share(programs, self.places / 8 * eighths)?;
+            self.known[place].push(known);
         }
-        self.cost.push(cheapest);
+        let cost = cheapest(plan, |count| self.come(programs, count))?;
+        self.cost.push(cost);
         Ok(())
     }
 
-    /// Whether real sources are still known after a while, with the fastest flood going on.
-    fn survive(&mut self, stage: &Stage, programs: &mut Programs, plan: &Plan) -> Result<()> {
-        let wire = stage.wire("memory")?;
-        stage.inside(|| {
-            self.program
-                .attach_to_if_index(wire.host, XdpMode::Driver)
-                .map(drop)
-                .context("can't attach a model of the table of sources")
-        })?;
-        let junk = Junk {
-            frame: knock(),
-            port: KNOCKS[0],
-        };
-        let stop = AtomicBool::new(false);
-        let (sent, survived) = thread::scope(|scope| {
-            let flooding = scope.spawn(|| flood(programs, &wire, &junk, Rate::Fastest, &stop));
-            let watching = scope.spawn(|| {
-                clock::stay_away()?;
-                // Until the table is full, even where the machine is slow.
-                thread::sleep(Duration::from_millis(1_500));
-                watch(&wire, &self.memory, plan.knocks)
-            });
-            let survived = joined(watching);
-            stop.store(true, Ordering::Relaxed);
-            anyhow::Ok((joined(flooding)?, survived?))
-        })?;
-        self.sent.push(sent / 1e3);
-        for (survivals, survived) in self.survived.iter_mut().zip(survived) {
-            survivals.push(survived);
+    /// How many of some sources are still known after so many others, per cent.
+    fn share(&mut self, programs: &mut Programs, others: u32) -> Result<f64> {
+        // Few at a time: they are others to each other.
+        let group = self.places / 64;
+        let (mut watched, mut known) = (0, 0);
+        while watched < WATCHED {
+            let first = self.fresh;
+            self.come(programs, group)?;
+            self.come(programs, others)?;
+            known += self.table.known(programs, first, group)?;
+            watched += group;
         }
-        Ok(())
+        Ok(100.0 * clock::number(known) / f64::from(watched))
     }
 
-    fn name(&self) -> String {
-        format!("{}, {} entries", self.lists.name(), self.entries)
+    /// Has so many sources begin to knock that nobody has seen. Returns the CPU time, ns.
+    fn come(&mut self, programs: &mut Programs, count: u32) -> Result<u64> {
+        let mut traffic = knock(self.fresh, 0);
+        self.fresh += count;
+        programs.vary(self.table.program(), &knock_frame(), &mut traffic, count)
     }
 }
 
-impl Lists {
-    fn name(self) -> &'static str {
+impl Table {
+    fn program(&self) -> &Xdp {
         match self {
-            Self::Shared => "shared lists",
-            Self::Apart => "lists of each CPU",
+            Self::Gate(gate) => &gate.program,
+            Self::Model(program, _) => program,
         }
     }
-}
 
-/// Sends from so many sources, and looks whether each is known a while later. Returns how many were, per
-/// cent, after each of [`LATER`].
-fn watch(wire: &Wire, memory: &Memory, sources: u32) -> Result<[f64; 2]> {
-    const EVERY: Duration = Duration::from_millis(7);
-    let socket = Raw::sending(wire.sender)?;
-    let mut known = [0_u32; 2];
-    let begun = Instant::now();
-    let mut due = Vec::new();
-    for turn in 0..sources {
-        let source = WATCHED + 0x1000 + turn;
-        due.push((EVERY * turn, source, None));
-        for (place, later) in LATER.into_iter().enumerate() {
-            due.push((EVERY * turn + later, source, Some(place)));
-        }
-    }
-    due.sort();
-    for (when, source, look) in due {
-        thread::sleep(when.saturating_sub(begun.elapsed()));
-        match look {
-            None => {
-                socket.send(&frame::ipv4(Transport::Udp, source, 40000, KNOCKS[0]))?;
+    /// How many of these sources it knows. The gate is asked by their second knocks.
+    fn known(&self, programs: &mut Programs, first: u32, count: u32) -> Result<u64> {
+        match self {
+            Self::Gate(gate) => {
+                let before = gate.knocks("step")?;
+                programs.vary(&gate.program, &knock_frame(), &mut knock(first, 1), count)?;
+                Ok(gate.knocks("step")? - before)
             }
-            Some(place) => known[place] += u32::from(remembers(memory, source)?),
+            Self::Model(_, memory) => {
+                let mut known = 0;
+                for source in first..first + count {
+                    // Which does not count as a use of the entry.
+                    match memory.get(&[u64::from(source.to_be()), 0, 4], 0) {
+                        Ok(_) => known += 1,
+                        Err(MapError::KeyNotFound) => {}
+                        Err(error) => return Err(error).context("can't look a source up"),
+                    }
+                }
+                Ok(known)
+            }
         }
     }
-    Ok(known.map(|known| 100.0 * f64::from(known) / f64::from(sources)))
 }
 
-/// How many places a full table frees at a time.
-fn freed(programs: &mut Programs, lists: Lists) -> Result<Row> {
-    let [entries, ..] = SIZES;
-    let mut case = Case::new(programs, lists, entries)?;
-    thread::scope(|scope| {
-        joined(scope.spawn(|| {
-            clock::stay()?;
-            case.fill(programs)?;
-            let mut before = case.memory.keys().count();
-            let mut most = 0;
-            for _ in 0..300 {
-                case.forge(programs, 1)?;
-                let now = case.memory.keys().count();
-                // One came, too.
-                most = most.max((before + 1).saturating_sub(now));
-                before = now;
-            }
-            let most = u32::try_from(most).context("more than there are")?;
-            Ok(Row::new(case.name(), vec![f64::from(most)], Vec::new()))
-        }))
-    })
-}
-
-/// Looks without being counted as a use of the entry.
-fn remembers(memory: &Memory, source: u32) -> Result<bool> {
-    match memory.get(&[u64::from(source.to_be()), 0, 4], 0) {
-        Ok(_) => Ok(true),
-        Err(MapError::KeyNotFound) => Ok(false),
-        Err(error) => Err(error).context("can't look a source up"),
-    }
-}
-
-fn knock() -> Vec<u8> {
-    frame::ipv4(Transport::Udp, FORGED, 1024, KNOCKS[0])
-}
-
-/// Ever new sources from this one on.
-fn forged(first: u32) -> Traffic {
+/// This knock of ever new sources from this one on.
+fn knock(first: u32, step: usize) -> Traffic {
     Traffic {
         first,
         steps: 1,
-        ports: [KNOCKS[0]; 4],
+        ports: [KNOCKS[step]; 4],
         hold: 31,
         ..Traffic::default()
     }
 }
 
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// ns of a run, of several samples that which was disturbed least.
+fn cheapest(plan: &Plan, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
+    let mut cheapest = f64::INFINITY;
+    for _ in 0..plan.samples {
+        cheapest = cheapest.min(slope(plan.repeat, &mut measure)?);
+    }
+    Ok(cheapest)
 }
 
-fn parts(cases: &[Case], floor: Vec<f64>, freed: Vec<Row>) -> Vec<Part> {
-    let rows = |of: &dyn Fn(&Case) -> &Vec<f64>| -> Vec<Row> {
-        cases
-            .iter()
-            .map(|case| Row::new(case.name(), of(case).clone(), Vec::new()))
-            .collect()
-    };
+fn parts(cases: &[Case], floor: Vec<f64>) -> Vec<Part> {
+    let mut known = Vec::new();
     let mut cost = vec![Row::new(FLOOR, floor, Vec::new())];
-    cost.extend(rows(&|case| &case.cost).into_iter().map(|row| Row {
-        against: vec![over(FLOOR)],
-        ..row
-    }));
-    let part = |id, title, unit, notes, rows| Part {
-        id,
-        title,
-        unit,
-        notes,
-        rows,
-    };
+    for case in cases {
+        for (eighths, rounds) in OTHERS.into_iter().zip(&case.known) {
+            let others = 12.5 * f64::from(eighths);
+            let name = format!("{}, after {others} % others", case.name);
+            let row = Row::new(name, rounds.clone(), Vec::new());
+            known.push(row.on_curve(&case.name, others));
+        }
+        cost.push(Row::new(&case.name, case.cost.clone(), vec![over(FLOOR)]));
+    }
     vec![
-        part(
-            "progress_outlived",
-            "Forged sources that a real one outlives in a full table of sources",
-            "per cent of its entries, the least of 16, median (min–max)",
-            vec!["all of them seen on one CPU"],
-            rows(&|case| &case.outlived),
-        ),
-        part(
-            "progress_20",
-            "Real sources still known after 20 ms of the fastest flood",
-            "per cent, median (min–max)",
-            Vec::new(),
-            rows(&|case| &case.survived[0]),
-        ),
-        part(
-            "progress_200",
-            "Real sources still known after 200 ms of the fastest flood",
-            "per cent, median (min–max)",
-            Vec::new(),
-            rows(&|case| &case.survived[1]),
-        ),
-        part(
-            "progress_sent",
-            "What that flood came to",
-            "thousand packets a second, median (min–max)",
-            Vec::new(),
-            rows(&|case| &case.sent),
-        ),
-        part(
-            "progress_cost",
-            "A new source in a full table",
-            "ns of CPU, median (min–max)",
-            Vec::new(),
-            cost,
-        ),
-        part(
-            "progress_freed",
-            "Entries that a full table forgets at a time",
-            "at most, of 300 new sources",
-            Vec::new(),
-            freed,
-        ),
+        Part {
+            id: "progress_known",
+            title: "Sources still known after others have come to a full table",
+            unit: "per cent, median (min–max)",
+            notes: vec![
+                "others: all new, on the same CPU, in per cent of the table's places",
+                "known: whose second knock is a step; with the kernel's tables, who is in them",
+            ],
+            rows: known,
+        },
+        Part {
+            id: "progress_cost",
+            title: "A new source in a full table",
+            unit: "ns of CPU, median (min–max)",
+            notes: vec![
+                "knockgate: a whole first knock; the kernel's tables: nothing but what remembers it",
+            ],
+            rows: cost,
+        },
     ]
 }

@@ -1,9 +1,10 @@
 //! The bench's own kernel programs.
 //!
 //! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`minimal_gate`](minimal::minimal_gate) are what the
-//! gate's program is compared with; [`remember_shared`] and [`remember_apart`] are its table of sources, of
-//! one kind and another. [`vary`] and [`send`] make traffic: each writes the next source address and ports
-//! into the frame it is run on; `vary` then calls the program under test, `send` puts the frame on a wire.
+//! gate's program is compared with; [`remember_shared`] and [`remember_apart`] are its table of sources as
+//! the kernel's of one kind and another. [`vary`] and [`send`] make traffic: each writes the next source
+//! address and ports into the frame it is run on; `vary` then calls the program under test, `send` puts the
+//! frame on a wire.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![expect(
     clippy::inline_always,
@@ -35,13 +36,12 @@ use traffic::Traffic;
 /// What [`vary`] and [`send`] write.
 #[map]
 static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
-/// What [`remember_shared`] remembers: keys and values as large as knockgate's. Its real size is set at
-/// load.
+/// What [`remember_shared`] remembers: values as large as knockgate's. Its real size is set at load.
 #[map]
-static SHARED: LruHashMap<[u64; 3], [u64; 19]> = LruHashMap::with_max_entries(1024, 0);
+static SHARED: LruHashMap<[u64; 3], [u64; 16]> = LruHashMap::with_max_entries(1024, 0);
 /// The same for [`remember_apart`]: each CPU has lists of its own.
 #[map]
-static APART: LruHashMap<[u64; 3], [u64; 19]> =
+static APART: LruHashMap<[u64; 3], [u64; 16]> =
     LruHashMap::with_max_entries(1024, BPF_F_NO_COMMON_LRU);
 /// The program that [`vary`] goes on to.
 #[map]
@@ -67,8 +67,7 @@ pub fn parse_only(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Remembers the source in a table that forgets the least recently used. Drops the packet, so that a flood
-/// of them is as fast as it can be.
+/// Remembers the source in a table that forgets the least recently used, and does nothing else.
 #[xdp]
 #[inline(always)]
 pub fn remember_shared(ctx: XdpContext) -> u32 {
@@ -83,14 +82,14 @@ pub fn remember_apart(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn remember(ctx: &XdpContext, table: &LruHashMap<[u64; 3], [u64; 19]>) -> u32 {
+fn remember(ctx: &XdpContext, table: &LruHashMap<[u64; 3], [u64; 16]>) -> u32 {
     if let Some((source, _)) = parsed(ctx) {
         let key = [u64::from(source), 0, 4];
         match table.get_ptr_mut(key) {
             // SAFETY: the entry stays mapped until the program has run.
             Some(known) => unsafe { (*known)[0] += 1 },
             // Full is not an error of this table's.
-            None => drop(table.insert(key, [1; 19], 0)),
+            None => drop(table.insert(key, [1; 16], 0)),
         }
     }
     xdp_action::XDP_DROP

@@ -246,6 +246,8 @@ impl Rows {
 
     /// Knocks, which the host takes delivery of as of any packet: compared with the same without a program.
     fn knocking(&mut self, stage: &Stage, programs: &mut Programs, binary: &Path) -> Result<()> {
+        /// As many grants as there can be, which end before they are measured.
+        const ENDED: u32 = 1 << 19;
         for newcomers in newcomers() {
             let Newcomers {
                 wire,
@@ -255,15 +257,26 @@ impl Rows {
             } = newcomers;
             // A gate each: what one row leaves in the table of sources is not the next one's business.
             let setup = Setup {
-                // Room for the grants that whole knocks earn, and an end to them before there is none.
-                grants: 1 << 20,
-                open_for: "1s",
+                // Room for all grants that the whole knocks of a run earn.
+                grants: 1 << 21,
                 ..self.setup()
             };
             self.bring_up(stage, programs, binary, wire, &setup, 1)?;
             let against = self.allowed(allowed, KNOCKING, &format!("minimal gate, {name}"));
             self.knocks(name, traffic, against);
         }
+        let [.., whole] = newcomers();
+        let setup = Setup {
+            grants: ENDED,
+            open_for: "1s",
+            ..self.setup()
+        };
+        self.bring_up(stage, programs, binary, "ended", &setup, ENDED)?;
+        self.knocks(
+            "whole knocks, each for the place of a grant that has ended",
+            whole.traffic,
+            vec![over(KNOCKING), over(whole.name)],
+        );
         Ok(())
     }
 
