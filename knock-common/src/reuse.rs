@@ -14,7 +14,9 @@ use crate::{
     host::Host,
     knock::{self, Outcome},
     session,
-    table::{Flow, GateRules, Grant, GrantKey, Progress, Sequence, Session, State, TICK_SHIFT},
+    table::{
+        Flow, GateRules, Grant, GrantKey, Progress, Sequence, Session, State, Step, TICK_SHIFT,
+    },
 };
 
 /// Two sources; what is found under the first's keys may be the second's.
@@ -147,9 +149,9 @@ fn a_place_that_changes_hands_takes_nobody_further() {
         let [(index, _)] = host.progress.rows()[..] else {
             panic!("one source has knocked");
         };
+        let step = Step::zeroed();
         let progress = host.progress(index).unwrap();
-        progress.tag = Progress::tag_of(&V4::from(SOURCES[1]));
-        progress.state = 1;
+        progress.begin(&V4::from(SOURCES[1]), 1, step, host.now.get());
     }
     let host = half_open();
     host.meanwhile.set(Some(to_another));
