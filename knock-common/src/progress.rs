@@ -73,6 +73,7 @@ impl Place {
 
 /// A fingerprint and a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Pair(pub u64);
 
 impl Pair {
@@ -100,8 +101,8 @@ impl Pair {
     }
 
     /// Does it lead to a place that is still its source's?
-    pub const fn is_live(self, next: u32, places: u32) -> bool {
-        self.0 != 0 && self.age(next) <= places
+    pub const fn is_live(self, next: u32, places: usize) -> bool {
+        self.0 != 0 && self.age(next) as usize <= places
     }
 }
 
@@ -154,9 +155,21 @@ fn kept_in_front<'k, K: Kernel>(
 ) -> Option<&'k mut Progress> {
     let next = kernel.progress_cursor()?;
     if before.age(*next) <= old(kernel.progress_places()) {
-        return Some(progress);
+        Some(progress)
+    } else {
+        move_to_front(kernel, pair, before, progress)
     }
-    let ticket = kernel.fetch_add(next);
+}
+
+/// A function of its own, to keep the way of most knocks short.
+#[inline(never)]
+fn move_to_front<'k, K: Kernel>(
+    kernel: &'k K,
+    pair: &mut u64,
+    before: Pair,
+    progress: &'k mut Progress,
+) -> Option<&'k mut Progress> {
+    let ticket = kernel.fetch_add(kernel.progress_cursor()?);
     let after = Pair::new(before.fingerprint(), ticket);
     let front = kernel.progress(ticket)?;
     // The oldest source of all is where it moves to.

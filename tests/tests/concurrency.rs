@@ -92,7 +92,7 @@ fn no_source_is_there_twice() {
             });
         }
     });
-    let table = &program.gate().progress;
+    let table = program.gate().progress.map().expect("the tables are there");
     for (number, set) in table.sets.iter().enumerate() {
         let pairs: Vec<u64> = set.pairs.into_iter().filter(|pair| *pair != 0).collect();
         let fingerprints: BTreeSet<u32> =
@@ -104,7 +104,7 @@ fn no_source_is_there_twice() {
         );
     }
     let mut known: HashMap<IpAddr, u32> = HashMap::new();
-    for row in table.rows().expect("the tables are there") {
+    for row in table.rows() {
         let source = padded_address(row.address, row.family() == 4);
         *known.entry(source).or_default() += 1;
     }

@@ -30,7 +30,7 @@ pub use memory::{TableKind, TableSize, table_sizes};
 pub use pins::{DEFAULT_ROOT, PinRoot};
 pub use presence::Presence;
 pub use program::{gate_rules, load, object, open_ports, prepare, roles};
-pub use progress::ProgressTable;
+pub use progress::{MappedProgress, ProgressTable};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,
 };

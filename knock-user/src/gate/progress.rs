@@ -11,36 +11,41 @@ use super::Mapping;
 
 /// The sets, the ring of places, and the ring's cursor.
 pub struct ProgressTable {
+    pub sets: Array<MapData, ProgressSet>,
+    pub places: Array<MapData, Progress>,
+    pub cursor: Array<MapData, u32>,
+}
+
+/// The same, mapped into memory: for as long as it is looked at, since what is mapped counts as memory of
+/// whoever maps it.
+pub struct MappedProgress {
     pub sets: Mapping<ProgressSet>,
     pub places: Mapping<Progress>,
-    cursor: Array<MapData, u32>,
+    /// The next ticket, when it was mapped.
+    next: u32,
 }
 
 impl ProgressTable {
-    pub fn of(
-        sets: &Array<MapData, ProgressSet>,
-        places: &Array<MapData, Progress>,
-        cursor: Array<MapData, u32>,
-    ) -> Result<Self> {
-        Ok(Self {
-            sets: Mapping::of(sets)?,
-            places: Mapping::of(places)?,
-            cursor,
+    pub fn map(&self) -> Result<MappedProgress> {
+        Ok(MappedProgress {
+            sets: Mapping::of(&self.sets)?,
+            places: Mapping::of(&self.places)?,
+            next: self.cursor.get(&cursor::SOURCES, 0)?,
         })
     }
+}
 
+impl MappedProgress {
     /// Indices of the places that have a source.
-    pub fn used(&self) -> Result<Vec<usize>> {
-        let next = self.cursor.get(&cursor::SOURCES, 0)?;
-        let places = u32::try_from(self.places.len())?;
+    pub fn used(&self) -> impl Iterator<Item = usize> {
+        let places = self.places.len();
         let pairs = self.sets.iter().flat_map(|set| set.pairs.map(Pair));
-        let live = pairs.filter(|pair| pair.is_live(next, places));
-        Ok(live.map(|pair| (pair.ticket() % places) as usize).collect())
+        let live = pairs.filter(move |pair| pair.is_live(self.next, places));
+        live.map(move |pair| pair.ticket() as usize % places)
     }
 
     /// What is known of each source.
-    pub fn rows(&self) -> Result<impl Iterator<Item = Progress>> {
-        let used = self.used()?.into_iter();
-        Ok(used.map(|index| self.places.get(index)))
+    pub fn rows(&self) -> impl Iterator<Item = Progress> {
+        self.used().map(|index| self.places.get(index))
     }
 }

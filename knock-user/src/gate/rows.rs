@@ -129,7 +129,7 @@ impl Gate {
         let now = monotonic_now();
         let reach = self.reach();
         let mut rows = Vec::new();
-        for progress in self.progress.rows()? {
+        for progress in self.progress.map()?.rows() {
             let Some(state) = self.automaton.states.get(progress.state as usize) else {
                 continue;
             };
@@ -253,7 +253,7 @@ impl Gate {
     pub fn tables(&self) -> Result<[TableRow; 3]> {
         let limits = self.config.limits;
         // There are more places than that where the limit is no power of two.
-        let sources = self.progress.used()?.len() as u64;
+        let sources = self.progress.map()?.used().count() as u64;
         Ok([
             TableRow {
                 name: "sources",

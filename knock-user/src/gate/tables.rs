@@ -103,11 +103,11 @@ impl Gate {
             since,
             role: table(&directory, "ROLE")?,
             lengths: table(&directory, "LENGTHS")?,
-            progress: ProgressTable::of(
-                &table(&directory, "PROGRESS_SET")?,
-                &table(&directory, "PROGRESS")?,
-                table(&directory, "CURSOR")?,
-            )?,
+            progress: ProgressTable {
+                sets: table(&directory, "PROGRESS_SET")?,
+                places: table(&directory, "PROGRESS")?,
+                cursor: table(&directory, "CURSOR")?,
+            },
             grants: Family {
                 v4: table(&directory, "GRANT4")?,
                 v6: table(&directory, "GRANT6")?,

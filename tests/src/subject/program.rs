@@ -221,8 +221,8 @@ impl Subject for Program {
         self.change::<table::Flow<V4>, _>("SESSION4", back_session);
         self.change::<table::Flow<V6>, _>("SESSION6", back_session);
         let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
-        let progress = &self.gate.progress;
-        for index in progress.used().expect("the tables are there") {
+        let progress = self.gate.progress.map().expect("the tables are there");
+        for index in progress.used() {
             let mut row = progress.places.get(index);
             row.era = Progress::era_of(row.last().saturating_sub(by));
             for step in &mut row.steps {
@@ -341,7 +341,7 @@ impl Subject for Program {
         );
         self.empty::<table::Flow<V4>, Session>("SESSION4");
         self.empty::<table::Flow<V6>, Session>("SESSION6");
-        let progress = &self.gate.progress;
+        let progress = self.gate.progress.map().expect("the tables are there");
         for (number, set) in progress.sets.iter().enumerate() {
             if set != ProgressSet::default() {
                 progress.sets.set(number, ProgressSet::default());
