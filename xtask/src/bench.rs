@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Fewer and shorter rounds: a look, not a figure (3 minutes in place of 40)
+    /// Fewer and shorter rounds: a look, not a figure (3 minutes in place of 25)
     #[arg(long)]
     quick: bool,
     /// Only this part; may be given more than once

@@ -83,7 +83,7 @@ pub fn measure(
     plan: &Plan,
 ) -> Result<Part> {
     let _sinks = sinks(stage)?;
-    let (mut contestants, mut cases, absent) = rows::line_up(stage, programs, binary, mode)?;
+    let (contestants, mut cases, absent) = rows::line_up(stage, programs, binary, mode)?;
     let mut meter = Meter {
         stage,
         programs,
@@ -105,7 +105,7 @@ pub fn measure(
             let case = &mut cases[(turn + 5 * round) % count];
             let mut cheapest = f64::INFINITY;
             for _ in 0..plan.samples {
-                contestants[case.who].make_room()?;
+                contestants[case.who].had_room()?;
                 cheapest = cheapest.min(meter.sample(case)?);
             }
             case.rounds.push(cheapest);
@@ -163,11 +163,11 @@ impl Meter<'_> {
 }
 
 impl Contestant {
-    /// Sees to it that everyone who will knock in a sample can be granted what that earns.
-    fn make_room(&mut self) -> Result<()> {
-        match &mut self.kind {
-            Kind::Minimal(gate) => gate.make_room(),
-            // A gate's grants end before its table is full; nftables' sets may fill, as anybody's would.
+    /// Makes sure that whoever has knocked was granted what that earns.
+    fn had_room(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Minimal(gate) => gate.had_room(),
+            // A gate that has no room counts its knocks all the same; nftables' sets may fill, as anybody's would.
             Kind::Nobody | Kind::Floor(_) | Kind::Gate(_) | Kind::Rules => Ok(()),
         }
     }

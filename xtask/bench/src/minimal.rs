@@ -18,11 +18,7 @@ use crate::{
 /// A minimal gate with tables of its own.
 pub struct Minimal {
     pub program: Xdp,
-    /// The address as it lies in the frame, and until when it is admitted.
-    admitted: HashMap<MapData, u32, u64>,
     counts: PerCpuArray<MapData, u64>,
-    /// How many openings have been taken back.
-    taken_back: u64,
 }
 
 /// How much it has room for.
@@ -63,30 +59,17 @@ impl Minimal {
         }
         Ok(Self {
             program,
-            admitted,
             counts: table(&mut ebpf, "COUNTS")?.try_into()?,
-            taken_back: 0,
         })
     }
 
-    /// Takes back what knocks have earned, so that others can: no grant ends while the bench runs.
-    pub fn make_room(&mut self) -> Result<()> {
+    /// Makes sure that every knock has earned what it should.
+    pub fn had_room(&self) -> Result<()> {
         let refused = self.count(count::FULL)?;
         ensure!(
             refused == 0,
             "the minimal gate had no room for {refused} grants"
         );
-        let opened = self.count(count::OPENED)?;
-        if opened == self.taken_back {
-            return Ok(());
-        }
-        let sources = self.admitted.keys().collect::<Result<Vec<u32>, _>>()?;
-        for source in sources {
-            if self.admitted.get(&source, 0)? != u64::MAX {
-                self.admitted.remove(&source)?;
-            }
-        }
-        self.taken_back = opened;
         Ok(())
     }
 

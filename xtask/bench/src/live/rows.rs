@@ -19,6 +19,8 @@ use crate::{
 
 /// Where sources begin that are granted nothing.
 const STRANGERS: u32 = 0x0b00_0000;
+/// Room for all grants that the whole knocks of a run earn, at the gate and at a minimal one.
+const EARNED: u32 = 1 << 21;
 /// Where sources begin that knock.
 const NEWCOMERS: u32 = 0x3000_0000;
 /// How many sources there are of what is denied or unguarded.
@@ -158,10 +160,7 @@ impl Rows {
     fn minimal_knocking(&mut self, stage: &Stage, programs: &Programs) -> Result<()> {
         let room = Room {
             candidates: CANDIDATES,
-            // As many as the gate in C had, whose price is in the targets, and more than a sample earns:
-            // what knocks have earned is taken back before the next. A table for a whole run would be eight
-            // times as large, and one that forgets has more to do for an insertion.
-            admitted: 262_144,
+            admitted: EARNED,
         };
         for newcomers in newcomers() {
             self.minimal_gate(stage, programs, newcomers.wire, room, 0)?;
@@ -257,8 +256,7 @@ impl Rows {
             } = newcomers;
             // A gate each: what one row leaves in the table of sources is not the next one's business.
             let setup = Setup {
-                // Room for all grants that the whole knocks of a run earn.
-                grants: 1 << 21,
+                grants: EARNED,
                 ..self.setup()
             };
             self.bring_up(stage, programs, binary, wire, &setup, 1)?;
