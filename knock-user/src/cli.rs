@@ -15,7 +15,7 @@ use crate::{
 
 const EXIT_STATUSES: &str = "\
 Exit status: 0 done; 1 failed; 2 wrong usage; 3 invalid configuration; 4 not permitted; 5 nothing is \
-up; 6 the port did not open (knock --then).
+up; 6 the port did not open (knock --then); 7 a configured interface is not guarded (status).
 
 Start with `knockgate init`, `knockgate check`, `knockgate up`.";
 

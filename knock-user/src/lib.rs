@@ -10,3 +10,4 @@ pub mod commands;
 pub mod config;
 pub mod gate;
 pub mod service;
+mod sys;

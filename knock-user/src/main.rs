@@ -8,7 +8,7 @@ use knock_user::{
     client::{NotOpen, profile},
     commands,
     config::Invalid,
-    gate::{NotPermitted, NothingUp},
+    gate::{NotGuarded, NotPermitted, NothingUp},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,8 @@ fn status_of(error: &anyhow::Error) -> u8 {
         5
     } else if error.is::<NotOpen>() {
         6
+    } else if error.is::<NotGuarded>() {
+        7
     } else {
         1
     }

@@ -1,7 +1,7 @@
 //! Throw-away network namespaces, and code that runs inside one.
 
 use std::{
-    ffi::OsStr,
+    ffi::{CString, OsStr},
     fs::{self, File},
     io, mem,
     os::{
@@ -65,6 +65,15 @@ impl Netns {
         // still open in the child, as `self` outlives every use that a suite makes of the command.
         unsafe { command.pre_exec(move || enter(handle)) };
         command
+    }
+
+    /// Index of an interface in this namespace.
+    pub fn index_of(&self, interface: &str) -> u32 {
+        let name = CString::new(interface).expect("no NUL in it");
+        // SAFETY: the name ends in a NUL.
+        let index = self.run(|| unsafe { libc::if_nametoindex(name.as_ptr()) });
+        assert_ne!(index, 0, "there is no interface {interface}");
+        index
     }
 
     /// The processes whose home is this namespace.

@@ -41,9 +41,18 @@ fn status() {
         trial.knock(A, ALICE);
         let _goes_on = trial.connected(A, 22);
         let status = document(trial, "status --json");
+        let index = trial.lab.gate.index_of(WAN);
         assert_eq!(
             status["interfaces"],
-            json!([{"name": WAN, "attach": "generic", "mode": "enforce", "try_left_ms": null}])
+            json!([{
+                "name": WAN,
+                "index": index,
+                "attach": "generic",
+                "mode": "enforce",
+                "try_left_ms": null,
+                "guarded": true,
+                "renamed_from": null,
+            }])
         );
         let gates = rows(&status["gates"], &["name", "protect", "grants"]);
         assert_eq!(gates.len(), 2);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{HumanDuration, parse_duration},
-    gate::{OpenGate, PinRoot, monotonic_now},
+    gate::{NothingUp, OpenGate, PinRoot, monotonic_now},
 };
 
 /// Grant by hand: let a source or network through a gate for a time
@@ -27,8 +27,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
+    // First, so that the tables are not taken down between being opened and being changed.
+    let Some(_lock) = root.lock_existing()? else {
+        return Err(NothingUp.into());
+    };
     let mut gate = OpenGate::at(root)?;
-    let _lock = root.lock()?;
     let index = gate.require(&args.gate)?;
     let duration = args
         .duration

@@ -1,6 +1,6 @@
 //! `knockgate down`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     config::parse_interface,
@@ -24,15 +24,6 @@ pub struct Args {
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     // Naming the default does not change it.
     let Args { interfaces, all: _ } = args;
-    let present = root.interfaces()?;
-    if let Some(unknown) = interfaces.iter().find(|name| !present.contains(name))
-        && !present.is_empty()
-    {
-        bail!(
-            "the gate is not up on {unknown}; it is on {}",
-            present.join(", ")
-        );
-    }
     let removed = gate::down(root, interfaces)?;
     if removed.is_empty() {
         tracing::info!("nothing was up");

@@ -8,14 +8,15 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    gate::{OpenGate, PinRoot},
+    gate::{NothingUp, OpenGate, PinRoot},
     service::{History, Record, drain, read_events},
 };
 
 /// Print what happened, one line each
 ///
 /// With a service running (`knockgate run`), its latest 1,000 events; without one, what the kernel's
-/// ring still holds, which is thereby used up.
+/// ring still holds, which is thereby used up. Where the service ends or the gate is taken down, `--follow` goes
+/// on with the next.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Go on with what comes, until interrupted
@@ -31,21 +32,48 @@ pub struct Args {
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let gate = OpenGate::at(root)?;
+    let mut gate = OpenGate::at(root)?;
     let history = if args.follow {
         History::Follow
     } else {
         History::Latest
     };
     let mut ring = None;
+    let mut waits = false;
     loop {
         if read_events(root, history, |record| print(&record, args.json)).await? {
-            return Ok(());
+            if !args.follow {
+                return Ok(());
+            }
+            tracing::info!("the service has ended; following the next one");
+            // It was the service that read this gate's ring, and the next gate has another.
+            ring = None;
         }
         // No service: the ring is ours to read, until one starts.
+        if !gate.is_pinned()? {
+            ring = None;
+            match OpenGate::at(root) {
+                Ok(next) => gate = next,
+                Err(error) if error.is::<NothingUp>() => {
+                    if !waits {
+                        tracing::warn!("{error}; following the next one");
+                    }
+                    waits = true;
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        waits = false;
         let ring = match &mut ring {
             Some(ring) => ring,
-            none => none.insert(gate.events()?),
+            none => match gate.events() {
+                Ok(events) => none.insert(events),
+                // Taken down since it was looked at.
+                Err(_) if !gate.is_pinned()? => continue,
+                Err(error) => return Err(error),
+            },
         };
         for record in drain(ring, &gate) {
             print(&record, args.json)?;

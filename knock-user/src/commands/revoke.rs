@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::allow::parse_network;
 use crate::{
     config::count,
-    gate::{OpenGate, PinRoot},
+    gate::{NothingUp, OpenGate, PinRoot},
 };
 
 const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
@@ -32,8 +32,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
+    // First, so that the tables are not taken down between being opened and being changed.
+    let Some(_lock) = root.lock_existing()? else {
+        return Err(NothingUp.into());
+    };
     let mut gate = OpenGate::at(root)?;
-    let _lock = root.lock()?;
     let index = args
         .gate
         .as_deref()

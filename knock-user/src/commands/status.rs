@@ -6,10 +6,12 @@ use serde::Serialize;
 use super::output;
 use crate::{
     config::{Mode, Port},
-    gate::{Gate, OpenGate, PinRoot, Xdp, monotonic_now},
+    gate::{Attachment, Gate, NotGuarded, OpenGate, PinRoot, describe, monotonic_now},
 };
 
 /// Show interfaces, gates, how full the tables are, and what was decided so far
+///
+/// Exit status 7: a configured interface is not guarded.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document
@@ -27,9 +29,12 @@ struct Document {
 #[derive(Serialize)]
 struct Interface {
     name: String,
+    index: Option<u32>,
     attach: Option<&'static str>,
     mode: &'static str,
     try_left_ms: Option<u64>,
+    guarded: bool,
+    renamed_from: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -48,17 +53,40 @@ struct Table {
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let gate = OpenGate::at(root)?;
-    let document = Document::of(&gate)?;
+    let attachments = gate.attachments()?;
+    let document = Document::of(&gate, &attachments)?;
     if args.json {
-        return output::json(&document);
+        output::json(&document)?;
+    } else {
+        print(&gate, &attachments, &document)?;
     }
-    let mode = |interface: &Interface| {
-        let attach = interface
-            .attach
-            .unwrap_or("detached: the interface is gone");
-        [interface.name.clone(), attach.into(), interface.mode.into()]
+    let mut open = attachments;
+    open.retain(|attachment| !attachment.is_guarded());
+    if open.is_empty() {
+        Ok(())
+    } else {
+        Err(NotGuarded(open).into())
+    }
+}
+
+fn print(gate: &Gate, attachments: &[Attachment], document: &Document) -> Result<()> {
+    let row = |attachment: &Attachment| {
+        let name = match attachment.renamed_from() {
+            Some(before) => format!("{} (was {before})", attachment.name),
+            None => attachment.name.clone(),
+        };
+        match &attachment.state {
+            Ok(attached) => [name, attached.name().into(), mode(gate).into()],
+            Err(lack) => {
+                let other = attachment
+                    .other
+                    .map(|xdp| format!("; it carries {}", describe(xdp)));
+                let why = format!("NOT GUARDED: {lack}{}", other.unwrap_or_default());
+                [name, why, String::new()]
+            }
+        }
     };
-    let interfaces: Vec<_> = document.interfaces.iter().map(mode).collect();
+    let interfaces: Vec<_> = attachments.iter().map(row).collect();
     output::table(["INTERFACE", "ATTACH", "MODE"], &interfaces, "")?;
     output::line("")?;
     let gates: Vec<_> = document
@@ -98,22 +126,20 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
 }
 
 impl Document {
-    fn of(gate: &Gate) -> Result<Self> {
+    fn of(gate: &Gate, attachments: &[Attachment]) -> Result<Self> {
         let grants = gate.grants()?;
-        let mode = match gate.config.mode {
-            Mode::Enforce => "enforce",
-            Mode::Monitor => "monitor",
-        };
-        let interfaces = gate.attached()?.into_iter().map(|(name, xdp)| Interface {
-            name,
-            attach: xdp.map(
-                |Xdp {
-                     attached,
-                     program: _,
-                 }| attached.name(),
-            ),
-            mode,
+        let interfaces = attachments.iter().map(|attachment| Interface {
+            name: attachment.name.clone(),
+            index: attachment.index,
+            attach: attachment
+                .state
+                .as_ref()
+                .ok()
+                .map(|attached| attached.name()),
+            mode: mode(gate),
             try_left_ms: None,
+            guarded: attachment.is_guarded(),
+            renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
         });
         let gates = gate
             .config
@@ -135,5 +161,12 @@ impl Document {
             gates: gates.collect(),
             tables: tables.into(),
         })
+    }
+}
+
+fn mode(gate: &Gate) -> &'static str {
+    match gate.config.mode {
+        Mode::Enforce => "enforce",
+        Mode::Monitor => "monitor",
     }
 }

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
     config::{Config, Mode, parse_interface},
-    gate::{self, PinRoot},
+    gate::{self, Absent, Attachment, PinRoot, Up},
 };
 
 /// Load, attach and pin the gate, then exit: from there on the kernel enforces alone
 ///
-/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed.
+/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where this gate is up
+/// but an interface is not guarded any more (it was made again, or the program was detached), guards it again
+/// and keeps all grants.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Interface to guard, in place of the configuration's; may be given several times
@@ -22,7 +24,26 @@ pub struct Args {
 /// Brings up what the file at `config` says, and says on standard error what is up.
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let config = load(config, &args.interfaces)?;
-    bring_up(&config, root)
+    let up = gate::up(&config, root, Absent::Refuse)?;
+    if up.was_up && up.mounted.is_empty() && up.failed.is_empty() {
+        bail!(
+            "this gate is up already on {} (pins in {}); to bring it up afresh, take it down first with \
+             `knockgate down`",
+            names(&up.attachments),
+            root.path().display()
+        );
+    }
+    report(&config, &up);
+    let failed =
+        |(name, error): (String, anyhow::Error)| error.context(format!("{name} is NOT GUARDED"));
+    let mut errors = up.failed.into_iter().map(failed);
+    let Some(first) = errors.next() else {
+        return Ok(());
+    };
+    for error in errors {
+        tracing::error!("{error:#}");
+    }
+    Err(first)
 }
 
 /// The configuration, with its warnings logged, for the interfaces that were asked for.
@@ -39,11 +60,27 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
     Ok(config)
 }
 
-/// Brings the gate up and logs what was done.
-pub fn bring_up(config: &Config, root: &PinRoot) -> Result<()> {
-    for mounted in gate::up(config, root)? {
+/// Logs what has been brought up or repaired, and what is not guarded.
+pub fn report(config: &Config, up: &Up) {
+    for mounted in &up.mounted {
+        let again = if up.was_up {
+            " again, with the grants that there were"
+        } else {
+            ""
+        };
         let attached = mounted.attached.name();
-        tracing::info!("{} is guarded ({attached} mode)", mounted.interface);
+        tracing::info!("{} is guarded{again} ({attached} mode)", mounted.interface);
+    }
+    for attachment in &up.attachments {
+        if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {
+            tracing::warn!(
+                "{before} is called {} now; the gate has stayed on it",
+                attachment.name
+            );
+        }
+    }
+    if up.was_up {
+        return;
     }
     for gate in &config.gates {
         let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
@@ -53,5 +90,11 @@ pub fn bring_up(config: &Config, root: &PinRoot) -> Result<()> {
         };
         tracing::info!("gate {}: {} {state}", gate.name, ports.join(", "));
     }
-    Ok(())
+}
+
+/// The interfaces that are guarded, by their present names.
+pub fn names(attachments: &[Attachment]) -> String {
+    let guarded = attachments.iter().filter(|row| row.is_guarded());
+    let names: Vec<&str> = guarded.map(|row| row.name.as_str()).collect();
+    names.join(", ")
 }

@@ -16,7 +16,7 @@ use knock_common::{
     table::{Habits, Link, LinkKey, Network, labels, standing},
 };
 
-use super::{interface, kernel_version};
+use super::kernel_version;
 use crate::config::{Config, Deny};
 
 /// Room in the table of addresses; those beyond it are not answered for.
@@ -48,24 +48,21 @@ pub fn rejects(config: &Config) -> bool {
 }
 
 impl Surroundings {
-    /// Reads them; nothing where no gate answers. `secret` makes flow labels unpredictable.
-    pub fn read(config: &Config, secret: u64) -> io::Result<Self> {
+    /// Reads them for the interfaces in `guarded`, by index and present name; nothing where no gate answers.
+    /// `secret` makes flow labels unpredictable.
+    pub fn read(config: &Config, guarded: &[(u32, String)], secret: u64) -> io::Result<Self> {
         if !rejects(config) {
             return Ok(Self::default());
         }
-        let guarded: Vec<(u32, &str)> = config
-            .interfaces
-            .iter()
-            .filter_map(|name| Some((interface::index(name).ok()?, name.as_str())))
-            .collect();
         let vlans = vlans(&fs::read_to_string("/proc/net/vlan/config").unwrap_or_default());
         let (addresses, macs) = interfaces(|name| {
             // A device on top of a guarded interface has its packets by it.
-            guarded.iter().any(|(_, guarded)| *guarded == name)
+            guarded.iter().any(|(_, guarded)| guarded == name)
                 || vlans.iter().any(|vlan| vlan.name == name)
         })?;
         let mut links = BTreeMap::new();
         for (index, name) in guarded {
+            let index = *index;
             let partial = driver(name).is_ok_and(|driver| VIRTUAL.contains(&driver.as_str()));
             for (device, tags) in stacked(name, &vlans) {
                 let Some(mac) = macs.get(device) else {

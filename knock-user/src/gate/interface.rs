@@ -4,8 +4,8 @@ use std::ffi::CString;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::programs::loaded_programs;
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+
+use crate::sys::netlink::{self, Card};
 
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,55 +34,33 @@ pub struct Xdp {
 
 /// Index of an interface.
 pub fn index(name: &str) -> Result<u32> {
-    let c_name = CString::new(name).with_context(|| format!("`{name}` is no interface name"))?;
+    find(name).ok_or_else(|| {
+        anyhow!("there is no interface `{name}`; `ip link` lists those that there are")
+    })
+}
+
+/// Index of an interface, if there is one with this name.
+pub fn find(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
     // SAFETY: the name ends with a zero byte; the call only reads it.
-    match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
-        0 => Err(anyhow!(
-            "there is no interface `{name}`; `ip link` lists those that there are"
-        )),
-        index => Ok(index),
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
     }
 }
 
 /// The XDP program on interface `index`, if there is one.
 pub fn attached(index: u32) -> Result<Option<Xdp>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    runtime
-        .block_on(query(index))
-        .context("cannot ask the kernel about the interface")
+    let card = netlink::card(index).context("cannot ask the kernel about the interface")?;
+    Ok(card.as_ref().and_then(carries))
 }
 
-async fn query(index: u32) -> Result<Option<Xdp>> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    tokio::spawn(connection);
-    let mut links = handle.link().get().match_index(index).execute();
-    let Some(link) = links.try_next().await? else {
-        return Ok(None);
-    };
-    let xdp = link
-        .attributes
-        .into_iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(xdp) => Some(xdp),
-            _ => None,
-        });
-    let mut attached = None;
-    let mut program = None;
-    for attribute in xdp.unwrap_or_default() {
-        match attribute {
-            LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => {
-                attached = Some(Attached::Native);
-            }
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => attached = Some(Attached::Generic),
-            LinkXdp::ProgId(id) => program = Some(id),
-            _ => {}
-        }
-    }
-    Ok(attached
-        .zip(program)
-        .map(|(attached, program)| Xdp { attached, program }))
+/// The XDP program on an interface, if there is one.
+pub fn carries(card: &Card) -> Option<Xdp> {
+    let native = card.native.map(|program| (Attached::Native, program));
+    let generic = card.generic.map(|program| (Attached::Generic, program));
+    let (attached, program) = native.or(generic)?;
+    Some(Xdp { attached, program })
 }
 
 /// Whose program is on the interface, in words.

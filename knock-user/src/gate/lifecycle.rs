@@ -1,20 +1,32 @@
-//! Bringing the gate up and taking it down.
+//! Bringing the gate up, repairing it and taking it down.
+//!
+//! Everything here holds the pin root's lock, so no two commands change what is pinned at the same time.
+//! `up` makes one directory for each interface, whole but for the link, then attaches and pins the links. A
+//! process that is killed on the way leaves directories under another name, which the next one removes, or
+//! interfaces without a link, which the next one attaches.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::{
-    Ebpf,
-    programs::{ProgramError, Xdp, XdpMode, links::FdLink},
-};
+use aya::{Ebpf, maps::Map};
 
 use super::{
-    NEEDS_TO_LOAD, NotPermitted, PinRoot, answering, capability,
+    Attachment, Lack, NEEDS_TO_LOAD, NotGuarded, NotPermitted, PinRoot, answering, attachment,
+    capability,
     interface::{self, Attached},
-    is_denied, kernel_version, pins, program,
-    tables::{OpenGate, is_whole, other_layout, pin_name},
+    is_denied, kernel_version,
+    pins::{self, Contents, Directory},
+    program,
+    tables::{Gate, OpenGate, other_layout, pin_name},
 };
-use crate::config::{Attach, Config};
+use crate::{
+    config::{Attach, Config},
+    sys::bpf,
+};
 
 /// One interface that the gate has been put on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +35,32 @@ pub struct Mounted {
     pub attached: Attached,
 }
 
-/// Loads the program for `config`, attaches it to its interfaces and pins everything, or changes
-/// nothing. When this returns, the kernel enforces alone.
-pub fn up(config: &Config, root: &PinRoot) -> Result<Vec<Mounted>> {
+/// What becomes of a configured interface that is not there, or that refuses the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing comes up.
+    Refuse,
+    /// The others come up; this one is for a later [`repair`].
+    Await,
+}
+
+/// What [`up`] has done.
+#[derive(Debug)]
+pub struct Up {
+    /// A gate with the same configuration was up.
+    pub was_up: bool,
+    /// Interfaces that the gate has been put on now.
+    pub mounted: Vec<Mounted>,
+    /// How every interface is attached now.
+    pub attachments: Vec<Attachment>,
+    /// Interfaces that it could not be put on, and why.
+    pub failed: Vec<(String, anyhow::Error)>,
+}
+
+/// Brings up the gate of `config`: loads the program, attaches it to its interfaces and pins everything, or changes
+/// nothing. Where that gate is up, repairs what is broken about it: the same program and tables, with every
+/// grant. When this returns, the kernel enforces alone.
+pub fn up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
     kernel_version::require()?;
     if config.interfaces.is_empty() {
         bail!(
@@ -33,85 +68,314 @@ pub fn up(config: &Config, root: &PinRoot) -> Result<Vec<Mounted>> {
              configuration"
         );
     }
-    let indices = config
-        .interfaces
-        .iter()
-        .map(|name| interface::index(name))
-        .collect::<Result<Vec<_>>>()?;
     capability::require()?;
     root.make()?;
     let _lock = root.lock()?;
-    let undo = Undo::new(root);
-    refuse_if_up(root)?;
+    let result = up_locked(config, root, absent);
+    // Under the lock: another command may be about to pin something there.
+    root.tidy();
+    result
+}
 
-    let mut ebpf = program::load(config)?;
-    let mut mounted = Vec::new();
-    for (name, index) in config.interfaces.iter().zip(indices) {
-        let directory = undo.directory(name)?;
-        pin_tables(&mut ebpf, &directory)?;
-        let xdp = program::program(&mut ebpf)?;
-        xdp.pin(directory.join(pins::PROGRAM))
-            .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
-        let (link, attached) = attach(xdp, name, index, way(config, name))?;
-        link.pin(directory.join(pins::LINK))
-            .with_context(|| format!("cannot pin the link in {}", directory.display()))?;
-        mounted.push(Mounted {
-            interface: name.clone(),
-            attached,
-        });
+fn up_locked(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
+    match present(root)? {
+        Some(gate) if gate.config == *config => take_over(gate, root),
+        Some(gate) if attachment::held(root)?.is_empty() => {
+            // Its `up` was killed before it had attached anything.
+            drop(gate);
+            for directory in root.directories()? {
+                if directory.contents == Contents::Gate {
+                    pins::remove(&directory.path)?;
+                }
+            }
+            bring_up(config, root, absent)
+        }
+        Some(gate) => Err(another_configuration(&gate)?),
+        None => bring_up(config, root, absent),
     }
-    undo.keep();
-    Ok(mounted)
+}
+
+/// The gate that is pinned, after what killed processes have left has been removed.
+fn present(root: &PinRoot) -> Result<Option<Gate>> {
+    let mut gate = false;
+    for Directory {
+        interface: _,
+        path,
+        contents,
+    } in root.directories()?
+    {
+        match contents {
+            Contents::OtherVersion => return Err(other_layout(&path)),
+            Contents::Gate if is_on_an_interface(&path)? || pins::is_whole(&path) => gate = true,
+            Contents::Gate | Contents::Unfinished => {
+                tracing::info!(
+                    "removed {}, which a knockgate that was killed has left",
+                    path.display()
+                );
+                pins::remove(&path)?;
+            }
+            Contents::Foreign(_) => {}
+        }
+    }
+    gate.then(|| OpenGate::at(root)).transpose()
+}
+
+fn is_on_an_interface(directory: &Path) -> Result<bool> {
+    for path in pins::links(directory)? {
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        if link.is_some_and(|link| link.interface.is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn another_configuration(gate: &Gate) -> Result<anyhow::Error> {
+    let mut open = gate.attachments()?;
+    open.retain(|attachment| !attachment.is_guarded());
+    let open = if open.is_empty() {
+        String::new()
+    } else {
+        format!(". Meanwhile, {}", NotGuarded(open))
+    };
+    Ok(anyhow!(
+        "the gate that is up on {} was brought up with another configuration; take it down \
+         with `knockgate down` to apply this one{open}",
+        gate.config.interfaces.join(", ")
+    ))
+}
+
+fn take_over(mut gate: Gate, root: &PinRoot) -> Result<Up> {
+    let Repair { mounted, failed } = repair_all(&mut gate, root, &|_| true)?;
+    Ok(Up {
+        was_up: true,
+        mounted,
+        attachments: gate.attachments()?,
+        failed,
+    })
+}
+
+fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
+    if absent == Absent::Refuse {
+        for name in &config.interfaces {
+            interface::index(name)?;
+        }
+    }
+    let mut undo = Undo::default();
+    let mut ebpf = program::load(config)?;
+    for name in &config.interfaces {
+        let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
+        undo.0.push(directory);
+    }
+    let (mut mounted, mut failed) = (Vec::new(), Vec::new());
+    for name in &config.interfaces {
+        match guard(root, name, config) {
+            Ok(attached) => mounted.push(Mounted {
+                interface: name.clone(),
+                attached,
+            }),
+            Err(error) if absent == Absent::Refuse => return Err(error),
+            Err(error) => failed.push((name.clone(), error)),
+        }
+    }
+    // Interfaces that are all absent may come; what refuses the program will not take it for being waited for.
+    let is_there = |(name, _): &(String, anyhow::Error)| interface::find(name).is_some();
+    if mounted.is_empty()
+        && let Some(place) = failed.iter().position(is_there)
+    {
+        return Err(failed.swap_remove(place).1);
+    }
+    let attachments = attachment::attachments(root, &config.interfaces)?;
+    undo.0.clear();
+    Ok(Up {
+        was_up: false,
+        mounted,
+        attachments,
+        failed,
+    })
+}
+
+/// What [`repair`] has done.
+#[derive(Debug, Default)]
+pub struct Repair {
+    pub mounted: Vec<Mounted>,
+    pub failed: Vec<(String, anyhow::Error)>,
+}
+
+/// Puts the gate on the configured interfaces that it is not on, except on those that were taken down by
+/// themselves. Needs the lock.
+pub fn repair(gate: &mut Gate, root: &PinRoot) -> Result<Repair> {
+    repair_all(gate, root, &|lack| *lack != Lack::Down)
+}
+
+fn repair_all(gate: &mut Gate, root: &PinRoot, wanted: &dyn Fn(&Lack) -> bool) -> Result<Repair> {
+    let mut repair = Repair::default();
+    for attachment in gate.attachments()? {
+        let name = attachment.configured;
+        let Err(lack) = attachment.state else {
+            continue;
+        };
+        if !wanted(&lack) {
+            continue;
+        }
+        let attached =
+            again(gate, root, &name, &lack).and_then(|()| guard(root, &name, &gate.config));
+        match attached {
+            Ok(attached) => repair.mounted.push(Mounted {
+                interface: name,
+                attached,
+            }),
+            Err(error) => repair.failed.push((name, error)),
+        }
+    }
+    if !repair.mounted.is_empty() {
+        // Answers go by the interface's index, which may be another one now.
+        let surroundings = gate.surroundings(&gate.attachments()?)?;
+        gate.set_surroundings(&surroundings)?;
+    }
+    Ok(repair)
+}
+
+/// Makes the directory of an interface that has none.
+fn again(gate: &Gate, root: &PinRoot, name: &str, lack: &Lack) -> Result<()> {
+    if *lack != Lack::Down {
+        return Ok(());
+    }
+    let whole = gate.whole_directory()?;
+    let from = whole.ok_or_else(|| other_layout(root.path()))?;
+    root.fill(name, |directory| pins::copy(&from, directory))?;
+    Ok(())
+}
+
+/// Attaches the program pinned for interface `name` to it, and pins the link.
+fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
+    let index = interface::index(name)?;
+    let directory = root.of(name);
+    let pin = directory.join(pins::PROGRAM);
+    let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    make_room(&directory)?;
+    let (link, attached) = attach(&program, name, index, way(config, name))?;
+    bpf::pin(&link, &directory.join(pins::LINK))
+        .with_context(|| format!("cannot pin the link in {}", directory.display()))?;
+    Ok(attached)
+}
+
+/// Removes links that are on no interface any more. One that is on a card with another name now keeps it
+/// guarded under another name of its own.
+fn make_room(directory: &Path) -> Result<()> {
+    let cannot = || format!("cannot change the pins in {}", directory.display());
+    for path in pins::links(directory)? {
+        let link = bpf::xdp_link(&path).with_context(cannot)?;
+        match link.and_then(|link| link.interface) {
+            None => fs::remove_file(&path).with_context(cannot)?,
+            Some(_) if !path.ends_with(pins::LINK) => {}
+            Some(index) => {
+                let mut other = directory.join(format!("{}%{index}", pins::LINK));
+                // Indices are given anew in every network namespace.
+                while other.exists() {
+                    other.as_mut_os_string().push("%");
+                }
+                fs::rename(&path, other).with_context(cannot)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Detaches and removes what is pinned: for the interfaces named, or all where none is. Says which
-/// it were. Needs no configuration, and nothing being up is fine.
+/// it were. Needs no configuration, and nothing being up is fine. Removes nothing that isn't knockgate's.
 pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
-    let present = root.interfaces()?;
-    if present.is_empty() {
-        root.tidy();
-        return Ok(Vec::new());
+    match root.is_on_bpffs()? {
+        None => return Ok(Vec::new()),
+        Some(true) => {}
+        Some(false) => bail!(
+            "{} is not on a BPF file system, so no gate is pinned there: nothing was removed",
+            root.path().display()
+        ),
     }
-    let _lock = root.lock()?;
-    let wanted: Vec<String> = root
-        .interfaces()?
+    let Some(_lock) = root.lock_existing()? else {
+        return Ok(Vec::new());
+    };
+    let (ours, foreign): (Vec<_>, Vec<_>) = root
+        .directories()?
         .into_iter()
-        .filter(|name| interfaces.is_empty() || interfaces.contains(name))
-        .collect();
-    for name in &wanted {
-        root.remove(name)?;
+        .partition(|directory| !matches!(directory.contents, Contents::Foreign(_)));
+    if ours.is_empty()
+        && let Some(Directory {
+            path,
+            contents: Contents::Foreign(name),
+            ..
+        }) = foreign.first()
+    {
+        bail!(
+            "what is in {} is not knockgate's (`{name}`, for one): nothing was removed",
+            path.display()
+        );
+    }
+    let mut removed: Vec<String> = Vec::new();
+    for directory in select(root, ours, interfaces)? {
+        pins::remove(&directory.path)?;
+        if !removed.contains(&directory.interface) {
+            removed.push(directory.interface);
+        }
     }
     root.tidy();
-    Ok(wanted)
+    Ok(removed)
 }
 
-fn refuse_if_up(root: &PinRoot) -> Result<()> {
-    let present = root.interfaces()?;
-    let Some(first) = present.first() else {
-        return Ok(());
-    };
-    let directory = root.of(first);
-    if !is_whole(&directory) {
-        return Err(other_layout(&directory));
+/// The directories of these interfaces; all where none is named. An interface may be called what it was when it was
+/// pinned, or what it is now.
+fn select(
+    root: &PinRoot,
+    directories: Vec<Directory>,
+    interfaces: &[String],
+) -> Result<Vec<Directory>> {
+    if interfaces.is_empty() || directories.is_empty() {
+        return Ok(directories);
     }
-    OpenGate::at(root)?;
-    bail!(
-        "a gate is up already on {} (pins in {}); take it down first with `knockgate down`",
-        present.join(", "),
-        root.path().display()
-    )
+    let mut names: Vec<String> = directories
+        .iter()
+        .map(|directory| directory.interface.clone())
+        .collect();
+    names.dedup();
+    let renamed = attachment::attachments(root, &[]).unwrap_or_default();
+    let mut wanted = Vec::new();
+    for interface in interfaces {
+        let now = || renamed.iter().find(|row| row.name == *interface);
+        if names.contains(interface) {
+            wanted.push(interface.clone());
+        } else if let Some(row) = now() {
+            wanted.push(row.configured.clone());
+        } else {
+            bail!(
+                "the gate is not up on {interface}; it is on {}",
+                names.join(", ")
+            );
+        }
+    }
+    let is_wanted = |directory: &Directory| wanted.contains(&directory.interface);
+    Ok(directories.into_iter().filter(is_wanted).collect())
 }
 
-fn pin_tables(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+/// Pins the program and all tables; what identifies the gate goes last.
+fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+    const META: &str = "META";
+    let pin_table = |name: &str, map: &Map| {
+        map.pin(directory.join(pin_name(name)))
+            .with_context(|| format!("cannot pin the table {name} in {}", directory.display()))
+    };
     for (name, map) in ebpf.maps() {
         // Read-only data goes with the program; the rest is ours by name.
-        if name.starts_with('.') {
-            continue;
+        if !name.starts_with('.') && name != META {
+            pin_table(name, map)?;
         }
-        map.pin(directory.join(pin_name(name)))
-            .with_context(|| format!("cannot pin the table {name} in {}", directory.display()))?;
     }
-    Ok(())
+    program::program(ebpf)?
+        .pin(directory.join(pins::PROGRAM))
+        .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
+    let meta = ebpf.map(META).context("the object has no table META")?;
+    pin_table(META, meta)
 }
 
 /// How the program is to be put on an interface. A veth sends answers back natively only where its peer
@@ -136,7 +400,12 @@ fn way(config: &Config, name: &str) -> Attach {
 }
 
 /// Attaches by a link of the kernel's, the only kind that outlives this process.
-fn attach(xdp: &mut Xdp, name: &str, index: u32, wanted: Attach) -> Result<(FdLink, Attached)> {
+fn attach(
+    program: impl AsFd,
+    name: &str,
+    index: u32,
+    wanted: Attach,
+) -> Result<(OwnedFd, Attached)> {
     // Asked beforehand: an interface that carries a program in one mode refuses the other.
     if let Some(present) = interface::attached(index)? {
         bail!(
@@ -145,10 +414,11 @@ fn attach(xdp: &mut Xdp, name: &str, index: u32, wanted: Attach) -> Result<(FdLi
             interface::describe(present)
         );
     }
+    let link = |attached| link(program.as_fd(), name, index, attached);
     match wanted {
-        Attach::Native => Ok((link(xdp, name, index, XdpMode::Driver)?, Attached::Native)),
-        Attach::Generic => Ok((link(xdp, name, index, XdpMode::Skb)?, Attached::Generic)),
-        Attach::Auto => match link(xdp, name, index, XdpMode::Driver) {
+        Attach::Native => Ok((link(Attached::Native)?, Attached::Native)),
+        Attach::Generic => Ok((link(Attached::Generic)?, Attached::Generic)),
+        Attach::Auto => match link(Attached::Native) {
             Ok(link) => Ok((link, Attached::Native)),
             Err(error) if error.is::<NotPermitted>() => Err(error),
             Err(error) => {
@@ -156,69 +426,35 @@ fn attach(xdp: &mut Xdp, name: &str, index: u32, wanted: Attach) -> Result<(FdLi
                     "{name} takes no native XDP program ({error:#}); attached in generic mode, \
                      which costs more for each packet"
                 );
-                Ok((link(xdp, name, index, XdpMode::Skb)?, Attached::Generic))
+                Ok((link(Attached::Generic)?, Attached::Generic))
             }
         },
     }
 }
 
-fn link(xdp: &mut Xdp, name: &str, index: u32, mode: XdpMode) -> Result<FdLink> {
-    let id = xdp
-        .attach_to_if_index(index, mode)
-        .map_err(|error| match &error {
-            ProgramError::SyscallError(call) if is_denied(&call.io_error) => {
-                anyhow!(NotPermitted {
-                    what: format!("to attach a program to {name}"),
-                    needs: NEEDS_TO_LOAD,
-                })
+fn link(program: impl AsFd, name: &str, index: u32, attached: Attached) -> Result<OwnedFd> {
+    bpf::link_xdp(program, index, attached == Attached::Native).map_err(|error| {
+        if is_denied(&error) {
+            return NotPermitted {
+                what: format!("to attach a program to {name}"),
+                needs: NEEDS_TO_LOAD,
             }
-            ProgramError::SyscallError(call) => {
-                anyhow!("cannot attach to {name}: {}", call.io_error)
-            }
-            _ => anyhow!(error).context(format!("cannot attach to {name}")),
-        })?;
-    let link = xdp.take_link(id)?;
-    // aya attaches by netlink where the kernel refuses a link. Such an attachment can't be pinned
-    // and would be left behind by no one; dropping it detaches.
-    FdLink::try_from(link).map_err(|_| {
-        anyhow!("the driver of {name} takes XDP programs only in a way that cannot be pinned")
+            .into();
+        }
+        anyhow!("cannot attach to {name}: {error}")
     })
 }
 
-/// Takes back what has been pinned, unless told to keep it.
-struct Undo<'r> {
-    root: &'r PinRoot,
-    made: std::cell::RefCell<Vec<String>>,
-}
+/// Removes the directories that this process has made, unless they have been taken out of it.
+#[derive(Default)]
+struct Undo(Vec<PathBuf>);
 
-impl<'r> Undo<'r> {
-    fn new(root: &'r PinRoot) -> Self {
-        Self {
-            root,
-            made: std::cell::RefCell::default(),
-        }
-    }
-
-    /// Makes the directory of an interface, to be removed with all in it.
-    fn directory(&self, interface: &str) -> Result<PathBuf> {
-        let directory = self.root.of(interface);
-        pins::make_directory(&directory)?;
-        self.made.borrow_mut().push(interface.to_owned());
-        Ok(directory)
-    }
-
-    fn keep(self) {
-        self.made.borrow_mut().clear();
-    }
-}
-
-impl Drop for Undo<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
-        for interface in self.made.get_mut().drain(..) {
-            if let Err(error) = self.root.remove(&interface) {
+        for directory in self.0.drain(..) {
+            if let Err(error) = pins::remove(&directory) {
                 tracing::warn!("{error:#}");
             }
         }
-        self.root.tidy();
     }
 }

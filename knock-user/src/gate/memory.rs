@@ -4,6 +4,8 @@
 //! kernel's own (`htab_map_mem_usage` and its siblings, which came with Linux 6.4), for 64-bit
 //! machines, without the few hundred bytes of each table's head.
 
+use std::sync::OnceLock;
+
 use knock_common::{
     address::{V4, V6},
     answer::Scratch,
@@ -115,6 +117,16 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         array::<u64>("POOL", Array, 1),
         array::<Scratch>("ANSWER", PerCpuArray, 1),
     ]
+}
+
+/// Every table with its name and shape. How many entries it has depends on the configuration.
+pub(super) fn shapes() -> &'static [TableSize] {
+    static SHAPES: OnceLock<Vec<TableSize>> = OnceLock::new();
+    SHAPES.get_or_init(|| {
+        let text = "[[gate]]\nname = \"any\"\nprotect = [\"1/tcp\"]\n";
+        let (config, _) = Config::parse(text, "shapes").expect("a gate needs no more");
+        table_sizes(&config).expect("there are no sequences")
+    })
 }
 
 /// Bytes of the ring of events: room for about 4,000.

@@ -5,6 +5,7 @@
 //! alone.
 
 mod answering;
+mod attachment;
 mod automaton;
 mod batch;
 mod capability;
@@ -22,12 +23,14 @@ mod progress;
 mod rows;
 mod tables;
 
+pub use answering::Surroundings;
+pub use attachment::{Attachment, Lack};
 pub use automaton::{Automaton, TooEntangled};
-pub use interface::{Attached, Xdp, attached};
-pub use lifecycle::{Mounted, down, up};
+pub use interface::{Attached, Xdp, attached, describe};
+pub use lifecycle::{Absent, Mounted, Repair, Up, down, repair, up};
 pub use mapping::Mapping;
 pub use memory::{TableKind, TableSize, table_sizes};
-pub use pins::{DEFAULT_ROOT, PinRoot};
+pub use pins::{Busy, DEFAULT_ROOT, Lock, PinRoot};
 pub use presence::Presence;
 pub use program::{gate_rules, load, object, open_ports, prepare, roles};
 pub use progress::{MappedProgress, ProgressTable};
@@ -75,6 +78,25 @@ impl std::error::Error for NotPermitted {}
 pub(crate) const NEEDS_TO_LOAD: &str = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 /// What opening pins needs.
 pub(crate) const NEEDS_TO_OPEN: &str = "CAP_BPF and CAP_DAC_OVERRIDE";
+
+/// A configured interface is not guarded. Exit status 7.
+#[derive(Debug)]
+pub struct NotGuarded(pub Vec<Attachment>);
+
+impl fmt::Display for NotGuarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(attachments) = self;
+        let mut words = Vec::new();
+        for attachment in attachments {
+            if let Err(lack) = &attachment.state {
+                words.push(format!("{} is NOT GUARDED: {lack}", attachment.name));
+            }
+        }
+        write!(f, "{}", words.join("; "))
+    }
+}
+
+impl std::error::Error for NotGuarded {}
 
 /// Does an I/O error say that a privilege is missing?
 pub(crate) fn is_denied(error: &std::io::Error) -> bool {

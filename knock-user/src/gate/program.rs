@@ -28,7 +28,7 @@ use knock_common::{
 use super::{
     Automaton, NEEDS_TO_LOAD, NotPermitted,
     answering::{self, Surroundings},
-    is_denied, memory,
+    interface, is_denied, memory,
     rows::monotonic_now,
 };
 use crate::config::{
@@ -206,7 +206,12 @@ impl Tables<'_> {
     }
 
     fn answers(&mut self, config: &Config) -> Result<()> {
-        let host = Surroundings::read(config, answering::secret()?)
+        let guarded: Vec<_> = config
+            .interfaces
+            .iter()
+            .filter_map(|name| Some((interface::find(name)?, name.clone())))
+            .collect();
+        let host = Surroundings::read(config, &guarded, answering::secret()?)
             .context("cannot read this host's addresses")?;
         self.array("HABITS", host.habits.into_iter())?;
         let mut links = self.hash::<LinkKey, Link>("DEVICE")?;

@@ -3,13 +3,14 @@
 use std::{
     collections::{self, BTreeSet},
     hash::Hash,
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf},
 };
 use knock_common::{
     address::{V4, V6},
@@ -20,22 +21,36 @@ use knock_common::{
 };
 
 use super::{
-    Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Presence, ProgressTable, Xdp,
-    answering::Surroundings, interface, is_denied, pins, program,
+    Attachment, Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Presence,
+    ProgressTable,
+    answering::Surroundings,
+    attachment, is_denied,
+    pins::{self, Contents, Directory},
+    program,
 };
-use crate::config::{Config, Port};
+use crate::{
+    config::{Config, Port},
+    sys::bpf,
+};
 
 /// What there is to open under a pin root.
 pub struct OpenGate;
 
 impl OpenGate {
-    /// Opens the gate that is up under `root`. Fails with [`NothingUp`] or [`NotPermitted`].
+    /// Opens the gate that is pinned under `root`. Fails with [`NothingUp`] or [`NotPermitted`].
     pub fn at(root: &PinRoot) -> Result<Gate> {
-        let interfaces = root.interfaces()?;
-        let Some(first) = interfaces.first() else {
-            return Err(NothingUp.into());
+        let directories = root.directories()?;
+        let of = |contents: &Contents| {
+            let mut directories = directories.iter();
+            directories.find(|directory| directory.contents == *contents)
         };
-        Gate::open(root.of(first), interfaces)
+        if let Some(Directory { path, .. }) = of(&Contents::Gate) {
+            Gate::open(root, path.clone())
+        } else if let Some(Directory { path, .. }) = of(&Contents::OtherVersion) {
+            Err(other_layout(path))
+        } else {
+            Err(NothingUp.into())
+        }
     }
 }
 
@@ -45,10 +60,9 @@ impl OpenGate {
 pub struct Gate {
     pub config: Config,
     pub automaton: Automaton,
-    /// Interfaces that have pins.
-    pub interfaces: Vec<String>,
     /// When it came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
+    root: PinRoot,
     directory: PathBuf,
     role: Array<MapData, u32>,
     pub(super) lengths: Array<MapData, u64>,
@@ -76,7 +90,7 @@ pub struct Family<K4: Pod, K6: Pod, V: Pod> {
 }
 
 impl Gate {
-    fn open(directory: PathBuf, interfaces: Vec<String>) -> Result<Self> {
+    fn open(root: &PinRoot, directory: PathBuf) -> Result<Self> {
         let meta: Array<_, Meta> = table(&directory, "META")?;
         let Meta {
             layout,
@@ -99,7 +113,6 @@ impl Gate {
         Ok(Self {
             automaton: Automaton::compile(&config)?,
             config,
-            interfaces,
             since,
             role: table(&directory, "ROLE")?,
             lengths: table(&directory, "LENGTHS")?,
@@ -124,6 +137,7 @@ impl Gate {
             habits: table(&directory, "HABITS")?,
             links: table(&directory, "DEVICE")?,
             addresses: table(&directory, "LOCAL")?,
+            root: root.clone(),
             directory,
         })
     }
@@ -138,14 +152,34 @@ impl Gate {
         self.directory.join(pins::PROGRAM)
     }
 
+    /// Directories in which this gate is pinned, by interface.
+    fn directories(&self) -> Result<Vec<Directory>> {
+        let mut directories = self.root.directories()?;
+        directories.retain(|directory| {
+            directory.contents == Contents::Gate && since(&directory.path) == Some(self.since)
+        });
+        Ok(directories)
+    }
+
     /// Is it still pinned, or has it been taken down since it was opened?
-    pub fn is_up(&self) -> bool {
-        let link = self.directory.join(pins::LINK);
-        // Another gate may have come up at the same place since.
-        table::<Array<_, Meta>>(&self.directory, "META")
-            .and_then(|meta| Ok(meta.get(&0, 0)?.since))
-            .is_ok_and(|since| since == self.since)
-            && link.exists()
+    pub fn is_pinned(&self) -> Result<bool> {
+        Ok(!self.directories()?.is_empty())
+    }
+
+    /// Has another gate been pinned in its place?
+    pub fn is_replaced(&self) -> Result<bool> {
+        let directories = self.root.directories()?;
+        Ok(directories.iter().any(|directory| {
+            directory.contents == Contents::Gate && since(&directory.path) != Some(self.since)
+        }))
+    }
+
+    /// A directory with all tables and the program, to pin them from again.
+    pub(super) fn whole_directory(&self) -> Result<Option<PathBuf>> {
+        let mut directories = self.directories()?.into_iter();
+        Ok(directories
+            .find(|directory| pins::is_whole(&directory.path))
+            .map(|directory| directory.path))
     }
 
     /// Index of the gate called `name`.
@@ -171,19 +205,9 @@ impl Gate {
         })
     }
 
-    /// The interfaces, and how the gate's program is attached to each; `None` where it is not any
-    /// more, since the interface has gone.
-    pub fn attached(&self) -> Result<Vec<(String, Option<Xdp>)>> {
-        self.interfaces
-            .iter()
-            .map(|name| {
-                let xdp = match interface::index(name) {
-                    Ok(index) => interface::attached(index)?,
-                    Err(_) => None,
-                };
-                Ok((name.clone(), xdp))
-            })
-            .collect()
+    /// How it is attached, for each configured interface and each card that it has followed.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        attachment::attachments(&self.root, &self.config.interfaces)
     }
 
     /// Declares other ports open than before; see [`super::open_ports`].
@@ -205,11 +229,18 @@ impl Gate {
         Ok(())
     }
 
-    /// This host as its closed ports show it now. Where no gate rejects, nothing.
-    pub fn surroundings(&self) -> Result<Surroundings> {
+    /// This host as its closed ports show it now on the cards that are guarded, whatever they are called.
+    /// Where no gate rejects, nothing.
+    pub fn surroundings(&self, attachments: &[Attachment]) -> Result<Surroundings> {
+        let guarded: Vec<(u32, String)> = attachments
+            .iter()
+            .filter(|attachment| attachment.is_guarded())
+            .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
+            .collect();
         // Flow labels stay as they are.
         let secret = self.habits.get(&0, 0)?.secret;
-        Surroundings::read(&self.config, secret).context("cannot read this host's addresses")
+        Surroundings::read(&self.config, &guarded, secret)
+            .context("cannot read this host's addresses")
     }
 
     /// Lets the kernel answer as this host does now.
@@ -273,19 +304,27 @@ where
     T: TryFrom<Map, Error = MapError>,
 {
     let path = directory.join(pin_name(name));
-    let pinned = MapData::from_pin(&path).map_err(|error| match &error {
-        MapError::SyscallError(call) if is_denied(&call.io_error) => anyhow!(NotPermitted {
-            what: format!("to open {}", path.display()),
-            needs: NEEDS_TO_OPEN,
-        }),
-        MapError::SyscallError(call) if call.io_error.kind() == std::io::ErrorKind::NotFound => {
+    let pinned = MapData::from_pin(&path).map_err(|error| match error {
+        MapError::SyscallError(call) if call.io_error.kind() == io::ErrorKind::NotFound => {
             other_layout(directory)
         }
-        _ => anyhow!(error).context(format!("cannot open {}", path.display())),
+        MapError::SyscallError(call) => cannot_open(&path, call.io_error),
+        error => anyhow!(error).context(format!("cannot open {}", path.display())),
     })?;
     Map::from_map_data(pinned)
         .and_then(T::try_from)
         .map_err(|_| other_layout(directory))
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> anyhow::Error {
+    if is_denied(&error) {
+        return NotPermitted {
+            what: format!("to open {}", path.display()),
+            needs: NEEDS_TO_OPEN,
+        }
+        .into();
+    }
+    anyhow!(error).context(format!("cannot open {}", path.display()))
 }
 
 /// The pins are none of this build's.
@@ -297,7 +336,32 @@ pub fn other_layout(directory: &Path) -> anyhow::Error {
     )
 }
 
-/// Is there anything pinned that this build would not make?
-pub fn is_whole(directory: &Path) -> bool {
-    directory.join(pins::LINK).exists() && directory.join(pin_name("META")).exists()
+/// The layout of the tables pinned in `directory`, by the table that identifies a gate; none where there is no
+/// such table. 0 where it has another form than here.
+pub fn layout_of(directory: &Path) -> Result<Option<u32>> {
+    let path = directory.join(pin_name("META"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    let object = bpf::open(&path).map_err(|error| cannot_open(&path, error))?;
+    if bpf::kind(&object) != Some(bpf::Kind::Map) {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(&path).map_err(|error| anyhow!(error))?;
+    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    // Its name in the kernel: nobody else's table is called that.
+    if !is_array || info.name_as_str() != Some("META") {
+        return Ok(None);
+    }
+    if info.value_size() as usize != size_of::<Meta>() {
+        return Ok(Some(0));
+    }
+    let meta: Array<_, Meta> = table(directory, "META")?;
+    Ok(Some(meta.get(&0, 0)?.layout))
+}
+
+/// When the gate came up that is pinned in `directory`.
+fn since(directory: &Path) -> Option<u64> {
+    let meta: Array<_, Meta> = table(directory, "META").ok()?;
+    Some(meta.get(&0, 0).ok()?.since)
 }

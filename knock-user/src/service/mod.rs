@@ -1,7 +1,8 @@
 //! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, hands
-//! events on to whoever asks, and keeps the list of open ports fresh. Nothing of it is needed for a
-//! gate to open or close.
+//! events on to whoever asks, keeps the list of open ports fresh, and puts the gate back on an interface that
+//! has lost it. Nothing else of it is needed for a gate to open or close.
 
+mod guard;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;
@@ -11,7 +12,7 @@ mod watch;
 
 pub use log::drain;
 pub use record::Record;
-pub use socket::{History, read_events};
+pub use socket::{History, read_events, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,22 +26,18 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    gate::{Gate, PinRoot, down, open_ports},
+    gate::{Gate, PinRoot, Up, down, open_ports},
 };
+use guard::{Guard, Seen};
 use log::Log;
 use watch::Watch;
 
 /// How often lost events are looked for and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `brought_up`: the gate was not up before. `down_on_exit`: it is not
+/// Serves until SIGTERM or SIGINT. `up`: what has been brought up, or was up before. `down_on_exit`: it is not
 /// to be up afterwards.
-pub async fn serve(
-    mut gate: Gate,
-    root: &PinRoot,
-    brought_up: bool,
-    down_on_exit: bool,
-) -> Result<()> {
+pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = socket::Listener::bind(root)?;
@@ -50,18 +47,18 @@ pub async fn serve(
         unsafe { AsyncFd::register(gate.events()?) }.context("cannot wait for events")?;
     let mut watch = Watch::new(&gate)?;
     let mut open = open_ports(&gate.config)?;
-    let mut host = gate.surroundings()?;
-    gate.set_surroundings(&host)?;
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
 
-    if brought_up {
+    if !up.was_up {
         log.say_of_gates("gate.up", &gate);
     }
+    let mut guard = Guard::new(root, &mut gate, up, &mut log)?;
     #[cfg(feature = "log")]
     kernel_log::follow(&gate)?;
-    notify(&[NotifyState::Ready]);
+    let mut readiness = Readiness::default();
+    readiness.tell(&guard);
     tracing::info!("serving; the gate stays up when this ends");
     let mut pulse = watchdog();
     loop {
@@ -82,19 +79,18 @@ pub async fn serve(
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
             }
             _ = chores.tick() => {
-                if !gate.is_up() {
+                log.report_lost(gate.lost()?);
+                refresh(&mut gate, &mut open)?;
+            }
+            due = guard.is_due() => {
+                due?;
+                if guard.look(&mut gate, &mut log)? == Seen::Down {
                     log.say_of_gates("gate.down", &gate);
                     tracing::info!("the gate has been taken down: nothing is left to serve");
                     log.finish().await;
                     return Ok(());
                 }
-                log.report_lost(gate.lost()?);
-                refresh(&mut gate, &mut open)?;
-                let now = gate.surroundings()?;
-                if now != host {
-                    gate.set_surroundings(&now)?;
-                    host = now;
-                }
+                readiness.tell(&guard);
             }
             reader = socket.accept() => log.serve(reader?),
             () = pulse.beat() => notify(&[NotifyState::Watchdog]),
@@ -119,6 +115,28 @@ fn refresh(gate: &mut Gate, open: &mut BTreeSet<Port>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the service manager has been told.
+#[derive(Default)]
+struct Readiness {
+    is_ready: bool,
+    status: String,
+}
+
+impl Readiness {
+    /// Ready is a service once every configured interface that exists is guarded. Nothing comes in by one that
+    /// doesn't exist, and what makes it may be started after this service.
+    fn tell(&mut self, guard: &Guard) {
+        if !self.is_ready && guard.is_closed {
+            self.is_ready = true;
+            notify(&[NotifyState::Ready]);
+        }
+        if self.status != guard.summary {
+            self.status.clone_from(&guard.summary);
+            notify(&[NotifyState::Status(&self.status)]);
+        }
+    }
 }
 
 /// Tells systemd, if it started us. That it isn't there is no error.

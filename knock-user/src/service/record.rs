@@ -17,6 +17,9 @@ pub struct Record {
     /// RFC 3339, UTC.
     pub time: Timestamp,
     pub event: String,
+    /// `interface.lost`, `interface.guarded`: as the configuration calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +48,7 @@ impl Record {
         Self {
             time: Timestamp::now(),
             event: event.to_owned(),
+            interface: None,
             gate: None,
             user: None,
             source: None,
@@ -129,6 +133,7 @@ impl fmt::Display for Record {
         let Self {
             time,
             event,
+            interface,
             gate,
             user,
             source,
@@ -140,7 +145,13 @@ impl fmt::Display for Record {
             lost,
         } = self;
         write!(f, "{} {event}", time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
-        for (key, value) in [("gate", gate), ("user", user), ("source", source)] {
+        let words = [
+            ("interface", interface),
+            ("gate", gate),
+            ("user", user),
+            ("source", source),
+        ];
+        for (key, value) in words {
             if let Some(value) = value {
                 write!(f, " {key}={value}")?;
             }

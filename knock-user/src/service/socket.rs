@@ -42,6 +42,17 @@ pub struct Listener {
     path: PathBuf,
 }
 
+/// Fails where a service serves the gate of `root`.
+pub fn refuse_second(root: &PinRoot) -> Result<()> {
+    if std::os::unix::net::UnixStream::connect(path_of(root)).is_ok() {
+        bail!(
+            "another `knockgate run` serves the gate in {} already",
+            root.path().display()
+        );
+    }
+    Ok(())
+}
+
 impl Listener {
     /// Fails where another service serves the same gate.
     pub fn bind(root: &PinRoot) -> Result<Self> {
@@ -51,12 +62,9 @@ impl Listener {
             .mode(0o700)
             .create(DIRECTORY)
             .with_context(|| format!("cannot create {DIRECTORY}"))?;
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            bail!(
-                "another `knockgate run` serves the gate in {} already",
-                root.path().display()
-            );
-        }
+        // Two services that start at the same time do this one after the other.
+        let _lock = root.lock_existing()?;
+        refuse_second(root)?;
         // Left behind by a service that was killed.
         let _ = fs::remove_file(&path);
         let cannot_listen = || format!("cannot listen on {}", path.display());
@@ -107,7 +115,8 @@ pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Rece
     }
 }
 
-/// Asks the service of `root` for events and calls `each` with every one. False: there is none.
+/// Asks the service of `root` for events and calls `each` with every one, until it has sent all, or ends. False:
+/// there is no service.
 pub async fn read_events(
     root: &PinRoot,
     history: History,
@@ -120,9 +129,16 @@ pub async fn read_events(
         History::Latest => LATEST,
         History::Follow => FOLLOW,
     };
-    stream.write_all(format!("{wanted}\n").as_bytes()).await?;
+    if stream
+        .write_all(format!("{wanted}\n").as_bytes())
+        .await
+        .is_err()
+    {
+        return Ok(false);
+    }
     let mut lines = BufReader::new(stream).lines();
-    while let Some(line) = lines.next_line().await? {
+    // A service that is killed resets the connection.
+    while let Ok(Some(line)) = lines.next_line().await {
         each(serde_json::from_str(&line).context("the service sent what is no event")?)?;
     }
     Ok(true)

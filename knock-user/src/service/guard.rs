@@ -1,0 +1,218 @@
+//! Sees to it that the gate stays on its interfaces.
+//!
+//! It looks when the kernel says that an interface has changed, and every few seconds besides, since nothing is
+//! said when a program is detached.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Instant, sleep_until},
+};
+
+use super::{Record, log::Log};
+use crate::{
+    gate::{self, Attachment, Busy, Gate, Lack, PinRoot, Repair, Surroundings, Up},
+    sys::netlink::LinkMessages,
+};
+
+/// How long a change of which no message comes may go unnoticed.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Time between two looks, whatever comes: a flapping interface costs no more than that.
+const REST: Duration = Duration::from_millis(100);
+
+/// The gate on its interfaces, as it was last seen.
+pub struct Guard {
+    root: PinRoot,
+    messages: AsyncFd<LinkMessages>,
+    /// Why each configured interface is not guarded; none where it is.
+    known: BTreeMap<String, Option<Lack>>,
+    /// Present names of cards that have been renamed, by index.
+    renamed: BTreeMap<u32, String>,
+    /// What was said of interfaces that refuse the gate.
+    refused: BTreeMap<String, String>,
+    next_look: Instant,
+    last_look: Instant,
+    /// In a line, for the service manager.
+    pub summary: String,
+    /// Every configured interface that exists is guarded.
+    pub is_closed: bool,
+    /// How the host's closed ports answer, as the kernel has been told.
+    host: Option<Surroundings>,
+}
+
+/// What has become of the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Up,
+    Down,
+}
+
+impl Guard {
+    pub fn new(root: &PinRoot, gate: &mut Gate, up: &Up, log: &mut Log) -> Result<Self> {
+        let messages = LinkMessages::open().context("cannot watch the interfaces")?;
+        // SAFETY: the socket is owned by this value until it is dropped; nothing replaces its descriptor.
+        let messages = unsafe { AsyncFd::register(messages) };
+        let now = Instant::now();
+        let mut guard = Self {
+            root: root.clone(),
+            messages: messages.context("cannot watch the interfaces")?,
+            known: BTreeMap::new(),
+            renamed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            next_look: now,
+            last_look: now,
+            summary: String::new(),
+            is_closed: false,
+            host: None,
+        };
+        for (name, error) in &up.failed {
+            guard.refuse(name, error);
+        }
+        for mounted in up.mounted.iter().filter(|_| up.was_up) {
+            log.say(event("interface.guarded", &mounted.interface, None));
+        }
+        guard.compare(&up.attachments, &gate.config.interfaces, log);
+        guard.answer(gate, &up.attachments)?;
+        Ok(guard)
+    }
+
+    /// Returns when it is time to look.
+    pub async fn is_due(&mut self) -> Result<()> {
+        tokio::select! {
+            () = sleep_until(self.next_look) => {}
+            ready = self.messages.readable() => {
+                let mut ready = ready?;
+                ready.get_inner().discard().context("cannot watch the interfaces")?;
+                ready.clear_ready();
+                self.next_look = self.next_look.min(self.last_look + REST);
+                sleep_until(self.next_look).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every interface and puts the gate back where it is missing.
+    pub fn look(&mut self, gate: &mut Gate, log: &mut Log) -> Result<Seen> {
+        self.last_look = Instant::now();
+        let _lock = match self.root.try_lock() {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(Seen::Down),
+            Err(error) if error.is::<Busy>() => {
+                // Another command is changing the pins: what is seen now may be half of it.
+                self.next_look = self.last_look + REST;
+                return Ok(Seen::Up);
+            }
+            Err(error) => return Err(error),
+        };
+        self.next_look = self.last_look + PAUSE;
+        if !gate.is_pinned()? {
+            if gate.is_replaced()? {
+                bail!(
+                    "the gate was taken down, and another one is up in its place; start the service \
+                     again to serve that one"
+                );
+            }
+            return Ok(Seen::Down);
+        }
+        let mut attachments = gate.attachments()?;
+        self.compare(&attachments, &gate.config.interfaces, log);
+        if attachments.iter().any(|row| !row.is_guarded()) {
+            let Repair { mounted, failed } = gate::repair(gate, &self.root)?;
+            for (name, error) in &failed {
+                self.refuse(name, error);
+            }
+            if !mounted.is_empty() {
+                attachments = gate.attachments()?;
+                self.compare(&attachments, &gate.config.interfaces, log);
+            }
+        }
+        self.answer(gate, &attachments)?;
+        Ok(Seen::Up)
+    }
+
+    /// Says what is other than it was.
+    fn compare(&mut self, attachments: &[Attachment], configured: &[String], log: &mut Log) {
+        let mut words = Vec::new();
+        self.is_closed = true;
+        for row in attachments {
+            let name = &row.name;
+            match &row.state {
+                Ok(attached) => {
+                    words.push(format!("{name} is guarded ({})", attached.name()));
+                    self.follow(row);
+                }
+                Err(lack) => {
+                    words.push(format!("{name} is NOT GUARDED: {lack}"));
+                    self.is_closed &= row.index.is_none();
+                }
+            }
+        }
+        self.summary = words.join("; ");
+        for name in configured {
+            let missing = attachments
+                .iter()
+                .find(|row| row.configured == *name && row.state.is_err());
+            let now = missing.and_then(|row| row.state.as_ref().err()).cloned();
+            let before = self.known.insert(name.clone(), now.clone());
+            match (before, now) {
+                // A guarded interface, or one that has just been seen for the first time.
+                (Some(None) | None, Some(lack)) => {
+                    tracing::warn!("{name} is NOT GUARDED: {lack}");
+                    log.say(event("interface.lost", name, Some(lack.word())));
+                }
+                (Some(Some(_)), None) => {
+                    self.refused.remove(name);
+                    log.say(event("interface.guarded", name, None));
+                }
+                (Some(Some(before)), Some(lack)) if before != lack => {
+                    tracing::warn!("{name} is NOT GUARDED: {lack}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn follow(&mut self, row: &Attachment) {
+        let Some(index) = row.index else { return };
+        let Some(before) = row.renamed_from() else {
+            self.renamed.remove(&index);
+            return;
+        };
+        let known = self.renamed.insert(index, row.name.clone());
+        if known.as_deref() != Some(row.name.as_str()) {
+            tracing::warn!(
+                "{before} is called {} now; the gate has stayed on it",
+                row.name
+            );
+        }
+    }
+
+    /// Says once why an interface refuses the gate.
+    fn refuse(&mut self, name: &str, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        if self.refused.get(name) != Some(&error) {
+            tracing::warn!("cannot guard {name}, and will try again: {error}");
+            self.refused.insert(name.to_owned(), error);
+        }
+    }
+
+    /// Lets the kernel answer as this host does now, on the cards that are guarded now.
+    fn answer(&mut self, gate: &mut Gate, attachments: &[Attachment]) -> Result<()> {
+        let now = gate.surroundings(attachments)?;
+        if self.host.as_ref() != Some(&now) {
+            gate.set_surroundings(&now)?;
+            self.host = Some(now);
+        }
+        Ok(())
+    }
+}
+
+fn event(name: &str, interface: &str, reason: Option<&str>) -> Record {
+    Record {
+        interface: Some(interface.to_owned()),
+        reason: reason.map(ToOwned::to_owned),
+        ..Record::now(name)
+    }
+}
