@@ -26,8 +26,10 @@ pub const PROGRAM_NAME: &str = "someone_elses";
 const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 const PROG_TYPE_XDP: u32 = 6;
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_XDP: u32 = 37;
@@ -114,6 +116,21 @@ pub fn pin_map(path: &Path) {
         },
     );
     pin(&map.expect("an array map can be made"), path);
+}
+
+/// Takes the link pinned at `path` off its interface, as `bpftool link detach` does.
+pub fn detach(path: &Path) {
+    let shown = path.display();
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in it");
+    let attributes = ObjPin {
+        path: address(path.as_ptr()),
+        object: 0,
+        flags: 0,
+    };
+    let link = bpf(OBJ_GET, &attributes);
+    let link = link.unwrap_or_else(|error| panic!("can't open {shown}: {error}"));
+    command(LINK_DETACH, &descriptor(&link))
+        .unwrap_or_else(|error| panic!("can't detach {shown}: {error}"));
 }
 
 #[repr(C)]

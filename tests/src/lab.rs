@@ -197,6 +197,37 @@ impl Lab {
         );
     }
 
+    /// Deletes the gate's interface and makes another that looks the same.
+    pub fn make_again(&self) {
+        ip(&["-n", self.gate.name(), "link", "delete", WAN]);
+        self.join();
+    }
+
+    /// Another interface of the gate's namespace, with its other end in the clients'.
+    pub fn add_interface(&self, name: &str) {
+        let peer = format!("{name}-peer");
+        ip(&[
+            "link",
+            "add",
+            name,
+            "netns",
+            self.gate.name(),
+            "type",
+            "veth",
+            "peer",
+            &peer,
+            "netns",
+            self.client.name(),
+        ]);
+        ip(&["-n", self.gate.name(), "link", "set", name, "up"]);
+        ip(&["-n", self.client.name(), "link", "set", &peer, "up"]);
+    }
+
+    /// Gives an interface of the gate's namespace another name.
+    pub fn rename(&self, from: &str, to: &str) {
+        ip(&["-n", self.gate.name(), "link", "set", from, "name", to]);
+    }
+
     fn join(&self) {
         let gate = End {
             netns: self.gate.name(),

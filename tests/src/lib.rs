@@ -19,6 +19,7 @@ pub mod fixtures;
 pub mod flood;
 pub mod foreign;
 pub mod interpreter;
+pub mod killed;
 pub mod lab;
 pub mod model;
 pub mod need;

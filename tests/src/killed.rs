@@ -1,0 +1,114 @@
+//! Commands that are killed in the midst of what they do to the kernel.
+
+use std::{
+    io, mem,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Command, Stdio},
+    ptr,
+};
+
+// Of `enum bpf_cmd`.
+const OBJ_PIN: u64 = 6;
+const LINK_CREATE: u64 = 28;
+const LINK_DETACH: u64 = 34;
+
+/// Runs a command and kills it right before its `nth` call, counted from 0, that changes what is pinned or
+/// attached. False: it made fewer of them, and has ended by itself.
+pub fn killed_before(mut command: Command, nth: usize) -> bool {
+    let shown = format!("{command:?}");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: one system call without pointers, between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let none = ptr::null_mut::<libc::c_void>();
+            match libc::ptrace(libc::PTRACE_TRACEME, 0, none, none) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
+    let child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't run {shown}: {error}"));
+    let pid = child.id().try_into().expect("a process id is positive");
+    // It stops at its exec.
+    assert!(wait(pid).is_none(), "{shown} has ended before its exec");
+    trace(
+        libc::PTRACE_SETOPTIONS,
+        pid,
+        libc::PTRACE_O_TRACESYSGOOD.cast_unsigned().into(),
+    );
+    let mut calls = 0;
+    loop {
+        trace(libc::PTRACE_SYSCALL, pid, 0);
+        let Some(stopped_by) = wait(pid).map_or_else(|| stop(pid), |_| None) else {
+            return false;
+        };
+        if stopped_by && changes_pins(pid) {
+            if calls == nth {
+                // SAFETY: kill takes no pointers; the child has not been waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                while wait(pid).is_none() {}
+                return true;
+            }
+            calls += 1;
+        }
+    }
+}
+
+/// Whether the child has stopped at a system call; none where it has gone.
+fn stop(pid: libc::pid_t) -> Option<bool> {
+    // SAFETY: the structure is plain data, filled by the call below.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: the structure outlives the call.
+    let asked = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GETSIGINFO,
+            pid,
+            ptr::null_mut::<libc::c_void>(),
+            &raw mut info,
+        )
+    };
+    (asked == 0).then_some(info.si_code == (libc::SIGTRAP | 0x80))
+}
+
+/// Is it about to make, name or remove a pin, or to attach or detach something?
+fn changes_pins(pid: libc::pid_t) -> bool {
+    // SAFETY: the structure is plain data, filled by the call below.
+    let mut info: libc::ptrace_syscall_info = unsafe { mem::zeroed() };
+    let size = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: the kernel writes no more than the size that it is given.
+    let asked = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info) };
+    if asked <= 0 || info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return false;
+    }
+    // SAFETY: the kernel has said that this is the member.
+    let entry = unsafe { info.u.entry };
+    let Ok(number) = libc::c_long::try_from(entry.nr) else {
+        return false;
+    };
+    match number {
+        libc::SYS_bpf => matches!(entry.args[0], OBJ_PIN | LINK_CREATE | LINK_DETACH),
+        libc::SYS_mkdirat | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlinkat => true,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_mkdir | libc::SYS_rename | libc::SYS_unlink | libc::SYS_rmdir => true,
+        _ => false,
+    }
+}
+
+fn trace(request: libc::c_uint, pid: libc::pid_t, data: u64) {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: these requests take a number and no pointer.
+    let done = unsafe { libc::ptrace(request, pid, none, data) };
+    assert_eq!(done, 0, "ptrace: {}", io::Error::last_os_error());
+}
+
+/// Waits for a stop, or the end with its status.
+fn wait(pid: libc::pid_t) -> Option<std::process::ExitStatus> {
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(waited, pid, "{}", io::Error::last_os_error());
+    let stopped = libc::WIFSTOPPED(status);
+    (!stopped).then(|| std::process::ExitStatus::from_raw(status))
+}

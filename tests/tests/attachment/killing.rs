@@ -1,0 +1,74 @@
+//! Commands that are killed half-way: right before each of the calls by which they change something.
+
+use knockgate_tests::{
+    killed::killed_before,
+    lab::{WAN, Who::A},
+};
+
+use crate::{SSH, configure, expect_status, trial};
+
+/// Either nothing is up, or it is known that it isn't guarded; and the next `up` ends with everything guarded.
+#[test]
+fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
+    trial(|trial| {
+        trial.lab.add_interface("wan1");
+        configure(trial, &[WAN, "wan1"], SSH);
+        for nth in points() {
+            let ended = !killed_before(trial.lab.knockgate_command(&["up"]), nth);
+            if !ended {
+                match trial.knockgate("status").code {
+                    Some(5 | 7) => {}
+                    // The last thing that it does is to look.
+                    Some(0) => trial.closed(A, "22/tcp"),
+                    code => panic!("killed before call {nth}: status exits {code:?}"),
+                }
+                let up = trial.knockgate("up");
+                let is_done =
+                    up.code == Some(0) || up.code == Some(1) && up.stderr.contains("up already");
+                assert!(is_done, "killed before call {nth}: {up:?}");
+            }
+            expect_status(trial, &[(WAN, None, true), ("wan1", None, true)]);
+            trial.closed(A, "22/tcp");
+            trial.knockgate("down").exits(0);
+            trial.lab.assert_untouched();
+            if ended {
+                return;
+            }
+        }
+        panic!("`up` makes more calls than expected");
+    });
+}
+
+/// The next one ends it, and so does `up`, the other way.
+#[test]
+fn down_that_is_killed_is_brought_to_its_end_by_the_next() {
+    trial(|trial| {
+        for (nth, next) in (0..200).step_by(7).zip(["down", "up"].into_iter().cycle()) {
+            trial.up(SSH);
+            let ended = !killed_before(trial.lab.knockgate_command(&["down"]), nth);
+            if !ended && next == "up" {
+                let up = trial.knockgate("up");
+                let is_done =
+                    up.code == Some(0) || up.code == Some(1) && up.stderr.contains("up already");
+                assert!(is_done, "killed before call {nth}: {up:?}");
+                expect_status(trial, &[(WAN, None, true)]);
+                trial.closed(A, "22/tcp");
+            }
+            trial.knockgate("down").exits(0);
+            trial.lab.assert_untouched();
+            if ended {
+                return;
+            }
+        }
+        panic!("`down` makes more calls than expected");
+    });
+}
+
+/// The first calls and a few of those by which tables are pinned: they are all alike. Then, behind the last table of
+/// two interfaces, every one.
+fn points() -> impl Iterator<Item = usize> {
+    let tables = 32;
+    (0..4)
+        .chain((10..2 * tables - 2).step_by(9))
+        .chain(2 * tables - 2..2 * tables + 60)
+}
