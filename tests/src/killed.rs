@@ -14,6 +14,7 @@ const LINK_DETACH: u64 = 34;
 
 /// Runs a command and kills it right before its `nth` call, counted from 0, that changes what is pinned or
 /// attached. False: it made fewer of them, and has ended by itself.
+#[expect(clippy::zombie_processes, reason = "it is waited for by its id")]
 pub fn killed_before(mut command: Command, nth: usize) -> bool {
     let shown = format!("{command:?}");
     command.stdout(Stdio::null()).stderr(Stdio::null());

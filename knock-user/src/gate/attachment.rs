@@ -236,12 +236,10 @@ mod tests {
         }
     }
 
+    type Row = (String, Option<u32>, Option<String>, Result<(), Lack>);
+
     /// Every row: its name, its index, its former name, and whether it is guarded or why not.
-    fn rows(
-        configured: &[&str],
-        held: &[(String, XdpLink)],
-        cards: &[Card],
-    ) -> Vec<(String, Option<u32>, Option<String>, Result<(), Lack>)> {
+    fn rows(configured: &[&str], held: &[(String, XdpLink)], cards: &[Card]) -> Vec<Row> {
         let configured: Vec<String> = configured.iter().map(ToString::to_string).collect();
         judge(&configured, &configured, held, cards)
             .into_iter()
@@ -252,12 +250,7 @@ mod tests {
             .collect()
     }
 
-    fn row(
-        name: &str,
-        index: Option<u32>,
-        renamed: Option<&str>,
-        state: Result<(), Lack>,
-    ) -> (String, Option<u32>, Option<String>, Result<(), Lack>) {
+    fn row(name: &str, index: Option<u32>, renamed: Option<&str>, state: Result<(), Lack>) -> Row {
         (
             name.to_owned(),
             index,

@@ -1,5 +1,6 @@
 //! The faults themselves, one row each: what goes wrong, and the smallest change that makes it so.
 
+mod attaching;
 mod deciding;
 mod knocking;
 mod outside;
@@ -25,6 +26,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
         deciding::FAULTS,
         knocking::FAULTS,
         outside::FAULTS,
+        attaching::FAULTS,
     ];
     tables.into_iter().flatten()
 }

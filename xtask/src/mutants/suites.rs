@@ -82,6 +82,19 @@ impl Stage {
         const PARTS: &[Suite] = &[
             suite("unit tests", "knock-common", None, &[]),
             suite("automaton", "knock-user", Some("automaton"), &[]),
+            suite(
+                "attachments",
+                "knock-user",
+                None,
+                &[
+                    "gate::attachment::tests::a_card_in_another_namespace_guards_nothing_here",
+                    "gate::attachment::tests::a_card_that_carries_the_program_is_guarded",
+                    "gate::attachment::tests::a_renamed_card_is_followed",
+                    "gate::attachment::tests::another_card_under_the_name_is_not_guarded",
+                    "gate::attachment::tests::pins_guard_nothing",
+                    "gate::attachment::tests::two_that_have_swapped_names_are_guarded",
+                ],
+            ),
         ];
         const KERNEL: &[Suite] = &[
             suite(
@@ -150,7 +163,10 @@ impl<'a> Suites<'a> {
                 match suite.target {
                     Some(target) => command.args(["--test", target]),
                     // The features that it has among the others, so that it is built for both once.
-                    None => command.args(["--lib", "--features", "host,user"]),
+                    None if suite.package == "knock-common" => {
+                        command.args(["--lib", "--features", "host,user"])
+                    }
+                    None => command.arg("--lib"),
                 };
             }
             let Some(executables) = executables(&mut command)? else {

@@ -1,0 +1,38 @@
+//! Faults in what is taken for guarded.
+
+use super::Fault;
+
+const ATTACHMENT: &str = "knock-user/src/gate/attachment.rs";
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        what: "an interface with pins counts as guarded",
+        file: ATTACHMENT,
+        find: "let is_guarded = found.iter().any(|known| known.name == *name);",
+        replace: "let is_guarded = directories.contains(name);",
+    },
+    Fault {
+        what: "an interface counts as guarded whatever program it carries",
+        file: ATTACHMENT,
+        find: "let attached = mode(card, link.program)?;",
+        replace: "let attached = mode(card, link.program).unwrap_or(Attached::Native);",
+    },
+    Fault {
+        what: "another interface under the name of one that was renamed counts as guarded",
+        file: ATTACHMENT,
+        find: "if is_guarded || (card.is_none() && follows.is_some()) {",
+        replace: "if is_guarded || follows.is_some() {",
+    },
+    Fault {
+        what: "a renamed interface counts as lost",
+        file: ATTACHMENT,
+        find: "if is_guarded || (card.is_none() && follows.is_some()) {",
+        replace: "if is_guarded {",
+    },
+    Fault {
+        what: "a link in another namespace counts for the interface that has its index here",
+        file: ATTACHMENT,
+        find: "(card.name == pinned || !claimed).then_some((card, attached))",
+        replace: "Some((card, attached))",
+    },
+];
