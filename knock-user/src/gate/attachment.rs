@@ -358,7 +358,18 @@ mod tests {
             rows(&["wan0"], &[link("wan0", 2)], &other),
             [row("wan0", None, None, Err(Lack::Moved))]
         );
-        // And that card is guarded, too.
+        // And that card is guarded, too, whichever link is looked at first.
+        assert_eq!(
+            rows(
+                &["aux0", "lan0"],
+                &[link("aux0", 2), link("lan0", 2)],
+                &[card(2, "lan0", Some(PROGRAM))]
+            ),
+            [
+                row("aux0", None, None, Err(Lack::Moved)),
+                row("lan0", Some(2), None, Ok(())),
+            ]
+        );
         assert_eq!(
             rows(
                 &["lan0", "wan0"],
