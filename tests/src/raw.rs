@@ -1,6 +1,6 @@
 //! Frames put on the wire byte by byte, past everything that an IP stack would refuse to send.
 
-use std::{ffi::CString, io, thread, time::Duration};
+use std::{ffi::CString, io, os::fd::AsRawFd as _, thread, time::Duration};
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -54,6 +54,50 @@ impl Wire {
         panic!("there was no room for a raw frame within a second");
     }
 }
+
+/// The clients' end of the wire for packets whose transport checksum is left to hardware, as a program's
+/// socket leaves it.
+#[derive(Debug)]
+pub struct UnsummedWire(Wire);
+
+impl UnsummedWire {
+    pub fn open(lab: &Lab) -> Self {
+        let wire = Wire::open(lab);
+        let on: libc::c_int = 1;
+        // SAFETY: the option is an int, of which the kernel reads as many bytes as it has.
+        let set = unsafe {
+            libc::setsockopt(
+                wire.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                libc::socklen_t::try_from(size_of_val(&on)).expect("four bytes"),
+            )
+        };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        Self(wire)
+    }
+
+    /// Sends a frame whose transport header begins at `start`, and whose checksum is `offset` bytes behind
+    /// that and holds the sum of the pseudo-header.
+    pub fn send(&self, lab: &Lab, frame: &[u8], start: usize, offset: usize) {
+        let half = |number: usize| {
+            u16::try_from(number)
+                .expect("within the frame")
+                .to_ne_bytes()
+        };
+        // `struct virtio_net_hdr`: flags, kind and lengths of segments, then what is to be summed.
+        let mut whole = vec![VIRTIO_NET_HDR_F_NEEDS_CSUM, 0, 0, 0, 0, 0];
+        whole.extend(half(start));
+        whole.extend(half(offset));
+        whole.extend(frame);
+        self.0.send(lab, &[whole]);
+    }
+}
+
+/// Of `linux/if_packet.h` and `linux/virtio_net.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;
+const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;
 
 /// Whether an error of sending says that the wire holds all that it can.
 pub(crate) fn is_full(error: &io::Error) -> bool {

@@ -1,23 +1,18 @@
 //! What the kernel program must know of this host to answer as a closed port of it would: addresses,
 //! links and settings of the network namespace.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{CStr, c_char},
-    fs, io,
-    mem::{self, MaybeUninit},
-    net::IpAddr,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    ptr,
-};
+use std::{collections::BTreeMap, ffi::CStr, fs, io, mem::MaybeUninit, net::IpAddr, ptr};
 
 use knock_common::{
     address::{V4, V6},
     table::{Habits, Link, LinkKey, Network, labels, standing},
 };
 
-use super::kernel_version;
-use crate::config::{Config, Deny};
+use super::{checksums, kernel_version};
+use crate::{
+    config::{Config, Deny},
+    sys,
+};
 
 /// Room in the table of addresses; those beyond it are not answered for.
 pub(super) const MOST_ADDRESSES: usize = 4096;
@@ -25,9 +20,6 @@ pub(super) const MOST_ADDRESSES: usize = 4096;
 pub(super) const MOST_LINKS: usize = 4096;
 /// Destinations whose ICMP errors are counted.
 pub(super) const DESTINATIONS: usize = 16_384;
-
-/// Drivers whose packets may come with a checksum that the sender has left to hardware.
-const VIRTUAL: [&str; 3] = ["veth", "virtio_net", "tun"];
 
 /// Type 3 of ICMP and 1 of `ICMPv6`, both "destination unreachable" (RFC 792, RFC 4443).
 const UNREACHABLE4: u32 = 3;
@@ -60,10 +52,11 @@ impl Surroundings {
             guarded.iter().any(|(_, guarded)| guarded == name)
                 || vlans.iter().any(|vlan| vlan.name == name)
         })?;
+        let devices = sys::link::all()?;
         let mut links = BTreeMap::new();
         for (index, name) in guarded {
             let index = *index;
-            let partial = driver(name).is_ok_and(|driver| VIRTUAL.contains(&driver.as_str()));
+            let partial = checksums::may_be_left_out(index, &devices);
             for (device, tags) in stacked(name, &vlans) {
                 let Some(mac) = macs.get(device) else {
                     continue;
@@ -314,48 +307,6 @@ unsafe fn address(of: *const libc::sockaddr) -> Option<Address> {
         }
         _ => None,
     }
-}
-
-const SIOCETHTOOL: libc::Ioctl = 0x8946;
-const ETHTOOL_GDRVINFO: u32 = 3;
-
-/// `struct ethtool_drvinfo` of `linux/ethtool.h`, 196 bytes.
-#[repr(C)]
-struct DriverInfo {
-    command: u32,
-    driver: [u8; 32],
-    rest: [u8; 160],
-}
-
-/// Name of the driver of an interface.
-pub fn driver(name: &str) -> io::Result<String> {
-    // SAFETY: takes no pointers.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just opened, and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let mut info = DriverInfo {
-        command: ETHTOOL_GDRVINFO,
-        driver: [0; 32],
-        rest: [0; 160],
-    };
-    // SAFETY: ifreq is plain data, for which all zeroes is a value.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    // The last byte stays the NUL that ends the name.
-    let room = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
-        *to = c_char::from_ne_bytes([from]);
-    }
-    request.ifr_ifru.ifru_data = ptr::from_mut(&mut info).cast();
-    // SAFETY: the request points to a structure of the form that the command fills, alive for the call.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let end = info.driver.iter().position(|&byte| byte == 0);
-    let name = &info.driver[..end.unwrap_or(info.driver.len())];
-    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{Attach, Config},
-    sys::bpf,
+    sys::{bpf, ethtool},
 };
 
 /// One interface that the gate has been put on.
@@ -381,7 +381,7 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
 /// How the program is to be put on an interface. A veth sends answers back natively only where its peer
 /// takes XDP frames, which can't be seen from here; in generic mode every interface sends them.
 fn way(config: &Config, name: &str) -> Attach {
-    let is_veth = || answering::driver(name).is_ok_and(|driver| driver == "veth");
+    let is_veth = || ethtool::driver(name).is_ok_and(|driver| driver == "veth");
     if !answering::rejects(config) || config.attach == Attach::Generic || !is_veth() {
         return config.attach;
     }

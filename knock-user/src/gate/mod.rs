@@ -9,6 +9,7 @@ mod attachment;
 mod automaton;
 mod batch;
 mod capability;
+mod checksums;
 mod flows;
 mod grants;
 mod interface;

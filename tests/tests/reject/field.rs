@@ -70,13 +70,18 @@ impl Field {
     }
 
     pub fn up(&self) {
+        self.up_on(WAN);
+    }
+
+    /// Puts the gate on an interface of the host's.
+    pub fn up_on(&self, interface: &str) {
         let attach = match self.attach {
             Attach::Native => "native",
             Attach::Generic => "generic",
         };
         self.lab.configure(&format!(
             r#"
-            interfaces = ["{WAN}"]
+            interfaces = ["{interface}"]
             attach = "{attach}"
             open_ports = []
             limits = {{ sources = 16384, grants = 64, sessions = 64 }}
@@ -95,6 +100,11 @@ impl Field {
     /// Sends frames, and returns the answers that came.
     pub fn send(&self, family: Family, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.wire.send(&self.lab, frames);
+        self.answers(family)
+    }
+
+    /// The answers to what has been sent.
+    pub fn answers(&self, family: Family) -> Vec<Vec<u8>> {
         let mut seen = self.fence(family);
         // An answer that leaves at the driver may be behind the first fence's, not behind the second's.
         seen.extend(self.fence(family));
@@ -104,7 +114,13 @@ impl Field {
 
     /// The answer to one frame.
     pub fn ask(&self, family: Family, asked: &[u8]) -> Option<Answer> {
-        let mut seen = self.send(family, &[asked.to_vec()]);
+        self.wire.send(&self.lab, &[asked.to_vec()]);
+        self.answer(family, asked)
+    }
+
+    /// The answer to one frame that has been sent.
+    pub fn answer(&self, family: Family, asked: &[u8]) -> Option<Answer> {
+        let mut seen = self.answers(family);
         assert!(
             seen.len() <= 1,
             "{} answers to one packet: {seen:02x?}",
@@ -256,13 +272,13 @@ impl Answer {
     }
 }
 
-fn network_of(frame: &[u8]) -> usize {
+pub fn network_of(frame: &[u8]) -> usize {
     let tags = frame[12..].chunks(4).take_while(|tag| is_tag(tag)).count();
     ETHERNET + 4 * tags
 }
 
 /// Where the transport header of a packet that was sent begins.
-fn transport(frame: &[u8]) -> usize {
+pub fn transport(frame: &[u8]) -> usize {
     let network = network_of(frame);
     if frame[network] >> 4 == 4 {
         network + 4 * usize::from(frame[network] & 15)
@@ -350,6 +366,25 @@ pub fn settle(frame: &mut [u8]) {
     covered.extend(&frame[transport..end]);
     let sum = packet::checksum(&covered);
     frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Leaves a frame's transport checksum to hardware: it becomes the sum of the pseudo-header. Returns where
+/// the transport header begins, and how far behind that the checksum is.
+pub fn leave_sum(frame: &mut [u8]) -> (usize, usize) {
+    let (network, transport) = (network_of(frame), transport(frame));
+    let (addresses, protocol) = if frame[network] >> 4 == 4 {
+        (12..20, frame[network + 9])
+    } else {
+        (8..40, frame[network + 6])
+    };
+    let mut covered = frame[network..][addresses].to_vec();
+    covered.extend([0, protocol]);
+    covered.extend(half_of(frame.len() - transport).to_be_bytes());
+    let offset = if protocol == UDP { 6 } else { 16 };
+    let at = transport + offset;
+    let sum = !packet::checksum(&covered);
+    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    (transport, offset)
 }
 
 /// Puts the checksum of an IPv4 header right.

@@ -3,14 +3,15 @@
 //! Every row is sent to a guarded port and, with nothing changed but the port, to one where nothing
 //! listens. What this very kernel answers for the second must be what the gate answers for the first,
 //! field by field. [`field`] sends, sees and takes apart, [`tcp`], [`udp`] and [`link`] are the rows,
-//! [`vlan`] those on a kernel that has VLANs, [`limits`] counts answers, [`run`] needs no network, and
-//! [`scanner`] asks nmap.
+//! [`vlan`] those on a kernel that has VLANs, [`limits`] counts answers, [`stacked`] puts the gate on
+//! devices above a veth, [`run`] needs no network, and [`scanner`] asks nmap.
 
 mod field;
 mod limits;
 mod link;
 mod run;
 mod scanner;
+mod stacked;
 mod tcp;
 mod udp;
 mod vlan;
