@@ -39,6 +39,7 @@ pub mod presence;
 pub mod progress;
 #[cfg(test)]
 mod reuse;
+pub mod scattered;
 pub mod session;
 pub mod table;
 pub mod verdict;

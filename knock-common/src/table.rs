@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another one are refused, never reinterpreted.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// Longest sequence, in knocks.
 pub const MAX_SEQUENCE: usize = 12;

@@ -93,7 +93,7 @@ pub struct Verdict {
 
 impl Verdict {
     #[inline(always)]
-    const fn of(reason: Reason) -> Self {
+    pub const fn of(reason: Reason) -> Self {
         Self {
             reason,
             gate: event::NO_GATE,
@@ -130,18 +130,28 @@ fn ip<K: Kernel, F: Frame + ?Sized, A: Address>(
         Parsed::Pass(reason) => return Verdict::of(reason),
         Parsed::Malformed(ends) => return malformed(kernel, ends),
     };
+    self::segment(kernel, &segment, || frame::tcp(frame, &segment))
+}
+
+/// A packet whose ports are known; `tcp` gives its flags and sequence number, where they matter.
+#[inline(always)]
+pub(crate) fn segment<K: Kernel, A: Address>(
+    kernel: &K,
+    segment: &Segment<A>,
+    tcp: impl FnOnce() -> (u8, u32),
+) -> Verdict {
     let index = Role::index(segment.protocol != TCP, segment.destination_port);
     let role = kernel.role(index);
     if role == Role::Open || !kernel.guards(segment.destination) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, sequence) = if segment.protocol == TCP {
-        frame::tcp(frame, &segment)
+        tcp()
     } else {
         (0, 0)
     };
     if let Role::Protected { gate } = role {
-        let reason = protected(kernel, &segment, gate, flags, sequence);
+        let reason = protected(kernel, segment, gate, flags, sequence);
         return Verdict { reason, gate };
     }
     if segment.protocol == TCP
@@ -150,10 +160,10 @@ fn ip<K: Kernel, F: Frame + ?Sized, A: Address>(
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
-        knock::knock(kernel, &segment, symbol, starts);
+        knock::knock(kernel, segment, symbol, starts);
         Verdict::of(Reason::Knock)
     } else {
-        knock::foreign(kernel, &segment);
+        knock::foreign(kernel, segment);
         Verdict::of(Reason::Unguarded)
     }
 }
@@ -312,8 +322,9 @@ fn admit<K: Kernel, A: Address>(
     Reason::Grant
 }
 
+/// A packet whose ports can't be known.
 #[inline(always)]
-fn malformed<K: Kernel, A: Address>(kernel: &K, ends: Option<(A, A)>) -> Verdict {
+pub fn malformed<K: Kernel, A: Address>(kernel: &K, ends: Option<(A, A)>) -> Verdict {
     if let Some((source, destination)) = ends {
         if !kernel.guards(destination) {
             return Verdict::of(Reason::Unguarded);

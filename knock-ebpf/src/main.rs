@@ -24,9 +24,14 @@ mod answer;
 mod maps;
 mod packet;
 mod report;
+mod scattered;
 mod tables;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
 use knock_common::{Verdict, frame::Frame as _, judge, table::Counter};
 use packet::Packet;
 use tables::Tables;
@@ -42,7 +47,7 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge(&Tables::of(&ctx), &packet);
+    let verdict = judge(&Tables::of(ctx.ctx), &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         &ctx,
@@ -56,7 +61,43 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     } else if maps::rejects() != 0 && rejected(verdict) {
         answer::answer(ctx.ctx)
     } else {
-        xdp_action::XDP_DROP
+        DROP
+    }
+}
+
+/// The same for interfaces whose driver may hand over a frame in several buffers, with no gate that rejects: an
+/// answer is written over a packet in one piece. An entry of its own, since it costs more for every packet, and
+/// kernels before Linux 5.18 lack what it calls.
+#[xdp(frags)]
+#[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub fn knockgate_frags(ctx: XdpContext) -> u32 {
+    let whole = scattered::length(ctx.ctx);
+    if whole == Packet::of(ctx.ctx).length() as u64 {
+        in_one_piece(ctx.ctx)
+    } else {
+        scattered::verdict(ctx.ctx, whole)
+    }
+}
+
+/// Apart from the entry, so that its stack is not also that of frames in several pieces.
+#[inline(never)]
+fn in_one_piece(context: *mut xdp_md) -> u32 {
+    let verdict = judge(&Tables::of(context), &Packet::of(context));
+    // Taken again, so that it is not on the stack meanwhile.
+    passed(verdict, Packet::of(context).length() as u64)
+}
+
+const DROP: u32 = xdp_action::XDP_DROP;
+
+/// Counts the packet; says to the kernel what becomes of it.
+#[inline(always)]
+fn passed(verdict: Verdict, length: u64) -> u32 {
+    count(verdict, length);
+    if verdict.reason.passes() {
+        xdp_action::XDP_PASS
+    } else {
+        DROP
     }
 }
 

@@ -13,6 +13,7 @@ use knock_common::{
     answer::Scratch,
     knock::Outcome,
     presence::Seed,
+    scattered::Room,
     table::{
         Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
         LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES, Sequence, Session, SessionSlot,
@@ -99,6 +100,10 @@ pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::CO
 /// When a source's denial was last reported, ns of `CLOCK_MONOTONIC`.
 #[map]
 pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);
+
+/// What a frame in several buffers is read into: see [`crate::scattered`].
+#[map]
+pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 // What answers in place of a closed port need: see [`crate::answer`].
 

@@ -1,11 +1,9 @@
 //! The decisions' surroundings as the kernel has them: maps, clock, atomic instructions.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::xdp_md,
     helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
     maps::{Array, HashMap, lpm_trie::Key},
-    programs::XdpContext,
 };
 use knock_common::{
     Address, Kernel, Table,
@@ -30,10 +28,8 @@ pub struct Tables {
 
 impl Tables {
     #[inline(always)]
-    pub fn of(context: &XdpContext) -> Self {
-        Self {
-            context: context.as_ptr().cast(),
-        }
+    pub fn of(context: *mut xdp_md) -> Self {
+        Self { context }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family, Fixture},
     subject::{Hosted, Modelled, Program},
@@ -18,6 +19,18 @@ fn rows_hold_on_the_host() {
 
 #[test]
 fn rows_hold_in_the_kernel() {
+    rows_hold(Program::load);
+}
+
+/// Wherever a frame is cut, down to one of which nothing but the Ethernet header is in the first buffer.
+#[test]
+fn rows_hold_in_the_kernel_for_frames_in_several_buffers() {
+    for first in [14, 36] {
+        rows_hold(|config| Program::load_scattered(config, first));
+    }
+}
+
+fn rows_hold(load: impl Fn(&Config) -> Option<Program>) {
     // Rows share configurations, families too where none is named, and loading takes longest. One program at
     // a time, since each has as many descriptors as tables.
     let mut rows_of: HashMap<_, Vec<(&Fixture, Family)>> = HashMap::new();
@@ -30,7 +43,7 @@ fn rows_hold_in_the_kernel() {
     }
     for rows in rows_of.values() {
         let (first, family) = rows[0];
-        let Some(mut program) = Program::load(&first.config(family)) else {
+        let Some(mut program) = load(&first.config(family)) else {
             return;
         };
         for &(row, family) in rows {

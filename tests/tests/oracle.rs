@@ -42,6 +42,13 @@ fn program_agrees_with_the_model_on_a_fresh_seed() {
     run(fresh_seed(), Program::load, |_| true);
 }
 
+/// Nothing but the Ethernet header of a frame is in its first buffer.
+#[test]
+fn program_agrees_with_the_model_for_frames_in_several_buffers() {
+    let scattered = |config: &Config| Program::load_scattered(config, 14);
+    run(SEED, scattered, |_| true);
+}
+
 /// The same code without a kernel around it, where time can be told exactly. Grants by hand are left out:
 /// who gives them there is the test, not knockgate.
 #[test]

@@ -94,11 +94,23 @@ struct Figures {
 }
 
 impl Figures {
+    /// Of the two entries of the program, one of which answers and one of which takes frames in several
+    /// buffers, the larger figures.
     fn measure() -> Self {
-        let (config, _) = Config::parse(EVERYTHING, "everything").expect("a valid configuration");
-        let prepared = gate::prepare(&config, VerifierLogLevel::STATS);
-        let mut ebpf = prepared.unwrap_or_else(|error| panic!("{error:#}"));
-        Self::read(&verifier_log(&mut ebpf))
+        let [answers, takes_frags] = gate::ENTRIES.map(|entry| {
+            let (config, _) =
+                Config::parse(EVERYTHING, "everything").expect("a valid configuration");
+            let prepared = gate::prepare(&config, VerifierLogLevel::STATS);
+            let mut ebpf = prepared.unwrap_or_else(|error| panic!("{error:#}"));
+            let figures = Self::read(&verifier_log(&mut ebpf, entry));
+            println!("{entry}: {figures}");
+            figures
+        });
+        Self {
+            instructions: answers.instructions.max(takes_frags.instructions),
+            peak_states: answers.peak_states.max(takes_frags.peak_states),
+            frame: answers.frame.max(takes_frags.frame),
+        }
     }
 
     /// Reads the statistics at the log's end (`print_verification_stats` in `kernel/bpf/verifier.c`).
@@ -137,8 +149,8 @@ impl fmt::Display for Figures {
 
 /// What the verifier logs of a program that it accepts. aya hands the log out only where loading fails; so it
 /// is made to fail after the verifier is done, for want of a descriptor to call the program by.
-fn verifier_log(ebpf: &mut Ebpf) -> String {
-    let program = ebpf.program_mut("knockgate").expect("the program");
+fn verifier_log(ebpf: &mut Ebpf, entry: &str) -> String {
+    let program = ebpf.program_mut(entry).expect("the program");
     let program: &mut Xdp = program.try_into().expect("an XDP program");
     let result = {
         let _none = NoMoreDescriptors::begin();

@@ -7,7 +7,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::config::{Config, Finding, Invalid, count};
+use crate::{
+    config::{Config, Finding, Invalid, Level, count},
+    gate::native_warnings,
+};
 
 /// Validate and lint a configuration, applying nothing
 #[derive(Debug, Clone, clap::Args)]
@@ -30,7 +33,13 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
 
 fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let file = args.file.as_deref().unwrap_or(config);
-    let outcome = Config::load(file);
+    let mut outcome = Config::load(file);
+    if let Ok((config, findings)) = &mut outcome {
+        let name = file.display().to_string();
+        let of_interface =
+            |message| Finding::about_file(Level::Warning, "no-native-xdp", &name, message);
+        findings.extend(native_warnings(config).into_iter().map(of_interface));
+    }
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;
         writeln!(out)?;

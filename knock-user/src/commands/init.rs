@@ -15,9 +15,12 @@ use std::{
 use anyhow::{Context, bail};
 
 use self::draw::Draw;
-use crate::config::{
-    Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports, parse_interface,
-    parse_name,
+use crate::{
+    config::{
+        Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
+        parse_interface, parse_name,
+    },
+    gate::native_warnings,
 };
 
 /// Write a commented starter configuration with fresh random sequences
@@ -77,7 +80,11 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
     let text = starter(&interfaces, &args.gates, &user_name(), &mut draw)?;
     let (config, _) = Config::parse(&text, "the new file")?;
     create(path, &text)?;
-    Ok(next_steps(&config, path))
+    let mut message = next_steps(&config, path);
+    for warning in native_warnings(&config) {
+        let _ = write!(message, "\nNote: {warning}\n");
+    }
+    Ok(message)
 }
 
 /// The text of a starter file: one user with a fresh sequence for each gate.

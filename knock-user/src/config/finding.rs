@@ -51,7 +51,7 @@ pub struct Invalid {
 
 impl Finding {
     /// A finding about a file as a whole.
-    pub(super) fn about_file(
+    pub(crate) fn about_file(
         level: Level,
         code: &'static str,
         file: &str,

@@ -18,7 +18,7 @@ use super::{
     Attachment, Lack, NEEDS_TO_LOAD, NotGuarded, NotPermitted, PinRoot, answering, attachment,
     capability,
     interface::{self, Attached},
-    is_denied, kernel_version,
+    is_denied, kernel_version, native,
     pins::{self, Contents, Directory},
     program,
     tables::{Gate, OpenGate, other_layout, pin_name},
@@ -255,7 +255,7 @@ fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
     let pin = directory.join(pins::PROGRAM);
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     make_room(&directory)?;
-    let (link, attached) = attach(&program, name, index, way(config, name))?;
+    let (link, attached) = attach(&program, name, index, config)?;
     bpf::pin(&link, &directory.join(pins::LINK))
         .with_context(|| format!("cannot pin the link in {}", directory.display()))?;
     Ok(attached)
@@ -404,7 +404,7 @@ fn attach(
     program: impl AsFd,
     name: &str,
     index: u32,
-    wanted: Attach,
+    config: &Config,
 ) -> Result<(OwnedFd, Attached)> {
     // Asked beforehand: an interface that carries a program in one mode refuses the other.
     if let Some(present) = interface::attached(index)? {
@@ -414,25 +414,32 @@ fn attach(
             interface::describe(present)
         );
     }
-    let link = |attached| link(program.as_fd(), name, index, attached);
-    match wanted {
+    let frags = program::can_take_frags(config);
+    let link = |attached| link(program.as_fd(), name, index, attached, frags);
+    match way(config, name) {
         Attach::Native => Ok((link(Attached::Native)?, Attached::Native)),
         Attach::Generic => Ok((link(Attached::Generic)?, Attached::Generic)),
         Attach::Auto => match link(Attached::Native) {
             Ok(link) => Ok((link, Attached::Native)),
             Err(error) if error.is::<NotPermitted>() => Err(error),
             Err(error) => {
+                let link = link(Attached::Generic)?;
                 tracing::warn!(
-                    "{name} takes no native XDP program ({error:#}); attached in generic mode, \
-                     which costs more for each packet"
+                    "{error:#}; attached in generic mode, which costs more for each packet"
                 );
-                Ok((link(Attached::Generic)?, Attached::Generic))
+                Ok((link, Attached::Generic))
             }
         },
     }
 }
 
-fn link(program: impl AsFd, name: &str, index: u32, attached: Attached) -> Result<OwnedFd> {
+fn link(
+    program: impl AsFd,
+    name: &str,
+    index: u32,
+    attached: Attached,
+    frags: bool,
+) -> Result<OwnedFd> {
     bpf::link_xdp(program, index, attached == Attached::Native).map_err(|error| {
         if is_denied(&error) {
             return NotPermitted {
@@ -441,7 +448,13 @@ fn link(program: impl AsFd, name: &str, index: u32, attached: Attached) -> Resul
             }
             .into();
         }
-        anyhow!("cannot attach to {name}: {error}")
+        match attached {
+            Attached::Native => anyhow!(
+                "cannot attach to {name} in native mode: {}",
+                native::refusal(name, frags, &error)
+            ),
+            Attached::Generic => anyhow!("cannot attach to {name}: {error}"),
+        }
     })
 }
 

@@ -17,6 +17,7 @@ mod kernel_version;
 mod lifecycle;
 mod mapping;
 mod memory;
+mod native;
 mod pins;
 mod presence;
 mod program;
@@ -31,9 +32,10 @@ pub use interface::{Attached, Xdp, attached, describe};
 pub use lifecycle::{Absent, Mounted, Repair, Up, down, repair, up};
 pub use mapping::Mapping;
 pub use memory::{TableKind, TableSize, table_sizes};
+pub use native::warnings as native_warnings;
 pub use pins::{Busy, DEFAULT_ROOT, Lock, PinRoot};
 pub use presence::Presence;
-pub use program::{gate_rules, load, object, open_ports, prepare, roles};
+pub use program::{ENTRIES, gate_rules, load, load_entry, object, open_ports, prepare, roles};
 pub use progress::{MappedProgress, ProgressTable};
 pub use rows::{
     GrantRow, KnockRow, PacketRow, SessionRow, SourceRow, TableRow, monotonic_now, padded_address,

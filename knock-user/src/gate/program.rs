@@ -28,15 +28,36 @@ use knock_common::{
 use super::{
     Automaton, NEEDS_TO_LOAD, NotPermitted,
     answering::{self, Surroundings},
-    interface, is_denied, memory,
+    interface, is_denied, kernel_version, memory,
+    native::Facts,
     rows::monotonic_now,
 };
 use crate::config::{
-    self, Config, Deny, Established, GrantTo, Mode, OpenPorts, Port, Protocol, listening_ports,
+    self, Attach, Config, Deny, Established, GrantTo, Mode, OpenPorts, Port, Protocol,
+    listening_ports,
 };
 
-/// Name of the program in the object, and in the kernel's list of programs.
-const NAME: &str = "knockgate";
+/// The program's entries by their names in the object, and in the kernel's list of programs: the usual one, and
+/// the one that takes frames in several buffers.
+pub const ENTRIES: [&str; 2] = ["knockgate", "knockgate_frags"];
+
+/// The entry for the interfaces of `config`: the second where one of them needs it. A gate that answers needs
+/// every frame in one piece.
+pub fn entry(config: &Config) -> &'static str {
+    let [usual, frags] = ENTRIES;
+    let needed = config.attach != Attach::Generic
+        && can_take_frags(config)
+        && config
+            .interfaces
+            .iter()
+            .any(|name| Facts::read(name).needs_frags());
+    if needed { frags } else { usual }
+}
+
+/// May a program take frames in several buffers on this kernel, and where no gate answers?
+pub fn can_take_frags(config: &Config) -> bool {
+    kernel_version::is_at_least(5, 18) && !answering::rejects(config)
+}
 
 /// The kernel program, as `cargo xtask build` compiled it.
 #[cfg(kernel_program)]
@@ -56,8 +77,17 @@ pub fn object() -> Result<&'static [u8]> {
 
 /// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet.
 pub fn load(config: &Config) -> Result<Ebpf> {
+    load_entry(config, entry(config))
+}
+
+/// As [`load`], of the entry with this name.
+pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
-    program(&mut ebpf)?.load().map_err(|error| match error {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().map_err(|error| match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -108,11 +138,16 @@ fn seed() -> Result<Seed> {
     Ok(Seed::new(draw()?, draw()?))
 }
 
-/// The program in a loaded object.
+/// The entry that has been loaded.
 pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf
-        .program_mut(NAME)
-        .ok_or_else(|| anyhow!("the object has no program `{NAME}`"))?;
+    let is_loaded = |name: &str| {
+        let program = ebpf.program(name).map(<&Xdp>::try_from);
+        matches!(program, Some(Ok(program)) if program.fd().is_ok())
+    };
+    let name = ENTRIES.into_iter().find(|name| is_loaded(name));
+    let name = name.ok_or_else(|| anyhow!("no program has been loaded"))?;
+    let program = ebpf.program_mut(name);
+    let program = program.ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
     Ok(program.try_into()?)
 }
 

@@ -11,8 +11,6 @@ use super::query::{self, Netlink};
 pub mod feature {
     /// It runs programs: native mode.
     pub const BASIC: u64 = 1;
-    /// It takes frames that other devices' programs redirect to it.
-    pub const NDO_XMIT: u64 = 4;
     /// It runs programs for frames that lie in several buffers.
     pub const RX_SG: u64 = 32;
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     net::IpAddr,
     path::Path,
     process,
@@ -17,7 +17,7 @@ use std::{
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
     util::nr_cpus,
 };
 use ipnet::IpNet;
@@ -57,11 +57,32 @@ pub struct Program {
     ahead: u64,
     /// What was sent back for the last packet.
     answer: Option<Vec<u8>>,
+    /// So many bytes of a frame are in its first buffer.
+    first: Option<u32>,
 }
 
 impl Program {
     /// Loads the program for `config`, or says why this machine can't (see [`need::met`]).
     pub fn load(config: &Config) -> Option<Self> {
+        Self::load_entry(config, gate::ENTRIES[0])
+    }
+
+    /// Loads the program for frames in several buffers, and hands it such: of each, no more than so many bytes
+    /// are in the first buffer. (Since Linux 6.18; at least the Ethernet header has to be there.)
+    pub fn load_scattered(config: &Config, first: u32) -> Option<Self> {
+        let mut program = Self::load_entry(config, gate::ENTRIES[1])?;
+        program.first = Some(first);
+        if program.test(&[0; 200], None).is_err() {
+            eprintln!(
+                "skipped; missing here: test runs with a short first buffer, as Linux 6.18 has"
+            );
+            return None;
+        }
+        program.forget();
+        Some(program)
+    }
+
+    fn load_entry(config: &Config, entry: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !need::met(&[]) {
             return None;
@@ -72,7 +93,7 @@ impl Program {
             "this machine has been up for less than the test's longest `session_idle`: no flow can be \
              made that old yet"
         );
-        let ebpf = gate::load(config).unwrap_or_else(|error| panic!("{error:#}"));
+        let ebpf = gate::load_entry(config, entry).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",
             process::id(),
@@ -89,7 +110,26 @@ impl Program {
             tables,
             ahead: 0,
             answer: None,
+            first: None,
         })
+    }
+
+    /// Puts a frame through the program.
+    fn test(&self, frame: &[u8], out: Option<&mut [u8]>) -> io::Result<TestRunResult> {
+        let length = u32::try_from(frame.len()).expect("a frame is short");
+        // `struct xdp_md`: where data, its end and metadata are, and two interfaces with a queue.
+        let context = self.first.map(|first| {
+            [0, first.min(length), 0, 0, 0, 0]
+                .map(u32::to_ne_bytes)
+                .concat()
+        });
+        let result = self.xdp().test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: out,
+            ctx_in: context.as_deref(),
+            ..TestRunOptions::default()
+        });
+        result.map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// A table by its name in the object.
@@ -109,8 +149,12 @@ impl Program {
     }
 
     pub fn xdp(&self) -> &Xdp {
-        let program = self.ebpf.program("knockgate").expect("the program");
-        program.try_into().expect("an XDP program")
+        let entries = gate::ENTRIES
+            .iter()
+            .filter_map(|name| self.ebpf.program(name));
+        let mut entries = entries.filter_map(|program| <&Xdp>::try_from(program).ok());
+        let loaded = entries.find(|program| program.fd().is_ok());
+        loaded.expect("an entry has been loaded")
     }
 
     /// What was sent back for the last packet.
@@ -234,15 +278,10 @@ impl Subject for Program {
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
-        let program = self.xdp();
         // An answer may be longer than what it answers.
         let mut out = vec![0; frame.len() + 64];
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ..TestRunOptions::default()
-            })
+        let result = self
+            .test(frame, Some(&mut out))
             .expect("the kernel takes any frame of at least 14 bytes");
         out.truncate(result.data_size_out as usize);
         match result.return_value {

@@ -2,12 +2,14 @@
 //! attach, over IPv4 and over IPv6.
 //!
 //! [`knocks`] says which knocks open a gate, [`grants`] what it gives then and until when, [`sessions`] how
-//! flows end, [`scope`] what it leaves alone; [`clients`] are real ones, [`frames`] are such as none would send.
+//! flows end, [`scope`] what it leaves alone; [`clients`] are real ones, [`frames`] are such as none would send;
+//! [`native`] is about what drivers refuse.
 
 mod clients;
 mod frames;
 mod grants;
 mod knocks;
+mod native;
 mod scope;
 mod sessions;
 

@@ -95,13 +95,17 @@ impl Stage {
                     "gate::attachment::tests::two_that_have_swapped_names_are_guarded",
                 ],
             ),
+            suite("interfaces", "knock-user", None, INTERFACES),
         ];
         const KERNEL: &[Suite] = &[
             suite(
                 "fixtures in the kernel",
                 TESTS,
                 Some("fixtures"),
-                &["rows_hold_in_the_kernel"],
+                &[
+                    "rows_hold_in_the_kernel",
+                    "rows_hold_in_the_kernel_for_frames_in_several_buffers",
+                ],
             ),
             suite(
                 "oracle in the kernel",
@@ -118,6 +122,17 @@ impl Stage {
         }
     }
 }
+
+/// What is told of network devices by looking at them.
+const INTERFACES: &[&str] = &[
+    "gate::checksums::tests::a_bridge_of_cards_alone_completes_every_sum",
+    "gate::checksums::tests::hardware_completes_every_sum",
+    "gate::checksums::tests::software_does_not",
+    "gate::checksums::tests::what_stands_on_others_is_as_they_are",
+    "gate::native::tests::a_veths_limit_is_its_other_ends",
+    "gate::native::tests::an_mtu_above_a_page_is_named_with_the_command",
+    "gate::native::tests::several_buffers_are_asked_for_where_one_does_not_hold_a_frame",
+];
 
 /// A suite takes seconds; one that hasn't ended by now hangs, which is noticed too.
 const PATIENCE: Duration = Duration::from_mins(5);

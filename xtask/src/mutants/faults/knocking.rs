@@ -12,7 +12,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a foreign probe doesn't break a run",
         file: VERDICT,
-        find: "knock::foreign(kernel, &segment);",
+        find: "knock::foreign(kernel, segment);",
         replace: "",
     },
     Fault {

@@ -5,6 +5,8 @@ use super::Fault;
 const VERDICT: &str = "knock-common/src/verdict.rs";
 const ENTRY: &str = "knock-ebpf/src/main.rs";
 const MAPS: &str = "knock-ebpf/src/tables.rs";
+const SCATTERED: &str = "knock-ebpf/src/scattered.rs";
+const CHECKSUMS: &str = "knock-user/src/gate/checksums.rs";
 const TABLE: &str = "knock-common/src/table.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -31,6 +33,42 @@ pub(super) const FAULTS: &[Fault] = &[
         file: ENTRY,
         find: "xdp_action::XDP_DROP",
         replace: "xdp_action::XDP_PASS",
+    },
+    Fault {
+        what: "a frame in several buffers is judged by the first",
+        file: ENTRY,
+        find: "if whole == Packet::of(ctx.ctx).length() as u64 {",
+        replace: "if whole != 0 {",
+    },
+    Fault {
+        what: "a frame in several buffers is counted shorter than it is",
+        file: SCATTERED,
+        find: "passed(part(room).judge(&Tables::of(context)), length)",
+        replace: "passed(part(room).judge(&Tables::of(context)), length - 1)",
+    },
+    Fault {
+        what: "flags of a frame in several buffers are not read",
+        file: "knock-common/src/scattered.rs",
+        find: "(read.flags, read.sequence) = frame::tcp(frame, &segment);",
+        replace: "let _ = frame::tcp(frame, &segment);",
+    },
+    Fault {
+        what: "a device above a veth is taken for hardware",
+        file: CHECKSUMS,
+        find: "under.peek().is_none() || under.any(|lower| reaches_software(lower, links, depth - 1))",
+        replace: "under.peek().is_none()",
+    },
+    Fault {
+        what: "a network card may leave checksums out",
+        file: CHECKSUMS,
+        find: "return VIRTUAL_BUSES.contains(&bus.as_str());",
+        replace: "return true;",
+    },
+    Fault {
+        what: "a veth's own MTU is taken for its other end's",
+        file: "knock-user/src/gate/native.rs",
+        find: "facts.peer.as_ref().map_or(facts.mtu, |peer| peer.mtu)",
+        replace: "facts.mtu",
     },
     Fault {
         what: "the kernel looks for IPv6 prefixes by IPv4's lengths",

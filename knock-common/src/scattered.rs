@@ -1,0 +1,131 @@
+//! Judging a frame that lies in several buffers: first it is read, into memory of its own, then decided. In one
+//! go, as [`judge`](crate::judge) does it, both together would be too much for the kernel's stack.
+
+use crate::{
+    Address, Kernel, Reason, Verdict,
+    address::{V4, V6},
+    frame::{self, Frame, Network, Parsed, Segment, TCP},
+    verdict,
+};
+
+/// The headers of a packet are within so many bytes of its frame's beginning: behind Ethernet, tags, IPv6
+/// and the longest extension headers that are read.
+pub const MOST_HEADERS: usize = 20 * 1024;
+
+/// Memory for one frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Its first bytes, as far as they have been looked at.
+    pub bytes: [u8; MOST_HEADERS],
+    pub v4: Read<V4>,
+    pub v6: Read<V6>,
+}
+
+/// A packet as far as its verdict goes by it. No enum of several forms: what a form leaves unsaid would be
+/// written too, and the verifier refuses to have anything written that is not known.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<A> {
+    found: Found,
+    /// Why it passes, where it was found to.
+    reason: Reason,
+    /// Zeroes where they are not known.
+    segment: Segment<A>,
+    /// Of TCP.
+    flags: u8,
+    sequence: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Segment,
+    Pass,
+    Malformed,
+    /// With source and destination.
+    MalformedBetween,
+}
+
+/// What [`read`] has found.
+pub mod family {
+    pub const NOT_IP: u32 = 0;
+    pub const MALFORMED: u32 = 1;
+    /// [`Room::v4`](super::Room::v4) and [`Room::v6`](super::Room::v6) say more.
+    pub const V4: u32 = 4;
+    pub const V6: u32 = 6;
+}
+
+/// Reads a frame; returns one of [`family`].
+#[inline(always)]
+pub fn read<F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
+    match frame::network(frame) {
+        Network::Ipv4 { at } => {
+            *v4 = Read::of(frame, frame::ipv4(frame, at));
+            family::V4
+        }
+        Network::Ipv6 { at } => {
+            *v6 = Read::of(frame, frame::ipv6(frame, at));
+            family::V6
+        }
+        Network::Other => family::NOT_IP,
+        Network::Malformed => family::MALFORMED,
+    }
+}
+
+impl<A: Address> Read<A> {
+    #[inline(always)]
+    fn of<F: Frame + ?Sized>(frame: &F, parsed: Parsed<A>) -> Self {
+        let mut read = Self {
+            found: Found::Malformed,
+            reason: Reason::Malformed,
+            segment: Segment {
+                source: A::zeroed(),
+                destination: A::zeroed(),
+                source_port: 0,
+                destination_port: 0,
+                protocol: 0,
+                transport: 0,
+            },
+            flags: 0,
+            sequence: 0,
+        };
+        match parsed {
+            Parsed::Segment(segment) => {
+                read.found = Found::Segment;
+                read.segment = segment;
+                if segment.protocol == TCP {
+                    (read.flags, read.sequence) = frame::tcp(frame, &segment);
+                }
+            }
+            Parsed::Pass(reason) => {
+                read.found = Found::Pass;
+                read.reason = reason;
+            }
+            Parsed::Malformed(Some((source, destination))) => {
+                read.found = Found::MalformedBetween;
+                read.segment.source = source;
+                read.segment.destination = destination;
+            }
+            Parsed::Malformed(None) => {}
+        }
+        read
+    }
+
+    /// What becomes of the packet.
+    #[inline(always)]
+    pub fn judge<K: Kernel>(&self, kernel: &K) -> Verdict {
+        let Self {
+            found,
+            reason,
+            segment,
+            flags,
+            sequence,
+        } = self;
+        match found {
+            Found::Segment => verdict::segment(kernel, segment, || (*flags, *sequence)),
+            Found::Pass => Verdict::of(*reason),
+            Found::Malformed => verdict::malformed::<K, A>(kernel, None),
+            Found::MalformedBetween => {
+                verdict::malformed(kernel, Some((segment.source, segment.destination)))
+            }
+        }
+    }
+}
