@@ -14,6 +14,7 @@ use crate::{
     Address, Kernel, Table,
     address::{Padded, V4, V6},
     event::Event,
+    frame::Segment,
     knock::Outcome,
     presence::{self, Seed},
     progress,
@@ -23,6 +24,9 @@ use crate::{
         Session, SessionSlot, State, Transition,
     },
 };
+
+/// Address and port.
+pub type End = (Padded, u16);
 
 /// A gate without a kernel.
 pub struct Host {
@@ -56,6 +60,8 @@ pub struct Host {
     pub sessions_v6: Map<Flow<V6>, Session>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
     pub sockets: RefCell<HashMap<(u8, u64), u32>>,
+    /// The host's connected UDP sockets, by family: its own end, then its peer's.
+    pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
     pub events: RefCell<Vec<Event>>,
     /// What another CPU does when this one looks at a state; once.
@@ -89,6 +95,7 @@ impl Host {
             sessions_v4: Map::with_capacity(sessions),
             sessions_v6: Map::with_capacity(sessions),
             sockets: RefCell::default(),
+            connected: RefCell::default(),
             outcomes: RefCell::default(),
             events: RefCell::default(),
             meanwhile: Cell::default(),
@@ -222,6 +229,12 @@ impl Kernel for Host {
         let sockets = self.sockets.borrow();
         let state = sockets.get(&(A::FAMILY, flow.tag()));
         state.copied().unwrap_or(socket::NONE)
+    }
+
+    fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
+        let own = (datagram.destination.padded(), datagram.destination_port);
+        let peer = (datagram.source.padded(), datagram.source_port);
+        self.connected.borrow().contains(&(A::FAMILY, own, peer))
     }
 
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {

@@ -5,6 +5,7 @@ use crate::{
     Address,
     address::{V4, V6},
     event::Event,
+    frame::Segment,
     knock::Outcome,
     presence::Seed,
     table::{
@@ -99,6 +100,9 @@ pub trait Kernel {
     /// The state of this host's TCP socket for `flow`, as [`socket`](crate::session::socket) names
     /// them.
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32;
+
+    /// Is there a UDP socket of this host's for this datagram that is connected to its sender?
+    fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool;
 
     /// Stores `new` if `cell` still holds `current`; says whether it did.
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool;

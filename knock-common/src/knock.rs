@@ -5,11 +5,15 @@
 //! probes are the sequence" is one look-up, whatever the number of sequences. A state's transitions
 //! are stored where they differ from the root's; most states have one, which is stored with them. See
 //! the compiler in user space.
+//!
+//! Clients try again, from a new source port each time. So another probe of the port that was counted
+//! last goes by the automaton only where it costs the run no knock, and is left out otherwise: see
+//! [`Repeat`].
 
 use crate::{
     Address, Kernel,
     event::{self, Event, NOBODY, cause, kind},
-    frame::Segment,
+    frame::{Segment, UDP},
     grant,
     progress::{self, Entry},
     table::{MAX_SEQUENCE, Progress, State, Step, TICK_SHIFT, class},
@@ -30,7 +34,8 @@ pub enum Outcome {
     Source = 4,
     /// It completed a sequence, and there was no room for a grant.
     TableFull = 5,
-    /// A packet counted before: neither a step nor a break.
+    /// Neither a step nor a break: a packet counted before, or another probe of the port that was
+    /// counted last, which would have cost the run.
     Duplicate = 6,
 }
 
@@ -72,6 +77,7 @@ impl Outcome {
 pub fn foreign<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = progress::entry(kernel, &probe.source)
         && progress.state != 0
+        && !is_own(kernel, probe)
     {
         broken(kernel, probe, progress);
         progress.reset();
@@ -137,6 +143,9 @@ fn advance<K: Kernel, A: Address>(
         kernel.count_knock(before.gate, Outcome::Duplicate);
         return 0;
     }
+    if state != 0 && is_own(kernel, probe) {
+        return 0;
+    }
     let onward = if before.several != 0 {
         kernel.transition(state, symbol)
     } else {
@@ -146,8 +155,15 @@ fn advance<K: Kernel, A: Address>(
     let Some(after) = kernel.state(next) else {
         return 0;
     };
+    let repeat = Repeat::of(progress, state, symbol, before, after);
+    if repeat == Repeat::Shortens && is_recent(kernel, progress, step.time) {
+        progress.renew(step.time, now);
+        kernel.count_knock(before.gate, Outcome::Duplicate);
+        return 0;
+    }
     let extends = after.depth == before.depth.wrapping_add(1);
-    if !extends && after.completes == 0 && state != 0 {
+    let keeps = extends || repeat == Repeat::Keeps;
+    if !keeps && after.completes == 0 && state != 0 {
         broken(kernel, probe, progress);
     }
     // Nor must that one be taken for as far as this one: it has to start anew.
@@ -156,7 +172,13 @@ fn advance<K: Kernel, A: Address>(
         progress.reset();
         return 0;
     }
-    progress.push(next, after.depth, step, now);
+    // The packets of a run that lives on stay known.
+    let known = if keeps {
+        MAX_SEQUENCE as u8
+    } else {
+        after.depth
+    };
+    progress.push(next, known, step, now);
     if after.completes == 0 {
         stepped(kernel, probe, after);
         return 0;
@@ -220,6 +242,48 @@ fn completed<K: Kernel, A: Address>(
 fn elapsed(progress: &Progress, length: u16) -> u32 {
     let first = progress.step((length as u8).wrapping_sub(1));
     progress.step(0).time.wrapping_sub(first.time)
+}
+
+/// What another probe of the port that was counted last does to the run by the automaton.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It is a probe of another port.
+    Not,
+    /// The run stays as long, or gets longer.
+    Keeps,
+    /// The run would get shorter.
+    Shortens,
+}
+
+impl Repeat {
+    #[inline(always)]
+    fn of(progress: &Progress, state: u32, symbol: u16, before: &State, after: &State) -> Self {
+        if state == 0 || progress.step(0).symbol != symbol {
+            Self::Not
+        } else if after.depth < before.unfinished {
+            Self::Shortens
+        } else {
+            Self::Keeps
+        }
+    }
+}
+
+/// Can a run still be completed that has its latest knock from when the source's latest was counted? Else there
+/// is nothing to lose, and a sequence that begins with this very probe must not be lost to what is over.
+#[inline(always)]
+fn is_recent<K: Kernel>(kernel: &K, progress: &Progress, time: u32) -> bool {
+    let Some(root) = kernel.state(0) else {
+        return false;
+    };
+    time.wrapping_sub(progress.step(0).time) <= root.within
+}
+
+/// A datagram to a socket of this host's that is connected to its sender: part of a conversation that the host
+/// has itself, such as a VPN's, and no probe. Asked only where there is a run that it could break or go
+/// on with, since a flood of first knocks would pay for it.
+#[inline(always)]
+fn is_own<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) -> bool {
+    probe.protocol == UDP && kernel.is_connected(probe)
 }
 
 /// Is this the packet of a knock that the present run has counted already?

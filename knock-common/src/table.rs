@@ -218,7 +218,7 @@ pub struct State {
     /// Index of the sequence that is complete in this state, plus one; 0: none.
     pub completes: u32,
     /// The longest `within` among the sequences that begin with this state, as in [`Sequence`]:
-    /// how long a duplicate is known.
+    /// how long a duplicate is known. Of the root: the longest of all.
     pub within: u32,
     /// Gate of the first of these sequences, for counters and events.
     pub gate: u16,
@@ -231,7 +231,10 @@ pub struct State {
     pub next: u32,
     pub symbol: u16,
     /// 1: several symbols lead on, by the table of transitions.
-    pub several: u16,
+    pub several: u8,
+    /// Number of knocks of the longest run that can still be lost: [`depth`](Self::depth), or where this is the
+    /// whole of a sequence and begins no longer one, that of its longest end that begins some sequence.
+    pub unfinished: u8,
 }
 
 /// Key of the table of transitions, which has those of states with several.

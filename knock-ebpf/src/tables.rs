@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
+    helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     maps::{Array, HashMap, lpm_trie::Key},
 };
 use knock_common::{
     Address, Kernel, Table,
     address::{V4, V6},
     event::Event,
+    frame::Segment,
     knock::Outcome,
     presence::Seed,
     progress,
@@ -209,6 +210,34 @@ impl Kernel for Tables {
         }
     }
 
+    /// In the network namespace of the interface that the packet came by.
+    #[inline(never)]
+    fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
+        let tuple = Tuple {
+            source: datagram.source,
+            destination: datagram.destination,
+            source_port: datagram.source_port.to_be(),
+            destination_port: datagram.destination_port.to_be(),
+        };
+        // SAFETY: as in `socket`.
+        unsafe {
+            let socket = bpf_sk_lookup_udp(
+                self.context.cast(),
+                (&raw const tuple).cast_mut().cast(),
+                Tuple::<A>::LENGTH,
+                CURRENT_NETNS,
+                0,
+            );
+            if socket.is_null() {
+                return false;
+            }
+            // The kernel finds a socket that is connected for its peer's datagrams only, and before any other.
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            state == CONNECTED
+        }
+    }
+
     #[inline(always)]
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         atomic::compare_exchange(cell, current, new)
@@ -252,6 +281,9 @@ impl<A> Tuple<A> {
     /// Without what follows for alignment's sake.
     const LENGTH: u32 = 2 * size_of::<A>() as u32 + 4;
 }
+
+/// State of a UDP socket that is connected: `TCP_ESTABLISHED` of `linux/tcp_states.h`, for these too.
+const CONNECTED: u32 = 1;
 
 /// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: in an XDP program, that of the interface.
 const CURRENT_NETNS: u64 = u64::MAX;

@@ -3,7 +3,7 @@
 //! The model keeps every probe of a source and looks at the end of that list. It shares nothing with
 //! what it checks but the configuration.
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{collections::HashMap, iter, net::Ipv4Addr, time::Duration};
 
 use knock_common::{
     Address as _,
@@ -68,6 +68,7 @@ impl Model {
         let run = &list[list.len() - *remembered..];
         let ports: Vec<Port> = list.iter().map(|probe| probe.2).collect();
         let depth = longest_beginning(config, &ports);
+        let unfinished = longest_unfinished(config, &ports);
         let window = longest_window(config, &ports[ports.len() - depth..]);
         for &(time, known_port, known) in run {
             if (known_port, known) == (source_port, port) {
@@ -80,9 +81,34 @@ impl Model {
                 }
             }
         }
+        // The port counted last, once more: it may not cost the run.
+        let repeated = list.last().copied();
+        let repeated = repeated.filter(|latest| depth > 0 && latest.2 == port);
         list.push((now, source_port, port));
         let ports: Vec<Port> = list.iter().map(|probe| probe.2).collect();
-        *remembered = (*remembered + 1).min(longest_beginning(config, &ports));
+        let length = longest_beginning(config, &ports);
+        let keeps = length == depth + 1 || repeated.is_some() && length >= unfinished;
+        if let Some((time, first_port, _)) = repeated
+            && !keeps
+        {
+            let (age, window) = (now - time, longest_window(config, &[]));
+            if age.abs_diff(window) <= 2 * TICK {
+                return Said::Either;
+            }
+            if age < window {
+                list.pop();
+                list.pop();
+                // It is that knock's latest packet.
+                list.push((now, first_port, port));
+                return Said::Duplicate;
+            }
+        }
+        let most = match length {
+            0 => 0,
+            _ if keeps => 12,
+            _ => length,
+        };
+        *remembered = (*remembered + 1).min(most);
         for (gate, rules) in config.gates.iter().enumerate() {
             for (user, knock) in rules.knocks.iter().enumerate() {
                 if ports.ends_with(&knock.sequence) {
@@ -109,6 +135,18 @@ fn longest_beginning(config: &Config, ports: &[Port]) -> usize {
         .find(|length| {
             let end = &ports[ports.len() - length..];
             sequences(config).any(|knock| knock.sequence.starts_with(end))
+        })
+        .unwrap_or(0)
+}
+
+/// How many of the last probes begin some sequence and don't complete it, at most.
+fn longest_unfinished(config: &Config, ports: &[Port]) -> usize {
+    (0..=ports.len().min(12))
+        .rev()
+        .find(|length| {
+            let end = &ports[ports.len() - length..];
+            sequences(config)
+                .any(|knock| knock.sequence.len() > *length && knock.sequence.starts_with(end))
         })
         .unwrap_or(0)
 }
@@ -279,7 +317,8 @@ prop_compose! {
     }
 }
 
-/// Bits of sequences, whole ones and noise; few source ports, so that duplicates are common.
+/// Bits of sequences, whole ones and noise, each port once or twice; few source ports, so that duplicates are
+/// common.
 fn any_probes(config: &Config) -> impl Strategy<Value = Vec<Probe>> + use<> {
     let known: Vec<Vec<Port>> = sequences(config).map(|k| k.sequence.clone()).collect();
     let piece = prop_oneof![
@@ -291,13 +330,15 @@ fn any_probes(config: &Config) -> impl Strategy<Value = Vec<Probe>> + use<> {
         0_u8..2,
         any::<u16>(),
         prop_oneof![9 => 0..SECOND, 1 => 0..15 * SECOND],
+        prop_oneof![2 => Just(1), 1 => Just(2)],
     );
     prop::collection::vec(step, 1..24).prop_flat_map(|pieces| {
         let probes: Vec<Probe> = pieces
             .into_iter()
-            .flat_map(|(ports, source, base, after)| {
+            .flat_map(|(ports, source, base, after, times)| {
                 ports
                     .into_iter()
+                    .flat_map(move |port| iter::repeat_n(port, times))
                     .zip(0_u16..)
                     .map(move |(port, index)| Probe {
                         source,
@@ -323,6 +364,30 @@ proptest! {
     ) {
         play(&config, &probes);
     }
+}
+
+/// Of a sequence that is complete, another probe of its last port can cost only what its end begins.
+#[test]
+fn a_completed_sequence_leaves_to_lose_what_its_end_begins() {
+    let [a, b, c, d] = [port(0), port(1), port(2), port(3)];
+    let config = only(vec![
+        vec![a, b, a],
+        vec![c, d],
+        vec![c, d, a],
+        vec![a, c, d, b],
+    ]);
+    let automaton = Automaton::compile(&config).unwrap();
+    let unfinished = |sequence: &[Port]| {
+        let states = automaton.path(sequence);
+        let unfinished = states.map(|state| automaton.states[state as usize].unfinished);
+        unfinished.collect::<Vec<_>>()
+    };
+    // Its last knock begins two others.
+    assert_eq!(unfinished(&[a, b, a]), [1, 2, 1]);
+    // Two of them are a sequence, and begin another.
+    assert_eq!(unfinished(&[c, d, a]), [1, 2, 1]);
+    // Nothing begins with its end.
+    assert_eq!(unfinished(&[a, c, d, b]), [1, 2, 3, 0]);
 }
 
 /// The example of the specification, played by hand.

@@ -113,6 +113,7 @@ impl Fixture {
                     "{what}: {step}"
                 ),
                 Step::Revoke { source, gate: name } => subject.revoke(*source, gate(name)),
+                Step::Connect { own, peer } => subject.connect(*own, *peer),
             }
             if !matches!(step, Step::Packet(_)) {
                 let after = subject.tally();

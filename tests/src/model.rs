@@ -8,9 +8,9 @@ pub mod frame;
 mod probes;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     iter,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub struct Model<'c> {
     sources: HashMap<IpAddr, Source>,
     grants: Vec<Grant>,
     flows: Vec<Remembered>,
+    /// The host's connected UDP sockets: its own end, then its peer's.
+    connected: HashSet<(SocketAddr, SocketAddr)>,
     tally: Tally,
 }
 
@@ -65,6 +67,7 @@ impl<'c> Model<'c> {
             sources: HashMap::new(),
             grants: Vec::new(),
             flows: Vec::new(),
+            connected: HashSet::new(),
             tally: Tally::of(config),
         }
     }
@@ -74,6 +77,11 @@ impl<'c> Model<'c> {
         let verdict = self.judge(frame, now);
         self.tally.packet(verdict, frame.len());
         verdict
+    }
+
+    /// The host makes a UDP socket at `own` that is connected to `peer`.
+    pub fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        self.connected.insert((own, peer));
     }
 
     /// Grants by hand until `until`, whatever there was before. False where there is no room.
@@ -198,7 +206,12 @@ impl<'c> Model<'c> {
         if is_open || !is_syn {
             return Verdict::of(Reason::Unguarded);
         }
-        self.probe(source, source_port, port, is_knock, now);
+        let is_own = port.protocol == Protocol::Udp
+            && self.connected.contains(&(
+                (destination, port.number).into(),
+                (source, source_port).into(),
+            ));
+        self.probe(source, (port, source_port), (is_knock, is_own), now);
         Verdict::of(if is_knock {
             Reason::Knock
         } else {
@@ -207,9 +220,9 @@ impl<'c> Model<'c> {
     }
 
     /// P3: a source gets a grant exactly when its last k probes are the k knocks of a sequence.
-    fn probe(&mut self, from: IpAddr, source_port: u16, port: Port, is_knock: bool, now: u64) {
+    fn probe(&mut self, from: IpAddr, ports: (Port, u16), kind: (bool, bool), now: u64) {
         let source = self.sources.entry(from).or_default();
-        let heard = source.probe(self.config, port, source_port, is_knock, now);
+        let heard = source.probe(self.config, ports, kind, now);
         for (gate, outcome) in heard.outcomes {
             self.tally.knock(gate, outcome);
         }

@@ -56,6 +56,23 @@ impl Netns {
         })
     }
 
+    /// Runs `inside` on this very thread, on any CPU: for what is done too often to start a thread for it.
+    pub fn here<T>(&self, inside: impl FnOnce() -> T) -> T {
+        /// Goes back to where the thread came from, also where `inside` panics.
+        struct Home(File);
+
+        impl Drop for Home {
+            fn drop(&mut self) {
+                into(self.0.as_raw_fd()).expect("a thread may go back to where it came from");
+            }
+        }
+
+        let home = File::open("/proc/thread-self/ns/net").expect("a thread has a namespace");
+        let _home = Home(home);
+        into(self.handle.as_raw_fd()).expect("root may enter a namespace that it made");
+        inside()
+    }
+
     /// A command that will run in this namespace, on the CPU that [`Netns::run`] uses.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let handle = self.handle.as_raw_fd();
@@ -129,13 +146,19 @@ fn path_of(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Takes the calling thread into a namespace and keeps it on one CPU: a veth pair keeps packets in order
-/// for each CPU only. Allocates nothing, since it also runs between fork and exec.
-fn enter(handle: RawFd) -> io::Result<()> {
+/// Takes the calling thread into a namespace.
+fn into(handle: RawFd) -> io::Result<()> {
     // SAFETY: setns takes no pointers; a descriptor of another kind is an error, not a danger.
     if unsafe { libc::setns(handle, libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(())
+}
+
+/// Takes the calling thread into a namespace and keeps it on one CPU: a veth pair keeps packets in order
+/// for each CPU only. Allocates nothing, since it also runs between fork and exec.
+fn enter(handle: RawFd) -> io::Result<()> {
+    into(handle)?;
     let size = size_of::<libc::cpu_set_t>();
     // SAFETY: cpu_set_t is a bit field, for which all zeroes is a value.
     let (mut allowed, mut one): (libc::cpu_set_t, libc::cpu_set_t) =

@@ -133,6 +133,11 @@ enum Failure {
 impl Pair<'_> {
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
+            Step::Connect { own, peer } => {
+                self.model.connect(*own, *peer);
+                self.subject.connect(*own, *peer);
+                Ok(())
+            }
             Step::Packet(datagram) => self.packet(&datagram.frame()),
             Step::Wait(time) => {
                 self.subject.wait(*time);

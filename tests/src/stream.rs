@@ -1,6 +1,6 @@
 //! What happens to a gate, step by step, as text: packets, time going by, grants by hand.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -23,6 +23,11 @@ pub enum Step {
         source: IpNet,
         gate: String,
     },
+    /// `connect 192.0.2.1:4500 198.51.100.1:4500`: the host makes a UDP socket, here to send to a source.
+    Connect {
+        own: SocketAddr,
+        peer: SocketAddr,
+    },
 }
 
 impl fmt::Display for Step {
@@ -36,6 +41,7 @@ impl fmt::Display for Step {
                 length,
             } => write!(f, "allow {source} {gate} {}ms", length.as_millis()),
             Self::Revoke { source, gate } => write!(f, "revoke {source} {gate}"),
+            Self::Connect { own, peer } => write!(f, "connect {own} {peer}"),
         }
     }
 }
@@ -60,6 +66,10 @@ impl FromStr for Step {
                 source: network(source)?,
                 gate: gate.to_owned(),
             }),
+            ["connect", own, peer] => Ok(Self::Connect {
+                own: end(own)?,
+                peer: end(peer)?,
+            }),
             _ => line.parse().map(Self::Packet),
         }
     }
@@ -81,6 +91,10 @@ pub fn read(text: &str) -> Vec<(Step, String)> {
         .collect()
 }
 
+fn end(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|error| format!("{text}: {error}"))
+}
+
 fn milliseconds(text: &str) -> Result<Duration, String> {
     text.strip_suffix("ms")
         .and_then(|number| number.parse().ok())
@@ -95,7 +109,8 @@ mod tests {
     #[test]
     fn streams_survive_reading() {
         let text = "allow 198.51.100.0/24 ssh 2000ms\nwait 1500ms\n\
-                    udp 198.51.100.1:4000 > 192.0.2.1:7000\nrevoke 198.51.100.0/24 ssh\n";
+                    udp 198.51.100.1:4000 > 192.0.2.1:7000\nrevoke 198.51.100.0/24 ssh\n\
+                    connect [2001:db8::1]:4500 [2001:db8:1::1]:4501\n";
         let steps = read(text);
         let shown: Vec<String> = steps.iter().map(|(step, _)| step.to_string()).collect();
         assert_eq!(shown, text.lines().collect::<Vec<_>>());

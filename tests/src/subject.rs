@@ -5,6 +5,7 @@ mod counted;
 mod host;
 mod modelled;
 mod program;
+mod sockets;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -37,6 +38,9 @@ pub trait Subject {
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool;
 
     fn revoke(&mut self, source: IpNet, gate: u16);
+
+    /// The host makes a UDP socket at `own` that is connected to `peer`.
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr);
 
     /// Packets and bytes on one counter.
     fn counted(&self, verdict: Verdict) -> (u64, u64);

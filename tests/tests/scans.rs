@@ -85,15 +85,17 @@ enum Order {
 #[derive(Clone, Copy, Debug)]
 enum Sources {
     One,
+    /// One, that sends each probe twice in a row, from two source ports.
+    Twice,
     /// In turn.
     Many,
 }
 
 use Order::{Ascending, Descending, Shuffled};
-use Sources::{Many, One};
+use Sources::{Many, One, Twice};
 use Transport::{Both, Tcp, Udp};
 
-const SWEEPS: [(Transport, Order, Sources); 12] = [
+const SWEEPS: [(Transport, Order, Sources); 17] = [
     (Tcp, Ascending, One),
     (Tcp, Descending, One),
     (Tcp, Shuffled, One),
@@ -102,6 +104,11 @@ const SWEEPS: [(Transport, Order, Sources); 12] = [
     (Udp, Shuffled, One),
     (Both, Ascending, One),
     (Both, Descending, One),
+    (Tcp, Ascending, Twice),
+    (Tcp, Descending, Twice),
+    (Udp, Ascending, Twice),
+    (Udp, Shuffled, Twice),
+    (Both, Ascending, Twice),
     (Tcp, Ascending, Many),
     (Tcp, Shuffled, Many),
     (Udp, Descending, Many),
@@ -148,28 +155,33 @@ fn no_sweep_opens_anything(attach: Attach, family: Family) {
 }
 
 /// To every port there is, zero apart.
-fn frames(
-    (transport, order, sources): (Transport, Order, Sources),
-    family: Family,
-) -> Vec<Vec<u8>> {
+fn frames((transport, order, sent): (Transport, Order, Sources), family: Family) -> Vec<Vec<u8>> {
     let mut ports: Vec<u16> = (1..=u16::MAX).collect();
     match order {
         Ascending => {}
         Descending => ports.reverse(),
         Shuffled => shuffle(&mut ports),
     }
-    let sources: Vec<IpAddr> = match sources {
-        One => vec![family.address(A)],
+    let sources: Vec<IpAddr> = match sent {
+        One | Twice => vec![family.address(A)],
         Many => (0..SOURCES)
             .map(|number| stranger(family, number))
             .collect(),
     };
+    let source_ports: &[u16] = match sent {
+        Twice => &[40_000, 40_001],
+        One | Many => &[40_000],
+    };
     let probes: Vec<Vec<Probe>> = sources
         .into_iter()
-        .map(|source| match transport {
-            Tcp => vec![tcp(source, family)],
-            Udp => vec![udp(source, family)],
-            Both => vec![tcp(source, family), udp(source, family)],
+        .map(|source| {
+            let tcp = source_ports.iter().map(|&port| tcp(source, port, family));
+            let udp = source_ports.iter().map(|&port| udp(source, port, family));
+            match transport {
+                Tcp => tcp.collect(),
+                Udp => udp.collect(),
+                Both => tcp.chain(udp).collect(),
+            }
         })
         .collect();
     let aimed = |(port, probes): (u16, &Vec<Probe>)| -> Vec<Vec<u8>> {
@@ -203,13 +215,13 @@ impl Probe {
     }
 }
 
-fn tcp(source: IpAddr, family: Family) -> Probe {
-    let packet = Packet::tcp((source, 40_000), (family.host(), 0), SYN);
+fn tcp(source: IpAddr, port: u16, family: Family) -> Probe {
+    let packet = Packet::tcp((source, port), (family.host(), 0), SYN);
     probe(&packet, family, 16)
 }
 
-fn udp(source: IpAddr, family: Family) -> Probe {
-    let packet = Packet::udp((source, 40_000), (family.host(), 0), b"");
+fn udp(source: IpAddr, port: u16, family: Family) -> Probe {
+    let packet = Packet::udp((source, port), (family.host(), 0), b"");
     probe(&packet, family, 6)
 }
 

@@ -171,18 +171,25 @@ impl Progress {
         self.counted = 0;
     }
 
-    /// Adds a knock that led to `state`, which stands for `depth` knocks.
+    /// Adds a knock that led to `state`. No more than `known` of the latest are remembered from now on.
     #[inline(always)]
-    pub fn push(&mut self, state: u32, depth: u8, step: Step, now: u64) {
+    pub fn push(&mut self, state: u32, known: u8, step: Step, now: u64) {
         self.state = state;
         self.era = Self::era_of(now);
-        self.counted = (self.counted + 1).min(depth);
+        self.counted = (self.counted + 1).min(known);
         // The compiler would compare before it adds; but before Linux 6.10 the verifier knows the bounds
         // of a sum only where it was compared.
         let head = black_box(usize::from(self.head) + 1);
         let head = if head < MAX_SEQUENCE { head } else { 0 };
         self.head = head as u8;
         self.steps[head] = step;
+    }
+
+    /// The latest knock has been repeated: what begins with it begins now.
+    #[inline(always)]
+    pub fn renew(&mut self, time: u32, now: u64) {
+        self.era = Self::era_of(now);
+        self.steps[self.at(0)].time = time;
     }
 
     /// Has it completed a sequence with the latest knock?

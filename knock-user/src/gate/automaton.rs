@@ -174,6 +174,7 @@ impl Trie {
             next: 0,
             symbol: 0,
             several: 0,
+            unfinished: depth,
         });
         self.children.push(BTreeMap::new());
         (self.states.len() - 1) as u32
@@ -187,6 +188,7 @@ impl Trie {
         gate: u16,
     ) {
         let of = path.len() as u8;
+        self.states[0].within = self.states[0].within.max(within);
         let mut state = 0;
         for (symbol, depth) in path.zip(1_u8..) {
             let known = self.children[state as usize].get(&symbol).copied();
@@ -236,6 +238,9 @@ impl Trie {
             moves[at] = own;
             if self.states[at].completes == 0 {
                 self.states[at].completes = self.states[inherited].completes;
+            }
+            if self.children[at].is_empty() {
+                self.states[at].unfinished = self.states[inherited].unfinished;
             }
         }
         let mut transitions = HashMap::new();

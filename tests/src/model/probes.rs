@@ -52,14 +52,33 @@ pub struct Heard<'c> {
     pub completed: Option<(Sequence<'c>, u64)>,
 }
 
+impl Heard<'_> {
+    /// No sequence is complete.
+    const fn only(outcomes: Vec<(u16, Outcome)>) -> Self {
+        Self {
+            outcomes,
+            completed: None,
+        }
+    }
+}
+
+/// Knocks of the longest sequence that can be configured.
+const LONGEST: usize = 12;
+
+/// Past this, nothing can be completed any more that has its latest knock from now.
+fn longest_within(config: &Config) -> Duration {
+    let withins = sequences(config).map(|sequence| sequence.knock.within);
+    withins.max().unwrap_or_default()
+}
+
 impl Source {
-    /// A probe, which `is_knock` where some sequence has its port.
+    /// A probe, which `is_knock` where some sequence has its port, and `is_own` where a socket of the host's is
+    /// connected to its sender.
     pub fn probe<'c>(
         &mut self,
         config: &'c Config,
-        port: Port,
-        source_port: u16,
-        is_knock: bool,
+        (port, source_port): (Port, u16),
+        (is_knock, is_own): (bool, bool),
         now: u64,
     ) -> Heard<'c> {
         let before = self.run(config);
@@ -69,11 +88,16 @@ impl Source {
             .next()
             .map_or(0, |begun| begun.gate);
         if is_knock && self.is_duplicate(config, before, port, source_port, now) {
-            return Heard {
-                outcomes: vec![(gate_before, Outcome::Duplicate)],
-                completed: None,
-            };
+            return Heard::only(vec![(gate_before, Outcome::Duplicate)]);
         }
+        // The first knock of a run is taken as it comes: only where there is a run is the host asked for its
+        // sockets.
+        if is_own && before > 0 {
+            return Heard::only(Vec::new());
+        }
+        let unfinished = self.unfinished(config);
+        let repeated = self.probes.last().copied();
+        let repeated = repeated.filter(|latest| before > 0 && latest.port == port);
         self.probes.push(Probe {
             port,
             source_port,
@@ -81,17 +105,34 @@ impl Source {
             remembered: is_knock,
         });
         let after = self.run(config);
+        let keeps = after == before + 1 || repeated.is_some() && after >= unfinished;
+        if let Some(latest) = repeated
+            && !keeps
+            && Duration::from_nanos(now - latest.time) <= longest_within(config)
+        {
+            // All is as it was, but what begins with this port begins now.
+            self.probes.pop();
+            let latest = self.probes.last_mut().expect("the one that was repeated");
+            latest.time = now;
+            return Heard::only(vec![(gate_before, Outcome::Duplicate)]);
+        }
         let was_complete = self.complete;
         let completed = sequences(config).find(|sequence| self.ends_with(&sequence.knock.sequence));
         self.complete = completed.is_some();
         // Forgotten is what the run has left behind; all of it where it has reached its end.
-        let kept = if self.complete { 0 } else { after };
-        let forgotten = self.probes.len() - kept;
+        let kept = if self.complete || after == 0 {
+            0
+        } else if keeps {
+            LONGEST
+        } else {
+            after
+        };
+        let forgotten = self.probes.len().saturating_sub(kept);
         for probe in &mut self.probes[..forgotten] {
             probe.remembered = false;
         }
         let mut outcomes = Vec::new();
-        if !self.complete && !was_complete && before > 0 && after != before + 1 {
+        if !self.complete && !was_complete && before > 0 && !keeps {
             outcomes.push((gate_before, Outcome::Wrong));
         }
         if !self.complete && after > 0 {
@@ -116,14 +157,28 @@ impl Source {
 
     /// Times of the latest probes, as many as a sequence may have.
     pub fn latest(&self) -> impl Iterator<Item = u64> {
-        self.probes.iter().rev().take(12).map(|probe| probe.time)
+        self.probes
+            .iter()
+            .rev()
+            .take(LONGEST)
+            .map(|probe| probe.time)
     }
 
     /// How many of the last probes begin a sequence, at most.
     fn run(&self, config: &Config) -> usize {
+        self.longest(config, 0)
+    }
+
+    /// How many of the last probes begin a sequence that they don't complete, at most.
+    fn unfinished(&self, config: &Config) -> usize {
+        self.longest(config, 1)
+    }
+
+    /// How many of the last probes begin a sequence of which at least `missing` knocks are left, at most.
+    fn longest(&self, config: &Config, missing: usize) -> usize {
         let begun = sequences(config).filter_map(|sequence| {
             let knocks = &sequence.knock.sequence;
-            (1..=knocks.len())
+            (1..=knocks.len() - missing)
                 .rev()
                 .find(|&length| self.ends_with(&knocks[..length]))
         });

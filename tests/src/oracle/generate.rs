@@ -152,8 +152,18 @@ struct Author<'a, 'c> {
     gates: Vec<String>,
     sequences: Vec<Vec<Port>>,
     protected: Vec<Port>,
-    /// Each source with the sequence it is knocking and the next knock's place in it.
-    knocking: Vec<(IpAddr, usize, usize)>,
+    knocking: Vec<Knocking>,
+}
+
+/// A source that knocks.
+#[derive(Clone, Copy)]
+struct Knocking {
+    source: IpAddr,
+    /// Its sequence, and the next knock's place in it.
+    sequence: usize,
+    place: usize,
+    /// The port that it has knocked on last.
+    latest: Option<Port>,
 }
 
 impl<'a, 'c> Author<'a, 'c> {
@@ -165,7 +175,12 @@ impl<'a, 'c> Author<'a, 'c> {
             .collect();
         let knocking = SOURCES_V4.iter().chain(&SOURCES_V6).map(|source| {
             let sequence = random.below(sequences.len().max(1));
-            (parsed(source), sequence, 0)
+            Knocking {
+                source: parsed(source),
+                sequence,
+                place: 0,
+                latest: None,
+            }
         });
         let knocking = knocking.collect();
         Self {
@@ -186,7 +201,8 @@ impl<'a, 'c> Author<'a, 'c> {
             0..42 => self.knock(before),
             42..57 => self.attempt(),
             57..72 => self.go_on(before),
-            72..79 => self.other(),
+            72..76 => self.other(),
+            76..79 => self.own(before),
             79..87 => self.again(before),
             87..90 => self.noise(),
             90..96 => Step::Wait(Duration::from_millis(
@@ -215,16 +231,32 @@ impl<'a, 'c> Author<'a, 'c> {
         } else {
             (who + 4) % self.knocking.len()
         };
-        let (source, sequence, place) = self.knocking[who];
-        let Some(port) = self.sequences.get(sequence).map(|ports| ports[place]) else {
+        let Knocking {
+            source,
+            sequence,
+            place,
+            latest,
+        } = self.knocking[who];
+        let Some(next) = self.sequences.get(sequence).map(|ports| ports[place]) else {
             return self.attempt();
         };
-        let next = if place + 1 == self.sequences[sequence].len() || self.random.chance(3) {
-            (source, self.random.below(self.sequences.len()), 0)
-        } else {
-            (source, sequence, place + 1)
-        };
-        self.knocking[who] = next;
+        // Clients try again, before they go on.
+        let repeated = latest.filter(|_| self.random.chance(20));
+        let port = repeated.unwrap_or(next);
+        if repeated.is_none() {
+            let done = place + 1 == self.sequences[sequence].len() || self.random.chance(3);
+            let (sequence, place) = if done {
+                (self.random.below(self.sequences.len()), 0)
+            } else {
+                (sequence, place + 1)
+            };
+            self.knocking[who] = Knocking {
+                source,
+                sequence,
+                place,
+                latest: Some(port),
+            };
+        }
         let source_port = if self.random.chance(80) {
             20_000 + u16::try_from(before.len()).expect("short streams")
         } else {
@@ -296,6 +328,32 @@ impl<'a, 'c> Author<'a, 'c> {
         self.dressed(packet)
     }
 
+    /// What the host talks about over UDP: a socket that it makes, or a datagram from a socket's peer.
+    fn own(&mut self, before: &[Step]) -> Step {
+        let sockets = before.iter().filter_map(|step| match step {
+            Step::Connect { own, peer } => Some((*own, *peer)),
+            _ => None,
+        });
+        let sockets: Vec<(SocketAddr, SocketAddr)> = sockets.collect();
+        if sockets.is_empty() || self.random.chance(20) {
+            let who = self.random.below(self.knocking.len() - 1);
+            // The last source can have no socket: the kernel takes its address for an IPv4 one.
+            let source = self.knocking[who].source;
+            let number = self
+                .random
+                .pick(&[7_000, 7_001, 80, 443, 443, 4_500, 53, 22]);
+            let source_port = 4_000 + u16::from(self.random.byte() % 3);
+            let protocol = Protocol::Udp;
+            let datagram = self.to(source, source_port, Port { number, protocol });
+            return Step::Connect {
+                own: datagram.destination,
+                peer: datagram.source,
+            };
+        }
+        let (own, peer) = sockets[self.random.below(sockets.len())];
+        self.dressed(Datagram::new(UDP, peer, own))
+    }
+
     /// A packet that was sent before: a retransmission, or a duplicate by the network.
     fn again(&mut self, before: &[Step]) -> Step {
         let recent = &before[before.len().saturating_sub(6)..];
@@ -346,7 +404,7 @@ impl<'a, 'c> Author<'a, 'c> {
 
     fn source(&mut self) -> IpAddr {
         let who = self.random.below(self.knocking.len());
-        self.knocking[if self.random.chance(50) { who } else { who & 4 }].0
+        self.knocking[if self.random.chance(50) { who } else { who & 4 }].source
     }
 
     fn to(&mut self, source: IpAddr, source_port: u16, port: Port) -> Datagram {

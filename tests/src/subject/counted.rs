@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, AsRawFd as _},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use knock_user::{config::Config, gate};
 use super::{
     Flow, GrantSeen, Program, Subject, Tally, Verdict,
     program::{LOOPBACK, XDP_DROP, XDP_PASS, XDP_TX, clock},
+    sockets::Sockets,
 };
 use crate::interpreter::{self, Memory, World};
 
@@ -116,6 +118,7 @@ impl Subject for Counted {
         let context = context(&mut memory, frame);
         let mut kernel = Kernel {
             tables: &self.tables,
+            sockets: self.program.sockets(),
             seen: HashMap::new(),
         };
         let run = interpreter::run(&self.code, &mut memory, &mut kernel, context);
@@ -159,6 +162,10 @@ impl Subject for Counted {
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
         self.program.revoke(source, gate);
+    }
+
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        self.program.connect(own, peer);
     }
 
     fn counted(&self, verdict: Verdict) -> (u64, u64) {
@@ -249,6 +256,7 @@ fn kind(answer: &[u8]) -> &'static str {
 /// memory until the program has run, and then written back.
 struct Kernel<'t> {
     tables: &'t [Table],
+    sockets: Option<&'t Sockets>,
     /// Where the entries are, and what was in them, by table and key.
     seen: HashMap<(usize, Vec<u8>), (u64, Vec<u8>)>,
 }
@@ -284,8 +292,11 @@ impl World for Kernel<'_> {
             // bpf_xdp_adjust_head, bpf_xdp_adjust_tail
             44 => resize(memory, first, -signed(key), 0),
             65 => resize(memory, first, 0, signed(key)),
-            // bpf_skc_lookup_tcp: this host has no socket for anybody. bpf_ringbuf_output: nobody reads it here.
-            99 | 130 => 0,
+            // bpf_sk_lookup_udp
+            85 => self.connected(memory, key, value),
+            // bpf_sk_release: there is nothing to let go of. bpf_skc_lookup_tcp: this host has no socket for
+            // anybody. bpf_ringbuf_output: nobody reads it here.
+            86 | 99 | 130 => 0,
             // bpf_jiffies64: ticks of any length, since any epoch.
             118 => clock() >> 22,
             // bpf_ktime_get_coarse_ns
@@ -301,6 +312,32 @@ impl World for Kernel<'_> {
 }
 
 impl Kernel<'_> {
+    /// A `struct bpf_sock` for a datagram's `struct bpf_sock_tuple` of that length, where there is a connected
+    /// socket for it.
+    fn connected(&self, memory: &mut Memory, tuple: u64, length: u64) -> u64 {
+        /// How long the structure is, and where its `state` is.
+        const SOCKET: (usize, usize) = (80, 72);
+        /// `TCP_ESTABLISHED`.
+        const CONNECTED: u32 = 1;
+        let tuple = memory.at(tuple, usize::try_from(length).expect("64 bits"));
+        let (addresses, ports) = tuple.split_at(tuple.len() - 4);
+        let (source, destination) = addresses.split_at(addresses.len() / 2);
+        let address = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
+            Ok(v4) => IpAddr::from(v4),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).expect("of either family")),
+        };
+        let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+        let peer = SocketAddr::new(address(source), port(0));
+        let own = SocketAddr::new(address(destination), port(2));
+        if !self.sockets.is_some_and(|open| open.contains(own, peer)) {
+            return 0;
+        }
+        let (size, state) = SOCKET;
+        let mut socket = vec![0; size];
+        socket[state..state + 4].copy_from_slice(&CONNECTED.to_le_bytes());
+        memory.add(socket)
+    }
+
     fn table(&self, first: u64) -> &Table {
         &self.tables[number(first)]
     }

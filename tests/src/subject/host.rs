@@ -1,7 +1,10 @@
 //! The program's decisions, called on the host over ordinary collections. Time stands still unless it is
 //! moved, so little is too close to ask.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use knock_common::{
@@ -128,6 +131,15 @@ impl Subject for Hosted {
                 self.host.sessions_v6.remove(&flow);
             }
         }
+    }
+
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        let end = |end: SocketAddr| {
+            let (family, address, _) = padded(end.ip(), 0);
+            (family, (address, end.port()))
+        };
+        let ((family, own), (_, peer)) = (end(own), end(peer));
+        self.host.connected.borrow_mut().insert((family, own, peer));
     }
 
     fn counted(&self, verdict: Verdict) -> (u64, u64) {

@@ -1,6 +1,6 @@
 //! The model by itself, so that what it believes is tried by the fixtures too.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use knock_user::config::Config;
@@ -49,6 +49,10 @@ impl Subject for Modelled<'_> {
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
         self.model.revoke(source, gate);
+    }
+
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        self.model.connect(own, peer);
     }
 
     fn counted(&self, verdict: Verdict) -> (u64, u64) {

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -33,7 +33,7 @@ use knock_user::{
     gate::{self, Gate, OpenGate, PinRoot},
 };
 
-use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
 use crate::need;
 
 /// XDP's answers, from the kernel's `xdp_action`.
@@ -59,6 +59,8 @@ pub struct Program {
     answer: Option<Vec<u8>>,
     /// So many bytes of a frame are in its first buffer.
     first: Option<u32>,
+    /// The host's, once it has made any.
+    sockets: Option<Sockets>,
 }
 
 impl Program {
@@ -111,6 +113,7 @@ impl Program {
             ahead: 0,
             answer: None,
             first: None,
+            sockets: None,
         })
     }
 
@@ -194,6 +197,11 @@ impl Program {
         let map = self.ebpf.map_mut("HABITS").expect("a table of the program");
         let mut table: Array<_, Habits> = map.try_into().expect("of the type that its layout says");
         table.set(0, habits, 0).expect("there is one");
+    }
+
+    /// The host's sockets, once it has made any.
+    pub(super) const fn sockets(&self) -> Option<&Sockets> {
+        self.sockets.as_ref()
     }
 
     fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
@@ -280,9 +288,13 @@ impl Subject for Program {
     fn judge(&mut self, frame: &[u8]) -> bool {
         // An answer may be longer than what it answers.
         let mut out = vec![0; frame.len() + 64];
-        let result = self
-            .test(frame, Some(&mut out))
-            .expect("the kernel takes any frame of at least 14 bytes");
+        let mut test = || self.test(frame, Some(&mut out));
+        // The packet comes by the loopback interface of whoever asks.
+        let result = match &self.sockets {
+            Some(sockets) => sockets.beside(&mut test),
+            None => test(),
+        }
+        .expect("the kernel takes any frame of at least 14 bytes");
         out.truncate(result.data_size_out as usize);
         match result.return_value {
             XDP_TX if self.rejects() => {
@@ -309,6 +321,11 @@ impl Subject for Program {
         self.gate
             .revoke(source, Some(gate))
             .expect("the tables are there");
+    }
+
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        let sockets = self.sockets.get_or_insert_with(Sockets::none);
+        sockets.connect(own, peer);
     }
 
     fn counted(&self, verdict: Verdict) -> (u64, u64) {
@@ -367,6 +384,9 @@ impl Subject for Program {
     }
 
     fn forget(&mut self) {
+        if let Some(sockets) = &mut self.sockets {
+            sockets.close();
+        }
         for key in self.empty::<GrantKey<V4>, Grant>("GRANT4") {
             self.gate.presence.count_out(&key);
         }

@@ -1,10 +1,14 @@
-//! Clients as people have them: knockgate's own, Debian's `knock`, OpenSSH.
+//! Clients as people have them: knockgate's own, Debian's `knock`, OpenSSH, nmap, what a browser does.
 
 use std::time::Duration;
 
 use knockgate_tests::{
-    lab::Who::{A, B},
+    lab::{
+        Family,
+        Who::{A, B},
+    },
     need,
+    netns::ip,
     run::Run,
     sshd::Sshd,
     trial::Trial,
@@ -18,6 +22,10 @@ behaviours! {
     knockgate_knock_then_with_a_wrong_sequence;
     knockgate_knock_connect;
     debian_knock needs "knock";
+    plain_ssh needs "ssh";
+    plain_nmap needs "nmap";
+    nmap_that_gets_no_answer needs "nmap";
+    a_browser;
     openssh_through_knockgate needs "ssh" needs "ssh-keygen" needs "sshd" needs "unshare";
 }
 
@@ -69,6 +77,101 @@ fn debian_knock(trial: &Trial) {
     let host = trial.family.host().to_string();
     let knocks = [&host, "7000:udp", "8443:tcp", "9301:udp"];
     trial.lab.client(client, &knocks).exits(0);
+    trial.open(A, "22/tcp");
+    trial.closed(B, "22/tcp");
+}
+
+/// Knocks over TCP alone, for clients that do nothing else, and with time for those that wait for an answer.
+const TCP: &str = r#"
+[[gate]]
+name = "ssh"
+protect = ["22/tcp"]
+open_for = "1m"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/tcp", "8443/tcp", "9301/tcp"]
+within = "10m"
+"#;
+const TCP_PORTS: [&str; 3] = ["7000", "8443", "9301"];
+
+/// It tries each port again, a second later and from another source port.
+fn plain_ssh(trial: &Trial) {
+    trial.up(TCP);
+    let ssh = need::tool("ssh").expect("the row needs it");
+    let host = trial.family.host().to_string();
+    for port in TCP_PORTS {
+        let options = ["-F", "none", "-o", "ConnectionAttempts=2"];
+        let to = ["-p", port, &host];
+        trial
+            .lab
+            .client(&ssh, &[&options[..], &to].concat())
+            .exits(255)
+            .says(&["refused"]);
+    }
+    trial.open(A, "22/tcp");
+    trial.closed(B, "22/tcp");
+}
+
+fn plain_nmap(trial: &Trial) {
+    trial.up(TCP);
+    for port in TCP_PORTS {
+        nmap(trial, port, "closed");
+    }
+    trial.open(A, "22/tcp");
+    trial.closed(B, "22/tcp");
+}
+
+/// Where no answer comes, it tries again from another source port.
+fn nmap_that_gets_no_answer(trial: &Trial) {
+    trial.up(TCP);
+    let client = trial.family.address(A).to_string();
+    let route = |command: &str| {
+        ip(&[
+            "-n",
+            trial.lab.gate.name(),
+            "route",
+            command,
+            "blackhole",
+            &client,
+        ]);
+    };
+    route("add");
+    for port in TCP_PORTS {
+        nmap(trial, port, "filtered");
+    }
+    route("del");
+    let stats = trial.knockgate("stats --json").exits(0).json();
+    let knocks = stats["knocks"].as_array().expect("knocks is a list");
+    let repeated = knocks.iter().find(|row| row["result"] == "duplicate");
+    let repeated = repeated.and_then(|row| row["count"].as_u64());
+    assert!(repeated > Some(0), "nmap tried no port again: {stats}");
+    trial.open(A, "22/tcp");
+}
+
+fn nmap(trial: &Trial, port: &str, state: &str) {
+    let nmap = need::tool("nmap").expect("the row needs it");
+    let host = trial.family.host().to_string();
+    let mut arguments = vec!["-Pn", "-p", port, &host];
+    if trial.family == Family::V6 {
+        arguments.push("-6");
+    }
+    let run = trial.lab.client(nmap, &arguments);
+    let shown = &run.exits(0).stdout;
+    assert!(
+        shown.contains(&format!("{port}/tcp {state} ")),
+        "{port} is {state}: {shown}"
+    );
+}
+
+/// It opens two connections to each address that it is given, and tries a port that refuses it again.
+fn a_browser(trial: &Trial) {
+    trial.up(TCP);
+    for port in TCP_PORTS {
+        trial.knock(
+            A,
+            &format!("{port}/tcp {port}/tcp 200ms {port}/tcp {port}/tcp"),
+        );
+    }
     trial.open(A, "22/tcp");
     trial.closed(B, "22/tcp");
 }

@@ -1,5 +1,7 @@
 //! Which knocks open a gate: the last k probes of a source are the sequence, or it stays closed.
 
+use std::net::{SocketAddr, UdpSocket};
+
 use knockgate_tests::{
     attempt::Outcome,
     lab::{
@@ -9,7 +11,7 @@ use knockgate_tests::{
     trial::{Attach, Trial},
 };
 
-use crate::{ALICE, SSH};
+use crate::{ALICE, SSH, behaviours};
 
 /// Who knocks what, in the notation of [`Trial::knock`], and for whom 22/tcp is open then. It must be
 /// closed for everyone else.
@@ -77,7 +79,10 @@ rows! {
     wrong_order: SSH, [(A, "8443/tcp 7000/udp 9301/udp")] => [];
     right_port_of_the_wrong_protocol: SSH, [(A, "7000/tcp 8443/tcp 9301/udp")] => [];
     first_knock_repeated: SSH, [(A, "7000/udp 7000/udp 8443/tcp 9301/udp")] => [A];
-    middle_knock_repeated: SSH, [(A, "7000/udp 8443/tcp 8443/tcp 9301/udp")] => [];
+    middle_knock_repeated: SSH, [(A, "7000/udp 8443/tcp 8443/tcp 9301/udp")] => [A];
+    each_knock_from_two_source_ports: SSH, [(A, "7000/udp 7000/udp 8443/tcp 8443/tcp 9301/udp \
+        9301/udp")] => [A];
+    first_knock_repeated_too_late: SSH, [(A, "7000/udp 8443/tcp 7000/udp 9301/udp")] => [];
     again_after_a_broken_run: SSH, [(A, "7000/udp 9301/udp"), (A, ALICE)] => [A];
 
     foreign_tcp_probe_inside: SSH, [(A, "7000/udp 1234/tcp 8443/tcp 9301/udp")] => [];
@@ -85,6 +90,8 @@ rows! {
     foreign_probe_before: SSH, [(A, "1234/tcp 7000/udp 8443/tcp 9301/udp")] => [A];
     foreign_probe_after: SSH, [(A, "7000/udp 8443/tcp 9301/udp 1234/tcp")] => [A];
     sweep_over_the_ports_in_order: SWEPT, [(A, "6999/udp 7000/udp 7001/udp 7002/udp 7003/udp")] => [];
+    sweep_that_tries_each_port_twice: SWEPT, [(A, "7000/udp 7000/udp 7001/udp 7001/udp 7002/udp 7002/udp \
+        7003/udp 7003/udp")] => [];
     sweep_backwards: SWEPT, [(A, "7003/udp 7002/udp 7001/udp 7000/udp 6999/udp")] => [];
 
     too_late: HASTY, [(A, "7000/udp 8443/tcp 700ms 9301/udp")] => [];
@@ -116,6 +123,44 @@ rows! {
         [(A, "7000/udp 25/tcp 8443/tcp 9301/udp")] => [];
     listening_ports_break_nothing_by_default: SSH,
         [(A, "7000/udp 25/tcp 80/tcp 8443/tcp 53/udp 9301/udp")] => [A];
+}
+
+behaviours! {
+    a_conversation_of_the_hosts_breaks_nothing;
+    a_datagram_to_a_socket_without_a_peer_breaks_the_run;
+}
+
+/// Between any two knocks come datagrams to a socket of the host's, such as a VPN has.
+const CONVERSING: &str = "7000/udp 4500/udp@4600 8443/tcp 4500/udp@4600 4500/udp@4600 9301/udp";
+
+fn a_conversation_of_the_hosts_breaks_nothing(trial: &Trial) {
+    trial.up(OPEN_PORTS);
+    let peer = SocketAddr::new(trial.family.address(A), 4600);
+    let _socket = socket_of_the_host(trial, Some(peer));
+    trial.knock(A, CONVERSING);
+    trial.open(A, "22/tcp");
+    // Its peer has no other way in.
+    trial.knock(B, CONVERSING);
+    trial.closed(B, "22/tcp");
+}
+
+fn a_datagram_to_a_socket_without_a_peer_breaks_the_run(trial: &Trial) {
+    trial.up(OPEN_PORTS);
+    let _socket = socket_of_the_host(trial, None);
+    trial.knock(A, CONVERSING);
+    trial.closed(A, "22/tcp");
+}
+
+/// A UDP socket of the gate's, connected to its peer where it has one.
+fn socket_of_the_host(trial: &Trial, peer: Option<SocketAddr>) -> UdpSocket {
+    let own = SocketAddr::new(trial.family.host(), 4500);
+    trial.lab.gate.run(|| {
+        let socket = UdpSocket::bind(own).expect("the port is free");
+        if let Some(peer) = peer {
+            socket.connect(peer).expect("the peer is on the network");
+        }
+        socket
+    })
 }
 
 const TCP: &str = r#"

@@ -1,0 +1,76 @@
+//! A host's connected UDP sockets, at any address: in a namespace of their own, which takes every address for
+//! its own.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::netns::{Netns, ip};
+
+/// The sockets, for as long as the value lives.
+pub struct Sockets {
+    netns: Netns,
+    /// By their own end and their peer's.
+    open: HashMap<(SocketAddr, SocketAddr), Socket>,
+}
+
+impl Sockets {
+    /// None yet.
+    pub fn none() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kg-sockets-{}-{number}", process::id());
+        let netns = Netns::create(&name);
+        for version in ["-4", "-6"] {
+            let route = [version, "route", "add", "local", "default", "dev", "lo"];
+            ip(&[&["-n", &name], &route[..]].concat());
+        }
+        netns.here(|| {
+            for version in ["ipv4", "ipv6"] {
+                // Else a socket may be bound to addresses of an interface only.
+                fs::write(format!("/proc/sys/net/{version}/ip_nonlocal_bind"), "1")
+                    .expect("a namespace's own setting");
+            }
+        });
+        Self {
+            netns,
+            open: HashMap::new(),
+        }
+    }
+
+    /// Makes a socket at `own` that is connected to `peer`, unless there is one.
+    pub fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        let netns = &self.netns;
+        self.open.entry((own, peer)).or_insert_with(|| {
+            let made = netns.here(|| {
+                let socket =
+                    Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
+                // Several peers may have a socket each at one port.
+                socket.set_reuse_address(true)?;
+                socket.bind(&own.into())?;
+                socket.connect(&peer.into())?;
+                Ok::<_, std::io::Error>(socket)
+            });
+            made.unwrap_or_else(|error| panic!("no socket at {own} for {peer}: {error}"))
+        });
+    }
+
+    pub fn close(&mut self) {
+        self.open.clear();
+    }
+
+    pub fn contains(&self, own: SocketAddr, peer: SocketAddr) -> bool {
+        self.open.contains_key(&(own, peer))
+    }
+
+    /// Runs `inside` where the sockets are.
+    pub fn beside<T>(&self, inside: impl FnOnce() -> T) -> T {
+        self.netns.here(inside)
+    }
+}
