@@ -60,7 +60,7 @@ pub fn find<'k, K: Kernel, A: Address>(
 ) -> Option<(&'k mut Session, u64)> {
     let session = A::sessions(kernel).find(flow)?;
     let now = kernel.now();
-    let idle = now.saturating_sub(session.last);
+    let idle = session.idle(now);
     let ours = session.tag == flow.tag() && session.gate == gate;
     (ours && idle < rules.session_idle).then_some((session, now))
 }
@@ -190,7 +190,7 @@ fn vacate<K: Kernel, A: Address>(
     if owner.slot != index || owner.tag != flow.tag() {
         return true;
     }
-    let idle = now.saturating_sub(owner.last);
+    let idle = owner.idle(now);
     let ended = kernel
         .gate(owner.gate)
         .is_none_or(|rules| idle >= rules.session_idle);

@@ -158,6 +158,17 @@ pub struct Session {
     pub zero: u32,
 }
 
+impl Session {
+    /// For how long no packet has come, ns. The other CPU that saw the last one may have been ahead of
+    /// `now` by a timer tick: that is 0. The difference wraps as the kernel's own times do
+    /// (`time_after64`), so it is right for a `last` from before the boot too, which tests set.
+    #[inline(always)]
+    pub const fn idle(&self, now: u64) -> u64 {
+        let idle = now.wrapping_sub(self.last);
+        if idle.cast_signed() < 0 { 0 } else { idle }
+    }
+}
+
 /// One place in the ring that bounds the number of sessions over both families.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
@@ -483,6 +494,29 @@ mod user {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_time_is_told_across_the_boot_and_between_cpus() {
+        const HOUR: u64 = 3600 * 1_000_000_000;
+        let session = |last| Session {
+            last,
+            ..Session::zeroed()
+        };
+        for (last, now, idle) in [
+            (HOUR, HOUR, 0),
+            (HOUR, 2 * HOUR, HOUR),
+            // Another CPU's clock has ticked already.
+            (HOUR + 4_000_000, HOUR, 0),
+            // An hour before a boot that was a second ago.
+            (
+                0_u64.wrapping_sub(HOUR),
+                1_000_000_000,
+                HOUR + 1_000_000_000,
+            ),
+        ] {
+            assert_eq!(session(last).idle(now), idle, "{last} {now}");
+        }
+    }
 
     #[test]
     fn roles_survive_packing() {

@@ -373,7 +373,7 @@ impl Gate {
         session: &Session,
         now: u64,
     ) -> Option<SessionRow> {
-        let idle = Duration::from_nanos(now.saturating_sub(session.last));
+        let idle = Duration::from_nanos(session.idle(now));
         let gate = self.config.gates.get(usize::from(session.gate))?;
         // Where flows are cut they are remembered only to count them.
         let kept = gate.established == Established::Keep && idle < gate.session_idle;

@@ -1,8 +1,12 @@
 //! The program itself, loaded into the kernel and attached to nothing: packets are put through it by
 //! `BPF_PROG_TEST_RUN`, and what it remembers is read and changed as knockgate's own commands do it.
 //!
-//! The kernel's clock can't be set. Time goes by all the same: every time that the tables hold is moved
-//! into the past, which the program can't tell from waiting.
+//! The kernel's clock can't be set, so time is made to pass by moving every time that the tables hold into
+//! the past, which the program can't tell from waiting. A moved time may lie before the machine's boot: times
+//! wrap, and the program compares them so that this makes no difference.
+//!
+//! Nor can that clock be stopped while a busy machine does something else between two packets. So the
+//! program runs [slowed](SLOWED) down: what is a second for the test takes ten minutes of the kernel's clock.
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +48,9 @@ pub const XDP_TX: u32 = 3;
 pub const LOOPBACK: u32 = 1;
 /// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
 const EXIST: u64 = 2;
+/// One unit of the test's time is so many of the kernel's, for each duration that is configured or waited for.
+/// A delay of half a minute between two packets is then less than a [`Subject::grain`].
+const SLOWED: u32 = 600;
 /// What the directory of pins is called in place of an interface.
 const INTERFACE: &str = "none";
 
@@ -53,7 +60,7 @@ pub struct Program {
     gate: Gate,
     /// By name.
     tables: BTreeMap<String, MapData>,
-    /// By how much this gate's clock is ahead of the kernel's, ns.
+    /// By how much this gate's clock is ahead of the kernel's, ns of the kernel's.
     ahead: u64,
     /// What was sent back for the last packet.
     answer: Option<Vec<u8>>,
@@ -89,13 +96,7 @@ impl Program {
         if !need::met(&[]) {
             return None;
         }
-        let idle = config.gates.iter().map(|gate| gate.session_idle).max();
-        assert!(
-            Duration::from_nanos(clock()) > idle.unwrap_or_default(),
-            "this machine has been up for less than the test's longest `session_idle`: no flow can be \
-             made that old yet"
-        );
-        let ebpf = gate::load_entry(config, entry).unwrap_or_else(|error| panic!("{error:#}"));
+        let ebpf = gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",
             process::id(),
@@ -204,6 +205,11 @@ impl Program {
         self.sockets.as_ref()
     }
 
+    /// A time of the kernel's as one of the test's.
+    fn shown(&self, time: u64) -> u64 {
+        (time + self.ahead) / u64::from(SLOWED)
+    }
+
     fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         let map = self.ebpf.map_mut(name).expect("a table of the program");
         map.try_into().expect("of the type that its layout says")
@@ -248,24 +254,23 @@ impl Program {
 
 impl Subject for Program {
     /// The program reads a clock that moves in ticks of up to 10 ms, and a busy machine may let some time
-    /// pass between one look at the clock and the next.
+    /// pass between one look at the clock and the next: of the kernel's time, half a minute.
     fn grain(&self) -> Duration {
         Duration::from_millis(50)
     }
 
     fn now(&self) -> u64 {
-        clock() + self.ahead
+        self.shown(clock())
     }
 
     fn wait(&mut self, time: Duration) {
         // Whole units of a knock's time, so that moving rounds nothing.
-        let ticks = nanoseconds(time).div_ceil(1 << TICK_SHIFT);
+        let ticks = nanoseconds(time * SLOWED).div_ceil(1 << TICK_SHIFT);
         let by = ticks << TICK_SHIFT;
-        // The kernel may have been up for less than that. What would have happened before it started has
-        // its time set to the beginning instead: long ago, and over. 0 has a meaning for a grant.
+        // An end that lies before the boot is as good as one at the boot. 0 has a meaning for a grant.
         let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
         let back_session = |session: &mut Session| {
-            session.last = session.last.saturating_sub(by);
+            session.last = session.last.wrapping_sub(by);
             session.granted_until = session.granted_until.saturating_sub(by);
         };
         self.change::<GrantKey<V4>, _>("GRANT4", back_grant);
@@ -276,7 +281,7 @@ impl Subject for Program {
         let progress = self.gate.progress.map().expect("the tables are there");
         for index in progress.used() {
             let mut row = progress.places.get(index);
-            row.era = Progress::era_of(row.last().saturating_sub(by));
+            row.era = Progress::era_of(row.last().wrapping_sub(by));
             for step in &mut row.steps {
                 step.time = step.time.wrapping_sub(ticks);
             }
@@ -311,7 +316,7 @@ impl Subject for Program {
 
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
         let now = clock();
-        let until = now + nanoseconds(length);
+        let until = now + nanoseconds(length * SLOWED);
         self.gate
             .allow(source.addr(), source.prefix_len(), gate, until, now)
             .is_ok()
@@ -359,7 +364,7 @@ impl Subject for Program {
             .map(|row| GrantSeen {
                 gate: row.gate,
                 source: row.source,
-                until: row.until + self.ahead,
+                until: self.shown(row.until),
                 connections: row.connections,
                 user: row.sequence,
             })
@@ -409,6 +414,19 @@ impl Subject for Program {
         self.zero::<Counter>("PACKETS");
         self.zero::<u64>("KNOCKS");
     }
+}
+
+/// The same gates with every duration as long as the program is to take it for.
+fn slowed(config: &Config) -> Config {
+    let mut config = config.clone();
+    for gate in &mut config.gates {
+        gate.open_for *= SLOWED;
+        gate.session_idle *= SLOWED;
+        for knock in &mut gate.knocks {
+            knock.within *= SLOWED;
+        }
+    }
+    config
 }
 
 /// Pins every table, as `up` does, and opens them, as every command does that looks at a gate.
