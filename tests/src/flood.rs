@@ -4,8 +4,12 @@ use std::{
     io,
     os::fd::AsRawFd,
     ptr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -14,6 +18,7 @@ use crate::{
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Who},
     packet::{Packet, SYN},
     raw,
+    run::wait_until,
 };
 
 /// Frames that the kernel takes at once.
@@ -40,7 +45,24 @@ pub struct Flood {
     /// All of one length.
     frames: Vec<Vec<u8>>,
     random: u64,
-    sent: u64,
+    sent: Arc<AtomicU64>,
+    worked: Duration,
+}
+
+/// How far a flood is.
+#[derive(Clone, Debug)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// Waits for `time`, and until the flood has gone on by so many frames: on a busy machine that takes longer.
+    #[track_caller]
+    pub fn wait(&self, time: Duration, frames: u64) {
+        let before = self.0.load(Ordering::Relaxed);
+        thread::sleep(time);
+        wait_until("the flood goes on", || {
+            self.0.load(Ordering::Relaxed) - before >= frames
+        });
+    }
 }
 
 impl Flood {
@@ -70,19 +92,34 @@ impl Flood {
             aim,
             frames: (0..BATCH).map(frame).collect(),
             random: 0x9e37_79b9_7f4a_7c15,
-            sent: 0,
+            sent: Arc::default(),
+            worked: Duration::ZERO,
         }
+    }
+
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.sent))
+    }
+
+    /// How long a processor has worked for it so far, and for what its frames led to.
+    pub fn cpu_time(&self) -> Duration {
+        self.worked
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Sends while something else is done, and returns what came of that and how many frames were sent.
     pub fn during<T>(&mut self, other: impl FnOnce() -> T) -> (T, u64) {
-        let before = self.sent;
+        let before = self.sent();
         let stop = AtomicBool::new(false);
         let done = thread::scope(|scope| {
             let flood = scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) && self.sent < MOST {
+                while !stop.load(Ordering::Relaxed) && self.sent() < MOST {
                     self.send();
                 }
+                self.worked += thread_cpu_time();
             });
             // However it ends, so that the flood does.
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(other));
@@ -91,7 +128,7 @@ impl Flood {
             done
         });
         match done {
-            Ok(done) => (done, self.sent - before),
+            Ok(done) => (done, self.sent() - before),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -129,7 +166,7 @@ impl Flood {
         let sent =
             unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
         if let Ok(sent) = u64::try_from(sent) {
-            self.sent += sent;
+            self.sent.fetch_add(sent, Ordering::Relaxed);
         } else {
             let error = io::Error::last_os_error();
             assert!(raw::is_full(&error), "can't flood: {error}");
@@ -161,4 +198,16 @@ impl Flood {
             }
         }
     }
+}
+
+/// How long a processor has worked for the calling thread.
+fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; each thread has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = Duration::from_secs(time.tv_sec.cast_unsigned());
+    seconds + Duration::from_nanos(time.tv_nsec.cast_unsigned())
 }

@@ -1,10 +1,19 @@
 //! Frames put on the wire byte by byte, past everything that an IP stack would refuse to send.
 
-use std::{ffi::CString, io, os::fd::AsRawFd as _, thread, time::Duration};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::AsRawFd as _,
+    thread,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::lab::{CLIENT_INTERFACE, Lab};
+
+/// How long others may keep the wire full.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sends whole Ethernet frames out of the clients' interface, in this order.
 pub fn send(lab: &Lab, frames: &[Vec<u8>]) {
@@ -42,7 +51,8 @@ impl Wire {
 
     /// Waits where others have filled the wire.
     fn put(&self, frame: &[u8]) {
-        for _ in 0..10_000 {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             match self.socket.send_to(frame, &self.interface) {
                 Err(error) if is_full(&error) => thread::sleep(Duration::from_micros(100)),
                 sent => {
@@ -51,7 +61,7 @@ impl Wire {
                 }
             }
         }
-        panic!("there was no room for a raw frame within a second");
+        panic!("there was no room for a raw frame within {PATIENCE:?}");
     }
 }
 

@@ -17,7 +17,7 @@ static ROOM: libc::c_int = 64 << 20;
 /// The longest frame that a veth hands on in one piece, bytes.
 const LONGEST: usize = 1 << 17;
 /// What is waited for arrives within this time, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sees every frame that arrives at one interface, until dropped.
 #[derive(Debug)]

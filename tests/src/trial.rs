@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+use serde_json::Value;
+
 use crate::{
     attempt::{self, Outcome},
     lab::{Family, Lab, WAN, Who},
@@ -23,7 +26,7 @@ use crate::{
 /// SYN decides.
 const SILENCE: Duration = Duration::from_millis(300);
 /// An answer may take this long on a busy machine.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// The services that run behind every trial's gate.
 const TCP_SERVICES: [u16; 3] = [22, 25, 80];
@@ -183,12 +186,31 @@ impl Trial {
         );
     }
 
-    /// Waits until a TCP port of the gate no longer answers.
+    /// Waits until no grant covers `who` any more and a TCP port of the gate does not answer. The grants are asked
+    /// for too, since an answer may only be late.
     #[track_caller]
     pub fn closes(&self, who: Who, port: &str) {
+        let address = self.family.address(who);
+        let covers = |grant: &Value| {
+            let source = grant["source"].as_str().map(str::parse::<IpNet>);
+            source.is_some_and(|source| source.is_ok_and(|source| source.contains(&address)))
+        };
         wait_until("the port is closed", || {
-            self.attempt(who, port, Outcome::Silent) == Outcome::Silent
+            let grants = self.knockgate("grants --json").exits(0).json();
+            let grants = grants["grants"].as_array().expect("grants is a list");
+            !grants.iter().any(covers)
+                && self.attempt(who, port, Outcome::Silent) == Outcome::Silent
         });
+    }
+
+    /// Ends the grant that `who` has at the gate called `ssh`, by one that lasts a millisecond: so that a test is
+    /// not in a hurry before that.
+    #[track_caller]
+    pub fn ends(&self, who: Who) {
+        let address = self.family.address(who);
+        self.knockgate(&format!("allow {address} --gate ssh --for 1ms"))
+            .exits(0);
+        self.closes(who, "22/tcp");
     }
 
     /// A connection to a TCP port of `host`, or what came of it instead.

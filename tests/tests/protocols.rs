@@ -24,16 +24,16 @@ const GATE: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
+within = "10m"
 "#;
 
 /// The number that is guarded of TCP.
 const SCTP_PORT: u16 = 22;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// AES in CBC mode, and HMAC with SHA-256.
 const KEYS: [&str; 2] = [

@@ -17,7 +17,7 @@ open_ports = []
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 
 [[gate.knock]]
 user = "rising"

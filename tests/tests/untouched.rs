@@ -20,20 +20,20 @@ const GATES: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
+within = "10m"
 [[gate]]
 name = "tunnel"
 protect = ["51820/udp"]
-open_for = "1m"
+open_for = "10m"
 grant_to = "prefix"
 [[gate.knock]]
 user = "alice"
 sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
-within = "10s"
+within = "10m"
 "#;
 
 #[test]

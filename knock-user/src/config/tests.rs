@@ -3,7 +3,7 @@
 mod errors;
 mod warnings;
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt, time::Instant};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 
@@ -138,7 +138,7 @@ protect = ["5432/tcp"]
                 name: "hand-opened_1.0".into(),
                 protect: vec![port("5432/tcp")],
                 open_for: Duration::from_secs(30),
-                session_idle: Duration::from_hours(1),
+                session_idle: Duration::from_hours(3),
                 established: Established::default(),
                 connections: 0,
                 grant_to: GrantTo::Address,
@@ -174,7 +174,7 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
     let gate = &config.gates[0];
     assert_eq!(
         (gate.open_for, gate.session_idle),
-        (Duration::from_secs(30), Duration::from_hours(1))
+        (Duration::from_secs(30), Duration::from_hours(3))
     );
     assert_eq!((gate.connections, gate.grant_to), (0, GrantTo::Address));
     assert_eq!(gate.deny, Deny::Drop);
@@ -322,12 +322,32 @@ fn crowd(users: u32) -> String {
     text
 }
 
+/// A configuration, and how long a processor has worked to read it.
+fn parsed(text: &str) -> (Config, Duration) {
+    let begin = thread_cpu_time();
+    let (config, _) = Config::parse(text, "k.toml").expect("valid");
+    (config, thread_cpu_time().saturating_sub(begin))
+}
+
+fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; each thread has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = Duration::from_secs(time.tv_sec.cast_unsigned());
+    seconds + Duration::from_nanos(time.tv_nsec.cast_unsigned())
+}
+
 #[test]
-fn overlaps_among_ten_thousand_users_are_found_at_once() {
+fn overlaps_among_many_users_are_found_without_comparing_all_pairs() {
     let text = crowd(10_000);
-    let begin = Instant::now();
-    let (config, _) = Config::parse(&text, "k.toml").expect("valid");
+    let (config, all) = parsed(&text);
     assert_eq!(config.gates[0].knocks.len(), 10_001);
+    // Comparing all pairs would take a hundred times as long for ten times as many.
+    let (_, tenth) = parsed(&crowd(1_000));
+    assert!(all < tenth * 40, "{tenth:?} for a tenth, {all:?} for all");
     // What user 103 has is what alice gets.
     let twice = text.replacen(
         "\"7431/udp\", \"2214/tcp\", \"9120/udp\"",
@@ -343,8 +363,6 @@ fn overlaps_among_ten_thousand_users_are_found_at_once() {
         .map(|finding| finding.code)
         .collect::<Vec<_>>();
     assert_eq!(codes, ["sequence-twice"], "{error}");
-    // Comparing all pairs would take minutes; this bound is loose for slow, busy machines.
-    assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
 }
 
 #[test]

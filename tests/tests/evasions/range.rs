@@ -116,11 +116,11 @@ limits = {{ sources = 16384, grants = 1024, sessions = 4096 }}
 [[gate]]
 name = "services"
 protect = ["{TCP_SERVICE}/tcp", "{UDP_SERVICE}/udp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
+within = "10m"
 "#
         ));
         self.lab.knockgate(&["up"]).exits(0);

@@ -229,7 +229,7 @@ impl Stream {
     fn open(range: &Range, family: Family) -> Self {
         let from = (family.address(A), 9999).into();
         let to = (family.host(), TCP_SERVICE).into();
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_mins(1);
         let client = range
             .lab
             .client

@@ -118,7 +118,7 @@ pub fn rows() -> Vec<Row> {
 pub fn expect_clients(range: &Range, connected: bool) {
     for (to, from) in clients() {
         // One SYN decides where none may get through.
-        let wait = Duration::from_millis(if connected { 20_000 } else { 300 });
+        let wait = Duration::from_millis(if connected { 60_000 } else { 300 });
         let attempt = range
             .lab
             .client

@@ -94,8 +94,8 @@ rows! {
         7003/udp 7003/udp")] => [];
     sweep_backwards: SWEPT, [(A, "7003/udp 7002/udp 7001/udp 7000/udp 6999/udp")] => [];
 
-    too_late: HASTY, [(A, "7000/udp 8443/tcp 700ms 9301/udp")] => [];
-    late_and_then_in_time: HASTY, [(A, "7000/udp 8443/tcp 700ms 9301/udp"), (A, ALICE)] => [A];
+    too_late: HASTY, [(A, "7000/udp 8443/tcp 6000ms 9301/udp")] => [];
+    late_and_then_in_time: HASTY, [(A, "7000/udp 8443/tcp 6000ms 9301/udp"), (A, ALICE)] => [A];
 
     each_knock_arrives_twice: SSH, [(A, "7000/udp@4000 7000/udp@4000 8443/tcp@4001 8443/tcp@4001 \
         9301/udp@4002 9301/udp@4002")] => [A];
@@ -167,7 +167,7 @@ const TCP: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/tcp", "8443/tcp", "9301/tcp"]
@@ -178,7 +178,7 @@ const UDP: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/udp", "9301/udp"]
@@ -189,7 +189,7 @@ const TWO: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp"]
@@ -200,7 +200,7 @@ const TWELVE: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7001/udp", "7004/tcp", "7002/udp", "7009/tcp", "7003/udp", "7012/tcp",
@@ -212,7 +212,7 @@ const SWEPT: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "7002/udp"]
@@ -227,18 +227,18 @@ const HASTY: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "500ms"
+within = "5s"
 "#;
 
 const DOUBLE: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "7000/udp", "9301/udp"]
@@ -249,7 +249,7 @@ const USERS: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
@@ -265,7 +265,7 @@ open_ports = ["80/tcp", "53/udp"]
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]

@@ -18,7 +18,7 @@ const SSH: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]

@@ -136,7 +136,7 @@ fn only_packets_to_these_addresses(trial: &Trial) {
     let other = trial.family.other_host_address();
     let there = || {
         trial
-            .connect(A, other, 22, Duration::from_secs(20))
+            .connect(A, other, 22, Duration::from_mins(1))
             .map(drop)
     };
     trial.closed(A, "22/tcp");
@@ -163,7 +163,7 @@ const MAIL: &str = r#"
 [[gate]]
 name = "mail"
 protect = ["25/tcp"]
-open_for = "1m"
+open_for = "10m"
 [[gate.knock]]
 user = "bob"
 sequence = ["7100/tcp", "8543/udp", "9401/tcp"]

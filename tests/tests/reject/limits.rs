@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use knockgate_tests::{
@@ -37,18 +37,26 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
             return;
         };
         let field = Field::new(lab, attach);
-        // So long that hardly any comes to be owed while the test runs.
-        field.set("ipv4/icmp_ratelimit", "9000");
-        field.set("ipv6/icmp/ratelimit", "9000");
+        // As long as a minute's worth, which the kernel begins with, makes six of.
+        let interval = Duration::from_secs(9);
+        for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            field.set(setting, &interval.as_millis().to_string());
+        }
         field.up();
         for family in [Family::V4, Family::V6] {
-            let [host, gate] = [(Who::B, CLOSED), (Who::C, GUARDED)].map(|(who, port)| {
+            for (who, port) in [(Who::B, CLOSED), (Who::C, GUARDED)] {
                 let frames: Vec<_> = (0..40)
                     .map(|from| datagram(family.address(who), family.host(), from, port))
                     .collect();
-                field.send(family, &frames).len()
-            });
-            assert_eq!((host, gate), (6, 6), "{attach:?} {family:?}");
+                let begun = Instant::now();
+                let answered = field.send(family, &frames).len() as u64;
+                // One more is owed for each interval that this takes.
+                let most = 6 + begun.elapsed().as_secs() / interval.as_secs();
+                assert!(
+                    (6..=most).contains(&answered),
+                    "{attach:?} {family:?}: {answered} answers from port {port}"
+                );
+            }
         }
     }
 }
@@ -79,13 +87,17 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
                 datagram(from.into(), Family::V4.host(), 1, port)
             })
             .collect();
-        field.send(Family::V4, &frames).len()
+        let begun = Instant::now();
+        let answered = field.send(Family::V4, &frames).len() as u128;
+        (answered, begun.elapsed())
     };
     for (who, port) in [("the host", CLOSED), ("the gate", GUARDED)] {
-        let answered = burst(port);
+        let (answered, took) = burst(port);
+        // By default, one more comes to be owed in each millisecond.
+        let most = 100 + took.as_millis();
         assert!(
-            (25..150).contains(&answered),
-            "{who} answered {answered} of 200"
+            (25..=most).contains(&answered),
+            "{who} answered {answered} of 200 in {took:?}"
         );
     }
 }
