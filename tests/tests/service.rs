@@ -21,7 +21,7 @@ const CONFIG: &str = r#"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp"]
-open_for = "1s"
+open_for = "1m"
 [[gate.knock]]
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
@@ -77,7 +77,11 @@ fn down_on_exit_takes_the_gate_down() {
 #[test]
 fn readers_of_events_take_nothing_from_each_other() {
     trial(|trial| {
-        let _service = start(trial, &[]);
+        let _service = start_with(
+            trial,
+            &CONFIG.replace("open_for = \"1m\"", "open_for = \"1s\""),
+            &[],
+        );
         let follow = || {
             let mut command = trial
                 .lab
@@ -151,6 +155,33 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
     });
 }
 
+/// What the service before it declared open is in the kernel's table, and may have changed since.
+#[test]
+fn a_service_that_takes_over_knows_which_ports_were_open() {
+    trial(|trial| {
+        let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
+        let opens = || {
+            trial.knockgate("revoke --all").exits(0);
+            trial.knock(A, around);
+            let grants = trial.knockgate("grants --json").exits(0).json();
+            grants["grants"] != serde_json::json!([])
+        };
+        let listener = Services::start(&trial.lab.gate, &[8080], &[]);
+        let service = start(trial, &[]);
+        assert!(opens(), "8080/tcp is open");
+        service.signal(libc::SIGKILL);
+        assert_eq!(service.ends(), None);
+        drop(listener);
+        let service = start(trial, &[]);
+        wait_until("8080/tcp is a probe as any other", || !opens());
+        service.signal(libc::SIGKILL);
+        assert_eq!(service.ends(), None);
+        let _listener = Services::start(&trial.lab.gate, &[8080], &[]);
+        let _service = start(trial, &[]);
+        wait_until("8080/tcp is open again", opens);
+    });
+}
+
 #[test]
 fn a_second_service_is_refused() {
     trial(|trial| {
@@ -166,7 +197,11 @@ fn trial(row: impl FnOnce(&Trial)) {
 
 /// Starts the service and waits until its gate is up and it hands on events.
 fn start(trial: &Trial, options: &[&str]) -> Running {
-    trial.configure(CONFIG);
+    start_with(trial, CONFIG, options)
+}
+
+fn start_with(trial: &Trial, config: &str, options: &[&str]) -> Running {
+    trial.configure(config);
     let arguments = [&["run"], options].concat();
     let mut command = trial.lab.knockgate_command(&arguments);
     let mut service = Running::start(&mut command, trial.lab.folder());

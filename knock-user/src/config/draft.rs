@@ -16,11 +16,11 @@ use super::{
 
 /// A file as written. Where an error was found, its value is missing or the default.
 pub(super) struct Draft {
-    pub(super) interfaces: Vec<String>,
+    pub(super) interfaces: Vec<Located<String>>,
     pub(super) attach: Attach,
     pub(super) mode: Mode,
-    pub(super) allow: Vec<IpNet>,
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) allow: Vec<Located<IpNet>>,
+    pub(super) addresses: Vec<Located<IpAddr>>,
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) limits: Limits,
@@ -69,11 +69,11 @@ impl Draft {
             gates,
         } = self;
         Config {
-            interfaces,
+            interfaces: values(interfaces),
             attach,
             mode,
-            allow,
-            addresses,
+            allow: values(allow),
+            addresses: values(addresses),
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),
             limits,
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),

@@ -1,15 +1,23 @@
 //! What works but is weaker, or riskier for whoever sets it up, than it needs to be.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use super::{
     Mode, Port, Protocol,
     draft::{Draft, DraftGate, DraftKnock},
     duration::HumanDuration,
     finding::{Finding, Level, Source, Span},
+    nearest::nearest,
     reader::Located,
     surroundings::{SshSession, Surroundings},
 };
+use crate::sys::devices::{Device, Kind};
 
 const LONG_WITHIN: Duration = Duration::from_mins(1);
 const LONG_GRANT: Duration = Duration::from_mins(10);
@@ -22,6 +30,13 @@ const WELL_KNOWN: [[u16; 3]; 5] = [
     [2222, 3333, 4444],
     [1234, 2345, 3456],
 ];
+
+/// How many devices a message names.
+const MOST_SHOWN: usize = 5;
+
+/// Groups that each host is in by itself (RFC 1112, RFC 4291).
+const ALL_HOSTS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+const ALL_HOSTS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// Every warning about a draft without errors, judged in the given surroundings.
 pub(super) fn lint(
@@ -39,6 +54,13 @@ pub(super) fn lint(
                        list a network that you can always come from, such as allow = [\"192.0.2.0/24\"]";
         lint.about_file("no-allow-list", message.to_owned());
     }
+    lint.allowed(&draft.allow);
+    if let Some(devices) = &surroundings.devices {
+        lint.interfaces(draft, devices);
+        lint.tunnels(draft, devices);
+        lint.addresses(draft, devices);
+    }
+    lint.source_routing(draft);
     for gate in &draft.gates {
         lint.gate(gate);
         for knock in &gate.knocks {
@@ -96,6 +118,144 @@ impl Lint<'_> {
         ));
     }
 
+    /// Networks that together hold every address of a family.
+    fn allowed(&mut self, allow: &[Located<IpNet>]) {
+        let networks: Vec<IpNet> = allow.iter().map(|network| network.value).collect();
+        for everyone in IpNet::aggregate(&networks) {
+            let within = |network: &&Located<IpNet>| everyone.contains(&network.value);
+            let Some(network) = allow.iter().find(within) else {
+                continue;
+            };
+            if everyone.prefix_len() == 0 {
+                let family = if everyone.addr().is_ipv4() { 4 } else { 6 };
+                let message = format!(
+                    "`allow` holds every IPv{family} address, and no gate ever closes on these: nothing is guarded \
+                     over IPv{family}; list only networks that are yours"
+                );
+                self.warn("allow-everyone", network.span, message);
+            }
+        }
+    }
+
+    fn interfaces(&mut self, draft: &Draft, devices: &[Device]) {
+        let names = || devices.iter().map(|device| device.name.as_str());
+        for Located { value: name, span } in &draft.interfaces {
+            if names().any(|present| present == name) {
+                continue;
+            }
+            let near = nearest(name, names().filter(|present| *present != "lo"));
+            let advice = near.map_or_else(
+                || "`ip -brief link` lists those that there are".to_owned(),
+                |near| format!("did you mean \"{near}\"?"),
+            );
+            let message = format!(
+                "this host has no interface {name} at present, so nothing is guarded there; {advice}"
+            );
+            self.warn("absent-interface", *span, message);
+        }
+    }
+
+    /// Devices that unwrap what came by a guarded interface, after the gate has seen it.
+    fn tunnels(&mut self, draft: &Draft, devices: &[Device]) {
+        let Some(first) = draft.interfaces.first() else {
+            return;
+        };
+        let guarded = |name: &str| draft.interfaces.iter().any(|of| of.value == name);
+        let unwraps = |device: &&Device| {
+            device.is_up
+                && device.kind.as_ref().is_some_and(is_plain_tunnel)
+                && !guarded(&device.name)
+        };
+        let tunnels: Vec<&Device> = devices.iter().filter(unwraps).collect();
+        let shown = tunnels.iter().take(MOST_SHOWN).map(|device| {
+            let kind = device.kind.as_ref().map(ToString::to_string);
+            format!("{} ({})", device.name, kind.unwrap_or_default())
+        });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        let more = match tunnels.len().saturating_sub(MOST_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if let Some(device) = tunnels.first() {
+            let message = format!(
+                "these tunnels unwrap packets behind the gate, and anyone can send such: {shown}{more}; guard them \
+                 too: add \"{}\" to `interfaces`",
+                device.name
+            );
+            self.warn("unguarded-tunnel", first.span, message);
+        }
+    }
+
+    /// Addresses of guarded interfaces that nobody thinks of.
+    fn addresses(&mut self, draft: &Draft, devices: &[Device]) {
+        let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
+            return;
+        };
+        let guarded = |ip: &IpAddr| draft.addresses.iter().any(|address| address.value == *ip);
+        let protected = || draft.gates.iter().flat_map(|gate| &gate.protect);
+        // A TCP connection is to one host.
+        let to_all = protected().any(|port| port.value.protocol == Protocol::Udp);
+        let mut open = BTreeMap::new();
+        for device in devices {
+            if draft
+                .interfaces
+                .iter()
+                .all(|name| name.value != device.name)
+            {
+                continue;
+            }
+            for address in &device.addresses {
+                let is_local = match address.ip {
+                    IpAddr::V4(ip) => ip.is_link_local(),
+                    IpAddr::V6(ip) => ip.is_unicast_link_local(),
+                };
+                if is_local {
+                    open.insert(address.ip, "link-local");
+                } else if address.is_temporary {
+                    open.insert(address.ip, "temporary");
+                }
+                if let Some(broadcast) = address.broadcast.filter(|_| to_all) {
+                    open.insert(broadcast.into(), "broadcast");
+                }
+            }
+        }
+        if to_all {
+            open.insert(Ipv4Addr::BROADCAST.into(), "broadcast");
+            open.insert(ALL_HOSTS_V4.into(), "every host");
+            open.insert(ALL_HOSTS_V6.into(), "every host");
+        }
+        let left: Vec<String> = open
+            .iter()
+            .filter(|(ip, _)| !guarded(ip))
+            .map(|(ip, what)| format!("{ip} ({what})"))
+            .collect();
+        if !left.is_empty() {
+            let span = Span {
+                start: first.span.start,
+                end: last.span.end,
+            };
+            let message = format!(
+                "the guarded ports stay open at addresses of this host that `addresses` does not list: {}; list them \
+                 too, or guard every address with `addresses = []`",
+                left.join(", ")
+            );
+            self.warn("addresses-left-open", span, message);
+        }
+    }
+
+    fn source_routing(&mut self, draft: &Draft) {
+        for Located { value: name, span } in &draft.interfaces {
+            let on = self.surroundings.source_routing.get(name);
+            for setting in on.into_iter().flatten() {
+                let message = format!(
+                    "{setting} is on: a packet by {name} may get another destination, or be unwrapped, behind the \
+                     gate; where nothing needs it, switch it off: `sysctl -w {setting}=0`"
+                );
+                self.warn("source-routing", *span, message);
+            }
+        }
+    }
+
     fn gate(&mut self, gate: &DraftGate) {
         if gate.knocks.is_empty() {
             let message = format!(
@@ -117,6 +277,16 @@ impl Lint<'_> {
             &gate.protect,
             "replies to this host's own connections would be denied",
         );
+        for Located { value: port, span } in &gate.protect {
+            let sockets = &self.surroundings.udp_sockets;
+            if port.protocol == Protocol::Udp && sockets.contains(&port.number) {
+                let message = format!(
+                    "a socket of this host is bound to {port}: where it sends first, as clients for time (NTP) or \
+                     names (DNS) do, the replies are denied; guard the port only if it does nothing but answer"
+                );
+                self.warn("guarded-udp-socket", *span, message);
+            }
+        }
     }
 
     fn sequence(&mut self, knock: &DraftKnock) {
@@ -223,8 +393,15 @@ impl Lint<'_> {
             protocol: Protocol::Tcp,
         };
         let spared = draft.mode == Mode::Monitor
-            || draft.allow.iter().any(|network| network.contains(client))
-            || !(draft.addresses.is_empty() || draft.addresses.contains(server));
+            || draft
+                .allow
+                .iter()
+                .any(|network| network.value.contains(client))
+            || !(draft.addresses.is_empty()
+                || draft
+                    .addresses
+                    .iter()
+                    .any(|address| address.value == *server));
         if spared {
             return;
         }
@@ -238,12 +415,34 @@ impl Lint<'_> {
                     "the SSH session from {client} that you are in would be cut off: {} guards {port}; \
                      add \"{}\" to `allow`",
                     gate.label(),
-                    ipnet::IpNet::from(*client)
+                    IpNet::from(*client)
                 );
                 self.warn("ssh-session", guarded.span, message);
             }
         }
     }
+}
+
+/// Does a device of this kind unwrap packets that anyone can make? Those of `WireGuard` and `IPsec` are
+/// authenticated.
+fn is_plain_tunnel(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::IpIp
+            | Kind::Ip6Tnl
+            | Kind::SitTun
+            | Kind::GreTun
+            | Kind::GreTun6
+            | Kind::GreTap
+            | Kind::GreTap6
+            | Kind::ErSpan
+            | Kind::Ip6ErSpan
+            | Kind::Vxlan
+            | Kind::Geneve
+            | Kind::BareUdp
+            | Kind::Gtp
+            | Kind::Amt
+    )
 }
 
 /// "rise" or "fall" where the numbers do nothing else; repeats change neither.

@@ -253,7 +253,9 @@ impl Deny {
 
 impl Gate {
     const DEFAULT_OPEN_FOR: Duration = Duration::from_secs(30);
-    const DEFAULT_SESSION_IDLE: Duration = Duration::from_hours(1);
+    /// An idle connection is kept alive by TCP after two hours, at the latest 11 minutes and 15 seconds later
+    /// (`tcp_keepalive_time`, `_probes` and `_intvl`).
+    const DEFAULT_SESSION_IDLE: Duration = Duration::from_hours(3);
 }
 
 impl Knock {

@@ -82,7 +82,7 @@ impl Reader<'_, '_> {
             addresses: top
                 .get("addresses")
                 .and_then(|field| self.set(field, &ADDRESS))
-                .map_or_else(Vec::new, |list| values(list.items)),
+                .map_or_else(Vec::new, |list| list.items),
             open_ports: top
                 .get("open_ports")
                 .and_then(|field| self.open_ports(field)),
@@ -91,7 +91,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn interfaces(&mut self, top: &Table<'_, '_>) -> Vec<String> {
+    fn interfaces(&mut self, top: &Table<'_, '_>) -> Vec<Located<String>> {
         let list = top
             .get("interfaces")
             .and_then(|field| self.list(field, &INTERFACE));
@@ -99,7 +99,7 @@ impl Reader<'_, '_> {
         self.unique(&items, "duplicate-entry", |name, line| {
             format!("`interfaces`: {name} is listed already, on line {line}: leave one out")
         });
-        values(items)
+        items
     }
 
     fn open_ports(&mut self, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
@@ -191,7 +191,7 @@ impl Reader<'_, '_> {
             connections: connections.unwrap_or_default(),
             grant_to: self.chosen(&table, "grant_to", &GrantTo::WORDS),
             deny: self.chosen(&table, "deny", &Deny::WORDS),
-            sources: self.networks(&table, "sources"),
+            sources: values(self.networks(&table, "sources")),
             knocks: self.knocks(&table),
         }
     }
@@ -275,9 +275,9 @@ impl Reader<'_, '_> {
         self.one(field, &NAME).unwrap_or(unread)
     }
 
-    fn networks(&mut self, table: &Table<'_, '_>, key: &'static str) -> Vec<IpNet> {
+    fn networks(&mut self, table: &Table<'_, '_>, key: &'static str) -> Vec<Located<IpNet>> {
         let list = table.get(key).and_then(|field| self.set(field, &NETWORK));
-        list.map_or_else(Vec::new, |list| values(list.items))
+        list.map_or_else(Vec::new, |list| list.items)
     }
 
     fn duration(

@@ -1,22 +1,32 @@
 //! What the lint needs to know of the host and of the person at the keyboard.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     env, fs, io,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    path::Path,
 };
 
 use super::{Port, Protocol};
+use crate::sys::{
+    devices::{Device, devices},
+    sock_diag::{States, sockets},
+};
 
 /// The host as the lint sees it. The default knows nothing and so warns of nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The ports that the kernel gives to outgoing connections.
     pub ephemeral_ports: Option<RangeInclusive<u16>>,
-    /// The ports that something listens on.
+    /// The ports that something listens on, for other hosts too.
     pub listening: BTreeSet<Port>,
+    /// The UDP ports from which a socket of this host may send to others.
+    pub udp_sockets: BTreeSet<u16>,
+    /// The network devices; `None` where they can't be read.
+    pub devices: Option<Vec<Device>>,
+    /// Settings that are on by which a packet's destination changes behind the gate, by the device for which
+    /// they are: paths below `/proc/sys`.
+    pub source_routing: BTreeMap<String, Vec<String>>,
     /// The SSH session in which the command runs.
     pub ssh: Option<SshSession>,
 }
@@ -33,9 +43,13 @@ pub struct SshSession {
 impl Surroundings {
     /// What this host and process say. What can't be read is left unknown: a lint must not fail.
     pub fn of_this_host() -> Self {
+        let devices: Option<Vec<Device>> = devices().ok().map(|all| all.into_values().collect());
         Self {
             ephemeral_ports: ephemeral_ports(),
             listening: listening_ports().unwrap_or_default(),
+            udp_sockets: udp_sockets().unwrap_or_default(),
+            source_routing: source_routing(devices.as_deref().unwrap_or_default()),
+            devices,
             ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
         }
     }
@@ -67,78 +81,65 @@ pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
     Some(low..=high)
 }
 
-/// Every port of this network namespace with a listening TCP or an unconnected UDP socket.
+/// Every port of this network namespace with a listening TCP or an unconnected UDP socket that other hosts
+/// can reach. One that only this host itself can reach is closed to all others.
 pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
-    // The states of include/net/tcp_states.h: TCP_LISTEN is 10; a UDP socket without a peer is in
-    // TCP_CLOSE, 7.
-    let tables = [
-        ("tcp", Protocol::Tcp, "0A"),
-        ("tcp6", Protocol::Tcp, "0A"),
-        ("udp", Protocol::Udp, "07"),
-        ("udp6", Protocol::Udp, "07"),
-    ];
     let mut ports = BTreeSet::new();
-    for (table, protocol, state) in tables {
-        match fs::read_to_string(Path::new("/proc/self/net").join(table)) {
-            Ok(text) => ports.extend(sockets_in(&text, protocol, state)),
-            // Without IPv6 in the kernel there is no such table.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    // A UDP socket without a peer is in the state that TCP calls CLOSE.
+    for (protocol, states) in [
+        (Protocol::Tcp, States::LISTEN),
+        (Protocol::Udp, States::CLOSE),
+    ] {
+        for socket in sockets(protocol, &states)? {
+            let number = socket.local.port();
+            if socket.is_reachable() && number != 0 {
+                ports.insert(Port { number, protocol });
+            }
         }
     }
     Ok(ports)
 }
 
+fn udp_sockets() -> io::Result<BTreeSet<u16>> {
+    let sockets = sockets(Protocol::Udp, &States::all())?;
+    let outward = sockets.iter().filter(|socket| socket.is_reachable());
+    Ok(outward.map(|socket| socket.local.port()).collect())
+}
+
 /// Both ends, local then remote, of every TCP connection of this network namespace that has anything left
 /// to say: not of those in `TIME_WAIT`.
 pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
-    let mut connections = HashSet::new();
-    for table in ["tcp", "tcp6"] {
-        match fs::read_to_string(Path::new("/proc/self/net").join(table)) {
-            Ok(text) => connections.extend(connections_in(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    let over = States::TIME_WAIT | States::CLOSE | States::LISTEN;
+    let sockets = sockets(Protocol::Tcp, &States::all().difference(over))?;
+    let ends = sockets.iter().map(|socket| (socket.local, socket.remote));
+    Ok(ends.collect())
+}
+
+/// Which of these devices take packets that say themselves where they go next.
+fn source_routing(devices: &[Device]) -> BTreeMap<String, Vec<String>> {
+    let mut on = BTreeMap::<String, Vec<String>>::new();
+    for (family, setting) in [
+        ("ipv4", "accept_source_route"),
+        ("ipv6", "accept_source_route"),
+        ("ipv6", "seg6_enabled"),
+        ("ipv6", "rpl_seg_enabled"),
+    ] {
+        let of = |device: &str| format!("net/{family}/conf/{device}/{setting}");
+        let is_on = |device: &str| {
+            fs::read_to_string(format!("/proc/sys/{}", of(device)))
+                .is_ok_and(|value| value.trim().parse::<i32>().is_ok_and(|value| value > 0))
+        };
+        // The kernel goes by the lower of the two.
+        if !is_on("all") {
+            continue;
+        }
+        for device in devices.iter().filter(|device| is_on(&device.name)) {
+            on.entry(device.name.clone())
+                .or_default()
+                .push(of(&device.name));
         }
     }
-    Ok(connections)
-}
-
-fn connections_in(table: &str) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-    /// `TCP_TIME_WAIT`, `TCP_CLOSE` and `TCP_LISTEN`.
-    const OVER: [&str; 3] = ["06", "07", "0A"];
-    table.lines().skip(1).filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let ends = (
-            socket_address(words.next()?)?,
-            socket_address(words.next()?)?,
-        );
-        (!OVER.contains(&words.next()?)).then_some(ends)
-    })
-}
-
-/// Reads `0100007F:0016`: words of the address as the machine's own integers, then the port. An IPv4
-/// address of an IPv6 socket is one of IPv4.
-fn socket_address(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.rsplit_once(':')?;
-    let mut bytes = Vec::new();
-    for word in address.as_bytes().chunks(8) {
-        let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    let address = match *bytes.as_slice() {
-        [a, b, c, d] => IpAddr::from([a, b, c, d]),
-        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
-    };
-    Some((address, u16::from_str_radix(port, 16).ok()?).into())
-}
-
-fn sockets_in(table: &str, protocol: Protocol, state: &str) -> impl Iterator<Item = Port> {
-    table.lines().skip(1).filter_map(move |line| {
-        let mut words = line.split_whitespace();
-        let local = words.nth(1)?;
-        let number = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
-        (words.nth(1)? == state && number != 0).then_some(Port { number, protocol })
-    })
+    on
 }
 
 /// `SSH_CONNECTION` of this process or of one that started it: sudo takes the variable away, and it
@@ -200,19 +201,6 @@ mod tests {
     }
 
     #[test]
-    fn socket_tables_give_up_their_listeners() {
-        let table = "  sl  local_address rem_address   st tx_queue\n\
-            \x20  0: 0100007F:0016 00000000:0000 0A 00000000:00000000\n\
-            \x20  1: 0100007F:1F90 0100007F:C350 01 00000000:00000000\n\
-            \x20  2: 00000000000000000000000000000000:01BB 00000000000000000000000000000000:0000 0A 0\n\
-            garbage\n";
-        let ports = sockets_in(table, Protocol::Tcp, "0A")
-            .map(|port| port.number)
-            .collect::<Vec<_>>();
-        assert_eq!(ports, [22, 443]);
-    }
-
-    #[test]
     fn a_connection_is_found_while_it_lives() {
         for listen in ["127.0.0.1:0", "[::]:0"] {
             let listener = std::net::TcpListener::bind(listen).expect("a free port");
@@ -232,19 +220,27 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_this_process_is_found() {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let ports = listening_ports().expect("readable tables");
-        for (address, protocol) in [
-            (tcp.local_addr(), Protocol::Tcp),
-            (udp.local_addr(), Protocol::Udp),
+    fn what_other_hosts_can_reach_is_listening() {
+        for (bind, listening) in [
+            ("0.0.0.0:0", true),
+            ("[::]:0", true),
+            ("127.0.0.1:0", false),
         ] {
-            let number = address.expect("a bound socket").port();
-            assert!(
-                ports.contains(&Port { number, protocol }),
-                "{number}/{protocol} is missing"
-            );
+            let tcp = std::net::TcpListener::bind(bind).expect("a free port");
+            let udp = std::net::UdpSocket::bind(bind).expect("a free port");
+            let ports = listening_ports().expect("the kernel answers");
+            let sending = udp_sockets().expect("the kernel answers");
+            for (address, protocol) in [
+                (tcp.local_addr(), Protocol::Tcp),
+                (udp.local_addr(), Protocol::Udp),
+            ] {
+                let number = address.expect("a bound socket").port();
+                let port = Port { number, protocol };
+                assert_eq!(ports.contains(&port), listening, "{bind} {port}");
+                if protocol == Protocol::Udp {
+                    assert_eq!(sending.contains(&number), listening, "{bind} {port}");
+                }
+            }
         }
     }
 }

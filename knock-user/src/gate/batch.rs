@@ -31,11 +31,11 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// entries, so a bucket of this many has never been seen.
 const CHUNK: u32 = 4096;
 
-/// Calls `each` with every entry of a hash table.
+/// Calls `each` with every entry of a hash table or an array.
 pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> Result<()> {
     let mut keys = vec![K::zeroed(); CHUNK as usize];
     let mut values = vec![V::zeroed(); CHUNK as usize];
-    // Hash tables keep a bucket number here; four bytes, with room to spare.
+    // Hash tables keep a bucket number here, arrays a key; four bytes, with room to spare.
     let mut position = [0_u64; 8];
     let mut first = true;
     loop {

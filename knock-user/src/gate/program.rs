@@ -164,7 +164,10 @@ fn tick_bits() -> u32 {
 pub fn open_ports(config: &Config) -> Result<BTreeSet<Port>> {
     Ok(match &config.open_ports {
         OpenPorts::Auto => {
-            listening_ports().context("cannot read which ports this host listens on")?
+            listening_ports().context(
+                "cannot ask the kernel which ports this host listens on, for which it needs inet_diag, tcp_diag and \
+                 udp_diag; else list them: open_ports = [...]",
+            )?
         }
         OpenPorts::List(ports) => ports.iter().copied().collect(),
     })

@@ -24,7 +24,7 @@ use super::{
     Attachment, Automaton, NEEDS_TO_OPEN, NotPermitted, NothingUp, PinRoot, Presence,
     ProgressTable,
     answering::Surroundings,
-    attachment, is_denied,
+    attachment, batch, is_denied,
     pins::{self, Contents, Directory},
     program,
 };
@@ -210,21 +210,21 @@ impl Gate {
         attachment::attachments(&self.root, &self.config.interfaces)
     }
 
-    /// Declares other ports open than before; see [`super::open_ports`].
-    pub fn set_open_ports(
-        &mut self,
-        before: &BTreeSet<Port>,
-        after: &BTreeSet<Port>,
-    ) -> Result<()> {
-        let roles = |open| program::roles(&self.config, &self.automaton, open);
-        let (old, new) = (roles(before), roles(after));
-        for index in old.keys().filter(|index| !new.contains_key(index)) {
-            self.role.set(*index, Role::Foreign.pack(), 0)?;
-        }
-        for (index, role) in new {
-            if old.get(&index) != Some(&role) {
-                self.role.set(index, role, 0)?;
+    /// Declares these ports open, and no others; see [`super::open_ports`]. What is changed is what differs in the
+    /// kernel's table, whoever wrote that.
+    pub fn set_open_ports(&mut self, open: &BTreeSet<Port>) -> Result<()> {
+        use aya::maps::IterableMap as _;
+        let wanted = program::roles(&self.config, &self.automaton, open);
+        let mut wrong = Vec::new();
+        batch::for_each(self.role.map(), |index: &u32, role: &u32| {
+            let wanted = wanted.get(index).copied();
+            let wanted = wanted.unwrap_or(Role::Foreign.pack());
+            if *role != wanted {
+                wrong.push((*index, wanted));
             }
+        })?;
+        for (index, role) in wrong {
+            self.role.set(index, role, 0)?;
         }
         Ok(())
     }

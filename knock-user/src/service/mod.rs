@@ -46,7 +46,9 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) 
     let mut ring =
         unsafe { AsyncFd::register(gate.events()?) }.context("cannot wait for events")?;
     let mut watch = Watch::new(&gate)?;
+    // A gate that was up already has those of when it came up, or of another service.
     let mut open = open_ports(&gate.config)?;
+    gate.set_open_ports(&open)?;
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
@@ -110,7 +112,7 @@ fn refresh(gate: &mut Gate, open: &mut BTreeSet<Port>) -> Result<()> {
     if gate.config.open_ports == OpenPorts::Auto {
         let now = open_ports(&gate.config)?;
         if now != *open {
-            gate.set_open_ports(open, &now)?;
+            gate.set_open_ports(&now)?;
             *open = now;
         }
     }

@@ -1,12 +1,14 @@
 //! One row for each kind of warning, in surroundings that are part of the test.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::sys::devices::{Address, Device, Kind};
 
 const SEQUENCE: &str = "\"7431/udp\", \"2214/tcp\", \"9120/udp\"";
 const USER: &str = "user = \"alice\"\n";
 const GATE: &str = "protect = [\"22/tcp\"]\n";
+const ALLOW: &str = "allow = [\"192.0.2.0/24\"]\n";
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -37,13 +39,63 @@ const ROWS: &[Row] = &[
         with: "", code: "gate-without-knocks", at: (4, 1), says: &["gate \"ssh\"", "knockgate allow"] },
     Row { what: "the SSH session that would end", replace: "192.0.2.0/24", with: "192.0.3.0/24",
         code: "ssh-session", at: (6, 12), says: &["192.0.2.77", "gate \"ssh\" guards 22/tcp", "\"192.0.2.77/32\" to `allow`"] },
+    Row { what: "an interface that is not there", replace: "\"eth0\"", with: "\"eth0\", \"ethO\"",
+        code: "absent-interface", at: (1, 23), says: &["no interface ethO", "did you mean \"eth0\"?"] },
+    Row { what: "an interface that is like no other", replace: "\"eth0\"", with: "\"wlan7\"",
+        code: "absent-interface", at: (1, 15), says: &["no interface wlan7", "ip -brief link"] },
+    Row { what: "everyone on the allow list", replace: ALLOW, with: "allow = [\"192.0.2.0/24\", \"0.0.0.0/0\"]\n",
+        code: "allow-everyone", at: (2, 10), says: &["every IPv4 address", "nothing is guarded"] },
+    Row { what: "everyone on the allow list in two halves", replace: ALLOW,
+        with: "allow = [\"192.0.2.0/24\", \"8000::/1\", \"::/1\"]\n",
+        code: "allow-everyone", at: (2, 26), says: &["every IPv6 address"] },
+    Row { what: "a guarded UDP port that this host may send from", replace: "\"22/tcp\"", with: "\"22/tcp\", \"123/udp\"",
+        code: "guarded-udp-socket", at: (6, 22), says: &["123/udp", "replies are denied"] },
+    Row { what: "addresses without those that nobody thinks of", replace: ALLOW,
+        with: "allow = [\"192.0.2.0/24\"]\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n",
+        code: "addresses-left-open", at: (3, 14),
+        says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = []"] },
 ];
 
+/// Of a host that is as it should be for [`GOOD`].
 fn surroundings() -> Surroundings {
+    let address = |ip: &str| Address {
+        ip: ip.parse().expect("an address"),
+        broadcast: None,
+        is_temporary: false,
+    };
+    let eth0 = Device {
+        name: "eth0".to_owned(),
+        kind: None,
+        is_up: true,
+        addresses: vec![
+            Address {
+                broadcast: Some("192.0.2.255".parse().expect("an address")),
+                ..address("192.0.2.1")
+            },
+            address("2001:db8::1"),
+            address("fe80::1"),
+            Address {
+                is_temporary: true,
+                ..address("2001:db8::7e:1")
+            },
+        ],
+    };
     Surroundings {
         ephemeral_ports: Some(32_768..=60_999),
         listening: BTreeSet::from(["5353/udp".parse().expect("a port")]),
+        udp_sockets: BTreeSet::from([123]),
+        devices: Some(vec![device("lo", None), eth0, device("eth1", None)]),
+        source_routing: BTreeMap::new(),
         ssh: SshSession::parse("192.0.2.77 50022 192.0.2.1 22"),
+    }
+}
+
+fn device(name: &str, kind: Option<Kind>) -> Device {
+    Device {
+        name: name.to_owned(),
+        kind,
+        is_up: true,
+        addresses: Vec::new(),
     }
 }
 
@@ -78,6 +130,9 @@ fn the_edge_of_each_bound_is_no_weakness() {
         // With a list of open ports, what listens is the user's own affair.
         ("allow", "open_ports = []\nallow"),
         ("9120/udp", "2216/udp"),
+        (ALLOW, "allow = [\"128.0.0.0/1\", \"::/1\"]\n"),
+        // The TCP port of that number, and a UDP port that no socket has.
+        (GATE, "protect = [\"22/tcp\", \"123/tcp\", \"124/udp\"]\n"),
     ] {
         let text = GOOD.replacen(replace, with, 1);
         assert_eq!(codes(&text, &surroundings()), [] as [&str; 0], "{with}");
@@ -87,6 +142,10 @@ fn the_edge_of_each_bound_is_no_weakness() {
 #[test]
 fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
     let cut_off = GOOD.replace("192.0.2.0/24", "192.0.3.0/24");
+    let surroundings = || Surroundings {
+        devices: None,
+        ..surroundings()
+    };
     for (replace, with, codes_expected) in [
         ("allow", "mode = \"monitor\"\nallow", &[] as &[&str]),
         ("allow", "addresses = [\"192.0.2.2\"]\nallow", &[]),
@@ -107,6 +166,83 @@ fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
         assert_eq!(codes(&text, &surroundings()), codes_expected, "{with}");
     }
     assert_eq!(codes(&cut_off, &Surroundings::default()), [] as [&str; 0]);
+}
+
+#[test]
+fn a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded() {
+    for (kind, is_up, codes_expected) in [
+        (Kind::GreTun, true, ["unguarded-tunnel"].as_slice()),
+        (Kind::IpIp, true, &["unguarded-tunnel"]),
+        (Kind::SitTun, true, &["unguarded-tunnel"]),
+        (Kind::Vxlan, true, &["unguarded-tunnel"]),
+        (Kind::Geneve, true, &["unguarded-tunnel"]),
+        // As the kernel makes `tunl0` and its like by itself.
+        (Kind::IpIp, false, &[]),
+        (Kind::Wireguard, true, &[]),
+        (Kind::Veth, true, &[]),
+    ] {
+        let mut surroundings = surroundings();
+        let tunnel = Device {
+            is_up,
+            ..device("tunnel1", Some(kind.clone()))
+        };
+        surroundings
+            .devices
+            .iter_mut()
+            .for_each(|devices| devices.push(tunnel.clone()));
+        assert_eq!(codes(GOOD, &surroundings), codes_expected, "{kind}");
+        let guarded = GOOD.replace("\"eth0\"", "\"eth0\", \"tunnel1\"");
+        assert_eq!(codes(&guarded, &surroundings), [] as [&str; 0], "{kind}");
+    }
+}
+
+#[test]
+fn source_routing_is_warned_of_where_it_is_on_at_a_guarded_interface() {
+    let mut surroundings = surroundings();
+    let setting = "net/ipv6/conf/eth0/seg6_enabled".to_owned();
+    surroundings
+        .source_routing
+        .insert("eth0".to_owned(), vec![setting]);
+    let (_, findings) = Config::parse_on(GOOD, "k.toml", &surroundings).expect("valid");
+    let [finding] = findings.as_slice() else {
+        panic!("one finding, not {findings:#?}");
+    };
+    assert_eq!(finding.code, "source-routing");
+    assert!(
+        finding
+            .message
+            .contains("sysctl -w net/ipv6/conf/eth0/seg6_enabled=0"),
+        "{finding}"
+    );
+    let elsewhere = GOOD.replace("eth0", "eth1");
+    assert_eq!(codes(&elsewhere, &surroundings), [] as [&str; 0]);
+}
+
+#[test]
+fn groups_are_left_open_where_a_gate_guards_a_udp_port() {
+    let addresses =
+        "addresses = [\"192.0.2.1\", \"2001:db8::1\", \"fe80::1\", \"2001:db8::7e:1\"]\n";
+    let tcp = GOOD.replace(ALLOW, &format!("{ALLOW}{addresses}"));
+    assert_eq!(codes(&tcp, &surroundings()), [] as [&str; 0]);
+    let udp = tcp.replace("22/tcp", "51820/udp");
+    let surroundings = Surroundings {
+        ephemeral_ports: None,
+        ..surroundings()
+    };
+    let (_, findings) = Config::parse_on(&udp, "k.toml", &surroundings).expect("valid");
+    let [finding] = findings.as_slice() else {
+        panic!("one finding, not {findings:#?}");
+    };
+    assert_eq!(finding.code, "addresses-left-open");
+    for left in [
+        "192.0.2.255 (broadcast)",
+        "255.255.255.255 (broadcast)",
+        "224.0.0.1 (every host)",
+        "ff02::1 (every host)",
+    ] {
+        assert!(finding.message.contains(left), "{left}: {finding}");
+    }
+    assert!(!finding.message.contains("fe80::1"), "{finding}");
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! TCP and UDP sockets of this host, of the states that are asked for: the kernel leaves the others out, so that
+//! a busy server's listeners cost no more than an idle one's. (A table of `/proc/net` has every connection.)
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+pub use netlink_packet_sock_diag::inet::StateFlags as States;
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
+    inet::{ExtensionFlags, InetRequest, SocketId},
+};
+use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::dump::dump;
+use crate::config::Protocol;
+
+/// The loopback interface's index, in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// A socket that has a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// An IPv4 address of an IPv6 socket is one of IPv4.
+    pub local: SocketAddr,
+    /// Unspecified where the socket has no peer.
+    pub remote: SocketAddr,
+    /// Index of the interface that it is bound to; 0: any.
+    interface: u32,
+}
+
+impl Socket {
+    /// Can packets from other hosts reach it?
+    pub fn is_reachable(&self) -> bool {
+        !self.local.ip().is_loopback() && self.interface != LOOPBACK
+    }
+}
+
+/// All sockets in these states, of both families.
+pub fn sockets(protocol: Protocol, states: &States) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for (family, anything) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
+        let question = SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: match protocol {
+                Protocol::Tcp => IPPROTO_TCP,
+                Protocol::Udp => IPPROTO_UDP,
+            },
+            extensions: ExtensionFlags::empty(),
+            states: states.clone(),
+            socket_id: anything,
+        });
+        dump(NETLINK_SOCK_DIAG, question, |answer| {
+            let SockDiagMessage::InetResponse(response) = answer else {
+                return;
+            };
+            let id = response.header.socket_id;
+            let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
+            sockets.push(Socket {
+                local: end(id.source_address, id.source_port),
+                remote: end(id.destination_address, id.destination_port),
+                interface: id.interface_id,
+            });
+        })?;
+    }
+    Ok(sockets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        os::fd::AsRawFd as _,
+    };
+
+    use super::*;
+
+    fn found(protocol: Protocol, states: &States, local: SocketAddr) -> Option<Socket> {
+        let sockets = sockets(protocol, states).expect("the kernel has sock_diag");
+        sockets.into_iter().find(|socket| socket.local == local)
+    }
+
+    #[test]
+    fn only_the_states_asked_for_are_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let client = TcpStream::connect(address).expect("it listens");
+        let end = client.local_addr().expect("a connected socket");
+        let listening = found(Protocol::Tcp, &States::LISTEN, address);
+        assert!(listening.is_some_and(|socket| socket.remote.port() == 0));
+        assert_eq!(found(Protocol::Tcp, &States::LISTEN, end), None);
+        let connected = found(Protocol::Tcp, &States::ESTABLISHED, end);
+        assert_eq!(connected.map(|socket| socket.remote), Some(address));
+    }
+
+    #[test]
+    fn a_datagram_socket_is_told_by_its_peer() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("a bound socket");
+        assert!(found(Protocol::Udp, &States::CLOSE, address).is_some());
+        assert!(found(Protocol::Udp, &States::ESTABLISHED, address).is_none());
+        socket.connect("127.0.0.1:9").expect("no packet is sent");
+        assert!(found(Protocol::Udp, &States::CLOSE, address).is_none());
+        assert!(found(Protocol::Udp, &States::ESTABLISHED, address).is_some());
+    }
+
+    #[test]
+    fn sockets_of_the_loopback_interface_face_nobody_outside() {
+        for (bind, reachable) in [
+            ("127.0.0.1:0", false),
+            ("127.9.9.9:0", false),
+            ("[::1]:0", false),
+            ("[::ffff:127.0.0.1]:0", false),
+            ("0.0.0.0:0", true),
+            ("[::]:0", true),
+        ] {
+            let listener = TcpListener::bind(bind).expect("a free port");
+            let address = listener.local_addr().expect("a bound socket");
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let socket = found(Protocol::Tcp, &States::LISTEN, address).expect(bind);
+            assert_eq!(socket.is_reachable(), reachable, "{bind}");
+        }
+    }
+
+    #[test]
+    fn a_socket_bound_to_the_loopback_device_faces_nobody_outside() {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a free port");
+        let name = c"lo";
+        // SAFETY: the call reads the name, as long as said, and nothing else.
+        let bound = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                name.as_ptr().cast(),
+                2,
+            )
+        };
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+        let address = socket.local_addr().expect("a bound socket");
+        let socket = found(Protocol::Udp, &States::CLOSE, address).expect("it is there");
+        assert!(!socket.is_reachable());
+    }
+}
