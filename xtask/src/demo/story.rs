@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    greeting::Outcome,
+    greeting::{LONG, Outcome, SHORT},
     lan::{FOLDER, Host, INTERFACE, Lan},
 };
 use crate::process;
@@ -23,7 +23,7 @@ use crate::process;
 const PORT: &str = "2222";
 const SEQUENCE: [&str; 3] = ["7000/udp", "4100/tcp", "9301/udp"];
 /// How long a grant lasts.
-const OPEN_FOR: Duration = Duration::from_secs(6);
+const OPEN_FOR: Duration = Duration::from_secs(10);
 /// Between two looks at the grants.
 const PAUSE: Duration = Duration::from_secs(2);
 const CONFIGURATION: &str = "demo.toml";
@@ -230,8 +230,13 @@ impl<'lan> Story<'lan> {
     /// Has a host visit the service, and shows what it met.
     fn expect(&self, host: &Host, expected: &Outcome) -> Result<()> {
         let service = format!("{}:{PORT}", self.lan.server.address);
+        let patience = match expected {
+            Outcome::NoAnswer => SHORT,
+            Outcome::Greeted(_) | Outcome::Refused => LONG,
+        };
+        let patience = patience.as_secs().to_string();
         let mut visit: Command = host.command(&self.this);
-        let said = process::stdout(visit.args(["demo-visit", &service]))?;
+        let said = process::stdout(visit.args(["demo-visit", &service, &patience]))?;
         let met: Outcome = said.trim_end().parse()?;
         println!("   {:<9} visits {service} → {met}", host.name);
         ensure!(met == *expected, "that should have been: {expected}");

@@ -19,8 +19,9 @@ use crate::process;
 const INIT: &str = include_str!("init.sh");
 
 /// What the suites need of the kernel beside what is built in: joined namespaces, tags, the protocols that
-/// packets can be wrapped in, and the ciphers of some of these.
-const MODULES: [&str; 16] = [
+/// packets can be wrapped in, and the ciphers of some of these; and what lists sockets, which the kernel would
+/// load by itself if it found a `modprobe`.
+const MODULES: [&str; 18] = [
     "veth",
     "8021q",
     "sctp",
@@ -37,6 +38,8 @@ const MODULES: [&str; 16] = [
     "jitterentropy_rng",
     "ctr",
     "crypto_null",
+    "tcp_diag",
+    "udp_diag",
 ];
 
 /// The programs of this machine that a guest needs, and where: shell and tools, and before those what makes

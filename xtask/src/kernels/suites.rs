@@ -28,7 +28,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
 /// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -40,6 +40,13 @@ pub(super) const CHECKS: [Check; 6] = [
     Check {
         suite: "fixtures",
         rows: &["rows_hold_in_the_kernel"],
+    },
+    Check {
+        suite: "concurrency",
+        rows: &[
+            "no_source_is_there_twice",
+            "nobody_is_taken_for_as_far_as_another",
+        ],
     },
     Check {
         suite: "evasions",

@@ -2,6 +2,7 @@
 
 mod attaching;
 mod deciding;
+mod host;
 mod knocking;
 mod outside;
 mod reading;
@@ -27,6 +28,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
         knocking::FAULTS,
         outside::FAULTS,
         attaching::FAULTS,
+        host::FAULTS,
     ];
     tables.into_iter().flatten()
 }
