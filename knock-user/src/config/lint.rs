@@ -123,7 +123,11 @@ impl Lint<'_> {
         let networks: Vec<IpNet> = allow.iter().map(|network| network.value).collect();
         for everyone in IpNet::aggregate(&networks) {
             let within = |network: &&Located<IpNet>| everyone.contains(&network.value);
-            let Some(network) = allow.iter().find(within) else {
+            let widest = allow
+                .iter()
+                .filter(within)
+                .min_by_key(|network| network.value.prefix_len());
+            let Some(network) = widest else {
                 continue;
             };
             if everyone.prefix_len() == 0 {

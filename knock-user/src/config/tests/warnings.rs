@@ -44,7 +44,7 @@ const ROWS: &[Row] = &[
     Row { what: "an interface that is like no other", replace: "\"eth0\"", with: "\"wlan7\"",
         code: "absent-interface", at: (1, 15), says: &["no interface wlan7", "ip -brief link"] },
     Row { what: "everyone on the allow list", replace: ALLOW, with: "allow = [\"192.0.2.0/24\", \"0.0.0.0/0\"]\n",
-        code: "allow-everyone", at: (2, 10), says: &["every IPv4 address", "nothing is guarded"] },
+        code: "allow-everyone", at: (2, 26), says: &["every IPv4 address", "nothing is guarded"] },
     Row { what: "everyone on the allow list in two halves", replace: ALLOW,
         with: "allow = [\"192.0.2.0/24\", \"8000::/1\", \"::/1\"]\n",
         code: "allow-everyone", at: (2, 26), says: &["every IPv6 address"] },
