@@ -185,15 +185,16 @@ impl<'a> Suites<'a> {
         {
             let mut command = self.cargo(program.as_deref());
             command.args(["--package", suites[0].package]);
-            for suite in suites {
-                match suite.target {
-                    Some(target) => command.args(["--test", target]),
-                    // The features that it has among the others, so that it is built for both once.
-                    None if suite.package == "knock-common" => {
-                        command.args(["--lib", "--features", "host,user"])
-                    }
-                    None => command.arg("--lib"),
-                };
+            for target in suites.iter().filter_map(|suite| suite.target) {
+                command.args(["--test", target]);
+            }
+            // Several suites may be unit tests, which cargo wants to be told once.
+            if suites.iter().any(|suite| suite.target.is_none()) {
+                command.arg("--lib");
+                // The features that it has among the others, so that it is built for both once.
+                if suites[0].package == "knock-common" {
+                    command.args(["--features", "host,user"]);
+                }
             }
             let Some(executables) = executables(&mut command)? else {
                 return Ok(None);
