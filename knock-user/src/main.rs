@@ -30,7 +30,11 @@ fn main() -> ExitCode {
             // A closed standard error is no reason to fail in another way.
             let _ = match error.downcast_ref::<Invalid>() {
                 Some(invalid) => writeln!(anstream::stderr(), "{invalid}"),
-                None => writeln!(anstream::stderr(), "knockgate: {error:#}"),
+                None => writeln!(
+                    anstream::stderr(),
+                    "knockgate: {error:#}{}",
+                    remedy(&error).unwrap_or_default()
+                ),
             };
             ExitCode::from(status)
         }
@@ -63,4 +67,21 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+/// What helps against an error that can come of anything.
+fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    let number = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())?;
+    match number {
+        libc::EMFILE => Some(
+            "\nthis process may open no more files; raise its limit with `ulimit -n 1024` (in a systemd unit: \
+             LimitNOFILE=) and try again",
+        ),
+        libc::ENFILE => Some(
+            "\nthis machine may open no more files; close some, or raise the sysctl fs.file-max, and try again",
+        ),
+        _ => None,
+    }
 }

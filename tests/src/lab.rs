@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::{
     need,
     netns::{Netns, ip},
+    path::{Latency, Path as SlowPath},
     run::{Run, run},
 };
 
@@ -51,6 +52,8 @@ pub enum Who {
 /// The network, the gate's configuration and its pins; all of it goes when this value goes.
 #[derive(Debug)]
 pub struct Lab {
+    // Before the namespaces, whose devices it carries frames between.
+    _path: Option<SlowPath>,
     pub gate: Netns,
     pub client: Netns,
     folder: TempDir,
@@ -61,6 +64,15 @@ impl Lab {
     /// Builds the network, or says why this machine can't (see [`need::met`]). `tools` are needed by the
     /// calling test beside `ip`.
     pub fn build(tools: &[&str]) -> Option<Self> {
+        Self::build_with(tools, None)
+    }
+
+    /// As [`Lab::build`], with a path between gate and clients on which frames take their time.
+    pub fn build_slow(tools: &[&str], latency: Latency) -> Option<Self> {
+        Self::build_with(tools, Some(latency))
+    }
+
+    fn build_with(tools: &[&str], latency: Option<Latency>) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !need::met(tools) {
             return None;
@@ -76,14 +88,16 @@ impl Lab {
         // Tests run commands as nobody too.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .expect("one may change what one owns");
-        let lab = Self {
-            gate: Netns::create(&format!("kg{id}-gate")),
-            client: Netns::create(&format!("kg{id}-client")),
+        let gate = Netns::create(&format!("kg{id}-gate"));
+        let client = Netns::create(&format!("kg{id}-client"));
+        let path = join(&gate, &client, latency);
+        Some(Self {
+            gate,
+            client,
             folder,
             pin_root: Path::new(need::BPFFS).join(format!("kg-test-{id}")),
-        };
-        lab.join();
-        Some(lab)
+            _path: path,
+        })
     }
 
     /// The gate's configuration file; written by [`Lab::configure`].
@@ -200,7 +214,7 @@ impl Lab {
     /// Deletes the gate's interface and makes another that looks the same.
     pub fn make_again(&self) {
         ip(&["-n", self.gate.name(), "link", "delete", WAN]);
-        self.join();
+        join(&self.gate, &self.client, None);
     }
 
     /// Another interface of the gate's namespace, with its other end in the clients'.
@@ -228,54 +242,6 @@ impl Lab {
         ip(&["-n", self.gate.name(), "link", "set", from, "name", to]);
     }
 
-    fn join(&self) {
-        let gate = End {
-            netns: self.gate.name(),
-            interface: WAN,
-            mac: GATE_MAC.map(|byte| format!("{byte:02x}")).join(":"),
-            addresses: &["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"],
-        };
-        let client = End {
-            netns: self.client.name(),
-            interface: CLIENT_INTERFACE,
-            mac: CLIENT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
-            addresses: &[
-                "10.77.1.2/16",
-                "10.77.1.3/16",
-                "10.77.2.2/16",
-                "fd77:0:0:1::2/48",
-                "fd77:0:0:1::3/48",
-                "fd77:0:0:2::2/48",
-            ],
-        };
-        ip(&[
-            "link",
-            "add",
-            gate.interface,
-            "address",
-            &gate.mac,
-            "netns",
-            gate.netns,
-            "type",
-            "veth",
-            "peer",
-            client.interface,
-            "address",
-            &client.mac,
-            "netns",
-            client.netns,
-        ]);
-        gate.set_up(&client);
-        client.set_up(&gate);
-        // A row tries several closed UDP ports at once; by default a host answers six in a row.
-        self.gate.run(|| {
-            for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-                fs::write(format!("/proc/sys/net/{setting}"), "0")
-                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-            }
-        });
-    }
-
     /// No colours, no profile, no SSH session of whoever runs the tests.
     fn plain(&self, command: &mut Command) {
         command
@@ -287,12 +253,85 @@ impl Lab {
     }
 }
 
-/// One end of the veth pair.
+/// Joins the two namespaces; a path that takes its time must be kept.
+fn join(gate_netns: &Netns, client_netns: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
+    let gate = End {
+        netns: gate_netns.name(),
+        interface: WAN,
+        mac: GATE_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+        addresses: &["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"],
+    };
+    let client = End {
+        netns: client_netns.name(),
+        interface: CLIENT_INTERFACE,
+        mac: CLIENT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+        addresses: &[
+            "10.77.1.2/16",
+            "10.77.1.3/16",
+            "10.77.2.2/16",
+            "fd77:0:0:1::2/48",
+            "fd77:0:0:1::3/48",
+            "fd77:0:0:2::2/48",
+        ],
+    };
+    let path = latency.map(|latency| {
+        let ends = [
+            (gate_netns, gate.interface),
+            (client_netns, client.interface),
+        ];
+        let path = SlowPath::join(ends, latency);
+        for End {
+            netns,
+            interface,
+            mac,
+            ..
+        } in [&gate, &client]
+        {
+            ip(&["-n", netns, "link", "set", interface, "address", mac]);
+        }
+        path
+    });
+    if path.is_none() {
+        veth(&gate, &client);
+    }
+    gate.set_up(&client);
+    client.set_up(&gate);
+    // A row tries several closed UDP ports at once; by default a host answers six in a row.
+    gate_netns.run(|| {
+        for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            fs::write(format!("/proc/sys/net/{setting}"), "0")
+                .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+        }
+    });
+    path
+}
+
+/// One end of the path.
 struct End<'a> {
     netns: &'a str,
     interface: &'a str,
     mac: String,
     addresses: &'a [&'a str],
+}
+
+fn veth(gate: &End<'_>, client: &End<'_>) {
+    ip(&[
+        "link",
+        "add",
+        gate.interface,
+        "address",
+        &gate.mac,
+        "netns",
+        gate.netns,
+        "type",
+        "veth",
+        "peer",
+        client.interface,
+        "address",
+        &client.mac,
+        "netns",
+        client.netns,
+    ]);
 }
 
 impl End<'_> {

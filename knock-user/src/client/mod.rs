@@ -1,40 +1,45 @@
 //! The client: sends a sequence, tries the port behind the gate, hands the connection over.
 //!
 //! It needs no privileges: every knock is a packet that any program may send. [`Client`] knocks,
-//! [`Target`] is where, [`relay()`] joins an opened connection to two streams, and [`profile`] reads what
-//! users keep in a file.
+//! [`Target`] is where, [`Pace`] how fast and how often, [`relay()`] joins an opened connection to two
+//! streams, and [`profile`] reads what users keep in a file.
 //!
 //! The client never learns from a knock whether it counted, for the gate answers nothing. Only the port
 //! behind the gate tells, and only for TCP: see [`Client::open`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::config::{HumanDuration, Port, Protocol, parse_duration};
+use crate::config::{Port, Protocol, parse_duration};
 
+mod not_open;
+mod pace;
 pub mod profile;
 mod relay;
 mod target;
+mod turn;
 mod wire;
 
-pub use relay::relay;
-pub use target::{Family, Target};
+pub use not_open::{Closed, NotOpen};
+pub use pace::{DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Pace};
+pub use relay::{BrokenOff, relay};
+pub use target::{Address, Family, Target};
 pub use wire::Answer;
 
-/// The pause between two knocks, unless told otherwise: enough for packets to stay in order on most paths.
-pub const DEFAULT_DELAY: Duration = Duration::from_millis(20);
-/// How often the whole sequence is sent again while the port stays closed, unless told otherwise.
-pub const DEFAULT_RETRIES: u32 = 3;
-/// How long the port may take to answer, unless told otherwise.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+use turn::Turn;
 
-const CHECK_THIS_MACHINE: &str =
-    "check this machine's routes and firewall, or choose the other address family with -4 or -6";
+/// How long one address has for itself before the next one of the same host is tried as well: what RFC 8305
+/// recommends between two connection attempts.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Sends one sequence to one target, as often as asked.
 ///
@@ -43,125 +48,261 @@ const CHECK_THIS_MACHINE: &str =
 pub struct Client<'a> {
     target: &'a Target,
     sequence: &'a [Port],
-    delay: Duration,
-    observe: &'a mut dyn FnMut(&Progress<'_>),
+    pace: Pace,
+    observe: &'a mut dyn FnMut(&Address<'_>, &Progress<'_>),
     wire: wire::Wire,
 }
 
+/// A port that took the connection.
+#[derive(Debug)]
+pub enum Opened {
+    Stream(TcpStream),
+    /// The peer, or something on the way, reset the connection before it could be used.
+    Reset,
+}
+
 impl<'a> Client<'a> {
-    /// A client that pauses for `delay` between knocks and calls `observe` with all that it does.
+    /// A client that goes at this pace and calls `observe` with all that it does.
     pub fn new(
         target: &'a Target,
         sequence: &'a [Port],
-        delay: Duration,
-        observe: &'a mut dyn FnMut(&Progress<'_>),
+        pace: Pace,
+        observe: &'a mut dyn FnMut(&Address<'_>, &Progress<'_>),
     ) -> Self {
         let wire = wire::Wire::default();
         Self {
             target,
             sequence,
-            delay,
+            pace,
             observe,
             wire,
         }
     }
 
-    /// Sends the sequence once and returns as soon as the last knock has left.
+    /// Sends the sequence once to every address of the target and returns as soon as the last knock has left.
     ///
-    /// What comes back, refusals and silence alike, is no error. It is one when a knock can't leave this
-    /// machine: no route, a local firewall, no free port.
+    /// Nothing tells which of the addresses will be used afterwards, or which is alive. What comes back,
+    /// refusals and silence alike, is no error. It is one when no address can be sent to: no route, a local
+    /// firewall, no free port.
     pub async fn send(&mut self) -> anyhow::Result<()> {
+        let mut unsent = None;
+        let mut sent = false;
+        for address in self.target.addresses() {
+            if sent {
+                sleep(self.pace.delay).await;
+            }
+            match self.knock(&address, self.pace.delay).await {
+                Ok(()) => sent = true,
+                Err(error) => self.unsent(&address, error, &mut unsent),
+            }
+        }
+        match unsent {
+            Some(error) if !sent => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the sequence and connects to the TCP port `port` at once, and again as often as the pace says
+    /// while that port does not open.
+    ///
+    /// Each try goes through the addresses of the target: the next one is tried when the one before has not
+    /// answered for a moment, and the first that takes the connection is used.
+    ///
+    /// # Errors
+    /// [`NotOpen`] when the port stayed closed; else what kept the packets from leaving this machine.
+    pub async fn open(&mut self, port: u16) -> anyhow::Result<Opened> {
+        let knocks = self.sequence.len();
+        let mut attempt = 0;
+        loop {
+            let last = attempt == self.pace.retries;
+            let again_after = if last {
+                Duration::ZERO
+            } else {
+                pace::draw(&self.pace.pauses(attempt + 1, knocks))?
+            };
+            let closed = match self.attempt(port, attempt, again_after).await? {
+                Ok(opened) => return Ok(opened),
+                Err(closed) => closed,
+            };
+            if last {
+                let target = self.target.to_string();
+                let last_delay = self.pace.delay(attempt, knocks);
+                return Err(
+                    NotOpen::new(target, port, self.pace.retries, last_delay, closed).into(),
+                );
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One try at every address. Unless the port opens, it takes `again_after` longer than the answers.
+    async fn attempt(
+        &mut self,
+        port: u16,
+        attempt: u32,
+        again_after: Duration,
+    ) -> anyhow::Result<Result<Opened, Vec<(String, Closed)>>> {
+        let delay = self.pace.delay(attempt, self.sequence.len());
+        let patience = self.pace.timeout(attempt);
+        let addresses: Vec<Address<'a>> = self.target.addresses().collect();
+        let mut tries = Tries::default();
+        let mut unsent = None;
+        for (index, address) in addresses.iter().enumerate() {
+            if let Err(error) = self.knock(address, delay).await {
+                self.unsent(address, error, &mut unsent);
+                continue;
+            }
+            tries.begin(index, address.socket(port));
+            if index + 1 < addresses.len()
+                && let Some((index, opened)) = tries.within(patience.min(HEAD_START)).await?
+            {
+                (self.observe)(&addresses[index], &Progress::Open { port });
+                return Ok(Ok(opened));
+            }
+        }
+
+        // A connection goes on being waited for in the pause before the next try.
+        let patience = patience.saturating_add(again_after);
+        if let Some((index, opened)) = tries.within(patience).await? {
+            (self.observe)(&addresses[index], &Progress::Open { port });
+            return Ok(Ok(opened));
+        }
+        let all_answered = tries.running.is_empty();
+        let mut closed = Vec::new();
+        for (index, outcome) in tries.outcomes {
+            let address = &addresses[index];
+            let why = match outcome {
+                None => Closed::Silent(patience),
+                Some(Ok(why)) => why,
+                Some(Err(error)) => {
+                    let error = local(error, &format!("can't connect to {port}/tcp of {address}"));
+                    self.unsent(address, error, &mut unsent);
+                    continue;
+                }
+            };
+            (self.observe)(address, &Progress::Closed { port, closed: &why });
+            closed.push((address.to_string(), why));
+        }
+        match unsent {
+            Some(error) if closed.is_empty() => return Err(error),
+            _ => {}
+        }
+        if all_answered {
+            sleep(again_after).await;
+        }
+        Ok(Err(closed))
+    }
+
+    /// Sends the sequence to one address.
+    async fn knock(&mut self, address: &Address<'_>, delay: Duration) -> anyhow::Result<()> {
+        let turn = Turn::take(address.ip()).await;
+        if turn.waited {
+            // The other client's last knock must not be overtaken.
+            sleep(delay).await;
+        }
         let of = self.sequence.len();
         for (index, &port) in self.sequence.iter().enumerate() {
             let step = index + 1;
-            let pause = if step < of {
-                self.delay
-            } else {
-                Duration::ZERO
-            };
-            (self.observe)(&Progress::Knock { step, of, port });
+            let pause = if step < of { delay } else { Duration::ZERO };
+            (self.observe)(address, &Progress::Knock { step, of, port });
             let answer = self
                 .wire
-                .knock(self.target.socket(port.number), port.protocol, pause)
+                .knock(address.socket(port.number), port.protocol, pause)
                 .await
-                .with_context(|| {
-                    let target = self.target;
-                    format!(
-                        "can't send knock {step} of {of} ({port}) to {target}; {CHECK_THIS_MACHINE}"
+                .map_err(|error| {
+                    local(
+                        error,
+                        &format!("can't send knock {step} of {of} ({port}) to {address}"),
                     )
                 })?;
             if let Some(answer) = answer {
-                (self.observe)(&Progress::Answered {
-                    port,
-                    answer: &answer,
-                });
+                let answer = &answer;
+                (self.observe)(address, &Progress::Answered { port, answer });
             }
         }
         Ok(())
     }
 
-    /// Sends the sequence and connects to the TCP port `port` at once, up to `retries` further times while
-    /// that port does not open; each connection may take `patience`.
-    ///
-    /// # Errors
-    /// [`NotOpen`] when the port stayed closed; else what kept a packet from leaving this machine.
-    pub async fn open(
+    /// Keeps the first of the errors that only count when every address has one.
+    fn unsent(
         &mut self,
-        port: u16,
-        retries: u32,
-        patience: Duration,
-    ) -> anyhow::Result<TcpStream> {
-        let mut attempt = 0;
-        loop {
-            self.send().await?;
-            let closed = match self.connect(port, patience).await? {
-                Ok(stream) => {
-                    (self.observe)(&Progress::Open { port });
-                    return Ok(stream);
-                }
-                Err(closed) => closed,
-            };
-            (self.observe)(&Progress::Closed {
-                port,
-                closed: &closed,
-            });
-            if attempt == retries {
-                let target = self.target.to_string();
-                return Err(NotOpen {
-                    target,
-                    port,
-                    retries,
-                    closed,
-                }
-                .into());
-            }
-            attempt += 1;
-            sleep(self.delay).await;
-        }
+        address: &Address<'_>,
+        error: anyhow::Error,
+        first: &mut Option<anyhow::Error>,
+    ) {
+        (self.observe)(address, &Progress::Unsent { error: &error });
+        first.get_or_insert(error);
+    }
+}
+
+/// The connections that one attempt has begun, by the index of their address.
+#[derive(Default)]
+struct Tries {
+    running: JoinSet<(usize, io::Result<Result<Opened, Closed>>)>,
+    /// How each ended; none while it has not.
+    outcomes: BTreeMap<usize, Option<io::Result<Closed>>>,
+}
+
+impl Tries {
+    fn begin(&mut self, index: usize, to: SocketAddr) {
+        self.outcomes.insert(index, None);
+        self.running
+            .spawn(async move { (index, connect(to).await) });
     }
 
-    async fn connect(
-        &self,
-        port: u16,
-        patience: Duration,
-    ) -> anyhow::Result<Result<TcpStream, Closed>> {
-        let address = self.target.socket(port);
-        match timeout(patience, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => Ok(Ok(stream)),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Ok(Err(Closed::Refused))
-            }
-            Ok(Err(error)) => wire::from_the_network(error, address)
-                .map(|answer| Err(Closed::Answered(answer)))
-                .with_context(|| {
-                    format!(
-                        "can't connect to {port}/tcp of {}; {CHECK_THIS_MACHINE}",
-                        self.target
-                    )
-                }),
-            Err(_) => Ok(Err(Closed::Silent(patience))),
+    /// The first connection that stands; none when all have ended otherwise, or none has come in time.
+    async fn within(&mut self, time: Duration) -> anyhow::Result<Option<(usize, Opened)>> {
+        let mut over = pin!(sleep(time));
+        loop {
+            let ended = tokio::select! {
+                ended = self.running.join_next() => ended,
+                () = &mut over => None,
+            };
+            let Some(ended) = ended else {
+                return Ok(None);
+            };
+            let (index, outcome) = ended.context("a connection attempt was lost")?;
+            let outcome = match outcome {
+                Ok(Ok(opened)) => return Ok(Some((index, opened))),
+                Ok(Err(closed)) => Ok(closed),
+                Err(error) => Err(error),
+            };
+            self.outcomes.insert(index, Some(outcome));
         }
     }
+}
+
+/// An error is one of this machine's own.
+async fn connect(to: SocketAddr) -> io::Result<Result<Opened, Closed>> {
+    match TcpStream::connect(to).await {
+        Ok(stream) => Ok(Ok(Opened::Stream(stream))),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Ok(Err(Closed::Refused)),
+            // Only a connection that stood can be reset; a reset in answer to a SYN is a refusal.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Ok(Opened::Reset)),
+            _ => wire::from_the_network(error, to).map(|answer| Err(Closed::Answered(answer))),
+        },
+    }
+}
+
+/// Says what could not be done, why, and what helps.
+fn local(error: io::Error, what: &str) -> anyhow::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => {
+            return anyhow::Error::new(error).context(what.to_owned());
+        }
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EADDRNOTAVAIL) => {
+            "this machine has no route there: check `ip route`, or choose the other address family with \
+             -4 or -6"
+        }
+        Some(libc::EPERM) => {
+            "a firewall of this machine doesn't let it out: check its rules for output"
+        }
+        _ => {
+            "check this machine's routes and firewall, or choose the other address family with -4 or -6"
+        }
+    };
+    anyhow::Error::new(error).context(format!("{what}; {advice}"))
 }
 
 /// What [`Client`] does while it does it; `Display` is one line for a person.
@@ -171,6 +312,8 @@ pub enum Progress<'a> {
     Knock { step: usize, of: usize, port: Port },
     /// The knock to `port` was answered before the next one left.
     Answered { port: Port, answer: &'a Answer },
+    /// This machine can't send to the address.
+    Unsent { error: &'a anyhow::Error },
     /// The TCP port behind the gate did not open this time.
     Closed { port: u16, closed: &'a Closed },
     /// The TCP port behind the gate took the connection.
@@ -182,75 +325,12 @@ impl fmt::Display for Progress<'_> {
         match self {
             Self::Knock { step, of, port } => write!(f, "knock {step} of {of}: {port}"),
             Self::Answered { port, answer } => write!(f, "answer from {port}: {answer}"),
+            Self::Unsent { error } => write!(f, "{error:#}"),
             Self::Closed { port, closed } => write!(f, "{port}/tcp is not open: {closed}"),
             Self::Open { port } => write!(f, "{port}/tcp is open"),
         }
     }
 }
-
-/// How a port showed that it is not open.
-#[derive(Debug)]
-pub enum Closed {
-    /// A reset came back.
-    Refused,
-    /// Nothing came back for so long.
-    Silent(Duration),
-    /// A host or router on the way sent this error.
-    Answered(io::Error),
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused => f.write_str("the connection was refused"),
-            Self::Silent(patience) => write!(f, "no answer within {}", HumanDuration(*patience)),
-            Self::Answered(error) => write!(f, "the network answered: {error}"),
-        }
-    }
-}
-
-/// The port stayed closed although the sequence was sent: exit status 6.
-///
-/// The message leaves the sequence out: it is a secret, and standard error is often kept in logs.
-#[derive(Debug)]
-pub struct NotOpen {
-    target: String,
-    port: u16,
-    retries: u32,
-    closed: Closed,
-}
-
-impl fmt::Display for NotOpen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            target,
-            port,
-            retries,
-            closed,
-        } = self;
-        let times = match retries {
-            0 => "once".to_owned(),
-            1 => "twice".to_owned(),
-            _ => format!("{} times", u64::from(*retries) + 1),
-        };
-        write!(
-            f,
-            "{port}/tcp of {target} did not open: the sequence was sent {times}, the last time {closed}\n\
-             check, in this order:\n  \
-             - the sequence: the same knocks in the same order as the gate's, each with its /tcp or /udp \
-             (-v shows them as they are sent)\n  \
-             - the source address: knocks and connection must reach the gate from one address, and the gate \
-             must admit it; a VPN, a proxy or a NAT with several addresses, or another address family \
-             (-4, -6) changes it\n  \
-             - the way there: a firewall or provider that drops one of the knocks, or a path that reorders \
-             them (try --delay 200ms)\n  \
-             - the service: something must listen on {port}/tcp; on the gate's host, `knockgate events` \
-             shows how far the knocks got",
-        )
-    }
-}
-
-impl std::error::Error for NotOpen {}
 
 /// Reads a port that can be checked or connected to: `22/tcp`.
 ///

@@ -20,9 +20,9 @@ pub const EXAMPLE: &str = r#"[profile.home]
 host     = "host.example"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
 # and, where wanted:
-delay    = "20ms"      # pause between two knocks
+delay    = "20ms"      # pause between two knocks of the first try
 retries  = 3           # further tries while the port stays closed
-timeout  = "1s"        # how long the port may take to answer
+timeout  = "1s"        # how long the port may take to answer, the first time
 connect  = "22/tcp"    # as --connect; or then = "22/tcp", as --then
 "#;
 
@@ -126,6 +126,21 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+/// What to say of the user's file where others than its owner can read or change it.
+pub fn exposed(path: &Path, mode: u32) -> Option<String> {
+    let open_to = match mode & 0o066 {
+        0 => return None,
+        bits if bits & 0o022 == 0 => "read",
+        _ => "change",
+    };
+    let path = path.display();
+    Some(format!(
+        "others than you can {open_to} {path} (mode {:04o}), and its sequences are passwords; run \
+         `chmod 600 {path}`",
+        mode & 0o7777
+    ))
+}
 
 /// Where the user's profiles are: under `XDG_CONFIG_HOME` where that is an absolute path, else `~/.config`.
 pub fn default_path() -> Result<PathBuf, Invalid> {
@@ -370,6 +385,22 @@ mod tests {
                     "{what}: expected {message:?} in\n{error}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_warned_of() {
+        let path = Path::new("/home/alice/client.toml");
+        for mode in [0o600, 0o400, 0o100_700] {
+            assert_eq!(exposed(path, mode), None, "{mode:o}");
+        }
+        for (mode, what) in [(0o644, "read"), (0o640, "read"), (0o100_662, "change")] {
+            let warning = exposed(path, mode).expect("a warning");
+            assert!(warning.contains(&format!("can {what} /home")), "{warning}");
+            assert!(
+                warning.contains("`chmod 600 /home/alice/client.toml`"),
+                "{warning}"
+            );
         }
     }
 

@@ -1,83 +1,206 @@
 //! An opened connection joined to standard input and output, as ssh's `ProxyCommand` wants it.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS_AHEAD: usize = 4;
+/// How often it is looked whether the peer has acknowledged the rest.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Copies `input` to the peer and what the peer sends to `output`, until the peer closes.
+/// Copies `input` to the peer and what the peer sends to `output`, until both directions have ended.
 ///
-/// The end of `input` closes only the sending direction. The end of the peer's stream ends the relay even
-/// while `input` is still open. An `output` that nobody reads any more ends it too, without an error.
+/// The end of `input` closes the sending direction, the end of the peer's stream closes `output`, and the
+/// other direction goes on. A peer that closed does not say whether it still reads: so once it has, an
+/// `input` that stays open and brings nothing for `grace` ends the relay too. An `output` that nobody reads
+/// any more ends it at once, without an error.
 ///
 /// # Errors
-/// A connection that breaks off, an `input` that can't be read, an `output` that can't be written.
+/// [`BrokenOff`] for a connection that was reset or lost; others for an `input` that can't be read and an
+/// `output` that can't be written.
 pub async fn relay(
-    stream: TcpStream,
+    mut stream: TcpStream,
     input: impl Read + Send + 'static,
     output: impl AsyncWrite + Unpin,
+    grace: Duration,
 ) -> anyhow::Result<()> {
-    // Keystrokes go out as they are typed.
-    stream
-        .set_nodelay(true)
-        .context("can't set up the connection")?;
-    let (from_peer, to_peer) = stream.into_split();
+    // Keystrokes go out as they are typed. A connection that is already lost says so when it is read.
+    let _ = stream.set_nodelay(true);
     let input = chunks_of(input).context("can't start a thread to read standard input")?;
-    let mut receiving = pin!(receive(from_peer, output));
-    tokio::select! {
-        done = &mut receiving => done,
-        sent = send(input, to_peer) => {
-            sent?;
-            receiving.await
+    let (mut received, mut sent) = (false, None);
+    {
+        let (from_peer, to_peer) = stream.split();
+        let idle_since = Cell::new(None);
+        let mut receiving = pin!(receive(from_peer, output));
+        let mut sending = pin!(send(input, to_peer, &idle_since));
+        while !received || sent.is_none() {
+            tokio::select! {
+                ended = &mut receiving, if !received => match ended? {
+                    Received::All => received = true,
+                    Received::Unwanted => return Ok(()),
+                },
+                ended = &mut sending, if sent.is_none() => sent = Some(ended?),
+                () = silence(&idle_since, grace), if received && sent.is_none() => return Ok(()),
+            }
         }
+    }
+    match sent {
+        // The error of a lost connection is told once. Where writing was told, reading sees an end.
+        Some(Sent::Refused(error)) => Err(BrokenOff::new(&error).into()),
+        Some(Sent::All) | None => delivered(&stream).await,
     }
 }
 
+/// The connection was reset or lost before it had been closed in order.
+///
+/// A plain text, and no source: a broken pipe further down an error's chain would be taken for a closed
+/// standard output.
+#[derive(Debug)]
+pub struct BrokenOff(String);
+
+impl BrokenOff {
+    fn new(error: &io::Error) -> Self {
+        Self(match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => {
+                "the peer closed it before it had taken all of standard input".to_owned()
+            }
+            _ => error.to_string(),
+        })
+    }
+
+    /// The peer took the connection and reset it before anything was sent.
+    pub fn at_once() -> Self {
+        Self("the peer reset it as soon as it was open".to_owned())
+    }
+}
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the connection broke off: {}; the port had opened, so look at the service behind it and at \
+             firewalls on the way",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+/// How the sending direction ended.
+enum Sent {
+    All,
+    /// The peer takes no more.
+    Refused(io::Error),
+}
+
+/// How the receiving direction ended.
+enum Received {
+    All,
+    /// Nobody reads the output any more.
+    Unwanted,
+}
+
+/// Notes in `idle_since` since when there has been nothing to send.
 async fn send(
     mut input: mpsc::Receiver<io::Result<Vec<u8>>>,
     mut peer: impl AsyncWrite + Unpin,
-) -> anyhow::Result<()> {
-    while let Some(chunk) = input.recv().await {
+    idle_since: &Cell<Option<Instant>>,
+) -> anyhow::Result<Sent> {
+    loop {
+        idle_since.set(Some(Instant::now()));
+        let Some(chunk) = input.recv().await else {
+            break;
+        };
+        idle_since.set(None);
         let chunk = chunk.context("can't read standard input")?;
-        if peer.write_all(&chunk).await.is_err() {
-            // The peer takes no more, but what it sent before is still to be received; if the connection
-            // is broken, receiving says so.
-            return Ok(());
+        if let Err(error) = peer.write_all(&chunk).await {
+            // What the peer sent before is still to be received.
+            return Ok(Sent::Refused(error));
         }
     }
-    // Fails only where the peer is gone, which receiving finds out as well.
-    let _ = peer.shutdown().await;
-    Ok(())
+    match peer.shutdown().await {
+        Ok(()) => Ok(Sent::All),
+        Err(error) => Ok(Sent::Refused(error)),
+    }
 }
 
 async fn receive(
     mut peer: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Received> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        let length = peer
-            .read(&mut buffer)
-            .await
-            .context("the connection broke off")?;
+        let length = match peer.read(&mut buffer).await {
+            Ok(length) => length,
+            Err(error) => return Err(BrokenOff::new(&error).into()),
+        };
         let written = match buffer.get(..length) {
-            None | Some([]) => return Ok(()),
+            None | Some([]) => match output.shutdown().await {
+                Ok(()) => return Ok(Received::All),
+                failed => failed,
+            },
             Some(bytes) => match output.write_all(bytes).await {
                 Ok(()) => output.flush().await,
                 failed => failed,
             },
         };
         match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Received::Unwanted);
+            }
             written => written.context("can't write to standard output")?,
         }
+    }
+}
+
+/// Ends when there has been nothing to send for `grace`.
+async fn silence(idle_since: &Cell<Option<Instant>>, grace: Duration) {
+    loop {
+        match idle_since.get() {
+            Some(since) if since.elapsed() >= grace => return,
+            Some(since) => sleep_until(since + grace).await,
+            None => sleep(grace.max(LOOK_AGAIN)).await,
+        }
+    }
+}
+
+/// Waits until the peer's system has acknowledged all that was sent; the end of the stream, which counts
+/// as one byte, may be on its way.
+async fn delivered(stream: &TcpStream) -> anyhow::Result<()> {
+    loop {
+        let lost = stream
+            .take_error()
+            .context("can't ask for the connection's state")?;
+        if let Some(error) = lost {
+            return Err(BrokenOff::new(&error).into());
+        }
+        if unacknowledged(stream).context("can't ask for the connection's state")? <= 1 {
+            return Ok(());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn unacknowledged(stream: &TcpStream) -> io::Result<libc::c_int> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (SIOCOUTQ, which has TIOCOUTQ's number) writes one int, to a place of that size;
+    // the descriptor is open as long as the stream is borrowed.
+    if unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } == 0 {
+        Ok(bytes)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -113,7 +236,7 @@ fn chunks_of(
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::io::Cursor;
+    use std::io::{Cursor, Write as _};
     use std::pin::Pin;
     use std::task::{self, Poll};
     use std::time::Duration;
@@ -122,6 +245,9 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    /// Longer than anything in these tests pauses.
+    const GRACE: Duration = Duration::from_secs(15);
 
     /// Both ends of a connection over loopback: the client's, the server's.
     async fn connection() -> (TcpStream, TcpStream) {
@@ -156,7 +282,7 @@ mod tests {
         let mut output = Vec::new();
         in_time(
             "a half-closed relay",
-            relay(client, Cursor::new(request), &mut output),
+            relay(client, Cursor::new(request), &mut output, GRACE),
         )
         .await
         .expect("a relay that ends well");
@@ -172,6 +298,86 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_still_to_be_sent_goes_out_after_the_peer_has_ended() {
+        let (client, mut server) = connection().await;
+        let request = vec![7; 20_000_000];
+        let (input, mut more) = io::pipe().expect("a pipe");
+        let writer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            more.write_all(&request).expect("the relay reads on");
+        });
+        let peer = tokio::spawn(async move {
+            server.write_all(b"hello\n").await.expect("a greeting");
+            server.shutdown().await.expect("half a connection");
+            sleep(Duration::from_millis(100)).await;
+            let mut all = Vec::new();
+            server
+                .read_to_end(&mut all)
+                .await
+                .expect("the whole request");
+            all.len()
+        });
+        let mut output = Vec::new();
+        in_time(
+            "a relay whose peer only reads",
+            relay(client, input, &mut output, GRACE),
+        )
+        .await
+        .expect("a relay that ends well");
+        assert_eq!(output, b"hello\n");
+        let taken = in_time("the peer", peer).await.expect("a peer");
+        assert_eq!(taken, 20_000_000);
+        writer.join().expect("a writer");
+    }
+
+    #[tokio::test]
+    async fn output_is_closed_as_soon_as_the_peer_has_ended() {
+        /// Says when it is closed.
+        struct Closing(Option<tokio::sync::oneshot::Sender<()>>);
+        impl AsyncWrite for Closing {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut task::Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Ok(bytes.len()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_shutdown(
+                mut self: Pin<&mut Self>,
+                _: &mut task::Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                if let Some(closed) = self.0.take() {
+                    let _ = closed.send(());
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+        let (client, server) = connection().await;
+        let (input, writer) = io::pipe().expect("a pipe");
+        let (sender, closed) = tokio::sync::oneshot::channel();
+        let relaying = relay(
+            client,
+            input,
+            Closing(Some(sender)),
+            Duration::from_hours(1),
+        );
+        // As ssh does it: the end of its input makes it close its output.
+        let reader = async {
+            drop(server);
+            closed.await.expect("output is closed");
+            drop(writer);
+        };
+        let (ended, ()) = in_time("a relay whose reader waits", async {
+            tokio::join!(relaying, reader)
+        })
+        .await;
+        ended.expect("a relay that ends well");
+    }
+
+    #[tokio::test]
     async fn the_peer_ends_the_relay_while_input_stays_open() {
         let (client, mut server) = connection().await;
         server
@@ -183,32 +389,75 @@ mod tests {
         let mut output = Vec::new();
         in_time(
             "a relay whose peer closed",
-            relay(client, input, &mut output),
+            relay(client, input, &mut output, Duration::from_millis(50)),
         )
         .await
         .expect("a relay that ends well");
         assert_eq!(output, b"goodbye\n");
     }
 
+    /// Input that never pauses: some of its writes meet a connection that has just been reset, and some
+    /// reads do.
+    struct Endless;
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            Ok(buffer.len().min(100))
+        }
+    }
+
+    /// Whichever direction meets it first: the system tells a reset once.
     #[tokio::test]
     async fn a_reset_is_an_error_and_what_came_before_is_kept() {
-        let (client, mut server) = connection().await;
-        server
-            .write_all(b"half a li")
-            .await
-            .expect("some bytes to the client");
-        server.set_zero_linger().expect("close by reset");
+        for round in 0..200 {
+            let (client, mut server) = connection().await;
+            let said = if round % 2 == 0 {
+                &b""[..]
+            } else {
+                b"half a li"
+            };
+            server.write_all(said).await.expect("bytes to the client");
+            server.set_zero_linger().expect("close by reset");
+            // Lost before the relay begins, or while it works.
+            let resetting = async {
+                if round % 4 < 2 {
+                    tokio::task::yield_now().await;
+                }
+                drop(server);
+            };
+            let mut output = Vec::new();
+            let (_kept_open, input): (_, Box<dyn Read + Send>) = match round % 3 {
+                0 => {
+                    let (input, kept_open) = io::pipe().expect("a pipe");
+                    (Some(kept_open), Box::new(input))
+                }
+                1 => (None, Box::new(io::empty())),
+                _ => (None, Box::new(Endless)),
+            };
+            let (ended, ()) = in_time("a relay whose peer reset", async {
+                tokio::join!(relay(client, input, &mut output, GRACE), resetting)
+            })
+            .await;
+            let error = ended.expect_err("a reset is no good end");
+            assert!(error.is::<BrokenOff>(), "round {round}: {error:#}");
+            assert!(
+                error.chain().all(|cause| !cause.is::<io::Error>()),
+                "may be taken for a closed standard output: {error:#}"
+            );
+            assert_eq!(output, said, "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_closes_before_it_has_taken_everything_is_an_error() {
+        let (client, server) = connection().await;
         drop(server);
-        let (input, _kept_open) = io::pipe().expect("a pipe");
-        let mut output = Vec::new();
         let error = in_time(
-            "a relay whose peer reset",
-            relay(client, input, &mut output),
+            "a relay that still has to send",
+            relay(client, Endless, Vec::new(), GRACE),
         )
         .await
-        .expect_err("a reset is no good end");
-        assert_eq!(error.to_string(), "the connection broke off");
-        assert_eq!(output, b"half a li");
+        .expect_err("nobody took it");
+        assert!(error.is::<BrokenOff>(), "{error:#}");
     }
 
     #[tokio::test]
@@ -220,9 +469,12 @@ mod tests {
             }
         }
         let (client, _server) = connection().await;
-        let error = in_time("a relay without input", relay(client, Broken, Vec::new()))
-            .await
-            .expect_err("no input, no relay");
+        let error = in_time(
+            "a relay without input",
+            relay(client, Broken, Vec::new(), GRACE),
+        )
+        .await
+        .expect_err("no input, no relay");
         assert_eq!(format!("{error:#}"), "can't read standard input: unplugged");
     }
 
@@ -257,7 +509,7 @@ mod tests {
             let (input, _kept_open) = io::pipe().expect("a pipe");
             let ended = in_time(
                 "a relay without output",
-                relay(client, input, Failing(kind)),
+                relay(client, input, Failing(kind), GRACE),
             )
             .await;
             assert_eq!(ended.is_ok(), quiet, "{kind:?}: {ended:?}");

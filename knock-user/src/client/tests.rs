@@ -5,10 +5,18 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::timeout;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A pace with this delay, and a time-out that no test should reach.
+fn pace(delay: Duration, retries: u32) -> Pace {
+    Pace {
+        delay,
+        retries,
+        timeout: Duration::from_secs(20),
+    }
+}
 
 async fn loopback() -> Target {
     Target::resolve("127.0.0.1", Family::Any)
@@ -70,8 +78,9 @@ async fn every_step_is_one_packet_from_a_port_of_its_own() {
         let target = loopback().await;
         let sequence = [udp_port, tcp_port, udp_port, udp_port, tcp_port];
         let mut seen = Vec::new();
-        let mut observe = |progress: &Progress<'_>| seen.push(progress.to_string());
-        Client::new(&target, &sequence, delay, &mut observe)
+        let mut observe =
+            |_: &Address<'_>, progress: &Progress<'_>| seen.push(progress.to_string());
+        Client::new(&target, &sequence, pace(delay, 0), &mut observe)
             .send()
             .await
             .expect("knocks");
@@ -107,7 +116,7 @@ async fn closed_knock_ports_stop_nothing() {
     let (last, last_port) = receiver();
     let target = loopback().await;
     let mut answers = Vec::new();
-    let mut observe = |progress: &Progress<'_>| {
+    let mut observe = |_: &Address<'_>, progress: &Progress<'_>| {
         if let Progress::Answered {
             port,
             answer: Answer::Error(error),
@@ -118,7 +127,7 @@ async fn closed_knock_ports_stop_nothing() {
     };
     let sequence = [udp, udp, tcp, tcp, last_port];
     let delay = Duration::from_millis(20);
-    Client::new(&target, &sequence, delay, &mut observe)
+    Client::new(&target, &sequence, pace(delay, 0), &mut observe)
         .send()
         .await
         .expect("knocks");
@@ -141,7 +150,7 @@ async fn the_delay_lies_between_knocks_and_not_after_the_last() {
     let target = loopback().await;
     let delay = Duration::from_millis(500);
     let start = Instant::now();
-    Client::new(&target, &[port, port, port], delay, &mut |_| {})
+    Client::new(&target, &[port, port, port], pace(delay, 0), &mut |_, _| {})
         .send()
         .await
         .expect("knocks");
@@ -156,7 +165,7 @@ async fn a_port_that_stays_closed_is_knocked_for_again_and_then_given_up() {
     let target = loopback().await;
     for (retries, said) in [(0, "sent once"), (1, "sent twice"), (2, "sent 3 times")] {
         let mut tries = 0;
-        let mut observe = |progress: &Progress<'_>| {
+        let mut observe = |_: &Address<'_>, progress: &Progress<'_>| {
             tries += u32::from(matches!(
                 progress,
                 Progress::Closed {
@@ -168,10 +177,10 @@ async fn a_port_that_stays_closed_is_knocked_for_again_and_then_given_up() {
         let error = Client::new(
             &target,
             &[knock, knock],
-            Duration::from_millis(1),
+            pace(Duration::from_millis(1), retries),
             &mut observe,
         )
-        .open(closed, retries, PATIENCE)
+        .open(closed)
         .await
         .expect_err("a closed port");
         assert_eq!(tries, retries + 1);
@@ -218,17 +227,28 @@ async fn a_silent_port_is_given_up_after_the_timeout() {
     let (_udp, knock) = receiver();
     let target = loopback().await;
     let patience = Duration::from_millis(100);
+    let pace = Pace {
+        delay: Duration::ZERO,
+        retries: 1,
+        timeout: patience,
+    };
     let start = Instant::now();
-    let error = Client::new(&target, &[knock], Duration::ZERO, &mut |_| {})
-        .open(address.port(), 1, patience)
+    let error = Client::new(&target, &[knock], pace, &mut |_, _| {})
+        .open(address.port())
         .await
         .expect_err("a silent port");
-    assert!(start.elapsed() >= 2 * patience);
+    assert!(
+        start.elapsed() >= 3 * patience,
+        "the second try waits twice as long"
+    );
     let error = error
         .downcast::<NotOpen>()
         .expect("the typed error")
         .to_string();
-    assert!(error.contains("no answer within 100ms"), "{error}");
+    assert!(error.contains("no answer within 200ms"), "{error}");
+    for option in ["--delay 200ms", "--timeout 1s", "--retries 3"] {
+        assert!(error.contains(option), "no {option} in {error}");
+    }
 }
 
 #[tokio::test]
@@ -250,16 +270,19 @@ async fn the_connection_follows_the_knock_that_opens() {
         (knocks, peer)
     });
     let mut lines = Vec::new();
-    let mut observe = |progress: &Progress<'_>| lines.push(progress.to_string());
+    let mut observe = |_: &Address<'_>, progress: &Progress<'_>| lines.push(progress.to_string());
     let stream = Client::new(
         &target,
         &[knock, knock],
-        Duration::from_millis(50),
+        pace(Duration::from_millis(5), 20),
         &mut observe,
     )
-    .open(behind.number, 20, PATIENCE)
+    .open(behind.number)
     .await
     .expect("an open port");
+    let Opened::Stream(stream) = stream else {
+        panic!("nobody resets it: {stream:?}");
+    };
     let (knocks, peer) = gate.await.expect("a gate");
     assert_eq!(peer, stream.local_addr().expect("an address"));
     assert!(knocks >= 4);
@@ -280,7 +303,7 @@ async fn a_knock_that_cannot_leave_is_an_error() {
             number: 9,
             protocol,
         };
-        let error = Client::new(&target, &[knock], Duration::ZERO, &mut |_| {})
+        let error = Client::new(&target, &[knock], pace(Duration::ZERO, 0), &mut |_, _| {})
             .send()
             .await
             .expect_err("no way to send this");
@@ -292,6 +315,88 @@ async fn a_knock_that_cannot_leave_is_an_error() {
             "{shown}"
         );
     }
+}
+
+/// A name whose first address never answers, and whose second is this machine.
+fn two_addresses(first: &str) -> Target {
+    let address = |text: &str| SocketAddr::new(text.parse().expect("an address"), 0);
+    Target::of("two.example", vec![address(first), address("127.0.0.1")])
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_when_one_does_not_answer() {
+    let (listener, port) = listener().await;
+    let (udp, knock) = receiver();
+    // Nothing on this machine can be sent to the first; to the second it can, and nobody listens there.
+    for first in ["255.255.255.255", "127.0.0.2"] {
+        let target = two_addresses(first);
+        let mut addresses = Vec::new();
+        let mut observe = |address: &Address<'_>, progress: &Progress<'_>| {
+            if matches!(progress, Progress::Knock { .. }) {
+                addresses.push(address.ip().to_string());
+            }
+        };
+        let opened = Client::new(&target, &[knock], pace(Duration::ZERO, 0), &mut observe)
+            .open(port.number)
+            .await
+            .expect("the second address");
+        assert!(matches!(opened, Opened::Stream(_)), "{opened:?}");
+        assert_eq!(addresses, [first, "127.0.0.1"]);
+        assert_eq!(received(&udp).len(), 1, "knocks at the second address");
+    }
+    drop(listener);
+}
+
+#[tokio::test]
+async fn without_a_port_to_check_every_address_is_knocked_at() {
+    let (udp, knock) = receiver();
+    for first in ["255.255.255.255", "127.0.0.2"] {
+        let target = two_addresses(first);
+        Client::new(
+            &target,
+            &[knock, knock],
+            pace(Duration::ZERO, 0),
+            &mut |_, _| {},
+        )
+        .send()
+        .await
+        .expect("knocks at the second address");
+        assert_eq!(received(&udp).len(), 2, "after {first}");
+    }
+}
+
+#[tokio::test]
+async fn every_address_that_stayed_closed_is_named() {
+    let (_udp, knock) = receiver();
+    let closed = closed_port().await.number;
+    let target = two_addresses("127.0.0.2");
+    let error = Client::new(&target, &[knock], pace(Duration::ZERO, 0), &mut |_, _| {})
+        .open(closed)
+        .await
+        .expect_err("a closed port")
+        .to_string();
+    let said = "two.example (127.0.0.2): the connection was refused; two.example (127.0.0.1): the connection was";
+    assert!(error.contains(said), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_at_once_was_open() {
+    let (listener, port) = listener().await;
+    let (_udp, knock) = receiver();
+    let target = loopback().await;
+    let server = tokio::spawn(async move {
+        for _ in 0..50 {
+            let (connection, _) = listener.accept().await.expect("a connection");
+            connection.set_zero_linger().expect("close by reset");
+        }
+    });
+    for _ in 0..50 {
+        Client::new(&target, &[knock], pace(Duration::ZERO, 0), &mut |_, _| {})
+            .open(port.number)
+            .await
+            .expect("a port that took the connection");
+    }
+    server.await.expect("a server");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use crate::{
-    config::{HumanDuration, parse_duration},
+    config::{HumanDuration, parse_duration, zone_fault},
     gate::{NothingUp, OpenGate, PinRoot, monotonic_now},
 };
 
@@ -60,7 +60,9 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
         return Ok(address.into());
     }
     let network: IpNet = text.parse().map_err(|_| {
-        "write an address such as 198.51.100.7, or a network such as 198.51.100.0/24".to_owned()
+        zone_fault(text, None).unwrap_or_else(|| {
+            "write an address such as 198.51.100.7, or a network such as 198.51.100.0/24".to_owned()
+        })
     })?;
     if network == network.trunc() {
         Ok(network)
@@ -111,6 +113,13 @@ mod tests {
         for everyone in ["0.0.0.0/0", "::/0"] {
             assert!(parse_network(everyone).is_ok());
             assert!(parse_grantee(everyone).unwrap_err().contains("everyone"));
+        }
+        for (zoned, without) in [
+            ("fe80::1%eth0", "write fe80::1, "),
+            ("fe80::1%eth0/64", "write fe80::/64, "),
+        ] {
+            let error = parse_grantee(zoned).unwrap_err();
+            assert!(error.contains(without), "{error}");
         }
         assert!(
             parse_grantee("198.51.100.7/24")

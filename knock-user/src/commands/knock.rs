@@ -1,19 +1,29 @@
 //! `knockgate knock`: the client.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
+use tokio::time::sleep;
 
-use crate::client::profile::{EXAMPLE, Invalid, Profile};
+use self::output::Output;
+use crate::client::profile::{self, EXAMPLE, Invalid, Profile};
 use crate::client::{
-    Client, DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Family, Progress, Target,
-    parse_tcp_port, parse_timeout, relay,
+    Address, BrokenOff, Client, DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Family, Opened,
+    Pace, Progress, Target, parse_tcp_port, parse_timeout, relay,
 };
 use crate::config::{Port, parse_duration};
 
+mod output;
+
 const USAGE: &str = "knockgate knock [OPTIONS] <HOST> <STEP>...
-       knockgate knock [OPTIONS] --profile <NAME> [HOST [STEP]...]";
+       knockgate knock [OPTIONS] --profile <NAME>... [HOST [STEP]...]";
+
+/// How long `--connect` waits for more input once the peer has closed its direction.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Knock at a gate: send a sequence, and check or use the port behind it
 ///
@@ -23,7 +33,8 @@ const USAGE: &str = "knockgate knock [OPTIONS] <HOST> <STEP>...
 pub struct KnockArgs {
     /// The host, a name or an address; overrides the profile's
     ///
-    /// The first address that it resolves to takes all knocks and the connection.
+    /// An IPv6 link-local address needs its interface: fe80::1%eth0. Where a name has several addresses, the
+    /// next one is tried when one does not answer; without --then or --connect all of them are knocked at.
     #[arg(required_unless_present = "profile", value_parser = parse_host)]
     host: Option<String>,
 
@@ -32,8 +43,11 @@ pub struct KnockArgs {
     steps: Vec<Port>,
 
     /// Take what is not given here from this profile
+    ///
+    /// Given more than once, the profiles are knocked one after the other: HOST, STEP, --then and --connect
+    /// are for the last one, and the `connect` of the others only checks the port.
     #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
+    profile: Vec<String>,
 
     /// Then check that this TCP port answers; exit status 6 when it doesn't
     #[arg(long, value_name = "PORT/tcp", value_parser = parse_tcp_port, conflicts_with = "connect")]
@@ -41,20 +55,24 @@ pub struct KnockArgs {
 
     /// Then connect this TCP port to standard input and output, as ssh's `ProxyCommand` wants it
     ///
-    /// The end of standard input closes the sending direction only; the command ends when the peer closes.
-    /// Exit status 6 when the port did not open.
+    /// The end of standard input closes the sending direction only. When the peer closes its direction,
+    /// standard output is closed; what standard input still brings is sent, until it ends or is silent for
+    /// 5 seconds. Exit status 6 when the port did not open, 1 when the connection was reset.
     #[arg(long, value_name = "PORT/tcp", value_parser = parse_tcp_port)]
     connect: Option<u16>,
 
-    /// Pause between two knocks, and before the sequence is sent again [default: 20ms]
+    /// Pause between two knocks; each retry pauses 2.5 times as long [default: 20ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     delay: Option<Duration>,
 
     /// With --then or --connect: how often to send the sequence again while the port is closed [default: 3]
+    ///
+    /// Each retry comes after a random pause, so that clients that began together do not meet again.
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
 
-    /// With --then or --connect: how long the port may take to answer each time [default: 1s]
+    /// With --then or --connect: how long the port may take to answer; each retry gives it as much longer
+    /// [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     timeout: Option<Duration>,
 
@@ -78,44 +96,84 @@ pub struct KnockArgs {
 /// closed, others for what kept the knocks or the connection from working.
 pub async fn run(args: KnockArgs) -> anyhow::Result<()> {
     let verbose = args.verbose;
-    let profile = args.profile.as_deref().map(Profile::load).transpose()?;
+    let mut profiles = Vec::new();
+    for name in &args.profile {
+        profiles.push((name.clone(), Profile::load(name)?));
+    }
+    if !profiles.is_empty() {
+        warn_of_others(&profile::default_path()?);
+    }
+    let plans = Plan::all(args, profiles)?;
+    let several = plans.len() > 1;
+    for (index, plan) in plans.into_iter().enumerate() {
+        if index > 0 {
+            // The knocks of one sequence must not overtake those of another.
+            sleep(plan.pace.delay).await;
+        }
+        let name = plan.profile.clone();
+        let done = carry_out(plan, verbose).await;
+        match name {
+            Some(name) if several => done.with_context(|| format!("[profile.{name}]"))?,
+            _ => done?,
+        }
+    }
+    Ok(())
+}
+
+fn warn_of_others(path: &Path) {
+    let mode = path
+        .metadata()
+        .map(|metadata| metadata.permissions().mode());
+    if let Some(warning) = mode.ok().and_then(|mode| profile::exposed(path, mode)) {
+        tracing::warn!("{warning}");
+    }
+}
+
+async fn carry_out(plan: Plan, verbose: bool) -> anyhow::Result<()> {
     let Plan {
+        profile: _,
         host,
         family,
         sequence,
-        delay,
-        retries,
-        timeout,
+        pace,
         goal,
-    } = Plan::new(args, profile)?;
-
+    } = plan;
     let target = Target::resolve(&host, family).await?;
-    let mut observe = |progress: &Progress<'_>| {
+    let mut observe = |address: &Address<'_>, progress: &Progress<'_>| {
         if verbose {
             // Knocking goes on when nobody reads standard error any more.
-            let _ = writeln!(io::stderr(), "{target}: {progress}");
+            let _ = writeln!(io::stderr(), "{address}: {progress}");
         }
     };
-    let mut client = Client::new(&target, &sequence, delay, &mut observe);
+    let mut client = Client::new(&target, &sequence, pace, &mut observe);
     match goal {
         Goal::Send => client.send().await,
-        Goal::Check(port) => client.open(port, retries, timeout).await.map(drop),
-        Goal::Connect(port) => {
-            let stream = client.open(port, retries, timeout).await?;
-            relay(stream, io::stdin(), tokio::io::stdout()).await
-        }
+        Goal::Check(port) => client.open(port).await.map(drop),
+        Goal::Connect(port) => match client.open(port).await? {
+            Opened::Stream(stream) => {
+                let input = io::stdin();
+                // Who types sees that the peer has gone.
+                let grace = if input.is_terminal() {
+                    Duration::ZERO
+                } else {
+                    GRACE
+                };
+                relay(stream, input, Output::new(), grace).await
+            }
+            Opened::Reset => Err(BrokenOff::at_once().into()),
+        },
     }
 }
 
 /// What to do, from the command line, the profile and the defaults, in this order.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
+    /// The name of the profile, where there is one.
+    profile: Option<String>,
     host: String,
     family: Family,
     sequence: Vec<Port>,
-    delay: Duration,
-    retries: u32,
-    timeout: Duration,
+    pace: Pace,
     goal: Goal,
 }
 
@@ -127,11 +185,35 @@ enum Goal {
 }
 
 impl Plan {
-    fn new(args: KnockArgs, profile: Option<Profile>) -> Result<Self, Invalid> {
+    /// One plan for each profile, in this order, or the one that needs none.
+    fn all(args: KnockArgs, mut profiles: Vec<(String, Profile)>) -> Result<Vec<Self>, Invalid> {
+        let last = profiles.pop();
+        let before = KnockArgs {
+            host: None,
+            steps: Vec::new(),
+            then: None,
+            connect: None,
+            ..args.clone()
+        };
+        let mut plans = Vec::new();
+        for (name, profile) in profiles {
+            // Standard input and output belong to the last one.
+            let profile = Profile {
+                then: profile.then.or(profile.connect),
+                connect: None,
+                ..profile
+            };
+            plans.push(Self::new(before.clone(), Some((name, profile)))?);
+        }
+        plans.push(Self::new(args, last)?);
+        Ok(plans)
+    }
+
+    fn new(args: KnockArgs, profile: Option<(String, Profile)>) -> Result<Self, Invalid> {
         let KnockArgs {
             host,
             steps,
-            profile: name,
+            profile: _,
             then,
             connect,
             delay,
@@ -141,6 +223,7 @@ impl Plan {
             ipv6,
             verbose: _,
         } = args;
+        let (name, profile) = profile.unzip();
         let profile = profile.unwrap_or_default();
         let incomplete = |key: &str, example: &str, instead: &str| {
             let name = name.as_deref().unwrap_or_default();
@@ -170,14 +253,17 @@ impl Plan {
                     "the steps after the host",
                 )
             })?,
-            delay: delay.or(profile.delay).unwrap_or(DEFAULT_DELAY),
-            retries: retries.or(profile.retries).unwrap_or(DEFAULT_RETRIES),
-            timeout: timeout.or(profile.timeout).unwrap_or(DEFAULT_TIMEOUT),
+            pace: Pace {
+                delay: delay.or(profile.delay).unwrap_or(DEFAULT_DELAY),
+                retries: retries.or(profile.retries).unwrap_or(DEFAULT_RETRIES),
+                timeout: timeout.or(profile.timeout).unwrap_or(DEFAULT_TIMEOUT),
+            },
             // A goal on the command line replaces the profile's, whichever that is.
             goal: match (then, connect) {
                 (None, None) => goal(profile.then, profile.connect),
                 (then, connect) => goal(then, connect),
             },
+            profile: name,
         })
     }
 }
@@ -198,6 +284,10 @@ fn after_help() -> String {
 Without --then or --connect the sequence is sent once, and nothing tells whether it opened anything: a gate \
 never answers a knock. Only the port behind it does, and only for TCP; an open UDP port need not answer.
 
+A retry pauses longer between its knocks, waits longer for the port, and begins at a random time: knocks that \
+arrived out of order, a slow path, and another client that knocked from the same address at the same time each \
+have kept a try from working. Clients of one machine wait for each other by themselves.
+
 The connection that --then makes counts where a gate limits how many one grant admits; --connect makes one \
 connection and uses it.
 
@@ -209,6 +299,7 @@ in ~/.config/knockgate/client.toml (XDG_CONFIG_HOME is honoured), with mode 0600
 Examples:
     knockgate knock host.example 7000/udp 8443/tcp 9301/udp --then 22/tcp
     knockgate knock --profile home
+    knockgate knock --profile mail --profile home
 
 ssh that knocks by itself, in ~/.ssh/config:
     Host host.example

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{Port, duration::parse_duration, reader::Kind};
 
@@ -101,6 +101,10 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 }
 
 fn network_fault(text: &str) -> String {
+    // Here a single address needs its length as well.
+    if let Some(fault) = zone_fault(text, Some("128")) {
+        return fault;
+    }
     let longest = text.split_once('/').and_then(|(address, _)| {
         let v4 = address.parse::<Ipv4Addr>().ok().map(|_| 32);
         v4.or_else(|| address.parse::<Ipv6Addr>().ok().map(|_| 128))
@@ -117,6 +121,28 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
             "{text:?} is a network: write {} without a prefix length",
             network.addr()
         ),
-        Err(_) => format!("{text:?} is not an address: write it like 192.0.2.1 or 2001:db8::1"),
+        Err(_) => zone_fault(text, None).unwrap_or_else(|| {
+            format!("{text:?} is not an address: write it like 192.0.2.1 or 2001:db8::1")
+        }),
     })
+}
+
+/// Says what to write in place of an address with a zone, such as `fe80::1%eth0` or `fe80::1%eth0/64`.
+///
+/// A zone says by which interface this machine reaches an address. A packet does not hold it. A single
+/// address gets the prefix length that it needs where it is written.
+pub(crate) fn zone_fault(text: &str, length_of_one: Option<&str>) -> Option<String> {
+    let (address, rest) = text.split_once('%')?;
+    let ip: Ipv6Addr = address.parse().ok()?;
+    let (zone, length) = match rest.split_once('/') {
+        Some((zone, length)) => (zone, Some(length)),
+        None => (rest, length_of_one),
+    };
+    let network = length
+        .and_then(|length| Ipv6Net::new(ip, length.parse().ok()?).ok())
+        .map(|network| network.trunc());
+    let without = network.map_or_else(|| ip.to_string(), |network| network.to_string());
+    Some(format!(
+        "{text:?} has a zone, which a packet does not hold: write {without}, without %{zone}"
+    ))
 }

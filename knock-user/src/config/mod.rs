@@ -45,7 +45,7 @@ pub use self::{
 };
 pub(crate) use self::{
     finding::count,
-    kinds::{parse_interface, parse_name},
+    kinds::{parse_interface, parse_name, zone_fault},
     nearest::nearest,
 };
 

@@ -20,6 +20,10 @@ fn ports(line: &str) -> Vec<Port> {
         .collect()
 }
 
+fn plan(args: KnockArgs, profile: Option<Profile>) -> Result<Plan, Invalid> {
+    Plan::new(args, profile.map(|profile| ("home".to_owned(), profile)))
+}
+
 fn profile() -> Profile {
     Profile {
         host: Some("home.example".to_owned()),
@@ -36,15 +40,14 @@ fn profile() -> Profile {
 fn the_command_line_alone_is_enough() {
     let args = parse("host.example 7000/udp 8443/tcp").expect("valid arguments");
     assert_eq!(
-        Plan::new(args, None),
+        plan(args, None),
         Ok(Plan {
             host: "host.example".to_owned(),
             family: Family::Any,
             sequence: ports("7000/udp 8443/tcp"),
-            delay: DEFAULT_DELAY,
-            retries: DEFAULT_RETRIES,
-            timeout: DEFAULT_TIMEOUT,
+            pace: Pace::default(),
             goal: Goal::Send,
+            profile: None,
         })
     );
 }
@@ -53,15 +56,18 @@ fn the_command_line_alone_is_enough() {
 fn a_profile_alone_is_enough() {
     let args = parse("--profile home").expect("valid arguments");
     assert_eq!(
-        Plan::new(args, Some(profile())),
+        plan(args, Some(profile())),
         Ok(Plan {
             host: "home.example".to_owned(),
             family: Family::Any,
             sequence: ports("1001/udp 1002/tcp"),
-            delay: Duration::from_millis(5),
-            retries: 7,
-            timeout: Duration::from_secs(9),
+            pace: Pace {
+                delay: Duration::from_millis(5),
+                retries: 7,
+                timeout: Duration::from_secs(9),
+            },
             goal: Goal::Connect(2222),
+            profile: Some("home".to_owned()),
         })
     );
 }
@@ -72,17 +78,41 @@ fn the_command_line_wins_over_the_profile() {
         "-6 --profile home h.example 7/tcp 8/tcp --delay 1s --retries 0 --timeout 2s --then 80/tcp";
     let args = parse(line).expect("valid arguments");
     assert_eq!(
-        Plan::new(args, Some(profile())),
+        plan(args, Some(profile())),
         Ok(Plan {
             host: "h.example".to_owned(),
             family: Family::V6,
             sequence: ports("7/tcp 8/tcp"),
-            delay: Duration::from_secs(1),
-            retries: 0,
-            timeout: Duration::from_secs(2),
+            pace: Pace {
+                delay: Duration::from_secs(1),
+                retries: 0,
+                timeout: Duration::from_secs(2),
+            },
             goal: Goal::Check(80),
+            profile: Some("home".to_owned()),
         })
     );
+}
+
+#[test]
+fn several_profiles_are_knocked_in_turn() {
+    let line = "--profile mail --profile home h.example --connect 22/tcp --retries 1";
+    let args = parse(line).expect("valid arguments");
+    assert_eq!(args.profile, ["mail", "home"]);
+    let profiles = ["mail", "home"].map(|name| (name.to_owned(), profile()));
+    let plans = Plan::all(args, profiles.to_vec()).expect("two plans");
+    let shown: Vec<_> = plans
+        .iter()
+        .map(|plan| (plan.profile.as_deref(), plan.host.as_str(), &plan.goal))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (Some("mail"), "home.example", &Goal::Check(2222)),
+            (Some("home"), "h.example", &Goal::Connect(22)),
+        ]
+    );
+    assert!(plans.iter().all(|plan| plan.pace.retries == 1), "{plans:?}");
 }
 
 #[test]
@@ -104,7 +134,7 @@ fn what_neither_gives_is_named() {
         ),
     ] {
         let args = parse("--profile home").expect("valid arguments");
-        let error = Plan::new(args, Some(profile))
+        let error = plan(args, Some(profile))
             .expect_err("an incomplete plan")
             .to_string();
         for message in messages {

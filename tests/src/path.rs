@@ -1,0 +1,159 @@
+//! A network path that takes its time: every frame arrives after a delay of its own, so later ones may
+//! overtake it.
+//!
+//! Not every kernel has netem, so the path is a thread that carries frames between two TAP devices.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    ffi::c_char,
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Read as _, Write as _},
+    mem,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{netns::Netns, oracle::random::Random};
+
+/// How often the thread looks whether it should end, milliseconds.
+const TICK: i32 = 50;
+/// More than a frame of the default MTU holds.
+const LONGEST: usize = 4096;
+
+/// How long a frame is on its way: `delay`, and up to `jitter` less or more, as netem has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    pub delay: Duration,
+    pub jitter: Duration,
+}
+
+/// Carries frames between two devices until dropped, which removes the devices.
+#[derive(Debug)]
+pub struct Path {
+    stop: Arc<AtomicBool>,
+    carrier: Option<JoinHandle<()>>,
+}
+
+impl Path {
+    /// Makes the two devices.
+    pub fn join(ends: [(&Netns, &str); 2], latency: Latency) -> Self {
+        let devices = ends.map(|(netns, name)| {
+            netns
+                .run(|| device(name))
+                .unwrap_or_else(|error| panic!("can't make the TAP device {name}: {error}"))
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let carrier = thread::spawn(move || carry(devices, latency, &stopped));
+        Self {
+            stop,
+            carrier: Some(carrier),
+        }
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(carrier) = self.carrier.take() {
+            // Its panic has been printed, and this may run while another one unwinds.
+            let _ = carrier.join();
+        }
+    }
+}
+
+fn carry(mut devices: [File; 2], latency: Latency, stop: &AtomicBool) {
+    let mut random = Random::seeded(Random::fresh_seed());
+    // When due, in which order of arrival, to which device, what.
+    let mut on_the_way: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>> = BinaryHeap::new();
+    let mut number = 0_u64;
+    let mut buffer = [0; LONGEST];
+    while !stop.load(Ordering::Relaxed) {
+        let next = on_the_way.peek().map(|Reverse((due, ..))| *due);
+        wait(&devices, next);
+        for from in [0, 1] {
+            while let Some(length) = received(&mut devices[from], &mut buffer) {
+                let due = Instant::now() + drawn(latency, random.number());
+                number += 1;
+                let frame = buffer[..length].to_vec();
+                on_the_way.push(Reverse((due, number, 1 - from, frame)));
+            }
+        }
+        while let Some(Reverse((due, ..))) = on_the_way.peek()
+            && *due <= Instant::now()
+            && let Some(Reverse((_, _, to, frame))) = on_the_way.pop()
+        {
+            // A device that is not up yet loses frames like any cable.
+            let _ = devices[to].write(&frame);
+        }
+    }
+}
+
+fn drawn(latency: Latency, number: u64) -> Duration {
+    let range = 2 * u64::try_from(latency.jitter.as_micros()).expect("below an hour") + 1;
+    let shortest = latency.delay.saturating_sub(latency.jitter);
+    shortest + Duration::from_micros(number % range)
+}
+
+fn received(device: &mut File, buffer: &mut [u8]) -> Option<usize> {
+    match device.read(buffer) {
+        Ok(length) => Some(length),
+        // EIO: not up yet.
+        Err(error)
+            if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EIO) =>
+        {
+            None
+        }
+        Err(error) => panic!("can't read a frame: {error}"),
+    }
+}
+
+/// Until a frame arrives, the next one is due, or a tick has passed.
+fn wait(devices: &[File; 2], next: Option<Instant>) {
+    let of = |device: &File| libc::pollfd {
+        fd: device.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut polled = [of(&devices[0]), of(&devices[1])];
+    let left = next.map_or(TICK, |due| {
+        let left = due.saturating_duration_since(Instant::now()).as_millis();
+        i32::try_from(left).unwrap_or(TICK).min(TICK)
+    });
+    // SAFETY: the kernel reads and writes the two entries, which live through the call.
+    unsafe { libc::poll(polled.as_mut_ptr(), 2, left) };
+}
+
+/// A TAP device of the calling thread's namespace, which goes when the file is closed.
+fn device(name: &str) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: ifreq is plain data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // The last byte stays the NUL that ends the name.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI;
+    request.ifr_ifru.ifru_flags = i16::try_from(flags).expect("both are in the lower bits");
+    let descriptor: RawFd = file.as_raw_fd();
+    // SAFETY: the request is read and written by the kernel, and lives through the call.
+    if unsafe { libc::ioctl(descriptor, libc::TUNSETIFF, &raw mut request) } == 0 {
+        Ok(file)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

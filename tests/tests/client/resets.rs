@@ -1,0 +1,193 @@
+//! `--connect` to servers that reset, and that close one direction alone.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use knockgate_tests::{
+    lab::Lab,
+    need,
+    run::{Run, run},
+    trial::Trial,
+};
+use socket2::SockRef;
+
+use crate::{SSH, STEPS, rounds, trial};
+
+const PORT: u16 = 2022;
+const MEGABYTE: usize = 1 << 20;
+
+/// A lab with an open way to a server of the test's own.
+fn with_server(
+    serve: impl Fn(TcpStream) + Send + 'static,
+) -> Option<(Trial, thread::JoinHandle<()>)> {
+    let trial = trial(Lab::build(&[]))?;
+    trial.up(&SSH.replace("22/tcp", "2022/tcp"));
+    let listener = trial
+        .lab
+        .gate
+        .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
+    // It ends with the test's process.
+    let server = thread::spawn(move || {
+        while let Ok((connection, _)) = listener.accept() {
+            serve(connection);
+        }
+    });
+    Some((trial, server))
+}
+
+/// Runs the client in a pipeline of the shell's, in which it is `$client`.
+fn pipeline(trial: &Trial, script: &str) -> Run {
+    let mut command = trial.lab.client.command("bash");
+    let steps = STEPS.join(" ");
+    let client = format!(
+        "{} knock 10.77.0.1 {steps} --connect {PORT}/tcp",
+        need::knockgate().display()
+    );
+    command.args(["-c", script]).env("client", client);
+    run(&mut command)
+}
+
+fn reset(connection: TcpStream) {
+    SockRef::from(&connection)
+        .set_linger(Some(Duration::ZERO))
+        .expect("close by reset");
+    drop(connection);
+}
+
+/// Tries each of the inputs in turn; every run must end with a message and status 1.
+#[track_caller]
+fn every_reset_is_told(what: &str, trial: &Trial) {
+    let rounds = rounds(8);
+    let mut told = 0;
+    let mut first = None;
+    for round in 0..rounds {
+        let script = [
+            "$client </dev/null",
+            // Input that stays open and brings nothing.
+            "exec 9< <(exec sleep 20 2>/dev/null); $client <&9",
+            "head -c 300000 /dev/zero | $client",
+            "yes | $client",
+        ][round % 4];
+        let run = pipeline(trial, script);
+        if run.code == Some(1) && run.stderr.contains("broke off: ") {
+            told += 1;
+        } else {
+            first.get_or_insert(run);
+        }
+    }
+    eprintln!("{what}: {told} of {rounds} told");
+    assert!(
+        first.is_none(),
+        "{what}: {told} of {rounds} told; {first:#?}"
+    );
+}
+
+#[test]
+fn a_reset_as_soon_as_it_is_accepted() {
+    let Some((trial, _server)) = with_server(reset) else {
+        return;
+    };
+    every_reset_is_told("reset after accept", &trial);
+}
+
+#[test]
+fn a_reset_after_the_server_has_spoken() {
+    let serve = |mut connection: TcpStream| {
+        // A client that is gone already is told by the next one.
+        let _ = connection.write_all(b"hello\n");
+        reset(connection);
+    };
+    let Some((trial, _server)) = with_server(serve) else {
+        return;
+    };
+    every_reset_is_told("reset after data", &trial);
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_stream() {
+    let serve = |mut connection: TcpStream| {
+        // Both directions are busy when it comes.
+        let (mut buffer, chunk) = (vec![0; 10_000], vec![1; 10_000]);
+        connection
+            .set_nonblocking(true)
+            .expect("a socket that never waits");
+        for _ in 0..50 {
+            // A client that has nothing to say, or takes its time, is as good.
+            let _ = connection.read(&mut buffer);
+            let _ = connection.write(&chunk);
+            thread::sleep(Duration::from_millis(1));
+        }
+        reset(connection);
+    };
+    let Some((trial, _server)) = with_server(serve) else {
+        return;
+    };
+    every_reset_is_told("reset in the middle", &trial);
+}
+
+/// The peer reads everything, and says how much it was; the client's own input has ended by then.
+#[test]
+fn all_of_standard_input_is_delivered() {
+    let serve = |mut connection: TcpStream| {
+        let mut all = Vec::new();
+        let said = connection.read_to_end(&mut all).map(|_| all.len());
+        let _ = writeln!(connection, "{said:?}");
+    };
+    let Some((trial, _server)) = with_server(serve) else {
+        return;
+    };
+    let run = pipeline(&trial, "printf hello | $client | cat");
+    assert_eq!(run.exits(0).stdout, "Ok(5)\n");
+    let run = pipeline(&trial, "head -c 30000000 /dev/zero | $client | cat");
+    assert_eq!(run.exits(0).stdout, "Ok(30000000)\n");
+}
+
+/// The peer says all it has, closes that direction, and reads on.
+#[test]
+fn input_goes_on_after_the_peer_has_ended_its_direction() {
+    let (sender, received) = mpsc::channel();
+    let serve = move |mut connection: TcpStream| {
+        connection
+            .write_all(&vec![b'x'; MEGABYTE])
+            .expect("the client reads");
+        connection
+            .shutdown(std::net::Shutdown::Write)
+            .expect("half a connection");
+        let mut all = Vec::new();
+        let taken = connection.read_to_end(&mut all).map(|_| all.len());
+        sender.send(taken).expect("the test waits");
+    };
+    let Some((trial, _server)) = with_server(serve) else {
+        return;
+    };
+    for script in [
+        "head -c 5000000 /dev/zero | $client",
+        "{ sleep 1; head -c 5000000 /dev/zero; } | $client",
+    ] {
+        let run = pipeline(&trial, &format!("set -o pipefail; {script} | wc -c"));
+        assert_eq!(run.exits(0).stdout.trim(), MEGABYTE.to_string());
+        let taken = received
+            .recv_timeout(Duration::from_secs(60))
+            .expect("the server ends");
+        assert_eq!(taken.expect("no reset"), 5_000_000);
+    }
+}
+
+/// Who reads standard output sees its end while standard input stays open.
+#[test]
+fn the_peers_end_is_passed_on_at_once() {
+    let serve = |mut connection: TcpStream| {
+        connection.write_all(b"bye\n").expect("the client reads");
+    };
+    let Some((trial, _server)) = with_server(serve) else {
+        return;
+    };
+    // The reader's end is what closes the input, as with ssh.
+    let script = "coproc $client; input=${COPROC[1]}; cat <&\"${COPROC[0]}\"; eval \"exec $input>&-\"; wait %1";
+    assert_eq!(pipeline(&trial, script).exits(0).stdout, "bye\n");
+}

@@ -1,0 +1,60 @@
+//! Paths that take long, and on which packets overtake each other.
+
+use std::time::Duration;
+
+use knockgate_tests::{lab::Lab, path::Latency, run::Run};
+
+use crate::{SSH, STEPS, knock, nearly_all_succeed, rounds, trial};
+
+const HOST: &str = "10.77.0.1";
+
+fn knocks(latency: Latency, rounds: usize) -> Vec<Run> {
+    let Some(trial) = trial(Lab::build_slow(&[], latency)) else {
+        return Vec::new();
+    };
+    trial.up(SSH);
+    let [first, second, third] = STEPS;
+    (0..rounds)
+        .map(|_| {
+            let run = knock(&trial, &[HOST, first, second, third, "--then", "22/tcp"]);
+            trial.knockgate("revoke --all").exits(0);
+            run
+        })
+        .collect()
+}
+
+#[test]
+fn a_path_that_reorders() {
+    let latency = Latency {
+        delay: Duration::from_millis(200),
+        jitter: Duration::from_millis(150),
+    };
+    let runs = knocks(latency, rounds(4));
+    nearly_all_succeed("a jitter of 150 ms", &runs);
+}
+
+#[test]
+fn a_path_that_takes_long() {
+    let latency = Latency {
+        delay: Duration::from_millis(650),
+        jitter: Duration::ZERO,
+    };
+    let runs = knocks(latency, rounds(3));
+    nearly_all_succeed("a round trip of 1.3 s", &runs);
+}
+
+/// The first try goes as fast as it was asked to.
+#[test]
+fn a_knock_on_a_good_path_needs_one_try() {
+    let Some(trial) = trial(Lab::build(&[])) else {
+        return;
+    };
+    trial.up(SSH);
+    let [first, second, third] = STEPS;
+    let run = knock(
+        &trial,
+        &["-v", HOST, first, second, third, "--then", "22/tcp"],
+    );
+    run.exits(0).says(&["22/tcp is open"]);
+    assert_eq!(run.stderr.matches("knock 1 of 3").count(), 1, "{run:#?}");
+}

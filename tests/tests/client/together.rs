@@ -1,0 +1,127 @@
+//! Clients that knock at one gate from one address at the same time: each run of knocks breaks the others.
+
+use std::fmt::Write as _;
+
+use knockgate_tests::{lab::Lab, run::Run, service::Services, trial::Trial};
+
+use crate::{knock, knock_together, nearly_all_succeed, profiles, rounds, trial};
+
+const HOST: &str = "10.77.0.1";
+const OTHER: &str = "10.77.0.9";
+
+/// Ports behind gates of their own.
+const PORTS: [u16; 5] = [2201, 2202, 2203, 2204, 2205];
+
+/// Three knocks for each gate that no other gate has.
+fn steps(gate: usize) -> [String; 3] {
+    let gate = u16::try_from(gate).expect("a few gates");
+    [
+        format!("{}/udp", 7100 + gate),
+        format!("{}/tcp", 8100 + 7 * gate),
+        format!("{}/udp", 6900 - 3 * gate),
+    ]
+}
+
+fn gates(deny: &str) -> String {
+    let mut text = String::new();
+    for (gate, port) in PORTS.iter().enumerate() {
+        write!(
+            text,
+            "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\"]\nopen_for = \"30s\"\ndeny = \"{deny}\"\n\
+             [[gate.knock]]\nuser = \"user{gate}\"\nsequence = {:?}\nwithin = \"10s\"\n",
+            steps(gate)
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+/// `clients` at once, at gates of their own, each at one of `hosts` in turn.
+fn at_once(clients: usize, hosts: &[&str], deny: &str, rounds: usize) -> Vec<Run> {
+    let Some(trial) = trial(Lab::build(&[])) else {
+        return Vec::new();
+    };
+    let _services = Services::start(&trial.lab.gate, &PORTS, &[]);
+    trial.up(&gates(deny));
+    let steps: Vec<_> = (0..clients).map(steps).collect();
+    let checked: Vec<_> = PORTS.iter().map(|port| format!("{port}/tcp")).collect();
+    let arguments: Vec<Vec<&str>> = (0..clients)
+        .map(|client| {
+            let mut arguments = vec![hosts[client % hosts.len()]];
+            arguments.extend(steps[client].iter().map(String::as_str));
+            arguments.extend(["--then", &checked[client]]);
+            arguments
+        })
+        .collect();
+    let mut runs = Vec::new();
+    for _ in 0..rounds {
+        runs.extend(knock_together(&trial, &arguments));
+        trial.knockgate("revoke --all").exits(0);
+    }
+    runs
+}
+
+#[test]
+fn two_clients_at_one_address() {
+    let runs = at_once(2, &[HOST], "drop", rounds(3));
+    nearly_all_succeed("two clients at one address", &runs);
+}
+
+#[test]
+fn five_clients_at_one_address() {
+    let runs = at_once(5, &[HOST], "drop", rounds(2));
+    nearly_all_succeed("five clients at one address", &runs);
+}
+
+/// Clients that knock at different addresses do not know of each other, like those of two machines behind
+/// one NAT: chance alone parts them.
+#[test]
+fn two_clients_that_do_not_know_of_each_other() {
+    let runs = at_once(2, &[HOST, OTHER], "drop", rounds(3));
+    nearly_all_succeed("two clients at two addresses of a host", &runs);
+}
+
+#[test]
+fn two_clients_that_do_not_know_of_each_other_are_refused_at_once() {
+    let runs = at_once(2, &[HOST, OTHER], "reject", rounds(3));
+    nearly_all_succeed("two clients at two addresses of a host that rejects", &runs);
+}
+
+#[test]
+fn one_client_knocks_at_several_gates_one_after_the_other() {
+    let Some(trial) = trial(Lab::build(&[])) else {
+        return;
+    };
+    let _services = Services::start(&trial.lab.gate, &PORTS, &[]);
+    trial.up(&gates("drop"));
+    let mut text = String::new();
+    for (gate, port) in PORTS.iter().enumerate() {
+        // Some only send their knocks.
+        let then = if gate % 2 == 0 {
+            format!("then = \"{port}/tcp\"\n")
+        } else {
+            String::new()
+        };
+        write!(
+            text,
+            "[profile.gate{gate}]\nhost = \"{HOST}\"\nsequence = {:?}\n{then}",
+            steps(gate)
+        )
+        .expect("a string takes everything");
+    }
+    profiles(&trial, &text, 0o600);
+    let names: Vec<_> = (0..PORTS.len()).map(|gate| format!("gate{gate}")).collect();
+    let mut arguments = Vec::new();
+    for name in &names {
+        arguments.extend(["--profile", name]);
+    }
+    arguments.extend(["--retries", "0"]);
+    knock(&trial, &arguments).exits(0).prints_nothing();
+    all_open(&trial);
+}
+
+fn all_open(trial: &Trial) {
+    let grants = trial.knockgate("grants --json").exits(0).json();
+    let grants = grants["grants"].as_array().expect("a list").len();
+    assert_eq!(grants, PORTS.len());
+}
