@@ -36,6 +36,9 @@ pub struct Latency {
     pub jitter: Duration,
 }
 
+/// When it is due, as which it came, to which device it goes, what it holds.
+type Frame = (Instant, u64, usize, Vec<u8>);
+
 /// Carries frames between two devices until dropped, which removes the devices.
 #[derive(Debug)]
 pub struct Path {
@@ -73,8 +76,7 @@ impl Drop for Path {
 
 fn carry(mut devices: [File; 2], latency: Latency, stop: &AtomicBool) {
     let mut random = Random::seeded(Random::fresh_seed());
-    // When due, in which order of arrival, to which device, what.
-    let mut on_the_way: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>> = BinaryHeap::new();
+    let mut on_the_way: BinaryHeap<Reverse<Frame>> = BinaryHeap::new();
     let mut number = 0_u64;
     let mut buffer = [0; LONGEST];
     while !stop.load(Ordering::Relaxed) {

@@ -61,14 +61,8 @@ impl Profile {
 
     /// Reads the profile `name` from the file `path`. One bad profile makes the whole file invalid.
     pub fn load_from(path: &Path, name: &str) -> Result<Self, Invalid> {
-        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Invalid(format!(
-                "there is no {}, so no profile {name:?}; write that file (mode 0600: sequences are \
-                 secrets), for example:\n\n{EXAMPLE}",
-                path.display()
-            )),
-            _ => Invalid(format!("can't read {}: {error}", path.display())),
-        })?;
+        let text =
+            fs::read_to_string(path).map_err(|error| Invalid(unreadable(path, name, &error)))?;
         Self::parse(&text, &path.display().to_string(), name)
     }
 
@@ -163,6 +157,27 @@ pub fn default_path() -> Result<PathBuf, Invalid> {
 struct File {
     #[serde(default)]
     profile: BTreeMap<String, Profile>,
+}
+
+fn unreadable(path: &Path, name: &str, error: &io::Error) -> String {
+    let path = path.display();
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => {
+            return format!(
+                "there is no {path}, so no profile {name:?}; write that file (mode 0600: sequences are \
+                 secrets), for example:\n\n{EXAMPLE}"
+            );
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; it must be readable for you, and for nobody else: `ls -l` shows whose it is"
+        }
+        io::ErrorKind::InvalidData => "; save it as UTF-8",
+        _ if error.raw_os_error() == Some(libc::EMFILE) => {
+            "; this process may open no more files, so raise its limit with `ulimit -n 1024`"
+        }
+        _ => "",
+    };
+    format!("can't read {path}: {error}{advice}")
 }
 
 fn missing(origin: &str, name: &str, known: &BTreeMap<String, Profile>) -> String {

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct KnockArgs {
     /// The host, a name or an address; overrides the profile's
     ///
-    /// An IPv6 link-local address needs its interface: fe80::1%eth0. Where a name has several addresses, the
+    /// An IPv6 link-local address needs its interface: `fe80::1%eth0`. Where a name has several addresses, the
     /// next one is tried when one does not answer; without --then or --connect all of them are knocked at.
     #[arg(required_unless_present = "profile", value_parser = parse_host)]
     host: Option<String>,

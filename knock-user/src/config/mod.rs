@@ -297,6 +297,11 @@ fn unreadable(name: &str, error: &io::Error) -> Invalid {
                 LARGEST_FILE >> 20
             )
         }
+        _ if error.raw_os_error() == Some(libc::EMFILE) => {
+            "this file can't be read, since this process may open no more files; raise its limit with \
+             `ulimit -n 1024`"
+                .to_owned()
+        }
         _ => format!("this file can't be read: {error}"),
     };
     Invalid::unreadable(

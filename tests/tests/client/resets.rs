@@ -172,7 +172,7 @@ fn input_goes_on_after_the_peer_has_ended_its_direction() {
         let run = pipeline(&trial, &format!("set -o pipefail; {script} | wc -c"));
         assert_eq!(run.exits(0).stdout.trim(), MEGABYTE.to_string());
         let taken = received
-            .recv_timeout(Duration::from_secs(60))
+            .recv_timeout(Duration::from_mins(1))
             .expect("the server ends");
         assert_eq!(taken.expect("no reset"), 5_000_000);
     }

@@ -1,6 +1,7 @@
 //! The faults themselves, one row each: what goes wrong, and the smallest change that makes it so.
 
 mod attaching;
+mod client;
 mod deciding;
 mod host;
 mod knocking;
@@ -29,6 +30,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
         outside::FAULTS,
         attaching::FAULTS,
         host::FAULTS,
+        client::FAULTS,
     ];
     tables.into_iter().flatten()
 }

@@ -45,6 +45,18 @@ struct Suite {
 
 const TESTS: &str = "knockgate-tests";
 
+/// The unit tests of the client that need no more than loopback.
+const CLIENT: &[&str] = &[
+    "client::pace::tests::clients_that_begin_together_do_not_stay_together",
+    "client::pace::tests::each_retry_is_slower",
+    "client::relay::tests::a_reset_is_an_error_and_what_came_before_is_kept",
+    "client::relay::tests::what_is_still_to_be_sent_goes_out_after_the_peer_has_ended",
+    "client::target::tests::a_link_local_address_needs_its_link",
+    "client::tests::a_connection_that_is_reset_at_once_was_open",
+    "client::tests::the_next_address_is_tried_when_one_does_not_answer",
+    "client::turn::tests::a_turn_is_waited_for",
+];
+
 impl Stage {
     /// The cheapest to build first.
     pub(super) const ALL: [Self; 4] = [Self::Oracle, Self::Decisions, Self::Parts, Self::Kernel];
@@ -107,6 +119,7 @@ impl Stage {
                     "sys::sock_diag::tests::a_socket_bound_to_the_loopback_device_faces_nobody_outside",
                 ],
             ),
+            suite("client", "knock-user", None, CLIENT),
         ];
         const KERNEL: &[Suite] = &[
             suite(
