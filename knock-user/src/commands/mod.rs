@@ -1,5 +1,7 @@
 //! One file for each command.
 
+use std::{fs::File, io};
+
 use anyhow::{Context as _, Result};
 
 use crate::cli::{Cli, Command};
@@ -45,7 +47,15 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Descriptors that tokio opens for a runtime, and some to spare.
+const RUNTIME_FILES: usize = 10;
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
+    // Where it gets some of them and not all, tokio panics.
+    let room: io::Result<Vec<File>> = (0..RUNTIME_FILES)
+        .map(|_| File::open("/dev/null"))
+        .collect();
+    room.context("cannot start the event loop")?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
