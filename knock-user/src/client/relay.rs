@@ -417,9 +417,11 @@ mod tests {
             };
             server.write_all(said).await.expect("bytes to the client");
             server.set_zero_linger().expect("close by reset");
-            // Lost before the relay begins, or while it works.
+            // Lost before the relay begins, or while it sends.
             let resetting = async {
-                if round % 4 < 2 {
+                if round % 3 == 2 {
+                    let _ = server.read(&mut [0]).await;
+                } else if round % 4 < 2 {
                     tokio::task::yield_now().await;
                 }
                 drop(server);
