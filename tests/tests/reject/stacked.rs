@@ -39,7 +39,7 @@ fn macvlan_on_a_bridge() {
         "link", "add", "link", "below", "name", TOP, "type", "macvlan", "mode", "bridge",
     ];
     if stack(&lab, &below, Some("below")) && stack(&lab, &top, None) {
-        ask(Field::new(lab, Attach::Generic));
+        ask(&Field::new(lab, Attach::Generic));
     }
 }
 
@@ -48,11 +48,11 @@ fn answers_are_the_hosts(add: &[&str], bridge: Option<&str>) {
         return;
     };
     if stack(&lab, add, bridge) {
-        ask(Field::new(lab, Attach::Generic));
+        ask(&Field::new(lab, Attach::Generic));
     }
 }
 
-fn ask(field: Field) {
+fn ask(field: &Field) {
     field.without_limits();
     move_addresses(&field.lab);
     field.up_on(TOP);
@@ -76,8 +76,8 @@ fn ask(field: Field) {
                     let sum = if left_out { "left out" } else { "complete" };
                     wrong.push(said(
                         &format!("{what}, sum {sum} ({family:?})"),
-                        &host,
-                        &gate,
+                        host.as_ref(),
+                        gate.as_ref(),
                     ));
                 }
             }
@@ -86,7 +86,11 @@ fn ask(field: Field) {
             *damaged.last_mut().expect("not empty") ^= 1;
             let gate = field.ask(family, &damaged);
             if gate.is_some() {
-                wrong.push(said(&format!("{what}, damaged ({family:?})"), &None, &gate));
+                wrong.push(said(
+                    &format!("{what}, damaged ({family:?})"),
+                    None,
+                    gate.as_ref(),
+                ));
             }
         }
     }
@@ -98,7 +102,7 @@ fn ask(field: Field) {
     );
 }
 
-fn said(what: &str, host: &Option<Answer>, gate: &Option<Answer>) -> String {
+fn said(what: &str, host: Option<&Answer>, gate: Option<&Answer>) -> String {
     format!("{what}:\n  host {host:?}\n  gate {gate:?}")
 }
 
@@ -108,7 +112,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let segment = |flags, length: usize| -> Frame {
         Box::new(move |family, port| {
             field::tcp(family, port, flags, |frame, _, _| {
-                frame.extend(vec![9; length])
+                frame.extend(vec![9; length]);
             })
         })
     };
