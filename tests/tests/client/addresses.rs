@@ -52,7 +52,8 @@ fn a_dead_ipv6_address_and_a_live_ipv4_address() {
     let [first, second, third] = STEPS;
     let steps = ["two.example", first, second, third];
     for goal in ["--then", "--connect"] {
-        let arguments = [&steps[..], &[goal, "22/tcp", "--retries", "0", "-v"]].concat();
+        let once = ["--retries", "0", "--timeout", "20s", "-v"];
+        let arguments = [&steps[..], &[goal, "22/tcp"], &once].concat();
         let run = knock_by_name(&trial, DEAD_AND_LIVE, &arguments);
         run.exits(0).prints_nothing().says(&[
             "two.example (fd77::66): knock 3 of 3",
@@ -102,7 +103,8 @@ fn an_address_that_has_no_route_is_passed_over() {
     let [first, second, third] = STEPS;
     let steps = ["two.example", first, second, third];
     let hosts = "2001:db8::66 two.example\n10.77.0.1 two.example\n";
-    let arguments = [&steps[..], &["--then", "22/tcp", "--retries", "0"]].concat();
+    let once = ["--retries", "0", "--timeout", "20s"];
+    let arguments = [&steps[..], &["--then", "22/tcp"], &once].concat();
     knock_by_name(&trial, hosts, &arguments)
         .exits(0)
         .prints_nothing();

@@ -72,13 +72,13 @@ fn rounds(few: usize) -> usize {
     env::var("KNOCKGATE_ROUNDS").map_or(few, |text| text.parse().expect("a number of rounds"))
 }
 
-/// Tries a scenario of chance, in which all clients but a very few must succeed.
+/// Looks at a scenario of chance, in which one client, or one in sixteen, may have had bad luck.
 #[track_caller]
 fn nearly_all_succeed(what: &str, runs: &[Run]) {
     let failed: Vec<_> = runs.iter().filter(|run| run.code != Some(0)).collect();
     eprintln!("{what}: {} of {}", runs.len() - failed.len(), runs.len());
     assert!(
-        failed.len() <= runs.len() / 8,
+        failed.len() <= (runs.len() / 16).max(1),
         "{what}: {} of {} failed, first {:#?}",
         failed.len(),
         runs.len(),

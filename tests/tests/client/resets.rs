@@ -188,6 +188,6 @@ fn the_peers_end_is_passed_on_at_once() {
         return;
     };
     // The reader's end is what closes the input, as with ssh.
-    let script = "coproc $client; input=${COPROC[1]}; cat <&\"${COPROC[0]}\"; eval \"exec $input>&-\"; wait %1";
+    let script = "coproc $client; pid=$COPROC_PID input=${COPROC[1]}; cat <&\"${COPROC[0]}\"; eval \"exec $input>&-\"; wait $pid";
     assert_eq!(pipeline(&trial, script).exits(0).stdout, "bye\n");
 }

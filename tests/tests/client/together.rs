@@ -115,7 +115,7 @@ fn one_client_knocks_at_several_gates_one_after_the_other() {
     for name in &names {
         arguments.extend(["--profile", name]);
     }
-    arguments.extend(["--retries", "0"]);
+    arguments.extend(["--retries", "0", "--timeout", "20s"]);
     knock(&trial, &arguments).exits(0).prints_nothing();
     all_open(&trial);
 }
