@@ -27,11 +27,7 @@ mod report;
 mod scattered;
 mod tables;
 
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    macros::xdp,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use knock_common::{Verdict, frame::Frame as _, judge, table::Counter};
 use packet::Packet;
 use tables::Tables;
@@ -72,20 +68,7 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_frags(ctx: XdpContext) -> u32 {
-    let whole = scattered::length(ctx.ctx);
-    if whole == Packet::of(ctx.ctx).length() as u64 {
-        in_one_piece(ctx.ctx)
-    } else {
-        scattered::verdict(ctx.ctx, whole)
-    }
-}
-
-/// Apart from the entry, so that its stack is not also that of frames in several pieces.
-#[inline(never)]
-fn in_one_piece(context: *mut xdp_md) -> u32 {
-    let verdict = judge(&Tables::of(context), &Packet::of(context));
-    // Taken again, so that it is not on the stack meanwhile.
-    passed(verdict, Packet::of(context).length() as u64)
+    scattered::verdict(ctx.ctx)
 }
 
 const DROP: u32 = xdp_action::XDP_DROP;

@@ -1,7 +1,8 @@
 //! Frames that lie in several buffers. The program is shown the first of them alone, which may hold less than
 //! the headers, or nothing at all; so these headers are copied before they are read.
 //!
-//! Out of line, so that a frame in one piece pays for none of it.
+//! A frame in one piece is read as the usual entry reads it. Either way what was read is decided in the same place,
+//! so that the verifier follows the decision once.
 
 use core::hint::black_box;
 
@@ -17,19 +18,19 @@ use knock_common::{
     verdict::malformed,
 };
 
-use crate::{maps, passed, tables::Tables};
+use crate::{maps, packet::Packet, passed, tables::Tables};
 
-/// Bytes of a whole frame.
+/// Judges a frame. The steps leave nothing on the stack but what they return.
 #[inline(always)]
-pub fn length(context: *mut xdp_md) -> u64 {
+pub fn verdict(context: *mut xdp_md) -> u32 {
     // SAFETY: the context is the kernel's (since Linux 5.18).
-    unsafe { bpf_xdp_get_buff_len(context) }
-}
-
-/// Judges such a frame, of so many bytes. The steps leave nothing on the stack but what they return.
-#[inline(always)]
-pub fn verdict(context: *mut xdp_md, length: u64) -> u32 {
-    match read_scattered(context, length as u32) {
+    let length = unsafe { bpf_xdp_get_buff_len(context) };
+    let found = if length == Packet::of(context).length() as u64 {
+        read_in_one_piece(context)
+    } else {
+        read_scattered(context, length as u32)
+    };
+    match found {
         family::V4 => judged(context, length, |room| &room.v4),
         family::V6 => judged(context, length, |room| &room.v6),
         family::MALFORMED => passed(malformed::<_, V4>(&Tables::of(context), None), length),
@@ -37,14 +38,26 @@ pub fn verdict(context: *mut xdp_md, length: u64) -> u32 {
     }
 }
 
-/// Reads the frame into this CPU's room.
+/// Reads a frame of which all is seen into this CPU's room.
 ///
 /// Exported, so that the verifier takes it for a global function and checks it once, by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
+extern "C" fn read_in_one_piece(context: *mut xdp_md) -> u32 {
     let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
         // The table is always there.
+        return family::MALFORMED;
+    };
+    // SAFETY: a per-CPU entry, see `count` in main.
+    let room = unsafe { &mut *room };
+    read(&Packet::of(context), &mut room.v4, &mut room.v6)
+}
+
+/// The same of any other frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
         return family::MALFORMED;
     };
     let frame = Scattered::of(context, room, length);

@@ -96,7 +96,8 @@ impl Program {
         if !need::met(&[]) {
             return None;
         }
-        let ebpf = gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
+        let ebpf =
+            gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",
             process::id(),

@@ -36,9 +36,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a frame in several buffers is judged by the first",
-        file: ENTRY,
-        find: "if whole == Packet::of(ctx.ctx).length() as u64 {",
-        replace: "if whole != 0 {",
+        file: SCATTERED,
+        find: "if length == Packet::of(context).length() as u64 {",
+        replace: "if length != 0 {",
     },
     Fault {
         what: "a frame in several buffers is counted shorter than it is",
