@@ -131,8 +131,8 @@ impl PinRoot {
             let contents = if !on_bpffs || !path.is_dir() {
                 Contents::Foreign(name.clone())
             } else {
-                match contents(&path)? {
-                    // Nothing but its own maker's, who may have left it half-empty.
+                match contents(&path, name.starts_with(NEW))? {
+                    // A process that was killed has left it, with or without all tables.
                     Some(Contents::Gate) if name.starts_with(NEW) => Contents::Unfinished,
                     Some(contents) => contents,
                     // Gone since it was listed.
@@ -414,8 +414,9 @@ fn names(directory: &Path) -> Result<Option<Vec<String>>> {
     Ok(Some(names))
 }
 
-/// What a directory on a BPF file system holds; none where it is gone.
-fn contents(directory: &Path) -> Result<Option<Contents>> {
+/// What a directory on a BPF file system holds; none where it is gone. `is_new`: by its name, it was being
+/// filled, so that it needs no mark to be knockgate's.
+fn contents(directory: &Path, is_new: bool) -> Result<Option<Contents>> {
     let Some(names) = names(directory)? else {
         return Ok(None);
     };
@@ -425,6 +426,13 @@ fn contents(directory: &Path) -> Result<Option<Contents>> {
         } else {
             Contents::OtherVersion
         }));
+    }
+    if !is_new {
+        // Tables that happen to have the same names and shapes don't make these pins knockgate's.
+        let unmarked = names.into_iter().next();
+        return Ok(Some(
+            unmarked.map_or(Contents::Unfinished, Contents::Foreign),
+        ));
     }
     let tables = memory::shapes();
     let known = |name: &str| tables.iter().find(|table| pin_name(table.name) == name);

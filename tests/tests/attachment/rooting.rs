@@ -40,6 +40,14 @@ fn down_removes_no_pins_of_others() {
             .knockgate("down")
             .exits(1)
             .says(&["other", "nothing was removed"]);
+        // Where nothing else is, too: it bears no mark of knockgate's.
+        let alone = root.join("alone");
+        fs::create_dir(&alone).expect("bpffs has folders");
+        foreign::pin_map(&alone.join("role"));
+        trial
+            .knockgate("down")
+            .exits(1)
+            .says(&["nothing was removed"]);
         fs::create_dir(root.join("empty")).expect("bpffs has folders");
         trial.up(SSH);
         trial.closed(A, "22/tcp");
@@ -47,7 +55,11 @@ fn down_removes_no_pins_of_others() {
         trial.knockgate("down").exits(0);
         assert_eq!(
             trial.lab.pins(),
-            [Path::new("other/grant4"), Path::new("other/theirs")]
+            [
+                Path::new("alone/role"),
+                Path::new("other/grant4"),
+                Path::new("other/theirs")
+            ]
         );
         fs::remove_dir_all(root).expect("it is the test's own");
         trial.lab.assert_untouched();
