@@ -18,17 +18,16 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Address,
     address::{V4, V6},
-    frame::{Frame, TCP},
+    frame::{Frame, Framing, TCP},
     table::{Habits, Link, labels},
 };
 
 pub use arrival::Envelope;
 pub use limit::{Pool, first};
 
-/// Bytes of a TCP header without options, of an ICMP header, of an Ethernet header and a tag.
+/// Bytes of a TCP header without options, of an ICMP header, and of a VLAN tag.
 const TCP_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
-const ETHER_HEADER: usize = 14;
 const TAG: usize = 4;
 
 /// A frame that can be rewritten in place.
@@ -82,10 +81,11 @@ pub trait Answered: Address {
     /// Where an answer of this family is made.
     fn room(scratch: &mut Scratch) -> &mut Answer<Self>;
 
-    /// Writes its header, and these words behind it, where the answer's network header begins.
+    /// Writes its header at `at`, and these words behind it.
     fn put_headers<F: FrameMut + ?Sized, const N: usize>(
         answer: &Answer<Self>,
         frame: &mut F,
+        at: usize,
         behind: [u32; N],
     ) -> Option<()>
     where
@@ -240,25 +240,28 @@ impl<A: Answered> Answer<A> {
 
     /// By how many bytes the frame has to begin later (negative: earlier) for the answer to fit.
     #[inline(always)]
-    pub fn shift(&self) -> isize {
+    pub fn shift<L: Framing>(&self) -> isize {
         if self.quoted == 0 {
             return 0;
         }
         // What is quoted stays where it is.
         self.envelope.network().cast_signed()
-            - (self.network() + A::HEADER + ICMP_HEADER).cast_signed()
+            - (self.network::<L>() + A::HEADER + ICMP_HEADER).cast_signed()
     }
 
     /// Bytes of the answer's frame.
     #[inline(always)]
-    pub fn length(&self) -> usize {
-        self.network() + self.packet()
+    pub fn length<L: Framing>(&self) -> usize {
+        self.network::<L>() + self.packet()
     }
 
     /// Writes the answer into a frame that has been shifted and cut to its length.
     #[inline(always)]
-    pub fn write<F: FrameMut + Summed + ?Sized>(&self, frame: &mut F) -> Option<()> {
-        self.envelope.write(frame, A::ETHERTYPE)?;
+    pub fn write<L: Framing, F: FrameMut + Summed + ?Sized>(&self, frame: &mut F) -> Option<()> {
+        if L::HEADER != 0 {
+            self.envelope.write(frame, A::ETHERTYPE)?;
+        }
+        let network = self.network::<L>();
         if self.quoted == 0 {
             let Reset {
                 ports,
@@ -278,18 +281,18 @@ impl<A: Answered> Answer<A> {
                 offset,
                 u32::from(!fold(sum)),
             ];
-            A::put_headers(self, frame, segment)
+            A::put_headers(self, frame, network, segment)
         } else {
             let behind = ICMP_HEADER + self.quoted();
             let [kind, code] = A::UNREACHABLE;
             let first = u16::from_ne_bytes([kind, code]);
-            let quoted = self.network() + A::HEADER + ICMP_HEADER;
+            let quoted = network + A::HEADER + ICMP_HEADER;
             let mut sum = u64::from(first) + frame.sum(quoted, self.quoted())?;
             if A::FAMILY == 6 {
                 sum += pseudo(self.source, self.destination, A::ICMP, behind);
             }
             let message = [u32::from(first) | u32::from(!fold(sum)) << 16, 0];
-            A::put_headers(self, frame, message)
+            A::put_headers(self, frame, network, message)
         }
     }
 
@@ -316,8 +319,12 @@ impl<A: Answered> Answer<A> {
 
     /// Where the network header of the answer begins.
     #[inline(always)]
-    fn network(&self) -> usize {
-        ETHER_HEADER + TAG * self.envelope.kept()
+    fn network<L: Framing>(&self) -> usize {
+        if L::HEADER == 0 {
+            0
+        } else {
+            L::HEADER + TAG * self.envelope.kept()
+        }
     }
 
     /// A label that is the same for every packet of a flow and tells nothing else, as Linux makes it
@@ -381,6 +388,7 @@ impl Answered for V4 {
     fn put_headers<F: FrameMut + ?Sized, const N: usize>(
         answer: &Answer<Self>,
         frame: &mut F,
+        at: usize,
         behind: [u32; N],
     ) -> Option<()>
     where
@@ -397,7 +405,7 @@ impl Answered for V4 {
             answer.destination.sum() as u32,
         ];
         words[2] |= u32::from(!fold(total(&words))) << 16;
-        frame.put(answer.network(), Both(words, behind))
+        frame.put(at, Both(words, behind))
     }
 }
 
@@ -436,6 +444,7 @@ impl Answered for V6 {
     fn put_headers<F: FrameMut + ?Sized, const N: usize>(
         answer: &Answer<Self>,
         frame: &mut F,
+        at: usize,
         behind: [u32; N],
     ) -> Option<()>
     where
@@ -450,7 +459,7 @@ impl Answered for V6 {
             source: answer.source,
             destination: answer.destination,
         };
-        frame.put(answer.network(), Both(header, behind))
+        frame.put(at, Both(header, behind))
     }
 }
 

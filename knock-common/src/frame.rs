@@ -1,5 +1,5 @@
-//! Reading a packet: Ethernet II, up to two VLAN tags, IPv4 with options, IPv6 with up to eight
-//! extension headers, and the ports of TCP and UDP.
+//! Reading a packet: Ethernet II with up to two VLAN tags, or no link header at all; IPv4 with options,
+//! IPv6 with up to eight extension headers, and the ports of TCP and UDP.
 //!
 //! What can't be read to its ports never passes as if it had been: it is `malformed`. What the host
 //! itself would not take for TCP or UDP passes untouched.
@@ -17,8 +17,11 @@ const ETHER_IPV4: u16 = 0x0800;
 const ETHER_IPV6: u16 = 0x86dd;
 const ETHER_VLAN: u16 = 0x8100;
 const ETHER_QINQ: u16 = 0x88a8;
-const ETHER_HEADER: usize = 14;
+/// Bytes of an Ethernet header.
+pub const ETHER_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
+/// Which VLAN a tag names, in its first half.
+const IDENTIFIER: u16 = 0x0fff;
 const MAX_TAGS: usize = 2;
 
 const HOP_BY_HOP: u8 = 0;
@@ -27,6 +30,10 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MAX_EXTENSIONS: usize = 8;
+
+/// IP within IP, by the number of the inner protocol.
+const IPV4_INSIDE: u8 = 4;
+const IPV6_INSIDE: u8 = 41;
 
 /// The bytes of a frame, bounds-checked.
 ///
@@ -68,7 +75,7 @@ pub enum Parsed<A> {
     Malformed(Option<(A, A)>),
 }
 
-/// The layer behind Ethernet and its tags.
+/// The layer behind the link header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     Ipv4 { at: usize },
@@ -77,29 +84,90 @@ pub enum Network {
     Malformed,
 }
 
-/// Finds the network layer.
-#[inline(always)]
-pub fn network<F: Frame + ?Sized>(frame: &F) -> Network {
-    let Some(ethernet) = frame.header::<ETHER_HEADER>(0) else {
-        return Network::Other;
-    };
-    let mut kind = u16_at(ethernet, 12);
-    let mut at = ETHER_HEADER;
-    for _ in 0..MAX_TAGS {
-        if kind != ETHER_VLAN && kind != ETHER_QINQ {
-            break;
-        }
-        let Some(tag) = frame.header::<VLAN_TAG>(at) else {
-            return Network::Malformed;
+/// What packets begin with on a link. A type and not a value: each entry of the kernel program is
+/// compiled for one, so that no packet pays for the other.
+pub trait Framing {
+    /// Bytes of the link header, without VLAN tags.
+    const HEADER: usize;
+
+    /// Finds the network layer.
+    fn network<F: Frame + ?Sized>(frame: &F) -> Network;
+}
+
+/// Ethernet II, with up to two VLAN tags.
+#[derive(Debug, Clone, Copy)]
+pub struct Ethernet;
+
+/// No link header: a packet begins with its IP header, whose first four bits say which IP it is.
+#[derive(Debug, Clone, Copy)]
+pub struct BareIp;
+
+impl Framing for Ethernet {
+    const HEADER: usize = ETHER_HEADER;
+
+    #[inline(always)]
+    fn network<F: Frame + ?Sized>(frame: &F) -> Network {
+        let Some(ethernet) = frame.header::<ETHER_HEADER>(0) else {
+            return Network::Other;
         };
-        kind = u16_at(tag, 2);
-        at += VLAN_TAG;
+        let mut kind = u16_at(ethernet, 12);
+        let mut at = ETHER_HEADER;
+        for _ in 0..MAX_TAGS {
+            if kind != ETHER_VLAN && kind != ETHER_QINQ {
+                break;
+            }
+            let Some(tag) = frame.header::<VLAN_TAG>(at) else {
+                return Network::Malformed;
+            };
+            kind = u16_at(tag, 2);
+            at += VLAN_TAG;
+        }
+        match kind {
+            ETHER_IPV4 => Network::Ipv4 { at },
+            ETHER_IPV6 => Network::Ipv6 { at },
+            ETHER_VLAN | ETHER_QINQ => Network::Malformed,
+            _ => Network::Other,
+        }
     }
+}
+
+impl Framing for BareIp {
+    const HEADER: usize = 0;
+
+    #[inline(always)]
+    fn network<F: Frame + ?Sized>(frame: &F) -> Network {
+        let Some(start) = frame.header::<8>(0) else {
+            return Network::Other;
+        };
+        if is_priority_tag(start) {
+            return Network::Malformed;
+        }
+        match start[0] >> 4 {
+            4 => Network::Ipv4 { at: 0 },
+            6 => Network::Ipv6 { at: 0 },
+            _ => Network::Other,
+        }
+    }
+}
+
+/// Does a packet without link header begin with a VLAN tag that names no VLAN? GRE's packets can, and those
+/// that are written to a tun device: the host takes such a tag off and goes on with what is behind it.
+#[inline(always)]
+const fn is_priority_tag(start: &[u8; 8]) -> bool {
+    // The identifier. An IPv4 header has its length there.
+    if u16::from_be_bytes([start[0], start[1]]) & IDENTIFIER != 0 {
+        return false;
+    }
+    let kind = u16::from_be_bytes([start[2], start[3]]);
+    // Where this is an IPv6 header, and one of four flow labels, its length tells.
+    let is_ipv6 = start[0] >> 4 == 6;
     match kind {
-        ETHER_IPV4 => Network::Ipv4 { at },
-        ETHER_IPV6 => Network::Ipv6 { at },
-        ETHER_VLAN | ETHER_QINQ => Network::Malformed,
-        _ => Network::Other,
+        ETHER_IPV4 => !is_ipv6 || start[4] >> 4 == 4,
+        ETHER_IPV6 => !is_ipv6 || start[4] >> 4 == 6,
+        ETHER_VLAN | ETHER_QINQ => {
+            !is_ipv6 || u16::from_be_bytes([start[4], start[5]]) & IDENTIFIER == 0
+        }
+        _ => false,
     }
 }
 
@@ -277,6 +345,10 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
             AUTHENTICATION => (words + 2) * 4,
             _ => (words + 1) * 8,
         };
+        // A host that takes segment routing (SRv6, RPL) unwraps such a packet itself, without a tunnel's
+        // device, and delivers what is inside: by its next hop too, where that is another address of
+        // the host's.
+        let unwrapped = next == ROUTING && matches!(extension[0], IPV4_INSIDE | IPV6_INSIDE);
         next = extension[0];
         // Never reached by eight headers of at most 2 KiB each; it gives the verifier one bound for
         // all paths through the loop, so that it follows one of them and not thousands.
@@ -286,6 +358,7 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
                 return Chain::Malformed;
             }
             TCP | UDP => return Chain::Transport { protocol: next, at },
+            _ if unwrapped => return Chain::Malformed,
             _ if is_extension(next) => {}
             _ => return Chain::Pass(Reason::OtherProtocol),
         }

@@ -4,7 +4,7 @@
 //! program, where [`Kernel`] is implemented by BPF maps, and for the host, where tests implement it
 //! with ordinary collections. A packet takes this way:
 //!
-//! 1. [`frame`] reads Ethernet, VLAN tags, IPv4 or IPv6, and the two ports;
+//! 1. [`frame`] reads Ethernet and VLAN tags where there are any, IPv4 or IPv6, and the two ports;
 //! 2. [`verdict`] looks up what role the destination port plays and decides;
 //! 3. [`knock`] advances a source through the automaton of all sequences, from where it was
 //!    according to [`progress`];

@@ -4,7 +4,7 @@
 use crate::{
     Address, Kernel, Reason, Verdict,
     address::{V4, V6},
-    frame::{self, Frame, Network, Parsed, Segment, TCP},
+    frame::{self, Ethernet, Frame, Framing as _, Network, Parsed, Segment, TCP},
     verdict,
 };
 
@@ -56,7 +56,7 @@ pub mod family {
 /// Reads a frame; returns one of [`family`].
 #[inline(always)]
 pub fn read<F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
-    match frame::network(frame) {
+    match Ethernet::network(frame) {
         Network::Ipv4 { at } => {
             *v4 = Read::of(frame, frame::ipv4(frame, at));
             family::V4

@@ -4,7 +4,7 @@ use crate::{
     Address, Kernel,
     address::V4,
     event::{self, Event, NOBODY, cause, kind},
-    frame::{self, Frame, Network, Parsed, Segment, TCP, flag},
+    frame::{self, Frame, Framing, Network, Parsed, Segment, TCP, flag},
     grant, knock, session,
     table::{Flow, Grant, Role, class},
 };
@@ -108,10 +108,10 @@ impl Verdict {
     }
 }
 
-/// Judges one packet.
+/// Judges one packet of a link on which packets begin with `L`.
 #[inline(always)]
-pub fn judge<K: Kernel, F: Frame + ?Sized>(kernel: &K, frame: &F) -> Verdict {
-    match frame::network(frame) {
+pub fn judge<L: Framing, K: Kernel, F: Frame + ?Sized>(kernel: &K, frame: &F) -> Verdict {
+    match L::network(frame) {
         Network::Ipv4 { at } => ip(kernel, frame, frame::ipv4(frame, at)),
         Network::Ipv6 { at } => ip(kernel, frame, frame::ipv6(frame, at)),
         Network::Other => Verdict::of(Reason::NotIp),

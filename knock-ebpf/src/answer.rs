@@ -9,8 +9,8 @@ use aya_ebpf::{
 use knock_common::{
     Address,
     address::{V4, V6},
-    answer::{Answer, Answered, Envelope, Host, Pool, Scratch, first},
-    frame::Frame as _,
+    answer::{Answer, Answered, Envelope, FrameMut as _, Host, Pool, Scratch, first},
+    frame::{ETHER_HEADER, Frame as _, Framing},
     table::{Habits, Link, LinkKey, Network, SourceKey},
 };
 
@@ -25,25 +25,25 @@ const TRIES: u32 = 4;
 /// nothing behind but what they write down, so that the verifier follows each once. They take the
 /// context and not the packet, whose pointers are good only until it is resized.
 #[inline(never)]
-pub fn answer(ctx: *mut xdp_md) -> u32 {
-    sent(ctx).unwrap_or(xdp_action::XDP_DROP)
+pub fn answer<L: Framing>(ctx: *mut xdp_md) -> u32 {
+    sent::<L>(ctx).unwrap_or(xdp_action::XDP_DROP)
 }
 
 #[inline(always)]
-fn sent(ctx: *mut xdp_md) -> Option<u32> {
+fn sent<L: Framing>(ctx: *mut xdp_md) -> Option<u32> {
     let scratch = maps::ANSWER.get_ptr_mut(0)?;
     // SAFETY: a per-CPU entry, see `count` in main. Whatever its bytes are, nothing of it is read before
     // it is written.
     let scratch = unsafe { &mut *scratch };
-    match open(ctx, scratch) {
-        4 => send::<V4>(ctx, scratch),
-        6 => send::<V6>(ctx, scratch),
+    match open::<L>(ctx, scratch) {
+        4 => send::<L, V4>(ctx, scratch),
+        6 => send::<L, V6>(ctx, scratch),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn send<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> Option<u32> {
+fn send<L: Framing, A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> Option<u32> {
     if !read::<A>(ctx, scratch) {
         return None;
     }
@@ -54,13 +54,13 @@ fn send<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> Option<u32> {
         let identification = permitted(&to, u32::from(A::FAMILY), habits);
         answer.identify(u16::try_from(identification).ok()?);
     }
-    write(ctx, answer).then_some(xdp_action::XDP_TX)
+    write::<L, A>(ctx, answer).then_some(xdp_action::XDP_TX)
 }
 
 /// Reads the link header; says which family is in it, or 0 where nothing answers.
 #[inline(never)]
-fn open(ctx: *mut xdp_md, scratch: &mut Scratch) -> u32 {
-    let Some(envelope) = Envelope::of(&Packet::of(ctx), &Surroundings::of(ctx)) else {
+fn open<L: Framing>(ctx: *mut xdp_md, scratch: &mut Scratch) -> u32 {
+    let Some(envelope) = Envelope::of::<L, _, _>(&Packet::of(ctx), &Surroundings::of(ctx)) else {
         return 0;
     };
     scratch.envelope = envelope;
@@ -84,20 +84,47 @@ fn read<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> bool {
 
 /// Writes the answer over the packet.
 #[inline(never)]
-fn write<A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool {
-    let shift = answer.shift() as i32;
+fn write<L: Framing, A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool {
+    let shift = answer.shift::<L>() as i32;
+    if L::HEADER == 0 {
+        if !announce::<A>(ctx, shift) {
+            return false;
+        }
     // SAFETY: the context is the kernel's, and no pointer into the packet is used past here.
-    if shift != 0 && unsafe { bpf_xdp_adjust_head(ctx, shift) } != 0 {
+    } else if shift != 0 && unsafe { bpf_xdp_adjust_head(ctx, shift) } != 0 {
         return false;
     }
     // Or the compiler would take one bound from the other in 32 bits, which the verifier doesn't allow.
     let length = black_box(Packet::of(ctx).length());
-    let cut = (answer.length().cast_signed() - length.cast_signed()) as i32;
+    let cut = (answer.length::<L>().cast_signed() - length.cast_signed()) as i32;
     // SAFETY: as above.
     if cut != 0 && unsafe { bpf_xdp_adjust_tail(ctx, cut) } != 0 {
         return false;
     }
-    answer.write(&mut Packet::of(ctx)).is_some()
+    answer.write::<L, _>(&mut Packet::of(ctx)).is_some()
+}
+
+/// Moves the beginning of a packet that has no link header, with the protocol of the answer right before
+/// where it then begins.
+///
+/// In generic mode the kernel takes the first bytes of every packet for an Ethernet header, and those of an
+/// answer are others than the packet's. It then reads anew which protocol the packet is, by the 14 bytes
+/// before it (`bpf_prog_run_generic_xdp`, `eth_type_trans`); and devices without a link header send by
+/// that.
+#[inline(always)]
+fn announce<A: Answered>(ctx: *mut xdp_md, shift: i32) -> bool {
+    const HEADER: i32 = 14;
+    const _: () = assert!(HEADER.unsigned_abs() as usize == ETHER_HEADER);
+    // SAFETY: the context is the kernel's, and no pointer into the packet is used past here.
+    if unsafe { bpf_xdp_adjust_head(ctx, shift - HEADER) } != 0 {
+        return false;
+    }
+    let kind = A::ETHERTYPE.to_be();
+    if Packet::of(ctx).put(ETHER_HEADER - 2, kind).is_none() {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { bpf_xdp_adjust_head(ctx, HEADER) == 0 }
 }
 
 /// The tables.

@@ -1,5 +1,5 @@
-//! The kernel program: one XDP entry, the maps it looks into, and nothing that decides. What becomes
-//! of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the tables and
+//! The kernel program: an XDP entry for each kind of link, the maps that both look into, and nothing that
+//! decides. What becomes of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the tables and
 //! helpers ([`tables`]), the way reports take to user space ([`report`]), and that of answers back to
 //! who asked ([`answer`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -28,25 +28,45 @@ mod scattered;
 mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use knock_common::{Verdict, frame::Frame as _, judge, table::Counter};
+use knock_common::{
+    Verdict,
+    frame::{BareIp, Ethernet, Frame as _, Framing},
+    judge,
+    table::Counter,
+};
 use packet::Packet;
 use tables::Tables;
 
-/// Judges one packet. Every packet leaves here, through [`count`].
-///
-/// Inlined into the entry that the macro makes: handed to another function, the packet's bounds
-/// would become plain 32-bit numbers, and the verifier would not know them for pointers any more.
+/// For interfaces whose packets begin with an Ethernet header.
 #[xdp]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate(ctx: XdpContext) -> u32 {
+    decide::<Ethernet>(&ctx)
+}
+
+/// For interfaces whose packets begin with an IP header. The loader puts it on those, since a packet
+/// doesn't tell.
+#[xdp]
+#[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub fn knockgate_ip(ctx: XdpContext) -> u32 {
+    decide::<BareIp>(&ctx)
+}
+
+/// Judges one packet. Every packet leaves here, through [`count`].
+///
+/// Inlined into the entries that the macro makes: handed to another function, the packet's bounds
+/// would become plain 32-bit numbers, and the verifier would not know them for pointers any more.
+#[inline(always)]
+fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge(&Tables::of(ctx.ctx), &packet);
+    let verdict = judge::<L, _, _>(&Tables::of(ctx.ctx), &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
-        &ctx,
+        ctx,
         "reason {} gate {}",
         verdict.reason as u32,
         verdict.gate
@@ -55,7 +75,7 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     if verdict.reason.passes() {
         xdp_action::XDP_PASS
     } else if maps::rejects() != 0 && rejected(verdict) {
-        answer::answer(ctx.ctx)
+        answer::answer::<L>(ctx.ctx)
     } else {
         DROP
     }

@@ -107,6 +107,24 @@ impl Datagram {
         frame
     }
 
+    /// The same on a link without a header: what is left of the frame behind Ethernet and tags.
+    pub fn bare(&self) -> Vec<u8> {
+        let mut packet = self.frame();
+        let header = SHORTEST + 4 * self.tags.len();
+        packet.drain(..header.min(packet.len()));
+        packet.resize(packet.len().max(SHORTEST), 0);
+        packet
+    }
+
+    /// Is it the same packet as [`Datagram::bare`]? Not with more tags than are read, nor where what is
+    /// overwritten or cut off belongs to the link header.
+    pub fn is_same_bare(&self) -> bool {
+        let untagged = self.tags.is_empty();
+        self.tags.len() <= 2
+            && self.set.iter().all(|&(at, _)| untagged && at >= SHORTEST)
+            && self.cut.is_none_or(|cut| untagged && cut >= 2 * SHORTEST)
+    }
+
     fn ipv4(&self, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
         let body = self.body();
         let header = 20 + 4 * usize::from(self.options);

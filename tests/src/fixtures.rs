@@ -15,7 +15,7 @@ use knock_user::config::Config;
 
 use crate::{
     stream::{self, Step},
-    subject::Subject,
+    subject::{Subject, bytes},
 };
 
 /// One row.
@@ -71,6 +71,15 @@ impl Fixture {
         }
     }
 
+    /// Is the row the same on a link without a header?
+    pub fn is_same_bare(&self, family: Family) -> bool {
+        let steps = stream::read(&filled(self.stream, family));
+        steps.iter().all(|(step, _)| match step {
+            Step::Packet(datagram) => datagram.is_same_bare(),
+            _ => true,
+        })
+    }
+
     /// Puts the stream through an emptied subject. Panics where anything else moves than the row says.
     pub fn run(&self, family: Family, subject: &mut dyn Subject) {
         let what = self.what;
@@ -85,7 +94,7 @@ impl Fixture {
             let before = subject.tally();
             match &step {
                 Step::Packet(datagram) => {
-                    let frame = datagram.frame();
+                    let frame = bytes(datagram, subject.framing());
                     let passed = subject.judge(&frame);
                     let after = subject.tally();
                     let denied = ["no_grant", "used_up", "malformed"];

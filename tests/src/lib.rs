@@ -4,7 +4,7 @@
 //! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
 //! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
 //! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`flood`] as
-//! many as it can, [`tap`] sees what arrives, [`path`] makes
+//! many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, [`path`] makes
 //! frames late, [`offload`] decides how much of a stream one frame holds,
 //! [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
 //! [`need`] decides whether this machine can run any of it.
@@ -37,3 +37,4 @@ pub mod stream;
 pub mod subject;
 pub mod tap;
 pub mod trial;
+pub mod tun;

@@ -16,7 +16,10 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
-use knock_user::config::{Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol};
+use knock_user::{
+    config::{Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol},
+    gate::Framing,
+};
 
 use self::{
     frame::{Contents, Segment},
@@ -33,6 +36,7 @@ const ACK: u8 = 0x10;
 #[derive(Debug)]
 pub struct Model<'c> {
     config: &'c Config,
+    framing: Framing,
     sources: HashMap<IpAddr, Source>,
     grants: Vec<Grant>,
     flows: Vec<Remembered>,
@@ -60,10 +64,11 @@ struct Remembered {
 }
 
 impl<'c> Model<'c> {
-    /// A gate that nothing has come to yet. The configuration must list its open ports.
-    pub fn new(config: &'c Config) -> Self {
+    /// A gate that nothing has come to yet, on a link of this kind. The configuration must list its open ports.
+    pub fn new(config: &'c Config, framing: Framing) -> Self {
         Self {
             config,
+            framing,
             sources: HashMap::new(),
             grants: Vec::new(),
             flows: Vec::new(),
@@ -159,7 +164,11 @@ impl<'c> Model<'c> {
     }
 
     fn judge(&mut self, bytes: &[u8], now: u64) -> Verdict {
-        let reason = match frame::read(bytes) {
+        let contents = match self.framing {
+            Framing::Ethernet => frame::read(bytes),
+            Framing::BareIp => frame::read_bare(bytes),
+        };
+        let reason = match contents {
             Contents::NotIp => Reason::NotIp,
             Contents::OtherProtocol => Reason::OtherProtocol,
             Contents::LaterFragment => Reason::Fragment,

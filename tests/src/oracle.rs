@@ -13,7 +13,7 @@ use knock_user::config::Config;
 use crate::{
     model::Model,
     stream::Step,
-    subject::{GrantSeen, Subject, Tally},
+    subject::{GrantSeen, Subject, Tally, bytes},
 };
 
 /// How much is compared behind a packet.
@@ -55,10 +55,11 @@ pub fn compare(
     look: Look,
 ) -> Comparison {
     subject.forget();
+    let framing = subject.framing();
     let mut pair = Pair {
         config,
         subject,
-        model: Model::new(config),
+        model: Model::new(config, framing),
         clear_until: 0,
     };
     for (at, step) in steps.iter().enumerate() {
@@ -99,10 +100,11 @@ pub fn difference(
 /// What each step of a stream does to the model, one line each.
 pub fn told(config: &Config, subject: &mut dyn Subject, steps: &[Step]) -> Vec<String> {
     subject.forget();
+    let framing = subject.framing();
     let mut pair = Pair {
         config,
         subject,
-        model: Model::new(config),
+        model: Model::new(config, framing),
         clear_until: 0,
     };
     steps
@@ -138,7 +140,10 @@ impl Pair<'_> {
                 self.subject.connect(*own, *peer);
                 Ok(())
             }
-            Step::Packet(datagram) => self.packet(&datagram.frame()),
+            Step::Packet(datagram) => {
+                let frame = bytes(datagram, self.subject.framing());
+                self.packet(&frame)
+            }
             Step::Wait(time) => {
                 self.subject.wait(*time);
                 self.clear_until = 0;

@@ -11,7 +11,12 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
-use knock_user::config::{Config, Protocol};
+use knock_user::{
+    config::{Config, Protocol},
+    gate::Framing,
+};
+
+use crate::datagram::Datagram;
 
 pub use self::{
     counted::Counted,
@@ -22,6 +27,9 @@ pub use self::{
 
 /// A gate that packets can be put through one by one.
 pub trait Subject {
+    /// What the packets begin with that it is given.
+    fn framing(&self) -> Framing;
+
     /// How exactly its clock can be known and moved. Nothing within this of a boundary is worth asking.
     fn grain(&self) -> Duration;
 
@@ -31,7 +39,7 @@ pub trait Subject {
     /// Lets time go by.
     fn wait(&mut self, time: Duration);
 
-    /// Judges a frame of at least 14 bytes; says whether it passed. Panics where it was changed.
+    /// Judges a frame, or a packet without link header, of at least 14 bytes; says whether it passed. Panics where it was changed.
     fn judge(&mut self, frame: &[u8]) -> bool;
 
     /// Grants by hand; false where there is no room.
@@ -76,6 +84,14 @@ impl Verdict {
     pub fn index(self) -> usize {
         let block = self.gate.map_or(0, |gate| usize::from(gate) + 1);
         block * Reason::COUNT + self.reason as usize
+    }
+}
+
+/// A packet as it comes on a link of this kind.
+pub fn bytes(datagram: &Datagram, framing: Framing) -> Vec<u8> {
+    match framing {
+        Framing::Ethernet => datagram.frame(),
+        Framing::BareIp => datagram.bare(),
     }
 }
 

@@ -1,45 +1,51 @@
-//! The fixture table, by every driver: each row is one behaviour, in every family that it speaks of.
+//! The fixture table, by every driver: each row is one behaviour, in every family that it speaks of, on
+//! Ethernet and, but for rows about the link header itself, without one.
 
 use std::collections::HashMap;
 
-use knock_user::config::Config;
+use knock_user::{config::Config, gate::Framing};
 use knockgate_tests::{
+    datagram::Datagram,
     fixtures::{self, Family, Fixture},
-    subject::{Hosted, Modelled, Program},
+    subject::{Hosted, Modelled, Program, Subject},
 };
+
+const FRAMINGS: [Framing; 2] = [Framing::Ethernet, Framing::BareIp];
 
 #[test]
 fn rows_hold_on_the_host() {
-    for row in fixtures::all() {
-        for &family in row.families {
-            row.run(family, &mut Hosted::new(&row.config(family)));
+    for framing in FRAMINGS {
+        for (row, family) in rows(framing) {
+            row.run(family, &mut Hosted::on(&row.config(family), framing));
         }
     }
 }
 
 #[test]
 fn rows_hold_in_the_kernel() {
-    rows_hold(Program::load);
+    for framing in FRAMINGS {
+        rows_hold(framing, |config| Program::load_for(config, framing));
+    }
 }
 
 /// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one piece.
 #[test]
 fn rows_hold_in_the_kernel_for_frames_in_several_buffers() {
     for first in [14, 36, 4000] {
-        rows_hold(|config| Program::load_scattered(config, first));
+        rows_hold(Framing::Ethernet, |config| {
+            Program::load_scattered(config, first)
+        });
     }
 }
 
-fn rows_hold(load: impl Fn(&Config) -> Option<Program>) {
+fn rows_hold(framing: Framing, load: impl Fn(&Config) -> Option<Program>) {
     // Rows share configurations, families too where none is named, and loading takes longest. One program at
     // a time, since each has as many descriptors as tables.
     let mut rows_of: HashMap<_, Vec<(&Fixture, Family)>> = HashMap::new();
-    for row in fixtures::all() {
-        for &family in row.families {
-            let names_a_family = row.config.contains("\"{");
-            let key = (row.config, names_a_family.then_some(family));
-            rows_of.entry(key).or_default().push((row, family));
-        }
+    for (row, family) in rows(framing) {
+        let names_a_family = row.config.contains("\"{");
+        let key = (row.config, names_a_family.then_some(family));
+        rows_of.entry(key).or_default().push((row, family));
     }
     for rows in rows_of.values() {
         let (first, family) = rows[0];
@@ -52,13 +58,71 @@ fn rows_hold(load: impl Fn(&Config) -> Option<Program>) {
     }
 }
 
+/// A host takes a priority tag off any link, and goes on with what is behind it.
+#[test]
+fn a_tag_without_a_link_header_is_malformed() {
+    let config = fixtures::all()
+        .next()
+        .expect("there are rows")
+        .config(Family::V4);
+    tags_are_malformed(&mut Hosted::on(&config, Framing::BareIp));
+    tags_are_malformed(&mut Modelled::on(&config, Framing::BareIp));
+}
+
+#[test]
+fn a_tag_without_a_link_header_is_malformed_in_the_kernel() {
+    let config = fixtures::all()
+        .next()
+        .expect("there are rows")
+        .config(Family::V4);
+    if let Some(mut program) = Program::load_for(&config, Framing::BareIp) {
+        tags_are_malformed(&mut program);
+    }
+}
+
+fn tags_are_malformed(subject: &mut dyn Subject) {
+    let packet = |line: &str| line.parse::<Datagram>().expect("well-formed").bare();
+    let packet_v4 = packet("udp 198.51.100.10:4000 > 192.0.2.1:443");
+    let packet_v6 = packet("udp [2001:db8::a]:4000 > [2001:db8::1]:443");
+    for (tag, inner) in [
+        (&[0x00, 0, 0x08, 0][..], &packet_v4),
+        (&[0x40, 0, 0x08, 0], &packet_v4),
+        (&[0x60, 0, 0x08, 0], &packet_v4),
+        (&[0xf0, 0, 0x86, 0xdd], &packet_v6),
+        (&[0x60, 0, 0x86, 0xdd], &packet_v6),
+        (&[0x60, 0, 0x81, 0, 0x20, 0, 0x86, 0xdd], &packet_v6),
+        (&[0x00, 0, 0x88, 0xa8, 0, 0, 0x08, 0], &packet_v4),
+    ] {
+        let before = subject.tally();
+        assert!(!subject.judge(&[tag, &inner[..]].concat()), "{tag:02x?}");
+        assert_eq!(subject.tally().since(&before), "malformed", "{tag:02x?}");
+    }
+    // IPv6 with the flow labels that look like tags.
+    for label in [[0x08, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0xa8]] {
+        let mut packet = packet_v6.clone();
+        packet[2..4].copy_from_slice(&label);
+        assert!(subject.judge(&packet), "{label:02x?}");
+    }
+}
+
 /// What the oracle believes is what the table says.
 #[test]
 fn rows_hold_in_the_model() {
-    for row in fixtures::all() {
-        for &family in row.families {
+    for framing in FRAMINGS {
+        for (row, family) in rows(framing) {
             let config = row.config(family);
-            row.run(family, &mut Modelled::new(&config));
+            row.run(family, &mut Modelled::on(&config, framing));
         }
     }
+}
+
+/// The rows for links of this kind.
+fn rows(framing: Framing) -> Vec<(&'static Fixture, Family)> {
+    let all = fixtures::all();
+    let all = all.flat_map(|row| row.families.iter().map(move |&family| (row, family)));
+    let (kept, left_out): (Vec<_>, Vec<_>) =
+        all.partition(|(row, family)| framing == Framing::Ethernet || row.is_same_bare(*family));
+    // Nobody would notice a row that is left out by mistake.
+    assert!(left_out.len() * 5 < kept.len(), "{left_out:#?}");
+    kept
 }

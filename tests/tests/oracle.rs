@@ -10,7 +10,7 @@ use std::{
 };
 
 use knock_common::{Reason, knock::Outcome};
-use knock_user::config::Config;
+use knock_user::{config::Config, gate::Framing};
 use knockgate_tests::{
     oracle::{Look, difference, generate, random::Random, shrink},
     stream::{self, Step},
@@ -49,6 +49,15 @@ fn program_agrees_with_the_model_for_frames_in_several_buffers() {
     run(SEED, scattered, |_| true);
 }
 
+#[test]
+fn program_without_link_headers_agrees_with_the_model() {
+    let load = |config: &Config| Program::load_for(config, Framing::BareIp);
+    let moved = run(SEED, load, |_| true);
+    if !moved.is_empty() {
+        everything_is_reached(&moved);
+    }
+}
+
 /// The same code without a kernel around it, where time can be told exactly. Grants by hand are left out:
 /// who gives them there is the test, not knockgate.
 #[test]
@@ -57,6 +66,9 @@ fn host_functions_agree_with_the_model() {
     let by_itself = |step: &Step| !matches!(step, Step::Allow { .. } | Step::Revoke { .. });
     everything_is_reached(&run(SEED, hosted, by_itself));
     run(fresh_seed(), hosted, by_itself);
+    let bare = |config: &Config| Some(Hosted::on(config, Framing::BareIp));
+    everything_is_reached(&run(SEED, bare, by_itself));
+    run(fresh_seed(), bare, by_itself);
 }
 
 /// Nothing to do in the normal run; `cargo xtask fuzz` says for how long.

@@ -1,11 +1,9 @@
 //! Reading a packet for its answer: everything that makes a host drop it without a word.
 
-use super::{
-    Answered as _, Arrival, Both, ETHER_HEADER, FrameMut, Host, Reset, TAG, TCP_HEADER, fold,
-};
+use super::{Answered as _, Arrival, Both, FrameMut, Host, Reset, TAG, TCP_HEADER, fold};
 use crate::{
     address::{V4, V6},
-    frame::{Frame, TCP, UDP, flag, load, u16_at, u32_at},
+    frame::{ETHER_HEADER, Frame, Framing, Network, TCP, UDP, flag, load, u16_at, u32_at},
 };
 
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
@@ -34,9 +32,39 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Reads Ethernet and tags; `None` where the frame isn't for this host alone.
+    /// Reads the link header; `None` where the frame isn't for this host alone.
     #[inline(always)]
-    pub fn of<H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
+    pub fn of<L: Framing, H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
+        if L::HEADER == 0 {
+            Self::of_bare_ip::<L, H, F>(frame, host)
+        } else {
+            Self::of_ethernet(frame, host)
+        }
+    }
+
+    /// Without a link header every packet is for this host.
+    #[inline(always)]
+    fn of_bare_ip<L: Framing, H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
+        let is_ipv4 = match L::network(frame) {
+            Network::Ipv4 { .. } => true,
+            Network::Ipv6 { .. } => false,
+            Network::Other | Network::Malformed => return None,
+        };
+        let link = host.link([0, 0])?;
+        Some(Self {
+            macs: [[0; 3]; 2],
+            tags: [0; 2],
+            kept: 0,
+            network: 0,
+            hop_limit: link.hop_limit,
+            partial: link.partial != 0,
+            is_ipv4,
+        })
+    }
+
+    /// Ethernet and tags.
+    #[inline(always)]
+    fn of_ethernet<H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
         let ethernet = frame.header::<ETHER_HEADER>(0)?;
         let ours: [u16; 3] = [load(ethernet, 0), load(ethernet, 2), load(ethernet, 4)];
         let theirs: [u16; 3] = [load(ethernet, 6), load(ethernet, 8), load(ethernet, 10)];

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    frame::flag,
+    frame::{BareIp, ETHER_HEADER, Ethernet, flag},
     table::{Owed, standing},
 };
 
@@ -42,28 +42,33 @@ impl Lab {
 
     /// What comes back for a frame.
     fn ask(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        let envelope = Envelope::of(frame, self)?;
+        self.ask_on::<Ethernet>(frame)
+    }
+
+    /// What comes back for a packet on a link of this kind.
+    fn ask_on<L: Framing>(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let envelope = Envelope::of::<L, _, _>(frame, self)?;
         if envelope.is_ipv4 {
-            self.sent::<V4>(frame, &envelope)
+            self.sent::<L, V4>(frame, &envelope)
         } else {
-            self.sent::<V6>(frame, &envelope)
+            self.sent::<L, V6>(frame, &envelope)
         }
     }
 
-    fn sent<A: Answered>(&self, frame: &[u8], envelope: &Envelope) -> Option<Vec<u8>> {
+    fn sent<L: Framing, A: Answered>(&self, frame: &[u8], envelope: &Envelope) -> Option<Vec<u8>> {
         let mut answer = Answer::<A>::to(frame, self, &self.habits, envelope)?;
         if answer.is_error() {
             answer.identify(0x90b9);
         }
         let mut sent = frame.to_vec();
-        if let Ok(shift) = usize::try_from(answer.shift()) {
+        if let Ok(shift) = usize::try_from(answer.shift::<L>()) {
             sent.drain(..shift);
         } else {
-            sent.splice(0..0, vec![0xee; answer.shift().unsigned_abs()]);
+            sent.splice(0..0, vec![0xee; answer.shift::<L>().unsigned_abs()]);
         }
-        assert!(answer.length() <= sent.len(), "it is only ever cut");
-        sent.truncate(answer.length());
-        answer.write(&mut sent[..]).expect("there is room");
+        assert!(answer.length::<L>() <= sent.len(), "it is only ever cut");
+        sent.truncate(answer.length::<L>());
+        answer.write::<L, _>(&mut sent[..]).expect("there is room");
         Some(sent)
     }
 }
@@ -154,6 +159,16 @@ fn answers_are_those_of_linux() {
 }
 
 /// Whatever bit of a packet is wrong, its checksum is, or its lengths are.
+#[test]
+fn answers_without_a_link_header_are_the_same_packets() {
+    let lab = Lab::new();
+    for (what, asked, seen) in SEEN {
+        let (asked, seen) = (bytes(asked), bytes(seen));
+        let answer = lab.ask_on::<BareIp>(&asked[ETHER_HEADER..]);
+        assert_eq!(answer.as_deref(), Some(&seen[ETHER_HEADER..]), "{what}");
+    }
+}
+
 #[test]
 fn no_damaged_packet_is_answered() {
     for asked in [SYN4, SYN6, DATAGRAM4, DATAGRAM6] {

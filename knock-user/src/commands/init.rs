@@ -20,7 +20,7 @@ use crate::{
         Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
         parse_interface, parse_name,
     },
-    gate::native_warnings,
+    gate::{self, native_warnings},
 };
 
 /// Write a commented starter configuration with fresh random sequences
@@ -76,6 +76,12 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
         [] => vec![route::default_interface()?],
         given => given.to_vec(),
     };
+    for name in &interfaces {
+        // One that is yet to come may be of any kind.
+        if let Ok(index) = gate::index(name) {
+            gate::framing(name, index)?;
+        }
+    }
     let mut draw = Draw::new(ephemeral_ports(), &listening_ports().unwrap_or_default());
     let text = starter(&interfaces, &args.gates, &user_name(), &mut draw)?;
     let (config, _) = Config::parse(&text, "the new file")?;

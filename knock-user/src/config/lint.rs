@@ -68,6 +68,7 @@ pub(super) fn lint(
             lint.within(knock);
         }
     }
+    lint.unreadable(draft);
     if draft.open_ports.is_none() {
         lint.listened_on(draft);
     }
@@ -289,6 +290,15 @@ impl Lint<'_> {
                      names (DNS) do, the replies are denied; guard the port only if it does nothing but answer"
                 );
                 self.warn("guarded-udp-socket", *span, message);
+            }
+        }
+    }
+
+    /// Interfaces on which the gate would not come up.
+    fn unreadable(&mut self, draft: &Draft) {
+        for Located { value: name, span } in &draft.interfaces {
+            if let Some(why) = self.surroundings.unreadable.get(name) {
+                self.warn("unreadable-interface", *span, why.clone());
             }
         }
     }

@@ -8,9 +8,12 @@ use std::{
 };
 
 use super::{Port, Protocol};
-use crate::sys::{
-    devices::{Device, devices},
-    sock_diag::{States, sockets},
+use crate::{
+    gate,
+    sys::{
+        devices::{Device, devices},
+        sock_diag::{States, sockets},
+    },
 };
 
 /// The host as the lint sees it. The default knows nothing and so warns of nothing.
@@ -29,6 +32,8 @@ pub struct Surroundings {
     pub source_routing: BTreeMap<String, Vec<String>>,
     /// The SSH session in which the command runs.
     pub ssh: Option<SshSession>,
+    /// The interfaces whose packets no entry of the kernel program reads, and why.
+    pub unreadable: BTreeMap<String, String>,
 }
 
 /// The two ends of an SSH session, as sshd puts them into `SSH_CONNECTION`.
@@ -51,6 +56,7 @@ impl Surroundings {
             source_routing: source_routing(devices.as_deref().unwrap_or_default()),
             devices,
             ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
+            unreadable: gate::unreadable().unwrap_or_default(),
         }
     }
 }

@@ -58,11 +58,10 @@ impl Surroundings {
             let index = *index;
             let partial = checksums::may_be_left_out(index, &devices);
             for (device, tags) in stacked(name, &vlans) {
-                let Some(mac) = macs.get(device) else {
-                    continue;
-                };
+                // Without a link header there is none.
+                let mac = macs.get(device).copied().unwrap_or_default();
                 let link = Link {
-                    mac: *mac,
+                    mac,
                     hop_limit: setting(&format!("ipv6/conf/{device}/hop_limit")).unwrap_or(64),
                     partial: u8::from(partial),
                 };

@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{Ebpf, maps::Map};
 
 use super::{
-    Attachment, Lack, NEEDS_TO_LOAD, NotGuarded, NotPermitted, PinRoot, answering, attachment,
-    capability,
+    Attachment, Framing, Lack, NEEDS_TO_LOAD, NotGuarded, NotPermitted, PinRoot, answering,
+    attachment, capability, framing,
     interface::{self, Attached},
     is_denied, kernel_version, native,
     pins::{self, Contents, Directory},
@@ -159,7 +159,7 @@ fn take_over(mut gate: Gate, root: &PinRoot) -> Result<Up> {
 fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
     if absent == Absent::Refuse {
         for name in &config.interfaces {
-            interface::index(name)?;
+            framing(name, interface::index(name)?)?;
         }
     }
     let mut undo = Undo::default();
@@ -252,7 +252,11 @@ fn again(gate: &Gate, root: &PinRoot, name: &str, lack: &Lack) -> Result<()> {
 fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
     let index = interface::index(name)?;
     let directory = root.of(name);
-    let pin = directory.join(pins::PROGRAM);
+    // Looked at now, since an interface may come back as another kind.
+    let pin = directory.join(match framing(name, index)? {
+        Framing::Ethernet => pins::PROGRAM,
+        Framing::BareIp => pins::PROGRAM_IP,
+    });
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     make_room(&directory)?;
     let (link, attached) = attach(&program, name, index, config)?;
@@ -371,9 +375,17 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
             pin_table(name, map)?;
         }
     }
-    program::program(ebpf)?
-        .pin(directory.join(pins::PROGRAM))
-        .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
+    for (program, pin) in [
+        (program::ENTRIES[0], pins::PROGRAM),
+        (program::ENTRIES[1], pins::PROGRAM),
+        (Framing::BareIp.entry(), pins::PROGRAM_IP),
+    ] {
+        if let Some(program) = program::loaded(ebpf, program) {
+            program
+                .pin(directory.join(pin))
+                .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
+        }
+    }
     let meta = ebpf.map(META).context("the object has no table META")?;
     pin_table(META, meta)
 }

@@ -35,6 +35,9 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/knockgate";
 pub const LINK: &str = "link";
 /// Name of the program's pin in an interface's directory.
 pub const PROGRAM: &str = "program";
+/// Name of the pin of the entry for links without a header.
+pub const PROGRAM_IP: &str = "program_ip";
+const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_IP];
 /// Name of the pin of the table that identifies a gate.
 const META: &str = "meta";
 
@@ -337,14 +340,15 @@ pub fn links(directory: &Path) -> Result<Vec<PathBuf>> {
 pub fn is_whole(directory: &Path) -> bool {
     let tables = memory::shapes();
     let mut names = tables.iter().map(|table| pin_name(table.name));
-    directory.join(PROGRAM).exists() && names.all(|name| directory.join(name).exists())
+    let has = |name: &str| directory.join(name).exists();
+    PROGRAMS.into_iter().all(has) && names.all(|name| has(&name))
 }
 
 /// Pins the tables and the program that are pinned in `from` in `to` as well.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let tables = memory::shapes();
     let names = tables.iter().map(|table| pin_name(table.name));
-    for name in names.chain([PROGRAM.to_owned()]) {
+    for name in names.chain(PROGRAMS.map(str::to_owned)) {
         bpf::open(&from.join(&name))
             .and_then(|object| bpf::pin(&object, &to.join(&name)))
             .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;
@@ -440,13 +444,15 @@ fn contents(directory: &Path, is_new: bool) -> Result<Option<Contents>> {
     for name in names {
         let path = directory.join(&name);
         let table = known(&name);
-        if path.is_dir() || !(table.is_some() || name == PROGRAM || is_link(&name)) {
+        if path.is_dir()
+            || !(table.is_some() || PROGRAMS.contains(&name.as_str()) || is_link(&name))
+        {
             return Ok(Some(Contents::Foreign(name)));
         }
         let is_of_this_build = match table {
             Some(table) => has_shape(&path, table)?,
             // A link may be on an interface, so that it guards something.
-            None => name == PROGRAM && is_program(&path)?,
+            None => PROGRAMS.contains(&name.as_str()) && is_program(&path)?,
         };
         if !is_of_this_build {
             contents = Contents::OtherVersion;
@@ -464,7 +470,10 @@ fn is_link(name: &str) -> bool {
 /// another one bears its pin's name in the kernel, in capitals and cut after 15.
 fn is_ours(path: &Path, name: &str) -> bool {
     let tables = memory::shapes();
-    if name == PROGRAM || is_link(name) || tables.iter().any(|table| pin_name(table.name) == name) {
+    if PROGRAMS.contains(&name)
+        || is_link(name)
+        || tables.iter().any(|table| pin_name(table.name) == name)
+    {
         return !path.is_dir();
     }
     let called = |info: &MapInfo| info.name_as_str().map(ToOwned::to_owned);

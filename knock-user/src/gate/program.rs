@@ -28,6 +28,7 @@ use knock_common::{
 use super::{
     Automaton, NEEDS_TO_LOAD, NotPermitted,
     answering::{self, Surroundings},
+    framing::Framing,
     interface, is_denied, kernel_version, memory,
     native::Facts,
     rows::monotonic_now,
@@ -39,12 +40,16 @@ use crate::config::{
 
 /// The program's entries by their names in the object, and in the kernel's list of programs: the usual one, and
 /// the one that takes frames in several buffers.
-pub const ENTRIES: [&str; 2] = ["knockgate", "knockgate_frags"];
+pub const ENTRIES: [&str; 3] = [
+    Framing::Ethernet.entry(),
+    "knockgate_frags",
+    Framing::BareIp.entry(),
+];
 
 /// The entry for the interfaces of `config`: the second where one of them needs it. A gate that answers needs
 /// every frame in one piece.
 pub fn entry(config: &Config) -> &'static str {
-    let [usual, frags] = ENTRIES;
+    let [usual, frags, _] = ENTRIES;
     let needed = config.attach != Attach::Generic
         && can_take_frags(config)
         && config
@@ -75,14 +80,22 @@ pub fn object() -> Result<&'static [u8]> {
     ))
 }
 
-/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet.
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Two entries:
+/// that for the interfaces with Ethernet, and that for links without a header.
 pub fn load(config: &Config) -> Result<Ebpf> {
-    load_entry(config, entry(config))
+    let mut ebpf = load_entry(config, entry(config))?;
+    load_into_kernel(&mut ebpf, Framing::BareIp.entry())?;
+    Ok(ebpf)
 }
 
-/// As [`load`], of the entry with this name.
+/// As [`load`], of the entry with this name alone.
 pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    load_into_kernel(&mut ebpf, name)?;
+    Ok(ebpf)
+}
+
+fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
@@ -93,8 +106,7 @@ pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
             verifier_log,
         } => refused(io_error, &verifier_log.to_string()),
         error => anyhow!(error).context("cannot load the kernel program"),
-    })?;
-    Ok(ebpf)
+    })
 }
 
 /// Makes and fills the tables for `config`. What is left is to load the program; should the verifier refuse
@@ -138,17 +150,10 @@ fn seed() -> Result<Seed> {
     Ok(Seed::new(draw()?, draw()?))
 }
 
-/// The entry that has been loaded.
-pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let is_loaded = |name: &str| {
-        let program = ebpf.program(name).map(<&Xdp>::try_from);
-        matches!(program, Some(Ok(program)) if program.fd().is_ok())
-    };
-    let name = ENTRIES.into_iter().find(|name| is_loaded(name));
-    let name = name.ok_or_else(|| anyhow!("no program has been loaded"))?;
-    let program = ebpf.program_mut(name);
-    let program = program.ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
-    Ok(program.try_into()?)
+/// An entry by its name, if it has been loaded.
+pub fn loaded<'e>(ebpf: &'e mut Ebpf, name: &str) -> Option<&'e mut Xdp> {
+    let program: &mut Xdp = ebpf.program_mut(name)?.try_into().ok()?;
+    program.fd().is_ok().then_some(program)
 }
 
 /// Binary logarithm of the kernel's timer ticks a second (`CONFIG_HZ`), to the nearest. The coarse clocks move

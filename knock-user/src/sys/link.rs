@@ -11,6 +11,7 @@ use super::query::{self, Netlink};
 
 /// `RTM_GETLINK` of `linux/rtnetlink.h`, attributes of `linux/if_link.h`.
 const GET_LINK: u16 = 18;
+const BROADCAST: u16 = 2;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
 const LINK: u16 = 5;
@@ -19,8 +20,9 @@ const INFO: u16 = 18;
 const INFO_KIND: u16 = 1;
 const LINK_NAMESPACE: u16 = 37;
 const PARENT_BUS: u16 = 57;
-/// Bytes of `struct ifinfomsg`, and where the index is in it.
+/// Bytes of `struct ifinfomsg`, and where the link type and the index are in it.
 const FIXED: usize = 16;
+const TYPE: usize = 2;
 const INDEX: usize = 4;
 
 /// A network device.
@@ -28,6 +30,10 @@ const INDEX: usize = 4;
 pub struct Link {
     pub index: u32,
     pub name: String,
+    /// `ARPHRD_…` of `linux/if_arp.h`.
+    pub link_type: u16,
+    /// Where everyone on the link is addressed; of a tunnel, its other end.
+    pub broadcast: Vec<u8>,
     pub mtu: u32,
     /// As `ip link show type` names it; hardware has none.
     pub kind: Option<String>,
@@ -52,13 +58,16 @@ pub fn all() -> io::Result<Vec<Link>> {
 /// `None` for a message that is too short to be one.
 fn read(payload: &[u8]) -> Option<Link> {
     let index = u32::from_ne_bytes(*payload.get(INDEX..)?.first_chunk()?);
+    let link_type = u16::from_ne_bytes(*payload.get(TYPE..)?.first_chunk()?);
     let mut link = Link {
         index,
+        link_type,
         ..Link::default()
     };
     for (attribute, value) in query::attributes(payload.get(FIXED..)?) {
         let number = || Some(u32::from_ne_bytes(*value.first_chunk()?));
         match attribute {
+            BROADCAST => link.broadcast = value,
             NAME => link.name = query::text(&value),
             MTU => link.mtu = number()?,
             LINK => link.lower = number(),

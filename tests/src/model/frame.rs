@@ -32,11 +32,44 @@ pub struct Segment {
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const IPV4_INSIDE: u8 = 4;
+const IPV6_INSIDE: u8 = 41;
+const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 /// Hop-by-hop, routing, fragment, authentication, destination options.
-const EXTENSIONS: [u8; 5] = [0, 43, FRAGMENT, AUTHENTICATION, 60];
+const EXTENSIONS: [u8; 5] = [0, ROUTING, FRAGMENT, AUTHENTICATION, 60];
 
+/// A packet of a link without a header: what kind it is, its first four bits say.
+pub fn read_bare(packet: &[u8]) -> Contents {
+    if begins_with_tag(packet) {
+        return Contents::Malformed(None);
+    }
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => ipv4(packet),
+        Some(6) => ipv6(packet),
+        _ => Contents::NotIp,
+    }
+}
+
+/// A VLAN tag with no identifier, which a host takes off; where it could be an IPv6 header as well, only with
+/// something behind it that could be what it announces.
+fn begins_with_tag(packet: &[u8]) -> bool {
+    let (Some(control), Some(kind), Some(next)) =
+        (short(packet, 0), short(packet, 2), short(packet, 4))
+    else {
+        return false;
+    };
+    let announced = match kind {
+        0x0800 => next >> 12 == 4,
+        0x86dd => next >> 12 == 6,
+        0x8100 | 0x88a8 => next << 4 == 0,
+        _ => return false,
+    };
+    control << 4 == 0 && (announced || control >> 12 != 6)
+}
+
+/// An Ethernet frame.
 pub fn read(frame: &[u8]) -> Contents {
     let Some(mut ethertype) = short(frame, 12) else {
         return Contents::NotIp;
@@ -101,6 +134,7 @@ fn ipv6(packet: &[u8]) -> Contents {
     let mut at = 40;
     let mut extensions = 0;
     let mut first_fragment = false;
+    let mut routed = false;
     while EXTENSIONS.contains(&next) {
         extensions += 1;
         // More headers than are read, or one that is cut short: all have at least eight bytes.
@@ -122,7 +156,12 @@ fn ipv6(packet: &[u8]) -> Contents {
             AUTHENTICATION => at += 4 * (2 + usize::from(header[1])),
             _ => at += 8 * (1 + usize::from(header[1])),
         }
+        routed = next == ROUTING;
         next = header[0];
+    }
+    // IP within IP that a host unwraps by itself where it takes segment routing.
+    if routed && (next == IPV4_INSIDE || next == IPV6_INSIDE) {
+        return Contents::Malformed(Some(ends));
     }
     if next != TCP && next != UDP {
         return Contents::OtherProtocol;

@@ -375,7 +375,7 @@ impl<'a, 'c> Author<'a, 'c> {
             protocol: Protocol::Udp,
         };
         let mut packet = self.to(source, 0, port);
-        packet.protocol = self.random.pick(&[1, 58, 59, 50, 4, 132]);
+        packet.protocol = self.random.pick(&[1, 58, 59, 50, 4, 41, 132]);
         if self.random.chance(30) {
             // Another ethertype.
             packet.set.push((12, self.random.byte()));

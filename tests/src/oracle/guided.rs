@@ -5,13 +5,13 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use knock_common::{
     Address, Reason,
-    frame::{self, Network, Parsed, TCP},
+    frame::{self, BareIp, Ethernet, Framing as _, Network, Parsed, TCP},
 };
 use knock_user::config::{Port, Protocol};
 
 use super::{Look, difference, generate, random::Random};
 use crate::{
-    model::frame::{Contents, Segment, read as read_slowly},
+    model::frame::{Contents, Segment, read as read_slowly, read_bare},
     stream::Step,
     subject::Hosted,
 };
@@ -19,19 +19,24 @@ use crate::{
 /// Steps of the longest stream.
 const STEPS: usize = 400;
 
-/// A frame, read by `knock-common` and by the model. Drivers and the kernel hand over none that is shorter than
+/// Bytes as an Ethernet frame and as a packet without link header, read by `knock-common` and by the model. Drivers and the kernel hand over none that is shorter than
 /// an Ethernet header.
 pub fn read(frame: &[u8]) -> Option<String> {
     if frame.len() < 14 {
         return None;
     }
-    let got = match frame::network(frame) {
+    differs(frame, Ethernet::network(frame), read_slowly(frame))
+        .or_else(|| differs(frame, BareIp::network(frame), read_bare(frame)))
+}
+
+fn differs(frame: &[u8], network: Network, wanted: Contents) -> Option<String> {
+    let got = match network {
         Network::Ipv4 { at } => contents(frame, frame::ipv4(frame, at)),
         Network::Ipv6 { at } => contents(frame, frame::ipv6(frame, at)),
         Network::Other => Contents::NotIp,
         Network::Malformed => Contents::Malformed(None),
     };
-    let (got, wanted) = (decisive(got), decisive(read_slowly(frame)));
+    let (got, wanted) = (decisive(got), decisive(wanted));
     (got != wanted).then(|| {
         let bytes = frame.iter().fold(String::new(), |mut bytes, byte| {
             // Writing to a string doesn't fail.

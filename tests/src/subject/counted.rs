@@ -12,7 +12,10 @@ use std::{
 use aya::util::nr_cpus;
 use aya_obj::{Object, generated::bpf_insn};
 use ipnet::IpNet;
-use knock_user::{config::Config, gate};
+use knock_user::{
+    config::Config,
+    gate::{self, Framing},
+};
 
 use super::{
     Flow, GrantSeen, Program, Subject, Tally, Verdict,
@@ -57,7 +60,12 @@ struct Table {
 impl Counted {
     /// As [`Program::load`].
     pub fn load(config: &Config) -> Option<Self> {
-        let program = Program::load(config)?;
+        Self::load_for(config, Framing::Ethernet)
+    }
+
+    /// As [`Program::load_for`].
+    pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
+        let program = Program::load_for(config, framing)?;
         let mut object = Object::parse(gate::object().expect("it was loaded")).expect("it was");
         let cpus = nr_cpus().expect("the kernel knows its CPUs");
         let mut tables = Vec::new();
@@ -83,7 +91,7 @@ impl Counted {
         let text = text.collect();
         object.relocate_maps(numbered, &text).expect("it was");
         object.relocate_calls(&text).expect("it was");
-        let entry = object.programs["knockgate"].function_key();
+        let entry = object.programs[framing.entry()].function_key();
         let code = object.functions[&entry].instructions.clone();
         Some(Self {
             program,
@@ -112,6 +120,10 @@ impl Counted {
 }
 
 impl Subject for Counted {
+    fn framing(&self) -> Framing {
+        self.program.framing()
+    }
+
     fn judge(&mut self, frame: &[u8]) -> bool {
         let before = self.tally();
         let mut memory = Memory::default();
@@ -137,7 +149,14 @@ impl Subject for Counted {
         let words = moved.split(' ').filter_map(|word| word.split('@').next());
         let mut words: Vec<&str> = words.collect();
         if self.program.rejects() && verdict != XDP_PASS {
-            words.push(self.answer().map_or("unanswered", kind));
+            let network = match self.framing() {
+                Framing::Ethernet => 14,
+                Framing::BareIp => 0,
+            };
+            words.push(
+                self.answer()
+                    .map_or("unanswered", |answer| kind(answer, network)),
+            );
         }
         let longest = self.longest.entry(words.join(", ")).or_default();
         *longest = run.instructions.max(*longest);
@@ -237,10 +256,9 @@ fn resize(memory: &mut Memory, context: u64, earlier: i32, later: i32) -> u64 {
     0
 }
 
-/// What an answer is, by the protocol in it.
-fn kind(answer: &[u8]) -> &'static str {
-    let mut network = 14;
-    while matches!(answer[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
+/// What an answer is, by the protocol in it. `network`: where that begins without tags.
+fn kind(answer: &[u8], mut network: usize) -> &'static str {
+    while network >= 14 && matches!(answer[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
         network += 4;
     }
     let version = answer[network] >> 4;

@@ -11,6 +11,7 @@ use knock_common::{
     Address,
     address::{V4, V6},
     event::NO_GATE,
+    frame::{BareIp, Ethernet},
     grant,
     host::Host,
     judge,
@@ -20,7 +21,7 @@ use knock_common::{
 };
 use knock_user::{
     config::{Config, Established, GrantTo, Mode, Protocol},
-    gate::{Automaton, gate_rules, open_ports, roles},
+    gate::{Automaton, Framing, gate_rules, open_ports, roles},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
@@ -28,15 +29,22 @@ use super::{Flow, GrantSeen, Subject, Tally, Verdict};
 /// A gate without a kernel.
 pub struct Hosted {
     config: Config,
+    framing: Framing,
     host: Host,
     tally: Tally,
 }
 
 impl Hosted {
-    /// Panics where the configuration can't be compiled: tests have none of that size.
+    /// On Ethernet. Panics where the configuration can't be compiled: tests have none of that size.
     pub fn new(config: &Config) -> Self {
+        Self::on(config, Framing::Ethernet)
+    }
+
+    /// As [`Hosted::new`], on a link of this kind.
+    pub fn on(config: &Config, framing: Framing) -> Self {
         Self {
             config: config.clone(),
+            framing,
             host: host_for(config),
             tally: Tally::of(config),
         }
@@ -60,6 +68,10 @@ impl Hosted {
 }
 
 impl Subject for Hosted {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// The program keeps the times of knocks in units of 2^20 ns, rounded to the client's favour.
     fn grain(&self) -> Duration {
         Duration::from_millis(5)
@@ -74,7 +86,10 @@ impl Subject for Hosted {
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
-        let verdict = judge(&self.host, frame);
+        let verdict = match self.framing {
+            Framing::Ethernet => judge::<Ethernet, _, _>(&self.host, frame),
+            Framing::BareIp => judge::<BareIp, _, _>(&self.host, frame),
+        };
         let seen = Verdict {
             reason: verdict.reason,
             gate: (verdict.gate != NO_GATE).then_some(verdict.gate),
@@ -196,7 +211,7 @@ impl Subject for Hosted {
     }
 
     fn forget(&mut self) {
-        *self = Self::new(&self.config);
+        *self = Self::on(&self.config, self.framing);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
-use knock_user::config::Config;
+use knock_user::{config::Config, gate::Framing};
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
 use crate::model::Model;
@@ -11,21 +11,33 @@ use crate::model::Model;
 /// A model with a clock.
 pub struct Modelled<'c> {
     config: &'c Config,
+    framing: Framing,
     model: Model<'c>,
     now: u64,
 }
 
 impl<'c> Modelled<'c> {
+    /// On Ethernet.
     pub fn new(config: &'c Config) -> Self {
+        Self::on(config, Framing::Ethernet)
+    }
+
+    /// On a link of this kind.
+    pub fn on(config: &'c Config, framing: Framing) -> Self {
         Self {
             config,
-            model: Model::new(config),
+            framing,
+            model: Model::new(config, framing),
             now: 0,
         }
     }
 }
 
 impl Subject for Modelled<'_> {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
     fn grain(&self) -> Duration {
         Duration::ZERO
     }
@@ -72,6 +84,6 @@ impl Subject for Modelled<'_> {
     }
 
     fn forget(&mut self) {
-        self.model = Model::new(self.config);
+        self.model = Model::new(self.config, self.framing);
     }
 }

@@ -34,7 +34,7 @@ use knock_common::{
 };
 use knock_user::{
     config::{Config, Deny},
-    gate::{self, Gate, OpenGate, PinRoot},
+    gate::{self, Framing, Gate, OpenGate, PinRoot},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
@@ -57,6 +57,7 @@ const INTERFACE: &str = "none";
 /// A loaded program with its tables, all of which go when this value goes.
 pub struct Program {
     ebpf: Ebpf,
+    framing: Framing,
     gate: Gate,
     /// By name.
     tables: BTreeMap<String, MapData>,
@@ -71,9 +72,16 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program for `config`, or says why this machine can't (see [`need::met`]).
+    /// Loads the program for `config` and Ethernet, or says why this machine can't (see [`need::met`]).
     pub fn load(config: &Config) -> Option<Self> {
-        Self::load_entry(config, gate::ENTRIES[0])
+        Self::load_for(config, Framing::Ethernet)
+    }
+
+    /// As [`Program::load`], the entry for links of this kind.
+    pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
+        let mut program = Self::load_entry(config, framing.entry())?;
+        program.framing = framing;
+        Some(program)
     }
 
     /// Loads the program for frames in several buffers, and hands it such: of each, no more than so many bytes
@@ -110,6 +118,7 @@ impl Program {
         let (gate, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
         Some(Self {
             ebpf,
+            framing: Framing::Ethernet,
             gate,
             tables,
             ahead: 0,
@@ -254,6 +263,10 @@ impl Program {
 }
 
 impl Subject for Program {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// The program reads a clock that moves in ticks of up to 10 ms, and a busy machine may let some time
     /// pass between one look at the clock and the next: of the kernel's time, half a minute.
     fn grain(&self) -> Duration {

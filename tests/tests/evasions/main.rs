@@ -9,6 +9,7 @@
 //! xtask kernels` sees to it.
 //!
 //! [`range`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
+//! [`segments`] what is added to it where the host takes segment routing,
 //! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and
 //! [`sizes`] sends what is longer than a frame usually is, with offloads on and off.
 
@@ -20,6 +21,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 mod range;
+mod segments;
 mod sizes;
 mod vlan;
 
@@ -84,6 +86,43 @@ mod of_modules {
     }
 }
 
+mod of_segments {
+    use super::{Range, no_row_of_segments_gets_past_the_gate};
+    use knockgate_tests::trial::Attach;
+
+    #[test]
+    fn native() {
+        no_row_of_segments_gets_past_the_gate(Range::build, Attach::Native);
+    }
+
+    #[test]
+    fn generic() {
+        no_row_of_segments_gets_past_the_gate(Range::build, Attach::Generic);
+    }
+
+    #[test]
+    fn without_link_headers() {
+        let build = Range::build_without_link_headers;
+        no_row_of_segments_gets_past_the_gate(build, Attach::Generic);
+    }
+}
+
+/// The rows that have nothing to do with link headers, on an interface that has none.
+#[test]
+fn without_link_headers() {
+    let Some(range) = Range::build_without_link_headers() else {
+        return;
+    };
+    let rows = [ipv4::rows(), ipv6::rows(), fragments::rows()];
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
+
+    expect(&range, &rows, "without a gate", REACHES);
+    range.up(Attach::Generic);
+    expect(&range, &rows, "past the gate", |_| false);
+    range.grant();
+    expect(&range, &rows, "under a grant", SERVED);
+}
+
 fn no_row_gets_past_the_gate(attach: Attach) {
     let Some(range) = Range::build() else {
         return;
@@ -125,6 +164,20 @@ fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
     vlan::expect_clients(&range, false);
     vlan::clients_knock(&range);
     vlan::expect_clients(&range, true);
+    range.grant();
+    expect(&range, &rows, "under a grant", SERVED);
+}
+
+fn no_row_of_segments_gets_past_the_gate(build: fn() -> Option<Range>, attach: Attach) {
+    let Some(range) = build() else {
+        return;
+    };
+    segments::take(&range);
+    let rows = segments::rows();
+
+    expect(&range, &rows, "without a gate", REACHES);
+    range.up(attach);
+    expect(&range, &rows, "past the gate", |_| false);
     range.grant();
     expect(&range, &rows, "under a grant", SERVED);
 }

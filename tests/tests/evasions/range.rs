@@ -12,11 +12,13 @@ use knockgate_tests::{
         CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
         Who::{self, A},
     },
+    netns::ip,
     packet::{self, Extension, Packet},
     raw::Wire,
     run::{run, wait_until},
     tap::Tap,
     trial::Attach,
+    tun::Tun,
 };
 
 /// The services' ports, both guarded once the gate is up.
@@ -32,6 +34,19 @@ pub enum Probe {
     Syn,
 }
 
+/// What frames go to the host by, and what comes back to the clients.
+enum Line {
+    Ethernet {
+        wire: Wire,
+        replies: Tap,
+    },
+    /// Without link header. Frames are sent without theirs, and packets seen with one.
+    BareIp(Tun),
+}
+
+/// The interface of a range without link headers.
+pub const TUN: &str = "tun0";
+
 /// A lab to shoot frames in.
 pub struct Range {
     pub lab: Lab,
@@ -39,9 +54,7 @@ pub struct Range {
     datagrams: [UdpSocket; 2],
     /// Answer on [`TCP_SERVICE`] by being there.
     listeners: [TcpListener; 2],
-    wire: Wire,
-    /// Sees what comes back to the clients.
-    replies: Tap,
+    line: Line,
     /// What stands before the request that each shot ends with.
     before_request: Cell<Option<Extension>>,
     /// Of shots so far; makes each one unlike all others.
@@ -52,12 +65,30 @@ impl Range {
     /// With no gate yet; none where this machine can't build a lab.
     pub fn build() -> Option<Self> {
         let lab = Lab::build(&[])?;
+        let line = Line::Ethernet {
+            wire: Wire::open(&lab),
+            replies: Tap::open(&lab.client, CLIENT_INTERFACE),
+        };
+        Some(Self::of(lab, line))
+    }
+
+    /// As [`Range::build`]; the host has its addresses on a device without link headers.
+    pub fn build_without_link_headers() -> Option<Self> {
+        let lab = Lab::build(&[])?;
+        ip(&["-n", lab.gate.name(), "address", "flush", "dev", WAN]);
+        let addresses = ["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"];
+        let line = Line::BareIp(Tun::create(&lab.gate, TUN, &addresses));
+        Some(Self::of(lab, line))
+    }
+
+    fn of(lab: Lab, line: Line) -> Self {
+        let interface = line.interface();
         let (datagrams, listeners) = lab.gate.run(|| {
             // Source routing is off by default, and would hide what the gate does about it.
             for setting in [
-                "ipv4/conf/all/accept_source_route",
-                "ipv4/conf/wan0/accept_source_route",
-                "ipv6/bindv6only",
+                "ipv4/conf/all/accept_source_route".to_owned(),
+                format!("ipv4/conf/{interface}/accept_source_route"),
+                "ipv6/bindv6only".to_owned(),
             ] {
                 fs::write(format!("/proc/sys/net/{setting}"), "1")
                     .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
@@ -83,16 +114,19 @@ impl Range {
             tentative.args(["-n", name, "-6", "address", "show", "dev", WAN, "tentative"]);
             run(&mut tentative).exits(0).stdout.is_empty()
         });
-        let replies = Tap::open(&lab.client, CLIENT_INTERFACE);
-        Some(Self {
+        Self {
             datagrams,
             listeners,
-            wire: Wire::open(&lab),
+            line,
             lab,
-            replies,
             before_request: Cell::new(None),
             count: Cell::new(0),
-        })
+        }
+    }
+
+    /// Where the gate is to stand.
+    pub fn interface(&self) -> &'static str {
+        self.line.interface()
     }
 
     /// Lets each shot wait for frames with this header too: the host hands on what has one in its order, but
@@ -109,7 +143,7 @@ impl Range {
         };
         self.lab.configure(&format!(
             r#"
-interfaces = ["{WAN}"]
+interfaces = ["{}"]
 attach = "{attach}"
 limits = {{ sources = 16384, grants = 1024, sessions = 4096 }}
 
@@ -121,7 +155,8 @@ open_for = "10m"
 user = "alice"
 sequence = ["7000/udp", "8443/tcp", "9301/udp"]
 within = "10m"
-"#
+"#,
+            self.interface()
         ));
         self.lab.knockgate(&["up"]).exits(0);
     }
@@ -198,12 +233,22 @@ within = "10m"
             Packet::with_extension,
         );
         frames.push(request.frame(CLIENT_MAC, GATE_MAC));
-        self.wire.send(&self.lab, &frames);
-        self.replies.until(|reply| {
+        let is_reply = |reply: &[u8]| {
             reply.get(23) == Some(&1)
                 && reply.get(34) == Some(&0)
                 && reply.get(38..40) == Some(&[high, low])
-        })
+        };
+        match &self.line {
+            Line::Ethernet { wire, replies } => {
+                wire.send(&self.lab, &frames);
+                replies.until(is_reply)
+            }
+            Line::BareIp(tun) => {
+                tun.send(frames.iter().map(|frame| unframed(frame)));
+                let seen = tun.until(|packet| is_reply(&framed(packet)));
+                seen.iter().map(|packet| framed(packet)).collect()
+            }
+        }
     }
 
     /// Empties the sockets of the UDP service.
@@ -222,6 +267,34 @@ within = "10m"
         self.count.set(self.count.get() + 1);
         self.count.get()
     }
+}
+
+impl Line {
+    fn interface(&self) -> &'static str {
+        match self {
+            Self::Ethernet { .. } => WAN,
+            Self::BareIp(_) => TUN,
+        }
+    }
+}
+
+/// A frame without link header and tags.
+fn unframed(frame: &[u8]) -> &[u8] {
+    let mut network = 14;
+    while matches!(frame[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
+        network += 4;
+    }
+    &frame[network..]
+}
+
+/// A packet as a frame.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let kind = if packet[0] >> 4 == 4 {
+        [8, 0]
+    } else {
+        [0x86, 0xdd]
+    };
+    [&[0; 12], &kind[..], packet].concat()
 }
 
 /// Forty bytes, so that fragments have something to be cut from.

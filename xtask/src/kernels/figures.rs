@@ -8,10 +8,11 @@ use crate::workspace;
 
 const PAGE: &str = "docs/verifier.md";
 
-/// The figures of one kernel.
+/// The figures of one entry of the program on one kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Figures {
     release: String,
+    entry: String,
     instructions: u64,
     peak_states: u64,
     /// Bytes of the largest stack frame.
@@ -19,12 +20,16 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Reads the line `verifier: RELEASE: N instructions, N peak states, N bytes of stack` of a suite.
-    pub(super) fn find(said: &str) -> Option<Self> {
-        let line = said
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("verifier: "))?;
-        let (release, figures) = line.split_once(": ")?;
+    /// Reads the lines `verifier: RELEASE: ENTRY: N instructions, N peak states, N bytes of stack` of a suite.
+    pub(super) fn find(said: &str) -> Vec<Self> {
+        let lines = said.lines().map(str::trim);
+        let lines = lines.filter_map(|line| line.strip_prefix("verifier: "));
+        lines.filter_map(Self::read).collect()
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let (release, rest) = line.split_once(": ")?;
+        let (entry, figures) = rest.split_once(": ")?;
         let number = |name: &str| {
             let figure = figures
                 .split(", ")
@@ -33,6 +38,7 @@ impl Figures {
         };
         Some(Self {
             release: release.to_owned(),
+            entry: entry.to_owned(),
             instructions: number("instructions")?,
             peak_states: number("peak states")?,
             frame: number("bytes of stack")?,
@@ -48,18 +54,19 @@ impl Figures {
 
 /// Oldest kernel first.
 pub(super) fn sort(figures: &mut [Figures]) {
-    figures.sort_by_key(Figures::version);
+    figures.sort_by_key(|row| (row.version(), row.entry.clone()));
 }
 
 /// A table in Markdown.
 pub(super) fn table(figures: &[Figures]) -> String {
     let mut table = String::from(
-        "| kernel | release | instructions processed | peak states | largest stack frame, bytes |\n\
-         |---|---|---:|---:|---:|\n",
+        "| kernel | release | entry | instructions processed | peak states | largest stack frame, bytes |\n\
+         |---|---|---|---:|---:|---:|\n",
     );
     table.extend(figures.iter().map(|row| {
         let Figures {
             release,
+            entry,
             instructions,
             peak_states,
             frame,
@@ -68,6 +75,7 @@ pub(super) fn table(figures: &[Figures]) -> String {
         let cells = [
             kernel.join("."),
             release.clone(),
+            entry.clone(),
             grouped(*instructions),
             grouped(*peak_states),
             grouped(*frame),
@@ -115,22 +123,24 @@ mod tests {
 
     #[test]
     fn figures_go_from_a_suite_to_the_page() {
-        let said = "running 1 test\ntest it ... \nverifier: 6.1.0-9-cloud-amd64: 1234567 instructions, \
+        let said = "running 1 test\ntest it ... \nverifier: 6.1.0-9-cloud-amd64: knockgate: 1234567 instructions, \
                     89 peak states, 168 bytes of stack\r\nok\n";
-        let figures = Figures::find(said).expect("there is a line of figures");
+        let figures = Figures::find(said);
         let page = "Before.\n\n| kernel | old |\n|---|---|\n| 5.4 | 1 |\n\nAfter.\n";
         assert_eq!(
-            replaced(page, &table(&[figures])).expect("there is a table"),
-            "Before.\n\n| kernel | release | instructions processed | peak states | largest stack frame, bytes |\n\
-             |---|---|---:|---:|---:|\n| 6.1 | 6.1.0-9-cloud-amd64 | 1,234,567 | 89 | 168 |\n\nAfter.\n"
+            replaced(page, &table(&figures)).expect("there is a table"),
+            "Before.\n\n\
+             | kernel | release | entry | instructions processed | peak states | largest stack frame, bytes |\n\
+             |---|---|---|---:|---:|---:|\n\
+             | 6.1 | 6.1.0-9-cloud-amd64 | knockgate | 1,234,567 | 89 | 168 |\n\nAfter.\n"
         );
     }
 
     #[test]
     fn a_line_that_lacks_a_figure_is_none() {
         assert_eq!(
-            Figures::find("verifier: 6.1.0: 5 instructions, 6 peak states"),
-            None
+            Figures::find("verifier: 6.1.0: knockgate: 5 instructions, 6 peak states"),
+            []
         );
     }
 

@@ -44,7 +44,7 @@ impl Guest {
 
     /// Runs all checks, says of each when it has passed, and returns the figures. `update`: those may have
     /// grown.
-    pub(super) fn run(&self, emulator: &Emulator, update: bool) -> Result<Figures> {
+    pub(super) fn run(&self, emulator: &Emulator, update: bool) -> Result<Vec<Figures>> {
         let release = &self.kernel.release;
         let mut console = Console::open(self, emulator)?;
         self.checks(&mut console, update).with_context(|| {
@@ -53,7 +53,7 @@ impl Guest {
         })
     }
 
-    fn checks(&self, console: &mut Console, update: bool) -> Result<Figures> {
+    fn checks(&self, console: &mut Console, update: bool) -> Result<Vec<Figures>> {
         let mut figures = None;
         for check in &CHECKS {
             let Check { suite, rows } = check;

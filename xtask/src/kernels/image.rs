@@ -18,11 +18,16 @@ use crate::process;
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// What the suites need of the kernel beside what is built in: joined namespaces, tags, the protocols that
-/// packets can be wrapped in, and the ciphers of some of these; and what lists sockets, which the kernel would
-/// load by itself if it found a `modprobe`.
-const MODULES: [&str; 18] = [
+/// What the suites need of the kernel beside what is built in: joined namespaces, tags, devices without link
+/// headers, the protocols that packets can be wrapped in, and the ciphers of some of these; and what lists sockets,
+/// which the kernel would load by itself if it found a `modprobe`.
+const MODULES: [&str; 23] = [
     "veth",
+    "tun",
+    "wireguard",
+    "ipip",
+    "sit",
+    "ip6_tunnel",
     "8021q",
     "sctp",
     "ip_gre",

@@ -87,7 +87,10 @@ impl Stage {
                 "fixtures",
                 TESTS,
                 Some("fixtures"),
-                &["rows_hold_on_the_host"],
+                &[
+                    "rows_hold_on_the_host",
+                    "a_tag_without_a_link_header_is_malformed",
+                ],
             ),
             suite("kept inputs", TESTS, Some("guided"), &[]),
         ];

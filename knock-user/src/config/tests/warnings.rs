@@ -12,6 +12,8 @@ const ALLOW: &str = "allow = [\"192.0.2.0/24\"]\n";
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
+    Row { what: "an interface that no entry of the program reads", replace: "\"eth0\"", with: "\"eth0\", \"ib0\"",
+        code: "unreadable-interface", at: (1, 23), says: &["ib0 can't be guarded"] },
     Row { what: "two knocks", replace: "\"7431/udp\", ", with: "",
         code: "short-sequence", at: (10, 12), says: &["use three or more"] },
     Row { what: "rising ports", replace: SEQUENCE, with: "\"2214/tcp\", \"7431/udp\", \"9120/udp\"",
@@ -87,6 +89,11 @@ fn surroundings() -> Surroundings {
         devices: Some(vec![device("lo", None), eth0, device("eth1", None)]),
         source_routing: BTreeMap::new(),
         ssh: SshSession::parse("192.0.2.77 50022 192.0.2.1 22"),
+        unreadable: [(
+            "ib0".to_owned(),
+            "the interface ib0 can't be guarded".to_owned(),
+        )]
+        .into(),
     }
 }
 

@@ -71,6 +71,12 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "facts.mtu",
     },
     Fault {
+        what: "Ethernet's entry is put on links without a header",
+        file: "knock-user/src/gate/framing.rs",
+        find: "Self::BareIp => \"knockgate_ip\",",
+        replace: "Self::BareIp => \"knockgate\",",
+    },
+    Fault {
         what: "the kernel looks for IPv6 prefixes by IPv4's lengths",
         file: MAPS,
         find: "u32::from(A::FAMILY != 4)",

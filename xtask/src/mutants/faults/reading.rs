@@ -84,6 +84,48 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if kind != ETHER_VLAN {",
     },
     Fault {
+        what: "without a link header, a packet is read as if it had Ethernet's",
+        file: FRAME,
+        find: "        if is_priority_tag(start) {\n            return Network::Malformed;",
+        replace: "        if start.len() == 8 {\n            return Ethernet::network(frame);",
+    },
+    Fault {
+        what: "without a link header, a VLAN tag is not looked for",
+        file: FRAME,
+        find: "        if is_priority_tag(start) {",
+        replace: "        if false && is_priority_tag(start) {",
+    },
+    Fault {
+        what: "without a link header, IPv6 with some flow labels is taken for a VLAN tag",
+        file: FRAME,
+        find: "let is_ipv6 = start[0] >> 4 == 6;",
+        replace: "let is_ipv6 = false;",
+    },
+    Fault {
+        what: "without a link header, IPv6 is not read",
+        file: FRAME,
+        find: "            6 => Network::Ipv6 { at: 0 },\n",
+        replace: "",
+    },
+    Fault {
+        what: "IP behind a routing header is a tunnel's packet",
+        file: FRAME,
+        find: "            _ if unwrapped => return Chain::Malformed,\n",
+        replace: "",
+    },
+    Fault {
+        what: "IPv4 behind a routing header is a tunnel's packet",
+        file: FRAME,
+        find: "matches!(extension[0], IPV4_INSIDE | IPV6_INSIDE)",
+        replace: "matches!(extension[0], IPV6_INSIDE)",
+    },
+    Fault {
+        what: "IP behind any extension header is malformed",
+        file: FRAME,
+        find: "next == ROUTING && matches!(extension[0],",
+        replace: "is_extension(next) && matches!(extension[0],",
+    },
+    Fault {
         what: "extension headers beyond one are not read",
         file: FRAME,
         find: "const MAX_EXTENSIONS: usize = 8;",

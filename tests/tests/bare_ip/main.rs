@@ -1,0 +1,273 @@
+//! Interfaces whose packets begin with their IP header: a gate there does what it does on Ethernet, and none
+//! comes up on what it can't read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
+//! modules make of such interfaces, and [`wireguard`] sets one kind up.
+
+mod kinds;
+mod peer;
+mod wireguard;
+
+use knockgate_tests::{
+    lab::{Lab, WAN, Who},
+    packet::{self, Packet},
+    run::run,
+    tun::Tun,
+};
+
+use peer::{CLOSED, Family, GUARDED, Peer, TUN};
+
+const GATE: &str = r#"
+open_ports = []
+limits = { sources = 16384, grants = 64, sessions = 64 }
+allow = ["192.0.2.0/24"]
+[[gate]]
+name = "ssh"
+protect = ["22/tcp", "22/udp"]
+open_for = "10m"
+deny = "DENY"
+[[gate.knock]]
+user = "alice"
+sequence = ["7000/udp", "8443/tcp", "6301/udp"]
+within = "1m"
+"#;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A configuration for these interfaces.
+fn gate(interfaces: &[&str], deny: &str) -> String {
+    format!(
+        "interfaces = {interfaces:?}\n{}",
+        GATE.replace("DENY", deny)
+    )
+}
+
+#[test]
+fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
+    let Some(peer) = Peer::build() else {
+        return;
+    };
+    let listeners = peer.listen();
+    for family in FAMILIES {
+        assert!(peer.connects(family, Who::A), "{family:?}: without a gate");
+    }
+    peer.lab.configure(&gate(&[TUN], "drop"));
+    peer.lab.knockgate(&["up"]).exits(0);
+    let status = peer.lab.knockgate(&["status", "--json"]).exits(0).json();
+    assert_eq!(status["interfaces"][0]["name"], TUN);
+    assert_eq!(status["interfaces"][0]["attach"], "generic");
+    for family in FAMILIES {
+        assert!(!peer.connects(family, Who::A), "{family:?}: closed");
+        peer.knock(family, Who::A);
+        assert!(peer.connects(family, Who::A), "{family:?}: open");
+        assert!(
+            !peer.connects(family, Who::B),
+            "{family:?}: to the one who knocked"
+        );
+    }
+    let counted = peer.lab.knockgate(&["stats", "--json"]).exits(0).json();
+    let rows = counted["packets"].as_array().expect("packets is a list");
+    assert!(
+        rows.iter()
+            .all(|row| row["reason"] != "not_ip" || row["packets"] == 0),
+        "{counted}"
+    );
+    peer.lab.knockgate(&["down"]).exits(0);
+    for family in FAMILIES {
+        assert!(peer.connects(family, Who::B), "{family:?}: after the gate");
+    }
+    drop(listeners);
+}
+
+/// Where a frame of Ethernet says what it carries, there is a part of an address.
+#[test]
+fn addresses_are_not_taken_for_ethertypes() {
+    let Some(peer) = Peer::build() else {
+        return;
+    };
+    let listeners = peer.listen();
+    peer.lab.configure(&gate(&[TUN], "drop"));
+    peer.lab.knockgate(&["up"]).exits(0);
+    for source in ["134.221.96.1", "129.0.129.0", "136.168.0.1", "8.0.69.0"] {
+        let source = source.parse().expect("well-formed");
+        let ask = |port| {
+            peer.answers_to(&Packet::tcp(
+                (source, 4000),
+                (Family::V4.host(), port),
+                packet::SYN,
+            ))
+        };
+        assert_eq!(ask(CLOSED).len(), 1, "{source}: a closed port answers");
+        assert_eq!(ask(GUARDED).len(), 0, "{source}: the guarded one doesn't");
+    }
+    drop(listeners);
+}
+
+#[test]
+fn a_gate_that_rejects_answers_as_the_host_does() {
+    let Some(peer) = Peer::build() else {
+        return;
+    };
+    peer.lab.configure(&gate(&[TUN], "reject"));
+    peer.lab.knockgate(&["up"]).exits(0);
+    let with_ack = packet::SYN | packet::ACK;
+    for family in FAMILIES {
+        // From an address whose first bytes are others than the host's, and from one where they are the same.
+        for source in [family.address(Who::A), family.stranger()] {
+            let from = (source, 4000);
+            let to = |port| (family.host(), port);
+            let packets = |port| {
+                let syn = Packet::tcp(from, to(port), packet::SYN);
+                [
+                    syn.clone(),
+                    syn.with_payload(&[7; 900]),
+                    Packet::tcp(from, to(port), with_ack),
+                    Packet::udp(from, to(port), b"hello"),
+                    Packet::udp(from, to(port), &[7; 1300]),
+                ]
+            };
+            for (to_host, to_gate) in packets(CLOSED).into_iter().zip(packets(GUARDED)) {
+                let [host, gate] = [&to_host, &to_gate].map(|packet| {
+                    let mut answers = peer.answers_to(packet);
+                    assert_eq!(answers.len(), 1, "{packet:?}");
+                    peer::comparable(&answers.remove(0))
+                });
+                assert_eq!(gate, host, "{to_gate:?}");
+            }
+            let reset = Packet::tcp(from, to(GUARDED), packet::RST);
+            assert!(
+                peer.answers_to(&reset).is_empty(),
+                "{family:?}: a RST is never answered"
+            );
+        }
+    }
+    let stats = peer.lab.knockgate(&["stats", "--json"]).exits(0).json();
+    let rows = stats["packets"].as_array().expect("packets is a list");
+    let denied = rows
+        .iter()
+        .find(|row| row["reason"] == "no_grant")
+        .expect("some were denied");
+    assert_eq!(denied["packets"], 2 * 2 * 6, "{stats}");
+}
+
+/// One gate on both kinds of link: whoever is let in by the one is by the other.
+#[test]
+fn ethernet_and_bare_ip_share_a_gate() {
+    let Some(peer) = Peer::build() else {
+        return;
+    };
+    let listeners = peer.listen();
+    peer.lab.configure(&gate(&[WAN, TUN], "drop"));
+    peer.lab.knockgate(&["up"]).exits(0);
+    let status = peer.lab.knockgate(&["status", "--json"]).exits(0).json();
+    let interfaces = status["interfaces"]
+        .as_array()
+        .expect("interfaces is a list");
+    let names: Vec<_> = interfaces.iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, [TUN, WAN]);
+    for name in [TUN, WAN] {
+        let program = peer.lab.pin_root().join(name).join("program");
+        assert!(program.exists(), "{}", program.display());
+    }
+    for family in FAMILIES {
+        assert!(!peer.connects(family, Who::A), "{family:?}: closed");
+        peer.knock(family, Who::A);
+        assert!(peer.connects(family, Who::A), "{family:?}: open");
+        let source = family.address(Who::A).to_string();
+        let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
+        let rows = grants["grants"].as_array().expect("grants is a list");
+        assert!(
+            rows.iter().any(|row| row["source"]
+                .as_str()
+                .is_some_and(|of| of.starts_with(&source))),
+            "{grants}"
+        );
+    }
+    // What Ethernet's entry grants holds here, too.
+    peer.lab.client.run(|| {
+        use knockgate_tests::attempt;
+        let source = knockgate_tests::lab::Family::V4.address(Who::C);
+        let to = knockgate_tests::lab::Family::V4.host();
+        attempt::datagram((source, 0).into(), (to, 7000).into());
+        attempt::syn((source, 0).into(), (to, 8443).into());
+        attempt::datagram((source, 0).into(), (to, 6301).into());
+    });
+    knockgate_tests::run::wait_until("the knock by Ethernet is counted", || {
+        let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
+        grants.to_string().contains("10.77.2.2")
+    });
+    peer.lab.knockgate(&["down", "-i", TUN]).exits(0);
+    for family in FAMILIES {
+        assert!(peer.connects(family, Who::B), "{family:?}: taken down here");
+    }
+    drop(listeners);
+}
+
+/// Packets of such a link could not be read: nothing comes up, and the first command that looks says so.
+#[test]
+fn a_link_type_that_is_not_known_is_refused() {
+    /// `ARPHRD_TUNNEL`, `ARPHRD_INFINIBAND` and `ARPHRD_PPP` of `linux/if_arp.h`; a tun device may say that it is
+    /// any of these.
+    const TYPES: [u32; 3] = [768, 32, 512];
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let tun = Tun::create_down(&lab.gate, TUN);
+    for link_type in TYPES {
+        tun.pretend(link_type);
+        lab.configure(&gate(&[TUN], "drop"));
+        let check = lab.knockgate(&["check", "--json"]).exits(0).json();
+        let findings = check["findings"].as_array().expect("findings is a list");
+        let finding = findings
+            .iter()
+            .find(|of| of["code"] == "unreadable-interface");
+        let finding = finding.unwrap_or_else(|| panic!("{check}"));
+        assert_eq!(
+            (&finding["line"], &finding["column"]),
+            (&1.into(), &15.into())
+        );
+        let up = lab.knockgate(&["up"]);
+        assert_eq!(up.code, Some(1), "{link_type}: {}", up.stderr);
+        assert!(up.stderr.contains("can't be guarded"), "{}", up.stderr);
+        assert!(up.stderr.contains(&link_type.to_string()), "{}", up.stderr);
+        lab.assert_untouched();
+        // Nor on another interface beside it.
+        lab.configure(&gate(&[WAN, TUN], "drop"));
+        assert_eq!(lab.knockgate(&["up"]).code, Some(1));
+        lab.assert_untouched();
+    }
+}
+
+/// `init` looks at where the default route leads.
+#[test]
+fn init_names_no_interface_that_can_not_be_guarded() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let tun = Tun::create_down(&lab.gate, TUN);
+    let name = lab.gate.name();
+    let route = || {
+        let ip = |arguments: &[&str]| {
+            run(std::process::Command::new("ip")
+                .args(["-n", name])
+                .args(arguments))
+            .exits(0);
+        };
+        ip(&["link", "set", TUN, "up"]);
+        ip(&["route", "replace", "default", "dev", TUN]);
+    };
+    route();
+    let init = lab.knockgate(&["init"]);
+    init.exits(0);
+    assert!(
+        init.stdout.contains(&format!("for {TUN}")),
+        "{}",
+        init.stdout
+    );
+    std::fs::remove_file(lab.config()).expect("it was written");
+    run(std::process::Command::new("ip").args(["-n", name, "link", "set", TUN, "down"])).exits(0);
+    tun.pretend(32);
+    route();
+    let init = lab.knockgate(&["init"]);
+    assert_eq!(init.code, Some(1), "{}", init.stdout);
+    assert!(init.stderr.contains("can't be guarded"), "{}", init.stderr);
+    assert!(!lab.config().exists(), "no file is written");
+}

@@ -1,0 +1,253 @@
+//! The other end of a tun device in a lab's gate namespace:
+//!
+//! ```text
+//!   the test   10.88.1.2  fd88:0:0:1::2  A ─┐
+//!              10.88.1.3  fd88:0:0:1::3  B ─┴─ tun0 ─ 10.88.0.1  fd88::1   the host
+//! ```
+
+use std::{
+    cell::Cell,
+    fs,
+    net::{IpAddr, TcpListener},
+};
+
+use knockgate_tests::{
+    lab::{Lab, Who},
+    netns::ip,
+    packet::{self, Packet},
+    tun::Tun,
+};
+
+pub const TUN: &str = "tun0";
+/// A port that the gate guards, for both transports, and one where nothing listens.
+pub const GUARDED: u16 = 22;
+pub const CLOSED: u16 = 99;
+/// Nothing listens there either; asked only to know that all that was sent before has been dealt with.
+const FENCE: u16 = 97;
+
+const TCP: u8 = 6;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn host(self) -> IpAddr {
+        self.pick("10.88.0.1", "fd88::1")
+    }
+
+    pub fn address(self, who: Who) -> IpAddr {
+        match who {
+            Who::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
+            Who::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
+            Who::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
+        }
+    }
+
+    /// Of another network altogether.
+    pub fn stranger(self) -> IpAddr {
+        self.pick("134.221.96.1", "2001:db8:8100:8100::7")
+    }
+
+    fn pick(self, v4: &str, v6: &str) -> IpAddr {
+        let address = match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        };
+        address.parse().expect("well-formed")
+    }
+}
+
+pub struct Peer {
+    tun: Tun,
+    next: Cell<u16>,
+    // Last, so that its commands still find the device.
+    pub lab: Lab,
+}
+
+impl Peer {
+    /// None where this machine can't build a lab.
+    pub fn build() -> Option<Self> {
+        let lab = Lab::build(&[])?;
+        let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
+        for family in ["-4", "-6"] {
+            ip(&[
+                "-n",
+                lab.gate.name(),
+                family,
+                "route",
+                "add",
+                "default",
+                "dev",
+                TUN,
+            ]);
+        }
+        lab.gate.run(|| {
+            for setting in ["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"] {
+                fs::write(format!("/proc/sys/net/{setting}"), "0")
+                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+            }
+        });
+        Some(Self {
+            tun,
+            next: Cell::new(10_000),
+            lab,
+        })
+    }
+
+    /// Has the host listen on the guarded port, until what is returned goes.
+    pub fn listen(&self) -> TcpListener {
+        self.lab
+            .gate
+            .run(|| TcpListener::bind(("::", GUARDED)))
+            .expect("no one else is here")
+    }
+
+    /// Does the guarded port accept a connection from there?
+    pub fn connects(&self, family: Family, who: Who) -> bool {
+        let from = (family.address(who), self.port());
+        let syn = Packet::tcp(from, (family.host(), GUARDED), packet::SYN);
+        let mut answers = self.answers_to(&syn);
+        // What the host accepted before, it goes on to answer.
+        answers.retain(|answer| {
+            let at = header(answer);
+            answer[at + 2..at + 4] == from.1.to_be_bytes()
+        });
+        let accepted = |answer: &Vec<u8>| flags(answer) == packet::SYN | packet::ACK;
+        assert!(answers.iter().all(accepted), "{answers:02x?}");
+        !answers.is_empty()
+    }
+
+    pub fn knock(&self, family: Family, who: Who) {
+        let source = family.address(who);
+        let to = |port| (family.host(), port);
+        for knock in [
+            Packet::udp((source, self.port()), to(7000), b""),
+            Packet::tcp((source, self.port()), to(8443), packet::SYN),
+            Packet::udp((source, self.port()), to(6301), b""),
+        ] {
+            let mut answers = self.answers_to(&knock);
+            answers.retain(|answer| flags(answer) != packet::SYN | packet::ACK);
+            assert_eq!(answers.len(), 1, "a knock port is closed like any other");
+        }
+    }
+
+    /// Everything that the host sends for a packet, to its ports. A second packet that is always answered tells
+    /// when that is all.
+    pub fn answers_to(&self, asked: &Packet) -> Vec<Vec<u8>> {
+        let port = self.port();
+        let family = if asked.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        let fence = Packet::tcp(
+            (family.address(Who::C), port),
+            (family.host(), FENCE),
+            packet::SYN,
+        );
+        let packets = [asked, &fence].map(bare);
+        self.tun.send(packets.iter().map(Vec::as_slice));
+        let seen = self.tun.until(|packet| {
+            let ports = [FENCE.to_be_bytes(), port.to_be_bytes()].concat();
+            packet.get(header(packet)..header(packet) + 4) == Some(&ports)
+        });
+        seen.into_iter()
+            .filter(|packet| is_answer(packet))
+            .collect()
+    }
+
+    fn port(&self) -> u16 {
+        self.next.set(self.next.get() + 1);
+        self.next.get()
+    }
+}
+
+/// A packet without the link header that it has on Ethernet.
+fn bare(packet: &Packet) -> Vec<u8> {
+    packet.frame([0; 6], [0; 6])[14..].to_vec()
+}
+
+/// Bytes of an IP header without options.
+fn header(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { 20 } else { 40 }
+}
+
+fn protocol(packet: &[u8]) -> u8 {
+    packet[if packet[0] >> 4 == 4 { 9 } else { 6 }]
+}
+
+/// TCP, or an ICMP error; not what the host asks of the link by itself.
+fn is_answer(packet: &[u8]) -> bool {
+    let body = &packet[header(packet)..];
+    match (packet[0] >> 4, protocol(packet)) {
+        (_, TCP) => true,
+        (4, 1) => body[0] == 3,
+        (6, 58) => body[0] == 1,
+        _ => false,
+    }
+}
+
+fn flags(packet: &[u8]) -> u8 {
+    if protocol(packet) == TCP {
+        packet[header(packet) + 13]
+    } else {
+        0
+    }
+}
+
+/// An answer without what may differ from port to port: the port itself, what the host counts up or draws by
+/// lot, and the checksums, which must be right.
+pub fn comparable(answer: &[u8]) -> Vec<u8> {
+    let mut packet = answer.to_vec();
+    let at = header(&packet);
+    let is_tcp = protocol(&packet) == TCP;
+    let mut covered = Vec::new();
+    if packet[0] >> 4 == 4 {
+        assert_eq!(
+            packet::checksum(&packet[..20]),
+            0,
+            "the header's sum: {packet:02x?}"
+        );
+        packet[10..12].fill(0);
+        if is_tcp {
+            covered.extend(&packet[12..20]);
+        } else {
+            packet[4..6].fill(0);
+        }
+    } else {
+        let label = packet[1] & 15 | packet[2] | packet[3];
+        packet[1] &= 0xf0;
+        packet[2..4].copy_from_slice(&[0, u8::from(label != 0)]);
+        covered.extend(&packet[8..40]);
+    }
+    if !covered.is_empty() {
+        let length = u16::try_from(packet.len() - at).expect("short");
+        covered.extend([0, protocol(&packet)]);
+        covered.extend(length.to_be_bytes());
+    }
+    covered.extend(&packet[at..]);
+    // A host leaves TCP's sum to a device that says it does them.
+    let field = at + if is_tcp { 16 } else { 2 };
+    if packet::checksum(&covered) != 0 {
+        let part = covered.len() - (packet.len() - at);
+        let partial = !packet::checksum(&covered[..part]);
+        let sum = u16::from_be_bytes([packet[field], packet[field + 1]]);
+        assert_eq!(
+            sum, partial,
+            "neither a sum nor the beginning of one: {packet:02x?}"
+        );
+    }
+    packet[field..field + 2].fill(0);
+    if is_tcp {
+        packet[at..at + 2].fill(0);
+    } else {
+        // The port that is asked for, with the sum over it, in what is quoted.
+        let quoted = at + 8 + header(&packet);
+        packet[quoted + 2..quoted + 4].fill(0);
+        packet[quoted + 6..quoted + 8].fill(0);
+    }
+    packet
+}

@@ -1,0 +1,222 @@
+//! Packets within packets that the host unwraps by itself, where it has been told to take segment routing
+//! (RFC 8754) and RPL's source routes (RFC 6554).
+
+use std::fs;
+
+use knockgate_tests::{
+    lab::{Family, Who::A},
+    packet::{
+        Extension::{self, AtomicFragment, DestinationOptions, HopByHop, Routing},
+        Packet,
+    },
+};
+
+use crate::{
+    ANY, BOTH,
+    Fate::{self, Dropped, Malformed, Served},
+    Row, V4, V6,
+    fragments::cut,
+    frame,
+    range::Range,
+    row,
+};
+
+/// IANA's numbers of IP within IP, and of routing headers.
+const IPV4_INSIDE: u8 = 4;
+const IPV6_INSIDE: u8 = 41;
+const RPL: u8 = 3;
+const SEGMENTS: u8 = 4;
+
+const ETHERNET: usize = 14;
+
+/// Has the host take both.
+pub fn take(range: &Range) {
+    let interface = range.interface();
+    range.lab.gate.run(|| {
+        for setting in ["seg6_enabled", "rpl_seg_enabled"] {
+            for device in ["all", interface] {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{setting}"), "1")
+                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+            }
+        }
+    });
+}
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = vec![
+        row(
+            "a route over segments at its end",
+            V6,
+            ANY,
+            Served,
+            |packet| {
+                vec![route(
+                    &frame(&packet.with_extension(Routing(2))),
+                    ETHERNET,
+                    SEGMENTS,
+                    0,
+                )]
+            },
+        ),
+        within("a route over segments", BOTH, Malformed, |inner| {
+            vec![wrapped(inner, &[], SEGMENTS, 0)]
+        }),
+        within("a route of RPL's", V6, Malformed, |inner| {
+            vec![wrapped(inner, &[], RPL, 0)]
+        }),
+        // RPL knows of no IPv4.
+        within("a route of RPL's", V4, Dropped, |inner| {
+            vec![wrapped(inner, &[], RPL, 0)]
+        }),
+        within(
+            "a route over one more segment, the host",
+            BOTH,
+            Malformed,
+            |inner| {
+                let mut frame = wrapped(inner, &[], SEGMENTS, 1);
+                set_segment(
+                    &mut frame,
+                    Family::V6
+                        .other_host_address()
+                        .to_string()
+                        .parse()
+                        .expect("of IPv6"),
+                );
+                vec![frame]
+            },
+        ),
+        within(
+            "a route over one more segment, elsewhere",
+            BOTH,
+            Dropped,
+            |inner| {
+                let mut frame = wrapped(inner, &[], SEGMENTS, 1);
+                set_segment(&mut frame, "fd77::200".parse().expect("well-formed"));
+                vec![frame]
+            },
+        ),
+        within("two routes, each in a packet", BOTH, Malformed, |inner| {
+            let once = wrapped(inner, &[], SEGMENTS, 0);
+            vec![wrapped(&once[ETHERNET..], &[], SEGMENTS, 0)]
+        }),
+        // Nothing unwraps these without a tunnel's device.
+        within("no route", BOTH, Dropped, |inner| {
+            vec![frame(&outer(inner))]
+        }),
+        within("a route of another type", BOTH, Dropped, |inner| {
+            vec![frame(&outer(inner).with_extension(Routing(2)))]
+        }),
+        within("a route with options behind it", BOTH, Dropped, |inner| {
+            let packet = outer(inner)
+                .with_extension(Routing(2))
+                .with_extension(DestinationOptions(0));
+            vec![route(&frame(&packet), ETHERNET, SEGMENTS, 0)]
+        }),
+        row(
+            "fragments, each in a route",
+            BOTH,
+            ANY,
+            Malformed,
+            |packet| {
+                let pieces = cut(&packet, &[24]).into_iter();
+                pieces
+                    .map(|piece| wrapped(&piece[ETHERNET..], &[], SEGMENTS, 0))
+                    .collect()
+            },
+        ),
+    ];
+    for before in [
+        &[HopByHop(0)][..],
+        &[DestinationOptions(2)],
+        &[AtomicFragment],
+        &[HopByHop(0), DestinationOptions(0), AtomicFragment],
+        &[DestinationOptions(0); 5],
+    ] {
+        rows.push(within(
+            format!("a route behind {before:?}"),
+            BOTH,
+            Malformed,
+            move |inner| vec![wrapped(inner, before, SEGMENTS, 0)],
+        ));
+    }
+    // Cut behind the route, which Linux doesn't take, in the inner header, and behind the whole of that.
+    for (bytes, fate) in [
+        (24, Dropped),
+        (32, Malformed),
+        (40, Malformed),
+        (64, Malformed),
+        (88, Malformed),
+    ] {
+        rows.push(within(
+            format!("a route in fragments, cut behind {bytes} bytes"),
+            BOTH,
+            fate,
+            move |inner| {
+                let packet = outer(inner)
+                    .with_extension(Routing(2))
+                    .with_headers_inside();
+                let mut pieces = cut(&packet, &[bytes]);
+                // Behind the fragment header.
+                pieces[0] = route(&pieces[0], ETHERNET + 8, SEGMENTS, 0);
+                pieces
+            },
+        ));
+    }
+    rows
+}
+
+/// What becomes of a plain packet within others.
+fn within(
+    what: impl Into<String>,
+    families: &'static [Family],
+    fate: Fate,
+    frames: impl Fn(&[u8]) -> Vec<Vec<u8>> + 'static,
+) -> Row {
+    let what = format!("within {}", what.into());
+    row(what, families, ANY, fate, move |packet| {
+        frames(&frame(&packet)[ETHERNET..])
+    })
+}
+
+/// A packet around this one.
+fn outer(inner: &[u8]) -> Packet {
+    let kind = if inner[0] >> 4 == 4 {
+        IPV4_INSIDE
+    } else {
+        IPV6_INSIDE
+    };
+    Packet::other(Family::V6.address(A), Family::V6.host(), kind, inner)
+}
+
+/// A frame with a packet around this one, in it these headers and a route.
+fn wrapped(inner: &[u8], before: &[Extension], kind: u8, left: u8) -> Vec<u8> {
+    let packet = before.iter().fold(outer(inner), |packet, &header| {
+        packet.with_extension(header)
+    });
+    // Room for a segment, and for one more where one is left.
+    let frame = frame(&packet.with_extension(Routing(2 + 2 * left)));
+    let length: usize = before.iter().map(|header| length(*header)).sum();
+    route(&frame, ETHERNET + length, kind, left)
+}
+
+fn length(header: Extension) -> usize {
+    match header {
+        HopByHop(more) | DestinationOptions(more) => 8 + 8 * usize::from(more),
+        AtomicFragment => 8,
+        other => panic!("no {other:?} here"),
+    }
+}
+
+/// Makes the routing header behind so many bytes and IPv6's header one of this type with so many segments left.
+fn route(frame: &[u8], before: usize, kind: u8, left: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let at = before + 40;
+    frame[at + 2..at + 4].copy_from_slice(&[kind, left]);
+    frame
+}
+
+/// The last segment of a route right behind IPv6's header.
+fn set_segment(frame: &mut [u8], address: std::net::Ipv6Addr) {
+    let at = ETHERNET + 40 + 8;
+    frame[at..at + 16].copy_from_slice(&address.octets());
+}
