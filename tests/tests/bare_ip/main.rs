@@ -164,8 +164,10 @@ fn ethernet_and_bare_ip_share_a_gate() {
     let names: Vec<_> = interfaces.iter().map(|row| row["name"].clone()).collect();
     assert_eq!(names, [TUN, WAN]);
     for name in [TUN, WAN] {
-        let program = peer.lab.pin_root().join(name).join("program");
-        assert!(program.exists(), "{}", program.display());
+        for pin in ["program", "program_ip"] {
+            let program = peer.lab.pin_root().join(name).join(pin);
+            assert!(program.exists(), "{}", program.display());
+        }
     }
     for family in FAMILIES {
         assert!(!peer.connects(family, Who::A), "{family:?}: closed");
