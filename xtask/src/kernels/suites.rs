@@ -28,7 +28,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
 /// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
-pub(super) const CHECKS: [Check; 7] = [
+pub(super) const CHECKS: [Check; 8] = [
     VERIFIER,
     Check {
         suite: "gate",
