@@ -61,7 +61,8 @@ fn give_until<K: Kernel, A: Address>(
         return 0;
     };
     let grant = Grant {
-        until,
+        // Until it has been published, below.
+        until: 0,
         tag: key.tag(),
         connections: 0,
         user,
@@ -69,10 +70,35 @@ fn give_until<K: Kernel, A: Address>(
         zero: 0,
     };
     if insert(kernel, &key, &grant) {
-        return until;
+        return publish(kernel, &key, until);
     }
     // Another CPU gave the same grant in between, or the family's table is full.
     renew(kernel, &key, until, user).unwrap_or(0)
+}
+
+/// Lets a grant that has just been inserted live until `until`; 0 where it has been revoked meanwhile.
+///
+/// It is inserted as one that has ended, since the kernel may put it where another key's grant was, which
+/// some CPU still reads: that one would take what it finds for its own, did it see the time before the tag.
+/// The compare-and-exchange is a full barrier on every machine: whoever sees the time sees the tag.
+#[inline(always)]
+fn publish<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>, until: u64) -> u64 {
+    if let Some(grant) = A::grants(kernel).find(key)
+        && is_still_of(kernel, grant, key)
+        && kernel.compare_exchange(&mut grant.until, 0, until)
+    {
+        until
+    } else {
+        0
+    }
+}
+
+/// Is what was read of a grant that of `key`? Compares the tag behind what was read before: a
+/// compare-and-exchange that succeeds is a full barrier on every machine.
+#[inline(always)]
+fn is_still_of<K: Kernel, A: Address>(kernel: &K, grant: &mut Grant, key: &GrantKey<A>) -> bool {
+    let tag = key.tag();
+    kernel.compare_exchange(&mut grant.tag, tag, tag)
 }
 
 /// The grant under which a packet of `source` may reach `gate`, if there is one: the closest that has
@@ -98,7 +124,7 @@ fn look_up<'k, K: Kernel, A: Address>(kernel: &'k K, key: &GrantKey<A>) -> Optio
     }
     let grant = A::grants(kernel).find(key)?;
     let now = kernel.now();
-    (grant.until > now && grant.tag == key.tag()).then_some(grant)
+    (grant.until > now && is_still_of(kernel, grant, key)).then_some(grant)
 }
 
 /// As [`live`], where prefixes have grants too.
@@ -147,7 +173,7 @@ fn renew<K: Kernel, A: Address>(
     // 0: another CPU is taking it away, and its key is about to vanish. Failing here costs the
     // client one more try; writing to a slot that has another owner by now would let that one in.
     if before == 0
-        || grant.tag != key.tag()
+        || !is_still_of(kernel, grant, key)
         || !kernel.compare_exchange(&mut grant.until, before, until)
     {
         return None;

@@ -18,7 +18,7 @@ use crate::{
     knock::Outcome,
     presence::{self, Seed},
     progress,
-    session::socket,
+    session::{self, socket},
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ProgressSet, ROLES, Role, Sequence,
         Session, SessionSlot, State, Transition,
@@ -58,6 +58,12 @@ pub struct Host {
     pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
     pub sessions_v6: Map<Flow<V6>, Session>,
+    /// Slots of the sessions that count to each holder.
+    pub held: Map<u16, u32>,
+    /// Own addresses, if they are known: family, padded address.
+    pub own: Option<HashSet<(u8, Padded)>>,
+    /// Those that it forwards to.
+    pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
     pub sockets: RefCell<HashMap<(u8, u64), u32>>,
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
@@ -94,6 +100,9 @@ impl Host {
             grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
             sessions_v6: Map::with_capacity(sessions),
+            held: Map::with_capacity(usize::MAX),
+            own: None,
+            forwarded: HashSet::new(),
             sockets: RefCell::default(),
             connected: RefCell::default(),
             outcomes: RefCell::default(),
@@ -225,6 +234,42 @@ impl Kernel for Host {
         self.session_slots.next()
     }
 
+    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
+        let slot = self.session_slots.slots.get(index as usize)?;
+        // SAFETY: as in `Ring::next`.
+        Some(unsafe { &mut *slot.get() })
+    }
+
+    fn claim_session(&self, holder: u16, now: u64) -> u32 {
+        session::claim(self, holder, now)
+    }
+
+    fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {
+        session::vacate(self, index, now, bars)
+    }
+
+    fn session_slots(&self) -> u32 {
+        self.session_slots.slots.len() as u32
+    }
+
+    fn held(&self, holder: u16) -> Option<&mut u32> {
+        Some(self.held.entry(holder))
+    }
+
+    fn knows_addresses(&self) -> bool {
+        self.own.is_some()
+    }
+
+    fn has_address<A: Address>(&self, address: A) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|own| own.contains(&(A::FAMILY, address.padded())))
+    }
+
+    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
+        let destination = (A::FAMILY, flow.destination.padded());
+        self.forwarded.contains(&destination)
+    }
+
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
         let sockets = self.sockets.borrow();
         let state = sockets.get(&(A::FAMILY, flow.tag()));
@@ -248,6 +293,12 @@ impl Kernel for Host {
     fn fetch_add(&self, cell: &mut u32) -> u32 {
         let before = *cell;
         *cell = before.wrapping_add(1);
+        before
+    }
+
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_sub(1);
         before
     }
 
@@ -275,6 +326,8 @@ pub struct Map<K, V> {
     live: RefCell<HashMap<K, *mut V>>,
     /// All entries ever made, for [`Drop`].
     all: RefCell<Vec<*mut V>>,
+    /// What was inserted last, as it was then.
+    pub inserted: Cell<Option<V>>,
 }
 
 impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
@@ -283,6 +336,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
             capacity,
             live: RefCell::default(),
             all: RefCell::default(),
+            inserted: Cell::new(None),
         }
     }
 
@@ -318,6 +372,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for Map<K, V> {
         if live.contains_key(key) || live.len() >= self.capacity {
             return false;
         }
+        self.inserted.set(Some(*value));
         let value = Box::into_raw(Box::new(*value));
         self.all.borrow_mut().push(value);
         live.insert(*key, value);

@@ -97,6 +97,27 @@ pub trait Kernel {
     #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
 
+    /// A slot by its index.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot>;
+    fn session_slots(&self) -> u32;
+
+    /// [`session::claim`](crate::session::claim) and [`session::vacate`](crate::session::vacate): in the kernel
+    /// program functions that the verifier looks at once, and not wherever they are called.
+    fn claim_session(&self, holder: u16, now: u64) -> u32;
+    fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
+
+    /// How many of these slots count to a holder.
+    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn held(&self, holder: u16) -> Option<&mut u32>;
+
+    /// Are all of this host's addresses known?
+    fn knows_addresses(&self) -> bool;
+    /// Is this one of those that are known?
+    fn has_address<A: Address>(&self, address: A) -> bool;
+    /// Does this host forward packets of `flow`?
+    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool;
+
     /// The state of this host's TCP socket for `flow`, as [`socket`](crate::session::socket) names
     /// them.
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32;
@@ -109,6 +130,9 @@ pub trait Kernel {
 
     /// Adds one; returns what was there before.
     fn fetch_add(&self, cell: &mut u32) -> u32;
+
+    /// Takes one away; returns what was there before.
+    fn fetch_sub(&self, cell: &mut u32) -> u32;
 
     fn count_knock(&self, gate: u16, outcome: Outcome);
 

@@ -16,6 +16,7 @@ use crate::{
     frame::{Segment, UDP},
     grant,
     progress::{self, Entry},
+    report,
     table::{MAX_SEQUENCE, Progress, State, Step, TICK_SHIFT, class},
 };
 
@@ -78,8 +79,10 @@ pub fn foreign<K: Kernel, A: Address>(kernel: &K, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = progress::entry(kernel, &probe.source)
         && progress.state != 0
         && !is_own(kernel, probe)
+        && let Some(mut progress) = progress.hold(kernel, &probe.source)
+        && progress.state != 0
     {
-        broken(kernel, probe, progress);
+        broken(kernel, probe, &progress);
         progress.reset();
     }
 }
@@ -128,14 +131,16 @@ fn advance<K: Kernel, A: Address>(
         }
         None => return 0,
     };
+    // Should the place have been given to another source since it was found, nothing of that one's
+    // counts for this one.
+    let Some(mut held) = progress.hold(kernel, &probe.source) else {
+        return 0;
+    };
+    let progress = &mut *held;
     if progress.is_forgotten(now) {
         progress.reset();
     }
-    // Should the place have been given to another source since it was found, nothing of that one's
-    // counts for this one.
-    let Some(state) = progress.state_of(&probe.source) else {
-        return 0;
-    };
+    let state = progress.state;
     let Some(before) = kernel.state(state) else {
         return 0;
     };
@@ -166,8 +171,6 @@ fn advance<K: Kernel, A: Address>(
     if !keeps && after.completes == 0 && state != 0 {
         broken(kernel, probe, progress);
     }
-    // Nor must that one be taken for as far as this one: it has to start anew.
-    progress.tag = Progress::tag_of(&probe.source);
     if next == 0 {
         progress.reset();
         return 0;
@@ -234,7 +237,9 @@ fn completed<K: Kernel, A: Address>(
         }
     };
     kernel.count_knock(sequence.gate, outcome);
-    kernel.report(&event);
+    if kernel.wants_report(report::class_of(event.kind, event.cause)) {
+        kernel.report(&event);
+    }
 }
 
 /// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.

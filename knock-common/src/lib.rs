@@ -11,7 +11,8 @@
 //! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, behind
 //!    [`presence`], a filter for those who have no grant;
 //! 5. [`answer`] makes what a gate that rejects sends back;
-//! 6. [`table`] holds the layout of every kernel table, [`event`] that of the reports.
+//! 6. [`table`] holds the layout of every kernel table, [`event`] that of the reports, and [`report`] says
+//!    how many of these there may be.
 //!
 //! Times are nanoseconds of `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` reads it (since Linux
 //! 5.11; it moves in steps of one timer tick, 1 to 10 ms). Ports are in host byte order, addresses
@@ -37,6 +38,7 @@ pub mod kernel;
 pub mod knock;
 pub mod presence;
 pub mod progress;
+pub mod report;
 #[cfg(test)]
 mod reuse;
 pub mod scattered;

@@ -16,6 +16,12 @@
 //!   no source is ever there twice. (Pairs only get younger. A CPU that has read a set without the
 //!   source, and means a pair other than the one that another CPU has added it by, has read an
 //!   older one there than that CPU did; so it is there no more, and can't be replaced.)
+//! - What is in a place is read and changed by one CPU at a time, which holds it by its tag: see
+//!   [`Held`](crate::table::Held). A knock that finds its source's place held is lost.
+//! - Every word that says where something is, is changed by compare-and-exchange, a full barrier on every
+//!   machine, after what it leads to has been written. Who reads it plainly and finds an old one looks at a
+//!   place that has another tag by now, or finds none where there just came to be one: the knock is lost, or
+//!   begins anew. Nothing else depends on the order in which CPUs see each other's writes.
 //! - A source that is seen again in the older part of the ring moves to its front, so it is sure to
 //!   be remembered until [`kept`] others have come after it was seen; unless [`WAYS`] of these came
 //!   to its set, which is chance: the hash depends on a seed, so nobody can choose sources for that.
@@ -120,7 +126,7 @@ pub struct Newcomer<'k> {
     same: Option<(usize, Pair)>,
 }
 
-/// Looks a source up, which is seen now. `None` can't be: each source has a set.
+/// Looks a source up, which is seen now. `None`: another CPU is at it, and the knock is lost.
 #[inline(always)]
 pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Entry<'k>> {
     let Place { set, fingerprint } = Place::of(source, kernel.seed());
@@ -131,8 +137,13 @@ pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Ent
         if pair.fingerprint() == fingerprint {
             let progress = kernel.progress(pair.ticket())?;
             if progress.is_of(source) {
-                let progress = kept_in_front(kernel, set.pairs.get_mut(way)?, pair, progress)?;
+                let pair_of = set.pairs.get_mut(way)?;
+                let progress = kept_in_front(kernel, source, pair_of, pair, progress)?;
                 return Some(Entry::Known(progress));
+            }
+            if progress.is_held() {
+                // Most likely this source's, by another CPU.
+                return None;
             }
             same = Some((way, pair));
             break;
@@ -147,8 +158,9 @@ pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Ent
 
 /// Moves a source to the front of the ring where it is no longer near it, and says where it is.
 #[inline(always)]
-fn kept_in_front<'k, K: Kernel>(
+fn kept_in_front<'k, K: Kernel, A: Address>(
     kernel: &'k K,
+    source: &A,
     pair: &mut u64,
     before: Pair,
     progress: &'k mut Progress,
@@ -157,14 +169,15 @@ fn kept_in_front<'k, K: Kernel>(
     if before.age(*next) <= old(kernel.progress_places()) {
         Some(progress)
     } else {
-        move_to_front(kernel, pair, before, progress)
+        move_to_front(kernel, source, pair, before, progress)
     }
 }
 
 /// A function of its own, to keep the way of most knocks short.
 #[inline(never)]
-fn move_to_front<'k, K: Kernel>(
+fn move_to_front<'k, K: Kernel, A: Address>(
     kernel: &'k K,
+    source: &A,
     pair: &mut u64,
     before: Pair,
     progress: &'k mut Progress,
@@ -173,13 +186,21 @@ fn move_to_front<'k, K: Kernel>(
     let after = Pair::new(before.fingerprint(), ticket);
     let front = kernel.progress(ticket)?;
     // The oldest source of all is where it moves to.
-    if !core::ptr::eq(front, progress) {
-        front.take_over(progress);
+    if core::ptr::eq(front, progress) {
+        kernel.compare_exchange(pair, before.0, after.0);
+        return Some(front);
     }
-    // Where that fails, another CPU has moved the source, or given the pair to another one: what is
-    // then noted of this knock is lost.
-    kernel.compare_exchange(pair, before.0, after.0);
-    Some(front)
+    let mut from = progress.hold(kernel, source)?;
+    let mut to = front.take(kernel)?;
+    to.copy(&from);
+    // Where that fails, another CPU has given the pair to another source: nobody finds this one any more.
+    if kernel.compare_exchange(pair, before.0, after.0) {
+        to.give_to(from.tag());
+    }
+    from.give_to(0);
+    drop(from);
+    drop(to);
+    kernel.progress(ticket)
 }
 
 impl Newcomer<'_> {
@@ -212,8 +233,13 @@ impl Newcomer<'_> {
         let Some(progress) = kernel.progress(ticket) else {
             return false;
         };
-        progress.begin(source, state, step, now);
-        // Only now can it be found. A full barrier: nobody sees this before what was written above.
+        let Some(mut place) = progress.take(kernel) else {
+            return false;
+        };
+        place.begin(source, state, step, now);
+        place.give_to(Progress::tag_of(source));
+        drop(place);
+        // Only now can it be found.
         kernel.compare_exchange(pair, before.0, Pair::new(fingerprint, ticket).0)
     }
 }

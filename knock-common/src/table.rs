@@ -10,11 +10,12 @@ use bytemuck::{Pod, Zeroable};
 
 pub use self::{
     answering::{Habits, Link, LinkKey, Owed, labels, standing},
-    knocking::{Progress, ProgressSet, Step},
+    knocking::{Held, Progress, ProgressSet, Step},
 };
 use crate::{
     Address,
     address::{Padded, V4, V6},
+    frame::Segment,
     presence::Seed,
 };
 
@@ -121,6 +122,18 @@ pub struct Flow<A> {
 
 impl<A: Address> Flow<A> {
     #[inline(always)]
+    pub const fn of(segment: &Segment<A>) -> Self {
+        Self {
+            source: segment.source,
+            destination: segment.destination,
+            source_port: segment.source_port,
+            destination_port: segment.destination_port,
+            // Widening; `From` is not const.
+            protocol: segment.protocol as u32,
+        }
+    }
+
+    #[inline(always)]
     pub fn tag(&self) -> u64 {
         let Self {
             source,
@@ -145,17 +158,18 @@ pub struct Session {
     /// Until when the grant that admitted it was last seen to live: spares its packets the second
     /// look-up.
     pub granted_until: u64,
-    /// TCP: initial sequence number of the client, to know a retransmitted SYN.
+    /// TCP: initial sequence number of the client's latest SYN, to know its retransmission.
     pub initial: u32,
     /// Index of the slot that it holds in the slot table.
     pub slot: u32,
     pub gate: u16,
-    /// 1: more has come than the packet that began it. Until then it gives way to newer flows where
-    /// there is no room.
-    pub confirmed: u8,
+    /// 1: another packet than a SYN has come since. A further SYN then is a new connection, whatever
+    /// its sequence number.
+    pub more: u8,
     /// 1: a FIN or RST has come while the host had a socket for it. Once it has none, it is over.
     pub closing: u8,
-    pub zero: u32,
+    /// When the latest FIN or RST came, in units of 2^[`TICK_SHIFT`] ns, wrapping.
+    pub ending: u32,
 }
 
 impl Session {
@@ -177,10 +191,16 @@ pub struct SessionSlot {
     pub destination: Padded,
     pub source_port: u16,
     pub destination_port: u16,
-    pub protocol: u16,
+    /// Whose share of the table it counts to, as long as the slot is not taken again; see
+    /// [`session`](crate::session).
+    pub holder: u16,
+    pub protocol: u8,
     /// [`Address::FAMILY`]; 0: never used.
-    pub family: u16,
+    pub family: u8,
 }
+
+/// Number of holders that the slots are counted by.
+pub const HOLDERS: usize = 1 << u16::BITS;
 
 /// A source, of either family. Key of what is remembered of it but its progress.
 #[repr(C)]
@@ -278,6 +298,13 @@ impl Network {
         }
     }
 
+    /// Key of the note that the table of this host's addresses has all of them, which no address has:
+    /// none is of family 0.
+    pub const COMPLETE: Self = Self {
+        scope: 0,
+        address: V6::from_words(0, 0),
+    };
+
     /// Scoped to one gate: who may knock there.
     #[inline(always)]
     pub fn of_gate<A: Address>(address: A, gate: u16) -> Self {
@@ -298,19 +325,37 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What a CPU may still report of one class in this second, and what it has left out. Indexed by
-/// [`class`].
+/// What a CPU may still report of one class in this second, and what it has left out; see
+/// [`report`](crate::report). Indexed by [`class`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Budget {
-    /// Number of the second, roughly; see the kernel program's `report`.
+    /// Number of the second, roughly.
     pub second: u64,
-    /// How often this second it was looked up whether a source has been reported lately.
+    /// How many reports were to be sent this second.
     pub asked: u32,
     /// Records sent this second.
     pub sent: u32,
     /// Events left out since the gate came up.
     pub lost: u64,
+}
+
+/// Where a ring is: the next ticket. Alone in a line of the processor's cache, so that CPUs that take
+/// tickets of one ring don't slow down those of another.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Cursor {
+    pub next: u32,
+    pub zero: [u32; 15],
+}
+
+impl Cursor {
+    pub const fn at(next: u32) -> Self {
+        Self {
+            next,
+            zero: [0; 15],
+        }
+    }
 }
 
 /// Indices of the cursors of rings.
@@ -322,13 +367,20 @@ pub mod cursor {
     pub const COUNT: u32 = 3;
 }
 
-/// Classes of reports that have a [`Budget`].
+/// Classes of reports, each with a [`Budget`] of its own, so that none takes another's.
 pub mod class {
+    /// Denied packets, and flows that could not be remembered.
     pub const DENIALS: u32 = 0;
+    /// Knocks that counted, and broken runs.
     pub const STEPS: u32 = 1;
-    /// Not limited: whole sequences are behind them. Lost only where the ring is full.
-    pub const OUTCOMES: u32 = 2;
-    pub const COUNT: u32 = 3;
+    /// Whole sequences that opened nothing: too late, or from a source that may not knock.
+    pub const FAILURES: u32 = 2;
+    /// Whole sequences for whose grant there was no room.
+    pub const REFUSALS: u32 = 3;
+    pub const OPENINGS: u32 = 4;
+    /// Grants whose last connection has been admitted.
+    pub const CLOSINGS: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// What a destination port is to the gate, packed into a `u32` of the role table. The table is
@@ -437,6 +489,7 @@ const _: () = {
     assert!(size_of::<Network>() == 24);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Budget>() == 24);
+    assert!(size_of::<Cursor>() == 64);
     assert!(size_of::<Meta>() == 32);
     assert!(size_of::<Habits>() == 48);
     assert!(size_of::<LinkKey>() == 8);
@@ -447,9 +500,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Budget, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link, LinkKey, Meta,
-        Network, Owed, Progress, ProgressSet, Seed, Sequence, Session, SessionSlot, SourceKey,
-        State, Transition, V4, V6,
+        Budget, Counter, Cursor, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
+        LinkKey, Meta, Network, Owed, Progress, ProgressSet, Seed, Sequence, Session, SessionSlot,
+        SourceKey, State, Transition, V4, V6,
     };
     use crate::event::Event;
 
@@ -481,6 +534,7 @@ mod user {
         Network,
         Counter,
         Budget,
+        Cursor,
         Meta,
         Habits,
         LinkKey,

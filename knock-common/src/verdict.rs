@@ -151,7 +151,7 @@ pub(crate) fn segment<K: Kernel, A: Address>(
         (0, 0)
     };
     if let Role::Protected { gate } = role {
-        let reason = protected(kernel, segment, gate, flags, sequence);
+        let reason = guarded(kernel, segment, gate, flags, sequence);
         return Verdict { reason, gate };
     }
     if segment.protocol == TCP
@@ -168,25 +168,52 @@ pub(crate) fn segment<K: Kernel, A: Address>(
     }
 }
 
-/// A packet to a protected port: it needs a session, a grant or a place on the allow list.
+/// What there is to know of a packet to a protected port, beside its addresses.
+struct Opening {
+    /// TCP's.
+    flags: u8,
+    sequence: u32,
+    /// 1: it has been admitted, and begins a flow that is to be remembered.
+    begins: u8,
+    /// Whose grant has admitted it then.
+    user: u32,
+}
+
+/// A packet to a protected port, whose flow is remembered where it begins one.
 ///
 /// A function of its own in the kernel program too, like the ones for probes: the verifier then
 /// follows what comes after parsing once, and not once for every way through the parser.
 #[inline(never)]
-fn protected<K: Kernel, A: Address>(
+fn guarded<K: Kernel, A: Address>(
     kernel: &K,
     segment: &Segment<A>,
     gate: u16,
     flags: u8,
     sequence: u32,
 ) -> Reason {
-    let flow = Flow {
-        source: segment.source,
-        destination: segment.destination,
-        source_port: segment.source_port,
-        destination_port: segment.destination_port,
-        protocol: u32::from(segment.protocol),
+    let mut packet = Opening {
+        flags,
+        sequence,
+        begins: 0,
+        user: NOBODY,
     };
+    let reason = protected(kernel, segment, gate, &mut packet);
+    if packet.begins != 0 {
+        begun(kernel, segment, gate, &packet);
+    }
+    reason
+}
+
+/// A packet to a protected port: it needs a session, a grant or a place on the allow list.
+#[inline(never)]
+fn protected<K: Kernel, A: Address>(
+    kernel: &K,
+    segment: &Segment<A>,
+    gate: u16,
+    packet: &mut Opening,
+) -> Reason {
+    let flow = Flow::of(segment);
+    let flags = packet.flags;
     let tcp = segment.protocol == TCP;
     // With SYN and without ACK the host takes it for a new connection, whatever else is set.
     let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
@@ -206,7 +233,7 @@ fn protected<K: Kernel, A: Address>(
         }
         (None, Known::Kept) => Reason::Session,
         (Some(_), _) if tcp && !opens => Reason::Grant,
-        (Some(grant), _) => admit(kernel, segment, &flow, gate, grant, sequence),
+        (Some(grant), _) => admit(kernel, segment, &flow, gate, grant, packet),
         (None, _) => Reason::NoGrant,
     };
     if reason.passes() {
@@ -243,13 +270,19 @@ fn known<K: Kernel, A: Address>(kernel: &K, flow: &Flow<A>, gate: u16, flags: u8
     let Some(rules) = kernel.gate(gate) else {
         return Known::Nothing;
     };
-    if rules.cut != 0 {
+    let tcp = flow.protocol == u32::from(TCP);
+    if rules.cut != 0 && (rules.connections == 0 || !tcp) {
         return Known::Nothing;
     }
     let Some((session, now)) = session::find(kernel, flow, gate, rules) else {
         return Known::Nothing;
     };
-    if !session::goes_on(kernel, flow, session, flags) {
+    if rules.cut != 0 {
+        // It is remembered only so that its connections are counted.
+        session::note_more(session);
+        return Known::Nothing;
+    }
+    if !session::goes_on(kernel, flow, session, flags, now) {
         return Known::Nothing;
     }
     // Not written where it would not change: the coarse clock stands still for a tick.
@@ -271,7 +304,7 @@ fn admit<K: Kernel, A: Address>(
     flow: &Flow<A>,
     gate: u16,
     grant: &mut Grant,
-    sequence: u32,
+    packet: &mut Opening,
 ) -> Reason {
     let Some(rules) = kernel.gate(gate) else {
         // A role without its gate can't be; if it is, the port stays closed.
@@ -286,9 +319,9 @@ fn admit<K: Kernel, A: Address>(
         return Reason::Grant;
     }
     if let Some((session, now)) = session::find(kernel, flow, gate, rules)
-        && session.initial == sequence
+        && session::retransmits(session, packet.flags, packet.sequence)
     {
-        // A retransmitted SYN; under `cut`, any datagram of a known flow too.
+        // A SYN once more; under `cut`, any datagram of a known flow too.
         session.last = now;
         return Reason::Grant;
     }
@@ -301,7 +334,7 @@ fn admit<K: Kernel, A: Address>(
         if before >= limit {
             return Reason::UsedUp;
         }
-        if before + 1 == limit {
+        if before + 1 == limit && kernel.wants_report(class::CLOSINGS) {
             tell(
                 kernel,
                 segment,
@@ -313,13 +346,21 @@ fn admit<K: Kernel, A: Address>(
     } else {
         kernel.fetch_add(&mut grant.connections);
     }
-    if !session::remember(kernel, flow, gate, sequence, grant.until)
+    packet.begins = 1;
+    packet.user = grant.user;
+    Reason::Grant
+}
+
+/// Remembers the flow that an admitted packet begins. Not done where that is decided, since all that is
+/// called one within the other shares 512 bytes of stack.
+#[inline(always)]
+fn begun<K: Kernel, A: Address>(kernel: &K, segment: &Segment<A>, gate: u16, packet: &Opening) {
+    if !session::remember(kernel, segment, gate, packet.sequence)
         && kernel.wants_report(class::DENIALS)
     {
         let what = (kind::UNKEPT, cause::TABLE_FULL);
-        tell(kernel, segment, gate, grant.user, what);
+        tell(kernel, segment, gate, packet.user, what);
     }
-    Reason::Grant
 }
 
 /// A packet whose ports can't be known.

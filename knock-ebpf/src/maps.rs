@@ -15,9 +15,9 @@ use knock_common::{
     presence::Seed,
     scattered::Room,
     table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
-        LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES, Sequence, Session, SessionSlot,
-        SourceKey, State, Transition, class, cursor,
+        Budget, CONFIG_CHUNK, Counter, Cursor, Flow, GateRules, Grant, GrantKey, GrantSlot,
+        HOLDERS, Habits, Link, LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES,
+        Sequence, Session, SessionSlot, SourceKey, State, Transition, class, cursor,
     },
     verdict::Reason,
 };
@@ -81,9 +81,13 @@ pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
 pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
 #[map]
 pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
-/// Where the rings are: [`cursor`].
+/// How many slots of sessions count to each holder; see [`knock_common::session`].
 #[map]
-pub static CURSOR: Array<u32> = Array::with_max_entries(cursor::COUNT, 0);
+pub static HELD: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);
+/// Where the rings are: [`cursor`]. An array that can be mapped begins at a page, so each has a line of the
+/// processor's cache to itself.
+#[map]
+pub static CURSOR: Array<Cursor> = Array::with_max_entries(cursor::COUNT, BPF_F_MMAPABLE);
 
 // What is counted and reported.
 
@@ -97,7 +101,7 @@ pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COU
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::COUNT, 0);
-/// When a source's denial was last reported, ns of `CLOCK_MONOTONIC`.
+/// When the like of an event was last reported, ns of `CLOCK_MONOTONIC`: see [`knock_common::report`].
 #[map]
 pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);
 
@@ -105,15 +109,18 @@ pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(1
 #[map]
 pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
+// What this host is.
+
+/// [`knock_common::table::standing`] of addresses, and [`Network::COMPLETE`] where these are all.
+#[map]
+pub static LOCAL: HashMap<Network, u32> = HashMap::with_max_entries(1, 0);
+
 // What answers in place of a closed port need: see [`crate::answer`].
 
 #[map]
 pub static HABITS: Array<Habits> = Array::with_max_entries(1, 0);
 #[map]
 pub static DEVICE: HashMap<LinkKey, Link> = HashMap::with_max_entries(1, 0);
-/// [`knock_common::table::standing`] of addresses.
-#[map]
-pub static LOCAL: HashMap<Network, u32> = HashMap::with_max_entries(1, 0);
 /// ICMP errors owed to each destination, and to all of them: [`knock_common::answer::Pool`].
 #[map]
 pub static OWED: LruHashMap<SourceKey, Owed> = LruHashMap::with_max_entries(1, 0);

@@ -1,19 +1,19 @@
 //! The decisions' surroundings as the kernel has them: maps, clock, atomic instructions.
 
 use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+    bindings::{bpf_fib_lookup as FibLookup, xdp_md},
+    helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     maps::{Array, HashMap, lpm_trie::Key},
 };
 use knock_common::{
     Address, Kernel, Table,
-    address::{V4, V6},
+    address::{Padded, V4, V6},
     event::Event,
     frame::Segment,
     knock::Outcome,
     presence::Seed,
     progress,
-    session::socket,
+    session::{self, socket},
     table::{
         Flow, GateRules, Grant, GrantKey, GrantSlot, Network, Progress, ProgressSet, Role,
         Sequence, Session, SessionSlot, State, Transition, cursor,
@@ -149,7 +149,7 @@ impl Kernel for Tables {
         let cursor = maps::CURSOR.get_ptr_mut(cursor::SOURCES)?;
         // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by the
         // same atomic instruction.
-        Some(unsafe { &mut *cursor })
+        Some(unsafe { &mut (*cursor).next })
     }
 
     #[inline(always)]
@@ -180,6 +180,72 @@ impl Kernel for Tables {
     #[inline(always)]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
         next_slot(&maps::SESSION_SLOT, cursor::SESSIONS, maps::session_slots())
+    }
+
+    #[inline(always)]
+    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
+        let slot = maps::SESSION_SLOT.get_ptr_mut(index)?;
+        // SAFETY: see `next_slot`.
+        Some(unsafe { &mut *slot })
+    }
+
+    #[inline(always)]
+    fn claim_session(&self, holder: u16, now: u64) -> u32 {
+        claim_session(self.context, u32::from(holder), now)
+    }
+
+    #[inline(always)]
+    fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {
+        vacate_session(self.context, index, now, bars) != 0
+    }
+
+    #[inline(always)]
+    fn session_slots(&self) -> u32 {
+        maps::session_slots()
+    }
+
+    #[inline(always)]
+    fn held(&self, holder: u16) -> Option<&mut u32> {
+        let held = maps::HELD.get_ptr_mut(u32::from(holder))?;
+        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by atomic
+        // instructions only.
+        Some(unsafe { &mut *held })
+    }
+
+    #[inline(always)]
+    fn knows_addresses(&self) -> bool {
+        // SAFETY: only whether the entry is there is asked, not what it holds.
+        unsafe { maps::LOCAL.get(Network::COMPLETE) }.is_some()
+    }
+
+    #[inline(always)]
+    fn has_address<A: Address>(&self, address: A) -> bool {
+        // SAFETY: as above.
+        unsafe { maps::LOCAL.get(Network::new(address)) }.is_some()
+    }
+
+    /// As the kernel would, if the packet were to go on from the interface that it came by.
+    #[inline(never)]
+    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
+        // SAFETY: integers and unions of these, for which all zeroes is a value.
+        let mut route: FibLookup = unsafe { core::mem::zeroed() };
+        route.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
+        route.l4_protocol = flow.protocol as u8;
+        route.sport = flow.source_port.to_be();
+        route.dport = flow.destination_port.to_be();
+        // IPv4's are a single word: the first of four, and in a padded address too.
+        let (source, destination) = (flow.source.padded(), flow.destination.padded());
+        route.__bindgen_anon_3.ipv6_src = words(source);
+        route.__bindgen_anon_4.ipv6_dst = words(destination);
+        // SAFETY: the context is this packet's, and the route is on the stack and as long as is said.
+        let found = unsafe {
+            route.ifindex = (*self.context).ingress_ifindex;
+            bpf_fib_lookup(self.context.cast(), &raw mut route, FIB_LOOKUP, 0)
+        };
+        matches!(
+            found,
+            FIB_SUCCESS | FIB_UNSUPPORTED_TUNNEL | FIB_NO_NEIGHBOUR | FIB_TOO_LONG
+        )
     }
 
     /// In the network namespace of the interface that the packet came by.
@@ -249,6 +315,11 @@ impl Kernel for Tables {
     }
 
     #[inline(always)]
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        atomic::fetch_sub(cell)
+    }
+
+    #[inline(always)]
     fn count_knock(&self, gate: u16, outcome: Outcome) {
         if let Some(count) = maps::KNOCKS.get_ptr_mut(outcome.counter(gate)) {
             // SAFETY: a per-CPU entry, see `count` in main.
@@ -265,6 +336,49 @@ impl Kernel for Tables {
     fn report(&self, event: &Event) {
         report::report(event);
     }
+}
+
+/// [`session::claim`] by the tables of the context's packet.
+///
+/// Exported, so that the verifier takes it for a global function: it checks such a one once, for all
+/// arguments that there can be (since Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_session(context: *mut xdp_md, holder: u32, now: u64) -> u32 {
+    session::claim(&Tables { context }, holder as u16, now)
+}
+
+/// [`session::vacate`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u64) -> u32 {
+    u32::from(session::vacate(&Tables { context }, index, now, bars))
+}
+
+/// Of `linux/socket.h`.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Bytes of what `bpf_fib_lookup` is given.
+const FIB_LOOKUP: i32 = 64;
+const _: () = assert!(size_of::<FibLookup>() == FIB_LOOKUP.unsigned_abs() as usize);
+
+/// What `bpf_fib_lookup` says of a packet that is forwarded (`BPF_FIB_LKUP_RET_…` of `linux/bpf.h`), though
+/// perhaps not by an XDP program: into a tunnel, or when the next hop has been asked for, or in fragments.
+const FIB_SUCCESS: i64 = 0;
+const FIB_UNSUPPORTED_TUNNEL: i64 = 6;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+const FIB_TOO_LONG: i64 = 8;
+
+#[inline(always)]
+fn words(address: Padded) -> [u32; 4] {
+    let (first, second) = address.words();
+    [
+        first as u32,
+        (first >> 32) as u32,
+        second as u32,
+        (second >> 32) as u32,
+    ]
 }
 
 /// `bpf_sock_tuple` of `linux/bpf.h`: a union of the families', told apart by their length. All in network
@@ -295,7 +409,7 @@ fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)
     let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
     // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only
     // by the same atomic instruction.
-    let ticket = atomic::fetch_add(unsafe { &mut *ticket });
+    let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next });
     let index = ticket.checked_rem(size)?;
     // SAFETY: the entry is there for good. The ticket makes this CPU the only one that looks at it
     // until the ring has come round; a torn slot then names no entry, and counts as free.
@@ -349,6 +463,12 @@ pub mod atomic {
         // SAFETY: as above; BPF_FETCH | BPF_ADD, since Linux 5.12.
         unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, 1) }
     }
+
+    #[inline(always)]
+    pub fn fetch_sub(cell: &mut u32) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, u32::MAX) }
+    }
 }
 
 /// So that the crate can be checked on the host; nothing there runs it.
@@ -365,6 +485,12 @@ pub mod atomic {
     pub fn fetch_add(cell: &mut u32) -> u32 {
         let before = *cell;
         *cell = before.wrapping_add(1);
+        before
+    }
+
+    pub fn fetch_sub(cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_sub(1);
         before
     }
 }

@@ -25,7 +25,7 @@ use self::{
     frame::{Contents, Segment},
     probes::{Sequence, Source, sequences},
 };
-use crate::subject::{Flow, GrantSeen, Tally, Verdict};
+use crate::subject::{Flow, GrantSeen, Tally, Verdict, own};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -60,6 +60,8 @@ struct Remembered {
     flow: Flow,
     /// The client's initial sequence number.
     initial: u32,
+    /// A packet that is no SYN has come since.
+    more: bool,
     last: u64,
 }
 
@@ -300,10 +302,19 @@ impl<'c> Model<'c> {
 
         // Where flows are cut, they are remembered only to count them.
         let cuts = self.cuts(gate);
+        if let Some(index) = known
+            && tcp
+            && !syn
+        {
+            self.flows[index].more = true;
+        }
         let same_flow = known.filter(|&index| {
-            let retransmitted = self.flows[index].initial == segment.sequence;
+            let Remembered { initial, more, .. } = self.flows[index];
+            // P4: behind anything else than a SYN, the host may take it for a new connection.
+            let retransmitted =
+                !tcp || initial == segment.sequence && !more && segment.flags & (RST | FIN) == 0;
             if cuts {
-                granted && (!tcp || syn && retransmitted)
+                granted && (!tcp || syn) && retransmitted
             } else {
                 !syn || granted && retransmitted
             }
@@ -326,11 +337,15 @@ impl<'c> Model<'c> {
         } else if let Some(&index) = covering.iter().find(|&&index| self.has_room(index)) {
             self.grants[index].connections += 1;
             self.flows.retain(|known| known.flow != flow);
-            self.flows.push(Remembered {
-                flow,
-                initial: segment.sequence,
-                last: now,
-            });
+            // P5: one to a foreign address is not remembered.
+            if own().any(|own| own == segment.destination) {
+                self.flows.push(Remembered {
+                    flow,
+                    initial: segment.sequence,
+                    more: false,
+                    last: now,
+                });
+            }
             return Reason::Grant;
         } else {
             Reason::UsedUp

@@ -1,6 +1,7 @@
 //! Throw-away network namespaces, and code that runs inside one.
 
 use std::{
+    cell::Cell,
     ffi::{CString, OsStr},
     fs::{self, File},
     io, mem,
@@ -125,6 +126,25 @@ impl Drop for Netns {
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();
+    }
+}
+
+/// Moves the calling thread into a namespace of its own, once, where nothing is forwarded. Threads that it
+/// starts from then on are there too.
+pub fn isolate() {
+    thread_local! {
+        static ISOLATED: Cell<bool> = const { Cell::new(false) };
+    }
+    if ISOLATED.replace(true) {
+        return;
+    }
+    // SAFETY: takes no pointers, and concerns this thread alone.
+    let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(moved, 0, "root may make namespaces");
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        // The calling thread's, where `/proc/sys` is its process's main thread's.
+        let path = format!("/proc/sys/net/{setting}");
+        fs::write(&path, "0").unwrap_or_else(|error| panic!("can't set {path}: {error}"));
     }
 }
 

@@ -7,7 +7,11 @@ mod modelled;
 mod program;
 mod sockets;
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
@@ -24,6 +28,14 @@ pub use self::{
     modelled::Modelled,
     program::{Program, XDP_PASS},
 };
+
+/// Addresses of the host in whose place a subject stands: flows to others are not remembered.
+pub const OWN: [&str; 4] = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
+
+/// The same.
+pub fn own() -> impl Iterator<Item = IpAddr> {
+    OWN.into_iter().map(|own| own.parse().expect("an address"))
+}
 
 /// A gate that packets can be put through one by one.
 pub trait Subject {

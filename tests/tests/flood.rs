@@ -15,7 +15,7 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
         Who::{A, B},
     },
-    packet::{Packet, SYN},
+    packet::{ACK, Packet, SYN},
     raw::Wire,
     run::{Running, wait_until},
     trial::{Attach, Trial},
@@ -80,6 +80,31 @@ fn half_open_flows_native_v4() {
 #[test]
 fn half_open_flows_generic_v6() {
     half_open_flows_are_in_nobodys_way(Attach::Generic, Family::V6);
+}
+
+#[test]
+fn bogus_flows_native_v6() {
+    bogus_flows_are_in_nobodys_way(Attach::Native, Family::V6);
+}
+
+#[test]
+fn bogus_flows_generic_v4() {
+    bogus_flows_are_in_nobodys_way(Attach::Generic, Family::V4);
+}
+
+#[test]
+fn real_connections_native_v4() {
+    real_connections_of_one_source_leave_room(Attach::Native, Family::V4);
+}
+
+#[test]
+fn real_connections_generic_v6() {
+    real_connections_of_one_source_leave_room(Attach::Generic, Family::V6);
+}
+
+#[test]
+fn outcomes_are_bounded_native_v4() {
+    outcomes_are_bounded(Attach::Native, Family::V4);
 }
 
 #[test]
@@ -236,6 +261,15 @@ fn nothing_is_changed(attach: Attach, family: Family) {
 /// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
 /// then another one's outlives its grant.
 fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
+    forged_flows_are_in_nobodys_way(attach, family, &[SYN]);
+}
+
+/// The same, with what looks like the end of a handshake and data behind it, to whoever believes it.
+fn bogus_flows_are_in_nobodys_way(attach: Attach, family: Family) {
+    forged_flows_are_in_nobodys_way(attach, family, &[SYN, ACK, ACK]);
+}
+
+fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8]) {
     let Some(trial) = trial(attach, family) else {
         return;
     };
@@ -246,8 +280,10 @@ fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
     let granted = source.to_string();
     let arguments = ["allow", &granted, "--gate", "ssh", "--for", "1h"];
     trial.lab.knockgate(&arguments).exits(0);
+    let flow = |number| packets.iter().map(move |flags| (number, *flags));
     let syns: Vec<Vec<u8>> = (0..HALF_OPEN)
-        .map(|number| Packet::tcp((source, 10_000 + number), (family.host(), 22), SYN))
+        .flat_map(flow)
+        .map(|(number, flags)| Packet::tcp((source, 10_000 + number), (family.host(), 22), flags))
         .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
         .collect();
     let wire = Wire::open(&trial.lab);
@@ -273,6 +309,98 @@ fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
         .into_iter()
         .any(|flow| flow.contains(&other));
     assert!(stays, "the connection goes on, and is no session");
+}
+
+/// A source with a grant makes more connections than there is room for, all of them real; then another one's
+/// outlives its grant.
+fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    let small = GATE.replace("sessions = 4096", "sessions = 64");
+    trial.lab.configure(&(interface(attach) + &small));
+    trial.lab.knockgate(&["up"]).exits(0);
+    trial.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut connections: Vec<TcpStream> = (0..100).map(|_| trial.connected(A, 22)).collect();
+    for connection in &mut connections {
+        echo(connection);
+    }
+    assert_eq!(sessions(&trial).len(), 64, "the table is full");
+    trial.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    let mut other = trial.connected(B, 22);
+    echo(&mut other);
+    connections.extend((0..100).map(|_| trial.connected(A, 22)));
+    trial.closes(B, "22/tcp");
+    echo(&mut other);
+}
+
+/// Sources by the thousand that all know the sequence: what is reported of them is bounded, what is not is
+/// counted, and what was there before is still to be read.
+fn outcomes_are_bounded(attach: Attach, family: Family) {
+    const SOURCES: u8 = 50;
+    let Some(trial) = trial(attach, family) else {
+        return;
+    };
+    let mut command = trial.lab.knockgate_command(&["run"]);
+    let mut service = Running::start(&mut command, trial.lab.folder());
+    wait_until("the gate is up", || {
+        assert!(service.goes_on(), "the service has ended by itself");
+        trial.knockgate("status").code == Some(0)
+    });
+    trial.closed(A, "22/tcp");
+    let events = || -> Vec<Value> {
+        let text = trial.knockgate("events --json").exits(0).stdout.clone();
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect("a line is one object"))
+            .collect()
+    };
+    let denied = |event: &Value| event["event"] == "packet.denied";
+    wait_until("the denial is reported", || events().iter().any(denied));
+    let mut reader = trial
+        .lab
+        .knockgate_command(&["events", "--follow", "--json"]);
+    let reader = Running::start(&mut reader, trial.lab.folder());
+    wait_until("it reads", || reader.stdout().lines().count() > 0);
+
+    let wire = Wire::open(&trial.lab);
+    let begun = Instant::now();
+    let mut sent = 0_u64;
+    for group in 100..200 {
+        let knocks: Vec<Vec<u8>> = (1..=SOURCES)
+            .flat_map(|number| knocks(family, client(family, group, number)))
+            .collect();
+        wire.send(&trial.lab, &knocks);
+        sent += u64::from(SOURCES);
+    }
+    wait_until("all have been counted", || {
+        let stats = trial.knockgate("stats --json").exits(0).json();
+        let rows = stats["knocks"].as_array().expect("a list");
+        let outcomes = rows.iter().filter(|row| {
+            ["opened", "table_full"]
+                .iter()
+                .any(|result| row["result"] == *result)
+        });
+        let count: u64 = outcomes.filter_map(|row| row["count"].as_u64()).sum();
+        // Some get lost on the way.
+        count > sent / 2
+    });
+    let seconds = begun.elapsed().as_secs() + 2;
+    wait_until("what was left out is counted", || lost(&reader) > 0);
+    let said = reader.stdout();
+    let outcomes = said
+        .lines()
+        .filter(|line| line.contains("\"gate.opened\"") || line.contains("\"gate.refused\""));
+    let outcomes = outcomes.count() as u64;
+    let cpus = std::thread::available_parallelism().expect("the kernel knows its CPUs");
+    let most = 2 * 64 * seconds * cpus.get() as u64;
+    eprintln!("{outcomes} of {sent} outcomes in {seconds} s; {most} is the most");
+    assert!(outcomes <= most, "{outcomes} of {sent}, {most} at most");
+    assert!(outcomes > 0, "nothing at all is reported");
+    assert!(
+        events().iter().any(denied),
+        "what came before has been flushed"
+    );
 }
 
 /// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.

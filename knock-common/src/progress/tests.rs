@@ -43,7 +43,7 @@ fn begin<A: Address>(host: &Host, source: &A, state: u32) -> bool {
 /// Sees it, as a probe does.
 fn state_of<A: Address>(host: &Host, source: &A) -> Option<u32> {
     match entry(host, source)? {
-        Entry::Known(progress) => progress.state_of(source),
+        Entry::Known(progress) => progress.hold(host, source).map(|held| held.state),
         Entry::New(_) => None,
     }
 }
@@ -214,6 +214,7 @@ fn a_whole_address_is_compared() {
         let mut progress = Progress::zeroed();
         assert_eq!(Progress::tag_of(&one), Progress::tag_of(&other));
         progress.begin(&one, 1, knock_at(0), 0);
+        progress.tag = Progress::tag_of(&one);
         assert!(progress.is_of(&one));
         assert!(!progress.is_of(&other));
     }
@@ -234,6 +235,62 @@ fn a_source_is_added_to_a_set_once() {
     assert!(!other.begin(&host, &source, 2, knock_at(0), 0));
     assert_eq!(state_of(&host, &source), Some(1));
     assert_eq!(pairs_of(&host, &source), 1);
+}
+
+/// However an address is chosen, it is not taken for a place that is nobody's or held.
+#[test]
+fn no_source_has_a_tag_with_a_meaning() {
+    let host = host(2);
+    let mut progress = Progress::zeroed();
+    let held = progress.take(&host).expect("it is nobody's");
+    let (zero, meant) = (0, held.progress_tag());
+    drop(held);
+    for tag in [zero, meant] {
+        let source = V6::from_words(tag ^ 6 << 56, 0);
+        assert!(![zero, meant].contains(&Progress::tag_of(&source)));
+    }
+}
+
+/// What one CPU changes, no other does, and nobody waits.
+#[test]
+fn a_place_is_held_by_one_cpu() {
+    let host = host(64);
+    let (one, other) = (v4(1), v4(2));
+    assert!(begin(&host, &one, 7));
+    let [(index, _)] = host.progress.rows()[..] else {
+        panic!("one source has knocked");
+    };
+    let place = || host.progress(index).unwrap();
+    let held = place().hold(&host, &one).expect("it is its own");
+    assert!(place().hold(&host, &one).is_none(), "not twice");
+    assert!(place().take(&host).is_none(), "nor can it be taken");
+    assert!(entry(&host, &one).is_none(), "a knock is lost meanwhile");
+    drop(held);
+    assert_eq!(state_of(&host, &one), Some(7));
+    let mut taken = place().take(&host).expect("nobody holds it");
+    taken.begin(&other, 1, knock_at(0), 0);
+    assert!(place().hold(&host, &one).is_none());
+    taken.give_to(Progress::tag_of(&other));
+    drop(taken);
+    assert!(place().hold(&host, &one).is_none());
+    assert!(place().hold(&host, &other).is_some());
+    // Given back to nobody.
+    drop(place().take(&host));
+    assert!(place().hold(&host, &other).is_none());
+}
+
+/// Of two addresses with the same tag, the one whose place it is holds it.
+#[test]
+fn a_place_is_held_for_a_whole_address() {
+    let host = host(64);
+    let [one, other] = [V6::from_words(2, 0), V6::from_words(0, 1)];
+    assert_eq!(Progress::tag_of(&one), Progress::tag_of(&other));
+    assert!(begin(&host, &one, 3));
+    let [(index, _)] = host.progress.rows()[..] else {
+        panic!("one source has knocked");
+    };
+    assert!(host.progress(index).unwrap().hold(&host, &other).is_none());
+    assert!(host.progress(index).unwrap().hold(&host, &one).is_some());
 }
 
 /// A source that moves to the front takes all that is known of it along, and leaves nothing behind that

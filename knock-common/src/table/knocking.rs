@@ -2,13 +2,13 @@
 
 use core::{
     hint::black_box,
-    sync::atomic::{Ordering, compiler_fence},
+    ops::{Deref, DerefMut},
 };
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{MAX_SEQUENCE, TICK_SHIFT, WAYS};
-use crate::{Address, address::Padded, progress::Pair};
+use crate::{Address, Kernel, address::Padded, progress::Pair};
 
 /// Where the progress of a set's sources is, in one line of the processor's cache; see
 /// [`progress`](crate::progress).
@@ -35,7 +35,8 @@ impl ProgressSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Progress {
     /// [`Progress::tag_of`] the source: this place may be given to another one while a packet still
-    /// reads it.
+    /// reads it. Changed by compare-and-exchange alone; who has put [`HELD`](Self::HELD) here may change the
+    /// rest.
     pub tag: u64,
     /// [`Address::padded`].
     pub address: Padded,
@@ -59,10 +60,14 @@ impl Progress {
     /// about to come round.
     const ERAS: i16 = 32;
 
-    /// Many addresses have the same, and whoever wants to can choose such.
+    /// [`tag`](Self::tag) of a place that some CPU is changing.
+    const HELD: u64 = 2;
+
+    /// Many addresses have the same, and whoever wants to can choose such. Odd, so that none is 0 or
+    /// [`HELD`](Self::HELD).
     #[inline(always)]
     pub fn tag_of<A: Address>(source: &A) -> u64 {
-        source.fold() ^ u64::from(A::FAMILY) << 56
+        source.fold() ^ u64::from(A::FAMILY) << 56 | 1
     }
 
     #[inline(always)]
@@ -97,25 +102,56 @@ impl Progress {
         eras >= Self::ERAS
     }
 
-    /// The state, if it is still that of `source`: read before the tag is, which the next owner has
-    /// cleared before it changed anything else.
-    #[inline(always)]
-    pub fn state_of<A: Address>(&self, source: &A) -> Option<u32> {
-        // SAFETY: references are aligned and can be read. Volatile, and so in this order, since another
-        // CPU may write to them.
-        let (state, tag) = unsafe {
-            (
-                (&raw const self.state).read_volatile(),
-                (&raw const self.tag).read_volatile(),
-            )
-        };
-        (tag == Self::tag_of(source)).then_some(state)
+    /// Is it nobody's, or being changed?
+    pub const fn is_unsettled(&self) -> bool {
+        self.tag == 0 || self.tag == Self::HELD
     }
 
-    /// Makes it that of a source that has knocked once.
+    /// Is some CPU changing it?
+    #[inline(always)]
+    pub const fn is_held(&self) -> bool {
+        self.tag == Self::HELD
+    }
+
+    /// Has this CPU alone read and change what is known of `source`, until it is let go. `None`: another
+    /// CPU does, or it has been given to another source.
+    #[inline(always)]
+    pub fn hold<'k, K: Kernel, A: Address>(
+        &'k mut self,
+        kernel: &'k K,
+        source: &A,
+    ) -> Option<Held<'k, K>> {
+        let tag = Self::tag_of(source);
+        if !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {
+            return None;
+        }
+        let whole = self.address == source.padded();
+        let held = Held {
+            kernel,
+            progress: self,
+            tag,
+        };
+        whole.then_some(held)
+    }
+
+    /// Takes the place from whoever had it. `None`: another CPU is changing it.
+    #[inline(always)]
+    pub fn take<'k, K: Kernel>(&'k mut self, kernel: &'k K) -> Option<Held<'k, K>> {
+        let tag = self.tag;
+        if tag == Self::HELD || !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {
+            return None;
+        }
+        Some(Held {
+            kernel,
+            progress: self,
+            // Nobody's, until it is said whose it is.
+            tag: 0,
+        })
+    }
+
+    /// Writes down that a source has knocked once, all but the tag.
     #[inline(always)]
     pub fn begin<A: Address>(&mut self, source: &A, state: u32, step: Step, now: u64) {
-        self.take_from_owner();
         self.address = source.padded();
         self.state = state;
         self.era = Self::era_of(now);
@@ -123,15 +159,14 @@ impl Progress {
         self.counted = 1;
         // The others are not read before they are written: a state is never deeper than its knocks.
         self.steps[0] = step;
-        self.give_to(Self::tag_of(source));
     }
 
-    /// Makes it that of another place's source, with all that is known of it.
+    /// Writes down what is known of another place's source, all but the tag.
     #[inline(always)]
-    pub fn take_over(&mut self, other: &Self) {
+    pub const fn copy(&mut self, other: &Self) {
         // All of it, field by field: whole, it would go by way of the stack.
         let Self {
-            tag,
+            tag: _,
             address,
             state,
             era,
@@ -139,29 +174,12 @@ impl Progress {
             counted,
             steps,
         } = other;
-        self.take_from_owner();
         self.address = *address;
         self.state = *state;
         self.era = *era;
         self.head = *head;
         self.counted = *counted;
         self.steps = *steps;
-        self.give_to(*tag);
-    }
-
-    /// From here on it is nobody's. Whoever had it may be knocking on another CPU right now: see
-    /// [`state_of`](Self::state_of).
-    #[inline(always)]
-    fn take_from_owner(&mut self) {
-        self.tag = 0;
-        compiler_fence(Ordering::SeqCst);
-    }
-
-    /// The last that is written: what is found by this tag is this source's.
-    #[inline(always)]
-    fn give_to(&mut self, tag: u64) {
-        compiler_fence(Ordering::SeqCst);
-        self.tag = tag;
     }
 
     /// The run is over, and nothing goes on from it.
@@ -215,6 +233,66 @@ impl Progress {
         };
         // It is no more than that, but the verifier doesn't know.
         at.min(MAX_SEQUENCE - 1)
+    }
+}
+
+/// A place that this CPU alone reads and changes, until this value goes.
+///
+/// It is held by its tag, which is taken and given back by compare-and-exchange. These are full barriers on
+/// every machine (the kernel's BPF compilers see to that), where plain loads and stores may be seen in any
+/// order: so whoever holds a place sees all that was written by those who held it before. Nobody waits for a
+/// place: a knock that finds it held is lost, as it might have been on the wire.
+pub struct Held<'k, K: Kernel> {
+    kernel: &'k K,
+    progress: &'k mut Progress,
+    /// What it will have when it is let go.
+    tag: u64,
+}
+
+impl<K: Kernel> Held<'_, K> {
+    /// It will belong to the source with this tag; 0: to nobody.
+    #[inline(always)]
+    pub const fn give_to(&mut self, tag: u64) {
+        self.tag = tag;
+    }
+
+    #[inline(always)]
+    pub const fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// What the place's tag is meanwhile.
+    #[cfg(test)]
+    pub const fn progress_tag(&self) -> u64 {
+        self.progress.tag
+    }
+}
+
+impl<K: Kernel> Deref for Held<'_, K> {
+    type Target = Progress;
+
+    #[inline(always)]
+    fn deref(&self) -> &Progress {
+        self.progress
+    }
+}
+
+impl<K: Kernel> DerefMut for Held<'_, K> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Progress {
+        self.progress
+    }
+}
+
+impl<K: Kernel> Drop for Held<'_, K> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let Self {
+            kernel,
+            progress,
+            tag,
+        } = self;
+        kernel.compare_exchange(&mut progress.tag, Progress::HELD, *tag);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the kernel program must know of this host to answer as a closed port of it would: addresses,
-//! links and settings of the network namespace.
+//! What the kernel program must know of this host: its addresses, and, to answer as a closed port of it
+//! would, links and settings of the network namespace.
 
 use std::{collections::BTreeMap, ffi::CStr, fs, io, mem::MaybeUninit, net::IpAddr, ptr};
 
@@ -8,14 +8,15 @@ use knock_common::{
     table::{Habits, Link, LinkKey, Network, labels, standing},
 };
 
-use super::{checksums, kernel_version};
+use super::{bridged, checksums, kernel_version};
 use crate::{
     config::{Config, Deny},
     sys,
 };
 
-/// Room in the table of addresses; those beyond it are not answered for.
-pub(super) const MOST_ADDRESSES: usize = 4096;
+/// Room in the table of addresses; those beyond it are not answered for, and where there are more, flows to
+/// any address are remembered.
+pub(super) const MOST_ADDRESSES: usize = 4095;
 /// Links: interfaces and the VLANs on them.
 pub(super) const MOST_LINKS: usize = 4096;
 /// Destinations whose ICMP errors are counted.
@@ -25,13 +26,16 @@ pub(super) const DESTINATIONS: usize = 16_384;
 const UNREACHABLE4: u32 = 3;
 const UNREACHABLE6: u32 = 1;
 
-/// This host as its closed ports show it.
+/// This host, and how its closed ports show it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Surroundings {
     pub habits: Option<Habits>,
     pub links: BTreeMap<(u32, [u16; 2]), Link>,
     /// By [`standing`].
     pub addresses: BTreeMap<IpAddr, u32>,
+    /// A guarded interface hands packets on by their MAC addresses, so that others' addresses are behind it:
+    /// of a bridge's port, or below a macvlan.
+    pub bridged: bool,
 }
 
 /// Does any gate of this configuration answer?
@@ -40,12 +44,9 @@ pub fn rejects(config: &Config) -> bool {
 }
 
 impl Surroundings {
-    /// Reads them for the interfaces in `guarded`, by index and present name; nothing where no gate answers.
-    /// `secret` makes flow labels unpredictable.
+    /// Reads them for the interfaces in `guarded`, by index and present name; links and habits only where a gate
+    /// answers. `secret` makes flow labels unpredictable.
     pub fn read(config: &Config, guarded: &[(u32, String)], secret: u64) -> io::Result<Self> {
-        if !rejects(config) {
-            return Ok(Self::default());
-        }
         let vlans = vlans(&fs::read_to_string("/proc/net/vlan/config").unwrap_or_default());
         let (addresses, macs) = interfaces(|name| {
             // A device on top of a guarded interface has its packets by it.
@@ -53,6 +54,15 @@ impl Surroundings {
                 || vlans.iter().any(|vlan| vlan.name == name)
         })?;
         let devices = sys::link::all()?;
+        let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
+        let bridged = bridged::is_any(&indices, &devices);
+        if !rejects(config) {
+            return Ok(Self {
+                addresses,
+                bridged,
+                ..Self::default()
+            });
+        }
         let mut links = BTreeMap::new();
         for (index, name) in guarded {
             let index = *index;
@@ -72,6 +82,7 @@ impl Surroundings {
             habits: Some(habits(secret)),
             links,
             addresses,
+            bridged,
         })
     }
 
@@ -86,7 +97,10 @@ impl Surroundings {
             .map(move |(of, link)| (key(of), *link))
     }
 
+    /// With the note that these are all, where they are.
     pub fn address_rows(&self) -> impl Iterator<Item = (Network, u32)> {
+        let complete = self.addresses.len() <= MOST_ADDRESSES && !self.bridged;
+        let note = complete.then_some((Network::COMPLETE, standing::OWN));
         let key = |address: &IpAddr| match address {
             IpAddr::V4(address) => Network::new(V4::from(*address)),
             IpAddr::V6(address) => Network::new(V6::from(*address)),
@@ -95,6 +109,7 @@ impl Surroundings {
             .iter()
             .take(MOST_ADDRESSES)
             .map(move |(address, standing)| (key(address), *standing))
+            .chain(note)
     }
 }
 

@@ -14,9 +14,9 @@ use knock_common::{
     presence, progress,
     scattered::Room,
     table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, GateRules, Grant, GrantKey, GrantSlot, Habits, Link,
-        LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES, Sequence, Session, SessionSlot,
-        SourceKey, State, Transition, class, cursor,
+        Budget, CONFIG_CHUNK, Counter, Cursor, Flow, GateRules, Grant, GrantKey, GrantSlot,
+        HOLDERS, Habits, Link, LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES,
+        Sequence, Session, SessionSlot, SourceKey, State, Transition, class, cursor,
     },
     verdict::Reason,
 };
@@ -99,7 +99,8 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         keyed::<Flow<V4>, Session>("SESSION4", Hash, sessions),
         keyed::<Flow<V6>, Session>("SESSION6", Hash, sessions),
         array::<SessionSlot>("SESSION_SLOT", Array, sessions),
-        array::<u32>("CURSOR", Array, cursor::COUNT as usize),
+        array::<u32>("HELD", Array, HOLDERS),
+        array::<Cursor>("CURSOR", MappedArray, cursor::COUNT as usize),
         array::<Counter>("PACKETS", PerCpuArray, (gates + 1) * Reason::COUNT),
         array::<u64>("KNOCKS", PerCpuArray, gates * Outcome::ALL.len()),
         TableSize {
@@ -114,7 +115,8 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         array::<Room>("SCATTERED", PerCpuArray, 1),
         array::<Habits>("HABITS", Array, 1),
         keyed::<LinkKey, Link>("DEVICE", Hash, answering(MOST_LINKS)),
-        keyed::<Network, u32>("LOCAL", Hash, answering(MOST_ADDRESSES)),
+        // With the note that they are all.
+        keyed::<Network, u32>("LOCAL", Hash, MOST_ADDRESSES + 1),
         keyed::<SourceKey, Owed>("OWED", LruHash, answering(DESTINATIONS)),
         array::<u64>("POOL", Array, 1),
         array::<Scratch>("ANSWER", PerCpuArray, 1),

@@ -8,6 +8,7 @@ mod answering;
 mod attachment;
 mod automaton;
 mod batch;
+mod bridged;
 mod capability;
 mod checksums;
 mod flows;

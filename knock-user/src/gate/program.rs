@@ -21,7 +21,8 @@ use knock_common::{
     presence::{self, Seed},
     progress,
     table::{
-        CONFIG_CHUNK, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition, cursor,
+        CONFIG_CHUNK, Cursor, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition,
+        cursor,
     },
 };
 
@@ -224,8 +225,8 @@ impl Tables<'_> {
         for (index, role) in roles(config, automaton, &open) {
             table.set(index, role, 0)?;
         }
-        let mut cursors: Array<_, u32> = self.table("CURSOR")?;
-        cursors.set(cursor::SOURCES, progress::FIRST, 0)?;
+        let mut cursors: Array<_, Cursor> = self.table("CURSOR")?;
+        cursors.set(cursor::SOURCES, Cursor::at(progress::FIRST), 0)?;
         self.networks(config)?;
         self.lengths(config)?;
         self.answers(config)?;

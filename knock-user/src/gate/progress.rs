@@ -4,7 +4,7 @@ use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
     progress::Pair,
-    table::{Progress, ProgressSet, cursor},
+    table::{Cursor, Progress, ProgressSet, cursor},
 };
 
 use super::Mapping;
@@ -13,7 +13,7 @@ use super::Mapping;
 pub struct ProgressTable {
     pub sets: Array<MapData, ProgressSet>,
     pub places: Array<MapData, Progress>,
-    pub cursor: Array<MapData, u32>,
+    pub cursor: Array<MapData, Cursor>,
 }
 
 /// The same, mapped into memory: for as long as it is looked at, since what is mapped counts as memory of
@@ -30,7 +30,7 @@ impl ProgressTable {
         Ok(MappedProgress {
             sets: Mapping::of(&self.sets)?,
             places: Mapping::of(&self.places)?,
-            next: self.cursor.get(&cursor::SOURCES, 0)?,
+            next: self.cursor.get(&cursor::SOURCES, 0)?.next,
         })
     }
 }
@@ -46,6 +46,8 @@ impl MappedProgress {
 
     /// What is known of each source.
     pub fn rows(&self) -> impl Iterator<Item = Progress> {
-        self.used().map(|index| self.places.get(index))
+        self.used()
+            .map(|index| self.places.get(index))
+            .filter(|row| !row.is_unsettled())
     }
 }

@@ -1,20 +1,22 @@
 //! The latest events, and everyone who listens.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
-use knock_common::event::Event;
+use knock_common::{
+    event::Event,
+    table::{Budget, class},
+};
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
     Record,
+    kept::Kept,
     socket::{self, Connection},
 };
-use crate::gate::Gate;
+use crate::gate::{Gate, monotonic_now};
 
-/// How many events are kept for those who ask later.
-const KEPT: usize = 1000;
 /// How far a reader may be behind before it misses some.
 const BACKLOG: usize = 4096;
 /// How long slow readers may keep the service from ending.
@@ -24,34 +26,45 @@ const AT_ONCE: usize = 1024;
 
 /// Keeps events, logs them and hands them on.
 pub struct Log {
-    latest: VecDeque<Record>,
+    latest: Kept,
     readers: broadcast::Sender<Record>,
     serving: JoinSet<()>,
     users: Vec<String>,
     /// How many the kernel had lost when it was last asked.
     lost: u64,
+    /// For events that the kernel doesn't report, by class.
+    budgets: [Budget; class::COUNT as usize],
 }
 
 impl Log {
     pub fn new(gate: &Gate) -> Self {
         Self {
-            latest: VecDeque::with_capacity(KEPT),
+            latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
             serving: JoinSet::new(),
             users: owned_users(gate),
             lost: 0,
+            budgets: [Budget::zeroed(); class::COUNT as usize],
         }
     }
 
     /// Adds one event.
     pub fn say(&mut self, record: Record) {
         tracing::info!("{}", Brief(&record));
-        if self.latest.len() == KEPT {
-            self.latest.pop_front();
-        }
-        self.latest.push_back(record.clone());
+        self.latest.add(record.clone());
         // Nobody listening is no error.
         let _ = self.readers.send(record);
+    }
+
+    /// Adds one of a [`class`] of which there may be any number at once; where there are too many in a
+    /// second, counts it as lost.
+    pub fn say_within(&mut self, class: u32, record: Record) {
+        let second = monotonic_now() / 1_000_000_000;
+        let budget = &mut self.budgets[class as usize];
+        if budget.wants(class, second) {
+            budget.count(true);
+            self.say(record);
+        }
     }
 
     /// Adds an event for every gate.
@@ -79,6 +92,7 @@ impl Log {
 
     /// `lost`: how many events the kernel has left out since the gate came up.
     pub fn report_lost(&mut self, lost: u64) {
+        let lost = lost + self.budgets.iter().map(|budget| budget.lost).sum::<u64>();
         let new = lost.saturating_sub(self.lost);
         self.lost = lost;
         if new != 0 {
@@ -92,7 +106,7 @@ impl Log {
     /// Hands a new reader what is kept, and what comes if it wants to follow.
     pub fn serve(&mut self, connection: Connection) {
         while self.serving.try_join_next().is_some() {}
-        let latest = self.latest.iter().cloned().collect();
+        let latest = self.latest.in_order();
         let reader = socket::serve(connection, latest, self.readers.subscribe());
         self.serving.spawn(reader);
     }

@@ -3,6 +3,7 @@
 //! has lost it. Nothing else of it is needed for a gate to open or close.
 
 mod guard;
+mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;

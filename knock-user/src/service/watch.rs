@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
+use knock_common::table::class;
 
 use super::{Record, log::Log, record::wall_clock};
 use crate::gate::{Gate, GrantRow, monotonic_now};
@@ -48,19 +49,21 @@ impl Watch {
             } else {
                 ("revoked", wall_clock(now))
             };
-            log.say(Record {
+            let closed = Record {
                 time,
                 reason: Some(reason.into()),
                 ..record(row, "gate.closed")
-            });
+            };
+            log.say_within(class::CLOSINGS, closed);
         }
         for (key, row) in &present {
             let before = self.known.get(key);
             if row.sequence.is_none() && before.is_none_or(|before| before.until != row.until) {
-                log.say(Record {
+                let opened = Record {
                     until: Some(wall_clock(row.until)),
                     ..record(row, "gate.opened")
-                });
+                };
+                log.say_within(class::OPENINGS, opened);
             }
         }
         self.known = present;

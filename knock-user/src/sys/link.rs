@@ -18,6 +18,7 @@ const LINK: u16 = 5;
 const MASTER: u16 = 10;
 const INFO: u16 = 18;
 const INFO_KIND: u16 = 1;
+const PROMISCUITY: u16 = 30;
 const LINK_NAMESPACE: u16 = 37;
 const PARENT_BUS: u16 = 57;
 /// Bytes of `struct ifinfomsg`, and where the link type and the index are in it.
@@ -43,6 +44,8 @@ pub struct Link {
     pub lower_elsewhere: bool,
     /// The bridge, bond or the like that it is a port of.
     pub master: Option<u32>,
+    /// How many have asked that it takes packets for every MAC address, a bridge among them.
+    pub promiscuity: u32,
     /// The bus that its hardware is on (since Linux 5.14).
     pub bus: Option<String>,
 }
@@ -73,6 +76,7 @@ fn read(payload: &[u8]) -> Option<Link> {
             LINK => link.lower = number(),
             LINK_NAMESPACE => link.lower_elsewhere = true,
             MASTER => link.master = number(),
+            PROMISCUITY => link.promiscuity = number()?,
             PARENT_BUS => link.bus = Some(query::text(&value)),
             INFO => {
                 let mut infos = query::attributes(&value);

@@ -310,6 +310,8 @@ impl World for Kernel<'_> {
             // bpf_xdp_adjust_head, bpf_xdp_adjust_tail
             44 => resize(memory, first, -signed(key), 0),
             65 => resize(memory, first, 0, signed(key)),
+            // bpf_fib_lookup: nothing is forwarded (BPF_FIB_LKUP_RET_FWD_DISABLED).
+            69 => 5,
             // bpf_sk_lookup_udp
             85 => self.connected(memory, key, value),
             // bpf_sk_release: there is nothing to let go of. bpf_skc_lookup_tcp: this host has no socket for

@@ -247,6 +247,8 @@ fn host_for(config: &Config) -> Host {
     {
         host.lengths = [u64::from(V4::PREFIX), u64::from(V6::PREFIX)];
     }
+    let own = super::own().map(|address| padded(address, 0));
+    host.own = Some(own.map(|(family, address, _)| (family, address)).collect());
     host.sequences = automaton.sequences;
     host.states = automaton.states;
     host.transitions = automaton.transitions;

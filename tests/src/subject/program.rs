@@ -38,7 +38,7 @@ use knock_user::{
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
-use crate::need;
+use crate::{need, netns};
 
 /// XDP's answers, from the kernel's `xdp_action`.
 pub const XDP_DROP: u32 = 1;
@@ -104,6 +104,7 @@ impl Program {
         if !need::met(&[]) {
             return None;
         }
+        netns::isolate();
         let ebpf =
             gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
@@ -116,7 +117,7 @@ impl Program {
         // What has been opened stays open; without pins, nothing is left even where this process is killed.
         remove(&pins);
         let (gate, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
-        Some(Self {
+        let mut program = Self {
             ebpf,
             framing: Framing::Ethernet,
             gate,
@@ -125,7 +126,15 @@ impl Program {
             answer: None,
             first: None,
             sockets: None,
-        })
+        };
+        let mut local = program.table::<table::Network, u32>("LOCAL");
+        local
+            .insert(table::Network::COMPLETE, table::standing::OWN, 0)
+            .expect("there is room");
+        for address in super::own() {
+            program.lives_at(address);
+        }
+        Some(program)
     }
 
     /// Puts a frame through the program.

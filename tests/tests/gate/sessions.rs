@@ -1,17 +1,22 @@
 //! How flows that began under a grant end: with it, by themselves, and not by anyone else's doing.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, GATE_MAC, Who::A},
-    packet::{ACK, FIN, Packet, RST},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Who::A},
+    netns::{Netns, ip},
+    packet::{ACK, FIN, Packet, RST, SYN},
     raw,
     run::{given_time, wait_until},
+    service::Services,
     trial::Trial,
 };
 
@@ -27,6 +32,9 @@ behaviours! {
     a_session_ends_when_the_host_is_reset;
     a_half_closed_session_goes_on;
     a_session_ends_when_it_is_idle;
+    a_connection_on_the_ports_of_an_old_one_is_new;
+    flows_to_foreign_addresses_are_not_remembered;
+    a_forwarded_session_outlives_its_grant;
 }
 
 fn cut_flows_end_with_their_grant(trial: &Trial) {
@@ -133,6 +141,91 @@ fn a_session_ends_when_it_is_idle(trial: &Trial) {
     });
 }
 
+/// Its sequence number may be the same as well.
+fn a_connection_on_the_ports_of_an_old_one_is_new(trial: &Trial) {
+    trial.up(&short("1m", "connections = 1"));
+    trial.knock(A, ALICE);
+    let (from, host) = (trial.source(A), trial.family.host());
+    let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
+    raw::send(&trial.lab, std::slice::from_ref(&syn));
+    // The client's kernel, which knows of no connection, resets it when the host answers.
+    wait_until("the reset has passed", || counted(trial, "grant") >= 2);
+    for _ in 0..5 {
+        assert_counted(trial, "used_up", syn.clone());
+    }
+}
+
+fn flows_to_foreign_addresses_are_not_remembered(trial: &Trial) {
+    trial.up(&short("1m", ""));
+    trial.knock(A, ALICE);
+    let from = trial.source(A);
+    let foreign: IpAddr = match trial.family {
+        Family::V4 => [10, 77, 0, 77].into(),
+        Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, 0x77].into(),
+    };
+    let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
+    assert_counted(trial, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
+    assert_eq!(sessions(trial), 0, "it is not this host's");
+    let other = trial.family.other_host_address();
+    let connected = trial.connect(A, other, 22, Duration::from_secs(20));
+    let _stream = connected.expect("the gate is open");
+    assert_eq!(sessions(trial), 1);
+}
+
+/// To a host behind the gate's, which has no socket for it.
+fn a_forwarded_session_outlives_its_grant(trial: &Trial) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let behind = Netns::create(&format!("kg{}-behind{number}", process::id()));
+    let _services = Services::start(&behind, &[22], &[]);
+    let (gate, client) = (trial.lab.gate.name(), trial.lab.client.name());
+    let veth = [
+        "link", "add", "lan0", "netns", gate, "type", "veth", "peer", "eth0", "netns",
+    ];
+    ip(&[&veth[..], &[behind.name()]].concat());
+    let (router, server, length, host) = match trial.family {
+        Family::V4 => ("10.78.0.1", "10.78.0.2", "24", "10.77.0.1"),
+        Family::V6 => ("fd78::1", "fd78::2", "64", "fd77::1"),
+    };
+    for (netns, interface, address) in [(gate, "lan0", router), (behind.name(), "eth0", server)] {
+        let address = format!("{address}/{length}");
+        let mut add = vec!["-n", netns, "address", "add", &address, "dev", interface];
+        if trial.family == Family::V6 {
+            add.push("nodad");
+        }
+        ip(&add);
+        ip(&["-n", netns, "link", "set", interface, "up"]);
+    }
+    ip(&[
+        "-n",
+        behind.name(),
+        "route",
+        "add",
+        "default",
+        "via",
+        router,
+    ]);
+    let network = format!("{server}/{length}");
+    let network = network.replace("::2/", "::/").replace(".2/", ".0/");
+    ip(&["-n", client, "route", "add", &network, "via", host]);
+    trial.lab.gate.run(|| {
+        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            fs::write(format!("/proc/sys/net/{setting}"), "1").expect("root may set it");
+        }
+    });
+    let server: IpAddr = server.parse().expect("an address");
+    let connect = || trial.connect(A, server, 22, Duration::from_secs(20));
+    // New links and neighbours take their time.
+    wait_until("the host forwards", || connect().is_ok());
+    trial.up(&short("2s", ""));
+    trial.knock(A, ALICE);
+    let mut stream = connect().expect("the gate is open and the host forwards");
+    assert_echo(&mut stream, b"under the grant");
+    assert_eq!(sessions(trial), 1, "the flow is listed");
+    trial.closes(A, "22/tcp");
+    assert_echo(&mut stream, b"after it");
+}
+
 /// A segment from a stream's client to its host, with these flags and numbers that fit nothing.
 fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     let ends = |address: SocketAddr| (address.ip(), address.port());
@@ -149,15 +242,22 @@ fn sessions(trial: &Trial) -> usize {
 /// Sends a frame and expects it to be denied, since its source has nothing any more.
 #[track_caller]
 fn assert_denied(trial: &Trial, frame: Vec<u8>) {
-    let denied = || {
-        let stats = trial.knockgate("stats --json").exits(0).json();
-        let rows = stats["packets"].as_array().expect("a list");
-        rows.iter()
-            .filter(|row| row["reason"] == "no_grant")
-            .filter_map(|row| row["packets"].as_u64())
-            .sum::<u64>()
-    };
-    let before = denied();
+    assert_counted(trial, "no_grant", frame);
+}
+
+/// Sends a frame and expects it to be counted so.
+#[track_caller]
+fn assert_counted(trial: &Trial, reason: &str, frame: Vec<u8>) {
+    let before = counted(trial, reason);
     raw::send(&trial.lab, &[frame]);
-    wait_until("the packet is denied", || denied() > before);
+    wait_until("the packet is counted", || counted(trial, reason) > before);
+}
+
+fn counted(trial: &Trial, reason: &str) -> u64 {
+    let stats = trial.knockgate("stats --json").exits(0).json();
+    let rows = stats["packets"].as_array().expect("a list");
+    rows.iter()
+        .filter(|row| row["reason"] == reason)
+        .filter_map(|row| row["packets"].as_u64())
+        .sum()
 }
