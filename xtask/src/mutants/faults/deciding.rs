@@ -6,6 +6,7 @@ const VERDICT: &str = "knock-common/src/verdict.rs";
 const GRANT: &str = "knock-common/src/grant.rs";
 const ADDRESS: &str = "knock-common/src/address.rs";
 const SESSION: &str = "knock-common/src/session.rs";
+const REPORT: &str = "knock-common/src/report.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -65,13 +66,13 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a retransmitted SYN counts as a new connection",
         file: VERDICT,
-        find: "&& session.initial == sequence",
+        find: "&& session::retransmits(session, packet.flags, packet.sequence)",
         replace: "&& false",
     },
     Fault {
         what: "any SYN on the ports of a known flow is taken for a retransmission",
         file: VERDICT,
-        find: "&& session.initial == sequence",
+        find: "&& session::retransmits(session, packet.flags, packet.sequence)",
         replace: "&& true",
     },
     Fault {
@@ -89,19 +90,19 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an expired grant is accepted",
         file: GRANT,
-        find: "grant.until > now && grant.tag",
-        replace: "grant.tag",
+        find: "grant.until > now && is_still_of",
+        replace: "is_still_of",
     },
     Fault {
         what: "a grant lives one moment too long",
         file: GRANT,
-        find: "grant.until > now && grant.tag",
-        replace: "grant.until >= now && grant.tag",
+        find: "grant.until > now && is_still_of",
+        replace: "grant.until >= now && is_still_of",
     },
     Fault {
         what: "a grant is accepted whose slot has been given to another key",
         file: GRANT,
-        find: "grant.until > now && grant.tag == key.tag()",
+        find: "grant.until > now && is_still_of(kernel, grant, key)",
         replace: "grant.until > now",
     },
     Fault {
@@ -185,32 +186,32 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow goes on when the host has closed its socket",
         file: SESSION,
-        find: "if socket::is_open(kernel.socket(flow)) {",
-        replace: "if true {",
+        find: "if !socket::is_open(state) {",
+        replace: "if false {",
     },
     Fault {
         what: "a FIN or RST that the host doesn't honour ends a flow",
         file: SESSION,
-        find: "!= 0 && socket::knows_flow(kernel.socket(flow))",
-        replace: "!= 0",
+        find: "ends && socket::knows_flow(state)",
+        replace: "ends",
     },
     Fault {
         what: "half-open flows don't give way where there is no room",
         file: SESSION,
-        find: "session.confirmed == 0 || ",
-        replace: "",
+        find: "flow.protocol != u32::from(TCP) || !socket::is_established(kernel.socket(flow))",
+        replace: "false",
     },
     Fault {
         what: "any flow gives way where there is no room",
         file: SESSION,
-        find: "pressed && gives_way(owner, idle)",
-        replace: "pressed",
+        find: "gives_way(kernel, &flow, held(kernel, slot.holder), bars);",
+        replace: "true;",
     },
     Fault {
         what: "under `cut`, flows outlive their grant",
         file: VERDICT,
-        find: "if rules.cut != 0 {\n        return Known::Nothing;",
-        replace: "if false {\n        return Known::Nothing;",
+        find: "session::note_more(session);\n        return Known::Nothing;",
+        replace: "session::note_more(session);",
     },
     Fault {
         what: "a grant is not counted into the filter before the grants",
@@ -229,5 +230,89 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "knock-common/src/presence.rs",
         find: "word >= PLACELESS && word < MOST",
         replace: "word >= PLACELESS",
+    },
+    Fault {
+        what: "a SYN behind other packets of its flow is taken for a retransmission",
+        file: SESSION,
+        find: "session.more == 0 && session.initial",
+        replace: "session.initial",
+    },
+    Fault {
+        what: "a SYN with RST or FIN is taken for a retransmission",
+        file: SESSION,
+        find: "session.initial == sequence && flags & (flag::RST | flag::FIN) == 0",
+        replace: "session.initial == sequence",
+    },
+    Fault {
+        what: "a FIN or RST that the host ignored is never forgotten",
+        file: SESSION,
+        find: "if settled && !ends && state == socket::ESTABLISHED {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a FIN is forgotten before the host has looked at it",
+        file: SESSION,
+        find: "time.wrapping_sub(session.ending) >= SETTLED",
+        replace: "true",
+    },
+    Fault {
+        what: "a half-open socket counts as established",
+        file: SESSION,
+        find: "is_open(state) && !matches!(state, SYN_SENT | SYN_RECEIVED | REQUESTED)",
+        replace: "is_open(state)",
+    },
+    Fault {
+        what: "one source's established flows fill the table for others",
+        file: SESSION,
+        find: "if held >= bars.established {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a flood of one source pushes out others' flows",
+        file: SESSION,
+        find: "if held < bars.loose {",
+        replace: "if bars.loose == u32::MAX {",
+    },
+    Fault {
+        what: "slots are not counted out",
+        file: SESSION,
+        find: "kernel.fetch_sub(held);",
+        replace: "let _ = held;",
+    },
+    Fault {
+        what: "flows to foreign addresses are remembered",
+        file: SESSION,
+        find: "if is_foreign(kernel, &flow) {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a connection on the ports of one that is over is over too",
+        file: SESSION,
+        find: "if session.closing != 0 && !socket::is_open(kernel.socket(&flow)) {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a grant lives before its tag can be seen",
+        file: GRANT,
+        find: "        until: 0,\n        tag: key.tag(),",
+        replace: "        until,\n        tag: key.tag(),",
+    },
+    Fault {
+        what: "outcomes are reported without bound",
+        file: REPORT,
+        find: "self.asked < limits.asked && self.sent < limits.sent",
+        replace: "self.asked < limits.asked",
+    },
+    Fault {
+        what: "one user's outcomes take the room of others'",
+        file: REPORT,
+        find: "pause: 50_000_000,",
+        replace: "pause: 0,",
+    },
+    Fault {
+        what: "all outcomes are one class",
+        file: REPORT,
+        find: "kind::REFUSED => class::REFUSALS,",
+        replace: "kind::REFUSED => class::OPENINGS,",
     },
 ];

@@ -174,14 +174,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a source that has lost its place goes on from the next owner's progress",
         file: TABLE,
-        find: "(tag == Self::tag_of(source)).then_some(state)",
-        replace: "Some(state)",
+        find: "if !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {\n            return None;",
+        replace: "if false {\n            return None;",
     },
     Fault {
-        what: "the next owner of a place goes on from where its last one was",
-        file: KNOCK,
-        find: "progress.tag = Progress::tag_of(&probe.source);",
-        replace: "",
+        what: "a place is taken from a CPU that is changing it",
+        file: TABLE,
+        find: "if tag == Self::HELD || !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {",
+        replace: "if !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {",
     },
     Fault {
         what: "a source that is seen again is forgotten as soon as others",
@@ -192,7 +192,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a source leaves its progress behind when it moves to the front",
         file: PROGRESS,
-        find: "front.take_over(progress);",
+        find: "to.copy(&from);",
         replace: "",
     },
     Fault {
@@ -234,8 +234,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a source of one family is taken for one of the other",
         file: TABLE,
-        find: "source.fold() ^ u64::from(A::FAMILY) << 56",
-        replace: "source.fold()",
+        find: "source.fold() ^ u64::from(A::FAMILY) << 56 | 1",
+        replace: "source.fold() | 1",
     },
     Fault {
         what: "the automaton's failure links to first knocks are lost",
