@@ -86,7 +86,12 @@ fn surroundings() -> Surroundings {
         ephemeral_ports: Some(32_768..=60_999),
         listening: BTreeSet::from(["5353/udp".parse().expect("a port")]),
         udp_sockets: BTreeSet::from([123]),
-        devices: Some(vec![device("lo", None), eth0, device("eth1", None)]),
+        devices: Some(vec![
+            device("lo", None),
+            eth0,
+            device("eth1", None),
+            device("ib0", None),
+        ]),
         source_routing: BTreeMap::new(),
         ssh: SshSession::parse("192.0.2.77 50022 192.0.2.1 22"),
         unreadable: [(
