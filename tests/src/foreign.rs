@@ -12,6 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::{Array, Map, MapData};
+use knock_common::table::Meta;
+
 use crate::{
     lab::{Lab, WAN},
     need::BPFFS,
@@ -116,6 +119,15 @@ pub fn pin_map(path: &Path) {
         },
     );
     pin(&map.expect("an array map can be made"), path);
+}
+
+/// Makes the pins that the table at `path` identifies those of another layout.
+pub fn change_layout(path: &Path) {
+    let data = MapData::from_pin(path).expect("a gate is up");
+    let mut meta: Array<_, Meta> = Map::Array(data).try_into().expect("it is an array");
+    let mut changed = meta.get(&0, 0).expect("it has one entry");
+    changed.layout += 1;
+    meta.set(0, changed, 0).expect("it can be written");
 }
 
 /// Takes the link pinned at `path` off its interface, as `bpftool link detach` does.

@@ -223,9 +223,9 @@ fn assert_names_capability(run: &Run) {
     assert!(named, "no capability in {run:#?}");
 }
 
-/// At each of the places where this version pins something.
+/// At each of the places where this version pins something. They have its names and not its mark.
 #[test]
-fn pins_left_by_another_layout() {
+fn pins_of_others_in_the_place_of_ours() {
     let Some(lab) = good_lab(&[]) else { return };
     lab.knockgate(&["up"]).exits(0);
     let names = lab.pins();
@@ -243,15 +243,36 @@ fn pins_left_by_another_layout() {
         let shown = folder.to_str().expect("made of ASCII");
         lab.knockgate(&["up"])
             .exits(1)
-            .says(&[shown, "knockgate down"])
+            .says(&[shown, "not knockgate's"])
             .prints_nothing();
-        assert_eq!(lab.pins(), [name], "more than was there");
+        lab.knockgate(&["down", "--all"])
+            .exits(1)
+            .says(&[shown, "nothing was removed"]);
+        assert_eq!(lab.pins(), [name], "more or less than was there");
         let interface = lab.interface();
         assert!(!interface.contains("xdp"), "attached: {interface}");
-        // What the message advises.
-        lab.knockgate(&["down", "--all"]).exits(0);
+        fs::remove_dir_all(lab.pin_root()).expect("it is the test's own");
         lab.assert_untouched();
     }
+}
+
+/// All that a version with other tables has pinned, by what identifies its pins.
+#[test]
+fn pins_left_by_another_layout() {
+    let Some(lab) = good_lab(&[]) else { return };
+    lab.knockgate(&["up"]).exits(0);
+    let folder = lab.pin_root().join(WAN);
+    foreign::change_layout(&folder.join("meta"));
+    let shown = folder.to_str().expect("made of ASCII");
+    for command in ["up", "status", "grants"] {
+        lab.knockgate(&[command])
+            .exits(1)
+            .says(&[shown, "knockgate down"])
+            .prints_nothing();
+    }
+    // What the message advises.
+    lab.knockgate(&["down", "--all"]).exits(0);
+    lab.assert_untouched();
 }
 
 #[test]
