@@ -8,7 +8,7 @@
 //!
 //! Clients try again, from a new source port each time. So another probe of the port that was counted
 //! last goes by the automaton only where it costs the run no knock, and is left out otherwise: see
-//! [`Repeat`].
+//! `Repeat`.
 
 use crate::{
     Address, Kernel,

@@ -8,7 +8,7 @@
 //! host, never the packets:
 //!
 //! - Once a FIN or RST has come, each packet behind it passes only while the host still has a socket for
-//!   the flow. Where the host has not honoured it, the flow is as before after [`SETTLED`].
+//!   the flow. Where the host has not honoured it, the flow is as before after `SETTLED`.
 //! - A flow counts as established where the host has a socket of its own for it, past the handshake. That
 //!   is asked when the table is full and somebody has to give way.
 //!
@@ -17,7 +17,7 @@
 //! remembered.
 //!
 //! **Shares.** Each slot counts to its source (with `grant_to = "prefix"`: to the source's prefix) until
-//! it is taken again. Where the table is full, a source that holds more of it than [`SHARE`] gives way to
+//! it is taken again. Where the table is full, a source that holds more of it than `SHARE` gives way to
 //! one that holds less: its established flows too. Others give way only with flows that are not
 //! established, and only to a source that holds no more than they do. So a source that fills the table
 //! pushes out its own flows, and everyone else finds room.
@@ -345,7 +345,7 @@ pub fn claim<K: Kernel>(kernel: &K, holder: u16, now: u64) -> u32 {
     NO_SLOT
 }
 
-/// Is the slot with this index free, or could it be freed? `bars`: [`Bars`], packed.
+/// Is the slot with this index free, or could it be freed? `bars`: `Bars`, packed.
 #[inline(always)]
 pub fn vacate<K: Kernel>(kernel: &K, index: u32, now: u64, bars: u64) -> bool {
     let Some(slot) = kernel.session_slot(index) else {

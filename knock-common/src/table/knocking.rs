@@ -35,7 +35,7 @@ impl ProgressSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Progress {
     /// [`Progress::tag_of`] the source: this place may be given to another one while a packet still
-    /// reads it. Changed by compare-and-exchange alone; who has put [`HELD`](Self::HELD) here may change the
+    /// reads it. Changed by compare-and-exchange alone; who has put `HELD` here may change the
     /// rest.
     pub tag: u64,
     /// [`Address::padded`].
@@ -64,7 +64,7 @@ impl Progress {
     const HELD: u64 = 2;
 
     /// Many addresses have the same, and whoever wants to can choose such. Odd, so that none is 0 or
-    /// [`HELD`](Self::HELD).
+    /// `HELD`.
     #[inline(always)]
     pub fn tag_of<A: Address>(source: &A) -> u64 {
         source.fold() ^ u64::from(A::FAMILY) << 56 | 1
