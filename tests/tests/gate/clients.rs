@@ -151,7 +151,8 @@ fn nmap_that_gets_no_answer(trial: &Trial) {
 fn nmap(trial: &Trial, port: &str, state: &str) {
     let nmap = need::tool("nmap").expect("the row needs it");
     let host = trial.family.host().to_string();
-    let mut arguments = vec!["-Pn", "-p", port, &host];
+    // Without `-n` it first waits for name servers, of which the namespace has none.
+    let mut arguments = vec!["-n", "-Pn", "-p", port, &host];
     if trial.family == Family::V6 {
         arguments.push("-6");
     }
