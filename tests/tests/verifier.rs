@@ -1,7 +1,7 @@
 //! How near the program comes to the limits at which a kernel's verifier would refuse it.
 //!
 //! Verifiers differ: a change that costs one kernel nothing may make another walk ten times as many paths. So
-//! the figures of the kernels that are tried are kept in `docs/verifier.md`, and none may grow far beyond.
+//! the figures of the kernels that are tried are kept in `docs/development/verifier.md`, and none may grow far beyond.
 
 use std::{fmt, fs, fs::File, mem, os::fd::AsRawFd as _, str::FromStr as _};
 
@@ -13,7 +13,7 @@ use knock_user::{config::Config, gate};
 use knockgate_tests::need;
 
 /// The figures as they were last written down; `cargo xtask kernels --update` does it.
-const STORED: &str = include_str!("../../docs/verifier.md");
+const STORED: &str = include_str!("../../docs/development/verifier.md");
 
 /// Half of what Linux allows (`BPF_COMPLEXITY_LIMIT_INSNS`), so that other kernels than those tried have room.
 const MOST_INSTRUCTIONS: u64 = 500_000;
@@ -75,7 +75,8 @@ fn is_far_from_the_limits(release: &str, entry: &str) {
     ] {
         assert!(
             now * 4 <= then * 5,
-            "{what} of {entry} on {release}: {now}, more than a quarter above the {then} in docs/verifier.md. Where that \
+            "{what} of {entry} on {release}: {now}, more than a quarter above the {then} in \
+             docs/development/verifier.md. Where that \
              is worth its cost, `cargo xtask kernels --update` writes it down"
         );
     }
@@ -90,7 +91,7 @@ fn the_table_has_the_kernels_that_are_booted() {
             let row = (kernel.to_owned(), entry.to_owned());
             assert!(
                 rows.contains(&row),
-                "no {row:?} among {rows:?} in docs/verifier.md; `cargo xtask kernels --update` writes it"
+                "no {row:?} among {rows:?} in docs/development/verifier.md; `cargo xtask kernels --update` writes it"
             );
         }
     }

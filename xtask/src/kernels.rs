@@ -28,7 +28,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write the verifiers' figures into docs/verifier.md, however much they have grown
+    /// Write the verifiers' figures into docs/development/verifier.md, however much they have grown
     #[arg(long)]
     update: bool,
 }
