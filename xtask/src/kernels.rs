@@ -30,10 +30,10 @@ use crate::{
 pub(crate) struct Options {
     /// Run the checks that take minutes in a guest, too: before a release
     #[arg(long)]
-    all: bool,
+    pub(crate) all: bool,
     /// Write the verifiers' figures into docs/development/verifier.md, however much they have grown
     #[arg(long)]
-    update: bool,
+    pub(crate) update: bool,
 }
 
 /// Sets up, builds, and tries the program on this machine's kernel and on others.
