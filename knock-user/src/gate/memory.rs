@@ -279,10 +279,10 @@ mod tests {
             let tables = table_sizes(&config).expect("few sequences");
             tables.iter().map(|table| table.bytes(2)).sum()
         };
-        let usual = sum(|_| {});
+        let total = sum(|_| {});
         let costs = |limit: &str, double: fn(&mut Limits), entries: u32| {
             // All defaults are powers of two, so buckets double with the entries.
-            let one = (sum(double) - usual) / entries as usize;
+            let one = (sum(double) - total) / entries as usize;
             let stated = format!("`{limit}` {one} bytes");
             assert!(PAGE.contains(&stated), "the page should state {stated}");
         };
@@ -290,7 +290,7 @@ mod tests {
             sources,
             grants,
             sessions,
-        } = Limits::default();
+        } = usual().limits;
         costs("sources", |limits| limits.sources *= 2, sources);
         costs("grants", |limits| limits.grants *= 2, grants);
         costs("sessions", |limits| limits.sessions *= 2, sessions);
