@@ -25,7 +25,7 @@ use crate::{
 
 const PAGE: &str = "docs/development/mutants.md";
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Only faults whose description contains this
     only: Option<String>,

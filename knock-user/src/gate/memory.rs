@@ -293,12 +293,14 @@ mod tests {
     #[test]
     fn the_kernel_reports_the_same_memory() {
         use std::{
-            collections::BTreeMap,
+            collections::{BTreeMap, BTreeSet},
             fs,
             os::fd::{AsFd as _, AsRawFd as _},
         };
 
         use aya::maps::Map;
+
+        use crate::gate::Framing;
 
         /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
         const HEAD: usize = 4096;
@@ -306,7 +308,8 @@ mod tests {
         const BPF_F_MMAPABLE: u32 = 1 << 10;
 
         let config = usual();
-        let ebpf = match super::super::program::load(&config) {
+        let ebpf = match super::super::program::load(&config, &BTreeSet::from([Framing::Ethernet]))
+        {
             Ok(ebpf) => ebpf,
             Err(error) if error.is::<super::super::NotPermitted>() => {
                 eprintln!("skipped: {error}");
