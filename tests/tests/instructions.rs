@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
-use knock_common::table::{Habits, labels};
+use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family},
@@ -32,7 +32,7 @@ const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// How its host answers: six errors at once to one source, and hardly any later.
-const HABITS: Habits = Habits {
+const SETTINGS: ReplySettings = ReplySettings {
     interval4: 9_000_000_000,
     interval6: 9_000_000_000,
     per_second: 1000,
@@ -123,7 +123,7 @@ fn reject(family: Family, counted: &mut Counted) {
     program.lives_at(host);
     program.listens_at([0, 0], HOST);
     program.listens_at([5, 7], HOST);
-    program.answers_by(HABITS);
+    program.answers_by(SETTINGS);
 
     // As long as Ethernet takes them, since all of a packet is summed.
     let header = if source.is_ipv4() { 20 } else { 40 };

@@ -437,7 +437,7 @@ fn contents(directory: &Path, is_new: bool) -> Result<Option<Contents>> {
         return Ok(None);
     };
     if let Some(layout) = layout_of(directory)? {
-        return Ok(Some(if layout == knock_common::table::LAYOUT {
+        return Ok(Some(if layout == knock_common::layout::LAYOUT {
             Contents::Gate
         } else {
             Contents::OtherVersion

@@ -14,10 +14,14 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT, Link,
-        LinkKey, Meta, Network, Role, Session, SessionSlot,
-    },
+    grant::{Grant, GrantKey, GrantSlot},
+    keys::ScopedAddress,
+    layout::{CONFIG_CHUNK, LAYOUT, Meta},
+    reject::{Link, LinkKey, ReplySettings},
+    report::Budget,
+    rules::Role,
+    session::{Flow, Session, SessionSlot},
+    verdict::Counter,
 };
 
 use super::{
@@ -76,9 +80,9 @@ pub struct Gate {
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
-    habits: Array<MapData, Habits>,
+    settings: Array<MapData, ReplySettings>,
     links: HashMap<MapData, LinkKey, Link>,
-    addresses: HashMap<MapData, Network, u32>,
+    addresses: HashMap<MapData, ScopedAddress, u32>,
 }
 
 pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
@@ -114,7 +118,7 @@ impl Gate {
             config,
             since,
             role: table(&directory, "ROLE")?,
-            lengths: table(&directory, "LENGTHS")?,
+            lengths: table(&directory, "GRANT_LENGTHS")?,
             progress: ProgressTable {
                 sets: table(&directory, "PROGRESS_SET")?,
                 places: table(&directory, "PROGRESS")?,
@@ -124,7 +128,7 @@ impl Gate {
                 v4: table(&directory, "GRANT4")?,
                 v6: table(&directory, "GRANT6")?,
             },
-            presence: Presence::of(&table(&directory, "PRESENCE")?, seed)?,
+            presence: Presence::of(&table(&directory, "GRANT_FILTER")?, seed)?,
             grant_slots: table(&directory, "GRANT_SLOT")?,
             sessions: Family {
                 v4: table(&directory, "SESSION4")?,
@@ -133,9 +137,9 @@ impl Gate {
             packets: table(&directory, "PACKETS")?,
             knocks: table(&directory, "KNOCKS")?,
             budget: table(&directory, "BUDGET")?,
-            habits: table(&directory, "HABITS")?,
-            links: table(&directory, "DEVICE")?,
-            addresses: table(&directory, "LOCAL")?,
+            settings: table(&directory, "REPLY_SETTINGS")?,
+            links: table(&directory, "REPLY_LINK")?,
+            addresses: table(&directory, "LOCAL_ADDRESS")?,
             root: root.clone(),
             directory,
         })
@@ -240,15 +244,15 @@ impl Gate {
             .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
             .collect();
         // Flow labels stay as they are.
-        let secret = self.habits.get(&0, 0)?.secret;
+        let secret = self.settings.get(&0, 0)?.secret;
         Surroundings::read(&self.config, &guarded, secret)
             .context("cannot read this host's addresses")
     }
 
     /// Lets the kernel answer as this host does now.
     pub fn set_surroundings(&mut self, now: &Surroundings) -> Result<()> {
-        if let Some(habits) = now.habits {
-            self.habits.set(0, habits, 0)?;
+        if let Some(settings) = now.settings {
+            self.settings.set(0, settings, 0)?;
         }
         replace(&mut self.links, now.link_rows())?;
         replace(&mut self.addresses, now.address_rows())

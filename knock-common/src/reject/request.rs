@@ -1,9 +1,14 @@
 //! Reading a packet for its answer: everything that makes a host drop it without a word.
 
-use super::{Answered as _, Arrival, Both, FrameMut, Host, Reset, TAG, TCP_HEADER, fold};
+use super::{
+    FrameMut, Host, ReplyFamily as _,
+    checksum::{fold, total},
+    headers::Both,
+    reply::{Reset, TAG, TCP_HEADER},
+};
 use crate::{
     address::{V4, V6},
-    frame::{ETHER_HEADER, Frame, Framing, Network, TCP, UDP, flag, load, u16_at, u32_at},
+    frame::{ETHER_HEADER, Frame, Framing, NetworkLayer, TCP, UDP, flag, load, u16_at, u32_at},
 };
 
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
@@ -15,7 +20,7 @@ const MOST_OPTIONS: usize = 40;
 
 /// The link header of an answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Envelope {
+pub struct LinkHeader {
     /// Whom it goes to and whom it is from, as they lie.
     macs: [[u16; 3]; 2],
     /// Its tags, as they lie: those that came, but for mere priorities, which the host takes off and
@@ -31,7 +36,7 @@ pub struct Envelope {
     pub is_ipv4: bool,
 }
 
-impl Envelope {
+impl LinkHeader {
     /// Reads the link header; `None` where the frame isn't for this host alone.
     #[inline(always)]
     pub fn of<L: Framing, H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
@@ -46,9 +51,9 @@ impl Envelope {
     #[inline(always)]
     fn of_bare_ip<L: Framing, H: Host, F: Frame + ?Sized>(frame: &F, host: &H) -> Option<Self> {
         let is_ipv4 = match L::network(frame) {
-            Network::Ipv4 { .. } => true,
-            Network::Ipv6 { .. } => false,
-            Network::Other | Network::Malformed => return None,
+            NetworkLayer::Ipv4 { .. } => true,
+            NetworkLayer::Ipv6 { .. } => false,
+            NetworkLayer::Other | NetworkLayer::Malformed => return None,
         };
         let link = host.link([0, 0])?;
         Some(Self {
@@ -115,7 +120,7 @@ impl Envelope {
     }
 
     /// How many tags the answer has. This and the next are bounded for the verifier, which knows
-    /// nothing of what was in memory; see [`super::Scratch`].
+    /// nothing of what was in memory; see [`super::reply::ReplyBuffer`].
     #[inline(always)]
     pub(super) fn kept(&self) -> usize {
         self.kept & 3
@@ -136,9 +141,23 @@ impl Envelope {
     }
 }
 
+/// A packet's network header, as far as answers go by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<A> {
+    pub source: A,
+    pub destination: A,
+    pub protocol: u8,
+    /// Type of service, traffic class.
+    pub traffic: u8,
+    /// Flow label, as a number; 0 for IPv4.
+    pub label: u32,
+    /// Bytes behind the header.
+    pub length: usize,
+}
+
 /// IPv4: whole, undamaged, in one piece and without options.
 #[inline(always)]
-pub(super) fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Arrival<V4>> {
+pub(super) fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Request<V4>> {
     let header = frame.header::<20>(at)?;
     let words: [u32; 5] = [
         load(header, 0),
@@ -150,10 +169,10 @@ pub(super) fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Arrival<V4
     let length = usize::from(u16_at(header, 2));
     // More fragments, or an offset. What the reserved bit says, the host doesn't ask.
     let fragment = u16_at(header, 6) & 0x3fff != 0;
-    if header[0] != 0x45 || fragment || fold(super::total(&words)) != 0xffff {
+    if header[0] != 0x45 || fragment || fold(total(&words)) != 0xffff {
         return None;
     }
-    Some(Arrival {
+    Some(Request {
         source: V4::from_word(words[3]),
         destination: V4::from_word(words[4]),
         protocol: transport(header[9])?,
@@ -165,13 +184,13 @@ pub(super) fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Arrival<V4
 
 /// IPv6 without extension headers.
 #[inline(always)]
-pub(super) fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Arrival<V6>> {
+pub(super) fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Request<V6>> {
     let header = frame.header::<40>(at)?;
     let start = u32_at(header, 0);
     if start >> 28 != 6 {
         return None;
     }
-    Some(Arrival {
+    Some(Request {
         source: V6::from_words(load(header, 8), load(header, 16)),
         destination: V6::from_words(load(header, 24), load(header, 32)),
         protocol: transport(header[6])?,

@@ -9,12 +9,17 @@ use aya_ebpf::{
 use knock_common::{
     Address,
     address::{V4, V6},
-    answer::{Answer, Answered, Envelope, FrameMut as _, Host, Pool, Scratch, first},
     frame::{ETHER_HEADER, Frame as _, Framing},
-    table::{Habits, Link, LinkKey, Network, SourceKey},
+    keys::{ScopedAddress, SourceKey},
+    reject::{
+        FrameMut as _, Host, Link, LinkKey, ReplyFamily, ReplySettings,
+        rate_limit::{GlobalIcmpBucket, first},
+        reply::{Reply, ReplyBuffer},
+        request::LinkHeader,
+    },
 };
 
-use crate::{maps, packet::Packet, report, tables::atomic};
+use crate::{atomic, maps, packet::Packet, report};
 
 /// How often another CPU may come first at the common pool of errors.
 const TRIES: u32 = 4;
@@ -25,67 +30,68 @@ const TRIES: u32 = 4;
 /// nothing behind but what they write down, so that the verifier follows each once. They take the
 /// context and not the packet, whose pointers are good only until it is resized.
 #[inline(never)]
-pub fn answer<L: Framing>(ctx: *mut xdp_md) -> u32 {
+pub fn reply<L: Framing>(ctx: *mut xdp_md) -> u32 {
     sent::<L>(ctx).unwrap_or(xdp_action::XDP_DROP)
 }
 
 #[inline(always)]
 fn sent<L: Framing>(ctx: *mut xdp_md) -> Option<u32> {
-    let scratch = maps::ANSWER.get_ptr_mut(0)?;
+    let buffer = maps::REPLY.get_ptr_mut(0)?;
     // SAFETY: a per-CPU entry, see `count` in main. Whatever its bytes are, nothing of it is read before
     // it is written.
-    let scratch = unsafe { &mut *scratch };
-    match open::<L>(ctx, scratch) {
-        4 => send::<L, V4>(ctx, scratch),
-        6 => send::<L, V6>(ctx, scratch),
+    let buffer = unsafe { &mut *buffer };
+    match open::<L>(ctx, buffer) {
+        4 => send::<L, V4>(ctx, buffer),
+        6 => send::<L, V6>(ctx, buffer),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn send<L: Framing, A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> Option<u32> {
-    if !read::<A>(ctx, scratch) {
+fn send<L: Framing, A: ReplyFamily>(ctx: *mut xdp_md, buffer: &mut ReplyBuffer) -> Option<u32> {
+    if !read::<A>(ctx, buffer) {
         return None;
     }
-    let habits = maps::HABITS.get(0)?;
-    let answer = A::room(scratch);
-    if answer.is_error() {
-        let to = answer.destination().source_key();
-        let identification = permitted(&to, u32::from(A::FAMILY), habits);
-        answer.identify(u16::try_from(identification).ok()?);
+    let settings = maps::REPLY_SETTINGS.get(0)?;
+    let reply = A::buffer_of(buffer);
+    if reply.is_error() {
+        let to = SourceKey::of(reply.destination());
+        let identification = permitted(&to, u32::from(A::FAMILY), settings);
+        reply.identify(u16::try_from(identification).ok()?);
     }
-    write::<L, A>(ctx, answer).then_some(xdp_action::XDP_TX)
+    write::<L, A>(ctx, reply).then_some(xdp_action::XDP_TX)
 }
 
 /// Reads the link header; says which family is in it, or 0 where nothing answers.
 #[inline(never)]
-fn open<L: Framing>(ctx: *mut xdp_md, scratch: &mut Scratch) -> u32 {
-    let Some(envelope) = Envelope::of::<L, _, _>(&Packet::of(ctx), &Surroundings::of(ctx)) else {
+fn open<L: Framing>(ctx: *mut xdp_md, buffer: &mut ReplyBuffer) -> u32 {
+    let Some(link_header) = LinkHeader::of::<L, _, _>(&Packet::of(ctx), &Surroundings::of(ctx))
+    else {
         return 0;
     };
-    scratch.envelope = envelope;
-    if envelope.is_ipv4 { 4 } else { 6 }
+    buffer.link_header = link_header;
+    if link_header.is_ipv4 { 4 } else { 6 }
 }
 
 /// Reads the rest and makes the answer; false where there is none.
 #[inline(never)]
-fn read<A: Answered>(ctx: *mut xdp_md, scratch: &mut Scratch) -> bool {
+fn read<A: ReplyFamily>(ctx: *mut xdp_md, buffer: &mut ReplyBuffer) -> bool {
     let packet = Packet::of(ctx);
     let host = Surroundings::of(ctx);
-    let answer = host
-        .habits()
-        .and_then(|habits| Answer::<A>::to(&packet, &host, habits, &scratch.envelope));
-    let Some(answer) = answer else {
+    let reply = host
+        .settings()
+        .and_then(|settings| Reply::<A>::to(&packet, &host, settings, &buffer.link_header));
+    let Some(reply) = reply else {
         return false;
     };
-    *A::room(scratch) = answer;
+    *A::buffer_of(buffer) = reply;
     true
 }
 
 /// Writes the answer over the packet.
 #[inline(never)]
-fn write<L: Framing, A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool {
-    let shift = answer.shift::<L>() as i32;
+fn write<L: Framing, A: ReplyFamily>(ctx: *mut xdp_md, reply: &Reply<A>) -> bool {
+    let shift = reply.shift::<L>() as i32;
     if L::HEADER == 0 {
         if !announce::<A>(ctx, shift) {
             return false;
@@ -96,12 +102,12 @@ fn write<L: Framing, A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool 
     }
     // Or the compiler would take one bound from the other in 32 bits, which the verifier doesn't allow.
     let length = black_box(Packet::of(ctx).length());
-    let cut = (answer.length::<L>().cast_signed() - length.cast_signed()) as i32;
+    let cut = (reply.length::<L>().cast_signed() - length.cast_signed()) as i32;
     // SAFETY: as above.
     if cut != 0 && unsafe { bpf_xdp_adjust_tail(ctx, cut) } != 0 {
         return false;
     }
-    answer.write::<L, _>(&mut Packet::of(ctx)).is_some()
+    reply.write::<L, _>(&mut Packet::of(ctx)).is_some()
 }
 
 /// Moves the beginning of a packet that has no link header, with the protocol of the answer right before
@@ -112,7 +118,7 @@ fn write<L: Framing, A: Answered>(ctx: *mut xdp_md, answer: &Answer<A>) -> bool 
 /// before it (`bpf_prog_run_generic_xdp`, `eth_type_trans`); and devices without a link header send by
 /// that.
 #[inline(always)]
-fn announce<A: Answered>(ctx: *mut xdp_md, shift: i32) -> bool {
+fn announce<A: ReplyFamily>(ctx: *mut xdp_md, shift: i32) -> bool {
     const HEADER: i32 = 14;
     const _: () = assert!(HEADER.unsigned_abs() as usize == ETHER_HEADER);
     // SAFETY: the context is the kernel's, and no pointer into the packet is used past here.
@@ -144,8 +150,10 @@ impl Surroundings {
 
 impl Host for Surroundings {
     #[inline(always)]
-    fn habits(&self) -> Option<&Habits> {
-        maps::HABITS.get(0).filter(|habits| habits.known != 0)
+    fn settings(&self) -> Option<&ReplySettings> {
+        maps::REPLY_SETTINGS
+            .get(0)
+            .filter(|settings| settings.known != 0)
     }
 
     #[inline(always)]
@@ -156,13 +164,13 @@ impl Host for Surroundings {
         };
         // SAFETY: user space writes an entry only when the link has changed, and a torn one is right
         // again with the next packet.
-        unsafe { maps::DEVICE.get(key) }
+        unsafe { maps::REPLY_LINK.get(key) }
     }
 
     #[inline(always)]
-    fn standing<A: Address>(&self, address: A) -> u32 {
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
         // SAFETY: a single word, written once.
-        unsafe { maps::LOCAL.get(Network::new(address)) }
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }
             .copied()
             .unwrap_or(0)
     }
@@ -170,56 +178,56 @@ impl Host for Surroundings {
 
 /// The identification of one more ICMP error to `to`, or [`NONE`].
 #[inline(never)]
-fn permitted(to: &SourceKey, family: u32, habits: &Habits) -> u32 {
+fn permitted(to: &SourceKey, family: u32, settings: &ReplySettings) -> u32 {
     let (interval, limit) = if family == 4 {
-        (habits.interval4, 1)
+        (settings.interval4, 1)
     } else {
-        (habits.interval6, 2)
+        (settings.interval6, 2)
     };
-    let limited = habits.limited & limit != 0;
-    permit(to, interval, limited, habits).map_or(NONE, u32::from)
+    let limited = settings.limited & limit != 0;
+    permit(to, interval, limited, settings).map_or(NONE, u32::from)
 }
 
 const NONE: u32 = u32::MAX;
 
 #[inline(always)]
-fn permit(to: &SourceKey, interval: u64, limited: bool, habits: &Habits) -> Option<u16> {
+fn permit(to: &SourceKey, interval: u64, limited: bool, settings: &ReplySettings) -> Option<u16> {
     let now = report::now();
-    let pool = maps::POOL.get_ptr_mut(0)?;
+    let global = maps::ICMP_GLOBAL.get_ptr_mut(0)?;
     // SAFETY: an aligned word of an array entry, which other CPUs reach by the atomic instruction.
-    let pool = unsafe { &mut *pool };
+    let global = unsafe { &mut *global };
     // As the kernel does it: whether there is anything for anyone comes first, so that a flood from many
     // addresses makes no entries.
     if limited {
-        Pool(*pool).filled(now, habits)?;
+        GlobalIcmpBucket(*global).filled(now, settings)?;
     }
     let random = random();
-    if maps::OWED.get_ptr_mut(to).is_none() {
-        let owed = first(now, interval, random);
-        maps::OWED.insert(to, owed, 0).ok()?;
+    if maps::ICMP_BUCKET.get_ptr_mut(to).is_none() {
+        let bucket = first(now, interval, random);
+        maps::ICMP_BUCKET.insert(to, bucket, 0).ok()?;
     }
     // SAFETY: the entry stays mapped while the program runs. Where it has just been given to another
     // destination, or is used on another CPU too, one error more or less goes out.
-    let owed = unsafe { &mut *maps::OWED.get_ptr_mut(to)? };
-    let before = owed.since;
-    if limited && !owed.take(now, interval) {
+    let bucket = unsafe { &mut *maps::ICMP_BUCKET.get_ptr_mut(to)? };
+    let before = bucket.since;
+    if limited && !bucket.take(now, interval) {
         return None;
     }
-    owed.since = now;
-    if limited && !take(pool, now, habits) {
+    bucket.since = now;
+    if limited && !take(global, now, settings) {
         return None;
     }
-    Some(owed.identify(before, now, habits.tick, random))
+    Some(bucket.identify(before, now, settings.tick, random))
 }
 
 #[inline(always)]
-fn take(pool: &mut u64, now: u64, habits: &Habits) -> bool {
+fn take(global: &mut u64, now: u64, settings: &ReplySettings) -> bool {
     for _ in 0..TRIES {
-        let current = *pool;
-        let Some(filled) = Pool(current).filled(now, habits) else {
+        let current = *global;
+        let Some(filled) = GlobalIcmpBucket(current).filled(now, settings) else {
             return false;
         };
-        if atomic::compare_exchange(pool, current, filled.less(random()).0) {
+        if atomic::compare_exchange(global, current, filled.less(random()).0) {
             return true;
         }
     }

@@ -1,13 +1,15 @@
 use std::{array, net::Ipv4Addr};
 
+use bytemuck::Zeroable as _;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
+    Family,
     address::{V4, V6},
-    grant,
-    host::Host,
-    table::{BY_HAND, GateRules, Grant},
+    grant::{BY_HAND, Grant, give},
+    rules::GateRules,
+    testing::TestEnv,
 };
 
 const OPEN_FOR: u64 = 10;
@@ -42,8 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A gate with room for so many grants, the second of its rules to prefixes.
-fn host(grants: usize) -> Host {
-    let mut host = Host::new(grants, 1);
+fn env(grants: usize) -> TestEnv {
+    let mut env = TestEnv::new(grants, 1);
     let rules = GateRules {
         open_for: OPEN_FOR,
         ..GateRules::zeroed()
@@ -52,8 +54,8 @@ fn host(grants: usize) -> Host {
         to_prefix: 1,
         ..rules
     };
-    host.gates = vec![rules, to_prefix];
-    host
+    env.gates = vec![rules, to_prefix];
+    env
 }
 
 fn v4(source: u8) -> V4 {
@@ -64,67 +66,67 @@ fn v6(source: u8) -> V6 {
     V6::from_words(u64::from(source), 1 << 32)
 }
 
-fn take<A: Address>(host: &Host, source: A, gate: u16) {
+fn take<A: Family>(env: &TestEnv, source: A, gate: u16) {
     let length = if gate == 0 { A::BITS } else { A::PREFIX };
-    grant::remove(host, &GrantKey::new(source, length, gate));
+    give::remove(env, &GrantKey::new(source, length, gate));
 }
 
-fn run(host: &Host, step: Step) {
+fn run(env: &TestEnv, step: Step) {
     match step {
         Step::Give {
             v6: false,
             source,
             gate,
         } => {
-            grant::give(host, &v4(source), gate, BY_HAND, host.now.get());
+            give::give(env, &v4(source), gate, BY_HAND, env.now.get());
         }
         Step::Give {
             v6: true,
             source,
             gate,
         } => {
-            grant::give(host, &v6(source), gate, BY_HAND, host.now.get());
+            give::give(env, &v6(source), gate, BY_HAND, env.now.get());
         }
         Step::Take {
             v6: false,
             source,
             gate,
-        } => take(host, v4(source), gate),
+        } => take(env, v4(source), gate),
         Step::Take {
             v6: true,
             source,
             gate,
-        } => take(host, v6(source), gate),
-        Step::Wait { by } => host.advance(by),
+        } => take(env, v6(source), gate),
+        Step::Wait { by } => env.advance(by),
     }
 }
 
-fn all_are_counted(host: &Host) {
-    for (key, _) in host.grants_v4.rows() {
-        assert!(may_have(host, &key), "{key:?}");
+fn all_are_counted(env: &TestEnv) {
+    for (key, _) in env.grants_v4.rows() {
+        assert!(may_have(env, &key), "{key:?}");
     }
-    for (key, _) in host.grants_v6.rows() {
-        assert!(may_have(host, &key), "{key:?}");
+    for (key, _) in env.grants_v6.rows() {
+        assert!(may_have(env, &key), "{key:?}");
     }
 }
 
 /// Returns what the filter holds then.
-fn remove_all(host: &mut Host) -> Vec<u64> {
-    for (key, _) in host.grants_v4.rows() {
-        grant::remove(host, &key);
-        all_are_counted(host);
+fn remove_all(env: &mut TestEnv) -> Vec<u64> {
+    for (key, _) in env.grants_v4.rows() {
+        give::remove(env, &key);
+        all_are_counted(env);
     }
-    for (key, _) in host.grants_v6.rows() {
-        grant::remove(host, &key);
-        all_are_counted(host);
+    for (key, _) in env.grants_v6.rows() {
+        give::remove(env, &key);
+        all_are_counted(env);
     }
-    let words = host.presence.iter_mut().map(|word| *word.get_mut());
+    let words = env.grant_filter.iter_mut().map(|word| *word.get_mut());
     words.filter(|word| *word != 0).collect()
 }
 
 /// A key of which only the fingerprint matters.
-fn place(fingerprint: u64) -> Place {
-    Place {
+fn place(fingerprint: u64) -> Position {
+    Position {
         word: 0,
         fingerprint,
     }
@@ -134,24 +136,24 @@ proptest! {
     /// 16 grants at most, so that slots change hands and some find no room.
     #[test]
     fn what_has_a_grant_is_counted_and_nothing_else(steps in vec(step(), 0..300)) {
-        let mut host = host(16);
+        let mut env = env(16);
         for step in steps {
-            run(&host, step);
-            all_are_counted(&host);
+            run(&env, step);
+            all_are_counted(&env);
         }
-        prop_assert_eq!(remove_all(&mut host), []);
+        prop_assert_eq!(remove_all(&mut env), []);
     }
 
     /// The same with one word, which has fewer places.
     #[test]
     fn a_full_word_tells_of_every_key(steps in vec(step(), 0..300)) {
-        let mut host = host(16);
-        host.presence.truncate(1);
+        let mut env = env(16);
+        env.grant_filter.truncate(1);
         for step in steps {
-            run(&host, step);
-            all_are_counted(&host);
+            run(&env, step);
+            all_are_counted(&env);
         }
-        prop_assert_eq!(remove_all(&mut host), []);
+        prop_assert_eq!(remove_all(&mut env), []);
     }
 
     /// Few fingerprints, so that many are alike, with bits that carries would show in.
@@ -186,12 +188,12 @@ proptest! {
 
 #[test]
 fn a_grant_that_is_not_added_is_not_counted() {
-    let mut host = host(16);
+    let mut env = env(16);
     let key = GrantKey::whole(v4(7), 0);
     let grant = Grant::zeroed();
-    assert!(grant::insert(&host, &key, &grant));
-    assert!(!grant::insert(&host, &key, &grant));
-    assert_eq!(remove_all(&mut host), []);
+    assert!(give::insert(&env, &key, &grant));
+    assert!(!give::insert(&env, &key, &grant));
+    assert_eq!(remove_all(&mut env), []);
 }
 
 #[test]
@@ -220,16 +222,16 @@ fn what_is_too_many_to_count_is_never_counted_out() {
 fn few_are_taken_for_others() {
     let grants = 1 << 16;
     for step in [1, 256, 65_537] {
-        let host = Host::new(grants as usize, 1);
+        let env = TestEnv::new(grants as usize, 1);
         let key = |index: u32| {
             let address = Ipv4Addr::from_bits(index.wrapping_mul(step));
             GrantKey::whole(V4::from(address), 0)
         };
         for index in 0..grants {
-            assert!(count_in(&host, &key(index)));
+            assert!(count_in(&env, &key(index)));
         }
         let absent = grants..grants + 10_000;
-        let taken = absent.filter(|index| may_have(&host, &key(*index))).count();
+        let taken = absent.filter(|index| may_have(&env, &key(*index))).count();
         assert!(taken < 900, "{taken} of 10,000, every {step} addresses");
     }
 }

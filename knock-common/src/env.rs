@@ -2,26 +2,28 @@
 //! ordinary collections.
 
 use crate::{
-    Address,
-    address::{V4, V6},
+    address::{Address, V4, V6},
     event::Event,
     frame::Segment,
-    knock::Outcome,
-    presence::Seed,
-    table::{
-        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ProgressSet, Role, Sequence,
-        Session, SessionSlot, State,
+    grant::{Grant, GrantKey, GrantSlot},
+    knock::{
+        Outcome,
+        automaton::{Sequence, State},
+        progress::{Progress, ProgressSet},
     },
+    rules::{GateRules, Role},
+    seed::Seed,
+    session::{Flow, Session, SessionSlot},
 };
 
 /// A hash table whose entries are shared with other CPUs.
 ///
 /// An entry stays readable for as long as its packet is being judged, but it may meanwhile be
 /// removed and its memory given to another key: values carry a tag of their key where that matters.
-pub trait Table<K, V> {
+pub trait HashTable<K, V> {
     /// The entry, to be read and changed in place. Other CPUs may change it at the same time: its
     /// fields are single words, and what has to be exact goes through
-    /// [`Kernel::compare_exchange`] or [`Kernel::fetch_add`].
+    /// [`Env::compare_exchange`] or [`Env::fetch_add`].
     #[expect(
         clippy::mut_from_ref,
         reason = "a kernel table hands out pointers into itself; see above for what guards them"
@@ -36,7 +38,7 @@ pub trait Table<K, V> {
 }
 
 /// Clock, configuration and tables.
-pub trait Kernel {
+pub trait Env {
     /// ns of `CLOCK_MONOTONIC`, coarse.
     fn now(&self) -> u64;
 
@@ -67,49 +69,49 @@ pub trait Kernel {
 
     fn seed(&self) -> Seed;
 
-    /// A word of the filter in front of the grants; see [`presence`](crate::presence). `index` is
+    /// A word of the filter in front of the grants; see [`filter`](crate::grant::filter). `index` is
     /// taken modulo their number.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
-    fn presence(&self, index: u32) -> Option<&mut u64>;
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn grant_filter(&self, index: u32) -> Option<&mut u64>;
 
-    /// A set of sources; see [`progress`](crate::progress). `index` is taken modulo their number.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    /// A set of sources; see [`ring`](crate::knock::ring). `index` is taken modulo their number.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn progress_set(&self, index: u32) -> Option<&mut ProgressSet>;
-    /// A place of the ring of sources, by a ticket: modulo their number.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    /// A slot of the ring of sources, by a ticket: modulo their number.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn progress(&self, ticket: u32) -> Option<&mut Progress>;
-    fn progress_places(&self) -> u32;
-    /// The next ticket for a place.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    fn progress_slots(&self) -> u32;
+    /// The next ticket for a slot.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn progress_cursor(&self) -> Option<&mut u32>;
 
-    fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant>;
-    fn grants_v6(&self) -> &impl Table<GrantKey<V6>, Grant>;
-    fn sessions_v4(&self) -> &impl Table<Flow<V4>, Session>;
-    fn sessions_v6(&self) -> &impl Table<Flow<V6>, Session>;
+    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant>;
+    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant>;
+    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session>;
+    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session>;
 
     /// The next slot of the ring of grants to look at, with its index. No two callers get the same
     /// one until the ring has come round.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)>;
 
     /// The same for sessions.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
 
     /// A slot by its index.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn session_slot(&self, index: u32) -> Option<&mut SessionSlot>;
     fn session_slots(&self) -> u32;
 
-    /// [`session::claim`](crate::session::claim) and [`session::vacate`](crate::session::vacate): in the kernel
+    /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate): in the kernel
     /// program functions that the verifier looks at once, and not wherever they are called.
     fn claim_session(&self, holder: u16, now: u64) -> u32;
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
 
     /// How many of these slots count to a holder.
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
-    fn held(&self, holder: u16) -> Option<&mut u32>;
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn session_count(&self, holder: u16) -> Option<&mut u32>;
 
     /// Are all of this host's addresses known?
     fn knows_addresses(&self) -> bool;
@@ -136,10 +138,40 @@ pub trait Kernel {
 
     fn count_knock(&self, gate: u16, outcome: Outcome);
 
-    /// May another report of this [class](crate::table::class) be sent now? Asked before the report
+    /// May another report of this [class](crate::report::class) be sent now? Asked before the report
     /// is put together, since under a flood the answer is no; counts it as left out then.
     fn wants_report(&self, class: u32) -> bool;
 
     /// Hands a report to user space, or drops and counts it: never waits.
     fn report(&self, event: &Event);
+}
+
+/// An address family with its tables.
+pub trait Family: Address {
+    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant>;
+    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session>;
+}
+
+impl Family for V4 {
+    #[inline(always)]
+    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant> {
+        env.grants_v4()
+    }
+
+    #[inline(always)]
+    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
+        env.sessions_v4()
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant> {
+        env.grants_v6()
+    }
+
+    #[inline(always)]
+    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
+        env.sessions_v6()
+    }
 }

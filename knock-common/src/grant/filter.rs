@@ -6,7 +6,7 @@
 //! keep fingerprints too, need less room, but move them about.)
 //!
 //! **A key that is in a grant table is counted in its word**: it has its fingerprint there, or is
-//! among those without a place. That holds at any time, since a key is counted in before it is
+//! among those without a position. That holds at any time, since a key is counted in before it is
 //! inserted, and counted out by whoever has removed it, afterwards. Each of these changes a word by
 //! one compare-and-exchange, in user space too, so none is lost.
 //!
@@ -17,9 +17,8 @@
 //!   down. That, and what a command that was killed in between leaves counted in, costs look-ups in
 //!   vain, and never overlooks a grant.
 
-use bytemuck::{Pod, Zeroable};
-
-use crate::{Address, Kernel, address::Padded, table::GrantKey};
+use super::GrantKey;
+use crate::{Address, Env, seed::Seed};
 
 /// How often a change is tried. Each failure means that another CPU has changed the same word just
 /// then.
@@ -32,10 +31,6 @@ const HIGHEST: u64 = LOWEST << 7;
 const PLACELESS: u64 = 1 << 56;
 const MOST: u64 = 255 * PLACELESS;
 
-/// 2^64 divided by the golden ratio, to the nearest odd number (Knuth, The Art of Computer
-/// Programming 3, 6.4).
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// Number of words for a limit of so many grants, a power of two: four for each word at most. A page
 /// at least.
 pub const fn words(grants: usize) -> usize {
@@ -43,43 +38,16 @@ pub const fn words(grants: usize) -> usize {
     if words < 512 { 512 } else { words }
 }
 
-/// Drawn when the gate comes up: without it nobody can choose sources that are taken for others.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
-pub struct Seed(u64, u64);
-
-impl Seed {
-    pub const NONE: Self = Self(0, 0);
-
-    pub const fn new(first: u64, second: u64) -> Self {
-        // An odd number is what an IPv4 address is multiplied by: no two come to the same.
-        Self(first | 1 << 32, second)
-    }
-
-    /// An address hashed as in NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
-    /// 1999), so that whoever doesn't know the seed finds no two that come to the same, but by
-    /// chance; with `scope` added, which keeps apart what has the same address. The higher bits are
-    /// the better ones.
-    #[inline(always)]
-    pub fn hash(self, address: Padded, scope: u64) -> u64 {
-        let (first, second) = address.words();
-        let hash = product(first, self.0)
-            .wrapping_add(product(second, self.1))
-            .wrapping_add(scope);
-        (hash ^ hash >> 32).wrapping_mul(GOLDEN)
-    }
-}
-
 /// Where a key is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// Names the word, modulo their number.
     pub word: u32,
     /// 1 to 255.
     fingerprint: u64,
 }
 
-impl Place {
+impl Position {
     #[inline(always)]
     pub fn of<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
         let scope = u64::from(key.gate) | u64::from(key.length) << 16;
@@ -131,48 +99,39 @@ impl Place {
 
 /// Can `key` be in its grant table?
 #[inline(always)]
-pub fn may_have<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) -> bool {
-    let place = Place::of(key, kernel.seed());
-    kernel
-        .presence(place.word)
-        .is_none_or(|word| place.is_counted(*word))
+pub fn may_have<E: Env, A: Address>(env: &E, key: &GrantKey<A>) -> bool {
+    let position = Position::of(key, env.seed());
+    env.grant_filter(position.word)
+        .is_none_or(|word| position.is_counted(*word))
 }
 
 /// Before `key` is inserted. `false`: it must not be, since it couldn't be counted.
 #[inline(always)]
-pub fn count_in<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) -> bool {
-    let place = Place::of(key, kernel.seed());
-    change(kernel, place.word, |word| place.count_in(word))
+pub fn count_in<E: Env, A: Address>(env: &E, key: &GrantKey<A>) -> bool {
+    let position = Position::of(key, env.seed());
+    change(env, position.word, |word| position.count_in(word))
 }
 
 /// After `key` has been removed, by whoever has removed it.
 #[inline(always)]
-pub fn count_out<K: Kernel, A: Address>(kernel: &K, key: &GrantKey<A>) {
-    let place = Place::of(key, kernel.seed());
+pub fn count_out<E: Env, A: Address>(env: &E, key: &GrantKey<A>) {
+    let position = Position::of(key, env.seed());
     // Where that fails it stays counted in, which does no harm.
-    change(kernel, place.word, |word| place.count_out(word));
+    change(env, position.word, |word| position.count_out(word));
 }
 
 #[inline(always)]
-fn change<K: Kernel>(kernel: &K, word: u32, to: impl Fn(u64) -> u64) -> bool {
-    let Some(word) = kernel.presence(word) else {
+fn change<E: Env>(env: &E, word: u32, to: impl Fn(u64) -> u64) -> bool {
+    let Some(word) = env.grant_filter(word) else {
         return false;
     };
     for _ in 0..TRIES {
         let before = *word;
-        if kernel.compare_exchange(word, before, to(before)) {
+        if env.compare_exchange(word, before, to(before)) {
             return true;
         }
     }
     false
-}
-
-/// NH's step for 64 bits of input: the halves, each with its half of the seed added, multiplied.
-#[inline(always)]
-const fn product(word: u64, seed: u64) -> u64 {
-    let low = (word as u32).wrapping_add(seed as u32);
-    let high = ((word >> 32) as u32).wrapping_add((seed >> 32) as u32);
-    low as u64 * high as u64
 }
 
 /// The lowest bit of the first place that is zero; 0: none is.

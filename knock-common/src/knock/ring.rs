@@ -2,7 +2,7 @@
 //!
 //! A flood of forged first knocks has every packet's source remembered, so what counts is the price
 //! of a source that nobody has seen, in a table that is full. A new source takes the next place of
-//! the ring, and with it a ticket: the number of sources that came before. Places are written one
+//! the ring, and with it a ticket: the number of sources that came before. Locations are written one
 //! behind the other, which is what memory does best, and those in use lie together however large the
 //! ring is. Where a source is, says the set that a keyed hash leads to: one line of the processor's
 //! cache with [`WAYS`] pairs of a fingerprint and a ticket. So a new source costs one line that has
@@ -17,7 +17,7 @@
 //!   source, and means a pair other than the one that another CPU has added it by, has read an
 //!   older one there than that CPU did; so it is there no more, and can't be replaced.)
 //! - What is in a place is read and changed by one CPU at a time, which holds it by its tag: see
-//!   [`Held`](crate::table::Held). A knock that finds its source's place held is lost.
+//!   `Held`. A knock that finds its source's place held is lost.
 //! - Every word that says where something is, is changed by compare-and-exchange, a full barrier on every
 //!   machine, after what it leads to has been written. Who reads it plainly and finds an old one looks at a
 //!   place that has another tag by now, or finds none where there just came to be one: the knock is lost, or
@@ -26,21 +26,18 @@
 //!   be remembered until [`kept`] others have come after it was seen; unless [`WAYS`] of these came
 //!   to its set, which is chance: the hash depends on a seed, so nobody can choose sources for that.
 
-use crate::{
-    Address, Kernel,
-    presence::Seed,
-    table::{Progress, ProgressSet, Step, WAYS},
-};
+use super::progress::{Pair, Progress, ProgressSet, Step, WAYS};
+use crate::{Address, Env, seed::Seed};
 
-/// Places in a ring for so many sources, a power of two.
-pub const fn places(sources: usize) -> usize {
+/// Locations in a ring for so many sources, a power of two.
+pub const fn slots(sources: usize) -> usize {
     sources.next_power_of_two()
 }
 
 /// Sets for a ring of so many places. Two places for each set are a quarter of its pairs: of 1,000
 /// sources in a full ring, one shares its set with too many others.
-pub const fn sets(places: usize) -> usize {
-    places / 2
+pub const fn sets(slots: usize) -> usize {
+    slots / 2
 }
 
 /// The first ticket. A pair that was never used has an older one.
@@ -48,25 +45,25 @@ pub const FIRST: u32 = 1;
 
 /// A source with a ticket older than that moves to the front when it is seen, in a ring of so many
 /// places.
-const fn old(places: u32) -> u32 {
-    places / 8
+const fn old(slots: u32) -> u32 {
+    slots / 8
 }
 
 /// How many other sources one outlives since it was last seen, in a ring of so many places.
-pub const fn kept(places: u32) -> u32 {
-    places - old(places)
+pub const fn kept(slots: u32) -> u32 {
+    slots - old(slots)
 }
 
 /// A source's set and fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Its number, modulo that of sets.
     pub set: u32,
     /// Not 0, which a pair has that was never used.
     fingerprint: u32,
 }
 
-impl Place {
+impl Location {
     #[inline(always)]
     pub fn of<A: Address>(source: &A, seed: Seed) -> Self {
         let hash = seed.hash(source.padded(), u64::from(A::FAMILY));
@@ -77,50 +74,15 @@ impl Place {
     }
 }
 
-/// A fingerprint and a ticket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Pair(pub u64);
-
-impl Pair {
-    #[inline(always)]
-    const fn new(fingerprint: u32, ticket: u32) -> Self {
-        // Widening; `From` is not const.
-        Self((ticket as u64) << 32 | fingerprint as u64)
-    }
-
-    #[inline(always)]
-    pub const fn fingerprint(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// Names the place, modulo their number.
-    #[inline(always)]
-    pub const fn ticket(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// How many sources have taken tickets since.
-    #[inline(always)]
-    pub const fn age(self, next: u32) -> u32 {
-        next.wrapping_sub(self.ticket())
-    }
-
-    /// Does it lead to a place that is still its source's?
-    pub const fn is_live(self, next: u32, places: usize) -> bool {
-        self.0 != 0 && self.age(next) as usize <= places
-    }
-}
-
 /// What is known of a source.
-pub enum Entry<'k> {
-    Known(&'k mut Progress),
-    New(Newcomer<'k>),
+pub enum Entry<'e> {
+    Known(&'e mut Progress),
+    New(Newcomer<'e>),
 }
 
 /// A source that nothing is known of.
-pub struct Newcomer<'k> {
-    set: &'k mut ProgressSet,
+pub struct Newcomer<'e> {
+    set: &'e mut ProgressSet,
     fingerprint: u32,
     /// The pair that has its fingerprint, though another source's, and where it is.
     same: Option<(usize, Pair)>,
@@ -128,17 +90,17 @@ pub struct Newcomer<'k> {
 
 /// Looks a source up, which is seen now. `None`: another CPU is at it, and the knock is lost.
 #[inline(always)]
-pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Entry<'k>> {
-    let Place { set, fingerprint } = Place::of(source, kernel.seed());
-    let set = kernel.progress_set(set)?;
+pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>> {
+    let Location { set, fingerprint } = Location::of(source, env.seed());
+    let set = env.progress_set(set)?;
     let mut same = None;
     for way in 0..WAYS {
         let pair = set.pair(way);
         if pair.fingerprint() == fingerprint {
-            let progress = kernel.progress(pair.ticket())?;
+            let progress = env.progress(pair.ticket())?;
             if progress.is_of(source) {
                 let pair_of = set.pairs.get_mut(way)?;
-                let progress = kept_in_front(kernel, source, pair_of, pair, progress)?;
+                let progress = kept_in_front(env, source, pair_of, pair, progress)?;
                 return Some(Entry::Known(progress));
             }
             if progress.is_held() {
@@ -158,57 +120,57 @@ pub fn entry<'k, K: Kernel, A: Address>(kernel: &'k K, source: &A) -> Option<Ent
 
 /// Moves a source to the front of the ring where it is no longer near it, and says where it is.
 #[inline(always)]
-fn kept_in_front<'k, K: Kernel, A: Address>(
-    kernel: &'k K,
+fn kept_in_front<'e, E: Env, A: Address>(
+    env: &'e E,
     source: &A,
     pair: &mut u64,
     before: Pair,
-    progress: &'k mut Progress,
-) -> Option<&'k mut Progress> {
-    let next = kernel.progress_cursor()?;
-    if before.age(*next) <= old(kernel.progress_places()) {
+    progress: &'e mut Progress,
+) -> Option<&'e mut Progress> {
+    let next = env.progress_cursor()?;
+    if before.age(*next) <= old(env.progress_slots()) {
         Some(progress)
     } else {
-        move_to_front(kernel, source, pair, before, progress)
+        move_to_front(env, source, pair, before, progress)
     }
 }
 
 /// A function of its own, to keep the way of most knocks short.
 #[inline(never)]
-fn move_to_front<'k, K: Kernel, A: Address>(
-    kernel: &'k K,
+fn move_to_front<'e, E: Env, A: Address>(
+    env: &'e E,
     source: &A,
     pair: &mut u64,
     before: Pair,
-    progress: &'k mut Progress,
-) -> Option<&'k mut Progress> {
-    let ticket = kernel.fetch_add(kernel.progress_cursor()?);
+    progress: &'e mut Progress,
+) -> Option<&'e mut Progress> {
+    let ticket = env.fetch_add(env.progress_cursor()?);
     let after = Pair::new(before.fingerprint(), ticket);
-    let front = kernel.progress(ticket)?;
+    let front = env.progress(ticket)?;
     // The oldest source of all is where it moves to.
     if core::ptr::eq(front, progress) {
-        kernel.compare_exchange(pair, before.0, after.0);
+        env.compare_exchange(pair, before.0, after.0);
         return Some(front);
     }
-    let mut from = progress.hold(kernel, source)?;
-    let mut to = front.take(kernel)?;
+    let mut from = progress.hold(env, source)?;
+    let mut to = front.take(env)?;
     to.copy(&from);
     // Where that fails, another CPU has given the pair to another source: nobody finds this one any more.
-    if kernel.compare_exchange(pair, before.0, after.0) {
+    if env.compare_exchange(pair, before.0, after.0) {
         to.give_to(from.tag());
     }
     from.give_to(0);
     drop(from);
     drop(to);
-    kernel.progress(ticket)
+    env.progress(ticket)
 }
 
 impl Newcomer<'_> {
     /// Remembers its first knock, which led to `state`. False where the knock is lost.
     #[inline(always)]
-    pub fn begin<K: Kernel, A: Address>(
+    pub fn begin<E: Env, A: Address>(
         self,
-        kernel: &K,
+        env: &E,
         source: &A,
         state: u32,
         step: Step,
@@ -219,7 +181,7 @@ impl Newcomer<'_> {
             fingerprint,
             same,
         } = self;
-        let Some(next) = kernel.progress_cursor() else {
+        let Some(next) = env.progress_cursor() else {
             return false;
         };
         // A pair with its fingerprint would hide it, so that is the one it takes.
@@ -229,18 +191,18 @@ impl Newcomer<'_> {
         let Some(pair) = set.pairs.get_mut(way) else {
             return false;
         };
-        let ticket = kernel.fetch_add(next);
-        let Some(progress) = kernel.progress(ticket) else {
+        let ticket = env.fetch_add(next);
+        let Some(progress) = env.progress(ticket) else {
             return false;
         };
-        let Some(mut place) = progress.take(kernel) else {
+        let Some(mut place) = progress.take(env) else {
             return false;
         };
         place.begin(source, state, step, now);
         place.give_to(Progress::tag_of(source));
         drop(place);
         // Only now can it be found.
-        kernel.compare_exchange(pair, before.0, Pair::new(fingerprint, ticket).0)
+        env.compare_exchange(pair, before.0, Pair::new(fingerprint, ticket).0)
     }
 }
 

@@ -1,17 +1,20 @@
 //! What is remembered of a source that knocks.
 
-use core::{
-    hint::black_box,
-    ops::{Deref, DerefMut},
-};
+use core::hint::black_box;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{MAX_SEQUENCE, TICK_SHIFT, WAYS};
-use crate::{Address, Kernel, address::Padded, progress::Pair};
+use super::MAX_SEQUENCE;
+use crate::{
+    address::{Address, Padded},
+    time::TICK_SHIFT,
+};
+
+/// Pairs of a set of sources; see [`ring`](super::ring).
+pub const WAYS: usize = 8;
 
 /// Where the progress of a set's sources is, in one line of the processor's cache; see
-/// [`progress`](crate::progress).
+/// [`ring`](super::ring).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Zeroable, Pod)]
 pub struct ProgressSet {
@@ -26,6 +29,41 @@ impl ProgressSet {
         // SAFETY: a reference is aligned and can be read. Volatile, and so read once, since another CPU may
         // write to it.
         Pair(unsafe { (&raw const self.pairs[way]).read_volatile() })
+    }
+}
+
+/// A fingerprint and a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Pair(pub u64);
+
+impl Pair {
+    #[inline(always)]
+    pub(super) const fn new(fingerprint: u32, ticket: u32) -> Self {
+        // Widening; `From` is not const.
+        Self((ticket as u64) << 32 | fingerprint as u64)
+    }
+
+    #[inline(always)]
+    pub const fn fingerprint(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Names the place, modulo their number.
+    #[inline(always)]
+    pub const fn ticket(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// How many sources have taken tickets since.
+    #[inline(always)]
+    pub const fn age(self, next: u32) -> u32 {
+        next.wrapping_sub(self.ticket())
+    }
+
+    /// Does it lead to a place that is still its source's?
+    pub const fn is_live(self, next: u32, places: usize) -> bool {
+        self.0 != 0 && self.age(next) as usize <= places
     }
 }
 
@@ -61,7 +99,7 @@ impl Progress {
     const ERAS: i16 = 32;
 
     /// [`tag`](Self::tag) of a place that some CPU is changing.
-    const HELD: u64 = 2;
+    pub(super) const HELD: u64 = 2;
 
     /// Many addresses have the same, and whoever wants to can choose such. Odd, so that none is 0 or
     /// `HELD`.
@@ -111,42 +149,6 @@ impl Progress {
     #[inline(always)]
     pub const fn is_held(&self) -> bool {
         self.tag == Self::HELD
-    }
-
-    /// Has this CPU alone read and change what is known of `source`, until it is let go. `None`: another
-    /// CPU does, or it has been given to another source.
-    #[inline(always)]
-    pub fn hold<'k, K: Kernel, A: Address>(
-        &'k mut self,
-        kernel: &'k K,
-        source: &A,
-    ) -> Option<Held<'k, K>> {
-        let tag = Self::tag_of(source);
-        if !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {
-            return None;
-        }
-        let whole = self.address == source.padded();
-        let held = Held {
-            kernel,
-            progress: self,
-            tag,
-        };
-        whole.then_some(held)
-    }
-
-    /// Takes the place from whoever had it. `None`: another CPU is changing it.
-    #[inline(always)]
-    pub fn take<'k, K: Kernel>(&'k mut self, kernel: &'k K) -> Option<Held<'k, K>> {
-        let tag = self.tag;
-        if tag == Self::HELD || !kernel.compare_exchange(&mut self.tag, tag, Self::HELD) {
-            return None;
-        }
-        Some(Held {
-            kernel,
-            progress: self,
-            // Nobody's, until it is said whose it is.
-            tag: 0,
-        })
     }
 
     /// Writes down that a source has knocked once, all but the tag.
@@ -236,66 +238,6 @@ impl Progress {
     }
 }
 
-/// A place that this CPU alone reads and changes, until this value goes.
-///
-/// It is held by its tag, which is taken and given back by compare-and-exchange. These are full barriers on
-/// every machine (the kernel's BPF compilers see to that), where plain loads and stores may be seen in any
-/// order: so whoever holds a place sees all that was written by those who held it before. Nobody waits for a
-/// place: a knock that finds it held is lost, as it might have been on the wire.
-pub struct Held<'k, K: Kernel> {
-    kernel: &'k K,
-    progress: &'k mut Progress,
-    /// What it will have when it is let go.
-    tag: u64,
-}
-
-impl<K: Kernel> Held<'_, K> {
-    /// It will belong to the source with this tag; 0: to nobody.
-    #[inline(always)]
-    pub const fn give_to(&mut self, tag: u64) {
-        self.tag = tag;
-    }
-
-    #[inline(always)]
-    pub const fn tag(&self) -> u64 {
-        self.tag
-    }
-
-    /// What the place's tag is meanwhile.
-    #[cfg(test)]
-    pub const fn progress_tag(&self) -> u64 {
-        self.progress.tag
-    }
-}
-
-impl<K: Kernel> Deref for Held<'_, K> {
-    type Target = Progress;
-
-    #[inline(always)]
-    fn deref(&self) -> &Progress {
-        self.progress
-    }
-}
-
-impl<K: Kernel> DerefMut for Held<'_, K> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut Progress {
-        self.progress
-    }
-}
-
-impl<K: Kernel> Drop for Held<'_, K> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let Self {
-            kernel,
-            progress,
-            tag,
-        } = self;
-        kernel.compare_exchange(&mut progress.tag, Progress::HELD, *tag);
-    }
-}
-
 /// One counted knock.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
@@ -310,3 +252,10 @@ pub struct Step {
 // Half of what a step's time can tell apart.
 const _: () =
     assert!((Progress::ERAS as u64) << Progress::ERA_SHIFT == 1 << (TICK_SHIFT + u32::BITS - 1));
+
+records! {
+    // Lines of the processor's cache, from where an array that can be mapped begins.
+    ProgressSet: 64 { pairs: 0 },
+    Progress: 128 { tag: 0, address: 8, state: 24, era: 28, head: 30, counted: 31, steps: 32 },
+    Step: 8 { time: 0, source_port: 4, symbol: 6 },
+}

@@ -1,35 +1,42 @@
-//! The decisions' surroundings as ordinary collections, for tests, fuzzing and the model checks.
+//! [`Env`] in ordinary memory, for tests, fuzzing and the comparison with the model.
 //!
-//! One thread, a clock that stands still until it is set, tables that are full when they are full.
+//! One thread, a clock that stands still until it is set, tables of bounded size.
+
+#[cfg(test)]
+mod reuse;
+mod table;
 
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
     collections::{HashMap, HashSet},
-    hash::Hash,
 };
-
-use bytemuck::Zeroable;
 
 use crate::{
-    Address, Kernel, Table,
-    address::{Padded, V4, V6},
+    address::{Address, Padded, V4, V6},
+    env::{Env, HashTable},
     event::Event,
     frame::Segment,
-    knock::Outcome,
-    presence::{self, Seed},
-    progress,
-    session::{self, socket},
-    table::{
-        Flow, GateRules, Grant, GrantKey, GrantSlot, Progress, ProgressSet, ROLES, Role, Sequence,
-        Session, SessionSlot, State, Transition,
+    grant::{Grant, GrantKey, GrantSlot, filter},
+    knock::{
+        Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet},
+        ring,
     },
+    rules::{GateRules, ROLES, Role},
+    seed::Seed,
+    session::{self, Flow, Session, SessionSlot, socket},
 };
+
+use table::{Ring, zeroed};
+
+pub use table::Map;
 
 /// Address and port.
 pub type End = (Padded, u16);
 
-/// A gate without a kernel.
-pub struct Host {
+/// What a decision asks for, all of it public.
+pub struct TestEnv {
     /// ns.
     pub now: Cell<u64>,
     pub monitor: bool,
@@ -44,13 +51,13 @@ pub struct Host {
     pub knockers: Vec<(u16, u8, Padded, u8)>,
     /// Guarded destinations; empty: all.
     pub addresses: HashSet<(u8, Padded)>,
-    /// As [`Kernel::grant_lengths`] has them: IPv4, IPv6.
+    /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
-    /// The words of [`Kernel::presence`].
-    pub presence: Vec<UnsafeCell<u64>>,
+    /// The words of [`Env::grant_filter`].
+    pub grant_filter: Vec<UnsafeCell<u64>>,
     /// Of the ring of sources, a power of two.
-    pub places: u32,
-    /// Sets and places, made when they are first looked at.
+    pub progress_slots: u32,
+    /// Sets and slots, made when they are first looked at.
     pub progress_sets: Map<u32, ProgressSet>,
     pub progress: Map<u32, Progress>,
     pub progress_cursor: UnsafeCell<u32>,
@@ -59,7 +66,7 @@ pub struct Host {
     pub sessions_v4: Map<Flow<V4>, Session>,
     pub sessions_v6: Map<Flow<V6>, Session>,
     /// Slots of the sessions that count to each holder.
-    pub held: Map<u16, u32>,
+    pub session_counts: Map<u16, u32>,
     /// Own addresses, if they are known: family, padded address.
     pub own: Option<HashSet<(u8, Padded)>>,
     /// Those that it forwards to.
@@ -76,8 +83,8 @@ pub struct Host {
     session_slots: Ring<SessionSlot>,
 }
 
-impl Host {
-    /// An empty gate with room for so many grants and sessions.
+impl TestEnv {
+    /// No configuration, with room for so many grants and sessions.
     pub fn new(grants: usize, sessions: usize) -> Self {
         Self {
             now: Cell::new(1_000_000_000),
@@ -91,16 +98,16 @@ impl Host {
             knockers: Vec::new(),
             addresses: HashSet::new(),
             lengths: [0; 2],
-            presence: zeroed(presence::words(grants)),
-            places: 1 << 20,
+            grant_filter: zeroed(filter::words(grants)),
+            progress_slots: 1 << 20,
             progress_sets: Map::with_capacity(usize::MAX),
             progress: Map::with_capacity(usize::MAX),
-            progress_cursor: UnsafeCell::new(progress::FIRST),
+            progress_cursor: UnsafeCell::new(ring::FIRST),
             grants_v4: Map::with_capacity(grants),
             grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
             sessions_v6: Map::with_capacity(sessions),
-            held: Map::with_capacity(usize::MAX),
+            session_counts: Map::with_capacity(usize::MAX),
             own: None,
             forwarded: HashSet::new(),
             sockets: RefCell::default(),
@@ -128,7 +135,7 @@ impl Host {
     }
 }
 
-impl Kernel for Host {
+impl Env for TestEnv {
     fn now(&self) -> u64 {
         self.now.get()
     }
@@ -186,23 +193,23 @@ impl Kernel for Host {
         Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
     }
 
-    fn presence(&self, index: u32) -> Option<&mut u64> {
-        let index = (index as usize).checked_rem(self.presence.len())?;
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        let index = (index as usize).checked_rem(self.grant_filter.len())?;
         // SAFETY: one thread, and every caller is done with a word before it asks for the next.
-        Some(unsafe { &mut *self.presence[index].get() })
+        Some(unsafe { &mut *self.grant_filter[index].get() })
     }
 
     fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
-        let sets = progress::sets(self.places as usize) as u32;
+        let sets = ring::sets(self.progress_slots as usize) as u32;
         Some(self.progress_sets.entry(index & (sets - 1)))
     }
 
     fn progress(&self, ticket: u32) -> Option<&mut Progress> {
-        Some(self.progress.entry(ticket & (self.places - 1)))
+        Some(self.progress.entry(ticket & (self.progress_slots - 1)))
     }
 
-    fn progress_places(&self) -> u32 {
-        self.places
+    fn progress_slots(&self) -> u32 {
+        self.progress_slots
     }
 
     fn progress_cursor(&self) -> Option<&mut u32> {
@@ -210,19 +217,19 @@ impl Kernel for Host {
         Some(unsafe { &mut *self.progress_cursor.get() })
     }
 
-    fn grants_v4(&self) -> &impl Table<GrantKey<V4>, Grant> {
+    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {
         &self.grants_v4
     }
 
-    fn grants_v6(&self) -> &impl Table<GrantKey<V6>, Grant> {
+    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant> {
         &self.grants_v6
     }
 
-    fn sessions_v4(&self) -> &impl Table<Flow<V4>, Session> {
+    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
         &self.sessions_v4
     }
 
-    fn sessions_v6(&self) -> &impl Table<Flow<V6>, Session> {
+    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session> {
         &self.sessions_v6
     }
 
@@ -241,19 +248,19 @@ impl Kernel for Host {
     }
 
     fn claim_session(&self, holder: u16, now: u64) -> u32 {
-        session::claim(self, holder, now)
+        session::remember::claim(self, holder, now)
     }
 
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {
-        session::vacate(self, index, now, bars)
+        session::remember::vacate(self, index, now, bars)
     }
 
     fn session_slots(&self) -> u32 {
         self.session_slots.slots.len() as u32
     }
 
-    fn held(&self, holder: u16) -> Option<&mut u32> {
-        Some(self.held.entry(holder))
+    fn session_count(&self, holder: u16) -> Option<&mut u32> {
+        Some(self.session_counts.entry(holder))
     }
 
     fn knows_addresses(&self) -> bool {
@@ -316,106 +323,5 @@ impl Kernel for Host {
 
     fn report(&self, event: &Event) {
         self.events.borrow_mut().push(*event);
-    }
-}
-
-/// A table of bounded size. Entries stay where they are until the table is dropped, as a kernel's do
-/// until a program has run.
-pub struct Map<K, V> {
-    capacity: usize,
-    live: RefCell<HashMap<K, *mut V>>,
-    /// All entries ever made, for [`Drop`].
-    all: RefCell<Vec<*mut V>>,
-    /// What was inserted last, as it was then.
-    pub inserted: Cell<Option<V>>,
-}
-
-impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
-    fn with_capacity(capacity: usize) -> Self {
-        Self {
-            capacity,
-            live: RefCell::default(),
-            all: RefCell::default(),
-            inserted: Cell::new(None),
-        }
-    }
-
-    /// The entry, made of zeros where there is none.
-    fn entry(&self, key: K) -> &mut V
-    where
-        V: Zeroable,
-    {
-        self.insert(&key, &V::zeroed());
-        self.find(&key).expect("it is there now")
-    }
-
-    /// A copy of all entries.
-    pub fn rows(&self) -> Vec<(K, V)> {
-        let live = self.live.borrow();
-        // SAFETY: every pointer came from `Box::into_raw` and is freed by `Drop` alone.
-        live.iter()
-            .map(|(key, value)| (*key, unsafe { **value }))
-            .collect()
-    }
-}
-
-impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for Map<K, V> {
-    fn find(&self, key: &K) -> Option<&mut V> {
-        let value = self.live.borrow().get(key).copied()?;
-        // SAFETY: see `rows`. A second reference to the same entry may be alive, as in the kernel,
-        // but every use of one ends before the next is used: there is one thread.
-        Some(unsafe { &mut *value })
-    }
-
-    fn insert(&self, key: &K, value: &V) -> bool {
-        let mut live = self.live.borrow_mut();
-        if live.contains_key(key) || live.len() >= self.capacity {
-            return false;
-        }
-        self.inserted.set(Some(*value));
-        let value = Box::into_raw(Box::new(*value));
-        self.all.borrow_mut().push(value);
-        live.insert(*key, value);
-        true
-    }
-
-    fn remove(&self, key: &K) -> bool {
-        self.live.borrow_mut().remove(key).is_some()
-    }
-}
-
-impl<K, V> Drop for Map<K, V> {
-    fn drop(&mut self) {
-        for value in self.all.get_mut().drain(..) {
-            // SAFETY: from `Box::into_raw` in `insert`, once each; no reference outlives the map.
-            drop(unsafe { Box::from_raw(value) });
-        }
-    }
-}
-
-/// A ring of slots with its cursor.
-struct Ring<T> {
-    slots: Vec<UnsafeCell<T>>,
-    cursor: Cell<usize>,
-}
-
-fn zeroed<T: Zeroable>(size: usize) -> Vec<UnsafeCell<T>> {
-    (0..size).map(|_| UnsafeCell::new(T::zeroed())).collect()
-}
-
-impl<T: Zeroable> Ring<T> {
-    fn with_size(size: usize) -> Self {
-        Self {
-            slots: zeroed(size),
-            cursor: Cell::new(0),
-        }
-    }
-
-    #[expect(clippy::mut_from_ref, reason = "see `Table::find`")]
-    fn next(&self) -> Option<(u32, &mut T)> {
-        let index = self.cursor.get().checked_rem(self.slots.len())?;
-        self.cursor.set(self.cursor.get() + 1);
-        // SAFETY: one thread, and every caller is done with a slot before it asks for the next.
-        Some((index as u32, unsafe { &mut *self.slots[index].get() }))
     }
 }

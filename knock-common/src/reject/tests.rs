@@ -1,24 +1,24 @@
 //! Questions, and what Linux 6.18 was seen to answer, byte for byte; flow labels aside, which it makes
 //! up, and with the checksums that it leaves to hardware filled in.
 
-use super::*;
+use super::{rate_limit::*, reply::*, request::*, *};
 use crate::{
-    frame::{BareIp, ETHER_HEADER, Ethernet, flag},
-    table::{Owed, standing},
+    address::{V4, V6},
+    frame::{BareIp, ETHER_HEADER, Ethernet, Framing, TCP, flag},
 };
 
 const SECOND: u64 = 1_000_000_000;
 
 /// A host at 10.77.0.1 and `fd77::1`, and the VLANs 5 and 7 in 5.
 struct Lab {
-    habits: Habits,
+    settings: ReplySettings,
     link: Link,
 }
 
 impl Lab {
     fn new() -> Self {
         Self {
-            habits: Habits {
+            settings: ReplySettings {
                 interval4: SECOND,
                 interval6: SECOND,
                 per_second: 1000,
@@ -47,35 +47,39 @@ impl Lab {
 
     /// What comes back for a packet on a link of this kind.
     fn ask_on<L: Framing>(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        let envelope = Envelope::of::<L, _, _>(frame, self)?;
-        if envelope.is_ipv4 {
-            self.sent::<L, V4>(frame, &envelope)
+        let link_header = LinkHeader::of::<L, _, _>(frame, self)?;
+        if link_header.is_ipv4 {
+            self.sent::<L, V4>(frame, &link_header)
         } else {
-            self.sent::<L, V6>(frame, &envelope)
+            self.sent::<L, V6>(frame, &link_header)
         }
     }
 
-    fn sent<L: Framing, A: Answered>(&self, frame: &[u8], envelope: &Envelope) -> Option<Vec<u8>> {
-        let mut answer = Answer::<A>::to(frame, self, &self.habits, envelope)?;
-        if answer.is_error() {
-            answer.identify(0x90b9);
+    fn sent<L: Framing, A: ReplyFamily>(
+        &self,
+        frame: &[u8],
+        link_header: &LinkHeader,
+    ) -> Option<Vec<u8>> {
+        let mut reply = Reply::<A>::to(frame, self, &self.settings, link_header)?;
+        if reply.is_error() {
+            reply.identify(0x90b9);
         }
         let mut sent = frame.to_vec();
-        if let Ok(shift) = usize::try_from(answer.shift::<L>()) {
+        if let Ok(shift) = usize::try_from(reply.shift::<L>()) {
             sent.drain(..shift);
         } else {
-            sent.splice(0..0, vec![0xee; answer.shift::<L>().unsigned_abs()]);
+            sent.splice(0..0, vec![0xee; reply.shift::<L>().unsigned_abs()]);
         }
-        assert!(answer.length::<L>() <= sent.len(), "it is only ever cut");
-        sent.truncate(answer.length::<L>());
-        answer.write::<L, _>(&mut sent[..]).expect("there is room");
+        assert!(reply.length::<L>() <= sent.len(), "it is only ever cut");
+        sent.truncate(reply.length::<L>());
+        reply.write::<L, _>(&mut sent[..]).expect("there is room");
         Some(sent)
     }
 }
 
 impl Host for Lab {
-    fn habits(&self) -> Option<&Habits> {
-        Some(&self.habits)
+    fn settings(&self) -> Option<&ReplySettings> {
+        Some(&self.settings)
     }
 
     fn link(&self, vlans: [u16; 2]) -> Option<&Link> {
@@ -84,10 +88,10 @@ impl Host for Lab {
             .then_some(&self.link)
     }
 
-    fn standing<A: Address>(&self, address: A) -> u32 {
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
         match address.into().to_string().as_str() {
-            "10.77.0.1" | "fd77::1" => standing::OWN,
-            "10.77.255.255" => standing::BROADCAST,
+            "10.77.0.1" | "fd77::1" => address_kind::OWN,
+            "10.77.255.255" => address_kind::BROADCAST,
             _ => 0,
         }
     }
@@ -164,8 +168,8 @@ fn answers_without_a_link_header_are_the_same_packets() {
     let lab = Lab::new();
     for (what, asked, seen) in SEEN {
         let (asked, seen) = (bytes(asked), bytes(seen));
-        let answer = lab.ask_on::<BareIp>(&asked[ETHER_HEADER..]);
-        assert_eq!(answer.as_deref(), Some(&seen[ETHER_HEADER..]), "{what}");
+        let reply = lab.ask_on::<BareIp>(&asked[ETHER_HEADER..]);
+        assert_eq!(reply.as_deref(), Some(&seen[ETHER_HEADER..]), "{what}");
     }
 }
 
@@ -222,22 +226,22 @@ fn a_sum_left_to_hardware_is_good_only_where_it_may_be() {
 #[test]
 fn flow_labels_are_made_up_as_the_host_is_set() {
     let label = |lab: &Lab, frame: &[u8]| {
-        let answer = lab.ask(frame).expect("an answer");
-        u32::from_be_bytes([0, answer[15], answer[16], answer[17]]) & 0xf_ffff
+        let reply = lab.ask(frame).expect("an reply");
+        u32::from_be_bytes([0, reply[15], reply[16], reply[17]]) & 0xf_ffff
     };
     let mut lab = Lab::new();
     let mut labelled = bytes(SYN6);
     labelled[17] = 0x77;
     assert_eq!(label(&lab, &labelled), 0);
-    lab.habits.labels = labels::AUTO;
+    lab.settings.labels = labels::AUTO;
     let made = label(&lab, &labelled);
     assert_ne!(made, 0);
     assert_eq!(label(&lab, &bytes(SYN6)), made, "the same flow");
-    lab.habits.secret += 1;
+    lab.settings.secret += 1;
     assert_ne!(label(&lab, &labelled), made, "not to be foreseen");
-    lab.habits.labels |= labels::STATELESS;
+    lab.settings.labels |= labels::STATELESS;
     assert_ne!(label(&lab, &labelled) & 0x8_0000, 0);
-    lab.habits.labels |= labels::REFLECT;
+    lab.settings.labels |= labels::REFLECT;
     assert_eq!(label(&lab, &labelled), 0x77);
 }
 
@@ -252,8 +256,8 @@ fn a_reset_is_never_answered() {
 
 #[test]
 fn a_destination_is_owed_six_errors_and_one_an_interval() {
-    let mut owed: Owed = first(0, SECOND, 7);
-    let taken = |owed: &mut Owed, now| (0..20).filter(|_| owed.take(now, SECOND)).count();
+    let mut owed: IcmpBucket = first(0, SECOND, 7);
+    let taken = |owed: &mut IcmpBucket, now| (0..20).filter(|_| owed.take(now, SECOND)).count();
     assert_eq!(taken(&mut owed, 0), 6);
     assert_eq!(taken(&mut owed, SECOND - 1), 0);
     assert_eq!(taken(&mut owed, SECOND), 1);
@@ -278,17 +282,17 @@ fn identifications_go_on_as_time_does() {
 
 #[test]
 fn all_destinations_together_are_owed_so_many_a_second() {
-    let habits = Lab::new().habits;
-    let take = |pool: &mut Pool, now| {
+    let settings = Lab::new().settings;
+    let take = |pool: &mut GlobalIcmpBucket, now| {
         (0..200)
             .filter(|_| {
-                let filled = pool.filled(now, &habits);
+                let filled = pool.filled(now, &settings);
                 *pool = filled.map_or(*pool, |filled| filled.less(1));
                 filled.is_some()
             })
             .count()
     };
-    let mut pool = Pool(0);
+    let mut pool = GlobalIcmpBucket(0);
     let start = 100 * SECOND;
     assert_eq!(take(&mut pool, start), 50, "a burst");
     assert_eq!(
