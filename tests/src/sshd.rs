@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use netlab::host::find_program;
+
 use crate::{
     attempt,
     lab::Lab,
-    need,
     run::{Run, Running, run, wait_until},
 };
 
@@ -53,7 +54,7 @@ impl Sshd {
 
         // sshd wants its empty folder under /run, which not every machine has: it gets a /run of its own.
         let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
-        let server = need::tool("sshd").expect("the test needs it");
+        let server = find_program("sshd").expect("the test needs it");
         let mut command = lab.gate.command("unshare");
         command
             .args(["--mount", "sh", "-c", script, "sh"])

@@ -15,11 +15,11 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
         Who::{A, B},
     },
-    packet::{ACK, Packet, SYN},
-    raw::Wire,
     run::{Running, wait_until},
     trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{ACK, Packet, SYN};
 use serde_json::Value;
 
 /// As large as by default where a flood is to be stood: progress.

@@ -41,7 +41,7 @@ fn status() {
         trial.knock(A, ALICE);
         let _goes_on = trial.connected(A, 22);
         let status = document(trial, "status --json");
-        let index = trial.lab.gate.index_of(WAN);
+        let index = trial.lab.gate.index_of(WAN).expect("it is there");
         assert_eq!(
             status["interfaces"],
             json!([{

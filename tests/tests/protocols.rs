@@ -15,9 +15,10 @@ use knockgate_tests::{
         Who::{A, B, C},
     },
     need::kernel_has,
-    netns::{Netns, ip},
+    network::{add_address, ip},
     trial::{Attach, Trial},
 };
+use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const GATE: &str = r#"
@@ -201,20 +202,13 @@ fn tunnel(lab: &Lab) -> bool {
             ];
             ends.into_iter().all(|(netns, local, remote, address)| {
                 let name = format!("to{kind}");
-                let link = ["link", "add", &name, "type", kind];
-                let ends = ["local", local, "remote", remote];
-                if !kernel_has("GRE", netns, &[&link[..], &ends].concat()) {
+                let link = format!("link add {name} type {kind} local {local} remote {remote}");
+                if !kernel_has("GRE", netns, &link) {
                     return false;
                 }
-                let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
-                let (address, length) = (address.to_string(), if kind == "gre" { 24 } else { 64 });
-                let address = format!("{address}/{length}");
-                let mut add = vec!["address", "add", &address, "dev", &name];
-                if family == Family::V6 {
-                    add.push("nodad");
-                }
-                ip(&add);
-                ip(&["link", "set", &name, "up"]);
+                let length = if family == Family::V4 { 24 } else { 64 };
+                add_address(netns, &name, &format!("{address}/{length}"));
+                ip(netns, &format!("link set {name} up"));
                 true
             })
         })
@@ -234,35 +228,32 @@ fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
 /// authenticated for the other.
 fn agree(lab: &Lab) -> bool {
     let [encryption, authentication] = KEYS;
-    let authentication = ["auth", "hmac(sha256)", authentication];
-    let encryption = [&["enc", "cbc(aes)", encryption][..], &authentication].concat();
-    let protocols = [(B, "esp", &encryption[..]), (C, "ah", &authentication)];
+    let authentication = format!("auth hmac(sha256) {authentication}");
+    let encryption = format!("enc cbc(aes) {encryption} {authentication}");
+    let protocols = [(B, "esp", &encryption), (C, "ah", &authentication)];
     protocols.into_iter().all(|(who, protocol, algorithms)| {
         [Family::V4, Family::V6].into_iter().all(|family| {
-            let (client, host) = (family.address(who).to_string(), family.host().to_string());
+            let (client, host) = (family.address(who), family.host());
             let ways = [
-                (&client, &host, [&lab.client, &lab.gate]),
-                (&host, &client, [&lab.gate, &lab.client]),
+                (client, host, [&lab.client, &lab.gate]),
+                (host, client, [&lab.gate, &lab.client]),
             ];
             ways.into_iter().all(|(from, to, [sender, receiver])| {
-                let ends = ["src", from, "dst", to];
-                let association = ["proto", protocol, "spi", "0x300", "mode", "transport"];
-                let state = ["xfrm", "state", "add"];
-                let arguments = [&state[..], &ends, &association, algorithms].concat();
+                let ends = format!("src {from} dst {to}");
+                let state = format!(
+                    "xfrm state add {ends} proto {protocol} spi 0x300 mode transport {algorithms}"
+                );
                 let agreed = [sender, receiver]
                     .into_iter()
-                    .all(|netns| kernel_has("IPsec", netns, &arguments));
-                let template = [&["tmpl"][..], &ends, &association[..2], &association[4..]];
-                let policy = [&["xfrm", "policy", "add"][..], &ends, &["dir", "out"]];
-                agreed && {
-                    ip(&[
-                        &["-n", sender.name()],
-                        &policy.concat()[..],
-                        &template.concat(),
-                    ]
-                    .concat());
-                    true
+                    .all(|netns| kernel_has("IPsec", netns, &state));
+                if agreed {
+                    let template = format!("tmpl {ends} proto {protocol} mode transport");
+                    ip(
+                        sender,
+                        &format!("xfrm policy add {ends} dir out {template}"),
+                    );
                 }
+                agreed
             })
         })
     })

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who::A},
-    netns::ip,
-    packet::{Packet, SYN},
-    raw::Wire,
+    network::ip,
     trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{Packet, SYN};
 
 /// Sequences that rise, fall and do neither, over one transport and over both, short and long.
 const GATES: &str = r#"
@@ -249,23 +249,15 @@ fn stranger(family: Family, number: u16) -> IpAddr {
 
 /// So that the host need not look for the strangers when it answers them.
 fn lead_answers_back(lab: &Lab, family: Family) {
-    let (version, network) = match family {
-        Family::V4 => ("-4", "10.99.0.0/16"),
-        Family::V6 => ("-6", "fd99::/16"),
+    let network = match family {
+        Family::V4 => "10.99.0.0/16",
+        Family::V6 => "fd99::/16",
     };
-    let gateway = family.address(A).to_string();
-    ip(&[
-        "-n",
-        lab.gate.name(),
-        version,
-        "route",
-        "add",
-        network,
-        "via",
-        &gateway,
-        "dev",
-        WAN,
-    ]);
+    let gateway = family.address(A);
+    ip(
+        &lab.gate,
+        &format!("route add {network} via {gateway} dev {WAN}"),
+    );
 }
 
 /// How many packets the gate has judged.

@@ -9,12 +9,12 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Who::{A, B},
     },
-    packet::{Packet, SYN},
-    raw::Wire,
     run::{Running, wait_until},
     service::Services,
     trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{Packet, SYN};
 use serde_json::Value;
 
 const CONFIG: &str = r#"

@@ -5,11 +5,11 @@ use std::{net::IpAddr, slice};
 
 use knockgate_tests::{
     lab::{Family, GATE_MAC, Lab, WAN, Who},
-    packet::{Extension, Packet, SYN, Tag},
-    raw::Wire,
     tap::Tap,
     trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{Extension, Packet, SYN, Tag};
 
 /// The load's own link-layer address: what the kernels on both ends have to say to each other is none of it.
 const LOAD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -276,7 +276,7 @@ fn messages() -> Vec<Vec<u8>> {
             0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 77, 0, 1, 10, 77, 1, 2,
         ]);
         body.extend([0, 22, 0x9c, 0x40, 0, 0, 0, 0]);
-        let sum = knockgate_tests::packet::checksum(&body).to_be_bytes();
+        let sum = netlab::packet::checksum(&body).to_be_bytes();
         body[2..4].copy_from_slice(&sum);
         let (from, to) = (Family::V4.address(Who::A), Family::V4.host());
         frames.push(frame(&Packet::other(from, to, 1, &body)));

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use knockgate_tests::{
     attempt::Outcome,
     lab::{WAN, Who::A},
-    netns::ip,
+    network::ip,
     run::wait_until,
     trial::Trial,
 };
@@ -85,16 +85,11 @@ fn two_guarded_interfaces_may_swap_their_names() {
 fn an_interface_in_another_namespace_is_not_guarded_here() {
     trial(|trial| {
         trial.up(SSH);
-        let gate = trial.lab.gate.name();
-        ip(&[
-            "-n",
-            gate,
-            "link",
-            "set",
-            WAN,
-            "netns",
-            trial.lab.client.name(),
-        ]);
+        let elsewhere = trial.lab.client.name();
+        ip(
+            &trial.lab.gate,
+            &format!("link set {WAN} netns {elsewhere}"),
+        );
         expect_status(trial, &[(WAN, None, false)]);
         trial.knockgate("status").exits(7).says(&["namespace"]);
         trial.knockgate("up").exits(1).says(&[WAN]);

@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use knockgate_tests::{
     foreign,
     lab::{WAN, Who::A},
-    need::BPFFS,
     run::Run,
 };
+use netlab::host::BPFFS;
 
 use crate::{SSH, serve, trial};
 

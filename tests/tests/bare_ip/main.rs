@@ -8,10 +8,10 @@ mod wireguard;
 
 use knockgate_tests::{
     lab::{Lab, WAN, Who},
-    packet::{self, Packet},
-    run::run,
+    network::ip,
     tun::Tun,
 };
+use netlab::packet::{self, Packet};
 
 use peer::{CLOSED, Family, GUARDED, Peer, TUN};
 
@@ -245,16 +245,9 @@ fn init_names_no_interface_that_can_not_be_guarded() {
         return;
     };
     let tun = Tun::create_down(&lab.gate, TUN);
-    let name = lab.gate.name();
     let route = || {
-        let ip = |arguments: &[&str]| {
-            run(std::process::Command::new("ip")
-                .args(["-n", name])
-                .args(arguments))
-            .exits(0);
-        };
-        ip(&["link", "set", TUN, "up"]);
-        ip(&["route", "replace", "default", "dev", TUN]);
+        let up = format!("link set {TUN} up\nroute replace default dev {TUN}");
+        ip(&lab.gate, &up);
     };
     route();
     let init = lab.knockgate(&["init"]);
@@ -265,7 +258,7 @@ fn init_names_no_interface_that_can_not_be_guarded() {
         init.stdout
     );
     std::fs::remove_file(lab.config()).expect("it was written");
-    run(std::process::Command::new("ip").args(["-n", name, "link", "set", TUN, "down"])).exits(0);
+    ip(&lab.gate, &format!("link set {TUN} down"));
     tun.pretend(32);
     route();
     let init = lab.knockgate(&["init"]);

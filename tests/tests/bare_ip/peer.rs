@@ -7,16 +7,15 @@
 
 use std::{
     cell::Cell,
-    fs,
     net::{IpAddr, TcpListener},
 };
 
 use knockgate_tests::{
     lab::{Lab, Who},
-    netns::ip,
-    packet::{self, Packet},
+    network::{ip, set},
     tun::Tun,
 };
+use netlab::packet::{self, Packet};
 
 pub const TUN: &str = "tun0";
 /// A port that the gate guards, for both transports, and one where nothing listens.
@@ -72,24 +71,15 @@ impl Peer {
     pub fn build() -> Option<Self> {
         let lab = Lab::build(&[])?;
         let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
-        for family in ["-4", "-6"] {
-            ip(&[
-                "-n",
-                lab.gate.name(),
-                family,
-                "route",
-                "add",
-                "default",
-                "dev",
-                TUN,
-            ]);
-        }
-        lab.gate.run(|| {
-            for setting in ["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"] {
-                fs::write(format!("/proc/sys/net/{setting}"), "0")
-                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-            }
-        });
+        ip(
+            &lab.gate,
+            &format!("route add default dev {TUN}\nroute add ::/0 dev {TUN}"),
+        );
+        set(
+            &lab.gate,
+            &["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"],
+            "0",
+        );
         Some(Self {
             tun,
             next: Cell::new(10_000),

@@ -5,7 +5,7 @@ use std::fs;
 use knockgate_tests::{
     lab::{CLIENT_INTERFACE, Lab, WAN},
     need,
-    netns::ip,
+    network::{add_address, ip},
     run::Run,
     trial::Trial,
 };
@@ -32,11 +32,10 @@ fn knock_by_name(trial: &Trial, hosts: &str, arguments: &[&str]) -> Run {
 fn with_dead_addresses() -> Option<Trial> {
     let trial = trial(Lab::build(&["unshare"]))?;
     for address in DEAD {
-        let arguments = "lladdr 02:00:00:00:00:66 nud permanent dev";
-        let mut all = vec!["-n", trial.lab.client.name(), "neighbour", "add", address];
-        all.extend(arguments.split(' '));
-        all.push(CLIENT_INTERFACE);
-        ip(&all);
+        let neighbour = format!(
+            "neighbour add {address} lladdr 02:00:00:00:00:66 nud permanent dev {CLIENT_INTERFACE}"
+        );
+        ip(&trial.lab.client, &neighbour);
     }
     trial.up(SSH);
     Some(trial)
@@ -126,10 +125,7 @@ fn a_link_local_address_needs_its_link() {
         (&trial.lab.gate, WAN, "fe80::77/64"),
         (&trial.lab.client, CLIENT_INTERFACE, "fe80::78/64"),
     ] {
-        let name = netns.name();
-        ip(&[
-            "-n", name, "address", "add", address, "dev", interface, "nodad",
-        ]);
+        add_address(netns, interface, address);
     }
     trial.up(SSH);
     let [first, second, third] = STEPS;

@@ -1,10 +1,7 @@
 //! All that TCP's flags can say.
 
-use knockgate_tests::{
-    lab::Family,
-    packet::{ACK, FIN, RST, SYN},
-    trial::Attach,
-};
+use knockgate_tests::{lab::Family, trial::Attach};
+use netlab::packet::{ACK, FIN, RST, SYN};
 
 use crate::range::Range;
 

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use knockgate_tests::{
-    lab::{CLIENT_MAC, GATE_MAC},
-    packet::{
-        Extension::{AtomicFragment, DestinationOptions, HopByHop, Routing},
-        Packet, Tag,
-    },
+use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
+use netlab::packet::{
+    Extension::{AtomicFragment, DestinationOptions, HopByHop, Routing},
+    Packet, Tag,
 };
 
 use crate::{

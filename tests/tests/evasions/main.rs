@@ -27,9 +27,9 @@ mod vlan;
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC},
-    packet::Packet,
     trial::Attach,
 };
+use netlab::packet::Packet;
 
 use range::{Probe, Range};
 
@@ -250,6 +250,6 @@ fn sum_header(frame: &mut [u8]) {
     }
     let end = 14 + 4 * usize::from(frame[14] & 15).max(5);
     frame[24..26].fill(0);
-    let sum = knockgate_tests::packet::checksum(&frame[14..end]);
+    let sum = netlab::packet::checksum(&frame[14..end]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }

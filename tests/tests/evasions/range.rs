@@ -12,14 +12,14 @@ use knockgate_tests::{
         CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
         Who::{self, A},
     },
-    netns::ip,
-    packet::{self, Extension, Packet},
-    raw::Wire,
+    network::ip,
     run::{run, wait_until},
     tap::Tap,
     trial::Attach,
     tun::Tun,
+    wire::Wire,
 };
+use netlab::packet::{self, Extension, Packet};
 
 /// The services' ports, both guarded once the gate is up.
 pub const UDP_SERVICE: u16 = 5182;
@@ -75,7 +75,7 @@ impl Range {
     /// As [`Range::build`]; the host has its addresses on a device without link headers.
     pub fn build_without_link_headers() -> Option<Self> {
         let lab = Lab::build(&[])?;
-        ip(&["-n", lab.gate.name(), "address", "flush", "dev", WAN]);
+        ip(&lab.gate, &format!("address flush dev {WAN}"));
         let addresses = ["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"];
         let line = Line::BareIp(Tun::create(&lab.gate, TUN, &addresses));
         Some(Self::of(lab, line))

@@ -12,13 +12,13 @@ use std::{
 use knockgate_tests::{
     attempt,
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, WAN, Who::A},
-    netns::ip,
-    offload::{
-        self,
-        Offload::{Gro, Gso, Tso},
-    },
+    network::ip,
     run::wait_until,
     trial::Attach,
+};
+use netlab::offload::{
+    self,
+    Offload::{Gro, Gso, Tso},
 };
 
 use crate::{
@@ -85,8 +85,7 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
         (&range.lab.gate, WAN),
         (&range.lab.client, CLIENT_INTERFACE),
     ] {
-        let mtu = mtu.to_string();
-        ip(&["-n", netns.name(), "link", "set", interface, "mtu", &mtu]);
+        ip(netns, &format!("link set {interface} mtu {mtu}"));
     }
     // In one frame that holds all that one can, and as two fragments, each larger than a usual frame.
     let shots = |served: bool| {
@@ -119,8 +118,12 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
     let Some(range) = Range::build() else {
         return SKIPPED;
     };
-    offload::set(&range.lab.client, CLIENT_INTERFACE, without, false);
-    offload::set(&range.lab.gate, WAN, &[Gro], !without.is_empty());
+    let switch = |netns, interface, offloads, on| {
+        let switched = offload::set(netns, interface, offloads, on);
+        switched.unwrap_or_else(|error| panic!("{error}"));
+    };
+    switch(&range.lab.client, CLIENT_INTERFACE, without, false);
+    switch(&range.lab.gate, WAN, &[Gro], !without.is_empty());
 
     let mut streams = [Family::V4, Family::V6].map(|family| Stream::open(&range, family));
     for stream in &mut streams {

@@ -6,9 +6,9 @@ use knockgate_tests::{
     attempt::{self, Outcome},
     lab::{CLIENT_INTERFACE, WAN},
     need::kernel_has,
-    netns::{Netns, ip},
-    packet::Tag,
+    network::{add_address, ip},
 };
+use netlab::{Netns, packet::Tag};
 
 use crate::{
     ANY, BOTH,
@@ -46,11 +46,9 @@ pub fn join(range: &Range) -> bool {
                 return false;
             }
         }
-        let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
         for (device, [v4, v6]) in CLIENTS {
-            ip(&["address", "add", &format!("{v4}{number}/24"), "dev", device]);
-            let address = format!("{v6}{number}/64");
-            ip(&["address", "add", &address, "dev", device, "nodad"]);
+            add_address(netns, device, &format!("{v4}{number}/24"));
+            add_address(netns, device, &format!("{v6}{number}/64"));
         }
     }
     true
@@ -62,11 +60,10 @@ fn add(netns: &Netns, interface: &str, [name, within, protocol, id]: &[&str; 4])
     } else {
         *within
     };
-    let link = ["link", "add", "link", within, "name", *name];
-    let vlan = ["type", "vlan", "protocol", *protocol, "id", *id];
-    let added = kernel_has("VLAN devices", netns, &[&link[..], &vlan].concat());
+    let link = format!("link add link {within} name {name} type vlan protocol {protocol} id {id}");
+    let added = kernel_has("VLAN devices", netns, &link);
     if added {
-        ip(&["-n", netns.name(), "link", "set", *name, "up"]);
+        ip(netns, &format!("link set {name} up"));
     }
     added
 }

@@ -8,11 +8,12 @@ use knockgate_tests::{
         Who::{A, B},
     },
     need,
-    netns::ip,
+    network::ip,
     run::Run,
     sshd::Sshd,
     trial::Trial,
 };
+use netlab::host::find_program;
 
 use crate::{SSH, behaviours};
 
@@ -73,7 +74,7 @@ fn knockgate_knock_connect(trial: &Trial) {
 /// It sends its knocks with nothing between them, from source ports of the kernel's choice.
 fn debian_knock(trial: &Trial) {
     trial.up(SSH);
-    let client = need::tool("knock").expect("the row needs it");
+    let client = find_program("knock").expect("the row needs it");
     let host = trial.family.host().to_string();
     let knocks = [&host, "7000:udp", "8443:tcp", "9301:udp"];
     trial.lab.client(client, &knocks).exits(0);
@@ -97,7 +98,7 @@ const TCP_PORTS: [&str; 3] = ["7000", "8443", "9301"];
 /// It tries each port again, a second later and from another source port.
 fn plain_ssh(trial: &Trial) {
     trial.up(TCP);
-    let ssh = need::tool("ssh").expect("the row needs it");
+    let ssh = find_program("ssh").expect("the row needs it");
     let host = trial.family.host().to_string();
     for port in TCP_PORTS {
         let options = ["-F", "none", "-o", "ConnectionAttempts=2"];
@@ -126,14 +127,10 @@ fn nmap_that_gets_no_answer(trial: &Trial) {
     trial.up(TCP);
     let client = trial.family.address(A).to_string();
     let route = |command: &str| {
-        ip(&[
-            "-n",
-            trial.lab.gate.name(),
-            "route",
-            command,
-            "blackhole",
-            &client,
-        ]);
+        ip(
+            &trial.lab.gate,
+            &format!("route {command} blackhole {client}"),
+        );
     };
     route("add");
     for port in TCP_PORTS {
@@ -149,7 +146,7 @@ fn nmap_that_gets_no_answer(trial: &Trial) {
 }
 
 fn nmap(trial: &Trial, port: &str, state: &str) {
-    let nmap = need::tool("nmap").expect("the row needs it");
+    let nmap = find_program("nmap").expect("the row needs it");
     let host = trial.family.host().to_string();
     // Without `-n` it first waits for name servers, of which the namespace has none.
     let mut arguments = vec!["-n", "-Pn", "-p", port, &host];

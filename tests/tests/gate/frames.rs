@@ -7,11 +7,11 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Who::{self, A},
     },
-    packet::{ACK, Extension, FIN, Packet, RST, SYN, Tag},
-    raw,
     run::wait_until,
     trial::Trial,
+    wire,
 };
+use netlab::packet::{ACK, Extension, FIN, Packet, RST, SYN, Tag};
 
 use crate::{SSH, behaviours};
 
@@ -61,7 +61,7 @@ fn segments_that_are_no_syn_are_no_probes(trial: &Trial) {
         }
         frames.push(frame(&knock));
     }
-    raw::send(&trial.lab, &frames);
+    wire::send(&trial.lab, &frames);
     trial.open(A, "22/tcp");
 }
 
@@ -118,7 +118,7 @@ fn assert_knocks_open(trial: &Trial, wrap: impl Fn(Packet) -> Packet) {
         .into_iter()
         .map(|knock| frame(&wrap(knock)))
         .collect();
-    raw::send(&trial.lab, &frames);
+    wire::send(&trial.lab, &frames);
     trial.open(A, "22/tcp");
 }
 
@@ -141,7 +141,7 @@ fn wrapped_datagrams(trial: &Trial, wait: Duration) -> Vec<(&'static str, bool)>
         socket
             .set_read_timeout(Some(wait))
             .expect("a live socket takes a timeout");
-        raw::send(&trial.lab, &frames(datagram));
+        wire::send(&trial.lab, &frames(datagram));
         socket.recv(&mut [0; 64]).is_ok()
     };
     let whole = |packet: Packet| vec![frame(&packet)];
@@ -206,7 +206,7 @@ fn frame(packet: &Packet) -> Vec<u8> {
 #[track_caller]
 fn assert_denies(trial: &Trial, reason: &str, frames: &[Vec<u8>]) {
     let before = denied(trial, reason);
-    raw::send(&trial.lab, frames);
+    wire::send(&trial.lab, frames);
     let expected = frames.len() as u64;
     wait_until("the frames are counted", || {
         denied(trial, reason) - before >= expected

@@ -2,12 +2,12 @@
 
 use knockgate_tests::{
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who::A},
-    netns::ip,
-    packet::{Extension, Packet, SYN},
-    raw,
+    network::ip,
     run::wait_until,
     trial::{Attach, Trial},
+    wire,
 };
+use netlab::packet::{Extension, Packet, SYN};
 
 use crate::{ALICE, SSH};
 
@@ -61,7 +61,7 @@ fn probe(trial: &Trial) -> Packet {
 fn denied_and_counted_whole(trial: &Trial, packet: &Packet) {
     let frame = packet.frame(CLIENT_MAC, GATE_MAC);
     let (packets, bytes) = denied(trial);
-    raw::send(&trial.lab, std::slice::from_ref(&frame));
+    wire::send(&trial.lab, std::slice::from_ref(&frame));
     wait_until("the packet is denied", || denied(trial).0 != packets);
     assert_eq!(denied(trial), (packets + 1, bytes + frame.len() as u64));
 }
@@ -96,15 +96,7 @@ fn a_device_without_native_mode_is_named() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    ip(&[
-        "-n",
-        lab.gate.name(),
-        "link",
-        "add",
-        "top",
-        "type",
-        "bridge",
-    ]);
+    ip(&lab.gate, "link add top type bridge");
     let configure = |attach: &str| {
         lab.configure(&format!(
             "interfaces = [\"top\"]\nattach = \"{attach}\"\nallow = [\"192.0.2.0/24\"]\n{SSH}"
@@ -129,6 +121,6 @@ fn a_device_without_native_mode_is_named() {
 
 fn enlarge(lab: &Lab) {
     for (netns, interface) in [(&lab.gate, WAN), (&lab.client, CLIENT_INTERFACE)] {
-        ip(&["-n", netns.name(), "link", "set", interface, "mtu", LARGE]);
+        ip(netns, &format!("link set {interface} mtu {LARGE}"));
     }
 }

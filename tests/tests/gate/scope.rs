@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockgate_tests::{
     attempt::Outcome,
     lab::Who::{A, B, C},
-    netns::ip,
+    network::ip,
     trial::Trial,
 };
 
@@ -58,7 +58,7 @@ fn other_ports_are_untouched(trial: &Trial) {
 fn neighbours_find_each_other(trial: &Trial) {
     trial.up(SSH);
     for netns in [&trial.lab.gate, &trial.lab.client] {
-        ip(&["-n", netns.name(), "neighbour", "flush", "nud", "permanent"]);
+        ip(netns, "neighbour flush nud permanent");
     }
     let outcome = trial.attempt(A, "80/tcp", Outcome::Open);
     // The first SYN may have had to wait for an answer.

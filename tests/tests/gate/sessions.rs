@@ -1,7 +1,6 @@
 //! How flows that began under a grant end: with it, by themselves, and not by anyone else's doing.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     process,
@@ -12,12 +11,15 @@ use std::{
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC, Who::A},
-    netns::{Netns, ip},
-    packet::{ACK, FIN, Packet, RST, SYN},
-    raw,
+    network::{add_address, ip, set},
     run::{given_time, wait_until},
     service::Services,
     trial::Trial,
+    wire,
+};
+use netlab::{
+    Netns,
+    packet::{ACK, FIN, Packet, RST, SYN},
 };
 
 use crate::{
@@ -56,10 +58,10 @@ fn what_is_forged_ends_no_session(trial: &Trial) {
     let mut stream = trial.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
     let forged = [RST, RST | ACK, FIN, FIN | ACK, FIN | RST].map(|flags| frame(&stream, flags));
-    raw::send(&trial.lab, &forged);
+    wire::send(&trial.lab, &forged);
     trial.ends(A);
     assert_echo(&mut stream, b"after it");
-    raw::send(&trial.lab, &forged);
+    wire::send(&trial.lab, &forged);
     assert_echo(&mut stream, b"and still");
     assert_eq!(sessions(trial), 1, "the flow is listed");
 }
@@ -147,7 +149,7 @@ fn a_connection_on_the_ports_of_an_old_one_is_new(trial: &Trial) {
     trial.knock(A, ALICE);
     let (from, host) = (trial.source(A), trial.family.host());
     let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
-    raw::send(&trial.lab, std::slice::from_ref(&syn));
+    wire::send(&trial.lab, std::slice::from_ref(&syn));
     // The client's kernel, which knows of no connection, resets it when the host answers.
     wait_until("the reset has passed", || counted(trial, "grant") >= 2);
     for _ in 0..5 {
@@ -177,42 +179,31 @@ fn a_forwarded_session_outlives_its_grant(trial: &Trial) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let behind = Netns::create(&format!("kg{}-behind{number}", process::id()));
+    let behind = behind.unwrap_or_else(|error| panic!("{error}"));
     let _services = Services::start(&behind, &[22], &[]);
-    let (gate, client) = (trial.lab.gate.name(), trial.lab.client.name());
-    let veth = [
-        "link", "add", "lan0", "netns", gate, "type", "veth", "peer", "eth0", "netns",
-    ];
-    ip(&[&veth[..], &[behind.name()]].concat());
-    let (router, server, length, host) = match trial.family {
-        Family::V4 => ("10.78.0.1", "10.78.0.2", "24", "10.77.0.1"),
-        Family::V6 => ("fd78::1", "fd78::2", "64", "fd77::1"),
+    let (gate, client) = (&trial.lab.gate, &trial.lab.client);
+    let (router, server, network, host) = match trial.family {
+        Family::V4 => ("10.78.0.1", "10.78.0.2", "10.78.0.0/24", "10.77.0.1"),
+        Family::V6 => ("fd78::1", "fd78::2", "fd78::/64", "fd77::1"),
     };
-    for (netns, interface, address) in [(gate, "lan0", router), (behind.name(), "eth0", server)] {
-        let address = format!("{address}/{length}");
-        let mut add = vec!["-n", netns, "address", "add", &address, "dev", interface];
-        if trial.family == Family::V6 {
-            add.push("nodad");
-        }
-        ip(&add);
-        ip(&["-n", netns, "link", "set", interface, "up"]);
+    let (name, far) = (gate.name(), behind.name());
+    ip(
+        gate,
+        &format!("link add lan0 netns {name} type veth peer eth0 netns {far}"),
+    );
+    let (_, length) = network.split_once('/').expect("a prefix length");
+    for (netns, interface, address) in [(gate, "lan0", router), (&behind, "eth0", server)] {
+        add_address(netns, interface, &format!("{address}/{length}"));
+        ip(netns, &format!("link set {interface} up"));
     }
-    ip(&[
-        "-n",
-        behind.name(),
-        "route",
-        "add",
-        "default",
-        "via",
-        router,
-    ]);
-    let network = format!("{server}/{length}");
-    let network = network.replace("::2/", "::/").replace(".2/", ".0/");
-    ip(&["-n", client, "route", "add", &network, "via", host]);
-    trial.lab.gate.run(|| {
-        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            fs::write(format!("/proc/sys/net/{setting}"), "1").expect("root may set it");
-        }
-    });
+    let anywhere = if trial.family == Family::V4 {
+        "default"
+    } else {
+        "::/0"
+    };
+    ip(&behind, &format!("route add {anywhere} via {router}"));
+    ip(client, &format!("route add {network} via {host}"));
+    set(gate, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1");
     let server: IpAddr = server.parse().expect("an address");
     let connect = || trial.connect(A, server, 22, Duration::from_secs(20));
     // New links and neighbours take their time.
@@ -249,7 +240,7 @@ fn assert_denied(trial: &Trial, frame: Vec<u8>) {
 #[track_caller]
 fn assert_counted(trial: &Trial, reason: &str, frame: Vec<u8>) {
     let before = counted(trial, reason);
-    raw::send(&trial.lab, &[frame]);
+    wire::send(&trial.lab, &[frame]);
     wait_until("the packet is counted", || counted(trial, reason) > before);
 }
 

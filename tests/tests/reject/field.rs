@@ -2,18 +2,18 @@
 
 use std::{
     cell::Cell,
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use knockgate_tests::{
     foreign::ForeignProgram,
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
-    packet::{self, Packet, SYN},
-    raw::Wire,
+    network,
     tap::Tap,
     trial::Attach,
+    wire::Wire,
 };
+use netlab::packet::{self, Packet, SYN};
 
 /// A port that the gate guards, for both transports, and one where nothing listens.
 pub const GUARDED: u16 = 22;
@@ -57,10 +57,7 @@ impl Field {
 
     /// Sets a value under /proc/sys/net of the host.
     pub fn set(&self, setting: &str, value: &str) {
-        self.lab.gate.run(|| {
-            fs::write(format!("/proc/sys/net/{setting}"), value)
-                .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-        });
+        network::set(&self.lab.gate, &[setting], value);
     }
 
     /// Lets the host answer every datagram.

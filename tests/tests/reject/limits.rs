@@ -9,11 +9,11 @@ use knockgate_tests::{
     attempt::Outcome,
     foreign::ForeignProgram,
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
-    netns::ip,
-    packet::Packet,
+    network::ip,
     run::{Running, wait_until},
     trial::{Attach, Trial},
 };
+use netlab::packet::{Packet, mac};
 
 use crate::field::{CLOSED, Field, GUARDED};
 
@@ -69,16 +69,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
     };
     let field = Field::new(lab, Attach::Generic);
     field.set("ipv4/icmp_ratelimit", "1000");
-    let gate = field.lab.gate.name();
-    ip(&[
-        "-n",
-        gate,
-        "route",
-        "add",
-        "10.99.0.0/16",
-        "via",
-        "10.77.1.2",
-    ]);
+    ip(&field.lab.gate, "route add 10.99.0.0/16 via 10.77.1.2");
     field.up();
     let burst = |port| {
         let frames: Vec<_> = (0..200)
@@ -136,26 +127,18 @@ fn the_service_follows_the_hosts_addresses() {
             connection.map_or_else(|outcome| outcome, |_| Outcome::Open)
         };
         trial.up(REJECTING);
-        let gate = trial.lab.gate.name();
-        ip(&["-n", gate, "address", "add", "10.77.0.77/16", "dev", WAN]);
+        let address = format!("10.77.0.77/16 dev {WAN}");
+        ip(&trial.lab.gate, &format!("address add {address}"));
         assert_eq!(attempt(), Outcome::Silent);
         let mut service = trial.lab.knockgate_command(&["run"]);
         let _service = Running::start(&mut service, trial.lab.folder());
         wait_until("the new address answers", || attempt() == Outcome::Refused);
-        ip(&["-n", gate, "address", "del", "10.77.0.77/16", "dev", WAN]);
-        let neighbour = trial.lab.client.name();
-        let mac = GATE_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&[
-            "-n",
-            neighbour,
-            "neighbour",
-            "replace",
-            "10.77.0.77",
-            "lladdr",
-            &mac,
-            "dev",
-            CLIENT_INTERFACE,
-        ]);
+        ip(&trial.lab.gate, &format!("address del {address}"));
+        let mac = mac(GATE_MAC);
+        ip(
+            &trial.lab.client,
+            &format!("neighbour replace 10.77.0.77 lladdr {mac} dev {CLIENT_INTERFACE}"),
+        );
         wait_until("it is silent again", || attempt() == Outcome::Silent);
     });
 }
