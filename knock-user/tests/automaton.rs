@@ -9,10 +9,10 @@ use knock_common::{
     Address as _,
     address::V4,
     frame::{Segment, TCP, UDP},
-    grant,
-    host::Host,
-    knock,
-    table::{GateRules, GrantKey, Role},
+    grant::{GrantKey, give},
+    knock::sequence,
+    rules::{GateRules, Role},
+    testing::TestEnv,
 };
 use knock_user::{
     config::{
@@ -168,8 +168,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// A gate on the host with the tables of `config`.
-fn host(config: &Config, automaton: &Automaton) -> Host {
-    let mut host = Host::new(64, 64);
+fn host(config: &Config, automaton: &Automaton) -> TestEnv {
+    let mut host = TestEnv::new(64, 64);
     host.gates = config
         .gates
         .iter()
@@ -214,7 +214,7 @@ fn play(config: &Config, probes: &[Probe]) {
         };
         // Grants are taken away first, so that one that is there afterwards is new.
         for (key, _) in host.grants_v4.rows() {
-            grant::remove(&host, &key);
+            give::remove(&host, &key);
         }
         match automaton
             .symbols
@@ -223,9 +223,9 @@ fn play(config: &Config, probes: &[Probe]) {
         {
             Some(symbol) => {
                 let starts = symbol < automaton.starts;
-                knock::knock(&host, &segment, symbol.try_into().unwrap(), starts);
+                sequence::knock(&host, &segment, symbol.try_into().unwrap(), starts);
             }
-            None => knock::foreign(&host, &segment),
+            None => sequence::foreign(&host, &segment),
         }
         let given: Vec<_> = host.grants_v4.rows();
         let opened = match given.as_slice() {
@@ -412,7 +412,7 @@ fn a_repeated_first_knock_does_not_spoil_the_run() {
             transport: 34,
         };
         let starts = symbol < automaton.starts;
-        knock::knock(&host, &segment, symbol.try_into().unwrap(), starts);
+        sequence::knock(&host, &segment, symbol.try_into().unwrap(), starts);
         host.grants_v4.rows().len()
     };
     assert_eq!(knock(0, 1), 0);

@@ -26,7 +26,7 @@ pub struct Args {
 /// Checks `args.file`, or else `config`, and prints every finding.
 ///
 /// Fails with [`Invalid`] where an error is among them; its findings are then marked as shown. A file
-/// that can't be read has no findings to print, and fails with the reason alone.
+/// that cannot be read has no findings to print, and fails with the reason alone.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
     check(args, config, &mut anstream::stdout().lock())
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, ffi::CStr, fs, io, mem::MaybeUninit, net::IpAdd
 
 use knock_common::{
     address::{V4, V6},
-    table::{Habits, Link, LinkKey, Network, labels, standing},
+    keys::ScopedAddress,
+    reject::{Link, LinkKey, ReplySettings, address_kind, labels},
 };
 
 use super::{bridged, checksums, kernel_version};
@@ -29,9 +30,9 @@ const UNREACHABLE6: u32 = 1;
 /// This host, and how its closed ports show it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Surroundings {
-    pub habits: Option<Habits>,
+    pub settings: Option<ReplySettings>,
     pub links: BTreeMap<(u32, [u16; 2]), Link>,
-    /// By [`standing`].
+    /// By [`address_kind`].
     pub addresses: BTreeMap<IpAddr, u32>,
     /// A guarded interface hands packets on by their MAC addresses, so that others' addresses are behind it:
     /// of a bridge's port, or below a macvlan.
@@ -44,7 +45,7 @@ pub fn rejects(config: &Config) -> bool {
 }
 
 impl Surroundings {
-    /// Reads them for the interfaces in `guarded`, by index and present name; links and habits only where a gate
+    /// Reads them for the interfaces in `guarded`, by index and present name; links and settings only where a gate
     /// answers. `secret` makes flow labels unpredictable.
     pub fn read(config: &Config, guarded: &[(u32, String)], secret: u64) -> io::Result<Self> {
         let vlans = vlans(&fs::read_to_string("/proc/net/vlan/config").unwrap_or_default());
@@ -79,7 +80,7 @@ impl Surroundings {
             }
         }
         Ok(Self {
-            habits: Some(habits(secret)),
+            settings: Some(settings(secret)),
             links,
             addresses,
             bridged,
@@ -98,17 +99,17 @@ impl Surroundings {
     }
 
     /// With the note that these are all, where they are.
-    pub fn address_rows(&self) -> impl Iterator<Item = (Network, u32)> {
+    pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
         let complete = self.addresses.len() <= MOST_ADDRESSES && !self.bridged;
-        let note = complete.then_some((Network::COMPLETE, standing::OWN));
+        let note = complete.then_some((ScopedAddress::COMPLETE, address_kind::OWN));
         let key = |address: &IpAddr| match address {
-            IpAddr::V4(address) => Network::new(V4::from(*address)),
-            IpAddr::V6(address) => Network::new(V6::from(*address)),
+            IpAddr::V4(address) => ScopedAddress::new(V4::from(*address)),
+            IpAddr::V6(address) => ScopedAddress::new(V6::from(*address)),
         };
         self.addresses
             .iter()
             .take(MOST_ADDRESSES)
-            .map(move |(address, standing)| (key(address), *standing))
+            .map(move |(address, kind)| (key(address), *kind))
             .chain(note)
     }
 }
@@ -118,7 +119,7 @@ pub fn secret() -> anyhow::Result<u64> {
     getrandom::u64().map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))
 }
 
-fn habits(secret: u64) -> Habits {
+fn settings(secret: u64) -> ReplySettings {
     let milliseconds = |name: &str| {
         setting::<u64>(name)
             .unwrap_or(1000)
@@ -142,7 +143,7 @@ fn habits(secret: u64) -> Habits {
     let mask6 = text("ipv6/icmp/ratemask").unwrap_or_else(|| "0-1,3-127".to_owned());
     let limited = u8::from(mask4 >> UNREACHABLE4 & 1 != 0)
         | u8::from(is_in_ranges(&mask6, UNREACHABLE6)) << 1;
-    Habits {
+    ReplySettings {
         interval4: milliseconds("ipv4/icmp_ratelimit"),
         interval6: milliseconds("ipv6/icmp/ratelimit"),
         per_second: number("ipv4/icmp_msgs_per_sec", 1000),
@@ -253,13 +254,13 @@ fn interfaces(is_guarded: impl Fn(&str) -> bool) -> io::Result<(Addresses, Macs)
             Some(Address::Ip(IpAddr::V6(ip)))
                 if ip.is_unicast_link_local() && !is_guarded(&name) => {}
             Some(Address::Ip(ip)) => {
-                addresses.insert(ip, standing::OWN);
+                addresses.insert(ip, address_kind::OWN);
                 // Everyone is at the network's last address, whether or not one has been set.
                 for all in last(ip, mask)
                     .into_iter()
                     .chain(broadcast.and_then(Address::ip))
                 {
-                    addresses.entry(all).or_insert(standing::BROADCAST);
+                    addresses.entry(all).or_insert(address_kind::BROADCAST);
                 }
             }
             Some(Address::Mac(mac)) => {

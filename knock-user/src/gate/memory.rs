@@ -8,17 +8,25 @@ use std::sync::OnceLock;
 
 use knock_common::{
     address::{V4, V6},
-    answer::Scratch,
+    cursor,
+    cursor::Cursor,
     event::Event,
+    grant::filter,
+    grant::{Grant, GrantKey, GrantSlot},
+    keys::{ScopedAddress, SourceKey},
     knock::Outcome,
-    presence, progress,
+    knock::automaton::{Sequence, State, Transition},
+    knock::progress::{Progress, ProgressSet},
+    knock::ring,
+    layout::{CONFIG_CHUNK, Meta},
+    reject::rate_limit::IcmpBucket,
+    reject::reply::ReplyBuffer,
+    reject::{Link, LinkKey, ReplySettings},
+    report::{Budget, class},
+    rules::{GateRules, ROLES},
     scattered::Room,
-    table::{
-        Budget, CONFIG_CHUNK, Counter, Cursor, Flow, GateRules, Grant, GrantKey, GrantSlot,
-        HOLDERS, Habits, Link, LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES,
-        Sequence, Session, SessionSlot, SourceKey, State, Transition, class, cursor,
-    },
-    verdict::Reason,
+    session::{Flow, HOLDERS, Session, SessionSlot},
+    verdict::{Counter, Reason},
 };
 
 use super::{
@@ -75,7 +83,7 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         config.limits.grants as usize,
         config.limits.sessions as usize,
     ];
-    let places = progress::places(sources);
+    let places = ring::slots(sources);
     // Only where a gate answers.
     let answering = |entries| if rejects(config) { entries } else { 0 };
     vec![
@@ -86,20 +94,20 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         keyed::<Transition, u32>("TRANSITION", Hash, automaton.transitions.len()),
         keyed::<TrieKey, u32>("ALLOW", Trie, config.allow.len()),
         keyed::<TrieKey, u32>("KNOCKER", Trie, restricted),
-        keyed::<Network, u32>("ADDRESS", Hash, config.addresses.len()),
-        array::<u64>("LENGTHS", Array, 2),
+        keyed::<ScopedAddress, u32>("GUARDED_ADDRESS", Hash, config.addresses.len()),
+        array::<u64>("GRANT_LENGTHS", Array, 2),
         array::<[u8; CONFIG_CHUNK]>("CONFIG", Array, applied.div_ceil(CONFIG_CHUNK)),
         array::<Meta>("META", Array, 1),
-        array::<ProgressSet>("PROGRESS_SET", MappedArray, progress::sets(places)),
+        array::<ProgressSet>("PROGRESS_SET", MappedArray, ring::sets(places)),
         array::<Progress>("PROGRESS", MappedArray, places),
         keyed::<GrantKey<V4>, Grant>("GRANT4", Hash, grants),
         keyed::<GrantKey<V6>, Grant>("GRANT6", Hash, grants),
-        array::<u64>("PRESENCE", MappedArray, presence::words(grants)),
+        array::<u64>("GRANT_FILTER", MappedArray, filter::words(grants)),
         array::<GrantSlot>("GRANT_SLOT", Array, grants),
         keyed::<Flow<V4>, Session>("SESSION4", Hash, sessions),
         keyed::<Flow<V6>, Session>("SESSION6", Hash, sessions),
         array::<SessionSlot>("SESSION_SLOT", Array, sessions),
-        array::<u32>("HELD", Array, HOLDERS),
+        array::<u32>("SESSION_COUNT", Array, HOLDERS),
         array::<Cursor>("CURSOR", MappedArray, cursor::COUNT as usize),
         array::<Counter>("PACKETS", PerCpuArray, (gates + 1) * Reason::COUNT),
         array::<u64>("KNOCKS", PerCpuArray, gates * Outcome::ALL.len()),
@@ -113,13 +121,13 @@ pub(super) fn sizes(config: &Config, automaton: &Automaton, applied: usize) -> V
         array::<Budget>("BUDGET", PerCpuArray, class::COUNT as usize),
         keyed::<SourceKey, u64>("REPORTED", LruHash, 16_384),
         array::<Room>("SCATTERED", PerCpuArray, 1),
-        array::<Habits>("HABITS", Array, 1),
-        keyed::<LinkKey, Link>("DEVICE", Hash, answering(MOST_LINKS)),
+        array::<ReplySettings>("REPLY_SETTINGS", Array, 1),
+        keyed::<LinkKey, Link>("REPLY_LINK", Hash, answering(MOST_LINKS)),
         // With the note that they are all.
-        keyed::<Network, u32>("LOCAL", Hash, MOST_ADDRESSES + 1),
-        keyed::<SourceKey, Owed>("OWED", LruHash, answering(DESTINATIONS)),
-        array::<u64>("POOL", Array, 1),
-        array::<Scratch>("ANSWER", PerCpuArray, 1),
+        keyed::<ScopedAddress, u32>("LOCAL_ADDRESS", Hash, MOST_ADDRESSES + 1),
+        keyed::<SourceKey, IcmpBucket>("ICMP_BUCKET", LruHash, answering(DESTINATIONS)),
+        array::<u64>("ICMP_GLOBAL", Array, 1),
+        array::<ReplyBuffer>("REPLY", PerCpuArray, 1),
     ]
 }
 
@@ -138,7 +146,7 @@ const RING: usize = 256 * 1024;
 const _: () = assert!(RING / (size_of::<Event>() + 8) > 4000);
 
 /// A prefix length stands before the key's data.
-type TrieKey = [u8; 4 + size_of::<Network>()];
+type TrieKey = [u8; 4 + size_of::<ScopedAddress>()];
 
 fn array<V>(name: &'static str, kind: TableKind, entries: usize) -> TableSize {
     keyed::<u32, V>(name, kind, entries)
@@ -271,10 +279,10 @@ mod tests {
             let tables = table_sizes(&config).expect("few sequences");
             tables.iter().map(|table| table.bytes(2)).sum()
         };
-        let usual = sum(|_| {});
+        let total = sum(|_| {});
         let costs = |limit: &str, double: fn(&mut Limits), entries: u32| {
             // All defaults are powers of two, so buckets double with the entries.
-            let one = (sum(double) - usual) / entries as usize;
+            let one = (sum(double) - total) / entries as usize;
             let stated = format!("`{limit}` {one} bytes");
             assert!(PAGE.contains(&stated), "the page should state {stated}");
         };
@@ -282,7 +290,7 @@ mod tests {
             sources,
             grants,
             sessions,
-        } = Limits::default();
+        } = usual().limits;
         costs("sources", |limits| limits.sources *= 2, sources);
         costs("grants", |limits| limits.grants *= 2, grants);
         costs("sessions", |limits| limits.sessions *= 2, sessions);
@@ -293,12 +301,14 @@ mod tests {
     #[test]
     fn the_kernel_reports_the_same_memory() {
         use std::{
-            collections::BTreeMap,
+            collections::{BTreeMap, BTreeSet},
             fs,
             os::fd::{AsFd as _, AsRawFd as _},
         };
 
         use aya::maps::Map;
+
+        use crate::gate::Framing;
 
         /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
         const HEAD: usize = 4096;
@@ -306,7 +316,8 @@ mod tests {
         const BPF_F_MMAPABLE: u32 = 1 << 10;
 
         let config = usual();
-        let ebpf = match super::super::program::load(&config) {
+        let ebpf = match super::super::program::load(&config, &BTreeSet::from([Framing::Ethernet]))
+        {
             Ok(ebpf) => ebpf,
             Err(error) if error.is::<super::super::NotPermitted>() => {
                 eprintln!("skipped: {error}");

@@ -9,13 +9,13 @@ use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
     Address,
-    presence::{Place, Seed},
-    table::GrantKey,
+    grant::{GrantKey, filter::Position},
+    seed::Seed,
 };
 
 use super::Mapping;
 
-/// The table's words; see [`knock_common::presence`].
+/// The table's words; see [`knock_common::grant::filter`].
 pub struct Presence {
     words: Mapping<u64>,
     seed: Seed,
@@ -31,23 +31,23 @@ impl Presence {
 
     /// Before `key` is inserted.
     pub fn count_in<A: Address>(&self, key: &GrantKey<A>) {
-        self.change(key, Place::count_in);
+        self.change(key, Position::count_in);
     }
 
     /// After `key` has been removed, by whoever has removed it.
     pub fn count_out<A: Address>(&self, key: &GrantKey<A>) {
-        self.change(key, Place::count_out);
+        self.change(key, Position::count_out);
     }
 
-    fn change<A: Address>(&self, key: &GrantKey<A>, to: impl Fn(Place, u64) -> u64) {
-        let place = Place::of(key, self.seed);
+    fn change<A: Address>(&self, key: &GrantKey<A>, to: impl Fn(Position, u64) -> u64) {
+        let position = Position::of(key, self.seed);
         let words = self.words();
-        let word = &words[place.word as usize & (words.len() - 1)];
+        let word = &words[position.word as usize & (words.len() - 1)];
         // SeqCst: as strong as the program's own, which are full barriers.
         let mut before = word.load(Ordering::SeqCst);
         while let Err(now) = word.compare_exchange(
             before,
-            to(place, before),
+            to(position, before),
             Ordering::SeqCst,
             Ordering::SeqCst,
         ) {

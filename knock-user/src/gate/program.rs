@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -18,12 +19,16 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    presence::{self, Seed},
-    progress,
-    table::{
-        CONFIG_CHUNK, Cursor, GateRules, LAYOUT, Link, LinkKey, Meta, Network, Role, Transition,
-        cursor,
-    },
+    cursor,
+    cursor::Cursor,
+    grant::filter,
+    keys::ScopedAddress,
+    knock::automaton::Transition,
+    knock::ring,
+    layout::{CONFIG_CHUNK, LAYOUT, Meta},
+    reject::{Link, LinkKey},
+    rules::{GateRules, Role},
+    seed::Seed,
 };
 
 use super::{
@@ -33,6 +38,7 @@ use super::{
     interface, is_denied, kernel_version, memory,
     native::Facts,
     rows::monotonic_now,
+    tables::{meta, pin_name},
 };
 use crate::config::{
     self, Attach, Config, Deny, Established, GrantTo, Mode, OpenPorts, Port, Protocol,
@@ -81,11 +87,26 @@ pub fn object() -> Result<&'static [u8]> {
     ))
 }
 
-/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Two entries:
-/// that for the interfaces with Ethernet, and that for links without a header.
-pub fn load(config: &Config) -> Result<Ebpf> {
-    let mut ebpf = load_entry(config, entry(config))?;
-    load_into_kernel(&mut ebpf, Framing::BareIp.entry())?;
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Of the entries
+/// only those that read these framings, since verifying one takes most of the time.
+pub fn load(config: &Config, framings: &BTreeSet<Framing>) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    for framing in framings {
+        load_into_kernel(&mut ebpf, entry_for(config, *framing))?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`.
+pub fn load_onto(directory: &Path, config: &Config, framing: Framing) -> Result<Ebpf> {
+    let entry = entry_for(config, framing);
+    let constants = Constants::of(config, meta(directory)?.seed)?;
+    let mut loader = constants.loader(VerifierLogLevel::default());
+    for table in memory::shapes() {
+        loader.map_pin_path(table.name, directory.join(pin_name(table.name)));
+    }
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    load_into_kernel(&mut ebpf, entry)?;
     Ok(ebpf)
 }
 
@@ -94,6 +115,14 @@ pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
     Ok(ebpf)
+}
+
+/// Name of the entry for interfaces of this framing.
+fn entry_for(config: &Config, framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => entry(config),
+        Framing::BareIp => framing.entry(),
+    }
 }
 
 fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
@@ -115,34 +144,54 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
 pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let automaton = Automaton::compile(config)?;
     let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
-    let limits = config.limits;
-    let flag = u32::from;
-    let presence_mask = u32::try_from(presence::words(limits.grants as usize) - 1)?;
-    let progress_places = u32::try_from(progress::places(limits.sources as usize))?;
     let seed = seed()?;
-
-    let mut loader = EbpfLoader::new();
+    let constants = Constants::of(config, seed)?;
+    let mut loader = constants.loader(log);
     for table in memory::sizes(config, &automaton, applied.len()) {
         let entries = u32::try_from(table.entries).unwrap_or(u32::MAX);
         loader.map_max_entries(table.name, entries);
     }
-    let mut ebpf = loader
-        .verifier_log_level(log)
-        .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
-        .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
-        .override_global("HAS_ADDRESS", &flag(!config.addresses.is_empty()), true)
-        .override_global("TICK_BITS", &tick_bits(), true)
-        .override_global("REJECTS", &flag(answering::rejects(config)), true)
-        .override_global("GRANT_SLOTS", &limits.grants, true)
-        .override_global("SESSION_SLOTS", &limits.sessions, true)
-        .override_global("PRESENCE_MASK", &presence_mask, true)
-        .override_global("PROGRESS_PLACES", &progress_places, true)
-        .override_global("SEED", &seed, true)
-        .load(object()?)
-        .map_err(not_loaded)?;
-
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
     Tables(&mut ebpf).fill(config, &automaton, &applied, seed)?;
     Ok(ebpf)
+}
+
+/// The program's constants for one configuration, by their names in the object.
+struct Constants {
+    words: [(&'static str, u32); 9],
+    seed: Seed,
+}
+
+impl Constants {
+    fn of(config: &Config, seed: Seed) -> Result<Self> {
+        let limits = config.limits;
+        let flag = u32::from;
+        let grant_filter_mask = u32::try_from(filter::words(limits.grants as usize) - 1)?;
+        let progress_slots = u32::try_from(ring::slots(limits.sources as usize))?;
+        let words = [
+            ("MONITOR", flag(config.mode == Mode::Monitor)),
+            ("HAS_ALLOW", flag(!config.allow.is_empty())),
+            ("HAS_GUARDED_ADDRESSES", flag(!config.addresses.is_empty())),
+            ("TICK_BITS", tick_bits()),
+            ("REJECTS", flag(answering::rejects(config))),
+            ("GRANT_SLOTS", limits.grants),
+            ("SESSION_SLOTS", limits.sessions),
+            ("GRANT_FILTER_MASK", grant_filter_mask),
+            ("PROGRESS_SLOTS", progress_slots),
+        ];
+        Ok(Self { words, seed })
+    }
+
+    /// A loader that puts them into the object.
+    fn loader(&self, log: VerifierLogLevel) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(log);
+        for (name, value) in &self.words {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global("SEED", &self.seed, true);
+        loader
+    }
 }
 
 fn seed() -> Result<Seed> {
@@ -226,7 +275,7 @@ impl Tables<'_> {
             table.set(index, role, 0)?;
         }
         let mut cursors: Array<_, Cursor> = self.table("CURSOR")?;
-        cursors.set(cursor::SOURCES, Cursor::at(progress::FIRST), 0)?;
+        cursors.set(cursor::SOURCES, Cursor::at(ring::FIRST), 0)?;
         self.networks(config)?;
         self.lengths(config)?;
         self.answers(config)?;
@@ -257,12 +306,12 @@ impl Tables<'_> {
             .collect();
         let host = Surroundings::read(config, &guarded, answering::secret()?)
             .context("cannot read this host's addresses")?;
-        self.array("HABITS", host.habits.into_iter())?;
-        let mut links = self.hash::<LinkKey, Link>("DEVICE")?;
+        self.array("REPLY_SETTINGS", host.settings.into_iter())?;
+        let mut links = self.hash::<LinkKey, Link>("REPLY_LINK")?;
         for (key, link) in host.link_rows() {
             links.insert(key, link, 0)?;
         }
-        let mut addresses = self.hash::<Network, u32>("LOCAL")?;
+        let mut addresses = self.hash::<ScopedAddress, u32>("LOCAL_ADDRESS")?;
         for (address, standing) in host.address_rows() {
             addresses.insert(address, standing, 0)?;
         }
@@ -270,21 +319,21 @@ impl Tables<'_> {
     }
 
     fn networks(&mut self, config: &Config) -> Result<()> {
-        let mut allow: LpmTrie<_, Network, u32> = self.table("ALLOW")?;
+        let mut allow: LpmTrie<_, ScopedAddress, u32> = self.table("ALLOW")?;
         for network in &config.allow {
             allow.insert(&network_key(*network, None), 1, 0)?;
         }
-        let mut knockers: LpmTrie<_, Network, u32> = self.table("KNOCKER")?;
+        let mut knockers: LpmTrie<_, ScopedAddress, u32> = self.table("KNOCKER")?;
         for (gate, index) in config.gates.iter().zip(0_u16..) {
             for network in &gate.sources {
                 knockers.insert(&network_key(*network, Some(index)), 1, 0)?;
             }
         }
-        let mut addresses = self.hash::<Network, u32>("ADDRESS")?;
+        let mut addresses = self.hash::<ScopedAddress, u32>("GUARDED_ADDRESS")?;
         for address in &config.addresses {
             let key = match address {
-                IpAddr::V4(address) => Network::new(V4::from(*address)),
-                IpAddr::V6(address) => Network::new(V6::from(*address)),
+                IpAddr::V4(address) => ScopedAddress::new(V4::from(*address)),
+                IpAddr::V6(address) => ScopedAddress::new(V6::from(*address)),
             };
             addresses.insert(key, 1_u32, 0)?;
         }
@@ -295,7 +344,7 @@ impl Tables<'_> {
         let to_prefix = |gate: &config::Gate| gate.grant_to == GrantTo::Prefix;
         if config.gates.iter().any(to_prefix) {
             let prefixes = [V4::PREFIX, V6::PREFIX];
-            self.array("LENGTHS", prefixes.into_iter().map(u64::from))?;
+            self.array("GRANT_LENGTHS", prefixes.into_iter().map(u64::from))?;
         }
         Ok(())
     }
@@ -327,19 +376,22 @@ impl Tables<'_> {
 }
 
 /// A network as key of the LPM tables, scoped to a gate or not.
-pub fn network_key(network: IpNet, gate: Option<u16>) -> Key<Network> {
-    fn of<A: Address>(address: A, gate: Option<u16>) -> Network {
+pub fn network_key(network: IpNet, gate: Option<u16>) -> Key<ScopedAddress> {
+    fn of<A: Address>(address: A, gate: Option<u16>) -> ScopedAddress {
         match gate {
-            Some(gate) => Network::of_gate(address, gate),
-            None => Network::new(address),
+            Some(gate) => ScopedAddress::of_gate(address, gate),
+            None => ScopedAddress::new(address),
         }
     }
     let data = match network.network() {
         IpAddr::V4(address) => of(V4::from(address), gate),
         IpAddr::V6(address) => of(V6::from(address), gate),
     };
-    debug_assert_ne!(data, Network::zeroed(), "the family is never zero");
-    Key::new(Network::HEAD_BITS + u32::from(network.prefix_len()), data)
+    debug_assert_ne!(data, ScopedAddress::zeroed(), "the family is never zero");
+    Key::new(
+        ScopedAddress::HEAD_BITS + u32::from(network.prefix_len()),
+        data,
+    )
 }
 
 fn not_loaded(error: EbpfError) -> anyhow::Error {

@@ -10,8 +10,11 @@ use ipnet::IpNet;
 use knock_common::{
     Address, Reason,
     address::{Padded, V4, V6},
+    grant::{BY_HAND, Grant, GrantKey},
     knock::Outcome,
-    table::{BY_HAND, Flow, Grant, GrantKey, Session, TICK_SHIFT, class},
+    report::class,
+    session::{Flow, Session},
+    time::TICK_SHIFT,
 };
 
 use super::{

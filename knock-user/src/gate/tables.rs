@@ -14,10 +14,14 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    table::{
-        Budget, CONFIG_CHUNK, Counter, Flow, Grant, GrantKey, GrantSlot, Habits, LAYOUT, Link,
-        LinkKey, Meta, Network, Role, Session, SessionSlot,
-    },
+    grant::{Grant, GrantKey, GrantSlot},
+    keys::ScopedAddress,
+    layout::{CONFIG_CHUNK, LAYOUT, Meta},
+    reject::{Link, LinkKey, ReplySettings},
+    report::Budget,
+    rules::Role,
+    session::{Flow, Session, SessionSlot},
+    verdict::Counter,
 };
 
 use super::{
@@ -76,9 +80,9 @@ pub struct Gate {
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
-    habits: Array<MapData, Habits>,
+    settings: Array<MapData, ReplySettings>,
     links: HashMap<MapData, LinkKey, Link>,
-    addresses: HashMap<MapData, Network, u32>,
+    addresses: HashMap<MapData, ScopedAddress, u32>,
 }
 
 pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
@@ -91,13 +95,12 @@ pub struct Family<K4: Pod, K6: Pod, V: Pod> {
 
 impl Gate {
     fn open(root: &PinRoot, directory: PathBuf) -> Result<Self> {
-        let meta: Array<_, Meta> = table(&directory, "META")?;
         let Meta {
             layout,
             config_length,
             since,
             seed,
-        } = meta.get(&0, 0).context("cannot read what is pinned")?;
+        } = meta(&directory)?;
         if layout != LAYOUT {
             return Err(other_layout(&directory));
         }
@@ -115,7 +118,7 @@ impl Gate {
             config,
             since,
             role: table(&directory, "ROLE")?,
-            lengths: table(&directory, "LENGTHS")?,
+            lengths: table(&directory, "GRANT_LENGTHS")?,
             progress: ProgressTable {
                 sets: table(&directory, "PROGRESS_SET")?,
                 places: table(&directory, "PROGRESS")?,
@@ -125,7 +128,7 @@ impl Gate {
                 v4: table(&directory, "GRANT4")?,
                 v6: table(&directory, "GRANT6")?,
             },
-            presence: Presence::of(&table(&directory, "PRESENCE")?, seed)?,
+            presence: Presence::of(&table(&directory, "GRANT_FILTER")?, seed)?,
             grant_slots: table(&directory, "GRANT_SLOT")?,
             sessions: Family {
                 v4: table(&directory, "SESSION4")?,
@@ -134,9 +137,9 @@ impl Gate {
             packets: table(&directory, "PACKETS")?,
             knocks: table(&directory, "KNOCKS")?,
             budget: table(&directory, "BUDGET")?,
-            habits: table(&directory, "HABITS")?,
-            links: table(&directory, "DEVICE")?,
-            addresses: table(&directory, "LOCAL")?,
+            settings: table(&directory, "REPLY_SETTINGS")?,
+            links: table(&directory, "REPLY_LINK")?,
+            addresses: table(&directory, "LOCAL_ADDRESS")?,
             root: root.clone(),
             directory,
         })
@@ -147,9 +150,12 @@ impl Gate {
         table(&self.directory, "EVENTS")
     }
 
-    /// Where the program is pinned.
-    pub fn program_pin(&self) -> PathBuf {
-        self.directory.join(pins::PROGRAM)
+    /// Where an entry of the program is pinned. All entries share one log.
+    pub fn program_pin(&self) -> Option<PathBuf> {
+        pins::PROGRAMS
+            .iter()
+            .map(|name| self.directory.join(name))
+            .find(|pin| pin.exists())
     }
 
     /// Directories in which this gate is pinned, by interface.
@@ -238,15 +244,15 @@ impl Gate {
             .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
             .collect();
         // Flow labels stay as they are.
-        let secret = self.habits.get(&0, 0)?.secret;
+        let secret = self.settings.get(&0, 0)?.secret;
         Surroundings::read(&self.config, &guarded, secret)
             .context("cannot read this host's addresses")
     }
 
     /// Lets the kernel answer as this host does now.
     pub fn set_surroundings(&mut self, now: &Surroundings) -> Result<()> {
-        if let Some(habits) = now.habits {
-            self.habits.set(0, habits, 0)?;
+        if let Some(settings) = now.settings {
+            self.settings.set(0, settings, 0)?;
         }
         replace(&mut self.links, now.link_rows())?;
         replace(&mut self.addresses, now.address_rows())
@@ -356,12 +362,16 @@ pub fn layout_of(directory: &Path) -> Result<Option<u32>> {
     if info.value_size() as usize != size_of::<Meta>() {
         return Ok(Some(0));
     }
+    Ok(Some(meta(directory)?.layout))
+}
+
+/// What identifies the gate that is pinned in `directory`.
+pub fn meta(directory: &Path) -> Result<Meta> {
     let meta: Array<_, Meta> = table(directory, "META")?;
-    Ok(Some(meta.get(&0, 0)?.layout))
+    meta.get(&0, 0).context("cannot read what is pinned")
 }
 
 /// When the gate came up that is pinned in `directory`.
 fn since(directory: &Path) -> Option<u64> {
-    let meta: Array<_, Meta> = table(directory, "META").ok()?;
-    Some(meta.get(&0, 0).ok()?.since)
+    meta(directory).ok().map(|meta| meta.since)
 }

@@ -67,9 +67,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// None where this machine can't build a lab.
+    /// None where this machine cannot build a lab.
     pub fn build() -> Option<Self> {
-        let lab = Lab::build(&[])?;
+        Some(Self::in_lab(Lab::build(&[])?))
+    }
+
+    /// Makes the device in a lab that has none of that name.
+    pub fn in_lab(lab: Lab) -> Self {
         let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
         ip(
             &lab.gate,
@@ -80,11 +84,11 @@ impl Peer {
             &["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"],
             "0",
         );
-        Some(Self {
+        Self {
             tun,
             next: Cell::new(10_000),
             lab,
-        })
+        }
     }
 
     /// Has the host listen on the guarded port, until what is returned goes.

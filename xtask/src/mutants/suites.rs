@@ -116,7 +116,7 @@ impl Stage {
                 "knock-user",
                 None,
                 &[
-                    "config::surroundings::tests::what_other_hosts_can_reach_is_listening",
+                    "config::host::tests::what_other_hosts_can_reach_is_listening",
                     "config::tests::warnings::a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded",
                     "config::tests::warnings::every_weakness_is_warned_of_alone_and_in_its_place",
                     "sys::sock_diag::tests::a_socket_bound_to_the_loopback_device_faces_nobody_outside",

@@ -1,0 +1,252 @@
+//! What the lint needs to know of the host and of the person at the keyboard.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    env, fs, io,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use super::{Port, Protocol};
+use crate::{
+    gate,
+    sys::{
+        devices::{Device, devices},
+        sock_diag::{States, sockets},
+    },
+};
+
+/// The host as the lint sees it. The default knows nothing and so warns of nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The ports that the kernel gives to outgoing connections.
+    pub ephemeral_ports: Option<RangeInclusive<u16>>,
+    /// The ports that something listens on, for other hosts too.
+    pub listening: BTreeSet<Port>,
+    /// The UDP ports from which a socket of this host may send to others.
+    pub udp_sockets: BTreeSet<u16>,
+    /// The network devices; `None` where they cannot be read.
+    pub devices: Option<Vec<Device>>,
+    /// Settings that are on by which a packet's destination changes behind the gate, by the device for which
+    /// they are: paths below `/proc/sys`.
+    pub source_routing: BTreeMap<String, Vec<String>>,
+    /// The SSH session in which the command runs.
+    pub ssh: Option<SshSession>,
+    /// The interfaces whose packets no entry of the kernel program reads, and why.
+    pub unreadable: BTreeMap<String, String>,
+}
+
+/// The two ends of an SSH session, as sshd puts them into `SSH_CONNECTION`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSession {
+    pub client: IpAddr,
+    pub server: IpAddr,
+    /// The server's TCP port.
+    pub port: u16,
+}
+
+impl HostFacts {
+    /// What this host and process say. What cannot be read is left unknown: a lint must not fail.
+    pub fn of_this_host() -> Self {
+        let devices: Option<Vec<Device>> = devices().ok().map(|all| all.into_values().collect());
+        Self {
+            ephemeral_ports: ephemeral_ports(),
+            listening: listening_ports().unwrap_or_default(),
+            udp_sockets: udp_sockets().unwrap_or_default(),
+            source_routing: source_routing(devices.as_deref().unwrap_or_default()),
+            devices,
+            ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
+            unreadable: gate::unreadable().unwrap_or_default(),
+        }
+    }
+}
+
+impl SshSession {
+    /// Reads `198.51.100.7 50022 192.0.2.1 22`; `None` for anything else.
+    pub fn parse(ssh_connection: &str) -> Option<Self> {
+        let mut words = ssh_connection.split_whitespace();
+        // A link-local address comes with its zone, which no packet carries.
+        let address = |word: &str| word.split('%').next()?.parse::<IpAddr>().ok();
+        let client = address(words.next()?)?;
+        let _client_port = words.next()?;
+        let server = address(words.next()?)?;
+        let port = words.next()?.parse().ok()?;
+        words.next().is_none().then_some(Self {
+            client,
+            server,
+            port,
+        })
+    }
+}
+
+/// The local ports that the kernel chooses from for this network namespace's outgoing connections.
+pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut words = text.split_whitespace();
+    let (low, high) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(low..=high)
+}
+
+/// Every port of this network namespace with a listening TCP or an unconnected UDP socket that other hosts
+/// can reach. One that only this host itself can reach is closed to all others.
+pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
+    let mut ports = BTreeSet::new();
+    // A UDP socket without a peer is in the state that TCP calls CLOSE.
+    for (protocol, states) in [
+        (Protocol::Tcp, States::LISTEN),
+        (Protocol::Udp, States::CLOSE),
+    ] {
+        for socket in sockets(protocol, &states)? {
+            let number = socket.local.port();
+            if socket.is_reachable() && number != 0 {
+                ports.insert(Port { number, protocol });
+            }
+        }
+    }
+    Ok(ports)
+}
+
+fn udp_sockets() -> io::Result<BTreeSet<u16>> {
+    let sockets = sockets(Protocol::Udp, &States::all())?;
+    let outward = sockets.iter().filter(|socket| socket.is_reachable());
+    Ok(outward.map(|socket| socket.local.port()).collect())
+}
+
+/// Both ends, local then remote, of every TCP connection of this network namespace that has anything left
+/// to say: not of those in `TIME_WAIT`.
+pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
+    let over = States::TIME_WAIT | States::CLOSE | States::LISTEN;
+    let sockets = sockets(Protocol::Tcp, &States::all().difference(over))?;
+    let ends = sockets.iter().map(|socket| (socket.local, socket.remote));
+    Ok(ends.collect())
+}
+
+/// Which of these devices take packets that say themselves where they go next.
+fn source_routing(devices: &[Device]) -> BTreeMap<String, Vec<String>> {
+    let mut on = BTreeMap::<String, Vec<String>>::new();
+    for (family, setting) in [
+        ("ipv4", "accept_source_route"),
+        ("ipv6", "accept_source_route"),
+        ("ipv6", "seg6_enabled"),
+        ("ipv6", "rpl_seg_enabled"),
+    ] {
+        let of = |device: &str| format!("net/{family}/conf/{device}/{setting}");
+        let is_on = |device: &str| {
+            fs::read_to_string(format!("/proc/sys/{}", of(device)))
+                .is_ok_and(|value| value.trim().parse::<i32>().is_ok_and(|value| value > 0))
+        };
+        // The kernel goes by the lower of the two.
+        if !is_on("all") {
+            continue;
+        }
+        for device in devices.iter().filter(|device| is_on(&device.name)) {
+            on.entry(device.name.clone())
+                .or_default()
+                .push(of(&device.name));
+        }
+    }
+    on
+}
+
+/// `SSH_CONNECTION` of this process or of one that started it: sudo takes the variable away, and it
+/// is under sudo that people cut themselves off.
+fn ssh_connection() -> Option<String> {
+    if let Ok(value) = env::var("SSH_CONNECTION") {
+        return Some(value);
+    }
+    let mut process = "self".to_owned();
+    // Deeper than anyone's nest of shells; a bound, since processes change while they are read.
+    for _ in 0..64 {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let parent = status
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:"))?
+            .trim();
+        if parent == "0" {
+            return None;
+        }
+        parent.clone_into(&mut process);
+        // Another user's process cannot be read, but one above it may be this user's own.
+        let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        let found = environment
+            .split(|b| *b == 0)
+            .find_map(|pair| pair.strip_prefix(b"SSH_CONNECTION="));
+        if let Some(value) = found {
+            return String::from_utf8(value.to_vec()).ok();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssh_connections_are_read_whole_or_not_at_all() {
+        let session =
+            SshSession::parse("fe80::1%eth0 50022 2001:db8::1 2222").expect("well-formed");
+        assert_eq!(
+            session.client,
+            "fe80::1".parse::<IpAddr>().expect("an address")
+        );
+        assert_eq!(
+            session.server,
+            "2001:db8::1".parse::<IpAddr>().expect("an address")
+        );
+        assert_eq!(session.port, 2222);
+        for bad in [
+            "",
+            "198.51.100.7 50022 192.0.2.1",
+            "a 1 b 2",
+            "198.51.100.7 1 192.0.2.1 99999",
+            "::1 1 ::1 2 3",
+        ] {
+            assert_eq!(SshSession::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_found_while_it_lives() {
+        for listen in ["127.0.0.1:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(listen).expect("a free port");
+            let port = listener.local_addr().expect("a bound socket").port();
+            let client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            let (server, _) = listener.accept().expect("someone connects");
+            let local: SocketAddr = ([127, 0, 0, 1], port).into();
+            let ends = (local, client.local_addr().expect("a connected socket"));
+            assert!(connections().expect("tables").contains(&ends), "{listen}");
+            // The side that closes first stays behind in TIME_WAIT.
+            drop(server);
+            drop(client);
+            while connections().expect("tables").contains(&ends) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn what_other_hosts_can_reach_is_listening() {
+        for (bind, listening) in [
+            ("0.0.0.0:0", true),
+            ("[::]:0", true),
+            ("127.0.0.1:0", false),
+        ] {
+            let tcp = std::net::TcpListener::bind(bind).expect("a free port");
+            let udp = std::net::UdpSocket::bind(bind).expect("a free port");
+            let ports = listening_ports().expect("the kernel answers");
+            let sending = udp_sockets().expect("the kernel answers");
+            for (address, protocol) in [
+                (tcp.local_addr(), Protocol::Tcp),
+                (udp.local_addr(), Protocol::Udp),
+            ] {
+                let number = address.expect("a bound socket").port();
+                let port = Port { number, protocol };
+                assert_eq!(ports.contains(&port), listening, "{bind} {port}");
+                if protocol == Protocol::Udp {
+                    assert_eq!(sending.contains(&number), listening, "{bind} {port}");
+                }
+            }
+        }
+    }
+}
