@@ -15,7 +15,7 @@ use netlab::{
 };
 
 use crate::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Who},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source},
     run::wait_until,
     wire,
 };
@@ -67,7 +67,7 @@ impl Flood {
     pub fn new(lab: &Lab, family: Family, aim: Aim) -> Self {
         let socket = wire::sender(lab);
         let socket = socket.unwrap_or_else(|error| panic!("cannot send raw frames: {error}"));
-        let from = (family.address(Who::C), 40_000);
+        let from = (family.address(Source::C), 40_000);
         let frame = |number| {
             let packet = match aim {
                 Aim::Udp(port) => Packet::udp(from, (family.host(), port), b""),

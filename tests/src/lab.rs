@@ -44,7 +44,7 @@ pub enum Family {
 
 /// A source in the client namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Source {
     A,
     B,
     C,
@@ -108,6 +108,11 @@ impl Lab {
     /// The gate's configuration file; written by [`Lab::configure`].
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("knockgate.toml")
+    }
+
+    /// What [`Lab::configure`] wrote last.
+    pub fn configured(&self) -> Option<String> {
+        fs::read_to_string(self.config()).ok()
     }
 
     pub fn folder(&self) -> &Path {
@@ -233,6 +238,31 @@ impl Lab {
             ),
         );
         ip(&self.client, &format!("link set {name}-peer up"));
+    }
+
+    /// Gives the clients' interface the sources of another group, which have sent nothing yet.
+    pub fn add_sources(&self, group: u8) {
+        let mac = mac(CLIENT_MAC);
+        let (mut addresses, mut neighbours) = (String::new(), String::new());
+        for who in [Source::A, Source::B, Source::C] {
+            for (family, rest) in [(Family::V4, "/16"), (Family::V6, "/48")] {
+                let address = family.address_in(group, who);
+                let add = network::address_command(CLIENT_INTERFACE, &format!("{address}{rest}"));
+                addresses.push_str(&add);
+                // As for the others of this family: none is chosen by itself.
+                let unchosen = if family == Family::V6 {
+                    " preferred_lft 0"
+                } else {
+                    ""
+                };
+                addresses.push_str(&format!("{unchosen}\n"));
+                neighbours.push_str(&format!(
+                    "neighbour add {address} lladdr {mac} dev {WAN} nud permanent\n"
+                ));
+            }
+        }
+        ip(&self.client, &addresses);
+        ip(&self.gate, &neighbours);
     }
 
     /// Gives an interface of the gate's namespace another name.
@@ -364,11 +394,21 @@ impl Family {
         self.pick("10.77.0.9", "fd77::9")
     }
 
-    pub fn address(self, who: Who) -> IpAddr {
-        match who {
-            Who::A => self.pick("10.77.1.2", "fd77:0:0:1::2"),
-            Who::B => self.pick("10.77.1.3", "fd77:0:0:1::3"),
-            Who::C => self.pick("10.77.2.2", "fd77:0:0:2::2"),
+    pub fn address(self, who: Source) -> IpAddr {
+        self.address_in(0, who)
+    }
+
+    /// The address of a source in one of many groups: all A and B share a network, as all C do.
+    pub fn address_in(self, group: u8, who: Source) -> IpAddr {
+        let (network, first) = match who {
+            Source::A => (1, 2),
+            Source::B => (1, 3),
+            Source::C => (2, 2),
+        };
+        let last = first + 4 * group;
+        match self {
+            Self::V4 => [10, 77, network, last].into(),
+            Self::V6 => [0xfd77, 0, 0, network.into(), 0, 0, 0, last.into()].into(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -29,7 +30,9 @@ pub struct Sshd {
 impl Sshd {
     /// Starts a server in the gate's namespace and waits until it listens.
     pub fn start(lab: &Lab, port: u16) -> Self {
-        let folder = lab.folder().join("ssh");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = lab.folder().join(format!("ssh-{number}"));
         fs::create_dir(&folder).expect("the temporary folder is writable");
         for key in ["host", "user"] {
             let mut keygen = Command::new("ssh-keygen");

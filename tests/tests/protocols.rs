@@ -10,27 +10,17 @@ use std::{
 
 use knockgate_tests::{
     attempt::{self, Outcome},
+    gate_config::{ALICE, Gate},
     lab::{
         Family, Lab,
-        Who::{A, B, C},
+        Source::{A, B, C},
     },
     need::kernel_has,
     network::{add_address, ip},
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
-
-const GATE: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10m"
-"#;
 
 /// The number that is guarded of TCP.
 const SCTP_PORT: u16 = 22;
@@ -59,32 +49,32 @@ fn other_protocols_go_on(attach: Attach) {
     if !has_sctp(&lab) || !tunnel(&lab) || !agree(&lab) {
         return;
     }
-    let v4 = Trial::new(attach, Family::V4, lab);
+    let v4 = Scenario::new(attach, Family::V4, lab);
     let v6 = v4.over(Family::V6);
-    let trials = [&v4, &v6];
-    for trial in trials {
-        sctp(trial);
-        gre(trial);
-        esp(trial);
-        ah(trial);
+    let scenarios = [&v4, &v6];
+    for scenario in scenarios {
+        sctp(scenario);
+        gre(scenario);
+        esp(scenario);
+        ah(scenario);
     }
-    v4.up(GATE);
-    for trial in trials {
-        passes_as_other_protocol(trial, sctp);
-        passes_as_other_protocol(trial, gre);
-        passes_as_other_protocol(trial, esp);
-        match trial.family {
-            Family::V4 => passes_as_other_protocol(trial, ah),
-            Family::V6 => ah_goes_by_its_ports(trial),
+    v4.up(Gate::ssh().within("10m"));
+    for scenario in scenarios {
+        passes_as_other_protocol(scenario, sctp);
+        passes_as_other_protocol(scenario, gre);
+        passes_as_other_protocol(scenario, esp);
+        match scenario.family {
+            Family::V4 => passes_as_other_protocol(scenario, ah),
+            Family::V6 => ah_goes_by_its_ports(scenario),
         }
         // From a source whose packets are as usual.
-        trial.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
     }
 }
 
 /// Both ends send and receive something, from [`A`].
-fn sctp(trial: &Trial) {
-    let host = SocketAddr::from((trial.family.host(), SCTP_PORT));
+fn sctp(scenario: &Scenario) {
+    let host = SocketAddr::from((scenario.family.host(), SCTP_PORT));
     let socket = |netns: &Netns| {
         netns.run(|| {
             let socket = Socket::new(
@@ -98,8 +88,8 @@ fn sctp(trial: &Trial) {
             std::io::Result::Ok(socket)
         })
     };
-    let listener = socket(&trial.lab.gate).expect("the kernel has SCTP");
-    let client = socket(&trial.lab.client).expect("the kernel has SCTP");
+    let listener = socket(&scenario.lab.gate).expect("the kernel has SCTP");
+    let client = socket(&scenario.lab.client).expect("the kernel has SCTP");
     listener.bind(&host.into()).expect("no one else is here");
     listener.listen(1).expect("it is bound");
     let listener: TcpListener = listener.into();
@@ -112,7 +102,7 @@ fn sctp(trial: &Trial) {
             std::io::Result::Ok(())
         });
         client
-            .bind(&SocketAddr::from((trial.family.address(A), 0)).into())
+            .bind(&SocketAddr::from((scenario.family.address(A), 0)).into())
             .expect("its own address");
         client.connect(&host.into()).expect("they associate");
         let mut client: TcpStream = client.into();
@@ -126,50 +116,50 @@ fn sctp(trial: &Trial) {
 }
 
 /// A tunnel is not seen into: not a guarded port either, which is for a gate on the tunnel.
-fn gre(trial: &Trial) {
-    let (from, to) = within_tunnel(trial.family);
-    let asked = trial
+fn gre(scenario: &Scenario) {
+    let (from, to) = within_tunnel(scenario.family);
+    let asked = scenario
         .lab
         .client
         .run(|| attempt::ask((from, 0).into(), (to, 53).into(), PATIENCE));
     assert_eq!(asked, Outcome::Open, "{from} within a tunnel");
-    let connected = trial
+    let connected = scenario
         .lab
         .client
         .run(|| attempt::connect((from, 0).into(), (to, 22).into(), PATIENCE));
     connected.expect("the port is open within a tunnel");
 }
 
-fn ah(trial: &Trial) {
-    trial.open(C, "53/udp");
-    trial.open(C, "22/tcp");
+fn ah(scenario: &Scenario) {
+    scenario.open(C, "53/udp");
+    scenario.open(C, "22/tcp");
 }
 
 /// A header in the chain like others, in IPv6.
-fn ah_goes_by_its_ports(trial: &Trial) {
-    trial.open(C, "80/tcp");
-    trial.open(C, "53/udp");
-    trial.closed(C, "22/tcp");
-    trial.knock(C, "7000/udp 8443/tcp 9301/udp");
-    trial.open(C, "22/tcp");
+fn ah_goes_by_its_ports(scenario: &Scenario) {
+    scenario.open(C, "80/tcp");
+    scenario.open(C, "53/udp");
+    scenario.closed(C, "22/tcp");
+    scenario.knock(C, ALICE);
+    scenario.open(C, "22/tcp");
 }
 
 /// Nor is what is encrypted.
-fn esp(trial: &Trial) {
-    trial.open(B, "53/udp");
-    trial.open(B, "22/tcp");
+fn esp(scenario: &Scenario) {
+    scenario.open(B, "53/udp");
+    scenario.open(B, "22/tcp");
 }
 
 #[track_caller]
-fn passes_as_other_protocol(trial: &Trial, traffic: fn(&Trial)) {
+fn passes_as_other_protocol(scenario: &Scenario, traffic: fn(&Scenario)) {
     let passed = || {
-        let stats = trial.knockgate("stats --json").exits(0).json();
+        let stats = scenario.knockgate("stats --json").exits(0).json();
         let rows = stats["packets"].as_array().expect("packets is a list");
         let row = rows.iter().find(|row| row["reason"] == "other_protocol");
         row.map_or(0, |row| row["packets"].as_u64().expect("a count"))
     };
     let before = passed();
-    traffic(trial);
+    traffic(scenario);
     // What opens a connection, acknowledges an answer, and closes takes this many.
     assert!(passed() >= before + 2, "it did not go as what it is");
 }

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who::A},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source::A, WAN},
     network::ip,
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
     wire::Wire,
 };
 use netlab::packet::{Packet, SYN};
@@ -130,28 +130,28 @@ fn no_sweep_opens_anything(attach: Attach, family: Family) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let trial = Trial::new(attach, family, lab);
-    lead_answers_back(&trial.lab, family);
-    trial.up(GATES);
-    let wire = Wire::open(&trial.lab);
+    let scenario = Scenario::new(attach, family, lab);
+    lead_answers_back(&scenario.lab, family);
+    scenario.up(GATES);
+    let wire = Wire::open(&scenario.lab);
     for sweep in SWEEPS {
-        let before = seen(&trial);
+        let before = seen(&scenario);
         let mut sent = 0;
         for frames in frames(sweep, family).chunks(200) {
-            wire.send(&trial.lab, frames);
+            wire.send(&scenario.lab, frames);
             sent += frames.len() as u64;
         }
-        let seen = seen(&trial) - before;
+        let seen = seen(&scenario) - before;
         assert!(
             seen >= sent,
             "{sweep:?}: {seen} packets of {sent} were judged"
         );
-        let grants = trial.knockgate("grants --json").exits(0).json();
+        let grants = scenario.knockgate("grants --json").exits(0).json();
         assert_eq!(grants["grants"], serde_json::json!([]), "{sweep:?}");
-        trial.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
     }
-    trial.knock(A, RANDOM);
-    trial.open(A, "22/tcp");
+    scenario.knock(A, RANDOM);
+    scenario.open(A, "22/tcp");
 }
 
 /// To every port there is, zero apart.
@@ -261,8 +261,8 @@ fn lead_answers_back(lab: &Lab, family: Family) {
 }
 
 /// How many packets the gate has judged.
-fn seen(trial: &Trial) -> u64 {
-    let stats = trial.knockgate("stats --json").exits(0).json();
+fn seen(scenario: &Scenario) -> u64 {
+    let stats = scenario.knockgate("stats --json").exits(0).json();
     let rows = stats["packets"].as_array().expect("packets is a list");
     rows.iter().filter_map(|row| row["packets"].as_u64()).sum()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use knockgate_tests::{
     attempt::{self, Outcome},
-    lab::{Family, Lab, Who},
+    lab::{Family, Lab, Source},
     need::kernel_has,
     network::{add_address, ip},
     run::wait_until,
@@ -129,7 +129,7 @@ fn device(kind: &str) -> String {
     format!("to{kind}")
 }
 
-/// Makes both ends of a tunnel between the host and [`Who::A`].
+/// Makes both ends of a tunnel between the host and [`Source::A`].
 fn join(lab: &Lab, kind: &Kind) -> bool {
     let Kind {
         name,
@@ -137,7 +137,7 @@ fn join(lab: &Lab, kind: &Kind) -> bool {
         within,
         more,
     } = kind;
-    let (host, client) = (over.host().to_string(), over.address(Who::A).to_string());
+    let (host, client) = (over.host().to_string(), over.address(Source::A).to_string());
     let device = device(name);
     let end = |netns: &Netns, local: &str, remote: &str, inside: usize| {
         let is_wireguard = *name == "wireguard";
@@ -180,6 +180,6 @@ fn knock(lab: &Lab, from: IpAddr, to: IpAddr) {
     lab.client.run(|| {
         attempt::datagram((from, 0).into(), (to, 7000).into());
         attempt::syn((from, 0).into(), (to, 8443).into());
-        attempt::datagram((from, 0).into(), (to, 6301).into());
+        attempt::datagram((from, 0).into(), (to, 9301).into());
     });
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use knockgate_tests::{
-    lab::{Lab, Who},
+    lab::{Lab, Source},
     network::{ip, set},
     tun::Tun,
 };
@@ -37,11 +37,11 @@ impl Family {
         self.pick("10.88.0.1", "fd88::1")
     }
 
-    pub fn address(self, who: Who) -> IpAddr {
+    pub fn address(self, who: Source) -> IpAddr {
         match who {
-            Who::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
-            Who::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
-            Who::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
+            Source::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
+            Source::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
+            Source::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
         }
     }
 
@@ -100,7 +100,7 @@ impl Peer {
     }
 
     /// Does the guarded port accept a connection from there?
-    pub fn connects(&self, family: Family, who: Who) -> bool {
+    pub fn connects(&self, family: Family, who: Source) -> bool {
         let from = (family.address(who), self.port());
         let syn = Packet::tcp(from, (family.host(), GUARDED), packet::SYN);
         let mut answers = self.answers_to(&syn);
@@ -114,13 +114,13 @@ impl Peer {
         !answers.is_empty()
     }
 
-    pub fn knock(&self, family: Family, who: Who) {
+    pub fn knock(&self, family: Family, who: Source) {
         let source = family.address(who);
         let to = |port| (family.host(), port);
         for knock in [
             Packet::udp((source, self.port()), to(7000), b""),
             Packet::tcp((source, self.port()), to(8443), packet::SYN),
-            Packet::udp((source, self.port()), to(6301), b""),
+            Packet::udp((source, self.port()), to(9301), b""),
         ] {
             let mut answers = self.answers_to(&knock);
             answers.retain(|answer| flags(answer) != packet::SYN | packet::ACK);
@@ -138,7 +138,7 @@ impl Peer {
             Family::V6
         };
         let fence = Packet::tcp(
-            (family.address(Who::C), port),
+            (family.address(Source::C), port),
             (family.host(), FENCE),
             packet::SYN,
         );

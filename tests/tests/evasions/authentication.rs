@@ -2,7 +2,7 @@
 //! look.
 
 use knockgate_tests::{
-    lab::{Family, Who::A},
+    lab::{Family, Source::A},
     need::kernel_has,
 };
 use netlab::packet::{
@@ -15,9 +15,8 @@ use crate::{
     Fate::{self, Dropped, Served},
     Row, SYN, V6,
     fragments::cut,
-    frame,
-    range::Range,
-    row,
+    frame, row,
+    target::Target,
 };
 
 /// As Linux has it with a hash of no bytes, by which whatever arrives is authentic: twelve bytes, padded to
@@ -27,8 +26,8 @@ const HEADER: Extension = Authentication(1);
 const LINKS: [Extension; 3] = [DestinationOptions(2), Routing(0), AtomicFragment];
 
 /// Gives the host security associations for what comes from the client, where the kernel has such.
-pub fn agree(range: &Range) -> bool {
-    range.wait_for_all_with(HEADER);
+pub fn agree(target: &Target) -> bool {
+    target.wait_for_all_with(HEADER);
     // The request that each shot ends with goes over IPv4.
     [Family::V4, Family::V6].into_iter().all(|family| {
         let association = format!(
@@ -38,7 +37,7 @@ pub fn agree(range: &Range) -> bool {
         );
         kernel_has(
             "IPsec's authentication header",
-            &range.lab.gate,
+            &target.lab.gate,
             &association,
         )
     })

@@ -68,7 +68,7 @@ fn overlaps() -> Vec<Row> {
     let overlap = |what: &str, fate, ranges: &'static [Range<usize>]| {
         row(what, BOTH, ANY, fate, move |packet| {
             let ranges = ranges.iter().cloned();
-            ranges.map(|range| piece(&packet, range)).collect()
+            ranges.map(|target| piece(&packet, target)).collect()
         })
     };
     vec![

@@ -2,7 +2,7 @@
 //! (RFC 8754) and RPL's source routes (RFC 6554).
 
 use knockgate_tests::{
-    lab::{Family, Who::A},
+    lab::{Family, Source::A},
     network::set,
 };
 use netlab::packet::{
@@ -15,9 +15,8 @@ use crate::{
     Fate::{self, Dropped, Malformed, Served},
     Row, V4, V6,
     fragments::cut,
-    frame,
-    range::Range,
-    row,
+    frame, row,
+    target::Target,
 };
 
 /// IANA's numbers of IP within IP, and of routing headers.
@@ -29,13 +28,13 @@ const SEGMENTS: u8 = 4;
 const ETHERNET: usize = 14;
 
 /// Has the host take both.
-pub fn take(range: &Range) {
-    let interface = range.interface();
+pub fn take(target: &Target) {
+    let interface = target.interface();
     for device in ["all", interface] {
         let settings = ["seg6_enabled", "rpl_seg_enabled"]
             .map(|setting| format!("ipv6/conf/{device}/{setting}"));
         set(
-            &range.lab.gate,
+            &target.lab.gate,
             &settings.each_ref().map(String::as_str),
             "1",
         );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use knockgate_tests::{
     lab::{Family, Lab},
-    trial::Attach,
+    scenario::Attach,
 };
 use netlab::host::find_program;
 

@@ -2,10 +2,10 @@
 //! checksum left to hardware, as it does at the veth itself.
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
     need::kernel_has,
     network::{add_address, ip},
-    trial::Attach,
+    scenario::Attach,
     wire::OffloadedWire,
 };
 use netlab::packet::{ACK, FIN, SYN, mac};
@@ -150,7 +150,7 @@ fn move_addresses(lab: &Lab) {
     );
     for (family, length) in [(Family::V4, 16), (Family::V6, 48)] {
         add_address(&lab.gate, TOP, &format!("{}/{length}", family.host()));
-        let client = family.address(Who::A);
+        let client = family.address(Source::A);
         ip(
             &lab.gate,
             &format!("neighbour replace {client} lladdr {client_mac} dev {TOP} nud permanent"),

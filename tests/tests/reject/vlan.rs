@@ -7,8 +7,8 @@ use knockgate_tests::{
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN},
     need::kernel_has,
     network::{add_address, ip},
+    scenario::Attach,
     tap::Tap,
-    trial::Attach,
 };
 use netlab::packet::{ACK, Packet, SYN, Tag};
 
