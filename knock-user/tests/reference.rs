@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use knock_common::{Reason, knock::Outcome};
+use knock_common::{Reason, event::Kind, knock::Outcome};
 
 const PAGE: &str = include_str!("../../docs/reference.md");
 
@@ -23,8 +23,11 @@ fn every_reason_is_described_with_its_verdict() {
     assert_eq!(listed("Reasons"), BTreeSet::from(names));
     for reason in Reason::ALL {
         let verdict = if reason.passes() { "pass" } else { "deny" };
-        let row = format!("| `{}` | {verdict} |", reason.name());
-        assert!(PAGE.contains(&row), "no row begins with {row:?}");
+        has_row(&format!(
+            "| `{}` | {verdict} | {} |",
+            reason.name(),
+            reason.text()
+        ));
     }
 }
 
@@ -32,4 +35,23 @@ fn every_reason_is_described_with_its_verdict() {
 fn every_result_of_a_knock_is_described() {
     let names = Outcome::ALL.map(Outcome::name);
     assert_eq!(listed("Results of a knock"), BTreeSet::from(names));
+    for outcome in Outcome::ALL {
+        has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
+    }
+}
+
+/// The service has events of its own besides.
+#[test]
+fn every_event_of_the_kernel_program_is_described() {
+    for kind in Kind::ALL {
+        let row = format!("| `{}` | {} |", kind.name(), kind.text());
+        assert!(PAGE.contains(&row), "no row begins with {row:?}");
+    }
+}
+
+fn has_row(row: &str) {
+    assert!(
+        PAGE.lines().any(|line| line == row),
+        "there is no row {row:?}"
+    );
 }
