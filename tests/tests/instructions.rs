@@ -1,5 +1,5 @@
 //! How many instructions the program takes for a packet, counted and not timed: figures that no other load on the
-//! machine moves, kept in `docs/instructions.md`, and none may grow far beyond.
+//! machine moves, kept in `docs/development/instructions.md`, and none may grow far beyond.
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
@@ -11,7 +11,7 @@ use knockgate_tests::{
     subject::{Counted, Subject as _},
 };
 
-const PAGE: &str = "../docs/instructions.md";
+const PAGE: &str = "../docs/development/instructions.md";
 
 /// The variable by which `cargo xtask instructions --update` has the page written anew.
 const UPDATE: &str = "KNOCKGATE_UPDATE_INSTRUCTIONS";
@@ -66,7 +66,7 @@ fn no_verdict_takes_far_more_instructions_than_written_down() {
     }
     let stored = stored(rows);
     let names = |figures: &Figures| figures.keys().cloned().collect::<Vec<_>>();
-    let how = "`cargo xtask instructions --update` writes docs/instructions.md anew";
+    let how = "`cargo xtask instructions --update` writes docs/development/instructions.md anew";
     assert_eq!(names(&figures), names(&stored), "{how}");
     for (what, now) in &figures {
         for (now, then) in now.iter().zip(stored[what]) {

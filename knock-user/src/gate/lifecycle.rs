@@ -6,6 +6,7 @@
 //! interfaces without a link, which the next one attaches.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -157,13 +158,21 @@ fn take_over(mut gate: Gate, root: &PinRoot) -> Result<Up> {
 }
 
 fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
-    if absent == Absent::Refuse {
-        for name in &config.interfaces {
-            framing(name, interface::index(name)?)?;
+    let mut framings = BTreeSet::new();
+    for name in &config.interfaces {
+        match interface::index(name).and_then(|index| framing(name, index)) {
+            Ok(framing) => _ = framings.insert(framing),
+            Err(error) if absent == Absent::Refuse => return Err(error),
+            // Said when it cannot be guarded, below.
+            Err(_) => {}
         }
     }
+    if framings.is_empty() {
+        // Loaded now, so that a program that the kernel refuses is not found out when an interface comes.
+        framings.insert(Framing::Ethernet);
+    }
     let mut undo = Undo::default();
-    let mut ebpf = program::load(config)?;
+    let mut ebpf = program::load(config, &framings)?;
     for name in &config.interfaces {
         let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
         undo.0.push(directory);
@@ -253,10 +262,12 @@ fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
     let index = interface::index(name)?;
     let directory = root.of(name);
     // Looked at now, since an interface may come back as another kind.
-    let pin = directory.join(match framing(name, index)? {
-        Framing::Ethernet => pins::PROGRAM,
-        Framing::BareIp => pins::PROGRAM_IP,
-    });
+    let framing = framing(name, index)?;
+    let pin = directory.join(pins::program(framing));
+    if !pin.exists() {
+        let mut ebpf = program::load_onto(&directory, config, framing)?;
+        pin_programs(&mut ebpf, &directory)?;
+    }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     make_room(&directory)?;
     let (link, attached) = attach(&program, name, index, config)?;
@@ -375,19 +386,26 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
             pin_table(name, map)?;
         }
     }
-    for (program, pin) in [
-        (program::ENTRIES[0], pins::PROGRAM),
-        (program::ENTRIES[1], pins::PROGRAM),
-        (Framing::BareIp.entry(), pins::PROGRAM_IP),
+    pin_programs(ebpf, directory)?;
+    let meta = ebpf.map(META).context("the object has no table META")?;
+    pin_table(META, meta)
+}
+
+/// Pins the entries that have been loaded.
+fn pin_programs(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+    let [usual, frags, ip] = program::ENTRIES;
+    for (entry, framing) in [
+        (usual, Framing::Ethernet),
+        (frags, Framing::Ethernet),
+        (ip, Framing::BareIp),
     ] {
-        if let Some(program) = program::loaded(ebpf, program) {
+        if let Some(program) = program::loaded(ebpf, entry) {
             program
-                .pin(directory.join(pin))
+                .pin(directory.join(pins::program(framing)))
                 .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
         }
     }
-    let meta = ebpf.map(META).context("the object has no table META")?;
-    pin_table(META, meta)
+    Ok(())
 }
 
 /// How the program is to be put on an interface. A veth sends answers back natively only where its peer

@@ -279,10 +279,10 @@ mod tests {
             let tables = table_sizes(&config).expect("few sequences");
             tables.iter().map(|table| table.bytes(2)).sum()
         };
-        let usual = sum(|_| {});
+        let total = sum(|_| {});
         let costs = |limit: &str, double: fn(&mut Limits), entries: u32| {
             // All defaults are powers of two, so buckets double with the entries.
-            let one = (sum(double) - usual) / entries as usize;
+            let one = (sum(double) - total) / entries as usize;
             let stated = format!("`{limit}` {one} bytes");
             assert!(PAGE.contains(&stated), "the page should state {stated}");
         };
@@ -290,7 +290,7 @@ mod tests {
             sources,
             grants,
             sessions,
-        } = Limits::default();
+        } = usual().limits;
         costs("sources", |limits| limits.sources *= 2, sources);
         costs("grants", |limits| limits.grants *= 2, grants);
         costs("sessions", |limits| limits.sessions *= 2, sessions);
@@ -301,12 +301,14 @@ mod tests {
     #[test]
     fn the_kernel_reports_the_same_memory() {
         use std::{
-            collections::BTreeMap,
+            collections::{BTreeMap, BTreeSet},
             fs,
             os::fd::{AsFd as _, AsRawFd as _},
         };
 
         use aya::maps::Map;
+
+        use crate::gate::Framing;
 
         /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
         const HEAD: usize = 4096;
@@ -314,7 +316,8 @@ mod tests {
         const BPF_F_MMAPABLE: u32 = 1 << 10;
 
         let config = usual();
-        let ebpf = match super::super::program::load(&config) {
+        let ebpf = match super::super::program::load(&config, &BTreeSet::from([Framing::Ethernet]))
+        {
             Ok(ebpf) => ebpf,
             Err(error) if error.is::<super::super::NotPermitted>() => {
                 eprintln!("skipped: {error}");

@@ -21,7 +21,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapError, MapInfo, MapType};
 
 use super::{
-    NEEDS_TO_OPEN, NotPermitted, is_denied,
+    NEEDS_TO_OPEN, NotPermitted,
+    framing::Framing,
+    is_denied,
     memory::{self, TableKind, TableSize},
     tables::{layout_of, pin_name},
 };
@@ -34,10 +36,20 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/knockgate";
 /// makes room for the next as `link%INDEX`.
 pub const LINK: &str = "link";
 /// Name of the program's pin in an interface's directory.
-pub const PROGRAM: &str = "program";
+const PROGRAM: &str = "program";
 /// Name of the pin of the entry for links without a header.
-pub const PROGRAM_IP: &str = "program_ip";
-const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_IP];
+const PROGRAM_IP: &str = "program_ip";
+/// Names of the pins of the program's entries.
+pub const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_IP];
+
+/// Name of the pin of the entry that reads this framing. An entry is pinned once an interface needs it.
+pub const fn program(framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => PROGRAM,
+        Framing::BareIp => PROGRAM_IP,
+    }
+}
+
 /// Name of the pin of the table that identifies a gate.
 const META: &str = "meta";
 
@@ -336,19 +348,19 @@ pub fn links(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
-/// Does it have everything but a link?
+/// Does it have all tables? A program that is missing can be loaded onto them.
 pub fn is_whole(directory: &Path) -> bool {
     let tables = memory::shapes();
     let mut names = tables.iter().map(|table| pin_name(table.name));
-    let has = |name: &str| directory.join(name).exists();
-    PROGRAMS.into_iter().all(has) && names.all(|name| has(&name))
+    names.all(|name| directory.join(name).exists())
 }
 
-/// Pins the tables and the program that are pinned in `from` in `to` as well.
+/// Pins the tables and the programs that are pinned in `from` in `to` as well.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let tables = memory::shapes();
     let names = tables.iter().map(|table| pin_name(table.name));
-    for name in names.chain(PROGRAMS.map(str::to_owned)) {
+    let programs = PROGRAMS.into_iter().filter(|name| from.join(name).exists());
+    for name in names.chain(programs.map(str::to_owned)) {
         bpf::open(&from.join(&name))
             .and_then(|object| bpf::pin(&object, &to.join(&name)))
             .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;

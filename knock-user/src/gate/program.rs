@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -37,6 +38,7 @@ use super::{
     interface, is_denied, kernel_version, memory,
     native::Facts,
     rows::monotonic_now,
+    tables::{meta, pin_name},
 };
 use crate::config::{
     self, Attach, Config, Deny, Established, GrantTo, Mode, OpenPorts, Port, Protocol,
@@ -85,11 +87,26 @@ pub fn object() -> Result<&'static [u8]> {
     ))
 }
 
-/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Two entries:
-/// that for the interfaces with Ethernet, and that for links without a header.
-pub fn load(config: &Config) -> Result<Ebpf> {
-    let mut ebpf = load_entry(config, entry(config))?;
-    load_into_kernel(&mut ebpf, Framing::BareIp.entry())?;
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Of the entries
+/// only those that read these framings, since verifying one takes most of the time.
+pub fn load(config: &Config, framings: &BTreeSet<Framing>) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    for framing in framings {
+        load_into_kernel(&mut ebpf, entry_for(config, *framing))?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`.
+pub fn load_onto(directory: &Path, config: &Config, framing: Framing) -> Result<Ebpf> {
+    let entry = entry_for(config, framing);
+    let constants = Constants::of(config, meta(directory)?.seed)?;
+    let mut loader = constants.loader(VerifierLogLevel::default());
+    for table in memory::shapes() {
+        loader.map_pin_path(table.name, directory.join(pin_name(table.name)));
+    }
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    load_into_kernel(&mut ebpf, entry)?;
     Ok(ebpf)
 }
 
@@ -98,6 +115,14 @@ pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
     Ok(ebpf)
+}
+
+/// Name of the entry for interfaces of this framing.
+fn entry_for(config: &Config, framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => entry(config),
+        Framing::BareIp => framing.entry(),
+    }
 }
 
 fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
@@ -119,38 +144,54 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
 pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let automaton = Automaton::compile(config)?;
     let applied = serde_json::to_vec(config).context("cannot write down the configuration")?;
-    let limits = config.limits;
-    let flag = u32::from;
-    let grant_filter_mask = u32::try_from(filter::words(limits.grants as usize) - 1)?;
-    let progress_slots = u32::try_from(ring::slots(limits.sources as usize))?;
     let seed = seed()?;
-
-    let mut loader = EbpfLoader::new();
+    let constants = Constants::of(config, seed)?;
+    let mut loader = constants.loader(log);
     for table in memory::sizes(config, &automaton, applied.len()) {
         let entries = u32::try_from(table.entries).unwrap_or(u32::MAX);
         loader.map_max_entries(table.name, entries);
     }
-    let mut ebpf = loader
-        .verifier_log_level(log)
-        .override_global("MONITOR", &flag(config.mode == Mode::Monitor), true)
-        .override_global("HAS_ALLOW", &flag(!config.allow.is_empty()), true)
-        .override_global(
-            "HAS_GUARDED_ADDRESSES",
-            &flag(!config.addresses.is_empty()),
-            true,
-        )
-        .override_global("TICK_BITS", &tick_bits(), true)
-        .override_global("REJECTS", &flag(answering::rejects(config)), true)
-        .override_global("GRANT_SLOTS", &limits.grants, true)
-        .override_global("SESSION_SLOTS", &limits.sessions, true)
-        .override_global("GRANT_FILTER_MASK", &grant_filter_mask, true)
-        .override_global("PROGRESS_SLOTS", &progress_slots, true)
-        .override_global("SEED", &seed, true)
-        .load(object()?)
-        .map_err(not_loaded)?;
-
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
     Tables(&mut ebpf).fill(config, &automaton, &applied, seed)?;
     Ok(ebpf)
+}
+
+/// The program's constants for one configuration, by their names in the object.
+struct Constants {
+    words: [(&'static str, u32); 9],
+    seed: Seed,
+}
+
+impl Constants {
+    fn of(config: &Config, seed: Seed) -> Result<Self> {
+        let limits = config.limits;
+        let flag = u32::from;
+        let grant_filter_mask = u32::try_from(filter::words(limits.grants as usize) - 1)?;
+        let progress_slots = u32::try_from(ring::slots(limits.sources as usize))?;
+        let words = [
+            ("MONITOR", flag(config.mode == Mode::Monitor)),
+            ("HAS_ALLOW", flag(!config.allow.is_empty())),
+            ("HAS_GUARDED_ADDRESSES", flag(!config.addresses.is_empty())),
+            ("TICK_BITS", tick_bits()),
+            ("REJECTS", flag(answering::rejects(config))),
+            ("GRANT_SLOTS", limits.grants),
+            ("SESSION_SLOTS", limits.sessions),
+            ("GRANT_FILTER_MASK", grant_filter_mask),
+            ("PROGRESS_SLOTS", progress_slots),
+        ];
+        Ok(Self { words, seed })
+    }
+
+    /// A loader that puts them into the object.
+    fn loader(&self, log: VerifierLogLevel) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(log);
+        for (name, value) in &self.words {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global("SEED", &self.seed, true);
+        loader
+    }
 }
 
 fn seed() -> Result<Seed> {

@@ -95,13 +95,12 @@ pub struct Family<K4: Pod, K6: Pod, V: Pod> {
 
 impl Gate {
     fn open(root: &PinRoot, directory: PathBuf) -> Result<Self> {
-        let meta: Array<_, Meta> = table(&directory, "META")?;
         let Meta {
             layout,
             config_length,
             since,
             seed,
-        } = meta.get(&0, 0).context("cannot read what is pinned")?;
+        } = meta(&directory)?;
         if layout != LAYOUT {
             return Err(other_layout(&directory));
         }
@@ -151,9 +150,12 @@ impl Gate {
         table(&self.directory, "EVENTS")
     }
 
-    /// Where the program is pinned.
-    pub fn program_pin(&self) -> PathBuf {
-        self.directory.join(pins::PROGRAM)
+    /// Where an entry of the program is pinned. All entries share one log.
+    pub fn program_pin(&self) -> Option<PathBuf> {
+        pins::PROGRAMS
+            .iter()
+            .map(|name| self.directory.join(name))
+            .find(|pin| pin.exists())
     }
 
     /// Directories in which this gate is pinned, by interface.
@@ -360,12 +362,16 @@ pub fn layout_of(directory: &Path) -> Result<Option<u32>> {
     if info.value_size() as usize != size_of::<Meta>() {
         return Ok(Some(0));
     }
+    Ok(Some(meta(directory)?.layout))
+}
+
+/// What identifies the gate that is pinned in `directory`.
+pub fn meta(directory: &Path) -> Result<Meta> {
     let meta: Array<_, Meta> = table(directory, "META")?;
-    Ok(Some(meta.get(&0, 0)?.layout))
+    meta.get(&0, 0).context("cannot read what is pinned")
 }
 
 /// When the gate came up that is pinned in `directory`.
 fn since(directory: &Path) -> Option<u64> {
-    let meta: Array<_, Meta> = table(directory, "META").ok()?;
-    Some(meta.get(&0, 0).ok()?.since)
+    meta(directory).ok().map(|meta| meta.since)
 }

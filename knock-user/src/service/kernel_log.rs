@@ -13,7 +13,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints the program's log for as long as the service runs.
 pub fn follow(gate: &Gate) -> Result<()> {
-    let pin = gate.program_pin();
+    let pin = gate
+        .program_pin()
+        .context("no program of the gate is pinned")?;
     let program =
         ProgramInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     let mut log = EbpfLogger::init_from_id(program.id())
