@@ -19,7 +19,11 @@ use knock_user::{
         Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
         Protocol,
     },
-    gate::Automaton,
+    datapath::compile::{
+        applied::Applied,
+        automaton::{Automaton, TooEntangled},
+        ids::Ids,
+    },
 };
 use proptest::prelude::*;
 
@@ -167,6 +171,11 @@ fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap()
 }
 
+fn compiled(config: &Config) -> Result<Automaton, TooEntangled> {
+    let ids = Ids::assign(config, None);
+    Automaton::compile(&Applied::new(config.clone(), ids))
+}
+
 /// A gate on the host with the tables of `config`.
 fn host(config: &Config, automaton: &Automaton) -> Host {
     let mut host = Host::new(64, 64);
@@ -190,7 +199,7 @@ fn host(config: &Config, automaton: &Automaton) -> Host {
 }
 
 fn play(config: &Config, probes: &[Probe]) {
-    let automaton = Automaton::compile(config).unwrap();
+    let automaton = compiled(config).unwrap();
     let host = host(config, &automaton);
     let mut model = Model::default();
     for (number, probe) in probes.iter().enumerate() {
@@ -376,7 +385,7 @@ fn a_completed_sequence_leaves_to_lose_what_its_end_begins() {
         vec![c, d, a],
         vec![a, c, d, b],
     ]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     let unfinished = |sequence: &[Port]| {
         let states = automaton.path(sequence);
         let unfinished = states.map(|state| automaton.states[state as usize].unfinished);
@@ -395,7 +404,7 @@ fn a_completed_sequence_leaves_to_lose_what_its_end_begins() {
 fn a_repeated_first_knock_does_not_spoil_the_run() {
     let ports = [port(0), port(0), port(2)];
     let config = only(vec![ports.to_vec()]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     let host = host(&config, &automaton);
     let knock = |number: u16, source_port: u16| {
         let symbol = automaton
@@ -433,7 +442,7 @@ fn ten_thousand_sequences_stay_within_their_own_size() {
         })
         .collect();
     let config = only(sequences);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     assert!(
         automaton.states.len() <= 40_001,
         "{}",
@@ -452,13 +461,13 @@ fn sequences_that_entangle_without_end_are_refused() {
     let sequences = (0..1_200_u16)
         .map(|index| vec![port(0), port(index + 2), port(0), port(index + 2)])
         .collect();
-    Automaton::compile(&only(sequences)).unwrap_err();
+    compiled(&only(sequences)).unwrap_err();
 }
 
 #[test]
 fn roles_are_told_apart() {
     let config = only(vec![vec![port(4), port(3)]]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     assert_eq!(automaton.symbols, [port(4), port(3)]);
     assert_eq!(automaton.starts, 1);
     assert_ne!(

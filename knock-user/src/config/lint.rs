@@ -17,7 +17,7 @@ use super::{
     reader::Located,
     surroundings::{SshSession, Surroundings},
 };
-use crate::sys::devices::{Device, Kind};
+use crate::sys::links::Link;
 
 const LONG_WITHIN: Duration = Duration::from_mins(1);
 const LONG_GRANT: Duration = Duration::from_mins(10);
@@ -142,7 +142,7 @@ impl Lint<'_> {
         }
     }
 
-    fn interfaces(&mut self, draft: &Draft, devices: &[Device]) {
+    fn interfaces(&mut self, draft: &Draft, devices: &[Link]) {
         let names = || devices.iter().map(|device| device.name.as_str());
         for Located { value: name, span } in &draft.interfaces {
             if names().any(|present| present == name) {
@@ -161,20 +161,20 @@ impl Lint<'_> {
     }
 
     /// Devices that unwrap what came by a guarded interface, after the gate has seen it.
-    fn tunnels(&mut self, draft: &Draft, devices: &[Device]) {
+    fn tunnels(&mut self, draft: &Draft, devices: &[Link]) {
         let Some(first) = draft.interfaces.first() else {
             return;
         };
         let guarded = |name: &str| draft.interfaces.iter().any(|of| of.value == name);
-        let unwraps = |device: &&Device| {
+        let unwraps = |device: &&Link| {
             device.is_up
-                && device.kind.as_ref().is_some_and(is_plain_tunnel)
+                && device.kind.as_deref().is_some_and(is_plain_tunnel)
                 && !guarded(&device.name)
         };
-        let tunnels: Vec<&Device> = devices.iter().filter(unwraps).collect();
+        let tunnels: Vec<&Link> = devices.iter().filter(unwraps).collect();
         let shown = tunnels.iter().take(MOST_SHOWN).map(|device| {
-            let kind = device.kind.as_ref().map(ToString::to_string);
-            format!("{} ({})", device.name, kind.unwrap_or_default())
+            let kind = device.kind.as_deref().unwrap_or_default();
+            format!("{} ({kind})", device.name)
         });
         let shown = shown.collect::<Vec<_>>().join(", ");
         let more = match tunnels.len().saturating_sub(MOST_SHOWN) {
@@ -192,7 +192,7 @@ impl Lint<'_> {
     }
 
     /// Addresses of guarded interfaces that nobody thinks of.
-    fn addresses(&mut self, draft: &Draft, devices: &[Device]) {
+    fn addresses(&mut self, draft: &Draft, devices: &[Link]) {
         let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
             return;
         };
@@ -437,26 +437,26 @@ impl Lint<'_> {
     }
 }
 
-/// Does a device of this kind unwrap packets that anyone can make? Those of `WireGuard` and `IPsec` are
-/// authenticated.
-fn is_plain_tunnel(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::IpIp
-            | Kind::Ip6Tnl
-            | Kind::SitTun
-            | Kind::GreTun
-            | Kind::GreTun6
-            | Kind::GreTap
-            | Kind::GreTap6
-            | Kind::ErSpan
-            | Kind::Ip6ErSpan
-            | Kind::Vxlan
-            | Kind::Geneve
-            | Kind::BareUdp
-            | Kind::Gtp
-            | Kind::Amt
-    )
+/// Kinds of device that unwrap packets that anyone can make. Packets of `WireGuard` and `IPsec` are authenticated.
+const PLAIN_TUNNELS: &[&str] = &[
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "gre",
+    "ip6gre",
+    "gretap",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "gtp",
+    "amt",
+];
+
+fn is_plain_tunnel(kind: &str) -> bool {
+    PLAIN_TUNNELS.contains(&kind)
 }
 
 /// "rise" or "fall" where the numbers do nothing else; repeats change neither.

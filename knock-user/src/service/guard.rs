@@ -11,10 +11,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Record, log::Log};
+use super::{log::Log, record::Record};
 use crate::{
-    gate::{self, Attachment, Busy, Gate, Lack, PinRoot, Repair, Surroundings, Up},
-    sys::netlink::LinkMessages,
+    datapath::{self, Attachment, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
+    sys::link_events::LinkEvents,
 };
 
 /// How long a change of which no message comes may go unnoticed.
@@ -25,7 +25,7 @@ const REST: Duration = Duration::from_millis(100);
 /// The gate on its interfaces, as it was last seen.
 pub struct Guard {
     root: PinRoot,
-    messages: AsyncFd<LinkMessages>,
+    messages: AsyncFd<LinkEvents>,
     /// Why each configured interface is not guarded; none where it is.
     known: BTreeMap<String, Option<Lack>>,
     /// Present names of cards that have been renamed, by index.
@@ -39,7 +39,7 @@ pub struct Guard {
     /// Every configured interface that exists is guarded.
     pub is_closed: bool,
     /// How the host's closed ports answer, as the kernel has been told.
-    host: Option<Surroundings>,
+    host: Option<HostState>,
 }
 
 /// What has become of the gate.
@@ -50,8 +50,8 @@ pub enum Seen {
 }
 
 impl Guard {
-    pub fn new(root: &PinRoot, gate: &mut Gate, up: &Up, log: &mut Log) -> Result<Self> {
-        let messages = LinkMessages::open().context("cannot watch the interfaces")?;
+    pub fn new(root: &PinRoot, datapath: &mut Datapath, up: &Up, log: &mut Log) -> Result<Self> {
+        let messages = LinkEvents::open().context("cannot watch the interfaces")?;
         // SAFETY: the socket is owned by this value until it is dropped; nothing replaces its descriptor.
         let messages = unsafe { AsyncFd::register(messages) };
         let now = Instant::now();
@@ -70,11 +70,11 @@ impl Guard {
         for (name, error) in &up.failed {
             guard.refuse(name, error);
         }
-        for mounted in up.mounted.iter().filter(|_| up.was_up) {
-            log.say(event("interface.guarded", &mounted.interface, None));
+        for guarded in up.guarded.iter().filter(|_| up.was_up) {
+            log.say(event("interface.guarded", &guarded.interface, None));
         }
-        guard.compare(&up.attachments, &gate.config.interfaces, log);
-        guard.answer(gate, &up.attachments)?;
+        guard.compare(&up.attachments, &datapath.config().interfaces, log);
+        guard.update_host_state(datapath, &up.attachments)?;
         Ok(guard)
     }
 
@@ -94,7 +94,7 @@ impl Guard {
     }
 
     /// Looks at every interface and puts the gate back where it is missing.
-    pub fn look(&mut self, gate: &mut Gate, log: &mut Log) -> Result<Seen> {
+    pub fn look(&mut self, datapath: &mut Datapath, log: &mut Log) -> Result<Seen> {
         self.last_look = Instant::now();
         let _lock = match self.root.try_lock() {
             Ok(Some(lock)) => lock,
@@ -107,8 +107,8 @@ impl Guard {
             Err(error) => return Err(error),
         };
         self.next_look = self.last_look + PAUSE;
-        if !gate.is_pinned()? {
-            if gate.is_replaced()? {
+        if !datapath.is_pinned()? {
+            if datapath.is_replaced()? {
                 bail!(
                     "the gate was taken down, and another one is up in its place; start the service \
                      again to serve that one"
@@ -116,19 +116,19 @@ impl Guard {
             }
             return Ok(Seen::Down);
         }
-        let mut attachments = gate.attachments()?;
-        self.compare(&attachments, &gate.config.interfaces, log);
+        let mut attachments = datapath.attachments()?;
+        self.compare(&attachments, &datapath.config().interfaces, log);
         if attachments.iter().any(|row| !row.is_guarded()) {
-            let Repair { mounted, failed } = gate::repair(gate, &self.root)?;
+            let Repair { guarded, failed } = datapath::repair(datapath, &self.root)?;
             for (name, error) in &failed {
                 self.refuse(name, error);
             }
-            if !mounted.is_empty() {
-                attachments = gate.attachments()?;
-                self.compare(&attachments, &gate.config.interfaces, log);
+            if !guarded.is_empty() {
+                attachments = datapath.attachments()?;
+                self.compare(&attachments, &datapath.config().interfaces, log);
             }
         }
-        self.answer(gate, &attachments)?;
+        self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
     }
 
@@ -199,10 +199,14 @@ impl Guard {
     }
 
     /// Lets the kernel answer as this host does now, on the cards that are guarded now.
-    fn answer(&mut self, gate: &mut Gate, attachments: &[Attachment]) -> Result<()> {
-        let now = gate.surroundings(attachments)?;
+    fn update_host_state(
+        &mut self,
+        datapath: &mut Datapath,
+        attachments: &[Attachment],
+    ) -> Result<()> {
+        let now = datapath.read_host_state(attachments)?;
         if self.host.as_ref() != Some(&now) {
-            gate.set_surroundings(&now)?;
+            datapath.set_host_state(&now)?;
             self.host = Some(now);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Record;
+use super::record::Record;
 
 /// How many events are kept for those who ask later.
 const KEPT: usize = 1000;

@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 use aya_log::EbpfLogger;
 
-use crate::gate::Gate;
+use crate::datapath::Datapath;
 
 /// How often the log is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints the program's log for as long as the service runs.
-pub fn follow(gate: &Gate) -> Result<()> {
-    let pin = gate.program_pin();
+pub fn follow(datapath: &Datapath) -> Result<()> {
+    let pin = datapath.program_pin();
     let program =
         ProgramInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     let mut log = EbpfLogger::init_from_id(program.id())

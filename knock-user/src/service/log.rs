@@ -11,11 +11,11 @@ use knock_common::{
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
-    Record,
     kept::Kept,
+    record::Record,
     socket::{self, Connection},
 };
-use crate::gate::{Gate, monotonic_now};
+use crate::{datapath::Datapath, sys::clock::monotonic_now};
 
 /// How far a reader may be behind before it misses some.
 const BACKLOG: usize = 4096;
@@ -29,7 +29,6 @@ pub struct Log {
     latest: Kept,
     readers: broadcast::Sender<Record>,
     serving: JoinSet<()>,
-    users: Vec<String>,
     /// How many the kernel had lost when it was last asked.
     lost: u64,
     /// For events that the kernel doesn't report, by class.
@@ -37,12 +36,11 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(gate: &Gate) -> Self {
+    pub fn new() -> Self {
         Self {
             latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
             serving: JoinSet::new(),
-            users: owned_users(gate),
             lost: 0,
             budgets: [Budget::zeroed(); class::COUNT as usize],
         }
@@ -68,22 +66,22 @@ impl Log {
     }
 
     /// Adds an event for every gate.
-    pub fn say_of_gates(&mut self, event: &str, gate: &Gate) {
-        for rules in &gate.config.gates {
+    pub fn say_of_gates(&mut self, event: &str, datapath: &Datapath) {
+        for gate in &datapath.config().gates {
             self.say(Record {
-                gate: Some(rules.name.clone()),
+                gate: Some(gate.name.clone()),
                 ..Record::now(event)
             });
         }
     }
 
     /// Takes what the kernel has reported, and says whether that was all.
-    pub fn take(&mut self, ring: &mut RingBuf<MapData>, gate: &Gate) -> bool {
+    pub fn take(&mut self, ring: &mut RingBuf<MapData>, datapath: &Datapath) -> bool {
         for _ in 0..AT_ONCE {
             let Some(event) = next(ring) else {
                 return true;
             };
-            if let Some(record) = Record::of_kernel(&event, gate, &self.users) {
+            if let Some(record) = Record::of_kernel(&event, &datapath.applied) {
                 self.say(record);
             }
         }
@@ -125,10 +123,9 @@ impl Log {
 }
 
 /// What the ring holds, for `events` where no service reads it.
-pub fn drain(ring: &mut RingBuf<MapData>, gate: &Gate) -> Vec<Record> {
-    let users = owned_users(gate);
+pub fn drain(ring: &mut RingBuf<MapData>, datapath: &Datapath) -> Vec<Record> {
     std::iter::from_fn(|| next(ring))
-        .filter_map(|event| Record::of_kernel(&event, gate, &users))
+        .filter_map(|event| Record::of_kernel(&event, &datapath.applied))
         .collect()
 }
 
@@ -137,10 +134,6 @@ fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
     let item = ring.next()?;
     let bytes = item.get(..size_of::<Event>());
     Some(bytes.map_or_else(Event::zeroed, pod_read_unaligned))
-}
-
-fn owned_users(gate: &Gate) -> Vec<String> {
-    gate.users().into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// An event without its time, which the log has already.

@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    gate::{Gate, PinRoot, Up, down, open_ports},
+    datapath::{Datapath, PinRoot, Up, down, open_ports},
 };
 use guard::{Guard, Seen};
 use log::Log;
@@ -38,28 +38,33 @@ const CHORES: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. `up`: what has been brought up, or was up before. `down_on_exit`: it is not
 /// to be up afterwards.
-pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) -> Result<()> {
+pub async fn serve(
+    mut datapath: Datapath,
+    root: &PinRoot,
+    up: &Up,
+    down_on_exit: bool,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = socket::Listener::bind(root)?;
-    let mut log = Log::new(&gate);
+    let mut log = Log::new();
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
-        unsafe { AsyncFd::register(gate.events()?) }.context("cannot wait for events")?;
-    let mut watch = Watch::new(&gate)?;
+        unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
+    let mut watch = Watch::new(&datapath)?;
     // A gate that was up already has those of when it came up, or of another service.
-    let mut open = open_ports(&gate.config)?;
-    gate.set_open_ports(&open)?;
+    let mut open = open_ports(datapath.config())?;
+    datapath.set_open_ports(&open)?;
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
 
     if !up.was_up {
-        log.say_of_gates("gate.up", &gate);
+        log.say_of_gates("gate.up", &datapath);
     }
-    let mut guard = Guard::new(root, &mut gate, up, &mut log)?;
+    let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
     #[cfg(feature = "log")]
-    kernel_log::follow(&gate)?;
+    kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
     readiness.tell(&guard);
     tracing::info!("serving; the gate stays up when this ends");
@@ -71,24 +76,24 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) 
             ready = ring.readable_mut() => {
                 let mut ready = ready?;
                 // The kernel wakes only who had read everything.
-                if log.take(ready.get_inner_mut(), &gate) {
+                if log.take(ready.get_inner_mut(), &datapath) {
                     ready.clear_ready();
                 }
             }
             () = sleep_until(look_at_grants) => {
                 let started = Instant::now();
-                watch.look(&gate, &mut log)?;
+                watch.look(&datapath, &mut log)?;
                 // A table so large that looking takes long is looked at less often.
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
             }
             _ = chores.tick() => {
-                log.report_lost(gate.lost()?);
-                refresh(&mut gate, &mut open)?;
+                log.report_lost(datapath.lost()?);
+                refresh(&mut datapath, &mut open)?;
             }
             due = guard.is_due() => {
                 due?;
-                if guard.look(&mut gate, &mut log)? == Seen::Down {
-                    log.say_of_gates("gate.down", &gate);
+                if guard.look(&mut datapath, &mut log)? == Seen::Down {
+                    log.say_of_gates("gate.down", &datapath);
                     tracing::info!("the gate has been taken down: nothing is left to serve");
                     log.finish().await;
                     return Ok(());
@@ -102,18 +107,18 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) 
     notify(&[NotifyState::Stopping]);
     if down_on_exit {
         down(root, &[])?;
-        log.say_of_gates("gate.down", &gate);
+        log.say_of_gates("gate.down", &datapath);
     }
     log.finish().await;
     Ok(())
 }
 
 /// Reads again which ports the host listens on, where that decides what is open.
-fn refresh(gate: &mut Gate, open: &mut BTreeSet<Port>) -> Result<()> {
-    if gate.config.open_ports == OpenPorts::Auto {
-        let now = open_ports(&gate.config)?;
+fn refresh(datapath: &mut Datapath, open: &mut BTreeSet<Port>) -> Result<()> {
+    if datapath.config().open_ports == OpenPorts::Auto {
+        let now = open_ports(datapath.config())?;
         if now != *open {
-            gate.set_open_ports(&now)?;
+            datapath.set_open_ports(&now)?;
             *open = now;
         }
     }

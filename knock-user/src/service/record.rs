@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Port, Protocol},
-    gate::{Gate, monotonic_now, padded_address},
+    datapath::{compile::applied::Applied, padded_address},
+    sys::clock::monotonic_now,
 };
 
 /// An event, with the fields that apply.
@@ -62,13 +63,13 @@ impl Record {
     }
 
     /// A report of the kernel's; `None` where it is of a kind that this build doesn't know.
-    pub fn of_kernel(event: &Event, gate: &Gate, users: &[String]) -> Option<Self> {
+    pub fn of_kernel(event: &Event, applied: &Applied) -> Option<Self> {
         let &Event {
             time,
             until,
             source,
             user,
-            gate: index,
+            gate,
             port,
             kind,
             cause,
@@ -106,13 +107,14 @@ impl Record {
         };
         Some(Self {
             time: wall_clock(time),
-            gate: (index != NO_GATE)
-                .then(|| gate.name_of(index))
+            gate: (gate != NO_GATE)
+                .then(|| applied.gate_name(gate))
                 .flatten()
                 .map(ToOwned::to_owned),
             user: (user != NOBODY)
-                .then(|| users.get(user as usize).cloned())
-                .flatten(),
+                .then(|| applied.user_name(user))
+                .flatten()
+                .map(ToOwned::to_owned),
             source: (family != 0).then(|| padded_address(source, family == 4).to_string()),
             port: (port != 0).then_some(Port {
                 number: port,

@@ -16,8 +16,8 @@ use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
 };
 
-use super::Record;
-use crate::gate::PinRoot;
+use super::record::Record;
+use crate::datapath::PinRoot;
 
 /// Directory of the sockets, one for each pin root.
 const DIRECTORY: &str = "/run/knockgate";

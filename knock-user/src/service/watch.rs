@@ -6,8 +6,14 @@ use anyhow::Result;
 use ipnet::IpNet;
 use knock_common::table::class;
 
-use super::{Record, log::Log, record::wall_clock};
-use crate::gate::{Gate, GrantRow, monotonic_now};
+use super::{
+    log::Log,
+    record::{Record, wall_clock},
+};
+use crate::{
+    datapath::{Datapath, GrantRow},
+    sys::clock::monotonic_now,
+};
 
 /// The grants as they were last seen.
 pub struct Watch {
@@ -19,28 +25,28 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 impl Watch {
     /// What there is already makes no event.
-    pub fn new(gate: &Gate) -> Result<Self> {
-        let known = gate.grants()?.into_iter().map(keyed).collect();
+    pub fn new(datapath: &Datapath) -> Result<Self> {
+        let known = datapath.grants()?.into_iter().map(keyed).collect();
         Ok(Self { known })
     }
 
     /// Compares the table with what was seen last.
-    pub fn look(&mut self, gate: &Gate, log: &mut Log) -> Result<()> {
+    pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let now = monotonic_now();
-        let users = gate.users();
+        let applied = &datapath.applied;
         let record = |row: &GrantRow, event: &str| Record {
-            gate: gate.name_of(row.gate).map(ToOwned::to_owned),
+            gate: applied.gate_name(row.gate).map(ToOwned::to_owned),
             user: row
-                .sequence
-                .and_then(|sequence| users.get(sequence as usize))
-                .map(ToString::to_string),
+                .user
+                .and_then(|user| applied.user_name(user))
+                .map(ToOwned::to_owned),
             source: Some(shown(row.source)),
             ..Record::now(event)
         };
-        let present: HashMap<_, _> = gate.grants()?.into_iter().map(keyed).collect();
+        let present: HashMap<_, _> = datapath.grants()?.into_iter().map(keyed).collect();
         for (key, row) in &self.known {
             // Its last connection closed it already, and the kernel said so.
-            let limit = gate.config.gates[usize::from(row.gate)].connections;
+            let limit = applied.gate(row.gate).map_or(0, |gate| gate.connections);
             if present.contains_key(key) || (limit != 0 && row.connections >= limit) {
                 continue;
             }
@@ -58,7 +64,7 @@ impl Watch {
         }
         for (key, row) in &present {
             let before = self.known.get(key);
-            if row.sequence.is_none() && before.is_none_or(|before| before.until != row.until) {
+            if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
                 let opened = Record {
                     until: Some(wall_clock(row.until)),
                     ..record(row, "gate.opened")

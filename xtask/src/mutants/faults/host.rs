@@ -46,7 +46,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "VXLAN is not warned of as a tunnel",
         file: LINT,
-        find: "            | Kind::Vxlan\n",
+        find: "\"vxlan\", ",
         replace: "",
     },
     Fault {

@@ -6,7 +6,7 @@ const VERDICT: &str = "knock-common/src/verdict.rs";
 const KNOCK: &str = "knock-common/src/knock.rs";
 const PROGRESS: &str = "knock-common/src/progress.rs";
 const TABLE: &str = "knock-common/src/table/knocking.rs";
-const AUTOMATON: &str = "knock-user/src/gate/automaton.rs";
+const AUTOMATON: &str = "knock-user/src/datapath/compile/automaton.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {

@@ -6,7 +6,7 @@ const VERDICT: &str = "knock-common/src/verdict.rs";
 const ENTRY: &str = "knock-ebpf/src/main.rs";
 const MAPS: &str = "knock-ebpf/src/tables.rs";
 const SCATTERED: &str = "knock-ebpf/src/scattered.rs";
-const CHECKSUMS: &str = "knock-user/src/gate/checksums.rs";
+const CHECKSUMS: &str = "knock-user/src/datapath/host/checksums.rs";
 const TABLE: &str = "knock-common/src/table.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -66,13 +66,13 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a veth's own MTU is taken for its other end's",
-        file: "knock-user/src/gate/native.rs",
+        file: "knock-user/src/datapath/install/native/mod.rs",
         find: "facts.peer.as_ref().map_or(facts.mtu, |peer| peer.mtu)",
         replace: "facts.mtu",
     },
     Fault {
         what: "Ethernet's entry is put on links without a header",
-        file: "knock-user/src/gate/framing.rs",
+        file: "knock-user/src/datapath/install/framing.rs",
         find: "Self::BareIp => \"knockgate_ip\",",
         replace: "Self::BareIp => \"knockgate\",",
     },
