@@ -8,11 +8,6 @@ use core::{
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{
-    Kernel, Table,
-    table::{Flow, Grant, GrantKey, Session, SourceKey},
-};
-
 /// An IPv4 address: its bytes as they lie in the packet, in one word.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
@@ -39,7 +34,7 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     const FAMILY: u8;
     /// Length of a whole address in bits.
     const BITS: u8;
-    /// Fills [`GrantKey`] up to a multiple of its alignment.
+    /// Fills a key of an address, two bytes and one up to a multiple of its alignment.
     type Fill: Pod + Eq + Hash + Debug;
 
     /// Length of the prefix that `grant_to = "prefix"` grants to: /24 and /64.
@@ -56,21 +51,6 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
 
     /// The address folded to 64 bits, to tell a reused map slot from the expected one.
     fn fold(self) -> u64;
-
-    /// The key of this source in tables of both families.
-    #[inline(always)]
-    fn source_key(self) -> SourceKey {
-        SourceKey {
-            address: self.padded(),
-            family: u64::from(Self::FAMILY),
-        }
-    }
-
-    /// This family's grants.
-    fn grants<K: Kernel>(kernel: &K) -> &impl Table<GrantKey<Self>, Grant>;
-
-    /// This family's sessions.
-    fn sessions<K: Kernel>(kernel: &K) -> &impl Table<Flow<Self>, Session>;
 }
 
 impl V4 {
@@ -118,16 +98,6 @@ impl Address for V4 {
     fn fold(self) -> u64 {
         u64::from(self.0)
     }
-
-    #[inline(always)]
-    fn grants<K: Kernel>(kernel: &K) -> &impl Table<GrantKey<Self>, Grant> {
-        kernel.grants_v4()
-    }
-
-    #[inline(always)]
-    fn sessions<K: Kernel>(kernel: &K) -> &impl Table<Flow<Self>, Session> {
-        kernel.sessions_v4()
-    }
 }
 
 impl Address for V6 {
@@ -158,16 +128,6 @@ impl Address for V6 {
     #[inline(always)]
     fn fold(self) -> u64 {
         self.0 ^ self.1.rotate_left(1)
-    }
-
-    #[inline(always)]
-    fn grants<K: Kernel>(kernel: &K) -> &impl Table<GrantKey<Self>, Grant> {
-        kernel.grants_v6()
-    }
-
-    #[inline(always)]
-    fn sessions<K: Kernel>(kernel: &K) -> &impl Table<Flow<Self>, Session> {
-        kernel.sessions_v6()
     }
 }
 

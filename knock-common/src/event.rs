@@ -65,4 +65,20 @@ pub struct Event {
     pub zero: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Event>() == 48);
+records! {
+    Event: 48 {
+        time: 0,
+        until: 8,
+        source: 16,
+        user: 32,
+        gate: 36,
+        port: 38,
+        kind: 40,
+        cause: 41,
+        family: 42,
+        protocol: 43,
+        step: 44,
+        of: 45,
+        zero: 46,
+    },
+}

@@ -77,7 +77,7 @@ pub enum Parsed<A> {
 
 /// The layer behind the link header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
+pub enum NetworkLayer {
     Ipv4 { at: usize },
     Ipv6 { at: usize },
     Other,
@@ -91,7 +91,7 @@ pub trait Framing {
     const HEADER: usize;
 
     /// Finds the network layer.
-    fn network<F: Frame + ?Sized>(frame: &F) -> Network;
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer;
 }
 
 /// Ethernet II, with up to two VLAN tags.
@@ -106,9 +106,9 @@ impl Framing for Ethernet {
     const HEADER: usize = ETHER_HEADER;
 
     #[inline(always)]
-    fn network<F: Frame + ?Sized>(frame: &F) -> Network {
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer {
         let Some(ethernet) = frame.header::<ETHER_HEADER>(0) else {
-            return Network::Other;
+            return NetworkLayer::Other;
         };
         let mut kind = u16_at(ethernet, 12);
         let mut at = ETHER_HEADER;
@@ -117,16 +117,16 @@ impl Framing for Ethernet {
                 break;
             }
             let Some(tag) = frame.header::<VLAN_TAG>(at) else {
-                return Network::Malformed;
+                return NetworkLayer::Malformed;
             };
             kind = u16_at(tag, 2);
             at += VLAN_TAG;
         }
         match kind {
-            ETHER_IPV4 => Network::Ipv4 { at },
-            ETHER_IPV6 => Network::Ipv6 { at },
-            ETHER_VLAN | ETHER_QINQ => Network::Malformed,
-            _ => Network::Other,
+            ETHER_IPV4 => NetworkLayer::Ipv4 { at },
+            ETHER_IPV6 => NetworkLayer::Ipv6 { at },
+            ETHER_VLAN | ETHER_QINQ => NetworkLayer::Malformed,
+            _ => NetworkLayer::Other,
         }
     }
 }
@@ -135,17 +135,17 @@ impl Framing for BareIp {
     const HEADER: usize = 0;
 
     #[inline(always)]
-    fn network<F: Frame + ?Sized>(frame: &F) -> Network {
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer {
         let Some(start) = frame.header::<8>(0) else {
-            return Network::Other;
+            return NetworkLayer::Other;
         };
         if is_priority_tag(start) {
-            return Network::Malformed;
+            return NetworkLayer::Malformed;
         }
         match start[0] >> 4 {
-            4 => Network::Ipv4 { at: 0 },
-            6 => Network::Ipv6 { at: 0 },
-            _ => Network::Other,
+            4 => NetworkLayer::Ipv4 { at: 0 },
+            6 => NetworkLayer::Ipv6 { at: 0 },
+            _ => NetworkLayer::Other,
         }
     }
 }

@@ -1,23 +1,24 @@
 //! What knockgate decides, and the types that cross between the kernel program and user space.
 //!
 //! Everything here is plain `no_std` code over plain data. It is compiled twice: into the kernel
-//! program, where [`Kernel`] is implemented by BPF maps, and for the host, where tests implement it
-//! with ordinary collections. A packet takes this way:
+//! program, where [`Env`] is implemented by BPF maps and helpers, and for the host, where tests implement it
+//! with ordinary collections ([`testing`]). What happens to a packet:
 //!
 //! 1. [`frame`] reads Ethernet and VLAN tags where there are any, IPv4 or IPv6, and the two ports;
-//! 2. [`verdict`] looks up what role the destination port plays and decides;
-//! 3. [`knock`] advances a source through the automaton of all sequences, from where it was
-//!    according to [`progress`];
-//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, behind
-//!    [`presence`], a filter for those who have no grant;
-//! 5. [`answer`] makes what a gate that rejects sends back;
-//! 6. [`table`] holds the layout of every kernel table, [`event`] that of the reports, and [`report`] says
-//!    how many of these there may be.
+//! 2. [`judge`](mod@judge) looks up the role of the destination port and decides on a [`verdict`];
+//! 3. [`knock::sequence`] advances a source through the automaton of all sequences, from the state that
+//!    [`knock::progress`] remembers;
+//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission;
+//!    [`grant::filter`] stands in front of the grants, for the many sources that have none;
+//! 5. [`reject`] makes the reply of a gate that rejects;
+//! 6. [`report`] bounds the [`event`]s that go to user space.
+//!
+//! Each record that crosses to user space stands in the module that uses it; [`layout`] is their version.
 //!
 //! Times are nanoseconds of `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` reads it (since Linux
 //! 5.11; it moves in steps of one timer tick, 1 to 10 ms). Ports are in host byte order, addresses
 //! are byte arrays in network order.
-#![cfg_attr(not(any(test, feature = "host")), no_std)]
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![expect(
     clippy::inline_always,
     reason = "in the kernel program a call costs as much as the function it would call"
@@ -27,25 +28,31 @@
     reason = "the casts take the low bits on purpose; From and TryFrom are used where it matters"
 )]
 
+#[macro_use]
+mod record;
+
 pub mod address;
-pub mod answer;
+pub mod cursor;
+pub mod env;
 pub mod event;
 pub mod frame;
 pub mod grant;
-#[cfg(any(test, feature = "host"))]
-pub mod host;
-pub mod kernel;
+pub mod judge;
+pub mod keys;
 pub mod knock;
-pub mod presence;
-pub mod progress;
+pub mod layout;
+pub mod reject;
 pub mod report;
-#[cfg(test)]
-mod reuse;
+pub mod rules;
 pub mod scattered;
+pub mod seed;
 pub mod session;
-pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod time;
 pub mod verdict;
 
 pub use address::Address;
-pub use kernel::{Kernel, Table};
-pub use verdict::{Reason, Verdict, judge};
+pub use env::{Env, Family, HashTable};
+pub use judge::judge;
+pub use verdict::{Reason, Verdict};

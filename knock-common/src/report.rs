@@ -5,11 +5,46 @@
 //! So once a second has brought more than a few outcomes, those of one user at one gate are sampled: the
 //! openings of all others are reported as before.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::{
     address::V6,
     event::{Event, cause, kind},
-    table::{Budget, SourceKey, class},
+    keys::SourceKey,
 };
+
+/// What a CPU may still report of one class in this second, and what it has left out; see
+/// [`report`](crate::report). Indexed by [`class`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Budget {
+    /// Number of the second, roughly.
+    pub second: u64,
+    /// How many reports were to be sent this second.
+    pub asked: u32,
+    /// Records sent this second.
+    pub sent: u32,
+    /// Events left out since the gate came up.
+    pub lost: u64,
+}
+
+records!(Budget: 24 { second: 0, asked: 8, sent: 12, lost: 16 });
+
+/// Classes of reports, each with a [`Budget`] of its own, so that none takes another's.
+pub mod class {
+    /// Denied packets, and flows that could not be remembered.
+    pub const DENIALS: u32 = 0;
+    /// Knocks that counted, and broken runs.
+    pub const STEPS: u32 = 1;
+    /// Whole sequences that opened nothing: too late, or from a source that may not knock.
+    pub const FAILURES: u32 = 2;
+    /// Whole sequences for whose grant there was no room.
+    pub const REFUSALS: u32 = 3;
+    pub const OPENINGS: u32 = 4;
+    /// Grants whose last connection has been admitted.
+    pub const CLOSINGS: u32 = 5;
+    pub const COUNT: u32 = 6;
+}
 
 /// What there may be of a class in a second, on one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

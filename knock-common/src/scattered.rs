@@ -1,11 +1,11 @@
 //! Judging a frame that lies in several buffers: first it is read, into memory of its own, then decided. In one
-//! go, as [`judge`](crate::judge) does it, both together would be too much for the kernel's stack.
+//! go, as [`judge`](fn@crate::judge) does it, both together would be too much for the kernel's stack.
 
 use crate::{
-    Address, Kernel, Reason, Verdict,
+    Env, Family, Reason, Verdict,
     address::{V4, V6},
-    frame::{self, Ethernet, Frame, Framing as _, Network, Parsed, Segment, TCP},
-    verdict,
+    frame::{self, Ethernet, Frame, Framing as _, NetworkLayer, Parsed, Segment, TCP},
+    judge,
 };
 
 /// The headers of a packet are within so many bytes of its frame's beginning: behind Ethernet, tags, IPv6
@@ -57,20 +57,20 @@ pub mod family {
 #[inline(always)]
 pub fn read<F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
     match Ethernet::network(frame) {
-        Network::Ipv4 { at } => {
+        NetworkLayer::Ipv4 { at } => {
             *v4 = Read::of(frame, frame::ipv4(frame, at));
             family::V4
         }
-        Network::Ipv6 { at } => {
+        NetworkLayer::Ipv6 { at } => {
             *v6 = Read::of(frame, frame::ipv6(frame, at));
             family::V6
         }
-        Network::Other => family::NOT_IP,
-        Network::Malformed => family::MALFORMED,
+        NetworkLayer::Other => family::NOT_IP,
+        NetworkLayer::Malformed => family::MALFORMED,
     }
 }
 
-impl<A: Address> Read<A> {
+impl<A: Family> Read<A> {
     #[inline(always)]
     fn of<F: Frame + ?Sized>(frame: &F, parsed: Parsed<A>) -> Self {
         let mut read = Self {
@@ -111,7 +111,7 @@ impl<A: Address> Read<A> {
 
     /// What becomes of the packet.
     #[inline(always)]
-    pub fn judge<K: Kernel>(&self, kernel: &K) -> Verdict {
+    pub fn judge<E: Env>(&self, env: &E) -> Verdict {
         let Self {
             found,
             reason,
@@ -120,11 +120,11 @@ impl<A: Address> Read<A> {
             sequence,
         } = self;
         match found {
-            Found::Segment => verdict::segment(kernel, segment, || (*flags, *sequence)),
+            Found::Segment => judge::segment(env, segment, || (*flags, *sequence)),
             Found::Pass => Verdict::of(*reason),
-            Found::Malformed => verdict::malformed::<K, A>(kernel, None),
+            Found::Malformed => judge::malformed::<E, A>(env, None),
             Found::MalformedBetween => {
-                verdict::malformed(kernel, Some((segment.source, segment.destination)))
+                judge::malformed(env, Some((segment.source, segment.destination)))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel program: an XDP entry for each kind of link, the maps that both look into, and nothing that
-//! decides. What becomes of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the tables and
-//! helpers ([`tables`]), the way reports take to user space ([`report`]), and that of answers back to
-//! who asked ([`answer`]).
+//! decides. What becomes of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the maps and
+//! helpers that decisions ask ([`env`], [`host`]), reports to user space ([`report`]), and replies to
+//! denied packets ([`reject`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -20,22 +20,27 @@
     reason = "usize has 64 bits here, and what is cast are small constants"
 )]
 
-mod answer;
+mod atomic;
+mod env;
+mod hash;
+mod host;
 mod maps;
 mod packet;
+mod reject;
 mod report;
 mod scattered;
-mod tables;
+mod settings;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use knock_common::{
     Verdict,
     frame::{BareIp, Ethernet, Frame as _, Framing},
     judge,
-    table::Counter,
+    verdict::Counter,
 };
+
+use env::KernelEnv;
 use packet::Packet;
-use tables::Tables;
 
 /// For interfaces whose packets begin with an Ethernet header.
 #[xdp]
@@ -63,7 +68,7 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge::<L, _, _>(&Tables::of(ctx.ctx), &packet);
+    let verdict = judge::<L, _, _>(&KernelEnv::of(ctx.ctx), &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         ctx,
@@ -74,8 +79,8 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     count(verdict, length);
     if verdict.reason.passes() {
         xdp_action::XDP_PASS
-    } else if maps::rejects() != 0 && rejected(verdict) {
-        answer::answer::<L>(ctx.ctx)
+    } else if settings::rejects() != 0 && rejected(verdict) {
+        reject::reply::<L>(ctx.ctx)
     } else {
         DROP
     }

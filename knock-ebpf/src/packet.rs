@@ -5,8 +5,8 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_md;
 use bytemuck::Pod;
 use knock_common::{
-    answer::{FrameMut, MOST_SUMMED, Summed, fold},
     frame::{self, Frame, load},
+    reject::{FrameMut, MOST_SUMMED, Summed, fold},
 };
 
 /// The linear part of a frame, from `start` to before `end`.

@@ -4,11 +4,14 @@
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use knock_common::{
     event::Event,
-    report::{class_of, subject},
-    table::{Budget, SourceKey},
+    keys::SourceKey,
+    report::{Budget, class_of, subject},
 };
 
-use crate::maps::{self, BUDGET, EVENTS, REPORTED};
+use crate::{
+    maps::{BUDGET, EVENTS, REPORTED},
+    settings,
+};
 
 /// May another report of this class be sent?
 #[inline(always)]
@@ -63,7 +66,7 @@ fn reported_lately(subject: &SourceKey, now: u64, pause: u64) -> bool {
 fn second() -> u64 {
     // SAFETY: takes nothing and returns a number (since Linux 5.5).
     let ticks = unsafe { bpf_jiffies64() };
-    ticks >> (maps::tick_bits() & 63)
+    ticks >> (settings::tick_bits() & 63)
 }
 
 /// ns of `CLOCK_MONOTONIC`, as of the last timer tick. A tenth of the price of the exact clock.

@@ -11,14 +11,14 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
 };
 use knock_common::{
-    Address, Reason, Verdict,
+    Family, Reason, Verdict,
     address::V4,
     frame::{self, Frame},
+    judge::malformed,
     scattered::{MOST_HEADERS, Read, Room, family, read},
-    verdict::malformed,
 };
 
-use crate::{maps, packet::Packet, passed, tables::Tables};
+use crate::{env::KernelEnv, maps, packet::Packet, passed};
 
 /// Judges a frame. The steps leave nothing on the stack but what they return.
 #[inline(always)]
@@ -33,7 +33,7 @@ pub fn verdict(context: *mut xdp_md) -> u32 {
     match found {
         family::V4 => judged(context, length, |room| &room.v4),
         family::V6 => judged(context, length, |room| &room.v6),
-        family::MALFORMED => passed(malformed::<_, V4>(&Tables::of(context), None), length),
+        family::MALFORMED => passed(malformed::<_, V4>(&KernelEnv::of(context), None), length),
         _ => passed(Verdict::of(Reason::NotIp), length),
     }
 }
@@ -67,13 +67,13 @@ extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
 }
 
 #[inline(never)]
-fn judged<A: Address>(
+fn judged<A: Family>(
     context: *mut xdp_md,
     length: u64,
     part: impl FnOnce(&Room) -> &Read<A>,
 ) -> u32 {
     match maps::SCATTERED.get(0) {
-        Some(room) => passed(part(room).judge(&Tables::of(context)), length),
+        Some(room) => passed(part(room).judge(&KernelEnv::of(context)), length),
         None => xdp_action::XDP_DROP,
     }
 }

@@ -9,10 +9,10 @@ use knock_common::{
     Address as _,
     address::V4,
     frame::{Segment, TCP, UDP},
-    grant,
-    host::Host,
-    knock,
-    table::{GateRules, GrantKey, Role},
+    grant::{GrantKey, give},
+    knock::sequence,
+    rules::{GateRules, Role},
+    testing::TestEnv,
 };
 use knock_user::{
     config::{
@@ -177,8 +177,8 @@ fn compiled(config: &Config) -> Result<Automaton, TooEntangled> {
 }
 
 /// A gate on the host with the tables of `config`.
-fn host(config: &Config, automaton: &Automaton) -> Host {
-    let mut host = Host::new(64, 64);
+fn host(config: &Config, automaton: &Automaton) -> TestEnv {
+    let mut host = TestEnv::new(64, 64);
     host.gates = config
         .gates
         .iter()
@@ -223,7 +223,7 @@ fn play(config: &Config, probes: &[Probe]) {
         };
         // Grants are taken away first, so that one that is there afterwards is new.
         for (key, _) in host.grants_v4.rows() {
-            grant::remove(&host, &key);
+            give::remove(&host, &key);
         }
         match automaton
             .symbols
@@ -232,9 +232,9 @@ fn play(config: &Config, probes: &[Probe]) {
         {
             Some(symbol) => {
                 let starts = symbol < automaton.starts;
-                knock::knock(&host, &segment, symbol.try_into().unwrap(), starts);
+                sequence::knock(&host, &segment, symbol.try_into().unwrap(), starts);
             }
-            None => knock::foreign(&host, &segment),
+            None => sequence::foreign(&host, &segment),
         }
         let given: Vec<_> = host.grants_v4.rows();
         let opened = match given.as_slice() {
@@ -289,8 +289,9 @@ prop_compose! {
         gates in prop::collection::vec(prop::collection::vec(any_knock(), 1..=3), 1..=3),
     ) -> Config {
         let mut taken: Vec<Vec<Port>> = Vec::new();
-        let gates = gates.into_iter().map(|knocks| Gate {
-            name: String::new(),
+        let mut users = (0..).map(|user| format!("user{user}"));
+        let gates = gates.into_iter().enumerate().map(|(gate, knocks)| Gate {
+            name: format!("gate{gate}"),
             protect: Vec::new(),
             open_for: Duration::from_secs(30),
             session_idle: Duration::from_mins(1),
@@ -311,6 +312,7 @@ prop_compose! {
                     }
                     !clashes
                 })
+                .map(|knock| Knock { user: users.next().unwrap_or_default(), ..knock })
                 .collect(),
         });
         Config {
@@ -421,7 +423,7 @@ fn a_repeated_first_knock_does_not_spoil_the_run() {
             transport: 34,
         };
         let starts = symbol < automaton.starts;
-        knock::knock(&host, &segment, symbol.try_into().unwrap(), starts);
+        sequence::knock(&host, &segment, symbol.try_into().unwrap(), starts);
         host.grants_v4.rows().len()
     };
     assert_eq!(knock(0, 1), 0);
@@ -510,8 +512,9 @@ fn only(sequences: Vec<Vec<Port>>) -> Config {
             sources: Vec::new(),
             knocks: sequences
                 .into_iter()
-                .map(|sequence| Knock {
-                    user: String::new(),
+                .enumerate()
+                .map(|(user, sequence)| Knock {
+                    user: format!("user{user}"),
                     sequence,
                     within: Duration::from_secs(10),
                 })

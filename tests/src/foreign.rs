@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use knock_common::table::Meta;
+use knock_common::layout::Meta;
 
 use crate::{
     lab::{Lab, WAN},

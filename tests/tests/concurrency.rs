@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use knock_common::progress::Pair;
+use knock_common::knock::progress::Pair;
 use knock_user::{config::Config, datapath::padded_address};
 use knockgate_tests::{
     stream::{self, Step},

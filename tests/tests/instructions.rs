@@ -1,9 +1,9 @@
 //! How many instructions the program takes for a packet, counted and not timed: figures that no other load on the
-//! machine moves, kept in `docs/instructions.md`, and none may grow far beyond.
+//! machine moves, kept in `docs/development/instructions.md`, and none may grow far beyond.
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
-use knock_common::table::{Habits, labels};
+use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family},
@@ -11,7 +11,7 @@ use knockgate_tests::{
     subject::{Counted, Subject as _},
 };
 
-const PAGE: &str = "../docs/instructions.md";
+const PAGE: &str = "../docs/development/instructions.md";
 
 /// The variable by which `cargo xtask instructions --update` has the page written anew.
 const UPDATE: &str = "KNOCKGATE_UPDATE_INSTRUCTIONS";
@@ -32,7 +32,7 @@ const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// How its host answers: six errors at once to one source, and hardly any later.
-const HABITS: Habits = Habits {
+const SETTINGS: ReplySettings = ReplySettings {
     interval4: 9_000_000_000,
     interval6: 9_000_000_000,
     per_second: 1000,
@@ -66,7 +66,7 @@ fn no_verdict_takes_far_more_instructions_than_written_down() {
     }
     let stored = stored(rows);
     let names = |figures: &Figures| figures.keys().cloned().collect::<Vec<_>>();
-    let how = "`cargo xtask instructions --update` writes docs/instructions.md anew";
+    let how = "`cargo xtask instructions --update` writes docs/development/instructions.md anew";
     assert_eq!(names(&figures), names(&stored), "{how}");
     for (what, now) in &figures {
         for (now, then) in now.iter().zip(stored[what]) {
@@ -123,7 +123,7 @@ fn reject(family: Family, counted: &mut Counted) {
     program.lives_at(host);
     program.listens_at([0, 0], HOST);
     program.listens_at([5, 7], HOST);
-    program.answers_by(HABITS);
+    program.answers_by(SETTINGS);
 
     // As long as Ethernet takes them, since all of a packet is summed.
     let header = if source.is_ipv4() { 20 } else { 40 };

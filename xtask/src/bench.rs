@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Only this part; may be given more than once
     #[arg(long, value_enum)]
     only: Vec<Section>,
-    /// Measures nothing; draws what was measured last, or the figures in this file, to docs/bench/
+    /// Measures nothing; draws what was measured last, or the figures in this file, to docs/development/bench/
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only"])]
     #[expect(
         clippy::option_option,
@@ -138,7 +138,7 @@ fn draw(file: Option<&Path>) -> Result<()> {
         .args(["plot", "--figures"])
         .arg(figures)
         .arg("--folder")
-        .arg(workspace::root().join("docs/bench"));
+        .arg(workspace::root().join("docs/development/bench"));
     process::run(&mut command)
 }
 

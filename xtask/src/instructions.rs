@@ -7,7 +7,7 @@ use crate::test;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write the table in docs/instructions.md anew
+    /// Write the table in docs/development/instructions.md anew
     #[arg(long)]
     update: bool,
 }

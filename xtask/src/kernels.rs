@@ -28,21 +28,24 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write the verifiers' figures into docs/verifier.md, however much they have grown
+    /// Run the checks that take minutes in a guest, too: before a release
     #[arg(long)]
-    update: bool,
+    pub(crate) all: bool,
+    /// Write the verifiers' figures into docs/development/verifier.md, however much they have grown
+    #[arg(long)]
+    pub(crate) update: bool,
 }
 
 /// Sets up, builds, and tries the program on this machine's kernel and on others.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { update } = *options;
+    let Options { all, update } = *options;
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the kernels to be booted are x86-64's, and so must be what runs in them: use a machine of that kind"
     );
     let toolchain = setup::ready(Purpose::Kernels)?;
     let Built { program, knockgate } = build::release(&toolchain)?;
-    let suites = Suites::build(&program)?;
+    let suites = Suites::build(&program, all)?;
     let emulator = Emulator::fetch()?;
     let guests = debian::PACKAGES
         .iter()

@@ -14,6 +14,7 @@ mod instructions;
 mod kernels;
 mod mutants;
 mod process;
+mod release;
 mod setup;
 mod test;
 mod workspace;
@@ -54,8 +55,10 @@ enum Command {
     Build(build::Options),
     /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
     Bench(bench::Options),
-    /// Boots other kernels in qemu, and has the program verified and tried in each (3 minutes)
+    /// Boots other kernels in qemu, and has the program verified and tried in each (5 minutes)
     Kernels(kernels::Options),
+    /// Runs what takes too long for every change: before a release (90 minutes)
+    Release,
     /// Counts the instructions that the kernel program takes, by what comes of a packet
     Instructions(instructions::Options),
     /// Makes sure of what the other commands need; installs what is missing, and says so first
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),
+        Command::Release => release::run(),
         Command::Instructions(options) => instructions::run(&options),
         Command::Setup { purpose } => setup::run(purpose),
         Command::DemoStage(stage) => stage.run(),

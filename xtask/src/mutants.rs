@@ -23,13 +23,13 @@ use crate::{
     workspace,
 };
 
-const PAGE: &str = "docs/mutants.md";
+const PAGE: &str = "docs/development/mutants.md";
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Only faults whose description contains this
     only: Option<String>,
-    /// Write the table in docs/mutants.md anew
+    /// Write the table in docs/development/mutants.md anew
     #[arg(long, conflicts_with = "only")]
     update: bool,
 }

@@ -1,7 +1,18 @@
 use core::net::Ipv4Addr;
 
-use super::*;
-use crate::{frame::UDP, host::Host};
+use bytemuck::Zeroable as _;
+
+use super::{
+    lookup::{find, goes_on, retransmits},
+    remember::{held, holder, remember},
+    *,
+};
+use crate::{
+    HashTable as _,
+    frame::{TCP, UDP, flag},
+    rules::GateRules,
+    testing::TestEnv,
+};
 
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
@@ -10,9 +21,9 @@ const SECOND: u64 = 1_000_000_000;
 const CLOSE_WAIT: u32 = 8;
 const IDLE: u64 = 3600 * SECOND;
 
-fn host(sessions: usize) -> Host {
-    let mut host = Host::new(1, sessions);
-    host.gates.push(GateRules {
+fn env(sessions: usize) -> TestEnv {
+    let mut env = TestEnv::new(1, sessions);
+    env.gates.push(GateRules {
         open_for: SECOND,
         session_idle: IDLE,
         connections: 0,
@@ -21,7 +32,7 @@ fn host(sessions: usize) -> Host {
         cut: 0,
         reject: 0,
     });
-    host
+    env
 }
 
 fn flow(source_port: u16) -> Flow<V4> {
@@ -34,11 +45,11 @@ fn flow(source_port: u16) -> Flow<V4> {
     }
 }
 
-fn begin_at(host: &Host, source_port: u16) -> bool {
-    begin_of(host, SOURCE, source_port)
+fn begin_at(env: &TestEnv, source_port: u16) -> bool {
+    begin_of(env, SOURCE, source_port)
 }
 
-fn remember_flow(host: &Host, flow: &Flow<V4>, gate: u16, initial: u32) -> bool {
+fn remember_flow(env: &TestEnv, flow: &Flow<V4>, gate: u16, initial: u32) -> bool {
     let segment = Segment {
         source: flow.source,
         destination: flow.destination,
@@ -48,13 +59,13 @@ fn remember_flow(host: &Host, flow: &Flow<V4>, gate: u16, initial: u32) -> bool 
         transport: 34,
     };
     assert_eq!(Flow::of(&segment), *flow);
-    remember(host, &segment, gate, initial)
+    remember(env, &segment, gate, initial)
 }
 
-fn begin_of(host: &Host, source: Ipv4Addr, source_port: u16) -> bool {
+fn begin_of(env: &TestEnv, source: Ipv4Addr, source_port: u16) -> bool {
     let source = source.into();
     remember_flow(
-        host,
+        env,
         &Flow {
             source,
             ..flow(source_port)
@@ -65,29 +76,29 @@ fn begin_of(host: &Host, source: Ipv4Addr, source_port: u16) -> bool {
 }
 
 /// The host's socket for this flow is in this state.
-fn now_in(host: &Host, source_port: u16, state: u32) {
+fn now_in(env: &TestEnv, source_port: u16, state: u32) {
     let key = (V4::FAMILY, flow(source_port).tag());
-    host.sockets.borrow_mut().insert(key, state);
+    env.sockets.borrow_mut().insert(key, state);
 }
 
 /// A packet with these flags, while the host's socket is in this state; false where there is no
 /// session, or none any more.
-fn packet(host: &Host, source_port: u16, flags: u8, state: u32) -> bool {
-    packet_of(host, SOURCE, source_port, flags, state)
+fn packet(env: &TestEnv, source_port: u16, flags: u8, state: u32) -> bool {
+    packet_of(env, SOURCE, source_port, flags, state)
 }
 
-fn packet_of(host: &Host, source: Ipv4Addr, source_port: u16, flags: u8, state: u32) -> bool {
+fn packet_of(env: &TestEnv, source: Ipv4Addr, source_port: u16, flags: u8, state: u32) -> bool {
     let flow = Flow {
         source: source.into(),
         ..flow(source_port)
     };
     let key = (V4::FAMILY, flow.tag());
-    host.sockets.borrow_mut().insert(key, state);
-    let Some((session, now)) = find(host, &flow, 0, &host.gates[0]) else {
+    env.sockets.borrow_mut().insert(key, state);
+    let Some((session, now)) = find(env, &flow, 0, &env.gates[0]) else {
         return false;
     };
     session.last = now;
-    goes_on(host, &flow, session, flags, now)
+    goes_on(env, &flow, session, flags, now)
 }
 
 #[test]
@@ -99,87 +110,84 @@ fn a_session_is_over_once_its_socket_is() {
             socket::CLOSE,
             socket::LISTEN,
         ] {
-            let host = host(4);
-            assert!(begin_at(&host, 1));
-            assert!(packet(&host, 1, flag::ACK, socket::ESTABLISHED));
-            assert!(packet(&host, 1, end, socket::ESTABLISHED));
-            assert!(!packet(&host, 1, flag::ACK, state), "{end:#x} {state}");
+            let env = env(4);
+            assert!(begin_at(&env, 1));
+            assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
+            assert!(packet(&env, 1, end, socket::ESTABLISHED));
+            assert!(!packet(&env, 1, flag::ACK, state), "{end:#x} {state}");
             // Nor does it come back.
-            assert!(!packet(&host, 1, flag::ACK, socket::ESTABLISHED));
+            assert!(!packet(&env, 1, flag::ACK, socket::ESTABLISHED));
         }
     }
 }
 
 #[test]
 fn a_session_goes_on_while_its_socket_does() {
-    let host = host(4);
-    assert!(begin_at(&host, 1));
+    let env = env(4);
+    assert!(begin_at(&env, 1));
     for flags in [flag::RST, flag::FIN, flag::ACK, flag::FIN | flag::ACK, 0] {
-        assert!(packet(&host, 1, flags, socket::ESTABLISHED), "{flags:#x}");
-        assert!(packet(&host, 1, flags, CLOSE_WAIT), "{flags:#x}");
+        assert!(packet(&env, 1, flags, socket::ESTABLISHED), "{flags:#x}");
+        assert!(packet(&env, 1, flags, CLOSE_WAIT), "{flags:#x}");
     }
 }
 
 /// Its socket is another host's, so nothing is known of it.
 #[test]
 fn a_forwarded_flow_ends_by_being_idle_alone() {
-    let host = host(4);
-    assert!(begin_at(&host, 1));
-    assert!(packet(&host, 1, flag::FIN | flag::ACK, socket::NONE));
-    assert!(packet(&host, 1, flag::ACK, socket::NONE));
-    host.advance(IDLE - 1);
-    assert!(packet(&host, 1, flag::ACK, socket::NONE));
-    host.advance(IDLE);
-    assert!(!packet(&host, 1, flag::ACK, socket::NONE));
+    let env = env(4);
+    assert!(begin_at(&env, 1));
+    assert!(packet(&env, 1, flag::FIN | flag::ACK, socket::NONE));
+    assert!(packet(&env, 1, flag::ACK, socket::NONE));
+    env.advance(IDLE - 1);
+    assert!(packet(&env, 1, flag::ACK, socket::NONE));
+    env.advance(IDLE);
+    assert!(!packet(&env, 1, flag::ACK, socket::NONE));
 }
 
 /// The host closed first, so the client's FIN finds a socket that only waits for it.
 #[test]
 fn a_fin_to_a_waiting_socket_is_the_last_of_its_flow() {
-    let host = host(4);
-    assert!(begin_at(&host, 1));
-    assert!(packet(&host, 1, flag::FIN | flag::ACK, socket::TIME_WAIT));
-    assert!(!packet(&host, 1, flag::ACK, socket::TIME_WAIT));
+    let env = env(4);
+    assert!(begin_at(&env, 1));
+    assert!(packet(&env, 1, flag::FIN | flag::ACK, socket::TIME_WAIT));
+    assert!(!packet(&env, 1, flag::ACK, socket::TIME_WAIT));
 }
 
 #[test]
 fn half_open_flows_give_way_and_others_do_not() {
-    let host = host(16);
+    let env = env(16);
     for kept in 0..3 {
-        assert!(begin_at(&host, kept));
-        assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
+        assert!(begin_at(&env, kept));
+        assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
     }
     for flood in 100..2000 {
-        assert!(begin_at(&host, flood), "there is room for {flood}");
+        assert!(begin_at(&env, flood), "there is room for {flood}");
     }
     for kept in 0..3 {
-        assert!(
-            packet(&host, kept, flag::ACK, socket::ESTABLISHED),
-            "{kept}"
-        );
+        assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED), "{kept}");
     }
-    assert!(begin_at(&host, 5));
-    assert!(packet(&host, 5, flag::ACK, socket::ESTABLISHED));
-    assert_eq!(host.sessions_v4.rows().len(), 16);
+    assert!(begin_at(&env, 5));
+    assert!(packet(&env, 5, flag::ACK, socket::ESTABLISHED));
+    assert_eq!(env.sessions_v4.rows().len(), 16);
 }
 
 #[test]
 fn a_full_table_refuses_until_a_flow_has_ended() {
-    let host = host(8);
+    let env = env(8);
     for kept in 0..8 {
-        assert!(begin_at(&host, kept));
-        assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
+        assert!(begin_at(&env, kept));
+        assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
     }
-    assert!(!begin_at(&host, 8), "all go on");
-    assert!(packet(&host, 3, flag::FIN | flag::ACK, socket::ESTABLISHED));
-    now_in(&host, 3, CLOSE_WAIT);
-    host.advance(60 * SECOND);
-    assert!(!begin_at(&host, 8), "it may have a half to go on with");
-    now_in(&host, 3, socket::NONE);
-    assert!(begin_at(&host, 8), "the host has closed it");
-    host.advance(IDLE);
+    assert!(!begin_at(&env, 8), "all go on");
+    assert!(packet(&env, 3, flag::FIN | flag::ACK, socket::ESTABLISHED));
+    now_in(&env, 3, CLOSE_WAIT);
+    env.advance(60 * SECOND);
+    assert!(!begin_at(&env, 8), "it may have a half to go on with");
+    now_in(&env, 3, socket::NONE);
+    assert!(begin_at(&env, 8), "the env has closed it");
+    env.advance(IDLE);
     for new in 20..28 {
-        assert!(begin_at(&host, new), "all have been idle for too long");
+        assert!(begin_at(&env, new), "all have been idle for too long");
     }
 }
 
@@ -192,20 +200,20 @@ fn a_reset_that_the_host_ignores_changes_nothing() {
         flag::FIN,
         flag::FIN | flag::ACK,
     ] {
-        let host = host(8);
+        let env = env(8);
         for kept in 0..8 {
-            assert!(begin_at(&host, kept));
-            assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
-            assert!(packet(&host, kept, forged, socket::ESTABLISHED));
+            assert!(begin_at(&env, kept));
+            assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
+            assert!(packet(&env, kept, forged, socket::ESTABLISHED));
         }
-        host.advance(120 * SECOND);
+        env.advance(120 * SECOND);
         assert!(
-            !begin_at(&host, 8),
+            !begin_at(&env, 8),
             "{forged:#x}: all go on, though no packet came"
         );
         for kept in 0..8 {
-            assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
-            let session = host.sessions_v4.find(&flow(kept)).unwrap();
+            assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
+            let session = env.sessions_v4.find(&flow(kept)).unwrap();
             assert_eq!(session.closing, 0, "{forged:#x}");
         }
     }
@@ -214,26 +222,26 @@ fn a_reset_that_the_host_ignores_changes_nothing() {
 /// The host may look at a FIN later than the next packet is judged.
 #[test]
 fn a_fin_is_not_forgotten_at_once() {
-    let host = host(8);
-    assert!(begin_at(&host, 1));
-    assert!(packet(&host, 1, flag::FIN | flag::ACK, socket::ESTABLISHED));
-    host.advance(SECOND / 2);
-    assert!(packet(&host, 1, flag::ACK, socket::ESTABLISHED));
-    assert!(!packet(&host, 1, flag::ACK, socket::TIME_WAIT));
+    let env = env(8);
+    assert!(begin_at(&env, 1));
+    assert!(packet(&env, 1, flag::FIN | flag::ACK, socket::ESTABLISHED));
+    env.advance(SECOND / 2);
+    assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
+    assert!(!packet(&env, 1, flag::ACK, socket::TIME_WAIT));
 }
 
 /// A SYN may be forged just as well, on the ports of a connection that goes on.
 #[test]
 fn a_syn_makes_no_flow_give_way() {
-    let host = host(8);
+    let env = env(8);
     for kept in 0..8 {
-        assert!(begin_at(&host, kept));
-        assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
-        assert!(begin_at(&host, kept), "it is there already");
+        assert!(begin_at(&env, kept));
+        assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
+        assert!(begin_at(&env, kept), "it is there already");
     }
-    assert!(!begin_at(&host, 8), "all go on");
+    assert!(!begin_at(&env, 8), "all go on");
     for kept in 0..8 {
-        assert!(packet(&host, kept, flag::ACK, socket::ESTABLISHED));
+        assert!(packet(&env, kept, flag::ACK, socket::ESTABLISHED));
     }
 }
 
@@ -241,13 +249,13 @@ fn a_syn_makes_no_flow_give_way() {
 /// answer (SYN cookies).
 #[test]
 fn a_new_connection_on_old_ports_is_not_over() {
-    let host = host(8);
-    assert!(begin_at(&host, 1));
-    assert!(packet(&host, 1, flag::RST, socket::ESTABLISHED));
-    now_in(&host, 1, socket::LISTEN);
-    assert!(begin_at(&host, 1));
-    assert!(packet(&host, 1, flag::ACK, socket::LISTEN));
-    assert!(packet(&host, 1, flag::ACK, socket::ESTABLISHED));
+    let env = env(8);
+    assert!(begin_at(&env, 1));
+    assert!(packet(&env, 1, flag::RST, socket::ESTABLISHED));
+    now_in(&env, 1, socket::LISTEN);
+    assert!(begin_at(&env, 1));
+    assert!(packet(&env, 1, flag::ACK, socket::LISTEN));
+    assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
 }
 
 /// Whatever a client sends: only the host knows whether there is a connection.
@@ -262,14 +270,14 @@ fn flows_that_the_host_has_not_established_give_way() {
         socket::LISTEN,
         socket::REQUESTED,
     ] {
-        let host = host(8);
+        let env = env(8);
         for bogus in 0..8 {
-            assert!(begin_at(&host, bogus));
-            packet(&host, bogus, flag::ACK, state);
-            packet(&host, bogus, flag::ACK, state);
+            assert!(begin_at(&env, bogus));
+            packet(&env, bogus, flag::ACK, state);
+            packet(&env, bogus, flag::ACK, state);
         }
-        assert!(begin_at(&host, 8), "{state}");
-        assert!(begin_of(&host, OTHER, 1), "{state}");
+        assert!(begin_at(&env, 8), "{state}");
+        assert!(begin_of(&env, OTHER, 1), "{state}");
     }
 }
 
@@ -277,26 +285,26 @@ fn flows_that_the_host_has_not_established_give_way() {
 #[test]
 fn who_holds_more_than_a_share_makes_room() {
     const SLOTS: usize = 640;
-    let host = host(SLOTS);
+    let env = env(SLOTS);
     for real in 0..SLOTS as u16 {
-        assert!(begin_at(&host, real));
-        assert!(packet(&host, real, flag::ACK, socket::ESTABLISHED));
+        assert!(begin_at(&env, real));
+        assert!(packet(&env, real, flag::ACK, socket::ESTABLISHED));
     }
-    assert!(!begin_at(&host, 1000), "it has no more room itself");
+    assert!(!begin_at(&env, 1000), "it has no more room itself");
     for own in 0..20 {
-        assert!(begin_of(&host, OTHER, own), "there is room for {own}");
-        assert!(packet_of(&host, OTHER, own, flag::ACK, socket::ESTABLISHED));
+        assert!(begin_of(&env, OTHER, own), "there is room for {own}");
+        assert!(packet_of(&env, OTHER, own, flag::ACK, socket::ESTABLISHED));
     }
     for more in 1000..3000 {
-        begin_at(&host, more);
+        begin_at(&env, more);
     }
     for own in 0..20 {
         assert!(
-            packet_of(&host, OTHER, own, flag::ACK, socket::ESTABLISHED),
+            packet_of(&env, OTHER, own, flag::ACK, socket::ESTABLISHED),
             "{own}"
         );
     }
-    let left = host.sessions_v4.rows().len();
+    let left = env.sessions_v4.rows().len();
     assert_eq!(left, SLOTS, "no slot is left empty");
 }
 
@@ -305,37 +313,42 @@ fn who_holds_more_than_a_share_makes_room() {
 #[test]
 fn a_flood_of_one_source_pushes_out_its_own_flows_alone() {
     // So many that each slot is looked at at each try.
-    let host = host(61);
+    let env = env(61);
     let udp = Flow {
         protocol: u32::from(UDP),
         source: OTHER.into(),
         ..flow(1)
     };
-    assert!(remember_flow(&host, &udp, 0, 0));
-    assert!(begin_of(&host, OTHER, 2));
+    assert!(remember_flow(&env, &udp, 0, 0));
+    assert!(begin_of(&env, OTHER, 2));
     for flood in 0..5000 {
-        assert!(begin_at(&host, flood));
+        assert!(begin_at(&env, flood));
         let udp = Flow {
             protocol: u32::from(UDP),
             ..flow(flood)
         };
-        assert!(remember_flow(&host, &udp, 0, 0));
+        assert!(remember_flow(&env, &udp, 0, 0));
     }
-    assert!(host.sessions_v4.find(&udp).is_some());
-    assert!(packet_of(&host, OTHER, 2, flag::ACK, socket::NONE));
+    assert!(env.sessions_v4.find(&udp).is_some());
+    assert!(packet_of(&env, OTHER, 2, flag::ACK, socket::NONE));
 }
 
 /// What is counted of a holder is what it has.
 #[test]
 fn slots_are_counted_out_as_they_were_counted_in() {
-    let host = host(16);
+    let env = env(16);
     for round in 0..2000_u16 {
-        begin_at(&host, round);
-        begin_of(&host, OTHER, round % 7);
+        begin_at(&env, round);
+        begin_of(&env, OTHER, round % 7);
         if round % 3 == 0 {
-            host.sessions_v4.remove(&flow(round));
+            env.sessions_v4.remove(&flow(round));
         }
-        let counted: u32 = host.held.rows().iter().map(|(_, held)| *held).sum();
+        let counted: u32 = env
+            .session_counts
+            .rows()
+            .iter()
+            .map(|(_, held)| *held)
+            .sum();
         assert!(counted <= 16, "{counted} in round {round}");
     }
     let holders = [SOURCE, OTHER].map(|source| {
@@ -343,64 +356,87 @@ fn slots_are_counted_out_as_they_were_counted_in() {
             source: source.into(),
             ..flow(1)
         };
-        held(&host, holder(&host, flow.source, 0))
+        held(&env, holder(&env, flow.source, 0))
     });
     assert_eq!(holders[0] + holders[1], 16, "{holders:?}");
 }
 
 #[test]
 fn a_grant_to_a_prefix_has_one_share() {
-    let mut host = host(16);
-    let of = |host: &Host, source: Ipv4Addr| {
+    let mut env = env(16);
+    let of = |env: &TestEnv, source: Ipv4Addr| {
         let flow = Flow {
             source: source.into(),
             ..flow(1)
         };
-        holder(host, flow.source, 0)
+        holder(env, flow.source, 0)
     };
-    assert_ne!(of(&host, SOURCE), of(&host, NEIGHBOUR));
-    host.gates[0].to_prefix = 1;
-    assert_eq!(of(&host, SOURCE), of(&host, NEIGHBOUR));
-    assert_ne!(of(&host, SOURCE), of(&host, OTHER));
+    assert_ne!(of(&env, SOURCE), of(&env, NEIGHBOUR));
+    env.gates[0].to_prefix = 1;
+    assert_eq!(of(&env, SOURCE), of(&env, NEIGHBOUR));
+    assert_ne!(of(&env, SOURCE), of(&env, OTHER));
 }
 
 #[test]
 fn flows_to_foreign_addresses_are_not_remembered() {
-    let mut host = host(16);
+    let mut env = env(16);
     let [own, forwarded, foreign] = [1, 2, 3].map(|last| Flow::<V4> {
         destination: Ipv4Addr::new(192, 0, 2, last).into(),
         ..flow(1)
     });
-    assert!(remember_flow(&host, &foreign, 0, 0));
+    assert!(remember_flow(&env, &foreign, 0, 0));
     assert_eq!(
-        host.sessions_v4.rows().len(),
+        env.sessions_v4.rows().len(),
         1,
         "not all addresses are known"
     );
-    host.sessions_v4.remove(&foreign);
+    env.sessions_v4.remove(&foreign);
 
-    host.own = Some([(4, own.destination.padded())].into());
-    host.forwarded.insert((4, forwarded.destination.padded()));
+    env.own = Some([(4, own.destination.padded())].into());
+    env.forwarded.insert((4, forwarded.destination.padded()));
     for flow in [own, forwarded, foreign] {
-        assert!(remember_flow(&host, &flow, 0, 0), "that is no lack of room");
+        assert!(remember_flow(&env, &flow, 0, 0), "that is no lack of room");
     }
-    assert!(host.sessions_v4.find(&own).is_some());
-    assert!(host.sessions_v4.find(&forwarded).is_some());
-    assert!(host.sessions_v4.find(&foreign).is_none());
+    assert!(env.sessions_v4.find(&own).is_some());
+    assert!(env.sessions_v4.find(&forwarded).is_some());
+    assert!(env.sessions_v4.find(&foreign).is_none());
 }
 
 #[test]
 fn a_syn_is_a_retransmission_until_anything_else_has_come() {
-    let host = host(4);
-    let session = |host: &Host| *host.sessions_v4.find(&flow(1)).unwrap();
-    assert!(remember_flow(&host, &flow(1), 0, 7));
-    assert!(retransmits(&session(&host), flag::SYN, 7));
-    assert!(!retransmits(&session(&host), flag::SYN, 8));
-    assert!(!retransmits(&session(&host), flag::SYN | flag::RST, 7));
-    assert!(!retransmits(&session(&host), flag::SYN | flag::FIN, 7));
+    let env = env(4);
+    let session = |env: &TestEnv| *env.sessions_v4.find(&flow(1)).unwrap();
+    assert!(remember_flow(&env, &flow(1), 0, 7));
+    assert!(retransmits(&session(&env), flag::SYN, 7));
+    assert!(!retransmits(&session(&env), flag::SYN, 8));
+    assert!(!retransmits(&session(&env), flag::SYN | flag::RST, 7));
+    assert!(!retransmits(&session(&env), flag::SYN | flag::FIN, 7));
     for flags in [flag::ACK, flag::RST, flag::RST | flag::ACK, 0] {
-        assert!(remember_flow(&host, &flow(1), 0, 7));
-        packet(&host, 1, flags, socket::REQUESTED);
-        assert!(!retransmits(&session(&host), flag::SYN, 7), "{flags:#x}");
+        assert!(remember_flow(&env, &flow(1), 0, 7));
+        packet(&env, 1, flags, socket::REQUESTED);
+        assert!(!retransmits(&session(&env), flag::SYN, 7), "{flags:#x}");
+    }
+}
+
+#[test]
+fn idle_time_is_told_across_the_boot_and_between_cpus() {
+    const HOUR: u64 = 3600 * 1_000_000_000;
+    let session = |last| Session {
+        last,
+        ..Session::zeroed()
+    };
+    for (last, now, idle) in [
+        (HOUR, HOUR, 0),
+        (HOUR, 2 * HOUR, HOUR),
+        // Another CPU's clock has ticked already.
+        (HOUR + 4_000_000, HOUR, 0),
+        // An hour before a boot that was a second ago.
+        (
+            0_u64.wrapping_sub(HOUR),
+            1_000_000_000,
+            HOUR + 1_000_000_000,
+        ),
+    ] {
+        assert_eq!(session(last).idle(now), idle, "{last} {now}");
     }
 }

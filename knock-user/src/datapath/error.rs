@@ -3,7 +3,7 @@
 use std::{fmt, io, path::Path};
 
 use anyhow::anyhow;
-use knock_common::table::LAYOUT;
+use knock_common::layout::LAYOUT;
 
 /// Nothing is up under the pin root. Exit status 5.
 #[derive(Debug)]

@@ -9,7 +9,11 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    table::{Budget, Counter, Flow, Grant, GrantKey, GrantSlot, LAYOUT, Meta, Session},
+    grant::{Grant, GrantKey, GrantSlot},
+    layout::{LAYOUT, Meta},
+    report::Budget,
+    session::{Flow, Session},
+    verdict::Counter,
 };
 
 use super::{
@@ -19,7 +23,7 @@ use super::{
     install::{
         attachment::{self, Attachment},
         pins::{
-            directory::{self, Directory, Holds, PROGRAM},
+            directory::{self, Directory, Holds, PROGRAMS},
             root::PinRoot,
         },
     },
@@ -79,13 +83,12 @@ impl Datapath {
 
     fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
         let pins = PinDirectory(directory);
-        let meta = tables::META.open(&pins)?;
         let Meta {
             layout,
             config_length,
             since,
             seed,
-        } = meta.get(&0, 0).context("cannot read what is pinned")?;
+        } = directory::meta(&pins.0)?;
         if layout != LAYOUT {
             return Err(other_version(&pins.0));
         }
@@ -105,12 +108,12 @@ impl Datapath {
                 places: tables::PROGRESS.open(&pins)?,
                 cursor: tables::CURSOR.open(&pins)?,
             },
-            lengths: tables::LENGTHS.open(&pins)?,
+            lengths: tables::GRANT_LENGTHS.open(&pins)?,
             grants: Family {
                 v4: tables::GRANT4.open(&pins)?,
                 v6: tables::GRANT6.open(&pins)?,
             },
-            grant_filter: GrantFilter::of(&tables::PRESENCE.open(&pins)?, seed)?,
+            grant_filter: GrantFilter::of(&tables::GRANT_FILTER.open(&pins)?, seed)?,
             grant_slots: tables::GRANT_SLOT.open(&pins)?,
             sessions: Family {
                 v4: tables::SESSION4.open(&pins)?,
@@ -144,9 +147,10 @@ impl Datapath {
         tables::EVENTS.open(&self.tables)
     }
 
-    /// Returns where the program is pinned.
-    pub fn program_pin(&self) -> PathBuf {
-        self.tables.0.join(PROGRAM)
+    /// Returns where an entry of the program is pinned. All entries share one log.
+    pub fn program_pin(&self) -> Option<PathBuf> {
+        let mut pins = PROGRAMS.iter().map(|name| self.tables.0.join(name));
+        pins.find(|pin| pin.exists())
     }
 
     /// Returns whether it is still pinned; `false` where it has been taken down since it was opened.
@@ -194,6 +198,6 @@ impl Datapath {
     }
 
     fn is_pinned_in(&self, directory: &Directory) -> bool {
-        directory::meta(&directory.path).is_some_and(|meta| meta.since == self.since)
+        directory::meta(&directory.path).is_ok_and(|meta| meta.since == self.since)
     }
 }

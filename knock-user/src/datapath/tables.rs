@@ -17,17 +17,23 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    answer::Scratch,
+    cursor::{self, Cursor},
     event::Event,
-    knock::Outcome,
-    presence, progress,
-    scattered::Room,
-    table::{
-        Budget, CONFIG_CHUNK, Counter, Cursor, Flow, GateRules, Grant, GrantKey, GrantSlot,
-        HOLDERS, Habits, Link, LinkKey, Meta, Network, Owed, Progress, ProgressSet, ROLES,
-        Sequence, Session, SessionSlot, SourceKey, State, Transition, class, cursor,
+    grant::{Grant, GrantKey, GrantSlot, filter},
+    keys::{ScopedAddress, SourceKey},
+    knock::{
+        Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet},
+        ring,
     },
-    verdict::Reason,
+    layout::{CONFIG_CHUNK, Meta},
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
+    report::{Budget, class},
+    rules::{GateRules, ROLES},
+    scattered::Room,
+    session::{Flow, HOLDERS, Session, SessionSlot},
+    verdict::{Counter, Reason},
 };
 
 use super::error::{cannot_open, other_version};
@@ -62,22 +68,22 @@ tables! {
     SEQUENCE: Array<Sequence> = |counts| counts.sequences;
     STATE: Array<State> = |counts| counts.states;
     TRANSITION: Hash<Transition, u32> = |counts| counts.transitions;
-    ALLOW: Trie<Network, u32> = |counts| counts.allow;
-    KNOCKER: Trie<Network, u32> = |counts| counts.knockers;
-    ADDRESS: Hash<Network, u32> = |counts| counts.guarded_addresses;
-    LENGTHS: Array<u64> = |_| 2;
+    ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow;
+    KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers;
+    GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses;
+    GRANT_LENGTHS: Array<u64> = |_| 2;
     CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK);
     META: Array<Meta> = |_| 1;
-    PROGRESS_SET: MappedArray<ProgressSet> = |counts| progress::sets(progress::places(counts.limits.sources));
-    PROGRESS: MappedArray<Progress> = |counts| progress::places(counts.limits.sources);
+    PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources));
+    PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources);
     GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants;
     GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants;
-    PRESENCE: MappedArray<u64> = |counts| presence::words(counts.limits.grants);
+    GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants);
     GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants;
     SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions;
     SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions;
     SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions;
-    HELD: Array<u32> = |_| HOLDERS;
+    SESSION_COUNT: Array<u32> = |_| HOLDERS;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.gates + 1) * Reason::COUNT;
     KNOCKS: PerCpuArray<u64> = |counts| counts.gates * Outcome::ALL.len();
@@ -85,13 +91,13 @@ tables! {
     BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize;
     REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES;
     SCATTERED: PerCpuArray<Room> = |_| 1;
-    HABITS: Array<Habits> = |_| 1;
-    DEVICE: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS);
+    REPLY_SETTINGS: Array<ReplySettings> = |_| 1;
+    REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS);
     // With the note that they are all.
-    LOCAL: Hash<Network, u32> = |_| MOST_ADDRESSES + 1;
-    OWED: LruHash<SourceKey, Owed> = |counts| counts.if_rejecting(DESTINATIONS);
-    POOL: Array<u64> = |_| 1;
-    ANSWER: PerCpuArray<Scratch> = |_| 1;
+    LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1;
+    ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS);
+    ICMP_GLOBAL: Array<u64> = |_| 1;
+    REPLY: PerCpuArray<ReplyBuffer> = |_| 1;
 }
 
 /// The numbers of a configuration that tables are sized by.

@@ -10,7 +10,7 @@ use aya::{
     Pod,
     maps::{self, Array, LpmTrie, MapData, lpm_trie::Key},
 };
-use knock_common::table::Network;
+use knock_common::keys::ScopedAddress;
 
 use super::{
     compile::{Contents, Prefix},
@@ -52,7 +52,7 @@ impl Contents {
         trie(&mut tables::KNOCKER.open(to)?, knockers)?;
         let guarded = guarded_addresses.iter();
         hash(
-            &mut tables::ADDRESS.open(to)?,
+            &mut tables::GUARDED_ADDRESS.open(to)?,
             guarded.map(|address| (*address, 1)),
         )?;
         array(&mut tables::CONFIG.open(to)?, chunks(config))
@@ -63,10 +63,10 @@ impl HostState {
     /// Writes the tables that follow from this host.
     pub fn write(&self, to: &impl Source) -> Result<()> {
         if let Some(settings) = self.reply_settings {
-            array(&mut tables::HABITS.open(to)?, [(0, settings)])?;
+            array(&mut tables::REPLY_SETTINGS.open(to)?, [(0, settings)])?;
         }
-        hash(&mut tables::DEVICE.open(to)?, self.link_rows())?;
-        hash(&mut tables::LOCAL.open(to)?, self.address_rows())
+        hash(&mut tables::REPLY_LINK.open(to)?, self.link_rows())?;
+        hash(&mut tables::LOCAL_ADDRESS.open(to)?, self.address_rows())
     }
 }
 
@@ -137,7 +137,7 @@ where
 }
 
 /// Makes a trie hold these networks and no others.
-pub fn trie(table: &mut LpmTrie<MapData, Network, u32>, networks: &[Prefix]) -> Result<()> {
+pub fn trie(table: &mut LpmTrie<MapData, ScopedAddress, u32>, networks: &[Prefix]) -> Result<()> {
     let wanted: HashSet<&Prefix> = networks.iter().collect();
     let old = table.keys().collect::<Result<Vec<_>, _>>()?;
     for key in old {

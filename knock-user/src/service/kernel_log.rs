@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints the program's log for as long as the service runs.
 pub fn follow(datapath: &Datapath) -> Result<()> {
-    let pin = datapath.program_pin();
+    let pin = datapath.program_pin().context("no program is pinned")?;
     let program =
         ProgramInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     let mut log = EbpfLogger::init_from_id(program.id())

@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::{
     event::Event,
-    table::{Budget, class},
+    report::{Budget, class},
 };
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use knock_common::table::class;
+use knock_common::report::class;
 
 use super::{
     log::Log,

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use knock_common::{
     Address, Reason,
-    frame::{self, BareIp, Ethernet, Framing as _, Network, Parsed, TCP},
+    frame::{self, BareIp, Ethernet, Framing as _, NetworkLayer, Parsed, TCP},
 };
 use knock_user::config::{Port, Protocol};
 
@@ -29,12 +29,12 @@ pub fn read(frame: &[u8]) -> Option<String> {
         .or_else(|| differs(frame, BareIp::network(frame), read_bare(frame)))
 }
 
-fn differs(frame: &[u8], network: Network, wanted: Contents) -> Option<String> {
+fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<String> {
     let got = match network {
-        Network::Ipv4 { at } => contents(frame, frame::ipv4(frame, at)),
-        Network::Ipv6 { at } => contents(frame, frame::ipv6(frame, at)),
-        Network::Other => Contents::NotIp,
-        Network::Malformed => Contents::Malformed(None),
+        NetworkLayer::Ipv4 { at } => contents(frame, frame::ipv4(frame, at)),
+        NetworkLayer::Ipv6 { at } => contents(frame, frame::ipv6(frame, at)),
+        NetworkLayer::Other => Contents::NotIp,
+        NetworkLayer::Malformed => Contents::Malformed(None),
     };
     let (got, wanted) = (decisive(got), decisive(wanted));
     (got != wanted).then(|| {

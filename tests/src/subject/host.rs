@@ -8,16 +8,15 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{
-    Address,
+    Address, HashTable as _,
     address::{V4, V6},
     event::NO_GATE,
     frame::{BareIp, Ethernet},
-    grant,
-    host::Host,
+    grant::{self, BY_HAND, GrantKey, give},
     judge,
-    kernel::Table as _,
     knock::Outcome,
-    table::{self, BY_HAND, GrantKey},
+    session,
+    testing::TestEnv,
 };
 use knock_user::{
     config::{Config, Established, Mode, Protocol},
@@ -30,7 +29,7 @@ use super::{Flow, GrantSeen, Subject, Tally, Verdict};
 pub struct Hosted {
     config: Config,
     framing: Framing,
-    host: Host,
+    host: TestEnv,
     tally: Tally,
 }
 
@@ -111,14 +110,14 @@ impl Subject for Hosted {
         match source.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), source.prefix_len(), gate);
-                grant::remove(&self.host, &key);
-                grant::insert(&self.host, &key, &by_hand(&key, until));
+                give::remove(&self.host, &key);
+                give::insert(&self.host, &key, &by_hand(&key, until));
                 add_length::<V4>(&mut self.host.lengths[0], key.length);
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), source.prefix_len(), gate);
-                grant::remove(&self.host, &key);
-                grant::insert(&self.host, &key, &by_hand(&key, until));
+                give::remove(&self.host, &key);
+                give::insert(&self.host, &key, &by_hand(&key, until));
                 add_length::<V6>(&mut self.host.lengths[1], key.length);
             }
         }
@@ -128,12 +127,12 @@ impl Subject for Hosted {
     fn revoke(&mut self, source: IpNet, gate: u16) {
         for (key, _) in self.host.grants_v4.rows() {
             if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                grant::remove(&self.host, &key);
+                give::remove(&self.host, &key);
             }
         }
         for (key, _) in self.host.grants_v6.rows() {
             if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                grant::remove(&self.host, &key);
+                give::remove(&self.host, &key);
             }
         }
         for (flow, session) in self.host.sessions_v4.rows() {
@@ -215,11 +214,11 @@ impl Subject for Hosted {
     }
 }
 
-fn host_for(config: &Config) -> Host {
+fn host_for(config: &Config) -> TestEnv {
     let limits = config.limits;
     let contents = compile(config, None).expect("a small configuration");
     let open = open_ports(config).expect("listed ports need no asking");
-    let mut host = Host::new(limits.grants as usize, limits.sessions as usize);
+    let mut host = TestEnv::new(limits.grants as usize, limits.sessions as usize);
     host.monitor = config.mode == Mode::Monitor;
     for (index, role) in contents.roles(&open) {
         host.roles[index as usize] = role;
@@ -249,8 +248,8 @@ fn host_for(config: &Config) -> Host {
     host
 }
 
-fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> table::Grant {
-    table::Grant {
+fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> grant::Grant {
+    grant::Grant {
         until,
         tag: key.tag(),
         connections: 0,
@@ -275,7 +274,7 @@ fn network<A: Address>(address: A, length: u8) -> IpNet {
     IpNet::new(address.into(), length).expect("a key's length suits its family")
 }
 
-fn flow_of<A: Address>(flow: &table::Flow<A>, gate: u16) -> Flow {
+fn flow_of<A: Address>(flow: &session::Flow<A>, gate: u16) -> Flow {
     Flow {
         gate,
         protocol: if flow.protocol == 6 {

@@ -27,10 +27,14 @@ use aya::{
 use ipnet::IpNet;
 use knock_common::{
     address::{V4, V6},
-    table::{
-        self, Counter, Grant, GrantKey, Habits, Link, LinkKey, Progress, ProgressSet, Session,
-        TICK_SHIFT,
-    },
+    grant::{Grant, GrantKey},
+    keys::ScopedAddress,
+    knock::progress::{Progress, ProgressSet},
+    reject::{Link, LinkKey, ReplySettings, address_kind},
+    session,
+    session::Session,
+    time::TICK_SHIFT,
+    verdict::Counter,
 };
 use knock_user::{
     config::{Config, Deny},
@@ -127,9 +131,9 @@ impl Program {
             first: None,
             sockets: None,
         };
-        let mut local = program.table::<table::Network, u32>("LOCAL");
+        let mut local = program.table::<ScopedAddress, u32>("LOCAL_ADDRESS");
         local
-            .insert(table::Network::COMPLETE, table::standing::OWN, 0)
+            .insert(ScopedAddress::COMPLETE, address_kind::OWN, 0)
             .expect("there is room");
         for address in super::own() {
             program.lives_at(address);
@@ -186,12 +190,12 @@ impl Program {
     /// Makes this an address of the host's.
     pub fn lives_at(&mut self, address: IpAddr) {
         let key = match address {
-            IpAddr::V4(address) => table::Network::new(V4::from(address)),
-            IpAddr::V6(address) => table::Network::new(V6::from(address)),
+            IpAddr::V4(address) => ScopedAddress::new(V4::from(address)),
+            IpAddr::V6(address) => ScopedAddress::new(V6::from(address)),
         };
-        let mut table = self.table::<table::Network, u32>("LOCAL");
+        let mut table = self.table::<ScopedAddress, u32>("LOCAL_ADDRESS");
         table
-            .insert(key, table::standing::OWN, 0)
+            .insert(key, address_kind::OWN, 0)
             .expect("there is room");
     }
 
@@ -206,15 +210,19 @@ impl Program {
             hop_limit: 64,
             partial: 0,
         };
-        let mut table = self.table::<LinkKey, Link>("DEVICE");
+        let mut table = self.table::<LinkKey, Link>("REPLY_LINK");
         table.insert(key, link, 0).expect("there is room");
     }
 
     /// Has it answer in these ways, whatever this machine's are.
-    pub fn answers_by(&mut self, habits: Habits) {
-        let map = self.ebpf.map_mut("HABITS").expect("a table of the program");
-        let mut table: Array<_, Habits> = map.try_into().expect("of the type that its layout says");
-        table.set(0, habits, 0).expect("there is one");
+    pub fn answers_by(&mut self, settings: ReplySettings) {
+        let map = self
+            .ebpf
+            .map_mut("REPLY_SETTINGS")
+            .expect("a table of the program");
+        let mut table: Array<_, ReplySettings> =
+            map.try_into().expect("of the type that its layout says");
+        table.set(0, settings, 0).expect("there is one");
     }
 
     /// The host's sockets, once it has made any.
@@ -296,8 +304,8 @@ impl Subject for Program {
         };
         self.change::<GrantKey<V4>, _>("GRANT4", back_grant);
         self.change::<GrantKey<V6>, _>("GRANT6", back_grant);
-        self.change::<table::Flow<V4>, _>("SESSION4", back_session);
-        self.change::<table::Flow<V6>, _>("SESSION6", back_session);
+        self.change::<session::Flow<V4>, _>("SESSION4", back_session);
+        self.change::<session::Flow<V6>, _>("SESSION6", back_session);
         let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
         let progress = self.datapath.progress.map().expect("the tables are there");
         for index in progress.used() {
@@ -424,8 +432,8 @@ impl Subject for Program {
             counters.all(|word| word.load(Ordering::SeqCst) == 0),
             "a grant that has gone was still counted"
         );
-        self.empty::<table::Flow<V4>, Session>("SESSION4");
-        self.empty::<table::Flow<V6>, Session>("SESSION6");
+        self.empty::<session::Flow<V4>, Session>("SESSION4");
+        self.empty::<session::Flow<V6>, Session>("SESSION6");
         let progress = self.datapath.progress.map().expect("the tables are there");
         for (number, set) in progress.sets.iter().enumerate() {
             if set != ProgressSet::default() {

@@ -203,6 +203,41 @@ fn ethernet_and_bare_ip_share_a_gate() {
     drop(listeners);
 }
 
+/// The entry that reads the new kind is loaded when it is needed, onto the tables that there are.
+#[test]
+fn an_interface_comes_back_as_another_kind() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let ip = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("ip");
+        run(command.args(["-n", lab.gate.name()]).args(arguments)).exits(0);
+    };
+    ip(&["link", "add", TUN, "type", "veth", "peer", "name", "other0"]);
+    lab.configure(&gate(&[TUN], "drop"));
+    lab.knockgate(&["up"]).exits(0);
+    let pin = |name| lab.pin_root().join(TUN).join(name);
+    assert!(pin("program").exists() && !pin("program_ip").exists());
+    let granted = Family::V4.address(Who::A).to_string();
+    lab.knockgate(&["allow", "--gate", "ssh", &granted])
+        .exits(0);
+    ip(&["link", "delete", TUN]);
+
+    let peer = Peer::in_lab(lab);
+    let listeners = peer.listen();
+    assert_eq!(peer.lab.knockgate(&["status"]).code, Some(7));
+    peer.lab.knockgate(&["up"]).exits(0);
+    assert!(peer.lab.pin_root().join(TUN).join("program_ip").exists());
+    assert!(
+        peer.connects(Family::V4, Who::A),
+        "the grant is still there"
+    );
+    assert!(!peer.connects(Family::V4, Who::B));
+    peer.knock(Family::V6, Who::B);
+    assert!(peer.connects(Family::V6, Who::B));
+    drop(listeners);
+}
+
 /// Packets of such a link could not be read: nothing comes up, and the first command that looks says so.
 #[test]
 fn a_link_type_that_is_not_known_is_refused() {

@@ -70,7 +70,11 @@ pub struct Peer {
 impl Peer {
     /// None where this machine can't build a lab.
     pub fn build() -> Option<Self> {
-        let lab = Lab::build(&[])?;
+        Some(Self::in_lab(Lab::build(&[])?))
+    }
+
+    /// Makes the device in a lab that has none of that name.
+    pub fn in_lab(lab: Lab) -> Self {
         let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
         for family in ["-4", "-6"] {
             ip(&[
@@ -90,11 +94,11 @@ impl Peer {
                     .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
             }
         });
-        Some(Self {
+        Self {
             tun,
             next: Cell::new(10_000),
             lab,
-        })
+        }
     }
 
     /// Has the host listen on the guarded port, until what is returned goes.

@@ -1,4 +1,4 @@
-//! What verifiers made of the program, as `docs/verifier.md` has it.
+//! What verifiers made of the program, as `docs/development/verifier.md` has it.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-const PAGE: &str = "docs/verifier.md";
+const PAGE: &str = "docs/development/verifier.md";
 
 /// The figures of one entry of the program on one kernel.
 #[derive(Debug, PartialEq, Eq)]

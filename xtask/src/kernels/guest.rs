@@ -16,7 +16,7 @@ use super::{
     debian::{Emulator, Kernel},
     figures::Figures,
     image,
-    suites::{self, CHECKS, Check, Suites, VERIFIER},
+    suites::{self, Check, Suites, VERIFIER},
 };
 use crate::workspace;
 
@@ -31,6 +31,7 @@ pub(super) struct Guest {
     kernel: Kernel,
     /// The system that it runs.
     image: PathBuf,
+    checks: Vec<&'static Check>,
 }
 
 impl Guest {
@@ -39,7 +40,11 @@ impl Guest {
         let archive = image::pack(&kernel, knockgate, suites)?;
         let image = workspace::target().join(format!("kernels/{}.cpio", kernel.release));
         fs::write(&image, archive).with_context(|| format!("can't write {}", image.display()))?;
-        Ok(Self { kernel, image })
+        Ok(Self {
+            kernel,
+            image,
+            checks: suites.checks.clone(),
+        })
     }
 
     /// Runs all checks, says of each when it has passed, and returns the figures. `update`: those may have
@@ -55,8 +60,8 @@ impl Guest {
 
     fn checks(&self, console: &mut Console, update: bool) -> Result<Vec<Figures>> {
         let mut figures = None;
-        for check in &CHECKS {
-            let Check { suite, rows } = check;
+        for check in &self.checks {
+            let Check { suite, rows, .. } = check;
             console.until(&format!("== {suite} begins"))?;
             let begun = Instant::now();
             let said = console.until(&format!("== {suite} ends"))?;
@@ -88,7 +93,7 @@ struct Console {
 impl Console {
     /// Switches a guest on.
     fn open(guest: &Guest, emulator: &Emulator) -> Result<Self> {
-        let Guest { kernel, image } = guest;
+        let Guest { kernel, image, .. } = guest;
         let path = image.with_extension("log");
         let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
         // The machine ends with this process, whatever ends it.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     debian::Kernel,
-    suites::{CHECKS, Check, Suites},
+    suites::{Check, Suites},
 };
 use crate::process;
 
@@ -55,7 +55,7 @@ const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin
 pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result<Vec<u8>> {
     let mut files = Files::default();
     files.add("init", 0o755, INIT.into());
-    files.add("checks", 0o644, checks().into());
+    files.add("checks", 0o644, checks(suites).into());
     for (number, (name, module)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
         // In the order in which they have to be loaded.
         files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
@@ -66,19 +66,19 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
         files.add_program(place, &path)?;
     }
     files.add_program("usr/bin/knockgate", knockgate)?;
-    for Check { suite, rows: _ } in &CHECKS {
+    for Check { suite, .. } in &suites.checks {
         files.add_program(&format!("suites/{suite}"), &suites.path(suite))?;
     }
     Ok(files.archive())
 }
 
 /// The lines by which `init` runs the checks.
-fn checks() -> String {
-    let lines = CHECKS.each_ref().map(|check| {
+fn checks(suites: &Suites) -> String {
+    let lines = suites.checks.iter().map(|check| {
         let arguments: Vec<_> = check.arguments().collect();
         format!("check {} {}\n", check.suite, arguments.join(" "))
     });
-    lines.concat()
+    lines.collect()
 }
 
 /// What goes into the archive, by path without a leading slash.

@@ -18,17 +18,27 @@ pub(super) struct Check {
     /// A test target of the package in `tests/`.
     pub(super) suite: &'static str,
     pub(super) rows: &'static [&'static str],
+    /// Whether it runs on every change, or takes minutes and runs before a release.
+    pub(super) when: When,
+}
+
+/// When a check runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    EveryChange,
+    Release,
 }
 
 /// Measures what the verifier makes of the program; its output is for [`Figures::find`].
 pub(super) const VERIFIER: Check = Check {
     suite: "verifier",
     rows: &["the_program_is_far_from_the_limits"],
+    when: When::EveryChange,
 };
 
 /// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
 /// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
-pub(super) const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 8] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -36,10 +46,12 @@ pub(super) const CHECKS: [Check; 8] = [
             "clients::knockgate_knock::native_v4",
             "grants::ends_in_time_with_no_process_running::generic_v6",
         ],
+        when: When::EveryChange,
     },
     Check {
         suite: "fixtures",
         rows: &["rows_hold_in_the_kernel"],
+        when: When::Release,
     },
     Check {
         suite: "concurrency",
@@ -47,6 +59,7 @@ pub(super) const CHECKS: [Check; 8] = [
             "no_source_is_there_twice",
             "nobody_is_taken_for_as_far_as_another",
         ],
+        when: When::EveryChange,
     },
     Check {
         suite: "evasions",
@@ -56,6 +69,7 @@ pub(super) const CHECKS: [Check; 8] = [
             "of_segments::native",
             "of_segments::without_link_headers",
         ],
+        when: When::EveryChange,
     },
     Check {
         suite: "bare_ip",
@@ -65,10 +79,12 @@ pub(super) const CHECKS: [Check; 8] = [
             "kinds::tunnels_are_guarded_by_what_is_inside",
             "kinds::gre_to_no_one_in_particular_is_refused",
         ],
+        when: When::Release,
     },
     Check {
         suite: "protocols",
         rows: &["native", "generic"],
+        when: When::EveryChange,
     },
     Check {
         suite: "reject",
@@ -77,12 +93,15 @@ pub(super) const CHECKS: [Check; 8] = [
             "vlan::native",
             "vlan::generic",
         ],
+        when: When::Release,
     },
 ];
 
 /// The suites' executables, without what only a debugger reads.
 pub(super) struct Suites {
     folder: PathBuf,
+    /// What is to run, in this order.
+    pub(super) checks: Vec<&'static Check>,
 }
 
 impl Check {
@@ -109,8 +128,10 @@ impl Check {
 }
 
 impl Suites {
-    /// Builds the suites around the kernel program at this path.
-    pub(super) fn build(program: &Path) -> Result<Self> {
+    /// Builds the suites around the kernel program at this path: for every change, or all.
+    pub(super) fn build(program: &Path, all: bool) -> Result<Self> {
+        let wanted = |check: &&Check| all || check.when == When::EveryChange;
+        let checks: Vec<_> = CHECKS.iter().filter(wanted).collect();
         let folder = workspace::target().join("kernels/suites");
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         // The whole workspace, as `cargo xtask test` does it: what one has built, the other need not.
@@ -121,14 +142,14 @@ impl Suites {
             .arg(workspace::target())
             .arg("--message-format=json-render-diagnostics")
             .env(PROGRAM_VARIABLE, program);
-        for Check { suite, rows: _ } in &CHECKS {
+        for Check { suite, .. } in &checks {
             command.args(["--test", suite]);
         }
         // Their compiler's messages are a person's to read, now.
         command.stderr(std::process::Stdio::inherit());
         let messages = process::stdout(&mut command)?;
-        let suites = Self { folder };
-        for Check { suite, rows: _ } in &CHECKS {
+        let suites = Self { folder, checks };
+        for Check { suite, .. } in &suites.checks {
             let built = executable(&messages, suite)
                 .with_context(|| format!("cargo built no suite `{suite}`"))?;
             process::run(Command::new("strip").args([

@@ -17,7 +17,10 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use knock_common::table::{Sequence, State, TICK_SHIFT, Transition};
+use knock_common::{
+    knock::automaton::{Sequence, State, Transition},
+    time::TICK_SHIFT,
+};
 
 use super::applied::Applied;
 use crate::config::Port;

@@ -15,8 +15,10 @@ use ipnet::IpNet;
 use knock_common::{
     Address as _,
     address::{V4, V6},
-    presence, progress,
-    table::{GateRules, Network, Role},
+    grant::filter,
+    keys::ScopedAddress,
+    knock::ring,
+    rules::{GateRules, Role},
 };
 
 use self::{applied::Applied, automaton::Automaton, ids::Ids};
@@ -35,7 +37,7 @@ pub struct Contents {
     /// Networks that may knock at a gate that not every source may knock at.
     pub knockers: Vec<Prefix>,
     /// Destinations that are guarded; empty: all.
-    pub guarded_addresses: Vec<Network>,
+    pub guarded_addresses: Vec<ScopedAddress>,
     /// Prefix lengths of the grants that knocks give, IPv4's and IPv6's; 0: whole addresses alone.
     pub grant_lengths: [u64; 2],
     /// The applied configuration as JSON, in bytes.
@@ -50,7 +52,7 @@ pub struct Contents {
 pub struct Prefix {
     /// Bits of the key that count.
     pub length: u32,
-    pub network: Network,
+    pub network: ScopedAddress,
 }
 
 /// The constants of the program that follow from the configuration.
@@ -58,12 +60,12 @@ pub struct Prefix {
 pub struct Settings {
     pub monitor: bool,
     pub has_allow: bool,
-    pub has_addresses: bool,
+    pub has_guarded_addresses: bool,
     pub rejects: bool,
     pub grant_slots: u32,
     pub session_slots: u32,
-    pub presence_mask: u32,
-    pub progress_places: u32,
+    pub grant_filter_mask: u32,
+    pub progress_slots: u32,
 }
 
 /// Compiles `config`. `previous`: the ids of the configuration that it replaces.
@@ -131,17 +133,18 @@ impl Contents {
 }
 
 impl Settings {
-    fn of(config: &Config) -> Result<Self> {
+    /// Returns the constants of a configuration.
+    pub fn of(config: &Config) -> Result<Self> {
         let limits = config.limits;
         Ok(Self {
             monitor: config.mode == Mode::Monitor,
             has_allow: !config.allow.is_empty(),
-            has_addresses: !config.addresses.is_empty(),
+            has_guarded_addresses: !config.addresses.is_empty(),
             rejects: rejects(config),
             grant_slots: limits.grants,
             session_slots: limits.sessions,
-            presence_mask: u32::try_from(presence::words(limits.grants as usize) - 1)?,
-            progress_places: u32::try_from(progress::places(limits.sources as usize))?,
+            grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
+            progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
         })
     }
 }
@@ -156,25 +159,25 @@ impl Prefix {
     /// A network at one gate.
     pub fn at(network: IpNet, gate: u16) -> Self {
         let key = match network.network() {
-            IpAddr::V4(address) => Network::of_gate(V4::from(address), gate),
-            IpAddr::V6(address) => Network::of_gate(V6::from(address), gate),
+            IpAddr::V4(address) => ScopedAddress::of_gate(V4::from(address), gate),
+            IpAddr::V6(address) => ScopedAddress::of_gate(V6::from(address), gate),
         };
         Self::new(key, network)
     }
 
-    fn new(key: Network, network: IpNet) -> Self {
+    fn new(key: ScopedAddress, network: IpNet) -> Self {
         Self {
-            length: Network::HEAD_BITS + u32::from(network.prefix_len()),
+            length: ScopedAddress::HEAD_BITS + u32::from(network.prefix_len()),
             network: key,
         }
     }
 }
 
 /// Returns the key of a whole address, at any gate.
-pub fn address_key(address: IpAddr) -> Network {
+pub fn address_key(address: IpAddr) -> ScopedAddress {
     match address {
-        IpAddr::V4(address) => Network::new(V4::from(address)),
-        IpAddr::V6(address) => Network::new(V6::from(address)),
+        IpAddr::V4(address) => ScopedAddress::new(V4::from(address)),
+        IpAddr::V6(address) => ScopedAddress::new(V6::from(address)),
     }
 }
 

@@ -9,13 +9,13 @@ use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
     Address,
-    presence::{Place, Seed},
-    table::GrantKey,
+    grant::{GrantKey, filter::Position},
+    seed::Seed,
 };
 
 use crate::sys::bpf::mapping::Mapping;
 
-/// The words of the filter; see [`knock_common::presence`].
+/// The words of the filter; see [`knock_common::grant::filter`].
 pub struct GrantFilter {
     words: Mapping<u64>,
     seed: Seed,
@@ -31,23 +31,23 @@ impl GrantFilter {
 
     /// Counts a key in, before it is inserted into its table.
     pub fn count_in<A: Address>(&self, key: &GrantKey<A>) {
-        self.change(key, Place::count_in);
+        self.change(key, Position::count_in);
     }
 
     /// Counts a key out, after the caller has removed it from its table.
     pub fn count_out<A: Address>(&self, key: &GrantKey<A>) {
-        self.change(key, Place::count_out);
+        self.change(key, Position::count_out);
     }
 
-    fn change<A: Address>(&self, key: &GrantKey<A>, to: impl Fn(Place, u64) -> u64) {
-        let place = Place::of(key, self.seed);
+    fn change<A: Address>(&self, key: &GrantKey<A>, to: impl Fn(Position, u64) -> u64) {
+        let position = Position::of(key, self.seed);
         let words = self.words();
-        let word = &words[place.word as usize & (words.len() - 1)];
+        let word = &words[position.word as usize & (words.len() - 1)];
         // SeqCst: as strong as the program's own, which are full barriers.
         let mut before = word.load(Ordering::SeqCst);
         while let Err(now) = word.compare_exchange(
             before,
-            to(place, before),
+            to(position, before),
             Ordering::SeqCst,
             Ordering::SeqCst,
         ) {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    table::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS},
+    grant::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS},
 };
 
 use super::sessions;

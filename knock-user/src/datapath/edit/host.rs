@@ -25,7 +25,10 @@ impl Datapath {
             .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
             .collect();
         // Flow labels stay as they are.
-        let secret = tables::HABITS.open(&self.tables)?.get(&0, 0)?.secret;
+        let secret = tables::REPLY_SETTINGS
+            .open(&self.tables)?
+            .get(&0, 0)?
+            .secret;
         HostState::read(self.config(), &guarded, secret)
             .context("cannot read this host's addresses")
     }

@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    table::{Flow, GrantKey, Session},
+    grant::GrantKey,
+    session::{Flow, Session},
 };
 
 use crate::{

@@ -10,7 +10,7 @@ use aya::{
 use ipnet::IpNet;
 use knock_common::{
     Address,
-    table::{Flow, Session},
+    session::{Flow, Session},
 };
 
 use crate::{

@@ -7,7 +7,10 @@ mod reply_settings;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr};
 
-use knock_common::table::{Habits, Link as LinkRow, LinkKey, Network, standing};
+use knock_common::{
+    keys::ScopedAddress,
+    reject::{Link as LinkRow, LinkKey, ReplySettings, address_kind},
+};
 
 use super::{
     compile::{address_key, rejects},
@@ -22,10 +25,10 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostState {
     /// How its closed ports reply; read only where some gate rejects.
-    pub reply_settings: Option<Habits>,
+    pub reply_settings: Option<ReplySettings>,
     /// By interface and VLAN ids, outer first; read only where some gate rejects.
     pub links: BTreeMap<(u32, [u16; 2]), LinkRow>,
-    /// The kind of each address, one of [`standing`].
+    /// The kind of each address, one of [`address_kind`].
     pub addresses: BTreeMap<IpAddr, u32>,
     /// A guarded interface forwards packets by their MAC addresses, as a bridge's port or below a macvlan, so that
     /// other hosts' addresses are behind it.
@@ -88,13 +91,13 @@ impl HostState {
     }
 
     /// Returns the rows of the table of addresses, with the note that they are complete where they are.
-    pub fn address_rows(&self) -> impl Iterator<Item = (Network, u32)> {
+    pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
         let complete = self.addresses.len() <= MOST_ADDRESSES && !self.bridged;
-        let note = complete.then_some((Network::COMPLETE, standing::OWN));
+        let note = complete.then_some((ScopedAddress::COMPLETE, address_kind::OWN));
         self.addresses
             .iter()
             .take(MOST_ADDRESSES)
-            .map(move |(address, standing)| (address_key(*address), *standing))
+            .map(move |(address, kind)| (address_key(*address), *kind))
             .chain(note)
     }
 }
@@ -133,7 +136,7 @@ fn stacked<'v>(name: &'v str, vlans: &'v [Vlan]) -> Vec<(&'v str, [u16; 2])> {
     devices
 }
 
-/// Returns the host's own addresses and the broadcast addresses of its networks, each with its [`standing`]. An address
+/// Returns the host's own addresses and the broadcast addresses of its networks, each with its [`address_kind`]. An address
 /// that is valid on one link alone counts only where that link `is_guarded`.
 fn addresses(links: &[Link], is_guarded: impl Fn(&str) -> bool) -> BTreeMap<IpAddr, u32> {
     let mut addresses = BTreeMap::new();
@@ -146,11 +149,13 @@ fn addresses(links: &[Link], is_guarded: impl Fn(&str) -> bool) -> BTreeMap<IpAd
             if address.ip.is_loopback() || (is_link_local && !is_guarded(&link.name)) {
                 continue;
             }
-            addresses.insert(address.ip, standing::OWN);
+            addresses.insert(address.ip, address_kind::OWN);
             // The last address of a network reaches all its hosts, whether or not it is configured as broadcast.
             let configured = address.broadcast.map(IpAddr::from);
             for broadcast in last(address).into_iter().chain(configured) {
-                addresses.entry(broadcast).or_insert(standing::BROADCAST);
+                addresses
+                    .entry(broadcast)
+                    .or_insert(address_kind::BROADCAST);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use knock_common::table::{Habits, labels};
+use knock_common::reject::{ReplySettings, labels};
 
 use crate::sys::{clock, kernel_version};
 
@@ -12,7 +12,7 @@ const UNREACHABLE6: u32 = 1;
 
 /// Reads the settings; where one cannot be read, its default of Linux is taken. `secret` makes flow labels
 /// unpredictable.
-pub fn read(secret: u64) -> Habits {
+pub fn read(secret: u64) -> ReplySettings {
     let milliseconds = |name: &str| {
         setting::<u64>(name)
             .unwrap_or(1000)
@@ -36,7 +36,7 @@ pub fn read(secret: u64) -> Habits {
     let mask6 = text("ipv6/icmp/ratemask").unwrap_or_else(|| "0-1,3-127".to_owned());
     let limited = u8::from(mask4 >> UNREACHABLE4 & 1 != 0)
         | u8::from(is_in_ranges(&mask6, UNREACHABLE6)) << 1;
-    Habits {
+    ReplySettings {
         interval4: milliseconds("ipv4/icmp_ratelimit"),
         interval6: milliseconds("ipv6/icmp/ratelimit"),
         per_second: number("ipv4/icmp_msgs_per_sec", 1000),

@@ -7,15 +7,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use aya::Ebpf;
 
 use super::{
     framing::{Framing, framing, index_of},
     native,
     pins::{
-        directory::{self, LINK, PROGRAM, PROGRAM_IP},
+        directory::{self, LINK},
         root::PinRoot,
     },
-    program,
+    program::{self, ENTRIES},
     xdp::{self, Attached},
 };
 use crate::{
@@ -37,17 +38,19 @@ pub struct Guarded {
 /// Attaches the program pinned for interface `name` to it, and pins the link.
 pub(super) fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
     let index = index_of(name)?;
-    let directory = root.of(name);
+    let pins = root.of(name);
     // Read now, since an interface may be made again as another kind.
-    let pin = directory.join(match framing(name, index)? {
-        Framing::Ethernet => PROGRAM,
-        Framing::BareIp => PROGRAM_IP,
-    });
+    let framing = framing(name, index)?;
+    let pin = pins.join(directory::program(framing));
+    if !pin.exists() {
+        let mut ebpf = program::load_onto(&pins, config, framing)?;
+        pin_programs(&mut ebpf, &pins)?;
+    }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    make_room(&directory)?;
+    make_room(&pins)?;
     let (link, attached) = attach(&program, name, index, config)?;
-    bpf::pin(&link, &directory.join(LINK))
-        .with_context(|| format!("cannot pin the link in {}", directory.display()))?;
+    bpf::pin(&link, &pins.join(LINK))
+        .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     Ok(attached)
 }
 
@@ -68,6 +71,23 @@ fn make_room(directory: &Path) -> Result<()> {
                 }
                 fs::rename(&path, other).with_context(cannot)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Pins the entries that have been loaded.
+pub(super) fn pin_programs(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+    let [usual, frags, ip] = ENTRIES;
+    for (entry, framing) in [
+        (usual, Framing::Ethernet),
+        (frags, Framing::Ethernet),
+        (ip, Framing::BareIp),
+    ] {
+        if let Some(program) = program::loaded(ebpf, entry) {
+            program
+                .pin(directory.join(directory::program(framing)))
+                .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Loads the kernel program with tables made and filled for one configuration.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -9,12 +9,13 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use knock_common::{
-    presence::Seed,
-    progress,
-    table::{Cursor, LAYOUT, Meta, cursor},
+    cursor::{self, Cursor},
+    knock::ring,
+    layout::{LAYOUT, Meta},
+    seed::Seed,
 };
 
-use super::{framing::Framing, native::Facts};
+use super::{framing::Framing, native::Facts, pins::directory};
 use crate::{
     config::{Attach, Config, OpenPorts, Port, listening_ports},
     datapath::{
@@ -68,11 +69,26 @@ pub fn object() -> Result<&'static [u8]> {
     ))
 }
 
-/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Two entries:
-/// that for the interfaces with Ethernet, and that for links without a header.
-pub fn load(config: &Config) -> Result<Ebpf> {
-    let mut ebpf = load_entry(config, ethernet_entry(config))?;
-    load_into_kernel(&mut ebpf, Framing::BareIp.entry())?;
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Only the entries that
+/// read these framings are loaded, since verifying one takes most of the time.
+pub fn load(config: &Config, framings: &BTreeSet<Framing>) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    for framing in framings {
+        load_into_kernel(&mut ebpf, entry_for(config, *framing))?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`.
+pub fn load_onto(directory: &Path, config: &Config, framing: Framing) -> Result<Ebpf> {
+    let seed = directory::meta(directory)?.seed;
+    let constants = Constants::of(&Settings::of(config)?, seed);
+    let mut loader = constants.loader(VerifierLogLevel::default());
+    for table in tables::ALL {
+        loader.map_pin_path(table.name, directory.join(table.pin_name()));
+    }
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    load_into_kernel(&mut ebpf, entry_for(config, framing))?;
     Ok(ebpf)
 }
 
@@ -81,6 +97,14 @@ pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
     Ok(ebpf)
+}
+
+/// Returns the name of the entry for interfaces of this framing.
+fn entry_for(config: &Config, framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => ethernet_entry(config),
+        Framing::BareIp => framing.entry(),
+    }
 }
 
 fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
@@ -102,39 +126,63 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
 pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let contents = compile(config, None)?;
     let counts = contents.counts();
-    let mut loader = EbpfLoader::new();
+    let seed = Seed::new(random()?, random()?);
+    let constants = Constants::of(&contents.settings, seed);
+    let mut loader = constants.loader(log);
     for table in tables::ALL {
         let entries = u32::try_from(table.entries(&counts)).unwrap_or(u32::MAX);
         loader.map_max_entries(table.name, entries);
     }
-    let Settings {
-        monitor,
-        has_allow,
-        has_addresses,
-        rejects,
-        grant_slots,
-        session_slots,
-        presence_mask,
-        progress_places,
-    } = contents.settings;
-    let flag = u32::from;
-    let seed = seed()?;
-    let ebpf = loader
-        .verifier_log_level(log)
-        .override_global("MONITOR", &flag(monitor), true)
-        .override_global("HAS_ALLOW", &flag(has_allow), true)
-        .override_global("HAS_ADDRESS", &flag(has_addresses), true)
-        .override_global("TICK_BITS", &tick_bits(), true)
-        .override_global("REJECTS", &flag(rejects), true)
-        .override_global("GRANT_SLOTS", &grant_slots, true)
-        .override_global("SESSION_SLOTS", &session_slots, true)
-        .override_global("PRESENCE_MASK", &presence_mask, true)
-        .override_global("PROGRESS_PLACES", &progress_places, true)
-        .override_global("SEED", &seed, true)
-        .load(object()?)
-        .map_err(not_loaded)?;
+    let ebpf = loader.load(object()?).map_err(not_loaded)?;
     fill(&ebpf, &contents, seed)?;
     Ok(ebpf)
+}
+
+/// The program's constants, by their names in the object.
+struct Constants {
+    words: [(&'static str, u32); 9],
+    seed: Seed,
+}
+
+impl Constants {
+    fn of(settings: &Settings, seed: Seed) -> Self {
+        let Settings {
+            monitor,
+            has_allow,
+            has_guarded_addresses,
+            rejects,
+            grant_slots,
+            session_slots,
+            grant_filter_mask,
+            progress_slots,
+        } = *settings;
+        let flag = u32::from;
+        Self {
+            words: [
+                ("MONITOR", flag(monitor)),
+                ("HAS_ALLOW", flag(has_allow)),
+                ("HAS_GUARDED_ADDRESSES", flag(has_guarded_addresses)),
+                ("TICK_BITS", tick_bits()),
+                ("REJECTS", flag(rejects)),
+                ("GRANT_SLOTS", grant_slots),
+                ("SESSION_SLOTS", session_slots),
+                ("GRANT_FILTER_MASK", grant_filter_mask),
+                ("PROGRESS_SLOTS", progress_slots),
+            ],
+            seed,
+        }
+    }
+
+    /// Returns a loader that writes them into the object.
+    fn loader(&self, log: VerifierLogLevel) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(log);
+        for (name, value) in &self.words {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global("SEED", &self.seed, true);
+        loader
+    }
 }
 
 /// Fills the tables of an object that has just been made.
@@ -150,11 +198,11 @@ fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
         .context("cannot read this host's addresses")?
         .write(ebpf)?;
     // What packets and commands change from here on.
-    let mut lengths = tables::LENGTHS.open(ebpf)?;
+    let mut lengths = tables::GRANT_LENGTHS.open(ebpf)?;
     for (index, length) in (0..).zip(contents.grant_lengths) {
         lengths.set(index, length, 0)?;
     }
-    let first = Cursor::at(progress::FIRST);
+    let first = Cursor::at(ring::FIRST);
     tables::CURSOR.open(ebpf)?.set(cursor::SOURCES, first, 0)?;
     let meta = Meta {
         layout: LAYOUT,
@@ -164,10 +212,6 @@ fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
     };
     tables::META.open(ebpf)?.set(0, meta, 0)?;
     Ok(())
-}
-
-fn seed() -> Result<Seed> {
-    Ok(Seed::new(random()?, random()?))
 }
 
 fn random() -> Result<u64> {

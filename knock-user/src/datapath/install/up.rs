@@ -1,17 +1,20 @@
 //! Brings a configuration up.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard},
+    attach::{Guarded, guard, pin_programs},
     attachment::{self, Attachment, NotGuarded},
     framing::{Framing, framing, index_of},
     pins::{
         change,
-        directory::{self, Directory, Holds, PROGRAM, PROGRAM_IP},
+        directory::{self, Directory, Holds},
         root::PinRoot,
     },
     program,
@@ -147,13 +150,21 @@ fn take_over(mut datapath: Datapath, root: &PinRoot) -> Result<Up> {
 }
 
 fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
-    if absent == Absent::Refuse {
-        for name in &config.interfaces {
-            framing(name, index_of(name)?)?;
+    let mut framings = BTreeSet::new();
+    for name in &config.interfaces {
+        match index_of(name).and_then(|index| framing(name, index)) {
+            Ok(framing) => _ = framings.insert(framing),
+            Err(error) if absent == Absent::Refuse => return Err(error),
+            // Reported when the interface cannot be guarded, below.
+            Err(_) => {}
         }
     }
+    if framings.is_empty() {
+        // Loaded now, so that a kernel that refuses the program does so before an interface appears.
+        framings.insert(Framing::Ethernet);
+    }
     let mut undo = Undo::default();
-    let mut ebpf = program::load(config)?;
+    let mut ebpf = program::load(config, &framings)?;
     for name in &config.interfaces {
         let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
         undo.0.push(directory);
@@ -194,17 +205,7 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
             pin_table(ebpf, table, directory)?;
         }
     }
-    for (entry, pin) in [
-        (program::ENTRIES[0], PROGRAM),
-        (program::ENTRIES[1], PROGRAM),
-        (Framing::BareIp.entry(), PROGRAM_IP),
-    ] {
-        if let Some(program) = program::loaded(ebpf, entry) {
-            program
-                .pin(directory.join(pin))
-                .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
-        }
-    }
+    pin_programs(ebpf, directory)?;
     pin_table(ebpf, identity, directory)
 }
 

@@ -1,7 +1,7 @@
 //! What the program has counted.
 
 use anyhow::Result;
-use knock_common::{Reason, knock::Outcome, table::class};
+use knock_common::{Reason, knock::Outcome, report::class};
 
 use crate::datapath::open::Datapath;
 

@@ -8,7 +8,7 @@ use aya::{
 use ipnet::IpNet;
 use knock_common::{
     Address,
-    table::{BY_HAND, Grant, GrantKey},
+    grant::{BY_HAND, Grant, GrantKey},
 };
 
 use crate::{

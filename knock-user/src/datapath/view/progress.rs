@@ -1,10 +1,11 @@
-//! The ring of sources that knock, as the program keeps it; see [`knock_common::progress`].
+//! The ring of sources that knock, as the program keeps it; see [`knock_common::knock::ring`].
 
 use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
-    progress::Pair,
-    table::{Cursor, Progress, ProgressSet, cursor},
+    cursor,
+    cursor::Cursor,
+    knock::progress::{Pair, Progress, ProgressSet},
 };
 
 use crate::sys::bpf::mapping::Mapping;

@@ -9,7 +9,7 @@ use aya::{
 };
 use knock_common::{
     Address, frame,
-    table::{Flow, Session},
+    session::{Flow, Session},
 };
 
 use crate::{

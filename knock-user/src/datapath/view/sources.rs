@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use knock_common::table::TICK_SHIFT;
+use knock_common::time::TICK_SHIFT;
 
 use super::address::padded_address;
 use crate::{

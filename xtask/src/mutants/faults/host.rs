@@ -2,32 +2,32 @@
 
 use super::Fault;
 
-const TABLE: &str = "knock-common/src/table.rs";
-const SOCKETS: &str = "knock-user/src/sys/sock_diag.rs";
+const SESSION: &str = "knock-common/src/session.rs";
+const SOCK_DIAG: &str = "knock-user/src/sys/sock_diag.rs";
 const LINT: &str = "knock-user/src/config/lint.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow whose last packet came by a CPU with a later clock is taken for an old one",
-        file: TABLE,
+        file: SESSION,
         find: "if idle.cast_signed() < 0 { 0 } else { idle }",
         replace: "idle",
     },
     Fault {
         what: "the age of a flow ends at the boot",
-        file: TABLE,
+        file: SESSION,
         find: "now.wrapping_sub(self.last)",
         replace: "now.saturating_sub(self.last)",
     },
     Fault {
         what: "a port that only this host can reach counts as open",
-        file: SOCKETS,
+        file: SOCK_DIAG,
         find: "!self.local.ip().is_loopback() && ",
         replace: "",
     },
     Fault {
         what: "a port on the loopback device alone counts as open",
-        file: SOCKETS,
+        file: SOCK_DIAG,
         find: " && self.interface != LOOPBACK",
         replace: "",
     },
@@ -46,7 +46,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "VXLAN is not warned of as a tunnel",
         file: LINT,
-        find: "\"vxlan\", ",
+        find: "    \"vxlan\",\n",
         replace: "",
     },
     Fault {

@@ -4,10 +4,13 @@ use super::Fault;
 
 const VERDICT: &str = "knock-common/src/verdict.rs";
 const ENTRY: &str = "knock-ebpf/src/main.rs";
-const MAPS: &str = "knock-ebpf/src/tables.rs";
 const SCATTERED: &str = "knock-ebpf/src/scattered.rs";
+const SRC_SCATTERED: &str = "knock-common/src/scattered.rs";
 const CHECKSUMS: &str = "knock-user/src/datapath/host/checksums.rs";
-const TABLE: &str = "knock-common/src/table.rs";
+const NATIVE: &str = "knock-user/src/datapath/install/native/mod.rs";
+const FRAMING: &str = "knock-user/src/datapath/install/framing.rs";
+const ENV: &str = "knock-ebpf/src/env.rs";
+const RULES: &str = "knock-common/src/rules.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -43,12 +46,12 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a frame in several buffers is counted shorter than it is",
         file: SCATTERED,
-        find: "passed(part(room).judge(&Tables::of(context)), length)",
-        replace: "passed(part(room).judge(&Tables::of(context)), length - 1)",
+        find: "passed(part(room).judge(&KernelEnv::of(context)), length)",
+        replace: "passed(part(room).judge(&KernelEnv::of(context)), length - 1)",
     },
     Fault {
         what: "flags of a frame in several buffers are not read",
-        file: "knock-common/src/scattered.rs",
+        file: SRC_SCATTERED,
         find: "(read.flags, read.sequence) = frame::tcp(frame, &segment);",
         replace: "let _ = frame::tcp(frame, &segment);",
     },
@@ -66,31 +69,31 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a veth's own MTU is taken for its other end's",
-        file: "knock-user/src/datapath/install/native/mod.rs",
+        file: NATIVE,
         find: "facts.peer.as_ref().map_or(facts.mtu, |peer| peer.mtu)",
         replace: "facts.mtu",
     },
     Fault {
         what: "Ethernet's entry is put on links without a header",
-        file: "knock-user/src/datapath/install/framing.rs",
+        file: FRAMING,
         find: "Self::BareIp => \"knockgate_ip\",",
         replace: "Self::BareIp => \"knockgate\",",
     },
     Fault {
         what: "the kernel looks for IPv6 prefixes by IPv4's lengths",
-        file: MAPS,
+        file: ENV,
         find: "u32::from(A::FAMILY != 4)",
         replace: "0",
     },
     Fault {
         what: "knocks are counted for another gate",
-        file: MAPS,
+        file: ENV,
         find: "outcome.counter(gate)",
         replace: "outcome.counter(gate ^ 1)",
     },
     Fault {
         what: "both protocols' ports are one in the table of roles",
-        file: TABLE,
+        file: RULES,
         find: "(udp as u32) << 16 | port as u32",
         replace: "port as u32 | (udp as u32 & 0) << 16",
     },

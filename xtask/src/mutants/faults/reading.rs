@@ -74,7 +74,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "more tags than are read are waved through",
         file: FRAME,
-        find: "ETHER_VLAN | ETHER_QINQ => Network::Malformed,",
+        find: "ETHER_VLAN | ETHER_QINQ => NetworkLayer::Malformed,",
         replace: "",
     },
     Fault {
@@ -86,7 +86,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "without a link header, a packet is read as if it had Ethernet's",
         file: FRAME,
-        find: "        if is_priority_tag(start) {\n            return Network::Malformed;",
+        find: "        if is_priority_tag(start) {\n            return NetworkLayer::Malformed;",
         replace: "        if start.len() == 8 {\n            return Ethernet::network(frame);",
     },
     Fault {
@@ -104,7 +104,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "without a link header, IPv6 is not read",
         file: FRAME,
-        find: "            6 => Network::Ipv6 { at: 0 },\n",
+        find: "            6 => NetworkLayer::Ipv6 { at: 0 },\n",
         replace: "",
     },
     Fault {

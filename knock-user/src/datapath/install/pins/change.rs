@@ -41,7 +41,8 @@ impl PinRoot {
 /// Pins the tables and the programs that are pinned in `from` in `to` as well.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let names = tables::ALL.iter().map(tables::Definition::pin_name);
-    for name in names.chain(PROGRAMS.map(str::to_owned)) {
+    let programs = PROGRAMS.into_iter().filter(|name| from.join(name).exists());
+    for name in names.chain(programs.map(str::to_owned)) {
         bpf::open(&from.join(&name))
             .and_then(|object| bpf::pin(&object, &to.join(&name)))
             .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;

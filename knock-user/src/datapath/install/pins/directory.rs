@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{MapInfo, MapType};
-use knock_common::table::{LAYOUT, Meta};
+use knock_common::layout::{LAYOUT, Meta};
 
 use super::root::{PinRoot, interface_of, is_bpffs};
 use crate::{
     datapath::{
         error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
+        install::framing::Framing,
         tables::{self, Definition, PinDirectory},
     },
     sys::bpf::{self, Kind},
@@ -21,11 +22,16 @@ use crate::{
 /// Name of the link's pin in an interface's directory. A link that has stayed on an interface which was renamed makes
 /// room for the next as `link%INDEX`.
 pub const LINK: &str = "link";
-/// Name of the pin of the entry for Ethernet.
-pub const PROGRAM: &str = "program";
-/// Name of the pin of the entry for links without a header.
-pub const PROGRAM_IP: &str = "program_ip";
-pub(super) const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_IP];
+/// Names of the pins of the program's entries. An entry is pinned once an interface needs it.
+pub const PROGRAMS: [&str; 2] = [program(Framing::Ethernet), program(Framing::BareIp)];
+
+/// Returns the name of the pin of the entry that reads this framing.
+pub const fn program(framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => "program",
+        Framing::BareIp => "program_ip",
+    }
+}
 
 /// An entry of the pin root.
 #[derive(Debug)]
@@ -97,18 +103,16 @@ pub fn links(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
-/// Returns whether a directory has everything but a link.
+/// Returns whether a directory has all tables. A program that is missing can be loaded onto them.
 pub fn is_whole(directory: &Path) -> bool {
-    let has = |name: &str| directory.join(name).exists();
-    PROGRAMS.into_iter().all(has) && tables::ALL.iter().all(|table| has(&table.pin_name()))
+    let mut tables = tables::ALL.iter();
+    tables.all(|table| directory.join(table.pin_name()).exists())
 }
 
-/// Returns the identity of the instance pinned in `directory`; `None` where it cannot be read.
-pub fn meta(directory: &Path) -> Option<Meta> {
-    let meta = tables::META
-        .open(&PinDirectory(directory.to_owned()))
-        .ok()?;
-    meta.get(&0, 0).ok()
+/// Returns the identity of the instance pinned in `directory`.
+pub fn meta(directory: &Path) -> Result<Meta> {
+    let meta = tables::META.open(&PinDirectory(directory.to_owned()))?;
+    meta.get(&0, 0).context("cannot read what is pinned")
 }
 
 /// Returns the names in a directory, sorted; `None` where it is gone.
@@ -198,8 +202,7 @@ fn layout_of(directory: &Path) -> Result<Option<u32>> {
     if info.value_size() as usize != meta.definition.value {
         return Ok(Some(0));
     }
-    let meta = meta.open(&PinDirectory(directory.to_owned()))?;
-    Ok(Some(meta.get(&0, 0)?.layout))
+    Ok(Some(self::meta(directory)?.layout))
 }
 
 /// Returns the table that has a pin of this name.

@@ -1,0 +1,65 @@
+//! Looking up the grant that covers a packet.
+
+use super::{Grant, GrantKey, MAX_LENGTHS, filter};
+use crate::{Env, Family, HashTable as _};
+
+/// The grant under which a packet of `source` may reach `gate`, if there is one: the closest that has
+/// room for another connection, else the closest of all.
+#[inline(always)]
+pub fn live<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
+    if env.grant_lengths::<A>() != 0 {
+        return closest(env, source, gate);
+    }
+    look_up(env, &GrantKey::whole(*source, gate))
+}
+
+/// The live grant with this key. What a flood gets: one word of memory, and not even the price of the
+/// clock.
+#[inline(always)]
+fn look_up<'e, E: Env, A: Family>(env: &'e E, key: &GrantKey<A>) -> Option<&'e mut Grant> {
+    if !filter::may_have(env, key) {
+        return None;
+    }
+    let grant = A::grants(env).find(key)?;
+    let now = env.now();
+    (grant.until > now && is_still_of(env, grant, key)).then_some(grant)
+}
+
+/// As [`live`], where prefixes have grants too.
+#[inline(never)]
+fn closest<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
+    let limit = env.gate(gate)?.connections;
+    let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
+    let mut closest = look_up(env, &GrantKey::whole(*source, gate));
+    if closest.as_deref().is_some_and(has_room) {
+        return closest;
+    }
+    let mut lengths = env.grant_lengths::<A>();
+    for _ in 1..MAX_LENGTHS {
+        let length = lengths as u8;
+        if length == 0 {
+            break;
+        }
+        let key = GrantKey::new(*source, length, gate);
+        if let Some(grant) = look_up(env, &key) {
+            if has_room(grant) {
+                return Some(grant);
+            }
+            closest = closest.or(Some(grant));
+        }
+        lengths >>= 8;
+    }
+    closest
+}
+
+/// Is what was read of a grant that of `key`? Compares the tag behind what was read before: a
+/// compare-and-exchange that succeeds is a full barrier on every machine.
+#[inline(always)]
+pub(super) fn is_still_of<E: Env, A: Family>(
+    env: &E,
+    grant: &mut Grant,
+    key: &GrantKey<A>,
+) -> bool {
+    let tag = key.tag();
+    env.compare_exchange(&mut grant.tag, tag, tag)
+}

@@ -1,0 +1,321 @@
+//! The decision: what becomes of a packet, and why.
+
+use crate::{
+    Env, Family, Reason, Verdict,
+    address::V4,
+    event::{self, Event, NOBODY, cause, kind},
+    frame::{self, Frame, Framing, NetworkLayer, Parsed, Segment, TCP, flag},
+    grant::{self, Grant},
+    knock::sequence,
+    report::class,
+    rules::Role,
+    session::{self, Flow},
+};
+
+/// Judges one packet of a link on which packets begin with `L`.
+#[inline(always)]
+pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdict {
+    match L::network(frame) {
+        NetworkLayer::Ipv4 { at } => ip(env, frame, frame::ipv4(frame, at)),
+        NetworkLayer::Ipv6 { at } => ip(env, frame, frame::ipv6(frame, at)),
+        NetworkLayer::Other => Verdict::of(Reason::NotIp),
+        NetworkLayer::Malformed => malformed::<E, V4>(env, None),
+    }
+}
+
+#[inline(always)]
+fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A>) -> Verdict {
+    let segment = match parsed {
+        Parsed::Segment(segment) => segment,
+        Parsed::Pass(reason) => return Verdict::of(reason),
+        Parsed::Malformed(ends) => return malformed(env, ends),
+    };
+    self::segment(env, &segment, || frame::tcp(frame, &segment))
+}
+
+/// A packet whose ports are known; `tcp` gives its flags and sequence number, where they matter.
+#[inline(always)]
+pub(crate) fn segment<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    tcp: impl FnOnce() -> (u8, u32),
+) -> Verdict {
+    let index = Role::index(segment.protocol != TCP, segment.destination_port);
+    let role = env.role(index);
+    if role == Role::Open || !env.guards(segment.destination) {
+        return Verdict::of(Reason::Unguarded);
+    }
+    let (flags, sequence) = if segment.protocol == TCP {
+        tcp()
+    } else {
+        (0, 0)
+    };
+    if let Role::Protected { gate } = role {
+        let reason = guarded(env, segment, gate, flags, sequence);
+        return Verdict { reason, gate };
+    }
+    if segment.protocol == TCP
+        && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN
+    {
+        return Verdict::of(Reason::Unguarded);
+    }
+    if let Role::Knock { symbol, starts } = role {
+        sequence::knock(env, segment, symbol, starts);
+        Verdict::of(Reason::Knock)
+    } else {
+        sequence::foreign(env, segment);
+        Verdict::of(Reason::Unguarded)
+    }
+}
+
+/// What there is to know of a packet to a protected port, beside its addresses.
+struct Opening {
+    /// TCP's.
+    flags: u8,
+    sequence: u32,
+    /// 1: it has been admitted, and begins a flow that is to be remembered.
+    begins: u8,
+    /// Whose grant has admitted it then.
+    user: u32,
+}
+
+/// A packet to a protected port, whose flow is remembered where it begins one.
+///
+/// A function of its own in the kernel program too, like the ones for probes: the verifier then
+/// follows what comes after parsing once, and not once for every way through the parser.
+#[inline(never)]
+fn guarded<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    gate: u16,
+    flags: u8,
+    sequence: u32,
+) -> Reason {
+    let mut packet = Opening {
+        flags,
+        sequence,
+        begins: 0,
+        user: NOBODY,
+    };
+    let reason = protected(env, segment, gate, &mut packet);
+    if packet.begins != 0 {
+        begun(env, segment, gate, &packet);
+    }
+    reason
+}
+
+/// A packet to a protected port: it needs a session, a grant or a place on the allow list.
+#[inline(never)]
+fn protected<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    gate: u16,
+    packet: &mut Opening,
+) -> Reason {
+    let flow = Flow::of(segment);
+    let flags = packet.flags;
+    let tcp = segment.protocol == TCP;
+    // With SYN and without ACK the host takes it for a new connection, whatever else is set.
+    let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
+
+    let known = if opens {
+        Known::Nothing
+    } else {
+        known(env, &flow, gate, flags)
+    };
+    if matches!(known, Known::Granted) {
+        return Reason::Grant;
+    }
+    let reason = match (grant::find::live(env, &segment.source, gate), known) {
+        (Some(grant), Known::Kept) => {
+            session::lookup::renew(env, &flow, grant.until);
+            Reason::Grant
+        }
+        (None, Known::Kept) => Reason::Session,
+        (Some(_), _) if tcp && !opens => Reason::Grant,
+        (Some(grant), _) => admit(env, segment, &flow, gate, grant, packet),
+        (None, _) => Reason::NoGrant,
+    };
+    if reason.passes() {
+        return reason;
+    }
+    if env.allows(segment.source) {
+        return Reason::AllowList;
+    }
+    if env.wants_report(class::DENIALS) {
+        let cause = if matches!(reason, Reason::UsedUp) {
+            cause::USED_UP
+        } else {
+            cause::NO_GRANT
+        };
+        tell(env, segment, gate, NOBODY, (kind::DENIED, cause));
+    }
+    enforced(env, reason)
+}
+
+/// What is known of a packet's flow.
+#[derive(Clone, Copy)]
+enum Known {
+    /// It is none that goes on.
+    Nothing,
+    /// It began under a grant that lives on.
+    Granted,
+    /// It began under a grant that may have ended.
+    Kept,
+}
+
+/// Looks up the flow of a packet that doesn't begin one, and notes that it has come.
+#[inline(always)]
+fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Known {
+    let Some(rules) = env.gate(gate) else {
+        return Known::Nothing;
+    };
+    let tcp = flow.protocol == u32::from(TCP);
+    if rules.cut != 0 && (rules.connections == 0 || !tcp) {
+        return Known::Nothing;
+    }
+    let Some((session, now)) = session::lookup::find(env, flow, gate, rules) else {
+        return Known::Nothing;
+    };
+    if rules.cut != 0 {
+        // It is remembered only so that its connections are counted.
+        session::lookup::note_more(session);
+        return Known::Nothing;
+    }
+    if !session::lookup::goes_on(env, flow, session, flags, now) {
+        return Known::Nothing;
+    }
+    // Not written where it would not change: the coarse clock stands still for a tick.
+    if session.last != now {
+        session.last = now;
+    }
+    if session.granted_until > now {
+        Known::Granted
+    } else {
+        Known::Kept
+    }
+}
+
+/// A packet that begins a connection under a live grant.
+#[inline(always)]
+fn admit<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    flow: &Flow<A>,
+    gate: u16,
+    grant: &mut Grant,
+    packet: &mut Opening,
+) -> Reason {
+    let Some(rules) = env.gate(gate) else {
+        // A role without its gate can't be; if it is, the port stays closed.
+        return Reason::NoGrant;
+    };
+    let limit = rules.connections;
+    if rules.cut != 0 && limit == 0 {
+        // Nothing has to be remembered: a flow passes while there is a grant, and none is one too many.
+        if segment.protocol == TCP {
+            env.fetch_add(&mut grant.connections);
+        }
+        return Reason::Grant;
+    }
+    if let Some((session, now)) = session::lookup::find(env, flow, gate, rules)
+        && session::lookup::retransmits(session, packet.flags, packet.sequence)
+    {
+        // A SYN once more; under `cut`, any datagram of a known flow too.
+        session.last = now;
+        return Reason::Grant;
+    }
+    if limit != 0 {
+        // Looked at before it is counted, so that no flood can make the count go round.
+        if grant.connections >= limit {
+            return Reason::UsedUp;
+        }
+        let before = env.fetch_add(&mut grant.connections);
+        if before >= limit {
+            return Reason::UsedUp;
+        }
+        if before + 1 == limit && env.wants_report(class::CLOSINGS) {
+            tell(env, segment, gate, grant.user, (kind::CLOSED, cause::USED));
+        }
+    } else {
+        env.fetch_add(&mut grant.connections);
+    }
+    packet.begins = 1;
+    packet.user = grant.user;
+    Reason::Grant
+}
+
+/// Remembers the flow that an admitted packet begins. Not done where that is decided, since all that is
+/// called one within the other shares 512 bytes of stack.
+#[inline(always)]
+fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Opening) {
+    if !session::remember::remember(env, segment, gate, packet.sequence)
+        && env.wants_report(class::DENIALS)
+    {
+        let what = (kind::UNKEPT, cause::TABLE_FULL);
+        tell(env, segment, gate, packet.user, what);
+    }
+}
+
+/// A packet whose ports can't be known.
+#[inline(always)]
+pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
+    if let Some((source, destination)) = ends {
+        if !env.guards(destination) {
+            return Verdict::of(Reason::Unguarded);
+        }
+        if env.allows(source) {
+            return Verdict::of(Reason::AllowList);
+        }
+        if env.wants_report(class::DENIALS) {
+            let unread = Segment {
+                source,
+                destination,
+                source_port: 0,
+                destination_port: 0,
+                protocol: 0,
+                transport: 0,
+            };
+            let what = (kind::DENIED, cause::MALFORMED);
+            tell(env, &unread, event::NO_GATE, NOBODY, what);
+        }
+    }
+    Verdict::of(enforced(env, Reason::Malformed))
+}
+
+/// A denial as the mode has it.
+#[inline(always)]
+fn enforced<E: Env>(env: &E, denial: Reason) -> Reason {
+    if env.monitor() {
+        Reason::Monitor
+    } else {
+        denial
+    }
+}
+
+/// Reports what happened to a packet at a gate. Out of line, to keep the event off the stack of
+/// those that call deeper.
+#[inline(never)]
+fn tell<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    gate: u16,
+    user: u32,
+    (kind, cause): (u8, u8),
+) {
+    env.report(&Event {
+        time: env.now(),
+        until: 0,
+        source: segment.source.padded(),
+        user,
+        gate,
+        port: segment.destination_port,
+        kind,
+        cause,
+        family: A::FAMILY,
+        protocol: segment.protocol,
+        step: 0,
+        of: 0,
+        zero: [0; 2],
+    });
+}

@@ -1,0 +1,70 @@
+//! Keys of tables that serve both address families.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::address::{Address, Padded, V6};
+
+/// A source of either family.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
+pub struct SourceKey {
+    /// [`Address::padded`]; the family keeps 192.0.2.1 apart from `c000:201::`.
+    pub address: Padded,
+    pub family: u64,
+}
+
+impl SourceKey {
+    #[inline(always)]
+    pub fn of<A: Address>(source: A) -> Self {
+        Self {
+            address: source.padded(),
+            family: u64::from(A::FAMILY),
+        }
+    }
+}
+
+/// An address with what it is looked up for. Key of the tables of addresses, and key data of the allow list and
+/// the permitted networks, behind the prefix length of the kernel's LPM tries.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
+pub struct ScopedAddress {
+    /// In network byte order: whether there is a gate, which, and [`Address::FAMILY`], so that
+    /// prefixes of different scopes never meet.
+    pub scope: u64,
+    pub address: Padded,
+}
+
+impl ScopedAddress {
+    /// Bits before the address.
+    pub const HEAD_BITS: u32 = 64;
+
+    /// Key of the entry that marks the table of local addresses as complete. No address has it, since none is of
+    /// family 0.
+    pub const COMPLETE: Self = Self {
+        scope: 0,
+        address: V6::from_words(0, 0),
+    };
+
+    #[inline(always)]
+    pub fn new<A: Address>(address: A) -> Self {
+        Self {
+            scope: u64::from(A::FAMILY).to_be(),
+            address: address.padded(),
+        }
+    }
+
+    /// Scoped to one gate: a network that may knock there.
+    #[inline(always)]
+    pub fn of_gate<A: Address>(address: A, gate: u16) -> Self {
+        let scope = 1 << 32 | u64::from(gate) << 8 | u64::from(A::FAMILY);
+        Self {
+            scope: scope.to_be(),
+            address: address.padded(),
+        }
+    }
+}
+
+records! {
+    SourceKey: 24 { address: 0, family: 16 },
+    ScopedAddress: 24 { scope: 0, address: 8 },
+}

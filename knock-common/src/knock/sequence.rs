@@ -1,0 +1,310 @@
+//! Knocking: one step of the automaton that all sequences of all gates are compiled to.
+//!
+//! It is Aho and Corasick's (Communications of the ACM 18(6), 1975): its state after a probe stands
+//! for the longest end of what the source has probed that begins some sequence. So "the last k
+//! probes are the sequence" is one look-up, whatever the number of sequences. A state's transitions
+//! are stored where they differ from the root's; most states have one, which is stored with them. See
+//! the compiler in user space.
+//!
+//! Clients try again, from a new source port each time. So another probe of the port that was counted
+//! last goes by the automaton only where it costs the run no knock, and is left out otherwise: see
+//! `Repeat`.
+
+use super::{
+    MAX_SEQUENCE, Outcome,
+    automaton::State,
+    progress::{Progress, Step},
+    ring::{self, Entry},
+};
+use crate::{
+    Env, Family,
+    event::{self, Event, NOBODY, cause, kind},
+    frame::{Segment, UDP},
+    grant,
+    report::{self, class},
+    time::TICK_SHIFT,
+};
+
+/// A probe to a port that no sequence has: it breaks the source's run, if there is one.
+#[inline(never)]
+pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
+    if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
+        && progress.state != 0
+        && !is_own(env, probe)
+        && let Some(mut progress) = progress.hold(env, &probe.source)
+        && progress.state != 0
+    {
+        broken(env, probe, &progress);
+        progress.reset();
+    }
+}
+
+/// A knock on the port `symbol`. `starts`: some sequence begins with it.
+#[inline(always)]
+pub fn knock<E: Env, A: Family>(env: &E, probe: &Segment<A>, symbol: u16, starts: bool) {
+    let now = env.now();
+    let reached = advance(env, probe, symbol, starts, now);
+    if reached != 0 {
+        let (user, late) = ((reached & !TOO_LATE) - 1, reached & TOO_LATE != 0);
+        completed(env, probe, user, late, now);
+    }
+}
+
+/// Set in what [`advance`] returns: the sequence took longer than it may.
+const TOO_LATE: u32 = 1 << 31;
+
+/// Takes the source one step on. Returns the index of the sequence that it completed, plus one; 0:
+/// none. One number, since that is what a BPF function returns; and what a completed sequence leads
+/// to is not done in here, since all that is called one within the other shares 512 bytes of stack.
+#[inline(never)]
+fn advance<E: Env, A: Family>(
+    env: &E,
+    probe: &Segment<A>,
+    symbol: u16,
+    starts: bool,
+    now: u64,
+) -> u32 {
+    let start = if starts { u32::from(symbol) + 1 } else { 0 };
+    let step = Step {
+        time: (now >> TICK_SHIFT) as u32,
+        source_port: probe.source_port,
+        symbol,
+    };
+    let progress = match ring::entry(env, &probe.source) {
+        Some(Entry::Known(progress)) => progress,
+        Some(Entry::New(newcomer)) => {
+            if start != 0
+                && newcomer.begin(env, &probe.source, start, step, now)
+                && let Some(state) = env.state(start)
+            {
+                stepped(env, probe, state);
+            }
+            return 0;
+        }
+        None => return 0,
+    };
+    // Should the place have been given to another source since it was found, nothing of that one's
+    // counts for this one.
+    let Some(mut held) = progress.hold(env, &probe.source) else {
+        return 0;
+    };
+    let progress = &mut *held;
+    if progress.is_forgotten(now) {
+        progress.reset();
+    }
+    let state = progress.state;
+    let Some(before) = env.state(state) else {
+        return 0;
+    };
+    if is_duplicate(progress, &step, before.within) {
+        env.count_knock(before.gate, Outcome::Duplicate);
+        return 0;
+    }
+    if state != 0 && is_own(env, probe) {
+        return 0;
+    }
+    let onward = if before.several != 0 {
+        env.transition(state, symbol)
+    } else {
+        (before.next != 0 && before.symbol == symbol).then_some(before.next)
+    };
+    let next = onward.unwrap_or(start);
+    let Some(after) = env.state(next) else {
+        return 0;
+    };
+    let repeat = Repeat::of(progress, state, symbol, before, after);
+    if repeat == Repeat::Shortens && is_recent(env, progress, step.time) {
+        progress.renew(step.time, now);
+        env.count_knock(before.gate, Outcome::Duplicate);
+        return 0;
+    }
+    let extends = after.depth == before.depth.wrapping_add(1);
+    let keeps = extends || repeat == Repeat::Keeps;
+    if !keeps && after.completes == 0 && state != 0 {
+        broken(env, probe, progress);
+    }
+    if next == 0 {
+        progress.reset();
+        return 0;
+    }
+    // The packets of a run that lives on stay known.
+    let known = if keeps {
+        MAX_SEQUENCE as u8
+    } else {
+        after.depth
+    };
+    progress.push(next, known, step, now);
+    if after.completes == 0 {
+        stepped(env, probe, after);
+        return 0;
+    }
+    progress.counted = 0;
+    match env.sequence(after.completes - 1) {
+        Some(sequence) if elapsed(progress, sequence.length) <= sequence.within => after.completes,
+        Some(_) => after.completes | TOO_LATE,
+        None => 0,
+    }
+}
+
+/// The source has completed the sequence with index `user`.
+#[inline(never)]
+fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bool, now: u64) {
+    let Some(sequence) = env.sequence(user) else {
+        return;
+    };
+    let Some(rules) = env.gate(sequence.gate) else {
+        return;
+    };
+    let mut event = Event {
+        user,
+        gate: sequence.gate,
+        step: sequence.length as u8,
+        of: sequence.length as u8,
+        ..report_of(probe, now)
+    };
+    let outcome = if late {
+        event.kind = kind::FAILED;
+        event.cause = cause::LATE;
+        Outcome::Late
+    } else if rules.restricted != 0 && !env.may_knock(probe.source, sequence.gate) {
+        event.kind = kind::FAILED;
+        event.cause = cause::SOURCE;
+        Outcome::Source
+    } else {
+        let until = grant::give::give(env, &probe.source, sequence.gate, user, now);
+        if let Some(until) = until {
+            event.kind = kind::OPENED;
+            event.until = until;
+            Outcome::Opened
+        } else {
+            event.kind = kind::REFUSED;
+            event.cause = cause::TABLE_FULL;
+            Outcome::TableFull
+        }
+    };
+    env.count_knock(sequence.gate, outcome);
+    if env.wants_report(report::class_of(event.kind, event.cause)) {
+        env.report(&event);
+    }
+}
+
+/// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.
+#[inline(always)]
+fn elapsed(progress: &Progress, length: u16) -> u32 {
+    let first = progress.step((length as u8).wrapping_sub(1));
+    progress.step(0).time.wrapping_sub(first.time)
+}
+
+/// What another probe of the port that was counted last does to the run by the automaton.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It is a probe of another port.
+    Not,
+    /// The run stays as long, or gets longer.
+    Keeps,
+    /// The run would get shorter.
+    Shortens,
+}
+
+impl Repeat {
+    #[inline(always)]
+    fn of(progress: &Progress, state: u32, symbol: u16, before: &State, after: &State) -> Self {
+        if state == 0 || progress.step(0).symbol != symbol {
+            Self::Not
+        } else if after.depth < before.unfinished {
+            Self::Shortens
+        } else {
+            Self::Keeps
+        }
+    }
+}
+
+/// Can a run still be completed that has its latest knock from when the source's latest was counted? Else there
+/// is nothing to lose, and a sequence that begins with this very probe must not be lost to what is over.
+#[inline(always)]
+fn is_recent<E: Env>(env: &E, progress: &Progress, time: u32) -> bool {
+    let Some(root) = env.state(0) else {
+        return false;
+    };
+    time.wrapping_sub(progress.step(0).time) <= root.within
+}
+
+/// A datagram to a socket of this host's that is connected to its sender: part of a conversation that the host
+/// has itself, such as a VPN's, and no probe. Asked only where there is a run that it could break or go
+/// on with, since a flood of first knocks would pay for it.
+#[inline(always)]
+fn is_own<E: Env, A: Family>(env: &E, probe: &Segment<A>) -> bool {
+    probe.protocol == UDP && env.is_connected(probe)
+}
+
+/// Is this the packet of a knock that the present run has counted already?
+#[inline(always)]
+fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
+    for back in 0..MAX_SEQUENCE as u8 {
+        if back >= progress.counted {
+            return false;
+        }
+        let known = progress.step(back);
+        if known.source_port == step.source_port
+            && known.symbol == step.symbol
+            && step.time.wrapping_sub(known.time) <= within
+        {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn stepped<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State) {
+    env.count_knock(state.gate, Outcome::Step);
+    if env.wants_report(class::STEPS) {
+        tell(env, probe, state, (kind::STEP, cause::NONE));
+    }
+}
+
+/// The run that `progress` stands for is broken, unless it had reached its end.
+#[inline(always)]
+fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
+    if !progress.is_complete()
+        && let Some(state) = env.state(progress.state)
+    {
+        env.count_knock(state.gate, Outcome::Wrong);
+        if env.wants_report(class::STEPS) {
+            tell(env, probe, state, (kind::FAILED, cause::WRONG));
+        }
+    }
+}
+
+/// Reports how far a run is or was. Out of line, to keep the event off the stack of those that call
+/// deeper.
+#[inline(never)]
+fn tell<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State, (kind, cause): (u8, u8)) {
+    env.report(&Event {
+        kind,
+        cause,
+        gate: state.gate,
+        step: state.depth,
+        of: state.of,
+        ..report_of(probe, env.now())
+    });
+}
+
+#[inline(always)]
+fn report_of<A: Family>(probe: &Segment<A>, now: u64) -> Event {
+    Event {
+        time: now,
+        until: 0,
+        source: probe.source.padded(),
+        user: NOBODY,
+        gate: event::NO_GATE,
+        port: probe.destination_port,
+        kind: 0,
+        cause: cause::NONE,
+        family: A::FAMILY,
+        protocol: probe.protocol,
+        step: 0,
+        of: 0,
+        zero: [0; 2],
+    }
+}

@@ -1,0 +1,309 @@
+//! Questions, and what Linux 6.18 was seen to answer, byte for byte; flow labels aside, which it makes
+//! up, and with the checksums that it leaves to hardware filled in.
+
+use super::{rate_limit::*, reply::*, request::*, *};
+use crate::{
+    address::{V4, V6},
+    frame::{BareIp, ETHER_HEADER, Ethernet, Framing, TCP, flag},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A host at 10.77.0.1 and `fd77::1`, and the VLANs 5 and 7 in 5.
+struct Lab {
+    settings: ReplySettings,
+    link: Link,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            settings: ReplySettings {
+                interval4: SECOND,
+                interval6: SECOND,
+                per_second: 1000,
+                burst: 50,
+                tick: 4_000_000,
+                secret: 42,
+                ttl: 64,
+                labels: 0,
+                limited: 3,
+                known: 1,
+                strict: 1,
+                zero: [0; 3],
+            },
+            link: Link {
+                mac: [2, 0, 0, 0, 0, 1],
+                hop_limit: 64,
+                partial: 0,
+            },
+        }
+    }
+
+    /// What comes back for a frame.
+    fn ask(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        self.ask_on::<Ethernet>(frame)
+    }
+
+    /// What comes back for a packet on a link of this kind.
+    fn ask_on<L: Framing>(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let link_header = LinkHeader::of::<L, _, _>(frame, self)?;
+        if link_header.is_ipv4 {
+            self.sent::<L, V4>(frame, &link_header)
+        } else {
+            self.sent::<L, V6>(frame, &link_header)
+        }
+    }
+
+    fn sent<L: Framing, A: ReplyFamily>(
+        &self,
+        frame: &[u8],
+        link_header: &LinkHeader,
+    ) -> Option<Vec<u8>> {
+        let mut reply = Reply::<A>::to(frame, self, &self.settings, link_header)?;
+        if reply.is_error() {
+            reply.identify(0x90b9);
+        }
+        let mut sent = frame.to_vec();
+        if let Ok(shift) = usize::try_from(reply.shift::<L>()) {
+            sent.drain(..shift);
+        } else {
+            sent.splice(0..0, vec![0xee; reply.shift::<L>().unsigned_abs()]);
+        }
+        assert!(reply.length::<L>() <= sent.len(), "it is only ever cut");
+        sent.truncate(reply.length::<L>());
+        reply.write::<L, _>(&mut sent[..]).expect("there is room");
+        Some(sent)
+    }
+}
+
+impl Host for Lab {
+    fn settings(&self) -> Option<&ReplySettings> {
+        Some(&self.settings)
+    }
+
+    fn link(&self, vlans: [u16; 2]) -> Option<&Link> {
+        [[0, 0], [5, 0], [5, 7]]
+            .contains(&vlans)
+            .then_some(&self.link)
+    }
+
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
+        match address.into().to_string().as_str() {
+            "10.77.0.1" | "fd77::1" => address_kind::OWN,
+            "10.77.255.255" => address_kind::BROADCAST,
+            _ => 0,
+        }
+    }
+}
+
+const SYN4: &str = "02000000000102000000000208004500002812340000400653000a4d01020a4d00010fa00063000003e8\
+                    000007d0500204007a8b0000";
+const SYN6: &str = "02000000000102000000000286dd6000000000140640fd770000000000000000000000000002fd77000000\
+                    00000000000000000000010fa00063000003e8000007d05002040095350000";
+const DATAGRAM4: &str =
+    "02000000000102000000000208004500001f12340000401152fe0a4d01020a4d00010fa00063000b15d6616263";
+const DATAGRAM6: &str = "02000000000102000000000286dd60000000000b1140fd770000000000000000000000000002fd770000\
+                         0000000000000000000000010fa00063000b3080616263";
+/// Five bytes of data and all of the traffic class.
+const ACK4: &str = "020000000001020000000002080045ff002d12340000400651fc0a4d01020a4d00010fa00063000003e8\
+                    000007d05010040036a6000068656c6c6f000000";
+
+const SEEN: [(&str, &str, &str); 5] = [
+    (
+        "a SYN",
+        SYN4,
+        "02000000000202000000000108004500002800004000400625340a4d00010a4d010200630fa000000000000003e9\
+      5014000086480000",
+    ),
+    (
+        "an ACK with data and padding",
+        ACK4,
+        "020000000002020000000001080045fc002800004000400624380a4d00010a4d010200630fa0000007d000000000\
+      5004000082710000",
+    ),
+    (
+        "a SYN over IPv6",
+        SYN6,
+        "02000000000202000000000186dd6000000000140640fd770000000000000000000000000001fd77000000000000\
+      000000000000000200630fa000000000000003e950140000a0f20000",
+    ),
+    (
+        "a datagram",
+        DATAGRAM4,
+        "020000000002020000000001080045c0003b90b900004001d3ac0a4d00010a4d0102030312b60000000045 00001f\
+      12340000401152fe0a4d01020a4d00010fa00063000b15d6616263",
+    ),
+    (
+        "a datagram over IPv6",
+        DATAGRAM6,
+        "02000000000202000000000186dd60000000003b3a40fd770000000000000000000000000001fd77000000000000\
+      0000000000000002010492640000000060000000000b1140fd770000000000000000000000000002fd7700000000\
+      00000000000000000001 0fa00063000b3080616263",
+    ),
+];
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .map(|digit| digit as u8)
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}
+
+#[test]
+fn answers_are_those_of_linux() {
+    for (what, asked, seen) in SEEN {
+        assert_eq!(Lab::new().ask(&bytes(asked)), Some(bytes(seen)), "{what}");
+    }
+}
+
+/// Whatever bit of a packet is wrong, its checksum is, or its lengths are.
+#[test]
+fn answers_without_a_link_header_are_the_same_packets() {
+    let lab = Lab::new();
+    for (what, asked, seen) in SEEN {
+        let (asked, seen) = (bytes(asked), bytes(seen));
+        let reply = lab.ask_on::<BareIp>(&asked[ETHER_HEADER..]);
+        assert_eq!(reply.as_deref(), Some(&seen[ETHER_HEADER..]), "{what}");
+    }
+}
+
+#[test]
+fn no_damaged_packet_is_answered() {
+    for asked in [SYN4, SYN6, DATAGRAM4, DATAGRAM6] {
+        let whole = bytes(asked);
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            // The sender's MAC address is under no sum, and so are IPv6's class, label and hop limit.
+            let sender = (6..12).contains(&(bit / 8)) && bit != 6 * 8;
+            let uncovered = whole[12] == 0x86
+                && (matches!(bit / 8, 15..=17 | 21) || bit / 8 == 14 && bit % 8 < 4);
+            let answered = Lab::new().ask(&damaged).is_some();
+            assert_eq!(answered, sender || uncovered, "bit {bit} of {asked}");
+        }
+    }
+}
+
+#[test]
+fn no_packet_cut_short_is_answered() {
+    for (what, asked, _) in SEEN {
+        let whole = bytes(asked);
+        let padding = if asked == ACK4 { 3 } else { 0 };
+        for length in 0..whole.len() - padding {
+            assert_eq!(
+                Lab::new().ask(&whole[..length]),
+                None,
+                "{what}, {length} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sum_left_to_hardware_is_good_only_where_it_may_be() {
+    for (asked, place) in [(SYN4, 50), (SYN6, 70), (DATAGRAM4, 40), (DATAGRAM6, 60)] {
+        let mut frame = bytes(asked);
+        let network = if frame[12] == 0x08 { 26..34 } else { 22..54 };
+        let protocol = if place % 20 == 0 { 17 } else { TCP };
+        let behind = frame.len() - network.end;
+        let length = u8::try_from(behind).expect("short");
+        let covered = [&frame[network], &[0, protocol, 0, length]].concat();
+        let sum = fold(covered.sum(0, covered.len()).expect("few bytes"));
+        frame[place..place + 2].copy_from_slice(&sum.to_ne_bytes());
+        let mut lab = Lab::new();
+        assert_eq!(lab.ask(&frame), None, "{asked}");
+        lab.link.partial = 1;
+        assert!(lab.ask(&frame).is_some(), "{asked}");
+    }
+}
+
+#[test]
+fn flow_labels_are_made_up_as_the_host_is_set() {
+    let label = |lab: &Lab, frame: &[u8]| {
+        let reply = lab.ask(frame).expect("an reply");
+        u32::from_be_bytes([0, reply[15], reply[16], reply[17]]) & 0xf_ffff
+    };
+    let mut lab = Lab::new();
+    let mut labelled = bytes(SYN6);
+    labelled[17] = 0x77;
+    assert_eq!(label(&lab, &labelled), 0);
+    lab.settings.labels = labels::AUTO;
+    let made = label(&lab, &labelled);
+    assert_ne!(made, 0);
+    assert_eq!(label(&lab, &bytes(SYN6)), made, "the same flow");
+    lab.settings.secret += 1;
+    assert_ne!(label(&lab, &labelled), made, "not to be foreseen");
+    lab.settings.labels |= labels::STATELESS;
+    assert_ne!(label(&lab, &labelled) & 0x8_0000, 0);
+    lab.settings.labels |= labels::REFLECT;
+    assert_eq!(label(&lab, &labelled), 0x77);
+}
+
+#[test]
+fn a_reset_is_never_answered() {
+    let mut frame = bytes(SYN4);
+    frame[47] |= flag::RST;
+    // Makes up for the flag.
+    frame[51] -= flag::RST;
+    assert_eq!(Lab::new().ask(&frame), None);
+}
+
+#[test]
+fn a_destination_is_owed_six_errors_and_one_an_interval() {
+    let mut owed: IcmpBucket = first(0, SECOND, 7);
+    let taken = |owed: &mut IcmpBucket, now| (0..20).filter(|_| owed.take(now, SECOND)).count();
+    assert_eq!(taken(&mut owed, 0), 6);
+    assert_eq!(taken(&mut owed, SECOND - 1), 0);
+    assert_eq!(taken(&mut owed, SECOND), 1);
+    assert_eq!(taken(&mut owed, 4 * SECOND), 3);
+    assert_eq!(taken(&mut owed, 1000 * SECOND), 6);
+    // Nobody has more than a minute saved up beforehand.
+    let mut long = first(0, 20 * SECOND, 7);
+    assert_eq!((0..20).filter(|_| long.take(0, 20 * SECOND)).count(), 3);
+}
+
+#[test]
+fn identifications_go_on_as_time_does() {
+    let mut owed = first(0, SECOND, 65_534);
+    assert_eq!(owed.identify(5, 5, 4, 3), 65_535);
+    assert_eq!(owed.identify(5, 5, 4, 3), 0);
+    assert_eq!(
+        owed.identify(0, 40, 4, 13),
+        4,
+        "by one, and three of ten ticks"
+    );
+}
+
+#[test]
+fn all_destinations_together_are_owed_so_many_a_second() {
+    let settings = Lab::new().settings;
+    let take = |pool: &mut GlobalIcmpBucket, now| {
+        (0..200)
+            .filter(|_| {
+                let filled = pool.filled(now, &settings);
+                *pool = filled.map_or(*pool, |filled| filled.less(1));
+                filled.is_some()
+            })
+            .count()
+    };
+    let mut pool = GlobalIcmpBucket(0);
+    let start = 100 * SECOND;
+    assert_eq!(take(&mut pool, start), 50, "a burst");
+    assert_eq!(
+        take(&mut pool, start + 10_000_000),
+        0,
+        "not before a fiftieth of a second"
+    );
+    assert_eq!(
+        take(&mut pool, start + 30_000_000),
+        30,
+        "a thousand a second"
+    );
+    assert_eq!(take(&mut pool, start + 10 * SECOND), 50);
+}

@@ -1,0 +1,121 @@
+//! What the configuration says of ports and gates.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The settings of a gate. Indexed by gate.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct GateRules {
+    /// Length of a grant, ns.
+    pub open_for: u64,
+    /// A kept flow ends after this long without a packet, ns.
+    pub session_idle: u64,
+    /// New connections that one grant admits; 0: any number.
+    pub connections: u32,
+    /// 1: grants go to the source's prefix ([`Address::PREFIX`]).
+    pub to_prefix: u8,
+    /// 1: only sources in the table of permitted networks may knock.
+    pub restricted: u8,
+    /// 1: flows end with their grant.
+    pub cut: u8,
+    /// 1: what is denied is answered as by a closed port.
+    pub reject: u8,
+}
+
+records! {
+    GateRules: 24 {
+        open_for: 0,
+        session_idle: 8,
+        connections: 16,
+        to_prefix: 20,
+        restricted: 21,
+        cut: 22,
+        reject: 23,
+    },
+}
+
+/// What a destination port is, packed into a `u32` of the role table, which is indexed by port, UDP after TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// None of the others: a probe to it breaks a run of knocks.
+    Foreign,
+    /// Declared open: no probe.
+    Open,
+    Protected {
+        gate: u16,
+    },
+    /// A knock. `starts`: some sequence begins with it, and the state after it is `symbol + 1`.
+    Knock {
+        symbol: u16,
+        starts: bool,
+    },
+}
+
+/// Number of entries of the role table.
+pub const ROLES: u32 = 2 * 65536;
+
+impl Role {
+    const KIND: u32 = 0xff;
+    const STARTS: u32 = 0x100;
+
+    #[inline(always)]
+    pub const fn index(udp: bool, port: u16) -> u32 {
+        // Widening; `From` is not const.
+        (udp as u32) << 16 | port as u32
+    }
+
+    pub const fn pack(self) -> u32 {
+        match self {
+            Self::Foreign => 0,
+            Self::Open => 1,
+            Self::Protected { gate } => 2 | (gate as u32) << 16,
+            Self::Knock { symbol, starts } => {
+                3 | (symbol as u32) << 16 | if starts { Self::STARTS } else { 0 }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub const fn unpack(packed: u32) -> Self {
+        let id = (packed >> 16) as u16;
+        match packed & Self::KIND {
+            1 => Self::Open,
+            2 => Self::Protected { gate: id },
+            3 => Self::Knock {
+                symbol: id,
+                starts: packed & Self::STARTS != 0,
+            },
+            _ => Self::Foreign,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_survive_packing() {
+        for role in [
+            Role::Foreign,
+            Role::Open,
+            Role::Protected { gate: 0 },
+            Role::Protected { gate: u16::MAX },
+            Role::Knock {
+                symbol: 0,
+                starts: false,
+            },
+            Role::Knock {
+                symbol: u16::MAX,
+                starts: true,
+            },
+        ] {
+            assert_eq!(Role::unpack(role.pack()), role);
+        }
+    }
+
+    #[test]
+    fn an_empty_role_table_means_foreign() {
+        assert_eq!(Role::unpack(0), Role::Foreign);
+    }
+}

@@ -1,0 +1,264 @@
+//! Remembering a flow: which slot it takes, and who gives way where the table is full.
+
+use super::{Flow, Session, SessionSlot, socket};
+use crate::{
+    Env, Family, HashTable as _,
+    address::{V4, V6},
+    frame::{Segment, TCP},
+};
+
+/// How many slots a new flow looks at before it gives up. A prime, so that where one after the other
+/// gives up, a slot is not found at the same turn each time the ring comes round.
+const TRIES: usize = 11;
+/// How many of these before it takes one of a source with more than its share.
+const PATIENT: usize = 3;
+/// How many of these before it takes any that is not established.
+const MODEST: usize = 8;
+
+/// What [`claim`] returns where there is no slot: more than there are.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// The part of the table that a source may hold without giving way, as a power of two below 1.
+const SHARE: u32 = 6;
+
+/// Remembers the flow of a packet that a grant has admitted. `initial`: its TCP client's initial sequence
+/// number. False where there is no room.
+///
+/// In three functions, one behind the other: all that is called one within the other shares 512 bytes of
+/// stack.
+#[inline(always)]
+pub fn remember<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> bool {
+    let holder = again(env, segment, gate, initial);
+    if holder == NOBODY {
+        return true;
+    }
+    let slot = env.claim_session(holder as u16, env.now());
+    slot != NO_SLOT && begin(env, segment, gate, initial, slot)
+}
+
+/// What [`again`] returns where there is no slot to take.
+const NOBODY: u32 = u32::MAX;
+
+/// Remembers a flow where it is known already. Returns whose share it will count to where it is not, and
+/// [`NOBODY`] where there is nothing left to do.
+#[inline(never)]
+fn again<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> u32 {
+    let flow = Flow::of(segment);
+    if let Some(session) = A::sessions(env).find(&flow)
+        && session.tag == flow.tag()
+    {
+        // The SYN may be forged, and the connection that was there go on.
+        if session.closing != 0 && !socket::is_open(env.socket(&flow)) {
+            session.closing = 0;
+        }
+        session.last = env.now();
+        session.granted_until = 0;
+        session.initial = initial;
+        session.gate = gate;
+        session.more = 0;
+        return NOBODY;
+    }
+    if is_foreign(env, &flow) {
+        return NOBODY;
+    }
+    u32::from(holder(env, segment.source, gate))
+}
+
+/// Puts a new flow into the slot that has been claimed for it.
+#[inline(never)]
+fn begin<E: Env, A: Family>(
+    env: &E,
+    segment: &Segment<A>,
+    gate: u16,
+    initial: u32,
+    index: u32,
+) -> bool {
+    let flow = Flow::of(segment);
+    let holder = holder(env, segment.source, gate);
+    let Some(slot) = env.session_slot(index) else {
+        return false;
+    };
+    *slot = SessionSlot {
+        source: flow.source.padded(),
+        destination: flow.destination.padded(),
+        source_port: flow.source_port,
+        destination_port: flow.destination_port,
+        holder,
+        protocol: flow.protocol as u8,
+        family: A::FAMILY,
+    };
+    if let Some(held) = env.session_count(holder) {
+        env.fetch_add(held);
+    }
+    A::sessions(env).insert(
+        &flow,
+        &Session {
+            last: env.now(),
+            tag: flow.tag(),
+            // Its next packet will look for it.
+            granted_until: 0,
+            initial,
+            slot: index,
+            gate,
+            more: 0,
+            closing: 0,
+            ending: 0,
+        },
+    )
+}
+
+/// Does it go to an address that is neither this host's nor one that it forwards to?
+#[inline(always)]
+fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
+    env.knows_addresses() && !env.has_address(flow.destination) && !env.forwards(flow)
+}
+
+/// Whose share a flow counts to.
+#[inline(always)]
+pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
+    let to_prefix = env.gate(gate).is_some_and(|rules| rules.to_prefix != 0);
+    let source = if to_prefix {
+        source.masked(A::PREFIX)
+    } else {
+        source
+    };
+    let scope = u64::from(A::FAMILY) | u64::from(to_prefix) << 8;
+    // Its higher bits are the better ones. Nobody can choose sources that have the same.
+    (env.seed().hash(source.padded(), scope) >> 48) as u16
+}
+
+/// How many slots a holder has.
+#[inline(always)]
+pub(super) fn held<E: Env>(env: &E, holder: u16) -> u32 {
+    env.session_count(holder).map_or(0, |held| *held)
+}
+
+/// How many slots a holder must have to give way.
+#[derive(Clone, Copy)]
+struct Bars {
+    /// With a flow that is not established.
+    loose: u32,
+    /// With any flow.
+    established: u32,
+}
+
+impl Bars {
+    /// Nobody must.
+    const NONE: Self = Self {
+        loose: u32::MAX,
+        established: u32::MAX,
+    };
+
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        // Widening; `From` is not const.
+        (self.established as u64) << 32 | self.loose as u64
+    }
+
+    #[inline(always)]
+    const fn unpack(packed: u64) -> Self {
+        Self {
+            loose: packed as u32,
+            established: (packed >> 32) as u32,
+        }
+    }
+
+    /// At the try with this number, for somebody who holds so many of `slots`.
+    #[inline(always)]
+    fn at(tried: usize, held: u32, slots: u32) -> Self {
+        if tried < PATIENT {
+            return Self::NONE;
+        }
+        let share = (slots >> SHARE).max(1);
+        let established = held.max(share) + 1;
+        let loose = if tried < MODEST {
+            held.max(share + 1)
+        } else {
+            held
+        };
+        Self { loose, established }
+    }
+}
+
+/// Takes a slot for a flow of `holder`, whose former owner has ended or, where none has, gives way. Returns
+/// its index, or [`NO_SLOT`].
+#[inline(always)]
+pub fn claim<E: Env>(env: &E, holder: u16, now: u64) -> u32 {
+    let held = held(env, holder);
+    let slots = env.session_slots();
+    for tried in 0..TRIES {
+        let Some((index, slot)) = env.next_session_slot() else {
+            return NO_SLOT;
+        };
+        let bars = Bars::at(tried, held, slots).pack();
+        if slot.family == 0 {
+            return index;
+        }
+        if env.vacate_session(index, now, bars) {
+            if let Some(held) = env.session_count(slot.holder) {
+                env.fetch_sub(held);
+            }
+            return index;
+        }
+    }
+    NO_SLOT
+}
+
+/// Is the slot with this index free, or could it be freed? `bars`: `Bars`, packed.
+#[inline(always)]
+pub fn vacate<E: Env>(env: &E, index: u32, now: u64, bars: u64) -> bool {
+    let Some(slot) = env.session_slot(index) else {
+        return false;
+    };
+    let bars = Bars::unpack(bars);
+    match slot.family {
+        4 => vacate_of::<E, V4>(env, slot, index, now, bars),
+        6 => vacate_of::<E, V6>(env, slot, index, now, bars),
+        _ => true,
+    }
+}
+
+#[inline(always)]
+fn vacate_of<E: Env, A: Family>(
+    env: &E,
+    slot: &SessionSlot,
+    index: u32,
+    now: u64,
+    bars: Bars,
+) -> bool {
+    let flow = Flow::<A> {
+        source: A::unpadded(slot.source),
+        destination: A::unpadded(slot.destination),
+        source_port: slot.source_port,
+        destination_port: slot.destination_port,
+        protocol: u32::from(slot.protocol),
+    };
+    let sessions = A::sessions(env);
+    let Some(owner) = sessions.find(&flow) else {
+        return true;
+    };
+    if owner.slot != index || owner.tag != flow.tag() {
+        return true;
+    }
+    let idle = owner.idle(now);
+    let ended = env
+        .gate(owner.gate)
+        .is_none_or(|rules| idle >= rules.session_idle);
+    let free = ended || gives_way(env, &flow, held(env, slot.holder), bars);
+    if free {
+        sessions.remove(&flow);
+    }
+    free
+}
+
+/// Must a flow make room, whose holder has so many slots? The host is asked only where that decides.
+#[inline(always)]
+fn gives_way<E: Env, A: Family>(env: &E, flow: &Flow<A>, held: u32, bars: Bars) -> bool {
+    if held < bars.loose {
+        return false;
+    }
+    if held >= bars.established {
+        return true;
+    }
+    flow.protocol != u32::from(TCP) || !socket::is_established(env.socket(flow))
+}

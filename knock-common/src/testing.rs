@@ -1,0 +1,327 @@
+//! [`Env`] in ordinary memory, for tests, fuzzing and the comparison with the model.
+//!
+//! One thread, a clock that stands still until it is set, tables of bounded size.
+
+#[cfg(test)]
+mod reuse;
+mod table;
+
+use std::{
+    cell::{Cell, RefCell, UnsafeCell},
+    collections::{HashMap, HashSet},
+};
+
+use crate::{
+    address::{Address, Padded, V4, V6},
+    env::{Env, HashTable},
+    event::Event,
+    frame::Segment,
+    grant::{Grant, GrantKey, GrantSlot, filter},
+    knock::{
+        Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet},
+        ring,
+    },
+    rules::{GateRules, ROLES, Role},
+    seed::Seed,
+    session::{self, Flow, Session, SessionSlot, socket},
+};
+
+use table::{Ring, zeroed};
+
+pub use table::Map;
+
+/// Address and port.
+pub type End = (Padded, u16);
+
+/// What a decision asks for, all of it public.
+pub struct TestEnv {
+    /// ns.
+    pub now: Cell<u64>,
+    pub monitor: bool,
+    pub roles: Vec<u32>,
+    pub gates: Vec<GateRules>,
+    pub sequences: Vec<Sequence>,
+    pub states: Vec<State>,
+    pub transitions: HashMap<Transition, u32>,
+    /// Allow list: family, padded address, prefix length.
+    pub allow: Vec<(u8, Padded, u8)>,
+    /// Who may knock at restricted gates: gate, family, padded address, prefix length.
+    pub knockers: Vec<(u16, u8, Padded, u8)>,
+    /// Guarded destinations; empty: all.
+    pub addresses: HashSet<(u8, Padded)>,
+    /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
+    pub lengths: [u64; 2],
+    /// The words of [`Env::grant_filter`].
+    pub grant_filter: Vec<UnsafeCell<u64>>,
+    /// Of the ring of sources, a power of two.
+    pub progress_slots: u32,
+    /// Sets and slots, made when they are first looked at.
+    pub progress_sets: Map<u32, ProgressSet>,
+    pub progress: Map<u32, Progress>,
+    pub progress_cursor: UnsafeCell<u32>,
+    pub grants_v4: Map<GrantKey<V4>, Grant>,
+    pub grants_v6: Map<GrantKey<V6>, Grant>,
+    pub sessions_v4: Map<Flow<V4>, Session>,
+    pub sessions_v6: Map<Flow<V6>, Session>,
+    /// Slots of the sessions that count to each holder.
+    pub session_counts: Map<u16, u32>,
+    /// Own addresses, if they are known: family, padded address.
+    pub own: Option<HashSet<(u8, Padded)>>,
+    /// Those that it forwards to.
+    pub forwarded: HashSet<(u8, Padded)>,
+    /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
+    pub sockets: RefCell<HashMap<(u8, u64), u32>>,
+    /// The host's connected UDP sockets, by family: its own end, then its peer's.
+    pub connected: RefCell<HashSet<(u8, End, End)>>,
+    pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
+    pub events: RefCell<Vec<Event>>,
+    /// What another CPU does when this one looks at a state; once.
+    pub meanwhile: Cell<Option<fn(&Self)>>,
+    grant_slots: Ring<GrantSlot>,
+    session_slots: Ring<SessionSlot>,
+}
+
+impl TestEnv {
+    /// No configuration, with room for so many grants and sessions.
+    pub fn new(grants: usize, sessions: usize) -> Self {
+        Self {
+            now: Cell::new(1_000_000_000),
+            monitor: false,
+            roles: vec![Role::Foreign.pack(); ROLES as usize],
+            gates: Vec::new(),
+            sequences: Vec::new(),
+            states: Vec::new(),
+            transitions: HashMap::new(),
+            allow: Vec::new(),
+            knockers: Vec::new(),
+            addresses: HashSet::new(),
+            lengths: [0; 2],
+            grant_filter: zeroed(filter::words(grants)),
+            progress_slots: 1 << 20,
+            progress_sets: Map::with_capacity(usize::MAX),
+            progress: Map::with_capacity(usize::MAX),
+            progress_cursor: UnsafeCell::new(ring::FIRST),
+            grants_v4: Map::with_capacity(grants),
+            grants_v6: Map::with_capacity(grants),
+            sessions_v4: Map::with_capacity(sessions),
+            sessions_v6: Map::with_capacity(sessions),
+            session_counts: Map::with_capacity(usize::MAX),
+            own: None,
+            forwarded: HashSet::new(),
+            sockets: RefCell::default(),
+            connected: RefCell::default(),
+            outcomes: RefCell::default(),
+            events: RefCell::default(),
+            meanwhile: Cell::default(),
+            grant_slots: Ring::with_size(grants),
+            session_slots: Ring::with_size(sessions),
+        }
+    }
+
+    /// Moves the clock, ns.
+    pub fn advance(&self, by: u64) {
+        self.now.set(self.now.get() + by);
+    }
+
+    /// How often `outcome` has been counted at `gate`.
+    pub fn counted(&self, gate: u16, outcome: Outcome) -> u64 {
+        self.outcomes
+            .borrow()
+            .get(&(gate, outcome))
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+impl Env for TestEnv {
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn monitor(&self) -> bool {
+        self.monitor
+    }
+
+    fn guards<A: Address>(&self, destination: A) -> bool {
+        self.addresses.is_empty() || self.addresses.contains(&(A::FAMILY, destination.padded()))
+    }
+
+    fn allows<A: Address>(&self, source: A) -> bool {
+        self.allow.iter().any(|(family, network, length)| {
+            *family == A::FAMILY && source.masked(*length).padded() == *network
+        })
+    }
+
+    fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool {
+        self.knockers.iter().any(|(of, family, network, length)| {
+            *of == gate && *family == A::FAMILY && source.masked(*length).padded() == *network
+        })
+    }
+
+    fn role(&self, index: u32) -> Role {
+        Role::unpack(self.roles[index as usize])
+    }
+
+    fn gate(&self, gate: u16) -> Option<&GateRules> {
+        self.gates.get(usize::from(gate))
+    }
+
+    fn sequence(&self, index: u32) -> Option<&Sequence> {
+        self.sequences.get(index as usize)
+    }
+
+    fn state(&self, index: u32) -> Option<&State> {
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile(self);
+        }
+        self.states.get(index as usize)
+    }
+
+    fn transition(&self, state: u32, symbol: u16) -> Option<u32> {
+        let symbol = u32::from(symbol);
+        self.transitions.get(&Transition { state, symbol }).copied()
+    }
+
+    fn grant_lengths<A: Address>(&self) -> u64 {
+        self.lengths[usize::from(A::FAMILY != 4)]
+    }
+
+    fn seed(&self) -> Seed {
+        // Any numbers.
+        Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
+    }
+
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        let index = (index as usize).checked_rem(self.grant_filter.len())?;
+        // SAFETY: one thread, and every caller is done with a word before it asks for the next.
+        Some(unsafe { &mut *self.grant_filter[index].get() })
+    }
+
+    fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
+        let sets = ring::sets(self.progress_slots as usize) as u32;
+        Some(self.progress_sets.entry(index & (sets - 1)))
+    }
+
+    fn progress(&self, ticket: u32) -> Option<&mut Progress> {
+        Some(self.progress.entry(ticket & (self.progress_slots - 1)))
+    }
+
+    fn progress_slots(&self) -> u32 {
+        self.progress_slots
+    }
+
+    fn progress_cursor(&self) -> Option<&mut u32> {
+        // SAFETY: one thread, and every caller is done with it before it asks for anything else.
+        Some(unsafe { &mut *self.progress_cursor.get() })
+    }
+
+    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {
+        &self.grants_v4
+    }
+
+    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant> {
+        &self.grants_v6
+    }
+
+    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
+        &self.sessions_v4
+    }
+
+    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session> {
+        &self.sessions_v6
+    }
+
+    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
+        self.grant_slots.next()
+    }
+
+    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
+        self.session_slots.next()
+    }
+
+    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
+        let slot = self.session_slots.slots.get(index as usize)?;
+        // SAFETY: as in `Ring::next`.
+        Some(unsafe { &mut *slot.get() })
+    }
+
+    fn claim_session(&self, holder: u16, now: u64) -> u32 {
+        session::remember::claim(self, holder, now)
+    }
+
+    fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {
+        session::remember::vacate(self, index, now, bars)
+    }
+
+    fn session_slots(&self) -> u32 {
+        self.session_slots.slots.len() as u32
+    }
+
+    fn session_count(&self, holder: u16) -> Option<&mut u32> {
+        Some(self.session_counts.entry(holder))
+    }
+
+    fn knows_addresses(&self) -> bool {
+        self.own.is_some()
+    }
+
+    fn has_address<A: Address>(&self, address: A) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|own| own.contains(&(A::FAMILY, address.padded())))
+    }
+
+    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
+        let destination = (A::FAMILY, flow.destination.padded());
+        self.forwarded.contains(&destination)
+    }
+
+    fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
+        let sockets = self.sockets.borrow();
+        let state = sockets.get(&(A::FAMILY, flow.tag()));
+        state.copied().unwrap_or(socket::NONE)
+    }
+
+    fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
+        let own = (datagram.destination.padded(), datagram.destination_port);
+        let peer = (datagram.source.padded(), datagram.source_port);
+        self.connected.borrow().contains(&(A::FAMILY, own, peer))
+    }
+
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
+        let equal = *cell == current;
+        if equal {
+            *cell = new;
+        }
+        equal
+    }
+
+    fn fetch_add(&self, cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_add(1);
+        before
+    }
+
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_sub(1);
+        before
+    }
+
+    fn count_knock(&self, gate: u16, outcome: Outcome) {
+        *self
+            .outcomes
+            .borrow_mut()
+            .entry((gate, outcome))
+            .or_default() += 1;
+    }
+
+    fn wants_report(&self, _class: u32) -> bool {
+        true
+    }
+
+    fn report(&self, event: &Event) {
+        self.events.borrow_mut().push(*event);
+    }
+}

@@ -1,0 +1,50 @@
+//! Atomic instructions on words of map entries.
+
+#[cfg(target_arch = "bpf")]
+mod bpf {
+    use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd};
+
+    #[inline(always)]
+    pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
+        // SAFETY: an aligned word in a map entry. Compiles to BPF_CMPXCHG, since Linux 5.12.
+        unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(cell, current, new).1 }
+    }
+
+    #[inline(always)]
+    pub fn fetch_add(cell: &mut u32) -> u32 {
+        // SAFETY: as above; BPF_FETCH | BPF_ADD, since Linux 5.12.
+        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, 1) }
+    }
+
+    #[inline(always)]
+    pub fn fetch_sub(cell: &mut u32) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, u32::MAX) }
+    }
+}
+
+/// So that the crate can be checked on the host; nothing there runs it.
+#[cfg(not(target_arch = "bpf"))]
+mod bpf {
+    pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
+        let equal = *cell == current;
+        if equal {
+            *cell = new;
+        }
+        equal
+    }
+
+    pub fn fetch_add(cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_add(1);
+        before
+    }
+
+    pub fn fetch_sub(cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_sub(1);
+        before
+    }
+}
+
+pub use bpf::{compare_exchange, fetch_add, fetch_sub};

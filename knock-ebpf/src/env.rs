@@ -1,0 +1,317 @@
+//! [`Env`] as the kernel has it: maps, clock, atomic instructions.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    maps::{Array, lpm_trie::Key},
+};
+use knock_common::{
+    Address, Env, HashTable,
+    address::{V4, V6},
+    cursor,
+    event::Event,
+    frame::Segment,
+    grant::{Grant, GrantKey, GrantSlot},
+    keys::ScopedAddress,
+    knock::{
+        Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet},
+        ring,
+    },
+    rules::{GateRules, Role},
+    seed::Seed,
+    session::{self, Flow, Session, SessionSlot},
+};
+
+use crate::{atomic, host, maps, report, settings};
+
+/// All tables of the program, and the packet's context, in which the host's sockets are looked up.
+pub struct KernelEnv {
+    context: *mut xdp_md,
+}
+
+impl KernelEnv {
+    #[inline(always)]
+    pub fn of(context: *mut xdp_md) -> Self {
+        Self { context }
+    }
+}
+
+impl Env for KernelEnv {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        report::now()
+    }
+
+    #[inline(always)]
+    fn monitor(&self) -> bool {
+        settings::monitor() != 0
+    }
+
+    #[inline(always)]
+    fn guards<A: Address>(&self, destination: A) -> bool {
+        // SAFETY: only whether the entry is there is asked, not what it holds.
+        settings::has_guarded_addresses() == 0
+            || unsafe { maps::GUARDED_ADDRESS.get(ScopedAddress::new(destination)) }.is_some()
+    }
+
+    #[inline(always)]
+    fn allows<A: Address>(&self, source: A) -> bool {
+        settings::has_allow() != 0
+            && maps::ALLOW
+                .get(Key::new(
+                    ScopedAddress::HEAD_BITS + u32::from(A::BITS),
+                    ScopedAddress::new(source),
+                ))
+                .is_some()
+    }
+
+    #[inline(always)]
+    fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool {
+        maps::KNOCKER
+            .get(Key::new(
+                ScopedAddress::HEAD_BITS + u32::from(A::BITS),
+                ScopedAddress::of_gate(source, gate),
+            ))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn role(&self, index: u32) -> Role {
+        Role::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn gate(&self, gate: u16) -> Option<&GateRules> {
+        maps::GATE.get(u32::from(gate))
+    }
+
+    #[inline(always)]
+    fn sequence(&self, index: u32) -> Option<&Sequence> {
+        maps::SEQUENCE.get(index)
+    }
+
+    #[inline(always)]
+    fn state(&self, index: u32) -> Option<&State> {
+        maps::STATE.get(index)
+    }
+
+    #[inline(always)]
+    fn transition(&self, state: u32, symbol: u16) -> Option<u32> {
+        let key = Transition {
+            state,
+            symbol: u32::from(symbol),
+        };
+        // SAFETY: nobody writes to this table once the program is attached.
+        unsafe { maps::TRANSITION.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn grant_lengths<A: Address>(&self) -> u64 {
+        let index = u32::from(A::FAMILY != 4);
+        maps::GRANT_LENGTHS.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> Seed {
+        settings::seed()
+    }
+
+    #[inline(always)]
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        let word = maps::GRANT_FILTER.get_ptr_mut(index & settings::grant_filter_mask())?;
+        // SAFETY: an aligned word of an array entry, which is there for good. Others change it by atomic
+        // instructions only.
+        Some(unsafe { &mut *word })
+    }
+
+    #[inline(always)]
+    fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
+        let mask = ring::sets(settings::progress_slots() as usize) as u32 - 1;
+        let set = maps::PROGRESS_SET.get_ptr_mut(index & mask)?;
+        // SAFETY: an array entry is there for good, and made of whole words. Other CPUs change them by atomic
+        // instructions.
+        Some(unsafe { &mut *set })
+    }
+
+    #[inline(always)]
+    fn progress(&self, ticket: u32) -> Option<&mut Progress> {
+        let progress = maps::PROGRESS.get_ptr_mut(ticket & (settings::progress_slots() - 1))?;
+        // SAFETY: an array entry is there for good; see `HashTable::find` for how values guard against other
+        // CPUs.
+        Some(unsafe { &mut *progress })
+    }
+
+    #[inline(always)]
+    fn progress_slots(&self) -> u32 {
+        settings::progress_slots()
+    }
+
+    #[inline(always)]
+    fn progress_cursor(&self) -> Option<&mut u32> {
+        let cursor = maps::CURSOR.get_ptr_mut(cursor::SOURCES)?;
+        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by the
+        // same atomic instruction.
+        Some(unsafe { &mut (*cursor).next })
+    }
+
+    #[inline(always)]
+    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {
+        &maps::GRANT4
+    }
+
+    #[inline(always)]
+    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant> {
+        &maps::GRANT6
+    }
+
+    #[inline(always)]
+    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
+        &maps::SESSION4
+    }
+
+    #[inline(always)]
+    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session> {
+        &maps::SESSION6
+    }
+
+    #[inline(always)]
+    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
+        next_slot(&maps::GRANT_SLOT, cursor::GRANTS, settings::grant_slots())
+    }
+
+    #[inline(always)]
+    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
+        next_slot(
+            &maps::SESSION_SLOT,
+            cursor::SESSIONS,
+            settings::session_slots(),
+        )
+    }
+
+    #[inline(always)]
+    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
+        let slot = maps::SESSION_SLOT.get_ptr_mut(index)?;
+        // SAFETY: see `next_slot`.
+        Some(unsafe { &mut *slot })
+    }
+
+    #[inline(always)]
+    fn claim_session(&self, holder: u16, now: u64) -> u32 {
+        claim_session(self.context, u32::from(holder), now)
+    }
+
+    #[inline(always)]
+    fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {
+        vacate_session(self.context, index, now, bars) != 0
+    }
+
+    #[inline(always)]
+    fn session_slots(&self) -> u32 {
+        settings::session_slots()
+    }
+
+    #[inline(always)]
+    fn session_count(&self, holder: u16) -> Option<&mut u32> {
+        let held = maps::SESSION_COUNT.get_ptr_mut(u32::from(holder))?;
+        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by atomic
+        // instructions only.
+        Some(unsafe { &mut *held })
+    }
+
+    #[inline(always)]
+    fn knows_addresses(&self) -> bool {
+        // SAFETY: only whether the entry is there is asked, not what it holds.
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::COMPLETE) }.is_some()
+    }
+
+    #[inline(always)]
+    fn has_address<A: Address>(&self, address: A) -> bool {
+        // SAFETY: as above.
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }.is_some()
+    }
+
+    #[inline(always)]
+    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
+        host::forwards(self.context, flow)
+    }
+
+    #[inline(always)]
+    fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
+        host::socket(self.context, flow)
+    }
+
+    #[inline(always)]
+    fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
+        host::is_connected(self.context, datagram)
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
+        atomic::compare_exchange(cell, current, new)
+    }
+
+    #[inline(always)]
+    fn fetch_add(&self, cell: &mut u32) -> u32 {
+        atomic::fetch_add(cell)
+    }
+
+    #[inline(always)]
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        atomic::fetch_sub(cell)
+    }
+
+    #[inline(always)]
+    fn count_knock(&self, gate: u16, outcome: Outcome) {
+        if let Some(count) = maps::KNOCKS.get_ptr_mut(outcome.counter(gate)) {
+            // SAFETY: a per-CPU entry, see `count` in main.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn wants_report(&self, class: u32) -> bool {
+        report::wants(class)
+    }
+
+    #[inline(always)]
+    fn report(&self, event: &Event) {
+        report::report(event);
+    }
+}
+
+/// [`session::claim`] by the tables of the context's packet.
+///
+/// Exported, so that the verifier takes it for a global function: it checks such a one once, for all
+/// arguments that there can be (since Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_session(context: *mut xdp_md, holder: u32, now: u64) -> u32 {
+    session::remember::claim(&KernelEnv { context }, holder as u16, now)
+}
+
+/// [`session::vacate`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u64) -> u32 {
+    u32::from(session::remember::vacate(
+        &KernelEnv { context },
+        index,
+        now,
+        bars,
+    ))
+}
+
+/// Takes the next ticket of a ring with `size` places.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)> {
+    let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
+    // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only
+    // by the same atomic instruction.
+    let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next });
+    let index = ticket.checked_rem(size)?;
+    // SAFETY: the entry is there for good. The ticket makes this CPU the only one that looks at it
+    // until the ring has come round; a torn slot then names no entry, and counts as free.
+    Some((index, unsafe { &mut *ring.get_ptr_mut(index)? }))
+}

@@ -1,0 +1,139 @@
+//! What the host's routes and sockets say of a flow.
+
+use aya_ebpf::{
+    bindings::{bpf_fib_lookup as FibLookup, xdp_md},
+    helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use knock_common::{
+    Address,
+    address::Padded,
+    frame::Segment,
+    session::{Flow, socket},
+};
+
+/// As the kernel would, if the packet were to go on from the interface that it came by.
+#[inline(never)]
+pub fn forwards<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> bool {
+    // SAFETY: integers and unions of these, for which all zeroes is a value.
+    let mut route: FibLookup = unsafe { core::mem::zeroed() };
+    route.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
+    route.l4_protocol = flow.protocol as u8;
+    route.sport = flow.source_port.to_be();
+    route.dport = flow.destination_port.to_be();
+    // IPv4's are a single word: the first of four, and in a padded address too.
+    let (source, destination) = (flow.source.padded(), flow.destination.padded());
+    route.__bindgen_anon_3.ipv6_src = words(source);
+    route.__bindgen_anon_4.ipv6_dst = words(destination);
+    // SAFETY: the context is this packet's, and the route is on the stack and as long as is said.
+    let found = unsafe {
+        route.ifindex = (*context).ingress_ifindex;
+        bpf_fib_lookup(context.cast(), &raw mut route, FIB_LOOKUP, 0)
+    };
+    matches!(
+        found,
+        FIB_SUCCESS | FIB_UNSUPPORTED_TUNNEL | FIB_NO_NEIGHBOUR | FIB_TOO_LONG
+    )
+}
+
+/// In the network namespace of the interface that the packet came by.
+#[inline(never)]
+pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
+    let tuple = Tuple {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port.to_be(),
+        destination_port: flow.destination_port.to_be(),
+    };
+    // SAFETY: the context is this packet's, and the tuple is on the stack and as long as is said. The
+    // socket is read while it is held, and let go of once.
+    unsafe {
+        let socket = bpf_skc_lookup_tcp(
+            context.cast(),
+            (&raw const tuple).cast_mut().cast(),
+            Tuple::<A>::LENGTH,
+            CURRENT_NETNS,
+            0,
+        );
+        if socket.is_null() {
+            return socket::NONE;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state
+    }
+}
+
+/// In the network namespace of the interface that the packet came by.
+#[inline(never)]
+pub fn is_connected<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) -> bool {
+    let tuple = Tuple {
+        source: datagram.source,
+        destination: datagram.destination,
+        source_port: datagram.source_port.to_be(),
+        destination_port: datagram.destination_port.to_be(),
+    };
+    // SAFETY: as in `socket`.
+    unsafe {
+        let socket = bpf_sk_lookup_udp(
+            context.cast(),
+            (&raw const tuple).cast_mut().cast(),
+            Tuple::<A>::LENGTH,
+            CURRENT_NETNS,
+            0,
+        );
+        if socket.is_null() {
+            return false;
+        }
+        // The kernel finds a socket that is connected for its peer's datagrams only, and before any other.
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state == CONNECTED
+    }
+}
+
+/// Of `linux/socket.h`.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Bytes of what `bpf_fib_lookup` is given.
+const FIB_LOOKUP: i32 = 64;
+const _: () = assert!(size_of::<FibLookup>() == FIB_LOOKUP.unsigned_abs() as usize);
+
+/// What `bpf_fib_lookup` says of a packet that is forwarded (`BPF_FIB_LKUP_RET_…` of `linux/bpf.h`), though
+/// perhaps not by an XDP program: into a tunnel, or when the next hop has been asked for, or in fragments.
+const FIB_SUCCESS: i64 = 0;
+const FIB_UNSUPPORTED_TUNNEL: i64 = 6;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+const FIB_TOO_LONG: i64 = 8;
+
+#[inline(always)]
+fn words(address: Padded) -> [u32; 4] {
+    let (first, second) = address.words();
+    [
+        first as u32,
+        (first >> 32) as u32,
+        second as u32,
+        (second >> 32) as u32,
+    ]
+}
+
+/// `bpf_sock_tuple` of `linux/bpf.h`: a union of the families', told apart by their length. All in network
+/// byte order.
+#[repr(C)]
+struct Tuple<A> {
+    source: A,
+    destination: A,
+    source_port: u16,
+    destination_port: u16,
+}
+
+impl<A> Tuple<A> {
+    /// Without what follows for alignment's sake.
+    const LENGTH: u32 = 2 * size_of::<A>() as u32 + 4;
+}
+
+/// State of a UDP socket that is connected: `TCP_ESTABLISHED` of `linux/tcp_states.h`, for these too.
+const CONNECTED: u32 = 1;
+
+/// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: in an XDP program, that of the interface.
+const CURRENT_NETNS: u64 = u64::MAX;

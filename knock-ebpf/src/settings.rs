@@ -1,0 +1,67 @@
+//! Constants of one configuration, which the loader sets before it loads the program.
+
+use knock_common::seed::Seed;
+
+#[cfg(doc)]
+use crate::maps;
+
+/// Defines a constant in read-only data. The verifier knows its value, and drops the code that it switches off.
+macro_rules! setting {
+    ($(#[$doc:meta])* $name:ident, $read:ident) => {
+        setting!($(#[$doc])* $name, $read, u32, 0);
+    };
+    ($(#[$doc:meta])* $name:ident, $read:ident, $type:ty, $empty:expr) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        static $name: $type = $empty;
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $read() -> $type {
+            // SAFETY: a static that is there for good; volatile, since the loader replaces what
+            // the compiler believes to be its value.
+            unsafe { core::ptr::read_volatile(&raw const $name) }
+        }
+    };
+}
+
+setting!(
+    /// 1: deny nothing.
+    MONITOR, monitor
+);
+setting!(
+    /// 1: the allow list has entries.
+    HAS_ALLOW, has_allow
+);
+setting!(
+    /// 1: only the addresses in [`GUARDED_ADDRESS`](maps::GUARDED_ADDRESS) are guarded.
+    HAS_GUARDED_ADDRESSES, has_guarded_addresses
+);
+setting!(
+    /// Binary logarithm of the number of timer ticks in a second, to the nearest.
+    TICK_BITS, tick_bits
+);
+setting!(
+    /// Entries of [`GRANT_SLOT`](maps::GRANT_SLOT).
+    GRANT_SLOTS, grant_slots
+);
+setting!(
+    /// Entries of [`SESSION_SLOT`](maps::SESSION_SLOT).
+    SESSION_SLOTS, session_slots
+);
+setting!(
+    /// 1: some gate rejects.
+    REJECTS, rejects
+);
+setting!(
+    /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two.
+    GRANT_FILTER_MASK, grant_filter_mask
+);
+setting!(
+    /// Entries of [`PROGRESS`](maps::PROGRESS), a power of two.
+    PROGRESS_SLOTS, progress_slots
+);
+setting!(
+    /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER) and [`PROGRESS_SET`](maps::PROGRESS_SET).
+    SEED, seed, Seed, Seed::NONE
+);

@@ -1,0 +1,18 @@
+//! `cargo xtask release`: the checks that take too long for every change.
+
+use anyhow::Result;
+
+use crate::{kernels, mutants, test};
+
+/// The variable by which the tests are told to try all that they can.
+const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
+
+/// Runs every test with all cases, every check in every kernel, and every deliberate fault.
+pub(crate) fn run() -> Result<()> {
+    test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
+    kernels::run(&kernels::Options {
+        all: true,
+        update: false,
+    })?;
+    mutants::run(&mutants::Options::default())
+}
