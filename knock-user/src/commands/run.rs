@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{runtime, up};
+use super::{runtime::runtime, up};
 use crate::{
     config::parse_interface,
     datapath::{self, Absent, Datapath, PinRoot},

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::config::Config;
 
-/// What is in the kernel: the configuration as applied, and the tables of the program.
+/// The program's tables, with the configuration that they were made for.
 ///
 /// Every table is opened with the sizes that this build knows, and refused where they differ.
 pub struct Datapath {
@@ -45,7 +45,7 @@ pub struct Datapath {
     pub progress: ProgressTable,
     pub(super) lengths: Array<MapData, u64>,
     pub(super) grants: Grants,
-    /// Counts the keys of the tables of grants; see [`knock_common::presence`].
+    /// Counts the keys of the tables of grants; see [`knock_common::grant::filter`].
     pub grant_filter: GrantFilter,
     pub(super) grant_slots: Array<MapData, GrantSlot>,
     pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
@@ -189,7 +189,7 @@ impl Datapath {
         attachment::attachments(&self.root, &self.config().interfaces)
     }
 
-    /// The directories in which it is pinned.
+    /// Returns the directories in which it is pinned.
     fn directories(&self) -> Result<Vec<Directory>> {
         let mut directories = self.root.directories()?;
         directories

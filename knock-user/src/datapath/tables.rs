@@ -1,7 +1,6 @@
 //! The kernel tables, one row each. Sizing, opening, pinning and the memory figures follow from the row.
 //!
-//! A new table is its definition in the kernel program's `maps.rs`, its row here, and its row in
-//! `docs/how-it-works.md`.
+//! To add a table, define it in the kernel program's `maps.rs`, and add its row here and in `docs/how-it-works.md`.
 
 use std::{
     io,
@@ -38,14 +37,14 @@ use knock_common::{
 
 use super::error::{cannot_open, other_version};
 
-/// Most addresses of this host that are known. Of more, the rest get no answers, and flows to any address
-/// are remembered.
+/// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
+/// to any address are remembered.
 pub const MOST_ADDRESSES: usize = 4095;
-/// Most interfaces, with the VLANs on them, whose answers are known.
+/// Most interfaces that the program can reply on, counting each VLAN on an interface.
 pub const MOST_LINKS: usize = 4096;
 /// Destinations whose ICMP errors are counted.
 const DESTINATIONS: usize = 16_384;
-/// Sources whose reports are told apart.
+/// Sources whose latest reports are remembered.
 const REPORTED_SOURCES: usize = 16_384;
 /// Bytes of the ring of events: room for about 4,000.
 const RING_BYTES: usize = 256 * 1024;
@@ -93,7 +92,7 @@ tables! {
     SCATTERED: PerCpuArray<Room> = |_| 1;
     REPLY_SETTINGS: Array<ReplySettings> = |_| 1;
     REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS);
-    // With the note that they are all.
+    // One more for the note that they are complete.
     LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1;
     ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS);
     ICMP_GLOBAL: Array<u64> = |_| 1;
@@ -110,10 +109,10 @@ pub struct Counts {
     pub states: usize,
     pub transitions: usize,
     pub allow: usize,
-    /// Networks over all gates that may knock there.
+    /// Networks that may knock, over all gates.
     pub knockers: usize,
     pub guarded_addresses: usize,
-    /// Length of what is kept in [`CONFIG`].
+    /// Bytes in [`CONFIG`].
     pub config_bytes: usize,
     pub limits: Limits,
     /// Some gate rejects.
@@ -275,7 +274,7 @@ forms! {
 pub trait Source {
     fn map(&self, table: &Definition) -> Result<Map>;
 
-    /// What it means that a table has another kind or other sizes.
+    /// Returns the error for a table of another kind or with other sizes.
     fn mismatch(&self, table: &Definition) -> anyhow::Error;
 }
 
@@ -300,7 +299,7 @@ impl Source for PinDirectory {
     }
 }
 
-/// An object whose tables have just been made.
+/// An object whose tables have been made.
 impl Source for Ebpf {
     fn map(&self, table: &Definition) -> Result<Map> {
         let Definition { name, .. } = table;
@@ -314,7 +313,7 @@ impl Source for Ebpf {
             | Map::RingBuf(data) => data,
             _ => return Err(self.mismatch(table)),
         };
-        // A descriptor of its own, so that a table of the object is opened as a pinned one is.
+        // A descriptor of its own, so that the handle is of the same type as that of a pinned table.
         let descriptor = data.fd().as_fd().try_clone_to_owned()?;
         let data = MapData::from_fd(descriptor)?;
         Ok(Map::from_map_data(data)?)

@@ -1,7 +1,7 @@
-//! Writes rows into tables: into those of an object that is about to be loaded, and into those of a program that runs.
+//! Writes rows into tables, of a program that is about to be loaded or of one that runs.
 //!
-//! A table is made to hold these rows and no others. Rows that stay are never missing meanwhile, and what does not differ
-//! is not written, so writing a table anew disturbs no packet.
+//! Afterwards a table holds these rows and no others. A row that was there before and stays is never missing meanwhile,
+//! and one that is the same is not written, so the packets of a running program are not disturbed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

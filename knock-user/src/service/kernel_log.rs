@@ -1,4 +1,4 @@
-//! Development only: what a kernel program built with its `log` feature says of every packet.
+//! Development only: prints what a kernel program built with its `log` feature logs of every packet.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use aya_log::EbpfLogger;
 
 use crate::datapath::Datapath;
 
-/// How often the log is looked at.
+/// How often the log is read.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints the program's log for as long as the service runs.

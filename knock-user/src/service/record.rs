@@ -1,4 +1,4 @@
-//! One event, as the contract words it.
+//! One event, as `events` prints it; docs/reference.md describes the fields.
 
 use std::{fmt, time::Duration};
 
@@ -44,7 +44,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// An event of this moment, with nothing but its name.
+    /// Makes an event of this moment, with nothing but its name.
     pub fn now(event: &str) -> Self {
         Self {
             time: Timestamp::now(),
@@ -62,7 +62,7 @@ impl Record {
         }
     }
 
-    /// A report of the kernel's; `None` where it is of a kind that this build doesn't know.
+    /// Reads a report of the kernel's; `None` where this build does not know its kind.
     pub fn of_kernel(event: &Event, applied: &Applied) -> Option<Self> {
         let &Event {
             time,
@@ -177,8 +177,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// What the wall clock shows, or will show, at a time of `CLOCK_MONOTONIC`, ns. Microseconds: the
-/// kernel's coarse clock knows no more.
+/// Returns the wall-clock time at a time of `CLOCK_MONOTONIC`, ns, in the past or to come. Whole microseconds, since the
+/// kernel's coarse clock is no finer.
 pub fn wall_clock(monotonic: u64) -> Timestamp {
     let (now, wall) = (monotonic_now(), Timestamp::now());
     let moved = if monotonic >= now {

@@ -1,4 +1,4 @@
-//! Notices grants that end, and those given by hand: the kernel does both without a word.
+//! Notices grants that end and grants given by hand, neither of which the kernel reports.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,17 +20,17 @@ pub struct Watch {
     known: HashMap<(u16, IpNet), GrantRow>,
 }
 
-/// How long an end may go unnoticed.
+/// How long the end of a grant may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Watch {
-    /// What there is already makes no event.
+    /// Begins with the grants that there are, for which no event is made.
     pub fn new(datapath: &Datapath) -> Result<Self> {
         let known = datapath.grants()?.into_iter().map(keyed).collect();
         Ok(Self { known })
     }
 
-    /// Compares the table with what was seen last.
+    /// Compares the tables with what was seen last, and reports what has changed.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let now = monotonic_now();
         let applied = &datapath.applied;
@@ -45,7 +45,7 @@ impl Watch {
         };
         let present: HashMap<_, _> = datapath.grants()?.into_iter().map(keyed).collect();
         for (key, row) in &self.known {
-            // Its last connection closed it already, and the kernel said so.
+            // Its last connection has closed it, which the kernel has reported.
             let limit = applied.gate(row.gate).map_or(0, |gate| gate.connections);
             if present.contains_key(key) || (limit != 0 && row.connections >= limit) {
                 continue;
@@ -76,7 +76,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Until the next look.
+    /// Returns the time until the next look.
     pub fn pause(&self) -> Duration {
         let now = monotonic_now();
         let next_end = self
@@ -93,7 +93,7 @@ fn keyed(row: GrantRow) -> ((u16, IpNet), GrantRow) {
     ((row.gate, row.source), row)
 }
 
-/// A whole address without its length, as in the kernel's events.
+/// Writes a whole address without its prefix length, as in the kernel's events.
 fn shown(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()

@@ -8,5 +8,6 @@ pub mod kernel_version;
 pub mod link_events;
 pub mod links;
 mod netlink;
+pub mod page;
 pub mod sock_diag;
 pub mod xdp_features;

@@ -142,7 +142,7 @@ fn ticks(duration: Duration) -> u32 {
     u32::try_from(nanoseconds.div_ceil(1 << TICK_SHIFT)).unwrap_or(u32::MAX)
 }
 
-/// The sequences as a tree of knocks.
+/// The sequences as a tree of knocks, before it is linked.
 struct Trie {
     states: Vec<State>,
     /// By state; ordered, so that the same configuration always compiles to the same tables.
@@ -207,11 +207,11 @@ impl Trie {
         self.states[state as usize].completes = completes;
     }
 
-    /// Follows each state to the longest proper end of it that is a state too, breadth first, and
-    /// takes over what that one does where the state itself does nothing.
+    /// Links each state, breadth first, to the longest proper suffix that is a state too, and takes over the transitions
+    /// and the completed sequence of that one where the state has none of its own.
     fn link(mut self) -> Result<(Vec<State>, HashMap<Transition, u32>), TooEntangled> {
         let mut failure = vec![0_u32; self.states.len()];
-        // What a state does besides what the root does.
+        // Transitions of each state that differ from the root's.
         let mut moves: Vec<BTreeMap<u16, u32>> = vec![BTreeMap::new(); self.states.len()];
         let mut count = 0;
         let mut queue: Vec<u32> = self.children[0].values().copied().collect();

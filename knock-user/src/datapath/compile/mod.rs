@@ -1,4 +1,4 @@
-//! From a checked configuration to the contents of the tables: a value, made without a kernel.
+//! Compiles a checked configuration to the contents of the tables: a value, made without a kernel.
 
 pub mod applied;
 pub mod automaton;
@@ -34,7 +34,7 @@ pub struct Contents {
     /// By id.
     pub gates: Vec<GateRules>,
     pub allow: Vec<Prefix>,
-    /// Networks that may knock at a gate that not every source may knock at.
+    /// Networks that may knock, of the gates that restrict them.
     pub knockers: Vec<Prefix>,
     /// Destinations that are guarded; empty: all.
     pub guarded_addresses: Vec<ScopedAddress>,
@@ -43,11 +43,11 @@ pub struct Contents {
     /// The applied configuration as JSON, in bytes.
     pub config: Vec<u8>,
     pub settings: Settings,
-    /// The roles of ports whatever else is open, by index of the role table.
+    /// Roles of protected and knock ports, by index of the role table.
     roles: BTreeMap<u32, Role>,
 }
 
-/// A network in the key of a trie, or one at a gate.
+/// The key of a trie: a network, at one gate or at any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix {
     /// Bits of the key that count.
@@ -99,8 +99,8 @@ pub fn compile(config: &Config, previous: Option<&Ids>) -> Result<Contents> {
 }
 
 impl Contents {
-    /// Returns the entries of the role table that are not [`Role::Foreign`], where `open` are the ports on which a packet
-    /// is no probe. A port that is also protected, or a knock, stays that.
+    /// Returns the entries of the role table that are not [`Role::Foreign`]. `open`: ports on which a packet is no probe; of
+    /// these, protected ports and knock ports keep their role.
     pub fn roles(&self, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
         let mut roles: BTreeMap<u32, u32> = open
             .iter()
@@ -150,13 +150,13 @@ impl Settings {
 }
 
 impl Prefix {
-    /// A network of any gate.
+    /// Makes the key of a network at any gate.
     pub fn of(network: IpNet) -> Self {
         let key = address_key(network.network());
         Self::new(key, network)
     }
 
-    /// A network at one gate.
+    /// Makes the key of a network at one gate.
     pub fn at(network: IpNet, gate: u16) -> Self {
         let key = match network.network() {
             IpAddr::V4(address) => ScopedAddress::of_gate(V4::from(address), gate),
@@ -181,7 +181,7 @@ pub fn address_key(address: IpAddr) -> ScopedAddress {
     }
 }
 
-/// Returns whether some gate answers what it denies.
+/// Returns whether some gate replies to what it denies.
 pub fn rejects(config: &Config) -> bool {
     config.gates.iter().any(|gate| gate.deny == Deny::Reject)
 }

@@ -96,7 +96,7 @@ impl Datapath {
             Err(error) if is(&error, libc::EEXIST) => Ok(false),
             inserted => inserted
                 .map(|()| true)
-                .context("cannot write the grant: is the table of grants full?"),
+                .context("cannot write the grant; the table of grants may be full"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the program knows of this host.
+//! What the program is told of this host.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,7 @@ use crate::{
 };
 
 impl Datapath {
-    /// Declares these ports open, and no others; see [`open_ports`](crate::datapath::open_ports). Writes what differs in
-    /// the table, whoever has written that.
+    /// Declares these ports open, and no others; see [`open_ports`](crate::datapath::open_ports).
     pub fn set_open_ports(&mut self, open: &BTreeSet<Port>) -> Result<()> {
         let roles = self.contents()?.roles(open);
         write::array(&mut tables::ROLE.open(&self.tables)?, roles)

@@ -1,12 +1,12 @@
-//! Whether packets of an interface go to other hosts' addresses without being forwarded by IP.
+//! Whether packets of an interface reach other hosts without being forwarded by IP.
 
 use crate::sys::links::Link;
 
-/// Kinds of devices that share a lower one with it, under addresses of their own.
+/// Kinds of devices that share a lower device under MAC addresses of their own.
 const SHARING: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 
-/// Does any of these interfaces take packets for other MAC addresses than its own: as a bridge's port, below a
-/// macvlan, or for whoever else has asked for it?
+/// Returns whether any of these interfaces takes packets for other MAC addresses than its own: as a bridge's port, below a
+/// macvlan, or because it is promiscuous for another reason.
 ///
 /// A macvlan in another network namespace is not seen from this one.
 pub fn is_any(indices: &[u32], devices: &[Link]) -> bool {

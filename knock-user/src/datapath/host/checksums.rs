@@ -1,25 +1,25 @@
-//! By which devices packets may arrive whose transport checksum the sender has left to hardware.
+//! Devices by which packets with an unfinished transport checksum may arrive.
 //!
-//! Such a packet holds the sum of its pseudo-header alone (`CHECKSUM_PARTIAL`). It never leaves a machine
-//! so: a real network card completes the sum when it sends. But between devices that are software on both
-//! ends nobody completes it, whatever lies between them.
+//! A sender that offloads the checksum writes the sum of the pseudo-header alone (`CHECKSUM_PARTIAL`). A network card
+//! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software devices
+//! of one machine, nothing completes it.
 
 use crate::sys::links::Link;
 
-/// Buses of devices behind which is another system on the same machine, to which the sum is left.
+/// Buses of devices that lead to another system on the same machine.
 const VIRTUAL_BUSES: [&str; 3] = ["virtio", "xen", "vio"];
 
-/// Kinds that come in pairs: `lower` is the other end.
+/// Kinds that come in pairs: the lower device is the other end.
 const PAIRS: [&str; 2] = ["veth", "netkit"];
 
-/// Kinds of which several stand on one device and hand packets to each other without it.
+/// Kinds of which several share one lower device, and pass packets to each other without it.
 const SIBLINGS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 
-/// No device stands on more than this many others; the kernel allows eight.
+/// Bound on the devices below a device; the kernel allows eight.
 const DEEPEST: u32 = 16;
 
-/// May such packets arrive by device `index`? Not by hardware, nor by what stands on hardware alone.
-/// What can't be known, such as a device in another network namespace, is software.
+/// Returns whether such packets may arrive by device `index`: not where it is hardware, or on top of hardware alone. A
+/// device that cannot be seen, such as one in another network namespace, counts as software.
 pub fn may_be_left_out(index: u32, links: &[Link]) -> bool {
     reaches_software(index, links, DEEPEST)
 }
@@ -42,7 +42,7 @@ fn reaches_software(index: u32, links: &[Link], depth: u32) -> bool {
         .into_iter()
         .chain(ports.map(|port| port.index))
         .peekable();
-    // With nothing below it is software itself: a tap, or a bridge to which virtual machines will come.
+    // With nothing below, it is software itself: a tap, or a bridge to which virtual machines will be added.
     under.peek().is_none() || under.any(|lower| reaches_software(lower, links, depth - 1))
 }
 

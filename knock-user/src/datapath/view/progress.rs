@@ -10,7 +10,7 @@ use knock_common::{
 
 use crate::sys::bpf::mapping::Mapping;
 
-/// The sets, the ring of places, and the ring's cursor.
+/// The sets, the ring, and its cursor.
 pub struct ProgressTable {
     pub sets: Array<MapData, ProgressSet>,
     pub places: Array<MapData, Progress>,

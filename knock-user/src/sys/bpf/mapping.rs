@@ -1,5 +1,5 @@
-//! Arrays of the kernel's, mapped into memory (Linux 5.5): read whole without a system call for each
-//! entry, and changed by the atomic instructions that the program uses itself.
+//! Arrays mapped into memory (since Linux 5.5): read without a system call for each entry, and changed by the same atomic
+//! instructions as the program uses.
 
 use std::{
     io, iter,
@@ -14,13 +14,13 @@ use aya::{
     maps::{Array, IterableMap as _, MapData},
 };
 
-/// The entries of an array, which the program reads and writes at the same time.
+/// The entries of an array. The program may read and write them at the same time.
 pub struct Mapping<V> {
     entries: NonNull<[V]>,
 }
 
 impl<V: Pod> Mapping<V> {
-    /// `V` fills what it takes in the array: its size is a multiple of 8.
+    /// Maps an array. The size of `V` is a multiple of 8, as the kernel lays out the entries.
     pub fn of(table: &Array<MapData, V>) -> Result<Self> {
         const { assert!(size_of::<V>().is_multiple_of(8) && align_of::<V>() <= 8) };
         let count = table.len() as usize;
@@ -39,13 +39,13 @@ impl<V: Pod> Mapping<V> {
         let start = start
             .flatten()
             .ok_or_else(io::Error::last_os_error)
-            .context("cannot map a table of the kernel's into memory")?;
+            .context("cannot map a kernel table into memory")?;
         Ok(Self {
             entries: NonNull::slice_from_raw_parts(start.cast(), count),
         })
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -54,33 +54,34 @@ impl<V: Pod> Mapping<V> {
         self.len() == 0
     }
 
-    /// A copy of an entry: one that is being written may be half of the old and half of the new.
+    /// Returns a copy of an entry. One that is being written may be half of the old and half of the new.
     ///
     /// # Panics
     ///
-    /// Where there is no such entry.
+    /// If there is no such entry.
     pub fn get(&self, index: usize) -> V {
-        // SAFETY: within the mapping, see `place`; any bits are valid. Volatile, as the program may write
+        // SAFETY: within the mapping, see `entry`; any bits are valid. Volatile, since the program may write
         // to it meanwhile.
-        unsafe { self.place(index).read_volatile() }
+        unsafe { self.entry(index).read_volatile() }
     }
 
-    /// Writes an entry, which the program may be reading.
+    /// Writes an entry. The program may see half of the old and half of the new.
     ///
     /// # Panics
     ///
-    /// Where there is no such entry.
+    /// If there is no such entry.
     pub fn set(&self, index: usize, value: V) {
         // SAFETY: as above.
-        unsafe { self.place(index).write_volatile(value) }
+        unsafe { self.entry(index).write_volatile(value) }
     }
 
+    /// Returns copies of all entries; see [`Mapping::get`].
     pub fn iter(&self) -> impl Iterator<Item = V> {
         let mut indices = 0..self.len();
         iter::from_fn(move || Some(self.get(indices.next()?)))
     }
 
-    fn place(&self, index: usize) -> *mut V {
+    fn entry(&self, index: usize) -> *mut V {
         assert!(index < self.len(), "there is no entry {index}");
         // SAFETY: within the mapping, which begins at a page and is there until `drop`.
         unsafe { self.entries.as_ptr().cast::<V>().add(index) }
@@ -88,6 +89,7 @@ impl<V: Pod> Mapping<V> {
 }
 
 impl Mapping<u64> {
+    /// Returns the entries as atomics.
     pub fn words(&self) -> &[AtomicU64] {
         let words = NonNull::slice_from_raw_parts(self.entries.cast(), self.len());
         // SAFETY: the mapping is as long as is said, page-aligned, and there until `drop`. The kernel

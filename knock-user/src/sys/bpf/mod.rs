@@ -32,7 +32,7 @@ const DRV_MODE: u32 = 1 << 2;
 /// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
 const LINK_TYPE_XDP: u32 = 6;
 
-/// What kind of object a descriptor stands for.
+/// The kind of object that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Map,
@@ -40,18 +40,18 @@ pub enum Kind {
     Link,
 }
 
-/// What the kernel says of an XDP link.
+/// The state of an XDP link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct XdpLink {
-    /// Number of the program that it attaches.
+    /// Id of the program that it attaches.
     pub program: u32,
-    /// Index of the interface that it is on, in that interface's network namespace. None: it is detached,
-    /// or the interface is gone. `bpf_xdp_link_fill_link_info` of net/core/dev.c reads it from the device,
-    /// so it follows a device that is renamed or moved.
+    /// Index of the interface that it is on, in that interface's network namespace; `None` where it is detached or the
+    /// interface is gone. `bpf_xdp_link_fill_link_info` of `net/core/dev.c` reads it from the device, so it follows a
+    /// device that is renamed or moved.
     pub interface: Option<NonZeroU32>,
 }
 
-/// Puts an XDP program on an interface, for as long as the link is open or pinned; `native`: in its driver.
+/// Attaches an XDP program to an interface for as long as the link is open or pinned; `native`: in its driver.
 pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<OwnedFd> {
     let attributes = LinkCreate {
         program: raw(program.as_fd()),
@@ -61,11 +61,11 @@ pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<
     };
     // SAFETY: the structure holds no pointer.
     let link = unsafe { bpf(LINK_CREATE, &attributes) }?;
-    // SAFETY: a descriptor that the call above has made for us, and nobody else has.
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
-/// Opens what is pinned at `path`.
+/// Opens the object that is pinned at `path`.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let name = c_string(path)?;
     let attributes = Object {
@@ -75,11 +75,11 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     };
     // SAFETY: the path outlives the call.
     let opened = unsafe { bpf(OBJ_GET, &attributes) }?;
-    // SAFETY: a descriptor that the call above has made for us, and nobody else has.
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
-/// Pins an object once more, at `path`.
+/// Pins an object at `path`.
 pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     let name = c_string(path)?;
     let attributes = Object {
@@ -91,7 +91,7 @@ pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     unsafe { bpf(OBJ_PIN, &attributes) }.map(drop)
 }
 
-/// The kind of an open object; none where it is another one.
+/// Returns the kind of an open object; `None` for other kinds.
 pub fn kind(object: impl AsFd) -> Option<Kind> {
     let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
     let target = std::fs::read_link(path).ok()?;
@@ -103,7 +103,7 @@ pub fn kind(object: impl AsFd) -> Option<Kind> {
     }
 }
 
-/// The XDP link pinned at `path`; none where it is something else.
+/// Returns the state of the XDP link pinned at `path`; `None` where it is something else.
 pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
     let link = open(path)?;
     if kind(&link) != Some(Kind::Link) {
@@ -125,8 +125,7 @@ pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
     }))
 }
 
-/// Takes the link pinned at `path` off its interface. Removing the pin does that too, but the kernel may take
-/// its time for it.
+/// Detaches the link pinned at `path` from its interface. Removing the pin does that too, but only some time later.
 pub fn detach_link(path: &Path) -> io::Result<()> {
     let link = open(path)?;
     let attributes = LinkDetach {
@@ -164,7 +163,7 @@ struct LinkDetach {
     descriptor: u32,
 }
 
-/// The head of `struct bpf_link_info`, for an XDP link. The kernel writes no more than it is given room for.
+/// The head of `struct bpf_link_info`, for an XDP link. The kernel writes no more than the length that it is given.
 #[repr(C)]
 struct LinkInfo {
     kind: u32,
@@ -179,8 +178,8 @@ struct LinkInfo {
 ///
 /// `T` lays out the head of `union bpf_attr` for the command, and every pointer in it is good for the call.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the kernel reads the structure, whose size is given, and takes the rest for zero; the caller
-    // answers for what it points to.
+    // SAFETY: the kernel reads the structure, whose size is given, and takes the rest for zero; its pointers are good by
+    // the function's contract.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     match i32::try_from(result) {
         Ok(result) if result >= 0 => Ok(result),

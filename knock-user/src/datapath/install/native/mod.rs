@@ -1,5 +1,5 @@
-//! Why a driver refuses a program in native mode, and which command mends it. The kernel returns an error
-//! number alone: its sentence goes to whoever attaches by netlink, and a link that stays can't be made so.
+//! Why a driver refuses a program in native mode, and which command helps. For a BPF link the kernel returns an error
+//! number alone; only a program that is attached by netlink gets the driver's explanation.
 
 use std::io;
 
@@ -7,28 +7,29 @@ use crate::{
     config::{Attach, Config},
     sys::{
         ethtool::{self, Channels},
-        links,
+        links, page,
         xdp_features::{self, feature},
     },
 };
 
-/// What can be known of an interface without attaching anything to it.
+/// The properties of an interface that decide whether it takes a program in native mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     pub name: String,
-    /// As `ethtool -i` names it; empty where it can't be asked.
+    /// As `ethtool -i` names it; empty where it cannot be read.
     pub driver: String,
     pub mtu: u32,
     /// A veth's other end, where it is in this network namespace.
     pub peer: Option<Peer>,
-    /// Segments are merged before the program would see them: LRO, and what is called `rx-gro-hw`.
+    /// LRO is on: segments are merged before the program would see them.
     pub lro: bool,
+    /// `rx-gro-hw` is on, to the same effect.
     pub gro_hw: bool,
-    /// [`feature`]; unknown before Linux 6.3.
+    /// Bits of [`feature`]; unknown before Linux 6.3.
     pub features: Option<u64>,
     pub channels: Channels,
     /// Bytes of a page of memory.
-    pub page: usize,
+    pub page_size: usize,
 }
 
 /// The other end of a veth.
@@ -40,7 +41,7 @@ pub struct Peer {
 }
 
 impl Facts {
-    /// What can't be read is left unknown.
+    /// Reads the properties; those that cannot be read are left unknown.
     pub fn read(name: &str) -> Self {
         let links = links::all().unwrap_or_default();
         let own = links.iter().find(|link| link.name == name);
@@ -55,8 +56,6 @@ impl Facts {
                 mtu: peer.mtu,
                 channels: ethtool::channels(&peer.name).unwrap_or_default(),
             });
-        // SAFETY: takes no pointers; an unknown name is an answer.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         Self {
             name: name.to_owned(),
             driver,
@@ -66,13 +65,11 @@ impl Facts {
             gro_hw: is_on("rx-gro-hw"),
             features: own.and_then(|own| xdp_features::xdp_features(own.index).ok().flatten()),
             channels: ethtool::channels(name).unwrap_or_default(),
-            page: usize::try_from(page).unwrap_or(4096),
+            page_size: page::size(),
         }
     }
-}
 
-impl Facts {
-    /// Does the program have to take frames in several buffers for native mode?
+    /// Returns whether native mode takes a program for frames in several buffers.
     pub fn needs_frags(&self) -> bool {
         let can = self
             .features
@@ -84,8 +81,8 @@ impl Facts {
 
 const VETH: &str = "veth";
 
-/// Largest MTU at which a frame fits one buffer, with 4 KiB pages. What a page holds beside the frame: 256
-/// bytes of headroom, 320 of the socket buffer's end, 14 to 22 of the link.
+/// Largest MTU at which a frame fits one buffer, with 4 KiB pages. Beside the frame, a page holds 256 bytes of headroom,
+/// 320 of the end of the socket buffer, and 14 to 22 of the link header.
 const LARGEST: [(&str, u32); 14] = [
     (VETH, 3506),
     ("virtio_net", 3506),
@@ -103,37 +100,37 @@ const LARGEST: [(&str, u32); 14] = [
     ("gve", 2032),
     ("igc", 1500),
 ];
-/// Fits any driver that holds a frame in a page.
+/// The same for any driver that holds a frame in a page.
 const USUAL: u32 = 3498;
-/// Fits every driver.
+/// The same for every driver.
 const ETHERNET: u32 = 1500;
 
-/// Drivers that refuse a program while LRO is on, rather than switch it off themselves.
+/// Drivers that refuse a program while LRO is on; others switch it off.
 const NO_LRO: [&str; 2] = ["mlx5_core", "hv_netvsc"];
 
-/// Largest MTU at which what arrives is sure to be in one buffer, and so the MTU that counts.
+/// Returns the largest MTU at which every frame that arrives is in one buffer, and the MTU to compare it with.
 fn largest(facts: &Facts) -> (u32, u32) {
     let known = LARGEST.iter().find(|(driver, _)| *driver == facts.driver);
     let largest = match known {
-        Some((_, largest)) if facts.page == 4096 => *largest,
-        None if facts.page == 4096 => USUAL,
-        // What fits a larger page isn't known.
+        Some((_, largest)) if facts.page_size == page::USUAL_SIZE => *largest,
+        None if facts.page_size == page::USUAL_SIZE => USUAL,
+        // What fits a larger page is not known.
         _ => ETHERNET,
     };
-    // What arrives at a veth is what its other end may send.
+    // The frames that arrive at a veth are as large as its other end may send.
     (
         largest,
         facts.peer.as_ref().map_or(facts.mtu, |peer| peer.mtu),
     )
 }
 
-/// What keeps a program from native mode, with the command that mends it, as one clause. `frags`: the
-/// program reads frames that lie in several buffers. `error`: the number with which the kernel refused it;
-/// without, only what is sure to be refused is said.
+/// Returns what keeps a program from native mode, with the command that helps, as one clause. `frags`: the program takes
+/// frames in several buffers. `error`: the number with which the kernel has refused it; without one, only a certain
+/// hindrance is returned.
 pub fn hindrance(facts: &Facts, frags: bool, error: Option<i32>) -> Option<String> {
     let Facts { name, .. } = facts;
     let refused = error.is_some();
-    // A driver that can't run programs just now says so too.
+    // A driver that cannot run programs at present does not announce the feature.
     let unable = facts
         .features
         .is_some_and(|features| features & feature::BASIC == 0);
@@ -165,6 +162,7 @@ pub fn hindrance(facts: &Facts, frags: bool, error: Option<i32>) -> Option<Strin
     None
 }
 
+/// Names the driver at the beginning of a clause.
 fn whose(facts: &Facts) -> String {
     let Facts { name, driver, .. } = facts;
     if driver.is_empty() {
@@ -176,8 +174,9 @@ fn whose(facts: &Facts) -> String {
 
 fn mtu(facts: &Facts, frags: bool, error: Option<i32>) -> Option<String> {
     let is_veth = facts.driver == VETH;
-    let known = facts.page == 4096 && LARGEST.iter().any(|(driver, _)| *driver == facts.driver);
-    // A driver that says that it has no limit for such a program has refused it for another reason.
+    let known = facts.page_size == page::USUAL_SIZE
+        && LARGEST.iter().any(|(driver, _)| *driver == facts.driver);
+    // A driver that takes such programs has no limit for them, so it has refused this one for another reason.
     let has_frags = facts
         .features
         .map(|features| features & feature::RX_SG != 0);
@@ -194,7 +193,7 @@ fn mtu(facts: &Facts, frags: bool, error: Option<i32>) -> Option<String> {
         None if is_veth => None,
         None => Some(facts.name.as_str()),
     };
-    // A veth has no other reason for this number.
+    // A veth returns this number for no other reason.
     let certain = is_veth && error == Some(libc::ERANGE);
     if !suspected || (mtu <= largest && !certain) {
         return None;
@@ -241,7 +240,7 @@ fn queues(facts: &Facts, unable: bool, error: Option<i32>) -> Option<String> {
             ),
         });
     }
-    // Answers and redirected frames leave by queues of their own.
+    // Frames that XDP programs send leave by queues of their own.
     let half = channels.most_combined / 2;
     (error.is_some() && half > 0 && channels.combined > half).then(|| {
         format!(
@@ -270,7 +269,7 @@ pub fn warnings(config: &Config, frags: bool) -> Vec<String> {
     config.interfaces.iter().filter_map(warning).collect()
 }
 
-/// Why the kernel refused a program in native mode: [`hindrance`], or else its own words.
+/// Returns why the kernel has refused a program in native mode: the [`hindrance`] if one is found, else the kernel's error.
 pub fn refusal(name: &str, frags: bool, error: &io::Error) -> String {
     let facts = Facts::read(name);
     hindrance(&facts, frags, error.raw_os_error())

@@ -6,7 +6,7 @@ fn card(driver: &str, mtu: u32) -> Facts {
         driver: driver.to_owned(),
         mtu,
         features: Some(feature::BASIC),
-        page: 4096,
+        page_size: 4096,
         ..Facts::default()
     }
 }
@@ -54,7 +54,7 @@ fn an_mtu_above_a_page_is_named_with_the_command() {
     }
     // Where pages are larger, what fits isn't known.
     let large = Facts {
-        page: 65536,
+        page_size: 65536,
         ..card("ena", 9001)
     };
     assert_eq!(said(&large, false, None), "");

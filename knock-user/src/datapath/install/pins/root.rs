@@ -35,8 +35,8 @@ impl PinRoot {
         &self.0
     }
 
-    /// Returns the directory of an interface, which is called as the interface, except for dots, which the BPF file
-    /// system reserves: `eth0.100` is pinned in `eth0%2e100`. No interface name contains a `%`.
+    /// Returns the directory of an interface, named after it except for dots, which the BPF file system
+    /// reserves: `eth0.100` is pinned in `eth0%2e100`. No interface name contains a `%`.
     pub fn of(&self, interface: &str) -> PathBuf {
         self.0.join(interface.replace('.', DOT))
     }
