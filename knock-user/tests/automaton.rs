@@ -15,10 +15,7 @@ use knock_common::{
     testing::TestEnv,
 };
 use knock_user::{
-    config::{
-        Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
-        Protocol,
-    },
+    config::{Config, Gate, Knock, Limits, OpenPorts, Port, Protocol},
     datapath::compile::{
         applied::Applied,
         automaton::{Automaton, TooEntangled},
@@ -292,14 +289,6 @@ prop_compose! {
         let mut users = (0..).map(|user| format!("user{user}"));
         let gates = gates.into_iter().enumerate().map(|(gate, knocks)| Gate {
             name: format!("gate{gate}"),
-            protect: Vec::new(),
-            open_for: Duration::from_secs(30),
-            session_idle: Duration::from_mins(1),
-            established: Established::default(),
-            connections: 0,
-            grant_to: GrantTo::Address,
-            deny: Deny::Drop,
-            sources: Vec::new(),
             // A checked configuration has no sequence that ends with another.
             knocks: knocks
                 .into_iter()
@@ -314,17 +303,11 @@ prop_compose! {
                 })
                 .map(|knock| Knock { user: users.next().unwrap_or_default(), ..knock })
                 .collect(),
+            open_for: Duration::from_secs(30),
+            session_idle: Duration::from_mins(1),
+            ..Gate::default()
         });
-        Config {
-            interfaces: Vec::new(),
-            attach: Attach::Auto,
-            mode: Mode::Enforce,
-            allow: Vec::new(),
-            addresses: Vec::new(),
-            open_ports: OpenPorts::List(Vec::new()),
-            limits: Limits { sources: 16384, grants: 64, sessions: 64 },
-            gates: gates.collect(),
-        }
+        configured(gates.collect())
     }
 }
 
@@ -488,37 +471,33 @@ fn roles_are_told_apart() {
 
 /// One gate with these sequences.
 fn only(sequences: Vec<Vec<Port>>) -> Config {
+    let knocks = sequences
+        .into_iter()
+        .enumerate()
+        .map(|(user, sequence)| Knock {
+            user: format!("user{user}"),
+            sequence,
+            within: Duration::from_secs(10),
+        });
+    configured(vec![Gate {
+        name: "ssh".into(),
+        open_for: Duration::from_secs(30),
+        session_idle: Duration::from_mins(1),
+        knocks: knocks.collect(),
+        ..Gate::default()
+    }])
+}
+
+/// These gates, tables that are small, and no open port.
+fn configured(gates: Vec<Gate>) -> Config {
     Config {
-        interfaces: Vec::new(),
-        attach: Attach::Auto,
-        mode: Mode::Enforce,
-        allow: Vec::new(),
-        addresses: Vec::new(),
         open_ports: OpenPorts::List(Vec::new()),
         limits: Limits {
             sources: 16384,
             grants: 64,
             sessions: 64,
         },
-        gates: vec![Gate {
-            name: "ssh".into(),
-            protect: Vec::new(),
-            open_for: Duration::from_secs(30),
-            session_idle: Duration::from_mins(1),
-            established: Established::default(),
-            connections: 0,
-            grant_to: GrantTo::Address,
-            deny: Deny::Drop,
-            sources: Vec::new(),
-            knocks: sequences
-                .into_iter()
-                .enumerate()
-                .map(|(user, sequence)| Knock {
-                    user: format!("user{user}"),
-                    sequence,
-                    within: Duration::from_secs(10),
-                })
-                .collect(),
-        }],
+        gates,
+        ..Config::default()
     }
 }

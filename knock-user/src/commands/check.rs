@@ -26,7 +26,7 @@ pub struct Args {
 /// Checks `args.file`, or else `config`, and prints every finding.
 ///
 /// Fails with [`Invalid`] where an error is among them; its findings are then marked as shown. A file
-/// that can't be read has no findings to print, and fails with the reason alone.
+/// that cannot be read has no findings to print, and fails with the reason alone.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
     check(args, config, &mut anstream::stdout().lock())
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_the_keys_of_the_contract() {
+    fn the_document_has_the_documented_keys() {
         let outcome = Config::parse("interfaces = 1", "k.toml");
         let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
         assert_eq!(document["valid"], false);

@@ -2,6 +2,7 @@
 
 mod draw;
 mod route;
+mod starter;
 
 use std::{
     fmt::Write as _,
@@ -12,9 +13,9 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 
-use self::draw::Draw;
+use self::{draw::Draw, starter::starter};
 use crate::{
     config::{
         Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
@@ -77,7 +78,7 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
         given => given.to_vec(),
     };
     for name in &interfaces {
-        // One that is yet to come may be of any kind.
+        // One that does not exist yet may be of any kind.
         if let Ok(index) = datapath::index_of(name) {
             datapath::framing(name, index)?;
         }
@@ -93,94 +94,7 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
     Ok(message)
 }
 
-/// The text of a starter file: one user with a fresh sequence for each gate.
-fn starter(
-    interfaces: &[String],
-    gates: &[GateArg],
-    user: &str,
-    draw: &mut Draw,
-) -> anyhow::Result<String> {
-    let mut named: Vec<(&str, Vec<Port>)> = Vec::new();
-    for GateArg { name, port } in gates {
-        match named.iter_mut().find(|(known, _)| known == name) {
-            Some((_, ports)) => ports.push(*port),
-            None => named.push((name, vec![*port])),
-        }
-    }
-    draw.avoid(gates.iter().map(|gate| gate.port.number));
-    let mut text = HEAD.replace("@INTERFACES@", &quoted(interfaces));
-    for (name, ports) in named {
-        let sequence = draw.sequence().context("drawing a random sequence")?;
-        text.push_str(
-            &GATE
-                .replace("@NAME@", name)
-                .replace("@PROTECT@", &format!("{:<15}", quoted(&ports)))
-                .replace("@USER@", user)
-                .replace("@SEQUENCE@", &quoted(&sequence)),
-        );
-    }
-    Ok(text)
-}
-
-const HEAD: &str = r#"# knockgate: a port-knocking gate, decided in the kernel.
-# The sequences below are passwords: keep this file readable by its owner alone.
-# `knockgate check` says what is wrong or weak here; `knockgate up` puts it in force.
-
-# Interfaces to guard; `-i IFACE` on the command line does the same.
-interfaces = @INTERFACES@
-
-# How the program is attached: "auto" (native, else generic with a warning), "native" or "generic".
-attach = "auto"
-
-# "enforce", or "monitor": count and log what would be denied, deny nothing.
-mode = "enforce"
-
-# Networks that no gate ever closes on: your way back in when a knock is lost or forgotten.
-# List at least one that you can always come from.
-#allow = ["192.0.2.0/24"]
-
-# Guard only packets to these addresses of this host; empty: every address.
-addresses = []
-
-# Ports on which packets are no knocks: "auto" (the ports this host listens on),
-# or a list such as ["443/tcp", "443/udp"].
-open_ports = "auto"
-
-# Sizes of the kernel's tables, fixed when the gate is brought up.
-[limits]
-sources  = 262144              # sources whose knocking is remembered; the least recently used goes first
-grants   = 65536               # open permissions; when all are taken, new ones are refused and reported
-sessions = 262144              # flows that began under a grant
-"#;
-
-const GATE: &str = r#"
-[[gate]]
-name         = "@NAME@"
-protect      = @PROTECT@ # closed to everyone without a grant
-open_for     = "30s"           # how long a grant lasts; knocking again renews it
-deny         = "drop"          # "drop", or "reject": answer as a closed port of this host would
-session_idle = "3h"            # flows outlive the grant, and end after this long without a packet
-connections  = 0               # new connections that one grant admits; 0: any number
-grant_to     = "address"       # "address", or "prefix": the source's /24 (IPv4) or /64 (IPv6)
-sources      = []              # networks that may knock, such as ["198.51.100.0/24"]; empty: every network
-
-# One [[gate.knock]] for each person or system that may open this gate. Each needs a user name of
-# its own and a sequence of its own: 2 to 12 ports, knocked on in this order.
-[[gate.knock]]
-user     = "@USER@"
-sequence = @SEQUENCE@
-within   = "10s"               # the longest time from the first knock to the last
-"#;
-
-/// A TOML list of strings.
-fn quoted<T: ToString>(items: &[T]) -> String {
-    let items = items
-        .iter()
-        .map(|item| toml::Value::from(item.to_string()).to_string());
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
-}
-
-/// The first user of the new file: whoever asked for it.
+/// Returns the first user of the new file: the one who runs the command, by sudo or not.
 fn user_name() -> String {
     ["SUDO_USER", "USER"]
         .into_iter()
@@ -196,7 +110,7 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .filter(|parent| !parent.as_os_str().is_empty())
     {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.with_context(|| format!("the directory {} can't be made", parent.display()))?;
+        made.with_context(|| format!("the directory {} cannot be made", parent.display()))?;
     }
     let opened = OpenOptions::new()
         .write(true)
@@ -205,7 +119,7 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .open(path);
     let mut file = match opened {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return refuse_existing(path),
-        opened => opened.with_context(|| format!("{shown} can't be written"))?,
+        opened => opened.with_context(|| format!("{shown} cannot be written"))?,
     };
     let written = file
         .write_all(text.as_bytes())
@@ -242,8 +156,8 @@ fn next_steps(config: &Config, path: &Path) -> String {
         text,
         "\nNext, here:\n\
          \x20 knockgate{option} check    # first list a network of yours under `allow` in the file\n\
-         \x20 knockgate{option} up       # as root: from then on the gate is closed\n\
-         \nThen, from where you come (HOST is this host's name or address):\n"
+         \x20 knockgate{option} up       # as root: from then on the ports are closed\n\
+         \nThen, at the client (HOST is this host's name or address):\n"
     );
     for Gate {
         protect, knocks, ..

@@ -1,67 +1,36 @@
-//! Values that are right by themselves and wrong together.
+//! Values that are valid alone and contradict each other, or are too many together.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-};
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Port,
     draft::{Draft, DraftGate, DraftKnock},
-    finding::{Finding, Source, Span},
-    reader::{Located, Reader},
+    source::{Findings, Located, Span},
 };
 
 const MOST_GATES: usize = 4_096;
 const MOST_KNOCKS: usize = 1_000_000;
 const MOST_KNOCK_PORTS: usize = 65_535;
 
-/// Everything in the draft that contradicts something else in it, or is too much altogether.
-pub(super) fn contradictions(draft: &Draft, source: &Source<'_>) -> Vec<Finding> {
-    let mut reader = Reader::new(source);
-    names(&mut reader, draft);
-    let guarded = guarded_ports(&mut reader, draft);
-    guarded_knocks(&mut reader, draft, &guarded);
-    open_ports(&mut reader, draft, &guarded);
-    overlapping_sequences(&mut reader, draft);
-    totals(&mut reader, draft);
-    reader.findings
+/// Reports everything in the draft that contradicts something else in it, or is too much altogether.
+pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
+    names(findings, draft);
+    let guarded = guarded_ports(findings, draft);
+    guarded_knocks(findings, draft, &guarded);
+    open_ports(findings, draft, &guarded);
+    overlapping_sequences(findings, draft);
+    totals(findings, draft);
 }
 
-impl DraftGate {
-    /// How messages call this gate.
-    pub(super) fn label(&self) -> impl fmt::Display {
-        match self.name.value.as_str() {
-            "" => "a gate without a name".to_owned(),
-            name => format!("gate {name:?}"),
-        }
-    }
-}
-
-impl DraftKnock {
-    /// How messages call the one who knocks this sequence.
-    pub(super) fn label(&self) -> impl fmt::Display {
-        match self.user.value.as_str() {
-            "" => "a user without a name".to_owned(),
-            user => format!("user {user:?}"),
-        }
-    }
-}
-
-fn names(reader: &mut Reader<'_, '_>, draft: &Draft) {
-    let read = |names: Vec<Located<String>>| {
-        names
-            .into_iter()
-            .filter(|name| !name.value.is_empty())
-            .collect::<Vec<_>>()
-    };
-    let gates = read(draft.gates.iter().map(|gate| gate.name.clone()).collect());
-    reader.unique(&gates, "duplicate-gate", |name, line| {
+fn names(findings: &mut Findings<'_>, draft: &Draft) {
+    let was_read = |name: &&Located<String>| !name.value.is_empty();
+    let gates = draft.gates.iter().map(|gate| &gate.name);
+    findings.duplicates(gates.filter(was_read), "duplicate-gate", |name, line| {
         format!("there is a gate {name:?} already, on line {line}: give this one another name")
     });
     for gate in &draft.gates {
-        let users = read(gate.knocks.iter().map(|knock| knock.user.clone()).collect());
-        reader.unique(&users, "duplicate-user", |user, line| {
+        let users = gate.knocks.iter().map(|knock| &knock.user);
+        findings.duplicates(users.filter(was_read), "duplicate-user", |user, line| {
             format!(
                 "{} has a user {user:?} already, on line {line}: give this one another name",
                 gate.label()
@@ -73,7 +42,7 @@ fn names(reader: &mut Reader<'_, '_>, draft: &Draft) {
 /// Every guarded port with the gate that guards it and where that is written.
 type Guarded<'d> = HashMap<Port, (&'d DraftGate, Span)>;
 
-fn guarded_ports<'d>(reader: &mut Reader<'_, '_>, draft: &'d Draft) -> Guarded<'d> {
+fn guarded_ports<'d>(findings: &mut Findings<'_>, draft: &'d Draft) -> Guarded<'d> {
     let mut guarded = Guarded::new();
     for gate in &draft.gates {
         for Located { value: port, span } in &gate.protect {
@@ -81,12 +50,12 @@ fn guarded_ports<'d>(reader: &mut Reader<'_, '_>, draft: &'d Draft) -> Guarded<'
                 // Twice in one gate is reported where the list is read.
                 Some((first, _)) if std::ptr::eq(*first, gate) => {}
                 Some((first, at)) => {
-                    let line = reader.source.line_of(*at);
+                    let line = findings.source.line_of(*at);
                     let message = format!(
                         "{port} is guarded by {} already, on line {line}: a port belongs to one gate",
                         first.label()
                     );
-                    reader.error("port-in-two-gates", *span, message);
+                    findings.error("port-in-two-gates", *span, message);
                 }
                 None => {
                     guarded.insert(*port, (gate, *span));
@@ -97,22 +66,22 @@ fn guarded_ports<'d>(reader: &mut Reader<'_, '_>, draft: &'d Draft) -> Guarded<'
     guarded
 }
 
-fn guarded_knocks(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>) {
+fn guarded_knocks(findings: &mut Findings<'_>, draft: &Draft, guarded: &Guarded<'_>) {
     for knock in draft.gates.iter().flat_map(|gate| &gate.knocks) {
         for Located { value: port, span } in &knock.sequence.items {
             if let Some((gate, at)) = guarded.get(port) {
-                let line = reader.source.line_of(*at);
+                let line = findings.source.line_of(*at);
                 let message = format!(
-                    "{port} can't be knocked on: {} guards it, on line {line}; choose another port",
+                    "{port} cannot be knocked on: {} guards it, on line {line}; choose another port",
                     gate.label()
                 );
-                reader.error("knock-on-protected-port", *span, message);
+                findings.error("knock-on-protected-port", *span, message);
             }
         }
     }
 }
 
-fn open_ports(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>) {
+fn open_ports(findings: &mut Findings<'_>, draft: &Draft, guarded: &Guarded<'_>) {
     let Some(open) = &draft.open_ports else {
         return;
     };
@@ -131,10 +100,10 @@ fn open_ports(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>)
         } else {
             continue;
         };
-        let line = reader.source.line_of(*at);
+        let line = findings.source.line_of(*at);
         let message =
-            format!("{port} can't be an open port: {why}, on line {line}; leave it out of one");
-        reader.error("open-port-conflict", *span, message);
+            format!("{port} cannot be an open port: {why}, on line {line}; leave it out of one");
+        findings.error("open-port-conflict", *span, message);
     }
 }
 
@@ -142,7 +111,7 @@ fn open_ports(reader: &mut Reader<'_, '_>, draft: &Draft, guarded: &Guarded<'_>)
 ///
 /// Read backwards and sorted, a sequence directly follows the ones it ends with; so one pass with a
 /// stack of them finds every pair that matters, whatever the number of users.
-fn overlapping_sequences(reader: &mut Reader<'_, '_>, draft: &Draft) {
+fn overlapping_sequences(findings: &mut Findings<'_>, draft: &Draft) {
     struct Entry<'d> {
         backwards: Vec<Port>,
         place: Span,
@@ -178,7 +147,7 @@ fn overlapping_sequences(reader: &mut Reader<'_, '_>, draft: &Draft) {
             endings.pop();
         }
         if let Some(end) = endings.last() {
-            let line = reader.source.line_of(end.place);
+            let line = findings.source.line_of(end.place);
             let other = format!(
                 "the sequence of {} in {} on line {line}",
                 end.knock.label(),
@@ -196,19 +165,19 @@ fn overlapping_sequences(reader: &mut Reader<'_, '_>, draft: &Draft) {
                 );
                 ("sequence-overlap", message)
             };
-            reader.error(code, entry.place, message);
+            findings.error(code, entry.place, message);
         }
         endings.push(entry);
     }
 }
 
-fn totals(reader: &mut Reader<'_, '_>, draft: &Draft) {
+fn totals(findings: &mut Findings<'_>, draft: &Draft) {
     if let Some(gate) = draft.gates.get(MOST_GATES) {
         let message = format!(
             "there are {} gates: at most {MOST_GATES} are possible",
             draft.gates.len()
         );
-        reader.error("too-many-gates", gate.header, message);
+        findings.error("too-many-gates", gate.header, message);
     }
     let mut steps = 0;
     let mut ports = HashSet::new();
@@ -233,7 +202,7 @@ fn totals(reader: &mut Reader<'_, '_>, draft: &Draft) {
             "all sequences together have {steps} knocks: at most {MOST_KNOCKS} are possible; \
              this sequence is the first beyond"
         );
-        reader.error("too-many-knocks", span, message);
+        findings.error("too-many-knocks", span, message);
     }
     if let Some(span) = too_varied {
         let message = format!(
@@ -241,6 +210,6 @@ fn totals(reader: &mut Reader<'_, '_>, draft: &Draft) {
              this sequence is the first beyond",
             ports.len()
         );
-        reader.error("too-many-knock-ports", span, message);
+        findings.error("too-many-knock-ports", span, message);
     }
 }

@@ -1,47 +1,44 @@
-//! The configuration as written: every value checked by itself, together with its place in the file.
+//! The configuration as written: every value checked by itself, with the place of those that findings
+//! point to.
 //!
-//! What values say about each other is judged afterwards, by [`super::contradictions`] and
-//! [`super::lint`].
+//! [`super::contradictions`] and [`super::lint`] then compare the values with each other and with the host.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
-use toml::de::DeTable;
 
 use super::{
-    Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
-    finding::{Finding, Source, Span},
-    reader::{List, Located, Reader},
+    Config, Gate, Knock, OpenPorts, Port,
+    reader::List,
+    source::{Located, Span, values},
 };
 
-/// A file as written. Where an error was found, its value is missing or the default.
+/// A file as written. Where an error was found, the value is the default.
+#[derive(Default)]
 pub(super) struct Draft {
     pub(super) interfaces: Vec<Located<String>>,
-    pub(super) attach: Attach,
-    pub(super) mode: Mode,
     pub(super) allow: Vec<Located<IpNet>>,
     pub(super) addresses: Vec<Located<IpAddr>>,
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
-    pub(super) limits: Limits,
     pub(super) gates: Vec<DraftGate>,
+    /// The keys that no finding points to; the others are blank here.
+    pub(super) rest: Config,
 }
 
+#[derive(Clone, Default)]
 pub(super) struct DraftGate {
     pub(super) header: Span,
     /// Empty where it could not be read.
     pub(super) name: Located<String>,
     pub(super) protect: Vec<Located<Port>>,
     pub(super) open_for: Located<Duration>,
-    pub(super) session_idle: Duration,
-    pub(super) established: Established,
-    pub(super) connections: u32,
-    pub(super) grant_to: GrantTo,
-    pub(super) deny: Deny,
-    pub(super) sources: Vec<IpNet>,
     pub(super) knocks: Vec<DraftKnock>,
+    /// The keys that no finding points to; the others are blank here.
+    pub(super) rest: Gate,
 }
 
+#[derive(Clone, Default)]
 pub(super) struct DraftKnock {
     /// Empty where it could not be read.
     pub(super) user: Located<String>,
@@ -50,76 +47,74 @@ pub(super) struct DraftKnock {
 }
 
 impl Draft {
-    /// Reads the whole document; the draft may become a [`Config`] only if nothing was found.
-    pub(super) fn read(source: &Source<'_>, document: &DeTable<'_>) -> (Self, Vec<Finding>) {
-        let mut reader = Reader::new(source);
-        let draft = reader.draft(document);
-        (draft, reader.findings)
-    }
-
+    /// Turns a draft in which no error was found into the configuration.
     pub(super) fn into_config(self) -> Config {
         let Self {
             interfaces,
-            attach,
-            mode,
             allow,
             addresses,
             open_ports,
-            limits,
             gates,
+            rest,
         } = self;
         Config {
             interfaces: values(interfaces),
-            attach,
-            mode,
             allow: values(allow),
             addresses: values(addresses),
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),
-            limits,
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
+            ..rest
         }
     }
 }
 
 impl DraftGate {
+    /// Returns what messages call this gate.
+    pub(super) fn label(&self) -> impl fmt::Display {
+        match self.name.value.as_str() {
+            "" => "a gate without a name".to_owned(),
+            name => format!("gate {name:?}"),
+        }
+    }
+
     fn into_gate(self) -> Gate {
         let Self {
             header: _,
             name,
             protect,
             open_for,
-            session_idle,
-            established,
-            connections,
-            grant_to,
-            deny,
-            sources,
             knocks,
+            rest,
         } = self;
-        let knock = |DraftKnock {
-                         user,
-                         sequence,
-                         within,
-                     }| Knock {
-            user: user.value,
-            sequence: values(sequence.items),
-            within: within.value,
-        };
         Gate {
             name: name.value,
             protect: values(protect),
             open_for: open_for.value,
-            session_idle,
-            established,
-            connections,
-            grant_to,
-            deny,
-            sources,
-            knocks: knocks.into_iter().map(knock).collect(),
+            knocks: knocks.into_iter().map(DraftKnock::into_knock).collect(),
+            ..rest
         }
     }
 }
 
-pub(super) fn values<T>(items: Vec<Located<T>>) -> Vec<T> {
-    items.into_iter().map(|item| item.value).collect()
+impl DraftKnock {
+    /// Returns what messages call the user of this sequence.
+    pub(super) fn label(&self) -> impl fmt::Display {
+        match self.user.value.as_str() {
+            "" => "a user without a name".to_owned(),
+            user => format!("user {user:?}"),
+        }
+    }
+
+    fn into_knock(self) -> Knock {
+        let Self {
+            user,
+            sequence,
+            within,
+        } = self;
+        Knock {
+            user: user.value,
+            sequence: values(sequence.items),
+            within: within.value,
+        }
+    }
 }

@@ -68,6 +68,24 @@ impl Finding {
         }
     }
 
+    /// A finding about some `characters` of a line, whose whole text is `content`.
+    pub(super) fn about_line(
+        level: Level,
+        code: &'static str,
+        file: &str,
+        message: String,
+        line: usize,
+        content: &str,
+        characters: Range<usize>,
+    ) -> Self {
+        Self {
+            line: Some(line),
+            column: Some(characters.start + 1),
+            excerpt: Some(Excerpt::new(content, characters)),
+            ..Self::about_file(level, code, file, message)
+        }
+    }
+
     /// `file:line:column: message`, for a log that has levels and lines of its own.
     pub fn headline(&self) -> impl fmt::Display {
         format!("{}: {}", self.place(), self.message)
@@ -81,7 +99,7 @@ impl Finding {
     fn place(&self) -> String {
         let mut place = printable(&self.file);
         for number in [self.line, self.column].into_iter().flatten() {
-            // Writing to a String can't fail.
+            // Writing to a String cannot fail.
             let _ = write!(place, ":{number}");
         }
         place
@@ -158,7 +176,7 @@ impl Invalid {
         &self.findings
     }
 
-    /// There was no text to find anything in: the file is missing or can't be read.
+    /// There was no text to find anything in: the file is missing or cannot be read.
     pub fn is_unread(&self) -> bool {
         self.findings
             .iter()
@@ -224,81 +242,6 @@ impl Error for Invalid {}
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
-}
-
-/// A stretch of the file, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
-impl From<Range<usize>> for Span {
-    fn from(Range { start, end }: Range<usize>) -> Self {
-        Self { start, end }
-    }
-}
-
-/// The text being read, able to say where in it a span lies.
-pub(super) struct Source<'t> {
-    pub(super) name: &'t str,
-    text: &'t str,
-    line_starts: Vec<usize>,
-}
-
-impl<'t> Source<'t> {
-    pub(super) fn new(name: &'t str, text: &'t str) -> Self {
-        let after_newlines = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, b)| *b == b'\n')
-            .map(|(at, _)| at + 1);
-        Self {
-            name,
-            text,
-            line_starts: std::iter::once(0).chain(after_newlines).collect(),
-        }
-    }
-
-    /// The number of the line on which the span begins, from 1.
-    pub(super) fn line_of(&self, span: Span) -> usize {
-        self.line_starts
-            .partition_point(|start| *start <= span.start)
-    }
-
-    pub(super) fn finding(
-        &self,
-        level: Level,
-        code: &'static str,
-        span: Span,
-        message: String,
-    ) -> Finding {
-        let line = self.line_of(span);
-        let start = self.line_starts[line - 1];
-        let end = self
-            .line_starts
-            .get(line)
-            .copied()
-            .unwrap_or(self.text.len());
-        let content = self.text[start..end].trim_end_matches(['\r', '\n']);
-        let chars_up_to = |at: usize| {
-            content
-                .char_indices()
-                .take_while(|(offset, _)| start + offset < at)
-                .count()
-        };
-        let first = chars_up_to(span.start);
-        let last = chars_up_to(span.end).max(first + 1);
-        Finding {
-            level,
-            code,
-            message,
-            line: Some(line),
-            column: Some(first + 1),
-            file: self.name.to_owned(),
-            excerpt: Some(Excerpt::new(content, first..last)),
-        }
-    }
 }
 
 /// The line a finding is on and which of its characters are meant.

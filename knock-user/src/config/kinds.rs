@@ -1,4 +1,4 @@
-//! The kinds of value that are written as strings: how each is read, and what is said when it can't be.
+//! The kinds of value that are written as strings: how each is read, and what is said when it cannot be.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -8,7 +8,18 @@ use std::{
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Port, duration::parse_duration, reader::Kind};
+use super::{Port, duration::parse_duration};
+
+/// A kind of value that is written as a string.
+pub(super) struct Kind<T> {
+    /// The code of the finding when the string cannot be read.
+    pub(super) code: &'static str,
+    /// What it is and looks like, after "must be".
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&str) -> Result<T, String>,
+    /// What to write where someone wrote a bare number.
+    pub(super) for_number: Option<fn(&str) -> String>,
+}
 
 pub(super) const DURATION: Kind<Duration> = Kind {
     code: "bad-duration",
@@ -74,7 +85,7 @@ pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
     let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if !(1..=15).contains(&text.len()) || matches!(text, "." | "..") || text.contains(refused) {
         return Err(format!(
-            "{text:?} can't be the name of an interface (1 to 15 characters, no space, / or :); \
+            "{text:?} cannot be the name of an interface (1 to 15 characters, no space, / or :); \
              `ip -brief link` lists this host's"
         ));
     }

@@ -1,62 +1,61 @@
 //! The configuration: a TOML file becomes a checked [`Config`], the only form the rest takes.
 //!
-//! A file is first read value by value into a `draft`, which keeps the place of everything for
-//! messages; `contradictions` then refuses what doesn't fit together and `lint` warns of what is weak.
-//! Each step collects all it finds, so one run shows everything there is to repair.
+//! `schema` has one row for each key. By these rows a file is read value by value into a `draft`, which keeps
+//! the places that messages point to. `contradictions` then refuses values that do not fit together, and `lint`
+//! warns of weak ones. Each step collects everything that it finds, so one run shows all there is to repair.
 
 mod contradictions;
 mod draft;
 mod duration;
+mod file;
 mod finding;
+mod host;
 mod kinds;
 mod lint;
 mod nearest;
 mod port;
 mod reader;
 mod schema;
-mod surroundings;
+mod section;
+mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    net::IpAddr,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::Duration,
-};
+use std::{net::IpAddr, path::Path, time::Duration};
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use self::{
     contradictions::contradictions,
-    draft::Draft,
-    finding::Source,
-    lint::{file_mode, lint},
+    lint::lint,
+    source::{Findings, Source},
 };
 pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
+    host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
     port::{Port, Protocol},
-    surroundings::{SshSession, Surroundings, connections, ephemeral_ports, listening_ports},
+    schema::SECTIONS,
+    section::{Describe, Key, Presence},
 };
 pub(crate) use self::{
     finding::count,
     kinds::{parse_interface, parse_name, zone_fault},
     nearest::nearest,
+    schema::LONGEST_GRANT,
 };
 
 /// Where the configuration is looked for when `--config` doesn't say.
 pub const DEFAULT_PATH: &str = "/etc/knockgate/knockgate.toml";
 
-/// A million knocks take well under half of this.
-const LARGEST_FILE: u64 = 128 * 1024 * 1024;
-
 /// A whole configuration, checked: every value is in its bounds and none contradicts another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// [`Default`] makes a blank for the reader to fill, and no configuration: the defaults of the file are in
+/// `schema`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Interfaces to guard; may be empty, since the command line can name them as well.
     pub interfaces: Vec<String>,
@@ -73,7 +72,7 @@ pub struct Config {
 }
 
 /// How the program is put on an interface.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Attach {
     /// Native where the driver can, else generic with a warning.
@@ -83,7 +82,7 @@ pub enum Attach {
     Generic,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     #[default]
@@ -103,7 +102,7 @@ pub enum OpenPorts {
 }
 
 /// Sizes of the kernel tables, in entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     pub sources: u32,
     pub grants: u32,
@@ -111,7 +110,7 @@ pub struct Limits {
 }
 
 /// One protected service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
     pub name: String,
     /// At least one, and none that another gate guards.
@@ -131,7 +130,7 @@ pub struct Gate {
 }
 
 /// What becomes of a flow when the grant ends under which it began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Established {
     /// It goes on.
@@ -142,7 +141,7 @@ pub enum Established {
 }
 
 /// Whom a completed sequence opens the gate for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantTo {
     /// The source address alone.
@@ -153,7 +152,7 @@ pub enum GrantTo {
 }
 
 /// What becomes of a packet that may not pass.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Deny {
     /// Silence.
@@ -164,7 +163,7 @@ pub enum Deny {
 }
 
 /// One user's way to open a gate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {
     pub user: String,
     /// 2 to 12 knocks; no sequence of the configuration ends with another.
@@ -174,144 +173,46 @@ pub struct Knock {
 }
 
 impl Config {
-    /// Reads and checks the file at `path`, and lints it for this host.
+    /// Reads and checks the file at `path`, and warns of what is weak or risky on this host.
     ///
     /// The findings beside the configuration are warnings, in the order of the file. A file that is
-    /// missing or can't be read is [`Invalid`] too.
+    /// missing or cannot be read is [`Invalid`] too.
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Invalid> {
         let name = path.display().to_string();
-        let (text, mode) = read(path).map_err(|error| unreadable(&name, &error))?;
-        let (config, mut findings) = Self::parse_on(&text, &name, &Surroundings::of_this_host())?;
-        findings.extend(mode.and_then(|mode| file_mode(&name, mode)));
+        let (text, mode) = file::read(path).map_err(|error| file::unreadable(&name, &error))?;
+        let (config, mut findings) = Self::parse_on(&text, &name, &HostFacts::of_this_host())?;
+        findings.extend(mode.and_then(|mode| file::mode(&name, mode)));
         Ok((config, findings))
     }
 
-    /// Checks `text`, which messages call `name`, and warns of what is weak wherever it runs.
+    /// Checks `text`, which messages call `name`, and warns of what is weak on any host.
     pub fn parse(text: &str, name: &str) -> Result<(Self, Vec<Finding>), Invalid> {
-        Self::parse_on(text, name, &Surroundings::default())
+        Self::parse_on(text, name, &HostFacts::default())
     }
 
-    /// As [`Config::parse`], and warns of what is weak or risky in these surroundings.
+    /// As [`Config::parse`], and warns of what is weak or risky on this `host`.
     pub fn parse_on(
         text: &str,
         name: &str,
-        surroundings: &Surroundings,
+        host: &HostFacts,
     ) -> Result<(Self, Vec<Finding>), Invalid> {
         let source = Source::new(name, text);
-        let document = DeTable::parse(text).map_err(|error| {
-            let span = error.span().unwrap_or_default().into();
-            let message = format!("this is not valid TOML: {}", error.message());
-            Invalid::new(
-                name,
-                vec![source.finding(Level::Error, "syntax", span, message)],
-            )
-        })?;
-        let (draft, mut errors) = Draft::read(&source, document.get_ref());
-        errors.extend(contradictions(&draft, &source));
-        if !errors.is_empty() {
-            return Err(Invalid::new(name, in_order(errors)));
+        let mut findings = Findings::new(&source);
+        let document = match DeTable::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                let span = error.span().unwrap_or_default().into();
+                let message = format!("this is not valid TOML: {}", error.message());
+                findings.error("syntax", span, message);
+                return Err(Invalid::new(name, findings.in_order()));
+            }
+        };
+        let draft = schema::read(&mut findings, document.get_ref());
+        contradictions(&mut findings, &draft);
+        if !findings.is_empty() {
+            return Err(Invalid::new(name, findings.in_order()));
         }
-        let warnings = in_order(lint(&draft, &source, surroundings));
-        Ok((draft.into_config(), warnings))
+        lint(&mut findings, &draft, host);
+        Ok((draft.into_config(), findings.in_order()))
     }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            sources: 262_144,
-            grants: 65_536,
-            sessions: 262_144,
-        }
-    }
-}
-
-impl Attach {
-    const WORDS: [(&'static str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("native", Self::Native),
-        ("generic", Self::Generic),
-    ];
-}
-
-impl Mode {
-    const WORDS: [(&'static str, Self); 2] =
-        [("enforce", Self::Enforce), ("monitor", Self::Monitor)];
-}
-
-impl Established {
-    const WORDS: [(&'static str, Self); 2] = [("keep", Self::Keep), ("cut", Self::Cut)];
-}
-
-impl GrantTo {
-    const WORDS: [(&'static str, Self); 2] = [("address", Self::Address), ("prefix", Self::Prefix)];
-}
-
-impl Deny {
-    const WORDS: [(&'static str, Self); 2] = [("drop", Self::Drop), ("reject", Self::Reject)];
-}
-
-impl Gate {
-    const DEFAULT_OPEN_FOR: Duration = Duration::from_secs(30);
-    /// An idle connection is kept alive by TCP after two hours, at the latest 11 minutes and 15 seconds later
-    /// (`tcp_keepalive_time`, `_probes` and `_intvl`).
-    const DEFAULT_SESSION_IDLE: Duration = Duration::from_hours(3);
-}
-
-impl Knock {
-    const DEFAULT_WITHIN: Duration = Duration::from_secs(10);
-}
-
-/// The text of a file and, for a regular one, its mode.
-fn read(path: &Path) -> io::Result<(String, Option<u32>)> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let mut text = String::new();
-    file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok((
-        text,
-        metadata.is_file().then(|| metadata.permissions().mode()),
-    ))
-}
-
-fn unreadable(name: &str, error: &io::Error) -> Invalid {
-    let message = match error.kind() {
-        io::ErrorKind::NotFound if name == DEFAULT_PATH => {
-            "there is no configuration file; `knockgate init` writes one to start from".to_owned()
-        }
-        io::ErrorKind::NotFound => format!(
-            "there is no configuration file; `knockgate init --config {name}` writes one to start from"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            "not permitted to read this file; run as its owner or as root (CAP_DAC_READ_SEARCH)"
-                .to_owned()
-        }
-        io::ErrorKind::InvalidData => "this file is not UTF-8 text; save it as UTF-8".to_owned(),
-        io::ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
-        io::ErrorKind::FileTooLarge => {
-            format!(
-                "this file is larger than {} MiB, the most that is read",
-                LARGEST_FILE >> 20
-            )
-        }
-        _ if error.raw_os_error() == Some(libc::EMFILE) => {
-            "this file can't be read, since this process may open no more files; raise its limit with \
-             `ulimit -n 1024`"
-                .to_owned()
-        }
-        _ => format!("this file can't be read: {error}"),
-    };
-    Invalid::unreadable(
-        name,
-        message,
-        error.kind() == io::ErrorKind::PermissionDenied,
-    )
-}
-
-fn in_order(mut findings: Vec<Finding>) -> Vec<Finding> {
-    findings.sort_by_key(|finding| (finding.line, finding.column));
-    findings
 }

@@ -1,51 +1,26 @@
 //! A typed reader over the TOML document that goes on after an error, so that one run shows them all.
 
-use std::{collections::HashMap, fmt::Display, hash::Hash, ops::RangeInclusive};
+use std::{fmt::Display, hash::Hash, ops::RangeInclusive, time::Duration};
 
+use clap::{ValueEnum, builder::PossibleValue};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
 use super::{
-    finding::{Finding, Level, Source, Span},
+    kinds::{DURATION, Kind},
     nearest::nearest,
+    source::{Findings, Located, Span},
 };
 
-pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+type Value<'i> = Spanned<DeValue<'i>>;
 
 /// Collects findings while values are taken out of the document.
 ///
 /// A method that returns `None` or a shorter list has reported why.
-pub(super) struct Reader<'s, 't> {
-    pub(super) source: &'s Source<'t>,
-    pub(super) findings: Vec<Finding>,
-}
-
-/// A kind of table: how it is written and which keys it knows.
-pub(super) struct Section {
-    pub(super) title: &'static str,
-    /// Where its keys stand: "unknown key … {place}".
-    pub(super) place: &'static str,
-    pub(super) keys: &'static [&'static str],
-}
-
-/// A kind of value that is written as a string.
-pub(super) struct Kind<T> {
-    /// The code of the finding when the string can't be read.
-    pub(super) code: &'static str,
-    /// What it is and looks like, after "must be".
-    pub(super) expected: &'static str,
-    pub(super) parse: fn(&str) -> Result<T, String>,
-    /// What to write where someone wrote a bare number.
-    pub(super) for_number: Option<fn(&str) -> String>,
-}
-
-/// A value and where it was written.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    pub(super) span: Span,
+pub(super) struct Reader<'r, 's> {
+    pub(super) findings: &'r mut Findings<'s>,
 }
 
 /// A list as far as it could be read.
@@ -57,14 +32,6 @@ pub(super) struct List<T> {
     pub(super) written: usize,
 }
 
-/// A table of the document whose keys are known to be spelt right.
-#[derive(Clone, Copy)]
-pub(super) struct Table<'v, 'i> {
-    section: &'static Section,
-    entries: &'v DeTable<'i>,
-    pub(super) span: Span,
-}
-
 /// One `key = value` of a table, or one element of the list that stands there.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'v, 'i> {
@@ -73,24 +40,19 @@ pub(super) struct Field<'v, 'i> {
     pub(super) value: &'v Value<'i>,
 }
 
-impl<'v, 'i> Table<'v, 'i> {
-    pub(super) fn get(&self, key: &'static str) -> Option<Field<'v, 'i>> {
-        debug_assert!(
-            self.section.keys.contains(&key),
-            "{key} is not declared in its section"
-        );
-        let (spelt, value) = self.entries.get_key_value(key)?;
-        Some(Field {
-            key,
-            key_span: spelt.span().into(),
-            value,
-        })
-    }
-}
-
 impl Field<'_, '_> {
     pub(super) fn span(&self) -> Span {
         self.value.span().into()
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            span: Span::default(),
+            written: 0,
+        }
     }
 }
 
@@ -101,54 +63,15 @@ impl<T> List<T> {
     }
 }
 
-impl<'s, 't> Reader<'s, 't> {
-    pub(super) fn new(source: &'s Source<'t>) -> Self {
-        Self {
-            source,
-            findings: Vec::new(),
+impl Reader<'_, '_> {
+    /// The table of `[key]`.
+    pub(super) fn table<'v, 'i>(&mut self, field: Field<'v, 'i>) -> Option<&'v DeTable<'i>> {
+        let table = field.value.get_ref().as_table();
+        if table.is_none() {
+            let expected = format!("a table, begun with [{}]", field.key);
+            self.wrong_type(field, &expected, None);
         }
-    }
-
-    pub(super) fn error(&mut self, code: &'static str, span: Span, message: String) {
-        self.findings
-            .push(self.source.finding(Level::Error, code, span, message));
-    }
-
-    /// Takes a table in, reporting each key that `section` doesn't know. `sections` are all there
-    /// are: a key that belongs to another one is answered with its place.
-    pub(super) fn table<'v, 'i>(
-        &mut self,
-        section: &'static Section,
-        sections: &[&'static Section],
-        entries: &'v DeTable<'i>,
-        span: Span,
-    ) -> Table<'v, 'i> {
-        for key in entries
-            .keys()
-            .filter(|key| !section.keys.contains(&&**key.get_ref()))
-        {
-            let name = key.get_ref();
-            let shown = name.escape_debug();
-            let at_home = sections
-                .iter()
-                .filter(|s| s.keys.contains(&&**name))
-                .map(|s| s.place);
-            let at_home = at_home.collect::<Vec<_>>().join(" or ");
-            let advice = if !at_home.is_empty() {
-                format!("; it belongs {at_home}")
-            } else if let Some(near) = nearest(name, section.keys.iter().copied()) {
-                format!("; did you mean `{near}`?")
-            } else {
-                format!("; the keys here are {}", listed(section.keys, '`', "and"))
-            };
-            let message = format!("unknown key `{shown}` {}{advice}", section.place);
-            self.error("unknown-key", key.span().into(), message);
-        }
-        Table {
-            section,
-            entries,
-            span,
-        }
+        table
     }
 
     /// The tables of `[[title]]`.
@@ -189,7 +112,8 @@ impl<'s, 't> Reader<'s, 't> {
                 span: field.span(),
             }),
             Err(why) => {
-                self.error(kind.code, field.span(), format!("`{}`: {why}", field.key));
+                self.findings
+                    .error(kind.code, field.span(), format!("`{}`: {why}", field.key));
                 None
             }
         }
@@ -220,54 +144,55 @@ impl<'s, 't> Reader<'s, 't> {
     /// A list whose elements differ from each other.
     pub(super) fn set<T>(&mut self, field: Field<'_, '_>, kind: &Kind<T>) -> Option<List<T>>
     where
-        T: Copy + Eq + Hash + Display,
+        T: Eq + Hash + Display,
     {
         let list = self.list(field, kind)?;
-        self.unique(&list.items, "duplicate-entry", |value, line| {
-            format!(
-                "`{}`: {value} is listed already, on line {line}: leave one out",
-                field.key
-            )
-        });
+        self.findings
+            .duplicates(&list.items, "duplicate-entry", |value, line| {
+                format!(
+                    "`{}`: {value} is listed already, on line {line}: leave one out",
+                    field.key
+                )
+            });
         Some(list)
     }
 
-    /// Reports each value that came before, with the line of the first.
-    pub(super) fn unique<T: Eq + Hash>(
-        &mut self,
-        items: &[Located<T>],
-        code: &'static str,
-        message: impl Fn(&T, usize) -> String,
-    ) {
-        let mut seen = HashMap::new();
-        for Located { value, span } in items {
-            if let Some(first) = seen.get(value) {
-                self.error(code, *span, message(value, self.source.line_of(*first)));
-            } else {
-                seen.insert(value, *span);
-            }
-        }
-    }
-
     /// One word out of a few.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        field: Field<'_, '_>,
-        options: &[(&'static str, T)],
-    ) -> Option<T> {
-        let words = options.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+    pub(super) fn choice<T: ValueEnum>(&mut self, field: Field<'_, '_>) -> Option<T> {
+        let words: Vec<_> = T::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .collect();
+        let words: Vec<&str> = words.iter().map(PossibleValue::get_name).collect();
         let expected = listed(&words, '"', "or");
         let Some(text) = field.value.get_ref().as_str() else {
             self.wrong_type(field, &expected, None);
             return None;
         };
-        if let Some((_, value)) = options.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+        if let Ok(value) = T::from_str(text, false) {
+            return Some(value);
         }
         let advice = nearest(text, words)
             .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
         let message = format!("`{}` must be {expected}, not {text:?}{advice}", field.key);
-        self.error("bad-choice", field.span(), message);
+        self.findings.error("bad-choice", field.span(), message);
+        None
+    }
+
+    /// A duration that is longer than zero and no longer than `longest`.
+    pub(super) fn duration(
+        &mut self,
+        field: Field<'_, '_>,
+        longest: Duration,
+    ) -> Option<Located<Duration>> {
+        let duration = self.one(field, &DURATION)?;
+        let wrong = match duration.value {
+            Duration::ZERO => "must be longer than 0s".to_owned(),
+            value if value > longest => format!("must be at most {}h", longest.as_secs() / 3600),
+            _ => return Some(duration),
+        };
+        let message = format!("`{}` {wrong}", field.key);
+        self.findings.error("out-of-range", duration.span, message);
         None
     }
 
@@ -295,17 +220,9 @@ impl<'s, 't> Reader<'s, 't> {
         let value = value.filter(|value| bounds.contains(value));
         if value.is_none() {
             let message = format!("`{}` must be {expected}, not {number}", field.key);
-            self.error("out-of-range", field.span(), message);
+            self.findings.error("out-of-range", field.span(), message);
         }
         value
-    }
-
-    pub(super) fn missing(&mut self, table: &Table<'_, '_>, key: &str, example: &str) {
-        let message = format!(
-            "{} has no `{key}`: add one, such as {example}",
-            table.section.title
-        );
-        self.error("missing-key", table.span, message);
     }
 
     pub(super) fn wrong_type(
@@ -325,12 +242,12 @@ impl<'s, 't> Reader<'s, 't> {
         };
         let instead = instead.map_or_else(String::new, |text| format!(": write {text}"));
         let message = format!("`{}` must be {expected}, not {found}{instead}", field.key);
-        self.error("wrong-type", field.span(), message);
+        self.findings.error("wrong-type", field.span(), message);
     }
 }
 
 /// `a`, `b` and `c`, each between quotes.
-fn listed(words: &[&str], quote: char, and: &str) -> String {
+pub(super) fn listed(words: &[&str], quote: char, and: &str) -> String {
     let quoted = words
         .iter()
         .map(|word| format!("{quote}{word}{quote}"))

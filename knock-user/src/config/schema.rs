@@ -1,322 +1,337 @@
-//! The keys of the file: which there are, what each may hold, and its default.
+//! The keys of the file, one row each: name, default, what the key sets, kind and range of its value, and the
+//! field that the value goes to.
+//!
+//! The reader, `init` and the test of docs/configuration.md use these rows. To add a key, add its row here and
+//! its field to the type in [`super`].
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Attach, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, Port,
-    draft::{Draft, DraftGate, DraftKnock, values},
-    finding::{Finding, Level, Span},
-    kinds::{ADDRESS, DURATION, INTERFACE, NAME, NETWORK, PORT},
+    Limits, Port,
+    draft::{Draft, DraftGate, DraftKnock},
+    finding::Level,
+    kinds::{ADDRESS, INTERFACE, NAME, NETWORK, PORT},
     nearest::nearest,
-    reader::{Field, List, Located, Reader, Section, Table},
+    reader::{Field, List, Reader},
+    section::{
+        Describe,
+        Presence::{Nested, Optional, Required},
+        Row, Section,
+    },
+    source::{Findings, Located, Span, values},
 };
 
-const TOP: Section = Section {
-    title: "the file",
-    place: "at the top level (before the first [section])",
-    keys: &[
-        "interfaces",
-        "attach",
-        "mode",
-        "allow",
-        "addresses",
-        "open_ports",
-        "limits",
-        "metrics",
-        "alert",
-        "gate",
-    ],
-};
-const LIMITS: Section = Section {
-    title: "[limits]",
-    place: "in [limits]",
-    keys: &["sources", "grants", "sessions"],
-};
-const GATE: Section = Section {
-    title: "[[gate]]",
-    place: "in [[gate]]",
-    keys: &[
-        "name",
-        "protect",
-        "open_for",
-        "deny",
-        "established",
-        "session_idle",
-        "connections",
-        "grant_to",
-        "sources",
-        "knock",
-        "hook",
-    ],
-};
-const KNOCK: Section = Section {
-    title: "[[gate.knock]]",
-    place: "in [[gate.knock]]",
-    keys: &["user", "sequence", "within"],
-};
-const SECTIONS: [&Section; 4] = [&TOP, &LIMITS, &GATE, &KNOCK];
-
-const DAY: Duration = Duration::from_hours(24);
-const LONGEST_WITHIN: Duration = DAY;
-const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
+const LONGEST_WITHIN: Duration = Duration::from_hours(24);
+/// The most that `open_for` may say, and `knockgate allow --for`.
+pub(crate) const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
 /// The kernel's tables of sources forget early when they are smaller than this.
 const FEWEST_SOURCES: u32 = 16_384;
 const MOST_ENTRIES: u32 = 16_777_216;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
-impl Reader<'_, '_> {
-    /// Reads the whole document, reporting whatever in it is wrong by itself.
-    pub(super) fn draft(&mut self, document: &DeTable<'_>) -> Draft {
-        let top = self.table(&TOP, &SECTIONS, document, Span::default());
-        for key in ["metrics", "alert"] {
-            self.not_available(top.get(key), &format!("[{key}]"), "leave the section out");
-        }
-        Draft {
-            interfaces: self.interfaces(&top),
-            attach: self.chosen(&top, "attach", &Attach::WORDS),
-            mode: self.chosen(&top, "mode", &Mode::WORDS),
-            allow: self.networks(&top, "allow"),
-            addresses: top
-                .get("addresses")
-                .and_then(|field| self.set(field, &ADDRESS))
-                .map_or_else(Vec::new, |list| list.items),
-            open_ports: top
-                .get("open_ports")
-                .and_then(|field| self.open_ports(field)),
-            limits: self.limits(&top),
-            gates: self.gates(&top),
-        }
-    }
+/// Every section of the file, in its order.
+pub const SECTIONS: [&dyn Describe; 4] = [&FILE, &LIMITS, &GATE, &KNOCK];
 
-    fn interfaces(&mut self, top: &Table<'_, '_>) -> Vec<Located<String>> {
-        let list = top
-            .get("interfaces")
-            .and_then(|field| self.list(field, &INTERFACE));
-        let items = list.map_or_else(Vec::new, |list| list.items);
-        self.unique(&items, "duplicate-entry", |name, line| {
-            format!("`interfaces`: {name} is listed already, on line {line}: leave one out")
-        });
-        items
-    }
-
-    fn open_ports(&mut self, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
-        match field.value.get_ref() {
-            DeValue::Array(_) => self.set(field, &PORT).map(|list| list.items),
-            DeValue::String(text) if text == "auto" => None,
-            _ => {
-                let expected = "\"auto\" or a list of ports such as [\"443/tcp\", \"443/udp\"]";
-                let text = field.value.get_ref().as_str();
-                let instead = text.and_then(|text| match text.parse::<Port>() {
-                    Ok(port) => Some(format!("[\"{port}\"]")),
-                    Err(_) => nearest(text, ["auto"]).map(|near| format!("{near:?}")),
-                });
-                self.wrong_type(field, expected, instead);
-                None
+const FILE: Section<Draft> = Section {
+    title: "the file",
+    place: "at the top level (before the first [section])",
+    about: "The host: which packets are judged, and how.",
+    rows: &[
+        Row::new(
+            "interfaces",
+            Optional("[]"),
+            "Interfaces to guard; `-i IFACE` on the command line replaces them.",
+            |reader, field, file| set(&mut file.interfaces, reader.set(field, &INTERFACE)),
+        ),
+        Row::new(
+            "attach",
+            Optional(r#""auto""#),
+            r#"How the program is attached: "auto" (native, else generic with a warning), "native" or "generic"."#,
+            |reader, field, file| put(&mut file.rest.attach, reader.choice(field)),
+        ),
+        Row::new(
+            "mode",
+            Optional(r#""enforce""#),
+            r#""enforce", or "monitor": count and log what would be denied, deny nothing."#,
+            |reader, field, file| put(&mut file.rest.mode, reader.choice(field)),
+        ),
+        Row::new(
+            "allow",
+            Optional("[]"),
+            r#"Networks to which no gate is ever closed, such as ["192.0.2.0/24"]: the way back in when a knock is
+lost. List at least one from which you can always connect."#,
+            |reader, field, file| set(&mut file.allow, reader.set(field, &NETWORK)),
+        ),
+        Row::new(
+            "addresses",
+            Optional("[]"),
+            "Guard only packets to these addresses of this host; empty: every destination.",
+            |reader, field, file| set(&mut file.addresses, reader.set(field, &ADDRESS)),
+        ),
+        Row::new(
+            "open_ports",
+            Optional(r#""auto""#),
+            r#"Ports on which packets are not knocks: "auto" (the ports that this host listens on),
+or a list such as ["443/tcp", "443/udp"]."#,
+            |reader, field, file| file.open_ports = open_ports(reader, field),
+        ),
+        Row::new("limits", Nested("{}"), "", |reader, field, file| {
+            file.rest.limits = LIMITS.defaults();
+            if let Some(table) = reader.table(field) {
+                let limits = &mut file.rest.limits;
+                LIMITS.read(&SECTIONS, reader, table, field.span(), limits);
             }
-        }
-    }
-
-    fn limits(&mut self, top: &Table<'_, '_>) -> Limits {
-        let mut limits = Limits::default();
-        let Some(field) = top.get("limits") else {
-            return limits;
-        };
-        let Some(entries) = field.value.get_ref().as_table() else {
-            self.wrong_type(field, "a table, begun with [limits]", None);
-            return limits;
-        };
-        let table = self.table(&LIMITS, &SECTIONS, entries, field.span());
-        for (key, least, limit) in [
-            ("sources", FEWEST_SOURCES, &mut limits.sources),
-            ("grants", 1, &mut limits.grants),
-            ("sessions", 1, &mut limits.sessions),
-        ] {
-            let given = table
-                .get(key)
-                .and_then(|field| self.number(field, least..=MOST_ENTRIES));
-            *limit = given.unwrap_or(*limit);
-        }
-        limits
-    }
-
-    fn gates(&mut self, top: &Table<'_, '_>) -> Vec<DraftGate> {
-        let Some(field) = top.get("gate") else {
-            let message = "there is no [[gate]], so nothing would be guarded: add one with `name` and `protect`";
-            let file = self.source.name;
-            // An unknown key may well be the gate, misspelt.
-            if self
-                .findings
-                .iter()
-                .all(|finding| finding.code != "unknown-key")
-            {
-                self.findings.push(Finding::about_file(
-                    Level::Error,
-                    "no-gate",
-                    file,
-                    message.to_owned(),
-                ));
-            }
-            return Vec::new();
-        };
-        let gates = self.tables(field, "gate");
-        gates
-            .into_iter()
-            .map(|(entries, span)| self.gate(entries, span))
-            .collect()
-    }
-
-    fn gate(&mut self, entries: &DeTable<'_>, span: Span) -> DraftGate {
-        let table = self.table(&GATE, &SECTIONS, entries, span);
-        self.not_available(table.get("hook"), "[[gate.hook]]", "leave the section out");
-        let connections = table
-            .get("connections")
-            .and_then(|field| self.number(field, 0..=u32::MAX));
-        DraftGate {
-            header: span,
-            name: self.name(&table, "name", "name = \"ssh\""),
-            protect: self.protect(&table),
-            open_for: self.duration(&table, "open_for", Gate::DEFAULT_OPEN_FOR, LONGEST_GRANT),
-            session_idle: self
-                .duration(
-                    &table,
-                    "session_idle",
-                    Gate::DEFAULT_SESSION_IDLE,
-                    LONGEST_GRANT,
-                )
-                .value,
-            established: self.chosen(&table, "established", &Established::WORDS),
-            connections: connections.unwrap_or_default(),
-            grant_to: self.chosen(&table, "grant_to", &GrantTo::WORDS),
-            deny: self.chosen(&table, "deny", &Deny::WORDS),
-            sources: values(self.networks(&table, "sources")),
-            knocks: self.knocks(&table),
-        }
-    }
-
-    fn protect(&mut self, table: &Table<'_, '_>) -> Vec<Located<Port>> {
-        let Some(field) = table.get("protect") else {
-            self.missing(table, "protect", "protect = [\"22/tcp\"]");
-            return Vec::new();
-        };
-        let Some(list) = self.set(field, &PORT) else {
-            return Vec::new();
-        };
-        if list.written == 0 {
-            let message =
-                "`protect` is empty: list the ports that this gate guards, such as [\"22/tcp\"]";
-            self.error("empty-list", list.span, message.to_owned());
-        }
-        list.items
-    }
-
-    fn knocks(&mut self, gate: &Table<'_, '_>) -> Vec<DraftKnock> {
-        let Some(field) = gate.get("knock") else {
-            return Vec::new();
-        };
-        let tables = self.tables(field, "gate.knock");
-        let mut knocks = Vec::with_capacity(tables.len());
-        for (entries, span) in tables {
-            let table = self.table(&KNOCK, &SECTIONS, entries, span);
-            knocks.push(DraftKnock {
-                user: self.name(&table, "user", "user = \"alice\""),
-                sequence: self.sequence(&table),
-                within: self.duration(&table, "within", Knock::DEFAULT_WITHIN, LONGEST_WITHIN),
+        }),
+        Row::not_available("metrics", |reader, field, _| {
+            not_available(reader, field, "[metrics]");
+        }),
+        Row::not_available("alert", |reader, field, _| {
+            not_available(reader, field, "[alert]");
+        }),
+        Row::new("gate", Nested("[]"), "", |reader, field, file| {
+            file.gates = all(reader, field, "gate", &GATE, |gate, span| {
+                gate.header = span;
             });
+        }),
+    ],
+};
+
+const LIMITS: Section<Limits> = Section {
+    title: "[limits]",
+    place: "in [limits]",
+    about: "Sizes of the kernel's tables, in entries. They are allocated when the gates are brought up.",
+    rows: &[
+        Row::new(
+            "sources",
+            Optional("262144"),
+            "Sources whose progress in a sequence is remembered; the one seen longest ago is forgotten first.",
+            |reader, field, limits| {
+                put(
+                    &mut limits.sources,
+                    reader.number(field, FEWEST_SOURCES..=MOST_ENTRIES),
+                );
+            },
+        ),
+        Row::new(
+            "grants",
+            Optional("65536"),
+            "Live grants; when all entries are taken, new grants are refused and reported.",
+            |reader, field, limits| put(&mut limits.grants, reader.number(field, 1..=MOST_ENTRIES)),
+        ),
+        Row::new(
+            "sessions",
+            Optional("262144"),
+            "Flows that began under a grant.",
+            |reader, field, limits| {
+                put(&mut limits.sessions, reader.number(field, 1..=MOST_ENTRIES));
+            },
+        ),
+    ],
+};
+
+const GATE: Section<DraftGate> = Section {
+    title: "[[gate]]",
+    place: "in [[gate]]",
+    about: "A protected service.",
+    rows: &[
+        Row::new(
+            "name",
+            Required(r#""ssh""#),
+            "What commands, events and counters call this gate.",
+            |reader, field, gate| put(&mut gate.name, reader.one(field, &NAME)),
+        ),
+        Row::new(
+            "protect",
+            Required(r#"["22/tcp"]"#),
+            "The ports that this gate guards: closed to every source without a grant.",
+            |reader, field, gate| put(&mut gate.protect, protect(reader, field)),
+        ),
+        Row::new(
+            "open_for",
+            Optional(r#""30s""#),
+            "How long a grant lasts. Knocking again renews it.",
+            |reader, field, gate| put(&mut gate.open_for, reader.duration(field, LONGEST_GRANT)),
+        ),
+        Row::new(
+            "deny",
+            Optional(r#""drop""#),
+            r#"What becomes of a packet without a grant: "drop", or "reject": answer as a closed port of this host."#,
+            |reader, field, gate| put(&mut gate.rest.deny, reader.choice(field)),
+        ),
+        Row::new(
+            "established",
+            Optional(r#""keep""#),
+            r#"What becomes of flows when their grant ends: "keep": they go on, or "cut": they end too."#,
+            |reader, field, gate| put(&mut gate.rest.established, reader.choice(field)),
+        ),
+        // An idle TCP connection is kept alive after two hours, at the latest 11 minutes and 15 seconds later
+        // (`tcp_keepalive_time`, `_probes` and `_intvl`).
+        Row::new(
+            "session_idle",
+            Optional(r#""3h""#),
+            "A flow that outlives its grant ends after this long without a packet.",
+            |reader, field, gate| {
+                let duration = reader.duration(field, LONGEST_GRANT);
+                put(&mut gate.rest.session_idle, duration.map(|it| it.value));
+            },
+        ),
+        Row::new(
+            "connections",
+            Optional("0"),
+            "New connections that one grant admits; 0: any number.",
+            |reader, field, gate| {
+                put(
+                    &mut gate.rest.connections,
+                    reader.number(field, 0..=u32::MAX),
+                );
+            },
+        ),
+        Row::new(
+            "grant_to",
+            Optional(r#""address""#),
+            r#"Who may pass after a knock: "address": its source, or "prefix": the source's /24 (IPv4) or /64 (IPv6)."#,
+            |reader, field, gate| put(&mut gate.rest.grant_to, reader.choice(field)),
+        ),
+        Row::new(
+            "sources",
+            Optional("[]"),
+            r#"Networks that may knock, such as ["198.51.100.0/24"]; empty: every network."#,
+            |reader, field, gate| {
+                let networks = reader.set(field, &NETWORK);
+                put(&mut gate.rest.sources, networks.map(|it| values(it.items)));
+            },
+        ),
+        Row::new("knock", Nested("[]"), "", |reader, field, gate| {
+            gate.knocks = all(reader, field, "gate.knock", &KNOCK, |_, _| ());
+        }),
+        Row::not_available("hook", |reader, field, _| {
+            not_available(reader, field, "[[gate.hook]]");
+        }),
+    ],
+};
+
+const KNOCK: Section<DraftKnock> = Section {
+    title: "[[gate.knock]]",
+    place: "in [[gate.knock]]",
+    about: "One such section for each person or system that may open this gate.",
+    rows: &[
+        Row::new(
+            "user",
+            Required(r#""alice""#),
+            "Whose sequence this is; no other user of this gate has the name.",
+            |reader, field, knock| put(&mut knock.user, reader.one(field, &NAME)),
+        ),
+        Row::new(
+            "sequence",
+            Required(r#"["7431/udp", "2214/tcp", "9120/udp"]"#),
+            "2 to 12 ports, to be knocked on in this order. No other user has the same sequence.",
+            |reader, field, knock| put(&mut knock.sequence, sequence(reader, field)),
+        ),
+        Row::new(
+            "within",
+            Optional(r#""10s""#),
+            "The longest time from the first knock to the last.",
+            |reader, field, knock| put(&mut knock.within, reader.duration(field, LONGEST_WITHIN)),
+        ),
+    ],
+};
+
+/// Reads a whole document and reports everything in it that is wrong by itself.
+pub(super) fn read(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Draft {
+    let mut draft = FILE.defaults();
+    let mut reader = Reader { findings };
+    let whole = Span::default();
+    FILE.read(&SECTIONS, &mut reader, document, whole, &mut draft);
+    // An unknown key may well be the gate, misspelt.
+    if !document.contains_key("gate") && !findings.has("unknown-key") {
+        let message =
+            "there is no [[gate]], so nothing would be guarded: add one with `name` and `protect`";
+        findings.about_file(Level::Error, "no-gate", message.to_owned());
+    }
+    draft
+}
+
+/// Stores a value that could be read.
+fn put<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// Stores the elements of a list that could be read.
+fn set<T>(place: &mut Vec<Located<T>>, list: Option<List<T>>) {
+    put(place, list.map(|list| list.items));
+}
+
+/// Reads the tables of `[[title]]`, and tells each where it begins.
+fn all<T: Clone + Default>(
+    reader: &mut Reader<'_, '_>,
+    field: Field<'_, '_>,
+    title: &str,
+    section: &Section<T>,
+    locate: fn(&mut T, Span),
+) -> Vec<T> {
+    let defaults = section.defaults();
+    let mut read = Vec::new();
+    for (entries, span) in reader.tables(field, title) {
+        let mut value = defaults.clone();
+        locate(&mut value, span);
+        section.read(&SECTIONS, reader, entries, span, &mut value);
+        read.push(value);
+    }
+    read
+}
+
+fn open_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
+    match field.value.get_ref() {
+        DeValue::Array(_) => reader.set(field, &PORT).map(|list| list.items),
+        DeValue::String(text) if text == "auto" => None,
+        _ => {
+            let expected = "\"auto\" or a list of ports such as [\"443/tcp\", \"443/udp\"]";
+            let text = field.value.get_ref().as_str();
+            let instead = text.and_then(|text| match text.parse::<Port>() {
+                Ok(port) => Some(format!("[\"{port}\"]")),
+                Err(_) => nearest(text, ["auto"]).map(|near| format!("{near:?}")),
+            });
+            reader.wrong_type(field, expected, instead);
+            None
         }
-        knocks
     }
+}
 
-    fn sequence(&mut self, table: &Table<'_, '_>) -> List<Port> {
-        let unread = List {
-            items: Vec::new(),
-            span: table.span,
-            written: 1,
-        };
-        let Some(field) = table.get("sequence") else {
-            self.missing(
-                table,
-                "sequence",
-                "sequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]",
-            );
-            return unread;
-        };
-        let Some(list) = self.list(field, &PORT) else {
-            return unread;
-        };
-        let (shortest, longest) = (SEQUENCE_LENGTHS.start(), SEQUENCE_LENGTHS.end());
-        let advice = match list.written {
-            n if n < *shortest => "add more",
-            n if n > *longest => "leave some out",
-            _ => return list,
-        };
-        let message = format!(
-            "`sequence` must have {shortest} to {longest} knocks, not {}: {advice}",
-            list.written
-        );
-        self.error("sequence-length", list.span, message);
-        list
+fn protect(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
+    let list = reader.set(field, &PORT)?;
+    if list.written == 0 {
+        let message =
+            "`protect` is empty: list the ports that this gate guards, such as [\"22/tcp\"]";
+        reader
+            .findings
+            .error("empty-list", list.span, message.to_owned());
     }
+    Some(list.items)
+}
 
-    fn name(&mut self, table: &Table<'_, '_>, key: &'static str, example: &str) -> Located<String> {
-        let Some(field) = table.get(key) else {
-            self.missing(table, key, example);
-            return Located {
-                value: String::new(),
-                span: table.span,
-            };
-        };
-        let unread = Located {
-            value: String::new(),
-            span: field.span(),
-        };
-        self.one(field, &NAME).unwrap_or(unread)
-    }
+fn sequence(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<List<Port>> {
+    let list = reader.list(field, &PORT)?;
+    let (shortest, longest) = (SEQUENCE_LENGTHS.start(), SEQUENCE_LENGTHS.end());
+    let advice = match list.written {
+        n if n < *shortest => "add more",
+        n if n > *longest => "leave some out",
+        _ => return Some(list),
+    };
+    let message = format!(
+        "`sequence` must have {shortest} to {longest} knocks, not {}: {advice}",
+        list.written
+    );
+    reader.findings.error("sequence-length", list.span, message);
+    Some(list)
+}
 
-    fn networks(&mut self, table: &Table<'_, '_>, key: &'static str) -> Vec<Located<IpNet>> {
-        let list = table.get(key).and_then(|field| self.set(field, &NETWORK));
-        list.map_or_else(Vec::new, |list| list.items)
-    }
-
-    fn duration(
-        &mut self,
-        table: &Table<'_, '_>,
-        key: &'static str,
-        default: Duration,
-        longest: Duration,
-    ) -> Located<Duration> {
-        let default = Located {
-            value: default,
-            span: table.span,
-        };
-        let Some(duration) = table.get(key).and_then(|field| self.one(field, &DURATION)) else {
-            return default;
-        };
-        let wrong = match duration.value {
-            Duration::ZERO => "must be longer than 0s".to_owned(),
-            value if value > longest => format!("must be at most {}h", longest.as_secs() / 3600),
-            _ => return duration,
-        };
-        self.error("out-of-range", duration.span, format!("`{key}` {wrong}"));
-        default
-    }
-
-    fn chosen<T: Copy + Default>(
-        &mut self,
-        table: &Table<'_, '_>,
-        key: &'static str,
-        words: &[(&'static str, T)],
-    ) -> T {
-        let chosen = table.get(key).and_then(|field| self.choice(field, words));
-        chosen.unwrap_or_default()
-    }
-
-    fn not_available(&mut self, field: Option<Field<'_, '_>>, what: &str, advice: &str) {
-        if let Some(field) = field {
-            let message = format!("{what} is not available in this version yet; {advice}");
-            self.error("not-available", field.key_span, message);
-        }
-    }
+fn not_available(reader: &mut Reader<'_, '_>, field: Field<'_, '_>, title: &str) {
+    let message = format!("{title} is not available in this version yet; leave the section out");
+    reader
+        .findings
+        .error("not-available", field.key_span, message);
 }

@@ -121,10 +121,10 @@ fn the_documentation_states_what_one_more_entry_costs() {
         change(&mut config.limits);
         sum(&counts(&config), 2)
     };
-    let usual = bytes(|_| {});
+    let total = bytes(|_| {});
     let costs = |limit: &str, double: fn(&mut Limits), entries: u32| {
         // All defaults are powers of two, so buckets double with the entries.
-        let one = (bytes(double) - usual) / entries as usize;
+        let one = (bytes(double) - total) / entries as usize;
         let stated = format!("`{limit}` {one} bytes");
         assert!(PAGE.contains(&stated), "the page should state {stated}");
     };
@@ -132,7 +132,7 @@ fn the_documentation_states_what_one_more_entry_costs() {
         sources,
         grants,
         sessions,
-    } = Limits::default();
+    } = usual().limits;
     costs("sources", |limits| limits.sources *= 2, sources);
     costs("grants", |limits| limits.grants *= 2, grants);
     costs("sessions", |limits| limits.sessions *= 2, sessions);

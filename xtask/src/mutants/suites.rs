@@ -116,7 +116,7 @@ impl Stage {
                 "knock-user",
                 None,
                 &[
-                    "config::surroundings::tests::what_other_hosts_can_reach_is_listening",
+                    "config::host::tests::what_other_hosts_can_reach_is_listening",
                     "config::tests::warnings::a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded",
                     "config::tests::warnings::every_weakness_is_warned_of_alone_and_in_its_place",
                     "sys::sock_diag::tests::a_socket_bound_to_the_loopback_device_faces_nobody_outside",
@@ -209,7 +209,7 @@ impl<'a> Suites<'a> {
                 command.arg("--lib");
                 // The features that it has among the others, so that it is built for both once.
                 if suites[0].package == "knock-common" {
-                    command.args(["--features", "host,user"]);
+                    command.args(["--features", "testing,user"]);
                 }
             }
             let Some(executables) = executables(&mut command)? else {

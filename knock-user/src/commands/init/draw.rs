@@ -64,7 +64,7 @@ impl Draw {
     pub(super) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
         ensure!(
             self.pool.len() >= self.taken.len() + SMALLEST_POOL / 2,
-            "too few ports are left for sequences that can't be guessed: write fewer gates at a time"
+            "too few ports are left for sequences that cannot be guessed: write fewer gates at a time"
         );
         loop {
             let [a, b, c] = [self.knock()?, self.knock()?, self.knock()?];

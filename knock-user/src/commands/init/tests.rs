@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
 
 use super::*;
-use crate::config::{Finding, Surroundings};
+use crate::config::{Finding, HostFacts, Presence, SECTIONS};
 
 fn gates(texts: &[&str]) -> Vec<GateArg> {
     texts.iter().map(|text| text.parse().expect(text)).collect()
@@ -13,9 +13,9 @@ fn draw() -> Draw {
 
 #[test]
 fn a_thousand_files_parse_and_lack_an_allow_list_alone() {
-    let surroundings = Surroundings {
+    let host = HostFacts {
         ephemeral_ports: Some(32_768..=60_999),
-        ..Surroundings::default()
+        ..HostFacts::default()
     };
     let interfaces = ["eth0".to_owned(), "wlan0".to_owned()];
     let args = gates(&["ssh=22/tcp", "web=443/tcp", "web=443/udp", "vpn=1194/udp"]);
@@ -23,7 +23,7 @@ fn a_thousand_files_parse_and_lack_an_allow_list_alone() {
     let mut sequences = BTreeSet::new();
     for _ in 0..1_000 {
         let text = starter(&interfaces, &args, "alice", &mut fresh.clone()).expect("a full pool");
-        let (config, findings) = Config::parse_on(&text, "new.toml", &surroundings)
+        let (config, findings) = Config::parse_on(&text, "new.toml", &host)
             .unwrap_or_else(|error| panic!("{error}\n{text}"));
         let codes = findings
             .iter()
@@ -55,22 +55,35 @@ fn a_thousand_files_parse_and_lack_an_allow_list_alone() {
 }
 
 #[test]
-fn what_is_not_written_has_the_same_defaults() {
-    let text = starter(
-        &["eth0".to_owned()],
-        &gates(&["ssh=22/tcp"]),
-        "alice",
-        &mut draw(),
-    )
-    .expect("drawn");
+fn every_optional_key_is_there_with_its_default() {
+    let args = gates(&["ssh=22/tcp"]);
+    let text = starter(&["eth0".to_owned()], &args, "alice", &mut draw()).expect("drawn");
+    for section in SECTIONS {
+        for key in section.keys() {
+            let Presence::Optional(default) = key.presence else {
+                continue;
+            };
+            let line = format!("\n#{} = {default}\n", key.name);
+            let given = format!("\n{} = ", key.name);
+            let is_there = text.contains(&line) || text.contains(&given);
+            assert!(
+                is_there,
+                "no `{}` of {} in {text}",
+                key.name,
+                section.title()
+            );
+        }
+    }
+    // A comment begins with "# ", a key that is commented out with "#" and a letter.
+    let all = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key,
+        _ => line,
+    });
+    let all = all.collect::<Vec<_>>().join("\n");
+    assert_ne!(all, text);
+    let (shown, _) = Config::parse(&all, "all.toml").expect("valid");
     let (written, _) = Config::parse(&text, "new.toml").expect("valid");
-    let sequence = quoted(&written.gates[0].knocks[0].sequence);
-    let short = format!(
-        "interfaces = ['eth0']\n[[gate]]\nname = 'ssh'\nprotect = ['22/tcp']\n\
-         [[gate.knock]]\nuser = 'alice'\nsequence = {sequence}\n"
-    );
-    let (short, _) = Config::parse(&short, "short.toml").expect("valid");
-    assert_eq!(written, short);
+    assert_eq!(shown, written);
 }
 
 #[test]

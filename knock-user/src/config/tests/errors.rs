@@ -8,7 +8,7 @@ const SEQUENCE: &str = "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n";
 
 /// A key put below `protect` stands on line 7, one below `user` on line 10, one at the top on line 1.
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     // Syntax, which TOML itself refuses.
     Row { what: "no TOML", replace: "name = \"ssh\"", with: "name \"ssh\"",
         code: "syntax", at: (5, 6), says: &["not valid TOML"] },
@@ -67,7 +67,7 @@ const ROWS: &[Row] = &[
     Row { what: "no sequence", replace: "sequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n", with: "",
         code: "missing-key", at: (8, 1), says: &["[[gate.knock]] has no `sequence`"] },
 
-    // Values that can't be read.
+    // Values that cannot be read.
     Row { what: "a duration without unit", replace: PROTECT, with: "protect = [\"22/tcp\"]\nopen_for = \"30\"\n",
         code: "bad-duration", at: (7, 12), says: &["`open_for`", "write 30s, 30m or 30h"] },
     Row { what: "a duration in other words", replace: PROTECT, with: "protect = [\"22/tcp\"]\nsession_idle = \"5 minutes\"\n",
@@ -103,7 +103,7 @@ const ROWS: &[Row] = &[
     Row { what: "no address at all", replace: TOP, with: "addresses = [\"192.0.2\"]\n",
         code: "bad-address", at: (1, 14), says: &["like 192.0.2.1"] },
     Row { what: "an impossible interface", replace: "eth0", with: "eth0/../..",
-        code: "bad-interface", at: (1, 15), says: &["can't be the name of an interface"] },
+        code: "bad-interface", at: (1, 15), says: &["cannot be the name of an interface"] },
     Row { what: "a name with a space", replace: "\"ssh\"", with: "\"my ssh\"",
         code: "bad-name", at: (5, 8), says: &["letters A to Z, digits and . _ -"] },
     Row { what: "an empty name", replace: "\"alice\"", with: "\"\"",
@@ -162,11 +162,11 @@ const ROWS: &[Row] = &[
         with: "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n[[gate]]\nname = \"two\"\nprotect = [\"22/tcp\"]\n",
         code: "port-in-two-gates", at: (13, 12), says: &["22/tcp is guarded by gate \"ssh\" already, on line 6"] },
     Row { what: "a knock on a guarded port", replace: "2214/tcp", with: "22/tcp",
-        code: "knock-on-protected-port", at: (10, 25), says: &["22/tcp can't be knocked on", "gate \"ssh\" guards it, on line 6"] },
+        code: "knock-on-protected-port", at: (10, 25), says: &["22/tcp cannot be knocked on", "gate \"ssh\" guards it, on line 6"] },
     Row { what: "a guarded port that is open", replace: TOP, with: "open_ports = [\"443/tcp\", \"22/tcp\"]\n",
-        code: "open-port-conflict", at: (1, 26), says: &["22/tcp can't be an open port", "gate \"ssh\" guards it, on line 6"] },
+        code: "open-port-conflict", at: (1, 26), says: &["22/tcp cannot be an open port", "gate \"ssh\" guards it, on line 6"] },
     Row { what: "a knock on an open port", replace: TOP, with: "open_ports = [\"2214/tcp\"]\n",
-        code: "open-port-conflict", at: (1, 15), says: &["2214/tcp can't be an open port", "a knock of a sequence, on line 10"] },
+        code: "open-port-conflict", at: (1, 15), says: &["2214/tcp cannot be an open port", "a knock of a sequence, on line 10"] },
     Row { what: "a sequence twice", replace: SEQUENCE,
         with: "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n[[gate.knock]]\nuser = \"bob\"\nsequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n",
         code: "sequence-twice", at: (13, 12), says: &["user \"alice\" in gate \"ssh\" on line 10"] },

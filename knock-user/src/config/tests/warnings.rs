@@ -1,4 +1,4 @@
-//! One row for each kind of warning, in surroundings that are part of the test.
+//! One row for each kind of warning, in host that are part of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ const GATE: &str = "protect = [\"22/tcp\"]\n";
 const ALLOW: &str = "allow = [\"192.0.2.0/24\"]\n";
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     Row { what: "an interface that no entry of the program reads", replace: "\"eth0\"", with: "\"eth0\", \"ib0\"",
         code: "unreadable-interface", at: (1, 23), says: &["ib0 cannot be guarded"] },
     Row { what: "two knocks", replace: "\"7431/udp\", ", with: "",
@@ -59,7 +59,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// Of a host that is as it should be for [`GOOD`].
-fn surroundings() -> Surroundings {
+fn host() -> HostFacts {
     let address = |ip: &str| Address {
         ip: ip.parse().expect("an address"),
         prefix: 0,
@@ -84,7 +84,7 @@ fn surroundings() -> Surroundings {
         ],
         ..Link::default()
     };
-    Surroundings {
+    HostFacts {
         ephemeral_ports: Some(32_768..=60_999),
         listening: BTreeSet::from(["5353/udp".parse().expect("a port")]),
         udp_sockets: BTreeSet::from([123]),
@@ -113,8 +113,8 @@ fn device(name: &str, kind: Option<&str>) -> Link {
     }
 }
 
-fn codes(text: &str, surroundings: &Surroundings) -> Vec<&'static str> {
-    let (_, findings) = Config::parse_on(text, "k.toml", surroundings).expect("valid");
+fn codes(text: &str, host: &HostFacts) -> Vec<&'static str> {
+    let (_, findings) = Config::parse_on(text, "k.toml", host).expect("valid");
     assert!(
         findings
             .iter()
@@ -125,9 +125,9 @@ fn codes(text: &str, surroundings: &Surroundings) -> Vec<&'static str> {
 
 #[test]
 fn every_weakness_is_warned_of_alone_and_in_its_place() {
-    assert_eq!(codes(GOOD, &surroundings()), [] as [&str; 0]);
+    assert_eq!(codes(GOOD, &host()), [] as [&str; 0]);
     for row in ROWS {
-        let (_, findings) = Config::parse_on(&row.text(), "k.toml", &surroundings())
+        let (_, findings) = Config::parse_on(&row.text(), "k.toml", &host())
             .unwrap_or_else(|e| panic!("{}: {e}", row.what));
         row.assert_is(&findings);
     }
@@ -149,16 +149,16 @@ fn the_edge_of_each_bound_is_no_weakness() {
         (GATE, "protect = [\"22/tcp\", \"123/tcp\", \"124/udp\"]\n"),
     ] {
         let text = GOOD.replacen(replace, with, 1);
-        assert_eq!(codes(&text, &surroundings()), [] as [&str; 0], "{with}");
+        assert_eq!(codes(&text, &host()), [] as [&str; 0], "{with}");
     }
 }
 
 #[test]
 fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
     let cut_off = GOOD.replace("192.0.2.0/24", "192.0.3.0/24");
-    let surroundings = || Surroundings {
+    let host = || HostFacts {
         devices: None,
-        ..surroundings()
+        ..host()
     };
     for (replace, with, codes_expected) in [
         ("allow", "mode = \"monitor\"\nallow", &[] as &[&str]),
@@ -177,9 +177,9 @@ fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
         ),
     ] {
         let text = cut_off.replacen(replace, with, 1);
-        assert_eq!(codes(&text, &surroundings()), codes_expected, "{with}");
+        assert_eq!(codes(&text, &host()), codes_expected, "{with}");
     }
-    assert_eq!(codes(&cut_off, &Surroundings::default()), [] as [&str; 0]);
+    assert_eq!(codes(&cut_off, &HostFacts::default()), [] as [&str; 0]);
 }
 
 #[test]
@@ -195,29 +195,26 @@ fn a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded() {
         ("wireguard", true, &[]),
         ("veth", true, &[]),
     ] {
-        let mut surroundings = surroundings();
+        let mut host = host();
         let tunnel = Link {
             is_up,
             ..device("tunnel1", Some(kind))
         };
-        surroundings
-            .devices
+        host.devices
             .iter_mut()
             .for_each(|devices| devices.push(tunnel.clone()));
-        assert_eq!(codes(GOOD, &surroundings), codes_expected, "{kind}");
+        assert_eq!(codes(GOOD, &host), codes_expected, "{kind}");
         let guarded = GOOD.replace("\"eth0\"", "\"eth0\", \"tunnel1\"");
-        assert_eq!(codes(&guarded, &surroundings), [] as [&str; 0], "{kind}");
+        assert_eq!(codes(&guarded, &host), [] as [&str; 0], "{kind}");
     }
 }
 
 #[test]
 fn source_routing_is_warned_of_where_it_is_on_at_a_guarded_interface() {
-    let mut surroundings = surroundings();
+    let mut host = host();
     let setting = "net/ipv6/conf/eth0/seg6_enabled".to_owned();
-    surroundings
-        .source_routing
-        .insert("eth0".to_owned(), vec![setting]);
-    let (_, findings) = Config::parse_on(GOOD, "k.toml", &surroundings).expect("valid");
+    host.source_routing.insert("eth0".to_owned(), vec![setting]);
+    let (_, findings) = Config::parse_on(GOOD, "k.toml", &host).expect("valid");
     let [finding] = findings.as_slice() else {
         panic!("one finding, not {findings:#?}");
     };
@@ -229,7 +226,7 @@ fn source_routing_is_warned_of_where_it_is_on_at_a_guarded_interface() {
         "{finding}"
     );
     let elsewhere = GOOD.replace("eth0", "eth1");
-    assert_eq!(codes(&elsewhere, &surroundings), [] as [&str; 0]);
+    assert_eq!(codes(&elsewhere, &host), [] as [&str; 0]);
 }
 
 #[test]
@@ -237,13 +234,13 @@ fn groups_are_left_open_where_a_gate_guards_a_udp_port() {
     let addresses =
         "addresses = [\"192.0.2.1\", \"2001:db8::1\", \"fe80::1\", \"2001:db8::7e:1\"]\n";
     let tcp = GOOD.replace(ALLOW, &format!("{ALLOW}{addresses}"));
-    assert_eq!(codes(&tcp, &surroundings()), [] as [&str; 0]);
+    assert_eq!(codes(&tcp, &host()), [] as [&str; 0]);
     let udp = tcp.replace("22/tcp", "51820/udp");
-    let surroundings = Surroundings {
+    let host = HostFacts {
         ephemeral_ports: None,
-        ..surroundings()
+        ..host()
     };
-    let (_, findings) = Config::parse_on(&udp, "k.toml", &surroundings).expect("valid");
+    let (_, findings) = Config::parse_on(&udp, "k.toml", &host).expect("valid");
     let [finding] = findings.as_slice() else {
         panic!("one finding, not {findings:#?}");
     };
@@ -263,12 +260,12 @@ fn groups_are_left_open_where_a_gate_guards_a_udp_port() {
 fn the_sequence_everyone_knows_gets_every_warning_it_deserves() {
     let text = GOOD.replace(SEQUENCE, "\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"");
     assert_eq!(
-        codes(&text, &surroundings()),
+        codes(&text, &host()),
         ["monotonic-sequence", "well-known-sequence"]
     );
     let text = GOOD.replace(SEQUENCE, "\"7000/tcp\", \"7001/tcp\", \"7002/tcp\"");
     assert_eq!(
-        codes(&text, &surroundings()),
+        codes(&text, &host()),
         ["monotonic-sequence", "neighbouring-ports"]
     );
 }

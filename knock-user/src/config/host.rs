@@ -18,14 +18,14 @@ use crate::{
 
 /// The host as the lint sees it. The default knows nothing and so warns of nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct HostFacts {
     /// The ports that the kernel gives to outgoing connections.
     pub ephemeral_ports: Option<RangeInclusive<u16>>,
     /// The ports that something listens on, for other hosts too.
     pub listening: BTreeSet<Port>,
     /// The UDP ports from which a socket of this host may send to others.
     pub udp_sockets: BTreeSet<u16>,
-    /// The network devices; `None` where they can't be read.
+    /// The network devices; `None` where they cannot be read.
     pub devices: Option<Vec<Link>>,
     /// Settings that are on by which a packet's destination changes behind the gate, by the device for which
     /// they are: paths below `/proc/sys`.
@@ -45,8 +45,8 @@ pub struct SshSession {
     pub port: u16,
 }
 
-impl Surroundings {
-    /// What this host and process say. What can't be read is left unknown: a lint must not fail.
+impl HostFacts {
+    /// What this host and process say. What cannot be read is left unknown: a lint must not fail.
     pub fn of_this_host() -> Self {
         let devices = links::with_addresses().ok();
         Self {
@@ -166,7 +166,7 @@ fn ssh_connection() -> Option<String> {
             return None;
         }
         parent.clone_into(&mut process);
-        // Another user's process can't be read, but one above it may be this user's own.
+        // Another user's process cannot be read, but one above it may be this user's own.
         let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
         let found = environment
             .split(|b| *b == 0)

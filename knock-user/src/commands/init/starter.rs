@@ -1,0 +1,103 @@
+//! The text of a starter file.
+
+use anyhow::Context as _;
+
+use super::{GateArg, draw::Draw};
+use crate::config::{Describe, Key, Port, Presence, SECTIONS};
+
+/// Returns the text of a starter file: one user with a fresh sequence for each gate.
+///
+/// What a file must say is filled in; every other key is there too, commented out, with its default.
+pub(super) fn starter(
+    interfaces: &[String],
+    gates: &[GateArg],
+    user: &str,
+    draw: &mut Draw,
+) -> anyhow::Result<String> {
+    let mut named: Vec<(&str, Vec<Port>)> = Vec::new();
+    for GateArg { name, port } in gates {
+        match named.iter_mut().find(|(known, _)| known == name) {
+            Some((_, ports)) => ports.push(*port),
+            None => named.push((name, vec![*port])),
+        }
+    }
+    draw.avoid(gates.iter().map(|gate| gate.port.number));
+    let [file, limits, gate, knock] = SECTIONS;
+    let mut text = HEAD.to_owned();
+    let given = [("interfaces", quoted(interfaces))];
+    section(&mut text, file, &given, Comments::Yes);
+    section(&mut text, limits, &[], Comments::Yes);
+    for (number, (name, ports)) in named.into_iter().enumerate() {
+        let comments = if number == 0 {
+            Comments::Yes
+        } else {
+            Comments::No
+        };
+        let sequence = draw.sequence().context("drawing a random sequence")?;
+        let given = [("name", quoted_word(name)), ("protect", quoted(&ports))];
+        section(&mut text, gate, &given, comments);
+        let given = [("user", quoted_word(user)), ("sequence", quoted(&sequence))];
+        section(&mut text, knock, &given, comments);
+    }
+    Ok(text)
+}
+
+const HEAD: &str = "\
+# The configuration of knockgate, which keeps ports closed until a client sends packets to a secret
+# sequence of other ports. The sequences below are passwords: keep this file readable by its owner alone.
+#
+# `knockgate check` reports errors and weaknesses; `knockgate up` puts the file into force. A key that is
+# commented out has the value shown.
+";
+
+/// Whether sections and keys are explained: once in a file is enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comments {
+    Yes,
+    No,
+}
+
+/// Adds a section with the values `given` of some keys.
+fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], explain: Comments) {
+    if section.title().starts_with('[') {
+        text.push('\n');
+        if explain == Comments::Yes {
+            comment(text, section.about());
+        }
+        text.extend([section.title(), "\n"]);
+    }
+    for Key {
+        name,
+        presence,
+        about,
+    } in section.keys()
+    {
+        let value = given.iter().find(|(key, _)| *key == name);
+        let (mark, value) = match (value, presence) {
+            (Some((_, value)), _) => ("", value.as_str()),
+            (None, Presence::Required(value) | Presence::Optional(value)) => ("#", value),
+            (None, Presence::Nested(_) | Presence::NotAvailable) => continue,
+        };
+        if explain == Comments::Yes {
+            text.push('\n');
+            comment(text, about);
+        }
+        text.extend([mark, name, " = ", value, "\n"]);
+    }
+}
+
+fn comment(text: &mut String, about: &str) {
+    for line in about.lines() {
+        text.extend(["# ", line, "\n"]);
+    }
+}
+
+/// A TOML list of strings.
+fn quoted<T: ToString>(items: &[T]) -> String {
+    let items = items.iter().map(|item| quoted_word(&item.to_string()));
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn quoted_word(word: &str) -> String {
+    toml::Value::from(word).to_string()
+}

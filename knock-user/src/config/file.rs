@@ -1,0 +1,86 @@
+//! The file itself: its text, and who besides its owner may read it.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use super::{
+    DEFAULT_PATH,
+    finding::{Finding, Invalid, Level},
+};
+
+/// A million knocks take well under half of this.
+const LARGEST_FILE: u64 = 128 * 1024 * 1024;
+
+/// Returns the text of a file and, for a regular one, its mode.
+pub(super) fn read(path: &Path) -> io::Result<(String, Option<u32>)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut text = String::new();
+    file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((
+        text,
+        metadata.is_file().then(|| metadata.permissions().mode()),
+    ))
+}
+
+/// Says why a file could not be read, and what to do.
+pub(super) fn unreadable(name: &str, error: &io::Error) -> Invalid {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound if name == DEFAULT_PATH => {
+            "there is no configuration file; `knockgate init` writes one to start from".to_owned()
+        }
+        io::ErrorKind::NotFound => format!(
+            "there is no configuration file; `knockgate init --config {name}` writes one to start from"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "not permitted to read this file; run as its owner or as root (CAP_DAC_READ_SEARCH)"
+                .to_owned()
+        }
+        io::ErrorKind::InvalidData => "this file is not UTF-8 text; save it as UTF-8".to_owned(),
+        io::ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
+        io::ErrorKind::FileTooLarge => {
+            format!(
+                "this file is larger than {} MiB, the most that is read",
+                LARGEST_FILE >> 20
+            )
+        }
+        _ if error.raw_os_error() == Some(libc::EMFILE) => {
+            "this file cannot be read, since this process may open no more files; raise its limit with \
+             `ulimit -n 1024`"
+                .to_owned()
+        }
+        _ => format!("this file cannot be read: {error}"),
+    };
+    Invalid::unreadable(
+        name,
+        message,
+        error.kind() == io::ErrorKind::PermissionDenied,
+    )
+}
+
+/// Warns of a file that others than its owner can read or change.
+pub(super) fn mode(file: &str, mode: u32) -> Option<Finding> {
+    let open_to = match mode & 0o066 {
+        0 => return None,
+        bits if bits & 0o022 == 0 => "read",
+        _ => "change",
+    };
+    let message = format!(
+        "others than the owner can {open_to} this file (mode {:04o}), and its sequences are passwords: \
+         `chmod 600` it",
+        mode & 0o7777
+    );
+    Some(Finding::about_file(
+        Level::Warning,
+        "open-to-others",
+        file,
+        message,
+    ))
+}
