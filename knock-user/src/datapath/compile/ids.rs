@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knock_common::{event::NO_GATE, grant::BY_HAND};
+use knock_common::{grant::BY_HAND, rules::NO_GATE};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Gate, Knock};
