@@ -12,10 +12,10 @@ use crate::{
     gate::native_warnings,
 };
 
-/// Validate and lint a configuration, applying nothing
+/// Report errors and weaknesses of a configuration; change nothing
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// File to check, in place of the one that --config names
+    /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
     /// Print one JSON document: {"valid", "findings"}

@@ -7,9 +7,10 @@ use clap::CommandFactory as _;
 
 use crate::cli::Cli;
 
-/// Print shell completions
+/// Print a completion script for a shell
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// The shell
     shell: clap_complete::Shell,
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::output;
 use crate::gate::{OpenGate, PinRoot, monotonic_now};
 
-/// Show who may pass, at which gate, and for how long
+/// Show live grants: who may pass which gate, and for how long
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document

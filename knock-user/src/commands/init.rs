@@ -1,4 +1,4 @@
-//! `knockgate init`: a commented starter configuration with fresh random sequences.
+//! `knockgate init`: writes a commented configuration with new random sequences.
 
 mod draw;
 mod route;
@@ -24,16 +24,17 @@ use crate::{
     gate::{self, native_warnings},
 };
 
-/// Write a commented starter configuration with fresh random sequences
+/// Write a commented configuration with new random sequences
 ///
-/// The file is written to the --config path with mode 0600. An existing file is never overwritten.
+/// Writes it to the --config path with mode 0600; never overwrites a file. Every key that may be left out is there
+/// too, commented out, with its default.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard; may be given several times [default: the default route's]
+    /// Interface to guard; may be repeated [default: that of the default route]
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Gate to write; may be given several times, also to give one gate several ports
+    /// Gate to write; may be repeated, also to give one gate several ports
     #[arg(
         long = "gate",
         value_name = "NAME=PORT/PROTO",

@@ -7,9 +7,10 @@ use clap::CommandFactory as _;
 
 use crate::cli::Cli;
 
-/// Write the manual pages into a directory, one for each command
+/// Write manual pages, one for each command
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Directory for them; it is created where it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

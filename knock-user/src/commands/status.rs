@@ -9,7 +9,7 @@ use crate::{
     gate::{Attachment, Gate, NotGuarded, OpenGate, PinRoot, describe, monotonic_now},
 };
 
-/// Show interfaces, gates, how full the tables are, and what was decided so far
+/// Show interfaces, gates, how full the tables are, and how many packets passed and were denied
 ///
 /// Exit status 7: a configured interface is not guarded.
 #[derive(Debug, Clone, clap::Args)]
