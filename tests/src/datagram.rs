@@ -3,7 +3,7 @@
 //! A line reads `tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=S sequence=7`, with what is out of the ordinary
 //! behind it: `tags=8100,88a8`, IPv4 `options=2` (words), IPv6 `extensions=0+1,60` (number, and 8-byte units
 //! beyond the least), `fragment=3+` (offset in units of 8 bytes; `+` where more follow), `payload=4` (bytes),
-//! `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](crate::packet::Packet) makes frames
+//! `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](netlab::packet::Packet) makes frames
 //! for hosts; these are for the gate alone, so their checksums are left out.
 
 use std::{

@@ -1,9 +1,6 @@
 //! Frames from forged sources, as many as one core can send.
 
 use std::{
-    io,
-    os::fd::AsRawFd,
-    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use netlab::{
+    packet::{Packet, SYN},
+    socket::PacketSocket,
+};
 
 use crate::{
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Who},
-    packet::{Packet, SYN},
-    raw,
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source},
     run::wait_until,
+    wire,
 };
 
 /// Frames that the kernel takes at once.
@@ -38,8 +37,7 @@ pub enum Aim {
 /// A flood that is ready to begin. Every frame is from another source.
 #[derive(Debug)]
 pub struct Flood {
-    socket: Socket,
-    interface: SockAddr,
+    socket: PacketSocket,
     family: Family,
     aim: Aim,
     /// All of one length.
@@ -67,15 +65,9 @@ impl Meter {
 
 impl Flood {
     pub fn new(lab: &Lab, family: Family, aim: Aim) -> Self {
-        let open = || {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-            io::Result::Ok((socket, raw::address(CLIENT_INTERFACE, 0)?))
-        };
-        let (socket, interface) = lab
-            .client
-            .run(open)
-            .unwrap_or_else(|error| panic!("can't send raw frames: {error}"));
-        let from = (family.address(Who::C), 40_000);
+        let socket = wire::sender(lab);
+        let socket = socket.unwrap_or_else(|error| panic!("cannot send raw frames: {error}"));
+        let from = (family.address(Source::C), 40_000);
         let frame = |number| {
             let packet = match aim {
                 Aim::Udp(port) => Packet::udp(from, (family.host(), port), b""),
@@ -87,7 +79,6 @@ impl Flood {
         };
         Self {
             socket,
-            interface,
             family,
             aim,
             frames: (0..BATCH).map(frame).collect(),
@@ -137,40 +128,9 @@ impl Flood {
     /// looks at none.
     fn send(&mut self) {
         self.forge();
-        let mut pieces: Vec<libc::iovec> = self
-            .frames
-            .iter_mut()
-            .map(|frame| libc::iovec {
-                iov_base: frame.as_mut_ptr().cast(),
-                iov_len: frame.len(),
-            })
-            .collect();
-        let mut messages: Vec<libc::mmsghdr> = pieces
-            .iter_mut()
-            .map(|piece| libc::mmsghdr {
-                msg_hdr: libc::msghdr {
-                    msg_name: self.interface.as_ptr().cast_mut().cast(),
-                    msg_namelen: self.interface.len(),
-                    msg_iov: piece,
-                    msg_iovlen: 1,
-                    msg_control: ptr::null_mut(),
-                    msg_controllen: 0,
-                    msg_flags: 0,
-                },
-                msg_len: 0,
-            })
-            .collect();
-        let count = libc::c_uint::try_from(messages.len()).expect("a few hundred");
-        // SAFETY: every message points at one live piece, that at one live frame, and all at the address, which
-        // the kernel only reads; it writes how much it has sent to the `count` messages.
-        let sent =
-            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
-        if let Ok(sent) = u64::try_from(sent) {
-            self.sent.fetch_add(sent, Ordering::Relaxed);
-        } else {
-            let error = io::Error::last_os_error();
-            assert!(raw::is_full(&error), "can't flood: {error}");
-        }
+        let sent = self.socket.send_many(&self.frames);
+        let sent = sent.unwrap_or_else(|error| panic!("cannot flood: {error}"));
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
     }
 
     /// Gives every frame another source, and a port where any will do.

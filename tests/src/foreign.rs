@@ -15,10 +15,10 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use knock_common::layout::Meta;
 
+use netlab::{Netns, host::BPFFS};
+
 use crate::{
     lab::{Lab, WAN},
-    need::BPFFS,
-    netns::Netns,
     run::run,
 };
 
@@ -56,14 +56,10 @@ impl ForeignProgram {
     /// The same on any interface.
     pub fn on(netns: &Netns, interface: &str) -> Self {
         let (program, id) = load();
-        let index = netns.run(|| {
-            let name = CString::new(interface).expect("no NUL in it");
-            // SAFETY: the name ends in a NUL.
-            unsafe { libc::if_nametoindex(name.as_ptr()) }
-        });
+        let index = netns.index_of(interface);
         let attributes = LinkCreate {
             program: descriptor(&program),
-            target: index,
+            target: index.unwrap_or_else(|error| panic!("{error}")),
             attach_type: ATTACH_XDP,
             flags: 0,
         };

@@ -18,11 +18,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use netlab::{Netns, host, packet::mac};
 use tempfile::TempDir;
 
 use crate::{
     need,
-    netns::{Netns, ip},
+    network::{self, ip},
     path::{Latency, Path as SlowPath},
     run::{Run, run},
 };
@@ -43,7 +44,7 @@ pub enum Family {
 
 /// A source in the client namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Source {
     A,
     B,
     C,
@@ -79,23 +80,27 @@ impl Lab {
         }
         // Fails early, and with its own message, where nothing was built.
         need::knockgate();
-        let id = format!(
-            "{}-{}",
-            process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{}-{number}", process::id());
         let folder = TempDir::with_prefix("knockgate-").expect("a temporary folder can be made");
         // Tests run commands as nobody too.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .expect("one may change what one owns");
-        let gate = Netns::create(&format!("kg{id}-gate"));
-        let client = Netns::create(&format!("kg{id}-client"));
+        // Each lab keeps to one CPU, so that its frames stay in order, and labs take turns with the CPUs.
+        let cpus = host::cpus().expect("the kernel says which CPUs there are");
+        let cpu = cpus[number as usize % cpus.len()];
+        let netns = |end: &str| {
+            let netns = Netns::create(&format!("kg{id}-{end}"));
+            netns.unwrap_or_else(|error| panic!("{error}")).on_cpu(cpu)
+        };
+        let gate = netns("gate");
+        let client = netns("client");
         let path = join(&gate, &client, latency);
         Some(Self {
             gate,
             client,
             folder,
-            pin_root: Path::new(need::BPFFS).join(format!("kg-test-{id}")),
+            pin_root: Path::new(host::BPFFS).join(format!("kg-test-{id}")),
             _path: path,
         })
     }
@@ -103,6 +108,11 @@ impl Lab {
     /// The gate's configuration file; written by [`Lab::configure`].
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("knockgate.toml")
+    }
+
+    /// What [`Lab::configure`] wrote last.
+    pub fn configured(&self) -> Option<String> {
+        fs::read_to_string(self.config()).ok()
     }
 
     pub fn folder(&self) -> &Path {
@@ -213,33 +223,51 @@ impl Lab {
 
     /// Deletes the gate's interface and makes another that looks the same.
     pub fn make_again(&self) {
-        ip(&["-n", self.gate.name(), "link", "delete", WAN]);
+        ip(&self.gate, &format!("link delete {WAN}"));
         join(&self.gate, &self.client, None);
     }
 
     /// Another interface of the gate's namespace, with its other end in the clients'.
     pub fn add_interface(&self, name: &str) {
-        let peer = format!("{name}-peer");
-        ip(&[
-            "link",
-            "add",
-            name,
-            "netns",
-            self.gate.name(),
-            "type",
-            "veth",
-            "peer",
-            &peer,
-            "netns",
-            self.client.name(),
-        ]);
-        ip(&["-n", self.gate.name(), "link", "set", name, "up"]);
-        ip(&["-n", self.client.name(), "link", "set", &peer, "up"]);
+        let (gate, client) = (self.gate.name(), self.client.name());
+        ip(
+            &self.gate,
+            &format!(
+                "link add {name} netns {gate} type veth peer {name}-peer netns {client}\n\
+                 link set {name} up"
+            ),
+        );
+        ip(&self.client, &format!("link set {name}-peer up"));
+    }
+
+    /// Gives the clients' interface the sources of another group, which have sent nothing yet.
+    pub fn add_sources(&self, group: u8) {
+        let mac = mac(CLIENT_MAC);
+        let (mut addresses, mut neighbours) = (String::new(), String::new());
+        for who in [Source::A, Source::B, Source::C] {
+            for (family, rest) in [(Family::V4, "/16"), (Family::V6, "/48")] {
+                let address = family.address_in(group, who);
+                let add = network::address_command(CLIENT_INTERFACE, &format!("{address}{rest}"));
+                addresses.push_str(&add);
+                // As for the others of this family: none is chosen by itself.
+                let unchosen = if family == Family::V6 {
+                    " preferred_lft 0"
+                } else {
+                    ""
+                };
+                addresses.push_str(&format!("{unchosen}\n"));
+                neighbours.push_str(&format!(
+                    "neighbour add {address} lladdr {mac} dev {WAN} nud permanent\n"
+                ));
+            }
+        }
+        ip(&self.client, &addresses);
+        ip(&self.gate, &neighbours);
     }
 
     /// Gives an interface of the gate's namespace another name.
     pub fn rename(&self, from: &str, to: &str) {
-        ip(&["-n", self.gate.name(), "link", "set", from, "name", to]);
+        ip(&self.gate, &format!("link set {from} name {to}"));
     }
 
     /// No colours, no profile, no SSH session of whoever runs the tests.
@@ -254,17 +282,17 @@ impl Lab {
 }
 
 /// Joins the two namespaces; a path that takes its time must be kept.
-fn join(gate_netns: &Netns, client_netns: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
+fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
     let gate = End {
-        netns: gate_netns.name(),
+        netns: gate,
         interface: WAN,
-        mac: GATE_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+        mac: mac(GATE_MAC),
         addresses: &["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"],
     };
     let client = End {
-        netns: client_netns.name(),
+        netns: client,
         interface: CLIENT_INTERFACE,
-        mac: CLIENT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+        mac: mac(CLIENT_MAC),
         addresses: &[
             "10.77.1.2/16",
             "10.77.1.3/16",
@@ -275,98 +303,76 @@ fn join(gate_netns: &Netns, client_netns: &Netns, latency: Option<Latency>) -> O
         ],
     };
     let path = latency.map(|latency| {
-        let ends = [
-            (gate_netns, gate.interface),
-            (client_netns, client.interface),
-        ];
+        let ends = [&gate, &client].map(|end| (end.netns, end.interface));
         let path = SlowPath::join(ends, latency);
-        for End {
-            netns,
-            interface,
-            mac,
-            ..
-        } in [&gate, &client]
-        {
-            ip(&["-n", netns, "link", "set", interface, "address", mac]);
+        for end in [&gate, &client] {
+            ip(
+                end.netns,
+                &format!("link set {} address {}", end.interface, end.mac),
+            );
         }
         path
     });
     if path.is_none() {
-        veth(&gate, &client);
+        gate.join_by_veth(&client);
     }
     gate.set_up(&client);
     client.set_up(&gate);
     // A row tries several closed UDP ports at once; by default a host answers six in a row.
-    gate_netns.run(|| {
-        for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-            fs::write(format!("/proc/sys/net/{setting}"), "0")
-                .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-        }
-    });
+    network::set(
+        gate.netns,
+        &["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"],
+        "0",
+    );
     path
 }
 
 /// One end of the path.
 struct End<'a> {
-    netns: &'a str,
+    netns: &'a Netns,
     interface: &'a str,
     mac: String,
     addresses: &'a [&'a str],
 }
 
-fn veth(gate: &End<'_>, client: &End<'_>) {
-    ip(&[
-        "link",
-        "add",
-        gate.interface,
-        "address",
-        &gate.mac,
-        "netns",
-        gate.netns,
-        "type",
-        "veth",
-        "peer",
-        client.interface,
-        "address",
-        &client.mac,
-        "netns",
-        client.netns,
-    ]);
-}
-
 impl End<'_> {
+    fn join_by_veth(&self, peer: &Self) {
+        let [own, other] = [self, peer].map(|end| {
+            let (interface, mac, netns) = (end.interface, &end.mac, end.netns.name());
+            format!("{interface} address {mac} netns {netns}")
+        });
+        ip(
+            self.netns,
+            &format!("link add {own} type veth peer {other}"),
+        );
+    }
+
     fn set_up(&self, peer: &Self) {
-        let ip = |arguments: &[&str]| ip(&[&["-n", self.netns], arguments].concat());
+        let interface = self.interface;
+        let mut commands = Vec::new();
         let mut preferred = true;
         for address in self.addresses {
-            let mut arguments = vec!["address", "add", address, "dev", self.interface];
+            let mut command = network::address_command(interface, address);
             if address.contains(':') {
-                arguments.push("nodad");
                 // Where a program does not choose, its packets come from the first address of a family.
                 // That is so by itself for IPv4; for IPv6 the others must be out of favour.
                 if !preferred {
-                    arguments.extend(["preferred_lft", "0"]);
+                    command.push_str(" preferred_lft 0");
                 }
                 preferred = false;
             }
-            ip(&arguments);
+            commands.push(command);
         }
-        ip(&["link", "set", self.interface, "up"]);
+        commands.push(format!("link set {interface} up"));
         // In the first second of a link IPv6 neighbours may be missed, which no test is about.
+        let mac = &peer.mac;
         for address in peer.addresses {
             let (address, _) = address.split_once('/').expect("each has a prefix length");
-            ip(&[
-                "neighbour",
-                "add",
-                address,
-                "lladdr",
-                &peer.mac,
-                "dev",
-                self.interface,
-                "nud",
-                "permanent",
-            ]);
+            commands.push(format!(
+                "neighbour add {address} lladdr {mac} dev {interface} nud permanent"
+            ));
         }
+        ip(self.netns, &commands.join("\n"));
     }
 }
 
@@ -388,11 +394,21 @@ impl Family {
         self.pick("10.77.0.9", "fd77::9")
     }
 
-    pub fn address(self, who: Who) -> IpAddr {
-        match who {
-            Who::A => self.pick("10.77.1.2", "fd77:0:0:1::2"),
-            Who::B => self.pick("10.77.1.3", "fd77:0:0:1::3"),
-            Who::C => self.pick("10.77.2.2", "fd77:0:0:2::2"),
+    pub fn address(self, who: Source) -> IpAddr {
+        self.address_in(0, who)
+    }
+
+    /// The address of a source in one of many groups: all A and B share a network, as all C do.
+    pub fn address_in(self, group: u8, who: Source) -> IpAddr {
+        let (network, first) = match who {
+            Source::A => (1, 2),
+            Source::B => (1, 3),
+            Source::C => (2, 2),
+        };
+        let last = first + 4 * group;
+        match self {
+            Self::V4 => [10, 77, network, last].into(),
+            Self::V6 => [0xfd77, 0, 0, network.into(), 0, 0, 0, last.into()].into(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the end-to-end suites stand on: throw-away networks with a gate and its clients in them.
 //!
-//! The order a reader wants: [`trial`] is the language that a row of a suite is written in, [`lab`]
+//! The order a reader wants: [`scenario`] is the language that a row of a suite is written in, [`lab`]
 //! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
 //! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
 //! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`flood`] as
@@ -19,22 +19,22 @@ pub mod datagram;
 pub mod fixtures;
 pub mod flood;
 pub mod foreign;
+pub mod gate_config;
 pub mod interpreter;
 pub mod killed;
 pub mod lab;
 pub mod model;
 pub mod need;
-pub mod netns;
-pub mod offload;
+pub mod network;
 pub mod oracle;
-pub mod packet;
 pub mod path;
-pub mod raw;
+
 pub mod run;
+pub mod scenario;
 pub mod service;
 pub mod sshd;
 pub mod stream;
 pub mod subject;
 pub mod tap;
-pub mod trial;
 pub mod tun;
+pub mod wire;

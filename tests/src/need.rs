@@ -5,16 +5,15 @@
 //! failure where it should be there.
 
 use std::{
-    env, fs, io, mem,
+    env,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
-use crate::{netns::Netns, run::run};
-
-/// Where pins live.
-pub const BPFFS: &str = "/sys/fs/bpf";
+use netlab::{
+    Netns,
+    host::{BPFFS, ensure_bpffs, find_program, is_root},
+};
 
 /// Tools and the Debian packages that bring them.
 const PACKAGES: &[(&str, &str)] = &[
@@ -30,7 +29,7 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// Whether a network can be built here with these tools beside `ip`. Says on standard error what was
-/// missing where it can't.
+/// missing where it cannot.
 ///
 /// Panics where the machine should have had it: under `CI=true`, and as root with a bpffs.
 pub fn met(tools: &[&str]) -> bool {
@@ -58,17 +57,13 @@ pub fn met(tools: &[&str]) -> bool {
 }
 
 /// Whether the kernel has what not every one has, so that `ip` can do this in a namespace. Says on standard
-/// error what was missing where it can't, which fails a run of `cargo xtask kernels`.
-pub fn kernel_has(what: &str, netns: &Netns, arguments: &[&str]) -> bool {
-    let mut command = Command::new("ip");
-    let done = run(command.args(["-n", netns.name()]).args(arguments));
-    if done.code != Some(0) {
-        eprintln!(
-            "skipped; missing here: {what}, which this kernel lacks: {}",
-            done.stderr.trim()
-        );
+/// error what was missing where it cannot, which fails a run of `cargo xtask kernels`.
+pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
+    let done = netns.ip(command);
+    if let Err(error) = &done {
+        eprintln!("skipped; missing here: {what}, which this kernel lacks: {error}");
     }
-    done.code == Some(0)
+    done.is_ok()
 }
 
 /// The `knockgate` under test: what `KNOCKGATE` names, else the release build of this checkout.
@@ -89,17 +84,8 @@ pub fn knockgate() -> &'static Path {
     })
 }
 
-/// The full path of a tool, searched where root's tools are too.
-pub fn tool(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|candidate| candidate.is_file())
-}
-
 fn lacking(name: &str) -> Option<String> {
-    if tool(name).is_some() {
+    if find_program(name).is_some() {
         return None;
     }
     let package = PACKAGES.iter().find(|(tool, _)| *tool == name);
@@ -110,39 +96,8 @@ fn lacking(name: &str) -> Option<String> {
 }
 
 fn privileges() -> Result<(), String> {
-    // SAFETY: geteuid has no preconditions and can't fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         return Err("root, which network namespaces and XDP need".to_owned());
     }
-    fs::create_dir_all(BPFFS)
-        .and_then(|()| mount_bpffs())
-        .map_err(|error| format!("a BPF file system at {BPFFS}: {error}"))
-}
-
-/// Mounts a bpffs unless one is there: a second on top would hide the pins in the first.
-fn mount_bpffs() -> io::Result<()> {
-    // SAFETY: statfs is plain data, for which all zeroes is a value.
-    let mut found: libc::statfs = unsafe { mem::zeroed() };
-    // SAFETY: both pointers are valid for the call, and the path ends in a NUL.
-    if unsafe { libc::statfs(c"/sys/fs/bpf".as_ptr(), &raw mut found) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if found.f_type == libc::BPF_FS_MAGIC {
-        return Ok(());
-    }
-    // SAFETY: the strings end in a NUL, and bpffs takes no data.
-    let mounted = unsafe {
-        libc::mount(
-            c"bpf".as_ptr(),
-            c"/sys/fs/bpf".as_ptr(),
-            c"bpf".as_ptr(),
-            0,
-            std::ptr::null(),
-        )
-    };
-    if mounted == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    ensure_bpffs().map_err(|error| format!("a BPF file system at {BPFFS}: {error}"))
 }

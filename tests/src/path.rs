@@ -6,14 +6,9 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    ffi::c_char,
-    fs::{File, OpenOptions},
-    io::{self, ErrorKind, Read as _, Write as _},
-    mem,
-    os::{
-        fd::{AsRawFd as _, RawFd},
-        unix::fs::OpenOptionsExt as _,
-    },
+    fs::File,
+    io::{ErrorKind, Read as _, Write as _},
+    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{netns::Netns, oracle::random::Random};
+use netlab::Netns;
+
+use crate::{oracle::random::Random, tun};
 
 /// How often the thread looks whether it should end, milliseconds.
 const TICK: i32 = 50;
@@ -51,8 +48,8 @@ impl Path {
     pub fn join(ends: [(&Netns, &str); 2], latency: Latency) -> Self {
         let devices = ends.map(|(netns, name)| {
             netns
-                .run(|| device(name))
-                .unwrap_or_else(|error| panic!("can't make the TAP device {name}: {error}"))
+                .run(|| tun::device(name, libc::IFF_TAP | libc::IFF_NO_PI))
+                .unwrap_or_else(|error| panic!("cannot make the TAP device {name}: {error}"))
         });
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -115,7 +112,7 @@ fn received(device: &mut File, buffer: &mut [u8]) -> Option<usize> {
         {
             None
         }
-        Err(error) => panic!("can't read a frame: {error}"),
+        Err(error) => panic!("cannot read a frame: {error}"),
     }
 }
 
@@ -133,29 +130,4 @@ fn wait(devices: &[File; 2], next: Option<Instant>) {
     });
     // SAFETY: the kernel reads and writes the two entries, which live through the call.
     unsafe { libc::poll(polled.as_mut_ptr(), 2, left) };
-}
-
-/// A TAP device of the calling thread's namespace, which goes when the file is closed.
-fn device(name: &str) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open("/dev/net/tun")?;
-    // SAFETY: ifreq is plain data, for which all zeroes is a value.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    // The last byte stays the NUL that ends the name.
-    let room = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
-        *to = c_char::from_ne_bytes([from]);
-    }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI;
-    request.ifr_ifru.ifru_flags = i16::try_from(flags).expect("both are in the lower bits");
-    let descriptor: RawFd = file.as_raw_fd();
-    // SAFETY: the request is read and written by the kernel, and lives through the call.
-    if unsafe { libc::ioctl(descriptor, libc::TUNSETIFF, &raw mut request) } == 0 {
-        Ok(file)
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

@@ -13,9 +13,8 @@ use std::{
     time::Duration,
 };
 
+use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::netns::Netns;
 
 /// How often a service looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);

@@ -5,13 +5,15 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
+
+use netlab::host::find_program;
 
 use crate::{
     attempt,
     lab::Lab,
-    need,
     run::{Run, Running, run, wait_until},
 };
 
@@ -28,7 +30,9 @@ pub struct Sshd {
 impl Sshd {
     /// Starts a server in the gate's namespace and waits until it listens.
     pub fn start(lab: &Lab, port: u16) -> Self {
-        let folder = lab.folder().join("ssh");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = lab.folder().join(format!("ssh-{number}"));
         fs::create_dir(&folder).expect("the temporary folder is writable");
         for key in ["host", "user"] {
             let mut keygen = Command::new("ssh-keygen");
@@ -53,7 +57,7 @@ impl Sshd {
 
         // sshd wants its empty folder under /run, which not every machine has: it gets a /run of its own.
         let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
-        let server = need::tool("sshd").expect("the test needs it");
+        let server = find_program("sshd").expect("the test needs it");
         let mut command = lab.gate.command("unshare");
         command
             .args(["--mount", "sh", "-c", script, "sh"])

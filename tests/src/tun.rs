@@ -1,20 +1,22 @@
 //! A device without a link header, whose other end is the test: it writes the IP packets that arrive there
-//! and reads those that leave, as a VPN's process does.
+//! and reads those that leave, as a VPN's process does. A [slow path](crate::path) stands on devices with one.
 
 use std::{
     ffi::c_char,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::fd::AsRawFd,
+    mem,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt as _},
+    thread,
     time::{Duration, Instant},
 };
 
-use crate::netns::{Netns, ip};
+use netlab::Netns;
 
-/// Of `linux/if_tun.h`.
-const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+use crate::network::{add_address, ip};
+
+/// `TUNSETLINK` of `linux/if_tun.h`, which `libc` lacks.
 const TUNSETLINK: libc::Ioctl = 0x4004_54cd;
-const IFF_TUN: libc::c_short = 1;
 
 /// What is waited for arrives within this time, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,42 +34,17 @@ impl Tun {
     pub fn create(netns: &Netns, name: &str, addresses: &[&str]) -> Self {
         let tun = Self::create_down(netns, name);
         for address in addresses {
-            let mut arguments = vec!["-n", netns.name(), "address", "add", address, "dev", name];
-            if address.contains(':') {
-                arguments.push("nodad");
-            }
-            ip(&arguments);
+            add_address(netns, name, address);
         }
-        ip(&["-n", netns.name(), "link", "set", name, "up"]);
+        ip(netns, &format!("link set {name} up"));
         tun
     }
 
     /// Makes a device without addresses that is down.
     pub fn create_down(netns: &Netns, name: &str) -> Self {
-        let file = netns.run(|| {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/net/tun")?;
-            // SAFETY: ifreq is plain data, for which all zeroes is a value.
-            let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-            for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-                *to = c_char::from_ne_bytes([from]);
-            }
-            // Each packet with its EtherType, so that what the host believes of it is seen.
-            request.ifr_ifru.ifru_flags = IFF_TUN;
-            // SAFETY: the request is of the form that the command reads, alive for the call.
-            if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: takes no pointers.
-            unsafe {
-                let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
-                libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK);
-            }
-            Ok(file)
-        });
-        let file = file.unwrap_or_else(|error| panic!("can't make a tun device: {error}"));
+        // Each packet with its EtherType, so that what the host believes of it is seen.
+        let file = netns.run(|| device(name, libc::IFF_TUN));
+        let file = file.unwrap_or_else(|error| panic!("cannot make the device {name}: {error}"));
         Self { file }
     }
 
@@ -117,12 +94,36 @@ impl Tun {
                     seen.push(packet.to_vec());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(2));
+                    thread::sleep(Duration::from_millis(2));
                 }
-                Err(error) => panic!("can't read packets: {error}"),
+                Err(error) => panic!("cannot read packets: {error}"),
             }
         }
         panic!("the packet that was waited for did not come; before it came {seen:02x?}");
+    }
+}
+
+/// Makes a device in the calling thread's namespace, with flags of `TUNSETIFF`; it goes when the file is closed.
+/// Reading it never waits.
+pub(crate) fn device(name: &str, flags: libc::c_int) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: ifreq is plain data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // The last byte stays the NUL that ends the name.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(flags).expect("flags in the lower bits");
+    // SAFETY: the request is read and written by the kernel, and lives through the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } == 0 {
+        Ok(file)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -11,30 +11,28 @@ use std::{
 
 use knockgate_tests::{
     flood::{Aim, Flood, Meter},
+    gate_config::{ALICE, Gate},
     lab::{
-        CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
-        Who::{A, B},
+        CLIENT_MAC, Family, GATE_MAC, Lab,
+        Source::{A, B},
+        WAN,
     },
-    packet::{ACK, Packet, SYN},
-    raw::Wire,
     run::{Running, wait_until},
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
+    wire::Wire,
 };
+use netlab::packet::{ACK, Packet, SYN};
 use serde_json::Value;
 
-/// As large as by default where a flood is to be stood: progress.
-const GATE: &str = r#"
-limits = { sources = 262144, grants = 4096, sessions = 4096 }
-open_ports = []
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "1h"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10m"
-"#;
+/// A configuration whose table of progress is as large as by default, where a flood is to be stood.
+fn config(attach: Attach, sessions: u32) -> String {
+    let attach = attach.name();
+    let gate = Gate::ssh().open_for("1h").within("10m");
+    format!(
+        "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\nopen_ports = []\n\
+         limits = {{ sources = 262144, grants = 4096, sessions = {sessions} }}\n{gate}"
+    )
+}
 
 const FIRST_KNOCK: Aim = Aim::Udp(7000);
 const PROTECTED: Aim = Aim::Tcp(22);
@@ -119,21 +117,21 @@ fn a_full_table_is_reported_generic_v4() {
 
 #[test]
 fn the_service_hardly_notices() {
-    let Some(trial) = trial(Attach::Native, Family::V4) else {
+    let Some(scenario) = scenario(Attach::Native, Family::V4) else {
         return;
     };
-    let mut command = trial.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, trial.lab.folder());
+    let mut command = scenario.lab.knockgate_command(&["run"]);
+    let mut service = Running::start(&mut command, scenario.lab.folder());
     wait_until("the gate is up", || {
         assert!(service.goes_on(), "the service has ended by itself");
-        trial.knockgate("status").code == Some(0)
+        scenario.knockgate("status").code == Some(0)
     });
-    let mut reader = trial
+    let mut reader = scenario
         .lab
         .knockgate_command(&["events", "--follow", "--json"]);
-    let reader = Running::start(&mut reader, trial.lab.folder());
+    let reader = Running::start(&mut reader, scenario.lab.folder());
     for aim in [PROTECTED, FIRST_KNOCK] {
-        let mut flood = Flood::new(&trial.lab, trial.family, aim);
+        let mut flood = Flood::new(&scenario.lab, scenario.family, aim);
         let lost = lost(&reader);
         let before = service.cpu_time();
         let meter = flood.meter();
@@ -153,19 +151,20 @@ fn the_service_hardly_notices() {
 }
 
 fn knocks_open(attach: Attach, family: Family) {
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    trial.lab.knockgate(&["up"]).exits(0);
+    scenario.lab.knockgate(&["up"]).exits(0);
     for (group, aim) in (10..)
         .step_by(10)
         .zip([FIRST_KNOCK, PROTECTED, Aim::Anywhere])
     {
-        let mut flood = Flood::new(&trial.lab, family, aim);
+        let mut flood = Flood::new(&scenario.lab, family, aim);
         let opened = (0..TRIES).map(|round| {
             let begun = Instant::now();
             let meter = flood.meter();
-            let (opened, sent) = flood.during(|| opened(&trial.lab, family, group + round, &meter));
+            let (opened, sent) =
+                flood.during(|| opened(&scenario.lab, family, group + round, &meter));
             assert!(sent > A_FLOOD, "{aim:?}: {sent} frames are no flood");
             eprintln!(
                 "{aim:?}: {opened} of {CLIENTS}, {sent} frames in {:?}",
@@ -227,16 +226,19 @@ fn client(family: Family, group: u8, number: u8) -> IpAddr {
 
 /// With a grant by hand, one by knocking, and a connection that stands.
 fn nothing_is_changed(attach: Attach, family: Family) {
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    trial.lab.knockgate(&["up"]).exits(0);
-    trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
-    trial.knock(A, "7000/udp 8443/tcp 9301/udp");
-    let connection = trial.connected(A, 22);
+    scenario.lab.knockgate(&["up"]).exits(0);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    scenario.knock(A, ALICE);
+    let connection = scenario.connected(A, 22);
     let state = || {
         ["grants", "sessions"].map(|what| {
-            let mut state = trial.knockgate(&format!("{what} --json")).exits(0).json();
+            let mut state = scenario
+                .knockgate(&format!("{what} --json"))
+                .exits(0)
+                .json();
             for row in state[what].as_array_mut().expect("a list") {
                 for time in ["expires_in_ms", "idle_ms"] {
                     row.as_object_mut().expect("an object").remove(time);
@@ -249,13 +251,13 @@ fn nothing_is_changed(attach: Attach, family: Family) {
     assert_eq!(before[0]["grants"].as_array().map(Vec::len), Some(2));
     assert_eq!(before[1]["sessions"].as_array().map(Vec::len), Some(1));
     for aim in [PROTECTED, FIRST_KNOCK, Aim::Anywhere] {
-        let mut flood = Flood::new(&trial.lab, family, aim);
+        let mut flood = Flood::new(&scenario.lab, family, aim);
         let meter = flood.meter();
         flood.during(|| meter.wait(Duration::from_secs(2), A_FLOOD));
         assert_eq!(state(), before, "{aim:?}");
     }
     drop(connection);
-    trial.open(B, "22/tcp");
+    scenario.open(B, "22/tcp");
 }
 
 /// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
@@ -270,42 +272,41 @@ fn bogus_flows_are_in_nobodys_way(attach: Attach, family: Family) {
 }
 
 fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8]) {
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    let small = GATE.replace("sessions = 4096", "sessions = 1024");
-    trial.lab.configure(&(interface(attach) + &small));
-    trial.lab.knockgate(&["up"]).exits(0);
+    scenario.lab.configure(&config(attach, 1024));
+    scenario.lab.knockgate(&["up"]).exits(0);
     let source = client(family, 200, 1);
     let granted = source.to_string();
     let arguments = ["allow", &granted, "--gate", "ssh", "--for", "1h"];
-    trial.lab.knockgate(&arguments).exits(0);
+    scenario.lab.knockgate(&arguments).exits(0);
     let flow = |number| packets.iter().map(move |flags| (number, *flags));
     let syns: Vec<Vec<u8>> = (0..HALF_OPEN)
         .flat_map(flow)
         .map(|(number, flags)| Packet::tcp((source, 10_000 + number), (family.host(), 22), flags))
         .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
         .collect();
-    let wire = Wire::open(&trial.lab);
+    let wire = Wire::open(&scenario.lab);
     for syns in syns.chunks(200) {
-        wire.send(&trial.lab, syns);
+        wire.send(&scenario.lab, syns);
     }
-    let half_open = sessions(&trial).len();
+    let half_open = sessions(&scenario).len();
     assert!(
         half_open > 900,
         "only {half_open} flows: the table was to be filled"
     );
 
-    trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
-    let mut connection = trial.connected(B, 22);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    let mut connection = scenario.connected(B, 22);
     echo(&mut connection);
     for syns in syns.chunks(200) {
-        wire.send(&trial.lab, syns);
+        wire.send(&scenario.lab, syns);
     }
-    trial.ends(B);
+    scenario.ends(B);
     echo(&mut connection);
     let other = family.address(B).to_string();
-    let stays = sessions(&trial)
+    let stays = sessions(&scenario)
         .into_iter()
         .any(|flow| flow.contains(&other));
     assert!(stays, "the connection goes on, and is no session");
@@ -314,23 +315,22 @@ fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8
 /// A source with a grant makes more connections than there is room for, all of them real; then another one's
 /// outlives its grant.
 fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    let small = GATE.replace("sessions = 4096", "sessions = 64");
-    trial.lab.configure(&(interface(attach) + &small));
-    trial.lab.knockgate(&["up"]).exits(0);
-    trial.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-    let mut connections: Vec<TcpStream> = (0..100).map(|_| trial.connected(A, 22)).collect();
+    scenario.lab.configure(&config(attach, 64));
+    scenario.lab.knockgate(&["up"]).exits(0);
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut connections: Vec<TcpStream> = (0..100).map(|_| scenario.connected(A, 22)).collect();
     for connection in &mut connections {
         echo(connection);
     }
-    assert_eq!(sessions(&trial).len(), 64, "the table is full");
-    trial.knockgate("allow {B} --gate ssh --for 3s").exits(0);
-    let mut other = trial.connected(B, 22);
+    assert_eq!(sessions(&scenario).len(), 64, "the table is full");
+    scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    let mut other = scenario.connected(B, 22);
     echo(&mut other);
-    connections.extend((0..100).map(|_| trial.connected(A, 22)));
-    trial.closes(B, "22/tcp");
+    connections.extend((0..100).map(|_| scenario.connected(A, 22)));
+    scenario.closes(B, "22/tcp");
     echo(&mut other);
 }
 
@@ -338,18 +338,18 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
 /// counted, and what was there before is still to be read.
 fn outcomes_are_bounded(attach: Attach, family: Family) {
     const SOURCES: u8 = 50;
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    let mut command = trial.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, trial.lab.folder());
+    let mut command = scenario.lab.knockgate_command(&["run"]);
+    let mut service = Running::start(&mut command, scenario.lab.folder());
     wait_until("the gate is up", || {
         assert!(service.goes_on(), "the service has ended by itself");
-        trial.knockgate("status").code == Some(0)
+        scenario.knockgate("status").code == Some(0)
     });
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
     let events = || -> Vec<Value> {
-        let text = trial.knockgate("events --json").exits(0).stdout.clone();
+        let text = scenario.knockgate("events --json").exits(0).stdout.clone();
         let lines = text.lines();
         lines
             .map(|line| serde_json::from_str(line).expect("a line is one object"))
@@ -357,24 +357,24 @@ fn outcomes_are_bounded(attach: Attach, family: Family) {
     };
     let denied = |event: &Value| event["event"] == "packet.denied";
     wait_until("the denial is reported", || events().iter().any(denied));
-    let mut reader = trial
+    let mut reader = scenario
         .lab
         .knockgate_command(&["events", "--follow", "--json"]);
-    let reader = Running::start(&mut reader, trial.lab.folder());
+    let reader = Running::start(&mut reader, scenario.lab.folder());
     wait_until("it reads", || reader.stdout().lines().count() > 0);
 
-    let wire = Wire::open(&trial.lab);
+    let wire = Wire::open(&scenario.lab);
     let begun = Instant::now();
     let mut sent = 0_u64;
     for group in 100..200 {
         let knocks: Vec<Vec<u8>> = (1..=SOURCES)
             .flat_map(|number| knocks(family, client(family, group, number)))
             .collect();
-        wire.send(&trial.lab, &knocks);
+        wire.send(&scenario.lab, &knocks);
         sent += u64::from(SOURCES);
     }
     wait_until("all have been counted", || {
-        let stats = trial.knockgate("stats --json").exits(0).json();
+        let stats = scenario.knockgate("stats --json").exits(0).json();
         let rows = stats["knocks"].as_array().expect("a list");
         let outcomes = rows.iter().filter(|row| {
             ["opened", "table_full"]
@@ -405,19 +405,18 @@ fn outcomes_are_bounded(attach: Attach, family: Family) {
 
 /// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
 fn a_full_table_is_reported(attach: Attach, family: Family) {
-    let Some(trial) = trial(attach, family) else {
+    let Some(scenario) = scenario(attach, family) else {
         return;
     };
-    let small = GATE.replace("sessions = 4096", "sessions = 1");
-    trial.lab.configure(&(interface(attach) + &small));
-    trial.lab.knockgate(&["up"]).exits(0);
-    trial.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-    let mut first = trial.connected(A, 22);
+    scenario.lab.configure(&config(attach, 1));
+    scenario.lab.knockgate(&["up"]).exits(0);
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut first = scenario.connected(A, 22);
     echo(&mut first);
-    trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
-    let mut second = trial.connected(B, 22);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    let mut second = scenario.connected(B, 22);
     echo(&mut second);
-    let events = trial.knockgate("events --json").exits(0).stdout.clone();
+    let events = scenario.knockgate("events --json").exits(0).stdout.clone();
     let refused: Vec<Value> = events
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line is one object"))
@@ -429,7 +428,7 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
     assert_eq!(refused["reason"], "table_full");
     assert_eq!(refused["gate"], "ssh");
     assert_eq!(refused["source"], family.address(B).to_string());
-    trial.ends(B);
+    scenario.ends(B);
     second
         .write_all(b"anyone?")
         .expect("the local stack takes it");
@@ -454,26 +453,18 @@ fn echo(connection: &mut TcpStream) {
 }
 
 /// Sources of the flows that the gate remembers.
-fn sessions(trial: &Trial) -> Vec<String> {
-    let sessions = trial.knockgate("sessions --json").exits(0).json();
+fn sessions(scenario: &Scenario) -> Vec<String> {
+    let sessions = scenario.knockgate("sessions --json").exits(0).json();
     let sessions = sessions["sessions"].as_array().expect("sessions is a list");
     let source = |flow: &Value| flow["source"].as_str().map(str::to_owned);
     sessions.iter().filter_map(source).collect()
 }
 
-/// A trial whose gate is configured and not up.
-fn trial(attach: Attach, family: Family) -> Option<Trial> {
-    let trial = Trial::new(attach, family, Lab::build(&[])?);
-    trial.lab.configure(&(interface(attach) + GATE));
-    Some(trial)
-}
-
-fn interface(attach: Attach) -> String {
-    let attach = match attach {
-        Attach::Native => "native",
-        Attach::Generic => "generic",
-    };
-    format!("interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n")
+/// A scenario whose gate is configured and not up.
+fn scenario(attach: Attach, family: Family) -> Option<Scenario> {
+    let scenario = Scenario::new(attach, family, Lab::build(&[])?);
+    scenario.lab.configure(&config(attach, 4096));
+    Some(scenario)
 }
 
 /// How many events the service has said that were left out.

@@ -7,9 +7,9 @@ use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family},
-    packet::{Packet, SYN, Tag},
     subject::{Counted, Subject as _},
 };
+use netlab::packet::{Packet, SYN, Tag};
 
 const PAGE: &str = "../docs/development/instructions.md";
 

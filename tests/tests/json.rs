@@ -4,44 +4,32 @@
 use std::{collections::BTreeSet, fs};
 
 use knockgate_tests::{
+    gate_config::{ALICE, Gate},
     lab::{
-        Family, Lab, WAN,
-        Who::{A, B},
+        Family, Lab,
+        Source::{A, B},
+        WAN,
     },
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "1m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "1m"
-[[gate]]
-name = "mail"
-protect = ["25/tcp", "51820/udp"]
-open_for = "1m"
-[[gate.knock]]
-user = "bob"
-sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
-within = "1m"
-"#;
-
-/// Knocks of alice, and of bob.
-const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
+/// A gate of alice's, and one of bob's with a port of each transport.
+fn gates() -> String {
+    let mail = Gate::mail().protect("25/tcp 51820/udp");
+    [Gate::ssh(), mail]
+        .map(|gate| gate.open_for("1m").within("1m").to_string())
+        .concat()
+}
 
 #[test]
 fn status() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        trial.knock(A, ALICE);
-        let _goes_on = trial.connected(A, 22);
-        let status = document(trial, "status --json");
-        let index = trial.lab.gate.index_of(WAN);
+    both_families(|scenario| {
+        scenario.up(gates());
+        scenario.knock(A, ALICE);
+        let _goes_on = scenario.connected(A, 22);
+        let status = document(scenario, "status --json");
+        let index = scenario.lab.gate.index_of(WAN).expect("it is there");
         assert_eq!(
             status["interfaces"],
             json!([{
@@ -76,9 +64,9 @@ fn status() {
 
 #[test]
 fn status_names_monitor_mode_and_native_attach() {
-    Trial::run(Attach::Native, Family::V4, &[], |trial| {
-        trial.up(&format!("mode = \"monitor\"\n{CONFIG}"));
-        let status = document(trial, "status --json");
+    Scenario::run(Attach::Native, Family::V4, &[], |scenario| {
+        scenario.up(format!("mode = \"monitor\"\n{}", gates()));
+        let status = document(scenario, "status --json");
         assert_eq!(status["interfaces"][0]["attach"], "native");
         assert_eq!(status["interfaces"][0]["mode"], "monitor");
     });
@@ -86,48 +74,56 @@ fn status_names_monitor_mode_and_native_attach() {
 
 #[test]
 fn grants() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        assert_eq!(document(trial, "grants --json"), json!({"grants": []}));
-        trial.knock(A, ALICE);
-        trial.open(A, "22/tcp");
-        trial
+    both_families(|scenario| {
+        scenario.up(gates());
+        assert_eq!(document(scenario, "grants --json"), json!({"grants": []}));
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        scenario
             .knockgate("allow {network} --gate mail --for 1h")
             .exits(0);
-        let grants = document(trial, "grants --json");
+        let grants = document(scenario, "grants --json");
         let keys = ["gate", "user", "source", "expires_in_ms", "connections"];
         let grants = rows(&grants["grants"], &keys);
         assert_eq!(grants.len(), 2);
 
         let knocked = find(&grants, "gate", "ssh");
-        let full = if trial.family == Family::V4 { 32 } else { 128 };
-        let source = format!("{}/{full}", trial.family.address(A));
+        let full = if scenario.family == Family::V4 {
+            32
+        } else {
+            128
+        };
+        let source = format!("{}/{full}", scenario.family.address(A));
         assert_eq!(knocked["source"], source);
         assert_eq!(knocked["user"], "alice");
         assert_eq!(knocked["connections"], 1);
         assert!((1..=60_000).contains(&number(&knocked["expires_in_ms"])));
 
         let given = find(&grants, "gate", "mail");
-        assert_eq!(given["source"], trial.family.network());
+        assert_eq!(given["source"], scenario.family.network());
         assert!((3_000_000..=3_600_000).contains(&number(&given["expires_in_ms"])));
     });
 }
 
 #[test]
 fn sources() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        assert_eq!(document(trial, "sources --json"), json!({"sources": []}));
-        trial.knock(A, "7000/udp 8443/tcp");
-        trial.knock(B, "7100/tcp");
-        let sources = document(trial, "sources --json");
+    both_families(|scenario| {
+        scenario.up(gates());
+        assert_eq!(document(scenario, "sources --json"), json!({"sources": []}));
+        scenario.knock(A, "7000/udp 8443/tcp");
+        scenario.knock(B, "7100/tcp");
+        let sources = document(scenario, "sources --json");
         let sources = rows(
             &sources["sources"],
             &["source", "step", "of", "gates", "age_ms"],
         );
         assert_eq!(sources.len(), 2);
         for (who, step, gate) in [(A, 2, "ssh"), (B, 1, "mail")] {
-            let row = find(&sources, "source", &trial.family.address(who).to_string());
+            let row = find(
+                &sources,
+                "source",
+                &scenario.family.address(who).to_string(),
+            );
             assert_eq!(row["step"], step);
             assert_eq!(row["of"], 3);
             assert_eq!(row["gates"], json!([gate]));
@@ -138,14 +134,17 @@ fn sources() {
 
 #[test]
 fn sessions() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        assert_eq!(document(trial, "sessions --json"), json!({"sessions": []}));
-        trial.knock(A, ALICE);
-        let connection = trial.connected(A, 22);
+    both_families(|scenario| {
+        scenario.up(gates());
+        assert_eq!(
+            document(scenario, "sessions --json"),
+            json!({"sessions": []})
+        );
+        scenario.knock(A, ALICE);
+        let connection = scenario.connected(A, 22);
         let local = connection.local_addr().expect("a connection has two ends");
         let remote = connection.peer_addr().expect("a connection has two ends");
-        let sessions = document(trial, "sessions --json");
+        let sessions = document(scenario, "sessions --json");
         let keys = ["gate", "protocol", "source", "destination", "idle_ms"];
         let [session] = rows(&sessions["sessions"], &keys)[..] else {
             panic!("not one session: {sessions}");
@@ -161,14 +160,14 @@ fn sessions() {
 
 #[test]
 fn stats() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        trial.closed(A, "22/tcp");
-        trial.closed(A, "22/tcp");
-        trial.knock(B, "7000/udp 7000/udp@4000 1234/tcp");
-        trial.knock(A, ALICE);
-        trial.open(A, "22/tcp");
-        let stats = document(trial, "stats --json");
+    both_families(|scenario| {
+        scenario.up(gates());
+        scenario.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
+        scenario.knock(B, "7000/udp 7000/udp@4000 1234/tcp");
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        let stats = document(scenario, "stats --json");
         let packets = rows(
             &stats["packets"],
             &["verdict", "reason", "gate", "packets", "bytes"],
@@ -202,7 +201,11 @@ fn stats() {
         let denied = find(&ssh, "reason", "no_grant");
         assert_eq!(denied["packets"], 2);
         // Two SYNs of a modern stack: 74 bytes each over IPv4, 94 over IPv6.
-        let syn = if trial.family == Family::V4 { 74 } else { 94 };
+        let syn = if scenario.family == Family::V4 {
+            74
+        } else {
+            94
+        };
         assert_eq!(denied["bytes"], 2 * syn);
         assert!(number(&find(&ssh, "reason", "grant")["packets"]) >= 1);
         assert!(number(&find(&packets, "reason", "unguarded")["packets"]) >= 1);
@@ -240,7 +243,7 @@ fn stats() {
 fn check() {
     let Some(lab) = Lab::build(&[]) else { return };
     let finding = ["level", "code", "message", "line", "column"];
-    lab.configure(&format!("interfaces = [\"{WAN}\"]\n{CONFIG}"));
+    lab.configure(&format!("interfaces = [\"{WAN}\"]\n{}", gates()));
     let good = lab.knockgate(&["check", "--json"]).exits(0).json();
     assert_described("check", &good);
     assert_eq!(good["valid"], true);
@@ -250,7 +253,7 @@ fn check() {
 
     lab.configure(&format!(
         "interfaces = [\"{WAN}\"]\n{}",
-        CONFIG.replace("mail", "ssh")
+        gates().replace("mail", "ssh")
     ));
     let bad = lab.knockgate(&["check", "--json"]).exits(3).json();
     assert_eq!(bad["valid"], false);
@@ -269,12 +272,12 @@ fn check() {
 
 #[test]
 fn events() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        trial.closed(B, "22/tcp");
-        trial.knock(A, ALICE);
-        trial.open(A, "22/tcp");
-        let run = trial.knockgate("events --json");
+    both_families(|scenario| {
+        scenario.up(gates());
+        scenario.closed(B, "22/tcp");
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        let run = scenario.knockgate("events --json");
         let events: Vec<Value> = run
             .exits(0)
             .stdout
@@ -289,7 +292,7 @@ fn events() {
                 "not RFC 3339 in UTC: {event}"
             );
         }
-        let source = trial.family.address(A).to_string();
+        let source = scenario.family.address(A).to_string();
         let opened = find(&events, "event", "gate.opened");
         assert_eq!(opened["gate"], "ssh");
         assert_eq!(opened["user"], "alice");
@@ -301,7 +304,7 @@ fn events() {
         assert_eq!(step["of"], 3);
         assert_eq!(step["port"], "7000/udp");
         let denied = find(&events, "event", "packet.denied");
-        assert_eq!(denied["source"], trial.family.address(B).to_string());
+        assert_eq!(denied["source"], scenario.family.address(B).to_string());
         assert_eq!(denied["port"], "22/tcp");
         assert_eq!(denied["reason"], "no_grant");
     });
@@ -310,13 +313,13 @@ fn events() {
 /// One row or line for each thing, and no JSON, where a person reads.
 #[test]
 fn text_for_people_names_the_same_things() {
-    both_families(|trial| {
-        trial.up(CONFIG);
-        trial.knock(B, "7000/udp");
-        trial.knock(A, ALICE);
-        let _session = trial.connected(A, 22);
-        let a = trial.family.address(A).to_string();
-        let b = trial.family.address(B).to_string();
+    both_families(|scenario| {
+        scenario.up(gates());
+        scenario.knock(B, "7000/udp");
+        scenario.knock(A, ALICE);
+        let _session = scenario.connected(A, 22);
+        let a = scenario.family.address(A).to_string();
+        let b = scenario.family.address(B).to_string();
         for (command, words) in [
             ("status", [WAN, "ssh", "mail", "22/tcp"].as_slice()),
             ("grants", &["ssh", "alice", &a]),
@@ -325,7 +328,7 @@ fn text_for_people_names_the_same_things() {
             ("stats", &["knock", "grant", "opened"]),
             ("events", &["gate.opened", "ssh", "alice", &a]),
         ] {
-            let run = trial.knockgate(command);
+            let run = scenario.knockgate(command);
             let said = &run.exits(0).stdout;
             for word in words {
                 assert!(said.contains(word), "no {word:?} in {run:#?}");
@@ -352,7 +355,8 @@ fn up_and_down_leave_the_interface_as_it_was() {
     let Some(lab) = Lab::build(&[]) else { return };
     for attach in ["native", "generic", "auto"] {
         lab.configure(&format!(
-            "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n{CONFIG}"
+            "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n{}",
+            gates()
         ));
         let before = lab.interface();
         for down in [
@@ -371,16 +375,16 @@ fn up_and_down_leave_the_interface_as_it_was() {
 }
 
 /// Over IPv4 and IPv6, attached generically.
-fn both_families(row: impl Fn(&Trial)) {
+fn both_families(row: impl Fn(&Scenario)) {
     for family in [Family::V4, Family::V6] {
-        Trial::run(Attach::Generic, family, &[], &row);
+        Scenario::run(Attach::Generic, family, &[], &row);
     }
 }
 
 /// What a command prints, which must be one document and the only thing that it says.
 #[track_caller]
-fn document(trial: &Trial, command: &str) -> Value {
-    let document = trial.knockgate(command).exits(0).json();
+fn document(scenario: &Scenario, command: &str) -> Value {
+    let document = scenario.knockgate(command).exits(0).json();
     let name = command.split(' ').next().expect("a command has a name");
     assert_described(name, &document);
     document

@@ -4,17 +4,18 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use knockgate_tests::{
     lab::{
-        Family, WAN,
-        Who::{A, B},
+        Family,
+        Source::{A, B},
+        WAN,
     },
     need,
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 
 #[test]
 fn from_init_to_an_open_port() {
-    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
-        let lab = &trial.lab;
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        let lab = &scenario.lab;
         let init = lab.knockgate(&["init", "-i", WAN, "--gate", "mail=25/tcp"]);
         init.exits(0);
         let mode = lab
@@ -25,7 +26,7 @@ fn from_init_to_an_open_port() {
         assert_eq!(mode.mode() & 0o777, 0o600, "sequences are passwords");
         lab.knockgate(&["check"]).exits(0);
         lab.knockgate(&["up"]).exits(0);
-        trial.closed(A, "25/tcp");
+        scenario.closed(A, "25/tcp");
 
         // What it told the newcomer to run at the client.
         let line = init
@@ -39,12 +40,12 @@ fn from_init_to_an_open_port() {
             .take_while(|step| *step != "25/tcp")
             .collect();
         assert!(steps.len() >= 2, "no sequence in {line:?}");
-        let host = trial.family.host().to_string();
+        let host = scenario.family.host().to_string();
         let arguments = [&["knock", host.as_str()], steps.as_slice()].concat();
         lab.client(need::knockgate(), &arguments).exits(0);
-        trial.open(A, "25/tcp");
-        trial.closed(B, "25/tcp");
-        trial.open(B, "22/tcp");
+        scenario.open(A, "25/tcp");
+        scenario.closed(B, "25/tcp");
+        scenario.open(B, "22/tcp");
     });
 }
 
@@ -56,11 +57,11 @@ fn two_fresh_configurations_share_no_sequence() {
             .unwrap_or_else(|| panic!("no sequence in {text}"))
             .to_owned()
     };
-    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
         let sequences = [(); 2].map(|()| {
-            trial.lab.knockgate(&["init", "-i", WAN]).exits(0);
-            let text = fs::read_to_string(trial.lab.config()).expect("it was written");
-            fs::remove_file(trial.lab.config()).expect("it was written");
+            scenario.lab.knockgate(&["init", "-i", WAN]).exits(0);
+            let text = fs::read_to_string(scenario.lab.config()).expect("it was written");
+            fs::remove_file(scenario.lab.config()).expect("it was written");
             sequence(&text)
         });
         assert_ne!(sequences[0], sequences[1]);
@@ -69,8 +70,8 @@ fn two_fresh_configurations_share_no_sequence() {
 
 #[test]
 fn help_completions_and_manual_pages() {
-    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
-        let lab = &trial.lab;
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        let lab = &scenario.lab;
         let help = lab.knockgate(&["--help"]);
         let commands = "init check up down run status grants sources sessions stats events allow revoke \
                         knock completions man";

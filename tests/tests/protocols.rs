@@ -10,26 +10,17 @@ use std::{
 
 use knockgate_tests::{
     attempt::{self, Outcome},
+    gate_config::{ALICE, Gate},
     lab::{
         Family, Lab,
-        Who::{A, B, C},
+        Source::{A, B, C},
     },
     need::kernel_has,
-    netns::{Netns, ip},
-    trial::{Attach, Trial},
+    network::{add_address, ip},
+    scenario::{Attach, Scenario},
 };
+use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
-
-const GATE: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10m"
-"#;
 
 /// The number that is guarded of TCP.
 const SCTP_PORT: u16 = 22;
@@ -58,32 +49,32 @@ fn other_protocols_go_on(attach: Attach) {
     if !has_sctp(&lab) || !tunnel(&lab) || !agree(&lab) {
         return;
     }
-    let v4 = Trial::new(attach, Family::V4, lab);
+    let v4 = Scenario::new(attach, Family::V4, lab);
     let v6 = v4.over(Family::V6);
-    let trials = [&v4, &v6];
-    for trial in trials {
-        sctp(trial);
-        gre(trial);
-        esp(trial);
-        ah(trial);
+    let scenarios = [&v4, &v6];
+    for scenario in scenarios {
+        sctp(scenario);
+        gre(scenario);
+        esp(scenario);
+        ah(scenario);
     }
-    v4.up(GATE);
-    for trial in trials {
-        passes_as_other_protocol(trial, sctp);
-        passes_as_other_protocol(trial, gre);
-        passes_as_other_protocol(trial, esp);
-        match trial.family {
-            Family::V4 => passes_as_other_protocol(trial, ah),
-            Family::V6 => ah_goes_by_its_ports(trial),
+    v4.up(Gate::ssh().within("10m"));
+    for scenario in scenarios {
+        passes_as_other_protocol(scenario, sctp);
+        passes_as_other_protocol(scenario, gre);
+        passes_as_other_protocol(scenario, esp);
+        match scenario.family {
+            Family::V4 => passes_as_other_protocol(scenario, ah),
+            Family::V6 => ah_goes_by_its_ports(scenario),
         }
         // From a source whose packets are as usual.
-        trial.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
     }
 }
 
 /// Both ends send and receive something, from [`A`].
-fn sctp(trial: &Trial) {
-    let host = SocketAddr::from((trial.family.host(), SCTP_PORT));
+fn sctp(scenario: &Scenario) {
+    let host = SocketAddr::from((scenario.family.host(), SCTP_PORT));
     let socket = |netns: &Netns| {
         netns.run(|| {
             let socket = Socket::new(
@@ -97,8 +88,8 @@ fn sctp(trial: &Trial) {
             std::io::Result::Ok(socket)
         })
     };
-    let listener = socket(&trial.lab.gate).expect("the kernel has SCTP");
-    let client = socket(&trial.lab.client).expect("the kernel has SCTP");
+    let listener = socket(&scenario.lab.gate).expect("the kernel has SCTP");
+    let client = socket(&scenario.lab.client).expect("the kernel has SCTP");
     listener.bind(&host.into()).expect("no one else is here");
     listener.listen(1).expect("it is bound");
     let listener: TcpListener = listener.into();
@@ -111,7 +102,7 @@ fn sctp(trial: &Trial) {
             std::io::Result::Ok(())
         });
         client
-            .bind(&SocketAddr::from((trial.family.address(A), 0)).into())
+            .bind(&SocketAddr::from((scenario.family.address(A), 0)).into())
             .expect("its own address");
         client.connect(&host.into()).expect("they associate");
         let mut client: TcpStream = client.into();
@@ -125,50 +116,50 @@ fn sctp(trial: &Trial) {
 }
 
 /// A tunnel is not seen into: not a guarded port either, which is for a gate on the tunnel.
-fn gre(trial: &Trial) {
-    let (from, to) = within_tunnel(trial.family);
-    let asked = trial
+fn gre(scenario: &Scenario) {
+    let (from, to) = within_tunnel(scenario.family);
+    let asked = scenario
         .lab
         .client
         .run(|| attempt::ask((from, 0).into(), (to, 53).into(), PATIENCE));
     assert_eq!(asked, Outcome::Open, "{from} within a tunnel");
-    let connected = trial
+    let connected = scenario
         .lab
         .client
         .run(|| attempt::connect((from, 0).into(), (to, 22).into(), PATIENCE));
     connected.expect("the port is open within a tunnel");
 }
 
-fn ah(trial: &Trial) {
-    trial.open(C, "53/udp");
-    trial.open(C, "22/tcp");
+fn ah(scenario: &Scenario) {
+    scenario.open(C, "53/udp");
+    scenario.open(C, "22/tcp");
 }
 
 /// A header in the chain like others, in IPv6.
-fn ah_goes_by_its_ports(trial: &Trial) {
-    trial.open(C, "80/tcp");
-    trial.open(C, "53/udp");
-    trial.closed(C, "22/tcp");
-    trial.knock(C, "7000/udp 8443/tcp 9301/udp");
-    trial.open(C, "22/tcp");
+fn ah_goes_by_its_ports(scenario: &Scenario) {
+    scenario.open(C, "80/tcp");
+    scenario.open(C, "53/udp");
+    scenario.closed(C, "22/tcp");
+    scenario.knock(C, ALICE);
+    scenario.open(C, "22/tcp");
 }
 
 /// Nor is what is encrypted.
-fn esp(trial: &Trial) {
-    trial.open(B, "53/udp");
-    trial.open(B, "22/tcp");
+fn esp(scenario: &Scenario) {
+    scenario.open(B, "53/udp");
+    scenario.open(B, "22/tcp");
 }
 
 #[track_caller]
-fn passes_as_other_protocol(trial: &Trial, traffic: fn(&Trial)) {
+fn passes_as_other_protocol(scenario: &Scenario, traffic: fn(&Scenario)) {
     let passed = || {
-        let stats = trial.knockgate("stats --json").exits(0).json();
+        let stats = scenario.knockgate("stats --json").exits(0).json();
         let rows = stats["packets"].as_array().expect("packets is a list");
         let row = rows.iter().find(|row| row["reason"] == "other_protocol");
         row.map_or(0, |row| row["packets"].as_u64().expect("a count"))
     };
     let before = passed();
-    traffic(trial);
+    traffic(scenario);
     // What opens a connection, acknowledges an answer, and closes takes this many.
     assert!(passed() >= before + 2, "it did not go as what it is");
 }
@@ -201,20 +192,13 @@ fn tunnel(lab: &Lab) -> bool {
             ];
             ends.into_iter().all(|(netns, local, remote, address)| {
                 let name = format!("to{kind}");
-                let link = ["link", "add", &name, "type", kind];
-                let ends = ["local", local, "remote", remote];
-                if !kernel_has("GRE", netns, &[&link[..], &ends].concat()) {
+                let link = format!("link add {name} type {kind} local {local} remote {remote}");
+                if !kernel_has("GRE", netns, &link) {
                     return false;
                 }
-                let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
-                let (address, length) = (address.to_string(), if kind == "gre" { 24 } else { 64 });
-                let address = format!("{address}/{length}");
-                let mut add = vec!["address", "add", &address, "dev", &name];
-                if family == Family::V6 {
-                    add.push("nodad");
-                }
-                ip(&add);
-                ip(&["link", "set", &name, "up"]);
+                let length = if family == Family::V4 { 24 } else { 64 };
+                add_address(netns, &name, &format!("{address}/{length}"));
+                ip(netns, &format!("link set {name} up"));
                 true
             })
         })
@@ -234,35 +218,32 @@ fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
 /// authenticated for the other.
 fn agree(lab: &Lab) -> bool {
     let [encryption, authentication] = KEYS;
-    let authentication = ["auth", "hmac(sha256)", authentication];
-    let encryption = [&["enc", "cbc(aes)", encryption][..], &authentication].concat();
-    let protocols = [(B, "esp", &encryption[..]), (C, "ah", &authentication)];
+    let authentication = format!("auth hmac(sha256) {authentication}");
+    let encryption = format!("enc cbc(aes) {encryption} {authentication}");
+    let protocols = [(B, "esp", &encryption), (C, "ah", &authentication)];
     protocols.into_iter().all(|(who, protocol, algorithms)| {
         [Family::V4, Family::V6].into_iter().all(|family| {
-            let (client, host) = (family.address(who).to_string(), family.host().to_string());
+            let (client, host) = (family.address(who), family.host());
             let ways = [
-                (&client, &host, [&lab.client, &lab.gate]),
-                (&host, &client, [&lab.gate, &lab.client]),
+                (client, host, [&lab.client, &lab.gate]),
+                (host, client, [&lab.gate, &lab.client]),
             ];
             ways.into_iter().all(|(from, to, [sender, receiver])| {
-                let ends = ["src", from, "dst", to];
-                let association = ["proto", protocol, "spi", "0x300", "mode", "transport"];
-                let state = ["xfrm", "state", "add"];
-                let arguments = [&state[..], &ends, &association, algorithms].concat();
+                let ends = format!("src {from} dst {to}");
+                let state = format!(
+                    "xfrm state add {ends} proto {protocol} spi 0x300 mode transport {algorithms}"
+                );
                 let agreed = [sender, receiver]
                     .into_iter()
-                    .all(|netns| kernel_has("IPsec", netns, &arguments));
-                let template = [&["tmpl"][..], &ends, &association[..2], &association[4..]];
-                let policy = [&["xfrm", "policy", "add"][..], &ends, &["dir", "out"]];
-                agreed && {
-                    ip(&[
-                        &["-n", sender.name()],
-                        &policy.concat()[..],
-                        &template.concat(),
-                    ]
-                    .concat());
-                    true
+                    .all(|netns| kernel_has("IPsec", netns, &state));
+                if agreed {
+                    let template = format!("tmpl {ends} proto {protocol} mode transport");
+                    ip(
+                        sender,
+                        &format!("xfrm policy add {ends} dir out {template}"),
+                    );
                 }
+                agreed
             })
         })
     })

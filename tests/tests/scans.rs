@@ -4,12 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who::A},
-    netns::ip,
-    packet::{Packet, SYN},
-    raw::Wire,
-    trial::{Attach, Trial},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source::A, WAN},
+    network::ip,
+    scenario::{Attach, Scenario},
+    wire::Wire,
 };
+use netlab::packet::{Packet, SYN};
 
 /// Sequences that rise, fall and do neither, over one transport and over both, short and long.
 const GATES: &str = r#"
@@ -130,28 +130,28 @@ fn no_sweep_opens_anything(attach: Attach, family: Family) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let trial = Trial::new(attach, family, lab);
-    lead_answers_back(&trial.lab, family);
-    trial.up(GATES);
-    let wire = Wire::open(&trial.lab);
+    let scenario = Scenario::new(attach, family, lab);
+    lead_answers_back(&scenario.lab, family);
+    scenario.up(GATES);
+    let wire = Wire::open(&scenario.lab);
     for sweep in SWEEPS {
-        let before = seen(&trial);
+        let before = seen(&scenario);
         let mut sent = 0;
         for frames in frames(sweep, family).chunks(200) {
-            wire.send(&trial.lab, frames);
+            wire.send(&scenario.lab, frames);
             sent += frames.len() as u64;
         }
-        let seen = seen(&trial) - before;
+        let seen = seen(&scenario) - before;
         assert!(
             seen >= sent,
             "{sweep:?}: {seen} packets of {sent} were judged"
         );
-        let grants = trial.knockgate("grants --json").exits(0).json();
+        let grants = scenario.knockgate("grants --json").exits(0).json();
         assert_eq!(grants["grants"], serde_json::json!([]), "{sweep:?}");
-        trial.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
     }
-    trial.knock(A, RANDOM);
-    trial.open(A, "22/tcp");
+    scenario.knock(A, RANDOM);
+    scenario.open(A, "22/tcp");
 }
 
 /// To every port there is, zero apart.
@@ -249,28 +249,20 @@ fn stranger(family: Family, number: u16) -> IpAddr {
 
 /// So that the host need not look for the strangers when it answers them.
 fn lead_answers_back(lab: &Lab, family: Family) {
-    let (version, network) = match family {
-        Family::V4 => ("-4", "10.99.0.0/16"),
-        Family::V6 => ("-6", "fd99::/16"),
+    let network = match family {
+        Family::V4 => "10.99.0.0/16",
+        Family::V6 => "fd99::/16",
     };
-    let gateway = family.address(A).to_string();
-    ip(&[
-        "-n",
-        lab.gate.name(),
-        version,
-        "route",
-        "add",
-        network,
-        "via",
-        &gateway,
-        "dev",
-        WAN,
-    ]);
+    let gateway = family.address(A);
+    ip(
+        &lab.gate,
+        &format!("route add {network} via {gateway} dev {WAN}"),
+    );
 }
 
 /// How many packets the gate has judged.
-fn seen(trial: &Trial) -> u64 {
-    let stats = trial.knockgate("stats --json").exits(0).json();
+fn seen(scenario: &Scenario) -> u64 {
+    let stats = scenario.knockgate("stats --json").exits(0).json();
     let rows = stats["packets"].as_array().expect("packets is a list");
     rows.iter().filter_map(|row| row["packets"].as_u64()).sum()
 }

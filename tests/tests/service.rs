@@ -5,57 +5,49 @@ use std::net::IpAddr;
 
 use knockgate_tests::{
     attempt::Outcome,
+    gate_config::{ALICE, Gate},
     lab::{
         CLIENT_MAC, Family, GATE_MAC,
-        Who::{A, B},
+        Source::{A, B},
     },
-    packet::{Packet, SYN},
-    raw::Wire,
     run::{Running, wait_until},
+    scenario::{Attach, Scenario},
     service::Services,
-    trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{Packet, SYN};
 use serde_json::Value;
 
-const CONFIG: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "1m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "1m"
-"#;
-
-const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
+fn ssh() -> Gate {
+    Gate::ssh().open_for("1m").within("1m")
+}
 
 #[test]
 fn the_gate_outlives_the_service() {
-    trial(|trial| {
-        let service = start(trial, &[]);
-        trial.closed(A, "22/tcp");
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &[]);
+        scenario.closed(A, "22/tcp");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
-        trial.closed(A, "22/tcp");
-        trial.knock(A, ALICE);
-        trial.open(A, "22/tcp");
-        trial.knockgate("status").exits(0);
+        scenario.closed(A, "22/tcp");
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        scenario.knockgate("status").exits(0);
     });
 }
 
 #[test]
 fn the_gate_outlives_a_killed_service_and_the_next_takes_it_over() {
-    trial(|trial| {
-        let service = start(trial, &[]);
-        trial.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &[]);
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
         service.signal(libc::SIGKILL);
         assert_eq!(service.ends(), None);
-        trial.closed(A, "22/tcp");
-        trial.open(B, "22/tcp");
-        let service = start(trial, &[]);
-        trial.closed(A, "22/tcp");
-        trial.open(B, "22/tcp");
+        scenario.closed(A, "22/tcp");
+        scenario.open(B, "22/tcp");
+        let service = start(scenario, &[]);
+        scenario.closed(A, "22/tcp");
+        scenario.open(B, "22/tcp");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
     });
@@ -63,33 +55,29 @@ fn the_gate_outlives_a_killed_service_and_the_next_takes_it_over() {
 
 #[test]
 fn down_on_exit_takes_the_gate_down() {
-    trial(|trial| {
-        let service = start(trial, &["--down-on-exit"]);
-        trial.closed(A, "22/tcp");
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &["--down-on-exit"]);
+        scenario.closed(A, "22/tcp");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
-        trial.open(A, "22/tcp");
-        trial.lab.assert_untouched();
+        scenario.open(A, "22/tcp");
+        scenario.lab.assert_untouched();
     });
 }
 
 /// Any number of readers see every event, and those of before they came.
 #[test]
 fn readers_of_events_take_nothing_from_each_other() {
-    trial(|trial| {
-        let _service = start_with(
-            trial,
-            &CONFIG.replace("open_for = \"1m\"", "open_for = \"1s\""),
-            &[],
-        );
+    in_generic_mode(|scenario| {
+        let _service = start_with(scenario, ssh().open_for("1s"), &[]);
         let follow = || {
-            let mut command = trial
+            let mut command = scenario
                 .lab
                 .knockgate_command(&["events", "--follow", "--json"]);
-            Running::start(&mut command, trial.lab.folder())
+            Running::start(&mut command, scenario.lab.folder())
         };
         let readers = [follow(), follow()];
-        trial.knock(A, ALICE);
+        scenario.knock(A, ALICE);
         for reader in &readers {
             wait_until("every event has been read", || {
                 let events = events(&reader.stdout());
@@ -98,7 +86,7 @@ fn readers_of_events_take_nothing_from_each_other() {
                     .all(|name| events.iter().any(|event| event["event"] == *name))
             });
         }
-        let said = trial.knockgate("events --json").exits(0).stdout.clone();
+        let said = scenario.knockgate("events --json").exits(0).stdout.clone();
         let closed = events(&said)
             .into_iter()
             .find(|event| event["event"] == "gate.closed")
@@ -106,34 +94,34 @@ fn readers_of_events_take_nothing_from_each_other() {
         assert_eq!(closed["gate"], "ssh");
         assert_eq!(closed["user"], "alice");
         assert_eq!(closed["reason"], "expired");
-        assert_eq!(closed["source"], trial.family.address(A).to_string());
+        assert_eq!(closed["source"], scenario.family.address(A).to_string());
     });
 }
 
 /// More than it reads in one go.
 #[test]
 fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on() {
-    trial(|trial| {
-        let service = start(trial, &[]);
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &[]);
         service.signal(libc::SIGSTOP);
-        let wire = Wire::open(&trial.lab);
+        let wire = Wire::open(&scenario.lab);
         for number in 0..1500_u16 {
             let [high, low] = number.to_be_bytes();
             let from = (IpAddr::from([10, 99, high, low]), 40_000);
-            let host = trial.family.host();
+            let host = scenario.family.host();
             let knocks = [
                 Packet::udp(from, (host, 7000), b""),
                 Packet::tcp(from, (host, 8443), SYN),
                 Packet::udp(from, (host, 9301), b""),
             ];
             let knocks = knocks.map(|knock| knock.frame(CLIENT_MAC, GATE_MAC));
-            wire.send(&trial.lab, &knocks);
+            wire.send(&scenario.lab, &knocks);
         }
         service.signal(libc::SIGCONT);
         wait_until("new events are read", || {
-            trial.knock(A, ALICE);
-            let said = trial.knockgate("events --json").exits(0).stdout.clone();
-            let source = trial.family.address(A).to_string();
+            scenario.knock(A, ALICE);
+            let said = scenario.knockgate("events --json").exits(0).stdout.clone();
+            let source = scenario.family.address(A).to_string();
             events(&said).iter().any(|event| event["source"] == source)
         });
     });
@@ -142,15 +130,15 @@ fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on
 /// With `open_ports = "auto"` a port stops being a probe once something listens on it.
 #[test]
 fn ports_that_come_to_be_listened_on_become_open_ports() {
-    trial(|trial| {
-        let _service = start(trial, &[]);
+    in_generic_mode(|scenario| {
+        let _service = start(scenario, &[]);
         let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
-        trial.knock(A, around);
-        trial.closed(A, "22/tcp");
-        let _listener = Services::start(&trial.lab.gate, &[8080], &[]);
+        scenario.knock(A, around);
+        scenario.closed(A, "22/tcp");
+        let _listener = Services::start(&scenario.lab.gate, &[8080], &[]);
         wait_until("the new port counts as open", || {
-            trial.knock(A, around);
-            trial.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open
+            scenario.knock(A, around);
+            scenario.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open
         });
     });
 }
@@ -158,56 +146,56 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
 /// What the service before it declared open is in the kernel's table, and may have changed since.
 #[test]
 fn a_service_that_takes_over_knows_which_ports_were_open() {
-    trial(|trial| {
+    in_generic_mode(|scenario| {
         let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
         let opens = || {
-            trial.knockgate("revoke --all").exits(0);
-            trial.knock(A, around);
-            let grants = trial.knockgate("grants --json").exits(0).json();
+            scenario.knockgate("revoke --all").exits(0);
+            scenario.knock(A, around);
+            let grants = scenario.knockgate("grants --json").exits(0).json();
             grants["grants"] != serde_json::json!([])
         };
-        let listener = Services::start(&trial.lab.gate, &[8080], &[]);
-        let service = start(trial, &[]);
+        let listener = Services::start(&scenario.lab.gate, &[8080], &[]);
+        let service = start(scenario, &[]);
         assert!(opens(), "8080/tcp is open");
         service.signal(libc::SIGKILL);
         assert_eq!(service.ends(), None);
         drop(listener);
-        let service = start(trial, &[]);
+        let service = start(scenario, &[]);
         wait_until("8080/tcp is a probe as any other", || !opens());
         service.signal(libc::SIGKILL);
         assert_eq!(service.ends(), None);
-        let _listener = Services::start(&trial.lab.gate, &[8080], &[]);
-        let _service = start(trial, &[]);
+        let _listener = Services::start(&scenario.lab.gate, &[8080], &[]);
+        let _service = start(scenario, &[]);
         wait_until("8080/tcp is open again", opens);
     });
 }
 
 #[test]
 fn a_second_service_is_refused() {
-    trial(|trial| {
-        let _service = start(trial, &[]);
-        trial.knockgate("run").exits(1).prints_nothing();
-        trial.closed(A, "22/tcp");
+    in_generic_mode(|scenario| {
+        let _service = start(scenario, &[]);
+        scenario.knockgate("run").exits(1).prints_nothing();
+        scenario.closed(A, "22/tcp");
     });
 }
 
-fn trial(row: impl FnOnce(&Trial)) {
-    Trial::run(Attach::Generic, Family::V4, &[], row);
+fn in_generic_mode(row: impl FnOnce(&Scenario)) {
+    Scenario::run(Attach::Generic, Family::V4, &[], row);
 }
 
 /// Starts the service and waits until its gate is up and it hands on events.
-fn start(trial: &Trial, options: &[&str]) -> Running {
-    start_with(trial, CONFIG, options)
+fn start(scenario: &Scenario, options: &[&str]) -> Running {
+    start_with(scenario, ssh(), options)
 }
 
-fn start_with(trial: &Trial, config: &str, options: &[&str]) -> Running {
-    trial.configure(config);
+fn start_with(scenario: &Scenario, config: Gate, options: &[&str]) -> Running {
+    scenario.configure(config);
     let arguments = [&["run"], options].concat();
-    let mut command = trial.lab.knockgate_command(&arguments);
-    let mut service = Running::start(&mut command, trial.lab.folder());
+    let mut command = scenario.lab.knockgate_command(&arguments);
+    let mut service = Running::start(&mut command, scenario.lab.folder());
     wait_until("the gate is up", || {
         assert!(service.goes_on(), "the service has ended by itself");
-        trial.knockgate("status").code == Some(0)
+        scenario.knockgate("status").code == Some(0)
     });
     service
 }

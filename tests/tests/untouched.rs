@@ -4,37 +4,27 @@
 use std::{net::IpAddr, slice};
 
 use knockgate_tests::{
-    lab::{Family, GATE_MAC, Lab, WAN, Who},
-    packet::{Extension, Packet, SYN, Tag},
-    raw::Wire,
+    gate_config::{ALICE, BOB, Gate},
+    lab::{Family, GATE_MAC, Lab, Source, WAN},
+    scenario::{Attach, Scenario},
     tap::Tap,
-    trial::{Attach, Trial},
+    wire::Wire,
 };
+use netlab::packet::{Extension, Packet, SYN, Tag};
 
 /// The load's own link-layer address: what the kernels on both ends have to say to each other is none of it.
 const LOAD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 /// For local experiments; a frame of this type ends a capture.
 const END: [u8; 2] = [0x88, 0xb5];
 
-const GATES: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10m"
-[[gate]]
-name = "tunnel"
-protect = ["51820/udp"]
-open_for = "10m"
-grant_to = "prefix"
-[[gate.knock]]
-user = "alice"
-sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
-within = "10m"
-"#;
+fn gates() -> String {
+    let tunnel = Gate::new("tunnel", "51820/udp")
+        .key("grant_to = \"prefix\"")
+        .user("alice", BOB);
+    [Gate::ssh(), tunnel]
+        .map(|gate| gate.within("10m").to_string())
+        .concat()
+}
 
 #[test]
 fn native() {
@@ -50,10 +40,10 @@ fn nothing_else_is_touched(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let trial = Trial::new(attach, Family::V4, lab);
+    let scenario = Scenario::new(attach, Family::V4, lab);
     let load = load();
-    let tap = Tap::open(&trial.lab.gate, WAN);
-    let without = pass(&trial.lab, &tap, &load);
+    let tap = Tap::open(&scenario.lab.gate, WAN);
+    let without = pass(&scenario.lab, &tap, &load);
     // The kernel takes a tag off before it shows a frame; all else is as it was sent.
     assert_eq!(without.len(), load.len(), "some were lost without a gate");
     for (arrived, sent) in without.iter().zip(&load) {
@@ -64,26 +54,24 @@ fn nothing_else_is_touched(attach: Attach) {
         );
     }
 
-    let expect = |when: &str| assert_same(&pass(&trial.lab, &tap, &load), &without, when);
-    trial.up(GATES);
+    let expect = |when: &str| assert_same(&pass(&scenario.lab, &tap, &load), &without, when);
+    scenario.up(gates());
     expect("closed");
-    trial.knock(Who::A, "7000/udp 8443/tcp");
+    scenario.knock(Source::A, "7000/udp 8443/tcp");
     expect("knocked on, and closed");
-    trial.knock(
-        Who::A,
-        "7000/udp 8443/tcp 9301/udp 7100/tcp 8543/udp 9401/tcp",
-    );
-    trial.open(Who::A, "22/tcp");
-    trial.open(Who::B, "51820/udp");
+    scenario.knock(Source::A, &format!("{ALICE} {BOB}"));
+    scenario.open(Source::A, "22/tcp");
+    scenario.open(Source::B, "51820/udp");
     expect("open");
-    trial.knockgate("revoke --all").exits(0);
+    scenario.knockgate("revoke --all").exits(0);
     expect("closed again");
-    trial.knockgate("down").exits(0);
-    trial.up(&format!("mode = \"monitor\"\n{GATES}"));
+    scenario.knockgate("down").exits(0);
+    scenario.up(format!("mode = \"monitor\"\n{}", gates()));
     expect("in monitor mode");
-    trial.knockgate("down").exits(0);
-    trial.up(&format!(
-        "allow = [\"{{network}}\"]\naddresses = [\"{{host}}\"]\n{GATES}"
+    scenario.knockgate("down").exits(0);
+    scenario.up(format!(
+        "allow = [\"{{network}}\"]\naddresses = [\"{{host}}\"]\n{}",
+        gates()
     ));
     expect("with an allow list and addresses");
 }
@@ -122,7 +110,7 @@ fn assert_same(now: &[Vec<u8>], before: &[Vec<u8>], when: &str) {
 fn load() -> Vec<Vec<u8>> {
     let mut load = not_ip();
     for family in [Family::V4, Family::V6] {
-        for who in [Who::A, Who::B, Who::C] {
+        for who in [Source::A, Source::B, Source::C] {
             load.extend(ports(family.address(who), family));
         }
         load.extend(wrapped(family));
@@ -208,7 +196,7 @@ fn ports(source: IpAddr, family: Family) -> Vec<Vec<u8>> {
 
 /// Tags, options, extension headers and fragments on the way to a port that is not guarded.
 fn wrapped(family: Family) -> Vec<Vec<u8>> {
-    let from = (family.address(Who::A), 40_000);
+    let from = (family.address(Source::A), 40_000);
     let plain = Packet::udp(from, (family.host(), 53), &[0x44; 1200]).identified(77);
     let wrapped = match family {
         Family::V4 => plain.clone().with_options(&[7, 39, 4]),
@@ -245,7 +233,7 @@ fn protocols(family: Family) -> Vec<Vec<u8>> {
         // Extension headers with it; authentication is one in IPv6 and none in IPv4.
         Family::V6 => &[0, 6, 17, 43, 44, 51, 60],
     };
-    let (from, to) = (family.address(Who::A), family.host());
+    let (from, to) = (family.address(Source::A), family.host());
     let mut frames = Vec::new();
     for protocol in (0..=u8::MAX).filter(|protocol| !read.contains(protocol)) {
         // As if it went from port 22 to port 22.
@@ -276,12 +264,12 @@ fn messages() -> Vec<Vec<u8>> {
             0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 77, 0, 1, 10, 77, 1, 2,
         ]);
         body.extend([0, 22, 0x9c, 0x40, 0, 0, 0, 0]);
-        let sum = knockgate_tests::packet::checksum(&body).to_be_bytes();
+        let sum = netlab::packet::checksum(&body).to_be_bytes();
         body[2..4].copy_from_slice(&sum);
-        let (from, to) = (Family::V4.address(Who::A), Family::V4.host());
+        let (from, to) = (Family::V4.address(Source::A), Family::V4.host());
         frames.push(frame(&Packet::other(from, to, 1, &body)));
     }
-    let from = Family::V6.address(Who::A);
+    let from = Family::V6.address(Source::A);
     let groups = ["fd77::1", "ff02::1", "ff02::2", "ff02::1:ff00:1"];
     for to in groups.map(|to| to.parse::<IpAddr>().expect("well-formed")) {
         for kind in [
@@ -300,7 +288,7 @@ fn messages() -> Vec<Vec<u8>> {
             &[0; 16],
         ]
         .concat();
-        let (from, to) = (family.address(Who::A), family.host());
+        let (from, to) = (family.address(Source::A), family.host());
         frames.push(frame(&Packet::other(from, to, 132, &init)));
     }
     frames

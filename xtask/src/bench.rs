@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
+use netlab::host::namespaces;
 
 use crate::{
     build::{self, Built},
-    demo, process,
+    process,
     setup::{self, Purpose, Toolchain},
     workspace,
 };
@@ -88,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .arg("--output")
         .arg(figures)
         .arg("--outside")
-        .args(demo::namespaces()?);
+        .args(namespaces()?);
     if *quick {
         command.arg("--quick");
     }

@@ -12,11 +12,9 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use netlab::host::namespaces;
 
-pub(crate) use self::{
-    greeting::{Service, Visit},
-    lan::namespaces,
-};
+pub(crate) use self::greeting::{Service, Visit};
 use self::{lan::Lan, story::Story};
 use crate::{
     build::{self, Built},

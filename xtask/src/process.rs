@@ -1,13 +1,9 @@
 //! Running other programs, and saying what went wrong with them.
 
-use std::{
-    env, fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail};
+use netlab::host::{find_program, is_root};
 
 /// Runs a command to its end with this terminal's streams. Fails where it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
@@ -45,33 +41,13 @@ pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The full path of a program, searched where root's programs are too: a user's PATH on Debian lacks them.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(program))
-        .find(|candidate| is_executable(candidate))
-}
-
-pub(crate) fn is_executable(path: &Path) -> bool {
-    fs::metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-}
-
-/// Whether this process runs as root.
-pub(crate) fn is_root() -> bool {
-    // A process's folder in /proc belongs to its effective user.
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
-}
-
 /// A command that runs as root: as it is for root, else through sudo, which may ask for a password.
 ///
 /// `why` completes "root is needed to ...". Fails where there is neither, with the line to run by hand.
 pub(crate) fn as_root(program: &str, why: &str) -> Result<Command> {
     if is_root() {
         Ok(Command::new(program))
-    } else if let Some(sudo) = find("sudo") {
+    } else if let Some(sudo) = find_program("sudo") {
         eprintln!("root is needed to {why}; sudo may ask for your password");
         let mut command = Command::new(sudo);
         command.arg(program);
@@ -108,13 +84,5 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = run(&mut Command::new("/nonexistent/program")).unwrap_err();
         assert!(format!("{error:#}").starts_with("can't start `/nonexistent/program`"));
-    }
-
-    #[test]
-    fn programs_are_found_by_name_and_only_if_executable() {
-        assert!(find("sh").is_some_and(|path| path.is_absolute()));
-        assert_eq!(find("no-such-program-anywhere"), None);
-        assert!(!is_executable(Path::new("/etc/passwd")));
-        assert!(!is_executable(Path::new("/")));
     }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use netlab::host::{find_program, is_executable};
 
 pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
 use self::{
@@ -19,7 +20,6 @@ use self::{
     packages::Package,
     toolchain::{LINKER_LLVM, Search},
 };
-use crate::process;
 
 /// What the machine is made ready for; each includes those above it, but for the two of the bench at the
 /// end.
@@ -86,7 +86,7 @@ pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
 /// The cargo-fuzz that is here, installed if there was none; only guided fuzzing needs it and what its fuzzer is
 /// compiled by.
 pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
-    let compiler = process::find("c++").is_none().then_some(&packages::CXX);
+    let compiler = find_program("c++").is_none().then_some(&packages::CXX);
     let tool = (!crates::CARGO_FUZZ.is_installed()).then_some(&crates::CARGO_FUZZ);
     let missing = Missing {
         packages: compiler.into_iter().collect(),
@@ -97,9 +97,9 @@ pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
         missing.install()?;
     }
     let own = crates::CARGO_FUZZ.path();
-    let found = process::is_executable(&own).then_some(own);
+    let found = is_executable(&own).then_some(own);
     found
-        .or_else(|| process::find(crates::CARGO_FUZZ.name))
+        .or_else(|| find_program(crates::CARGO_FUZZ.name))
         .context("cargo-fuzz was installed, and still is not there")
 }
 
@@ -118,7 +118,7 @@ impl Missing {
                 .any(|package| package.name == program.package.name);
             if !named
                 && purpose.includes(program.needed_for)
-                && process::find(program.name).is_none()
+                && find_program(program.name).is_none()
             {
                 packages.push(program.package);
             }

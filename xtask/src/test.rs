@@ -3,6 +3,7 @@
 use std::{ffi::OsString, process::Command};
 
 use anyhow::{Context as _, Result, bail};
+use netlab::host::{find_program, is_root};
 
 use crate::{
     build::{self, Built, PROGRAM_VARIABLE},
@@ -35,7 +36,7 @@ pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>)
         .env(PROGRAM_VARIABLE, program)
         .env(KNOCKGATE_VARIABLE, knockgate)
         .envs(variable);
-    if !process::is_root() {
+    if !is_root() {
         let (variable, runner) = sudo_runner()?;
         command.env(variable, runner);
     }
@@ -44,7 +45,7 @@ pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>)
 
 /// The variable, with its value, by which cargo is told to run test binaries through sudo.
 fn sudo_runner() -> Result<(String, String)> {
-    let Some(sudo) = process::find("sudo") else {
+    let Some(sudo) = find_program("sudo") else {
         bail!(
             "tests of the kernel program need root, and there is no sudo here: run this again as root"
         );

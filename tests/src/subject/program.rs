@@ -42,7 +42,9 @@ use knock_user::{
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
-use crate::{need, netns};
+use netlab::{host::BPFFS, netns};
+
+use crate::need;
 
 /// XDP's answers, from the kernel's `xdp_action`.
 pub const XDP_DROP: u32 = 1;
@@ -108,7 +110,7 @@ impl Program {
         if !need::met(&[]) {
             return None;
         }
-        netns::isolate();
+        netns::isolate_thread();
         let ebpf =
             gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
@@ -116,7 +118,7 @@ impl Program {
             process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let pins = PinRoot::new(Path::new(need::BPFFS).join(name));
+        let pins = PinRoot::new(Path::new(BPFFS).join(name));
         let opened = pin_and_open(&ebpf, &pins);
         // What has been opened stays open; without pins, nothing is left even where this process is killed.
         remove(&pins);

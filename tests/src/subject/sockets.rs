@@ -3,15 +3,15 @@
 
 use std::{
     collections::HashMap,
-    fs,
     net::SocketAddr,
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::netns::{Netns, ip};
+use crate::network::{ip, set};
 
 /// The sockets, for as long as the value lives.
 pub struct Sockets {
@@ -26,18 +26,17 @@ impl Sockets {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kg-sockets-{}-{number}", process::id());
-        let netns = Netns::create(&name);
-        for version in ["-4", "-6"] {
-            let route = [version, "route", "add", "local", "default", "dev", "lo"];
-            ip(&[&["-n", &name], &route[..]].concat());
-        }
-        netns.here(|| {
-            for version in ["ipv4", "ipv6"] {
-                // Else a socket may be bound to addresses of an interface only.
-                fs::write(format!("/proc/sys/net/{version}/ip_nonlocal_bind"), "1")
-                    .expect("a namespace's own setting");
-            }
-        });
+        let netns = Netns::create(&name).unwrap_or_else(|error| panic!("{error}"));
+        ip(
+            &netns,
+            "route add local 0.0.0.0/0 dev lo\nroute add local ::/0 dev lo",
+        );
+        // Else a socket may be bound to addresses of an interface only.
+        set(
+            &netns,
+            &["ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"],
+            "1",
+        );
         Self {
             netns,
             open: HashMap::new(),

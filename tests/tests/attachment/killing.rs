@@ -2,35 +2,35 @@
 
 use knockgate_tests::{
     killed::killed_before,
-    lab::{WAN, Who::A},
+    lab::{Source::A, WAN},
 };
 
-use crate::{SSH, configure, expect_status, trial};
+use crate::{configure, expect_status, in_generic_mode, ssh};
 
 /// Either nothing is up, or it is known that it isn't guarded; and the next `up` ends with everything guarded.
 #[test]
 fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
-    trial(|trial| {
-        trial.lab.add_interface("wan1");
-        configure(trial, &[WAN, "wan1"], SSH);
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
         for nth in points() {
-            let ended = !killed_before(trial.lab.knockgate_command(&["up"]), nth);
+            let ended = !killed_before(scenario.lab.knockgate_command(&["up"]), nth);
             if !ended {
-                match trial.knockgate("status").code {
+                match scenario.knockgate("status").code {
                     Some(5 | 7) => {}
                     // The last thing that it does is to look.
-                    Some(0) => trial.closed(A, "22/tcp"),
+                    Some(0) => scenario.closed(A, "22/tcp"),
                     code => panic!("killed before call {nth}: status exits {code:?}"),
                 }
-                let up = trial.knockgate("up");
+                let up = scenario.knockgate("up");
                 let is_done =
                     up.code == Some(0) || up.code == Some(1) && up.stderr.contains("up already");
                 assert!(is_done, "killed before call {nth}: {up:?}");
             }
-            expect_status(trial, &[(WAN, None, true), ("wan1", None, true)]);
-            trial.closed(A, "22/tcp");
-            trial.knockgate("down").exits(0);
-            trial.lab.assert_untouched();
+            expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
+            scenario.closed(A, "22/tcp");
+            scenario.knockgate("down").exits(0);
+            scenario.lab.assert_untouched();
             if ended {
                 return;
             }
@@ -42,20 +42,20 @@ fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
 /// The next one ends it, and so does `up`, the other way.
 #[test]
 fn down_that_is_killed_is_brought_to_its_end_by_the_next() {
-    trial(|trial| {
+    in_generic_mode(|scenario| {
         for (nth, next) in (0..200).step_by(7).zip(["down", "up"].into_iter().cycle()) {
-            trial.up(SSH);
-            let ended = !killed_before(trial.lab.knockgate_command(&["down"]), nth);
+            scenario.up(ssh());
+            let ended = !killed_before(scenario.lab.knockgate_command(&["down"]), nth);
             if !ended && next == "up" {
-                let up = trial.knockgate("up");
+                let up = scenario.knockgate("up");
                 let is_done =
                     up.code == Some(0) || up.code == Some(1) && up.stderr.contains("up already");
                 assert!(is_done, "killed before call {nth}: {up:?}");
-                expect_status(trial, &[(WAN, None, true)]);
-                trial.closed(A, "22/tcp");
+                expect_status(scenario, &[(WAN, None, true)]);
+                scenario.closed(A, "22/tcp");
             }
-            trial.knockgate("down").exits(0);
-            trial.lab.assert_untouched();
+            scenario.knockgate("down").exits(0);
+            scenario.lab.assert_untouched();
             if ended {
                 return;
             }

@@ -17,26 +17,17 @@ use std::{fs, path::PathBuf};
 
 use knockgate_tests::{
     foreign,
-    lab::{Family, WAN, Who::A},
+    gate_config::Gate,
+    lab::{Family, Source::A, WAN},
     run::{Running, wait_until},
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 use serde_json::{Value, json};
 
 /// One gate, which A has to knock at and B is granted by hand.
-const SSH: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "1m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "1m"
-"#;
-
-/// The knocks that open [`SSH`].
-const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
+fn ssh() -> Gate {
+    Gate::ssh().open_for("1m").within("1m")
+}
 
 /// Ways to lose the gate on an interface that is still there.
 #[derive(Clone, Copy, Debug)]
@@ -49,56 +40,56 @@ enum Damage {
 impl Damage {
     const ALL: [Self; 3] = [Self::MadeAgain, Self::Detached, Self::LinkUnpinned];
 
-    fn happens_to(self, trial: &Trial) {
+    fn happens_to(self, scenario: &Scenario) {
         match self {
-            Self::MadeAgain => trial.lab.make_again(),
-            Self::Detached => foreign::detach(&link_of(trial, WAN)),
+            Self::MadeAgain => scenario.lab.make_again(),
+            Self::Detached => foreign::detach(&link_of(scenario, WAN)),
             Self::LinkUnpinned => {
-                fs::remove_file(link_of(trial, WAN)).expect("it is pinned there");
+                fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
                 // The kernel detaches it a moment later.
                 wait_until("nothing is attached", || {
-                    !trial.lab.interface().contains("xdp")
+                    !scenario.lab.interface().contains("xdp")
                 });
             }
         }
     }
 }
 
-fn link_of(trial: &Trial, interface: &str) -> PathBuf {
-    trial.lab.pin_root().join(interface).join("link")
+fn link_of(scenario: &Scenario, interface: &str) -> PathBuf {
+    scenario.lab.pin_root().join(interface).join("link")
 }
 
 /// Both ways to attach.
-fn trials(row: impl Fn(&Trial)) {
+fn in_both_modes(row: impl Fn(&Scenario)) {
     for attach in [Attach::Generic, Attach::Native] {
-        Trial::run(attach, Family::V4, &[], &row);
+        Scenario::run(attach, Family::V4, &[], &row);
     }
 }
 
-/// As [`trials`], but one way to attach, where that makes no difference.
-fn trial(row: impl FnOnce(&Trial)) {
-    Trial::run(Attach::Generic, Family::V4, &[], row);
+/// As [`in_both_modes`], but one way to attach, where that makes no difference.
+fn in_generic_mode(row: impl FnOnce(&Scenario)) {
+    Scenario::run(Attach::Generic, Family::V4, &[], row);
 }
 
 /// The configuration for these interfaces.
-fn configure(trial: &Trial, interfaces: &[&str], gates: &str) {
-    trial.configure(gates);
-    let text = fs::read_to_string(trial.lab.config()).expect("it was just written");
+fn configure(scenario: &Scenario, interfaces: &[&str], gates: impl std::fmt::Display) {
+    scenario.configure(gates);
+    let text = fs::read_to_string(scenario.lab.config()).expect("it was just written");
     let one = format!("interfaces = [\"{WAN}\"]");
     assert!(text.contains(&one));
-    trial
+    scenario
         .lab
         .configure(&text.replace(&one, &format!("interfaces = {interfaces:?}")));
 }
 
 /// Starts the service and waits until it hands on events.
-fn serve(trial: &Trial) -> Running {
-    let mut command = trial.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, trial.lab.folder());
+fn serve(scenario: &Scenario) -> Running {
+    let mut command = scenario.lab.knockgate_command(&["run"]);
+    let mut service = Running::start(&mut command, scenario.lab.folder());
     wait_until("the service serves", || {
         assert!(service.goes_on(), "the service has ended by itself");
-        trial.knockgate("events").code == Some(0)
-            && said(trial)
+        scenario.knockgate("events").code == Some(0)
+            && said(scenario)
                 .iter()
                 .any(|event| event["event"] == "gate.up" || is_about_interface(event))
     });
@@ -112,8 +103,8 @@ fn is_about_interface(event: &Value) -> bool {
 }
 
 /// What the service has said so far.
-fn said(trial: &Trial) -> Vec<Value> {
-    events(&trial.knockgate("events --json").stdout)
+fn said(scenario: &Scenario) -> Vec<Value> {
+    events(&scenario.knockgate("events --json").stdout)
 }
 
 fn events(text: &str) -> Vec<Value> {
@@ -126,9 +117,9 @@ fn events(text: &str) -> Vec<Value> {
 /// Asserts what `status` says of each interface: its present name, its former one, and whether it is guarded; and
 /// its exit status.
 #[track_caller]
-fn expect_status(trial: &Trial, expected: &[(&str, Option<&str>, bool)]) {
+fn expect_status(scenario: &Scenario, expected: &[(&str, Option<&str>, bool)]) {
     let all = expected.iter().all(|(_, _, guarded)| *guarded);
-    let run = trial.knockgate("status --json");
+    let run = scenario.knockgate("status --json");
     run.exits(if all { 0 } else { 7 });
     let rows: Vec<Value> = run.json()["interfaces"]
         .as_array()
@@ -149,9 +140,9 @@ fn expect_status(trial: &Trial, expected: &[(&str, Option<&str>, bool)]) {
 
 /// Waits until `status` says that everything is guarded.
 #[track_caller]
-fn is_guarded(trial: &Trial) {
+fn is_guarded(scenario: &Scenario) {
     wait_until("everything is guarded", || {
-        trial.knockgate("status").code == Some(0)
+        scenario.knockgate("status").code == Some(0)
     });
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
 }

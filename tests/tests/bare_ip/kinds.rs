@@ -8,11 +8,12 @@ use std::{
 
 use knockgate_tests::{
     attempt::{self, Outcome},
-    lab::{Family, Lab, Who},
+    lab::{Family, Lab, Source},
     need::kernel_has,
-    netns::{Netns, ip},
+    network::{add_address, ip},
     run::wait_until,
 };
+use netlab::Netns;
 
 use crate::{gate, peer::GUARDED, wireguard};
 
@@ -21,7 +22,7 @@ struct Kind {
     name: &'static str,
     over: Family,
     within: &'static [[&'static str; 2]],
-    more: &'static [&'static str],
+    more: &'static str,
 }
 
 const KINDS: [Kind; 6] = [
@@ -29,37 +30,37 @@ const KINDS: [Kind; 6] = [
         name: "wireguard",
         over: Family::V4,
         within: &[["10.84.0.1", "10.84.0.2"], ["fd84::1", "fd84::2"]],
-        more: &[],
+        more: "",
     },
     Kind {
         name: "ipip",
         over: Family::V4,
         within: &[["10.82.0.1", "10.82.0.2"]],
-        more: &[],
+        more: "",
     },
     Kind {
         name: "sit",
         over: Family::V4,
         within: &[["fd82::1", "fd82::2"]],
-        more: &[],
+        more: "",
     },
     Kind {
         name: "ip6tnl",
         over: Family::V6,
         within: &[["10.83.0.1", "10.83.0.2"], ["fd83::1", "fd83::2"]],
-        more: &["mode", "any"],
+        more: "mode any",
     },
     Kind {
         name: "gre",
         over: Family::V4,
         within: &[["10.85.0.1", "10.85.0.2"], ["fd85::1", "fd85::2"]],
-        more: &[],
+        more: "",
     },
     Kind {
         name: "ip6gre",
         over: Family::V6,
         within: &[["10.86.0.1", "10.86.0.2"], ["fd86::1", "fd86::2"]],
-        more: &[],
+        more: "",
     },
 ];
 
@@ -113,8 +114,7 @@ fn gre_to_no_one_in_particular_is_refused() {
         return;
     };
     let name = device("gre");
-    let local = Family::V4.host().to_string();
-    let link = ["link", "add", &name, "type", "gre", "local", &local];
+    let link = format!("link add {name} type gre local {}", Family::V4.host());
     if !kernel_has("GRE", &lab.gate, &link) {
         return;
     }
@@ -129,7 +129,7 @@ fn device(kind: &str) -> String {
     format!("to{kind}")
 }
 
-/// Makes both ends of a tunnel between the host and [`Who::A`].
+/// Makes both ends of a tunnel between the host and [`Source::A`].
 fn join(lab: &Lab, kind: &Kind) -> bool {
     let Kind {
         name,
@@ -137,17 +137,17 @@ fn join(lab: &Lab, kind: &Kind) -> bool {
         within,
         more,
     } = kind;
-    let (host, client) = (over.host().to_string(), over.address(Who::A).to_string());
+    let (host, client) = (over.host().to_string(), over.address(Source::A).to_string());
     let device = device(name);
     let end = |netns: &Netns, local: &str, remote: &str, inside: usize| {
         let is_wireguard = *name == "wireguard";
-        let link = ["link", "add", &device, "type", name];
-        let ends: &[&str] = if is_wireguard {
-            &[]
+        let ends = if is_wireguard {
+            String::new()
         } else {
-            &["local", local, "remote", remote]
+            format!("local {local} remote {remote}")
         };
-        if !kernel_has(name, netns, &[&link[..], more, ends].concat()) {
+        let link = format!("link add {device} type {name} {more} {ends}");
+        if !kernel_has(name, netns, &link) {
             return false;
         }
         if is_wireguard {
@@ -155,15 +155,11 @@ fn join(lab: &Lab, kind: &Kind) -> bool {
             keys.rotate_left(inside);
             wireguard::set(netns, &device, keys, address(remote));
         }
-        let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
         for ends in *within {
-            let of_ipv6 = ends[inside].contains(':');
-            let address = format!("{}/{}", ends[inside], if of_ipv6 { 64 } else { 24 });
-            let add = ["address", "add", &address, "dev", &device];
-            let nodad: &[&str] = if of_ipv6 { &["nodad"] } else { &[] };
-            ip(&[&add[..], nodad].concat());
+            let length = if ends[inside].contains(':') { 64 } else { 24 };
+            add_address(netns, &device, &format!("{}/{length}", ends[inside]));
         }
-        ip(&["link", "set", &device, "up"]);
+        ip(netns, &format!("link set {device} up"));
         true
     };
     end(&lab.gate, &host, &client, 0) && end(&lab.client, &client, &host, 1)
@@ -184,6 +180,6 @@ fn knock(lab: &Lab, from: IpAddr, to: IpAddr) {
     lab.client.run(|| {
         attempt::datagram((from, 0).into(), (to, 7000).into());
         attempt::syn((from, 0).into(), (to, 8443).into());
-        attempt::datagram((from, 0).into(), (to, 6301).into());
+        attempt::datagram((from, 0).into(), (to, 9301).into());
     });
 }

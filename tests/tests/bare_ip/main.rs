@@ -7,36 +7,26 @@ mod peer;
 mod wireguard;
 
 use knockgate_tests::{
-    lab::{Lab, WAN, Who},
-    packet::{self, Packet},
-    run::run,
+    gate_config::Gate,
+    lab::{Lab, Source, WAN},
+    network::ip,
     tun::Tun,
 };
+use netlab::packet::{self, Packet};
 
 use peer::{CLOSED, Family, GUARDED, Peer, TUN};
-
-const GATE: &str = r#"
-open_ports = []
-limits = { sources = 16384, grants = 64, sessions = 64 }
-allow = ["192.0.2.0/24"]
-[[gate]]
-name = "ssh"
-protect = ["22/tcp", "22/udp"]
-open_for = "10m"
-deny = "DENY"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "6301/udp"]
-within = "1m"
-"#;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// A configuration for these interfaces.
 fn gate(interfaces: &[&str], deny: &str) -> String {
+    let gate = Gate::ssh()
+        .protect("22/tcp 22/udp")
+        .key(format!("deny = {deny:?}"))
+        .within("1m");
     format!(
-        "interfaces = {interfaces:?}\n{}",
-        GATE.replace("DENY", deny)
+        "interfaces = {interfaces:?}\nopen_ports = []\nallow = [\"192.0.2.0/24\"]\n\
+         limits = {{ sources = 16384, grants = 64, sessions = 64 }}\n{gate}"
     )
 }
 
@@ -47,7 +37,10 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     };
     let listeners = peer.listen();
     for family in FAMILIES {
-        assert!(peer.connects(family, Who::A), "{family:?}: without a gate");
+        assert!(
+            peer.connects(family, Source::A),
+            "{family:?}: without a gate"
+        );
     }
     peer.lab.configure(&gate(&[TUN], "drop"));
     peer.lab.knockgate(&["up"]).exits(0);
@@ -55,11 +48,11 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     assert_eq!(status["interfaces"][0]["name"], TUN);
     assert_eq!(status["interfaces"][0]["attach"], "generic");
     for family in FAMILIES {
-        assert!(!peer.connects(family, Who::A), "{family:?}: closed");
-        peer.knock(family, Who::A);
-        assert!(peer.connects(family, Who::A), "{family:?}: open");
+        assert!(!peer.connects(family, Source::A), "{family:?}: closed");
+        peer.knock(family, Source::A);
+        assert!(peer.connects(family, Source::A), "{family:?}: open");
         assert!(
-            !peer.connects(family, Who::B),
+            !peer.connects(family, Source::B),
             "{family:?}: to the one who knocked"
         );
     }
@@ -72,7 +65,10 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     );
     peer.lab.knockgate(&["down"]).exits(0);
     for family in FAMILIES {
-        assert!(peer.connects(family, Who::B), "{family:?}: after the gate");
+        assert!(
+            peer.connects(family, Source::B),
+            "{family:?}: after the gate"
+        );
     }
     drop(listeners);
 }
@@ -111,7 +107,7 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
     let with_ack = packet::SYN | packet::ACK;
     for family in FAMILIES {
         // From an address whose first bytes are others than the host's, and from one where they are the same.
-        for source in [family.address(Who::A), family.stranger()] {
+        for source in [family.address(Source::A), family.stranger()] {
             let from = (source, 4000);
             let to = |port| (family.host(), port);
             let packets = |port| {
@@ -170,10 +166,10 @@ fn ethernet_and_bare_ip_share_a_gate() {
         }
     }
     for family in FAMILIES {
-        assert!(!peer.connects(family, Who::A), "{family:?}: closed");
-        peer.knock(family, Who::A);
-        assert!(peer.connects(family, Who::A), "{family:?}: open");
-        let source = family.address(Who::A).to_string();
+        assert!(!peer.connects(family, Source::A), "{family:?}: closed");
+        peer.knock(family, Source::A);
+        assert!(peer.connects(family, Source::A), "{family:?}: open");
+        let source = family.address(Source::A).to_string();
         let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
         let rows = grants["grants"].as_array().expect("grants is a list");
         assert!(
@@ -186,11 +182,11 @@ fn ethernet_and_bare_ip_share_a_gate() {
     // What Ethernet's entry grants holds here, too.
     peer.lab.client.run(|| {
         use knockgate_tests::attempt;
-        let source = knockgate_tests::lab::Family::V4.address(Who::C);
+        let source = knockgate_tests::lab::Family::V4.address(Source::C);
         let to = knockgate_tests::lab::Family::V4.host();
         attempt::datagram((source, 0).into(), (to, 7000).into());
         attempt::syn((source, 0).into(), (to, 8443).into());
-        attempt::datagram((source, 0).into(), (to, 6301).into());
+        attempt::datagram((source, 0).into(), (to, 9301).into());
     });
     knockgate_tests::run::wait_until("the knock by Ethernet is counted", || {
         let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
@@ -198,7 +194,10 @@ fn ethernet_and_bare_ip_share_a_gate() {
     });
     peer.lab.knockgate(&["down", "-i", TUN]).exits(0);
     for family in FAMILIES {
-        assert!(peer.connects(family, Who::B), "{family:?}: taken down here");
+        assert!(
+            peer.connects(family, Source::B),
+            "{family:?}: taken down here"
+        );
     }
     drop(listeners);
 }
@@ -209,19 +208,18 @@ fn an_interface_comes_back_as_another_kind() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let ip = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("ip");
-        run(command.args(["-n", lab.gate.name()]).args(arguments)).exits(0);
-    };
-    ip(&["link", "add", TUN, "type", "veth", "peer", "name", "other0"]);
+    ip(
+        &lab.gate,
+        &format!("link add {TUN} type veth peer name other0"),
+    );
     lab.configure(&gate(&[TUN], "drop"));
     lab.knockgate(&["up"]).exits(0);
     let pin = |name| lab.pin_root().join(TUN).join(name);
     assert!(pin("program").exists() && !pin("program_ip").exists());
-    let granted = Family::V4.address(Who::A).to_string();
+    let granted = Family::V4.address(Source::A).to_string();
     lab.knockgate(&["allow", "--gate", "ssh", &granted])
         .exits(0);
-    ip(&["link", "delete", TUN]);
+    ip(&lab.gate, &format!("link delete {TUN}"));
 
     let peer = Peer::in_lab(lab);
     let listeners = peer.listen();
@@ -229,12 +227,12 @@ fn an_interface_comes_back_as_another_kind() {
     peer.lab.knockgate(&["up"]).exits(0);
     assert!(peer.lab.pin_root().join(TUN).join("program_ip").exists());
     assert!(
-        peer.connects(Family::V4, Who::A),
+        peer.connects(Family::V4, Source::A),
         "the grant is still there"
     );
-    assert!(!peer.connects(Family::V4, Who::B));
-    peer.knock(Family::V6, Who::B);
-    assert!(peer.connects(Family::V6, Who::B));
+    assert!(!peer.connects(Family::V4, Source::B));
+    peer.knock(Family::V6, Source::B);
+    assert!(peer.connects(Family::V6, Source::B));
     drop(listeners);
 }
 
@@ -280,16 +278,9 @@ fn init_names_no_interface_that_can_not_be_guarded() {
         return;
     };
     let tun = Tun::create_down(&lab.gate, TUN);
-    let name = lab.gate.name();
     let route = || {
-        let ip = |arguments: &[&str]| {
-            run(std::process::Command::new("ip")
-                .args(["-n", name])
-                .args(arguments))
-            .exits(0);
-        };
-        ip(&["link", "set", TUN, "up"]);
-        ip(&["route", "replace", "default", "dev", TUN]);
+        let up = format!("link set {TUN} up\nroute replace default dev {TUN}");
+        ip(&lab.gate, &up);
     };
     route();
     let init = lab.knockgate(&["init"]);
@@ -300,7 +291,7 @@ fn init_names_no_interface_that_can_not_be_guarded() {
         init.stdout
     );
     std::fs::remove_file(lab.config()).expect("it was written");
-    run(std::process::Command::new("ip").args(["-n", name, "link", "set", TUN, "down"])).exits(0);
+    ip(&lab.gate, &format!("link set {TUN} down"));
     tun.pretend(32);
     route();
     let init = lab.knockgate(&["init"]);

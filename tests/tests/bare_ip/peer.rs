@@ -7,16 +7,15 @@
 
 use std::{
     cell::Cell,
-    fs,
     net::{IpAddr, TcpListener},
 };
 
 use knockgate_tests::{
-    lab::{Lab, Who},
-    netns::ip,
-    packet::{self, Packet},
+    lab::{Lab, Source},
+    network::{ip, set},
     tun::Tun,
 };
+use netlab::packet::{self, Packet};
 
 pub const TUN: &str = "tun0";
 /// A port that the gate guards, for both transports, and one where nothing listens.
@@ -38,11 +37,11 @@ impl Family {
         self.pick("10.88.0.1", "fd88::1")
     }
 
-    pub fn address(self, who: Who) -> IpAddr {
+    pub fn address(self, who: Source) -> IpAddr {
         match who {
-            Who::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
-            Who::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
-            Who::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
+            Source::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
+            Source::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
+            Source::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
         }
     }
 
@@ -68,7 +67,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// None where this machine can't build a lab.
+    /// None where this machine cannot build a lab.
     pub fn build() -> Option<Self> {
         Some(Self::in_lab(Lab::build(&[])?))
     }
@@ -76,24 +75,15 @@ impl Peer {
     /// Makes the device in a lab that has none of that name.
     pub fn in_lab(lab: Lab) -> Self {
         let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
-        for family in ["-4", "-6"] {
-            ip(&[
-                "-n",
-                lab.gate.name(),
-                family,
-                "route",
-                "add",
-                "default",
-                "dev",
-                TUN,
-            ]);
-        }
-        lab.gate.run(|| {
-            for setting in ["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"] {
-                fs::write(format!("/proc/sys/net/{setting}"), "0")
-                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-            }
-        });
+        ip(
+            &lab.gate,
+            &format!("route add default dev {TUN}\nroute add ::/0 dev {TUN}"),
+        );
+        set(
+            &lab.gate,
+            &["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"],
+            "0",
+        );
         Self {
             tun,
             next: Cell::new(10_000),
@@ -110,7 +100,7 @@ impl Peer {
     }
 
     /// Does the guarded port accept a connection from there?
-    pub fn connects(&self, family: Family, who: Who) -> bool {
+    pub fn connects(&self, family: Family, who: Source) -> bool {
         let from = (family.address(who), self.port());
         let syn = Packet::tcp(from, (family.host(), GUARDED), packet::SYN);
         let mut answers = self.answers_to(&syn);
@@ -124,13 +114,13 @@ impl Peer {
         !answers.is_empty()
     }
 
-    pub fn knock(&self, family: Family, who: Who) {
+    pub fn knock(&self, family: Family, who: Source) {
         let source = family.address(who);
         let to = |port| (family.host(), port);
         for knock in [
             Packet::udp((source, self.port()), to(7000), b""),
             Packet::tcp((source, self.port()), to(8443), packet::SYN),
-            Packet::udp((source, self.port()), to(6301), b""),
+            Packet::udp((source, self.port()), to(9301), b""),
         ] {
             let mut answers = self.answers_to(&knock);
             answers.retain(|answer| flags(answer) != packet::SYN | packet::ACK);
@@ -148,7 +138,7 @@ impl Peer {
             Family::V6
         };
         let fence = Packet::tcp(
-            (family.address(Who::C), port),
+            (family.address(Source::C), port),
             (family.host(), FENCE),
             packet::SYN,
         );

@@ -3,7 +3,7 @@
 
 use std::{io, net::IpAddr, os::fd::AsRawFd};
 
-use knockgate_tests::netns::Netns;
+use netlab::Netns;
 use socket2::{Domain, Socket, Type};
 
 /// What an end's secret consists of; all of it the same byte.

@@ -3,91 +3,91 @@
 use std::fs;
 
 use knockgate_tests::{
+    gate_config::ALICE_STEPS,
     lab::{CLIENT_INTERFACE, Lab, WAN},
     need,
-    netns::ip,
+    network::{add_address, ip},
     run::Run,
-    trial::Trial,
+    scenario::Scenario,
 };
 
-use crate::{SSH, STEPS, knock, trial};
+use crate::{knock, scenario, ssh};
 
 /// In the network of the host, and nobody's.
 const DEAD: [&str; 2] = ["fd77::66", "10.77.0.66"];
 
 /// Runs the client with a hosts file of its own.
-fn knock_by_name(trial: &Trial, hosts: &str, arguments: &[&str]) -> Run {
-    let file = trial.lab.folder().join("hosts");
+fn knock_by_name(scenario: &Scenario, hosts: &str, arguments: &[&str]) -> Run {
+    let file = scenario.lab.folder().join("hosts");
     fs::write(&file, hosts).expect("the temporary folder is writable");
     let file = file.to_str().expect("made of ASCII");
     let binary = need::knockgate().to_str().expect("made of ASCII");
     let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
     let wrapper = ["--mount", "sh", "-c", script, "sh", file, binary, "knock"];
-    trial
+    scenario
         .lab
         .client("unshare", &[&wrapper[..], arguments].concat())
 }
 
 /// The dead addresses take packets and answer nothing, not even that nobody is there.
-fn with_dead_addresses() -> Option<Trial> {
-    let trial = trial(Lab::build(&["unshare"]))?;
+fn with_dead_addresses() -> Option<Scenario> {
+    let scenario = scenario(Lab::build(&["unshare"]))?;
     for address in DEAD {
-        let arguments = "lladdr 02:00:00:00:00:66 nud permanent dev";
-        let mut all = vec!["-n", trial.lab.client.name(), "neighbour", "add", address];
-        all.extend(arguments.split(' '));
-        all.push(CLIENT_INTERFACE);
-        ip(&all);
+        let neighbour = format!(
+            "neighbour add {address} lladdr 02:00:00:00:00:66 nud permanent dev {CLIENT_INTERFACE}"
+        );
+        ip(&scenario.lab.client, &neighbour);
     }
-    trial.up(SSH);
-    Some(trial)
+    scenario.up(ssh());
+    Some(scenario)
 }
 
 const DEAD_AND_LIVE: &str = "fd77::66 two.example\n10.77.0.1 two.example\n";
 
 #[test]
 fn a_dead_ipv6_address_and_a_live_ipv4_address() {
-    let Some(trial) = with_dead_addresses() else {
+    let Some(scenario) = with_dead_addresses() else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     let steps = ["two.example", first, second, third];
     for goal in ["--then", "--connect"] {
         let once = ["--retries", "0", "--timeout", "20s", "-v"];
         let arguments = [&steps[..], &[goal, "22/tcp"], &once].concat();
-        let run = knock_by_name(&trial, DEAD_AND_LIVE, &arguments);
+        let run = knock_by_name(&scenario, DEAD_AND_LIVE, &arguments);
         run.exits(0).prints_nothing().says(&[
             "two.example (fd77::66): knock 3 of 3",
             "two.example (10.77.0.1): 22/tcp is open",
         ]);
-        trial.knockgate("revoke --all").exits(0);
+        scenario.knockgate("revoke --all").exits(0);
     }
 }
 
 #[test]
 fn without_a_port_to_check_both_are_knocked_at() {
-    let Some(trial) = with_dead_addresses() else {
+    let Some(scenario) = with_dead_addresses() else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     let run = knock_by_name(
-        &trial,
+        &scenario,
         DEAD_AND_LIVE,
         &["two.example", first, second, third],
     );
     run.exits(0).prints_nothing();
-    trial.open(knockgate_tests::lab::Who::A, "22/tcp");
+    scenario.open(knockgate_tests::lab::Source::A, "22/tcp");
 }
 
 #[test]
 fn two_dead_addresses_are_both_named() {
-    let Some(trial) = with_dead_addresses() else {
+    let Some(scenario) = with_dead_addresses() else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     let steps = ["two.example", first, second, third];
     let arguments = [&steps[..], &["--then", "22/tcp", "--retries", "0"]].concat();
     let hosts = "fd77::66 two.example\n10.77.0.66 two.example\n";
-    knock_by_name(&trial, hosts, &arguments).exits(6).says(&[
+    knock_by_name(&scenario, hosts, &arguments).exits(6).says(&[
         "fd77::66",
         "10.77.0.66",
         "no answer within 1s",
@@ -97,19 +97,19 @@ fn two_dead_addresses_are_both_named() {
 
 #[test]
 fn an_address_that_has_no_route_is_passed_over() {
-    let Some(trial) = with_dead_addresses() else {
+    let Some(scenario) = with_dead_addresses() else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     let steps = ["two.example", first, second, third];
     let hosts = "2001:db8::66 two.example\n10.77.0.1 two.example\n";
     let once = ["--retries", "0", "--timeout", "20s"];
     let arguments = [&steps[..], &["--then", "22/tcp"], &once].concat();
-    knock_by_name(&trial, hosts, &arguments)
+    knock_by_name(&scenario, hosts, &arguments)
         .exits(0)
         .prints_nothing();
     knock_by_name(
-        &trial,
+        &scenario,
         "2001:db8::66 far.example\n",
         &["far.example", first, second, third],
     )
@@ -119,21 +119,18 @@ fn an_address_that_has_no_route_is_passed_over() {
 
 #[test]
 fn a_link_local_address_needs_its_link() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
     for (netns, interface, address) in [
-        (&trial.lab.gate, WAN, "fe80::77/64"),
-        (&trial.lab.client, CLIENT_INTERFACE, "fe80::78/64"),
+        (&scenario.lab.gate, WAN, "fe80::77/64"),
+        (&scenario.lab.client, CLIENT_INTERFACE, "fe80::78/64"),
     ] {
-        let name = netns.name();
-        ip(&[
-            "-n", name, "address", "add", address, "dev", interface, "nodad",
-        ]);
+        add_address(netns, interface, address);
     }
-    trial.up(SSH);
-    let [first, second, third] = STEPS;
-    let to = |host| knock(&trial, &[host, first, second, third, "--then", "22/tcp"]);
+    scenario.up(ssh());
+    let [first, second, third] = ALICE_STEPS;
+    let to = |host| knock(&scenario, &[host, first, second, third, "--then", "22/tcp"]);
     to("fe80::77")
         .exits(1)
         .says(&["link-local", "fe80::77%eth0"]);
@@ -143,18 +140,18 @@ fn a_link_local_address_needs_its_link() {
 
 #[test]
 fn a_zone_has_no_place_in_what_a_packet_is_compared_with() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    trial.up(SSH);
-    trial
+    scenario.up(ssh());
+    scenario
         .knockgate("allow fe80::1%eth0 --gate ssh")
         .exits(2)
         .says(&["fe80::1", "without %eth0"]);
-    trial
+    scenario
         .knockgate("revoke fe80::1%eth0/64")
         .exits(2)
         .says(&["fe80::/64", "without %eth0"]);
-    trial.configure(&format!("allow = [\"fe80::1%eth0\"]\n{SSH}"));
-    trial.knockgate("up").exits(3).says(&["fe80::1/128"]);
+    scenario.configure(format!("allow = [\"fe80::1%eth0\"]\n{}", ssh()));
+    scenario.knockgate("up").exits(3).says(&["fe80::1/128"]);
 }

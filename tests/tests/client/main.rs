@@ -6,10 +6,11 @@
 use std::{env, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, thread};
 
 use knockgate_tests::{
+    gate_config::Gate,
     lab::{Family, Lab},
     need,
     run::Run,
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 
 mod addresses;
@@ -18,36 +19,28 @@ mod resets;
 mod slow;
 mod together;
 
-/// One gate, and the steps that open it.
-const SSH: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "1m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
-"#;
-const STEPS: [&str; 3] = ["7000/udp", "8443/tcp", "9301/udp"];
+/// One gate, which alice opens for a minute.
+fn ssh() -> Gate {
+    Gate::ssh().open_for("1m")
+}
 
-/// A trial over IPv4 on a path of its own, or none where this machine can't build one.
-fn trial(lab: Option<Lab>) -> Option<Trial> {
-    Some(Trial::new(Attach::Generic, Family::V4, lab?))
+/// A scenario over IPv4 on a path of its own, or none where this machine can't build one.
+fn scenario(lab: Option<Lab>) -> Option<Scenario> {
+    Some(Scenario::new(Attach::Generic, Family::V4, lab?))
 }
 
 /// Runs the client with these arguments behind `knock`.
-fn knock(trial: &Trial, arguments: &[&str]) -> Run {
+fn knock(scenario: &Scenario, arguments: &[&str]) -> Run {
     let arguments = [&["knock"], arguments].concat();
-    trial.lab.client(need::knockgate(), &arguments)
+    scenario.lab.client(need::knockgate(), &arguments)
 }
 
 /// Runs several clients at the same time.
-fn knock_together(trial: &Trial, clients: &[Vec<&str>]) -> Vec<Run> {
+fn knock_together(scenario: &Scenario, clients: &[Vec<&str>]) -> Vec<Run> {
     thread::scope(|scope| {
         let running: Vec<_> = clients
             .iter()
-            .map(|arguments| scope.spawn(move || knock(trial, arguments)))
+            .map(|arguments| scope.spawn(move || knock(scenario, arguments)))
             .collect();
         running
             .into_iter()
@@ -57,8 +50,8 @@ fn knock_together(trial: &Trial, clients: &[Vec<&str>]) -> Vec<Run> {
 }
 
 /// Writes the client's profiles with this mode.
-fn profiles(trial: &Trial, text: &str, mode: u32) -> PathBuf {
-    let folder = trial.lab.folder().join("knockgate");
+fn profiles(scenario: &Scenario, text: &str, mode: u32) -> PathBuf {
+    let folder = scenario.lab.folder().join("knockgate");
     fs::create_dir_all(&folder).expect("the temporary folder is writable");
     let path = folder.join("client.toml");
     fs::write(&path, text).expect("the temporary folder is writable");

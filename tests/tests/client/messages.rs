@@ -1,40 +1,40 @@
 //! What the client says when something is wrong with what it was given.
 
-use knockgate_tests::{lab::Lab, need, run::run};
+use knockgate_tests::{gate_config::ALICE_STEPS, lab::Lab, need, run::run};
 
-use crate::{STEPS, knock, profiles, trial};
+use crate::{knock, profiles, scenario};
 
 const PROFILE: &str =
     "[profile.home]\nhost = \"10.77.0.1\"\nsequence = [\"7000/udp\", \"8443/tcp\"]\n";
 
 #[test]
 fn a_file_of_profiles_that_others_can_read_is_warned_of() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
     for mode in [0o644, 0o640] {
-        let path = profiles(&trial, PROFILE, mode);
+        let path = profiles(&scenario, PROFILE, mode);
         let advice = format!("chmod 600 {}", path.display());
-        knock(&trial, &["--profile", "home"])
+        knock(&scenario, &["--profile", "home"])
             .exits(0)
             .prints_nothing()
             .says(&["passwords", &advice]);
     }
-    profiles(&trial, PROFILE, 0o600);
-    let run = knock(&trial, &["--profile", "home"]);
+    profiles(&scenario, PROFILE, 0o600);
+    let run = knock(&scenario, &["--profile", "home"]);
     assert_eq!(run.exits(0).stderr, "");
 }
 
 #[test]
 fn too_many_open_files_are_told_with_what_was_tried_and_what_helps() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     // From too few to start at all to enough for some of the knocks.
     let mut failed = 0;
     for files in 3..12 {
-        let mut command = trial.lab.client.command("sh");
+        let mut command = scenario.lab.client.command("sh");
         let script = format!("ulimit -n {files} && exec \"$@\"");
         command
             .args(["-c", &script, "sh"])
@@ -53,13 +53,13 @@ fn too_many_open_files_are_told_with_what_was_tried_and_what_helps() {
 /// The closing text names the options that help against what was seen.
 #[test]
 fn a_port_that_stays_closed_names_the_options_that_help() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    let [first, second, third] = STEPS;
+    let [first, second, third] = ALICE_STEPS;
     let arguments = ["10.77.0.1", first, second, third, "--then", "2299/tcp"];
     let quick = ["--retries", "1", "--delay", "1ms"];
-    let refused = knock(&trial, &[&arguments[..], &quick].concat());
+    let refused = knock(&scenario, &[&arguments[..], &quick].concat());
     refused
         .exits(6)
         .says(&["the connection was refused", "--delay 200ms", "--retries 3"]);

@@ -9,14 +9,15 @@ use std::{
 };
 
 use knockgate_tests::{
+    gate_config::ALICE_STEPS,
     lab::Lab,
     need,
     run::{Run, run},
-    trial::Trial,
+    scenario::Scenario,
 };
 use socket2::SockRef;
 
-use crate::{SSH, STEPS, rounds, trial};
+use crate::{rounds, scenario, ssh};
 
 const PORT: u16 = 2022;
 const MEGABYTE: usize = 1 << 20;
@@ -24,10 +25,10 @@ const MEGABYTE: usize = 1 << 20;
 /// A lab with an open way to a server of the test's own.
 fn with_server(
     serve: impl Fn(TcpStream) + Send + 'static,
-) -> Option<(Trial, thread::JoinHandle<()>)> {
-    let trial = trial(Lab::build(&[]))?;
-    trial.up(&SSH.replace("22/tcp", "2022/tcp"));
-    let listener = trial
+) -> Option<(Scenario, thread::JoinHandle<()>)> {
+    let scenario = scenario(Lab::build(&[]))?;
+    scenario.up(ssh().protect("2022/tcp"));
+    let listener = scenario
         .lab
         .gate
         .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
@@ -37,13 +38,13 @@ fn with_server(
             serve(connection);
         }
     });
-    Some((trial, server))
+    Some((scenario, server))
 }
 
 /// Runs the client in a pipeline of the shell's, in which it is `$client`.
-fn pipeline(trial: &Trial, script: &str) -> Run {
-    let mut command = trial.lab.client.command("bash");
-    let steps = STEPS.join(" ");
+fn pipeline(scenario: &Scenario, script: &str) -> Run {
+    let mut command = scenario.lab.client.command("bash");
+    let steps = ALICE_STEPS.join(" ");
     let client = format!(
         "{} knock 10.77.0.1 {steps} --connect {PORT}/tcp",
         need::knockgate().display()
@@ -61,7 +62,7 @@ fn reset(connection: TcpStream) {
 
 /// Tries each of the inputs in turn; every run must end with a message and status 1.
 #[track_caller]
-fn every_reset_is_told(what: &str, trial: &Trial) {
+fn every_reset_is_told(what: &str, scenario: &Scenario) {
     let rounds = rounds(8);
     let mut told = 0;
     let mut first = None;
@@ -73,7 +74,7 @@ fn every_reset_is_told(what: &str, trial: &Trial) {
             "head -c 300000 /dev/zero | $client",
             "yes | $client",
         ][round % 4];
-        let run = pipeline(trial, script);
+        let run = pipeline(scenario, script);
         if run.code == Some(1) && run.stderr.contains("broke off: ") {
             told += 1;
         } else {
@@ -89,10 +90,10 @@ fn every_reset_is_told(what: &str, trial: &Trial) {
 
 #[test]
 fn a_reset_as_soon_as_it_is_accepted() {
-    let Some((trial, _server)) = with_server(reset) else {
+    let Some((scenario, _server)) = with_server(reset) else {
         return;
     };
-    every_reset_is_told("reset after accept", &trial);
+    every_reset_is_told("reset after accept", &scenario);
 }
 
 #[test]
@@ -102,10 +103,10 @@ fn a_reset_after_the_server_has_spoken() {
         let _ = connection.write_all(b"hello\n");
         reset(connection);
     };
-    let Some((trial, _server)) = with_server(serve) else {
+    let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
-    every_reset_is_told("reset after data", &trial);
+    every_reset_is_told("reset after data", &scenario);
 }
 
 #[test]
@@ -124,10 +125,10 @@ fn a_reset_in_the_middle_of_a_stream() {
         }
         reset(connection);
     };
-    let Some((trial, _server)) = with_server(serve) else {
+    let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
-    every_reset_is_told("reset in the middle", &trial);
+    every_reset_is_told("reset in the middle", &scenario);
 }
 
 /// The peer reads everything, and says how much it was; the client's own input has ended by then.
@@ -138,12 +139,12 @@ fn all_of_standard_input_is_delivered() {
         let said = connection.read_to_end(&mut all).map(|_| all.len());
         let _ = writeln!(connection, "{said:?}");
     };
-    let Some((trial, _server)) = with_server(serve) else {
+    let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
-    let run = pipeline(&trial, "printf hello | $client | cat");
+    let run = pipeline(&scenario, "printf hello | $client | cat");
     assert_eq!(run.exits(0).stdout, "Ok(5)\n");
-    let run = pipeline(&trial, "head -c 30000000 /dev/zero | $client | cat");
+    let run = pipeline(&scenario, "head -c 30000000 /dev/zero | $client | cat");
     assert_eq!(run.exits(0).stdout, "Ok(30000000)\n");
 }
 
@@ -162,14 +163,14 @@ fn input_goes_on_after_the_peer_has_ended_its_direction() {
         let taken = connection.read_to_end(&mut all).map(|_| all.len());
         sender.send(taken).expect("the test waits");
     };
-    let Some((trial, _server)) = with_server(serve) else {
+    let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
     for script in [
         "head -c 5000000 /dev/zero | $client",
         "{ sleep 1; head -c 5000000 /dev/zero; } | $client",
     ] {
-        let run = pipeline(&trial, &format!("set -o pipefail; {script} | wc -c"));
+        let run = pipeline(&scenario, &format!("set -o pipefail; {script} | wc -c"));
         assert_eq!(run.exits(0).stdout.trim(), MEGABYTE.to_string());
         let taken = received
             .recv_timeout(Duration::from_mins(1))
@@ -184,10 +185,10 @@ fn the_peers_end_is_passed_on_at_once() {
     let serve = |mut connection: TcpStream| {
         connection.write_all(b"bye\n").expect("the client reads");
     };
-    let Some((trial, _server)) = with_server(serve) else {
+    let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
     // The reader's end is what closes the input, as with ssh.
     let script = "coproc $client; pid=$COPROC_PID input=${COPROC[1]}; cat <&\"${COPROC[0]}\"; eval \"exec $input>&-\"; wait $pid";
-    assert_eq!(pipeline(&trial, script).exits(0).stdout, "bye\n");
+    assert_eq!(pipeline(&scenario, script).exits(0).stdout, "bye\n");
 }

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use knockgate_tests::{lab::Lab, path::Latency, run::Run};
+use knockgate_tests::{gate_config::ALICE_STEPS, lab::Lab, path::Latency, run::Run};
 
-use crate::{SSH, STEPS, knock, nearly_all_succeed, rounds, trial};
+use crate::{knock, nearly_all_succeed, rounds, scenario, ssh};
 
 const HOST: &str = "10.77.0.1";
 
 fn knocks(latency: Latency, rounds: usize) -> Vec<Run> {
-    let Some(trial) = trial(Lab::build_slow(&[], latency)) else {
+    let Some(scenario) = scenario(Lab::build_slow(&[], latency)) else {
         return Vec::new();
     };
-    trial.up(SSH);
-    let [first, second, third] = STEPS;
+    scenario.up(ssh());
+    let [first, second, third] = ALICE_STEPS;
     (0..rounds)
         .map(|_| {
-            let run = knock(&trial, &[HOST, first, second, third, "--then", "22/tcp"]);
-            trial.knockgate("revoke --all").exits(0);
+            let run = knock(&scenario, &[HOST, first, second, third, "--then", "22/tcp"]);
+            scenario.knockgate("revoke --all").exits(0);
             run
         })
         .collect()
@@ -46,13 +46,13 @@ fn a_path_that_takes_long() {
 /// The first try goes as fast as it was asked to.
 #[test]
 fn a_knock_on_a_good_path_needs_one_try() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    trial.up(SSH);
-    let [first, second, third] = STEPS;
+    scenario.up(ssh());
+    let [first, second, third] = ALICE_STEPS;
     let run = knock(
-        &trial,
+        &scenario,
         &[
             "-v",
             HOST,

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use knockgate_tests::{lab::Lab, run::Run, service::Services, trial::Trial};
+use knockgate_tests::{lab::Lab, run::Run, scenario::Scenario, service::Services};
 
-use crate::{knock, knock_together, nearly_all_succeed, profiles, rounds, trial};
+use crate::{knock, knock_together, nearly_all_succeed, profiles, rounds, scenario};
 
 const HOST: &str = "10.77.0.1";
 const OTHER: &str = "10.77.0.9";
@@ -38,11 +38,11 @@ fn gates(deny: &str) -> String {
 
 /// `clients` at once, at gates of their own, each at one of `hosts` in turn.
 fn at_once(clients: usize, hosts: &[&str], deny: &str, rounds: usize) -> Vec<Run> {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return Vec::new();
     };
-    let _services = Services::start(&trial.lab.gate, &PORTS, &[]);
-    trial.up(&gates(deny));
+    let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
+    scenario.up(&gates(deny));
     let steps: Vec<_> = (0..clients).map(steps).collect();
     let checked: Vec<_> = PORTS.iter().map(|port| format!("{port}/tcp")).collect();
     let arguments: Vec<Vec<&str>> = (0..clients)
@@ -55,8 +55,8 @@ fn at_once(clients: usize, hosts: &[&str], deny: &str, rounds: usize) -> Vec<Run
         .collect();
     let mut runs = Vec::new();
     for _ in 0..rounds {
-        runs.extend(knock_together(&trial, &arguments));
-        trial.knockgate("revoke --all").exits(0);
+        runs.extend(knock_together(&scenario, &arguments));
+        scenario.knockgate("revoke --all").exits(0);
     }
     runs
 }
@@ -89,11 +89,11 @@ fn two_clients_that_do_not_know_of_each_other_are_refused_at_once() {
 
 #[test]
 fn one_client_knocks_at_several_gates_one_after_the_other() {
-    let Some(trial) = trial(Lab::build(&[])) else {
+    let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    let _services = Services::start(&trial.lab.gate, &PORTS, &[]);
-    trial.up(&gates("drop"));
+    let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
+    scenario.up(&gates("drop"));
     let mut text = String::new();
     for (gate, port) in PORTS.iter().enumerate() {
         // Some only send their knocks.
@@ -109,19 +109,19 @@ fn one_client_knocks_at_several_gates_one_after_the_other() {
         )
         .expect("a string takes everything");
     }
-    profiles(&trial, &text, 0o600);
+    profiles(&scenario, &text, 0o600);
     let names: Vec<_> = (0..PORTS.len()).map(|gate| format!("gate{gate}")).collect();
     let mut arguments = Vec::new();
     for name in &names {
         arguments.extend(["--profile", name]);
     }
     arguments.extend(["--retries", "0", "--timeout", "20s"]);
-    knock(&trial, &arguments).exits(0).prints_nothing();
-    all_open(&trial);
+    knock(&scenario, &arguments).exits(0).prints_nothing();
+    all_open(&scenario);
 }
 
-fn all_open(trial: &Trial) {
-    let grants = trial.knockgate("grants --json").exits(0).json();
+fn all_open(scenario: &Scenario) {
+    let grants = scenario.knockgate("grants --json").exits(0).json();
     let grants = grants["grants"].as_array().expect("a list").len();
     assert_eq!(grants, PORTS.len());
 }

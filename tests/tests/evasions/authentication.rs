@@ -2,12 +2,12 @@
 //! look.
 
 use knockgate_tests::{
-    lab::{Family, Who::A},
+    lab::{Family, Source::A},
     need::kernel_has,
-    packet::{
-        Extension::{self, AtomicFragment, Authentication, DestinationOptions, HopByHop, Routing},
-        SPI, Tag,
-    },
+};
+use netlab::packet::{
+    Extension::{self, AtomicFragment, Authentication, DestinationOptions, HopByHop, Routing},
+    SPI, Tag,
 };
 
 use crate::{
@@ -15,9 +15,8 @@ use crate::{
     Fate::{self, Dropped, Served},
     Row, SYN, V6,
     fragments::cut,
-    frame,
-    range::Range,
-    row,
+    frame, row,
+    target::Target,
 };
 
 /// As Linux has it with a hash of no bytes, by which whatever arrives is authentic: twelve bytes, padded to
@@ -27,17 +26,20 @@ const HEADER: Extension = Authentication(1);
 const LINKS: [Extension; 3] = [DestinationOptions(2), Routing(0), AtomicFragment];
 
 /// Gives the host security associations for what comes from the client, where the kernel has such.
-pub fn agree(range: &Range) -> bool {
-    let spi = SPI.to_string();
-    range.wait_for_all_with(HEADER);
+pub fn agree(target: &Target) -> bool {
+    target.wait_for_all_with(HEADER);
     // The request that each shot ends with goes over IPv4.
     [Family::V4, Family::V6].into_iter().all(|family| {
-        let (from, to) = (family.address(A).to_string(), family.host().to_string());
-        let ends = ["xfrm", "state", "add", "src", &from, "dst", &to];
-        let association = ["proto", "ah", "spi", &spi, "mode", "transport"];
-        let algorithm = ["auth", "digest_null", ""];
-        let arguments = [&ends[..], &association, &algorithm].concat();
-        kernel_has("IPsec's authentication header", &range.lab.gate, &arguments)
+        let association = format!(
+            "xfrm state add src {} dst {} proto ah spi {SPI} mode transport auth digest_null \"\"",
+            family.address(A),
+            family.host()
+        );
+        kernel_has(
+            "IPsec's authentication header",
+            &target.lab.gate,
+            &association,
+        )
     })
 }
 

@@ -1,12 +1,9 @@
 //! All that TCP's flags can say.
 
-use knockgate_tests::{
-    lab::Family,
-    packet::{ACK, FIN, RST, SYN},
-    trial::Attach,
-};
+use knockgate_tests::{lab::Family, scenario::Attach};
+use netlab::packet::{ACK, FIN, RST, SYN};
 
-use crate::range::Range;
+use crate::target::Target;
 
 #[test]
 fn native() {
@@ -20,12 +17,12 @@ fn generic() {
 
 /// NULL, FIN, XMAS, Maimon, SYN-FIN, ECN and everything else there is.
 fn no_flags_are_answered(attach: Attach) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return;
     };
-    expect(&range, "without a gate", a_listener_answers);
-    range.up(attach);
-    expect(&range, "past the gate", |_| false);
+    expect(&target, "without a gate", a_listener_answers);
+    target.up(attach);
+    expect(&target, "past the gate", |_| false);
 }
 
 /// To what is neither a SYN nor acknowledges anything a listener stays silent (RFC 9293, section 3.10.7.2);
@@ -35,10 +32,10 @@ fn a_listener_answers(flags: u8) -> bool {
 }
 
 #[track_caller]
-fn expect(range: &Range, when: &str, answered: fn(u8) -> bool) {
+fn expect(target: &Target, when: &str, answered: fn(u8) -> bool) {
     for family in [Family::V4, Family::V6] {
         let wrong: Vec<u8> = (0..=u8::MAX)
-            .filter(|&flags| range.answers(family, flags) != answered(flags))
+            .filter(|&flags| target.answers(family, flags) != answered(flags))
             .collect();
         assert!(
             wrong.is_empty(),

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use knockgate_tests::{
-    lab::{CLIENT_MAC, GATE_MAC},
-    packet::{
-        Extension::{AtomicFragment, DestinationOptions, HopByHop, Routing},
-        Packet, Tag,
-    },
+use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
+use netlab::packet::{
+    Extension::{AtomicFragment, DestinationOptions, HopByHop, Routing},
+    Packet, Tag,
 };
 
 use crate::{
@@ -70,7 +68,7 @@ fn overlaps() -> Vec<Row> {
     let overlap = |what: &str, fate, ranges: &'static [Range<usize>]| {
         row(what, BOTH, ANY, fate, move |packet| {
             let ranges = ranges.iter().cloned();
-            ranges.map(|range| piece(&packet, range)).collect()
+            ranges.map(|target| piece(&packet, target)).collect()
         })
     };
     vec![

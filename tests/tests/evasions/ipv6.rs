@@ -1,6 +1,6 @@
 //! IPv6's header, and every chain of extension headers.
 
-use knockgate_tests::packet::Extension::{
+use netlab::packet::Extension::{
     self, AtomicFragment, Authentication, DestinationOptions, HopByHop, Routing,
 };
 

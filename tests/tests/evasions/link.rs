@@ -1,9 +1,7 @@
 //! What stands before IP, and behind it.
 
-use knockgate_tests::{
-    lab::{CLIENT_MAC, GATE_MAC},
-    packet::Tag,
-};
+use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
+use netlab::packet::Tag;
 
 use crate::{
     ANY, BOTH, DATAGRAM,

@@ -8,7 +8,7 @@
 //! What not every kernel has, VLAN devices and security associations, is tried where there is some: `cargo
 //! xtask kernels` sees to it.
 //!
-//! [`range`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
+//! [`target`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
 //! [`segments`] what is added to it where the host takes segment routing,
 //! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and
 //! [`sizes`] sends what is longer than a frame usually is, with offloads on and off.
@@ -20,18 +20,18 @@ mod fragments;
 mod ipv4;
 mod ipv6;
 mod link;
-mod range;
 mod segments;
 mod sizes;
+mod target;
 mod vlan;
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC},
-    packet::Packet,
-    trial::Attach,
+    scenario::Attach,
 };
+use netlab::packet::Packet;
 
-use range::{Probe, Range};
+use target::{Probe, Target};
 
 /// One way to send a packet.
 struct Row {
@@ -73,7 +73,7 @@ fn generic() {
 }
 
 mod of_modules {
-    use knockgate_tests::trial::Attach;
+    use knockgate_tests::scenario::Attach;
 
     #[test]
     fn native() {
@@ -87,22 +87,22 @@ mod of_modules {
 }
 
 mod of_segments {
-    use super::{Range, no_row_of_segments_gets_past_the_gate};
-    use knockgate_tests::trial::Attach;
+    use super::{Target, no_row_of_segments_gets_past_the_gate};
+    use knockgate_tests::scenario::Attach;
 
     #[test]
     fn native() {
-        no_row_of_segments_gets_past_the_gate(Range::build, Attach::Native);
+        no_row_of_segments_gets_past_the_gate(Target::build, Attach::Native);
     }
 
     #[test]
     fn generic() {
-        no_row_of_segments_gets_past_the_gate(Range::build, Attach::Generic);
+        no_row_of_segments_gets_past_the_gate(Target::build, Attach::Generic);
     }
 
     #[test]
     fn without_link_headers() {
-        let build = Range::build_without_link_headers;
+        let build = Target::build_without_link_headers;
         no_row_of_segments_gets_past_the_gate(build, Attach::Generic);
     }
 }
@@ -110,21 +110,21 @@ mod of_segments {
 /// The rows that have nothing to do with link headers, on an interface that has none.
 #[test]
 fn without_link_headers() {
-    let Some(range) = Range::build_without_link_headers() else {
+    let Some(target) = Target::build_without_link_headers() else {
         return;
     };
     let rows = [ipv4::rows(), ipv6::rows(), fragments::rows()];
     let rows: Vec<Row> = rows.into_iter().flatten().collect();
 
-    expect(&range, &rows, "without a gate", REACHES);
-    range.up(Attach::Generic);
-    expect(&range, &rows, "past the gate", |_| false);
-    range.grant();
-    expect(&range, &rows, "under a grant", SERVED);
+    expect(&target, &rows, "without a gate", REACHES);
+    target.up(Attach::Generic);
+    expect(&target, &rows, "past the gate", |_| false);
+    target.grant();
+    expect(&target, &rows, "under a grant", SERVED);
 }
 
 fn no_row_gets_past_the_gate(attach: Attach) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return;
     };
     let rows: Vec<Row> = [
@@ -138,18 +138,18 @@ fn no_row_gets_past_the_gate(attach: Attach) {
     .flatten()
     .collect();
 
-    expect(&range, &rows, "without a gate", REACHES);
-    range.up(attach);
-    expect(&range, &rows, "past the gate", |_| false);
-    range.grant();
-    expect(&range, &rows, "under a grant", SERVED);
+    expect(&target, &rows, "without a gate", REACHES);
+    target.up(attach);
+    expect(&target, &rows, "past the gate", |_| false);
+    target.grant();
+    expect(&target, &rows, "under a grant", SERVED);
 }
 
 fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return;
     };
-    if !vlan::join(&range) || !authentication::agree(&range) {
+    if !vlan::join(&target) || !authentication::agree(&target) {
         return;
     }
     let rows: Vec<Row> = [vlan::rows(), authentication::rows()]
@@ -157,29 +157,29 @@ fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
         .flatten()
         .collect();
 
-    expect(&range, &rows, "without a gate", REACHES);
-    vlan::expect_clients(&range, true);
-    range.up(attach);
-    expect(&range, &rows, "past the gate", |_| false);
-    vlan::expect_clients(&range, false);
-    vlan::clients_knock(&range);
-    vlan::expect_clients(&range, true);
-    range.grant();
-    expect(&range, &rows, "under a grant", SERVED);
+    expect(&target, &rows, "without a gate", REACHES);
+    vlan::expect_clients(&target, true);
+    target.up(attach);
+    expect(&target, &rows, "past the gate", |_| false);
+    vlan::expect_clients(&target, false);
+    vlan::clients_knock(&target);
+    vlan::expect_clients(&target, true);
+    target.grant();
+    expect(&target, &rows, "under a grant", SERVED);
 }
 
-fn no_row_of_segments_gets_past_the_gate(build: fn() -> Option<Range>, attach: Attach) {
-    let Some(range) = build() else {
+fn no_row_of_segments_gets_past_the_gate(build: fn() -> Option<Target>, attach: Attach) {
+    let Some(target) = build() else {
         return;
     };
-    segments::take(&range);
+    segments::take(&target);
     let rows = segments::rows();
 
-    expect(&range, &rows, "without a gate", REACHES);
-    range.up(attach);
-    expect(&range, &rows, "past the gate", |_| false);
-    range.grant();
-    expect(&range, &rows, "under a grant", SERVED);
+    expect(&target, &rows, "without a gate", REACHES);
+    target.up(attach);
+    expect(&target, &rows, "past the gate", |_| false);
+    target.grant();
+    expect(&target, &rows, "under a grant", SERVED);
 }
 
 const REACHES: fn(Fate) -> bool = |fate| fate != Fate::Dropped;
@@ -187,13 +187,13 @@ const SERVED: fn(Fate) -> bool = |fate| fate == Fate::Served;
 
 /// Tries every row, and names at once all that did otherwise than expected.
 #[track_caller]
-fn expect(range: &Range, rows: &[Row], when: &str, served: impl Fn(Fate) -> bool) {
+fn expect(target: &Target, rows: &[Row], when: &str, served: impl Fn(Fate) -> bool) {
     let mut wrong = Vec::new();
     for row in rows {
         for &family in row.families {
             for &probe in row.probes {
                 let expected = served(row.fate);
-                if range.reaches(probe, family, &row.frames) != expected {
+                if target.reaches(probe, family, &row.frames) != expected {
                     wrong.push(format!(
                         "{} ({family:?}, {probe:?}): {} {when}",
                         row.what,
@@ -250,6 +250,6 @@ fn sum_header(frame: &mut [u8]) {
     }
     let end = 14 + 4 * usize::from(frame[14] & 15).max(5);
     frame[24..26].fill(0);
-    let sum = knockgate_tests::packet::checksum(&frame[14..end]);
+    let sum = netlab::packet::checksum(&frame[14..end]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }

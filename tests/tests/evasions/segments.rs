@@ -1,14 +1,13 @@
 //! Packets within packets that the host unwraps by itself, where it has been told to take segment routing
 //! (RFC 8754) and RPL's source routes (RFC 6554).
 
-use std::fs;
-
 use knockgate_tests::{
-    lab::{Family, Who::A},
-    packet::{
-        Extension::{self, AtomicFragment, DestinationOptions, HopByHop, Routing},
-        Packet,
-    },
+    lab::{Family, Source::A},
+    network::set,
+};
+use netlab::packet::{
+    Extension::{self, AtomicFragment, DestinationOptions, HopByHop, Routing},
+    Packet,
 };
 
 use crate::{
@@ -16,9 +15,8 @@ use crate::{
     Fate::{self, Dropped, Malformed, Served},
     Row, V4, V6,
     fragments::cut,
-    frame,
-    range::Range,
-    row,
+    frame, row,
+    target::Target,
 };
 
 /// IANA's numbers of IP within IP, and of routing headers.
@@ -30,16 +28,17 @@ const SEGMENTS: u8 = 4;
 const ETHERNET: usize = 14;
 
 /// Has the host take both.
-pub fn take(range: &Range) {
-    let interface = range.interface();
-    range.lab.gate.run(|| {
-        for setting in ["seg6_enabled", "rpl_seg_enabled"] {
-            for device in ["all", interface] {
-                fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{setting}"), "1")
-                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-            }
-        }
-    });
+pub fn take(target: &Target) {
+    let interface = target.interface();
+    for device in ["all", interface] {
+        let settings = ["seg6_enabled", "rpl_seg_enabled"]
+            .map(|setting| format!("ipv6/conf/{device}/{setting}"));
+        set(
+            &target.lab.gate,
+            &settings.each_ref().map(String::as_str),
+            "1",
+        );
+    }
 }
 
 pub fn rows() -> Vec<Row> {

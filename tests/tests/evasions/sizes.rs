@@ -11,19 +11,19 @@ use std::{
 
 use knockgate_tests::{
     attempt,
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, WAN, Who::A},
-    netns::ip,
-    offload::{
-        self,
-        Offload::{Gro, Gso, Tso},
-    },
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Source::A, WAN},
+    network::ip,
     run::wait_until,
-    trial::Attach,
+    scenario::Attach,
+};
+use netlab::offload::{
+    self,
+    Offload::{Gro, Gso, Tso},
 };
 
 use crate::{
     BOTH,
-    range::{Probe, Range, TCP_SERVICE, UDP_SERVICE},
+    target::{Probe, TCP_SERVICE, Target, UDP_SERVICE},
 };
 
 /// What a device usually takes as one packet, with the Ethernet header, bytes.
@@ -78,26 +78,25 @@ fn uncut_datagrams_generic() {
 }
 
 fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return;
     };
     for (netns, interface) in [
-        (&range.lab.gate, WAN),
-        (&range.lab.client, CLIENT_INTERFACE),
+        (&target.lab.gate, WAN),
+        (&target.lab.client, CLIENT_INTERFACE),
     ] {
-        let mtu = mtu.to_string();
-        ip(&["-n", netns.name(), "link", "set", interface, "mtu", &mtu]);
+        ip(netns, &format!("link set {interface} mtu {mtu}"));
     }
     // In one frame that holds all that one can, and as two fragments, each larger than a usual frame.
     let shots = |served: bool| {
         for &family in BOTH {
             for probe in [Probe::Datagram, Probe::Syn] {
                 let filled = vec![7; mtu - 160];
-                let whole = range.reaches(probe, family, |packet| {
+                let whole = target.reaches(probe, family, |packet| {
                     let packet = packet.with_payload(&filled);
                     vec![packet.frame(CLIENT_MAC, GATE_MAC)]
                 });
-                let fragments = range.reaches(probe, family, |packet| {
+                let fragments = target.reaches(probe, family, |packet| {
                     let packet = packet.with_payload(&filled);
                     packet.fragments(CLIENT_MAC, GATE_MAC, &[1600])
                 });
@@ -107,34 +106,38 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
         }
     };
     shots(true);
-    range.up(attach);
+    target.up(attach);
     shots(false);
-    range.grant();
+    target.grant();
     shots(true);
 }
 
 /// Connections from before the gate, on which the client goes on to send. Without these offloads of the client
 /// it sends frame by frame, and the gate's device merges them. What was denied is returned, as packets and bytes.
 fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) -> (u64, u64) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return SKIPPED;
     };
-    offload::set(&range.lab.client, CLIENT_INTERFACE, without, false);
-    offload::set(&range.lab.gate, WAN, &[Gro], !without.is_empty());
+    let switch = |netns, interface, offloads, on| {
+        let switched = offload::set(netns, interface, offloads, on);
+        switched.unwrap_or_else(|error| panic!("{error}"));
+    };
+    switch(&target.lab.client, CLIENT_INTERFACE, without, false);
+    switch(&target.lab.gate, WAN, &[Gro], !without.is_empty());
 
-    let mut streams = [Family::V4, Family::V6].map(|family| Stream::open(&range, family));
+    let mut streams = [Family::V4, Family::V6].map(|family| Stream::open(&target, family));
     for stream in &mut streams {
         stream.send();
         wait_until("the stream arrives without a gate", || {
             stream.received() == STREAM.len()
         });
     }
-    range.up(attach);
+    target.up(attach);
     for stream in &mut streams {
         stream.send();
     }
     thread::sleep(SILENCE);
-    let denied = denied(&range);
+    let denied = denied(&target);
     for stream in &mut streams {
         assert_eq!(
             stream.received(),
@@ -143,7 +146,7 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
         );
     }
     // Now what has been lost is sent again, and gets through.
-    range.grant();
+    target.grant();
     for stream in &mut streams {
         wait_until("the stream goes on under a grant", || {
             stream.received() == 2 * STREAM.len()
@@ -153,42 +156,42 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
 }
 
 fn no_train_of_datagrams_gets_past_the_gate(attach: Attach) -> (u64, u64) {
-    let Some(range) = Range::build() else {
+    let Some(target) = Target::build() else {
         return SKIPPED;
     };
     let sockets = [Family::V4, Family::V6].map(|family| {
         let from = SocketAddr::from((family.address(A), 9999));
         let to = SocketAddr::from((family.host(), UDP_SERVICE));
-        let socket = range.lab.client.run(|| UdpSocket::bind(from));
+        let socket = target.lab.client.run(|| UdpSocket::bind(from));
         let socket = socket.expect("no one else is here");
         cut_into(&socket, 1000);
         (socket, to)
     });
     let send = || {
         for (socket, to) in &sockets {
-            let sent = range.lab.client.run(|| socket.send_to(&STREAM, to));
+            let sent = target.lab.client.run(|| socket.send_to(&STREAM, to));
             assert_eq!(sent.expect("it can be sent"), STREAM.len());
         }
     };
     let arrive = || {
         let mut count = 0;
         wait_until("the datagrams arrive", || {
-            count += range.datagrams();
+            count += target.datagrams();
             count == 2 * STREAM.len() / 1000
         });
     };
     send();
     arrive();
-    range.up(attach);
+    target.up(attach);
     send();
     thread::sleep(SILENCE);
     assert_eq!(
-        range.datagrams(),
+        target.datagrams(),
         0,
         "{attach:?}: datagrams came past the gate"
     );
-    let denied = denied(&range);
-    range.grant();
+    let denied = denied(&target);
+    target.grant();
     send();
     arrive();
     denied
@@ -209,8 +212,8 @@ fn assert_uncut((packets, bytes): (u64, u64)) {
 }
 
 /// Packets denied for want of a grant, and their bytes.
-fn denied(range: &Range) -> (u64, u64) {
-    let stats = range.lab.knockgate(&["stats", "--json"]).exits(0).json();
+fn denied(target: &Target) -> (u64, u64) {
+    let stats = target.lab.knockgate(&["stats", "--json"]).exits(0).json();
     let rows = stats["packets"].as_array().expect("packets is a list");
     let row = rows.iter().find(|row| row["reason"] == "no_grant");
     let row = row.expect("something was denied");
@@ -226,15 +229,15 @@ struct Stream {
 }
 
 impl Stream {
-    fn open(range: &Range, family: Family) -> Self {
+    fn open(target: &Target, family: Family) -> Self {
         let from = (family.address(A), 9999).into();
         let to = (family.host(), TCP_SERVICE).into();
         let patience = Duration::from_mins(1);
-        let client = range
+        let client = target
             .lab
             .client
             .run(|| attempt::connect(from, to, patience));
-        let service = range.accept(family);
+        let service = target.accept(family);
         service
             .set_nonblocking(true)
             .expect("a live socket can be made so");

@@ -6,16 +6,15 @@ use knockgate_tests::{
     attempt::{self, Outcome},
     lab::{CLIENT_INTERFACE, WAN},
     need::kernel_has,
-    netns::{Netns, ip},
-    packet::Tag,
+    network::{add_address, ip},
 };
+use netlab::{Netns, packet::Tag};
 
 use crate::{
     ANY, BOTH,
     Fate::{Dropped, Malformed, Served},
-    Row, frame,
-    range::{Range, TCP_SERVICE},
-    row,
+    Row, frame, row,
+    target::{TCP_SERVICE, Target},
 };
 
 /// A device, what it is in, how its tag is announced, and which VLAN it is.
@@ -35,10 +34,10 @@ const CLIENTS: [(&str, [&str; 2]); 3] = [
 ];
 
 /// Gives both ends the devices, where the kernel has such.
-pub fn join(range: &Range) -> bool {
+pub fn join(target: &Target) -> bool {
     let ends = [
-        (&range.lab.gate, WAN, "1"),
-        (&range.lab.client, CLIENT_INTERFACE, "2"),
+        (&target.lab.gate, WAN, "1"),
+        (&target.lab.client, CLIENT_INTERFACE, "2"),
     ];
     for (netns, interface, number) in ends {
         for device in &DEVICES {
@@ -46,11 +45,9 @@ pub fn join(range: &Range) -> bool {
                 return false;
             }
         }
-        let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
         for (device, [v4, v6]) in CLIENTS {
-            ip(&["address", "add", &format!("{v4}{number}/24"), "dev", device]);
-            let address = format!("{v6}{number}/64");
-            ip(&["address", "add", &address, "dev", device, "nodad"]);
+            add_address(netns, device, &format!("{v4}{number}/24"));
+            add_address(netns, device, &format!("{v6}{number}/64"));
         }
     }
     true
@@ -62,11 +59,10 @@ fn add(netns: &Netns, interface: &str, [name, within, protocol, id]: &[&str; 4])
     } else {
         *within
     };
-    let link = ["link", "add", "link", within, "name", *name];
-    let vlan = ["type", "vlan", "protocol", *protocol, "id", *id];
-    let added = kernel_has("VLAN devices", netns, &[&link[..], &vlan].concat());
+    let link = format!("link add link {within} name {name} type vlan protocol {protocol} id {id}");
+    let added = kernel_has("VLAN devices", netns, &link);
     if added {
-        ip(&["-n", netns.name(), "link", "set", *name, "up"]);
+        ip(netns, &format!("link set {name} up"));
     }
     added
 }
@@ -115,11 +111,11 @@ pub fn rows() -> Vec<Row> {
 
 /// Has the client in each VLAN connect to the gate's own address there.
 #[track_caller]
-pub fn expect_clients(range: &Range, connected: bool) {
+pub fn expect_clients(target: &Target, connected: bool) {
     for (to, from) in clients() {
         // One SYN decides where none may get through.
         let wait = Duration::from_millis(if connected { 60_000 } else { 300 });
-        let attempt = range
+        let attempt = target
             .lab
             .client
             .run(|| attempt::connect((from, 0).into(), (to, TCP_SERVICE).into(), wait));
@@ -134,9 +130,9 @@ pub fn expect_clients(range: &Range, connected: bool) {
 }
 
 /// Has the client in each VLAN knock.
-pub fn clients_knock(range: &Range) {
+pub fn clients_knock(target: &Target) {
     for (to, from) in clients() {
-        range.lab.client.run(|| {
+        target.lab.client.run(|| {
             attempt::datagram((from, 0).into(), (to, 7000).into());
             attempt::syn((from, 0).into(), (to, 8443).into());
             attempt::datagram((from, 0).into(), (to, 9301).into());

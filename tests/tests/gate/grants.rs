@@ -9,12 +9,13 @@ use std::{
 
 use knockgate_tests::{
     attempt::Outcome,
-    lab::Who::{A, B, C},
+    gate_config::{ALICE, Gate},
+    lab::Source::{A, B, C},
     run::{given_time, wait_until},
-    trial::Trial,
+    scenario::Scenario,
 };
 
-use crate::{ALICE, SSH, behaviours};
+use crate::behaviours;
 
 behaviours! {
     ends_in_time_with_no_process_running;
@@ -32,40 +33,37 @@ behaviours! {
 /// The longest tick of the program's clock.
 const TICK: Duration = Duration::from_millis(20);
 
-/// [`SSH`] with a short grant and any other keys of a gate.
-pub fn short(open_for: &str, keys: &str) -> String {
-    SSH.replace(
-        "open_for = \"10m\"",
-        &format!("open_for = \"{open_for}\"\n{keys}"),
-    )
+/// The usual gate with a grant of this length and any other keys.
+pub fn short(open_for: &str, keys: &str) -> Gate {
+    Gate::ssh().open_for(open_for).key(keys)
 }
 
-fn ends_in_time_with_no_process_running(trial: &Trial) {
+fn ends_in_time_with_no_process_running(scenario: &Scenario) {
     given_time(Duration::from_secs(2), |open_for| {
-        trial.up(&short(&format!("{}s", open_for.as_secs()), ""));
+        scenario.up(short(&format!("{}s", open_for.as_secs()), ""));
         let before = Instant::now();
-        trial.knock(A, ALICE);
+        scenario.knock(A, ALICE);
         let after = Instant::now();
-        let outcome = trial.attempt(A, "22/tcp", Outcome::Open);
+        let outcome = scenario.attempt(A, "22/tcp", Outcome::Open);
         if before.elapsed() >= open_for {
-            trial.knockgate("down").exits(0);
+            scenario.knockgate("down").exits(0);
             return false;
         }
         assert_eq!(outcome, Outcome::Open);
         assert_eq!(
-            trial.lab.gate.processes(),
+            scenario.lab.gate.processes(),
             [0; 0],
             "something runs at the gate"
         );
-        trial.closes(A, "22/tcp");
+        scenario.closes(A, "22/tcp");
         let (lasted, ago) = (before.elapsed(), after.elapsed());
         assert!(lasted >= open_for, "closed too early, after {lasted:?}");
         // Whether it closed late is seen without a race: once its time is over, and a tick of the program's
         // clock, it is closed at once.
         thread::sleep((open_for + TICK).saturating_sub(ago));
-        trial.closed(A, "22/tcp");
+        scenario.closed(A, "22/tcp");
         assert_eq!(
-            trial.lab.gate.processes(),
+            scenario.lab.gate.processes(),
             [0; 0],
             "something runs at the gate"
         );
@@ -73,114 +71,114 @@ fn ends_in_time_with_no_process_running(trial: &Trial) {
     });
 }
 
-fn knocking_again_renews(trial: &Trial) {
-    trial.up(&short("1h", ""));
+fn knocking_again_renews(scenario: &Scenario) {
+    scenario.up(short("1h", ""));
     let left = || {
-        let grants = trial.knockgate("grants --json").exits(0).json();
+        let grants = scenario.knockgate("grants --json").exits(0).json();
         grants["grants"][0]["expires_in_ms"].as_u64()
     };
-    trial.knock(A, ALICE);
+    scenario.knock(A, ALICE);
     wait_until("some of the grant's time is over", || {
         left().is_some_and(|left| left < 3_600_000 - 500)
     });
     let before = left();
-    trial.knock(A, ALICE);
+    scenario.knock(A, ALICE);
     // The knock may still be on its way.
     wait_until("the grant lasts longer than it did", || left() > before);
-    trial.open(A, "22/tcp");
-    trial.ends(A);
+    scenario.open(A, "22/tcp");
+    scenario.ends(A);
 }
 
-fn a_session_outlives_its_grant_and_new_connections_do_not(trial: &Trial) {
-    trial.up(&short("1h", "established = \"keep\""));
-    trial.knock(A, ALICE);
-    let mut kept = trial.connected(A, 22);
+fn a_session_outlives_its_grant_and_new_connections_do_not(scenario: &Scenario) {
+    scenario.up(short("1h", "established = \"keep\""));
+    scenario.knock(A, ALICE);
+    let mut kept = scenario.connected(A, 22);
     assert_echo(&mut kept, b"under the grant");
-    trial.ends(A);
+    scenario.ends(A);
     assert_echo(&mut kept, b"after it");
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
     assert_echo(&mut kept, b"and still");
 }
 
-fn one_connection_for_each_grant(trial: &Trial) {
-    trial.up(&short("10m", "connections = 1"));
-    trial.knock(A, ALICE);
-    let mut only = trial.connected(A, 22);
-    trial.closed(A, "22/tcp");
+fn one_connection_for_each_grant(scenario: &Scenario) {
+    scenario.up(short("10m", "connections = 1"));
+    scenario.knock(A, ALICE);
+    let mut only = scenario.connected(A, 22);
+    scenario.closed(A, "22/tcp");
     assert_echo(&mut only, b"the one that was admitted");
-    trial.knock(A, ALICE);
-    trial.open(A, "22/tcp");
-    trial.closed(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
 }
 
-fn the_whole_prefix_may_pass(trial: &Trial) {
-    trial.up(&short("10m", "grant_to = \"prefix\""));
-    trial.knock(A, ALICE);
-    trial.open(A, "22/tcp");
-    trial.open(B, "22/tcp");
-    trial.closed(C, "22/tcp");
+fn the_whole_prefix_may_pass(scenario: &Scenario) {
+    scenario.up(short("10m", "grant_to = \"prefix\""));
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
+    scenario.open(B, "22/tcp");
+    scenario.closed(C, "22/tcp");
 }
 
-fn given_by_hand(trial: &Trial) {
-    trial.up(SSH);
-    trial.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-    trial.open(A, "22/tcp");
-    trial.closed(B, "22/tcp");
-    trial.ends(A);
+fn given_by_hand(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    scenario.open(A, "22/tcp");
+    scenario.closed(B, "22/tcp");
+    scenario.ends(A);
     // Without a duration it lasts as long as a knock's.
-    trial.knockgate("allow {A} --gate ssh").exits(0);
-    trial.open(A, "22/tcp");
+    scenario.knockgate("allow {A} --gate ssh").exits(0);
+    scenario.open(A, "22/tcp");
 }
 
-fn given_by_hand_to_a_network(trial: &Trial) {
-    trial.up(SSH);
-    trial
+fn given_by_hand_to_a_network(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    scenario
         .knockgate("allow {network} --gate ssh --for 1m")
         .exits(0);
-    trial.open(A, "22/tcp");
-    trial.open(B, "22/tcp");
-    trial.closed(C, "22/tcp");
-    trial.knockgate("revoke {network}").exits(0);
-    trial.closed(A, "22/tcp");
-    trial.closed(B, "22/tcp");
+    scenario.open(A, "22/tcp");
+    scenario.open(B, "22/tcp");
+    scenario.closed(C, "22/tcp");
+    scenario.knockgate("revoke {network}").exits(0);
+    scenario.closed(A, "22/tcp");
+    scenario.closed(B, "22/tcp");
 }
 
-fn revoked_with_its_sessions(trial: &Trial) {
-    trial.up(SSH);
-    trial.knock(A, ALICE);
-    trial.knock(B, ALICE);
-    let mut session = trial.connected(A, 22);
+fn revoked_with_its_sessions(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    scenario.knock(A, ALICE);
+    scenario.knock(B, ALICE);
+    let mut session = scenario.connected(A, 22);
     assert_echo(&mut session, b"while it lasts");
-    trial.knockgate("revoke {A} --gate ssh").exits(0);
-    trial.closed(A, "22/tcp");
+    scenario.knockgate("revoke {A} --gate ssh").exits(0);
+    scenario.closed(A, "22/tcp");
     assert_cut(&mut session);
-    trial.open(B, "22/tcp");
+    scenario.open(B, "22/tcp");
     // A revoked source may knock again.
-    trial.knock(A, ALICE);
-    trial.open(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
 }
 
-fn revoked_all_at_once(trial: &Trial) {
-    trial.up(SSH);
-    trial.knock(A, ALICE);
-    trial.knock(C, ALICE);
-    trial.open(A, "22/tcp");
-    trial.open(C, "22/tcp");
-    trial.knockgate("revoke --all").exits(0);
-    trial.closed(A, "22/tcp");
-    trial.closed(C, "22/tcp");
+fn revoked_all_at_once(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    scenario.knock(A, ALICE);
+    scenario.knock(C, ALICE);
+    scenario.open(A, "22/tcp");
+    scenario.open(C, "22/tcp");
+    scenario.knockgate("revoke --all").exits(0);
+    scenario.closed(A, "22/tcp");
+    scenario.closed(C, "22/tcp");
 }
 
 /// The first SYN counts: a connection that stands only after its retransmission is
 /// [`Outcome::OpenLate`].
-fn two_hundred_times_a_connection_right_behind_the_last_knock(trial: &Trial) {
-    trial.up(&short("10m", "connections = 1"));
+fn two_hundred_times_a_connection_right_behind_the_last_knock(scenario: &Scenario) {
+    scenario.up(short("10m", "connections = 1"));
     for round in 1..=200 {
-        let outcome = trial.knock_and_connect(A, ALICE, 22);
+        let outcome = scenario.knock_and_connect(A, ALICE, 22);
         assert_eq!(outcome, Outcome::Open, "round {round}");
     }
     // Each connection used its grant up, so no round lived on an earlier one's.
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
 }
 
 #[track_caller]

@@ -1,128 +1,159 @@
 //! Which knocks open a gate: the last k probes of a source are the sequence, or it stays closed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    thread,
+};
 
 use knockgate_tests::{
     attempt::Outcome,
+    gate_config::{ALICE, BOB, Gate},
     lab::{
         Family,
-        Who::{self, A, B, C},
+        Source::{self, A, B, C},
     },
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
 
-use crate::{ALICE, SSH, behaviours};
+use crate::behaviours;
 
-/// Who knocks what, in the notation of [`Trial::knock`], and for whom 22/tcp is open then. It must be
-/// closed for everyone else.
+/// What is knocked at a gate by which source, in the notation of [`Scenario::knock`], and for whom 22/tcp is open
+/// then. It must be closed for everyone else.
 struct Row {
-    gate: &'static str,
-    knocks: &'static [(Who, &'static str)],
-    open: &'static [Who],
+    what: &'static str,
+    knocks: &'static [(Source, &'static str)],
+    open: &'static [Source],
+}
+
+const fn row(
+    what: &'static str,
+    knocks: &'static [(Source, &'static str)],
+    open: &'static [Source],
+) -> Row {
+    Row { what, knocks, open }
+}
+
+/// Tries all rows of a gate over both families. Verifying the program takes longer than any of them, so they share
+/// one gate, each with sources that no other has; and as they wait most of the time, they are tried side by side.
+fn check(attach: Attach, gate: &str, rows: &[Row]) {
+    Scenario::run(attach, Family::V4, &[], |scenario| {
+        scenario.up(gate);
+        let wrong: Vec<String> = thread::scope(|scope| {
+            let tried: Vec<_> = rows
+                .iter()
+                .zip(1..)
+                .map(|(row, group)| {
+                    let own = scenario.with_sources_of_its_own(group);
+                    scope.spawn(move || {
+                        let families = [Family::V4, Family::V6];
+                        families.map(|family| row.mistake(&own.over(family)))
+                    })
+                })
+                .collect();
+            let tried = tried
+                .into_iter()
+                .map(|row| row.join().expect("a row can be tried"));
+            tried.flatten().flatten().collect()
+        });
+        assert!(wrong.is_empty(), "{attach:?}: {wrong:#?}");
+    });
 }
 
 impl Row {
-    /// Both families knock at one gate, so that most of the time goes into what is tried.
-    fn check(&self, attach: Attach) {
-        Trial::run(attach, Family::V4, &[], |v4| {
-            v4.up(self.gate);
-            for trial in [v4, &v4.over(Family::V6)] {
-                for (who, steps) in self.knocks {
-                    trial.knock(*who, steps);
-                }
-                trial.expect_each("22/tcp", &[A, B, C].map(|who| (who, self.outcome(who))));
-            }
-        });
-    }
-
-    fn outcome(&self, who: Who) -> Outcome {
-        if self.open.contains(&who) {
-            Outcome::Open
-        } else {
-            Outcome::Silent
+    /// Says what is otherwise than it should be.
+    fn mistake(&self, scenario: &Scenario) -> Option<String> {
+        for (who, steps) in self.knocks {
+            scenario.knock(*who, steps);
         }
+        let expected = [A, B, C].map(|who| {
+            let open = self.open.contains(&who);
+            (who, if open { Outcome::Open } else { Outcome::Silent })
+        });
+        let seen = scenario.attempt_each("22/tcp", &expected);
+        (seen != expected).then(|| format!("{} ({:?}): {seen:?}", self.what, scenario.family))
     }
 }
 
-/// Makes two tests of each row: one for each way to attach.
-macro_rules! rows {
-    ($($row:ident: $gate:ident, [$($knock:expr),*] => $open:expr;)*) => {$(
-        mod $row {
+/// Makes two tests of each gate with its rows: one for each way to attach.
+macro_rules! gates {
+    ($($gate:ident => [$($row:expr,)*];)*) => {$(
+        mod $gate {
             use super::*;
 
-            const ROW: Row = Row { gate: $gate, knocks: &[$($knock),*], open: &$open };
+            const ROWS: &[Row] = &[$($row),*];
 
             #[test]
             fn native() {
-                ROW.check(Attach::Native);
+                check(Attach::Native, &super::$gate(), ROWS);
             }
 
             #[test]
             fn generic() {
-                ROW.check(Attach::Generic);
+                check(Attach::Generic, &super::$gate(), ROWS);
             }
         }
     )*};
 }
 
-rows! {
-    nobody_knocked: SSH, [] => [];
-    the_sequence_opens_for_its_source_alone: SSH, [(A, ALICE)] => [A];
-    all_knocks_over_tcp: TCP, [(A, "7000/tcp 8443/tcp 9301/tcp")] => [A];
-    all_knocks_over_udp: UDP, [(A, "7000/udp 8443/udp 9301/udp")] => [A];
-    two_knocks_are_enough_where_configured: TWO, [(A, "7000/udp 8443/tcp")] => [A];
-    twelve_knocks: TWELVE, [(A, "7001/udp 7004/tcp 7002/udp 7009/tcp 7003/udp 7012/tcp \
-        7005/udp 7011/tcp 7006/udp 7010/tcp 7007/udp 7008/tcp")] => [A];
-
-    the_last_knock_is_missing: SSH, [(A, "7000/udp 8443/tcp")] => [];
-    the_first_knock_is_missing: SSH, [(A, "8443/tcp 9301/udp")] => [];
-    wrong_order: SSH, [(A, "8443/tcp 7000/udp 9301/udp")] => [];
-    right_port_of_the_wrong_protocol: SSH, [(A, "7000/tcp 8443/tcp 9301/udp")] => [];
-    first_knock_repeated: SSH, [(A, "7000/udp 7000/udp 8443/tcp 9301/udp")] => [A];
-    middle_knock_repeated: SSH, [(A, "7000/udp 8443/tcp 8443/tcp 9301/udp")] => [A];
-    each_knock_from_two_source_ports: SSH, [(A, "7000/udp 7000/udp 8443/tcp 8443/tcp 9301/udp \
-        9301/udp")] => [A];
-    first_knock_repeated_too_late: SSH, [(A, "7000/udp 8443/tcp 7000/udp 9301/udp")] => [];
-    again_after_a_broken_run: SSH, [(A, "7000/udp 9301/udp"), (A, ALICE)] => [A];
-
-    foreign_tcp_probe_inside: SSH, [(A, "7000/udp 1234/tcp 8443/tcp 9301/udp")] => [];
-    foreign_udp_probe_inside: SSH, [(A, "7000/udp 8443/tcp 1234/udp 9301/udp")] => [];
-    foreign_probe_before: SSH, [(A, "1234/tcp 7000/udp 8443/tcp 9301/udp")] => [A];
-    foreign_probe_after: SSH, [(A, "7000/udp 8443/tcp 9301/udp 1234/tcp")] => [A];
-    sweep_over_the_ports_in_order: SWEPT, [(A, "6999/udp 7000/udp 7001/udp 7002/udp 7003/udp")] => [];
-    sweep_that_tries_each_port_twice: SWEPT, [(A, "7000/udp 7000/udp 7001/udp 7001/udp 7002/udp 7002/udp \
-        7003/udp 7003/udp")] => [];
-    sweep_backwards: SWEPT, [(A, "7003/udp 7002/udp 7001/udp 7000/udp 6999/udp")] => [];
-
-    too_late: HASTY, [(A, "7000/udp 8443/tcp 6000ms 9301/udp")] => [];
-    late_and_then_in_time: HASTY, [(A, "7000/udp 8443/tcp 6000ms 9301/udp"), (A, ALICE)] => [A];
-
-    each_knock_arrives_twice: SSH, [(A, "7000/udp@4000 7000/udp@4000 8443/tcp@4001 8443/tcp@4001 \
-        9301/udp@4002 9301/udp@4002")] => [A];
-    an_earlier_knock_arrives_again: SSH,
-        [(A, "7000/udp@4000 8443/tcp@4001 7000/udp@4000 9301/udp@4002")] => [A];
-    a_duplicate_is_no_second_knock: DOUBLE, [(A, "7000/udp@4000 7000/udp@4000 9301/udp")] => [];
-    a_second_knock_on_the_same_port: DOUBLE, [(A, "7000/udp 7000/udp 9301/udp")] => [A];
-    a_sequence_that_overlaps_itself: DOUBLE, [(A, "7000/udp 7000/udp 7000/udp 9301/udp")] => [A];
-    fixed_source_ports_can_knock_again: SSH, [
-        (A, "7000/udp@4000 8443/tcp@4001 1234/udp@4003"),
-        (A, "7000/udp@4000 8443/tcp@4001 9301/udp@4002")
-    ] => [A];
-
-    sources_knock_apart: SSH, [(A, "7000/udp"), (B, "8443/tcp"), (A, "9301/udp")] => [];
-    sources_knock_at_the_same_time: SSH, [
-        (A, "7000/udp"), (B, "7000/udp"), (B, "8443/tcp"), (A, "8443/tcp"), (A, "9301/udp")
-    ] => [A];
-    either_of_two_users: USERS, [(A, ALICE), (B, "7100/tcp 8543/udp 9401/tcp")] => [A, B];
-    half_of_each_of_two_users: USERS, [(A, "7000/udp 8443/tcp 9401/tcp")] => [];
-    a_knock_of_another_user_inside: USERS, [(A, "7000/udp 7100/tcp 8443/tcp 9301/udp")] => [];
-
-    protected_and_open_ports_break_nothing: OPEN_PORTS, [(A, "7000/udp 22/tcp 80/tcp 8443/tcp \
-        53/udp 9301/udp")] => [A];
-    an_undeclared_port_breaks_even_if_it_listens: OPEN_PORTS,
-        [(A, "7000/udp 25/tcp 8443/tcp 9301/udp")] => [];
-    listening_ports_break_nothing_by_default: SSH,
-        [(A, "7000/udp 25/tcp 80/tcp 8443/tcp 53/udp 9301/udp")] => [A];
+gates! {
+    ssh => [
+        row("nobody knocked", &[], &[]),
+        row("the sequence opens for its source alone", &[(A, ALICE)], &[A]),
+        row("the last knock is missing", &[(A, "7000/udp 8443/tcp")], &[]),
+        row("the first knock is missing", &[(A, "8443/tcp 9301/udp")], &[]),
+        row("wrong order", &[(A, "8443/tcp 7000/udp 9301/udp")], &[]),
+        row("right port of the wrong protocol", &[(A, "7000/tcp 8443/tcp 9301/udp")], &[]),
+        row("first knock repeated", &[(A, "7000/udp 7000/udp 8443/tcp 9301/udp")], &[A]),
+        row("middle knock repeated", &[(A, "7000/udp 8443/tcp 8443/tcp 9301/udp")], &[A]),
+        row("each knock from two source ports", &[(A, "7000/udp 7000/udp 8443/tcp 8443/tcp 9301/udp 9301/udp")], &[A]),
+        row("first knock repeated too late", &[(A, "7000/udp 8443/tcp 7000/udp 9301/udp")], &[]),
+        row("again after a broken run", &[(A, "7000/udp 9301/udp"), (A, ALICE)], &[A]),
+        row("foreign tcp probe inside", &[(A, "7000/udp 1234/tcp 8443/tcp 9301/udp")], &[]),
+        row("foreign udp probe inside", &[(A, "7000/udp 8443/tcp 1234/udp 9301/udp")], &[]),
+        row("foreign probe before", &[(A, "1234/tcp 7000/udp 8443/tcp 9301/udp")], &[A]),
+        row("foreign probe after", &[(A, "7000/udp 8443/tcp 9301/udp 1234/tcp")], &[A]),
+        row("each knock arrives twice", &[(A, "7000/udp@4000 7000/udp@4000 8443/tcp@4001 8443/tcp@4001 9301/udp@4002 9301/udp@4002")], &[A]),
+        row("an earlier knock arrives again", &[(A, "7000/udp@4000 8443/tcp@4001 7000/udp@4000 9301/udp@4002")], &[A]),
+        row("fixed source ports can knock again", &[(A, "7000/udp@4000 8443/tcp@4001 1234/udp@4003"), (A, "7000/udp@4000 8443/tcp@4001 9301/udp@4002")], &[A]),
+        row("sources knock apart", &[(A, "7000/udp"), (B, "8443/tcp"), (A, "9301/udp")], &[]),
+        row("sources knock at the same time", &[(A, "7000/udp"), (B, "7000/udp"), (B, "8443/tcp"), (A, "8443/tcp"), (A, "9301/udp")], &[A]),
+        row("listening ports break nothing by default", &[(A, "7000/udp 25/tcp 80/tcp 8443/tcp 53/udp 9301/udp")], &[A]),
+    ];
+    over_tcp => [
+        row("all knocks over tcp", &[(A, "7000/tcp 8443/tcp 9301/tcp")], &[A]),
+    ];
+    over_udp => [
+        row("all knocks over udp", &[(A, "7000/udp 8443/udp 9301/udp")], &[A]),
+    ];
+    of_two_knocks => [
+        row("two knocks are enough where configured", &[(A, "7000/udp 8443/tcp")], &[A]),
+    ];
+    of_twelve_knocks => [
+        row("twelve knocks", &[(A, "7001/udp 7004/tcp 7002/udp 7009/tcp 7003/udp 7012/tcp 7005/udp 7011/tcp 7006/udp 7010/tcp 7007/udp 7008/tcp")], &[A]),
+    ];
+    swept => [
+        row("sweep over the ports in order", &[(A, "6999/udp 7000/udp 7001/udp 7002/udp 7003/udp")], &[]),
+        row("sweep that tries each port twice", &[(A, "7000/udp 7000/udp 7001/udp 7001/udp 7002/udp 7002/udp 7003/udp 7003/udp")], &[]),
+        row("sweep backwards", &[(A, "7003/udp 7002/udp 7001/udp 7000/udp 6999/udp")], &[]),
+    ];
+    in_a_hurry => [
+        row("too late", &[(A, "7000/udp 8443/tcp 6000ms 9301/udp")], &[]),
+        row("late and then in time", &[(A, "7000/udp 8443/tcp 6000ms 9301/udp"), (A, ALICE)], &[A]),
+    ];
+    one_port_twice => [
+        row("a duplicate is no second knock", &[(A, "7000/udp@4000 7000/udp@4000 9301/udp")], &[]),
+        row("a second knock on the same port", &[(A, "7000/udp 7000/udp 9301/udp")], &[A]),
+        row("a sequence that overlaps itself", &[(A, "7000/udp 7000/udp 7000/udp 9301/udp")], &[A]),
+    ];
+    two_users => [
+        row("either of two users", &[(A, ALICE), (B, "7100/tcp 8543/udp 9401/tcp")], &[A, B]),
+        row("half of each of two users", &[(A, "7000/udp 8443/tcp 9401/tcp")], &[]),
+        row("a knock of another user inside", &[(A, "7000/udp 7100/tcp 8443/tcp 9301/udp")], &[]),
+    ];
+    with_open_ports => [
+        row("protected and open ports break nothing", &[(A, "7000/udp 22/tcp 80/tcp 8443/tcp 53/udp 9301/udp")], &[A]),
+        row("an undeclared port breaks even if it listens", &[(A, "7000/udp 25/tcp 8443/tcp 9301/udp")], &[]),
+    ];
 }
 
 behaviours! {
@@ -133,28 +164,28 @@ behaviours! {
 /// Between any two knocks come datagrams to a socket of the host's, such as a VPN has.
 const CONVERSING: &str = "7000/udp 4500/udp@4600 8443/tcp 4500/udp@4600 4500/udp@4600 9301/udp";
 
-fn a_conversation_of_the_hosts_breaks_nothing(trial: &Trial) {
-    trial.up(OPEN_PORTS);
-    let peer = SocketAddr::new(trial.family.address(A), 4600);
-    let _socket = socket_of_the_host(trial, Some(peer));
-    trial.knock(A, CONVERSING);
-    trial.open(A, "22/tcp");
+fn a_conversation_of_the_hosts_breaks_nothing(scenario: &Scenario) {
+    scenario.up(with_open_ports());
+    let peer = SocketAddr::new(scenario.family.address(A), 4600);
+    let _socket = socket_of_the_host(scenario, Some(peer));
+    scenario.knock(A, CONVERSING);
+    scenario.open(A, "22/tcp");
     // Its peer has no other way in.
-    trial.knock(B, CONVERSING);
-    trial.closed(B, "22/tcp");
+    scenario.knock(B, CONVERSING);
+    scenario.closed(B, "22/tcp");
 }
 
-fn a_datagram_to_a_socket_without_a_peer_breaks_the_run(trial: &Trial) {
-    trial.up(OPEN_PORTS);
-    let _socket = socket_of_the_host(trial, None);
-    trial.knock(A, CONVERSING);
-    trial.closed(A, "22/tcp");
+fn a_datagram_to_a_socket_without_a_peer_breaks_the_run(scenario: &Scenario) {
+    scenario.up(with_open_ports());
+    let _socket = socket_of_the_host(scenario, None);
+    scenario.knock(A, CONVERSING);
+    scenario.closed(A, "22/tcp");
 }
 
 /// A UDP socket of the gate's, connected to its peer where it has one.
-fn socket_of_the_host(trial: &Trial, peer: Option<SocketAddr>) -> UdpSocket {
-    let own = SocketAddr::new(trial.family.host(), 4500);
-    trial.lab.gate.run(|| {
+fn socket_of_the_host(scenario: &Scenario, peer: Option<SocketAddr>) -> UdpSocket {
+    let own = SocketAddr::new(scenario.family.host(), 4500);
+    scenario.lab.gate.run(|| {
         let socket = UdpSocket::bind(own).expect("the port is free");
         if let Some(peer) = peer {
             socket.connect(peer).expect("the peer is on the network");
@@ -163,111 +194,48 @@ fn socket_of_the_host(trial: &Trial, peer: Option<SocketAddr>) -> UdpSocket {
     })
 }
 
-const TCP: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/tcp", "8443/tcp", "9301/tcp"]
-within = "10s"
-"#;
+fn ssh() -> String {
+    Gate::ssh().to_string()
+}
 
-const UDP: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/udp", "9301/udp"]
-within = "10s"
-"#;
+fn over_tcp() -> String {
+    let gate = Gate::ssh().knocks("7000/tcp 8443/tcp 9301/tcp");
+    gate.to_string()
+}
 
-const TWO: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp"]
-within = "10s"
-"#;
+fn over_udp() -> String {
+    let gate = Gate::ssh().knocks("7000/udp 8443/udp 9301/udp");
+    gate.to_string()
+}
 
-const TWELVE: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7001/udp", "7004/tcp", "7002/udp", "7009/tcp", "7003/udp", "7012/tcp",
-    "7005/udp", "7011/tcp", "7006/udp", "7010/tcp", "7007/udp", "7008/tcp"]
-within = "10s"
-"#;
+fn of_two_knocks() -> String {
+    Gate::ssh().knocks("7000/udp 8443/tcp").to_string()
+}
 
-const SWEPT: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "7002/udp"]
-within = "10s"
-[[gate.knock]]
-user = "bob"
-sequence = ["7003/udp", "7001/udp"]
-within = "10s"
-"#;
+fn of_twelve_knocks() -> String {
+    let knocks = "7001/udp 7004/tcp 7002/udp 7009/tcp 7003/udp 7012/tcp 7005/udp 7011/tcp 7006/udp \
+                  7010/tcp 7007/udp 7008/tcp";
+    Gate::ssh().knocks(knocks).to_string()
+}
 
-const HASTY: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "5s"
-"#;
+fn swept() -> String {
+    let gate = Gate::ssh().knocks("7000/udp 7002/udp");
+    gate.user("bob", "7003/udp 7001/udp").to_string()
+}
 
-const DOUBLE: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "7000/udp", "9301/udp"]
-within = "10s"
-"#;
+fn in_a_hurry() -> String {
+    Gate::ssh().within("5s").to_string()
+}
 
-const USERS: &str = r#"
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
-[[gate.knock]]
-user = "bob"
-sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
-within = "10s"
-"#;
+fn one_port_twice() -> String {
+    let gate = Gate::ssh().knocks("7000/udp 7000/udp 9301/udp");
+    gate.to_string()
+}
 
-const OPEN_PORTS: &str = r#"
-open_ports = ["80/tcp", "53/udp"]
-[[gate]]
-name = "ssh"
-protect = ["22/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10s"
-"#;
+fn two_users() -> String {
+    Gate::ssh().user("bob", BOB).to_string()
+}
+
+fn with_open_ports() -> String {
+    format!("open_ports = [\"80/tcp\", \"53/udp\"]\n{}", Gate::ssh())
+}

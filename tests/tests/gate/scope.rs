@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use knockgate_tests::{
     attempt::Outcome,
-    lab::Who::{A, B, C},
-    netns::ip,
-    trial::Trial,
+    gate_config::{ALICE, BOB, Gate},
+    lab::Source::{A, B, C},
+    network::ip,
+    scenario::Scenario,
 };
 
-use crate::{ALICE, SSH, behaviours};
+use crate::behaviours;
 
 behaviours! {
     without_a_gate_all_is_open;
@@ -27,40 +28,40 @@ behaviours! {
 }
 
 /// Proves that the services answer, so that silence in every other row is the gate's doing.
-fn without_a_gate_all_is_open(trial: &Trial) {
+fn without_a_gate_all_is_open(scenario: &Scenario) {
     for port in ["22/tcp", "25/tcp", "80/tcp", "53/udp", "51820/udp"] {
-        trial.open(A, port);
-        trial.open(C, port);
+        scenario.open(A, port);
+        scenario.open(C, port);
     }
-    trial.refused(A, "7000/tcp");
+    scenario.refused(A, "7000/tcp");
 }
 
-fn other_ports_are_untouched(trial: &Trial) {
-    let others = |trial: &Trial| {
+fn other_ports_are_untouched(scenario: &Scenario) {
+    let others = |scenario: &Scenario| {
         for who in [A, B] {
-            trial.open(who, "80/tcp");
-            trial.open(who, "53/udp");
-            trial.refused(who, "1234/tcp");
-            trial.refused(who, "22/udp");
+            scenario.open(who, "80/tcp");
+            scenario.open(who, "53/udp");
+            scenario.refused(who, "1234/tcp");
+            scenario.refused(who, "22/udp");
         }
     };
-    trial.up(SSH);
-    others(trial);
-    trial.knock(A, "7000/udp 8443/tcp");
-    others(trial);
-    trial.knock(A, ALICE);
-    others(trial);
-    trial.open(A, "22/tcp");
-    others(trial);
+    scenario.up(Gate::ssh());
+    others(scenario);
+    scenario.knock(A, "7000/udp 8443/tcp");
+    others(scenario);
+    scenario.knock(A, ALICE);
+    others(scenario);
+    scenario.open(A, "22/tcp");
+    others(scenario);
 }
 
 /// ARP and neighbour discovery are neither TCP nor UDP.
-fn neighbours_find_each_other(trial: &Trial) {
-    trial.up(SSH);
-    for netns in [&trial.lab.gate, &trial.lab.client] {
-        ip(&["-n", netns.name(), "neighbour", "flush", "nud", "permanent"]);
+fn neighbours_find_each_other(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    for netns in [&scenario.lab.gate, &scenario.lab.client] {
+        ip(netns, "neighbour flush nud permanent");
     }
-    let outcome = trial.attempt(A, "80/tcp", Outcome::Open);
+    let outcome = scenario.attempt(A, "80/tcp", Outcome::Open);
     // The first SYN may have had to wait for an answer.
     assert!(
         matches!(outcome, Outcome::Open | Outcome::OpenLate),
@@ -68,104 +69,96 @@ fn neighbours_find_each_other(trial: &Trial) {
     );
 }
 
-fn knock_ports_answer_as_any_closed_port(trial: &Trial) {
-    trial.up(SSH);
+fn knock_ports_answer_as_any_closed_port(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
     // A right knock, a wrong one, one behind a right one, and ports that no sequence has.
     for port in [
         "7000/udp", "9301/udp", "7000/udp", "8443/tcp", "1234/tcp", "1234/udp",
     ] {
-        trial.refused(A, port);
+        scenario.refused(A, port);
     }
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
 }
 
-fn a_grant_is_for_its_gate_alone(trial: &Trial) {
-    trial.up(&format!("{SSH}{MAIL}"));
-    trial.knock(A, ALICE);
-    trial.open(A, "22/tcp");
-    trial.closed(A, "25/tcp");
-    trial.knock(B, "7100/tcp 8543/udp 9401/tcp");
-    trial.open(B, "25/tcp");
-    trial.closed(B, "22/tcp");
+fn a_grant_is_for_its_gate_alone(scenario: &Scenario) {
+    scenario.up(format!("{}{}", Gate::ssh(), Gate::mail()));
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
+    scenario.closed(A, "25/tcp");
+    scenario.knock(B, BOB);
+    scenario.open(B, "25/tcp");
+    scenario.closed(B, "22/tcp");
 }
 
-fn a_protected_udp_port(trial: &Trial) {
-    trial.up(&SSH.replace("22/tcp", "51820/udp"));
-    trial.closed(A, "51820/udp");
-    trial.knock(A, ALICE);
-    trial.open(A, "51820/udp");
-    trial.closed(B, "51820/udp");
+fn a_protected_udp_port(scenario: &Scenario) {
+    scenario.up(Gate::ssh().protect("51820/udp"));
+    scenario.closed(A, "51820/udp");
+    scenario.knock(A, ALICE);
+    scenario.open(A, "51820/udp");
+    scenario.closed(B, "51820/udp");
     // The TCP port of the same number was never protected.
-    trial.refused(B, "51820/tcp");
+    scenario.refused(B, "51820/tcp");
 }
 
-fn one_gate_of_several_ports(trial: &Trial) {
-    trial.up(&SSH.replace("\"22/tcp\"", "\"22/tcp\", \"25/tcp\", \"51820/udp\""));
+fn one_gate_of_several_ports(scenario: &Scenario) {
+    scenario.up(Gate::ssh().protect("22/tcp 25/tcp 51820/udp"));
     for port in ["22/tcp", "25/tcp", "51820/udp"] {
-        trial.closed(A, port);
+        scenario.closed(A, port);
     }
-    trial.knock(A, ALICE);
+    scenario.knock(A, ALICE);
     for port in ["22/tcp", "25/tcp", "51820/udp"] {
-        trial.open(A, port);
-        trial.closed(B, port);
+        scenario.open(A, port);
+        scenario.closed(B, port);
     }
 }
 
-fn only_these_sources_may_knock(trial: &Trial) {
-    trial.up(&SSH.replace("open_for", "sources = [\"{network}\"]\nopen_for"));
-    trial.knock(C, ALICE);
-    trial.closed(C, "22/tcp");
-    trial.knock(B, ALICE);
-    trial.open(B, "22/tcp");
-    trial.closed(C, "22/tcp");
+fn only_these_sources_may_knock(scenario: &Scenario) {
+    scenario.up(Gate::ssh().key("sources = [\"{network}\"]"));
+    scenario.knock(C, ALICE);
+    scenario.closed(C, "22/tcp");
+    scenario.knock(B, ALICE);
+    scenario.open(B, "22/tcp");
+    scenario.closed(C, "22/tcp");
 }
 
-fn the_allow_list_always_passes(trial: &Trial) {
-    trial.up(&format!("allow = [\"{{network}}\"]\n{SSH}"));
-    trial.open(A, "22/tcp");
-    trial.open(B, "22/tcp");
-    trial.closed(C, "22/tcp");
-    trial.knock(C, ALICE);
-    trial.open(C, "22/tcp");
-    trial.knockgate("revoke --all").exits(0);
-    trial.open(A, "22/tcp");
+fn the_allow_list_always_passes(scenario: &Scenario) {
+    scenario.up(format!("allow = [\"{{network}}\"]\n{}", Gate::ssh()));
+    scenario.open(A, "22/tcp");
+    scenario.open(B, "22/tcp");
+    scenario.closed(C, "22/tcp");
+    scenario.knock(C, ALICE);
+    scenario.open(C, "22/tcp");
+    scenario.knockgate("revoke --all").exits(0);
+    scenario.open(A, "22/tcp");
 }
 
-fn only_packets_to_these_addresses(trial: &Trial) {
-    trial.up(&format!("addresses = [\"{{host}}\"]\n{SSH}"));
-    let other = trial.family.other_host_address();
+fn only_packets_to_these_addresses(scenario: &Scenario) {
+    scenario.up(format!("addresses = [\"{{host}}\"]\n{}", Gate::ssh()));
+    let other = scenario.family.other_host_address();
     let there = || {
-        trial
+        scenario
             .connect(A, other, 22, Duration::from_mins(1))
             .map(drop)
     };
-    trial.closed(A, "22/tcp");
+    scenario.closed(A, "22/tcp");
     assert_eq!(there(), Ok(()), "the other address is not guarded");
-    trial.knock(A, ALICE);
-    trial.open(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
 }
 
-fn monitor_mode_denies_nothing(trial: &Trial) {
-    trial.up(&format!("mode = \"monitor\"\n{SSH}"));
-    trial.open(A, "22/tcp");
-    trial.open(B, "22/tcp");
+fn monitor_mode_denies_nothing(scenario: &Scenario) {
+    scenario.up(format!("mode = \"monitor\"\n{}", Gate::ssh()));
+    scenario.open(A, "22/tcp");
+    scenario.open(B, "22/tcp");
 }
 
-fn down_opens_everything(trial: &Trial) {
-    trial.up(SSH);
-    assert_eq!(trial.attempt(A, "22/tcp", Outcome::Silent), Outcome::Silent);
-    trial.knockgate("down").exits(0);
-    trial.open(A, "22/tcp");
-    trial.lab.assert_untouched();
+fn down_opens_everything(scenario: &Scenario) {
+    scenario.up(Gate::ssh());
+    assert_eq!(
+        scenario.attempt(A, "22/tcp", Outcome::Silent),
+        Outcome::Silent
+    );
+    scenario.knockgate("down").exits(0);
+    scenario.open(A, "22/tcp");
+    scenario.lab.assert_untouched();
 }
-
-const MAIL: &str = r#"
-[[gate]]
-name = "mail"
-protect = ["25/tcp"]
-open_for = "10m"
-[[gate.knock]]
-user = "bob"
-sequence = ["7100/tcp", "8543/udp", "9401/tcp"]
-within = "10s"
-"#;

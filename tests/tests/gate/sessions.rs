@@ -1,7 +1,6 @@
 //! How flows that began under a grant end: with it, by themselves, and not by anyone else's doing.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     process,
@@ -11,17 +10,21 @@ use std::{
 };
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Who::A},
-    netns::{Netns, ip},
-    packet::{ACK, FIN, Packet, RST, SYN},
-    raw,
+    gate_config::ALICE,
+    lab::{CLIENT_MAC, Family, GATE_MAC, Source::A},
+    network::{add_address, ip, set},
     run::{given_time, wait_until},
+    scenario::Scenario,
     service::Services,
-    trial::Trial,
+    wire,
+};
+use netlab::{
+    Netns,
+    packet::{ACK, FIN, Packet, RST, SYN},
 };
 
 use crate::{
-    ALICE, behaviours,
+    behaviours,
     grants::{assert_cut, assert_echo, echoes, short},
 };
 
@@ -37,40 +40,40 @@ behaviours! {
     a_forwarded_session_outlives_its_grant;
 }
 
-fn cut_flows_end_with_their_grant(trial: &Trial) {
-    trial.up(&short("1h", "established = \"cut\"\nconnections = 1"));
-    trial.knock(A, ALICE);
-    let mut stream = trial.connected(A, 22);
+fn cut_flows_end_with_their_grant(scenario: &Scenario) {
+    scenario.up(short("1h", "established = \"cut\"\nconnections = 1"));
+    scenario.knock(A, ALICE);
+    let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(trial), 0, "nothing is remembered");
+    assert_eq!(sessions(scenario), 0, "nothing is remembered");
     // The one connection is used up, so what closes is the grant and not the port alone.
-    trial.closed(A, "22/tcp");
-    trial.ends(A);
+    scenario.closed(A, "22/tcp");
+    scenario.ends(A);
     assert_cut(&mut stream);
 }
 
 /// Someone who knows both ends, and not where the sequence numbers are.
-fn what_is_forged_ends_no_session(trial: &Trial) {
-    trial.up(&short("1h", ""));
-    trial.knock(A, ALICE);
-    let mut stream = trial.connected(A, 22);
+fn what_is_forged_ends_no_session(scenario: &Scenario) {
+    scenario.up(short("1h", ""));
+    scenario.knock(A, ALICE);
+    let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
     let forged = [RST, RST | ACK, FIN, FIN | ACK, FIN | RST].map(|flags| frame(&stream, flags));
-    raw::send(&trial.lab, &forged);
-    trial.ends(A);
+    wire::send(&scenario.lab, &forged);
+    scenario.ends(A);
     assert_echo(&mut stream, b"after it");
-    raw::send(&trial.lab, &forged);
+    wire::send(&scenario.lab, &forged);
     assert_echo(&mut stream, b"and still");
-    assert_eq!(sessions(trial), 1, "the flow is listed");
+    assert_eq!(sessions(scenario), 1, "the flow is listed");
 }
 
-fn a_session_ends_when_both_sides_have_closed(trial: &Trial) {
+fn a_session_ends_when_both_sides_have_closed(scenario: &Scenario) {
     // The echo closes too, once it has read to the end.
-    assert_ends(trial, drop);
+    assert_ends(scenario, drop);
 }
 
-fn a_session_ends_when_the_host_is_reset(trial: &Trial) {
-    assert_ends(trial, |stream| {
+fn a_session_ends_when_the_host_is_reset(scenario: &Scenario) {
+    assert_ends(scenario, |stream| {
         // Closed so, a socket sends a reset in place of a FIN.
         socket2::SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
@@ -79,25 +82,25 @@ fn a_session_ends_when_the_host_is_reset(trial: &Trial) {
 }
 
 /// Ends a connection that has outlived its grant, and expects nothing of its flow to pass any more.
-fn assert_ends(trial: &Trial, end: impl FnOnce(TcpStream)) {
-    trial.up(&short("1h", ""));
-    trial.knock(A, ALICE);
-    let mut stream = trial.connected(A, 22);
+fn assert_ends(scenario: &Scenario, end: impl FnOnce(TcpStream)) {
+    scenario.up(short("1h", ""));
+    scenario.knock(A, ALICE);
+    let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
     let late = frame(&stream, ACK);
-    trial.ends(A);
-    assert_eq!(sessions(trial), 1, "the flow goes on");
+    scenario.ends(A);
+    assert_eq!(sessions(scenario), 1, "the flow goes on");
     end(stream);
-    wait_until("no session is listed", || sessions(trial) == 0);
-    assert_denied(trial, late);
+    wait_until("no session is listed", || sessions(scenario) == 0);
+    assert_denied(scenario, late);
 }
 
 /// Whoever sends to an end and then waits for the answer, which takes its time.
-fn a_half_closed_session_goes_on(trial: &Trial) {
-    trial.up(&short("1h", ""));
-    trial.knock(A, ALICE);
-    let mut stream = trial.connected(A, 22);
-    trial.ends(A);
+fn a_half_closed_session_goes_on(scenario: &Scenario) {
+    scenario.up(short("1h", ""));
+    scenario.knock(A, ALICE);
+    let mut stream = scenario.connected(A, 22);
+    scenario.ends(A);
     // More than the host's send buffer takes, so that it can't close before the client has read.
     let sent = vec![7; 8 << 20];
     let mut received = Vec::new();
@@ -115,18 +118,18 @@ fn a_half_closed_session_goes_on(trial: &Trial) {
     assert_eq!(received.len(), sent.len(), "everything came back");
 }
 
-fn a_session_ends_when_it_is_idle(trial: &Trial) {
+fn a_session_ends_when_it_is_idle(scenario: &Scenario) {
     given_time(Duration::from_secs(2), |idle| {
         let keys = format!("session_idle = \"{}s\"", idle.as_secs());
-        trial.up(&short("1h", &keys));
-        trial.knock(A, ALICE);
-        let mut stream = trial.connected(A, 22);
+        scenario.up(short("1h", &keys));
+        scenario.knock(A, ALICE);
+        let mut stream = scenario.connected(A, 22);
         let begun = Instant::now();
         let first = echoes(&mut stream, b"under the grant");
-        trial.ends(A);
+        scenario.ends(A);
         let second = echoes(&mut stream, b"after it");
         if begun.elapsed() >= idle {
-            trial.knockgate("down").exits(0);
+            scenario.knockgate("down").exits(0);
             return false;
         }
         assert_eq!(
@@ -136,93 +139,91 @@ fn a_session_ends_when_it_is_idle(trial: &Trial) {
         );
         thread::sleep(idle + Duration::from_millis(200));
         assert_cut(&mut stream);
-        assert_eq!(sessions(trial), 0, "the flow has ended");
+        assert_eq!(sessions(scenario), 0, "the flow has ended");
         true
     });
 }
 
 /// Its sequence number may be the same as well.
-fn a_connection_on_the_ports_of_an_old_one_is_new(trial: &Trial) {
-    trial.up(&short("1m", "connections = 1"));
-    trial.knock(A, ALICE);
-    let (from, host) = (trial.source(A), trial.family.host());
+fn a_connection_on_the_ports_of_an_old_one_is_new(scenario: &Scenario) {
+    scenario.up(short("1m", "connections = 1"));
+    scenario.knock(A, ALICE);
+    let (from, host) = (scenario.source(A), scenario.family.host());
     let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
-    raw::send(&trial.lab, std::slice::from_ref(&syn));
+    let before = counted(scenario, "grant");
+    wire::send(&scenario.lab, std::slice::from_ref(&syn));
     // The client's kernel, which knows of no connection, resets it when the host answers.
-    wait_until("the reset has passed", || counted(trial, "grant") >= 2);
+    wait_until("the reset has passed", || {
+        counted(scenario, "grant") - before >= 2
+    });
     for _ in 0..5 {
-        assert_counted(trial, "used_up", syn.clone());
+        assert_counted(scenario, "used_up", syn.clone());
     }
 }
 
-fn flows_to_foreign_addresses_are_not_remembered(trial: &Trial) {
-    trial.up(&short("1m", ""));
-    trial.knock(A, ALICE);
-    let from = trial.source(A);
-    let foreign: IpAddr = match trial.family {
+fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
+    scenario.up(short("1m", ""));
+    scenario.knock(A, ALICE);
+    let from = scenario.source(A);
+    let foreign: IpAddr = match scenario.family {
         Family::V4 => [10, 77, 0, 77].into(),
         Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, 0x77].into(),
     };
     let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
-    assert_counted(trial, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
-    assert_eq!(sessions(trial), 0, "it is not this host's");
-    let other = trial.family.other_host_address();
-    let connected = trial.connect(A, other, 22, Duration::from_secs(20));
+    assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
+    assert_eq!(sessions(scenario), 0, "it is not this host's");
+    let other = scenario.family.other_host_address();
+    let connected = scenario.connect(A, other, 22, Duration::from_secs(20));
     let _stream = connected.expect("the gate is open");
-    assert_eq!(sessions(trial), 1);
+    assert_eq!(sessions(scenario), 1);
 }
 
 /// To a host behind the gate's, which has no socket for it.
-fn a_forwarded_session_outlives_its_grant(trial: &Trial) {
+fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let behind = Netns::create(&format!("kg{}-behind{number}", process::id()));
+    let behind = behind.unwrap_or_else(|error| panic!("{error}"));
     let _services = Services::start(&behind, &[22], &[]);
-    let (gate, client) = (trial.lab.gate.name(), trial.lab.client.name());
-    let veth = [
-        "link", "add", "lan0", "netns", gate, "type", "veth", "peer", "eth0", "netns",
-    ];
-    ip(&[&veth[..], &[behind.name()]].concat());
-    let (router, server, length, host) = match trial.family {
-        Family::V4 => ("10.78.0.1", "10.78.0.2", "24", "10.77.0.1"),
-        Family::V6 => ("fd78::1", "fd78::2", "64", "fd77::1"),
+    let (gate, client) = (&scenario.lab.gate, &scenario.lab.client);
+    let (lan, router, server, network, host) = match scenario.family {
+        Family::V4 => (
+            "lan4",
+            "10.78.0.1",
+            "10.78.0.2",
+            "10.78.0.0/24",
+            "10.77.0.1",
+        ),
+        Family::V6 => ("lan6", "fd78::1", "fd78::2", "fd78::/64", "fd77::1"),
     };
-    for (netns, interface, address) in [(gate, "lan0", router), (behind.name(), "eth0", server)] {
-        let address = format!("{address}/{length}");
-        let mut add = vec!["-n", netns, "address", "add", &address, "dev", interface];
-        if trial.family == Family::V6 {
-            add.push("nodad");
-        }
-        ip(&add);
-        ip(&["-n", netns, "link", "set", interface, "up"]);
+    let (name, far) = (gate.name(), behind.name());
+    ip(
+        gate,
+        &format!("link add {lan} netns {name} type veth peer eth0 netns {far}"),
+    );
+    let (_, length) = network.split_once('/').expect("a prefix length");
+    for (netns, interface, address) in [(gate, lan, router), (&behind, "eth0", server)] {
+        add_address(netns, interface, &format!("{address}/{length}"));
+        ip(netns, &format!("link set {interface} up"));
     }
-    ip(&[
-        "-n",
-        behind.name(),
-        "route",
-        "add",
-        "default",
-        "via",
-        router,
-    ]);
-    let network = format!("{server}/{length}");
-    let network = network.replace("::2/", "::/").replace(".2/", ".0/");
-    ip(&["-n", client, "route", "add", &network, "via", host]);
-    trial.lab.gate.run(|| {
-        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            fs::write(format!("/proc/sys/net/{setting}"), "1").expect("root may set it");
-        }
-    });
+    let anywhere = if scenario.family == Family::V4 {
+        "default"
+    } else {
+        "::/0"
+    };
+    ip(&behind, &format!("route add {anywhere} via {router}"));
+    ip(client, &format!("route add {network} via {host}"));
+    set(gate, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1");
     let server: IpAddr = server.parse().expect("an address");
-    let connect = || trial.connect(A, server, 22, Duration::from_secs(20));
+    let connect = || scenario.connect(A, server, 22, Duration::from_secs(20));
     // New links and neighbours take their time.
     wait_until("the host forwards", || connect().is_ok());
-    trial.up(&short("2s", ""));
-    trial.knock(A, ALICE);
+    scenario.up(short("2s", ""));
+    scenario.knock(A, ALICE);
     let mut stream = connect().expect("the gate is open and the host forwards");
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(trial), 1, "the flow is listed");
-    trial.closes(A, "22/tcp");
+    assert_eq!(sessions(scenario), 1, "the flow is listed");
+    scenario.closes(A, "22/tcp");
     assert_echo(&mut stream, b"after it");
 }
 
@@ -234,27 +235,29 @@ fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     Packet::tcp(ends(local), ends(peer), flags).frame(CLIENT_MAC, GATE_MAC)
 }
 
-fn sessions(trial: &Trial) -> usize {
-    let sessions = trial.knockgate("sessions --json").exits(0).json();
+fn sessions(scenario: &Scenario) -> usize {
+    let sessions = scenario.knockgate("sessions --json").exits(0).json();
     sessions["sessions"].as_array().expect("a list").len()
 }
 
 /// Sends a frame and expects it to be denied, since its source has nothing any more.
 #[track_caller]
-fn assert_denied(trial: &Trial, frame: Vec<u8>) {
-    assert_counted(trial, "no_grant", frame);
+fn assert_denied(scenario: &Scenario, frame: Vec<u8>) {
+    assert_counted(scenario, "no_grant", frame);
 }
 
 /// Sends a frame and expects it to be counted so.
 #[track_caller]
-fn assert_counted(trial: &Trial, reason: &str, frame: Vec<u8>) {
-    let before = counted(trial, reason);
-    raw::send(&trial.lab, &[frame]);
-    wait_until("the packet is counted", || counted(trial, reason) > before);
+fn assert_counted(scenario: &Scenario, reason: &str, frame: Vec<u8>) {
+    let before = counted(scenario, reason);
+    wire::send(&scenario.lab, &[frame]);
+    wait_until("the packet is counted", || {
+        counted(scenario, reason) > before
+    });
 }
 
-fn counted(trial: &Trial, reason: &str) -> u64 {
-    let stats = trial.knockgate("stats --json").exits(0).json();
+fn counted(scenario: &Scenario, reason: &str) -> u64 {
+    let stats = scenario.knockgate("stats --json").exits(0).json();
     let rows = stats["packets"].as_array().expect("a list");
     rows.iter()
         .filter(|row| row["reason"] == reason)

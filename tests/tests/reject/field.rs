@@ -2,18 +2,19 @@
 
 use std::{
     cell::Cell,
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use knockgate_tests::{
     foreign::ForeignProgram,
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
-    packet::{self, Packet, SYN},
-    raw::Wire,
+    gate_config::Gate,
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
+    network,
+    scenario::Attach,
     tap::Tap,
-    trial::Attach,
+    wire::Wire,
 };
+use netlab::packet::{self, Packet, SYN};
 
 /// A port that the gate guards, for both transports, and one where nothing listens.
 pub const GUARDED: u16 = 22;
@@ -57,10 +58,7 @@ impl Field {
 
     /// Sets a value under /proc/sys/net of the host.
     pub fn set(&self, setting: &str, value: &str) {
-        self.lab.gate.run(|| {
-            fs::write(format!("/proc/sys/net/{setting}"), value)
-                .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
-        });
+        network::set(&self.lab.gate, &[setting], value);
     }
 
     /// Lets the host answer every datagram.
@@ -75,24 +73,14 @@ impl Field {
 
     /// Puts the gate on an interface of the host's.
     pub fn up_on(&self, interface: &str) {
-        let attach = match self.attach {
-            Attach::Native => "native",
-            Attach::Generic => "generic",
-        };
+        let attach = self.attach.name();
+        let gate = Gate::ssh()
+            .protect(&format!("{GUARDED}/tcp {GUARDED}/udp"))
+            .key("deny = \"reject\"")
+            .knocks("7000/udp 8000/tcp 6000/udp");
         self.lab.configure(&format!(
-            r#"
-            interfaces = ["{interface}"]
-            attach = "{attach}"
-            open_ports = []
-            limits = {{ sources = 16384, grants = 64, sessions = 64 }}
-            [[gate]]
-            name = "ssh"
-            protect = ["{GUARDED}/tcp", "{GUARDED}/udp"]
-            deny = "reject"
-            [[gate.knock]]
-            user = "alice"
-            sequence = ["7000/udp", "8000/tcp", "6000/udp"]
-            "#
+            "interfaces = [\"{interface}\"]\nattach = \"{attach}\"\nopen_ports = []\n\
+             limits = {{ sources = 16384, grants = 64, sessions = 64 }}\n{gate}"
         ));
         self.lab.knockgate(&["up"]).exits(0);
     }
@@ -132,7 +120,7 @@ impl Field {
     fn fence(&self, family: Family) -> Vec<Vec<u8>> {
         let port = self.fences.get();
         self.fences.set(port + 1);
-        let from = (family.address(Who::A), port);
+        let from = (family.address(Source::A), port);
         let fence = Packet::tcp(from, (family.host(), FENCE), SYN);
         self.wire
             .send(&self.lab, &[fence.frame(CLIENT_MAC, GATE_MAC)]);
@@ -310,7 +298,7 @@ pub fn tcp(
     flags: u8,
     edit: impl Fn(&mut Vec<u8>, usize, usize),
 ) -> Vec<u8> {
-    let from = (family.address(Who::A), SOURCE);
+    let from = (family.address(Source::A), SOURCE);
     let mut packet = Packet::tcp(from, (family.host(), port), flags).frame(CLIENT_MAC, GATE_MAC);
     let (network, transport) = (network_of(&packet), transport(&packet));
     // Numbers of which every byte counts.
@@ -326,7 +314,7 @@ pub fn udp(
     payload: &[u8],
     edit: impl Fn(&mut Vec<u8>, usize, usize),
 ) -> Vec<u8> {
-    let from = (family.address(Who::A), SOURCE);
+    let from = (family.address(Source::A), SOURCE);
     let mut packet = Packet::udp(from, (family.host(), port), payload).frame(CLIENT_MAC, GATE_MAC);
     let (network, transport) = (network_of(&packet), transport(&packet));
     edit(&mut packet, network, transport);

@@ -8,26 +8,21 @@ use std::{
 use knockgate_tests::{
     attempt::Outcome,
     foreign::ForeignProgram,
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
-    netns::ip,
-    packet::Packet,
+    gate_config::{ALICE, Gate},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
+    network::ip,
     run::{Running, wait_until},
-    trial::{Attach, Trial},
+    scenario::{Attach, Scenario},
 };
+use netlab::packet::{Packet, mac};
 
 use crate::field::{CLOSED, Field, GUARDED};
 
-const REJECTING: &str = r#"
-    open_ports = []
-    [[gate]]
-    name = "ssh"
-    protect = ["22/tcp", "22/udp"]
-    deny = "reject"
-    connections = 1
-    [[gate.knock]]
-    user = "alice"
-    sequence = ["7000/udp", "8443/tcp", "9001/udp"]
-"#;
+fn rejecting() -> String {
+    let gate = Gate::ssh().protect("22/tcp 22/udp");
+    let gate = gate.key("deny = \"reject\"\nconnections = 1");
+    format!("open_ports = []\n{gate}")
+}
 
 /// One source gets as many answers from a guarded port as another from a closed one.
 #[test]
@@ -44,7 +39,7 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
         }
         field.up();
         for family in [Family::V4, Family::V6] {
-            for (who, port) in [(Who::B, CLOSED), (Who::C, GUARDED)] {
+            for (who, port) in [(Source::B, CLOSED), (Source::C, GUARDED)] {
                 let frames: Vec<_> = (0..40)
                     .map(|from| datagram(family.address(who), family.host(), from, port))
                     .collect();
@@ -69,16 +64,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
     };
     let field = Field::new(lab, Attach::Generic);
     field.set("ipv4/icmp_ratelimit", "1000");
-    let gate = field.lab.gate.name();
-    ip(&[
-        "-n",
-        gate,
-        "route",
-        "add",
-        "10.99.0.0/16",
-        "via",
-        "10.77.1.2",
-    ]);
+    ip(&field.lab.gate, "route add 10.99.0.0/16 via 10.77.1.2");
     field.up();
     let burst = |port| {
         let frames: Vec<_> = (0..200)
@@ -111,16 +97,16 @@ fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
 fn honest_clients_are_refused_at_once() {
     for attach in [Attach::Native, Attach::Generic] {
         for family in [Family::V4, Family::V6] {
-            Trial::run(attach, family, &[], |trial| {
-                let _peer = ForeignProgram::on(&trial.lab.client, CLIENT_INTERFACE);
-                trial.up(REJECTING);
-                trial.refused(Who::A, "22/tcp");
-                trial.refused(Who::A, "22/udp");
-                trial.knock(Who::A, "7000/udp 8443/tcp 9001/udp");
-                trial.open(Who::A, "22/tcp");
+            Scenario::run(attach, family, &[], |scenario| {
+                let _peer = ForeignProgram::on(&scenario.lab.client, CLIENT_INTERFACE);
+                scenario.up(rejecting());
+                scenario.refused(Source::A, "22/tcp");
+                scenario.refused(Source::A, "22/udp");
+                scenario.knock(Source::A, ALICE);
+                scenario.open(Source::A, "22/tcp");
                 // Its one connection is used up.
-                trial.refused(Who::A, "22/tcp");
-                trial.refused(Who::B, "22/tcp");
+                scenario.refused(Source::A, "22/tcp");
+                scenario.refused(Source::B, "22/tcp");
             });
         }
     }
@@ -129,73 +115,66 @@ fn honest_clients_are_refused_at_once() {
 /// The gate answers for the addresses that it knows of; the service keeps it up to date.
 #[test]
 fn the_service_follows_the_hosts_addresses() {
-    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
         let another: IpAddr = [10, 77, 0, 77].into();
         let attempt = || {
-            let connection = trial.connect(Who::A, another, GUARDED, Duration::from_millis(300));
+            let connection =
+                scenario.connect(Source::A, another, GUARDED, Duration::from_millis(300));
             connection.map_or_else(|outcome| outcome, |_| Outcome::Open)
         };
-        trial.up(REJECTING);
-        let gate = trial.lab.gate.name();
-        ip(&["-n", gate, "address", "add", "10.77.0.77/16", "dev", WAN]);
+        scenario.up(rejecting());
+        let address = format!("10.77.0.77/16 dev {WAN}");
+        ip(&scenario.lab.gate, &format!("address add {address}"));
         assert_eq!(attempt(), Outcome::Silent);
-        let mut service = trial.lab.knockgate_command(&["run"]);
-        let _service = Running::start(&mut service, trial.lab.folder());
+        let mut service = scenario.lab.knockgate_command(&["run"]);
+        let _service = Running::start(&mut service, scenario.lab.folder());
         wait_until("the new address answers", || attempt() == Outcome::Refused);
-        ip(&["-n", gate, "address", "del", "10.77.0.77/16", "dev", WAN]);
-        let neighbour = trial.lab.client.name();
-        let mac = GATE_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&[
-            "-n",
-            neighbour,
-            "neighbour",
-            "replace",
-            "10.77.0.77",
-            "lladdr",
-            &mac,
-            "dev",
-            CLIENT_INTERFACE,
-        ]);
+        ip(&scenario.lab.gate, &format!("address del {address}"));
+        let mac = mac(GATE_MAC);
+        ip(
+            &scenario.lab.client,
+            &format!("neighbour replace 10.77.0.77 lladdr {mac} dev {CLIENT_INTERFACE}"),
+        );
         wait_until("it is silent again", || attempt() == Outcome::Silent);
     });
 }
 
 #[test]
 fn monitor_mode_answers_nothing() {
-    Trial::run(Attach::Generic, Family::V4, &[], |trial| {
-        trial.up(&format!("mode = \"monitor\"\n{REJECTING}"));
-        trial.open(Who::A, "22/tcp");
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        scenario.up(format!("mode = \"monitor\"\n{}", rejecting()));
+        scenario.open(Source::A, "22/tcp");
     });
 }
 
 /// An answer leaves a veth natively only where its peer takes XDP frames.
 #[test]
 fn lost_on_a_veth() {
-    Trial::run(Attach::Native, Family::V4, &[], |trial| {
-        trial.configure(REJECTING);
-        trial
+    Scenario::run(Attach::Native, Family::V4, &[], |scenario| {
+        scenario.configure(rejecting());
+        scenario
             .lab
             .knockgate(&["up"])
             .exits(0)
             .says(&["is a veth", "XDP program"]);
         assert_eq!(
-            trial.attempt(Who::A, "22/tcp", Outcome::Silent),
+            scenario.attempt(Source::A, "22/tcp", Outcome::Silent),
             Outcome::Silent
         );
-        let peer = ForeignProgram::on(&trial.lab.client, CLIENT_INTERFACE);
-        trial.refused(Who::A, "22/tcp");
+        let peer = ForeignProgram::on(&scenario.lab.client, CLIENT_INTERFACE);
+        scenario.refused(Source::A, "22/tcp");
         drop(peer);
-        trial.knockgate("down --all").exits(0);
+        scenario.knockgate("down --all").exits(0);
 
         // Which is why it isn't chosen there.
-        let config = format!("interfaces = [\"{WAN}\"]\n{REJECTING}");
-        trial.lab.configure(&config);
-        trial
+        let config = format!("interfaces = [\"{WAN}\"]\n{}", rejecting());
+        scenario.lab.configure(&config);
+        scenario
             .lab
             .knockgate(&["up"])
             .exits(0)
             .says(&["generic mode"]);
-        assert!(trial.lab.interface().contains("xdpgeneric"));
-        trial.refused(Who::A, "22/tcp");
+        assert!(scenario.lab.interface().contains("xdpgeneric"));
+        scenario.refused(Source::A, "22/tcp");
     });
 }

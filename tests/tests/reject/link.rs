@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use knockgate_tests::{
-    lab::Family,
-    packet::{ACK, SYN},
-};
+use knockgate_tests::lab::Family;
+use netlab::packet::{ACK, SYN};
 
 use crate::{
     BOTH,

@@ -18,7 +18,7 @@ mod vlan;
 
 use knockgate_tests::{
     lab::{Family, Lab},
-    trial::Attach,
+    scenario::Attach,
 };
 
 use field::Field;

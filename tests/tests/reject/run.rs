@@ -4,10 +4,8 @@
 use std::net::IpAddr;
 
 use knock_user::config::Config;
-use knockgate_tests::{
-    packet::{ACK, FIN, Packet, RST, SYN, Tag, checksum},
-    subject::{Program, Subject as _},
-};
+use knockgate_tests::subject::{Program, Subject as _};
+use netlab::packet::{ACK, FIN, Packet, RST, SYN, Tag, checksum};
 
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use knockgate_tests::{
     lab::{Family, Lab},
-    need,
-    trial::Attach,
+    scenario::Attach,
 };
+use netlab::host::find_program;
 
 use crate::field::{CLOSED, Field, GUARDED};
 
@@ -79,7 +79,7 @@ fn states(report: &str) -> BTreeMap<u16, String> {
 
 fn nmap(field: &Field, family: Family, arguments: &[&str]) -> String {
     let host = family.host().to_string();
-    let program = need::tool("nmap").expect("it was there when the lab was built");
+    let program = find_program("nmap").expect("it was there when the lab was built");
     let mut all = vec!["-n", "-Pn", "--disable-arp-ping", "--max-retries", "3"];
     if family == Family::V6 {
         all.push("-6");

@@ -2,13 +2,13 @@
 //! checksum left to hardware, as it does at the veth itself.
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN, Who},
+    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
     need::kernel_has,
-    netns::ip,
-    packet::{ACK, FIN, SYN},
-    raw::UnsummedWire,
-    trial::Attach,
+    network::{add_address, ip},
+    scenario::Attach,
+    wire::OffloadedWire,
 };
+use netlab::packet::{ACK, FIN, SYN, mac};
 
 use crate::field::{self, Answer, Field};
 
@@ -18,14 +18,12 @@ const WAN_MAC: &str = "02:00:00:00:00:11";
 
 #[test]
 fn bridge() {
-    answers_are_the_hosts(&["link", "add", TOP, "type", "bridge"], Some(TOP));
+    answers_are_the_hosts(&format!("link add {TOP} type bridge"), Some(TOP));
 }
 
 #[test]
 fn macvlan() {
-    let add = [
-        "link", "add", "link", WAN, "name", TOP, "type", "macvlan", "mode", "bridge",
-    ];
+    let add = format!("link add link {WAN} name {TOP} type macvlan mode bridge");
     answers_are_the_hosts(&add, None);
 }
 
@@ -34,16 +32,13 @@ fn macvlan_on_a_bridge() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let below = ["link", "add", "below", "type", "bridge"];
-    let top = [
-        "link", "add", "link", "below", "name", TOP, "type", "macvlan", "mode", "bridge",
-    ];
-    if stack(&lab, &below, Some("below")) && stack(&lab, &top, None) {
+    let top = format!("link add link below name {TOP} type macvlan mode bridge");
+    if stack(&lab, "link add below type bridge", Some("below")) && stack(&lab, &top, None) {
         ask(&Field::new(lab, Attach::Generic));
     }
 }
 
-fn answers_are_the_hosts(add: &[&str], bridge: Option<&str>) {
+fn answers_are_the_hosts(add: &str, bridge: Option<&str>) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
@@ -56,7 +51,7 @@ fn ask(field: &Field) {
     field.without_limits();
     move_addresses(&field.lab);
     field.up_on(TOP);
-    let unsummed = UnsummedWire::open(&field.lab);
+    let unsummed = OffloadedWire::open(&field.lab);
     let mut wrong = Vec::new();
     for family in [Family::V4, Family::V6] {
         for (what, frame) in frames() {
@@ -129,47 +124,36 @@ fn frames() -> Vec<(&'static str, Frame)> {
 }
 
 /// Adds a device above the veth's end of the host; on a bridge the veth becomes a port.
-fn stack(lab: &Lab, add: &[&str], bridge: Option<&str>) -> bool {
+fn stack(lab: &Lab, add: &str, bridge: Option<&str>) -> bool {
     if !kernel_has("such a device", &lab.gate, add) {
         return false;
     }
-    let ip = |arguments: &[&str]| ip(&[&["-n", lab.gate.name()], arguments].concat());
     if let Some(bridge) = bridge {
-        ip(&["link", "set", WAN, "master", bridge]);
-        ip(&["link", "set", bridge, "up"]);
+        ip(
+            &lab.gate,
+            &format!("link set {WAN} master {bridge}\nlink set {bridge} up"),
+        );
     }
     true
 }
 
 /// The host's addresses, of both layers, move to the device above.
 fn move_addresses(lab: &Lab) {
-    let ip = |arguments: &[&str]| ip(&[&["-n", lab.gate.name()], arguments].concat());
-    let [gate_mac, client_mac] =
-        [GATE_MAC, CLIENT_MAC].map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
-    ip(&["link", "set", WAN, "address", WAN_MAC]);
-    ip(&["link", "set", TOP, "address", &gate_mac, "up"]);
-    ip(&["address", "flush", "dev", WAN]);
-    for family in [Family::V4, Family::V6] {
-        let length = if family == Family::V4 { 16 } else { 48 };
-        let address = format!("{}/{length}", family.host());
-        let add = ["address", "add", &address, "dev", TOP];
-        let nodad: &[&str] = if family == Family::V6 {
-            &["nodad"]
-        } else {
-            &[]
-        };
-        ip(&[&add, nodad].concat());
-        let client = family.address(Who::A).to_string();
-        ip(&[
-            "neighbour",
-            "replace",
-            &client,
-            "lladdr",
-            &client_mac,
-            "dev",
-            TOP,
-            "nud",
-            "permanent",
-        ]);
+    let (gate_mac, client_mac) = (mac(GATE_MAC), mac(CLIENT_MAC));
+    ip(
+        &lab.gate,
+        &format!(
+            "link set {WAN} address {WAN_MAC}\n\
+             link set {TOP} address {gate_mac} up\n\
+             address flush dev {WAN}"
+        ),
+    );
+    for (family, length) in [(Family::V4, 16), (Family::V6, 48)] {
+        add_address(&lab.gate, TOP, &format!("{}/{length}", family.host()));
+        let client = family.address(Source::A);
+        ip(
+            &lab.gate,
+            &format!("neighbour replace {client} lladdr {client_mac} dev {TOP} nud permanent"),
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Segments, for every combination of flags.
 
-use knockgate_tests::packet::{ACK, FIN, RST, SYN};
+use netlab::packet::{ACK, FIN, RST, SYN};
 
 use crate::{
     BOTH,

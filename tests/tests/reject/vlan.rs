@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use knockgate_tests::{
     lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN},
     need::kernel_has,
-    netns::ip,
-    packet::{ACK, Packet, SYN, Tag},
+    network::{add_address, ip},
+    scenario::Attach,
     tap::Tap,
-    trial::Attach,
 };
+use netlab::packet::{ACK, Packet, SYN, Tag};
 
 use crate::field::{self, Answer, Field};
 
@@ -153,27 +153,16 @@ fn join(lab: &Lab) -> bool {
                 id,
                 ..
             } = *device;
-            let link = [
-                "link",
-                "add",
-                "link",
-                within.unwrap_or(interface),
-                "name",
-                name,
-            ];
-            let vlan = ["type", "vlan", "protocol", protocol, "id", id];
-            if !kernel_has("VLAN devices", netns, &[&link[..], &vlan].concat()) {
+            let within = within.unwrap_or(interface);
+            let link =
+                format!("link add link {within} name {name} type vlan protocol {protocol} id {id}");
+            if !kernel_has("VLAN devices", netns, &link) {
                 return false;
             }
-            let ip = |arguments: &[&str]| ip(&[&["-n", netns.name()], arguments].concat());
-            ip(&["link", "set", name, "up"]);
+            ip(netns, &format!("link set {name} up"));
             for (family, length) in [(Family::V4, 24), (Family::V6, 64)] {
-                let address = format!("{}/{length}", device.address(family, number));
-                let mut add = vec!["address", "add", &address, "dev", name];
-                if family == Family::V6 {
-                    add.push("nodad");
-                }
-                ip(&add);
+                let address = device.address(family, number);
+                add_address(netns, name, &format!("{address}/{length}"));
             }
             true
         })

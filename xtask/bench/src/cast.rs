@@ -8,8 +8,8 @@ use anyhow::Result;
 use crate::{
     frame::{self, Transport},
     gate::{GRANTED, Gate, PROTECTED, Setup},
+    host::{Host, Wire},
     programs::{Programs, run},
-    stage::{Stage, Wire},
 };
 
 pub struct Cast {
@@ -37,11 +37,11 @@ pub struct Cast {
 pub const ROOM: u32 = 1 << 20;
 
 impl Cast {
-    pub fn assemble(stage: &Stage, programs: &mut Programs, binary: &Path) -> Result<Self> {
+    pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
         let mut wires = Vec::new();
         let mut up = |name: &str, grants: u32, setup: &Setup| {
-            let wire = stage.wire(name)?;
-            let gate = Gate::up(stage, binary, &wire, setup)?;
+            let wire = host.wire(name)?;
+            let gate = Gate::up(host, binary, &wire, setup)?;
             wires.push(wire);
             gate.grant(programs, grants)?;
             anyhow::Ok(gate)
@@ -80,7 +80,7 @@ impl Cast {
             deny: "reject",
             ..Setup::default()
         };
-        let rejecting = match rejects.refused(stage, binary)? {
+        let rejecting = match rejects.refused(host, binary)? {
             None => Ok(up("rejecting", 1, &rejects)?),
             Some(why) => Err(why),
         };

@@ -1,8 +1,9 @@
 //! CPU time, of this thread and of others.
 
-use std::{fs, io, mem};
+use std::fs;
 
 use anyhow::{Context as _, Result};
+use netlab::host::{cpus, keep_to};
 
 /// CPU time of the calling thread, ns.
 pub fn thread() -> u64 {
@@ -21,39 +22,9 @@ pub fn stay() -> Result<usize> {
 /// one, they share it.
 pub fn stay_away() -> Result<()> {
     match cpus()?.as_slice() {
-        [_, others @ ..] if !others.is_empty() => keep_to(others),
+        [_, others @ ..] if !others.is_empty() => Ok(keep_to(others)?),
         _ => Ok(()),
     }
-}
-
-/// The CPUs that the calling thread may use.
-fn cpus() -> Result<Vec<usize>> {
-    // SAFETY: cpu_set_t is a bit field, for which all zeroes is a value.
-    let mut allowed: libc::cpu_set_t = unsafe { mem::zeroed() };
-    let size = size_of_val(&allowed);
-    // SAFETY: the set is valid for the size given.
-    if unsafe { libc::sched_getaffinity(0, size, &raw mut allowed) } != 0 {
-        return Err(io::Error::last_os_error()).context("can't read the CPUs of this process");
-    }
-    let every = 0..libc::CPU_SETSIZE.unsigned_abs() as usize;
-    // SAFETY: every CPU asked about lies within the set.
-    Ok(every
-        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) })
-        .collect())
-}
-
-fn keep_to(cpus: &[usize]) -> Result<()> {
-    // SAFETY: as above.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    for cpu in cpus {
-        // SAFETY: the number comes from such a set.
-        unsafe { libc::CPU_SET(*cpu, &mut set) };
-    }
-    // SAFETY: the set is valid for the size given.
-    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
-        return Err(io::Error::last_os_error()).context("can't stay on a CPU");
-    }
-    Ok(())
 }
 
 /// The kernel's thread that handles packets of one CPU where there is too much to do at once.

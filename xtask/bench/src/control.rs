@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use netlab::host::output;
 
 use crate::{
     Plan,
@@ -16,8 +17,8 @@ use crate::{
     clock::number,
     figures::{Against, Part, Row, over, times},
     gate::{Gate, Setup},
+    host::{Host, Wire},
     service::Service,
-    stage::{Stage, Wire},
 };
 
 const UP: &str = "up, one user";
@@ -29,7 +30,7 @@ const RUN: &str = "run, idle, one user";
 const ROUNDS: usize = 3;
 
 /// CPU time and elapsed time of commands, and the memory of the service.
-pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result<Vec<Part>> {
+pub fn measure(host: &Host, binary: &Path, cast: &Cast, plan: &Plan) -> Result<Vec<Part>> {
     let one = Setup::default();
     let thousand = Setup {
         users: 1_000,
@@ -39,9 +40,9 @@ pub fn measure(stage: &Stage, binary: &Path, cast: &Cast, plan: &Plan) -> Result
         gates: 10,
         ..thousand.clone()
     };
-    let wire = stage.wire("commands")?;
+    let wire = host.wire("commands")?;
     let desk = Desk {
-        stage,
+        host,
         binary,
         wire: &wire,
     };
@@ -110,7 +111,7 @@ struct Cost {
 
 /// Where commands are run: an interface without a gate, to put one up and take it down.
 struct Desk<'d> {
-    stage: &'d Stage,
+    host: &'d Host,
     binary: &'d Path,
     wire: &'d Wire,
 }
@@ -119,7 +120,7 @@ impl Desk<'_> {
     fn up(&self, setup: &Setup) -> Result<Cost> {
         let mut gate = None;
         let cost = timed(|| {
-            gate = Some(Gate::up(self.stage, self.binary, self.wire, setup)?);
+            gate = Some(Gate::up(self.host, self.binary, self.wire, setup)?);
             Ok(())
         })?;
         drop(gate);
@@ -127,7 +128,7 @@ impl Desk<'_> {
     }
 
     fn check(&self, setup: &Setup) -> Result<Cost> {
-        let path = self.stage.folder.join("check.toml");
+        let path = self.host.folder.join("check.toml");
         fs::write(&path, setup.text(&self.wire.name))
             .with_context(|| format!("can't write {}", path.display()))?;
         let mut command = Command::new(self.binary);
@@ -137,15 +138,15 @@ impl Desk<'_> {
 
     /// Resident memory of the service in MiB, and its CPU time in ms, in a second of nothing to do.
     fn idle_service(&self, setup: &Setup) -> Result<(f64, f64)> {
-        let path = self.stage.folder.join("run.toml");
+        let path = self.host.folder.join("run.toml");
         fs::write(&path, setup.text(&self.wire.name))
             .with_context(|| format!("can't write {}", path.display()))?;
-        let mut command = self.stage.command(self.binary);
+        let mut command = self.host.command(self.binary);
         command
             .arg("--config")
             .arg(&path)
             .arg("--pin-root")
-            .arg(self.stage.pins("run"))
+            .arg(self.host.pins("run"))
             .args(["run", "--down-on-exit"]);
         let mut service = Service::start("knockgate run", &mut command)?;
         thread::sleep(Duration::from_secs(2));
@@ -200,7 +201,7 @@ fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[
 fn grants(gate: &Gate, count: usize) -> Result<Cost> {
     let mut printed = String::new();
     let cost = timed(|| {
-        printed = crate::stage::output(gate.knockgate().args(["grants", "--json"]))?;
+        printed = output(gate.knockgate().args(["grants", "--json"]))?;
         Ok(())
     })?;
     let rows = printed.matches("\"expires_in_ms\"").count();
@@ -212,7 +213,8 @@ fn grants(gate: &Gate, count: usize) -> Result<Cost> {
 }
 
 fn finish(command: &mut Command) -> Result<()> {
-    crate::stage::output(command).map(drop)
+    output(command)?;
+    Ok(())
 }
 
 /// What `work` takes, by itself and in the processes that it starts and waits for.

@@ -1,48 +1,55 @@
-//! Frames, written byte by byte.
+//! The bench's frames: short ones, all to the host.
 
-use crate::stage::{HOST, HOST_MAC, SENDER_MAC};
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlab::packet::{ACK, Extension, Packet, RST, SYN, Tag, checksum};
+
+use crate::host::{HOST, HOST_MAC, SENDER_MAC};
 
 /// Length of the shortest Ethernet frame, without its check sequence.
 const SHORTEST: usize = 60;
 
-pub const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-pub const ACK: u8 = 0x10;
+/// IP protocol number.
+const TCP: u8 = 6;
 
 /// What is behind the IP header.
 #[derive(Debug, Clone, Copy)]
 pub enum Transport {
     /// With these flags.
     Tcp(u8),
-    /// Without a checksum.
+    /// Without a checksum, which the programs that vary a frame's source would have to mend.
     Udp,
 }
 
-/// An IPv4 packet from `source` (as a number) to the host.
+/// Returns an IPv4 packet from `source` (as a number) to the host.
 pub fn ipv4(transport: Transport, source: u32, source_port: u16, port: u16) -> Vec<u8> {
-    let mut segment = transport.header(source_port, port);
-    if let Transport::Tcp(_) = transport {
-        let length = u16::try_from(segment.len()).expect("a header is short");
-        let pseudo = [
-            &source.to_be_bytes()[..],
-            &HOST,
-            &[0, transport.protocol()],
-            &length.to_be_bytes(),
-        ]
-        .concat();
-        let checksum = checksum(&[pseudo, segment.clone()].concat());
-        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
-    }
-    packet(transport, source, &segment)
+    let from = (Ipv4Addr::from_bits(source).into(), source_port);
+    frame(&transport.packet(from, (HOST.into(), port)))
 }
 
-/// A UDP datagram with a payload, by IPv4.
+/// Returns a UDP datagram with a payload, by IPv4.
 pub fn datagram(source: u32, source_port: u16, port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut segment = Transport::Udp.header(source_port, port);
-    segment.extend(payload);
-    let length = u16::try_from(segment.len()).expect("a payload is short");
-    segment[4..6].copy_from_slice(&length.to_be_bytes());
-    packet(Transport::Udp, source, &segment)
+    let from = (Ipv4Addr::from_bits(source).into(), source_port);
+    frame(&Packet::udp(from, (HOST.into(), port), payload).without_checksum())
+}
+
+/// Returns an IPv6 packet with this many extension headers (destination options) of eight bytes each.
+pub fn ipv6(transport: Transport, extensions: usize, source_port: u16, port: u16) -> Vec<u8> {
+    let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+    let packet = transport.packet((address(7), source_port), (address(1), port));
+    let extended = (0..extensions).fold(packet, |packet, _| {
+        packet.with_extension(Extension::DestinationOptions(0))
+    });
+    frame(&extended)
+}
+
+/// Returns an IPv4 packet from `source` to the host with a VLAN tag.
+pub fn tagged(transport: Transport, source: u32, source_port: u16, port: u16) -> Vec<u8> {
+    let from = (Ipv4Addr::from_bits(source).into(), source_port);
+    let packet = transport.packet(from, (HOST.into(), port));
+    let mut frame = packet.tagged(Tag::vlan(7)).frame(SENDER_MAC, HOST_MAC);
+    frame.resize(SHORTEST + 4, 0);
+    frame
 }
 
 /// Has an IPv4 frame without options come from elsewhere. TCP's checksum does not follow.
@@ -55,115 +62,31 @@ pub fn readdress(frame: &mut [u8], source: u32, source_port: u16) {
     segment[..2].copy_from_slice(&source_port.to_be_bytes());
 }
 
-/// If the frame is the host's answer to a SYN to `port`: to whom.
+/// Returns to whom the frame is the host's answer, if it is one to a SYN to `port`.
 pub fn answered(frame: &[u8], port: u16) -> Option<u32> {
     let packet = frame.get(14..54)?;
     let accepts = packet[0] == 0x45
-        && packet[9] == Transport::Tcp(0).protocol()
+        && packet[9] == TCP
         && packet[20..22] == port.to_be_bytes()
         && packet[33] & (SYN | ACK | RST) == SYN | ACK;
     accepts.then(|| u32::from_be_bytes([packet[16], packet[17], packet[18], packet[19]]))
 }
 
-fn packet(transport: Transport, source: u32, segment: &[u8]) -> Vec<u8> {
-    // Padding is left to the link, so the packet ends where it says.
-    let length = u16::try_from(20 + segment.len()).expect("a packet is short");
-    let mut header = vec![0x45, 0];
-    header.extend(length.to_be_bytes());
-    header.extend([0, 0, 0x40, 0, 64, transport.protocol(), 0, 0]);
-    header.extend(source.to_be_bytes());
-    header.extend(HOST);
-    let checksum = checksum(&header);
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    ethernet(0x0800, &[&header, segment])
-}
-
-/// An IPv6 packet with this many extension headers (destination options) of eight bytes each.
-pub fn ipv6(transport: Transport, extensions: usize, source_port: u16, port: u16) -> Vec<u8> {
-    const OPTIONS: u8 = 60;
-    let payload = transport.header(source_port, port);
-    let length = u16::try_from(8 * extensions + payload.len()).expect("headers are short");
-    let next = |rest: usize| {
-        if rest == 0 {
-            transport.protocol()
-        } else {
-            OPTIONS
-        }
-    };
-    let mut header = vec![0x60, 0, 0, 0];
-    header.extend(length.to_be_bytes());
-    header.extend([next(extensions), 64]);
-    header.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
-    header.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    for rest in (0..extensions).rev() {
-        // Six bytes of padding (option 1).
-        header.extend([next(rest), 0, 1, 4, 0, 0, 0, 0]);
-    }
-    ethernet(0x86dd, &[&header, &payload])
-}
-
-/// The frame with a VLAN tag.
-pub fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
-    frame.splice(12..12, [0x81, 0, 0, 7]);
-    frame
-}
-
 impl Transport {
-    fn protocol(self) -> u8 {
+    fn packet(self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Packet {
         match self {
-            Self::Tcp(_) => 6,
-            Self::Udp => 17,
+            Self::Tcp(flags) => Packet::tcp(from, to, flags),
+            Self::Udp => Packet::udp(from, to, b"").without_checksum(),
         }
-    }
-
-    fn header(self, source_port: u16, port: u16) -> Vec<u8> {
-        let mut header = [source_port.to_be_bytes(), port.to_be_bytes()].concat();
-        match self {
-            Self::Tcp(flags) => {
-                header.extend([
-                    0,
-                    0,
-                    0,
-                    1,
-                    0,
-                    0,
-                    0,
-                    0,
-                    5 << 4,
-                    flags,
-                    0xfa,
-                    0xf0,
-                    0,
-                    0,
-                    0,
-                    0,
-                ]);
-            }
-            Self::Udp => header.extend([0, 8, 0, 0]),
-        }
-        header
     }
 }
 
-fn ethernet(kind: u16, parts: &[&[u8]]) -> Vec<u8> {
-    let mut frame = [HOST_MAC, SENDER_MAC].concat();
-    frame.extend(kind.to_be_bytes());
-    frame.extend(parts.concat());
+fn frame(packet: &Packet) -> Vec<u8> {
+    let mut frame = packet.frame(SENDER_MAC, HOST_MAC);
     if frame.len() < SHORTEST {
         frame.resize(SHORTEST, 0);
     }
     frame
-}
-
-/// The checksum of the Internet protocols (RFC 1071) over an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded).expect("folded twice")
 }
 
 #[cfg(test)]
@@ -171,10 +94,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_sums_up_to_nothing() {
-        let frame = ipv4(Transport::Udp, 0x0a00_0001, 40000, 443);
-        assert_eq!(checksum(&frame[14..34]), 0);
-        assert_eq!(frame.len(), SHORTEST);
+    fn frames_are_as_long_as_a_wire_takes_them() {
+        assert_eq!(
+            ipv4(Transport::Udp, 0x0a00_0001, 40000, 443).len(),
+            SHORTEST
+        );
+        assert_eq!(
+            tagged(Transport::Udp, 0x0a00_0001, 40000, 443).len(),
+            SHORTEST + 4
+        );
+    }
+
+    #[test]
+    fn datagrams_have_no_checksum_that_a_change_would_spoil() {
+        let frame = datagram(0x0a00_0001, 40000, 62201, &[7; 5]);
+        assert_eq!(frame[40..42], [0, 0]);
     }
 
     #[test]
@@ -186,15 +120,6 @@ mod tests {
         assert_eq!(checksum(&frame[14..34]), 0);
         assert_eq!(frame[26..30], [0xc0, 0xa8, 1, 2]);
         assert_eq!(frame[34..36], 1025_u16.to_be_bytes());
-    }
-
-    #[test]
-    fn a_segment_sums_up_with_its_addresses() {
-        let frame = ipv4(Transport::Tcp(SYN), 0x0a00_0001, 40000, 22);
-        let mut summed = frame[26..34].to_vec();
-        summed.extend([0, 6, 0, 20]);
-        summed.extend(&frame[34..54]);
-        assert_eq!(checksum(&summed), 0);
     }
 
     #[test]

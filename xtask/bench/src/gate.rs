@@ -11,12 +11,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::Xdp;
+use netlab::host::output;
 use serde_json::Value;
 
 use crate::{
     frame::{self, Transport},
+    host::{Host, Wire},
     programs::{Programs, Traffic, pinned},
-    stage::{Stage, Wire, output},
 };
 
 /// The port that the first gate protects, and the sequence of its first user.
@@ -124,8 +125,8 @@ impl Setup {
 
 impl Setup {
     /// Whether this `knockgate` takes the configuration; if not, what it says.
-    pub fn refused(&self, stage: &Stage, binary: &Path) -> Result<Option<String>> {
-        let path = stage.folder.join("tried.toml");
+    pub fn refused(&self, host: &Host, binary: &Path) -> Result<Option<String>> {
+        let path = host.folder.join("tried.toml");
         fs::write(&path, self.text("lo"))
             .with_context(|| format!("can't write {}", path.display()))?;
         let mut check = Command::new(binary);
@@ -156,14 +157,14 @@ fn sequence(number: usize) -> [u16; 3] {
 
 impl Gate {
     /// Brings a gate up on the host's end of a wire.
-    pub fn up(stage: &Stage, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
+    pub fn up(host: &Host, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
         let name = wire.name.clone();
-        let config = stage.folder.join(format!("{name}.toml"));
+        let config = host.folder.join(format!("{name}.toml"));
         fs::write(&config, setup.text(&name))
             .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
             .with_context(|| format!("can't write {}", config.display()))?;
-        let pins = stage.pins(&name);
-        let mut up = stage.command(binary);
+        let pins = host.pins(&name);
+        let mut up = host.command(binary);
         up.arg("--config").arg(&config).arg("--pin-root").arg(&pins);
         output(up.arg("up"))?;
         Ok(Self {

@@ -8,6 +8,7 @@ mod rivals;
 
 use std::{
     collections::HashMap,
+    io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -15,8 +16,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use netlab::{packet::SYN, socket::PacketSocket};
 
-pub use self::{flood::Rate, rivals::is_program};
+pub use self::flood::Rate;
 use self::{
     flood::{Junk, flood},
     knocker::{Attempt, Outcome, Pace},
@@ -25,11 +27,11 @@ use self::{
 use crate::{
     Plan, clock,
     figures::{Part, Row, Spread, over, times},
-    frame::{self, SYN, Transport},
+    frame::{self, Transport},
     gate::{PROTECTED, Setup},
+    host::Host,
     programs::Programs,
     service::Service,
-    stage::Stage,
 };
 
 /// `limits.sources` that hold what the fastest flood brings in the time of a slow knock.
@@ -73,7 +75,7 @@ struct Measured {
 
 /// Everything that needs a host that answers.
 pub fn measure(
-    stage: &Stage,
+    host: &Host,
     programs: &mut Programs,
     binary: &Path,
     plan: &Plan,
@@ -83,14 +85,14 @@ pub fn measure(
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay_away()?;
-            all(stage, programs, binary, plan, &mut trials)
+            all(programs, binary, plan, &mut trials)
         });
         measuring
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let mut parts = parts(&trials);
-    parts.insert(0, rate::measure(stage, programs, binary, plan)?);
+    parts.insert(0, rate::measure(host, programs, binary, plan)?);
     Ok(parts)
 }
 
@@ -119,13 +121,7 @@ fn trials(plan: &Plan) -> Vec<Trial> {
     trials
 }
 
-fn all(
-    stage: &Stage,
-    programs: &mut Programs,
-    binary: &Path,
-    plan: &Plan,
-    trials: &mut [Trial],
-) -> Result<()> {
+fn all(programs: &mut Programs, binary: &Path, plan: &Plan, trials: &mut [Trial]) -> Result<()> {
     for round in 0..plan.trials {
         let count = trials.len();
         for turn in 0..count {
@@ -139,7 +135,7 @@ fn all(
                 continue;
             }
             let name = format!("k{round}-{turn}");
-            let standing = trial.rival.stand(stage, binary, &name);
+            let standing = trial.rival.stand(binary, &name);
             match standing.and_then(|standing| once(programs, &standing, trial, plan)) {
                 Ok(measured) => trial.rounds.push(measured),
                 // That another's daemon does not do here is its row's business alone.
@@ -151,6 +147,18 @@ fn all(
         }
     }
     Ok(())
+}
+
+/// Sends a frame. A flood may have filled the wire: then tries again for 5 ms, since what is measured is the gate.
+/// Returns whether the frame went.
+fn send(socket: &PacketSocket, frame: &[u8]) -> io::Result<bool> {
+    for _ in 0..50 {
+        if socket.send(frame)? {
+            return Ok(true);
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(false)
 }
 
 fn once(

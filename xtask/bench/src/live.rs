@@ -13,9 +13,9 @@ use crate::{
     clock::{self, Softirq, number},
     figures::{Against, Part, Row},
     gate::{Gate, Judge as _, KNOCKS, OPEN, PROTECTED},
+    host::{Host, Wire},
     minimal::Minimal,
     programs::{Programs, Traffic},
-    stage::{Stage, Wire},
 };
 
 /// How programs are attached.
@@ -30,12 +30,12 @@ struct Contestant {
     wire: Wire,
     kind: Kind,
     /// Where it is no guest of the common host.
-    host: Option<Host>,
+    own_host: Option<OwnHost>,
 }
 
 /// A host of a contestant's own, with sockets that take what passes.
-struct Host {
-    stage: Stage,
+struct OwnHost {
+    host: Host,
     _sinks: Vec<UdpSocket>,
 }
 
@@ -75,17 +75,17 @@ type LineUp = (Vec<Contestant>, Vec<Case>, Vec<Row>);
 
 /// Measures everything in one mode.
 pub fn measure(
-    stage: &Stage,
+    host: &Host,
     programs: &mut Programs,
     binary: &Path,
     cpu: usize,
     mode: Mode,
     plan: &Plan,
 ) -> Result<Part> {
-    let _sinks = sinks(stage)?;
-    let (contestants, mut cases, absent) = rows::line_up(stage, programs, binary, mode)?;
+    let _sinks = sinks(host)?;
+    let (contestants, mut cases, absent) = rows::line_up(host, programs, binary, mode)?;
     let mut meter = Meter {
-        stage,
+        host,
         programs,
         softirq: Softirq::of(cpu)?,
         frames: plan.frames,
@@ -139,13 +139,13 @@ pub fn measure(
 
 /// What passes ends in a socket that nobody reads. Knock ports have one, too: a closed port's unreachables
 /// are limited in rate, so their price would depend on how long the bench runs.
-fn sinks(stage: &Stage) -> Result<Vec<UdpSocket>> {
-    stage.sinks(&[&[PROTECTED, OPEN], &KNOCKS[..]].concat())
+fn sinks(host: &Host) -> Result<Vec<UdpSocket>> {
+    host.sinks(&[&[PROTECTED, OPEN], &KNOCKS[..]].concat())
 }
 
 /// Sends, and reads the clocks.
 struct Meter<'m> {
-    stage: &'m Stage,
+    host: &'m Host,
     programs: &'m mut Programs,
     softirq: Softirq,
     frames: u32,
@@ -188,8 +188,12 @@ impl Case {
     /// Makes sure that every frame arrives and fares as the row's name says. Warms up, too: sends to every
     /// source that a row of passing frames has, so that sessions are there.
     fn check(&mut self, meter: &mut Meter<'_>, contestant: &Contestant) -> Result<()> {
-        let Contestant { wire, kind, host } = contestant;
-        let host = host.as_ref().map_or(meter.stage, |host| &host.stage);
+        let Contestant {
+            wire,
+            kind,
+            own_host,
+        } = contestant;
+        let host = own_host.as_ref().map_or(meter.host, |own| &own.host);
         self.traffic.interface = wire.sender;
         let frames = u64::from(meter.frames);
         let reached = host.reached()?;

@@ -1,7 +1,7 @@
 //! What knockgate costs, beside floors that are measured in the same run: `cargo xtask bench` builds and
 //! runs this.
 //!
-//! [`stage`] makes the namespaces, [`cast`] the gates, and these measure: [`per_packet`] the programs
+//! [`host`] makes the namespaces, [`cast`] the gates, and these measure: [`per_packet`] the programs
 //! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a full table forgets,
 //! [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are CPU time, of which other work on the machine takes little away; every round visits every row, so that
 //! whatever drifts, drifts for all; and [`figures`] compares within a round. [`mod@plot`] draws what was
@@ -13,6 +13,7 @@ mod control;
 mod figures;
 mod frame;
 mod gate;
+mod host;
 mod knocking;
 mod live;
 mod minimal;
@@ -22,11 +23,9 @@ mod plan;
 mod plot;
 mod programs;
 mod progress;
-mod raw;
 mod recipe;
 mod report;
 mod service;
-mod stage;
 
 use std::{
     fs,
@@ -39,7 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
 pub use crate::plan::Plan;
-use crate::{cast::Cast, figures::Part, programs::Programs, stage::Stage};
+use crate::{cast::Cast, figures::Part, host::Host, programs::Programs};
 
 #[derive(Parser)]
 struct Arguments {
@@ -134,8 +133,8 @@ fn bench(arguments: &Measure) -> Result<()> {
     let by_default = |section| !(*quick && matches!(section, Section::Progress | Section::Peers));
     let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
-    let stage = Stage::create(outside)?;
-    let mut programs = Programs::load(&stage, programs)?;
+    let host = Host::create(outside)?;
+    let mut programs = Programs::load(&host, programs)?;
     let mut figures = Figures {
         file: output,
         quick: *quick,
@@ -144,19 +143,19 @@ fn bench(arguments: &Measure) -> Result<()> {
     };
     let mut cast = None;
     if wanted(Section::Control) || wanted(Section::Packet) {
-        cast = Some(Cast::assemble(&stage, &mut programs, knockgate)?);
+        cast = Some(Cast::assemble(&host, &mut programs, knockgate)?);
     }
     if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Control)) {
-        figures.add(control::measure(&stage, knockgate, cast, &plan)?)?;
+        figures.add(control::measure(&host, knockgate, cast, &plan)?)?;
     }
     if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {
-        figures.add(vec![peers::measure(&stage, knockgate, peers, &plan)])?;
+        figures.add(vec![peers::measure(&host, knockgate, peers, &plan)])?;
     }
     if wanted(Section::Knocking) {
-        figures.add(knocking::measure(&stage, &mut programs, knockgate, &plan)?)?;
+        figures.add(knocking::measure(&host, &mut programs, knockgate, &plan)?)?;
     }
     if wanted(Section::Progress) {
-        figures.add(progress::measure(&stage, &mut programs, knockgate, &plan)?)?;
+        figures.add(progress::measure(&host, &mut programs, knockgate, &plan)?)?;
     }
     // Only now, since what a command starts stays there too.
     let cpu = clock::stay()?;
@@ -169,7 +168,7 @@ fn bench(arguments: &Measure) -> Result<()> {
     drop(cast);
     if wanted(Section::Live) {
         for mode in live::Mode::ALL {
-            let part = live::measure(&stage, &mut programs, knockgate, cpu, mode, &plan)?;
+            let part = live::measure(&host, &mut programs, knockgate, cpu, mode, &plan)?;
             figures.add(vec![part])?;
         }
     }

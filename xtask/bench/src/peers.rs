@@ -9,12 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use netlab::host::output;
 use serde_json::{Value, json};
 
 use crate::{
     Plan,
     figures::{Part, Row, over, times},
-    stage::{Stage, output},
+    host::Host,
 };
 
 /// How the harness calls knockgate.
@@ -50,8 +51,8 @@ const CASES: [(&str, &str, &str); 3] = [
 
 /// Runs the harness, and makes its samples a part like ours. Where it can't be run, the part says why:
 /// nothing else here depends on it.
-pub fn measure(stage: &Stage, binary: &Path, folder: &Path, plan: &Plan) -> Part {
-    let rows = run(stage, binary, folder, plan)
+pub fn measure(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Part {
+    let rows = run(host, binary, folder, plan)
         .unwrap_or_else(|error| vec![Row::absent("the peers' harness", format!("{error:#}"))]);
     Part {
         id: "peers",
@@ -65,8 +66,8 @@ pub fn measure(stage: &Stage, binary: &Path, folder: &Path, plan: &Plan) -> Part
     }
 }
 
-fn run(stage: &Stage, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row>> {
-    let copy = stage.folder.join("peers");
+fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row>> {
+    let copy = host.folder.join("peers");
     copied(folder, &copy)?;
     // Where the harness builds its own programs.
     let build = copy.join("build");
@@ -122,7 +123,8 @@ fn copied(folder: &Path, copy: &Path) -> Result<()> {
             .arg(folder)
             .arg(copy),
     )?;
-    output(Command::new("chmod").args(["--recursive", "u+w"]).arg(copy)).map(drop)
+    output(Command::new("chmod").args(["--recursive", "u+w"]).arg(copy))?;
+    Ok(())
 }
 
 /// The harness's list of contestants, with ours behind.

@@ -12,8 +12,8 @@ use aya_obj::programs::XdpAttachType;
 
 use crate::{
     clock,
+    host::Host,
     minimal::{Minimal, Room},
-    stage::Stage,
 };
 
 #[path = "../ebpf/src/terms.rs"]
@@ -62,10 +62,10 @@ pub type Memory = HashMap<MapData, [u64; 3], [u64; 16]>;
 
 impl Programs {
     /// Loads them from the object that was built from `bench/ebpf`.
-    pub fn load(stage: &Stage, object: &Path) -> Result<Self> {
+    pub fn load(host: &Host, object: &Path) -> Result<Self> {
         let mut ebpf =
             Ebpf::load_file(object).with_context(|| format!("can't load {}", object.display()))?;
-        let folder = stage.pins("programs");
+        let folder = host.pins("programs");
         std::fs::create_dir(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         for (name, program) in ebpf.programs_mut() {
             let program: &mut Xdp = program.try_into()?;

@@ -10,8 +10,8 @@ use crate::{
     Plan, clock,
     figures::{Part, Row, over},
     gate::{Gate, KNOCKS, Setup, knock_frame},
+    host::Host,
     programs::{Floor, Lists, Memory, Programs, Traffic, slope},
-    stage::Stage,
 };
 
 const SIZES: [u32; 3] = [16_384, 65_536, 262_144];
@@ -43,7 +43,7 @@ enum Table {
 
 /// What becomes of sources in gates of several sizes, and in both models.
 pub fn measure(
-    stage: &Stage,
+    host: &Host,
     programs: &mut Programs,
     binary: &Path,
     plan: &Plan,
@@ -51,12 +51,12 @@ pub fn measure(
     let mut wires = Vec::new();
     let mut cases = Vec::new();
     for sources in SIZES {
-        let wire = stage.wire(&format!("ring{sources}"))?;
+        let wire = host.wire(&format!("ring{sources}"))?;
         let setup = Setup {
             sources,
             ..Setup::default()
         };
-        let gate = Gate::up(stage, binary, &wire, &setup)?;
+        let gate = Gate::up(host, binary, &wire, &setup)?;
         // Dropped behind the gate that stands on it.
         wires.push(wire);
         cases.push(Case::new("knockgate", sources, Table::Gate(gate)));

@@ -4,10 +4,11 @@
 use std::{fmt::Write as _, fs, process::Command};
 
 use anyhow::{Context as _, Result};
+use netlab::host::output;
 
 use crate::{
     gate::{KNOCKS, PROTECTED, Setup},
-    stage::{Stage, Wire, output},
+    host::{Host, Wire},
 };
 
 /// Where the rules stand.
@@ -58,12 +59,12 @@ impl Recipe {
     }
 
     /// Puts it in force on a host.
-    pub fn load(self, host: &Stage, wire: &Wire) -> Result<()> {
+    pub fn load(self, host: &Host, wire: &Wire) -> Result<()> {
         apply(host, &wire.name, &self.text(&wire.name))
     }
 
     /// Admits so many sources from `first` on.
-    pub fn admit(self, host: &Stage, wire: &Wire, first: u32, count: u32) -> Result<()> {
+    pub fn admit(self, host: &Host, wire: &Wire, first: u32, count: u32) -> Result<()> {
         let mut text = format!("add element {} bench admitted {{ ", self.hook.family());
         for source in first..first + count {
             let [a, b, c, d] = source.to_be_bytes();
@@ -119,11 +120,12 @@ impl Recipe {
     }
 }
 
-fn apply(host: &Stage, name: &str, text: &str) -> Result<()> {
+fn apply(host: &Host, name: &str, text: &str) -> Result<()> {
     let path = host.folder.join(format!("{name}.nft"));
     fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
     let nft: &mut Command = &mut host.command("nft");
-    output(nft.arg("-f").arg(&path)).map(drop)
+    output(nft.arg("-f").arg(&path))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl<'lan> Story<'lan> {
 
     /// Runs `knockgate` on a host and shows what was typed and what came back.
     fn show(&self, host: &Host, arguments: &[&str]) -> Result<()> {
-        println!("   {}$ knockgate {}", host.name, arguments.join(" "));
+        println!("   {}$ knockgate {}", host.name(), arguments.join(" "));
         let output = process::output(host.command(self.knockgate).args(arguments))?;
         for stream in [&output.stdout, &output.stderr] {
             for line in String::from_utf8_lossy(stream).lines() {
@@ -238,7 +238,7 @@ impl<'lan> Story<'lan> {
         let mut visit: Command = host.command(&self.this);
         let said = process::stdout(visit.args(["demo-visit", &service, &patience]))?;
         let met: Outcome = said.trim_end().parse()?;
-        println!("   {:<9} visits {service} → {met}", host.name);
+        println!("   {:<9} visits {service} → {met}", host.name());
         ensure!(met == *expected, "that should have been: {expected}");
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netlab::host::find_program;
 
 use crate::{process, workspace};
 
@@ -30,7 +31,7 @@ impl Emulator {
     /// would be in the way of others: its package and the tools of a newer qemu exclude each other.
     pub(super) fn fetch() -> Result<Self> {
         let (package, program) = EMULATOR;
-        if let Some(program) = process::find(program) {
+        if let Some(program) = find_program(program) {
             let unpacked = None;
             return Ok(Self { program, unpacked });
         }
@@ -192,7 +193,7 @@ fn lacking(package: &str) -> Result<Vec<String>> {
 
 /// Where kernels and emulator are kept.
 fn cache() -> Result<PathBuf> {
-    if process::find("apt-get").is_none() || process::find("dpkg").is_none() {
+    if find_program("apt-get").is_none() || find_program("dpkg").is_none() {
         bail!("the kernels come from Debian's archive, and this machine has no apt-get and dpkg");
     }
     let cache = workspace::target().join("kernels");

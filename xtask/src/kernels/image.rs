@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use netlab::host::find_program;
 
 use super::{
     debian::Kernel,
@@ -61,7 +62,7 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
         files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
     }
     for (name, place) in PROGRAMS {
-        let path = process::find(name)
+        let path = find_program(name)
             .with_context(|| format!("can't find `{name}`, which set-up should have installed"))?;
         files.add_program(place, &path)?;
     }

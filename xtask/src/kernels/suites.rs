@@ -43,8 +43,8 @@ const CHECKS: [Check; 8] = [
     Check {
         suite: "gate",
         rows: &[
-            "clients::knockgate_knock::native_v4",
-            "grants::ends_in_time_with_no_process_running::generic_v6",
+            "clients::knockgate_knock::native",
+            "grants::ends_in_time_with_no_process_running::generic",
         ],
         when: When::EveryChange,
     },

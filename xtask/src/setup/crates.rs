@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
+use netlab::host::{find_program, is_executable};
 
 use crate::{process, workspace};
 
@@ -43,7 +44,7 @@ pub(super) const CARGO_FUZZ: Crate = Crate {
 
 impl Crate {
     pub(super) fn is_installed(&self) -> bool {
-        process::is_executable(&self.path()) || process::find(self.name).is_some()
+        is_executable(&self.path()) || find_program(self.name).is_some()
     }
 
     pub(super) fn install(&self) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netlab::host::find_program;
 
 use super::{Purpose, toolchain};
 use crate::process;
@@ -132,7 +133,7 @@ impl Package {
 
 /// Installs packages by one call of apt-get as root. Removes nothing, starts no service.
 pub(super) fn install(packages: &[&Package]) -> Result<()> {
-    if process::find("apt-get").is_none() {
+    if find_program("apt-get").is_none() {
         bail!(
             "this machine has no apt-get, so nothing was installed.\n{}",
             by_hand(packages)

@@ -10,6 +10,8 @@ use std::{
 };
 
 use super::crates::BPF_LINKER;
+use netlab::host::{find_program, is_executable};
+
 use crate::{process, workspace};
 
 /// The LLVM of the bpf-linker that set-up builds.
@@ -89,7 +91,7 @@ fn compilers() -> Vec<Compiler> {
     let mut found = Vec::new();
     for rustc in rustup_compilers() {
         let cargo = rustc.with_file_name("cargo");
-        let cargo = if process::is_executable(&cargo) {
+        let cargo = if is_executable(&cargo) {
             cargo
         } else {
             own.clone()
@@ -135,7 +137,7 @@ fn inspect(rustc: PathBuf, cargo: PathBuf) -> Option<Compiler> {
 }
 
 fn linkers() -> Vec<Linker> {
-    [Some(BPF_LINKER.path()), process::find("bpf-linker")]
+    [Some(BPF_LINKER.path()), find_program("bpf-linker")]
         .into_iter()
         .flatten()
         .filter_map(|path| {

@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::Result;
+use netlab::socket::PacketSocket;
 
+use super::send;
 use crate::{
     clock,
     frame::readdress,
+    host::Wire,
     programs::{Programs, Traffic},
-    raw::Raw,
-    stage::Wire,
 };
 
 /// How many packets a second.
@@ -69,7 +70,7 @@ pub fn flood(
 fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> {
     /// How long a sender sleeps between bursts.
     const TICK: Duration = Duration::from_millis(1);
-    let socket = Raw::sending(wire.sender)?;
+    let socket = PacketSocket::sending(wire.sender)?;
     let mut frame = junk.frame.clone();
     let begun = Instant::now();
     let (mut packet, mut sent) = (0_u32, 0);
@@ -78,7 +79,7 @@ fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> 
         while u128::from(packet) < due && !stop.load(Ordering::Relaxed) {
             let port = 1024 + u16::try_from(packet / SOURCES % 0x8000).expect("15 bits");
             readdress(&mut frame, FORGED + packet % SOURCES, port);
-            sent += u64::from(socket.send(&frame)?);
+            sent += u64::from(send(&socket, &frame)?);
             packet = packet.wrapping_add(1);
         }
         thread::sleep(TICK);

@@ -7,11 +7,16 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use netlab::{
+    packet::SYN,
+    socket::{IPV4, PacketSocket},
+};
+
+use super::send;
 use crate::{
-    frame::{self, SYN, Transport},
+    frame::{self, Transport},
     gate::PROTECTED,
-    raw::Raw,
-    stage::Wire,
+    host::Wire,
 };
 
 /// What one source sends to be let in, and what has come of it.
@@ -72,7 +77,7 @@ impl Attempt {
 ///
 /// Every source tries the port before it knocks, too. Fails if that is answered: then nothing is guarded.
 pub fn knock(wire: &Wire, attempts: HashMap<u32, Attempt>, pace: Pace) -> Result<Outcome> {
-    let socket = Raw::open(wire.sender)?;
+    let socket = PacketSocket::receiving(wire.sender, IPV4)?;
     let mut attempts = attempts;
     let begun = Instant::now();
     let mut due = schedule(&attempts, pace);
@@ -87,7 +92,7 @@ pub fn knock(wire: &Wire, attempts: HashMap<u32, Attempt>, pace: Pace) -> Result
         for attempt in attempts.values_mut() {
             attempt.try_again(&socket, pace.patience)?;
         }
-        while let Some(frame) = socket.receive(&mut room)? {
+        while let Some((frame, _)) = socket.receive(&mut room)? {
             let answered = frame::answered(frame, PROTECTED);
             if let Some(attempt) = answered.and_then(|source| attempts.get_mut(&source)) {
                 attempt.answered()?;
@@ -117,23 +122,23 @@ fn schedule(attempts: &HashMap<u32, Attempt>, pace: Pace) -> Vec<(Duration, u32,
 }
 
 impl Attempt {
-    fn step(&mut self, socket: &Raw, step: usize) -> Result<()> {
+    fn step(&mut self, socket: &PacketSocket, step: usize) -> Result<()> {
         if step == 0 && !self.frames.is_empty() {
-            socket.send(&self.syn)?;
+            send(socket, &self.syn)?;
         }
         if let Some(frame) = self.frames.get(step) {
-            socket.send(frame)?;
+            send(socket, frame)?;
         }
         if step + 1 >= self.frames.len() {
             // The very next packet.
             let now = Instant::now();
             self.knocked = Some((now, now + AGAIN));
-            socket.send(&self.syn)?;
+            send(socket, &self.syn)?;
         }
         Ok(())
     }
 
-    fn try_again(&mut self, socket: &Raw, patience: Duration) -> Result<()> {
+    fn try_again(&mut self, socket: &PacketSocket, patience: Duration) -> Result<()> {
         let now = Instant::now();
         let Some((knocked, next)) = &mut self.knocked else {
             return Ok(());
@@ -144,7 +149,7 @@ impl Attempt {
         self.in_vain += 1;
         *next = now + AGAIN;
         self.given_up = now.duration_since(*knocked) > patience;
-        socket.send(&self.syn)?;
+        send(socket, &self.syn)?;
         Ok(())
     }
 

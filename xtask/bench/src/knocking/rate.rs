@@ -10,23 +10,23 @@ use crate::{
     Plan, clock,
     figures::{Part, Row, times},
     gate::{Gate, Setup, knock_frame, knocks},
+    host::Host,
     programs::{Floor, Programs, Traffic, slope},
-    stage::Stage,
 };
 
 const FLOOR: &str = "the same packets, dropped unread";
 /// Where sources begin that knock.
 const NEWCOMERS: u32 = 0x2000_0000;
 
-pub fn measure(stage: &Stage, programs: &mut Programs, binary: &Path, plan: &Plan) -> Result<Part> {
-    let wire = stage.wire("rate")?;
+pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan) -> Result<Part> {
+    let wire = host.wire("rate")?;
     let setup = Setup {
         // Room for all that are given, and an end to them before there is none.
         grants: 1 << 20,
         open_for: "1s",
         ..Setup::default()
     };
-    let gate = Gate::up(stage, binary, &wire, &setup)?;
+    let gate = Gate::up(host, binary, &wire, &setup)?;
     let drop = programs.floor(Floor::Drop)?;
     let mut traffic = Traffic {
         first: NEWCOMERS,

@@ -1,7 +1,7 @@
 //! Who is knocked at: knockgate, and what else lets people in who knock.
 
 use std::{
-    env, fs,
+    fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -11,14 +11,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use netlab::host::{find_program, output};
 
 use super::flood::Junk;
 use crate::{
     frame,
     gate::{Gate, KNOCKS, PROTECTED, Setup},
+    host::{HOST, Host, Wire},
     recipe::{Hook, Recipe},
     service::Service,
-    stage::{HOST, Stage, Wire, output},
 };
 
 /// What stands in front of the port.
@@ -41,7 +42,7 @@ pub struct Standing {
     _listener: TcpListener,
     pub wire: Wire,
     folder: PathBuf,
-    stage: Stage,
+    host: Host,
 }
 
 /// Keys that fwknopd and its client share, as base64: what they are does not matter here.
@@ -70,7 +71,10 @@ impl Rival {
             Self::Fwknopd => &["fwknopd", "fwknop", "iptables"],
             Self::Recipe => &["nft"],
         };
-        let missing: Vec<_> = needs.iter().filter(|name| !is_program(name)).collect();
+        let missing: Vec<_> = needs
+            .iter()
+            .filter(|name| find_program(name).is_none())
+            .collect();
         let name = missing.first()?;
         Some(format!(
             "no {name} here; `cargo xtask setup --for bench` installs it"
@@ -87,14 +91,14 @@ impl Rival {
     }
 
     /// Puts it in front of a port that answers, on a host of its own.
-    pub fn stand(self, stage: &Stage, binary: &Path, name: &str) -> Result<Standing> {
-        let stage = stage.beside(name)?;
-        let wire = stage.wire(name)?;
-        stage.answer_by(&wire)?;
-        let listener = stage.inside(|| {
+    pub fn stand(self, binary: &Path, name: &str) -> Result<Standing> {
+        let host = Host::another(name)?;
+        let wire = host.wire(name)?;
+        host.answer_by(&wire)?;
+        let listener = host.inside(|| {
             TcpListener::bind(("0.0.0.0", PROTECTED)).context("can't bind the host's port")
         })?;
-        let folder = stage.folder.join(format!("{name}.d"));
+        let folder = host.folder.join(format!("{name}.d"));
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let mut standing = Standing {
             rival: self,
@@ -103,7 +107,7 @@ impl Rival {
             _listener: listener,
             wire,
             folder,
-            stage,
+            host,
         };
         standing.arm(binary)?;
         Ok(standing)
@@ -116,14 +120,14 @@ impl Standing {
             Rival::Nobody => {}
             Rival::Knockd => self.start_knockd()?,
             Rival::Fwknopd => self.start_fwknopd()?,
-            Rival::Recipe => Recipe::knocking(Hook::Ingress).load(&self.stage, &self.wire)?,
+            Rival::Recipe => Recipe::knocking(Hook::Ingress).load(&self.host, &self.wire)?,
             Rival::Knockgate(sources) => {
                 let setup = Setup {
                     sources,
                     ..Setup::default()
                 };
-                let gate = Gate::up(&self.stage, binary, &self.wire, &setup)?;
-                let mut run = self.stage.command(binary);
+                let gate = Gate::up(&self.host, binary, &self.wire, &setup)?;
+                let mut run = self.host.command(binary);
                 run.args(gate.arguments()).arg("run");
                 self.service = Some(Service::start("knockgate run", &mut run)?);
                 self.gate = Some(gate);
@@ -138,7 +142,7 @@ impl Standing {
     }
 
     fn start_knockd(&mut self) -> Result<()> {
-        Recipe::admitting().load(&self.stage, &self.wire)?;
+        Recipe::admitting().load(&self.host, &self.wire)?;
         let [a, b, c] = KNOCKS;
         let config = self.write(
             "knockd.conf",
@@ -148,7 +152,7 @@ impl Standing {
                 self.folder.join("knockd.log").display()
             ),
         )?;
-        let mut command = self.stage.command("knockd");
+        let mut command = self.host.command("knockd");
         command.args(["-i", &self.wire.name, "-c"]).arg(config);
         self.service = Some(Service::start("knockd", &mut command)?);
         Ok(())
@@ -172,12 +176,12 @@ impl Standing {
             ),
         )?;
         output(
-            self.stage
+            self.host
                 .command("iptables")
                 .args(["-w", "-A", "INPUT", "-p", "tcp"])
                 .args(["--dport", &PROTECTED.to_string(), "-j", "DROP"]),
         )?;
-        let mut command = self.stage.command("fwknopd");
+        let mut command = self.host.command("fwknopd");
         command
             .arg("-f")
             .arg("-c")
@@ -242,10 +246,4 @@ impl Standing {
             .with_context(|| format!("can't write {}", path.display()))?;
         Ok(path)
     }
-}
-
-/// Whether there is such a program where root looks for programs.
-pub fn is_program(name: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
+use netlab::{host::find_program, packet::SYN};
 
-use super::{Case, Contestant, Expected, Host, Kind, LineUp, Mode, sinks};
+use super::{Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks};
 use crate::{
     figures::{Against, Row, over, times_what},
-    frame::{self, SYN, Transport},
+    frame::{self, Transport},
     gate::{GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
-    knocking::is_program,
+    host::{Host, Wire},
     minimal::Room,
     programs::{Floor, Programs, Traffic},
     recipe::{Hook, Recipe},
-    stage::{Stage, Wire},
 };
 
 /// Where sources begin that are granted nothing.
@@ -61,35 +61,30 @@ const GRANTED_FEW: Allowed = Allowed {
 const UNGUARDED_MOST: f64 = 25.0;
 
 /// Puts everyone on a wire of their own, attached in this mode.
-pub fn line_up(
-    stage: &Stage,
-    programs: &mut Programs,
-    binary: &Path,
-    mode: Mode,
-) -> Result<LineUp> {
+pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) -> Result<LineUp> {
     let mut rows = Rows {
         mode,
         contestants: Vec::new(),
         cases: Vec::new(),
         absent: Vec::new(),
     };
-    rows.nobody(stage)?;
-    rows.floor(stage, programs, "drop", Floor::Drop)?;
+    rows.nobody(host)?;
+    rows.floor(host, programs, "drop", Floor::Drop)?;
     rows.denied(DROP, vec![]);
-    rows.floor(stage, programs, "parse", Floor::Parse)?;
+    rows.floor(host, programs, "parse", Floor::Parse)?;
     rows.denied("parse only, SYN to 22", vec![over(DROP)]);
     rows.unguarded("parse only, UDP to 443", vec![over(OTHERS)]);
     for grants in [1_000, 100_000] {
-        rows.minimal(stage, programs, grants)?;
+        rows.minimal(host, programs, grants)?;
     }
-    rows.minimal_knocking(stage, programs)?;
+    rows.minimal_knocking(host, programs)?;
     for grants in [1, 1_000, 100_000] {
-        rows.gate(stage, programs, binary, grants)?;
+        rows.gate(host, programs, binary, grants)?;
     }
-    rows.knocking(stage, programs, binary)?;
+    rows.knocking(host, programs, binary)?;
     if mode == Mode::Native {
         for hook in Hook::ALL {
-            rows.recipe(stage, hook)?;
+            rows.recipe(hook)?;
         }
     }
     let Rows {
@@ -110,11 +105,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn nobody(&mut self, stage: &Stage) -> Result<()> {
+    fn nobody(&mut self, host: &Host) -> Result<()> {
         self.contestants.push(Contestant {
-            wire: stage.wire("nobody")?,
+            wire: host.wire("nobody")?,
             kind: Kind::Nobody,
-            host: None,
+            own_host: None,
         });
         self.unguarded(OTHERS, vec![]);
         self.granted(ADMITTED, 1_000, vec![]);
@@ -123,32 +118,26 @@ impl Rows {
         Ok(())
     }
 
-    fn floor(
-        &mut self,
-        stage: &Stage,
-        programs: &Programs,
-        name: &str,
-        floor: Floor,
-    ) -> Result<()> {
-        let wire = stage.wire(name)?;
+    fn floor(&mut self, host: &Host, programs: &Programs, name: &str, floor: Floor) -> Result<()> {
+        let wire = host.wire(name)?;
         let mut program = programs.floor(floor)?;
-        self.attach(stage, &wire, &mut program)?;
+        self.attach(host, &wire, &mut program)?;
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Floor(program),
-            host: None,
+            own_host: None,
         });
         Ok(())
     }
 
     /// A minimal gate that has granted so much.
-    fn minimal(&mut self, stage: &Stage, programs: &Programs, grants: u32) -> Result<()> {
+    fn minimal(&mut self, host: &Host, programs: &Programs, grants: u32) -> Result<()> {
         let room = Room {
             candidates: CANDIDATES,
             // As large as the gate's: what a look-up that finds nothing costs is a matter of its buckets.
             admitted: grants.max(Setup::default().grants),
         };
-        self.minimal_gate(stage, programs, &grants.to_string(), room, grants)?;
+        self.minimal_gate(host, programs, &grants.to_string(), room, grants)?;
         let name = |what| format!("minimal gate, {what}, {}", counted(grants));
         self.denied(&name("denied"), vec![over(DROP)]);
         self.unguarded(&name("unguarded"), vec![over(OTHERS)]);
@@ -157,13 +146,13 @@ impl Rows {
     }
 
     /// Minimal gates that are knocked at, one for each row as with the gate's own.
-    fn minimal_knocking(&mut self, stage: &Stage, programs: &Programs) -> Result<()> {
+    fn minimal_knocking(&mut self, host: &Host, programs: &Programs) -> Result<()> {
         let room = Room {
             candidates: CANDIDATES,
             admitted: EARNED,
         };
         for newcomers in newcomers() {
-            self.minimal_gate(stage, programs, newcomers.wire, room, 0)?;
+            self.minimal_gate(host, programs, newcomers.wire, room, 0)?;
             let name = format!("minimal gate, {}", newcomers.name);
             self.knocks(&name, newcomers.traffic, vec![over(KNOCKING)]);
         }
@@ -172,26 +161,26 @@ impl Rows {
 
     fn minimal_gate(
         &mut self,
-        stage: &Stage,
+        host: &Host,
         programs: &Programs,
         name: &str,
         room: Room,
         granted: u32,
     ) -> Result<()> {
-        let wire = stage.wire(&format!("least{name}"))?;
+        let wire = host.wire(&format!("least{name}"))?;
         let mut gate = programs.minimal(room, granted)?;
-        self.attach(stage, &wire, &mut gate.program)?;
+        self.attach(host, &wire, &mut gate.program)?;
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Minimal(gate),
-            host: None,
+            own_host: None,
         });
         Ok(())
     }
 
-    fn attach(&self, stage: &Stage, wire: &Wire, program: &mut Xdp) -> Result<()> {
+    fn attach(&self, host: &Host, wire: &Wire, program: &mut Xdp) -> Result<()> {
         let mode = self.mode.of_aya();
-        stage.inside(|| {
+        host.inside(|| {
             program
                 .attach_to_if_index(wire.host, mode)
                 .with_context(|| format!("can't attach the program of {}", wire.name))
@@ -201,7 +190,7 @@ impl Rows {
 
     fn gate(
         &mut self,
-        stage: &Stage,
+        host: &Host,
         programs: &mut Programs,
         binary: &Path,
         grants: u32,
@@ -213,7 +202,7 @@ impl Rows {
             ..self.setup()
         };
         self.bring_up(
-            stage,
+            host,
             programs,
             binary,
             &format!("gate{grants}"),
@@ -244,7 +233,7 @@ impl Rows {
     }
 
     /// Knocks, which the host takes delivery of as of any packet: compared with the same without a program.
-    fn knocking(&mut self, stage: &Stage, programs: &mut Programs, binary: &Path) -> Result<()> {
+    fn knocking(&mut self, host: &Host, programs: &mut Programs, binary: &Path) -> Result<()> {
         /// As many grants as there can be, which end before they are measured.
         const ENDED: u32 = 1 << 19;
         for newcomers in newcomers() {
@@ -259,7 +248,7 @@ impl Rows {
                 grants: EARNED,
                 ..self.setup()
             };
-            self.bring_up(stage, programs, binary, wire, &setup, 1)?;
+            self.bring_up(host, programs, binary, wire, &setup, 1)?;
             let against = self.allowed(allowed, KNOCKING, &format!("minimal gate, {name}"));
             self.knocks(name, traffic, against);
         }
@@ -269,7 +258,7 @@ impl Rows {
             open_for: "1s",
             ..self.setup()
         };
-        self.bring_up(stage, programs, binary, "ended", &setup, ENDED)?;
+        self.bring_up(host, programs, binary, "ended", &setup, ENDED)?;
         self.knocks(
             "whole knocks, each for the place of a grant that has ended",
             whole.traffic,
@@ -279,16 +268,16 @@ impl Rows {
     }
 
     /// nftables, on a host of its own: its rules see every packet of a host.
-    fn recipe(&mut self, stage: &Stage, hook: Hook) -> Result<()> {
+    fn recipe(&mut self, hook: Hook) -> Result<()> {
         /// Whom it knows.
         const KNOWN: u32 = 1_000;
         let name = format!("nftables, {}", hook.name());
-        if !is_program("nft") {
+        if find_program("nft").is_none() {
             let lack = "no nft here; `cargo xtask setup --for bench` installs it";
             self.absent.push(Row::absent(name, lack));
             return Ok(());
         }
-        let host = stage.beside(hook.name())?;
+        let host = Host::another(hook.name())?;
         let wire = host.wire(&format!("nft-{}", hook.name()))?;
         let recipe = Recipe::knocking(hook);
         recipe.load(&host, &wire)?;
@@ -296,9 +285,9 @@ impl Rows {
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Rules,
-            host: Some(Host {
+            own_host: Some(OwnHost {
                 _sinks: sinks(&host)?,
-                stage: host,
+                host,
             }),
         });
         let known = counted(KNOWN);
@@ -329,20 +318,20 @@ impl Rows {
 
     fn bring_up(
         &mut self,
-        stage: &Stage,
+        host: &Host,
         programs: &mut Programs,
         binary: &Path,
         name: &str,
         setup: &Setup,
         grants: u32,
     ) -> Result<()> {
-        let wire = stage.wire(name)?;
-        let gate = Gate::up(stage, binary, &wire, setup)?;
+        let wire = host.wire(name)?;
+        let gate = Gate::up(host, binary, &wire, setup)?;
         gate.grant(programs, grants)?;
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Gate(gate),
-            host: None,
+            own_host: None,
         });
         Ok(())
     }

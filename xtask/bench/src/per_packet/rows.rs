@@ -1,13 +1,14 @@
 //! Which verdicts are measured, on what frames, beside what.
 
 use anyhow::{Result, ensure};
+use netlab::packet::{ACK, SYN};
 
 use super::{Case, Work, measure};
 use crate::{
     Plan,
     cast::{Cast, ROOM},
     figures::{Part, Row, over, times, times_what},
-    frame::{self, ACK, SYN, Transport},
+    frame::{self, Transport},
     gate::{FOREIGN, GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
     minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
@@ -208,7 +209,7 @@ fn unguarded(gate: &Gate) -> Vec<Case<'_>> {
         ),
         (
             "unguarded, UDP behind a VLAN tag",
-            frame::tagged(v4(udp, OPEN)),
+            frame::tagged(udp, STRANGER, 40000, OPEN),
             near_parse(),
         ),
         ("unguarded, UDP over IPv6", v6(0), near_parse()),

@@ -1,12 +1,15 @@
 //! Offloads of a network device, which decide how much of a stream one packet holds on its way.
 
-use std::{ffi::c_char, io, mem, os::fd::AsRawFd, ptr};
+use std::{
+    ffi::c_char,
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+};
 
-use socket2::{Domain, Socket, Type};
+use crate::Netns;
 
-use crate::netns::Netns;
-
-/// What can be switched, by its command in linux/ethtool.h.
+/// What can be switched, by its command in `linux/ethtool.h`.
 #[derive(Clone, Copy, Debug)]
 pub enum Offload {
     /// Segments that arrive one behind the other are merged into one.
@@ -26,16 +29,27 @@ struct Value {
     data: u32,
 }
 
-/// Switches offloads of an interface on or off.
-pub fn set(netns: &Netns, interface: &str, offloads: &[Offload], on: bool) {
+/// Switches offloads of an interface on or off, as `ethtool -K` does.
+pub fn set(netns: &Netns, interface: &str, offloads: &[Offload], on: bool) -> io::Result<()> {
     for &offload in offloads {
-        let switched = netns.run(|| switch(interface, offload, on));
-        switched.unwrap_or_else(|error| panic!("can't set {offload:?} of {interface}: {error}"));
+        netns
+            .run(|| switch(interface, offload, on))
+            .map_err(|error| {
+                let message = format!("cannot set {offload:?} of {interface}: {error}");
+                io::Error::new(error.kind(), message)
+            })?;
     }
+    Ok(())
 }
 
 fn switch(interface: &str, offload: Offload, on: bool) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // SAFETY: takes no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor for the caller alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let mut value = Value {
         command: offload as u32,
         data: u32::from(on),

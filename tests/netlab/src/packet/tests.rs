@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    headers::{AUTHENTICATION, DESTINATION_OPTIONS, HOP_BY_HOP},
+    *,
+};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -113,4 +116,12 @@ fn headers_moved_inside_make_the_same_packet_and_are_cut() {
         "the header that the next fragment begins with"
     );
     assert_eq!(first.len(), 62 + 8);
+}
+
+#[test]
+fn a_checksum_may_be_left_out() {
+    let [source, destination] = v4();
+    let packet = Packet::udp((source, 1), (destination, 2), b"abc");
+    assert_ne!(packet.frame(A, B)[40..42], [0, 0]);
+    assert_eq!(packet.without_checksum().frame(A, B)[40..42], [0, 0]);
 }

@@ -8,18 +8,20 @@ use std::{
 };
 
 use knockgate_tests::{
+    gate_config::{ALICE, Gate},
     lab::{
-        CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN,
-        Who::{self, A},
+        CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab,
+        Source::{self, A},
+        WAN,
     },
-    netns::ip,
-    packet::{self, Extension, Packet},
-    raw::Wire,
+    network::ip,
     run::{run, wait_until},
+    scenario::Attach,
     tap::Tap,
-    trial::Attach,
     tun::Tun,
+    wire::Wire,
 };
+use netlab::packet::{self, Extension, Packet};
 
 /// The services' ports, both guarded once the gate is up.
 pub const UDP_SERVICE: u16 = 5182;
@@ -44,11 +46,11 @@ enum Line {
     BareIp(Tun),
 }
 
-/// The interface of a range without link headers.
+/// The interface of a target without link headers.
 pub const TUN: &str = "tun0";
 
-/// A lab to shoot frames in.
-pub struct Range {
+/// A lab to exchange frames in.
+pub struct Target {
     pub lab: Lab,
     /// Read what reaches [`UDP_SERVICE`]. One for each family: only then IPv4's groups are served.
     datagrams: [UdpSocket; 2],
@@ -61,7 +63,7 @@ pub struct Range {
     count: Cell<u16>,
 }
 
-impl Range {
+impl Target {
     /// With no gate yet; none where this machine can't build a lab.
     pub fn build() -> Option<Self> {
         let lab = Lab::build(&[])?;
@@ -72,10 +74,10 @@ impl Range {
         Some(Self::of(lab, line))
     }
 
-    /// As [`Range::build`]; the host has its addresses on a device without link headers.
+    /// As [`Target::build`]; the host has its addresses on a device without link headers.
     pub fn build_without_link_headers() -> Option<Self> {
         let lab = Lab::build(&[])?;
-        ip(&["-n", lab.gate.name(), "address", "flush", "dev", WAN]);
+        ip(&lab.gate, &format!("address flush dev {WAN}"));
         let addresses = ["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"];
         let line = Line::BareIp(Tun::create(&lab.gate, TUN, &addresses));
         Some(Self::of(lab, line))
@@ -137,26 +139,13 @@ impl Range {
 
     /// Guards both services.
     pub fn up(&self, attach: Attach) {
-        let attach = match attach {
-            Attach::Native => "native",
-            Attach::Generic => "generic",
-        };
+        let (interface, attach) = (self.interface(), attach.name());
+        let gate = Gate::new("services", &format!("{TCP_SERVICE}/tcp {UDP_SERVICE}/udp"))
+            .user("alice", ALICE)
+            .within("10m");
         self.lab.configure(&format!(
-            r#"
-interfaces = ["{}"]
-attach = "{attach}"
-limits = {{ sources = 16384, grants = 1024, sessions = 4096 }}
-
-[[gate]]
-name = "services"
-protect = ["{TCP_SERVICE}/tcp", "{UDP_SERVICE}/udp"]
-open_for = "10m"
-[[gate.knock]]
-user = "alice"
-sequence = ["7000/udp", "8443/tcp", "9301/udp"]
-within = "10m"
-"#,
-            self.interface()
+            "interfaces = [\"{interface}\"]\nattach = \"{attach}\"\n\
+             limits = {{ sources = 16384, grants = 1024, sessions = 4096 }}\n{gate}"
         ));
         self.lab.knockgate(&["up"]).exits(0);
     }
@@ -184,7 +173,7 @@ within = "10m"
             Probe::Syn => Packet::tcp(from, (family.host(), TCP_SERVICE), packet::SYN)
                 .with_payload(&payload(shot)),
         };
-        let replies = self.shoot(frames(packet.identified(u32::from(shot))));
+        let replies = self.exchange(frames(packet.identified(u32::from(shot))));
         match probe {
             Probe::Datagram => {
                 let received = self.received();
@@ -200,7 +189,7 @@ within = "10m"
     pub fn answers(&self, family: Family, flags: u8) -> bool {
         let from = (family.address(A), 10_000 + self.next());
         let segment = Packet::tcp(from, (family.host(), TCP_SERVICE), flags);
-        let replies = self.shoot(vec![segment.frame(CLIENT_MAC, GATE_MAC)]);
+        let replies = self.exchange(vec![segment.frame(CLIENT_MAC, GATE_MAC)]);
         answered(&replies, TCP_SERVICE, from.1)
     }
 
@@ -221,12 +210,12 @@ within = "10m"
 
     /// Sends frames, and sees what comes back until the host has dealt with all of them: it answers an echo
     /// request that was sent last. That one passes any gate, and the host takes frames in order.
-    fn shoot(&self, mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    fn exchange(&self, mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let [high, low] = self.next().to_be_bytes();
         let mut request = [8, 0, 0, 0, high, low, 0, 0];
         let sum = packet::checksum(&request).to_be_bytes();
         request[2..4].copy_from_slice(&sum);
-        let (client, host) = (Family::V4.address(Who::B), Family::V4.host());
+        let (client, host) = (Family::V4.address(Source::B), Family::V4.host());
         let header = self.before_request.get();
         let request = header.into_iter().fold(
             Packet::other(client, host, 1, &request),

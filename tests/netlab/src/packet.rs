@@ -4,10 +4,17 @@
 //! Written from the RFCs alone and sharing nothing with the program under test: what both sides believe
 //! about a header, they must believe independently.
 
+mod headers;
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Range,
 };
+
+use headers::FRAGMENT;
+pub use headers::{Extension, SPI, Tag};
 
 /// TCP flags, as in the header's 14th byte.
 pub const FIN: u8 = 0x01;
@@ -15,35 +22,8 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
-const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-
-/// A VLAN tag: the ethertype that announces it, and its identifier; zero for a mere priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    pub ethertype: u16,
-    pub id: u16,
-}
-
-/// Of the security association that authentication headers name.
-pub const SPI: u32 = 0x100;
-
-/// An IPv6 extension header, and how long it is beyond its least (8 bytes, 12 for authentication): in units
-/// of 8 bytes, for authentication of 4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
-    HopByHop(u8),
-    Routing(u8),
-    DestinationOptions(u8),
-    Authentication(u8),
-    /// A fragment header on a whole packet (RFC 6946). Those of real fragments come from [`Packet::piece`].
-    AtomicFragment,
-}
 
 /// A packet in the making.
 #[derive(Clone, Debug)]
@@ -66,30 +46,6 @@ struct Piece {
     start: usize,
     end: usize,
     more: bool,
-}
-
-impl Tag {
-    /// 802.1Q with an identifier of 1 to 4094.
-    pub const fn vlan(id: u16) -> Self {
-        Self {
-            ethertype: 0x8100,
-            id,
-        }
-    }
-
-    /// 802.1ad, the outer of two tags.
-    pub const fn service(id: u16) -> Self {
-        Self {
-            ethertype: 0x88a8,
-            id,
-        }
-    }
-
-    /// A tag that carries a priority and no VLAN.
-    pub const PRIORITY: Self = Self {
-        ethertype: 0x8100,
-        id: 0,
-    };
 }
 
 impl Packet {
@@ -140,6 +96,15 @@ impl Packet {
         self.body[12] = words << 4;
         self.body.splice(20..20, options.iter().copied());
         self.summed()
+    }
+
+    /// Leaves the checksum of TCP or UDP out. What changes the packet later puts it back.
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        if let Some(offset) = self.checksum_offset() {
+            self.body[offset..offset + 2].fill(0);
+        }
+        self
     }
 
     /// Lets it come from another address of the same family.
@@ -271,10 +236,8 @@ impl Packet {
 
     /// Fills in the checksum of TCP and UDP, over the pseudo-header of either family (RFC 9293, 8200).
     fn summed(mut self) -> Self {
-        let offset = match self.protocol {
-            TCP => 16,
-            UDP => 6,
-            _ => return self,
+        let Some(offset) = self.checksum_offset() else {
+            return self;
         };
         self.body[offset..offset + 2].fill(0);
         let mut covered = match (self.source, self.destination) {
@@ -296,6 +259,15 @@ impl Packet {
         };
         self.body[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
         self
+    }
+
+    /// Where the checksum stands in the transport header.
+    fn checksum_offset(&self) -> Option<usize> {
+        match self.protocol {
+            TCP => Some(16),
+            UDP => Some(6),
+            _ => None,
+        }
     }
 
     fn wrapped(&self, source: [u8; 6], destination: [u8; 6], piece: Option<Piece>) -> Vec<u8> {
@@ -392,43 +364,9 @@ impl Packet {
     }
 }
 
-impl Extension {
-    fn number(self) -> u8 {
-        match self {
-            Self::HopByHop(_) => HOP_BY_HOP,
-            Self::Routing(_) => ROUTING,
-            Self::DestinationOptions(_) => DESTINATION_OPTIONS,
-            Self::Authentication(_) => AUTHENTICATION,
-            Self::AtomicFragment => FRAGMENT,
-        }
-    }
-
-    fn header(self, next: u8) -> Vec<u8> {
-        match self {
-            Self::HopByHop(more) | Self::DestinationOptions(more) => {
-                let mut header = vec![0; 8 + 8 * usize::from(more)];
-                // One experimental option over all that follows, of a type that hosts pass over (RFC 4727);
-                // Linux drops a packet with more than seven bytes of mere padding.
-                let option = length(header.len() - 4).to_be_bytes()[1];
-                header[..4].copy_from_slice(&[next, more, 0x1e, option]);
-                header
-            }
-            Self::Routing(more) => {
-                let mut header = vec![0; 8 + 8 * usize::from(more)];
-                // A routing type for experiments, with no segment left: a host passes over it (RFC 8200).
-                header[..4].copy_from_slice(&[next, more, 253, 0]);
-                header
-            }
-            Self::Authentication(more) => {
-                let mut header = vec![0; 12 + 4 * usize::from(more)];
-                header[..2].copy_from_slice(&[next, 1 + more]);
-                header[4..8].copy_from_slice(&SPI.to_be_bytes());
-                header
-            }
-            // Offset zero, none to follow, and an identification that no one needs.
-            Self::AtomicFragment => vec![next, 0, 0, 0, 0, 0, 0x12, 0x34],
-        }
-    }
+/// A MAC address as `ip` takes it.
+pub fn mac(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The Internet checksum (RFC 1071).
@@ -445,6 +383,3 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 fn length(bytes: usize) -> u16 {
     u16::try_from(bytes).expect("a packet is shorter than 64 KiB")
 }
-
-#[cfg(test)]
-mod tests;

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     attempt::{self, Outcome},
-    lab::{Family, Lab, WAN, Who},
+    lab::{Family, Lab, Source, WAN},
     run::{Run, wait_until},
     service::Services,
 };
@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_mins(1);
 /// How often an open port may answer late in a row.
 const LATE_ANSWERS: u32 = 5;
 
-/// The services that run behind every trial's gate.
+/// The services that run behind every scenario's gate.
 const TCP_SERVICES: [u16; 3] = [22, 25, 80];
 const UDP_SERVICES: [u16; 2] = [53, 51820];
 
@@ -42,19 +42,35 @@ pub enum Attach {
     Generic,
 }
 
+impl Attach {
+    pub const BOTH: [Self; 2] = [Self::Generic, Self::Native];
+
+    /// As a configuration has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 /// A lab with services in it and everything that a row can do and expect there.
 #[derive(Debug)]
-pub struct Trial {
+pub struct Scenario {
     pub attach: Attach,
     pub family: Family,
     // Before the lab, so that the services end before their namespace goes.
     services: Arc<Services>,
     pub lab: Arc<Lab>,
+    /// Which sources A, B and C are.
+    group: u8,
+    /// Whether a gate of the same configuration serves again that is up already.
+    takes_over: bool,
     next_source_port: AtomicU16,
 }
 
-impl Trial {
-    /// Runs `row` in a fresh lab; a skip with a message where this machine can't build one.
+impl Scenario {
+    /// Runs `row` in a fresh lab; a skip with a message where this machine cannot build one.
     pub fn run(attach: Attach, family: Family, tools: &[&str], row: impl FnOnce(&Self)) {
         if let Some(lab) = Lab::build(tools) {
             row(&Self::new(attach, family, lab));
@@ -68,8 +84,23 @@ impl Trial {
             family,
             services: Arc::new(services),
             lab: Arc::new(lab),
+            group: 0,
+            takes_over: false,
             next_source_port: AtomicU16::new(20_000),
         }
+    }
+
+    /// Runs `row` over IPv4 and then over IPv6 in the same lab, where what was known of one family's addresses says
+    /// nothing of the other's. Where the row brings up the same gate for both, that is emptied and serves again:
+    /// verifying the program takes longer than most rows.
+    pub fn run_over_both(attach: Attach, tools: &[&str], row: impl Fn(&Self)) {
+        Self::run(attach, Family::V4, tools, |v4| {
+            row(v4);
+            row(&Self {
+                takes_over: true,
+                ..v4.over(Family::V6)
+            });
+        });
     }
 
     /// The same gate over another family.
@@ -80,31 +111,67 @@ impl Trial {
             family,
             services: Arc::clone(&self.services),
             lab: Arc::clone(&self.lab),
+            group: self.group,
+            takes_over: self.takes_over,
             next_source_port: AtomicU16::new(20_000),
         }
     }
 
+    /// The same gate with other sources as A, B and C, of which it has seen nothing yet.
+    #[must_use]
+    pub fn with_sources_of_its_own(&self, group: u8) -> Self {
+        self.lab.add_sources(group);
+        Self {
+            group,
+            ..self.over(self.family)
+        }
+    }
+
+    /// The address of one of this scenario's sources.
+    pub fn address(&self, who: Source) -> IpAddr {
+        self.family.address_in(self.group, who)
+    }
+
     /// Writes the configuration and brings the gate up. In it, `{host}`, `{A}`, `{B}`, `{C}` and `{network}`
-    /// stand for this trial's addresses and the network of A and B.
-    pub fn up(&self, config: &str) {
-        self.configure(config);
+    /// stand for this scenario's addresses and the network of A and B.
+    pub fn up(&self, config: impl Display) {
+        let text = self.text(&config);
+        if self.takes_over && !self.lab.pins().is_empty() {
+            if self.lab.configured().as_ref() == Some(&text) {
+                self.empty();
+                return;
+            }
+            self.lab.knockgate(&["down", "--all"]).exits(0);
+        }
+        self.lab.configure(&text);
         self.lab.knockgate(&["up"]).exits(0);
     }
 
-    pub fn configure(&self, config: &str) {
-        let attach = match self.attach {
-            Attach::Native => "native",
-            Attach::Generic => "generic",
-        };
+    /// Writes the configuration.
+    pub fn configure(&self, config: impl Display) {
+        self.lab.configure(&self.text(&config));
+    }
+
+    fn text(&self, config: &dyn Display) -> String {
+        let attach = self.attach.name();
         // Small tables: dozens of gates come up and go within a run.
         let common = format!(
             "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n\
              limits = {{ sources = 16384, grants = 1024, sessions = 1024 }}\n"
         );
-        self.lab.configure(&(common + &self.filled(config)));
+        common + &self.filled(&config.to_string())
     }
 
-    /// Runs `knockgate` at the gate with addresses filled in as in [`Trial::up`].
+    /// Takes every grant and session from the gate that is up.
+    fn empty(&self) {
+        self.knockgate("revoke --all").exits(0);
+        for what in ["grants", "sessions"] {
+            let left = self.knockgate(&format!("{what} --json")).exits(0).json();
+            assert_eq!(left[what], serde_json::json!([]), "after `revoke --all`");
+        }
+    }
+
+    /// Runs `knockgate` at the gate with addresses filled in as in [`Scenario::up`].
     pub fn knockgate(&self, arguments: &str) -> Run {
         let arguments = self.filled(arguments);
         let arguments: Vec<&str> = arguments.split_whitespace().collect();
@@ -113,12 +180,12 @@ impl Trial {
 
     /// Knocks: `PORT/PROTOCOL`, with `@PORT` behind it for a source port of one's choice, or a pause such as
     /// `500ms`, separated by blanks.
-    pub fn knock(&self, who: Who, steps: &str) {
+    pub fn knock(&self, who: Source, steps: &str) {
         self.lab.client.run(|| self.send_knocks(who, steps));
     }
 
     /// Knocks, and tries a TCP port back to back with the last knock.
-    pub fn knock_and_connect(&self, who: Who, steps: &str, port: u16) -> Outcome {
+    pub fn knock_and_connect(&self, who: Source, steps: &str, port: u16) -> Outcome {
         let from = self.source(who);
         let to = (self.family.host(), port).into();
         let connection = self.lab.client.run(|| {
@@ -132,7 +199,7 @@ impl Trial {
     }
 
     /// Tries one of the host's ports, such as `22/tcp`, and waits long only where `expected` is an answer.
-    pub fn attempt(&self, who: Who, port: &str, expected: Outcome) -> Outcome {
+    pub fn attempt(&self, who: Source, port: &str, expected: Outcome) -> Outcome {
         let wait = match expected {
             Outcome::Silent => SILENCE,
             Outcome::Open | Outcome::OpenLate | Outcome::Refused => ANSWER,
@@ -155,9 +222,9 @@ impl Trial {
     /// Asserts that a port answers.
     ///
     /// On a busy machine an answer may come after the SYN has been sent again; an open port answers another one in
-    /// time. Whether the very first SYN behind a knock counts, [`Trial::knock_and_connect`] tells.
+    /// time. Whether the very first SYN behind a knock counts, [`Scenario::knock_and_connect`] tells.
     #[track_caller]
-    pub fn open(&self, who: Who, port: &str) {
+    pub fn open(&self, who: Source, port: &str) {
         for _ in 0..LATE_ANSWERS {
             match self.attempt(who, port, Outcome::Open) {
                 Outcome::OpenLate => {}
@@ -169,20 +236,23 @@ impl Trial {
 
     /// Asserts that a port does not answer at all.
     #[track_caller]
-    pub fn closed(&self, who: Who, port: &str) {
+    pub fn closed(&self, who: Source, port: &str) {
         self.expect(who, port, Outcome::Silent);
     }
 
     /// Asserts that the host itself answers that nothing listens there.
     #[track_caller]
-    pub fn refused(&self, who: Who, port: &str) {
+    pub fn refused(&self, who: Source, port: &str) {
         self.expect(who, port, Outcome::Refused);
     }
 
-    /// Asserts the outcome for every one of these, all trying at once.
-    #[track_caller]
-    pub fn expect_each(&self, port: &str, expected: &[(Who, Outcome)]) {
-        let outcomes: Vec<(Who, Outcome)> = thread::scope(|scope| {
+    /// Tries a port from each of these sources at once, and waits long only where an answer is expected.
+    pub fn attempt_each(
+        &self,
+        port: &str,
+        expected: &[(Source, Outcome)],
+    ) -> Vec<(Source, Outcome)> {
+        thread::scope(|scope| {
             let attempts: Vec<_> = expected
                 .iter()
                 .map(|&(who, outcome)| (who, scope.spawn(move || self.attempt(who, port, outcome))))
@@ -191,19 +261,14 @@ impl Trial {
                 .into_iter()
                 .map(|(who, attempt)| (who, attempt.join().expect("an attempt can be made")))
                 .collect()
-        });
-        assert_eq!(
-            outcomes, expected,
-            "{port} ({:?}, {:?})",
-            self.attach, self.family
-        );
+        })
     }
 
     /// Waits until no grant covers `who` any more and a TCP port of the gate does not answer. The grants are asked
     /// for too, since an answer may only be late.
     #[track_caller]
-    pub fn closes(&self, who: Who, port: &str) {
-        let address = self.family.address(who);
+    pub fn closes(&self, who: Source, port: &str) {
+        let address = self.address(who);
         let covers = |grant: &Value| {
             let source = grant["source"].as_str().map(str::parse::<IpNet>);
             source.is_some_and(|source| source.is_ok_and(|source| source.contains(&address)))
@@ -219,8 +284,8 @@ impl Trial {
     /// Ends the grant that `who` has at the gate called `ssh`, by one that lasts a millisecond: so that a test is
     /// not in a hurry before that.
     #[track_caller]
-    pub fn ends(&self, who: Who) {
-        let address = self.family.address(who);
+    pub fn ends(&self, who: Source) {
+        let address = self.address(who);
         self.knockgate(&format!("allow {address} --gate ssh --for 1ms"))
             .exits(0);
         self.closes(who, "22/tcp");
@@ -229,7 +294,7 @@ impl Trial {
     /// A connection to a TCP port of `host`, or what came of it instead.
     pub fn connect(
         &self,
-        who: Who,
+        who: Source,
         host: IpAddr,
         port: u16,
         wait: Duration,
@@ -242,16 +307,16 @@ impl Trial {
 
     /// A connection that is expected to stand.
     #[track_caller]
-    pub fn connected(&self, who: Who, port: u16) -> TcpStream {
+    pub fn connected(&self, who: Source, port: u16) -> TcpStream {
         self.connect(who, self.family.host(), port, ANSWER)
             .unwrap_or_else(|outcome| {
                 panic!("{who:?} expected a connection to port {port}: {outcome:?}")
             })
     }
 
-    /// An address of `who` with a source port that this trial has not used yet.
-    pub fn source(&self, who: Who) -> SocketAddr {
-        (self.family.address(who), self.source_port()).into()
+    /// An address of `who` with a source port that this scenario has not used yet.
+    pub fn source(&self, who: Source) -> SocketAddr {
+        (self.address(who), self.source_port()).into()
     }
 
     /// Below the range that the kernel picks from by itself, so that none is in use.
@@ -259,7 +324,7 @@ impl Trial {
         self.next_source_port.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn send_knocks(&self, who: Who, steps: &str) {
+    fn send_knocks(&self, who: Source, steps: &str) {
         for step in steps.split_whitespace() {
             if let Some(pause) = step.strip_suffix("ms") {
                 let pause = pause.parse().expect("a pause is a number of milliseconds");
@@ -271,7 +336,7 @@ impl Trial {
                 None => (step, self.source_port()),
             };
             let (number, transport) = parsed(port);
-            let from = (self.family.address(who), source).into();
+            let from = (self.address(who), source).into();
             let to = (self.family.host(), number).into();
             match transport {
                 Transport::Tcp => attempt::syn(from, to),
@@ -281,13 +346,13 @@ impl Trial {
     }
 
     #[track_caller]
-    fn expect(&self, who: Who, port: &str, expected: Outcome) {
+    fn expect(&self, who: Source, port: &str, expected: Outcome) {
         let outcome = self.attempt(who, port, expected);
         self.assert_outcome(who, port, outcome, expected);
     }
 
     #[track_caller]
-    fn assert_outcome(&self, who: Who, port: &str, outcome: Outcome, expected: Outcome) {
+    fn assert_outcome(&self, who: Source, port: &str, outcome: Outcome, expected: Outcome) {
         assert_eq!(
             outcome, expected,
             "{port} tried by {who:?} ({:?}, {:?})",
@@ -299,9 +364,9 @@ impl Trial {
         let family = self.family;
         let values: [(&str, &dyn Display); 5] = [
             ("{host}", &family.host()),
-            ("{A}", &family.address(Who::A)),
-            ("{B}", &family.address(Who::B)),
-            ("{C}", &family.address(Who::C)),
+            ("{A}", &self.address(Source::A)),
+            ("{B}", &self.address(Source::B)),
+            ("{C}", &self.address(Source::C)),
             ("{network}", &family.network()),
         ];
         values.iter().fold(text.to_owned(), |text, (name, value)| {

@@ -1,0 +1,196 @@
+//! Frames sent and received byte by byte, past everything that an IP stack would refuse to send.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+    time::Duration,
+};
+
+/// A packet socket on one interface. It never waits by itself: see [`PacketSocket::wait`].
+#[derive(Debug)]
+pub struct PacketSocket(OwnedFd);
+
+/// Where a frame was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Arrived,
+    /// Sent by this host itself.
+    Left,
+}
+
+/// Which frames a socket receives, as ethertypes; `linux/if_ether.h` has `ETH_P_ALL` for every one.
+pub const IPV4: u16 = 0x0800;
+pub const EVERY: u16 = 0x0003;
+
+/// Of `linux/if_packet.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;
+
+impl PacketSocket {
+    /// Opens a socket that only sends. `interface` is an index in the calling thread's namespace.
+    pub fn sending(interface: u32) -> io::Result<Self> {
+        Self::open(interface, 0)
+    }
+
+    /// Opens a socket that sends, and receives frames of this ethertype.
+    pub fn receiving(interface: u32, ethertype: u16) -> io::Result<Self> {
+        Self::open(interface, ethertype)
+    }
+
+    fn open(interface: u32, ethertype: u16) -> io::Result<Self> {
+        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // Of no protocol until it is bound to the interface, so that it receives nothing of another one.
+        // SAFETY: takes no pointers.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just opened this descriptor for the caller alone.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        // SAFETY: sockaddr_ll is plain data, for which all zeroes is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+        address.sll_protocol = ethertype.to_be();
+        address.sll_ifindex = interface.cast_signed();
+        let size = libc::socklen_t::try_from(size_of_val(&address)).expect("20 bytes");
+        // SAFETY: the address is valid for the size given.
+        if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(socket))
+    }
+
+    /// Gives received frames this much room, in bytes, beyond the limit that the machine sets for everyone.
+    pub fn set_receive_room(&self, bytes: libc::c_int) -> io::Result<()> {
+        self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+    }
+
+    /// Has each frame begin with a `struct virtio_net_hdr`, which says what is left to hardware.
+    pub fn set_offload_header(&self) -> io::Result<()> {
+        self.set(libc::SOL_PACKET, PACKET_VNET_HDR, 1)
+    }
+
+    /// Sends a whole frame. Returns false where there is no room for it now.
+    pub fn send(&self, frame: &[u8]) -> io::Result<bool> {
+        // SAFETY: the frame is valid for its length.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent >= 0 {
+            return Ok(true);
+        }
+        full(io::Error::last_os_error()).map(|()| false)
+    }
+
+    /// Sends whole frames by one system call. Returns how many there was room for, from the first on.
+    pub fn send_many(&self, frames: &[Vec<u8>]) -> io::Result<usize> {
+        let mut pieces: Vec<libc::iovec> = frames
+            .iter()
+            .map(|frame| libc::iovec {
+                iov_base: frame.as_ptr().cast_mut().cast(),
+                iov_len: frame.len(),
+            })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = pieces
+            .iter_mut()
+            .map(|piece| libc::mmsghdr {
+                msg_hdr: libc::msghdr {
+                    msg_name: ptr::null_mut(),
+                    msg_namelen: 0,
+                    msg_iov: piece,
+                    msg_iovlen: 1,
+                    msg_control: ptr::null_mut(),
+                    msg_controllen: 0,
+                    msg_flags: 0,
+                },
+                msg_len: 0,
+            })
+            .collect();
+        let count = libc::c_uint::try_from(messages.len()).expect("few frames");
+        // SAFETY: each message points at one live piece and that at one live frame, which the kernel only reads; it
+        // writes how much it has sent to the `count` messages.
+        let sent = unsafe { libc::sendmmsg(self.0.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        match usize::try_from(sent) {
+            Ok(sent) => Ok(sent),
+            Err(_) => full(io::Error::last_os_error()).map(|()| 0),
+        }
+    }
+
+    /// Reads the next frame, or as much of it as there is room for. Returns none where none is there now.
+    pub fn receive<'b>(&self, room: &'b mut [u8]) -> io::Result<Option<(&'b [u8], Direction)>> {
+        // SAFETY: sockaddr_ll is plain data, for which all zeroes is a value.
+        let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut size = libc::socklen_t::try_from(size_of_val(&from)).expect("20 bytes");
+        // SAFETY: room and address are valid for writes of the lengths given.
+        let got = unsafe {
+            libc::recvfrom(
+                self.0.as_raw_fd(),
+                room.as_mut_ptr().cast(),
+                room.len(),
+                0,
+                (&raw mut from).cast(),
+                &raw mut size,
+            )
+        };
+        let Ok(got) = usize::try_from(got) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(None),
+                _ => Err(error),
+            };
+        };
+        let direction = if from.sll_pkttype == libc::PACKET_OUTGOING {
+            Direction::Left
+        } else {
+            Direction::Arrived
+        };
+        Ok(Some((&room[..got], direction)))
+    }
+
+    /// Waits until there is a frame to be read, for at most this long.
+    pub fn wait(&self, longest: Duration) -> io::Result<()> {
+        let mut poll = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let time = libc::timespec {
+            tv_sec: libc::time_t::try_from(longest.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(longest.subsec_nanos().cast_signed()),
+        };
+        // SAFETY: one descriptor and one time, both valid during the call; no signal mask.
+        if unsafe { libc::ppoll(&raw mut poll, 1, &raw const time, ptr::null()) } >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+        let size = libc::socklen_t::try_from(size_of_val(&value)).expect("four bytes");
+        // SAFETY: the option is an int, of which the kernel reads `size` bytes.
+        let set = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size,
+            )
+        };
+        if set == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+/// Passes on an error of sending, unless it says that the queue or the socket is full.
+fn full(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ENOBUFS | libc::EAGAIN) => Ok(()),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,31 @@
+//! Changes of a namespace's network by a test: one that fails is a panic.
+
+use netlab::Netns;
+
+/// Runs `ip` commands in a namespace, one a line.
+#[track_caller]
+pub fn ip(netns: &Netns, commands: &str) {
+    netns.ip(commands).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Gives an interface an address with its prefix length, of which an IPv6 one may be used at once.
+#[track_caller]
+pub fn add_address(netns: &Netns, interface: &str, address: &str) {
+    ip(netns, &address_command(interface, address));
+}
+
+/// Sets values below `/proc/sys/net`.
+#[track_caller]
+pub fn set(netns: &Netns, settings: &[&str], value: &str) {
+    for setting in settings {
+        netns
+            .set(setting, value)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// The `ip` command of [`add_address`].
+pub(crate) fn address_command(interface: &str, address: &str) -> String {
+    let at_once = if address.contains(':') { "nodad" } else { "" };
+    format!("address add {address} dev {interface} {at_once}")
+}
