@@ -1,4 +1,4 @@
-//! `knockgate check`: what is wrong or weak in a configuration, without applying anything.
+//! `knockgate check`: reports errors and weaknesses of a configuration.
 
 use std::{
     io::{self, Write},
@@ -25,8 +25,8 @@ pub struct Args {
 
 /// Checks `args.file`, or else `config`, and prints every finding.
 ///
-/// Fails with [`Invalid`] where an error is among them; its findings are then marked as shown. A file
-/// that cannot be read has no findings to print, and fails with the reason alone.
+/// Fails with [`Invalid`] if an error is among them; its findings are then marked as shown. For a file that cannot be
+/// read, nothing is printed, and the error has the reason.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
     check(args, config, &mut anstream::stdout().lock())
 }

@@ -64,7 +64,7 @@ impl FromStr for GateArg {
     }
 }
 
-/// Writes the file to `path` and prints what it holds and what to do next.
+/// Writes the file to `path`, and prints what it contains and what to do next.
 pub fn run(args: &Args, path: &Path) -> anyhow::Result<()> {
     let message = init(args, path)?;
     io::stdout()
@@ -79,7 +79,7 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
         given => given.to_vec(),
     };
     for name in &interfaces {
-        // One that does not exist yet may be of any kind.
+        // An interface that does not exist yet may be of any kind.
         if let Ok(index) = gate::index(name) {
             gate::framing(name, index)?;
         }
@@ -126,13 +126,13 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a configuration would only stand in the way of the next attempt.
+        // The remains would make the next attempt fail.
         let _ = fs::remove_file(path);
     }
     written.with_context(|| format!("{shown} could not be written whole and was removed again"))
 }
 
-/// `create_new` decides; this says it before anything else is asked for.
+/// Refuses a path that exists, before anything else can fail. `create_new` decides in the end.
 fn refuse_existing(path: &Path) -> anyhow::Result<()> {
     if path.symlink_metadata().is_ok() {
         bail!(
@@ -164,7 +164,7 @@ fn next_steps(config: &Config, path: &Path) -> String {
         protect, knocks, ..
     } in &config.gates
     {
-        // Only TCP answers, so only a TCP port can be seen to open.
+        // The client can check TCP ports only.
         let then = protect.iter().find(|port| port.protocol == Protocol::Tcp);
         let then = then.map_or_else(String::new, |port| format!(" --then {port}"));
         for knock in knocks {
