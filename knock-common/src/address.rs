@@ -37,6 +37,9 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Fills a key of an address, two bytes and one up to a multiple of its alignment.
     type Fill: Pod + Eq + Hash + Debug;
 
+    /// Bytes of the IP header without options or extension headers.
+    const HEADER: usize;
+
     /// Length of the prefix that `grant_to = "prefix"` grants to: /24 and /64.
     const PREFIX: u8;
 
@@ -76,6 +79,7 @@ impl Address for V4 {
     const FAMILY: u8 = 4;
     const BITS: u8 = 32;
     const PREFIX: u8 = 24;
+    const HEADER: usize = 20;
     type Fill = [u8; 1];
 
     #[inline(always)]
@@ -104,6 +108,7 @@ impl Address for V6 {
     const FAMILY: u8 = 6;
     const BITS: u8 = 128;
     const PREFIX: u8 = 64;
+    const HEADER: usize = 40;
     type Fill = [u8; 5];
 
     #[inline(always)]

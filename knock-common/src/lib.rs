@@ -29,6 +29,8 @@
 )]
 
 #[macro_use]
+mod named;
+#[macro_use]
 mod record;
 
 pub mod address;

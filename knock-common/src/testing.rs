@@ -17,12 +17,14 @@ use crate::{
     event::Event,
     frame::Segment,
     grant::{Grant, GrantKey, GrantSlot, filter},
+    keys::SourceKey,
     knock::{
         Outcome,
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
         ring,
     },
+    report::Budget,
     rules::{GateRules, ROLES, Role},
     seed::Seed,
     session::{self, Flow, Session, SessionSlot, socket},
@@ -76,6 +78,8 @@ pub struct TestEnv {
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
     pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
+    pub report_budgets: Map<u32, Budget>,
+    pub reported: Map<SourceKey, u64>,
     pub events: RefCell<Vec<Event>>,
     /// What another CPU does when this one looks at a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
@@ -113,6 +117,8 @@ impl TestEnv {
             sockets: RefCell::default(),
             connected: RefCell::default(),
             outcomes: RefCell::default(),
+            report_budgets: Map::with_capacity(usize::MAX),
+            reported: Map::with_capacity(usize::MAX),
             events: RefCell::default(),
             meanwhile: Cell::default(),
             grant_slots: Ring::with_size(grants),
@@ -166,6 +172,10 @@ impl Env for TestEnv {
 
     fn gate(&self, gate: u16) -> Option<&GateRules> {
         self.gates.get(usize::from(gate))
+    }
+
+    fn rejects(&self, gate: u16) -> bool {
+        self.gate(gate).is_some_and(|rules| rules.reject != 0)
     }
 
     fn sequence(&self, index: u32) -> Option<&Sequence> {
@@ -317,11 +327,20 @@ impl Env for TestEnv {
             .or_default() += 1;
     }
 
-    fn wants_report(&self, _class: u32) -> bool {
-        true
+    fn second(&self) -> u64 {
+        self.now.get() / 1_000_000_000
     }
 
-    fn report(&self, event: &Event) {
+    fn report_budget(&self, class: u32) -> Option<&mut Budget> {
+        Some(self.report_budgets.entry(class))
+    }
+
+    fn reported(&self) -> &impl HashTable<SourceKey, u64> {
+        &self.reported
+    }
+
+    fn send(&self, event: &Event) -> bool {
         self.events.borrow_mut().push(*event);
+        true
     }
 }

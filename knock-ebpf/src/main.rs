@@ -27,7 +27,6 @@ mod host;
 mod maps;
 mod packet;
 mod reject;
-mod report;
 mod scattered;
 mod settings;
 
@@ -36,7 +35,7 @@ use knock_common::{
     Verdict,
     frame::{BareIp, Ethernet, Frame as _, Framing},
     judge,
-    verdict::Counter,
+    verdict::{Action, Counter},
 };
 
 use env::KernelEnv;
@@ -77,12 +76,10 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
         verdict.gate
     );
     count(verdict, length);
-    if verdict.reason.passes() {
-        xdp_action::XDP_PASS
-    } else if settings::rejects() != 0 && rejected(verdict) {
-        reject::reply::<L>(ctx.ctx)
-    } else {
-        DROP
+    match verdict.action {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Reply(_) => reject::reply::<L>(ctx.ctx),
     }
 }
 
@@ -94,27 +91,6 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_frags(ctx: XdpContext) -> u32 {
     scattered::verdict(ctx.ctx)
-}
-
-const DROP: u32 = xdp_action::XDP_DROP;
-
-/// Counts the packet; says to the kernel what becomes of it.
-#[inline(always)]
-fn passed(verdict: Verdict, length: u64) -> u32 {
-    count(verdict, length);
-    if verdict.reason.passes() {
-        xdp_action::XDP_PASS
-    } else {
-        DROP
-    }
-}
-
-/// Was it denied by a gate that rejects? What is malformed was denied by none.
-#[inline(always)]
-fn rejected(verdict: Verdict) -> bool {
-    maps::GATE
-        .get(u32::from(verdict.gate))
-        .is_some_and(|rules| rules.reject != 0)
 }
 
 /// Adds the packet to its reason's counter on this CPU.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
 };
 use knock_common::{
-    Address,
+    Address, Env as _, HashTable as _,
     address::{V4, V6},
     frame::{ETHER_HEADER, Frame as _, Framing},
     keys::{ScopedAddress, SourceKey},
@@ -19,7 +19,7 @@ use knock_common::{
     },
 };
 
-use crate::{atomic, maps, packet::Packet, report};
+use crate::{atomic, env::KernelEnv, maps, packet::Packet};
 
 /// How often another CPU may come first at the common pool of errors.
 const TRIES: u32 = 4;
@@ -192,7 +192,7 @@ const NONE: u32 = u32::MAX;
 
 #[inline(always)]
 fn permit(to: &SourceKey, interval: u64, limited: bool, settings: &ReplySettings) -> Option<u16> {
-    let now = report::now();
+    let now = KernelEnv::of(core::ptr::null_mut()).now();
     let global = maps::ICMP_GLOBAL.get_ptr_mut(0)?;
     // SAFETY: an aligned word of an array entry, which other CPUs reach by the atomic instruction.
     let global = unsafe { &mut *global };
@@ -202,13 +202,13 @@ fn permit(to: &SourceKey, interval: u64, limited: bool, settings: &ReplySettings
         GlobalIcmpBucket(*global).filled(now, settings)?;
     }
     let random = random();
-    if maps::ICMP_BUCKET.get_ptr_mut(to).is_none() {
+    if maps::ICMP_BUCKET.find(to).is_none() {
         let bucket = first(now, interval, random);
-        maps::ICMP_BUCKET.insert(to, bucket, 0).ok()?;
+        maps::ICMP_BUCKET.insert(to, &bucket);
     }
     // SAFETY: the entry stays mapped while the program runs. Where it has just been given to another
     // destination, or is used on another CPU too, one error more or less goes out.
-    let bucket = unsafe { &mut *maps::ICMP_BUCKET.get_ptr_mut(to)? };
+    let bucket = maps::ICMP_BUCKET.find(to)?;
     let before = bucket.since;
     if limited && !bucket.take(now, interval) {
         return None;

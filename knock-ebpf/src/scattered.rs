@@ -16,9 +16,10 @@ use knock_common::{
     frame::{self, Frame},
     judge::malformed,
     scattered::{MOST_HEADERS, Read, Room, family, read},
+    verdict::Action,
 };
 
-use crate::{env::KernelEnv, maps, packet::Packet, passed};
+use crate::{count, env::KernelEnv, maps, packet::Packet};
 
 /// Judges a frame. The steps leave nothing on the stack but what they return.
 #[inline(always)]
@@ -33,8 +34,8 @@ pub fn verdict(context: *mut xdp_md) -> u32 {
     match found {
         family::V4 => judged(context, length, |room| &room.v4),
         family::V6 => judged(context, length, |room| &room.v6),
-        family::MALFORMED => passed(malformed::<_, V4>(&KernelEnv::of(context), None), length),
-        _ => passed(Verdict::of(Reason::NotIp), length),
+        family::MALFORMED => counted(malformed::<_, V4>(&KernelEnv::of(context), None), length),
+        _ => counted(Verdict::of(Reason::NotIp), length),
     }
 }
 
@@ -73,8 +74,19 @@ fn judged<A: Family>(
     part: impl FnOnce(&Room) -> &Read<A>,
 ) -> u32 {
     match maps::SCATTERED.get(0) {
-        Some(room) => passed(part(room).judge(&KernelEnv::of(context)), length),
+        Some(room) => counted(part(room).judge(&KernelEnv::of(context)), length),
         None => xdp_action::XDP_DROP,
+    }
+}
+
+/// Counts the packet, and returns the verdict as the kernel takes it.
+#[inline(always)]
+fn counted(verdict: Verdict, length: u64) -> u32 {
+    count(verdict, length);
+    match verdict.action {
+        Action::Pass => xdp_action::XDP_PASS,
+        // A reply is written over a packet in one piece, so this entry is not loaded where a gate rejects.
+        Action::Drop | Action::Reply(_) => xdp_action::XDP_DROP,
     }
 }
 

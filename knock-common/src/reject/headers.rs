@@ -15,8 +15,6 @@ use crate::{
 
 /// One family's part of it.
 pub trait ReplyFamily: Address {
-    /// Bytes of its header without options or extensions.
-    const HEADER: usize;
     const ETHERTYPE: u16;
     const ICMP: u8;
     /// Type and code of its port unreachable (RFC 792, RFC 4443).
@@ -48,7 +46,6 @@ pub trait ReplyFamily: Address {
 }
 
 impl ReplyFamily for V4 {
-    const HEADER: usize = 20;
     const ETHERTYPE: u16 = 0x0800;
     const ICMP: u8 = 1;
     const UNREACHABLE: [u8; 2] = [3, 3];
@@ -103,7 +100,6 @@ impl ReplyFamily for V4 {
 }
 
 impl ReplyFamily for V6 {
-    const HEADER: usize = 40;
     const ETHERTYPE: u16 = 0x86dd;
     const ICMP: u8 = 58;
     const UNREACHABLE: [u8; 2] = [1, 4];

@@ -3,7 +3,10 @@
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
-use knock_common::event::{Event, NO_GATE, NOBODY, cause, kind};
+use knock_common::{
+    event::{Cause, Event, Kind, NOBODY},
+    rules::NO_GATE,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -78,27 +81,10 @@ impl Record {
             of,
             zero: _,
         } = event;
-        let name = match kind {
-            kind::STEP => "knock.step",
-            kind::FAILED => "knock.failed",
-            kind::OPENED => "gate.opened",
-            kind::REFUSED => "gate.refused",
-            kind::CLOSED => "gate.closed",
-            kind::DENIED => "packet.denied",
-            kind::UNKEPT => "session.refused",
-            _ => return None,
-        };
-        let reason = match cause {
-            cause::WRONG => Some("wrong"),
-            cause::LATE => Some("late"),
-            cause::SOURCE => Some("source"),
-            cause::TABLE_FULL => Some("table_full"),
-            cause::USED => Some("used"),
-            cause::NO_GRANT => Some("no_grant"),
-            cause::USED_UP => Some("used_up"),
-            cause::MALFORMED => Some("malformed"),
-            _ => None,
-        };
+        let kind = Kind::from_number(kind)?;
+        let reason = Cause::from_number(cause)
+            .filter(|cause| *cause != Cause::None)
+            .map(Cause::name);
         let protocol = if protocol == knock_common::frame::UDP {
             Protocol::Udp
         } else {
@@ -122,7 +108,7 @@ impl Record {
             of: (of != 0).then_some(of),
             reason: reason.map(ToOwned::to_owned),
             until: (until != 0).then(|| wall_clock(until)),
-            ..Self::now(name)
+            ..Self::now(kind.name())
         })
     }
 }

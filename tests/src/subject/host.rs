@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use knock_common::{
     Address, HashTable as _,
     address::{V4, V6},
-    event::NO_GATE,
     frame::{BareIp, Ethernet},
     grant::{self, BY_HAND, GrantKey, give},
     judge,
     knock::Outcome,
+    rules::NO_GATE,
     session,
     testing::TestEnv,
 };
