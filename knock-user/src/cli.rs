@@ -10,7 +10,7 @@ use crate::{
         sources, stats, status, up,
     },
     config::DEFAULT_PATH,
-    gate::{DEFAULT_ROOT, PinRoot},
+    datapath::{DEFAULT_ROOT, PinRoot},
 };
 
 const EXIT_STATUSES: &str = "\

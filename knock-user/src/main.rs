@@ -8,7 +8,7 @@ use knock_user::{
     client::{NotOpen, profile},
     commands,
     config::Invalid,
-    gate::{NotGuarded, NotPermitted, NothingUp},
+    datapath::{NotGuarded, NotPermitted, NothingUp},
 };
 use tracing_subscriber::EnvFilter;
 

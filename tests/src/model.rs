@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
 use knock_user::{
     config::{Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol},
-    gate::Framing,
+    datapath::Framing,
 };
 
 use self::{

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Config, Finding, Invalid, Level, count},
-    gate::native_warnings,
+    datapath::native_warnings,
 };
 
 /// Report errors and weaknesses of a configuration; change nothing

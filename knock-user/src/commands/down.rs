@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     config::parse_interface,
-    gate::{self, PinRoot},
+    datapath::{PinRoot, down},
 };
 
 /// Detach the kernel program and remove its pins; does nothing where nothing is up
@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     // Naming the default does not change it.
     let Args { interfaces, all: _ } = args;
-    let removed = gate::down(root, interfaces)?;
+    let removed = down(root, interfaces)?;
     if removed.is_empty() {
         tracing::info!("nothing was up");
     }

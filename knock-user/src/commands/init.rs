@@ -21,7 +21,7 @@ use crate::{
         Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
         parse_interface, parse_name,
     },
-    gate::{self, native_warnings},
+    datapath::{self, native_warnings},
 };
 
 /// Write a commented configuration with new random sequences
@@ -80,8 +80,8 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
     };
     for name in &interfaces {
         // An interface that does not exist yet may be of any kind.
-        if let Ok(index) = gate::index(name) {
-            gate::framing(name, index)?;
+        if let Ok(index) = datapath::index_of(name) {
+            datapath::framing(name, index)?;
         }
     }
     let mut draw = Draw::new(ephemeral_ports(), &listening_ports().unwrap_or_default());

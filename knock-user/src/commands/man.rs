@@ -3,9 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
-
-use crate::cli::Cli;
 
 /// Write manual pages, one for each command
 #[derive(Debug, Clone, clap::Args)]
@@ -15,10 +12,11 @@ pub struct Args {
     directory: PathBuf,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+/// Writes the pages of `command` and its subcommands.
+pub fn run(args: &Args, command: clap::Command) -> Result<()> {
     let directory = &args.directory;
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    clap_mangen::generate_to(Cli::command(), directory)
+    clap_mangen::generate_to(command, directory)
         .with_context(|| format!("cannot write manual pages to {}", directory.display()))
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{runtime, up};
+use super::{runtime::runtime, up};
 use crate::{
     config::parse_interface,
-    gate::{self, Absent, OpenGate, PinRoot},
+    datapath::{self, Absent, Datapath, PinRoot},
     service,
 };
 
@@ -30,12 +30,12 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let config = up::load(config, &args.interfaces)?;
     // Before anything is changed: another service may be serving this gate.
     service::refuse_second(root)?;
-    let up = gate::up(&config, root, Absent::Await)?;
+    let up = datapath::up(&config, root, Absent::Await)?;
     if up.was_up {
         tracing::info!("taking over the gate on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
-    let gate = OpenGate::at(root)?;
-    let serve = service::serve(gate, root, &up, args.down_on_exit);
+    let datapath = Datapath::open(root)?;
+    let serve = service::serve(datapath, root, &up, args.down_on_exit);
     runtime()?.block_on(serve)
 }

@@ -9,10 +9,10 @@ use std::{
 
 use super::{Port, Protocol};
 use crate::{
-    gate,
+    datapath,
     sys::{
-        devices::{Device, devices},
-        sock_diag::{States, sockets},
+        links::{self, Link},
+        sock_diag::{States, Transport, sockets},
     },
 };
 
@@ -26,7 +26,7 @@ pub struct HostFacts {
     /// The UDP ports from which a socket of this host may send to others.
     pub udp_sockets: BTreeSet<u16>,
     /// The network devices; `None` where they cannot be read.
-    pub devices: Option<Vec<Device>>,
+    pub devices: Option<Vec<Link>>,
     /// By device, the settings that are on and let a packet change its destination after it was judged: paths
     /// below `/proc/sys`.
     pub source_routing: BTreeMap<String, Vec<String>>,
@@ -48,7 +48,7 @@ pub struct SshSession {
 impl HostFacts {
     /// Reads the facts about this host and process. What cannot be read stays unknown: a warning must not fail.
     pub fn of_this_host() -> Self {
-        let devices: Option<Vec<Device>> = devices().ok().map(|all| all.into_values().collect());
+        let devices = links::with_addresses().ok();
         Self {
             ephemeral_ports: ephemeral_ports(),
             listening: listening_ports().unwrap_or_default(),
@@ -56,7 +56,7 @@ impl HostFacts {
             source_routing: source_routing(devices.as_deref().unwrap_or_default()),
             devices,
             ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
-            unreadable: gate::unreadable().unwrap_or_default(),
+            unreadable: datapath::unreadable().unwrap_or_default(),
         }
     }
 }
@@ -92,11 +92,11 @@ pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
 pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
     let mut ports = BTreeSet::new();
     // The kernel reports a UDP socket without a peer in TCP's state CLOSE.
-    for (protocol, states) in [
-        (Protocol::Tcp, States::LISTEN),
-        (Protocol::Udp, States::CLOSE),
+    for (protocol, transport, states) in [
+        (Protocol::Tcp, Transport::Tcp, States::LISTEN),
+        (Protocol::Udp, Transport::Udp, States::CLOSE),
     ] {
-        for socket in sockets(protocol, &states)? {
+        for socket in sockets(transport, &states)? {
             let number = socket.local.port();
             if socket.is_reachable() && number != 0 {
                 ports.insert(Port { number, protocol });
@@ -107,7 +107,7 @@ pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
 }
 
 fn udp_sockets() -> io::Result<BTreeSet<u16>> {
-    let sockets = sockets(Protocol::Udp, &States::all())?;
+    let sockets = sockets(Transport::Udp, &States::all())?;
     let outward = sockets.iter().filter(|socket| socket.is_reachable());
     Ok(outward.map(|socket| socket.local.port()).collect())
 }
@@ -116,13 +116,13 @@ fn udp_sockets() -> io::Result<BTreeSet<u16>> {
 /// `TIME_WAIT`.
 pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
     let over = States::TIME_WAIT | States::CLOSE | States::LISTEN;
-    let sockets = sockets(Protocol::Tcp, &States::all().difference(over))?;
+    let sockets = sockets(Transport::Tcp, &States::all().difference(over))?;
     let ends = sockets.iter().map(|socket| (socket.local, socket.remote));
     Ok(ends.collect())
 }
 
 /// Returns the settings of source routing that are on, by device.
-fn source_routing(devices: &[Device]) -> BTreeMap<String, Vec<String>> {
+fn source_routing(devices: &[Link]) -> BTreeMap<String, Vec<String>> {
     let mut on = BTreeMap::<String, Vec<String>>::new();
     for (family, setting) in [
         ("ipv4", "accept_source_route"),

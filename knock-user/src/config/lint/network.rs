@@ -13,7 +13,7 @@ use crate::{
         nearest::nearest,
         source::{Findings, Located, Span},
     },
-    sys::devices::{Device, Kind},
+    sys::links::Link,
 };
 
 /// How many devices a message names.
@@ -34,7 +34,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     unreadable(findings, draft, host);
 }
 
-fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let names = || devices.iter().map(|device| device.name.as_str());
     for Located { value: name, span } in &draft.interfaces {
         if names().any(|present| present == name) {
@@ -62,18 +62,23 @@ fn unreadable(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
 }
 
 /// Warns of tunnels whose packets are unwrapped after they were judged.
-fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let Some(first) = draft.interfaces.first() else {
         return;
     };
     let guarded = |name: &str| draft.interfaces.iter().any(|of| of.value == name);
-    let unwraps = |device: &&Device| {
-        device.is_up && device.kind.as_ref().is_some_and(is_plain_tunnel) && !guarded(&device.name)
+    let unwraps = |device: &&Link| {
+        device.is_up
+            && device.kind.as_deref().is_some_and(is_plain_tunnel)
+            && !guarded(&device.name)
     };
-    let tunnels: Vec<&Device> = devices.iter().filter(unwraps).collect();
+    let tunnels: Vec<&Link> = devices.iter().filter(unwraps).collect();
     let shown = tunnels.iter().take(MOST_SHOWN).map(|device| {
-        let kind = device.kind.as_ref().map(ToString::to_string);
-        format!("{} ({})", device.name, kind.unwrap_or_default())
+        format!(
+            "{} ({})",
+            device.name,
+            device.kind.as_deref().unwrap_or_default()
+        )
     });
     let shown = shown.collect::<Vec<_>>().join(", ");
     let more = match tunnels.len().saturating_sub(MOST_SHOWN) {
@@ -91,7 +96,7 @@ fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
 }
 
 /// Warns of addresses of guarded interfaces that are easily forgotten in `addresses`.
-fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
         return;
     };
@@ -160,24 +165,24 @@ fn source_routing(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) 
     }
 }
 
-/// Whether a device of this kind unwraps packets that anyone can make: those of `WireGuard` and `IPsec` are
-/// authenticated.
-fn is_plain_tunnel(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::IpIp
-            | Kind::Ip6Tnl
-            | Kind::SitTun
-            | Kind::GreTun
-            | Kind::GreTun6
-            | Kind::GreTap
-            | Kind::GreTap6
-            | Kind::ErSpan
-            | Kind::Ip6ErSpan
-            | Kind::Vxlan
-            | Kind::Geneve
-            | Kind::BareUdp
-            | Kind::Gtp
-            | Kind::Amt
-    )
+/// Kinds of device that unwrap packets that anyone can make: those of `WireGuard` and `IPsec` are authenticated.
+const PLAIN_TUNNELS: &[&str] = &[
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "gre",
+    "ip6gre",
+    "gretap",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "gtp",
+    "amt",
+];
+
+fn is_plain_tunnel(kind: &str) -> bool {
+    PLAIN_TUNNELS.contains(&kind)
 }
