@@ -9,7 +9,7 @@ use crate::{
     sys::clock::monotonic_now,
 };
 
-/// Show who may pass, at which gate, and for how long
+/// Show live grants: who may pass which gate, and for how long
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document
