@@ -15,10 +15,7 @@ use knock_common::{
     testing::TestEnv,
 };
 use knock_user::{
-    config::{
-        Attach, Config, Deny, Established, Gate, GrantTo, Knock, Limits, Mode, OpenPorts, Port,
-        Protocol,
-    },
+    config::{Config, Gate, Knock, Limits, OpenPorts, Port, Protocol},
     gate::Automaton,
 };
 use proptest::prelude::*;
@@ -281,15 +278,6 @@ prop_compose! {
     ) -> Config {
         let mut taken: Vec<Vec<Port>> = Vec::new();
         let gates = gates.into_iter().map(|knocks| Gate {
-            name: String::new(),
-            protect: Vec::new(),
-            open_for: Duration::from_secs(30),
-            session_idle: Duration::from_mins(1),
-            established: Established::default(),
-            connections: 0,
-            grant_to: GrantTo::Address,
-            deny: Deny::Drop,
-            sources: Vec::new(),
             // A checked configuration has no sequence that ends with another.
             knocks: knocks
                 .into_iter()
@@ -303,17 +291,11 @@ prop_compose! {
                     !clashes
                 })
                 .collect(),
+            open_for: Duration::from_secs(30),
+            session_idle: Duration::from_mins(1),
+            ..Gate::default()
         });
-        Config {
-            interfaces: Vec::new(),
-            attach: Attach::Auto,
-            mode: Mode::Enforce,
-            allow: Vec::new(),
-            addresses: Vec::new(),
-            open_ports: OpenPorts::List(Vec::new()),
-            limits: Limits { sources: 16384, grants: 64, sessions: 64 },
-            gates: gates.collect(),
-        }
+        configured(gates.collect())
     }
 }
 
@@ -477,36 +459,30 @@ fn roles_are_told_apart() {
 
 /// One gate with these sequences.
 fn only(sequences: Vec<Vec<Port>>) -> Config {
+    let knocks = sequences.into_iter().map(|sequence| Knock {
+        user: String::new(),
+        sequence,
+        within: Duration::from_secs(10),
+    });
+    configured(vec![Gate {
+        name: "ssh".into(),
+        open_for: Duration::from_secs(30),
+        session_idle: Duration::from_mins(1),
+        knocks: knocks.collect(),
+        ..Gate::default()
+    }])
+}
+
+/// These gates, tables that are small, and no open port.
+fn configured(gates: Vec<Gate>) -> Config {
     Config {
-        interfaces: Vec::new(),
-        attach: Attach::Auto,
-        mode: Mode::Enforce,
-        allow: Vec::new(),
-        addresses: Vec::new(),
         open_ports: OpenPorts::List(Vec::new()),
         limits: Limits {
             sources: 16384,
             grants: 64,
             sessions: 64,
         },
-        gates: vec![Gate {
-            name: "ssh".into(),
-            protect: Vec::new(),
-            open_for: Duration::from_secs(30),
-            session_idle: Duration::from_mins(1),
-            established: Established::default(),
-            connections: 0,
-            grant_to: GrantTo::Address,
-            deny: Deny::Drop,
-            sources: Vec::new(),
-            knocks: sequences
-                .into_iter()
-                .map(|sequence| Knock {
-                    user: String::new(),
-                    sequence,
-                    within: Duration::from_secs(10),
-                })
-                .collect(),
-        }],
+        gates,
+        ..Config::default()
     }
 }

@@ -1,5 +1,5 @@
-//! The documents that scripts read: every key of the contract, one document on standard output and nothing
-//! else there, and an exit status that means what it says.
+//! The documents that scripts read: every key of docs/reference.md and no other, one document on standard output
+//! and nothing else there, and an exit status that means what it says.
 
 use std::{collections::BTreeSet, fs};
 
@@ -245,6 +245,7 @@ fn check() {
     let finding = ["level", "code", "message", "line", "column"];
     lab.configure(&format!("interfaces = [\"{WAN}\"]\n{}", gates()));
     let good = lab.knockgate(&["check", "--json"]).exits(0).json();
+    assert_described("check", &good);
     assert_eq!(good["valid"], true);
     for row in rows(&good["findings"], &finding) {
         assert_eq!(row["level"], "warning", "{row}");
@@ -332,6 +333,14 @@ fn text_for_people_names_the_same_things() {
             for word in words {
                 assert!(said.contains(word), "no {word:?} in {run:#?}");
             }
+            for heading in said.lines().filter(|line| is_heading(line)) {
+                // Columns are two spaces apart.
+                for column in heading.split("  ").filter(|column| !column.is_empty()) {
+                    let column = format!("`{}`", column.trim());
+                    let section = described(command);
+                    assert!(section.contains(&column), "no {column} of {command}");
+                }
+            }
             assert!(!said.contains('{'), "{run:#?}");
             assert!(
                 !said.contains('\u{1b}'),
@@ -375,7 +384,44 @@ fn both_families(row: impl Fn(&Scenario)) {
 /// What a command prints, which must be one document and the only thing that it says.
 #[track_caller]
 fn document(scenario: &Scenario, command: &str) -> Value {
-    scenario.knockgate(command).exits(0).json()
+    let document = scenario.knockgate(command).exits(0).json();
+    let name = command.split(' ').next().expect("a command has a name");
+    assert_described(name, &document);
+    document
+}
+
+/// Every key of a document has a row under its command in docs/reference.md.
+#[track_caller]
+fn assert_described(command: &str, document: &Value) {
+    let section = described(command);
+    let lists = document.as_object().expect("a document is an object");
+    for (list, rows) in lists {
+        let Some(rows) = rows.as_array() else {
+            let key = format!("\n| `{list}` |");
+            assert!(section.contains(&key), "no {list} of {command}");
+            continue;
+        };
+        let keys = rows.iter().filter_map(Value::as_object);
+        for key in keys.flat_map(|row| row.keys()) {
+            let key = format!("\n| `{list}[].{key}` |");
+            assert!(section.contains(&key), "no {key:?} of {command}");
+        }
+    }
+}
+
+/// Headings are in capitals, and no row is.
+fn is_heading(line: &str) -> bool {
+    line.bytes().any(|b| b.is_ascii_uppercase())
+        && line.bytes().all(|b| b == b' ' || b.is_ascii_uppercase())
+}
+
+/// What docs/reference.md says of a command's document.
+fn described(command: &str) -> &'static str {
+    const PAGE: &str = include_str!("../../docs/reference.md");
+    let (_, section) = PAGE
+        .split_once(&format!("\n### `{command}`\n"))
+        .unwrap_or_else(|| panic!("no {command} on the page"));
+    section.split("\n##").next().unwrap_or(section)
 }
 
 /// The rows of a list, each of which must have these keys.

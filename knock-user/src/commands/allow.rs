@@ -6,7 +6,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use crate::{
-    config::{HumanDuration, parse_duration, zone_fault},
+    config::{HumanDuration, LONGEST_GRANT, parse_duration, zone_fault},
     gate::{NothingUp, OpenGate, PinRoot, monotonic_now},
 };
 
@@ -85,11 +85,10 @@ fn parse_grantee(text: &str) -> Result<IpNet, String> {
 
 /// The bounds of `open_for`.
 fn parse_grant_duration(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_hours(366 * 24);
     let duration = parse_duration(text)?;
     if duration.is_zero() {
         Err("a grant of no length is none; `knockgate revoke` takes grants away".into())
-    } else if duration > LONGEST {
+    } else if duration > LONGEST_GRANT {
         Err("a grant lasts at most 366 days; put lasting ones on the allow list".into())
     } else {
         Ok(duration)

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_the_keys_of_the_contract() {
+    fn the_document_has_the_documented_keys() {
         let outcome = Config::parse("interfaces = 1", "k.toml");
         let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
         assert_eq!(document["valid"], false);

@@ -45,6 +45,7 @@ pub(crate) use self::{
     finding::count,
     kinds::{parse_interface, parse_name, zone_fault},
     nearest::nearest,
+    schema::LONGEST_GRANT,
 };
 
 /// Where the configuration is looked for when `--config` doesn't say.

@@ -24,7 +24,8 @@ use super::{
 };
 
 const LONGEST_WITHIN: Duration = Duration::from_hours(24);
-const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
+/// The most that `open_for` may say, and `knockgate allow --for`.
+pub(crate) const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
 /// The kernel's tables of sources forget early when they are smaller than this.
 const FEWEST_SOURCES: u32 = 16_384;
 const MOST_ENTRIES: u32 = 16_777_216;

@@ -158,7 +158,7 @@ protect = ["5432/tcp"]
 }
 
 #[test]
-fn what_is_left_out_has_the_defaults_of_the_contract() {
+fn what_is_left_out_has_the_documented_defaults() {
     let (config, findings) = Config::parse(GOOD, "k.toml").expect("valid");
     assert_eq!(findings, []);
     assert_eq!((config.attach, config.mode), (Attach::Auto, Mode::Enforce));
@@ -183,6 +183,30 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
     let (config, _) =
         Config::parse(&GOOD.replace("interfaces = [\"eth0\"]\n", ""), "k.toml").expect("valid");
     assert_eq!(config.interfaces, [] as [&str; 0]);
+}
+
+#[test]
+fn the_page_describes_every_code() {
+    const PAGE: &str = include_str!("../../../docs/configuration.md");
+    // Those of which no row of the tables is an example.
+    let others = [
+        "unreadable",
+        "no-gate",
+        "too-many-gates",
+        "too-many-knocks",
+        "too-many-knock-ports",
+        "no-allow-list",
+        "open-to-others",
+        "no-native-xdp",
+    ];
+    let rows = errors::ROWS.iter().chain(warnings::ROWS);
+    for code in rows.map(|row| row.code).chain(others) {
+        let described = PAGE
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+            .any(|cell| cell.contains(&format!("`{code}`")));
+        assert!(described, "no `{code}` on the page");
+    }
 }
 
 #[test]

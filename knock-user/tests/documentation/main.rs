@@ -1,6 +1,7 @@
 //! The pages for users describe what the code has, and nothing else.
 
 mod configuration;
+mod links;
 mod reference;
 
 /// Returns the text below a heading, up to the next heading of the same depth.

@@ -1,8 +1,11 @@
 //! docs/reference.md describes what the program counts by.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
+use clap::CommandFactory as _;
 use knock_common::{Reason, knock::Outcome};
+use knock_user::{cli::Cli, config::Config, service::Record};
+use serde_json::Value;
 
 use super::{rows, section};
 
@@ -29,4 +32,133 @@ fn every_reason_is_described_with_its_verdict() {
 fn every_result_of_a_knock_is_described() {
     let names = Outcome::ALL.map(Outcome::name);
     assert_eq!(listed("## Results of a knock"), BTreeSet::from(names));
+}
+
+#[test]
+fn every_command_and_option_is_described() {
+    let commands = section(PAGE, "## Commands");
+    let cli = Cli::command();
+    let described = |option: &str| commands.contains(option);
+    for command in cli.get_subcommands() {
+        let name = command.get_name();
+        let is_there = rows(commands).iter().any(|cells| {
+            cells[0]
+                .split('`')
+                .any(|cell| cell.split(' ').next() == Some(name))
+        });
+        assert!(is_there, "no row for {name}");
+        for argument in command.get_arguments() {
+            if let Some(long) = argument.get_long() {
+                // Of the command itself where it is not one of every command.
+                let options = options_of(commands, name);
+                let option = format!("--{long}");
+                let is_there = options.iter().any(|cell| has_option(cell, &option));
+                assert!(is_there, "no {option} of {name} in {options:?}");
+            }
+        }
+    }
+    for argument in cli.get_arguments() {
+        let long = argument.get_long().expect("all of them have names");
+        assert!(described(&format!("`--{long}")), "no --{long}");
+    }
+}
+
+/// Returns the cells with options of a command. A row whose first cell is empty goes on with the command of
+/// the row before.
+fn options_of<'p>(commands: &'p str, name: &str) -> Vec<&'p str> {
+    let (_, table) = commands
+        .split_once("| command | option |")
+        .expect("there is a table of options");
+    let mut is_meant = false;
+    let mut options = Vec::new();
+    for line in table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+    {
+        let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
+        let command = cells.next().unwrap_or_default();
+        if !command.is_empty() {
+            is_meant = command.split('`').any(|word| word == name);
+        }
+        if is_meant {
+            options.extend(cells.next());
+        }
+    }
+    options
+}
+
+fn has_option(cell: &str, option: &str) -> bool {
+    cell.split(['`', ' ', ',', ';']).any(|word| word == option)
+}
+
+#[test]
+fn every_key_of_an_event_is_described() {
+    let text = "x".to_owned();
+    let now = Record::now("knock.step");
+    let event = Record {
+        time: now.time,
+        event: text.clone(),
+        interface: Some(text.clone()),
+        gate: Some(text.clone()),
+        user: Some(text.clone()),
+        source: Some(text.clone()),
+        port: Some("22/tcp".parse().expect("a port")),
+        step: Some(1),
+        of: Some(2),
+        reason: Some(text),
+        until: Some(now.time),
+        lost: Some(3),
+    };
+    assert_described("## Events", "", &serde_json::to_value(event));
+}
+
+#[test]
+fn every_key_of_a_finding_is_described() {
+    let invalid = Config::parse("interfaces = 1", "x").expect_err("a number for a list");
+    for finding in invalid.findings() {
+        assert_described("### `check`", "findings[].", &serde_json::to_value(finding));
+    }
+}
+
+#[track_caller]
+fn assert_described(heading: &str, prefix: &str, object: &serde_json::Result<Value>) {
+    let object = object.as_ref().expect("serialisable");
+    let listed = listed(heading);
+    for key in object.as_object().expect("an object").keys() {
+        let key = format!("{prefix}{key}");
+        assert!(
+            listed.contains(key.as_str()),
+            "no `{key}` under {heading:?}"
+        );
+    }
+}
+
+/// The service has events of its own; each is spelt out where it is reported.
+#[test]
+fn every_event_of_the_service_is_described() {
+    let section = section(PAGE, "## Events");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("readable").path();
+        let source = fs::read_to_string(path).expect("readable");
+        found.extend(
+            source
+                .split('"')
+                .filter(|text| is_event(text))
+                .map(str::to_owned),
+        );
+    }
+    assert!(found.contains("interface.lost"), "{found:?}");
+    for event in found {
+        assert!(section.contains(&format!("`{event}`")), "no `{event}`");
+    }
+}
+
+/// Two words of small letters with a dot between.
+fn is_event(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    text.split_once('.')
+        .is_some_and(|(what, did)| is_word(what) && is_word(did))
 }

@@ -209,7 +209,7 @@ impl<'a> Suites<'a> {
                 command.arg("--lib");
                 // The features that it has among the others, so that it is built for both once.
                 if suites[0].package == "knock-common" {
-                    command.args(["--features", "host,user"]);
+                    command.args(["--features", "testing,user"]);
                 }
             }
             let Some(executables) = executables(&mut command)? else {

@@ -8,7 +8,7 @@ const SEQUENCE: &str = "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n";
 
 /// A key put below `protect` stands on line 7, one below `user` on line 10, one at the top on line 1.
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     // Syntax, which TOML itself refuses.
     Row { what: "no TOML", replace: "name = \"ssh\"", with: "name \"ssh\"",
         code: "syntax", at: (5, 6), says: &["not valid TOML"] },

@@ -11,7 +11,7 @@ const GATE: &str = "protect = [\"22/tcp\"]\n";
 const ALLOW: &str = "allow = [\"192.0.2.0/24\"]\n";
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     Row { what: "an interface that no entry of the program reads", replace: "\"eth0\"", with: "\"eth0\", \"ib0\"",
         code: "unreadable-interface", at: (1, 23), says: &["ib0 can't be guarded"] },
     Row { what: "two knocks", replace: "\"7431/udp\", ", with: "",
