@@ -259,7 +259,7 @@ fn check() {
     assert_eq!(bad["valid"], false);
     let findings = rows(&bad["findings"], &finding);
     let error = find(&findings, "level", "error");
-    assert_eq!(error["line"], 12);
+    assert_eq!(error["line"], 11);
     assert!(number(&error["column"]) >= 1);
     assert!(text(&error["message"]).contains("ssh"), "{error}");
 
