@@ -8,6 +8,8 @@ use core::{
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::wire::load;
+
 /// An IPv4 address: its bytes as they lie in the packet, in one word.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
@@ -37,6 +39,9 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Fills a key of an address, two bytes and one up to a multiple of its alignment.
     type Fill: Pod + Eq + Hash + Debug;
 
+    /// Bytes of the IP header without options or extension headers.
+    const HEADER: usize;
+
     /// Length of the prefix that `grant_to = "prefix"` grants to: /24 and /64.
     const PREFIX: u8;
 
@@ -58,12 +63,24 @@ impl V4 {
     pub const fn from_word(word: u32) -> Self {
         Self(word)
     }
+
+    /// From the bytes of a packet.
+    #[inline(always)]
+    pub fn from_bytes(bytes: &[u8; 4]) -> Self {
+        Self(load(bytes, 0))
+    }
 }
 
 impl V6 {
     #[inline(always)]
     pub const fn from_words(first: u64, second: u64) -> Self {
         Self(first, second)
+    }
+
+    /// From the bytes of a packet.
+    #[inline(always)]
+    pub fn from_bytes(bytes: &[u8; 16]) -> Self {
+        Self(load(bytes, 0), load(bytes, 8))
     }
 
     #[inline(always)]
@@ -76,6 +93,7 @@ impl Address for V4 {
     const FAMILY: u8 = 4;
     const BITS: u8 = 32;
     const PREFIX: u8 = 24;
+    const HEADER: usize = 20;
     type Fill = [u8; 1];
 
     #[inline(always)]
@@ -104,6 +122,7 @@ impl Address for V6 {
     const FAMILY: u8 = 6;
     const BITS: u8 = 128;
     const PREFIX: u8 = 64;
+    const HEADER: usize = 40;
     type Fill = [u8; 5];
 
     #[inline(always)]

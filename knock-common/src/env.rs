@@ -6,11 +6,14 @@ use crate::{
     event::Event,
     frame::Segment,
     grant::{Grant, GrantKey, GrantSlot},
+    keys::SourceKey,
     knock::{
         Outcome,
         automaton::{Sequence, State},
         progress::{Progress, ProgressSet},
     },
+    reject::{Link, ReplySettings, rate_limit::IcmpBucket},
+    report::Budget,
     rules::{GateRules, Role},
     seed::Seed,
     session::{Flow, Session, SessionSlot},
@@ -56,6 +59,10 @@ pub trait Env {
 
     fn role(&self, index: u32) -> Role;
     fn gate(&self, gate: u16) -> Option<&GateRules>;
+
+    /// Does this gate reply to what it denies?
+    fn rejects(&self, gate: u16) -> bool;
+
     fn sequence(&self, index: u32) -> Option<&Sequence>;
     fn state(&self, index: u32) -> Option<&State>;
 
@@ -115,8 +122,8 @@ pub trait Env {
 
     /// Are all of this host's addresses known?
     fn knows_addresses(&self) -> bool;
-    /// Is this one of those that are known?
-    fn has_address<A: Address>(&self, address: A) -> bool;
+    /// Returns what this address is to the host; see [`address_kind`](crate::reject::address_kind).
+    fn address_kind<A: Address>(&self, address: A) -> u32;
     /// Does this host forward packets of `flow`?
     fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool;
 
@@ -138,12 +145,34 @@ pub trait Env {
 
     fn count_knock(&self, gate: u16, outcome: Outcome);
 
-    /// May another report of this [class](crate::report::class) be sent now? Asked before the report
-    /// is put together, since under a flood the answer is no; counts it as left out then.
-    fn wants_report(&self, class: u32) -> bool;
+    /// The present second, by a clock that may be off by a third and has any epoch.
+    fn second(&self) -> u64;
 
-    /// Hands a report to user space, or drops and counts it: never waits.
-    fn report(&self, event: &Event);
+    /// What this CPU may still report of a [class](crate::report::class).
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn report_budget(&self, class: u32) -> Option<&mut Budget>;
+
+    /// When the like of an event was last reported, ns of `CLOCK_MONOTONIC`, by [`subject`](crate::report::subject).
+    /// It forgets the oldest.
+    fn reported(&self) -> &impl HashTable<SourceKey, u64>;
+
+    /// How this host replies to packets to its closed ports; `None` where it does not.
+    fn reply_settings(&self) -> Option<&ReplySettings>;
+
+    /// The interface that the packet arrived by, or a VLAN on it. `vlans`: outer first, 0 for none.
+    fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link>;
+
+    /// The ICMP errors that each destination may still get. It forgets the oldest.
+    fn icmp_buckets(&self) -> &impl HashTable<SourceKey, IcmpBucket>;
+
+    /// A [`GlobalIcmpBucket`](crate::reject::rate_limit::GlobalIcmpBucket).
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn icmp_global(&self) -> Option<&mut u64>;
+
+    fn random(&self) -> u32;
+
+    /// Hands a report to user space. Returns false where there is no room: it never waits.
+    fn send(&self, event: &Event) -> bool;
 }
 
 /// An address family with its tables.

@@ -2,37 +2,38 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::Padded;
+use crate::{address::Padded, knock::Outcome, verdict::Reason};
 
-/// What happened. Integers, since it crosses to user space.
-pub mod kind {
-    pub const STEP: u8 = 1;
-    pub const FAILED: u8 = 2;
-    pub const OPENED: u8 = 3;
-    pub const REFUSED: u8 = 4;
-    pub const CLOSED: u8 = 5;
-    pub const DENIED: u8 = 6;
-    /// A flow was admitted, and there was no room to remember it.
-    pub const UNKEPT: u8 = 7;
+named! {
+    /// What happened. The name is that of the event.
+    pub enum Kind: "Reported when" {
+        Step = 1, "knock.step", "a knock counts as a step";
+        Failed = 2, "knock.failed", "a run is broken, or a sequence does not open its gate";
+        Opened = 3, "gate.opened", "a grant is given or renewed; `until` says when it ends";
+        Refused = 4, "gate.refused", "there is no room for another grant";
+        Closed = 5, "gate.closed", "a grant has ended";
+        Denied = 6, "packet.denied", "a packet was denied; the first of a source, then at most one a second";
+        Unkept = 7, "session.refused", "a flow was admitted, but there is no room to remember it past its grant";
+    }
 }
 
-/// Why it happened.
-pub mod cause {
-    pub const NONE: u8 = 0;
-    pub const WRONG: u8 = 1;
-    pub const LATE: u8 = 2;
-    pub const SOURCE: u8 = 3;
-    pub const TABLE_FULL: u8 = 4;
-    pub const USED: u8 = 5;
-    pub const NO_GRANT: u8 = 6;
-    pub const USED_UP: u8 = 7;
-    pub const MALFORMED: u8 = 8;
+named! {
+    /// Why it happened. The name is the event's `reason`.
+    pub enum Cause: "The reason:" {
+        None = 0, "", "none is given";
+        Wrong = 1, Outcome::Wrong.name(), "a probe that does not belong to the run";
+        Late = 2, Outcome::Late.name(), "the sequence took longer than `within`";
+        Source = 3, Outcome::Source.name(), "the source is not among the gate's `sources`";
+        TableFull = 4, Outcome::TableFull.name(), "the table is full";
+        Used = 5, "used", "the last connection that the grant admits";
+        NoGrant = 6, Reason::NoGrant.name(), "the source has no grant";
+        UsedUp = 7, Reason::UsedUp.name(), "the grant admits no more connections";
+        Malformed = 8, Reason::Malformed.name(), "the port cannot be read";
+    }
 }
 
-/// [`Event::user`] where nobody is known.
+/// [`Event::user`] where none is known.
 pub const NOBODY: u32 = u32::MAX;
-/// [`Event::gate`] where no gate is concerned.
-pub const NO_GATE: u16 = u16::MAX;
 
 /// One report.
 #[repr(C)]
@@ -46,13 +47,13 @@ pub struct Event {
     pub source: Padded,
     /// Index of the sequence, or [`NOBODY`].
     pub user: u32,
-    /// Or [`NO_GATE`].
+    /// Or [`NO_GATE`](crate::rules::NO_GATE).
     pub gate: u16,
     /// Destination port; 0: not known.
     pub port: u16,
-    /// See [`kind`].
+    /// [`Kind`].
     pub kind: u8,
-    /// See [`cause`].
+    /// [`Cause`].
     pub cause: u8,
     /// 4 or 6; 0: not known.
     pub family: u8,

@@ -1,25 +1,43 @@
 //! The decision: what becomes of a packet, and why.
 
 use crate::{
-    Env, Family, Reason, Verdict,
+    Env, Family,
     address::V4,
-    event::{self, Event, NOBODY, cause, kind},
-    frame::{self, Frame, Framing, NetworkLayer, Parsed, Segment, TCP, flag},
+    event::{Cause, Event, Kind, NOBODY},
+    frame::{
+        Frame, Parsed, Segment, TCP, flag,
+        ip::{self, ipv4, ipv6},
+        link::{Framing, NetworkLayer},
+    },
     grant::{self, Grant},
     knock::sequence,
-    report::class,
-    rules::Role,
+    report::{class, class_of, send},
+    rules::{NO_GATE, Role},
     session::{self, Flow},
+    verdict::{Action, Reason, Verdict},
 };
 
 /// Judges one packet of a link on which packets begin with `L`.
 #[inline(always)]
 pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdict {
     match L::network(frame) {
-        NetworkLayer::Ipv4 { at } => ip(env, frame, frame::ipv4(frame, at)),
-        NetworkLayer::Ipv6 { at } => ip(env, frame, frame::ipv6(frame, at)),
+        NetworkLayer::Ipv4 { at } => ip(env, frame, ipv4(frame, at)),
+        NetworkLayer::Ipv6 { at } => ip(env, frame, ipv6(frame, at)),
         NetworkLayer::Other => Verdict::of(Reason::NotIp),
         NetworkLayer::Malformed => malformed::<E, V4>(env, None),
+    }
+}
+
+/// Returns what the program does with a packet. Apart from [`judge`], since the packet is counted in between: the order
+/// spares each packet instructions.
+#[inline(always)]
+pub fn action<E: Env>(env: &E, verdict: Verdict) -> Action {
+    if verdict.reason.passes() {
+        Action::Pass
+    } else if env.rejects(verdict.gate) {
+        Action::Reply
+    } else {
+        Action::Drop
     }
 }
 
@@ -30,10 +48,10 @@ fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A
         Parsed::Pass(reason) => return Verdict::of(reason),
         Parsed::Malformed(ends) => return malformed(env, ends),
     };
-    self::segment(env, &segment, || frame::tcp(frame, &segment))
+    self::segment(env, &segment, || ip::tcp(frame, &segment))
 }
 
-/// A packet whose ports are known; `tcp` gives its flags and sequence number, where they matter.
+/// Judges a packet whose ports are known. `tcp` returns its flags and sequence number, and is called where they matter.
 #[inline(always)]
 pub(crate) fn segment<E: Env, A: Family>(
     env: &E,
@@ -68,14 +86,13 @@ pub(crate) fn segment<E: Env, A: Family>(
     }
 }
 
-/// What there is to know of a packet to a protected port, beside its addresses.
-struct Opening {
-    /// TCP's.
+/// The TCP fields of a packet to a protected port, and how it was admitted.
+struct Admission {
     flags: u8,
     sequence: u32,
     /// 1: it has been admitted, and begins a flow that is to be remembered.
     begins: u8,
-    /// Whose grant has admitted it then.
+    /// [`Grant::user`] of the grant that has admitted it then.
     user: u32,
 }
 
@@ -91,7 +108,7 @@ fn guarded<E: Env, A: Family>(
     flags: u8,
     sequence: u32,
 ) -> Reason {
-    let mut packet = Opening {
+    let mut packet = Admission {
         flags,
         sequence,
         begins: 0,
@@ -110,7 +127,7 @@ fn protected<E: Env, A: Family>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
-    packet: &mut Opening,
+    packet: &mut Admission,
 ) -> Reason {
     let flow = Flow::of(segment);
     let flags = packet.flags;
@@ -142,13 +159,13 @@ fn protected<E: Env, A: Family>(
     if env.allows(segment.source) {
         return Reason::AllowList;
     }
-    if env.wants_report(class::DENIALS) {
+    if send::wants(env, class::DENIALS) {
         let cause = if matches!(reason, Reason::UsedUp) {
-            cause::USED_UP
+            Cause::UsedUp
         } else {
-            cause::NO_GRANT
+            Cause::NoGrant
         };
-        tell(env, segment, gate, NOBODY, (kind::DENIED, cause));
+        tell(env, segment, gate, NOBODY, (Kind::Denied, cause));
     }
     enforced(env, reason)
 }
@@ -204,7 +221,7 @@ fn admit<E: Env, A: Family>(
     flow: &Flow<A>,
     gate: u16,
     grant: &mut Grant,
-    packet: &mut Opening,
+    packet: &mut Admission,
 ) -> Reason {
     let Some(rules) = env.gate(gate) else {
         // A role without its gate can't be; if it is, the port stays closed.
@@ -234,8 +251,8 @@ fn admit<E: Env, A: Family>(
         if before >= limit {
             return Reason::UsedUp;
         }
-        if before + 1 == limit && env.wants_report(class::CLOSINGS) {
-            tell(env, segment, gate, grant.user, (kind::CLOSED, cause::USED));
+        if before + 1 == limit && send::wants(env, class::CLOSINGS) {
+            tell(env, segment, gate, grant.user, (Kind::Closed, Cause::Used));
         }
     } else {
         env.fetch_add(&mut grant.connections);
@@ -248,11 +265,11 @@ fn admit<E: Env, A: Family>(
 /// Remembers the flow that an admitted packet begins. Not done where that is decided, since all that is
 /// called one within the other shares 512 bytes of stack.
 #[inline(always)]
-fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Opening) {
+fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
     if !session::remember::remember(env, segment, gate, packet.sequence)
-        && env.wants_report(class::DENIALS)
+        && send::wants(env, class::DENIALS)
     {
-        let what = (kind::UNKEPT, cause::TABLE_FULL);
+        let what = (Kind::Unkept, Cause::TableFull);
         tell(env, segment, gate, packet.user, what);
     }
 }
@@ -267,7 +284,7 @@ pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
         if env.allows(source) {
             return Verdict::of(Reason::AllowList);
         }
-        if env.wants_report(class::DENIALS) {
+        if send::wants(env, class::DENIALS) {
             let unread = Segment {
                 source,
                 destination,
@@ -276,8 +293,8 @@ pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
                 protocol: 0,
                 transport: 0,
             };
-            let what = (kind::DENIED, cause::MALFORMED);
-            tell(env, &unread, event::NO_GATE, NOBODY, what);
+            let what = (Kind::Denied, Cause::Malformed);
+            tell(env, &unread, NO_GATE, NOBODY, what);
         }
     }
     Verdict::of(enforced(env, Reason::Malformed))
@@ -301,21 +318,22 @@ fn tell<E: Env, A: Family>(
     segment: &Segment<A>,
     gate: u16,
     user: u32,
-    (kind, cause): (u8, u8),
+    (kind, cause): (Kind, Cause),
 ) {
-    env.report(&Event {
+    let event = Event {
         time: env.now(),
         until: 0,
         source: segment.source.padded(),
         user,
         gate,
         port: segment.destination_port,
-        kind,
-        cause,
+        kind: kind as u8,
+        cause: cause as u8,
         family: A::FAMILY,
         protocol: segment.protocol,
         step: 0,
         of: 0,
         zero: [0; 2],
-    });
+    };
+    send::send(env, class_of(kind, cause), &event);
 }

@@ -29,6 +29,8 @@
 )]
 
 #[macro_use]
+mod named;
+#[macro_use]
 mod record;
 
 pub mod address;
@@ -51,6 +53,7 @@ pub mod session;
 pub mod testing;
 pub mod time;
 pub mod verdict;
+pub mod wire;
 
 pub use address::Address;
 pub use env::{Env, Family, HashTable};

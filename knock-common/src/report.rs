@@ -5,11 +5,15 @@
 //! So once a second has brought more than a few outcomes, those of one user at one gate are sampled: the
 //! openings of all others are reported as before.
 
+pub mod send;
+#[cfg(test)]
+mod tests;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::V6,
-    event::{Event, cause, kind},
+    event::{Cause, Event, Kind},
     keys::SourceKey,
 };
 
@@ -86,17 +90,16 @@ impl Limits {
     }
 }
 
-/// Class of a report.
+/// Returns the class of a report.
 #[inline(always)]
-pub const fn class_of(kind: u8, cause: u8) -> u32 {
-    match kind {
-        kind::STEP => class::STEPS,
-        kind::FAILED if cause == cause::WRONG => class::STEPS,
-        kind::FAILED => class::FAILURES,
-        kind::REFUSED => class::REFUSALS,
-        kind::OPENED => class::OPENINGS,
-        kind::CLOSED => class::CLOSINGS,
-        _ => class::DENIALS,
+pub const fn class_of(kind: Kind, cause: Cause) -> u32 {
+    match (kind, cause) {
+        (Kind::Step, _) | (Kind::Failed, Cause::Wrong) => class::STEPS,
+        (Kind::Failed, _) => class::FAILURES,
+        (Kind::Refused, _) => class::REFUSALS,
+        (Kind::Opened, _) => class::OPENINGS,
+        (Kind::Closed, _) => class::CLOSINGS,
+        (Kind::Denied | Kind::Unkept, _) => class::DENIALS,
     }
 }
 
@@ -168,146 +171,5 @@ impl Budget {
         } else {
             self.lost += 1;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use bytemuck::Zeroable as _;
-
-    use super::*;
-    use crate::event::NOBODY;
-
-    const OUTCOMES: [(u8, u8, u32); 6] = [
-        (kind::OPENED, cause::NONE, class::OPENINGS),
-        (kind::REFUSED, cause::TABLE_FULL, class::REFUSALS),
-        (kind::CLOSED, cause::USED, class::CLOSINGS),
-        (kind::FAILED, cause::LATE, class::FAILURES),
-        (kind::FAILED, cause::SOURCE, class::FAILURES),
-        (kind::FAILED, cause::WRONG, class::STEPS),
-    ];
-
-    /// One CPU, as the kernel program stores it.
-    #[derive(Default)]
-    struct Cpu {
-        budgets: HashMap<u32, Budget>,
-        reported: HashMap<(u64, u64, u64), u64>,
-        sent: Vec<Event>,
-    }
-
-    impl Cpu {
-        fn report(&mut self, event: Event) {
-            let class = class_of(event.kind, event.cause);
-            let budget = self.budgets.entry(class).or_insert_with(Budget::zeroed);
-            if !budget.wants(class, event.time / 1_000_000_000) {
-                return;
-            }
-            if let Some(pause) = budget.samples(class) {
-                let SourceKey { address, family } = subject(&event, class);
-                let (first, second) = address.words();
-                let last = self.reported.get(&(first, second, family));
-                if last.is_some_and(|last| event.time - last < pause) {
-                    budget.sampled_out(class);
-                    return;
-                }
-                self.reported.insert((first, second, family), event.time);
-            }
-            budget.count(true);
-            self.sent.push(event);
-        }
-
-        fn lost(&self) -> u64 {
-            self.budgets.values().map(|budget| budget.lost).sum()
-        }
-    }
-
-    fn event((kind, cause): (u8, u8), user: u32, time: u64) -> Event {
-        Event {
-            kind,
-            cause,
-            user,
-            // Each from a source of its own.
-            source: V6::from_words(time, user.into()),
-            family: 4,
-            time,
-            ..Event::zeroed()
-        }
-    }
-
-    #[test]
-    fn every_class_is_bounded_and_what_is_left_out_is_counted() {
-        for (kind, cause, class) in OUTCOMES {
-            assert_eq!(class_of(kind, cause), class);
-            let mut cpu = Cpu::default();
-            let all = 100_000;
-            // Of as many users as there may be, over one second.
-            for number in 0..all {
-                let time = u64::from(number) * 1_000_000_000 / u64::from(all);
-                cpu.report(event((kind, cause), number, time));
-            }
-            let sent = cpu.sent.len();
-            assert_eq!(sent, Limits::of(class).sent as usize, "{kind} {cause}");
-            assert_eq!(cpu.lost() + sent as u64, u64::from(all));
-            // The next second begins anew.
-            cpu.report(event((kind, cause), NOBODY, 1_000_000_000));
-            assert_eq!(cpu.sent.len(), sent + 1);
-        }
-    }
-
-    #[test]
-    fn no_class_takes_anothers_room() {
-        let mut cpu = Cpu::default();
-        for (kind, cause, _) in OUTCOMES {
-            for user in 0..1000 {
-                cpu.report(event((kind, cause), user, 5));
-            }
-        }
-        for class in [
-            class::OPENINGS,
-            class::REFUSALS,
-            class::CLOSINGS,
-            class::FAILURES,
-        ] {
-            let of = |event: &&Event| class_of(event.kind, event.cause) == class;
-            assert_eq!(cpu.sent.iter().filter(of).count(), 64, "{class}");
-        }
-    }
-
-    /// While one sequence, which somebody has found out, is knocked as fast as packets come.
-    #[test]
-    fn other_users_openings_are_reported() {
-        const FLOOD: u32 = 1;
-        let mut cpu = Cpu::default();
-        let opened = (kind::OPENED, cause::NONE);
-        for time in (0..3_000_000_000_u64).step_by(10_000) {
-            cpu.report(event(opened, FLOOD, time));
-            if time % 100_000_000 == 50_000_000 {
-                cpu.report(event(opened, 2, time + 1));
-            }
-        }
-        let of = |user| cpu.sent.iter().filter(|event| event.user == user).count();
-        assert_eq!(of(2), 30, "one every tenth of a second");
-        assert!((40..=3 * 40).contains(&of(FLOOD)), "{}", of(FLOOD));
-    }
-
-    #[test]
-    fn few_outcomes_are_all_reported() {
-        let mut cpu = Cpu::default();
-        for _ in 0..16 {
-            cpu.report(event((kind::OPENED, cause::NONE), 1, 7));
-        }
-        assert_eq!((cpu.sent.len(), cpu.lost()), (16, 0));
-    }
-
-    #[test]
-    fn a_denial_stands_for_all_of_its_source() {
-        let mut cpu = Cpu::default();
-        let denied = event((kind::DENIED, cause::NO_GRANT), NOBODY, 7);
-        for _ in 0..100 {
-            cpu.report(denied);
-        }
-        assert_eq!((cpu.sent.len(), cpu.lost()), (1, 0));
     }
 }

@@ -2,6 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Index where no gate is concerned.
+pub const NO_GATE: u16 = u16::MAX;
+
 /// The settings of a gate. Indexed by gate.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]

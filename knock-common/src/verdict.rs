@@ -2,100 +2,77 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::event;
+use crate::rules::NO_GATE;
 
-/// Why a packet passes or is denied. Index of a per-CPU counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Not IP.
-    NotIp = 0,
-    /// IP that carries neither TCP nor UDP.
-    OtherProtocol = 1,
-    /// To a port that no gate protects.
-    Unguarded = 2,
-    /// A knock.
-    Knock = 3,
-    /// A fragment behind the first.
-    Fragment = 4,
-    /// Its source has a grant.
-    Grant = 5,
-    /// Its flow began under a grant.
-    Session = 6,
-    /// Its source is on the allow list.
-    AllowList = 7,
-    /// Would be denied if the mode were `enforce`.
-    Monitor = 8,
-    /// A trial has ended without having been confirmed.
-    Lapsed = 9,
-    /// To a protected port, from a source without a grant.
-    NoGrant = 10,
-    /// A new connection beyond those that its grant admits.
-    UsedUp = 11,
-    /// Its port can't be known, or it is a fragment that only an attack would send.
-    Malformed = 12,
-}
-
-impl Reason {
-    pub const COUNT: usize = 13;
-
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::NotIp,
-        Self::OtherProtocol,
-        Self::Unguarded,
-        Self::Knock,
-        Self::Fragment,
-        Self::Grant,
-        Self::Session,
-        Self::AllowList,
-        Self::Monitor,
-        Self::Lapsed,
-        Self::NoGrant,
-        Self::UsedUp,
-        Self::Malformed,
-    ];
-
-    pub const fn passes(self) -> bool {
-        !matches!(self, Self::NoGrant | Self::UsedUp | Self::Malformed)
-    }
-
-    /// As the contract spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotIp => "not_ip",
-            Self::OtherProtocol => "other_protocol",
-            Self::Unguarded => "unguarded",
-            Self::Knock => "knock",
-            Self::Fragment => "fragment",
-            Self::Grant => "grant",
-            Self::Session => "session",
-            Self::AllowList => "allow_list",
-            Self::Monitor => "monitor",
-            Self::Lapsed => "lapsed",
-            Self::NoGrant => "no_grant",
-            Self::UsedUp => "used_up",
-            Self::Malformed => "malformed",
+/// Defines [`Reason`] by rows of number, whether the packet passes or is denied, name and text.
+macro_rules! reasons {
+    ($($variant:ident = $value:literal, $verdict:ident, $name:literal, $text:literal;)+) => {
+        named! {
+            /// Why a packet passes or is denied. Every packet has exactly one; it is the index of a counter.
+            pub enum Reason: "The packet" {
+                $($variant = $value, $name, $text;)+
+            }
         }
-    }
+
+        impl Reason {
+            /// Returns whether the packet passes; otherwise it is denied.
+            #[inline(always)]
+            #[must_use]
+            pub const fn passes(self) -> bool {
+                match self {
+                    $(Self::$variant => reasons!(@ $verdict),)+
+                }
+            }
+        }
+    };
+    (@ pass) => { true };
+    (@ deny) => { false };
 }
 
-/// What becomes of a packet.
+reasons! {
+    NotIp = 0, pass, "not_ip", "is not IP";
+    OtherProtocol = 1, pass, "other_protocol", "is IP, but neither TCP nor UDP";
+    Unguarded = 2, pass, "unguarded", "goes to a port that no gate protects, or to an address that is not guarded";
+    Knock = 3, pass, "knock", "is a knock";
+    Fragment = 4, pass, "fragment", "is a fragment behind the first one";
+    Grant = 5, pass, "grant", "comes from a source that has a live grant";
+    Session = 6, pass, "session", "belongs to a flow that began under a grant that has ended";
+    AllowList = 7, pass, "allow_list", "comes from a source on the allow list";
+    Monitor = 8, pass, "monitor", "would be denied if the mode were `enforce`";
+    Lapsed = 9, pass, "lapsed", "came after a trial had ended";
+    NoGrant = 10, deny, "no_grant", "goes to a protected port from a source without a grant";
+    UsedUp = 11, deny, "used_up", "begins one connection more than its grant admits";
+    Malformed = 12, deny, "malformed", "cannot be read up to its ports, or is a fragment that only an attack sends";
+}
+
+/// What the program does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Pass,
+    Drop,
+    /// Turn the packet into the reply of a closed port, or drop it where there is none.
+    Reply,
+}
+
+/// What becomes of a packet. [`action`](crate::judge::action) makes the action of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub reason: Reason,
-    /// The gate whose port it went to, or [`event::NO_GATE`].
+    /// The gate whose port it went to, or [`NO_GATE`].
     pub gate: u16,
 }
 
 impl Verdict {
+    /// A verdict at no gate.
     #[inline(always)]
     pub const fn of(reason: Reason) -> Self {
         Self {
             reason,
-            gate: event::NO_GATE,
+            gate: NO_GATE,
         }
     }
 
-    /// Index into the packet counters: those of no gate first, then gate by gate.
+    /// Returns the index into the packet counters: those of no gate first, then gate by gate.
     #[inline(always)]
     pub const fn counter(self) -> u32 {
         let block = self.gate.wrapping_add(1) as u32;

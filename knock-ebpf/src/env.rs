@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns},
     maps::{Array, lpm_trie::Key},
 };
 use knock_common::{
@@ -11,19 +12,21 @@ use knock_common::{
     event::Event,
     frame::Segment,
     grant::{Grant, GrantKey, GrantSlot},
-    keys::ScopedAddress,
+    keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
         ring,
     },
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
+    report::Budget,
     rules::{GateRules, Role},
     seed::Seed,
     session::{self, Flow, Session, SessionSlot},
 };
 
-use crate::{atomic, host, maps, report, settings};
+use crate::{atomic, host, maps, settings};
 
 /// All tables of the program, and the packet's context, in which the host's sockets are looked up.
 pub struct KernelEnv {
@@ -40,7 +43,8 @@ impl KernelEnv {
 impl Env for KernelEnv {
     #[inline(always)]
     fn now(&self) -> u64 {
-        report::now()
+        // SAFETY: takes nothing and returns a number (since Linux 5.11).
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]
@@ -84,6 +88,11 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn gate(&self, gate: u16) -> Option<&GateRules> {
         maps::GATE.get(u32::from(gate))
+    }
+
+    #[inline(always)]
+    fn rejects(&self, gate: u16) -> bool {
+        settings::rejects() != 0 && self.gate(gate).is_some_and(|rules| rules.reject != 0)
     }
 
     #[inline(always)]
@@ -226,9 +235,11 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn has_address<A: Address>(&self, address: A) -> bool {
-        // SAFETY: as above.
-        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }.is_some()
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
+        // SAFETY: a single word, written once.
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }
+            .copied()
+            .unwrap_or(0)
     }
 
     #[inline(always)]
@@ -269,14 +280,67 @@ impl Env for KernelEnv {
         }
     }
 
+    /// From timer ticks: a second of 0.7 to 1.4, and any epoch. A flood pays for this with every packet, and the
+    /// kernel's compiler makes one load of it.
     #[inline(always)]
-    fn wants_report(&self, class: u32) -> bool {
-        report::wants(class)
+    fn second(&self) -> u64 {
+        // SAFETY: takes nothing and returns a number (since Linux 5.5).
+        let ticks = unsafe { bpf_jiffies64() };
+        ticks >> (settings::tick_bits() & 63)
     }
 
     #[inline(always)]
-    fn report(&self, event: &Event) {
-        report::report(event);
+    fn report_budget(&self, class: u32) -> Option<&mut Budget> {
+        let budget = maps::BUDGET.get_ptr_mut(class)?;
+        // SAFETY: a per-CPU entry, see `count` in main.
+        Some(unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn reported(&self) -> &impl HashTable<SourceKey, u64> {
+        &maps::REPORTED
+    }
+
+    #[inline(always)]
+    fn reply_settings(&self) -> Option<&ReplySettings> {
+        maps::REPLY_SETTINGS
+            .get(0)
+            .filter(|settings| settings.known != 0)
+    }
+
+    #[inline(always)]
+    fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link> {
+        let key = LinkKey {
+            // SAFETY: the kernel's context, readable for as long as the program runs.
+            interface: unsafe { (*self.context).ingress_ifindex },
+            vlans,
+        };
+        // SAFETY: user space writes an entry only when the link has changed, and a torn one is right
+        // again with the next packet.
+        unsafe { maps::REPLY_LINK.get(key) }
+    }
+
+    #[inline(always)]
+    fn icmp_buckets(&self) -> &impl HashTable<SourceKey, IcmpBucket> {
+        &maps::ICMP_BUCKET
+    }
+
+    #[inline(always)]
+    fn icmp_global(&self) -> Option<&mut u64> {
+        let global = maps::ICMP_GLOBAL.get_ptr_mut(0)?;
+        // SAFETY: an aligned word of an array entry, which other CPUs change by the atomic instruction.
+        Some(unsafe { &mut *global })
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: takes nothing and returns a number.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn send(&self, event: &Event) -> bool {
+        maps::EVENTS.output::<Event>(event, 0).is_ok()
     }
 }
 

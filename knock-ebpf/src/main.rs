@@ -27,16 +27,18 @@ mod host;
 mod maps;
 mod packet;
 mod reject;
-mod report;
 mod scattered;
 mod settings;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use knock_common::{
     Verdict,
-    frame::{BareIp, Ethernet, Frame as _, Framing},
-    judge,
-    verdict::Counter,
+    frame::{
+        Frame as _,
+        link::{BareIp, Ethernet, Framing},
+    },
+    judge::{action, judge},
+    verdict::{Action, Counter},
 };
 
 use env::KernelEnv;
@@ -68,7 +70,8 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge::<L, _, _>(&KernelEnv::of(ctx.ctx), &packet);
+    let env = KernelEnv::of(ctx.ctx);
+    let verdict = judge::<L, _, _>(&env, &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         ctx,
@@ -77,12 +80,10 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
         verdict.gate
     );
     count(verdict, length);
-    if verdict.reason.passes() {
-        xdp_action::XDP_PASS
-    } else if settings::rejects() != 0 && rejected(verdict) {
-        reject::reply::<L>(ctx.ctx)
-    } else {
-        DROP
+    match action(&env, verdict) {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Reply => reject::reply::<L>(ctx.ctx),
     }
 }
 
@@ -94,27 +95,6 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_frags(ctx: XdpContext) -> u32 {
     scattered::verdict(ctx.ctx)
-}
-
-const DROP: u32 = xdp_action::XDP_DROP;
-
-/// Counts the packet; says to the kernel what becomes of it.
-#[inline(always)]
-fn passed(verdict: Verdict, length: u64) -> u32 {
-    count(verdict, length);
-    if verdict.reason.passes() {
-        xdp_action::XDP_PASS
-    } else {
-        DROP
-    }
-}
-
-/// Was it denied by a gate that rejects? What is malformed was denied by none.
-#[inline(always)]
-fn rejected(verdict: Verdict) -> bool {
-    maps::GATE
-        .get(u32::from(verdict.gate))
-        .is_some_and(|rules| rules.reject != 0)
 }
 
 /// Adds the packet to its reason's counter on this CPU.

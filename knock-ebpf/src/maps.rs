@@ -6,7 +6,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use knock_common::{
     address::{V4, V6},
@@ -27,7 +27,7 @@ use knock_common::{
     verdict::{Counter, Reason},
 };
 
-use crate::hash::Hash;
+use crate::hash::{Hash, LruHash};
 
 // Configuration. The program never writes these; the loader makes new ones for a new configuration.
 
@@ -100,14 +100,14 @@ pub static CURSOR: Array<Cursor> = Array::with_max_entries(cursor::COUNT, BPF_F_
 pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
 /// By gate, then [`Outcome`].
 #[map]
-pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
+pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT as u32, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::COUNT, 0);
 /// When the like of an event was last reported, ns of `CLOCK_MONOTONIC`: see [`knock_common::report`].
 #[map]
-pub static REPORTED: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(16384, 0);
+pub static REPORTED: LruHash<SourceKey, u64> = LruHash::with_max_entries(16384);
 
 /// What a frame in several buffers is read into: see [`crate::scattered`].
 #[map]
@@ -128,7 +128,7 @@ pub static REPLY_SETTINGS: Array<ReplySettings> = Array::with_max_entries(1, 0);
 pub static REPLY_LINK: HashMap<LinkKey, Link> = HashMap::with_max_entries(1, 0);
 /// ICMP errors that each destination may still get.
 #[map]
-pub static ICMP_BUCKET: LruHashMap<SourceKey, IcmpBucket> = LruHashMap::with_max_entries(1, 0);
+pub static ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = LruHash::with_max_entries(1);
 /// The reply in the making.
 #[map]
 pub static REPLY: PerCpuArray<ReplyBuffer> = PerCpuArray::with_max_entries(1, 0);

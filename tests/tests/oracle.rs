@@ -10,7 +10,7 @@ use std::{
 };
 
 use knock_common::{Reason, knock::Outcome};
-use knock_user::{config::Config, gate::Framing};
+use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     oracle::{Look, difference, generate, random::Random, shrink},
     stream::{self, Step},

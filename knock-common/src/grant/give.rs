@@ -11,29 +11,72 @@ use crate::{
 /// How many slots one knock looks at before it gives up. Only who knows a sequence gets here.
 const TRIES: usize = 64;
 
-/// Gives or renews the grant of `source` at `gate` from `now` on, and says when it ends, both in ns
-/// of `CLOCK_MONOTONIC`. `None`: there is no room.
-#[inline(always)]
-pub fn give<E: Env, A: Family>(env: &E, source: &A, gate: u16, user: u32, now: u64) -> Option<u64> {
-    match give_until(env, source, gate, user, now) {
-        0 => None,
-        until => Some(until),
+/// The result of a valid knock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// A grant was given or renewed, until this time, ns of `CLOCK_MONOTONIC`.
+    Until(u64),
+    /// The source is not in one of the networks that may knock at the gate.
+    Source,
+    /// There is no room for a grant.
+    TableFull,
+}
+
+impl Opening {
+    const TABLE_FULL: u64 = 0;
+    const SOURCE: u64 = 1;
+
+    #[inline(always)]
+    const fn unpack(packed: u64) -> Self {
+        match packed {
+            Self::TABLE_FULL => Self::TableFull,
+            Self::SOURCE => Self::Source,
+            until => Self::Until(until),
+        }
     }
 }
 
-/// As [`give`], with 0 for `None`: a BPF function returns one register.
+/// Gives or renews the grant that a valid knock has earned, of whatever kind the knock is.
+///
+/// `source` is the address that knocked, `gate` the one that it opens, and `user` the index of the sequence that earned
+/// the grant (see [`Grant::user`]). The knock asks for `open_for` ns from `now` on, and gets no more than the gate's
+/// own; `now` is in ns of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn give<E: Env, A: Family>(
+    env: &E,
+    source: &A,
+    gate: u16,
+    user: u32,
+    open_for: u64,
+    now: u64,
+) -> Opening {
+    Opening::unpack(given(env, source, gate, user, open_for, now))
+}
+
+/// As [`give`], packed, since a BPF function returns one register. (It takes five, and `env` is none of them: it has
+/// no address there that anything here needs.)
 #[inline(never)]
-fn give_until<E: Env, A: Family>(env: &E, source: &A, gate: u16, user: u32, now: u64) -> u64 {
+fn given<E: Env, A: Family>(
+    env: &E,
+    source: &A,
+    gate: u16,
+    user: u32,
+    open_for: u64,
+    now: u64,
+) -> u64 {
     let Some(rules) = env.gate(gate) else {
-        return 0;
+        return Opening::TABLE_FULL;
     };
+    if rules.restricted != 0 && !env.may_knock(*source, gate) {
+        return Opening::SOURCE;
+    }
     let length = if rules.to_prefix != 0 {
         A::PREFIX
     } else {
         A::BITS
     };
     let key = GrantKey::new(*source, length, gate);
-    let until = now.saturating_add(rules.open_for);
+    let until = now.saturating_add(rules.open_for.min(open_for));
 
     if filter::may_have(env, &key)
         && let Some(until) = renew(env, &key, until, user)
@@ -41,7 +84,7 @@ fn give_until<E: Env, A: Family>(env: &E, source: &A, gate: u16, user: u32, now:
         return until;
     }
     let Some(slot) = claim(env, &key, now) else {
-        return 0;
+        return Opening::TABLE_FULL;
     };
     let grant = Grant {
         // Until it has been published, below.
@@ -56,7 +99,7 @@ fn give_until<E: Env, A: Family>(env: &E, source: &A, gate: u16, user: u32, now:
         return publish(env, &key, until);
     }
     // Another CPU gave the same grant in between, or the family's table is full.
-    renew(env, &key, until, user).unwrap_or(0)
+    renew(env, &key, until, user).unwrap_or(Opening::TABLE_FULL)
 }
 
 /// Lets a grant that has just been inserted live until `until`; 0 where it has been revoked meanwhile.
@@ -166,5 +209,60 @@ pub fn insert<E: Env, A: Family>(env: &E, key: &GrantKey<A>, grant: &Grant) -> b
 pub fn remove<E: Env, A: Family>(env: &E, key: &GrantKey<A>) {
     if A::grants(env).remove(key) {
         filter::count_out(env, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{address::Address as _, grant::find, rules::GateRules, testing::TestEnv};
+
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const OPEN_FOR: u64 = 1_000_000_000;
+
+    fn env(rules: GateRules) -> TestEnv {
+        let mut env = TestEnv::new(1, 1);
+        env.gates.push(GateRules {
+            open_for: OPEN_FOR,
+            ..rules
+        });
+        env
+    }
+
+    fn knock(env: &TestEnv, open_for: u64) -> Opening {
+        give(env, &V4::from(SOURCE), 0, 3, open_for, env.now.get())
+    }
+
+    #[test]
+    fn a_knock_opens_for_as_long_as_it_asks_and_no_longer_than_the_gate_allows() {
+        for (asked, given) in [(7, 7), (OPEN_FOR + 1, OPEN_FOR), (u64::MAX, OPEN_FOR)] {
+            let env = env(GateRules::zeroed());
+            let until = env.now.get() + given;
+            assert_eq!(knock(&env, asked), Opening::Until(until));
+            let grant = find::live(&env, &V4::from(SOURCE), 0).expect("it was given");
+            assert_eq!((grant.until, grant.user), (until, 3));
+        }
+    }
+
+    #[test]
+    fn a_restricted_gate_opens_for_its_sources_alone() {
+        let mut env = env(GateRules {
+            restricted: 1,
+            ..GateRules::zeroed()
+        });
+        assert_eq!(knock(&env, OPEN_FOR), Opening::Source);
+        assert!(find::live(&env, &V4::from(SOURCE), 0).is_none());
+        env.knockers
+            .push((0, V4::FAMILY, V4::from(SOURCE).padded(), V4::BITS));
+        assert!(matches!(knock(&env, OPEN_FOR), Opening::Until(_)));
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let mut env = TestEnv::new(0, 1);
+        env.gates.push(GateRules::zeroed());
+        assert_eq!(knock(&env, OPEN_FOR), Opening::TableFull);
     }
 }

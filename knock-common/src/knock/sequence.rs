@@ -18,10 +18,11 @@ use super::{
 };
 use crate::{
     Env, Family,
-    event::{self, Event, NOBODY, cause, kind},
+    event::{Cause, Event, Kind, NOBODY},
     frame::{Segment, UDP},
-    grant,
-    report::{self, class},
+    grant::give::{self, Opening},
+    report::{class, class_of, send},
+    rules::NO_GATE,
     time::TICK_SHIFT,
 };
 
@@ -152,39 +153,32 @@ fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bo
     let Some(sequence) = env.sequence(user) else {
         return;
     };
-    let Some(rules) = env.gate(sequence.gate) else {
-        return;
-    };
+    let gate = sequence.gate;
     let mut event = Event {
         user,
-        gate: sequence.gate,
+        gate,
         step: sequence.length as u8,
         of: sequence.length as u8,
         ..report_of(probe, now)
     };
-    let outcome = if late {
-        event.kind = kind::FAILED;
-        event.cause = cause::LATE;
-        Outcome::Late
-    } else if rules.restricted != 0 && !env.may_knock(probe.source, sequence.gate) {
-        event.kind = kind::FAILED;
-        event.cause = cause::SOURCE;
-        Outcome::Source
+    let (outcome, kind, cause) = if late {
+        (Outcome::Late, Kind::Failed, Cause::Late)
     } else {
-        let until = grant::give::give(env, &probe.source, sequence.gate, user, now);
-        if let Some(until) = until {
-            event.kind = kind::OPENED;
-            event.until = until;
-            Outcome::Opened
-        } else {
-            event.kind = kind::REFUSED;
-            event.cause = cause::TABLE_FULL;
-            Outcome::TableFull
+        match give::give(env, &probe.source, gate, user, u64::MAX, now) {
+            Opening::Until(until) => {
+                event.until = until;
+                (Outcome::Opened, Kind::Opened, Cause::None)
+            }
+            Opening::Source => (Outcome::Source, Kind::Failed, Cause::Source),
+            Opening::TableFull => (Outcome::TableFull, Kind::Refused, Cause::TableFull),
         }
     };
-    env.count_knock(sequence.gate, outcome);
-    if env.wants_report(report::class_of(event.kind, event.cause)) {
-        env.report(&event);
+    env.count_knock(gate, outcome);
+    let class = class_of(kind, cause);
+    if send::wants(env, class) {
+        event.kind = kind as u8;
+        event.cause = cause as u8;
+        send::send(env, class, &event);
     }
 }
 
@@ -258,8 +252,8 @@ fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
 #[inline(always)]
 fn stepped<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State) {
     env.count_knock(state.gate, Outcome::Step);
-    if env.wants_report(class::STEPS) {
-        tell(env, probe, state, (kind::STEP, cause::NONE));
+    if send::wants(env, class::STEPS) {
+        tell(env, probe, state, (Kind::Step, Cause::None));
     }
 }
 
@@ -270,8 +264,8 @@ fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
         && let Some(state) = env.state(progress.state)
     {
         env.count_knock(state.gate, Outcome::Wrong);
-        if env.wants_report(class::STEPS) {
-            tell(env, probe, state, (kind::FAILED, cause::WRONG));
+        if send::wants(env, class::STEPS) {
+            tell(env, probe, state, (Kind::Failed, Cause::Wrong));
         }
     }
 }
@@ -279,15 +273,21 @@ fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
 /// Reports how far a run is or was. Out of line, to keep the event off the stack of those that call
 /// deeper.
 #[inline(never)]
-fn tell<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State, (kind, cause): (u8, u8)) {
-    env.report(&Event {
-        kind,
-        cause,
+fn tell<E: Env, A: Family>(
+    env: &E,
+    probe: &Segment<A>,
+    state: &State,
+    (kind, cause): (Kind, Cause),
+) {
+    let event = Event {
+        kind: kind as u8,
+        cause: cause as u8,
         gate: state.gate,
         step: state.depth,
         of: state.of,
         ..report_of(probe, env.now())
-    });
+    };
+    send::send(env, class::STEPS, &event);
 }
 
 #[inline(always)]
@@ -297,10 +297,10 @@ fn report_of<A: Family>(probe: &Segment<A>, now: u64) -> Event {
         until: 0,
         source: probe.source.padded(),
         user: NOBODY,
-        gate: event::NO_GATE,
+        gate: NO_GATE,
         port: probe.destination_port,
         kind: 0,
-        cause: cause::NONE,
+        cause: 0,
         family: A::FAMILY,
         protocol: probe.protocol,
         step: 0,

@@ -74,6 +74,9 @@ pub fn goes_on<E: Env, A: Family>(
 }
 
 /// Notes that the grant of a flow lives until `granted_until`.
+///
+/// Looks the flow up once more: this happens once for each grant that its source is given, and to keep what was found
+/// would cost each denied packet instructions.
 #[inline(always)]
 pub fn renew<E: Env, A: Family>(env: &E, flow: &Flow<A>, granted_until: u64) {
     if let Some(session) = A::sessions(env).find(flow)

@@ -10,7 +10,10 @@ use crate::{
     Env as _, HashTable as _,
     address::V4,
     frame::{Segment, UDP},
-    grant::{Grant, GrantKey, find, give},
+    grant::{
+        Grant, GrantKey, find,
+        give::{self, Opening},
+    },
     knock::{
         Outcome,
         automaton::{Sequence, State},
@@ -40,6 +43,10 @@ fn env() -> TestEnv {
     env
 }
 
+fn given(env: &TestEnv, source: V4) -> Opening {
+    give::give(env, &source, 0, 0, u64::MAX, env.now.get())
+}
+
 #[test]
 fn a_grant_of_another_source_lets_nobody_pass() {
     let env = env();
@@ -52,14 +59,11 @@ fn a_grant_of_another_source_lets_nobody_pass() {
     assert!(give::insert(&env, &key, &found));
     assert!(find::live(&env, &key.address, 0).is_none());
     // Nor is it renewed: that would let the other source in for longer.
-    assert_eq!(give::give(&env, &key.address, 0, 0, env.now.get()), None);
+    assert_eq!(given(&env, key.address), Opening::TableFull);
 
     env.grants_v4.find(&key).unwrap().tag = key.tag();
     assert!(find::live(&env, &key.address, 0).is_some());
-    assert_eq!(
-        give::give(&env, &key.address, 0, 0, env.now.get()),
-        Some(u64::MAX)
-    );
+    assert_eq!(given(&env, key.address), Opening::Until(u64::MAX));
 }
 
 #[test]
@@ -179,12 +183,12 @@ fn a_place_changes_hands_before_a_knock_or_behind_it() {
 fn a_grant_is_inserted_as_one_that_has_ended() {
     let env = env();
     let key = GrantKey::<V4>::whole(SOURCES[0].into(), 0);
-    let until = give::give(&env, &key.address, 0, 0, env.now.get());
+    let opening = given(&env, key.address);
     assert_eq!(
         env.grants_v4.inserted.get().map(|grant| grant.until),
         Some(0)
     );
-    assert_eq!(until, Some(env.now.get() + 1_000_000_000));
+    assert_eq!(opening, Opening::Until(env.now.get() + 1_000_000_000));
     assert!(find::live(&env, &key.address, 0).is_some());
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::CommandFactory as _;
-use knock_common::{Reason, knock::Outcome};
+use knock_common::{Reason, event::Kind, knock::Outcome};
 use knock_user::{cli::Cli, config::Config, service::Record};
 use serde_json::Value;
 
@@ -23,8 +23,8 @@ fn every_reason_is_described_with_its_verdict() {
     assert_eq!(listed("## Reasons"), BTreeSet::from(names));
     for reason in Reason::ALL {
         let verdict = if reason.passes() { "pass" } else { "deny" };
-        let row = format!("| `{}` | {verdict} |", reason.name());
-        assert!(PAGE.contains(&row), "no row begins with {row:?}");
+        let (name, text) = (reason.name(), reason.text());
+        has_row(&format!("| `{name}` | {verdict} | {text} |"));
     }
 }
 
@@ -32,6 +32,26 @@ fn every_reason_is_described_with_its_verdict() {
 fn every_result_of_a_knock_is_described() {
     let names = Outcome::ALL.map(Outcome::name);
     assert_eq!(listed("## Results of a knock"), BTreeSet::from(names));
+    for outcome in Outcome::ALL {
+        has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
+    }
+}
+
+/// The service has events of its own besides.
+#[test]
+fn every_event_of_the_kernel_program_is_described() {
+    for kind in Kind::ALL {
+        has_row(&format!("| `{}` | {} |", kind.name(), kind.text()));
+    }
+}
+
+/// The row of a table may have more cells.
+fn has_row(row: &str) {
+    let mut lines = PAGE.lines();
+    assert!(
+        lines.any(|line| line.starts_with(row)),
+        "no row begins with {row:?}"
+    );
 }
 
 #[test]

@@ -10,17 +10,17 @@ use ipnet::IpNet;
 use knock_common::{
     Address, HashTable as _,
     address::{V4, V6},
-    event::NO_GATE,
-    frame::{BareIp, Ethernet},
+    frame::link::{BareIp, Ethernet},
     grant::{self, BY_HAND, GrantKey, give},
     judge,
     knock::Outcome,
+    rules::NO_GATE,
     session,
     testing::TestEnv,
 };
 use knock_user::{
-    config::{Config, Established, GrantTo, Mode, Protocol},
-    gate::{Automaton, Framing, gate_rules, open_ports, roles},
+    config::{Config, Established, Mode, Protocol},
+    datapath::{Framing, compile::compile, open_ports},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
@@ -216,14 +216,14 @@ impl Subject for Hosted {
 
 fn host_for(config: &Config) -> TestEnv {
     let limits = config.limits;
-    let automaton = Automaton::compile(config).expect("a small configuration");
+    let contents = compile(config, None).expect("a small configuration");
     let open = open_ports(config).expect("listed ports need no asking");
     let mut host = TestEnv::new(limits.grants as usize, limits.sessions as usize);
     host.monitor = config.mode == Mode::Monitor;
-    for (index, role) in roles(config, &automaton, &open) {
+    for (index, role) in contents.roles(&open) {
         host.roles[index as usize] = role;
     }
-    host.gates = config.gates.iter().map(gate_rules).collect();
+    host.gates = contents.gates;
     host.allow = config
         .allow
         .iter()
@@ -239,18 +239,12 @@ fn host_for(config: &Config) -> TestEnv {
         let (family, address, _) = padded(*address, 0);
         host.addresses.insert((family, address));
     }
-    if config
-        .gates
-        .iter()
-        .any(|gate| gate.grant_to == GrantTo::Prefix)
-    {
-        host.lengths = [u64::from(V4::PREFIX), u64::from(V6::PREFIX)];
-    }
+    host.lengths = contents.grant_lengths;
     let own = super::own().map(|address| padded(address, 0));
     host.own = Some(own.map(|(family, address, _)| (family, address)).collect());
-    host.sequences = automaton.sequences;
-    host.states = automaton.states;
-    host.transitions = automaton.transitions;
+    host.sequences = contents.automaton.sequences;
+    host.states = contents.automaton.states;
+    host.transitions = contents.automaton.transitions;
     host
 }
 

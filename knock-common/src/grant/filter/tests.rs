@@ -66,6 +66,10 @@ fn v6(source: u8) -> V6 {
     V6::from_words(u64::from(source), 1 << 32)
 }
 
+fn give_to<A: Family>(env: &TestEnv, source: A, gate: u16) {
+    give::give(env, &source, gate, BY_HAND, u64::MAX, env.now.get());
+}
+
 fn take<A: Family>(env: &TestEnv, source: A, gate: u16) {
     let length = if gate == 0 { A::BITS } else { A::PREFIX };
     give::remove(env, &GrantKey::new(source, length, gate));
@@ -78,14 +82,14 @@ fn run(env: &TestEnv, step: Step) {
             source,
             gate,
         } => {
-            give::give(env, &v4(source), gate, BY_HAND, env.now.get());
+            give_to(env, v4(source), gate);
         }
         Step::Give {
             v6: true,
             source,
             gate,
         } => {
-            give::give(env, &v6(source), gate, BY_HAND, env.now.get());
+            give_to(env, v6(source), gate);
         }
         Step::Take {
             v6: false,

@@ -316,7 +316,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "all outcomes are one class",
         file: REPORT,
-        find: "kind::REFUSED => class::REFUSALS,",
-        replace: "kind::REFUSED => class::OPENINGS,",
+        find: "(Kind::Refused, _) => class::REFUSALS,",
+        replace: "(Kind::Refused, _) => class::OPENINGS,",
     },
 ];

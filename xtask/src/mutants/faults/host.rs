@@ -5,7 +5,7 @@ use super::Fault;
 const SESSION: &str = "knock-common/src/session.rs";
 const SOCK_DIAG: &str = "knock-user/src/sys/sock_diag.rs";
 const LINT: &str = "knock-user/src/config/lint/mod.rs";
-const LINT_NETWORK: &str = "knock-user/src/config/lint/network.rs";
+const NETWORK: &str = "knock-user/src/config/lint/network.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -46,13 +46,13 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "VXLAN is not warned of as a tunnel",
-        file: LINT_NETWORK,
-        find: "            | Kind::Vxlan\n",
+        file: NETWORK,
+        find: "    \"vxlan\",\n",
         replace: "",
     },
     Fault {
         what: "temporary addresses that are left open are not warned of",
-        file: LINT_NETWORK,
+        file: NETWORK,
         find: "} else if address.is_temporary {",
         replace: "} else if false {",
     },

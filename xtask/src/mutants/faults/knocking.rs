@@ -5,7 +5,8 @@ use super::Fault;
 const JUDGE: &str = "knock-common/src/judge.rs";
 const SEQUENCE: &str = "knock-common/src/knock/sequence.rs";
 const PROGRESS: &str = "knock-common/src/knock/progress.rs";
-const AUTOMATON: &str = "knock-user/src/gate/automaton.rs";
+const AUTOMATON: &str = "knock-user/src/datapath/compile/automaton.rs";
+const GIVE: &str = "knock-common/src/grant/give.rs";
 const RING: &str = "knock-common/src/knock/ring.rs";
 const HOLD: &str = "knock-common/src/knock/hold.rs";
 
@@ -138,7 +139,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "networks that may knock are not checked",
-        file: SEQUENCE,
+        file: GIVE,
         find: "rules.restricted != 0 && !env.may_knock",
         replace: "false && !env.may_knock",
     },
@@ -229,8 +230,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a full table of grants is not told from success",
         file: SEQUENCE,
-        find: "event.cause = cause::TABLE_FULL;\n            Outcome::TableFull",
-        replace: "Outcome::Opened",
+        find: "Opening::TableFull => (Outcome::TableFull, Kind::Refused, Cause::TableFull),",
+        replace: "Opening::TableFull => (Outcome::Opened, Kind::Opened, Cause::None),",
     },
     Fault {
         what: "a source of one family is taken for one of the other",

@@ -6,9 +6,9 @@ const VERDICT: &str = "knock-common/src/verdict.rs";
 const ENTRY: &str = "knock-ebpf/src/main.rs";
 const SCATTERED: &str = "knock-ebpf/src/scattered.rs";
 const SRC_SCATTERED: &str = "knock-common/src/scattered.rs";
-const CHECKSUMS: &str = "knock-user/src/gate/checksums.rs";
-const NATIVE: &str = "knock-user/src/gate/native.rs";
-const FRAMING: &str = "knock-user/src/gate/framing.rs";
+const CHECKSUMS: &str = "knock-user/src/datapath/host/checksums.rs";
+const NATIVE: &str = "knock-user/src/datapath/install/native/mod.rs";
+const FRAMING: &str = "knock-user/src/datapath/install/framing.rs";
 const ENV: &str = "knock-ebpf/src/env.rs";
 const RULES: &str = "knock-common/src/rules.rs";
 
@@ -46,14 +46,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a frame in several buffers is counted shorter than it is",
         file: SCATTERED,
-        find: "passed(part(room).judge(&KernelEnv::of(context)), length)",
-        replace: "passed(part(room).judge(&KernelEnv::of(context)), length - 1)",
+        find: "counted(part(room).judge(&KernelEnv::of(context)), length)",
+        replace: "counted(part(room).judge(&KernelEnv::of(context)), length - 1)",
     },
     Fault {
         what: "flags of a frame in several buffers are not read",
         file: SRC_SCATTERED,
-        find: "(read.flags, read.sequence) = frame::tcp(frame, &segment);",
-        replace: "let _ = frame::tcp(frame, &segment);",
+        find: "(read.flags, read.sequence) = ip::tcp(frame, &segment);",
+        replace: "let _ = ip::tcp(frame, &segment);",
     },
     Fault {
         what: "a device above a veth is taken for hardware",
