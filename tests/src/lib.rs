@@ -10,7 +10,7 @@
 //! themselves come from the crate `netlab`, which the bench and the demo use too.
 //!
 //! The second half tries the program packet by packet: [`fixtures`] says of each behaviour by itself what must come of
-//! it, [`model`] states slowly what a gate must do, and [`oracle`] compares it with each [`subject`] (the program in the
+//! it, [`model`] states slowly what a gate must do, and [`oracle`] compares it with each [`system`] (the program in the
 //! kernel, and the same decisions on the host) on [`stream`]s of [`datagram`]s. [`interpreter`] counts the instructions
 //! that a packet takes.
 
@@ -34,7 +34,7 @@ pub mod scenario;
 pub mod service;
 pub mod sshd;
 pub mod stream;
-pub mod subject;
+pub mod system;
 pub mod tap;
 pub mod tun;
 pub mod wire;
