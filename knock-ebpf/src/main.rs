@@ -1,5 +1,5 @@
 //! The kernel program: an XDP entry for each kind of link, and the maps that they share. It decides nothing: that is in
-//! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`env`], [`host`]), and
+//! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`mod@env`], [`host`]), and
 //! what sends replies to denied packets ([`reject`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
