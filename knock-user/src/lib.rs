@@ -1,13 +1,13 @@
 //! knockgate in user space: configuration, the loader, the service, the client.
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
-//! answer, [`config`] turns a file into checked values, [`gate`] puts them into the kernel and reads
+//! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
 //! the kernel's tables back, [`service`] is what `run` does beside, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
-pub mod gate;
+pub mod datapath;
 pub mod service;
 mod sys;

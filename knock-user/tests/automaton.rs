@@ -16,7 +16,11 @@ use knock_common::{
 };
 use knock_user::{
     config::{Config, Gate, Knock, Limits, OpenPorts, Port, Protocol},
-    gate::Automaton,
+    datapath::compile::{
+        applied::Applied,
+        automaton::{Automaton, TooEntangled},
+        ids::Ids,
+    },
 };
 use proptest::prelude::*;
 
@@ -164,6 +168,11 @@ fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap()
 }
 
+fn compiled(config: &Config) -> Result<Automaton, TooEntangled> {
+    let ids = Ids::assign(config, None);
+    Automaton::compile(&Applied::new(config.clone(), ids))
+}
+
 /// A gate on the host with the tables of `config`.
 fn host(config: &Config, automaton: &Automaton) -> TestEnv {
     let mut host = TestEnv::new(64, 64);
@@ -187,7 +196,7 @@ fn host(config: &Config, automaton: &Automaton) -> TestEnv {
 }
 
 fn play(config: &Config, probes: &[Probe]) {
-    let automaton = Automaton::compile(config).unwrap();
+    let automaton = compiled(config).unwrap();
     let host = host(config, &automaton);
     let mut model = Model::default();
     for (number, probe) in probes.iter().enumerate() {
@@ -277,7 +286,9 @@ prop_compose! {
         gates in prop::collection::vec(prop::collection::vec(any_knock(), 1..=3), 1..=3),
     ) -> Config {
         let mut taken: Vec<Vec<Port>> = Vec::new();
-        let gates = gates.into_iter().map(|knocks| Gate {
+        let mut users = (0..).map(|user| format!("user{user}"));
+        let gates = gates.into_iter().enumerate().map(|(gate, knocks)| Gate {
+            name: format!("gate{gate}"),
             // A checked configuration has no sequence that ends with another.
             knocks: knocks
                 .into_iter()
@@ -290,6 +301,7 @@ prop_compose! {
                     }
                     !clashes
                 })
+                .map(|knock| Knock { user: users.next().unwrap_or_default(), ..knock })
                 .collect(),
             open_for: Duration::from_secs(30),
             session_idle: Duration::from_mins(1),
@@ -358,7 +370,7 @@ fn a_completed_sequence_leaves_to_lose_what_its_end_begins() {
         vec![c, d, a],
         vec![a, c, d, b],
     ]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     let unfinished = |sequence: &[Port]| {
         let states = automaton.path(sequence);
         let unfinished = states.map(|state| automaton.states[state as usize].unfinished);
@@ -377,7 +389,7 @@ fn a_completed_sequence_leaves_to_lose_what_its_end_begins() {
 fn a_repeated_first_knock_does_not_spoil_the_run() {
     let ports = [port(0), port(0), port(2)];
     let config = only(vec![ports.to_vec()]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     let host = host(&config, &automaton);
     let knock = |number: u16, source_port: u16| {
         let symbol = automaton
@@ -415,7 +427,7 @@ fn ten_thousand_sequences_stay_within_their_own_size() {
         })
         .collect();
     let config = only(sequences);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     assert!(
         automaton.states.len() <= 40_001,
         "{}",
@@ -434,13 +446,13 @@ fn sequences_that_entangle_without_end_are_refused() {
     let sequences = (0..1_200_u16)
         .map(|index| vec![port(0), port(index + 2), port(0), port(index + 2)])
         .collect();
-    Automaton::compile(&only(sequences)).unwrap_err();
+    compiled(&only(sequences)).unwrap_err();
 }
 
 #[test]
 fn roles_are_told_apart() {
     let config = only(vec![vec![port(4), port(3)]]);
-    let automaton = Automaton::compile(&config).unwrap();
+    let automaton = compiled(&config).unwrap();
     assert_eq!(automaton.symbols, [port(4), port(3)]);
     assert_eq!(automaton.starts, 1);
     assert_ne!(
@@ -459,11 +471,14 @@ fn roles_are_told_apart() {
 
 /// One gate with these sequences.
 fn only(sequences: Vec<Vec<Port>>) -> Config {
-    let knocks = sequences.into_iter().map(|sequence| Knock {
-        user: String::new(),
-        sequence,
-        within: Duration::from_secs(10),
-    });
+    let knocks = sequences
+        .into_iter()
+        .enumerate()
+        .map(|(user, sequence)| Knock {
+            user: format!("user{user}"),
+            sequence,
+            within: Duration::from_secs(10),
+        });
     configured(vec![Gate {
         name: "ssh".into(),
         open_for: Duration::from_secs(30),

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
 use knock_user::{
     config::{Config, Protocol},
-    gate::Framing,
+    datapath::Framing,
 };
 
 use crate::datagram::Datagram;

@@ -13,7 +13,7 @@ use std::{
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use knock_common::knock::progress::Pair;
-use knock_user::{config::Config, gate::padded_address};
+use knock_user::{config::Config, datapath::padded_address};
 use knockgate_tests::{
     stream::{self, Step},
     subject::{Program, Subject as _, XDP_PASS},
@@ -92,7 +92,11 @@ fn no_source_is_there_twice() {
             });
         }
     });
-    let table = program.gate().progress.map().expect("the tables are there");
+    let table = program
+        .datapath()
+        .progress
+        .map()
+        .expect("the tables are there");
     for (number, set) in table.sets.iter().enumerate() {
         let pairs: Vec<u64> = set.pairs.into_iter().filter(|pair| *pair != 0).collect();
         let fingerprints: BTreeSet<u32> =

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use knock_user::{config::Config, gate::Framing};
+use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     datagram::Datagram,
     fixtures::{self, Family, Fixture},

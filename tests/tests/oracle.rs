@@ -10,7 +10,7 @@ use std::{
 };
 
 use knock_common::{Reason, knock::Outcome};
-use knock_user::{config::Config, gate::Framing};
+use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     oracle::{Look, difference, generate, random::Random, shrink},
     stream::{self, Step},
@@ -120,7 +120,7 @@ fn differences_once_found_stay_away() {
 }
 
 /// Puts packets through subjects of random configurations, and panics with the smallest stream that shows a
-/// difference. `load` says why where it can't, and then nothing moves; of each stream,
+/// difference. `load` says why where it cannot, and then nothing moves; of each stream,
 /// the steps that `keep` wants are tried.
 fn run<S: Subject>(
     seed: u64,

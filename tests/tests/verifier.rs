@@ -9,7 +9,7 @@ use aya::{
     Ebpf, VerifierLogLevel,
     programs::{ProgramError, Xdp},
 };
-use knock_user::{config::Config, gate};
+use knock_user::{config::Config, datapath};
 use knockgate_tests::need;
 
 /// The figures as they were last written down; `cargo xtask kernels --update` does it.
@@ -46,7 +46,7 @@ fn the_program_is_far_from_the_limits() {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
     let release = release.trim();
-    let figures = gate::ENTRIES.map(|entry| {
+    let figures = datapath::ENTRIES.map(|entry| {
         let figures = Figures::measure(entry);
         // On a line of its own, which `cargo xtask kernels` reads.
         println!("\nverifier: {release}: {entry}: {figures}");
@@ -91,7 +91,7 @@ fn the_table_has_the_kernels_that_are_booted() {
     let rows = stored().into_iter();
     let rows: Vec<_> = rows.map(|(kernel, entry, _)| (kernel, entry)).collect();
     for kernel in ["6.1", "6.12"] {
-        for entry in gate::ENTRIES {
+        for entry in datapath::ENTRIES {
             let row = (kernel.to_owned(), entry.to_owned());
             assert!(
                 rows.contains(&row),
@@ -114,7 +114,7 @@ struct Figures {
 impl Figures {
     fn measure(entry: &str) -> Self {
         let (config, _) = Config::parse(EVERYTHING, "everything").expect("a valid configuration");
-        let prepared = gate::prepare(&config, VerifierLogLevel::STATS);
+        let prepared = datapath::prepare(&config, VerifierLogLevel::STATS);
         let mut ebpf = prepared.unwrap_or_else(|error| panic!("{error:#}"));
         Self::read(&verifier_log(&mut ebpf, entry))
     }

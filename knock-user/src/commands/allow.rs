@@ -7,21 +7,22 @@ use ipnet::IpNet;
 
 use crate::{
     config::{HumanDuration, LONGEST_GRANT, parse_duration, zone_fault},
-    gate::{NothingUp, OpenGate, PinRoot, monotonic_now},
+    datapath::{Datapath, NothingUp, PinRoot},
+    sys::clock::monotonic_now,
 };
 
-/// Grant by hand: let a source or network through a gate for a time
+/// Give a grant by hand: let a source or network through a gate for a time
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Address, or network in CIDR
+    /// Address, or network in CIDR notation
     #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_grantee)]
     source: IpNet,
 
-    /// The gate's name
+    /// Name of the gate
     #[arg(long)]
     gate: String,
 
-    /// How long [default: the gate's `open_for`]
+    /// How long the grant lasts [default: the gate's `open_for`]
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_grant_duration)]
     duration: Option<Duration>,
 }
@@ -31,20 +32,13 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let Some(_lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
-    let mut gate = OpenGate::at(root)?;
-    let index = gate.require(&args.gate)?;
-    let duration = args
-        .duration
-        .unwrap_or(gate.config.gates[usize::from(index)].open_for);
+    let mut datapath = Datapath::open(root)?;
+    let id = datapath.require_gate(&args.gate)?;
+    let open_for = datapath.applied.gate(id).map(|gate| gate.open_for);
+    let duration = args.duration.or(open_for).unwrap_or_default();
     let now = monotonic_now();
     let until = now.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
-    gate.allow(
-        args.source.addr(),
-        args.source.prefix_len(),
-        index,
-        until,
-        now,
-    )?;
+    datapath.allow(args.source.addr(), args.source.prefix_len(), id, until, now)?;
     tracing::info!(
         "{} may pass gate {} for {}",
         args.source,

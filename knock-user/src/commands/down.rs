@@ -4,19 +4,19 @@ use anyhow::Result;
 
 use crate::{
     config::parse_interface,
-    gate::{self, PinRoot},
+    datapath::{PinRoot, down},
 };
 
-/// Detach the gate and remove everything pinned; fine where nothing is up
+/// Detach the kernel program and remove its pins; does nothing where nothing is up
 ///
 /// Needs no configuration.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Only this interface; may be given several times
+    /// Only this interface; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Every interface under the pin root, which is also the default
+    /// Every interface under the pin root; this is the default
     #[arg(long, conflicts_with = "interfaces")]
     all: bool,
 }
@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     // Naming the default does not change it.
     let Args { interfaces, all: _ } = args;
-    let removed = gate::down(root, interfaces)?;
+    let removed = down(root, interfaces)?;
     if removed.is_empty() {
         tracing::info!("nothing was up");
     }

@@ -8,18 +8,18 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    gate::{NothingUp, OpenGate, PinRoot},
+    datapath::{Datapath, NothingUp, PinRoot},
     service::{History, Record, drain, read_events},
 };
 
 /// Print what happened, one line each
 ///
-/// With a service running (`knockgate run`), its latest 1,000 events; without one, what the kernel's
-/// ring still holds, which is thereby used up. Where the service ends or the gate is taken down, `--follow` goes
-/// on with the next.
+/// Prints the latest 1,000 events, which the service (`knockgate run`) keeps. Without a service, prints what the
+/// kernel's ring buffer still holds, which empties it. With --follow, goes on with the next service or instance when
+/// this one ends.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Go on with what comes, until interrupted
+    /// Go on with new events, until interrupted
     #[arg(long, short)]
     follow: bool,
 
@@ -32,7 +32,7 @@ pub struct Args {
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let mut gate = OpenGate::at(root)?;
+    let mut datapath = Datapath::open(root)?;
     let history = if args.follow {
         History::Follow
     } else {
@@ -46,14 +46,14 @@ pub async fn run(args: &Args, root: &PinRoot) -> Result<()> {
                 return Ok(());
             }
             tracing::info!("the service has ended; following the next one");
-            // It was the service that read this gate's ring, and the next gate has another.
+            // The service read the ring of this instance, and the next one has another.
             ring = None;
         }
         // No service: the ring is ours to read, until one starts.
-        if !gate.is_pinned()? {
+        if !datapath.is_pinned()? {
             ring = None;
-            match OpenGate::at(root) {
-                Ok(next) => gate = next,
+            match Datapath::open(root) {
+                Ok(next) => datapath = next,
                 Err(error) if error.is::<NothingUp>() => {
                     if !waits {
                         tracing::warn!("{error}; following the next one");
@@ -68,14 +68,14 @@ pub async fn run(args: &Args, root: &PinRoot) -> Result<()> {
         waits = false;
         let ring = match &mut ring {
             Some(ring) => ring,
-            none => match gate.events() {
+            none => match datapath.events() {
                 Ok(events) => none.insert(events),
                 // Taken down since it was looked at.
-                Err(_) if !gate.is_pinned()? => continue,
+                Err(_) if !datapath.is_pinned()? => continue,
                 Err(error) => return Err(error),
             },
         };
-        for record in drain(ring, &gate) {
+        for record in drain(ring, &datapath) {
             print(&record, args.json)?;
         }
         if !args.follow {

@@ -4,9 +4,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::output;
-use crate::gate::{OpenGate, PinRoot, monotonic_now};
+use crate::{
+    datapath::{Datapath, PinRoot},
+    sys::clock::monotonic_now,
+};
 
-/// Show who may pass, at which gate, and for how long
+/// Show live grants: who may pass which gate, and for how long
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document
@@ -31,16 +34,16 @@ struct Grant {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let gate = OpenGate::at(root)?;
-    let rows = gate.grants()?;
-    let users = gate.users();
+    let datapath = Datapath::open(root)?;
+    let rows = datapath.grants()?;
+    let applied = &datapath.applied;
     let now = monotonic_now();
     let grants = rows.iter().map(|row| Grant {
-        gate: gate.name_of(row.gate).unwrap_or_default().to_owned(),
+        gate: applied.gate_name(row.gate).unwrap_or_default().to_owned(),
         user: row
-            .sequence
-            .and_then(|sequence| users.get(sequence as usize))
-            .map(ToString::to_string),
+            .user
+            .and_then(|user| applied.user_name(user))
+            .map(ToOwned::to_owned),
         source: row.source.to_string(),
         expires_in_ms: output::milliseconds(row.until.saturating_sub(now)),
         connections: row.connections,

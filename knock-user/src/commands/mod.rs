@@ -1,9 +1,9 @@
 //! One file for each command.
 
-use std::{fs::File, io};
+use anyhow::Result;
+use clap::CommandFactory as _;
 
-use anyhow::{Context as _, Result};
-
+use self::runtime::runtime;
 use crate::cli::{Cli, Command};
 
 pub mod allow;
@@ -18,13 +18,14 @@ pub mod man;
 mod output;
 pub mod revoke;
 pub mod run;
+mod runtime;
 pub mod sessions;
 pub mod sources;
 pub mod stats;
 pub mod status;
 pub mod up;
 
-/// Carries out what was asked.
+/// Runs the command that the command line names.
 pub fn run(cli: Cli) -> Result<()> {
     let root = cli.pin_root();
     match cli.command {
@@ -42,22 +43,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
-}
-
-/// Descriptors that tokio opens for a runtime, and some to spare.
-const RUNTIME_FILES: usize = 10;
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    // Where it gets some of them and not all, tokio panics.
-    let room: io::Result<Vec<File>> = (0..RUNTIME_FILES)
-        .map(|_| File::open("/dev/null"))
-        .collect();
-    room.context("cannot start the event loop")?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")
 }

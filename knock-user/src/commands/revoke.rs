@@ -6,19 +6,19 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::allow::parse_network;
 use crate::{
     config::count,
-    gate::{NothingUp, OpenGate, PinRoot},
+    datapath::{Datapath, NothingUp, PinRoot},
 };
 
 const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
        knockgate revoke [OPTIONS] --all";
 
-/// Take grants away, and the sessions that began under them
+/// End grants, and the sessions that began under them
 ///
-/// Every grant and session whose source lies within SOURCE ends at once.
+/// Ends every grant and session whose source is within SOURCE.
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = USAGE)]
 pub struct Args {
-    /// Address, or network in CIDR
+    /// Address, or network in CIDR notation
     #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network, required_unless_present = "all")]
     source: Option<IpNet>,
 
@@ -36,11 +36,11 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let Some(_lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
-    let mut gate = OpenGate::at(root)?;
-    let index = args
+    let mut datapath = Datapath::open(root)?;
+    let gate = args
         .gate
         .as_deref()
-        .map(|name| gate.require(name))
+        .map(|name| datapath.require_gate(name))
         .transpose()?;
     let everyone = [Ipv4Net::default().into(), Ipv6Net::default().into()];
     let networks = match &args.source {
@@ -49,7 +49,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     };
     let (mut grants, mut sessions) = (0, 0);
     for network in networks {
-        let ended = gate.revoke(*network, index)?;
+        let ended = datapath.revoke(*network, gate)?;
         grants += ended.0;
         sessions += ended.1;
     }

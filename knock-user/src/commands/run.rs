@@ -4,24 +4,24 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{runtime, up};
+use super::{runtime::runtime, up};
 use crate::{
     config::parse_interface,
-    gate::{self, Absent, OpenGate, PinRoot},
+    datapath::{self, Absent, Datapath, PinRoot},
     service,
 };
 
-/// Serve: bring the gate up, or take over the one that is, then log events until SIGTERM
+/// Run the service: do what `up` does, or take over what is up, then log events until SIGTERM
 ///
-/// The gate stays up when this ends, however it ends. An interface that is absent is waited for, and one that
-/// loses the gate gets it back.
+/// The ports stay closed when the service ends, however it ends. It waits for interfaces that are absent, and
+/// attaches the program again to those that lose it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard, in place of the configuration's; may be given several times
+    /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Take the gate down when the service ends
+    /// Do what `down` does when the service ends
     #[arg(long)]
     down_on_exit: bool,
 }
@@ -30,12 +30,12 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let config = up::load(config, &args.interfaces)?;
     // Before anything is changed: another service may be serving this gate.
     service::refuse_second(root)?;
-    let up = gate::up(&config, root, Absent::Await)?;
+    let up = datapath::up(&config, root, Absent::Await)?;
     if up.was_up {
         tracing::info!("taking over the gate on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
-    let gate = OpenGate::at(root)?;
-    let serve = service::serve(gate, root, &up, args.down_on_exit);
+    let datapath = Datapath::open(root)?;
+    let serve = service::serve(datapath, root, &up, args.down_on_exit);
     runtime()?.block_on(serve)
 }

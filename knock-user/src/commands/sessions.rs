@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::output;
 use crate::{
     config::Protocol,
-    gate::{OpenGate, PinRoot},
+    datapath::{Datapath, PinRoot},
 };
 
-/// Show the flows that began under a grant and may go on past it
+/// Show flows that began under a grant and may outlive it
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document
@@ -32,10 +32,11 @@ struct Session {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let gate = OpenGate::at(root)?;
-    let rows = gate.sessions()?;
+    let datapath = Datapath::open(root)?;
+    let rows = datapath.sessions()?;
+    let applied = &datapath.applied;
     let sessions = rows.iter().map(|row| Session {
-        gate: gate.name_of(row.gate).unwrap_or_default().to_owned(),
+        gate: applied.gate_name(row.gate).unwrap_or_default().to_owned(),
         protocol: match row.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",

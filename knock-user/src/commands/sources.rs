@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::output;
-use crate::gate::{OpenGate, PinRoot};
+use crate::datapath::{Datapath, PinRoot};
 
-/// Show whose knocking is how far
+/// Show sources that are part-way through a sequence
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document
@@ -29,8 +29,8 @@ struct Source {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let gate = OpenGate::at(root)?;
-    let rows = gate.sources()?;
+    let datapath = Datapath::open(root)?;
+    let rows = datapath.sources()?;
     let sources = rows.iter().map(|row| Source {
         source: row.source.to_string(),
         step: row.step,
@@ -38,7 +38,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         gates: row
             .gates
             .iter()
-            .filter_map(|index| gate.name_of(*index))
+            .filter_map(|id| datapath.applied.gate_name(*id))
             .map(ToOwned::to_owned)
             .collect(),
         age_ms: u64::try_from(row.age.as_millis()).unwrap_or(u64::MAX),

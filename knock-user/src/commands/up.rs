@@ -6,17 +6,17 @@ use anyhow::{Result, bail};
 
 use crate::{
     config::{Config, Mode, parse_interface},
-    gate::{self, Absent, Attachment, PinRoot, Up},
+    datapath::{self, Absent, Attachment, PinRoot, Up},
 };
 
-/// Load, attach and pin the gate, then exit: from there on the kernel enforces alone
+/// Load, attach and pin the kernel program, then exit: the kernel enforces from then on
 ///
-/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where this gate is up
-/// but an interface is not guarded any more (it was made again, or the program was detached), guards it again
-/// and keeps all grants.
+/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where it is up already,
+/// but an interface is no longer guarded (it was created again, or the program was detached), attaches the program
+/// there again and keeps all grants.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard, in place of the configuration's; may be given several times
+    /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 }
@@ -24,8 +24,8 @@ pub struct Args {
 /// Brings up what the file at `config` says, and says on standard error what is up.
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let config = load(config, &args.interfaces)?;
-    let up = gate::up(&config, root, Absent::Refuse)?;
-    if up.was_up && up.mounted.is_empty() && up.failed.is_empty() {
+    let up = datapath::up(&config, root, Absent::Refuse)?;
+    if up.was_up && up.guarded.is_empty() && up.failed.is_empty() {
         bail!(
             "this gate is up already on {} (pins in {}); to bring it up afresh, take it down first with \
              `knockgate down`",
@@ -62,14 +62,14 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
 
 /// Logs what has been brought up or repaired, and what is not guarded.
 pub fn report(config: &Config, up: &Up) {
-    for mounted in &up.mounted {
+    for guarded in &up.guarded {
         let again = if up.was_up {
             " again, with the grants that there were"
         } else {
             ""
         };
-        let attached = mounted.attached.name();
-        tracing::info!("{} is guarded{again} ({attached} mode)", mounted.interface);
+        let attached = guarded.attached.name();
+        tracing::info!("{} is guarded{again} ({attached} mode)", guarded.interface);
     }
     for attachment in &up.attachments {
         if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {

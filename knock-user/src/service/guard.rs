@@ -1,7 +1,7 @@
-//! Sees to it that the gate stays on its interfaces.
+//! Keeps the program attached to its interfaces.
 //!
-//! It looks when the kernel says that an interface has changed, and every few seconds besides, since nothing is
-//! said when a program is detached.
+//! The interfaces are checked when the kernel reports a change of one, and every few seconds besides, since the kernel
+//! reports nothing when a program is detached.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,38 +11,38 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Record, log::Log};
+use super::{log::Log, record::Record};
 use crate::{
-    gate::{self, Attachment, Busy, Gate, Lack, PinRoot, Repair, Surroundings, Up},
-    sys::netlink::LinkMessages,
+    datapath::{self, Attachment, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
+    sys::link_events::LinkEvents,
 };
 
-/// How long a change of which no message comes may go unnoticed.
+/// How long a change that is not reported may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Time between two looks, whatever comes: a flapping interface costs no more than that.
+/// Least time between two checks, so that an interface that goes up and down all the time costs no more.
 const REST: Duration = Duration::from_millis(100);
 
-/// The gate on its interfaces, as it was last seen.
+/// The interfaces as they were last seen.
 pub struct Guard {
     root: PinRoot,
-    messages: AsyncFd<LinkMessages>,
-    /// Why each configured interface is not guarded; none where it is.
+    link_events: AsyncFd<LinkEvents>,
+    /// Why each configured interface is not guarded; `None` where it is.
     known: BTreeMap<String, Option<Lack>>,
-    /// Present names of cards that have been renamed, by index.
+    /// Present names of interfaces that have been renamed, by index.
     renamed: BTreeMap<u32, String>,
-    /// What was said of interfaces that refuse the gate.
+    /// The last error of each interface that refuses the program.
     refused: BTreeMap<String, String>,
     next_look: Instant,
     last_look: Instant,
-    /// In a line, for the service manager.
+    /// The state of the interfaces in a line, for the service manager.
     pub summary: String,
     /// Every configured interface that exists is guarded.
     pub is_closed: bool,
-    /// How the host's closed ports answer, as the kernel has been told.
-    host: Option<Surroundings>,
+    /// The state of the host, as the program has been told.
+    host: Option<HostState>,
 }
 
-/// What has become of the gate.
+/// Whether the datapath is still up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     Up,
@@ -50,14 +50,14 @@ pub enum Seen {
 }
 
 impl Guard {
-    pub fn new(root: &PinRoot, gate: &mut Gate, up: &Up, log: &mut Log) -> Result<Self> {
-        let messages = LinkMessages::open().context("cannot watch the interfaces")?;
+    pub fn new(root: &PinRoot, datapath: &mut Datapath, up: &Up, log: &mut Log) -> Result<Self> {
+        let link_events = LinkEvents::open().context("cannot watch the interfaces")?;
         // SAFETY: the socket is owned by this value until it is dropped; nothing replaces its descriptor.
-        let messages = unsafe { AsyncFd::register(messages) };
+        let link_events = unsafe { AsyncFd::register(link_events) };
         let now = Instant::now();
         let mut guard = Self {
             root: root.clone(),
-            messages: messages.context("cannot watch the interfaces")?,
+            link_events: link_events.context("cannot watch the interfaces")?,
             known: BTreeMap::new(),
             renamed: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -70,19 +70,19 @@ impl Guard {
         for (name, error) in &up.failed {
             guard.refuse(name, error);
         }
-        for mounted in up.mounted.iter().filter(|_| up.was_up) {
-            log.say(event("interface.guarded", &mounted.interface, None));
+        for guarded in up.guarded.iter().filter(|_| up.was_up) {
+            log.say(event("interface.guarded", &guarded.interface, None));
         }
-        guard.compare(&up.attachments, &gate.config.interfaces, log);
-        guard.answer(gate, &up.attachments)?;
+        guard.compare(&up.attachments, &datapath.config().interfaces, log);
+        guard.update_host_state(datapath, &up.attachments)?;
         Ok(guard)
     }
 
-    /// Returns when it is time to look.
+    /// Waits until the next check is due.
     pub async fn is_due(&mut self) -> Result<()> {
         tokio::select! {
             () = sleep_until(self.next_look) => {}
-            ready = self.messages.readable() => {
+            ready = self.link_events.readable() => {
                 let mut ready = ready?;
                 ready.get_inner().discard().context("cannot watch the interfaces")?;
                 ready.clear_ready();
@@ -93,46 +93,46 @@ impl Guard {
         Ok(())
     }
 
-    /// Looks at every interface and puts the gate back where it is missing.
-    pub fn look(&mut self, gate: &mut Gate, log: &mut Log) -> Result<Seen> {
+    /// Checks every interface, and attaches the program again where it is missing.
+    pub fn look(&mut self, datapath: &mut Datapath, log: &mut Log) -> Result<Seen> {
         self.last_look = Instant::now();
         let _lock = match self.root.try_lock() {
             Ok(Some(lock)) => lock,
             Ok(None) => return Ok(Seen::Down),
             Err(error) if error.is::<Busy>() => {
-                // Another command is changing the pins: what is seen now may be half of it.
+                // Another command is changing the pins, so what is seen now may be half of its change.
                 self.next_look = self.last_look + REST;
                 return Ok(Seen::Up);
             }
             Err(error) => return Err(error),
         };
         self.next_look = self.last_look + PAUSE;
-        if !gate.is_pinned()? {
-            if gate.is_replaced()? {
+        if !datapath.is_pinned()? {
+            if datapath.is_replaced()? {
                 bail!(
-                    "the gate was taken down, and another one is up in its place; start the service \
-                     again to serve that one"
+                    "knockgate was taken down and brought up anew; start the service again to serve what is \
+                     up now"
                 );
             }
             return Ok(Seen::Down);
         }
-        let mut attachments = gate.attachments()?;
-        self.compare(&attachments, &gate.config.interfaces, log);
+        let mut attachments = datapath.attachments()?;
+        self.compare(&attachments, &datapath.config().interfaces, log);
         if attachments.iter().any(|row| !row.is_guarded()) {
-            let Repair { mounted, failed } = gate::repair(gate, &self.root)?;
+            let Repair { guarded, failed } = datapath::repair(datapath, &self.root)?;
             for (name, error) in &failed {
                 self.refuse(name, error);
             }
-            if !mounted.is_empty() {
-                attachments = gate.attachments()?;
-                self.compare(&attachments, &gate.config.interfaces, log);
+            if !guarded.is_empty() {
+                attachments = datapath.attachments()?;
+                self.compare(&attachments, &datapath.config().interfaces, log);
             }
         }
-        self.answer(gate, &attachments)?;
+        self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
     }
 
-    /// Says what is other than it was.
+    /// Reports what has changed.
     fn compare(&mut self, attachments: &[Attachment], configured: &[String], log: &mut Log) {
         let mut words = Vec::new();
         self.is_closed = true;
@@ -157,7 +157,7 @@ impl Guard {
             let now = missing.and_then(|row| row.state.as_ref().err()).cloned();
             let before = self.known.insert(name.clone(), now.clone());
             match (before, now) {
-                // A guarded interface, or one that has just been seen for the first time.
+                // It was guarded, or this is the first check.
                 (Some(None) | None, Some(lack)) => {
                     tracing::warn!("{name} is NOT GUARDED: {lack}");
                     log.say(event("interface.lost", name, Some(lack.word())));
@@ -183,13 +183,13 @@ impl Guard {
         let known = self.renamed.insert(index, row.name.clone());
         if known.as_deref() != Some(row.name.as_str()) {
             tracing::warn!(
-                "{before} is called {} now; the gate has stayed on it",
+                "{before} is called {} now; the program has stayed on it",
                 row.name
             );
         }
     }
 
-    /// Says once why an interface refuses the gate.
+    /// Reports why an interface refuses the program, once for each reason.
     fn refuse(&mut self, name: &str, error: &anyhow::Error) {
         let error = format!("{error:#}");
         if self.refused.get(name) != Some(&error) {
@@ -198,11 +198,15 @@ impl Guard {
         }
     }
 
-    /// Lets the kernel answer as this host does now, on the cards that are guarded now.
-    fn answer(&mut self, gate: &mut Gate, attachments: &[Attachment]) -> Result<()> {
-        let now = gate.surroundings(attachments)?;
+    /// Tells the program the state of the host and of the interfaces that are guarded now, where it has changed.
+    fn update_host_state(
+        &mut self,
+        datapath: &mut Datapath,
+        attachments: &[Attachment],
+    ) -> Result<()> {
+        let now = datapath.read_host_state(attachments)?;
         if self.host.as_ref() != Some(&now) {
-            gate.set_surroundings(&now)?;
+            datapath.set_host_state(&now)?;
             self.host = Some(now);
         }
         Ok(())

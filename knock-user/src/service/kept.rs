@@ -1,17 +1,17 @@
-//! The latest events, of each kind its share.
+//! The latest events: each kind has its share of the room.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Record;
+use super::record::Record;
 
-/// How many events are kept for those who ask later.
+/// Number of events that are kept.
 const KEPT: usize = 1000;
 
-/// Where there is no room for another event, the kind that has the most gives up its oldest: a flood of one kind
-/// flushes nothing but that kind, down to an equal share of the room.
+/// The events that are kept. Where there is no room for another one, the kind that has the most loses its oldest: a flood
+/// of one kind evicts other kinds only down to an equal share of the room.
 #[derive(Default)]
 pub struct Kept {
-    /// By the event's name; each with its number, oldest in front.
+    /// By the name of the event; each with its number, oldest in front.
     kinds: HashMap<String, VecDeque<(u64, Record)>>,
     count: usize,
     next: u64,
@@ -32,7 +32,7 @@ impl Kept {
         }
     }
 
-    /// All of them, oldest first.
+    /// Returns all of them, oldest first.
     pub fn in_order(&self) -> Vec<Record> {
         let mut all: Vec<&(u64, Record)> = self.kinds.values().flatten().collect();
         all.sort_by_key(|(number, _)| *number);

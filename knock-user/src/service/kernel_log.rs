@@ -1,4 +1,4 @@
-//! Development only: what a kernel program built with its `log` feature says of every packet.
+//! Development only: prints what a kernel program built with its `log` feature logs of every packet.
 
 use std::time::Duration;
 
@@ -6,16 +6,14 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 use aya_log::EbpfLogger;
 
-use crate::gate::Gate;
+use crate::datapath::Datapath;
 
-/// How often the log is looked at.
+/// How often the log is read.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints the program's log for as long as the service runs.
-pub fn follow(gate: &Gate) -> Result<()> {
-    let pin = gate
-        .program_pin()
-        .context("no program of the gate is pinned")?;
+pub fn follow(datapath: &Datapath) -> Result<()> {
+    let pin = datapath.program_pin().context("no program is pinned")?;
     let program =
         ProgramInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     let mut log = EbpfLogger::init_from_id(program.id())

@@ -1,4 +1,4 @@
-//! The latest events, and everyone who listens.
+//! Keeps, logs and distributes events.
 
 use std::time::Duration;
 
@@ -11,38 +11,36 @@ use knock_common::{
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
-    Record,
     kept::Kept,
+    record::Record,
     socket::{self, Connection},
 };
-use crate::gate::{Gate, monotonic_now};
+use crate::{datapath::Datapath, sys::clock::monotonic_now};
 
-/// How far a reader may be behind before it misses some.
+/// Events by which a reader may fall behind before it misses some.
 const BACKLOG: usize = 4096;
 /// How long slow readers may keep the service from ending.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Taken from the ring at a time, so that a flood keeps nothing else waiting.
+/// Events taken from the ring at a time, so that a flood keeps nothing else waiting.
 const AT_ONCE: usize = 1024;
 
-/// Keeps events, logs them and hands them on.
+/// The latest events and their readers.
 pub struct Log {
     latest: Kept,
     readers: broadcast::Sender<Record>,
     serving: JoinSet<()>,
-    users: Vec<String>,
-    /// How many the kernel had lost when it was last asked.
+    /// Events lost, when last counted.
     lost: u64,
-    /// For events that the kernel doesn't report, by class.
+    /// Budgets of the events that the service finds by itself, by class.
     budgets: [Budget; class::COUNT as usize],
 }
 
 impl Log {
-    pub fn new(gate: &Gate) -> Self {
+    pub fn new() -> Self {
         Self {
             latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
             serving: JoinSet::new(),
-            users: owned_users(gate),
             lost: 0,
             budgets: [Budget::zeroed(); class::COUNT as usize],
         }
@@ -52,12 +50,12 @@ impl Log {
     pub fn say(&mut self, record: Record) {
         tracing::info!("{}", Brief(&record));
         self.latest.add(record.clone());
-        // Nobody listening is no error.
+        // An error says that there is no reader.
         let _ = self.readers.send(record);
     }
 
-    /// Adds one of a [`class`] of which there may be any number at once; where there are too many in a
-    /// second, counts it as lost.
+    /// Adds an event of a [`class`] of which there may be any number at once. Where there are too many in a second, counts
+    /// it as lost.
     pub fn say_within(&mut self, class: u32, record: Record) {
         let second = monotonic_now() / 1_000_000_000;
         let budget = &mut self.budgets[class as usize];
@@ -68,29 +66,29 @@ impl Log {
     }
 
     /// Adds an event for every gate.
-    pub fn say_of_gates(&mut self, event: &str, gate: &Gate) {
-        for rules in &gate.config.gates {
+    pub fn say_of_gates(&mut self, event: &str, datapath: &Datapath) {
+        for gate in &datapath.config().gates {
             self.say(Record {
-                gate: Some(rules.name.clone()),
+                gate: Some(gate.name.clone()),
                 ..Record::now(event)
             });
         }
     }
 
-    /// Takes what the kernel has reported, and says whether that was all.
-    pub fn take(&mut self, ring: &mut RingBuf<MapData>, gate: &Gate) -> bool {
+    /// Adds the events that the kernel has reported. Returns whether these were all.
+    pub fn take(&mut self, ring: &mut RingBuf<MapData>, datapath: &Datapath) -> bool {
         for _ in 0..AT_ONCE {
             let Some(event) = next(ring) else {
                 return true;
             };
-            if let Some(record) = Record::of_kernel(&event, gate, &self.users) {
+            if let Some(record) = Record::of_kernel(&event, &datapath.applied) {
                 self.say(record);
             }
         }
         false
     }
 
-    /// `lost`: how many events the kernel has left out since the gate came up.
+    /// Adds an event where more have been lost. `lost`: events that the kernel has left out since it came up.
     pub fn report_lost(&mut self, lost: u64) {
         let lost = lost + self.budgets.iter().map(|budget| budget.lost).sum::<u64>();
         let new = lost.saturating_sub(self.lost);
@@ -103,7 +101,7 @@ impl Log {
         }
     }
 
-    /// Hands a new reader what is kept, and what comes if it wants to follow.
+    /// Sends a new reader the latest events, and those to come if it wants to follow.
     pub fn serve(&mut self, connection: Connection) {
         while self.serving.try_join_next().is_some() {}
         let latest = self.latest.in_order();
@@ -111,7 +109,7 @@ impl Log {
         self.serving.spawn(reader);
     }
 
-    /// Lets the readers have the last events, unless they are slow to take them.
+    /// Waits until the readers have the last events, for a bounded time.
     pub async fn finish(self) {
         let Self {
             readers,
@@ -124,26 +122,21 @@ impl Log {
     }
 }
 
-/// What the ring holds, for `events` where no service reads it.
-pub fn drain(ring: &mut RingBuf<MapData>, gate: &Gate) -> Vec<Record> {
-    let users = owned_users(gate);
+/// Returns the events in the ring, for `events` where no service reads it.
+pub fn drain(ring: &mut RingBuf<MapData>, datapath: &Datapath) -> Vec<Record> {
     std::iter::from_fn(|| next(ring))
-        .filter_map(|event| Record::of_kernel(&event, gate, &users))
+        .filter_map(|event| Record::of_kernel(&event, &datapath.applied))
         .collect()
 }
 
-/// The next report. One of another length than this build's is an event of no kind.
+/// Returns the next report. One that is shorter than this build's becomes an event of no kind.
 fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
     let item = ring.next()?;
     let bytes = item.get(..size_of::<Event>());
     Some(bytes.map_or_else(Event::zeroed, pod_read_unaligned))
 }
 
-fn owned_users(gate: &Gate) -> Vec<String> {
-    gate.users().into_iter().map(ToOwned::to_owned).collect()
-}
-
-/// An event without its time, which the log has already.
+/// An event without its time, which the log adds itself.
 struct Brief<'r>(&'r Record);
 
 impl std::fmt::Display for Brief<'_> {

@@ -1,6 +1,6 @@
-//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, hands
-//! events on to whoever asks, keeps the list of open ports fresh, and puts the gate back on an interface that
-//! has lost it. Nothing else of it is needed for a gate to open or close.
+//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events to readers,
+//! keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates open and
+//! close without it.
 
 mod guard;
 mod kept;
@@ -27,42 +27,46 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    gate::{Gate, PinRoot, Up, down, open_ports},
+    datapath::{Datapath, PinRoot, Up, down, open_ports},
 };
 use guard::{Guard, Seen};
 use log::Log;
 use watch::Watch;
 
-/// How often lost events are looked for and open ports are read again.
+/// How often lost events are counted and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `up`: what has been brought up, or was up before. `down_on_exit`: it is not
-/// to be up afterwards.
-pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) -> Result<()> {
+/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `down_on_exit`: takes it down at the end.
+pub async fn serve(
+    mut datapath: Datapath,
+    root: &PinRoot,
+    up: &Up,
+    down_on_exit: bool,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = socket::Listener::bind(root)?;
-    let mut log = Log::new(&gate);
+    let mut log = Log::new();
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
-        unsafe { AsyncFd::register(gate.events()?) }.context("cannot wait for events")?;
-    let mut watch = Watch::new(&gate)?;
-    // A gate that was up already has those of when it came up, or of another service.
-    let mut open = open_ports(&gate.config)?;
-    gate.set_open_ports(&open)?;
+        unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
+    let mut watch = Watch::new(&datapath)?;
+    // Where it was up before, the table has the ports of that time, or those of an earlier service.
+    let mut open = open_ports(datapath.config())?;
+    datapath.set_open_ports(&open)?;
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
 
     if !up.was_up {
-        log.say_of_gates("gate.up", &gate);
+        log.say_of_gates("gate.up", &datapath);
     }
-    let mut guard = Guard::new(root, &mut gate, up, &mut log)?;
+    let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
     #[cfg(feature = "log")]
-    kernel_log::follow(&gate)?;
+    kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
     readiness.tell(&guard);
-    tracing::info!("serving; the gate stays up when this ends");
+    tracing::info!("serving; the gates stay up when this ends");
     let mut pulse = watchdog();
     loop {
         tokio::select! {
@@ -70,26 +74,26 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) 
             _ = interrupt.recv() => break,
             ready = ring.readable_mut() => {
                 let mut ready = ready?;
-                // The kernel wakes only who had read everything.
-                if log.take(ready.get_inner_mut(), &gate) {
+                // The kernel wakes only a reader that had read everything.
+                if log.take(ready.get_inner_mut(), &datapath) {
                     ready.clear_ready();
                 }
             }
             () = sleep_until(look_at_grants) => {
                 let started = Instant::now();
-                watch.look(&gate, &mut log)?;
-                // A table so large that looking takes long is looked at less often.
+                watch.look(&datapath, &mut log)?;
+                // A table so large that reading it takes long is read less often.
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
             }
             _ = chores.tick() => {
-                log.report_lost(gate.lost()?);
-                refresh(&mut gate, &mut open)?;
+                log.report_lost(datapath.lost()?);
+                refresh(&mut datapath, &mut open)?;
             }
             due = guard.is_due() => {
                 due?;
-                if guard.look(&mut gate, &mut log)? == Seen::Down {
-                    log.say_of_gates("gate.down", &gate);
-                    tracing::info!("the gate has been taken down: nothing is left to serve");
+                if guard.look(&mut datapath, &mut log)? == Seen::Down {
+                    log.say_of_gates("gate.down", &datapath);
+                    tracing::info!("knockgate has been taken down: nothing is left to serve");
                     log.finish().await;
                     return Ok(());
                 }
@@ -102,18 +106,18 @@ pub async fn serve(mut gate: Gate, root: &PinRoot, up: &Up, down_on_exit: bool) 
     notify(&[NotifyState::Stopping]);
     if down_on_exit {
         down(root, &[])?;
-        log.say_of_gates("gate.down", &gate);
+        log.say_of_gates("gate.down", &datapath);
     }
     log.finish().await;
     Ok(())
 }
 
 /// Reads again which ports the host listens on, where that decides what is open.
-fn refresh(gate: &mut Gate, open: &mut BTreeSet<Port>) -> Result<()> {
-    if gate.config.open_ports == OpenPorts::Auto {
-        let now = open_ports(&gate.config)?;
+fn refresh(datapath: &mut Datapath, open: &mut BTreeSet<Port>) -> Result<()> {
+    if datapath.config().open_ports == OpenPorts::Auto {
+        let now = open_ports(datapath.config())?;
         if now != *open {
-            gate.set_open_ports(&now)?;
+            datapath.set_open_ports(&now)?;
             *open = now;
         }
     }
@@ -128,8 +132,8 @@ struct Readiness {
 }
 
 impl Readiness {
-    /// Ready is a service once every configured interface that exists is guarded. Nothing comes in by one that
-    /// doesn't exist, and what makes it may be started after this service.
+    /// Tells the service manager what has changed. The service is ready once every configured interface that exists is
+    /// guarded: nothing comes in by one that does not exist, and what makes it may be started after this service.
     fn tell(&mut self, guard: &Guard) {
         if !self.is_ready && guard.is_closed {
             self.is_ready = true;
@@ -142,14 +146,14 @@ impl Readiness {
     }
 }
 
-/// Tells systemd, if it started us. That it isn't there is no error.
+/// Tells the service manager, where one has started this process.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!("cannot notify the service manager: {error}");
     }
 }
 
-/// systemd's watchdog, fed at half its time; never due where there is none.
+/// The timer of systemd's watchdog, at half its limit; never due where there is no watchdog.
 struct Pulse(Option<tokio::time::Interval>);
 
 fn watchdog() -> Pulse {

@@ -1,4 +1,4 @@
-//! One event, as the contract words it.
+//! One event, as `events` prints it; docs/reference.md describes the fields.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Port, Protocol},
-    gate::{Gate, monotonic_now, padded_address},
+    datapath::{compile::applied::Applied, padded_address},
+    sys::clock::monotonic_now,
 };
 
 /// An event, with the fields that apply.
@@ -46,7 +47,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// An event of this moment, with nothing but its name.
+    /// Makes an event of this moment, with nothing but its name.
     pub fn now(event: &str) -> Self {
         Self {
             time: Timestamp::now(),
@@ -64,14 +65,14 @@ impl Record {
         }
     }
 
-    /// A report of the kernel's; `None` where it is of a kind that this build doesn't know.
-    pub fn of_kernel(event: &Event, gate: &Gate, users: &[String]) -> Option<Self> {
+    /// Reads a report of the kernel's; `None` where this build does not know its kind.
+    pub fn of_kernel(event: &Event, applied: &Applied) -> Option<Self> {
         let &Event {
             time,
             until,
             source,
             user,
-            gate: index,
+            gate,
             port,
             kind,
             cause,
@@ -92,13 +93,14 @@ impl Record {
         };
         Some(Self {
             time: wall_clock(time),
-            gate: (index != NO_GATE)
-                .then(|| gate.name_of(index))
+            gate: (gate != NO_GATE)
+                .then(|| applied.gate_name(gate))
                 .flatten()
                 .map(ToOwned::to_owned),
             user: (user != NOBODY)
-                .then(|| users.get(user as usize).cloned())
-                .flatten(),
+                .then(|| applied.user_name(user))
+                .flatten()
+                .map(ToOwned::to_owned),
             source: (family != 0).then(|| padded_address(source, family == 4).to_string()),
             port: (port != 0).then_some(Port {
                 number: port,
@@ -161,8 +163,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// What the wall clock shows, or will show, at a time of `CLOCK_MONOTONIC`, ns. Microseconds: the
-/// kernel's coarse clock knows no more.
+/// Returns the wall-clock time at a time of `CLOCK_MONOTONIC`, ns, in the past or to come. Whole microseconds, since the
+/// kernel's coarse clock is no finer.
 pub fn wall_clock(monotonic: u64) -> Timestamp {
     let (now, wall) = (monotonic_now(), Timestamp::now());
     let moved = if monotonic >= now {

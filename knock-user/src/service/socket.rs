@@ -16,37 +16,37 @@ use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
 };
 
-use super::Record;
-use crate::gate::PinRoot;
+use super::record::Record;
+use crate::datapath::PinRoot;
 
 /// Directory of the sockets, one for each pin root.
 const DIRECTORY: &str = "/run/knockgate";
 const LATEST: &str = "latest";
 const FOLLOW: &str = "follow";
 
-/// How much a reader wants.
+/// The events that a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
-    /// What is kept.
+    /// The latest ones.
     Latest,
-    /// What is kept, and then what comes.
+    /// The latest ones, and then those to come.
     Follow,
 }
 
 /// A reader that has connected.
 pub type Connection = UnixStream;
 
-/// The service's end. Removes its file when dropped.
+/// The service's end of the socket. Removes its file when dropped.
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// Fails where a service serves the gate of `root`.
+/// Fails where another service serves `root`.
 pub fn refuse_second(root: &PinRoot) -> Result<()> {
     if std::os::unix::net::UnixStream::connect(path_of(root)).is_ok() {
         bail!(
-            "another `knockgate run` serves the gate in {} already",
+            "another `knockgate run` serves {} already",
             root.path().display()
         );
     }
@@ -54,7 +54,7 @@ pub fn refuse_second(root: &PinRoot) -> Result<()> {
 }
 
 impl Listener {
-    /// Fails where another service serves the same gate.
+    /// Listens for readers. Fails where another service serves `root`.
     pub fn bind(root: &PinRoot) -> Result<Self> {
         let path = path_of(root);
         DirBuilder::new()
@@ -62,7 +62,7 @@ impl Listener {
             .mode(0o700)
             .create(DIRECTORY)
             .with_context(|| format!("cannot create {DIRECTORY}"))?;
-        // Two services that start at the same time do this one after the other.
+        // Two services that start at the same time get here one after the other.
         let _lock = root.lock_existing()?;
         refuse_second(root)?;
         // Left behind by a service that was killed.
@@ -85,7 +85,7 @@ impl Drop for Listener {
     }
 }
 
-/// Sends one reader what it asks for. Ends when it has it, or goes away.
+/// Sends one reader the events that it asks for, until it has them or disconnects.
 pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Receiver<Record>) {
     let (input, mut output) = connection.into_split();
     let mut wanted = String::new();
@@ -115,8 +115,8 @@ pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Rece
     }
 }
 
-/// Asks the service of `root` for events and calls `each` with every one, until it has sent all, or ends. False:
-/// there is no service.
+/// Asks the service of `root` for events and calls `each` with every one, until the service has sent all or ends. Returns
+/// `false` where there is no service.
 pub async fn read_events(
     root: &PinRoot,
     history: History,
@@ -139,7 +139,7 @@ pub async fn read_events(
     let mut lines = BufReader::new(stream).lines();
     // A service that is killed resets the connection.
     while let Ok(Some(line)) = lines.next_line().await {
-        each(serde_json::from_str(&line).context("the service sent what is no event")?)?;
+        each(serde_json::from_str(&line).context("the service sent something that is no event")?)?;
     }
     Ok(true)
 }
@@ -150,7 +150,7 @@ fn line(record: &Record) -> Vec<u8> {
     line
 }
 
-/// One file for each pin root: its path with the slashes replaced.
+/// Returns the path of the socket of a pin root: the path of the root with its slashes replaced.
 fn path_of(root: &PinRoot) -> PathBuf {
     let name = root
         .path()

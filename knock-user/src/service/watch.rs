@@ -1,4 +1,4 @@
-//! Notices grants that end, and those given by hand: the kernel does both without a word.
+//! Notices grants that end and grants given by hand, neither of which the kernel reports.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,41 +6,47 @@ use anyhow::Result;
 use ipnet::IpNet;
 use knock_common::report::class;
 
-use super::{Record, log::Log, record::wall_clock};
-use crate::gate::{Gate, GrantRow, monotonic_now};
+use super::{
+    log::Log,
+    record::{Record, wall_clock},
+};
+use crate::{
+    datapath::{Datapath, GrantRow},
+    sys::clock::monotonic_now,
+};
 
 /// The grants as they were last seen.
 pub struct Watch {
     known: HashMap<(u16, IpNet), GrantRow>,
 }
 
-/// How long an end may go unnoticed.
+/// How long the end of a grant may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Watch {
-    /// What there is already makes no event.
-    pub fn new(gate: &Gate) -> Result<Self> {
-        let known = gate.grants()?.into_iter().map(keyed).collect();
+    /// Begins with the grants that there are, for which no event is made.
+    pub fn new(datapath: &Datapath) -> Result<Self> {
+        let known = datapath.grants()?.into_iter().map(keyed).collect();
         Ok(Self { known })
     }
 
-    /// Compares the table with what was seen last.
-    pub fn look(&mut self, gate: &Gate, log: &mut Log) -> Result<()> {
+    /// Compares the tables with what was seen last, and reports what has changed.
+    pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let now = monotonic_now();
-        let users = gate.users();
+        let applied = &datapath.applied;
         let record = |row: &GrantRow, event: &str| Record {
-            gate: gate.name_of(row.gate).map(ToOwned::to_owned),
+            gate: applied.gate_name(row.gate).map(ToOwned::to_owned),
             user: row
-                .sequence
-                .and_then(|sequence| users.get(sequence as usize))
-                .map(ToString::to_string),
+                .user
+                .and_then(|user| applied.user_name(user))
+                .map(ToOwned::to_owned),
             source: Some(shown(row.source)),
             ..Record::now(event)
         };
-        let present: HashMap<_, _> = gate.grants()?.into_iter().map(keyed).collect();
+        let present: HashMap<_, _> = datapath.grants()?.into_iter().map(keyed).collect();
         for (key, row) in &self.known {
-            // Its last connection closed it already, and the kernel said so.
-            let limit = gate.config.gates[usize::from(row.gate)].connections;
+            // Its last connection has closed it, which the kernel has reported.
+            let limit = applied.gate(row.gate).map_or(0, |gate| gate.connections);
             if present.contains_key(key) || (limit != 0 && row.connections >= limit) {
                 continue;
             }
@@ -58,7 +64,7 @@ impl Watch {
         }
         for (key, row) in &present {
             let before = self.known.get(key);
-            if row.sequence.is_none() && before.is_none_or(|before| before.until != row.until) {
+            if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
                 let opened = Record {
                     until: Some(wall_clock(row.until)),
                     ..record(row, "gate.opened")
@@ -70,7 +76,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Until the next look.
+    /// Returns the time until the next look.
     pub fn pause(&self) -> Duration {
         let now = monotonic_now();
         let next_end = self
@@ -87,7 +93,7 @@ fn keyed(row: GrantRow) -> ((u16, IpNet), GrantRow) {
     ((row.gate, row.source), row)
 }
 
-/// A whole address without its length, as in the kernel's events.
+/// Writes a whole address without its prefix length, as in the kernel's events.
 fn shown(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()

@@ -1,4 +1,4 @@
-//! What ethtool would say of a network device: its driver, which offloads are on, its queues.
+//! Driver, offloads and queues of a network device, by the ioctl of ethtool.
 
 use std::{
     ffi::c_char,
@@ -18,7 +18,7 @@ const GET_CHANNELS: u32 = 0x3c;
 const FEATURES_SET: u32 = 4;
 /// Bytes of a name in a set of strings.
 const NAME: usize = 32;
-/// More offloads than any kernel has (Linux 6.18: 64), and the words of 32 bits that they take.
+/// More offloads than any kernel has (64 in Linux 6.18), and the 32-bit words that they take.
 const MOST_FEATURES: usize = 256;
 const MOST_WORDS: usize = MOST_FEATURES / 32;
 
@@ -39,7 +39,7 @@ struct StringSet {
     count: u32,
 }
 
-/// `struct ethtool_gstrings`, with room.
+/// `struct ethtool_gstrings`, with room for the names.
 #[repr(C)]
 struct Strings {
     command: u32,
@@ -48,7 +48,8 @@ struct Strings {
     names: [[u8; NAME]; MOST_FEATURES],
 }
 
-/// `struct ethtool_gfeatures`, with room. Of each 32 offloads: available, requested, active, never changed.
+/// `struct ethtool_gfeatures`, with room for the blocks. A block has four words for 32 offloads: available, requested,
+/// active, never changed.
 #[repr(C)]
 struct Features {
     command: u32,
@@ -75,7 +76,7 @@ pub struct Channels {
     pub most_combined: u32,
 }
 
-/// Name of the driver of an interface.
+/// Returns the name of the driver of an interface.
 pub fn driver(name: &str) -> io::Result<String> {
     let mut info = DriverInfo {
         command: GET_DRIVER,
@@ -86,7 +87,7 @@ pub fn driver(name: &str) -> io::Result<String> {
     Ok(text(&info.driver))
 }
 
-/// Names of the offloads that are on, as `ethtool -k` shows them where it has no shorter name.
+/// Returns the names of the offloads that are on, as the kernel calls them; `ethtool -k` shortens some.
 pub fn active_features(name: &str) -> io::Result<Vec<String>> {
     let mut set = StringSet {
         command: GET_STRING_SET,
@@ -124,7 +125,7 @@ pub fn active_features(name: &str) -> io::Result<Vec<String>> {
         .collect())
 }
 
-/// How many queues an interface has.
+/// Returns the queues of an interface.
 pub fn channels(name: &str) -> io::Result<Channels> {
     let mut info = ChannelInfo {
         command: GET_CHANNELS,
@@ -142,14 +143,14 @@ pub fn channels(name: &str) -> io::Result<Channels> {
     })
 }
 
-/// Has the kernel fill a structure that begins with its command.
+/// Makes the kernel fill a structure that begins with its command.
 fn ask<T>(name: &str, structure: &mut T) -> io::Result<()> {
     // SAFETY: takes no pointers.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: ifreq is plain data, for which all zeroes is a value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
@@ -168,7 +169,7 @@ fn ask<T>(name: &str, structure: &mut T) -> io::Result<()> {
     }
 }
 
-/// What stands before the first NUL.
+/// Returns the text before the first NUL.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0);
     String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()

@@ -1,13 +1,13 @@
-//! System calls for which neither std nor a crate that is used here has a function, and what the kernel says over
-//! netlink of the network namespace that the calling thread is in. Each question is asked and answered in one
-//! call, without an event loop.
+//! Calls to the kernel for which neither std nor a crate that is used here has a function.
 
 pub mod bpf;
-pub mod devices;
-mod dump;
+pub mod capability;
+pub mod clock;
 pub mod ethtool;
-pub mod link;
-pub mod netdev;
-pub mod netlink;
-mod query;
+pub mod kernel_version;
+pub mod link_events;
+pub mod links;
+mod netlink;
+pub mod page;
 pub mod sock_diag;
+pub mod xdp_features;

@@ -1,118 +1,156 @@
-//! rtnetlink: what an interface is called now and which XDP program it carries, and a message when that may
-//! have changed.
+//! Questions to the kernel over netlink, of the network namespace that the calling thread is in. Each is asked and
+//! answered in one call, without an event loop.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, RawFd},
-};
+use std::io;
 
 use rtnetlink::{
-    packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
-    packet_route::{
-        RouteNetlinkMessage,
-        link::{LinkAttribute, LinkMessage, LinkXdp},
+    packet_core::{
+        NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
     },
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+    sys::{Socket, SocketAddr},
 };
 
-/// `RTMGRP_LINK` of linux/rtnetlink.h.
-const LINKS: u32 = 1;
+/// Bytes in front of a message's payload, `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Bytes in front of an attribute's value, `struct nlattr`.
+const ATTRIBUTE_HEADER: usize = 4;
+/// Messages and attributes begin at multiples of this many bytes.
+const ALIGNMENT: usize = 4;
+/// The kernel sends at most 32 KiB at a time.
+const LARGEST: usize = 64 * 1024;
 
-/// An interface of this process's network namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Card {
-    pub index: u32,
-    pub name: String,
-    /// Number of the program in the driver, or in hardware.
-    pub native: Option<u32>,
-    /// Number of the program behind the driver.
-    pub generic: Option<u32>,
-}
-
-/// The interface with this index, if there is one.
-pub fn card(index: u32) -> io::Result<Option<Card>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+/// Sends a request of this type, and calls `each` with the payload of every message of the answer.
+///
+/// `flags`: beside [`NLM_F_REQUEST`]; with `NLM_F_DUMP`, everything of the kind is asked for. The kernel answers such
+/// requests before `send` returns, so nothing blocks for long.
+pub fn ask(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    payload: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let mut wanted = LinkMessage::default();
-    wanted.header.index = index;
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(wanted));
-    request.header.flags = NLM_F_REQUEST;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(read(link))),
-        NetlinkPayload::Error(error) => match error.to_io() {
-            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            error => Err(error),
-        },
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-fn read(link: LinkMessage) -> Card {
-    let mut card = Card {
-        index: link.header.index,
-        ..Card::default()
-    };
-    for attribute in link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => card.name = name,
-            LinkAttribute::Xdp(attributes) => {
-                for attribute in attributes {
-                    match attribute {
-                        LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => card.native = Some(id),
-                        LinkXdp::SkbProgId(id) => card.generic = Some(id),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+    socket.send(&message(kind, NLM_F_REQUEST | flags, payload), 0)?;
+    let mut buffer = Vec::with_capacity(LARGEST);
+    loop {
+        buffer.clear();
+        let length = match socket.recv(&mut buffer, libc::MSG_TRUNC) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if length > buffer.len() {
+            return Err(io::Error::other(
+                "a netlink message is longer than expected",
+            ));
         }
-    }
-    card
-}
-
-/// Messages about interfaces that come, go or change: readable when there are some.
-///
-/// Not everything makes one. Linux sends none when a link is detached (`bpf_xdp_link_detach` of
-/// net/core/dev.c, seen on 6.18 in both modes), so a reader has to look from time to time, too.
-#[derive(Debug)]
-pub struct LinkMessages(Socket);
-
-impl LinkMessages {
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, LINKS))?;
-        socket.set_non_blocking(true)?;
-        Ok(Self(socket))
-    }
-
-    /// Reads what has come: what it says is asked for afresh, so it is thrown away.
-    pub fn discard(&self) -> io::Result<()> {
-        let mut buffer = Vec::with_capacity(16 * 1024);
-        loop {
-            buffer.clear();
-            match self.0.recv(&mut buffer, 0) {
-                Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(()),
-                    // More than there was room for, which is as good as a message.
-                    Some(libc::ENOBUFS | libc::EINTR) => {}
-                    _ => return Err(error),
-                },
-            }
+        if read(&buffer, &mut each)? {
+            return Ok(());
         }
     }
 }
 
-impl AsRawFd for LinkMessages {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+/// Makes a message with its header. The kernel does not look at sequence and port number.
+fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+    bytes
+}
+
+/// Makes an attribute.
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes
+}
+
+/// Returns the kinds and values of the attributes in `bytes`, up to one that is malformed.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let whole = NlasIterator::new(bytes).map_while(Result::ok);
+    whole.map(|attribute| {
+        let (kind, length) = (attribute.kind(), attribute.value_length());
+        (kind, &attribute.into_inner()[ATTRIBUTE_HEADER..][..length])
+    })
+}
+
+/// Reads a string attribute: up to the first NUL.
+pub fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|&byte| byte == 0);
+    String::from_utf8_lossy(&value[..end.unwrap_or(value.len())]).into_owned()
+}
+
+/// Reads a number of 32 bits.
+pub fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*value.first_chunk()?))
+}
+
+/// Passes the messages of a datagram to `each`. Returns whether the answer ends with it.
+fn read(datagram: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        let payload = message.payload();
+        match message.message_type() {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = payload
+                    .first_chunk()
+                    .map_or(0, |code| i32::from_ne_bytes(*code));
+                // 0 is an acknowledgement.
+                return match code {
+                    0 => Ok(true),
+                    code => Err(io::Error::from_raw_os_error(-code)),
+                };
+            }
+            _ => each(payload),
+        }
+        if message.flags() & NLM_F_MULTIPART == 0 {
+            return Ok(true);
+        }
+        let length = (message.length() as usize).max(HEADER);
+        rest = rest
+            .get(length.next_multiple_of(ALIGNMENT)..)
+            .unwrap_or_default();
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_in_parts_goes_on_until_it_is_said_to_be_done() {
+        let mut replies = Vec::new();
+        let mut keep = |reply: &[u8]| replies.push(reply.to_vec());
+        let part = |byte| message(16, NLM_F_MULTIPART, &[byte; 8]);
+        let datagram = [part(1), part(2)].concat();
+        assert!(!read(&datagram, &mut keep).expect("well-formed"));
+        let end = message(NLMSG_DONE, NLM_F_MULTIPART, &[0; 4]);
+        assert!(read(&end, &mut keep).expect("well-formed"));
+        assert_eq!(replies, [[1; 8], [2; 8]]);
+    }
+
+    #[test]
+    fn an_error_is_the_kernels() {
+        let refused = message(NLMSG_ERROR, 0, &(-libc::EPERM).to_ne_bytes());
+        let error = read(&refused, &mut |_: &[u8]| {}).expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn a_message_cut_short_is_an_error() {
+        let whole = message(16, 0, &[1; 8]);
+        assert!(read(&whole[..whole.len() - 4], &mut |_: &[u8]| {}).is_err());
     }
 }

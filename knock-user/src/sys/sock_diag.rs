@@ -1,5 +1,5 @@
-//! TCP and UDP sockets of this host, of the states that are asked for: the kernel leaves the others out, so that
-//! a busy server's listeners cost no more than an idle one's. (A table of `/proc/net` has every connection.)
+//! TCP and UDP sockets of this host, of the states that are asked for. The kernel leaves the others out, so listing the
+//! listeners of a busy server costs no more than those of an idle one; `/proc/net` would list every connection.
 
 use std::{
     io,
@@ -11,18 +11,22 @@ use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, SocketId},
 };
-use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
+use rtnetlink::{
+    packet_core::{
+        NLM_F_DUMP, NetlinkDeserializable as _, NetlinkHeader, NetlinkSerializable as _,
+    },
+    sys::protocols::NETLINK_SOCK_DIAG,
+};
 
-use super::dump::dump;
-use crate::config::Protocol;
+use super::netlink;
 
 /// The loopback interface's index, in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// A socket that has a port.
+/// A socket with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Socket {
-    /// An IPv4 address of an IPv6 socket is one of IPv4.
+    /// The IPv4-mapped address of an IPv6 socket is given as IPv4.
     pub local: SocketAddr,
     /// Unspecified where the socket has no peer.
     pub remote: SocketAddr,
@@ -31,32 +35,50 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Can packets from other hosts reach it?
+    /// Returns whether packets from other hosts can reach it.
     pub fn is_reachable(&self) -> bool {
         !self.local.ip().is_loopback() && self.interface != LOOPBACK
     }
 }
 
-/// All sockets in these states, of both families.
-pub fn sockets(protocol: Protocol, states: &States) -> io::Result<Vec<Socket>> {
+/// Transport protocols whose sockets can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// Returns all sockets in these states, of both families.
+pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    for (family, anything) in [
+    for (family, any) in [
         (AF_INET, SocketId::new_v4()),
         (AF_INET6, SocketId::new_v6()),
     ] {
-        let question = SockDiagMessage::InetRequest(InetRequest {
+        let request = SockDiagMessage::InetRequest(InetRequest {
             family,
-            protocol: match protocol {
-                Protocol::Tcp => IPPROTO_TCP,
-                Protocol::Udp => IPPROTO_UDP,
+            protocol: match transport {
+                Transport::Tcp => IPPROTO_TCP,
+                Transport::Udp => IPPROTO_UDP,
             },
             extensions: ExtensionFlags::empty(),
             states: states.clone(),
-            socket_id: anything,
+            socket_id: any,
         });
-        dump(NETLINK_SOCK_DIAG, question, |answer| {
-            let SockDiagMessage::InetResponse(response) = answer else {
-                return;
+        let kind = request.message_type();
+        let mut payload = vec![0; request.buffer_len()];
+        request.serialize(&mut payload);
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        let mut unread = None;
+        netlink::ask(NETLINK_SOCK_DIAG, kind, NLM_F_DUMP, &payload, |reply| {
+            let response = match SockDiagMessage::deserialize(&header, reply) {
+                Ok(SockDiagMessage::InetResponse(response)) => response,
+                Ok(_) => return,
+                Err(error) => {
+                    unread = Some(io::Error::other(error));
+                    return;
+                }
             };
             let id = response.header.socket_id;
             let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
@@ -66,6 +88,9 @@ pub fn sockets(protocol: Protocol, states: &States) -> io::Result<Vec<Socket>> {
                 interface: id.interface_id,
             });
         })?;
+        if let Some(error) = unread {
+            return Err(error);
+        }
     }
     Ok(sockets)
 }
@@ -79,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    fn found(protocol: Protocol, states: &States, local: SocketAddr) -> Option<Socket> {
-        let sockets = sockets(protocol, states).expect("the kernel has sock_diag");
+    fn found(transport: Transport, states: &States, local: SocketAddr) -> Option<Socket> {
+        let sockets = sockets(transport, states).expect("the kernel has sock_diag");
         sockets.into_iter().find(|socket| socket.local == local)
     }
 
@@ -90,10 +115,10 @@ mod tests {
         let address = listener.local_addr().expect("a bound socket");
         let client = TcpStream::connect(address).expect("it listens");
         let end = client.local_addr().expect("a connected socket");
-        let listening = found(Protocol::Tcp, &States::LISTEN, address);
+        let listening = found(Transport::Tcp, &States::LISTEN, address);
         assert!(listening.is_some_and(|socket| socket.remote.port() == 0));
-        assert_eq!(found(Protocol::Tcp, &States::LISTEN, end), None);
-        let connected = found(Protocol::Tcp, &States::ESTABLISHED, end);
+        assert_eq!(found(Transport::Tcp, &States::LISTEN, end), None);
+        let connected = found(Transport::Tcp, &States::ESTABLISHED, end);
         assert_eq!(connected.map(|socket| socket.remote), Some(address));
     }
 
@@ -101,11 +126,11 @@ mod tests {
     fn a_datagram_socket_is_told_by_its_peer() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("a bound socket");
-        assert!(found(Protocol::Udp, &States::CLOSE, address).is_some());
-        assert!(found(Protocol::Udp, &States::ESTABLISHED, address).is_none());
+        assert!(found(Transport::Udp, &States::CLOSE, address).is_some());
+        assert!(found(Transport::Udp, &States::ESTABLISHED, address).is_none());
         socket.connect("127.0.0.1:9").expect("no packet is sent");
-        assert!(found(Protocol::Udp, &States::CLOSE, address).is_none());
-        assert!(found(Protocol::Udp, &States::ESTABLISHED, address).is_some());
+        assert!(found(Transport::Udp, &States::CLOSE, address).is_none());
+        assert!(found(Transport::Udp, &States::ESTABLISHED, address).is_some());
     }
 
     #[test]
@@ -121,7 +146,7 @@ mod tests {
             let listener = TcpListener::bind(bind).expect("a free port");
             let address = listener.local_addr().expect("a bound socket");
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let socket = found(Protocol::Tcp, &States::LISTEN, address).expect(bind);
+            let socket = found(Transport::Tcp, &States::LISTEN, address).expect(bind);
             assert_eq!(socket.is_reachable(), reachable, "{bind}");
         }
     }
@@ -142,7 +167,7 @@ mod tests {
         };
         assert_eq!(bound, 0, "{}", io::Error::last_os_error());
         let address = socket.local_addr().expect("a bound socket");
-        let socket = found(Protocol::Udp, &States::CLOSE, address).expect("it is there");
+        let socket = found(Transport::Udp, &States::CLOSE, address).expect("it is there");
         assert!(!socket.is_reachable());
     }
 }

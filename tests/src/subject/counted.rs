@@ -14,7 +14,7 @@ use aya_obj::{Object, generated::bpf_insn};
 use ipnet::IpNet;
 use knock_user::{
     config::Config,
-    gate::{self, Framing},
+    datapath::{self, Framing},
 };
 
 use super::{
@@ -66,7 +66,7 @@ impl Counted {
     /// As [`Program::load_for`].
     pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
         let program = Program::load_for(config, framing)?;
-        let mut object = Object::parse(gate::object().expect("it was loaded")).expect("it was");
+        let mut object = Object::parse(datapath::object().expect("it was loaded")).expect("it was");
         let cpus = nr_cpus().expect("the kernel knows its CPUs");
         let mut tables = Vec::new();
         for (name, map) in &object.maps {

@@ -19,8 +19,8 @@ use knock_common::{
     testing::TestEnv,
 };
 use knock_user::{
-    config::{Config, Established, GrantTo, Mode, Protocol},
-    gate::{Automaton, Framing, gate_rules, open_ports, roles},
+    config::{Config, Established, Mode, Protocol},
+    datapath::{Framing, compile::compile, open_ports},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
@@ -34,7 +34,7 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// On Ethernet. Panics where the configuration can't be compiled: tests have none of that size.
+    /// On Ethernet. Panics where the configuration cannot be compiled: tests have none of that size.
     pub fn new(config: &Config) -> Self {
         Self::on(config, Framing::Ethernet)
     }
@@ -216,14 +216,14 @@ impl Subject for Hosted {
 
 fn host_for(config: &Config) -> TestEnv {
     let limits = config.limits;
-    let automaton = Automaton::compile(config).expect("a small configuration");
+    let contents = compile(config, None).expect("a small configuration");
     let open = open_ports(config).expect("listed ports need no asking");
     let mut host = TestEnv::new(limits.grants as usize, limits.sessions as usize);
     host.monitor = config.mode == Mode::Monitor;
-    for (index, role) in roles(config, &automaton, &open) {
+    for (index, role) in contents.roles(&open) {
         host.roles[index as usize] = role;
     }
-    host.gates = config.gates.iter().map(gate_rules).collect();
+    host.gates = contents.gates;
     host.allow = config
         .allow
         .iter()
@@ -239,18 +239,12 @@ fn host_for(config: &Config) -> TestEnv {
         let (family, address, _) = padded(*address, 0);
         host.addresses.insert((family, address));
     }
-    if config
-        .gates
-        .iter()
-        .any(|gate| gate.grant_to == GrantTo::Prefix)
-    {
-        host.lengths = [u64::from(V4::PREFIX), u64::from(V6::PREFIX)];
-    }
+    host.lengths = contents.grant_lengths;
     let own = super::own().map(|address| padded(address, 0));
     host.own = Some(own.map(|(family, address, _)| (family, address)).collect());
-    host.sequences = automaton.sequences;
-    host.states = automaton.states;
-    host.transitions = automaton.transitions;
+    host.sequences = contents.automaton.sequences;
+    host.states = contents.automaton.states;
+    host.transitions = contents.automaton.transitions;
     host
 }
 

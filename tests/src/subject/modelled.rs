@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
-use knock_user::{config::Config, gate::Framing};
+use knock_user::{config::Config, datapath::Framing};
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict};
 use crate::model::Model;

@@ -1,8 +1,8 @@
 //! The program itself, loaded into the kernel and attached to nothing: packets are put through it by
 //! `BPF_PROG_TEST_RUN`, and what it remembers is read and changed as knockgate's own commands do it.
 //!
-//! The kernel's clock can't be set, so time is made to pass by moving every time that the tables hold into
-//! the past, which the program can't tell from waiting. A moved time may lie before the machine's boot: times
+//! The kernel's clock cannot be set, so time is made to pass by moving every time that the tables hold into
+//! the past, which the program cannot tell from waiting. A moved time may lie before the machine's boot: times
 //! wrap, and the program compares them so that this makes no difference.
 //!
 //! Nor can that clock be stopped while a busy machine does something else between two packets. So the
@@ -38,7 +38,7 @@ use knock_common::{
 };
 use knock_user::{
     config::{Config, Deny},
-    gate::{self, Framing, Gate, OpenGate, PinRoot},
+    datapath::{self, Datapath, ENTRIES, Framing, PinRoot},
 };
 
 use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
@@ -64,7 +64,7 @@ const INTERFACE: &str = "none";
 pub struct Program {
     ebpf: Ebpf,
     framing: Framing,
-    gate: Gate,
+    datapath: Datapath,
     /// By name.
     tables: BTreeMap<String, MapData>,
     /// By how much this gate's clock is ahead of the kernel's, ns of the kernel's.
@@ -78,7 +78,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program for `config` and Ethernet, or says why this machine can't (see [`need::met`]).
+    /// Loads the program for `config` and Ethernet, or says why this machine cannot (see [`need::met`]).
     pub fn load(config: &Config) -> Option<Self> {
         Self::load_for(config, Framing::Ethernet)
     }
@@ -93,7 +93,7 @@ impl Program {
     /// Loads the program for frames in several buffers, and hands it such: of each, no more than so many bytes
     /// are in the first buffer. (Since Linux 6.18; at least the Ethernet header has to be there.)
     pub fn load_scattered(config: &Config, first: u32) -> Option<Self> {
-        let mut program = Self::load_entry(config, gate::ENTRIES[1])?;
+        let mut program = Self::load_entry(config, ENTRIES[1])?;
         program.first = Some(first);
         if program.test(&[0; 200], None).is_err() {
             eprintln!(
@@ -111,8 +111,8 @@ impl Program {
             return None;
         }
         netns::isolate_thread();
-        let ebpf =
-            gate::load_entry(&slowed(config), entry).unwrap_or_else(|error| panic!("{error:#}"));
+        let ebpf = datapath::load_entry(&slowed(config), entry)
+            .unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",
             process::id(),
@@ -122,11 +122,11 @@ impl Program {
         let opened = pin_and_open(&ebpf, &pins);
         // What has been opened stays open; without pins, nothing is left even where this process is killed.
         remove(&pins);
-        let (gate, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
+        let (datapath, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
         let mut program = Self {
             ebpf,
             framing: Framing::Ethernet,
-            gate,
+            datapath,
             tables,
             ahead: 0,
             answer: None,
@@ -168,19 +168,17 @@ impl Program {
 
     /// Does any of its gates answer?
     pub fn rejects(&self) -> bool {
-        let mut gates = self.gate.config.gates.iter();
+        let mut gates = self.datapath.config().gates.iter();
         gates.any(|gate| gate.deny == Deny::Reject)
     }
 
-    /// The gate's tables, as its commands open them.
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    /// The tables, as commands open them.
+    pub fn datapath(&self) -> &Datapath {
+        &self.datapath
     }
 
     pub fn xdp(&self) -> &Xdp {
-        let entries = gate::ENTRIES
-            .iter()
-            .filter_map(|name| self.ebpf.program(name));
+        let entries = ENTRIES.iter().filter_map(|name| self.ebpf.program(name));
         let mut entries = entries.filter_map(|program| <&Xdp>::try_from(program).ok());
         let loaded = entries.find(|program| program.fd().is_ok());
         loaded.expect("an entry has been loaded")
@@ -311,7 +309,7 @@ impl Subject for Program {
         self.change::<session::Flow<V4>, _>("SESSION4", back_session);
         self.change::<session::Flow<V6>, _>("SESSION6", back_session);
         let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
-        let progress = self.gate.progress.map().expect("the tables are there");
+        let progress = self.datapath.progress.map().expect("the tables are there");
         for index in progress.used() {
             let mut row = progress.places.get(index);
             row.era = Progress::era_of(row.last().wrapping_sub(by));
@@ -350,13 +348,13 @@ impl Subject for Program {
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
         let now = clock();
         let until = now + nanoseconds(length * SLOWED);
-        self.gate
+        self.datapath
             .allow(source.addr(), source.prefix_len(), gate, until, now)
             .is_ok()
     }
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
-        self.gate
+        self.datapath
             .revoke(source, Some(gate))
             .expect("the tables are there");
     }
@@ -377,21 +375,21 @@ impl Subject for Program {
     }
 
     fn tally(&self) -> Tally {
-        let mut tally = Tally::of(&self.gate.config);
-        for row in self.gate.packets().expect("the tables are there") {
+        let mut tally = Tally::of(self.datapath.config());
+        for row in self.datapath.packets().expect("the tables are there") {
             let verdict = Verdict {
                 reason: row.reason,
                 gate: row.gate,
             };
             tally.packets[verdict.index()] = (row.packets, row.bytes);
         }
-        let rows = self.gate.knocks().expect("the tables are there");
+        let rows = self.datapath.knocks().expect("the tables are there");
         tally.knocks = rows.into_iter().map(|row| row.count).collect();
         tally
     }
 
     fn grants(&self) -> Vec<GrantSeen> {
-        let rows = self.gate.grants().expect("the tables are there");
+        let rows = self.datapath.grants().expect("the tables are there");
         let mut seen: Vec<GrantSeen> = rows
             .into_iter()
             .map(|row| GrantSeen {
@@ -399,7 +397,7 @@ impl Subject for Program {
                 source: row.source,
                 until: self.shown(row.until),
                 connections: row.connections,
-                user: row.sequence,
+                user: row.user,
             })
             .collect();
         seen.sort();
@@ -407,7 +405,7 @@ impl Subject for Program {
     }
 
     fn flows(&self) -> Vec<Flow> {
-        let rows = self.gate.sessions().expect("the tables are there");
+        let rows = self.datapath.sessions().expect("the tables are there");
         let mut flows: Vec<Flow> = rows
             .into_iter()
             .map(|row| Flow {
@@ -426,19 +424,19 @@ impl Subject for Program {
             sockets.close();
         }
         for key in self.empty::<GrantKey<V4>, Grant>("GRANT4") {
-            self.gate.presence.count_out(&key);
+            self.datapath.grant_filter.count_out(&key);
         }
         for key in self.empty::<GrantKey<V6>, Grant>("GRANT6") {
-            self.gate.presence.count_out(&key);
+            self.datapath.grant_filter.count_out(&key);
         }
-        let mut counters = self.gate.presence.words().iter();
+        let mut counters = self.datapath.grant_filter.words().iter();
         assert!(
             counters.all(|word| word.load(Ordering::SeqCst) == 0),
             "a grant that has gone was still counted"
         );
         self.empty::<session::Flow<V4>, Session>("SESSION4");
         self.empty::<session::Flow<V6>, Session>("SESSION6");
-        let progress = self.gate.progress.map().expect("the tables are there");
+        let progress = self.datapath.progress.map().expect("the tables are there");
         for (number, set) in progress.sets.iter().enumerate() {
             if set != ProgressSet::default() {
                 progress.sets.set(number, ProgressSet::default());
@@ -463,7 +461,10 @@ fn slowed(config: &Config) -> Config {
 }
 
 /// Pins every table, as `up` does, and opens them, as every command does that looks at a gate.
-fn pin_and_open(ebpf: &Ebpf, pins: &PinRoot) -> Result<(Gate, BTreeMap<String, MapData>), String> {
+fn pin_and_open(
+    ebpf: &Ebpf,
+    pins: &PinRoot,
+) -> Result<(Datapath, BTreeMap<String, MapData>), String> {
     let directory = pins.of(INTERFACE);
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     let mut tables = BTreeMap::new();
@@ -471,13 +472,13 @@ fn pin_and_open(ebpf: &Ebpf, pins: &PinRoot) -> Result<(Gate, BTreeMap<String, M
         // The file system takes no name that begins with a dot, as that of the constants does.
         let path = directory.join(name.trim_start_matches('.').to_lowercase());
         let pinned = map.pin(&path);
-        pinned.map_err(|error| format!("can't pin {name}: {error}"))?;
+        pinned.map_err(|error| format!("cannot pin {name}: {error}"))?;
         let opened = MapData::from_pin(&path);
-        let opened = opened.map_err(|error| format!("can't open {name}: {error}"))?;
+        let opened = opened.map_err(|error| format!("cannot open {name}: {error}"))?;
         tables.insert(name.to_owned(), opened);
     }
-    let gate = OpenGate::at(pins).map_err(|error| format!("{error:#}"))?;
-    Ok((gate, tables))
+    let datapath = Datapath::open(pins).map_err(|error| format!("{error:#}"))?;
+    Ok((datapath, tables))
 }
 
 fn remove(pins: &PinRoot) {

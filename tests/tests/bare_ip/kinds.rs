@@ -121,7 +121,7 @@ fn gre_to_no_one_in_particular_is_refused() {
     lab.configure(&gate(&[&name], "drop"));
     let up = lab.knockgate(&["up"]);
     assert_eq!(up.code, Some(1), "{}", up.stderr);
-    assert!(up.stderr.contains("can't be guarded"), "{}", up.stderr);
+    assert!(up.stderr.contains("cannot be guarded"), "{}", up.stderr);
     lab.assert_untouched();
 }
 

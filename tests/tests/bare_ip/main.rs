@@ -1,5 +1,5 @@
 //! Interfaces whose packets begin with their IP header: a gate there does what it does on Ethernet, and none
-//! comes up on what it can't read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
+//! comes up on what it cannot read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
 //! modules make of such interfaces, and [`wireguard`] sets one kind up.
 
 mod kinds;
@@ -261,7 +261,7 @@ fn a_link_type_that_is_not_known_is_refused() {
         );
         let up = lab.knockgate(&["up"]);
         assert_eq!(up.code, Some(1), "{link_type}: {}", up.stderr);
-        assert!(up.stderr.contains("can't be guarded"), "{}", up.stderr);
+        assert!(up.stderr.contains("cannot be guarded"), "{}", up.stderr);
         assert!(up.stderr.contains(&link_type.to_string()), "{}", up.stderr);
         lab.assert_untouched();
         // Nor on another interface beside it.
@@ -296,6 +296,6 @@ fn init_names_no_interface_that_can_not_be_guarded() {
     route();
     let init = lab.knockgate(&["init"]);
     assert_eq!(init.code, Some(1), "{}", init.stdout);
-    assert!(init.stderr.contains("can't be guarded"), "{}", init.stderr);
+    assert!(init.stderr.contains("cannot be guarded"), "{}", init.stderr);
     assert!(!lab.config().exists(), "no file is written");
 }

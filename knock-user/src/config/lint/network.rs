@@ -13,19 +13,17 @@ use crate::{
         nearest::nearest,
         source::{Findings, Located, Span},
     },
-    sys::devices::{Device, Kind},
+    sys::links::Link,
 };
 
 /// How many devices a message names.
 const MOST_SHOWN: usize = 5;
 
-/// Groups that each host is in by itself (RFC 1112, RFC 4291).
+/// Groups that every host joins by itself (RFC 1112, RFC 4291).
 const ALL_HOSTS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_HOSTS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Reports what is weak about the interfaces to guard.
-///
-/// Where the host's devices are not known, nothing is said about them.
+/// Warns of weaknesses of the interfaces to guard. Where the host's devices are not known, some are not looked for.
 pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     if let Some(devices) = &host.devices {
         interfaces(findings, draft, devices);
@@ -36,7 +34,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     unreadable(findings, draft, host);
 }
 
-fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let names = || devices.iter().map(|device| device.name.as_str());
     for Located { value: name, span } in &draft.interfaces {
         if names().any(|present| present == name) {
@@ -54,7 +52,7 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
     }
 }
 
-/// Interfaces that `up` refuses.
+/// Warns of interfaces that `up` refuses.
 fn unreadable(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     for Located { value: name, span } in &draft.interfaces {
         if let Some(why) = host.unreadable.get(name) {
@@ -63,19 +61,24 @@ fn unreadable(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     }
 }
 
-/// Tunnels whose packets the program sees only before they are unwrapped.
-fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+/// Warns of tunnels whose packets are unwrapped after they were judged.
+fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let Some(first) = draft.interfaces.first() else {
         return;
     };
     let guarded = |name: &str| draft.interfaces.iter().any(|of| of.value == name);
-    let unwraps = |device: &&Device| {
-        device.is_up && device.kind.as_ref().is_some_and(is_plain_tunnel) && !guarded(&device.name)
+    let unwraps = |device: &&Link| {
+        device.is_up
+            && device.kind.as_deref().is_some_and(is_plain_tunnel)
+            && !guarded(&device.name)
     };
-    let tunnels: Vec<&Device> = devices.iter().filter(unwraps).collect();
+    let tunnels: Vec<&Link> = devices.iter().filter(unwraps).collect();
     let shown = tunnels.iter().take(MOST_SHOWN).map(|device| {
-        let kind = device.kind.as_ref().map(ToString::to_string);
-        format!("{} ({})", device.name, kind.unwrap_or_default())
+        format!(
+            "{} ({})",
+            device.name,
+            device.kind.as_deref().unwrap_or_default()
+        )
     });
     let shown = shown.collect::<Vec<_>>().join(", ");
     let more = match tunnels.len().saturating_sub(MOST_SHOWN) {
@@ -92,14 +95,14 @@ fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
     }
 }
 
-/// Addresses of guarded interfaces that are easily forgotten in `addresses`.
-fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Device]) {
+/// Warns of addresses of guarded interfaces that are easily forgotten in `addresses`.
+fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
         return;
     };
     let guarded = |ip: &IpAddr| draft.addresses.iter().any(|address| address.value == *ip);
     let protected = || draft.gates.iter().flat_map(|gate| &gate.protect);
-    // A TCP connection is to one host.
+    // TCP works between single hosts only.
     let to_all = protected().any(|port| port.value.protocol == Protocol::Udp);
     let mut open = BTreeMap::new();
     for device in devices {
@@ -162,24 +165,24 @@ fn source_routing(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) 
     }
 }
 
-/// Whether a device of this kind unwraps packets that anyone can make: those of `WireGuard` and `IPsec` are
-/// authenticated.
-fn is_plain_tunnel(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::IpIp
-            | Kind::Ip6Tnl
-            | Kind::SitTun
-            | Kind::GreTun
-            | Kind::GreTun6
-            | Kind::GreTap
-            | Kind::GreTap6
-            | Kind::ErSpan
-            | Kind::Ip6ErSpan
-            | Kind::Vxlan
-            | Kind::Geneve
-            | Kind::BareUdp
-            | Kind::Gtp
-            | Kind::Amt
-    )
+/// Kinds of device that unwrap packets that anyone can make: those of `WireGuard` and `IPsec` are authenticated.
+const PLAIN_TUNNELS: &[&str] = &[
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "gre",
+    "ip6gre",
+    "gretap",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "gtp",
+    "amt",
+];
+
+fn is_plain_tunnel(kind: &str) -> bool {
+    PLAIN_TUNNELS.contains(&kind)
 }

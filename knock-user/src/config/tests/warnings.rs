@@ -1,9 +1,9 @@
-//! One row for each kind of warning, in host that are part of the test.
+//! One row for each kind of warning, on a host that is part of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::sys::devices::{Address, Device, Kind};
+use crate::sys::links::{Address, Link};
 
 const SEQUENCE: &str = "\"7431/udp\", \"2214/tcp\", \"9120/udp\"";
 const USER: &str = "user = \"alice\"\n";
@@ -13,7 +13,7 @@ const ALLOW: &str = "allow = [\"192.0.2.0/24\"]\n";
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     Row { what: "an interface that no entry of the program reads", replace: "\"eth0\"", with: "\"eth0\", \"ib0\"",
-        code: "unreadable-interface", at: (1, 23), says: &["ib0 can't be guarded"] },
+        code: "unreadable-interface", at: (1, 23), says: &["ib0 cannot be guarded"] },
     Row { what: "two knocks", replace: "\"7431/udp\", ", with: "",
         code: "short-sequence", at: (10, 12), says: &["use three or more"] },
     Row { what: "rising ports", replace: SEQUENCE, with: "\"2214/tcp\", \"7431/udp\", \"9120/udp\"",
@@ -58,14 +58,15 @@ pub(super) const ROWS: &[Row] = &[
         says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = []"] },
 ];
 
-/// Of a host that is as it should be for [`GOOD`].
+/// Facts about a host on which [`GOOD`] has no weakness.
 fn host() -> HostFacts {
     let address = |ip: &str| Address {
         ip: ip.parse().expect("an address"),
+        prefix: 0,
         broadcast: None,
         is_temporary: false,
     };
-    let eth0 = Device {
+    let eth0 = Link {
         name: "eth0".to_owned(),
         kind: None,
         is_up: true,
@@ -81,6 +82,7 @@ fn host() -> HostFacts {
                 ..address("2001:db8::7e:1")
             },
         ],
+        ..Link::default()
     };
     HostFacts {
         ephemeral_ports: Some(32_768..=60_999),
@@ -96,18 +98,18 @@ fn host() -> HostFacts {
         ssh: SshSession::parse("192.0.2.77 50022 192.0.2.1 22"),
         unreadable: [(
             "ib0".to_owned(),
-            "the interface ib0 can't be guarded".to_owned(),
+            "the interface ib0 cannot be guarded".to_owned(),
         )]
         .into(),
     }
 }
 
-fn device(name: &str, kind: Option<Kind>) -> Device {
-    Device {
+fn device(name: &str, kind: Option<&str>) -> Link {
+    Link {
         name: name.to_owned(),
-        kind,
+        kind: kind.map(ToOwned::to_owned),
         is_up: true,
-        addresses: Vec::new(),
+        ..Link::default()
     }
 }
 
@@ -139,7 +141,7 @@ fn the_edge_of_each_bound_is_no_weakness() {
         ("9120/udp", "32767/udp"),
         ("9120/udp", "61000/udp"),
         ("9120/udp", "5353/tcp"),
-        // With a list of open ports, what listens is the user's own affair.
+        // With a list of open ports, what listens is not looked at.
         ("allow", "open_ports = []\nallow"),
         ("9120/udp", "2216/udp"),
         (ALLOW, "allow = [\"128.0.0.0/1\", \"::/1\"]\n"),
@@ -183,20 +185,20 @@ fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
 #[test]
 fn a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded() {
     for (kind, is_up, codes_expected) in [
-        (Kind::GreTun, true, ["unguarded-tunnel"].as_slice()),
-        (Kind::IpIp, true, &["unguarded-tunnel"]),
-        (Kind::SitTun, true, &["unguarded-tunnel"]),
-        (Kind::Vxlan, true, &["unguarded-tunnel"]),
-        (Kind::Geneve, true, &["unguarded-tunnel"]),
-        // As the kernel makes `tunl0` and its like by itself.
-        (Kind::IpIp, false, &[]),
-        (Kind::Wireguard, true, &[]),
-        (Kind::Veth, true, &[]),
+        ("gre", true, ["unguarded-tunnel"].as_slice()),
+        ("ipip", true, &["unguarded-tunnel"]),
+        ("sit", true, &["unguarded-tunnel"]),
+        ("vxlan", true, &["unguarded-tunnel"]),
+        ("geneve", true, &["unguarded-tunnel"]),
+        // The kernel creates `tunl0` and the like by itself, down.
+        ("ipip", false, &[]),
+        ("wireguard", true, &[]),
+        ("veth", true, &[]),
     ] {
         let mut host = host();
-        let tunnel = Device {
+        let tunnel = Link {
             is_up,
-            ..device("tunnel1", Some(kind.clone()))
+            ..device("tunnel1", Some(kind))
         };
         host.devices
             .iter_mut()

@@ -2,7 +2,7 @@
 
 use super::Fault;
 
-const ATTACHMENT: &str = "knock-user/src/gate/attachment.rs";
+const ATTACHMENT: &str = "knock-user/src/datapath/install/attachment.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -14,25 +14,25 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an interface counts as guarded whatever program it carries",
         file: ATTACHMENT,
-        find: "let attached = mode(card, link.program)?;",
-        replace: "let attached = mode(card, link.program).unwrap_or(Attached::Native);",
+        find: "let attached = xdp::mode(interface, link.program)?;",
+        replace: "let attached = xdp::mode(interface, link.program).unwrap_or(Attached::Native);",
     },
     Fault {
         what: "another interface under the name of one that was renamed counts as guarded",
         file: ATTACHMENT,
-        find: "if is_guarded || (card.is_none() && follows.is_some()) {",
+        find: "if is_guarded || (interface.is_none() && follows.is_some()) {",
         replace: "if is_guarded || follows.is_some() {",
     },
     Fault {
         what: "a renamed interface counts as lost",
         file: ATTACHMENT,
-        find: "if is_guarded || (card.is_none() && follows.is_some()) {",
+        find: "if is_guarded || (interface.is_none() && follows.is_some()) {",
         replace: "if is_guarded {",
     },
     Fault {
         what: "a link in another namespace counts for the interface that has its index here",
         file: ATTACHMENT,
-        find: "(card.name == pinned || !claimed).then_some((card, attached))",
-        replace: "Some((card, attached))",
+        find: "(interface.name == pinned || !claimed).then_some((interface, attached))",
+        replace: "Some((interface, attached))",
     },
 ];

@@ -47,7 +47,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "VXLAN is not warned of as a tunnel",
         file: NETWORK,
-        find: "            | Kind::Vxlan\n",
+        find: "    \"vxlan\",\n",
         replace: "",
     },
     Fault {

@@ -5,7 +5,7 @@ use super::Fault;
 const JUDGE: &str = "knock-common/src/judge.rs";
 const SEQUENCE: &str = "knock-common/src/knock/sequence.rs";
 const PROGRESS: &str = "knock-common/src/knock/progress.rs";
-const AUTOMATON: &str = "knock-user/src/gate/automaton.rs";
+const AUTOMATON: &str = "knock-user/src/datapath/compile/automaton.rs";
 const GIVE: &str = "knock-common/src/grant/give.rs";
 const RING: &str = "knock-common/src/knock/ring.rs";
 const HOLD: &str = "knock-common/src/knock/hold.rs";

@@ -6,9 +6,9 @@ const VERDICT: &str = "knock-common/src/verdict.rs";
 const ENTRY: &str = "knock-ebpf/src/main.rs";
 const SCATTERED: &str = "knock-ebpf/src/scattered.rs";
 const SRC_SCATTERED: &str = "knock-common/src/scattered.rs";
-const CHECKSUMS: &str = "knock-user/src/gate/checksums.rs";
-const NATIVE: &str = "knock-user/src/gate/native.rs";
-const FRAMING: &str = "knock-user/src/gate/framing.rs";
+const CHECKSUMS: &str = "knock-user/src/datapath/host/checksums.rs";
+const NATIVE: &str = "knock-user/src/datapath/install/native/mod.rs";
+const FRAMING: &str = "knock-user/src/datapath/install/framing.rs";
 const ENV: &str = "knock-ebpf/src/env.rs";
 const RULES: &str = "knock-common/src/rules.rs";
 

@@ -1,0 +1,94 @@
+//! The configuration in force, as it is kept beside the tables for the commands that read them.
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::ids::Ids;
+use crate::config::{Config, Gate, Knock};
+
+/// A configuration as it was applied, with the ids by which tables refer to its gates and users.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    pub config: Config,
+    pub ids: Ids,
+    #[serde(skip)]
+    by_id: ById,
+}
+
+/// Where gates and users are in the configuration, by id.
+#[derive(Debug, Clone, Default)]
+struct ById {
+    gates: Vec<Option<usize>>,
+    /// Gate and knock.
+    users: Vec<Option<(usize, usize)>>,
+}
+
+impl Applied {
+    pub fn new(config: Config, ids: Ids) -> Self {
+        let by_id = ById::of(&config, &ids);
+        Self { config, ids, by_id }
+    }
+
+    /// Reads what [`Applied::to_json`] has written.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        let Self { config, ids, .. } = serde_json::from_slice(text)?;
+        Ok(Self::new(config, ids))
+    }
+
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).context("cannot write down the configuration")
+    }
+
+    /// Returns a gate by its id.
+    pub fn gate(&self, id: u16) -> Option<&Gate> {
+        let index = (*self.by_id.gates.get(usize::from(id))?)?;
+        self.config.gates.get(index)
+    }
+
+    /// Returns the name of a gate.
+    pub fn gate_name(&self, id: u16) -> Option<&str> {
+        self.gate(id).map(|gate| gate.name.as_str())
+    }
+
+    /// Returns the name of a user.
+    pub fn user_name(&self, id: u32) -> Option<&str> {
+        let (gate, knock) = (*self.by_id.users.get(id as usize)?)?;
+        let knock = self.config.gates.get(gate)?.knocks.get(knock)?;
+        Some(knock.user.as_str())
+    }
+
+    /// Returns every knock with the ids of its gate and its user, in the order of the file.
+    pub fn knocks(&self) -> impl Iterator<Item = (u16, u32, &Knock)> {
+        self.gates().flat_map(|(gate_id, gate)| {
+            let user_id = |knock: &Knock| self.ids.user(&gate.name, &knock.user);
+            let knocks = gate.knocks.iter();
+            knocks.filter_map(move |knock| Some((gate_id, user_id(knock)?, knock)))
+        })
+    }
+
+    /// Returns the gates with their ids, in the order of the file.
+    pub fn gates(&self) -> impl Iterator<Item = (u16, &Gate)> {
+        let gates = self.config.gates.iter();
+        gates.filter_map(|gate| Some((self.ids.gate(&gate.name)?, gate)))
+    }
+}
+
+impl ById {
+    fn of(config: &Config, ids: &Ids) -> Self {
+        let mut by_id = Self {
+            gates: vec![None; ids.gates_end()],
+            users: vec![None; ids.users_end()],
+        };
+        for (index, gate) in config.gates.iter().enumerate() {
+            if let Some(id) = ids.gate(&gate.name) {
+                by_id.gates[usize::from(id)] = Some(index);
+            }
+            for (knock, of) in gate.knocks.iter().enumerate() {
+                if let Some(id) = ids.user(&gate.name, &of.user) {
+                    by_id.users[id as usize] = Some((index, knock));
+                }
+            }
+        }
+        by_id
+    }
+}

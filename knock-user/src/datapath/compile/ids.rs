@@ -1,0 +1,227 @@
+//! The numbers by which kernel tables refer to gates and users.
+//!
+//! A number belongs to a name, not to a place in the file: where a configuration replaces another, the gates and users
+//! that both have keep their ids, and so their grants and sessions.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "ids of gates are taken from below NO_GATE, which has 16 bits"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knock_common::{grant::BY_HAND, rules::NO_GATE};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Gate, Knock};
+
+/// The id of every gate and user of a configuration, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    gates: BTreeMap<String, GateIds>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct GateIds {
+    id: u16,
+    /// Users are unique within a gate; the same name at another gate is another user.
+    users: BTreeMap<String, u32>,
+}
+
+impl Ids {
+    /// Numbers the gates and users of `config`. A name that `previous` has keeps its id; other names are numbered in the
+    /// order of the file, from 0 on, by ids that `previous` does not use.
+    pub fn assign(config: &Config, previous: Option<&Self>) -> Self {
+        let none = Self::default();
+        let previous = &previous.unwrap_or(&none).gates;
+        let mut free_gates = Free::new(
+            previous.values().map(|gate| gate.id.into()),
+            u32::from(NO_GATE) - 1,
+        );
+        let mut free_users = Free::new(
+            previous
+                .values()
+                .flat_map(|gate| gate.users.values().copied()),
+            BY_HAND - 1,
+        );
+        let known_gate = |gate: &Gate| previous.get(&gate.name);
+        let known_user =
+            |gate: &Gate, knock: &Knock| known_gate(gate)?.users.get(&knock.user).copied();
+        for gate in &config.gates {
+            free_gates
+                .taken
+                .extend(known_gate(gate).map(|known| u32::from(known.id)));
+            let users = gate.knocks.iter();
+            free_users
+                .taken
+                .extend(users.filter_map(|knock| known_user(gate, knock)));
+        }
+        let mut gates = BTreeMap::new();
+        for gate in &config.gates {
+            let id = known_gate(gate).map_or_else(|| free_gates.take() as u16, |known| known.id);
+            let mut users = BTreeMap::new();
+            for knock in &gate.knocks {
+                let id = known_user(gate, knock).unwrap_or_else(|| free_users.take());
+                users.insert(knock.user.clone(), id);
+            }
+            gates.insert(gate.name.clone(), GateIds { id, users });
+        }
+        Self { gates }
+    }
+
+    /// Returns the id of a gate.
+    pub fn gate(&self, name: &str) -> Option<u16> {
+        self.gates.get(name).map(|gate| gate.id)
+    }
+
+    /// Returns the id of a user of a gate.
+    pub fn user(&self, gate: &str, user: &str) -> Option<u32> {
+        self.gates.get(gate)?.users.get(user).copied()
+    }
+
+    /// Returns the largest id of a gate plus one: the number of entries of a table that is indexed by gates.
+    pub fn gates_end(&self) -> usize {
+        let ids = self.gates.values().map(|gate| usize::from(gate.id) + 1);
+        ids.max().unwrap_or(0)
+    }
+
+    /// Returns the largest id of a user plus one.
+    pub fn users_end(&self) -> usize {
+        let ids = self.gates.values().flat_map(|gate| gate.users.values());
+        ids.map(|id| *id as usize + 1).max().unwrap_or(0)
+    }
+}
+
+/// Ids to be given to new names.
+struct Free {
+    /// Of the previous configuration's names, and so in grants and sessions.
+    previous: BTreeSet<u32>,
+    /// Of names of this configuration.
+    taken: BTreeSet<u32>,
+    next: u32,
+    last: u32,
+}
+
+impl Free {
+    fn new(previous: impl Iterator<Item = u32>, last: u32) -> Self {
+        Self {
+            previous: previous.collect(),
+            taken: BTreeSet::new(),
+            next: 0,
+            last,
+        }
+    }
+
+    /// Returns the lowest id that the previous configuration did not use; if there is none, the lowest that this one
+    /// does not use.
+    fn take(&mut self) -> u32 {
+        while self.previous.contains(&self.next) {
+            self.next += 1;
+        }
+        let id = if self.next <= self.last {
+            self.next += 1;
+            self.next - 1
+        } else {
+            let mut all = 0..=self.last;
+            all.find(|id| !self.taken.contains(id)).unwrap_or(self.last)
+        };
+        self.taken.insert(id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration with these gates, each with these users.
+    fn config(gates: &[(&str, &[&str])]) -> Config {
+        let mut text = String::new();
+        let mut port = 1000;
+        for (name, users) in gates {
+            port += 1;
+            text += &format!("[[gate]]\nname = '{name}'\nprotect = ['{port}/tcp']\n");
+            for user in *users {
+                port += 2;
+                text += &format!(
+                    "[[gate.knock]]\nuser = '{user}'\nsequence = ['{port}/udp', '{}/udp']\n",
+                    port + 1
+                );
+            }
+        }
+        Config::parse(&text, "ids").expect("valid").0
+    }
+
+    #[test]
+    fn a_new_instance_numbers_them_in_order() {
+        let ids = Ids::assign(
+            &config(&[("ssh", &["bob", "alice"]), ("mail", &["alice"])]),
+            None,
+        );
+        assert_eq!(ids.gate("ssh"), Some(0));
+        assert_eq!(ids.gate("mail"), Some(1));
+        assert_eq!(ids.user("ssh", "bob"), Some(0));
+        assert_eq!(ids.user("ssh", "alice"), Some(1));
+        assert_eq!(ids.user("mail", "alice"), Some(2));
+        assert_eq!(ids.user("mail", "bob"), None);
+        assert_eq!((ids.gates_end(), ids.users_end()), (2, 3));
+    }
+
+    #[test]
+    fn names_keep_their_ids_when_the_file_is_reordered() {
+        let before = Ids::assign(
+            &config(&[("ssh", &["bob", "alice"]), ("mail", &["alice"])]),
+            None,
+        );
+        let after = Ids::assign(
+            &config(&[("mail", &["alice"]), ("ssh", &["alice", "bob"])]),
+            Some(&before),
+        );
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn what_is_added_takes_ids_that_nothing_had() {
+        let before = Ids::assign(
+            &config(&[("ssh", &["alice", "bob"]), ("mail", &["alice"])]),
+            None,
+        );
+        // `ssh` goes, and `dns` comes in its place; so does a user.
+        let after = Ids::assign(
+            &config(&[("dns", &["alice"]), ("mail", &["carol", "alice"])]),
+            Some(&before),
+        );
+        assert_eq!(after.gate("mail"), before.gate("mail"));
+        assert_eq!(after.user("mail", "alice"), before.user("mail", "alice"));
+        assert_eq!(after.gate("dns"), Some(2));
+        assert_eq!(after.user("dns", "alice"), Some(3));
+        assert_eq!(after.user("mail", "carol"), Some(4));
+        assert_eq!(after.gate("ssh"), None);
+        assert_eq!((after.gates_end(), after.users_end()), (3, 5));
+    }
+
+    #[test]
+    fn a_renamed_gate_is_another_with_other_users() {
+        let before = Ids::assign(&config(&[("ssh", &["alice"])]), None);
+        let after = Ids::assign(&config(&[("shell", &["alice"])]), Some(&before));
+        assert_eq!(after.gate("shell"), Some(1));
+        assert_eq!(after.user("shell", "alice"), Some(1));
+    }
+
+    #[test]
+    fn the_last_ids_are_followed_by_freed_ones() {
+        let mut free = Free::new([0, 2].into_iter(), 3);
+        free.taken.insert(2);
+        let taken: Vec<u32> = (0..3).map(|_| free.take()).collect();
+        assert_eq!(taken, [1, 3, 0]);
+    }
+
+    #[test]
+    fn freed_ids_are_used_again_once_nothing_had_them() {
+        let first = Ids::assign(&config(&[("a", &["u"])]), None);
+        let second = Ids::assign(&config(&[("b", &["u"])]), Some(&first));
+        let third = Ids::assign(&config(&[("c", &["u"])]), Some(&second));
+        assert_eq!((second.gate("b"), third.gate("c")), (Some(1), Some(0)));
+        assert_eq!(third.user("c", "u"), Some(0));
+    }
+}

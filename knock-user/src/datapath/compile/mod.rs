@@ -1,0 +1,233 @@
+//! Compiles a checked configuration to the contents of the tables: a value, made without a kernel.
+
+pub mod applied;
+pub mod automaton;
+pub mod ids;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use knock_common::{
+    Address as _,
+    address::{V4, V6},
+    grant::filter,
+    keys::ScopedAddress,
+    knock::ring,
+    rules::{GateRules, Role},
+};
+
+use self::{applied::Applied, automaton::Automaton, ids::Ids};
+use super::tables::{Counts, Limits};
+use crate::config::{Config, Deny, Established, Gate, GrantTo, Mode, Port, Protocol};
+
+/// The contents of every table that follows from the configuration alone.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// The configuration and its ids.
+    pub applied: Applied,
+    pub automaton: Automaton,
+    /// By id.
+    pub gates: Vec<GateRules>,
+    pub allow: Vec<Prefix>,
+    /// Networks that may knock, of the gates that restrict them.
+    pub knockers: Vec<Prefix>,
+    /// Destinations that are guarded; empty: all.
+    pub guarded_addresses: Vec<ScopedAddress>,
+    /// Prefix lengths of the grants that knocks give, IPv4's and IPv6's; 0: whole addresses alone.
+    pub grant_lengths: [u64; 2],
+    /// The applied configuration as JSON, in bytes.
+    pub config: Vec<u8>,
+    pub settings: Settings,
+    /// Roles of protected and knock ports, by index of the role table.
+    roles: BTreeMap<u32, Role>,
+}
+
+/// The key of a trie: a network, at one gate or at any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    /// Bits of the key that count.
+    pub length: u32,
+    pub network: ScopedAddress,
+}
+
+/// The constants of the program that follow from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub monitor: bool,
+    pub has_allow: bool,
+    pub has_guarded_addresses: bool,
+    pub rejects: bool,
+    pub grant_slots: u32,
+    pub session_slots: u32,
+    pub grant_filter_mask: u32,
+    pub progress_slots: u32,
+}
+
+/// Compiles `config`. `previous`: the ids of the configuration that it replaces.
+pub fn compile(config: &Config, previous: Option<&Ids>) -> Result<Contents> {
+    let applied = Applied::new(config.clone(), Ids::assign(config, previous));
+    let automaton = Automaton::compile(&applied)?;
+    let mut gates = vec![bytemuck::Zeroable::zeroed(); applied.ids.gates_end()];
+    let mut knockers = Vec::new();
+    for (id, gate) in applied.gates() {
+        gates[usize::from(id)] = gate_rules(gate);
+        knockers.extend(gate.sources.iter().map(|network| Prefix::at(*network, id)));
+    }
+    let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
+    let grant_lengths = if config.gates.iter().any(to_prefix) {
+        [V4::PREFIX, V6::PREFIX].map(u64::from)
+    } else {
+        [0; 2]
+    };
+    Ok(Contents {
+        roles: roles(&applied, &automaton),
+        gates,
+        allow: config.allow.iter().copied().map(Prefix::of).collect(),
+        knockers,
+        guarded_addresses: config.addresses.iter().copied().map(address_key).collect(),
+        grant_lengths,
+        config: applied.to_json()?,
+        settings: Settings::of(config)?,
+        automaton,
+        applied,
+    })
+}
+
+impl Contents {
+    /// Returns the entries of the role table that are not [`Role::Foreign`]. `open`: ports on which a packet is no probe; of
+    /// these, protected ports and knock ports keep their role.
+    pub fn roles(&self, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
+        let mut roles: BTreeMap<u32, u32> = open
+            .iter()
+            .map(|port| (role_index(*port), Role::Open.pack()))
+            .collect();
+        roles.extend(self.roles.iter().map(|(index, role)| (*index, role.pack())));
+        roles
+    }
+
+    /// Returns the numbers that tables are sized by.
+    pub fn counts(&self) -> Counts {
+        let limits = self.applied.config.limits;
+        Counts {
+            gates: self.gates.len(),
+            sequences: self.automaton.sequences.len(),
+            states: self.automaton.states.len(),
+            transitions: self.automaton.transitions.len(),
+            allow: self.allow.len(),
+            knockers: self.knockers.len(),
+            guarded_addresses: self.guarded_addresses.len(),
+            config_bytes: self.config.len(),
+            limits: Limits {
+                sources: limits.sources as usize,
+                grants: limits.grants as usize,
+                sessions: limits.sessions as usize,
+            },
+            rejects: self.settings.rejects,
+        }
+    }
+}
+
+impl Settings {
+    /// Returns the constants of a configuration.
+    pub fn of(config: &Config) -> Result<Self> {
+        let limits = config.limits;
+        Ok(Self {
+            monitor: config.mode == Mode::Monitor,
+            has_allow: !config.allow.is_empty(),
+            has_guarded_addresses: !config.addresses.is_empty(),
+            rejects: rejects(config),
+            grant_slots: limits.grants,
+            session_slots: limits.sessions,
+            grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
+            progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
+        })
+    }
+}
+
+impl Prefix {
+    /// Makes the key of a network at any gate.
+    pub fn of(network: IpNet) -> Self {
+        let key = address_key(network.network());
+        Self::new(key, network)
+    }
+
+    /// Makes the key of a network at one gate.
+    pub fn at(network: IpNet, gate: u16) -> Self {
+        let key = match network.network() {
+            IpAddr::V4(address) => ScopedAddress::of_gate(V4::from(address), gate),
+            IpAddr::V6(address) => ScopedAddress::of_gate(V6::from(address), gate),
+        };
+        Self::new(key, network)
+    }
+
+    fn new(key: ScopedAddress, network: IpNet) -> Self {
+        Self {
+            length: ScopedAddress::HEAD_BITS + u32::from(network.prefix_len()),
+            network: key,
+        }
+    }
+}
+
+/// Returns the key of a whole address, at any gate.
+pub fn address_key(address: IpAddr) -> ScopedAddress {
+    match address {
+        IpAddr::V4(address) => ScopedAddress::new(V4::from(address)),
+        IpAddr::V6(address) => ScopedAddress::new(V6::from(address)),
+    }
+}
+
+/// Returns whether some gate replies to what it denies.
+pub fn rejects(config: &Config) -> bool {
+    config.gates.iter().any(|gate| gate.deny == Deny::Reject)
+}
+
+fn role_index(port: Port) -> u32 {
+    Role::index(port.protocol == Protocol::Udp, port.number)
+}
+
+fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, Role> {
+    let mut roles = BTreeMap::new();
+    for (port, symbol) in automaton.symbols.iter().zip(0_u16..) {
+        let starts = usize::from(symbol) < automaton.starts;
+        roles.insert(role_index(*port), Role::Knock { symbol, starts });
+    }
+    for (id, gate) in applied.gates() {
+        for port in &gate.protect {
+            roles.insert(role_index(*port), Role::Protected { gate: id });
+        }
+    }
+    roles
+}
+
+fn gate_rules(gate: &Gate) -> GateRules {
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let Gate {
+        name: _,
+        protect: _,
+        open_for,
+        session_idle,
+        established,
+        connections,
+        grant_to,
+        deny,
+        sources,
+        knocks: _,
+    } = gate;
+    GateRules {
+        open_for: nanoseconds(*open_for),
+        session_idle: nanoseconds(*session_idle),
+        connections: *connections,
+        to_prefix: u8::from(*grant_to == GrantTo::Prefix),
+        restricted: u8::from(!sources.is_empty()),
+        cut: u8::from(*established == Established::Cut),
+        reject: u8::from(*deny == Deny::Reject),
+    }
+}
+
+#[cfg(test)]
+mod tests;

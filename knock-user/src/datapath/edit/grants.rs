@@ -1,0 +1,242 @@
+//! Grants by hand, given and taken away while the program changes the same tables.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
+use bytemuck::Zeroable as _;
+use ipnet::IpNet;
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    grant::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS},
+};
+
+use super::sessions;
+use crate::{
+    config::{Gate, GrantTo},
+    datapath::{
+        open::{Datapath, Grants},
+        tables::{absent_as_none, data, is},
+    },
+    sys::bpf::batch,
+};
+
+/// `BPF_NOEXIST` and `BPF_EXIST` of `linux/bpf.h`: make an entry, change one.
+const NO_EXIST: u64 = 1;
+const EXIST: u64 = 2;
+
+impl Datapath {
+    /// Gives the grant of a network at a gate by hand, in place of one that there was. `now` and `until`: ns of
+    /// `CLOCK_MONOTONIC`.
+    pub fn allow(
+        &mut self,
+        address: IpAddr,
+        length: u8,
+        gate: u16,
+        until: u64,
+        now: u64,
+    ) -> Result<()> {
+        let network = IpNet::new(address, length)?;
+        match address {
+            IpAddr::V4(address) => {
+                let key = GrantKey::<V4>::new(address.into(), length, gate);
+                self.allow_key(&key, until, now)?;
+                sessions::look_up_again(&mut self.sessions.v4, network, gate)
+            }
+            IpAddr::V6(address) => {
+                let key = GrantKey::<V6>::new(address.into(), length, gate);
+                self.allow_key(&key, until, now)?;
+                sessions::look_up_again(&mut self.sessions.v6, network, gate)
+            }
+        }
+    }
+
+    fn allow_key<A: InGrants>(&mut self, key: &GrantKey<A>, until: u64, now: u64) -> Result<()>
+    where
+        GrantKey<A>: Pod,
+    {
+        if key.length != A::BITS {
+            self.add_length::<A>(key.length, now)?;
+        }
+        let slot = match absent_as_none(A::of(&mut self.grants).get(key, 0))? {
+            Some(grant) => grant.slot,
+            None => self.take_slot(key, now)?,
+        };
+        let grant = Grant {
+            until,
+            tag: key.tag(),
+            connections: 0,
+            user: BY_HAND,
+            slot,
+            zero: 0,
+        };
+        // Repeated each time that the program has removed or added the same grant in between.
+        loop {
+            if self.insert(key, grant)? || self.change(key, grant)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds a grant. Returns `false` where there is one.
+    fn insert<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        self.grant_filter.count_in(key);
+        let inserted = A::of(&mut self.grants).insert(key, grant, NO_EXIST);
+        if inserted.is_err() {
+            self.grant_filter.count_out(key);
+        }
+        match inserted {
+            Err(error) if is(&error, libc::EEXIST) => Ok(false),
+            inserted => inserted
+                .map(|()| true)
+                .context("cannot write the grant; the table of grants may be full"),
+        }
+    }
+
+    /// Changes a grant. Returns `false` where there is none.
+    fn change<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        let replaced = A::of(&mut self.grants).insert(key, grant, EXIST);
+        Ok(absent_as_none(replaced)?.is_some())
+    }
+
+    /// Removes a grant. Returns `false` where there is none.
+    pub(super) fn remove_grant<A: InGrants>(&mut self, key: &GrantKey<A>) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        let removed = absent_as_none(A::of(&mut self.grants).remove(key))?.is_some();
+        if removed {
+            self.grant_filter.count_out(key);
+        }
+        Ok(removed)
+    }
+
+    /// Takes a slot whose grant has ended for `key`, and returns its index.
+    fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
+        // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
+        // last long, and many may be given at once.
+        for index in (0..self.grant_slots.len()).rev() {
+            let slot = self.grant_slots.get(&index, 0)?;
+            if self.slot_is_free(slot, index, now)? {
+                let taken = GrantSlot {
+                    address: key.address.padded(),
+                    gate: key.gate,
+                    length: key.length,
+                    family: A::FAMILY,
+                    zero: 0,
+                };
+                self.grant_slots.set(index, taken, 0)?;
+                return Ok(index);
+            }
+        }
+        bail!(
+            "the table of grants is full ({} entries, limits.grants); revoke some, or wait until \
+             some have ended",
+            self.grant_slots.len()
+        )
+    }
+
+    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
+        match slot.family {
+            4 => self.vacate::<V4>(slot, index, now),
+            6 => self.vacate::<V6>(slot, index, now),
+            _ => Ok(true),
+        }
+    }
+
+    fn vacate<A: InGrants>(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        let key = GrantKey {
+            address: A::unpadded(slot.address),
+            gate: slot.gate,
+            length: slot.length,
+            zero: A::Fill::zeroed(),
+        };
+        match absent_as_none(A::of(&mut self.grants).get(&key, 0))? {
+            Some(grant) if grant.slot == index && grant.until > now => Ok(false),
+            Some(grant) if grant.slot == index => {
+                self.remove_grant(&key)?;
+                Ok(true)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Makes the kernel look for grants of this prefix length too.
+    fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
+    where
+        GrantKey<A>: Pod,
+    {
+        let mut wanted = self.lengths_in_use::<A>(now)?;
+        wanted.insert(length);
+        if wanted.len() >= MAX_LENGTHS {
+            wanted.remove(&length);
+            let lengths: Vec<String> = wanted.iter().map(|length| format!("/{length}")).collect();
+            bail!(
+                "grants of {} different prefix lengths are live already, and the kernel program \
+                 looks for no more; use one of {}",
+                wanted.len(),
+                lengths.join(", ")
+            );
+        }
+        // Longest first, so that the closest grant is the one that counts connections.
+        let mut packed = [0; 8];
+        for (place, length) in packed.iter_mut().zip(wanted.into_iter().rev()) {
+            *place = length;
+        }
+        let index = u32::from(A::FAMILY != 4);
+        self.lengths.set(index, u64::from_le_bytes(packed), 0)?;
+        Ok(())
+    }
+
+    /// Returns the prefix lengths of live grants, and the one that knocks make.
+    fn lengths_in_use<A: InGrants>(&mut self, now: u64) -> Result<BTreeSet<u8>>
+    where
+        GrantKey<A>: Pod,
+    {
+        let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
+        let mut lengths = BTreeSet::new();
+        if self.config().gates.iter().any(to_prefix) {
+            lengths.insert(A::PREFIX);
+        }
+        let grants = A::of(&mut self.grants);
+        batch::for_each(data(grants), |key: &GrantKey<A>, grant: &Grant| {
+            if grant.until > now && key.length != A::BITS {
+                lengths.insert(key.length);
+            }
+        })?;
+        Ok(lengths)
+    }
+}
+
+/// An address whose family has a table of grants.
+pub(super) trait InGrants: Address
+where
+    GrantKey<Self>: Pod,
+{
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant>;
+}
+
+impl InGrants for V4 {
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
+        &mut grants.v4
+    }
+}
+
+impl InGrants for V6 {
+    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
+        &mut grants.v6
+    }
+}

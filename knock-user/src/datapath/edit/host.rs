@@ -1,0 +1,39 @@
+//! What the program is told of this host.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    config::Port,
+    datapath::{host::HostState, install::attachment::Attachment, open::Datapath, tables, write},
+};
+
+impl Datapath {
+    /// Declares these ports open, and no others; see [`open_ports`](crate::datapath::open_ports).
+    pub fn set_open_ports(&mut self, open: &BTreeSet<Port>) -> Result<()> {
+        let roles = self.contents()?.roles(open);
+        write::array(&mut tables::ROLE.open(&self.tables)?, roles)
+    }
+
+    /// Reads the state of this host, for the interfaces that are guarded now, by their present names.
+    pub fn read_host_state(&self, attachments: &[Attachment]) -> Result<HostState> {
+        let guarded: Vec<(u32, String)> = attachments
+            .iter()
+            .filter(|attachment| attachment.is_guarded())
+            .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
+            .collect();
+        // Flow labels stay as they are.
+        let secret = tables::REPLY_SETTINGS
+            .open(&self.tables)?
+            .get(&0, 0)?
+            .secret;
+        HostState::read(self.config(), &guarded, secret)
+            .context("cannot read this host's addresses")
+    }
+
+    /// Tells the program the state of this host.
+    pub fn set_host_state(&mut self, state: &HostState) -> Result<()> {
+        state.write(&self.tables)
+    }
+}

@@ -1,0 +1,71 @@
+//! Ends grants and sessions before their time.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
+use ipnet::IpNet;
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    grant::GrantKey,
+    session::{Flow, Session},
+};
+
+use crate::{
+    datapath::{
+        open::Datapath,
+        tables::{absent_as_none, data},
+    },
+    sys::bpf::batch,
+};
+
+impl Datapath {
+    /// Removes the grants and sessions of every source within `network`, at one gate or at all. Returns how many of
+    /// each.
+    pub fn revoke(&mut self, network: IpNet, gate: Option<u16>) -> Result<(usize, usize)> {
+        let mut grants = 0;
+        for row in self.grants()? {
+            if gate.is_none_or(|gate| gate == row.gate) && network.contains(&row.source) {
+                let length = row.source.prefix_len();
+                let removed = match row.source.addr() {
+                    IpAddr::V4(address) => {
+                        self.remove_grant(&GrantKey::<V4>::new(address.into(), length, row.gate))?
+                    }
+                    IpAddr::V6(address) => {
+                        self.remove_grant(&GrantKey::<V6>::new(address.into(), length, row.gate))?
+                    }
+                };
+                grants += usize::from(removed);
+            }
+        }
+        let sessions = remove_sessions(&mut self.sessions.v4, network, gate)?
+            + remove_sessions(&mut self.sessions.v6, network, gate)?;
+        Ok((grants, sessions))
+    }
+}
+
+fn remove_sessions<A: Address>(
+    sessions: &mut HashMap<MapData, Flow<A>, Session>,
+    network: IpNet,
+    gate: Option<u16>,
+) -> Result<usize>
+where
+    Flow<A>: Pod,
+{
+    let mut flows = Vec::new();
+    batch::for_each(data(sessions), |flow: &Flow<A>, session: &Session| {
+        let source: IpAddr = flow.source.into();
+        if gate.is_none_or(|gate| gate == session.gate) && network.contains(&source) {
+            flows.push(*flow);
+        }
+    })?;
+    let mut removed = 0;
+    for flow in &flows {
+        removed += usize::from(absent_as_none(sessions.remove(flow))?.is_some());
+    }
+    Ok(removed)
+}

@@ -1,0 +1,209 @@
+//! What the kernel program must know of this host: its addresses, and, to answer as one of its closed ports would,
+//! links and settings of the network namespace.
+
+mod bridged;
+mod checksums;
+mod reply_settings;
+
+use std::{collections::BTreeMap, fs, io, net::IpAddr};
+
+use knock_common::{
+    keys::ScopedAddress,
+    reject::{Link as LinkRow, LinkKey, ReplySettings, address_kind},
+};
+
+use super::{
+    compile::{address_key, rejects},
+    tables::{MOST_ADDRESSES, MOST_LINKS},
+};
+use crate::{
+    config::Config,
+    sys::links::{self, Address, Link},
+};
+
+/// Addresses, links and reply settings of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostState {
+    /// How its closed ports reply; read only where some gate rejects.
+    pub reply_settings: Option<ReplySettings>,
+    /// By interface and VLAN ids, outer first; read only where some gate rejects.
+    pub links: BTreeMap<(u32, [u16; 2]), LinkRow>,
+    /// The kind of each address, one of [`address_kind`].
+    pub addresses: BTreeMap<IpAddr, u32>,
+    /// A guarded interface forwards packets by their MAC addresses, as a bridge's port or below a macvlan, so that
+    /// other hosts' addresses are behind it.
+    pub bridged: bool,
+}
+
+impl HostState {
+    /// Reads the state for the interfaces in `guarded`, by index and present name. `secret` makes flow labels
+    /// unpredictable.
+    pub fn read(config: &Config, guarded: &[(u32, String)], secret: u64) -> io::Result<Self> {
+        let vlans = vlans(&fs::read_to_string("/proc/net/vlan/config").unwrap_or_default());
+        let all = links::with_addresses()?;
+        let addresses = addresses(&all, |name| {
+            // Packets of a VLAN device come by the guarded interface below it.
+            guarded.iter().any(|(_, guarded)| guarded == name)
+                || vlans.iter().any(|vlan| vlan.name == name)
+        });
+        let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
+        let bridged = bridged::is_any(&indices, &all);
+        if !rejects(config) {
+            return Ok(Self {
+                addresses,
+                bridged,
+                ..Self::default()
+            });
+        }
+        let mac_of = |name: &str| all.iter().find(|link| link.name == name)?.mac;
+        let mut rows = BTreeMap::new();
+        for (index, name) in guarded {
+            let index = *index;
+            let partial = checksums::may_be_left_out(index, &all);
+            for (device, tags) in stacked(name, &vlans) {
+                let link = LinkRow {
+                    // An interface without a link header has none.
+                    mac: mac_of(device).unwrap_or_default(),
+                    hop_limit: reply_settings::hop_limit(device),
+                    partial: u8::from(partial),
+                };
+                rows.insert((index, tags), link);
+            }
+        }
+        Ok(Self {
+            reply_settings: Some(reply_settings::read(secret)),
+            links: rows,
+            addresses,
+            bridged,
+        })
+    }
+
+    /// Returns the rows of the table of links.
+    pub fn link_rows(&self) -> impl Iterator<Item = (LinkKey, LinkRow)> {
+        let key = |(interface, vlans): &(u32, [u16; 2])| LinkKey {
+            interface: *interface,
+            vlans: *vlans,
+        };
+        self.links
+            .iter()
+            .take(MOST_LINKS)
+            .map(move |(of, link)| (key(of), *link))
+    }
+
+    /// Returns the rows of the table of addresses, with the note that they are complete where they are.
+    pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
+        let complete = self.addresses.len() <= MOST_ADDRESSES && !self.bridged;
+        let note = complete.then_some((ScopedAddress::COMPLETE, address_kind::OWN));
+        self.addresses
+            .iter()
+            .take(MOST_ADDRESSES)
+            .map(move |(address, kind)| (address_key(*address), *kind))
+            .chain(note)
+    }
+}
+
+/// A VLAN device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Vlan {
+    name: String,
+    id: u16,
+    on: String,
+}
+
+/// Reads `/proc/net/vlan/config`, which is not there where no VLAN has been made.
+fn vlans(text: &str) -> Vec<Vlan> {
+    let row = |line: &str| {
+        let mut cells = line.split('|').map(str::trim);
+        let (name, id, on) = (cells.next()?, cells.next()?, cells.next()?);
+        Some(Vlan {
+            name: name.to_owned(),
+            id: id.parse().ok()?,
+            on: on.to_owned(),
+        })
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// An interface and the devices of up to two tags on it, with these tags, outer first.
+fn stacked<'v>(name: &'v str, vlans: &'v [Vlan]) -> Vec<(&'v str, [u16; 2])> {
+    let mut devices = vec![(name, [0, 0])];
+    for outer in vlans.iter().filter(|vlan| vlan.on == name) {
+        devices.push((outer.name.as_str(), [outer.id, 0]));
+        for inner in vlans.iter().filter(|vlan| vlan.on == outer.name) {
+            devices.push((inner.name.as_str(), [outer.id, inner.id]));
+        }
+    }
+    devices
+}
+
+/// Returns the host's own addresses and the broadcast addresses of its networks, each with its [`address_kind`]. An address
+/// that is valid on one link alone counts only where that link `is_guarded`.
+fn addresses(links: &[Link], is_guarded: impl Fn(&str) -> bool) -> BTreeMap<IpAddr, u32> {
+    let mut addresses = BTreeMap::new();
+    for link in links {
+        for address in &link.addresses {
+            let is_link_local = match address.ip {
+                IpAddr::V4(_) => false,
+                IpAddr::V6(ip) => ip.is_unicast_link_local(),
+            };
+            if address.ip.is_loopback() || (is_link_local && !is_guarded(&link.name)) {
+                continue;
+            }
+            addresses.insert(address.ip, address_kind::OWN);
+            // The last address of a network reaches all its hosts, whether or not it is configured as broadcast.
+            let configured = address.broadcast.map(IpAddr::from);
+            for broadcast in last(address).into_iter().chain(configured) {
+                addresses
+                    .entry(broadcast)
+                    .or_insert(address_kind::BROADCAST);
+            }
+        }
+    }
+    addresses
+}
+
+/// Returns the last address of an IPv4 network that has more than two.
+fn last(address: &Address) -> Option<IpAddr> {
+    let IpAddr::V4(ip) = address.ip else {
+        return None;
+    };
+    let hosts = u32::MAX.checked_shr(address.prefix.into()).unwrap_or(0);
+    (hosts > 1).then(|| IpAddr::V4((ip.to_bits() | hosts).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_address_of_a_network_reaches_all_its_hosts() {
+        let last_of = |ip: &str, prefix| {
+            last(&Address {
+                ip: ip.parse().expect("an address"),
+                prefix,
+                broadcast: None,
+                is_temporary: false,
+            })
+            .map(|ip| ip.to_string())
+        };
+        assert_eq!(last_of("192.0.2.7", 24).as_deref(), Some("192.0.2.255"));
+        assert_eq!(last_of("192.0.2.5", 30).as_deref(), Some("192.0.2.7"));
+        assert_eq!(last_of("192.0.2.7", 31), None);
+        assert_eq!(last_of("192.0.2.7", 32), None);
+        assert_eq!(last_of("2001:db8::7", 64), None);
+    }
+
+    #[test]
+    fn vlans_are_known_with_what_they_stand_on() {
+        let text = "VLAN Dev name    | VLAN ID\n\
+                    Name-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
+                    eth0.7         | 7  | eth0\n\
+                    inner          | 9  | eth0.7\n\
+                    eth1.7         | 7  | eth1\n";
+        let vlans = vlans(text);
+        assert_eq!(
+            stacked("eth0", &vlans),
+            [("eth0", [0, 0]), ("eth0.7", [7, 0]), ("inner", [7, 9])]
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! Whether each interface carries the program: by the kernel's link and by what the interface itself says it carries.
+//! Pins alone do not show it.
+
+use std::{fmt, num::NonZeroU32};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    pins::{
+        directory::{self, Holds},
+        root::PinRoot,
+    },
+    xdp::{self, Attached, Xdp},
+};
+use crate::sys::{
+    bpf::{self, XdpLink},
+    links::{self, Link},
+};
+
+/// An interface that is to be guarded, or one that is guarded under another name than the configured one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name in the configuration, and when the program was attached.
+    pub configured: String,
+    /// Its name now.
+    pub name: String,
+    /// Its index, where there is such an interface.
+    pub index: Option<u32>,
+    /// How the program is attached, or why it is not.
+    pub state: Result<Attached, Lack>,
+    /// Another XDP program on an interface that is not guarded.
+    pub other: Option<Xdp>,
+}
+
+/// Why a configured interface is not guarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// It has no pins: `down -i` has removed them.
+    Down,
+    /// There is no interface of this name.
+    Absent,
+    /// The interface that the program was attached to is in another network namespace now.
+    Moved,
+    /// The link is on no interface any more.
+    Detached,
+    /// There is no link.
+    Unlinked,
+    /// The interface that the program was attached to has this name now, and another interface has its name.
+    Renamed(String),
+}
+
+impl Attachment {
+    pub fn is_guarded(&self) -> bool {
+        self.state.is_ok()
+    }
+
+    pub fn renamed_from(&self) -> Option<&str> {
+        (self.configured != self.name).then_some(self.configured.as_str())
+    }
+}
+
+impl Lack {
+    /// Returns the reason in the event `interface.lost`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Absent => "gone",
+            Self::Moved => "moved",
+            Self::Detached | Self::Unlinked => "detached",
+            Self::Renamed(_) => "renamed",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => write!(f, "knockgate was taken down on it"),
+            Self::Absent => write!(f, "there is no such interface"),
+            Self::Moved => write!(f, "it was moved to another network namespace"),
+            Self::Detached => write!(
+                f,
+                "the program was detached, or the interface was made again"
+            ),
+            Self::Unlinked => write!(f, "the program is not attached to it"),
+            Self::Renamed(now) => write!(
+                f,
+                "it is another interface than the one that the program was attached to, which is called {now} now"
+            ),
+        }
+    }
+}
+
+/// Configured interfaces that are not guarded. Exit status 7.
+#[derive(Debug)]
+pub struct NotGuarded(Vec<(String, Lack)>);
+
+impl NotGuarded {
+    /// Returns the interfaces among these that are not guarded; `None` where all are.
+    pub fn among(attachments: &[Attachment]) -> Option<Self> {
+        let lacks = attachments.iter().filter_map(|attachment| {
+            let lack = attachment.state.as_ref().err()?;
+            Some((attachment.name.clone(), lack.clone()))
+        });
+        let lacks: Vec<_> = lacks.collect();
+        (!lacks.is_empty()).then_some(Self(lacks))
+    }
+}
+
+impl fmt::Display for NotGuarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(lacks) = self;
+        let words = lacks.iter();
+        let words: Vec<_> = words
+            .map(|(name, lack)| format!("{name} is NOT GUARDED: {lack}"))
+            .collect();
+        write!(f, "{}", words.join("; "))
+    }
+}
+
+impl std::error::Error for NotGuarded {}
+
+/// Returns the links pinned under `root`, each with the interface in whose directory it is.
+pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
+    let mut held = Vec::new();
+    for directory in root.directories()? {
+        if directory.holds != Holds::Instance {
+            continue;
+        }
+        for path in directory::links(&directory.path)? {
+            let link = bpf::xdp_link(&path)
+                .with_context(|| format!("cannot look at {}", path.display()))?;
+            held.extend(link.map(|link| (directory.interface.clone(), link)));
+        }
+    }
+    Ok(held)
+}
+
+/// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
+/// it has followed through a change of name.
+pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachment>> {
+    let directories: Vec<String> = root
+        .directories()?
+        .into_iter()
+        .filter(|directory| directory.holds == Holds::Instance)
+        .map(|directory| directory.interface)
+        .collect();
+    let held = held(root)?;
+    let mut present = Vec::new();
+    let indices = held
+        .iter()
+        .filter_map(|(_, link)| Some(link.interface?.get()))
+        .chain(configured.iter().filter_map(|name| links::index_of(name)));
+    for index in indices {
+        if present.iter().any(|link: &Link| link.index == index) {
+            continue;
+        }
+        present
+            .extend(links::with_index(index).context("cannot ask the kernel about an interface")?);
+    }
+    Ok(judge(configured, &directories, &held, &present))
+}
+
+/// Decides it from what was read: `directories` and `held` of the pins, `present` of this network namespace.
+fn judge(
+    configured: &[String],
+    directories: &[String],
+    held: &[(String, XdpLink)],
+    present: &[Link],
+) -> Vec<Attachment> {
+    let mut found: Vec<Attachment> = Vec::new();
+    // A link in another namespace may name an index that a guarded interface of this one has, too. Of two, the one
+    // whose interface still has its name is believed.
+    let interface_of = |pinned: &str, link: &XdpLink| {
+        let interface = present
+            .iter()
+            .find(|interface| Some(interface.index) == link.interface.map(NonZeroU32::get))?;
+        let attached = xdp::mode(interface, link.program)?;
+        let claimed = held.iter().any(|(other, rival)| {
+            other != pinned && rival.interface == link.interface && *other == interface.name
+        });
+        (interface.name == pinned || !claimed).then_some((interface, attached))
+    };
+    for (pinned, link) in held {
+        let Some((interface, attached)) = interface_of(pinned, link) else {
+            continue;
+        };
+        if found
+            .iter()
+            .all(|known| known.index != Some(interface.index))
+        {
+            found.push(Attachment {
+                configured: pinned.clone(),
+                name: interface.name.clone(),
+                index: Some(interface.index),
+                state: Ok(attached),
+                other: None,
+            });
+        }
+    }
+    for name in configured {
+        let interface = present.iter().find(|interface| interface.name == *name);
+        let follows = found.iter().find(|known| known.configured == *name);
+        let is_guarded = found.iter().any(|known| known.name == *name);
+        if is_guarded || (interface.is_none() && follows.is_some()) {
+            continue;
+        }
+        let own: Vec<&XdpLink> = held
+            .iter()
+            .filter(|(pinned, _)| pinned == name)
+            .map(|(_, link)| link)
+            .collect();
+        let lack = if !directories.contains(name) {
+            Lack::Down
+        } else if let Some(follows) = follows {
+            Lack::Renamed(follows.name.clone())
+        } else if own.iter().any(|link| link.interface.is_some()) {
+            Lack::Moved
+        } else if interface.is_none() {
+            Lack::Absent
+        } else if own.is_empty() {
+            Lack::Unlinked
+        } else {
+            Lack::Detached
+        };
+        found.push(Attachment {
+            configured: name.clone(),
+            name: name.clone(),
+            index: interface.map(|interface| interface.index),
+            state: Err(lack),
+            other: interface.and_then(xdp::carries),
+        });
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAM: u32 = 40;
+
+    fn link(pinned: &str, interface: u32) -> (String, XdpLink) {
+        let link = XdpLink {
+            program: PROGRAM,
+            interface: NonZeroU32::new(interface),
+        };
+        (pinned.to_owned(), link)
+    }
+
+    fn interface(index: u32, name: &str, native: Option<u32>) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            native_program: native,
+            ..Link::default()
+        }
+    }
+
+    type Row = (String, Option<u32>, Option<String>, Result<(), Lack>);
+
+    /// Every row: its name, its index, its former name, and whether it is guarded or why not.
+    fn rows(configured: &[&str], held: &[(String, XdpLink)], present: &[Link]) -> Vec<Row> {
+        let configured: Vec<String> = configured.iter().map(ToString::to_string).collect();
+        judge(&configured, &configured, held, present)
+            .into_iter()
+            .map(|row| {
+                let renamed = row.renamed_from().map(ToOwned::to_owned);
+                (row.name, row.index, renamed, row.state.map(drop))
+            })
+            .collect()
+    }
+
+    fn row(name: &str, index: Option<u32>, renamed: Option<&str>, state: Result<(), Lack>) -> Row {
+        (
+            name.to_owned(),
+            index,
+            renamed.map(ToOwned::to_owned),
+            state,
+        )
+    }
+
+    #[test]
+    fn an_interface_that_carries_the_program_is_guarded() {
+        assert_eq!(
+            rows(
+                &["wan0"],
+                &[link("wan0", 2)],
+                &[interface(2, "wan0", Some(PROGRAM))]
+            ),
+            [row("wan0", Some(2), None, Ok(()))]
+        );
+    }
+
+    #[test]
+    fn pins_guard_nothing() {
+        let present = [interface(2, "wan0", None)];
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 0)], &present),
+            [row("wan0", Some(2), None, Err(Lack::Detached))]
+        );
+        assert_eq!(
+            rows(&["wan0"], &[], &present),
+            [row("wan0", Some(2), None, Err(Lack::Unlinked))]
+        );
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 0)], &[]),
+            [row("wan0", None, None, Err(Lack::Absent))]
+        );
+        let configured = ["wan0".to_owned()];
+        let down = judge(&configured, &[], &[], &present);
+        assert_eq!(down[0].state, Err(Lack::Down));
+    }
+
+    #[test]
+    fn a_renamed_interface_is_followed() {
+        assert_eq!(
+            rows(
+                &["wan0"],
+                &[link("wan0", 2)],
+                &[interface(2, "ext0", Some(PROGRAM))]
+            ),
+            [row("ext0", Some(2), Some("wan0"), Ok(()))]
+        );
+    }
+
+    #[test]
+    fn another_interface_under_the_name_is_not_guarded() {
+        let present = [
+            interface(2, "ext0", Some(PROGRAM)),
+            interface(3, "wan0", None),
+        ];
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 2)], &present),
+            [
+                row("ext0", Some(2), Some("wan0"), Ok(())),
+                row("wan0", Some(3), None, Err(Lack::Renamed("ext0".into()))),
+            ]
+        );
+        // Until the gate is on both.
+        let present = [
+            interface(2, "ext0", Some(PROGRAM)),
+            interface(3, "wan0", Some(PROGRAM)),
+        ];
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 2), link("wan0", 3)], &present),
+            [
+                row("ext0", Some(2), Some("wan0"), Ok(())),
+                row("wan0", Some(3), None, Ok(())),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_that_have_swapped_names_are_guarded() {
+        let present = [
+            interface(2, "lan0", Some(PROGRAM)),
+            interface(3, "wan0", Some(PROGRAM)),
+        ];
+        assert_eq!(
+            rows(
+                &["lan0", "wan0"],
+                &[link("lan0", 3), link("wan0", 2)],
+                &present
+            ),
+            [
+                row("lan0", Some(2), Some("wan0"), Ok(())),
+                row("wan0", Some(3), Some("lan0"), Ok(())),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interface_in_another_namespace_guards_nothing_here() {
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 2)], &[]),
+            [row("wan0", None, None, Err(Lack::Moved))]
+        );
+        // Its index is another interface's here.
+        let other = [interface(2, "lan0", Some(77))];
+        assert_eq!(
+            rows(&["wan0"], &[link("wan0", 2)], &other),
+            [row("wan0", None, None, Err(Lack::Moved))]
+        );
+        // And that interface is guarded, too, whichever link is looked at first.
+        assert_eq!(
+            rows(
+                &["aux0", "lan0"],
+                &[link("aux0", 2), link("lan0", 2)],
+                &[interface(2, "lan0", Some(PROGRAM))]
+            ),
+            [
+                row("aux0", None, None, Err(Lack::Moved)),
+                row("lan0", Some(2), None, Ok(())),
+            ]
+        );
+        assert_eq!(
+            rows(
+                &["lan0", "wan0"],
+                &[link("lan0", 2), link("wan0", 2)],
+                &[interface(2, "lan0", Some(PROGRAM))]
+            ),
+            [
+                row("lan0", Some(2), None, Ok(())),
+                row("wan0", None, None, Err(Lack::Moved)),
+            ]
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Takes down what is up.
+
+use anyhow::{Result, bail};
+
+use super::{
+    attachment,
+    pins::{
+        change,
+        directory::{Directory, Holds},
+        root::PinRoot,
+    },
+};
+
+/// Detaches and removes what is pinned for these interfaces; for all where none is named. Returns the interfaces.
+///
+/// Needs no configuration, succeeds where nothing is up, and removes nothing that is not knockgate's.
+pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
+    match root.is_on_bpffs()? {
+        None => return Ok(Vec::new()),
+        Some(true) => {}
+        Some(false) => bail!(
+            "{} is not on a BPF file system, so nothing is pinned there: nothing was removed",
+            root.path().display()
+        ),
+    }
+    let Some(_lock) = root.lock_existing()? else {
+        return Ok(Vec::new());
+    };
+    let (ours, foreign): (Vec<_>, Vec<_>) = root
+        .directories()?
+        .into_iter()
+        .partition(|directory| !matches!(directory.holds, Holds::Foreign(_)));
+    if ours.is_empty()
+        && let Some(Directory {
+            path,
+            holds: Holds::Foreign(name),
+            ..
+        }) = foreign.first()
+    {
+        bail!(
+            "what is in {} is not knockgate's (`{name}`, for one): nothing was removed",
+            path.display()
+        );
+    }
+    let mut removed: Vec<String> = Vec::new();
+    for directory in select(root, ours, interfaces)? {
+        change::remove(&directory.path)?;
+        if !removed.contains(&directory.interface) {
+            removed.push(directory.interface);
+        }
+    }
+    root.tidy();
+    Ok(removed)
+}
+
+/// Returns the directories of these interfaces; all where none is named. An interface is found by its name when it was
+/// pinned, and by its name now.
+fn select(
+    root: &PinRoot,
+    directories: Vec<Directory>,
+    interfaces: &[String],
+) -> Result<Vec<Directory>> {
+    if interfaces.is_empty() || directories.is_empty() {
+        return Ok(directories);
+    }
+    let mut names: Vec<String> = directories
+        .iter()
+        .map(|directory| directory.interface.clone())
+        .collect();
+    names.dedup();
+    let renamed = attachment::attachments(root, &[]).unwrap_or_default();
+    let mut wanted = Vec::new();
+    for interface in interfaces {
+        let now = || renamed.iter().find(|row| row.name == *interface);
+        if names.contains(interface) {
+            wanted.push(interface.clone());
+        } else if let Some(row) = now() {
+            wanted.push(row.configured.clone());
+        } else {
+            bail!(
+                "knockgate is not up on {interface}; it is up on {}",
+                names.join(", ")
+            );
+        }
+    }
+    let is_wanted = |directory: &Directory| wanted.contains(&directory.interface);
+    Ok(directories.into_iter().filter(is_wanted).collect())
+}

@@ -1,0 +1,24 @@
+//! Puts a configuration into force, keeps it in force, and takes it down.
+//!
+//! [`up`] makes one directory of pins for each interface, complete but for the link, then attaches and pins the links. A
+//! process that is killed meanwhile leaves directories under another name, which the next one removes, or interfaces
+//! without a link, to which the next one attaches the program.
+
+mod attach;
+pub mod attachment;
+pub mod down;
+pub mod framing;
+mod native;
+pub mod pins;
+pub mod program;
+pub mod repair;
+mod requirements;
+pub mod up;
+pub mod xdp;
+
+use crate::config::Config;
+
+/// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
+pub fn native_warnings(config: &Config) -> Vec<String> {
+    native::warnings(config, program::can_take_frags(config))
+}

@@ -1,0 +1,90 @@
+//! Making, copying and removing the directories of a pin root. Needs the lock.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{
+    directory::{PROGRAMS, is_ours, links, names},
+    root::{PinRoot, make_directory},
+};
+use crate::{datapath::tables, sys::bpf};
+
+impl PinRoot {
+    /// Fills the directory of `interface` by `pin`, and gives it its name when it is full.
+    pub fn fill(&self, interface: &str, pin: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let (unnamed, directory) = (self.unnamed(interface), self.of(interface));
+        make_directory(&unnamed)?;
+        let filled = pin(&unnamed).and_then(|()| {
+            // An empty directory of that name is replaced.
+            fs::rename(&unnamed, &directory).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR) => anyhow!(
+                    "{} is not knockgate's, so {interface} cannot be pinned there; remove it, or choose \
+                     another --pin-root",
+                    directory.display()
+                ),
+                _ => anyhow!(error).context(format!("cannot make {}", directory.display())),
+            })
+        });
+        if filled.is_err()
+            && let Err(error) = remove(&unnamed)
+        {
+            tracing::warn!("{error:#}");
+        }
+        filled.map(|()| directory)
+    }
+}
+
+/// Pins the tables and the programs that are pinned in `from` in `to` as well.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let names = tables::ALL.iter().map(tables::Definition::pin_name);
+    let programs = PROGRAMS.into_iter().filter(|name| from.join(name).exists());
+    for name in names.chain(programs.map(str::to_owned)) {
+        bpf::open(&from.join(&name))
+            .and_then(|object| bpf::pin(&object, &to.join(&name)))
+            .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes a directory with what is knockgate's in it. The link goes first: while it is there, so are the
+/// tables. What identifies the instance goes last.
+pub fn remove(directory: &Path) -> Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let in_directory = || format!("cannot remove the pins in {}", directory.display());
+    for link in links(directory)? {
+        // Where this fails (before Linux 5.9), removing the pin detaches the link, only later.
+        let _ = bpf::detach_link(&link);
+        gone(fs::remove_file(link)).with_context(in_directory)?;
+    }
+    let Some(mut names) = names(directory)? else {
+        return Ok(());
+    };
+    let identity = tables::META.definition.pin_name();
+    names.sort_by_key(|name| *name == identity);
+    let mut left = Vec::new();
+    for name in names {
+        let path = directory.join(&name);
+        if is_ours(&path, &name) {
+            gone(fs::remove_file(path)).with_context(in_directory)?;
+        } else {
+            left.push(name);
+        }
+    }
+    if left.is_empty() {
+        gone(fs::remove_dir(directory)).with_context(in_directory)
+    } else {
+        tracing::warn!(
+            "left in {}, since knockgate has not pinned it: {}",
+            directory.display(),
+            left.join(", ")
+        );
+        Ok(())
+    }
+}

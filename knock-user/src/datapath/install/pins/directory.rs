@@ -1,0 +1,249 @@
+//! What the directories of a pin root hold, and whose pins are in them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::{MapInfo, MapType};
+use knock_common::layout::{LAYOUT, Meta};
+
+use super::root::{PinRoot, interface_of, is_bpffs};
+use crate::{
+    datapath::{
+        error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
+        install::framing::Framing,
+        tables::{self, Definition, PinDirectory},
+    },
+    sys::bpf::{self, Kind},
+};
+
+/// Name of the link's pin in an interface's directory. A link that has stayed on an interface which was renamed makes
+/// room for the next as `link%INDEX`.
+pub const LINK: &str = "link";
+/// Names of the pins of the program's entries. An entry is pinned once an interface needs it.
+pub const PROGRAMS: [&str; 2] = [program(Framing::Ethernet), program(Framing::BareIp)];
+
+/// Returns the name of the pin of the entry that reads this framing.
+pub const fn program(framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => "program",
+        Framing::BareIp => "program_ip",
+    }
+}
+
+/// An entry of the pin root.
+#[derive(Debug)]
+pub struct Directory {
+    /// The interface that it was made for.
+    pub interface: String,
+    pub path: PathBuf,
+    pub holds: Holds,
+}
+
+/// What an entry of the pin root holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holds {
+    /// Tables of this layout.
+    Instance,
+    /// A part of what this build pins, on no interface: a process was killed while it made or removed it.
+    Unfinished,
+    /// Pins of another version.
+    OtherVersion,
+    /// Not knockgate's; the name of something that shows it.
+    Foreign(String),
+}
+
+impl PinRoot {
+    /// Returns what is below the root, in order of the paths; nothing where there is no root.
+    pub fn directories(&self) -> Result<Vec<Directory>> {
+        self.refuse_dots()?;
+        let cannot_read = || format!("cannot read {}", self.path().display());
+        let Some(entries) = read_dir(self.path())? else {
+            return Ok(Vec::new());
+        };
+        let on_bpffs = is_bpffs(self.path())?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(cannot_read)?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let (interface, is_unnamed) = interface_of(&name);
+            let holds = if !on_bpffs || !path.is_dir() {
+                Holds::Foreign(name)
+            } else {
+                match holds(&path, is_unnamed)? {
+                    // A process that was killed has left it, with or without all tables.
+                    Some(Holds::Instance) if is_unnamed => Holds::Unfinished,
+                    Some(holds) => holds,
+                    // Gone since it was listed.
+                    None => continue,
+                }
+            };
+            found.push(Directory {
+                interface,
+                path,
+                holds,
+            });
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+}
+
+/// Returns the pins of links in a directory: the first is called [`LINK`].
+pub fn links(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut links = Vec::new();
+    for name in names(directory)?.unwrap_or_default() {
+        if is_link(&name) {
+            links.push(directory.join(name));
+        }
+    }
+    Ok(links)
+}
+
+/// Returns whether a directory has all tables. A program that is missing can be loaded onto them.
+pub fn is_whole(directory: &Path) -> bool {
+    let mut tables = tables::ALL.iter();
+    tables.all(|table| directory.join(table.pin_name()).exists())
+}
+
+/// Returns the identity of the instance pinned in `directory`.
+pub fn meta(directory: &Path) -> Result<Meta> {
+    let meta = tables::META.open(&PinDirectory(directory.to_owned()))?;
+    meta.get(&0, 0).context("cannot read what is pinned")
+}
+
+/// Returns the names in a directory, sorted; `None` where it is gone.
+pub(super) fn names(directory: &Path) -> Result<Option<Vec<String>>> {
+    let cannot_read = || format!("cannot read {}", directory.display());
+    let Some(entries) = read_dir(directory)? else {
+        return Ok(None);
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(cannot_read)?.file_name();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(Some(names))
+}
+
+fn read_dir(directory: &Path) -> Result<Option<fs::ReadDir>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(Some(entries)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_denied(&error) => Err(NotPermitted {
+            what: format!("to read the pins in {}", directory.display()),
+            needs: NEEDS_TO_OPEN,
+        }
+        .into()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    }
+}
+
+/// Returns what a directory on a BPF file system holds; `None` where it is gone. `is_unnamed`: by its name, it was being
+/// filled, so that it needs no mark to be knockgate's.
+fn holds(directory: &Path, is_unnamed: bool) -> Result<Option<Holds>> {
+    let Some(names) = names(directory)? else {
+        return Ok(None);
+    };
+    if let Some(layout) = layout_of(directory)? {
+        return Ok(Some(if layout == LAYOUT {
+            Holds::Instance
+        } else {
+            Holds::OtherVersion
+        }));
+    }
+    if !is_unnamed {
+        // Tables that happen to have the same names and sizes do not make these pins knockgate's.
+        let unmarked = names.into_iter().next();
+        return Ok(Some(unmarked.map_or(Holds::Unfinished, Holds::Foreign)));
+    }
+    let mut holds = Holds::Unfinished;
+    for name in names {
+        let path = directory.join(&name);
+        let table = table_of(&name);
+        let is_program = PROGRAMS.contains(&name.as_str());
+        if path.is_dir() || !(table.is_some() || is_program || is_link(&name)) {
+            return Ok(Some(Holds::Foreign(name)));
+        }
+        let is_of_this_build = match table {
+            Some(table) => is_kind(&path, Kind::Map)? && table.is_pinned_at(&path)?,
+            // A link may be on an interface, which it then guards.
+            None => is_program && is_kind(&path, Kind::Program)?,
+        };
+        if !is_of_this_build {
+            holds = Holds::OtherVersion;
+        }
+    }
+    Ok(Some(holds))
+}
+
+/// Returns the layout of the tables pinned in `directory`, by the table that identifies an instance; `None` where
+/// there is no such table, 0 where it has another form than in this build.
+fn layout_of(directory: &Path) -> Result<Option<u32>> {
+    let meta = &tables::META;
+    let path = directory.join(meta.definition.pin_name());
+    if !path.exists() {
+        return Ok(None);
+    }
+    let object = bpf::open(&path).map_err(|error| cannot_open(&path, error))?;
+    if bpf::kind(&object) != Some(Kind::Map) {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(&path).map_err(|error| anyhow!(error))?;
+    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    // Its name in the kernel distinguishes it from tables of other programs.
+    if !is_array || info.name_as_str() != Some(meta.definition.name) {
+        return Ok(None);
+    }
+    if info.value_size() as usize != meta.definition.value {
+        return Ok(Some(0));
+    }
+    Ok(Some(self::meta(directory)?.layout))
+}
+
+/// Returns the table that has a pin of this name.
+fn table_of(pin: &str) -> Option<&'static Definition> {
+    tables::ALL.iter().find(|table| table.pin_name() == pin)
+}
+
+fn is_link(pin: &str) -> bool {
+    pin.strip_prefix(LINK)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('%'))
+}
+
+/// Returns whether some version of knockgate has made this pin. Those of this version are known by their names; a table
+/// of another one has its pin's name in the kernel too, in capitals and cut after 15 bytes.
+pub(super) fn is_ours(path: &Path, pin: &str) -> bool {
+    if PROGRAMS.contains(&pin) || is_link(pin) || table_of(pin).is_some() {
+        return !path.is_dir();
+    }
+    is_kind(path, Kind::Map).unwrap_or(false)
+        && MapInfo::from_pin(path).is_ok_and(|info| {
+            let expected: String = pin.to_uppercase().chars().take(15).collect();
+            info.name_as_str() == Some(&expected)
+        })
+}
+
+fn is_kind(path: &Path, kind: Kind) -> Result<bool> {
+    match bpf::open(path) {
+        Ok(object) => Ok(bpf::kind(&object) == Some(kind)),
+        Err(error) if is_denied(&error) => Err(cannot_open(path, error)),
+        // Gone, or nothing that can be opened.
+        Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_known_by_name() {
+        assert!(is_link("link") && is_link("link%7"));
+        assert!(!is_link("linkage") && !is_link("program"));
+    }
+}

@@ -1,0 +1,283 @@
+//! Loads the kernel program with tables made and filled for one configuration.
+
+use std::{collections::BTreeSet, io, path::Path};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::MapError,
+    programs::{ProgramError, Xdp},
+};
+use knock_common::{
+    cursor::{self, Cursor},
+    knock::ring,
+    layout::{LAYOUT, Meta},
+    seed::Seed,
+};
+
+use super::{framing::Framing, native::Facts, pins::directory};
+use crate::{
+    config::{Attach, Config, OpenPorts, Port, listening_ports},
+    datapath::{
+        compile::{Contents, Settings, compile, rejects},
+        error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
+        host::HostState,
+        tables,
+    },
+    sys::{clock, kernel_version, links},
+};
+
+/// The program's entries by their names in the object, and in the kernel's list of programs: for Ethernet, for Ethernet
+/// frames in several buffers, and for links without a header.
+pub const ENTRIES: [&str; 3] = [
+    Framing::Ethernet.entry(),
+    "knockgate_frags",
+    Framing::BareIp.entry(),
+];
+
+/// Returns the entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
+/// needs it and no gate rejects, since a reply is made from a frame in one piece.
+fn ethernet_entry(config: &Config) -> &'static str {
+    let [usual, frags, _] = ENTRIES;
+    let needed = config.attach != Attach::Generic
+        && can_take_frags(config)
+        && config
+            .interfaces
+            .iter()
+            .any(|name| Facts::read(name).needs_frags());
+    if needed { frags } else { usual }
+}
+
+/// Returns whether the program of `config` may take frames in several buffers on this kernel.
+pub fn can_take_frags(config: &Config) -> bool {
+    kernel_version::is_at_least((5, 18)) && !rejects(config)
+}
+
+/// Returns the kernel program, as `cargo xtask build` has compiled it.
+#[cfg(kernel_program)]
+pub fn object() -> Result<&'static [u8]> {
+    Ok(aya::include_bytes_aligned!(concat!(
+        env!("OUT_DIR"),
+        "/kernel_program"
+    )))
+}
+
+#[cfg(not(kernel_program))]
+pub fn object() -> Result<&'static [u8]> {
+    Err(anyhow!(
+        "this knockgate was built without its kernel program; build it with `cargo xtask build`"
+    ))
+}
+
+/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Only the entries that
+/// read these framings are loaded, since verifying one takes most of the time.
+pub fn load(config: &Config, framings: &BTreeSet<Framing>) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    for framing in framings {
+        load_into_kernel(&mut ebpf, entry_for(config, *framing))?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`.
+pub fn load_onto(directory: &Path, config: &Config, framing: Framing) -> Result<Ebpf> {
+    let seed = directory::meta(directory)?.seed;
+    let constants = Constants::of(&Settings::of(config)?, seed);
+    let mut loader = constants.loader(VerifierLogLevel::default());
+    for table in tables::ALL {
+        loader.map_pin_path(table.name, directory.join(table.pin_name()));
+    }
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    load_into_kernel(&mut ebpf, entry_for(config, framing))?;
+    Ok(ebpf)
+}
+
+/// Loads the entry with this name alone, else as [`load`].
+pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
+    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    load_into_kernel(&mut ebpf, name)?;
+    Ok(ebpf)
+}
+
+/// Returns the name of the entry for interfaces of this framing.
+fn entry_for(config: &Config, framing: Framing) -> &'static str {
+    match framing {
+        Framing::Ethernet => ethernet_entry(config),
+        Framing::BareIp => framing.entry(),
+    }
+}
+
+fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().map_err(|error| match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => refused(io_error, &verifier_log.to_string()),
+        error => anyhow!(error).context("cannot load the kernel program"),
+    })
+}
+
+/// Makes and fills the tables for `config`, and loads no entry yet. `log`: what the verifier is to say should it refuse
+/// one.
+pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
+    let contents = compile(config, None)?;
+    let counts = contents.counts();
+    let seed = Seed::new(random()?, random()?);
+    let constants = Constants::of(&contents.settings, seed);
+    let mut loader = constants.loader(log);
+    for table in tables::ALL {
+        let entries = u32::try_from(table.entries(&counts)).unwrap_or(u32::MAX);
+        loader.map_max_entries(table.name, entries);
+    }
+    let ebpf = loader.load(object()?).map_err(not_loaded)?;
+    fill(&ebpf, &contents, seed)?;
+    Ok(ebpf)
+}
+
+/// The program's constants, by their names in the object.
+struct Constants {
+    words: [(&'static str, u32); 9],
+    seed: Seed,
+}
+
+impl Constants {
+    fn of(settings: &Settings, seed: Seed) -> Self {
+        let Settings {
+            monitor,
+            has_allow,
+            has_guarded_addresses,
+            rejects,
+            grant_slots,
+            session_slots,
+            grant_filter_mask,
+            progress_slots,
+        } = *settings;
+        let flag = u32::from;
+        Self {
+            words: [
+                ("MONITOR", flag(monitor)),
+                ("HAS_ALLOW", flag(has_allow)),
+                ("HAS_GUARDED_ADDRESSES", flag(has_guarded_addresses)),
+                ("TICK_BITS", tick_bits()),
+                ("REJECTS", flag(rejects)),
+                ("GRANT_SLOTS", grant_slots),
+                ("SESSION_SLOTS", session_slots),
+                ("GRANT_FILTER_MASK", grant_filter_mask),
+                ("PROGRESS_SLOTS", progress_slots),
+            ],
+            seed,
+        }
+    }
+
+    /// Returns a loader that writes them into the object.
+    fn loader(&self, log: VerifierLogLevel) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(log);
+        for (name, value) in &self.words {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global("SEED", &self.seed, true);
+        loader
+    }
+}
+
+/// Fills the tables of an object that has just been made.
+fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
+    let config = &contents.applied.config;
+    contents.write(ebpf, &open_ports(config)?)?;
+    let guarded: Vec<_> = config
+        .interfaces
+        .iter()
+        .filter_map(|name| Some((links::index_of(name)?, name.clone())))
+        .collect();
+    HostState::read(config, &guarded, random()?)
+        .context("cannot read this host's addresses")?
+        .write(ebpf)?;
+    // What packets and commands change from here on.
+    let mut lengths = tables::GRANT_LENGTHS.open(ebpf)?;
+    for (index, length) in (0..).zip(contents.grant_lengths) {
+        lengths.set(index, length, 0)?;
+    }
+    let first = Cursor::at(ring::FIRST);
+    tables::CURSOR.open(ebpf)?.set(cursor::SOURCES, first, 0)?;
+    let meta = Meta {
+        layout: LAYOUT,
+        config_length: u32::try_from(contents.config.len())?,
+        since: clock::monotonic_now(),
+        seed,
+    };
+    tables::META.open(ebpf)?.set(0, meta, 0)?;
+    Ok(())
+}
+
+fn random() -> Result<u64> {
+    getrandom::u64().map_err(|error| anyhow!("the system's random source failed: {error}"))
+}
+
+/// Returns an entry by its name, if it has been loaded.
+pub fn loaded<'e>(ebpf: &'e mut Ebpf, name: &str) -> Option<&'e mut Xdp> {
+    let program: &mut Xdp = ebpf.program_mut(name)?.try_into().ok()?;
+    program.fd().is_ok().then_some(program)
+}
+
+/// Returns the binary logarithm of the kernel's timer ticks a second (`CONFIG_HZ`), to the nearest.
+fn tick_bits() -> u32 {
+    let hertz = 1_000_000_000 / clock::tick().clamp(1, 1_000_000_000);
+    // The logarithm of the square is twice that of the number, so halving it rounds to the nearest.
+    let square = hertz * hertz;
+    square.ilog2().div_ceil(2)
+}
+
+/// Returns the ports on which a packet is no probe, protected and knock ports aside.
+pub fn open_ports(config: &Config) -> Result<BTreeSet<Port>> {
+    Ok(match &config.open_ports {
+        OpenPorts::Auto => {
+            listening_ports().context(
+                "cannot ask the kernel which ports this host listens on, for which it needs inet_diag, tcp_diag and \
+                 udp_diag; else list them: open_ports = [...]",
+            )?
+        }
+        OpenPorts::List(ports) => ports.iter().copied().collect(),
+    })
+}
+
+fn not_loaded(error: EbpfError) -> anyhow::Error {
+    match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) if is_denied(io_error) => {
+            denied()
+        }
+        _ => anyhow!(error).context("cannot make the kernel tables"),
+    }
+}
+
+/// Returns the verifier's reason in a line; the log is shown where it is asked for.
+fn refused(error: io::Error, log: &str) -> anyhow::Error {
+    tracing::debug!("the verifier's log:\n{log}");
+    if is_denied(&error) && log.trim().is_empty() {
+        return denied();
+    }
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    // The last lines are statistics; the one before them gives the reason.
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let why = lines
+        .iter()
+        .rev()
+        .find(|line| !statistics.iter().any(|start| line.starts_with(start)))
+        .map_or("no reason given", |line| line.trim());
+    anyhow!(error).context(format!(
+        "the kernel refuses the program: {why} ({} lines omitted; RUST_LOG=debug shows them)",
+        lines.len().saturating_sub(1)
+    ))
+}
+
+fn denied() -> anyhow::Error {
+    NotPermitted {
+        what: "to load a program into the kernel".into(),
+        needs: NEEDS_TO_LOAD,
+    }
+    .into()
+}

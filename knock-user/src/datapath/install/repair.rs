@@ -1,0 +1,72 @@
+//! Attaches the program again where it is missing, with the tables and grants that there are.
+
+use anyhow::Result;
+
+use super::{
+    attach::{Guarded, guard},
+    attachment::Lack,
+    pins::{change, root::PinRoot},
+};
+use crate::datapath::{error::other_version, open::Datapath};
+
+/// The outcome of [`repair`].
+#[derive(Debug, Default)]
+pub struct Repair {
+    pub guarded: Vec<Guarded>,
+    /// Interfaces that the program could not be attached to, and why.
+    pub failed: Vec<(String, anyhow::Error)>,
+}
+
+/// Attaches the program to the configured interfaces that lack it, except to those that were taken down by themselves.
+/// Needs the lock.
+pub fn repair(datapath: &mut Datapath, root: &PinRoot) -> Result<Repair> {
+    repair_where(datapath, root, &|lack| *lack != Lack::Down)
+}
+
+/// Attaches the program to all configured interfaces that lack it. Needs the lock.
+pub(super) fn repair_all(datapath: &mut Datapath, root: &PinRoot) -> Result<Repair> {
+    repair_where(datapath, root, &|_| true)
+}
+
+fn repair_where(
+    datapath: &mut Datapath,
+    root: &PinRoot,
+    wanted: &dyn Fn(&Lack) -> bool,
+) -> Result<Repair> {
+    let mut repair = Repair::default();
+    for attachment in datapath.attachments()? {
+        let name = attachment.configured;
+        let Err(lack) = attachment.state else {
+            continue;
+        };
+        if !wanted(&lack) {
+            continue;
+        }
+        let attached = remake_directory(datapath, root, &name, &lack)
+            .and_then(|()| guard(root, &name, datapath.config()));
+        match attached {
+            Ok(attached) => repair.guarded.push(Guarded {
+                interface: name,
+                attached,
+            }),
+            Err(error) => repair.failed.push((name, error)),
+        }
+    }
+    if !repair.guarded.is_empty() {
+        // Replies are made by the interface's index, which may be another one now.
+        let state = datapath.read_host_state(&datapath.attachments()?)?;
+        datapath.set_host_state(&state)?;
+    }
+    Ok(repair)
+}
+
+/// Makes the directory of an interface that was taken down.
+fn remake_directory(datapath: &Datapath, root: &PinRoot, name: &str, lack: &Lack) -> Result<()> {
+    if *lack != Lack::Down {
+        return Ok(());
+    }
+    let whole = datapath.whole_directory()?;
+    let from = whole.ok_or_else(|| other_version(root.path()))?;
+    root.fill(name, |directory| change::copy(&from, directory))?;
+    Ok(())
+}

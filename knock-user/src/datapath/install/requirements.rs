@@ -1,0 +1,55 @@
+//! What this kernel and this process must have, asked before anything is changed.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    datapath::error::{NEEDS_TO_LOAD, NotPermitted},
+    sys::{
+        capability,
+        kernel_version::{self, Version},
+    },
+};
+
+/// The oldest kernel that has everything the program uses, and what came with that kernel.
+const OLDEST: Version = (5, 12);
+const BROUGHT: &str = "atomic fetch-and-add and compare-and-exchange in BPF programs";
+
+/// Refuses kernels before [`OLDEST`], naming what they lack.
+pub fn require_kernel() -> Result<()> {
+    let release = kernel_version::release().context("cannot read the kernel's release")?;
+    match kernel_version::parse(&release) {
+        Some(version) if version < OLDEST => bail!(
+            "this kernel ({release}) is too old: knockgate needs {BROUGHT}, which came with Linux \
+             {}.{}",
+            OLDEST.0,
+            OLDEST.1
+        ),
+        // An unreadable release is no reason to refuse: loading the program will fail where the kernel is too old.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Refuses a process that lacks a capability. The kernel would say no more than "not permitted"; without `CAP_PERFMON`,
+/// its verifier refuses the program with a message that does not name the capability.
+pub fn require_capabilities() -> Result<(), NotPermitted> {
+    if capability::may_load_programs() {
+        Ok(())
+    } else {
+        Err(NotPermitted {
+            what: "to load a program into the kernel".into(),
+            needs: NEEDS_TO_LOAD,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_kernel_is_the_first_with_atomics() {
+        assert!(kernel_version::parse("5.11.0").is_some_and(|version| version < OLDEST));
+        assert!(kernel_version::parse("5.12.0").is_some_and(|version| version >= OLDEST));
+    }
+}

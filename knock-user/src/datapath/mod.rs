@@ -1,0 +1,45 @@
+//! What knockgate has in the kernel: the program and its tables.
+//!
+//! [`compile`] makes the tables' contents of a checked configuration. [`up`] loads the program, fills its tables, attaches
+//! and pins; [`Datapath::open`] opens what is pinned, [`view`] reads its tables and [`edit`] changes them. While packets
+//! are judged, nothing here runs: the kernel decides alone.
+
+pub mod compile;
+mod edit;
+mod error;
+mod host;
+mod install;
+#[cfg(test)]
+mod memory;
+mod open;
+pub mod tables;
+mod view;
+mod write;
+
+pub use edit::grant_filter::GrantFilter;
+pub use error::{NotPermitted, NothingUp};
+pub use host::HostState;
+pub use install::{
+    attachment::{Attachment, Lack, NotGuarded},
+    down::down,
+    framing::{Framing, framing, index_of, unreadable},
+    native_warnings,
+    pins::{
+        lock::{Busy, Lock},
+        root::{DEFAULT_ROOT, PinRoot},
+    },
+    program::{ENTRIES, load, load_entry, object, open_ports, prepare},
+    repair::{Repair, repair},
+    up::{Absent, Up, up},
+    xdp::{Attached, Xdp, describe},
+};
+pub use open::Datapath;
+pub use view::{
+    address::padded_address,
+    counters::{KnockRow, PacketRow},
+    grants::GrantRow,
+    progress::{MappedProgress, ProgressTable},
+    sessions::SessionRow,
+    snapshot::{Counters, Snapshot, Status, TableFill},
+    sources::SourceRow,
+};

@@ -1,0 +1,203 @@
+//! The datapath of an instance, opened from its pins.
+
+use std::{cell::OnceCell, path::PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+};
+use knock_common::{
+    address::{V4, V6},
+    grant::{Grant, GrantKey, GrantSlot},
+    layout::{LAYOUT, Meta},
+    report::Budget,
+    session::{Flow, Session},
+    verdict::Counter,
+};
+
+use super::{
+    compile::{Contents, applied::Applied, compile},
+    edit::grant_filter::GrantFilter,
+    error::{NothingUp, other_version},
+    install::{
+        attachment::{self, Attachment},
+        pins::{
+            directory::{self, Directory, Holds, PROGRAMS},
+            root::PinRoot,
+        },
+    },
+    tables::{self, PinDirectory},
+    view::progress::ProgressTable,
+};
+use crate::config::Config;
+
+/// The program's tables, with the configuration that they were made for.
+///
+/// Every table is opened with the sizes that this build knows, and refused where they differ.
+pub struct Datapath {
+    pub applied: Applied,
+    /// When it came up, ns of `CLOCK_MONOTONIC`.
+    pub since: u64,
+    root: PinRoot,
+    pub(super) tables: PinDirectory,
+    /// The sources part-way through a sequence.
+    pub progress: ProgressTable,
+    pub(super) lengths: Array<MapData, u64>,
+    pub(super) grants: Grants,
+    /// Counts the keys of the tables of grants; see [`knock_common::grant::filter`].
+    pub grant_filter: GrantFilter,
+    pub(super) grant_slots: Array<MapData, GrantSlot>,
+    pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
+    pub(super) packets: PerCpuArray<MapData, Counter>,
+    pub(super) knocks: PerCpuArray<MapData, u64>,
+    pub(super) budget: PerCpuArray<MapData, Budget>,
+    contents: OnceCell<Contents>,
+}
+
+/// The tables of grants.
+pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
+
+/// One table for each address family.
+pub struct Family<K4: Pod, K6: Pod, V: Pod> {
+    pub v4: HashMap<MapData, K4, V>,
+    pub v6: HashMap<MapData, K6, V>,
+}
+
+impl Datapath {
+    /// Opens what is pinned under `root`. Fails with [`NothingUp`] or [`NotPermitted`](super::NotPermitted).
+    pub fn open(root: &PinRoot) -> Result<Self> {
+        let directories = root.directories()?;
+        let holding = |holds: &Holds| {
+            let mut directories = directories.iter();
+            directories.find(|directory| directory.holds == *holds)
+        };
+        if let Some(Directory { path, .. }) = holding(&Holds::Instance) {
+            Self::open_in(root, path.clone())
+        } else if let Some(Directory { path, .. }) = holding(&Holds::OtherVersion) {
+            Err(other_version(path))
+        } else {
+            Err(NothingUp.into())
+        }
+    }
+
+    fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
+        let pins = PinDirectory(directory);
+        let Meta {
+            layout,
+            config_length,
+            since,
+            seed,
+        } = directory::meta(&pins.0)?;
+        if layout != LAYOUT {
+            return Err(other_version(&pins.0));
+        }
+        let mut text = Vec::new();
+        for chunk in tables::CONFIG.open(&pins)?.iter() {
+            text.extend_from_slice(&chunk.context("cannot read the configuration in force")?);
+        }
+        text.truncate(config_length as usize);
+        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.0))?;
+        // Opened only to check its layout before anything is changed.
+        tables::SESSION_SLOT.open(&pins)?;
+        Ok(Self {
+            applied,
+            since,
+            progress: ProgressTable {
+                sets: tables::PROGRESS_SET.open(&pins)?,
+                places: tables::PROGRESS.open(&pins)?,
+                cursor: tables::CURSOR.open(&pins)?,
+            },
+            lengths: tables::GRANT_LENGTHS.open(&pins)?,
+            grants: Family {
+                v4: tables::GRANT4.open(&pins)?,
+                v6: tables::GRANT6.open(&pins)?,
+            },
+            grant_filter: GrantFilter::of(&tables::GRANT_FILTER.open(&pins)?, seed)?,
+            grant_slots: tables::GRANT_SLOT.open(&pins)?,
+            sessions: Family {
+                v4: tables::SESSION4.open(&pins)?,
+                v6: tables::SESSION6.open(&pins)?,
+            },
+            packets: tables::PACKETS.open(&pins)?,
+            knocks: tables::KNOCKS.open(&pins)?,
+            budget: tables::BUDGET.open(&pins)?,
+            root: root.clone(),
+            tables: pins,
+            contents: OnceCell::new(),
+        })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.applied.config
+    }
+
+    /// Returns the contents of the configured tables, compiled when they are first asked for: they take a while where
+    /// there are many sequences.
+    pub fn contents(&self) -> Result<&Contents> {
+        if let Some(contents) = self.contents.get() {
+            return Ok(contents);
+        }
+        let contents = compile(self.config(), Some(&self.applied.ids))?;
+        Ok(self.contents.get_or_init(|| contents))
+    }
+
+    /// Opens the ring of events. It may have one reader at a time.
+    pub fn events(&self) -> Result<RingBuf<MapData>> {
+        tables::EVENTS.open(&self.tables)
+    }
+
+    /// Returns where an entry of the program is pinned. All entries share one log.
+    pub fn program_pin(&self) -> Option<PathBuf> {
+        let mut pins = PROGRAMS.iter().map(|name| self.tables.0.join(name));
+        pins.find(|pin| pin.exists())
+    }
+
+    /// Returns whether it is still pinned; `false` where it has been taken down since it was opened.
+    pub fn is_pinned(&self) -> Result<bool> {
+        Ok(!self.directories()?.is_empty())
+    }
+
+    /// Returns whether another instance has been pinned in its place.
+    pub fn is_replaced(&self) -> Result<bool> {
+        let directories = self.root.directories()?;
+        Ok(directories
+            .iter()
+            .any(|directory| directory.holds == Holds::Instance && !self.is_pinned_in(directory)))
+    }
+
+    /// Returns a directory with all tables and programs, to pin them from again; `None` where there is none.
+    pub(super) fn whole_directory(&self) -> Result<Option<PathBuf>> {
+        let mut directories = self.directories()?.into_iter();
+        Ok(directories
+            .find(|directory| directory::is_whole(&directory.path))
+            .map(|directory| directory.path))
+    }
+
+    /// Returns the id of the gate called `name`, or an error that names the gates that exist.
+    pub fn require_gate(&self, name: &str) -> Result<u16> {
+        self.applied.ids.gate(name).ok_or_else(|| {
+            let gates = self.config().gates.iter();
+            let names: Vec<&str> = gates.map(|gate| gate.name.as_str()).collect();
+            anyhow!("no gate is called `{name}`; there is {}", names.join(", "))
+        })
+    }
+
+    /// Returns how the program is attached to each configured interface, and to each that it has followed through a
+    /// change of name.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        attachment::attachments(&self.root, &self.config().interfaces)
+    }
+
+    /// Returns the directories in which it is pinned.
+    fn directories(&self) -> Result<Vec<Directory>> {
+        let mut directories = self.root.directories()?;
+        directories
+            .retain(|directory| directory.holds == Holds::Instance && self.is_pinned_in(directory));
+        Ok(directories)
+    }
+
+    fn is_pinned_in(&self, directory: &Directory) -> bool {
+        directory::meta(&directory.path).is_ok_and(|meta| meta.since == self.since)
+    }
+}

@@ -1,0 +1,345 @@
+//! The kernel tables, one row each. Sizing, opening, pinning and the memory figures follow from the row.
+//!
+//! To add a table, define it in the kernel program's `maps.rs`, and add its row here and in `docs/how-it-works.md`.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, Pod,
+    maps::{self, Map, MapData, MapError, MapInfo, MapType, lpm_trie},
+};
+use knock_common::{
+    address::{V4, V6},
+    cursor::{self, Cursor},
+    event::Event,
+    grant::{Grant, GrantKey, GrantSlot, filter},
+    keys::{ScopedAddress, SourceKey},
+    knock::{
+        Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet},
+        ring,
+    },
+    layout::{CONFIG_CHUNK, Meta},
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
+    report::{Budget, class},
+    rules::{GateRules, ROLES},
+    scattered::Room,
+    session::{Flow, HOLDERS, Session, SessionSlot},
+    verdict::{Counter, Reason},
+};
+
+use super::error::{cannot_open, other_version};
+
+/// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
+/// to any address are remembered.
+pub const MOST_ADDRESSES: usize = 4095;
+/// Most interfaces that the program can reply on, counting each VLAN on an interface.
+pub const MOST_LINKS: usize = 4096;
+/// Destinations whose ICMP errors are counted.
+const DESTINATIONS: usize = 16_384;
+/// Sources whose latest reports are remembered.
+const REPORTED_SOURCES: usize = 16_384;
+/// Bytes of the ring of events: room for about 4,000.
+const RING_BYTES: usize = 256 * 1024;
+const _: () = assert!(RING_BYTES / (size_of::<Event>() + 8) > 4000);
+
+/// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, and its
+/// number of entries (bytes, for a ring) by the configuration's [`Counts`].
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident: $form:ty = $entries:expr;)+) => {
+        $($(#[$doc])* pub const $name: Table<$form> = Table::new(stringify!($name), $entries);)+
+
+        /// Every table.
+        pub const ALL: &[Definition] = &[$($name.definition),+];
+    };
+}
+
+tables! {
+    ROLE: Array<u32> = |_| ROLES as usize;
+    GATE: Array<GateRules> = |counts| counts.gates;
+    SEQUENCE: Array<Sequence> = |counts| counts.sequences;
+    STATE: Array<State> = |counts| counts.states;
+    TRANSITION: Hash<Transition, u32> = |counts| counts.transitions;
+    ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow;
+    KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers;
+    GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses;
+    GRANT_LENGTHS: Array<u64> = |_| 2;
+    CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK);
+    META: Array<Meta> = |_| 1;
+    PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources));
+    PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources);
+    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants;
+    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants;
+    GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants);
+    GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants;
+    SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions;
+    SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions;
+    SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions;
+    SESSION_COUNT: Array<u32> = |_| HOLDERS;
+    CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize;
+    PACKETS: PerCpuArray<Counter> = |counts| (counts.gates + 1) * Reason::COUNT;
+    KNOCKS: PerCpuArray<u64> = |counts| counts.gates * Outcome::ALL.len();
+    EVENTS: Ring = |_| RING_BYTES;
+    BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize;
+    REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES;
+    SCATTERED: PerCpuArray<Room> = |_| 1;
+    REPLY_SETTINGS: Array<ReplySettings> = |_| 1;
+    REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS);
+    // One more for the note that they are complete.
+    LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1;
+    ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS);
+    ICMP_GLOBAL: Array<u64> = |_| 1;
+    REPLY: PerCpuArray<ReplyBuffer> = |_| 1;
+}
+
+/// The numbers of a configuration that tables are sized by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The largest gate id, plus one.
+    pub gates: usize,
+    /// The largest user id, plus one.
+    pub sequences: usize,
+    pub states: usize,
+    pub transitions: usize,
+    pub allow: usize,
+    /// Networks that may knock, over all gates.
+    pub knockers: usize,
+    pub guarded_addresses: usize,
+    /// Bytes in [`CONFIG`].
+    pub config_bytes: usize,
+    pub limits: Limits,
+    /// Some gate rejects.
+    pub rejects: bool,
+}
+
+/// `limits` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub sources: usize,
+    pub grants: usize,
+    pub sessions: usize,
+}
+
+impl Counts {
+    fn if_rejecting(&self, entries: usize) -> usize {
+        if self.rejects { entries } else { 0 }
+    }
+}
+
+/// How the kernel keeps a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    Array,
+    /// An array that user space can map: in pages of its own.
+    MappedArray,
+    PerCpuArray,
+    /// Allocated whole.
+    Hash,
+    LruHash,
+    /// Allocated entry by entry, all of them when the configuration is applied.
+    Trie,
+    Ring,
+}
+
+impl TableKind {
+    const fn map_type(self) -> MapType {
+        match self {
+            Self::Array | Self::MappedArray => MapType::Array,
+            Self::PerCpuArray => MapType::PerCpuArray,
+            Self::Hash => MapType::Hash,
+            Self::LruHash => MapType::LruHash,
+            Self::Trie => MapType::LpmTrie,
+            Self::Ring => MapType::RingBuf,
+        }
+    }
+}
+
+/// A table without the types of its entries.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition {
+    /// Name in the object.
+    pub name: &'static str,
+    pub kind: TableKind,
+    /// Bytes of a key.
+    pub key: usize,
+    /// Bytes of a value.
+    pub value: usize,
+    entries: fn(&Counts) -> usize,
+}
+
+impl Definition {
+    /// Returns the number of entries; bytes, for a ring.
+    pub fn entries(&self, counts: &Counts) -> usize {
+        // The kernel makes no table without entries.
+        (self.entries)(counts).max(1)
+    }
+
+    /// Returns the file name of the table's pin.
+    pub fn pin_name(&self) -> String {
+        self.name.to_lowercase()
+    }
+
+    /// Returns whether the object pinned at `path` has this table's kind and sizes of key and value.
+    pub fn is_pinned_at(&self, path: &Path) -> Result<bool> {
+        let info = match MapInfo::from_pin(path) {
+            Ok(info) => info,
+            Err(MapError::SyscallError(call)) => return Err(call.io_error.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let kind = self.kind.map_type();
+        Ok(info.map_type().is_ok_and(|found| found == kind)
+            && info.key_size() as usize == self.key
+            && info.value_size() as usize == self.value)
+    }
+}
+
+/// A table with the types of its entries.
+pub struct Table<F> {
+    pub definition: Definition,
+    form: PhantomData<fn() -> F>,
+}
+
+impl<F: Form> Table<F> {
+    const fn new(name: &'static str, entries: fn(&Counts) -> usize) -> Self {
+        let definition = Definition {
+            name,
+            kind: F::KIND,
+            key: F::KEY,
+            value: F::VALUE,
+            entries,
+        };
+        Self {
+            definition,
+            form: PhantomData,
+        }
+    }
+}
+
+impl<F: Open> Table<F> {
+    /// Opens the table in `source`, whose kind and sizes of key and value are checked.
+    pub fn open(&self, source: &impl Source) -> Result<F::Handle> {
+        let map = source.map(&self.definition)?;
+        F::Handle::try_from(map).map_err(|_| source.mismatch(&self.definition))
+    }
+}
+
+/// The form of a table: how the kernel keeps it, and the sizes of its keys and values.
+pub trait Form {
+    const KIND: TableKind;
+    const KEY: usize;
+    const VALUE: usize;
+}
+
+/// A form whose entries user space reads or writes.
+pub trait Open: Form {
+    type Handle: TryFrom<Map, Error = MapError>;
+}
+
+macro_rules! forms {
+    ($($form:ident<$($parameter:ident),*>: $key:ty => $value:ty, $handle:ident<$($argument:ident),*>;)+) => {
+        $(
+            pub struct $form<$($parameter),*>(PhantomData<($($parameter,)*)>);
+
+            impl<$($parameter),*> Form for $form<$($parameter),*> {
+                const KIND: TableKind = TableKind::$form;
+                const KEY: usize = size_of::<$key>();
+                const VALUE: usize = size_of::<$value>();
+            }
+
+            impl<$($parameter: Pod),*> Open for $form<$($parameter),*> {
+                type Handle = maps::$handle<MapData $(, $argument)*>;
+            }
+        )+
+    };
+}
+
+forms! {
+    Array<V>: u32 => V, Array<V>;
+    MappedArray<V>: u32 => V, Array<V>;
+    PerCpuArray<V>: u32 => V, PerCpuArray<V>;
+    Hash<K, V>: K => V, HashMap<K, V>;
+    LruHash<K, V>: K => V, HashMap<K, V>;
+    Trie<K, V>: lpm_trie::Key<K> => V, LpmTrie<K, V>;
+    Ring<>: () => (), RingBuf<>;
+}
+
+/// Where tables are opened from.
+pub trait Source {
+    fn map(&self, table: &Definition) -> Result<Map>;
+
+    /// Returns the error for a table of another kind or with other sizes.
+    fn mismatch(&self, table: &Definition) -> anyhow::Error;
+}
+
+/// The directory of an interface, in which every table is pinned.
+pub struct PinDirectory(pub PathBuf);
+
+impl Source for PinDirectory {
+    fn map(&self, table: &Definition) -> Result<Map> {
+        let path = self.0.join(table.pin_name());
+        let pinned = MapData::from_pin(&path).map_err(|error| match error {
+            MapError::SyscallError(call) if call.io_error.kind() == io::ErrorKind::NotFound => {
+                other_version(&self.0)
+            }
+            MapError::SyscallError(call) => cannot_open(&path, call.io_error),
+            error => anyhow!(error).context(format!("cannot open {}", path.display())),
+        })?;
+        Map::from_map_data(pinned).map_err(|_| other_version(&self.0))
+    }
+
+    fn mismatch(&self, _: &Definition) -> anyhow::Error {
+        other_version(&self.0)
+    }
+}
+
+/// An object whose tables have been made.
+impl Source for Ebpf {
+    fn map(&self, table: &Definition) -> Result<Map> {
+        let Definition { name, .. } = table;
+        let map = Self::map(self, name).ok_or_else(|| anyhow!("the object has no table {name}"))?;
+        let data = match map {
+            Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::LpmTrie(data)
+            | Map::RingBuf(data) => data,
+            _ => return Err(self.mismatch(table)),
+        };
+        // A descriptor of its own, so that the handle is of the same type as that of a pinned table.
+        let descriptor = data.fd().as_fd().try_clone_to_owned()?;
+        let data = MapData::from_fd(descriptor)?;
+        Ok(Map::from_map_data(data)?)
+    }
+
+    fn mismatch(&self, table: &Definition) -> anyhow::Error {
+        anyhow!("the table {} is of another kind", table.name)
+    }
+}
+
+/// Returns the map behind a typed handle.
+pub fn data<K: Pod, V: Pod, T: maps::IterableMap<K, V>>(table: &T) -> &MapData {
+    table.map()
+}
+
+/// Makes a missing entry `None`, and any other failure an error.
+pub fn absent_as_none<T>(result: Result<T, MapError>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) if is(&error, libc::ENOENT) => Ok(None),
+        Err(error) => Err(error).context("cannot use a kernel table"),
+    }
+}
+
+/// Returns whether the kernel failed with this error number.
+pub fn is(error: &MapError, code: i32) -> bool {
+    matches!(error, MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(code))
+}

@@ -1,0 +1,67 @@
+//! Live grants.
+
+use anyhow::Result;
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
+use ipnet::IpNet;
+use knock_common::{
+    Address,
+    grant::{BY_HAND, Grant, GrantKey},
+};
+
+use crate::{
+    datapath::{open::Datapath, tables::data},
+    sys::{bpf::batch, clock::monotonic_now},
+};
+
+/// A live grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRow {
+    /// Id of the gate.
+    pub gate: u16,
+    /// Id of the user that knocked; `None`: given by hand.
+    pub user: Option<u32>,
+    pub source: IpNet,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub until: u64,
+    /// New connections admitted so far.
+    pub connections: u32,
+}
+
+impl Datapath {
+    /// Returns the live grants, those that end first in front.
+    pub fn grants(&self) -> Result<Vec<GrantRow>> {
+        let now = monotonic_now();
+        let mut rows = Vec::new();
+        read(&self.grants.v4, now, &mut rows)?;
+        read(&self.grants.v6, now, &mut rows)?;
+        rows.sort_by_key(|row| (row.until, row.source));
+        Ok(rows)
+    }
+}
+
+fn read<A: Address>(
+    table: &HashMap<MapData, GrantKey<A>, Grant>,
+    now: u64,
+    rows: &mut Vec<GrantRow>,
+) -> Result<()>
+where
+    GrantKey<A>: Pod,
+{
+    batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
+        let source = IpNet::new(key.address.into(), key.length);
+        if let Ok(source) = source
+            && grant.until > now
+        {
+            rows.push(GrantRow {
+                gate: key.gate,
+                user: (grant.user != BY_HAND).then_some(grant.user),
+                source,
+                until: grant.until,
+                connections: grant.connections,
+            });
+        }
+    })
+}

@@ -1,0 +1,9 @@
+//! Reads the tables into rows for people and scripts.
+
+pub mod address;
+pub mod counters;
+pub mod grants;
+pub mod progress;
+pub mod sessions;
+pub mod snapshot;
+pub mod sources;

@@ -1,0 +1,194 @@
+//! The datapath at one moment, in the form that commands print.
+//!
+//! [`Status`] serialises to the document of `status --json`, [`Counters`] to that of `stats --json`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    config::{Mode, Port},
+    datapath::{install::attachment::Attachment, open::Datapath},
+    sys::clock::monotonic_now,
+};
+
+/// Everything that is shown of a datapath.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    #[serde(flatten)]
+    pub status: Status,
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Interfaces, gates, and how full the tables are.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub interfaces: Vec<Interface>,
+    pub gates: Vec<GateStatus>,
+    pub tables: Vec<TableFill>,
+    /// Since it came up.
+    #[serde(skip)]
+    pub up_for: Duration,
+    /// The interfaces as they were read.
+    #[serde(skip)]
+    pub attachments: Vec<Attachment>,
+}
+
+/// A configured interface, or one that is guarded under another name.
+#[derive(Debug, Clone, Serialize)]
+pub struct Interface {
+    pub name: String,
+    /// `None` where there is no such interface.
+    pub index: Option<u32>,
+    /// `native` or `generic`; `None` where it is not guarded.
+    pub attach: Option<&'static str>,
+    /// `enforce` or `monitor`.
+    pub mode: &'static str,
+    pub try_left_ms: Option<u64>,
+    pub guarded: bool,
+    /// Its name in the configuration, where it has another one now.
+    pub renamed_from: Option<String>,
+}
+
+/// A gate.
+#[derive(Debug, Clone, Serialize)]
+pub struct GateStatus {
+    pub name: String,
+    pub protect: Vec<Port>,
+    /// Live grants.
+    pub grants: usize,
+}
+
+/// How full a table is, in entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TableFill {
+    /// The name of its limit in the configuration.
+    pub name: &'static str,
+    pub used: u64,
+    pub capacity: u32,
+}
+
+/// What has been counted since it came up, over all CPUs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Counters {
+    pub packets: Vec<Packets>,
+    pub knocks: Vec<Knocks>,
+}
+
+/// Packets of one reason, at one gate or none.
+#[derive(Debug, Clone, Serialize)]
+pub struct Packets {
+    /// `pass` or `deny`.
+    pub verdict: &'static str,
+    pub reason: &'static str,
+    pub gate: Option<String>,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Knocks of one result at one gate.
+#[derive(Debug, Clone, Serialize)]
+pub struct Knocks {
+    pub gate: String,
+    pub result: &'static str,
+    pub count: u64,
+}
+
+impl Datapath {
+    /// Reads everything that is shown.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            status: self.status()?,
+            counters: self.counters()?,
+        })
+    }
+
+    /// Reads the state of interfaces, gates and tables.
+    pub fn status(&self) -> Result<Status> {
+        let attachments = self.attachments()?;
+        let mode = match self.config().mode {
+            Mode::Enforce => "enforce",
+            Mode::Monitor => "monitor",
+        };
+        let interfaces = attachments.iter().map(|attachment| Interface {
+            name: attachment.name.clone(),
+            index: attachment.index,
+            attach: attachment
+                .state
+                .as_ref()
+                .ok()
+                .map(|attached| attached.name()),
+            mode,
+            try_left_ms: None,
+            guarded: attachment.is_guarded(),
+            renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
+        });
+        let grants = self.grants()?;
+        let gates = self.applied.gates().map(|(id, gate)| GateStatus {
+            name: gate.name.clone(),
+            protect: gate.protect.clone(),
+            grants: grants.iter().filter(|grant| grant.gate == id).count(),
+        });
+        let limits = self.config().limits;
+        // There are more places than that where the limit is no power of two.
+        let sources = self.progress.map()?.used().count() as u64;
+        let tables = [
+            (
+                "sources",
+                sources.min(limits.sources.into()),
+                limits.sources,
+            ),
+            ("grants", grants.len() as u64, limits.grants),
+            ("sessions", self.sessions()?.len() as u64, limits.sessions),
+        ];
+        Ok(Status {
+            interfaces: interfaces.collect(),
+            gates: gates.collect(),
+            tables: tables
+                .into_iter()
+                .map(|(name, used, capacity)| TableFill {
+                    name,
+                    used,
+                    capacity,
+                })
+                .collect(),
+            up_for: Duration::from_nanos(monotonic_now().saturating_sub(self.since)),
+            attachments,
+        })
+    }
+
+    /// Reads the counters.
+    pub fn counters(&self) -> Result<Counters> {
+        let name = |gate: u16| self.applied.gate_name(gate).unwrap_or_default().to_owned();
+        let packets = self.packets()?.into_iter().map(|row| Packets {
+            verdict: if row.reason.passes() { "pass" } else { "deny" },
+            reason: row.reason.name(),
+            gate: row.gate.map(name),
+            packets: row.packets,
+            bytes: row.bytes,
+        });
+        let knocks = self.knocks()?.into_iter().map(|row| Knocks {
+            gate: name(row.gate),
+            result: row.outcome.name(),
+            count: row.count,
+        });
+        Ok(Counters {
+            packets: packets.collect(),
+            knocks: knocks.collect(),
+        })
+    }
+}
+
+impl Counters {
+    /// Returns the number of packets that passed, and of those that were denied.
+    pub fn totals(&self) -> (u64, u64) {
+        self.packets
+            .iter()
+            .fold((0, 0), |(passed, denied), row| match row.verdict {
+                "pass" => (passed + row.packets, denied),
+                _ => (passed, denied + row.packets),
+            })
+    }
+}

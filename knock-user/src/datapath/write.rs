@@ -1,0 +1,159 @@
+//! Writes rows into tables, of a program that is about to be loaded or of one that runs.
+//!
+//! Afterwards a table holds these rows and no others. A row that was there before and stays is never missing meanwhile,
+//! and one that is the same is not written, so the packets of a running program are not disturbed.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{self, Array, LpmTrie, MapData, lpm_trie::Key},
+};
+use knock_common::keys::ScopedAddress;
+
+use super::{
+    compile::{Contents, Prefix},
+    host::HostState,
+    tables::{self, Source, absent_as_none, data},
+};
+use crate::{config::Port, sys::bpf::batch};
+
+impl Contents {
+    /// Writes the tables that follow from the configuration. `open`: ports on which a packet is no probe.
+    pub fn write(&self, to: &impl Source, open: &BTreeSet<Port>) -> Result<()> {
+        let Self {
+            applied: _,
+            automaton,
+            gates,
+            allow,
+            knockers,
+            guarded_addresses,
+            // Part of a table that grants by hand change too.
+            grant_lengths: _,
+            config,
+            // Constants of the program.
+            settings: _,
+            ..
+        } = self;
+        array(&mut tables::GATE.open(to)?, indexed(gates))?;
+        array(
+            &mut tables::SEQUENCE.open(to)?,
+            indexed(&automaton.sequences),
+        )?;
+        array(&mut tables::STATE.open(to)?, indexed(&automaton.states))?;
+        let transitions = automaton.transitions.iter();
+        hash(
+            &mut tables::TRANSITION.open(to)?,
+            transitions.map(|(transition, next)| (*transition, *next)),
+        )?;
+        array(&mut tables::ROLE.open(to)?, self.roles(open))?;
+        trie(&mut tables::ALLOW.open(to)?, allow)?;
+        trie(&mut tables::KNOCKER.open(to)?, knockers)?;
+        let guarded = guarded_addresses.iter();
+        hash(
+            &mut tables::GUARDED_ADDRESS.open(to)?,
+            guarded.map(|address| (*address, 1)),
+        )?;
+        array(&mut tables::CONFIG.open(to)?, chunks(config))
+    }
+}
+
+impl HostState {
+    /// Writes the tables that follow from this host.
+    pub fn write(&self, to: &impl Source) -> Result<()> {
+        if let Some(settings) = self.reply_settings {
+            array(&mut tables::REPLY_SETTINGS.open(to)?, [(0, settings)])?;
+        }
+        hash(&mut tables::REPLY_LINK.open(to)?, self.link_rows())?;
+        hash(&mut tables::LOCAL_ADDRESS.open(to)?, self.address_rows())
+    }
+}
+
+fn indexed<V: Copy>(values: &[V]) -> impl Iterator<Item = (u32, V)> {
+    (0..).zip(values.iter().copied())
+}
+
+fn chunks<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = (u32, [u8; SIZE])> {
+    (0..).zip(bytes.chunks(SIZE).map(|part| {
+        let mut chunk = [0; SIZE];
+        chunk[..part.len()].copy_from_slice(part);
+        chunk
+    }))
+}
+
+/// Makes an array hold these rows, and zeros elsewhere.
+pub fn array<V>(
+    table: &mut Array<MapData, V>,
+    rows: impl IntoIterator<Item = (u32, V)>,
+) -> Result<()>
+where
+    V: Pod + bytemuck::Pod,
+{
+    let rows: HashMap<u32, V> = rows.into_iter().collect();
+    let mut wrong = Vec::new();
+    batch::for_each(data(table), |index: &u32, value: &V| {
+        let wanted = rows.get(index).copied().unwrap_or_else(V::zeroed);
+        if bytemuck::bytes_of(value) != bytemuck::bytes_of(&wanted) {
+            wrong.push((*index, wanted));
+        }
+    })?;
+    for (index, value) in wrong {
+        table
+            .set(index, value, 0)
+            .context("cannot write a kernel table")?;
+    }
+    Ok(())
+}
+
+/// Makes a hash table hold these rows and no others.
+pub fn hash<K, V>(
+    table: &mut maps::HashMap<MapData, K, V>,
+    rows: impl IntoIterator<Item = (K, V)>,
+) -> Result<()>
+where
+    K: Pod + bytemuck::Pod + Eq + std::hash::Hash,
+    V: Pod + bytemuck::Pod,
+{
+    let mut rows: HashMap<K, V> = rows.into_iter().collect();
+    let mut superfluous = Vec::new();
+    batch::for_each(data(table), |key: &K, value: &V| match rows.get(key) {
+        None => superfluous.push(*key),
+        Some(wanted) if bytemuck::bytes_of(wanted) == bytemuck::bytes_of(value) => {
+            rows.remove(key);
+        }
+        Some(_) => {}
+    })?;
+    // First, to make room.
+    for key in superfluous {
+        absent_as_none(table.remove(&key))?;
+    }
+    for (key, value) in rows {
+        table
+            .insert(key, value, 0)
+            .context("cannot write a kernel table")?;
+    }
+    Ok(())
+}
+
+/// Makes a trie hold these networks and no others.
+pub fn trie(table: &mut LpmTrie<MapData, ScopedAddress, u32>, networks: &[Prefix]) -> Result<()> {
+    let wanted: HashSet<&Prefix> = networks.iter().collect();
+    let old = table.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in old {
+        let prefix = Prefix {
+            length: key.prefix_len(),
+            network: key.data(),
+        };
+        if !wanted.contains(&prefix) {
+            absent_as_none(table.remove(&key))?;
+        }
+    }
+    for prefix in networks {
+        let key = Key::new(prefix.length, prefix.network);
+        table
+            .insert(&key, 1, 0)
+            .context("cannot write a kernel table")?;
+    }
+    Ok(())
+}

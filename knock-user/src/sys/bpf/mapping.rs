@@ -1,0 +1,107 @@
+//! Arrays mapped into memory (since Linux 5.5): read without a system call for each entry, and changed by the same atomic
+//! instructions as the program uses.
+
+use std::{
+    io, iter,
+    os::fd::{AsFd as _, AsRawFd as _},
+    ptr::{self, NonNull},
+    sync::atomic::AtomicU64,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{Array, IterableMap as _, MapData},
+};
+
+/// The entries of an array. The program may read and write them at the same time.
+pub struct Mapping<V> {
+    entries: NonNull<[V]>,
+}
+
+impl<V: Pod> Mapping<V> {
+    /// Maps an array. The size of `V` is a multiple of 8, as the kernel lays out the entries.
+    pub fn of(table: &Array<MapData, V>) -> Result<Self> {
+        const { assert!(size_of::<V>().is_multiple_of(8) && align_of::<V>() <= 8) };
+        let count = table.len() as usize;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                count * size_of::<V>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                table.map().fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        let start = (start != libc::MAP_FAILED).then(|| NonNull::new(start));
+        let start = start
+            .flatten()
+            .ok_or_else(io::Error::last_os_error)
+            .context("cannot map a kernel table into memory")?;
+        Ok(Self {
+            entries: NonNull::slice_from_raw_parts(start.cast(), count),
+        })
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns a copy of an entry. One that is being written may be half of the old and half of the new.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such entry.
+    pub fn get(&self, index: usize) -> V {
+        // SAFETY: within the mapping, see `entry`; any bits are valid. Volatile, since the program may write
+        // to it meanwhile.
+        unsafe { self.entry(index).read_volatile() }
+    }
+
+    /// Writes an entry. The program may see half of the old and half of the new.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such entry.
+    pub fn set(&self, index: usize, value: V) {
+        // SAFETY: as above.
+        unsafe { self.entry(index).write_volatile(value) }
+    }
+
+    /// Returns copies of all entries; see [`Mapping::get`].
+    pub fn iter(&self) -> impl Iterator<Item = V> {
+        let mut indices = 0..self.len();
+        iter::from_fn(move || Some(self.get(indices.next()?)))
+    }
+
+    fn entry(&self, index: usize) -> *mut V {
+        assert!(index < self.len(), "there is no entry {index}");
+        // SAFETY: within the mapping, which begins at a page and is there until `drop`.
+        unsafe { self.entries.as_ptr().cast::<V>().add(index) }
+    }
+}
+
+impl Mapping<u64> {
+    /// Returns the entries as atomics.
+    pub fn words(&self) -> &[AtomicU64] {
+        let words = NonNull::slice_from_raw_parts(self.entries.cast(), self.len());
+        // SAFETY: the mapping is as long as is said, page-aligned, and there until `drop`. The kernel
+        // program changes it too, by atomic instructions.
+        unsafe { words.as_ref() }
+    }
+}
+
+impl<V> Drop for Mapping<V> {
+    fn drop(&mut self) {
+        let bytes = self.entries.len() * size_of::<V>();
+        // SAFETY: what `of` has mapped; no reference to it outlives this value.
+        unsafe { libc::munmap(self.entries.as_ptr().cast(), bytes) };
+    }
+}

@@ -1,0 +1,197 @@
+//! `bpf(2)`: pinned objects and links. Tables in [`batch`] and [`mapping`], the file system of pins in [`fs`].
+
+pub mod batch;
+pub mod fs;
+pub mod mapping;
+
+use std::{
+    ffi::CString,
+    io,
+    mem::MaybeUninit,
+    num::NonZeroU32,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+// `enum bpf_cmd` of linux/bpf.h.
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_DETACH: libc::c_int = 34;
+
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
+const SKB_MODE: u32 = 1 << 1;
+const DRV_MODE: u32 = 1 << 2;
+
+/// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
+const LINK_TYPE_XDP: u32 = 6;
+
+/// The kind of object that a descriptor refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Map,
+    Program,
+    Link,
+}
+
+/// The state of an XDP link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpLink {
+    /// Id of the program that it attaches.
+    pub program: u32,
+    /// Index of the interface that it is on, in that interface's network namespace; `None` where it is detached or the
+    /// interface is gone. `bpf_xdp_link_fill_link_info` of `net/core/dev.c` reads it from the device, so it follows a
+    /// device that is renamed or moved.
+    pub interface: Option<NonZeroU32>,
+}
+
+/// Attaches an XDP program to an interface for as long as the link is open or pinned; `native`: in its driver.
+pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<OwnedFd> {
+    let attributes = LinkCreate {
+        program: raw(program.as_fd()),
+        interface,
+        attach_type: ATTACH_XDP,
+        flags: if native { DRV_MODE } else { SKB_MODE },
+    };
+    // SAFETY: the structure holds no pointer.
+    let link = unsafe { bpf(LINK_CREATE, &attributes) }?;
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// Opens the object that is pinned at `path`.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let name = c_string(path)?;
+    let attributes = Object {
+        path: name.as_ptr() as u64,
+        descriptor: 0,
+        flags: 0,
+    };
+    // SAFETY: the path outlives the call.
+    let opened = unsafe { bpf(OBJ_GET, &attributes) }?;
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+}
+
+/// Pins an object at `path`.
+pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let name = c_string(path)?;
+    let attributes = Object {
+        path: name.as_ptr() as u64,
+        descriptor: raw(object.as_fd()),
+        flags: 0,
+    };
+    // SAFETY: the path outlives the call.
+    unsafe { bpf(OBJ_PIN, &attributes) }.map(drop)
+}
+
+/// Returns the kind of an open object; `None` for other kinds.
+pub fn kind(object: impl AsFd) -> Option<Kind> {
+    let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
+    let target = std::fs::read_link(path).ok()?;
+    match target.to_str()?.strip_prefix("anon_inode:")? {
+        "bpf-map" => Some(Kind::Map),
+        "bpf-prog" => Some(Kind::Program),
+        "bpf-link" | "bpf_link" => Some(Kind::Link),
+        _ => None,
+    }
+}
+
+/// Returns the state of the XDP link pinned at `path`; `None` where it is something else.
+pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
+    let link = open(path)?;
+    if kind(&link) != Some(Kind::Link) {
+        return Ok(None);
+    }
+    let mut info = MaybeUninit::<LinkInfo>::zeroed();
+    let attributes = GetInfo {
+        descriptor: raw(link.as_fd()),
+        length: u32::try_from(size_of::<LinkInfo>()).unwrap_or(u32::MAX),
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the structure is as long as is said and outlives the call.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &attributes) }?;
+    // SAFETY: integers, zeroed above: whatever the kernel has written is a value.
+    let info = unsafe { info.assume_init() };
+    Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLink {
+        program: info.program,
+        interface: NonZeroU32::new(info.interface),
+    }))
+}
+
+/// Detaches the link pinned at `path` from its interface. Removing the pin does that too, but only some time later.
+pub fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open(path)?;
+    let attributes = LinkDetach {
+        descriptor: raw(link.as_fd()),
+    };
+    // SAFETY: the structure holds no pointer.
+    unsafe { bpf(LINK_DETACH, &attributes) }.map(drop)
+}
+
+/// For `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+struct Object {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct GetInfo {
+    descriptor: u32,
+    length: u32,
+    info: u64,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct LinkDetach {
+    descriptor: u32,
+}
+
+/// The head of `struct bpf_link_info`, for an XDP link. The kernel writes no more than the length that it is given.
+#[repr(C)]
+struct LinkInfo {
+    kind: u32,
+    _id: u32,
+    program: u32,
+    _padding: u32,
+    interface: u32,
+    _rest: u32,
+}
+
+/// # Safety
+///
+/// `T` lays out the head of `union bpf_attr` for the command, and every pointer in it is good for the call.
+unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the kernel reads the structure, whose size is given, and takes the rest for zero; its pointers are good by
+    // the function's contract.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn raw(descriptor: BorrowedFd<'_>) -> u32 {
+    descriptor.as_raw_fd().cast_unsigned()
+}
+
+fn c_string(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path has a NUL byte in it"))
+}

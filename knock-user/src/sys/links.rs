@@ -1,0 +1,276 @@
+//! The interfaces of this network namespace and their addresses (rtnetlink).
+
+use std::{
+    ffi::CString,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use rtnetlink::{packet_core::NLM_F_DUMP, sys::protocols::NETLINK_ROUTE};
+
+use super::netlink::{self, attributes, number, text};
+
+/// Of `linux/rtnetlink.h`.
+const RTM_GETLINK: u16 = 18;
+const RTM_GETADDR: u16 = 22;
+
+/// Attributes of links (`linux/if_link.h`).
+mod link {
+    pub const ADDRESS: u16 = 1;
+    pub const BROADCAST: u16 = 2;
+    pub const NAME: u16 = 3;
+    pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
+    pub const MASTER: u16 = 10;
+    pub const INFO: u16 = 18;
+    pub const INFO_KIND: u16 = 1;
+    pub const PROMISCUITY: u16 = 30;
+    pub const LINK_NAMESPACE: u16 = 37;
+    pub const XDP: u16 = 43;
+    pub const XDP_DRIVER_PROGRAM: u16 = 5;
+    pub const XDP_GENERIC_PROGRAM: u16 = 6;
+    pub const XDP_HARDWARE_PROGRAM: u16 = 7;
+    pub const PARENT_BUS: u16 = 57;
+}
+
+/// Attributes of addresses (`linux/if_addr.h`).
+mod address {
+    pub const ADDRESS: u16 = 1;
+    pub const LOCAL: u16 = 2;
+    pub const BROADCAST: u16 = 4;
+    pub const FLAGS: u16 = 8;
+    /// Of IPv6, `IFA_F_TEMPORARY`; the same bit says that an IPv4 address is not its network's first.
+    pub const SECONDARY: u32 = 1;
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// `ARPHRD_…` of `linux/if_arp.h`.
+    pub link_type: u16,
+    pub is_up: bool,
+    pub mac: Option<[u8; 6]>,
+    /// Where everyone on the link is addressed; of a tunnel, its other end.
+    pub broadcast: Vec<u8>,
+    pub mtu: u32,
+    /// Kind of virtual interface, as `ip link show type` names it; `None` for hardware.
+    pub kind: Option<String>,
+    /// Index of the interface that it is on top of, or of a veth's other end.
+    pub lower: Option<u32>,
+    /// The lower interface is in another network namespace, so its index means nothing here.
+    pub lower_elsewhere: bool,
+    /// Index of the bridge, bond or the like that it is a port of.
+    pub master: Option<u32>,
+    /// Number of users, such as a bridge, that have asked for packets to every MAC address.
+    pub promiscuity: u32,
+    /// The bus that its hardware is on (since Linux 5.14).
+    pub bus: Option<String>,
+    /// Id of the XDP program in the driver, or in hardware.
+    pub native_program: Option<u32>,
+    /// Id of the generic XDP program.
+    pub generic_program: Option<u32>,
+    /// Read by [`with_addresses`] alone.
+    pub addresses: Vec<Address>,
+}
+
+/// An IP address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    pub ip: IpAddr,
+    /// Bits of its network's prefix.
+    pub prefix: u8,
+    /// Where every host of the network is addressed, as configured.
+    pub broadcast: Option<Ipv4Addr>,
+    /// A privacy address, which is replaced from time to time (RFC 8981).
+    pub is_temporary: bool,
+}
+
+/// Returns all interfaces, by index.
+pub fn all() -> io::Result<Vec<Link>> {
+    let mut links = Vec::new();
+    let any = IfInfo::default().bytes();
+    netlink::ask(NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP, &any, |reply| {
+        links.extend(read_link(reply));
+    })?;
+    links.sort_by_key(|link: &Link| link.index);
+    Ok(links)
+}
+
+/// Returns all interfaces with their IP addresses.
+pub fn with_addresses() -> io::Result<Vec<Link>> {
+    let mut links = all()?;
+    let any = [0; IfAddr::LENGTH];
+    netlink::ask(NETLINK_ROUTE, RTM_GETADDR, NLM_F_DUMP, &any, |reply| {
+        if let Some((index, address)) = read_address(reply)
+            && let Some(link) = links.iter_mut().find(|link| link.index == index)
+        {
+            link.addresses.push(address);
+        }
+    })?;
+    Ok(links)
+}
+
+/// Returns the interface with this index, if there is one.
+pub fn with_index(index: u32) -> io::Result<Option<Link>> {
+    let request = IfInfo { index }.bytes();
+    let mut found = None;
+    let answered = netlink::ask(NETLINK_ROUTE, RTM_GETLINK, 0, &request, |reply| {
+        found = read_link(reply);
+    });
+    match answered {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) if found.is_none() => Err(io::ErrorKind::InvalidData.into()),
+        Ok(()) => Ok(found),
+    }
+}
+
+/// Returns the index of the interface with this name, if there is one.
+pub fn index_of(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends with a zero byte; the call only reads it.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// `struct ifinfomsg`, as far as it is used. In a request, index 0 stands for any interface.
+#[derive(Default)]
+struct IfInfo {
+    index: u32,
+}
+
+impl IfInfo {
+    const LENGTH: usize = 16;
+    const TYPE: usize = 2;
+    const INDEX: usize = 4;
+    const FLAGS: usize = 8;
+
+    fn bytes(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[Self::INDEX..Self::FLAGS].copy_from_slice(&self.index.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct ifaddrmsg`.
+struct IfAddr;
+
+impl IfAddr {
+    const LENGTH: usize = 8;
+    const PREFIX: usize = 1;
+    const INDEX: usize = 4;
+}
+
+/// Returns `None` for a message that is too short to be one.
+fn read_link(payload: &[u8]) -> Option<Link> {
+    let flags = number(payload.get(IfInfo::FLAGS..)?)?;
+    let mut read = Link {
+        index: number(payload.get(IfInfo::INDEX..)?)?,
+        link_type: u16::from_ne_bytes(*payload.get(IfInfo::TYPE..)?.first_chunk()?),
+        is_up: flags & libc::IFF_UP.cast_unsigned() != 0,
+        ..Link::default()
+    };
+    for (kind, value) in attributes(payload.get(IfInfo::LENGTH..)?) {
+        match kind {
+            link::ADDRESS => read.mac = value.try_into().ok(),
+            link::BROADCAST => read.broadcast = value.to_vec(),
+            link::NAME => read.name = text(value),
+            link::MTU => read.mtu = number(value)?,
+            link::LINK => read.lower = number(value),
+            link::LINK_NAMESPACE => read.lower_elsewhere = true,
+            link::MASTER => read.master = number(value),
+            link::PROMISCUITY => read.promiscuity = number(value)?,
+            link::PARENT_BUS => read.bus = Some(text(value)),
+            link::INFO => {
+                let mut infos = attributes(value);
+                let kind = infos.find(|(info, _)| *info == link::INFO_KIND);
+                read.kind = kind.map(|(_, kind)| text(kind));
+            }
+            link::XDP => {
+                for (kind, value) in attributes(value) {
+                    match kind {
+                        link::XDP_DRIVER_PROGRAM | link::XDP_HARDWARE_PROGRAM => {
+                            read.native_program = number(value);
+                        }
+                        link::XDP_GENERIC_PROGRAM => read.generic_program = number(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(read)
+}
+
+/// Returns an address with the index of its interface; `None` where it is of another family than IP.
+fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
+    let (mut local, mut peer, mut broadcast) = (None, None, None);
+    let mut flags = 0;
+    for (kind, value) in attributes(payload.get(IfAddr::LENGTH..)?) {
+        match kind {
+            // Of a point-to-point link, the other is the peer's.
+            address::LOCAL => local = read_ip(value),
+            address::ADDRESS => peer = read_ip(value),
+            address::BROADCAST => {
+                broadcast = value.first_chunk().copied().map(Ipv4Addr::from_octets)
+            }
+            address::FLAGS => flags = number(value)?,
+            _ => {}
+        }
+    }
+    let ip = local.or(peer)?;
+    let read = Address {
+        ip,
+        prefix: *payload.get(IfAddr::PREFIX)?,
+        broadcast,
+        is_temporary: ip.is_ipv6() && flags & address::SECONDARY != 0,
+    };
+    Some((number(payload.get(IfAddr::INDEX..)?)?, read))
+}
+
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(value) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_with_its_addresses() {
+        let links = with_addresses().expect("anyone may ask");
+        let loopback = links.iter().find(|link| link.name == "lo");
+        let loopback = loopback.expect("every namespace has it");
+        assert_eq!(loopback.index, 1);
+        assert_eq!(loopback.kind, None);
+        assert_eq!(loopback.bus, None);
+        assert_eq!(loopback.master, None);
+        assert!(loopback.mtu > 0);
+        let addresses: Vec<IpAddr> = loopback.addresses.iter().map(|of| of.ip).collect();
+        assert!(
+            addresses.contains(&Ipv4Addr::LOCALHOST.into())
+                || addresses.contains(&Ipv6Addr::LOCALHOST.into())
+                || !loopback.is_up,
+            "{addresses:?}"
+        );
+    }
+
+    #[test]
+    fn an_interface_is_found_by_its_index_and_its_name() {
+        assert_eq!(index_of("lo"), Some(1));
+        assert_eq!(index_of("nosuchdevice0"), None);
+        let loopback = with_index(1).expect("anyone may ask");
+        assert_eq!(loopback.map(|link| link.name).as_deref(), Some("lo"));
+        assert_eq!(with_index(0x7fff_fff0).expect("anyone may ask"), None);
+    }
+}

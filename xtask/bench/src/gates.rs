@@ -1,0 +1,115 @@
+//! The gates that are measured without a network: all of them up at once, so that rounds can go from one
+//! to the other.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::Result;
+
+use crate::{
+    frame::{self, Transport},
+    gate::{GRANTED, Gate, PROTECTED, Setup},
+    host::{Host, Wire},
+    programs::{Programs, run},
+};
+
+pub struct Gates {
+    /// One grant, one sequence.
+    pub one: Gate,
+    pub thousand: Gate,
+    pub hundred_thousand: Gate,
+    pub million: Gate,
+    /// A hundred networks on the allow list.
+    pub allowing: Gate,
+    /// A flow that has outlived its grant.
+    pub kept: Gate,
+    /// Room for what knocks leave.
+    pub knocked: Gate,
+    /// One grant and one sequence, as [`Gates::crowd`] has one grant and ten thousand sequences.
+    pub lone: Gate,
+    pub crowd: Gate,
+    /// Answers who is denied; or why there is none.
+    pub rejecting: Result<Gate, String>,
+    /// Dropped behind the gates that stand on them.
+    _wires: Vec<Wire>,
+}
+
+/// More grants than are given while knocks are measured.
+pub const ROOM: u32 = 1 << 20;
+
+impl Gates {
+    pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
+        let mut wires = Vec::new();
+        let mut up = |name: &str, grants: u32, setup: &Setup| {
+            let wire = host.wire(name)?;
+            let gate = Gate::up(host, binary, &wire, setup)?;
+            wires.push(wire);
+            gate.grant(programs, grants)?;
+            anyhow::Ok(gate)
+        };
+        let plain = Setup::default();
+        let with_grants = |grants| Setup {
+            grants,
+            ..Setup::default()
+        };
+        let crowded = Setup {
+            gates: 10,
+            users: 1_000,
+            ..Setup::default()
+        };
+        let brief = Setup {
+            open_for: "2s",
+            ..Setup::default()
+        };
+        let one = up("one", 1, &plain)?;
+        let thousand = up("thousand", 1_000, &plain)?;
+        let hundred_thousand = up("many", 100_000, &with_grants(100_000))?;
+        let million = up("million", 1_000_000, &with_grants(1_000_000))?;
+        let allowing = up(
+            "allowing",
+            1,
+            &Setup {
+                allow: 100,
+                ..plain.clone()
+            },
+        )?;
+        let knocked = up("knocked", 1, &with_grants(ROOM))?;
+        let lone = up("lone", 1, &plain)?;
+        let crowd = up("crowd", 1, &crowded)?;
+        let kept = up("kept", 1, &brief)?;
+        let rejects = Setup {
+            deny: "reject",
+            ..Setup::default()
+        };
+        let rejecting = match rejects.refused(host, binary)? {
+            None => Ok(up("rejecting", 1, &rejects)?),
+            Some(why) => Err(why),
+        };
+        // Begins the flow that will be kept, and lets its grant end.
+        let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+        run(&kept.program, &datagram, 1)?;
+        thread::sleep(Duration::from_millis(2_100));
+        Ok(Self {
+            one,
+            thousand,
+            hundred_thousand,
+            million,
+            allowing,
+            kept,
+            knocked,
+            lone,
+            crowd,
+            rejecting,
+            _wires: wires,
+        })
+    }
+
+    /// Gates with more and more grants.
+    pub fn by_grants(&self) -> [(u32, &Gate); 4] {
+        [
+            (1, &self.one),
+            (1_000, &self.thousand),
+            (100_000, &self.hundred_thousand),
+            (1_000_000, &self.million),
+        ]
+    }
+}
