@@ -1,4 +1,4 @@
-//! The command line, as clap reads it.
+//! The command line: global options, and one variant for each command.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ use crate::{
 
 const EXIT_STATUSES: &str = "\
 Exit status: 0 done; 1 failed; 2 wrong usage; 3 invalid configuration; 4 not permitted; 5 nothing is \
-up; 6 the port did not open (knock --then); 7 a configured interface is not guarded (status).
+up; 6 the port did not open (knock --then, knock --connect); 7 a configured interface is not guarded (status).
 
 Start with `knockgate init`, `knockgate check`, `knockgate up`.";
 
-/// Hide a service behind a knock; the kernel decides, packet by packet
+/// Keep ports closed until a client sends packets to a secret sequence of other ports
 #[derive(Debug, Parser)]
 #[command(name = "knockgate", version, after_help = EXIT_STATUSES, max_term_width = 100)]
 pub struct Cli {
@@ -27,7 +27,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
     pub config: PathBuf,
 
-    /// Where the gate is pinned; another root is another gate
+    /// Directory of the pins; each holds an instance of its own
     #[arg(
         long,
         global = true,

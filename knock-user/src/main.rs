@@ -1,4 +1,4 @@
-//! The `knockgate` command. The one place where an error becomes an exit status.
+//! The `knockgate` command: parses the command line, and turns errors into exit statuses.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let status = status_of(&error);
-            // A closed standard error is no reason to fail in another way.
+            // Where standard error is closed, the exit status still tells.
             let _ = match error.downcast_ref::<Invalid>() {
                 Some(invalid) => writeln!(anstream::stderr(), "{invalid}"),
                 None => writeln!(
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The contract's exit statuses. Wrong usage (2) is clap's.
+/// Returns the exit status for an error, as docs/reference.md lists them. Clap exits with 2 for wrong usage.
 fn status_of(error: &anyhow::Error) -> u8 {
     if let Some(invalid) = error.downcast_ref::<Invalid>() {
         if invalid.not_permitted() { 4 } else { 3 }
@@ -60,7 +60,7 @@ fn status_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Whoever read our output has seen enough, as in `knockgate grants | head`.
+/// Whether the reader of standard output has closed it, as in `knockgate grants | head`. That is no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -69,7 +69,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// What helps against an error that can come of anything.
+/// Returns advice for errors that any command may meet.
 fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     let number = error
         .chain()

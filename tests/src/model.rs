@@ -230,7 +230,7 @@ impl<'c> Model<'c> {
         })
     }
 
-    /// P3: a source gets a grant exactly when its last k probes are the k knocks of a sequence.
+    /// A probe. A source gets a grant exactly when its last k probes are the k knocks of a sequence.
     fn probe(&mut self, from: IpAddr, ports: (Port, u16), kind: (bool, bool), now: u64) {
         let source = self.sources.entry(from).or_default();
         let heard = source.probe(self.config, ports, kind, now);
@@ -261,8 +261,8 @@ impl<'c> Model<'c> {
         };
         let to = IpNet::new(from, length).expect("a valid length").trunc();
         let mut until = now + nanoseconds(rules.open_for);
-        // A knock renews; it never ends early what was given by hand for longer (P10: only time, `revoke`
-        // and `connections` end a grant).
+        // A knock renews; it never ends early what was given by hand for longer: only time, `revoke`
+        // and `connections` end a grant.
         let old = self
             .grants
             .iter()
@@ -275,7 +275,7 @@ impl<'c> Model<'c> {
         }
     }
 
-    /// P1, P4, P5: a packet to a protected port.
+    /// A packet to a protected port.
     fn protected(&mut self, segment: &Segment, gate: u16, now: u64) -> Reason {
         let tcp = segment.port.protocol == Protocol::Tcp;
         let syn = tcp && segment.flags & (SYN | ACK) == SYN;
@@ -310,7 +310,7 @@ impl<'c> Model<'c> {
         }
         let same_flow = known.filter(|&index| {
             let Remembered { initial, more, .. } = self.flows[index];
-            // P4: behind anything else than a SYN, the host may take it for a new connection.
+            // After any packet but a SYN, the host may take it for a new connection.
             let retransmitted =
                 !tcp || initial == segment.sequence && !more && segment.flags & (RST | FIN) == 0;
             if cuts {
@@ -337,7 +337,7 @@ impl<'c> Model<'c> {
         } else if let Some(&index) = covering.iter().find(|&&index| self.has_room(index)) {
             self.grants[index].connections += 1;
             self.flows.retain(|known| known.flow != flow);
-            // P5: one to a foreign address is not remembered.
+            // A flow to a foreign address is not remembered.
             if own().any(|own| own == segment.destination) {
                 self.flows.push(Remembered {
                     flow,

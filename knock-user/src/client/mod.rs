@@ -175,7 +175,7 @@ impl<'a> Client<'a> {
                 None => Closed::Silent(patience),
                 Some(Ok(why)) => why,
                 Some(Err(error)) => {
-                    let error = local(error, &format!("can't connect to {port}/tcp of {address}"));
+                    let error = local(error, &format!("cannot connect to {port}/tcp of {address}"));
                     self.unsent(address, error, &mut unsent);
                     continue;
                 }
@@ -212,7 +212,7 @@ impl<'a> Client<'a> {
                 .map_err(|error| {
                     local(
                         error,
-                        &format!("can't send knock {step} of {of} ({port}) to {address}"),
+                        &format!("cannot send knock {step} of {of} ({port}) to {address}"),
                     )
                 })?;
             if let Some(answer) = answer {
@@ -296,7 +296,7 @@ fn local(error: io::Error, what: &str) -> anyhow::Error {
              -4 or -6"
         }
         Some(libc::EPERM) => {
-            "a firewall of this machine doesn't let it out: check its rules for output"
+            "a firewall of this machine does not let it out: check its rules for output"
         }
         _ => {
             "check this machine's routes and firewall, or choose the other address family with -4 or -6"
@@ -312,7 +312,7 @@ pub enum Progress<'a> {
     Knock { step: usize, of: usize, port: Port },
     /// The knock to `port` was answered before the next one left.
     Answered { port: Port, answer: &'a Answer },
-    /// This machine can't send to the address.
+    /// This machine cannot send to the address.
     Unsent { error: &'a anyhow::Error },
     /// The TCP port behind the gate did not open this time.
     Closed { port: u16, closed: &'a Closed },

@@ -84,7 +84,7 @@ impl Profile {
     }
 }
 
-/// A file of profiles that can't be used: exit status 3. `Display` says what is wrong, where, and what to do.
+/// A file of profiles that cannot be used: exit status 3. `Display` says what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(String);
 
@@ -146,7 +146,7 @@ pub fn default_path() -> Result<PathBuf, Invalid> {
     };
     config.map(|config| config.join("knockgate/client.toml")).ok_or_else(|| {
         Invalid::new(
-            "can't tell where profiles are kept: this user has no home directory; set XDG_CONFIG_HOME to \
+            "cannot tell where profiles are kept: this user has no home directory; set XDG_CONFIG_HOME to \
              the directory that holds knockgate/client.toml, or give HOST and steps instead of --profile",
         )
     })
@@ -169,7 +169,7 @@ fn unreadable(path: &Path, name: &str, error: &io::Error) -> String {
             );
         }
         io::ErrorKind::PermissionDenied => {
-            "; it must be readable for you, and for nobody else: `ls -l` shows whose it is"
+            "; make it readable for you and nobody else: `ls -l` shows its owner"
         }
         io::ErrorKind::InvalidData => "; save it as UTF-8",
         _ if error.raw_os_error() == Some(libc::EMFILE) => {
@@ -177,7 +177,7 @@ fn unreadable(path: &Path, name: &str, error: &io::Error) -> String {
         }
         _ => "",
     };
-    format!("can't read {path}: {error}{advice}")
+    format!("cannot read {path}: {error}{advice}")
 }
 
 fn missing(origin: &str, name: &str, known: &BTreeMap<String, Profile>) -> String {

@@ -27,8 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// any more ends it at once, without an error.
 ///
 /// # Errors
-/// [`BrokenOff`] for a connection that was reset or lost; others for an `input` that can't be read and an
-/// `output` that can't be written.
+/// [`BrokenOff`] for a connection that was reset or lost; others for an `input` that cannot be read and an
+/// `output` that cannot be written.
 pub async fn relay(
     mut stream: TcpStream,
     input: impl Read + Send + 'static,
@@ -37,7 +37,7 @@ pub async fn relay(
 ) -> anyhow::Result<()> {
     // Keystrokes go out as they are typed. A connection that is already lost says so when it is read.
     let _ = stream.set_nodelay(true);
-    let input = chunks_of(input).context("can't start a thread to read standard input")?;
+    let input = chunks_of(input).context("cannot start a thread to read standard input")?;
     let (mut received, mut sent) = (false, None);
     {
         let (from_peer, to_peer) = stream.split();
@@ -124,7 +124,7 @@ async fn send(
             break;
         };
         idle_since.set(None);
-        let chunk = chunk.context("can't read standard input")?;
+        let chunk = chunk.context("cannot read standard input")?;
         if let Err(error) = peer.write_all(&chunk).await {
             // What the peer sent before is still to be received.
             return Ok(Sent::Refused(error));
@@ -160,7 +160,7 @@ async fn receive(
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(Received::Unwanted);
             }
-            written => written.context("can't write to standard output")?,
+            written => written.context("cannot write to standard output")?,
         }
     }
 }
@@ -182,11 +182,11 @@ async fn delivered(stream: &TcpStream) -> anyhow::Result<()> {
     loop {
         let lost = stream
             .take_error()
-            .context("can't ask for the connection's state")?;
+            .context("cannot ask for the connection's state")?;
         if let Some(error) = lost {
             return Err(BrokenOff::new(&error).into());
         }
-        if unacknowledged(stream).context("can't ask for the connection's state")? <= 1 {
+        if unacknowledged(stream).context("cannot ask for the connection's state")? <= 1 {
             return Ok(());
         }
         sleep(LOOK_AGAIN).await;
@@ -477,7 +477,10 @@ mod tests {
         )
         .await
         .expect_err("no input, no relay");
-        assert_eq!(format!("{error:#}"), "can't read standard input: unplugged");
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot read standard input: unplugged"
+        );
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ impl Target {
         let found = lookup_host((bare, 0)).await.with_context(|| {
             let advice = zone_advice(bare)
                 .unwrap_or_else(|| "check its spelling, or give the address itself".to_owned());
-            format!("can't find the address of {host:?}; {advice}")
+            format!("cannot find the address of {host:?}; {advice}")
         })?;
         let (mut addresses, mut other_family) = (Vec::new(), false);
         for address in found.map(canonical) {
@@ -64,7 +64,7 @@ impl Target {
                     bail!("{host:?} has no address; check its spelling, or give the address itself")
                 }
             };
-            bail!("{host:?} doesn't have {missing} address, only {other}; leave {flag} out");
+            bail!("{host:?} does not have {missing} address, only {other}; leave {flag} out");
         }
         let without_link = addresses.iter().find_map(lacks_zone);
         addresses.retain(|address| lacks_zone(address).is_none());
@@ -244,20 +244,20 @@ mod tests {
             (
                 "127.0.0.1",
                 Family::V6,
-                "\"127.0.0.1\" doesn't have an IPv6 address, only IPv4; leave -6 out",
+                "\"127.0.0.1\" does not have an IPv6 address, only IPv4; leave -6 out",
             ),
             (
                 "::1",
                 Family::V4,
-                "\"::1\" doesn't have an IPv4 address, only IPv6; leave -4 out",
+                "\"::1\" does not have an IPv4 address, only IPv6; leave -4 out",
             ),
             ("::ffff:127.0.0.1", Family::V6, "only IPv4"),
             (
                 "no such host",
                 Family::Any,
-                "can't find the address of \"no such host\"",
+                "cannot find the address of \"no such host\"",
             ),
-            ("", Family::Any, "can't find the address of \"\""),
+            ("", Family::Any, "cannot find the address of \"\""),
         ] {
             let error = Target::resolve(host, family)
                 .await

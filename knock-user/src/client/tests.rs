@@ -51,7 +51,7 @@ fn received(socket: &UdpSocket) -> Vec<(SocketAddr, Vec<u8>)> {
     std::iter::from_fn(|| match socket.recv_from(&mut buffer) {
         Ok((length, from)) => Some((from, buffer[..length].to_vec())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        Err(error) => panic!("can't receive: {error}"),
+        Err(error) => panic!("cannot receive: {error}"),
     })
     .collect()
 }
@@ -314,7 +314,7 @@ async fn a_knock_that_cannot_leave_is_an_error() {
         let shown = format!("{error:#}");
         assert!(
             shown.starts_with(&format!(
-                "can't send knock 1 of 1 ({knock}) to 255.255.255.255; "
+                "cannot send knock 1 of 1 ({knock}) to 255.255.255.255; "
             )),
             "{shown}"
         );

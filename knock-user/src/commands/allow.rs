@@ -11,18 +11,18 @@ use crate::{
     sys::clock::monotonic_now,
 };
 
-/// Grant by hand: let a source or network through a gate for a time
+/// Give a grant by hand: let a source or network through a gate for a time
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Address, or network in CIDR
+    /// Address, or network in CIDR notation
     #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_grantee)]
     source: IpNet,
 
-    /// The gate's name
+    /// Name of the gate
     #[arg(long)]
     gate: String,
 
-    /// How long [default: the gate's `open_for`]
+    /// How long the grant lasts [default: the gate's `open_for`]
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_grant_duration)]
     duration: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! `knockgate check`: what is wrong or weak in a configuration, without applying anything.
+//! `knockgate check`: reports errors and weaknesses of a configuration.
 
 use std::{
     io::{self, Write},
@@ -12,10 +12,10 @@ use crate::{
     datapath::native_warnings,
 };
 
-/// Validate and lint a configuration, applying nothing
+/// Report errors and weaknesses of a configuration; change nothing
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// File to check, in place of the one that --config names
+    /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
     /// Print one JSON document: {"valid", "findings"}
@@ -25,8 +25,8 @@ pub struct Args {
 
 /// Checks `args.file`, or else `config`, and prints every finding.
 ///
-/// Fails with [`Invalid`] where an error is among them; its findings are then marked as shown. A file
-/// that cannot be read has no findings to print, and fails with the reason alone.
+/// Fails with [`Invalid`] if an error is among them; its findings are then marked as shown. For a file that cannot be
+/// read, nothing is printed, and the error has the reason.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
     check(args, config, &mut anstream::stdout().lock())
 }

@@ -4,9 +4,10 @@ use std::io::{self, Write as _};
 
 use anyhow::Result;
 
-/// Print shell completions
+/// Print a completion script for a shell
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// The shell
     shell: clap_complete::Shell,
 }
 

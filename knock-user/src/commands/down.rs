@@ -7,16 +7,16 @@ use crate::{
     datapath::{PinRoot, down},
 };
 
-/// Detach the gate and remove everything pinned; fine where nothing is up
+/// Detach the kernel program and remove its pins; does nothing where nothing is up
 ///
 /// Needs no configuration.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Only this interface; may be given several times
+    /// Only this interface; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Every interface under the pin root, which is also the default
+    /// Every interface under the pin root; this is the default
     #[arg(long, conflicts_with = "interfaces")]
     all: bool,
 }

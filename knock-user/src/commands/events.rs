@@ -14,12 +14,12 @@ use crate::{
 
 /// Print what happened, one line each
 ///
-/// With a service running (`knockgate run`), its latest 1,000 events; without one, what the kernel's
-/// ring still holds, which is thereby used up. Where the service ends or the gate is taken down, `--follow` goes
-/// on with the next.
+/// Prints the latest 1,000 events, which the service (`knockgate run`) keeps. Without a service, prints what the
+/// kernel's ring buffer still holds, which empties it. With --follow, goes on with the next service or instance when
+/// this one ends.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Go on with what comes, until interrupted
+    /// Go on with new events, until interrupted
     #[arg(long, short)]
     follow: bool,
 

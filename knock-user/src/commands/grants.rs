@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::output;
 use crate::datapath::{Datapath, PinRoot};
 
-/// Show who may pass, at which gate, and for how long
+/// Show live grants: who may pass which gate, and for how long
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document

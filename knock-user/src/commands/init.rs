@@ -1,4 +1,4 @@
-//! `knockgate init`: a commented starter configuration with fresh random sequences.
+//! `knockgate init`: writes a commented configuration with new random sequences.
 
 mod draw;
 mod route;
@@ -24,16 +24,17 @@ use crate::{
     datapath::{self, native_warnings},
 };
 
-/// Write a commented starter configuration with fresh random sequences
+/// Write a commented configuration with new random sequences
 ///
-/// The file is written to the --config path with mode 0600. An existing file is never overwritten.
+/// Writes it to the --config path with mode 0600; never overwrites a file. Every key that may be left out is there
+/// too, commented out, with its default.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard; may be given several times [default: the default route's]
+    /// Interface to guard; may be repeated [default: that of the default route]
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Gate to write; may be given several times, also to give one gate several ports
+    /// Gate to write; may be repeated, also to give one gate several ports
     #[arg(
         long = "gate",
         value_name = "NAME=PORT/PROTO",
@@ -63,7 +64,7 @@ impl FromStr for GateArg {
     }
 }
 
-/// Writes the file to `path` and prints what it holds and what to do next.
+/// Writes the file to `path`, and prints what it contains and what to do next.
 pub fn run(args: &Args, path: &Path) -> anyhow::Result<()> {
     let message = init(args, path)?;
     io::stdout()
@@ -78,7 +79,7 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
         given => given.to_vec(),
     };
     for name in &interfaces {
-        // One that does not exist yet may be of any kind.
+        // An interface that does not exist yet may be of any kind.
         if let Ok(index) = datapath::index_of(name) {
             datapath::framing(name, index)?;
         }
@@ -125,13 +126,13 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a configuration would only stand in the way of the next attempt.
+        // The remains would make the next attempt fail.
         let _ = fs::remove_file(path);
     }
     written.with_context(|| format!("{shown} could not be written whole and was removed again"))
 }
 
-/// `create_new` decides; this says it before anything else is asked for.
+/// Refuses a path that exists, before anything else can fail. `create_new` decides in the end.
 fn refuse_existing(path: &Path) -> anyhow::Result<()> {
     if path.symlink_metadata().is_ok() {
         bail!(
@@ -163,7 +164,7 @@ fn next_steps(config: &Config, path: &Path) -> String {
         protect, knocks, ..
     } in &config.gates
     {
-        // Only TCP answers, so only a TCP port can be seen to open.
+        // The client can check TCP ports only.
         let then = protect.iter().find(|port| port.protocol == Protocol::Tcp);
         let then = then.map_or_else(String::new, |port| format!(" --then {port}"));
         for knock in knocks {

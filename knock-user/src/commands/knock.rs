@@ -25,16 +25,16 @@ const USAGE: &str = "knockgate knock [OPTIONS] <HOST> <STEP>...
 /// How long `--connect` waits for more input once the peer has closed its direction.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Knock at a gate: send a sequence, and check or use the port behind it
+/// Knock: send a sequence, and check or use the port that it opens
 ///
-/// Needs no privileges. Silent when all went well.
+/// Needs no privileges. Prints nothing when all goes well.
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = USAGE, after_long_help = after_help())]
 pub struct KnockArgs {
-    /// The host, a name or an address; overrides the profile's
+    /// Name or address of the host; overrides the profile's
     ///
     /// An IPv6 link-local address needs its interface: `fe80::1%eth0`. Where a name has several addresses, the
-    /// next one is tried when one does not answer; without --then or --connect all of them are knocked at.
+    /// next one is tried when one does not answer; without --then or --connect, each of them is knocked at.
     #[arg(required_unless_present = "profile", value_parser = parse_host)]
     host: Option<String>,
 
@@ -42,22 +42,22 @@ pub struct KnockArgs {
     #[arg(value_name = "STEP", required_unless_present = "profile")]
     steps: Vec<Port>,
 
-    /// Take what is not given here from this profile
+    /// Profile that says what is not given here; may be repeated
     ///
-    /// Given more than once, the profiles are knocked one after the other: HOST, STEP, --then and --connect
-    /// are for the last one, and the `connect` of the others only checks the port.
+    /// Several profiles are knocked one after the other. HOST, STEP, --then and --connect are for the last one, and
+    /// `connect` in the others only checks the port.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
 
-    /// Then check that this TCP port answers; exit status 6 when it doesn't
+    /// Then check that this TCP port answers; exit status 6 if it does not
     #[arg(long, value_name = "PORT/tcp", value_parser = parse_tcp_port, conflicts_with = "connect")]
     then: Option<u16>,
 
-    /// Then connect this TCP port to standard input and output, as ssh's `ProxyCommand` wants it
+    /// Then connect this TCP port to standard input and output, for ssh's `ProxyCommand`
     ///
     /// The end of standard input closes the sending direction only. When the peer closes its direction,
-    /// standard output is closed; what standard input still brings is sent, until it ends or is silent for
-    /// 5 seconds. Exit status 6 when the port did not open, 1 when the connection was reset.
+    /// standard output is closed; standard input is still sent until it ends or is silent for 5 seconds. Exit
+    /// status 6 if the port did not open, 1 if the connection was reset.
     #[arg(long, value_name = "PORT/tcp", value_parser = parse_tcp_port)]
     connect: Option<u16>,
 
@@ -67,20 +67,20 @@ pub struct KnockArgs {
 
     /// With --then or --connect: how often to send the sequence again while the port is closed [default: 3]
     ///
-    /// Each retry comes after a random pause, so that clients that began together do not meet again.
+    /// A random pause precedes each retry, so that clients that began together do not collide again.
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
 
-    /// With --then or --connect: how long the port may take to answer; each retry gives it as much longer
+    /// With --then or --connect: how long the port may take to answer; each retry waits this much longer
     /// [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     timeout: Option<Duration>,
 
-    /// Use the host's IPv4 address
+    /// Use only IPv4 addresses of the host
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
 
-    /// Use the host's IPv6 address
+    /// Use only IPv6 addresses of the host
     #[arg(short = '6', long)]
     ipv6: bool,
 
@@ -92,7 +92,7 @@ pub struct KnockArgs {
 /// Knocks as asked.
 ///
 /// # Errors
-/// [`Invalid`] for a profile that can't be used, [`NotOpen`](crate::client::NotOpen) for a port that stayed
+/// [`Invalid`] for a profile that cannot be used, [`NotOpen`](crate::client::NotOpen) for a port that stayed
 /// closed, others for what kept the knocks or the connection from working.
 pub async fn run(args: KnockArgs) -> anyhow::Result<()> {
     let verbose = args.verbose;
@@ -281,15 +281,15 @@ fn after_help() -> String {
     let example = EXAMPLE.trim_end().replace('\n', "\n    ");
     format!(
         "\
-Without --then or --connect the sequence is sent once, and nothing tells whether it opened anything: a gate \
-never answers a knock. Only the port behind it does, and only for TCP; an open UDP port need not answer.
+Without --then or --connect the sequence is sent once, and nothing shows whether it opened a port: a knock is never \
+answered. Only the port itself shows it, and only a TCP port; an open UDP port need not answer.
 
-A retry pauses longer between its knocks, waits longer for the port, and begins at a random time: knocks that \
-arrived out of order, a slow path, and another client that knocked from the same address at the same time each \
-have kept a try from working. Clients of one machine wait for each other by themselves.
+Each retry pauses longer between its knocks, waits longer for the port, and begins at a random time. This helps \
+against knocks that arrive out of order, a slow path, and another client that knocks from the same address at the \
+same time. Clients of one machine wait for each other.
 
-The connection that --then makes counts where a gate limits how many one grant admits; --connect makes one \
-connection and uses it.
+The connection that --then makes counts as one of the gate's `connections`; --connect makes one connection and uses \
+it.
 
 Other users of this machine can see a sequence on the command line, but not one in a profile. Profiles are kept \
 in ~/.config/knockgate/client.toml (XDG_CONFIG_HOME is honoured), with mode 0600:
@@ -301,7 +301,7 @@ Examples:
     knockgate knock --profile home
     knockgate knock --profile mail --profile home
 
-ssh that knocks by itself, in ~/.ssh/config:
+To have ssh knock by itself, in ~/.ssh/config:
     Host host.example
         ProxyCommand knockgate knock --profile home --connect %p/tcp %h
 
@@ -309,7 +309,7 @@ Exit status:
     0  the sequence was sent; with --then or --connect: the port opened
     1  the sequence could not be sent, or the connection broke off
     2  wrong usage
-    3  the profile can't be used
+    3  the profile cannot be used
     6  the port did not open"
     )
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// Write the manual pages into a directory, one for each command
+/// Write manual pages, one for each command
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Directory for them; it is created where it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

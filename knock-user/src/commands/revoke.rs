@@ -12,13 +12,13 @@ use crate::{
 const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
        knockgate revoke [OPTIONS] --all";
 
-/// Take grants away, and the sessions that began under them
+/// End grants, and the sessions that began under them
 ///
-/// Every grant and session whose source lies within SOURCE ends at once.
+/// Ends every grant and session whose source is within SOURCE.
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = USAGE)]
 pub struct Args {
-    /// Address, or network in CIDR
+    /// Address, or network in CIDR notation
     #[arg(value_name = "SOURCE[/LEN]", value_parser = parse_network, required_unless_present = "all")]
     source: Option<IpNet>,
 

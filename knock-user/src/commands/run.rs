@@ -11,17 +11,17 @@ use crate::{
     service,
 };
 
-/// Serve: bring the gate up, or take over the one that is, then log events until SIGTERM
+/// Run the service: do what `up` does, or take over what is up, then log events until SIGTERM
 ///
-/// The gate stays up when this ends, however it ends. An interface that is absent is waited for, and one that
-/// loses the gate gets it back.
+/// The ports stay closed when the service ends, however it ends. It waits for interfaces that are absent, and
+/// attaches the program again to those that lose it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard, in place of the configuration's; may be given several times
+    /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Take the gate down when the service ends
+    /// Do what `down` does when the service ends
     #[arg(long)]
     down_on_exit: bool,
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::output;
 use crate::datapath::{Datapath, PinRoot};
 
-/// Show the flows that began under a grant and may go on past it
+/// Show flows that began under a grant and may outlive it
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document

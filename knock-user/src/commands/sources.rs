@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::output;
 use crate::datapath::{Datapath, PinRoot};
 
-/// Show whose knocking is how far
+/// Show sources that are part-way through a sequence
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document

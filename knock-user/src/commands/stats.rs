@@ -10,14 +10,14 @@ use crate::{
     datapath::{Counters, Datapath, PinRoot},
 };
 
-/// Show every counter, by reason and by gate, summed over CPUs
+/// Show every counter of packets and knocks, summed over CPUs
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print one JSON document, or one for each --watch
     #[arg(long)]
     json: bool,
 
-    /// Print again and again, this far apart, until interrupted
+    /// Print again after each such pause, until interrupted
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     watch: Option<Duration>,
 }

@@ -9,14 +9,14 @@ use crate::{
     datapath::{self, Absent, Attachment, PinRoot, Up},
 };
 
-/// Load, attach and pin the gate, then exit: from there on the kernel enforces alone
+/// Load, attach and pin the kernel program, then exit: the kernel enforces from then on
 ///
-/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where this gate is up
-/// but an interface is not guarded any more (it was made again, or the program was detached), guards it again
-/// and keeps all grants.
+/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where it is up already,
+/// but an interface is no longer guarded (it was created again, or the program was detached), attaches the program
+/// there again and keeps all grants.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Interface to guard, in place of the configuration's; may be given several times
+    /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Values that are valid alone and contradict each other, or are too many together.
+//! Errors about several values: they contradict each other, or are too many together.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ const MOST_GATES: usize = 4_096;
 const MOST_KNOCKS: usize = 1_000_000;
 const MOST_KNOCK_PORTS: usize = 65_535;
 
-/// Reports everything in the draft that contradicts something else in it, or is too much altogether.
+/// Reports every contradiction in the draft, and what exceeds a limit in total.
 pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
     names(findings, draft);
     let guarded = guarded_ports(findings, draft);
@@ -39,7 +39,7 @@ fn names(findings: &mut Findings<'_>, draft: &Draft) {
     }
 }
 
-/// Every guarded port with the gate that guards it and where that is written.
+/// Every protected port, with its gate and place.
 type Guarded<'d> = HashMap<Port, (&'d DraftGate, Span)>;
 
 fn guarded_ports<'d>(findings: &mut Findings<'_>, draft: &'d Draft) -> Guarded<'d> {
@@ -47,7 +47,7 @@ fn guarded_ports<'d>(findings: &mut Findings<'_>, draft: &'d Draft) -> Guarded<'
     for gate in &draft.gates {
         for Located { value: port, span } in &gate.protect {
             match guarded.get(port) {
-                // Twice in one gate is reported where the list is read.
+                // A port twice in one gate was reported when the list was read.
                 Some((first, _)) if std::ptr::eq(*first, gate) => {}
                 Some((first, at)) => {
                     let line = findings.source.line_of(*at);
@@ -107,10 +107,10 @@ fn open_ports(findings: &mut Findings<'_>, draft: &Draft, guarded: &Guarded<'_>)
     }
 }
 
-/// Reports each sequence that is, or ends with, another one: the last knock would open both.
+/// Reports each sequence that equals another one or ends with it: the last knock would open both.
 ///
-/// Read backwards and sorted, a sequence directly follows the ones it ends with; so one pass with a
-/// stack of them finds every pair that matters, whatever the number of users.
+/// Reversed and sorted, a sequence directly follows those that it ends with, so one pass with a stack finds all
+/// of them. Comparing all pairs would take too long for many users.
 fn overlapping_sequences(findings: &mut Findings<'_>, draft: &Draft) {
     struct Entry<'d> {
         backwards: Vec<Port>,

@@ -1,5 +1,5 @@
-//! The configuration as written: every value checked by itself, with the place of those that findings
-//! point to.
+//! The configuration as written: every value is checked by itself, and the values that findings point to have
+//! their places.
 //!
 //! [`super::contradictions`] and [`super::lint`] then compare the values with each other and with the host.
 
@@ -26,8 +26,10 @@ pub(super) struct Draft {
     pub(super) rest: Config,
 }
 
+/// A `[[gate]]` as written.
 #[derive(Clone, Default)]
 pub(super) struct DraftGate {
+    /// Where the section begins.
     pub(super) header: Span,
     /// Empty where it could not be read.
     pub(super) name: Located<String>,
@@ -38,6 +40,7 @@ pub(super) struct DraftGate {
     pub(super) rest: Gate,
 }
 
+/// A `[[gate.knock]]` as written.
 #[derive(Clone, Default)]
 pub(super) struct DraftKnock {
     /// Empty where it could not be read.

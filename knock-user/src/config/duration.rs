@@ -7,8 +7,7 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 
 /// Reads `500ms`, `30s`, `5m` or `2h`, and several of them from large to small (`1h30m`).
 ///
-/// Zero is a duration; whether it makes sense is the caller's to say. The error quotes the text and
-/// says what to write.
+/// Accepts zero. The error quotes the text and says what to write.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let no_duration = || {
         let hint = nearest_duration(text).map_or_else(
@@ -27,7 +26,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut total = 0_u64;
     while !rest.is_empty() || text.is_empty() {
         let (number, unit, after) = split_part(rest).ok_or_else(no_duration)?;
-        // `units` only moves on, so each unit comes at most once and in order.
+        // `units` only advances, so each unit is accepted at most once and in order.
         let &(_, length) = units
             .find(|(name, _)| *name == unit)
             .ok_or_else(no_duration)?;
@@ -42,10 +41,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Shows a duration the way [`parse_duration`] reads it: `1h30m`, `29s500ms`.
+/// Shows a duration in the notation of [`parse_duration`]: `1h30m`, `29s500ms`.
 ///
-/// What is below a millisecond is cut off. The alternate form (`{:#}`), meant for counting down,
-/// shows the two largest units only.
+/// Fractions of a millisecond are cut off. The alternate form (`{:#}`), for countdowns, shows only the two
+/// largest units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HumanDuration(pub Duration);
 
@@ -70,7 +69,7 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// Splits `30s…` into its number, its unit and what follows.
+/// Splits `30s…` into its number, its unit and the rest.
 fn split_part(text: &str) -> Option<(&str, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, rest) = text.split_at(digits);
@@ -81,7 +80,7 @@ fn split_part(text: &str) -> Option<(&str, &str, &str)> {
     (!number.is_empty()).then_some((number, unit, rest))
 }
 
-/// `30 sec`, `5min`, `2 Hours` and `1d` are meant plainly enough to answer with the right spelling.
+/// Returns the right spelling of `30 sec`, `5min`, `2 Hours`, `1d` and the like.
 fn nearest_duration(text: &str) -> Option<String> {
     let lower = text.trim().to_lowercase();
     let (number, unit, rest) = split_part(&lower)?;

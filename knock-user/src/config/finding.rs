@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and how it is shown: file, line, column, the line itself.
+//! Errors and warnings about a configuration, and how they are shown: file, line, column, the line itself.
 
 use std::{
     error::Error,
@@ -9,10 +9,10 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-/// One thing that is wrong (or weak) in a configuration.
+/// An error or warning about a configuration.
 ///
-/// `Display` shows it in full, with the offending line and a caret under the place; [`Finding::headline`]
-/// is the first line alone, for logs. Serialised, it is one element of `check --json`'s `findings`.
+/// `Display` shows it in full, with the line and a caret under the place; [`Finding::headline`] is the first line
+/// alone, for logs. Serialised, it is an element of `findings` in the output of `check --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
@@ -20,7 +20,7 @@ pub struct Finding {
     pub code: &'static str,
     /// What was wrong, what was expected, what to write instead.
     pub message: String,
-    /// Counted from 1; `None` where the finding has no place of its own, such as something missing.
+    /// Counted from 1; `None` for a finding about the whole file.
     pub line: Option<usize>,
     /// Counted in characters from 1.
     pub column: Option<usize>,
@@ -30,7 +30,7 @@ pub struct Finding {
     excerpt: Option<Excerpt>,
 }
 
-/// How grave a finding is.
+/// Whether a finding is an error or a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -50,7 +50,7 @@ pub struct Invalid {
 }
 
 impl Finding {
-    /// A finding about a file as a whole.
+    /// Makes a finding about a whole file.
     pub(crate) fn about_file(
         level: Level,
         code: &'static str,
@@ -68,7 +68,7 @@ impl Finding {
         }
     }
 
-    /// A finding about some `characters` of a line, whose whole text is `content`.
+    /// Makes a finding about some `characters` of a line, whose whole text is `content`.
     pub(super) fn about_line(
         level: Level,
         code: &'static str,
@@ -86,12 +86,12 @@ impl Finding {
         }
     }
 
-    /// `file:line:column: message`, for a log that has levels and lines of its own.
+    /// Returns `file:line:column: message`, for a log, which shows the level by itself.
     pub fn headline(&self) -> impl fmt::Display {
         format!("{}: {}", self.place(), self.message)
     }
 
-    /// As `Display`, with terminal colours throughout: print it through `anstream`.
+    /// Shows it like `Display`, with terminal colours; print it through `anstream`.
     pub fn coloured(&self) -> impl fmt::Display {
         fmt::from_fn(|f| self.write(f, &Palette::coloured(self.level)))
     }
@@ -149,7 +149,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// The code of the one finding about a file that yields no text.
+/// The code of the only finding about a file whose text cannot be read.
 const UNREADABLE: &str = "unreadable";
 
 impl Invalid {
@@ -162,7 +162,7 @@ impl Invalid {
         }
     }
 
-    /// The file could not be read at all.
+    /// Makes the error for a file that could not be read.
     pub(super) fn unreadable(file: &str, message: String, not_permitted: bool) -> Self {
         let finding = Finding::about_file(Level::Error, UNREADABLE, file, message);
         Self {
@@ -171,24 +171,24 @@ impl Invalid {
         }
     }
 
-    /// Everything that was found, in the order of the file.
+    /// Returns all findings, in the order of the file.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// There was no text to find anything in: the file is missing or cannot be read.
+    /// Whether the file is missing or its text cannot be read.
     pub fn is_unread(&self) -> bool {
         self.findings
             .iter()
             .any(|finding| finding.code == UNREADABLE)
     }
 
-    /// The file may well be valid: this user is not allowed to read it.
+    /// Whether this user is not permitted to read the file.
     pub fn not_permitted(&self) -> bool {
         self.not_permitted
     }
 
-    /// For whoever has shown the findings already: `Display` is then one line that counts them.
+    /// Makes `Display` one line that counts the findings, for a caller that has printed them.
     #[must_use]
     pub fn already_shown(self) -> Self {
         Self {
@@ -197,7 +197,7 @@ impl Invalid {
         }
     }
 
-    /// As `Display`, with terminal colours throughout: print it through `anstream`.
+    /// Shows it like `Display`, with terminal colours; print it through `anstream`.
     pub fn coloured(&self) -> impl fmt::Display {
         fmt::from_fn(|f| self.write(f, true))
     }
@@ -238,13 +238,13 @@ impl fmt::Display for Invalid {
 
 impl Error for Invalid {}
 
-/// `1 error`, `2 errors`.
+/// Returns `1 error`, `2 errors`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
-/// The line a finding is on and which of its characters are meant.
+/// The line of a finding, and the characters to mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Excerpt {
     line: String,
@@ -276,7 +276,7 @@ impl Excerpt {
     }
 }
 
-/// One printable character for each: what a file holds must not steer the terminal it is shown on.
+/// Replaces control characters, one for one: the text of a file must not control the terminal.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {

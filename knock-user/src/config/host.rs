@@ -1,4 +1,4 @@
-//! What the lint needs to know of the host and of the person at the keyboard.
+//! What the warnings depend on: facts about this host and the session in which the command runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -16,27 +16,27 @@ use crate::{
     },
 };
 
-/// The host as the lint sees it. The default knows nothing and so warns of nothing.
+/// Facts about a host, for warnings. With the default nothing is known, and so nothing is warned of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The ports that the kernel gives to outgoing connections.
+    /// The ports that the kernel assigns to outgoing connections.
     pub ephemeral_ports: Option<RangeInclusive<u16>>,
-    /// The ports that something listens on, for other hosts too.
+    /// The ports on which something listens that other hosts can reach.
     pub listening: BTreeSet<Port>,
     /// The UDP ports from which a socket of this host may send to others.
     pub udp_sockets: BTreeSet<u16>,
     /// The network devices; `None` where they cannot be read.
     pub devices: Option<Vec<Link>>,
-    /// Settings that are on by which a packet's destination changes behind the gate, by the device for which
-    /// they are: paths below `/proc/sys`.
+    /// By device, the settings that are on and let a packet change its destination after it was judged: paths
+    /// below `/proc/sys`.
     pub source_routing: BTreeMap<String, Vec<String>>,
     /// The SSH session in which the command runs.
     pub ssh: Option<SshSession>,
-    /// The interfaces whose packets no entry of the kernel program reads, and why.
+    /// The interfaces whose packets no entry of the kernel program can read, and why.
     pub unreadable: BTreeMap<String, String>,
 }
 
-/// The two ends of an SSH session, as sshd puts them into `SSH_CONNECTION`.
+/// The two ends of an SSH session, from `SSH_CONNECTION`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSession {
     pub client: IpAddr,
@@ -46,7 +46,7 @@ pub struct SshSession {
 }
 
 impl HostFacts {
-    /// What this host and process say. What cannot be read is left unknown: a lint must not fail.
+    /// Reads the facts about this host and process. What cannot be read stays unknown: a warning must not fail.
     pub fn of_this_host() -> Self {
         let devices = links::with_addresses().ok();
         Self {
@@ -65,7 +65,7 @@ impl SshSession {
     /// Reads `198.51.100.7 50022 192.0.2.1 22`; `None` for anything else.
     pub fn parse(ssh_connection: &str) -> Option<Self> {
         let mut words = ssh_connection.split_whitespace();
-        // A link-local address comes with its zone, which no packet carries.
+        // A link-local address has a zone here, which is not part of a packet.
         let address = |word: &str| word.split('%').next()?.parse::<IpAddr>().ok();
         let client = address(words.next()?)?;
         let _client_port = words.next()?;
@@ -79,7 +79,7 @@ impl SshSession {
     }
 }
 
-/// The local ports that the kernel chooses from for this network namespace's outgoing connections.
+/// Returns the ports from which the kernel chooses one for an outgoing connection of this network namespace.
 pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut words = text.split_whitespace();
@@ -87,11 +87,11 @@ pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
     Some(low..=high)
 }
 
-/// Every port of this network namespace with a listening TCP or an unconnected UDP socket that other hosts
-/// can reach. One that only this host itself can reach is closed to all others.
+/// Returns every port of this network namespace with a listening TCP socket or an unconnected UDP socket that other
+/// hosts can reach.
 pub fn listening_ports() -> io::Result<BTreeSet<Port>> {
     let mut ports = BTreeSet::new();
-    // A UDP socket without a peer is in the state that TCP calls CLOSE.
+    // The kernel reports a UDP socket without a peer in TCP's state CLOSE.
     for (protocol, transport, states) in [
         (Protocol::Tcp, Transport::Tcp, States::LISTEN),
         (Protocol::Udp, Transport::Udp, States::CLOSE),
@@ -112,8 +112,8 @@ fn udp_sockets() -> io::Result<BTreeSet<u16>> {
     Ok(outward.map(|socket| socket.local.port()).collect())
 }
 
-/// Both ends, local then remote, of every TCP connection of this network namespace that has anything left
-/// to say: not of those in `TIME_WAIT`.
+/// Returns both ends, local then remote, of every TCP connection of this network namespace, without those in
+/// `TIME_WAIT`.
 pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
     let over = States::TIME_WAIT | States::CLOSE | States::LISTEN;
     let sockets = sockets(Transport::Tcp, &States::all().difference(over))?;
@@ -121,7 +121,7 @@ pub fn connections() -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
     Ok(ends.collect())
 }
 
-/// Which of these devices take packets that say themselves where they go next.
+/// Returns the settings of source routing that are on, by device.
 fn source_routing(devices: &[Link]) -> BTreeMap<String, Vec<String>> {
     let mut on = BTreeMap::<String, Vec<String>>::new();
     for (family, setting) in [
@@ -135,7 +135,7 @@ fn source_routing(devices: &[Link]) -> BTreeMap<String, Vec<String>> {
             fs::read_to_string(format!("/proc/sys/{}", of(device)))
                 .is_ok_and(|value| value.trim().parse::<i32>().is_ok_and(|value| value > 0))
         };
-        // The kernel goes by the lower of the two.
+        // The kernel uses the lower value of `all` and the device.
         if !is_on("all") {
             continue;
         }
@@ -148,14 +148,13 @@ fn source_routing(devices: &[Link]) -> BTreeMap<String, Vec<String>> {
     on
 }
 
-/// `SSH_CONNECTION` of this process or of one that started it: sudo takes the variable away, and it
-/// is under sudo that people cut themselves off.
+/// Returns `SSH_CONNECTION` of this process or of an ancestor, since sudo removes the variable.
 fn ssh_connection() -> Option<String> {
     if let Ok(value) = env::var("SSH_CONNECTION") {
         return Some(value);
     }
     let mut process = "self".to_owned();
-    // Deeper than anyone's nest of shells; a bound, since processes change while they are read.
+    // A limit, since processes change while they are read; shells are not nested this deep.
     for _ in 0..64 {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let parent = status
@@ -166,7 +165,7 @@ fn ssh_connection() -> Option<String> {
             return None;
         }
         parent.clone_into(&mut process);
-        // Another user's process cannot be read, but one above it may be this user's own.
+        // The environment of another user's process cannot be read, but an ancestor may be this user's own.
         let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
         let found = environment
             .split(|b| *b == 0)
@@ -216,7 +215,7 @@ mod tests {
             let local: SocketAddr = ([127, 0, 0, 1], port).into();
             let ends = (local, client.local_addr().expect("a connected socket"));
             assert!(connections().expect("tables").contains(&ends), "{listen}");
-            // The side that closes first stays behind in TIME_WAIT.
+            // The side that closes first stays in TIME_WAIT.
             drop(server);
             drop(client);
             while connections().expect("tables").contains(&ends) {

@@ -1,4 +1,4 @@
-//! The kinds of value that are written as strings: how each is read, and what is said when it cannot be.
+//! The kinds of value that are written as strings: how each is read, and the message where it cannot be.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,10 +14,10 @@ use super::{Port, duration::parse_duration};
 pub(super) struct Kind<T> {
     /// The code of the finding when the string cannot be read.
     pub(super) code: &'static str,
-    /// What it is and looks like, after "must be".
+    /// What it is, with an example; follows "must be" in messages.
     pub(super) expected: &'static str,
     pub(super) parse: fn(&str) -> Result<T, String>,
-    /// What to write where someone wrote a bare number.
+    /// Returns what to write in place of a bare number.
     pub(super) for_number: Option<fn(&str) -> String>,
 }
 
@@ -63,7 +63,7 @@ pub(super) const NAME: Kind<String> = Kind {
     for_number: Some(|number| format!("\"{number}\"")),
 };
 
-/// Names of gates and users: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+/// Reads the name of a gate or user: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !(1..=64).contains(&text.len()) {
@@ -80,7 +80,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What the kernel takes for the name of an interface.
+/// Reads the name of an interface, by the kernel's rules.
 pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
     let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if !(1..=15).contains(&text.len()) || matches!(text, "." | "..") || text.contains(refused) {
@@ -112,7 +112,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 }
 
 fn network_fault(text: &str) -> String {
-    // Here a single address needs its length as well.
+    // In a list of networks a single address needs its prefix length too.
     if let Some(fault) = zone_fault(text, Some("128")) {
         return fault;
     }
@@ -138,10 +138,10 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
     })
 }
 
-/// Says what to write in place of an address with a zone, such as `fe80::1%eth0` or `fe80::1%eth0/64`.
+/// Returns what to write instead of an address with a zone, such as `fe80::1%eth0` or `fe80::1%eth0/64`.
 ///
-/// A zone says by which interface this machine reaches an address. A packet does not hold it. A single
-/// address gets the prefix length that it needs where it is written.
+/// A zone names the interface by which this machine reaches an address; it is not part of a packet. A single
+/// address gets the prefix length `length_of_one`.
 pub(crate) fn zone_fault(text: &str, length_of_one: Option<&str>) -> Option<String> {
     let (address, rest) = text.split_once('%')?;
     let ip: Ipv6Addr = address.parse().ok()?;

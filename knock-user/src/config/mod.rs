@@ -48,7 +48,7 @@ pub(crate) use self::{
     schema::LONGEST_GRANT,
 };
 
-/// Where the configuration is looked for when `--config` doesn't say.
+/// The path of the configuration without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/knockgate/knockgate.toml";
 
 /// A whole configuration, checked: every value is in its bounds and none contradicts another.
@@ -61,7 +61,7 @@ pub struct Config {
     pub interfaces: Vec<String>,
     pub attach: Attach,
     pub mode: Mode,
-    /// Networks that no gate ever closes on.
+    /// Networks to which no gate is ever closed.
     pub allow: Vec<IpNet>,
     /// Guard only packets to these destinations; empty: every destination.
     pub addresses: Vec<IpAddr>,
@@ -71,7 +71,7 @@ pub struct Config {
     pub gates: Vec<Gate>,
 }
 
-/// How the program is put on an interface.
+/// How the program is attached to an interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Attach {
@@ -91,11 +91,11 @@ pub enum Mode {
     Monitor,
 }
 
-/// Ports on which packets are no probes.
+/// Ports on which packets are not probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OpenPorts {
-    /// The ports that this host listens on.
+    /// The ports on which this host listens.
     #[default]
     Auto,
     List(Vec<Port>),
@@ -125,7 +125,7 @@ pub struct Gate {
     pub deny: Deny,
     /// Networks that may knock; empty: every network.
     pub sources: Vec<IpNet>,
-    /// May be empty: the gate then opens by hand only. Users are unique within a gate.
+    /// May be empty: then only grants by hand open the gate. Users are unique within a gate.
     pub knocks: Vec<Knock>,
 }
 
@@ -140,7 +140,7 @@ pub enum Established {
     Cut,
 }
 
-/// Whom a completed sequence opens the gate for.
+/// Who may pass after a completed sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantTo {
@@ -151,14 +151,14 @@ pub enum GrantTo {
     Prefix,
 }
 
-/// What becomes of a packet that may not pass.
+/// What is done with a packet that may not pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Deny {
-    /// Silence.
+    /// It is dropped.
     #[default]
     Drop,
-    /// What a closed port of this host answers.
+    /// It is answered as by a closed port of this host.
     Reject,
 }
 

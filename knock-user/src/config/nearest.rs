@@ -2,7 +2,7 @@
 
 /// The candidate that `typed` most likely stands for; `None` where all are too far off to guess.
 ///
-/// Case and the choice between `-` and `_` don't count as differences.
+/// Case and the choice between `-` and `_` do not count as differences.
 pub(crate) fn nearest<'c>(
     typed: &str,
     candidates: impl IntoIterator<Item = &'c str>,

@@ -106,7 +106,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Digits only: what `u32::from_str` takes beyond them (`+22`) is not how a port is written.
+/// Accepts digits only: `u32::from_str` would accept `+22`, too.
 fn parse_number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u32::MAX))

@@ -1,4 +1,4 @@
-//! A typed reader over the TOML document that goes on after an error, so that one run shows them all.
+//! Typed reading of values in a TOML document. It goes on after an error, so that one run shows all of them.
 
 use std::{fmt::Display, hash::Hash, ops::RangeInclusive, time::Duration};
 
@@ -16,14 +16,14 @@ use super::{
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
-/// Collects findings while values are taken out of the document.
+/// Reads values and reports those that are wrong.
 ///
-/// A method that returns `None` or a shorter list has reported why.
+/// Where a method returns `None` or leaves elements of a list out, it has reported why.
 pub(super) struct Reader<'r, 's> {
     pub(super) findings: &'r mut Findings<'s>,
 }
 
-/// A list as far as it could be read.
+/// A list, as far as it could be read.
 #[derive(Debug, Clone)]
 pub(super) struct List<T> {
     pub(super) items: Vec<Located<T>>,
@@ -32,7 +32,7 @@ pub(super) struct List<T> {
     pub(super) written: usize,
 }
 
-/// One `key = value` of a table, or one element of the list that stands there.
+/// One `key = value` of a table, or one element of the list that is the value.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'v, 'i> {
     pub(super) key: &'static str,
@@ -64,7 +64,7 @@ impl<T> List<T> {
 }
 
 impl Reader<'_, '_> {
-    /// The table of `[key]`.
+    /// Reads the table of `[key]`.
     pub(super) fn table<'v, 'i>(&mut self, field: Field<'v, 'i>) -> Option<&'v DeTable<'i>> {
         let table = field.value.get_ref().as_table();
         if table.is_none() {
@@ -74,7 +74,7 @@ impl Reader<'_, '_> {
         table
     }
 
-    /// The tables of `[[title]]`.
+    /// Reads the tables of `[[title]]`.
     pub(super) fn tables<'v, 'i>(
         &mut self,
         field: Field<'v, 'i>,
@@ -82,7 +82,7 @@ impl Reader<'_, '_> {
     ) -> Vec<(&'v DeTable<'i>, Span)> {
         let expected = format!("a list of tables, each begun with [[{title}]]");
         let Some(elements) = field.value.get_ref().as_array() else {
-            // `[gate]` for `[[gate]]` is the usual slip; the error sits on the header either way.
+            // `[gate]` for `[[gate]]` is the usual mistake; the span is that of the header then.
             self.wrong_type(field, &expected, None);
             return Vec::new();
         };
@@ -96,7 +96,7 @@ impl Reader<'_, '_> {
         tables
     }
 
-    /// One value written as a string.
+    /// Reads a value that is written as a string.
     pub(super) fn one<T>(&mut self, field: Field<'_, '_>, kind: &Kind<T>) -> Option<Located<T>> {
         let Some(text) = field.value.get_ref().as_str() else {
             let instead = match (field.value.get_ref(), kind.for_number) {
@@ -119,7 +119,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A list of values written as strings.
+    /// Reads a list of values that are written as strings.
     pub(super) fn list<T>(&mut self, field: Field<'_, '_>, kind: &Kind<T>) -> Option<List<T>> {
         let Some(elements) = field.value.get_ref().as_array() else {
             let instead = field
@@ -141,7 +141,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// A list whose elements differ from each other.
+    /// Reads a list whose elements must differ from each other.
     pub(super) fn set<T>(&mut self, field: Field<'_, '_>, kind: &Kind<T>) -> Option<List<T>>
     where
         T: Eq + Hash + Display,
@@ -157,7 +157,7 @@ impl Reader<'_, '_> {
         Some(list)
     }
 
-    /// One word out of a few.
+    /// Reads one of the words of a choice.
     pub(super) fn choice<T: ValueEnum>(&mut self, field: Field<'_, '_>) -> Option<T> {
         let words: Vec<_> = T::value_variants()
             .iter()
@@ -179,7 +179,7 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// A duration that is longer than zero and no longer than `longest`.
+    /// Reads a duration that is longer than zero and no longer than `longest`.
     pub(super) fn duration(
         &mut self,
         field: Field<'_, '_>,
@@ -196,7 +196,7 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// A whole number within bounds.
+    /// Reads a whole number within bounds.
     pub(super) fn number(
         &mut self,
         field: Field<'_, '_>,
@@ -205,7 +205,7 @@ impl Reader<'_, '_> {
         let (low, high) = (bounds.start(), bounds.end());
         let expected = format!("a whole number from {low} to {high}");
         let DeValue::Integer(number) = field.value.get_ref() else {
-            // A number in quotes is as common as one without them where they belong.
+            // A number in quotes is a common mistake: show it without them.
             let quoted = field
                 .value
                 .get_ref()
@@ -246,7 +246,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// `a`, `b` and `c`, each between quotes.
+/// Returns the words in a sentence: `a`, `b` and `c`, each between quotes.
 pub(super) fn listed(words: &[&str], quote: char, and: &str) -> String {
     let quoted = words
         .iter()

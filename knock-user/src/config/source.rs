@@ -1,10 +1,10 @@
-//! The text of a configuration, what stands where in it, and what has been found wrong with it.
+//! The text of a configuration, places in it, and what has been found so far.
 
 use std::{collections::HashMap, hash::Hash, ops::Range};
 
 use super::finding::{Finding, Level};
 
-/// A stretch of the text, in bytes.
+/// A range of the text, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -24,12 +24,12 @@ pub(super) struct Located<T> {
     pub(super) span: Span,
 }
 
-/// The values alone, in the same order.
+/// Returns the values without their places.
 pub(super) fn values<T>(items: Vec<Located<T>>) -> Vec<T> {
     items.into_iter().map(|item| item.value).collect()
 }
 
-/// A text and the name by which messages call it.
+/// A text and its name in messages.
 pub(super) struct Source<'t> {
     name: &'t str,
     text: &'t str,
@@ -111,12 +111,12 @@ impl<'s> Findings<'s> {
         self.found.is_empty()
     }
 
-    /// Whether something of this kind has been found.
+    /// Whether there is a finding with this code.
     pub(super) fn has(&self, code: &str) -> bool {
         self.found.iter().any(|finding| finding.code == code)
     }
 
-    /// Reports each value that came before, with the line of the first.
+    /// Reports each value that occurred before, with the line of its first occurrence.
     pub(super) fn duplicates<'v, T: Eq + Hash + 'v>(
         &mut self,
         items: impl IntoIterator<Item = &'v Located<T>>,
@@ -133,7 +133,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    /// Returns all that was found, in the order of the file.
+    /// Returns the findings in the order of the file.
     pub(super) fn in_order(self) -> Vec<Finding> {
         let mut found = self.found;
         found.sort_by_key(|finding| (finding.line, finding.column));

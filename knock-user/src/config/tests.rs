@@ -1,4 +1,4 @@
-//! Whole files in, whole results out; the tables of single findings are in the files below.
+//! Whole files and their results. The tables of single findings are in `errors` and `warnings`.
 
 mod errors;
 mod warnings;
@@ -188,7 +188,7 @@ fn what_is_left_out_has_the_documented_defaults() {
 #[test]
 fn the_page_describes_every_code() {
     const PAGE: &str = include_str!("../../../docs/configuration.md");
-    // Those of which no row of the tables is an example.
+    // Codes without a row in the tables.
     let others = [
         "unreadable",
         "no-gate",
@@ -346,7 +346,7 @@ fn crowd(users: u32) -> String {
     text
 }
 
-/// A configuration, and how long a processor has worked to read it.
+/// Returns a configuration and the CPU time that it took to read it.
 fn parsed(text: &str) -> (Config, Duration) {
     let begin = thread_cpu_time();
     let (config, _) = Config::parse(text, "k.toml").expect("valid");
@@ -372,7 +372,7 @@ fn overlaps_among_many_users_are_found_without_comparing_all_pairs() {
     // Comparing all pairs would take a hundred times as long for ten times as many.
     let (_, tenth) = parsed(&crowd(1_000));
     assert!(all < tenth * 40, "{tenth:?} for a tenth, {all:?} for all");
-    // What user 103 has is what alice gets.
+    // Alice gets the sequence of user 103.
     let twice = text.replacen(
         "\"7431/udp\", \"2214/tcp\", \"9120/udp\"",
         "\"19970/udp\", \"19900/tcp\", \"19850/udp\"",

@@ -1,4 +1,4 @@
-//! P3: the last k probes are the sequence. What a source has probed, and how far that has come.
+//! What a source has probed, and which sequences its last probes are.
 
 use std::{iter, time::Duration};
 

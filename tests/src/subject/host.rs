@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address, HashTable as _,
     address::{V4, V6},
-    frame::{BareIp, Ethernet},
+    frame::link::{BareIp, Ethernet},
     grant::{self, BY_HAND, GrantKey, give},
     judge,
     knock::Outcome,

@@ -1,4 +1,4 @@
-//! Random knock sequences that no one guesses, no scan hits and no service disturbs.
+//! Random sequences that are hard to guess, that a scan does not complete, and whose ports no service uses.
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
@@ -6,31 +6,31 @@ use anyhow::{anyhow, ensure};
 
 use crate::config::{Port, Protocol};
 
-/// Ports that services commonly sit on, so that people and scanners try them for other reasons.
+/// Ports of common services, which clients and scanners try anyway.
 const COMMON: [u16; 34] = [
     1080, 1194, 1433, 1521, 1701, 1723, 1883, 1900, 2049, 2375, 2376, 3000, 3128, 3306, 3389, 3478,
     4500, 5000, 5060, 5061, 5353, 5432, 5672, 5900, 6379, 6443, 8000, 8080, 8443, 8888, 9000, 9200,
     11211, 27017,
 ];
-/// Below this number ports belong to privileged services.
+/// Ports below this number are for privileged services.
 const FIRST: u16 = 1024;
-/// Where Linux begins its ephemeral range unless told otherwise.
+/// Where Linux's ephemeral range begins by default.
 const USUAL_EPHEMERAL: u16 = 32_768;
 /// A smaller pool than this would make sequences guessable.
 const SMALLEST_POOL: usize = 4_096;
 /// Two ports of one sequence are at least this far apart.
 const APART: u16 = 16;
 
-/// Draws sequences, each port at most once in all of them.
+/// Draws sequences in which no port occurs twice.
 #[derive(Clone)]
 pub(super) struct Draw {
     pool: Vec<u16>,
-    /// Numbers, of the pool or not, that are drawn no more.
+    /// Numbers that are not drawn any more; some are not in the pool.
     taken: BTreeSet<u16>,
 }
 
 impl Draw {
-    /// Ports from 1024 up to below the ephemeral range, without common ones and those in use.
+    /// Makes a pool of the ports from 1024 up to the ephemeral range, without common ones and those in use.
     pub(super) fn new(ephemeral: Option<RangeInclusive<u16>>, in_use: &BTreeSet<Port>) -> Self {
         let in_use = in_use
             .iter()
@@ -44,7 +44,7 @@ impl Draw {
         let end = ephemeral.map_or(USUAL_EPHEMERAL, |range| *range.start());
         let mut pool = pool_below(end);
         if pool.len() < SMALLEST_POOL {
-            // Some hosts hand out nearly every port; `check` then says so of the sequence.
+            // On some hosts nearly every port is ephemeral; `check` then warns of the sequence.
             pool = pool_below(USUAL_EPHEMERAL);
         }
         Self {
@@ -58,9 +58,9 @@ impl Draw {
         self.taken.extend(numbers);
     }
 
-    /// Three knocks of both protocols that go up and down.
+    /// Returns three knocks of both protocols that go up and down.
     ///
-    /// Whole sequences are drawn until one will do, so each that will is as likely as any other.
+    /// Draws whole sequences until one is suitable, so that all suitable ones are equally likely.
     pub(super) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
         ensure!(
             self.pool.len() >= self.taken.len() + SMALLEST_POOL / 2,
@@ -94,11 +94,10 @@ impl Draw {
     }
 }
 
-/// A number from 0 to `end` - 1, each as likely as any other; `end` is not 0.
+/// Returns a number from 0 to `end` - 1, all equally likely. `end` must not be 0.
 fn below(end: usize) -> anyhow::Result<usize> {
     let end = u64::try_from(end)?;
-    // A plain remainder would favour the low numbers; what lies beyond the last whole round is
-    // drawn again.
+    // A remainder alone would favour low numbers: a number beyond the last multiple of `end` is drawn again.
     let rounds = u64::MAX - u64::MAX % end;
     loop {
         let drawn = getrandom::u64()
@@ -170,7 +169,7 @@ mod tests {
         for _ in 0..60_000 {
             drawn[below(6).expect("randomness")] += 1;
         }
-        // Ten standard deviations (91 each): as good as never by chance.
+        // Ten standard deviations (91 each): practically impossible by chance.
         assert!(drawn.iter().all(|n| n.abs_diff(10_000) < 910), "{drawn:?}");
     }
 }

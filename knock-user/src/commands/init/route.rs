@@ -1,14 +1,14 @@
-//! The interface that the default route leaves by.
+//! The interface of the default route.
 
 use std::fs;
 
 use anyhow::bail;
 
-/// The default route's interface, IPv4's before IPv6's.
+/// Returns the interface of the default route, of IPv4 if there is one, else of IPv6.
 ///
-/// The error names the host's interfaces, one of which has to be given instead.
+/// The error lists the host's interfaces, one of which has to be given instead.
 pub(super) fn default_interface() -> anyhow::Result<String> {
-    // A kernel without one of the families has no such table, and so no such route.
+    // A kernel without one of the families does not have its table.
     let table = |path| fs::read_to_string(path).unwrap_or_default();
     let interface = default_v4(&table("/proc/net/route"))
         .or_else(|| default_v6(&table("/proc/net/ipv6_route")));
@@ -66,7 +66,7 @@ fn default_v6(table: &str) -> Option<String> {
     }))
 }
 
-/// The interface with the lowest metric, the first of several.
+/// Returns the interface with the lowest metric, the first of several.
 fn best(routes: impl Iterator<Item = (u32, String)>) -> Option<String> {
     routes
         .min_by_key(|(metric, _)| *metric)
@@ -77,7 +77,7 @@ fn usable(flags: &str) -> bool {
     u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & RTF_UP != 0 && flags & RTF_REJECT == 0)
 }
 
-/// The names in `/proc/net/dev`, without the loopback.
+/// Returns the names in `/proc/net/dev`, without the loopback interface.
 fn interfaces(devices: &str) -> Vec<&str> {
     let names = devices
         .lines()

@@ -50,7 +50,7 @@ const HEAD: &str = "\
 # commented out has the value shown.
 ";
 
-/// Whether sections and keys are explained: once in a file is enough.
+/// Whether sections and keys are explained. Only the first gate of a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comments {
     Yes,
@@ -92,7 +92,7 @@ fn comment(text: &mut String, about: &str) {
     }
 }
 
-/// A TOML list of strings.
+/// Returns a TOML list of strings.
 fn quoted<T: ToString>(items: &[T]) -> String {
     let items = items.iter().map(|item| quoted_word(&item.to_string()));
     format!("[{}]", items.collect::<Vec<_>>().join(", "))

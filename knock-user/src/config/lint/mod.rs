@@ -18,7 +18,7 @@ use super::{
 
 const LONG_GRANT: Duration = Duration::from_mins(10);
 
-/// Reports every weakness of a draft without errors, on this host.
+/// Warns of every weakness of a draft without errors, on this host.
 pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     if draft.allow.is_empty() {
         let message = "there is no `allow` list: a lost sequence locks everyone out; \
@@ -41,7 +41,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
 }
 
-/// Networks that together hold every address of a family.
+/// Warns of networks that together contain every address of a family.
 fn allowed(findings: &mut Findings<'_>, allow: &[Located<IpNet>]) {
     let networks: Vec<IpNet> = allow.iter().map(|network| network.value).collect();
     for everyone in IpNet::aggregate(&networks) {
@@ -99,7 +99,7 @@ fn lint_gate(findings: &mut Findings<'_>, host: &HostFacts, gate: &DraftGate) {
     }
 }
 
-/// A port that the kernel may give to an outgoing connection of this host.
+/// Warns of a port that the kernel may assign to an outgoing connection of this host.
 fn ephemeral(
     findings: &mut Findings<'_>,
     host: &HostFacts,
@@ -121,7 +121,7 @@ fn ephemeral(
     }
 }
 
-/// Ports of sequences that something listens on.
+/// Warns of knock ports on which something listens.
 fn listened_on(findings: &mut Findings<'_>, host: &HostFacts, draft: &Draft) {
     let mut listening = host.listening.clone();
     for step in draft
@@ -130,7 +130,7 @@ fn listened_on(findings: &mut Findings<'_>, host: &HostFacts, draft: &Draft) {
         .flat_map(|gate| &gate.knocks)
         .flat_map(|knock| &knock.sequence.items)
     {
-        // Once for each port is enough, however many sequences share it.
+        // One warning for each port, however many sequences share it.
         if listening.remove(&step.value) {
             let message = format!(
                 "something on this host listens on {}: the port stays a knock, so its ordinary traffic \
@@ -142,7 +142,7 @@ fn listened_on(findings: &mut Findings<'_>, host: &HostFacts, draft: &Draft) {
     }
 }
 
-/// The SSH session that gives the command, where `up` would cut it off.
+/// Warns where `up` would cut off the SSH session in which the command runs.
 fn ssh_session(findings: &mut Findings<'_>, draft: &Draft, session: &SshSession) {
     let SshSession {
         client,

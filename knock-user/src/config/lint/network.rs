@@ -19,13 +19,11 @@ use crate::{
 /// How many devices a message names.
 const MOST_SHOWN: usize = 5;
 
-/// Groups that each host is in by itself (RFC 1112, RFC 4291).
+/// Groups that every host joins by itself (RFC 1112, RFC 4291).
 const ALL_HOSTS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_HOSTS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Reports what is weak about the interfaces to guard.
-///
-/// Where the host's devices are not known, nothing is said about them.
+/// Warns of weaknesses of the interfaces to guard. Where the host's devices are not known, some are not looked for.
 pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     if let Some(devices) = &host.devices {
         interfaces(findings, draft, devices);
@@ -54,7 +52,7 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     }
 }
 
-/// Interfaces that `up` refuses.
+/// Warns of interfaces that `up` refuses.
 fn unreadable(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     for Located { value: name, span } in &draft.interfaces {
         if let Some(why) = host.unreadable.get(name) {
@@ -63,7 +61,7 @@ fn unreadable(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     }
 }
 
-/// Tunnels whose packets the program sees only before they are unwrapped.
+/// Warns of tunnels whose packets are unwrapped after they were judged.
 fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let Some(first) = draft.interfaces.first() else {
         return;
@@ -97,14 +95,14 @@ fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     }
 }
 
-/// Addresses of guarded interfaces that are easily forgotten in `addresses`.
+/// Warns of addresses of guarded interfaces that are easily forgotten in `addresses`.
 fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
         return;
     };
     let guarded = |ip: &IpAddr| draft.addresses.iter().any(|address| address.value == *ip);
     let protected = || draft.gates.iter().flat_map(|gate| &gate.protect);
-    // A TCP connection is to one host.
+    // TCP works between single hosts only.
     let to_all = protected().any(|port| port.value.protocol == Protocol::Udp);
     let mut open = BTreeMap::new();
     for device in devices {

@@ -12,7 +12,7 @@ use crate::config::{
 
 const LONG_WITHIN: Duration = Duration::from_mins(1);
 
-/// Port numbers that tutorials and default configurations use, so that everyone tries them first.
+/// Sequences of tutorials and default configurations, which are tried first.
 const WELL_KNOWN: [[u16; 3]; 5] = [
     [7000, 8000, 9000],
     [1000, 2000, 3000],
@@ -21,7 +21,7 @@ const WELL_KNOWN: [[u16; 3]; 5] = [
     [1234, 2345, 3456],
 ];
 
-/// Reports what is weak about one sequence and its `within`.
+/// Warns of weaknesses of one sequence and its `within`.
 pub(super) fn lint(findings: &mut Findings<'_>, host: &HostFacts, knock: &DraftKnock) {
     sequence(findings, host, knock);
     within(findings, knock);
@@ -86,7 +86,7 @@ fn within(findings: &mut Findings<'_>, knock: &DraftKnock) {
     }
 }
 
-/// Returns "rise" or "fall" where the numbers only do that; repeats change neither.
+/// Returns "rise" or "fall" if the numbers do only that; equal neighbours count as either.
 fn order(numbers: &[u16]) -> Option<&'static str> {
     if numbers.is_sorted() {
         Some("rise")

@@ -1,4 +1,4 @@
-//! One row for each kind of warning, in host that are part of the test.
+//! One row for each kind of warning, on a host that is part of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +58,7 @@ pub(super) const ROWS: &[Row] = &[
         says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = []"] },
 ];
 
-/// Of a host that is as it should be for [`GOOD`].
+/// Facts about a host on which [`GOOD`] has no weakness.
 fn host() -> HostFacts {
     let address = |ip: &str| Address {
         ip: ip.parse().expect("an address"),
@@ -141,7 +141,7 @@ fn the_edge_of_each_bound_is_no_weakness() {
         ("9120/udp", "32767/udp"),
         ("9120/udp", "61000/udp"),
         ("9120/udp", "5353/tcp"),
-        // With a list of open ports, what listens is the user's own affair.
+        // With a list of open ports, what listens is not looked at.
         ("allow", "open_ports = []\nallow"),
         ("9120/udp", "2216/udp"),
         (ALLOW, "allow = [\"128.0.0.0/1\", \"::/1\"]\n"),
@@ -190,7 +190,7 @@ fn a_tunnel_that_unwraps_behind_the_gate_is_warned_of_until_it_is_guarded() {
         ("sit", true, &["unguarded-tunnel"]),
         ("vxlan", true, &["unguarded-tunnel"]),
         ("geneve", true, &["unguarded-tunnel"]),
-        // As the kernel makes `tunl0` and its like by itself.
+        // The kernel creates `tunl0` and the like by itself, down.
         ("ipip", false, &[]),
         ("wireguard", true, &[]),
         ("veth", true, &[]),
