@@ -34,7 +34,7 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// On Ethernet. Panics where the configuration can't be compiled: tests have none of that size.
+    /// On Ethernet. Panics where the configuration cannot be compiled: tests have none of that size.
     pub fn new(config: &Config) -> Self {
         Self::on(config, Framing::Ethernet)
     }
