@@ -29,18 +29,23 @@ use super::{
     },
     tables::{self, PinDirectory},
     view::progress::ProgressTable,
+    write::HostTables,
 };
 use crate::config::Config;
 
 /// The program's tables, with the configuration that they were made for.
 ///
-/// Every table is opened with the sizes that this build knows, and refused where they differ.
+/// Every table is opened with the sizes that this build knows, and refused where they differ. It stays open, so that a
+/// command or service that has opened it once does not depend on the directory that it was opened from, which may be taken
+/// down alone.
 pub struct Datapath {
     pub applied: Applied,
     /// When it came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
     root: PinRoot,
-    pub(super) tables: PinDirectory,
+    pins: PinDirectory,
+    pub(super) role: Array<MapData, u32>,
+    pub(super) host: HostTables,
     /// The sources part-way through a sequence.
     pub progress: ProgressTable,
     pub(super) lengths: Array<MapData, u64>,
@@ -123,7 +128,9 @@ impl Datapath {
             knocks: tables::KNOCKS.open(&pins)?,
             budget: tables::BUDGET.open(&pins)?,
             root: root.clone(),
-            tables: pins,
+            role: tables::ROLE.open(&pins)?,
+            host: HostTables::open(&pins)?,
+            pins,
             contents: OnceCell::new(),
         })
     }
@@ -144,12 +151,12 @@ impl Datapath {
 
     /// Opens the ring of events. It may have one reader at a time.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
-        tables::EVENTS.open(&self.tables)
+        tables::EVENTS.open(&self.pins)
     }
 
     /// Returns where an entry of the program is pinned. All entries share one log.
     pub fn program_pin(&self) -> Option<PathBuf> {
-        let mut pins = PROGRAMS.iter().map(|name| self.tables.0.join(name));
+        let mut pins = PROGRAMS.iter().map(|name| self.pins.0.join(name));
         pins.find(|pin| pin.exists())
     }
 

@@ -10,7 +10,10 @@ use aya::{
     Pod,
     maps::{self, Array, LpmTrie, MapData, lpm_trie::Key},
 };
-use knock_common::keys::ScopedAddress;
+use knock_common::{
+    keys::ScopedAddress,
+    reject::{Link, LinkKey, ReplySettings},
+};
 
 use super::{
     compile::{Contents, Prefix},
@@ -59,14 +62,34 @@ impl Contents {
     }
 }
 
-impl HostState {
-    /// Writes the tables that follow from this host.
-    pub fn write(&self, to: &impl Source) -> Result<()> {
-        if let Some(settings) = self.reply_settings {
-            array(&mut tables::REPLY_SETTINGS.open(to)?, [(0, settings)])?;
+/// The tables that follow from this host.
+pub struct HostTables {
+    reply_settings: Array<MapData, ReplySettings>,
+    links: maps::HashMap<MapData, LinkKey, Link>,
+    addresses: maps::HashMap<MapData, ScopedAddress, u32>,
+}
+
+impl HostTables {
+    pub fn open(source: &impl Source) -> Result<Self> {
+        Ok(Self {
+            reply_settings: tables::REPLY_SETTINGS.open(source)?,
+            links: tables::REPLY_LINK.open(source)?,
+            addresses: tables::LOCAL_ADDRESS.open(source)?,
+        })
+    }
+
+    /// Returns the number that makes flow labels unpredictable; 0 where no gate rejects.
+    pub fn secret(&self) -> Result<u64> {
+        Ok(self.reply_settings.get(&0, 0)?.secret)
+    }
+
+    /// Writes the state of the host.
+    pub fn write(&mut self, state: &HostState) -> Result<()> {
+        if let Some(settings) = state.reply_settings {
+            array(&mut self.reply_settings, [(0, settings)])?;
         }
-        hash(&mut tables::REPLY_LINK.open(to)?, self.link_rows())?;
-        hash(&mut tables::LOCAL_ADDRESS.open(to)?, self.address_rows())
+        hash(&mut self.links, state.link_rows())?;
+        hash(&mut self.addresses, state.address_rows())
     }
 }
 

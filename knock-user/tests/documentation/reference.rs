@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::CommandFactory as _;
 use knock_common::{Reason, event::Kind, knock::Outcome};
-use knock_user::{cli::Cli, config::Config, service::Record};
+use knock_user::{
+    cli::Cli,
+    config::Config,
+    service::{Record, names},
+};
 use serde_json::Value;
 
 use super::{rows, section};
@@ -37,12 +41,21 @@ fn every_result_of_a_knock_is_described() {
     }
 }
 
-/// The service has events of its own besides.
 #[test]
-fn every_event_of_the_kernel_program_is_described() {
+fn every_event_is_described() {
     for kind in Kind::ALL {
         has_row(&format!("| `{}` | {} |", kind.name(), kind.text()));
     }
+    let (_, table) = section(PAGE, "## Events")
+        .split_once("| event |")
+        .expect("there is a table of events");
+    let described: BTreeSet<&str> = rows(table)
+        .into_iter()
+        .flat_map(|cells| cells[0].split(", ").map(|name| name.trim_matches('`')))
+        .collect();
+    let kernel = Kind::ALL.map(Kind::name);
+    let all = kernel.into_iter().chain(names::EVENTS);
+    assert_eq!(described, all.collect());
 }
 
 /// The row of a table may have more cells.

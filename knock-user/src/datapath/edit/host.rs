@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     config::Port,
-    datapath::{host::HostState, install::attachment::Attachment, open::Datapath, tables, write},
+    datapath::{host::HostState, install::attachment::Attachment, open::Datapath, write},
 };
 
 impl Datapath {
     /// Declares these ports open, and no others; see [`open_ports`](crate::datapath::open_ports).
     pub fn set_open_ports(&mut self, open: &BTreeSet<Port>) -> Result<()> {
         let roles = self.contents()?.roles(open);
-        write::array(&mut tables::ROLE.open(&self.tables)?, roles)
+        write::array(&mut self.role, roles)
     }
 
     /// Reads the state of this host, for the interfaces that are guarded now, by their present names.
@@ -24,16 +24,13 @@ impl Datapath {
             .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
             .collect();
         // Flow labels stay as they are.
-        let secret = tables::REPLY_SETTINGS
-            .open(&self.tables)?
-            .get(&0, 0)?
-            .secret;
+        let secret = self.host.secret()?;
         HostState::read(self.config(), &guarded, secret)
             .context("cannot read this host's addresses")
     }
 
     /// Tells the program the state of this host.
     pub fn set_host_state(&mut self, state: &HostState) -> Result<()> {
-        state.write(&self.tables)
+        self.host.write(state)
     }
 }

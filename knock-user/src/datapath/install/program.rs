@@ -23,6 +23,7 @@ use crate::{
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         host::HostState,
         tables,
+        write::HostTables,
     },
     sys::{clock, kernel_version, links},
 };
@@ -194,9 +195,9 @@ fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
         .iter()
         .filter_map(|name| Some((links::index_of(name)?, name.clone())))
         .collect();
-    HostState::read(config, &guarded, random()?)
-        .context("cannot read this host's addresses")?
-        .write(ebpf)?;
+    let host = HostState::read(config, &guarded, random()?)
+        .context("cannot read this host's addresses")?;
+    HostTables::open(ebpf)?.write(&host)?;
     // What packets and commands change from here on.
     let mut lengths = tables::GRANT_LENGTHS.open(ebpf)?;
     for (index, length) in (0..).zip(contents.grant_lengths) {
