@@ -3,8 +3,12 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::CommandFactory as _;
-use knock_common::{Reason, event::Kind, knock::Outcome};
-use knock_user::{cli::Cli, config::Config, service::Record};
+use knock_common::{
+    Reason,
+    event::{Cause, Kind},
+    knock::Outcome,
+};
+use knock_user::{cli::Cli, config::Config, datapath::Lack, service::Record};
 use serde_json::Value;
 
 use super::{rows, section};
@@ -42,6 +46,28 @@ fn every_result_of_a_knock_is_described() {
 fn every_event_of_the_kernel_program_is_described() {
     for kind in Kind::ALL {
         has_row(&format!("| `{}` | {} |", kind.name(), kind.text()));
+    }
+}
+
+#[test]
+fn every_reason_of_an_event_is_described() {
+    let reasons = rows(section(PAGE, "## Events"))
+        .into_iter()
+        .filter_map(|cells| cells.get(2).copied())
+        .flat_map(|cell| cell.split('`'))
+        .collect::<BTreeSet<_>>();
+    let lacks = [
+        Lack::Down,
+        Lack::Absent,
+        Lack::Moved,
+        Lack::Detached,
+        Lack::Unlinked,
+        Lack::Renamed(String::new()),
+    ];
+    let lacks = lacks.iter().map(Lack::word);
+    let causes = Cause::ALL.into_iter().map(Cause::name);
+    for reason in causes.chain(lacks).filter(|name| !name.is_empty()) {
+        assert!(reasons.contains(reason), "no reason `{reason}` of an event");
     }
 }
 
