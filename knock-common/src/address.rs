@@ -8,6 +8,8 @@ use core::{
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::wire::load;
+
 /// An IPv4 address: its bytes as they lie in the packet, in one word.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
@@ -61,12 +63,24 @@ impl V4 {
     pub const fn from_word(word: u32) -> Self {
         Self(word)
     }
+
+    /// From the bytes of a packet.
+    #[inline(always)]
+    pub fn from_bytes(bytes: &[u8; 4]) -> Self {
+        Self(load(bytes, 0))
+    }
 }
 
 impl V6 {
     #[inline(always)]
     pub const fn from_words(first: u64, second: u64) -> Self {
         Self(first, second)
+    }
+
+    /// From the bytes of a packet.
+    #[inline(always)]
+    pub fn from_bytes(bytes: &[u8; 16]) -> Self {
+        Self(load(bytes, 0), load(bytes, 8))
     }
 
     #[inline(always)]

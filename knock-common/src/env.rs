@@ -12,6 +12,7 @@ use crate::{
         automaton::{Sequence, State},
         progress::{Progress, ProgressSet},
     },
+    reject::{Link, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, Role},
     seed::Seed,
@@ -121,8 +122,8 @@ pub trait Env {
 
     /// Are all of this host's addresses known?
     fn knows_addresses(&self) -> bool;
-    /// Is this one of those that are known?
-    fn has_address<A: Address>(&self, address: A) -> bool;
+    /// Returns what this address is to the host; see [`address_kind`](crate::reject::address_kind).
+    fn address_kind<A: Address>(&self, address: A) -> u32;
     /// Does this host forward packets of `flow`?
     fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool;
 
@@ -154,6 +155,21 @@ pub trait Env {
     /// When the like of an event was last reported, ns of `CLOCK_MONOTONIC`, by [`subject`](crate::report::subject).
     /// It forgets the oldest.
     fn reported(&self) -> &impl HashTable<SourceKey, u64>;
+
+    /// How this host replies to packets to its closed ports; `None` where it does not.
+    fn reply_settings(&self) -> Option<&ReplySettings>;
+
+    /// The interface that the packet arrived by, or a VLAN on it. `vlans`: outer first, 0 for none.
+    fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link>;
+
+    /// The ICMP errors that each destination may still get. It forgets the oldest.
+    fn icmp_buckets(&self) -> &impl HashTable<SourceKey, IcmpBucket>;
+
+    /// A [`GlobalIcmpBucket`](crate::reject::rate_limit::GlobalIcmpBucket).
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn icmp_global(&self) -> Option<&mut u64>;
+
+    fn random(&self) -> u32;
 
     /// Hands a report to user space. Returns false where there is no room: it never waits.
     fn send(&self, event: &Event) -> bool;

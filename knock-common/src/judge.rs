@@ -4,47 +4,51 @@ use crate::{
     Env, Family,
     address::V4,
     event::{Cause, Event, Kind, NOBODY},
-    frame::{self, Frame, Framing, NetworkLayer, Parsed, Segment, TCP, flag},
+    frame::{
+        Frame, Parsed, Segment, TCP, flag,
+        ip::{self, ipv4, ipv6},
+        link::{Framing, NetworkLayer},
+    },
     grant::{self, Grant},
     knock::sequence,
     report::{class, class_of, send},
     rules::{NO_GATE, Role},
     session::{self, Flow},
-    verdict::{Action, IpHeader, Reason, Verdict},
+    verdict::{Action, Reason, Verdict},
 };
 
 /// Judges one packet of a link on which packets begin with `L`.
 #[inline(always)]
 pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdict {
     match L::network(frame) {
-        NetworkLayer::Ipv4 { at } => ip(env, frame, frame::ipv4(frame, at), IpHeader::V4 { at }),
-        NetworkLayer::Ipv6 { at } => ip(env, frame, frame::ipv6(frame, at), IpHeader::V6 { at }),
+        NetworkLayer::Ipv4 { at } => ip(env, frame, ipv4(frame, at)),
+        NetworkLayer::Ipv6 { at } => ip(env, frame, ipv6(frame, at)),
         NetworkLayer::Other => Verdict::of(Reason::NotIp),
         NetworkLayer::Malformed => malformed::<E, V4>(env, None),
     }
 }
 
+/// Returns what the program does with a packet. Apart from [`judge`], since the packet is counted in between: the order
+/// spares each packet instructions.
 #[inline(always)]
-fn ip<E: Env, F: Frame + ?Sized, A: Family>(
-    env: &E,
-    frame: &F,
-    parsed: Parsed<A>,
-    header: IpHeader,
-) -> Verdict {
+pub fn action<E: Env>(env: &E, verdict: Verdict) -> Action {
+    if verdict.reason.passes() {
+        Action::Pass
+    } else if env.rejects(verdict.gate) {
+        Action::Reply
+    } else {
+        Action::Drop
+    }
+}
+
+#[inline(always)]
+fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A>) -> Verdict {
     let segment = match parsed {
         Parsed::Segment(segment) => segment,
         Parsed::Pass(reason) => return Verdict::of(reason),
         Parsed::Malformed(ends) => return malformed(env, ends),
     };
-    let mut verdict = self::segment(env, &segment, || frame::tcp(frame, &segment));
-    if verdict.action == Action::Drop
-        && env.rejects(verdict.gate)
-        // What a host replies to options and extension headers cannot be known: it processes them first.
-        && segment.transport == header.at() + A::HEADER
-    {
-        verdict.action = Action::Reply(header);
-    }
-    verdict
+    self::segment(env, &segment, || ip::tcp(frame, &segment))
 }
 
 /// Judges a packet whose ports are known. `tcp` returns its flags and sequence number, and is called where they matter.
@@ -65,7 +69,8 @@ pub(crate) fn segment<E: Env, A: Family>(
         (0, 0)
     };
     if let Role::Protected { gate } = role {
-        return Verdict::at(gate, guarded(env, segment, gate, flags, sequence));
+        let reason = guarded(env, segment, gate, flags, sequence);
+        return Verdict { reason, gate };
     }
     if segment.protocol == TCP
         && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN

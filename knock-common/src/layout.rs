@@ -2,10 +2,82 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::seed::Seed;
+use crate::{
+    address::{V4, V6},
+    cursor::{self, Cursor},
+    event::Event,
+    grant::{Grant, GrantKey, GrantSlot, MAX_LENGTHS},
+    keys::{ScopedAddress, SourceKey},
+    knock::{
+        MAX_SEQUENCE, Outcome,
+        automaton::{Sequence, State, Transition},
+        progress::{Progress, ProgressSet, WAYS},
+    },
+    record::{Record, fingerprint},
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
+    report::{Budget, class},
+    rules::{GateRules, ROLES},
+    seed::Seed,
+    session::{Flow, HOLDERS, Session, SessionSlot},
+    time::TICK_SHIFT,
+    verdict::{Counter, Reason},
+};
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
 pub const LAYOUT: u32 = 6;
+
+/// [`SHAPE`] of this layout.
+const RECORDED: u64 = 2_749_187_027_363_281_126;
+
+/// The records of the pinned tables, and the counts that their sizes and contents depend on.
+const SHAPE: u64 = fingerprint(&[
+    GrantKey::<V4>::SHAPE,
+    GrantKey::<V6>::SHAPE,
+    Grant::SHAPE,
+    GrantSlot::SHAPE,
+    Flow::<V4>::SHAPE,
+    Flow::<V6>::SHAPE,
+    Session::SHAPE,
+    SessionSlot::SHAPE,
+    SourceKey::SHAPE,
+    ScopedAddress::SHAPE,
+    Progress::SHAPE,
+    ProgressSet::SHAPE,
+    Sequence::SHAPE,
+    State::SHAPE,
+    Transition::SHAPE,
+    GateRules::SHAPE,
+    Counter::SHAPE,
+    Budget::SHAPE,
+    Cursor::SHAPE,
+    ReplySettings::SHAPE,
+    LinkKey::SHAPE,
+    Link::SHAPE,
+    IcmpBucket::SHAPE,
+    Meta::SHAPE,
+    Event::SHAPE,
+    MAX_SEQUENCE as u64,
+    MAX_LENGTHS as u64,
+    WAYS as u64,
+    HOLDERS as u64,
+    ROLES as u64,
+    TICK_SHIFT as u64,
+    CONFIG_CHUNK as u64,
+    cursor::COUNT as u64,
+    class::COUNT as u64,
+    Reason::COUNT as u64,
+    Outcome::COUNT as u64,
+]);
+
+const _: () = assert!(
+    SHAPE == RECORDED,
+    "a record or a count of the pinned tables has changed: raise LAYOUT, and set RECORDED to the length that the \
+     compiler finds for `FOUND`"
+);
+
+/// Where they differ, the compiler shows both numbers here.
+const FOUND: [(); RECORDED as usize] = [(); SHAPE as usize];
+const _: [(); RECORDED as usize] = FOUND;
 
 /// Bytes of one entry of the configuration table, which holds the configuration as it was applied.
 pub const CONFIG_CHUNK: usize = 4096;

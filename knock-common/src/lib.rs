@@ -53,6 +53,7 @@ pub mod session;
 pub mod testing;
 pub mod time;
 pub mod verdict;
+pub mod wire;
 
 pub use address::Address;
 pub use env::{Env, Family, HashTable};

@@ -2,10 +2,14 @@
 //! go, as [`judge`](fn@crate::judge) does it, both together would be too much for the kernel's stack.
 
 use crate::{
-    Env, Family, Reason, Verdict,
+    Env, Family,
     address::{V4, V6},
-    frame::{self, Ethernet, Frame, Framing as _, NetworkLayer, Parsed, Segment, TCP},
+    frame::{
+        Frame, Parsed, Segment, TCP, ip,
+        link::{Ethernet, Framing as _, NetworkLayer},
+    },
     judge,
+    verdict::{Reason, Verdict},
 };
 
 /// The headers of a packet are within so many bytes of its frame's beginning: behind Ethernet, tags, IPv6
@@ -58,11 +62,11 @@ pub mod family {
 pub fn read<F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
     match Ethernet::network(frame) {
         NetworkLayer::Ipv4 { at } => {
-            *v4 = Read::of(frame, frame::ipv4(frame, at));
+            *v4 = Read::of(frame, ip::ipv4(frame, at));
             family::V4
         }
         NetworkLayer::Ipv6 { at } => {
-            *v6 = Read::of(frame, frame::ipv6(frame, at));
+            *v6 = Read::of(frame, ip::ipv6(frame, at));
             family::V6
         }
         NetworkLayer::Other => family::NOT_IP,
@@ -92,7 +96,7 @@ impl<A: Family> Read<A> {
                 read.found = Found::Segment;
                 read.segment = segment;
                 if segment.protocol == TCP {
-                    (read.flags, read.sequence) = frame::tcp(frame, &segment);
+                    (read.flags, read.sequence) = ip::tcp(frame, &segment);
                 }
             }
             Parsed::Pass(reason) => {

@@ -24,6 +24,7 @@ use crate::{
         progress::{Progress, ProgressSet},
         ring,
     },
+    reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, ROLES, Role},
     seed::Seed,
@@ -71,6 +72,8 @@ pub struct TestEnv {
     pub session_counts: Map<u16, u32>,
     /// Own addresses, if they are known: family, padded address.
     pub own: Option<HashSet<(u8, Padded)>>,
+    /// Broadcast addresses of its networks.
+    pub broadcast: HashSet<(u8, Padded)>,
     /// Those that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
@@ -78,6 +81,13 @@ pub struct TestEnv {
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
     pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
+    pub reply_settings: Option<ReplySettings>,
+    /// By VLANs, outer first.
+    pub reply_links: HashMap<[u16; 2], Link>,
+    pub icmp_buckets: Map<SourceKey, IcmpBucket>,
+    pub icmp_global: UnsafeCell<u64>,
+    /// The next random number, and all others.
+    pub random: Cell<u32>,
     pub report_budgets: Map<u32, Budget>,
     pub reported: Map<SourceKey, u64>,
     pub events: RefCell<Vec<Event>>,
@@ -113,10 +123,16 @@ impl TestEnv {
             sessions_v6: Map::with_capacity(sessions),
             session_counts: Map::with_capacity(usize::MAX),
             own: None,
+            broadcast: HashSet::new(),
             forwarded: HashSet::new(),
             sockets: RefCell::default(),
             connected: RefCell::default(),
             outcomes: RefCell::default(),
+            reply_settings: None,
+            reply_links: HashMap::new(),
+            icmp_buckets: Map::with_capacity(usize::MAX),
+            icmp_global: UnsafeCell::new(0),
+            random: Cell::new(1),
             report_budgets: Map::with_capacity(usize::MAX),
             reported: Map::with_capacity(usize::MAX),
             events: RefCell::default(),
@@ -277,9 +293,16 @@ impl Env for TestEnv {
         self.own.is_some()
     }
 
-    fn has_address<A: Address>(&self, address: A) -> bool {
-        let own = self.own.as_ref();
-        own.is_some_and(|own| own.contains(&(A::FAMILY, address.padded())))
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
+        let key = (A::FAMILY, address.padded());
+        let is_own = self.own.as_ref().is_some_and(|own| own.contains(&key));
+        if is_own {
+            address_kind::OWN
+        } else if self.broadcast.contains(&key) {
+            address_kind::BROADCAST
+        } else {
+            0
+        }
     }
 
     fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
@@ -337,6 +360,27 @@ impl Env for TestEnv {
 
     fn reported(&self) -> &impl HashTable<SourceKey, u64> {
         &self.reported
+    }
+
+    fn reply_settings(&self) -> Option<&ReplySettings> {
+        self.reply_settings.as_ref()
+    }
+
+    fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link> {
+        self.reply_links.get(&vlans)
+    }
+
+    fn icmp_buckets(&self) -> &impl HashTable<SourceKey, IcmpBucket> {
+        &self.icmp_buckets
+    }
+
+    fn icmp_global(&self) -> Option<&mut u64> {
+        // SAFETY: one thread, and every caller is done with it before it asks again.
+        Some(unsafe { &mut *self.icmp_global.get() })
+    }
+
+    fn random(&self) -> u32 {
+        self.random.get()
     }
 
     fn send(&self, event: &Event) -> bool {

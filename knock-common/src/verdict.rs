@@ -46,61 +46,29 @@ reasons! {
 }
 
 /// What the program does with a packet.
-///
-/// Numbered as XDP's own actions, so that the match from one to the other costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
 pub enum Action {
-    Drop = 1,
-    Pass = 2,
-    /// Turn the packet, whose IP header this is, into the reply of a closed port.
-    Reply(IpHeader) = 3,
+    Pass,
+    Drop,
+    /// Turn the packet into the reply of a closed port, or drop it where there is none.
+    Reply,
 }
 
-/// The address family of a packet, and where its IP header begins in the frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IpHeader {
-    V4 { at: usize },
-    V6 { at: usize },
-}
-
-impl IpHeader {
-    #[inline(always)]
-    pub const fn at(self) -> usize {
-        match self {
-            Self::V4 { at } | Self::V6 { at } => at,
-        }
-    }
-}
-
-/// What becomes of a packet.
+/// What becomes of a packet. [`action`](crate::judge::action) makes the action of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub reason: Reason,
     /// The gate whose port it went to, or [`NO_GATE`].
     pub gate: u16,
-    pub action: Action,
 }
 
 impl Verdict {
     /// A verdict at no gate.
     #[inline(always)]
     pub const fn of(reason: Reason) -> Self {
-        Self::at(NO_GATE, reason)
-    }
-
-    /// A verdict at a gate that drops what it denies.
-    #[inline(always)]
-    pub const fn at(gate: u16, reason: Reason) -> Self {
-        let action = if reason.passes() {
-            Action::Pass
-        } else {
-            Action::Drop
-        };
         Self {
             reason,
-            gate,
-            action,
+            gate: NO_GATE,
         }
     }
 

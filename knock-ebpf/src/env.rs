@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns},
     maps::{Array, lpm_trie::Key},
 };
 use knock_common::{
@@ -19,6 +19,7 @@ use knock_common::{
         progress::{Progress, ProgressSet},
         ring,
     },
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, Role},
     seed::Seed,
@@ -234,9 +235,11 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn has_address<A: Address>(&self, address: A) -> bool {
-        // SAFETY: as above.
-        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }.is_some()
+    fn address_kind<A: Address>(&self, address: A) -> u32 {
+        // SAFETY: a single word, written once.
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::new(address)) }
+            .copied()
+            .unwrap_or(0)
     }
 
     #[inline(always)]
@@ -296,6 +299,43 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn reported(&self) -> &impl HashTable<SourceKey, u64> {
         &maps::REPORTED
+    }
+
+    #[inline(always)]
+    fn reply_settings(&self) -> Option<&ReplySettings> {
+        maps::REPLY_SETTINGS
+            .get(0)
+            .filter(|settings| settings.known != 0)
+    }
+
+    #[inline(always)]
+    fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link> {
+        let key = LinkKey {
+            // SAFETY: the kernel's context, readable for as long as the program runs.
+            interface: unsafe { (*self.context).ingress_ifindex },
+            vlans,
+        };
+        // SAFETY: user space writes an entry only when the link has changed, and a torn one is right
+        // again with the next packet.
+        unsafe { maps::REPLY_LINK.get(key) }
+    }
+
+    #[inline(always)]
+    fn icmp_buckets(&self) -> &impl HashTable<SourceKey, IcmpBucket> {
+        &maps::ICMP_BUCKET
+    }
+
+    #[inline(always)]
+    fn icmp_global(&self) -> Option<&mut u64> {
+        let global = maps::ICMP_GLOBAL.get_ptr_mut(0)?;
+        // SAFETY: an aligned word of an array entry, which other CPUs change by the atomic instruction.
+        Some(unsafe { &mut *global })
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: takes nothing and returns a number.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

@@ -33,8 +33,11 @@ mod settings;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use knock_common::{
     Verdict,
-    frame::{BareIp, Ethernet, Frame as _, Framing},
-    judge,
+    frame::{
+        Frame as _,
+        link::{BareIp, Ethernet, Framing},
+    },
+    judge::{action, judge},
     verdict::{Action, Counter},
 };
 
@@ -67,7 +70,8 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
     // Taken now, as a number: past this the packet's bounds need not outlive the decision.
     let length = packet.length() as u64;
-    let verdict = judge::<L, _, _>(&KernelEnv::of(ctx.ctx), &packet);
+    let env = KernelEnv::of(ctx.ctx);
+    let verdict = judge::<L, _, _>(&env, &packet);
     #[cfg(feature = "log")]
     aya_log_ebpf::info!(
         ctx,
@@ -76,10 +80,10 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
         verdict.gate
     );
     count(verdict, length);
-    match verdict.action {
+    match action(&env, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
-        Action::Reply(_) => reject::reply::<L>(ctx.ctx),
+        Action::Reply => reject::reply::<L>(ctx.ctx),
     }
 }
 

@@ -5,8 +5,9 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_md;
 use bytemuck::Pod;
 use knock_common::{
-    frame::{self, Frame, load},
-    reject::{FrameMut, MOST_SUMMED, Summed, fold},
+    frame::{Frame, FrameMut, extension},
+    reject::{MOST_SUMMED, Summed, fold},
+    wire::load,
 };
 
 /// The linear part of a frame, from `start` to before `end`.
@@ -39,15 +40,16 @@ impl Packet {
 
 impl Frame for Packet {
     #[inline(always)]
-    fn header<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+    fn header<T: Pod>(&self, at: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() == 1) };
         // In this order and with `>`, as the verifier follows it (before Linux 5.16 it mistook
-        // `>=`). Nothing overflows: `at` is at most 32 KiB, see `frame::Chain`.
-        if self.start + at + N > self.end {
+        // `>=`). Nothing overflows: `at` is at most 32 KiB, see `frame::extension`.
+        if self.start + at + size_of::<T>() > self.end {
             return None;
         }
         // SAFETY: the bytes lie between start and end, which the kernel keeps mapped and unwritten
-        // while the program runs; bytes have no alignment and no invalid values.
-        Some(unsafe { &*((self.start + at) as *const [u8; N]) })
+        // while the program runs; the type has alignment 1 and no invalid values.
+        Some(unsafe { &*((self.start + at) as *const T) })
     }
 
     #[inline(always)]
@@ -61,7 +63,7 @@ impl Frame for Packet {
     }
 }
 
-/// [`frame::chain`] in the context's packet.
+/// [`extension::chain`] in the context's packet.
 ///
 /// Exported, so that the verifier takes it for a global function: it checks such a one once, for all
 /// arguments that there can be (since Linux 5.6).
@@ -71,7 +73,7 @@ extern "C" fn extension_headers(context: *mut xdp_md, next: u32, at: u32, end: u
     let packet = Packet::of(context);
     // Behind Ethernet, two tags and a header of IPv6 it is far below this: said for the verifier.
     let at = (at & 0xff) as usize;
-    frame::chain(&packet, next as u8, at, end as usize).pack()
+    extension::chain(&packet, next as u8, at, end as usize).pack()
 }
 
 impl FrameMut for Packet {
@@ -84,7 +86,7 @@ impl FrameMut for Packet {
             return None;
         }
         // SAFETY: within the packet, which this program may write to while it runs. Aligned or not:
-        // see `frame::load`.
+        // see `wire::load`.
         unsafe { *(place as *mut T) = value };
         Some(())
     }
@@ -131,12 +133,12 @@ fn summed(packet: &Packet, at: u32, length: u32) -> Option<u64> {
         left -= 4;
     }
     if left >= 2 {
-        sum += u64::from(load::<u16, 2>(packet.header(at as usize)?, 0));
+        sum += u64::from(load::<u16, 2>(packet.header::<[u8; 2]>(at as usize)?, 0));
         at = onward(at, 2);
     }
     if left & 1 != 0 {
         // With the byte before: a check for one byte becomes `>=`, which gives no bound.
-        sum += u64::from(packet.header::<2>(onward(at, 0x7fff) as usize)?[1]);
+        sum += u64::from(packet.header::<[u8; 2]>(onward(at, 0x7fff) as usize)?[1]);
     }
     Some(sum)
 }
@@ -150,7 +152,7 @@ fn onward(at: u32, by: u32) -> u32 {
 impl Packet {
     #[inline(always)]
     fn words<const N: usize>(&self, at: usize) -> Option<u64> {
-        let bytes = self.header::<N>(at)?;
+        let bytes = self.header::<[u8; N]>(at)?;
         let mut sum = 0;
         let mut word = 0;
         while word < N {

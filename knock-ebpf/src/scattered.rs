@@ -10,13 +10,13 @@ use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
 };
+use bytemuck::Pod;
 use knock_common::{
     Family, Reason, Verdict,
     address::V4,
-    frame::{self, Frame},
+    frame::{Frame, extension},
     judge::malformed,
     scattered::{MOST_HEADERS, Read, Room, family, read},
-    verdict::Action,
 };
 
 use crate::{count, env::KernelEnv, maps, packet::Packet};
@@ -79,14 +79,15 @@ fn judged<A: Family>(
     }
 }
 
-/// Counts the packet, and returns the verdict as the kernel takes it.
+/// Counts the packet, and returns the verdict as the kernel takes it. Where a gate rejects this entry is not loaded,
+/// since a reply is written over a packet in one piece.
 #[inline(always)]
 fn counted(verdict: Verdict, length: u64) -> u32 {
     count(verdict, length);
-    match verdict.action {
-        Action::Pass => xdp_action::XDP_PASS,
-        // A reply is written over a packet in one piece, so this entry is not loaded where a gate rejects.
-        Action::Drop | Action::Reply(_) => xdp_action::XDP_DROP,
+    if verdict.reason.passes() {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
     }
 }
 
@@ -111,23 +112,26 @@ impl Scattered {
 
 impl Frame for Scattered {
     #[inline(always)]
-    fn header<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+    fn header<T: Pod>(&self, at: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() == 1) };
         // Or the compiler would leave out a comparison that follows from another one, but the verifier knows
         // the bounds of a number only where it was compared.
         let at = black_box(at);
-        if at > MOST_HEADERS - N {
+        if at > MOST_HEADERS - size_of::<T>() {
             return None;
         }
         // SAFETY: within the copy, as was just seen.
         let to = unsafe { self.copy.cast::<u8>().add(at) };
         // SAFETY: the context is the kernel's, and there is room for as much as is asked for. It is this CPU's
         // (see `count` in main), and what was copied there before is written once more as it is.
-        let missing = unsafe { bpf_xdp_load_bytes(self.context, at as u32, to.cast(), N as u32) };
+        let missing = unsafe {
+            bpf_xdp_load_bytes(self.context, at as u32, to.cast(), size_of::<T>() as u32)
+        };
         if missing != 0 {
             return None;
         }
-        // SAFETY: the kernel has just written these bytes.
-        Some(unsafe { &*to.cast::<[u8; N]>() })
+        // SAFETY: the kernel has just written these bytes; the type has alignment 1 and no invalid values.
+        Some(unsafe { &*to.cast::<T>() })
     }
 
     #[inline(always)]
@@ -142,7 +146,7 @@ impl Frame for Scattered {
     }
 }
 
-/// [`frame::chain`] in a frame that lies in several buffers. Exported as above.
+/// [`extension::chain`] in a frame that lies in several buffers. Exported as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scattered_extension_headers(
@@ -153,10 +157,10 @@ extern "C" fn scattered_extension_headers(
     length: u32,
 ) -> u32 {
     let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
-        return frame::Chain::Malformed.pack();
+        return extension::Chain::Malformed.pack();
     };
     let frame = Scattered::of(context, room, length);
     // Behind Ethernet, two tags and a header of IPv6 it is far below this: said for the verifier.
     let at = (at & 0xff) as usize;
-    frame::chain(&frame, next as u8, at, end as usize).pack()
+    extension::chain(&frame, next as u8, at, end as usize).pack()
 }

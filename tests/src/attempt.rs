@@ -31,7 +31,7 @@ pub fn connect(from: SocketAddr, to: SocketAddr, wait: Duration) -> Result<TcpSt
         Ok(()) if retransmissions(&socket) > 0 => Err(Outcome::OpenLate),
         Ok(()) => Ok(socket.into()),
         Err(error) => Err(refusal(&error)
-            .unwrap_or_else(|| panic!("can't try {to} over TCP from {from}: {error}"))),
+            .unwrap_or_else(|| panic!("cannot try {to} over TCP from {from}: {error}"))),
     }
 }
 
@@ -46,7 +46,7 @@ pub fn ask(from: SocketAddr, to: SocketAddr, wait: Duration) -> Outcome {
     match answer {
         Ok(_) => Outcome::Open,
         Err(error) => refusal(&error)
-            .unwrap_or_else(|| panic!("can't try {to} over UDP from {from}: {error}")),
+            .unwrap_or_else(|| panic!("cannot try {to} over UDP from {from}: {error}")),
     }
 }
 
@@ -60,7 +60,7 @@ pub fn syn(from: SocketAddr, to: SocketAddr) {
         let under_way = error.raw_os_error() == Some(libc::EINPROGRESS);
         assert!(
             under_way || refusal(&error).is_some(),
-            "can't send a SYN to {to} from {from}: {error}"
+            "cannot send a SYN to {to} from {from}: {error}"
         );
     }
 }
@@ -69,7 +69,7 @@ pub fn syn(from: SocketAddr, to: SocketAddr) {
 pub fn datagram(from: SocketAddr, to: SocketAddr) {
     bound(Type::DGRAM, Protocol::UDP, from)
         .send_to(b"", &to.into())
-        .unwrap_or_else(|error| panic!("can't send a datagram to {to} from {from}: {error}"));
+        .unwrap_or_else(|error| panic!("cannot send a datagram to {to} from {from}: {error}"));
 }
 
 fn bound(kind: Type, protocol: Protocol, from: SocketAddr) -> Socket {
@@ -81,7 +81,7 @@ fn bound(kind: Type, protocol: Protocol, from: SocketAddr) -> Socket {
             socket.bind(&SockAddr::from(from))?;
             Ok(socket)
         })
-        .unwrap_or_else(|error| panic!("can't send from {from}: {error}"))
+        .unwrap_or_else(|error| panic!("cannot send from {from}: {error}"))
 }
 
 fn refusal(error: &io::Error) -> Option<Outcome> {

@@ -136,9 +136,9 @@ pub fn detach(path: &Path) {
         flags: 0,
     };
     let link = bpf(OBJ_GET, &attributes);
-    let link = link.unwrap_or_else(|error| panic!("can't open {shown}: {error}"));
+    let link = link.unwrap_or_else(|error| panic!("cannot open {shown}: {error}"));
     command(LINK_DETACH, &descriptor(&link))
-        .unwrap_or_else(|error| panic!("can't detach {shown}: {error}"));
+        .unwrap_or_else(|error| panic!("cannot detach {shown}: {error}"));
 }
 
 #[repr(C)]
@@ -229,7 +229,7 @@ fn pin(object: &File, path: &Path) {
         object: descriptor(object),
         flags: 0,
     };
-    command(OBJ_PIN, &attributes).unwrap_or_else(|error| panic!("can't pin at {shown}: {error}"));
+    command(OBJ_PIN, &attributes).unwrap_or_else(|error| panic!("cannot pin at {shown}: {error}"));
 }
 
 /// A `bpf` command that makes something and returns its descriptor.

@@ -30,7 +30,7 @@ pub fn killed_before(mut command: Command, nth: usize) -> bool {
     }
     let child = command
         .spawn()
-        .unwrap_or_else(|error| panic!("can't run {shown}: {error}"));
+        .unwrap_or_else(|error| panic!("cannot run {shown}: {error}"));
     let pid = child.id().try_into().expect("a process id is positive");
     // It stops at its exec.
     assert!(wait(pid).is_none(), "{shown} has ended before its exec");

@@ -62,7 +62,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds the network, or says why this machine can't (see [`need::met`]). `tools` are needed by the
+    /// Builds the network, or says why this machine cannot (see [`need::met`]). `tools` are needed by the
     /// calling test beside `ip`.
     pub fn build(tools: &[&str]) -> Option<Self> {
         Self::build_with(tools, None)
@@ -243,26 +243,23 @@ impl Lab {
     /// Gives the clients' interface the sources of another group, which have sent nothing yet.
     pub fn add_sources(&self, group: u8) {
         let mac = mac(CLIENT_MAC);
-        let (mut addresses, mut neighbours) = (String::new(), String::new());
+        let (mut addresses, mut neighbours) = (Vec::new(), Vec::new());
         for who in [Source::A, Source::B, Source::C] {
-            for (family, rest) in [(Family::V4, "/16"), (Family::V6, "/48")] {
+            // As for the others of the family: no IPv6 address of these is chosen by itself.
+            for (family, length, lifetime) in
+                [(Family::V4, 16, ""), (Family::V6, 48, "preferred_lft 0")]
+            {
                 let address = family.address_in(group, who);
-                let add = network::address_command(CLIENT_INTERFACE, &format!("{address}{rest}"));
-                addresses.push_str(&add);
-                // As for the others of this family: none is chosen by itself.
-                let unchosen = if family == Family::V6 {
-                    " preferred_lft 0"
-                } else {
-                    ""
-                };
-                addresses.push_str(&format!("{unchosen}\n"));
-                neighbours.push_str(&format!(
-                    "neighbour add {address} lladdr {mac} dev {WAN} nud permanent\n"
+                let with_length = format!("{address}/{length}");
+                let add = network::address_command(CLIENT_INTERFACE, &with_length);
+                addresses.push(format!("{add} {lifetime}"));
+                neighbours.push(format!(
+                    "neighbour add {address} lladdr {mac} dev {WAN} nud permanent"
                 ));
             }
         }
-        ip(&self.client, &addresses);
-        ip(&self.gate, &neighbours);
+        ip(&self.client, &addresses.join("\n"));
+        ip(&self.gate, &neighbours.join("\n"));
     }
 
     /// Gives an interface of the gate's namespace another name.

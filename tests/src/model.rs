@@ -106,7 +106,7 @@ impl<'c> Model<'c> {
     }
 
     /// The time from the latest boundary to `now`, and from `now` to the next: moments at which a grant or a
-    /// flow ends, or a knock gets too old. Who reads the clock less exactly than that can't be asked to agree.
+    /// flow ends, or a knock gets too old. Who reads the clock less exactly than that cannot be asked to agree.
     pub fn clearance(&self, now: u64) -> (Duration, Duration) {
         let grants = self.grants.iter().map(|grant| grant.until);
         let flows = self

@@ -42,7 +42,7 @@ pub fn run(command: &mut Command) -> Run {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("can't run {shown}: {error}"));
+        .unwrap_or_else(|error| panic!("cannot run {shown}: {error}"));
     let pid = child.id();
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
@@ -109,7 +109,7 @@ impl Running {
         let child = command
             .stdout(file)
             .spawn()
-            .unwrap_or_else(|error| panic!("can't run {command:?}: {error}"));
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         Self { child, stdout }
     }
 

@@ -93,7 +93,7 @@ fn listening(netns: &Netns, port: u16, kind: Type, protocol: Protocol) -> Socket
             }
             std::io::Result::Ok(socket)
         })
-        .unwrap_or_else(|error| panic!("can't serve port {port} in {}: {error}", netns.name()))
+        .unwrap_or_else(|error| panic!("cannot serve port {port} in {}: {error}", netns.name()))
 }
 
 fn echo(mut connection: TcpStream, stop: &AtomicBool) {

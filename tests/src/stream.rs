@@ -76,7 +76,7 @@ impl FromStr for Step {
 }
 
 /// The lines of a stream, each with what stands behind `=>` on it. Empty lines and what follows a `#` are
-/// left out. Panics with the line that can't be read.
+/// left out. Panics with the line that cannot be read.
 pub fn read(text: &str) -> Vec<(Step, String)> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())

@@ -6,6 +6,8 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, TcpStream},
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -117,7 +119,7 @@ fn a_full_table_is_reported_generic_v4() {
 
 #[test]
 fn the_service_hardly_notices() {
-    let Some(scenario) = scenario(Attach::Native, Family::V4) else {
+    let Some((scenario, _turn)) = scenario(Attach::Native, Family::V4) else {
         return;
     };
     let mut command = scenario.lab.knockgate_command(&["run"]);
@@ -151,7 +153,7 @@ fn the_service_hardly_notices() {
 }
 
 fn knocks_open(attach: Attach, family: Family) {
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     scenario.lab.knockgate(&["up"]).exits(0);
@@ -226,7 +228,7 @@ fn client(family: Family, group: u8, number: u8) -> IpAddr {
 
 /// With a grant by hand, one by knocking, and a connection that stands.
 fn nothing_is_changed(attach: Attach, family: Family) {
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     scenario.lab.knockgate(&["up"]).exits(0);
@@ -272,7 +274,7 @@ fn bogus_flows_are_in_nobodys_way(attach: Attach, family: Family) {
 }
 
 fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8]) {
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     scenario.lab.configure(&config(attach, 1024));
@@ -315,7 +317,7 @@ fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8
 /// A source with a grant makes more connections than there is room for, all of them real; then another one's
 /// outlives its grant.
 fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     scenario.lab.configure(&config(attach, 64));
@@ -338,7 +340,7 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
 /// counted, and what was there before is still to be read.
 fn outcomes_are_bounded(attach: Attach, family: Family) {
     const SOURCES: u8 = 50;
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     let mut command = scenario.lab.knockgate_command(&["run"]);
@@ -392,7 +394,7 @@ fn outcomes_are_bounded(attach: Attach, family: Family) {
         .lines()
         .filter(|line| line.contains("\"gate.opened\"") || line.contains("\"gate.refused\""));
     let outcomes = outcomes.count() as u64;
-    let cpus = std::thread::available_parallelism().expect("the kernel knows its CPUs");
+    let cpus = thread::available_parallelism().expect("the kernel knows its CPUs");
     let most = 2 * 64 * seconds * cpus.get() as u64;
     eprintln!("{outcomes} of {sent} outcomes in {seconds} s; {most} is the most");
     assert!(outcomes <= most, "{outcomes} of {sent}, {most} at most");
@@ -405,7 +407,7 @@ fn outcomes_are_bounded(attach: Attach, family: Family) {
 
 /// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
 fn a_full_table_is_reported(attach: Attach, family: Family) {
-    let Some(scenario) = scenario(attach, family) else {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
     scenario.lab.configure(&config(attach, 1));
@@ -460,11 +462,35 @@ fn sessions(scenario: &Scenario) -> Vec<String> {
     sessions.iter().filter_map(source).collect()
 }
 
-/// A scenario whose gate is configured and not up.
-fn scenario(attach: Attach, family: Family) -> Option<Scenario> {
+/// A scenario whose gate is configured and not up, and the turn to flood it.
+fn scenario(attach: Attach, family: Family) -> Option<(Scenario, Turn)> {
+    let turn = Turn::wait();
     let scenario = Scenario::new(attach, family, Lab::build(&[])?);
     scenario.lab.configure(&config(attach, 4096));
-    Some(scenario)
+    Some((scenario, turn))
+}
+
+/// One of as many floods as there are CPUs: each takes all of one.
+struct Turn;
+
+static FLOODS: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Self {
+        let most = thread::available_parallelism().map_or(1, usize::from);
+        let floods = FLOODS.lock().unwrap_or_else(PoisonError::into_inner);
+        let floods = ENDED.wait_while(floods, |floods| *floods >= most);
+        *floods.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *FLOODS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
 }
 
 /// How many events the service has said that were left out.

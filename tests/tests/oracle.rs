@@ -120,7 +120,7 @@ fn differences_once_found_stay_away() {
 }
 
 /// Puts packets through subjects of random configurations, and panics with the smallest stream that shows a
-/// difference. `load` says why where it can't, and then nothing moves; of each stream,
+/// difference. `load` says why where it cannot, and then nothing moves; of each stream,
 /// the steps that `keep` wants are tried.
 fn run<S: Subject>(
     seed: u64,

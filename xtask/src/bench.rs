@@ -101,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let name = name.context("every part of the bench has a name")?;
         command.args(["--only", name.get_name()]);
     }
-    let status = command.status().context("can't start the bench")?;
+    let status = command.status().context("cannot start the bench")?;
     ensure!(
         status.success(),
         "the bench did not get to its end; the lines above say why. Nothing of it is left"
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Sets up with those that knockgate is compared with; without, where they can't be had: then their rows
+/// Sets up with those that knockgate is compared with; without, where they cannot be had: then their rows
 /// say what they lack.
 fn ready(purpose: Purpose) -> Result<Toolchain> {
     setup::ready(purpose).or_else(|error| {
@@ -164,8 +164,8 @@ fn build_bench() -> Result<PathBuf> {
 /// The file for the figures. Made here, so that it belongs to whoever runs this and not to root.
 fn figures(quick: bool) -> Result<PathBuf> {
     let folder = workspace::target().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(if quick { "quick.json" } else { "full.json" });
-    File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+    File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

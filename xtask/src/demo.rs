@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
         program: _,
         knockgate,
     } = build::release(&toolchain)?;
-    let this = env::current_exe().context("can't find this program's own path")?;
+    let this = env::current_exe().context("cannot find this program's own path")?;
     // The stage ends with this process, whatever ends it.
     let mut command = process::as_root("setpriv", "make the demo's network namespaces")?;
     command
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
         .args(namespaces()?)
         // The demo's gate guards no session of yours, so `knockgate` need not warn of one.
         .env_remove("SSH_CONNECTION");
-    let status = command.status().context("can't start the demo's stage")?;
+    let status = command.status().context("cannot start the demo's stage")?;
     ensure!(
         status.success(),
         "the demo did not get to its end; the lines above say why. Nothing of it is left"

@@ -9,7 +9,7 @@ use netlab::host::{find_program, is_root};
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
-        .with_context(|| format!("can't start `{}`", line(command)))?;
+        .with_context(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
         bail!(
             "`{}` failed ({status}); its own lines above say why",
@@ -23,7 +23,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command
         .output()
-        .with_context(|| format!("can't start `{}`", line(command)))
+        .with_context(|| format!("cannot start `{}`", line(command)))
 }
 
 /// Runs a command to its end and returns its standard output. Fails with its standard error where it does.
@@ -83,6 +83,6 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let error = run(&mut Command::new("/nonexistent/program")).unwrap_err();
-        assert!(format!("{error:#}").starts_with("can't start `/nonexistent/program`"));
+        assert!(format!("{error:#}").starts_with("cannot start `/nonexistent/program`"));
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test of the workspace, against the kernel program and binary just built.
 
-use std::{ffi::OsString, process::Command};
+use std::{env, ffi::OsString, process::Command, thread};
 
 use anyhow::{Context as _, Result, bail};
 use netlab::host::{find_program, is_root};
@@ -14,6 +14,9 @@ use crate::{
 
 /// The variable that tells tests which `knockgate` to try.
 const KNOCKGATE_VARIABLE: &str = "KNOCKGATE";
+
+/// The variable that tells a suite how many of its tests to run at once.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
 /// Sets up, builds and runs `cargo test --workspace` with further arguments.
 ///
@@ -36,11 +39,19 @@ pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>)
         .env(PROGRAM_VARIABLE, program)
         .env(KNOCKGATE_VARIABLE, knockgate)
         .envs(variable);
+    if env::var_os(THREADS_VARIABLE).is_none() {
+        command.env(THREADS_VARIABLE, threads().to_string());
+    }
     if !is_root() {
         let (variable, runner) = sudo_runner()?;
         command.env(variable, runner);
     }
     process::run(&mut command)
+}
+
+/// How many tests of a suite run at once: most of the time they wait, for packets or for silence.
+fn threads() -> usize {
+    3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The variable, with its value, by which cargo is told to run test binaries through sudo.

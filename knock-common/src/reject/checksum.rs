@@ -1,6 +1,5 @@
 //! Internet checksums (RFC 1071). They come out right in either byte order.
 
-use super::ReplyFamily;
 use crate::frame::Frame;
 
 /// A frame whose bytes can be summed.
@@ -13,16 +12,12 @@ pub trait Summed: Frame {
 /// The longest packet whose checksum is looked at, bytes: a jumbo frame's.
 pub const MOST_SUMMED: usize = 160 * 64;
 
-/// The sum of what TCP, UDP and `ICMPv6` cover beside their own bytes (RFC 9293, RFC 8200).
+/// Returns the sum of the pseudo-header of TCP, UDP and `ICMPv6` (RFC 9293, RFC 8200). `addresses` is the sum of both;
+/// `length` counts header and payload in bytes.
 #[inline(always)]
-pub(super) fn pseudo<A: ReplyFamily>(
-    source: A,
-    destination: A,
-    protocol: u8,
-    length: usize,
-) -> u64 {
+pub(super) fn pseudo(addresses: u64, protocol: u8, length: usize) -> u64 {
     let rest = u16::from(protocol).to_be();
-    source.sum() + destination.sum() + u64::from(rest) + u64::from((length as u16).to_be())
+    addresses + u64::from(rest) + u64::from((length as u16).to_be())
 }
 
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! How many ICMP errors go out: Linux's own two limits, one for each destination
-//! (`inet_peer_xrlim_allow`) and one for all of them (`icmp_global_allow`).
+//! Token buckets of ICMP errors, as Linux keeps them: one for each destination (`inet_peer_xrlim_allow`) and one for
+//! all of them (`icmp_global_allow`).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,10 +10,10 @@ const BURST: u64 = 6;
 const SECOND: u64 = 1_000_000_000;
 /// What a destination has saved up before the first error, ns (`inet_getpeer`).
 const STRANGER: u64 = 60 * SECOND;
-/// All destinations' pool is filled no more often than this, ns: a fiftieth of a second.
+/// The bucket of all destinations is filled no more often than this, ns: a fiftieth of a second.
 const FILLED_EVERY: u64 = SECOND / 50;
 
-/// How many ICMP errors a destination is owed.
+/// The ICMP errors that a destination may still get.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct IcmpBucket {
@@ -21,26 +21,26 @@ pub struct IcmpBucket {
     pub since: u64,
     /// Saved up until then, ns: each error costs the interval.
     pub saved: u64,
-    /// Of the last packet.
+    /// Identification of the last packet.
     pub identification: u32,
     pub zero: u32,
 }
 
 records!(IcmpBucket: 24 { since: 0, saved: 8, identification: 16, zero: 20 });
 
-/// What a destination is owed before the first error to it. `random` begins its identifications.
-#[inline(always)]
-pub fn first(now: u64, interval: u64, random: u32) -> IcmpBucket {
-    IcmpBucket {
-        since: now,
-        saved: (BURST * interval).min(STRANGER),
-        identification: random,
-        zero: 0,
-    }
-}
-
 impl IcmpBucket {
-    /// Takes one error at `now`, where one is owed every `interval`, both ns.
+    /// Returns the bucket of a destination before its first error. `random` begins its identifications.
+    #[inline(always)]
+    pub fn new(now: u64, interval: u64, random: u32) -> Self {
+        Self {
+            since: now,
+            saved: (BURST * interval).min(STRANGER),
+            identification: random,
+            zero: 0,
+        }
+    }
+
+    /// Takes one error at `now`, where there is one every `interval`, both ns. Returns false where none is left.
     #[inline(always)]
     pub fn take(&mut self, now: u64, interval: u64) -> bool {
         let saved = self.saved + now.wrapping_sub(self.since);
@@ -53,19 +53,19 @@ impl IcmpBucket {
         enough
     }
 
-    /// The next identification. Linux moves it on by one, and by a random part of the ticks since
-    /// the last (`ip_idents_reserve`); those passed between `before` and `now`, ns.
+    /// Returns the next identification. Linux adds one, and a random part of the timer's ticks since
+    /// the last (`ip_idents_reserve`): those between `before` and `now`, ns.
     #[inline(always)]
     pub fn identify(&mut self, before: u64, now: u64, tick: u64, random: u32) -> u16 {
         let ticks = now.wrapping_sub(before) / tick.max(1);
-        // A modulus of nothing would be what it is taken of, on BPF and nowhere else.
+        // BPF defines x % 0 as x, and Rust panics.
         let skipped = u64::from(random) % ticks.max(1);
         self.identification = self.identification.wrapping_add(1 + skipped as u32);
         self.identification as u16
     }
 }
 
-/// What all destinations together are owed, in one word, so that CPUs can exchange it: when it was
+/// The ICMP errors that all destinations together may still get, in one word for compare-and-exchange: when it was
 /// last filled, in units of 2^20 ns, above `ERRORS` bits for the errors left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GlobalIcmpBucket(pub u64);
@@ -90,7 +90,7 @@ impl GlobalIcmpBucket {
         (left != 0).then_some(Self(filled << Self::ERRORS | left))
     }
 
-    /// Takes one error on average: none to two, so that nobody can measure who else was answered.
+    /// Takes none to two errors, one on average, so that nobody can measure replies to others.
     #[inline(always)]
     #[must_use]
     pub fn less(self, random: u32) -> Self {

@@ -1,177 +1,269 @@
-//! The reply that a closed port makes.
+//! The reply that a closed port makes, written over the packet that asks for it.
 
 use super::{
-    FrameMut, Host, ReplyFamily, ReplySettings, Summed, address_kind,
+    ReplyFamily, ReplySettings, Summed, address_kind,
     checksum::{fold, pseudo, total},
+    headers::IpFields,
     labels,
-    request::{self, LinkHeader},
+    permit::permit,
+    request::{self, LinkHeader, Reset, TCP_HEADER},
 };
 use crate::{
-    address::{V4, V6},
-    frame::{Framing, TCP},
+    Env,
+    address::{Address as _, Padded, V4, V6},
+    frame::{
+        Frame, FrameMut, TCP, UDP,
+        link::{Framing, NetworkLayer, VLAN_TAG},
+    },
+    keys::SourceKey,
 };
 
-/// Bytes of a TCP header without options, of an ICMP header, and of a VLAN tag.
-pub(super) const TCP_HEADER: usize = 20;
+/// Bytes of an ICMP header.
 const ICMP_HEADER: usize = 8;
-pub(super) const TAG: usize = 4;
 
-/// An answer, ready to be written over the packet that asked for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Reply<A> {
-    pub(super) link_header: LinkHeader,
-    pub(super) source: A,
-    pub(super) destination: A,
-    pub(super) traffic: u8,
-    pub(super) hops: u8,
-    pub(super) label: u32,
-    pub(super) identification: u16,
-    /// Bytes of the packet that an ICMP error quotes; 0: this is a RST.
-    pub(super) quoted: usize,
-    pub(super) reset: Reset,
-}
-
-/// Room for an answer in the making: too much for the kernel's stack.
+/// A reply in the making: too much for the kernel's stack.
+///
+/// It is made in steps, each of which is a function of its own in the kernel program and leaves nothing behind but what
+/// it writes here, so that the verifier follows each once. What is read from here is bounded, since the verifier does not
+/// know what was written.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplyBuffer {
-    pub link_header: LinkHeader,
-    pub v4: Reply<V4>,
-    pub v6: Reply<V6>,
+    /// Where the packet's IP header begins.
+    network: usize,
+    link: LinkHeader,
+    reply: Reply,
 }
 
-/// What a RST says.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Reset {
-    /// As they lie, swapped already.
-    pub ports: u32,
-    pub sequence: u32,
-    pub acknowledgement: u32,
-    pub flags: u8,
+/// A reply as far as it depends on the packet behind the link header.
+#[derive(Debug, Clone, Copy)]
+struct Reply {
+    source: Padded,
+    destination: Padded,
+    traffic: u8,
+    hops: u8,
+    label: u32,
+    /// Of an ICMP error.
+    identification: u16,
+    /// Bytes of the packet that an ICMP error quotes; 0: this is a RST.
+    quoted: usize,
+    reset: Reset,
 }
 
-impl<A: ReplyFamily> Reply<A> {
-    /// What a closed port would answer to the packet in this frame.
+impl ReplyBuffer {
+    /// Returns a buffer with nothing in it. In the kernel program it is an entry of a table.
+    #[cfg(test)]
+    pub(super) fn empty() -> Self {
+        let no_address = Padded::from_words(0, 0);
+        Self {
+            network: 0,
+            link: LinkHeader::default(),
+            reply: Reply {
+                source: no_address,
+                destination: no_address,
+                traffic: 0,
+                hops: 0,
+                label: 0,
+                identification: 0,
+                quoted: 0,
+                reset: Reset::default(),
+            },
+        }
+    }
+
+    /// Reads the link header. Returns the address family of the packet behind it, or 0 where there is no reply.
+    ///
+    /// It finds the IP header once more: the place of it in the verdict would cost every other packet instructions, and
+    /// room on the stack.
     #[inline(always)]
-    pub fn to<H: Host, F: Summed + ?Sized>(
+    pub fn read_link<L: Framing, E: Env, F: Frame + ?Sized>(&mut self, env: &E, frame: &F) -> u8 {
+        let (family, network) = match L::network(frame) {
+            NetworkLayer::Ipv4 { at } => (V4::FAMILY, at),
+            NetworkLayer::Ipv6 { at } => (V6::FAMILY, at),
+            NetworkLayer::Other | NetworkLayer::Malformed => return 0,
+        };
+        let Some(link) = LinkHeader::of::<L, E, F>(env, frame, network) else {
+            return 0;
+        };
+        self.network = network;
+        self.link = link;
+        family
+    }
+
+    /// Reads the rest of the packet; false where there is no reply.
+    #[inline(always)]
+    pub fn read_packet<A: ReplyFamily, E: Env, F: Summed + ?Sized>(
+        &mut self,
+        env: &E,
         frame: &F,
-        host: &H,
-        settings: &ReplySettings,
-        link_header: &LinkHeader,
+    ) -> bool {
+        let Some(reply) = Reply::to::<A, E, F>(env, frame, &self.link, self.network()) else {
+            return false;
+        };
+        self.reply = reply;
+        true
+    }
+
+    /// Takes an ICMP error from the host's limits; false where there may be no more. A RST has no limit.
+    #[inline(always)]
+    pub fn permit<E: Env>(&mut self, env: &E, family: u8) -> bool {
+        let reply = &mut self.reply;
+        if reply.quoted == 0 {
+            return true;
+        }
+        let to = SourceKey {
+            address: reply.destination,
+            family: u64::from(family),
+        };
+        let Some(identification) = permit(env, &to) else {
+            return false;
+        };
+        reply.identification = identification;
+        true
+    }
+
+    /// Returns by how many bytes the frame has to begin later (negative: earlier) for the reply to fit.
+    #[inline(always)]
+    pub fn shift<L: Framing, A: ReplyFamily>(&self) -> isize {
+        if self.reply.quoted == 0 {
+            return 0;
+        }
+        // What is quoted stays where it is.
+        self.network().cast_signed()
+            - (self.reply_network::<L>() + A::HEADER + ICMP_HEADER).cast_signed()
+    }
+
+    /// Returns the bytes of the reply's frame.
+    #[inline(always)]
+    pub fn length<L: Framing, A: ReplyFamily>(&self) -> usize {
+        self.reply_network::<L>() + A::HEADER + self.reply.length()
+    }
+
+    /// Writes the reply into a frame that has been shifted and cut to its length.
+    #[inline(always)]
+    pub fn write<L: Framing, A: ReplyFamily, F: FrameMut + Summed + ?Sized>(
+        &self,
+        frame: &mut F,
+    ) -> Option<()> {
+        if L::HEADER != 0 {
+            self.link.write(frame, A::ETHERTYPE)?;
+        }
+        self.reply.write::<A, F>(frame, self.reply_network::<L>())
+    }
+
+    /// Where the packet's IP header begins.
+    #[inline(always)]
+    fn network(&self) -> usize {
+        self.network & 0x1f
+    }
+
+    /// Where the reply's IP header begins.
+    #[inline(always)]
+    fn reply_network<L: Framing>(&self) -> usize {
+        if L::HEADER == 0 {
+            0
+        } else {
+            L::HEADER + VLAN_TAG * self.link.kept()
+        }
+    }
+}
+
+impl Reply {
+    /// Returns what a closed port would reply to the packet in this frame.
+    #[inline(always)]
+    fn to<A: ReplyFamily, E: Env, F: Summed + ?Sized>(
+        env: &E,
+        frame: &F,
+        link: &LinkHeader,
+        network: usize,
     ) -> Option<Self> {
-        let at = link_header.network();
-        let request = A::request(frame, at)?;
-        if request.length > frame.length().checked_sub(at + A::HEADER)?
-            || host.address_kind(request.destination) != address_kind::OWN
-            || host.address_kind(request.source) != 0
-            || !request.source.is_one_host()
+        let settings = env.reply_settings()?;
+        let packet = A::read(frame, network)?;
+        let at = network + A::HEADER;
+        if packet.length > frame.length().checked_sub(at)?
+            || env.address_kind(packet.destination) != address_kind::OWN
+            || env.address_kind(packet.source) != 0
+            || !packet.source.is_one_host()
         {
             return None;
         }
-        let transport = at + A::HEADER;
-        let tcp = request.protocol == TCP;
-        let segment = if tcp {
-            request::tcp(frame, transport, request.length, settings.strict != 0)?
+        let tcp = packet.protocol == TCP;
+        let transport = if tcp {
+            request::tcp(frame, at, packet.length, settings.strict != 0)?
+        } else if packet.protocol == UDP {
+            request::udp(frame, at, packet.length)?
         } else {
-            request::udp(frame, transport, request.length)?
+            // An extension header, which the host would process first.
+            return None;
         };
-        let unsummed = !tcp && segment.checksum == 0;
+        let unsummed = !tcp && transport.checksum == 0;
         if unsummed {
             // IPv6 has no datagrams without a checksum (RFC 8200, section 8.1).
             if A::FAMILY == 6 {
                 return None;
             }
         } else {
-            let pseudo = pseudo(
-                request.source,
-                request.destination,
-                request.protocol,
-                segment.length,
-            );
-            // A neighbour behind a virtual wire leaves the sum to hardware that there is none of.
-            let partial = link_header.partial && segment.checksum == fold(pseudo);
-            if !partial && fold(pseudo + frame.sum(transport, segment.length)?) != 0xffff {
+            let addresses = packet.source.sum() + packet.destination.sum();
+            let pseudo = pseudo(addresses, packet.protocol, transport.length);
+            // A veth peer offloads the checksum (CHECKSUM_PARTIAL): the packet has that of the pseudo-header alone.
+            let partial = link.partial && transport.checksum == fold(pseudo);
+            if !partial && fold(pseudo + frame.sum(at, transport.length)?) != 0xffff {
                 return None;
             }
         }
         let mut reply = Self {
-            link_header: *link_header,
-            source: request.destination,
-            destination: request.source,
-            traffic: request.traffic,
+            source: packet.destination.padded(),
+            destination: packet.source.padded(),
+            traffic: packet.traffic,
             hops: if A::FAMILY == 4 {
                 settings.ttl
             } else {
-                link_header.hop_limit
+                link.hop_limit
             },
             label: 0,
             identification: 0,
             quoted: 0,
-            reset: segment.reset,
+            reset: transport.reset,
         };
         if tcp {
-            // Of the congestion bits none comes back.
+            // Without the congestion bits.
             reply.traffic &= !3;
             if settings.labels & labels::REFLECT != 0 {
-                reply.label = request.label;
+                reply.label = packet.label;
             }
         } else {
             // Linux's RT_TOS, and RFC 1812's precedence for errors; IPv6's have none.
             reply.traffic = if A::FAMILY == 4 {
-                request.traffic & 0x1e | 0xc0
+                packet.traffic & 0x1e | 0xc0
             } else {
                 0
             };
             let room = A::MOST - A::HEADER - ICMP_HEADER;
-            reply.quoted = (A::HEADER + segment.length).min(room);
+            reply.quoted = (A::HEADER + transport.length).min(room);
         }
         if A::FAMILY == 6 && reply.label == 0 {
-            reply.label = reply.own_label(settings);
+            reply.label = reply.own_label::<A>(settings);
         }
         Some(reply)
     }
 
-    /// Is it an ICMP error, of which only so many may be sent?
+    /// Writes IP header and what follows it, but for what is quoted, which is there.
     #[inline(always)]
-    pub fn is_error(&self) -> bool {
-        self.quoted != 0
-    }
-
-    /// Whom it goes to.
-    #[inline(always)]
-    pub fn destination(&self) -> A {
-        self.destination
-    }
-
-    /// Sets the identification of an IPv4 packet that is an ICMP error.
-    #[inline(always)]
-    pub fn identify(&mut self, identification: u16) {
-        self.identification = identification;
-    }
-
-    /// By how many bytes the frame has to begin later (negative: earlier) for the answer to fit.
-    #[inline(always)]
-    pub fn shift<L: Framing>(&self) -> isize {
-        if self.quoted == 0 {
-            return 0;
-        }
-        // What is quoted stays where it is.
-        self.link_header.network().cast_signed()
-            - (self.network::<L>() + A::HEADER + ICMP_HEADER).cast_signed()
-    }
-
-    /// Bytes of the answer's frame.
-    #[inline(always)]
-    pub fn length<L: Framing>(&self) -> usize {
-        self.network::<L>() + self.packet()
-    }
-
-    /// Writes the answer into a frame that has been shifted and cut to its length.
-    #[inline(always)]
-    pub fn write<L: Framing, F: FrameMut + Summed + ?Sized>(&self, frame: &mut F) -> Option<()> {
-        if L::HEADER != 0 {
-            self.link_header.write(frame, A::ETHERTYPE)?;
-        }
-        let network = self.network::<L>();
+    fn write<A: ReplyFamily, F: FrameMut + Summed + ?Sized>(
+        &self,
+        frame: &mut F,
+        network: usize,
+    ) -> Option<()> {
+        let fields = IpFields {
+            source: A::unpadded(self.source),
+            destination: A::unpadded(self.destination),
+            protocol: self.protocol::<A>(),
+            traffic: self.traffic,
+            hops: self.hops,
+            label: self.label,
+            identification: (self.quoted != 0).then_some(self.identification),
+            length: self.length(),
+        };
+        let addresses = fields.source.sum() + fields.destination.sum();
         if self.quoted == 0 {
             let Reset {
                 ports,
@@ -182,7 +274,7 @@ impl<A: ReplyFamily> Reply<A> {
             // Five words long, no window.
             let offset = u32::from_be_bytes([5 << 4, flags, 0, 0]).to_be();
             let words = [ports, sequence, acknowledgement, offset];
-            let sum = pseudo(self.source, self.destination, TCP, TCP_HEADER) + total(&words);
+            let sum = pseudo(addresses, TCP, TCP_HEADER) + total(&words);
             let [ports, sequence, acknowledgement, offset] = words;
             let segment = [
                 ports,
@@ -191,56 +283,44 @@ impl<A: ReplyFamily> Reply<A> {
                 offset,
                 u32::from(!fold(sum)),
             ];
-            A::put_headers(self, frame, network, segment)
+            A::put(&fields, frame, network, segment)
         } else {
-            let behind = ICMP_HEADER + self.quoted();
             let [kind, code] = A::UNREACHABLE;
             let first = u16::from_ne_bytes([kind, code]);
             let quoted = network + A::HEADER + ICMP_HEADER;
             let mut sum = u64::from(first) + frame.sum(quoted, self.quoted())?;
             if A::FAMILY == 6 {
-                sum += pseudo(self.source, self.destination, A::ICMP, behind);
+                sum += pseudo(addresses, A::ICMP, self.length());
             }
             let message = [u32::from(first) | u32::from(!fold(sum)) << 16, 0];
-            A::put_headers(self, frame, network, message)
+            A::put(&fields, frame, network, message)
         }
     }
 
-    /// Bytes of the answer's packet.
+    /// Bytes behind the IP header.
     #[inline(always)]
-    pub(super) fn packet(&self) -> usize {
+    fn length(&self) -> usize {
         if self.quoted == 0 {
-            A::HEADER + TCP_HEADER
+            TCP_HEADER
         } else {
-            A::HEADER + ICMP_HEADER + self.quoted()
+            ICMP_HEADER + self.quoted()
         }
     }
 
-    /// Bounded for the verifier, which knows nothing of what was in memory; see [`ReplyBuffer`].
     #[inline(always)]
     fn quoted(&self) -> usize {
         self.quoted & 0x7ff
     }
 
     #[inline(always)]
-    pub(super) fn protocol(&self) -> u8 {
+    fn protocol<A: ReplyFamily>(&self) -> u8 {
         if self.quoted == 0 { TCP } else { A::ICMP }
     }
 
-    /// Where the network header of the answer begins.
-    #[inline(always)]
-    fn network<L: Framing>(&self) -> usize {
-        if L::HEADER == 0 {
-            0
-        } else {
-            L::HEADER + TAG * self.link_header.kept()
-        }
-    }
-
-    /// A label that is the same for every packet of a flow and tells nothing else, as Linux makes it
+    /// Returns a flow label that is the same for every packet of a flow and tells nothing else, as Linux makes it
     /// (`ip6_make_flowlabel`, by a keyed hash over the same fields).
     #[inline(always)]
-    fn own_label(&self, settings: &ReplySettings) -> u32 {
+    fn own_label<A: ReplyFamily>(&self, settings: &ReplySettings) -> u32 {
         if settings.labels & labels::AUTO == 0 {
             return 0;
         }
@@ -249,7 +329,7 @@ impl<A: ReplyFamily> Reply<A> {
         } else {
             0
         };
-        let flow = u64::from(ports) << 8 | u64::from(self.protocol());
+        let flow = u64::from(ports) << 8 | u64::from(self.protocol::<A>());
         let mut hash = settings.secret;
         for word in [self.source.fold(), self.destination.fold(), flow] {
             hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);

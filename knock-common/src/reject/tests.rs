@@ -1,100 +1,127 @@
 //! Questions, and what Linux 6.18 was seen to answer, byte for byte; flow labels aside, which it makes
 //! up, and with the checksums that it leaves to hardware filled in.
 
-use super::{rate_limit::*, reply::*, request::*, *};
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{
+    rate_limit::{GlobalIcmpBucket, IcmpBucket},
+    reply::ReplyBuffer,
+    *,
+};
 use crate::{
-    address::{V4, V6},
-    frame::{BareIp, ETHER_HEADER, Ethernet, Framing, TCP, flag},
+    address::{Address as _, Padded, V4, V6},
+    frame::{
+        TCP, flag,
+        link::{BareIp, ETHER_HEADER, Ethernet, Framing},
+    },
+    judge::{action, judge},
+    rules::{GateRules, Role},
+    testing::TestEnv,
+    verdict::Action,
 };
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A host at 10.77.0.1 and `fd77::1`, and the VLANs 5 and 7 in 5.
+const SETTINGS: ReplySettings = ReplySettings {
+    interval4: SECOND,
+    interval6: SECOND,
+    per_second: 1000,
+    burst: 50,
+    tick: 4_000_000,
+    secret: 42,
+    ttl: 64,
+    labels: 0,
+    limited: 3,
+    known: 1,
+    strict: 1,
+    zero: [0; 3],
+};
+
+const LINK: Link = Link {
+    mac: [2, 0, 0, 0, 0, 1],
+    hop_limit: 64,
+    partial: 0,
+};
+
+/// A host at 10.77.0.1 and `fd77::1`, and the VLANs 5 and 7 in 5. One gate guards all its ports, and rejects.
 struct Lab {
-    settings: ReplySettings,
-    link: Link,
+    env: TestEnv,
 }
 
 impl Lab {
     fn new() -> Self {
-        Self {
-            settings: ReplySettings {
-                interval4: SECOND,
-                interval6: SECOND,
-                per_second: 1000,
-                burst: 50,
-                tick: 4_000_000,
-                secret: 42,
-                ttl: 64,
-                labels: 0,
-                limited: 3,
-                known: 1,
-                strict: 1,
-                zero: [0; 3],
-            },
-            link: Link {
-                mac: [2, 0, 0, 0, 0, 1],
-                hop_limit: 64,
-                partial: 0,
-            },
-        }
+        let mut env = TestEnv::new(1, 1);
+        env.roles.fill(Role::Protected { gate: 0 }.pack());
+        env.gates.push(GateRules {
+            reject: 1,
+            ..GateRules::zeroed()
+        });
+        let own = [v4([10, 77, 0, 1]), (V6::FAMILY, V6::from(FD77_1).padded())];
+        env.own = Some(own.into_iter().collect());
+        env.broadcast.insert(v4([10, 77, 255, 255]));
+        // So that the identification of the first error is 0x90b9.
+        env.random.set(0x90b8);
+        let mut lab = Self { env };
+        lab.set(SETTINGS, LINK);
+        lab
     }
 
-    /// What comes back for a frame.
+    fn set(&mut self, settings: ReplySettings, link: Link) {
+        self.env.reply_settings = Some(settings);
+        let vlans = [[0, 0], [5, 0], [5, 7]];
+        self.env.reply_links = vlans.into_iter().map(|vlans| (vlans, link)).collect();
+    }
+
+    /// Returns the reply to a frame.
     fn ask(&self, frame: &[u8]) -> Option<Vec<u8>> {
         self.ask_on::<Ethernet>(frame)
     }
 
-    /// What comes back for a packet on a link of this kind.
+    /// Returns the reply to a packet on a link of this kind.
     fn ask_on<L: Framing>(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        let link_header = LinkHeader::of::<L, _, _>(frame, self)?;
-        if link_header.is_ipv4 {
-            self.sent::<L, V4>(frame, &link_header)
-        } else {
-            self.sent::<L, V6>(frame, &link_header)
+        let verdict = judge::<L, _, _>(&self.env, frame);
+        if action(&self.env, verdict) != Action::Reply {
+            return None;
+        }
+        let mut buffer = ReplyBuffer::empty();
+        match buffer.read_link::<L, _, _>(&self.env, frame) {
+            4 => self.sent::<L, V4>(frame, &mut buffer),
+            6 => self.sent::<L, V6>(frame, &mut buffer),
+            _ => None,
         }
     }
 
+    /// Takes the steps of the kernel program.
     fn sent<L: Framing, A: ReplyFamily>(
         &self,
         frame: &[u8],
-        link_header: &LinkHeader,
+        buffer: &mut ReplyBuffer,
     ) -> Option<Vec<u8>> {
-        let mut reply = Reply::<A>::to(frame, self, &self.settings, link_header)?;
-        if reply.is_error() {
-            reply.identify(0x90b9);
+        let env = &self.env;
+        if !buffer.read_packet::<A, _, _>(env, frame) || !buffer.permit(env, A::FAMILY) {
+            return None;
         }
         let mut sent = frame.to_vec();
-        if let Ok(shift) = usize::try_from(reply.shift::<L>()) {
+        let shift = buffer.shift::<L, A>();
+        if let Ok(shift) = usize::try_from(shift) {
             sent.drain(..shift);
         } else {
-            sent.splice(0..0, vec![0xee; reply.shift::<L>().unsigned_abs()]);
+            sent.splice(0..0, vec![0xee; shift.unsigned_abs()]);
         }
-        assert!(reply.length::<L>() <= sent.len(), "it is only ever cut");
-        sent.truncate(reply.length::<L>());
-        reply.write::<L, _>(&mut sent[..]).expect("there is room");
+        let length = buffer.length::<L, A>();
+        assert!(length <= sent.len(), "it is only ever cut");
+        sent.truncate(length);
+        buffer
+            .write::<L, A, _>(&mut sent[..])
+            .expect("there is room");
         Some(sent)
     }
 }
 
-impl Host for Lab {
-    fn settings(&self) -> Option<&ReplySettings> {
-        Some(&self.settings)
-    }
+const FD77_1: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
-    fn link(&self, vlans: [u16; 2]) -> Option<&Link> {
-        [[0, 0], [5, 0], [5, 7]]
-            .contains(&vlans)
-            .then_some(&self.link)
-    }
-
-    fn address_kind<A: Address>(&self, address: A) -> u32 {
-        match address.into().to_string().as_str() {
-            "10.77.0.1" | "fd77::1" => address_kind::OWN,
-            "10.77.255.255" => address_kind::BROADCAST,
-            _ => 0,
-        }
-    }
+fn v4(address: [u8; 4]) -> (u8, Padded) {
+    (V4::FAMILY, V4::from(Ipv4Addr::from(address)).padded())
 }
 
 const SYN4: &str = "02000000000102000000000208004500002812340000400653000a4d01020a4d00010fa00063000003e8\
@@ -218,7 +245,7 @@ fn a_sum_left_to_hardware_is_good_only_where_it_may_be() {
         frame[place..place + 2].copy_from_slice(&sum.to_ne_bytes());
         let mut lab = Lab::new();
         assert_eq!(lab.ask(&frame), None, "{asked}");
-        lab.link.partial = 1;
+        lab.set(SETTINGS, Link { partial: 1, ..LINK });
         assert!(lab.ask(&frame).is_some(), "{asked}");
     }
 }
@@ -229,20 +256,75 @@ fn flow_labels_are_made_up_as_the_host_is_set() {
         let reply = lab.ask(frame).expect("an reply");
         u32::from_be_bytes([0, reply[15], reply[16], reply[17]]) & 0xf_ffff
     };
-    let mut lab = Lab::new();
+    let lab = |labels, secret| {
+        let mut lab = Lab::new();
+        let settings = ReplySettings {
+            labels,
+            secret,
+            ..SETTINGS
+        };
+        lab.set(settings, LINK);
+        lab
+    };
     let mut labelled = bytes(SYN6);
     labelled[17] = 0x77;
-    assert_eq!(label(&lab, &labelled), 0);
-    lab.settings.labels = labels::AUTO;
-    let made = label(&lab, &labelled);
+    assert_eq!(label(&lab(0, 42), &labelled), 0);
+    let made = label(&lab(labels::AUTO, 42), &labelled);
     assert_ne!(made, 0);
-    assert_eq!(label(&lab, &bytes(SYN6)), made, "the same flow");
-    lab.settings.secret += 1;
-    assert_ne!(label(&lab, &labelled), made, "not to be foreseen");
-    lab.settings.labels |= labels::STATELESS;
-    assert_ne!(label(&lab, &labelled) & 0x8_0000, 0);
-    lab.settings.labels |= labels::REFLECT;
-    assert_eq!(label(&lab, &labelled), 0x77);
+    let again = label(&lab(labels::AUTO, 42), &bytes(SYN6));
+    assert_eq!(again, made, "the same flow");
+    let other = label(&lab(labels::AUTO, 43), &labelled);
+    assert_ne!(other, made, "unpredictable without the secret");
+    let stateless = labels::AUTO | labels::STATELESS;
+    assert_ne!(label(&lab(stateless, 43), &labelled) & 0x8_0000, 0);
+    let reflected = lab(stateless | labels::REFLECT, 43);
+    assert_eq!(label(&reflected, &labelled), 0x77);
+}
+
+#[test]
+fn errors_keep_to_both_limits() {
+    for asked in [DATAGRAM4, DATAGRAM6] {
+        let lab = Lab::new();
+        let answered = |lab: &Lab| {
+            let all = (0..20).filter(|_| lab.ask(&bytes(asked)).is_some());
+            all.count()
+        };
+        assert_eq!(answered(&lab), 6, "a destination's share");
+        lab.env.advance(SECOND);
+        assert_eq!(answered(&lab), 1);
+
+        let mut few = Lab::new();
+        let settings = ReplySettings {
+            burst: 2,
+            ..SETTINGS
+        };
+        few.set(settings, LINK);
+        assert_eq!(answered(&few), 2, "all destinations' share");
+        let settings = ReplySettings {
+            limited: 0,
+            ..settings
+        };
+        few.set(settings, LINK);
+        assert_eq!(answered(&few), 20, "no limit");
+    }
+}
+
+#[test]
+fn resets_have_no_limit() {
+    let lab = Lab::new();
+    assert!((0..100).all(|_| lab.ask(&bytes(SYN4)).is_some()));
+}
+
+#[test]
+fn a_flood_from_many_addresses_makes_no_buckets() {
+    let mut lab = Lab::new();
+    let settings = ReplySettings {
+        burst: 0,
+        ..SETTINGS
+    };
+    lab.set(settings, LINK);
+    assert_eq!(lab.ask(&bytes(DATAGRAM4)), None);
+    assert!(lab.env.icmp_buckets.rows().is_empty());
 }
 
 #[test]
@@ -256,7 +338,7 @@ fn a_reset_is_never_answered() {
 
 #[test]
 fn a_destination_is_owed_six_errors_and_one_an_interval() {
-    let mut owed: IcmpBucket = first(0, SECOND, 7);
+    let mut owed = IcmpBucket::new(0, SECOND, 7);
     let taken = |owed: &mut IcmpBucket, now| (0..20).filter(|_| owed.take(now, SECOND)).count();
     assert_eq!(taken(&mut owed, 0), 6);
     assert_eq!(taken(&mut owed, SECOND - 1), 0);
@@ -264,13 +346,13 @@ fn a_destination_is_owed_six_errors_and_one_an_interval() {
     assert_eq!(taken(&mut owed, 4 * SECOND), 3);
     assert_eq!(taken(&mut owed, 1000 * SECOND), 6);
     // Nobody has more than a minute saved up beforehand.
-    let mut long = first(0, 20 * SECOND, 7);
+    let mut long = IcmpBucket::new(0, 20 * SECOND, 7);
     assert_eq!((0..20).filter(|_| long.take(0, 20 * SECOND)).count(), 3);
 }
 
 #[test]
 fn identifications_go_on_as_time_does() {
-    let mut owed = first(0, SECOND, 65_534);
+    let mut owed = IcmpBucket::new(0, SECOND, 65_534);
     assert_eq!(owed.identify(5, 5, 4, 3), 65_535);
     assert_eq!(owed.identify(5, 5, 4, 3), 0);
     assert_eq!(
@@ -282,7 +364,7 @@ fn identifications_go_on_as_time_does() {
 
 #[test]
 fn all_destinations_together_are_owed_so_many_a_second() {
-    let settings = Lab::new().settings;
+    let settings = SETTINGS;
     let take = |pool: &mut GlobalIcmpBucket, now| {
         (0..200)
             .filter(|_| {

@@ -110,7 +110,7 @@ fn begin<E: Env, A: Family>(
 /// Does it go to an address that is neither this host's nor one that it forwards to?
 #[inline(always)]
 fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
-    env.knows_addresses() && !env.has_address(flow.destination) && !env.forwards(flow)
+    env.knows_addresses() && env.address_kind(flow.destination) == 0 && !env.forwards(flow)
 }
 
 /// Whose share a flow counts to.

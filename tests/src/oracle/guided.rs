@@ -5,7 +5,10 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use knock_common::{
     Address, Reason,
-    frame::{self, BareIp, Ethernet, Framing as _, NetworkLayer, Parsed, TCP},
+    frame::{
+        Parsed, TCP, ip,
+        link::{BareIp, Ethernet, Framing as _, NetworkLayer},
+    },
 };
 use knock_user::config::{Port, Protocol};
 
@@ -31,8 +34,8 @@ pub fn read(frame: &[u8]) -> Option<String> {
 
 fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<String> {
     let got = match network {
-        NetworkLayer::Ipv4 { at } => contents(frame, frame::ipv4(frame, at)),
-        NetworkLayer::Ipv6 { at } => contents(frame, frame::ipv6(frame, at)),
+        NetworkLayer::Ipv4 { at } => contents(frame, ip::ipv4(frame, at)),
+        NetworkLayer::Ipv6 { at } => contents(frame, ip::ipv6(frame, at)),
         NetworkLayer::Other => Contents::NotIp,
         NetworkLayer::Malformed => Contents::Malformed(None),
     };
@@ -75,7 +78,7 @@ fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
     match parsed {
         Parsed::Segment(segment) => {
             let tcp = segment.protocol == TCP;
-            let (flags, sequence) = frame::tcp(frame, &segment);
+            let (flags, sequence) = ip::tcp(frame, &segment);
             Contents::Segment(Segment {
                 source: segment.source.into(),
                 source_port: segment.source_port,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address, HashTable as _,
     address::{V4, V6},
-    frame::{BareIp, Ethernet},
+    frame::link::{BareIp, Ethernet},
     grant::{self, BY_HAND, GrantKey, give},
     judge,
     knock::Outcome,
@@ -34,7 +34,7 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// On Ethernet. Panics where the configuration can't be compiled: tests have none of that size.
+    /// On Ethernet. Panics where the configuration cannot be compiled: tests have none of that size.
     pub fn new(config: &Config) -> Self {
         Self::on(config, Framing::Ethernet)
     }

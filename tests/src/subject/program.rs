@@ -1,8 +1,8 @@
 //! The program itself, loaded into the kernel and attached to nothing: packets are put through it by
 //! `BPF_PROG_TEST_RUN`, and what it remembers is read and changed as knockgate's own commands do it.
 //!
-//! The kernel's clock can't be set, so time is made to pass by moving every time that the tables hold into
-//! the past, which the program can't tell from waiting. A moved time may lie before the machine's boot: times
+//! The kernel's clock cannot be set, so time is made to pass by moving every time that the tables hold into
+//! the past, which the program cannot tell from waiting. A moved time may lie before the machine's boot: times
 //! wrap, and the program compares them so that this makes no difference.
 //!
 //! Nor can that clock be stopped while a busy machine does something else between two packets. So the
@@ -78,7 +78,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program for `config` and Ethernet, or says why this machine can't (see [`need::met`]).
+    /// Loads the program for `config` and Ethernet, or says why this machine cannot (see [`need::met`]).
     pub fn load(config: &Config) -> Option<Self> {
         Self::load_for(config, Framing::Ethernet)
     }
@@ -472,9 +472,9 @@ fn pin_and_open(
         // The file system takes no name that begins with a dot, as that of the constants does.
         let path = directory.join(name.trim_start_matches('.').to_lowercase());
         let pinned = map.pin(&path);
-        pinned.map_err(|error| format!("can't pin {name}: {error}"))?;
+        pinned.map_err(|error| format!("cannot pin {name}: {error}"))?;
         let opened = MapData::from_pin(&path);
-        let opened = opened.map_err(|error| format!("can't open {name}: {error}"))?;
+        let opened = opened.map_err(|error| format!("cannot open {name}: {error}"))?;
         tables.insert(name.to_owned(), opened);
     }
     let datapath = Datapath::open(pins).map_err(|error| format!("{error:#}"))?;

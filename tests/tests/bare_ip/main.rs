@@ -1,5 +1,5 @@
 //! Interfaces whose packets begin with their IP header: a gate there does what it does on Ethernet, and none
-//! comes up on what it can't read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
+//! comes up on what it cannot read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
 //! modules make of such interfaces, and [`wireguard`] sets one kind up.
 
 mod kinds;

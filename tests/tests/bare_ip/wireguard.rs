@@ -104,7 +104,7 @@ pub fn set(netns: &Netns, device: &str, [own, other]: [u8; 2], endpoint: IpAddr)
         let family = u16::from_ne_bytes([family[0], family[1]]);
         ask(&socket, family, SET_DEVICE, &settings.concat())
     });
-    done.unwrap_or_else(|error| panic!("can't set up {device}: {error}"));
+    done.unwrap_or_else(|error| panic!("cannot set up {device}: {error}"));
 }
 
 /// Sends a request, and returns the first message that comes back.

@@ -24,7 +24,7 @@ fn ssh() -> Gate {
     Gate::ssh().open_for("1m")
 }
 
-/// A scenario over IPv4 on a path of its own, or none where this machine can't build one.
+/// A scenario over IPv4 on a path of its own, or none where this machine cannot build one.
 fn scenario(lab: Option<Lab>) -> Option<Scenario> {
     Some(Scenario::new(Attach::Generic, Family::V4, lab?))
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use knockgate_tests::{lab::Lab, run::Run, scenario::Scenario, service::Services};
+use knockgate_tests::{
+    gate_config::Gate, lab::Lab, run::Run, scenario::Scenario, service::Services,
+};
 
 use crate::{knock, knock_together, nearly_all_succeed, profiles, rounds, scenario};
 
@@ -23,17 +25,14 @@ fn steps(gate: usize) -> [String; 3] {
 }
 
 fn gates(deny: &str) -> String {
-    let mut text = String::new();
-    for (gate, port) in PORTS.iter().enumerate() {
-        write!(
-            text,
-            "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\"]\nopen_for = \"30s\"\ndeny = \"{deny}\"\n\
-             [[gate.knock]]\nuser = \"user{gate}\"\nsequence = {:?}\nwithin = \"10s\"\n",
-            steps(gate)
-        )
-        .expect("a string takes everything");
-    }
-    text
+    let gates = PORTS.iter().enumerate().map(|(gate, port)| {
+        Gate::new(&format!("gate{gate}"), &format!("{port}/tcp"))
+            .open_for("30s")
+            .key(format!("deny = {deny:?}"))
+            .user(&format!("user{gate}"), &steps(gate).join(" "))
+            .to_string()
+    });
+    gates.collect()
 }
 
 /// `clients` at once, at gates of their own, each at one of `hosts` in turn.
@@ -42,7 +41,7 @@ fn at_once(clients: usize, hosts: &[&str], deny: &str, rounds: usize) -> Vec<Run
         return Vec::new();
     };
     let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
-    scenario.up(&gates(deny));
+    scenario.up(gates(deny));
     let steps: Vec<_> = (0..clients).map(steps).collect();
     let checked: Vec<_> = PORTS.iter().map(|port| format!("{port}/tcp")).collect();
     let arguments: Vec<Vec<&str>> = (0..clients)
@@ -93,7 +92,7 @@ fn one_client_knocks_at_several_gates_one_after_the_other() {
         return;
     };
     let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
-    scenario.up(&gates("drop"));
+    scenario.up(gates("drop"));
     let mut text = String::new();
     for (gate, port) in PORTS.iter().enumerate() {
         // Some only send their knocks.

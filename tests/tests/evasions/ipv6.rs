@@ -111,7 +111,7 @@ pub fn rows() -> Vec<Row> {
     for (what, source, probes, fate) in [
         ("from loopback", "::1", ANY, Dropped),
         ("from a group", "ff02::1", ANY, Dropped),
-        // What is answered to the host itself, or to no one, can't be seen.
+        // What is answered to the host itself, or to no one, cannot be seen.
         ("from the host itself", "fd77::1", DATAGRAM, Served),
         ("from nowhere", "::", DATAGRAM, Served),
         (

@@ -197,7 +197,7 @@ fn no_train_of_datagrams_gets_past_the_gate(attach: Attach) -> (u64, u64) {
     denied
 }
 
-/// What a test says was denied where this machine can't run it.
+/// What a test says was denied where this machine cannot run it.
 const SKIPPED: (u64, u64) = (0, 0);
 
 /// Proves that frames were denied that hold more than one packet does on a wire.

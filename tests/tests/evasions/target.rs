@@ -64,7 +64,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// With no gate yet; none where this machine can't build a lab.
+    /// With no gate yet; none where this machine cannot build a lab.
     pub fn build() -> Option<Self> {
         let lab = Lab::build(&[])?;
         let line = Line::Ethernet {
@@ -93,7 +93,7 @@ impl Target {
                 "ipv6/bindv6only".to_owned(),
             ] {
                 fs::write(format!("/proc/sys/net/{setting}"), "1")
-                    .unwrap_or_else(|error| panic!("can't set {setting}: {error}"));
+                    .unwrap_or_else(|error| panic!("cannot set {setting}: {error}"));
             }
             let any: [IpAddr; 2] = [[0; 4].into(), [0; 16].into()];
             let datagrams = any.map(|any| {

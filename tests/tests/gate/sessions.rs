@@ -101,7 +101,7 @@ fn a_half_closed_session_goes_on(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = scenario.connected(A, 22);
     scenario.ends(A);
-    // More than the host's send buffer takes, so that it can't close before the client has read.
+    // More than the host's send buffer takes, so that it cannot close before the client has read.
     let sent = vec![7; 8 << 20];
     let mut received = Vec::new();
     let mut reader = stream.try_clone().expect("a live socket");
@@ -216,6 +216,8 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     set(gate, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1");
     let server: IpAddr = server.parse().expect("an address");
     let connect = || scenario.connect(A, server, 22, Duration::from_secs(20));
+    // The other family's gate may still be up.
+    scenario.knockgate("down --all").exits(0);
     // New links and neighbours take their time.
     wait_until("the host forwards", || connect().is_ok());
     scenario.up(short("2s", ""));

@@ -35,7 +35,7 @@ pub struct Softirq {
 impl Softirq {
     pub fn of(cpu: usize) -> Result<Self> {
         let name = format!("ksoftirqd/{cpu}");
-        let folders = fs::read_dir("/proc").context("can't read /proc")?;
+        let folders = fs::read_dir("/proc").context("cannot read /proc")?;
         let pid = folders
             .flatten()
             .map(|entry| entry.path())
@@ -51,7 +51,7 @@ impl Softirq {
     /// Its CPU time, ns.
     pub fn spent(&self) -> Result<u64> {
         let text = fs::read_to_string(&self.schedstat)
-            .with_context(|| format!("can't read {}", self.schedstat))?;
+            .with_context(|| format!("cannot read {}", self.schedstat))?;
         text.split_whitespace()
             .next()
             .and_then(|word| word.parse().ok())

@@ -13,10 +13,10 @@ use netlab::host::output;
 
 use crate::{
     Plan,
-    cast::Cast,
     clock::number,
     figures::{Against, Part, Row, over, times},
     gate::{Gate, Setup},
+    gates::Gates,
     host::{Host, Wire},
     service::Service,
 };
@@ -30,7 +30,7 @@ const RUN: &str = "run, idle, one user";
 const ROUNDS: usize = 3;
 
 /// CPU time and elapsed time of commands, and the memory of the service.
-pub fn measure(host: &Host, binary: &Path, cast: &Cast, plan: &Plan) -> Result<Vec<Part>> {
+pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result<Vec<Part>> {
     let one = Setup::default();
     let thousand = Setup {
         users: 1_000,
@@ -65,11 +65,11 @@ pub fn measure(host: &Host, binary: &Path, cast: &Cast, plan: &Plan) -> Result<V
             vec![over(CHECK), times(CHECK)],
             Box::new(|| desk.check(&crowd)),
         ),
-        (GRANTS, Vec::new(), Box::new(|| grants(&cast.one, 1))),
+        (GRANTS, Vec::new(), Box::new(|| grants(&gates.one, 1))),
         (
             "grants --json, 1,000,000 grants",
             vec![over(GRANTS)],
-            Box::new(|| grants(&cast.million, 1_000_000)),
+            Box::new(|| grants(&gates.million, 1_000_000)),
         ),
     ];
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
@@ -130,7 +130,7 @@ impl Desk<'_> {
     fn check(&self, setup: &Setup) -> Result<Cost> {
         let path = self.host.folder.join("check.toml");
         fs::write(&path, setup.text(&self.wire.name))
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         let mut command = Command::new(self.binary);
         command.arg("check").arg(&path).stdin(Stdio::null());
         timed(|| finish(&mut command))
@@ -140,7 +140,7 @@ impl Desk<'_> {
     fn idle_service(&self, setup: &Setup) -> Result<(f64, f64)> {
         let path = self.host.folder.join("run.toml");
         fs::write(&path, setup.text(&self.wire.name))
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         let mut command = self.host.command(self.binary);
         command
             .arg("--config")
@@ -168,7 +168,7 @@ fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[
     let mut memory = Vec::new();
     let mut cpu = Vec::new();
     for (name, setup, against) in rows {
-        let rounds = (0..plan.trials.min(ROUNDS))
+        let rounds = (0..plan.slow_rounds.min(ROUNDS))
             .map(|_| desk.idle_service(setup))
             .collect::<Result<Vec<_>>>()?;
         let row = |rounds| Row::new(name, rounds, against.clone());
@@ -234,7 +234,7 @@ fn children() -> Result<f64> {
     let mut usage: libc::rusage = unsafe { mem::zeroed() };
     // SAFETY: the call fills the structure or fails.
     if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
-        return Err(io::Error::last_os_error()).context("can't read the CPU time of children");
+        return Err(io::Error::last_os_error()).context("cannot read the CPU time of children");
     }
     let ms = |time: libc::timeval| {
         number(time.tv_sec.unsigned_abs()) * 1e3 + number(time.tv_usec.unsigned_abs()) / 1e3

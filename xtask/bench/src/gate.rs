@@ -128,10 +128,10 @@ impl Setup {
     pub fn refused(&self, host: &Host, binary: &Path) -> Result<Option<String>> {
         let path = host.folder.join("tried.toml");
         fs::write(&path, self.text("lo"))
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         let mut check = Command::new(binary);
         let said = check.arg("check").arg(&path).output();
-        let said = said.context("can't start `knockgate check`")?;
+        let said = said.context("cannot start `knockgate check`")?;
         let findings = String::from_utf8_lossy(&said.stdout);
         let first = findings.lines().find_map(|line| line.split_once("error: "));
         let first = first.map_or("`knockgate check` refuses it", |(_, what)| what);
@@ -162,7 +162,7 @@ impl Gate {
         let config = host.folder.join(format!("{name}.toml"));
         fs::write(&config, setup.text(&name))
             .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
-            .with_context(|| format!("can't write {}", config.display()))?;
+            .with_context(|| format!("cannot write {}", config.display()))?;
         let pins = host.pins(&name);
         let mut up = host.command(binary);
         up.arg("--config").arg(&config).arg("--pin-root").arg(&pins);

@@ -32,6 +32,7 @@ pub struct Host {
     netns: Netns,
     /// A folder for files of the bench's own.
     pub folder: &'static Path,
+    bpffs: &'static Path,
 }
 
 /// A veth pair between sender and host.
@@ -71,12 +72,13 @@ impl Host {
         Ok(Self {
             netns,
             folder: Path::new(FOLDER),
+            bpffs: Path::new(BPFFS),
         })
     }
 
     /// Where something called `name` can be pinned.
     pub fn pins(&self, name: &str) -> PathBuf {
-        Path::new(BPFFS).join(name)
+        self.bpffs.join(name)
     }
 
     /// Returns a command that will run on the host and end no later than this process.

@@ -43,8 +43,8 @@ const STEPS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(2
 /// How long a flood goes on before the first knock.
 const LEAD: Duration = Duration::from_millis(400);
 
-/// One trial, measured once a round.
-struct Trial {
+/// One case, measured once a round.
+struct Case {
     rival: Rival,
     step: Duration,
     rate: Rate,
@@ -80,24 +80,24 @@ pub fn measure(
     binary: &Path,
     plan: &Plan,
 ) -> Result<Vec<Part>> {
-    let mut trials = trials(plan);
+    let mut cases = cases(plan);
     // Daemons and knocks keep off the flood's CPU, in threads and children of this one.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay_away()?;
-            all(programs, binary, plan, &mut trials)
+            all(programs, binary, plan, &mut cases)
         });
         measuring
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let mut parts = parts(&trials);
+    let mut parts = parts(&cases);
     parts.insert(0, rate::measure(host, programs, binary, plan)?);
     Ok(parts)
 }
 
-fn trials(plan: &Plan) -> Vec<Trial> {
-    let trial = |rival: Rival, step, rate, aim| Trial {
+fn cases(plan: &Plan) -> Vec<Case> {
+    let case = |rival: Rival, step, rate, aim| Case {
         rival,
         step,
         rate,
@@ -106,42 +106,42 @@ fn trials(plan: &Plan) -> Vec<Trial> {
         failure: rival.lacks(),
     };
     let default = Rival::Knockgate(Setup::default().sources);
-    let mut trials = vec![trial(Rival::Nobody, STEPS[0], Rate::None, Aim::Knocks)];
+    let mut cases = vec![case(Rival::Nobody, STEPS[0], Rate::None, Aim::Knocks)];
     for rival in [default, Rival::Recipe, Rival::Knockd, Rival::Fwknopd] {
         // A knock of one step knows no time between.
         for step in &STEPS[..rival.steps().min(STEPS.len())] {
             let rates = plan.floods.iter();
-            trials.extend(rates.map(|rate| trial(rival, *step, *rate, Aim::Knocks)));
+            cases.extend(rates.map(|rate| case(rival, *step, *rate, Aim::Knocks)));
         }
     }
     for rate in [Rate::None, Rate::Fastest] {
-        trials.push(trial(Rival::Knockgate(SIZED), STEPS[1], rate, Aim::Knocks));
+        cases.push(case(Rival::Knockgate(SIZED), STEPS[1], rate, Aim::Knocks));
     }
-    trials.push(trial(default, STEPS[0], Rate::Fastest, Aim::Denied));
-    trials
+    cases.push(case(default, STEPS[0], Rate::Fastest, Aim::Denied));
+    cases
 }
 
-fn all(programs: &mut Programs, binary: &Path, plan: &Plan, trials: &mut [Trial]) -> Result<()> {
-    for round in 0..plan.trials {
-        let count = trials.len();
+fn all(programs: &mut Programs, binary: &Path, plan: &Plan, cases: &mut [Case]) -> Result<()> {
+    for round in 0..plan.slow_rounds {
+        let count = cases.len();
         for turn in 0..count {
             let turn = if round % 2 == 0 {
                 turn
             } else {
                 count - 1 - turn
             };
-            let trial = &mut trials[(turn + 5 * round) % count];
-            if trial.failure.is_some() {
+            let case = &mut cases[(turn + 5 * round) % count];
+            if case.failure.is_some() {
                 continue;
             }
             let name = format!("k{round}-{turn}");
-            let standing = trial.rival.stand(binary, &name);
-            match standing.and_then(|standing| once(programs, &standing, trial, plan)) {
-                Ok(measured) => trial.rounds.push(measured),
+            let standing = case.rival.stand(binary, &name);
+            match standing.and_then(|standing| once(programs, &standing, case, plan)) {
+                Ok(measured) => case.rounds.push(measured),
                 // That another's daemon does not do here is its row's business alone.
-                Err(error) if !trial.is_ours() => trial.failure = Some(format!("{error:#}")),
+                Err(error) if !case.is_ours() => case.failure = Some(format!("{error:#}")),
                 Err(error) => {
-                    return Err(error).with_context(|| format!("knocks at {}", trial.name()));
+                    return Err(error).with_context(|| format!("knocks at {}", case.name()));
                 }
             }
         }
@@ -164,28 +164,28 @@ fn send(socket: &PacketSocket, frame: &[u8]) -> io::Result<bool> {
 fn once(
     programs: &mut Programs,
     standing: &Standing,
-    trial: &Trial,
+    case: &Case,
     plan: &Plan,
 ) -> Result<Measured> {
-    let junk = match trial.aim {
+    let junk = match case.aim {
         Aim::Knocks => standing.junk()?,
         Aim::Denied => Junk {
             frame: frame::ipv4(Transport::Tcp(SYN), 0, 40000, PROTECTED),
             port: PROTECTED,
         },
     };
-    let (knocks, every) = trial.turns(plan);
+    let (knocks, every) = case.turns(plan);
     let mut attempts = HashMap::new();
     for source in KNOCKERS..KNOCKERS + knocks {
         attempts.insert(source, Attempt::new(source, standing.knock(source)?));
     }
     let pace = Pace {
-        step: trial.step,
+        step: case.step,
         every,
         patience: plan.patience,
     };
     let stop = AtomicBool::new(false);
-    let (wire, rate) = (&standing.wire, trial.rate);
+    let (wire, rate) = (&standing.wire, case.rate);
     thread::scope(|scope| {
         let flooding = scope.spawn(|| flood(programs, wire, &junk, rate, &stop));
         let measured = (|| {
@@ -221,7 +221,7 @@ fn spent(standing: &Standing) -> Result<Option<f64>> {
     service.map(Service::cpu).transpose()
 }
 
-impl Trial {
+impl Case {
     fn name(&self) -> String {
         let Self {
             step, rate, aim, ..
@@ -268,69 +268,69 @@ fn who(rival: Rival, step: Duration) -> String {
     }
 }
 
-fn parts(trials: &[Trial]) -> Vec<Part> {
-    let calm = |trial: &&Trial| trial.rate == Rate::None && trial.step == STEPS[0];
-    let nobody = trials[0].name();
+fn parts(cases: &[Case]) -> Vec<Part> {
+    let calm = |case: &&Case| case.rate == Rate::None && case.step == STEPS[0];
+    let nobody = cases[0].name();
     let median = |values: &[f64]| Spread::of(values.to_vec()).map(|spread| spread.median);
-    let calm_of = |trial: &Trial| {
-        let same = |other: &&Trial| other.rival == trial.rival && other.step == trial.step;
-        let calm = trials
+    let calm_of = |case: &Case| {
+        let same = |other: &&Case| other.rival == case.rival && other.step == case.step;
+        let calm = cases
             .iter()
             .filter(same)
             .find(|other| other.rate == Rate::None);
-        calm.map(Trial::name).unwrap_or_default()
+        calm.map(Case::name).unwrap_or_default()
     };
 
-    let soon = trials.iter().filter(calm).filter_map(|trial| {
-        let mut row = trial.row(|measured| median(&measured.outcome.delays))?;
+    let soon = cases.iter().filter(calm).filter_map(|case| {
+        let mut row = case.row(|measured| median(&measured.outcome.delays))?;
         row.against = vec![over(&nobody)];
         Some(row)
     });
-    let vain = trials.iter().filter(calm).filter_map(|trial| {
-        let mut row = trial.row(|measured| {
+    let vain = cases.iter().filter(calm).filter_map(|case| {
+        let mut row = case.row(|measured| {
             Spread::of(measured.outcome.in_vain.clone()).map(|spread| spread.most)
         })?;
         let against = over(&nobody);
-        row.against = vec![if trial.is_ours() {
+        row.against = vec![if case.is_ours() {
             against.at_most(0.0)
         } else {
             against
         }];
         Some(row)
     });
-    let success = trials.iter().filter_map(|trial| {
-        let mut row = trial.row(|measured| Some(measured.outcome.opened))?;
-        if trial.rate != Rate::None {
-            let against = times(calm_of(trial));
-            row.against = vec![match trial.rival {
-                Rival::Knockgate(_) if trial.step == STEPS[0] => against.at_least(0.99),
+    let success = cases.iter().filter_map(|case| {
+        let mut row = case.row(|measured| Some(measured.outcome.opened))?;
+        if case.rate != Rate::None {
+            let against = times(calm_of(case));
+            row.against = vec![match case.rival {
+                Rival::Knockgate(_) if case.step == STEPS[0] => against.at_least(0.99),
                 Rival::Knockgate(SIZED) => against.at_least(0.95),
                 _ => against,
             }];
         }
-        let sent = trial.rounds.iter().map(|measured| measured.sent * 1e3);
+        let sent = case.rounds.iter().map(|measured| measured.sent * 1e3);
         let place = Spread::of(sent.collect()).map_or(0.0, |spread| spread.median);
-        Some(match trial.aim {
-            Aim::Knocks => row.on_curve(who(trial.rival, trial.step), place),
+        Some(match case.aim {
+            Aim::Knocks => row.on_curve(who(case.rival, case.step), place),
             Aim::Denied => row,
         })
     });
-    let fastest = || trials.iter().filter(|trial| trial.rate == Rate::Fastest);
-    let sent = fastest().filter_map(|trial| trial.row(|measured| Some(measured.sent)));
-    let cpu = trials.iter().filter_map(|trial| {
-        let mut row = trial.row(|measured| measured.cpu)?;
-        if trial.rate != Rate::None {
-            row.against = vec![over(calm_of(trial))];
+    let fastest = || cases.iter().filter(|case| case.rate == Rate::Fastest);
+    let sent = fastest().filter_map(|case| case.row(|measured| Some(measured.sent)));
+    let cpu = cases.iter().filter_map(|case| {
+        let mut row = case.row(|measured| measured.cpu)?;
+        if case.rate != Rate::None {
+            row.against = vec![over(calm_of(case))];
         }
         Some(row)
     });
-    let memory = trials
+    let memory = cases
         .iter()
-        .filter(|trial| trial.is_ours())
-        .filter_map(|trial| {
-            let mut row = trial.row(|measured| measured.memory)?;
-            if trial.rate != Rate::None {
-                row.against = vec![over(calm_of(trial))];
+        .filter(|case| case.is_ours())
+        .filter_map(|case| {
+            let mut row = case.row(|measured| measured.memory)?;
+            if case.rate != Rate::None {
+                row.against = vec![over(calm_of(case))];
             }
             Some(row)
         });

@@ -1,18 +1,18 @@
 //! What knockgate costs, beside floors that are measured in the same run: `cargo xtask bench` builds and
 //! runs this.
 //!
-//! [`host`] makes the namespaces, [`cast`] the gates, and these measure: [`per_packet`] the programs
+//! [`host`] makes the namespaces, [`gates`] the gates, and these measure: [`per_packet`] the programs
 //! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a full table forgets,
 //! [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are CPU time, of which other work on the machine takes little away; every round visits every row, so that
 //! whatever drifts, drifts for all; and [`figures`] compares within a round. [`mod@plot`] draws what was
 //! measured.
 
-mod cast;
 mod clock;
 mod control;
 mod figures;
 mod frame;
 mod gate;
+mod gates;
 mod host;
 mod knocking;
 mod live;
@@ -38,7 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
 pub use crate::plan::Plan;
-use crate::{cast::Cast, figures::Part, host::Host, programs::Programs};
+use crate::{figures::Part, gates::Gates, host::Host, programs::Programs};
 
 #[derive(Parser)]
 struct Arguments {
@@ -141,12 +141,12 @@ fn bench(arguments: &Measure) -> Result<()> {
         plan,
         parts: Vec::new(),
     };
-    let mut cast = None;
+    let mut gates = None;
     if wanted(Section::Control) || wanted(Section::Packet) {
-        cast = Some(Cast::assemble(&host, &mut programs, knockgate)?);
+        gates = Some(Gates::assemble(&host, &mut programs, knockgate)?);
     }
-    if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Control)) {
-        figures.add(control::measure(&host, knockgate, cast, &plan)?)?;
+    if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Control)) {
+        figures.add(control::measure(&host, knockgate, gates, &plan)?)?;
     }
     if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {
         figures.add(vec![peers::measure(&host, knockgate, peers, &plan)])?;
@@ -159,13 +159,13 @@ fn bench(arguments: &Measure) -> Result<()> {
     }
     // Only now, since what a command starts stays there too.
     let cpu = clock::stay()?;
-    if let Some(cast) = cast.as_ref().filter(|_| wanted(Section::Packet)) {
+    if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Packet)) {
         figures.add(vec![
-            per_packet::verdicts(&mut programs, cast, &plan)?,
-            per_packet::sequences(&mut programs, cast, &plan)?,
+            per_packet::verdicts(&mut programs, gates, &plan)?,
+            per_packet::sequences(&mut programs, gates, &plan)?,
         ])?;
     }
-    drop(cast);
+    drop(gates);
     if wanted(Section::Live) {
         for mode in live::Mode::ALL {
             let part = live::measure(&host, &mut programs, knockgate, cpu, mode, &plan)?;
@@ -185,7 +185,7 @@ struct Figures<'f> {
 }
 
 impl Figures<'_> {
-    /// Prints parts and writes them down, so that what comes after can't lose them.
+    /// Prints parts and writes them down, so that what comes after cannot lose them.
     fn add(&mut self, parts: Vec<Part>) -> Result<()> {
         parts.iter().for_each(report::print);
         self.parts.extend(parts);
@@ -197,7 +197,7 @@ impl Figures<'_> {
             "parts": parts,
         });
         fs::write(self.file, format!("{document:#}\n"))
-            .with_context(|| format!("can't write {}", self.file.display()))
+            .with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 

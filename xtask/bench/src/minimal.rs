@@ -1,5 +1,5 @@
 //! The bench's own minimal gate (`bench/ebpf/src/minimal.rs`), loaded. What it costs on a processor is
-//! what a gate of this kind can't do without there.
+//! what a gate of this kind cannot do without there.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ impl Minimal {
             .map_max_entries("CANDIDATES", candidates)
             .map_max_entries("ADMITTED", admitted)
             .load_file(object)
-            .with_context(|| format!("can't load {}", object.display()))?;
+            .with_context(|| format!("cannot load {}", object.display()))?;
         let program: &mut Xdp = ebpf
             .program_mut(NAME)
             .with_context(|| format!("no program {NAME}"))?
@@ -52,7 +52,7 @@ impl Minimal {
         let _ = std::fs::remove_file(pin);
         program.pin(pin)?;
         let program = pinned(pin)?;
-        std::fs::remove_file(pin).with_context(|| format!("can't remove {}", pin.display()))?;
+        std::fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
         let mut admitted: HashMap<_, u32, u64> = table(&mut ebpf, "ADMITTED")?.try_into()?;
         for source in GRANTED..GRANTED + granted {
             admitted.insert(source.to_be(), u64::MAX, 0)?;

@@ -49,7 +49,7 @@ const CASES: [(&str, &str, &str); 3] = [
     ("pass_allow", "granted", NO_GATE),
 ];
 
-/// Runs the harness, and makes its samples a part like ours. Where it can't be run, the part says why:
+/// Runs the harness, and makes its samples a part like ours. Where it cannot be run, the part says why:
 /// nothing else here depends on it.
 pub fn measure(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Part {
     let rows = run(host, binary, folder, plan)
@@ -71,16 +71,16 @@ fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row
     copied(folder, &copy)?;
     // Where the harness builds its own programs.
     let build = copy.join("build");
-    fs::create_dir_all(&build).with_context(|| format!("can't make {}", build.display()))?;
+    fs::create_dir_all(&build).with_context(|| format!("cannot make {}", build.display()))?;
     let adapter = copy.join("contestants/knockgate");
     fs::write(&adapter, ADAPTER)
         .and_then(|()| fs::set_permissions(&adapter, fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("can't write {}", adapter.display()))?;
+        .with_context(|| format!("cannot write {}", adapter.display()))?;
     let list = copy.join("contestants.json");
     let contestants = fs::read_to_string(&list)
         .with_context(|| format!("{} is not that harness", folder.display()))?;
     fs::write(&list, with_ours(&contestants)?)
-        .with_context(|| format!("can't write {}", list.display()))?;
+        .with_context(|| format!("cannot write {}", list.display()))?;
 
     let samples = copy.join("samples.json");
     let labels: Vec<&str> = CONTESTANTS
@@ -102,7 +102,7 @@ fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())
         .output()
-        .context("can't start the peers' harness")?;
+        .context("cannot start the peers' harness")?;
     let complaints = String::from_utf8_lossy(&said.stderr);
     ensure!(
         said.status.success(),

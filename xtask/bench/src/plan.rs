@@ -14,9 +14,9 @@ pub struct Plan {
     pub frames: u32,
     /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
     pub samples: usize,
-    /// Rounds of real knocks.
-    pub trials: usize,
-    /// Sources that knock in one trial, and the time from one to the next.
+    /// Rounds of what takes seconds: real knocks, commands, a table to be filled.
+    pub slow_rounds: usize,
+    /// Sources that knock in one case, and the time from one to the next.
     pub knocks: u32,
     pub every: Duration,
     /// How long a source that has knocked tries the port.
@@ -31,7 +31,7 @@ impl Plan {
         repeat: 400_000,
         frames: 200_000,
         samples: 3,
-        trials: 3,
+        slow_rounds: 3,
         knocks: 40,
         every: Duration::from_millis(100),
         patience: Duration::from_secs(2),
@@ -48,7 +48,7 @@ impl Plan {
         repeat: 100_000,
         frames: 100_000,
         samples: 2,
-        trials: 1,
+        slow_rounds: 1,
         knocks: 10,
         every: Duration::from_millis(100),
         patience: Duration::from_millis(600),

@@ -42,15 +42,15 @@ const PICTURES: [(&str, &str, &str, Draw); 4] = [
 
 /// Draws what a file of figures holds into a folder. Returns the names of the pictures.
 pub fn draw(figures: &Path, folder: &Path) -> Result<Vec<&'static str>> {
-    let text =
-        fs::read_to_string(figures).with_context(|| format!("can't read {}", figures.display()))?;
+    let text = fs::read_to_string(figures)
+        .with_context(|| format!("cannot read {}", figures.display()))?;
     let document: Value = serde_json::from_str(&text)
         .with_context(|| format!("{} holds no figures", figures.display()))?;
-    fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut drawn = Vec::new();
     for (file, picture) in pictures(&document) {
         let path = folder.join(file);
-        fs::write(&path, picture).with_context(|| format!("can't write {}", path.display()))?;
+        fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
         drawn.push(file);
     }
     ensure!(

@@ -64,9 +64,10 @@ impl Programs {
     /// Loads them from the object that was built from `bench/ebpf`.
     pub fn load(host: &Host, object: &Path) -> Result<Self> {
         let mut ebpf =
-            Ebpf::load_file(object).with_context(|| format!("can't load {}", object.display()))?;
+            Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
         let folder = host.pins("programs");
-        std::fs::create_dir(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        std::fs::create_dir(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
         for (name, program) in ebpf.programs_mut() {
             let program: &mut Xdp = program.try_into()?;
             program
@@ -112,7 +113,7 @@ impl Programs {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map, entries)
             .load_file(&self.object)
-            .with_context(|| format!("can't load {}", self.object.display()))?;
+            .with_context(|| format!("cannot load {}", self.object.display()))?;
         let program: &mut Xdp = ebpf
             .program_mut(name)
             .with_context(|| format!("no program {name}"))?
@@ -153,7 +154,7 @@ impl Programs {
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(count)),
             ..TestRunOptions::default()
         };
-        self.send.test_run(options).context("can't send frames")?;
+        self.send.test_run(options).context("cannot send frames")?;
         self.advance(traffic, count)
     }
 
@@ -172,7 +173,7 @@ impl Programs {
 /// A program by its pin.
 pub fn pinned(path: &Path) -> Result<Xdp> {
     Xdp::from_pin(path, XdpAttachType::Interface)
-        .with_context(|| format!("can't open the program {}", path.display()))
+        .with_context(|| format!("cannot open the program {}", path.display()))
 }
 
 /// Runs a program `repeat` times on one frame. Returns the thread's CPU time, ns.
@@ -183,7 +184,7 @@ pub fn run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<u64> {
         ..TestRunOptions::default()
     };
     let before = clock::thread();
-    program.test_run(options).context("can't run a program")?;
+    program.test_run(options).context("cannot run a program")?;
     Ok(clock::thread() - before)
 }
 

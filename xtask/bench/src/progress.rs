@@ -74,7 +74,7 @@ pub fn measure(
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay()?;
-            for _ in 0..plan.trials {
+            for _ in 0..plan.slow_rounds {
                 floor.push(cheapest(plan, |count| {
                     programs.vary(&drop, &knock_frame(), &mut knock(FIRST, 0), count)
                 })?);
@@ -161,7 +161,7 @@ impl Table {
                     match memory.get(&[u64::from(source.to_be()), 0, 4], 0) {
                         Ok(_) => known += 1,
                         Err(MapError::KeyNotFound) => {}
-                        Err(error) => return Err(error).context("can't look a source up"),
+                        Err(error) => return Err(error).context("cannot look a source up"),
                     }
                 }
                 Ok(known)

@@ -122,7 +122,7 @@ impl Recipe {
 
 fn apply(host: &Host, name: &str, text: &str) -> Result<()> {
     let path = host.folder.join(format!("{name}.nft"));
-    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     let nft: &mut Command = &mut host.command("nft");
     output(nft.arg("-f").arg(&path))?;
     Ok(())

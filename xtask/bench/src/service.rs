@@ -22,7 +22,7 @@ impl Service {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("can't start `{name}`"))?;
+            .with_context(|| format!("cannot start `{name}`"))?;
         Ok(Self { name, child })
     }
 

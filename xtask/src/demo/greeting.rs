@@ -48,7 +48,7 @@ impl Service {
     pub(crate) fn run(self) -> Result<()> {
         let Self { address } = self;
         let listener =
-            TcpListener::bind(address).with_context(|| format!("can't listen at {address}"))?;
+            TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
         println!("listening");
         serve(&listener)
     }
@@ -92,7 +92,7 @@ impl FromStr for Outcome {
 
 fn serve(listener: &TcpListener) -> Result<()> {
     loop {
-        let (mut visitor, address) = listener.accept().context("can't accept a visitor")?;
+        let (mut visitor, address) = listener.accept().context("cannot accept a visitor")?;
         thread::spawn(move || {
             // A visitor who has left misses the greeting; there is nobody to tell.
             let _ = write!(visitor, "Hello, {}!", address.ip());
@@ -106,7 +106,7 @@ fn visit(address: SocketAddr, patience: Duration) -> Result<Outcome> {
         Err(error) => match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Outcome::NoAnswer),
             ErrorKind::ConnectionRefused => Ok(Outcome::Refused),
-            _ => Err(error).with_context(|| format!("can't visit {address}")),
+            _ => Err(error).with_context(|| format!("cannot visit {address}")),
         },
     }
 }

@@ -41,15 +41,15 @@ pub(super) struct Story<'lan> {
 impl<'lan> Story<'lan> {
     /// Starts the service on the server and writes the gate's configuration.
     pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
-        let this = env::current_exe().context("can't find this program's own path")?;
-        write_configuration().context("can't write the demo's configuration")?;
+        let this = env::current_exe().context("cannot find this program's own path")?;
+        write_configuration().context("cannot write the demo's configuration")?;
         let mut service = lan
             .server
             .command(&this)
             .args(["demo-service", &format!("{}:{PORT}", lan.server.address)])
             .stdout(Stdio::piped())
             .spawn()
-            .context("can't start the demo's service")?;
+            .context("cannot start the demo's service")?;
         let said = service
             .stdout
             .take()
@@ -76,7 +76,7 @@ impl<'lan> Story<'lan> {
         self.service
             .kill()
             .and_then(|()| self.service.wait())
-            .context("can't end the demo's service")?;
+            .context("cannot end the demo's service")?;
         told?;
         println!(
             "\nEvery step was seen. The three hosts, the gate and the service are gone again."

@@ -54,14 +54,14 @@ pub(super) fn run(minutes: u32, update: bool) -> Result<()> {
 
 fn emptied(folder: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(folder);
-    fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// Adds the corpus to a folder of inputs, as fuzzers want it.
 fn unpack(corpus: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let text =
-        fs::read_to_string(corpus).with_context(|| format!("can't read {}", corpus.display()))?;
+        fs::read_to_string(corpus).with_context(|| format!("cannot read {}", corpus.display()))?;
     for (nth, line) in lines(&text).enumerate() {
         let input = bytes(line).with_context(|| format!("not hexadecimal: {line}"))?;
         fs::write(folder.join(format!("kept-{nth}")), input)?;

@@ -96,10 +96,10 @@ impl Rival {
         let wire = host.wire(name)?;
         host.answer_by(&wire)?;
         let listener = host.inside(|| {
-            TcpListener::bind(("0.0.0.0", PROTECTED)).context("can't bind the host's port")
+            TcpListener::bind(("0.0.0.0", PROTECTED)).context("cannot bind the host's port")
         })?;
         let folder = host.folder.join(format!("{name}.d"));
-        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let mut standing = Standing {
             rival: self,
             service: None,
@@ -235,7 +235,7 @@ impl Standing {
             .args(["--no-save-args", "--test", "-B"])
             .arg(&file);
         output(&mut client)?;
-        let packet = fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
+        let packet = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         Ok(packet.trim_ascii_end().to_vec())
     }
 
@@ -243,7 +243,7 @@ impl Standing {
         let path = self.folder.join(name);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }

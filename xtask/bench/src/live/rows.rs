@@ -183,7 +183,7 @@ impl Rows {
         host.inside(|| {
             program
                 .attach_to_if_index(wire.host, mode)
-                .with_context(|| format!("can't attach the program of {}", wire.name))
+                .with_context(|| format!("cannot attach the program of {}", wire.name))
         })?;
         Ok(())
     }

@@ -6,10 +6,10 @@ use netlab::packet::{ACK, SYN};
 use super::{Case, Work, measure};
 use crate::{
     Plan,
-    cast::{Cast, ROOM},
     figures::{Part, Row, over, times, times_what},
     frame::{self, Transport},
     gate::{FOREIGN, GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    gates::{Gates, ROOM},
     minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
 };
@@ -28,7 +28,7 @@ const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
 
 /// A source that nobody knows.
 const STRANGER: u32 = 0xac10_0001;
-/// A source on the allow list of [`Cast::allowing`].
+/// A source on the allow list of [`Gates::allowing`].
 const FRIEND: u32 = 0xc612_0007;
 /// Where sources begin that knock for the first time.
 const NEWCOMERS: u32 = 0x1400_0000;
@@ -36,7 +36,7 @@ const NEWCOMERS: u32 = 0x1400_0000;
 const FORGED: u32 = 65_536;
 
 /// The table of all verdicts.
-pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Part> {
+pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
     let floors = [Floor::Drop, Floor::Pass, Floor::Parse];
     let [drop, pass, parse] = floors.map(|floor| programs.floor(floor));
     let (drop, pass, parse) = (drop?, pass?, parse?);
@@ -57,9 +57,9 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
         bare(VARIED, &drop, scattered(denied_frame(), STRANGER, FORGED)),
     ];
     cases.extend(beside(&minimal, &minimal_knocked));
-    cases.extend(unguarded(&cast.one));
-    cases.extend(closed(cast));
-    match &cast.rejecting {
+    cases.extend(unguarded(&gates.one));
+    cases.extend(closed(gates));
+    match &gates.rejecting {
         Ok(gate) => {
             cases.push(bare(SINGLE, &drop, Work::Single(denied_frame())));
             let work = Work::Single(denied_frame());
@@ -73,12 +73,12 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
         }
         Err(why) => absent.push(Row::absent(REJECTED, why)),
     }
-    cases.extend(granted(cast));
-    cases.extend(knocking(&cast.knocked));
+    cases.extend(granted(gates));
+    cases.extend(knocking(&gates.knocked));
     let mut rows = measure(programs, cases, plan)?;
     rows.append(&mut absent);
     // A full table looks for a place in vain, and that is another row than the one measured.
-    let refused = cast.knocked.knocks("table_full")?;
+    let refused = gates.knocked.knocks("table_full")?;
     ensure!(
         refused == 0,
         "{refused} grants were refused for want of room"
@@ -103,7 +103,7 @@ pub fn verdicts(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Par
 }
 
 /// The same verdicts with one sequence and with ten thousand.
-pub fn sequences(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Part> {
+pub fn sequences(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
     const NAMES: [(&str, &str); 6] = [
         ("open port, 1 sequence", "open port, 10,000"),
         ("foreign port, 1 sequence", "foreign port, 10,000"),
@@ -132,9 +132,9 @@ pub fn sequences(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Pa
     for ((single, crowd), ((one, reason), (many, _))) in
         NAMES.into_iter().zip(works().into_iter().zip(works()))
     {
-        cases.push(Case::judged(single, &cast.lone, reason, one, Vec::new()));
+        cases.push(Case::judged(single, &gates.lone, reason, one, Vec::new()));
         let ratio = vec![times(single).at_most(1.1)];
-        cases.push(Case::judged(crowd, &cast.crowd, reason, many, ratio));
+        cases.push(Case::judged(crowd, &gates.crowd, reason, many, ratio));
     }
     Ok(Part {
         id: "sequences",
@@ -147,7 +147,7 @@ pub fn sequences(programs: &mut Programs, cast: &Cast, plan: &Plan) -> Result<Pa
     })
 }
 
-/// What a gate can't do without: rows of ours are compared with these.
+/// What a gate cannot do without: rows of ours are compared with these.
 fn beside<'c>(minimal: &'c Minimal, knocked: &'c Minimal) -> Vec<Case<'c>> {
     let rows = [
         (MINIMAL, "no_grant", Work::Hot(denied_frame()), DROP),
@@ -225,9 +225,9 @@ fn unguarded(gate: &Gate) -> Vec<Case<'_>> {
     .into()
 }
 
-fn closed(cast: &Cast) -> Vec<Case<'_>> {
+fn closed(gates: &Gates) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
-    for (grants, gate) in cast.by_grants() {
+    for (grants, gate) in gates.by_grants() {
         cases.push(Case::judged(
             format!("denied SYN, {}, hot", counted(grants)),
             gate,
@@ -259,7 +259,7 @@ fn closed(cast: &Cast) -> Vec<Case<'_>> {
         let work = Work::Hot(frame);
         cases.push(Case::judged(
             name,
-            &cast.allowing,
+            &gates.allowing,
             reason,
             work,
             vec![over(DROP)],
@@ -268,9 +268,9 @@ fn closed(cast: &Cast) -> Vec<Case<'_>> {
     cases
 }
 
-fn granted(cast: &Cast) -> Vec<Case<'_>> {
+fn granted(gates: &Gates) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
-    for (grants, gate) in cast.by_grants() {
+    for (grants, gate) in gates.by_grants() {
         cases.push(Case::judged(
             format!("granted TCP data, no session, {}, hot", counted(grants)),
             gate,
@@ -293,14 +293,14 @@ fn granted(cast: &Cast) -> Vec<Case<'_>> {
     let against = || vec![over(PASS)];
     cases.push(Case::judged(
         "granted UDP, in a session",
-        &cast.one,
+        &gates.one,
         "grant",
         datagram(),
         against(),
     ));
     cases.push(Case::judged(
         "kept session, grant ended",
-        &cast.kept,
+        &gates.kept,
         "session",
         datagram(),
         against(),

@@ -52,8 +52,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "flags of a frame in several buffers are not read",
         file: SRC_SCATTERED,
-        find: "(read.flags, read.sequence) = frame::tcp(frame, &segment);",
-        replace: "let _ = frame::tcp(frame, &segment);",
+        find: "(read.flags, read.sequence) = ip::tcp(frame, &segment);",
+        replace: "let _ = ip::tcp(frame, &segment);",
     },
     Fault {
         what: "a device above a veth is taken for hardware",

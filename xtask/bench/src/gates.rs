@@ -12,7 +12,7 @@ use crate::{
     programs::{Programs, run},
 };
 
-pub struct Cast {
+pub struct Gates {
     /// One grant, one sequence.
     pub one: Gate,
     pub thousand: Gate,
@@ -24,7 +24,7 @@ pub struct Cast {
     pub kept: Gate,
     /// Room for what knocks leave.
     pub knocked: Gate,
-    /// One grant and one sequence, as [`Cast::crowd`] has one grant and ten thousand sequences.
+    /// One grant and one sequence, as [`Gates::crowd`] has one grant and ten thousand sequences.
     pub lone: Gate,
     pub crowd: Gate,
     /// Answers who is denied; or why there is none.
@@ -36,7 +36,7 @@ pub struct Cast {
 /// More grants than are given while knocks are measured.
 pub const ROOM: u32 = 1 << 20;
 
-impl Cast {
+impl Gates {
     pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
         let mut wires = Vec::new();
         let mut up = |name: &str, grants: u32, setup: &Setup| {

@@ -1,0 +1,106 @@
+//! The link header.
+
+use super::Frame;
+use crate::wire::{EthernetHeader, VlanTag, ether};
+
+/// Bytes of an Ethernet header, and of a VLAN tag.
+pub const ETHER_HEADER: usize = size_of::<EthernetHeader>();
+pub const VLAN_TAG: usize = size_of::<VlanTag>();
+/// How many tags are read.
+pub const MAX_TAGS: usize = 2;
+
+/// The layer behind the link header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkLayer {
+    Ipv4 { at: usize },
+    Ipv6 { at: usize },
+    Other,
+    Malformed,
+}
+
+/// What packets begin with on a link. A type and not a value: each entry of the kernel program is
+/// compiled for one, so that no packet pays for the other.
+pub trait Framing {
+    /// Bytes of the link header, without VLAN tags.
+    const HEADER: usize;
+
+    /// Finds the network layer.
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer;
+}
+
+/// Ethernet II, with up to two VLAN tags.
+#[derive(Debug, Clone, Copy)]
+pub struct Ethernet;
+
+/// No link header: a packet begins with its IP header, whose first four bits say which IP it is.
+#[derive(Debug, Clone, Copy)]
+pub struct BareIp;
+
+impl Framing for Ethernet {
+    const HEADER: usize = ETHER_HEADER;
+
+    #[inline(always)]
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer {
+        let Some(ethernet) = frame.header::<EthernetHeader>(0) else {
+            return NetworkLayer::Other;
+        };
+        let mut kind = ethernet.kind.get();
+        let mut at = ETHER_HEADER;
+        for _ in 0..MAX_TAGS {
+            if kind != ether::VLAN && kind != ether::QINQ {
+                break;
+            }
+            let Some(tag) = frame.header::<VlanTag>(at) else {
+                return NetworkLayer::Malformed;
+            };
+            kind = tag.kind.get();
+            at += VLAN_TAG;
+        }
+        match kind {
+            ether::IPV4 => NetworkLayer::Ipv4 { at },
+            ether::IPV6 => NetworkLayer::Ipv6 { at },
+            ether::VLAN | ether::QINQ => NetworkLayer::Malformed,
+            _ => NetworkLayer::Other,
+        }
+    }
+}
+
+impl Framing for BareIp {
+    const HEADER: usize = 0;
+
+    #[inline(always)]
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer {
+        let Some(start) = frame.header::<[VlanTag; 2]>(0) else {
+            return NetworkLayer::Other;
+        };
+        if is_priority_tag(start) {
+            return NetworkLayer::Malformed;
+        }
+        match start[0].control.get() >> 12 {
+            4 => NetworkLayer::Ipv4 { at: 0 },
+            6 => NetworkLayer::Ipv6 { at: 0 },
+            _ => NetworkLayer::Other,
+        }
+    }
+}
+
+/// Returns whether a packet without link header begins with a VLAN tag that names no VLAN. GRE's packets can, and
+/// those that are written to a tun device: the host takes such a tag off and goes on with what is behind it.
+#[inline(always)]
+fn is_priority_tag(start: &[VlanTag; 2]) -> bool {
+    let [tag, behind] = start;
+    // An IPv4 header has its length there.
+    let names_vlan = |tag: &VlanTag| tag.control.get() & VlanTag::VLAN != 0;
+    if names_vlan(tag) {
+        return false;
+    }
+    let version = |header: &VlanTag| header.control.get() >> 12;
+    // Where this is an IPv6 header, and one of four flow labels, its length tells.
+    let is_ipv6 = version(tag) == 6;
+    match tag.kind.get() {
+        ether::IPV4 => !is_ipv6 || version(behind) == 4,
+        ether::IPV6 => !is_ipv6 || version(behind) == 6,
+        ether::VLAN | ether::QINQ => !is_ipv6 || !names_vlan(behind),
+        _ => false,
+    }
+}
