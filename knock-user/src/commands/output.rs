@@ -62,11 +62,6 @@ pub fn line(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Nanoseconds as whole milliseconds, never less than what is left.
-pub fn milliseconds(nanoseconds: u64) -> u64 {
-    nanoseconds.div_ceil(1_000_000)
-}
-
 /// `41.3s`, `2m 05s`, `3h 12m`: how long, for people.
 pub fn duration(nanoseconds: u64) -> String {
     let tenths = nanoseconds / 100_000_000;

@@ -1,7 +1,6 @@
 //! `knockgate sources`.
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::output;
 use crate::datapath::{Datapath, PinRoot};
@@ -14,41 +13,14 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Document {
-    sources: Vec<Source>,
-}
-
-#[derive(Serialize)]
-struct Source {
-    source: String,
-    step: u8,
-    of: u8,
-    gates: Vec<String>,
-    age_ms: u64,
-}
-
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let datapath = Datapath::open(root)?;
-    let rows = datapath.sources()?;
-    let sources = rows.iter().map(|row| Source {
-        source: row.source.to_string(),
-        step: row.step,
-        of: row.of,
-        gates: row
-            .gates
-            .iter()
-            .filter_map(|id| datapath.applied.gate_name(*id))
-            .map(ToOwned::to_owned)
-            .collect(),
-        age_ms: u64::try_from(row.age.as_millis()).unwrap_or(u64::MAX),
-    });
+    let sources = Datapath::open(root)?.named_sources()?;
     if args.json {
-        return output::json(&Document {
-            sources: sources.collect(),
-        });
+        return output::json(&sources);
     }
     let rows: Vec<_> = sources
+        .sources
+        .into_iter()
         .map(|source| {
             [
                 source.source,

@@ -304,14 +304,14 @@ impl Source for Ebpf {
     fn map(&self, table: &Definition) -> Result<Map> {
         let Definition { name, .. } = table;
         let map = Self::map(self, name).ok_or_else(|| anyhow!("the object has no table {name}"))?;
-        let data = match map {
-            Map::Array(data)
-            | Map::PerCpuArray(data)
-            | Map::HashMap(data)
-            | Map::LruHashMap(data)
-            | Map::LpmTrie(data)
-            | Map::RingBuf(data) => data,
-            _ => return Err(self.mismatch(table)),
+        let (Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data)) = map
+        else {
+            return Err(self.mismatch(table));
         };
         // A descriptor of its own, so that the handle is of the same type as that of a pinned table.
         let descriptor = data.fd().as_fd().try_clone_to_owned()?;

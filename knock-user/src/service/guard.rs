@@ -11,7 +11,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{log::Log, record::Record};
+use super::{
+    log::Log,
+    names::{INTERFACE_GUARDED, INTERFACE_LOST},
+    record::Record,
+};
 use crate::{
     datapath::{self, Attachment, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
     sys::link_events::LinkEvents,
@@ -71,7 +75,7 @@ impl Guard {
             guard.refuse(name, error);
         }
         for guarded in up.guarded.iter().filter(|_| up.was_up) {
-            log.say(event("interface.guarded", &guarded.interface, None));
+            log.say(event(INTERFACE_GUARDED, &guarded.interface, None));
         }
         guard.compare(&up.attachments, &datapath.config().interfaces, log);
         guard.update_host_state(datapath, &up.attachments)?;
@@ -160,11 +164,11 @@ impl Guard {
                 // It was guarded, or this is the first check.
                 (Some(None) | None, Some(lack)) => {
                     tracing::warn!("{name} is NOT GUARDED: {lack}");
-                    log.say(event("interface.lost", name, Some(lack.word())));
+                    log.say(event(INTERFACE_LOST, name, Some(lack.word())));
                 }
                 (Some(Some(_)), None) => {
                     self.refused.remove(name);
-                    log.say(event("interface.guarded", name, None));
+                    log.say(event(INTERFACE_GUARDED, name, None));
                 }
                 (Some(Some(before)), Some(lack)) if before != lack => {
                     tracing::warn!("{name} is NOT GUARDED: {lack}");

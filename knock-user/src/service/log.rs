@@ -12,6 +12,7 @@ use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
     kept::Kept,
+    names::EVENTS_LOST,
     record::Record,
     socket::{self, Connection},
 };
@@ -96,7 +97,7 @@ impl Log {
         if new != 0 {
             self.say(Record {
                 lost: Some(new),
-                ..Record::now("events.lost")
+                ..Record::now(EVENTS_LOST)
             });
         }
     }

@@ -7,6 +7,7 @@ mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;
+pub mod names;
 mod record;
 mod socket;
 mod watch;
@@ -59,7 +60,7 @@ pub async fn serve(
     let mut look_at_grants = Instant::now();
 
     if !up.was_up {
-        log.say_of_gates("gate.up", &datapath);
+        log.say_of_gates(names::GATE_UP, &datapath);
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
     #[cfg(feature = "log")]
@@ -92,7 +93,7 @@ pub async fn serve(
             due = guard.is_due() => {
                 due?;
                 if guard.look(&mut datapath, &mut log)? == Seen::Down {
-                    log.say_of_gates("gate.down", &datapath);
+                    log.say_of_gates(names::GATE_DOWN, &datapath);
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
                     log.finish().await;
                     return Ok(());
@@ -106,7 +107,7 @@ pub async fn serve(
     notify(&[NotifyState::Stopping]);
     if down_on_exit {
         down(root, &[])?;
-        log.say_of_gates("gate.down", &datapath);
+        log.say_of_gates(names::GATE_DOWN, &datapath);
     }
     log.finish().await;
     Ok(())

@@ -16,7 +16,7 @@ use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
 };
 
-use super::record::Record;
+use super::{names::EVENTS_LOST, record::Record};
 use crate::datapath::PinRoot;
 
 /// Directory of the sockets, one for each pin root.
@@ -105,7 +105,7 @@ pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Rece
             Ok(record) => record,
             Err(RecvError::Lagged(missed)) => Record {
                 lost: Some(missed),
-                ..Record::now("events.lost")
+                ..Record::now(EVENTS_LOST)
             },
             Err(RecvError::Closed) => return,
         };

@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use knock_common::report::class;
+use knock_common::{event::Kind, report::class};
 
 use super::{
     log::Log,
+    names::{EXPIRED, REVOKED},
     record::{Record, wall_clock},
 };
 use crate::{
@@ -34,14 +35,14 @@ impl Watch {
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let now = monotonic_now();
         let applied = &datapath.applied;
-        let record = |row: &GrantRow, event: &str| Record {
+        let record = |row: &GrantRow, event: Kind| Record {
             gate: applied.gate_name(row.gate).map(ToOwned::to_owned),
             user: row
                 .user
                 .and_then(|user| applied.user_name(user))
                 .map(ToOwned::to_owned),
             source: Some(shown(row.source)),
-            ..Record::now(event)
+            ..Record::now(event.name())
         };
         let present: HashMap<_, _> = datapath.grants()?.into_iter().map(keyed).collect();
         for (key, row) in &self.known {
@@ -51,14 +52,14 @@ impl Watch {
                 continue;
             }
             let (reason, time) = if row.until <= now {
-                ("expired", wall_clock(row.until))
+                (EXPIRED, wall_clock(row.until))
             } else {
-                ("revoked", wall_clock(now))
+                (REVOKED, wall_clock(now))
             };
             let closed = Record {
                 time,
                 reason: Some(reason.into()),
-                ..record(row, "gate.closed")
+                ..record(row, Kind::Closed)
             };
             log.say_within(class::CLOSINGS, closed);
         }
@@ -67,7 +68,7 @@ impl Watch {
             if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
                 let opened = Record {
                     until: Some(wall_clock(row.until)),
-                    ..record(row, "gate.opened")
+                    ..record(row, Kind::Opened)
                 };
                 log.say_within(class::OPENINGS, opened);
             }

@@ -217,7 +217,7 @@ fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
             address::LOCAL => local = read_ip(value),
             address::ADDRESS => peer = read_ip(value),
             address::BROADCAST => {
-                broadcast = value.first_chunk().copied().map(Ipv4Addr::from_octets)
+                broadcast = value.first_chunk().copied().map(Ipv4Addr::from_octets);
             }
             address::FLAGS => flags = number(value)?,
             _ => {}

@@ -137,16 +137,15 @@ mod tests {
     /// A configuration with these gates, each with these users.
     fn config(gates: &[(&str, &[&str])]) -> Config {
         let mut text = String::new();
-        let mut port = 1000;
+        let mut ports = 1000_u16..;
+        let mut port = || ports.next().expect("few are needed");
         for (name, users) in gates {
-            port += 1;
-            text += &format!("[[gate]]\nname = '{name}'\nprotect = ['{port}/tcp']\n");
+            let gate = format!("[[gate]]\nname = '{name}'\nprotect = ['{}/tcp']\n", port());
+            text.push_str(&gate);
             for user in *users {
-                port += 2;
-                text += &format!(
-                    "[[gate.knock]]\nuser = '{user}'\nsequence = ['{port}/udp', '{}/udp']\n",
-                    port + 1
-                );
+                let sequence = format!("['{}/udp', '{}/udp']", port(), port());
+                let knock = format!("[[gate.knock]]\nuser = '{user}'\nsequence = {sequence}\n");
+                text.push_str(&knock);
             }
         }
         Config::parse(&text, "ids").expect("valid").0

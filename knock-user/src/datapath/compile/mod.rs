@@ -56,6 +56,10 @@ pub struct Prefix {
 }
 
 /// The constants of the program that follow from the configuration.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each switches off other code of the program"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     pub monitor: bool,

@@ -64,7 +64,7 @@ fn make_room(directory: &Path) -> Result<()> {
             None => fs::remove_file(&path).with_context(cannot)?,
             Some(_) if !path.ends_with(LINK) => {}
             Some(index) => {
-                let mut other = directory.join(format!("{}%{index}", LINK));
+                let mut other = directory.join(format!("{LINK}%{index}"));
                 // Two network namespaces may use the same index.
                 while other.exists() {
                     other.as_mut_os_string().push("%");

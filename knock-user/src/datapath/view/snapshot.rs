@@ -1,6 +1,7 @@
-//! The datapath at one moment, in the form that commands print.
+//! The datapath at one moment, with names in place of ids: what commands print.
 //!
-//! [`Status`] serialises to the document of `status --json`, [`Counters`] to that of `stats --json`.
+//! [`Status`] serialises to the document of `status --json`, [`Counters`] to that of `stats --json`; [`Grants`],
+//! [`Sources`] and [`Sessions`] to those of the commands of these names.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    config::{Mode, Port},
+    config::{Mode, Port, Protocol},
     datapath::{install::attachment::Attachment, open::Datapath},
     sys::clock::monotonic_now,
 };
@@ -96,6 +97,64 @@ pub struct Knocks {
     pub count: u64,
 }
 
+/// The live grants, those that end first in front.
+#[derive(Debug, Clone, Serialize)]
+pub struct Grants {
+    pub grants: Vec<Grant>,
+}
+
+/// A live grant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Grant {
+    pub gate: String,
+    /// `None`: given by hand.
+    pub user: Option<String>,
+    /// A network, with its prefix length.
+    pub source: String,
+    pub expires_in_ms: u64,
+    /// New connections admitted so far.
+    pub connections: u32,
+}
+
+/// The sources part-way through a sequence, the latest in front.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sources {
+    pub sources: Vec<Source>,
+}
+
+/// A source part-way through a sequence.
+#[derive(Debug, Clone, Serialize)]
+pub struct Source {
+    pub source: String,
+    /// Knocks counted so far ...
+    pub step: u8,
+    /// ... of how many.
+    pub of: u8,
+    /// The gates that its knocks may lead to.
+    pub gates: Vec<String>,
+    /// Since its latest knock.
+    pub age_ms: u64,
+}
+
+/// The flows that began under a grant, the busiest in front.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sessions {
+    pub sessions: Vec<Session>,
+}
+
+/// A flow that began under a grant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Session {
+    pub gate: String,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Address and port.
+    pub source: String,
+    pub destination: String,
+    /// Since its last packet.
+    pub idle_ms: u64,
+}
+
 impl Datapath {
     /// Reads everything that is shown.
     pub fn snapshot(&self) -> Result<Snapshot> {
@@ -159,18 +218,74 @@ impl Datapath {
         })
     }
 
+    /// Reads the live grants.
+    pub fn named_grants(&self) -> Result<Grants> {
+        let rows = self.grants()?;
+        let now = monotonic_now();
+        let grants = rows.into_iter().map(|row| Grant {
+            gate: self.name(row.gate),
+            user: row
+                .user
+                .and_then(|user| self.applied.user_name(user))
+                .map(ToOwned::to_owned),
+            source: row.source.to_string(),
+            // Rounded up, so that a live grant never has 0 left.
+            expires_in_ms: row.until.saturating_sub(now).div_ceil(1_000_000),
+            connections: row.connections,
+        });
+        Ok(Grants {
+            grants: grants.collect(),
+        })
+    }
+
+    /// Reads the sources part-way through a sequence.
+    pub fn named_sources(&self) -> Result<Sources> {
+        let rows = self.sources()?.into_iter();
+        let sources = rows.map(|row| Source {
+            source: row.source.to_string(),
+            step: row.step,
+            of: row.of,
+            gates: row.gates.iter().map(|gate| self.name(*gate)).collect(),
+            age_ms: milliseconds(row.age),
+        });
+        Ok(Sources {
+            sources: sources.collect(),
+        })
+    }
+
+    /// Reads the flows that began under a grant.
+    pub fn named_sessions(&self) -> Result<Sessions> {
+        let rows = self.sessions()?.into_iter();
+        let sessions = rows.map(|row| Session {
+            gate: self.name(row.gate),
+            protocol: match row.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            },
+            source: row.source.to_string(),
+            destination: row.destination.to_string(),
+            idle_ms: milliseconds(row.idle),
+        });
+        Ok(Sessions {
+            sessions: sessions.collect(),
+        })
+    }
+
+    fn name(&self, gate: u16) -> String {
+        self.applied.gate_name(gate).unwrap_or_default().to_owned()
+    }
+
     /// Reads the counters.
     pub fn counters(&self) -> Result<Counters> {
-        let name = |gate: u16| self.applied.gate_name(gate).unwrap_or_default().to_owned();
         let packets = self.packets()?.into_iter().map(|row| Packets {
             verdict: if row.reason.passes() { "pass" } else { "deny" },
             reason: row.reason.name(),
-            gate: row.gate.map(name),
+            gate: row.gate.map(|gate| self.name(gate)),
             packets: row.packets,
             bytes: row.bytes,
         });
         let knocks = self.knocks()?.into_iter().map(|row| Knocks {
-            gate: name(row.gate),
+            gate: self.name(row.gate),
             result: row.outcome.name(),
             count: row.count,
         });
@@ -179,6 +294,10 @@ impl Datapath {
             knocks: knocks.collect(),
         })
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Counters {
