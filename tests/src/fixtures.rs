@@ -1,8 +1,8 @@
-//! One table of what must become of packets, for every subject: the decisions called on the host, and the
+//! One table of what must become of packets, for every system under test: the decisions called on the host, and the
 //! program in the kernel.
 //!
 //! A row is a configuration and a stream. Behind `=>` stands everything that a packet moves, as
-//! [`Tally::since`](crate::subject::Tally::since) writes it: the reason it was counted by, at which gate, and
+//! [`Tally::since`](crate::system::Tally::since) writes it: the reason it was counted by, at which gate, and
 //! what came of it as a knock. Nothing else may move. In endpoints, `A`, `B` and `C` are sources (A and B share
 //! a prefix), `H` is the host, `O` its other address; `{A}` to `{O}`, `{prefix}` (of A and B) and `{whole}`
 //! (an address's length) stand for the same elsewhere.
@@ -15,7 +15,7 @@ use knock_user::config::Config;
 
 use crate::{
     stream::{self, Step},
-    subject::{Subject, bytes},
+    system::{SystemUnderTest, bytes},
 };
 
 /// One row.
@@ -80,10 +80,10 @@ impl Fixture {
         })
     }
 
-    /// Puts the stream through an emptied subject. Panics where anything else moves than the row says.
-    pub fn run(&self, family: Family, subject: &mut dyn Subject) {
+    /// Puts the stream through an emptied system. Panics where anything else moves than the row says.
+    pub fn run(&self, family: Family, system: &mut dyn SystemUnderTest) {
         let what = self.what;
-        subject.forget();
+        system.forget();
         let config = self.config(family);
         let gate = |name: &str| {
             let index = config.gates.iter().position(|gate| gate.name == name);
@@ -91,12 +91,12 @@ impl Fixture {
             u16::try_from(index).expect("few gates")
         };
         for (step, expected) in stream::read(&filled(self.stream, family)) {
-            let before = subject.tally();
+            let before = system.tally();
             match &step {
                 Step::Packet(datagram) => {
-                    let frame = bytes(datagram, subject.framing());
-                    let passed = subject.judge(&frame);
-                    let after = subject.tally();
+                    let frame = bytes(datagram, system.framing());
+                    let passed = system.judge(&frame);
+                    let after = system.tally();
                     let denied = ["no_grant", "used_up", "malformed"];
                     let admitted = !denied.iter().any(|reason| expected.starts_with(reason));
                     assert_eq!(
@@ -112,20 +112,17 @@ impl Fixture {
                         "{what} ({family:?}): bytes of {step}"
                     );
                 }
-                Step::Wait(time) => subject.wait(*time),
+                Step::Wait(time) => system.wait(*time),
                 Step::Allow {
                     source,
                     gate: name,
                     length,
-                } => assert!(
-                    subject.allow(*source, gate(name), *length),
-                    "{what}: {step}"
-                ),
-                Step::Revoke { source, gate: name } => subject.revoke(*source, gate(name)),
-                Step::Connect { own, peer } => subject.connect(*own, *peer),
+                } => assert!(system.allow(*source, gate(name), *length), "{what}: {step}"),
+                Step::Revoke { source, gate: name } => system.revoke(*source, gate(name)),
+                Step::Connect { own, peer } => system.connect(*own, *peer),
             }
             if !matches!(step, Step::Packet(_)) {
-                let after = subject.tally();
+                let after = system.tally();
                 assert_eq!(after, before, "{what} ({family:?}): {step} counts nothing");
             }
         }

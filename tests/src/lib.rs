@@ -1,18 +1,18 @@
-//! What the end-to-end suites stand on: throw-away networks with a gate and its clients in them.
+//! What the end-to-end suites share.
 //!
-//! The order a reader wants: [`scenario`] is the language that a row of a suite is written in, [`lab`]
-//! builds the network under it and runs `knockgate` there, [`run`] keeps what a command said, and
-//! [`netns`] makes the namespaces. [`attempt`] tries ports as any client would, [`service`] is what the
-//! gate guards, [`packet`] and [`raw`] make and send frames that no honest client would, [`flood`] as
-//! many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, [`path`] makes
-//! frames late, [`offload`] decides how much of a stream one frame holds,
-//! [`foreign`] puts other people's BPF objects in the way, and [`sshd`] runs a real server.
-//! [`need`] decides whether this machine can run any of it.
+//! A suite's row is written as a [`scenario`]: a [`lab`] (two network namespaces with `knockgate` in one and its clients
+//! in the other), the services behind the gate, and what to do and expect there. [`gate_config`] writes the gate's
+//! configuration, [`attempt`] tries ports as any client would, [`service`] is what the gate guards, [`run`] keeps what a
+//! command printed, and [`killed`] kills one half-way. Below the IP stack, [`wire`] sends frames that no honest client
+//! would, [`flood`] as many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, and [`path`]
+//! delays and reorders frames. [`foreign`] attaches and pins other programs' BPF objects, [`sshd`] runs a real server,
+//! [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The namespaces and frames
+//! themselves come from the crate `netlab`, which the bench and the demo use too.
 //!
-//! Beside them stands the oracle: [`model`] says slowly what a gate must do, [`subject`] is a gate that
-//! packets are put through one by one, [`oracle`] compares the two on [`stream`]s of
-//! [`datagram`]s. [`fixtures`] says of each behaviour by itself what must come of it, and [`interpreter`]
-//! counts the instructions that it takes.
+//! The second half tries the program packet by packet: [`fixtures`] says of each behaviour by itself what must come of
+//! it, [`model`] states slowly what a gate must do, and [`oracle`] compares it with each [`system`] (the program in the
+//! kernel, and the same decisions on the host) on [`stream`]s of [`datagram`]s. [`interpreter`] counts the instructions
+//! that a packet takes.
 
 pub mod attempt;
 pub mod datagram;
@@ -34,7 +34,7 @@ pub mod scenario;
 pub mod service;
 pub mod sshd;
 pub mod stream;
-pub mod subject;
+pub mod system;
 pub mod tap;
 pub mod tun;
 pub mod wire;

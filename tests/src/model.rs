@@ -25,7 +25,7 @@ use self::{
     frame::{Contents, Segment},
     probes::{Sequence, Source, sequences},
 };
-use crate::subject::{Flow, GrantSeen, Tally, Verdict, own};
+use crate::system::{Flow, GrantSeen, Tally, Verdict, own};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

@@ -1,4 +1,4 @@
-//! Streams of packets put through a subject and the model at once, and the first difference between them.
+//! Streams of packets put through a system under test and the model at once, and the first difference between them.
 
 pub mod generate;
 pub mod guided;
@@ -13,7 +13,7 @@ use knock_user::config::Config;
 use crate::{
     model::Model,
     stream::Step,
-    subject::{GrantSeen, Subject, Tally, bytes},
+    system::{GrantSeen, SystemUnderTest, Tally, bytes},
 };
 
 /// How much is compared behind a packet.
@@ -29,7 +29,7 @@ pub enum Look {
 /// Steps between two looks at the tables.
 const EVERY: usize = 64;
 
-/// Where model and subject part.
+/// Where model and system part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Index of the step behind which it was seen.
@@ -47,18 +47,18 @@ pub enum Comparison {
     Interrupted,
 }
 
-/// Puts `steps` through a fresh model and an emptied subject.
+/// Puts `steps` through a fresh model and an emptied system.
 pub fn compare(
     config: &Config,
-    subject: &mut dyn Subject,
+    system: &mut dyn SystemUnderTest,
     steps: &[Step],
     look: Look,
 ) -> Comparison {
-    subject.forget();
-    let framing = subject.framing();
+    system.forget();
+    let framing = system.framing();
     let mut pair = Pair {
         config,
-        subject,
+        system,
         model: Model::new(config, framing),
         clear_until: 0,
     };
@@ -82,13 +82,13 @@ pub fn compare(
 /// As [`compare`], again for as long as the machine interrupts.
 pub fn difference(
     config: &Config,
-    subject: &mut dyn Subject,
+    system: &mut dyn SystemUnderTest,
     steps: &[Step],
     look: Look,
 ) -> Option<Difference> {
     const TRIES: usize = 20;
     for _ in 0..TRIES {
-        match compare(config, subject, steps, look) {
+        match compare(config, system, steps, look) {
             Comparison::Equal => return None,
             Comparison::Different(difference) => return Some(difference),
             Comparison::Interrupted => {}
@@ -98,12 +98,12 @@ pub fn difference(
 }
 
 /// What each step of a stream does to the model, one line each.
-pub fn told(config: &Config, subject: &mut dyn Subject, steps: &[Step]) -> Vec<String> {
-    subject.forget();
-    let framing = subject.framing();
+pub fn told(config: &Config, system: &mut dyn SystemUnderTest, steps: &[Step]) -> Vec<String> {
+    system.forget();
+    let framing = system.framing();
     let mut pair = Pair {
         config,
-        subject,
+        system,
         model: Model::new(config, framing),
         clear_until: 0,
     };
@@ -111,17 +111,17 @@ pub fn told(config: &Config, subject: &mut dyn Subject, steps: &[Step]) -> Vec<S
         .iter()
         .map(|step| {
             let before = pair.model.tally().clone();
-            // The subject's side of it is reported elsewhere.
+            // The system's side of it is reported elsewhere.
             let _ = pair.step(step);
             pair.model.tally().since(&before)
         })
         .collect()
 }
 
-/// Model and subject at the same point of a stream.
+/// Model and system at the same point of a stream.
 struct Pair<'a> {
     config: &'a Config,
-    subject: &'a mut dyn Subject,
+    system: &'a mut dyn SystemUnderTest,
     model: Model<'a>,
     /// No boundary is near before that moment.
     clear_until: u64,
@@ -137,15 +137,15 @@ impl Pair<'_> {
         match step {
             Step::Connect { own, peer } => {
                 self.model.connect(*own, *peer);
-                self.subject.connect(*own, *peer);
+                self.system.connect(*own, *peer);
                 Ok(())
             }
             Step::Packet(datagram) => {
-                let frame = bytes(datagram, self.subject.framing());
+                let frame = bytes(datagram, self.system.framing());
                 self.packet(&frame)
             }
             Step::Wait(time) => {
-                self.subject.wait(*time);
+                self.system.wait(*time);
                 self.clear_until = 0;
                 Ok(())
             }
@@ -158,17 +158,17 @@ impl Pair<'_> {
                     return Ok(());
                 };
                 self.settle();
-                let now = self.subject.now();
+                let now = self.system.now();
                 let until = now + nanoseconds(*length);
                 let wanted = self.model.allow(*source, gate, until, now);
-                let got = self.subject.allow(*source, gate, *length);
+                let got = self.system.allow(*source, gate, *length);
                 self.in_time(now)?;
                 same("room for a grant by hand", &wanted, &got)
             }
             Step::Revoke { source, gate } => {
                 if let Some(gate) = self.gate(gate) {
                     self.model.revoke(*source, gate);
-                    self.subject.revoke(*source, gate);
+                    self.system.revoke(*source, gate);
                 }
                 Ok(())
             }
@@ -177,27 +177,27 @@ impl Pair<'_> {
 
     fn packet(&mut self, frame: &[u8]) -> Result<(), Failure> {
         self.settle();
-        let now = self.subject.now();
+        let now = self.system.now();
         let verdict = self.model.packet(frame, now);
-        let passed = self.subject.judge(frame);
+        let passed = self.system.judge(frame);
         self.in_time(now)?;
         if passed != verdict.reason.passes() {
             let word = |passes| if passes { "passes" } else { "is denied" };
-            let counted = self.subject.tally().since(&Tally::of(self.config));
+            let counted = self.system.tally().since(&Tally::of(self.config));
             return Err(Failure::Differs(format!(
                 "the packet {}; the model has {verdict}. Counted since the beginning: {counted}",
                 word(passed)
             )));
         }
         let wanted = self.model.tally().packets[verdict.index()];
-        let got = self.subject.counted(verdict);
+        let got = self.system.counted(verdict);
         same(&format!("packets and bytes of {verdict}"), &wanted, &got)
     }
 
     fn tables(&mut self) -> Result<(), Failure> {
         self.settle();
-        let now = self.subject.now();
-        let (mut wanted, mut got) = (self.model.tally().clone(), self.subject.tally());
+        let now = self.system.now();
+        let (mut wanted, mut got) = (self.model.tally().clone(), self.system.tally());
         // Which of several gates a run is told of that may still lead to any of them is nowhere decided.
         merge_unfinished(&mut wanted);
         merge_unfinished(&mut got);
@@ -206,8 +206,8 @@ impl Pair<'_> {
             same("counters", &wanted.since(&nothing), &got.since(&nothing))?;
             same("bytes", &wanted.packets, &got.packets)?;
         }
-        let grain = nanoseconds(self.subject.grain());
-        let (grants, found) = (self.model.grants(now), self.subject.grants());
+        let grain = nanoseconds(self.system.grain());
+        let (grants, found) = (self.model.grants(now), self.system.grants());
         self.in_time(now)?;
         let about = |(wanted, got): (&GrantSeen, &GrantSeen)| {
             wanted.until.abs_diff(got.until) <= grain
@@ -220,7 +220,7 @@ impl Pair<'_> {
         if grants.len() != found.len() || !grants.iter().zip(&found).all(about) {
             same("grants", &grants, &found)?;
         }
-        let (flows, found) = (self.model.flows(now), self.subject.flows());
+        let (flows, found) = (self.model.flows(now), self.system.flows());
         self.in_time(now)?;
         same("flows", &flows, &found)
     }
@@ -229,13 +229,13 @@ impl Pair<'_> {
     fn settle(&mut self) {
         /// A packet makes no boundary that is nearer than this: tests configure no shorter times.
         const NEXT: Duration = Duration::from_millis(500);
-        let now = self.subject.now();
+        let now = self.system.now();
         if now < self.clear_until {
             return;
         }
-        let grain = self.subject.grain();
+        let grain = self.system.grain();
         loop {
-            let now = self.subject.now();
+            let now = self.system.now();
             let (behind, ahead) = self.model.clearance(now);
             if behind >= grain && ahead >= 2 * grain {
                 self.clear_until = now + nanoseconds(ahead.min(NEXT).saturating_sub(grain));
@@ -246,13 +246,13 @@ impl Pair<'_> {
             } else {
                 grain.saturating_sub(behind)
             };
-            self.subject.wait(past);
+            self.system.wait(past);
         }
     }
 
     fn in_time(&self, begun: u64) -> Result<(), Failure> {
-        let took = self.subject.now() - begun;
-        if took < nanoseconds(self.subject.grain()) / 2 {
+        let took = self.system.now() - begun;
+        if took < nanoseconds(self.system.grain()) / 2 {
             Ok(())
         } else {
             Err(Failure::Interrupted)
@@ -274,7 +274,7 @@ fn same<T: PartialEq + fmt::Debug>(what: &str, wanted: &T, got: &T) -> Result<()
         Ok(())
     } else {
         Err(Failure::Differs(format!(
-            "{what}: the model has {wanted:?}, the subject {got:?}"
+            "{what}: the model has {wanted:?}, the system {got:?}"
         )))
     }
 }

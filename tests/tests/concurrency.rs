@@ -16,7 +16,7 @@ use knock_common::knock::progress::Pair;
 use knock_user::{config::Config, datapath::padded_address};
 use knockgate_tests::{
     stream::{self, Step},
-    subject::{Program, Subject as _, XDP_PASS},
+    system::{Program, SystemUnderTest as _, XDP_PASS},
 };
 
 /// As few sources as there can be: places change hands often.

@@ -7,7 +7,7 @@ use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     datagram::Datagram,
     fixtures::{self, Family, Fixture},
-    subject::{Hosted, Modelled, Program, Subject},
+    system::{Hosted, Modelled, Program, SystemUnderTest},
 };
 
 const FRAMINGS: [Framing; 2] = [Framing::Ethernet, Framing::BareIp];
@@ -80,7 +80,7 @@ fn a_tag_without_a_link_header_is_malformed_in_the_kernel() {
     }
 }
 
-fn tags_are_malformed(subject: &mut dyn Subject) {
+fn tags_are_malformed(system: &mut dyn SystemUnderTest) {
     let packet = |line: &str| line.parse::<Datagram>().expect("well-formed").bare();
     let packet_v4 = packet("udp 198.51.100.10:4000 > 192.0.2.1:443");
     let packet_v6 = packet("udp [2001:db8::a]:4000 > [2001:db8::1]:443");
@@ -93,15 +93,15 @@ fn tags_are_malformed(subject: &mut dyn Subject) {
         (&[0x60, 0, 0x81, 0, 0x20, 0, 0x86, 0xdd], &packet_v6),
         (&[0x00, 0, 0x88, 0xa8, 0, 0, 0x08, 0], &packet_v4),
     ] {
-        let before = subject.tally();
-        assert!(!subject.judge(&[tag, &inner[..]].concat()), "{tag:02x?}");
-        assert_eq!(subject.tally().since(&before), "malformed", "{tag:02x?}");
+        let before = system.tally();
+        assert!(!system.judge(&[tag, &inner[..]].concat()), "{tag:02x?}");
+        assert_eq!(system.tally().since(&before), "malformed", "{tag:02x?}");
     }
     // IPv6 with the flow labels that look like tags.
     for label in [[0x08, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0xa8]] {
         let mut packet = packet_v6.clone();
         packet[2..4].copy_from_slice(&label);
-        assert!(subject.judge(&packet), "{label:02x?}");
+        assert!(system.judge(&packet), "{label:02x?}");
     }
 }
 

@@ -7,7 +7,7 @@ use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Family},
-    subject::{Counted, Subject as _},
+    system::{Counted, SystemUnderTest as _},
 };
 use netlab::packet::{Packet, SYN, Tag};
 

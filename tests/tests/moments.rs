@@ -6,7 +6,7 @@ use std::time::Duration;
 use knock_user::config::Config;
 use knockgate_tests::{
     stream::{self, Step},
-    subject::{Hosted, Subject as _},
+    system::{Hosted, SystemUnderTest as _},
 };
 
 const CONFIG: &str = r#"

@@ -14,7 +14,7 @@ use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     oracle::{Look, difference, generate, random::Random, shrink},
     stream::{self, Step},
-    subject::{Hosted, Program, Subject, Tally},
+    system::{Hosted, Program, SystemUnderTest, Tally},
 };
 
 /// Any number; it stays, so that a change of the program is tried on the same packets as before.
@@ -106,12 +106,12 @@ fn differences_once_found_stay_away() {
             .into_iter()
             .map(|(step, _)| step)
             .collect();
-        let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Hosted::new(&config))];
+        let mut systems: Vec<Box<dyn SystemUnderTest>> = vec![Box::new(Hosted::new(&config))];
         if let Some(program) = Program::load(&config) {
-            subjects.push(Box::new(program));
+            systems.push(Box::new(program));
         }
-        for mut subject in subjects {
-            let found = difference(&config, subject.as_mut(), &steps, Look::Close);
+        for mut system in systems {
+            let found = difference(&config, system.as_mut(), &steps, Look::Close);
             assert_eq!(found, None, "{shown}");
         }
         streams += 1;
@@ -119,10 +119,10 @@ fn differences_once_found_stay_away() {
     assert!(streams > 0, "the corpus has streams");
 }
 
-/// Puts packets through subjects of random configurations, and panics with the smallest stream that shows a
+/// Puts packets through systems of random configurations, and panics with the smallest stream that shows a
 /// difference. `load` says why where it cannot, and then nothing moves; of each stream,
 /// the steps that `keep` wants are tried.
-fn run<S: Subject>(
+fn run<S: SystemUnderTest>(
     seed: u64,
     load: impl Fn(&Config) -> Option<S>,
     keep: impl Fn(&Step) -> bool,
@@ -136,21 +136,21 @@ fn run<S: Subject>(
             break;
         }
         let (toml, config) = generate::config(&mut random, nth);
-        let Some(mut subject) = load(&config) else {
+        let Some(mut system) = load(&config) else {
             return moved;
         };
         for _ in 0..STREAMS {
             let mut steps = generate::stream(&mut random, &config, STREAM);
             steps.retain(&keep);
-            if let Some(found) = difference(&config, &mut subject, &steps, Look::Quick) {
-                let minimal = shrink::minimal(&toml, &config, &mut subject, &steps);
+            if let Some(found) = difference(&config, &mut system, &steps, Look::Quick) {
+                let minimal = shrink::minimal(&toml, &config, &mut system, &steps);
                 panic!(
                     "seed {seed}: {}\nThe smallest stream that shows it; it belongs into tests/corpus:\n\n{}",
                     found.what,
                     minimal.unwrap_or("(a closer look shows no difference)".to_owned())
                 );
             }
-            add(&mut moved, &subject.tally());
+            add(&mut moved, &system.tally());
             left = left.saturating_sub(STREAM);
         }
     }

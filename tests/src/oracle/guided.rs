@@ -16,7 +16,7 @@ use super::{Look, difference, generate, random::Random};
 use crate::{
     model::frame::{Contents, Segment, read as read_slowly, read_bare},
     stream::Step,
-    subject::Hosted,
+    system::Hosted,
 };
 
 /// Steps of the longest stream.
@@ -108,8 +108,8 @@ pub fn decide(choices: &[u8]) -> Option<String> {
     let (toml, config) = generate::try_config(&mut random, 0)?;
     let mut steps = generate::chosen_stream(&mut random, &config, STEPS);
     steps.retain(|step| !matches!(step, Step::Allow { .. } | Step::Revoke { .. }));
-    let mut subject = Hosted::new(&config);
-    let found = difference(&config, &mut subject, &steps, Look::Close)?;
+    let mut system = Hosted::new(&config);
+    let found = difference(&config, &mut system, &steps, Look::Close)?;
     let mut shown = format!("{}\n\n{toml}---\n", found.what);
     for step in &steps[..=found.at] {
         let _ = writeln!(shown, "{step}");

@@ -3,17 +3,17 @@
 use knock_user::config::Config;
 
 use super::{Difference, Look, difference, told};
-use crate::{datagram::Datagram, stream::Step, subject::Subject};
+use crate::{datagram::Datagram, stream::Step, system::SystemUnderTest};
 
 /// The smallest stream found that shows a difference, written like a file of the corpus; `None` where a
 /// closer look shows none.
 pub fn minimal(
     toml: &str,
     config: &Config,
-    subject: &mut dyn Subject,
+    system: &mut dyn SystemUnderTest,
     steps: &[Step],
 ) -> Option<String> {
-    let mut shrink = Shrink { config, subject };
+    let mut shrink = Shrink { config, system };
     let mut found = shrink.shows(steps)?;
     let mut steps = steps[..=found.at].to_vec();
     loop {
@@ -27,7 +27,7 @@ pub fn minimal(
     if let Some(last) = shrink.shows(&steps) {
         found = last;
     }
-    let told = told(config, shrink.subject, &steps);
+    let told = told(config, shrink.system, &steps);
     let lines: Vec<String> = steps
         .iter()
         .zip(told)
@@ -39,12 +39,12 @@ pub fn minimal(
 
 struct Shrink<'a> {
     config: &'a Config,
-    subject: &'a mut dyn Subject,
+    system: &'a mut dyn SystemUnderTest,
 }
 
 impl Shrink<'_> {
     fn shows(&mut self, steps: &[Step]) -> Option<Difference> {
-        difference(self.config, self.subject, steps, Look::Close)
+        difference(self.config, self.system, steps, Look::Close)
     }
 
     /// Drops runs of steps, long ones first, for as long as the rest still shows a difference (Zeller and

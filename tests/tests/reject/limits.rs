@@ -16,7 +16,7 @@ use knockgate_tests::{
 };
 use netlab::packet::{Packet, mac};
 
-use crate::field::{CLOSED, Field, GUARDED};
+use crate::testbed::{CLOSED, GUARDED, Testbed};
 
 fn rejecting() -> String {
     let gate = Gate::ssh().protect("22/tcp 22/udp");
@@ -31,20 +31,20 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
         let Some(lab) = Lab::build(&[]) else {
             return;
         };
-        let field = Field::new(lab, attach);
+        let testbed = Testbed::new(lab, attach);
         // As long as a minute's worth, which the kernel begins with, makes six of.
         let interval = Duration::from_secs(9);
         for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-            field.set(setting, &interval.as_millis().to_string());
+            testbed.set(setting, &interval.as_millis().to_string());
         }
-        field.up();
+        testbed.up();
         for family in [Family::V4, Family::V6] {
             for (who, port) in [(Source::B, CLOSED), (Source::C, GUARDED)] {
                 let frames: Vec<_> = (0..40)
                     .map(|from| datagram(family.address(who), family.host(), from, port))
                     .collect();
                 let begun = Instant::now();
-                let answered = field.send(family, &frames).len() as u64;
+                let answered = testbed.send(family, &frames).len() as u64;
                 // One more is owed for each interval that this takes.
                 let most = 6 + begun.elapsed().as_secs() / interval.as_secs();
                 assert!(
@@ -62,10 +62,10 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let field = Field::new(lab, Attach::Generic);
-    field.set("ipv4/icmp_ratelimit", "1000");
-    ip(&field.lab.gate, "route add 10.99.0.0/16 via 10.77.1.2");
-    field.up();
+    let testbed = Testbed::new(lab, Attach::Generic);
+    testbed.set("ipv4/icmp_ratelimit", "1000");
+    ip(&testbed.lab.gate, "route add 10.99.0.0/16 via 10.77.1.2");
+    testbed.up();
     let burst = |port| {
         let frames: Vec<_> = (0..200)
             .map(|host| {
@@ -74,7 +74,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
             })
             .collect();
         let begun = Instant::now();
-        let answered = field.send(Family::V4, &frames).len() as u128;
+        let answered = testbed.send(Family::V4, &frames).len() as u128;
         (answered, begun.elapsed())
     };
     for (who, port) in [("the host", CLOSED), ("the gate", GUARDED)] {

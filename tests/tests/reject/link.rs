@@ -8,7 +8,7 @@ use netlab::packet::{ACK, SYN};
 use crate::{
     BOTH,
     Expected::{self, Answer, OnlyHost, Silence},
-    Row, V4, V6, field, row,
+    Row, V4, V6, frame, row,
 };
 
 pub fn rows() -> Vec<Row> {
@@ -92,7 +92,7 @@ fn destinations() -> Vec<Row> {
     rows.flat_map(|(families, (to, expected))| {
         let address: IpAddr = to.parse().expect("well-formed");
         either(&format!("to {to}"), families, expected, 3, move |frame| {
-            field::readdress(frame, None, Some(address));
+            frame::readdress(frame, None, Some(address));
         })
     })
     .collect()
@@ -130,7 +130,7 @@ fn sources() -> Vec<Row> {
             expected,
             3,
             move |frame| {
-                field::readdress(frame, Some(address), None);
+                frame::readdress(frame, Some(address), None);
             },
         )
     })
@@ -153,7 +153,7 @@ fn either(
             families,
             expected,
             move |family, port| {
-                let mut frame = field::tcp(family, port, flags, |frame, _, _| {
+                let mut frame = frame::tcp(family, port, flags, |frame, _, _| {
                     frame.extend(vec![9; length]);
                 });
                 segment(&mut frame);
@@ -165,7 +165,7 @@ fn either(
             families,
             expected,
             move |family, port| {
-                let mut frame = field::udp(family, port, &vec![9; length], |_, _, _| {});
+                let mut frame = frame::udp(family, port, &vec![9; length], |_, _, _| {});
                 edit(&mut frame);
                 frame
             },

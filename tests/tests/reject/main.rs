@@ -2,17 +2,20 @@
 //!
 //! Every row is sent to a guarded port and, with nothing changed but the port, to one where nothing
 //! listens. What this very kernel answers for the second must be what the gate answers for the first,
-//! field by field. [`field`] sends, sees and takes apart, [`tcp`], [`udp`] and [`link`] are the rows,
+//! field by field. [`frame`] makes frames, [`testbed`] sends them, [`answer`] takes answers apart, [`tcp`], [`udp`] and
+//! [`link`] are the rows,
 //! [`vlan`] those on a kernel that has VLANs, [`limits`] counts answers, [`stacked`] puts the gate on
 //! devices above a veth, [`run`] needs no network, and [`scanner`] asks nmap.
 
-mod field;
+mod answer;
+mod frame;
 mod limits;
 mod link;
 mod run;
 mod scanner;
 mod stacked;
 mod tcp;
+mod testbed;
 mod udp;
 mod vlan;
 
@@ -21,7 +24,7 @@ use knockgate_tests::{
     scenario::Attach,
 };
 
-use field::Field;
+use testbed::Testbed;
 
 /// One packet, for any destination port.
 struct Row {
@@ -60,16 +63,16 @@ fn the_gate_answers_as_the_host_does(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let field = Field::new(lab, attach);
-    field.without_limits();
-    field.up();
+    let testbed = Testbed::new(lab, attach);
+    testbed.without_limits();
+    testbed.up();
     let rows = [tcp::rows(), udp::rows(), link::rows()];
     let mut wrong = Vec::new();
     for row in rows.into_iter().flatten() {
         for &family in row.families {
-            let [host, gate] = [field::CLOSED, field::GUARDED].map(|port| {
+            let [host, gate] = [testbed::CLOSED, testbed::GUARDED].map(|port| {
                 let frame = (row.frame)(family, port);
-                field.ask(family, &frame)
+                testbed.ask(family, &frame)
             });
             let fits = match row.expected {
                 Expected::Answer => host.is_some() && gate == host,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use knock_user::config::Config;
-use knockgate_tests::subject::{Program, Subject as _};
+use knockgate_tests::system::{Program, SystemUnderTest as _};
 use netlab::packet::{ACK, FIN, Packet, RST, SYN, Tag, checksum};
 
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];

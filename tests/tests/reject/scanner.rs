@@ -8,7 +8,7 @@ use knockgate_tests::{
 };
 use netlab::host::find_program;
 
-use crate::field::{CLOSED, Field, GUARDED};
+use crate::testbed::{CLOSED, GUARDED, Testbed};
 
 const KNOCKS: [u16; 2] = [8000, 7000];
 
@@ -17,15 +17,19 @@ fn nmap_sees_no_difference() {
     let Some(lab) = Lab::build(&["nmap"]) else {
         return;
     };
-    let field = Field::new(lab, Attach::Native);
-    field.without_limits();
-    field.up();
+    let testbed = Testbed::new(lab, Attach::Native);
+    testbed.without_limits();
+    testbed.up();
     for family in [Family::V4, Family::V6] {
         for scan in ["-sS", "-sA", "-sF", "-sX", "-sN", "-sM", "-sW", "-sU"] {
             let knock = KNOCKS[usize::from(scan == "-sU")];
             let ports = [GUARDED, knock, CLOSED];
             let list = ports.map(|port| port.to_string()).join(",");
-            let said = nmap(&field, family, &[scan, "--reason", "-p", &list, "-oX", "-"]);
+            let said = nmap(
+                &testbed,
+                family,
+                &[scan, "--reason", "-p", &list, "-oX", "-"],
+            );
             let seen = states(&said);
             assert_eq!(seen.len(), 3, "{scan} {family:?}: {said}");
             let closed = &seen[&CLOSED];
@@ -40,16 +44,16 @@ fn nmap_sees_no_difference() {
         }
     }
     let prints = [(GUARDED, GUARDED), (KNOCKS[0], KNOCKS[1]), (CLOSED, CLOSED)];
-    let [guarded, knock, closed] = prints.map(|(tcp, udp)| fingerprint(&field, tcp, udp));
+    let [guarded, knock, closed] = prints.map(|(tcp, udp)| fingerprint(&testbed, tcp, udp));
     assert_eq!(guarded, closed);
     assert_eq!(knock, closed);
 }
 
 /// What nmap's tests of a closed port find, by name: three of TCP's, one of UDP's.
-fn fingerprint(field: &Field, tcp: u16, udp: u16) -> Vec<(String, String)> {
+fn fingerprint(testbed: &Testbed, tcp: u16, udp: u16) -> Vec<(String, String)> {
     let ports = format!("T:{tcp},U:{udp}");
     let said = nmap(
-        field,
+        testbed,
         Family::V4,
         &["-sS", "-sU", "-O", "-d2", "-p", &ports],
     );
@@ -77,7 +81,7 @@ fn states(report: &str) -> BTreeMap<u16, String> {
     report.split("portid=\"").skip(1).filter_map(port).collect()
 }
 
-fn nmap(field: &Field, family: Family, arguments: &[&str]) -> String {
+fn nmap(testbed: &Testbed, family: Family, arguments: &[&str]) -> String {
     let host = family.host().to_string();
     let program = find_program("nmap").expect("it was there when the lab was built");
     let mut all = vec!["-n", "-Pn", "--disable-arp-ping", "--max-retries", "3"];
@@ -86,5 +90,5 @@ fn nmap(field: &Field, family: Family, arguments: &[&str]) -> String {
     }
     all.extend(arguments);
     all.push(&host);
-    field.lab.client(program, &all).exits(0).stdout.clone()
+    testbed.lab.client(program, &all).exits(0).stdout.clone()
 }

@@ -10,7 +10,11 @@ use knockgate_tests::{
 };
 use netlab::packet::{ACK, FIN, SYN, mac};
 
-use crate::field::{self, Answer, Field};
+use crate::{
+    answer::Answer,
+    frame,
+    testbed::{self, Testbed},
+};
 
 /// The device above, and the MAC address that the veth has then.
 const TOP: &str = "top";
@@ -34,7 +38,7 @@ fn macvlan_on_a_bridge() {
     };
     let top = format!("link add link below name {TOP} type macvlan mode bridge");
     if stack(&lab, "link add below type bridge", Some("below")) && stack(&lab, &top, None) {
-        ask(&Field::new(lab, Attach::Generic));
+        ask(&Testbed::new(lab, Attach::Generic));
     }
 }
 
@@ -43,15 +47,15 @@ fn answers_are_the_hosts(add: &str, bridge: Option<&str>) {
         return;
     };
     if stack(&lab, add, bridge) {
-        ask(&Field::new(lab, Attach::Generic));
+        ask(&Testbed::new(lab, Attach::Generic));
     }
 }
 
-fn ask(field: &Field) {
-    field.without_limits();
-    move_addresses(&field.lab);
-    field.up_on(TOP);
-    let unsummed = OffloadedWire::open(&field.lab);
+fn ask(testbed: &Testbed) {
+    testbed.without_limits();
+    move_addresses(&testbed.lab);
+    testbed.up_on(TOP);
+    let unsummed = OffloadedWire::open(&testbed.lab);
     let mut wrong = Vec::new();
     for family in [Family::V4, Family::V6] {
         for (what, frame) in frames() {
@@ -59,14 +63,14 @@ fn ask(field: &Field) {
                 let asked = |port: u16| {
                     let mut frame = frame(family, port);
                     if left_out {
-                        let (start, offset) = field::leave_sum(&mut frame);
-                        unsummed.send(&field.lab, &frame, start, offset);
-                        field.answer(family, &frame)
+                        let (start, offset) = frame::leave_sum(&mut frame);
+                        unsummed.send(&testbed.lab, &frame, start, offset);
+                        testbed.answer(family, &frame)
                     } else {
-                        field.ask(family, &frame)
+                        testbed.ask(family, &frame)
                     }
                 };
-                let [host, gate] = [field::CLOSED, field::GUARDED].map(asked);
+                let [host, gate] = [testbed::CLOSED, testbed::GUARDED].map(asked);
                 if host.is_none() || gate != host {
                     let sum = if left_out { "left out" } else { "complete" };
                     wrong.push(said(
@@ -77,9 +81,9 @@ fn ask(field: &Field) {
                 }
             }
             // One whose sum is neither right nor that of its pseudo-header gets no answer.
-            let mut damaged = frame(family, field::GUARDED);
+            let mut damaged = frame(family, testbed::GUARDED);
             *damaged.last_mut().expect("not empty") ^= 1;
-            let gate = field.ask(family, &damaged);
+            let gate = testbed.ask(family, &damaged);
             if gate.is_some() {
                 wrong.push(said(
                     &format!("{what}, damaged ({family:?})"),
@@ -106,13 +110,13 @@ type Frame = Box<dyn Fn(Family, u16) -> Vec<u8>>;
 fn frames() -> Vec<(&'static str, Frame)> {
     let segment = |flags, length: usize| -> Frame {
         Box::new(move |family, port| {
-            field::tcp(family, port, flags, |frame, _, _| {
+            frame::tcp(family, port, flags, |frame, _, _| {
                 frame.extend(vec![9; length]);
             })
         })
     };
     let datagram = |length: usize| -> Frame {
-        Box::new(move |family, port| field::udp(family, port, &vec![9; length], |_, _, _| {}))
+        Box::new(move |family, port| frame::udp(family, port, &vec![9; length], |_, _, _| {}))
     };
     vec![
         ("SYN", segment(SYN, 0)),

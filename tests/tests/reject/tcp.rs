@@ -5,7 +5,7 @@ use netlab::packet::{ACK, FIN, RST, SYN};
 use crate::{
     BOTH,
     Expected::{Answer, OnlyHost, Silence},
-    Row, V4, V6, field, row,
+    Row, V4, V6, frame, row,
 };
 
 pub fn rows() -> Vec<Row> {
@@ -16,7 +16,7 @@ pub fn rows() -> Vec<Row> {
             format!("flags {flags:08b}"),
             BOTH,
             expected,
-            move |family, port| field::tcp(family, port, flags, |_, _, _| {}),
+            move |family, port| frame::tcp(family, port, flags, |_, _, _| {}),
         ));
     }
     for reserved in 1..16 {
@@ -116,18 +116,18 @@ fn nonsense() -> Vec<Row> {
             frame[at + hops] = 1;
         }),
         row("a wrong checksum", BOTH, Silence, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             let last = frame.len() - 4;
             frame[last + 1] ^= 0x40;
             frame
         }),
         row("a wrong last byte", BOTH, Silence, |family, port| {
-            let mut frame = field::tcp(family, port, ACK, |frame, _, _| frame.extend([7; 101]));
+            let mut frame = frame::tcp(family, port, ACK, |frame, _, _| frame.extend([7; 101]));
             *frame.last_mut().expect("not empty") ^= 1;
             frame
         }),
         row("padding of the link", BOTH, Answer, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame.extend([0x5a; 9]);
             frame
         }),
@@ -136,20 +136,20 @@ fn nonsense() -> Vec<Row> {
             BOTH,
             Silence,
             |family, port| {
-                let mut frame = field::tcp(family, port, SYN, |frame, _, _| frame.extend([0; 8]));
+                let mut frame = frame::tcp(family, port, SYN, |frame, _, _| frame.extend([0; 8]));
                 frame.pop();
                 frame
             },
         ),
         row("a wrong header checksum", V4, Silence, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame[24] ^= 0x10;
             frame
         }),
         row("less than a header", V4, Silence, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame[17] = 39;
-            field::sum_header(&mut frame);
+            frame::sum_header(&mut frame);
             frame
         }),
         edited_for(
@@ -173,14 +173,14 @@ fn nonsense() -> Vec<Row> {
         }),
         // What the host unwraps.
         row("options of IPv4", V4, OnlyHost, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame[14] = 0x46;
             frame.splice(34..34, [1, 1, 1, 0]);
-            field::settle(&mut frame);
+            frame::settle(&mut frame);
             frame
         }),
         row("an atomic fragment", V6, OnlyHost, |family, port| {
-            let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+            let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame[20] = 44;
             frame[19] += 8;
             frame.splice(54..54, [6, 0, 0, 0, 0, 0, 0, 9]);
@@ -191,7 +191,7 @@ fn nonsense() -> Vec<Row> {
             V6,
             OnlyHost,
             |family, port| {
-                let mut frame = field::tcp(family, port, SYN, |_, _, _| {});
+                let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
                 frame[20] = 60;
                 frame[19] += 8;
                 frame.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
@@ -204,14 +204,14 @@ fn nonsense() -> Vec<Row> {
             format!("traffic class {traffic:02x}"),
             SYN,
             Answer,
-            move |frame, at, _| field_traffic(frame, at, traffic),
+            move |frame, at, _| set_traffic_class(frame, at, traffic),
         ));
     }
     rows
 }
 
 /// Sets type of service, or traffic class.
-pub fn field_traffic(frame: &mut [u8], network: usize, traffic: u8) {
+pub fn set_traffic_class(frame: &mut [u8], network: usize, traffic: u8) {
     if frame[network] >> 4 == 4 {
         frame[network + 1] = traffic;
     } else {
@@ -227,7 +227,7 @@ fn edited(
     edit: impl Fn(&mut Vec<u8>, usize, usize) + 'static,
 ) -> Row {
     row(what, BOTH, expected, move |family, port| {
-        field::tcp(family, port, flags, &edit)
+        frame::tcp(family, port, flags, &edit)
     })
 }
 

@@ -3,8 +3,8 @@
 use crate::{
     BOTH,
     Expected::{Answer, Silence},
-    Row, V4, V6, field, row,
-    tcp::field_traffic,
+    Row, V4, V6, frame, row,
+    tcp::set_traffic_class,
 };
 
 pub fn rows() -> Vec<Row> {
@@ -19,7 +19,7 @@ pub fn rows() -> Vec<Row> {
             Answer,
             move |family, port| {
                 let payload: Vec<u8> = (1..=u8::MAX).cycle().take(length).collect();
-                field::udp(family, port, &payload, |_, _, _| {})
+                frame::udp(family, port, &payload, |_, _, _| {})
             },
         ));
     }
@@ -29,8 +29,8 @@ pub fn rows() -> Vec<Row> {
             BOTH,
             Answer,
             move |family, port| {
-                field::udp(family, port, b"abc", |frame, at, _| {
-                    field_traffic(frame, at, traffic);
+                frame::udp(family, port, b"abc", |frame, at, _| {
+                    set_traffic_class(frame, at, traffic);
                 })
             },
         ));
@@ -40,10 +40,10 @@ pub fn rows() -> Vec<Row> {
             "shorter than what holds it",
             BOTH,
             Answer,
-            |family, port| field::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11),
+            |family, port| frame::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11),
         ),
         row("padding of the link", BOTH, Answer, |family, port| {
-            let mut frame = field::udp(family, port, b"abc", |_, _, _| {});
+            let mut frame = frame::udp(family, port, b"abc", |_, _, _| {});
             frame.extend([0x5a; 15]);
             frame
         }),
@@ -51,18 +51,18 @@ pub fn rows() -> Vec<Row> {
             "longer than what holds it",
             BOTH,
             Silence,
-            |family, port| field::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12),
+            |family, port| frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12),
         ),
         row("shorter than its header", BOTH, Silence, |family, port| {
-            field::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 7)
+            frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 7)
         }),
         row("a wrong checksum", BOTH, Silence, |family, port| {
-            let mut frame = field::udp(family, port, &[3; 301], |_, _, _| {});
+            let mut frame = frame::udp(family, port, &[3; 301], |_, _, _| {});
             *frame.last_mut().expect("not empty") ^= 1;
             frame
         }),
         row("a wrong header checksum", V4, Silence, |family, port| {
-            let mut frame = field::udp(family, port, b"abc", |_, _, _| {});
+            let mut frame = frame::udp(family, port, b"abc", |_, _, _| {});
             frame[24] ^= 0x10;
             frame
         }),
@@ -73,7 +73,7 @@ pub fn rows() -> Vec<Row> {
             unsummed(family, port, 54)
         }),
         row("from port 0", BOTH, Answer, |family, port| {
-            field::udp(family, port, b"abc", |frame, _, at| {
+            frame::udp(family, port, b"abc", |frame, _, at| {
                 frame[at..at + 2].fill(0);
             })
         }),
@@ -81,17 +81,17 @@ pub fn rows() -> Vec<Row> {
             "a first fragment of its own",
             V4,
             Silence,
-            |family, port| field::udp(family, port, b"abc", |frame, at, _| frame[at + 6] |= 0x20),
+            |family, port| frame::udp(family, port, b"abc", |frame, at, _| frame[at + 6] |= 0x20),
         ),
         row("a flow label", V6, Answer, |family, port| {
-            field::udp(family, port, b"abc", |frame, at, _| frame[at + 2] = 0x77)
+            frame::udp(family, port, b"abc", |frame, at, _| frame[at + 2] = 0x77)
         }),
     ]);
     rows
 }
 
 fn unsummed(family: knockgate_tests::lab::Family, port: u16, transport: usize) -> Vec<u8> {
-    let mut frame = field::udp(family, port, b"abc", |_, _, _| {});
+    let mut frame = frame::udp(family, port, b"abc", |_, _, _| {});
     frame[transport + 6..transport + 8].fill(0);
     frame
 }

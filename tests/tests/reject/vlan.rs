@@ -12,7 +12,11 @@ use knockgate_tests::{
 };
 use netlab::packet::{ACK, Packet, SYN, Tag};
 
-use crate::field::{self, Answer, Field};
+use crate::{
+    answer::{Answer, is_answer},
+    frame,
+    testbed::{self, FENCE, Testbed},
+};
 
 /// A device, what it is in, how its tag is announced, which VLAN it is, and its network.
 struct Device {
@@ -51,9 +55,6 @@ const DEVICES: [Device; 3] = [
     },
 ];
 
-/// Nothing listens there; asked only to know that all that was sent before has been dealt with.
-const FENCE: u16 = 97;
-
 #[test]
 fn native() {
     answers_go_back_into_their_vlan(Attach::Native);
@@ -71,11 +72,11 @@ fn answers_go_back_into_their_vlan(attach: Attach) {
     if !join(&lab) {
         return;
     }
-    let field = Field::new(lab, attach);
-    field.without_limits();
-    field.up();
+    let testbed = Testbed::new(lab, attach);
+    testbed.without_limits();
+    testbed.up();
     for device in &DEVICES {
-        let tap = Tap::open(&field.lab.client, device.name);
+        let tap = Tap::open(&testbed.lab.client, device.name);
         for family in [Family::V4, Family::V6] {
             let [client, host] = ["2", "1"].map(|number| device.address(family, number));
             let asks: [(&str, &dyn Fn(u16) -> Packet); 4] = [
@@ -99,17 +100,17 @@ fn answers_go_back_into_their_vlan(attach: Attach) {
                         .tags
                         .iter()
                         .fold(asked.clone(), |packet, &tag| packet.tagged(tag));
-                    field
+                    testbed
                         .wire
-                        .send(&field.lab, &[tagged.frame(CLIENT_MAC, GATE_MAC)]);
-                    let mut seen = fence(&field, &tap, device, (client, 5000), host);
-                    seen.extend(fence(&field, &tap, device, (client, 5001), host));
-                    seen.retain(|frame| field::is_answer(frame));
+                        .send(&testbed.lab, &[tagged.frame(CLIENT_MAC, GATE_MAC)]);
+                    let mut seen = fence(&testbed, &tap, device, (client, 5000), host);
+                    seen.extend(fence(&testbed, &tap, device, (client, 5001), host));
+                    seen.retain(|frame| is_answer(frame));
                     assert!(seen.len() <= 1, "{} answers to one packet", seen.len());
                     let asked = asked.frame(CLIENT_MAC, GATE_MAC);
                     seen.pop().map(|answer| Answer::read(&answer, &asked))
                 };
-                let [of_host, of_gate] = [field::CLOSED, field::GUARDED].map(answer);
+                let [of_host, of_gate] = [testbed::CLOSED, testbed::GUARDED].map(answer);
                 let row = format!("{what} in {} ({family:?}, {attach:?})", device.name);
                 assert!(of_host.is_some(), "the host does not answer a {row}");
                 assert_eq!(of_gate, of_host, "{row}");
@@ -120,7 +121,7 @@ fn answers_go_back_into_their_vlan(attach: Attach) {
 
 /// Has the host answer behind everything that was sent so far; returns what came before that.
 fn fence(
-    field: &Field,
+    testbed: &Testbed,
     tap: &Tap,
     device: &Device,
     from: (IpAddr, u16),
@@ -131,12 +132,12 @@ fn fence(
         .tags
         .iter()
         .fold(packet, |packet, &tag| packet.tagged(tag));
-    field
+    testbed
         .wire
-        .send(&field.lab, &[packet.frame(CLIENT_MAC, GATE_MAC)]);
+        .send(&testbed.lab, &[packet.frame(CLIENT_MAC, GATE_MAC)]);
     let ports = [FENCE.to_be_bytes(), from.1.to_be_bytes()].concat();
     tap.until(|frame| {
-        let at = field::ETHERNET + field::header_length(frame);
+        let at = frame::ETHERNET + frame::header_length(frame);
         frame.get(at..at + 4) == Some(&ports)
     })
 }

@@ -23,7 +23,7 @@ use knock_user::{
     datapath::{Framing, compile::compile, open_ports},
 };
 
-use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
 
 /// A gate without a kernel.
 pub struct Hosted {
@@ -66,7 +66,7 @@ impl Hosted {
     }
 }
 
-impl Subject for Hosted {
+impl SystemUnderTest for Hosted {
     fn framing(&self) -> Framing {
         self.framing
     }

@@ -41,7 +41,7 @@ use knock_user::{
     datapath::{self, Datapath, ENTRIES, Framing, PinRoot},
 };
 
-use super::{Flow, GrantSeen, Subject, Tally, Verdict, sockets::Sockets};
+use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict, sockets::Sockets};
 use netlab::{host::BPFFS, netns};
 
 use crate::need;
@@ -55,7 +55,7 @@ pub const LOOPBACK: u32 = 1;
 /// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
 const EXIST: u64 = 2;
 /// One unit of the test's time is so many of the kernel's, for each duration that is configured or waited for.
-/// A delay of half a minute between two packets is then less than a [`Subject::grain`].
+/// A delay of half a minute between two packets is then less than a [`SystemUnderTest::grain`].
 const SLOWED: u32 = 600;
 /// What the directory of pins is called in place of an interface.
 const INTERFACE: &str = "none";
@@ -279,7 +279,7 @@ impl Program {
     }
 }
 
-impl Subject for Program {
+impl SystemUnderTest for Program {
     fn framing(&self) -> Framing {
         self.framing
     }

@@ -29,7 +29,7 @@ pub use self::{
     program::{Program, XDP_PASS},
 };
 
-/// Addresses of the host in whose place a subject stands: flows to others are not remembered.
+/// Addresses of the host in whose place a system stands: flows to others are not remembered.
 pub const OWN: [&str; 4] = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 
 /// The same.
@@ -38,7 +38,7 @@ pub fn own() -> impl Iterator<Item = IpAddr> {
 }
 
 /// A gate that packets can be put through one by one.
-pub trait Subject {
+pub trait SystemUnderTest {
     /// What the packets begin with that it is given.
     fn framing(&self) -> Framing;
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 use knock_user::{config::Config, datapath::Framing};
 
-use super::{Flow, GrantSeen, Subject, Tally, Verdict};
+use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
 use crate::model::Model;
 
 /// A model with a clock.
@@ -33,7 +33,7 @@ impl<'c> Modelled<'c> {
     }
 }
 
-impl Subject for Modelled<'_> {
+impl SystemUnderTest for Modelled<'_> {
     fn framing(&self) -> Framing {
         self.framing
     }

@@ -18,7 +18,7 @@ use knock_user::{
 };
 
 use super::{
-    Flow, GrantSeen, Program, Subject, Tally, Verdict,
+    Flow, GrantSeen, Program, SystemUnderTest, Tally, Verdict,
     program::{LOOPBACK, XDP_DROP, XDP_PASS, XDP_TX, clock},
     sockets::Sockets,
 };
@@ -119,7 +119,7 @@ impl Counted {
     }
 }
 
-impl Subject for Counted {
+impl SystemUnderTest for Counted {
     fn framing(&self) -> Framing {
         self.program.framing()
     }
