@@ -11,17 +11,17 @@ use crate::{
     service,
 };
 
-/// Run the service: do what `up` does, or take over what is up, then log events until SIGTERM
+/// Run the service: bring knockgate up or take over what is up, then log events
 ///
-/// The ports stay closed when the service ends, however it ends. It waits for interfaces that are absent, and
-/// attaches the program again to those that lose it.
+/// Runs until SIGTERM. The ports stay closed when the service ends, however it ends. It waits for interfaces that are
+/// absent, and attaches the program again to those that lose it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Do what `down` does when the service ends
+    /// Take knockgate down when the service ends
     #[arg(long)]
     down_on_exit: bool,
 }

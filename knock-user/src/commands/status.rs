@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::output;
 use crate::datapath::{Attachment, Datapath, NotGuarded, PinRoot, Snapshot, describe};
 
-/// Show interfaces, gates, how full the tables are, and how many packets passed and were denied
+/// Show interfaces, gates, how full the tables are, and totals
 ///
 /// Exit status 7: a configured interface is not guarded.
 #[derive(Debug, Clone, clap::Args)]

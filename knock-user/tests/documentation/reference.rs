@@ -1,12 +1,17 @@
 //! docs/reference.md describes what the program counts by.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use clap::CommandFactory as _;
-use knock_common::{Reason, event::Kind, knock::Outcome};
+use knock_common::{
+    Reason,
+    event::{Cause, Kind},
+    knock::Outcome,
+};
 use knock_user::{
     cli::Cli,
     config::Config,
+    datapath::Lack,
     service::{Record, names},
 };
 use serde_json::Value;
@@ -56,6 +61,30 @@ fn every_event_is_described() {
     let kernel = Kind::ALL.map(Kind::name);
     let all = kernel.into_iter().chain(names::EVENTS);
     assert_eq!(described, all.collect());
+}
+
+#[test]
+fn every_reason_of_an_event_is_described() {
+    let reasons = rows(section(PAGE, "## Events"))
+        .into_iter()
+        .filter_map(|cells| cells.get(2).copied())
+        .flat_map(|cell| cell.split('`'))
+        .collect::<BTreeSet<_>>();
+    let lacks = [
+        Lack::Down,
+        Lack::Absent,
+        Lack::Moved,
+        Lack::Detached,
+        Lack::Unlinked,
+        Lack::Renamed(String::new()),
+    ];
+    let lacks = lacks.iter().map(Lack::word);
+    let causes = Cause::ALL.into_iter().map(Cause::name);
+    let ends = [names::EXPIRED, names::REVOKED];
+    let all = causes.chain(lacks).chain(ends);
+    for reason in all.filter(|name| !name.is_empty()) {
+        assert!(reasons.contains(reason), "no reason `{reason}` of an event");
+    }
 }
 
 /// The row of a table may have more cells.
@@ -165,33 +194,4 @@ fn assert_described(heading: &str, prefix: &str, object: &serde_json::Result<Val
             "no `{key}` under {heading:?}"
         );
     }
-}
-
-/// The service has events of its own; each is spelt out where it is reported.
-#[test]
-fn every_event_of_the_service_is_described() {
-    let section = section(PAGE, "## Events");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).expect("the sources are there") {
-        let path = entry.expect("readable").path();
-        let source = fs::read_to_string(path).expect("readable");
-        found.extend(
-            source
-                .split('"')
-                .filter(|text| is_event(text))
-                .map(str::to_owned),
-        );
-    }
-    assert!(found.contains("interface.lost"), "{found:?}");
-    for event in found {
-        assert!(section.contains(&format!("`{event}`")), "no `{event}`");
-    }
-}
-
-/// Two words of small letters with a dot between.
-fn is_event(text: &str) -> bool {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-    text.split_once('.')
-        .is_some_and(|(what, did)| is_word(what) && is_word(did))
 }

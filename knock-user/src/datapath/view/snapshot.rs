@@ -311,3 +311,6 @@ impl Counters {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+const PAGE: &str = include_str!("../../../../../docs/reference.md");
+
+/// Returns the keys that docs/reference.md has for the document of a command.
+fn described(command: &str) -> BTreeSet<String> {
+    let (_, section) = PAGE
+        .split_once(&format!("\n### `{command}`\n"))
+        .unwrap_or_else(|| panic!("no {command} on the page"));
+    let section = section.split("\n##").next().unwrap_or(section);
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Returns the keys of a document, each list of which has a row.
+fn keys(document: &impl Serialize) -> BTreeSet<String> {
+    let document = serde_json::to_value(document).expect("serialisable");
+    let mut keys = BTreeSet::new();
+    for (list, rows) in document.as_object().expect("an object") {
+        for row in rows.as_array().expect("a list") {
+            let row: &serde_json::Map<String, Value> = row.as_object().expect("an object");
+            keys.extend(row.keys().map(|key| format!("{list}[].{key}")));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let word = || "x".to_owned();
+    let status = Status {
+        interfaces: vec![Interface {
+            name: word(),
+            index: None,
+            attach: None,
+            mode: "enforce",
+            try_left_ms: None,
+            guarded: false,
+            renamed_from: None,
+        }],
+        gates: vec![GateStatus {
+            name: word(),
+            protect: Vec::new(),
+            grants: 0,
+        }],
+        tables: vec![TableFill {
+            name: "grants",
+            used: 0,
+            capacity: 0,
+        }],
+        up_for: Duration::ZERO,
+        attachments: Vec::new(),
+    };
+    assert_eq!(keys(&status), described("status"));
+    let counters = Counters {
+        packets: vec![Packets {
+            verdict: "pass",
+            reason: "knock",
+            gate: None,
+            packets: 0,
+            bytes: 0,
+        }],
+        knocks: vec![Knocks {
+            gate: word(),
+            result: "step",
+            count: 0,
+        }],
+    };
+    assert_eq!(keys(&counters), described("stats"));
+    let grants = vec![Grant {
+        gate: word(),
+        user: None,
+        source: word(),
+        expires_in_ms: 0,
+        connections: 0,
+    }];
+    assert_eq!(keys(&Grants { grants }), described("grants"));
+    let sources = vec![Source {
+        source: word(),
+        step: 1,
+        of: 3,
+        gates: Vec::new(),
+        age_ms: 0,
+    }];
+    assert_eq!(keys(&Sources { sources }), described("sources"));
+    let sessions = vec![Session {
+        gate: word(),
+        protocol: "tcp",
+        source: word(),
+        destination: word(),
+        idle_ms: 0,
+    }];
+    assert_eq!(keys(&Sessions { sessions }), described("sessions"));
+}
