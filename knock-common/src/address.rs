@@ -10,33 +10,31 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::wire::load;
 
-/// An IPv4 address: its bytes as they lie in the packet, in one word.
+/// An IPv4 address: its bytes in network order, in one word.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
 pub struct V4(u32);
 
-/// An IPv6 address: its bytes as they lie in the packet, in two words.
+/// An IPv6 address: its bytes in network order, in two words.
 ///
-/// A pair of words, and not an array of bytes, since the compiler keeps a pair in registers, and
-/// copies an array by a function that goes byte by byte.
+/// Not an array of bytes: the compiler keeps a pair of words in registers, but copies an array byte by byte.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
 pub struct V6(u64, u64);
 
-/// An address of either family in the room of the longer, padded with zeros. Only meaningful together
-/// with the family.
+/// An address of either family, an IPv4 address padded with zeros. Only meaningful together with the family.
 pub type Padded = V6;
 
 /// An address of one family.
 ///
-/// The families have tables of their own for grants and sessions, because a short key makes the
-/// look-up that a flood pays for cheaper: the kernel hashes 8 bytes in half the time of 20.
+/// Each family has its own tables of grants and sessions, because a short key makes look-ups cheaper, which count in a
+/// flood: the kernel hashes 8 bytes in half the time of 20.
 pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
-    /// 4 or 6, as it stands in keys and events; 0 marks an unused slot there.
+    /// 4 or 6 in keys and events, where 0 marks an unused slot.
     const FAMILY: u8;
     /// Length of a whole address in bits.
     const BITS: u8;
-    /// Fills a key of an address, two bytes and one up to a multiple of its alignment.
+    /// Padding of [`GrantKey`](crate::grant::GrantKey) to a multiple of its alignment.
     type Fill: Pod + Eq + Hash + Debug;
 
     /// Bytes of the IP header without options or extension headers.
@@ -45,16 +43,17 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Length of the prefix that `grant_to = "prefix"` grants to: /24 and /64.
     const PREFIX: u8;
 
-    /// The address with everything behind the first `length` bits cleared.
+    /// Returns the address with all bits after the first `length` cleared.
     #[must_use]
     fn masked(self, length: u8) -> Self;
 
+    /// Returns the address in the form of either family.
     fn padded(self) -> Padded;
 
-    /// Takes back what [`Address::padded`] made.
+    /// Returns the address from the form of either family.
     fn unpadded(padded: Padded) -> Self;
 
-    /// The address folded to 64 bits, to tell a reused map slot from the expected one.
+    /// Returns the address folded to 64 bits: part of the tags that tell a reused map entry from the expected one.
     fn fold(self) -> u64;
 }
 
@@ -64,7 +63,7 @@ impl V4 {
         Self(word)
     }
 
-    /// From the bytes of a packet.
+    /// Reads the address in a packet.
     #[inline(always)]
     pub fn from_bytes(bytes: &[u8; 4]) -> Self {
         Self(load(bytes, 0))
@@ -77,7 +76,7 @@ impl V6 {
         Self(first, second)
     }
 
-    /// From the bytes of a packet.
+    /// Reads the address in a packet.
     #[inline(always)]
     pub fn from_bytes(bytes: &[u8; 16]) -> Self {
         Self(load(bytes, 0), load(bytes, 8))
@@ -150,10 +149,10 @@ impl Address for V6 {
     }
 }
 
-/// The first `length` bits of a word, at most 64.
+/// Returns a word with the first `length` bits set, at most 64.
 #[inline(always)]
 fn mask(length: u32) -> u64 {
-    // A shift by 64 would be undefined, so none and all are told apart.
+    // A shift by 64 would overflow.
     if length == 0 {
         0
     } else {

@@ -32,7 +32,7 @@ named! {
     }
 }
 
-/// [`Event::user`] where none is known.
+/// [`Event::user`] if there is none.
 pub const NOBODY: u32 = u32::MAX;
 
 /// One report.
@@ -41,7 +41,7 @@ pub const NOBODY: u32 = u32::MAX;
 pub struct Event {
     /// ns of `CLOCK_MONOTONIC`.
     pub time: u64,
-    /// `opened`: when the grant ends, ns of `CLOCK_MONOTONIC`; else 0.
+    /// Of [`Kind::Opened`]: when the grant ends, ns of `CLOCK_MONOTONIC`; else 0.
     pub until: u64,
     /// Source address, padded; see `family`.
     pub source: Padded,
@@ -59,9 +59,9 @@ pub struct Event {
     pub family: u8,
     /// IP protocol number; 0: not known.
     pub protocol: u8,
-    /// Knocks counted so far ...
+    /// Knocks counted so far.
     pub step: u8,
-    /// ... of how many.
+    /// Knocks of the sequence.
     pub of: u8,
     pub zero: [u8; 2],
 }

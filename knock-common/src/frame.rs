@@ -2,7 +2,7 @@
 //! IPv6 with up to eight extension headers, and the ports of TCP and UDP.
 //!
 //! A packet that cannot be read up to its ports never passes as if it could: it is `malformed`. What the host
-//! itself would not take for TCP or UDP passes untouched.
+//! itself would not take for TCP or UDP passes unchanged.
 
 mod bytes;
 pub mod extension;
@@ -52,14 +52,14 @@ pub struct Segment<A> {
     pub transport: usize,
 }
 
-/// What a packet turned out to be.
+/// A packet that has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<A> {
     Segment(Segment<A>),
-    /// None of the gate's business.
+    /// It passes without a look at its ports.
     Pass(Reason),
-    /// Its port can't be known, or it is a fragment that only an attack would send. With source
-    /// and destination where they could be read.
+    /// It cannot be read up to its ports, or is a fragment that only an attack sends. With source and destination if these
+    /// could be read.
     Malformed(Option<(A, A)>),
 }
 

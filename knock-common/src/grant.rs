@@ -1,8 +1,7 @@
 //! Grants: given by a knock or by hand, ended by the clock, never pushed out.
 //!
 //! Both families' grants share one ring of slots, whose size is the limit. A new grant takes the
-//! next slot whose owner has ended and takes that owner out of its table, so ended grants make room
-//! with no process running.
+//! next slot whose owner has ended and removes that owner from its table, so ended grants make room without any process.
 
 pub mod filter;
 pub mod find;
@@ -41,7 +40,7 @@ impl<A: Address> GrantKey<A> {
         }
     }
 
-    /// The look-up for one whole address, without the price of a mask.
+    /// The key of one whole address, without masking it.
     #[inline(always)]
     pub fn whole(address: A, gate: u16) -> Self {
         Self {
@@ -52,6 +51,7 @@ impl<A: Address> GrantKey<A> {
         }
     }
 
+    /// Returns a value that tells its entry from one that has been given to another key.
     #[inline(always)]
     pub fn tag(&self) -> u64 {
         self.address.fold() ^ (u64::from(self.gate) << 32) ^ (u64::from(self.length) << 48)
@@ -62,21 +62,21 @@ impl<A: Address> GrantKey<A> {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Grant {
-    /// End, ns of `CLOCK_MONOTONIC`. 0: being taken away, the key is about to vanish.
+    /// End, ns of `CLOCK_MONOTONIC`. 0: it is being removed.
     pub until: u64,
-    /// [`GrantKey::tag`] of the key: the kernel may give this slot to another key while a packet
+    /// [`GrantKey::tag`] of the key: the kernel may give this entry to another key while a packet
     /// still reads it.
     pub tag: u64,
     /// New connections admitted since it was given or renewed.
     pub connections: u32,
     /// Index of the sequence that earned it, or [`BY_HAND`].
     pub user: u32,
-    /// Index of the slot that it holds in the slot table.
+    /// Index of its slot.
     pub slot: u32,
     pub zero: u32,
 }
 
-/// One place in the ring that bounds the number of grants over both families.
+/// A slot of the ring that bounds the number of grants of both families.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct GrantSlot {

@@ -28,8 +28,8 @@ pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdi
     }
 }
 
-/// Returns what the program does with a packet. Apart from [`judge`], since the packet is counted in between: the order
-/// spares each packet instructions.
+/// Returns what the program does with a packet. Not part of [`judge`], because each packet takes fewer instructions if it
+/// is counted in between.
 #[inline(always)]
 pub fn action<E: Env>(env: &E, verdict: Verdict) -> Action {
     if verdict.reason.passes() {
@@ -51,7 +51,8 @@ fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A
     self::segment(env, &segment, || ip::tcp(frame, &segment))
 }
 
-/// Judges a packet whose ports are known. `tcp` returns its flags and sequence number, and is called where they matter.
+/// Judges a packet whose ports are known. `tcp` returns its TCP flags and sequence number; it is called only if these
+/// matter.
 #[inline(always)]
 pub(crate) fn segment<E: Env, A: Family>(
     env: &E,
@@ -90,16 +91,16 @@ pub(crate) fn segment<E: Env, A: Family>(
 struct Admission {
     flags: u8,
     sequence: u32,
-    /// 1: it has been admitted, and begins a flow that is to be remembered.
+    /// 1: it has been admitted and begins a flow that is to be remembered.
     begins: u8,
-    /// [`Grant::user`] of the grant that has admitted it then.
+    /// [`Grant::user`] of the grant that has admitted it, if so.
     user: u32,
 }
 
-/// A packet to a protected port, whose flow is remembered where it begins one.
+/// Judges a packet to a protected port, and remembers the flow that it begins.
 ///
-/// A function of its own in the kernel program too, like the ones for probes: the verifier then
-/// follows what comes after parsing once, and not once for every way through the parser.
+/// Not inlined, like the functions for probes: the verifier then follows the decision once, and not once for every path
+/// through the parser.
 #[inline(never)]
 fn guarded<E: Env, A: Family>(
     env: &E,
@@ -121,7 +122,7 @@ fn guarded<E: Env, A: Family>(
     reason
 }
 
-/// A packet to a protected port: it needs a session, a grant or a place on the allow list.
+/// Judges a packet to a protected port: it needs a session, a grant or an entry of the allow list.
 #[inline(never)]
 fn protected<E: Env, A: Family>(
     env: &E,
@@ -132,7 +133,7 @@ fn protected<E: Env, A: Family>(
     let flow = Flow::of(segment);
     let flags = packet.flags;
     let tcp = segment.protocol == TCP;
-    // With SYN and without ACK the host takes it for a new connection, whatever else is set.
+    // The host takes SYN without ACK for a new connection, whatever other flags are set.
     let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
 
     let known = if opens {
@@ -173,15 +174,15 @@ fn protected<E: Env, A: Family>(
 /// What is known of a packet's flow.
 #[derive(Clone, Copy)]
 enum Known {
-    /// It is none that goes on.
+    /// There is no session.
     Nothing,
-    /// It began under a grant that lives on.
+    /// It began under a grant that is still live.
     Granted,
     /// It began under a grant that may have ended.
     Kept,
 }
 
-/// Looks up the flow of a packet that doesn't begin one, and notes that it has come.
+/// Looks up the flow of a packet that does not begin one, and updates its session.
 #[inline(always)]
 fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Known {
     let Some(rules) = env.gate(gate) else {
@@ -202,7 +203,7 @@ fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Kn
     if !session::lookup::goes_on(env, flow, session, flags, now) {
         return Known::Nothing;
     }
-    // Not written where it would not change: the coarse clock stands still for a tick.
+    // Not written if it does not change: the coarse clock moves in ticks.
     if session.last != now {
         session.last = now;
     }
@@ -213,7 +214,7 @@ fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Kn
     }
 }
 
-/// A packet that begins a connection under a live grant.
+/// Judges a packet that begins a connection under a live grant.
 #[inline(always)]
 fn admit<E: Env, A: Family>(
     env: &E,
@@ -224,12 +225,12 @@ fn admit<E: Env, A: Family>(
     packet: &mut Admission,
 ) -> Reason {
     let Some(rules) = env.gate(gate) else {
-        // A role without its gate can't be; if it is, the port stays closed.
+        // Every role has its gate; if one did not, its port would stay closed.
         return Reason::NoGrant;
     };
     let limit = rules.connections;
     if rules.cut != 0 && limit == 0 {
-        // Nothing has to be remembered: a flow passes while there is a grant, and none is one too many.
+        // Nothing has to be remembered: flows pass while there is a grant, any number of them.
         if segment.protocol == TCP {
             env.fetch_add(&mut grant.connections);
         }
@@ -238,12 +239,12 @@ fn admit<E: Env, A: Family>(
     if let Some((session, now)) = session::lookup::find(env, flow, gate, rules)
         && session::lookup::retransmits(session, packet.flags, packet.sequence)
     {
-        // A SYN once more; under `cut`, any datagram of a known flow too.
+        // A retransmitted SYN; under `cut`, any datagram of a known flow too.
         session.last = now;
         return Reason::Grant;
     }
     if limit != 0 {
-        // Looked at before it is counted, so that no flood can make the count go round.
+        // Compared before it is incremented, so that no flood can make the count wrap.
         if grant.connections >= limit {
             return Reason::UsedUp;
         }
@@ -262,8 +263,7 @@ fn admit<E: Env, A: Family>(
     Reason::Grant
 }
 
-/// Remembers the flow that an admitted packet begins. Not done where that is decided, since all that is
-/// called one within the other shares 512 bytes of stack.
+/// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
 #[inline(always)]
 fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
     if !session::remember::remember(env, segment, gate, packet.sequence)
@@ -274,7 +274,7 @@ fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &A
     }
 }
 
-/// A packet whose ports can't be known.
+/// Judges a packet that cannot be read up to its ports. `ends`: source and destination, if these could be read.
 #[inline(always)]
 pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
     if let Some((source, destination)) = ends {
@@ -300,7 +300,7 @@ pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
     Verdict::of(enforced(env, Reason::Malformed))
 }
 
-/// A denial as the mode has it.
+/// Returns the reason for a denial in the present mode.
 #[inline(always)]
 fn enforced<E: Env>(env: &E, denial: Reason) -> Reason {
     if env.monitor() {
@@ -310,8 +310,8 @@ fn enforced<E: Env>(env: &E, denial: Reason) -> Reason {
     }
 }
 
-/// Reports what happened to a packet at a gate. Out of line, to keep the event off the stack of
-/// those that call deeper.
+/// Reports what happened to a packet at a gate. Not inlined, to keep the event off the stack of callers that make deeper
+/// calls.
 #[inline(never)]
 fn tell<E: Env, A: Family>(
     env: &E,

@@ -2,7 +2,7 @@
 //!
 //! Everything here is plain `no_std` code over plain data. It is compiled twice: into the kernel
 //! program, where [`Env`] is implemented by BPF maps and helpers, and for the host, where tests implement it
-//! with ordinary collections ([`testing`]). What happens to a packet:
+//! with ordinary collections (`testing`). What happens to a packet:
 //!
 //! 1. [`frame`] reads Ethernet and VLAN tags where there are any, IPv4 or IPv6, and the two ports;
 //! 2. [`judge`](mod@judge) looks up the role of the destination port and decides on a [`verdict`];

@@ -1,8 +1,8 @@
-//! How much is reported: so many records of each class a second and CPU, whatever comes, and what is left out
-//! is counted. A flood of one class takes no room of another's.
+//! How much is reported: a fixed number of records of each class a second and CPU. Records that are left out
+//! are counted. A flood of one class takes no room of another's.
 //!
-//! Who knows a sequence can have outcomes reported as fast as packets come, each from another forged source.
-//! So once a second has brought more than a few outcomes, those of one user at one gate are sampled: the
+//! A client that knows a sequence can cause outcomes as fast as packets arrive, each from another forged source.
+//! So after the first few outcomes of a second, those of one user at one gate are sampled, and the
 //! openings of all others are reported as before.
 
 pub mod send;
@@ -17,18 +17,17 @@ use crate::{
     keys::SourceKey,
 };
 
-/// What a CPU may still report of one class in this second, and what it has left out; see
-/// [`report`](crate::report). Indexed by [`class`].
+/// What a CPU may still report of one class in this second, and what it has left out. Indexed by [`class`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Budget {
     /// Number of the second, roughly.
     pub second: u64,
-    /// How many reports were to be sent this second.
+    /// Reports that were considered this second.
     pub asked: u32,
     /// Records sent this second.
     pub sent: u32,
-    /// Events left out since the gate came up.
+    /// Events left out since the instance came up.
     pub lost: u64,
 }
 
@@ -50,16 +49,16 @@ pub mod class {
     pub const COUNT: u32 = 6;
 }
 
-/// What there may be of a class in a second, on one CPU.
+/// The limits of a class for one second and CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Records that are sent.
     pub sent: u32,
-    /// Records that are put together, and looked up whether the like has been sent lately.
+    /// Records that are considered: built, and looked up whether their subject has been reported lately.
     pub asked: u32,
     /// Records that are sent before any is sampled.
     pub free: u32,
-    /// What has the same [`subject`] is sent once in so many ns at most; 0: not sampled.
+    /// Least time between two records with the same [`subject`], ns; 0: not sampled.
     pub pause: u64,
 }
 
@@ -79,7 +78,7 @@ impl Limits {
                 free: 256,
                 pause: 0,
             },
-            // A whole sequence is behind each, which costs more than the question.
+            // Each takes a whole sequence, which costs more than the look-up.
             _ => Self {
                 sent: 64,
                 asked: u32::MAX,
@@ -103,7 +102,7 @@ pub const fn class_of(kind: Kind, cause: Cause) -> u32 {
     }
 }
 
-/// What reports are sampled by: of a denial its source, of an outcome whose sequence it was, at which gate.
+/// Returns what a report is sampled by: the source of a denial; the user and gate of an outcome.
 #[inline(always)]
 pub const fn subject(event: &Event, class: u32) -> SourceKey {
     match class {
@@ -113,14 +112,14 @@ pub const fn subject(event: &Event, class: u32) -> SourceKey {
         },
         _ => SourceKey {
             address: V6::from_words(event.user as u64, event.gate as u64),
-            // Apart from every family.
+            // Different from every family.
             family: (class as u64) << 8,
         },
     }
 }
 
 impl Budget {
-    /// May another report of this class be sent in this second? Counts it as left out where not.
+    /// Returns whether another report of this class may be sent in this second; counts it as left out otherwise.
     #[inline(always)]
     pub const fn wants(&mut self, class: u32, second: u64) -> bool {
         if self.second != second {
@@ -138,7 +137,7 @@ impl Budget {
         wanted
     }
 
-    /// For how long the like of it is not to be sent again, ns, where that is to be looked up.
+    /// Returns the least time between two reports with the same subject, ns, if that has to be looked up.
     #[inline(always)]
     pub const fn samples(&self, class: u32) -> Option<u64> {
         let Limits {
@@ -154,8 +153,8 @@ impl Budget {
         }
     }
 
-    /// Counts a report that was left out since the like has been sent lately. Of denials one is the sample of
-    /// all that its source sends, and none of these is missing.
+    /// Counts a report that was left out because its subject has been reported lately. One denial is the sample of
+    /// all packets of its source, so these do not count.
     #[inline(always)]
     pub const fn sampled_out(&mut self, class: u32) {
         if class != class::DENIALS {
@@ -163,7 +162,7 @@ impl Budget {
         }
     }
 
-    /// Counts a report that has been handed to the ring, which had room for it or not.
+    /// Counts a report that the ring has taken (`sent`) or had no room for.
     #[inline(always)]
     pub const fn count(&mut self, sent: bool) {
         if sent {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Index where no gate is concerned.
+/// Index that stands for no gate.
 pub const NO_GATE: u16 = u16::MAX;
 
 /// The settings of a gate. Indexed by gate.
@@ -11,17 +11,17 @@ pub const NO_GATE: u16 = u16::MAX;
 pub struct GateRules {
     /// Length of a grant, ns.
     pub open_for: u64,
-    /// A kept flow ends after this long without a packet, ns.
+    /// Time without a packet after which a session ends, ns.
     pub session_idle: u64,
     /// New connections that one grant admits; 0: any number.
     pub connections: u32,
-    /// 1: grants go to the source's prefix ([`Address::PREFIX`]).
+    /// 1: grants go to the source's prefix ([`PREFIX`](crate::Address::PREFIX)).
     pub to_prefix: u8,
     /// 1: only sources in the table of permitted networks may knock.
     pub restricted: u8,
     /// 1: flows end with their grant.
     pub cut: u8,
-    /// 1: what is denied is answered as by a closed port.
+    /// 1: denied packets get the reply of a closed port.
     pub reject: u8,
 }
 
@@ -42,7 +42,7 @@ records! {
 pub enum Role {
     /// None of the others: a probe to it breaks a run of knocks.
     Foreign,
-    /// Declared open: no probe.
+    /// Open: packets to it are no probes.
     Open,
     Protected {
         gate: u16,

@@ -1,5 +1,5 @@
-//! Judging a frame that lies in several buffers: first it is read, into memory of its own, then decided. In one
-//! go, as [`judge`](fn@crate::judge) does it, both together would be too much for the kernel's stack.
+//! Judging a frame that lies in several buffers. It is first read, into memory of its own, and then judged: both in one
+//! function, as in [`judge`](fn@crate::judge), would take too much of the kernel's stack.
 
 use crate::{
     Env, Family,
@@ -12,27 +12,27 @@ use crate::{
     verdict::{Reason, Verdict},
 };
 
-/// The headers of a packet are within so many bytes of its frame's beginning: behind Ethernet, tags, IPv6
+/// The headers of a packet are within this many bytes from the beginning of its frame: Ethernet, tags, IPv6
 /// and the longest extension headers that are read.
 pub const MOST_HEADERS: usize = 20 * 1024;
 
 /// Memory for one frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
-    /// Its first bytes, as far as they have been looked at.
+    /// Its first bytes, as far as they have been read.
     pub bytes: [u8; MOST_HEADERS],
     pub v4: Read<V4>,
     pub v6: Read<V6>,
 }
 
-/// A packet as far as its verdict goes by it. No enum of several forms: what a form leaves unsaid would be
-/// written too, and the verifier refuses to have anything written that is not known.
+/// What the verdict on a packet depends on. Not an enum with fields: unused bytes of a variant would be
+/// copied too, and the verifier refuses to store uninitialised bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Read<A> {
     found: Found,
-    /// Why it passes, where it was found to.
+    /// Why it passes, if it was found to.
     reason: Reason,
-    /// Zeroes where they are not known.
+    /// Zeros if not known.
     segment: Segment<A>,
     /// Of TCP.
     flags: u8,
@@ -48,7 +48,7 @@ enum Found {
     MalformedBetween,
 }
 
-/// What [`read`] has found.
+/// The results of [`read`].
 pub mod family {
     pub const NOT_IP: u32 = 0;
     pub const MALFORMED: u32 = 1;
@@ -113,7 +113,7 @@ impl<A: Family> Read<A> {
         read
     }
 
-    /// What becomes of the packet.
+    /// Judges the packet.
     #[inline(always)]
     pub fn judge<E: Env>(&self, env: &E) -> Verdict {
         let Self {

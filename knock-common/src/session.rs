@@ -1,26 +1,25 @@
 //! Sessions: flows that began under a grant and go on past it (`established = "keep"`).
 //!
-//! They end when the host has closed its socket, or after `session_idle` without a packet. A ring of
-//! slots bounds their number as it does for grants; where it is full, a new flow lives as long as its
-//! grant does.
+//! A session ends when the host has closed its socket, or after `session_idle` without a packet. A ring of
+//! slots bounds the number of sessions, as it does for grants; if it is full, a new flow ends with its grant.
 //!
-//! The program sees one direction only, and any packet may be forged. So what a flow is, it asks the
-//! host, never the packets:
+//! The program sees one direction only, and any packet may be forged. So it asks the host for the state of a flow, and
+//! never derives it from packets:
 //!
-//! - Once a FIN or RST has come, each packet behind it passes only while the host still has a socket for
-//!   the flow. Where the host has not honoured it, the flow is as before after `SETTLED`.
-//! - A flow counts as established where the host has a socket of its own for it, past the handshake. That
-//!   is asked when the table is full and somebody has to give way.
+//! - After a FIN or RST, further packets pass only while the host still has a socket for
+//!   the flow. If the host has ignored it, the flow is as before after `SETTLED`.
+//! - A flow counts as established if the host has a socket for it that is past the handshake. That
+//!   is asked when the table is full and a flow has to be evicted.
 //!
-//! A flow that the host forwards has no socket here, nor has one of UDP. These never count as established,
-//! and end by being idle alone. A flow to an address that the host neither has nor forwards to is not
+//! A forwarded flow has no socket here, and UDP is not looked up. Such flows never count as established,
+//! and end only by being idle. A flow to an address that is neither the host's nor one that it forwards to is not
 //! remembered.
 //!
-//! **Shares.** Each slot counts to its source (with `grant_to = "prefix"`: to the source's prefix) until
-//! it is taken again. Where the table is full, a source that holds more of it than `SHARE` gives way to
-//! one that holds less: its established flows too. Others give way only with flows that are not
-//! established, and only to a source that holds no more than they do. So a source that fills the table
-//! pushes out its own flows, and everyone else finds room.
+//! **Shares.** Each slot counts to a holder, which is its source (with `grant_to = "prefix"`: the source's prefix), until
+//! it is claimed again. If the table is full, a holder of more than `SHARE` of it gives way to one that has less, with
+//! established flows too. Other holders give way only with flows that are not
+//! established, and only to a holder that has no more than they do. So a source that fills the table
+//! evicts its own flows, and all others find room.
 
 pub mod lookup;
 pub mod remember;
@@ -34,7 +33,7 @@ use crate::{
     frame::Segment,
 };
 
-/// One flow as the gate sees it, client to host. Key of the session tables.
+/// A flow in the direction from client to host. Key of the session tables.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow<A> {
@@ -77,31 +76,31 @@ impl<A: Address> Flow<A> {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Session {
-    /// When its last packet came, ns of `CLOCK_MONOTONIC`.
+    /// Time of its last packet, ns of `CLOCK_MONOTONIC`.
     pub last: u64,
-    /// [`Flow::tag`] of the key; see [`Grant::tag`].
+    /// [`Flow::tag`] of the key; see [`Grant::tag`](crate::grant::Grant::tag).
     pub tag: u64,
-    /// Until when the grant that admitted it was last seen to live: spares its packets the second
-    /// look-up.
+    /// End of the grant that admitted it, when that was last looked up. Until then its packets need no look-up of the
+    /// grant.
     pub granted_until: u64,
-    /// TCP: initial sequence number of the client's latest SYN, to know its retransmission.
+    /// TCP: initial sequence number of the client's latest SYN, to recognise its retransmission.
     pub initial: u32,
-    /// Index of the slot that it holds in the slot table.
+    /// Index of its slot.
     pub slot: u32,
     pub gate: u16,
-    /// 1: another packet than a SYN has come since. A further SYN then is a new connection, whatever
-    /// its sequence number.
+    /// 1: other packets than a SYN have arrived since. A further SYN then begins a new connection, whatever its sequence
+    /// number.
     pub more: u8,
-    /// 1: a FIN or RST has come while the host had a socket for it. Once it has none, it is over.
+    /// 1: a FIN or RST has arrived while the host had a socket for it. The session ends when it has none.
     pub closing: u8,
-    /// When the latest FIN or RST came, in units of 2^[`TICK_SHIFT`] ns, wrapping.
+    /// Time of the latest FIN or RST, in units of 2^[`TICK_SHIFT`](crate::time::TICK_SHIFT) ns, wrapping.
     pub ending: u32,
 }
 
 impl Session {
-    /// For how long no packet has come, ns. The other CPU that saw the last one may have been ahead of
-    /// `now` by a timer tick: that is 0. The difference wraps as the kernel's own times do
-    /// (`time_after64`), so it is right for a `last` from before the boot too, which tests set.
+    /// Returns the time since its last packet, ns; 0 if that was seen by another CPU whose clock was ahead by a timer tick.
+    /// The difference wraps as the kernel's own times do (`time_after64`), so it is also right for a `last` before the boot,
+    /// which tests set.
     #[inline(always)]
     pub const fn idle(&self, now: u64) -> u64 {
         let idle = now.wrapping_sub(self.last);
@@ -109,7 +108,7 @@ impl Session {
     }
 }
 
-/// One place in the ring that bounds the number of sessions over both families.
+/// A slot of the ring that bounds the number of sessions of both families.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct SessionSlot {
@@ -117,15 +116,14 @@ pub struct SessionSlot {
     pub destination: Padded,
     pub source_port: u16,
     pub destination_port: u16,
-    /// Whose share of the table it counts to, as long as the slot is not taken again; see
-    /// [`session`](crate::session).
+    /// The holder to whose share of the table it counts until it is claimed again; see [`session`](crate::session).
     pub holder: u16,
     pub protocol: u8,
     /// [`Address::FAMILY`]; 0: never used.
     pub family: u8,
 }
 
-/// Number of holders that the slots are counted by.
+/// Number of holders by which slots are counted.
 pub const HOLDERS: usize = 1 << u16::BITS;
 
 /// States of a TCP socket, by the numbers of Linux (`include/net/tcp_states.h`).
@@ -134,28 +132,28 @@ pub mod socket {
     pub const NONE: u32 = 0;
     pub const ESTABLISHED: u32 = 1;
     pub const SYN_SENT: u32 = 2;
-    /// By way of TCP Fast Open, before the handshake is over.
+    /// TCP Fast Open, before the handshake is complete.
     pub const SYN_RECEIVED: u32 = 3;
     pub const TIME_WAIT: u32 = 6;
     pub const CLOSE: u32 = 7;
-    /// It waits for connections, and has none of this flow's.
+    /// A listener, and no connection of this flow.
     pub const LISTEN: u32 = 10;
-    /// Half open: the host has answered the SYN.
+    /// Half open: the host has replied to the SYN.
     pub const REQUESTED: u32 = 12;
 
-    /// Has it ever been this flow's own?
+    /// Returns whether the socket is this flow's own.
     #[inline(always)]
     pub const fn knows_flow(state: u32) -> bool {
         !matches!(state, NONE | CLOSE | LISTEN)
     }
 
-    /// Is there anything left to say on it?
+    /// Returns whether the connection is not closed yet.
     #[inline(always)]
     pub const fn is_open(state: u32) -> bool {
         knows_flow(state) && state != TIME_WAIT
     }
 
-    /// Is there, and is the handshake over?
+    /// Returns whether the connection is not closed yet, and its handshake complete.
     #[inline(always)]
     pub const fn is_established(state: u32) -> bool {
         is_open(state) && !matches!(state, SYN_SENT | SYN_RECEIVED | REQUESTED)

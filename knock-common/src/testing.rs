@@ -38,7 +38,7 @@ pub use table::Map;
 /// Address and port.
 pub type End = (Padded, u16);
 
-/// What a decision asks for, all of it public.
+/// An environment whose state tests can set and read.
 pub struct TestEnv {
     /// ns.
     pub now: Cell<u64>,
@@ -48,9 +48,9 @@ pub struct TestEnv {
     pub sequences: Vec<Sequence>,
     pub states: Vec<State>,
     pub transitions: HashMap<Transition, u32>,
-    /// Allow list: family, padded address, prefix length.
+    /// The allow list: family, padded address, prefix length.
     pub allow: Vec<(u8, Padded, u8)>,
-    /// Who may knock at restricted gates: gate, family, padded address, prefix length.
+    /// Networks that may knock at restricted gates: gate, family, padded address, prefix length.
     pub knockers: Vec<(u16, u8, Padded, u8)>,
     /// Guarded destinations; empty: all.
     pub addresses: HashSet<(u8, Padded)>,
@@ -58,7 +58,7 @@ pub struct TestEnv {
     pub lengths: [u64; 2],
     /// The words of [`Env::grant_filter`].
     pub grant_filter: Vec<UnsafeCell<u64>>,
-    /// Of the ring of sources, a power of two.
+    /// Slots of the ring of sources, a power of two.
     pub progress_slots: u32,
     /// Sets and slots, made when they are first looked at.
     pub progress_sets: Map<u32, ProgressSet>,
@@ -68,13 +68,13 @@ pub struct TestEnv {
     pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
     pub sessions_v6: Map<Flow<V6>, Session>,
-    /// Slots of the sessions that count to each holder.
+    /// How many session slots count to each holder.
     pub session_counts: Map<u16, u32>,
     /// Own addresses, if they are known: family, padded address.
     pub own: Option<HashSet<(u8, Padded)>>,
     /// Broadcast addresses of its networks.
     pub broadcast: HashSet<(u8, Padded)>,
-    /// Those that it forwards to.
+    /// Addresses that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
     pub sockets: RefCell<HashMap<(u8, u64), u32>>,
@@ -91,14 +91,14 @@ pub struct TestEnv {
     pub report_budgets: Map<u32, Budget>,
     pub reported: Map<SourceKey, u64>,
     pub events: RefCell<Vec<Event>>,
-    /// What another CPU does when this one looks at a state; once.
+    /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
     grant_slots: Ring<GrantSlot>,
     session_slots: Ring<SessionSlot>,
 }
 
 impl TestEnv {
-    /// No configuration, with room for so many grants and sessions.
+    /// Makes one without a configuration, with room for this many grants and sessions.
     pub fn new(grants: usize, sessions: usize) -> Self {
         Self {
             now: Cell::new(1_000_000_000),
@@ -147,7 +147,7 @@ impl TestEnv {
         self.now.set(self.now.get() + by);
     }
 
-    /// How often `outcome` has been counted at `gate`.
+    /// Returns how often `outcome` has been counted at `gate`.
     pub fn counted(&self, gate: u16, outcome: Outcome) -> u64 {
         self.outcomes
             .borrow()

@@ -23,19 +23,17 @@ pub fn load<T: AnyBitPattern, const N: usize>(bytes: &[u8; N], at: usize) -> T {
 }
 
 /// Sixteen bits in network byte order.
+///
+/// Read by reference, from where it lies: a copy would be made byte by byte.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Be16([u8; 2]);
 
-/// Thirty-two bits in network byte order.
+/// Thirty-two bits in network byte order. Read as [`Be16`] is.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Be32([u8; 4]);
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "it is loaded from where it lies; a copy would be made byte by byte"
-)]
 impl Be16 {
     #[inline(always)]
     pub fn get(&self) -> u16 {
@@ -49,10 +47,6 @@ impl Be16 {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "it is loaded from where it lies; a copy would be made byte by byte"
-)]
 impl Be32 {
     #[inline(always)]
     pub fn get(&self) -> u32 {

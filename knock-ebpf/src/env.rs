@@ -28,7 +28,7 @@ use knock_common::{
 
 use crate::{atomic, host, maps, settings};
 
-/// All tables of the program, and the packet's context, in which the host's sockets are looked up.
+/// The program's maps, and the packet's context, for look-ups in the host's sockets and routes.
 pub struct KernelEnv {
     context: *mut xdp_md,
 }
@@ -111,7 +111,7 @@ impl Env for KernelEnv {
             state,
             symbol: u32::from(symbol),
         };
-        // SAFETY: nobody writes to this table once the program is attached.
+        // SAFETY: this map is not written once the program is attached.
         unsafe { maps::TRANSITION.get(key) }.copied()
     }
 
@@ -280,7 +280,7 @@ impl Env for KernelEnv {
         }
     }
 
-    /// From timer ticks: a second of 0.7 to 1.4, and any epoch. A flood pays for this with every packet, and the
+    /// From timer ticks: one takes 0.7 to 1.4 seconds. Every packet of a flood pays for this, and the
     /// kernel's compiler makes one load of it.
     #[inline(always)]
     fn second(&self) -> u64 {
@@ -315,7 +315,7 @@ impl Env for KernelEnv {
             interface: unsafe { (*self.context).ingress_ifindex },
             vlans,
         };
-        // SAFETY: user space writes an entry only when the link has changed, and a torn one is right
+        // SAFETY: user space writes an entry only when the link has changed, and a torn entry is right
         // again with the next packet.
         unsafe { maps::REPLY_LINK.get(key) }
     }
@@ -344,17 +344,17 @@ impl Env for KernelEnv {
     }
 }
 
-/// [`session::claim`] by the tables of the context's packet.
+/// [`session::remember::claim`] for the packet of the context.
 ///
-/// Exported, so that the verifier takes it for a global function: it checks such a one once, for all
-/// arguments that there can be (since Linux 5.6).
+/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers
+/// (since Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn claim_session(context: *mut xdp_md, holder: u32, now: u64) -> u32 {
     session::remember::claim(&KernelEnv { context }, holder as u16, now)
 }
 
-/// [`session::vacate`], as above.
+/// [`session::remember::vacate`], as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u64) -> u32 {
@@ -375,7 +375,7 @@ fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)
     // by the same atomic instruction.
     let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next });
     let index = ticket.checked_rem(size)?;
-    // SAFETY: the entry is there for good. The ticket makes this CPU the only one that looks at it
-    // until the ring has come round; a torn slot then names no entry, and counts as free.
+    // SAFETY: the entry is there for good. Because of the ticket no other CPU uses it
+    // until the ring has wrapped around; a torn slot then names no entry, and counts as free.
     Some((index, unsafe { &mut *ring.get_ptr_mut(index)? }))
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::{HashMap, LruHashMap};
 use knock_common::HashTable;
 
-/// A hash table that forgets nothing.
+/// A hash table that evicts nothing.
 #[repr(transparent)]
 pub struct Hash<K, V>(HashMap<K, V>);
 
@@ -32,7 +32,7 @@ impl<K, V> HashTable<K, V> for Hash<K, V> {
     }
 }
 
-/// A hash table that gives up its oldest entries.
+/// A hash table that evicts its oldest entries.
 #[repr(transparent)]
 pub struct LruHash<K, V>(LruHashMap<K, V>);
 

@@ -1,4 +1,4 @@
-//! What the host's routes and sockets say of a flow.
+//! Look-ups in the host's routes and sockets.
 
 use aya_ebpf::{
     bindings::{bpf_fib_lookup as FibLookup, xdp_md},
@@ -11,20 +11,20 @@ use knock_common::{
     session::{Flow, socket},
 };
 
-/// As the kernel would, if the packet were to go on from the interface that it came by.
+/// Returns whether the kernel would forward a packet of the flow that arrives by the context's interface.
 #[inline(never)]
 pub fn forwards<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> bool {
-    // SAFETY: integers and unions of these, for which all zeroes is a value.
+    // SAFETY: integers and unions of these, for which all zeros is a value.
     let mut route: FibLookup = unsafe { core::mem::zeroed() };
     route.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
     route.l4_protocol = flow.protocol as u8;
     route.sport = flow.source_port.to_be();
     route.dport = flow.destination_port.to_be();
-    // IPv4's are a single word: the first of four, and in a padded address too.
+    // An IPv4 address is the first of the four words, in a padded address too.
     let (source, destination) = (flow.source.padded(), flow.destination.padded());
     route.__bindgen_anon_3.ipv6_src = words(source);
     route.__bindgen_anon_4.ipv6_dst = words(destination);
-    // SAFETY: the context is this packet's, and the route is on the stack and as long as is said.
+    // SAFETY: the context is this packet's, and the route is on the stack and has the length that is passed.
     let found = unsafe {
         route.ifindex = (*context).ingress_ifindex;
         bpf_fib_lookup(context.cast(), &raw mut route, FIB_LOOKUP, 0)
@@ -35,7 +35,7 @@ pub fn forwards<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> bool {
     )
 }
 
-/// In the network namespace of the interface that the packet came by.
+/// Returns the state of the TCP socket of a flow, in the network namespace of the interface that the packet arrived by.
 #[inline(never)]
 pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
     let tuple = Tuple {
@@ -44,8 +44,8 @@ pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
         source_port: flow.source_port.to_be(),
         destination_port: flow.destination_port.to_be(),
     };
-    // SAFETY: the context is this packet's, and the tuple is on the stack and as long as is said. The
-    // socket is read while it is held, and let go of once.
+    // SAFETY: the context is this packet's, and the tuple is on the stack and has the length that is passed. The
+    // socket is read before it is released, and released once.
     unsafe {
         let socket = bpf_skc_lookup_tcp(
             context.cast(),
@@ -63,7 +63,8 @@ pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
     }
 }
 
-/// In the network namespace of the interface that the packet came by.
+/// Returns whether a UDP socket is connected to the sender of a datagram, in the network namespace of the interface that
+/// the packet arrived by.
 #[inline(never)]
 pub fn is_connected<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) -> bool {
     let tuple = Tuple {
@@ -84,7 +85,7 @@ pub fn is_connected<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) -> 
         if socket.is_null() {
             return false;
         }
-        // The kernel finds a socket that is connected for its peer's datagrams only, and before any other.
+        // The kernel prefers a connected socket, and finds it only for datagrams of its peer.
         let state = (*socket).state;
         bpf_sk_release(socket.cast());
         state == CONNECTED
@@ -99,8 +100,8 @@ const AF_INET6: u8 = 10;
 const FIB_LOOKUP: i32 = 64;
 const _: () = assert!(size_of::<FibLookup>() == FIB_LOOKUP.unsigned_abs() as usize);
 
-/// What `bpf_fib_lookup` says of a packet that is forwarded (`BPF_FIB_LKUP_RET_…` of `linux/bpf.h`), though
-/// perhaps not by an XDP program: into a tunnel, or when the next hop has been asked for, or in fragments.
+/// Results of `bpf_fib_lookup` for a packet that is forwarded (`BPF_FIB_LKUP_RET_…` of `linux/bpf.h`), though
+/// perhaps not by an XDP program: into a tunnel, after neighbour discovery, or in fragments.
 const FIB_SUCCESS: i64 = 0;
 const FIB_UNSUPPORTED_TUNNEL: i64 = 6;
 const FIB_NO_NEIGHBOUR: i64 = 7;
@@ -128,11 +129,11 @@ struct Tuple<A> {
 }
 
 impl<A> Tuple<A> {
-    /// Without what follows for alignment's sake.
+    /// Without padding.
     const LENGTH: u32 = 2 * size_of::<A>() as u32 + 4;
 }
 
-/// State of a UDP socket that is connected: `TCP_ESTABLISHED` of `linux/tcp_states.h`, for these too.
+/// State of a connected UDP socket: `TCP_ESTABLISHED` of `linux/tcp_states.h`.
 const CONNECTED: u32 = 1;
 
 /// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: in an XDP program, that of the interface.

@@ -1,7 +1,6 @@
-//! The kernel program: an XDP entry for each kind of link, the maps that both look into, and nothing that
-//! decides. What becomes of a packet is decided in `knock-common`; here are the packet's bytes ([`packet`]), the maps and
-//! helpers that decisions ask ([`env`], [`host`]), reports to user space ([`report`]), and replies to
-//! denied packets ([`reject`]).
+//! The kernel program: an XDP entry for each kind of link, and the maps that they share. It decides nothing: that is in
+//! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`mod@env`], [`host`]), and
+//! what sends replies to denied packets ([`reject`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -52,8 +51,8 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
     decide::<Ethernet>(&ctx)
 }
 
-/// For interfaces whose packets begin with an IP header. The loader puts it on those, since a packet
-/// doesn't tell.
+/// For interfaces whose packets begin with an IP header. The loader attaches it to those, since packets
+/// do not show which they are.
 #[xdp]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
@@ -63,12 +62,12 @@ pub fn knockgate_ip(ctx: XdpContext) -> u32 {
 
 /// Judges one packet. Every packet leaves here, through [`count`].
 ///
-/// Inlined into the entries that the macro makes: handed to another function, the packet's bounds
-/// would become plain 32-bit numbers, and the verifier would not know them for pointers any more.
+/// Inlined into the entries that the macro makes: as arguments of another function, the packet's bounds
+/// would become plain 32-bit numbers, which the verifier does not accept as pointers.
 #[inline(always)]
 fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     let packet = Packet::of(ctx.ctx);
-    // Taken now, as a number: past this the packet's bounds need not outlive the decision.
+    // As a number, so that the packet's bounds need not be kept during the decision.
     let length = packet.length() as u64;
     let env = KernelEnv::of(ctx.ctx);
     let verdict = judge::<L, _, _>(&env, &packet);
@@ -87,9 +86,9 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
     }
 }
 
-/// The same for interfaces whose driver may hand over a frame in several buffers, with no gate that rejects: an
-/// answer is written over a packet in one piece. An entry of its own, since it costs more for every packet, and
-/// kernels before Linux 5.18 lack what it calls.
+/// For interfaces whose driver may pass a frame in several buffers, if no gate rejects: a reply can only be written over a
+/// packet in one buffer. A separate entry, since it costs more for every packet, and
+/// kernels before Linux 5.18 lack the helpers that it calls.
 #[xdp(frags)]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
@@ -101,7 +100,7 @@ pub fn knockgate_frags(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn count(verdict: Verdict, bytes: u64) {
     if let Some(counter) = maps::PACKETS.get_ptr_mut(verdict.counter()) {
-        // SAFETY: a per-CPU entry, and nothing else runs this program on this CPU meanwhile:
+        // SAFETY: a per-CPU entry, and this program never runs twice on a CPU at a time:
         // XDP programs run with bottom halves disabled.
         let counter: &mut Counter = unsafe { &mut *counter };
         counter.packets += 1;

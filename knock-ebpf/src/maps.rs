@@ -45,13 +45,13 @@ pub static TRANSITION: HashMap<Transition, u32> = HashMap::with_max_entries(1, 0
 /// The allow list.
 #[map]
 pub static ALLOW: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
-/// Who may knock at which restricted gate.
+/// Networks that may knock at restricted gates.
 #[map]
 pub static KNOCKER: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
-/// Destinations that are guarded, where not all are.
+/// Guarded destination addresses, if not all are guarded.
 #[map]
 pub static GUARDED_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
-/// Prefix lengths of grants, one a byte; IPv4's, then IPv6's.
+/// Prefix lengths of grants, one a byte: of IPv4, then of IPv6.
 #[map]
 pub static GRANT_LENGTHS: Array<u64> = Array::with_max_entries(2, 0);
 /// The configuration as it was applied, for commands that read it back. Not read here.
@@ -62,8 +62,8 @@ pub static META: Array<Meta> = Array::with_max_entries(1, 0);
 
 // State. Packets change it.
 
-/// Where each source's progress is; see [`knock_common::knock::ring`]. An array that can be mapped begins at
-/// a page, so each set has a line of the processor's cache to itself.
+/// Sets of sources, which lead to their progress; see [`knock_common::knock::ring`]. An array that can be mapped begins at
+/// a page, so each set is a cache line of its own.
 #[map]
 pub static PROGRESS_SET: Array<ProgressSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The ring of sources that knock.
@@ -74,7 +74,7 @@ pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
 #[map]
 pub static GRANT6: Hash<GrantKey<V6>, Grant> = Hash::with_max_entries(1);
 /// The filter in front of the grants; see [`knock_common::grant::filter`]. Commands map it into their memory, to
-/// change it by atomic instructions as is done here.
+/// change it by atomic instructions, as the program does.
 #[map]
 pub static GRANT_FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -88,8 +88,8 @@ pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
 /// How many session slots count to each holder; see [`knock_common::session`].
 #[map]
 pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);
-/// The cursors of the rings; see [`cursor`]. An array that can be mapped begins at a page, so each has a line of the
-/// processor's cache to itself.
+/// The cursors of the rings; see [`cursor`]. An array that can be mapped begins at a page, so each is a cache
+/// line of its own.
 #[map]
 pub static CURSOR: Array<Cursor> = Array::with_max_entries(cursor::COUNT, BPF_F_MMAPABLE);
 
@@ -105,17 +105,17 @@ pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COU
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::COUNT, 0);
-/// When the like of an event was last reported, ns of `CLOCK_MONOTONIC`: see [`knock_common::report`].
+/// When an event was last reported, ns of `CLOCK_MONOTONIC`, by [`knock_common::report::subject`].
 #[map]
 pub static REPORTED: LruHash<SourceKey, u64> = LruHash::with_max_entries(16384);
 
-/// What a frame in several buffers is read into: see [`crate::scattered`].
+/// Memory that a frame in several buffers is read into; see [`crate::scattered`].
 #[map]
 pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 // This host.
 
-/// This host's addresses, by [`knock_common::reject::address_kind`]; with [`ScopedAddress::COMPLETE`] where these are
+/// This host's addresses, by [`knock_common::reject::address_kind`]; with [`ScopedAddress::COMPLETE`] if these are
 /// all.
 #[map]
 pub static LOCAL_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);

@@ -1,4 +1,4 @@
-//! The packet's bytes. Every read and write of packet memory in this program is one of those below.
+//! The packet's bytes. Every read and write of packet memory in this program is in this file.
 
 use core::hint::black_box;
 
@@ -18,12 +18,12 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The packet as it is now: whoever resizes it takes it anew.
+    /// The packet as it is now. After a resize it has to be made again.
     #[inline(always)]
     pub fn of(context: *mut xdp_md) -> Self {
-        // SAFETY: the kernel's context, readable for as long as the program runs. Volatile, or a function
-        // that is given the context would be made one that is given the bounds, as 32-bit numbers, which
-        // the verifier doesn't know for pointers any more.
+        // SAFETY: the kernel's context, readable for as long as the program runs. Volatile, or the compiler would pass
+        // the bounds to functions in place of the context, as 32-bit numbers, which the verifier does not accept as
+        // pointers.
         let (start, end) = unsafe {
             (
                 (&raw const (*context).data).read_volatile(),
@@ -42,8 +42,8 @@ impl Frame for Packet {
     #[inline(always)]
     fn header<T: Pod>(&self, at: usize) -> Option<&T> {
         const { assert!(align_of::<T>() == 1) };
-        // In this order and with `>`, as the verifier follows it (before Linux 5.16 it mistook
-        // `>=`). Nothing overflows: `at` is at most 32 KiB, see `frame::extension`.
+        // In this order and with `>`, as the verifier requires it (before Linux 5.16 it got
+        // `>=` wrong). Nothing overflows: `at` is at most 32 KiB, see `frame::extension`.
         if self.start + at + size_of::<T>() > self.end {
             return None;
         }
@@ -65,13 +65,13 @@ impl Frame for Packet {
 
 /// [`extension::chain`] in the context's packet.
 ///
-/// Exported, so that the verifier takes it for a global function: it checks such a one once, for all
-/// arguments that there can be (since Linux 5.6).
+/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers
+/// (since Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn extension_headers(context: *mut xdp_md, next: u32, at: u32, end: u32) -> u32 {
     let packet = Packet::of(context);
-    // Behind Ethernet, two tags and a header of IPv6 it is far below this: said for the verifier.
+    // Behind Ethernet, two tags and an IPv6 header it is far below this. The verifier needs a bound.
     let at = (at & 0xff) as usize;
     extension::chain(&packet, next as u8, at, end as usize).pack()
 }
@@ -79,13 +79,13 @@ extern "C" fn extension_headers(context: *mut xdp_md, next: u32, at: u32, end: u
 impl FrameMut for Packet {
     #[inline(always)]
     fn put<T: Pod>(&mut self, at: usize, value: T) -> Option<()> {
-        // The compiler sees when a place lies before one that has been checked, and would put the two
-        // sums together anew; but the verifier knows the bounds of a sum only where it was compared.
+        // The compiler would merge this sum with one that has been checked before, but the verifier knows the bounds of a
+        // sum only if that sum itself was compared.
         let place = black_box(self.start + at);
         if place + size_of::<T>() > self.end {
             return None;
         }
-        // SAFETY: within the packet, which this program may write to while it runs. Aligned or not:
+        // SAFETY: within the packet, which this program may write to while it runs. It may be misaligned:
         // see `wire::load`.
         unsafe { *(place as *mut T) = value };
         Some(())
@@ -137,13 +137,13 @@ fn summed(packet: &Packet, at: u32, length: u32) -> Option<u64> {
         at = onward(at, 2);
     }
     if left & 1 != 0 {
-        // With the byte before: a check for one byte becomes `>=`, which gives no bound.
+        // With the byte before: the compiler makes `>=` of a check for one byte, which gives no bound.
         sum += u64::from(packet.header::<[u8; 2]>(onward(at, 0x7fff) as usize)?[1]);
     }
     Some(sum)
 }
 
-/// Keeps to one bound, which nothing that is summed reaches.
+/// Adds within one bound, which no place that is summed reaches.
 #[inline(always)]
 fn onward(at: u32, by: u32) -> u32 {
     at.wrapping_add(by) & 0x7fff

@@ -1,4 +1,4 @@
-//! Sending a reply back in place of the packet. Which reply, `knock-common` decides.
+//! Sending a reply in place of the packet. `knock-common` decides which.
 
 use core::hint::black_box;
 
@@ -76,7 +76,7 @@ fn write<L: Framing, A: ReplyFamily>(ctx: *mut xdp_md, buffer: &ReplyBuffer) -> 
     } else if shift != 0 && unsafe { bpf_xdp_adjust_head(ctx, shift) } != 0 {
         return false;
     }
-    // Or the compiler would take one bound from the other in 32 bits, which the verifier does not allow.
+    // Or the compiler would subtract the bounds in 32 bits, which the verifier does not allow.
     let length = black_box(Packet::of(ctx).length());
     let cut = (buffer.length::<L, A>().cast_signed() - length.cast_signed()) as i32;
     // SAFETY: as above.
@@ -86,13 +86,13 @@ fn write<L: Framing, A: ReplyFamily>(ctx: *mut xdp_md, buffer: &ReplyBuffer) -> 
     buffer.write::<L, A, _>(&mut Packet::of(ctx)).is_some()
 }
 
-/// Moves the beginning of a packet that has no link header, with the protocol of the reply right before
-/// where it then begins.
+/// Moves the beginning of a packet that has no link header, and stores the protocol of the reply right before the new
+/// beginning.
 ///
-/// In generic mode the kernel takes the first bytes of every packet for an Ethernet header, and the reply's first
-/// bytes differ from the packet's. It then reads anew which protocol the packet is, by the 14 bytes
-/// before it (`bpf_prog_run_generic_xdp`, `eth_type_trans`); and devices without a link header send by
-/// that.
+/// In generic mode the kernel takes the first bytes of every packet for an Ethernet header. Those of a reply
+/// differ from the packet's, so it reads the protocol again, from the 14 bytes
+/// before the packet (`bpf_prog_run_generic_xdp`, `eth_type_trans`). Devices without a link header send by
+/// that protocol.
 #[inline(always)]
 fn announce<A: ReplyFamily>(ctx: *mut xdp_md, shift: i32) -> bool {
     const HEADER: i32 = 14;

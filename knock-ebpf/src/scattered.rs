@@ -1,7 +1,7 @@
-//! Frames that lie in several buffers. The program is shown the first of them alone, which may hold less than
-//! the headers, or nothing at all; so these headers are copied before they are read.
+//! Frames in several buffers. The program sees only the first buffer, which may hold less than
+//! the headers, or nothing at all; so headers are copied before they are read.
 //!
-//! A frame in one piece is read as the usual entry reads it. Either way what was read is decided in the same place,
+//! A frame in one buffer is read in the usual way. Both are judged in the same place,
 //! so that the verifier follows the decision once.
 
 use core::hint::black_box;
@@ -21,7 +21,7 @@ use knock_common::{
 
 use crate::{count, env::KernelEnv, maps, packet::Packet};
 
-/// Judges a frame. The steps leave nothing on the stack but what they return.
+/// Judges a frame. Its steps leave nothing on the stack but their results.
 #[inline(always)]
 pub fn verdict(context: *mut xdp_md) -> u32 {
     // SAFETY: the context is the kernel's (since Linux 5.18).
@@ -39,9 +39,9 @@ pub fn verdict(context: *mut xdp_md) -> u32 {
     }
 }
 
-/// Reads a frame of which all is seen into this CPU's room.
+/// Reads a frame in one buffer into this CPU's room.
 ///
-/// Exported, so that the verifier takes it for a global function and checks it once, by itself.
+/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn read_in_one_piece(context: *mut xdp_md) -> u32 {
@@ -54,7 +54,7 @@ extern "C" fn read_in_one_piece(context: *mut xdp_md) -> u32 {
     read(&Packet::of(context), &mut room.v4, &mut room.v6)
 }
 
-/// The same of any other frame.
+/// Reads any other frame into this CPU's room. Exported as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
@@ -79,8 +79,8 @@ fn judged<A: Family>(
     }
 }
 
-/// Counts the packet, and returns the verdict as the kernel takes it. Where a gate rejects this entry is not loaded,
-/// since a reply is written over a packet in one piece.
+/// Counts the packet, and returns the verdict as an XDP action. There are no replies, since this entry is not loaded if a
+/// gate rejects.
 #[inline(always)]
 fn counted(verdict: Verdict, length: u64) -> u32 {
     count(verdict, length);
@@ -93,7 +93,7 @@ fn counted(verdict: Verdict, length: u64) -> u32 {
 
 struct Scattered {
     context: *mut xdp_md,
-    /// [`Room::bytes`]: each byte has the place there that it has in the frame.
+    /// [`Room::bytes`]: each byte has the same index as in the frame.
     copy: *mut [u8; MOST_HEADERS],
     length: u32,
 }
@@ -115,15 +115,15 @@ impl Frame for Scattered {
     fn header<T: Pod>(&self, at: usize) -> Option<&T> {
         const { assert!(align_of::<T>() == 1) };
         // Or the compiler would leave out a comparison that follows from another one, but the verifier knows
-        // the bounds of a number only where it was compared.
+        // the bounds of a number only if that number itself was compared.
         let at = black_box(at);
         if at > MOST_HEADERS - size_of::<T>() {
             return None;
         }
         // SAFETY: within the copy, as was just seen.
         let to = unsafe { self.copy.cast::<u8>().add(at) };
-        // SAFETY: the context is the kernel's, and there is room for as much as is asked for. It is this CPU's
-        // (see `count` in main), and what was copied there before is written once more as it is.
+        // SAFETY: the context is the kernel's, and there is room for as much as is copied. The room is this CPU's
+        // (see `count` in main), and bytes that were copied before do not change.
         let missing = unsafe {
             bpf_xdp_load_bytes(self.context, at as u32, to.cast(), size_of::<T>() as u32)
         };
@@ -160,7 +160,7 @@ extern "C" fn scattered_extension_headers(
         return extension::Chain::Malformed.pack();
     };
     let frame = Scattered::of(context, room, length);
-    // Behind Ethernet, two tags and a header of IPv6 it is far below this: said for the verifier.
+    // Behind Ethernet, two tags and an IPv6 header it is far below this. The verifier needs a bound.
     let at = (at & 0xff) as usize;
     extension::chain(&frame, next as u8, at, end as usize).pack()
 }

@@ -32,6 +32,7 @@ const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 const PROG_TYPE_XDP: u32 = 6;
 const MAP_TYPE_ARRAY: u32 = 2;
@@ -128,6 +129,25 @@ pub fn change_layout(path: &Path) {
 
 /// Takes the link pinned at `path` off its interface, as `bpftool link detach` does.
 pub fn detach(path: &Path) {
+    let link = open(path);
+    command(LINK_DETACH, &descriptor(&link))
+        .unwrap_or_else(|error| panic!("cannot detach {}: {error}", path.display()));
+}
+
+/// Has the link pinned at `path` carry the foreign program, as `bpf_link__update_program` does.
+pub fn replace(path: &Path) {
+    let (link, (program, _)) = (open(path), load());
+    let attributes = LinkUpdate {
+        link: descriptor(&link),
+        program: descriptor(&program),
+        flags: 0,
+        old_program: 0,
+    };
+    command(LINK_UPDATE, &attributes)
+        .unwrap_or_else(|error| panic!("cannot update {}: {error}", path.display()));
+}
+
+fn open(path: &Path) -> File {
     let shown = path.display();
     let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in it");
     let attributes = ObjPin {
@@ -135,10 +155,7 @@ pub fn detach(path: &Path) {
         object: 0,
         flags: 0,
     };
-    let link = bpf(OBJ_GET, &attributes);
-    let link = link.unwrap_or_else(|error| panic!("cannot open {shown}: {error}"));
-    command(LINK_DETACH, &descriptor(&link))
-        .unwrap_or_else(|error| panic!("cannot detach {shown}: {error}"));
+    bpf(OBJ_GET, &attributes).unwrap_or_else(|error| panic!("cannot open {shown}: {error}"))
 }
 
 #[repr(C)]
@@ -184,6 +201,14 @@ struct LinkCreate {
     target: u32,
     attach_type: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
 }
 
 /// `return XDP_PASS;` and the number that the kernel gave it.

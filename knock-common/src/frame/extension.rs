@@ -18,11 +18,11 @@ const MAX_EXTENSIONS: usize = 8;
 const IPV4_INSIDE: u8 = 4;
 const IPV6_INSIDE: u8 = 41;
 
-/// Where TCP or UDP begins behind no more than two headers of options or routing, as [`chain`] would
-/// find it. `None`: ask there.
+/// Returns protocol and place of a TCP or UDP header behind at most two headers of options or routing. `None`: only
+/// [`chain`] can tell.
 ///
-/// In place, since a call costs more than to read them; and only kinds that state their length alike, so
-/// that the verifier has few ways to follow.
+/// Inlined, since a call costs more than to read them; and only for kinds that state their length in the same way, so
+/// that the verifier has few paths to follow.
 #[inline(always)]
 pub(super) fn short_chain<F: Frame + ?Sized>(
     frame: &F,
@@ -56,7 +56,7 @@ pub(super) const fn is_extension(kind: u8) -> bool {
     )
 }
 
-/// Where a chain of IPv6 extension headers leads.
+/// What follows a chain of IPv6 extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chain {
     /// [`TCP`] or [`UDP`], and where its header begins.
@@ -64,7 +64,7 @@ pub enum Chain {
         protocol: u8,
         at: usize,
     },
-    /// None of the gate's business.
+    /// Passes without a look at its ports.
     Pass(Reason),
     Malformed,
 }
@@ -73,10 +73,10 @@ impl Chain {
     const OTHER_PROTOCOL: u32 = 1 << 24;
     const LATER_FRAGMENT: u32 = 2 << 24;
     const MALFORMED: u32 = 3 << 24;
-    /// Where a transport header begins is below this.
+    /// A transport header begins below this.
     const BOUND: usize = 1 << 15;
 
-    /// In one number, since that is what a BPF function returns.
+    /// Packs it into one number, since a BPF function returns one register.
     #[inline(always)]
     pub const fn pack(self) -> u32 {
         match self {
@@ -103,8 +103,8 @@ impl Chain {
     }
 }
 
-/// Follows a chain of IPv6 extension headers, of which the first is a `next` and begins at `at`. `end`:
-/// that of the packet, as its header states it.
+/// Follows a chain of IPv6 extension headers. The first is of kind `next` and begins at `at`; `end` is the end of the
+/// packet by its header.
 #[inline(always)]
 pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usize) -> Chain {
     let mut first_fragment = false;
@@ -113,8 +113,8 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
         let Some(extension) = frame.header::<ExtensionHeader>(at) else {
             return Chain::Malformed;
         };
-        // What follows a first fragment in its frame is padding of the link. The host finds the next
-        // header in the next fragment, whatever the padding says it is.
+        // Bytes behind a first fragment are padding of the link. The host finds the next header in the next
+        // fragment.
         if first_fragment && at + 8 > end {
             return Chain::Malformed;
         }
@@ -137,13 +137,12 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
             AUTHENTICATION => (words + 2) * 4,
             _ => (words + 1) * 8,
         };
-        // A host that takes segment routing (SRv6, RPL) unwraps such a packet itself, without a tunnel's
-        // device, and delivers what is inside: by its next hop too, where that is another address of
-        // the host's.
+        // A host that accepts segment routing (SRv6, RPL) decapsulates such a packet itself, without a tunnel
+        // device, and delivers the inner packet.
         let unwrapped = next == ROUTING && matches!(extension.next, IPV4_INSIDE | IPV6_INSIDE);
         next = extension.next;
-        // Never reached by eight headers of at most 2 KiB each; it gives the verifier one bound for
-        // all paths through the loop, so that it follows one of them and not thousands.
+        // Eight headers of at most 2 KiB each never reach this bound. It is the same for all paths through the loop,
+        // so the verifier follows one of them and not thousands.
         at = (at + length) & (Chain::BOUND - 1);
         match next {
             TCP | UDP if first_fragment && !holds_header(frame, at, end, next) => {
@@ -158,8 +157,8 @@ pub fn chain<F: Frame + ?Sized>(frame: &F, mut next: u8, mut at: usize, end: usi
     Chain::Malformed
 }
 
-/// Does a first fragment hold its whole TCP or UDP header, before the end that the IP header
-/// states? What follows there is padding of the link, not part of the packet.
+/// Returns whether a first fragment has its whole TCP or UDP header before `end`, the end of the packet by its IP
+/// header. Bytes behind that are padding of the link.
 #[inline(always)]
 pub(super) fn holds_header<F: Frame + ?Sized>(
     frame: &F,

@@ -25,8 +25,7 @@ pub fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V4> {
     }
     let source = V4::from_bytes(&header.source);
     let destination = V4::from_bytes(&header.destination);
-    // A header length below five words is nonsense that the host drops; its port is looked for
-    // where the shortest header would end.
+    // The host drops a packet with a header length below five words. Its ports are read behind the shortest header.
     let transport = at + usize::from(header.version_and_length & 0x0f).max(5) * 4;
 
     let fragment = header.fragment.get();
@@ -69,7 +68,7 @@ pub fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Parsed<V6> {
     segment(frame, source, destination, protocol, transport)
 }
 
-/// The flags and the sequence number of a TCP segment; zero where the frame ends before them.
+/// Returns the flags and the sequence number of a TCP segment; zeros if the frame ends before them.
 #[inline(always)]
 pub fn tcp<F: Frame + ?Sized, A>(frame: &F, segment: &Segment<A>) -> (u8, u32) {
     match frame.header::<TcpStart>(segment.transport) {
@@ -78,8 +77,8 @@ pub fn tcp<F: Frame + ?Sized, A>(frame: &F, segment: &Segment<A>) -> (u8, u32) {
     }
 }
 
-/// A fragment behind the first one passes, since without the first the host can't reassemble it. At
-/// offset 1, TCP's flags begin: only an attempt to rewrite them cuts a packet there (RFC 3128).
+/// A fragment behind the first one passes, since the host cannot reassemble it without the first. A fragment of TCP at
+/// offset 1 can only be an attempt to overwrite the flags, which begin there (RFC 3128).
 #[inline(always)]
 fn later_fragment<A>(protocol: u8, at_one: bool, ends: (A, A)) -> Parsed<A> {
     if protocol == TCP && at_one {

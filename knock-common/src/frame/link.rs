@@ -9,7 +9,7 @@ pub const VLAN_TAG: usize = size_of::<VlanTag>();
 /// How many tags are read.
 pub const MAX_TAGS: usize = 2;
 
-/// The layer behind the link header.
+/// What follows the link header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkLayer {
     Ipv4 { at: usize },
@@ -18,8 +18,7 @@ pub enum NetworkLayer {
     Malformed,
 }
 
-/// What packets begin with on a link. A type and not a value: each entry of the kernel program is
-/// compiled for one, so that no packet pays for the other.
+/// What packets begin with on a link. A type and not a value: each entry of the kernel program is compiled for one.
 pub trait Framing {
     /// Bytes of the link header, without VLAN tags.
     const HEADER: usize;
@@ -32,7 +31,7 @@ pub trait Framing {
 #[derive(Debug, Clone, Copy)]
 pub struct Ethernet;
 
-/// No link header: a packet begins with its IP header, whose first four bits say which IP it is.
+/// No link header: a packet begins with its IP header, whose first four bits are the version.
 #[derive(Debug, Clone, Copy)]
 pub struct BareIp;
 
@@ -84,18 +83,18 @@ impl Framing for BareIp {
     }
 }
 
-/// Returns whether a packet without link header begins with a VLAN tag that names no VLAN. GRE's packets can, and
-/// those that are written to a tun device: the host takes such a tag off and goes on with what is behind it.
+/// Returns whether a packet without link header begins with a priority tag: a VLAN tag that names no VLAN. Packets of GRE
+/// and of tun devices can. The host takes the tag off and processes what follows.
 #[inline(always)]
 fn is_priority_tag(start: &[VlanTag; 2]) -> bool {
     let [tag, behind] = start;
-    // An IPv4 header has its length there.
+    // In an IPv4 header these bits are the length, which is not 0.
     let names_vlan = |tag: &VlanTag| tag.control.get() & VlanTag::VLAN != 0;
     if names_vlan(tag) {
         return false;
     }
     let version = |header: &VlanTag| header.control.get() >> 12;
-    // Where this is an IPv6 header, and one of four flow labels, its length tells.
+    // An IPv6 header can look like a tag: with one of four flow labels. Then the bytes behind tell them apart.
     let is_ipv6 = version(tag) == 6;
     match tag.kind.get() {
         ether::IPV4 => !is_ipv6 || version(behind) == 4,

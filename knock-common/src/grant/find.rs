@@ -3,8 +3,8 @@
 use super::{Grant, GrantKey, MAX_LENGTHS, filter};
 use crate::{Env, Family, HashTable as _};
 
-/// The grant under which a packet of `source` may reach `gate`, if there is one: the closest that has
-/// room for another connection, else the closest of all.
+/// Returns the live grant under which a packet of `source` may reach `gate`: the one with the longest prefix that admits
+/// another connection, or else the one with the longest prefix.
 #[inline(always)]
 pub fn live<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
     if env.grant_lengths::<A>() != 0 {
@@ -13,8 +13,7 @@ pub fn live<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<
     look_up(env, &GrantKey::whole(*source, gate))
 }
 
-/// The live grant with this key. What a flood gets: one word of memory, and not even the price of the
-/// clock.
+/// Returns the live grant with this key. A packet of a flood reads one word of the filter, and not even the clock.
 #[inline(always)]
 fn look_up<'e, E: Env, A: Family>(env: &'e E, key: &GrantKey<A>) -> Option<&'e mut Grant> {
     if !filter::may_have(env, key) {
@@ -25,7 +24,7 @@ fn look_up<'e, E: Env, A: Family>(env: &'e E, key: &GrantKey<A>) -> Option<&'e m
     (grant.until > now && is_still_of(env, grant, key)).then_some(grant)
 }
 
-/// As [`live`], where prefixes have grants too.
+/// As [`live`], if prefixes can have grants.
 #[inline(never)]
 fn closest<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
     let limit = env.gate(gate)?.connections;
@@ -52,8 +51,8 @@ fn closest<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&
     closest
 }
 
-/// Is what was read of a grant that of `key`? Compares the tag behind what was read before: a
-/// compare-and-exchange that succeeds is a full barrier on every machine.
+/// Returns whether the fields that were read of a grant are those of `key`. The tag is compared after them: a
+/// compare-and-exchange that succeeds is a full barrier on every architecture.
 #[inline(always)]
 pub(super) fn is_still_of<E: Env, A: Family>(
     env: &E,

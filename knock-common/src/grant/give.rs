@@ -1,4 +1,4 @@
-//! Giving a grant, and taking it away.
+//! Giving and removing grants.
 
 use bytemuck::Zeroable as _;
 
@@ -8,7 +8,7 @@ use crate::{
     address::{V4, V6},
 };
 
-/// How many slots one knock looks at before it gives up. Only who knows a sequence gets here.
+/// How many slots one knock looks at before it gives up. Only valid knocks get here.
 const TRIES: usize = 64;
 
 /// The result of a valid knock.
@@ -36,11 +36,11 @@ impl Opening {
     }
 }
 
-/// Gives or renews the grant that a valid knock has earned, of whatever kind the knock is.
+/// Gives or renews the grant for a valid knock of any kind.
 ///
-/// `source` is the address that knocked, `gate` the one that it opens, and `user` the index of the sequence that earned
-/// the grant (see [`Grant::user`]). The knock asks for `open_for` ns from `now` on, and gets no more than the gate's
-/// own; `now` is in ns of `CLOCK_MONOTONIC`.
+/// `source` has knocked, `gate` is to open, and `user` is the index of the sequence that was knocked (see
+/// [`Grant::user`]). The grant lasts `open_for` ns from `now` on, but no longer than the gate's `open_for`; `now` is in ns of
+/// `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn give<E: Env, A: Family>(
     env: &E,
@@ -53,8 +53,8 @@ pub fn give<E: Env, A: Family>(
     Opening::unpack(given(env, source, gate, user, open_for, now))
 }
 
-/// As [`give`], packed, since a BPF function returns one register. (It takes five, and `env` is none of them: it has
-/// no address there that anything here needs.)
+/// As [`give`], packed, since a BPF function returns one register. (It takes five arguments; the compiler removes `env`,
+/// of which this needs nothing in the kernel program but maps.)
 #[inline(never)]
 fn given<E: Env, A: Family>(
     env: &E,
@@ -87,7 +87,7 @@ fn given<E: Env, A: Family>(
         return Opening::TABLE_FULL;
     };
     let grant = Grant {
-        // Until it has been published, below.
+        // Set by `publish`.
         until: 0,
         tag: key.tag(),
         connections: 0,
@@ -102,11 +102,11 @@ fn given<E: Env, A: Family>(
     renew(env, &key, until, user).unwrap_or(Opening::TABLE_FULL)
 }
 
-/// Lets a grant that has just been inserted live until `until`; 0 where it has been revoked meanwhile.
+/// Sets the end of a grant that has just been inserted. Returns it, or 0 if the grant has been revoked meanwhile.
 ///
-/// It is inserted as one that has ended, since the kernel may put it where another key's grant was, which
-/// some CPU still reads: that one would take what it finds for its own, did it see the time before the tag.
-/// The compare-and-exchange is a full barrier on every machine: whoever sees the time sees the tag.
+/// A grant is inserted as ended, since the kernel may store it where another key's grant was, which another CPU still
+/// reads. If that CPU saw the new end before the new tag, it would take the grant for its own. The compare-and-exchange
+/// is a full barrier on every architecture: a CPU that sees the end sees the tag.
 #[inline(always)]
 fn publish<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64) -> u64 {
     if let Some(grant) = A::grants(env).find(key)
@@ -119,15 +119,14 @@ fn publish<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64) -> u64 {
     }
 }
 
-/// Starts window and connection count of an existing grant afresh. Never shortens one that was
-/// given by hand for longer.
+/// Restarts time and connection count of an existing grant. Never shortens a grant that was given by hand for longer.
 #[inline(always)]
 fn renew<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64, user: u32) -> Option<u64> {
     let grant = A::grants(env).find(key)?;
     let before = grant.until;
     let until = until.max(before);
-    // 0: another CPU is taking it away, and its key is about to vanish. Failing here costs the
-    // client one more try; writing to a slot that has another owner by now would let that one in.
+    // 0: another CPU is removing it. A failure here costs the client another try; a write to an entry that belongs to
+    // another key by now would let that source in.
     if before == 0
         || !is_still_of(env, grant, key)
         || !env.compare_exchange(&mut grant.until, before, until)
@@ -139,7 +138,7 @@ fn renew<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64, user: u32) -
     Some(until)
 }
 
-/// Takes a slot for `key`, whose former owner has ended.
+/// Claims a slot for `key`: an unused one, or one whose owner has ended.
 #[inline(always)]
 fn claim<E: Env, A: Family>(env: &E, key: &GrantKey<A>, now: u64) -> Option<u32> {
     for _ in 0..TRIES {
@@ -163,7 +162,7 @@ fn claim<E: Env, A: Family>(env: &E, key: &GrantKey<A>, now: u64) -> Option<u32>
     None
 }
 
-/// Is the slot free, or could it be freed?
+/// Returns whether the slot is free, after removing its owner if that has ended.
 #[inline(always)]
 fn vacate<E: Env, A: Family>(env: &E, slot: &GrantSlot, index: u32, now: u64) -> bool {
     let key = GrantKey::<A> {
@@ -177,13 +176,13 @@ fn vacate<E: Env, A: Family>(env: &E, slot: &GrantSlot, index: u32, now: u64) ->
     };
     let until = owner.until;
     if owner.slot != index || owner.tag != key.tag() {
-        // Its owner has moved to another slot.
+        // Its owner has another slot by now.
         return true;
     }
     if until > now || until == 0 {
         return false;
     }
-    // A renewal on another CPU and this can't both succeed.
+    // A renewal on another CPU and this cannot both succeed.
     if !env.compare_exchange(&mut owner.until, until, 0) {
         return false;
     }
@@ -191,7 +190,7 @@ fn vacate<E: Env, A: Family>(env: &E, slot: &GrantSlot, index: u32, now: u64) ->
     true
 }
 
-/// Adds a grant; false where the key is there already or there is no room.
+/// Adds a grant. Returns false if the key is there already or there is no room.
 #[inline(always)]
 pub fn insert<E: Env, A: Family>(env: &E, key: &GrantKey<A>, grant: &Grant) -> bool {
     if !filter::count_in(env, key) {
@@ -204,7 +203,7 @@ pub fn insert<E: Env, A: Family>(env: &E, key: &GrantKey<A>, grant: &Grant) -> b
     inserted
 }
 
-/// Takes a grant away.
+/// Removes a grant.
 #[inline(always)]
 pub fn remove<E: Env, A: Family>(env: &E, key: &GrantKey<A>) {
     if A::grants(env).remove(key) {

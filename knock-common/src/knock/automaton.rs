@@ -6,21 +6,22 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Sequence {
-    /// First knock to last, in units of 2^[`TICK_SHIFT`] ns, rounded up.
+    /// Longest time from the first knock to the last, in units of 2^[`TICK_SHIFT`](crate::time::TICK_SHIFT) ns, rounded
+    /// up.
     pub within: u32,
-    /// Number of knocks, 2 to [`MAX_SEQUENCE`].
+    /// Number of knocks, 2 to [`MAX_SEQUENCE`](super::MAX_SEQUENCE).
     pub length: u16,
     pub gate: u16,
 }
 
-/// A state of the automaton: the longest end of what was knocked that begins some sequence.
+/// A state of the automaton: the longest suffix of a source's knocks that is a prefix of a sequence.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct State {
-    /// Index of the sequence that is complete in this state, plus one; 0: none.
+    /// Index of the sequence that this state completes, plus one; 0: none.
     pub completes: u32,
-    /// The longest `within` among the sequences that begin with this state, as in [`Sequence`]:
-    /// how long a duplicate is known. Of the root: the longest of all.
+    /// The longest `within` of the sequences that begin with this state, as in [`Sequence`]:
+    /// how long a duplicate is recognised. Of the root: the longest of all.
     pub within: u32,
     /// Gate of the first of these sequences, for counters and events.
     pub gate: u16,
@@ -28,18 +29,18 @@ pub struct State {
     pub depth: u8,
     /// Length of the shortest of these sequences.
     pub of: u8,
-    /// Where [`symbol`](Self::symbol) leads from here; 0: no symbol leads anywhere but where it leads
-    /// from the root, or several do.
+    /// Where [`symbol`](Self::symbol) leads from here, if it is the only symbol that leads elsewhere than from the root; or
+    /// else 0.
     pub next: u32,
     pub symbol: u16,
-    /// 1: several symbols lead on, by the table of transitions.
+    /// 1: several symbols lead elsewhere; the table of transitions has them.
     pub several: u8,
-    /// Number of knocks of the longest run that can still be lost: [`depth`](Self::depth), or where this is the
-    /// whole of a sequence and begins no longer one, that of its longest end that begins some sequence.
+    /// Number of knocks of the longest run that is not complete yet: [`depth`](Self::depth), or, if this state completes a
+    /// sequence and begins no longer one, the depth of its longest suffix that begins a sequence.
     pub unfinished: u8,
 }
 
-/// Key of the table of transitions, which has those of states with several.
+/// Key of the table of transitions of states with several.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Zeroable, Pod)]
 pub struct Transition {

@@ -1,4 +1,4 @@
-//! One CPU at a time reads and changes what is known of a source.
+//! Exclusive access of one CPU to the progress of a source.
 
 use core::ops::{Deref, DerefMut};
 
@@ -6,8 +6,8 @@ use super::progress::Progress;
 use crate::{Address, Env};
 
 impl Progress {
-    /// Has this CPU alone read and change what is known of `source`, until it is let go. `None`: another
-    /// CPU does, or it has been given to another source.
+    /// Takes exclusive access to the progress of `source`. `None`: another CPU has it, or the slot has been given to
+    /// another source.
     #[inline(always)]
     pub fn hold<'e, E: Env, A: Address>(
         &'e mut self,
@@ -27,7 +27,7 @@ impl Progress {
         whole.then_some(held)
     }
 
-    /// Takes the place from whoever had it. `None`: another CPU is changing it.
+    /// Takes exclusive access to the slot, whatever source has it. `None`: another CPU has access.
     #[inline(always)]
     pub fn take<'e, E: Env>(&'e mut self, env: &'e E) -> Option<Held<'e, E>> {
         let tag = self.tag;
@@ -37,27 +37,27 @@ impl Progress {
         Some(Held {
             env,
             progress: self,
-            // Nobody's, until it is said whose it is.
+            // No source's, until `give_to` is called.
             tag: 0,
         })
     }
 }
 
-/// A place that this CPU alone reads and changes, until this value goes.
+/// A slot that only this CPU reads and changes until this value is dropped.
 ///
-/// It is held by its tag, which is taken and given back by compare-and-exchange. These are full barriers on
-/// every machine (the kernel's BPF compilers see to that), where plain loads and stores may be seen in any
-/// order: so whoever holds a place sees all that was written by those who held it before. Nobody waits for a
-/// place: a knock that finds it held is lost, as it might have been on the wire.
+/// Its tag marks it as held, and is changed by compare-and-exchange. That is a full barrier on
+/// every architecture (the kernel's BPF compilers provide for that), while other CPUs may see plain loads and stores in any
+/// order. So a holder sees everything that holders before it have written. No CPU waits for a
+/// slot: a knock that finds it held is lost, as it might have been on the network.
 pub struct Held<'e, E: Env> {
     env: &'e E,
     progress: &'e mut Progress,
-    /// What it will have when it is let go.
+    /// Its tag after it is dropped.
     tag: u64,
 }
 
 impl<E: Env> Held<'_, E> {
-    /// It will belong to the source with this tag; 0: to nobody.
+    /// Gives it to the source with this tag; 0: to none.
     #[inline(always)]
     pub const fn give_to(&mut self, tag: u64) {
         self.tag = tag;
@@ -68,7 +68,7 @@ impl<E: Env> Held<'_, E> {
         self.tag
     }
 
-    /// What the place's tag is meanwhile.
+    /// Returns the slot's tag meanwhile.
     #[cfg(test)]
     pub const fn progress_tag(&self) -> u64 {
         self.progress.tag

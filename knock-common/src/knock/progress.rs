@@ -1,4 +1,4 @@
-//! What is remembered of a source that knocks.
+//! The progress of a source: which knocks of it have counted.
 
 use core::hint::black_box;
 
@@ -13,8 +13,7 @@ use crate::{
 /// Pairs of a set of sources; see [`ring`](super::ring).
 pub const WAYS: usize = 8;
 
-/// Where the progress of a set's sources is, in one line of the processor's cache; see
-/// [`ring`](super::ring).
+/// A set of sources, with the places of their progress, in one cache line; see [`ring`](super::ring).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Zeroable, Pod)]
 pub struct ProgressSet {
@@ -23,7 +22,7 @@ pub struct ProgressSet {
 }
 
 impl ProgressSet {
-    /// One of the pairs as it is now.
+    /// Returns one of the pairs.
     #[inline(always)]
     pub fn pair(&self, way: usize) -> Pair {
         // SAFETY: a reference is aligned and can be read. Volatile, and so read once, since another CPU may
@@ -49,31 +48,30 @@ impl Pair {
         self.0 as u32
     }
 
-    /// Names the place, modulo their number.
+    /// Index of the slot, modulo their number.
     #[inline(always)]
     pub const fn ticket(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// How many sources have taken tickets since.
+    /// Returns how many sources have taken tickets since.
     #[inline(always)]
     pub const fn age(self, next: u32) -> u32 {
         next.wrapping_sub(self.ticket())
     }
 
-    /// Does it lead to a place that is still its source's?
+    /// Returns whether it leads to a slot that is still its source's.
     pub const fn is_live(self, next: u32, places: usize) -> bool {
         self.0 != 0 && self.age(next) as usize <= places
     }
 }
 
-/// How far a source's knocking is. Two lines of the processor's cache, of which its first knocks
-/// take one.
+/// The progress of a source. Two cache lines, of which its first knocks take one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Progress {
-    /// [`Progress::tag_of`] the source: this place may be given to another one while a packet still
-    /// reads it. Changed by compare-and-exchange alone; who has put `HELD` here may change the
+    /// [`Progress::tag_of`] the source: this slot may be given to another source while a packet still
+    /// reads it. Changed only by compare-and-exchange; the CPU that has stored `HELD` here may change the
     /// rest.
     pub tag: u64,
     /// [`Address::padded`].
@@ -84,24 +82,24 @@ pub struct Progress {
     pub era: u16,
     /// Index of the latest knock in `steps`.
     pub head: u8,
-    /// How many of the latest knocks are remembered, so that a duplicate of one is known. 0 with a
+    /// How many of the latest knocks are remembered, to recognise duplicates. 0 with a
     /// state other than the root: the run has completed a sequence.
     pub counted: u8,
-    /// The latest knocks, a ring.
+    /// The latest knocks, as a ring.
     pub steps: [Step; MAX_SEQUENCE],
 }
 
 impl Progress {
     /// Nanoseconds of an era, as a power of two: 2^46 ns, 20 hours.
     const ERA_SHIFT: u32 = 46;
-    /// A source that was seen so many eras ago, 26 days, is forgotten: the times of its knocks are
-    /// about to come round.
+    /// A source that was last seen this many eras ago, 26 days, is forgotten: the times of its knocks are
+    /// about to wrap.
     const ERAS: i16 = 32;
 
-    /// [`tag`](Self::tag) of a place that some CPU is changing.
+    /// [`tag`](Self::tag) of a slot that a CPU is changing.
     pub(super) const HELD: u64 = 2;
 
-    /// Many addresses have the same, and whoever wants to can choose such. Odd, so that none is 0 or
+    /// Returns the tag of a source. Many addresses have the same, and an attacker can choose them. Odd, so that none is 0 or
     /// `HELD`.
     #[inline(always)]
     pub fn tag_of<A: Address>(source: &A) -> u64 {
@@ -115,7 +113,7 @@ impl Progress {
 
     #[inline(always)]
     pub fn is_of<A: Address>(&self, source: &A) -> bool {
-        // Of one address, the tag tells the family.
+        // The tag differs for the same address of the other family.
         self.tag == Self::tag_of(source) && self.address == source.padded()
     }
 
@@ -124,7 +122,7 @@ impl Progress {
         ((self.tag ^ self.address.fold()) >> 56) as u8
     }
 
-    /// When the latest knock that counted came, ns of `CLOCK_MONOTONIC`, rounded down as its time is.
+    /// Returns the time of the latest knock that counted, ns of `CLOCK_MONOTONIC`, rounded down as [`Step::time`] is.
     pub fn last(&self) -> u64 {
         let below = Self::ERA_SHIFT - TICK_SHIFT;
         let ticks =
@@ -132,26 +130,26 @@ impl Progress {
         ticks << TICK_SHIFT
     }
 
-    /// Was it seen too long ago for the times of its knocks to mean anything?
+    /// Returns whether it was last seen so long ago that the times of its knocks are ambiguous.
     #[inline(always)]
     pub const fn is_forgotten(&self, now: u64) -> bool {
-        // Another CPU may have been there in a later era than this one is in.
+        // Another CPU, whose clock is ahead, may have stored a later era.
         let eras = Self::era_of(now).wrapping_sub(self.era).cast_signed();
         eras >= Self::ERAS
     }
 
-    /// Is it nobody's, or being changed?
+    /// Returns whether it has no source, or is being changed.
     pub const fn is_unsettled(&self) -> bool {
         self.tag == 0 || self.tag == Self::HELD
     }
 
-    /// Is some CPU changing it?
+    /// Returns whether a CPU is changing it.
     #[inline(always)]
     pub const fn is_held(&self) -> bool {
         self.tag == Self::HELD
     }
 
-    /// Writes down that a source has knocked once, all but the tag.
+    /// Stores that a source has knocked once: all fields but the tag.
     #[inline(always)]
     pub fn begin<A: Address>(&mut self, source: &A, state: u32, step: Step, now: u64) {
         self.address = source.padded();
@@ -163,10 +161,10 @@ impl Progress {
         self.steps[0] = step;
     }
 
-    /// Writes down what is known of another place's source, all but the tag.
+    /// Copies another slot: all fields but the tag.
     #[inline(always)]
     pub const fn copy(&mut self, other: &Self) {
-        // All of it, field by field: whole, it would go by way of the stack.
+        // Field by field: as a whole, it would be copied to the stack.
         let Self {
             tag: _,
             address,
@@ -184,14 +182,14 @@ impl Progress {
         self.steps = *steps;
     }
 
-    /// The run is over, and nothing goes on from it.
+    /// Ends the run.
     #[inline(always)]
     pub const fn reset(&mut self) {
         self.state = 0;
         self.counted = 0;
     }
 
-    /// Adds a knock that led to `state`. No more than `known` of the latest are remembered from now on.
+    /// Adds a knock that led to `state`. At most `known` of the latest are remembered from now on.
     #[inline(always)]
     pub fn push(&mut self, state: u32, known: u8, step: Step, now: u64) {
         self.state = state;
@@ -205,20 +203,20 @@ impl Progress {
         self.steps[head] = step;
     }
 
-    /// The latest knock has been repeated: what begins with it begins now.
+    /// Sets the time of the latest knock, which has been repeated: sequences that begin with it begin now.
     #[inline(always)]
     pub fn renew(&mut self, time: u32, now: u64) {
         self.era = Self::era_of(now);
         self.steps[self.at(0)].time = time;
     }
 
-    /// Has it completed a sequence with the latest knock?
+    /// Returns whether the latest knock has completed a sequence.
     #[inline(always)]
     pub const fn is_complete(&self) -> bool {
         self.state != 0 && self.counted == 0
     }
 
-    /// The knock that came so many before the latest.
+    /// Returns the knock `back` before the latest.
     #[inline(always)]
     pub fn step(&self, back: u8) -> Step {
         self.steps[self.at(back)]
@@ -233,7 +231,7 @@ impl Progress {
         } else {
             head - back
         };
-        // It is no more than that, but the verifier doesn't know.
+        // It is at most that, but the verifier does not know.
         at.min(MAX_SEQUENCE - 1)
     }
 }
@@ -249,12 +247,12 @@ pub struct Step {
     pub symbol: u16,
 }
 
-// Half of what a step's time can tell apart.
+// Half of the range of a step's time.
 const _: () =
     assert!((Progress::ERAS as u64) << Progress::ERA_SHIFT == 1 << (TICK_SHIFT + u32::BITS - 1));
 
 records! {
-    // Lines of the processor's cache, from where an array that can be mapped begins.
+    // One and two cache lines: an array that can be mapped begins at a page.
     ProgressSet: 64 { pairs: 0 },
     Progress: 128 { tag: 0, address: 8, state: 24, era: 28, head: 30, counted: 31, steps: 32 },
     Step: 8 { time: 0, source_port: 4, symbol: 6 },

@@ -1,40 +1,36 @@
-//! Where the progress of sources is kept: a ring that forgets whoever was seen longest ago.
+//! The table of sources that knock: a ring that forgets the source that was seen longest ago.
 //!
-//! A flood of forged first knocks has every packet's source remembered, so what counts is the price
-//! of a source that nobody has seen, in a table that is full. A new source takes the next place of
-//! the ring, and with it a ticket: the number of sources that came before. Locations are written one
-//! behind the other, which is what memory does best, and those in use lie together however large the
-//! ring is. Where a source is, says the set that a keyed hash leads to: one line of the processor's
-//! cache with [`WAYS`] pairs of a fingerprint and a ticket. So a new source costs one line that has
-//! to be waited for, and no lock. The kernel's own table of this kind (`BPF_MAP_TYPE_LRU_HASH`)
-//! costs several lines, and locks that all CPUs share.
+//! In a flood of forged first knocks every packet has a new source, so the table is made for the cost
+//! of a new source when it is full. A new source takes the next slot of the ring and a ticket: the number of sources
+//! before it. So slots are written in order, which is fast, and those in use lie together, however large the
+//! ring is. A keyed hash of the source selects a set: one cache line with
+//! [`WAYS`] pairs of a fingerprint and a ticket, which leads to the slot. So a new source costs one cache miss and no
+//! lock. The kernel's own table of this kind (`BPF_MAP_TYPE_LRU_HASH`) costs several, and locks that all CPUs share.
 //!
-//! - A ticket that is as old as the ring is long leads to another source's place, which its tag
-//!   tells.
-//! - A new source takes its set's oldest pair. Two CPUs that add to a set at the same time both mean
-//!   that pair: one succeeds, and the other's knock is lost, as it might have been on the wire. So
-//!   no source is ever there twice. (Pairs only get younger. A CPU that has read a set without the
-//!   source, and means a pair other than the one that another CPU has added it by, has read an
-//!   older one there than that CPU did; so it is there no more, and can't be replaced.)
-//! - What is in a place is read and changed by one CPU at a time, which holds it by its tag: see
-//!   `Held`. A knock that finds its source's place held is lost.
-//! - Every word that says where something is, is changed by compare-and-exchange, a full barrier on every
-//!   machine, after what it leads to has been written. Who reads it plainly and finds an old one looks at a
-//!   place that has another tag by now, or finds none where there just came to be one: the knock is lost, or
-//!   begins anew. Nothing else depends on the order in which CPUs see each other's writes.
-//! - A source that is seen again in the older part of the ring moves to its front, so it is sure to
-//!   be remembered until [`kept`] others have come after it was seen; unless [`WAYS`] of these came
-//!   to its set, which is chance: the hash depends on a seed, so nobody can choose sources for that.
+//! - A ticket that is as old as the ring is long leads to another source's slot; the tag there shows that.
+//! - A new source replaces the oldest pair of its set. If two CPUs add to a set at the same time, both replace
+//!   that pair: one succeeds, and the other's knock is lost, as it might have been on the network. So
+//!   no source is ever in the table twice. (Pairs only get younger. If a CPU has read a set without the source, and would
+//!   replace another pair than the CPU that has added the source meanwhile, then it has read an older pair in that place;
+//!   that pair is gone, and replacing it fails.)
+//! - A slot is read and changed by one CPU at a time, which holds it by its tag: see
+//!   `Held`. A knock that finds the slot of its source held is lost.
+//! - A pair is changed by compare-and-exchange, a full barrier on every architecture, after the slot that it leads to has
+//!   been written. A CPU that reads an old pair finds a slot with another tag, or does not find a source that was just
+//!   added: the knock is lost, or begins a new run. Nothing else depends on the order in which CPUs see each other's writes.
+//! - A source that is seen again in the older part of the ring moves to its front, so it is
+//!   remembered until [`kept`] others have been added since; unless [`WAYS`] of these are in its set, which is
+//!   chance: without the seed of the hash nobody can choose such sources.
 
 use super::progress::{Pair, Progress, ProgressSet, Step, WAYS};
 use crate::{Address, Env, seed::Seed};
 
-/// Locations in a ring for so many sources, a power of two.
+/// Returns the number of slots of a ring for this many sources, a power of two.
 pub const fn slots(sources: usize) -> usize {
     sources.next_power_of_two()
 }
 
-/// Sets for a ring of so many places. Two places for each set are a quarter of its pairs: of 1,000
+/// Returns the number of sets for a ring of this many slots. Two slots for each set are a quarter of its pairs: of 1,000
 /// sources in a full ring, one shares its set with too many others.
 pub const fn sets(slots: usize) -> usize {
     slots / 2
@@ -43,13 +39,12 @@ pub const fn sets(slots: usize) -> usize {
 /// The first ticket. A pair that was never used has an older one.
 pub const FIRST: u32 = 1;
 
-/// A source with a ticket older than that moves to the front when it is seen, in a ring of so many
-/// places.
+/// Returns the age of a ticket, in a ring of this many slots, from which on its source moves to the front when it is seen.
 const fn old(slots: u32) -> u32 {
     slots / 8
 }
 
-/// How many other sources one outlives since it was last seen, in a ring of so many places.
+/// Returns how many other sources can be added, in a ring of this many slots, until one is forgotten.
 pub const fn kept(slots: u32) -> u32 {
     slots - old(slots)
 }
@@ -57,9 +52,9 @@ pub const fn kept(slots: u32) -> u32 {
 /// A source's set and fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
-    /// Its number, modulo that of sets.
+    /// Index of the set, modulo their number.
     pub set: u32,
-    /// Not 0, which a pair has that was never used.
+    /// Not 0, which marks an unused pair.
     fingerprint: u32,
 }
 
@@ -74,21 +69,21 @@ impl Location {
     }
 }
 
-/// What is known of a source.
+/// The result of looking a source up.
 pub enum Entry<'e> {
     Known(&'e mut Progress),
     New(Newcomer<'e>),
 }
 
-/// A source that nothing is known of.
+/// A source that is not in the table.
 pub struct Newcomer<'e> {
     set: &'e mut ProgressSet,
     fingerprint: u32,
-    /// The pair that has its fingerprint, though another source's, and where it is.
+    /// The pair of another source with the same fingerprint, and its index.
     same: Option<(usize, Pair)>,
 }
 
-/// Looks a source up, which is seen now. `None`: another CPU is at it, and the knock is lost.
+/// Looks up a source that is seen now. `None`: another CPU is changing it, and the knock is lost.
 #[inline(always)]
 pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>> {
     let Location { set, fingerprint } = Location::of(source, env.seed());
@@ -104,7 +99,7 @@ pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>
                 return Some(Entry::Known(progress));
             }
             if progress.is_held() {
-                // Most likely this source's, by another CPU.
+                // Most likely it is this source's.
                 return None;
             }
             same = Some((way, pair));
@@ -118,7 +113,7 @@ pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>
     }))
 }
 
-/// Moves a source to the front of the ring where it is no longer near it, and says where it is.
+/// Moves a source to the front of the ring if it is in the older part. Returns its progress.
 #[inline(always)]
 fn kept_in_front<'e, E: Env, A: Address>(
     env: &'e E,
@@ -135,7 +130,7 @@ fn kept_in_front<'e, E: Env, A: Address>(
     }
 }
 
-/// A function of its own, to keep the way of most knocks short.
+/// Not inlined, so that most knocks do not pay for it.
 #[inline(never)]
 fn move_to_front<'e, E: Env, A: Address>(
     env: &'e E,
@@ -147,7 +142,7 @@ fn move_to_front<'e, E: Env, A: Address>(
     let ticket = env.fetch_add(env.progress_cursor()?);
     let after = Pair::new(before.fingerprint(), ticket);
     let front = env.progress(ticket)?;
-    // The oldest source of all is where it moves to.
+    // It is the oldest source, and its slot the next one.
     if core::ptr::eq(front, progress) {
         env.compare_exchange(pair, before.0, after.0);
         return Some(front);
@@ -155,7 +150,7 @@ fn move_to_front<'e, E: Env, A: Address>(
     let mut from = progress.hold(env, source)?;
     let mut to = front.take(env)?;
     to.copy(&from);
-    // Where that fails, another CPU has given the pair to another source: nobody finds this one any more.
+    // If that fails, another CPU has given the pair to another source, and this one is not found any more.
     if env.compare_exchange(pair, before.0, after.0) {
         to.give_to(from.tag());
     }
@@ -166,7 +161,7 @@ fn move_to_front<'e, E: Env, A: Address>(
 }
 
 impl Newcomer<'_> {
-    /// Remembers its first knock, which led to `state`. False where the knock is lost.
+    /// Adds the source with its first knock, which led to `state`. Returns false if the knock is lost.
     #[inline(always)]
     pub fn begin<E: Env, A: Address>(
         self,
@@ -184,7 +179,7 @@ impl Newcomer<'_> {
         let Some(next) = env.progress_cursor() else {
             return false;
         };
-        // A pair with its fingerprint would hide it, so that is the one it takes.
+        // A pair with the same fingerprint would hide it, so it replaces that one.
         let Some((way, before)) = same.or_else(|| oldest(set, fingerprint, *next)) else {
             return false;
         };
@@ -201,12 +196,12 @@ impl Newcomer<'_> {
         place.begin(source, state, step, now);
         place.give_to(Progress::tag_of(source));
         drop(place);
-        // Only now can it be found.
+        // Now it can be found.
         env.compare_exchange(pair, before.0, Pair::new(fingerprint, ticket).0)
     }
 }
 
-/// Where the oldest pair of a set is. `None`: another CPU has added this very fingerprint meanwhile.
+/// Returns the oldest pair of a set, with its index. `None`: another CPU has added this fingerprint meanwhile.
 #[inline(always)]
 fn oldest(set: &ProgressSet, fingerprint: u32, next: u32) -> Option<(usize, Pair)> {
     let mut oldest = (0, set.pair(0));

@@ -1,13 +1,13 @@
-//! Knocking: one step of the automaton that all sequences of all gates are compiled to.
+//! Knocks of a sequence: one step of the automaton that all sequences of all gates are compiled to.
 //!
-//! It is Aho and Corasick's (Communications of the ACM 18(6), 1975): its state after a probe stands
-//! for the longest end of what the source has probed that begins some sequence. So "the last k
-//! probes are the sequence" is one look-up, whatever the number of sequences. A state's transitions
-//! are stored where they differ from the root's; most states have one, which is stored with them. See
+//! It is an Aho-Corasick automaton (Communications of the ACM 18(6), 1975): its state after a probe stands
+//! for the longest suffix of the source's probes that is a prefix of a sequence. So "the last k
+//! probes are the sequence" is one look-up, however many sequences there are. A state's transitions
+//! are stored if they differ from the root's; most states have one, which is stored with them. See
 //! the compiler in user space.
 //!
-//! Clients try again, from a new source port each time. So another probe of the port that was counted
-//! last goes by the automaton only where it costs the run no knock, and is left out otherwise: see
+//! Clients retry, from a new source port each time. So another probe of the port that was counted
+//! last follows the automaton only if the run does not get shorter, and is ignored otherwise: see
 //! `Repeat`.
 
 use super::{
@@ -26,7 +26,7 @@ use crate::{
     time::TICK_SHIFT,
 };
 
-/// A probe to a port that no sequence has: it breaks the source's run, if there is one.
+/// Processes a probe to a port that no sequence has: it breaks the source's run, if there is one.
 #[inline(never)]
 pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
@@ -40,7 +40,7 @@ pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
     }
 }
 
-/// A knock on the port `symbol`. `starts`: some sequence begins with it.
+/// Processes a knock on the port `symbol`. `starts`: a sequence begins with it.
 #[inline(always)]
 pub fn knock<E: Env, A: Family>(env: &E, probe: &Segment<A>, symbol: u16, starts: bool) {
     let now = env.now();
@@ -54,9 +54,9 @@ pub fn knock<E: Env, A: Family>(env: &E, probe: &Segment<A>, symbol: u16, starts
 /// Set in what [`advance`] returns: the sequence took longer than it may.
 const TOO_LATE: u32 = 1 << 31;
 
-/// Takes the source one step on. Returns the index of the sequence that it completed, plus one; 0:
-/// none. One number, since that is what a BPF function returns; and what a completed sequence leads
-/// to is not done in here, since all that is called one within the other shares 512 bytes of stack.
+/// Takes the source one step further. Returns the index of the sequence that it completed, plus one; 0:
+/// none. One number, since a BPF function returns one register; and a completed sequence is processed by the caller, since
+/// nested calls share 512 bytes of stack.
 #[inline(never)]
 fn advance<E: Env, A: Family>(
     env: &E,
@@ -84,8 +84,7 @@ fn advance<E: Env, A: Family>(
         }
         None => return 0,
     };
-    // Should the place have been given to another source since it was found, nothing of that one's
-    // counts for this one.
+    // Fails if the slot has been given to another source since it was found.
     let Some(mut held) = progress.hold(env, &probe.source) else {
         return 0;
     };
@@ -128,7 +127,7 @@ fn advance<E: Env, A: Family>(
         progress.reset();
         return 0;
     }
-    // The packets of a run that lives on stay known.
+    // Packets of a run that continues are still recognised as duplicates.
     let known = if keeps {
         MAX_SEQUENCE as u8
     } else {
@@ -147,7 +146,7 @@ fn advance<E: Env, A: Family>(
     }
 }
 
-/// The source has completed the sequence with index `user`.
+/// Processes the completion of the sequence with index `user`.
 #[inline(never)]
 fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bool, now: u64) {
     let Some(sequence) = env.sequence(user) else {
@@ -182,14 +181,14 @@ fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bo
     }
 }
 
-/// Time from the first of the last `length` knocks to the latest, in [`Step::time`] units.
+/// Returns the time from the first of the last `length` knocks to the latest, in units of [`Step::time`].
 #[inline(always)]
 fn elapsed(progress: &Progress, length: u16) -> u32 {
     let first = progress.step((length as u8).wrapping_sub(1));
     progress.step(0).time.wrapping_sub(first.time)
 }
 
-/// What another probe of the port that was counted last does to the run by the automaton.
+/// What another probe of the port that was counted last would do to the run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     /// It is a probe of another port.
@@ -213,8 +212,8 @@ impl Repeat {
     }
 }
 
-/// Can a run still be completed that has its latest knock from when the source's latest was counted? Else there
-/// is nothing to lose, and a sequence that begins with this very probe must not be lost to what is over.
+/// Returns whether the run can still be completed. Otherwise there is nothing to lose, and a sequence that begins with
+/// this probe must count.
 #[inline(always)]
 fn is_recent<E: Env>(env: &E, progress: &Progress, time: u32) -> bool {
     let Some(root) = env.state(0) else {
@@ -223,15 +222,15 @@ fn is_recent<E: Env>(env: &E, progress: &Progress, time: u32) -> bool {
     time.wrapping_sub(progress.step(0).time) <= root.within
 }
 
-/// A datagram to a socket of this host's that is connected to its sender: part of a conversation that the host
-/// has itself, such as a VPN's, and no probe. Asked only where there is a run that it could break or go
-/// on with, since a flood of first knocks would pay for it.
+/// Returns whether a probe is a datagram to a socket of this host that is connected to its sender: part of a conversation
+/// of the host, such as a VPN's, and no probe. Called only if there is a run that it could break or continue, so that a
+/// flood of first knocks does not pay for it.
 #[inline(always)]
 fn is_own<E: Env, A: Family>(env: &E, probe: &Segment<A>) -> bool {
     probe.protocol == UDP && env.is_connected(probe)
 }
 
-/// Is this the packet of a knock that the present run has counted already?
+/// Returns whether this is a packet of a knock that the present run has counted already.
 #[inline(always)]
 fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
     for back in 0..MAX_SEQUENCE as u8 {
@@ -257,7 +256,7 @@ fn stepped<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State) {
     }
 }
 
-/// The run that `progress` stands for is broken, unless it had reached its end.
+/// Counts and reports a broken run, unless it had completed a sequence.
 #[inline(always)]
 fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
     if !progress.is_complete()
@@ -270,8 +269,7 @@ fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
     }
 }
 
-/// Reports how far a run is or was. Out of line, to keep the event off the stack of those that call
-/// deeper.
+/// Reports how far a run is or was. Not inlined, to keep the event off the stack of callers that make deeper calls.
 #[inline(never)]
 fn tell<E: Env, A: Family>(
     env: &E,

@@ -121,7 +121,8 @@ impl ReplyFamily for V4 {
             fields.destination.sum() as u32,
         ];
         words[2] |= u32::from(!fold(total(&words))) << 16;
-        frame.put(at, Both(words, behind))
+        frame.put(at, words)?;
+        frame.put(at + Self::HEADER, behind)
     }
 }
 
@@ -179,7 +180,8 @@ impl ReplyFamily for V6 {
             source: fields.source,
             destination: fields.destination,
         };
-        frame.put(at, Both(header, behind))
+        frame.put(at, header)?;
+        frame.put(at + Self::HEADER, behind)
     }
 }
 
@@ -191,13 +193,3 @@ struct Header6 {
     source: V6,
     destination: V6,
 }
-
-/// One behind the other.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(super) struct Both<A, B>(pub A, pub B);
-
-// SAFETY: two such types without padding between them.
-unsafe impl<A: Zeroable, B: Zeroable> Zeroable for Both<A, B> {}
-// SAFETY: as above.
-unsafe impl<A: Pod, B: Pod> Pod for Both<A, B> {}

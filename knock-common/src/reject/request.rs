@@ -1,6 +1,5 @@
 //! Reading the packet that is denied, for its reply: everything that makes a host drop it without one.
 
-use super::headers::Both;
 use crate::{
     Env,
     frame::{
@@ -113,7 +112,8 @@ impl LinkHeader {
     #[inline(always)]
     pub(super) fn write<F: FrameMut + ?Sized>(&self, frame: &mut F, ethertype: u16) -> Option<()> {
         // With both tags in any case: what follows overwrites those that there are not.
-        frame.put(0, Both(self.macs, self.tags))?;
+        frame.put(0, self.macs)?;
+        frame.put(ETHER_HEADER - 2, self.tags)?;
         frame.put(ETHER_HEADER - 2 + VLAN_TAG * self.kept(), ethertype.to_be())
     }
 }

@@ -1,5 +1,5 @@
-//! Questions, and what Linux 6.18 was seen to answer, byte for byte; flow labels aside, which it makes
-//! up, and with the checksums that it leaves to hardware filled in.
+//! Packets, and the replies that Linux 6.18 was seen to send, byte for byte; except for flow labels, which it generates,
+//! and with the checksums filled in that it offloads.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -183,7 +183,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn answers_are_those_of_linux() {
+fn replies_are_those_of_linux() {
     for (what, asked, seen) in SEEN {
         assert_eq!(Lab::new().ask(&bytes(asked)), Some(bytes(seen)), "{what}");
     }
@@ -191,7 +191,7 @@ fn answers_are_those_of_linux() {
 
 /// Whatever bit of a packet is wrong, its checksum is, or its lengths are.
 #[test]
-fn answers_without_a_link_header_are_the_same_packets() {
+fn replies_without_a_link_header_are_the_same_packets() {
     let lab = Lab::new();
     for (what, asked, seen) in SEEN {
         let (asked, seen) = (bytes(asked), bytes(seen));
@@ -201,7 +201,7 @@ fn answers_without_a_link_header_are_the_same_packets() {
 }
 
 #[test]
-fn no_damaged_packet_is_answered() {
+fn no_damaged_packet_gets_a_reply() {
     for asked in [SYN4, SYN6, DATAGRAM4, DATAGRAM6] {
         let whole = bytes(asked);
         for bit in 0..whole.len() * 8 {
@@ -218,7 +218,7 @@ fn no_damaged_packet_is_answered() {
 }
 
 #[test]
-fn no_packet_cut_short_is_answered() {
+fn no_packet_cut_short_gets_a_reply() {
     for (what, asked, _) in SEEN {
         let whole = bytes(asked);
         let padding = if asked == ACK4 { 3 } else { 0 };
@@ -259,8 +259,8 @@ fn flow_labels_are_made_up_as_the_host_is_set() {
     let lab = |labels, secret| {
         let mut lab = Lab::new();
         let settings = ReplySettings {
-            labels,
             secret,
+            labels,
             ..SETTINGS
         };
         lab.set(settings, LINK);
@@ -328,7 +328,7 @@ fn a_flood_from_many_addresses_makes_no_buckets() {
 }
 
 #[test]
-fn a_reset_is_never_answered() {
+fn a_reset_never_gets_a_reply() {
     let mut frame = bytes(SYN4);
     frame[47] |= flag::RST;
     // Makes up for the flag.
@@ -337,14 +337,14 @@ fn a_reset_is_never_answered() {
 }
 
 #[test]
-fn a_destination_is_owed_six_errors_and_one_an_interval() {
-    let mut owed = IcmpBucket::new(0, SECOND, 7);
-    let taken = |owed: &mut IcmpBucket, now| (0..20).filter(|_| owed.take(now, SECOND)).count();
-    assert_eq!(taken(&mut owed, 0), 6);
-    assert_eq!(taken(&mut owed, SECOND - 1), 0);
-    assert_eq!(taken(&mut owed, SECOND), 1);
-    assert_eq!(taken(&mut owed, 4 * SECOND), 3);
-    assert_eq!(taken(&mut owed, 1000 * SECOND), 6);
+fn a_destination_gets_six_errors_and_one_an_interval() {
+    let mut bucket = IcmpBucket::new(0, SECOND, 7);
+    let taken = |bucket: &mut IcmpBucket, now| (0..20).filter(|_| bucket.take(now, SECOND)).count();
+    assert_eq!(taken(&mut bucket, 0), 6);
+    assert_eq!(taken(&mut bucket, SECOND - 1), 0);
+    assert_eq!(taken(&mut bucket, SECOND), 1);
+    assert_eq!(taken(&mut bucket, 4 * SECOND), 3);
+    assert_eq!(taken(&mut bucket, 1000 * SECOND), 6);
     // Nobody has more than a minute saved up beforehand.
     let mut long = IcmpBucket::new(0, 20 * SECOND, 7);
     assert_eq!((0..20).filter(|_| long.take(0, 20 * SECOND)).count(), 3);
@@ -352,40 +352,40 @@ fn a_destination_is_owed_six_errors_and_one_an_interval() {
 
 #[test]
 fn identifications_go_on_as_time_does() {
-    let mut owed = IcmpBucket::new(0, SECOND, 65_534);
-    assert_eq!(owed.identify(5, 5, 4, 3), 65_535);
-    assert_eq!(owed.identify(5, 5, 4, 3), 0);
+    let mut bucket = IcmpBucket::new(0, SECOND, 65_534);
+    assert_eq!(bucket.identify(5, 5, 4, 3), 65_535);
+    assert_eq!(bucket.identify(5, 5, 4, 3), 0);
     assert_eq!(
-        owed.identify(0, 40, 4, 13),
+        bucket.identify(0, 40, 4, 13),
         4,
         "by one, and three of ten ticks"
     );
 }
 
 #[test]
-fn all_destinations_together_are_owed_so_many_a_second() {
+fn all_destinations_together_get_so_many_a_second() {
     let settings = SETTINGS;
-    let take = |pool: &mut GlobalIcmpBucket, now| {
+    let take = |global: &mut GlobalIcmpBucket, now| {
         (0..200)
             .filter(|_| {
-                let filled = pool.filled(now, &settings);
-                *pool = filled.map_or(*pool, |filled| filled.less(1));
+                let filled = global.filled(now, &settings);
+                *global = filled.map_or(*global, |filled| filled.less(1));
                 filled.is_some()
             })
             .count()
     };
-    let mut pool = GlobalIcmpBucket(0);
+    let mut global = GlobalIcmpBucket(0);
     let start = 100 * SECOND;
-    assert_eq!(take(&mut pool, start), 50, "a burst");
+    assert_eq!(take(&mut global, start), 50, "a burst");
     assert_eq!(
-        take(&mut pool, start + 10_000_000),
+        take(&mut global, start + 10_000_000),
         0,
         "not before a fiftieth of a second"
     );
     assert_eq!(
-        take(&mut pool, start + 30_000_000),
+        take(&mut global, start + 30_000_000),
         30,
         "a thousand a second"
     );
-    assert_eq!(take(&mut pool, start + 10 * SECOND), 50);
+    assert_eq!(take(&mut global, start + 10 * SECOND), 50);
 }

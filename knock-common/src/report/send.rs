@@ -5,7 +5,7 @@ use crate::{Env, HashTable as _, event::Event, keys::SourceKey};
 
 /// Returns whether another report of this [class](super::class) may be sent now; counts it as left out otherwise.
 ///
-/// Asked before the report is put together, since under a flood the answer is no.
+/// Called before the report is built, since under a flood most are left out.
 #[inline(always)]
 pub fn wants<E: Env>(env: &E, class: u32) -> bool {
     env.report_budget(class)

@@ -3,12 +3,12 @@
 use super::{Flow, Session, socket};
 use crate::{Env, Family, HashTable as _, frame::flag, rules::GateRules, time::TICK_SHIFT};
 
-/// After a FIN or RST the host is asked for so long at least, in units of 2^[`TICK_SHIFT`] ns: a second.
-/// Until then it may not yet have looked at it.
+/// The least time for which the host is asked after a FIN or RST, in units of 2^[`TICK_SHIFT`] ns: a second. Before that
+/// it may not have processed it yet.
 const SETTLED: u32 = 1_000_000_000 >> TICK_SHIFT;
 
-/// The session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or more; and
-/// the time, which is read once there is something to compare it with.
+/// Returns the session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or longer, and
+/// the time, which is read only if there is a session.
 #[inline(always)]
 pub fn find<'e, E: Env, A: Family>(
     env: &'e E,
@@ -23,24 +23,24 @@ pub fn find<'e, E: Env, A: Family>(
     (ours && idle < rules.session_idle).then_some((session, now))
 }
 
-/// Is a SYN with these flags and this sequence number the one again that began the session? Not behind
-/// any other packet of the flow: then its connection may have been established and reset, and the host
-/// would take the SYN for a new one.
+/// Returns whether a SYN with these flags and this sequence number is a retransmission of the one that began the
+/// session. Never true after other packets of the flow: then its connection may have been established and reset, and the
+/// host would take the SYN for a new one.
 #[inline(always)]
 pub const fn retransmits(session: &Session, flags: u8, sequence: u32) -> bool {
     session.more == 0 && session.initial == sequence && flags & (flag::RST | flag::FIN) == 0
 }
 
-/// Notes that a packet has come that is no SYN.
+/// Records that a packet other than a SYN has arrived.
 #[inline(always)]
 pub const fn note_more(session: &mut Session) {
-    // Written once: a flow's packets may come to several CPUs.
+    // Written once: a flow's packets may arrive at several CPUs.
     if session.more == 0 {
         session.more = 1;
     }
 }
 
-/// Notes what a packet with these TCP flags means to its session; false where it is over.
+/// Updates a session by a packet with these TCP flags. Returns false if the session has ended.
 #[inline(always)]
 pub fn goes_on<E: Env, A: Family>(
     env: &E,
@@ -73,10 +73,10 @@ pub fn goes_on<E: Env, A: Family>(
     true
 }
 
-/// Notes that the grant of a flow lives until `granted_until`.
+/// Records that the grant of a flow lives until `granted_until`.
 ///
-/// Looks the flow up once more: this happens once for each grant that its source is given, and to keep what was found
-/// would cost each denied packet instructions.
+/// Looks the flow up again. This happens once for each grant that its source is given, while a reference to the session
+/// that was found would cost each denied packet instructions.
 #[inline(always)]
 pub fn renew<E: Env, A: Family>(env: &E, flow: &Flow<A>, granted_until: u64) {
     if let Some(session) = A::sessions(env).find(flow)

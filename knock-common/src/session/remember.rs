@@ -1,4 +1,4 @@
-//! Remembering a flow: which slot it takes, and who gives way where the table is full.
+//! Remembering a flow: which slot it claims, and which flow gives way if the table is full.
 
 use super::{Flow, Session, SessionSlot, socket};
 use crate::{
@@ -7,25 +7,24 @@ use crate::{
     frame::{Segment, TCP},
 };
 
-/// How many slots a new flow looks at before it gives up. A prime, so that where one after the other
-/// gives up, a slot is not found at the same turn each time the ring comes round.
+/// How many slots a new flow looks at before it gives up. A prime, so that a slot is not looked at in the same try each
+/// time the ring wraps around.
 const TRIES: usize = 11;
-/// How many of these before it takes one of a source with more than its share.
+/// How many of these before it takes one of a holder of more than its share.
 const PATIENT: usize = 3;
 /// How many of these before it takes any that is not established.
 const MODEST: usize = 8;
 
-/// What [`claim`] returns where there is no slot: more than there are.
+/// What [`claim`] returns if there is no slot: more than there are.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// The part of the table that a source may hold without giving way, as a power of two below 1.
 const SHARE: u32 = 6;
 
 /// Remembers the flow of a packet that a grant has admitted. `initial`: its TCP client's initial sequence
-/// number. False where there is no room.
+/// number. Returns false if there is no room.
 ///
-/// In three functions, one behind the other: all that is called one within the other shares 512 bytes of
-/// stack.
+/// Three functions are called one after the other, since nested calls share 512 bytes of stack.
 #[inline(always)]
 pub fn remember<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> bool {
     let holder = again(env, segment, gate, initial);
@@ -36,18 +35,18 @@ pub fn remember<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, ini
     slot != NO_SLOT && begin(env, segment, gate, initial, slot)
 }
 
-/// What [`again`] returns where there is no slot to take.
+/// What [`again`] returns if there is no slot to claim.
 const NOBODY: u32 = u32::MAX;
 
-/// Remembers a flow where it is known already. Returns whose share it will count to where it is not, and
-/// [`NOBODY`] where there is nothing left to do.
+/// Restarts the session of a flow that is remembered already. Returns [`NOBODY`] if nothing is left to do, or else the
+/// holder to which the new session will count.
 #[inline(never)]
 fn again<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> u32 {
     let flow = Flow::of(segment);
     if let Some(session) = A::sessions(env).find(&flow)
         && session.tag == flow.tag()
     {
-        // The SYN may be forged, and the connection that was there go on.
+        // The SYN may be forged, and the earlier connection continue.
         if session.closing != 0 && !socket::is_open(env.socket(&flow)) {
             session.closing = 0;
         }
@@ -64,7 +63,7 @@ fn again<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u
     u32::from(holder(env, segment.source, gate))
 }
 
-/// Puts a new flow into the slot that has been claimed for it.
+/// Inserts a new session with the slot that has been claimed for it.
 #[inline(never)]
 fn begin<E: Env, A: Family>(
     env: &E,
@@ -95,7 +94,7 @@ fn begin<E: Env, A: Family>(
         &Session {
             last: env.now(),
             tag: flow.tag(),
-            // Its next packet will look for it.
+            // Its next packet will look the grant up.
             granted_until: 0,
             initial,
             slot: index,
@@ -107,13 +106,13 @@ fn begin<E: Env, A: Family>(
     )
 }
 
-/// Does it go to an address that is neither this host's nor one that it forwards to?
+/// Returns whether a flow goes to an address that is neither this host's nor one that it forwards to.
 #[inline(always)]
 fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
     env.knows_addresses() && env.address_kind(flow.destination) == 0 && !env.forwards(flow)
 }
 
-/// Whose share a flow counts to.
+/// Returns the holder to whose share a flow counts.
 #[inline(always)]
 pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
     let to_prefix = env.gate(gate).is_some_and(|rules| rules.to_prefix != 0);
@@ -123,17 +122,17 @@ pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
         source
     };
     let scope = u64::from(A::FAMILY) | u64::from(to_prefix) << 8;
-    // Its higher bits are the better ones. Nobody can choose sources that have the same.
+    // The higher bits are the better ones. Without the seed nobody can choose sources with the same holder.
     (env.seed().hash(source.padded(), scope) >> 48) as u16
 }
 
-/// How many slots a holder has.
+/// Returns how many slots a holder has.
 #[inline(always)]
 pub(super) fn held<E: Env>(env: &E, holder: u16) -> u32 {
     env.session_count(holder).map_or(0, |held| *held)
 }
 
-/// How many slots a holder must have to give way.
+/// How many slots a holder must have at least to give way.
 #[derive(Clone, Copy)]
 struct Bars {
     /// With a flow that is not established.
@@ -143,7 +142,7 @@ struct Bars {
 }
 
 impl Bars {
-    /// Nobody must.
+    /// No holder gives way.
     const NONE: Self = Self {
         loose: u32::MAX,
         established: u32::MAX,
@@ -163,7 +162,7 @@ impl Bars {
         }
     }
 
-    /// At the try with this number, for somebody who holds so many of `slots`.
+    /// Returns the bars in try number `tried` of a holder with `held` of all `slots`.
     #[inline(always)]
     fn at(tried: usize, held: u32, slots: u32) -> Self {
         if tried < PATIENT {
@@ -180,7 +179,7 @@ impl Bars {
     }
 }
 
-/// Takes a slot for a flow of `holder`, whose former owner has ended or, where none has, gives way. Returns
+/// Claims a slot for a flow of `holder`: an unused one, one whose owner has ended, or one whose owner gives way. Returns
 /// its index, or [`NO_SLOT`].
 #[inline(always)]
 pub fn claim<E: Env>(env: &E, holder: u16, now: u64) -> u32 {
@@ -204,7 +203,8 @@ pub fn claim<E: Env>(env: &E, holder: u16, now: u64) -> u32 {
     NO_SLOT
 }
 
-/// Is the slot with this index free, or could it be freed? `bars`: `Bars`, packed.
+/// Returns whether the slot with this index is free, after removing its owner if that has ended or gives way. `bars`:
+/// `Bars`, packed.
 #[inline(always)]
 pub fn vacate<E: Env>(env: &E, index: u32, now: u64, bars: u64) -> bool {
     let Some(slot) = env.session_slot(index) else {
@@ -251,7 +251,7 @@ fn vacate_of<E: Env, A: Family>(
     free
 }
 
-/// Must a flow make room, whose holder has so many slots? The host is asked only where that decides.
+/// Returns whether a flow gives way whose holder has `held` slots. The host is asked only if that decides.
 #[inline(always)]
 fn gives_way<E: Env, A: Family>(env: &E, flow: &Flow<A>, held: u32, bars: Bars) -> bool {
     if held < bars.loose {

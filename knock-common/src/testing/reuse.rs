@@ -1,6 +1,6 @@
-//! A kernel table may give an entry to another key while a packet still reads it. What was found then carries
-//! the other key's tag, and must count as nothing. No stream of packets on one CPU gets there; nor does one
-//! that a test can wait for get to where the times of knocks come round.
+//! A kernel table may give an entry to another key while a packet still reads it. What was found then has
+//! the other key's tag, and must be ignored. A stream of packets on one CPU never causes that, nor can a test wait until
+//! the times of knocks wrap.
 
 use core::net::Ipv4Addr;
 
@@ -26,7 +26,7 @@ use crate::{
     time::TICK_SHIFT,
 };
 
-/// Two sources; what is found under the first's keys may be the second's.
+/// Two sources. Entries under keys of the first may belong to the second.
 const SOURCES: [Ipv4Addr; 2] = [
     Ipv4Addr::new(198, 51, 100, 7),
     Ipv4Addr::new(198, 51, 100, 8),
@@ -58,7 +58,7 @@ fn a_grant_of_another_source_lets_nobody_pass() {
     };
     assert!(give::insert(&env, &key, &found));
     assert!(find::live(&env, &key.address, 0).is_none());
-    // Nor is it renewed: that would let the other source in for longer.
+    // It is not renewed either: that would extend the other source's grant.
     assert_eq!(given(&env, key.address), Opening::TableFull);
 
     env.grants_v4.find(&key).unwrap().tag = key.tag();
@@ -91,7 +91,7 @@ fn a_flow_of_another_source_keeps_nobody_in() {
 /// A gate whose sequence is two knocks, of which the first source has made the first.
 fn half_open() -> TestEnv {
     let mut env = env();
-    // The state behind the first knock has number 1.
+    // State 1 follows the first knock.
     let state = |depth, completes| State {
         within: 1000,
         of: 2,
@@ -126,7 +126,7 @@ fn probe(destination_port: u16) -> Segment<V4> {
     }
 }
 
-/// How often the second knock has opened the gate.
+/// Returns how often the second knock has opened the gate.
 fn opened_by_second(env: &TestEnv) -> u64 {
     sequence::knock(env, &probe(9001), 1, false);
     env.counted(0, Outcome::Opened)
@@ -150,7 +150,7 @@ fn progress_of_another_source_takes_nobody_further() {
     assert_eq!(opened_by_second(&env), 1);
 }
 
-/// Another source is about to get the place while this one's knock is being judged.
+/// The slot is about to be given to another source while this one's knock is judged.
 #[test]
 fn a_place_changes_hands_before_a_knock_or_behind_it() {
     fn to_another(env: &TestEnv) {
@@ -158,7 +158,7 @@ fn a_place_changes_hands_before_a_knock_or_behind_it() {
             panic!("one source has knocked");
         };
         let taken = env.progress(index).unwrap().take(env);
-        assert!(taken.is_none(), "it can't be taken while it is held");
+        assert!(taken.is_none(), "it cannot be taken while it is held");
     }
     let env = half_open();
     env.meanwhile.set(Some(to_another));
@@ -177,8 +177,8 @@ fn a_place_changes_hands_before_a_knock_or_behind_it() {
     assert_eq!(opened_by_second(&env), 0, "it is another's");
 }
 
-/// The kernel may put a grant where another one's was, while a packet still reads that. It has ended until its
-/// tag can be seen.
+/// The kernel may store a grant where another one was that a packet still reads. It counts as ended until its tag is
+/// visible.
 #[test]
 fn a_grant_is_inserted_as_one_that_has_ended() {
     let env = env();
@@ -192,7 +192,7 @@ fn a_grant_is_inserted_as_one_that_has_ended() {
     assert!(find::live(&env, &key.address, 0).is_some());
 }
 
-/// The time of a knock comes round after 52 days.
+/// The time of a knock wraps after 52 days.
 #[test]
 fn a_knock_of_52_days_ago_is_forgotten() {
     let env = half_open();

@@ -10,14 +10,14 @@ use bytemuck::Zeroable;
 
 use crate::HashTable;
 
-/// A table of bounded size. Entries stay where they are until the table is dropped, as a kernel's do
-/// until a program has run.
+/// A table of bounded size. Entries stay readable until the table is dropped, as the kernel's do until the program has
+/// run.
 pub struct Map<K, V> {
     capacity: usize,
     live: RefCell<HashMap<K, *mut V>>,
     /// All entries ever made, for [`Drop`].
     all: RefCell<Vec<*mut V>>,
-    /// What was inserted last, as it was then.
+    /// The value that was inserted last, as it was then.
     pub inserted: Cell<Option<V>>,
 }
 
@@ -31,7 +31,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
         }
     }
 
-    /// The entry, made of zeros where there is none.
+    /// Returns the entry; a new one is zeroed.
     pub(super) fn entry(&self, key: K) -> &mut V
     where
         V: Zeroable,
@@ -40,7 +40,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Map<K, V> {
         self.find(&key).expect("it is there now")
     }
 
-    /// A copy of all entries.
+    /// Returns a copy of all entries.
     pub fn rows(&self) -> Vec<(K, V)> {
         let live = self.live.borrow();
         // SAFETY: every pointer came from `Box::into_raw` and is freed by `Drop` alone.

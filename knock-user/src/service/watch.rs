@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use knock_common::report::class;
+use knock_common::{event::Kind, report::class};
 
 use super::{
     log::Log,
@@ -58,7 +58,7 @@ impl Watch {
             let closed = Record {
                 time,
                 reason: Some(reason.into()),
-                ..record(row, "gate.closed")
+                ..record(row, Kind::Closed.name())
             };
             log.say_within(class::CLOSINGS, closed);
         }
@@ -67,7 +67,7 @@ impl Watch {
             if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
                 let opened = Record {
                     until: Some(wall_clock(row.until)),
-                    ..record(row, "gate.opened")
+                    ..record(row, Kind::Opened.name())
                 };
                 log.say_within(class::OPENINGS, opened);
             }

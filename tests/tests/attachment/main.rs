@@ -35,15 +35,22 @@ enum Damage {
     MadeAgain,
     Detached,
     LinkUnpinned,
+    Replaced,
 }
 
 impl Damage {
-    const ALL: [Self; 3] = [Self::MadeAgain, Self::Detached, Self::LinkUnpinned];
+    const ALL: [Self; 4] = [
+        Self::MadeAgain,
+        Self::Detached,
+        Self::LinkUnpinned,
+        Self::Replaced,
+    ];
 
     fn happens_to(self, scenario: &Scenario) {
         match self {
             Self::MadeAgain => scenario.lab.make_again(),
             Self::Detached => foreign::detach(&link_of(scenario, WAN)),
+            Self::Replaced => foreign::replace(&link_of(scenario, WAN)),
             Self::LinkUnpinned => {
                 fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
                 // The kernel detaches it a moment later.

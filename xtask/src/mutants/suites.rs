@@ -102,6 +102,7 @@ impl Stage {
                 "knock-user",
                 None,
                 &[
+                    "datapath::install::attachment::tests::a_link_that_carries_another_program_guards_nothing",
                     "datapath::install::attachment::tests::an_interface_in_another_namespace_guards_nothing_here",
                     "datapath::install::attachment::tests::an_interface_that_carries_the_program_is_guarded",
                     "datapath::install::attachment::tests::a_renamed_interface_is_followed",

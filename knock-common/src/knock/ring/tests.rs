@@ -208,7 +208,7 @@ fn families_are_kept_apart() {
     assert_eq!(families, [4, 6]);
 }
 
-/// Addresses that the tag doesn't tell apart, of two families and of one.
+/// Addresses that the tag does not tell apart, of two families and of one.
 #[test]
 fn a_whole_address_is_compared() {
     fn differ<A: Address, B: Address>(one: A, other: B) {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
 
 use super::{
+    attachment,
     framing::{Framing, framing, index_of},
     native,
     pins::{
@@ -25,7 +26,10 @@ use crate::{
         compile::rejects,
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
     },
-    sys::{bpf, ethtool},
+    sys::{
+        bpf::{self, XdpLink},
+        ethtool,
+    },
 };
 
 /// An interface that the program has been attached to.
@@ -47,19 +51,29 @@ pub(super) fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attac
         pin_programs(&mut ebpf, &pins)?;
     }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    make_room(&pins)?;
+    make_room(&pins, index)?;
     let (link, attached) = attach(&program, name, index, config)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     Ok(attached)
 }
 
-/// Removes links that are on no interface any more. One whose interface has been renamed keeps guarding it, and gets
-/// another pin.
-fn make_room(directory: &Path) -> Result<()> {
+/// Removes links that are on no interface any more, and one that carries another program on the interface `index`. One
+/// whose interface has been renamed keeps guarding it, and gets another pin.
+fn make_room(directory: &Path, index: u32) -> Result<()> {
     let cannot = || format!("cannot change the pins in {}", directory.display());
+    let programs = attachment::programs(directory)?;
     for path in directory::links(directory)? {
         let link = bpf::xdp_link(&path).with_context(cannot)?;
+        let is_replaced = |link: &XdpLink| {
+            link.interface.is_some_and(|on| on.get() == index) && !programs.contains(&link.program)
+        };
+        if link.as_ref().is_some_and(is_replaced) {
+            // Removing the pin is not enough: the kernel detaches the program only some time later.
+            bpf::detach_link(&path).with_context(cannot)?;
+            fs::remove_file(&path).with_context(cannot)?;
+            continue;
+        }
         match link.and_then(|link| link.interface) {
             None => fs::remove_file(&path).with_context(cannot)?,
             Some(_) if !path.ends_with(LINK) => {}

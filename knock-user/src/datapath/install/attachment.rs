@@ -1,13 +1,14 @@
 //! Whether each interface carries the program: by the kernel's link and by what the interface itself says it carries.
 //! Pins alone do not show it.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, num::NonZeroU32, path::Path};
 
 use anyhow::{Context as _, Result};
+use aya::programs::ProgramInfo;
 
 use super::{
     pins::{
-        directory::{self, Holds},
+        directory::{self, Holds, PROGRAMS},
         root::PinRoot,
     },
     xdp::{self, Attached, Xdp},
@@ -45,6 +46,8 @@ pub enum Lack {
     Detached,
     /// There is no link.
     Unlinked,
+    /// The link carries another program, which was put in place of ours (`BPF_LINK_UPDATE`).
+    Replaced,
     /// The interface that the program was attached to has this name now, and another interface has its name.
     Renamed(String),
 }
@@ -66,7 +69,7 @@ impl Lack {
             Self::Down => "down",
             Self::Absent => "gone",
             Self::Moved => "moved",
-            Self::Detached | Self::Unlinked => "detached",
+            Self::Detached | Self::Unlinked | Self::Replaced => "detached",
             Self::Renamed(_) => "renamed",
         }
     }
@@ -83,6 +86,7 @@ impl fmt::Display for Lack {
                 "the program was detached, or the interface was made again"
             ),
             Self::Unlinked => write!(f, "the program is not attached to it"),
+            Self::Replaced => write!(f, "its link carries another program now"),
             Self::Renamed(now) => write!(
                 f,
                 "it is another interface than the one that the program was attached to, which is called {now} now"
@@ -136,13 +140,31 @@ pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
     Ok(held)
 }
 
+/// Returns the kernel's ids of the programs pinned in `directory`.
+pub fn programs(directory: &Path) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for name in PROGRAMS {
+        let pin = directory.join(name);
+        if pin.exists() {
+            let program = ProgramInfo::from_pin(&pin)
+                .with_context(|| format!("cannot look at {}", pin.display()))?;
+            ids.push(program.id());
+        }
+    }
+    Ok(ids)
+}
+
 /// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
 /// it has followed through a change of name.
 pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachment>> {
-    let directories: Vec<String> = root
-        .directories()?
+    let mut directories = root.directories()?;
+    directories.retain(|directory| directory.holds == Holds::Instance);
+    let mut programs = Vec::new();
+    for directory in &directories {
+        programs.extend(self::programs(&directory.path)?);
+    }
+    let directories: Vec<String> = directories
         .into_iter()
-        .filter(|directory| directory.holds == Holds::Instance)
         .map(|directory| directory.interface)
         .collect();
     let held = held(root)?;
@@ -158,13 +180,14 @@ pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachme
         present
             .extend(links::with_index(index).context("cannot ask the kernel about an interface")?);
     }
-    Ok(judge(configured, &directories, &held, &present))
+    Ok(judge(configured, &directories, &programs, &held, &present))
 }
 
-/// Decides it from what was read: `directories` and `held` of the pins, `present` of this network namespace.
+/// Decides it from what was read: `directories`, `programs` and `held` of the pins, `present` of this network namespace.
 fn judge(
     configured: &[String],
     directories: &[String],
+    programs: &[u32],
     held: &[(String, XdpLink)],
     present: &[Link],
 ) -> Vec<Attachment> {
@@ -176,10 +199,20 @@ fn judge(
             .iter()
             .find(|interface| Some(interface.index) == link.interface.map(NonZeroU32::get))?;
         let attached = xdp::mode(interface, link.program)?;
+        if !programs.contains(&link.program) {
+            return None;
+        }
         let claimed = held.iter().any(|(other, rival)| {
             other != pinned && rival.interface == link.interface && *other == interface.name
         });
         (interface.name == pinned || !claimed).then_some((interface, attached))
+    };
+    let is_replaced = |link: &XdpLink| {
+        let mut on = present.iter().filter(|_| !programs.contains(&link.program));
+        on.any(|interface| {
+            Some(interface.index) == link.interface.map(NonZeroU32::get)
+                && xdp::mode(interface, link.program).is_some()
+        })
     };
     for (pinned, link) in held {
         let Some((interface, attached)) = interface_of(pinned, link) else {
@@ -214,6 +247,8 @@ fn judge(
             Lack::Down
         } else if let Some(follows) = follows {
             Lack::Renamed(follows.name.clone())
+        } else if own.iter().any(|link| is_replaced(link)) {
+            Lack::Replaced
         } else if own.iter().any(|link| link.interface.is_some()) {
             Lack::Moved
         } else if interface.is_none() {
@@ -263,7 +298,7 @@ mod tests {
     /// Every row: its name, its index, its former name, and whether it is guarded or why not.
     fn rows(configured: &[&str], held: &[(String, XdpLink)], present: &[Link]) -> Vec<Row> {
         let configured: Vec<String> = configured.iter().map(ToString::to_string).collect();
-        judge(&configured, &configured, held, present)
+        judge(&configured, &configured, &[PROGRAM], held, present)
             .into_iter()
             .map(|row| {
                 let renamed = row.renamed_from().map(ToOwned::to_owned);
@@ -309,8 +344,22 @@ mod tests {
             [row("wan0", None, None, Err(Lack::Absent))]
         );
         let configured = ["wan0".to_owned()];
-        let down = judge(&configured, &[], &[], &present);
+        let down = judge(&configured, &[], &[], &[], &present);
         assert_eq!(down[0].state, Err(Lack::Down));
+    }
+
+    #[test]
+    fn a_link_that_carries_another_program_guards_nothing() {
+        let mut link = link("wan0", 2);
+        link.1.program = PROGRAM + 1;
+        assert_eq!(
+            rows(
+                &["wan0"],
+                &[link],
+                &[interface(2, "wan0", Some(PROGRAM + 1))]
+            ),
+            [row("wan0", Some(2), None, Err(Lack::Replaced))]
+        );
     }
 
     #[test]

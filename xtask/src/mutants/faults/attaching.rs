@@ -18,6 +18,12 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "let attached = xdp::mode(interface, link.program).unwrap_or(Attached::Native);",
     },
     Fault {
+        what: "an interface counts as guarded when its link carries another program",
+        file: ATTACHMENT,
+        find: "if !programs.contains(&link.program) {\n            return None;",
+        replace: "if programs.is_empty() {\n            return None;",
+    },
+    Fault {
         what: "another interface under the name of one that was renamed counts as guarded",
         file: ATTACHMENT,
         find: "if is_guarded || (interface.is_none() && follows.is_some()) {",
