@@ -144,7 +144,7 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
     assert_eq!(denied["packets"], 2 * 2 * 6, "{stats}");
 }
 
-/// One gate on both kinds of link: whoever is let in by the one is by the other.
+/// One gate on both kinds of link: a grant that is given on one holds on the other.
 #[test]
 fn ethernet_and_bare_ip_share_a_gate() {
     let Some(peer) = Peer::build() else {

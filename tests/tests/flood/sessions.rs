@@ -24,22 +24,22 @@ const HALF_OPEN: u16 = 10_000;
 
 #[test]
 fn half_open_flows_native_v4() {
-    half_open_flows_are_in_nobodys_way(Attach::Native, Family::V4);
+    half_open_flows_leave_room(Attach::Native, Family::V4);
 }
 
 #[test]
 fn half_open_flows_generic_v6() {
-    half_open_flows_are_in_nobodys_way(Attach::Generic, Family::V6);
+    half_open_flows_leave_room(Attach::Generic, Family::V6);
 }
 
 #[test]
 fn bogus_flows_native_v6() {
-    bogus_flows_are_in_nobodys_way(Attach::Native, Family::V6);
+    bogus_flows_leave_room(Attach::Native, Family::V6);
 }
 
 #[test]
 fn bogus_flows_generic_v4() {
-    bogus_flows_are_in_nobodys_way(Attach::Generic, Family::V4);
+    bogus_flows_leave_room(Attach::Generic, Family::V4);
 }
 
 #[test]
@@ -64,16 +64,16 @@ fn a_full_table_is_reported_generic_v4() {
 
 /// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
 /// then another one's outlives its grant.
-fn half_open_flows_are_in_nobodys_way(attach: Attach, family: Family) {
-    forged_flows_are_in_nobodys_way(attach, family, &[SYN]);
+fn half_open_flows_leave_room(attach: Attach, family: Family) {
+    forged_flows_leave_room(attach, family, &[SYN]);
 }
 
-/// The same, with what looks like the end of a handshake and data behind it, to whoever believes it.
-fn bogus_flows_are_in_nobodys_way(attach: Attach, family: Family) {
-    forged_flows_are_in_nobodys_way(attach, family, &[SYN, ACK, ACK]);
+/// The same, followed by segments that look like the end of a handshake and data.
+fn bogus_flows_leave_room(attach: Attach, family: Family) {
+    forged_flows_leave_room(attach, family, &[SYN, ACK, ACK]);
 }
 
-fn forged_flows_are_in_nobodys_way(attach: Attach, family: Family, packets: &[u8]) {
+fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
     };
