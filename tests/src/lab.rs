@@ -267,7 +267,7 @@ impl Lab {
         ip(&self.gate, &format!("link set {from} name {to}"));
     }
 
-    /// No colours, no profile, no SSH session of whoever runs the tests.
+    /// No colours, no profile, not the SSH session that the tests were started from.
     fn plain(&self, command: &mut Command) {
         command
             .env("HOME", self.folder.path())

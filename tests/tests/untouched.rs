@@ -120,7 +120,7 @@ fn load() -> Vec<Vec<u8>> {
     load
 }
 
-/// ARP, and ethertypes that are nobody's business here, with lengths from the shortest to the longest.
+/// ARP, and ethertypes that the gate does not read, with lengths from the shortest to the longest.
 fn not_ip() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for operation in 1..=4 {

@@ -161,7 +161,7 @@ fn build_bench() -> Result<PathBuf> {
     Ok(target.join("release/knockgate-bench"))
 }
 
-/// The file for the figures. Made here, so that it belongs to whoever runs this and not to root.
+/// The file for the figures. Made here, so that it belongs to the user who runs this and not to root.
 fn figures(quick: bool) -> Result<PathBuf> {
     let folder = workspace::target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -325,7 +325,7 @@ impl SystemUnderTest for Program {
         // An answer may be longer than what it answers.
         let mut out = vec![0; frame.len() + 64];
         let mut test = || self.test(frame, Some(&mut out));
-        // The packet comes by the loopback interface of whoever asks.
+        // The packet comes by the loopback interface of the caller's namespace.
         let result = match &self.sockets {
             Some(sockets) => sockets.beside(&mut test),
             None => test(),

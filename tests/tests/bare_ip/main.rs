@@ -8,13 +8,13 @@ mod wireguard;
 
 use knockgate_tests::{
     gate_config::Gate,
-    lab::{Lab, Source, WAN},
+    lab::{Family, Lab, Source, WAN},
     network::ip,
     tun::Tun,
 };
 use netlab::packet::{self, Packet};
 
-use peer::{CLOSED, Family, GUARDED, Peer, TUN};
+use peer::{CLOSED, GUARDED, Peer, TUN};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -87,7 +87,7 @@ fn addresses_are_not_taken_for_ethertypes() {
         let ask = |port| {
             peer.answers_to(&Packet::tcp(
                 (source, 4000),
-                (Family::V4.host(), port),
+                (peer::host(Family::V4), port),
                 packet::SYN,
             ))
         };
@@ -107,9 +107,9 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
     let with_ack = packet::SYN | packet::ACK;
     for family in FAMILIES {
         // From an address whose first bytes are others than the host's, and from one where they are the same.
-        for source in [family.address(Source::A), family.stranger()] {
+        for source in [peer::address(family, Source::A), peer::stranger(family)] {
             let from = (source, 4000);
-            let to = |port| (family.host(), port);
+            let to = |port| (peer::host(family), port);
             let packets = |port| {
                 let syn = Packet::tcp(from, to(port), packet::SYN);
                 [
@@ -144,7 +144,7 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
     assert_eq!(denied["packets"], 2 * 2 * 6, "{stats}");
 }
 
-/// One gate on both kinds of link: whoever is let in by the one is by the other.
+/// One gate on both kinds of link: a grant that is given on one holds on the other.
 #[test]
 fn ethernet_and_bare_ip_share_a_gate() {
     let Some(peer) = Peer::build() else {
@@ -169,7 +169,7 @@ fn ethernet_and_bare_ip_share_a_gate() {
         assert!(!peer.connects(family, Source::A), "{family:?}: closed");
         peer.knock(family, Source::A);
         assert!(peer.connects(family, Source::A), "{family:?}: open");
-        let source = family.address(Source::A).to_string();
+        let source = peer::address(family, Source::A).to_string();
         let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
         let rows = grants["grants"].as_array().expect("grants is a list");
         assert!(
@@ -182,8 +182,8 @@ fn ethernet_and_bare_ip_share_a_gate() {
     // What Ethernet's entry grants holds here, too.
     peer.lab.client.run(|| {
         use knockgate_tests::attempt;
-        let source = knockgate_tests::lab::Family::V4.address(Source::C);
-        let to = knockgate_tests::lab::Family::V4.host();
+        let source = Family::V4.address(Source::C);
+        let to = Family::V4.host();
         attempt::datagram((source, 0).into(), (to, 7000).into());
         attempt::syn((source, 0).into(), (to, 8443).into());
         attempt::datagram((source, 0).into(), (to, 9301).into());
@@ -216,7 +216,7 @@ fn an_interface_comes_back_as_another_kind() {
     lab.knockgate(&["up"]).exits(0);
     let pin = |name| lab.pin_root().join(TUN).join(name);
     assert!(pin("program").exists() && !pin("program_ip").exists());
-    let granted = Family::V4.address(Source::A).to_string();
+    let granted = peer::address(Family::V4, Source::A).to_string();
     lab.knockgate(&["allow", "--gate", "ssh", &granted])
         .exits(0);
     ip(&lab.gate, &format!("link delete {TUN}"));

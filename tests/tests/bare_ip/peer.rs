@@ -11,7 +11,7 @@ use std::{
 };
 
 use knockgate_tests::{
-    lab::{Lab, Source},
+    lab::{Family, Lab, Source},
     network::{ip, set},
     tun::Tun,
 };
@@ -26,37 +26,31 @@ const FENCE: u16 = 97;
 
 const TCP: u8 = 6;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
+/// The host's address on the device.
+pub fn host(family: Family) -> IpAddr {
+    pick(family, "10.88.0.1", "fd88::1")
 }
 
-impl Family {
-    pub fn host(self) -> IpAddr {
-        self.pick("10.88.0.1", "fd88::1")
+/// The address of a source behind the device.
+pub fn address(family: Family, who: Source) -> IpAddr {
+    match who {
+        Source::A => pick(family, "10.88.1.2", "fd88:0:0:1::2"),
+        Source::B => pick(family, "10.88.1.3", "fd88:0:0:1::3"),
+        Source::C => pick(family, "10.88.2.2", "fd88:0:0:2::2"),
     }
+}
 
-    pub fn address(self, who: Source) -> IpAddr {
-        match who {
-            Source::A => self.pick("10.88.1.2", "fd88:0:0:1::2"),
-            Source::B => self.pick("10.88.1.3", "fd88:0:0:1::3"),
-            Source::C => self.pick("10.88.2.2", "fd88:0:0:2::2"),
-        }
-    }
+/// The address of a source in another network altogether.
+pub fn stranger(family: Family) -> IpAddr {
+    pick(family, "134.221.96.1", "2001:db8:8100:8100::7")
+}
 
-    /// Of another network altogether.
-    pub fn stranger(self) -> IpAddr {
-        self.pick("134.221.96.1", "2001:db8:8100:8100::7")
-    }
-
-    fn pick(self, v4: &str, v6: &str) -> IpAddr {
-        let address = match self {
-            Self::V4 => v4,
-            Self::V6 => v6,
-        };
-        address.parse().expect("well-formed")
-    }
+fn pick(family: Family, v4: &str, v6: &str) -> IpAddr {
+    let address = match family {
+        Family::V4 => v4,
+        Family::V6 => v6,
+    };
+    address.parse().expect("well-formed")
 }
 
 pub struct Peer {
@@ -101,8 +95,8 @@ impl Peer {
 
     /// Does the guarded port accept a connection from there?
     pub fn connects(&self, family: Family, who: Source) -> bool {
-        let from = (family.address(who), self.port());
-        let syn = Packet::tcp(from, (family.host(), GUARDED), packet::SYN);
+        let from = (address(family, who), self.port());
+        let syn = Packet::tcp(from, (host(family), GUARDED), packet::SYN);
         let mut answers = self.answers_to(&syn);
         // What the host accepted before, it goes on to answer.
         answers.retain(|answer| {
@@ -115,8 +109,8 @@ impl Peer {
     }
 
     pub fn knock(&self, family: Family, who: Source) {
-        let source = family.address(who);
-        let to = |port| (family.host(), port);
+        let source = address(family, who);
+        let to = |port| (host(family), port);
         for knock in [
             Packet::udp((source, self.port()), to(7000), b""),
             Packet::tcp((source, self.port()), to(8443), packet::SYN),
@@ -138,8 +132,8 @@ impl Peer {
             Family::V6
         };
         let fence = Packet::tcp(
-            (family.address(Source::C), port),
-            (family.host(), FENCE),
+            (address(family, Source::C), port),
+            (host(family), FENCE),
             packet::SYN,
         );
         let packets = [asked, &fence].map(bare);

@@ -13,7 +13,7 @@ use knockgate_tests::{
 
 use crate::{knock, scenario, ssh};
 
-/// In the network of the host, and nobody's.
+/// In the network of the host, and used by no one.
 const DEAD: [&str; 2] = ["fd77::66", "10.77.0.66"];
 
 /// Runs the client with a hosts file of its own.

@@ -92,7 +92,7 @@ fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
     Packet::udp((from, 5000 + source_port), (to, port), b"?").frame(CLIENT_MAC, GATE_MAC)
 }
 
-/// A local peer leaves checksums to hardware that there is none of.
+/// A veth peer offloads the checksum (`CHECKSUM_PARTIAL`), and nothing completes it.
 #[test]
 fn honest_clients_are_refused_at_once() {
     for attach in [Attach::Native, Attach::Generic] {

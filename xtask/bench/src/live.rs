@@ -163,7 +163,7 @@ impl Meter<'_> {
 }
 
 impl Contestant {
-    /// Makes sure that whoever has knocked was granted what that earns.
+    /// Makes sure that every source that has knocked has its grant.
     fn had_room(&self) -> Result<()> {
         match &self.kind {
             Kind::Minimal(gate) => gate.had_room(),

@@ -1,0 +1,194 @@
+//! Sessions: flows by the thousand, forged and real, are in no other flow's way.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use knockgate_tests::{
+    lab::{
+        CLIENT_MAC, Family, GATE_MAC,
+        Source::{A, B},
+    },
+    scenario::{Attach, Scenario},
+    wire::Wire,
+};
+use netlab::packet::{ACK, Packet, SYN};
+use serde_json::Value;
+
+use crate::{client, config, scenario};
+
+/// Connections that are begun, each from another port.
+const HALF_OPEN: u16 = 10_000;
+
+#[test]
+fn half_open_flows_native_v4() {
+    half_open_flows_leave_room(Attach::Native, Family::V4);
+}
+
+#[test]
+fn half_open_flows_generic_v6() {
+    half_open_flows_leave_room(Attach::Generic, Family::V6);
+}
+
+#[test]
+fn bogus_flows_native_v6() {
+    bogus_flows_leave_room(Attach::Native, Family::V6);
+}
+
+#[test]
+fn bogus_flows_generic_v4() {
+    bogus_flows_leave_room(Attach::Generic, Family::V4);
+}
+
+#[test]
+fn real_connections_native_v4() {
+    real_connections_of_one_source_leave_room(Attach::Native, Family::V4);
+}
+
+#[test]
+fn real_connections_generic_v6() {
+    real_connections_of_one_source_leave_room(Attach::Generic, Family::V6);
+}
+
+#[test]
+fn a_full_table_is_reported_native_v6() {
+    a_full_table_is_reported(Attach::Native, Family::V6);
+}
+
+#[test]
+fn a_full_table_is_reported_generic_v4() {
+    a_full_table_is_reported(Attach::Generic, Family::V4);
+}
+
+/// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
+/// then another one's outlives its grant.
+fn half_open_flows_leave_room(attach: Attach, family: Family) {
+    forged_flows_leave_room(attach, family, &[SYN]);
+}
+
+/// The same, followed by segments that look like the end of a handshake and data.
+fn bogus_flows_leave_room(attach: Attach, family: Family) {
+    forged_flows_leave_room(attach, family, &[SYN, ACK, ACK]);
+}
+
+fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
+        return;
+    };
+    scenario.lab.configure(&config(attach, 1024));
+    scenario.lab.knockgate(&["up"]).exits(0);
+    let source = client(family, 200, 1);
+    let granted = source.to_string();
+    let arguments = ["allow", &granted, "--gate", "ssh", "--for", "1h"];
+    scenario.lab.knockgate(&arguments).exits(0);
+    let flow = |number| packets.iter().map(move |flags| (number, *flags));
+    let syns: Vec<Vec<u8>> = (0..HALF_OPEN)
+        .flat_map(flow)
+        .map(|(number, flags)| Packet::tcp((source, 10_000 + number), (family.host(), 22), flags))
+        .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
+        .collect();
+    let wire = Wire::open(&scenario.lab);
+    for syns in syns.chunks(200) {
+        wire.send(&scenario.lab, syns);
+    }
+    let half_open = sessions(&scenario).len();
+    assert!(
+        half_open > 900,
+        "only {half_open} flows: the table was to be filled"
+    );
+
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    let mut connection = scenario.connected(B, 22);
+    echo(&mut connection);
+    for syns in syns.chunks(200) {
+        wire.send(&scenario.lab, syns);
+    }
+    scenario.ends(B);
+    echo(&mut connection);
+    let other = family.address(B).to_string();
+    let stays = sessions(&scenario)
+        .into_iter()
+        .any(|flow| flow.contains(&other));
+    assert!(stays, "the connection goes on, and is no session");
+}
+
+/// A source with a grant makes more connections than there is room for, all of them real; then another one's
+/// outlives its grant.
+fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
+        return;
+    };
+    scenario.lab.configure(&config(attach, 64));
+    scenario.lab.knockgate(&["up"]).exits(0);
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut connections: Vec<TcpStream> = (0..100).map(|_| scenario.connected(A, 22)).collect();
+    for connection in &mut connections {
+        echo(connection);
+    }
+    assert_eq!(sessions(&scenario).len(), 64, "the table is full");
+    scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    let mut other = scenario.connected(B, 22);
+    echo(&mut other);
+    connections.extend((0..100).map(|_| scenario.connected(A, 22)));
+    scenario.closes(B, "22/tcp");
+    echo(&mut other);
+}
+
+/// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
+fn a_full_table_is_reported(attach: Attach, family: Family) {
+    let Some((scenario, _turn)) = scenario(attach, family) else {
+        return;
+    };
+    scenario.lab.configure(&config(attach, 1));
+    scenario.lab.knockgate(&["up"]).exits(0);
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    let mut first = scenario.connected(A, 22);
+    echo(&mut first);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    let mut second = scenario.connected(B, 22);
+    echo(&mut second);
+    let events = scenario.knockgate("events --json").exits(0).stdout.clone();
+    let refused: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is one object"))
+        .filter(|event: &Value| event["event"] == "session.refused")
+        .collect();
+    let [refused] = refused.as_slice() else {
+        panic!("one flow was refused a session: {events}");
+    };
+    assert_eq!(refused["reason"], "table_full");
+    assert_eq!(refused["gate"], "ssh");
+    assert_eq!(refused["source"], family.address(B).to_string());
+    scenario.ends(B);
+    second
+        .write_all(b"anyone?")
+        .expect("the local stack takes it");
+    second
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a live socket");
+    let answer = second.read(&mut [0; 16]);
+    assert!(answer.is_err(), "it outlived its grant: {answer:?}");
+    echo(&mut first);
+}
+
+/// Says something and expects to hear it.
+#[track_caller]
+fn echo(connection: &mut TcpStream) {
+    connection
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .expect("a live socket takes a timeout");
+    connection.write_all(b"hello").expect("it can be sent");
+    let mut heard = [0; 5];
+    connection.read_exact(&mut heard).expect("it is answered");
+    assert_eq!(&heard, b"hello");
+}
+
+/// Sources of the flows that the gate remembers.
+fn sessions(scenario: &Scenario) -> Vec<String> {
+    let sessions = scenario.knockgate("sessions --json").exits(0).json();
+    let sessions = sessions["sessions"].as_array().expect("sessions is a list");
+    let source = |flow: &Value| flow["source"].as_str().map(str::to_owned);
+    sessions.iter().filter_map(source).collect()
+}
