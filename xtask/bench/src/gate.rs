@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     frame::{self, Transport},
     host::{Host, Wire},
+    judge::{GRANTED, Judge},
     programs::{Programs, Traffic, pinned},
 };
 
@@ -27,16 +28,6 @@ pub use crate::programs::terms::{KNOCKS, PROTECTED};
 pub const OPEN: u16 = 443;
 /// A port that is nothing.
 pub const FOREIGN: u16 = 5353;
-/// Where sources that are granted begin.
-pub const GRANTED: u32 = 0x0a00_0000;
-
-/// A program that counts what it makes of packets.
-pub trait Judge {
-    fn program(&self) -> &Xdp;
-    /// How many packets have been judged so, by this reason or by all.
-    fn packets(&self, reason: Option<&str>) -> Result<u64>;
-}
-
 /// A configuration, as far as the bench varies it.
 #[derive(Debug, Clone)]
 pub struct Setup {

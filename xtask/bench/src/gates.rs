@@ -7,8 +7,9 @@ use anyhow::Result;
 
 use crate::{
     frame::{self, Transport},
-    gate::{GRANTED, Gate, PROTECTED, Setup},
+    gate::{Gate, PROTECTED, Setup},
     host::{Host, Wire},
+    judge::GRANTED,
     programs::{Programs, run},
 };
 

@@ -12,8 +12,9 @@ use crate::{
     Plan,
     clock::{self, Softirq, number},
     figures::{Against, Part, Row},
-    gate::{Gate, Judge as _, KNOCKS, OPEN, PROTECTED},
+    gate::{Gate, KNOCKS, OPEN, PROTECTED},
     host::{Host, Wire},
+    judge::Judge as _,
     minimal::Minimal,
     programs::{Programs, Traffic},
 };

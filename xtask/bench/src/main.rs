@@ -14,6 +14,7 @@ mod frame;
 mod gate;
 mod gates;
 mod host;
+mod judge;
 mod knocking;
 mod live;
 mod minimal;

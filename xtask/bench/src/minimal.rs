@@ -1,8 +1,6 @@
 //! The bench's own minimal gate (`bench/ebpf/src/minimal.rs`), loaded. What it costs on a processor is
 //! what a gate of this kind cannot do without there.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
@@ -11,8 +9,8 @@ use aya::{
 };
 
 use crate::{
-    gate::{GRANTED, Judge},
-    programs::{pinned, terms::count},
+    judge::{GRANTED, Judge},
+    programs::{Programs, pinned, terms::count},
 };
 
 /// A minimal gate with tables of its own.
@@ -31,13 +29,17 @@ pub struct Room {
 }
 
 impl Minimal {
-    /// Loads one that admits `granted` sources for good, from [`GRANTED`] on.
-    pub fn load(object: &Path, pin: &Path, room: Room, granted: u32) -> Result<Self> {
+    /// Loads one from the object of `programs` that admits `granted` sources for good, from [`GRANTED`] on.
+    pub fn load(programs: &Programs, room: Room, granted: u32) -> Result<Self> {
         const NAME: &str = "minimal_gate";
         let Room {
             candidates,
             admitted,
         } = room;
+        let (object, pin) = (
+            &programs.object,
+            programs.folder.join("another_minimal_gate"),
+        );
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("CANDIDATES", candidates)
             .map_max_entries("ADMITTED", admitted)
@@ -49,10 +51,10 @@ impl Minimal {
             .try_into()?;
         program.load()?;
         // By its pin a program leaves its object; the pin is needed no longer than that.
-        let _ = std::fs::remove_file(pin);
-        program.pin(pin)?;
-        let program = pinned(pin)?;
-        std::fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+        let _ = std::fs::remove_file(&pin);
+        program.pin(&pin)?;
+        let program = pinned(&pin)?;
+        std::fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
         let mut admitted: HashMap<_, u32, u64> = table(&mut ebpf, "ADMITTED")?.try_into()?;
         for source in GRANTED..GRANTED + granted {
             admitted.insert(source.to_be(), u64::MAX, 0)?;

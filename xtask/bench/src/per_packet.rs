@@ -9,7 +9,8 @@ pub use self::rows::{sequences, verdicts};
 use crate::{
     Plan,
     figures::{Against, Row},
-    gate::{Judge, KNOCKS, knock_frame},
+    gate::{KNOCKS, knock_frame},
+    judge::Judge,
     programs::{Programs, Traffic, run, slope},
 };
 

@@ -10,11 +10,7 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
-use crate::{
-    clock,
-    host::Host,
-    minimal::{Minimal, Room},
-};
+use crate::{clock, host::Host};
 
 #[path = "../ebpf/src/terms.rs"]
 pub mod terms;
@@ -31,8 +27,10 @@ const BATCH: u32 = 64;
 
 /// The bench's own programs, loaded.
 pub struct Programs {
-    object: PathBuf,
-    folder: PathBuf,
+    /// The object that they were loaded from, for programs with tables of their own.
+    pub object: PathBuf,
+    /// Where they are pinned.
+    pub folder: PathBuf,
     traffic: Array<MapData, Traffic>,
     under_test: ProgramArray<MapData>,
     vary: Xdp,
@@ -96,12 +94,6 @@ impl Programs {
             Floor::Parse => "parse_only",
         };
         pinned(&self.folder.join(name))
-    }
-
-    /// Loads a minimal gate with tables of its own, that admits `granted` sources for good.
-    pub fn minimal(&self, room: Room, granted: u32) -> Result<Minimal> {
-        let pin = self.folder.join("another_minimal_gate");
-        Minimal::load(&self.object, &pin, room, granted)
     }
 
     /// Loads a program that remembers sources, with a table of its own of this size, and that table.

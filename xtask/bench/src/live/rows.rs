@@ -10,9 +10,10 @@ use super::{Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks};
 use crate::{
     figures::{Against, Row, over, times_what},
     frame::{self, Transport},
-    gate::{GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
     host::{Host, Wire},
-    minimal::Room,
+    judge::GRANTED,
+    minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
     recipe::{Hook, Recipe},
 };
@@ -168,7 +169,7 @@ impl Rows {
         granted: u32,
     ) -> Result<()> {
         let wire = host.wire(&format!("least{name}"))?;
-        let mut gate = programs.minimal(room, granted)?;
+        let mut gate = Minimal::load(programs, room, granted)?;
         self.attach(host, &wire, &mut gate.program)?;
         self.contestants.push(Contestant {
             wire,

@@ -8,8 +8,9 @@ use crate::{
     Plan,
     figures::{Part, Row, over, times, times_what},
     frame::{self, Transport},
-    gate::{FOREIGN, GRANTED, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    gate::{FOREIGN, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
     gates::{Gates, ROOM},
+    judge::GRANTED,
     minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
 };
@@ -45,8 +46,8 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
         candidates: Setup::default().sources,
         admitted,
     };
-    let minimal = programs.minimal(room(100_000), 100_000)?;
-    let minimal_knocked = programs.minimal(room(ROOM), 0)?;
+    let minimal = Minimal::load(programs, room(100_000), 100_000)?;
+    let minimal_knocked = Minimal::load(programs, room(ROOM), 0)?;
     let open = || frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN);
     let bare = |name: &str, program, work| Case::new(name, program, work, Vec::new());
     let mut absent = Vec::new();
