@@ -170,6 +170,8 @@ struct ProgLoad {
     kernel_version: u32,
     flags: u32,
     name: [u8; 16],
+    interface: u32,
+    expected_attach_type: u32,
 }
 
 #[repr(C)]
@@ -230,6 +232,9 @@ fn load() -> (File, u32) {
             kernel_version: 0,
             flags: 0,
             name,
+            interface: 0,
+            // A link takes no program with another one in place of its own.
+            expected_attach_type: ATTACH_XDP,
         },
     )
     .expect("two instructions pass the verifier");
