@@ -20,6 +20,8 @@ use knockgate_tests::{
 /// Any number; it stays, so that a change of the program is tried on the same packets as before.
 const SEED: u64 = 1979;
 const PACKETS: usize = 200_000;
+/// The same before a release.
+const PACKETS_FOR_RELEASE: usize = 1_000_000;
 /// Packets of one stream; a stream begins with empty tables.
 const STREAM: usize = 400;
 /// How often each reason and outcome was counted, by its name.
@@ -81,11 +83,11 @@ fn program_agrees_with_the_model_for_as_long_as_asked() {
         .parse()
         .expect("KNOCKGATE_FUZZ_MINUTES is a number of minutes");
     let end = Instant::now() + Duration::from_mins(minutes);
-    let mut packets = 0;
+    let mut tried = 0;
     while Instant::now() < end {
         run(fresh_seed(), Program::load, |_| true);
-        packets += PACKETS;
-        eprintln!("{packets} packets, no difference");
+        tried += packets();
+        eprintln!("{tried} packets, no difference");
     }
 }
 
@@ -129,7 +131,7 @@ fn run<S: SystemUnderTest>(
 ) -> Moved {
     eprintln!("seed {seed}: repeat with KNOCKGATE_FUZZ_SEED={seed}");
     let mut random = Random::seeded(seed);
-    let mut left = PACKETS;
+    let mut left = packets();
     let mut moved = Moved::new();
     for nth in 0.. {
         if left == 0 {
@@ -155,6 +157,15 @@ fn run<S: SystemUnderTest>(
         }
     }
     moved
+}
+
+/// How many packets a run tries. `cargo xtask release` sets the variable.
+fn packets() -> usize {
+    if env::var_os("KNOCKGATE_THOROUGH").is_some() {
+        PACKETS_FOR_RELEASE
+    } else {
+        PACKETS
+    }
 }
 
 /// A case that is no longer reached is no longer compared.

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{kernels, mutants, test};
 
-/// The variable by which the tests are told to try all that they can.
+/// The variable by which the oracle is told to try five times as many packets.
 const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 
 /// Runs every test with all cases, every check in every kernel, and every deliberate fault.
