@@ -84,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tried - passed
     );
     if update {
-        figures::write(&figures).context("can't update the figures")?;
+        figures::write(&figures).context("cannot update the figures")?;
     }
     println!("Every check passed on each of {tried} kernels.");
     Ok(())

@@ -1,6 +1,6 @@
 //! `cargo xtask mutants`: puts deliberate faults into the program, one by one, and has the tests catch each.
 //!
-//! A test that nobody has seen fail may be one that can't. So each fault ([`faults`]) is put into a copy of the
+//! A test that nobody has seen fail may be one that cannot. So each fault ([`faults`]) is put into a copy of the
 //! sources ([`copy`]), built there, and tried by the suites that say what a gate must do ([`suites`]). One that
 //! none of them notices is a hole in the tests.
 
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     println!("Without a fault, in {}", copy.root().display());
     for stage in Stage::ALL {
-        let caught = suites.run(stage)?.context("the sources don't build")?;
+        let caught = suites.run(stage)?.context("the sources do not build")?;
         ensure!(
             caught.is_empty(),
             "already failing, so nothing can be told: {}",
@@ -90,7 +90,7 @@ fn try_one(copy: &Copy, suites: &Suites<'_>, fault: &Fault) -> Result<Vec<&'stat
     for stage in Stage::ALL {
         let caught = suites.run(stage)?;
         let caught = caught
-            .with_context(|| format!("with the fault `{}` the sources don't build", fault.what))?;
+            .with_context(|| format!("with the fault `{}` the sources do not build", fault.what))?;
         if !caught.is_empty() {
             return Ok(caught);
         }
@@ -108,12 +108,12 @@ fn shown(caught: &[&str]) -> String {
 /// Writes the page's table anew.
 fn write(rows: &[Row<'_>]) -> Result<()> {
     let path = workspace::root().join(PAGE);
-    let page = fs::read_to_string(&path).with_context(|| format!("can't read {PAGE}"))?;
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
     let (before, _) = page
         .split_once("| fault |")
         .with_context(|| format!("no table in {PAGE}"))?;
     fs::write(&path, before.to_owned() + &table(rows))
-        .with_context(|| format!("can't write {PAGE}"))?;
+        .with_context(|| format!("cannot write {PAGE}"))?;
     println!("Written to {PAGE}.");
     Ok(())
 }
@@ -123,7 +123,7 @@ fn table(rows: &[Row<'_>]) -> String {
     let mut table = String::from("| fault | where | caught by |\n|---|---|---|\n");
     for Row { fault, caught } in rows {
         let file = fault.file;
-        // Writing to a string doesn't fail.
+        // Writing to a string does not fail.
         let _ = writeln!(table, "| {} | {file} | {} |", fault.what, shown(caught));
     }
     table

@@ -1,7 +1,7 @@
 //! What knockgate has in the kernel: the program and its tables.
 //!
 //! [`compile`] makes the tables' contents of a checked configuration. [`up`] loads the program, fills its tables, attaches
-//! and pins; [`Datapath::open`] opens what is pinned, [`view`] reads its tables and [`edit`] changes them. While packets
+//! and pins; [`Datapath::open`] opens what is pinned, `view` reads its tables and `edit` changes them. While packets
 //! are judged, nothing here runs: the kernel decides alone.
 
 pub mod compile;

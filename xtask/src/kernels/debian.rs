@@ -38,7 +38,7 @@ impl Emulator {
         let folder = cache()?.join(package);
         if !folder.is_dir() {
             or_with_new_lists(|| unpack(&lacking(package)?, &folder))
-                .with_context(|| format!("can't get the package {package}"))?;
+                .with_context(|| format!("cannot get the package {package}"))?;
         }
         Ok(Self {
             program: folder.join("usr/bin").join(program),
@@ -85,13 +85,13 @@ impl Kernel {
             Ok(folder)
         });
         let folder = folder.with_context(|| {
-            format!("can't get the kernel of the package {package}, which Debian 12 has with its security archive")
+            format!("cannot get the kernel of the package {package}, which Debian 12 has with its security archive")
         })?;
         Self::find(&folder)
     }
 
     /// These modules and those that they need, each behind the ones that it needs itself. A module that
-    /// the kernel doesn't have is built in.
+    /// the kernel does not have is built in.
     pub(super) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut ordered = Vec::new();
         for name in wanted {
@@ -146,7 +146,7 @@ impl Kernel {
     }
 }
 
-/// Tries again with fresh lists of packages where the present ones don't do: on a new machine there are
+/// Tries again with fresh lists of packages where the present ones do not do: on a new machine there are
 /// none, and the archive keeps no package that old lists name.
 fn or_with_new_lists<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
     let error = match attempt() {
@@ -186,7 +186,7 @@ fn lacking(package: &str) -> Result<Vec<String>> {
         .collect();
     ensure!(
         !lacking.is_empty(),
-        "the package {package} is installed, and yet its program isn't there"
+        "the package {package} is installed, and yet its program is not there"
     );
     Ok(lacking)
 }
@@ -197,7 +197,7 @@ fn cache() -> Result<PathBuf> {
         bail!("the kernels come from Debian's archive, and this machine has no apt-get and dpkg");
     }
     let cache = workspace::target().join("kernels");
-    fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     Ok(cache)
 }
 
@@ -206,10 +206,10 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
     // Beside its place and moved there when complete, so that nothing half unpacked is taken for whole.
     let part = folder.with_extension(format!("part-{}", std_process::id()));
     let contents = part.join("contents");
-    fs::create_dir_all(&contents).with_context(|| format!("can't make {}", contents.display()))?;
+    fs::create_dir_all(&contents).with_context(|| format!("cannot make {}", contents.display()))?;
     let done = (|| {
         println!("Downloading {}", packages.join(", "));
-        // As root, apt would have another user download, who can't write here.
+        // As root, apt would have another user download, who cannot write here.
         process::stdout(
             Command::new("apt-get")
                 .current_dir(&part)
@@ -230,7 +230,7 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
             process::run(Command::new("dpkg").arg("-x").arg(archive).arg(&contents))?;
         }
         fs::rename(&contents, folder)
-            .with_context(|| format!("can't move what was unpacked to {}", folder.display()))
+            .with_context(|| format!("cannot move what was unpacked to {}", folder.display()))
     })();
     // What stays after a failure is in nobody's way.
     let _ = fs::remove_dir_all(&part);
@@ -246,12 +246,12 @@ fn module_name(path: &Path) -> Option<String> {
 
 fn read_module(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
-        return fs::read(path).with_context(|| format!("can't read {}", path.display()));
+        return fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     }
     let output = process::output(Command::new("busybox").arg("xzcat").arg(path))?;
     ensure!(
         output.status.success(),
-        "can't unpack {}: {}",
+        "cannot unpack {}: {}",
         path.display(),
         String::from_utf8_lossy(&output.stderr).trim()
     );
@@ -277,7 +277,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<Vec<_>, _>>()
     });
-    listed.with_context(|| format!("can't list {}", folder.display()))
+    listed.with_context(|| format!("cannot list {}", folder.display()))
 }
 
 #[cfg(test)]

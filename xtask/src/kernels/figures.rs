@@ -88,9 +88,9 @@ pub(super) fn table(figures: &[Figures]) -> String {
 /// Puts these figures in place of those on the page.
 pub(super) fn write(figures: &[Figures]) -> Result<()> {
     let path = workspace::root().join(PAGE);
-    let page = fs::read_to_string(&path).with_context(|| format!("can't read {PAGE}"))?;
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
     let page = replaced(&page, &table(figures)).with_context(|| format!("no table in {PAGE}"))?;
-    fs::write(&path, page).with_context(|| format!("can't write {PAGE}"))?;
+    fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))?;
     println!("Written to {PAGE}.");
     Ok(())
 }

@@ -39,7 +39,7 @@ impl Guest {
     pub(super) fn prepare(kernel: Kernel, knockgate: &Path, suites: &Suites) -> Result<Self> {
         let archive = image::pack(&kernel, knockgate, suites)?;
         let image = workspace::target().join(format!("kernels/{}.cpio", kernel.release));
-        fs::write(&image, archive).with_context(|| format!("can't write {}", image.display()))?;
+        fs::write(&image, archive).with_context(|| format!("cannot write {}", image.display()))?;
         Ok(Self {
             kernel,
             image,
@@ -95,7 +95,8 @@ impl Console {
     fn open(guest: &Guest, emulator: &Emulator) -> Result<Self> {
         let Guest { kernel, image, .. } = guest;
         let path = image.with_extension("log");
-        let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+        let log =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         // The machine ends with this process, whatever ends it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
@@ -112,7 +113,7 @@ impl Console {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .context("can't start `setpriv`, which is to start qemu")?;
+            .context("cannot start `setpriv`, which is to start qemu")?;
         let said = machine.stdout.take().context("qemu has no output")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || copy_lines(said, log, &sender));

@@ -63,7 +63,7 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
     }
     for (name, place) in PROGRAMS {
         let path = find_program(name)
-            .with_context(|| format!("can't find `{name}`, which set-up should have installed"))?;
+            .with_context(|| format!("cannot find `{name}`, which set-up should have installed"))?;
         files.add_program(place, &path)?;
     }
     files.add_program("usr/bin/knockgate", knockgate)?;
@@ -163,7 +163,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("can't read {}", path.display()))
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

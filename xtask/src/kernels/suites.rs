@@ -133,7 +133,7 @@ impl Suites {
         let wanted = |check: &&Check| all || check.when == When::EveryChange;
         let checks: Vec<_> = CHECKS.iter().filter(wanted).collect();
         let folder = workspace::target().join("kernels/suites");
-        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         // The whole workspace, as `cargo xtask test` does it: what one has built, the other need not.
         let mut command = Command::new(workspace::cargo());
         command

@@ -36,7 +36,7 @@ impl Copy {
             left_out.insert(".cargo".into());
         }
         mirror(&workspace::root(), &root, &left_out)
-            .with_context(|| format!("can't copy the sources to {}", root.display()))?;
+            .with_context(|| format!("cannot copy the sources to {}", root.display()))?;
         Ok(Self { root })
     }
 
@@ -47,14 +47,14 @@ impl Copy {
     pub(super) fn put(&self, fault: &Fault) -> Result<Put> {
         let path = self.root.join(fault.file);
         let before =
-            fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let after = fault.put_into(&before).with_context(|| {
             format!(
                 "`{}`: what it replaces is not there exactly once in {}: {}",
                 fault.what, fault.file, fault.find
             )
         })?;
-        fs::write(&path, after).with_context(|| format!("can't write {}", path.display()))?;
+        fs::write(&path, after).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Put { path, before })
     }
 }

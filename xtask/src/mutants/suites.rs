@@ -169,7 +169,7 @@ const PATIENCE: Duration = Duration::from_mins(30);
 pub(super) struct Suites<'a> {
     copy: &'a Copy,
     toolchain: &'a Toolchain,
-    /// Where they are built, each time anew but for what hasn't changed.
+    /// Where they are built, each time anew but for what has not changed.
     target: PathBuf,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Suites<'a> {
         }
     }
 
-    /// Builds a stage's suites and runs them. Returns the names of those that fail; `None`: they don't build.
+    /// Builds a stage's suites and runs them. Returns the names of those that fail; `None`: they do not build.
     pub(super) fn run(&self, stage: Stage) -> Result<Option<Vec<&'static str>>> {
         let mut program = None;
         if stage == Stage::Kernel {
@@ -239,7 +239,7 @@ impl<'a> Suites<'a> {
             .with_context(|| format!("cargo built no suite `{target}`"))?;
         let mut command = if stage == Stage::Kernel {
             let mut command = process::as_root("env", "load the kernel program")?;
-            // A suite that can't load anything is to fail, not to skip.
+            // A suite that cannot load anything is to fail, not to skip.
             command.arg("CI=true").arg(executable);
             command
         } else {
@@ -272,7 +272,7 @@ fn fails(command: &mut Command) -> Result<bool> {
         .stdin(Stdio::null())
         .stdout(nowhere()?)
         .stderr(nowhere()?);
-    let mut child = command.spawn().context("can't start a suite")?;
+    let mut child = command.spawn().context("cannot start a suite")?;
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -287,7 +287,7 @@ fn fails(command: &mut Command) -> Result<bool> {
     }
 }
 
-/// Has cargo build test targets, and returns them by name; `None` where they don't build.
+/// Has cargo build test targets, and returns them by name; `None` where they do not build.
 fn executables(command: &mut Command) -> Result<Option<Vec<(String, PathBuf)>>> {
     let output = process::output(command)?;
     if !output.status.success() {

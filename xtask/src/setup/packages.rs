@@ -143,7 +143,7 @@ pub(super) fn install(packages: &[&Package]) -> Result<()> {
     let status = command
         .args(["-c", &script(packages)])
         .status()
-        .context("can't start a shell as root")?;
+        .context("cannot start a shell as root")?;
     ensure!(
         status.success(),
         "apt-get did not install the packages ({status}); its own lines above say why. They are known to \
@@ -153,7 +153,7 @@ pub(super) fn install(packages: &[&Package]) -> Result<()> {
     Ok(())
 }
 
-/// What to do where apt-get can't.
+/// What to do where apt-get cannot.
 fn by_hand(packages: &[&Package]) -> String {
     let is_program = |package: &&Package| {
         PROGRAMS

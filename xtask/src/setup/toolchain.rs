@@ -2,7 +2,7 @@
 //!
 //! `core` is compiled for BPF along with the program, so the compiler must have its own library's source
 //! beside it. The compiler hands LLVM bitcode to bpf-linker, which must be built against the same LLVM or
-//! a newer one: an older LLVM can't read it.
+//! a newer one: an older LLVM cannot read it.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use crate::{process, workspace};
 /// The LLVM of the bpf-linker that set-up builds.
 pub(super) const LINKER_LLVM: u32 = 22;
 
-/// What to do by hand where set-up can't.
+/// What to do by hand where set-up cannot.
 pub(super) const HINT: &str = "\
 To build the kernel program without Debian's compiler:
   rustup toolchain install nightly --profile minimal --component rust-src

@@ -36,7 +36,7 @@ use crate::{
 pub enum Absent {
     /// Nothing comes up.
     Refuse,
-    /// The others come up; this one is left to a later [`repair`](super::repair).
+    /// The others come up; this one is left to a later repair.
     Await,
 }
 

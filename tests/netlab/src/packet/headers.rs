@@ -26,7 +26,7 @@ pub enum Extension {
     Routing(u8),
     DestinationOptions(u8),
     Authentication(u8),
-    /// A fragment header on a whole packet (RFC 6946). Those of real fragments come from [`Packet::piece`].
+    /// A fragment header on a whole packet (RFC 6946). Those of real fragments come from `Packet::piece`.
     AtomicFragment,
 }
 
