@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::SocketAddr,
+    os::fd::AsRawFd as _,
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -12,6 +14,9 @@ use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::network::{ip, set};
+
+/// `connect` with an address of this family disconnects a UDP socket (udp(7)).
+const AF_UNSPEC: libc::sa_family_t = 0;
 
 /// The sockets, for as long as the value lives.
 pub struct Sockets {
@@ -60,7 +65,20 @@ impl Sockets {
         });
     }
 
+    /// Closes all.
+    ///
+    /// Each is disconnected first: a process that another thread is starting has copies of the descriptors until it
+    /// executes its program, and a copy would keep a socket connected.
     pub fn close(&mut self) {
+        // SAFETY: `sockaddr` is plain data, for which all zeroes is a value.
+        let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
+        nowhere.sa_family = AF_UNSPEC;
+        let length = libc::socklen_t::try_from(size_of_val(&nowhere)).expect("an address is short");
+        for socket in self.open.values() {
+            // SAFETY: the address is as long as is said, and lives for the call.
+            let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+            assert_eq!(result, 0, "a UDP socket can be disconnected");
+        }
         self.open.clear();
     }
 
