@@ -27,8 +27,8 @@ const PAGE: &str = "docs/development/mutants.md";
 
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Only faults whose description contains this
-    only: Option<String>,
+    /// Only faults whose description contains one of these texts
+    only: Vec<String>,
     /// Write the table in docs/development/mutants.md anew
     #[arg(long, conflicts_with = "only")]
     update: bool,
@@ -43,7 +43,9 @@ struct Row<'f> {
 /// `cargo xtask mutants`. Fails where a fault goes unnoticed.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { only, update } = options;
-    let wanted = |fault: &&Fault| only.as_ref().is_none_or(|only| fault.what.contains(only));
+    let wanted = |fault: &&Fault| {
+        only.is_empty() || only.iter().any(|text| fault.what.contains(text.as_str()))
+    };
     let faults: Vec<&Fault> = faults::all().filter(wanted).collect();
     ensure!(!faults.is_empty(), "no fault is described so");
     let toolchain = setup::ready(Purpose::Test)?;
