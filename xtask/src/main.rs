@@ -49,7 +49,7 @@ enum Command {
     },
     /// Looks for packets that the kernel program judges otherwise than its model
     Fuzz(fuzz::Options),
-    /// Breaks a copy of the program in many ways, one by one, and has the tests notice each (20 minutes)
+    /// Breaks a copy of the program in many ways, one by one, and has the tests notice each (an hour)
     Mutants(mutants::Options),
     /// Builds the kernel program and the `knockgate` that carries it
     Build(build::Options),
@@ -57,7 +57,7 @@ enum Command {
     Bench(bench::Options),
     /// Boots other kernels in qemu, and has the program verified and tried in each (5 minutes)
     Kernels(kernels::Options),
-    /// Runs what takes too long for every change: before a release (90 minutes)
+    /// Runs what takes too long for every change: before a release (two hours)
     Release,
     /// Counts the instructions that the kernel program takes, by what comes of a packet
     Instructions(instructions::Options),
