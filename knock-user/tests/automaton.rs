@@ -140,7 +140,7 @@ fn longest_beginning(config: &Config, ports: &[Port]) -> usize {
         .unwrap_or(0)
 }
 
-/// How many of the last probes begin some sequence and don't complete it, at most.
+/// How many of the last probes begin some sequence and do not complete it, at most.
 fn longest_unfinished(config: &Config, ports: &[Port]) -> usize {
     (0..=ports.len().min(12))
         .rev()

@@ -63,7 +63,7 @@ pub fn all() -> impl Iterator<Item = &'static Fixture> {
 }
 
 impl Fixture {
-    /// The configuration for one family. Panics where it isn't valid.
+    /// The configuration for one family. Panics where it is not valid.
     pub fn config(&self, family: Family) -> Config {
         match Config::parse(&filled(self.config, family), self.what) {
             Ok((config, _)) => config,

@@ -95,7 +95,7 @@ pub fn run(code: &[bpf_insn], memory: &mut Memory, world: &mut dyn World, contex
     let mut instructions = 0;
     loop {
         instructions += 1;
-        assert!(instructions <= MOST, "the program doesn't end");
+        assert!(instructions <= MOST, "the program does not end");
         if machine.step() {
             return Run {
                 answer: machine.registers[0],

@@ -156,7 +156,7 @@ fn assert_names(lab: &Lab, program: &ForeignProgram) {
         .prints_nothing();
     assert_eq!(lab.interface(), before);
     assert!(!lab.pin_root().exists(), "pinned: {:?}", lab.pins());
-    // It isn't knockgate's to take down either.
+    // It is not knockgate's to take down either.
     lab.knockgate(&["down", "--all"]).exits(0);
     assert_eq!(lab.interface(), before);
 }

@@ -175,7 +175,7 @@ fn table(figures: &Figures) -> String {
     let mut table = String::from("| what comes of a packet | IPv4 | IPv6 |\n|---|---:|---:|\n");
     let cell = |figure: Option<u64>| figure.map_or("–".to_owned(), |figure| figure.to_string());
     for (what, [v4, v6]) in figures {
-        // Writing to a string doesn't fail.
+        // Writing to a string does not fail.
         let _ = writeln!(table, "| {what} | {} | {} |", cell(*v4), cell(*v6));
     }
     table

@@ -18,7 +18,7 @@ const STORED: &str = include_str!("../../docs/development/verifier.md");
 /// Half of what Linux allows (`BPF_COMPLEXITY_LIMIT_INSNS`), so that other kernels than those tried have room.
 const MOST_INSTRUCTIONS: u64 = 500_000;
 
-/// The program with every feature in use: what a configuration leaves out, the verifier doesn't walk.
+/// The program with every feature in use: what a configuration leaves out, the verifier does not walk.
 const EVERYTHING: &str = r#"
     interfaces = ["eth0"]
     allow = ["192.0.2.0/24"]

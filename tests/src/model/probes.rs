@@ -169,7 +169,7 @@ impl Source {
         self.longest(config, 0)
     }
 
-    /// How many of the last probes begin a sequence that they don't complete, at most.
+    /// How many of the last probes begin a sequence that they do not complete, at most.
     fn unfinished(&self, config: &Config) -> usize {
         self.longest(config, 1)
     }

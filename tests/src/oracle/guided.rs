@@ -42,7 +42,7 @@ fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<Stri
     let (got, wanted) = (decisive(got), decisive(wanted));
     (got != wanted).then(|| {
         let bytes = frame.iter().fold(String::new(), |mut bytes, byte| {
-            // Writing to a string doesn't fail.
+            // Writing to a string does not fail.
             let _ = write!(bytes, "{byte:02x}");
             bytes
         });

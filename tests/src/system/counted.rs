@@ -208,7 +208,7 @@ impl SystemUnderTest for Counted {
     }
 }
 
-/// `struct xdp_md` of a packet: data, `data_end`, `data_meta`, the interface; then what this program doesn't ask for.
+/// `struct xdp_md` of a packet: data, `data_end`, `data_meta`, the interface; then what this program does not ask for.
 fn context(memory: &mut Memory, frame: &[u8]) -> u64 {
     let mut context = vec![0; 24];
     context[12..16].copy_from_slice(&LOOPBACK.to_le_bytes());

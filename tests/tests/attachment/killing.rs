@@ -7,7 +7,7 @@ use knockgate_tests::{
 
 use crate::{configure, expect_status, in_generic_mode, ssh};
 
-/// Either nothing is up, or it is known that it isn't guarded; and the next `up` ends with everything guarded.
+/// Either nothing is up, or it is known that it is not guarded; and the next `up` ends with everything guarded.
 #[test]
 fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
     in_generic_mode(|scenario| {

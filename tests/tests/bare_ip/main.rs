@@ -92,7 +92,7 @@ fn addresses_are_not_taken_for_ethertypes() {
             ))
         };
         assert_eq!(ask(CLOSED).len(), 1, "{source}: a closed port answers");
-        assert_eq!(ask(GUARDED).len(), 0, "{source}: the guarded one doesn't");
+        assert_eq!(ask(GUARDED).len(), 0, "{source}: the guarded one does not");
     }
     drop(listeners);
 }

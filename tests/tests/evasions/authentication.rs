@@ -75,7 +75,7 @@ pub fn rows() -> Vec<Row> {
     for (bytes, families, probes, fate) in [
         (24, V6, DATAGRAM, Served),
         (40, V6, ANY, Served),
-        // Linux takes no IPv6 packet whose first fragment doesn't hold all headers (RFC 8200, section 4.5).
+        // Linux takes no IPv6 packet whose first fragment does not hold all headers (RFC 8200, section 4.5).
         (16, V6, ANY, Dropped),
         (32, V6, SYN, Dropped),
     ] {

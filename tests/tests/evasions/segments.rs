@@ -138,7 +138,7 @@ pub fn rows() -> Vec<Row> {
             move |inner| vec![wrapped(inner, before, SEGMENTS, 0)],
         ));
     }
-    // Cut behind the route, which Linux doesn't take, in the inner header, and behind the whole of that.
+    // Cut behind the route, which Linux does not take, in the inner header, and behind the whole of that.
     for (bytes, fate) in [
         (24, Dropped),
         (32, Malformed),

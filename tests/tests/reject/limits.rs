@@ -166,7 +166,7 @@ fn lost_on_a_veth() {
         drop(peer);
         scenario.knockgate("down --all").exits(0);
 
-        // Which is why it isn't chosen there.
+        // Which is why it is not chosen there.
         let config = format!("interfaces = [\"{WAN}\"]\n{}", rejecting());
         scenario.lab.configure(&config);
         scenario

@@ -108,7 +108,7 @@ fn sources() -> Vec<Row> {
         ("255.255.255.255", Silence),
         ("10.77.0.1", Silence),
         ("10.77.0.9", Silence),
-        // With `rp_filter`, the host wouldn't either.
+        // With `rp_filter`, the host would not either.
         ("10.77.255.255", OnlyHost),
     ];
     let v6 = [

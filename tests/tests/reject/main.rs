@@ -39,9 +39,9 @@ struct Row {
 enum Expected {
     /// A closed port answers.
     Answer,
-    /// A closed port doesn't.
+    /// A closed port does not.
     Silence,
-    /// It does, and the gate doesn't: the documentation says so.
+    /// It does, and the gate does not: the documentation says so.
     OnlyHost,
 }
 

@@ -239,7 +239,7 @@ impl Case {
 
     /// How many sources knock, and how long after one another they begin.
     ///
-    /// Without a flood they don't overlap: knockd forgets everyone else's steps when the knock that began
+    /// Without a flood they do not overlap: knockd forgets everyone else's steps when the knock that began
     /// first is complete, which is not what a flood does to it.
     fn turns(&self, plan: &Plan) -> (u32, Duration) {
         let long = self.step * 3;

@@ -85,7 +85,7 @@ fn pack(folder: &Path, corpus: &Path) -> Result<()> {
     let mut text = String::from("# Written by `cargo xtask fuzz --guided --update`.\n");
     for input in &inputs {
         for byte in input {
-            // Writing to a string doesn't fail.
+            // Writing to a string does not fail.
             let _ = write!(text, "{byte:02x}");
         }
         text.push('\n');

@@ -96,7 +96,7 @@ mod tests {
         for kind in ["veth", "tun", "dummy", "vxlan", "macvlan", "bridge"] {
             assert!(may_be_left_out(2, &[link(2, kind)]), "{kind}");
         }
-        // A pair's other end, here or elsewhere, isn't what it stands on.
+        // A pair's other end, here or elsewhere, is not what it stands on.
         let pair = [on(3, link(2, "veth")), on(2, link(3, "veth"))];
         assert!(may_be_left_out(2, &pair));
         assert!(may_be_left_out(9, &pair), "unknown");

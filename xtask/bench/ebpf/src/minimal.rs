@@ -141,7 +141,7 @@ fn last(source: u32) -> u32 {
     count::OPENED
 }
 
-/// The source's progress, if it has made so many knocks and isn't too late with the next.
+/// The source's progress, if it has made so many knocks and is not too late with the next.
 #[inline(always)]
 fn in_turn(source: u32, knocks: u32, now: u64) -> Option<&'static mut Candidate> {
     // SAFETY: the entry stays mapped until the program has run, and the bench runs one at a time.
