@@ -10,6 +10,7 @@
 mod knocking;
 mod passing;
 mod reading;
+mod repeating;
 
 use knock_user::config::Config;
 
@@ -58,7 +59,12 @@ const ONE_GATE: &str = r#"
 
 /// All rows, those first that the others build on.
 pub fn all() -> impl Iterator<Item = &'static Fixture> {
-    let tables = [reading::ROWS, knocking::ROWS, passing::ROWS];
+    let tables = [
+        reading::ROWS,
+        knocking::ROWS,
+        repeating::ROWS,
+        passing::ROWS,
+    ];
     tables.into_iter().flatten()
 }
 

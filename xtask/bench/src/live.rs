@@ -2,6 +2,8 @@
 //! receiver share one CPU, so that nothing is lost and CPU time is the whole price.
 
 mod rows;
+mod targets;
+mod traffic;
 
 use std::{net::UdpSocket, path::Path};
 

@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use netlab::{host::find_program, packet::SYN};
 
-use super::{Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks};
+use super::{
+    Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks,
+    targets::{Allowed, DENIED_FEW, DENIED_MANY, GRANTED_FEW, UNGUARDED_MOST},
+    traffic::{CROWD, Newcomers, STRANGERS, datagram, newcomers, steady},
+};
 use crate::{
     figures::{Against, Row, over, times_what},
     frame::{self, Transport},
-    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame},
     host::{Host, Wire},
     judge::GRANTED,
     minimal::{Minimal, Room},
@@ -18,15 +22,8 @@ use crate::{
     recipe::{Hook, Recipe},
 };
 
-/// Where sources begin that are granted nothing.
-const STRANGERS: u32 = 0x0b00_0000;
 /// Room for all grants that the whole knocks of a run earn, at the gate and at a minimal one.
 const EARNED: u32 = 1 << 21;
-/// Where sources begin that knock.
-const NEWCOMERS: u32 = 0x3000_0000;
-/// How many sources there are of what is denied or unguarded.
-const CROWD: u32 = 65_536;
-
 /// How many that have begun to knock a minimal gate remembers: as many as the gate in C did whose price
 /// is in [`Allowed::minimal`].
 const CANDIDATES: u32 = 65_536;
@@ -36,30 +33,6 @@ const DROP: &str = "bare drop";
 const OTHERS: &str = "no program, UDP to 443";
 const ADMITTED: &str = "no program, UDP to 22";
 const KNOCKING: &str = "no program, UDP to 7101";
-
-/// What a row may add to its floor.
-#[derive(Debug, Clone, Copy)]
-struct Allowed {
-    /// ns, on a processor that drops a packet unread in 64 ns, sending included.
-    most: f64,
-    /// What a minimal gate, in C and by the harness of the peers, added there to the floor of its rows.
-    minimal: f64,
-}
-
-const DENIED_FEW: Allowed = Allowed {
-    most: 30.0,
-    minimal: 25.0,
-};
-const DENIED_MANY: Allowed = Allowed {
-    most: 50.0,
-    minimal: 51.0,
-};
-const GRANTED_FEW: Allowed = Allowed {
-    most: 35.0,
-    minimal: 21.0,
-};
-/// ns, as [`Allowed::most`]. A minimal gate adds nothing there that stands out of the noise.
-const UNGUARDED_MOST: f64 = 25.0;
 
 /// Puts everyone on a wire of their own, attached in this mode.
 pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) -> Result<LineUp> {
@@ -394,88 +367,5 @@ impl Rows {
         } else {
             against
         }
-    }
-}
-
-impl Allowed {
-    /// The same as a multiple of what a minimal gate adds, on any processor.
-    fn times(self) -> f64 {
-        let Self { most, minimal } = self;
-        (most / minimal * 100.0).round() / 100.0
-    }
-}
-
-/// Those who knock: how often, and how far.
-struct Newcomers {
-    /// By which wires of those whom they knock at are told apart.
-    wire: &'static str,
-    name: &'static str,
-    traffic: Traffic,
-    allowed: Allowed,
-}
-
-fn newcomers() -> [Newcomers; 3] {
-    let traffic = |first, sources, steps| Traffic {
-        first: NEWCOMERS + first,
-        sources,
-        steps,
-        ports: knocks(),
-        // A source's next first knock comes from another port: it is no duplicate.
-        hold: 15,
-        ..Traffic::default()
-    };
-    // Both count a bare drop besides, as the gate in C drops knocks.
-    let allowed = |most: f64, minimal: f64| Allowed {
-        most: most - 64.0,
-        minimal: minimal - 64.0,
-    };
-    [
-        Newcomers {
-            wire: "few",
-            name: "first knock, 32,768 sources",
-            traffic: traffic(0, 32_768, 1),
-            allowed: allowed(120.0, 103.0),
-        },
-        Newcomers {
-            wire: "many",
-            name: "first knock, 1,048,576 sources",
-            traffic: traffic(0x0100_0000, 1 << 20, 1),
-            allowed: allowed(300.0, 274.0),
-        },
-        Newcomers {
-            wire: "whole",
-            name: "whole knocks, ever new sources",
-            traffic: traffic(0x0200_0000, 0, 3),
-            allowed: allowed(280.0, 244.0),
-        },
-    ]
-}
-
-fn datagram(port: u16) -> Vec<u8> {
-    frame::ipv4(Transport::Udp, STRANGERS, 40000, port)
-}
-
-/// To one port, from one source port of each source.
-fn steady(first: u32, sources: u32, port: u16) -> Traffic {
-    Traffic {
-        first,
-        sources,
-        steps: 1,
-        ports: [port; 4],
-        hold: 31,
-        ..Traffic::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_allowed_is_a_multiple_of_what_a_minimal_gate_adds() {
-        let [few, many, whole] = newcomers().map(|newcomers| newcomers.allowed);
-        let allowed = [DENIED_FEW, DENIED_MANY, GRANTED_FEW, few, many, whole];
-        let times = allowed.map(|allowed| allowed.times().to_string());
-        assert_eq!(times, ["1.2", "0.98", "1.67", "1.44", "1.12", "1.2"]);
     }
 }
