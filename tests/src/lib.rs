@@ -26,6 +26,7 @@ pub mod lab;
 pub mod model;
 pub mod need;
 pub mod network;
+pub mod observe;
 pub mod oracle;
 pub mod path;
 

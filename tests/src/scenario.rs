@@ -166,8 +166,8 @@ impl Scenario {
     fn empty(&self) {
         self.knockgate("revoke --all").exits(0);
         for what in ["grants", "sessions"] {
-            let left = self.knockgate(&format!("{what} --json")).exits(0).json();
-            assert_eq!(left[what], serde_json::json!([]), "after `revoke --all`");
+            let left = self.lab.list(what);
+            assert!(left.is_empty(), "{what} after `revoke --all`: {left:?}");
         }
     }
 
@@ -274,9 +274,7 @@ impl Scenario {
             source.is_some_and(|source| source.is_ok_and(|source| source.contains(&address)))
         };
         wait_until("the port is closed", || {
-            let grants = self.knockgate("grants --json").exits(0).json();
-            let grants = grants["grants"].as_array().expect("grants is a list");
-            !grants.iter().any(covers)
+            !self.lab.list("grants").iter().any(covers)
                 && self.attempt(who, port, Outcome::Silent) == Outcome::Silent
         });
     }

@@ -152,12 +152,7 @@ fn esp(scenario: &Scenario) {
 
 #[track_caller]
 fn passes_as_other_protocol(scenario: &Scenario, traffic: fn(&Scenario)) {
-    let passed = || {
-        let stats = scenario.knockgate("stats --json").exits(0).json();
-        let rows = stats["packets"].as_array().expect("packets is a list");
-        let row = rows.iter().find(|row| row["reason"] == "other_protocol");
-        row.map_or(0, |row| row["packets"].as_u64().expect("a count"))
-    };
+    let passed = || scenario.lab.stats().packets("other_protocol");
     let before = passed();
     traffic(scenario);
     // What opens a connection, acknowledges an answer, and closes takes this many.

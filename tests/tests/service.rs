@@ -10,13 +10,13 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Source::{A, B},
     },
+    observe::events_of,
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
     service::Services,
     wire::Wire,
 };
 use netlab::packet::{Packet, SYN};
-use serde_json::Value;
 
 fn ssh() -> Gate {
     Gate::ssh().open_for("1m").within("1m")
@@ -70,27 +70,21 @@ fn down_on_exit_takes_the_gate_down() {
 fn readers_of_events_take_nothing_from_each_other() {
     in_generic_mode(|scenario| {
         let _service = start_with(scenario, ssh().open_for("1s"), &[]);
-        let follow = || {
-            let mut command = scenario
-                .lab
-                .knockgate_command(&["events", "--follow", "--json"]);
-            Running::start(&mut command, scenario.lab.folder())
-        };
-        let readers = [follow(), follow()];
+        let readers = [scenario.lab.follow_events(), scenario.lab.follow_events()];
         scenario.knock(A, ALICE);
         for reader in &readers {
             wait_until("every event has been read", || {
-                let events = events(&reader.stdout());
+                let events = events_of(reader);
                 ["knock.step", "gate.opened", "gate.closed"]
                     .iter()
                     .all(|name| events.iter().any(|event| event["event"] == *name))
             });
         }
-        let said = scenario.knockgate("events --json").exits(0).stdout.clone();
-        let closed = events(&said)
-            .into_iter()
+        let events = scenario.lab.events();
+        let closed = events
+            .iter()
             .find(|event| event["event"] == "gate.closed")
-            .unwrap_or_else(|| panic!("no gate.closed in {said}"));
+            .unwrap_or_else(|| panic!("no gate.closed in {events:?}"));
         assert_eq!(closed["gate"], "ssh");
         assert_eq!(closed["user"], "alice");
         assert_eq!(closed["reason"], "expired");
@@ -120,9 +114,9 @@ fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on
         service.signal(libc::SIGCONT);
         wait_until("new events are read", || {
             scenario.knock(A, ALICE);
-            let said = scenario.knockgate("events --json").exits(0).stdout.clone();
             let source = scenario.family.address(A).to_string();
-            events(&said).iter().any(|event| event["source"] == source)
+            let events = scenario.lab.events();
+            events.iter().any(|event| event["source"] == source)
         });
     });
 }
@@ -151,8 +145,7 @@ fn a_service_that_takes_over_knows_which_ports_were_open() {
         let opens = || {
             scenario.knockgate("revoke --all").exits(0);
             scenario.knock(A, around);
-            let grants = scenario.knockgate("grants --json").exits(0).json();
-            grants["grants"] != serde_json::json!([])
+            !scenario.lab.list("grants").is_empty()
         };
         let listener = Services::start(&scenario.lab.gate, &[8080], &[]);
         let service = start(scenario, &[]);
@@ -190,19 +183,5 @@ fn start(scenario: &Scenario, options: &[&str]) -> Running {
 
 fn start_with(scenario: &Scenario, config: Gate, options: &[&str]) -> Running {
     scenario.configure(config);
-    let arguments = [&["run"], options].concat();
-    let mut command = scenario.lab.knockgate_command(&arguments);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the gate is up", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
-    });
-    service
-}
-
-fn events(text: &str) -> Vec<Value> {
-    text.lines()
-        // The last line may still be in the writing.
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    scenario.lab.serve(options)
 }

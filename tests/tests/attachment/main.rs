@@ -91,34 +91,17 @@ fn configure(scenario: &Scenario, interfaces: &[&str], gates: impl std::fmt::Dis
 
 /// Starts the service and waits until it hands on events.
 fn serve(scenario: &Scenario) -> Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the service serves", || {
-        assert!(service.goes_on(), "the service has ended by itself");
+    let is_ready = |event: &Value| event["event"] == "gate.up" || is_about_interface(event);
+    scenario.lab.serve_until(&[], "the service reports", || {
         scenario.knockgate("events").code == Some(0)
-            && said(scenario)
-                .iter()
-                .any(|event| event["event"] == "gate.up" || is_about_interface(event))
-    });
-    service
+            && scenario.lab.events_if_any().iter().any(is_ready)
+    })
 }
 
 fn is_about_interface(event: &Value) -> bool {
     event["event"]
         .as_str()
         .is_some_and(|name| name.starts_with("interface."))
-}
-
-/// What the service has said so far.
-fn said(scenario: &Scenario) -> Vec<Value> {
-    events(&scenario.knockgate("events --json").stdout)
-}
-
-fn events(text: &str) -> Vec<Value> {
-    text.lines()
-        // The last line may still be in the writing.
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
 }
 
 /// Asserts what `status` says of each interface: its present name, its former one, and whether it is guarded; and

@@ -11,7 +11,7 @@ use knockgate_tests::{
 use serde_json::Value;
 
 use crate::{
-    Damage, configure, expect_status, in_both_modes, in_generic_mode, is_guarded, said, serve, ssh,
+    Damage, configure, expect_status, in_both_modes, in_generic_mode, is_guarded, serve, ssh,
 };
 
 #[test]
@@ -47,7 +47,7 @@ fn a_service_that_takes_over_puts_back_what_is_lost() {
         for damage in Damage::ALL {
             damage.happens_to(scenario);
             scenario.open(A, "22/tcp");
-            let service = serve_when_guarded(scenario);
+            let service = scenario.lab.serve(&[]);
             is_guarded(scenario);
             service.signal(libc::SIGTERM);
             assert_eq!(service.ends(), Some(0));
@@ -167,26 +167,15 @@ fn wait_for_place(scenario: &knockgate_tests::scenario::Scenario) -> ForeignProg
     program
 }
 
-/// Starts a service on a gate that is pinned.
-fn serve_when_guarded(
-    scenario: &knockgate_tests::scenario::Scenario,
-) -> knockgate_tests::run::Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = knockgate_tests::run::Running::start(&mut command, scenario.lab.folder());
-    wait_until("everything is guarded", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
-    });
-    service
-}
-
 /// What has been said of an interface: events and their reasons.
 fn about(
     scenario: &knockgate_tests::scenario::Scenario,
     interface: &str,
 ) -> Vec<(String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
-    said(scenario)
+    scenario
+        .lab
+        .events_if_any()
         .iter()
         .filter(|event| event["interface"] == interface)
         .map(|event| {

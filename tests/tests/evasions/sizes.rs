@@ -213,12 +213,8 @@ fn assert_uncut((packets, bytes): (u64, u64)) {
 
 /// Packets denied for want of a grant, and their bytes.
 fn denied(target: &Target) -> (u64, u64) {
-    let stats = target.lab.knockgate(&["stats", "--json"]).exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    let row = rows.iter().find(|row| row["reason"] == "no_grant");
-    let row = row.expect("something was denied");
-    let number = |key: &str| row[key].as_u64().expect("a count");
-    (number("packets"), number("bytes"))
+    let stats = target.lab.stats();
+    (stats.packets("no_grant"), stats.bytes("no_grant"))
 }
 
 /// A connection, with both of its ends.

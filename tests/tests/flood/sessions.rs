@@ -11,7 +11,7 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Source::{A, B},
     },
-    scenario::{Attach, Scenario},
+    scenario::Attach,
     wire::Wire,
 };
 use netlab::packet::{ACK, Packet, SYN};
@@ -93,7 +93,7 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     for syns in syns.chunks(200) {
         wire.send(&scenario.lab, syns);
     }
-    let half_open = sessions(&scenario).len();
+    let half_open = scenario.lab.list("sessions").len();
     assert!(
         half_open > 900,
         "only {half_open} flows: the table was to be filled"
@@ -108,9 +108,11 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     scenario.ends(B);
     echo(&mut connection);
     let other = family.address(B).to_string();
-    let stays = sessions(&scenario)
-        .into_iter()
-        .any(|flow| flow.contains(&other));
+    let is_of_other = |flow: &Value| {
+        let source = flow["source"].as_str();
+        source.is_some_and(|source| source.contains(&other))
+    };
+    let stays = scenario.lab.list("sessions").iter().any(is_of_other);
     assert!(stays, "the connection goes on, and is no session");
 }
 
@@ -127,7 +129,7 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     for connection in &mut connections {
         echo(connection);
     }
-    assert_eq!(sessions(&scenario).len(), 64, "the table is full");
+    assert_eq!(scenario.lab.list("sessions").len(), 64, "the table is full");
     scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
     let mut other = scenario.connected(B, 22);
     echo(&mut other);
@@ -149,14 +151,12 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
     scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut second = scenario.connected(B, 22);
     echo(&mut second);
-    let events = scenario.knockgate("events --json").exits(0).stdout.clone();
-    let refused: Vec<Value> = events
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a line is one object"))
-        .filter(|event: &Value| event["event"] == "session.refused")
-        .collect();
-    let [refused] = refused.as_slice() else {
-        panic!("one flow was refused a session: {events}");
+    let events = scenario.lab.events();
+    let refused = events
+        .iter()
+        .filter(|event| event["event"] == "session.refused");
+    let [refused] = refused.collect::<Vec<_>>()[..] else {
+        panic!("one flow was refused a session: {events:?}");
     };
     assert_eq!(refused["reason"], "table_full");
     assert_eq!(refused["gate"], "ssh");
@@ -183,12 +183,4 @@ fn echo(connection: &mut TcpStream) {
     let mut heard = [0; 5];
     connection.read_exact(&mut heard).expect("it is answered");
     assert_eq!(&heard, b"hello");
-}
-
-/// Sources of the flows that the gate remembers.
-fn sessions(scenario: &Scenario) -> Vec<String> {
-    let sessions = scenario.knockgate("sessions --json").exits(0).json();
-    let sessions = sessions["sessions"].as_array().expect("sessions is a list");
-    let source = |flow: &Value| flow["source"].as_str().map(str::to_owned);
-    sessions.iter().filter_map(source).collect()
 }

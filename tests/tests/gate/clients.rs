@@ -126,14 +126,7 @@ fn nmap_that_gets_no_answer(scenario: &Scenario) {
             &format!("route {command} blackhole {client}"),
         );
     };
-    let repeated = || {
-        let stats = scenario.knockgate("stats --json").exits(0).json();
-        let knocks = stats["knocks"].as_array().expect("knocks is a list");
-        let repeated = knocks.iter().find(|row| row["result"] == "duplicate");
-        repeated
-            .and_then(|row| row["count"].as_u64())
-            .expect("it is counted")
-    };
+    let repeated = || scenario.lab.stats().knocks("duplicate");
     let before = repeated();
     route("add");
     for port in TCP_PORTS {

@@ -206,25 +206,10 @@ fn frame(packet: &Packet) -> Vec<u8> {
 /// Sends the frames and expects every one of them to be counted as denied for this reason.
 #[track_caller]
 fn assert_denies(scenario: &Scenario, reason: &str, frames: &[Vec<u8>]) {
-    let before = denied(scenario, reason);
+    let denied = || scenario.lab.stats().denied(reason);
+    let before = denied();
     wire::send(&scenario.lab, frames);
     let expected = frames.len() as u64;
-    wait_until("the frames are counted", || {
-        denied(scenario, reason) - before >= expected
-    });
-    assert_eq!(
-        denied(scenario, reason) - before,
-        expected,
-        "counted as {reason}"
-    );
-}
-
-/// How many packets have been denied for this reason.
-fn denied(scenario: &Scenario, reason: &str) -> u64 {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    rows.iter()
-        .filter(|row| row["verdict"] == "deny" && row["reason"] == reason)
-        .filter_map(|row| row["packets"].as_u64())
-        .sum()
+    wait_until("the frames are counted", || denied() - before >= expected);
+    assert_eq!(denied() - before, expected, "counted as {reason}");
 }

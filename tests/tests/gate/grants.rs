@@ -74,8 +74,8 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
 fn knocking_again_renews(scenario: &Scenario) {
     scenario.up(short("1h", ""));
     let left = || {
-        let grants = scenario.knockgate("grants --json").exits(0).json();
-        grants["grants"][0]["expires_in_ms"].as_u64()
+        let grants = scenario.lab.list("grants");
+        grants.first()?["expires_in_ms"].as_u64()
     };
     scenario.knock(A, ALICE);
     wait_until("some of the grant's time is over", || {

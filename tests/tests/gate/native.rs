@@ -55,20 +55,14 @@ fn probe(scenario: &Scenario) -> Packet {
 /// Sends a packet to the guarded port; it adds one to what is denied for want of a grant, with all its bytes.
 fn denied_and_counted_whole(scenario: &Scenario, packet: &Packet) {
     let frame = packet.frame(CLIENT_MAC, GATE_MAC);
-    let (packets, bytes) = denied(scenario);
+    let denied = || {
+        let stats = scenario.lab.stats();
+        (stats.packets("no_grant"), stats.bytes("no_grant"))
+    };
+    let (packets, bytes) = denied();
     wire::send(&scenario.lab, std::slice::from_ref(&frame));
-    wait_until("the packet is denied", || denied(scenario).0 != packets);
-    assert_eq!(denied(scenario), (packets + 1, bytes + frame.len() as u64));
-}
-
-fn denied(scenario: &Scenario) -> (u64, u64) {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    let rows = rows.iter().filter(|row| row["reason"] == "no_grant");
-    rows.fold((0, 0), |(packets, bytes), row| {
-        let number = |name: &str| row[name].as_u64().expect("a number");
-        (packets + number("packets"), bytes + number("bytes"))
-    })
+    wait_until("the packet is denied", || denied().0 != packets);
+    assert_eq!(denied(), (packets + 1, bytes + frame.len() as u64));
 }
 
 /// A gate that rejects needs each frame in one piece.

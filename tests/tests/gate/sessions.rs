@@ -45,7 +45,11 @@ fn cut_flows_end_with_their_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(scenario), 0, "nothing is remembered");
+    assert_eq!(
+        scenario.lab.list("sessions").len(),
+        0,
+        "nothing is remembered"
+    );
     // The one connection is used up, so what closes is the grant and not the port alone.
     scenario.closed(A, "22/tcp");
     scenario.ends(A);
@@ -64,7 +68,7 @@ fn what_is_forged_ends_no_session(scenario: &Scenario) {
     assert_echo(&mut stream, b"after it");
     wire::send(&scenario.lab, &forged);
     assert_echo(&mut stream, b"and still");
-    assert_eq!(sessions(scenario), 1, "the flow is listed");
+    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow is listed");
 }
 
 fn a_session_ends_when_both_sides_have_closed(scenario: &Scenario) {
@@ -89,9 +93,11 @@ fn assert_ends(scenario: &Scenario, end: impl FnOnce(TcpStream)) {
     assert_echo(&mut stream, b"under the grant");
     let late = frame(&stream, ACK);
     scenario.ends(A);
-    assert_eq!(sessions(scenario), 1, "the flow goes on");
+    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow goes on");
     end(stream);
-    wait_until("no session is listed", || sessions(scenario) == 0);
+    wait_until("no session is listed", || {
+        scenario.lab.list("sessions").len() == 0
+    });
     assert_denied(scenario, late);
 }
 
@@ -139,7 +145,7 @@ fn a_session_ends_when_it_is_idle(scenario: &Scenario) {
         );
         thread::sleep(idle + Duration::from_millis(200));
         assert_cut(&mut stream);
-        assert_eq!(sessions(scenario), 0, "the flow has ended");
+        assert_eq!(scenario.lab.list("sessions").len(), 0, "the flow has ended");
         true
     });
 }
@@ -150,11 +156,11 @@ fn a_connection_on_the_ports_of_an_old_one_is_new(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let (from, host) = (scenario.source(A), scenario.family.host());
     let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
-    let before = counted(scenario, "grant");
+    let before = scenario.lab.stats().packets("grant");
     wire::send(&scenario.lab, std::slice::from_ref(&syn));
     // The client's kernel, which knows of no connection, resets it when the host answers.
     wait_until("the reset has passed", || {
-        counted(scenario, "grant") - before >= 2
+        scenario.lab.stats().packets("grant") - before >= 2
     });
     for _ in 0..5 {
         assert_counted(scenario, "used_up", syn.clone());
@@ -171,11 +177,15 @@ fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
     };
     let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
     assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
-    assert_eq!(sessions(scenario), 0, "it is not this host's");
+    assert_eq!(
+        scenario.lab.list("sessions").len(),
+        0,
+        "it is not this host's"
+    );
     let other = scenario.family.other_host_address();
     let connected = scenario.connect(A, other, 22, Duration::from_secs(20));
     let _stream = connected.expect("the gate is open");
-    assert_eq!(sessions(scenario), 1);
+    assert_eq!(scenario.lab.list("sessions").len(), 1);
 }
 
 /// To a host behind the gate's, which has no socket for it.
@@ -224,7 +234,7 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = connect().expect("the gate is open and the host forwards");
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(scenario), 1, "the flow is listed");
+    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow is listed");
     scenario.closes(A, "22/tcp");
     assert_echo(&mut stream, b"after it");
 }
@@ -237,11 +247,6 @@ fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     Packet::tcp(ends(local), ends(peer), flags).frame(CLIENT_MAC, GATE_MAC)
 }
 
-fn sessions(scenario: &Scenario) -> usize {
-    let sessions = scenario.knockgate("sessions --json").exits(0).json();
-    sessions["sessions"].as_array().expect("a list").len()
-}
-
 /// Sends a frame and expects it to be denied, since its source has nothing any more.
 #[track_caller]
 fn assert_denied(scenario: &Scenario, frame: Vec<u8>) {
@@ -251,18 +256,8 @@ fn assert_denied(scenario: &Scenario, frame: Vec<u8>) {
 /// Sends a frame and expects it to be counted so.
 #[track_caller]
 fn assert_counted(scenario: &Scenario, reason: &str, frame: Vec<u8>) {
-    let before = counted(scenario, reason);
+    let packets = || scenario.lab.stats().packets(reason);
+    let before = packets();
     wire::send(&scenario.lab, &[frame]);
-    wait_until("the packet is counted", || {
-        counted(scenario, reason) > before
-    });
-}
-
-fn counted(scenario: &Scenario, reason: &str) -> u64 {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["packets"].as_array().expect("a list");
-    rows.iter()
-        .filter(|row| row["reason"] == reason)
-        .filter_map(|row| row["packets"].as_u64())
-        .sum()
+    wait_until("the packet is counted", || packets() > before);
 }
