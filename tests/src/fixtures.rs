@@ -15,6 +15,7 @@ mod repeating;
 use knock_user::config::Config;
 
 use crate::{
+    lab::Family,
     stream::{self, Step},
     system::{SystemUnderTest, bytes},
 };
@@ -28,13 +29,6 @@ pub struct Fixture {
     /// TOML.
     pub config: &'static str,
     pub stream: &'static str,
-}
-
-/// The two families, which a gate treats alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    V4,
-    V6,
 }
 
 const BOTH: &[Family] = &[Family::V4, Family::V6];

@@ -35,8 +35,8 @@ pub const CLIENT_INTERFACE: &str = "eth0";
 pub const GATE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// One of the two families, which a gate treats alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An address family. A gate treats both alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     V4,
     V6,

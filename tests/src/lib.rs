@@ -39,3 +39,10 @@ pub mod system;
 pub mod tap;
 pub mod tun;
 pub mod wire;
+
+use std::time::Duration;
+
+/// Returns a duration in ns, as the kernel counts time.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("tests use times below 500 years")
+}

@@ -25,7 +25,10 @@ use self::{
     frame::{Contents, Segment},
     probes::{Sequence, Source, sequences},
 };
-use crate::system::{Flow, GrantSeen, Tally, Verdict, own};
+use crate::{
+    nanoseconds,
+    system::{Flow, GrantSeen, Tally, Verdict, own},
+};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -420,8 +423,4 @@ impl<'c> Model<'c> {
     fn idle(&self, gate: u16) -> u64 {
         nanoseconds(self.config.gates[usize::from(gate)].session_idle)
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("configured times are shorter than 500 years")
 }

@@ -12,6 +12,7 @@ use knock_user::config::Config;
 
 use crate::{
     model::Model,
+    nanoseconds,
     stream::Step,
     system::{GrantSeen, SystemUnderTest, Tally, bytes},
 };
@@ -290,8 +291,4 @@ fn merge_unfinished(tally: &mut Tally) {
         }
         tally.knocks[outcome as usize] = sum;
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
 }

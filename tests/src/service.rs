@@ -114,3 +114,13 @@ fn echo(mut connection: TcpStream, stop: &AtomicBool) {
         }
     }
 }
+
+/// Sends text over a connection to a service, and returns whether the service sends it back within a minute.
+pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .expect("a live socket takes a timeout");
+    stream.write_all(text).expect("the connection takes bytes");
+    let mut answer = vec![0; text.len()];
+    stream.read_exact(&mut answer).is_ok() && answer == text
+}

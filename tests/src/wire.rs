@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlab::{netns, socket::PacketSocket};
+use netlab::{netns, packet::Packet, socket::PacketSocket};
 
-use crate::lab::{CLIENT_INTERFACE, Lab};
+use crate::lab::{CLIENT_INTERFACE, CLIENT_MAC, GATE_MAC, Lab};
 
 /// How long others may keep the link full.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,4 +87,9 @@ impl OffloadedWire {
 pub(crate) fn sender(lab: &Lab) -> io::Result<PacketSocket> {
     let open = || PacketSocket::sending(netns::index_of(CLIENT_INTERFACE)?);
     lab.client.run(open)
+}
+
+/// Returns the frame in which a client sends a packet to the host.
+pub fn frame(packet: &Packet) -> Vec<u8> {
+    packet.frame(CLIENT_MAC, GATE_MAC)
 }

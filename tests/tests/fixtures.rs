@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     datagram::Datagram,
-    fixtures::{self, Family, Fixture},
+    fixtures::{self, Fixture},
+    lab::Family,
     system::{Hosted, Modelled, Program, SystemUnderTest},
 };
 

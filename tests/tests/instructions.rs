@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Pa
 use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
-    fixtures::{self, Family},
+    fixtures,
+    lab::Family,
     system::{Counted, SystemUnderTest as _},
 };
 use netlab::packet::{Packet, SYN, Tag};

@@ -24,6 +24,7 @@ use knock_user::{
 };
 
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
+use crate::nanoseconds;
 
 /// A gate without a kernel.
 pub struct Hosted {
@@ -292,8 +293,4 @@ fn padded(address: IpAddr, length: u8) -> (u8, knock_common::address::Padded, u8
         IpAddr::V4(address) => (4, V4::from(address).padded(), length),
         IpAddr::V6(address) => (6, V6::from(address).padded(), length),
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
 }

@@ -25,10 +25,7 @@ mod sizes;
 mod target;
 mod vlan;
 
-use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC},
-    scenario::Attach,
-};
+use knockgate_tests::{lab::Family, scenario::Attach, wire::frame};
 use netlab::packet::Packet;
 
 use target::{Probe, Target};
@@ -237,10 +234,6 @@ fn edited(
         sum_header(&mut frame);
         vec![frame]
     })
-}
-
-fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(CLIENT_MAC, GATE_MAC)
 }
 
 /// Puts the checksum of an IPv4 header right, where there is one and no tag before it.

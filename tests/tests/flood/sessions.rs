@@ -12,6 +12,7 @@ use knockgate_tests::{
         Source::{A, B},
     },
     scenario::Attach,
+    service::echoes,
     wire::Wire,
 };
 use netlab::packet::{ACK, Packet, SYN};
@@ -101,12 +102,12 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
 
     scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut connection = scenario.connected(B, 22);
-    echo(&mut connection);
+    assert!(echoes(&mut connection, b"hello"));
     for syns in syns.chunks(200) {
         wire.send(&scenario.lab, syns);
     }
     scenario.ends(B);
-    echo(&mut connection);
+    assert!(echoes(&mut connection, b"hello"));
     let other = family.address(B).to_string();
     let is_of_other = |flow: &Value| {
         let source = flow["source"].as_str();
@@ -127,15 +128,15 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
     let mut connections: Vec<TcpStream> = (0..100).map(|_| scenario.connected(A, 22)).collect();
     for connection in &mut connections {
-        echo(connection);
+        assert!(echoes(connection, b"hello"));
     }
     assert_eq!(scenario.lab.list("sessions").len(), 64, "the table is full");
     scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
     let mut other = scenario.connected(B, 22);
-    echo(&mut other);
+    assert!(echoes(&mut other, b"hello"));
     connections.extend((0..100).map(|_| scenario.connected(A, 22)));
     scenario.closes(B, "22/tcp");
-    echo(&mut other);
+    assert!(echoes(&mut other, b"hello"));
 }
 
 /// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
@@ -147,10 +148,10 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
     scenario.lab.knockgate(&["up"]).exits(0);
     scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
     let mut first = scenario.connected(A, 22);
-    echo(&mut first);
+    assert!(echoes(&mut first, b"hello"));
     scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut second = scenario.connected(B, 22);
-    echo(&mut second);
+    assert!(echoes(&mut second, b"hello"));
     let events = scenario.lab.events();
     let refused = events
         .iter()
@@ -170,17 +171,5 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
         .expect("a live socket");
     let answer = second.read(&mut [0; 16]);
     assert!(answer.is_err(), "it outlived its grant: {answer:?}");
-    echo(&mut first);
-}
-
-/// Says something and expects to hear it.
-#[track_caller]
-fn echo(connection: &mut TcpStream) {
-    connection
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .expect("a live socket takes a timeout");
-    connection.write_all(b"hello").expect("it can be sent");
-    let mut heard = [0; 5];
-    connection.read_exact(&mut heard).expect("it is answered");
-    assert_eq!(&heard, b"hello");
+    assert!(echoes(&mut first, b"hello"));
 }

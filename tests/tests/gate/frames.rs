@@ -10,7 +10,7 @@ use knockgate_tests::{
     },
     run::wait_until,
     scenario::Scenario,
-    wire,
+    wire::{self, frame},
 };
 use netlab::packet::{ACK, Extension, FIN, Packet, RST, SYN, Tag};
 
@@ -197,10 +197,6 @@ fn udp(scenario: &Scenario, who: Source, port: u16) -> Packet {
         (scenario.family.host(), port),
         b"",
     )
-}
-
-fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(CLIENT_MAC, GATE_MAC)
 }
 
 /// Sends the frames and expects every one of them to be counted as denied for this reason.

@@ -13,6 +13,7 @@ use knockgate_tests::{
     lab::Source::{A, B, C},
     run::{given_time, wait_until},
     scenario::Scenario,
+    service::echoes,
 };
 
 use crate::behaviours;
@@ -184,16 +185,6 @@ fn two_hundred_times_a_connection_right_behind_the_last_knock(scenario: &Scenari
 #[track_caller]
 pub fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
     assert!(echoes(stream, text), "the connection brings nothing back");
-}
-
-/// Says something, and whether it came back.
-pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
-    stream
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .expect("a live socket takes a timeout");
-    stream.write_all(text).expect("the connection takes bytes");
-    let mut answer = vec![0; text.len()];
-    stream.read_exact(&mut answer).is_ok() && answer == text
 }
 
 /// Asserts that nothing comes back any more.

@@ -15,7 +15,7 @@ use knockgate_tests::{
     network::{add_address, ip, set},
     run::{given_time, wait_until},
     scenario::Scenario,
-    service::Services,
+    service::{Services, echoes},
     wire,
 };
 use netlab::{
@@ -25,7 +25,7 @@ use netlab::{
 
 use crate::{
     behaviours,
-    grants::{assert_cut, assert_echo, echoes, short},
+    grants::{assert_cut, assert_echo, short},
 };
 
 behaviours! {

@@ -1,7 +1,5 @@
 //! The time that a loaded program sees.
 
-use std::time::Duration;
-
 use knock_user::config::Config;
 
 /// One unit of the test's time is so many of the kernel's, for each duration that is configured or waited for.
@@ -29,8 +27,4 @@ pub fn clock() -> u64 {
     // SAFETY: the call fills the structure; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
-
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
 }

@@ -17,9 +17,12 @@ use knock_user::datapath::Framing;
 
 use super::{
     Program, XDP_DROP, XDP_PASS, XDP_TX,
-    time::{SLOWED, clock, nanoseconds},
+    time::{SLOWED, clock},
 };
-use crate::system::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict, sockets::Sockets};
+use crate::{
+    nanoseconds,
+    system::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict, sockets::Sockets},
+};
 
 impl SystemUnderTest for Program {
     fn framing(&self) -> Framing {
