@@ -60,6 +60,12 @@ impl Lab {
         rows(&document, command).to_vec()
     }
 
+    /// Returns how many flows are remembered.
+    #[track_caller]
+    pub fn session_count(&self) -> usize {
+        self.list("sessions").len()
+    }
+
     /// Returns the events that `knockgate events` prints now. Panics if the command fails.
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {

@@ -45,11 +45,7 @@ fn cut_flows_end_with_their_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(
-        scenario.lab.list("sessions").len(),
-        0,
-        "nothing is remembered"
-    );
+    assert_eq!(scenario.lab.session_count(), 0, "nothing is remembered");
     // The one connection is used up, so what closes is the grant and not the port alone.
     scenario.closed(A, "22/tcp");
     scenario.ends(A);
@@ -68,7 +64,7 @@ fn what_is_forged_ends_no_session(scenario: &Scenario) {
     assert_echo(&mut stream, b"after it");
     wire::send(&scenario.lab, &forged);
     assert_echo(&mut stream, b"and still");
-    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow is listed");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
 }
 
 fn a_session_ends_when_both_sides_have_closed(scenario: &Scenario) {
@@ -93,11 +89,9 @@ fn assert_ends(scenario: &Scenario, end: impl FnOnce(TcpStream)) {
     assert_echo(&mut stream, b"under the grant");
     let late = frame(&stream, ACK);
     scenario.ends(A);
-    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow goes on");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow goes on");
     end(stream);
-    wait_until("no session is listed", || {
-        scenario.lab.list("sessions").len() == 0
-    });
+    wait_until("no session is listed", || scenario.lab.session_count() == 0);
     assert_denied(scenario, late);
 }
 
@@ -145,7 +139,7 @@ fn a_session_ends_when_it_is_idle(scenario: &Scenario) {
         );
         thread::sleep(idle + Duration::from_millis(200));
         assert_cut(&mut stream);
-        assert_eq!(scenario.lab.list("sessions").len(), 0, "the flow has ended");
+        assert_eq!(scenario.lab.session_count(), 0, "the flow has ended");
         true
     });
 }
@@ -177,15 +171,11 @@ fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
     };
     let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
     assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
-    assert_eq!(
-        scenario.lab.list("sessions").len(),
-        0,
-        "it is not this host's"
-    );
+    assert_eq!(scenario.lab.session_count(), 0, "it is not this host's");
     let other = scenario.family.other_host_address();
     let connected = scenario.connect(A, other, 22, Duration::from_secs(20));
     let _stream = connected.expect("the gate is open");
-    assert_eq!(scenario.lab.list("sessions").len(), 1);
+    assert_eq!(scenario.lab.session_count(), 1);
 }
 
 /// To a host behind the gate's, which has no socket for it.
@@ -234,7 +224,7 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = connect().expect("the gate is open and the host forwards");
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(scenario.lab.list("sessions").len(), 1, "the flow is listed");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
     scenario.closes(A, "22/tcp");
     assert_echo(&mut stream, b"after it");
 }
