@@ -29,7 +29,8 @@ fn rows_hold_in_the_kernel() {
     }
 }
 
-/// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one piece.
+/// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one
+/// piece.
 #[test]
 fn rows_hold_in_the_kernel_for_frames_in_several_buffers() {
     for first in [14, 36, 4000] {

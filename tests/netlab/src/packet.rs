@@ -178,8 +178,8 @@ impl Packet {
         self.source.is_ipv4()
     }
 
-    /// Returns the length of the part that is fragmented: transport header, payload, and the extension headers that were
-    /// moved into it, bytes.
+    /// Returns the length of the part that is fragmented: transport header, payload, and the extension headers that
+    /// were moved into it, bytes.
     pub fn length(&self) -> usize {
         self.body.len()
     }

@@ -22,8 +22,8 @@ use crate::{
 /// Steps of the longest stream.
 const STEPS: usize = 400;
 
-/// Bytes as an Ethernet frame and as a packet without link header, read by `knock-common` and by the model. Drivers and the kernel hand over none that is shorter than
-/// an Ethernet header.
+/// Bytes as an Ethernet frame and as a packet without link header, read by `knock-common` and by the model. Drivers and
+/// the kernel hand over none that is shorter than an Ethernet header.
 pub fn read(frame: &[u8]) -> Option<String> {
     if frame.len() < 14 {
         return None;

@@ -1,8 +1,8 @@
 //! Devices by which packets with an unfinished transport checksum may arrive.
 //!
 //! A sender that offloads the checksum writes the sum of the pseudo-header alone (`CHECKSUM_PARTIAL`). A network card
-//! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software devices
-//! of one machine, nothing completes it.
+//! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software
+//! devices of one machine, nothing completes it.
 
 use crate::sys::links::Link;
 
