@@ -1,5 +1,5 @@
-//! Random configurations and random streams for them: knocking that mostly goes well, traffic to protected
-//! ports, scans, forgeries, and time going by.
+//! Random configurations and random streams for them: knocks that mostly succeed, traffic to protected ports, scans,
+//! forged packets, and waiting.
 
 mod config;
 mod forge;
@@ -25,7 +25,7 @@ const SOURCES_V4: [&str; 4] = [
     "198.51.100.130",
     "203.0.113.5",
 ];
-/// The last looks like the first of the other family, and is another.
+/// The last is the first IPv4 source as an IPv4-mapped address: another source.
 const SOURCES_V6: [&str; 4] = [
     "2001:db8:1::1",
     "2001:db8:1::2",
@@ -34,7 +34,7 @@ const SOURCES_V6: [&str; 4] = [
 ];
 const HOST_V4: [&str; 2] = ["192.0.2.1", "192.0.2.9"];
 const HOST_V6: [&str; 2] = ["2001:db8::1", "2001:db8::9"];
-/// A stream of `packets` packets and what happens in between.
+/// Returns a stream of `packets` packets, with other steps between them.
 pub fn stream(random: &mut Random<'_>, config: &Config, packets: usize) -> Vec<Step> {
     let mut author = Author::new(random, config);
     let mut steps: Vec<Step> = Vec::new();
@@ -47,7 +47,7 @@ pub fn stream(random: &mut Random<'_>, config: &Config, packets: usize) -> Vec<S
     steps
 }
 
-/// A stream that ends where nothing more has been chosen, or behind so many steps.
+/// Returns a stream that ends when the chosen bytes do, or after `most` steps.
 pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> Vec<Step> {
     let mut author = Author::new(random, config);
     let mut steps = Vec::new();
@@ -58,7 +58,7 @@ pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> V
     steps
 }
 
-/// Writes a stream step by step, knowing how far everyone means to be.
+/// Writes a stream step by step, and keeps the progress of each source.
 struct Author<'a, 'c> {
     random: &'a mut Random<'c>,
     gates: Vec<String>,
@@ -74,7 +74,7 @@ struct Knocking {
     /// Its sequence, and the next knock's place in it.
     sequence: usize,
     place: usize,
-    /// The port that it has knocked on last.
+    /// The port of its latest knock.
     latest: Option<Port>,
 }
 
@@ -129,9 +129,9 @@ impl<'a, 'c> Author<'a, 'c> {
         }
     }
 
-    /// The next knock of somebody's sequence, usually the right one.
+    /// Returns the next knock of a source, usually the right one.
     fn knock(&mut self, before: &[Step]) -> Step {
-        // The first few sources do most of it, so that sequences get finished.
+        // The first few sources knock most often, so that sequences are completed.
         let bound = if self.random.chance(70) {
             2
         } else {
@@ -152,7 +152,7 @@ impl<'a, 'c> Author<'a, 'c> {
         let Some(next) = self.sequences.get(sequence).map(|ports| ports[place]) else {
             return self.attempt();
         };
-        // Clients try again, before they go on.
+        // Clients repeat a knock before they continue.
         let repeated = latest.filter(|_| self.random.chance(20));
         let port = repeated.unwrap_or(next);
         if repeated.is_none() {
@@ -182,7 +182,7 @@ impl<'a, 'c> Author<'a, 'c> {
         forge::dressed(self.random, knock)
     }
 
-    /// Somebody tries a protected port.
+    /// Returns a packet to a protected port.
     fn attempt(&mut self) -> Step {
         let source = self.source();
         let source_port = 4_000 + u16::from(self.random.byte() % 3);
@@ -200,7 +200,7 @@ impl<'a, 'c> Author<'a, 'c> {
         forge::dressed(self.random, packet)
     }
 
-    /// The next packet of a flow to a protected port that somebody has begun or tried to begin.
+    /// Returns another packet of a flow to a protected port that has begun or was denied.
     fn go_on(&mut self, before: &[Step]) -> Step {
         let tried: Vec<&Datagram> = before
             .iter()
@@ -228,7 +228,7 @@ impl<'a, 'c> Author<'a, 'c> {
         self.protected.contains(&Port { number, protocol })
     }
 
-    /// A scan, or a service that is open.
+    /// Returns a packet of a scan, or to an open port.
     fn other(&mut self) -> Step {
         let source = self.source();
         let number = self
@@ -240,7 +240,7 @@ impl<'a, 'c> Author<'a, 'c> {
         forge::dressed(self.random, packet)
     }
 
-    /// What the host talks about over UDP: a socket that it makes, or a datagram from a socket's peer.
+    /// Returns a step of the host's own UDP traffic: a new connected socket, or a datagram from a socket's peer.
     fn own(&mut self, before: &[Step]) -> Step {
         let sockets = before.iter().filter_map(|step| match step {
             Step::Connect { own, peer } => Some((*own, *peer)),
@@ -249,7 +249,7 @@ impl<'a, 'c> Author<'a, 'c> {
         let sockets: Vec<(SocketAddr, SocketAddr)> = sockets.collect();
         if sockets.is_empty() || self.random.chance(20) {
             let who = self.random.below(self.knocking.len() - 1);
-            // The last source can have no socket: the kernel takes its address for an IPv4 one.
+            // Not the last source: the kernel treats its address as an IPv4 one.
             let source = self.knocking[who].source;
             let number = self
                 .random
@@ -266,7 +266,7 @@ impl<'a, 'c> Author<'a, 'c> {
         forge::dressed(self.random, Datagram::new(UDP, peer, own))
     }
 
-    /// A packet that was sent before: a retransmission, or a duplicate by the network.
+    /// Returns a packet that was sent before: a retransmission, or a duplicate by the network.
     fn again(&mut self, before: &[Step]) -> Step {
         let recent = &before[before.len().saturating_sub(6)..];
         let packets: Vec<&Step> = recent
@@ -279,7 +279,7 @@ impl<'a, 'c> Author<'a, 'c> {
         }
     }
 
-    /// Neither TCP nor UDP, or nothing at all.
+    /// Returns a packet that is neither TCP nor UDP.
     fn noise(&mut self) -> Step {
         let source = self.source();
         let port = Port {

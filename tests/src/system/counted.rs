@@ -1,5 +1,4 @@
-//! The program as it was compiled, run instruction by instruction on the tables of one that is loaded, and
-//! counted.
+//! The compiled program, run by an interpreter that counts instructions, on the tables of a loaded program.
 
 mod kernel;
 mod packet;
@@ -32,13 +31,13 @@ use crate::interpreter::{self, Memory};
 /// `BPF_MAP_TYPE_PERCPU_ARRAY` of `linux/bpf.h`.
 const PER_CPU_ARRAY: u32 = 6;
 
-/// A loaded program whose packets are judged by its object's instructions, on its own tables.
+/// A loaded program whose packets are judged by interpreting its instructions.
 pub struct Counted {
     program: Program,
     code: Vec<bpf_insn>,
     tables: Vec<Table>,
     longest: BTreeMap<String, u64>,
-    /// What was sent back for the last packet.
+    /// The reply to the last packet.
     answer: Option<Vec<u8>>,
 }
 
@@ -69,7 +68,7 @@ impl Counted {
             });
         }
         let maps = object.maps.clone();
-        // Each is known to the code by its place here.
+        // The code knows each table by its index here.
         let numbered = tables.iter().zip(0..);
         let numbered = numbered.map(|(table, number)| (&*table.name, number, &maps[&table.name]));
         let text = object.functions.keys().map(|(section, _)| *section);
@@ -87,18 +86,18 @@ impl Counted {
         })
     }
 
-    /// The loaded program, which decides for itself, on the same tables.
+    /// Returns the loaded program, which uses the same tables.
     pub fn program(&mut self) -> &mut Program {
         &mut self.program
     }
 
-    /// What was sent back for the last packet.
+    /// Returns the reply to the last packet.
     pub fn answer(&self) -> Option<&[u8]> {
         self.answer.as_deref()
     }
 
-    /// The most instructions that a packet has taken, by what came of it: as [`Tally::since`] writes it, without
-    /// gates; and where one rejects, with what was answered.
+    /// Returns the most instructions that a packet has taken, by verdict and knock outcome: as [`Tally::since`] writes
+    /// these, without gates; if a gate rejects, with the kind of reply.
     pub fn longest(&self) -> &BTreeMap<String, u64> {
         &self.longest
     }

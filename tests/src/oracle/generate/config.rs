@@ -9,7 +9,7 @@ use crate::oracle::random::Random;
 
 /// Few ports, so that sequences overlap.
 const KNOCKS: [&str; 5] = ["7000/udp", "7000/tcp", "7001/udp", "9000/tcp", "80/udp"];
-/// What gates guard, each its own.
+/// The ports that each gate protects.
 const PROTECTED: [&str; 3] = [
     r#""22/tcp", "22/udp""#,
     r#""25/tcp", "51820/udp""#,
@@ -19,8 +19,7 @@ const OPEN: &str = r#""80/tcp", "53/udp""#;
 const ALLOWED: [&str; 3] = ["203.0.113.0/24", "2001:db8:1:1::/64", "198.51.100.2/32"];
 const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5/32"];
 
-/// The `nth` configuration, which passes `check`, as text and as it is understood. No time in it is shorter
-/// than a second.
+/// Returns the `nth` configuration, as text and as value. It is valid, and contains no time below a second.
 pub fn config(random: &mut Random<'_>, nth: usize) -> (String, Config) {
     loop {
         if let Some(valid) = try_config(random, nth) {
@@ -29,8 +28,8 @@ pub fn config(random: &mut Random<'_>, nth: usize) -> (String, Config) {
     }
 }
 
-/// As [`config`]; `None` where what comes out would be refused: two sequences may be one, or one end with
-/// another.
+/// As [`config`], but returns `None` if the configuration is not valid: two sequences may be the same, or one may end
+/// with another.
 pub fn try_config(random: &mut Random<'_>, nth: usize) -> Option<(String, Config)> {
     let text = config_text(random, nth);
     let (config, _) = Config::parse(&text, "generated").ok()?;

@@ -1,4 +1,4 @@
-//! What a forger might change in a packet: tags, options, extension headers, fragments, any byte.
+//! Changes that an attacker may make to a packet: tags, options, extension headers, fragments, single bytes.
 
 use crate::{
     datagram::{Datagram, Fragment, TCP, UDP},
@@ -6,7 +6,7 @@ use crate::{
     stream::Step,
 };
 
-/// Most packets go as they are; some get what a forger might try.
+/// Returns a packet, in most cases unchanged.
 pub fn dressed(random: &mut Random<'_>, mut packet: Datagram) -> Step {
     const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
     if !random.chance(30) {
@@ -50,7 +50,7 @@ pub fn dressed(random: &mut Random<'_>, mut packet: Datagram) -> Step {
     }
     Step::Packet(packet)
 }
-/// Has a fragment's headers go on behind what its packet says to be its end.
+/// Makes the extension headers of a fragment continue in the padding, behind the end that the packet states.
 fn chain_into_padding(random: &mut Random<'_>, packet: &mut Datagram) {
     const NEXT: [u8; 5] = [0, 60, 58, TCP, UDP];
     packet.protocol = 60;

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::interpreter::{Memory, World};
 
-/// Of `linux/bpf.h`: the commands for one entry of a table, and the flag that changes an entry and never
-/// makes one.
+/// Of `linux/bpf.h`: the commands for one entry of a table, and the flag for changing an existing entry only.
 const LOOK_UP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
 const DELETE: libc::c_int = 3;
@@ -23,19 +22,19 @@ const EXIST: u64 = 2;
 #[derive(Debug)]
 pub struct Table {
     pub name: String,
-    /// The kernel's; it lives as long as the program.
+    /// File descriptor; open as long as the program is loaded.
     pub descriptor: i32,
-    /// Bytes of a key, and of a value as the kernel hands it out: of a table for each CPU, all of them.
+    /// Length of a key, and of a value as user space reads it: for a per-CPU table, the values of all CPUs.
     pub key: usize,
     pub value: usize,
 }
 
-/// The helpers that the program calls, by the kernel's own tables. An entry that was looked up is one place in
-/// memory until the program has run, and then written back.
+/// The helpers that the program calls, on the kernel's tables. An entry that was looked up is copied into memory, and
+/// written back after the run.
 pub struct Kernel<'t> {
     pub tables: &'t [Table],
     pub sockets: Option<&'t Sockets>,
-    /// Where the entries are, and what was in them, by table and key.
+    /// Addresses and former contents of the entries that were looked up, by table and key.
     pub seen: HashMap<(usize, Vec<u8>), (u64, Vec<u8>)>,
 }
 
@@ -65,7 +64,7 @@ impl World for Kernel<'_> {
                     failed(table.call(DELETE, &key, &mut [], 0))
                 })
             }
-            // bpf_get_prandom_u32: any number is as likely as another.
+            // bpf_get_prandom_u32: one number is as good as another.
             7 => 4,
             // bpf_xdp_adjust_head, bpf_xdp_adjust_tail
             44 => resize(memory, first, -signed(key), 0),
@@ -74,10 +73,10 @@ impl World for Kernel<'_> {
             69 => 5,
             // bpf_sk_lookup_udp
             85 => self.connected(memory, key, value),
-            // bpf_sk_release: there is nothing to let go of. bpf_skc_lookup_tcp: this host has no socket for
-            // anybody. bpf_ringbuf_output: nobody reads it here.
+            // bpf_sk_release: nothing to release. bpf_skc_lookup_tcp: this host has no TCP sockets.
+            // bpf_ringbuf_output: nothing reads it here.
             86 | 99 | 130 => 0,
-            // bpf_jiffies64: ticks of any length, since any epoch.
+            // bpf_jiffies64: the length of a tick and the epoch are arbitrary.
             118 => clock() >> 22,
             // bpf_ktime_get_coarse_ns
             160 => clock(),
@@ -92,10 +91,10 @@ impl World for Kernel<'_> {
 }
 
 impl Kernel<'_> {
-    /// A `struct bpf_sock` for a datagram's `struct bpf_sock_tuple` of that length, where there is a connected
-    /// socket for it.
+    /// Looks up the connected socket for a `struct bpf_sock_tuple` of `length` bytes. Returns the address of a `struct
+    /// bpf_sock`, or 0.
     fn connected(&self, memory: &mut Memory, tuple: u64, length: u64) -> u64 {
-        /// How long the structure is, and where its `state` is.
+        /// Length of the structure, and offset of its `state`.
         const SOCKET: (usize, usize) = (80, 72);
         /// `TCP_ESTABLISHED`.
         const CONNECTED: u32 = 1;
@@ -137,7 +136,7 @@ impl Kernel<'_> {
         address
     }
 
-    /// Makes or removes an entry by itself: what is known of it is not so any more.
+    /// Creates or removes an entry, so that its copy is no longer valid.
     fn changed(
         &mut self,
         memory: &mut Memory,
@@ -150,7 +149,7 @@ impl Kernel<'_> {
         change(&self.tables[number])
     }
 
-    /// Writes what the program has changed in place.
+    /// Writes back the entries that the program has changed in place.
     pub fn write_back(&mut self, memory: &mut Memory) {
         for ((number, key), (address, before)) in &mut self.seen {
             let now = memory.at(*address, before.len());
@@ -165,7 +164,7 @@ impl Kernel<'_> {
 }
 
 impl Table {
-    /// One of the system call's commands for an entry.
+    /// Calls `bpf` with a command for one entry.
     fn call(
         &self,
         command: libc::c_int,
@@ -186,7 +185,7 @@ impl Table {
             descriptor: self.descriptor.cast_unsigned(),
             zero: 0,
             key: key.as_ptr() as u64,
-            // Where there is none, the kernel wants no address either.
+            // Without a value, the kernel requires a null address.
             value: if value.is_empty() {
                 0
             } else {
@@ -211,7 +210,7 @@ impl Table {
     }
 }
 
-/// A 32-bit number in a register.
+/// Returns the signed 32-bit number in a register.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the upper half of the register says nothing"
@@ -220,7 +219,7 @@ fn signed(register: u64) -> i32 {
     (register as u32).cast_signed()
 }
 
-/// A table, by what stands in a register for it.
+/// Returns the index of the table that a register stands for.
 fn number(register: u64) -> usize {
     usize::try_from(register).expect("a number of a table")
 }

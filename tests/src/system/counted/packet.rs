@@ -1,9 +1,9 @@
-//! A packet as the program sees it: its bytes, and `struct xdp_md`, which says where they are.
+//! A packet as the program sees it: its bytes, and `struct xdp_md`, which contains their addresses.
 
 use super::super::program::LOOPBACK;
 use crate::interpreter::Memory;
 
-/// The room before a packet (`XDP_PACKET_HEADROOM`), and the shortest that one can be made (`ETH_HLEN`).
+/// The room before a packet (`XDP_PACKET_HEADROOM`), and the shortest length that the kernel allows (`ETH_HLEN`).
 const ROOM: usize = 256;
 const SHORTEST: usize = 14;
 
@@ -16,7 +16,7 @@ pub fn context(memory: &mut Memory, frame: &[u8]) -> u64 {
     context
 }
 
-/// Makes this the packet of the context.
+/// Sets the packet of a context.
 fn put(memory: &mut Memory, context: u64, packet: Vec<u8>) {
     let length = packet.len() as u64;
     let begin = memory.add(packet);
@@ -28,14 +28,14 @@ fn put(memory: &mut Memory, context: u64, packet: Vec<u8>) {
     }
 }
 
-/// Takes the packet out of its context.
+/// Removes the packet from its context and returns it.
 pub fn taken(memory: &mut Memory, context: u64) -> Vec<u8> {
     let begin = memory.at(context, 4).try_into().expect("four bytes");
     memory.take(u32::from_le_bytes(begin).into())
 }
 
-/// Lets the packet begin so many bytes earlier and end so many later. As the kernel has it, no pointer to what was
-/// there is good for anything any more.
+/// Moves the beginning of a packet `earlier` and its end `later`, bytes. As in the kernel, existing pointers into the
+/// packet become invalid.
 pub fn resize(memory: &mut Memory, context: u64, earlier: i32, later: i32) -> u64 {
     let mut packet = taken(memory, context);
     let size = |by: i32| usize::try_from(by.unsigned_abs()).expect("64 bits");
@@ -55,7 +55,7 @@ pub fn resize(memory: &mut Memory, context: u64, earlier: i32, later: i32) -> u6
     0
 }
 
-/// What an answer is, by the protocol in it. `network`: where that begins without tags.
+/// Returns the kind of a reply, by its protocol. `network`: the offset of the network header without tags.
 pub fn kind(answer: &[u8], mut network: usize) -> &'static str {
     while network >= 14 && matches!(answer[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
         network += 4;
