@@ -1,12 +1,12 @@
-//! The program itself, loaded into the kernel and attached to nothing: packets are put through it by
-//! `BPF_PROG_TEST_RUN`, and what it remembers is read and changed as knockgate's own commands do it.
+//! The program itself, loaded into the kernel and attached to no interface: `BPF_PROG_TEST_RUN` runs it on packets, and
+//! its tables are read and changed by the functions of knockgate's commands.
 //!
-//! The kernel's clock cannot be set, so time is made to pass by moving every time that the tables hold into
-//! the past, which the program cannot tell from waiting. A moved time may lie before the machine's boot: times
-//! wrap, and the program compares them so that this makes no difference.
+//! The kernel's clock cannot be set. To let time pass, every time in the tables is moved into the past instead, which
+//! the program cannot tell from waiting. A moved time may lie before the boot: times wrap, and the program compares
+//! them accordingly.
 //!
-//! Nor can that clock be stopped while a busy machine does something else between two packets. So the
-//! program runs [slowed](SLOWED) down: what is a second for the test takes ten minutes of the kernel's clock.
+//! Nor can that clock be stopped while a busy machine does other work between two packets. So the program runs
+//! [slowed](SLOWED) down: a second of the test is ten minutes of the kernel's clock.
 
 mod tables;
 mod time;
@@ -42,47 +42,48 @@ use self::time::{SLOWED, slowed};
 use super::{SystemUnderTest as _, sockets::Sockets};
 use crate::need;
 
-/// XDP's answers, from the kernel's `xdp_action`.
+/// XDP actions, `xdp_action` of `linux/bpf.h`.
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_TX: u32 = 3;
-/// Index of the loopback interface, by which the packets of `BPF_PROG_TEST_RUN` come.
+/// Index of the loopback interface, on which packets of `BPF_PROG_TEST_RUN` arrive.
 pub const LOOPBACK: u32 = 1;
-/// What the directory of pins is called in place of an interface.
+/// The name of the directory of pins, in place of an interface.
 const INTERFACE: &str = "none";
 
-/// A loaded program with its tables, all of which go when this value goes.
+/// A loaded program with its tables. Dropping it unloads them.
 pub struct Program {
     ebpf: Ebpf,
     framing: Framing,
     datapath: Datapath,
     /// By name.
     tables: BTreeMap<String, MapData>,
-    /// By how much this gate's clock is ahead of the kernel's, ns of the kernel's.
+    /// How far the clock of this system is ahead of the kernel's, ns of the kernel's clock.
     ahead: u64,
-    /// What was sent back for the last packet.
+    /// The reply to the last packet.
     answer: Option<Vec<u8>>,
-    /// So many bytes of a frame are in its first buffer.
+    /// How many bytes of a frame are in its first buffer; `None`: all.
     first: Option<u32>,
-    /// The host's, once it has made any.
+    /// The host's sockets, if it has any.
     sockets: Option<Sockets>,
 }
 
 impl Program {
-    /// Loads the program for `config` and Ethernet, or says why this machine cannot (see [`need::met`]).
+    /// Loads the program for `config` and Ethernet. Returns `None`, with a message, if this machine cannot (see
+    /// [`need::met`]).
     pub fn load(config: &Config) -> Option<Self> {
         Self::load_for(config, Framing::Ethernet)
     }
 
-    /// As [`Program::load`], the entry for links of this kind.
+    /// As [`Program::load`], with the entry for links of this kind.
     pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
         let mut program = Self::load_entry(config, framing.entry())?;
         program.framing = framing;
         Some(program)
     }
 
-    /// Loads the program for frames in several buffers, and hands it such: of each, no more than so many bytes
-    /// are in the first buffer. (Since Linux 6.18; at least the Ethernet header has to be there.)
+    /// Loads the program for frames in several buffers, and runs it on frames of which at most `first` bytes are in the
+    /// first buffer. Needs Linux 6.18, and at least the Ethernet header in the first buffer.
     pub fn load_scattered(config: &Config, first: u32) -> Option<Self> {
         let mut program = Self::load_entry(config, ENTRIES[1])?;
         program.first = Some(first);
@@ -111,7 +112,7 @@ impl Program {
         );
         let pins = PinRoot::new(Path::new(BPFFS).join(name));
         let opened = pin_and_open(&ebpf, &pins);
-        // What has been opened stays open; without pins, nothing is left even where this process is killed.
+        // Open descriptors stay valid; without pins, nothing is left behind even if this process is killed.
         remove(&pins);
         let (datapath, tables) = opened.unwrap_or_else(|error| panic!("{error}"));
         let mut program = Self {
@@ -134,10 +135,10 @@ impl Program {
         Some(program)
     }
 
-    /// Puts a frame through the program.
+    /// Runs the program on a frame.
     fn test(&self, frame: &[u8], out: Option<&mut [u8]>) -> io::Result<TestRunResult> {
         let length = u32::try_from(frame.len()).expect("a frame is short");
-        // `struct xdp_md`: where data, its end and metadata are, and two interfaces with a queue.
+        // `struct xdp_md`: data, its end, metadata, two interfaces and a queue.
         let context = self.first.map(|first| {
             [0, first.min(length), 0, 0, 0, 0]
                 .map(u32::to_ne_bytes)
@@ -152,18 +153,18 @@ impl Program {
         result.map_err(|error| io::Error::other(error.to_string()))
     }
 
-    /// A table by its name in the object.
+    /// Returns a table by its name in the object.
     pub fn table_of(&self, name: &str) -> &MapData {
         &self.tables[name]
     }
 
-    /// Does any of its gates answer?
+    /// Returns whether any of its gates rejects.
     pub fn rejects(&self) -> bool {
         let mut gates = self.datapath.config().gates.iter();
         gates.any(|gate| gate.deny == Deny::Reject)
     }
 
-    /// The tables, as commands open them.
+    /// Returns the tables, as commands open them.
     pub fn datapath(&self) -> &Datapath {
         &self.datapath
     }
@@ -175,12 +176,12 @@ impl Program {
         loaded.expect("an entry has been loaded")
     }
 
-    /// What was sent back for the last packet.
+    /// Returns the reply to the last packet.
     pub fn answer(&self) -> Option<&[u8]> {
         self.answer.as_deref()
     }
 
-    /// Makes this an address of the host's.
+    /// Adds an address of the host.
     pub fn lives_at(&mut self, address: IpAddr) {
         let key = match address {
             IpAddr::V4(address) => ScopedAddress::new(V4::from(address)),
@@ -192,7 +193,7 @@ impl Program {
             .expect("there is room");
     }
 
-    /// Gives the interface by which all packets come, or the VLANs on it, a MAC address.
+    /// Sets the MAC address of the interface on which all packets arrive, or of a VLAN on it.
     pub fn listens_at(&mut self, vlans: [u16; 2], mac: [u8; 6]) {
         let key = LinkKey {
             interface: LOOPBACK,
@@ -207,7 +208,7 @@ impl Program {
         table.insert(key, link, 0).expect("there is room");
     }
 
-    /// Has it answer in these ways, whatever this machine's are.
+    /// Sets how the host replies, in place of this machine's settings.
     pub fn answers_by(&mut self, settings: ReplySettings) {
         let map = self
             .ebpf
@@ -218,18 +219,18 @@ impl Program {
         table.set(0, settings, 0).expect("there is one");
     }
 
-    /// The host's sockets, once it has made any.
+    /// Returns the host's sockets, if it has any.
     pub(super) const fn sockets(&self) -> Option<&Sockets> {
         self.sockets.as_ref()
     }
 
-    /// A time of the kernel's as one of the test's.
+    /// Converts a time of the kernel into one of the test.
     fn shown(&self, time: u64) -> u64 {
         (time + self.ahead) / u64::from(SLOWED)
     }
 }
 
-/// Pins every table, as `up` does, and opens them, as every command does that looks at a gate.
+/// Pins every table, as `up` does, and opens them, as other commands do.
 fn pin_and_open(
     ebpf: &Ebpf,
     pins: &PinRoot,
@@ -238,7 +239,7 @@ fn pin_and_open(
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     let mut tables = BTreeMap::new();
     for (name, map) in ebpf.maps() {
-        // The file system takes no name that begins with a dot, as that of the constants does.
+        // bpffs refuses names that begin with a dot, as the table of constants' does.
         let path = directory.join(name.trim_start_matches('.').to_lowercase());
         let pinned = map.pin(&path);
         pinned.map_err(|error| format!("cannot pin {name}: {error}"))?;
@@ -251,6 +252,6 @@ fn pin_and_open(
 }
 
 fn remove(pins: &PinRoot) {
-    // What stays is seen in the next listing; the test's own failure must not be hidden by this one.
+    // A failure here must not hide that of a test.
     let _ = fs::remove_dir_all(pins.path());
 }

@@ -29,7 +29,7 @@ impl Program {
         }
     }
 
-    /// Returns the keys that were there.
+    /// Removes every entry. Returns their keys.
     pub(super) fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Vec<K> {
         let mut table = self.table::<K, V>(name);
         let keys: Vec<K> = table

@@ -2,10 +2,10 @@
 
 use knock_user::config::Config;
 
-/// One unit of the test's time is so many of the kernel's, for each duration that is configured or waited for.
+/// The factor between the test's time and the kernel's, for each duration that is configured or waited for.
 /// A delay of half a minute between two packets is then less than a [`SystemUnderTest::grain`].
 pub const SLOWED: u32 = 600;
-/// The same gates with every duration as long as the program is to take it for.
+/// Returns the same configuration with durations of the kernel's time.
 pub fn slowed(config: &Config) -> Config {
     let mut config = config.clone();
     for gate in &mut config.gates {
@@ -18,7 +18,7 @@ pub fn slowed(config: &Config) -> Config {
     config
 }
 
-/// ns of the clock that the program reads.
+/// Returns the time of the clock that the program reads, ns.
 pub fn clock() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,

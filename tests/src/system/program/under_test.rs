@@ -29,8 +29,8 @@ impl SystemUnderTest for Program {
         self.framing
     }
 
-    /// The program reads a clock that moves in ticks of up to 10 ms, and a busy machine may let some time
-    /// pass between one look at the clock and the next: of the kernel's time, half a minute.
+    /// The program's clock advances in ticks of up to 10 ms, and a busy machine may pause between two readings: up to
+    /// half a minute of the kernel's time.
     fn grain(&self) -> Duration {
         Duration::from_millis(50)
     }
@@ -40,10 +40,10 @@ impl SystemUnderTest for Program {
     }
 
     fn wait(&mut self, time: Duration) {
-        // Whole units of a knock's time, so that moving rounds nothing.
+        // Whole units of a knock's time, so that nothing is rounded.
         let ticks = nanoseconds(time * SLOWED).div_ceil(1 << TICK_SHIFT);
         let by = ticks << TICK_SHIFT;
-        // An end that lies before the boot is as good as one at the boot. 0 has a meaning for a grant.
+        // An end before the boot is the same as one at the boot. In a grant, 0 means something else.
         let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
         let back_session = |session: &mut Session| {
             session.last = session.last.wrapping_sub(by);
@@ -67,10 +67,10 @@ impl SystemUnderTest for Program {
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
-        // An answer may be longer than what it answers.
+        // A reply may be longer than the packet.
         let mut out = vec![0; frame.len() + 64];
         let mut test = || self.test(frame, Some(&mut out));
-        // The packet comes by the loopback interface of the caller's namespace.
+        // The packet arrives on the loopback interface of the caller's namespace.
         let result = match &self.sockets {
             Some(sockets) => sockets.beside(&mut test),
             None => test(),
