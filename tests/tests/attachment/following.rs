@@ -1,4 +1,4 @@
-//! `events --follow` goes on when what it follows ends.
+//! `events --follow` continues when the service or the instance that it follows ends.
 
 use knockgate_tests::{
     gate_config::ALICE,
@@ -19,7 +19,7 @@ fn a_reader_follows_the_next_service() {
         opens(scenario, &reader, 1);
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
-        // Nobody but the reader is there now.
+        // Now only the reader takes events from the kernel.
         opens(scenario, &reader, 2);
         let service = serve_again(scenario);
         opens(scenario, &reader, 3);
@@ -47,7 +47,7 @@ fn a_reader_follows_the_next_gate() {
     });
 }
 
-/// Knocks until the reader has seen it open; it has seen it `before` this often, counting each time once.
+/// Knocks, and waits until the reader has printed that the gate opened. A and B knock by turns.
 #[track_caller]
 fn opens(scenario: &Scenario, reader: &Running, times: usize) {
     let seen = || {
@@ -61,7 +61,7 @@ fn opens(scenario: &Scenario, reader: &Running, times: usize) {
     wait_until("the reader has seen the gate open", || seen() > before);
 }
 
-/// A service on a gate that is up says nothing by itself.
+/// Starts a service on an instance that is up, where it reports nothing by itself.
 fn serve_again(scenario: &Scenario) -> Running {
     scenario
         .lab
