@@ -1,5 +1,4 @@
-//! `knockgate run`: what the service adds to a gate that the kernel keeps by itself, and what its end, in
-//! order or not, leaves behind.
+//! `knockgate run`: what the service adds to the datapath, and what remains after it has ended or was killed.
 
 use std::net::IpAddr;
 
@@ -65,7 +64,7 @@ fn down_on_exit_takes_the_gate_down() {
     });
 }
 
-/// Any number of readers see every event, and those of before they came.
+/// Each of several readers gets every event, including earlier ones.
 #[test]
 fn readers_of_events_take_nothing_from_each_other() {
     in_generic_mode(|scenario| {
@@ -92,7 +91,7 @@ fn readers_of_events_take_nothing_from_each_other() {
     });
 }
 
-/// More than it reads in one go.
+/// While the service is stopped, more events happen than it reads at once.
 #[test]
 fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on() {
     in_generic_mode(|scenario| {
@@ -121,7 +120,7 @@ fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on
     });
 }
 
-/// With `open_ports = "auto"` a port stops being a probe once something listens on it.
+/// With `open_ports = "auto"`, a packet to a port is no probe any more once something listens on it.
 #[test]
 fn ports_that_come_to_be_listened_on_become_open_ports() {
     in_generic_mode(|scenario| {
@@ -137,7 +136,7 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
     });
 }
 
-/// What the service before it declared open is in the kernel's table, and may have changed since.
+/// The open ports of an earlier service are still in the kernel's table, and may have changed since.
 #[test]
 fn a_service_that_takes_over_knows_which_ports_were_open() {
     in_generic_mode(|scenario| {
@@ -176,7 +175,7 @@ fn in_generic_mode(row: impl FnOnce(&Scenario)) {
     Scenario::run(Attach::Generic, Family::V4, &[], row);
 }
 
-/// Starts the service and waits until its gate is up and it hands on events.
+/// Starts the service and waits until the interface is guarded.
 fn start(scenario: &Scenario, options: &[&str]) -> Running {
     start_with(scenario, ssh(), options)
 }

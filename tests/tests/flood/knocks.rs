@@ -1,4 +1,4 @@
-//! Knocks during a flood: they open, and no grant or session is changed.
+//! Knocks during a flood open the gate, and no grant or session changes.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use knockgate_tests::{
 
 use crate::{A_FLOOD, FIRST_KNOCK, PROTECTED, client, knocks, scenario};
 
-/// Clients that knock, each one once, and how many of these must succeed.
+/// How many clients knock, each once, and how many of them must succeed.
 const CLIENTS: u8 = 100;
 const SUCCEED: usize = 99;
 const BETWEEN_KNOCKS: Duration = Duration::from_millis(20);
-/// A knock can get lost on the way, between two kernels' queues; not in each of three tries one of a hundred.
+/// The queues between two namespaces may lose a knock, but hardly one of a hundred in each of three attempts.
 const TRIES: u8 = 3;
 
 #[test]
@@ -72,13 +72,13 @@ fn knocks_open(attach: Attach, family: Family) {
     }
 }
 
-/// Has a group of clients knock, and says for how many of them the gate opened.
+/// Knocks from a group of clients. Returns for how many of them the gate opened.
 fn opened(lab: &Lab, family: Family, group: u8, flood: &Meter) -> usize {
     let wire = Wire::open(lab);
     let clients: Vec<[Vec<u8>; 3]> = (1..=CLIENTS)
         .map(|number| knocks(family, client(family, group, number)))
         .collect();
-    // Each begins one step behind the one before it.
+    // Each client begins one step after the one before it.
     let steps = clients.len() + 2;
     for now in 0..steps {
         for step in 0..3 {
@@ -98,7 +98,7 @@ fn opened(lab: &Lab, family: Family, group: u8, flood: &Meter) -> usize {
     (1..=CLIENTS).filter(|&number| is_granted(number)).count()
 }
 
-/// With a grant by hand, one by knocking, and a connection that stands.
+/// With a grant by hand, a grant by knocking, and an established connection.
 fn nothing_is_changed(attach: Attach, family: Family) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
         return;

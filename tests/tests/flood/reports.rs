@@ -1,4 +1,4 @@
-//! What is reported during a flood is bounded, and what is left out is counted.
+//! Reports during a flood are bounded, and the events that are left out are counted.
 
 use std::{
     thread,
@@ -37,7 +37,7 @@ fn the_service_hardly_notices() {
             worked < flooded / 10,
             "{aim:?}: for {flooded:?} of flood, the service worked for {worked:?}"
         );
-        // Each would have been reported, being the first of its source.
+        // Each is the first packet of its source, and would have been reported.
         wait_until("what was left out is counted", || {
             self::lost(&reader) - lost > sent / 100 * 95
         });
@@ -49,8 +49,8 @@ fn outcomes_are_bounded_native_v4() {
     outcomes_are_bounded(Attach::Native, Family::V4);
 }
 
-/// Sources by the thousand that all know the sequence: what is reported of them is bounded, what is not is
-/// counted, and what was there before is still to be read.
+/// Thousands of sources that know the sequence: reports of them are bounded, the rest is counted, and earlier events
+/// can still be read.
 fn outcomes_are_bounded(attach: Attach, family: Family) {
     const SOURCES: u8 = 50;
     let Some((scenario, _turn)) = scenario(attach, family) else {
@@ -97,7 +97,7 @@ fn outcomes_are_bounded(attach: Attach, family: Family) {
     );
 }
 
-/// How many events the service has said that were left out.
+/// Returns how many events were left out, according to the service.
 fn lost(reader: &Running) -> u64 {
     events_of(reader)
         .iter()

@@ -1,4 +1,4 @@
-//! Sessions: flows by the thousand, forged and real, are in no other flow's way.
+//! Sessions: thousands of flows, forged and real, do not keep others from being remembered.
 
 use std::{
     io::{Read, Write},
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{client, config, scenario};
 
-/// Connections that are begun, each from another port.
+/// Connections that one source begins, each from another port.
 const HALF_OPEN: u16 = 10_000;
 
 #[test]
@@ -63,8 +63,8 @@ fn a_full_table_is_reported_generic_v4() {
     a_full_table_is_reported(Attach::Generic, Family::V4);
 }
 
-/// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
-/// then another one's outlives its grant.
+/// A source with a grant begins ten times as many connections as the table has room for, and completes none;
+/// then the session of another source still outlives its grant.
 fn half_open_flows_leave_room(attach: Attach, family: Family) {
     forged_flows_leave_room(attach, family, &[SYN]);
 }
@@ -117,7 +117,7 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     assert!(stays, "the connection goes on, and is no session");
 }
 
-/// A source with a grant makes more connections than there is room for, all of them real; then another one's
+/// A source with a grant establishes more connections than there is room for; then the session of another source still
 /// outlives its grant.
 fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
@@ -139,7 +139,7 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     assert!(echoes(&mut other, b"hello"));
 }
 
-/// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
+/// A connection that finds the table full passes only while its grant lasts, and an event reports it.
 fn a_full_table_is_reported(attach: Attach, family: Family) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
         return;

@@ -1,4 +1,4 @@
-//! Native mode where a driver has limits: frames longer than a page, and what is said where it is refused.
+//! Native mode with drivers that have limits: frames longer than a page, and the messages of a refusal.
 
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
@@ -31,7 +31,7 @@ fn a_large_mtu_is_guarded(scenario: &Scenario) {
         denied_and_counted_whole(scenario, &probe(scenario).with_payload(&vec![9; length]));
     }
     if scenario.family == Family::V6 {
-        // These headers are longer than a page, so that TCP's is in none but the later buffers.
+        // These headers are longer than a page, so that TCP's header is in a later buffer.
         for count in [2, 3, 4] {
             let extension = Extension::DestinationOptions(255);
             let packet = (0..count).fold(probe(scenario), |packet, _| {
@@ -52,7 +52,7 @@ fn probe(scenario: &Scenario) -> Packet {
     )
 }
 
-/// Sends a packet to the guarded port; it adds one to what is denied for want of a grant, with all its bytes.
+/// Sends a packet to the protected port, and expects it to be counted once under `no_grant`, with all its bytes.
 fn denied_and_counted_whole(scenario: &Scenario, packet: &Packet) {
     let frame = packet.frame(CLIENT_MAC, GATE_MAC);
     let denied = || {
@@ -65,7 +65,7 @@ fn denied_and_counted_whole(scenario: &Scenario, packet: &Packet) {
     assert_eq!(denied(), (packets + 1, bytes + frame.len() as u64));
 }
 
-/// A gate that rejects needs each frame in one piece.
+/// With a gate that rejects, each frame must be in one buffer.
 #[test]
 fn a_refusal_for_the_mtu_names_the_limit_and_the_command() {
     Scenario::run(Attach::Native, Family::V4, &[], |scenario| {
