@@ -1,11 +1,11 @@
-//! What a row may cost: targets, and what a minimal gate costs on the same wire.
+//! Targets: how much a row may add to its floor.
 
-/// What a row may add to its floor.
+/// The limit of what a row may add to its floor.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
-    /// ns, on a processor that drops a packet unread in 64 ns, sending included.
+    /// ns, on a processor that needs 64 ns to send a packet and drop it unread.
     pub most: f64,
-    /// What a minimal gate, in C and by the harness of the peers, added there to the floor of its rows.
+    /// What a minimal gate in C added to its floor on that processor, ns, as the peers' harness measured it.
     pub minimal: f64,
 }
 
@@ -21,11 +21,11 @@ pub const GRANTED_FEW: Allowed = Allowed {
     most: 35.0,
     minimal: 21.0,
 };
-/// ns, as [`Allowed::most`]. A minimal gate adds nothing there that stands out of the noise.
+/// ns, as [`Allowed::most`]. What a minimal gate adds there is within the noise.
 pub const UNGUARDED_MOST: f64 = 25.0;
 
 impl Allowed {
-    /// The same as a multiple of what a minimal gate adds, on any processor.
+    /// Returns the limit as a multiple of what a minimal gate adds, for any processor.
     pub fn times(self) -> f64 {
         let Self { most, minimal } = self;
         (most / minimal * 100.0).round() / 100.0

@@ -7,16 +7,16 @@ use crate::{
     programs::Traffic,
 };
 
-/// Where sources begin that are granted nothing.
+/// The first address of sources without grants.
 pub const STRANGERS: u32 = 0x0b00_0000;
-/// Where sources begin that knock.
+/// The first address of sources that knock.
 const NEWCOMERS: u32 = 0x3000_0000;
-/// How many sources there are of what is denied or unguarded.
+/// Number of sources of denied and unguarded packets.
 pub const CROWD: u32 = 65_536;
 
-/// Those who knock: how often, and how far.
+/// Sources that knock: how many, and how many knocks each.
 pub struct Newcomers {
-    /// By which wires of those whom they knock at are told apart.
+    /// A part of the wire's name.
     pub wire: &'static str,
     pub name: &'static str,
     pub traffic: Traffic,
@@ -29,11 +29,11 @@ pub fn newcomers() -> [Newcomers; 3] {
         sources,
         steps,
         ports: knocks(),
-        // A source's next first knock comes from another port: it is no duplicate.
+        // A source's next first knock has another source port, so it is not a duplicate.
         hold: 15,
         ..Traffic::default()
     };
-    // Both count a bare drop besides, as the gate in C drops knocks.
+    // The figures below include a bare drop of 64 ns, since the gate in C drops knocks.
     let allowed = |most: f64, minimal: f64| Allowed {
         most: most - 64.0,
         minimal: minimal - 64.0,
@@ -64,7 +64,7 @@ pub fn datagram(port: u16) -> Vec<u8> {
     frame::ipv4(Transport::Udp, STRANGERS, 40000, port)
 }
 
-/// To one port, from one source port of each source.
+/// Returns traffic to one port, with a constant source port.
 pub fn steady(first: u32, sources: u32, port: u16) -> Traffic {
     Traffic {
         first,
