@@ -129,7 +129,7 @@ pub fn measure(
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",
             "nftables: sets as large as knockgate's tables; native and generic make no difference to it",
             "targets in ns are for a processor on which `bare drop` takes 64 ns",
-            "targets in × are for any processor: what a row adds to its floor, divided by what the minimal gate adds in the same round",
+            "targets in × are for any processor: what a row adds to its floor, divided by what the minimal gate adds",
             "unguarded has no such target: what the minimal gate adds there is within the noise",
         ],
         rows: cases
