@@ -58,9 +58,13 @@ pub fn rows() -> Vec<Row> {
         row("multicast frame", BOTH, DATAGRAM, Served, |packet| {
             vec![packet.frame(CLIENT_MAC, GROUP)]
         }),
-        row("frame to another MAC address", BOTH, ANY, Dropped, |packet| {
-            vec![packet.frame(CLIENT_MAC, [2, 0, 0, 0, 0, 9])]
-        }),
+        row(
+            "frame to another MAC address",
+            BOTH,
+            ANY,
+            Dropped,
+            |packet| vec![packet.frame(CLIENT_MAC, [2, 0, 0, 0, 0, 9])],
+        ),
         row(
             "frame from the host's own MAC address",
             BOTH,

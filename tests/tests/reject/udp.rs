@@ -36,23 +36,17 @@ pub fn rows() -> Vec<Row> {
         ));
     }
     rows.extend([
-        row(
-            "shorter than its packet",
-            BOTH,
-            Answer,
-            |family, port| frame::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11),
-        ),
+        row("shorter than its packet", BOTH, Answer, |family, port| {
+            frame::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11)
+        }),
         row("padding of the link", BOTH, Answer, |family, port| {
             let mut frame = frame::udp(family, port, b"abc", |_, _, _| {});
             frame.extend([0x5a; 15]);
             frame
         }),
-        row(
-            "longer than its packet",
-            BOTH,
-            Silence,
-            |family, port| frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12),
-        ),
+        row("longer than its packet", BOTH, Silence, |family, port| {
+            frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12)
+        }),
         row("shorter than its header", BOTH, Silence, |family, port| {
             frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 7)
         }),

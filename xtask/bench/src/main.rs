@@ -73,16 +73,16 @@ struct Measure {
     /// File for the figures, as JSON
     #[arg(long)]
     output: PathBuf,
-    /// Fewer and shorter rounds: a look, not a figure
+    /// Fewer and shorter rounds, for a rough result
     #[arg(long)]
     quick: bool,
     /// Only these parts
     #[arg(long, value_enum)]
     only: Vec<Section>,
-    /// The folder with the peers' harness
+    /// The folder of another harness
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// The namespaces that the bench was started from, and must have left
+    /// The namespaces from which the bench was started, and which it must have left
     #[arg(long, num_args = 2, required = true)]
     outside: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The service behind the demo's gate, and a visitor of it. Each runs as a process on its own host.
+//! The demo's service, and a visitor of it. Each runs as a process on its own host.
 
 use std::{
     fmt,
@@ -12,13 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-/// How long a visitor waits for an answer where none is expected. On this wire one takes microseconds, and on a
-/// busy machine longer than that.
+/// How long a visitor waits if no answer is expected. An answer takes microseconds on this wire, but longer on a busy
+/// machine.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
-/// How long one waits where an answer is expected.
+/// How long a visitor waits if an answer is expected.
 pub(super) const LONG: Duration = Duration::from_secs(30);
 
-/// A TCP service that greets each visitor by address and hangs up.
+/// A TCP service that greets each visitor by address, then closes the connection.
 #[derive(Args)]
 pub(crate) struct Service {
     address: SocketAddr,
@@ -32,19 +32,19 @@ pub(crate) struct Visit {
     patience: u64,
 }
 
-/// What a visitor met.
+/// The outcome of a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The service said this.
+    /// The service sent this greeting.
     Greeted(String),
-    /// Nothing came back: what a packet that is dropped looks like.
+    /// No answer, as if the packet was dropped.
     NoAnswer,
-    /// The host said that nothing listens there.
+    /// The host answered that nothing listens there.
     Refused,
 }
 
 impl Service {
-    /// Serves until killed. Prints a line once visitors can come.
+    /// Serves until killed. Prints a line when it is ready.
     pub(crate) fn run(self) -> Result<()> {
         let Self { address } = self;
         let listener =
@@ -84,7 +84,7 @@ impl FromStr for Outcome {
                 .and_then(|text| text.strip_suffix('"'))
             {
                 Some(greeting) => Self::Greeted(greeting.to_owned()),
-                None => bail!("the visitor said `{text}`, which is no outcome of a visit"),
+                None => bail!("the visitor printed `{text}`, which is no outcome of a visit"),
             },
         })
     }
@@ -94,7 +94,7 @@ fn serve(listener: &TcpListener) -> Result<()> {
     loop {
         let (mut visitor, address) = listener.accept().context("cannot accept a visitor")?;
         thread::spawn(move || {
-            // A visitor who has left misses the greeting; there is nobody to tell.
+            // The visitor may have left already.
             let _ = write!(visitor, "Hello, {}!", address.ip());
         });
     }

@@ -1,4 +1,4 @@
-//! Three hosts on one wire, made of namespaces that nobody else sees.
+//! Three hosts on one network, made of private namespaces.
 
 use std::{ffi::OsStr, process::Command};
 
@@ -9,13 +9,13 @@ use netlab::{
     ip,
 };
 
-/// The files that belong to the demo alone: covers the machine's `/run` for the demo's processes.
+/// A private mount over this folder holds the demo's files.
 pub(super) const FOLDER: &str = "/run";
 
-/// The interface by which each host is on the wire.
+/// The interface of each host.
 pub(super) const INTERFACE: &str = "eth0";
 
-/// A network of three hosts. It goes with the processes of the namespace that this process runs in.
+/// A network of three hosts. The kernel removes it with the last process in this process's namespaces.
 pub(super) struct Lan {
     pub(super) server: Host,
     pub(super) client: Host,
@@ -29,13 +29,13 @@ pub(super) struct Host {
 }
 
 impl Lan {
-    /// Builds the network. This process must already be in a mount and a network namespace other than
-    /// those of `outside`: the machine's own are not touched.
+    /// Builds the network. This process must already have left the mount and network namespaces `outside`, so that it
+    /// does not change the machine's own.
     pub(super) fn create(outside: &[String]) -> Result<Self> {
         ensure_outside(outside).context("start the demo with `cargo xtask demo`")?;
         mount("tmpfs", FOLDER)?;
         mount("bpf", BPFFS)?;
-        // The namespace that this process is in is the switch between the hosts.
+        // This process's namespace is the switch between the hosts.
         ip("link add switch type bridge\nlink set switch up")?;
         Ok(Self {
             server: Host::plug_in("server", "10.78.0.1")?,
@@ -63,7 +63,7 @@ impl Host {
         self.netns.name()
     }
 
-    /// Returns a command that will run on this host and end no later than this process.
+    /// Returns a command that runs on this host, and is killed when this process ends.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.netns.command(program);
         command.current_dir(FOLDER);
