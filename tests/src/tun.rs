@@ -42,7 +42,7 @@ impl Tun {
 
     /// Makes a device that is down and has no addresses.
     pub fn create_down(netns: &Netns, name: &str) -> Self {
-        // With the EtherType of each packet, so that a test sees which protocol the host assumes.
+        // With the ethertype of each packet, so that a test sees which protocol the host assumes.
         let file = netns.run(|| device(name, libc::IFF_TUN));
         let file = file.unwrap_or_else(|error| panic!("cannot make the device {name}: {error}"));
         Self { file }
@@ -72,7 +72,7 @@ impl Tun {
     }
 
     /// Returns packets that have left through the device, up to but without the first for which `last` holds. Panics if
-    /// none leaves, or if a packet has the wrong EtherType.
+    /// none leaves, or if a packet has the wrong ethertype.
     #[track_caller]
     pub fn until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let begun = Instant::now();

@@ -14,7 +14,7 @@ use netlab::packet::{Extension, Packet, SYN, Tag};
 
 /// The source MAC address of the load, which tells it from packets of the two kernels.
 const LOAD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-/// An EtherType for local experiments; a frame of this type ends a capture.
+/// An ethertype for local experiments; a frame of this type ends a capture.
 const END: [u8; 2] = [0x88, 0xb5];
 
 fn gates() -> String {
@@ -120,7 +120,7 @@ fn load() -> Vec<Vec<u8>> {
     load
 }
 
-/// Returns ARP frames, and frames of EtherTypes that knockgate does not read, of all lengths.
+/// Returns ARP frames, and frames of ethertypes that knockgate does not read, of all lengths.
 fn not_ip() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for operation in 1..=4 {
@@ -148,7 +148,7 @@ fn not_ip() -> Vec<Vec<u8>> {
         let body = vec![0x5a; length];
         frames.push(ethernet(GATE_MAC, [0x88, 0xcc], &body));
     }
-    // EtherTypes of IP before packets of another version.
+    // Ethertypes of IP before packets of another version.
     frames.push(ethernet(GATE_MAC, [0x08, 0x00], &[0x65; 60]));
     frames.push(ethernet(GATE_MAC, [0x86, 0xdd], &[0x45; 60]));
     for tags in [&[[0x81, 0x00]][..], &[[0x88, 0xa8], [0x81, 0x00]]] {

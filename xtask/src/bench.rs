@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Only this part; may be repeated
     #[arg(long, value_enum)]
     only: Vec<Section>,
-    /// Measures by another harness too: the folder with its bench_live.py, contestants.json and contestants/
+    /// Measures by another harness too: the folder with its `bench_live.py`
     #[arg(long, value_name = "FOLDER")]
     peers: Option<PathBuf>,
     /// Measures nothing; draws the latest full run, or the figures in this file, to docs/development/bench/

@@ -67,7 +67,7 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     drop(listeners);
 }
 
-/// At the offset of Ethernet's EtherType, these packets have a part of an address.
+/// At the offset of Ethernet's ethertype, these packets have a part of an address.
 #[test]
 fn addresses_are_not_taken_for_ethertypes() {
     let Some(peer) = Peer::build() else {

@@ -19,7 +19,7 @@ use crate::process;
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// Kernel modules that the suites need: for veth pairs, tags, devices without link headers, tunnels, IPsec and its
+/// Kernel modules that the suites need: for veth pairs, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
 const MODULES: [&str; 23] = [
     "veth",
