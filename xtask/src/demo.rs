@@ -4,8 +4,7 @@
 //! own. The kernel takes them away with the last process in them, so there is nothing to clean up, be it
 //! after a failure, Ctrl-C or SIGKILL.
 
-mod greeting;
-mod lan;
+pub(crate) mod greeting;
 mod story;
 
 use std::{env, path::PathBuf};
@@ -15,9 +14,10 @@ use clap::Args;
 use netlab::host::namespaces;
 
 pub(crate) use self::greeting::{Service, Visit};
-use self::{lan::Lan, story::Story};
+use self::story::Story;
 use crate::{
     build::{self, Built},
+    lan::Lan,
     process,
     setup::{self, Purpose},
 };
