@@ -68,13 +68,23 @@ impl Watch {
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let applied = &datapath.applied;
         let present: Grants = datapath.grants()?.into_iter().map(keyed).collect();
-        let mut ended: Vec<&GrantRow> = self
+        let missing = self
             .known
             .iter()
-            .filter_map(|(key, row)| (!present.contains_key(key)).then_some(row))
-            .collect();
+            .filter(|(key, _)| !present.contains_key(*key));
+        let mut ended: Vec<GrantRow> = missing.map(|(_, row)| row.clone()).collect();
+        let now = monotonic_now();
+        if ended.iter().any(|row| row.until > now) {
+            // It was taken away, or another one by hand took its place and has ended.
+            let short: Grants = datapath.ended_grants(0)?.into_iter().map(keyed).collect();
+            for row in ended.iter_mut().filter(|row| row.until > now) {
+                row.until = short
+                    .get(&(row.gate, row.source))
+                    .map_or(row.until, |short| short.until);
+            }
+        }
         ended.sort_by_key(|row| row.until);
-        for row in ended {
+        for row in &ended {
             end(row, datapath, log);
         }
         for (key, row) in &present {
