@@ -30,8 +30,7 @@ pub enum Per {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hook {
     pub on: Trigger,
-    /// The absolute path of the program, and its arguments. In an argument `{key}` stands for a value of the event; see
-    /// [`pieces`].
+    /// The absolute path of the program, and its arguments. In an argument `{key}` stands for a value of the event.
     pub run: Vec<String>,
 }
 
