@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Port, duration::parse_duration};
+use super::{Listen, Port, duration::parse_duration};
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {
@@ -47,6 +47,13 @@ pub(super) const ADDRESS: Kind<IpAddr> = Kind {
     expected: "an address such as \"192.0.2.1\"",
     parse: parse_address,
     for_number: None,
+};
+
+pub(super) const LISTEN: Kind<Listen> = Kind {
+    code: "bad-listen",
+    expected: "\"off\", an address with a port such as \"127.0.0.1:9464\", or \"unix:\" and a path",
+    parse: Listen::from_str,
+    for_number: Some(|number| format!("\"127.0.0.1:{number}\"")),
 };
 
 pub(super) const INTERFACE: Kind<String> = Kind {

@@ -12,6 +12,7 @@ mod finding;
 mod host;
 mod kinds;
 mod lint;
+mod listen;
 mod nearest;
 mod port;
 mod reader;
@@ -37,6 +38,7 @@ pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
+    listen::Listen,
     port::{Port, Protocol},
     schema::SECTIONS,
     section::{Describe, Key, Presence},
@@ -67,6 +69,8 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     pub open_ports: OpenPorts,
     pub limits: Limits,
+    #[serde(default)]
+    pub metrics: Metrics,
     /// In the order of the file; names are unique.
     pub gates: Vec<Gate>,
 }
@@ -107,6 +111,13 @@ pub struct Limits {
     pub sources: u32,
     pub grants: u32,
     pub sessions: u32,
+}
+
+/// How the service hands out its metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// `None`: not at all.
+    pub listen: Option<Listen>,
 }
 
 /// One protected service.

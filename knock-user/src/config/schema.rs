@@ -9,10 +9,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Limits, Port,
-    draft::{Draft, DraftGate, DraftKnock},
+    Limits, Listen, Port,
+    draft::{Draft, DraftGate, DraftKnock, DraftMetrics},
     finding::Level,
-    kinds::{ADDRESS, INTERFACE, NAME, NETWORK, PORT},
+    kinds::{ADDRESS, INTERFACE, LISTEN, NAME, NETWORK, PORT},
     nearest::nearest,
     reader::{Field, List, Reader},
     section::{
@@ -32,7 +32,7 @@ const MOST_ENTRIES: u32 = 16_777_216;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 4] = [&FILE, &LIMITS, &GATE, &KNOCK];
+pub const SECTIONS: [&dyn Describe; 5] = [&FILE, &LIMITS, &METRICS, &GATE, &KNOCK];
 
 const FILE: Section<Draft> = Section {
     title: "the file",
@@ -84,8 +84,11 @@ or a list such as ["443/tcp", "443/udp"]."#,
                 LIMITS.read(&SECTIONS, reader, table, field.span(), limits);
             }
         }),
-        Row::not_available("metrics", |reader, field, _| {
-            not_available(reader, field, "[metrics]");
+        Row::new("metrics", Nested("{}"), "", |reader, field, file| {
+            file.metrics = METRICS.defaults();
+            if let Some(table) = reader.table(field) {
+                METRICS.read(&SECTIONS, reader, table, field.span(), &mut file.metrics);
+            }
         }),
         Row::not_available("alert", |reader, field, _| {
             not_available(reader, field, "[alert]");
@@ -129,6 +132,19 @@ const LIMITS: Section<Limits> = Section {
             },
         ),
     ],
+};
+
+const METRICS: Section<DraftMetrics> = Section {
+    title: "[metrics]",
+    place: "in [metrics]",
+    about: "What `knockgate run` hands to Prometheus, at /metrics. `knockgate metrics` needs none of this.",
+    rows: &[Row::new(
+        "listen",
+        Optional(r#""off""#),
+        r#""off", an address of this host with a port such as "127.0.0.1:9464", or the path of a Unix socket such as
+"unix:/run/knockgate/metrics.sock"."#,
+        |reader, field, metrics| metrics.listen = listen(reader, field),
+    )],
 };
 
 const GATE: Section<DraftGate> = Section {
@@ -299,6 +315,13 @@ fn open_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<L
             None
         }
     }
+}
+
+fn listen(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Located<Listen>> {
+    if field.value.get_ref().as_str() == Some("off") {
+        return None;
+    }
+    reader.one(field, &LISTEN)
 }
 
 fn protect(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {

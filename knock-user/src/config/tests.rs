@@ -85,6 +85,8 @@ open_ports = ["443/tcp", "443/udp"]
 sources  = 16_384
 grants   = 1
 sessions = 0x100_0000
+[metrics]
+listen = "[::1]:9464"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
@@ -116,6 +118,9 @@ protect = ["5432/tcp"]
             sources: 16_384,
             grants: 1,
             sessions: 16_777_216,
+        },
+        metrics: Metrics {
+            listen: Some("[::1]:9464".parse().expect("valid")),
         },
         gates: vec![
             Gate {

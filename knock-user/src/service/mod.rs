@@ -1,4 +1,4 @@
-//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events to readers,
+//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events and metrics,
 //! keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates open and
 //! close without it.
 
@@ -7,6 +7,7 @@ mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;
+mod metrics;
 pub mod names;
 mod record;
 mod socket;
@@ -14,7 +15,7 @@ mod watch;
 
 pub use log::drain;
 pub use record::Record;
-pub use socket::{History, read_events, refuse_second};
+pub use socket::{History, is_served, read_events, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -32,6 +33,7 @@ use crate::{
 };
 use guard::{Guard, Seen};
 use log::Log;
+use metrics::Endpoint;
 use watch::Watch;
 
 /// How often lost events are counted and open ports are read again.
@@ -63,6 +65,8 @@ pub async fn serve(
         log.say_of_gates(names::GATE_UP, &datapath);
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
+    let mut endpoint = Endpoint::new(root);
+    endpoint.apply(datapath.config());
     #[cfg(feature = "log")]
     kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
@@ -89,6 +93,7 @@ pub async fn serve(
             _ = chores.tick() => {
                 log.report_lost(datapath.lost()?);
                 refresh(&mut datapath, &mut open)?;
+                endpoint.retry();
             }
             due = guard.is_due() => {
                 due?;

@@ -22,11 +22,12 @@ pub(super) fn starter(
         }
     }
     draw.avoid(gates.iter().map(|gate| gate.port.number));
-    let [file, limits, gate, knock] = SECTIONS;
+    let [file, limits, metrics, gate, knock] = SECTIONS;
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
     section(&mut text, file, &given, Comments::Yes);
     section(&mut text, limits, &[], Comments::Yes);
+    section(&mut text, metrics, &[], Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
             Comments::Yes
