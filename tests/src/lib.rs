@@ -6,8 +6,8 @@
 //! command printed, and [`killed`] kills one half-way. Below the IP stack, [`wire`] sends frames that no honest client
 //! would, [`flood`] as many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, and [`path`]
 //! delays and reorders frames. [`foreign`] attaches and pins other programs' BPF objects, [`sshd`] runs a real server,
-//! [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The namespaces and frames
-//! themselves come from the crate `netlab`, which the bench and the demo use too.
+//! [`http`] asks one, [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The
+//! namespaces and frames themselves come from the crate `netlab`, which the bench and the demo use too.
 //!
 //! The second half tries the program packet by packet: [`fixtures`] says of each behaviour by itself what must come of
 //! it, [`model`] states slowly what a gate must do, and [`oracle`] compares it with each [`system`] (the program in the
@@ -20,6 +20,7 @@ pub mod fixtures;
 pub mod flood;
 pub mod foreign;
 pub mod gate_config;
+pub mod http;
 pub mod interpreter;
 pub mod killed;
 pub mod lab;
