@@ -3,8 +3,7 @@
 //! The demo runs in its own mount and network namespaces, with its own BPF file system. The kernel removes them with
 //! the last process in them, so there is nothing to clean up, even after a failure, Ctrl-C or SIGKILL.
 
-mod greeting;
-mod lan;
+pub(crate) mod greeting;
 mod story;
 
 use std::{env, path::PathBuf};
@@ -14,9 +13,10 @@ use clap::Args;
 use netlab::host::namespaces;
 
 pub(crate) use self::greeting::{Service, Visit};
-use self::{lan::Lan, story::Story};
+use self::story::Story;
 use crate::{
     build::{self, Built},
+    lan::Lan,
     process,
     setup::{self, Purpose},
 };

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use netlab::host::{find_program, is_executable};
+use netlab::host::find_program;
 
 pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
 use self::{
@@ -21,7 +21,8 @@ use self::{
     toolchain::{LINKER_LLVM, Search},
 };
 
-/// The purpose of a set-up. Each includes those above it, except for the last two, which are the bench's.
+/// What the machine is made ready for; each includes those above it, but for those of packages and of the bench at
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the kernel program and `knockgate`
@@ -34,7 +35,11 @@ pub(crate) enum Purpose {
     Kernels,
     /// The checks that a change must pass before it lands
     Ci,
-    /// Measuring, also the programs that knockgate is compared with
+    /// Making packages
+    Dist,
+    /// Making packages and trying them
+    DistTest,
+    /// Measuring, beside others that do what knockgate does
     Bench,
     /// Measuring by the harness of `bench --peers`
     Peers,
@@ -47,7 +52,12 @@ impl Purpose {
             // Not the tests' needs: the bench runs no test.
             Self::Bench => other <= Self::Demo || other == Self::Bench,
             Self::Peers => other == Self::Peers || Self::Bench.includes(other),
-            Self::Build | Self::Demo | Self::Test | Self::Kernels | Self::Ci => other <= self,
+            Self::Dist => matches!(other, Self::Build | Self::Dist),
+            Self::DistTest => {
+                other == Self::DistTest || other <= Self::Demo || Self::Dist.includes(other)
+            }
+            Self::Ci => other <= self || Self::DistTest.includes(other),
+            Self::Build | Self::Demo | Self::Test | Self::Kernels => other <= self,
         }
     }
 }
@@ -95,14 +105,19 @@ pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
         missing.announce();
         missing.install()?;
     }
-    let own = crates::CARGO_FUZZ.path();
-    let found = is_executable(&own).then_some(own);
-    found
-        .or_else(|| find_program(crates::CARGO_FUZZ.name))
-        .context("cargo-fuzz was installed, but cannot be found")
+    let tool = &crates::CARGO_FUZZ;
+    tool.find()
+        .context("cargo-fuzz was installed, and still is not there")
 }
 
-/// What this machine lacks for a purpose.
+/// The cargo-deb that [`Purpose::Dist`] has installed or found.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
+    let tool = &crates::CARGO_DEB;
+    tool.find()
+        .context("there is no cargo-deb; `cargo xtask setup --for dist` installs it")
+}
+
+/// What a purpose needs and this machine lacks.
 struct Missing {
     packages: Vec<&'static Package>,
     crates: Vec<&'static Crate>,
@@ -145,8 +160,10 @@ impl Missing {
             );
             crates.push(&crates::BPF_LINKER);
         }
-        if purpose.includes(Purpose::Ci) && !crates::CARGO_DENY.is_installed() {
-            crates.push(&crates::CARGO_DENY);
+        for (tool, needed_for) in crates::TOOLS {
+            if purpose.includes(*needed_for) && !tool.is_installed() {
+                crates.push(tool);
+            }
         }
         Self { packages, crates }
     }
@@ -190,7 +207,7 @@ mod tests {
 
     #[test]
     fn purposes_include_one_another() {
-        use Purpose::{Bench, Build, Ci, Demo, Kernels, Peers, Test};
+        use Purpose::{Bench, Build, Ci, Demo, Dist, DistTest, Kernels, Peers, Test};
 
         let ladder = [Build, Demo, Test, Kernels, Ci];
         for (step, purpose) in ladder.into_iter().enumerate() {
@@ -204,6 +221,8 @@ mod tests {
             assert!(!purpose.includes(Bench) && !purpose.includes(Peers));
             assert_eq!(Bench.includes(purpose), purpose <= Demo, "{purpose:?}");
         }
+        assert!(Ci.includes(DistTest) && DistTest.includes(Dist) && DistTest.includes(Demo));
+        assert!(!Dist.includes(Demo) && !Kernels.includes(Dist) && !Bench.includes(Dist));
         assert!(Peers.includes(Bench) && Peers.includes(Peers) && !Bench.includes(Peers));
     }
 }

@@ -1,22 +1,25 @@
 //! The demo's service, and a visitor of it. Each runs as a process on its own host.
 
 use std::{
-    fmt,
-    io::{self, ErrorKind, Read as _, Write as _},
+    env, fmt,
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Stdio},
     str::FromStr,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-/// How long a visitor waits if no answer is expected. An answer takes microseconds on this wire, but longer on a busy
-/// machine.
-pub(super) const SHORT: Duration = Duration::from_secs(1);
-/// How long a visitor waits if an answer is expected.
-pub(super) const LONG: Duration = Duration::from_secs(30);
+use crate::{lan::Host, process};
+
+/// How long a visitor waits for an answer where none is expected. On this wire one takes microseconds, and on a
+/// busy machine longer than that.
+pub(crate) const SHORT: Duration = Duration::from_secs(1);
+/// How long one waits where an answer is expected.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A TCP service that greets each visitor by address, then closes the connection.
 #[derive(Args)]
@@ -34,7 +37,7 @@ pub(crate) struct Visit {
 
 /// The outcome of a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The service sent this greeting.
     Greeted(String),
     /// No answer, as if the packet was dropped.
@@ -44,7 +47,26 @@ pub(super) enum Outcome {
 }
 
 impl Service {
-    /// Serves until killed. Prints a line when it is ready.
+    /// Starts the service on a host, and returns when visitors can come. It dies with this process.
+    pub(crate) fn start(host: &Host, address: &str) -> Result<Child> {
+        let this = env::current_exe().context("cannot find this program's own path")?;
+        let mut service = host
+            .command(this)
+            .args(["demo-service", address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the service")?;
+        let said = service.stdout.take().context("the service has no output")?;
+        let mut line = String::new();
+        BufReader::new(said).read_line(&mut line)?;
+        ensure!(
+            line == "listening\n",
+            "the service did not start; its own lines above say why"
+        );
+        Ok(service)
+    }
+
+    /// Serves until killed. Prints a line once visitors can come.
     pub(crate) fn run(self) -> Result<()> {
         let Self { address } = self;
         let listener =
@@ -59,6 +81,16 @@ impl Visit {
         let Self { address, patience } = self;
         println!("{}", visit(address, Duration::from_secs(patience))?);
         Ok(())
+    }
+}
+
+impl Outcome {
+    /// Has a host visit the service at this address.
+    pub(crate) fn of_visit(host: &Host, address: &str, patience: Duration) -> Result<Self> {
+        let this = env::current_exe().context("cannot find this program's own path")?;
+        let patience = patience.as_secs().to_string();
+        let said = process::stdout(host.command(this).args(["demo-visit", address, &patience]))?;
+        said.trim_end().parse()
     }
 }
 

@@ -1,12 +1,11 @@
 //! The steps of the demo, and their checks.
 
 use std::{
-    env,
     fs::OpenOptions,
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Child,
     thread,
     time::Duration,
 };
@@ -14,11 +13,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{
-    greeting::{LONG, Outcome, SHORT},
+use super::greeting::{LONG, Outcome, SHORT, Service};
+use crate::{
     lan::{FOLDER, Host, INTERFACE, Lan},
+    process,
 };
-use crate::process;
 
 const PORT: &str = "2222";
 const SEQUENCE: [&str; 3] = ["7000/udp", "4100/tcp", "9301/udp"];
@@ -32,38 +31,18 @@ const CONFIGURATION: &str = "demo.toml";
 pub(super) struct Story<'lan> {
     lan: &'lan Lan,
     knockgate: &'lan Path,
-    /// This program, which also runs as service and visitor.
-    this: PathBuf,
-    /// Killed when this process ends.
+    /// Dies with this process.
     service: Child,
 }
 
 impl<'lan> Story<'lan> {
     /// Starts the service on the server and writes the gate's configuration.
     pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
-        let this = env::current_exe().context("cannot find this program's own path")?;
         write_configuration().context("cannot write the demo's configuration")?;
-        let mut service = lan
-            .server
-            .command(&this)
-            .args(["demo-service", &format!("{}:{PORT}", lan.server.address)])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the demo's service")?;
-        let said = service
-            .stdout
-            .take()
-            .context("the demo's service has no output")?;
-        let mut line = String::new();
-        BufReader::new(said).read_line(&mut line)?;
-        ensure!(
-            line == "listening\n",
-            "the demo's service did not start; its own lines above say why"
-        );
+        let service = Service::start(&lan.server, &format!("{}:{PORT}", lan.server.address))?;
         Ok(Self {
             lan,
             knockgate,
-            this,
             service,
         })
     }
@@ -233,10 +212,7 @@ impl<'lan> Story<'lan> {
             Outcome::NoAnswer => SHORT,
             Outcome::Greeted(_) | Outcome::Refused => LONG,
         };
-        let patience = patience.as_secs().to_string();
-        let mut visit: Command = host.command(&self.this);
-        let said = process::stdout(visit.args(["demo-visit", &service, &patience]))?;
-        let met: Outcome = said.trim_end().parse()?;
+        let met = Outcome::of_visit(host, &service, patience)?;
         println!("   {:<9} visits {service} → {met}", host.name());
         ensure!(met == *expected, "expected: {expected}");
         Ok(())
