@@ -26,6 +26,7 @@ pub mod fixtures;
 pub mod flood;
 pub mod foreign;
 pub mod gate_config;
+pub mod http;
 pub mod interpreter;
 pub mod killed;
 pub mod lab;

@@ -3,8 +3,10 @@
 use anyhow::Result;
 use clap::CommandFactory as _;
 
-use self::runtime::runtime;
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    runtime::runtime,
+};
 
 pub mod allow;
 pub mod check;
@@ -15,10 +17,10 @@ pub mod grants;
 pub mod init;
 pub mod knock;
 pub mod man;
+pub mod metrics;
 mod output;
 pub mod revoke;
 pub mod run;
-mod runtime;
 pub mod sessions;
 pub mod sources;
 pub mod stats;
@@ -40,6 +42,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sessions(args) => sessions::run(&args, &root),
         Command::Stats(args) => stats::run(&args, &root),
         Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
+        Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),

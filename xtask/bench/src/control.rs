@@ -24,6 +24,7 @@ use crate::{
 const UP: &str = "up, one user";
 const CHECK: &str = "check, one user";
 const GRANTS: &str = "grants --json, one grant";
+const METRICS: &str = "metrics, one grant";
 const RUN: &str = "run, idle, one user";
 
 /// Few rounds: commands take seconds, over which disturbances average out.
@@ -70,6 +71,12 @@ pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result
             "grants --json, 1,000,000 grants",
             vec![over(GRANTS)],
             Box::new(|| grants(&gates.million, 1_000_000)),
+        ),
+        (METRICS, Vec::new(), Box::new(|| metrics(&gates.one))),
+        (
+            "metrics, 65,536 grants, 262,144 sessions, 262,144 sources",
+            vec![over(METRICS).at_most(50.0)],
+            Box::new(|| metrics(&gates.full)),
         ),
     ];
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
@@ -208,6 +215,20 @@ fn grants(gate: &Gate, count: usize) -> Result<Cost> {
     ensure!(
         rows == count,
         "`knockgate grants --json` printed {rows} of {count} grants"
+    );
+    Ok(cost)
+}
+
+/// What a scrape takes, and starting a process for it.
+fn metrics(gate: &Gate) -> Result<Cost> {
+    let mut printed = String::new();
+    let cost = timed(|| {
+        printed = output(gate.knockgate().arg("metrics"))?;
+        Ok(())
+    })?;
+    ensure!(
+        printed.contains("\nknockgate_table_entries{"),
+        "`knockgate metrics` printed no table: {printed}"
     );
     Ok(cost)
 }

@@ -24,6 +24,8 @@ use crate::{
 /// The port that the first gate protects, and the sequence of its first user.
 pub use crate::programs::terms::{KNOCKS, PROTECTED};
 
+/// `limits.sessions`, which the bench does not vary.
+const SESSIONS: u32 = 262_144;
 /// A port that is declared open.
 pub const OPEN: u16 = 443;
 /// A port that is neither protected, nor a knock port, nor open.
@@ -203,7 +205,52 @@ impl Gate {
         Ok(())
     }
 
-    /// Returns how many knocks had this result.
+    /// Fills the tables of sessions and of sources of a gate whose table of grants is full.
+    pub fn fill(&self, programs: &mut Programs, setup: &Setup) -> Result<()> {
+        let mut flows = Traffic {
+            first: GRANTED,
+            sources: setup.grants,
+            ports: [PROTECTED; 4],
+            steps: 1,
+            // Each round of the sources has a source port of its own.
+            hold: setup.grants.ilog2(),
+            ..Traffic::default()
+        };
+        let datagram = frame::ipv4(Transport::Udp, GRANTED, 1024, PROTECTED);
+        programs.vary(&self.program, &datagram, &mut flows, SESSIONS)?;
+        let mut first_knocks = Traffic {
+            // Behind those that have knocked already.
+            first: GRANTED + 2 * setup.grants,
+            ports: [KNOCKS[0]; 4],
+            steps: 1,
+            hold: 31,
+            ..Traffic::default()
+        };
+        programs.vary(
+            &self.program,
+            &knock_frame(),
+            &mut first_knocks,
+            setup.sources,
+        )?;
+        let text = output(self.knockgate().arg("metrics"))?;
+        for (table, capacity) in [
+            ("grants", setup.grants),
+            ("sessions", SESSIONS),
+            ("sources", setup.sources),
+        ] {
+            let sample = format!("knockgate_table_entries{{table=\"{table}\"}} ");
+            let used = text.lines().find_map(|line| line.strip_prefix(&sample));
+            let used: u32 = used.context("`knockgate metrics`")?.parse()?;
+            // A set of sources that is full makes room while others are not.
+            ensure!(
+                used / 98 >= capacity / 100,
+                "{used} of {capacity} {table} are in use, so it is no full table that would be measured"
+            );
+        }
+        Ok(())
+    }
+
+    /// How many knocks have had this result.
     pub fn knocks(&self, result: &str) -> Result<u64> {
         self.sum("knocks", "count", |row| row["result"] == result)
     }

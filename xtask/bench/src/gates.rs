@@ -19,6 +19,8 @@ pub struct Gates {
     pub thousand: Gate,
     pub hundred_thousand: Gate,
     pub million: Gate,
+    /// Every table as full as the default limits allow.
+    pub full: Gate,
     /// A hundred networks on the allow list.
     pub allowing: Gate,
     /// With a flow that has outlived its grant.
@@ -65,6 +67,7 @@ impl Gates {
         let thousand = up("thousand", 1_000, &plain)?;
         let hundred_thousand = up("many", 100_000, &with_grants(100_000))?;
         let million = up("million", 1_000_000, &with_grants(1_000_000))?;
+        let full = up("full", plain.grants, &plain)?;
         let allowing = up(
             "allowing",
             1,
@@ -86,6 +89,8 @@ impl Gates {
             Some(why) => Err(why),
         };
         // Begins the flow that is kept, and ends its grant.
+        full.fill(programs, &plain)?;
+        // Begins the flow that will be kept, and lets its grant end.
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
         run(&kept.program, &datagram, 1)?;
         thread::sleep(Duration::from_millis(2_100));
@@ -94,6 +99,7 @@ impl Gates {
             thousand,
             hundred_thousand,
             million,
+            full,
             allowing,
             kept,
             knocked,
