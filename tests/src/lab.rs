@@ -119,6 +119,11 @@ impl Lab {
         self.folder.path()
     }
 
+    /// The directory in which the service leaves what the next one has to know.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     pub fn pin_root(&self) -> &Path {
         &self.pin_root
     }
@@ -272,6 +277,7 @@ impl Lab {
         command
             .env("HOME", self.folder.path())
             .env("XDG_CONFIG_HOME", self.folder.path())
+            .env("STATE_DIRECTORY", self.state())
             .env_remove("SSH_CONNECTION")
             .env_remove("KNOCKGATE_PIN_ROOT")
             .env_remove("RUST_LOG");
