@@ -2,12 +2,13 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
-//! the kernel's tables back, [`service`] is what `run` does beside, [`client`] knocks.
+//! the kernel's tables back, [`import`] turns other programs' files into ours, [`service`] is what `run` does beside, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod import;
 pub mod service;
 mod sys;
