@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, down, events, grants, init, knock, man, metrics, revoke, run,
-        sessions, sources, stats, status, up,
+        allow, check, completions, down, events, grants, import, init, knock, man, metrics, revoke,
+        run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
@@ -50,6 +50,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(init::Args),
+    Import(import::Args),
     Check(check::Args),
     Up(up::Args),
     Down(down::Args),

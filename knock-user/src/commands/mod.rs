@@ -14,10 +14,12 @@ pub mod completions;
 pub mod down;
 pub mod events;
 pub mod grants;
+pub mod import;
 pub mod init;
 pub mod knock;
 pub mod man;
 pub mod metrics;
+mod new_file;
 mod output;
 pub mod revoke;
 pub mod run;
@@ -32,6 +34,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let root = cli.pin_root();
     match cli.command {
         Command::Init(args) => init::run(&args, &cli.config),
+        Command::Import(args) => import::run(&args),
         Command::Check(args) => check::run(&args, &cli.config),
         Command::Up(args) => up::run(&args, &cli.config, &root),
         Command::Down(args) => down::run(&args, &root),
