@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, down, events, grants, import, init, knock, man, revoke, run,
-        sessions, sources, stats, status, up,
+        allow, check, completions, down, events, grants, import, init, knock, man, metrics, revoke,
+        run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
@@ -61,6 +61,7 @@ pub enum Command {
     Sessions(sessions::Args),
     Stats(stats::Args),
     Events(events::Args),
+    Metrics(metrics::Args),
     Allow(allow::Args),
     Revoke(revoke::Args),
     Knock(knock::KnockArgs),

@@ -2,7 +2,8 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
-//! the kernel's tables back, [`import`] turns other programs' files into ours, [`service`] is what `run` does beside, [`client`] knocks.
+//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`service`] is what `run` does beside, [`import`]
+//! turns other programs' files into ours, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
@@ -10,5 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod datapath;
 pub mod import;
+pub mod metrics;
+mod runtime;
 pub mod service;
 mod sys;

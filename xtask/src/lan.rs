@@ -1,4 +1,4 @@
-//! Three hosts on one wire, made of namespaces that nobody else sees, for `demo` and for the trial of packages.
+//! Three hosts on one network, made of private namespaces, for `demo` and for the trial of packages.
 
 use std::{ffi::OsStr, process::Command};
 
@@ -12,10 +12,10 @@ use netlab::{
 /// The files that belong to this network alone: covers the machine's `/run` for its processes.
 pub(crate) const FOLDER: &str = "/run";
 
-/// The interface by which each host is on the wire.
+/// The interface of each host.
 pub(crate) const INTERFACE: &str = "eth0";
 
-/// A network of three hosts. It goes with the processes of the namespace that this process runs in.
+/// A network of three hosts. The kernel removes it with the last process in this process's namespaces.
 pub(crate) struct Lan {
     pub(crate) server: Host,
     pub(crate) client: Host,
@@ -36,7 +36,7 @@ impl Lan {
             .context("this part is started by another command of `cargo xtask`")?;
         mount("tmpfs", FOLDER)?;
         mount("bpf", BPFFS)?;
-        // The namespace that this process is in is the switch between the hosts.
+        // This process's namespace is the switch between the hosts.
         ip("link add switch type bridge\nlink set switch up")?;
         Ok(Self {
             server: Host::plug_in("server", "10.78.0.1")?,
@@ -64,7 +64,7 @@ impl Host {
         self.netns.name()
     }
 
-    /// Returns a command that will run on this host and end no later than this process.
+    /// Returns a command that runs on this host, and is killed when this process ends.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.netns.command(program);
         command.current_dir(FOLDER);

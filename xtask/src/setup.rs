@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: makes sure of what the other commands need.
+//! `cargo xtask setup`: finds or installs what the other commands need.
 //!
-//! What is there is taken as it is. What is missing is named with its reason before anything is
-//! installed: Debian's packages by one call of apt-get as root, tools from crates.io by cargo into a
-//! folder of this checkout. A second run finds everything there and takes a second.
+//! Uses what is installed already. Lists what is missing, with the reason, before it installs anything: Debian's
+//! packages by one call of apt-get as root, tools from crates.io by cargo into a folder of this checkout. A second run
+//! finds everything installed and takes a second.
 
 mod crates;
 mod packages;
@@ -41,15 +41,15 @@ pub(crate) enum Purpose {
     DistTest,
     /// Measuring, beside others that do what knockgate does
     Bench,
-    /// Measuring by the harness of `../shared/peers`, a folder that may lie beside the checkout
+    /// Measuring by the harness of `bench --peers`
     Peers,
 }
 
 impl Purpose {
-    /// Whether what `other` needs is needed for this one, too.
+    /// Returns whether this purpose needs everything that `other` needs.
     fn includes(self, other: Self) -> bool {
         match self {
-            // Beside others and not above them: no test runs what they bring.
+            // Not the tests' needs: the bench runs no test.
             Self::Bench => other <= Self::Demo || other == Self::Bench,
             Self::Peers => other == Self::Peers || Self::Bench.includes(other),
             Self::Dist => matches!(other, Self::Build | Self::Dist),
@@ -73,9 +73,9 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Makes the machine ready for a purpose and returns what builds the kernel program.
+/// Sets up for a purpose. Returns the toolchain that builds the kernel program.
 ///
-/// Fails where something can neither be found nor installed; the error names the commands that would.
+/// Fails if something can neither be found nor installed; the error names the commands to run by hand.
 pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
     let missing = Missing::find(purpose);
     if !missing.is_empty() {
@@ -92,8 +92,8 @@ pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
     }
 }
 
-/// The cargo-fuzz that is here, installed if there was none; only guided fuzzing needs it and what its fuzzer is
-/// compiled by.
+/// Returns cargo-fuzz, and installs it first if necessary, together with a C++ compiler. Only guided fuzzing needs
+/// them.
 pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
     let compiler = find_program("c++").is_none().then_some(&packages::CXX);
     let tool = (!crates::CARGO_FUZZ.is_installed()).then_some(&crates::CARGO_FUZZ);

@@ -3,8 +3,10 @@
 use anyhow::Result;
 use clap::CommandFactory as _;
 
-use self::runtime::runtime;
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    runtime::runtime,
+};
 
 pub mod allow;
 pub mod check;
@@ -16,11 +18,11 @@ pub mod import;
 pub mod init;
 pub mod knock;
 pub mod man;
+pub mod metrics;
 mod new_file;
 mod output;
 pub mod revoke;
 pub mod run;
-mod runtime;
 pub mod sessions;
 pub mod sources;
 pub mod stats;
@@ -43,6 +45,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sessions(args) => sessions::run(&args, &root),
         Command::Stats(args) => stats::run(&args, &root),
         Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
+        Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{runtime::runtime, up};
+use super::up;
 use crate::{
     config::parse_interface,
     datapath::{self, Absent, Datapath, PinRoot},
+    runtime::runtime,
     service,
 };
 

@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Config, Gate, Hook, Knock, OpenPorts, Port, Trigger,
+    Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
     reader::List,
     source::{Located, Span, values},
 };
@@ -21,9 +21,17 @@ pub(super) struct Draft {
     pub(super) addresses: Vec<Located<IpAddr>>,
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
+    pub(super) metrics: DraftMetrics,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
+}
+
+/// `[metrics]` as written.
+#[derive(Default)]
+pub(super) struct DraftMetrics {
+    /// `None` stands for `off`.
+    pub(super) listen: Option<Located<Listen>>,
 }
 
 /// A `[[gate]]` as written.
@@ -66,6 +74,7 @@ impl Draft {
             allow,
             addresses,
             open_ports,
+            metrics: DraftMetrics { listen },
             gates,
             rest,
         } = self;
@@ -74,6 +83,9 @@ impl Draft {
             allow: values(allow),
             addresses: values(addresses),
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),
+            metrics: Metrics {
+                listen: listen.map(|listen| listen.value),
+            },
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest
         }

@@ -9,7 +9,7 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    Port,
+    Listen, Port,
     duration::parse_duration,
     hook::{Piece, pieces},
     nearest::nearest,
@@ -53,6 +53,13 @@ pub(super) const ADDRESS: Kind<IpAddr> = Kind {
     expected: "an address such as \"192.0.2.1\"",
     parse: parse_address,
     for_number: None,
+};
+
+pub(super) const LISTEN: Kind<Listen> = Kind {
+    code: "bad-listen",
+    expected: "\"off\", an address with a port such as \"127.0.0.1:9464\", or \"unix:\" and a path",
+    parse: Listen::from_str,
+    for_number: Some(|number| format!("\"127.0.0.1:{number}\"")),
 };
 
 pub(super) const INTERFACE: Kind<String> = Kind {

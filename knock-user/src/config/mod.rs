@@ -13,6 +13,7 @@ mod hook;
 mod host;
 mod kinds;
 mod lint;
+mod listen;
 mod nearest;
 mod port;
 mod reader;
@@ -39,6 +40,7 @@ pub use self::{
     finding::{Finding, Invalid, Level},
     hook::{Alert, Hook, Per, Trigger},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
+    listen::Listen,
     port::{Port, Protocol},
     schema::SECTIONS,
     section::{Describe, Key, Presence},
@@ -73,6 +75,8 @@ pub struct Config {
     /// Absent from what earlier builds have pinned.
     #[serde(default)]
     pub alert: Alert,
+    #[serde(default)]
+    pub metrics: Metrics,
     /// In the order of the file; names are unique.
     pub gates: Vec<Gate>,
 }
@@ -113,6 +117,13 @@ pub struct Limits {
     pub sources: u32,
     pub grants: u32,
     pub sessions: u32,
+}
+
+/// How the service hands out its metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// `None`: not at all.
+    pub listen: Option<Listen>,
 }
 
 /// One protected service.

@@ -9,10 +9,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Alert, Limits, Port,
-    draft::{Draft, DraftGate, DraftHook, DraftKnock},
+    Alert, Limits, Listen, Port,
+    draft::{Draft, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
-    kinds::{ADDRESS, ARGUMENT, INTERFACE, NAME, NETWORK, PORT},
+    kinds::{ADDRESS, ARGUMENT, INTERFACE, LISTEN, NAME, NETWORK, PORT},
     nearest::nearest,
     reader::{Field, List, Reader},
     section::{
@@ -34,7 +34,7 @@ const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 6] = [&FILE, &LIMITS, &ALERT, &GATE, &KNOCK, &HOOK];
+pub const SECTIONS: [&dyn Describe; 7] = [&FILE, &LIMITS, &METRICS, &ALERT, &GATE, &KNOCK, &HOOK];
 
 const FILE: Section<Draft> = Section {
     title: "the file",
@@ -86,8 +86,11 @@ or a list such as ["443/tcp", "443/udp"]."#,
                 LIMITS.read(&SECTIONS, reader, table, field.span(), limits);
             }
         }),
-        Row::not_available("metrics", |reader, field, _| {
-            not_available(reader, field, "[metrics]");
+        Row::new("metrics", Nested("{}"), "", |reader, field, file| {
+            file.metrics = METRICS.defaults();
+            if let Some(table) = reader.table(field) {
+                METRICS.read(&SECTIONS, reader, table, field.span(), &mut file.metrics);
+            }
         }),
         Row::new("alert", Nested("{}"), "", |reader, field, file| {
             file.rest.alert = ALERT.defaults();
@@ -167,6 +170,19 @@ or "prefix": those of a /24 (IPv4) or /64 (IPv6)."#,
             |reader, field, alert| put(&mut alert.per, reader.choice(field)),
         ),
     ],
+};
+
+const METRICS: Section<DraftMetrics> = Section {
+    title: "[metrics]",
+    place: "in [metrics]",
+    about: "What `knockgate run` hands to Prometheus, at /metrics. `knockgate metrics` needs none of this.",
+    rows: &[Row::new(
+        "listen",
+        Optional(r#""off""#),
+        r#""off", an address of this host with a port such as "127.0.0.1:9464", or the path of a Unix socket such as
+"unix:/run/knockgate/metrics.sock"."#,
+        |reader, field, metrics| metrics.listen = listen(reader, field),
+    )],
 };
 
 const GATE: Section<DraftGate> = Section {
@@ -361,6 +377,13 @@ fn open_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<L
     }
 }
 
+fn listen(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Located<Listen>> {
+    if field.value.get_ref().as_str() == Some("off") {
+        return None;
+    }
+    reader.one(field, &LISTEN)
+}
+
 fn protect(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
     let list = reader.set(field, &PORT)?;
     if list.written == 0 {
@@ -409,11 +432,4 @@ fn program(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<List<Str
         reader.findings.error("relative-program", *span, message);
     }
     Some(list)
-}
-
-fn not_available(reader: &mut Reader<'_, '_>, field: Field<'_, '_>, title: &str) {
-    let message = format!("{title} is not available in this version yet; leave the section out");
-    reader
-        .findings
-        .error("not-available", field.key_span, message);
 }

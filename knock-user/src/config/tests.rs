@@ -89,6 +89,8 @@ sessions = 0x100_0000
 failures = 3
 within = "5m"
 per = "prefix"
+[metrics]
+listen = "[::1]:9464"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
@@ -131,6 +133,9 @@ protect = ["5432/tcp"]
             failures: 3,
             within: Duration::from_mins(5),
             per: Per::Prefix,
+        },
+        metrics: Metrics {
+            listen: Some("[::1]:9464".parse().expect("valid")),
         },
         gates: vec![
             Gate {

@@ -1,5 +1,5 @@
-//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events to readers,
-//! runs hooks, keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates
+//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events and
+//! metrics, runs hooks, keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates
 //! open and close without it.
 
 mod alerts;
@@ -10,6 +10,7 @@ mod kept;
 mod kernel_log;
 mod log;
 mod memory;
+mod metrics;
 pub mod names;
 mod record;
 mod socket;
@@ -17,7 +18,7 @@ mod watch;
 
 pub use log::drain;
 pub use record::Record;
-pub use socket::{History, read_events, refuse_second};
+pub use socket::{History, is_served, read_events, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -36,6 +37,7 @@ use crate::{
 use guard::{Guard, Seen};
 use log::Log;
 use memory::Memory;
+use metrics::Endpoint;
 use watch::Watch;
 
 /// How often lost events are counted and open ports are read again.
@@ -69,6 +71,8 @@ pub async fn serve(
         log.say_of_gates(names::GATE_UP, &datapath);
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
+    let mut endpoint = Endpoint::new(root);
+    endpoint.apply(datapath.config());
     #[cfg(feature = "log")]
     kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
@@ -96,6 +100,7 @@ pub async fn serve(
             _ = chores.tick() => {
                 log.report_lost(datapath.lost()?);
                 refresh(&mut datapath, &mut open)?;
+                endpoint.retry();
             }
             due = guard.is_due() => {
                 due?;

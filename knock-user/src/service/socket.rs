@@ -42,9 +42,14 @@ pub struct Listener {
     path: PathBuf,
 }
 
+/// Returns whether a service serves `root`.
+pub fn is_served(root: &PinRoot) -> bool {
+    std::os::unix::net::UnixStream::connect(path_of(root)).is_ok()
+}
+
 /// Fails where another service serves `root`.
 pub fn refuse_second(root: &PinRoot) -> Result<()> {
-    if std::os::unix::net::UnixStream::connect(path_of(root)).is_ok() {
+    if is_served(root) {
         bail!(
             "another `knockgate run` serves {} already",
             root.path().display()

@@ -1,4 +1,4 @@
-//! The service behind the demo's gate, and a visitor of it. Each runs as a process on its own host.
+//! The demo's service, and a visitor of it. Each runs as a process on its own host.
 
 use std::{
     env, fmt,
@@ -21,7 +21,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(1);
 /// How long one waits where an answer is expected.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A TCP service that greets each visitor by address and hangs up.
+/// A TCP service that greets each visitor by address, then closes the connection.
 #[derive(Args)]
 pub(crate) struct Service {
     address: SocketAddr,
@@ -35,14 +35,14 @@ pub(crate) struct Visit {
     patience: u64,
 }
 
-/// What a visitor met.
+/// The outcome of a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The service said this.
+    /// The service sent this greeting.
     Greeted(String),
-    /// Nothing came back: what a packet that is dropped looks like.
+    /// No answer, as if the packet was dropped.
     NoAnswer,
-    /// The host said that nothing listens there.
+    /// The host answered that nothing listens there.
     Refused,
 }
 
@@ -116,7 +116,7 @@ impl FromStr for Outcome {
                 .and_then(|text| text.strip_suffix('"'))
             {
                 Some(greeting) => Self::Greeted(greeting.to_owned()),
-                None => bail!("the visitor said `{text}`, which is no outcome of a visit"),
+                None => bail!("the visitor printed `{text}`, which is no outcome of a visit"),
             },
         })
     }
@@ -126,7 +126,7 @@ fn serve(listener: &TcpListener) -> Result<()> {
     loop {
         let (mut visitor, address) = listener.accept().context("cannot accept a visitor")?;
         thread::spawn(move || {
-            // A visitor who has left misses the greeting; there is nobody to tell.
+            // The visitor may have left already.
             let _ = write!(visitor, "Hello, {}!", address.ip());
         });
     }

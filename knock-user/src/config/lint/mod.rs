@@ -1,6 +1,7 @@
 //! Warnings: what works, but is weaker or riskier than it needs to be.
 
 mod hook;
+mod metrics;
 mod network;
 mod sequence;
 
@@ -28,6 +29,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
     allowed(findings, &draft.allow);
     network::lint(findings, draft, host);
+    metrics::lint(findings, draft);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);
         for knock in &gate.knocks {

@@ -177,10 +177,14 @@ pub(super) const ROWS: &[Row] = &[
         with: "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n[[gate.knock]]\nuser = \"bob\"\nsequence = [\"2214/tcp\", \"9120/udp\"]\n",
         code: "sequence-overlap", at: (10, 12), says: &["ends with the sequence of user \"bob\" in gate \"ssh\" on line 13", "last 2 knocks"] },
 
-    // What later versions bring.
-    Row { what: "metrics", replace: "[[gate]]", with: "[metrics]\nlisten = 5\nwhatever = 1\n[[gate]]",
-        code: "not-available", at: (4, 2), says: &["[metrics] is not available"] },
+    Row { what: "a bare port to listen on", replace: "[[gate]]", with: "[metrics]\nlisten = 9464\n[[gate]]",
+        code: "wrong-type", at: (5, 10), says: &["write \"127.0.0.1:9464\""] },
+    Row { what: "a name to listen on", replace: "[[gate]]", with: "[metrics]\nlisten = \"localhost:9464\"\n[[gate]]",
+        code: "bad-listen", at: (5, 10), says: &["write \"127.0.0.1:9464\""] },
+    Row { what: "a key that metrics do not have", replace: "[[gate]]", with: "[metrics]\nport = 9464\n[[gate]]",
+        code: "unknown-key", at: (5, 1), says: &["in [metrics]"] },
 
+    // What later versions bring.
     // Alerts and hooks.
     Row { what: "a word for a number of failures", replace: "[[gate]]", with: "[alert]\nfailures = \"many\"\n[[gate]]",
         code: "wrong-type", at: (5, 12), says: &["a whole number from 0 to 10000"] },

@@ -59,6 +59,8 @@ pub(super) const ROWS: &[Row] = &[
         with: "allow = [\"192.0.2.0/24\"]\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n",
         code: "addresses-left-open", at: (3, 14),
         says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = []"] },
+    Row { what: "metrics for everyone", replace: "[[gate]]", with: "[metrics]\nlisten = \"0.0.0.0:9464\"\n[[gate]]",
+        code: "exposed-metrics", at: (5, 10), says: &["0.0.0.0:9464", "127.0.0.1:9464"] },
 ];
 
 /// Facts about a host on which [`GOOD`] has no weakness.
