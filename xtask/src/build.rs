@@ -78,7 +78,10 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
         );
     }
     let logging = features == Some(Feature::Log);
+    // Cargo shows how far each of the two is.
+    eprintln!("[1/2] the kernel program");
     let program = kernel_program(toolchain, "knock-ebpf", logging)?;
+    eprintln!("[2/2] knockgate");
 
     let target = workspace::target();
     let mut command = Command::new(workspace::cargo());

@@ -15,6 +15,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use knockgate_progress::Progress;
 
 use self::{
     debian::{Emulator, Kernel},
@@ -44,6 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "the kernels are for x86-64, and so is what runs in them: run this on such a machine"
     );
     let toolchain = setup::ready(Purpose::Kernels)?;
+    println!("Building the kernel program, the binary and the suites");
     let Built { program, knockgate } = build::release(&toolchain)?;
     let suites = Suites::build(&program, all)?;
     let emulator = Emulator::fetch()?;
@@ -52,12 +54,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .map(|package| Guest::prepare(Kernel::fetch(package)?, &knockgate, &suites))
         .collect::<Result<Vec<_>>>()?;
 
+    let checks = suites.checks.len() * guests.len();
+    let progress = Progress::new(1 + checks);
+    progress.begin("verifier, on this machine's kernel");
     let mut results = vec![suites.measure_here(update)];
+    progress.done();
     // At the same time, since each uses one processor.
     thread::scope(|scope| {
         let guests: Vec<_> = guests
             .iter()
-            .map(|guest| scope.spawn(|| guest.run(&emulator, update)))
+            .map(|guest| scope.spawn(|| guest.run(&emulator, update, &progress)))
             .collect();
         for guest in guests {
             let result = guest.join();
@@ -65,6 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     });
 
+    drop(progress);
     let tried = results.len();
     let (mut passed, mut figures) = (0, Vec::new());
     for result in results {

@@ -12,6 +12,7 @@ use std::{fmt::Write as _, fs, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use knockgate_progress::Progress;
 
 use self::{
     copy::Copy,
@@ -54,22 +55,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
 
     println!("Without a fault, in {}", copy.root().display());
+    let progress = Progress::new(Stage::ALL.len() + faults.len());
     for stage in Stage::ALL {
+        progress.begin("every suite without a fault");
         let caught = suites.run(stage)?.context("the sources do not build")?;
         ensure!(
             caught.is_empty(),
             "these suites fail even without a fault: {}",
             caught.join(", ")
         );
+        progress.done();
     }
 
     let mut rows = Vec::new();
     for (nth, fault) in faults.iter().enumerate() {
-        let caught = try_one(&copy, &suites, fault)?;
         let (nth, of, what) = (nth + 1, faults.len(), fault.what);
-        println!("{nth:>3}/{of} {what}: {}", shown(&caught));
+        progress.begin(what);
+        let caught = try_one(&copy, &suites, fault)?;
+        progress.done();
+        progress.result(&format!("{nth:>3}/{of} {what}: {}", shown(&caught)));
         rows.push(Row { fault, caught });
     }
+    drop(progress);
     let minutes = begun.elapsed().as_secs().div_ceil(60);
     let unnoticed = rows.iter().filter(|row| row.caught.is_empty()).count();
     println!(

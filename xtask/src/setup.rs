@@ -191,10 +191,14 @@ impl Missing {
 
     fn install(&self) -> Result<()> {
         let Self { packages, crates } = self;
+        let steps = usize::from(!packages.is_empty()) + crates.len();
+        // apt-get and cargo show how far each of them is.
         if !packages.is_empty() {
+            eprintln!("[1/{steps}] {} packages, by apt-get", packages.len());
             packages::install(packages)?;
         }
-        for package in crates {
+        for (nth, package) in (steps - crates.len() + 1..).zip(crates) {
+            eprintln!("[{nth}/{steps}] {}, by cargo", package.name);
             package.install()?;
         }
         Ok(())

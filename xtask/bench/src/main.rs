@@ -36,6 +36,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use knockgate_progress::Progress;
 use serde_json::json;
 
 pub use crate::plan::Plan;
@@ -136,7 +137,11 @@ fn bench(arguments: &Measure) -> Result<()> {
 
     let host = Host::create(outside)?;
     let mut programs = Programs::load(&host, programs)?;
+    let sections = Section::value_variants().iter();
+    let sections = sections.filter(|section| wanted(**section));
+    let sections = sections.filter(|section| **section != Section::Peers || peers.is_some());
     let mut figures = Figures {
+        progress: Progress::new(sections.count()),
         file: output,
         quick: *quick,
         plan,
@@ -147,38 +152,52 @@ fn bench(arguments: &Measure) -> Result<()> {
         gates = Some(Gates::assemble(&host, &mut programs, knockgate)?);
     }
     if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Control)) {
+        figures.progress.begin("commands: time and memory");
         figures.add(control::measure(&host, knockgate, gates, &plan)?)?;
+        figures.progress.done();
     }
     if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {
+        figures.progress.begin("the peers' harness");
         figures.add(vec![peers::measure(&host, knockgate, peers, &plan)])?;
+        figures.progress.done();
     }
     if wanted(Section::Knocking) {
+        figures.progress.begin("real knocks, also through floods");
         figures.add(knocking::measure(&host, &mut programs, knockgate, &plan)?)?;
+        figures.progress.done();
     }
     if wanted(Section::Progress) {
+        figures.progress.begin("the table of sources that knock");
         figures.add(progress::measure(&host, &mut programs, knockgate, &plan)?)?;
+        figures.progress.done();
     }
     // After starting commands, which would inherit the CPU.
     let cpu = clock::stay()?;
     if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Packet)) {
+        figures.progress.begin("the kernel program alone");
         figures.add(vec![
             per_packet::verdicts(&mut programs, gates, &plan)?,
             per_packet::sequences(&mut programs, gates, &plan)?,
         ])?;
+        figures.progress.done();
     }
     drop(gates);
     if wanted(Section::Live) {
+        figures.progress.begin("frames on a veth pair");
         for mode in live::Mode::ALL {
             let part = live::measure(&host, &mut programs, knockgate, cpu, mode, &plan)?;
             figures.add(vec![part])?;
         }
+        figures.progress.done();
     }
+    drop(figures);
     println!("\nAll figures, round by round: {}", output.display());
     Ok(())
 }
 
 /// The figures so far.
 struct Figures<'f> {
+    progress: Progress,
     file: &'f Path,
     quick: bool,
     plan: Plan,
@@ -188,7 +207,7 @@ struct Figures<'f> {
 impl Figures<'_> {
     /// Prints parts and writes them to the file, so that a later failure cannot lose them.
     fn add(&mut self, parts: Vec<Part>) -> Result<()> {
-        parts.iter().for_each(report::print);
+        self.progress.above(|| parts.iter().for_each(report::print));
         self.parts.extend(parts);
         let parts: Vec<_> = self.parts.iter().map(Part::json).collect();
         let document = json!({

@@ -16,7 +16,9 @@ const LONGEST: &str = "-max_len=512";
 /// Runs each target for this time, beginning with its corpus.
 pub(super) fn run(minutes: u32, update: bool) -> Result<()> {
     let cargo_fuzz = setup::cargo_fuzz()?;
-    for target in TARGETS {
+    for (nth, target) in (1..).zip(TARGETS) {
+        let of = TARGETS.len();
+        eprintln!("[{nth}/{of}] {target}, for {minutes} minutes");
         let corpus = workspace::root()
             .join(FOLDER)
             .join("corpus")

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use knockgate_progress::Progress;
 
 use super::{
     debian::{Emulator, Kernel},
@@ -48,33 +49,46 @@ impl Guest {
     }
 
     /// Runs all checks, and prints each that has passed. Returns the figures, which may have grown with `update`.
-    pub(super) fn run(&self, emulator: &Emulator, update: bool) -> Result<Vec<Figures>> {
+    pub(super) fn run(
+        &self,
+        emulator: &Emulator,
+        update: bool,
+        progress: &Progress,
+    ) -> Result<Vec<Figures>> {
         let release = &self.kernel.release;
         let mut console = Console::open(self, emulator)?;
-        self.checks(&mut console, update).with_context(|| {
-            let log = console.log.display();
-            format!("Linux {release}, whose console is kept in {log}")
-        })
+        self.checks(&mut console, update, progress)
+            .with_context(|| {
+                let log = console.log.display();
+                format!("Linux {release}, whose console is kept in {log}")
+            })
     }
 
-    fn checks(&self, console: &mut Console, update: bool) -> Result<Vec<Figures>> {
+    fn checks(
+        &self,
+        console: &mut Console,
+        update: bool,
+        progress: &Progress,
+    ) -> Result<Vec<Figures>> {
         let mut figures = None;
         for check in &self.checks {
             let Check { suite, rows, .. } = check;
+            let release = &self.kernel.release;
+            progress.begin(&format!("{suite}, on {release}"));
             console.until(&format!("== {suite} begins"))?;
             let begun = Instant::now();
             let said = console.until(&format!("== {suite} ends"))?;
             let took = begun.elapsed().as_secs();
-            let release = &self.kernel.release;
             if *suite == VERIFIER.suite {
                 figures = Some(suites::measured(&said, update)?);
             } else {
                 check.judge(&said)?;
             }
-            println!(
+            progress.done();
+            progress.result(&format!(
                 "{release}: {suite} passed (rows: {}) in {took} s",
                 rows.len()
-            );
+            ));
         }
         figures.context("no check has measured the verifier")
     }
