@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, down, events, grants, init, knock, man, revoke, run, sessions,
+        allow, check, completions, confirm, down, events, grants, init, knock, man, reload, revoke, run, sessions,
         sources, stats, status, up,
     },
     config::DEFAULT_PATH,
@@ -52,6 +52,8 @@ pub enum Command {
     Init(init::Args),
     Check(check::Args),
     Up(up::Args),
+    Confirm(confirm::Args),
+    Reload(reload::Args),
     Down(down::Args),
     Run(run::Args),
     Status(status::Args),
@@ -65,4 +67,30 @@ pub enum Command {
     Knock(knock::KnockArgs),
     Completions(completions::Args),
     Man(man::Args),
+}
+
+impl Command {
+    /// Returns whether it looks at what is in force or changes it. `down` removes whatever there is.
+    pub fn looks_at_the_datapath(&self) -> bool {
+        match self {
+            Self::Up(_)
+            | Self::Confirm(_)
+            | Self::Reload(_)
+            | Self::Run(_)
+            | Self::Status(_)
+            | Self::Grants(_)
+            | Self::Sources(_)
+            | Self::Sessions(_)
+            | Self::Stats(_)
+            | Self::Events(_)
+            | Self::Allow(_)
+            | Self::Revoke(_) => true,
+            Self::Init(_)
+            | Self::Check(_)
+            | Self::Down(_)
+            | Self::Knock(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
 }
