@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, confirm, down, events, grants, init, knock, man, reload, revoke, run, sessions,
-        sources, stats, status, up,
+        allow, check, completions, confirm, down, events, grants, init, knock, man, metrics,
+        reload, revoke, run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
@@ -62,6 +62,7 @@ pub enum Command {
     Sessions(sessions::Args),
     Stats(stats::Args),
     Events(events::Args),
+    Metrics(metrics::Args),
     Allow(allow::Args),
     Revoke(revoke::Args),
     Knock(knock::KnockArgs),
@@ -82,6 +83,7 @@ impl Command {
             | Self::Sources(_)
             | Self::Sessions(_)
             | Self::Stats(_)
+            | Self::Metrics(_)
             | Self::Events(_)
             | Self::Allow(_)
             | Self::Revoke(_) => true,

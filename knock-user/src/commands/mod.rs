@@ -3,10 +3,10 @@
 use anyhow::Result;
 use clap::CommandFactory as _;
 
-use self::runtime::runtime;
 use crate::{
     cli::{Cli, Command},
     datapath::{self, NotPermitted, NothingUp, PinRoot},
+    runtime::runtime,
 };
 
 pub mod allow;
@@ -19,11 +19,11 @@ pub mod grants;
 pub mod init;
 pub mod knock;
 pub mod man;
+pub mod metrics;
 mod output;
 pub mod reload;
 pub mod revoke;
 pub mod run;
-mod runtime;
 pub mod sessions;
 pub mod sources;
 pub mod stats;
@@ -61,6 +61,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sessions(args) => sessions::run(&args, &root),
         Command::Stats(args) => stats::run(&args, &root),
         Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
+        Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{runtime::runtime, up};
+use super::up;
 use crate::{
     config::parse_interface,
     datapath::{self, Absent, Before, Datapath, PinRoot, Request},
+    runtime::runtime,
     service,
 };
 
@@ -49,12 +50,6 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     up::report(&config, &up);
     let datapath = Datapath::open(root)?;
     let load = |interfaces: &[String]| up::load(file, interfaces);
-    let serve = service::serve(
-        datapath,
-        root,
-        &up,
-        &load,
-        args.down_on_exit,
-    );
+    let serve = service::serve(datapath, root, &up, &load, args.down_on_exit);
     runtime()?.block_on(serve)
 }

@@ -33,7 +33,9 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
 }
 
 fn print(snapshot: &Snapshot) -> Result<()> {
-    let Snapshot { status, counters } = snapshot;
+    let Snapshot {
+        status, counters, ..
+    } = snapshot;
     let interfaces = status.interfaces.iter().zip(&status.attachments);
     let interfaces: Vec<_> = interfaces
         .map(|(interface, attachment)| row(attachment, interface.mode))

@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Config, Gate, Knock, OpenPorts, Port,
+    Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
     reader::List,
     source::{Located, Span, values},
 };
@@ -21,9 +21,17 @@ pub(super) struct Draft {
     pub(super) addresses: Vec<Located<IpAddr>>,
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
+    pub(super) metrics: DraftMetrics,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
+}
+
+/// `[metrics]` as written.
+#[derive(Default)]
+pub(super) struct DraftMetrics {
+    /// `None` stands for `off`.
+    pub(super) listen: Option<Located<Listen>>,
 }
 
 /// A `[[gate]]` as written.
@@ -36,6 +44,7 @@ pub(super) struct DraftGate {
     pub(super) protect: Vec<Located<Port>>,
     pub(super) open_for: Located<Duration>,
     pub(super) knocks: Vec<DraftKnock>,
+    pub(super) hooks: Vec<DraftHook>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Gate,
 }
@@ -49,6 +58,14 @@ pub(super) struct DraftKnock {
     pub(super) within: Located<Duration>,
 }
 
+/// A `[[gate.hook]]` as written.
+#[derive(Clone, Default)]
+pub(super) struct DraftHook {
+    pub(super) on: Trigger,
+    /// The program and its arguments.
+    pub(super) run: List<String>,
+}
+
 impl Draft {
     /// Turns a draft in which no error was found into the configuration.
     pub(super) fn into_config(self) -> Config {
@@ -57,6 +74,7 @@ impl Draft {
             allow,
             addresses,
             open_ports,
+            metrics: DraftMetrics { listen },
             gates,
             rest,
         } = self;
@@ -65,6 +83,9 @@ impl Draft {
             allow: values(allow),
             addresses: values(addresses),
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),
+            metrics: Metrics {
+                listen: listen.map(|listen| listen.value),
+            },
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest
         }
@@ -87,6 +108,7 @@ impl DraftGate {
             protect,
             open_for,
             knocks,
+            hooks,
             rest,
         } = self;
         Gate {
@@ -94,6 +116,7 @@ impl DraftGate {
             protect: values(protect),
             open_for: open_for.value,
             knocks: knocks.into_iter().map(DraftKnock::into_knock).collect(),
+            hooks: hooks.into_iter().map(DraftHook::into_hook).collect(),
             ..rest
         }
     }
@@ -118,6 +141,16 @@ impl DraftKnock {
             user: user.value,
             sequence: values(sequence.items),
             within: within.value,
+        }
+    }
+}
+
+impl DraftHook {
+    fn into_hook(self) -> Hook {
+        let Self { on, run } = self;
+        Hook {
+            on,
+            run: values(run.items),
         }
     }
 }

@@ -9,9 +9,11 @@ mod draft;
 mod duration;
 mod file;
 mod finding;
+mod hook;
 mod host;
 mod kinds;
 mod lint;
+mod listen;
 mod nearest;
 mod port;
 mod reader;
@@ -36,13 +38,16 @@ use self::{
 pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
+    hook::{Alert, Hook, Per, Trigger},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
+    listen::Listen,
     port::{Port, Protocol},
     schema::SECTIONS,
     section::{Describe, Key, Presence},
 };
 pub(crate) use self::{
     finding::count,
+    hook::{Piece, pieces},
     kinds::{parse_interface, parse_name, zone_fault},
     nearest::nearest,
     schema::LONGEST_GRANT,
@@ -67,6 +72,11 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     pub open_ports: OpenPorts,
     pub limits: Limits,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub alert: Alert,
+    #[serde(default)]
+    pub metrics: Metrics,
     /// In the order of the file; names are unique.
     pub gates: Vec<Gate>,
 }
@@ -109,6 +119,13 @@ pub struct Limits {
     pub sessions: u32,
 }
 
+/// How the service hands out its metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// `None`: not at all.
+    pub listen: Option<Listen>,
+}
+
 /// One protected service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
@@ -127,6 +144,9 @@ pub struct Gate {
     pub sources: Vec<IpNet>,
     /// May be empty: then only grants by hand open the gate. Users are unique within a gate.
     pub knocks: Vec<Knock>,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
 }
 
 /// What becomes of a flow when the grant ends under which it began.

@@ -44,6 +44,8 @@ pub use view::{
     grants::GrantRow,
     progress::{MappedProgress, ProgressTable},
     sessions::SessionRow,
-    snapshot::{Counters, Snapshot, Status, TableFill},
+    snapshot::{
+        Counters, GateStatus, Interface, LAPSED, Packets, Snapshot, Status, TableFill, verdict,
+    },
     sources::SourceRow,
 };

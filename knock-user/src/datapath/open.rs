@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    programs::ProgramInfo,
 };
 use knock_common::{
     address::{V4, V6},
@@ -181,6 +182,16 @@ impl Datapath {
     pub fn program_pin(&self) -> Option<PathBuf> {
         let mut pins = PROGRAMS.iter().map(|name| self.pins.0.join(name));
         pins.find(|pin| pin.exists())
+    }
+
+    /// Returns the tag of the program in the kernel, as bpftool shows it; `None` where no program is pinned.
+    pub fn program_tag(&self) -> Result<Option<String>> {
+        let Some(pin) = self.program_pin() else {
+            return Ok(None);
+        };
+        let program = ProgramInfo::from_pin(&pin)
+            .with_context(|| format!("cannot look at {}", pin.display()))?;
+        Ok(Some(format!("{:016x}", program.tag())))
     }
 
     /// Returns whether it is still pinned; `false` where it has been taken down since it was opened.

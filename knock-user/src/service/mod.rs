@@ -1,12 +1,16 @@
-//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events to readers,
-//! keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates open and
-//! close without it.
+//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events and
+//! metrics, runs hooks, keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates
+//! open and close without it.
 
+mod alerts;
 mod guard;
+mod hooks;
 mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;
+mod memory;
+mod metrics;
 pub mod names;
 mod record;
 mod reload;
@@ -15,7 +19,7 @@ mod watch;
 
 pub use log::drain;
 pub use record::Record;
-pub use socket::{History, read_events, refuse_second};
+pub use socket::{History, is_served, read_events, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -33,13 +37,16 @@ use crate::{
 };
 use guard::{Guard, Seen};
 use log::Log;
+use memory::Memory;
+use metrics::Endpoint;
 use reload::Load;
 use watch::Watch;
 
 /// How often lost events are counted and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `load`: reads the configuration again, on SIGHUP. `down_on_exit`: takes it down at the end.
+/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `load`: reads the configuration again, on SIGHUP.
+/// `down_on_exit`: takes it down at the end.
 pub async fn serve(
     mut datapath: Datapath,
     root: &PinRoot,
@@ -51,11 +58,13 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let socket = socket::Listener::bind(root)?;
-    let mut log = Log::new();
+    let mut log = Log::new(datapath.config());
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
         unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
-    let mut watch = Watch::new(&datapath)?;
+    // Before grants are looked at: an end is said after the beginning.
+    while !log.take(ring.get_mut(), &datapath) {}
+    let mut watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
     // Where it was up before, the table has the ports of that time, or those of an earlier service.
     let mut open = open_ports(datapath.config())?;
     datapath.set_open_ports(&open)?;
@@ -69,6 +78,8 @@ pub async fn serve(
         Before::Same => {}
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
+    let mut endpoint = Endpoint::new(root);
+    endpoint.apply(datapath.config());
     #[cfg(feature = "log")]
     kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
@@ -92,6 +103,7 @@ pub async fn serve(
             }
             () = sleep_until(look_at_grants) => {
                 let started = Instant::now();
+                log.take(ring.get_mut(), &datapath);
                 watch.look(&datapath, &mut log)?;
                 // A table so large that reading it takes long is read less often.
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
@@ -99,37 +111,54 @@ pub async fn serve(
             _ = chores.tick() => {
                 log.report_lost(datapath.lost()?);
                 refresh(&mut datapath, &mut open)?;
+                endpoint.retry();
             }
             due = guard.is_due() => {
                 due?;
                 reload::return_from_trial(root);
                 if let Some(reopened) = datapath.reopened()? {
+                    // The ends of grants that are gone, by the names that they had.
+                    watch.look(&datapath, &mut log)?;
                     datapath = reopened;
                     log.say(Record::now(names::CONFIG_APPLIED));
+                    log.configure(datapath.config());
+                    endpoint.apply(datapath.config());
                     open = open_ports(datapath.config())?;
                     datapath.set_open_ports(&open)?;
-                    datapath.end_outdated(None)?;
                     guard.forget_host();
                 }
                 if guard.look(&mut datapath, &mut log)? == Seen::Down {
+                    watch.end_all(&datapath, &mut log);
                     log.say_of_gates(names::GATE_DOWN, &datapath);
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
-                    log.finish().await;
+                    finish(watch, log).await;
                     return Ok(());
                 }
                 readiness.tell(&guard);
             }
             reader = socket.accept() => log.serve(reader?),
+            failed = log.hook_ended() => {
+                if let Some(failed) = failed {
+                    log.say(failed);
+                }
+            }
             () = pulse.beat() => notify(&[NotifyState::Watchdog]),
         }
     }
     notify(&[NotifyState::Stopping]);
     if down_on_exit {
         down(root, &[])?;
+        watch.end_all(&datapath, &mut log);
         log.say_of_gates(names::GATE_DOWN, &datapath);
     }
-    log.finish().await;
+    finish(watch, log).await;
     Ok(())
+}
+
+/// Lets hooks and readers come to their end, and leaves to the next service what they do not finish.
+async fn finish(mut watch: Watch, mut log: Log) {
+    log.finish().await;
+    watch.finish(&log);
 }
 
 /// Reads again which ports the host listens on, where that decides what is open.

@@ -19,9 +19,7 @@ pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log) {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         notify(&[now]);
     }
-    if let Err(error) =
-        datapath::reload(root, None, |named| load(named.unwrap_or_default()))
-    {
+    if let Err(error) = datapath::reload(root, None, |named| load(named.unwrap_or_default())) {
         tracing::error!("the configuration in force stays: {error:#}");
         log.say(Record {
             reason: format!("{error:#}").lines().next().map(ToOwned::to_owned),

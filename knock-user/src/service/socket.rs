@@ -42,9 +42,14 @@ pub struct Listener {
     path: PathBuf,
 }
 
+/// Returns whether a service serves `root`.
+pub fn is_served(root: &PinRoot) -> bool {
+    std::os::unix::net::UnixStream::connect(path_of(root)).is_ok()
+}
+
 /// Fails where another service serves `root`.
 pub fn refuse_second(root: &PinRoot) -> Result<()> {
-    if std::os::unix::net::UnixStream::connect(path_of(root)).is_ok() {
+    if is_served(root) {
         bail!(
             "another `knockgate run` serves {} already",
             root.path().display()
@@ -150,12 +155,17 @@ fn line(record: &Record) -> Vec<u8> {
     line
 }
 
-/// Returns the path of the socket of a pin root: the path of the root with its slashes replaced.
+/// Returns the path of the socket of a pin root.
 fn path_of(root: &PinRoot) -> PathBuf {
+    Path::new(DIRECTORY).join(file_name(root, "sock"))
+}
+
+/// Returns the name of a file of a pin root: the path of the root with its slashes replaced.
+pub(super) fn file_name(root: &PinRoot, extension: &str) -> String {
     let name = root
         .path()
         .to_string_lossy()
         .replace('%', "%%")
         .replace('/', "%");
-    Path::new(DIRECTORY).join(format!("{name}.sock"))
+    format!("{name}.{extension}")
 }

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod links;
+mod metrics;
 mod reference;
 
 /// Returns the text below a heading, up to the next heading of the same depth.

@@ -43,9 +43,29 @@ const NMAP: Package = package(
     "nmap",
     "the scanner to which a gate that rejects must look closed",
 );
+const PROMETHEUS: Package = package(
+    "prometheus",
+    "the server that must understand the metrics, the alert rules and the dashboard",
+)
+.silencing("prometheus");
+const NODE_EXPORTER: Package = package(
+    "prometheus-node-exporter",
+    "reads the metrics that `knockgate metrics` writes to a file",
+)
+.silencing("prometheus-node-exporter");
 const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
+);
+const DPKG_DEV: Package = package("dpkg-dev", "finds what the Debian package depends on");
+const BINUTILS: Package = package(
+    "binutils",
+    "removes symbols from the binary of the packages",
+);
+const LINTIAN: Package = package("lintian", "judges the Debian package");
+const MMDEBSTRAP: Package = package(
+    "mmdebstrap",
+    "makes the small Debians in which the package is tried",
 );
 const NFTABLES: Package = package(
     "nftables",
@@ -79,7 +99,14 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
+    program("prometheus", &PROMETHEUS, Purpose::Test),
+    program("promtool", &PROMETHEUS, Purpose::Test),
+    program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
+    program("dpkg-shlibdeps", &DPKG_DEV, Purpose::Dist),
+    program("strip", &BINUTILS, Purpose::Dist),
+    program("lintian", &LINTIAN, Purpose::DistTest),
+    program("mmdebstrap", &MMDEBSTRAP, Purpose::DistTest),
     program("knockd", &KNOCKD, Purpose::Bench),
     program("nft", &NFTABLES, Purpose::Bench),
     program("iptables-nft", &IPTABLES, Purpose::Bench),

@@ -1,5 +1,7 @@
 //! Warnings: what works, but is weaker or riskier than it needs to be.
 
+mod hook;
+mod metrics;
 mod network;
 mod sequence;
 
@@ -27,6 +29,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
     allowed(findings, &draft.allow);
     network::lint(findings, draft, host);
+    metrics::lint(findings, draft);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);
         for knock in &gate.knocks {
@@ -35,6 +38,9 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
     if draft.open_ports.is_none() {
         listened_on(findings, host, draft);
+    }
+    if host.has_programs {
+        hook::lint(findings, draft);
     }
     if let Some(session) = &host.ssh {
         ssh_session(findings, draft, session);

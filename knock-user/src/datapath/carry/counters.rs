@@ -12,7 +12,8 @@ pub fn copy(old: &Datapath, new: &mut Datapath) -> Result<()> {
             .set(index, old.packet_counter(index)?, 0)?;
     }
     for index in 0..old.knocks.len().min(new.earlier_knocks.len()) {
-        new.earlier_knocks.set(index, old.knock_counter(index)?, 0)?;
+        new.earlier_knocks
+            .set(index, old.knock_counter(index)?, 0)?;
     }
     Ok(())
 }

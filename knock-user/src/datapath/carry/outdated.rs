@@ -42,8 +42,8 @@ impl Datapath {
                 }
             }
         }
-        let sessions = self.end_sessions::<V4>(&ended, before)?
-            + self.end_sessions::<V6>(&ended, before)?;
+        let sessions =
+            self.end_sessions::<V4>(&ended, before)? + self.end_sessions::<V6>(&ended, before)?;
         self.retire_counters()?;
         Ok((ended.len(), sessions))
     }
@@ -52,7 +52,11 @@ impl Datapath {
     where
         GrantKey<A>: Pod,
     {
-        self.remove_grant(&GrantKey::<A>::new(address, row.source.prefix_len(), row.gate))
+        self.remove_grant(&GrantKey::<A>::new(
+            address,
+            row.source.prefix_len(),
+            row.gate,
+        ))
     }
 
     fn end_sessions<A: InSessions>(
@@ -100,9 +104,8 @@ fn is_outdated(applied: &Applied, row: &GrantRow) -> bool {
     let Some(user) = row.user else {
         return false;
     };
-    let is_user = |knock: &crate::config::Knock| {
-        applied.ids.user(&gate.name, &knock.user) == Some(user)
-    };
+    let is_user =
+        |knock: &crate::config::Knock| applied.ids.user(&gate.name, &knock.user) == Some(user);
     let allowed = |network: &IpNet| network.contains(&row.source);
     !gate.knocks.iter().any(is_user)
         || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))

@@ -27,10 +27,7 @@ use crate::{
 /// Copies the runs that can still be completed into a ring that no program uses yet. A knock that comes between this and the
 /// replacement is lost, as it might have been on the network.
 pub fn copy(old: &Datapath, new: &mut Datapath, now: u64) -> Result<()> {
-    let (from, to) = (
-        &old.contents()?.automaton,
-        &new.contents()?.automaton,
-    );
+    let (from, to) = (&old.contents()?.automaton, &new.contents()?.automaton);
     let sets = Mapping::of(&new.progress.sets)?;
     let places = Mapping::of(&new.progress.places)?;
     let mut known = HashSet::new();
@@ -91,7 +88,11 @@ fn translated(row: &Progress, from: &Automaton, to: &Automaton) -> Option<Progre
     Some(Progress {
         state,
         head: depth - 1,
-        counted: if row.is_complete() { 0 } else { row.counted.min(depth) },
+        counted: if row.is_complete() {
+            0
+        } else {
+            row.counted.min(depth)
+        },
         steps,
         ..*row
     })

@@ -13,11 +13,7 @@ use knock_common::{
 use super::sessions::InSessions;
 use crate::{
     config::{Config, Established, Mode, Port, Protocol},
-    datapath::{
-        compile::applied::Applied,
-        open::Datapath,
-        trial::TrialState,
-    },
+    datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
     sys::{
         clock::monotonic_now,
         sock_diag::{Socket, States, Transport, sockets},
@@ -112,9 +108,8 @@ pub(in crate::datapath) fn protects(config: &Config, local: SocketAddr) -> bool 
 fn keeping_gate(applied: &Applied, socket: &Socket) -> Option<u16> {
     let port = tcp(socket.local);
     let mut gates = applied.gates();
-    let (id, _) = gates.find(|(_, gate)| {
-        gate.established == Established::Keep && gate.protect.contains(&port)
-    })?;
+    let (id, _) = gates
+        .find(|(_, gate)| gate.established == Established::Keep && gate.protect.contains(&port))?;
     protects(&applied.config, socket.local).then_some(id)
 }
 

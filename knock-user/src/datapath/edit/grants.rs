@@ -90,7 +90,11 @@ impl Datapath {
     }
 
     /// Adds a grant. Returns `false` where there is one.
-    pub(in crate::datapath) fn insert<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    pub(in crate::datapath) fn insert<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        grant: Grant,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -108,7 +112,11 @@ impl Datapath {
     }
 
     /// Changes a grant. Returns `false` where there is none.
-    pub(in crate::datapath) fn change<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    pub(in crate::datapath) fn change<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        grant: Grant,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -117,7 +125,10 @@ impl Datapath {
     }
 
     /// Removes a grant. Returns `false` where there is none.
-    pub(in crate::datapath) fn remove_grant<A: InGrants>(&mut self, key: &GrantKey<A>) -> Result<bool>
+    pub(in crate::datapath) fn remove_grant<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -129,7 +140,11 @@ impl Datapath {
     }
 
     /// Takes a slot whose grant has ended for `key`, and returns its index.
-    pub(in crate::datapath) fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
+    pub(in crate::datapath) fn take_slot<A: Address>(
+        &mut self,
+        key: &GrantKey<A>,
+        now: u64,
+    ) -> Result<u32> {
         // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
         // last long, and many may be given at once.
         for index in (0..self.grant_slots.len()).rev() {
@@ -198,11 +213,7 @@ impl Datapath {
 
     /// Makes the kernel look for grants of the prefix lengths of live grants, and of those that knocks make under `next`:
     /// the configuration in force or the one that is about to be.
-    pub(in crate::datapath) fn look_for_lengths(
-        &mut self,
-        next: &Config,
-        now: u64,
-    ) -> Result<()> {
+    pub(in crate::datapath) fn look_for_lengths(&mut self, next: &Config, now: u64) -> Result<()> {
         // While both are in use, knocks may make what either says.
         let to_prefix = gives_to_prefixes(self.config()) || gives_to_prefixes(next);
         let v4 = self.lengths_in_use::<V4>(to_prefix, now)?;

@@ -52,12 +52,8 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
     let framing = framing(name, index)?;
     let pin = pins.join(directory::program(framing));
     if !pin.exists() {
-        let mut ebpf = program::load_onto(
-            pins,
-            config,
-            applied.circumstances.trial.is_some(),
-            framing,
-        )?;
+        let mut ebpf =
+            program::load_onto(pins, config, applied.circumstances.trial.is_some(), framing)?;
         pin_programs(&mut ebpf, pins)?;
     }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;

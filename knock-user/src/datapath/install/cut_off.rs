@@ -75,7 +75,11 @@ fn cuts_off<'c>(
         number: socket.local.port(),
         protocol: Protocol::Tcp,
     };
-    let Some(gate) = config.gates.iter().find(|gate| gate.protect.contains(&port)) else {
+    let Some(gate) = config
+        .gates
+        .iter()
+        .find(|gate| gate.protect.contains(&port))
+    else {
         return Ok(None);
     };
     if gate.established == Established::Cut {

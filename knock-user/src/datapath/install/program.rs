@@ -149,12 +149,7 @@ pub fn load_beside(
 
 /// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`. `trial`: the
 /// configuration may be on trial.
-pub fn load_onto(
-    directory: &Path,
-    config: &Config,
-    trial: bool,
-    framing: Framing,
-) -> Result<Ebpf> {
+pub fn load_onto(directory: &Path, config: &Config, trial: bool, framing: Framing) -> Result<Ebpf> {
     let seed = directory::meta(directory)?.seed;
     let constants = Constants::of(&Settings::of(config, trial)?, seed);
     let mut loader = constants.loader(VerifierLogLevel::default());
@@ -288,8 +283,8 @@ fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
         .iter()
         .filter_map(|name| Some((links::index_of(name)?, name.clone())))
         .collect();
-    let host = HostState::read(config, &guarded, secret)
-        .context("cannot read this host's addresses")?;
+    let host =
+        HostState::read(config, &guarded, secret).context("cannot read this host's addresses")?;
     HostTables::open(ebpf)?.write(&host)?;
     tables::DEADLINE.open(ebpf)?.set(0, deadline, 0)?;
     let meta = Meta {

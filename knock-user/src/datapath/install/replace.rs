@@ -91,7 +91,10 @@ pub(super) fn replace(
             forget(root, &before)?;
         }
     }
-    for name in removed.iter().filter(|name| !config.interfaces.contains(name)) {
+    for name in removed
+        .iter()
+        .filter(|name| !config.interfaces.contains(name))
+    {
         forget(root, &root.of(name))?;
     }
 
@@ -206,7 +209,10 @@ fn attach_missing(
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
     for name in &new.config().interfaces {
         // Under its name now: an interface that was renamed keeps its link, and another one may have its name.
-        if before.iter().any(|row| row.name == *name && row.is_guarded()) {
+        if before
+            .iter()
+            .any(|row| row.name == *name && row.is_guarded())
+        {
             continue;
         }
         let follows = before
@@ -235,8 +241,13 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         for name in self.interfaces.drain(..) {
             let next = self.root.unnamed(&name);
-            let undone = return_programs(&self.root.of(&name), &next)
-                .and_then(|()| if next.exists() { forget(self.root, &next) } else { Ok(()) });
+            let undone = return_programs(&self.root.of(&name), &next).and_then(|()| {
+                if next.exists() {
+                    forget(self.root, &next)
+                } else {
+                    Ok(())
+                }
+            });
             if let Err(error) = undone {
                 tracing::warn!("{error:#}");
             }

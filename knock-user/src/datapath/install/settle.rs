@@ -22,11 +22,17 @@ use crate::{datapath::error::other_version, sys::bpf};
 /// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
 pub fn settle(root: &PinRoot) -> Result<()> {
     let directories = root.directories()?;
-    if let Some(other) = directories.iter().find(|of| of.holds == Holds::OtherVersion) {
+    if let Some(other) = directories
+        .iter()
+        .find(|of| of.holds == Holds::OtherVersion)
+    {
         return Err(other_version(&other.path));
     }
     let newest = newest(&directories)?;
-    for unfinished in directories.iter().filter(|of| of.holds == Holds::Unfinished) {
+    for unfinished in directories
+        .iter()
+        .filter(|of| of.holds == Holds::Unfinished)
+    {
         let before = root.of(&unfinished.interface);
         let belongs = generation(&unfinished.path);
         if belongs.is_some() && belongs == newest && generation(&before) < newest {
@@ -67,9 +73,12 @@ pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
 /// Pins the links of `from` that are on an interface in `to` as well.
 fn share_links(from: &Path, to: &Path) -> Result<()> {
     for path in directory::links(from)? {
-        let Some(name) = path.file_name() else { continue };
+        let Some(name) = path.file_name() else {
+            continue;
+        };
         let copy = to.join(name);
-        let link = bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
         if link.is_none_or(|link| link.interface.is_none()) || copy.exists() {
             continue;
         }
@@ -94,7 +103,12 @@ pub(super) fn return_programs(before: &Path, next: &Path) -> Result<()> {
 /// Puts the program pinned at `to` in place of that pinned at `from` on the links pinned in `directory`. Returns how
 /// many there were.
 pub(super) fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<usize> {
-    let cannot = || format!("cannot replace the program of the links in {}", directory.display());
+    let cannot = || {
+        format!(
+            "cannot replace the program of the links in {}",
+            directory.display()
+        )
+    };
     let id = attachment::program_id(from)?;
     let old = bpf::open(from).with_context(cannot)?;
     let new = bpf::open(to).with_context(cannot)?;
@@ -121,10 +135,10 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
         }
     }
     for path in directory::links(directory)? {
-        let link = bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
         if link.is_some_and(|link| elsewhere.contains(&link.id)) {
-            fs::remove_file(&path)
-                .with_context(|| format!("cannot remove {}", path.display()))?;
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     change::remove(directory)
@@ -133,7 +147,8 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
 fn link_ids(directory: &Path) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for path in directory::links(directory)? {
-        let link = bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
         ids.extend(link.map(|link| link.id));
     }
     Ok(ids)

@@ -86,7 +86,10 @@ impl Datapath {
     /// Sets a packet counter to 0. The program counts nothing there meanwhile.
     pub(in crate::datapath) fn clear_packet_counter(&mut self, index: u32) -> Result<()> {
         self.earlier_packets.set(index, Counter::default(), 0)?;
-        let zeros = PerCpuValues::try_from(vec![Counter::default(); nr_cpus().map_err(|(_, error)| error)?])?;
+        let zeros = PerCpuValues::try_from(vec![
+            Counter::default();
+            nr_cpus().map_err(|(_, error)| error)?
+        ])?;
         Ok(self.packets.set(index, zeros, 0)?)
     }
 

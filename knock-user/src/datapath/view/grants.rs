@@ -16,7 +16,7 @@ use crate::{
     sys::{bpf::batch, clock::monotonic_now},
 };
 
-/// A live grant.
+/// A grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRow {
     /// Id of the gate.
@@ -30,21 +30,84 @@ pub struct GrantRow {
     pub connections: u32,
 }
 
+/// How many grants are live.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrantCounts {
+    /// By the id of the gate.
+    by_gate: Vec<u64>,
+}
+
+impl GrantCounts {
+    /// Returns how many are live at a gate.
+    pub fn at(&self, gate: u16) -> u64 {
+        let count = self.by_gate.get(usize::from(gate));
+        count.copied().unwrap_or_default()
+    }
+
+    /// Returns how many are live at all gates together.
+    pub fn all(&self) -> u64 {
+        self.by_gate.iter().sum()
+    }
+
+    fn add(&mut self, gate: u16) {
+        let gate = usize::from(gate);
+        if self.by_gate.len() <= gate {
+            self.by_gate.resize(gate + 1, 0);
+        }
+        self.by_gate[gate] += 1;
+    }
+}
+
 impl Datapath {
+    /// Counts the live grants, in a fraction of the time that [`Datapath::grants`] takes.
+    pub fn count_grants(&self) -> Result<GrantCounts> {
+        let now = monotonic_now();
+        let mut counts = GrantCounts::default();
+        count(&self.grants.v4, now, &mut counts)?;
+        count(&self.grants.v6, now, &mut counts)?;
+        Ok(counts)
+    }
+
     /// Returns the live grants, those that end first in front.
     pub fn grants(&self) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
+        self.grants_with(|grant| grant.until > now)
+    }
+
+    /// Returns the grants that have ended after the time `since` and are still in their tables, those that ended first in
+    /// front. A new grant may take the place of one that has ended. `since`: ns of `CLOCK_MONOTONIC`.
+    pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
+        let now = monotonic_now();
+        self.grants_with(|grant| (since + 1..=now).contains(&grant.until))
+    }
+
+    fn grants_with(&self, wanted: impl Fn(&Grant) -> bool) -> Result<Vec<GrantRow>> {
         let mut rows = Vec::new();
-        read(&self.grants.v4, now, &mut rows)?;
-        read(&self.grants.v6, now, &mut rows)?;
+        read(&self.grants.v4, &wanted, &mut rows)?;
+        read(&self.grants.v6, &wanted, &mut rows)?;
         rows.sort_by_key(|row| (row.until, row.source));
         Ok(rows)
     }
 }
 
-fn read<A: Address>(
+fn count<A: Address>(
     table: &HashMap<MapData, GrantKey<A>, Grant>,
     now: u64,
+    counts: &mut GrantCounts,
+) -> Result<()>
+where
+    GrantKey<A>: Pod,
+{
+    batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
+        if grant.until > now {
+            counts.add(key.gate);
+        }
+    })
+}
+
+fn read<A: Address>(
+    table: &HashMap<MapData, GrantKey<A>, Grant>,
+    wanted: impl Fn(&Grant) -> bool,
     rows: &mut Vec<GrantRow>,
 ) -> Result<()>
 where
@@ -53,7 +116,7 @@ where
     batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
         let source = IpNet::new(key.address.into(), key.length);
         if let Ok(source) = source
-            && grant.until > now
+            && wanted(grant)
         {
             rows.push(GrantRow {
                 gate: key.gate,

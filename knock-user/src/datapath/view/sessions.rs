@@ -29,70 +29,91 @@ pub struct SessionRow {
     pub idle: Duration,
 }
 
-/// Rows, and those of flows that may be over: a FIN or RST has come.
-#[derive(Default)]
-struct Rows {
-    open: Vec<SessionRow>,
-    closing: Vec<SessionRow>,
-}
-
 impl Datapath {
     /// Returns the sessions, the busiest in front.
     pub fn sessions(&self) -> Result<Vec<SessionRow>> {
         let now = monotonic_now();
-        let mut rows = Rows::default();
-        self.read_sessions(&self.sessions.v4, now, &mut rows)?;
-        self.read_sessions(&self.sessions.v6, now, &mut rows)?;
-        let Rows { mut open, closing } = rows;
-        if !closing.is_empty() {
-            // The program would ask the host the same with the flow's next packet.
-            let connected = connections()?;
-            let closing = closing.into_iter();
-            open.extend(closing.filter(|row| connected.contains(&(row.destination, row.source))));
-        }
+        let mut open = Vec::new();
+        let mut closing = Vec::new();
+        let mut each = |is_closing: bool, row: SessionRow| {
+            let rows = if is_closing { &mut closing } else { &mut open };
+            rows.push(row);
+        };
+        self.read_sessions(&self.sessions.v4, now, |flow, session| {
+            each(session.closing != 0, row(flow, session, now));
+        })?;
+        self.read_sessions(&self.sessions.v6, now, |flow, session| {
+            each(session.closing != 0, row(flow, session, now));
+        })?;
+        open.extend(connected(closing)?);
         open.sort_by_key(|row| (row.idle, row.source));
         Ok(open)
     }
 
+    /// Counts the sessions, in a fraction of the time that [`Datapath::sessions`] takes.
+    pub fn count_sessions(&self) -> Result<u64> {
+        let now = monotonic_now();
+        let mut open = 0;
+        let mut closing = Vec::new();
+        self.read_sessions(&self.sessions.v4, now, |flow, session| {
+            if session.closing == 0 {
+                open += 1;
+            } else {
+                closing.push(row(flow, session, now));
+            }
+        })?;
+        self.read_sessions(&self.sessions.v6, now, |flow, session| {
+            if session.closing == 0 {
+                open += 1;
+            } else {
+                closing.push(row(flow, session, now));
+            }
+        })?;
+        Ok(open + connected(closing)?.len() as u64)
+    }
+
+    /// Calls `each` with every flow that goes on past its grant.
     fn read_sessions<A: Address>(
         &self,
         table: &HashMap<MapData, Flow<A>, Session>,
         now: u64,
-        rows: &mut Rows,
+        mut each: impl FnMut(&Flow<A>, &Session),
     ) -> Result<()>
     where
         Flow<A>: Pod,
     {
         batch::for_each(data(table), |flow: &Flow<A>, session: &Session| {
-            let row = self.session_row(flow, session, now);
-            if session.closing == 0 {
-                rows.open.extend(row);
-            } else {
-                rows.closing.extend(row);
+            let idle = Duration::from_nanos(session.idle(now));
+            let is_kept = self.applied.gate(session.gate).is_some_and(|gate| {
+                // Where flows are cut, they are remembered only to count connections.
+                gate.established == Established::Keep && idle < gate.session_idle
+            });
+            if is_kept {
+                each(flow, session);
             }
         })
     }
+}
 
-    fn session_row<A: Address>(
-        &self,
-        flow: &Flow<A>,
-        session: &Session,
-        now: u64,
-    ) -> Option<SessionRow> {
-        let idle = Duration::from_nanos(session.idle(now));
-        let gate = self.applied.gate(session.gate)?;
-        // Where flows are cut, they are remembered only to count connections.
-        let kept = gate.established == Established::Keep && idle < gate.session_idle;
-        kept.then(|| SessionRow {
-            gate: session.gate,
-            protocol: if flow.protocol == u32::from(frame::TCP) {
-                Protocol::Tcp
-            } else {
-                Protocol::Udp
-            },
-            source: SocketAddr::new(flow.source.into(), flow.source_port),
-            destination: SocketAddr::new(flow.destination.into(), flow.destination_port),
-            idle,
-        })
+/// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet.
+fn connected(mut closing: Vec<SessionRow>) -> Result<Vec<SessionRow>> {
+    if !closing.is_empty() {
+        let connected = connections()?;
+        closing.retain(|row| connected.contains(&(row.destination, row.source)));
+    }
+    Ok(closing)
+}
+
+fn row<A: Address>(flow: &Flow<A>, session: &Session, now: u64) -> SessionRow {
+    SessionRow {
+        gate: session.gate,
+        protocol: if flow.protocol == u32::from(frame::TCP) {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        },
+        source: SocketAddr::new(flow.source.into(), flow.source_port),
+        destination: SocketAddr::new(flow.destination.into(), flow.destination_port),
+        idle: Duration::from_nanos(session.idle(now)),
     }
 }

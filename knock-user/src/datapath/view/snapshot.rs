@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use knock_common::Reason;
 use serde::Serialize;
 
 use crate::{
@@ -21,7 +22,16 @@ pub struct Snapshot {
     pub status: Status,
     #[serde(flatten)]
     pub counters: Counters,
+    /// Events that the program has left out since it came up.
+    #[serde(skip)]
+    pub events_lost: u64,
+    /// The tag of the program in the kernel, as bpftool shows it; `None` where no program is pinned.
+    #[serde(skip)]
+    pub program_tag: Option<String>,
 }
+
+/// The mode of an interface whose trial has ended: every packet passes.
+pub const LAPSED: &str = "lapsed";
 
 /// Interfaces, gates, and how full the tables are.
 #[derive(Debug, Clone, Serialize)]
@@ -59,7 +69,7 @@ pub struct GateStatus {
     pub name: String,
     pub protect: Vec<Port>,
     /// Live grants.
-    pub grants: usize,
+    pub grants: u64,
 }
 
 /// How full a table is, in entries.
@@ -161,6 +171,8 @@ impl Datapath {
         Ok(Snapshot {
             status: self.status()?,
             counters: self.counters()?,
+            events_lost: self.lost()?,
+            program_tag: self.program_tag()?,
         })
     }
 
@@ -191,11 +203,11 @@ impl Datapath {
             guarded: attachment.is_guarded(),
             renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
         });
-        let grants = self.grants()?;
+        let grants = self.count_grants()?;
         let gates = self.applied.gates().map(|(id, gate)| GateStatus {
             name: gate.name.clone(),
             protect: gate.protect.clone(),
-            grants: grants.iter().filter(|grant| grant.gate == id).count(),
+            grants: grants.at(id),
         });
         let limits = self.config().limits;
         // There are more places than that where the limit is no power of two.
@@ -206,8 +218,8 @@ impl Datapath {
                 sources.min(limits.sources.into()),
                 limits.sources,
             ),
-            ("grants", grants.len() as u64, limits.grants),
-            ("sessions", self.sessions()?.len() as u64, limits.sessions),
+            ("grants", grants.all(), limits.grants),
+            ("sessions", self.count_sessions()?, limits.sessions),
         ];
         Ok(Status {
             interfaces: interfaces.collect(),
@@ -285,7 +297,7 @@ impl Datapath {
     /// Reads the counters.
     pub fn counters(&self) -> Result<Counters> {
         let packets = self.packets()?.into_iter().map(|row| Packets {
-            verdict: if row.reason.passes() { "pass" } else { "deny" },
+            verdict: verdict(row.reason),
             reason: row.reason.name(),
             gate: row.gate.map(|gate| self.name(gate)),
             packets: row.packets,
@@ -301,6 +313,11 @@ impl Datapath {
             knocks: knocks.collect(),
         })
     }
+}
+
+/// Returns `pass` or `deny`.
+pub fn verdict(reason: Reason) -> &'static str {
+    if reason.passes() { "pass" } else { "deny" }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

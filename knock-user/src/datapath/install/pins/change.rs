@@ -15,7 +15,11 @@ use crate::{datapath::tables, sys::bpf};
 
 impl PinRoot {
     /// Fills a directory beside that of `interface` by `pin`. It has the name of one that is unfinished.
-    pub fn fill_beside(&self, interface: &str, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    pub fn fill_beside(
+        &self,
+        interface: &str,
+        pin: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let unnamed = self.unnamed(interface);
         make_directory(&unnamed)?;
         pin(&unnamed)

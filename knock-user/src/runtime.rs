@@ -1,4 +1,4 @@
-//! The event loop of commands that wait for something.
+//! The event loop of commands that wait for something, and of the metrics' thread.
 
 use std::{fs::File, io};
 

@@ -1,0 +1,242 @@
+//! The metrics, one row each: name, kind, labels, help, and how its samples are read.
+//!
+//! To add one, add its row here and in docs/reference.md.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use knock_common::Reason;
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge};
+
+use super::reading::Reading;
+use crate::datapath::{Counters, Interface, LAPSED, Packets, Snapshot, Status, TableFill, verdict};
+
+/// A metric.
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: MetricType,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+    pub(super) samples: fn(&Reading) -> Vec<Sample<'_>>,
+}
+
+/// The values of the labels, in their order, and the value.
+pub struct Sample<'r> {
+    pub labels: Vec<&'r str>,
+    pub value: Value,
+}
+
+/// Whole numbers are kept as such: a counter of bytes soon exceeds what a float holds exactly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    Whole(u64),
+    Seconds(f64),
+}
+
+/// Every metric, in the order in which they are written.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "knockgate_up",
+        kind: Gauge,
+        labels: &["interface", "mode"],
+        help: "1: the interface is guarded; 0: it is not, or its trial has lapsed. 0 without labels: nothing is up",
+        samples: |reading| match &reading.snapshot {
+            Some(snapshot) => snapshot.status.interfaces.iter().map(up).collect(),
+            None => vec![Sample::of([], 0)],
+        },
+    },
+    Metric {
+        name: "knockgate_interface_info",
+        kind: Gauge,
+        labels: &["interface", "attach", "present_name"],
+        help: "1 for each guarded interface: how the program is attached (native or generic), and the interface's present name",
+        samples: |reading| interfaces(reading).filter_map(attached).collect(),
+    },
+    Metric {
+        name: "knockgate_try_left_seconds",
+        kind: Gauge,
+        labels: &["interface"],
+        help: "Time until the trial lapses; absent where none runs",
+        samples: |reading| interfaces(reading).filter_map(trial).collect(),
+    },
+    Metric {
+        name: "knockgate_uptime_seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "Time since the instance came up, when its counters were 0",
+        samples: |reading| status(reading).map(uptime).collect(),
+    },
+    Metric {
+        name: "knockgate_service_running",
+        kind: Gauge,
+        labels: &[],
+        help: "1: `knockgate run` serves the instance; 0: the kernel enforces without it",
+        samples: |reading| vec![Sample::of([], reading.is_served.into())],
+    },
+    Metric {
+        name: "knockgate_packets_total",
+        kind: Counter,
+        labels: &["verdict", "reason", "gate"],
+        help: "Packets by verdict and reason; no gate: the packet concerns none",
+        samples: |reading| packets(reading, |row| row.packets),
+    },
+    Metric {
+        name: "knockgate_bytes_total",
+        kind: Counter,
+        labels: &["verdict", "reason", "gate"],
+        help: "Bytes of these packets, of whole frames as the program sees them",
+        samples: |reading| packets(reading, |row| row.bytes),
+    },
+    Metric {
+        name: "knockgate_knocks_total",
+        kind: Counter,
+        labels: &["gate", "result"],
+        help: "Knocks by gate and result",
+        samples: |reading| {
+            let knocks = counters(reading).flat_map(|counters| &counters.knocks);
+            knocks
+                .map(|row| Sample::of([&row.gate, row.result], row.count))
+                .collect()
+        },
+    },
+    Metric {
+        name: "knockgate_grants",
+        kind: Gauge,
+        labels: &["gate"],
+        help: "Live grants",
+        samples: |reading| {
+            let gates = status(reading).flat_map(|status| &status.gates);
+            gates
+                .map(|gate| Sample::of([&gate.name], gate.grants))
+                .collect()
+        },
+    },
+    Metric {
+        name: "knockgate_table_entries",
+        kind: Gauge,
+        labels: &["table"],
+        help: "Entries in use of a kernel table",
+        samples: |reading| tables(reading, |table| table.used),
+    },
+    Metric {
+        name: "knockgate_table_capacity",
+        kind: Gauge,
+        labels: &["table"],
+        help: "Entries that the table has room for",
+        samples: |reading| tables(reading, |table| table.capacity.into()),
+    },
+    Metric {
+        name: "knockgate_events_lost_total",
+        kind: Counter,
+        labels: &[],
+        help: "Events that the kernel program left out: too many in a second, or no room in the ring",
+        samples: |reading| {
+            let snapshot = reading.snapshot.iter();
+            let sample = |snapshot: &Snapshot| Sample::of([], snapshot.events_lost);
+            snapshot.map(sample).collect()
+        },
+    },
+    Metric {
+        name: "knockgate_build_info",
+        kind: Gauge,
+        labels: &["version", "kernel_program"],
+        help: "1: version of knockgate, and the tag that bpftool shows of the program in the kernel",
+        samples: |reading| {
+            let snapshot = reading.snapshot.as_ref();
+            let tag = snapshot.and_then(|snapshot| snapshot.program_tag.as_deref());
+            let labels = [env!("CARGO_PKG_VERSION"), tag.unwrap_or_default()];
+            vec![Sample::of(labels, 1)]
+        },
+    },
+];
+
+/// Reasons for which packets to a protected port pass or are denied. Their counters are there from the start, at 0: the
+/// first increase of a counter that only just appears is invisible to `rate()`.
+const AT_GATES: [Reason; 5] = [
+    Reason::Grant,
+    Reason::Session,
+    Reason::AllowList,
+    Reason::NoGrant,
+    Reason::UsedUp,
+];
+
+impl<'r> Sample<'r> {
+    fn of<const N: usize>(labels: [&'r str; N], value: u64) -> Self {
+        Self {
+            labels: labels.to_vec(),
+            value: Value::Whole(value),
+        }
+    }
+}
+
+fn status(reading: &Reading) -> impl Iterator<Item = &Status> {
+    reading.snapshot.iter().map(|snapshot| &snapshot.status)
+}
+
+fn counters(reading: &Reading) -> impl Iterator<Item = &Counters> {
+    reading.snapshot.iter().map(|snapshot| &snapshot.counters)
+}
+
+fn interfaces(reading: &Reading) -> impl Iterator<Item = &Interface> {
+    status(reading).flat_map(|status| &status.interfaces)
+}
+
+/// Returns the name under which events know an interface, which stays the same when it is renamed.
+fn configured(interface: &Interface) -> &str {
+    interface.renamed_from.as_deref().unwrap_or(&interface.name)
+}
+
+fn up(interface: &Interface) -> Sample<'_> {
+    let is_enforced = interface.guarded && interface.mode != LAPSED;
+    let labels = [configured(interface), interface.mode];
+    Sample::of(labels, is_enforced.into())
+}
+
+fn attached(interface: &Interface) -> Option<Sample<'_>> {
+    let labels = [configured(interface), interface.attach?, &interface.name];
+    Some(Sample::of(labels, 1))
+}
+
+fn trial(interface: &Interface) -> Option<Sample<'_>> {
+    let left = Duration::from_millis(interface.try_left_ms?);
+    Some(Sample {
+        labels: vec![configured(interface)],
+        value: Value::Seconds(left.as_secs_f64()),
+    })
+}
+
+fn uptime(status: &Status) -> Sample<'_> {
+    Sample {
+        labels: Vec::new(),
+        value: Value::Seconds(status.up_for.as_secs_f64()),
+    }
+}
+
+fn tables(reading: &Reading, value: fn(&TableFill) -> u64) -> Vec<Sample<'_>> {
+    let tables = status(reading).flat_map(|status| &status.tables);
+    let sample = |table: &TableFill| Sample::of([table.name], value(table));
+    tables.map(sample).collect()
+}
+
+/// Returns a counter of the packets of each reason at each gate, with those that are 0.
+fn packets(reading: &Reading, value: fn(&Packets) -> u64) -> Vec<Sample<'_>> {
+    let mut sums = BTreeMap::new();
+    for status in status(reading) {
+        for reason in Reason::ALL {
+            let gates = status.gates.iter().map(|gate| gate.name.as_str());
+            let (at_gates, at_none) = if AT_GATES.contains(&reason) {
+                (Some(gates), None)
+            } else {
+                (None, Some(""))
+            };
+            for gate in at_gates.into_iter().flatten().chain(at_none) {
+                sums.insert((gate, verdict(reason), reason.name()), 0);
+            }
+        }
+    }
+    for row in counters(reading).flat_map(|counters| &counters.packets) {
+        let gate = row.gate.as_deref().unwrap_or_default();
+        sums.insert((gate, row.verdict, row.reason), value(row));
+    }
+    let sample = |((gate, verdict, reason), value)| Sample::of([verdict, reason, gate], value);
+    sums.into_iter().map(sample).collect()
+}

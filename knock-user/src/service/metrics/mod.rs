@@ -1,0 +1,119 @@
+//! Serves the metrics to Prometheus: a thread of its own, which reads the kernel's tables when it is asked. The service
+//! itself goes on reading events meanwhile, and ends or goes on without it.
+
+mod http;
+mod listener;
+
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+
+use crate::{
+    config::{Config, Listen},
+    datapath::PinRoot,
+    runtime::runtime,
+};
+use listener::Listener;
+
+/// What hands out the metrics, if the configuration says so.
+pub struct Endpoint {
+    root: PinRoot,
+    wanted: Option<Listen>,
+    serving: Option<Serving>,
+    /// Why it does not serve, as it was last reported.
+    failed: Option<String>,
+}
+
+impl Endpoint {
+    pub fn new(root: &PinRoot) -> Self {
+        Self {
+            root: root.clone(),
+            wanted: None,
+            serving: None,
+            failed: None,
+        }
+    }
+
+    /// Listens where this configuration says, and nowhere else.
+    pub fn apply(&mut self, config: &Config) {
+        let wanted = &config.metrics.listen;
+        if *wanted != self.wanted {
+            self.serving = None;
+            self.failed = None;
+            self.wanted.clone_from(wanted);
+        }
+        self.retry();
+    }
+
+    /// Listens where it should and does not: the address may have been taken, or not been there yet.
+    pub fn retry(&mut self) {
+        let Some(listen) = &self.wanted else { return };
+        if self.serving.as_ref().is_some_and(Serving::goes_on) {
+            return;
+        }
+        match Serving::start(listen, &self.root) {
+            Ok(serving) => {
+                tracing::info!("metrics are at {}", address(listen));
+                self.serving = Some(serving);
+                self.failed = None;
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.failed.as_ref() != Some(&error) {
+                    tracing::error!(
+                        "{error}; the service runs without metrics, and will try again"
+                    );
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+}
+
+/// What a client is given to read from.
+fn address(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => format!("http://{address}{}", http::PATH),
+        Listen::Unix(_) => format!("{listen}, path {}", http::PATH),
+    }
+}
+
+/// A thread that serves. Ends it when dropped.
+struct Serving {
+    /// The thread goes on until this is dropped.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Serving {
+    fn start(listen: &Listen, root: &PinRoot) -> Result<Self> {
+        let listener = Listener::bind(listen)?;
+        let runtime = runtime()?;
+        let (stop, stopped) = oneshot::channel();
+        let root = root.clone();
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || runtime.block_on(http::serve(listener, root, stopped)))
+            .context("cannot start a thread for the metrics")?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    fn goes_on(&self) -> bool {
+        let thread = self.thread.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
