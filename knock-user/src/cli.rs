@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, confirm, down, events, grants, init, knock, man, metrics,
+        allow, check, completions, confirm, down, events, grants, import, init, knock, man, metrics,
         reload, revoke, run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
@@ -50,6 +50,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(init::Args),
+    Import(import::Args),
     Check(check::Args),
     Up(up::Args),
     Confirm(confirm::Args),
@@ -88,6 +89,7 @@ impl Command {
             | Self::Allow(_)
             | Self::Revoke(_) => true,
             Self::Init(_)
+            | Self::Import(_)
             | Self::Check(_)
             | Self::Down(_)
             | Self::Knock(_)

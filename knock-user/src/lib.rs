@@ -2,13 +2,15 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
-//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`service`] is what `run` does beside, [`client`] knocks.
+//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`mod@import`] reads other programs' configurations,
+//! [`service`] is what `run` does in addition, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod import;
 pub mod metrics;
 mod runtime;
 pub mod service;

@@ -1,10 +1,10 @@
-//! `cargo xtask`: everything a checkout of knockgate can do to itself.
+//! `cargo xtask`: builds, tests and measures a checkout of knockgate.
 //!
-//! One arm a command, one file a command: [`setup`] makes sure of what the others need, [`build`] makes
-//! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
-//! for as long as one likes, [`kernels`] some of them on other kernels, [`mutants`] has them notice faults,
-//! [`instructions`] counts what a packet takes, [`demo`] shows the gate at work and [`mod@bench`] what it
-//! costs, both in networks that exist only while they run. [`dist`] makes packages.
+//! Each command has one arm below and one file: [`setup`] installs what the others need, [`build`] builds the kernel
+//! program and the binary that contains it, [`mod@test`] runs every test, [`fuzz`] runs one of them for a given time,
+//! [`kernels`] runs some of them on other kernels, [`mutants`] checks that they notice faults, [`instructions`] counts
+//! the instructions for a packet, [`release`] runs the slow checks, [`dist`] makes packages, [`demo`] shows a gate at
+//! work and [`mod@bench`] measures its cost, both in networks that exist only while they run.
 
 mod bench;
 mod build;
@@ -45,29 +45,29 @@ enum Command {
     Demo,
     /// Sets up, builds, then runs every test of the workspace
     Test {
-        /// Passed on to `cargo test`, for example a test's name
+        /// Arguments for `cargo test`, for example the name of a test
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Looks for packets that the kernel program judges otherwise than its model
+    /// Looks for packets that the kernel program and its model judge differently
     Fuzz(fuzz::Options),
-    /// Breaks a copy of the program in many ways, one by one, and has the tests notice each (an hour)
+    /// Puts many faults into a copy of the program, one by one, and checks that the tests notice each (an hour)
     Mutants(mutants::Options),
-    /// Builds the kernel program and the `knockgate` that carries it
+    /// Builds the kernel program and the `knockgate` that contains it
     Build(build::Options),
     /// Makes a Debian package and a tarball in target/dist
     Dist(dist::Options),
-    /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
+    /// Measures the cost of knockgate, compared with floors from the same run; touches nothing else
     Bench(bench::Options),
-    /// Boots other kernels in qemu, and has the program verified and tried in each (5 minutes)
+    /// Boots other kernels in qemu, and loads and tests the program on each (5 minutes)
     Kernels(kernels::Options),
-    /// Runs what takes too long for every change: before a release (two hours)
+    /// Runs the checks that take too long for every change, as before a release (two hours)
     Release,
-    /// Counts the instructions that the kernel program takes, by what comes of a packet
+    /// Counts the instructions that the kernel program takes for a packet, by verdict
     Instructions(instructions::Options),
-    /// Makes sure of what the other commands need; installs what is missing, and says so first
+    /// Finds what the other commands need, and installs what is missing after listing it
     Setup {
-        /// What the machine is to be made ready for
+        /// The purpose to set up for
         #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
         purpose: Purpose,
     },

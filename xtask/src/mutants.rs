@@ -1,8 +1,8 @@
-//! `cargo xtask mutants`: puts deliberate faults into the program, one by one, and has the tests catch each.
+//! `cargo xtask mutants`: puts deliberate faults into the program, one by one, and checks that the tests catch each.
 //!
-//! A test that nobody has seen fail may be one that cannot. So each fault ([`faults`]) is put into a copy of the
-//! sources ([`copy`]), built there, and tried by the suites that say what a gate must do ([`suites`]). One that
-//! none of them notices is a hole in the tests.
+//! A test that has never failed may be unable to fail. So each fault ([`faults`]) is put into a copy of the sources
+//! ([`copy`]) and built, and suites of the decisions run on it ([`suites`]). A fault that none of them notices shows
+//! that a test is missing.
 
 mod copy;
 mod faults;
@@ -29,7 +29,7 @@ const PAGE: &str = "docs/development/mutants.md";
 pub(crate) struct Options {
     /// Only faults whose description contains one of these texts
     only: Vec<String>,
-    /// Write the table in docs/development/mutants.md anew
+    /// Rewrite the table in docs/development/mutants.md
     #[arg(long, conflicts_with = "only")]
     update: bool,
 }
@@ -40,14 +40,14 @@ struct Row<'f> {
     caught: Vec<&'static str>,
 }
 
-/// `cargo xtask mutants`. Fails where a fault goes unnoticed.
+/// `cargo xtask mutants`. Fails if a fault goes unnoticed.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { only, update } = options;
     let wanted = |fault: &&Fault| {
         only.is_empty() || only.iter().any(|text| fault.what.contains(text.as_str()))
     };
     let faults: Vec<&Fault> = faults::all().filter(wanted).collect();
-    ensure!(!faults.is_empty(), "no fault is described so");
+    ensure!(!faults.is_empty(), "no fault has this description");
     let toolchain = setup::ready(Purpose::Test)?;
     let copy = Copy::make()?;
     let suites = Suites::new(&copy, &toolchain);
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let caught = suites.run(stage)?.context("the sources do not build")?;
         ensure!(
             caught.is_empty(),
-            "already failing, so nothing can be told: {}",
+            "these suites fail even without a fault: {}",
             caught.join(", ")
         );
     }
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The suites that notice the fault, of the first stage in which any does.
+/// Returns the suites that notice the fault, in the first stage in which any does.
 fn try_one(copy: &Copy, suites: &Suites<'_>, fault: &Fault) -> Result<Vec<&'static str>> {
     let _put = copy.put(fault)?;
     for stage in Stage::ALL {
@@ -107,7 +107,7 @@ fn shown(caught: &[&str]) -> String {
     }
 }
 
-/// Writes the page's table anew.
+/// Rewrites the table of the page.
 fn write(rows: &[Row<'_>]) -> Result<()> {
     let path = workspace::root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
@@ -120,7 +120,7 @@ fn write(rows: &[Row<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// A table in Markdown, the last thing on its page.
+/// Returns a table in Markdown, which ends the page.
 fn table(rows: &[Row<'_>]) -> String {
     let mut table = String::from("| fault | where | caught by |\n|---|---|---|\n");
     for Row { fault, caught } in rows {
@@ -135,7 +135,7 @@ fn table(rows: &[Row<'_>]) -> String {
 mod tests {
     use super::*;
 
-    /// Whoever adds a fault writes down what catches it.
+    /// Every fault must be on the page, with the suite that catches it.
     #[test]
     fn the_page_has_every_fault_and_what_catches_it() {
         let page = fs::read_to_string(workspace::root().join(PAGE)).unwrap();

@@ -1,11 +1,11 @@
-//! Running other programs, and saying what went wrong with them.
+//! Runs other programs, and reports their failures.
 
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail};
 use netlab::host::{find_program, is_root};
 
-/// Runs a command to its end with this terminal's streams. Fails where it does.
+/// Runs a command to its end, with this process's standard streams. Fails if the command does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -19,14 +19,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end and returns what it wrote, whether it succeeded or not.
+/// Runs a command to its end. Returns its output, whether it succeeds or not.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command
         .output()
         .with_context(|| format!("cannot start `{}`", line(command)))
 }
 
-/// Runs a command to its end and returns its standard output. Fails with its standard error where it does.
+/// Runs a command to its end. Returns its standard output. If it fails, the error contains its standard error.
 pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
@@ -41,9 +41,9 @@ pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A command that runs as root: as it is for root, else through sudo, which may ask for a password.
+/// Returns a command that runs as root: directly if this process is root, else by sudo, which may ask for a password.
 ///
-/// `why` completes "root is needed to ...". Fails where there is neither, with the line to run by hand.
+/// `why` completes "root is needed to ...". Fails if this process is not root and there is no sudo.
 pub(crate) fn as_root(program: &str, why: &str) -> Result<Command> {
     if is_root() {
         Ok(Command::new(program))
@@ -59,7 +59,7 @@ pub(crate) fn as_root(program: &str, why: &str) -> Result<Command> {
     }
 }
 
-/// A command as one would type it.
+/// Returns a command as typed in a shell.
 fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())

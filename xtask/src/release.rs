@@ -4,10 +4,10 @@ use anyhow::Result;
 
 use crate::{kernels, mutants, test};
 
-/// The variable by which the oracle is told to try five times as many packets.
+/// The variable that makes the oracle try five times as many packets.
 const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 
-/// Runs every test with all cases, every check in every kernel, and every deliberate fault.
+/// Runs every test with more packets, every check on every kernel, and every deliberate fault.
 pub(crate) fn run() -> Result<()> {
     test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
     kernels::run(&kernels::Options {

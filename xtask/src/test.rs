@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test of the workspace, against the kernel program and binary just built.
+//! `cargo xtask test`: builds the kernel program and the binary, and runs every test of the workspace with them.
 
 use std::{env, ffi::OsString, process::Command, thread};
 
@@ -12,21 +12,20 @@ use crate::{
     workspace,
 };
 
-/// The variable that tells tests which `knockgate` to try.
+/// The variable with the path of the `knockgate` to test.
 const KNOCKGATE_VARIABLE: &str = "KNOCKGATE";
 
-/// The variable that tells a suite how many of its tests to run at once.
+/// The variable with the number of tests that a suite runs at once.
 const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
 /// Sets up, builds and runs `cargo test --workspace` with further arguments.
 ///
-/// Tests of the loaded program need root: for anyone else cargo runs the test binaries, and only those,
-/// through sudo.
+/// Tests of the loaded program need root: for other users, cargo runs the test binaries, and only those, by sudo.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     run_with(arguments, None)
 }
 
-/// As [`run`], and tells the tests the value of one more variable.
+/// As [`run`], with one more environment variable for the tests.
 pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>) -> Result<()> {
     let toolchain = setup::ready(Purpose::Test)?;
     let Built { program, knockgate } = build::release(&toolchain)?;
@@ -49,19 +48,19 @@ pub(crate) fn run_with(arguments: &[OsString], variable: Option<(&str, String)>)
     process::run(&mut command)
 }
 
-/// How many tests of a suite run at once: most of the time they wait, for packets or for silence.
+/// Returns how many tests of a suite run at once; mostly they wait, for packets or for silence.
 fn threads() -> usize {
     3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The variable, with its value, by which cargo is told to run test binaries through sudo.
+/// Returns the variable, with its value, that makes cargo run test binaries by sudo.
 fn sudo_runner() -> Result<(String, String)> {
     let Some(sudo) = find_program("sudo") else {
         bail!(
             "tests of the kernel program need root, and there is no sudo here: run this again as root"
         );
     };
-    // Asks for the password now, at the terminal, and not in the midst of the tests' output.
+    // Asks for the password now, not in the middle of the tests' output.
     process::run(Command::new(&sudo).arg("--validate"))
         .context("tests of the kernel program need root")?;
     let said = process::stdout(Command::new(workspace::cargo()).arg("-vV"))?;

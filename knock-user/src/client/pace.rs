@@ -23,8 +23,8 @@ const DELAY_GROWTH: f64 = 2.5;
 /// Growth alone never makes a whole sequence take longer than this: a gate counts it only while it is
 /// complete `within` a time that the client does not know, and which is usually 10 s.
 const LONGEST_GROWN_SEQUENCE: Duration = Duration::from_secs(2);
-/// A retry begins within so many times the time that its sequence takes. Two clients then meet again with a
-/// chance of one in ten.
+/// The random pause before a retry, as a multiple of the time that its sequence takes. Two clients then meet again
+/// with a probability of one in ten.
 const SPREAD: u32 = 20;
 /// Nobody should wait longer than this between two tries.
 const LONGEST_SPREAD: Duration = Duration::from_secs(8);
@@ -69,7 +69,7 @@ impl Pace {
     /// The pauses from which the one before try `attempt` is drawn.
     pub(super) fn pauses(&self, attempt: u32, knocks: usize) -> RangeInclusive<Duration> {
         let delay = self.delay(attempt, knocks);
-        // A sequence of a single knock, or one without pauses, takes some time all the same.
+        // A sequence of a single knock, or one without pauses, takes some time nevertheless.
         let sequence = delay
             .saturating_mul(gaps(knocks))
             .max(Duration::from_millis(10));

@@ -1,22 +1,20 @@
 //! `knockgate init`: writes a commented configuration with new random sequences.
 
-mod draw;
-mod packaged;
+pub(super) mod draw;
 mod route;
 mod starter;
 
 use std::{
     fmt::Write as _,
-    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     str::FromStr,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use self::{draw::Draw, starter::starter};
+use super::new_file;
 use crate::{
     config::{
         Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
@@ -75,7 +73,7 @@ pub fn run(args: &Args, path: &Path) -> anyhow::Result<()> {
 }
 
 fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
-    refuse_existing(path)?;
+    new_file::refuse_existing(path)?;
     let interfaces = match args.interfaces.as_slice() {
         [] => vec![route::default_interface()?],
         given => given.to_vec(),
@@ -89,7 +87,7 @@ fn init(args: &Args, path: &Path) -> anyhow::Result<String> {
     let mut draw = Draw::new(ephemeral_ports(), &listening_ports().unwrap_or_default());
     let text = starter(&interfaces, &args.gates, &user_name(), &mut draw)?;
     let (config, _) = Config::parse(&text, "the new file")?;
-    create(path, &text)?;
+    new_file::create(path, &text)?;
     let mut message = next_steps(&config, path);
     for warning in native_warnings(&config) {
         let _ = write!(message, "\nNote: {warning}\n");
@@ -104,54 +102,6 @@ fn user_name() -> String {
         .filter_map(|variable| std::env::var(variable).ok())
         .find_map(|name| parse_name(&name).ok())
         .unwrap_or_else(|| "admin".to_owned())
-}
-
-fn create(path: &Path, text: &str) -> anyhow::Result<()> {
-    let shown = path.display();
-    if let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.with_context(|| format!("the directory {} cannot be made", parent.display()))?;
-    }
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let mut file = match opened {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            refuse_existing(path)?;
-            return packaged::replace(path, text)
-                .with_context(|| format!("{shown} could not be replaced and is unchanged"));
-        }
-        opened => opened.with_context(|| format!("{shown} cannot be written"))?,
-    };
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all());
-    if written.is_err() {
-        // The remains would make the next attempt fail.
-        let _ = fs::remove_file(path);
-    }
-    written.with_context(|| format!("{shown} could not be written whole and was removed again"))
-}
-
-/// Refuses a path that exists and is not the package's file, before anything else can fail. [`create`] decides in
-/// the end.
-fn refuse_existing(path: &Path) -> anyhow::Result<()> {
-    let shown = path.display();
-    match packaged::is_packaged(path) {
-        Ok(true) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("{shown} cannot be read; run this as root"))
-        }
-        Ok(false) | Err(_) => bail!(
-            "{shown} exists and is never overwritten: move it away, or name another file with --config"
-        ),
-    }
 }
 
 fn next_steps(config: &Config, path: &Path) -> String {

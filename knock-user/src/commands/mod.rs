@@ -16,10 +16,12 @@ pub mod confirm;
 pub mod down;
 pub mod events;
 pub mod grants;
+pub mod import;
 pub mod init;
 pub mod knock;
 pub mod man;
 pub mod metrics;
+mod new_file;
 mod output;
 pub mod reload;
 pub mod revoke;
@@ -49,6 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     match cli.command {
         Command::Init(args) => init::run(&args, &cli.config),
+        Command::Import(args) => import::run(&args),
         Command::Check(args) => check::run(&args, &cli.config),
         Command::Up(args) => up::run(&args, &cli.config, &root),
         Command::Confirm(confirm::Args {}) => confirm::run(&root),

@@ -1,4 +1,4 @@
-//! A copy of the workspace's sources in the target folder, where faults may be put.
+//! A copy of the workspace's sources in the target folder, into which faults are put.
 
 use std::{
     collections::BTreeSet,
@@ -12,15 +12,15 @@ use anyhow::{Context as _, Result};
 use super::faults::Fault;
 use crate::workspace;
 
-/// Not copied: what is built, and what cargo finds in the folders above.
+/// Names that are not copied.
 const LEFT_OUT: [&str; 3] = ["target", ".git", ".ci"];
 
-/// The copy. It stays, so that the next run builds only what has changed.
+/// The copy. It is kept, so that the next run builds only what has changed.
 pub(super) struct Copy {
     root: PathBuf,
 }
 
-/// A fault in the copy, which goes when this value goes.
+/// A fault in the copy. Dropping it removes the fault.
 pub(super) struct Put {
     path: PathBuf,
     before: String,
@@ -32,7 +32,7 @@ impl Copy {
         let root = workspace::target().join("mutants/source");
         let mut left_out: BTreeSet<OsString> = LEFT_OUT.into_iter().map(Into::into).collect();
         if root.starts_with(workspace::root()) {
-            // Cargo reads the settings of the folders above too, and would have each flag twice.
+            // Cargo also reads the settings in parent folders, and would use each flag twice.
             left_out.insert(".cargo".into());
         }
         mirror(&workspace::root(), &root, &left_out)
@@ -50,7 +50,7 @@ impl Copy {
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let after = fault.put_into(&before).with_context(|| {
             format!(
-                "`{}`: what it replaces is not there exactly once in {}: {}",
+                "`{}`: the text to replace is not exactly once in {}: {}",
                 fault.what, fault.file, fault.find
             )
         })?;
@@ -61,12 +61,12 @@ impl Copy {
 
 impl Drop for Put {
     fn drop(&mut self) {
-        // Where this fails, the next run's `Copy::make` does it.
+        // If this fails, the next run's `Copy::make` does it.
         let _ = fs::write(&self.path, &self.before);
     }
 }
 
-/// Makes `to` hold what `from` holds. A file that is the same already is not touched, since cargo goes by times.
+/// Makes `to` a copy of `from`. Does not touch files that are equal, since cargo compares times.
 fn mirror(from: &Path, to: &Path, left_out: &BTreeSet<OsString>) -> io::Result<()> {
     fs::create_dir_all(to)?;
     let mut names = BTreeSet::new();

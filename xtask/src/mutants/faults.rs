@@ -1,4 +1,4 @@
-//! The faults themselves, one row each: what goes wrong, and the smallest change that makes it so.
+//! The faults, one row each: a description, and a small change of the sources that causes it.
 
 mod attaching;
 mod client;
@@ -13,15 +13,15 @@ mod reading;
 pub(super) struct Fault {
     /// What the broken program does.
     pub(super) what: &'static str,
-    /// From the workspace's folder.
+    /// Path in the workspace.
     pub(super) file: &'static str,
-    /// Stands in the file exactly once ...
+    /// Text that is in the file exactly once ...
     pub(super) find: &'static str,
-    /// ... and this takes its place.
+    /// ... and its replacement.
     pub(super) replace: &'static str,
 }
 
-/// All faults, in the order of a packet's way.
+/// Returns all faults, in the order of a packet's path.
 pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
     let tables = [
         reading::FAULTS,
@@ -36,7 +36,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
 }
 
 impl Fault {
-    /// The file's text with this fault in it; `None` where what it replaces is not there exactly once.
+    /// Returns the file's text with this fault; `None` if the text to replace is not there exactly once.
     pub(super) fn put_into(&self, text: &str) -> Option<String> {
         let Self {
             what: _,
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::workspace;
 
-    /// A change of the program may move what a fault replaces: then the fault is to be written anew.
+    /// A change of the program may remove the text that a fault replaces; then the fault has to be adapted.
     #[test]
     fn every_fault_still_fits_the_sources() {
         let misfits: Vec<&Fault> = all()
@@ -68,7 +68,7 @@ mod tests {
             .collect();
         assert!(
             misfits.is_empty(),
-            "no longer exactly once in their files; adapt xtask/src/mutants/faults: {misfits:#?}"
+            "texts that are not exactly once in their files; adapt xtask/src/mutants/faults: {misfits:#?}"
         );
     }
 

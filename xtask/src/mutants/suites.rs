@@ -1,4 +1,4 @@
-//! The suites that a fault is tried by, cheapest first.
+//! The suites that run on a fault, cheapest first.
 
 use std::{
     fs::File,
@@ -19,22 +19,22 @@ use crate::{
     workspace,
 };
 
-/// Suites that are built together. Each of them is asked, and the next stage only where none has noticed anything.
+/// Suites that are built together. The next stage runs only if no suite of this one notices the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Any decisions, called on the host and compared with the model's.
+    /// Random packets, judged on the host and compared with the model.
     Oracle,
-    /// Decisions that are written down one by one, called on the host.
+    /// Written cases, judged on the host.
     Decisions,
-    /// Parts of them by themselves.
+    /// Unit tests.
     Parts,
     /// The loaded program.
     Kernel,
 }
 
-/// A suite, and which of its tests.
+/// A suite, and some of its tests.
 struct Suite {
-    /// As the report calls it.
+    /// Its name in the report.
     name: &'static str,
     package: &'static str,
     /// A test target; `None`: the unit tests of the package.
@@ -45,7 +45,7 @@ struct Suite {
 
 const TESTS: &str = "knockgate-tests";
 
-/// The unit tests of the client that need no more than loopback.
+/// Unit tests of the client that need only loopback.
 const CLIENT: &[&str] = &[
     "client::pace::tests::clients_that_begin_together_do_not_stay_together",
     "client::pace::tests::each_retry_is_slower",
@@ -58,7 +58,7 @@ const CLIENT: &[&str] = &[
 ];
 
 impl Stage {
-    /// The cheapest to build first.
+    /// All stages, the cheapest to build first.
     pub(super) const ALL: [Self; 4] = [Self::Oracle, Self::Decisions, Self::Parts, Self::Kernel];
 
     const fn suites(self) -> &'static [Suite] {
@@ -151,7 +151,7 @@ impl Stage {
     }
 }
 
-/// What is told of network devices by looking at them.
+/// Unit tests about the properties of network devices.
 const INTERFACES: &[&str] = &[
     "datapath::host::checksums::tests::a_bridge_of_cards_alone_completes_every_sum",
     "datapath::host::checksums::tests::hardware_completes_every_sum",
@@ -162,14 +162,15 @@ const INTERFACES: &[&str] = &[
     "datapath::install::native::tests::several_buffers_are_asked_for_where_one_does_not_hold_a_frame",
 ];
 
-/// A suite takes seconds, and minutes on a busy machine; one that has not ended by now hangs, which is noticed too.
+/// How long a suite may take, which is seconds, or minutes on a busy machine; a suite that takes longer hangs, which
+/// counts as a failure.
 const PATIENCE: Duration = Duration::from_mins(30);
 
 /// The suites of a copy of the sources.
 pub(super) struct Suites<'a> {
     copy: &'a Copy,
     toolchain: &'a Toolchain,
-    /// Where they are built, each time anew but for what has not changed.
+    /// The target folder of the copy.
     target: PathBuf,
 }
 
@@ -182,7 +183,7 @@ impl<'a> Suites<'a> {
         }
     }
 
-    /// Builds a stage's suites and runs them. Returns the names of those that fail; `None`: they do not build.
+    /// Builds the suites of a stage and runs them. Returns the names of those that fail; `None` if they do not build.
     pub(super) fn run(&self, stage: Stage) -> Result<Option<Vec<&'static str>>> {
         let mut program = None;
         if stage == Stage::Kernel {
@@ -194,8 +195,7 @@ impl<'a> Suites<'a> {
             program = Some(built);
         }
         let mut caught = Vec::new();
-        // Built one by one where they are of several packages, since what cargo builds of one depends on which
-        // others it builds.
+        // One build for each package, since the features that cargo chooses depend on the packages in a build.
         for suites in stage
             .suites()
             .chunk_by(|one, other| one.package == other.package)
@@ -205,10 +205,10 @@ impl<'a> Suites<'a> {
             for target in suites.iter().filter_map(|suite| suite.target) {
                 command.args(["--test", target]);
             }
-            // Several suites may be unit tests, which cargo wants to be told once.
+            // Several suites may be unit tests, for which cargo needs the option once.
             if suites.iter().any(|suite| suite.target.is_none()) {
                 command.arg("--lib");
-                // The features that it has among the others, so that it is built for both once.
+                // The same features as in the other builds, so that it is built once.
                 if suites[0].package == "knock-common" {
                     command.args(["--features", "testing,user"]);
                 }
@@ -239,13 +239,13 @@ impl<'a> Suites<'a> {
             .with_context(|| format!("cargo built no suite `{target}`"))?;
         let mut command = if stage == Stage::Kernel {
             let mut command = process::as_root("env", "load the kernel program")?;
-            // A suite that cannot load anything is to fail, not to skip.
+            // A suite that cannot load the program must fail, not skip.
             command.arg("CI=true").arg(executable);
             command
         } else {
             Command::new(executable)
         };
-        // Where cargo would run it.
+        // The folder in which cargo would run it.
         command.current_dir(self.copy.root().join("tests"));
         command.arg("--exact").args(suite.tests);
         fails(&mut command)
@@ -257,7 +257,7 @@ impl<'a> Suites<'a> {
             .current_dir(self.copy.root())
             .args(["test", "--no-run", "--message-format=json", "--target-dir"])
             .arg(&self.target)
-            // Nobody debugs them; and each fault has them built anew, which takes longer than they do.
+            // Without debug information: each fault needs a new build, which takes longer than the suites.
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env_remove(PROGRAM_VARIABLE)
             .envs(program.map(|program| (PROGRAM_VARIABLE, program)));
@@ -265,7 +265,7 @@ impl<'a> Suites<'a> {
     }
 }
 
-/// Runs a suite without showing what it says.
+/// Runs a suite without its output. Returns whether it fails.
 fn fails(command: &mut Command) -> Result<bool> {
     let nowhere = || File::options().write(true).open("/dev/null");
     command
@@ -287,7 +287,7 @@ fn fails(command: &mut Command) -> Result<bool> {
     }
 }
 
-/// Has cargo build test targets, and returns them by name; `None` where they do not build.
+/// Builds test targets. Returns the executables by name; `None` if they do not build.
 fn executables(command: &mut Command) -> Result<Option<Vec<(String, PathBuf)>>> {
     let output = process::output(command)?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! What comes from crates.io and is built by cargo into a folder of this checkout.
+//! Tools from crates.io, which cargo builds into a folder of this checkout.
 
 use std::{path::PathBuf, process::Command};
 
@@ -8,7 +8,7 @@ use netlab::host::{find_program, is_executable};
 use super::Purpose;
 use crate::{process, workspace};
 
-/// A tool that cargo builds, at the version that is known to work.
+/// A tool, with a version that is known to work.
 pub(super) struct Crate {
     pub(super) name: &'static str,
     pub(super) why: &'static str,
@@ -17,8 +17,8 @@ pub(super) struct Crate {
     environment: &'static [(&'static str, &'static str)],
 }
 
-/// Turns the compiler's bitcode into a BPF object. It must be built against the LLVM of that compiler or
-/// a newer one: [`super::toolchain::LINKER_LLVM`].
+/// Links the compiler's bitcode to a BPF object. It must be built with the LLVM version of that compiler or a newer
+/// one: [`super::toolchain::LINKER_LLVM`].
 pub(super) const BPF_LINKER: Crate = Crate {
     name: "bpf-linker",
     why: "links the kernel program (takes about a minute)",
@@ -49,7 +49,7 @@ pub(super) const TOOLS: &[(&Crate, Purpose)] =
 
 pub(super) const CARGO_FUZZ: Crate = Crate {
     name: "cargo-fuzz",
-    why: "looks for inputs by the code that they reach (takes a minute)",
+    why: "runs the fuzz targets, guided by coverage (takes a minute)",
     version: "0.13.2",
     options: &[],
     environment: &[],
@@ -92,7 +92,7 @@ impl Crate {
         process::run(&mut command).with_context(|| format!("{name} {version} could not be built"))
     }
 
-    /// Where [`Crate::install`] puts it.
+    /// Returns the path to which [`Crate::install`] installs it.
     pub(super) fn path(&self) -> PathBuf {
         workspace::tools().join("bin").join(self.name)
     }

@@ -1,4 +1,4 @@
-//! What comes from Debian's archive.
+//! Packages from Debian's archive.
 
 use std::process::Command;
 
@@ -8,15 +8,15 @@ use netlab::host::find_program;
 use super::{Purpose, toolchain};
 use crate::process;
 
-/// A package of Debian's and what knockgate wants of it.
+/// A Debian package, and why it is needed.
 pub(super) struct Package {
     pub(super) name: &'static str,
     pub(super) why: &'static str,
-    /// A service that the package would start on this machine; set-up keeps it from doing so.
+    /// A service of the package, which set-up keeps from starting.
     service: Option<&'static str>,
 }
 
-/// A program that is run by name, and the package that brings it.
+/// A program that is run by name, and the package that contains it.
 pub(super) struct Program {
     pub(super) name: &'static str,
     pub(super) package: &'static Package,
@@ -27,22 +27,16 @@ const UTIL_LINUX: Package = package("util-linux", "makes and enters namespaces")
 const IPROUTE2: Package = package("iproute2", "makes the networks that demo and tests run in");
 const KNOCKD: Package = package(
     "knockd",
-    "its client, `knock`, which the tests hold the gate against; the bench runs its daemon",
+    "its client, `knock`, with which the tests knock; the bench runs its daemon",
 )
 .silencing("knockd");
-const SSH_CLIENT: Package = package(
-    "openssh-client",
-    "the tests open a gate from under a real ssh",
-);
+const SSH_CLIENT: Package = package("openssh-client", "the tests open a gate by a real ssh");
 const SSH_SERVER: Package = package(
     "openssh-server",
     "the server of that ssh, inside the tests' own network",
 )
 .silencing("ssh");
-const NMAP: Package = package(
-    "nmap",
-    "the scanner to which a gate that rejects must look closed",
-);
+const NMAP: Package = package("nmap", "the tests scan with it");
 const PROMETHEUS: Package = package(
     "prometheus",
     "the server that must understand the metrics, the alert rules and the dashboard",
@@ -67,11 +61,8 @@ const MMDEBSTRAP: Package = package(
     "mmdebstrap",
     "makes the small Debians in which the package is tried",
 );
-const NFTABLES: Package = package(
-    "nftables",
-    "knocking by rules alone, which the bench compares with",
-);
-const IPTABLES: Package = package("iptables", "what fwknopd opens ports with");
+const NFTABLES: Package = package("nftables", "the bench compares with knocking by its rules");
+const IPTABLES: Package = package("iptables", "fwknopd opens ports with it");
 const FWKNOPD: Package =
     package("fwknop-server", "a daemon that the bench compares with").silencing("fwknop-server");
 const FWKNOP: Package = package("fwknop-client", "that daemon's client");
@@ -88,7 +79,7 @@ const PYTHON: Package = package("python3", "runs the peers' harness");
 /// See [`super::cargo_fuzz`].
 pub(super) const CXX: Package = package("g++", "compiles the fuzzer that guided fuzzing links");
 
-/// Programs that demo, tests, booted kernels and the bench run.
+/// The programs that demo, tests, booted kernels and bench run.
 pub(super) const PROGRAMS: &[Program] = &[
     program("unshare", &UTIL_LINUX, Purpose::Demo),
     program("nsenter", &UTIL_LINUX, Purpose::Demo),
@@ -120,17 +111,17 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("python3", &PYTHON, Purpose::Peers),
 ];
 
-/// A compiler and the source of the `core` that belongs to it. Debian keeps these up to date for its
-/// browsers, beside the older `rustc` of the release.
+/// A compiler and the source of its `core`. Debian updates these for its browsers, in addition to the older `rustc` of
+/// the release.
 pub(super) const COMPILER: &[Package] = &[
     package("rustc-web", "the compiler for the kernel program"),
     package(
         "rust-web-src",
-        "the source of `core`, which has to be compiled for BPF",
+        "the source of `core`, which is compiled for BPF",
     ),
 ];
 
-/// What [`super::crates::BPF_LINKER`] is built against.
+/// The libraries with which [`super::crates::BPF_LINKER`] is built.
 pub(super) const LLVM: &[Package] = &[
     package(
         "llvm-22-dev",
@@ -141,7 +132,7 @@ pub(super) const LLVM: &[Package] = &[
     package("libzstd-dev", "that library's compression"),
 ];
 
-/// What the peers' harness is linked with.
+/// The libraries with which the peers' harness is built.
 pub(super) const PEERS: &[Package] = &[package("libbpf-dev", "the peers' loaders")];
 
 impl Package {
@@ -180,7 +171,7 @@ pub(super) fn install(packages: &[&Package]) -> Result<()> {
     Ok(())
 }
 
-/// What to do where apt-get cannot.
+/// Returns what to do without apt-get.
 fn by_hand(packages: &[&Package]) -> String {
     let is_program = |package: &&Package| {
         PROGRAMS
@@ -193,7 +184,7 @@ fn by_hand(packages: &[&Package]) -> String {
     if !programs.is_empty() {
         let names: Vec<_> = programs.iter().map(|package| package.name).collect();
         lines.push(format!(
-            "Install by this machine's own means what Debian calls {}.",
+            "Install these packages (by their names in Debian) by this machine's own means: {}.",
             names.join(", ")
         ));
     }
@@ -204,10 +195,10 @@ fn by_hand(packages: &[&Package]) -> String {
     lines.join("\n")
 }
 
-/// What root's shell is to do.
+/// Returns the script for root's shell.
 ///
-/// While `policy-rc.d` answers 101, Debian's packages start no service; without it, a machine on
-/// which someone runs the tests would suddenly offer ssh to its network.
+/// While `policy-rc.d` exits with 101, Debian's packages start no service. Otherwise, set-up for the tests would offer
+/// ssh to the machine's network.
 fn script(packages: &[&Package]) -> String {
     let names: Vec<_> = packages.iter().map(|package| package.name).collect();
     let mut script = format!(
@@ -274,13 +265,13 @@ mod tests {
     fn by_hand_names_what_is_missing_and_nothing_else() {
         let programs = by_hand(&[&IPROUTE2, &KNOCKD]);
         assert!(
-            programs.contains("what Debian calls iproute2, knockd."),
+            programs.contains("own means: iproute2, knockd."),
             "{programs}"
         );
         assert!(!programs.contains("rustup"), "{programs}");
         let compiler = by_hand(&[&COMPILER[1]]);
         assert!(compiler.contains("--component rust-src"), "{compiler}");
-        assert!(!compiler.contains("what Debian calls"), "{compiler}");
+        assert!(!compiler.contains("names in Debian"), "{compiler}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Finding what builds the kernel program.
+//! Finds the compiler and the linker for the kernel program.
 //!
-//! `core` is compiled for BPF along with the program, so the compiler must have its own library's source
-//! beside it. The compiler hands LLVM bitcode to bpf-linker, which must be built against the same LLVM or
-//! a newer one: an older LLVM cannot read it.
+//! `core` is compiled for BPF with the program, so the compiler needs the source of its own library. The compiler
+//! passes LLVM bitcode to bpf-linker, which must be built with the same LLVM or a newer one, since an older LLVM cannot
+//! read it.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,10 +14,10 @@ use netlab::host::{find_program, is_executable};
 
 use crate::{process, workspace};
 
-/// The LLVM of the bpf-linker that set-up builds.
+/// The LLVM version of the bpf-linker that set-up builds.
 pub(super) const LINKER_LLVM: u32 = 22;
 
-/// What to do by hand where set-up cannot.
+/// Instructions for machines on which set-up cannot install.
 pub(super) const HINT: &str = "\
 To build the kernel program without Debian's compiler:
   rustup toolchain install nightly --profile minimal --component rust-src
@@ -34,34 +34,34 @@ pub(crate) struct Toolchain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
     pub(crate) rustc: PathBuf,
-    /// A cargo that knows how this compiler's `core` is built.
+    /// A cargo that can build this compiler's `core`.
     pub(crate) cargo: PathBuf,
     /// As `rustc -vV` prints it.
     pub(crate) version: String,
     llvm: u32,
 }
 
-/// A bpf-linker, and the major version of the LLVM it was built against.
+/// A bpf-linker, and the major version of its LLVM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linker {
     pub(crate) path: PathBuf,
     pub(crate) llvm: u32,
 }
 
-/// What there is of a toolchain.
+/// The result of a search for a toolchain.
 pub(super) enum Search {
     Complete(Toolchain),
-    /// There is a compiler, and a linker that fits it can be built.
+    /// There is a compiler for which a linker can be built.
     NoLinker,
     NoCompiler,
 }
 
-/// Looks for a compiler, nightly ones first, and a linker that fits it.
+/// Looks for a compiler, nightly ones first, and a linker for it.
 pub(super) fn search() -> Search {
     choose(compilers(), &linkers())
 }
 
-/// Whether some bpf-linker here reads the bitcode of that LLVM.
+/// Returns whether a bpf-linker on this machine reads the bitcode of an LLVM version.
 pub(super) fn has_linker_for(llvm: u32) -> bool {
     linkers().iter().any(|linker| linker.llvm >= llvm)
 }
@@ -98,7 +98,7 @@ fn compilers() -> Vec<Compiler> {
         };
         found.extend(inspect(rustc, cargo));
     }
-    // Beside a packaged compiler there may be a cargo of another, much older package.
+    // The cargo beside a packaged compiler may be from another, much older package.
     found.extend(inspect(PathBuf::from("/usr/bin/rustc"), own));
     found
 }
@@ -119,7 +119,7 @@ fn rustup_compilers() -> Vec<PathBuf> {
         .collect()
 }
 
-/// A compiler, if it is new enough for this workspace and has the source of its `core`.
+/// Returns a compiler, if it is new enough for this workspace and has the source of its `core`.
 fn inspect(rustc: PathBuf, cargo: PathBuf) -> Option<Compiler> {
     let sysroot = process::stdout(Command::new(&rustc).args(["--print", "sysroot"])).ok()?;
     let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
@@ -141,8 +141,8 @@ fn linkers() -> Vec<Linker> {
         .into_iter()
         .flatten()
         .filter_map(|path| {
-            // Its own `--version` says nothing of LLVM. This hands `--version` on to LLVM, which prints
-            // its own and ends the program before it opens a file.
+            // `bpf-linker --version` does not print the LLVM version. This passes `--version` to LLVM, which prints its
+            // own and ends the program before it opens a file.
             let said = process::stdout(Command::new(&path).args([
                 "--llvm-args=--version",
                 "--target=bpfel",
@@ -155,13 +155,13 @@ fn linkers() -> Vec<Linker> {
         .collect()
 }
 
-/// The release and the LLVM's major version from what `rustc -vV` prints.
+/// Returns release and LLVM's major version from the output of `rustc -vV`.
 fn parse_rustc(said: &str) -> Option<(&str, u32)> {
     let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
     Some((field("release: ")?, major(field("LLVM version: ")?)?))
 }
 
-/// The major version from what LLVM prints, such as `Debian LLVM version 22.1.8`.
+/// Returns the major version from LLVM's output, such as `Debian LLVM version 22.1.8`.
 fn parse_llvm(said: &str) -> Option<u32> {
     said.lines()
         .find_map(|line| major(line.split_once("LLVM version ")?.1))
@@ -171,7 +171,7 @@ fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// Major and minor number of a Rust version, such as `1.97.0-nightly`.
+/// Returns major and minor number of a Rust version, such as `1.97.0-nightly`.
 fn release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

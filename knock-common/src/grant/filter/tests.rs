@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A gate with room for so many grants, the second of its rules to prefixes.
+/// Returns an environment with room for this many grants, and two gates, of which the second grants to prefixes.
 fn env(grants: usize) -> TestEnv {
     let mut env = TestEnv::new(grants, 1);
     let rules = GateRules {
@@ -208,7 +208,7 @@ fn what_is_too_many_to_count_is_never_counted_out() {
         for _ in 0..count {
             word = place(7).count_in(word);
         }
-        // One more than can be told from so many.
+        // One more than the word can count.
         if count == too_many {
             word = place(7).count_in(word);
             assert_eq!(word & MOST, MOST);

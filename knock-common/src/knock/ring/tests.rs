@@ -319,7 +319,7 @@ fn a_source_that_moves_takes_its_progress_along() {
     assert_eq!(pairs_of(&env, &source), 1);
 }
 
-/// How many of 500 sources are left when so many others came, in a ring for 16,384.
+/// Returns how many of 500 sources are left after this many others, in a ring of 16,384 places.
 fn left_after(others: u32) -> usize {
     const REAL: u32 = 500;
     let env = env(16_384);
@@ -340,9 +340,9 @@ fn a_source_outlives_as_many_others_as_there_are_places() {
     assert_eq!(left_after(16_384), 0);
 }
 
-/// The guarantee: whoever is seen now and then stays.
+/// The guarantee: a source that is seen again in time is kept.
 #[test]
-fn whoever_is_seen_again_outlives_nearly_a_ring_of_others() {
+fn a_source_that_is_seen_again_outlives_nearly_a_ring_of_others() {
     const PLACES: u32 = 1024;
     let env = env(PLACES);
     let real = v4(0xffff_ffff);

@@ -23,7 +23,7 @@ const APART: u16 = 16;
 
 /// Draws sequences in which no port occurs twice.
 #[derive(Clone)]
-pub(super) struct Draw {
+pub(in crate::commands) struct Draw {
     pool: Vec<u16>,
     /// Numbers that are not drawn any more; some are not in the pool.
     taken: BTreeSet<u16>,
@@ -31,7 +31,10 @@ pub(super) struct Draw {
 
 impl Draw {
     /// Makes a pool of the ports from 1024 up to the ephemeral range, without common ones and those in use.
-    pub(super) fn new(ephemeral: Option<RangeInclusive<u16>>, in_use: &BTreeSet<Port>) -> Self {
+    pub(in crate::commands) fn new(
+        ephemeral: Option<RangeInclusive<u16>>,
+        in_use: &BTreeSet<Port>,
+    ) -> Self {
         let in_use = in_use
             .iter()
             .map(|port| port.number)
@@ -61,7 +64,7 @@ impl Draw {
     /// Returns three knocks of both protocols that go up and down.
     ///
     /// Draws whole sequences until one is suitable, so that all suitable ones are equally likely.
-    pub(super) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
+    pub(in crate::commands) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
         ensure!(
             self.pool.len() >= self.taken.len() + SMALLEST_POOL / 2,
             "too few ports are left for sequences that cannot be guessed: write fewer gates at a time"

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::config::{Finding, HostFacts, Presence, SECTIONS};
@@ -110,7 +110,7 @@ fn the_file_is_private_and_its_directory_too_and_it_is_never_overwritten() {
             .contains("exists and is never overwritten"),
         "{error}"
     );
-    let error = create(&path, "other").expect_err("the file exists");
+    let error = new_file::create(&path, "other").expect_err("the file exists");
     assert!(
         error
             .to_string()

@@ -1,4 +1,4 @@
-//! Faults in what is taken for guarded.
+//! Faults in deciding whether an interface is guarded.
 
 use super::Fault;
 

@@ -1,4 +1,4 @@
-//! Faults in the client: how it tries again, where, and how it ends.
+//! Faults in the client: retries, addresses, and the end of connections.
 
 use super::Fault;
 
@@ -46,19 +46,19 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "address.ip().is_multicast()",
     },
     Fault {
-        what: "a client takes a port that reset the connection for a closed one",
+        what: "a client takes a port that resets the connection for a closed one",
         file: CLIENT,
         find: "=> Ok(Ok(Opened::Reset)),",
         replace: "=> Ok(Err(Closed::Refused)),",
     },
     Fault {
-        what: "a reset that a client's write was told of is no error",
+        what: "a reset that a client's write reports is not an error",
         file: RELAY,
         find: "Some(Sent::Refused(error)) => Err(BrokenOff::new(&error).into()),",
         replace: "Some(Sent::Refused(_)) => Ok(()),",
     },
     Fault {
-        what: "the end of what the peer sends ends what a client sends",
+        what: "the end of the peer's data ends a client's sending",
         file: RELAY,
         find: "while !received || sent.is_none() {",
         replace: "while !received {",

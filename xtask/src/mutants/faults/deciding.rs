@@ -1,4 +1,4 @@
-//! Faults in what becomes of a packet: grants, flows, lists, modes.
+//! Faults in judging a packet: grants, flows, lists, modes.
 
 use super::Fault;
 
@@ -44,13 +44,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "the allow list is not asked at protected ports",
+        what: "the allow list is not consulted at protected ports",
         file: JUDGE,
         find: "if env.allows(segment.source) {",
         replace: "if false {",
     },
     Fault {
-        what: "the allow list is not asked on malformed packets",
+        what: "the allow list is not consulted for malformed packets",
         file: JUDGE,
         find: "if env.allows(source) {",
         replace: "if false {",
@@ -290,7 +290,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a connection on the ports of one that is over is over too",
+        what: "a new connection on the ports of an ended one is treated as ended",
         file: REMEMBER,
         find: "if session.closing != 0 && !socket::is_open(env.socket(&flow)) {",
         replace: "if false {",
@@ -302,13 +302,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "        until,\n        tag: key.tag(),",
     },
     Fault {
-        what: "outcomes are reported without bound",
+        what: "outcomes are reported without limit",
         file: REPORT,
         find: "self.asked < limits.asked && self.sent < limits.sent",
         replace: "self.asked < limits.asked",
     },
     Fault {
-        what: "one user's outcomes take the room of others'",
+        what: "one user's outcomes use up the limit of others",
         file: REPORT,
         find: "pause: 50_000_000,",
         replace: "pause: 0,",

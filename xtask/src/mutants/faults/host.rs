@@ -1,4 +1,4 @@
-//! Faults in what is asked of the host and of the configuration, before anything is loaded and beside the program.
+//! Faults in user space: what is read from the host, and findings about the configuration.
 
 use super::Fault;
 
@@ -33,25 +33,25 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "",
     },
     Fault {
-        what: "an allow list that holds everyone in parts is not warned of",
+        what: "there is no warning of an allow list whose networks together contain everyone",
         file: LINT,
         find: "for everyone in IpNet::aggregate(&networks) {",
         replace: "for everyone in networks {",
     },
     Fault {
-        what: "a guarded UDP port that the host may send from is not warned of",
+        what: "there is no warning of a protected UDP port from which the host may send",
         file: LINT,
         find: "port.protocol == Protocol::Udp && sockets",
         replace: "port.protocol == Protocol::Tcp && sockets",
     },
     Fault {
-        what: "VXLAN is not warned of as a tunnel",
+        what: "there is no warning of VXLAN tunnels",
         file: NETWORK,
         find: "    \"vxlan\",\n",
         replace: "",
     },
     Fault {
-        what: "temporary addresses that are left open are not warned of",
+        what: "there is no warning of temporary addresses that are not guarded",
         file: NETWORK,
         find: "} else if address.is_temporary {",
         replace: "} else if false {",

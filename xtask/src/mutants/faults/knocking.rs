@@ -1,4 +1,4 @@
-//! Faults in counting knocks, and in the automaton that they are counted by.
+//! Faults in counting knocks, and in the automaton.
 
 use super::Fault;
 
@@ -60,13 +60,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "",
     },
     Fault {
-        what: "a duplicate is known for ever",
+        what: "a duplicate is recognised for ever",
         file: SEQUENCE,
         find: "step.time.wrapping_sub(known.time) <= within",
         replace: "true",
     },
     Fault {
-        what: "knocks from before the run are known for duplicates",
+        what: "knocks from before the run are taken for duplicates",
         file: PROGRESS,
         find: "(self.counted + 1).min(known)",
         replace: "self.counted.saturating_add(1)",
@@ -96,13 +96,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a run that cannot be completed any more is kept from shrinking",
+        what: "a repeated knock does not break a run that is too old to be completed",
         file: SEQUENCE,
         find: "repeat == Repeat::Shortens && is_recent(env, progress, step.time)",
         replace: "repeat == Repeat::Shortens",
     },
     Fault {
-        what: "what begins with an ignored knock began with the one before",
+        what: "a run that begins with an ignored knock begins at the knock before",
         file: SEQUENCE,
         find: "progress.renew(step.time, now);",
         replace: "",
@@ -114,25 +114,25 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "let keeps = extends;",
     },
     Fault {
-        what: "a conversation of the host's own breaks a run",
+        what: "a datagram from the peer of a host's socket breaks a run",
         file: SEQUENCE,
         find: "        && !is_own(env, probe)\n",
         replace: "",
     },
     Fault {
-        what: "a conversation of the host's own goes on with a run",
+        what: "a datagram from the peer of a host's socket advances a run",
         file: SEQUENCE,
         find: "if state != 0 && is_own(env, probe) {",
         replace: "if false {",
     },
     Fault {
-        what: "a SYN belongs to a conversation over UDP",
+        what: "a SYN is taken for a datagram from a socket's peer",
         file: SEQUENCE,
         find: "probe.protocol == UDP && env.is_connected(probe)",
         replace: "env.is_connected(probe)",
     },
     Fault {
-        what: "knocks of a completed run are known for duplicates",
+        what: "knocks of a completed run are taken for duplicates",
         file: SEQUENCE,
         find: "progress.counted = 0;\n    match",
         replace: "match",
@@ -174,7 +174,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "",
     },
     Fault {
-        what: "a source that has lost its place goes on from the next owner's progress",
+        what: "a source that has lost its place continues the next owner's progress",
         file: HOLD,
         find: "if !env.compare_exchange(&mut self.tag, tag, Self::HELD) {\n            return None;",
         replace: "if false {\n            return None;",
@@ -228,7 +228,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a full table of grants is not told from success",
+        what: "a full table of grants counts as success",
         file: SEQUENCE,
         find: "Opening::TableFull => (Outcome::TableFull, Kind::Refused, Cause::TableFull),",
         replace: "Opening::TableFull => (Outcome::Opened, Kind::Opened, Cause::None),",
@@ -258,7 +258,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "",
     },
     Fault {
-        what: "a duplicate is known for as long as the shortest window allows",
+        what: "a duplicate is recognised only within the shortest window",
         file: AUTOMATON,
         find: "shared.within.max(within)",
         replace: "within",

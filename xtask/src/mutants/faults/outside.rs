@@ -1,4 +1,4 @@
-//! Faults in what only the loaded program does, and in what reads and writes its tables.
+//! Faults in the kernel program, and in the code that reads and writes its tables.
 
 use super::Fault;
 
@@ -14,7 +14,7 @@ const RULES: &str = "knock-common/src/rules.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        what: "a packet is counted by another reason",
+        what: "a packet is counted under another reason",
         file: VERDICT,
         find: "+ self.reason as u32",
         replace: "+ (self.reason as u32 ^ 1)",
@@ -68,7 +68,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "return true;",
     },
     Fault {
-        what: "a veth's own MTU is taken for its other end's",
+        what: "a veth's own MTU is taken for its peer's",
         file: NATIVE,
         find: "facts.peer.as_ref().map_or(facts.mtu, |peer| peer.mtu)",
         replace: "facts.mtu",
@@ -92,7 +92,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "outcome.counter(gate ^ 1)",
     },
     Fault {
-        what: "both protocols' ports are one in the table of roles",
+        what: "the ports of both protocols share their roles",
         file: RULES,
         find: "(udp as u32) << 16 | port as u32",
         replace: "port as u32 | (udp as u32 & 0) << 16",

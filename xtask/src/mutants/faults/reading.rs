@@ -56,7 +56,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "        size_of::<UdpHeader>()\n",
     },
     Fault {
-        what: "IPv4 options are not read over: the header is taken to have 20 bytes",
+        what: "IPv4 options are not skipped: the header is taken to have 20 bytes",
         file: IP,
         find: "at + usize::from(header.version_and_length & 0x0f).max(5) * 4",
         replace: "at + 20",
@@ -74,13 +74,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "const MAX_TAGS: usize = 1;",
     },
     Fault {
-        what: "more tags than are read are waved through",
+        what: "packets with more tags than are read pass",
         file: LINK,
         find: "ether::VLAN | ether::QINQ => NetworkLayer::Malformed,",
         replace: "",
     },
     Fault {
-        what: "service tags (802.1ad) are not known for tags",
+        what: "service tags (802.1ad) are not recognised as tags",
         file: LINK,
         find: "if kind != ether::VLAN && kind != ether::QINQ {",
         replace: "if kind != ether::VLAN {",
@@ -158,7 +158,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "HOP_BY_HOP | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS",
     },
     Fault {
-        what: "in a short chain, a fragment header is read over like options",
+        what: "in a short chain, a fragment header is skipped like options",
         file: EXTENSION,
         find: "HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)",
         replace: "HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)",
@@ -182,7 +182,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "what is cut short before its ports is none of the gate's business",
+        what: "a packet that ends before its ports counts as unguarded",
         file: IP,
         find: "let Some(ports) = frame.header::<Ports>(transport) else {\n        return Parsed::Malformed(Some((source, destination)));",
         replace: "let Some(ports) = frame.header::<Ports>(transport) else {\n        return Parsed::Pass(Reason::OtherProtocol);",
