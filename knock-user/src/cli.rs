@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, confirm, down, events, grants, import, init, knock, man, metrics,
-        reload, revoke, run, sessions, sources, stats, status, up,
+        allow, check, completions, confirm, down, events, grants, import, init, knock, man,
+        metrics, reload, revoke, run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},

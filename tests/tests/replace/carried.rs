@@ -3,10 +3,11 @@
 use knockgate_tests::{
     gate_config::{ALICE, BOB, Gate},
     lab::Source::{A, B, C},
+    run::wait_until,
     service::echoes,
 };
 
-use crate::{in_both_modes, in_native_mode, reload, ssh, with_limits};
+use crate::{in_both_modes, in_native_mode, reload, serve, ssh, with_limits};
 
 #[test]
 fn grants_and_sessions_go_on() {
@@ -150,7 +151,7 @@ fn what_does_not_pass_the_check_is_refused() {
 fn the_service_applies_the_file_on_sighup() {
     in_native_mode(|scenario| {
         scenario.up(ssh());
-        let mut service = scenario.lab.serve(&[]);
+        let mut service = serve(scenario);
         scenario.configure(ssh().protect("22/tcp 25/tcp"));
         service.signal(libc::SIGHUP);
         let applied = || {
@@ -160,12 +161,12 @@ fn the_service_applies_the_file_on_sighup() {
                 .filter(|event| event["event"] == "config.applied")
                 .count()
         };
-        knockgate_tests::run::wait_until("it is applied", || applied() == 1);
+        wait_until("it is applied", || applied() == 1);
         scenario.closed(A, "25/tcp");
         // One that is invalid is refused, and the service goes on.
         scenario.configure(ssh().key("nonsense = 1"));
         service.signal(libc::SIGHUP);
-        knockgate_tests::run::wait_until("it is rejected", || {
+        wait_until("it is rejected", || {
             let events = scenario.lab.events();
             events
                 .iter()
@@ -174,7 +175,7 @@ fn the_service_applies_the_file_on_sighup() {
         scenario.closed(A, "25/tcp");
         // What `reload` applies is served as well.
         reload(scenario, ssh());
-        knockgate_tests::run::wait_until("it is noticed", || applied() == 2);
+        wait_until("it is noticed", || applied() == 2);
         scenario.open(A, "25/tcp");
         assert!(service.goes_on());
         service.signal(libc::SIGTERM);

@@ -13,6 +13,7 @@ mod trial;
 use knockgate_tests::{
     gate_config::Gate,
     lab::Family,
+    run::Running,
     scenario::{Attach, Scenario},
 };
 
@@ -37,6 +38,15 @@ fn ssh() -> Gate {
 fn reload(scenario: &Scenario, config: impl std::fmt::Display) {
     scenario.configure(config);
     scenario.knockgate("reload").exits(0);
+}
+
+/// Starts the service on what is up, and waits until it serves.
+#[track_caller]
+fn serve(scenario: &Scenario) -> Running {
+    scenario.lab.serve_until(&[], "the service serves", || {
+        let metrics = scenario.knockgate("metrics").stdout;
+        metrics.contains("knockgate_service_running 1")
+    })
 }
 
 /// Returns a configuration with other limits than [`Scenario::up`] writes.
