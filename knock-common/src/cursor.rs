@@ -1,4 +1,7 @@
 //! Cursors of the rings: of grant slots, of session slots, and of sources that knock.
+//!
+//! The cursor of sources has a table of its own, since that ring is made anew when the sequences change, and the others are
+//! not.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,7 +29,5 @@ impl Cursor {
 pub const GRANTS: u32 = 0;
 /// Index of the cursor of session slots.
 pub const SESSIONS: u32 = 1;
-/// Index of the cursor of sources; see [`ring`](crate::knock::ring).
-pub const SOURCES: u32 = 2;
-/// Number of cursors.
-pub const COUNT: u32 = 3;
+/// Number of cursors of slots.
+pub const COUNT: u32 = 2;

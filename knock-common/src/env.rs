@@ -46,6 +46,9 @@ pub trait Env {
     /// Returns whether packets that would be denied are only counted and reported.
     fn monitor(&self) -> bool;
 
+    /// Returns whether the configuration was on trial, and its trial has ended: then every packet passes.
+    fn lapsed(&self) -> bool;
+
     /// Returns whether `destination` is guarded.
     fn guards<A: Address>(&self, destination: A) -> bool;
 

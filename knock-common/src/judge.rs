@@ -20,6 +20,9 @@ use crate::{
 /// Judges one packet of a link on which packets begin with `L`.
 #[inline(always)]
 pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdict {
+    if env.lapsed() {
+        return Verdict::of(Reason::Lapsed);
+    }
     match L::network(frame) {
         NetworkLayer::Ipv4 { at } => ip(env, frame, ipv4(frame, at)),
         NetworkLayer::Ipv6 { at } => ip(env, frame, ipv6(frame, at)),

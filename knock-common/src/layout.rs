@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 2_749_187_027_363_281_126;
+const RECORDED: u64 = 5_029_394_885_530_861_703;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -94,6 +94,9 @@ pub struct Meta {
     pub since: u64,
     /// For commands that change the tables of grants.
     pub seed: Seed,
+    /// How many configurations have been replaced in place since then.
+    pub generation: u32,
+    pub zero: u32,
 }
 
-records!(Meta: 32 { layout: 0, config_length: 4, since: 8, seed: 16 });
+records!(Meta: 40 { layout: 0, config_length: 4, since: 8, seed: 16, generation: 32, zero: 36 });

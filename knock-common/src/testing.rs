@@ -43,6 +43,8 @@ pub struct TestEnv {
     /// ns.
     pub now: Cell<u64>,
     pub monitor: bool,
+    /// End of the trial, ns; 0: none.
+    pub deadline: u64,
     pub roles: Vec<u32>,
     pub gates: Vec<GateRules>,
     pub sequences: Vec<Sequence>,
@@ -103,6 +105,7 @@ impl TestEnv {
         Self {
             now: Cell::new(1_000_000_000),
             monitor: false,
+            deadline: 0,
             roles: vec![Role::Foreign.pack(); ROLES as usize],
             gates: Vec::new(),
             sequences: Vec::new(),
@@ -164,6 +167,10 @@ impl Env for TestEnv {
 
     fn monitor(&self) -> bool {
         self.monitor
+    }
+
+    fn lapsed(&self) -> bool {
+        self.deadline != 0 && self.now.get() >= self.deadline
     }
 
     fn guards<A: Address>(&self, destination: A) -> bool {

@@ -53,6 +53,15 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn lapsed(&self) -> bool {
+        if settings::trial() == 0 {
+            return false;
+        }
+        let deadline = maps::DEADLINE.get(0).copied().unwrap_or(0);
+        deadline != 0 && self.now() >= deadline
+    }
+
+    #[inline(always)]
     fn guards<A: Address>(&self, destination: A) -> bool {
         // SAFETY: only whether the entry is there is asked, not what it holds.
         settings::has_guarded_addresses() == 0
@@ -158,7 +167,7 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn progress_cursor(&self) -> Option<&mut u32> {
-        let cursor = maps::CURSOR.get_ptr_mut(cursor::SOURCES)?;
+        let cursor = maps::PROGRESS_CURSOR.get_ptr_mut(0)?;
         // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by the
         // same atomic instruction.
         Some(unsafe { &mut (*cursor).next })

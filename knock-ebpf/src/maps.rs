@@ -59,6 +59,9 @@ pub static GRANT_LENGTHS: Array<u64> = Array::with_max_entries(2, 0);
 pub static CONFIG: Array<[u8; CONFIG_CHUNK]> = Array::with_max_entries(1, 0);
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(1, 0);
+/// The end of the trial of this configuration, ns of `CLOCK_MONOTONIC`; 0: it is on no trial.
+#[map]
+pub static DEADLINE: Array<u64> = Array::with_max_entries(1, 0);
 
 // State. Packets change it.
 
@@ -88,7 +91,10 @@ pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
 /// How many session slots count to each holder; see [`knock_common::session`].
 #[map]
 pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);
-/// The cursors of the rings; see [`cursor`]. An array that can be mapped begins at a page, so each is a cache
+/// The cursor of that ring.
+#[map]
+pub static PROGRESS_CURSOR: Array<Cursor> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The cursors of the rings of slots; see [`cursor`]. An array that can be mapped begins at a page, so each is a cache
 /// line of its own.
 #[map]
 pub static CURSOR: Array<Cursor> = Array::with_max_entries(cursor::COUNT, BPF_F_MMAPABLE);
@@ -101,6 +107,11 @@ pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason:
 /// By gate, then [`Outcome`].
 #[map]
 pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT as u32, 0);
+/// What smaller tables of counters held before they were replaced, over all CPUs. Not read here.
+#[map]
+pub static EARLIER_PACKETS: Array<Counter> = Array::with_max_entries(Reason::COUNT as u32, 0);
+#[map]
+pub static EARLIER_KNOCKS: Array<u64> = Array::with_max_entries(Outcome::COUNT as u32, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]

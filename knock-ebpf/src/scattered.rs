@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use knock_common::{
-    Family, Reason, Verdict,
+    Env as _, Family, Reason, Verdict,
     address::V4,
     frame::{Frame, extension},
     judge::malformed,
@@ -26,6 +26,9 @@ use crate::{count, env::KernelEnv, maps, packet::Packet};
 pub fn verdict(context: *mut xdp_md) -> u32 {
     // SAFETY: the context is the kernel's (since Linux 5.18).
     let length = unsafe { bpf_xdp_get_buff_len(context) };
+    if KernelEnv::of(context).lapsed() {
+        return counted(Verdict::of(Reason::Lapsed), length);
+    }
     let found = if length == Packet::of(context).length() as u64 {
         read_in_one_piece(context)
     } else {

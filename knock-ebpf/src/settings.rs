@@ -30,6 +30,10 @@ setting!(
     MONITOR, monitor
 );
 setting!(
+    /// 1: the configuration may be on trial; see [`DEADLINE`](maps::DEADLINE).
+    TRIAL, trial
+);
+setting!(
     /// 1: the allow list has entries.
     HAS_ALLOW, has_allow
 );

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, down, events, grants, import, init, knock, man, metrics, revoke,
-        run, sessions, sources, stats, status, up,
+        allow, check, completions, confirm, down, events, grants, import, init, knock, man,
+        metrics, reload, revoke, run, sessions, sources, stats, status, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
@@ -53,6 +53,8 @@ pub enum Command {
     Import(import::Args),
     Check(check::Args),
     Up(up::Args),
+    Confirm(confirm::Args),
+    Reload(reload::Args),
     Down(down::Args),
     Run(run::Args),
     Status(status::Args),
@@ -67,4 +69,32 @@ pub enum Command {
     Knock(knock::KnockArgs),
     Completions(completions::Args),
     Man(man::Args),
+}
+
+impl Command {
+    /// Returns whether it looks at what is in force or changes it. `down` removes whatever there is.
+    pub fn looks_at_the_datapath(&self) -> bool {
+        match self {
+            Self::Up(_)
+            | Self::Confirm(_)
+            | Self::Reload(_)
+            | Self::Run(_)
+            | Self::Status(_)
+            | Self::Grants(_)
+            | Self::Sources(_)
+            | Self::Sessions(_)
+            | Self::Stats(_)
+            | Self::Metrics(_)
+            | Self::Events(_)
+            | Self::Allow(_)
+            | Self::Revoke(_) => true,
+            Self::Init(_)
+            | Self::Import(_)
+            | Self::Check(_)
+            | Self::Down(_)
+            | Self::Knock(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 // Of `enum bpf_cmd`.
 const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
+const LINK_UPDATE: u64 = 29;
 const LINK_DETACH: u64 = 34;
 
 /// Runs a command and kills it right before the `nth` system call, counted from 0, that changes pins or attachments.
@@ -73,7 +74,7 @@ fn stop(pid: libc::pid_t) -> Option<bool> {
     (asked == 0).then_some(info.si_code == (libc::SIGTRAP | 0x80))
 }
 
-/// Returns whether the child is about to create, rename or remove a pin, or to attach or detach a program.
+/// Returns whether the child is about to create, rename or remove a pin, or to attach, replace or detach a program.
 fn changes_pins(pid: libc::pid_t) -> bool {
     // SAFETY: the structure is plain data, filled by the call below.
     let mut info: libc::ptrace_syscall_info = unsafe { mem::zeroed() };
@@ -89,7 +90,10 @@ fn changes_pins(pid: libc::pid_t) -> bool {
         return false;
     };
     match number {
-        libc::SYS_bpf => matches!(entry.args[0], OBJ_PIN | LINK_CREATE | LINK_DETACH),
+        libc::SYS_bpf => matches!(
+            entry.args[0],
+            OBJ_PIN | LINK_CREATE | LINK_UPDATE | LINK_DETACH
+        ),
         libc::SYS_mkdirat | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlinkat => true,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_mkdir | libc::SYS_rename | libc::SYS_unlink | libc::SYS_rmdir => true,

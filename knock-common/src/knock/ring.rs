@@ -67,6 +67,11 @@ impl Location {
             fingerprint: (hash as u32).max(1),
         }
     }
+
+    /// Returns the pair that leads to the source's slot, for user space, which fills a ring before it is used.
+    pub const fn pair(self, ticket: u32) -> Pair {
+        Pair::new(self.fingerprint, ticket)
+    }
 }
 
 /// The result of looking a source up.

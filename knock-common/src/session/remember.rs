@@ -2,9 +2,10 @@
 
 use super::{Flow, Session, SessionSlot, socket};
 use crate::{
-    Env, Family, HashTable as _,
+    Address, Env, Family, HashTable as _,
     address::{V4, V6},
     frame::{Segment, TCP},
+    seed::Seed,
 };
 
 /// How many slots a new flow looks at before it gives up. A prime, so that a slot is not looked at in the same try each
@@ -116,6 +117,12 @@ fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
 #[inline(always)]
 pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
     let to_prefix = env.gate(gate).is_some_and(|rules| rules.to_prefix != 0);
+    holder_of(source, to_prefix, env.seed())
+}
+
+/// Returns the holder to whose share a flow from `source` counts. `to_prefix`: the gate gives its grants to prefixes.
+#[inline(always)]
+pub fn holder_of<A: Address>(source: A, to_prefix: bool, seed: Seed) -> u16 {
     let source = if to_prefix {
         source.masked(A::PREFIX)
     } else {
@@ -123,7 +130,7 @@ pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
     };
     let scope = u64::from(A::FAMILY) | u64::from(to_prefix) << 8;
     // The higher bits are the better ones. Without the seed nobody can choose sources with the same holder.
-    (env.seed().hash(source.padded(), scope) >> 48) as u16
+    (seed.hash(source.padded(), scope) >> 48) as u16
 }
 
 /// Returns how many slots a holder has.

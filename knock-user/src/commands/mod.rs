@@ -5,12 +5,14 @@ use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, Command},
+    datapath::{self, NotPermitted, NothingUp, PinRoot},
     runtime::runtime,
 };
 
 pub mod allow;
 pub mod check;
 pub mod completions;
+pub mod confirm;
 pub mod down;
 pub mod events;
 pub mod grants;
@@ -21,6 +23,7 @@ pub mod man;
 pub mod metrics;
 mod new_file;
 mod output;
+pub mod reload;
 pub mod revoke;
 pub mod run;
 pub mod sessions;
@@ -29,14 +32,30 @@ pub mod stats;
 pub mod status;
 pub mod up;
 
+/// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
+/// what is in force.
+fn return_from_trial(root: &PinRoot) {
+    if let Err(error) = datapath::return_from_trial(root)
+        && !error.is::<NothingUp>()
+        && !error.is::<NotPermitted>()
+    {
+        tracing::debug!("cannot look for a trial that has ended: {error:#}");
+    }
+}
+
 /// Runs the command that the command line names.
 pub fn run(cli: Cli) -> Result<()> {
     let root = cli.pin_root();
+    if cli.command.looks_at_the_datapath() {
+        return_from_trial(&root);
+    }
     match cli.command {
         Command::Init(args) => init::run(&args, &cli.config),
         Command::Import(args) => import::run(&args),
         Command::Check(args) => check::run(&args, &cli.config),
         Command::Up(args) => up::run(&args, &cli.config, &root),
+        Command::Confirm(confirm::Args {}) => confirm::run(&root),
+        Command::Reload(args) => reload::run(&args, &cli.config, &root),
         Command::Down(args) => down::run(&args, &root),
         Command::Run(args) => run::run(&args, &cli.config, &root),
         Command::Status(args) => status::run(&args, &root),

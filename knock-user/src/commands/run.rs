@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::up;
 use crate::{
     config::parse_interface,
-    datapath::{self, Absent, Datapath, PinRoot},
+    datapath::{self, Absent, Before, Datapath, PinRoot, Request},
     runtime::runtime,
     service,
 };
@@ -25,18 +25,31 @@ pub struct Args {
     /// Take knockgate down when the service ends
     #[arg(long)]
     down_on_exit: bool,
+
+    /// Go on even if this cuts off the SSH session that gives the command
+    #[arg(long)]
+    anyway: bool,
 }
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
-    let config = up::load(config, &args.interfaces)?;
+    let file = config;
+    let config = up::load(file, &args.interfaces)?;
     // Before anything is changed: another service may be serving this gate.
     service::refuse_second(root)?;
-    let up = datapath::up(&config, root, Absent::Await)?;
-    if up.was_up {
+    let request = Request {
+        named_interfaces: !args.interfaces.is_empty(),
+        // A service that is started again does not make a trial permanent.
+        keeps_trial: true,
+        session: up::session(args.anyway),
+        ..Request::new(Absent::Await)
+    };
+    let up = datapath::up(&config, root, &request)?;
+    if up.before == Before::Same {
         tracing::info!("taking over the gate on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
     let datapath = Datapath::open(root)?;
-    let serve = service::serve(datapath, root, &up, args.down_on_exit);
+    let load = |interfaces: &[String]| up::load(file, interfaces);
+    let serve = service::serve(datapath, root, &up, &load, args.down_on_exit);
     runtime()?.block_on(serve)
 }

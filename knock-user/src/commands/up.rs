@@ -2,38 +2,68 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use std::time::Duration;
+
+use anyhow::Result;
 
 use crate::{
-    config::{Config, Mode, parse_interface},
-    datapath::{self, Absent, Attachment, PinRoot, Up},
+    config::{Config, HumanDuration, Mode, SshSession, parse_duration, parse_interface},
+    datapath::{self, Absent, Attachment, Before, PinRoot, Request, Up},
 };
 
 /// Load, attach and pin the kernel program, then exit: the kernel enforces from then on
 ///
-/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where it is up already,
-/// but an interface is no longer guarded (it was created again, or the program was detached), attaches the program
-/// there again and keeps all grants.
+/// Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. If anything fails, nothing is changed. Where it is up already, replaces
+/// program and configuration in place: no packet is let through or lost meanwhile, and grants, sessions and progress that
+/// still apply live on.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
+
+    /// Let it lapse after this long, unless `knockgate confirm` is given: then what was up before is in force again, or
+    /// every packet passes
+    #[arg(long = "try", value_name = "DURATION", value_parser = parse_trial)]
+    trial: Option<Duration>,
+
+    /// Go on even if this cuts off the SSH session that gives the command
+    #[arg(long)]
+    anyway: bool,
+}
+
+/// The bounds of a trial.
+fn parse_trial(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let duration = parse_duration(text)?;
+    if duration < Duration::from_secs(1) || duration > LONGEST {
+        return Err("a trial takes a second at least and a day at most".into());
+    }
+    Ok(duration)
 }
 
 /// Brings up what the file at `config` says, and says on standard error what is up.
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
-    let config = load(config, &args.interfaces)?;
-    let up = datapath::up(&config, root, Absent::Refuse)?;
-    if up.was_up && up.guarded.is_empty() && up.failed.is_empty() {
-        bail!(
-            "this gate is up already on {} (pins in {}); to bring it up afresh, take it down first with \
-             `knockgate down`",
-            names(&up.attachments),
-            root.path().display()
+    let Args {
+        interfaces,
+        trial,
+        anyway,
+    } = args;
+    let config = load(config, interfaces)?;
+    let request = Request {
+        named_interfaces: !interfaces.is_empty(),
+        trial: *trial,
+        session: session(*anyway || trial.is_some()),
+        ..Request::new(Absent::Refuse)
+    };
+    let up = datapath::up(&config, root, &request)?;
+    report(&config, &up);
+    if let Some(trial) = trial {
+        tracing::warn!(
+            "this is on trial: it lapses in {} unless you give `knockgate confirm`, best from a new session",
+            HumanDuration(*trial)
         );
     }
-    report(&config, &up);
     let failed =
         |(name, error): (String, anyhow::Error)| error.context(format!("{name} is NOT GUARDED"));
     let mut errors = up.failed.into_iter().map(failed);
@@ -44,6 +74,15 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         tracing::error!("{error:#}");
     }
     Err(first)
+}
+
+/// Returns the SSH session that gives the command, unless it may be cut off.
+pub fn session(may_be_cut_off: bool) -> Option<SshSession> {
+    if may_be_cut_off {
+        None
+    } else {
+        SshSession::of_this_process()
+    }
 }
 
 /// The configuration, with its warnings logged, for the interfaces that were asked for.
@@ -63,10 +102,9 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
 /// Logs what has been brought up or repaired, and what is not guarded.
 pub fn report(config: &Config, up: &Up) {
     for guarded in &up.guarded {
-        let again = if up.was_up {
-            " again, with the grants that there were"
-        } else {
-            ""
+        let again = match up.before {
+            Before::Same => " again, with the grants that there were",
+            Before::Nothing | Before::Another => "",
         };
         let attached = guarded.attached.name();
         tracing::info!("{} is guarded{again} ({attached} mode)", guarded.interface);
@@ -79,8 +117,19 @@ pub fn report(config: &Config, up: &Up) {
             );
         }
     }
-    if up.was_up {
-        return;
+    match up.before {
+        Before::Nothing => {}
+        Before::Same => {
+            if up.guarded.is_empty() && up.failed.is_empty() {
+                let names = names(&up.attachments);
+                tracing::info!("up already on {names}, with this configuration: nothing to change");
+            }
+            return;
+        }
+        Before::Another => tracing::info!(
+            "replaced in place on {}; grants and sessions that still apply go on",
+            names(&up.attachments)
+        ),
     }
     for gate in &config.gates {
         let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();

@@ -42,6 +42,7 @@ pub struct HostFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSession {
     pub client: IpAddr,
+    pub client_port: u16,
     pub server: IpAddr,
     /// The server's TCP port.
     pub port: u16,
@@ -57,7 +58,7 @@ impl HostFacts {
             udp_sockets: udp_sockets().unwrap_or_default(),
             source_routing: source_routing(devices.as_deref().unwrap_or_default()),
             devices,
-            ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
+            ssh: SshSession::of_this_process(),
             unreadable: datapath::unreadable().unwrap_or_default(),
             has_programs: true,
         }
@@ -65,17 +66,23 @@ impl HostFacts {
 }
 
 impl SshSession {
+    /// Returns the session in which this process runs.
+    pub fn of_this_process() -> Option<Self> {
+        ssh_connection().and_then(|text| Self::parse(&text))
+    }
+
     /// Reads `198.51.100.7 50022 192.0.2.1 22`; `None` for anything else.
     pub fn parse(ssh_connection: &str) -> Option<Self> {
         let mut words = ssh_connection.split_whitespace();
         // A link-local address has a zone here, which is not part of a packet.
         let address = |word: &str| word.split('%').next()?.parse::<IpAddr>().ok();
         let client = address(words.next()?)?;
-        let _client_port = words.next()?;
+        let client_port = words.next()?.parse().ok()?;
         let server = address(words.next()?)?;
         let port = words.next()?.parse().ok()?;
         words.next().is_none().then_some(Self {
             client,
+            client_port,
             server,
             port,
         })
@@ -196,7 +203,7 @@ mod tests {
             session.server,
             "2001:db8::1".parse::<IpAddr>().expect("an address")
         );
-        assert_eq!(session.port, 2222);
+        assert_eq!((session.client_port, session.port), (50022, 2222));
         for bad in [
             "",
             "198.51.100.7 50022 192.0.2.1",

@@ -4,6 +4,7 @@
 //! and pins; [`Datapath::open`] opens what is pinned, `view` reads its tables and `edit` changes them. While packets
 //! are judged, nothing here runs: the kernel decides alone.
 
+mod carry;
 pub mod compile;
 mod edit;
 mod error;
@@ -13,6 +14,7 @@ mod install;
 mod memory;
 mod open;
 pub mod tables;
+mod trial;
 mod view;
 mod write;
 
@@ -28,12 +30,14 @@ pub use install::{
         lock::{Busy, Lock},
         root::{DEFAULT_ROOT, PinRoot},
     },
-    program::{ENTRIES, load, load_entry, object, open_ports, prepare},
+    program::{ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
+    reload::reload,
     repair::{Repair, repair},
-    up::{Absent, Up, up},
+    up::{Absent, Before, Request, Up, up},
     xdp::{Attached, Xdp, describe},
 };
 pub use open::Datapath;
+pub use trial::{TrialState, reminder, return_from_trial};
 pub use view::{
     address::padded_address,
     counters::{KnockRow, PacketRow},

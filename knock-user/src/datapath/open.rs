@@ -13,12 +13,13 @@ use knock_common::{
     grant::{Grant, GrantKey, GrantSlot},
     layout::{LAYOUT, Meta},
     report::Budget,
-    session::{Flow, Session},
+    seed::Seed,
+    session::{Flow, Session, SessionSlot},
     verdict::Counter,
 };
 
 use super::{
-    compile::{Contents, applied::Applied, compile},
+    compile::{Contents, applied::Applied, compile_as},
     edit::grant_filter::GrantFilter,
     error::{NothingUp, other_version},
     install::{
@@ -28,7 +29,7 @@ use super::{
             root::PinRoot,
         },
     },
-    tables::{self, PinDirectory},
+    tables::{self, Counts, PinDirectory},
     view::progress::ProgressTable,
     write::HostTables,
 };
@@ -43,6 +44,9 @@ pub struct Datapath {
     pub applied: Applied,
     /// When it came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
+    /// How many configurations have been replaced in place since then.
+    pub generation: u32,
+    pub(super) seed: Seed,
     root: PinRoot,
     pins: PinDirectory,
     pub(super) role: Array<MapData, u32>,
@@ -54,15 +58,22 @@ pub struct Datapath {
     /// Counts the keys of the tables of grants; see [`knock_common::grant::filter`].
     pub grant_filter: GrantFilter,
     pub(super) grant_slots: Array<MapData, GrantSlot>,
-    pub(super) sessions: Family<Flow<V4>, Flow<V6>, Session>,
+    pub(super) sessions: Sessions,
+    pub(super) session_slots: Array<MapData, SessionSlot>,
+    pub(super) session_count: Array<MapData, u32>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
+    pub(super) earlier_packets: Array<MapData, Counter>,
+    pub(super) earlier_knocks: Array<MapData, u64>,
+    pub(super) deadline: Array<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
     contents: OnceCell<Contents>,
 }
 
 /// The tables of grants.
 pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
+/// The tables of sessions.
+pub type Sessions = Family<Flow<V4>, Flow<V6>, Session>;
 
 /// One table for each address family.
 pub struct Family<K4: Pod, K6: Pod, V: Pod> {
@@ -87,13 +98,16 @@ impl Datapath {
         }
     }
 
-    fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
+    /// Opens what is pinned in `directory`.
+    pub(super) fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
         let pins = PinDirectory(directory);
         let Meta {
             layout,
             config_length,
             since,
             seed,
+            generation,
+            zero: _,
         } = directory::meta(&pins.0)?;
         if layout != LAYOUT {
             return Err(other_version(&pins.0));
@@ -104,15 +118,15 @@ impl Datapath {
         }
         text.truncate(config_length as usize);
         let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.0))?;
-        // Opened only to check its layout before anything is changed.
-        tables::SESSION_SLOT.open(&pins)?;
         Ok(Self {
             applied,
             since,
+            generation,
+            seed,
             progress: ProgressTable {
                 sets: tables::PROGRESS_SET.open(&pins)?,
                 places: tables::PROGRESS.open(&pins)?,
-                cursor: tables::CURSOR.open(&pins)?,
+                cursor: tables::PROGRESS_CURSOR.open(&pins)?,
             },
             lengths: tables::GRANT_LENGTHS.open(&pins)?,
             grants: Family {
@@ -125,8 +139,13 @@ impl Datapath {
                 v4: tables::SESSION4.open(&pins)?,
                 v6: tables::SESSION6.open(&pins)?,
             },
+            session_slots: tables::SESSION_SLOT.open(&pins)?,
+            session_count: tables::SESSION_COUNT.open(&pins)?,
             packets: tables::PACKETS.open(&pins)?,
             knocks: tables::KNOCKS.open(&pins)?,
+            earlier_packets: tables::EARLIER_PACKETS.open(&pins)?,
+            earlier_knocks: tables::EARLIER_KNOCKS.open(&pins)?,
+            deadline: tables::DEADLINE.open(&pins)?,
             budget: tables::BUDGET.open(&pins)?,
             root: root.clone(),
             role: tables::ROLE.open(&pins)?,
@@ -146,7 +165,11 @@ impl Datapath {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
         }
-        let contents = compile(self.config(), Some(&self.applied.ids))?;
+        let contents = compile_as(
+            self.config(),
+            Some(&self.applied.ids),
+            self.applied.circumstances.clone(),
+        )?;
         Ok(self.contents.get_or_init(|| contents))
     }
 
@@ -217,5 +240,25 @@ impl Datapath {
 
     fn is_pinned_in(&self, directory: &Directory) -> bool {
         directory::meta(&directory.path).is_ok_and(|meta| meta.since == self.since)
+    }
+
+    /// Returns the sizes of the tables that follow from the configuration. Those of counters may be larger.
+    pub(super) fn counts(&self) -> Result<Counts> {
+        Ok(self.contents()?.counts())
+    }
+
+    /// Returns the instance as it is now, if another configuration has replaced this one in place since it was opened.
+    pub fn reopened(&self) -> Result<Option<Self>> {
+        for directory in self.directories()? {
+            if directory::meta(&directory.path)?.generation != self.generation {
+                return Self::open_in(&self.root, directory.path).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the number that makes flow labels unpredictable; 0 where no gate rejects.
+    pub(super) fn secret(&self) -> Result<u64> {
+        self.host.secret()
     }
 }

@@ -3,6 +3,7 @@
 //! To add a table, define it in the kernel program's `maps.rs`, and add its row here and in `docs/how-it-works.md`.
 
 use std::{
+    collections::HashSet,
     io,
     marker::PhantomData,
     os::fd::AsFd as _,
@@ -50,11 +51,12 @@ const REPORTED_SOURCES: usize = 16_384;
 const RING_BYTES: usize = 256 * 1024;
 const _: () = assert!(RING_BYTES / (size_of::<Event>() + 8) > 4000);
 
-/// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, and its
-/// number of entries (bytes, for a ring) by the configuration's [`Counts`].
+/// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, its number of
+/// entries (bytes, for a ring) by the configuration's [`Counts`], and the [`Group`] with which it is kept when another
+/// configuration replaces it.
 macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident: $form:ty = $entries:expr;)+) => {
-        $($(#[$doc])* pub const $name: Table<$form> = Table::new(stringify!($name), $entries);)+
+    ($($(#[$doc:meta])* $name:ident: $form:ty = $entries:expr => $group:ident;)+) => {
+        $($(#[$doc])* pub const $name: Table<$form> = Table::new(stringify!($name), Group::$group, $entries);)+
 
         /// Every table.
         pub const ALL: &[Definition] = &[$($name.definition),+];
@@ -62,41 +64,80 @@ macro_rules! tables {
 }
 
 tables! {
-    ROLE: Array<u32> = |_| ROLES as usize;
-    GATE: Array<GateRules> = |counts| counts.gates;
-    SEQUENCE: Array<Sequence> = |counts| counts.sequences;
-    STATE: Array<State> = |counts| counts.states;
-    TRANSITION: Hash<Transition, u32> = |counts| counts.transitions;
-    ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow;
-    KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers;
-    GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses;
-    GRANT_LENGTHS: Array<u64> = |_| 2;
-    CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK);
-    META: Array<Meta> = |_| 1;
-    PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources));
-    PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources);
-    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants;
-    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants;
-    GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants);
-    GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants;
-    SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions;
-    SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions;
-    SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions;
-    SESSION_COUNT: Array<u32> = |_| HOLDERS;
-    CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize;
-    PACKETS: PerCpuArray<Counter> = |counts| (counts.gates + 1) * Reason::COUNT;
-    KNOCKS: PerCpuArray<u64> = |counts| counts.gates * Outcome::ALL.len();
-    EVENTS: Ring = |_| RING_BYTES;
-    BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize;
-    REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES;
-    SCATTERED: PerCpuArray<Room> = |_| 1;
-    REPLY_SETTINGS: Array<ReplySettings> = |_| 1;
-    REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS);
+    ROLE: Array<u32> = |_| ROLES as usize => Config;
+    GATE: Array<GateRules> = |counts| counts.gates => Config;
+    SEQUENCE: Array<Sequence> = |counts| counts.sequences => Config;
+    STATE: Array<State> = |counts| counts.states => Config;
+    TRANSITION: Hash<Transition, u32> = |counts| counts.transitions => Config;
+    ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow => Config;
+    KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers => Config;
+    GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses => Config;
+    GRANT_LENGTHS: Array<u64> = |_| 2 => Single;
+    CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK) => Config;
+    META: Array<Meta> = |_| 1 => Config;
+    DEADLINE: Array<u64> = |_| 1 => Config;
+    PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources)) => Progress;
+    PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources) => Progress;
+    PROGRESS_CURSOR: MappedArray<Cursor> = |_| 1 => Progress;
+    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants => Grants;
+    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants => Grants;
+    GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
+    GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants => Grants;
+    SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions => Sessions;
+    SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions => Sessions;
+    SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions => Sessions;
+    SESSION_COUNT: Array<u32> = |_| HOLDERS => Sessions;
+    CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
+    PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
+    KNOCKS: PerCpuArray<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
+    EARLIER_PACKETS: Array<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
+    EARLIER_KNOCKS: Array<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
+    EVENTS: Ring = |_| RING_BYTES => Single;
+    BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize => Single;
+    REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES => Single;
+    SCATTERED: PerCpuArray<Room> = |_| 1 => Single;
+    REPLY_SETTINGS: Array<ReplySettings> = |_| 1 => Config;
+    REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS) => Config;
     // One more for the note that they are complete.
-    LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1;
-    ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS);
-    ICMP_GLOBAL: Array<u64> = |_| 1;
-    REPLY: PerCpuArray<ReplyBuffer> = |_| 1;
+    LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1 => Config;
+    ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS) => Single;
+    ICMP_GLOBAL: Array<u64> = |_| 1 => Single;
+    REPLY: PerCpuArray<ReplyBuffer> = |_| 1 => Single;
+}
+
+/// What becomes of a table when another configuration replaces the one that it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// It is made anew: its contents follow from the configuration or the host.
+    Config,
+    /// It stays, unless its own size changes.
+    Single,
+    /// The tables of a group stay together, unless the size of one of them changes. Then all of them are made anew, and
+    /// what they hold is carried over.
+    Progress,
+    Grants,
+    Sessions,
+    /// As above, but they stay if they are large enough.
+    Counters,
+}
+
+/// Returns the groups of tables that can stay when tables for `next` replace those for `before`.
+pub fn lasting(before: &Counts, next: &Counts) -> HashSet<Group> {
+    let stays = |table: &Definition| {
+        let (has, needs) = (table.entries(before), table.entries(next));
+        has == needs || (table.group == Group::Counters && has > needs)
+    };
+    let groups = [
+        Group::Progress,
+        Group::Grants,
+        Group::Sessions,
+        Group::Counters,
+    ];
+    let whole = |group: &Group| {
+        let mut tables = ALL.iter().filter(|table| table.group == *group);
+        tables.all(stays)
+    };
+    groups.into_iter().filter(whole).collect()
 }
 
 /// The numbers of a configuration that tables are sized by.
@@ -128,6 +169,12 @@ pub struct Limits {
 }
 
 impl Counts {
+    /// Returns the number of gates that there are counters for: more than there are gates, so that the counters stay
+    /// where they are when a gate is added.
+    fn counted_gates(&self) -> usize {
+        self.gates.next_power_of_two().max(16)
+    }
+
     fn if_rejecting(&self, entries: usize) -> usize {
         if self.rejects { entries } else { 0 }
     }
@@ -171,6 +218,7 @@ pub struct Definition {
     pub key: usize,
     /// Bytes of a value.
     pub value: usize,
+    pub group: Group,
     entries: fn(&Counts) -> usize,
 }
 
@@ -207,9 +255,10 @@ pub struct Table<F> {
 }
 
 impl<F: Form> Table<F> {
-    const fn new(name: &'static str, entries: fn(&Counts) -> usize) -> Self {
+    const fn new(name: &'static str, group: Group, entries: fn(&Counts) -> usize) -> Self {
         let definition = Definition {
             name,
+            group,
             kind: F::KIND,
             key: F::KEY,
             value: F::VALUE,

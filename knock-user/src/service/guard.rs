@@ -17,7 +17,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{self, Attachment, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
+    datapath::{self, Attachment, Before, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
     sys::link_events::LinkEvents,
 };
 
@@ -74,7 +74,7 @@ impl Guard {
         for (name, error) in &up.failed {
             guard.refuse(name, error);
         }
-        for guarded in up.guarded.iter().filter(|_| up.was_up) {
+        for guarded in up.guarded.iter().filter(|_| up.before == Before::Same) {
             log.say(event(INTERFACE_GUARDED, &guarded.interface, None));
         }
         guard.compare(&up.attachments, &datapath.config().interfaces, log);
@@ -95,6 +95,16 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Has the next check come at once.
+    pub fn look_now(&mut self) {
+        self.next_look = Instant::now();
+    }
+
+    /// Has the program told the state of the host again, since it may have new tables.
+    pub fn forget_host(&mut self) {
+        self.host = None;
     }
 
     /// Checks every interface, and attaches the program again where it is missing.

@@ -13,6 +13,7 @@ mod memory;
 mod metrics;
 pub mod names;
 mod record;
+mod reload;
 mod socket;
 mod watch;
 
@@ -32,26 +33,30 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    datapath::{Datapath, PinRoot, Up, down, open_ports},
+    datapath::{Before, Datapath, PinRoot, Up, down, open_ports},
 };
 use guard::{Guard, Seen};
 use log::Log;
 use memory::Memory;
 use metrics::Endpoint;
+use reload::Load;
 use watch::Watch;
 
 /// How often lost events are counted and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `down_on_exit`: takes it down at the end.
+/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `load`: reads the configuration again, on SIGHUP.
+/// `down_on_exit`: takes it down at the end.
 pub async fn serve(
     mut datapath: Datapath,
     root: &PinRoot,
     up: &Up,
+    load: Load<'_>,
     down_on_exit: bool,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let socket = socket::Listener::bind(root)?;
     let mut log = Log::new(datapath.config());
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
@@ -67,8 +72,10 @@ pub async fn serve(
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
 
-    if !up.was_up {
-        log.say_of_gates(names::GATE_UP, &datapath);
+    match up.before {
+        Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
+        Before::Another => log.say(Record::now(names::CONFIG_APPLIED)),
+        Before::Same => {}
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
     let mut endpoint = Endpoint::new(root);
@@ -83,6 +90,10 @@ pub async fn serve(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                reload::reload(load, root, &mut log);
+                guard.look_now();
+            }
             ready = ring.readable_mut() => {
                 let mut ready = ready?;
                 // The kernel wakes only a reader that had read everything.
@@ -104,6 +115,18 @@ pub async fn serve(
             }
             due = guard.is_due() => {
                 due?;
+                reload::return_from_trial(root);
+                if let Some(reopened) = datapath.reopened()? {
+                    // The ends of grants that are gone, by the names that they had.
+                    watch.look(&datapath, &mut log)?;
+                    datapath = reopened;
+                    log.say(Record::now(names::CONFIG_APPLIED));
+                    log.configure(datapath.config());
+                    endpoint.apply(datapath.config());
+                    open = open_ports(datapath.config())?;
+                    datapath.set_open_ports(&open)?;
+                    guard.forget_host();
+                }
                 if guard.look(&mut datapath, &mut log)? == Seen::Down {
                     watch.end_all(&datapath, &mut log);
                     log.say_of_gates(names::GATE_DOWN, &datapath);

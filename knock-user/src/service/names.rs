@@ -9,6 +9,10 @@ pub const GATE_DOWN: &str = "gate.down";
 pub const INTERFACE_GUARDED: &str = "interface.guarded";
 /// An interface is no longer guarded.
 pub const INTERFACE_LOST: &str = "interface.lost";
+/// A configuration has been put into force in place of another one.
+pub const CONFIG_APPLIED: &str = "config.applied";
+/// A configuration file could not be applied; the one in force stays.
+pub const CONFIG_REJECTED: &str = "config.rejected";
 /// Events were left out.
 pub const EVENTS_LOST: &str = "events.lost";
 
@@ -18,11 +22,13 @@ pub const ALERT: &str = "alert";
 pub const HOOK_FAILED: &str = "hook.failed";
 
 /// All events of the service.
-pub const EVENTS: [&str; 7] = [
+pub const EVENTS: [&str; 9] = [
     GATE_UP,
     GATE_DOWN,
     INTERFACE_GUARDED,
     INTERFACE_LOST,
+    CONFIG_APPLIED,
+    CONFIG_REJECTED,
     EVENTS_LOST,
     ALERT,
     HOOK_FAILED,

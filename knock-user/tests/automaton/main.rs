@@ -19,7 +19,7 @@ use knock_common::{
 use knock_user::{
     config::{Config, Port, Protocol},
     datapath::compile::{
-        applied::Applied,
+        applied::{Applied, Circumstances},
         automaton::{Automaton, TooEntangled},
         ids::Ids,
     },
@@ -33,7 +33,7 @@ use self::{
 
 fn compiled(config: &Config) -> Result<Automaton, TooEntangled> {
     let ids = Ids::assign(config, None);
-    Automaton::compile(&Applied::new(config.clone(), ids))
+    Automaton::compile(&Applied::new(config.clone(), ids, Circumstances::default()))
 }
 
 /// A gate on the host with the tables of `config`.

@@ -152,6 +152,7 @@ fn listened_on(findings: &mut Findings<'_>, host: &HostFacts, draft: &Draft) {
 fn ssh_session(findings: &mut Findings<'_>, draft: &Draft, session: &SshSession) {
     let SshSession {
         client,
+        client_port: _,
         server,
         port,
     } = session;

@@ -11,8 +11,28 @@ use crate::config::{Config, Gate, Knock};
 pub struct Applied {
     pub config: Config,
     pub ids: Ids,
+    pub circumstances: Circumstances,
     #[serde(skip)]
     by_id: ById,
+}
+
+/// How a configuration came to be in force, beside what the file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circumstances {
+    /// The interfaces were named on the command line, and not taken from the file.
+    pub named_interfaces: bool,
+    /// Identifies the build of the kernel program; see [`fingerprint`](crate::datapath::fingerprint).
+    pub program: u64,
+    /// It was applied for a trial.
+    pub trial: Option<Trial>,
+}
+
+/// A trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The configuration to return to when the trial ends, and whether its interfaces were named on the command line; `None`
+    /// where nothing was up before.
+    pub previous: Option<(Config, bool)>,
 }
 
 /// Where gates and users are in the configuration, by id.
@@ -24,15 +44,25 @@ struct ById {
 }
 
 impl Applied {
-    pub fn new(config: Config, ids: Ids) -> Self {
+    pub fn new(config: Config, ids: Ids, circumstances: Circumstances) -> Self {
         let by_id = ById::of(&config, &ids);
-        Self { config, ids, by_id }
+        Self {
+            config,
+            ids,
+            circumstances,
+            by_id,
+        }
     }
 
     /// Reads what [`Applied::to_json`] has written.
     pub fn from_json(text: &[u8]) -> Result<Self> {
-        let Self { config, ids, .. } = serde_json::from_slice(text)?;
-        Ok(Self::new(config, ids))
+        let Self {
+            config,
+            ids,
+            circumstances,
+            by_id: _,
+        } = serde_json::from_slice(text)?;
+        Ok(Self::new(config, ids, circumstances))
     }
 
     pub fn to_json(&self) -> Result<Vec<u8>> {

@@ -12,6 +12,7 @@
 )]
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
@@ -37,6 +38,8 @@ pub struct Automaton {
     pub transitions: HashMap<Transition, u32>,
     /// By the user's id; of length 0 where no user has it.
     pub sequences: Vec<Sequence>,
+    /// By state, the symbols on the way to it; made when it is first asked for.
+    paths: OnceCell<Vec<Vec<u16>>>,
 }
 
 /// The sequences need more than [`MAX_TRANSITIONS`] transitions.
@@ -95,6 +98,7 @@ impl Automaton {
             states,
             transitions,
             sequences,
+            paths: OnceCell::new(),
         })
     }
 }
@@ -109,16 +113,82 @@ impl Automaton {
         })
     }
 
-    /// Returns the state that a probe to `port` leads to from `state`.
-    fn step(&self, state: u32, port: Port) -> u32 {
+    /// Returns the state that knocks on `ports`, in this order, lead to from the beginning.
+    pub fn reach(&self, ports: &[Port]) -> u32 {
+        ports.iter().fold(0, |state, port| self.step(state, *port))
+    }
+
+    /// Returns the knocks that `state` stands for, oldest first; `None` where there is no such state.
+    pub fn ports(&self, state: u32) -> Option<Vec<Port>> {
+        let paths = self.paths.get_or_init(|| self.all_paths());
+        let symbols = paths.get(state as usize)?.iter();
+        symbols
+            .map(|symbol| self.symbols.get(usize::from(*symbol)).copied())
+            .collect()
+    }
+
+    /// Returns the symbols on the way from the root to each state.
+    fn all_paths(&self) -> Vec<Vec<u16>> {
+        let mut paths = vec![Vec::new(); self.states.len()];
+        let deeper = |from: u32, to: u32| {
+            self.states[to as usize].depth == self.states[from as usize].depth + 1
+        };
+        let mut children: Vec<Vec<(u16, u32)>> = vec![Vec::new(); self.states.len()];
+        for (state, number) in self.states.iter().zip(0_u32..) {
+            if state.next != 0 && deeper(number, state.next) {
+                children[number as usize].push((state.symbol, state.next));
+            }
+        }
+        for (Transition { state, symbol }, next) in &self.transitions {
+            if deeper(*state, *next) {
+                children[*state as usize].push((*symbol as u16, *next));
+            }
+        }
+        for symbol in 0..self.starts {
+            children[0].push((symbol as u16, symbol as u32 + 1));
+        }
+        let mut queue = vec![0_u32];
+        while let Some(state) = queue.pop() {
+            for (symbol, next) in children[state as usize].clone() {
+                let mut path = paths[state as usize].clone();
+                path.push(symbol);
+                paths[next as usize] = path;
+                queue.push(next);
+            }
+        }
+        paths
+    }
+
+    /// Returns whether states and symbols have the same numbers in `other`, so that progress under one means the same under
+    /// the other.
+    pub fn numbers_like(&self, other: &Self) -> bool {
+        let shape = |automaton: &Self| {
+            let states = automaton.states.iter();
+            states
+                .map(|state| (state.depth, state.next, state.symbol, state.several))
+                .collect::<Vec<_>>()
+        };
+        self.symbols == other.symbols
+            && self.starts == other.starts
+            && self.transitions == other.transitions
+            && shape(self) == shape(other)
+    }
+
+    /// Returns the symbol of a port.
+    pub fn symbol(&self, port: Port) -> Option<u16> {
         let (starts, others) = self.symbols.split_at(self.starts);
         // Each part is sorted; see `compile`.
         let symbol = match starts.binary_search(&port) {
             Ok(symbol) => symbol,
-            Err(_) => match others.binary_search(&port) {
-                Ok(symbol) => self.starts + symbol,
-                Err(_) => return 0,
-            },
+            Err(_) => self.starts + others.binary_search(&port).ok()?,
+        };
+        Some(symbol as u16)
+    }
+
+    /// Returns the state that a probe to `port` leads to from `state`.
+    fn step(&self, state: u32, port: Port) -> u32 {
+        let Some(symbol) = self.symbol(port).map(usize::from) else {
+            return 0;
         };
         let start = if symbol < self.starts {
             symbol as u32 + 1

@@ -21,7 +21,11 @@ use knock_common::{
     rules::{GateRules, Role},
 };
 
-use self::{applied::Applied, automaton::Automaton, ids::Ids};
+use self::{
+    applied::{Applied, Circumstances},
+    automaton::Automaton,
+    ids::Ids,
+};
 use super::tables::{Counts, Limits};
 use crate::config::{Config, Deny, Established, Gate, GrantTo, Mode, Port, Protocol};
 
@@ -63,6 +67,8 @@ pub struct Prefix {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     pub monitor: bool,
+    /// The configuration may be on trial.
+    pub trial: bool,
     pub has_allow: bool,
     pub has_guarded_addresses: bool,
     pub rejects: bool,
@@ -74,7 +80,17 @@ pub struct Settings {
 
 /// Compiles `config`. `previous`: the ids of the configuration that it replaces.
 pub fn compile(config: &Config, previous: Option<&Ids>) -> Result<Contents> {
-    let applied = Applied::new(config.clone(), Ids::assign(config, previous));
+    compile_as(config, previous, Circumstances::default())
+}
+
+/// As [`compile`], for a configuration that is applied in these circumstances.
+pub fn compile_as(
+    config: &Config,
+    previous: Option<&Ids>,
+    circumstances: Circumstances,
+) -> Result<Contents> {
+    let ids = Ids::assign(config, previous);
+    let applied = Applied::new(config.clone(), ids, circumstances);
     let automaton = Automaton::compile(&applied)?;
     let mut gates = vec![bytemuck::Zeroable::zeroed(); applied.ids.gates_end()];
     let mut knockers = Vec::new();
@@ -96,7 +112,7 @@ pub fn compile(config: &Config, previous: Option<&Ids>) -> Result<Contents> {
         guarded_addresses: config.addresses.iter().copied().map(address_key).collect(),
         grant_lengths,
         config: applied.to_json()?,
-        settings: Settings::of(config)?,
+        settings: Settings::of(config, applied.circumstances.trial.is_some())?,
         automaton,
         applied,
     })
@@ -137,11 +153,12 @@ impl Contents {
 }
 
 impl Settings {
-    /// Returns the constants of a configuration.
-    pub fn of(config: &Config) -> Result<Self> {
+    /// Returns the constants of a configuration. `trial`: it may be on trial.
+    pub fn of(config: &Config, trial: bool) -> Result<Self> {
         let limits = config.limits;
         Ok(Self {
             monitor: config.mode == Mode::Monitor,
+            trial,
             has_allow: !config.allow.is_empty(),
             has_guarded_addresses: !config.addresses.is_empty(),
             rejects: rejects(config),

@@ -17,7 +17,7 @@ use knock_common::{
 
 use super::sessions;
 use crate::{
-    config::{Gate, GrantTo},
+    config::{Config, Gate, GrantTo},
     datapath::{
         open::{Datapath, Grants},
         tables::{absent_as_none, data, is},
@@ -82,8 +82,19 @@ impl Datapath {
         }
     }
 
+    pub(in crate::datapath) fn grant<A: InGrants>(&self, key: &GrantKey<A>) -> Result<Option<Grant>>
+    where
+        GrantKey<A>: Pod,
+    {
+        absent_as_none(A::table(&self.grants).get(key, 0))
+    }
+
     /// Adds a grant. Returns `false` where there is one.
-    fn insert<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    pub(in crate::datapath) fn insert<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        grant: Grant,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -101,7 +112,11 @@ impl Datapath {
     }
 
     /// Changes a grant. Returns `false` where there is none.
-    fn change<A: InGrants>(&mut self, key: &GrantKey<A>, grant: Grant) -> Result<bool>
+    pub(in crate::datapath) fn change<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        grant: Grant,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -110,7 +125,10 @@ impl Datapath {
     }
 
     /// Removes a grant. Returns `false` where there is none.
-    pub(super) fn remove_grant<A: InGrants>(&mut self, key: &GrantKey<A>) -> Result<bool>
+    pub(in crate::datapath) fn remove_grant<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+    ) -> Result<bool>
     where
         GrantKey<A>: Pod,
     {
@@ -122,7 +140,11 @@ impl Datapath {
     }
 
     /// Takes a slot whose grant has ended for `key`, and returns its index.
-    fn take_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
+    pub(in crate::datapath) fn take_slot<A: Address>(
+        &mut self,
+        key: &GrantKey<A>,
+        now: u64,
+    ) -> Result<u32> {
         // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
         // last long, and many may be given at once.
         for index in (0..self.grant_slots.len()).rev() {
@@ -179,21 +201,36 @@ impl Datapath {
     where
         GrantKey<A>: Pod,
     {
-        let mut wanted = self.lengths_in_use::<A>(now)?;
+        let to_prefix = gives_to_prefixes(self.config());
+        let mut wanted = self.lengths_in_use::<A>(to_prefix, now)?;
         wanted.insert(length);
         if wanted.len() >= MAX_LENGTHS {
             wanted.remove(&length);
-            let lengths: Vec<String> = wanted.iter().map(|length| format!("/{length}")).collect();
-            bail!(
-                "grants of {} different prefix lengths are live already, and the kernel program \
-                 looks for no more; use one of {}",
-                wanted.len(),
-                lengths.join(", ")
-            );
+            bail!("{}", too_many(&wanted));
         }
+        self.set_lengths::<A>(wanted)
+    }
+
+    /// Makes the kernel look for grants of the prefix lengths of live grants, and of those that knocks make under `next`:
+    /// the configuration in force or the one that is about to be.
+    pub(in crate::datapath) fn look_for_lengths(&mut self, next: &Config, now: u64) -> Result<()> {
+        // While both are in use, knocks may make what either says.
+        let to_prefix = gives_to_prefixes(self.config()) || gives_to_prefixes(next);
+        let v4 = self.lengths_in_use::<V4>(to_prefix, now)?;
+        let v6 = self.lengths_in_use::<V6>(to_prefix, now)?;
+        for lengths in [&v4, &v6] {
+            if lengths.len() >= MAX_LENGTHS {
+                bail!("{}", too_many(lengths));
+            }
+        }
+        self.set_lengths::<V4>(v4)?;
+        self.set_lengths::<V6>(v6)
+    }
+
+    fn set_lengths<A: Address>(&mut self, lengths: BTreeSet<u8>) -> Result<()> {
         // Longest first, so that the closest grant is the one that counts connections.
         let mut packed = [0; 8];
-        for (place, length) in packed.iter_mut().zip(wanted.into_iter().rev()) {
+        for (place, length) in packed.iter_mut().zip(lengths.into_iter().rev()) {
             *place = length;
         }
         let index = u32::from(A::FAMILY != 4);
@@ -201,17 +238,16 @@ impl Datapath {
         Ok(())
     }
 
-    /// Returns the prefix lengths of live grants, and the one that knocks make.
-    fn lengths_in_use<A: InGrants>(&mut self, now: u64) -> Result<BTreeSet<u8>>
+    /// Returns the prefix lengths of live grants, and with `to_prefix` the one that knocks make.
+    fn lengths_in_use<A: InGrants>(&self, to_prefix: bool, now: u64) -> Result<BTreeSet<u8>>
     where
         GrantKey<A>: Pod,
     {
-        let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
         let mut lengths = BTreeSet::new();
-        if self.config().gates.iter().any(to_prefix) {
+        if to_prefix {
             lengths.insert(A::PREFIX);
         }
-        let grants = A::of(&mut self.grants);
+        let grants = A::table(&self.grants);
         batch::for_each(data(grants), |key: &GrantKey<A>, grant: &Grant| {
             if grant.until > now && key.length != A::BITS {
                 lengths.insert(key.length);
@@ -221,21 +257,45 @@ impl Datapath {
     }
 }
 
+fn gives_to_prefixes(config: &Config) -> bool {
+    let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
+    config.gates.iter().any(to_prefix)
+}
+
+fn too_many(lengths: &BTreeSet<u8>) -> String {
+    let names: Vec<String> = lengths.iter().map(|length| format!("/{length}")).collect();
+    format!(
+        "grants of {} different prefix lengths are live already, and the kernel program looks for no more; use one \
+         of {}",
+        lengths.len(),
+        names.join(", ")
+    )
+}
+
 /// An address whose family has a table of grants.
-pub(super) trait InGrants: Address
+pub(in crate::datapath) trait InGrants: Address
 where
     GrantKey<Self>: Pod,
 {
+    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant>;
     fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant>;
 }
 
 impl InGrants for V4 {
+    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant> {
+        &grants.v4
+    }
+
     fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
         &mut grants.v4
     }
 }
 
 impl InGrants for V6 {
+    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant> {
+        &grants.v6
+    }
+
     fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
         &mut grants.v6
     }

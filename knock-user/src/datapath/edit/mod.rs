@@ -1,7 +1,8 @@
 //! Changes tables beside the running program: grants by hand, revocation, open ports, the state of the host.
 
+pub mod connections;
 pub mod grant_filter;
-mod grants;
+pub mod grants;
 mod host;
 mod revoke;
-mod sessions;
+pub mod sessions;

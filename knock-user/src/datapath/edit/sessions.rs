@@ -1,4 +1,4 @@
-//! Sessions whose grant has been changed by hand.
+//! Sessions, changed while the program changes the same tables.
 
 use std::net::IpAddr;
 
@@ -10,16 +10,120 @@ use aya::{
 use ipnet::IpNet;
 use knock_common::{
     Address,
-    session::{Flow, Session},
+    address::{V4, V6},
+    session::{Flow, Session, SessionSlot, remember::holder_of},
 };
 
 use crate::{
-    datapath::tables::{absent_as_none, data},
+    config::GrantTo,
+    datapath::{
+        open::{Datapath, Sessions},
+        tables::{absent_as_none, data, is},
+    },
     sys::bpf::batch,
 };
 
-/// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
+/// `BPF_NOEXIST` and `BPF_EXIST` of `linux/bpf.h`: make an entry, change one.
+const NO_EXIST: u64 = 1;
 const EXIST: u64 = 2;
+
+impl Datapath {
+    pub(in crate::datapath) fn has_session<A: InSessions>(&self, flow: &Flow<A>) -> Result<bool>
+    where
+        Flow<A>: Pod,
+    {
+        Ok(absent_as_none(A::table(&self.sessions).get(flow, 0))?.is_some())
+    }
+
+    /// Returns the slots in the order in which user space takes them: from the end, since the program begins at the
+    /// front.
+    pub(in crate::datapath) fn free_session_slots(&self) -> impl Iterator<Item = u32> + use<> {
+        (0..self.session_slots.len()).rev()
+    }
+
+    /// Adds a session, in the first of `slots` that is unused. Returns `false` where there is none.
+    ///
+    /// The program may take the same slot at the same time. Then the session is not found through its slot any more, and
+    /// its entry stays until it is made anew.
+    pub(in crate::datapath) fn add_session<A: InSessions>(
+        &mut self,
+        flow: &Flow<A>,
+        session: Session,
+        slots: &mut impl Iterator<Item = u32>,
+    ) -> Result<bool>
+    where
+        Flow<A>: Pod,
+    {
+        for index in slots {
+            if self.session_slots.get(&index, 0)?.family != 0 {
+                continue;
+            }
+            let slot = self.slot_of(flow, session.gate);
+            self.session_slots.set(index, slot, 0)?;
+            let holder = u32::from(slot.holder);
+            let held = self.session_count.get(&holder, 0)?;
+            self.session_count.set(holder, held + 1, 0)?;
+            let session = Session {
+                slot: index,
+                ..session
+            };
+            return match A::table_mut(&mut self.sessions).insert(flow, session, NO_EXIST) {
+                Err(error) if is(&error, libc::EEXIST) => Ok(true),
+                Err(error) if is(&error, libc::E2BIG) => Ok(false),
+                inserted => Ok(inserted.map(|()| true)?),
+            };
+        }
+        Ok(false)
+    }
+
+    /// Returns the contents of the slot of a flow at a gate.
+    pub(in crate::datapath) fn slot_of<A: Address>(
+        &self,
+        flow: &Flow<A>,
+        gate: u16,
+    ) -> SessionSlot {
+        let gate = self.applied.gate(gate);
+        let to_prefix = gate.is_some_and(|gate| gate.grant_to == GrantTo::Prefix);
+        SessionSlot {
+            source: flow.source.padded(),
+            destination: flow.destination.padded(),
+            source_port: flow.source_port,
+            destination_port: flow.destination_port,
+            holder: holder_of(flow.source, to_prefix, self.seed),
+            protocol: flow.protocol.to_le_bytes()[0],
+            family: A::FAMILY,
+        }
+    }
+}
+
+/// An address whose family has a table of sessions.
+pub(in crate::datapath) trait InSessions: Address
+where
+    Flow<Self>: Pod,
+{
+    fn table(sessions: &Sessions) -> &HashMap<MapData, Flow<Self>, Session>;
+    fn table_mut(sessions: &mut Sessions) -> &mut HashMap<MapData, Flow<Self>, Session>;
+}
+
+impl InSessions for V4 {
+    fn table(sessions: &Sessions) -> &HashMap<MapData, Flow<Self>, Session> {
+        &sessions.v4
+    }
+
+    fn table_mut(sessions: &mut Sessions) -> &mut HashMap<MapData, Flow<Self>, Session> {
+        &mut sessions.v4
+    }
+}
+
+impl InSessions for V6 {
+    fn table(sessions: &Sessions) -> &HashMap<MapData, Flow<Self>, Session> {
+        &sessions.v6
+    }
+
+    fn table_mut(sessions: &mut Sessions) -> &mut HashMap<MapData, Flow<Self>, Session> {
+        &mut sessions.v6
+    }
+}
 
 /// Makes the sessions from within `network` at `gate` look up their grant again: each caches when the grant that
 /// admitted it ends, which may be earlier now.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{Attach, Config},
     datapath::{
-        compile::rejects,
+        compile::{applied::Applied, rejects},
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
     },
     sys::{
@@ -40,18 +40,24 @@ pub struct Guarded {
 }
 
 /// Attaches the program pinned for interface `name` to it, and pins the link.
-pub(super) fn guard(root: &PinRoot, name: &str, config: &Config) -> Result<Attached> {
+pub(super) fn guard(root: &PinRoot, name: &str, applied: &Applied) -> Result<Attached> {
+    guard_in(&root.of(name), name, applied)
+}
+
+/// As [`guard`], with the program pinned in the directory `pins`.
+pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Attached> {
+    let config = &applied.config;
     let index = index_of(name)?;
-    let pins = root.of(name);
     // Read now, since an interface may be made again as another kind.
     let framing = framing(name, index)?;
     let pin = pins.join(directory::program(framing));
     if !pin.exists() {
-        let mut ebpf = program::load_onto(&pins, config, framing)?;
-        pin_programs(&mut ebpf, &pins)?;
+        let mut ebpf =
+            program::load_onto(pins, config, applied.circumstances.trial.is_some(), framing)?;
+        pin_programs(&mut ebpf, pins)?;
     }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    make_room(&pins, index)?;
+    make_room(pins, index)?;
     let (link, attached) = attach(&program, name, index, config)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;

@@ -142,27 +142,31 @@ pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
 
 /// Returns the kernel's ids of the programs pinned in `directory`.
 pub fn programs(directory: &Path) -> Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for name in PROGRAMS {
-        let pin = directory.join(name);
-        if pin.exists() {
-            let program = ProgramInfo::from_pin(&pin)
-                .with_context(|| format!("cannot look at {}", pin.display()))?;
-            ids.push(program.id());
-        }
-    }
-    Ok(ids)
+    let pins = PROGRAMS.iter().map(|name| directory.join(name));
+    pins.filter(|pin| pin.exists())
+        .map(|pin| program_id(&pin))
+        .collect()
+}
+
+/// Returns the kernel's id of the program pinned at `pin`.
+pub(super) fn program_id(pin: &Path) -> Result<u32> {
+    let program =
+        ProgramInfo::from_pin(pin).with_context(|| format!("cannot look at {}", pin.display()))?;
+    Ok(program.id())
 }
 
 /// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
 /// it has followed through a change of name.
 pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachment>> {
     let mut directories = root.directories()?;
-    directories.retain(|directory| directory.holds == Holds::Instance);
     let mut programs = Vec::new();
     for directory in &directories {
-        programs.extend(self::programs(&directory.path)?);
+        // Those of a replacement that is going on guard as well.
+        if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {
+            programs.extend(self::programs(&directory.path)?);
+        }
     }
+    directories.retain(|directory| directory.holds == Holds::Instance);
     let directories: Vec<String> = directories
         .into_iter()
         .map(|directory| directory.interface)
@@ -278,6 +282,7 @@ mod tests {
 
     fn link(pinned: &str, interface: u32) -> (String, XdpLink) {
         let link = XdpLink {
+            id: interface,
             program: PROGRAM,
             interface: NonZeroU32::new(interface),
         };

@@ -6,13 +6,17 @@
 
 mod attach;
 pub mod attachment;
+mod cut_off;
 pub mod down;
 pub mod framing;
 mod native;
 pub mod pins;
 pub mod program;
+pub mod reload;
 pub mod repair;
+mod replace;
 mod requirements;
+mod settle;
 pub mod up;
 pub mod xdp;
 

@@ -1,6 +1,11 @@
 //! Loads the kernel program with tables made and filled for one configuration.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -9,7 +14,7 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use knock_common::{
-    cursor::{self, Cursor},
+    cursor::Cursor,
     knock::ring,
     layout::{LAYOUT, Meta},
     seed::Seed,
@@ -22,7 +27,7 @@ use crate::{
         compile::{Contents, Settings, compile, rejects},
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         host::HostState,
-        tables,
+        tables::{self, Definition},
         write::HostTables,
     },
     sys::{clock, kernel_version, links},
@@ -63,6 +68,14 @@ pub fn object() -> Result<&'static [u8]> {
     )))
 }
 
+/// Returns a number that identifies this build of the kernel program.
+pub fn fingerprint() -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    object()?.hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
 #[cfg(not(kernel_program))]
 pub fn object() -> Result<&'static [u8]> {
     Err(anyhow!(
@@ -70,20 +83,75 @@ pub fn object() -> Result<&'static [u8]> {
     ))
 }
 
-/// Loads the program for `config` into the kernel: tables made and filled, attached to nothing yet. Only the entries that
+/// What a set of tables begins with, beside the contents that follow from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// As in [`Meta`].
+    pub since: u64,
+    pub seed: Seed,
+    pub generation: u32,
+    /// Makes flow labels unpredictable.
+    pub secret: u64,
+    /// End of the trial, ns of `CLOCK_MONOTONIC`; 0: none.
+    pub deadline: u64,
+}
+
+impl Origin {
+    /// Returns the origin of an instance that comes up now.
+    pub fn now(deadline: u64) -> Result<Self> {
+        Ok(Self {
+            since: clock::monotonic_now(),
+            seed: Seed::new(random()?, random()?),
+            generation: 0,
+            secret: random()?,
+            deadline,
+        })
+    }
+}
+
+/// Loads the program for `contents` into the kernel: tables made and filled, attached to nothing yet. Only the entries that
 /// read these framings are loaded, since verifying one takes most of the time.
-pub fn load(config: &Config, framings: &BTreeSet<Framing>) -> Result<Ebpf> {
-    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+pub fn load(contents: &Contents, framings: &BTreeSet<Framing>, origin: Origin) -> Result<Ebpf> {
+    let mut ebpf = make(contents, origin, VerifierLogLevel::default())?;
     for framing in framings {
-        load_into_kernel(&mut ebpf, entry_for(config, *framing))?;
+        load_into_kernel(&mut ebpf, entry_for(&contents.applied.config, *framing))?;
     }
     Ok(ebpf)
 }
 
-/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`.
-pub fn load_onto(directory: &Path, config: &Config, framing: Framing) -> Result<Ebpf> {
+/// As [`load`], beside an instance whose tables are pinned in `directory`. The tables for which `is_kept` holds are that
+/// instance's own; all others are made anew.
+pub fn load_beside(
+    directory: &Path,
+    is_kept: &dyn Fn(&Definition) -> bool,
+    contents: &Contents,
+    framings: &BTreeSet<Framing>,
+    origin: Origin,
+) -> Result<Ebpf> {
+    let counts = contents.counts();
+    let constants = Constants::of(&contents.settings, origin.seed);
+    let mut loader = constants.loader(VerifierLogLevel::default());
+    for table in tables::ALL {
+        if is_kept(table) {
+            loader.map_pin_path(table.name, directory.join(table.pin_name()));
+        } else {
+            let entries = u32::try_from(table.entries(&counts)).unwrap_or(u32::MAX);
+            loader.map_max_entries(table.name, entries);
+        }
+    }
+    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    fill(&ebpf, contents, origin)?;
+    for framing in framings {
+        load_into_kernel(&mut ebpf, entry_for(&contents.applied.config, *framing))?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`. `trial`: the
+/// configuration may be on trial.
+pub fn load_onto(directory: &Path, config: &Config, trial: bool, framing: Framing) -> Result<Ebpf> {
     let seed = directory::meta(directory)?.seed;
-    let constants = Constants::of(&Settings::of(config)?, seed);
+    let constants = Constants::of(&Settings::of(config, trial)?, seed);
     let mut loader = constants.loader(VerifierLogLevel::default());
     for table in tables::ALL {
         loader.map_pin_path(table.name, directory.join(table.pin_name()));
@@ -126,22 +194,33 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
 /// one.
 pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let contents = compile(config, None)?;
+    make(&contents, Origin::now(0)?, log)
+}
+
+fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Ebpf> {
     let counts = contents.counts();
-    let seed = Seed::new(random()?, random()?);
-    let constants = Constants::of(&contents.settings, seed);
+    let constants = Constants::of(&contents.settings, origin.seed);
     let mut loader = constants.loader(log);
     for table in tables::ALL {
         let entries = u32::try_from(table.entries(&counts)).unwrap_or(u32::MAX);
         loader.map_max_entries(table.name, entries);
     }
     let ebpf = loader.load(object()?).map_err(not_loaded)?;
-    fill(&ebpf, &contents, seed)?;
+    // What packets and commands change from here on.
+    let mut lengths = tables::GRANT_LENGTHS.open(&ebpf)?;
+    for (index, length) in (0..).zip(contents.grant_lengths) {
+        lengths.set(index, length, 0)?;
+    }
+    tables::PROGRESS_CURSOR
+        .open(&ebpf)?
+        .set(0, Cursor::at(ring::FIRST), 0)?;
+    fill(&ebpf, contents, origin)?;
     Ok(ebpf)
 }
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 9],
+    words: [(&'static str, u32); 10],
     seed: Seed,
 }
 
@@ -149,6 +228,7 @@ impl Constants {
     fn of(settings: &Settings, seed: Seed) -> Self {
         let Settings {
             monitor,
+            trial,
             has_allow,
             has_guarded_addresses,
             rejects,
@@ -161,6 +241,7 @@ impl Constants {
         Self {
             words: [
                 ("MONITOR", flag(monitor)),
+                ("TRIAL", flag(trial)),
                 ("HAS_ALLOW", flag(has_allow)),
                 ("HAS_GUARDED_ADDRESSES", flag(has_guarded_addresses)),
                 ("TICK_BITS", tick_bits()),
@@ -186,8 +267,15 @@ impl Constants {
     }
 }
 
-/// Fills the tables of an object that has just been made.
-fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
+/// Fills the tables of an object that follow from the configuration and the host.
+fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
+    let Origin {
+        since,
+        seed,
+        generation,
+        secret,
+        deadline,
+    } = origin;
     let config = &contents.applied.config;
     contents.write(ebpf, &open_ports(config)?)?;
     let guarded: Vec<_> = config
@@ -195,21 +283,17 @@ fn fill(ebpf: &Ebpf, contents: &Contents, seed: Seed) -> Result<()> {
         .iter()
         .filter_map(|name| Some((links::index_of(name)?, name.clone())))
         .collect();
-    let host = HostState::read(config, &guarded, random()?)
-        .context("cannot read this host's addresses")?;
+    let host =
+        HostState::read(config, &guarded, secret).context("cannot read this host's addresses")?;
     HostTables::open(ebpf)?.write(&host)?;
-    // What packets and commands change from here on.
-    let mut lengths = tables::GRANT_LENGTHS.open(ebpf)?;
-    for (index, length) in (0..).zip(contents.grant_lengths) {
-        lengths.set(index, length, 0)?;
-    }
-    let first = Cursor::at(ring::FIRST);
-    tables::CURSOR.open(ebpf)?.set(cursor::SOURCES, first, 0)?;
+    tables::DEADLINE.open(ebpf)?.set(0, deadline, 0)?;
     let meta = Meta {
         layout: LAYOUT,
         config_length: u32::try_from(contents.config.len())?,
-        since: clock::monotonic_now(),
+        since,
         seed,
+        generation,
+        zero: 0,
     };
     tables::META.open(ebpf)?.set(0, meta, 0)?;
     Ok(())

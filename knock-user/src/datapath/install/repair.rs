@@ -43,7 +43,7 @@ fn repair_where(
             continue;
         }
         let attached = remake_directory(datapath, root, &name, &lack)
-            .and_then(|()| guard(root, &name, datapath.config()));
+            .and_then(|()| guard(root, &name, &datapath.applied));
         match attached {
             Ok(attached) => repair.guarded.push(Guarded {
                 interface: name,

@@ -3,32 +3,42 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
     attach::{Guarded, guard, pin_programs},
-    attachment::{self, Attachment, NotGuarded},
+    attachment::{self, Attachment},
+    cut_off::refuse_to_cut_off,
     framing::{Framing, framing, index_of},
     pins::{
         change,
         directory::{self, Directory, Holds},
         root::PinRoot,
     },
-    program,
+    program::{self, Origin},
     repair::{self, Repair},
+    replace::{Replaced, replace},
     requirements,
+    settle::settle,
 };
 use crate::{
-    config::Config,
+    config::{Config, SshSession},
     datapath::{
+        compile::{
+            Contents,
+            applied::{Circumstances, Trial},
+            compile_as,
+        },
         error::other_version,
         open::Datapath,
         tables::{self, Definition},
+        trial::{self, TrialState},
     },
-    sys::{bpf, links},
+    sys::{bpf, clock::monotonic_now, links},
 };
 
 /// What happens where a configured interface is absent or refuses the program.
@@ -40,11 +50,46 @@ pub enum Absent {
     Await,
 }
 
+/// How a configuration is to be put into force.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub absent: Absent,
+    /// The interfaces were named on the command line.
+    pub named_interfaces: bool,
+    /// It lapses after this long, unless it is confirmed.
+    pub trial: Option<Duration>,
+    /// What is up already stays in force while it is on trial.
+    pub keeps_trial: bool,
+    /// The SSH session that must not be cut off.
+    pub session: Option<SshSession>,
+}
+
+impl Request {
+    pub fn new(absent: Absent) -> Self {
+        Self {
+            absent,
+            named_interfaces: false,
+            trial: None,
+            keeps_trial: false,
+            session: None,
+        }
+    }
+}
+
+/// What was up before [`up`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    /// The same program with the same configuration.
+    Same,
+    /// What has been replaced in place.
+    Another,
+}
+
 /// The outcome of [`up`].
 #[derive(Debug)]
 pub struct Up {
-    /// The same configuration was up before.
-    pub was_up: bool,
+    pub before: Before,
     /// Interfaces that the program has been attached to now.
     pub guarded: Vec<Guarded>,
     /// How the program is attached to every interface now.
@@ -53,10 +98,10 @@ pub struct Up {
     pub failed: Vec<(String, anyhow::Error)>,
 }
 
-/// Brings up `config`: loads the program, attaches it to its interfaces and pins everything, or changes nothing. Where
-/// the same configuration is up, repairs what is broken about it: the program and its tables stay, with every grant.
-/// When this returns, the kernel enforces alone.
-pub fn up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
+/// Puts `config` into force: loads the program, attaches it to its interfaces and pins everything, or changes nothing. Where
+/// the same configuration is up, repairs what is broken about it; another one is replaced in place, with every grant and
+/// session that still applies. When this returns, the kernel enforces alone.
+pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     requirements::require_kernel()?;
     if config.interfaces.is_empty() {
         bail!(
@@ -67,32 +112,75 @@ pub fn up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
     requirements::require_capabilities()?;
     root.make()?;
     let _lock = root.lock()?;
-    let result = up_locked(config, root, absent);
+    let result = up_locked(config, root, request);
     // Under the lock: another command may be about to pin something there.
     root.tidy();
     result
 }
 
-fn up_locked(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
-    match present(root)? {
-        Some(datapath) if datapath.config() == config => take_over(datapath, root),
-        Some(datapath) if attachment::held(root)?.is_empty() => {
-            // Its `up` was killed before it had attached anything.
-            drop(datapath);
-            for directory in root.directories()? {
-                if directory.holds == Holds::Instance {
-                    change::remove(&directory.path)?;
-                }
+fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
+    let present = present(root)?;
+    let mut circumstances = Circumstances {
+        named_interfaces: request.named_interfaces,
+        program: program::fingerprint()?,
+        trial: request.trial.map(|_| Trial::default()),
+    };
+    let Some(mut datapath) = present else {
+        refuse_to_cut_off(config, None, request)?;
+        let contents = compile_as(config, None, circumstances)?;
+        return bring_up(&contents, root, request);
+    };
+    if attachment::held(root)?.is_empty() {
+        // Its `up` was killed before it had attached anything.
+        drop(datapath);
+        for directory in root.directories()? {
+            if directory.holds == Holds::Instance {
+                change::remove(&directory.path)?;
             }
-            bring_up(config, root, absent)
         }
-        Some(datapath) => Err(another_configuration(&datapath)?),
-        None => bring_up(config, root, absent),
+        refuse_to_cut_off(config, None, request)?;
+        let contents = compile_as(config, None, circumstances)?;
+        return bring_up(&contents, root, request);
     }
+    let on_trial = datapath.trial()?;
+    if request.keeps_trial
+        && let TrialState::Left(left) = on_trial
+    {
+        tracing::warn!("what is up is {}", trial::reminder(left));
+        return take_over(datapath, root);
+    }
+    let is_same = datapath.config() == config
+        && datapath.applied.circumstances.program == circumstances.program
+        && datapath.applied.circumstances.named_interfaces == request.named_interfaces;
+    if is_same && request.trial.is_none() && on_trial == TrialState::None {
+        return take_over(datapath, root);
+    }
+    refuse_to_cut_off(config, Some(&datapath), request)?;
+    if request.trial.is_some() {
+        circumstances.trial = Some(datapath.before_trial()?);
+    }
+    let contents = compile_as(config, Some(&datapath.applied.ids), circumstances)?;
+    let deadline = deadline(request);
+    let Replaced { guarded, failed } =
+        replace(&mut datapath, &contents, root, request.absent, deadline)?;
+    Ok(Up {
+        before: Before::Another,
+        guarded,
+        attachments: attachment::attachments(root, &config.interfaces)?,
+        failed,
+    })
 }
 
-/// Returns what is up, after removing what killed processes have left.
+fn deadline(request: &Request) -> u64 {
+    request.trial.map_or(0, |length| {
+        let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        monotonic_now().saturating_add(length)
+    })
+}
+
+/// Returns what is up, after finishing or removing what killed processes have left.
 fn present(root: &PinRoot) -> Result<Option<Datapath>> {
+    settle(root)?;
     let mut is_up = false;
     for Directory {
         interface: _,
@@ -129,27 +217,20 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn another_configuration(datapath: &Datapath) -> Result<anyhow::Error> {
-    let not_guarded = NotGuarded::among(&datapath.attachments()?);
-    let not_guarded = not_guarded.map(|lacks| format!(". Meanwhile, {lacks}"));
-    Ok(anyhow!(
-        "another configuration is up on {}; take it down with `knockgate down` to apply this one{}",
-        datapath.config().interfaces.join(", "),
-        not_guarded.unwrap_or_default()
-    ))
-}
-
 fn take_over(mut datapath: Datapath, root: &PinRoot) -> Result<Up> {
+    datapath.end_outdated(None)?;
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
     Ok(Up {
-        was_up: true,
+        before: Before::Same,
         guarded,
         attachments: datapath.attachments()?,
         failed,
     })
 }
 
-fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
+fn bring_up(contents: &Contents, root: &PinRoot, request: &Request) -> Result<Up> {
+    let config = &contents.applied.config;
+    let absent = request.absent;
     let mut framings = BTreeSet::new();
     for name in &config.interfaces {
         match index_of(name).and_then(|index| framing(name, index)) {
@@ -164,14 +245,15 @@ fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
         framings.insert(Framing::Ethernet);
     }
     let mut undo = Undo::default();
-    let mut ebpf = program::load(config, &framings)?;
+    let mut ebpf = program::load(contents, &framings, Origin::now(deadline(request))?)?;
     for name in &config.interfaces {
         let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
         undo.0.push(directory);
     }
+    Datapath::open(root)?.adopt_connections(None)?;
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
     for name in &config.interfaces {
-        match guard(root, name, config) {
+        match guard(root, name, &contents.applied) {
             Ok(attached) => guarded.push(Guarded {
                 interface: name.clone(),
                 attached,
@@ -190,7 +272,7 @@ fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
     let attachments = attachment::attachments(root, &config.interfaces)?;
     undo.0.clear();
     Ok(Up {
-        was_up: false,
+        before: Before::Nothing,
         guarded,
         attachments,
         failed,
@@ -198,7 +280,7 @@ fn bring_up(config: &Config, root: &PinRoot, absent: Absent) -> Result<Up> {
 }
 
 /// Pins the programs and all tables; the table that identifies the instance goes last.
-fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+pub(super) fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
     let identity = &tables::META.definition;
     for table in tables::ALL {
         if table.name != identity.name {

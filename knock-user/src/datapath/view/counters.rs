@@ -1,7 +1,8 @@
 //! What the program has counted.
 
 use anyhow::Result;
-use knock_common::{Reason, knock::Outcome, report::class};
+use aya::{maps::PerCpuValues, util::nr_cpus};
+use knock_common::{Reason, knock::Outcome, report::class, verdict::Counter};
 
 use crate::datapath::open::Datapath;
 
@@ -29,13 +30,7 @@ impl Datapath {
     pub fn packets(&self) -> Result<Vec<PacketRow>> {
         let mut rows = Vec::new();
         for index in 0..self.packets.len() {
-            let (packets, bytes) = self
-                .packets
-                .get(&index, 0)?
-                .iter()
-                .fold((0, 0), |(packets, bytes), counter| {
-                    (packets + counter.packets, bytes + counter.bytes)
-                });
+            let Counter { packets, bytes } = self.packet_counter(index)?;
             let block = index as usize / Reason::COUNT;
             let reason = Reason::ALL[index as usize % Reason::COUNT];
             if packets != 0 {
@@ -57,15 +52,52 @@ impl Datapath {
         let mut rows = Vec::new();
         for (gate, _) in self.applied.gates() {
             for outcome in Outcome::ALL {
-                let count = self.knocks.get(&outcome.counter(gate), 0)?.iter().sum();
                 rows.push(KnockRow {
                     gate,
                     outcome,
-                    count,
+                    count: self.knock_counter(outcome.counter(gate))?,
                 });
             }
         }
         Ok(rows)
+    }
+
+    /// Returns whether the tables of counters are large enough for this many gates.
+    pub(in crate::datapath) fn counters_hold(&self, gates: usize) -> bool {
+        self.packets.len() as usize >= (gates + 1) * Reason::COUNT
+    }
+
+    /// Returns a packet counter over all CPUs, with what smaller tables held before.
+    pub(in crate::datapath) fn packet_counter(&self, index: u32) -> Result<Counter> {
+        let mut sum = self.earlier_packets.get(&index, 0)?;
+        for counter in self.packets.get(&index, 0)?.iter() {
+            sum.packets += counter.packets;
+            sum.bytes += counter.bytes;
+        }
+        Ok(sum)
+    }
+
+    /// Returns a knock counter over all CPUs, with what smaller tables held before.
+    pub(in crate::datapath) fn knock_counter(&self, index: u32) -> Result<u64> {
+        let earlier = self.earlier_knocks.get(&index, 0)?;
+        Ok(earlier + self.knocks.get(&index, 0)?.iter().sum::<u64>())
+    }
+
+    /// Sets a packet counter to 0. The program counts nothing there meanwhile.
+    pub(in crate::datapath) fn clear_packet_counter(&mut self, index: u32) -> Result<()> {
+        self.earlier_packets.set(index, Counter::default(), 0)?;
+        let zeros = PerCpuValues::try_from(vec![
+            Counter::default();
+            nr_cpus().map_err(|(_, error)| error)?
+        ])?;
+        Ok(self.packets.set(index, zeros, 0)?)
+    }
+
+    /// Sets a knock counter to 0, as above.
+    pub(in crate::datapath) fn clear_knock_counter(&mut self, index: u32) -> Result<()> {
+        self.earlier_knocks.set(index, 0, 0)?;
+        let zeros = PerCpuValues::try_from(vec![0; nr_cpus().map_err(|(_, error)| error)?])?;
+        Ok(self.knocks.set(index, zeros, 0)?)
     }
 
     /// Returns the number of events that have been left out since it came up.

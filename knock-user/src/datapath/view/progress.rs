@@ -3,7 +3,6 @@
 use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
-    cursor,
     cursor::Cursor,
     knock::progress::{Pair, Progress, ProgressSet},
 };
@@ -31,7 +30,7 @@ impl ProgressTable {
         Ok(MappedProgress {
             sets: Mapping::of(&self.sets)?,
             places: Mapping::of(&self.places)?,
-            next: self.cursor.get(&cursor::SOURCES, 0)?.next,
+            next: self.cursor.get(&0, 0)?.next,
         })
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Mode, Port, Protocol},
-    datapath::{install::attachment::Attachment, open::Datapath},
+    datapath::{install::attachment::Attachment, open::Datapath, trial::TrialState},
     sys::clock::monotonic_now,
 };
 
@@ -179,9 +179,16 @@ impl Datapath {
     /// Reads the state of interfaces, gates and tables.
     pub fn status(&self) -> Result<Status> {
         let attachments = self.attachments()?;
-        let mode = match self.config().mode {
-            Mode::Enforce => "enforce",
-            Mode::Monitor => "monitor",
+        let trial = self.trial()?;
+        let mode = match (trial, self.config().mode) {
+            (TrialState::Left(_), _) => "try",
+            (TrialState::Lapsed, _) => "lapsed",
+            (TrialState::None, Mode::Enforce) => "enforce",
+            (TrialState::None, Mode::Monitor) => "monitor",
+        };
+        let try_left_ms = match trial {
+            TrialState::Left(left) => Some(milliseconds(left)),
+            TrialState::Lapsed | TrialState::None => None,
         };
         let interfaces = attachments.iter().map(|attachment| Interface {
             name: attachment.name.clone(),
@@ -192,7 +199,7 @@ impl Datapath {
                 .ok()
                 .map(|attached| attached.name()),
             mode,
-            try_left_ms: None,
+            try_left_ms,
             guarded: attachment.is_guarded(),
             renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
         });

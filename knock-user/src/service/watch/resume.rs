@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Gate, Knock},
-        datapath::compile::ids::Ids,
+        datapath::compile::{applied::Circumstances, ids::Ids},
     };
 
     const SECOND: u64 = 1_000_000_000;
@@ -115,7 +115,7 @@ mod tests {
             ..Config::default()
         };
         let ids = Ids::assign(&config, None);
-        Applied::new(config, ids)
+        Applied::new(config, ids, Circumstances::default())
     }
 
     fn wall(second: i64) -> Timestamp {

@@ -21,6 +21,7 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
 
 /// `BPF_XDP` of `enum bpf_attach_type`.
@@ -28,6 +29,9 @@ const ATTACH_XDP: u32 = 37;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
 const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
+
+/// `BPF_F_REPLACE` of `linux/bpf.h`.
+const REPLACE: u32 = 1 << 2;
 
 /// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
 const LINK_TYPE_XDP: u32 = 6;
@@ -43,6 +47,8 @@ pub enum Kind {
 /// The state of an XDP link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct XdpLink {
+    /// Its own id.
+    pub id: u32,
     /// Id of the program that it attaches.
     pub program: u32,
     /// Index of the interface that it is on, in that interface's network namespace; `None` where it is detached or the
@@ -120,9 +126,23 @@ pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
     // SAFETY: integers, zeroed above: whatever the kernel has written is a value.
     let info = unsafe { info.assume_init() };
     Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLink {
+        id: info.id,
         program: info.program,
         interface: NonZeroU32::new(info.interface),
     }))
+}
+
+/// Puts the program `new` in the place of `old` on the interface of an XDP link: each packet is judged by one or the
+/// other. Fails with `EPERM` where the link carries another program than `old`.
+pub fn update_link(link: impl AsFd, new: impl AsFd, old: impl AsFd) -> io::Result<()> {
+    let attributes = LinkUpdate {
+        link: raw(link.as_fd()),
+        new: raw(new.as_fd()),
+        flags: REPLACE,
+        old: raw(old.as_fd()),
+    };
+    // SAFETY: the structure holds no pointer.
+    unsafe { bpf(LINK_UPDATE, &attributes) }.map(drop)
 }
 
 /// Detaches the link pinned at `path` from its interface. Removing the pin does that too, but only some time later.
@@ -159,6 +179,14 @@ struct LinkCreate {
 }
 
 #[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    new: u32,
+    flags: u32,
+    old: u32,
+}
+
+#[repr(C)]
 struct LinkDetach {
     descriptor: u32,
 }
@@ -167,7 +195,7 @@ struct LinkDetach {
 #[repr(C)]
 struct LinkInfo {
     kind: u32,
-    _id: u32,
+    id: u32,
     program: u32,
     _padding: u32,
     interface: u32,

@@ -14,6 +14,17 @@ use super::{
 use crate::{datapath::tables, sys::bpf};
 
 impl PinRoot {
+    /// Fills a directory beside that of `interface` by `pin`. It has the name of one that is unfinished.
+    pub fn fill_beside(
+        &self,
+        interface: &str,
+        pin: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let unnamed = self.unnamed(interface);
+        make_directory(&unnamed)?;
+        pin(&unnamed)
+    }
+
     /// Fills the directory of `interface` by `pin`, and gives it its name when it is full.
     pub fn fill(&self, interface: &str, pin: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let (unnamed, directory) = (self.unnamed(interface), self.of(interface));

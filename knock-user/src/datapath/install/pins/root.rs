@@ -42,7 +42,7 @@ impl PinRoot {
     }
 
     /// Returns where the directory of an interface is filled, before it is renamed to [`PinRoot::of`].
-    pub(super) fn unnamed(&self, interface: &str) -> PathBuf {
+    pub fn unnamed(&self, interface: &str) -> PathBuf {
         self.0.join(format!("{NEW}{}", interface.replace('.', DOT)))
     }
 

@@ -1,0 +1,28 @@
+//! `knockgate reload`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::up;
+use crate::datapath::{self, PinRoot};
+
+/// Apply the configuration file to what is up, in place
+///
+/// A file that does not pass `check` is refused, and what is in force stays. No packet is let through or lost, and grants,
+/// sessions and progress that still apply live on.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Go on even if this cuts off the SSH session that gives the command
+    #[arg(long)]
+    anyway: bool,
+}
+
+pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
+    let Args { anyway } = args;
+    let (config, up) = datapath::reload(root, up::session(*anyway), |named| {
+        up::load(config, named.unwrap_or_default())
+    })?;
+    up::report(&config, &up);
+    Ok(())
+}

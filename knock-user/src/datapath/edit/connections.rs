@@ -1,0 +1,132 @@
+//! Connections that are open when a gate begins to protect their port.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use aya::Pod;
+use knock_common::{
+    address::{V4, V6},
+    frame::TCP,
+    session::{Flow, Session},
+};
+
+use super::sessions::InSessions;
+use crate::{
+    config::{Config, Established, Mode, Port, Protocol},
+    datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
+    sys::{
+        clock::monotonic_now,
+        sock_diag::{Socket, States, Transport, sockets},
+    },
+};
+
+impl Datapath {
+    /// Makes sessions of the TCP connections that are open through the ports that this configuration protects and `before`
+    /// did not: those of the gates that keep what is established, as far as there is room.
+    pub(in crate::datapath) fn adopt_connections(&mut self, before: Option<&Self>) -> Result<()> {
+        if self.config().mode == Mode::Monitor {
+            return Ok(());
+        }
+        let before = match before {
+            Some(before) if before.trial()? == TrialState::Lapsed => None,
+            Some(before) => Some(before.config()),
+            None => None,
+        };
+        let now = monotonic_now();
+        let mut slots = self.free_session_slots();
+        for socket in open_connections()? {
+            let Some(gate) = keeping_gate(&self.applied, &socket) else {
+                continue;
+            };
+            if before.is_some_and(|before| protects(before, socket.local)) {
+                continue;
+            }
+            let has_room = match (socket.remote.ip(), socket.local.ip()) {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    let flow = flow(V4::from(source), V4::from(destination), &socket);
+                    self.adopt(&flow, gate, now, &mut slots)?
+                }
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    let flow = flow(V6::from(source), V6::from(destination), &socket);
+                    self.adopt(&flow, gate, now, &mut slots)?
+                }
+                _ => true,
+            };
+            if !has_room {
+                tracing::warn!(
+                    "limits.sessions is too small for the connections that are open: some of them end now"
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt<A: InSessions>(
+        &mut self,
+        flow: &Flow<A>,
+        gate: u16,
+        now: u64,
+        slots: &mut impl Iterator<Item = u32>,
+    ) -> Result<bool>
+    where
+        Flow<A>: Pod,
+    {
+        let session = Session {
+            last: now,
+            tag: flow.tag(),
+            granted_until: 0,
+            initial: 0,
+            slot: 0,
+            gate,
+            // A SYN with its ports begins another connection.
+            more: 1,
+            closing: 0,
+            ending: 0,
+        };
+        Ok(self.has_session(flow)? || self.add_session(flow, session, slots)?)
+    }
+}
+
+/// Returns the established TCP connections of this network namespace that packets from other hosts belong to.
+pub(in crate::datapath) fn open_connections() -> Result<Vec<Socket>> {
+    let mut open = sockets(Transport::Tcp, &States::ESTABLISHED)
+        .context("cannot ask the kernel which connections are open, for which it needs inet_diag and tcp_diag")?;
+    open.retain(Socket::is_reachable);
+    Ok(open)
+}
+
+/// Returns whether `config` denies packets to this TCP end without a grant.
+pub(in crate::datapath) fn protects(config: &Config, local: SocketAddr) -> bool {
+    let port = tcp(local);
+    config.mode == Mode::Enforce
+        && (config.addresses.is_empty() || config.addresses.contains(&local.ip()))
+        && config.gates.iter().any(|gate| gate.protect.contains(&port))
+}
+
+/// Returns the id of the gate that protects a connection's port and keeps what is established.
+fn keeping_gate(applied: &Applied, socket: &Socket) -> Option<u16> {
+    let port = tcp(socket.local);
+    let mut gates = applied.gates();
+    let (id, _) = gates
+        .find(|(_, gate)| gate.established == Established::Keep && gate.protect.contains(&port))?;
+    protects(&applied.config, socket.local).then_some(id)
+}
+
+fn tcp(end: SocketAddr) -> Port {
+    Port {
+        number: end.port(),
+        protocol: Protocol::Tcp,
+    }
+}
+
+/// Returns the flow from the client to this host.
+pub(in crate::datapath) fn flow<A>(source: A, destination: A, socket: &Socket) -> Flow<A> {
+    Flow {
+        source,
+        destination,
+        source_port: socket.remote.port(),
+        destination_port: socket.local.port(),
+        protocol: u32::from(TCP),
+    }
+}

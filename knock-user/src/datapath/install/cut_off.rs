@@ -1,0 +1,115 @@
+//! Whether a configuration cuts off the SSH session that puts it into force.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, bail};
+use knock_common::address::{V4, V6};
+
+use super::up::Request;
+use crate::{
+    config::{Config, Established, Gate, Port, Protocol, SshSession},
+    datapath::{
+        edit::connections::{flow, open_connections, protects},
+        open::Datapath,
+        trial::TrialState,
+    },
+    sys::sock_diag::Socket,
+};
+
+/// Fails where `config`, in place of `before`, cuts off the session of the request.
+///
+/// A session that is not a connection of this network namespace is not looked at: its packets go to another host.
+pub(super) fn refuse_to_cut_off(
+    config: &Config,
+    before: Option<&Datapath>,
+    request: &Request,
+) -> Result<()> {
+    let Some(session) = &request.session else {
+        return Ok(());
+    };
+    let Some(socket) = open_connections()?
+        .into_iter()
+        .find(|socket| is_of(session, socket))
+    else {
+        return Ok(());
+    };
+    if let Some(gate) = cuts_off(config, before, &socket)? {
+        bail!(
+            "this would cut off your SSH session from {}: gate {} protects port {}, and {}. Bring it up on trial \
+             with `knockgate up --try 2m`, put your address on the allow list (`allow = [\"{}\"]`), or give \
+             `--anyway`",
+            session.client,
+            gate.name,
+            session.port,
+            match gate.established {
+                Established::Cut => "cuts connections that have no grant",
+                Established::Keep => "the session is not remembered",
+            },
+            session.client
+        );
+    }
+    Ok(())
+}
+
+fn is_of(session: &SshSession, socket: &Socket) -> bool {
+    socket.remote.ip() == session.client.to_canonical()
+        && session.client_port == socket.remote.port()
+        && socket.local.ip() == session.server.to_canonical()
+        && socket.local.port() == session.port
+}
+
+/// Returns the gate that would cut off a connection.
+fn cuts_off<'c>(
+    config: &'c Config,
+    before: Option<&Datapath>,
+    socket: &Socket,
+) -> Result<Option<&'c Gate>> {
+    let is_allowed = |config: &Config| {
+        let mut networks = config.allow.iter();
+        networks.any(|network| network.contains(&socket.remote.ip()))
+    };
+    if !protects(config, socket.local) || is_allowed(config) {
+        return Ok(None);
+    }
+    let port = Port {
+        number: socket.local.port(),
+        protocol: Protocol::Tcp,
+    };
+    let Some(gate) = config
+        .gates
+        .iter()
+        .find(|gate| gate.protect.contains(&port))
+    else {
+        return Ok(None);
+    };
+    if gate.established == Established::Cut {
+        return Ok(Some(gate));
+    }
+    // A connection that was open before the port was protected is made a session.
+    let kept = match before {
+        Some(before)
+            if protects(before.config(), socket.local) && before.trial()? != TrialState::Lapsed =>
+        {
+            let same_gate = before
+                .config()
+                .gates
+                .iter()
+                .any(|of| of.name == gate.name && of.protect.contains(&port));
+            same_gate && (!is_allowed(before.config()) || has_session(before, socket)?)
+        }
+        _ => true,
+    };
+    Ok((!kept).then_some(gate))
+}
+
+fn has_session(datapath: &Datapath, socket: &Socket) -> Result<bool> {
+    match (socket.remote.ip(), socket.local.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            datapath.has_session(&flow(V4::from(source), V4::from(destination), socket))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            datapath.has_session(&flow(V6::from(source), V6::from(destination), socket))
+        }
+        _ => Ok(false),
+    }
+}

@@ -1,0 +1,256 @@
+//! Replaces the configuration in force, or the program, in place.
+//!
+//! Each packet is judged by the old program with the old configuration or by the new one with the new configuration: the
+//! kernel changes the program of a link between two packets. Tables that both can use are shared, the others are carried over;
+//! see [`carry`]. Whatever fails before the directories have changed places is undone.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::Ebpf;
+
+use super::{
+    attach::{Guarded, guard_in},
+    attachment::Attachment,
+    framing::{Framing, framing, index_of},
+    pins::{
+        directory::{self, PROGRAMS},
+        root::PinRoot,
+    },
+    program::{self, Origin},
+    settle::{forget, return_programs, take_place, update_links},
+    up::{Absent, pin},
+    xdp::Attached,
+};
+use crate::{
+    config::{Attach, Config},
+    datapath::{
+        carry,
+        compile::Contents,
+        error::other_version,
+        open::Datapath,
+        tables::{self, Definition, Group},
+    },
+    sys::{clock::monotonic_now, grace},
+};
+
+/// The outcome of [`replace`].
+pub struct Replaced {
+    /// Interfaces that the program has been attached to now.
+    pub guarded: Vec<Guarded>,
+    /// Interfaces that it could not be attached to, and why.
+    pub failed: Vec<(String, anyhow::Error)>,
+}
+
+/// Replaces what is in force under `root`, which is `old`, by `contents`. `deadline`: end of its trial, ns of
+/// `CLOCK_MONOTONIC`; 0: none. Needs the lock.
+pub(super) fn replace(
+    old: &mut Datapath,
+    contents: &Contents,
+    root: &PinRoot,
+    absent: Absent,
+    deadline: u64,
+) -> Result<Replaced> {
+    let config = &contents.applied.config;
+    old.end_outdated(None)?;
+    let attachments = old.attachments()?;
+    refuse_other_mode(config, &attachments)?;
+    let from = old.whole_directory()?;
+    let from = from.ok_or_else(|| other_version(root.path()))?;
+    let lasting = lasting(old, contents)?;
+    let mut next = load(old, &from, contents, &lasting, &attachments, deadline)?;
+    let mut undo = Undo {
+        root,
+        interfaces: Vec::new(),
+    };
+    for name in &config.interfaces {
+        undo.interfaces.push(name.clone());
+        root.fill_beside(name, |directory| pin(&mut next, directory))?;
+    }
+    let first = config.interfaces.first().context("no interface to guard")?;
+    let mut new = Datapath::open_in(root, root.unnamed(first))?;
+    carry::before(old, &mut new, &lasting)?;
+    old.look_for_lengths(config, monotonic_now())?;
+    new.adopt_connections(Some(old))?;
+
+    for name in &config.interfaces {
+        give_programs(&root.of(name), &root.unnamed(name))?;
+    }
+    let (guarded, failed) = attach_missing(&new, root, absent, &attachments)?;
+    let removed: Vec<String> = old.config().interfaces.clone();
+    undo.interfaces.clear();
+    for name in &config.interfaces {
+        take_place(root, name)?;
+    }
+    for name in &config.interfaces {
+        let before = root.unnamed(name);
+        if before.exists() {
+            forget(root, &before)?;
+        }
+    }
+    for name in removed
+        .iter()
+        .filter(|name| !config.interfaces.contains(name))
+    {
+        forget(root, &root.of(name))?;
+    }
+
+    grace::wait();
+    carry::after(old, &mut new, &lasting)?;
+    new.end_outdated(Some(&old.applied))?;
+    new.look_for_lengths(config, monotonic_now())?;
+    Ok(Replaced { guarded, failed })
+}
+
+/// Returns the groups of tables that stay.
+fn lasting(old: &Datapath, contents: &Contents) -> Result<HashSet<Group>> {
+    let mut lasting = tables::lasting(&old.counts()?, &contents.counts());
+    if !old.contents()?.automaton.numbers_like(&contents.automaton) {
+        lasting.remove(&Group::Progress);
+    }
+    // Earlier configurations may have made the counters larger than the present one needs.
+    if old.counters_hold(contents.gates.len()) {
+        lasting.insert(Group::Counters);
+    } else {
+        lasting.remove(&Group::Counters);
+    }
+    Ok(lasting)
+}
+
+fn load(
+    old: &Datapath,
+    from: &Path,
+    contents: &Contents,
+    lasting: &HashSet<Group>,
+    attachments: &[Attachment],
+    deadline: u64,
+) -> Result<Ebpf> {
+    let (before, after) = (old.counts()?, contents.counts());
+    let is_kept = |table: &Definition| match table.group {
+        Group::Config => false,
+        Group::Single => table.entries(&before) == table.entries(&after),
+        group => lasting.contains(&group),
+    };
+    let mut framings = BTreeSet::new();
+    for entry in [Framing::Ethernet, Framing::BareIp] {
+        if from.join(directory::program(entry)).exists() {
+            framings.insert(entry);
+        }
+    }
+    let missing = |name: &&String| {
+        let mut guarded = attachments.iter().filter(|row| row.is_guarded());
+        !guarded.any(|row| row.configured == **name)
+    };
+    for name in contents.applied.config.interfaces.iter().filter(missing) {
+        // Reported when the interface cannot be guarded.
+        framings.extend(index_of(name).and_then(|index| framing(name, index)).ok());
+    }
+    let origin = Origin {
+        since: old.since,
+        seed: old.seed,
+        generation: old.generation + 1,
+        secret: match old.secret()? {
+            0 => Origin::now(0)?.secret,
+            secret => secret,
+        },
+        deadline,
+    };
+    program::load_beside(from, &is_kept, contents, &framings, origin)
+}
+
+/// Refuses a mode of attachment other than an interface has: the kernel has no way to change it without a moment in which
+/// nothing is attached.
+fn refuse_other_mode(config: &Config, attachments: &[Attachment]) -> Result<()> {
+    for row in attachments {
+        let wanted = match config.attach {
+            Attach::Auto => continue,
+            Attach::Native => Attached::Native,
+            Attach::Generic => Attached::Generic,
+        };
+        if let Ok(attached) = row.state
+            && attached != wanted
+            && config.interfaces.contains(&row.configured)
+        {
+            bail!(
+                "{} is attached in {} mode; the kernel cannot change that to {} without a moment in which the \
+                 interface is not guarded: `knockgate down`, then `knockgate up`",
+                row.name,
+                attached.name(),
+                wanted.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Gives the links pinned in `before` the programs pinned in `next`, each the one that reads the same packets.
+fn give_programs(before: &Path, next: &Path) -> Result<()> {
+    for name in PROGRAMS {
+        let (old, new) = (before.join(name), next.join(name));
+        if old.exists() && new.exists() {
+            update_links(before, &old, &new)?;
+        }
+    }
+    Ok(())
+}
+
+type Attachments = (Vec<Guarded>, Vec<(String, anyhow::Error)>);
+
+/// Attaches the program to the configured interfaces that lack it.
+fn attach_missing(
+    new: &Datapath,
+    root: &PinRoot,
+    absent: Absent,
+    before: &[Attachment],
+) -> Result<Attachments> {
+    let (mut guarded, mut failed) = (Vec::new(), Vec::new());
+    for name in &new.config().interfaces {
+        // Under its name now: an interface that was renamed keeps its link, and another one may have its name.
+        if before
+            .iter()
+            .any(|row| row.name == *name && row.is_guarded())
+        {
+            continue;
+        }
+        let follows = before
+            .iter()
+            .any(|row| row.configured == *name && row.is_guarded());
+        match guard_in(&root.unnamed(name), name, &new.applied) {
+            Ok(attached) => guarded.push(Guarded {
+                interface: name.clone(),
+                attached,
+            }),
+            Err(_) if follows && crate::sys::links::index_of(name).is_none() => {}
+            Err(error) if absent == Absent::Refuse => return Err(error),
+            Err(error) => failed.push((name.clone(), error)),
+        }
+    }
+    Ok((guarded, failed))
+}
+
+/// Undoes what was done for these interfaces when the value is dropped.
+struct Undo<'r> {
+    root: &'r PinRoot,
+    interfaces: Vec<String>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for name in self.interfaces.drain(..) {
+            let next = self.root.unnamed(&name);
+            let undone = return_programs(&self.root.of(&name), &next).and_then(|()| {
+                if next.exists() {
+                    forget(self.root, &next)
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = undone {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Finishes or undoes what a process that was killed has left half done.
+//!
+//! To replace a configuration, directories for the next one are filled under other names; then the links get the new
+//! programs; then each directory changes places with the one before it; then those are removed. Until the first
+//! has changed places, the replacement is undone; from then on it is finished. Either way an interface that was guarded stays
+//! so.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    attachment,
+    pins::{
+        change,
+        directory::{self, Directory, Holds, PROGRAMS},
+        root::PinRoot,
+    },
+};
+use crate::{datapath::error::other_version, sys::bpf};
+
+/// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
+pub fn settle(root: &PinRoot) -> Result<()> {
+    let directories = root.directories()?;
+    if let Some(other) = directories
+        .iter()
+        .find(|of| of.holds == Holds::OtherVersion)
+    {
+        return Err(other_version(&other.path));
+    }
+    let newest = newest(&directories)?;
+    for unfinished in directories
+        .iter()
+        .filter(|of| of.holds == Holds::Unfinished)
+    {
+        let before = root.of(&unfinished.interface);
+        let belongs = generation(&unfinished.path);
+        if belongs.is_some() && belongs == newest && generation(&before) < newest {
+            take_place(root, &unfinished.interface)?;
+        } else {
+            return_programs(&before, &unfinished.path)?;
+        }
+        let left = root.unnamed(&unfinished.interface);
+        if left.exists() {
+            forget(root, &left)?;
+        }
+        tracing::info!(
+            "finished what a knockgate that was killed had begun for {}",
+            unfinished.interface
+        );
+    }
+    for directory in root.directories()? {
+        let is_behind = || generation(&directory.path) < newest;
+        if directory.holds == Holds::Instance && is_behind() {
+            forget(root, &directory.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the directory that was filled for `interface` its name. What had that name gets the other's.
+pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
+    let (next, place) = (root.unnamed(interface), root.of(interface));
+    share_links(&place, &next)?;
+    let moved = if place.exists() {
+        exchange(&next, &place)
+    } else {
+        fs::rename(&next, &place)
+    };
+    moved.with_context(|| format!("cannot make {}", place.display()))
+}
+
+/// Pins the links of `from` that are on an interface in `to` as well.
+fn share_links(from: &Path, to: &Path) -> Result<()> {
+    for path in directory::links(from)? {
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        let copy = to.join(name);
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        if link.is_none_or(|link| link.interface.is_none()) || copy.exists() {
+            continue;
+        }
+        bpf::open(&path)
+            .and_then(|link| bpf::pin(&link, &copy))
+            .with_context(|| format!("cannot pin a link in {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Puts the programs pinned in `before` in place of those pinned in `next` on the links pinned in `before`.
+pub(super) fn return_programs(before: &Path, next: &Path) -> Result<()> {
+    for name in PROGRAMS {
+        let (old, new) = (before.join(name), next.join(name));
+        if old.exists() && new.exists() {
+            update_links(before, &new, &old)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the program pinned at `to` in place of that pinned at `from` on the links pinned in `directory`. Returns how
+/// many there were.
+pub(super) fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<usize> {
+    let cannot = || {
+        format!(
+            "cannot replace the program of the links in {}",
+            directory.display()
+        )
+    };
+    let id = attachment::program_id(from)?;
+    let old = bpf::open(from).with_context(cannot)?;
+    let new = bpf::open(to).with_context(cannot)?;
+    let mut updated = 0;
+    for path in directory::links(directory)? {
+        let Some(state) = bpf::xdp_link(&path).with_context(cannot)? else {
+            continue;
+        };
+        if state.program == id && state.interface.is_some() {
+            let link = bpf::open(&path).with_context(cannot)?;
+            bpf::update_link(&link, &new, &old).with_context(cannot)?;
+            updated += 1;
+        }
+    }
+    Ok(updated)
+}
+
+/// Removes a directory. Its links stay on their interfaces where they are pinned elsewhere under the root.
+pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
+    let mut elsewhere = Vec::new();
+    for other in root.directories()? {
+        if other.path != directory && matches!(other.holds, Holds::Instance | Holds::Unfinished) {
+            elsewhere.extend(link_ids(&other.path)?);
+        }
+    }
+    for path in directory::links(directory)? {
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        if link.is_some_and(|link| elsewhere.contains(&link.id)) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    change::remove(directory)
+}
+
+fn link_ids(directory: &Path) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for path in directory::links(directory)? {
+        let link =
+            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        ids.extend(link.map(|link| link.id));
+    }
+    Ok(ids)
+}
+
+/// Returns the highest generation of the instance's directories.
+fn newest(directories: &[Directory]) -> Result<Option<u32>> {
+    let mut newest = None;
+    for directory in directories.iter().filter(|of| of.holds == Holds::Instance) {
+        newest = newest.max(Some(directory::meta(&directory.path)?.generation));
+    }
+    Ok(newest)
+}
+
+/// Returns the generation of a whole directory.
+fn generation(directory: &Path) -> Option<u32> {
+    if !directory::is_whole(directory) {
+        return None;
+    }
+    directory::meta(directory).ok().map(|meta| meta.generation)
+}
+
+/// Has two directories change places. The BPF file system can do so since Linux 5.17 (`simple_rename` of `fs/libfs.c`).
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+    let (one, other) = (name(one)?, name(other)?);
+    // SAFETY: both names outlive the call.
+    let result = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

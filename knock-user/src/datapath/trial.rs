@@ -1,0 +1,105 @@
+//! Configurations on trial (`up --try`). The deadline is in a table of the program, which passes every packet from then on, so
+//! it holds whatever becomes of the processes.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::{
+    compile::applied::Trial,
+    install::{
+        pins::root::PinRoot,
+        up::{Absent, Request, Up, up},
+    },
+    open::Datapath,
+};
+use crate::{config::HumanDuration, sys::clock::monotonic_now};
+
+/// How the trial of the configuration in force stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialState {
+    /// It is on no trial, or has been confirmed.
+    None,
+    /// It goes on for this long.
+    Left(Duration),
+    /// It has ended, and every packet passes.
+    Lapsed,
+}
+
+impl Datapath {
+    /// Returns how its trial stands.
+    pub fn trial(&self) -> Result<TrialState> {
+        if self.applied.circumstances.trial.is_none() {
+            return Ok(TrialState::None);
+        }
+        Ok(match self.deadline.get(&0, 0)? {
+            0 => TrialState::None,
+            deadline => match deadline.checked_sub(monotonic_now()) {
+                None | Some(0) => TrialState::Lapsed,
+                Some(left) => TrialState::Left(Duration::from_nanos(left)),
+            },
+        })
+    }
+
+    /// Makes a trial permanent. Returns `false` where there is none. Fails where it has lapsed.
+    pub fn confirm(&mut self) -> Result<bool> {
+        match self.trial()? {
+            TrialState::None => Ok(false),
+            TrialState::Lapsed => bail!(
+                "the trial has ended, and every packet passes; bring the gates up again with `knockgate up`"
+            ),
+            TrialState::Left(_) => {
+                self.deadline.set(0, 0, 0)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Returns what a trial that begins now returns to: what is in force, or what that would return to itself.
+    pub(super) fn before_trial(&self) -> Result<Trial> {
+        if self.trial()? != TrialState::None
+            && let Some(trial) = &self.applied.circumstances.trial
+        {
+            return Ok(trial.clone());
+        }
+        Ok(Trial {
+            previous: Some((
+                self.config().clone(),
+                self.applied.circumstances.named_interfaces,
+            )),
+        })
+    }
+}
+
+/// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
+/// nothing to return to.
+pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
+    let datapath = Datapath::open(root)?;
+    if datapath.trial()? != TrialState::Lapsed {
+        return Ok(None);
+    }
+    let Some(Trial {
+        previous: Some((config, named_interfaces)),
+    }) = &datapath.applied.circumstances.trial
+    else {
+        return Ok(None);
+    };
+    let request = Request {
+        named_interfaces: *named_interfaces,
+        ..Request::new(Absent::Await)
+    };
+    let up = up(config, root, &request)?;
+    tracing::warn!(
+        "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
+    );
+    Ok(Some(up))
+}
+
+/// Returns what to say of a trial in progress.
+pub fn reminder(left: Duration) -> String {
+    let left = Duration::from_secs(left.as_secs().max(1));
+    format!(
+        "on trial for {}: `knockgate confirm` makes it permanent",
+        HumanDuration(left)
+    )
+}

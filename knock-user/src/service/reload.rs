@@ -1,0 +1,39 @@
+//! Applying the configuration file again, and returning from a trial.
+
+use anyhow::Result;
+use sd_notify::NotifyState;
+
+use super::{log::Log, names::CONFIG_REJECTED, notify, record::Record};
+use crate::{
+    config::Config,
+    datapath::{self, NothingUp, PinRoot},
+};
+
+/// Reads the configuration file, for the interfaces that were named on the command line, if any were.
+pub type Load<'l> = &'l dyn Fn(&[String]) -> Result<Config>;
+
+/// Applies the configuration file to what is up. What is in force stays where the file is invalid or cannot be applied. That
+/// it was applied is said when the service sees it, as after `knockgate reload`.
+pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log) {
+    notify(&[NotifyState::Reloading]);
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[now]);
+    }
+    if let Err(error) = datapath::reload(root, None, |named| load(named.unwrap_or_default())) {
+        tracing::error!("the configuration in force stays: {error:#}");
+        log.say(Record {
+            reason: format!("{error:#}").lines().next().map(ToOwned::to_owned),
+            ..Record::now(CONFIG_REJECTED)
+        });
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// Ends a trial that has lapsed.
+pub fn return_from_trial(root: &PinRoot) {
+    if let Err(error) = datapath::return_from_trial(root)
+        && !error.is::<NothingUp>()
+    {
+        tracing::warn!("cannot return from the trial: {error:#}");
+    }
+}

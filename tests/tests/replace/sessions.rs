@@ -1,0 +1,97 @@
+//! Connections that are open when a gate comes up, and the session of who brings it up.
+
+use std::net::TcpStream;
+
+use knockgate_tests::{
+    lab::Source::{A, B},
+    run::{Run, run},
+    scenario::Scenario,
+    service::echoes,
+};
+
+use crate::{in_both_modes, in_native_mode, reload, ssh};
+
+#[test]
+fn an_open_connection_is_kept() {
+    in_both_modes(|scenario| {
+        let mut flow = scenario.connected(A, 22);
+        assert!(echoes(&mut flow, b"before"));
+        scenario.up(ssh());
+        assert!(echoes(&mut flow, b"after"));
+        assert_eq!(scenario.lab.session_count(), 1);
+        scenario.closed(A, "22/tcp");
+        // And one through a port that a reload begins to protect.
+        let mut mail = scenario.connected(B, 25);
+        reload(scenario, ssh().protect("22/tcp 25/tcp"));
+        assert!(echoes(&mut mail, b"after"));
+        assert!(echoes(&mut flow, b"still"));
+        scenario.closed(B, "25/tcp");
+        // What was taken away does not come back.
+        scenario.knockgate("revoke --all").exits(0);
+        reload(scenario, ssh().protect("22/tcp 25/tcp 80/tcp"));
+        assert!(!echoes(&mut flow, b"revoked"));
+    });
+}
+
+/// Runs `knockgate` in an SSH session over `flow`.
+fn in_session(scenario: &Scenario, flow: &TcpStream, arguments: &[&str]) -> Run {
+    let client = flow.local_addr().expect("it is connected");
+    let server = flow.peer_addr().expect("it is connected");
+    let mut command = scenario.lab.knockgate_command(arguments);
+    command.env(
+        "SSH_CONNECTION",
+        format!(
+            "{} {} {} {}",
+            client.ip(),
+            client.port(),
+            server.ip(),
+            server.port()
+        ),
+    );
+    run(&mut command)
+}
+
+#[test]
+fn the_session_that_gives_the_command_is_not_cut_off() {
+    in_native_mode(|scenario| {
+        let mut flow = scenario.connected(A, 22);
+        let cut = || ssh().key("established = \"cut\"");
+        scenario.configure(cut());
+        let refused = in_session(scenario, &flow, &["up"]);
+        refused.exits(1).says(&[
+            "would cut off your SSH session",
+            "--try",
+            "allow",
+            "--anyway",
+        ]);
+        scenario.lab.assert_untouched();
+        in_session(scenario, &flow, &["run"])
+            .exits(1)
+            .says(&["would cut off"]);
+        in_session(scenario, &flow, &["up", "--try", "2s"]).exits(0);
+        scenario.knockgate("down").exits(0);
+        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        assert!(!echoes(&mut flow, b"cut"));
+        scenario.knockgate("down").exits(0);
+        // A gate that keeps it does not cut it off, nor does an entry of the allow list.
+        let mut flow = scenario.connected(A, 22);
+        scenario.configure(ssh());
+        in_session(scenario, &flow, &["up"]).exits(0);
+        assert!(echoes(&mut flow, b"kept"));
+        scenario.configure(cut());
+        in_session(scenario, &flow, &["reload"])
+            .exits(1)
+            .says(&["would cut off"]);
+        assert!(echoes(&mut flow, b"kept"));
+        scenario.configure(format!("allow = [\"{{A}}/32\"]\n{}", cut()));
+        in_session(scenario, &flow, &["reload"]).exits(0);
+        assert!(echoes(&mut flow, b"allowed"));
+        // A session to another host is none of this one's connections.
+        scenario.knockgate("down").exits(0);
+        scenario.configure(cut());
+        let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let to = elsewhere.local_addr().expect("it is bound");
+        let other = TcpStream::connect(to).expect("it listens");
+        in_session(scenario, &other, &["up"]).exits(0);
+    });
+}

@@ -1,0 +1,127 @@
+//! `up --try` and `confirm`.
+
+use aya::maps::{Array, Map, MapData};
+use knockgate_tests::{
+    attempt::Outcome,
+    lab::{
+        Source::{A, B},
+        WAN,
+    },
+    run::wait_until,
+    scenario::Scenario,
+};
+
+use crate::{in_both_modes, in_native_mode, serve, ssh};
+
+fn mode(scenario: &Scenario) -> String {
+    let status = scenario.knockgate("status --json").json();
+    status["interfaces"][0]["mode"]
+        .as_str()
+        .expect("a string")
+        .to_owned()
+}
+
+/// Sets the end of the trial to a time that has passed, as if the test had waited.
+fn lapse(scenario: &Scenario) {
+    let pin = scenario.lab.pin_root().join(WAN).join("deadline");
+    let data = MapData::from_pin(pin).expect("it is pinned");
+    let map = Map::from_map_data(data).expect("a known kind of map");
+    let mut deadline: Array<_, u64> = map.try_into().expect("an array of numbers");
+    assert_ne!(deadline.get(&0, 0).expect("it has an entry"), 0);
+    deadline.set(0, 1, 0).expect("it can be written");
+}
+
+/// The kernel keeps the deadline: no process runs meanwhile, and nothing else has to happen.
+#[test]
+fn a_trial_lapses_by_itself() {
+    in_both_modes(|scenario| {
+        scenario.configure(ssh());
+        scenario
+            .knockgate("up --try 1s")
+            .exits(0)
+            .says(&["confirm"]);
+        wait_until("the trial has lapsed", || {
+            scenario.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open
+        });
+        assert_eq!(mode(scenario), "lapsed");
+        assert!(scenario.lab.stats().packets("lapsed") > 0);
+        scenario.knockgate("confirm").exits(1).says(&["has ended"]);
+        scenario.knockgate("up").exits(0);
+        assert_eq!(mode(scenario), "enforce");
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+#[test]
+fn a_trial_that_is_confirmed_stays() {
+    in_native_mode(|scenario| {
+        scenario.configure(ssh());
+        scenario.knockgate("up --try 1h").exits(0);
+        let status = scenario.knockgate("status --json").json();
+        let left = status["interfaces"][0]["try_left_ms"].as_u64();
+        assert!(
+            left.is_some_and(|left| (1..=3_600_000).contains(&left)),
+            "{status}"
+        );
+        assert_eq!(mode(scenario), "try");
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("confirm").exits(0);
+        assert_eq!(mode(scenario), "enforce");
+        scenario.knockgate("confirm").exits(0).says(&["no trial"]);
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+#[test]
+fn what_was_up_before_is_in_force_again() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        scenario.configure(ssh().protect("22/tcp 25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        scenario.closed(A, "25/tcp");
+        // A trial in a trial returns to what was before the first.
+        scenario.configure(ssh().protect("25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        scenario.closed(A, "25/tcp");
+        lapse(scenario);
+        scenario.open(A, "25/tcp");
+        scenario.open(A, "22/tcp");
+        // Any command sees it.
+        assert_eq!(mode(scenario), "enforce");
+        scenario.open(A, "25/tcp");
+        scenario.closed(A, "22/tcp");
+        scenario.open(B, "22/tcp");
+    });
+}
+
+#[test]
+fn the_service_returns_from_a_trial() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        let service = serve(scenario);
+        scenario.configure(ssh().protect("25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        lapse(scenario);
+        wait_until("the service has returned from it", || {
+            scenario.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Silent
+        });
+        assert_eq!(mode(scenario), "enforce");
+        scenario.open(A, "25/tcp");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+    });
+}
+
+/// A service that starts again after a crash does not make a trial permanent.
+#[test]
+fn a_service_that_starts_keeps_the_trial() {
+    in_native_mode(|scenario| {
+        scenario.configure(ssh());
+        scenario.knockgate("up --try 1h").exits(0);
+        let service = serve(scenario);
+        assert_eq!(mode(scenario), "try");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+    });
+}
