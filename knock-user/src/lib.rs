@@ -2,7 +2,7 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
-//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`service`] is what `run` does beside, [`client`] knocks.
+//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`service`] is what `run` does beside, [`top`] shows them live, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
@@ -13,3 +13,4 @@ pub mod metrics;
 mod runtime;
 pub mod service;
 mod sys;
+pub mod top;

@@ -18,13 +18,14 @@ pub mod init;
 pub mod knock;
 pub mod man;
 pub mod metrics;
-mod output;
+pub(crate) mod output;
 pub mod revoke;
 pub mod run;
 pub mod sessions;
 pub mod sources;
 pub mod stats;
 pub mod status;
+pub mod top;
 pub mod up;
 
 /// Runs the command that the command line names.
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sessions(args) => sessions::run(&args, &root),
         Command::Stats(args) => stats::run(&args, &root),
         Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
+        Command::Top(args) => runtime()?.block_on(top::run(&args, &root)),
         Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),

@@ -16,6 +16,7 @@ pub mod tables;
 mod view;
 mod write;
 
+pub use compile::applied::Applied;
 pub use edit::grant_filter::GrantFilter;
 pub use error::{NotPermitted, NothingUp};
 pub use host::HostState;

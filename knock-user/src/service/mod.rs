@@ -9,13 +9,14 @@ mod kernel_log;
 mod log;
 mod metrics;
 pub mod names;
+mod reader;
 mod record;
 mod socket;
 mod watch;
 
-pub use log::drain;
+pub use reader::each_event;
 pub use record::Record;
-pub use socket::{History, is_served, read_events, refuse_second};
+pub use socket::{History, is_served, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 

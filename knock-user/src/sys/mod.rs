@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod capability;
 pub mod clock;
 pub mod ethtool;
+pub mod job_control;
 pub mod kernel_version;
 pub mod link_events;
 pub mod links;
