@@ -6,7 +6,7 @@
 //! command printed, and [`killed`] kills one half-way. Below the IP stack, [`wire`] sends frames that no honest client
 //! would, [`flood`] as many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, and [`path`]
 //! delays and reorders frames. [`foreign`] attaches and pins other programs' BPF objects, [`sshd`] runs a real server,
-//! [`http`] asks one, [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The
+//! [`http`] asks one, [`pty`] is a terminal, [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The
 //! namespaces and frames themselves come from the crate `netlab`, which the bench and the demo use too.
 //!
 //! The second half tries the program packet by packet: [`fixtures`] says of each behaviour by itself what must come of
@@ -30,6 +30,7 @@ pub mod network;
 pub mod oracle;
 pub mod path;
 
+pub mod pty;
 pub mod run;
 pub mod scenario;
 pub mod service;

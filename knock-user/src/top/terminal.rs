@@ -15,7 +15,10 @@ use ratatui::{
         cursor::{Hide, Show},
         event::{self, Event},
         execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+            enable_raw_mode,
+        },
     },
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -38,9 +41,8 @@ impl Screen {
              and `stats` with --json, and `metrics`"
         );
         restore_on_panic();
-        let terminal = Terminal::new(CrosstermBackend::new(stdout()));
         let mut screen = Self {
-            terminal: terminal.context("cannot use the terminal")?,
+            terminal: blank()?,
             theme: Theme::of_environment(),
         };
         screen.take_over()?;
@@ -50,8 +52,8 @@ impl Screen {
     /// Takes the terminal over, again: another program may have used it meanwhile.
     pub fn take_over(&mut self) -> Result<()> {
         enable_raw_mode().context("cannot use the terminal")?;
-        execute!(stdout(), EnterAlternateScreen, Hide)?;
-        self.terminal.clear()?;
+        execute!(stdout(), EnterAlternateScreen, Hide, Clear(ClearType::All))?;
+        self.terminal = blank()?;
         Ok(())
     }
 
@@ -92,6 +94,12 @@ impl Drop for Screen {
         // A terminal that is gone takes nothing back.
         let _ = give_back();
     }
+}
+
+/// Returns what draws on a terminal on which nothing is drawn. (`Terminal::clear` would ask the terminal where its cursor
+/// is, and the thread that reads keys would take the answer.)
+fn blank() -> Result<Terminal<CrosstermBackend<Stdout>>> {
+    Terminal::new(CrosstermBackend::new(stdout())).context("cannot use the terminal")
 }
 
 fn give_back() -> io::Result<()> {

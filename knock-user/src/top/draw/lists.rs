@@ -227,10 +227,7 @@ fn denied(state: &State, height: usize, theme: Theme) -> Drawn {
         ],
         rows,
         cursor,
-        none: none(
-            list.is_empty(),
-            "no source has been denied in the last minute",
-        ),
+        none: none(state, list, "no source has been denied in the last minute"),
     }
 }
 
