@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Config, Gate, Knock, Listen, Metrics, OpenPorts, Port,
+    Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
     reader::List,
     source::{Located, Span, values},
 };
@@ -44,6 +44,7 @@ pub(super) struct DraftGate {
     pub(super) protect: Vec<Located<Port>>,
     pub(super) open_for: Located<Duration>,
     pub(super) knocks: Vec<DraftKnock>,
+    pub(super) hooks: Vec<DraftHook>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Gate,
 }
@@ -55,6 +56,14 @@ pub(super) struct DraftKnock {
     pub(super) user: Located<String>,
     pub(super) sequence: List<Port>,
     pub(super) within: Located<Duration>,
+}
+
+/// A `[[gate.hook]]` as written.
+#[derive(Clone, Default)]
+pub(super) struct DraftHook {
+    pub(super) on: Trigger,
+    /// The program and its arguments.
+    pub(super) run: List<String>,
 }
 
 impl Draft {
@@ -99,6 +108,7 @@ impl DraftGate {
             protect,
             open_for,
             knocks,
+            hooks,
             rest,
         } = self;
         Gate {
@@ -106,6 +116,7 @@ impl DraftGate {
             protect: values(protect),
             open_for: open_for.value,
             knocks: knocks.into_iter().map(DraftKnock::into_knock).collect(),
+            hooks: hooks.into_iter().map(DraftHook::into_hook).collect(),
             ..rest
         }
     }
@@ -130,6 +141,16 @@ impl DraftKnock {
             user: user.value,
             sequence: values(sequence.items),
             within: within.value,
+        }
+    }
+}
+
+impl DraftHook {
+    fn into_hook(self) -> Hook {
+        let Self { on, run } = self;
+        Hook {
+            on,
+            run: values(run.items),
         }
     }
 }

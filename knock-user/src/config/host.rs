@@ -34,6 +34,8 @@ pub struct HostFacts {
     pub ssh: Option<SshSession>,
     /// The interfaces whose packets no entry of the kernel program can read, and why.
     pub unreadable: BTreeMap<String, String>,
+    /// The programs of hooks are to be found in the file system.
+    pub has_programs: bool,
 }
 
 /// The two ends of an SSH session, from `SSH_CONNECTION`.
@@ -57,6 +59,7 @@ impl HostFacts {
             devices,
             ssh: ssh_connection().and_then(|text| SshSession::parse(&text)),
             unreadable: datapath::unreadable().unwrap_or_default(),
+            has_programs: true,
         }
     }
 }

@@ -8,7 +8,13 @@ use std::{
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Listen, Port, duration::parse_duration};
+use super::{
+    Listen, Port,
+    duration::parse_duration,
+    hook::{Piece, pieces},
+    nearest::nearest,
+};
+use crate::service::Record;
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {
@@ -69,6 +75,41 @@ pub(super) const NAME: Kind<String> = Kind {
     parse: parse_name,
     for_number: Some(|number| format!("\"{number}\"")),
 };
+
+pub(super) const ARGUMENT: Kind<String> = Kind {
+    code: "bad-argument",
+    expected: "a program or an argument such as \"{source}\"",
+    parse: parse_argument,
+    for_number: Some(|number| format!("\"{number}\"")),
+};
+
+/// Reads an argument of a hook, whose placeholders must be keys of events.
+fn parse_argument(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        return Err(format!(
+            "{text:?} has a NUL character, which no argument can contain"
+        ));
+    }
+    for piece in pieces(text) {
+        let Piece::Placeholder(name) = piece else {
+            continue;
+        };
+        if Record::KEYS.contains(&name) {
+            continue;
+        }
+        let advice = if let Some(near) = nearest(name, Record::KEYS) {
+            format!("did you mean {{{near}}}?")
+        } else {
+            let all = Record::KEYS.map(|key| format!("{{{key}}}"));
+            format!(
+                "the placeholders are {}; for the text itself, write {{ {name} }}",
+                all.join(" ")
+            )
+        };
+        return Err(format!("unknown placeholder {{{name}}}; {advice}"));
+    }
+    Ok(text.to_owned())
+}
 
 /// Reads the name of a gate or user: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {

@@ -9,6 +9,7 @@ mod draft;
 mod duration;
 mod file;
 mod finding;
+mod hook;
 mod host;
 mod kinds;
 mod lint;
@@ -37,6 +38,7 @@ use self::{
 pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
+    hook::{Alert, Hook, Per, Trigger},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
     listen::Listen,
     port::{Port, Protocol},
@@ -45,6 +47,7 @@ pub use self::{
 };
 pub(crate) use self::{
     finding::count,
+    hook::{Piece, pieces},
     kinds::{parse_interface, parse_name, zone_fault},
     nearest::nearest,
     schema::LONGEST_GRANT,
@@ -69,6 +72,9 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     pub open_ports: OpenPorts,
     pub limits: Limits,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub alert: Alert,
     #[serde(default)]
     pub metrics: Metrics,
     /// In the order of the file; names are unique.
@@ -138,6 +144,9 @@ pub struct Gate {
     pub sources: Vec<IpNet>,
     /// May be empty: then only grants by hand open the gate. Users are unique within a gate.
     pub knocks: Vec<Knock>,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
 }
 
 /// What becomes of a flow when the grant ends under which it began.

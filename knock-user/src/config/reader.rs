@@ -36,7 +36,6 @@ pub(super) struct List<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Field<'v, 'i> {
     pub(super) key: &'static str,
-    pub(super) key_span: Span,
     pub(super) value: &'v Value<'i>,
 }
 

@@ -9,10 +9,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Limits, Listen, Port,
-    draft::{Draft, DraftGate, DraftKnock, DraftMetrics},
+    Alert, Limits, Listen, Port,
+    draft::{Draft, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
-    kinds::{ADDRESS, INTERFACE, LISTEN, NAME, NETWORK, PORT},
+    kinds::{ADDRESS, ARGUMENT, INTERFACE, LISTEN, NAME, NETWORK, PORT},
     nearest::nearest,
     reader::{Field, List, Reader},
     section::{
@@ -29,10 +29,12 @@ pub(crate) const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
 /// The kernel's tables of sources forget early when they are smaller than this.
 const FEWEST_SOURCES: u32 = 16_384;
 const MOST_ENTRIES: u32 = 16_777_216;
+/// Less than the service remembers of all sources together.
+const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 5] = [&FILE, &LIMITS, &METRICS, &GATE, &KNOCK];
+pub const SECTIONS: [&dyn Describe; 7] = [&FILE, &LIMITS, &METRICS, &ALERT, &GATE, &KNOCK, &HOOK];
 
 const FILE: Section<Draft> = Section {
     title: "the file",
@@ -90,8 +92,12 @@ or a list such as ["443/tcp", "443/udp"]."#,
                 METRICS.read(&SECTIONS, reader, table, field.span(), &mut file.metrics);
             }
         }),
-        Row::not_available("alert", |reader, field, _| {
-            not_available(reader, field, "[alert]");
+        Row::new("alert", Nested("{}"), "", |reader, field, file| {
+            file.rest.alert = ALERT.defaults();
+            if let Some(table) = reader.table(field) {
+                let alert = &mut file.rest.alert;
+                ALERT.read(&SECTIONS, reader, table, field.span(), alert);
+            }
         }),
         Row::new("gate", Nested("[]"), "", |reader, field, file| {
             file.gates = all(reader, field, "gate", &GATE, |gate, span| {
@@ -130,6 +136,38 @@ const LIMITS: Section<Limits> = Section {
             |reader, field, limits| {
                 put(&mut limits.sessions, reader.number(field, 1..=MOST_ENTRIES));
             },
+        ),
+    ],
+};
+
+const ALERT: Section<Alert> = Section {
+    title: "[alert]",
+    place: "in [alert]",
+    about: "When the service (`knockgate run`) reports a source whose knocks keep failing.",
+    rows: &[
+        Row::new(
+            "failures",
+            Optional("10"),
+            "Failed knocks that cause an alert; 0: no alerts.",
+            |reader, field, alert| {
+                put(&mut alert.failures, reader.number(field, 0..=MOST_FAILURES));
+            },
+        ),
+        Row::new(
+            "within",
+            Optional(r#""1m""#),
+            "The time in which they happen. One source causes one alert in this time.",
+            |reader, field, alert| {
+                let duration = reader.duration(field, LONGEST_WITHIN);
+                put(&mut alert.within, duration.map(|it| it.value));
+            },
+        ),
+        Row::new(
+            "per",
+            Optional(r#""source""#),
+            r#"Whose failures are counted together: "source": those of one address,
+or "prefix": those of a /24 (IPv4) or /64 (IPv6)."#,
+            |reader, field, alert| put(&mut alert.per, reader.choice(field)),
         ),
     ],
 };
@@ -222,8 +260,8 @@ const GATE: Section<DraftGate> = Section {
         Row::new("knock", Nested("[]"), "", |reader, field, gate| {
             gate.knocks = all(reader, field, "gate.knock", &KNOCK, |_, _| ());
         }),
-        Row::not_available("hook", |reader, field, _| {
-            not_available(reader, field, "[[gate.hook]]");
+        Row::new("hook", Nested("[]"), "", |reader, field, gate| {
+            gate.hooks = all(reader, field, "gate.hook", &HOOK, |_, _| ());
         }),
     ],
 };
@@ -250,6 +288,28 @@ const KNOCK: Section<DraftKnock> = Section {
             Optional(r#""10s""#),
             "The longest time from the first knock to the last.",
             |reader, field, knock| put(&mut knock.within, reader.duration(field, LONGEST_WITHIN)),
+        ),
+    ],
+};
+
+const HOOK: Section<DraftHook> = Section {
+    title: "[[gate.hook]]",
+    place: "in [[gate.hook]]",
+    about: "A program that the service (`knockgate run`) runs when something happens at this gate.",
+    rows: &[
+        Row::new(
+            "on",
+            Required(r#""opened""#),
+            r#"When it is run: "opened": a grant is given or renewed, "closed": a grant has ended,
+"alert": a source keeps failing (see [alert])."#,
+            |reader, field, hook| put(&mut hook.on, reader.choice(field)),
+        ),
+        Row::new(
+            "run",
+            Required(r#"["/usr/local/bin/notify", "{event}", "{gate}", "{user}", "{source}"]"#),
+            "The program, by its absolute path, and its arguments. No shell reads them. {event}, {gate} and the like
+stand for what `knockgate events` shows under these keys.",
+            |reader, field, hook| put(&mut hook.run, program(reader, field)),
         ),
     ],
 };
@@ -352,9 +412,24 @@ fn sequence(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<List<Po
     Some(list)
 }
 
-fn not_available(reader: &mut Reader<'_, '_>, field: Field<'_, '_>, title: &str) {
-    let message = format!("{title} is not available in this version yet; leave the section out");
-    reader
-        .findings
-        .error("not-available", field.key_span, message);
+fn program(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<List<String>> {
+    let list = reader.list(field, &ARGUMENT)?;
+    if list.written == 0 {
+        let message = "`run` is empty: name a program, such as [\"/usr/local/bin/notify\"]";
+        reader
+            .findings
+            .error("empty-list", list.span, message.to_owned());
+    }
+    if let Some(Located { value, span }) = list.items.first()
+        && list.complete()
+        && !value.starts_with('/')
+    {
+        let message = format!(
+            "`run`: {value:?} must be the absolute path of a program, such as \"/usr/bin/{}\"; for a line of shell, \
+             run [\"/bin/sh\", \"-c\", \"…\"] and use \"$KNOCKGATE_SOURCE\" and the like in it",
+            value.rsplit('/').next().unwrap_or_default()
+        );
+        reader.findings.error("relative-program", *span, message);
+    }
+    Some(list)
 }

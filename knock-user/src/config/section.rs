@@ -27,8 +27,6 @@ pub enum Presence {
     Optional(&'static str),
     /// The key may be left out and begins a section of its own. With its default, as TOML.
     Nested(&'static str),
-    /// The key is reserved for a later version and refused.
-    NotAvailable,
 }
 
 /// A section of the file, whatever type its keys are read into.
@@ -73,13 +71,6 @@ impl<T> Row<T> {
             },
             read,
         }
-    }
-
-    pub(super) const fn not_available(
-        name: &'static str,
-        read: fn(&mut Reader<'_, '_>, Field<'_, '_>, &mut T),
-    ) -> Self {
-        Self::new(name, Presence::NotAvailable, "", read)
     }
 }
 
@@ -159,7 +150,6 @@ impl<T: Default> Section<T> {
             };
             let field = Field {
                 key: row.key.name,
-                key_span: spelt.span().into(),
                 value: written,
             };
             (row.read)(reader, field, value);

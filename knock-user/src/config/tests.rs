@@ -85,6 +85,10 @@ open_ports = ["443/tcp", "443/udp"]
 sources  = 16_384
 grants   = 1
 sessions = 0x100_0000
+[alert]
+failures = 3
+within = "5m"
+per = "prefix"
 [metrics]
 listen = "[::1]:9464"
 [[gate]]
@@ -101,6 +105,12 @@ sources = ["198.51.100.0/24"]
 user = "alice"
 sequence = ["7431/udp", "2214/tcp"]
 within = "500ms"
+[[gate.hook]]
+on = "opened"
+run = ["/usr/bin/logger", "{user} at {gate}"]
+[[gate.hook]]
+on = "alert"
+run = ["/bin/true"]
 [[gate]]
 name = "hand-opened_1.0"
 protect = ["5432/tcp"]
@@ -118,6 +128,11 @@ protect = ["5432/tcp"]
             sources: 16_384,
             grants: 1,
             sessions: 16_777_216,
+        },
+        alert: Alert {
+            failures: 3,
+            within: Duration::from_mins(5),
+            per: Per::Prefix,
         },
         metrics: Metrics {
             listen: Some("[::1]:9464".parse().expect("valid")),
@@ -138,6 +153,16 @@ protect = ["5432/tcp"]
                     sequence: vec![port("7431/udp"), port("2214/tcp")],
                     within: Duration::from_millis(500),
                 }],
+                hooks: vec![
+                    Hook {
+                        on: Trigger::Opened,
+                        run: vec!["/usr/bin/logger".into(), "{user} at {gate}".into()],
+                    },
+                    Hook {
+                        on: Trigger::Alert,
+                        run: vec!["/bin/true".into()],
+                    },
+                ],
             },
             Gate {
                 name: "hand-opened_1.0".into(),
@@ -150,6 +175,7 @@ protect = ["5432/tcp"]
                 deny: Deny::Drop,
                 sources: vec![],
                 knocks: vec![],
+                hooks: vec![],
             },
         ],
     };
@@ -174,6 +200,14 @@ fn what_is_left_out_has_the_documented_defaults() {
             sources: 262_144,
             grants: 65_536,
             sessions: 262_144
+        }
+    );
+    assert_eq!(
+        config.alert,
+        Alert {
+            failures: 10,
+            within: Duration::from_mins(1),
+            per: Per::Source
         }
     );
     let gate = &config.gates[0];
@@ -203,6 +237,8 @@ fn the_page_describes_every_code() {
         "no-allow-list",
         "open-to-others",
         "no-native-xdp",
+        "missing-program",
+        "program-open-to-others",
     ];
     let rows = errors::ROWS.iter().chain(warnings::ROWS);
     for code in rows.map(|row| row.code).chain(others) {

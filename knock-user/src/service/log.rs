@@ -5,18 +5,21 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::{
-    event::Event,
+    event::{Event, Kind},
     report::{Budget, class},
 };
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
+    alerts::Alerts,
+    hooks::Hooks,
     kept::Kept,
-    names::EVENTS_LOST,
+    names::{ALERT, EVENTS_LOST},
     record::Record,
     socket::{self, Connection},
+    watch::shown,
 };
-use crate::{datapath::Datapath, sys::clock::monotonic_now};
+use crate::{config::Config, datapath::Datapath, sys::clock::monotonic_now};
 
 /// Events by which a reader may fall behind before it misses some.
 const BACKLOG: usize = 4096;
@@ -34,35 +37,87 @@ pub struct Log {
     lost: u64,
     /// Budgets of the events that the service finds by itself, by class.
     budgets: [Budget; class::COUNT as usize],
+    alerts: Alerts,
+    hooks: Hooks,
 }
 
 impl Log {
-    pub fn new() -> Self {
-        Self {
+    /// With the alerts and hooks of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let mut log = Self {
             latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
             serving: JoinSet::new(),
             lost: 0,
             budgets: [Budget::zeroed(); class::COUNT as usize],
-        }
+            alerts: Alerts::default(),
+            hooks: Hooks::default(),
+        };
+        log.configure(config);
+        log
     }
 
-    /// Adds one event.
+    /// Sets the alerts and hooks to those of a configuration; those that go on are not disturbed.
+    pub fn configure(&mut self, config: &Config) {
+        self.alerts.configure(config.alert);
+        self.hooks.configure(config);
+    }
+
+    /// Adds one event, and does what the configuration says for it.
     pub fn say(&mut self, record: Record) {
         tracing::info!("{}", Brief(&record));
+        self.hooks.notice(&record);
+        let alert = self.alert_after(&record);
         self.latest.add(record.clone());
         // An error says that there is no reader.
         let _ = self.readers.send(record);
+        if let Some(alert) = alert {
+            self.say(alert);
+        }
+    }
+
+    /// Counts a failed knock. Returns the alert that it causes.
+    fn alert_after(&mut self, record: &Record) -> Option<Record> {
+        if record.event != Kind::Failed.name() {
+            return None;
+        }
+        let source = record.source.as_ref()?.parse().ok()?;
+        let failing = self.alerts.failure(source, monotonic_now())?;
+        Some(Record {
+            gate: record.gate.clone(),
+            source: Some(shown(failing.subject)),
+            failures: Some(failing.failures),
+            ..Record::now(ALERT)
+        })
+    }
+
+    /// Waits until a hook has ended; returns the event that says why it failed.
+    pub async fn hook_ended(&mut self) -> Option<Record> {
+        self.hooks.ended().await
+    }
+
+    /// Returns the ends of grants whose hooks have not ended yet.
+    pub fn unfinished_closings(&self) -> Vec<Record> {
+        self.hooks.unfinished_closings()
+    }
+
+    /// Runs the hooks for events that an earlier service has added.
+    pub fn run_again(&mut self, records: &[Record]) {
+        for record in records {
+            self.hooks.notice(record);
+        }
     }
 
     /// Adds an event of a [`class`] of which there may be any number at once. Where there are too many in a second, counts
-    /// it as lost.
+    /// it as lost; its hooks run all the same.
     pub fn say_within(&mut self, class: u32, record: Record) {
         let second = monotonic_now() / 1_000_000_000;
         let budget = &mut self.budgets[class as usize];
         if budget.wants(class, second) {
             budget.count(true);
             self.say(record);
+        } else {
+            self.hooks.notice(&record);
         }
     }
 
@@ -100,6 +155,9 @@ impl Log {
                 ..Record::now(EVENTS_LOST)
             });
         }
+        for failed in self.hooks.left_out() {
+            self.say(failed);
+        }
     }
 
     /// Sends a new reader the latest events, and those to come if it wants to follow.
@@ -110,15 +168,14 @@ impl Log {
         self.serving.spawn(reader);
     }
 
-    /// Waits until the readers have the last events, for a bounded time.
-    pub async fn finish(self) {
-        let Self {
-            readers,
-            mut serving,
-            ..
-        } = self;
-        drop(readers);
-        let all = async { while serving.join_next().await.is_some() {} };
+    /// Waits until the hooks have ended and the readers have the last events, for a bounded time.
+    pub async fn finish(&mut self) {
+        for failed in self.hooks.finish().await {
+            self.say(failed);
+        }
+        // The readers end when nobody can send to them any more.
+        self.readers = broadcast::Sender::new(1);
+        let all = async { while self.serving.join_next().await.is_some() {} };
         let _ = timeout(PATIENCE, all).await;
     }
 }

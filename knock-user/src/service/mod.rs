@@ -1,12 +1,15 @@
-//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events and metrics,
-//! keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates open and
-//! close without it.
+//! What `run` does beside the kernel: it reads the kernel's reports, notices grants that end, serves events and
+//! metrics, runs hooks, keeps the list of open ports fresh, and attaches the program again to an interface that has lost it. Gates
+//! open and close without it.
 
+mod alerts;
 mod guard;
+mod hooks;
 mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
 mod log;
+mod memory;
 mod metrics;
 pub mod names;
 mod reader;
@@ -34,6 +37,7 @@ use crate::{
 };
 use guard::{Guard, Seen};
 use log::Log;
+use memory::Memory;
 use metrics::Endpoint;
 use watch::Watch;
 
@@ -50,11 +54,13 @@ pub async fn serve(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = socket::Listener::bind(root)?;
-    let mut log = Log::new();
+    let mut log = Log::new(datapath.config());
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
         unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
-    let mut watch = Watch::new(&datapath)?;
+    // Before grants are looked at: an end is said after the beginning.
+    while !log.take(ring.get_mut(), &datapath) {}
+    let mut watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
     // Where it was up before, the table has the ports of that time, or those of an earlier service.
     let mut open = open_ports(datapath.config())?;
     datapath.set_open_ports(&open)?;
@@ -87,6 +93,7 @@ pub async fn serve(
             }
             () = sleep_until(look_at_grants) => {
                 let started = Instant::now();
+                log.take(ring.get_mut(), &datapath);
                 watch.look(&datapath, &mut log)?;
                 // A table so large that reading it takes long is read less often.
                 look_at_grants = started + watch.pause().max(started.elapsed() * 20);
@@ -99,24 +106,37 @@ pub async fn serve(
             due = guard.is_due() => {
                 due?;
                 if guard.look(&mut datapath, &mut log)? == Seen::Down {
+                    watch.end_all(&datapath, &mut log);
                     log.say_of_gates(names::GATE_DOWN, &datapath);
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
-                    log.finish().await;
+                    finish(watch, log).await;
                     return Ok(());
                 }
                 readiness.tell(&guard);
             }
             reader = socket.accept() => log.serve(reader?),
+            failed = log.hook_ended() => {
+                if let Some(failed) = failed {
+                    log.say(failed);
+                }
+            }
             () = pulse.beat() => notify(&[NotifyState::Watchdog]),
         }
     }
     notify(&[NotifyState::Stopping]);
     if down_on_exit {
         down(root, &[])?;
+        watch.end_all(&datapath, &mut log);
         log.say_of_gates(names::GATE_DOWN, &datapath);
     }
-    log.finish().await;
+    finish(watch, log).await;
     Ok(())
+}
+
+/// Lets hooks and readers come to their end, and leaves to the next service what they do not finish.
+async fn finish(mut watch: Watch, mut log: Log) {
+    log.finish().await;
+    watch.finish(&log);
 }
 
 /// Reads again which ports the host listens on, where that decides what is open.

@@ -12,16 +12,46 @@ pub const INTERFACE_LOST: &str = "interface.lost";
 /// Events were left out.
 pub const EVENTS_LOST: &str = "events.lost";
 
+/// A source keeps failing.
+pub const ALERT: &str = "alert";
+/// The program of a hook could not be run, failed, or took too long.
+pub const HOOK_FAILED: &str = "hook.failed";
+
 /// All events of the service.
-pub const EVENTS: [&str; 5] = [
+pub const EVENTS: [&str; 7] = [
     GATE_UP,
     GATE_DOWN,
     INTERFACE_GUARDED,
     INTERFACE_LOST,
     EVENTS_LOST,
+    ALERT,
+    HOOK_FAILED,
 ];
 
 /// Why a gate was closed: the grant came to its end.
 pub const EXPIRED: &str = "expired";
 /// Why a gate was closed: the grant was taken away.
 pub const REVOKED: &str = "revoked";
+
+/// Why a hook failed: the program is missing or cannot be run.
+pub const NOT_STARTED: &str = "not_started";
+/// Why a hook failed: the program ended with a status other than 0.
+pub const EXIT_STATUS: &str = "exit_status";
+/// Why a hook failed: a signal ended the program.
+pub const SIGNAL: &str = "signal";
+/// Why a hook failed: the program took too long and was ended.
+pub const TIME_LIMIT: &str = "time_limit";
+/// Why a hook failed: too many were waiting.
+pub const QUEUE_FULL: &str = "queue_full";
+/// Why a hook failed: the service ended first.
+pub const STOPPED: &str = "stopped";
+
+/// All reasons of [`HOOK_FAILED`].
+pub const HOOK_REASONS: [&str; 6] = [
+    NOT_STARTED,
+    EXIT_STATUS,
+    SIGNAL,
+    TIME_LIMIT,
+    QUEUE_FULL,
+    STOPPED,
+];

@@ -44,9 +44,73 @@ pub struct Record {
     /// `events.lost`: how many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// `alert`: how many knocks have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    /// `hook.failed`: the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
 }
 
 impl Record {
+    /// The keys, in the order of [`Record::fields`].
+    pub const KEYS: [&'static str; 14] = [
+        "time",
+        "event",
+        "interface",
+        "gate",
+        "user",
+        "source",
+        "port",
+        "step",
+        "of",
+        "reason",
+        "until",
+        "lost",
+        "failures",
+        "hook",
+    ];
+
+    /// Returns the keys that apply, with their values as text.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            time,
+            event,
+            interface,
+            gate,
+            user,
+            source,
+            port,
+            step,
+            of,
+            reason,
+            until,
+            lost,
+            failures,
+            hook,
+        } = self;
+        let values = [
+            Some(shown(*time)),
+            Some(event.clone()),
+            interface.clone(),
+            gate.clone(),
+            user.clone(),
+            source.clone(),
+            port.map(|port| port.to_string()),
+            step.map(|step| step.to_string()),
+            of.map(|of| of.to_string()),
+            reason.clone(),
+            until.map(shown),
+            lost.map(|lost| lost.to_string()),
+            failures.map(|failures| failures.to_string()),
+            hook.clone(),
+        ];
+        let fields = Self::KEYS.into_iter().zip(values);
+        fields
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+
     /// Makes an event of this moment, with nothing but its name.
     pub fn now(event: &str) -> Self {
         Self {
@@ -62,6 +126,8 @@ impl Record {
             reason: None,
             until: None,
             lost: None,
+            failures: None,
+            hook: None,
         }
     }
 
@@ -118,49 +184,20 @@ impl Record {
 /// `time event key=value ...`
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            time,
-            event,
-            interface,
-            gate,
-            user,
-            source,
-            port,
-            step,
-            of,
-            reason,
-            until,
-            lost,
-        } = self;
-        write!(f, "{} {event}", time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
-        let words = [
-            ("interface", interface),
-            ("gate", gate),
-            ("user", user),
-            ("source", source),
-        ];
-        for (key, value) in words {
-            if let Some(value) = value {
-                write!(f, " {key}={value}")?;
+        for (key, value) in self.fields() {
+            match key {
+                "time" => write!(f, "{value}")?,
+                "event" => write!(f, " {value}")?,
+                _ => write!(f, " {key}={value}")?,
             }
-        }
-        if let Some(port) = port {
-            write!(f, " port={port}")?;
-        }
-        if let (Some(step), Some(of)) = (step, of) {
-            write!(f, " step={step} of={of}")?;
-        }
-        if let Some(reason) = reason {
-            write!(f, " reason={reason}")?;
-        }
-        if let Some(until) = until {
-            write!(f, " until={}", until.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
-        }
-        if let Some(lost) = lost {
-            write!(f, " lost={lost}")?;
         }
         Ok(())
     }
+}
+
+/// Writes a time to the millisecond.
+fn shown(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// Returns the wall-clock time at a time of `CLOCK_MONOTONIC`, ns, in the past or to come. Whole microseconds, since the

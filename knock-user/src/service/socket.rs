@@ -155,12 +155,17 @@ fn line(record: &Record) -> Vec<u8> {
     line
 }
 
-/// Returns the path of the socket of a pin root: the path of the root with its slashes replaced.
+/// Returns the path of the socket of a pin root.
 fn path_of(root: &PinRoot) -> PathBuf {
+    Path::new(DIRECTORY).join(file_name(root, "sock"))
+}
+
+/// Returns the name of a file of a pin root: the path of the root with its slashes replaced.
+pub(super) fn file_name(root: &PinRoot, extension: &str) -> String {
     let name = root
         .path()
         .to_string_lossy()
         .replace('%', "%%")
         .replace('/', "%");
-    Path::new(DIRECTORY).join(format!("{name}.sock"))
+    format!("{name}.{extension}")
 }

@@ -10,5 +10,6 @@ pub mod link_events;
 pub mod links;
 mod netlink;
 pub mod page;
+pub mod process;
 pub mod sock_diag;
 pub mod xdp_features;

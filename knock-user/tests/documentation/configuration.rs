@@ -30,7 +30,7 @@ fn every_key_has_a_row_with_its_default() {
                 let default = match key.presence {
                     Presence::Required(_) => "required".to_owned(),
                     Presence::Optional(default) => format!("`{default}`"),
-                    Presence::Nested(_) | Presence::NotAvailable => return None,
+                    Presence::Nested(_) => return None,
                 };
                 Some((format!("`{}`", key.name), default))
             })
@@ -50,7 +50,7 @@ fn the_example_has_every_key() {
                 Presence::Required(_) | Presence::Optional(_) => example
                     .lines()
                     .any(|line| line.split(" =").next().map(str::trim) == Some(key.name)),
-                Presence::Nested(_) | Presence::NotAvailable => true,
+                Presence::Nested(_) => true,
             };
             let title = described.title();
             assert!(is_there, "no `{}` of {title} in the example", key.name);

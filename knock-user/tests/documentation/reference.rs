@@ -81,7 +81,7 @@ fn every_reason_of_an_event_is_described() {
     let lacks = lacks.iter().map(Lack::word);
     let causes = Cause::ALL.into_iter().map(Cause::name);
     let ends = [names::EXPIRED, names::REVOKED];
-    let all = causes.chain(lacks).chain(ends);
+    let all = causes.chain(lacks).chain(ends).chain(names::HOOK_REASONS);
     for reason in all.filter(|name| !name.is_empty()) {
         assert!(reasons.contains(reason), "no reason `{reason}` of an event");
     }
@@ -168,10 +168,14 @@ fn every_key_of_an_event_is_described() {
         port: Some("22/tcp".parse().expect("a port")),
         step: Some(1),
         of: Some(2),
-        reason: Some(text),
+        reason: Some(text.clone()),
         until: Some(now.time),
         lost: Some(3),
+        failures: Some(10),
+        hook: Some("/bin/true".to_owned()),
     };
+    let keys: Vec<&str> = event.fields().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, Record::KEYS);
     assert_described("## Events", "", &serde_json::to_value(event));
 }
 

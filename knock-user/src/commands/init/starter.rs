@@ -22,12 +22,13 @@ pub(super) fn starter(
         }
     }
     draw.avoid(gates.iter().map(|gate| gate.port.number));
-    let [file, limits, metrics, gate, knock] = SECTIONS;
+    let [file, limits, metrics, alert, gate, knock, hook] = SECTIONS;
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
     section(&mut text, file, &given, Comments::Yes);
     section(&mut text, limits, &[], Comments::Yes);
     section(&mut text, metrics, &[], Comments::Yes);
+    section(&mut text, alert, &[], Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
             Comments::Yes
@@ -39,6 +40,9 @@ pub(super) fn starter(
         section(&mut text, gate, &given, comments);
         let given = [("user", quoted_word(user)), ("sequence", quoted(&sequence))];
         section(&mut text, knock, &given, comments);
+        if comments == Comments::Yes {
+            section(&mut text, hook, &[], comments);
+        }
     }
     Ok(text)
 }
@@ -58,14 +62,16 @@ enum Comments {
     No,
 }
 
-/// Adds a section with the values `given` of some keys.
+/// Adds a section with the values `given` of some keys; commented out where it is given none of those that it needs.
 fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], explain: Comments) {
     if section.title().starts_with('[') {
         text.push('\n');
         if explain == Comments::Yes {
             comment(text, section.about());
         }
-        text.extend([section.title(), "\n"]);
+        let needs = |key: &Key| matches!(key.presence, Presence::Required(_));
+        let is_left_out = given.is_empty() && section.keys().iter().any(needs);
+        text.extend([if is_left_out { "#" } else { "" }, section.title(), "\n"]);
     }
     for Key {
         name,
@@ -77,7 +83,7 @@ fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], 
         let (mark, value) = match (value, presence) {
             (Some((_, value)), _) => ("", value.as_str()),
             (None, Presence::Required(value) | Presence::Optional(value)) => ("#", value),
-            (None, Presence::Nested(_) | Presence::NotAvailable) => continue,
+            (None, Presence::Nested(_)) => continue,
         };
         if explain == Comments::Yes {
             text.push('\n');

@@ -1,5 +1,6 @@
 //! Warnings: what works, but is weaker or riskier than it needs to be.
 
+mod hook;
 mod metrics;
 mod network;
 mod sequence;
@@ -37,6 +38,9 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
     if draft.open_ports.is_none() {
         listened_on(findings, host, draft);
+    }
+    if host.has_programs {
+        hook::lint(findings, draft);
     }
     if let Some(session) = &host.ssh {
         ssh_session(findings, draft, session);

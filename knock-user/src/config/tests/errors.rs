@@ -185,10 +185,25 @@ pub(super) const ROWS: &[Row] = &[
         code: "unknown-key", at: (5, 1), says: &["in [metrics]"] },
 
     // What later versions bring.
-    Row { what: "an alert", replace: "[[gate]]", with: "[alert]\nfailures = 10\n[[gate]]",
-        code: "not-available", at: (4, 2), says: &["[alert] is not available"] },
-    Row { what: "two hooks", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = 1\n[[gate.hook]]\non = 2\n[[gate.knock]]",
-        code: "not-available", at: (8, 8), says: &["[[gate.hook]] is not available"] },
+    // Alerts and hooks.
+    Row { what: "a word for a number of failures", replace: "[[gate]]", with: "[alert]\nfailures = \"many\"\n[[gate]]",
+        code: "wrong-type", at: (5, 12), says: &["a whole number from 0 to 10000"] },
+    Row { what: "an unknown subject of alerts", replace: "[[gate]]", with: "[alert]\nper = \"subnet\"\n[[gate]]",
+        code: "bad-choice", at: (5, 7), says: &["\"source\" or \"prefix\""] },
+    Row { what: "a hook on no event", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"open\"\nrun = [\"/bin/true\"]\n[[gate.knock]]",
+        code: "bad-choice", at: (9, 6), says: &["\"opened\", \"closed\" or \"alert\"", "did you mean \"opened\"?"] },
+    Row { what: "a hook that runs nothing", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\nrun = []\n[[gate.knock]]",
+        code: "empty-list", at: (10, 7), says: &["`run` is empty"] },
+    Row { what: "a hook without a program", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\n[[gate.knock]]",
+        code: "missing-key", at: (8, 1), says: &["[[gate.hook]] has no `run`"] },
+    Row { what: "a line of shell", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\nrun = \"/bin/mail root\"\n[[gate.knock]]",
+        code: "wrong-type", at: (10, 7), says: &["must be a list", "write [\"/bin/mail root\"]"] },
+    Row { what: "a program without a path", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\nrun = [\"logger\"]\n[[gate.knock]]",
+        code: "relative-program", at: (10, 8), says: &["absolute path", "/usr/bin/logger", "/bin/sh"] },
+    Row { what: "a placeholder with a typing error", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\nrun = [\"/bin/echo\", \"{surce}\"]\n[[gate.knock]]",
+        code: "bad-argument", at: (10, 21), says: &["unknown placeholder {surce}", "did you mean {source}?"] },
+    Row { what: "a placeholder like no other", replace: "[[gate.knock]]", with: "[[gate.hook]]\non = \"opened\"\nrun = [\"/bin/echo\", \"{hostname}\"]\n[[gate.knock]]",
+        code: "bad-argument", at: (10, 21), says: &["{event} {interface} {gate}", "write { hostname }"] },
 ];
 
 #[test]

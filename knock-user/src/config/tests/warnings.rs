@@ -1,6 +1,9 @@
 //! One row for each kind of warning, on a host that is part of the test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::{MetadataExt as _, chown},
+};
 
 use super::*;
 use crate::sys::links::{Address, Link};
@@ -103,6 +106,7 @@ fn host() -> HostFacts {
             "the interface ib0 cannot be guarded".to_owned(),
         )]
         .into(),
+        has_programs: false,
     }
 }
 
@@ -269,5 +273,56 @@ fn the_sequence_everyone_knows_gets_every_warning_it_deserves() {
     assert_eq!(
         codes(&text, &host()),
         ["monotonic-sequence", "neighbouring-ports"]
+    );
+}
+
+/// With the programs that are in the file system of this test.
+#[test]
+fn programs_that_cannot_be_run_or_that_others_can_change_are_warned_of() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = folder.path().join("notify");
+    let text = format!(
+        "{GOOD}[[gate.hook]]\non = \"opened\"\nrun = [\"{}\", \"{{source}}\"]\n",
+        program.display()
+    );
+    let host = HostFacts {
+        has_programs: true,
+        ..host()
+    };
+    let expect = |what: &str, expected: &[(&str, &str)]| {
+        let (_, findings) = Config::parse_on(&text, "k.toml", &host).expect("valid");
+        assert_eq!(findings.len(), expected.len(), "{what}: {findings:#?}");
+        for (finding, (code, says)) in findings.iter().zip(expected) {
+            assert_eq!(finding.code, *code, "{what}");
+            assert_eq!(
+                (finding.line, finding.column),
+                (Some(13), Some(8)),
+                "{what}"
+            );
+            assert!(finding.message.contains(says), "{what}: {finding}");
+        }
+    };
+    let set = |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).expect("ours");
+    expect("absent", &[("missing-program", "No such file")]);
+    fs::write(&program, "#!/bin/sh\n").expect("writable");
+    set(0o644);
+    expect("not executable", &[("missing-program", "chmod +x")]);
+    let is_root = fs::metadata(&program).expect("written").uid() == 0;
+    if is_root {
+        set(0o755);
+        expect("as it should be", &[]);
+    }
+    set(0o775);
+    expect(
+        "for a group to change",
+        &[("program-open-to-others", "mode 0775")],
+    );
+    set(0o755);
+    if is_root {
+        chown(&program, Some(65_534), None).expect("root may");
+    }
+    expect(
+        "of another owner",
+        &[("program-open-to-others", "chown root")],
     );
 }

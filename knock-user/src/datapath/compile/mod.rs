@@ -221,6 +221,7 @@ fn gate_rules(gate: &Gate) -> GateRules {
         deny,
         sources,
         knocks: _,
+        hooks: _,
     } = gate;
     GateRules {
         open_for: nanoseconds(*open_for),

@@ -16,7 +16,7 @@ use crate::{
     sys::{bpf::batch, clock::monotonic_now},
 };
 
-/// A live grant.
+/// A grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRow {
     /// Id of the gate.
@@ -71,9 +71,20 @@ impl Datapath {
     /// Returns the live grants, those that end first in front.
     pub fn grants(&self) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
+        self.grants_with(|grant| grant.until > now)
+    }
+
+    /// Returns the grants that have ended after the time `since` and are still in their tables, those that ended first in
+    /// front. A new grant may take the place of one that has ended. `since`: ns of `CLOCK_MONOTONIC`.
+    pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
+        let now = monotonic_now();
+        self.grants_with(|grant| (since + 1..=now).contains(&grant.until))
+    }
+
+    fn grants_with(&self, wanted: impl Fn(&Grant) -> bool) -> Result<Vec<GrantRow>> {
         let mut rows = Vec::new();
-        read(&self.grants.v4, now, &mut rows)?;
-        read(&self.grants.v6, now, &mut rows)?;
+        read(&self.grants.v4, &wanted, &mut rows)?;
+        read(&self.grants.v6, &wanted, &mut rows)?;
         rows.sort_by_key(|row| (row.until, row.source));
         Ok(rows)
     }
@@ -96,7 +107,7 @@ where
 
 fn read<A: Address>(
     table: &HashMap<MapData, GrantKey<A>, Grant>,
-    now: u64,
+    wanted: impl Fn(&Grant) -> bool,
     rows: &mut Vec<GrantRow>,
 ) -> Result<()>
 where
@@ -105,7 +116,7 @@ where
     batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
         let source = IpNet::new(key.address.into(), key.length);
         if let Ok(source) = source
-            && grant.until > now
+            && wanted(grant)
         {
             rows.push(GrantRow {
                 gate: key.gate,

@@ -1,0 +1,216 @@
+//! Runs the programs of hooks, beside everything else that the service does.
+
+mod command;
+mod output;
+mod process;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use knock_common::event::Kind;
+use tokio::{task::JoinSet, time::timeout};
+
+use self::process::{Failure, LIMITS};
+use super::{
+    names::{ALERT, HOOK_FAILED, QUEUE_FULL, STOPPED},
+    record::Record,
+};
+use crate::config::{Config, Gate, Hook, Trigger};
+
+/// Programs that run at once.
+const AT_ONCE: usize = 8;
+/// Runs that may wait for their turn.
+const WAITING: usize = 4096;
+/// How long the programs may keep the service from ending.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The hooks of a configuration, and their runs. Dropped with its runtime, ends every program that still runs.
+#[derive(Default)]
+pub struct Hooks {
+    /// By gate.
+    configured: HashMap<String, Vec<Arc<Hook>>>,
+    waiting: VecDeque<Run>,
+    running: JoinSet<(u64, Option<Failure>)>,
+    /// By number.
+    started: BTreeMap<u64, Run>,
+    /// Subjects of the runs that go on.
+    busy: HashSet<Subject>,
+    next: u64,
+    /// Runs for which there was no room, by gate and program.
+    left_out: BTreeMap<(String, String), u64>,
+}
+
+/// Runs with the same subject follow each other in the order of their events.
+type Subject = (Option<String>, Option<String>);
+
+/// A program to be run for an event.
+struct Run {
+    hook: Arc<Hook>,
+    record: Record,
+}
+
+impl Run {
+    fn subject(&self) -> Subject {
+        (self.record.gate.clone(), self.record.source.clone())
+    }
+
+    fn program(&self) -> &str {
+        self.hook.run.first().map_or("", String::as_str)
+    }
+
+    /// Returns the event that says that it has failed.
+    fn failed(&self, reason: &str) -> Record {
+        Record {
+            gate: self.record.gate.clone(),
+            user: self.record.user.clone(),
+            source: self.record.source.clone(),
+            reason: Some(reason.to_owned()),
+            hook: Some(self.program().to_owned()),
+            ..Record::now(HOOK_FAILED)
+        }
+    }
+}
+
+impl Hooks {
+    /// Sets the hooks to those of a configuration. What waits or runs goes on.
+    pub fn configure(&mut self, config: &Config) {
+        let of = |gate: &Gate| {
+            let hooks = gate.hooks.iter().cloned().map(Arc::new).collect();
+            (gate.name.clone(), hooks)
+        };
+        self.configured = config.gates.iter().map(of).collect();
+    }
+
+    /// Has the hooks run that wait for this event. Needs a runtime.
+    pub fn notice(&mut self, record: &Record) {
+        let Some(trigger) = trigger(&record.event) else {
+            return;
+        };
+        let Some(hooks) = record
+            .gate
+            .as_ref()
+            .and_then(|gate| self.configured.get(gate))
+        else {
+            return;
+        };
+        for hook in hooks.iter().filter(|hook| hook.on == trigger) {
+            let run = Run {
+                hook: Arc::clone(hook),
+                record: record.clone(),
+            };
+            if self.waiting.len() < WAITING {
+                self.waiting.push_back(run);
+            } else {
+                let gate = record.gate.clone().unwrap_or_default();
+                let program = run.program().to_owned();
+                *self.left_out.entry((gate, program)).or_default() += 1;
+            }
+        }
+        self.start();
+    }
+
+    /// Starts what waits, as far as there is room.
+    fn start(&mut self) {
+        while self.running.len() < AT_ONCE
+            && let Some(place) = self.place_of_next()
+            && let Some(run) = self.waiting.remove(place)
+        {
+            let number = self.next;
+            self.next += 1;
+            let (hook, record) = (Arc::clone(&run.hook), run.record.clone());
+            self.busy.insert(run.subject());
+            self.started.insert(number, run);
+            self.running.spawn(async move {
+                let (lines, failure) = process::run(&hook.run, &record, LIMITS).await;
+                let program = hook.run.first().map_or("", String::as_str);
+                for line in lines {
+                    tracing::info!("hook {program}: {line}");
+                }
+                (number, failure)
+            });
+        }
+    }
+
+    /// Returns the place of the first that has no run of its subject before it.
+    fn place_of_next(&self) -> Option<usize> {
+        let mut runs = self.waiting.iter();
+        runs.position(|run| !self.busy.contains(&run.subject()))
+    }
+
+    /// Waits until a run has ended; returns the event that says why it failed.
+    pub async fn ended(&mut self) -> Option<Record> {
+        let Some(ended) = self.running.join_next().await else {
+            return std::future::pending().await;
+        };
+        self.after(ended.ok())
+    }
+
+    fn after(&mut self, ended: Option<(u64, Option<Failure>)>) -> Option<Record> {
+        let (number, failure) = ended?;
+        let run = self.started.remove(&number)?;
+        self.busy.remove(&run.subject());
+        self.start();
+        let failure = failure?;
+        tracing::warn!("hook {} {failure}", run.program());
+        Some(run.failed(failure.reason()))
+    }
+
+    /// Returns an event for each program that could not be run since there were too many.
+    pub fn left_out(&mut self) -> Vec<Record> {
+        let left_out = std::mem::take(&mut self.left_out).into_iter();
+        let event = |((gate, program), count)| Record {
+            gate: Some(gate),
+            reason: Some(QUEUE_FULL.to_owned()),
+            lost: Some(count),
+            hook: Some(program),
+            ..Record::now(HOOK_FAILED)
+        };
+        left_out.map(event).collect()
+    }
+
+    /// Returns the ends of grants whose hooks have not ended yet, in order.
+    pub fn unfinished_closings(&self) -> Vec<Record> {
+        let runs = self.started.values().chain(&self.waiting);
+        let closings = runs.filter(|run| run.hook.on == Trigger::Closed);
+        // A gate may have several such hooks.
+        let mut seen = HashSet::new();
+        closings
+            .filter(|run| seen.insert((run.record.time, run.subject())))
+            .map(|run| run.record.clone())
+            .collect()
+    }
+
+    /// Waits for what runs and waits, for a bounded time, and ends the rest. Returns the events of what has failed.
+    pub async fn finish(&mut self) -> Vec<Record> {
+        let mut failed = Vec::new();
+        let all = async {
+            while !self.started.is_empty() {
+                failed.extend(self.ended().await);
+            }
+        };
+        let is_in_time = timeout(GRACE, all).await.is_ok();
+        if !is_in_time {
+            let left = self.started.values().chain(&self.waiting);
+            failed.extend(left.map(|run| run.failed(STOPPED)));
+        }
+        failed
+    }
+}
+
+fn trigger(event: &str) -> Option<Trigger> {
+    if event == Kind::Opened.name() {
+        Some(Trigger::Opened)
+    } else if event == Kind::Closed.name() {
+        Some(Trigger::Closed)
+    } else if event == ALERT {
+        Some(Trigger::Alert)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

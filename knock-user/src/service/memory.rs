@@ -1,0 +1,203 @@
+//! What the service knows and the next one needs: which grants it has seen, and for which ends hooks are still to run.
+//!
+//! Written when it changes, by replacing the file, so a service that is killed leaves the old state or the new one.
+//! Nothing is forced onto the disk: a power failure may lose the file, and grants are lost with it.
+
+use std::{
+    env,
+    fs::{self, DirBuilder, File},
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{record::Record, socket::file_name};
+use crate::datapath::PinRoot;
+
+/// Directory of the files, one for each pin root, where the service manager names no other.
+const DIRECTORY: &str = "/var/lib/knockgate";
+
+/// The state of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The boot that `looked` and `until` belong to: the clock begins anew with each.
+    pub boot: String,
+    /// When the tables were read, ns of `CLOCK_MONOTONIC`.
+    pub looked: u64,
+    /// The live grants at that time.
+    pub grants: Vec<Known>,
+    /// Ends of grants whose hooks had not ended.
+    pub closings: Vec<Record>,
+}
+
+/// A grant, by names that outlive the tables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    pub gate: String,
+    pub user: Option<String>,
+    pub source: IpNet,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub until: u64,
+    /// The same by the wall clock, for another boot.
+    pub ends: Timestamp,
+    pub connections: u32,
+}
+
+/// The file of a pin root.
+pub struct Memory {
+    path: PathBuf,
+    /// Whether the last attempt to write it has failed.
+    has_failed: bool,
+}
+
+impl Memory {
+    pub fn of(root: &PinRoot) -> Self {
+        // systemd lists all state directories of a unit; ours has one.
+        let given = env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty());
+        let directory = given.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
+        Self::at(directory.join(file_name(root, "json")))
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            has_failed: false,
+        }
+    }
+
+    /// Returns what the last service has left. A file that cannot be read is as good as none, and logged.
+    pub fn load(&self) -> Option<State> {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!("cannot read {}: {error}", self.path.display());
+                return None;
+            }
+        };
+        let state = serde_json::from_slice(&text);
+        if let Err(error) = &state {
+            tracing::warn!(
+                "{} is not a state of this version, and is not used: {error}",
+                self.path.display()
+            );
+        }
+        state.ok()
+    }
+
+    /// Writes the state down. Where that fails, says so once, and the next service does not know of grants that end until
+    /// then.
+    pub fn save(&mut self, state: &State) {
+        let saved = write(&self.path, state);
+        if let Err(error) = &saved
+            && !self.has_failed
+        {
+            tracing::warn!(
+                "cannot write {}: {error}; when this service is started again, it will not know of grants that ended \
+                 meanwhile",
+                self.path.display()
+            );
+        }
+        self.has_failed = saved.is_err();
+    }
+
+    /// Removes the file, where there is nothing to know any more.
+    pub fn forget(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn write(path: &Path, state: &State) -> io::Result<()> {
+    let new = path.with_extension("new");
+    if let Some(directory) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    let written = write_to(&new, state).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn write_to(path: &Path, state: &State) -> io::Result<()> {
+    let mut file = File::options();
+    let file = file.write(true).create(true).truncate(true).mode(0o600);
+    let mut writer = BufWriter::new(file.open(path)?);
+    serde_json::to_writer(&mut writer, state)?;
+    writer.flush()
+}
+
+/// Returns the id of this boot; empty where the kernel does not tell.
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn state() -> State {
+        State {
+            boot: boot(),
+            looked: 7,
+            grants: vec![Known {
+                gate: "ssh".into(),
+                user: None,
+                source: "192.0.2.0/24".parse().expect("a network"),
+                until: u64::MAX,
+                ends: Timestamp::now(),
+                connections: 3,
+            }],
+            closings: vec![Record::now("gate.closed")],
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_secret() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("new/state.json");
+        let mut memory = Memory::at(path.clone());
+        assert_eq!(memory.load(), None);
+        memory.save(&state());
+        let saved = memory.load().expect("it was saved");
+        assert_eq!(saved.closings[0].event, "gate.closed");
+        memory.save(&saved);
+        assert_eq!(memory.load(), Some(saved));
+        for (path, mode) in [(&*path, 0o600), (path.parent().expect("it has one"), 0o700)] {
+            let permissions = fs::metadata(path).expect("it is there").permissions();
+            assert_eq!(permissions.mode() & 0o777, mode, "{}", path.display());
+        }
+        memory.forget();
+        assert_eq!(memory.load(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_written_harms_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("state.json");
+        fs::write(&path, "{\"boot\": ").expect("writable");
+        let mut memory = Memory::at(path.clone());
+        assert_eq!(memory.load(), None);
+        // A directory where the file would be.
+        fs::remove_file(&path).expect("it is there");
+        fs::create_dir(&path).expect("writable");
+        memory.save(&state());
+        assert!(memory.has_failed);
+        assert_eq!(memory.load(), None);
+        fs::remove_dir(&path).expect("empty");
+        memory.save(&state());
+        assert!(!memory.has_failed);
+        let names = fs::read_dir(folder.path()).expect("readable");
+        assert_eq!(names.count(), 1, "nothing is left beside the file");
+    }
+}

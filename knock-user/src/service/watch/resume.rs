@@ -1,0 +1,246 @@
+//! What a new service makes of the state that the last one has left.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use knock_common::event::Kind;
+
+use super::{Grants, keyed, shown};
+use crate::{
+    datapath::{GrantRow, compile::applied::Applied},
+    service::{
+        memory::{Known, State, boot},
+        names::{EXPIRED, REVOKED},
+        record::Record,
+    },
+    sys::clock::monotonic_now,
+};
+
+/// A time by both clocks.
+pub struct Moment {
+    pub boot: String,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub monotonic: u64,
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    pub fn now() -> Self {
+        Self {
+            boot: boot(),
+            monotonic: monotonic_now(),
+            wall: Timestamp::now(),
+        }
+    }
+}
+
+/// Returns the grants to begin with, and the ends of those that the tables no longer tell of: of another boot, or at a gate
+/// that is gone. `ended`: grants that have ended since the state was written and are still in the tables.
+pub fn resume(
+    state: &State,
+    now: &Moment,
+    applied: &Applied,
+    ended: Vec<GrantRow>,
+) -> (Grants, Vec<Record>) {
+    let mut known = HashMap::new();
+    let mut closed = Vec::new();
+    let is_this_boot = state.boot == now.boot;
+    for grant in &state.grants {
+        let Known {
+            gate,
+            user,
+            source,
+            until,
+            ends,
+            connections,
+        } = grant;
+        if let Some(id) = applied.ids.gate(gate).filter(|_| is_this_boot) {
+            let user = user.as_ref().and_then(|user| applied.ids.user(gate, user));
+            known.extend([keyed(GrantRow {
+                gate: id,
+                user,
+                source: *source,
+                until: *until,
+                connections: *connections,
+            })]);
+            continue;
+        }
+        let has_expired = if is_this_boot {
+            *until <= now.monotonic
+        } else {
+            *ends <= now.wall
+        };
+        let (reason, time) = if has_expired {
+            (EXPIRED, *ends)
+        } else {
+            (REVOKED, now.wall)
+        };
+        closed.push(Record {
+            time,
+            gate: Some(gate.clone()),
+            user: user.clone(),
+            source: Some(shown(*source)),
+            reason: Some(reason.into()),
+            ..Record::now(Kind::Closed.name())
+        });
+    }
+    if is_this_boot {
+        // Also those that were given and ended while no service ran, and newer counts of the others.
+        known.extend(ended.into_iter().map(keyed));
+    }
+    closed.sort_by_key(|record| record.time);
+    (known, closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Gate, Knock},
+        datapath::compile::ids::Ids,
+    };
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn applied() -> Applied {
+        let config = Config {
+            gates: vec![Gate {
+                name: "ssh".into(),
+                knocks: vec![Knock {
+                    user: "alice".into(),
+                    ..Knock::default()
+                }],
+                ..Gate::default()
+            }],
+            ..Config::default()
+        };
+        let ids = Ids::assign(&config, None);
+        Applied::new(config, ids)
+    }
+
+    fn wall(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).expect("in range")
+    }
+
+    fn known(gate: &str, user: Option<&str>, source: &str, ends: u64) -> Known {
+        Known {
+            gate: gate.into(),
+            user: user.map(ToOwned::to_owned),
+            source: source.parse().expect("a network"),
+            until: ends * SECOND,
+            ends: wall(ends.cast_signed()),
+            connections: 0,
+        }
+    }
+
+    /// The state at second 10 of a boot.
+    fn state(grants: Vec<Known>) -> State {
+        State {
+            boot: "one".into(),
+            looked: 10 * SECOND,
+            grants,
+            closings: Vec::new(),
+        }
+    }
+
+    fn moment(boot: &str, monotonic: u64, of_wall: i64) -> Moment {
+        Moment {
+            boot: boot.into(),
+            monotonic: monotonic * SECOND,
+            wall: wall(of_wall),
+        }
+    }
+
+    fn closings(closed: &[Record]) -> Vec<(&str, &str, Timestamp)> {
+        closed
+            .iter()
+            .map(|record| {
+                let source = record.source.as_deref().expect("a grant has a source");
+                (
+                    source,
+                    record.reason.as_deref().expect("a reason"),
+                    record.time,
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn in_the_same_boot_the_tables_are_compared_with_what_was_known() {
+        let before = state(vec![
+            known("ssh", Some("alice"), "192.0.2.1/32", 15),
+            known("ssh", None, "192.0.2.0/24", 99),
+        ]);
+        let ended = GrantRow {
+            gate: 0,
+            user: None,
+            source: "192.0.2.7/32".parse().expect("a network"),
+            until: 12 * SECOND,
+            connections: 0,
+        };
+        // The wall clock was set back meanwhile, which changes nothing.
+        let now = moment("one", 20, -1_000);
+        let (grants, closed) = resume(&before, &now, &applied(), vec![ended.clone()]);
+        assert_eq!(closings(&closed), []);
+        assert_eq!(grants.len(), 3);
+        assert_eq!(grants[&(0, ended.source)], ended);
+        let alice = &grants[&(0, "192.0.2.1/32".parse().expect("a network"))];
+        assert_eq!((alice.user, alice.until), (Some(0), 15 * SECOND));
+    }
+
+    #[test]
+    fn a_grant_that_was_renewed_ends_once_at_its_later_end() {
+        let before = state(vec![known("ssh", None, "192.0.2.7/32", 11)]);
+        let ended = GrantRow {
+            gate: 0,
+            user: None,
+            source: "192.0.2.7/32".parse().expect("a network"),
+            until: 14 * SECOND,
+            connections: 2,
+        };
+        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), vec![ended]);
+        assert_eq!(closings(&closed), []);
+        let untils: Vec<u64> = grants.values().map(|row| row.until).collect();
+        assert_eq!(untils, [14 * SECOND]);
+    }
+
+    #[test]
+    fn a_boot_ends_every_grant() {
+        let before = state(vec![
+            known("ssh", None, "192.0.2.1/32", 99),
+            known("ssh", Some("alice"), "192.0.2.2/32", 15),
+            known("gone", None, "2001:db8::/64", 16),
+        ]);
+        // The clock of the new boot says less than that of the old one, and means something else.
+        let now = moment("two", 3, 50);
+        let (grants, closed) = resume(&before, &now, &applied(), Vec::new());
+        assert!(grants.is_empty());
+        assert_eq!(
+            closings(&closed),
+            [
+                ("192.0.2.2", "expired", wall(15)),
+                ("2001:db8::/64", "expired", wall(16)),
+                ("192.0.2.1", "revoked", wall(50)),
+            ]
+        );
+        assert_eq!(closed[0].user.as_deref(), Some("alice"));
+        assert_eq!(closed[0].gate.as_deref(), Some("ssh"));
+    }
+
+    #[test]
+    fn a_gate_that_is_gone_has_no_grants() {
+        let before = state(vec![
+            known("gone", None, "192.0.2.1/32", 99),
+            known("gone", None, "192.0.2.2/32", 15),
+        ]);
+        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), Vec::new());
+        assert!(grants.is_empty());
+        assert_eq!(
+            closings(&closed),
+            [
+                ("192.0.2.2", "expired", wall(15)),
+                ("192.0.2.1", "revoked", wall(20))
+            ]
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! Processes that this one has started.
+
+use std::{
+    io,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Child, Command, ExitStatus},
+};
+
+/// A child that leads a process group of its own. Dropped, it kills the group.
+pub struct Group {
+    child: Child,
+    id: libc::pid_t,
+    is_over: bool,
+}
+
+impl Group {
+    /// Starts a command as the leader of a new group. Also returns a descriptor that becomes readable when the child has
+    /// exited (`pidfd_open(2)`, since Linux 5.3). The child is not reaped before [`Group::end`], so that its id stays that
+    /// of its group. It inherits no descriptor but its standard ones.
+    pub fn start(command: &mut Command) -> io::Result<(Self, OwnedFd)> {
+        keep_descriptors();
+        let child = command.process_group(0).spawn()?;
+        let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+        let group = Self {
+            child,
+            id,
+            is_over: false,
+        };
+        // SAFETY: the call takes two integers; the child has not been reaped, so the id is its.
+        let exited = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+        let exited = libc::c_int::try_from(exited).map_err(io::Error::other)?;
+        if exited < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which the call above has made and nothing else owns; the kernel closes it on exec.
+        let exited = unsafe { OwnedFd::from_raw_fd(exited) };
+        Ok((group, exited))
+    }
+
+    /// Sends a signal to every process of the group.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the call takes two integers; the child has not been reaped, so the id is that of its group.
+        unsafe { libc::kill(-self.id, signal) };
+    }
+
+    /// Reaps the child if it has exited, and returns how.
+    pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
+        let status = self.child.try_wait();
+        self.is_over = matches!(status, Ok(Some(_)));
+        status
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.signal(libc::SIGKILL);
+            // It dies in a moment. Where it cannot, waiting for it would stop this process as well.
+            let _ = self.child.try_wait();
+        }
+    }
+}
+
+/// Has the kernel close every descriptor on exec, but the three standard ones (`close_range(2)` with this flag, since Linux
+/// 5.11). Those that this process opens have the mark; those that its parent has left open to it may not.
+fn keep_descriptors() {
+    // SAFETY: the call takes three integers and only marks descriptors.
+    unsafe {
+        libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC.cast_signed(),
+        )
+    };
+}

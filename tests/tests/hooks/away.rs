@@ -1,0 +1,146 @@
+//! Grants that end while no service runs.
+
+use std::fs;
+
+use knockgate_tests::{
+    gate_config::ALICE,
+    lab::Source::{A, C},
+    run::{Running, wait_until},
+    scenario::Scenario,
+};
+use serde_json::Value;
+
+use crate::{events, hook, in_generic_mode, noted, noting, serve, ssh};
+
+/// Ends the service in a moment at which it cannot write anything down.
+fn kill(service: Running) {
+    service.signal(libc::SIGKILL);
+    assert_eq!(service.ends(), None);
+}
+
+/// Gives A and B a grant each, by a knock and by hand, and waits until the service has seen and remembered both.
+fn give_two(scenario: &Scenario) {
+    scenario.knock(A, ALICE);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+    wait_until("the service remembers both", || {
+        remembered(scenario)
+            .is_some_and(|state| state["grants"].as_array().is_some_and(|of| of.len() == 2))
+    });
+}
+
+/// The state that the service has written down last.
+fn remembered(scenario: &Scenario) -> Option<Value> {
+    let mut files = fs::read_dir(scenario.lab.state()).ok()?;
+    let text = fs::read_to_string(files.next()?.ok()?.path()).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[test]
+fn the_next_service_reports_what_ended_and_once() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["closed"]));
+        let service = serve(scenario);
+        give_two(scenario);
+        kill(service);
+        // One ends by time, one is taken away, and one begins and ends where nobody sees it.
+        scenario.ends(A);
+        scenario.knockgate("revoke {B}").exits(0);
+        scenario.knock(C, ALICE);
+        scenario.ends(C);
+        let expected = [
+            "gate.closed A expired",
+            "gate.closed B revoked",
+            "gate.closed C expired",
+        ];
+        let service = serve(scenario);
+        noted(scenario, &expected);
+        wait_until("it remembers that they have ended", || {
+            remembered(scenario).is_some_and(|state| {
+                state["grants"] == serde_json::json!([])
+                    && state["closings"] == serde_json::json!([])
+            })
+        });
+        kill(service);
+        let _service = serve(scenario);
+        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+        scenario.knockgate("revoke {A}").exits(0);
+        scenario.knockgate("allow {C} --gate ssh --for 1h").exits(0);
+        wait_until("it looks at the grants", || {
+            !events(scenario, "gate.opened").is_empty()
+        });
+        let closed = events(scenario, "gate.closed");
+        // A's short grant may have been seen or not.
+        assert!(
+            closed
+                .iter()
+                .all(|event| event["source"] == scenario.address(A).to_string()),
+            "{closed:?}"
+        );
+    });
+}
+
+#[test]
+fn a_restart_of_the_machine_ends_every_grant() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["closed"]));
+        let service = serve(scenario);
+        give_two(scenario);
+        kill(service);
+        scenario.knockgate("down").exits(0);
+        // What another boot would find; its clock has begun anew.
+        let mut files = fs::read_dir(scenario.lab.state()).expect("the service has made it");
+        let file = files.next().expect("one file").expect("readable").path();
+        let mut state = remembered(scenario).expect("it was read before");
+        state["boot"] = "another".into();
+        state["grants"][0]["ends"] = "2001-01-01T00:00:00Z".into();
+        fs::write(file, state.to_string()).expect("it is ours");
+        let _service = serve(scenario);
+        noted(
+            scenario,
+            &["gate.closed A expired", "gate.closed B revoked"],
+        );
+        let closed = events(scenario, "gate.closed");
+        assert_eq!(closed[0]["time"], "2001-01-01T00:00:00Z", "{closed:?}");
+    });
+}
+
+/// A hook that was waiting or running when the service was killed.
+#[test]
+fn what_was_not_run_is_run_by_the_next_service() {
+    in_generic_mode(|scenario| {
+        let hangs = hook("closed", "sleep 1000");
+        scenario.configure(format!("{}{hangs}", ssh()));
+        let service = serve(scenario);
+        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+        wait_until("it is seen", || !events(scenario, "gate.opened").is_empty());
+        scenario.knockgate("revoke {A}").exits(0);
+        wait_until("it is remembered that the hook runs", || {
+            remembered(scenario)
+                .is_some_and(|state| state["closings"].as_array().is_some_and(|of| of.len() == 1))
+        });
+        kill(service);
+        scenario.knockgate("down").exits(0);
+        scenario.configure(noting(scenario, &ssh(), &["closed"]));
+        let _service = serve(scenario);
+        noted(scenario, &["gate.closed A revoked"]);
+        // It happened once, and is not reported again.
+        assert_eq!(events(scenario, "gate.closed"), [] as [Value; 0]);
+    });
+}
+
+/// A file that makes no sense is as good as none.
+#[test]
+fn a_state_that_cannot_be_read_keeps_nothing_from_starting() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["closed"]));
+        let service = serve(scenario);
+        give_two(scenario);
+        kill(service);
+        let mut files = fs::read_dir(scenario.lab.state()).expect("the service has made it");
+        let file = files.next().expect("one file").expect("readable").path();
+        fs::write(file, "{").expect("it is ours");
+        let _service = serve(scenario);
+        scenario.knockgate("revoke {A}").exits(0);
+        noted(scenario, &["gate.closed A revoked"]);
+    });
+}
