@@ -1,13 +1,16 @@
 //! The command line: global options, and one variant for each command.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
         allow, check, completions, confirm, down, events, grants, import, init, knock, man,
-        metrics, reload, revoke, run, sessions, sources, stats, status, up,
+        metrics, reload, revoke, run, sessions, sources, stats, status, top, up,
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
@@ -45,6 +48,12 @@ impl Cli {
     pub fn pin_root(&self) -> PinRoot {
         PinRoot::new(&self.pin_root)
     }
+
+    /// Returns whether the command draws on the whole terminal and standard error goes there too: a log would spoil what is
+    /// drawn.
+    pub fn owns_terminal(&self) -> bool {
+        matches!(self.command, Command::Top(_)) && io::stderr().is_terminal()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +72,7 @@ pub enum Command {
     Sessions(sessions::Args),
     Stats(stats::Args),
     Events(events::Args),
+    Top(top::Args),
     Metrics(metrics::Args),
     Allow(allow::Args),
     Revoke(revoke::Args),
@@ -85,6 +95,7 @@ impl Command {
             | Self::Sessions(_)
             | Self::Stats(_)
             | Self::Metrics(_)
+            | Self::Top(_)
             | Self::Events(_)
             | Self::Allow(_)
             | Self::Revoke(_) => true,

@@ -2,8 +2,8 @@
 //!
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
-//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`mod@import`] reads other programs' configurations,
-//! [`service`] is what `run` does in addition, [`client`] knocks.
+//! the kernel's tables back, [`metrics`] writes these for Prometheus, [`top`] shows them live, [`mod@import`] reads other
+//! programs' configurations, [`service`] is what `run` does in addition, [`client`] knocks.
 
 pub mod cli;
 pub mod client;
@@ -15,3 +15,4 @@ pub mod metrics;
 mod runtime;
 pub mod service;
 mod sys;
+pub mod top;

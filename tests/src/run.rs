@@ -113,6 +113,17 @@ impl Running {
         Self { child, stdout }
     }
 
+    /// Starts a command whose streams go elsewhere already.
+    pub fn attached(command: &mut Command) -> Self {
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        Self {
+            child,
+            stdout: PathBuf::from("/dev/null"),
+        }
+    }
+
     /// Returns what the command has printed so far.
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).expect("it was created above")

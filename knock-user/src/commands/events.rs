@@ -1,15 +1,12 @@
 //! `knockgate events`.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 use anyhow::Result;
 
 use crate::{
-    datapath::{Datapath, NothingUp, PinRoot},
-    service::{History, Record, drain, read_events},
+    datapath::PinRoot,
+    service::{History, Record, each_event},
 };
 
 /// Print what happened, one line each
@@ -28,61 +25,13 @@ pub struct Args {
     json: bool,
 }
 
-/// How often the ring is looked into where no service does.
-const PAUSE: Duration = Duration::from_millis(200);
-
 pub async fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let mut datapath = Datapath::open(root)?;
     let history = if args.follow {
         History::Follow
     } else {
         History::Latest
     };
-    let mut ring = None;
-    let mut waits = false;
-    loop {
-        if read_events(root, history, |record| print(&record, args.json)).await? {
-            if !args.follow {
-                return Ok(());
-            }
-            tracing::info!("the service has ended; following the next one");
-            // The service read the ring of this instance, and the next one has another.
-            ring = None;
-        }
-        // No service: the ring is ours to read, until one starts.
-        if !datapath.is_pinned()? {
-            ring = None;
-            match Datapath::open(root) {
-                Ok(next) => datapath = next,
-                Err(error) if error.is::<NothingUp>() => {
-                    if !waits {
-                        tracing::warn!("{error}; following the next one");
-                    }
-                    waits = true;
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        waits = false;
-        let ring = match &mut ring {
-            Some(ring) => ring,
-            none => match datapath.events() {
-                Ok(events) => none.insert(events),
-                // Taken down since it was looked at.
-                Err(_) if !datapath.is_pinned()? => continue,
-                Err(error) => return Err(error),
-            },
-        };
-        for record in drain(ring, &datapath) {
-            print(&record, args.json)?;
-        }
-        if !args.follow {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    each_event(root, history, |record| print(&record, args.json)).await
 }
 
 fn print(record: &Record, json: bool) -> Result<()> {

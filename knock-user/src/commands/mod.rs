@@ -22,7 +22,7 @@ pub mod knock;
 pub mod man;
 pub mod metrics;
 mod new_file;
-mod output;
+pub(crate) mod output;
 pub mod reload;
 pub mod revoke;
 pub mod run;
@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod sources;
 pub mod stats;
 pub mod status;
+pub mod top;
 pub mod up;
 
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
@@ -64,6 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sessions(args) => sessions::run(&args, &root),
         Command::Stats(args) => stats::run(&args, &root),
         Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
+        Command::Top(args) => runtime()?.block_on(top::run(&args, &root)),
         Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),

@@ -18,6 +18,7 @@ mod trial;
 mod view;
 mod write;
 
+pub use compile::applied::Applied;
 pub use edit::grant_filter::GrantFilter;
 pub use error::{NotPermitted, NothingUp};
 pub use host::HostState;

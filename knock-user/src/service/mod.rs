@@ -12,14 +12,15 @@ mod log;
 mod memory;
 mod metrics;
 pub mod names;
+mod reader;
 mod record;
 mod reload;
 mod socket;
 mod watch;
 
-pub use log::drain;
+pub use reader::each_event;
 pub use record::Record;
-pub use socket::{History, is_served, read_events, refuse_second};
+pub use socket::{History, is_served, refuse_second};
 
 use std::{collections::BTreeSet, time::Duration};
 

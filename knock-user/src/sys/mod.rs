@@ -5,6 +5,7 @@ pub mod capability;
 pub mod clock;
 pub mod ethtool;
 pub mod grace;
+pub mod job_control;
 pub mod kernel_version;
 pub mod link_events;
 pub mod links;

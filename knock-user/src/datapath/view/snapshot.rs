@@ -176,8 +176,8 @@ impl Datapath {
         })
     }
 
-    /// Reads the state of interfaces, gates and tables.
-    pub fn status(&self) -> Result<Status> {
+    /// Reads the state of the interfaces; the rows are in the same order.
+    pub fn interfaces(&self) -> Result<(Vec<Interface>, Vec<Attachment>)> {
         let attachments = self.attachments()?;
         let trial = self.trial()?;
         let mode = match (trial, self.config().mode) {
@@ -203,6 +203,17 @@ impl Datapath {
             guarded: attachment.is_guarded(),
             renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
         });
+        Ok((interfaces.collect(), attachments))
+    }
+
+    /// Returns the time since it came up.
+    pub fn up_for(&self) -> Duration {
+        Duration::from_nanos(monotonic_now().saturating_sub(self.since))
+    }
+
+    /// Reads the state of interfaces, gates and tables.
+    pub fn status(&self) -> Result<Status> {
+        let (interfaces, attachments) = self.interfaces()?;
         let grants = self.count_grants()?;
         let gates = self.applied.gates().map(|(id, gate)| GateStatus {
             name: gate.name.clone(),
@@ -222,7 +233,7 @@ impl Datapath {
             ("sessions", self.count_sessions()?, limits.sessions),
         ];
         Ok(Status {
-            interfaces: interfaces.collect(),
+            interfaces,
             gates: gates.collect(),
             tables: tables
                 .into_iter()
@@ -232,7 +243,7 @@ impl Datapath {
                     capacity,
                 })
                 .collect(),
-            up_for: Duration::from_nanos(monotonic_now().saturating_sub(self.since)),
+            up_for: self.up_for(),
             attachments,
         })
     }

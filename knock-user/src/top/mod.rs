@@ -1,0 +1,182 @@
+//! `knockgate top`: a live view on the whole terminal.
+//!
+//! [`sampler`] reads the tables, [`state`] is what is shown, [`update`] changes it by keys, [`draw`] draws it, and
+//! [`terminal`] takes the terminal over and gives it back. Only this file waits for anything.
+
+mod denied;
+mod draw;
+mod list;
+mod rates;
+mod sampler;
+mod state;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod theme;
+mod update;
+
+use std::{future::pending, pin::pin, time::Duration};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use ratatui::crossterm::event::Event;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use self::{
+    sampler::Sampler,
+    state::{Message, State},
+    terminal::Screen,
+    update::{Action, update},
+};
+use crate::{
+    config::count,
+    datapath::{Datapath, NothingUp, PinRoot},
+    service::{History, Record, each_event},
+    sys::clock::monotonic_now,
+};
+
+/// Between two attempts to follow events.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Shows what is up under `root` until the user or a signal ends it, and reads the counters once in `every`.
+pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
+    let mut sampler = Sampler::new(root, every);
+    let mut state = State::default();
+    // Where nothing is up, or may not be read, the terminal stays as it is.
+    sampler.read(&mut state)?;
+    let mut signals = Signals::catch()?;
+    let mut screen = Screen::enter()?;
+    let mut inputs = screen.inputs();
+    let (sender, mut records) = unbounded_channel();
+    let mut following = pin!(follow(root, sender));
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    loop {
+        screen.draw(&mut state)?;
+        // Until there is something to draw: events arrive in greater numbers than anybody reads.
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if !state.paused {
+                        sampler.sample(&mut state);
+                    }
+                    break;
+                }
+                input = inputs.recv() => {
+                    let Some(Ok(input)) = input else {
+                        // The terminal is gone.
+                        return Ok(());
+                    };
+                    match input {
+                        Event::Key(key) => match update(&mut state, key) {
+                            Action::None => {}
+                            Action::Quit => return Ok(()),
+                            Action::Suspend => screen.suspend()?,
+                            Action::Revoke { source, gate } => {
+                                state.message = Some(message(revoke(root, source, &gate)));
+                                sampler.sample(&mut state);
+                            }
+                        },
+                        Event::Resize(..) => {}
+                        _ => continue,
+                    }
+                    break;
+                }
+                record = records.recv() => {
+                    if let Some(record) = record {
+                        state.denied.add(&record, monotonic_now());
+                    }
+                }
+                () = &mut following => {}
+                asked = signals.next() => {
+                    match asked {
+                        Asked::End => return Ok(()),
+                        Asked::Stop => screen.suspend()?,
+                        Asked::GoOn => screen.take_over()?,
+                    }
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Sends every event on, of this instance and those to come.
+async fn follow(root: &PinRoot, sender: UnboundedSender<Record>) {
+    loop {
+        // That nothing is up, or events cannot be read, is shown by what is missing.
+        let _ = each_event(root, History::Follow, |record| Ok(sender.send(record)?)).await;
+        sleep(PAUSE).await;
+    }
+}
+
+fn revoke(root: &PinRoot, source: IpNet, gate: &str) -> Result<(usize, usize)> {
+    // First, so that the tables are not taken down between being opened and being changed.
+    let Some(_lock) = root.lock_existing()? else {
+        return Err(NothingUp.into());
+    };
+    let mut datapath = Datapath::open(root)?;
+    let gate = datapath.require_gate(gate)?;
+    datapath.revoke(source, Some(gate))
+}
+
+fn message(revoked: Result<(usize, usize)>) -> Message {
+    match revoked {
+        Ok((grants, sessions)) => Message {
+            text: format!(
+                "ended {} and {}",
+                count(grants, "grant"),
+                count(sessions, "session")
+            ),
+            is_error: false,
+        },
+        Err(error) => Message {
+            text: format!("nothing was ended: {error:#}"),
+            is_error: true,
+        },
+    }
+}
+
+/// What a signal asks for.
+enum Asked {
+    End,
+    Stop,
+    GoOn,
+}
+
+struct Signals {
+    ends: [Signal; 3],
+    stop: Signal,
+    go_on: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            ends: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ],
+            stop: signal(SignalKind::from_raw(libc::SIGTSTP))?,
+            go_on: signal(SignalKind::from_raw(libc::SIGCONT))?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        let [terminate, interrupt, hangup] = &mut self.ends;
+        tokio::select! {
+            Some(()) = terminate.recv() => Asked::End,
+            Some(()) = interrupt.recv() => Asked::End,
+            Some(()) = hangup.recv() => Asked::End,
+            Some(()) = self.stop.recv() => Asked::Stop,
+            Some(()) = self.go_on.recv() => Asked::GoOn,
+            else => pending().await,
+        }
+    }
+}

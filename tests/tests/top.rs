@@ -1,0 +1,122 @@
+//! `knockgate top` on a terminal: what it shows of a gate, and that it gives the terminal back.
+
+use knockgate_tests::{
+    gate_config::{ALICE, Gate},
+    lab::{Family, Source::A},
+    pty::Terminal,
+    run::{Running, wait_until},
+    scenario::{Attach, Scenario},
+};
+
+/// The sequence after which the terminal shows what it showed before, and the one that shows its cursor.
+const AS_BEFORE: &str = "\x1b[?1049l";
+const CURSOR: &str = "\x1b[?25h";
+
+fn in_generic_mode(row: impl FnOnce(&Scenario)) {
+    Scenario::run(Attach::Generic, Family::V4, &[], row);
+}
+
+fn start(scenario: &Scenario, terminal: &Terminal) -> Running {
+    let mut command = scenario
+        .lab
+        .knockgate_command(&["top", "--interval", "200ms"]);
+    terminal.attach(&mut command);
+    let top = Running::attached(&mut command);
+    wait_until("the gate is shown", || {
+        terminal.printed().contains("GRANTS")
+    });
+    assert!(!terminal.is_ordinary());
+    top
+}
+
+#[track_caller]
+fn assert_given_back(terminal: &Terminal) {
+    wait_until("the terminal shows what it showed before", || {
+        let printed = terminal.printed();
+        printed.contains(AS_BEFORE) && printed.contains(CURSOR)
+    });
+    assert!(terminal.is_ordinary());
+}
+
+#[test]
+fn it_follows_a_gate_and_gives_the_terminal_back() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh().within("1m"));
+        let terminal = Terminal::open();
+        let mut top = start(scenario, &terminal);
+        scenario.closed(A, "22/tcp");
+        scenario.knock(A, ALICE);
+        // The grant, and from the events that it was denied before.
+        for shown in ["alice", "no_grant"] {
+            wait_until(&format!("{shown} is shown"), || {
+                terminal.printed().contains(shown)
+            });
+        }
+        // Keys go on to mean what they say whatever the size.
+        terminal.resize(20, 5);
+        terminal.resize(140, 40);
+        terminal.types("ry");
+        wait_until("the grant has ended", || {
+            let grants = scenario.knockgate("grants --json").exits(0).json();
+            grants["grants"] == serde_json::json!([])
+        });
+        scenario.knockgate("down").exits(0);
+        wait_until("it says that nothing is up", || {
+            terminal.printed().contains("NOTHING IS UP")
+        });
+        assert!(top.goes_on());
+        scenario.knockgate("up").exits(0);
+        terminal.types("q");
+        assert_eq!(top.ends(), Some(0));
+        assert_given_back(&terminal);
+    });
+}
+
+#[test]
+fn signals_give_the_terminal_back() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            let terminal = Terminal::open();
+            let top = start(scenario, &terminal);
+            top.signal(signal);
+            assert_eq!(top.ends(), Some(0));
+            assert_given_back(&terminal);
+        }
+        let terminal = Terminal::open();
+        let mut top = start(scenario, &terminal);
+        // There is no shell that could let it go on, so it must not stop.
+        terminal.types("\x1a");
+        top.signal(libc::SIGTSTP);
+        assert_given_back(&terminal);
+        wait_until("it has the terminal again", || !terminal.is_ordinary());
+        assert!(top.goes_on());
+        terminal.types("q");
+        assert_eq!(top.ends(), Some(0));
+        assert!(terminal.is_ordinary());
+    });
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        let terminal = Terminal::open();
+        let top = start(scenario, &terminal);
+        terminal.hangs_up();
+        top.ends();
+    });
+}
+
+#[test]
+fn without_a_terminal_or_a_gate_it_says_so() {
+    in_generic_mode(|scenario| {
+        scenario.knockgate("top").exits(5).prints_nothing();
+        scenario.up(Gate::ssh());
+        scenario
+            .knockgate("top")
+            .exits(1)
+            .prints_nothing()
+            .says(&["needs a terminal", "--json"]);
+    });
+}
