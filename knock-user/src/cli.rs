@@ -11,6 +11,7 @@ use crate::{
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
+    logging,
 };
 
 const EXIT_STATUSES: &str = "\
@@ -44,6 +45,14 @@ pub struct Cli {
 impl Cli {
     pub fn pin_root(&self) -> PinRoot {
         PinRoot::new(&self.pin_root)
+    }
+
+    /// Returns the form of the service's log; `None` for other commands.
+    pub fn log(&self) -> Option<logging::Form> {
+        match &self.command {
+            Command::Run(args) => Some(args.log),
+            _ => None,
+        }
     }
 }
 

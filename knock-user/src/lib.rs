@@ -9,5 +9,6 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod logging;
 pub mod service;
 mod sys;

@@ -8,7 +8,7 @@ use super::{runtime::runtime, up};
 use crate::{
     config::parse_interface,
     datapath::{self, Absent, Datapath, PinRoot},
-    service,
+    logging, service,
 };
 
 /// Run the service: bring knockgate up or take over what is up, then log events
@@ -24,6 +24,10 @@ pub struct Args {
     /// Take knockgate down when the service ends
     #[arg(long)]
     down_on_exit: bool,
+
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub log: logging::Form,
 }
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
