@@ -1,4 +1,4 @@
-//! Ports as a client sees them: tries to reach one, and single knocks, from a source of one's choice.
+//! Ports as a client sees them: attempts to connect, and single knocks, from any source address.
 
 use std::{
     io::{self, ErrorKind},
@@ -10,12 +10,12 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// What came of trying a port.
+/// The outcome of an attempt to reach a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A connection stood, or a datagram was answered.
+    /// A connection was established, or a datagram was answered.
     Open,
-    /// A connection stood, but the first SYN had been lost: something opened while it was waited for.
+    /// A connection was established, but only by a retransmitted SYN: the port may have opened meanwhile.
     OpenLate,
     /// The host answered that nothing listens there.
     Refused,
@@ -23,8 +23,8 @@ pub enum Outcome {
     Silent,
 }
 
-/// Connects and gives up after `wait`. Below one second `wait` covers one SYN only: a client's first
-/// retransmission comes later.
+/// Connects, and gives up after `wait`. Below one second, only one SYN is sent: the first retransmission comes after
+/// a second.
 pub fn connect(from: SocketAddr, to: SocketAddr, wait: Duration) -> Result<TcpStream, Outcome> {
     let socket = bound(Type::STREAM, Protocol::TCP, from);
     match socket.connect_timeout(&to.into(), wait) {
@@ -50,7 +50,7 @@ pub fn ask(from: SocketAddr, to: SocketAddr, wait: Duration) -> Outcome {
     }
 }
 
-/// Sends one SYN and walks away.
+/// Sends one SYN and does not wait for an answer.
 pub fn syn(from: SocketAddr, to: SocketAddr) {
     let socket = bound(Type::STREAM, Protocol::TCP, from);
     let begun = socket
@@ -65,7 +65,7 @@ pub fn syn(from: SocketAddr, to: SocketAddr) {
     }
 }
 
-/// Sends one datagram and walks away.
+/// Sends one datagram and does not wait for an answer.
 pub fn datagram(from: SocketAddr, to: SocketAddr) {
     bound(Type::DGRAM, Protocol::UDP, from)
         .send_to(b"", &to.into())
@@ -76,7 +76,7 @@ fn bound(kind: Type, protocol: Protocol, from: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(from), kind, Some(protocol));
     socket
         .and_then(|socket| {
-            // A test may use one source port twice, as a retransmission does.
+            // A test may use a source port twice, as a retransmission does.
             socket.set_reuse_address(true)?;
             socket.bind(&SockAddr::from(from))?;
             Ok(socket)

@@ -1,10 +1,10 @@
-//! One packet by its parts, as a line of text and as a frame.
+//! One packet, described by its parts: as a line of text and as a frame.
 //!
-//! A line reads `tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=S sequence=7`, with what is out of the ordinary
-//! behind it: `tags=8100,88a8`, IPv4 `options=2` (words), IPv6 `extensions=0+1,60` (number, and 8-byte units
-//! beyond the least), `fragment=3+` (offset in units of 8 bytes; `+` where more follow), `payload=4` (bytes),
-//! `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](netlab::packet::Packet) makes frames
-//! for hosts; these are for the gate alone, so their checksums are left out.
+//! A line reads `tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=S sequence=7`, and may continue with `tags=8100,88a8`,
+//! IPv4 `options=2` (words), IPv6 `extensions=0+1,60` (number, and 8-byte units beyond the minimum), `fragment=3+`
+//! (offset in units of 8 bytes; `+`: more follow), `payload=4` (bytes), `set=14:ff` (bytes overwritten), `cut=30`
+//! (bytes kept). [`Packet`](netlab::packet::Packet) makes frames that hosts accept; these are judged only, so their
+//! checksums are left out.
 
 use std::{
     fmt,
@@ -18,10 +18,10 @@ pub const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 
-/// The kernel takes no shorter frame for a test run, and no network card delivers one.
+/// Shortest frame: the kernel refuses a shorter one for a test run, and no network card delivers one.
 pub const SHORTEST: usize = 14;
 
-/// A packet and what is wrong with it.
+/// A packet, and how it deviates from a plain one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Datagram {
     /// IP protocol number.
@@ -37,14 +37,14 @@ pub struct Datagram {
     pub tags: Vec<u16>,
     /// Words of IPv4 options, at most 10.
     pub options: u8,
-    /// IPv6 extension headers: number, and length beyond the least.
+    /// IPv6 extension headers: number, and length beyond the minimum.
     pub extensions: Vec<(u8, u8)>,
     pub fragment: Option<Fragment>,
-    /// Bytes behind the transport header.
+    /// Payload, bytes.
     pub payload: u8,
-    /// Bytes of the frame that are overwritten in the end.
+    /// Bytes of the finished frame to overwrite: offset and value.
     pub set: Vec<(usize, u8)>,
-    /// Bytes of the frame that are kept.
+    /// Length to which the finished frame is cut, bytes.
     pub cut: Option<usize>,
 }
 
@@ -57,7 +57,7 @@ pub struct Fragment {
 }
 
 impl Datagram {
-    /// A plain packet. Panics where the addresses are of two families.
+    /// Returns a plain packet. Panics if the addresses are of different families.
     pub fn new(protocol: u8, source: SocketAddr, destination: SocketAddr) -> Self {
         assert_eq!(
             source.is_ipv4(),
@@ -80,7 +80,7 @@ impl Datagram {
         }
     }
 
-    /// The frame's bytes.
+    /// Returns the frame.
     pub fn frame(&self) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         for ethertype in &self.tags {
@@ -107,7 +107,7 @@ impl Datagram {
         frame
     }
 
-    /// The same on a link without a header: what is left of the frame behind Ethernet and tags.
+    /// Returns the packet as on a link without a header: the frame without Ethernet header and tags.
     pub fn bare(&self) -> Vec<u8> {
         let mut packet = self.frame();
         let header = SHORTEST + 4 * self.tags.len();
@@ -116,8 +116,8 @@ impl Datagram {
         packet
     }
 
-    /// Is it the same packet as [`Datagram::bare`]? Not with more tags than are read, nor where what is
-    /// overwritten or cut off belongs to the link header.
+    /// Returns whether [`Datagram::bare`] means the same packet: not if there are more tags than are read, or if the
+    /// link header is overwritten or cut.
     pub fn is_same_bare(&self) -> bool {
         let untagged = self.tags.is_empty();
         self.tags.len() <= 2
@@ -138,7 +138,7 @@ impl Datagram {
         packet.extend([64, self.protocol, 0, 0]);
         packet.extend(source);
         packet.extend(destination);
-        // End-of-list options all along.
+        // End-of-list options.
         packet.resize(header, 0);
         packet.extend(body);
         packet
@@ -156,7 +156,7 @@ impl Datagram {
         }
         for &(number, more) in self.extensions.iter().rev() {
             let length = match number {
-                // It has no length field; whatever stands there is ignored.
+                // A fragment header has no length field; the byte is reserved.
                 FRAGMENT => 8,
                 AUTHENTICATION => 8 + 4 * usize::from(more),
                 _ => 8 + 8 * usize::from(more),
@@ -176,7 +176,7 @@ impl Datagram {
         packet
     }
 
-    /// Transport header and payload; of a later fragment, 16 bytes in the middle of the latter.
+    /// Returns transport header and payload; for a later fragment, 16 bytes from the middle of the payload.
     fn body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         let payload = usize::from(self.payload);
@@ -204,7 +204,7 @@ impl Datagram {
     }
 }
 
-/// Letters of TCP's flags, as tcpdump has them, lowest bit first.
+/// Letters of TCP's flags, as tcpdump prints them, lowest bit first.
 const FLAGS: &str = "FSRPAUEC";
 
 impl fmt::Display for Datagram {

@@ -1,19 +1,21 @@
-//! One table of what must become of packets, for every system under test: the decisions called on the host, and the
-//! program in the kernel.
+//! One table of packets and their expected verdicts, run on every system under test: the decisions called on the
+//! host, and the program in the kernel.
 //!
-//! A row is a configuration and a stream. Behind `=>` stands everything that a packet moves, as
-//! [`Tally::since`](crate::system::Tally::since) writes it: the reason it was counted by, at which gate, and
-//! what came of it as a knock. Nothing else may move. In endpoints, `A`, `B` and `C` are sources (A and B share
-//! a prefix), `H` is the host, `O` its other address; `{A}` to `{O}`, `{prefix}` (of A and B) and `{whole}`
-//! (an address's length) stand for the same elsewhere.
+//! A row is a configuration and a stream. The text behind `=>` lists every counter that the packet moves, as
+//! [`Tally::since`](crate::system::Tally::since) writes it: the reason and gate under which it is counted, and its
+//! result as a knock. No other counter may move. In endpoints, `A`, `B` and `C` are sources (A and B share a prefix),
+//! `H` is the host, `O` its other address, `F` an address of another host; in configurations, `{A}` to `{F}`,
+//! `{prefix}` (of A and B) and `{whole}` (the length of an address in bits) stand for the same.
 
 mod knocking;
 mod passing;
 mod reading;
+mod repeating;
 
 use knock_user::config::Config;
 
 use crate::{
+    lab::Family,
     stream::{self, Step},
     system::{SystemUnderTest, bytes},
 };
@@ -21,19 +23,12 @@ use crate::{
 /// One row.
 #[derive(Clone, Copy, Debug)]
 pub struct Fixture {
-    /// What it is, as a statement that could be wrong.
+    /// The behaviour, as a statement that could be wrong.
     pub what: &'static str,
     pub families: &'static [Family],
     /// TOML.
     pub config: &'static str,
     pub stream: &'static str,
-}
-
-/// The two families, which a gate treats alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    V4,
-    V6,
 }
 
 const BOTH: &[Family] = &[Family::V4, Family::V6];
@@ -56,14 +51,19 @@ const ONE_GATE: &str = r#"
     within = "5s"
 "#;
 
-/// All rows, those first that the others build on.
+/// Returns all rows, beginning with those that the others depend on.
 pub fn all() -> impl Iterator<Item = &'static Fixture> {
-    let tables = [reading::ROWS, knocking::ROWS, passing::ROWS];
+    let tables = [
+        reading::ROWS,
+        knocking::ROWS,
+        repeating::ROWS,
+        passing::ROWS,
+    ];
     tables.into_iter().flatten()
 }
 
 impl Fixture {
-    /// The configuration for one family. Panics where it isn't valid.
+    /// Returns the configuration for one family. Panics if it is not valid.
     pub fn config(&self, family: Family) -> Config {
         match Config::parse(&filled(self.config, family), self.what) {
             Ok((config, _)) => config,
@@ -71,7 +71,7 @@ impl Fixture {
         }
     }
 
-    /// Is the row the same on a link without a header?
+    /// Returns whether the row means the same on a link without a header.
     pub fn is_same_bare(&self, family: Family) -> bool {
         let steps = stream::read(&filled(self.stream, family));
         steps.iter().all(|(step, _)| match step {
@@ -80,7 +80,7 @@ impl Fixture {
         })
     }
 
-    /// Puts the stream through an emptied system. Panics where anything else moves than the row says.
+    /// Empties the system, then has it judge the stream. Panics if any other counter moves than the row says.
     pub fn run(&self, family: Family, system: &mut dyn SystemUnderTest) {
         let what = self.what;
         system.forget();

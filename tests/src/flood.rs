@@ -1,4 +1,4 @@
-//! Frames from forged sources, as many as one core can send.
+//! Floods: frames from forged sources, as many as one core can send.
 
 use std::{
     sync::{
@@ -20,12 +20,12 @@ use crate::{
     wire,
 };
 
-/// Frames that the kernel takes at once.
+/// Frames for each system call.
 const BATCH: usize = 256;
-/// No flood has more frames, whatever it waits for.
+/// The most frames that a flood sends, however long it lasts.
 const MOST: u64 = 50_000_000;
 
-/// Where a flood goes.
+/// The ports that a flood is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aim {
     Udp(u16),
@@ -34,7 +34,7 @@ pub enum Aim {
     Anywhere,
 }
 
-/// A flood that is ready to begin. Every frame is from another source.
+/// A flood that is ready to begin. Every frame has another source.
 #[derive(Debug)]
 pub struct Flood {
     socket: PacketSocket,
@@ -47,12 +47,12 @@ pub struct Flood {
     worked: Duration,
 }
 
-/// How far a flood is.
+/// Counts the frames that a flood has sent.
 #[derive(Clone, Debug)]
 pub struct Meter(Arc<AtomicU64>);
 
 impl Meter {
-    /// Waits for `time`, and until the flood has gone on by so many frames: on a busy machine that takes longer.
+    /// Waits for `time`, and until so many more frames have been sent, which takes longer on a busy machine.
     #[track_caller]
     pub fn wait(&self, time: Duration, frames: u64) {
         let before = self.0.load(Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Flood {
         Meter(Arc::clone(&self.sent))
     }
 
-    /// How long a processor has worked for it so far, and for what its frames led to.
+    /// Returns the CPU time of the flood so far, including the processing of its frames by the kernel.
     pub fn cpu_time(&self) -> Duration {
         self.worked
     }
@@ -101,7 +101,7 @@ impl Flood {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Sends while something else is done, and returns what came of that and how many frames were sent.
+    /// Sends while `other` runs. Returns the result of `other`, and how many frames were sent.
     pub fn during<T>(&mut self, other: impl FnOnce() -> T) -> (T, u64) {
         let before = self.sent();
         let stop = AtomicBool::new(false);
@@ -112,7 +112,7 @@ impl Flood {
                 }
                 self.worked += thread_cpu_time();
             });
-            // However it ends, so that the flood does.
+            // The flood must end even if this panics.
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(other));
             stop.store(true, Ordering::Relaxed);
             flood.join().expect("a flood goes on until it is stopped");
@@ -124,8 +124,7 @@ impl Flood {
         }
     }
 
-    /// Sends one batch. The checksums are as they were, so that the host is rid of what passes soon: a gate
-    /// looks at none.
+    /// Sends one batch. The checksums no longer fit, so that the host soon drops what passes; knockgate checks none.
     fn send(&mut self) {
         self.forge();
         let sent = self.socket.send_many(&self.frames);
@@ -133,9 +132,9 @@ impl Flood {
         self.sent.fetch_add(sent as u64, Ordering::Relaxed);
     }
 
-    /// Gives every frame another source, and a port where any will do.
+    /// Gives every frame a new source, and a random port if the flood has none of its own.
     fn forge(&mut self) {
-        // Ethernet, then what stands before the source, and before the ports.
+        // Offset and length of the source, offset of the ports.
         let (source, length, ports) = match self.family {
             Family::V4 => (14 + 12, 4, 14 + 20),
             Family::V6 => (14 + 8, 8, 14 + 40),
@@ -148,7 +147,7 @@ impl Flood {
             let random = self.random.to_be_bytes();
             frame[source..source + length].copy_from_slice(&random[..length]);
             if self.family == Family::V6 {
-                // A global address, in no network of a lab's.
+                // A global address, outside the networks of every lab.
                 frame[source] = 0x20;
             } else if frame[source] == 10 {
                 frame[source] = 11;
@@ -160,7 +159,7 @@ impl Flood {
     }
 }
 
-/// How long a processor has worked for the calling thread.
+/// Returns the CPU time of the calling thread.
 fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

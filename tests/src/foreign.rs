@@ -1,5 +1,5 @@
-//! BPF objects that are not knockgate's: a program that has the interface already, a map where a pin
-//! should be.
+//! BPF objects that are not knockgate's: a program that is attached to the interface already, a map in the place of
+//! a pin.
 
 use std::{
     ffi::CString,
@@ -22,10 +22,10 @@ use crate::{
     run::run,
 };
 
-/// What the foreign program calls itself.
+/// The name of the foreign program.
 pub const PROGRAM_NAME: &str = "someone_elses";
 
-// From the kernel's `bpf_cmd`, `bpf_prog_type`, `bpf_map_type` and `bpf_attach_type`; never renumbered.
+// From `bpf_cmd`, `bpf_prog_type`, `bpf_map_type` and `bpf_attach_type` of `linux/bpf.h`.
 const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
@@ -38,10 +38,10 @@ const PROG_TYPE_XDP: u32 = 6;
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_XDP: u32 = 37;
 
-/// An XDP program that lets everything pass, on an interface until dropped.
+/// An XDP program that passes every packet. It stays attached until this value is dropped.
 #[derive(Debug)]
 pub struct ForeignProgram {
-    /// The kernel's number for it.
+    /// The id that the kernel gave it.
     pub id: u32,
     _program: File,
     _link: Option<File>,
@@ -49,12 +49,12 @@ pub struct ForeignProgram {
 }
 
 impl ForeignProgram {
-    /// On the gate's interface, attached as newer loaders do, by a BPF link.
+    /// Attaches to the host's interface by a BPF link, as newer loaders do.
     pub fn linked(lab: &Lab) -> Self {
         Self::on(&lab.gate, WAN)
     }
 
-    /// The same on any interface.
+    /// Attaches to any interface by a BPF link.
     pub fn on(netns: &Netns, interface: &str) -> Self {
         let (program, id) = load();
         let index = netns.index_of(interface);
@@ -64,7 +64,7 @@ impl ForeignProgram {
             attach_type: ATTACH_XDP,
             flags: 0,
         };
-        // The index means another interface in another namespace.
+        // The same index is another interface in another namespace.
         let link = netns.run(|| bpf(LINK_CREATE, &attributes));
         Self {
             id,
@@ -74,19 +74,19 @@ impl ForeignProgram {
         }
     }
 
-    /// On the gate's interface, attached as `ip link` does, over netlink.
+    /// Attaches to the host's interface over netlink, as `ip link` does.
     pub fn over_netlink(lab: &Lab) -> Self {
         let (program, id) = load();
         let pin = Path::new(BPFFS).join(format!("{}-foreign", lab.gate.name()));
         self::pin(&program, &pin);
-        // Before anything can fail, so that the pin goes in any case.
+        // Before anything can fail, so that the pin is removed in any case.
         let attached = Self {
             id,
             _program: program,
             _link: None,
             pin: Some(pin.clone()),
         };
-        // Not `ip -n`: it mounts a /sys of its own, in which no pin is to be found.
+        // Not `ip -n`, which mounts another /sys without the pin.
         let mut command = lab.gate.command("ip");
         command.args(["link", "set", WAN, "xdp", "pinned"]).arg(pin);
         run(&mut command).exits(0);
@@ -97,13 +97,13 @@ impl ForeignProgram {
 impl Drop for ForeignProgram {
     fn drop(&mut self) {
         if let Some(pin) = &self.pin {
-            // The interface goes with its namespace; a pin that stays is seen in the next listing.
+            // The interface is removed with its namespace. A failure here must not hide that of a test.
             let _ = fs::remove_file(pin);
         }
     }
 }
 
-/// Pins a map that no version of knockgate ever made at `path`.
+/// Pins a map at `path` that no version of knockgate has made.
 pub fn pin_map(path: &Path) {
     let map = bpf(
         MAP_CREATE,
@@ -118,7 +118,7 @@ pub fn pin_map(path: &Path) {
     pin(&map.expect("an array map can be made"), path);
 }
 
-/// Makes the pins that the table at `path` identifies those of another layout.
+/// Changes the layout number in the table at `path`, as if another version had pinned the tables beside it.
 pub fn change_layout(path: &Path) {
     let data = MapData::from_pin(path).expect("a gate is up");
     let mut meta: Array<_, Meta> = Map::Array(data).try_into().expect("it is an array");
@@ -127,14 +127,14 @@ pub fn change_layout(path: &Path) {
     meta.set(0, changed, 0).expect("it can be written");
 }
 
-/// Takes the link pinned at `path` off its interface, as `bpftool link detach` does.
+/// Detaches the link that is pinned at `path`, as `bpftool link detach` does.
 pub fn detach(path: &Path) {
     let link = open(path);
     command(LINK_DETACH, &descriptor(&link))
         .unwrap_or_else(|error| panic!("cannot detach {}: {error}", path.display()));
 }
 
-/// Has the link pinned at `path` carry the foreign program, as `bpf_link__update_program` does.
+/// Replaces the program of the link that is pinned at `path` by the foreign one, as `bpf_link__update_program` does.
 pub fn replace(path: &Path) {
     let (link, (program, _)) = (open(path), load());
     let attributes = LinkUpdate {
@@ -213,7 +213,7 @@ struct LinkUpdate {
     old_program: u32,
 }
 
-/// `return XDP_PASS;` and the number that the kernel gave it.
+/// Loads `return XDP_PASS;`. Returns its descriptor and id.
 fn load() -> (File, u32) {
     // r0 = 2; exit
     let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
@@ -233,12 +233,12 @@ fn load() -> (File, u32) {
             flags: 0,
             name,
             interface: 0,
-            // A link takes no program with another one in place of its own.
+            // A link accepts a new program only if the attach types are the same.
             expected_attach_type: ATTACH_XDP,
         },
     )
     .expect("two instructions pass the verifier");
-    // The head of `bpf_prog_info`: its type and its id.
+    // The first fields of `bpf_prog_info`: type and id.
     let mut info = [0_u32; 2];
     let attributes = GetInfo {
         object: descriptor(&program),
@@ -262,7 +262,7 @@ fn pin(object: &File, path: &Path) {
     command(OBJ_PIN, &attributes).unwrap_or_else(|error| panic!("cannot pin at {shown}: {error}"));
 }
 
-/// A `bpf` command that makes something and returns its descriptor.
+/// Runs a `bpf` command that returns a new descriptor.
 fn bpf<T>(what: libc::c_long, attributes: &T) -> io::Result<File> {
     // SAFETY: the kernel has just opened this descriptor for the caller alone.
     command(what, attributes).map(|descriptor| unsafe { File::from_raw_fd(descriptor) })

@@ -1,15 +1,15 @@
-//! The gate that most suites guard a port with, and variations of it, as the text of a configuration.
+//! The gate of most suites, and variations of it, as the text of a configuration.
 
 use std::fmt;
 
-/// What alice knocks, in the notation of [`Scenario::knock`](crate::scenario::Scenario::knock), and what a client
-/// takes for it.
+/// The sequence of alice, in the notation of [`Scenario::knock`](crate::scenario::Scenario::knock) and of
+/// `knockgate knock`.
 pub const ALICE: &str = "7000/udp 8443/tcp 9301/udp";
 pub const ALICE_STEPS: [&str; 3] = ["7000/udp", "8443/tcp", "9301/udp"];
-/// What bob knocks.
+/// The sequence of bob.
 pub const BOB: &str = "7100/tcp 8543/udp 9401/tcp";
 
-/// A gate's part of a configuration.
+/// A `[[gate]]` section of a configuration.
 #[derive(Clone, Debug)]
 pub struct Gate {
     name: String,
@@ -22,17 +22,17 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Guards 22/tcp, which alice opens for ten minutes by knocks within ten seconds.
+    /// Returns a gate for 22/tcp, which alice opens for ten minutes by knocks within ten seconds.
     pub fn ssh() -> Self {
         Self::new("ssh", "22/tcp").user("alice", ALICE)
     }
 
-    /// Guards 25/tcp, which bob opens.
+    /// Returns a gate for 25/tcp, which bob opens.
     pub fn mail() -> Self {
         Self::new("mail", "25/tcp").user("bob", BOB)
     }
 
-    /// A gate without users. Ports are separated by blanks.
+    /// Returns a gate without users. Ports are separated by blanks.
     pub fn new(name: &str, protect: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -44,7 +44,7 @@ impl Gate {
         }
     }
 
-    /// Guards these ports instead.
+    /// Protects these ports instead.
     #[must_use]
     pub fn protect(mut self, ports: &str) -> Self {
         ports.clone_into(&mut self.protect);
@@ -57,7 +57,7 @@ impl Gate {
         self
     }
 
-    /// Sets the time that each user has for all knocks.
+    /// Sets the time within which each user must make all knocks.
     #[must_use]
     pub fn within(mut self, time: &str) -> Self {
         time.clone_into(&mut self.within);
@@ -78,7 +78,7 @@ impl Gate {
         self
     }
 
-    /// Has alice knock this, and nobody else.
+    /// Makes alice the only user, with this sequence.
     #[must_use]
     pub fn knocks(self, knocks: &str) -> Self {
         let none = Self {

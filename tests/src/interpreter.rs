@@ -1,7 +1,7 @@
-//! Runs BPF instructions one by one, and counts them: the kernel says how long a program took, and not how much it
-//! did. Only what the program's compiler emits is known; anything else panics and says what it is.
+//! Runs BPF instructions one by one, and counts them: the kernel reports the time that a program took, not the number
+//! of its instructions. Panics at an instruction that knockgate's compiler does not emit.
 //!
-//! Memory is a list of regions, and an address names one and a place within: whatever goes beyond it panics too.
+//! Memory is a list of regions. An address names a region and an offset in it; an access beyond the region panics.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -12,51 +12,51 @@ use std::mem;
 
 use aya_obj::generated::bpf_insn;
 
-/// What a program can ask of its surroundings.
+/// The kernel as the program sees it.
 pub trait World {
     /// Calls a helper by its number in `linux/bpf.h`.
     fn help(&mut self, memory: &mut Memory, helper: i32, arguments: [u64; 5]) -> u64;
 
-    /// Where the one value of a table begins that holds a program's constants.
+    /// Returns the address of the only value of a table that holds constants.
     fn constants(&mut self, memory: &mut Memory, table: i32) -> u64;
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub answer: u64,
-    /// Instructions executed; a helper is one.
+    /// Instructions executed; a call of a helper counts as one.
     pub instructions: u64,
 }
 
-/// All that a program can reach. Addresses fit 32 bits, as a packet's bounds in its context must.
+/// The memory that a program can access. Addresses fit 32 bits, as the bounds of a packet in its context must.
 #[derive(Debug, Default)]
 pub struct Memory {
     regions: Vec<Vec<u8>>,
 }
 
-/// Each region begins at a multiple of this, and is shorter.
+/// Each region begins at a multiple of this, and is shorter than this.
 const REGION: u64 = 1 << 20;
 const STACK: usize = 512;
-/// A program that goes on for longer hangs.
+/// The most instructions of a run; a program with more is taken to hang.
 const MOST: u64 = 1_000_000;
 
 impl Memory {
-    /// Adds a region; returns where it begins.
+    /// Adds a region. Returns its address.
     pub fn add(&mut self, bytes: Vec<u8>) -> u64 {
         assert!((bytes.len() as u64) < REGION, "a region is under 1 MiB");
         self.regions.push(bytes);
         self.regions.len() as u64 * REGION
     }
 
-    /// Takes back the region that begins there: what points into it is out of bounds from now on.
+    /// Removes the region at an address. Pointers into it are out of bounds from then on.
     pub fn take(&mut self, begin: u64) -> Vec<u8> {
         assert_eq!(begin % REGION, 0, "no region begins at {begin:#x}");
         let region = usize::try_from(begin / REGION).expect("64 bits");
         mem::take(&mut self.regions[region - 1])
     }
 
-    /// So many bytes from there on.
+    /// Returns `length` bytes at an address.
     pub fn at(&mut self, address: u64, length: usize) -> &mut [u8] {
         let place = usize::try_from(address % REGION).expect("64 bits");
         let region = usize::try_from(address / REGION).expect("64 bits");
@@ -80,7 +80,7 @@ impl Memory {
     }
 }
 
-/// Runs a program whose calls are linked, from its first instruction on, with its context's address.
+/// Runs a program, whose calls have been relocated, with the address of its context.
 pub fn run(code: &[bpf_insn], memory: &mut Memory, world: &mut dyn World, context: u64) -> Run {
     let mut machine = Machine {
         code,
@@ -95,7 +95,7 @@ pub fn run(code: &[bpf_insn], memory: &mut Memory, world: &mut dyn World, contex
     let mut instructions = 0;
     loop {
         instructions += 1;
-        assert!(instructions <= MOST, "the program doesn't end");
+        assert!(instructions <= MOST, "the program does not end");
         if machine.step() {
             return Run {
                 answer: machine.registers[0],
@@ -112,15 +112,15 @@ struct Machine<'m> {
     registers: [u64; 11],
     /// Index of the next instruction.
     next: usize,
-    /// Where each caller goes on, and its registers from the sixth on.
+    /// For each caller, where it continues, and its registers r6 to r10.
     callers: Vec<(usize, [u64; 5])>,
 }
 
-/// The half of a register that 32-bit instructions see.
+/// The half of a register that 32-bit instructions use.
 const LOW: u64 = 0xffff_ffff;
 
 impl Machine<'_> {
-    /// Executes one instruction (RFC 9669); says whether the program has ended.
+    /// Executes one instruction (RFC 9669). Returns whether the program has ended.
     fn step(&mut self) -> bool {
         let instruction = self.code[self.next];
         self.next += 1;
@@ -133,7 +133,7 @@ impl Machine<'_> {
         let immediate = i64::from(instruction.imm).cast_unsigned();
         let there = |base: u64| base.wrapping_add_signed(instruction.off.into());
         let length = [4, 2, 1, 8][usize::from(code >> 3 & 3)];
-        // Of arithmetic and jumps.
+        // The second operand of arithmetic and jumps.
         let operand = if code & 8 == 0 { immediate } else { source };
         match (code & 7, code & 0xe0) {
             (0, _) if code == 0x18 => self.registers[target] = self.wide(instruction),
@@ -169,14 +169,14 @@ impl Machine<'_> {
         false
     }
 
-    /// A constant of 64 bits, which takes the room of two instructions; or the address of a table.
+    /// Loads a 64-bit constant, which takes up two instructions, or the address of a table.
     fn wide(&mut self, instruction: bpf_insn) -> u64 {
         let high = self.code[self.next].imm;
         self.next += 1;
         let low = instruction.imm;
         match instruction.src_reg() {
             0 => u64::from(high.cast_unsigned()) << 32 | u64::from(low.cast_unsigned()),
-            // A table, by the number that it was linked by: helpers take it as it is.
+            // A table: the number by which it was relocated, which helpers take.
             1 => u64::from(low.cast_unsigned()),
             2 => {
                 let begin = self.world.constants(self.memory, low);
@@ -260,13 +260,13 @@ impl Machine<'_> {
         *five.expect("there are eleven")
     }
 
-    /// Begins a function, with a stack of its own.
+    /// Calls a function, which gets a stack frame of its own.
     fn enter(&mut self, at: usize) {
         self.next = at;
         self.registers[10] = self.memory.add(vec![0; STACK]) + STACK as u64;
     }
 
-    /// Goes back to the caller; says whether there was none.
+    /// Returns to the caller. Returns whether there was none.
     fn leave(&mut self) -> bool {
         let Some((next, registers)) = self.callers.pop() else {
             return true;
@@ -277,7 +277,8 @@ impl Machine<'_> {
     }
 }
 
-/// `shifted`: the value moved to the right by the operand, with its sign. `most`: by how many bits a shift moves.
+/// Computes an arithmetic instruction. `shifted`: the value shifted right by the operand, with its sign. `most`: the
+/// mask of a shift's operand.
 fn arithmetic(code: u8, value: u64, operand: u64, most: u64, shifted: u64) -> u64 {
     let bits = operand & most;
     match code & 0xf0 {
@@ -298,7 +299,7 @@ fn arithmetic(code: u8, value: u64, operand: u64, most: u64, shifted: u64) -> u6
     }
 }
 
-/// The low bits of a value in little or big-endian order.
+/// Returns the low bits of a value in little or big-endian order.
 fn swapped(value: u64, bits: i32, big: bool) -> u64 {
     match (bits, big) {
         (16, true) => (value as u16).swap_bytes().into(),

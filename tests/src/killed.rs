@@ -1,4 +1,4 @@
-//! Commands that are killed in the midst of what they do to the kernel.
+//! Commands that are killed between two changes of pins and attachments.
 
 use std::{
     io, mem,
@@ -12,8 +12,8 @@ const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
 const LINK_DETACH: u64 = 34;
 
-/// Runs a command and kills it right before its `nth` call, counted from 0, that changes what is pinned or
-/// attached. False: it made fewer of them, and has ended by itself.
+/// Runs a command and kills it right before the `nth` system call, counted from 0, that changes pins or attachments.
+/// Returns false if the command made fewer such calls and ended by itself.
 #[expect(clippy::zombie_processes, reason = "it is waited for by its id")]
 pub fn killed_before(mut command: Command, nth: usize) -> bool {
     let shown = format!("{command:?}");
@@ -57,7 +57,7 @@ pub fn killed_before(mut command: Command, nth: usize) -> bool {
     }
 }
 
-/// Whether the child has stopped at a system call; none where it has gone.
+/// Returns whether the child has stopped at a system call; `None` if it has ended.
 fn stop(pid: libc::pid_t) -> Option<bool> {
     // SAFETY: the structure is plain data, filled by the call below.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
@@ -73,7 +73,7 @@ fn stop(pid: libc::pid_t) -> Option<bool> {
     (asked == 0).then_some(info.si_code == (libc::SIGTRAP | 0x80))
 }
 
-/// Is it about to make, name or remove a pin, or to attach or detach something?
+/// Returns whether the child is about to create, rename or remove a pin, or to attach or detach a program.
 fn changes_pins(pid: libc::pid_t) -> bool {
     // SAFETY: the structure is plain data, filled by the call below.
     let mut info: libc::ptrace_syscall_info = unsafe { mem::zeroed() };
@@ -104,7 +104,7 @@ fn trace(request: libc::c_uint, pid: libc::pid_t, data: u64) {
     assert_eq!(done, 0, "ptrace: {}", io::Error::last_os_error());
 }
 
-/// Waits for a stop, or the end with its status.
+/// Waits until the child stops or ends. Returns the status if it has ended.
 fn wait(pid: libc::pid_t) -> Option<std::process::ExitStatus> {
     let mut status = 0;
     // SAFETY: the status outlives the call.

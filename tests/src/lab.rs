@@ -1,4 +1,4 @@
-//! A throw-away network: a namespace with the gate in it, one with its clients, and a veth pair between.
+//! A throw-away network: a namespace with the guarded host, one with its clients, and a veth pair between them.
 //!
 //! ```text
 //!   client namespace                              gate namespace
@@ -28,15 +28,15 @@ use crate::{
     run::{Run, run},
 };
 
-/// The interface that the gate stands on.
+/// The interface of the host that knockgate guards.
 pub const WAN: &str = "wan0";
-/// The clients' interface, and the MAC addresses of both ends.
+/// The interface of the clients, and the MAC addresses of both ends.
 pub const CLIENT_INTERFACE: &str = "eth0";
 pub const GATE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// One of the two families, which a gate treats alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An address family. A gate treats both alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     V4,
     V6,
@@ -50,10 +50,10 @@ pub enum Source {
     C,
 }
 
-/// The network, the gate's configuration and its pins; all of it goes when this value goes.
+/// The network, a configuration and an instance's pins. Dropping it removes all of them.
 #[derive(Debug)]
 pub struct Lab {
-    // Before the namespaces, whose devices it carries frames between.
+    // Before the namespaces: it carries frames between devices in them.
     _path: Option<SlowPath>,
     pub gate: Netns,
     pub client: Netns,
@@ -62,13 +62,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds the network, or says why this machine cannot (see [`need::met`]). `tools` are needed by the
-    /// calling test beside `ip`.
+    /// Builds the network. Returns `None`, with a message, if this machine cannot (see [`need::met`]). `tools`:
+    /// programs that the calling test needs in addition to `ip`.
     pub fn build(tools: &[&str]) -> Option<Self> {
         Self::build_with(tools, None)
     }
 
-    /// As [`Lab::build`], with a path between gate and clients on which frames take their time.
+    /// As [`Lab::build`], with a path of this latency between host and clients.
     pub fn build_slow(tools: &[&str], latency: Latency) -> Option<Self> {
         Self::build_with(tools, Some(latency))
     }
@@ -78,15 +78,15 @@ impl Lab {
         if !need::met(tools) {
             return None;
         }
-        // Fails early, and with its own message, where nothing was built.
+        // Fails early, with a message of its own, if knockgate has not been built.
         need::knockgate();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", process::id());
         let folder = TempDir::with_prefix("knockgate-").expect("a temporary folder can be made");
-        // Tests run commands as nobody too.
+        // Tests also run commands as the user nobody.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .expect("one may change what one owns");
-        // Each lab keeps to one CPU, so that its frames stay in order, and labs take turns with the CPUs.
+        // Each lab uses one CPU, so that its frames stay in order; labs take CPUs in turn.
         let cpus = host::cpus().expect("the kernel says which CPUs there are");
         let cpu = cpus[number as usize % cpus.len()];
         let netns = |end: &str| {
@@ -105,12 +105,12 @@ impl Lab {
         })
     }
 
-    /// The gate's configuration file; written by [`Lab::configure`].
+    /// Returns the path of the configuration file, which [`Lab::configure`] writes.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("knockgate.toml")
     }
 
-    /// What [`Lab::configure`] wrote last.
+    /// Returns the configuration that [`Lab::configure`] wrote last.
     pub fn configured(&self) -> Option<String> {
         fs::read_to_string(self.config()).ok()
     }
@@ -135,12 +135,12 @@ impl Lab {
             .expect("one may change what one owns");
     }
 
-    /// Runs `knockgate` in the gate's namespace.
+    /// Runs `knockgate` in the host's namespace.
     pub fn knockgate(&self, arguments: &[&str]) -> Run {
         run(&mut self.knockgate_command(arguments))
     }
 
-    /// The command that [`Lab::knockgate`] runs, to be wrapped or left running.
+    /// Returns the command that [`Lab::knockgate`] runs, for tests that wrap it or leave it running.
     pub fn knockgate_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.gate.command(need::knockgate());
         command
@@ -153,14 +153,14 @@ impl Lab {
         command
     }
 
-    /// Runs a program in the gate's namespace, with `knockgate`'s full command line after its own arguments:
-    /// something that changes the surroundings of what it starts.
+    /// Runs a wrapper in the host's namespace, such as `setpriv`, with the command line of `knockgate` after its own
+    /// arguments.
     pub fn knockgate_under(&self, wrapper: &[&str], arguments: &[&str]) -> Run {
         let (program, options) = wrapper.split_first().expect("a wrapper has a name");
-        // Wherever the build lies, nobody may not be allowed to look there.
+        // The user nobody may have no access to the folder of the build.
         let binary = self.folder.path().join("knockgate");
-        // By another process: a file that this one had just written could not be run while another test's
-        // child, forked at that moment, still held it open for writing.
+        // By another process: if this one wrote the file, a child that another test forks meanwhile would hold it open
+        // for writing, and it could not be executed.
         run(Command::new("cp").arg(need::knockgate()).arg(&binary)).exits(0);
         let mut command = self.gate.command(program);
         command
@@ -175,7 +175,7 @@ impl Lab {
         run(&mut command)
     }
 
-    /// Runs any program in the clients' namespace; what it sends comes from A.
+    /// Runs a program in the clients' namespace; its packets come from A.
     pub fn client(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Run {
         let mut command = self.client.command(program.as_ref());
         command.args(arguments);
@@ -183,7 +183,7 @@ impl Lab {
         run(&mut command)
     }
 
-    /// Names of what is pinned under the root, as paths relative to it; none where there is no root.
+    /// Returns the paths of all pins, relative to the pin root; none if there is no pin root.
     pub fn pins(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.pin_root.clone()];
@@ -205,13 +205,13 @@ impl Lab {
         found
     }
 
-    /// What `ip` says of the gate's interface: flags, XDP program, queueing discipline.
+    /// Returns what `ip` prints of the host's interface: flags, XDP program, queueing discipline.
     pub fn interface(&self) -> String {
         let link = run(Command::new("ip").args(["-n", self.gate.name(), "link", "show", WAN]));
         link.exits(0).stdout.clone()
     }
 
-    /// Asserts that no gate is on the interface and nothing is pinned.
+    /// Asserts that the interface has no program and that nothing is pinned.
     pub fn assert_untouched(&self) {
         let interface = self.interface();
         assert!(
@@ -226,13 +226,13 @@ impl Lab {
         );
     }
 
-    /// Deletes the gate's interface and makes another that looks the same.
+    /// Deletes the host's interface and makes another one with the same name and addresses.
     pub fn make_again(&self) {
         ip(&self.gate, &format!("link delete {WAN}"));
         join(&self.gate, &self.client, None);
     }
 
-    /// Another interface of the gate's namespace, with its other end in the clients'.
+    /// Adds an interface to the host's namespace, whose peer is in the clients' namespace.
     pub fn add_interface(&self, name: &str) {
         let (gate, client) = (self.gate.name(), self.client.name());
         ip(
@@ -245,12 +245,12 @@ impl Lab {
         ip(&self.client, &format!("link set {name}-peer up"));
     }
 
-    /// Gives the clients' interface the sources of another group, which have sent nothing yet.
+    /// Adds the addresses of another group of sources to the clients' interface.
     pub fn add_sources(&self, group: u8) {
         let mac = mac(CLIENT_MAC);
         let (mut addresses, mut neighbours) = (Vec::new(), Vec::new());
         for who in [Source::A, Source::B, Source::C] {
-            // As for the others of the family: no IPv6 address of these is chosen by itself.
+            // The kernel must not choose an IPv6 address of these by itself.
             for (family, length, lifetime) in
                 [(Family::V4, 16, ""), (Family::V6, 48, "preferred_lft 0")]
             {
@@ -267,12 +267,12 @@ impl Lab {
         ip(&self.gate, &neighbours.join("\n"));
     }
 
-    /// Gives an interface of the gate's namespace another name.
+    /// Renames an interface in the host's namespace.
     pub fn rename(&self, from: &str, to: &str) {
         ip(&self.gate, &format!("link set {from} name {to}"));
     }
 
-    /// No colours, no profile, not the SSH session that the tests were started from.
+    /// Removes colours, client profiles and the caller's SSH session from the environment.
     fn plain(&self, command: &mut Command) {
         command
             .env("HOME", self.folder.path())
@@ -284,7 +284,7 @@ impl Lab {
     }
 }
 
-/// Joins the two namespaces; a path that takes its time must be kept.
+/// Joins the two namespaces. Returns the path, if it has a latency, which must be kept.
 fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
     let gate = End {
         netns: gate,
@@ -321,7 +321,7 @@ fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPa
     }
     gate.set_up(&client);
     client.set_up(&gate);
-    // A row tries several closed UDP ports at once; by default a host answers six in a row.
+    // A row tries several closed UDP ports at once; by default a host answers only six in a row.
     network::set(
         gate.netns,
         &["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"],
@@ -357,8 +357,8 @@ impl End<'_> {
         for address in self.addresses {
             let mut command = network::address_command(interface, address);
             if address.contains(':') {
-                // Where a program does not choose, its packets come from the first address of a family.
-                // That is so by itself for IPv4; for IPv6 the others must be out of favour.
+                // Packets of a program that binds no address must come from the first address of a family. For IPv4
+                // that is the rule; for IPv6 the others have to be deprecated.
                 if !preferred {
                     command.push_str(" preferred_lft 0");
                 }
@@ -367,7 +367,7 @@ impl End<'_> {
             commands.push(command);
         }
         commands.push(format!("link set {interface} up"));
-        // In the first second of a link IPv6 neighbours may be missed, which no test is about.
+        // In the first second of a link, IPv6 neighbour discovery may fail.
         let mac = &peer.mac;
         for address in peer.addresses {
             let (address, _) = address.split_once('/').expect("each has a prefix length");
@@ -381,8 +381,7 @@ impl End<'_> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // What fails here must not hide the failure that a test is reporting; the namespaces take the
-        // rest with them.
+        // A failure here must not hide that of a test; the rest is removed with the namespaces.
         let _ = self.knockgate_command(&["down", "--all"]).output();
         let _ = fs::remove_dir_all(&self.pin_root);
     }
@@ -401,7 +400,7 @@ impl Family {
         self.address_in(0, who)
     }
 
-    /// The address of a source in one of many groups: all A and B share a network, as all C do.
+    /// Returns the address of a source of a group. All A and B share a network, and so do all C.
     pub fn address_in(self, group: u8, who: Source) -> IpAddr {
         let (network, first) = match who {
             Source::A => (1, 2),
@@ -415,7 +414,7 @@ impl Family {
         }
     }
 
-    /// The network that A and B share and C is outside of.
+    /// Returns the network that contains A and B, but not C.
     pub fn network(self) -> &'static str {
         match self {
             Self::V4 => "10.77.1.0/24",

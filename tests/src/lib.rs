@@ -1,18 +1,24 @@
-//! What the end-to-end suites share.
+//! The library of the end-to-end suites.
 //!
-//! A suite's row is written as a [`scenario`]: a [`lab`] (two network namespaces with `knockgate` in one and its clients
-//! in the other), the services behind the gate, and what to do and expect there. [`gate_config`] writes the gate's
-//! configuration, [`attempt`] tries ports as any client would, [`service`] is what the gate guards, [`run`] keeps what a
-//! command printed, and [`killed`] kills one half-way. Below the IP stack, [`wire`] sends frames that no honest client
-//! would, [`flood`] as many as it can, [`tap`] sees what arrives, [`tun`] is a device without a link header, and [`path`]
-//! delays and reorders frames. [`foreign`] attaches and pins other programs' BPF objects, [`sshd`] runs a real server,
-//! [`network`] changes a namespace, and [`need`] says whether this machine can run any of it. The namespaces and frames
-//! themselves come from the crate `netlab`, which the bench and the demo use too.
+//! **From outside.** Rows of the suites are written with a [`scenario`]: a [`lab`] (two network namespaces, one with
+//! `knockgate` and one with its clients), the services that a gate protects, and methods to act and to expect.
 //!
-//! The second half tries the program packet by packet: [`fixtures`] says of each behaviour by itself what must come of
-//! it, [`model`] states slowly what a gate must do, and [`oracle`] compares it with each [`system`] (the program in the
-//! kernel, and the same decisions on the host) on [`stream`]s of [`datagram`]s. [`interpreter`] counts the instructions
-//! that a packet takes.
+//! - [`gate_config`] writes the configuration of a gate.
+//! - [`run`] runs commands and keeps their output, [`observe`] reads counters, grants, sessions and events, [`killed`]
+//!   kills a command half-way.
+//! - [`attempt`] tries ports as a client does; [`service`] and [`sshd`] are the servers.
+//! - [`wire`] sends frames without the IP stack, [`flood`] as many as possible, [`tap`] captures what arrives.
+//! - [`network`] changes a namespace, [`tun`] makes a device without a link header, [`path`] delays and reorders
+//!   frames.
+//! - [`foreign`] attaches and pins BPF objects that are not knockgate's.
+//! - [`need`] reports whether this machine can run the suites.
+//!
+//! Namespaces and frames come from the crate `netlab`, which the bench and the demo use too.
+//!
+//! **Packet by packet.** A [`system`] under test is the program in the kernel, or the same decisions on the host.
+//! [`fixtures`] has a row for each behaviour: packets and their expected verdicts. [`model`] implements the rules a
+//! second time, slowly and plainly; [`oracle`] compares it with a system on random [`stream`]s of [`datagram`]s.
+//! [`interpreter`] counts the instructions that a packet takes.
 
 pub mod attempt;
 pub mod datagram;
@@ -26,6 +32,7 @@ pub mod lab;
 pub mod model;
 pub mod need;
 pub mod network;
+pub mod observe;
 pub mod oracle;
 pub mod path;
 
@@ -38,3 +45,10 @@ pub mod system;
 pub mod tap;
 pub mod tun;
 pub mod wire;
+
+use std::time::Duration;
+
+/// Returns a duration in ns, as the kernel counts time.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("tests use times below 500 years")
+}

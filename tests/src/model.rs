@@ -1,8 +1,8 @@
-//! A gate as its specification has it, plain and slow: a list of probes for each source, a list of grants,
-//! a list of flows. It shares nothing with the program but the configuration it is given and the names of
-//! reasons and outcomes, so what both agree on has been said twice.
+//! The rules of knockgate in a second, plain and slow implementation: a list of probes for each source, a list of
+//! grants, a list of flows. It shares nothing with the program but the type of the configuration and the names of
+//! reasons and outcomes, so that both are unlikely to have the same mistake.
 //!
-//! Times are nanoseconds and come from outside; see [`Model::clearance`] for how exactly they matter.
+//! The caller passes the time in ns; see [`Model::clearance`] for the precision that is needed.
 
 pub mod frame;
 mod probes;
@@ -25,14 +25,17 @@ use self::{
     frame::{Contents, Segment},
     probes::{Sequence, Source, sequences},
 };
-use crate::system::{Flow, GrantSeen, Tally, Verdict, own};
+use crate::{
+    nanoseconds,
+    system::{Flow, GrantSeen, Tally, Verdict, own},
+};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Everything that a gate remembers.
+/// The state of all gates.
 #[derive(Debug)]
 pub struct Model<'c> {
     config: &'c Config,
@@ -40,7 +43,7 @@ pub struct Model<'c> {
     sources: HashMap<IpAddr, Source>,
     grants: Vec<Grant>,
     flows: Vec<Remembered>,
-    /// The host's connected UDP sockets: its own end, then its peer's.
+    /// The connected UDP sockets of the host: own address, then the peer's.
     connected: HashSet<(SocketAddr, SocketAddr)>,
     tally: Tally,
 }
@@ -60,13 +63,13 @@ struct Remembered {
     flow: Flow,
     /// The client's initial sequence number.
     initial: u32,
-    /// A packet that is no SYN has come since.
+    /// Whether a packet other than a SYN has arrived since.
     more: bool,
     last: u64,
 }
 
 impl<'c> Model<'c> {
-    /// A gate that nothing has come to yet, on a link of this kind. The configuration must list its open ports.
+    /// Returns a model that has seen no packet, for links of this kind. The configuration must list its open ports.
     pub fn new(config: &'c Config, framing: Framing) -> Self {
         Self {
             config,
@@ -86,17 +89,17 @@ impl<'c> Model<'c> {
         verdict
     }
 
-    /// The host makes a UDP socket at `own` that is connected to `peer`.
+    /// Adds a UDP socket of the host at `own` that is connected to `peer`.
     pub fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
         self.connected.insert((own, peer));
     }
 
-    /// Grants by hand until `until`, whatever there was before. False where there is no room.
+    /// Gives a grant by hand that ends at `until`, whatever grant there was before. Returns false if there is no room.
     pub fn allow(&mut self, source: IpNet, gate: u16, until: u64, now: u64) -> bool {
         self.put_grant(source, gate, until, None, now)
     }
 
-    /// Ends every grant and flow at `gate` from within `source`.
+    /// Ends every grant and flow at `gate` whose source is in `source`.
     pub fn revoke(&mut self, source: IpNet, gate: u16) {
         self.grants
             .retain(|grant| grant.gate != gate || !source.contains(&grant.source));
@@ -105,8 +108,9 @@ impl<'c> Model<'c> {
         });
     }
 
-    /// The time from the latest boundary to `now`, and from `now` to the next: moments at which a grant or a
-    /// flow ends, or a knock gets too old. Who reads the clock less exactly than that cannot be asked to agree.
+    /// Returns the time since the latest boundary, and the time until the next. Boundaries are the moments at which a
+    /// grant or a flow ends, or a knock becomes too old. A system whose clock is less precise than that cannot be
+    /// expected to agree.
     pub fn clearance(&self, now: u64) -> (Duration, Duration) {
         let grants = self.grants.iter().map(|grant| grant.until);
         let flows = self
@@ -129,12 +133,12 @@ impl<'c> Model<'c> {
         (Duration::from_nanos(behind), Duration::from_nanos(ahead))
     }
 
-    /// What has been counted since the beginning.
+    /// Returns all counters.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// Live grants.
+    /// Returns the live grants.
     pub fn grants(&self, now: u64) -> Vec<GrantSeen> {
         let live = self.grants.iter().filter(|grant| grant.until > now);
         let mut seen: Vec<GrantSeen> = live
@@ -150,7 +154,7 @@ impl<'c> Model<'c> {
         seen
     }
 
-    /// Flows that a packet could still belong to.
+    /// Returns the flows that have not ended.
     pub fn flows(&self, now: u64) -> Vec<Flow> {
         let mut flows: Vec<Flow> = self
             .flows
@@ -230,7 +234,7 @@ impl<'c> Model<'c> {
         })
     }
 
-    /// A probe. A source gets a grant exactly when its last k probes are the k knocks of a sequence.
+    /// Counts a probe. A source gets a grant exactly when its last k probes are the k knocks of a sequence.
     fn probe(&mut self, from: IpAddr, ports: (Port, u16), kind: (bool, bool), now: u64) {
         let source = self.sources.entry(from).or_default();
         let heard = source.probe(self.config, ports, kind, now);
@@ -243,7 +247,7 @@ impl<'c> Model<'c> {
         }
     }
 
-    /// What the last knock of a sequence brings, `took` ns after the first.
+    /// Returns the outcome of the last knock of a sequence, `took` ns after the first.
     fn completed(&mut self, from: IpAddr, sequence: &Sequence<'_>, took: u64, now: u64) -> Outcome {
         let rules = sequence.rules;
         if took > nanoseconds(sequence.knock.within) {
@@ -261,8 +265,8 @@ impl<'c> Model<'c> {
         };
         let to = IpNet::new(from, length).expect("a valid length").trunc();
         let mut until = now + nanoseconds(rules.open_for);
-        // A knock renews; it never ends early what was given by hand for longer: only time, `revoke`
-        // and `connections` end a grant.
+        // A knock renews a grant, and never shortens a longer one that was given by hand: only time, `revoke` and
+        // `connections` end a grant.
         let old = self
             .grants
             .iter()
@@ -275,7 +279,7 @@ impl<'c> Model<'c> {
         }
     }
 
-    /// A packet to a protected port.
+    /// Judges a packet to a protected port.
     fn protected(&mut self, segment: &Segment, gate: u16, now: u64) -> Reason {
         let tcp = segment.port.protocol == Protocol::Tcp;
         let syn = tcp && segment.flags & (SYN | ACK) == SYN;
@@ -290,7 +294,7 @@ impl<'c> Model<'c> {
             .flows
             .iter()
             .position(|known| known.flow == flow && now - known.last < idle);
-        // The closest grant first: it is the one that a connection uses up.
+        // The longest prefix first: a connection uses up that grant.
         let mut covering: Vec<usize> = (0..self.grants.len())
             .filter(|&index| {
                 let grant = &self.grants[index];
@@ -300,7 +304,7 @@ impl<'c> Model<'c> {
         covering.sort_by_key(|&index| u8::MAX - self.grants[index].source.prefix_len());
         let granted = !covering.is_empty();
 
-        // Where flows are cut, they are remembered only to count them.
+        // With `cut`, flows are remembered only to count connections.
         let cuts = self.cuts(gate);
         if let Some(index) = known
             && tcp
@@ -310,7 +314,7 @@ impl<'c> Model<'c> {
         }
         let same_flow = known.filter(|&index| {
             let Remembered { initial, more, .. } = self.flows[index];
-            // After any packet but a SYN, the host may take it for a new connection.
+            // After any other packet than a SYN, the host may take a SYN for a new connection.
             let retransmitted =
                 !tcp || initial == segment.sequence && !more && segment.flags & (RST | FIN) == 0;
             if cuts {
@@ -329,7 +333,7 @@ impl<'c> Model<'c> {
         } else if !granted {
             Reason::NoGrant
         } else if tcp && !syn {
-            // Of a connection that began elsewhere: not a new one.
+            // Part of a connection that began earlier, so not a new one.
             return Reason::Grant;
         } else if cuts && self.limit(gate) == 0 {
             self.grants[covering[0]].connections += u32::from(tcp);
@@ -337,7 +341,7 @@ impl<'c> Model<'c> {
         } else if let Some(&index) = covering.iter().find(|&&index| self.has_room(index)) {
             self.grants[index].connections += 1;
             self.flows.retain(|known| known.flow != flow);
-            // A flow to a foreign address is not remembered.
+            // A flow to an address that is not the host's is not remembered.
             if own().any(|own| own == segment.destination) {
                 self.flows.push(Remembered {
                     flow,
@@ -408,7 +412,7 @@ impl<'c> Model<'c> {
             .any(|network| network.contains(&source))
     }
 
-    /// New connections that a grant admits; 0: any number.
+    /// Returns the number of new connections that a grant admits; 0: any number.
     fn limit(&self, gate: u16) -> u32 {
         self.config.gates[usize::from(gate)].connections
     }
@@ -420,8 +424,4 @@ impl<'c> Model<'c> {
     fn idle(&self, gate: u16) -> u64 {
         nanoseconds(self.config.gates[usize::from(gate)].session_idle)
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("configured times are shorter than 500 years")
 }

@@ -1,8 +1,7 @@
-//! What a machine must have before a network can be built on it.
+//! What a machine needs to run the suites.
 //!
-//! A suite that silently skips is a suite that nobody runs, so there are two answers to a missing
-//! thing: a skip that names it where the machine could never have had it (no root, no bpffs), and a
-//! failure where it should be there.
+//! A suite that skips silently is a suite that nobody runs. So if something is missing, a test skips with a message
+//! where the machine cannot have it (no root, no BPF file system), and fails where the machine should have it.
 
 use std::{
     env,
@@ -15,7 +14,7 @@ use netlab::{
     host::{BPFFS, ensure_bpffs, find_program, is_root},
 };
 
-/// Tools and the Debian packages that bring them.
+/// Programs, and the Debian packages that contain them.
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("knock", "knockd"),
@@ -28,10 +27,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
-/// Whether a network can be built here with these tools beside `ip`. Says on standard error what was
-/// missing where it cannot.
+/// Returns whether this machine can run a test that needs these programs in addition to `ip`. Prints to standard error
+/// what is missing.
 ///
-/// Panics where the machine should have had it: under `CI=true`, and as root with a bpffs.
+/// # Panics
+/// If the machine should have it: with `CI=true`, and as root with a BPF file system.
 pub fn met(tools: &[&str]) -> bool {
     static PRIVILEGES: OnceLock<Result<(), String>> = OnceLock::new();
     let privileges = PRIVILEGES.get_or_init(privileges);
@@ -56,8 +56,8 @@ pub fn met(tools: &[&str]) -> bool {
     false
 }
 
-/// Whether the kernel has what not every one has, so that `ip` can do this in a namespace. Says on standard
-/// error what was missing where it cannot, which fails a run of `cargo xtask kernels`.
+/// Returns whether the kernel has an optional feature, by running an `ip` command in a namespace. Prints to standard
+/// error what is missing, which makes `cargo xtask kernels` fail.
 pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
     let done = netns.ip(command);
     if let Err(error) = &done {
@@ -66,7 +66,7 @@ pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
     done.is_ok()
 }
 
-/// The `knockgate` under test: what `KNOCKGATE` names, else the release build of this checkout.
+/// Returns the `knockgate` under test: the variable `KNOCKGATE`, else the release build of this checkout.
 pub fn knockgate() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Changes of a namespace's network by a test: one that fails is a panic.
+//! Changes of a namespace's network by a test. A change that fails panics.
 
 use netlab::Netns;
 
@@ -8,7 +8,7 @@ pub fn ip(netns: &Netns, commands: &str) {
     netns.ip(commands).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Gives an interface an address with its prefix length, of which an IPv6 one may be used at once.
+/// Adds an address with its prefix length to an interface. An IPv6 address can be used at once.
 #[track_caller]
 pub fn add_address(netns: &Netns, interface: &str, address: &str) {
     ip(netns, &address_command(interface, address));
@@ -24,7 +24,7 @@ pub fn set(netns: &Netns, settings: &[&str], value: &str) {
     }
 }
 
-/// The `ip` command of [`add_address`].
+/// Returns the `ip` command of [`add_address`].
 pub(crate) fn address_command(interface: &str, address: &str) -> String {
     let at_once = if address.contains(':') { "nodad" } else { "" };
     format!("address add {address} dev {interface} {at_once}")

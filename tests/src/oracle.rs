@@ -1,4 +1,4 @@
-//! Streams of packets put through a system under test and the model at once, and the first difference between them.
+//! Compares a system under test with the model: both judge the same stream, and the first difference is reported.
 
 pub mod generate;
 pub mod guided;
@@ -12,42 +12,42 @@ use knock_user::config::Config;
 
 use crate::{
     model::Model,
+    nanoseconds,
     stream::Step,
     system::{GrantSeen, SystemUnderTest, Tally, bytes},
 };
 
-/// How much is compared behind a packet.
+/// How much is compared after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Verdict and counter behind each packet, all tables every so often: counters only go up, so what is
-    /// wrong between two looks is still there at the second.
+    /// Verdict and counter after each packet, all tables from time to time: counters only grow, so a difference is
+    /// still there at the next comparison.
     Quick,
-    /// Everything behind each step.
+    /// Everything after each step.
     Close,
 }
 
-/// Steps between two looks at the tables.
+/// Steps between two comparisons of the tables.
 const EVERY: usize = 64;
 
-/// Where model and system part.
+/// The first difference between model and system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Index of the step behind which it was seen.
+    /// Index of the step after which it was found.
     pub at: usize,
     pub what: String,
 }
 
-/// How a comparison ended.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
     Equal,
     Different(Difference),
-    /// This machine had no time for the test in the middle of a packet, so nobody knows which time it was
-    /// judged by.
+    /// The machine interrupted the test in the middle of a packet, so the time at which it was judged is unknown.
     Interrupted,
 }
 
-/// Puts `steps` through a fresh model and an emptied system.
+/// Has a new model and an emptied system judge `steps`.
 pub fn compare(
     config: &Config,
     system: &mut dyn SystemUnderTest,
@@ -79,7 +79,7 @@ pub fn compare(
     Comparison::Equal
 }
 
-/// As [`compare`], again for as long as the machine interrupts.
+/// As [`compare`], repeated while the machine interrupts it.
 pub fn difference(
     config: &Config,
     system: &mut dyn SystemUnderTest,
@@ -97,7 +97,7 @@ pub fn difference(
     panic!("this machine was too busy {TRIES} times in a row to judge packets by its clock");
 }
 
-/// What each step of a stream does to the model, one line each.
+/// Returns the effect of each step on the model, one line each.
 pub fn told(config: &Config, system: &mut dyn SystemUnderTest, steps: &[Step]) -> Vec<String> {
     system.forget();
     let framing = system.framing();
@@ -111,19 +111,19 @@ pub fn told(config: &Config, system: &mut dyn SystemUnderTest, steps: &[Step]) -
         .iter()
         .map(|step| {
             let before = pair.model.tally().clone();
-            // The system's side of it is reported elsewhere.
+            // The caller reports what the system does.
             let _ = pair.step(step);
             pair.model.tally().since(&before)
         })
         .collect()
 }
 
-/// Model and system at the same point of a stream.
+/// A model and a system at the same point of a stream.
 struct Pair<'a> {
     config: &'a Config,
     system: &'a mut dyn SystemUnderTest,
     model: Model<'a>,
-    /// No boundary is near before that moment.
+    /// The moment until which no boundary is near.
     clear_until: u64,
 }
 
@@ -198,7 +198,7 @@ impl Pair<'_> {
         self.settle();
         let now = self.system.now();
         let (mut wanted, mut got) = (self.model.tally().clone(), self.system.tally());
-        // Which of several gates a run is told of that may still lead to any of them is nowhere decided.
+        // If a run may still open several gates, no rule says at which of them it is counted.
         merge_unfinished(&mut wanted);
         merge_unfinished(&mut got);
         let nothing = Tally::of(self.config);
@@ -225,9 +225,9 @@ impl Pair<'_> {
         same("flows", &flows, &found)
     }
 
-    /// Lets time go by until no boundary is near.
+    /// Waits until no boundary is near.
     fn settle(&mut self) {
-        /// A packet makes no boundary that is nearer than this: tests configure no shorter times.
+        /// The nearest boundary that a packet can set: tests configure no shorter times.
         const NEXT: Duration = Duration::from_millis(500);
         let now = self.system.now();
         if now < self.clear_until {
@@ -279,7 +279,7 @@ fn same<T: PartialEq + fmt::Debug>(what: &str, wanted: &T, got: &T) -> Result<()
     }
 }
 
-/// Adds up over all gates what is counted of runs that have led to none of them.
+/// Adds up, over all gates, the outcomes of runs that have opened none.
 fn merge_unfinished(tally: &mut Tally) {
     const MERGED: [Outcome; 3] = [Outcome::Step, Outcome::Wrong, Outcome::Duplicate];
     for outcome in MERGED {
@@ -290,8 +290,4 @@ fn merge_unfinished(tally: &mut Tally) {
         }
         tally.knocks[outcome as usize] = sum;
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
 }

@@ -1,5 +1,4 @@
-//! A network path that takes its time: every frame arrives after a delay of its own, so later ones may
-//! overtake it.
+//! A network path with latency and jitter: every frame has a delay of its own, so frames may overtake each other.
 //!
 //! Not every kernel has netem, so the path is a thread that carries frames between two TAP devices.
 
@@ -21,22 +20,22 @@ use netlab::Netns;
 
 use crate::{oracle::random::Random, tun};
 
-/// How often the thread looks whether it should end, milliseconds.
+/// How often the thread checks whether it should end, ms.
 const TICK: i32 = 50;
-/// More than a frame of the default MTU holds.
+/// Room for a frame, bytes; more than the default MTU needs.
 const LONGEST: usize = 4096;
 
-/// How long a frame is on its way: `delay`, and up to `jitter` less or more, as netem has it.
+/// The delay of a frame: `delay`, plus or minus up to `jitter`, as in netem.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
     pub delay: Duration,
     pub jitter: Duration,
 }
 
-/// When it is due, as which it came, to which device it goes, what it holds.
+/// When a frame is due, its number, the index of its device, its bytes.
 type Frame = (Instant, u64, usize, Vec<u8>);
 
-/// Carries frames between two devices until dropped, which removes the devices.
+/// Carries frames between two devices. Dropping it removes the devices.
 #[derive(Debug)]
 pub struct Path {
     stop: Arc<AtomicBool>,
@@ -65,7 +64,7 @@ impl Drop for Path {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(carrier) = self.carrier.take() {
-            // Its panic has been printed, and this may run while another one unwinds.
+            // Its panic has been printed already, and another panic may be unwinding.
             let _ = carrier.join();
         }
     }
@@ -91,7 +90,7 @@ fn carry(mut devices: [File; 2], latency: Latency, stop: &AtomicBool) {
             && *due <= Instant::now()
             && let Some(Reverse((_, _, to, frame))) = on_the_way.pop()
         {
-            // A device that is not up yet loses frames like any cable.
+            // A device that is down loses frames, as a cable would.
             let _ = devices[to].write(&frame);
         }
     }
@@ -116,7 +115,7 @@ fn received(device: &mut File, buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// Until a frame arrives, the next one is due, or a tick has passed.
+/// Waits until a frame arrives, the next one is due, or a tick has passed.
 fn wait(devices: &[File; 2], next: Option<Instant>) {
     let of = |device: &File| libc::pollfd {
         fd: device.as_raw_fd(),

@@ -1,4 +1,4 @@
-//! Commands run to their end, and what a test expects of them.
+//! Runs commands, and states what a test expects of them.
 
 use std::{
     fs::{self, File},
@@ -15,27 +15,27 @@ use std::{
 
 use serde_json::Value;
 
-/// A command that ends by itself has this long to do so.
+/// How long a command that ends by itself may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How a command ended and what it said.
+/// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    /// What was run.
+    /// The command line.
     pub command: String,
 }
 
-/// A command that goes on; killed when dropped.
+/// A command that is running; dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     stdout: PathBuf,
 }
 
-/// Runs a command to its end, which must come within two minutes.
+/// Runs a command to its end. Panics if it takes longer than two minutes.
 pub fn run(command: &mut Command) -> Run {
     let shown = format!("{command:?}");
     let child = command
@@ -65,14 +65,14 @@ pub fn run(command: &mut Command) -> Run {
 }
 
 impl Run {
-    /// Asserts the exit status, and shows everything that was said where it is another.
+    /// Asserts the exit status; a failure shows the whole output.
     #[track_caller]
     pub fn exits(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "the exit status of {self:#?}");
         self
     }
 
-    /// Asserts that standard error has all of these in it.
+    /// Asserts that standard error contains all of these texts.
     #[track_caller]
     pub fn says(&self, texts: &[&str]) -> &Self {
         for text in texts {
@@ -91,7 +91,7 @@ impl Run {
         self
     }
 
-    /// Standard output as the one JSON document that it must be.
+    /// Returns standard output, which must be one JSON document.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
@@ -100,7 +100,7 @@ impl Run {
 }
 
 impl Running {
-    /// Starts a command; what it prints is kept in a file of its own in `folder`.
+    /// Starts a command, whose standard output goes to a new file in `folder`.
     pub fn start(command: &mut Command, folder: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -113,16 +113,16 @@ impl Running {
         Self { child, stdout }
     }
 
-    /// What it has printed so far.
+    /// Returns what the command has printed so far.
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).expect("it was created above")
     }
 
-    /// How long a processor has worked for it so far.
+    /// Returns the CPU time of the command so far.
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = fs::read_to_string(path).expect("it has not been waited for");
-        // Behind its name in brackets, the 14th and 15th field: user and system time in ticks of 10 ms.
+        // After the name in brackets: the 14th and 15th field are user and system time in ticks of 10 ms.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks = ticks.map(|field| field.parse::<u32>().expect("a number of ticks"));
@@ -145,7 +145,7 @@ impl Running {
         assert_eq!(sent, 0, "{}", io::Error::last_os_error());
     }
 
-    /// Waits for its end, and says the exit status; none where a signal ended it.
+    /// Waits for the end of the command. Returns the exit status; `None` if a signal ended it.
     #[track_caller]
     pub fn ends(mut self) -> Option<i32> {
         let mut status = None;
@@ -159,14 +159,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already ended is as good.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Has something done within a time that is a part of what is tried, and again with twice the time where this
-/// machine took longer than that: `done` then says false, whatever else it saw.
+/// Runs a test that depends on a time, such as an idle time, with longer and longer times: `done` returns false if
+/// this machine was too slow for the time given, and is then called with twice the time.
 #[track_caller]
 pub fn given_time(at_first: Duration, mut done: impl FnMut(Duration) -> bool) {
     let mut time = at_first;

@@ -1,5 +1,4 @@
-//! The language that rows of the suites are written in: one behaviour, in one attach mode, over one
-//! family.
+//! The methods with which the rows of the suites are written: one behaviour, in one attach mode, over one family.
 
 use std::{
     fmt::Display,
@@ -22,16 +21,16 @@ use crate::{
     service::Services,
 };
 
-/// Silence for this long is taken for no answer; below the second after which a SYN is sent again, so one
-/// SYN decides.
+/// How long a test waits before it takes silence for no answer: less than the second after which a SYN is sent again,
+/// so that one SYN decides.
 const SILENCE: Duration = Duration::from_millis(300);
-/// An answer may take this long on a busy machine.
+/// How long an answer may take on a busy machine.
 const ANSWER: Duration = Duration::from_mins(1);
 
-/// How often an open port may answer late in a row.
+/// How many times in a row an open port may answer late.
 const LATE_ANSWERS: u32 = 5;
 
-/// The services that run behind every scenario's gate.
+/// The services that run on the host of every scenario.
 const TCP_SERVICES: [u16; 3] = [22, 25, 80];
 const UDP_SERVICES: [u16; 2] = [53, 51820];
 
@@ -45,7 +44,7 @@ pub enum Attach {
 impl Attach {
     pub const BOTH: [Self; 2] = [Self::Generic, Self::Native];
 
-    /// As a configuration has it.
+    /// Returns its name in a configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -54,23 +53,23 @@ impl Attach {
     }
 }
 
-/// A lab with services in it and everything that a row can do and expect there.
+/// A lab with services, and the methods by which a row acts and expects.
 #[derive(Debug)]
 pub struct Scenario {
     pub attach: Attach,
     pub family: Family,
-    // Before the lab, so that the services end before their namespace goes.
+    // Before the lab, so that the services end before their namespace does.
     services: Arc<Services>,
     pub lab: Arc<Lab>,
-    /// Which sources A, B and C are.
+    /// The group of the sources A, B and C.
     group: u8,
-    /// Whether a gate of the same configuration serves again that is up already.
+    /// Whether [`Scenario::up`] reuses an instance of the same configuration.
     takes_over: bool,
     next_source_port: AtomicU16,
 }
 
 impl Scenario {
-    /// Runs `row` in a fresh lab; a skip with a message where this machine cannot build one.
+    /// Runs `row` in a new lab. Skips it, with a message, if this machine cannot build one.
     pub fn run(attach: Attach, family: Family, tools: &[&str], row: impl FnOnce(&Self)) {
         if let Some(lab) = Lab::build(tools) {
             row(&Self::new(attach, family, lab));
@@ -90,8 +89,8 @@ impl Scenario {
         }
     }
 
-    /// Runs `row` over IPv4 and then over IPv6 in the same lab, where what was known of one family's addresses says
-    /// nothing of the other's. Where the row brings up the same gate for both, that is emptied and serves again:
+    /// Runs `row` over IPv4 and then over IPv6 in the same lab: the state of one family's addresses has no effect on
+    /// the other's. If the row brings up the same configuration for both, the instance is emptied and reused, since
     /// verifying the program takes longer than most rows.
     pub fn run_over_both(attach: Attach, tools: &[&str], row: impl Fn(&Self)) {
         Self::run(attach, Family::V4, tools, |v4| {
@@ -103,7 +102,7 @@ impl Scenario {
         });
     }
 
-    /// The same gate over another family.
+    /// Returns a scenario of the same instance over another family.
     #[must_use]
     pub fn over(&self, family: Family) -> Self {
         Self {
@@ -117,7 +116,7 @@ impl Scenario {
         }
     }
 
-    /// The same gate with other sources as A, B and C, of which it has seen nothing yet.
+    /// Returns a scenario of the same instance with new addresses for A, B and C.
     #[must_use]
     pub fn with_sources_of_its_own(&self, group: u8) -> Self {
         self.lab.add_sources(group);
@@ -127,13 +126,13 @@ impl Scenario {
         }
     }
 
-    /// The address of one of this scenario's sources.
+    /// Returns the address of a source of this scenario.
     pub fn address(&self, who: Source) -> IpAddr {
         self.family.address_in(self.group, who)
     }
 
-    /// Writes the configuration and brings the gate up. In it, `{host}`, `{A}`, `{B}`, `{C}` and `{network}`
-    /// stand for this scenario's addresses and the network of A and B.
+    /// Writes the configuration and runs `up`. In it, `{host}`, `{A}`, `{B}`, `{C}` and `{network}` stand for the
+    /// addresses of this scenario and the network of A and B.
     pub fn up(&self, config: impl Display) {
         let text = self.text(&config);
         if self.takes_over && !self.lab.pins().is_empty() {
@@ -154,7 +153,7 @@ impl Scenario {
 
     fn text(&self, config: &dyn Display) -> String {
         let attach = self.attach.name();
-        // Small tables: dozens of gates come up and go within a run.
+        // Small tables: a run of the suites brings up dozens of instances.
         let common = format!(
             "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n\
              limits = {{ sources = 16384, grants = 1024, sessions = 1024 }}\n"
@@ -162,29 +161,29 @@ impl Scenario {
         common + &self.filled(&config.to_string())
     }
 
-    /// Takes every grant and session from the gate that is up.
+    /// Removes every grant and session.
     fn empty(&self) {
         self.knockgate("revoke --all").exits(0);
         for what in ["grants", "sessions"] {
-            let left = self.knockgate(&format!("{what} --json")).exits(0).json();
-            assert_eq!(left[what], serde_json::json!([]), "after `revoke --all`");
+            let left = self.lab.list(what);
+            assert!(left.is_empty(), "{what} after `revoke --all`: {left:?}");
         }
     }
 
-    /// Runs `knockgate` at the gate with addresses filled in as in [`Scenario::up`].
+    /// Runs `knockgate` on the host, with addresses filled in as in [`Scenario::up`].
     pub fn knockgate(&self, arguments: &str) -> Run {
         let arguments = self.filled(arguments);
         let arguments: Vec<&str> = arguments.split_whitespace().collect();
         self.lab.knockgate(&arguments)
     }
 
-    /// Knocks: `PORT/PROTOCOL`, with `@PORT` behind it for a source port of one's choice, or a pause such as
-    /// `500ms`, separated by blanks.
+    /// Knocks. `steps`, separated by blanks, are `PORT/PROTOCOL`, `PORT/PROTOCOL@SOURCE_PORT` or a pause such as
+    /// `500ms`.
     pub fn knock(&self, who: Source, steps: &str) {
         self.lab.client.run(|| self.send_knocks(who, steps));
     }
 
-    /// Knocks, and tries a TCP port back to back with the last knock.
+    /// Knocks, and connects to a TCP port immediately after the last knock.
     pub fn knock_and_connect(&self, who: Source, steps: &str, port: u16) -> Outcome {
         let from = self.source(who);
         let to = (self.family.host(), port).into();
@@ -198,7 +197,7 @@ impl Scenario {
         }
     }
 
-    /// Tries one of the host's ports, such as `22/tcp`, and waits long only where `expected` is an answer.
+    /// Tries a port of the host, such as `22/tcp`. Waits long only if `expected` is an answer.
     pub fn attempt(&self, who: Source, port: &str, expected: Outcome) -> Outcome {
         let wait = match expected {
             Outcome::Silent => SILENCE,
@@ -221,8 +220,8 @@ impl Scenario {
 
     /// Asserts that a port answers.
     ///
-    /// On a busy machine an answer may come after the SYN has been sent again; an open port answers another one in
-    /// time. Whether the very first SYN behind a knock counts, [`Scenario::knock_and_connect`] tells.
+    /// On a busy machine, the answer may come after the SYN has been sent again; then the port is tried again. To test
+    /// that the first SYN after a knock passes, use [`Scenario::knock_and_connect`].
     #[track_caller]
     pub fn open(&self, who: Source, port: &str) {
         for _ in 0..LATE_ANSWERS {
@@ -240,13 +239,13 @@ impl Scenario {
         self.expect(who, port, Outcome::Silent);
     }
 
-    /// Asserts that the host itself answers that nothing listens there.
+    /// Asserts that the host answers that nothing listens on the port.
     #[track_caller]
     pub fn refused(&self, who: Source, port: &str) {
         self.expect(who, port, Outcome::Refused);
     }
 
-    /// Tries a port from each of these sources at once, and waits long only where an answer is expected.
+    /// Tries a port from each of these sources at the same time. Waits long only if an answer is expected.
     pub fn attempt_each(
         &self,
         port: &str,
@@ -264,8 +263,8 @@ impl Scenario {
         })
     }
 
-    /// Waits until no grant covers `who` any more and a TCP port of the gate does not answer. The grants are asked
-    /// for too, since an answer may only be late.
+    /// Waits until no grant covers `who` and the TCP port does not answer. Reads the grants too, since a missing answer
+    /// may only be late.
     #[track_caller]
     pub fn closes(&self, who: Source, port: &str) {
         let address = self.address(who);
@@ -274,15 +273,13 @@ impl Scenario {
             source.is_some_and(|source| source.is_ok_and(|source| source.contains(&address)))
         };
         wait_until("the port is closed", || {
-            let grants = self.knockgate("grants --json").exits(0).json();
-            let grants = grants["grants"].as_array().expect("grants is a list");
-            !grants.iter().any(covers)
+            !self.lab.list("grants").iter().any(covers)
                 && self.attempt(who, port, Outcome::Silent) == Outcome::Silent
         });
     }
 
-    /// Ends the grant that `who` has at the gate called `ssh`, by one that lasts a millisecond: so that a test is
-    /// not in a hurry before that.
+    /// Ends the grant of `who` at the gate `ssh`, by giving one that lasts a millisecond, so that a test decides when a
+    /// grant ends.
     #[track_caller]
     pub fn ends(&self, who: Source) {
         let address = self.address(who);
@@ -291,7 +288,7 @@ impl Scenario {
         self.closes(who, "22/tcp");
     }
 
-    /// A connection to a TCP port of `host`, or what came of it instead.
+    /// Connects to a TCP port of `host`. Returns the outcome if there is no connection.
     pub fn connect(
         &self,
         who: Source,
@@ -305,7 +302,7 @@ impl Scenario {
             .run(|| attempt::connect(from, (host, port).into(), wait))
     }
 
-    /// A connection that is expected to stand.
+    /// Connects to a TCP port. Panics if there is no connection.
     #[track_caller]
     pub fn connected(&self, who: Source, port: u16) -> TcpStream {
         self.connect(who, self.family.host(), port, ANSWER)
@@ -314,12 +311,12 @@ impl Scenario {
             })
     }
 
-    /// An address of `who` with a source port that this scenario has not used yet.
+    /// Returns the address of `who` with a source port that this scenario has not used yet.
     pub fn source(&self, who: Source) -> SocketAddr {
         (self.address(who), self.source_port()).into()
     }
 
-    /// Below the range that the kernel picks from by itself, so that none is in use.
+    /// Returns a new source port, below the range from which the kernel chooses, so that it is free.
     fn source_port(&self) -> u16 {
         self.next_source_port.fetch_add(1, Ordering::Relaxed)
     }

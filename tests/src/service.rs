@@ -1,4 +1,4 @@
-//! Real services for a gate to stand in front of: they send back what they are sent.
+//! Echo services: they send back what they receive.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -16,7 +16,7 @@ use std::{
 use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How often a service looks whether it should end.
+/// How often a service checks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Services that answer on every address of a namespace, over both families, until dropped.
@@ -53,7 +53,7 @@ impl Drop for Services {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // Its panic has been printed, and this may run while another one unwinds.
+            // Its panic has been printed already, and another panic may be unwinding.
             let _ = thread.join();
         }
     }
@@ -74,7 +74,7 @@ fn serve_udp(socket: &Socket, stop: &AtomicBool) {
         if let Ok((length, client)) = socket.recv_from(&mut buffer) {
             // SAFETY: the kernel has just written the first `length` bytes.
             let datagram = unsafe { slice::from_raw_parts(buffer.as_ptr().cast(), length) };
-            // A client that has gone by now is its own business.
+            // The client may have ended meanwhile.
             let _ = socket.send_to(datagram, &client);
         }
     }
@@ -113,4 +113,14 @@ fn echo(mut connection: TcpStream, stop: &AtomicBool) {
             Err(_) => return,
         }
     }
+}
+
+/// Sends text over a connection to a service, and returns whether the service sends it back within a minute.
+pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .expect("a live socket takes a timeout");
+    stream.write_all(text).expect("the connection takes bytes");
+    let mut answer = vec![0; text.len()];
+    stream.read_exact(&mut answer).is_ok() && answer == text
 }

@@ -1,4 +1,4 @@
-//! A real sshd behind the gate, with keys of its own, and a real ssh to reach it.
+//! A real sshd on the host, with its own keys, and a real ssh client for it.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use crate::{
     run::{Run, Running, run, wait_until},
 };
 
-/// The name under which the client knows the server's key, whatever its address.
+/// The name under which the client stores the server's key, whatever the address.
 const ALIAS: &str = "gate";
 
-/// A server that lets the user of the tests in by key; it ends when dropped.
+/// A server that accepts the key of the tests. Dropping it ends it.
 #[derive(Debug)]
 pub struct Sshd {
     _process: Running,
@@ -28,7 +28,7 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts a server in the gate's namespace and waits until it listens.
+    /// Starts a server in the host's namespace and waits until it listens.
     pub fn start(lab: &Lab, port: u16) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Sshd {
         );
         fs::write(folder.join("sshd_config"), config).expect("the temporary folder is writable");
 
-        // sshd wants its empty folder under /run, which not every machine has: it gets a /run of its own.
+        // sshd needs an empty folder below /run, which not every machine has.
         let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
         let server = find_program("sshd").expect("the test needs it");
         let mut command = lab.gate.command("unshare");
@@ -73,7 +73,7 @@ impl Sshd {
         sshd
     }
 
-    /// Runs `remote` on the server by an unmodified ssh from the clients' namespace.
+    /// Runs `remote` on the server by an ordinary ssh in the clients' namespace.
     pub fn ssh(&self, lab: &Lab, host: IpAddr, proxy: &str, remote: &str) -> Run {
         let shown = self.folder.display();
         let options = [

@@ -1,4 +1,4 @@
-//! What happens to a gate, step by step, as text: packets, time going by, grants by hand.
+//! Streams of steps as text: packets, waiting, grants by hand.
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -23,7 +23,7 @@ pub enum Step {
         source: IpNet,
         gate: String,
     },
-    /// `connect 192.0.2.1:4500 198.51.100.1:4500`: the host makes a UDP socket, here to send to a source.
+    /// `connect 192.0.2.1:4500 198.51.100.1:4500`: the host connects a UDP socket to a source.
     Connect {
         own: SocketAddr,
         peer: SocketAddr,
@@ -75,8 +75,8 @@ impl FromStr for Step {
     }
 }
 
-/// The lines of a stream, each with what stands behind `=>` on it. Empty lines and what follows a `#` are
-/// left out. Panics with the line that cannot be read.
+/// Reads the lines of a stream, each with the text after its `=>`. Ignores empty lines and comments, which begin with
+/// `#`. Panics if a line cannot be read.
 pub fn read(text: &str) -> Vec<(Step, String)> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())

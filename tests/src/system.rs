@@ -1,5 +1,6 @@
-//! What a stream is tried on, and what can be seen of it: the program loaded into the kernel
-//! ([`Program`], or [`Counted`] instruction by instruction), the same decisions called on the host ([`Hosted`]), or the model itself ([`Modelled`]).
+//! The systems under test, and what a test can observe of them: the program loaded into the kernel ([`Program`], or
+//! [`Counted`] instruction by instruction), the same decisions called on the host ([`Hosted`]), or the model itself
+//! ([`Modelled`]).
 
 mod counted;
 mod host;
@@ -29,77 +30,78 @@ pub use self::{
     program::{Program, XDP_PASS},
 };
 
-/// Addresses of the host in whose place a system stands: flows to others are not remembered.
+/// The addresses of the host: a system remembers no flows to other addresses.
 pub const OWN: [&str; 4] = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 
-/// The same.
+/// Returns the addresses of [`OWN`].
 pub fn own() -> impl Iterator<Item = IpAddr> {
     OWN.into_iter().map(|own| own.parse().expect("an address"))
 }
 
-/// A gate that packets can be put through one by one.
+/// An implementation of knockgate's decisions that judges packets one by one.
 pub trait SystemUnderTest {
-    /// What the packets begin with that it is given.
+    /// Returns the kind of link that its packets come from.
     fn framing(&self) -> Framing;
 
-    /// How exactly its clock can be known and moved. Nothing within this of a boundary is worth asking.
+    /// Returns the precision of its clock. The verdict is undefined this close to a boundary.
     fn grain(&self) -> Duration;
 
-    /// ns of its own clock.
+    /// Returns the time of its clock, ns.
     fn now(&self) -> u64;
 
-    /// Lets time go by.
+    /// Lets time pass.
     fn wait(&mut self, time: Duration);
 
-    /// Judges a frame, or a packet without link header, of at least 14 bytes; says whether it passed. Panics where it was changed.
+    /// Judges a frame, or a packet without link header, of at least 14 bytes. Returns whether it passes. Panics if it
+    /// was changed.
     fn judge(&mut self, frame: &[u8]) -> bool;
 
-    /// Grants by hand; false where there is no room.
+    /// Gives a grant by hand. Returns false if there is no room.
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool;
 
     fn revoke(&mut self, source: IpNet, gate: u16);
 
-    /// The host makes a UDP socket at `own` that is connected to `peer`.
+    /// Adds a UDP socket of the host at `own` that is connected to `peer`.
     fn connect(&mut self, own: SocketAddr, peer: SocketAddr);
 
-    /// Packets and bytes on one counter.
+    /// Returns packets and bytes of one counter.
     fn counted(&self, verdict: Verdict) -> (u64, u64);
 
-    /// All counters.
+    /// Returns all counters.
     fn tally(&self) -> Tally;
 
-    /// Live grants, sorted.
+    /// Returns the live grants, sorted.
     fn grants(&self) -> Vec<GrantSeen>;
 
-    /// Flows that are remembered, sorted.
+    /// Returns the remembered flows, sorted.
     fn flows(&self) -> Vec<Flow>;
 
-    /// Makes it as it was before the first packet; the clock goes on.
+    /// Empties all tables and counters; the clock continues.
     fn forget(&mut self);
 }
 
-/// What became of a packet, and on whose account.
+/// The reason under which a packet is counted, and the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub reason: Reason,
-    /// Index of the gate whose port it went to.
+    /// Index of the gate that protects its port.
     pub gate: Option<u16>,
 }
 
 impl Verdict {
-    /// At no gate.
+    /// Returns the verdict at no gate.
     pub const fn of(reason: Reason) -> Self {
         Self { reason, gate: None }
     }
 
-    /// Place of its counter: those of no gate first, then gate by gate.
+    /// Returns the index of its counter: first those of no gate, then gate by gate.
     pub fn index(self) -> usize {
         let block = self.gate.map_or(0, |gate| usize::from(gate) + 1);
         block * Reason::COUNT + self.reason as usize
     }
 }
 
-/// A packet as it comes on a link of this kind.
+/// Returns the bytes of a packet on a link of this kind.
 pub fn bytes(datagram: &Datagram, framing: Framing) -> Vec<u8> {
     match framing {
         Framing::Ethernet => datagram.frame(),
@@ -117,7 +119,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Everything that a gate counts.
+/// All counters of a system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Names of the gates.
@@ -129,7 +131,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing counted yet.
+    /// Returns counters that are all zero.
     pub fn of(config: &Config) -> Self {
         let gates = config.gates.len();
         Self {
@@ -149,15 +151,15 @@ impl Tally {
         self.knocks[usize::from(gate) * Outcome::ALL.len() + outcome as usize] += 1;
     }
 
-    /// Packets and bytes over all reasons.
+    /// Returns packets and bytes over all reasons.
     pub fn total(&self) -> (u64, u64) {
         self.packets.iter().fold((0, 0), |(packets, bytes), more| {
             (packets + more.0, bytes + more.1)
         })
     }
 
-    /// What has been counted here and not in `before`, such as `knock step@ssh`: packets by reason and gate,
-    /// then knocks by outcome and gate, several with their number before them.
+    /// Returns the counters that have grown since `before`, such as `knock step@ssh`: packets by reason and gate, then
+    /// knocks by outcome and gate; `2*` stands before a counter that has grown by two.
     pub fn since(&self, before: &Self) -> String {
         let mut words = Vec::new();
         let mut put = |name: &str, gate: Option<usize>, more: u64| {

@@ -1,4 +1,4 @@
-//! What arrives at an interface: whole frames, behind XDP and before any IP stack.
+//! Captures the frames that arrive at an interface, after XDP and before the IP stack.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use netlab::{
     socket::{Direction, EVERY, PacketSocket},
 };
 
-/// Room for what arrives while nobody reads, bytes.
+/// Receive buffer, bytes.
 const ROOM: libc::c_int = 64 << 20;
-/// The longest frame that a veth hands on in one piece, bytes.
+/// The longest frame that a veth delivers in one piece, bytes.
 const LONGEST: usize = 1 << 17;
-/// What is waited for arrives within this time, even on a busy machine.
+/// How long a frame may take to arrive on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Sees every frame that arrives at one interface, until dropped.
+/// A capture of every frame that arrives at one interface.
 #[derive(Debug)]
 pub struct Tap {
     socket: PacketSocket,
 }
 
 impl Tap {
-    /// Frames are kept from here on.
+    /// Begins a capture.
     pub fn open(netns: &Netns, interface: &str) -> Self {
         let open = || {
             let socket = PacketSocket::receiving(netns::index_of(interface)?, EVERY)?;
@@ -33,8 +33,7 @@ impl Tap {
         Self { socket }
     }
 
-    /// Frames in order of arrival, up to and without the first for which `last` holds. Panics where that
-    /// does not come.
+    /// Returns frames in order of arrival, up to but without the first for which `last` holds. Panics if none arrives.
     #[track_caller]
     pub fn until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let begun = Instant::now();

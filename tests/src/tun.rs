@@ -1,5 +1,5 @@
-//! A device without a link header, whose other end is the test: it writes the IP packets that arrive there
-//! and reads those that leave, as a VPN's process does. A [slow path](crate::path) stands on devices with one.
+//! A tun device, which has no link header and whose other end is the test: it writes the IP packets that arrive and
+//! reads those that leave, as a VPN's process does. A [path](crate::path) uses tap devices, which have one.
 
 use std::{
     ffi::c_char,
@@ -18,12 +18,12 @@ use crate::network::{add_address, ip};
 /// `TUNSETLINK` of `linux/if_tun.h`, which `libc` lacks.
 const TUNSETLINK: libc::Ioctl = 0x4004_54cd;
 
-/// What is waited for arrives within this time, even on a busy machine.
+/// How long a packet may take to arrive on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest packet, with the four bytes before it (`struct tun_pi`).
+/// The longest packet, with the `struct tun_pi` of four bytes before it.
 const LONGEST: usize = 4 + (1 << 16);
 
-/// A device that goes when this value goes.
+/// A tun device. Dropping it removes the device.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
@@ -40,15 +40,15 @@ impl Tun {
         tun
     }
 
-    /// Makes a device without addresses that is down.
+    /// Makes a device that is down and has no addresses.
     pub fn create_down(netns: &Netns, name: &str) -> Self {
-        // Each packet with its EtherType, so that what the host believes of it is seen.
+        // With the ethertype of each packet, so that a test sees which protocol the host assumes.
         let file = netns.run(|| device(name, libc::IFF_TUN));
         let file = file.unwrap_or_else(|error| panic!("cannot make the device {name}: {error}"));
         Self { file }
     }
 
-    /// Has the device, which must be down, say that it is of this link type (`ARPHRD_…`).
+    /// Sets the link type (`ARPHRD_…`) of the device, which must be down.
     pub fn pretend(&self, link_type: u32) {
         // SAFETY: the command takes a number, no pointer.
         let set = unsafe {
@@ -61,7 +61,7 @@ impl Tun {
         assert_eq!(set, 0, "{}", io::Error::last_os_error());
     }
 
-    /// Has these packets arrive at the device, in this order.
+    /// Delivers packets to the device, in this order.
     pub fn send<'p>(&self, packets: impl IntoIterator<Item = &'p [u8]>) {
         for packet in packets {
             let kind = ethertype(packet).to_be_bytes();
@@ -71,8 +71,8 @@ impl Tun {
         }
     }
 
-    /// Packets that have left by the device, up to and without the first for which `last` holds. Panics where
-    /// that does not come, and where one leaves as another protocol than it is.
+    /// Returns packets that have left through the device, up to but without the first for which `last` holds. Panics if
+    /// none leaves, or if a packet has the wrong ethertype.
     #[track_caller]
     pub fn until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let begun = Instant::now();
@@ -103,8 +103,8 @@ impl Tun {
     }
 }
 
-/// Makes a device in the calling thread's namespace, with flags of `TUNSETIFF`; it goes when the file is closed.
-/// Reading it never waits.
+/// Makes a device in the calling thread's namespace, with flags of `TUNSETIFF`. Closing the file removes it. Reading
+/// does not block.
 pub(crate) fn device(name: &str, flags: libc::c_int) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)

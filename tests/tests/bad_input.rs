@@ -1,5 +1,4 @@
-//! What knockgate says to a mistake: each row reads the message and the exit status, and looks that nothing
-//! was changed.
+//! Mistakes of users: each test checks the message and the exit status, and that nothing was changed.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -9,7 +8,7 @@ use knockgate_tests::{
     run::Run,
 };
 
-/// A configuration without fault; a mistake is one edit of it.
+/// A valid configuration; a mistake is one edit of it.
 const GOOD: &str = r#"interfaces = ["wan0"]
 [[gate]]
 name = "ssh"
@@ -21,7 +20,7 @@ sequence = ["7000/udp", "8443/tcp", "9301/udp"]
 within = "10s"
 "#;
 
-/// One edit of [`GOOD`], the line that the message must point to, and what it must say.
+/// One edit of [`GOOD`], the line to which the message must point, and what the message must contain.
 struct Mistake {
     replace: &'static str,
     by: &'static str,
@@ -142,7 +141,7 @@ fn an_interface_with_someone_elses_program_over_netlink() {
     assert_names(&lab, &program);
 }
 
-/// Whose program it is, and that it stays.
+/// Asserts that the message names the program, and that the program stays attached.
 fn assert_names(lab: &Lab, program: &ForeignProgram) {
     let before = lab.interface();
     let id = program.id.to_string();
@@ -156,12 +155,12 @@ fn assert_names(lab: &Lab, program: &ForeignProgram) {
         .prints_nothing();
     assert_eq!(lab.interface(), before);
     assert!(!lab.pin_root().exists(), "pinned: {:?}", lab.pins());
-    // It isn't knockgate's to take down either.
+    // It is not knockgate's to take down either.
     lab.knockgate(&["down", "--all"]).exits(0);
     assert_eq!(lab.interface(), before);
 }
 
-/// A kernel that calls itself 2.6, as far as the program can see.
+/// `setarch --uname-2.6` makes the kernel report version 2.6 to the program.
 #[test]
 fn a_kernel_too_old() {
     let Some(lab) = good_lab(&["setarch"]) else {
@@ -223,7 +222,7 @@ fn assert_names_capability(run: &Run) {
     assert!(named, "no capability in {run:#?}");
 }
 
-/// At each of the places where this version pins something. They have its names and not its mark.
+/// A foreign pin at each path where this version pins something.
 #[test]
 fn pins_of_others_in_the_place_of_ours() {
     let Some(lab) = good_lab(&[]) else { return };
@@ -256,7 +255,7 @@ fn pins_of_others_in_the_place_of_ours() {
     }
 }
 
-/// All that a version with other tables has pinned, by what identifies its pins.
+/// Pins whose layout number is that of another version.
 #[test]
 fn pins_left_by_another_layout() {
     let Some(lab) = good_lab(&[]) else { return };
@@ -270,7 +269,7 @@ fn pins_left_by_another_layout() {
             .says(&[shown, "knockgate down"])
             .prints_nothing();
     }
-    // What the message advises.
+    // The command that the message recommends.
     lab.knockgate(&["down", "--all"]).exits(0);
     lab.assert_untouched();
 }
@@ -359,7 +358,7 @@ fn init_overwrites_nothing() {
     assert_eq!(text, GOOD);
 }
 
-/// A lab with the configuration that has no fault; anything that fails there fails for another reason.
+/// Returns a lab with the valid configuration, so that a failure has another cause.
 fn good_lab(tools: &[&str]) -> Option<Lab> {
     let lab = Lab::build(tools)?;
     lab.configure(GOOD);

@@ -1,5 +1,5 @@
-//! Packets on several CPUs at once, at the loaded program: they must not meet in each other's progress. The races
-//! are a few instructions long, so each test goes on until there were many chances for one.
+//! Packets on several CPUs at once, judged by the loaded program: sources must not get each other's progress. The races
+//! are a few instructions long, so each test repeats until there have been many chances for one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +19,7 @@ use knockgate_tests::{
     system::{Program, SystemUnderTest as _, XDP_PASS},
 };
 
-/// As few sources as there can be: places change hands often.
+/// The smallest table of sources, so that places are reused often.
 const CONFIG: &str = r#"
     interfaces = ["eth0"]
     open_ports = []
@@ -39,7 +39,7 @@ fn load() -> Option<Program> {
     Program::load(&config)
 }
 
-/// A knock, whose source is to be filled in by [`from`].
+/// Returns a knock, whose source [`from`] fills in.
 fn knock(port: u16, source_port: u16) -> Vec<u8> {
     let packet = format!("udp 198.51.100.10:{source_port} > 192.0.2.1:{port}");
     let Some((Step::Packet(datagram), _)) = stream::read(&packet).into_iter().next() else {
@@ -48,12 +48,12 @@ fn knock(port: u16, source_port: u16) -> Vec<u8> {
     datagram.frame()
 }
 
-/// The same from another source. Nothing looks at its checksums.
+/// Changes the source of a frame. Its checksums are not checked.
 fn from(frame: &mut [u8], source: u32) {
     frame[26..30].copy_from_slice(&source.to_be_bytes());
 }
 
-/// Puts it through the program, on whatever CPU this is.
+/// Runs the program on a frame, on the current CPU.
 fn judge(program: &Xdp, frame: &[u8]) {
     let options = TestRunOptions {
         data_in: Some(frame),
@@ -67,7 +67,7 @@ fn address(source: u32) -> IpAddr {
     Ipv4Addr::from_bits(source).into()
 }
 
-/// All CPUs see the same sources for the first time, at the same time.
+/// All CPUs see the same new sources at the same time.
 #[test]
 fn no_source_is_there_twice() {
     const ROUNDS: u32 = 20;
@@ -112,7 +112,8 @@ fn no_source_is_there_twice() {
         let source = padded_address(row.address, row.family() == 4);
         *known.entry(source).or_default() += 1;
     }
-    // A knock may be lost to another CPU's, but then that one counts. One in a thousand shares its set with eight.
+    // Of two knocks at the same time, one may be lost, but the other counts. One source in a thousand shares its set
+    // with eight others.
     let all = (ROUNDS * SOURCES) as usize;
     assert!(known.len() * 100 >= all * 99, "{} of {all}", known.len());
     for round in 0..ROUNDS {
@@ -123,7 +124,7 @@ fn no_source_is_there_twice() {
     }
 }
 
-/// While a flood takes place after place, some sources knock as they should and others leave out a step.
+/// During a flood that takes over places, some sources knock correctly and others leave out a step.
 #[test]
 fn nobody_is_taken_for_as_far_as_another() {
     const KNOCKERS: u32 = 15_000;

@@ -1,12 +1,13 @@
-//! The fixture table, by every driver: each row is one behaviour, in every family that it speaks of, on
-//! Ethernet and, but for rows about the link header itself, without one.
+//! The fixture table, on every system under test: each row is one behaviour, for its families, on Ethernet and, except
+//! for rows about the link header itself, on links without one.
 
 use std::collections::HashMap;
 
 use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     datagram::Datagram,
-    fixtures::{self, Family, Fixture},
+    fixtures::{self, Fixture},
+    lab::Family,
     system::{Hosted, Modelled, Program, SystemUnderTest},
 };
 
@@ -28,7 +29,8 @@ fn rows_hold_in_the_kernel() {
     }
 }
 
-/// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one piece.
+/// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one
+/// piece.
 #[test]
 fn rows_hold_in_the_kernel_for_frames_in_several_buffers() {
     for first in [14, 36, 4000] {
@@ -39,8 +41,8 @@ fn rows_hold_in_the_kernel_for_frames_in_several_buffers() {
 }
 
 fn rows_hold(framing: Framing, load: impl Fn(&Config) -> Option<Program>) {
-    // Rows share configurations, families too where none is named, and loading takes longest. One program at
-    // a time, since each has as many descriptors as tables.
+    // Rows with the same configuration share a program, since loading takes longest. One program at a time, since
+    // each has as many descriptors as tables.
     let mut rows_of: HashMap<_, Vec<(&Fixture, Family)>> = HashMap::new();
     for (row, family) in rows(framing) {
         let names_a_family = row.config.contains("\"{");
@@ -58,7 +60,7 @@ fn rows_hold(framing: Framing, load: impl Fn(&Config) -> Option<Program>) {
     }
 }
 
-/// A host takes a priority tag off any link, and goes on with what is behind it.
+/// A host removes a priority tag on any link, and processes what follows it.
 #[test]
 fn a_tag_without_a_link_header_is_malformed() {
     let config = fixtures::all()
@@ -97,7 +99,7 @@ fn tags_are_malformed(system: &mut dyn SystemUnderTest) {
         assert!(!system.judge(&[tag, &inner[..]].concat()), "{tag:02x?}");
         assert_eq!(system.tally().since(&before), "malformed", "{tag:02x?}");
     }
-    // IPv6 with the flow labels that look like tags.
+    // IPv6 with flow labels that look like tags.
     for label in [[0x08, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0xa8]] {
         let mut packet = packet_v6.clone();
         packet[2..4].copy_from_slice(&label);
@@ -105,7 +107,7 @@ fn tags_are_malformed(system: &mut dyn SystemUnderTest) {
     }
 }
 
-/// What the oracle believes is what the table says.
+/// The model, with which the oracle compares, agrees with the table.
 #[test]
 fn rows_hold_in_the_model() {
     for framing in FRAMINGS {
@@ -116,13 +118,13 @@ fn rows_hold_in_the_model() {
     }
 }
 
-/// The rows for links of this kind.
+/// Returns the rows for links of this kind.
 fn rows(framing: Framing) -> Vec<(&'static Fixture, Family)> {
     let all = fixtures::all();
     let all = all.flat_map(|row| row.families.iter().map(move |&family| (row, family)));
     let (kept, left_out): (Vec<_>, Vec<_>) =
         all.partition(|(row, family)| framing == Framing::Ethernet || row.is_same_bare(*family));
-    // Nobody would notice a row that is left out by mistake.
+    // Otherwise nobody would notice rows that are left out by mistake.
     assert!(left_out.len() * 5 < kept.len(), "{left_out:#?}");
     kept
 }

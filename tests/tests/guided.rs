@@ -1,5 +1,5 @@
-//! What coverage-guided fuzzing has kept: of all inputs it tried, those that each reach code no other does.
-//! `cargo xtask fuzz --guided` goes on from there.
+//! Replays the inputs that coverage-guided fuzzing has kept: each reaches code that no other does. `cargo xtask fuzz
+//! --guided` starts with them.
 
 use knockgate_tests::oracle::guided;
 

@@ -1,22 +1,23 @@
-//! How many instructions the program takes for a packet, counted and not timed: figures that no other load on the
-//! machine moves, kept in `docs/development/instructions.md`, and none may grow far beyond.
+//! Counts the instructions that the program takes for a packet, which do not depend on the load of the machine. None
+//! may grow far beyond its figure in `docs/development/instructions.md`.
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
-    fixtures::{self, Family},
+    fixtures,
+    lab::Family,
     system::{Counted, SystemUnderTest as _},
 };
 use netlab::packet::{Packet, SYN, Tag};
 
 const PAGE: &str = "../docs/development/instructions.md";
 
-/// The variable by which `cargo xtask instructions --update` has the page written anew.
+/// The variable by which `cargo xtask instructions --update` has this suite rewrite the page.
 const UPDATE: &str = "KNOCKGATE_UPDATE_INSTRUCTIONS";
 
-/// A gate that answers what it denies.
+/// A gate that rejects.
 const REJECTING: &str = r#"
     interfaces = ["none"]
     open_ports = []
@@ -31,7 +32,7 @@ const REJECTING: &str = r#"
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// How its host answers: six errors at once to one source, and hardly any later.
+/// Its host replies to one source with six ICMP errors at once, and with hardly any later.
 const SETTINGS: ReplySettings = ReplySettings {
     interval4: 9_000_000_000,
     interval6: 9_000_000_000,
@@ -47,10 +48,11 @@ const SETTINGS: ReplySettings = ReplySettings {
     zero: [0; 3],
 };
 
-/// By what came of a packet: IPv4's and IPv6's most. `None`: no fixture of that family leads there.
+/// By verdict and knock outcome: the most instructions for IPv4 and for IPv6. `None`: no fixture of that family has
+/// it.
 type Figures = BTreeMap<String, [Option<u64>; 2]>;
 
-/// Every fixture, too, holds for the program run instruction by instruction.
+/// Also checks every fixture on the interpreted program.
 #[test]
 fn no_verdict_takes_far_more_instructions_than_written_down() {
     let Some(figures) = measured() else {
@@ -80,9 +82,9 @@ fn no_verdict_takes_far_more_instructions_than_written_down() {
     }
 }
 
-/// `None` where no program can be loaded.
+/// Returns the figures; `None` if no program can be loaded.
 fn measured() -> Option<Figures> {
-    // Loading takes longest, and rows share configurations.
+    // Rows with the same configuration share a program, since loading takes longest.
     let mut loaded: BTreeMap<(&str, usize), Counted> = BTreeMap::new();
     for row in fixtures::all() {
         for &family in row.families {
@@ -111,7 +113,7 @@ fn measured() -> Option<Figures> {
     Some(figures)
 }
 
-/// Puts packets to a gate that rejects through the program.
+/// Has the program judge packets to a gate that rejects.
 fn reject(family: Family, counted: &mut Counted) {
     let (source, host) = match family {
         Family::V4 => ("192.0.2.7", "192.0.2.1"),
@@ -125,7 +127,7 @@ fn reject(family: Family, counted: &mut Counted) {
     program.listens_at([5, 7], HOST);
     program.answers_by(SETTINGS);
 
-    // As long as Ethernet takes them, since all of a packet is summed.
+    // The longest packets of Ethernet, since the checksum covers the whole packet.
     let header = if source.is_ipv4() { 20 } else { 40 };
     let options = [1; 40];
     let full = |transport: usize| vec![0x5a; 1500 - header - transport];
@@ -146,7 +148,7 @@ fn reject(family: Family, counted: &mut Counted) {
             assert_eq!(answer, kernels, "to {packet:?}, here and in the kernel");
         }
     }
-    // No more than the host's own limit.
+    // Limited like the host's own errors.
     let answered = |counted: &mut Counted| {
         counted.judge(&datagram.frame(CLIENT, HOST));
         counted.answer().is_some()
@@ -155,7 +157,7 @@ fn reject(family: Family, counted: &mut Counted) {
     assert_eq!(more, 2, "of six to one source, four are gone");
 }
 
-/// An answer without what the kernel draws by lot: the identification of an IPv4 packet, with the header's checksum.
+/// Clears the random fields of a reply: the identification of an IPv4 packet, and the checksum over it.
 fn unidentified(answer: &[u8]) -> Vec<u8> {
     let mut answer = answer.to_vec();
     let network = if answer[12..14] == [0x88, 0xa8] {
@@ -170,18 +172,18 @@ fn unidentified(answer: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// In Markdown.
+/// Returns the table in Markdown.
 fn table(figures: &Figures) -> String {
     let mut table = String::from("| what comes of a packet | IPv4 | IPv6 |\n|---|---:|---:|\n");
     let cell = |figure: Option<u64>| figure.map_or("–".to_owned(), |figure| figure.to_string());
     for (what, [v4, v6]) in figures {
-        // Writing to a string doesn't fail.
+        // Writing to a string does not fail.
         let _ = writeln!(table, "| {what} | {} | {} |", cell(*v4), cell(*v6));
     }
     table
 }
 
-/// Reads what [`table`] has written.
+/// Reads a table that [`table`] has written.
 fn stored(rows: &str) -> Figures {
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();

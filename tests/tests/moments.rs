@@ -1,5 +1,5 @@
-//! When exactly something ends. Only on the host can the clock be set to a moment, so this is the one place that
-//! tells "at" from "just before"; fixtures and oracle keep away from such moments.
+//! The exact moments at which windows, grants and flows end. Only on the host can a test set the clock exactly, so this
+//! suite alone tests these moments; fixtures and oracle avoid them.
 
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ const FIRST: &str = "udp 198.51.100.10:4000 > 192.0.2.1:7000";
 const SECOND: &str = "udp 198.51.100.10:4001 > 192.0.2.1:8000";
 const DATAGRAM: &str = "udp 198.51.100.10:5000 > 192.0.2.1:22";
 const NANOSECOND: Duration = Duration::from_nanos(1);
-/// Knocks are timed in units of 2^20 ns, and a window is rounded up to whole ones.
+/// The unit of times of knocks: 2^20 ns. A window is rounded up to whole units.
 const UNIT: Duration = Duration::from_nanos(1 << 20);
 
-/// A gate whose clock begins so far into a unit of time.
+/// A system whose clock begins at a given offset in a unit.
 struct Moment {
     hosted: Hosted,
 }
@@ -62,8 +62,8 @@ impl Moment {
     }
 }
 
-/// Whatever part of a unit the first knock came at, a client that took `within` is in time; who took two
-/// units longer never is.
+/// Wherever in a unit the first knock arrives, a client that takes `within` is in time, and one that takes two units
+/// longer is late.
 #[test]
 fn a_window_ends_with_the_unit_that_it_reaches_into() {
     let within = Duration::from_secs(5);
@@ -77,7 +77,7 @@ fn a_window_ends_with_the_unit_that_it_reaches_into() {
         let late = knock(within + 2 * UNIT);
         assert_eq!(late, "knock late@ssh", "{into} ns into a unit");
     }
-    // At a unit's beginning, the window is what the configuration says, rounded up.
+    // From the beginning of a unit, the window is the configured one, rounded up to whole units.
     let units = u32::try_from(within.as_nanos().div_ceil(UNIT.as_nanos())).expect("few");
     let knock = |units: u32| {
         let mut moment = Moment::new(0);

@@ -1,4 +1,4 @@
-//! The first steps: from no configuration to a port that opens, with what `init` wrote and said.
+//! The first steps of a user: from no configuration to a port that opens, by the file and the advice of `init`.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -28,7 +28,7 @@ fn from_init_to_an_open_port() {
         lab.knockgate(&["up"]).exits(0);
         scenario.closed(A, "25/tcp");
 
-        // What it told the newcomer to run at the client.
+        // The command for the client that `init` prints.
         let line = init
             .stdout
             .lines()

@@ -1,6 +1,6 @@
-//! The program against the model, packet by packet.
+//! Compares the program with the model, packet by packet.
 //!
-//! `KNOCKGATE_FUZZ_MINUTES` lets it go on for that long; `KNOCKGATE_FUZZ_SEED` repeats a run.
+//! `KNOCKGATE_FUZZ_MINUTES` sets how long one test continues; `KNOCKGATE_FUZZ_SEED` repeats a run.
 
 use std::{
     collections::BTreeMap,
@@ -17,18 +17,18 @@ use knockgate_tests::{
     system::{Hosted, Program, SystemUnderTest, Tally},
 };
 
-/// Any number; it stays, so that a change of the program is tried on the same packets as before.
+/// An arbitrary seed; fixed, so that every change of the program is tried on the same packets.
 const SEED: u64 = 1979;
 const PACKETS: usize = 200_000;
-/// The same before a release.
+/// Packets before a release.
 const PACKETS_FOR_RELEASE: usize = 1_000_000;
-/// Packets of one stream; a stream begins with empty tables.
+/// Packets in a stream; each stream begins with empty tables.
 const STREAM: usize = 400;
 /// How often each reason and outcome was counted, by its name.
 type Moved = BTreeMap<&'static str, u64>;
-/// What a run must reach of everything that a gate can count.
+/// How often a run must reach each reason and outcome.
 const SELDOM: u64 = 50;
-/// Streams of one configuration: loading a program takes as long as a few thousand packets.
+/// Streams for each configuration: loading a program takes as long as a few thousand packets.
 const STREAMS: usize = 25;
 
 #[test]
@@ -44,7 +44,7 @@ fn program_agrees_with_the_model_on_a_fresh_seed() {
     run(fresh_seed(), Program::load, |_| true);
 }
 
-/// Nothing but the Ethernet header of a frame is in its first buffer.
+/// The first buffer contains only the Ethernet header.
 #[test]
 fn program_agrees_with_the_model_for_frames_in_several_buffers() {
     let scattered = |config: &Config| Program::load_scattered(config, 14);
@@ -60,8 +60,8 @@ fn program_without_link_headers_agrees_with_the_model() {
     }
 }
 
-/// The same code without a kernel around it, where time can be told exactly. Grants by hand are left out:
-/// who gives them there is the test, not knockgate.
+/// The same code without a kernel, where time is exact. Leaves out grants by hand, which the test itself would give
+/// there.
 #[test]
 fn host_functions_agree_with_the_model() {
     let hosted = |config: &Config| Some(Hosted::new(config));
@@ -73,7 +73,7 @@ fn host_functions_agree_with_the_model() {
     run(fresh_seed(), bare, by_itself);
 }
 
-/// Nothing to do in the normal run; `cargo xtask fuzz` says for how long.
+/// Does nothing in a normal run; `cargo xtask fuzz` sets the time.
 #[test]
 fn program_agrees_with_the_model_for_as_long_as_asked() {
     let Ok(minutes) = env::var("KNOCKGATE_FUZZ_MINUTES") else {
@@ -91,7 +91,7 @@ fn program_agrees_with_the_model_for_as_long_as_asked() {
     }
 }
 
-/// Every difference that was ever found, in its minimal form.
+/// Replays every difference that was ever found, in its minimal form.
 #[test]
 fn differences_once_found_stay_away() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -121,9 +121,9 @@ fn differences_once_found_stay_away() {
     assert!(streams > 0, "the corpus has streams");
 }
 
-/// Puts packets through systems of random configurations, and panics with the smallest stream that shows a
-/// difference. `load` says why where it cannot, and then nothing moves; of each stream,
-/// the steps that `keep` wants are tried.
+/// Tries random streams on systems with random configurations. Panics with the smallest stream that shows a difference.
+/// `load` returns `None`, with a message, if this machine cannot load the program; nothing is counted then. `keep`
+/// selects the steps of a stream to try.
 fn run<S: SystemUnderTest>(
     seed: u64,
     load: impl Fn(&Config) -> Option<S>,
@@ -159,7 +159,7 @@ fn run<S: SystemUnderTest>(
     moved
 }
 
-/// How many packets a run tries. `cargo xtask release` sets the variable.
+/// Returns how many packets a run tries; `cargo xtask release` sets the variable for more.
 fn packets() -> usize {
     if env::var_os("KNOCKGATE_THOROUGH").is_some() {
         PACKETS_FOR_RELEASE
@@ -168,7 +168,7 @@ fn packets() -> usize {
     }
 }
 
-/// A case that is no longer reached is no longer compared.
+/// Asserts that every reason and outcome is reached: what is not reached is not compared.
 fn everything_is_reached(moved: &Moved) {
     let reasons = Reason::ALL
         .iter()
@@ -180,7 +180,7 @@ fn everything_is_reached(moved: &Moved) {
     }
 }
 
-/// Adds up over all gates.
+/// Adds a tally, over all gates.
 fn add(moved: &mut Moved, tally: &Tally) {
     for (index, (packets, _)) in tally.packets.iter().enumerate() {
         *moved

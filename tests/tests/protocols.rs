@@ -1,5 +1,5 @@
-//! Real traffic of other protocols past a closed gate: SCTP, GRE, ESP and AH. The suite
-//! `untouched` has a frame of every protocol; here the kernels of both ends talk.
+//! Real traffic of other protocols while a gate is closed: SCTP, GRE, ESP and AH. The suite `untouched` sends a frame
+//! of every protocol; here the kernels of both ends exchange packets.
 
 use std::{
     io::{Read, Write},
@@ -22,7 +22,7 @@ use knockgate_tests::{
 use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The number that is guarded of TCP.
+/// The number of the protected TCP port.
 const SCTP_PORT: u16 = 22;
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -67,12 +67,12 @@ fn other_protocols_go_on(attach: Attach) {
             Family::V4 => passes_as_other_protocol(scenario, ah),
             Family::V6 => ah_goes_by_its_ports(scenario),
         }
-        // From a source whose packets are as usual.
+        // From a source without tunnel and IPsec.
         scenario.closed(A, "22/tcp");
     }
 }
 
-/// Both ends send and receive something, from [`A`].
+/// Both ends send and receive data, between [`A`] and the host.
 fn sctp(scenario: &Scenario) {
     let host = SocketAddr::from((scenario.family.host(), SCTP_PORT));
     let socket = |netns: &Netns| {
@@ -115,7 +115,7 @@ fn sctp(scenario: &Scenario) {
     });
 }
 
-/// A tunnel is not seen into: not a guarded port either, which is for a gate on the tunnel.
+/// knockgate does not look into a tunnel, so even the protected port is open inside.
 fn gre(scenario: &Scenario) {
     let (from, to) = within_tunnel(scenario.family);
     let asked = scenario
@@ -135,7 +135,7 @@ fn ah(scenario: &Scenario) {
     scenario.open(C, "22/tcp");
 }
 
-/// A header in the chain like others, in IPv6.
+/// In IPv6, AH is one of the extension headers, and the packet is judged by its ports.
 fn ah_goes_by_its_ports(scenario: &Scenario) {
     scenario.open(C, "80/tcp");
     scenario.open(C, "53/udp");
@@ -144,7 +144,7 @@ fn ah_goes_by_its_ports(scenario: &Scenario) {
     scenario.open(C, "22/tcp");
 }
 
-/// Nor is what is encrypted.
+/// Encrypted packets pass.
 fn esp(scenario: &Scenario) {
     scenario.open(B, "53/udp");
     scenario.open(B, "22/tcp");
@@ -152,19 +152,14 @@ fn esp(scenario: &Scenario) {
 
 #[track_caller]
 fn passes_as_other_protocol(scenario: &Scenario, traffic: fn(&Scenario)) {
-    let passed = || {
-        let stats = scenario.knockgate("stats --json").exits(0).json();
-        let rows = stats["packets"].as_array().expect("packets is a list");
-        let row = rows.iter().find(|row| row["reason"] == "other_protocol");
-        row.map_or(0, |row| row["packets"].as_u64().expect("a count"))
-    };
+    let passed = || scenario.lab.stats().packets("other_protocol");
     let before = passed();
     traffic(scenario);
-    // What opens a connection, acknowledges an answer, and closes takes this many.
+    // A connection with data takes at least two packets in this direction.
     assert!(passed() >= before + 2, "it did not go as what it is");
 }
 
-/// IANA's number, which neither std nor socket2 has a name for.
+/// Returns SCTP's IANA number, which std and socket2 do not name.
 fn sctp_protocol() -> Protocol {
     Protocol::from(libc::IPPROTO_SCTP)
 }
@@ -179,7 +174,7 @@ fn has_sctp(lab: &Lab) -> bool {
     made.is_ok()
 }
 
-/// Tunnels between [`A`] and the host.
+/// Makes tunnels between [`A`] and the host. Returns whether the kernel has them.
 fn tunnel(lab: &Lab) -> bool {
     [(Family::V4, "gre"), (Family::V6, "ip6gre")]
         .into_iter()
@@ -204,7 +199,7 @@ fn tunnel(lab: &Lab) -> bool {
         })
 }
 
-/// The client's address within its tunnel, and the host's.
+/// Returns the inner addresses of client and host.
 fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
     let addresses = match family {
         Family::V4 => ["10.81.0.2", "10.81.0.1"],
@@ -214,8 +209,8 @@ fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
     (from, to)
 }
 
-/// Associations and policies for all that [`B`] and [`C`] exchange with the host: encrypted for the one,
-/// authenticated for the other.
+/// Adds security associations and policies: packets between [`B`] and the host are encrypted, those between [`C`] and
+/// the host authenticated. Returns whether the kernel supports them.
 fn agree(lab: &Lab) -> bool {
     let [encryption, authentication] = KEYS;
     let authentication = format!("auth hmac(sha256) {authentication}");

@@ -1,5 +1,4 @@
-//! `knockgate run`: what the service adds to a gate that the kernel keeps by itself, and what its end, in
-//! order or not, leaves behind.
+//! `knockgate run`: what the service adds to the datapath, and what remains after it has ended or was killed.
 
 use std::net::IpAddr;
 
@@ -10,13 +9,13 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Source::{A, B},
     },
+    observe::events_of,
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
     service::Services,
     wire::Wire,
 };
 use netlab::packet::{Packet, SYN};
-use serde_json::Value;
 
 fn ssh() -> Gate {
     Gate::ssh().open_for("1m").within("1m")
@@ -65,32 +64,26 @@ fn down_on_exit_takes_the_gate_down() {
     });
 }
 
-/// Any number of readers see every event, and those of before they came.
+/// Each of several readers gets every event, including earlier ones.
 #[test]
 fn readers_of_events_take_nothing_from_each_other() {
     in_generic_mode(|scenario| {
         let _service = start_with(scenario, ssh().open_for("1s"), &[]);
-        let follow = || {
-            let mut command = scenario
-                .lab
-                .knockgate_command(&["events", "--follow", "--json"]);
-            Running::start(&mut command, scenario.lab.folder())
-        };
-        let readers = [follow(), follow()];
+        let readers = [scenario.lab.follow_events(), scenario.lab.follow_events()];
         scenario.knock(A, ALICE);
         for reader in &readers {
             wait_until("every event has been read", || {
-                let events = events(&reader.stdout());
+                let events = events_of(reader);
                 ["knock.step", "gate.opened", "gate.closed"]
                     .iter()
                     .all(|name| events.iter().any(|event| event["event"] == *name))
             });
         }
-        let said = scenario.knockgate("events --json").exits(0).stdout.clone();
-        let closed = events(&said)
-            .into_iter()
+        let events = scenario.lab.events();
+        let closed = events
+            .iter()
             .find(|event| event["event"] == "gate.closed")
-            .unwrap_or_else(|| panic!("no gate.closed in {said}"));
+            .unwrap_or_else(|| panic!("no gate.closed in {events:?}"));
         assert_eq!(closed["gate"], "ssh");
         assert_eq!(closed["user"], "alice");
         assert_eq!(closed["reason"], "expired");
@@ -98,7 +91,7 @@ fn readers_of_events_take_nothing_from_each_other() {
     });
 }
 
-/// More than it reads in one go.
+/// While the service is stopped, more events happen than it reads at once.
 #[test]
 fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on() {
     in_generic_mode(|scenario| {
@@ -120,14 +113,14 @@ fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on
         service.signal(libc::SIGCONT);
         wait_until("new events are read", || {
             scenario.knock(A, ALICE);
-            let said = scenario.knockgate("events --json").exits(0).stdout.clone();
             let source = scenario.family.address(A).to_string();
-            events(&said).iter().any(|event| event["source"] == source)
+            let events = scenario.lab.events();
+            events.iter().any(|event| event["source"] == source)
         });
     });
 }
 
-/// With `open_ports = "auto"` a port stops being a probe once something listens on it.
+/// With `open_ports = "auto"`, a packet to a port is no probe any more once something listens on it.
 #[test]
 fn ports_that_come_to_be_listened_on_become_open_ports() {
     in_generic_mode(|scenario| {
@@ -143,7 +136,7 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
     });
 }
 
-/// What the service before it declared open is in the kernel's table, and may have changed since.
+/// The open ports of an earlier service are still in the kernel's table, and may have changed since.
 #[test]
 fn a_service_that_takes_over_knows_which_ports_were_open() {
     in_generic_mode(|scenario| {
@@ -151,8 +144,7 @@ fn a_service_that_takes_over_knows_which_ports_were_open() {
         let opens = || {
             scenario.knockgate("revoke --all").exits(0);
             scenario.knock(A, around);
-            let grants = scenario.knockgate("grants --json").exits(0).json();
-            grants["grants"] != serde_json::json!([])
+            !scenario.lab.list("grants").is_empty()
         };
         let listener = Services::start(&scenario.lab.gate, &[8080], &[]);
         let service = start(scenario, &[]);
@@ -183,26 +175,12 @@ fn in_generic_mode(row: impl FnOnce(&Scenario)) {
     Scenario::run(Attach::Generic, Family::V4, &[], row);
 }
 
-/// Starts the service and waits until its gate is up and it hands on events.
+/// Starts the service and waits until the interface is guarded.
 fn start(scenario: &Scenario, options: &[&str]) -> Running {
     start_with(scenario, ssh(), options)
 }
 
 fn start_with(scenario: &Scenario, config: Gate, options: &[&str]) -> Running {
     scenario.configure(config);
-    let arguments = [&["run"], options].concat();
-    let mut command = scenario.lab.knockgate_command(&arguments);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the gate is up", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
-    });
-    service
-}
-
-fn events(text: &str) -> Vec<Value> {
-    text.lines()
-        // The last line may still be in the writing.
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    scenario.lab.serve(options)
 }

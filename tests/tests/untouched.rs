@@ -1,5 +1,5 @@
-//! What is not for a guarded port arrives as it was sent: captures behind XDP, without a gate and with one in
-//! every state that it can be in, are the same byte for byte and in the same order.
+//! Packets that are not for a protected port pass unchanged: captures after XDP, without knockgate and with a gate in
+//! each of its states, are equal byte for byte and in the same order.
 
 use std::{net::IpAddr, slice};
 
@@ -12,9 +12,9 @@ use knockgate_tests::{
 };
 use netlab::packet::{Extension, Packet, SYN, Tag};
 
-/// The load's own link-layer address: what the kernels on both ends have to say to each other is none of it.
+/// The source MAC address of the load, which tells it from packets of the two kernels.
 const LOAD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-/// For local experiments; a frame of this type ends a capture.
+/// An ethertype for local experiments; a frame of this type ends a capture.
 const END: [u8; 2] = [0x88, 0xb5];
 
 fn gates() -> String {
@@ -44,7 +44,7 @@ fn nothing_else_is_touched(attach: Attach) {
     let load = load();
     let tap = Tap::open(&scenario.lab.gate, WAN);
     let without = pass(&scenario.lab, &tap, &load);
-    // The kernel takes a tag off before it shows a frame; all else is as it was sent.
+    // The kernel removes a tag before the capture; otherwise frames are as sent.
     assert_eq!(without.len(), load.len(), "some were lost without a gate");
     for (arrived, sent) in without.iter().zip(&load) {
         let tagged = matches!(sent[12..14], [0x81, 0x00] | [0x88, 0xa8]);
@@ -76,12 +76,12 @@ fn nothing_else_is_touched(attach: Attach) {
     expect("with an allow list and addresses");
 }
 
-/// Sends the load, and returns what of it arrives.
+/// Sends the load. Returns the frames of it that arrive.
 fn pass(lab: &Lab, tap: &Tap, load: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let end = ethernet(GATE_MAC, END, &[0; 46]);
     let wire = Wire::open(lab);
     let mut arrived = Vec::new();
-    // A veth with a program on it holds 256 frames; what comes before its other end has looked is lost.
+    // The queue of a veth with a program has 256 frames; more are lost before its other end has read them.
     for part in load.chunks(200) {
         wire.send(lab, part);
         wire.send(lab, slice::from_ref(&end));
@@ -91,7 +91,7 @@ fn pass(lab: &Lab, tap: &Tap, load: &[Vec<u8>]) -> Vec<Vec<u8>> {
     arrived
 }
 
-/// As an equality, but with the first difference alone where there is one.
+/// Asserts that two captures are equal. A failure shows the first difference only.
 #[track_caller]
 fn assert_same(now: &[Vec<u8>], before: &[Vec<u8>], when: &str) {
     let differs = now
@@ -120,11 +120,11 @@ fn load() -> Vec<Vec<u8>> {
     load
 }
 
-/// ARP, and ethertypes that the gate does not read, with lengths from the shortest to the longest.
+/// Returns ARP frames, and frames of ethertypes that knockgate does not read, of all lengths.
 fn not_ip() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for operation in 1..=4 {
-        // Ethernet, IPv4, lengths of their addresses; then who asks, and for whom.
+        // Ethernet, IPv4, lengths of their addresses; then sender and target.
         let mut arp = vec![0, 1, 8, 0, 6, 4, 0, operation];
         arp.extend(LOAD_MAC);
         arp.extend([10, 77, 1, 2]);
@@ -133,7 +133,7 @@ fn not_ip() -> Vec<Vec<u8>> {
         frames.push(ethernet([0xff; 6], [0x08, 0x06], &arp));
         frames.push(ethernet(GATE_MAC, [0x08, 0x06], &arp));
     }
-    // LLDP, PPPoE, MPLS, MACsec, PTP, jumbo, 802.1X, QinQ's old type; then 802.3 with LLC, as STP is sent.
+    // LLDP, PPPoE, MPLS, MACsec, PTP, jumbo, 802.1X, the old type of QinQ; then 802.3 with LLC, as STP uses it.
     for ethertype in [
         0x88cc_u16, 0x8863, 0x8864, 0x8847, 0x8848, 0x88e5, 0x88f7, 0x8870, 0x888e, 0x9100, 0x0026,
     ] {
@@ -148,7 +148,7 @@ fn not_ip() -> Vec<Vec<u8>> {
         let body = vec![0x5a; length];
         frames.push(ethernet(GATE_MAC, [0x88, 0xcc], &body));
     }
-    // Ethertypes of IP over what says that it is another version of it.
+    // Ethertypes of IP before packets of another version.
     frames.push(ethernet(GATE_MAC, [0x08, 0x00], &[0x65; 60]));
     frames.push(ethernet(GATE_MAC, [0x86, 0xdd], &[0x45; 60]));
     for tags in [&[[0x81, 0x00]][..], &[[0x88, 0xa8], [0x81, 0x00]]] {
@@ -164,7 +164,7 @@ fn not_ip() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Both transports to ports that are next to the guarded ones, knocked on, served, or nothing at all.
+/// Returns packets of both transports to ports beside the protected ones, knock ports, open ports and others.
 fn ports(source: IpAddr, family: Family) -> Vec<Vec<u8>> {
     let from = (source, 40_000);
     let mut packets = Vec::new();
@@ -182,7 +182,7 @@ fn ports(source: IpAddr, family: Family) -> Vec<Vec<u8>> {
             }
         }
     }
-    // The same numbers as guarded ports have, of the other transport, and as a source.
+    // The numbers of protected ports with the other transport, and as source ports.
     packets.push(Packet::udp(from, (family.host(), 22), b"not tcp"));
     packets.push(Packet::tcp(from, (family.host(), 51820), SYN));
     packets.push(Packet::tcp((source, 22), (family.host(), 40_000), 0x12));
@@ -194,7 +194,7 @@ fn ports(source: IpAddr, family: Family) -> Vec<Vec<u8>> {
     packets.iter().map(frame).collect()
 }
 
-/// Tags, options, extension headers and fragments on the way to a port that is not guarded.
+/// Returns packets with tags, options, extension headers and fragments, to a port that is not protected.
 fn wrapped(family: Family) -> Vec<Vec<u8>> {
     let from = (family.address(Source::A), 40_000);
     let plain = Packet::udp(from, (family.host(), 53), &[0x44; 1200]).identified(77);
@@ -226,17 +226,18 @@ fn wrapped(family: Family) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Every IP protocol but those that the gate reads: ICMP, IGMP, GRE, ESP, AH, SCTP, tunnels and all others.
+/// Returns packets of every IP protocol that knockgate does not read: ICMP, IGMP, GRE, ESP, AH, SCTP, tunnels and all
+/// others.
 fn protocols(family: Family) -> Vec<Vec<u8>> {
     let read: &[u8] = match family {
         Family::V4 => &[6, 17],
-        // Extension headers with it; authentication is one in IPv6 and none in IPv4.
+        // Including extension headers, to which authentication belongs in IPv6, but not in IPv4.
         Family::V6 => &[0, 6, 17, 43, 44, 51, 60],
     };
     let (from, to) = (family.address(Source::A), family.host());
     let mut frames = Vec::new();
     for protocol in (0..=u8::MAX).filter(|protocol| !read.contains(protocol)) {
-        // As if it went from port 22 to port 22.
+        // Bytes that would be port 22 and port 22.
         let packet = Packet::other(from, to, protocol, &[0, 22, 0, 22, 1, 2, 3, 4]);
         frames.push(frame(&packet));
         frames.push(frame(&packet.clone().with_options(&[1; 4])));
@@ -254,8 +255,8 @@ fn protocols(family: Family) -> Vec<Vec<u8>> {
     frames
 }
 
-/// ICMP's messages of either family, neighbour discovery among them, with checksums as they should be; SCTP's
-/// first one.
+/// Returns ICMP messages of both families, including neighbour discovery, with correct checksums, and SCTP's first
+/// message.
 fn messages() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for kind in [0, 3, 4, 5, 8, 9, 10, 11, 12, 13, 15, 17] {

@@ -1,7 +1,7 @@
-//! How near the program comes to the limits at which a kernel's verifier would refuse it.
+//! Measures how close the program is to the limits of the kernel's verifier.
 //!
-//! Verifiers differ: a change that costs one kernel nothing may make another walk ten times as many paths. So
-//! the figures of the kernels that are tried are kept in `docs/development/verifier.md`, and none may grow far beyond.
+//! Verifiers differ: a change that costs one kernel nothing may make another one check ten times as many paths. So
+//! `docs/development/verifier.md` has figures for several kernels, and none may grow far beyond its figure.
 
 use std::{fmt, fs, fs::File, mem, os::fd::AsRawFd as _, str::FromStr as _};
 
@@ -12,13 +12,13 @@ use aya::{
 use knock_user::{config::Config, datapath};
 use knockgate_tests::need;
 
-/// The figures as they were last written down; `cargo xtask kernels --update` does it.
+/// The stored figures, which `cargo xtask kernels --update` writes.
 const STORED: &str = include_str!("../../docs/development/verifier.md");
 
-/// Half of what Linux allows (`BPF_COMPLEXITY_LIMIT_INSNS`), so that other kernels than those tried have room.
+/// Half of Linux's limit (`BPF_COMPLEXITY_LIMIT_INSNS`), as a reserve for kernels that are not tried.
 const MOST_INSTRUCTIONS: u64 = 500_000;
 
-/// The program with every feature in use: what a configuration leaves out, the verifier doesn't walk.
+/// A configuration that uses every feature: the verifier does not check code for features that are off.
 const EVERYTHING: &str = r#"
     interfaces = ["eth0"]
     allow = ["192.0.2.0/24"]
@@ -48,11 +48,11 @@ fn the_program_is_far_from_the_limits() {
     let release = release.trim();
     let figures = datapath::ENTRIES.map(|entry| {
         let figures = Figures::measure(entry);
-        // On a line of its own, which `cargo xtask kernels` reads.
+        // A line for `cargo xtask kernels`.
         println!("\nverifier: {release}: {entry}: {figures}");
         (entry, figures)
     });
-    // All are printed before any is judged, so that `--update` has all.
+    // All figures are printed before any is checked, so that `--update` gets all.
     for (entry, figures) in figures {
         is_far_from_the_limits(release, entry, &figures);
     }
@@ -101,13 +101,13 @@ fn the_table_has_the_kernels_that_are_booted() {
     }
 }
 
-/// What the verifier says of the program once it has accepted it.
+/// The verifier's statistics of an accepted program.
 struct Figures {
-    /// Instructions that it went through, on all paths.
+    /// Instructions processed, over all paths.
     instructions: u64,
-    /// The most states that it kept at one time.
+    /// The most states that it kept at the same time.
     peak_states: u64,
-    /// Bytes of stack that the function with the most uses.
+    /// Stack of the function that uses most, bytes.
     frame: u64,
 }
 
@@ -119,7 +119,7 @@ impl Figures {
         Self::read(&verifier_log(&mut ebpf, entry))
     }
 
-    /// Reads the statistics at the log's end (`print_verification_stats` in `kernel/bpf/verifier.c`).
+    /// Reads the statistics at the end of the log (`print_verification_stats` in `kernel/bpf/verifier.c`).
     fn read(log: &str) -> Self {
         let after = |name: &str| {
             let (_, rest) = log.rsplit_once(name)?;
@@ -153,8 +153,8 @@ impl fmt::Display for Figures {
     }
 }
 
-/// What the verifier logs of a program that it accepts. aya hands the log out only where loading fails; so it
-/// is made to fail after the verifier is done, for want of a descriptor to call the program by.
+/// Returns the verifier's log of a program that it accepts. aya returns the log only if loading fails, so loading is
+/// made to fail after verification, for lack of a free descriptor.
 fn verifier_log(ebpf: &mut Ebpf, entry: &str) -> String {
     let program = ebpf.program_mut(entry).expect("the program");
     let program: &mut Xdp = program.try_into().expect("an XDP program");
@@ -172,7 +172,7 @@ fn verifier_log(ebpf: &mut Ebpf, entry: &str) -> String {
     }
 }
 
-/// While this lives, the process gets no new descriptor.
+/// While this value exists, the process cannot open a new descriptor.
 struct NoMoreDescriptors {
     before: libc::rlimit,
 }
@@ -205,7 +205,7 @@ fn set_limit(limit: libc::rlimit) {
     assert_eq!(set, 0, "a process may move within its own limits");
 }
 
-/// The rows of the table: kernel, release, entry, instructions, peak states, frame.
+/// Returns the rows of the stored table: kernel, release, entry, instructions, peak states, frame.
 fn stored() -> Vec<(String, String, Figures)> {
     let number = |cell: &str| u64::from_str(&cell.replace(',', ""));
     let row = |line: &str| {
@@ -223,7 +223,7 @@ fn stored() -> Vec<(String, String, Figures)> {
     STORED.lines().filter_map(row).collect()
 }
 
-/// `6.1` of `6.1.0-56-cloud-amd64`.
+/// Returns the version of a release: `6.1` for `6.1.0-56-cloud-amd64`.
 fn version(release: &str) -> String {
     release.split('.').take(2).collect::<Vec<_>>().join(".")
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what knockgate costs, beside floors measured in the same run.
+//! `cargo xtask bench`: measures the cost of knockgate, compared with floors that are measured in the same run.
 //!
-//! What measures is a program of its own, `xtask/bench/`, so that this one stays small. It runs in namespaces of
-//! its own, as the demo does, and leaves nothing behind but its figures.
+//! The measuring program is separate, in `xtask/bench/`, so that this one stays small. It runs in namespaces of its
+//! own, as the demo does, and leaves nothing behind but its figures.
 
 use std::{
     fs::{self, File},
@@ -22,14 +22,17 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Fewer and shorter rounds: a look, not a figure (3 minutes in place of 25)
+    /// Fewer and shorter rounds, for a rough result (3 minutes in place of 25)
     #[arg(long)]
     quick: bool,
-    /// Only this part; may be given more than once
+    /// Only this part; may be repeated
     #[arg(long, value_enum)]
     only: Vec<Section>,
-    /// Measures nothing; draws what was measured last, or the figures in this file, to docs/development/bench/
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only"])]
+    /// Measures by another harness too: the folder with its `bench_live.py`
+    #[arg(long, value_name = "FOLDER")]
+    peers: Option<PathBuf>,
+    /// Measures nothing; draws the latest full run, or the figures in this file, to docs/development/bench/
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "peers"])]
     #[expect(
         clippy::option_option,
         reason = "clap's type for an option whose value may be left out"
@@ -45,22 +48,32 @@ enum Section {
     Live,
     /// Real knocks: how soon one opens the port, and whether it does under a flood
     Knocking,
-    /// The table of sources that knock, when a flood has filled it (not in a quick look)
+    /// The table of sources that knock, when a flood has filled it (not with --quick)
     Progress,
     /// Commands: time and memory
     Control,
-    /// The harness of `../shared/peers`, if that folder lies beside the checkout (not in a quick look)
+    /// Live traffic by the harness of --peers (not with --quick)
     Peers,
 }
 
 /// Sets up, builds and measures.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { quick, only, plot } = options;
+    let Options {
+        quick,
+        only,
+        peers,
+        plot,
+    } = options;
     if let Some(file) = plot {
         return draw(file.as_deref());
     }
     let wanted = |section| only.contains(&section) || only.is_empty();
-    let peers = peers().filter(|_| only.contains(&Section::Peers) || only.is_empty() && !quick);
+    let peers = peers.as_deref().map(harness).transpose()?;
+    ensure!(
+        peers.is_some() || !only.contains(&Section::Peers),
+        "`--only peers` needs the folder of a harness: add `--peers FOLDER`"
+    );
+    let peers = peers.filter(|_| only.contains(&Section::Peers) || only.is_empty() && !quick);
     let toolchain = if peers.is_some() {
         ready(Purpose::Peers)?
     } else if wanted(Section::Knocking) || wanted(Section::Live) {
@@ -76,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let bench = build_bench()?;
     let figures = figures(*quick)?;
 
-    // The bench ends with this process, whatever ends it.
+    // The kernel kills the bench when this process ends, for whatever reason.
     let mut command = process::as_root("setpriv", "make the bench's network namespaces")?;
     command
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net"])
@@ -104,13 +117,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let status = command.status().context("cannot start the bench")?;
     ensure!(
         status.success(),
-        "the bench did not get to its end; the lines above say why. Nothing of it is left"
+        "the bench failed; the lines above say why. It has left nothing behind"
     );
     Ok(())
 }
 
-/// Sets up with those that knockgate is compared with; without, where they cannot be had: then their rows
-/// say what they lack.
+/// Sets up, including the programs that knockgate is compared with. If these cannot be installed, sets up without them;
+/// their rows then say what is missing.
 fn ready(purpose: Purpose) -> Result<Toolchain> {
     setup::ready(purpose).or_else(|error| {
         eprintln!("warning: some rows will be missing: {error:#}");
@@ -118,14 +131,20 @@ fn ready(purpose: Purpose) -> Result<Toolchain> {
     })
 }
 
-/// The folder of peers and their harness, where it lies beside the checkout.
-fn peers() -> Option<PathBuf> {
-    let folder = workspace::root().join("../shared/peers");
-    let folder = folder.canonicalize().ok()?;
-    folder.join("bench_live.py").is_file().then_some(folder)
+/// Returns the full path of a folder with another harness.
+fn harness(folder: &Path) -> Result<PathBuf> {
+    const PROGRAM: &str = "bench_live.py";
+    ensure!(
+        folder.join(PROGRAM).is_file(),
+        "there is no {PROGRAM} in {}",
+        folder.display()
+    );
+    folder
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", folder.display()))
 }
 
-/// Draws figures: those of a file, or the latest of a whole run.
+/// Draws the figures of a file, or of the latest full run.
 fn draw(file: Option<&Path>) -> Result<()> {
     let latest = workspace::target().join("bench/full.json");
     let figures = file.unwrap_or(&latest);
@@ -143,7 +162,7 @@ fn draw(file: Option<&Path>) -> Result<()> {
     process::run(&mut command)
 }
 
-/// Builds what measures.
+/// Builds the measuring program.
 fn build_bench() -> Result<PathBuf> {
     let target = workspace::target();
     let mut command = Command::new(workspace::cargo());
@@ -161,7 +180,7 @@ fn build_bench() -> Result<PathBuf> {
     Ok(target.join("release/knockgate-bench"))
 }
 
-/// The file for the figures. Made here, so that it belongs to the user who runs this and not to root.
+/// Creates the file for the figures, here so that it belongs to the user and not to root.
 fn figures(quick: bool) -> Result<PathBuf> {
     let folder = workspace::target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

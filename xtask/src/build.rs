@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the kernel program, and the `knockgate` that carries it.
+//! `cargo xtask build`: builds the kernel program, and the `knockgate` that contains it.
 
 use std::{
     fs,
@@ -33,16 +33,15 @@ enum Feature {
     Log,
 }
 
-/// What a build leaves; both paths are absolute.
+/// The results of a build; both paths are absolute.
 pub(crate) struct Built {
     /// The kernel program, a BPF object.
     pub(crate) program: PathBuf,
-    /// The binary, which carries that program.
+    /// The binary, which contains that program.
     pub(crate) knockgate: PathBuf,
 }
 
-/// The variable by which `knockgate`'s build is told of the kernel program to carry, and tests of the one
-/// to load.
+/// The variable with the path of the kernel program, for the build of `knockgate` and for tests.
 pub(crate) const PROGRAM_VARIABLE: &str = "KNOCKGATE_KERNEL_PROGRAM";
 
 /// `cargo xtask build`.
@@ -54,13 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } = build(&toolchain, options)?;
     let knockgate = knockgate.display();
     println!("Built {knockgate}");
-    println!("It carries its kernel program and needs no other file. Next:");
-    println!("  {knockgate} --help     what it can do");
-    println!("  cargo xtask demo       see it at work, away from your network");
+    println!("It contains its kernel program and needs no other file. Next:");
+    println!("  {knockgate} --help     lists its commands");
+    println!("  cargo xtask demo       shows it at work, separate from your network");
     Ok(())
 }
 
-/// Builds both as they are released.
+/// Builds both for release.
 pub(crate) fn release(toolchain: &Toolchain) -> Result<Built> {
     build(
         toolchain,
@@ -109,8 +108,8 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
     })
 }
 
-/// Builds a package of kernel programs into a target folder of its own, so that neither build throws away
-/// what the other's compiler made. Returns the object.
+/// Builds a package of kernel programs into a target folder of its own, so that the two compilers do not discard each
+/// other's results. Returns the object.
 pub(crate) fn kernel_program(
     toolchain: &Toolchain,
     package: &str,
@@ -146,12 +145,12 @@ pub(crate) fn kernel_program_of(
             "--target-dir",
         ])
         .arg(&target)
-        // Lets a stable compiler build `core`; a nightly one can anyway.
+        // Allows a stable compiler to build `core`, as a nightly one can.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", rustc)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
-        // The user's flags, wrappers and toolchains are for the user's own target. Flags from the
-        // environment would also put aside those that `.cargo/config.toml` has for this one.
+        // The user's flags, wrappers and toolchains are for the host. Flags from the environment would also replace
+        // those that `.cargo/config.toml` has for this target.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")

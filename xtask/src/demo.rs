@@ -1,11 +1,9 @@
-//! `cargo xtask demo`: a gate at work, step by step, each step looked at before it is claimed.
+//! `cargo xtask demo`: shows a gate at work, step by step, and checks every step.
 //!
-//! The demo runs in a mount namespace and network namespaces of its own, with a BPF file system of its
-//! own. The kernel takes them away with the last process in them, so there is nothing to clean up, be it
-//! after a failure, Ctrl-C or SIGKILL.
+//! The demo runs in its own mount and network namespaces, with its own BPF file system. The kernel removes them with
+//! the last process in them, so there is nothing to clean up, even after a failure, Ctrl-C or SIGKILL.
 
-mod greeting;
-mod lan;
+pub(crate) mod greeting;
 mod story;
 
 use std::{env, path::PathBuf};
@@ -15,9 +13,10 @@ use clap::Args;
 use netlab::host::namespaces;
 
 pub(crate) use self::greeting::{Service, Visit};
-use self::{lan::Lan, story::Story};
+use self::story::Story;
 use crate::{
     build::{self, Built},
+    lan::Lan,
     process,
     setup::{self, Purpose},
 };
@@ -30,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
         knockgate,
     } = build::release(&toolchain)?;
     let this = env::current_exe().context("cannot find this program's own path")?;
-    // The stage ends with this process, whatever ends it.
+    // The kernel kills the stage when this process ends, for whatever reason.
     let mut command = process::as_root("setpriv", "make the demo's network namespaces")?;
     command
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net"])
@@ -39,12 +38,12 @@ pub(crate) fn run() -> Result<()> {
         .arg(knockgate)
         .arg("--outside")
         .args(namespaces()?)
-        // The demo's gate guards no session of yours, so `knockgate` need not warn of one.
+        // The demo does not affect an SSH session of the user, so `knockgate` need not warn.
         .env_remove("SSH_CONNECTION");
     let status = command.status().context("cannot start the demo's stage")?;
     ensure!(
         status.success(),
-        "the demo did not get to its end; the lines above say why. Nothing of it is left"
+        "the demo failed; the lines above say why. It has left nothing behind"
     );
     Ok(())
 }
@@ -54,7 +53,7 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) struct Stage {
     #[arg(long)]
     knockgate: PathBuf,
-    /// The namespaces that the demo was started from, and must have left
+    /// The namespaces from which the demo was started, and which it must have left
     #[arg(long, num_args = 2, required = true)]
     outside: Vec<String>,
 }

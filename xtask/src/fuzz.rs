@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the program against its model, for as long as one likes.
+//! `cargo xtask fuzz`: compares the program with its model, for a given time.
 
 mod guided;
 
@@ -9,24 +9,24 @@ use crate::test;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How long to look for a packet that the two judge differently; guided by coverage, for each target
+    /// Minutes to look for a packet that the two judge differently; with --guided, for each target
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
-    /// Let cargo-fuzz look, on the host, going by which code each input reaches
+    /// Use cargo-fuzz, which looks on the host, guided by the code that each input reaches
     #[arg(long)]
     guided: bool,
-    /// Keep the inputs that reach something of their own in knock-common/fuzz/corpus
+    /// Keep the inputs that reach code that no other does in knock-common/fuzz/corpus
     #[arg(long, requires = "guided")]
     update: bool,
 }
 
-/// The variable by which the oracle is told how long to go on.
+/// The variable with the minutes that the oracle continues.
 const MINUTES_VARIABLE: &str = "KNOCKGATE_FUZZ_MINUTES";
 
-/// The one test that goes on for that long.
+/// The test that continues for that time.
 const TEST: &str = "program_agrees_with_the_model_for_as_long_as_asked";
 
-/// Sets up, builds and runs that test, which shows what it has tried as it goes; or the fuzz targets.
+/// Sets up, builds and runs that test, which prints its progress, or the fuzz targets.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Options {
         minutes,

@@ -1,4 +1,4 @@
-//! `cargo xtask instructions`: how many instructions the program takes, by what comes of a packet.
+//! `cargo xtask instructions`: counts the instructions that the program takes, by verdict.
 
 use anyhow::Result;
 use clap::Args;
@@ -7,12 +7,12 @@ use crate::test;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write the table in docs/development/instructions.md anew
+    /// Rewrite the table in docs/development/instructions.md
     #[arg(long)]
     update: bool,
 }
 
-/// The variable by which the suite is told to write its page.
+/// The variable that makes the suite write its page.
 const UPDATE_VARIABLE: &str = "KNOCKGATE_UPDATE_INSTRUCTIONS";
 
 /// Sets up, builds and runs the suite that counts them, and shows its table.

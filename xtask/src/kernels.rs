@@ -1,9 +1,9 @@
-//! `cargo xtask kernels`: the program on the oldest and the newest kernel that Debian 12 offers.
+//! `cargo xtask kernels`: tries the program on the oldest and the newest kernel of Debian 12.
 //!
-//! Each is booted by qemu without help from the processor, so that it works wherever this does, with a system in
-//! memory that holds `knockgate` and a few rows of the [`suites`]: [`debian`] gets the kernel, [`image`] packs the
-//! system, [`guest`] boots it and reads what its console says, [`figures`] keeps what the verifiers made of the
-//! program. Nothing is installed, and nothing attached to an interface of this machine.
+//! qemu boots each kernel without hardware virtualization, so that this works on every machine, with a system in memory
+//! that contains `knockgate` and some rows of the [`suites`]. [`debian`] gets the kernel, [`image`] packs the system,
+//! [`guest`] boots it and reads its console, and [`figures`] stores the verifiers' figures. Nothing is installed, and
+//! nothing is attached to an interface of this machine.
 
 mod debian;
 mod figures;
@@ -28,7 +28,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run the checks that take minutes in a guest, too: before a release
+    /// Also run the checks that take minutes in a guest, as before a release
     #[arg(long)]
     pub(crate) all: bool,
     /// Write the verifiers' figures into docs/development/verifier.md, however much they have grown
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { all, update } = *options;
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "the kernels to be booted are x86-64's, and so must be what runs in them: use a machine of that kind"
+        "the kernels are for x86-64, and so is what runs in them: run this on such a machine"
     );
     let toolchain = setup::ready(Purpose::Kernels)?;
     let Built { program, knockgate } = build::release(&toolchain)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
 
     let mut results = vec![suites.measure_here(update)];
-    // Side by side: each has one processor to wait for.
+    // At the same time, since each uses one processor.
     thread::scope(|scope| {
         let guests: Vec<_> = guests
             .iter()

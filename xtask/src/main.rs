@@ -4,14 +4,16 @@
 //! the kernel program and the binary that carries it, [`mod@test`] runs every test, [`fuzz`] one of them
 //! for as long as one likes, [`kernels`] some of them on other kernels, [`mutants`] has them notice faults,
 //! [`instructions`] counts what a packet takes, [`demo`] shows the gate at work and [`mod@bench`] what it
-//! costs, both in networks that exist only while they run.
+//! costs, both in networks that exist only while they run. [`dist`] makes packages.
 
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod fuzz;
 mod instructions;
 mod kernels;
+mod lan;
 mod mutants;
 mod process;
 mod release;
@@ -53,6 +55,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Builds the kernel program and the `knockgate` that carries it
     Build(build::Options),
+    /// Makes a Debian package and a tarball in target/dist
+    Dist(dist::Options),
     /// Measures what the gate costs, beside floors measured in the same run; touches nothing else
     Bench(bench::Options),
     /// Boots other kernels in qemu, and has the program verified and tried in each (5 minutes)
@@ -70,7 +74,10 @@ enum Command {
     /// The demo itself, run by `demo` as root inside namespaces of its own
     #[command(hide = true)]
     DemoStage(demo::Stage),
-    /// The service that the demo puts behind the gate
+    /// The trial of a package, run by `dist --test` as root inside namespaces of its own
+    #[command(hide = true)]
+    DistStage(dist::Stage),
+    /// The service that demo and trial put behind the gate
     #[command(hide = true)]
     DemoService(demo::Service),
     /// A visitor of that service
@@ -86,12 +93,14 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Build(options) => build::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),
         Command::Release => release::run(),
         Command::Instructions(options) => instructions::run(&options),
         Command::Setup { purpose } => setup::run(purpose),
         Command::DemoStage(stage) => stage.run(),
+        Command::DistStage(stage) => stage.run(),
         Command::DemoService(service) => service.run(),
         Command::DemoVisit(visit) => visit.run(),
     };

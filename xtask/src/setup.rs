@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: makes sure of what the other commands need.
+//! `cargo xtask setup`: finds or installs what the other commands need.
 //!
-//! What is there is taken as it is. What is missing is named with its reason before anything is
-//! installed: Debian's packages by one call of apt-get as root, tools from crates.io by cargo into a
-//! folder of this checkout. A second run finds everything there and takes a second.
+//! Uses what is installed already. Lists what is missing, with the reason, before it installs anything: Debian's
+//! packages by one call of apt-get as root, tools from crates.io by cargo into a folder of this checkout. A second run
+//! finds everything installed and takes a second.
 
 mod crates;
 mod packages;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use netlab::host::{find_program, is_executable};
+use netlab::host::find_program;
 
 pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
 use self::{
@@ -21,8 +21,8 @@ use self::{
     toolchain::{LINKER_LLVM, Search},
 };
 
-/// What the machine is made ready for; each includes those above it, but for the two of the bench at the
-/// end.
+/// What the machine is made ready for; each includes those above it, but for those of packages and of the bench at
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the kernel program and `knockgate`
@@ -35,20 +35,29 @@ pub(crate) enum Purpose {
     Kernels,
     /// The checks that a change must pass before it lands
     Ci,
+    /// Making packages
+    Dist,
+    /// Making packages and trying them
+    DistTest,
     /// Measuring, beside others that do what knockgate does
     Bench,
-    /// Measuring by the harness of `../shared/peers`, a folder that may lie beside the checkout
+    /// Measuring by the harness of `bench --peers`
     Peers,
 }
 
 impl Purpose {
-    /// Whether what `other` needs is needed for this one, too.
+    /// Returns whether this purpose needs everything that `other` needs.
     fn includes(self, other: Self) -> bool {
         match self {
-            // Beside others and not above them: no test runs what they bring.
+            // Not the tests' needs: the bench runs no test.
             Self::Bench => other <= Self::Demo || other == Self::Bench,
             Self::Peers => other == Self::Peers || Self::Bench.includes(other),
-            Self::Build | Self::Demo | Self::Test | Self::Kernels | Self::Ci => other <= self,
+            Self::Dist => matches!(other, Self::Build | Self::Dist),
+            Self::DistTest => {
+                other == Self::DistTest || other <= Self::Demo || Self::Dist.includes(other)
+            }
+            Self::Ci => other <= self || Self::DistTest.includes(other),
+            Self::Build | Self::Demo | Self::Test | Self::Kernels => other <= self,
         }
     }
 }
@@ -64,9 +73,9 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Makes the machine ready for a purpose and returns what builds the kernel program.
+/// Sets up for a purpose. Returns the toolchain that builds the kernel program.
 ///
-/// Fails where something can neither be found nor installed; the error names the commands that would.
+/// Fails if something can neither be found nor installed; the error names the commands to run by hand.
 pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
     let missing = Missing::find(purpose);
     if !missing.is_empty() {
@@ -83,8 +92,8 @@ pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
     }
 }
 
-/// The cargo-fuzz that is here, installed if there was none; only guided fuzzing needs it and what its fuzzer is
-/// compiled by.
+/// Returns cargo-fuzz, and installs it first if necessary, together with a C++ compiler. Only guided fuzzing needs
+/// them.
 pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
     let compiler = find_program("c++").is_none().then_some(&packages::CXX);
     let tool = (!crates::CARGO_FUZZ.is_installed()).then_some(&crates::CARGO_FUZZ);
@@ -96,11 +105,16 @@ pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
         missing.announce();
         missing.install()?;
     }
-    let own = crates::CARGO_FUZZ.path();
-    let found = is_executable(&own).then_some(own);
-    found
-        .or_else(|| find_program(crates::CARGO_FUZZ.name))
+    let tool = &crates::CARGO_FUZZ;
+    tool.find()
         .context("cargo-fuzz was installed, and still is not there")
+}
+
+/// The cargo-deb that [`Purpose::Dist`] has installed or found.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
+    let tool = &crates::CARGO_DEB;
+    tool.find()
+        .context("there is no cargo-deb; `cargo xtask setup --for dist` installs it")
 }
 
 /// What a purpose needs and this machine lacks.
@@ -146,8 +160,10 @@ impl Missing {
             );
             crates.push(&crates::BPF_LINKER);
         }
-        if purpose.includes(Purpose::Ci) && !crates::CARGO_DENY.is_installed() {
-            crates.push(&crates::CARGO_DENY);
+        for (tool, needed_for) in crates::TOOLS {
+            if purpose.includes(*needed_for) && !tool.is_installed() {
+                crates.push(tool);
+            }
         }
         Self { packages, crates }
     }
@@ -191,7 +207,7 @@ mod tests {
 
     #[test]
     fn purposes_include_one_another() {
-        use Purpose::{Bench, Build, Ci, Demo, Kernels, Peers, Test};
+        use Purpose::{Bench, Build, Ci, Demo, Dist, DistTest, Kernels, Peers, Test};
 
         let ladder = [Build, Demo, Test, Kernels, Ci];
         for (step, purpose) in ladder.into_iter().enumerate() {
@@ -205,6 +221,8 @@ mod tests {
             assert!(!purpose.includes(Bench) && !purpose.includes(Peers));
             assert_eq!(Bench.includes(purpose), purpose <= Demo, "{purpose:?}");
         }
+        assert!(Ci.includes(DistTest) && DistTest.includes(Dist) && DistTest.includes(Demo));
+        assert!(!Dist.includes(Demo) && !Kernels.includes(Dist) && !Bench.includes(Dist));
         assert!(Peers.includes(Bench) && Peers.includes(Peers) && !Bench.includes(Peers));
     }
 }

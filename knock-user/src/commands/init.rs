@@ -1,6 +1,7 @@
 //! `knockgate init`: writes a commented configuration with new random sequences.
 
 mod draw;
+mod packaged;
 mod route;
 mod starter;
 
@@ -26,7 +27,8 @@ use crate::{
 
 /// Write a commented configuration with new random sequences
 ///
-/// Writes it to the --config path with mode 0600; never overwrites a file. Every key that may be left out is there
+/// Writes it to the --config path with mode 0600; never overwrites a file, except the one that the Debian package
+/// installs there, as long as that is unchanged. Every key that may be left out is there
 /// too, commented out, with its default.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -119,7 +121,11 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .mode(0o600)
         .open(path);
     let mut file = match opened {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return refuse_existing(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            refuse_existing(path)?;
+            return packaged::replace(path, text)
+                .with_context(|| format!("{shown} could not be replaced and is unchanged"));
+        }
         opened => opened.with_context(|| format!("{shown} cannot be written"))?,
     };
     let written = file
@@ -132,15 +138,20 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("{shown} could not be written whole and was removed again"))
 }
 
-/// Refuses a path that exists, before anything else can fail. `create_new` decides in the end.
+/// Refuses a path that exists and is not the package's file, before anything else can fail. [`create`] decides in
+/// the end.
 fn refuse_existing(path: &Path) -> anyhow::Result<()> {
-    if path.symlink_metadata().is_ok() {
-        bail!(
-            "{} exists and is never overwritten: move it away, or name another file with --config",
-            path.display()
-        );
+    let shown = path.display();
+    match packaged::is_packaged(path) {
+        Ok(true) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error).with_context(|| format!("{shown} cannot be read; run this as root"))
+        }
+        Ok(false) | Err(_) => bail!(
+            "{shown} exists and is never overwritten: move it away, or name another file with --config"
+        ),
     }
-    Ok(())
 }
 
 fn next_steps(config: &Config, path: &Path) -> String {

@@ -1,4 +1,4 @@
-//! The nearest valid spelling of a word that isn't one.
+//! The nearest valid spelling of a word that is not one.
 
 /// The candidate that `typed` most likely stands for; `None` where all are too far off to guess.
 ///

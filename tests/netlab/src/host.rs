@@ -19,7 +19,8 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Returns the full path of a program, searched where root's programs are too: a user's PATH on Debian lacks them.
+/// Returns the full path of a program. Searches the folders of root's programs too, which a user's PATH on Debian
+/// lacks.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -37,7 +38,7 @@ pub fn is_executable(path: &Path) -> bool {
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Errors
-/// Where it cannot be started, or fails; then the message holds its standard error.
+/// If the command cannot be started, or fails; the message then contains its standard error.
 pub fn output(command: &mut Command) -> io::Result<String> {
     let done = command.output().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot start {command:?}: {error}"))
@@ -75,8 +76,8 @@ pub fn mount(kind: &str, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes sure that a BPF file system is mounted at [`BPFFS`]. Mounts none where there is one: a second on top would
-/// hide the pins in the first.
+/// Mounts a BPF file system at [`BPFFS`] unless one is mounted there: a second one on top would hide the pins in
+/// the first.
 pub fn ensure_bpffs() -> io::Result<()> {
     fs::create_dir_all(BPFFS)?;
     // SAFETY: statfs is plain data, for which all zeroes is a value.
@@ -103,10 +104,10 @@ pub fn namespaces() -> io::Result<[String; 2]> {
     Ok([name("/proc/self/ns/mnt")?, name("/proc/self/ns/net")?])
 }
 
-/// Makes sure that this process has left these namespaces, so that what it mounts and configures is its own.
+/// Checks that this process has left these namespaces, so that it mounts and configures nothing in them.
 ///
 /// # Errors
-/// Where it still is in one of them.
+/// If it is still in one of them.
 pub fn ensure_outside(namespaces_before: &[String]) -> io::Result<()> {
     if namespaces()?
         .iter()
@@ -135,7 +136,7 @@ pub fn cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
-/// Keeps the calling thread, and what it starts from here on, to these CPUs. Allocates nothing, since it also runs
+/// Restricts the calling thread, and what it starts from now on, to these CPUs. Allocates nothing, since it also runs
 /// between fork and exec.
 pub fn keep_to(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: cpu_set_t is a bit field, for which all zeroes is a value.

@@ -1,9 +1,9 @@
 //! Network namespaces, frames and privileges: what the tests, the bench and the demo share.
 //!
 //! - [`netns`] makes namespaces, and runs code and commands inside them.
-//! - [`packet`] builds frames, [`socket`] sends and receives them past the IP stack, [`offload`] switches what a
-//!   device does with them.
-//! - [`host`] says what this process may do on this machine, and keeps a caller off the machine's own namespaces.
+//! - [`packet`] builds frames, [`socket`] sends and receives them without the IP stack, [`offload`] switches a
+//!   device's offloads.
+//! - [`host`] reports what this process may do on this machine, and protects the machine's own namespaces.
 //!
 //! Functions that can fail return an [`io::Result`](std::io::Result) whose message says what was tried; a suite
 //! turns it into a panic, a command into its exit status.

@@ -18,7 +18,7 @@ use std::{
 
 use crate::host;
 
-/// A network namespace that goes when this value goes, together with every process in it.
+/// A network namespace. Dropping it removes the namespace and kills every process in it.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -28,7 +28,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes a namespace with its loopback up. The name must be this process's own.
+    /// Makes a namespace with its loopback up. No other process may use the name.
     pub fn create(name: &str) -> io::Result<Self> {
         ip(&format!("netns add {name}"))?;
         let path = path_of(name);
@@ -48,15 +48,15 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Keeps the threads of [`Netns::run`], and commands, to one CPU: what they send arrives in that order, as a
-    /// veth pair keeps packets in order for each CPU only.
+    /// Restricts the threads of [`Netns::run`], and commands, to one CPU, so that their packets arrive in order: a veth
+    /// pair keeps the order only among packets of one CPU.
     #[must_use]
     pub fn on_cpu(mut self, cpu: usize) -> Self {
         self.cpu = Some(cpu);
         self
     }
 
-    /// Has the kernel kill commands when the thread that started them ends, whatever ends it.
+    /// Has the kernel kill commands when the thread that started them ends, for whatever reason.
     #[must_use]
     pub fn with_kill_at_exit(mut self) -> Self {
         self.kill_at_exit = true;
@@ -72,7 +72,7 @@ impl Netns {
     /// used later.
     ///
     /// # Panics
-    /// Where `work` does, and where this process may not enter the namespace that it has made.
+    /// If `work` does, or if this process may not enter the namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let (handle, cpu) = (self.handle.as_raw_fd(), self.cpu);
         thread::scope(|scope| {
@@ -86,9 +86,9 @@ impl Netns {
         })
     }
 
-    /// As [`Netns::run`], on the calling thread and on any CPU: for what is done too often to start a thread for it.
+    /// As [`Netns::run`], on the calling thread and on any CPU: for work that is done too often to start threads.
     pub fn here<T>(&self, work: impl FnOnce() -> T) -> T {
-        /// Returns to the namespace that the thread came from, also where `work` panics.
+        /// Returns to the namespace that the thread came from, even if `work` panics.
         struct Home(File);
 
         impl Drop for Home {
@@ -143,7 +143,7 @@ impl Netns {
         self.run(|| index_of(interface))
     }
 
-    /// Returns the other processes whose namespace this is.
+    /// Returns the ids of the other processes in this namespace.
     pub fn processes(&self) -> Vec<u32> {
         let home = self
             .handle
@@ -164,14 +164,14 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // A namespace lives as long as anything runs in it; everything in this one belongs to this process.
+        // A namespace exists as long as a process runs in it; every process in this one belongs to this process.
         for pid in self.processes() {
             if let Ok(pid) = pid.try_into() {
                 // SAFETY: kill takes no pointers.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
         }
-        // A failure here must not hide the one that is being reported.
+        // A failure here must not hide the failure that is being reported.
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();
@@ -200,11 +200,11 @@ pub fn index_of(interface: &str) -> io::Result<u32> {
     }
 }
 
-/// Moves the calling thread into a namespace of its own, once, where nothing is forwarded. Threads that it starts
-/// from then on are there too.
+/// Moves the calling thread into a new namespace that forwards nothing; further calls do nothing. Threads that it
+/// starts from then on are in that namespace too.
 ///
 /// # Panics
-/// Where this process may not make namespaces.
+/// If this process may not make namespaces.
 pub fn isolate_thread() {
     thread_local! {
         static ISOLATED: Cell<bool> = const { Cell::new(false) };
@@ -216,13 +216,13 @@ pub fn isolate_thread() {
     let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert_eq!(moved, 0, "root may make namespaces");
     for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        // The calling thread's, where `/proc/sys` is its process's main thread's.
+        // `/proc/sys/net` is the calling thread's; `/proc/net` would be the main thread's.
         let path = format!("/proc/sys/net/{setting}");
         fs::write(&path, "0").unwrap_or_else(|error| panic!("cannot set {path}: {error}"));
     }
 }
 
-/// Has one `ip` run all of these: starting a process costs more than what it does.
+/// Has one `ip` run all of these commands: starting a process takes longer than a command.
 fn batch(mut ip: Command, commands: &str) -> io::Result<()> {
     let mut child = ip
         .args(["-batch", "-"])
@@ -250,7 +250,7 @@ fn path_of(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Takes the calling thread into a namespace, and keeps it to a CPU. Allocates nothing, since it also runs between
+/// Moves the calling thread into a namespace and to a CPU. Allocates nothing, since it also runs between
 /// fork and exec.
 fn enter(handle: RawFd, cpu: Option<usize>) -> io::Result<()> {
     // SAFETY: setns takes no pointers; a descriptor of another kind is an error, not a danger.

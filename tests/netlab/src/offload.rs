@@ -1,4 +1,4 @@
-//! Offloads of a network device, which decide how much of a stream one packet holds on its way.
+//! Offloads of a network device: whether it merges received segments and cuts large packets itself.
 
 use std::{
     ffi::c_char,
@@ -9,14 +9,14 @@ use std::{
 
 use crate::Netns;
 
-/// What can be switched, by its command in `linux/ethtool.h`.
+/// An offload that can be switched; its value is the command in `linux/ethtool.h`.
 #[derive(Clone, Copy, Debug)]
 pub enum Offload {
-    /// Segments that arrive one behind the other are merged into one.
+    /// Generic receive offload: merges segments that arrive one after another.
     Gro = 0x2c,
-    /// A sender hands over more than one packet holds, and it is cut as late as can be.
+    /// Generic segmentation offload: cuts a large packet into segments as late as possible.
     Gso = 0x24,
-    /// The same for TCP alone.
+    /// TCP segmentation offload: the same for TCP, in hardware.
     Tso = 0x1f,
 }
 

@@ -1,8 +1,8 @@
-//! Frames from their parts: Ethernet, VLAN tags, IPv4 with options, IPv6 with extension headers, fragments,
-//! TCP and UDP, with lengths and checksums as they should be.
+//! Builds frames: Ethernet, VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP and UDP, with
+//! correct lengths and checksums.
 //!
-//! Written from the RFCs alone and sharing nothing with the program under test: what both sides believe
-//! about a header, they must believe independently.
+//! Written from the RFCs alone, and sharing no code with the program under test, so that a mistake in one is not
+//! repeated in the other.
 
 mod headers;
 #[cfg(test)]
@@ -25,7 +25,7 @@ pub const ACK: u8 = 0x10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A packet in the making.
+/// A packet that is being built.
 #[derive(Clone, Debug)]
 pub struct Packet {
     source: IpAddr,
@@ -34,7 +34,7 @@ pub struct Packet {
     options: Vec<u8>,
     extensions: Vec<Extension>,
     protocol: u8,
-    /// What all fragments of one packet have in common; IPv4 has room for the lower half.
+    /// The same in all fragments of one packet; IPv4 has room for the lower half.
     identification: u32,
     /// The transport header and what follows it, checksum included.
     body: Vec<u8>,
@@ -49,19 +49,19 @@ struct Piece {
 }
 
 impl Packet {
-    /// A TCP segment without payload. Panics where the addresses are of two families.
+    /// Returns a TCP segment without payload. Panics if the addresses are of different families.
     pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Self {
         let mut header = Vec::with_capacity(20);
         header.extend(source.1.to_be_bytes());
         header.extend(destination.1.to_be_bytes());
         // Sequence number, acknowledgement number.
         header.extend([0, 0, 0x10, 0, 0, 0, 0, 0]);
-        // Five words long, flags, window, checksum to come, urgent pointer.
+        // Length (five words), flags, window, checksum (filled in later), urgent pointer.
         header.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
         Self::new(source.0, destination.0, TCP, header).summed()
     }
 
-    /// A UDP datagram. Panics where the addresses are of two families.
+    /// Returns a UDP datagram. Panics if the addresses are of different families.
     pub fn udp(source: (IpAddr, u16), destination: (IpAddr, u16), payload: &[u8]) -> Self {
         let mut datagram = Vec::with_capacity(8 + payload.len());
         datagram.extend(source.1.to_be_bytes());
@@ -72,12 +72,12 @@ impl Packet {
         Self::new(source.0, destination.0, UDP, datagram).summed()
     }
 
-    /// Any other transport protocol.
+    /// Returns a packet of any other transport protocol.
     pub fn other(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8]) -> Self {
         Self::new(source, destination, protocol, body.to_vec())
     }
 
-    /// Adds bytes behind a TCP header or the payload so far of a datagram.
+    /// Appends payload to a segment or datagram.
     #[must_use]
     pub fn with_payload(mut self, payload: &[u8]) -> Self {
         self.body.extend(payload);
@@ -98,7 +98,7 @@ impl Packet {
         self.summed()
     }
 
-    /// Leaves the checksum of TCP or UDP out. What changes the packet later puts it back.
+    /// Sets the checksum of TCP or UDP to zero. Later changes of the packet fill it in again.
     #[must_use]
     pub fn without_checksum(mut self) -> Self {
         if let Some(offset) = self.checksum_offset() {
@@ -107,14 +107,14 @@ impl Packet {
         self
     }
 
-    /// Lets it come from another address of the same family.
+    /// Changes the source to another address of the same family.
     #[must_use]
     pub fn sent_from(self, source: IpAddr) -> Self {
         assert_eq!(source.is_ipv4(), self.source.is_ipv4(), "one family");
         Self { source, ..self }.summed()
     }
 
-    /// Lets it go to another address of the same family.
+    /// Changes the destination to another address of the same family.
     #[must_use]
     pub fn sent_to(self, destination: IpAddr) -> Self {
         assert_eq!(
@@ -129,7 +129,7 @@ impl Packet {
         .summed()
     }
 
-    /// Marks it, so that a host tells its fragments from those of another packet.
+    /// Sets the identification, by which a host tells its fragments from those of another packet.
     #[must_use]
     pub fn identified(self, identification: u32) -> Self {
         Self {
@@ -157,15 +157,14 @@ impl Packet {
         self
     }
 
-    /// Adds an extension header behind those added before. IPv4 has none but authentication.
+    /// Adds an extension header behind those added before. IPv4 accepts an authentication header only.
     #[must_use]
     pub fn with_extension(mut self, extension: Extension) -> Self {
         self.extensions.push(extension);
         self
     }
 
-    /// Moves the extension headers added so far to where fragments cut: each fragment carries a part of them
-    /// and not the whole.
+    /// Moves the extension headers added so far into the part that is fragmented, so that they are cut like payload.
     #[must_use]
     pub fn with_headers_inside(mut self) -> Self {
         for extension in self.extensions.drain(..).rev() {
@@ -179,19 +178,18 @@ impl Packet {
         self.source.is_ipv4()
     }
 
-    /// How many bytes there are to cut fragments from: transport header, payload, and the extension headers
-    /// that were moved inside.
+    /// Returns the length of the part that is fragmented: transport header, payload, and the extension headers that
+    /// were moved into it, bytes.
     pub fn length(&self) -> usize {
         self.body.len()
     }
 
-    /// The whole packet in one frame.
+    /// Returns the whole packet in one frame.
     pub fn frame(&self, source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
         self.wrapped(source, destination, None)
     }
 
-    /// The packet in fragments cut behind these many bytes of its transport header and payload, which for
-    /// all but the last must be multiples of eight.
+    /// Returns the packet in fragments, cut at these offsets of the part that is fragmented: multiples of eight.
     pub fn fragments(&self, source: [u8; 6], destination: [u8; 6], cuts: &[usize]) -> Vec<Vec<u8>> {
         let starts = std::iter::once(0).chain(cuts.iter().copied());
         let ends = cuts.iter().copied().chain([self.body.len()]);
@@ -204,8 +202,7 @@ impl Packet {
             .collect()
     }
 
-    /// One fragment that carries these bytes of the transport header and payload, and says whether more
-    /// follow.
+    /// Returns one fragment, which carries these bytes of the part that is fragmented, and says whether more follow.
     pub fn piece(
         &self,
         source: [u8; 6],
@@ -261,7 +258,7 @@ impl Packet {
         self
     }
 
-    /// Where the checksum stands in the transport header.
+    /// Returns the offset of the checksum in the transport header.
     fn checksum_offset(&self) -> Option<usize> {
         match self.protocol {
             TCP => Some(16),
@@ -306,7 +303,7 @@ impl Packet {
         header.extend(length(header_length + body.len()).to_be_bytes());
         header.extend(&self.identification.to_be_bytes()[2..]);
         header.extend(fragment.to_be_bytes());
-        // Hops left, protocol, checksum to come.
+        // Hops left, protocol, checksum (filled in later).
         header.extend([64, protocol, 0, 0]);
         header.extend(source.octets());
         header.extend(destination.octets());
@@ -342,9 +339,9 @@ impl Packet {
         frame.extend(rest);
     }
 
-    /// Puts the extension headers before what is of this protocol, and says what the first of all is.
+    /// Puts the extension headers before a payload of this protocol. Returns the number of the first header, and all.
     fn extended(&self, mut next: u8, mut rest: Vec<u8>) -> (u8, Vec<u8>) {
-        // From the inside out, as each header names the one behind it.
+        // From the last to the first, as each header names the next one.
         for extension in self.extensions.iter().rev() {
             rest.splice(0..0, extension.header(next));
             next = extension.number();
@@ -364,7 +361,7 @@ impl Packet {
     }
 }
 
-/// A MAC address as `ip` takes it.
+/// Returns a MAC address in the notation of `ip`.
 pub fn mac(address: [u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
 }

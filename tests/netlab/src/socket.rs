@@ -1,4 +1,4 @@
-//! Frames sent and received byte by byte, past everything that an IP stack would refuse to send.
+//! Sends and receives whole frames, including those that an IP stack would refuse to send.
 
 use std::{
     io, mem,
@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-/// A packet socket on one interface. It never waits by itself: see [`PacketSocket::wait`].
+/// A packet socket on one interface. It never blocks; [`PacketSocket::wait`] does.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// Where a frame was seen.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Arrived,
@@ -19,7 +19,7 @@ pub enum Direction {
     Left,
 }
 
-/// Which frames a socket receives, as ethertypes; `linux/if_ether.h` has `ETH_P_ALL` for every one.
+/// The ethertype of the frames that a socket receives; `EVERY` is `ETH_P_ALL` of `linux/if_ether.h`.
 pub const IPV4: u16 = 0x0800;
 pub const EVERY: u16 = 0x0003;
 
@@ -39,7 +39,7 @@ impl PacketSocket {
 
     fn open(interface: u32, ethertype: u16) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // Of no protocol until it is bound to the interface, so that it receives nothing of another one.
+        // Protocol 0 until the socket is bound to its interface, so that it receives no frame of another interface.
         // SAFETY: takes no pointers.
         let socket = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
         if socket < 0 {
@@ -60,17 +60,17 @@ impl PacketSocket {
         Ok(Self(socket))
     }
 
-    /// Gives received frames this much room, in bytes, beyond the limit that the machine sets for everyone.
+    /// Sets the receive buffer in bytes, even beyond the limit of the machine.
     pub fn set_receive_room(&self, bytes: libc::c_int) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
     }
 
-    /// Has each frame begin with a `struct virtio_net_hdr`, which says what is left to hardware.
+    /// Makes each frame begin with a `struct virtio_net_hdr`, which describes its offloads.
     pub fn set_offload_header(&self) -> io::Result<()> {
         self.set(libc::SOL_PACKET, PACKET_VNET_HDR, 1)
     }
 
-    /// Sends a whole frame. Returns false where there is no room for it now.
+    /// Sends a whole frame. Returns false if the queue is full.
     pub fn send(&self, frame: &[u8]) -> io::Result<bool> {
         // SAFETY: the frame is valid for its length.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
@@ -80,7 +80,7 @@ impl PacketSocket {
         full(io::Error::last_os_error()).map(|()| false)
     }
 
-    /// Sends whole frames by one system call. Returns how many there was room for, from the first on.
+    /// Sends whole frames by one system call. Returns how many were sent before the queue was full.
     pub fn send_many(&self, frames: &[Vec<u8>]) -> io::Result<usize> {
         let mut pieces: Vec<libc::iovec> = frames
             .iter()
@@ -114,7 +114,7 @@ impl PacketSocket {
         }
     }
 
-    /// Reads the next frame, or as much of it as there is room for. Returns none where none is there now.
+    /// Reads the next frame, or as much of it as fits into `room`. Returns `None` if no frame has arrived.
     pub fn receive<'b>(&self, room: &'b mut [u8]) -> io::Result<Option<(&'b [u8], Direction)>> {
         // SAFETY: sockaddr_ll is plain data, for which all zeroes is a value.
         let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -187,7 +187,7 @@ impl PacketSocket {
     }
 }
 
-/// Passes on an error of sending, unless it says that the queue or the socket is full.
+/// Returns an error of sending, unless it says that the queue or the socket is full.
 fn full(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::ENOBUFS | libc::EAGAIN) => Ok(()),

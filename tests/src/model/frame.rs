@@ -1,32 +1,32 @@
-//! The fate table's way to read a frame, slowly: what is it, and which port does it go to?
+//! Reads a frame as the rules say, slowly: what it contains, and to which port it goes.
 
 use std::net::IpAddr;
 
 use knock_user::config::{Port, Protocol};
 
-/// What a frame turned out to be.
+/// The contents of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     NotIp,
     /// IP that carries neither TCP nor UDP.
     OtherProtocol,
-    /// A fragment behind the first.
+    /// A fragment other than the first.
     LaterFragment,
-    /// Source and destination, where they could be read.
+    /// A packet that cannot be read; source and destination, if these can.
     Malformed(Option<(IpAddr, IpAddr)>),
     Segment(Segment),
 }
 
-/// TCP or UDP whose ports are known.
+/// A TCP segment or UDP datagram whose ports can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     pub source: IpAddr,
     pub source_port: u16,
     pub destination: IpAddr,
     pub port: Port,
-    /// TCP's; zero where the frame ends before them.
+    /// TCP's; zero if the frame ends before them.
     pub flags: u8,
-    /// TCP's; zero where the frame ends before it.
+    /// TCP's; zero if the frame ends before it.
     pub sequence: u32,
 }
 
@@ -40,7 +40,7 @@ const AUTHENTICATION: u8 = 51;
 /// Hop-by-hop, routing, fragment, authentication, destination options.
 const EXTENSIONS: [u8; 5] = [0, ROUTING, FRAGMENT, AUTHENTICATION, 60];
 
-/// A packet of a link without a header: what kind it is, its first four bits say.
+/// Reads a packet from a link without a header: its first four bits are the IP version.
 pub fn read_bare(packet: &[u8]) -> Contents {
     if begins_with_tag(packet) {
         return Contents::Malformed(None);
@@ -52,8 +52,8 @@ pub fn read_bare(packet: &[u8]) -> Contents {
     }
 }
 
-/// A VLAN tag with no identifier, which a host takes off; where it could be an IPv6 header as well, only with
-/// something behind it that could be what it announces.
+/// Returns whether a packet begins with a priority tag, which a host removes. Bytes that could also begin an IPv6
+/// header count as a tag only if the bytes after them could be the protocol that it announces.
 fn begins_with_tag(packet: &[u8]) -> bool {
     let (Some(control), Some(kind), Some(next)) =
         (short(packet, 0), short(packet, 2), short(packet, 4))
@@ -69,7 +69,7 @@ fn begins_with_tag(packet: &[u8]) -> bool {
     control << 4 == 0 && (announced || control >> 12 != 6)
 }
 
-/// An Ethernet frame.
+/// Reads an Ethernet frame.
 pub fn read(frame: &[u8]) -> Contents {
     let Some(mut ethertype) = short(frame, 12) else {
         return Contents::NotIp;
@@ -78,7 +78,7 @@ pub fn read(frame: &[u8]) -> Contents {
     let mut tags = 0;
     while matches!(ethertype, 0x8100 | 0x88a8) {
         tags += 1;
-        // More tags than are read, or one that is cut short.
+        // More tags than are read, or an incomplete one.
         if tags > 2 || rest.len() < 4 {
             return Contents::Malformed(None);
         }
@@ -111,7 +111,7 @@ fn ipv4(packet: &[u8]) -> Contents {
     if offset > 0 {
         return later_fragment(protocol, offset, ends);
     }
-    // A nonsensical length is not malformed; no header is shorter than five words.
+    // An impossible length is not malformed: the header is then taken to have five words.
     let header = usize::from(packet[0] & 15).max(5) * 4;
     let stated = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
     let held = stated.min(packet.len());
@@ -137,8 +137,8 @@ fn ipv6(packet: &[u8]) -> Contents {
     let mut routed = false;
     while EXTENSIONS.contains(&next) {
         extensions += 1;
-        // More headers than are read, or one that is cut short: all have at least eight bytes.
-        // Of a first fragment, only the packet's own bytes count; what the frame holds beyond is padding.
+        // More headers than are read, or an incomplete one: all have at least eight bytes.
+        // In a first fragment, only the packet's own bytes count; the rest of the frame is padding.
         let readable = if first_fragment { held } else { packet.len() };
         if extensions > 8 || readable < at + 8 {
             return Contents::Malformed(Some(ends));
@@ -159,7 +159,7 @@ fn ipv6(packet: &[u8]) -> Contents {
         routed = next == ROUTING;
         next = header[0];
     }
-    // IP within IP that a host unwraps by itself where it takes segment routing.
+    // IP in IP, which a host with segment routing unwraps by itself.
     if routed && (next == IPV4_INSIDE || next == IPV6_INSIDE) {
         return Contents::Malformed(Some(ends));
     }
@@ -169,7 +169,7 @@ fn ipv6(packet: &[u8]) -> Contents {
     transport(packet, at, next, first_fragment.then_some(held), ends)
 }
 
-/// `offset` in units of eight bytes.
+/// Returns the contents of a later fragment. `offset` in units of eight bytes.
 fn later_fragment(protocol: u8, offset: u16, ends: (IpAddr, IpAddr)) -> Contents {
     if protocol == TCP && offset == 1 {
         Contents::Malformed(Some(ends))
@@ -180,7 +180,7 @@ fn later_fragment(protocol: u8, offset: u16, ends: (IpAddr, IpAddr)) -> Contents
     }
 }
 
-/// `held`: of a first fragment, how many of the packet's bytes it holds.
+/// Reads the transport header. `held`: how many bytes of the packet a first fragment contains.
 fn transport(
     packet: &[u8],
     at: usize,

@@ -1,11 +1,11 @@
-//! What a source has probed, and which sequences its last probes are.
+//! The probes of a source, and the sequences that the last ones form.
 
 use std::{iter, time::Duration};
 
 use knock_common::knock::Outcome;
 use knock_user::config::{Config, Gate, Knock, Port};
 
-/// A sequence with its place in the configuration.
+/// A sequence, with its gate and user.
 pub struct Sequence<'c> {
     /// Index among all users of all gates.
     pub user: u32,
@@ -14,7 +14,7 @@ pub struct Sequence<'c> {
     pub knock: &'c Knock,
 }
 
-/// All sequences, in the order of the configuration.
+/// Returns all sequences, in the order of the configuration.
 pub fn sequences(config: &Config) -> impl Iterator<Item = Sequence<'_>> {
     let gates = iter::zip(0_u16.., &config.gates);
     let knocks =
@@ -27,11 +27,11 @@ pub fn sequences(config: &Config) -> impl Iterator<Item = Sequence<'_>> {
     })
 }
 
-/// What a source has probed, oldest first.
+/// The probes of a source, oldest first.
 #[derive(Debug, Default)]
 pub struct Source {
     probes: Vec<Probe>,
-    /// The latest probe completed a sequence, in time or not: no run is left to break.
+    /// Whether the latest probe completed a sequence, in time or not: there is no run left to break.
     complete: bool,
 }
 
@@ -40,20 +40,20 @@ struct Probe {
     port: Port,
     source_port: u16,
     time: u64,
-    /// A packet like it is a duplicate: its run has neither completed nor been broken.
+    /// Whether the same packet again is a duplicate: the run has neither been completed nor broken.
     remembered: bool,
 }
 
-/// What a probe has come to.
+/// The effect of a probe.
 pub struct Heard<'c> {
-    /// Counted at these gates.
+    /// The gates at which it is counted, and how.
     pub outcomes: Vec<(u16, Outcome)>,
-    /// The sequence that is complete now, and the ns from its first knock to the last.
+    /// The sequence that it completes, and the time from the first knock to this one, ns.
     pub completed: Option<(Sequence<'c>, u64)>,
 }
 
 impl Heard<'_> {
-    /// No sequence is complete.
+    /// The effect of a probe that completes no sequence.
     const fn only(outcomes: Vec<(u16, Outcome)>) -> Self {
         Self {
             outcomes,
@@ -62,18 +62,18 @@ impl Heard<'_> {
     }
 }
 
-/// Knocks of the longest sequence that can be configured.
+/// Knocks in the longest sequence that can be configured.
 const LONGEST: usize = 12;
 
-/// Past this, nothing can be completed any more that has its latest knock from now.
+/// Returns the longest window of all sequences.
 fn longest_within(config: &Config) -> Duration {
     let withins = sequences(config).map(|sequence| sequence.knock.within);
     withins.max().unwrap_or_default()
 }
 
 impl Source {
-    /// A probe, which `is_knock` where some sequence has its port, and `is_own` where a socket of the host's is
-    /// connected to its sender.
+    /// Adds a probe. `is_knock`: a sequence contains its port. `is_own`: a socket of the host is connected to its
+    /// sender.
     pub fn probe<'c>(
         &mut self,
         config: &'c Config,
@@ -82,7 +82,7 @@ impl Source {
         now: u64,
     ) -> Heard<'c> {
         let before = self.run(config);
-        // Steps of a run that may still lead to several gates are counted at the first of them.
+        // Steps of a run that may still open several gates are counted at the first of these.
         let gate_before = self
             .begun(config, before)
             .next()
@@ -90,8 +90,8 @@ impl Source {
         if is_knock && self.is_duplicate(config, before, port, source_port, now) {
             return Heard::only(vec![(gate_before, Outcome::Duplicate)]);
         }
-        // The first knock of a run is taken as it comes: only where there is a run is the host asked for its
-        // sockets.
+        // The first knock of a run counts even from a socket's peer: the host's sockets are looked up only if there is
+        // a run.
         if is_own && before > 0 {
             return Heard::only(Vec::new());
         }
@@ -110,7 +110,7 @@ impl Source {
             && !keeps
             && Duration::from_nanos(now - latest.time) <= longest_within(config)
         {
-            // All is as it was, but what begins with this port begins now.
+            // Nothing changes, except that a run that begins with this port begins now.
             self.probes.pop();
             let latest = self.probes.last_mut().expect("the one that was repeated");
             latest.time = now;
@@ -119,7 +119,7 @@ impl Source {
         let was_complete = self.complete;
         let completed = sequences(config).find(|sequence| self.ends_with(&sequence.knock.sequence));
         self.complete = completed.is_some();
-        // Forgotten is what the run has left behind; all of it where it has reached its end.
+        // Probes before the run are forgotten; after a completed run, all of them.
         let kept = if self.complete || after == 0 {
             0
         } else if keeps {
@@ -155,7 +155,7 @@ impl Source {
         }
     }
 
-    /// Times of the latest probes, as many as a sequence may have.
+    /// Returns the times of the latest probes, as many as the longest sequence has.
     pub fn latest(&self) -> impl Iterator<Item = u64> {
         self.probes
             .iter()
@@ -164,17 +164,17 @@ impl Source {
             .map(|probe| probe.time)
     }
 
-    /// How many of the last probes begin a sequence, at most.
+    /// Returns the largest number of last probes that begin a sequence.
     fn run(&self, config: &Config) -> usize {
         self.longest(config, 0)
     }
 
-    /// How many of the last probes begin a sequence that they don't complete, at most.
+    /// Returns the largest number of last probes that begin a sequence and do not complete it.
     fn unfinished(&self, config: &Config) -> usize {
         self.longest(config, 1)
     }
 
-    /// How many of the last probes begin a sequence of which at least `missing` knocks are left, at most.
+    /// Returns the largest number of last probes that begin a sequence of which at least `missing` knocks are left.
     fn longest(&self, config: &Config, missing: usize) -> usize {
         let begun = sequences(config).filter_map(|sequence| {
             let knocks = &sequence.knock.sequence;
@@ -192,7 +192,7 @@ impl Source {
         iter::zip(&self.probes[first..], knocks).all(|(probe, port)| probe.port == *port)
     }
 
-    /// The sequences that the last `run` probes begin.
+    /// Returns the sequences that the last `run` probes begin.
     fn begun<'c>(&self, config: &'c Config, run: usize) -> impl Iterator<Item = Sequence<'c>> {
         let run: Vec<Port> = self.probes[self.probes.len() - run..]
             .iter()
@@ -201,7 +201,8 @@ impl Source {
         sequences(config).filter(move |sequence| sequence.knock.sequence.starts_with(&run))
     }
 
-    /// A packet of a knock of the present run, not older than the longest `within` that could still count it.
+    /// Returns whether a probe repeats a packet of the present run that is not older than the longest `within` for
+    /// which it could still count.
     fn is_duplicate(
         &self,
         config: &Config,

@@ -1,8 +1,10 @@
-//! Random configurations and random streams for them: knocking that mostly goes well, traffic to protected
-//! ports, scans, forgeries, and time going by.
+//! Random configurations and random streams for them: knocks that mostly succeed, traffic to protected ports, scans,
+//! forged packets, and waiting.
+
+mod config;
+mod forge;
 
 use std::{
-    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -10,28 +12,20 @@ use std::{
 use ipnet::IpNet;
 use knock_user::config::{Config, Port, Protocol};
 
+pub use self::config::{config, try_config};
 use super::random::Random;
 use crate::{
-    datagram::{Datagram, Fragment, TCP, UDP},
+    datagram::{Datagram, TCP, UDP},
     stream::Step,
 };
 
-/// Few ports, so that sequences overlap.
-const KNOCKS: [&str; 5] = ["7000/udp", "7000/tcp", "7001/udp", "9000/tcp", "80/udp"];
-/// What gates guard, each its own.
-const PROTECTED: [&str; 3] = [
-    r#""22/tcp", "22/udp""#,
-    r#""25/tcp", "51820/udp""#,
-    r#""7002/tcp", "65535/udp""#,
-];
-const OPEN: &str = r#""80/tcp", "53/udp""#;
 const SOURCES_V4: [&str; 4] = [
     "198.51.100.1",
     "198.51.100.2",
     "198.51.100.130",
     "203.0.113.5",
 ];
-/// The last looks like the first of the other family, and is another.
+/// The last is the first IPv4 source as an IPv4-mapped address: another source.
 const SOURCES_V6: [&str; 4] = [
     "2001:db8:1::1",
     "2001:db8:1::2",
@@ -40,28 +34,7 @@ const SOURCES_V6: [&str; 4] = [
 ];
 const HOST_V4: [&str; 2] = ["192.0.2.1", "192.0.2.9"];
 const HOST_V6: [&str; 2] = ["2001:db8::1", "2001:db8::9"];
-const ALLOWED: [&str; 3] = ["203.0.113.0/24", "2001:db8:1:1::/64", "198.51.100.2/32"];
-const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5/32"];
-
-/// The `nth` configuration, which passes `check`, as text and as it is understood. No time in it is shorter
-/// than a second.
-pub fn config(random: &mut Random<'_>, nth: usize) -> (String, Config) {
-    loop {
-        if let Some(valid) = try_config(random, nth) {
-            return valid;
-        }
-    }
-}
-
-/// As [`config`]; `None` where what comes out would be refused: two sequences may be one, or one end with
-/// another.
-pub fn try_config(random: &mut Random<'_>, nth: usize) -> Option<(String, Config)> {
-    let text = config_text(random, nth);
-    let (config, _) = Config::parse(&text, "generated").ok()?;
-    Some((text, config))
-}
-
-/// A stream of `packets` packets and what happens in between.
+/// Returns a stream of `packets` packets, with other steps between them.
 pub fn stream(random: &mut Random<'_>, config: &Config, packets: usize) -> Vec<Step> {
     let mut author = Author::new(random, config);
     let mut steps: Vec<Step> = Vec::new();
@@ -74,7 +47,7 @@ pub fn stream(random: &mut Random<'_>, config: &Config, packets: usize) -> Vec<S
     steps
 }
 
-/// A stream that ends where nothing more has been chosen, or behind so many steps.
+/// Returns a stream that ends when the chosen bytes do, or after `most` steps.
 pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> Vec<Step> {
     let mut author = Author::new(random, config);
     let mut steps = Vec::new();
@@ -85,68 +58,7 @@ pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> V
     steps
 }
 
-fn config_text(random: &mut Random<'_>, nth: usize) -> String {
-    let mut text = String::from("interfaces = [\"eth0\"]\n");
-    let mode = if nth % 8 == 7 { "monitor" } else { "enforce" };
-    let _ = writeln!(text, "mode = {mode:?}\nopen_ports = [{OPEN}]");
-    if random.chance(40) {
-        let _ = writeln!(text, "allow = [{:?}]", random.pick(&ALLOWED));
-    }
-    if random.chance(25) {
-        let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
-    }
-    let grants = random.pick(&[2, 4, 64]);
-    let _ = writeln!(
-        text,
-        "limits = {{ sources = 16384, grants = {grants}, sessions = 1024 }}"
-    );
-    for (name, ports) in ["a", "b", "c"]
-        .iter()
-        .zip(PROTECTED)
-        .take(1 + random.below(3))
-    {
-        gate_text(random, &mut text, name, ports);
-    }
-    text
-}
-
-fn gate_text(random: &mut Random<'_>, text: &mut String, name: &str, ports: &str) {
-    let seconds = |random: &mut Random<'_>| random.pick(&[1, 2, 3, 5, 20]);
-    let _ = writeln!(
-        text,
-        "[[gate]]\nname = {name:?}\nprotect = [{ports}]\nopen_for = \"{}s\"\nsession_idle = \"{}s\"",
-        seconds(random),
-        seconds(random)
-    );
-    if random.chance(40) {
-        let _ = writeln!(text, "connections = {}", 1 + random.below(3));
-    }
-    if random.chance(35) {
-        let _ = writeln!(text, "grant_to = \"prefix\"");
-    }
-    if random.chance(25) {
-        let _ = writeln!(text, "established = \"cut\"");
-    }
-    if random.chance(25) {
-        let _ = writeln!(text, "sources = [{:?}]", random.pick(&MAY_KNOCK));
-    }
-    for user in 0..random.below(4) {
-        let length = match random.below(10) {
-            0 => 12,
-            1 => 6,
-            _ => 2 + random.below(3),
-        };
-        let ports = 1 + random.below(KNOCKS.len());
-        let sequence: Vec<&str> = (0..length).map(|_| KNOCKS[random.below(ports)]).collect();
-        let _ = writeln!(
-            text,
-            "[[gate.knock]]\nuser = \"u{user}\"\nsequence = {sequence:?}\nwithin = \"{}s\"",
-            seconds(random)
-        );
-    }
-}
-
-/// Writes a stream step by step, knowing how far everyone means to be.
+/// Writes a stream step by step, and keeps the progress of each source.
 struct Author<'a, 'c> {
     random: &'a mut Random<'c>,
     gates: Vec<String>,
@@ -162,7 +74,7 @@ struct Knocking {
     /// Its sequence, and the next knock's place in it.
     sequence: usize,
     place: usize,
-    /// The port that it has knocked on last.
+    /// The port of its latest knock.
     latest: Option<Port>,
 }
 
@@ -217,9 +129,9 @@ impl<'a, 'c> Author<'a, 'c> {
         }
     }
 
-    /// The next knock of somebody's sequence, usually the right one.
+    /// Returns the next knock of a source, usually the right one.
     fn knock(&mut self, before: &[Step]) -> Step {
-        // The first few sources do most of it, so that sequences get finished.
+        // The first few sources knock most often, so that sequences are completed.
         let bound = if self.random.chance(70) {
             2
         } else {
@@ -240,7 +152,7 @@ impl<'a, 'c> Author<'a, 'c> {
         let Some(next) = self.sequences.get(sequence).map(|ports| ports[place]) else {
             return self.attempt();
         };
-        // Clients try again, before they go on.
+        // Clients repeat a knock before they continue.
         let repeated = latest.filter(|_| self.random.chance(20));
         let port = repeated.unwrap_or(next);
         if repeated.is_none() {
@@ -267,10 +179,10 @@ impl<'a, 'c> Author<'a, 'c> {
         if self.random.chance(3) {
             knock.flags = self.random.byte();
         }
-        self.dressed(knock)
+        forge::dressed(self.random, knock)
     }
 
-    /// Somebody tries a protected port.
+    /// Returns a packet to a protected port.
     fn attempt(&mut self) -> Step {
         let source = self.source();
         let source_port = 4_000 + u16::from(self.random.byte() % 3);
@@ -285,10 +197,10 @@ impl<'a, 'c> Author<'a, 'c> {
                 packet.flags = self.random.byte();
             }
         }
-        self.dressed(packet)
+        forge::dressed(self.random, packet)
     }
 
-    /// The next packet of a flow to a protected port that somebody has begun or tried to begin.
+    /// Returns another packet of a flow to a protected port that has begun or was denied.
     fn go_on(&mut self, before: &[Step]) -> Step {
         let tried: Vec<&Datagram> = before
             .iter()
@@ -316,7 +228,7 @@ impl<'a, 'c> Author<'a, 'c> {
         self.protected.contains(&Port { number, protocol })
     }
 
-    /// A scan, or a service that is open.
+    /// Returns a packet of a scan, or to an open port.
     fn other(&mut self) -> Step {
         let source = self.source();
         let number = self
@@ -325,10 +237,10 @@ impl<'a, 'c> Author<'a, 'c> {
         let protocol = self.random.pick(&[Protocol::Tcp, Protocol::Udp]);
         let mut packet = self.to(source, 4_000, Port { number, protocol });
         packet.flags = self.random.pick(&[0x02, 0x02, 0x10, 0x06]);
-        self.dressed(packet)
+        forge::dressed(self.random, packet)
     }
 
-    /// What the host talks about over UDP: a socket that it makes, or a datagram from a socket's peer.
+    /// Returns a step of the host's own UDP traffic: a new connected socket, or a datagram from a socket's peer.
     fn own(&mut self, before: &[Step]) -> Step {
         let sockets = before.iter().filter_map(|step| match step {
             Step::Connect { own, peer } => Some((*own, *peer)),
@@ -337,7 +249,7 @@ impl<'a, 'c> Author<'a, 'c> {
         let sockets: Vec<(SocketAddr, SocketAddr)> = sockets.collect();
         if sockets.is_empty() || self.random.chance(20) {
             let who = self.random.below(self.knocking.len() - 1);
-            // The last source can have no socket: the kernel takes its address for an IPv4 one.
+            // Not the last source: the kernel treats its address as an IPv4 one.
             let source = self.knocking[who].source;
             let number = self
                 .random
@@ -351,10 +263,10 @@ impl<'a, 'c> Author<'a, 'c> {
             };
         }
         let (own, peer) = sockets[self.random.below(sockets.len())];
-        self.dressed(Datagram::new(UDP, peer, own))
+        forge::dressed(self.random, Datagram::new(UDP, peer, own))
     }
 
-    /// A packet that was sent before: a retransmission, or a duplicate by the network.
+    /// Returns a packet that was sent before: a retransmission, or a duplicate by the network.
     fn again(&mut self, before: &[Step]) -> Step {
         let recent = &before[before.len().saturating_sub(6)..];
         let packets: Vec<&Step> = recent
@@ -367,7 +279,7 @@ impl<'a, 'c> Author<'a, 'c> {
         }
     }
 
-    /// Neither TCP nor UDP, or nothing at all.
+    /// Returns a packet that is neither TCP nor UDP.
     fn noise(&mut self) -> Step {
         let source = self.source();
         let port = Port {
@@ -380,7 +292,7 @@ impl<'a, 'c> Author<'a, 'c> {
             // Another ethertype.
             packet.set.push((12, self.random.byte()));
         }
-        self.dressed(packet)
+        forge::dressed(self.random, packet)
     }
 
     fn by_hand(&mut self) -> Step {
@@ -420,65 +332,6 @@ impl<'a, 'c> Author<'a, 'c> {
             SocketAddr::new(host, port.number),
         )
     }
-
-    /// Most packets go as they are; some get what a forger might try.
-    fn dressed(&mut self, mut packet: Datagram) -> Step {
-        const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
-        if !self.random.chance(30) {
-            return Step::Packet(packet);
-        }
-        let random = &mut *self.random;
-        let v4 = packet.source.is_ipv4();
-        if random.chance(30) {
-            let tags = random.pick(&[1, 1, 2, 2, 3]);
-            packet.tags = (0..tags).map(|_| random.pick(&[0x8100, 0x88a8])).collect();
-        }
-        if v4 && random.chance(40) {
-            packet.options = u8::try_from(random.below(11)).expect("at most ten");
-        }
-        if !v4 && random.chance(60) {
-            let headers = random.pick(&[1, 1, 2, 3, 7, 8, 9]);
-            packet.extensions = (0..headers)
-                .map(|_| (random.pick(&EXTENSIONS), random.pick(&[0, 0, 0, 1, 3])))
-                .collect();
-        }
-        if random.chance(25) {
-            packet.fragment = Some(Fragment {
-                offset: random.pick(&[0, 0, 0, 1, 2, 100]),
-                more: random.chance(70),
-            });
-        }
-        packet.payload = random.pick(&[0, 0, 1, 40]);
-        let first = packet.fragment.is_some_and(|fragment| fragment.offset == 0);
-        if !v4 && first && random.chance(30) {
-            chain_into_padding(random, &mut packet);
-        }
-        let length = packet.frame().len();
-        if random.chance(20) {
-            for _ in 0..=random.below(2) {
-                packet
-                    .set
-                    .push((12 + random.below(length - 12), random.byte()));
-            }
-        }
-        if random.chance(20) {
-            packet.cut = Some(14 + random.below(length - 13));
-        }
-        Step::Packet(packet)
-    }
-}
-
-/// Has a fragment's headers go on behind what its packet says to be its end.
-fn chain_into_padding(random: &mut Random<'_>, packet: &mut Datagram) {
-    const NEXT: [u8; 5] = [0, 60, 58, TCP, UDP];
-    packet.protocol = 60;
-    packet.payload = 40;
-    let behind = packet.frame().len() - 48;
-    for header in 0..3 {
-        packet.set.push((behind + 8 * header, random.pick(&NEXT)));
-    }
-    let stated = 14 + 4 * packet.tags.len() + 5;
-    packet.set.push((stated, random.pick(&[16, 24, 32, 40])));
 }
 
 fn parsed(address: &str) -> IpAddr {

@@ -1,5 +1,6 @@
-//! What coverage-guided fuzzing tries: bytes that a fuzzer chooses, judged by the model. Each function says what
-//! differs. The fuzz targets call them (`knock-common/fuzz`), and a suite with the inputs that fuzzing has kept.
+//! The checks of coverage-guided fuzzing: input that a fuzzer has chosen, compared with the model. Each function
+//! returns the difference. The fuzz targets in `knock-common/fuzz` call them, and so does a suite that replays the
+//! inputs that fuzzing has kept.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -22,8 +23,8 @@ use crate::{
 /// Steps of the longest stream.
 const STEPS: usize = 400;
 
-/// Bytes as an Ethernet frame and as a packet without link header, read by `knock-common` and by the model. Drivers and the kernel hand over none that is shorter than
-/// an Ethernet header.
+/// Has `knock-common` and the model read bytes as an Ethernet frame and as a packet without link header. Ignores input
+/// that is shorter than an Ethernet header, which drivers and the kernel never deliver.
 pub fn read(frame: &[u8]) -> Option<String> {
     if frame.len() < 14 {
         return None;
@@ -42,7 +43,7 @@ fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<Stri
     let (got, wanted) = (decisive(got), decisive(wanted));
     (got != wanted).then(|| {
         let bytes = frame.iter().fold(String::new(), |mut bytes, byte| {
-            // Writing to a string doesn't fail.
+            // Writing to a string does not fail.
             let _ = write!(bytes, "{byte:02x}");
             bytes
         });
@@ -50,8 +51,7 @@ fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<Stri
     })
 }
 
-/// Without what decides nothing: only a TCP packet has flags, and only one that opens a connection a sequence
-/// number that matters.
+/// Clears the fields that decide nothing: flags except TCP's, and the sequence number except in a SYN.
 fn decisive(contents: Contents) -> Contents {
     const SYN: u8 = 0x02;
     match contents {
@@ -73,7 +73,7 @@ fn decisive(contents: Contents) -> Contents {
     }
 }
 
-/// What was read, in the model's words.
+/// Converts what `knock-common` has read into the type of the model.
 fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
     match parsed {
         Parsed::Segment(segment) => {
@@ -101,8 +101,8 @@ fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
     }
 }
 
-/// A configuration and a stream for it, both made as the oracle makes them, but by these choices; judged by the
-/// decisions on the host and by the model. Without grants by hand: who gives them on the host is the test.
+/// Makes a configuration and a stream as the oracle does, but from chosen bytes, and has the decisions on the host and
+/// the model judge it. Leaves out grants by hand, which the test itself would give on the host.
 pub fn decide(choices: &[u8]) -> Option<String> {
     let mut random = Random::chosen(choices);
     let (toml, config) = generate::try_config(&mut random, 0)?;

@@ -1,13 +1,13 @@
-//! Numbers that a seed determines, or bytes that a fuzzer has chosen, so that a run can be repeated.
+//! Random numbers from a seed, or from bytes that a fuzzer has chosen: both can be repeated.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-/// Where numbers come from.
+/// A source of random numbers.
 #[derive(Debug, Clone)]
 pub enum Random<'c> {
     /// `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014).
     Seeded(u64),
-    /// A byte a number, then zeros.
+    /// One number for each byte, then zeroes.
     Chosen(&'c [u8]),
 }
 
@@ -20,14 +20,14 @@ impl<'c> Random<'c> {
         Self::Chosen(bytes)
     }
 
-    /// Whether every byte that was chosen has been taken.
+    /// Returns whether all chosen bytes have been used.
     pub const fn is_spent(&self) -> bool {
         matches!(self, Self::Chosen([]))
     }
 
-    /// A seed that nobody has seen before.
+    /// Returns a new seed.
     pub fn fresh_seed() -> u64 {
-        // The standard library seeds its hashers from the operating system.
+        // The standard library seeds its hashers with random bytes of the operating system.
         RandomState::new().build_hasher().finish()
     }
 
@@ -46,13 +46,13 @@ impl<'c> Random<'c> {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is at most 256 and not 0.
+    /// Returns a number below `bound`, which must be between 1 and 256.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = bound as u64;
         usize::try_from(self.number() % bound).expect("below a usize")
     }
 
-    /// Whether something happens that does `of_hundred` times in a hundred.
+    /// Returns true in `of_hundred` of a hundred cases.
     pub fn chance(&mut self, of_hundred: usize) -> bool {
         self.below(100) < of_hundred
     }

@@ -1,12 +1,12 @@
-//! From a stream that shows a difference to the shortest and plainest that still does.
+//! Reduces a stream that shows a difference to the shortest and plainest one that still does.
 
 use knock_user::config::Config;
 
 use super::{Difference, Look, difference, told};
 use crate::{datagram::Datagram, stream::Step, system::SystemUnderTest};
 
-/// The smallest stream found that shows a difference, written like a file of the corpus; `None` where a
-/// closer look shows none.
+/// Returns the smallest stream found that shows a difference, as a file of the corpus; `None` if [`Look::Close`] shows
+/// no difference.
 pub fn minimal(
     toml: &str,
     config: &Config,
@@ -47,8 +47,8 @@ impl Shrink<'_> {
         difference(self.config, self.system, steps, Look::Close)
     }
 
-    /// Drops runs of steps, long ones first, for as long as the rest still shows a difference (Zeller and
-    /// Hildebrandt, IEEE Transactions on Software Engineering 28(2), 2002).
+    /// Removes runs of steps, long ones first, while the rest still shows a difference (Zeller and Hildebrandt, IEEE
+    /// Transactions on Software Engineering 28(2), 2002).
     fn drop_steps(&mut self, steps: &mut Vec<Step>) {
         let mut size = steps.len().div_ceil(2);
         while size > 0 {
@@ -86,7 +86,7 @@ impl Shrink<'_> {
     }
 }
 
-/// Each takes one oddity away.
+/// Each removes one deviation from a plain packet.
 const SIMPLER: &[fn(&mut Datagram)] = &[
     |datagram| datagram.tags.clear(),
     |datagram| datagram.set.clear(),

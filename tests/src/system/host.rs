@@ -1,5 +1,5 @@
-//! The program's decisions, called on the host over ordinary collections. Time stands still unless it is
-//! moved, so little is too close to ask.
+//! The program's decisions, called on the host over ordinary collections. Time stands still unless a test moves it, so
+//! verdicts are defined even close to a boundary.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,8 +24,9 @@ use knock_user::{
 };
 
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
+use crate::nanoseconds;
 
-/// A gate without a kernel.
+/// The decisions without a kernel.
 pub struct Hosted {
     config: Config,
     framing: Framing,
@@ -34,12 +35,12 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// On Ethernet. Panics where the configuration cannot be compiled: tests have none of that size.
+    /// Returns a system on Ethernet. Panics if the configuration cannot be compiled.
     pub fn new(config: &Config) -> Self {
         Self::on(config, Framing::Ethernet)
     }
 
-    /// As [`Hosted::new`], on a link of this kind.
+    /// As [`Hosted::new`], for links of this kind.
     pub fn on(config: &Config, framing: Framing) -> Self {
         Self {
             config: config.clone(),
@@ -51,7 +52,7 @@ impl Hosted {
 }
 
 impl Hosted {
-    /// Lets every flow look for its grant again, which may be about to end earlier than it knows.
+    /// Makes every flow look its grant up again, since the grant may now end earlier than the flow has stored.
     fn look_again(&self) {
         for (flow, _) in self.host.sessions_v4.rows() {
             if let Some(session) = self.host.sessions_v4.find(&flow) {
@@ -71,7 +72,7 @@ impl SystemUnderTest for Hosted {
         self.framing
     }
 
-    /// The program keeps the times of knocks in units of 2^20 ns, rounded to the client's favour.
+    /// The program stores the times of knocks in units of 2^20 ns, rounded in favour of the client.
     fn grain(&self) -> Duration {
         Duration::from_millis(5)
     }
@@ -254,13 +255,13 @@ fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> grant::Grant {
         tag: key.tag(),
         connections: 0,
         user: BY_HAND,
-        // In no slot of the ring: nothing but time and `revoke` takes it away.
+        // Not in a slot of the ring, so that only time and `revoke` remove it.
         slot: u32::MAX,
         zero: 0,
     }
 }
 
-/// Adds a prefix length to those that are looked for, longest first.
+/// Adds a prefix length to those that are looked up, longest first.
 fn add_length<A: Address>(lengths: &mut u64, length: u8) {
     let mut all = lengths.to_le_bytes();
     if length != A::BITS && !all.contains(&length) {
@@ -292,8 +293,4 @@ fn padded(address: IpAddr, length: u8) -> (u8, knock_common::address::Padded, u8
         IpAddr::V4(address) => (4, V4::from(address).padded(), length),
         IpAddr::V6(address) => (6, V6::from(address).padded(), length),
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).expect("tests wait for less than 500 years")
 }

@@ -8,7 +8,7 @@ use knock_user::{config::Config, datapath::Framing};
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
 use crate::model::Model;
 
-/// A model with a clock.
+/// The model, with a clock.
 pub struct Modelled<'c> {
     config: &'c Config,
     framing: Framing,
@@ -17,12 +17,12 @@ pub struct Modelled<'c> {
 }
 
 impl<'c> Modelled<'c> {
-    /// On Ethernet.
+    /// Returns a system on Ethernet.
     pub fn new(config: &'c Config) -> Self {
         Self::on(config, Framing::Ethernet)
     }
 
-    /// On a link of this kind.
+    /// Returns a system for links of this kind.
     pub fn on(config: &'c Config, framing: Framing) -> Self {
         Self {
             config,

@@ -1,5 +1,4 @@
-//! A host's connected UDP sockets, at any address: in a namespace of their own, which takes every address for
-//! its own.
+//! Connected UDP sockets of the host, with any address: in a namespace to which every address is local.
 
 use std::{
     collections::HashMap,
@@ -15,18 +14,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::network::{ip, set};
 
-/// `connect` with an address of this family disconnects a UDP socket (udp(7)).
+/// `connect` to an address of this family disconnects a UDP socket (udp(7)).
 const AF_UNSPEC: libc::sa_family_t = 0;
 
-/// The sockets, for as long as the value lives.
+/// The sockets. Dropping this value closes them.
 pub struct Sockets {
     netns: Netns,
-    /// By their own end and their peer's.
+    /// By own address and peer's address.
     open: HashMap<(SocketAddr, SocketAddr), Socket>,
 }
 
 impl Sockets {
-    /// None yet.
+    /// Returns an empty set of sockets.
     pub fn none() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +35,7 @@ impl Sockets {
             &netns,
             "route add local 0.0.0.0/0 dev lo\nroute add local ::/0 dev lo",
         );
-        // Else a socket may be bound to addresses of an interface only.
+        // Otherwise a socket can be bound to addresses of an interface only.
         set(
             &netns,
             &["ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"],
@@ -48,14 +47,14 @@ impl Sockets {
         }
     }
 
-    /// Makes a socket at `own` that is connected to `peer`, unless there is one.
+    /// Adds a socket at `own` that is connected to `peer`, unless there is one.
     pub fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
         let netns = &self.netns;
         self.open.entry((own, peer)).or_insert_with(|| {
             let made = netns.here(|| {
                 let socket =
                     Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
-                // Several peers may have a socket each at one port.
+                // Sockets for several peers may share a port.
                 socket.set_reuse_address(true)?;
                 socket.bind(&own.into())?;
                 socket.connect(&peer.into())?;
@@ -65,7 +64,7 @@ impl Sockets {
         });
     }
 
-    /// Closes all.
+    /// Closes all sockets.
     ///
     /// Each is disconnected first: a process that another thread is starting has copies of the descriptors until it
     /// executes its program, and a copy would keep a socket connected.
@@ -86,7 +85,7 @@ impl Sockets {
         self.open.contains_key(&(own, peer))
     }
 
-    /// Runs `inside` where the sockets are.
+    /// Runs `inside` in the namespace of the sockets.
     pub fn beside<T>(&self, inside: impl FnOnce() -> T) -> T {
         self.netns.here(inside)
     }

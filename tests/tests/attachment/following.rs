@@ -1,24 +1,25 @@
-//! `events --follow` goes on when what it follows ends.
+//! `events --follow` continues when the service or the instance that it follows ends.
 
 use knockgate_tests::{
     gate_config::ALICE,
     lab::Source::{A, B},
+    observe::events_of,
     run::{Running, wait_until},
     scenario::Scenario,
 };
 
-use crate::{events, in_generic_mode, said, serve, ssh};
+use crate::{in_generic_mode, serve, ssh};
 
 #[test]
 fn a_reader_follows_the_next_service() {
     in_generic_mode(|scenario| {
         scenario.configure(ssh());
         let service = serve(scenario);
-        let mut reader = follow(scenario);
+        let mut reader = scenario.lab.follow_events();
         opens(scenario, &reader, 1);
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
-        // Nobody but the reader is there now.
+        // Now only the reader takes events from the kernel.
         opens(scenario, &reader, 2);
         let service = serve_again(scenario);
         opens(scenario, &reader, 3);
@@ -34,7 +35,7 @@ fn a_reader_follows_the_next_service() {
 fn a_reader_follows_the_next_gate() {
     in_generic_mode(|scenario| {
         scenario.up(ssh());
-        let mut reader = follow(scenario);
+        let mut reader = scenario.lab.follow_events();
         opens(scenario, &reader, 1);
         scenario.knockgate("down").exits(0);
         scenario.up(ssh());
@@ -46,19 +47,11 @@ fn a_reader_follows_the_next_gate() {
     });
 }
 
-fn follow(scenario: &Scenario) -> Running {
-    let mut command = scenario
-        .lab
-        .knockgate_command(&["events", "--follow", "--json"]);
-    Running::start(&mut command, scenario.lab.folder())
-}
-
-/// Knocks until the reader has seen it open; it has seen it `before` this often, counting each time once.
+/// Knocks, and waits until the reader has printed that the gate opened. A and B knock by turns.
 #[track_caller]
 fn opens(scenario: &Scenario, reader: &Running, times: usize) {
     let seen = || {
-        let events = events(&reader.stdout());
-        events
+        events_of(reader)
             .iter()
             .filter(|event| event["event"] == "gate.opened")
             .count()
@@ -68,15 +61,13 @@ fn opens(scenario: &Scenario, reader: &Running, times: usize) {
     wait_until("the reader has seen the gate open", || seen() > before);
 }
 
-/// A service on a gate that is up says nothing by itself.
+/// Starts a service on an instance that is up, where it reports nothing by itself.
 fn serve_again(scenario: &Scenario) -> Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the service serves", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        // It keeps what it has said; without one, who reads an event uses it up.
-        scenario.knock(A, ALICE);
-        !said(scenario).is_empty() && !said(scenario).is_empty()
-    });
-    service
+    scenario
+        .lab
+        .serve_until(&[], "the service keeps events", || {
+            scenario.knock(A, ALICE);
+            // A service keeps events for later readers; without a service, reading an event removes it.
+            (0..2).all(|_| !scenario.lab.events_if_any().is_empty())
+        })
 }

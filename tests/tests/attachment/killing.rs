@@ -1,4 +1,4 @@
-//! Commands that are killed half-way: right before each of the calls by which they change something.
+//! Commands that are killed half-way: right before each system call that changes pins or attachments.
 
 use knockgate_tests::{
     killed::killed_before,
@@ -7,7 +7,7 @@ use knockgate_tests::{
 
 use crate::{configure, expect_status, in_generic_mode, ssh};
 
-/// Either nothing is up, or it is known that it isn't guarded; and the next `up` ends with everything guarded.
+/// Afterwards, either nothing is up, or `status` says that the interface is not guarded; the next `up` guards it.
 #[test]
 fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
     in_generic_mode(|scenario| {
@@ -18,7 +18,7 @@ fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
             if !ended {
                 match scenario.knockgate("status").code {
                     Some(5 | 7) => {}
-                    // The last thing that it does is to look.
+                    // The call before which it was killed was the last one.
                     Some(0) => scenario.closed(A, "22/tcp"),
                     code => panic!("killed before call {nth}: status exits {code:?}"),
                 }
@@ -39,7 +39,7 @@ fn up_that_is_killed_is_brought_to_its_end_by_the_next() {
     });
 }
 
-/// The next one ends it, and so does `up`, the other way.
+/// The next `down` completes it, and `up` reverts it.
 #[test]
 fn down_that_is_killed_is_brought_to_its_end_by_the_next() {
     in_generic_mode(|scenario| {
@@ -64,8 +64,8 @@ fn down_that_is_killed_is_brought_to_its_end_by_the_next() {
     });
 }
 
-/// The first calls and a few of those by which tables are pinned: they are all alike. Then, behind the last table of
-/// two interfaces, every one.
+/// Returns the numbers of calls to try: the first ones, a few of those that pin tables, which are all alike, and every
+/// call after the last table of two interfaces.
 fn points() -> impl Iterator<Item = usize> {
     let tables = 32;
     (0..4)

@@ -1,9 +1,10 @@
-//! Closed is what is attached, not what is pinned: what becomes of a gate whose interface is made again, renamed,
-//! swapped or moved, whose program is detached, or whose commands are killed or run at the same time.
+//! An interface is guarded only while the program is attached to it: what happens when an interface is deleted and
+//! made again, renamed, swapped or moved, when the program is detached, and when commands are killed or run at the
+//! same time.
 //!
-//! [`repair`] is about `up`, [`serving`] about `run`, [`naming`] about other names and namespaces, [`killing`] about
-//! commands that are killed half-way, [`locking`] about two at once, [`rooting`] about where pins lie, and
-//! [`following`] about `events --follow`.
+//! [`repair`] tests `up`, [`serving`] `run`, [`naming`] renamed and moved interfaces, [`killing`] commands that are
+//! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, and [`following`] `events
+//! --follow`.
 
 mod following;
 mod killing;
@@ -24,12 +25,12 @@ use knockgate_tests::{
 };
 use serde_json::{Value, json};
 
-/// One gate, which A has to knock at and B is granted by hand.
+/// Returns a gate at which A knocks, while B gets a grant by hand.
 fn ssh() -> Gate {
     Gate::ssh().open_for("1m").within("1m")
 }
 
-/// Ways to lose the gate on an interface that is still there.
+/// Ways in which an existing interface loses the program.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     MadeAgain,
@@ -53,7 +54,7 @@ impl Damage {
             Self::Replaced => foreign::replace(&link_of(scenario, WAN)),
             Self::LinkUnpinned => {
                 fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
-                // The kernel detaches it a moment later.
+                // The kernel detaches the program a moment later.
                 wait_until("nothing is attached", || {
                     !scenario.lab.interface().contains("xdp")
                 });
@@ -66,19 +67,19 @@ fn link_of(scenario: &Scenario, interface: &str) -> PathBuf {
     scenario.lab.pin_root().join(interface).join("link")
 }
 
-/// Both ways to attach.
+/// Runs `row` with both attach modes.
 fn in_both_modes(row: impl Fn(&Scenario)) {
     for attach in [Attach::Generic, Attach::Native] {
         Scenario::run(attach, Family::V4, &[], &row);
     }
 }
 
-/// As [`in_both_modes`], but one way to attach, where that makes no difference.
+/// Runs `row` with generic attach, where the mode makes no difference.
 fn in_generic_mode(row: impl FnOnce(&Scenario)) {
     Scenario::run(Attach::Generic, Family::V4, &[], row);
 }
 
-/// The configuration for these interfaces.
+/// Writes the configuration, for these interfaces.
 fn configure(scenario: &Scenario, interfaces: &[&str], gates: impl std::fmt::Display) {
     scenario.configure(gates);
     let text = fs::read_to_string(scenario.lab.config()).expect("it was just written");
@@ -89,18 +90,13 @@ fn configure(scenario: &Scenario, interfaces: &[&str], gates: impl std::fmt::Dis
         .configure(&text.replace(&one, &format!("interfaces = {interfaces:?}")));
 }
 
-/// Starts the service and waits until it hands on events.
+/// Starts the service and waits until it reports the instance or an interface.
 fn serve(scenario: &Scenario) -> Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the service serves", || {
-        assert!(service.goes_on(), "the service has ended by itself");
+    let is_ready = |event: &Value| event["event"] == "gate.up" || is_about_interface(event);
+    scenario.lab.serve_until(&[], "the service reports", || {
         scenario.knockgate("events").code == Some(0)
-            && said(scenario)
-                .iter()
-                .any(|event| event["event"] == "gate.up" || is_about_interface(event))
-    });
-    service
+            && scenario.lab.events_if_any().iter().any(is_ready)
+    })
 }
 
 fn is_about_interface(event: &Value) -> bool {
@@ -109,20 +105,8 @@ fn is_about_interface(event: &Value) -> bool {
         .is_some_and(|name| name.starts_with("interface."))
 }
 
-/// What the service has said so far.
-fn said(scenario: &Scenario) -> Vec<Value> {
-    events(&scenario.knockgate("events --json").stdout)
-}
-
-fn events(text: &str) -> Vec<Value> {
-    text.lines()
-        // The last line may still be in the writing.
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
-}
-
-/// Asserts what `status` says of each interface: its present name, its former one, and whether it is guarded; and
-/// its exit status.
+/// Asserts what `status` prints of each interface (present name, former name, whether it is guarded), and the exit
+/// status.
 #[track_caller]
 fn expect_status(scenario: &Scenario, expected: &[(&str, Option<&str>, bool)]) {
     let all = expected.iter().all(|(_, _, guarded)| *guarded);
@@ -145,7 +129,7 @@ fn expect_status(scenario: &Scenario, expected: &[(&str, Option<&str>, bool)]) {
     assert_eq!(rows, expected);
 }
 
-/// Waits until `status` says that everything is guarded.
+/// Waits until `status` says that every interface is guarded.
 #[track_caller]
 fn is_guarded(scenario: &Scenario) {
     wait_until("everything is guarded", || {

@@ -1,4 +1,4 @@
-//! Interfaces that are called something else, or are elsewhere.
+//! Interfaces that have been renamed, or moved to another namespace.
 
 use std::{thread, time::Duration};
 
@@ -23,14 +23,14 @@ fn a_renamed_interface_stays_guarded() {
             .knockgate("up")
             .exits(1)
             .says(&["up already", "ext0"]);
-        // By either name.
+        // Both names work.
         scenario.knockgate("down -i ext0").exits(0);
         scenario.lab.rename("ext0", WAN);
         scenario.lab.assert_untouched();
     });
 }
 
-/// The card that was guarded stays so, and the one that bears its name now is no secret.
+/// The renamed interface stays guarded, and `status` reports that the one with its old name is not.
 #[test]
 fn another_interface_under_the_name_is_told_and_guarded_by_up() {
     in_generic_mode(|scenario| {
@@ -96,7 +96,7 @@ fn an_interface_in_another_namespace_is_not_guarded_here() {
         expect_status(scenario, &[(WAN, None, false)]);
         scenario.knockgate("status").exits(7).says(&["namespace"]);
         scenario.knockgate("up").exits(1).says(&[WAN]);
-        // Another one of that name is guarded, and so is the first, where it is now.
+        // Another interface of that name can be guarded; the first stays guarded in its new namespace.
         scenario.lab.add_interface(WAN);
         expect_status(scenario, &[(WAN, None, false)]);
         scenario.knockgate("up").exits(0);
@@ -110,7 +110,7 @@ fn an_interface_in_another_namespace_is_not_guarded_here() {
     });
 }
 
-/// What the kernel is told of the interface's addresses goes by its index.
+/// The tables for replies know interfaces by their index.
 #[test]
 fn a_renamed_interface_answers_as_before() {
     in_generic_mode(|scenario| {
@@ -118,7 +118,7 @@ fn a_renamed_interface_answers_as_before() {
         let mut service = serve(scenario);
         scenario.refused(A, "22/tcp");
         scenario.lab.rename(WAN, "ext0");
-        // The service looks at once, and every two seconds.
+        // The service reads the addresses at once, then every two seconds.
         for _ in 0..5 {
             assert_eq!(
                 scenario.attempt(A, "22/tcp", Outcome::Refused),

@@ -1,4 +1,4 @@
-//! `up` on a gate that is up.
+//! `up` on an instance that is up already.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use knockgate_tests::{
 
 use crate::{Damage, configure, expect_status, in_both_modes, in_generic_mode, link_of, ssh};
 
-/// Status tells it, the port shows it, and `up` closes it again without losing a grant.
+/// `status` reports the loss and the port is open; `up` closes it again and keeps the grants.
 #[test]
 fn what_is_lost_is_put_back_with_its_grants() {
     in_both_modes(|scenario| {
@@ -52,7 +52,7 @@ fn an_interface_taken_down_by_itself_is_put_back() {
                 scenario,
                 &[(WAN, None, name != WAN), ("wan1", None, name == WAN)],
             );
-            // The tables are those of the other interface's directory.
+            // The tables are still pinned in the other interface's directory.
             scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
             scenario.knockgate("up").exits(0);
             expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
@@ -64,7 +64,7 @@ fn an_interface_taken_down_by_itself_is_put_back() {
     });
 }
 
-/// The others are put back, and it is not said that all is well.
+/// The others are repaired, and `up` still reports the missing one.
 #[test]
 fn one_that_is_gone_does_not_keep_the_others_from_being_put_back() {
     in_generic_mode(|scenario| {
@@ -95,7 +95,7 @@ fn another_configuration_is_not_applied_by_a_repair() {
             .knockgate("up")
             .exits(1)
             .says(&["another configuration", "NOT GUARDED"]);
-        // What never was on an interface has nothing to lose.
+        // Without a pinned link there is nothing to repair, so `up` brings the new configuration up.
         fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
         scenario.knockgate("up").exits(0);
         scenario.closed(A, "25/tcp");

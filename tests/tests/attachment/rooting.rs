@@ -1,4 +1,4 @@
-//! Where pins lie, and what is not knockgate's there.
+//! The pin root, and files and pins in it that are not knockgate's.
 
 use std::{fs, path::Path};
 
@@ -34,13 +34,13 @@ fn down_removes_no_pins_of_others() {
         let other = root.join("other");
         fs::create_dir_all(&other).expect("bpffs has folders");
         foreign::pin_map(&other.join("theirs"));
-        // Under the name of one of knockgate's tables, too.
+        // Also under the name of one of knockgate's tables.
         foreign::pin_map(&other.join("grant4"));
         scenario
             .knockgate("down")
             .exits(1)
             .says(&["other", "nothing was removed"]);
-        // Where nothing else is, too: it bears no mark of knockgate's.
+        // Also in a directory that contains nothing else.
         let alone = root.join("alone");
         fs::create_dir(&alone).expect("bpffs has folders");
         foreign::pin_map(&alone.join("role"));
@@ -106,7 +106,7 @@ fn however_it_is_spelled_a_root_is_one() {
             at(scenario, spelling, "status").exits(0);
             at(scenario, spelling, "up").exits(1).says(&["up already"]);
         }
-        // One service, whatever it was told.
+        // A second service is refused, however the pin root is spelled.
         let _service = serve_at_first(scenario);
         for spelling in &spellings {
             at(scenario, spelling, "run")
@@ -147,7 +147,7 @@ fn a_file_system_that_is_read_only_is_named() {
     });
 }
 
-/// The pins go with the mount namespace, and the gate with the pins.
+/// The pins disappear with the mount namespace, and the program is detached with them.
 #[test]
 fn a_mount_of_its_own_is_warned_of() {
     in_generic_mode(|scenario| {
@@ -168,7 +168,7 @@ fn at(scenario: &knockgate_tests::scenario::Scenario, root: &str, command: &str)
     knockgate_tests::run::run(&mut command_at(scenario, &arguments))
 }
 
-/// Without the lab's own pin root.
+/// Returns a `knockgate` command with another pin root than the lab's.
 fn command_at(
     scenario: &knockgate_tests::scenario::Scenario,
     arguments: &[&str],

@@ -1,4 +1,4 @@
-//! `run` keeps the gate on its interfaces.
+//! `run` keeps its interfaces guarded.
 
 use knockgate_tests::{
     foreign::ForeignProgram,
@@ -11,7 +11,7 @@ use knockgate_tests::{
 use serde_json::Value;
 
 use crate::{
-    Damage, configure, expect_status, in_both_modes, in_generic_mode, is_guarded, said, serve, ssh,
+    Damage, configure, expect_status, in_both_modes, in_generic_mode, is_guarded, serve, ssh,
 };
 
 #[test]
@@ -39,7 +39,7 @@ fn what_is_lost_is_put_back_and_said() {
     });
 }
 
-/// A new service looks at what is attached, not at what is pinned.
+/// A new service checks what is attached, not what is pinned.
 #[test]
 fn a_service_that_takes_over_puts_back_what_is_lost() {
     in_generic_mode(|scenario| {
@@ -47,7 +47,7 @@ fn a_service_that_takes_over_puts_back_what_is_lost() {
         for damage in Damage::ALL {
             damage.happens_to(scenario);
             scenario.open(A, "22/tcp");
-            let service = serve_when_guarded(scenario);
+            let service = scenario.lab.serve(&[]);
             is_guarded(scenario);
             service.signal(libc::SIGTERM);
             assert_eq!(service.ends(), Some(0));
@@ -59,7 +59,7 @@ fn a_service_that_takes_over_puts_back_what_is_lost() {
 fn absent_interfaces_are_waited_for() {
     in_generic_mode(|scenario| {
         configure(scenario, &[WAN, "wan1", "wan2"], ssh());
-        // `up` has nobody to wait.
+        // `up` does not wait.
         scenario.knockgate("up").exits(1).says(&["wan1"]);
         scenario.lab.assert_untouched();
         let mut service = serve(scenario);
@@ -79,7 +79,7 @@ fn absent_interfaces_are_waited_for() {
         scenario.lab.add_interface("wan2");
         scenario.lab.add_interface("wan1");
         is_guarded(scenario);
-        // One that goes is waited for, too.
+        // An interface that disappears is waited for, too.
         scenario
             .lab
             .client("ip", &["link", "delete", "wan1-peer"])
@@ -106,7 +106,7 @@ fn nothing_but_absent_interfaces_are_waited_for() {
     });
 }
 
-/// It stays as it is, and the service goes on with the others.
+/// The service leaves it alone, and continues with the others.
 #[test]
 fn an_interface_taken_down_by_itself_stays_down() {
     in_generic_mode(|scenario| {
@@ -117,7 +117,7 @@ fn an_interface_taken_down_by_itself_stays_down() {
         wait_until("it is said", || {
             about(scenario, WAN) == [("interface.lost".to_owned(), Some("down".to_owned()))]
         });
-        // The service puts this one back, and so has looked at both.
+        // The service repairs this one, so it has checked both.
         knockgate_tests::foreign::detach(&crate::link_of(scenario, "wan1"));
         wait_until("the other is put back", || {
             about(scenario, "wan1").len() == 2
@@ -137,7 +137,7 @@ fn a_program_that_took_the_place_is_waited_for() {
     in_generic_mode(|scenario| {
         scenario.configure(ssh());
         let mut service = serve(scenario);
-        // Whoever is first after the damage may be the service.
+        // The service might be the first to attach a program after the damage.
         let program = wait_for_place(scenario);
         expect_status(scenario, &[(WAN, None, false)]);
         assert!(service.goes_on());
@@ -146,7 +146,7 @@ fn a_program_that_took_the_place_is_waited_for() {
     });
 }
 
-/// A foreign program in the gate's place while the service runs: it is stopped for that moment.
+/// Attaches a foreign program in place of knockgate's. The service is stopped for that moment.
 fn wait_for_place(scenario: &knockgate_tests::scenario::Scenario) -> ForeignProgram {
     let pid = scenario.lab.gate.processes();
     let signal = |signal| {
@@ -167,26 +167,15 @@ fn wait_for_place(scenario: &knockgate_tests::scenario::Scenario) -> ForeignProg
     program
 }
 
-/// Starts a service on a gate that is pinned.
-fn serve_when_guarded(
-    scenario: &knockgate_tests::scenario::Scenario,
-) -> knockgate_tests::run::Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = knockgate_tests::run::Running::start(&mut command, scenario.lab.folder());
-    wait_until("everything is guarded", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
-    });
-    service
-}
-
-/// What has been said of an interface: events and their reasons.
+/// Returns the events about an interface, with their reasons.
 fn about(
     scenario: &knockgate_tests::scenario::Scenario,
     interface: &str,
 ) -> Vec<(String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
-    said(scenario)
+    scenario
+        .lab
+        .events_if_any()
         .iter()
         .filter(|event| event["interface"] == interface)
         .map(|event| {

@@ -1,5 +1,5 @@
-//! Tunnels of the kernel's own, whose devices have no link header: what a gate on them is shown is what is
-//! inside. Where a kernel has none of them, `cargo xtask kernels` tries those that do.
+//! The kernel's own tunnels, whose devices have no link header: knockgate on such a device sees the inner packets. Not
+//! every kernel has these devices; `cargo xtask kernels` boots kernels that do.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -17,7 +17,7 @@ use netlab::Netns;
 
 use crate::{gate, peer::GUARDED, wireguard};
 
-/// A kind of tunnel, what it goes over, and the addresses within it: the host's and the client's.
+/// A kind of tunnel, the family of its outer packets, and the inner addresses of host and client.
 struct Kind {
     name: &'static str,
     over: Family,
@@ -84,7 +84,7 @@ fn tunnels_are_guarded_by_what_is_inside() {
             lab.configure(&gate(&[&name], deny));
             let ends = || kind.within.iter().map(|ends| ends.map(address));
             for [host, client] in ends() {
-                // WireGuard's ends meet first.
+                // WireGuard needs a handshake first.
                 wait_until("the tunnel leads there", || {
                     connect(&lab, client, host, PATIENCE) == Outcome::Open
                 });
@@ -107,7 +107,7 @@ fn tunnels_are_guarded_by_what_is_inside() {
     }
 }
 
-/// Before its packets stands the header of the tunnel.
+/// The packets of such a device begin with the tunnel's header.
 #[test]
 fn gre_to_no_one_in_particular_is_refused() {
     let Some(lab) = Lab::build(&[]) else {
@@ -129,7 +129,7 @@ fn device(kind: &str) -> String {
     format!("to{kind}")
 }
 
-/// Makes both ends of a tunnel between the host and [`Source::A`].
+/// Makes both ends of a tunnel between the host and [`Source::A`]. Returns whether the kernel has this kind.
 fn join(lab: &Lab, kind: &Kind) -> bool {
     let Kind {
         name,

@@ -1,6 +1,6 @@
-//! Interfaces whose packets begin with their IP header: a gate there does what it does on Ethernet, and none
-//! comes up on what it cannot read. [`peer`] is the other end of a tun device; [`kinds`] has what kernels with
-//! modules make of such interfaces, and [`wireguard`] sets one kind up.
+//! Interfaces whose packets begin with the IP header: gates work there as on Ethernet, and `up` refuses link types that
+//! cannot be read. [`peer`] is the other end of a tun device, [`kinds`] tests the kernel's tunnels, and [`wireguard`]
+//! sets up one of them.
 
 mod kinds;
 mod peer;
@@ -18,7 +18,7 @@ use peer::{CLOSED, GUARDED, Peer, TUN};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// A configuration for these interfaces.
+/// Returns a configuration for these interfaces.
 fn gate(interfaces: &[&str], deny: &str) -> String {
     let gate = Gate::ssh()
         .protect("22/tcp 22/udp")
@@ -56,13 +56,7 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
             "{family:?}: to the one who knocked"
         );
     }
-    let counted = peer.lab.knockgate(&["stats", "--json"]).exits(0).json();
-    let rows = counted["packets"].as_array().expect("packets is a list");
-    assert!(
-        rows.iter()
-            .all(|row| row["reason"] != "not_ip" || row["packets"] == 0),
-        "{counted}"
-    );
+    assert_eq!(peer.lab.stats().packets("not_ip"), 0);
     peer.lab.knockgate(&["down"]).exits(0);
     for family in FAMILIES {
         assert!(
@@ -73,7 +67,7 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     drop(listeners);
 }
 
-/// Where a frame of Ethernet says what it carries, there is a part of an address.
+/// At the offset of Ethernet's ethertype, these packets have a part of an address.
 #[test]
 fn addresses_are_not_taken_for_ethertypes() {
     let Some(peer) = Peer::build() else {
@@ -92,7 +86,7 @@ fn addresses_are_not_taken_for_ethertypes() {
             ))
         };
         assert_eq!(ask(CLOSED).len(), 1, "{source}: a closed port answers");
-        assert_eq!(ask(GUARDED).len(), 0, "{source}: the guarded one doesn't");
+        assert_eq!(ask(GUARDED).len(), 0, "{source}: the guarded one does not");
     }
     drop(listeners);
 }
@@ -106,7 +100,7 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
     peer.lab.knockgate(&["up"]).exits(0);
     let with_ack = packet::SYN | packet::ACK;
     for family in FAMILIES {
-        // From an address whose first bytes are others than the host's, and from one where they are the same.
+        // From an address that begins with the same bytes as the host's, and from one that does not.
         for source in [peer::address(family, Source::A), peer::stranger(family)] {
             let from = (source, 4000);
             let to = |port| (peer::host(family), port);
@@ -135,16 +129,10 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
             );
         }
     }
-    let stats = peer.lab.knockgate(&["stats", "--json"]).exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    let denied = rows
-        .iter()
-        .find(|row| row["reason"] == "no_grant")
-        .expect("some were denied");
-    assert_eq!(denied["packets"], 2 * 2 * 6, "{stats}");
+    assert_eq!(peer.lab.stats().packets("no_grant"), 2 * 2 * 6);
 }
 
-/// One gate on both kinds of link: a grant that is given on one holds on the other.
+/// A gate on both kinds of link: a grant given on one is valid on the other.
 #[test]
 fn ethernet_and_bare_ip_share_a_gate() {
     let Some(peer) = Peer::build() else {
@@ -170,16 +158,15 @@ fn ethernet_and_bare_ip_share_a_gate() {
         peer.knock(family, Source::A);
         assert!(peer.connects(family, Source::A), "{family:?}: open");
         let source = peer::address(family, Source::A).to_string();
-        let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
-        let rows = grants["grants"].as_array().expect("grants is a list");
+        let grants = peer.lab.list("grants");
         assert!(
-            rows.iter().any(|row| row["source"]
+            grants.iter().any(|row| row["source"]
                 .as_str()
                 .is_some_and(|of| of.starts_with(&source))),
-            "{grants}"
+            "{grants:?}"
         );
     }
-    // What Ethernet's entry grants holds here, too.
+    // A grant given by the entry for Ethernet is valid here, too.
     peer.lab.client.run(|| {
         use knockgate_tests::attempt;
         let source = Family::V4.address(Source::C);
@@ -189,8 +176,8 @@ fn ethernet_and_bare_ip_share_a_gate() {
         attempt::datagram((source, 0).into(), (to, 9301).into());
     });
     knockgate_tests::run::wait_until("the knock by Ethernet is counted", || {
-        let grants = peer.lab.knockgate(&["grants", "--json"]).exits(0).json();
-        grants.to_string().contains("10.77.2.2")
+        let mut grants = peer.lab.list("grants").into_iter();
+        grants.any(|grant| grant.to_string().contains("10.77.2.2"))
     });
     peer.lab.knockgate(&["down", "-i", TUN]).exits(0);
     for family in FAMILIES {
@@ -202,7 +189,7 @@ fn ethernet_and_bare_ip_share_a_gate() {
     drop(listeners);
 }
 
-/// The entry that reads the new kind is loaded when it is needed, onto the tables that there are.
+/// The entry for the new kind is loaded when it is needed, and uses the existing tables.
 #[test]
 fn an_interface_comes_back_as_another_kind() {
     let Some(lab) = Lab::build(&[]) else {
@@ -236,7 +223,7 @@ fn an_interface_comes_back_as_another_kind() {
     drop(listeners);
 }
 
-/// Packets of such a link could not be read: nothing comes up, and the first command that looks says so.
+/// Packets of such a link cannot be read: `check` says so, and `up` attaches nothing.
 #[test]
 fn a_link_type_that_is_not_known_is_refused() {
     /// `ARPHRD_TUNNEL`, `ARPHRD_INFINIBAND` and `ARPHRD_PPP` of `linux/if_arp.h`; a tun device may say that it is
@@ -264,14 +251,14 @@ fn a_link_type_that_is_not_known_is_refused() {
         assert!(up.stderr.contains("cannot be guarded"), "{}", up.stderr);
         assert!(up.stderr.contains(&link_type.to_string()), "{}", up.stderr);
         lab.assert_untouched();
-        // Nor on another interface beside it.
+        // Nor is another interface of the same configuration guarded.
         lab.configure(&gate(&[WAN, TUN], "drop"));
         assert_eq!(lab.knockgate(&["up"]).code, Some(1));
         lab.assert_untouched();
     }
 }
 
-/// `init` looks at where the default route leads.
+/// `init` chooses the interface of the default route.
 #[test]
 fn init_names_no_interface_that_can_not_be_guarded() {
     let Some(lab) = Lab::build(&[]) else {

@@ -18,20 +18,20 @@ use knockgate_tests::{
 use netlab::packet::{self, Packet};
 
 pub const TUN: &str = "tun0";
-/// A port that the gate guards, for both transports, and one where nothing listens.
+/// A protected port, for both transports, and one where nothing listens.
 pub const GUARDED: u16 = 22;
 pub const CLOSED: u16 = 99;
-/// Nothing listens there either; asked only to know that all that was sent before has been dealt with.
+/// A closed port to which a test sends its last packet: when that is answered, all packets before have been processed.
 const FENCE: u16 = 97;
 
 const TCP: u8 = 6;
 
-/// The host's address on the device.
+/// Returns the host's address on the device.
 pub fn host(family: Family) -> IpAddr {
     pick(family, "10.88.0.1", "fd88::1")
 }
 
-/// The address of a source behind the device.
+/// Returns the address of a source behind the device.
 pub fn address(family: Family, who: Source) -> IpAddr {
     match who {
         Source::A => pick(family, "10.88.1.2", "fd88:0:0:1::2"),
@@ -40,7 +40,7 @@ pub fn address(family: Family, who: Source) -> IpAddr {
     }
 }
 
-/// The address of a source in another network altogether.
+/// Returns the address of a source in an unrelated network.
 pub fn stranger(family: Family) -> IpAddr {
     pick(family, "134.221.96.1", "2001:db8:8100:8100::7")
 }
@@ -61,12 +61,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// None where this machine cannot build a lab.
+    /// Builds a lab with a device. Returns `None` if this machine cannot build one.
     pub fn build() -> Option<Self> {
         Some(Self::in_lab(Lab::build(&[])?))
     }
 
-    /// Makes the device in a lab that has none of that name.
+    /// Makes the device in a lab that has no device of that name.
     pub fn in_lab(lab: Lab) -> Self {
         let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
         ip(
@@ -85,7 +85,7 @@ impl Peer {
         }
     }
 
-    /// Has the host listen on the guarded port, until what is returned goes.
+    /// Makes the host listen on the protected port until the result is dropped.
     pub fn listen(&self) -> TcpListener {
         self.lab
             .gate
@@ -93,12 +93,12 @@ impl Peer {
             .expect("no one else is here")
     }
 
-    /// Does the guarded port accept a connection from there?
+    /// Returns whether the protected port accepts a connection from a source.
     pub fn connects(&self, family: Family, who: Source) -> bool {
         let from = (address(family, who), self.port());
         let syn = Packet::tcp(from, (host(family), GUARDED), packet::SYN);
         let mut answers = self.answers_to(&syn);
-        // What the host accepted before, it goes on to answer.
+        // The host also retransmits answers of earlier connections.
         answers.retain(|answer| {
             let at = header(answer);
             answer[at + 2..at + 4] == from.1.to_be_bytes()
@@ -122,8 +122,7 @@ impl Peer {
         }
     }
 
-    /// Everything that the host sends for a packet, to its ports. A second packet that is always answered tells
-    /// when that is all.
+    /// Returns the host's answers to a packet. A second packet, which is always answered, shows when all have arrived.
     pub fn answers_to(&self, asked: &Packet) -> Vec<Vec<u8>> {
         let port = self.port();
         let family = if asked.is_ipv4() {
@@ -153,12 +152,12 @@ impl Peer {
     }
 }
 
-/// A packet without the link header that it has on Ethernet.
+/// Returns a packet without link header.
 fn bare(packet: &Packet) -> Vec<u8> {
     packet.frame([0; 6], [0; 6])[14..].to_vec()
 }
 
-/// Bytes of an IP header without options.
+/// Returns the length of an IP header without options, bytes.
 fn header(packet: &[u8]) -> usize {
     if packet[0] >> 4 == 4 { 20 } else { 40 }
 }
@@ -167,7 +166,7 @@ fn protocol(packet: &[u8]) -> u8 {
     packet[if packet[0] >> 4 == 4 { 9 } else { 6 }]
 }
 
-/// TCP, or an ICMP error; not what the host asks of the link by itself.
+/// Returns whether a packet is TCP or an ICMP error, and not the host's own neighbour or router discovery.
 fn is_answer(packet: &[u8]) -> bool {
     let body = &packet[header(packet)..];
     match (packet[0] >> 4, protocol(packet)) {
@@ -186,8 +185,8 @@ fn flags(packet: &[u8]) -> u8 {
     }
 }
 
-/// An answer without what may differ from port to port: the port itself, what the host counts up or draws by
-/// lot, and the checksums, which must be right.
+/// Clears the fields of an answer that may differ from port to port: the port itself, identifications and flow labels,
+/// and the checksums, which must be correct.
 pub fn comparable(answer: &[u8]) -> Vec<u8> {
     let mut packet = answer.to_vec();
     let at = header(&packet);
@@ -217,7 +216,7 @@ pub fn comparable(answer: &[u8]) -> Vec<u8> {
         covered.extend(length.to_be_bytes());
     }
     covered.extend(&packet[at..]);
-    // A host leaves TCP's sum to a device that says it does them.
+    // A host offloads TCP's checksum to a device that claims to support it.
     let field = at + if is_tcp { 16 } else { 2 };
     if packet::checksum(&covered) != 0 {
         let part = covered.len() - (packet.len() - at);
@@ -232,7 +231,7 @@ pub fn comparable(answer: &[u8]) -> Vec<u8> {
     if is_tcp {
         packet[at..at + 2].fill(0);
     } else {
-        // The port that is asked for, with the sum over it, in what is quoted.
+        // In the quoted packet: the destination port, and the checksum.
         let quoted = at + 8 + header(&packet);
         packet[quoted + 2..quoted + 4].fill(0);
         packet[quoted + 6..quoted + 8].fill(0);

@@ -1,15 +1,14 @@
-//! `WireGuard` devices, set up by messages to the kernel (`linux/wireguard.h`, over generic netlink): not every
-//! machine has a tool for that.
+//! Sets up `WireGuard` devices over generic netlink (`linux/wireguard.h`), since not every machine has `wg`.
 
 use std::{io, net::IpAddr, os::fd::AsRawFd};
 
 use netlab::Netns;
 use socket2::{Domain, Socket, Type};
 
-/// What an end's secret consists of; all of it the same byte.
+/// The byte of which each end's secret consists.
 pub const HOST: u8 = 1;
 pub const CLIENT: u8 = 2;
-/// Where each end listens.
+/// The port on which each end listens.
 pub const PORT: u16 = 51_820;
 
 /// Of `linux/netlink.h` and `linux/genetlink.h`.
@@ -35,7 +34,7 @@ const NETWORK_FAMILY: u16 = 1;
 const NETWORK_ADDRESS: u16 = 2;
 const NETWORK_LENGTH: u16 = 3;
 
-/// The public key that belongs to a secret of 32 such bytes (X25519, RFC 7748).
+/// Returns the public key of a secret of 32 equal bytes (X25519, RFC 7748).
 const fn public(secret: u8) -> [u8; 32] {
     match secret {
         HOST => [
@@ -51,7 +50,7 @@ const fn public(secret: u8) -> [u8; 32] {
     }
 }
 
-/// Has a device know its secret, and the other end by its key and IPv4 address: all addresses are the other's.
+/// Sets the secret of a device, and its only peer: public key, IPv4 endpoint, all addresses allowed.
 pub fn set(netns: &Netns, device: &str, [own, other]: [u8; 2], endpoint: IpAddr) {
     let IpAddr::V4(endpoint) = endpoint else {
         panic!("{endpoint} is not of IPv4");
@@ -107,9 +106,9 @@ pub fn set(netns: &Netns, device: &str, [own, other]: [u8; 2], endpoint: IpAddr)
     done.unwrap_or_else(|error| panic!("cannot set up {device}: {error}"));
 }
 
-/// Sends a request, and returns the first message that comes back.
+/// Sends a request, and returns the first message of the reply.
 fn ask(socket: &Socket, family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
-    /// `NLMSG_ERROR`, which says too that there was none.
+    /// `NLMSG_ERROR`, which also acknowledges success.
     const ERROR: u16 = 2;
     let length = u32::try_from(HEADER + attributes.len()).expect("short");
     let mut message = length.to_ne_bytes().to_vec();
@@ -139,7 +138,7 @@ fn ask(socket: &Socket, family: u16, command: u8, attributes: &[u8]) -> io::Resu
         return Err(io::Error::from_raw_os_error(-code));
     }
     if kind != ERROR {
-        // The acknowledgement behind it.
+        // The acknowledgement that follows.
         let mut rest = [0_u8; 64];
         // SAFETY: as above.
         unsafe { libc::recv(socket.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), 0) };

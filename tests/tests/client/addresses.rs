@@ -13,10 +13,10 @@ use knockgate_tests::{
 
 use crate::{knock, scenario, ssh};
 
-/// In the network of the host, and used by no one.
+/// Unused addresses in the host's network.
 const DEAD: [&str; 2] = ["fd77::66", "10.77.0.66"];
 
-/// Runs the client with a hosts file of its own.
+/// Runs the client with its own hosts file.
 fn knock_by_name(scenario: &Scenario, hosts: &str, arguments: &[&str]) -> Run {
     let file = scenario.lab.folder().join("hosts");
     fs::write(&file, hosts).expect("the temporary folder is writable");
@@ -29,7 +29,7 @@ fn knock_by_name(scenario: &Scenario, hosts: &str, arguments: &[&str]) -> Run {
         .client("unshare", &[&wrapper[..], arguments].concat())
 }
 
-/// The dead addresses take packets and answer nothing, not even that nobody is there.
+/// Returns a scenario in which packets to the dead addresses are lost silently, without an ICMP error.
 fn with_dead_addresses() -> Option<Scenario> {
     let scenario = scenario(Lab::build(&["unshare"]))?;
     for address in DEAD {

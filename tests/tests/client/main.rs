@@ -1,7 +1,8 @@
-//! The client where things go wrong on the way: other clients at the same time, slow and disorderly paths,
-//! addresses that are dead, connections that are reset.
+//! The client on a bad network: other clients at the same time, slow and reordering paths, dead addresses, connections
+//! that are reset.
 //!
-//! `KNOCKGATE_ROUNDS` sets how often a scenario of chance is tried; each says how many of its tries succeeded.
+//! Some of the results depend on chance: such a test runs several rounds (`KNOCKGATE_ROUNDS`), and prints how many
+//! succeeded.
 
 use std::{env, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, thread};
 
@@ -19,17 +20,17 @@ mod resets;
 mod slow;
 mod together;
 
-/// One gate, which alice opens for a minute.
+/// Returns a gate that alice opens for a minute.
 fn ssh() -> Gate {
     Gate::ssh().open_for("1m")
 }
 
-/// A scenario over IPv4 on a path of its own, or none where this machine cannot build one.
+/// Returns a scenario over IPv4 in a lab; `None` if this machine cannot build one.
 fn scenario(lab: Option<Lab>) -> Option<Scenario> {
     Some(Scenario::new(Attach::Generic, Family::V4, lab?))
 }
 
-/// Runs the client with these arguments behind `knock`.
+/// Runs `knockgate knock` with these arguments.
 fn knock(scenario: &Scenario, arguments: &[&str]) -> Run {
     let arguments = [&["knock"], arguments].concat();
     scenario.lab.client(need::knockgate(), &arguments)
@@ -49,7 +50,7 @@ fn knock_together(scenario: &Scenario, clients: &[Vec<&str>]) -> Vec<Run> {
     })
 }
 
-/// Writes the client's profiles with this mode.
+/// Writes the client's profiles with these permissions.
 fn profiles(scenario: &Scenario, text: &str, mode: u32) -> PathBuf {
     let folder = scenario.lab.folder().join("knockgate");
     fs::create_dir_all(&folder).expect("the temporary folder is writable");
@@ -60,12 +61,12 @@ fn profiles(scenario: &Scenario, text: &str, mode: u32) -> PathBuf {
     path
 }
 
-/// How often a scenario of chance is tried.
+/// Returns the number of rounds: `few`, unless the variable sets it.
 fn rounds(few: usize) -> usize {
     env::var("KNOCKGATE_ROUNDS").map_or(few, |text| text.parse().expect("a number of rounds"))
 }
 
-/// Looks at a scenario of chance, in which one client, or one in sixteen, may have had bad luck.
+/// Asserts that all runs have succeeded, except one, or one in sixteen.
 #[track_caller]
 fn nearly_all_succeed(what: &str, runs: &[Run]) {
     let failed: Vec<_> = runs.iter().filter(|run| run.code != Some(0)).collect();

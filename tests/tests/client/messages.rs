@@ -1,4 +1,4 @@
-//! What the client says when something is wrong with what it was given.
+//! The client's messages about bad arguments, files and limits.
 
 use knockgate_tests::{gate_config::ALICE_STEPS, lab::Lab, need, run::run};
 
@@ -31,7 +31,7 @@ fn too_many_open_files_are_told_with_what_was_tried_and_what_helps() {
         return;
     };
     let [first, second, third] = ALICE_STEPS;
-    // From too few to start at all to enough for some of the knocks.
+    // From too few to start, to enough for some of the knocks.
     let mut failed = 0;
     for files in 3..12 {
         let mut command = scenario.lab.client.command("sh");
@@ -50,7 +50,7 @@ fn too_many_open_files_are_told_with_what_was_tried_and_what_helps() {
     assert!(failed > 0, "no limit was too low");
 }
 
-/// The closing text names the options that help against what was seen.
+/// The final message names the options that may help.
 #[test]
 fn a_port_that_stays_closed_names_the_options_that_help() {
     let Some(scenario) = scenario(Lab::build(&[])) else {

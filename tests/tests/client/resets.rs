@@ -1,4 +1,4 @@
-//! `--connect` to servers that reset, and that close one direction alone.
+//! `--connect` to servers that reset the connection, or close one direction.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,7 +22,7 @@ use crate::{rounds, scenario, ssh};
 const PORT: u16 = 2022;
 const MEGABYTE: usize = 1 << 20;
 
-/// A lab with an open way to a server of the test's own.
+/// Returns a lab with a server of the test's own on a port that is open.
 fn with_server(
     serve: impl Fn(TcpStream) + Send + 'static,
 ) -> Option<(Scenario, thread::JoinHandle<()>)> {
@@ -32,7 +32,7 @@ fn with_server(
         .lab
         .gate
         .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
-    // It ends with the test's process.
+    // The thread ends with the test's process.
     let server = thread::spawn(move || {
         while let Ok((connection, _)) = listener.accept() {
             serve(connection);
@@ -41,7 +41,7 @@ fn with_server(
     Some((scenario, server))
 }
 
-/// Runs the client in a pipeline of the shell's, in which it is `$client`.
+/// Runs a shell script in which `$client` is the client's command line.
 fn pipeline(scenario: &Scenario, script: &str) -> Run {
     let mut command = scenario.lab.client.command("bash");
     let steps = ALICE_STEPS.join(" ");
@@ -60,7 +60,7 @@ fn reset(connection: TcpStream) {
     drop(connection);
 }
 
-/// Tries each of the inputs in turn; every run must end with a message and status 1.
+/// Runs the client with different inputs; every run must end with a message and status 1.
 #[track_caller]
 fn every_reset_is_told(what: &str, scenario: &Scenario) {
     let rounds = rounds(8);
@@ -69,7 +69,7 @@ fn every_reset_is_told(what: &str, scenario: &Scenario) {
     for round in 0..rounds {
         let script = [
             "$client </dev/null",
-            // Input that stays open and brings nothing.
+            // Input that stays open without data.
             "exec 9< <(exec sleep 20 2>/dev/null); $client <&9",
             "head -c 300000 /dev/zero | $client",
             "yes | $client",
@@ -99,7 +99,7 @@ fn a_reset_as_soon_as_it_is_accepted() {
 #[test]
 fn a_reset_after_the_server_has_spoken() {
     let serve = |mut connection: TcpStream| {
-        // A client that is gone already is told by the next one.
+        // The client may have ended already.
         let _ = connection.write_all(b"hello\n");
         reset(connection);
     };
@@ -112,13 +112,13 @@ fn a_reset_after_the_server_has_spoken() {
 #[test]
 fn a_reset_in_the_middle_of_a_stream() {
     let serve = |mut connection: TcpStream| {
-        // Both directions are busy when it comes.
+        // Both directions are busy when the reset comes.
         let (mut buffer, chunk) = (vec![0; 10_000], vec![1; 10_000]);
         connection
             .set_nonblocking(true)
             .expect("a socket that never waits");
         for _ in 0..50 {
-            // A client that has nothing to say, or takes its time, is as good.
+            // The client may send nothing, or slowly.
             let _ = connection.read(&mut buffer);
             let _ = connection.write(&chunk);
             thread::sleep(Duration::from_millis(1));
@@ -131,7 +131,7 @@ fn a_reset_in_the_middle_of_a_stream() {
     every_reset_is_told("reset in the middle", &scenario);
 }
 
-/// The peer reads everything, and says how much it was; the client's own input has ended by then.
+/// The peer reads everything, then sends how much it was, after the client's input has ended.
 #[test]
 fn all_of_standard_input_is_delivered() {
     let serve = |mut connection: TcpStream| {
@@ -148,7 +148,7 @@ fn all_of_standard_input_is_delivered() {
     assert_eq!(run.exits(0).stdout, "Ok(30000000)\n");
 }
 
-/// The peer says all it has, closes that direction, and reads on.
+/// The peer sends its data, closes that direction, and continues to read.
 #[test]
 fn input_goes_on_after_the_peer_has_ended_its_direction() {
     let (sender, received) = mpsc::channel();
@@ -179,7 +179,7 @@ fn input_goes_on_after_the_peer_has_ended_its_direction() {
     }
 }
 
-/// Who reads standard output sees its end while standard input stays open.
+/// Standard output is closed while standard input stays open.
 #[test]
 fn the_peers_end_is_passed_on_at_once() {
     let serve = |mut connection: TcpStream| {
@@ -188,7 +188,7 @@ fn the_peers_end_is_passed_on_at_once() {
     let Some((scenario, _server)) = with_server(serve) else {
         return;
     };
-    // The reader's end is what closes the input, as with ssh.
+    // The reader closes the input when it sees the end of the output, as ssh does.
     let script = "coproc $client; pid=$COPROC_PID input=${COPROC[1]}; cat <&\"${COPROC[0]}\"; eval \"exec $input>&-\"; wait $pid";
     assert_eq!(pipeline(&scenario, script).exits(0).stdout, "bye\n");
 }

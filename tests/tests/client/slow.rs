@@ -1,4 +1,4 @@
-//! Paths that take long, and on which packets overtake each other.
+//! Paths with a long delay, and paths that reorder packets.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn a_path_that_takes_long() {
     nearly_all_succeed("a round trip of 1.3 s", &runs);
 }
 
-/// The first try goes as fast as it was asked to.
+/// The first attempt has no pauses beyond those that were asked for.
 #[test]
 fn a_knock_on_a_good_path_needs_one_try() {
     let Some(scenario) = scenario(Lab::build(&[])) else {

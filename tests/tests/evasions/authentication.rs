@@ -1,5 +1,4 @@
-//! Authentication headers (RFC 4302) that the host believes: it has agreed with the client on how they are to
-//! look.
+//! Authentication headers (RFC 4302) that the host accepts, because it has security associations with the client.
 
 use knockgate_tests::{
     lab::{Family, Source::A},
@@ -19,16 +18,15 @@ use crate::{
     target::Target,
 };
 
-/// As Linux has it with a hash of no bytes, by which whatever arrives is authentic: twelve bytes, padded to
-/// sixteen.
+/// Linux's header for `digest_null`, which authenticates every packet: twelve bytes, padded to sixteen.
 const HEADER: Extension = Authentication(1);
-/// What may stand before it and behind it in IPv6.
+/// The extension headers that may be before and after it in IPv6.
 const LINKS: [Extension; 3] = [DestinationOptions(2), Routing(0), AtomicFragment];
 
-/// Gives the host security associations for what comes from the client, where the kernel has such.
+/// Adds security associations for packets of the client. Returns whether the kernel supports them.
 pub fn agree(target: &Target) -> bool {
     target.wait_for_all_with(HEADER);
-    // The request that each shot ends with goes over IPv4.
+    // The echo request at the end of each shot uses IPv4.
     [Family::V4, Family::V6].into_iter().all(|family| {
         let association = format!(
             "xfrm state add src {} dst {} proto ah spi {SPI} mode transport auth digest_null \"\"",
@@ -48,10 +46,10 @@ pub fn rows() -> Vec<Row> {
         chain(V6, vec![HEADER], Served),
         chain(V6, vec![HEADER; 2], Served),
         chain(V6, vec![HEADER; 6], Served),
-        // Linux checks up to six.
+        // Linux accepts up to six.
         chain(V6, vec![HEADER; 7], Dropped),
         chain(V6, vec![HEADER; 9], Dropped),
-        // Of another length than agreed upon.
+        // Not the length of the association.
         chain(V6, vec![Authentication(0)], Dropped),
         chain(V6, vec![Authentication(3)], Dropped),
         row("behind a priority tag", V6, ANY, Served, |packet| {
@@ -75,7 +73,7 @@ pub fn rows() -> Vec<Row> {
     for (bytes, families, probes, fate) in [
         (24, V6, DATAGRAM, Served),
         (40, V6, ANY, Served),
-        // Linux takes no IPv6 packet whose first fragment doesn't hold all headers (RFC 8200, section 4.5).
+        // Linux takes no IPv6 packet whose first fragment does not hold all headers (RFC 8200, section 4.5).
         (16, V6, ANY, Dropped),
         (32, V6, SYN, Dropped),
     ] {
@@ -98,7 +96,7 @@ pub fn rows() -> Vec<Row> {
     let some = || LINKS.into_iter().map(|link| vec![link]).chain([Vec::new()]);
     for before in some() {
         for behind in some() {
-            // As anywhere, a second fragment header is one too many.
+            // A second fragment header is malformed, as in other chains.
             let fragments = [&before[..], &behind].concat() == [AtomicFragment; 2];
             let fate = if fragments { Dropped } else { Served };
             let links = [&before[..], &[HEADER], &behind].concat();

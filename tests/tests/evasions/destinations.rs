@@ -15,27 +15,27 @@ const EVERYONE: [u8; 6] = [0xff; 6];
 pub fn rows() -> Vec<Row> {
     let v4 = [
         ("10.77.0.9", Served, Served),
-        // Datagrams go to many at once; connections do not.
+        // UDP accepts broadcast and multicast destinations, TCP does not.
         ("255.255.255.255", Served, Dropped),
         ("10.77.255.255", Served, Dropped),
         ("224.0.0.1", Served, Dropped),
-        // A group that the host has not joined, loopback, another host.
+        // A multicast group that the host has not joined, loopback, another host.
         ("239.1.2.3", Dropped, Dropped),
         ("127.0.0.1", Dropped, Dropped),
         ("10.77.0.200", Dropped, Dropped),
     ];
     let v6 = [
         ("fd77::9", Served, Served),
-        // The address of its link.
+        // The host's link-local address.
         ("fe80::ff:fe00:1", Served, Served),
-        // All nodes, and the group in which the host is asked for its own address.
+        // All nodes, and the host's solicited-node group.
         ("ff02::1", Served, Dropped),
         ("ff02::1:ff00:1", Served, Dropped),
         ("ff01::1", Dropped, Dropped),
         ("ff02::1:2:3", Dropped, Dropped),
         ("::1", Dropped, Dropped),
         ("fd77::200", Dropped, Dropped),
-        // Its own IPv4 address, written as an IPv6 one.
+        // The host's IPv4 address as an IPv4-mapped one.
         ("::ffff:10.77.0.1", Dropped, Dropped),
     ];
     let v4 = v4.into_iter().map(|row| (V4, row));
@@ -52,7 +52,7 @@ pub fn rows() -> Vec<Row> {
         })
         .collect();
     rows.push(row(
-        "from no one to no one",
+        "from the unspecified address to itself",
         V4,
         DATAGRAM,
         Served,
@@ -62,7 +62,7 @@ pub fn rows() -> Vec<Row> {
         },
     ));
     rows.push(row(
-        "to everyone, in fragments",
+        "broadcast, in fragments",
         V4,
         DATAGRAM,
         Served,

@@ -1,4 +1,4 @@
-//! All that TCP's flags can say.
+//! Every combination of TCP's flags.
 
 use knockgate_tests::{lab::Family, scenario::Attach};
 use netlab::packet::{ACK, FIN, RST, SYN};
@@ -15,7 +15,7 @@ fn generic() {
     no_flags_are_answered(Attach::Generic);
 }
 
-/// NULL, FIN, XMAS, Maimon, SYN-FIN, ECN and everything else there is.
+/// Includes the scans called NULL, FIN, XMAS, Maimon and SYN-FIN.
 fn no_flags_are_answered(attach: Attach) {
     let Some(target) = Target::build() else {
         return;
@@ -25,8 +25,8 @@ fn no_flags_are_answered(attach: Attach) {
     expect(&target, "past the gate", |_| false);
 }
 
-/// To what is neither a SYN nor acknowledges anything a listener stays silent (RFC 9293, section 3.10.7.2);
-/// Linux also drops a SYN with FIN.
+/// Returns whether a listener answers: not to a segment with neither SYN nor ACK (RFC 9293, section 3.10.7.2), nor, on
+/// Linux, to a SYN with FIN.
 fn a_listener_answers(flags: u8) -> bool {
     flags & RST == 0 && (flags & ACK != 0 || flags & (SYN | FIN) == SYN)
 }

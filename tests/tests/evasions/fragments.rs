@@ -1,4 +1,4 @@
-//! Packets in fragments, put together again by the host behind the gate.
+//! Packets in fragments, which the host reassembles.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::{
     Row, SYN, V4, V6, row, sum_header,
 };
 
-/// Where no one listens, and nothing is guarded.
+/// A port that is not protected, and where nothing listens.
 const ELSEWHERE: [u8; 2] = 1234_u16.to_be_bytes();
 /// The end of any packet.
 const END: usize = usize::MAX;
@@ -29,7 +29,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Three pieces in every order, once and twice, and with one missing. No piece of them is too small.
+/// Three fragments in every order, once and twice, and with one missing; each has a valid size.
 fn orders() -> Vec<Row> {
     let orders: [(&[usize], Fate); 14] = [
         (&[0, 1, 2], Served),
@@ -62,8 +62,8 @@ fn orders() -> Vec<Row> {
     rows.collect()
 }
 
-/// Linux takes no packet of which it was told a part twice, unless one piece says nothing that another had not
-/// said before (RFC 5722): it forgets the later one then, whatever it holds.
+/// Linux drops a packet with overlapping fragments (RFC 5722), unless a fragment lies completely within an earlier
+/// one, which it then ignores, whatever its contents.
 fn overlaps() -> Vec<Row> {
     let overlap = |what: &str, fate, ranges: &'static [Range<usize>]| {
         row(what, BOTH, ANY, fate, move |packet| {
@@ -153,7 +153,7 @@ fn overlaps() -> Vec<Row> {
     ]
 }
 
-/// Pieces that end within TCP's header; eight bytes are all of UDP's.
+/// Fragments that end within TCP's header; UDP's header has eight bytes only.
 fn tiny() -> Vec<Row> {
     let mut rows = Vec::new();
     for (what, cuts) in [
@@ -165,7 +165,7 @@ fn tiny() -> Vec<Row> {
         for (families, probes, fate) in [
             (BOTH, DATAGRAM, Served),
             (V4, SYN, Malformed),
-            // Linux looks at the first fragment itself there (RFC 8200, section 4.5).
+            // For IPv6, Linux checks the first fragment itself (RFC 8200, section 4.5).
             (V6, SYN, Dropped),
         ] {
             rows.push(row(what, families, probes, fate, move |packet| {
@@ -197,7 +197,7 @@ fn tiny() -> Vec<Row> {
 }
 
 fn odd() -> Vec<Row> {
-    // Of a piece that is no multiple of eight bytes long, IPv4 takes what is.
+    // IPv4 uses a fragment whose length is not a multiple of eight up to the last such multiple.
     let uneven = |packet: Packet| vec![piece(&packet, 0..28), piece(&packet, 24..END)];
     vec![
         row("an uneven piece", V4, ANY, Served, uneven),
@@ -288,7 +288,7 @@ fn odd() -> Vec<Row> {
     ]
 }
 
-/// Extension headers, before and behind the header of the fragments.
+/// Extension headers before and after the fragment header.
 fn chains() -> Vec<Row> {
     let inside = |packet: Packet| {
         packet
@@ -318,8 +318,8 @@ fn chains() -> Vec<Row> {
             Served,
             move |packet| cut(&inside(packet), &[56]).into_iter().rev().collect(),
         ),
-        // Each is one that Linux takes too, though RFC 7112 forbids it, unless the first fragment holds all
-        // of the chain and none of what it ends in.
+        // Linux accepts these, though RFC 7112 forbids them, unless the first fragment contains the whole chain and
+        // no byte of the transport header.
         row(
             "a chain cut between its headers",
             V6,
@@ -348,8 +348,8 @@ fn chains() -> Vec<Row> {
     ]
 }
 
-/// The chain goes on in the second fragment, while the padding of the first one says that it goes on
-/// elsewhere: to what is neither TCP nor UDP, to another port, or to a later fragment.
+/// The chain continues in the second fragment, while the padding of the first contains a different continuation:
+/// neither TCP nor UDP, another port, or a later fragment.
 fn padded_chains() -> Vec<Row> {
     let claims: [(&str, u8, &[u8]); 5] = [
         ("ICMPv6", 60, &[58, 0]),
@@ -404,14 +404,14 @@ pub fn cut(packet: &Packet, cuts: &[usize]) -> Vec<Vec<u8>> {
     packet.fragments(CLIENT_MAC, GATE_MAC, cuts)
 }
 
-/// One piece; the last where it ends with the packet or would end behind it.
+/// Returns the fragment with these bytes; it is the last one if it reaches the end of the packet.
 fn piece(packet: &Packet, range: Range<usize>) -> Vec<u8> {
     let end = range.end.min(packet.length());
     let more = end < packet.length();
     packet.piece(CLIENT_MAC, GATE_MAC, range.start..end, more)
 }
 
-/// The same first fragment with another port.
+/// Changes the destination port of a first fragment.
 fn to_elsewhere(mut frame: Vec<u8>) -> Vec<u8> {
     let transport = if frame[12] == 0x08 { 34 } else { 62 };
     frame[transport + 2..transport + 4].copy_from_slice(&ELSEWHERE);

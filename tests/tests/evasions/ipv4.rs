@@ -1,4 +1,4 @@
-//! IPv4's header: its options, and what else may stand in it.
+//! IPv4's header: options and other fields.
 
 use crate::{
     ANY, DATAGRAM,
@@ -169,7 +169,8 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// A loose source route over one of the host's addresses to another: the host itself changes the destination.
+/// Returns a row with a loose source route through one address of the host to another: the host itself changes the
+/// destination.
 fn by_way_of(first: [u8; 4], last: [u8; 4]) -> Row {
     let what = format!("loose source route to {last:?} by {first:?}");
     row(what, V4, ANY, Served, move |packet| {

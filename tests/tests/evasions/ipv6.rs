@@ -1,4 +1,4 @@
-//! IPv6's header, and every chain of extension headers.
+//! IPv6's header, and chains of extension headers.
 
 use netlab::packet::Extension::{
     self, AtomicFragment, Authentication, DestinationOptions, HopByHop, Routing,
@@ -10,14 +10,14 @@ use crate::{
     Row, SYN, V6, edited, frame, row,
 };
 
-/// What may stand anywhere in a chain that Linux accepts.
+/// Extension headers that Linux accepts anywhere in a chain.
 const LINKS: [Extension; 4] = [
     DestinationOptions(0),
     DestinationOptions(2),
     Routing(0),
     AtomicFragment,
 ];
-/// Chains of up to so many of them are all tried, with and without hop-by-hop options before them.
+/// The length up to which all chains of [`LINKS`] are tried, with and without hop-by-hop options before them.
 const LENGTH: usize = 3;
 
 pub fn rows() -> Vec<Row> {
@@ -73,7 +73,7 @@ pub fn rows() -> Vec<Row> {
             Dropped,
             |frame| frame[58] = 4,
         ),
-        // As a jumbogram has it (RFC 2675), which this is not; the checksum then makes up for the length.
+        // A length of zero, which only jumbograms have (RFC 2675); the checksum is adapted to it.
         edited("a UDP length of nothing", V6, DATAGRAM, Served, |frame| {
             let field = |frame: &[u8], at| u16::from_be_bytes([frame[at], frame[at + 1]]);
             let (sum, carry) = field(frame, 60).overflowing_add(field(frame, 58));
@@ -84,8 +84,8 @@ pub fn rows() -> Vec<Row> {
             frame[70] ^= 1;
         }),
     ];
-    // With no segment left a host passes over routes, except for RPL's and segments, which it was not told to
-    // take. Mobile IPv6's are left out: it depends on how the kernel was built.
+    // With no segment left, a host skips routing headers, except those of RPL and segment routing, which are off.
+    // Mobile IPv6's type is left out, since it depends on the kernel's build.
     for (kind, fate) in [(0, Served), (1, Served), (3, Dropped), (4, Dropped)] {
         let what = format!("a route of type {kind} at its end");
         rows.push(row(what, V6, ANY, fate, move |packet| {
@@ -94,7 +94,7 @@ pub fn rows() -> Vec<Row> {
             vec![frame]
         }));
     }
-    // Mobility, HIP, Shim6, experiments: Linux reads none of these over.
+    // Mobility, HIP, Shim6, experiments: Linux skips none of these.
     for next in [135, 139, 140, 253, 254] {
         rows.push(row(
             format!("extension header {next}"),
@@ -111,7 +111,7 @@ pub fn rows() -> Vec<Row> {
     for (what, source, probes, fate) in [
         ("from loopback", "::1", ANY, Dropped),
         ("from a group", "ff02::1", ANY, Dropped),
-        // What is answered to the host itself, or to no one, cannot be seen.
+        // Datagrams only: an answer to the host itself, or to the unspecified address, cannot be seen.
         ("from the host itself", "fd77::1", DATAGRAM, Served),
         ("from nowhere", "::", DATAGRAM, Served),
         (
@@ -134,7 +134,7 @@ pub fn rows() -> Vec<Row> {
     }
     rows.extend(long_and_odd_chains());
     for links in chains() {
-        // A second fragment header is one too many, even where neither says that there are fragments.
+        // A second fragment header is malformed, even if both are atomic.
         let fragments = links.iter().filter(|&&link| link == AtomicFragment);
         let fate = if fragments.count() > 1 {
             Dropped
@@ -147,7 +147,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Every chain of up to [`LENGTH`] of [`LINKS`].
+/// Returns every chain of up to [`LENGTH`] headers from [`LINKS`].
 fn chains() -> Vec<Vec<Extension>> {
     let mut all = vec![Vec::new()];
     let mut longest = all.clone();
@@ -181,7 +181,7 @@ fn long_and_odd_chains() -> Vec<Row> {
         ),
         chain(vec![HopByHop(0), HopByHop(0)], Dropped),
         chain(vec![DestinationOptions(0), HopByHop(0)], Dropped),
-        // Without a security association no host believes it.
+        // Without a security association, the host drops it.
         chain(vec![Authentication(1)], Dropped),
         chain(
             vec![DestinationOptions(0), Authentication(3), Routing(0)],

@@ -1,4 +1,4 @@
-//! What stands before IP, and behind it.
+//! Link headers, tags and padding.
 
 use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
 use netlab::packet::Tag;
@@ -26,7 +26,7 @@ pub fn rows() -> Vec<Row> {
         ),
         ("three priority tags", Malformed, &[Tag::PRIORITY; 3]),
         ("ten priority tags", Malformed, &[SERVICE_PRIORITY; 10]),
-        // No device of this host has that VLAN.
+        // The host has no device in that VLAN.
         ("VLAN tag", Dropped, &[VLAN]),
         (
             "VLAN tag inside a priority tag",
@@ -48,7 +48,7 @@ pub fn rows() -> Vec<Row> {
         edited("a frame full of padding", BOTH, ANY, Served, |frame| {
             frame.resize(1514, 0x16);
         }),
-        // To a link-layer address of many the host takes datagrams, not connections.
+        // With a broadcast or multicast MAC address, the host accepts datagrams, but no connections.
         row("broadcast frame", BOTH, DATAGRAM, Served, |packet| {
             vec![packet.frame(CLIENT_MAC, EVERYONE)]
         }),
@@ -58,11 +58,15 @@ pub fn rows() -> Vec<Row> {
         row("multicast frame", BOTH, DATAGRAM, Served, |packet| {
             vec![packet.frame(CLIENT_MAC, GROUP)]
         }),
-        row("someone else's frame", BOTH, ANY, Dropped, |packet| {
-            vec![packet.frame(CLIENT_MAC, [2, 0, 0, 0, 0, 9])]
-        }),
         row(
-            "frame from the gate's own address",
+            "frame to another MAC address",
+            BOTH,
+            ANY,
+            Dropped,
+            |packet| vec![packet.frame(CLIENT_MAC, [2, 0, 0, 0, 0, 9])],
+        ),
+        row(
+            "frame from the host's own MAC address",
             BOTH,
             ANY,
             Served,
@@ -101,9 +105,9 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// What stands before IP on other links, and in networks that a host is in by a device for it alone.
+/// Headers before IP that only a host with a special device would remove.
 fn behind_others() -> impl Iterator<Item = Row> {
-    // In place of IPv4's ethertype, and of IPv6's.
+    // The bytes in place of the ethertypes of IPv4 and of IPv6.
     let headers: [(_, [&[u8]; 2]); 8] = [
         (
             "an old ethertype of tags",

@@ -1,17 +1,16 @@
-//! Ways round a gate: frames sent through a real veth at a real listening service, with the host's own
-//! reassembly behind the gate.
+//! Attempts to evade a gate: frames sent over a real veth to a real service, on a host that reassembles fragments
+//! itself.
 //!
-//! Each row is tried three times. With the gate down it does what its [`Fate`] says, so that a row which
-//! could never reach anything says so and why; with the gate up, nothing reaches the service; with the gate
-//! up and a grant, it is as without a gate, except for what is malformed.
+//! Each row is tried three times. Without knockgate, the service is reached if the [`Fate`] says so: this shows which
+//! rows could reach it at all. With knockgate, no row reaches the service. With knockgate and a grant, the rows reach
+//! it as without knockgate, except for malformed packets.
 //!
-//! What not every kernel has, VLAN devices and security associations, is tried where there is some: `cargo
-//! xtask kernels` sees to it.
+//! Rows that need VLAN devices or security associations are skipped on a kernel without them; `cargo xtask kernels`
+//! boots kernels that have them.
 //!
-//! [`target`] sends and sees, [`link`], [`ipv4`], [`ipv6`], [`fragments`] and [`destinations`] are the table,
-//! [`segments`] what is added to it where the host takes segment routing,
-//! [`vlan`] and [`authentication`] what is added to it on such a kernel, [`flags`] tries all that TCP has, and
-//! [`sizes`] sends what is longer than a frame usually is, with offloads on and off.
+//! [`target`] sends frames and observes the service. The rows are in [`link`], [`ipv4`], [`ipv6`], [`fragments`] and
+//! [`destinations`]; in [`segments`] for hosts with segment routing; in [`vlan`] and [`authentication`] for kernels
+//! with these features. [`flags`] tries every combination of TCP flags, and [`sizes`] jumbo frames and offloads.
 
 mod authentication;
 mod destinations;
@@ -25,30 +24,27 @@ mod sizes;
 mod target;
 mod vlan;
 
-use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC},
-    scenario::Attach,
-};
+use knockgate_tests::{lab::Family, scenario::Attach, wire::frame};
 use netlab::packet::Packet;
 
 use target::{Probe, Target};
 
-/// One way to send a packet.
+/// One row: a way to send a packet.
 struct Row {
     what: String,
     families: &'static [Family],
     probes: &'static [Probe],
     fate: Fate,
-    /// The frames that a plain packet becomes.
+    /// Turns a plain packet into the frames to send.
     frames: Box<dyn Fn(Packet) -> Vec<Vec<u8>>>,
 }
 
-/// What becomes of a row's frames where no gate denies them.
+/// What happens to a row's frames if no gate denies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// The service gets the packet.
+    /// The service receives the packet.
     Served,
-    /// The service gets it without a gate; with one, not even from a source with a grant.
+    /// The service receives it without knockgate; with knockgate, it is denied even with a grant.
     Malformed,
     /// The host itself drops it.
     Dropped,
@@ -107,7 +103,7 @@ mod of_segments {
     }
 }
 
-/// The rows that have nothing to do with link headers, on an interface that has none.
+/// Tries the rows that do not concern link headers on an interface that has none.
 #[test]
 fn without_link_headers() {
     let Some(target) = Target::build_without_link_headers() else {
@@ -185,7 +181,7 @@ fn no_row_of_segments_gets_past_the_gate(build: fn() -> Option<Target>, attach: 
 const REACHES: fn(Fate) -> bool = |fate| fate != Fate::Dropped;
 const SERVED: fn(Fate) -> bool = |fate| fate == Fate::Served;
 
-/// Tries every row, and names at once all that did otherwise than expected.
+/// Tries every row, and reports all that had an unexpected result.
 #[track_caller]
 fn expect(target: &Target, rows: &[Row], when: &str, served: impl Fn(Fate) -> bool) {
     let mut wrong = Vec::new();
@@ -222,8 +218,7 @@ fn row(
     }
 }
 
-/// A row that changes nothing but bytes of the one frame; the checksum of an untagged IPv4 header is put
-/// right again.
+/// Returns a row that only edits bytes of the frame; the checksum of an untagged IPv4 header is corrected afterwards.
 fn edited(
     what: &str,
     families: &'static [Family],
@@ -239,11 +234,7 @@ fn edited(
     })
 }
 
-fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(CLIENT_MAC, GATE_MAC)
-}
-
-/// Puts the checksum of an IPv4 header right, where there is one and no tag before it.
+/// Corrects the checksum of an untagged IPv4 header.
 fn sum_header(frame: &mut [u8]) {
     if frame[12..14] != [0x08, 0x00] {
         return;

@@ -1,5 +1,4 @@
-//! Packets within packets that the host unwraps by itself, where it has been told to take segment routing
-//! (RFC 8754) and RPL's source routes (RFC 6554).
+//! Packets in packets, which a host unwraps if segment routing (RFC 8754) and RPL source routes (RFC 6554) are enabled.
 
 use knockgate_tests::{
     lab::{Family, Source::A},
@@ -19,7 +18,7 @@ use crate::{
     target::Target,
 };
 
-/// IANA's numbers of IP within IP, and of routing headers.
+/// IANA's protocol numbers of IP in IP, and types of routing headers.
 const IPV4_INSIDE: u8 = 4;
 const IPV6_INSIDE: u8 = 41;
 const RPL: u8 = 3;
@@ -27,7 +26,7 @@ const SEGMENTS: u8 = 4;
 
 const ETHERNET: usize = 14;
 
-/// Has the host take both.
+/// Enables both on the host.
 pub fn take(target: &Target) {
     let interface = target.interface();
     for device in ["all", interface] {
@@ -63,7 +62,7 @@ pub fn rows() -> Vec<Row> {
         within("a route of RPL's", V6, Malformed, |inner| {
             vec![wrapped(inner, &[], RPL, 0)]
         }),
-        // RPL knows of no IPv4.
+        // RPL does not carry IPv4.
         within("a route of RPL's", V4, Dropped, |inner| {
             vec![wrapped(inner, &[], RPL, 0)]
         }),
@@ -98,7 +97,7 @@ pub fn rows() -> Vec<Row> {
             let once = wrapped(inner, &[], SEGMENTS, 0);
             vec![wrapped(&once[ETHERNET..], &[], SEGMENTS, 0)]
         }),
-        // Nothing unwraps these without a tunnel's device.
+        // Without a tunnel device, the host does not unwrap these.
         within("no route", BOTH, Dropped, |inner| {
             vec![frame(&outer(inner))]
         }),
@@ -138,7 +137,7 @@ pub fn rows() -> Vec<Row> {
             move |inner| vec![wrapped(inner, before, SEGMENTS, 0)],
         ));
     }
-    // Cut behind the route, which Linux doesn't take, in the inner header, and behind the whole of that.
+    // Cut after the routing header (which Linux drops), within the inner header, and after it.
     for (bytes, fate) in [
         (24, Dropped),
         (32, Malformed),
@@ -155,7 +154,7 @@ pub fn rows() -> Vec<Row> {
                     .with_extension(Routing(2))
                     .with_headers_inside();
                 let mut pieces = cut(&packet, &[bytes]);
-                // Behind the fragment header.
+                // After the fragment header.
                 pieces[0] = route(&pieces[0], ETHERNET + 8, SEGMENTS, 0);
                 pieces
             },
@@ -164,7 +163,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// What becomes of a plain packet within others.
+/// Returns a row with a plain packet inside others.
 fn within(
     what: impl Into<String>,
     families: &'static [Family],
@@ -177,7 +176,7 @@ fn within(
     })
 }
 
-/// A packet around this one.
+/// Returns a packet that contains this one.
 fn outer(inner: &[u8]) -> Packet {
     let kind = if inner[0] >> 4 == 4 {
         IPV4_INSIDE
@@ -187,12 +186,12 @@ fn outer(inner: &[u8]) -> Packet {
     Packet::other(Family::V6.address(A), Family::V6.host(), kind, inner)
 }
 
-/// A frame with a packet around this one, in it these headers and a route.
+/// Returns a frame with a packet that contains this one behind extension headers and a routing header.
 fn wrapped(inner: &[u8], before: &[Extension], kind: u8, left: u8) -> Vec<u8> {
     let packet = before.iter().fold(outer(inner), |packet, &header| {
         packet.with_extension(header)
     });
-    // Room for a segment, and for one more where one is left.
+    // Room for one segment, and for another one if one is left.
     let frame = frame(&packet.with_extension(Routing(2 + 2 * left)));
     let length: usize = before.iter().map(|header| length(*header)).sum();
     route(&frame, ETHERNET + length, kind, left)
@@ -206,7 +205,7 @@ fn length(header: Extension) -> usize {
     }
 }
 
-/// Makes the routing header behind so many bytes and IPv6's header one of this type with so many segments left.
+/// Sets type and segments left of the routing header that is `before` bytes behind IPv6's header.
 fn route(frame: &[u8], before: usize, kind: u8, left: u8) -> Vec<u8> {
     let mut frame = frame.to_vec();
     let at = before + 40;
@@ -214,7 +213,7 @@ fn route(frame: &[u8], before: usize, kind: u8, left: u8) -> Vec<u8> {
     frame
 }
 
-/// The last segment of a route right behind IPv6's header.
+/// Sets the last segment of a routing header that follows IPv6's header.
 fn set_segment(frame: &mut [u8], address: std::net::Ipv6Addr) {
     let at = ETHERNET + 40 + 8;
     frame[at..at + 16].copy_from_slice(&address.octets());

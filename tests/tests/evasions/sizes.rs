@@ -1,5 +1,4 @@
-//! More than a frame usually holds: jumbo frames, and streams that a sender hands over uncut or the
-//! receiving device merges.
+//! Large packets: jumbo frames, and streams that a sender passes on unsegmented or that the receiving device merges.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -26,11 +25,11 @@ use crate::{
     target::{Probe, TCP_SERVICE, Target, UDP_SERVICE},
 };
 
-/// What a device usually takes as one packet, with the Ethernet header, bytes.
+/// The largest usual frame, with Ethernet header, bytes.
 const FRAME: u64 = 1514;
-/// More than a dozen full frames, and less than a new connection may send at once.
+/// Several full frames, but less than the initial window of a connection.
 const STREAM: [u8; 9000] = [7; 9000];
-/// Far longer than a packet takes from one end of a veth to the other.
+/// Much longer than a packet takes over a veth.
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// veth takes a native program at MTUs below 3,520 bytes only.
@@ -60,7 +59,7 @@ fn merged_streams_native() {
     no_stream_gets_past_the_gate(Attach::Native, &[Tso, Gso]);
 }
 
-/// Linux merges nothing before a generic program sees it, and did so on this very connection until then.
+/// Linux does not merge packets before a generic program sees them, even if it did so before on the same connection.
 #[test]
 fn merged_streams_generic() {
     no_stream_gets_past_the_gate(Attach::Generic, &[Tso, Gso]);
@@ -87,7 +86,7 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
     ] {
         ip(netns, &format!("link set {interface} mtu {mtu}"));
     }
-    // In one frame that holds all that one can, and as two fragments, each larger than a usual frame.
+    // As one frame of the maximal size, and as two fragments that are larger than a usual frame.
     let shots = |served: bool| {
         for &family in BOTH {
             for probe in [Probe::Datagram, Probe::Syn] {
@@ -112,8 +111,9 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
     shots(true);
 }
 
-/// Connections from before the gate, on which the client goes on to send. Without these offloads of the client
-/// it sends frame by frame, and the gate's device merges them. What was denied is returned, as packets and bytes.
+/// Makes connections before `up`, and continues to send on them afterwards. `without`: offloads to switch off at the
+/// client, which then sends frame by frame, so that the host's device merges the frames. Returns the packets and bytes
+/// that were denied.
 fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) -> (u64, u64) {
     let Some(target) = Target::build() else {
         return SKIPPED;
@@ -145,7 +145,7 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
             "{attach:?}: more came past the gate"
         );
     }
-    // Now what has been lost is sent again, and gets through.
+    // With a grant, the retransmissions pass.
     target.grant();
     for stream in &mut streams {
         wait_until("the stream goes on under a grant", || {
@@ -197,10 +197,10 @@ fn no_train_of_datagrams_gets_past_the_gate(attach: Attach) -> (u64, u64) {
     denied
 }
 
-/// What a test says was denied where this machine cannot run it.
+/// The result of a test that this machine cannot run.
 const SKIPPED: (u64, u64) = (0, 0);
 
-/// Proves that frames were denied that hold more than one packet does on a wire.
+/// Asserts that larger packets than usual frames were denied.
 #[track_caller]
 fn assert_uncut((packets, bytes): (u64, u64)) {
     if (packets, bytes) != SKIPPED {
@@ -211,17 +211,13 @@ fn assert_uncut((packets, bytes): (u64, u64)) {
     }
 }
 
-/// Packets denied for want of a grant, and their bytes.
+/// Returns the packets that were denied for lack of a grant, and their bytes.
 fn denied(target: &Target) -> (u64, u64) {
-    let stats = target.lab.knockgate(&["stats", "--json"]).exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    let row = rows.iter().find(|row| row["reason"] == "no_grant");
-    let row = row.expect("something was denied");
-    let number = |key: &str| row[key].as_u64().expect("a count");
-    (number("packets"), number("bytes"))
+    let stats = target.lab.stats();
+    (stats.packets("no_grant"), stats.bytes("no_grant"))
 }
 
-/// A connection, with both of its ends.
+/// Both ends of a connection.
 struct Stream {
     client: TcpStream,
     service: TcpStream,
@@ -254,7 +250,7 @@ impl Stream {
             .expect("the socket has room for it");
     }
 
-    /// How many bytes have reached the service.
+    /// Reads what has reached the service. Returns how many bytes that were in all.
     fn received(&mut self) -> usize {
         let mut buffer = [0; 4096];
         loop {
@@ -268,7 +264,7 @@ impl Stream {
     }
 }
 
-/// Has the kernel cut what is sent into datagrams of this many bytes, and the device do it if it can.
+/// Makes the kernel, or the device, cut what is sent into datagrams of this many bytes.
 fn cut_into(socket: &UdpSocket, bytes: libc::c_int) {
     let length = libc::socklen_t::try_from(size_of_val(&bytes)).expect("four bytes");
     // SAFETY: the option is an int, of which the kernel reads `length` bytes.

@@ -1,4 +1,4 @@
-//! Where the rows are tried: one lab, a service of each transport in it, and eyes on both.
+//! The target of the rows: a lab with a UDP and a TCP service, which are observed.
 
 use std::{
     cell::Cell,
@@ -23,26 +23,26 @@ use knockgate_tests::{
 };
 use netlab::packet::{self, Extension, Packet};
 
-/// The services' ports, both guarded once the gate is up.
+/// The services' ports, which the gate protects.
 pub const UDP_SERVICE: u16 = 5182;
 pub const TCP_SERVICE: u16 = 22;
 
-/// What is sent at a service.
+/// The kind of packet that is sent to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// It has reached the service when the service has read it.
+    /// Has reached the service if the service has read it.
     Datagram,
-    /// It has reached the service when the host has answered for it.
+    /// Has reached the service if the host has answered it.
     Syn,
 }
 
-/// What frames go to the host by, and what comes back to the clients.
+/// The link between clients and host.
 enum Line {
     Ethernet {
         wire: Wire,
         replies: Tap,
     },
-    /// Without link header. Frames are sent without theirs, and packets seen with one.
+    /// A tun device. Link headers are removed from frames sent, and added to packets received.
     BareIp(Tun),
 }
 
@@ -52,19 +52,19 @@ pub const TUN: &str = "tun0";
 /// A lab to exchange frames in.
 pub struct Target {
     pub lab: Lab,
-    /// Read what reaches [`UDP_SERVICE`]. One for each family: only then IPv4's groups are served.
+    /// Sockets of [`UDP_SERVICE`], one for each family: an IPv6 socket would not receive IPv4 multicasts.
     datagrams: [UdpSocket; 2],
-    /// Answer on [`TCP_SERVICE`] by being there.
+    /// Listeners of [`TCP_SERVICE`], for which the kernel answers.
     listeners: [TcpListener; 2],
     line: Line,
-    /// What stands before the request that each shot ends with.
+    /// An extension header for the echo request at the end of each shot.
     before_request: Cell<Option<Extension>>,
-    /// Of shots so far; makes each one unlike all others.
+    /// Number of shots so far, which makes each one unique.
     count: Cell<u16>,
 }
 
 impl Target {
-    /// With no gate yet; none where this machine cannot build a lab.
+    /// Builds a lab in which knockgate is not up. Returns `None` if this machine cannot build one.
     pub fn build() -> Option<Self> {
         let lab = Lab::build(&[])?;
         let line = Line::Ethernet {
@@ -74,7 +74,7 @@ impl Target {
         Some(Self::of(lab, line))
     }
 
-    /// As [`Target::build`]; the host has its addresses on a device without link headers.
+    /// As [`Target::build`], but the host has its addresses on a device without link headers.
     pub fn build_without_link_headers() -> Option<Self> {
         let lab = Lab::build(&[])?;
         ip(&lab.gate, &format!("address flush dev {WAN}"));
@@ -86,7 +86,8 @@ impl Target {
     fn of(lab: Lab, line: Line) -> Self {
         let interface = line.interface();
         let (datagrams, listeners) = lab.gate.run(|| {
-            // Source routing is off by default, and would hide what the gate does about it.
+            // Source routing is off by default; then the host would drop these packets, and knockgate would not be
+            // tested.
             for setting in [
                 "ipv4/conf/all/accept_source_route".to_owned(),
                 format!("ipv4/conf/{interface}/accept_source_route"),
@@ -109,7 +110,7 @@ impl Target {
                 any.map(|any| listener(any).expect("no one else is here")),
             )
         });
-        // Its link's address is its own only when no one else has answered to it.
+        // Its link-local address is valid only after duplicate address detection.
         wait_until("the gate has all of its addresses", || {
             let name = lab.gate.name();
             let mut tentative = Command::new("ip");
@@ -126,18 +127,18 @@ impl Target {
         }
     }
 
-    /// Where the gate is to stand.
+    /// Returns the interface to guard.
     pub fn interface(&self) -> &'static str {
         self.line.interface()
     }
 
-    /// Lets each shot wait for frames with this header too: the host hands on what has one in its order, but
-    /// later than what has none.
+    /// Adds this header to the echo request at the end of each shot: the host processes packets that have it in order,
+    /// but later than others.
     pub fn wait_for_all_with(&self, header: Extension) {
         self.before_request.set(Some(header));
     }
 
-    /// Guards both services.
+    /// Brings knockgate up, with a gate for both services.
     pub fn up(&self, attach: Attach) {
         let (interface, attach) = (self.interface(), attach.name());
         let gate = Gate::new("services", &format!("{TCP_SERVICE}/tcp {UDP_SERVICE}/udp"))
@@ -150,7 +151,7 @@ impl Target {
         self.lab.knockgate(&["up"]).exits(0);
     }
 
-    /// Lets everyone in, over both families.
+    /// Gives a grant to every source of both families.
     pub fn grant(&self) {
         for half in ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"] {
             let arguments = ["allow", half, "--gate", "services", "--for", "10m"];
@@ -158,8 +159,8 @@ impl Target {
         }
     }
 
-    /// Makes a plain packet from [`A`] to the service into frames, sends them, and says whether the service
-    /// was reached.
+    /// Sends the frames that a row makes of a plain packet from [`A`] to the service. Returns whether they reach the
+    /// service.
     pub fn reaches(
         &self,
         probe: Probe,
@@ -185,7 +186,7 @@ impl Target {
         }
     }
 
-    /// Sends a segment to the TCP service, and says whether anything came back for it.
+    /// Sends a segment to the TCP service. Returns whether it was answered.
     pub fn answers(&self, family: Family, flags: u8) -> bool {
         let from = (family.address(A), 10_000 + self.next());
         let segment = Packet::tcp(from, (family.host(), TCP_SERVICE), flags);
@@ -193,7 +194,7 @@ impl Target {
         answered(&replies, TCP_SERVICE, from.1)
     }
 
-    /// The next connection that the TCP service has got.
+    /// Accepts the next connection of the TCP service.
     pub fn accept(&self, family: Family) -> TcpStream {
         let [v4, v6] = &self.listeners;
         let listener = match family {
@@ -203,13 +204,13 @@ impl Target {
         listener.accept().expect("a client has connected").0
     }
 
-    /// Empties the sockets of the UDP service, and says how many datagrams they held.
+    /// Empties the sockets of the UDP service. Returns how many datagrams they contained.
     pub fn datagrams(&self) -> usize {
         self.received().len()
     }
 
-    /// Sends frames, and sees what comes back until the host has dealt with all of them: it answers an echo
-    /// request that was sent last. That one passes any gate, and the host takes frames in order.
+    /// Sends frames and then an echo request. Returns all frames up to the echo reply: since the host processes frames
+    /// in order and no gate denies ICMP, all frames have been processed by then.
     fn exchange(&self, mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let [high, low] = self.next().to_be_bytes();
         let mut request = [8, 0, 0, 0, high, low, 0, 0];
@@ -240,7 +241,7 @@ impl Target {
         }
     }
 
-    /// Empties the sockets of the UDP service.
+    /// Empties the sockets of the UDP service. Returns the datagrams.
     fn received(&self) -> Vec<Vec<u8>> {
         let mut received = Vec::new();
         let mut buffer = vec![0; 1 << 16];
@@ -267,7 +268,7 @@ impl Line {
     }
 }
 
-/// A frame without link header and tags.
+/// Returns a frame without link header and tags.
 fn unframed(frame: &[u8]) -> &[u8] {
     let mut network = 14;
     while matches!(frame[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
@@ -276,7 +277,7 @@ fn unframed(frame: &[u8]) -> &[u8] {
     &frame[network..]
 }
 
-/// A packet as a frame.
+/// Returns a packet as a frame.
 fn framed(packet: &[u8]) -> Vec<u8> {
     let kind = if packet[0] >> 4 == 4 {
         [8, 0]
@@ -286,12 +287,12 @@ fn framed(packet: &[u8]) -> Vec<u8> {
     [&[0; 12], &kind[..], packet].concat()
 }
 
-/// Forty bytes, so that fragments have something to be cut from.
+/// Returns a payload of forty bytes, so that there is something to fragment.
 fn payload(shot: u16) -> Vec<u8> {
     format!("shot {shot:05} that should not reach anyone").into_bytes()
 }
 
-/// Whether there is a segment from this port of the host to that port of the client.
+/// Returns whether there is a segment from this port of the host to that port of the client.
 fn answered(replies: &[Vec<u8>], from: u16, to: u16) -> bool {
     let [from, to] = [from, to].map(u16::to_be_bytes);
     let ports = [from, to].concat();

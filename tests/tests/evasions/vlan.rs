@@ -1,4 +1,4 @@
-//! VLANs that the host is in: its devices take the tags off, and the same services are behind them.
+//! VLANs in which the host has devices, which remove the tags before the services get the packets.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     target::{TCP_SERVICE, Target},
 };
 
-/// A device, what it is in, how its tag is announced, and which VLAN it is.
+/// Name of a device, the device below it, the protocol of its tag, and the VLAN id.
 const DEVICES: [[&str; 4]; 5] = [
     ["seven", "", "802.1Q", "7"],
     ["five", "", "802.1ad", "5"],
@@ -26,14 +26,14 @@ const DEVICES: [[&str; 4]; 5] = [
     ["seven.nine", "seven", "802.1Q", "9"],
 ];
 
-/// Devices that have clients, and where: the gate is the first in each network, its client the second.
+/// Devices with addresses, and their networks: the host is the first in each, the client the second.
 const CLIENTS: [(&str, [&str; 2]); 3] = [
     ("seven", ["10.78.0.", "fd78::"]),
     ("five.seven", ["10.79.0.", "fd79::"]),
     ("seven.nine", ["10.80.0.", "fd80::"]),
 ];
 
-/// Gives both ends the devices, where the kernel has such.
+/// Makes the devices at both ends. Returns whether the kernel has such devices.
 pub fn join(target: &Target) -> bool {
     let ends = [
         (&target.lab.gate, WAN, "1"),
@@ -84,14 +84,14 @@ pub fn rows() -> Vec<Row> {
         (Served, &[FIVE, PRIORITY]),
         (Served, &[SEVEN, SERVICE_PRIORITY]),
         (Served, &[SERVICE_PRIORITY, FIVE]),
-        // More than are read.
+        // More tags than are read.
         (Malformed, &[FIVE, SEVEN, NINE]),
         (Malformed, &[PRIORITY, FIVE, SEVEN]),
         (Malformed, &[FIVE, PRIORITY, SEVEN]),
         (Malformed, &[FIVE, SEVEN, PRIORITY]),
         (Malformed, &[PRIORITY, SEVEN, PRIORITY]),
         (Malformed, &[SEVEN, PRIORITY, PRIORITY]),
-        // Of these VLANs there is none, or none there.
+        // VLANs in which the host has no device.
         (Dropped, &[NINE]),
         (Dropped, &[SEVEN, FIVE]),
         (Dropped, &[PRIORITY, NINE]),
@@ -109,11 +109,11 @@ pub fn rows() -> Vec<Row> {
     rows.chain([fragments]).collect()
 }
 
-/// Has the client in each VLAN connect to the gate's own address there.
+/// Connects from the client in each VLAN to the host's address there.
 #[track_caller]
 pub fn expect_clients(target: &Target, connected: bool) {
     for (to, from) in clients() {
-        // One SYN decides where none may get through.
+        // One SYN is enough if none may pass.
         let wait = Duration::from_millis(if connected { 60_000 } else { 300 });
         let attempt = target
             .lab
@@ -129,7 +129,7 @@ pub fn expect_clients(target: &Target, connected: bool) {
     }
 }
 
-/// Has the client in each VLAN knock.
+/// Knocks from the client in each VLAN.
 pub fn clients_knock(target: &Target) {
     for (to, from) in clients() {
         target.lab.client.run(|| {
@@ -140,7 +140,7 @@ pub fn clients_knock(target: &Target) {
     }
 }
 
-/// Addresses of the gate and of its client, of both families in each VLAN.
+/// Returns the addresses of host and client in each VLAN, for both families.
 fn clients() -> impl Iterator<Item = (IpAddr, IpAddr)> {
     let networks = CLIENTS.into_iter().flat_map(|(_, networks)| networks);
     networks.map(|network| {

@@ -1,10 +1,10 @@
-//! Floods from forged sources, as fast as one core can send: real knocks open all the same, no grant and no
-//! session is changed, and the service hardly notices.
+//! Floods from forged sources, as fast as one core can send: real knocks still open, grants and sessions do not change,
+//! and the service uses little CPU time.
 //!
-//! No test here says how fast anything is. Where this machine itself may lose frames, it has another try.
+//! No test here measures speed. Tests in which the machine itself may lose frames try several times.
 //!
-//! [`knocks`] open and change nothing else under a flood, [`sessions`] stand beside forged and real ones by the
-//! thousand, and [`reports`] are bounded.
+//! [`knocks`] tests knocks during a flood, [`sessions`] a table full of forged and real flows, and [`reports`] that
+//! reports are bounded.
 
 mod knocks;
 mod reports;
@@ -24,7 +24,7 @@ use knockgate_tests::{
 };
 use netlab::packet::{Packet, SYN};
 
-/// A configuration whose table of progress is as large as by default, where a flood is to be stood.
+/// Returns a configuration whose table of sources has the default size.
 fn config(attach: Attach, sessions: u32) -> String {
     let attach = attach.name();
     let gate = Gate::ssh().open_for("1h").within("10m");
@@ -37,7 +37,7 @@ fn config(attach: Attach, sessions: u32) -> String {
 const FIRST_KNOCK: Aim = Aim::Udp(7000);
 const PROTECTED: Aim = Aim::Tcp(22);
 
-/// Less would be no flood: a frame for each place in the table where it fills one.
+/// The fewest frames of a flood: about as many as the table of sources has places.
 const A_FLOOD: u64 = 100_000;
 
 fn knocks(family: Family, client: IpAddr) -> [Vec<u8>; 3] {
@@ -57,7 +57,7 @@ fn client(family: Family, group: u8, number: u8) -> IpAddr {
     }
 }
 
-/// A scenario whose gate is configured and not up, and the turn to flood it.
+/// Returns a scenario that is configured and not up, and a turn to flood it.
 fn scenario(attach: Attach, family: Family) -> Option<(Scenario, Turn)> {
     let turn = Turn::wait();
     let scenario = Scenario::new(attach, family, Lab::build(&[])?);
@@ -65,7 +65,7 @@ fn scenario(attach: Attach, family: Family) -> Option<(Scenario, Turn)> {
     Some((scenario, turn))
 }
 
-/// One of as many floods as there are CPUs: each takes all of one.
+/// Permission for one flood. There are as many as CPUs, since each flood uses a whole one.
 struct Turn;
 
 static FLOODS: Mutex<usize> = Mutex::new(0);

@@ -1,4 +1,4 @@
-//! Sessions: flows by the thousand, forged and real, are in no other flow's way.
+//! Sessions: thousands of flows, forged and real, do not keep others from being remembered.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,8 @@ use knockgate_tests::{
         CLIENT_MAC, Family, GATE_MAC,
         Source::{A, B},
     },
-    scenario::{Attach, Scenario},
+    scenario::Attach,
+    service::echoes,
     wire::Wire,
 };
 use netlab::packet::{ACK, Packet, SYN};
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::{client, config, scenario};
 
-/// Connections that are begun, each from another port.
+/// Connections that one source begins, each from another port.
 const HALF_OPEN: u16 = 10_000;
 
 #[test]
@@ -62,8 +63,8 @@ fn a_full_table_is_reported_generic_v4() {
     a_full_table_is_reported(Attach::Generic, Family::V4);
 }
 
-/// A source with a grant, which never answers, begins ten times as many connections as the table has room for;
-/// then another one's outlives its grant.
+/// A source with a grant begins ten times as many connections as the table has room for, and completes none;
+/// then the session of another source still outlives its grant.
 fn half_open_flows_leave_room(attach: Attach, family: Family) {
     forged_flows_leave_room(attach, family, &[SYN]);
 }
@@ -93,7 +94,7 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     for syns in syns.chunks(200) {
         wire.send(&scenario.lab, syns);
     }
-    let half_open = sessions(&scenario).len();
+    let half_open = scenario.lab.session_count();
     assert!(
         half_open > 900,
         "only {half_open} flows: the table was to be filled"
@@ -101,20 +102,22 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
 
     scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut connection = scenario.connected(B, 22);
-    echo(&mut connection);
+    assert!(echoes(&mut connection, b"hello"));
     for syns in syns.chunks(200) {
         wire.send(&scenario.lab, syns);
     }
     scenario.ends(B);
-    echo(&mut connection);
+    assert!(echoes(&mut connection, b"hello"));
     let other = family.address(B).to_string();
-    let stays = sessions(&scenario)
-        .into_iter()
-        .any(|flow| flow.contains(&other));
+    let is_of_other = |flow: &Value| {
+        let source = flow["source"].as_str();
+        source.is_some_and(|source| source.contains(&other))
+    };
+    let stays = scenario.lab.list("sessions").iter().any(is_of_other);
     assert!(stays, "the connection goes on, and is no session");
 }
 
-/// A source with a grant makes more connections than there is room for, all of them real; then another one's
+/// A source with a grant establishes more connections than there is room for; then the session of another source still
 /// outlives its grant.
 fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
@@ -125,18 +128,18 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
     scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
     let mut connections: Vec<TcpStream> = (0..100).map(|_| scenario.connected(A, 22)).collect();
     for connection in &mut connections {
-        echo(connection);
+        assert!(echoes(connection, b"hello"));
     }
-    assert_eq!(sessions(&scenario).len(), 64, "the table is full");
+    assert_eq!(scenario.lab.session_count(), 64, "the table is full");
     scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
     let mut other = scenario.connected(B, 22);
-    echo(&mut other);
+    assert!(echoes(&mut other, b"hello"));
     connections.extend((0..100).map(|_| scenario.connected(A, 22)));
     scenario.closes(B, "22/tcp");
-    echo(&mut other);
+    assert!(echoes(&mut other, b"hello"));
 }
 
-/// Who comes last to a full table gets in as long as the grant lives, and no longer; and that is said.
+/// A connection that finds the table full passes only while its grant lasts, and an event reports it.
 fn a_full_table_is_reported(attach: Attach, family: Family) {
     let Some((scenario, _turn)) = scenario(attach, family) else {
         return;
@@ -145,18 +148,16 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
     scenario.lab.knockgate(&["up"]).exits(0);
     scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
     let mut first = scenario.connected(A, 22);
-    echo(&mut first);
+    assert!(echoes(&mut first, b"hello"));
     scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut second = scenario.connected(B, 22);
-    echo(&mut second);
-    let events = scenario.knockgate("events --json").exits(0).stdout.clone();
-    let refused: Vec<Value> = events
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a line is one object"))
-        .filter(|event: &Value| event["event"] == "session.refused")
-        .collect();
-    let [refused] = refused.as_slice() else {
-        panic!("one flow was refused a session: {events}");
+    assert!(echoes(&mut second, b"hello"));
+    let events = scenario.lab.events();
+    let refused = events
+        .iter()
+        .filter(|event| event["event"] == "session.refused");
+    let [refused] = refused.collect::<Vec<_>>()[..] else {
+        panic!("one flow was refused a session: {events:?}");
     };
     assert_eq!(refused["reason"], "table_full");
     assert_eq!(refused["gate"], "ssh");
@@ -170,25 +171,5 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
         .expect("a live socket");
     let answer = second.read(&mut [0; 16]);
     assert!(answer.is_err(), "it outlived its grant: {answer:?}");
-    echo(&mut first);
-}
-
-/// Says something and expects to hear it.
-#[track_caller]
-fn echo(connection: &mut TcpStream) {
-    connection
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .expect("a live socket takes a timeout");
-    connection.write_all(b"hello").expect("it can be sent");
-    let mut heard = [0; 5];
-    connection.read_exact(&mut heard).expect("it is answered");
-    assert_eq!(&heard, b"hello");
-}
-
-/// Sources of the flows that the gate remembers.
-fn sessions(scenario: &Scenario) -> Vec<String> {
-    let sessions = scenario.knockgate("sessions --json").exits(0).json();
-    let sessions = sessions["sessions"].as_array().expect("sessions is a list");
-    let source = |flow: &Value| flow["source"].as_str().map(str::to_owned);
-    sessions.iter().filter_map(source).collect()
+    assert!(echoes(&mut first, b"hello"));
 }

@@ -1,4 +1,4 @@
-//! Clients as people have them: knockgate's own, Debian's `knock`, OpenSSH, nmap, what a browser does.
+//! Existing clients: knockgate's own, Debian's `knock`, OpenSSH, nmap, and the behaviour of a browser.
 
 use std::time::Duration;
 
@@ -62,14 +62,14 @@ fn knockgate_knock_then_with_a_wrong_sequence(scenario: &Scenario) {
 fn knockgate_knock_connect(scenario: &Scenario) {
     scenario.up(Gate::ssh());
     let [first, second, third] = ALICE_STEPS;
-    // Standard input is empty and ends at once, which ends the connection in order.
+    // Standard input is empty, so the connection is closed at once.
     knock(scenario, &[first, second, third, "--connect", "22/tcp"])
         .exits(0)
         .prints_nothing();
     scenario.open(A, "22/tcp");
 }
 
-/// It sends its knocks with nothing between them, from source ports of the kernel's choice.
+/// It sends its knocks without pauses, from source ports that the kernel chooses.
 fn debian_knock(scenario: &Scenario) {
     scenario.up(Gate::ssh());
     let client = find_program("knock").expect("the row needs it");
@@ -80,7 +80,7 @@ fn debian_knock(scenario: &Scenario) {
     scenario.closed(B, "22/tcp");
 }
 
-/// Knocks over TCP alone, for clients that do nothing else, and with time for those that wait for an answer.
+/// Returns a gate with knocks over TCP only, and with time for clients that wait for an answer.
 fn over_tcp() -> Gate {
     Gate::ssh()
         .open_for("1m")
@@ -89,7 +89,7 @@ fn over_tcp() -> Gate {
 }
 const TCP_PORTS: [&str; 3] = ["7000", "8443", "9301"];
 
-/// It tries each port again, a second later and from another source port.
+/// It tries each port again, a second later, from another source port.
 fn plain_ssh(scenario: &Scenario) {
     scenario.up(over_tcp());
     let ssh = find_program("ssh").expect("the row needs it");
@@ -116,7 +116,7 @@ fn plain_nmap(scenario: &Scenario) {
     scenario.closed(B, "22/tcp");
 }
 
-/// Where no answer comes, it tries again from another source port.
+/// Without an answer, it tries again from another source port.
 fn nmap_that_gets_no_answer(scenario: &Scenario) {
     scenario.up(over_tcp());
     let client = scenario.family.address(A).to_string();
@@ -126,14 +126,7 @@ fn nmap_that_gets_no_answer(scenario: &Scenario) {
             &format!("route {command} blackhole {client}"),
         );
     };
-    let repeated = || {
-        let stats = scenario.knockgate("stats --json").exits(0).json();
-        let knocks = stats["knocks"].as_array().expect("knocks is a list");
-        let repeated = knocks.iter().find(|row| row["result"] == "duplicate");
-        repeated
-            .and_then(|row| row["count"].as_u64())
-            .expect("it is counted")
-    };
+    let repeated = || scenario.lab.stats().knocks("duplicate");
     let before = repeated();
     route("add");
     for port in TCP_PORTS {
@@ -147,7 +140,7 @@ fn nmap_that_gets_no_answer(scenario: &Scenario) {
 fn nmap(scenario: &Scenario, port: &str, state: &str) {
     let nmap = find_program("nmap").expect("the row needs it");
     let host = scenario.family.host().to_string();
-    // Without `-n` it first waits for name servers, of which the namespace has none.
+    // Without `-n` it waits for name servers, and the namespace has none.
     let mut arguments = vec!["-n", "-Pn", "-p", port, &host];
     if scenario.family == Family::V6 {
         arguments.push("-6");
@@ -160,7 +153,7 @@ fn nmap(scenario: &Scenario, port: &str, state: &str) {
     );
 }
 
-/// It opens two connections to each address that it is given, and tries a port that refuses it again.
+/// It opens two connections to each address, and tries again if a port refuses.
 fn a_browser(scenario: &Scenario) {
     scenario.up(over_tcp());
     for port in TCP_PORTS {

@@ -1,4 +1,4 @@
-//! Knocks and attempts as no honest client sends them: tagged, with options, in fragments.
+//! Knocks and attempts in unusual frames: with tags, options, extension headers, or in fragments.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -10,7 +10,7 @@ use knockgate_tests::{
     },
     run::wait_until,
     scenario::Scenario,
-    wire,
+    wire::{self, frame},
 };
 use netlab::packet::{ACK, Extension, FIN, Packet, RST, SYN, Tag};
 
@@ -51,7 +51,7 @@ fn knocks_with_options_or_extension_headers(scenario: &Scenario) {
     assert_knocks_open(scenario, |packet| wrapped(scenario, packet));
 }
 
-/// Between the knocks, and without breaking the run: what stateless scanners and dying connections send.
+/// Segments of scanners and of closing connections between the knocks do not break the run.
 fn segments_that_are_no_syn_are_no_probes(scenario: &Scenario) {
     scenario.up(Gate::ssh());
     let mut frames = Vec::new();
@@ -66,7 +66,7 @@ fn segments_that_are_no_syn_are_no_probes(scenario: &Scenario) {
     scenario.open(A, "22/tcp");
 }
 
-/// Proves of the next row's datagrams that each of them is one that a host would take.
+/// Shows that a host accepts each of the datagrams in the next row.
 fn every_wrapping_reaches_the_host_without_a_gate(scenario: &Scenario) {
     for (what, answered) in wrapped_datagrams(scenario, Duration::from_mins(1)) {
         assert!(answered, "{what}: no answer");
@@ -97,7 +97,7 @@ fn whatever_the_flags_and_tags_it_is_counted_as_denied(scenario: &Scenario) {
     assert_denies(scenario, "no_grant", &frames);
 }
 
-/// A first fragment without the whole header, a frame that ends before the port, more tags than are read.
+/// A first fragment without the whole header, a frame that ends before the port, and more tags than are read.
 fn a_cut_short_header_is_malformed(scenario: &Scenario) {
     scenario.up(Gate::ssh());
     let syn = tcp(scenario, A, 22, SYN);
@@ -112,7 +112,7 @@ fn a_cut_short_header_is_malformed(scenario: &Scenario) {
     assert_denies(scenario, "malformed", &frames);
 }
 
-/// Brings the gate up, sends the knocks as `wrap` leaves them, and expects the port to open.
+/// Brings the gate up, sends knocks changed by `wrap`, and expects the port to open.
 fn assert_knocks_open(scenario: &Scenario, wrap: impl Fn(Packet) -> Packet) {
     scenario.up(Gate::ssh());
     let frames: Vec<Vec<u8>> = knocks(scenario)
@@ -131,7 +131,7 @@ fn knocks(scenario: &Scenario) -> [Packet; 3] {
     ]
 }
 
-/// Sends a datagram to 51820/udp in each of the ways that a host undoes, and says which were answered.
+/// Sends a datagram to 51820/udp in each form that a host accepts. Returns which were answered.
 fn wrapped_datagrams(scenario: &Scenario, wait: Duration) -> Vec<(&'static str, bool)> {
     let answered = |frames: &dyn Fn(Packet) -> Vec<Vec<u8>>| {
         let source = scenario.source(A);
@@ -169,7 +169,7 @@ fn wrapped_datagrams(scenario: &Scenario, wait: Duration) -> Vec<(&'static str, 
     ]
 }
 
-/// IPv4 options, or the extension headers that a host reads through.
+/// Adds IPv4 options, or extension headers that a host skips.
 fn wrapped(scenario: &Scenario, packet: Packet) -> Packet {
     match scenario.family {
         // Three times "no operation", then the end of the list.
@@ -199,32 +199,13 @@ fn udp(scenario: &Scenario, who: Source, port: u16) -> Packet {
     )
 }
 
-fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(CLIENT_MAC, GATE_MAC)
-}
-
-/// Sends the frames and expects every one of them to be counted as denied for this reason.
+/// Sends frames, and expects every one of them to be counted as denied for this reason.
 #[track_caller]
 fn assert_denies(scenario: &Scenario, reason: &str, frames: &[Vec<u8>]) {
-    let before = denied(scenario, reason);
+    let denied = || scenario.lab.stats().denied(reason);
+    let before = denied();
     wire::send(&scenario.lab, frames);
     let expected = frames.len() as u64;
-    wait_until("the frames are counted", || {
-        denied(scenario, reason) - before >= expected
-    });
-    assert_eq!(
-        denied(scenario, reason) - before,
-        expected,
-        "counted as {reason}"
-    );
-}
-
-/// How many packets have been denied for this reason.
-fn denied(scenario: &Scenario, reason: &str) -> u64 {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["packets"].as_array().expect("packets is a list");
-    rows.iter()
-        .filter(|row| row["verdict"] == "deny" && row["reason"] == reason)
-        .filter_map(|row| row["packets"].as_u64())
-        .sum()
+    wait_until("the frames are counted", || denied() - before >= expected);
+    assert_eq!(denied() - before, expected, "counted as {reason}");
 }

@@ -1,4 +1,4 @@
-//! What a grant gives, to whom, and how it ends.
+//! Grants: whom they admit, for how long, and how they end.
 
 use std::{
     io::{Read, Write},
@@ -13,6 +13,7 @@ use knockgate_tests::{
     lab::Source::{A, B, C},
     run::{given_time, wait_until},
     scenario::Scenario,
+    service::echoes,
 };
 
 use crate::behaviours;
@@ -33,7 +34,7 @@ behaviours! {
 /// The longest tick of the program's clock.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The usual gate with a grant of this length and any other keys.
+/// Returns the usual gate with grants of this length and further keys.
 pub fn short(open_for: &str, keys: &str) -> Gate {
     Gate::ssh().open_for(open_for).key(keys)
 }
@@ -58,8 +59,8 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
         scenario.closes(A, "22/tcp");
         let (lasted, ago) = (before.elapsed(), after.elapsed());
         assert!(lasted >= open_for, "closed too early, after {lasted:?}");
-        // Whether it closed late is seen without a race: once its time is over, and a tick of the program's
-        // clock, it is closed at once.
+        // Checks without a race that it does not close late: after its end and one tick of the program's clock, it is
+        // closed.
         thread::sleep((open_for + TICK).saturating_sub(ago));
         scenario.closed(A, "22/tcp");
         assert_eq!(
@@ -74,8 +75,8 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
 fn knocking_again_renews(scenario: &Scenario) {
     scenario.up(short("1h", ""));
     let left = || {
-        let grants = scenario.knockgate("grants --json").exits(0).json();
-        grants["grants"][0]["expires_in_ms"].as_u64()
+        let grants = scenario.lab.list("grants");
+        grants.first()?["expires_in_ms"].as_u64()
     };
     scenario.knock(A, ALICE);
     wait_until("some of the grant's time is over", || {
@@ -83,7 +84,7 @@ fn knocking_again_renews(scenario: &Scenario) {
     });
     let before = left();
     scenario.knock(A, ALICE);
-    // The knock may still be on its way.
+    // The knock may not have arrived yet.
     wait_until("the grant lasts longer than it did", || left() > before);
     scenario.open(A, "22/tcp");
     scenario.ends(A);
@@ -125,7 +126,7 @@ fn given_by_hand(scenario: &Scenario) {
     scenario.open(A, "22/tcp");
     scenario.closed(B, "22/tcp");
     scenario.ends(A);
-    // Without a duration it lasts as long as a knock's.
+    // Without a duration it lasts as long as a grant by knocking.
     scenario.knockgate("allow {A} --gate ssh").exits(0);
     scenario.open(A, "22/tcp");
 }
@@ -153,7 +154,7 @@ fn revoked_with_its_sessions(scenario: &Scenario) {
     scenario.closed(A, "22/tcp");
     assert_cut(&mut session);
     scenario.open(B, "22/tcp");
-    // A revoked source may knock again.
+    // A source whose grant was revoked can knock again.
     scenario.knock(A, ALICE);
     scenario.open(A, "22/tcp");
 }
@@ -169,15 +170,14 @@ fn revoked_all_at_once(scenario: &Scenario) {
     scenario.closed(C, "22/tcp");
 }
 
-/// The first SYN counts: a connection that stands only after its retransmission is
-/// [`Outcome::OpenLate`].
+/// The first SYN must pass: a connection that needs a retransmission is [`Outcome::OpenLate`].
 fn two_hundred_times_a_connection_right_behind_the_last_knock(scenario: &Scenario) {
     scenario.up(short("10m", "connections = 1"));
     for round in 1..=200 {
         let outcome = scenario.knock_and_connect(A, ALICE, 22);
         assert_eq!(outcome, Outcome::Open, "round {round}");
     }
-    // Each connection used its grant up, so no round lived on an earlier one's.
+    // Each connection has used up its grant, so no round used the grant of an earlier one.
     scenario.closed(A, "22/tcp");
 }
 
@@ -186,23 +186,13 @@ pub fn assert_echo(stream: &mut TcpStream, text: &[u8]) {
     assert!(echoes(stream, text), "the connection brings nothing back");
 }
 
-/// Says something, and whether it came back.
-pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
-    stream
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .expect("a live socket takes a timeout");
-    stream.write_all(text).expect("the connection takes bytes");
-    let mut answer = vec![0; text.len()];
-    stream.read_exact(&mut answer).is_ok() && answer == text
-}
-
-/// Asserts that nothing comes back any more.
+/// Asserts that the service no longer answers.
 #[track_caller]
 pub fn assert_cut(stream: &mut TcpStream) {
     stream
         .set_read_timeout(Some(Duration::from_millis(500)))
         .expect("a live socket takes a timeout");
-    // The local stack takes the bytes whatever happens to them behind it.
+    // The local stack accepts the bytes, whatever happens to them later.
     let _ = stream.write_all(b"anyone?");
     let answer = stream.read(&mut [0; 16]);
     assert!(answer.is_err(), "the session still answers: {answer:?}");

@@ -17,8 +17,8 @@ use knockgate_tests::{
 
 use crate::behaviours;
 
-/// What is knocked at a gate by which source, in the notation of [`Scenario::knock`], and for whom 22/tcp is open
-/// then. It must be closed for everyone else.
+/// A row: the knocks of each source, in the notation of [`Scenario::knock`], and the sources to which 22/tcp is open
+/// afterwards. It must be closed to all others.
 struct Row {
     what: &'static str,
     knocks: &'static [(Source, &'static str)],
@@ -33,8 +33,8 @@ const fn row(
     Row { what, knocks, open }
 }
 
-/// Tries all rows of a gate over both families. Verifying the program takes longer than any of them, so they share
-/// one gate, each with sources that no other has; and as they wait most of the time, they are tried side by side.
+/// Tries all rows of a gate over both families. Verifying the program takes longer than a row, so the rows share one
+/// instance, each with sources of its own; they run at the same time, since they mostly wait.
 fn check(attach: Attach, gate: &str, rows: &[Row]) {
     Scenario::run(attach, Family::V4, &[], |scenario| {
         scenario.up(gate);
@@ -60,7 +60,7 @@ fn check(attach: Attach, gate: &str, rows: &[Row]) {
 }
 
 impl Row {
-    /// Says what is otherwise than it should be.
+    /// Returns what differs from the expected result.
     fn mistake(&self, scenario: &Scenario) -> Option<String> {
         for (who, steps) in self.knocks {
             scenario.knock(*who, steps);
@@ -74,7 +74,7 @@ impl Row {
     }
 }
 
-/// Makes two tests of each gate with its rows: one for each way to attach.
+/// Makes two tests of each gate with its rows, one for each attach mode.
 macro_rules! gates {
     ($($gate:ident => [$($row:expr,)*];)*) => {$(
         mod $gate {
@@ -161,7 +161,7 @@ behaviours! {
     a_datagram_to_a_socket_without_a_peer_breaks_the_run;
 }
 
-/// Between any two knocks come datagrams to a socket of the host's, such as a VPN has.
+/// Knocks, with datagrams to a socket of the host between them, as from a VPN peer.
 const CONVERSING: &str = "7000/udp 4500/udp@4600 8443/tcp 4500/udp@4600 4500/udp@4600 9301/udp";
 
 fn a_conversation_of_the_hosts_breaks_nothing(scenario: &Scenario) {
@@ -170,7 +170,7 @@ fn a_conversation_of_the_hosts_breaks_nothing(scenario: &Scenario) {
     let _socket = socket_of_the_host(scenario, Some(peer));
     scenario.knock(A, CONVERSING);
     scenario.open(A, "22/tcp");
-    // Its peer has no other way in.
+    // From a source that is not the socket's peer, the same datagrams break the run.
     scenario.knock(B, CONVERSING);
     scenario.closed(B, "22/tcp");
 }
@@ -182,7 +182,7 @@ fn a_datagram_to_a_socket_without_a_peer_breaks_the_run(scenario: &Scenario) {
     scenario.closed(A, "22/tcp");
 }
 
-/// A UDP socket of the gate's, connected to its peer where it has one.
+/// Opens a UDP socket on the host, connected to `peer` if there is one.
 fn socket_of_the_host(scenario: &Scenario, peer: Option<SocketAddr>) -> UdpSocket {
     let own = SocketAddr::new(scenario.family.host(), 4500);
     scenario.lab.gate.run(|| {

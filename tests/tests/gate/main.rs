@@ -1,9 +1,9 @@
-//! What a gate does, seen from outside: one row a behaviour, each tried with native and with generic
-//! attach, over IPv4 and over IPv6.
+//! The behaviour of a gate, seen from outside: one row for each behaviour, tried with native and generic attach, over
+//! IPv4 and IPv6.
 //!
-//! [`knocks`] says which knocks open a gate, [`grants`] what it gives then and until when, [`sessions`] how
-//! flows end, [`scope`] what it leaves alone; [`clients`] are real ones, [`frames`] are such as none would send;
-//! [`native`] is about what drivers refuse.
+//! [`knocks`]: which knocks open a gate. [`grants`]: whom a grant admits, and how it ends. [`sessions`]: how flows end.
+//! [`scope`]: traffic that a gate does not affect. [`clients`]: existing clients. [`frames`]: unusual frames.
+//! [`native`]: limits of drivers.
 
 mod clients;
 mod frames;
@@ -13,8 +13,8 @@ mod native;
 mod scope;
 mod sessions;
 
-/// Makes two tests of each row: a function of the same name, given a scenario over IPv4 and then one over IPv6 in
-/// the same lab. `needs` names a tool that the row runs.
+/// Makes two tests of each row, one for each attach mode. A row is a function of the same name, which is called with a
+/// scenario over IPv4, then with one over IPv6 in the same lab. `needs` names a program that the row runs.
 macro_rules! behaviours {
     ($($row:ident $(needs $tool:literal)*;)*) => {$(
         mod $row {

@@ -1,4 +1,4 @@
-//! What a gate reaches and what it leaves alone.
+//! The traffic that a gate affects, and the traffic that it does not.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ behaviours! {
     down_opens_everything;
 }
 
-/// Proves that the services answer, so that silence in every other row is the gate's doing.
+/// Shows that the services answer, so that silence in the other rows is caused by the gate.
 fn without_a_gate_all_is_open(scenario: &Scenario) {
     for port in ["22/tcp", "25/tcp", "80/tcp", "53/udp", "51820/udp"] {
         scenario.open(A, port);
@@ -62,7 +62,7 @@ fn neighbours_find_each_other(scenario: &Scenario) {
         ip(netns, "neighbour flush nud permanent");
     }
     let outcome = scenario.attempt(A, "80/tcp", Outcome::Open);
-    // The first SYN may have had to wait for an answer.
+    // The first SYN may have waited for neighbour discovery.
     assert!(
         matches!(outcome, Outcome::Open | Outcome::OpenLate),
         "80/tcp: {outcome:?}"
@@ -71,7 +71,7 @@ fn neighbours_find_each_other(scenario: &Scenario) {
 
 fn knock_ports_answer_as_any_closed_port(scenario: &Scenario) {
     scenario.up(Gate::ssh());
-    // A right knock, a wrong one, one behind a right one, and ports that no sequence has.
+    // A right knock, a wrong one, a second right one, and ports of no sequence.
     for port in [
         "7000/udp", "9301/udp", "7000/udp", "8443/tcp", "1234/tcp", "1234/udp",
     ] {

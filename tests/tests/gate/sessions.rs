@@ -1,4 +1,4 @@
-//! How flows that began under a grant end: with it, by themselves, and not by anyone else's doing.
+//! How flows that began under a grant end: with the grant, or by themselves, but not by forged packets.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,7 +15,7 @@ use knockgate_tests::{
     network::{add_address, ip, set},
     run::{given_time, wait_until},
     scenario::Scenario,
-    service::Services,
+    service::{Services, echoes},
     wire,
 };
 use netlab::{
@@ -25,7 +25,7 @@ use netlab::{
 
 use crate::{
     behaviours,
-    grants::{assert_cut, assert_echo, echoes, short},
+    grants::{assert_cut, assert_echo, short},
 };
 
 behaviours! {
@@ -45,14 +45,14 @@ fn cut_flows_end_with_their_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(scenario), 0, "nothing is remembered");
-    // The one connection is used up, so what closes is the grant and not the port alone.
+    assert_eq!(scenario.lab.session_count(), 0, "nothing is remembered");
+    // The grant's only connection is used up, so the port is closed to new ones already.
     scenario.closed(A, "22/tcp");
     scenario.ends(A);
     assert_cut(&mut stream);
 }
 
-/// Someone who knows both ends, and not where the sequence numbers are.
+/// The attacker knows addresses and ports, but not the sequence numbers.
 fn what_is_forged_ends_no_session(scenario: &Scenario) {
     scenario.up(short("1h", ""));
     scenario.knock(A, ALICE);
@@ -64,24 +64,24 @@ fn what_is_forged_ends_no_session(scenario: &Scenario) {
     assert_echo(&mut stream, b"after it");
     wire::send(&scenario.lab, &forged);
     assert_echo(&mut stream, b"and still");
-    assert_eq!(sessions(scenario), 1, "the flow is listed");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
 }
 
 fn a_session_ends_when_both_sides_have_closed(scenario: &Scenario) {
-    // The echo closes too, once it has read to the end.
+    // The echo service closes its side too, at the end of its input.
     assert_ends(scenario, drop);
 }
 
 fn a_session_ends_when_the_host_is_reset(scenario: &Scenario) {
     assert_ends(scenario, |stream| {
-        // Closed so, a socket sends a reset in place of a FIN.
+        // A socket that is closed like this sends a reset in place of a FIN.
         socket2::SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
             .expect("a live socket takes options");
     });
 }
 
-/// Ends a connection that has outlived its grant, and expects nothing of its flow to pass any more.
+/// Ends a connection that has outlived its grant, and expects later packets of the flow to be denied.
 fn assert_ends(scenario: &Scenario, end: impl FnOnce(TcpStream)) {
     scenario.up(short("1h", ""));
     scenario.knock(A, ALICE);
@@ -89,13 +89,13 @@ fn assert_ends(scenario: &Scenario, end: impl FnOnce(TcpStream)) {
     assert_echo(&mut stream, b"under the grant");
     let late = frame(&stream, ACK);
     scenario.ends(A);
-    assert_eq!(sessions(scenario), 1, "the flow goes on");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow goes on");
     end(stream);
-    wait_until("no session is listed", || sessions(scenario) == 0);
+    wait_until("no session is listed", || scenario.lab.session_count() == 0);
     assert_denied(scenario, late);
 }
 
-/// Whoever sends to an end and then waits for the answer, which takes its time.
+/// A client that closes its sending side and then waits for a slow answer.
 fn a_half_closed_session_goes_on(scenario: &Scenario) {
     scenario.up(short("1h", ""));
     scenario.knock(A, ALICE);
@@ -139,22 +139,22 @@ fn a_session_ends_when_it_is_idle(scenario: &Scenario) {
         );
         thread::sleep(idle + Duration::from_millis(200));
         assert_cut(&mut stream);
-        assert_eq!(sessions(scenario), 0, "the flow has ended");
+        assert_eq!(scenario.lab.session_count(), 0, "the flow has ended");
         true
     });
 }
 
-/// Its sequence number may be the same as well.
+/// Even if its sequence number is the same.
 fn a_connection_on_the_ports_of_an_old_one_is_new(scenario: &Scenario) {
     scenario.up(short("1m", "connections = 1"));
     scenario.knock(A, ALICE);
     let (from, host) = (scenario.source(A), scenario.family.host());
     let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
-    let before = counted(scenario, "grant");
+    let before = scenario.lab.stats().packets("grant");
     wire::send(&scenario.lab, std::slice::from_ref(&syn));
-    // The client's kernel, which knows of no connection, resets it when the host answers.
+    // The client's kernel has no such connection, and sends a reset when the host answers.
     wait_until("the reset has passed", || {
-        counted(scenario, "grant") - before >= 2
+        scenario.lab.stats().packets("grant") - before >= 2
     });
     for _ in 0..5 {
         assert_counted(scenario, "used_up", syn.clone());
@@ -171,14 +171,14 @@ fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
     };
     let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
     assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
-    assert_eq!(sessions(scenario), 0, "it is not this host's");
+    assert_eq!(scenario.lab.session_count(), 0, "it is not this host's");
     let other = scenario.family.other_host_address();
     let connected = scenario.connect(A, other, 22, Duration::from_secs(20));
     let _stream = connected.expect("the gate is open");
-    assert_eq!(sessions(scenario), 1);
+    assert_eq!(scenario.lab.session_count(), 1);
 }
 
-/// To a host behind the gate's, which has no socket for it.
+/// A flow to another host, to which the guarded host forwards and for which it has no socket.
 fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -216,20 +216,20 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     set(gate, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1");
     let server: IpAddr = server.parse().expect("an address");
     let connect = || scenario.connect(A, server, 22, Duration::from_secs(20));
-    // The other family's gate may still be up.
+    // The instance of the other family may still be up.
     scenario.knockgate("down --all").exits(0);
-    // New links and neighbours take their time.
+    // New links need some time.
     wait_until("the host forwards", || connect().is_ok());
     scenario.up(short("2s", ""));
     scenario.knock(A, ALICE);
     let mut stream = connect().expect("the gate is open and the host forwards");
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(sessions(scenario), 1, "the flow is listed");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
     scenario.closes(A, "22/tcp");
     assert_echo(&mut stream, b"after it");
 }
 
-/// A segment from a stream's client to its host, with these flags and numbers that fit nothing.
+/// Returns a segment from a stream's client to its host, with these flags and wrong sequence numbers.
 fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     let ends = |address: SocketAddr| (address.ip(), address.port());
     let local = stream.local_addr().expect("a connected socket");
@@ -237,32 +237,17 @@ fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     Packet::tcp(ends(local), ends(peer), flags).frame(CLIENT_MAC, GATE_MAC)
 }
 
-fn sessions(scenario: &Scenario) -> usize {
-    let sessions = scenario.knockgate("sessions --json").exits(0).json();
-    sessions["sessions"].as_array().expect("a list").len()
-}
-
-/// Sends a frame and expects it to be denied, since its source has nothing any more.
+/// Sends a frame, and expects it to be denied because its source has no grant any more.
 #[track_caller]
 fn assert_denied(scenario: &Scenario, frame: Vec<u8>) {
     assert_counted(scenario, "no_grant", frame);
 }
 
-/// Sends a frame and expects it to be counted so.
+/// Sends a frame, and expects it to be counted under this reason.
 #[track_caller]
 fn assert_counted(scenario: &Scenario, reason: &str, frame: Vec<u8>) {
-    let before = counted(scenario, reason);
+    let packets = || scenario.lab.stats().packets(reason);
+    let before = packets();
     wire::send(&scenario.lab, &[frame]);
-    wait_until("the packet is counted", || {
-        counted(scenario, reason) > before
-    });
-}
-
-fn counted(scenario: &Scenario, reason: &str) -> u64 {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["packets"].as_array().expect("a list");
-    rows.iter()
-        .filter(|row| row["reason"] == reason)
-        .filter_map(|row| row["packets"].as_u64())
-        .sum()
+    wait_until("the packet is counted", || packets() > before);
 }

@@ -1,9 +1,9 @@
-//! Documents as a script reads them, held to docs/reference.md.
+//! JSON documents as a script reads them, compared with docs/reference.md.
 
 use knockgate_tests::scenario::Scenario;
 use serde_json::Value;
 
-/// What a command prints, which must be one document and the only thing that it says.
+/// Runs a command, which must print one document and nothing else. Returns the document.
 #[track_caller]
 pub fn document(scenario: &Scenario, command: &str) -> Value {
     let document = scenario.knockgate(command).exits(0).json();
@@ -12,7 +12,7 @@ pub fn document(scenario: &Scenario, command: &str) -> Value {
     document
 }
 
-/// Every key of a document has a row under its command in docs/reference.md.
+/// Asserts that every key of a document has a row under its command in docs/reference.md.
 #[track_caller]
 pub fn assert_described(command: &str, document: &Value) {
     let section = described(command);
@@ -31,13 +31,13 @@ pub fn assert_described(command: &str, document: &Value) {
     }
 }
 
-/// Headings are in capitals, and no row is.
+/// Returns whether a line is a heading: only headings are in capitals.
 pub fn is_heading(line: &str) -> bool {
     line.bytes().any(|b| b.is_ascii_uppercase())
         && line.bytes().all(|b| b == b' ' || b.is_ascii_uppercase())
 }
 
-/// What docs/reference.md says of a command's document.
+/// Returns the section of docs/reference.md about a command's document.
 pub fn described(command: &str) -> &'static str {
     const PAGE: &str = include_str!("../../../docs/reference.md");
     let (_, section) = PAGE
@@ -46,7 +46,7 @@ pub fn described(command: &str) -> &'static str {
     section.split("\n##").next().unwrap_or(section)
 }
 
-/// The rows of a list, each of which must have these keys.
+/// Returns the rows of a list. Asserts that each has these keys.
 #[track_caller]
 pub fn rows<'a>(list: &'a Value, keys: &[&str]) -> Vec<&'a Value> {
     let rows: Vec<&Value> = list
@@ -62,7 +62,7 @@ pub fn rows<'a>(list: &'a Value, keys: &[&str]) -> Vec<&'a Value> {
     rows
 }
 
-/// The first row whose `key` is `value`.
+/// Returns the first row whose `key` is `value`.
 #[track_caller]
 pub fn find<'a>(rows: &[&'a Value], key: &str, value: &str) -> &'a Value {
     rows.iter()

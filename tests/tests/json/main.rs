@@ -1,5 +1,5 @@
-//! The documents that scripts read: every key of docs/reference.md and no other, one document on standard output
-//! and nothing else there, and an exit status that means what it says.
+//! JSON documents: they have exactly the keys of docs/reference.md, standard output contains nothing else, and the exit
+//! status is the documented one.
 
 mod documents;
 
@@ -17,7 +17,7 @@ use knockgate_tests::{
 };
 use serde_json::{Value, json};
 
-/// A gate of alice's, and one of bob's with a port of each transport.
+/// Returns a gate of alice, and one of bob with a port of each transport.
 fn gates() -> String {
     let mail = Gate::mail().protect("25/tcp 51820/udp");
     [Gate::ssh(), mail]
@@ -154,7 +154,7 @@ fn sessions() {
         };
         assert_eq!(session["gate"], "ssh");
         assert_eq!(session["protocol"], "tcp");
-        // Written as Rust writes a socket address, with brackets around IPv6.
+        // In Rust's notation of socket addresses, with brackets around IPv6.
         assert_eq!(session["source"], local.to_string());
         assert_eq!(session["destination"], remote.to_string());
         assert!(number(&session["idle_ms"]) < 60_000);
@@ -203,7 +203,7 @@ fn stats() {
             .collect();
         let denied = find(&ssh, "reason", "no_grant");
         assert_eq!(denied["packets"], 2);
-        // Two SYNs of a modern stack: 74 bytes each over IPv4, 94 over IPv6.
+        // Linux's SYN has 74 bytes over IPv4, 94 over IPv6.
         let syn = if scenario.family == Family::V4 {
             74
         } else {
@@ -317,7 +317,7 @@ fn events() {
     });
 }
 
-/// One row or line for each thing, and no JSON, where a person reads.
+/// Without `--json`, each item has a line of text.
 #[test]
 fn text_for_people_names_the_same_things() {
     both_families(|scenario| {
@@ -381,7 +381,7 @@ fn up_and_down_leave_the_interface_as_it_was() {
     }
 }
 
-/// Over IPv4 and IPv6, attached generically.
+/// Runs `row` over IPv4 and over IPv6, with generic attach.
 fn both_families(row: impl Fn(&Scenario)) {
     for family in [Family::V4, Family::V6] {
         Scenario::run(Attach::Generic, family, &[], &row);

@@ -1,4 +1,4 @@
-//! Answers, taken apart field by field.
+//! Answers, parsed field by field.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use netlab::packet;
 
 use crate::frame::{ETHERNET, TCP, half, half_of, is_tag, network_of, transport};
 
-/// An answer, field by field. What may differ from port to port is made equal, or said in words.
+/// The fields of an answer. Those that may differ from port to port are made equal, or described in words.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer(Vec<(&'static str, String)>);
 
@@ -30,7 +30,7 @@ impl Answer {
             put("version and length", format!("{:02x}", ip[0]));
             put("type of service", format!("{:02x}", ip[1]));
             put("total length", half(ip, 2).to_string());
-            // An ICMP error's is one of a series.
+            // ICMP errors have consecutive identifications.
             let identification = half(ip, 4);
             put(
                 "identification",
@@ -79,7 +79,7 @@ impl Answer {
             covered.extend([0, protocol]);
             covered.extend(half_of(body.len()).to_be_bytes());
         }
-        // The kernel leaves the sum to a device; a veth has none that does it.
+        // The kernel offloads the checksum to the device, and a veth does not compute it.
         let partial = protocol == TCP && half(body, 16) == !packet::checksum(&covered);
         covered.extend(body);
         let sum = if partial {
@@ -114,7 +114,7 @@ impl Answer {
     }
 }
 
-/// TCP, or an ICMP error; not what neighbours tell each other.
+/// Returns whether a frame is TCP or an ICMP error, and not neighbour discovery.
 pub fn is_answer(frame: &[u8]) -> bool {
     let tags = 4 * frame[12..].chunks(4).take_while(|tag| is_tag(tag)).count();
     let network = ETHERNET + tags;

@@ -1,19 +1,19 @@
-//! Frames from the client to the host, edited byte by byte, and where their headers begin.
+//! Frames from the client to the host, edited byte by byte, and the offsets of their headers.
 
 use std::net::IpAddr;
 
 use knockgate_tests::lab::{CLIENT_MAC, Family, GATE_MAC, Source};
 use netlab::packet::{self, Packet};
 
-/// The port that rows come from.
+/// The source port of rows.
 pub const SOURCE: u16 = 4000;
 
 pub const ETHERNET: usize = 14;
 pub const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A packet of A's to one of the host's ports, as a frame that `edit` may change; checksums are put right
-/// afterwards. `edit` gets the frame and where its network and transport headers begin.
+/// Returns a frame from A to a port of the host. `edit` may change it, and gets the frame and the offsets of network
+/// and transport header; checksums are corrected afterwards.
 pub fn tcp(
     family: Family,
     port: u16,
@@ -23,7 +23,7 @@ pub fn tcp(
     let from = (family.address(Source::A), SOURCE);
     let mut packet = Packet::tcp(from, (family.host(), port), flags).frame(CLIENT_MAC, GATE_MAC);
     let (network, transport) = (network_of(&packet), transport(&packet));
-    // Numbers of which every byte counts.
+    // Sequence and acknowledgement numbers whose bytes all differ from zero.
     packet[transport + 4..transport + 12].copy_from_slice(&[0xff, 0xfe, 3, 4, 0x85, 6, 7, 8]);
     edit(&mut packet, network, transport);
     settle(&mut packet);
@@ -44,8 +44,7 @@ pub fn udp(
     packet
 }
 
-/// Puts lengths of the network header and all checksums right, for a frame whose bytes all belong to the
-/// packet.
+/// Corrects the length in the network header and all checksums of a frame without padding.
 pub fn settle(frame: &mut [u8]) {
     let (network, transport) = (network_of(frame), transport(frame));
     let end = frame.len();
@@ -65,7 +64,7 @@ pub fn settle(frame: &mut [u8]) {
     }
     let at = transport + if protocol == UDP { 6 } else { 16 };
     frame[at..at + 2].fill(0);
-    // A datagram may be shorter than what holds it.
+    // A datagram may be shorter than its packet.
     let end = if protocol == UDP {
         end.min(transport + usize::from(half(frame, transport + 4)).max(8))
     } else {
@@ -78,8 +77,8 @@ pub fn settle(frame: &mut [u8]) {
     frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Leaves a frame's transport checksum to hardware: it becomes the sum of the pseudo-header. Returns where
-/// the transport header begins, and how far behind that the checksum is.
+/// Offloads a frame's transport checksum: sets it to the sum of the pseudo-header. Returns the offset of the transport
+/// header, and the offset of the checksum in it.
 pub fn leave_sum(frame: &mut [u8]) -> (usize, usize) {
     let (network, transport) = (network_of(frame), transport(frame));
     let (addresses, protocol) = if frame[network] >> 4 == 4 {
@@ -97,7 +96,7 @@ pub fn leave_sum(frame: &mut [u8]) -> (usize, usize) {
     (transport, offset)
 }
 
-/// Puts the checksum of an IPv4 header right.
+/// Corrects the checksum of an IPv4 header.
 pub fn sum_header(frame: &mut [u8]) {
     let network = network_of(frame);
     let end = transport(frame);
@@ -106,7 +105,7 @@ pub fn sum_header(frame: &mut [u8]) {
     frame[network + 10..network + 12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Moves a frame's packet to other addresses.
+/// Changes the addresses of a frame's packet.
 pub fn readdress(frame: &mut [u8], source: Option<IpAddr>, destination: Option<IpAddr>) {
     let network = network_of(frame);
     for (address, v4, v6) in [(source, 12, 8), (destination, 16, 24)] {
@@ -123,7 +122,7 @@ pub fn readdress(frame: &mut [u8], source: Option<IpAddr>, destination: Option<I
     settle(frame);
 }
 
-/// Bytes of the network header of an untagged frame without options.
+/// Returns the length of the network header of an untagged frame without options, bytes.
 pub fn header_length(frame: &[u8]) -> usize {
     if frame[12..14] == [0x08, 0x00] {
         20
@@ -137,7 +136,7 @@ pub fn network_of(frame: &[u8]) -> usize {
     ETHERNET + 4 * tags
 }
 
-/// Where the transport header of a packet that was sent begins.
+/// Returns the offset of the transport header in a frame of these tests.
 pub fn transport(frame: &[u8]) -> usize {
     let network = network_of(frame);
     if frame[network] >> 4 == 4 {

@@ -1,4 +1,4 @@
-//! How many datagrams are answered, honest clients, and where answers get lost.
+//! Limits of ICMP errors, clients with real sockets, and links that lose answers.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -24,7 +24,7 @@ fn rejecting() -> String {
     format!("open_ports = []\n{gate}")
 }
 
-/// One source gets as many answers from a guarded port as another from a closed one.
+/// A source gets as many answers from a protected port as another one from a closed port.
 #[test]
 fn a_source_gets_as_many_errors_as_from_the_host() {
     for attach in [Attach::Native, Attach::Generic] {
@@ -32,7 +32,7 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
             return;
         };
         let testbed = Testbed::new(lab, attach);
-        // As long as a minute's worth, which the kernel begins with, makes six of.
+        // The kernel's initial allowance is a minute's worth, which is six errors at this interval.
         let interval = Duration::from_secs(9);
         for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
             testbed.set(setting, &interval.as_millis().to_string());
@@ -45,7 +45,7 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
                     .collect();
                 let begun = Instant::now();
                 let answered = testbed.send(family, &frames).len() as u64;
-                // One more is owed for each interval that this takes.
+                // One more for each interval that passes meanwhile.
                 let most = 6 + begun.elapsed().as_secs() / interval.as_secs();
                 assert!(
                     (6..=most).contains(&answered),
@@ -56,7 +56,7 @@ fn a_source_gets_as_many_errors_as_from_the_host() {
     }
 }
 
-/// Many sources get about as many; the host takes none to two off what is left for each.
+/// Many sources get about as many: the host's own limit varies by up to two.
 #[test]
 fn all_sources_get_about_as_many_errors_as_from_the_host() {
     let Some(lab) = Lab::build(&[]) else {
@@ -79,7 +79,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
     };
     for (who, port) in [("the host", CLOSED), ("the gate", GUARDED)] {
         let (answered, took) = burst(port);
-        // By default, one more comes to be owed in each millisecond.
+        // By default, one more for each millisecond.
         let most = 100 + took.as_millis();
         assert!(
             (25..=most).contains(&answered),
@@ -92,7 +92,7 @@ fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
     Packet::udp((from, 5000 + source_port), (to, port), b"?").frame(CLIENT_MAC, GATE_MAC)
 }
 
-/// A veth peer offloads the checksum (`CHECKSUM_PARTIAL`), and nothing completes it.
+/// A socket behind a veth offloads its checksums (`CHECKSUM_PARTIAL`), and nothing completes them.
 #[test]
 fn honest_clients_are_refused_at_once() {
     for attach in [Attach::Native, Attach::Generic] {
@@ -104,7 +104,7 @@ fn honest_clients_are_refused_at_once() {
                 scenario.refused(Source::A, "22/udp");
                 scenario.knock(Source::A, ALICE);
                 scenario.open(Source::A, "22/tcp");
-                // Its one connection is used up.
+                // The grant's only connection is used up.
                 scenario.refused(Source::A, "22/tcp");
                 scenario.refused(Source::B, "22/tcp");
             });
@@ -112,7 +112,7 @@ fn honest_clients_are_refused_at_once() {
     }
 }
 
-/// The gate answers for the addresses that it knows of; the service keeps it up to date.
+/// knockgate answers for the addresses in its tables, which the service keeps up to date.
 #[test]
 fn the_service_follows_the_hosts_addresses() {
     Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
@@ -147,7 +147,7 @@ fn monitor_mode_answers_nothing() {
     });
 }
 
-/// An answer leaves a veth natively only where its peer takes XDP frames.
+/// In native mode, an answer leaves a veth only if the peer accepts XDP frames.
 #[test]
 fn lost_on_a_veth() {
     Scenario::run(Attach::Native, Family::V4, &[], |scenario| {
@@ -166,7 +166,7 @@ fn lost_on_a_veth() {
         drop(peer);
         scenario.knockgate("down --all").exits(0);
 
-        // Which is why it isn't chosen there.
+        // Therefore `attach = "auto"` does not choose native mode there.
         let config = format!("interfaces = [\"{WAN}\"]\n{}", rejecting());
         scenario.lab.configure(&config);
         scenario

@@ -1,4 +1,4 @@
-//! Tags, and addresses of both layers.
+//! Tags, MAC addresses and IP addresses.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub fn rows() -> Vec<Row> {
         ("a service's priority", service.to_vec(), Answer),
         ("two priorities", twice, Answer),
         ("two priorities of two kinds", both, Answer),
-        // This host has no VLANs.
+        // The host has no VLAN devices.
         ("a VLAN", vlan.to_vec(), Silence),
         ("a VLAN inside a priority", inside, Silence),
     ] {
@@ -50,7 +50,7 @@ pub fn rows() -> Vec<Row> {
             frame[..6].copy_from_slice(&mac);
         }));
     }
-    // The host answers such a source at the address that it knows for it.
+    // The host answers to the MAC address that it knows for the source.
     rows.extend(either(
         "from a group's MAC address",
         BOTH,
@@ -82,7 +82,7 @@ fn destinations() -> Vec<Row> {
         ("ff0e::5", Silence),
         ("::1", Silence),
         ("fd77::200", Silence),
-        // No closed port's: the host says that it has no route to it.
+        // Not the answer of a closed port: the host reports that it has no route.
         ("::ffff:10.77.0.1", OnlyHost),
     ];
     let rows = v4
@@ -108,7 +108,7 @@ fn sources() -> Vec<Row> {
         ("255.255.255.255", Silence),
         ("10.77.0.1", Silence),
         ("10.77.0.9", Silence),
-        // With `rp_filter`, the host wouldn't either.
+        // With `rp_filter`, the host would not answer either.
         ("10.77.255.255", OnlyHost),
     ];
     let v6 = [
@@ -137,7 +137,7 @@ fn sources() -> Vec<Row> {
     .collect()
 }
 
-/// A segment and a datagram with so many bytes, and something done to both.
+/// Returns rows for a segment and a datagram of this length, changed by `edit`.
 fn either(
     what: &str,
     families: &'static [Family],

@@ -1,11 +1,11 @@
-//! `deny = "reject"`: a guarded port answers as a closed one.
+//! `deny = "reject"`: a protected port answers like a closed one.
 //!
-//! Every row is sent to a guarded port and, with nothing changed but the port, to one where nothing
-//! listens. What this very kernel answers for the second must be what the gate answers for the first,
-//! field by field. [`frame`] makes frames, [`testbed`] sends them, [`answer`] takes answers apart, [`tcp`], [`udp`] and
-//! [`link`] are the rows,
-//! [`vlan`] those on a kernel that has VLANs, [`limits`] counts answers, [`stacked`] puts the gate on
-//! devices above a veth, [`run`] needs no network, and [`scanner`] asks nmap.
+//! Every row is sent to a protected port and, with only the port changed, to one where nothing listens. knockgate's
+//! answer for the first must equal this kernel's answer for the second, field by field.
+//!
+//! [`frame`] makes frames, [`testbed`] sends them, and [`answer`] parses answers. [`tcp`], [`udp`] and [`link`] are the
+//! rows; [`vlan`] has rows for kernels with VLAN devices. [`limits`] counts answers, [`stacked`] guards devices above a
+//! veth, [`run`] needs no network, and [`scanner`] runs nmap.
 
 mod answer;
 mod frame;
@@ -34,14 +34,14 @@ struct Row {
     expected: Expected,
 }
 
-/// What is known beforehand of the answers.
+/// The expected answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// A closed port answers.
+    /// Both ports answer.
     Answer,
-    /// A closed port doesn't.
+    /// Neither port answers.
     Silence,
-    /// It does, and the gate doesn't: the documentation says so.
+    /// Only the closed port answers, as documented.
     OnlyHost,
 }
 

@@ -1,5 +1,5 @@
-//! Rows that need no network, for kernels that have little more than the program: packet in, packet out.
-//! Here are the VLANs, which not every kernel can make devices for.
+//! Rows that need no network, and so run on every kernel: packet in, packet out. They include VLANs, for which not
+//! every kernel has devices.
 
 use std::net::IpAddr;
 
@@ -48,7 +48,7 @@ fn answers_are_what_they_should_be() {
             program.answer().map(unlabelled)
         };
 
-        // The packets' own sequence number is 0x1000, and their acknowledgement number 0.
+        // The packets have the sequence number 0x1000 and the acknowledgement number 0.
         let plain = asks(&Packet::tcp(from, to, ACK)).expect("an answer");
         assert_eq!(plain, reset(&back, v4, RST, [0; 4]), "{source}");
         let plain =
@@ -125,7 +125,7 @@ fn answers_are_what_they_should_be() {
     }
 }
 
-/// An answer without its flow label, which is anything but none.
+/// Clears the flow label of an answer, which must not be zero.
 fn unlabelled(answer: &[u8]) -> Vec<u8> {
     let mut answer = answer.to_vec();
     let mut network = 14;
@@ -139,7 +139,7 @@ fn unlabelled(answer: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// A RST from a packet like it: with no window, and for IPv4 one that may not be cut.
+/// Makes a packet into a RST as knockgate sends it: without window, and for IPv4 with "don't fragment".
 fn reset(like: &Packet, v4: bool, flags: u8, acknowledgement: [u8; 4]) -> Vec<u8> {
     let mut frame = like.frame(HOST, CLIENT);
     let at = frame.len() - 20;
@@ -162,7 +162,7 @@ fn reset(like: &Packet, v4: bool, flags: u8, acknowledgement: [u8; 4]) -> Vec<u8
     frame
 }
 
-/// Puts a checksum over part of a frame, and what is covered beside it, in its place.
+/// Fills in a checksum over a part of a frame and further bytes.
 fn sum(frame: &mut [u8], covered: std::ops::Range<usize>, place: usize, beside: &[u8]) {
     frame[place..place + 2].fill(0);
     let sum = checksum(&[beside, &frame[covered]].concat());

@@ -1,4 +1,4 @@
-//! What nmap makes of a guarded port, a knock port and a closed one.
+//! nmap's results for a protected port, a knock port and a closed port.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ fn nmap_sees_no_difference() {
             let seen = states(&said);
             assert_eq!(seen.len(), 3, "{scan} {family:?}: {said}");
             let closed = &seen[&CLOSED];
-            // Or there would be nothing to tell apart.
+            // Otherwise the comparison would show nothing.
             assert!(
                 closed.contains("reason=\"reset\"") || closed.contains("reason=\"port-unreach\""),
                 "{scan} {family:?}: {closed}"
@@ -49,7 +49,7 @@ fn nmap_sees_no_difference() {
     assert_eq!(knock, closed);
 }
 
-/// What nmap's tests of a closed port find, by name: three of TCP's, one of UDP's.
+/// Returns the results of nmap's tests of a closed port, by name: three for TCP, one for UDP.
 fn fingerprint(testbed: &Testbed, tcp: u16, udp: u16) -> Vec<(String, String)> {
     let ports = format!("T:{tcp},U:{udp}");
     let said = nmap(
@@ -70,7 +70,7 @@ fn fingerprint(testbed: &Testbed, tcp: u16, udp: u16) -> Vec<(String, String)> {
     tests.to_vec()
 }
 
-/// The `state` elements of an XML report by port.
+/// Returns the `state` elements of an XML report, by port.
 fn states(report: &str) -> BTreeMap<u16, String> {
     let port = |part: &str| {
         let (number, rest) = part.split_once('"')?;

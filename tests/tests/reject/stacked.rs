@@ -1,5 +1,5 @@
-//! A gate on a device that stands on a veth. What the client's own sockets send arrives there with the
-//! checksum left to hardware, as it does at the veth itself.
+//! Guards a device above a veth. Packets from the client's sockets arrive there with an offloaded checksum, as at the
+//! veth itself.
 
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
@@ -16,7 +16,7 @@ use crate::{
     testbed::{self, Testbed},
 };
 
-/// The device above, and the MAC address that the veth has then.
+/// The device above the veth, and the veth's MAC address then.
 const TOP: &str = "top";
 const WAN_MAC: &str = "02:00:00:00:00:11";
 
@@ -80,7 +80,7 @@ fn ask(testbed: &Testbed) {
                     ));
                 }
             }
-            // One whose sum is neither right nor that of its pseudo-header gets no answer.
+            // A checksum that is neither correct nor the sum of the pseudo-header gets no answer.
             let mut damaged = frame(family, testbed::GUARDED);
             *damaged.last_mut().expect("not empty") ^= 1;
             let gate = testbed.ask(family, &damaged);
@@ -127,7 +127,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
     ]
 }
 
-/// Adds a device above the veth's end of the host; on a bridge the veth becomes a port.
+/// Adds a device above the host's veth, which becomes a port of `bridge` if that is given. Returns whether the kernel
+/// has such devices.
 fn stack(lab: &Lab, add: &str, bridge: Option<&str>) -> bool {
     if !kernel_has("such a device", &lab.gate, add) {
         return false;
@@ -141,7 +142,7 @@ fn stack(lab: &Lab, add: &str, bridge: Option<&str>) -> bool {
     true
 }
 
-/// The host's addresses, of both layers, move to the device above.
+/// Moves the host's IP and MAC addresses to the device above.
 fn move_addresses(lab: &Lab) {
     let (gate_mac, client_mac) = (mac(GATE_MAC), mac(CLIENT_MAC));
     ip(

@@ -1,4 +1,4 @@
-//! Segments, for every combination of flags.
+//! TCP segments, with every combination of flags.
 
 use netlab::packet::{ACK, FIN, RST, SYN};
 
@@ -29,7 +29,7 @@ pub fn rows() -> Vec<Row> {
             },
         ));
     }
-    // Odd and even, around the steps in which sums are made, and as long as a frame gets.
+    // Odd and even, around the steps in which checksums are computed, and the longest.
     for length in [
         1, 2, 3, 4, 5, 43, 44, 45, 63, 64, 65, 127, 128, 1000, 1439, 1440,
     ] {
@@ -56,7 +56,7 @@ fn options() -> Vec<Row> {
     let padded = [&[1, 1][..], &signed].concat();
     let behind = [&[2, 4, 5, 0xb4][..], &signed, &[1, 1]].concat();
     let last = [&[1; 22][..], &signed].concat();
-    // The rest of the header has no room for one, or it is behind the end of the list.
+    // A signature that does not fit into the header, or is behind the end of the list.
     let ended = [&[0, 1][..], &signed].concat();
     let cut = [&[1; 23][..], &signed[..17]].concat();
     let odd = [&[19, 16][..], &[0; 18]].concat();
@@ -171,7 +171,7 @@ fn nonsense() -> Vec<Row> {
         edited_for(V6, "a flow label", Answer, |frame, at, _| {
             frame[at + 2] = 0x77;
         }),
-        // What the host unwraps.
+        // Packets that only the host parses.
         row("options of IPv4", V4, OnlyHost, |family, port| {
             let mut frame = frame::tcp(family, port, SYN, |_, _, _| {});
             frame[14] = 0x46;

@@ -1,4 +1,4 @@
-//! A lab with a gate that rejects: where frames are sent, and answers seen.
+//! A lab with a gate that rejects, to which frames are sent and whose answers are captured.
 
 use std::cell::Cell;
 
@@ -18,20 +18,20 @@ use crate::{
     frame::{ETHERNET, header_length},
 };
 
-/// A port that the gate guards, for both transports, and one where nothing listens.
+/// A protected port, for both transports, and one where nothing listens.
 pub const GUARDED: u16 = 22;
 pub const CLOSED: u16 = 99;
-/// Nothing listens there either; asked only to know that all that was sent before has been dealt with.
+/// A closed port to which a test sends its last packet: when that is answered, all packets before have been processed.
 pub const FENCE: u16 = 97;
 
-/// A lab with a gate in it that rejects.
+/// A lab with a gate that rejects.
 pub struct Testbed {
     pub lab: Lab,
     attach: Attach,
     pub wire: Wire,
     replies: Tap,
     fences: Cell<u16>,
-    /// Without, a veth takes no XDP frames from its peer: see `limits::lost_on_a_veth`.
+    /// Without this program, a veth accepts no XDP frames from its peer: see `limits::lost_on_a_veth`.
     _peer: ForeignProgram,
 }
 
@@ -53,7 +53,7 @@ impl Testbed {
         network::set(&self.lab.gate, &[setting], value);
     }
 
-    /// Lets the host answer every datagram.
+    /// Removes the host's limits of ICMP errors.
     pub fn without_limits(&self) {
         self.set("ipv4/icmp_ratemask", "0");
         self.set("ipv6/icmp/ratemask", "0");
@@ -63,7 +63,7 @@ impl Testbed {
         self.up_on(WAN);
     }
 
-    /// Puts the gate on an interface of the host's.
+    /// Brings knockgate up on an interface of the host.
     pub fn up_on(&self, interface: &str) {
         let attach = self.attach.name();
         let gate = Gate::ssh()
@@ -77,28 +77,28 @@ impl Testbed {
         self.lab.knockgate(&["up"]).exits(0);
     }
 
-    /// Sends frames, and returns the answers that came.
+    /// Sends frames. Returns the answers.
     pub fn send(&self, family: Family, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.wire.send(&self.lab, frames);
         self.answers(family)
     }
 
-    /// The answers to what has been sent.
+    /// Returns the answers to the frames that have been sent.
     pub fn answers(&self, family: Family) -> Vec<Vec<u8>> {
         let mut seen = self.fence(family);
-        // An answer that leaves at the driver may be behind the first fence's, not behind the second's.
+        // An answer of the driver may arrive after the first fence's answer, but not after the second's.
         seen.extend(self.fence(family));
         seen.retain(|frame| is_answer(frame));
         seen
     }
 
-    /// The answer to one frame.
+    /// Sends one frame. Returns its answer.
     pub fn ask(&self, family: Family, asked: &[u8]) -> Option<Answer> {
         self.wire.send(&self.lab, &[asked.to_vec()]);
         self.answer(family, asked)
     }
 
-    /// The answer to one frame that has been sent.
+    /// Returns the answer to the one frame that has been sent.
     pub fn answer(&self, family: Family, asked: &[u8]) -> Option<Answer> {
         let mut seen = self.answers(family);
         assert!(

@@ -1,4 +1,4 @@
-//! Datagrams.
+//! UDP datagrams.
 
 use crate::{
     BOTH,
@@ -9,7 +9,7 @@ use crate::{
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    // Around what is quoted at most: 548 bytes and 1232, with their headers.
+    // Around the longest quotations: 548 bytes and 1232, with headers.
     for length in [
         0, 1, 2, 3, 4, 8, 61, 62, 63, 64, 100, 519, 520, 521, 1183, 1184, 1185, 1400, 1452,
     ] {
@@ -36,23 +36,17 @@ pub fn rows() -> Vec<Row> {
         ));
     }
     rows.extend([
-        row(
-            "shorter than what holds it",
-            BOTH,
-            Answer,
-            |family, port| frame::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11),
-        ),
+        row("shorter than its packet", BOTH, Answer, |family, port| {
+            frame::udp(family, port, b"abcdefgh", |frame, _, at| frame[at + 5] = 11)
+        }),
         row("padding of the link", BOTH, Answer, |family, port| {
             let mut frame = frame::udp(family, port, b"abc", |_, _, _| {});
             frame.extend([0x5a; 15]);
             frame
         }),
-        row(
-            "longer than what holds it",
-            BOTH,
-            Silence,
-            |family, port| frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12),
-        ),
+        row("longer than its packet", BOTH, Silence, |family, port| {
+            frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 12)
+        }),
         row("shorter than its header", BOTH, Silence, |family, port| {
             frame::udp(family, port, b"abc", |frame, _, at| frame[at + 5] = 7)
         }),

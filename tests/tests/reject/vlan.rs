@@ -1,5 +1,5 @@
-//! VLANs that the host is in, on a kernel that has such devices. The client is in them too, and what
-//! arrives at its device had that device's tags.
+//! VLANs, on a kernel with VLAN devices: both host and client have devices, so an answer that arrives at the client's
+//! device had its tags.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::{
     testbed::{self, FENCE, Testbed},
 };
 
-/// A device, what it is in, how its tag is announced, which VLAN it is, and its network.
+/// A VLAN device: its name, the device below it, the protocol of its tag, the VLAN id, and its networks.
 struct Device {
     name: &'static str,
     within: Option<&'static str>,
@@ -119,7 +119,7 @@ fn answers_go_back_into_their_vlan(attach: Attach) {
     }
 }
 
-/// Has the host answer behind everything that was sent so far; returns what came before that.
+/// Sends a packet that the host answers last. Returns the answers before that.
 fn fence(
     testbed: &Testbed,
     tap: &Tap,
@@ -142,7 +142,7 @@ fn fence(
     })
 }
 
-/// Gives both ends the devices, where the kernel has such.
+/// Makes the devices at both ends. Returns whether the kernel has such devices.
 fn join(lab: &Lab) -> bool {
     let ends = [(&lab.gate, WAN, "1"), (&lab.client, CLIENT_INTERFACE, "2")];
     ends.into_iter().all(|(netns, interface, number)| {

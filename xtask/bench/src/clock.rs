@@ -1,16 +1,16 @@
-//! CPU time, of this thread and of others.
+//! CPU time of this thread and of others.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use netlab::host::{cpus, keep_to};
 
-/// CPU time of the calling thread, ns.
+/// Returns the CPU time of the calling thread, ns.
 pub fn thread() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Keeps the calling thread on one CPU from here on: the first that it may use. Returns its number.
+/// Pins the calling thread to the first CPU that it may use. Returns the number of that CPU.
 pub fn stay() -> Result<usize> {
     let allowed = cpus()?;
     let first = *allowed.first().context("this process may use no CPU")?;
@@ -18,8 +18,7 @@ pub fn stay() -> Result<usize> {
     Ok(first)
 }
 
-/// Keeps the calling thread, and what it starts, off the CPU on which [`stay`] would. Where there is only
-/// one, they share it.
+/// Keeps the calling thread, and what it starts, off the CPU that [`stay`] uses, unless it is the only one.
 pub fn stay_away() -> Result<()> {
     match cpus()?.as_slice() {
         [_, others @ ..] if !others.is_empty() => Ok(keep_to(others)?),
@@ -27,7 +26,7 @@ pub fn stay_away() -> Result<()> {
     }
 }
 
-/// The kernel's thread that handles packets of one CPU where there is too much to do at once.
+/// The kernel thread (`ksoftirqd`) that processes packets of one CPU under load.
 pub struct Softirq {
     schedstat: String,
 }
@@ -48,7 +47,7 @@ impl Softirq {
         })
     }
 
-    /// Its CPU time, ns.
+    /// Returns its CPU time, ns.
     pub fn spent(&self) -> Result<u64> {
         let text = fs::read_to_string(&self.schedstat)
             .with_context(|| format!("cannot read {}", self.schedstat))?;
@@ -59,7 +58,7 @@ impl Softirq {
     }
 }
 
-/// A time or a count as a number to reckon with.
+/// Returns a time or a count as a floating-point number.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact up to 2^53 ns, which is 104 days"

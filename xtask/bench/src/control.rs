@@ -1,4 +1,4 @@
-//! What the commands cost.
+//! The cost of commands.
 
 use std::{
     fs, io, mem,
@@ -26,10 +26,10 @@ const CHECK: &str = "check, one user";
 const GRANTS: &str = "grants --json, one grant";
 const RUN: &str = "run, idle, one user";
 
-/// Commands take seconds, which even out by themselves.
+/// Few rounds: commands take seconds, over which disturbances average out.
 const ROUNDS: usize = 3;
 
-/// CPU time and elapsed time of commands, and the memory of the service.
+/// Measures CPU time and elapsed time of commands, and the memory of the service.
 pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result<Vec<Part>> {
     let one = Setup::default();
     let thousand = Setup {
@@ -103,13 +103,13 @@ pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result
 /// Runs a command once.
 type Measure<'m> = Box<dyn Fn() -> Result<Cost> + 'm>;
 
-/// What a command took, in ms.
+/// The times that a command took, ms.
 struct Cost {
     cpu: f64,
     elapsed: f64,
 }
 
-/// Where commands are run: an interface without a gate, to put one up and take it down.
+/// The place to run commands: an interface that is not guarded, for `up` and `down`.
 struct Desk<'d> {
     host: &'d Host,
     binary: &'d Path,
@@ -136,7 +136,7 @@ impl Desk<'_> {
         timed(|| finish(&mut command))
     }
 
-    /// Resident memory of the service in MiB, and its CPU time in ms, in a second of nothing to do.
+    /// Returns the resident memory of the idle service, MiB, and its CPU time in a second, ms.
     fn idle_service(&self, setup: &Setup) -> Result<(f64, f64)> {
         let path = self.host.folder.join("run.toml");
         fs::write(&path, setup.text(&self.wire.name))
@@ -159,7 +159,7 @@ impl Desk<'_> {
     }
 }
 
-/// Memory, and CPU time with nothing to do.
+/// Measures memory and CPU time of the idle service.
 fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[Part; 2]> {
     let rows = [
         (RUN, one, Vec::new()),
@@ -217,7 +217,7 @@ fn finish(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What `work` takes, by itself and in the processes that it starts and waits for.
+/// Measures `work`, including the processes that it starts and waits for.
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Cost> {
     let (cpu, begun) = (children()?, Instant::now());
     work()?;
@@ -228,7 +228,7 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<Cost> {
     })
 }
 
-/// CPU time of all children that have been waited for, ms.
+/// Returns the CPU time of all children that have been waited for, ms.
 fn children() -> Result<f64> {
     // SAFETY: all zeroes is a valid `rusage`.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };

@@ -1,26 +1,26 @@
-//! What was measured, and what it is compared with.
+//! Figures: what was measured, and comparisons between rows.
 
 use serde_json::{Value, json};
 
 /// A group of rows that were measured in the same rounds.
 pub struct Part {
-    /// By which programs that read the figures find it.
+    /// The key by which programs find it in the figures.
     pub id: &'static str,
     pub title: &'static str,
     pub unit: &'static str,
-    /// What a reader has to know to read the rows.
+    /// Remarks that a reader needs to understand the rows.
     pub notes: Vec<&'static str>,
     pub rows: Vec<Row>,
 }
 
-/// One thing that was measured, once a round.
+/// One quantity, measured once in each round.
 pub struct Row {
     pub name: String,
     pub rounds: Vec<f64>,
     pub against: Vec<Against>,
-    /// The curve that this is a point of, and where on it.
+    /// The curve of which this is a point, and its place on the curve.
     pub point: Option<(String, f64)>,
-    /// Why nothing was measured.
+    /// The reason why nothing was measured.
     pub missing: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct Against {
     pub target: Option<Target>,
 }
 
-/// What a comparison should come to.
+/// The target of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     AtMost(f64),
@@ -43,11 +43,11 @@ pub enum Target {
 pub enum How {
     Difference,
     Ratio,
-    /// How many times what this other row adds to the floor.
+    /// What the row adds to the floor, divided by what this other row adds to it.
     RatioOfDifferences(String),
 }
 
-/// The middle and the ends of what was measured in several rounds.
+/// Median, minimum and maximum of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -55,7 +55,7 @@ pub struct Spread {
     pub most: f64,
 }
 
-/// By how much a row is above a floor.
+/// Compares a row with a floor: the difference.
 pub fn over(floor: impl Into<String>) -> Against {
     Against {
         floor: floor.into(),
@@ -64,7 +64,7 @@ pub fn over(floor: impl Into<String>) -> Against {
     }
 }
 
-/// How many times a floor a row is.
+/// Compares a row with a floor: the ratio.
 pub fn times(floor: impl Into<String>) -> Against {
     Against {
         floor: floor.into(),
@@ -73,8 +73,8 @@ pub fn times(floor: impl Into<String>) -> Against {
     }
 }
 
-/// How many times what `other` adds to a floor a row adds to it. That says the same on a fast machine and
-/// on a slow one.
+/// Compares what a row adds to a floor with what `other` adds to it: the ratio, which does not depend on the speed of
+/// the machine.
 pub fn times_what(other: impl Into<String>, floor: impl Into<String>) -> Against {
     Against {
         floor: floor.into(),
@@ -124,7 +124,7 @@ impl Row {
         }
     }
 
-    /// A row about something that is not on this machine.
+    /// Returns a row that could not be measured on this machine.
     pub fn absent(name: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
             missing: Some(why.into()),
@@ -140,7 +140,7 @@ impl Row {
 }
 
 impl Spread {
-    /// `None` where nothing was measured.
+    /// Returns the spread of values; `None` if there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
@@ -168,7 +168,7 @@ impl Spread {
 }
 
 impl Part {
-    /// How a row compares in each round.
+    /// Compares a row within each round.
     pub fn compared(&self, row: &Row, against: &Against) -> Option<Spread> {
         let rounds = |name: &str| {
             let row = self.rows.iter().find(|row| row.name == name)?;
@@ -180,8 +180,8 @@ impl Part {
             How::Ratio => each.map(|(value, floor)| value / floor).collect(),
             How::RatioOfDifferences(other) => {
                 let each: Vec<_> = each.zip(rounds(other)?).collect();
-                // Where the other seems to add nothing, its floor was disturbed in that round, and the
-                // quotient is no figure. Where that is no exception, there is none to be had.
+                // If the other row seems to add nothing, its floor was disturbed in that round, and the round is left
+                // out. If that happens often, there is no meaningful ratio.
                 let ratios: Vec<f64> = each
                     .iter()
                     .filter(|((_, floor), other)| other > floor)
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(part.compared(&part.rows[1], &over("no such row")), None);
     }
 
-    /// Three rows of as many rounds each: a floor, one to compare with, one to be compared.
+    /// Returns a part with three rows: a floor, a row to compare with, and the row to compare.
     fn trio(floor: &[f64], other: &[f64], row: &[f64]) -> Part {
         let against = vec![times_what("other", "floor").at_most(1.5)];
         Part {
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_two_rows_add_to_a_floor_is_compared_within_a_round() {
-        // 5 of 10, 30 of 20, 20 of 10: whatever the floor was.
+        // 5 of 10, 30 of 20, 20 of 10: independent of the floor.
         let part = trio(
             &[100.0, 200.0, 300.0],
             &[110.0, 220.0, 310.0],

@@ -1,4 +1,4 @@
-//! The bench's frames: short ones, all to the host.
+//! The bench's frames: short, and addressed to the host.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,12 +12,12 @@ const SHORTEST: usize = 60;
 /// IP protocol number.
 const TCP: u8 = 6;
 
-/// What is behind the IP header.
+/// The transport protocol of a frame.
 #[derive(Debug, Clone, Copy)]
 pub enum Transport {
     /// With these flags.
     Tcp(u8),
-    /// Without a checksum, which the programs that vary a frame's source would have to mend.
+    /// Without a checksum, which the programs that vary a frame's source would have to adjust.
     Udp,
 }
 
@@ -52,7 +52,7 @@ pub fn tagged(transport: Transport, source: u32, source_port: u16, port: u16) ->
     frame
 }
 
-/// Has an IPv4 frame without options come from elsewhere. TCP's checksum does not follow.
+/// Changes the source of an IPv4 frame without options. Does not adjust TCP's checksum.
 pub fn readdress(frame: &mut [u8], source: u32, source_port: u16) {
     let (header, segment) = frame[14..].split_at_mut(20);
     header[12..16].copy_from_slice(&source.to_be_bytes());
@@ -62,7 +62,7 @@ pub fn readdress(frame: &mut [u8], source: u32, source_port: u16) {
     segment[..2].copy_from_slice(&source_port.to_be_bytes());
 }
 
-/// Returns to whom the frame is the host's answer, if it is one to a SYN to `port`.
+/// Returns the address to which a frame goes, if it is the host's answer to a SYN to `port`.
 pub fn answered(frame: &[u8], port: u16) -> Option<u32> {
     let packet = frame.get(14..54)?;
     let accepts = packet[0] == 0x45

@@ -1,4 +1,4 @@
-//! A gate, brought up by the `knockgate` under test as anybody would bring it up.
+//! An instance of the `knockgate` under test, brought up as a user does.
 
 use std::{
     ffi::OsStr,
@@ -26,9 +26,9 @@ pub use crate::programs::terms::{KNOCKS, PROTECTED};
 
 /// A port that is declared open.
 pub const OPEN: u16 = 443;
-/// A port that is nothing.
+/// A port that is neither protected, nor a knock port, nor open.
 pub const FOREIGN: u16 = 5353;
-/// A configuration, as far as the bench varies it.
+/// The parts of a configuration that the bench varies.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub attach: &'static str,
@@ -39,7 +39,7 @@ pub struct Setup {
     pub allow: usize,
     /// Length of a grant.
     pub open_for: &'static str,
-    /// What gates do with who is denied.
+    /// `deny` of the gates.
     pub deny: &'static str,
     /// `limits.sources`
     pub sources: u32,
@@ -47,7 +47,7 @@ pub struct Setup {
     pub grants: u32,
 }
 
-/// A gate that is up. It goes down when this value goes.
+/// An instance that is up. Dropping it takes it down.
 pub struct Gate {
     pub name: String,
     pub program: Xdp,
@@ -72,7 +72,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// The file, for an interface.
+    /// Returns the configuration file for an interface.
     pub fn text(&self, interface: &str) -> String {
         let Self {
             attach,
@@ -94,7 +94,7 @@ impl Setup {
             networks.join(", ")
         );
         for gate in 0..gates {
-            // Ports beside those of the first gate, and none that is ever knocked on.
+            // Ports other than those of the first gate and than knock ports.
             let port = usize::from(PROTECTED) + 10 * gate;
             let _ = write!(
                 text,
@@ -115,7 +115,7 @@ impl Setup {
 }
 
 impl Setup {
-    /// Whether this `knockgate` takes the configuration; if not, what it says.
+    /// Returns why `knockgate check` refuses the configuration; `None` if it does not.
     pub fn refused(&self, host: &Host, binary: &Path) -> Result<Option<String>> {
         let path = host.folder.join("tried.toml");
         fs::write(&path, self.text("lo"))
@@ -130,12 +130,12 @@ impl Setup {
     }
 }
 
-/// The sequence of the user with this number: no two are alike, many share knocks.
+/// Returns the sequence of the user with this number. All sequences differ, and many share knocks.
 fn sequence(number: usize) -> [u16; 3] {
     if number == 0 {
         return KNOCKS;
     }
-    // The second knock tells them apart: 7919 is a prime.
+    // The second knock distinguishes them, since 7919 is a prime.
     let port = |base: usize, step: usize, room: usize| {
         u16::try_from(base + number * step % room).expect("all of these are ports")
     };
@@ -147,7 +147,7 @@ fn sequence(number: usize) -> [u16; 3] {
 }
 
 impl Gate {
-    /// Brings a gate up on the host's end of a wire.
+    /// Brings an instance up on the host's end of a wire.
     pub fn up(host: &Host, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
         let name = wire.name.clone();
         let config = host.folder.join(format!("{name}.toml"));
@@ -167,14 +167,14 @@ impl Gate {
         })
     }
 
-    /// `knockgate` with this gate's configuration and pins.
+    /// Returns a command that runs `knockgate` with this instance's configuration and pin root.
     pub fn knockgate(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(self.arguments());
         command
     }
 
-    /// By which a `knockgate` finds this gate.
+    /// Returns the arguments for this instance's configuration and pin root.
     pub fn arguments(&self) -> [&OsStr; 4] {
         [
             "--config".as_ref(),
@@ -184,7 +184,7 @@ impl Gate {
         ]
     }
 
-    /// Grants to `count` sources from [`GRANTED`] on, each earned by its knocks.
+    /// Has `count` sources from [`GRANTED`] on knock, so that each has a grant.
     pub fn grant(&self, programs: &mut Programs, count: u32) -> Result<()> {
         let mut traffic = Traffic {
             first: GRANTED,
@@ -203,7 +203,7 @@ impl Gate {
         Ok(())
     }
 
-    /// How many knocks have had this result.
+    /// Returns how many knocks had this result.
     pub fn knocks(&self, result: &str) -> Result<u64> {
         self.sum("knocks", "count", |row| row["result"] == result)
     }
@@ -236,12 +236,12 @@ impl Judge for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        // At the latest its pins go with the namespaces.
+        // At the latest, its pins are removed with the namespaces.
         let _ = self.knockgate().args(["down", "--all"]).output();
     }
 }
 
-/// So many grants, in words.
+/// Returns a number of grants in words.
 pub fn counted(grants: u32) -> String {
     match grants {
         1 => "1 grant".into(),
@@ -252,13 +252,13 @@ pub fn counted(grants: u32) -> String {
     }
 }
 
-/// [`KNOCKS`] as the traffic takes them.
+/// Returns [`KNOCKS`] in the form of [`Traffic::ports`](crate::programs::Traffic::ports).
 pub fn knocks() -> [u16; 4] {
     let [a, b, c] = KNOCKS;
     [a, b, c, a]
 }
 
-/// A frame to be made a knock.
+/// Returns a frame that the traffic turns into knocks.
 pub fn knock_frame() -> Vec<u8> {
     frame::ipv4(Transport::Udp, GRANTED, 1024, KNOCKS[0])
 }

@@ -1,5 +1,5 @@
-//! The gates that are measured without a network: all of them up at once, so that rounds can go from one
-//! to the other.
+//! The instances that are measured without traffic on a wire: all are up at the same time, so that each round measures
+//! all of them.
 
 use std::{path::Path, thread, time::Duration};
 
@@ -21,20 +21,20 @@ pub struct Gates {
     pub million: Gate,
     /// A hundred networks on the allow list.
     pub allowing: Gate,
-    /// A flow that has outlived its grant.
+    /// With a flow that has outlived its grant.
     pub kept: Gate,
-    /// Room for what knocks leave.
+    /// With room for the grants of measured knocks.
     pub knocked: Gate,
-    /// One grant and one sequence, as [`Gates::crowd`] has one grant and ten thousand sequences.
+    /// One grant and one sequence, for comparison with [`Gates::crowd`], which has ten thousand sequences.
     pub lone: Gate,
     pub crowd: Gate,
-    /// Answers who is denied; or why there is none.
+    /// With a gate that rejects; or why there is none.
     pub rejecting: Result<Gate, String>,
-    /// Dropped behind the gates that stand on them.
+    /// Dropped after the instances that guard them.
     _wires: Vec<Wire>,
 }
 
-/// More grants than are given while knocks are measured.
+/// Room for more grants than are given while knocks are measured.
 pub const ROOM: u32 = 1 << 20;
 
 impl Gates {
@@ -85,7 +85,7 @@ impl Gates {
             None => Ok(up("rejecting", 1, &rejects)?),
             Some(why) => Err(why),
         };
-        // Begins the flow that will be kept, and lets its grant end.
+        // Begins the flow that is kept, and ends its grant.
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
         run(&kept.program, &datagram, 1)?;
         thread::sleep(Duration::from_millis(2_100));
@@ -104,7 +104,7 @@ impl Gates {
         })
     }
 
-    /// Gates with more and more grants.
+    /// Returns instances with increasing numbers of grants.
     pub fn by_grants(&self) -> [(u32, &Gate); 4] {
         [
             (1, &self.one),

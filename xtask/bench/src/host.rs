@@ -1,5 +1,5 @@
-//! The network that the bench measures on: a sender and a host in network namespaces of their own, joined by any
-//! number of veth pairs. All of it goes with the processes in it, whatever ends them.
+//! The network of the bench: a sender and a host in their own network namespaces, joined by any number of veth pairs.
+//! The kernel removes it with the last process in it.
 
 use std::{
     fs, io,
@@ -18,19 +18,19 @@ use netlab::{
     packet::mac,
 };
 
-/// The address of the host, to which everything is sent.
+/// The host's address, to which everything is sent.
 pub const HOST: [u8; 4] = [192, 0, 2, 1];
 /// MAC addresses of every wire's two ends.
 pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Files that the bench alone sees: covers the machine's own folder for the bench's processes.
+/// A private mount over this folder holds the bench's files.
 const FOLDER: &str = "/run";
 
-/// A host. The sender is wherever this process is.
+/// A host. The sender is in this process's namespace.
 pub struct Host {
     netns: Netns,
-    /// A folder for files of the bench's own.
+    /// A folder for the bench's files.
     pub folder: &'static Path,
     bpffs: &'static Path,
 }
@@ -46,8 +46,8 @@ pub struct Wire {
 }
 
 impl Host {
-    /// Builds the network. This process must already be in a mount and a network namespace other than those
-    /// of `outside`, as `/proc/PID/ns` names them: the machine's own are not touched.
+    /// Builds the network. This process must already have left the mount and network namespaces `outside`, named as in
+    /// `/proc/PID/ns`, so that it does not change the machine's own.
     pub fn create(outside: &[String]) -> Result<Self> {
         ensure_outside(outside).context("start the bench with `cargo xtask bench`")?;
         mount("tmpfs", FOLDER)?;
@@ -56,7 +56,7 @@ impl Host {
         Self::named("host")
     }
 
-    /// Adds another host, whose packet filters are none of the others' business.
+    /// Adds another host, whose packet filters do not affect the others.
     pub fn another(name: &str) -> Result<Self> {
         Self::named(name)
     }
@@ -65,7 +65,7 @@ impl Host {
         let netns = Netns::create(name)?.with_kill_at_exit();
         let [a, b, c, d] = HOST;
         netns.ip(&format!("address add {a}.{b}.{c}.{d}/32 dev lo"))?;
-        // Packets come from sources that no route of the host's leads to.
+        // The host has no routes to the sources of packets.
         for scope in ["all", "default"] {
             netns.set(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
         }
@@ -76,22 +76,22 @@ impl Host {
         })
     }
 
-    /// Where something called `name` can be pinned.
+    /// Returns the path at which something called `name` can be pinned.
     pub fn pins(&self, name: &str) -> PathBuf {
         self.bpffs.join(name)
     }
 
-    /// Returns a command that will run on the host and end no later than this process.
+    /// Returns a command that runs on the host, and is killed when this process ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.netns.command(program)
     }
 
-    /// Runs `work` on a thread of the host's. Sockets that it makes stay the host's.
+    /// Runs `work` on a thread in the host's namespace. Sockets that it opens stay in that namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.run(work)
     }
 
-    /// Joins sender and host by one more wire, both ends up.
+    /// Adds a wire between sender and host, with both ends up.
     pub fn wire(&self, name: &str) -> Result<Wire> {
         let host = self.netns.name();
         let (sender_mac, host_mac) = (mac(SENDER_MAC), mac(HOST_MAC));
@@ -100,7 +100,7 @@ impl Host {
              link set to-{name} up"
         ))?;
         self.netns.ip(&format!("link set {name} up"))?;
-        // Without it, or a native program, a veth end takes no frames that come by redirection.
+        // A veth accepts redirected frames only with GRO or a native program.
         offload::set(&self.netns, name, &[Offload::Gro], true)?;
         Ok(Wire {
             name: name.to_owned(),
@@ -109,7 +109,7 @@ impl Host {
         })
     }
 
-    /// Has the host answer whatever comes by this wire, out of the same wire.
+    /// Routes the host's answers through this wire.
     pub fn answer_by(&self, wire: &Wire) -> Result<()> {
         let name = &wire.name;
         let [a, b, c, d] = HOST;
@@ -123,7 +123,7 @@ impl Host {
         Ok(())
     }
 
-    /// Binds UDP ports of the host that nobody will read: what reaches them is counted and forgotten.
+    /// Binds UDP ports of the host that nothing reads, so that packets to them are counted and dropped.
     pub fn sinks(&self, ports: &[u16]) -> Result<Vec<UdpSocket>> {
         self.inside(|| {
             ports
@@ -138,7 +138,7 @@ impl Host {
         })
     }
 
-    /// How many IPv4 packets have reached the host's transport layers.
+    /// Returns how many IPv4 packets have reached the host's transport layers.
     pub fn reached(&self) -> Result<u64> {
         let path = "/proc/thread-self/net/snmp";
         let snmp = self
@@ -150,12 +150,12 @@ impl Host {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // At the latest it goes with the namespaces.
+        // At the latest, it is removed with the namespaces.
         let _ = ip(&format!("link del to-{}", self.name));
     }
 }
 
-/// Gives a socket the smallest buffer that there is.
+/// Sets the smallest receive buffer.
 fn shrink(socket: &UdpSocket) -> io::Result<()> {
     let bytes: libc::c_int = 1;
     // SAFETY: the option's value is an integer of the size given.
@@ -174,7 +174,7 @@ fn shrink(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// A counter of `/proc/net/snmp`, where a line of names comes before one of values.
+/// Returns a counter of `/proc/net/snmp`, where each line of values follows a line of names.
 fn snmp_counter(snmp: &str, layer: &str, counter: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with(layer));
     let (names, values) = (lines.next()?, lines.next()?);

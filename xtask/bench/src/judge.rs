@@ -1,14 +1,14 @@
-//! What the gates that are measured have in common.
+//! What the measured programs have in common.
 
 use anyhow::Result;
 use aya::programs::Xdp;
 
-/// Where sources that are granted begin.
+/// The first address of sources with grants.
 pub const GRANTED: u32 = 0x0a00_0000;
 
-/// A program that counts what it makes of packets.
+/// A program that counts its verdicts.
 pub trait Judge {
     fn program(&self) -> &Xdp;
-    /// How many packets have been judged so, by this reason or by all.
+    /// Returns how many packets were counted under a reason; `None`: under any.
     fn packets(&self, reason: Option<&str>) -> Result<u64>;
 }

@@ -1,5 +1,5 @@
-//! What knocking comes to: how many gates a core can open, how soon a knock opens one, and whether a real
-//! knock still does while forged ones flood the host. Beside what else lets people in who knock.
+//! Measures knocking, compared with other port knockers: how many gates a core can open, how soon a knock opens one,
+//! and whether a real knock still does while forged ones flood the host.
 
 mod flood;
 mod knocker;
@@ -34,30 +34,30 @@ use crate::{
     service::Service,
 };
 
-/// `limits.sources` that hold what the fastest flood brings in the time of a slow knock.
+/// `limits.sources` with room for the sources of the fastest flood during a slow knock.
 const SIZED: u32 = 1 << 20;
-/// Where the sources of real knocks begin.
+/// The first address of sources of real knocks.
 const KNOCKERS: u32 = 0x0a01_0000;
-/// Time between the steps of a knock that a program sends, and of one that a person or a slow line does.
+/// Time between the steps of a knock: by a program, and by a person or over a slow line.
 const STEPS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
-/// How long a flood goes on before the first knock.
+/// How long a flood lasts before the first knock.
 const LEAD: Duration = Duration::from_millis(400);
 
-/// One case, measured once a round.
+/// One case, measured once in each round.
 struct Case {
     rival: Rival,
     step: Duration,
     rate: Rate,
     aim: Aim,
     rounds: Vec<Measured>,
-    /// Why there is nothing more to measure.
+    /// The reason why it is no longer measured.
     failure: Option<String>,
 }
 
-/// What a flood is made of.
+/// The packets of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Aim {
-    /// First steps of knocks.
+    /// First knocks.
     Knocks,
     /// SYNs to the protected port.
     Denied,
@@ -65,15 +65,15 @@ enum Aim {
 
 struct Measured {
     outcome: Outcome,
-    /// Packets that the flood sent, in thousands a second.
+    /// Packets of the flood, thousands a second.
     sent: f64,
-    /// The service's CPU time, per cent of a core.
+    /// CPU time of the service, per cent of a core.
     cpu: Option<f64>,
-    /// The service's resident memory, MiB.
+    /// Resident memory of the service, MiB.
     memory: Option<f64>,
 }
 
-/// Everything that needs a host that answers.
+/// Measures everything that needs a host that answers.
 pub fn measure(
     host: &Host,
     programs: &mut Programs,
@@ -81,7 +81,7 @@ pub fn measure(
     plan: &Plan,
 ) -> Result<Vec<Part>> {
     let mut cases = cases(plan);
-    // Daemons and knocks keep off the flood's CPU, in threads and children of this one.
+    // Daemons and knocks must not use the flood's CPU; threads and children of this thread do not.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay_away()?;
@@ -108,7 +108,7 @@ fn cases(plan: &Plan) -> Vec<Case> {
     let default = Rival::Knockgate(Setup::default().sources);
     let mut cases = vec![case(Rival::Nobody, STEPS[0], Rate::None, Aim::Knocks)];
     for rival in [default, Rival::Recipe, Rival::Knockd, Rival::Fwknopd] {
-        // A knock of one step knows no time between.
+        // A knock with one step has no time between steps.
         for step in &STEPS[..rival.steps().min(STEPS.len())] {
             let rates = plan.floods.iter();
             cases.extend(rates.map(|rate| case(rival, *step, *rate, Aim::Knocks)));
@@ -138,7 +138,7 @@ fn all(programs: &mut Programs, binary: &Path, plan: &Plan, cases: &mut [Case]) 
             let standing = case.rival.stand(binary, &name);
             match standing.and_then(|standing| once(programs, &standing, case, plan)) {
                 Ok(measured) => case.rounds.push(measured),
-                // That another's daemon does not do here is its row's business alone.
+                // A failure of another daemon affects its own row only.
                 Err(error) if !case.is_ours() => case.failure = Some(format!("{error:#}")),
                 Err(error) => {
                     return Err(error).with_context(|| format!("knocks at {}", case.name()));
@@ -149,8 +149,8 @@ fn all(programs: &mut Programs, binary: &Path, plan: &Plan, cases: &mut [Case]) 
     Ok(())
 }
 
-/// Sends a frame. A flood may have filled the wire: then tries again for 5 ms, since what is measured is the gate.
-/// Returns whether the frame went.
+/// Sends a frame. Tries again for 5 ms if a flood has filled the wire, since the wire is not what is measured. Returns
+/// whether the frame was sent.
 fn send(socket: &PacketSocket, frame: &[u8]) -> io::Result<bool> {
     for _ in 0..50 {
         if socket.send(frame)? {
@@ -237,10 +237,10 @@ impl Case {
         matches!(self.rival, Rival::Knockgate(_))
     }
 
-    /// How many sources knock, and how long after one another they begin.
+    /// Returns how many sources knock, and the time from one to the next.
     ///
-    /// Without a flood they don't overlap: knockd forgets everyone else's steps when the knock that began
-    /// first is complete, which is not what a flood does to it.
+    /// Without a flood they do not overlap: knockd forgets the steps of all others when the knock that began first is
+    /// complete, which is not an effect of the flood.
     fn turns(&self, plan: &Plan) -> (u32, Duration) {
         let long = self.step * 3;
         if self.rate == Rate::None && long > plan.every {
@@ -250,7 +250,7 @@ impl Case {
         }
     }
 
-    /// What is measured of it, round by round; where it is to be had.
+    /// Returns a row of one quantity; `None` if it is not available.
     fn row(&self, of: impl Fn(&Measured) -> Option<f64>) -> Option<Row> {
         if let Some(failure) = &self.failure {
             return Some(Row::absent(self.name(), failure));
@@ -349,13 +349,13 @@ fn parts(cases: &[Case]) -> Vec<Part> {
             "µs, median of a round's knocks, median (min–max) of rounds",
             vec![
                 "a SYN goes right behind the last step, then one every 5 ms",
-                "no gate: a SYN out of the blue, which costs a little more than one that follows a knock",
+                "no gate: a SYN without a knock before it, which costs a little more than one that follows a knock",
             ],
             soon.collect(),
         ),
         part(
             "knock_in_vain",
-            "SYNs in vain before that answer",
+            "Unanswered SYNs before that answer",
             "of a round's slowest knock, median (min–max) of rounds",
             Vec::new(),
             vain.collect(),
@@ -365,7 +365,7 @@ fn parts(cases: &[Case]) -> Vec<Part> {
             "Real knocks that open the port while forged ones flood the host",
             "per cent, median (min–max)",
             vec![
-                "a flood is first steps from ever other sources; for fwknopd, packets with a wrong HMAC",
+                "a flood: first knocks from constantly changing sources; for fwknopd, packets with a wrong HMAC",
                 "sized for it: with limits.sources = 1,048,576",
                 "nftables: its ingress hook, sets of as many sources as knockgate's default",
             ],
@@ -373,7 +373,7 @@ fn parts(cases: &[Case]) -> Vec<Part> {
         ),
         part(
             "flood_sent",
-            "What the fastest flood came to",
+            "Rate of the fastest flood",
             "thousand packets a second, median (min–max)",
             Vec::new(),
             sent.collect(),

@@ -1,7 +1,9 @@
-//! What a packet costs on a wire: frames that the kernel makes go over a veth pair, and sender and
-//! receiver share one CPU, so that nothing is lost and CPU time is the whole price.
+//! Measures the cost of a packet on a wire: the kernel sends frames over a veth pair, and sender and receiver share one
+//! CPU, so that no frame is lost and CPU time is the whole cost.
 
 mod rows;
+mod targets;
+mod traffic;
 
 use std::{net::UdpSocket, path::Path};
 
@@ -26,15 +28,15 @@ pub enum Mode {
     Generic,
 }
 
-/// Who stands at the host's end of a wire.
+/// What is measured at the host's end of a wire.
 struct Contestant {
     wire: Wire,
     kind: Kind,
-    /// Where it is no guest of the common host.
+    /// Its own host, if it does not share the common one.
     own_host: Option<OwnHost>,
 }
 
-/// A host of a contestant's own, with sockets that take what passes.
+/// A contestant's own host, with sockets that receive the packets that pass.
 struct OwnHost {
     host: Host,
     _sinks: Vec<UdpSocket>,
@@ -46,7 +48,7 @@ enum Kind {
     Floor(#[expect(dead_code, reason = "it is kept, not used")] Xdp),
     Minimal(Minimal),
     Gate(Gate),
-    /// nftables on the host.
+    /// Rules of nftables on the host.
     Rules,
 }
 
@@ -62,16 +64,16 @@ struct Case {
     rounds: Vec<f64>,
 }
 
-/// How every frame of a row must fare.
+/// The expected result of every frame of a row.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    /// What gates count it as.
+    /// The reason under which gates count it.
     reason: &'static str,
     /// Whether it reaches the host.
     delivered: bool,
 }
 
-/// Who stands on which wire, the rows that this makes, and those that nobody is here for.
+/// The contestants, the rows to be measured, and rows that cannot be measured on this machine.
 type LineUp = (Vec<Contestant>, Vec<Case>, Vec<Row>);
 
 /// Measures everything in one mode.
@@ -97,7 +99,7 @@ pub fn measure(
     for round in 0..plan.rounds {
         let count = cases.len();
         for turn in 0..count {
-            // Another beginning each time, and there and back by turns.
+            // Each round begins with another case, and the direction alternates.
             let turn = if round % 2 == 0 {
                 turn
             } else {
@@ -123,12 +125,12 @@ pub fn measure(
         },
         unit: "ns of CPU a packet, sender, wire and host included, median (min–max)",
         notes: vec![
-            "what passes ends in a UDP socket that nobody reads; knocks pass, as they always do",
+            "packets that pass end in a UDP socket that nothing reads; knocks always pass",
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",
-            "nftables: sets as large as knockgate's tables; native and generic are all the same to it",
-            "targets in ns are for a processor on which `bare drop` is 64 ns; on another they say little",
-            "targets in × are for any processor: what a row adds to its floor, by what the minimal gate adds to it in the same round",
-            "unguarded has no such target: what the minimal gate adds there is not above the noise",
+            "nftables: sets as large as knockgate's tables; native and generic make no difference to it",
+            "targets in ns are for a processor on which `bare drop` takes 64 ns",
+            "targets in × are for any processor: what a row adds to its floor, divided by what the minimal gate adds",
+            "unguarded has no such target: what the minimal gate adds there is within the noise",
         ],
         rows: cases
             .into_iter()
@@ -138,13 +140,13 @@ pub fn measure(
     })
 }
 
-/// What passes ends in a socket that nobody reads. Knock ports have one, too: a closed port's unreachables
-/// are limited in rate, so their price would depend on how long the bench runs.
+/// Opens sockets for the packets that pass, also at knock ports: ICMP errors of closed ports are limited in rate, so
+/// their cost would depend on the length of the run.
 fn sinks(host: &Host) -> Result<Vec<UdpSocket>> {
     host.sinks(&[&[PROTECTED, OPEN], &KNOCKS[..]].concat())
 }
 
-/// Sends, and reads the clocks.
+/// Sends frames and measures their CPU time.
 struct Meter<'m> {
     host: &'m Host,
     programs: &'m mut Programs,
@@ -153,7 +155,7 @@ struct Meter<'m> {
 }
 
 impl Meter<'_> {
-    /// ns of CPU a frame.
+    /// Returns the CPU time of a frame, ns.
     fn sample(&mut self, case: &mut Case) -> Result<f64> {
         let Case { frame, traffic, .. } = case;
         let before = clock::thread() + self.softirq.spent()?;
@@ -164,18 +166,18 @@ impl Meter<'_> {
 }
 
 impl Contestant {
-    /// Makes sure that every source that has knocked has its grant.
+    /// Checks that every source that has knocked has its grant.
     fn had_room(&self) -> Result<()> {
         match &self.kind {
             Kind::Minimal(gate) => gate.had_room(),
-            // A gate that has no room counts its knocks all the same; nftables' sets may fill, as anybody's would.
+            // knockgate counts knocks even without room for a grant; sets of nftables may become full.
             Kind::Nobody | Kind::Floor(_) | Kind::Gate(_) | Kind::Rules => Ok(()),
         }
     }
 }
 
 impl Kind {
-    /// How many packets have been judged so, where that is counted.
+    /// Returns how many packets were counted under a reason; `None` if they are not counted.
     fn judged(&self, reason: &str) -> Result<Option<u64>> {
         match self {
             Self::Gate(gate) => gate.packets(Some(reason)).map(Some),
@@ -186,8 +188,8 @@ impl Kind {
 }
 
 impl Case {
-    /// Makes sure that every frame arrives and fares as the row's name says. Warms up, too: sends to every
-    /// source that a row of passing frames has, so that sessions are there.
+    /// Checks that every frame arrives and has the expected result. Also warms up, so that every source of passing
+    /// frames has its session.
     fn check(&mut self, meter: &mut Meter<'_>, contestant: &Contestant) -> Result<()> {
         let Contestant {
             wire,

@@ -1,11 +1,11 @@
-//! What knockgate costs, beside floors that are measured in the same run: `cargo xtask bench` builds and
-//! runs this.
+//! Measures the cost of knockgate, compared with floors that are measured in the same run. `cargo xtask bench` builds
+//! and runs this program.
 //!
-//! [`host`] makes the namespaces, [`gates`] the gates, and these measure: [`per_packet`] the programs
-//! alone, [`live`] frames on a wire, [`knocking`] who gets in, [`progress`] what a full table forgets,
-//! [`control`] the commands, [`peers`] all that somebody else's harness measures. All costs are CPU time, of which other work on the machine takes little away; every round visits every row, so that
-//! whatever drifts, drifts for all; and [`figures`] compares within a round. [`mod@plot`] draws what was
-//! measured.
+//! [`host`] makes the namespaces, and [`gates`] the instances. [`per_packet`] measures the programs alone, [`live`]
+//! frames on a wire, [`knocking`] knocks, [`progress`] a full table of sources, [`control`] the commands, and [`peers`]
+//! the same traffic by another harness. Costs are CPU time, which other work on the machine changes little. Every round
+//! measures every row, so that a drift affects all rows, and [`figures`] compares within a round. [`mod@plot`] draws
+//! the figures.
 
 mod clock;
 mod control;
@@ -73,16 +73,16 @@ struct Measure {
     /// File for the figures, as JSON
     #[arg(long)]
     output: PathBuf,
-    /// Fewer and shorter rounds: a look, not a figure
+    /// Fewer and shorter rounds, for a rough result
     #[arg(long)]
     quick: bool,
     /// Only these parts
     #[arg(long, value_enum)]
     only: Vec<Section>,
-    /// The folder with the peers' harness
+    /// The folder of another harness
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// The namespaces that the bench was started from, and must have left
+    /// The namespaces from which the bench was started, and which it must have left
     #[arg(long, num_args = 2, required = true)]
     outside: Vec<String>,
 }
@@ -130,7 +130,7 @@ fn bench(arguments: &Measure) -> Result<()> {
         outside,
     } = arguments;
     let plan = if *quick { Plan::QUICK } else { Plan::FULL };
-    // Neither what a table forgets nor what others measure is a matter of a look.
+    // These two take too long for a quick run.
     let by_default = |section| !(*quick && matches!(section, Section::Progress | Section::Peers));
     let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
@@ -158,7 +158,7 @@ fn bench(arguments: &Measure) -> Result<()> {
     if wanted(Section::Progress) {
         figures.add(progress::measure(&host, &mut programs, knockgate, &plan)?)?;
     }
-    // Only now, since what a command starts stays there too.
+    // After starting commands, which would inherit the CPU.
     let cpu = clock::stay()?;
     if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Packet)) {
         figures.add(vec![
@@ -177,7 +177,7 @@ fn bench(arguments: &Measure) -> Result<()> {
     Ok(())
 }
 
-/// What has been measured so far.
+/// The figures so far.
 struct Figures<'f> {
     file: &'f Path,
     quick: bool,
@@ -186,7 +186,7 @@ struct Figures<'f> {
 }
 
 impl Figures<'_> {
-    /// Prints parts and writes them down, so that what comes after cannot lose them.
+    /// Prints parts and writes them to the file, so that a later failure cannot lose them.
     fn add(&mut self, parts: Vec<Part>) -> Result<()> {
         parts.iter().for_each(report::print);
         self.parts.extend(parts);
@@ -202,7 +202,7 @@ impl Figures<'_> {
     }
 }
 
-/// What the figures depend on.
+/// Returns the properties of the machine on which the figures depend.
 fn machine() -> serde_json::Value {
     let line = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();

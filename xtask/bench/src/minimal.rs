@@ -1,5 +1,5 @@
-//! The bench's own minimal gate (`bench/ebpf/src/minimal.rs`), loaded. What it costs on a processor is
-//! what a gate of this kind cannot do without there.
+//! The bench's minimal gate (`bench/ebpf/src/minimal.rs`), loaded: its cost is the lower limit for a gate of this kind
+//! on the same processor.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -19,17 +19,17 @@ pub struct Minimal {
     counts: PerCpuArray<MapData, u64>,
 }
 
-/// How much it has room for.
+/// The sizes of its tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     /// Sources that have begun to knock.
     pub candidates: u32,
-    /// Sources that are let pass.
+    /// Sources that are admitted.
     pub admitted: u32,
 }
 
 impl Minimal {
-    /// Loads one from the object of `programs` that admits `granted` sources for good, from [`GRANTED`] on.
+    /// Loads one from the object of `programs`. It admits `granted` sources, from [`GRANTED`] on, without end.
     pub fn load(programs: &Programs, room: Room, granted: u32) -> Result<Self> {
         const NAME: &str = "minimal_gate";
         let Room {
@@ -50,7 +50,7 @@ impl Minimal {
             .with_context(|| format!("no program {NAME}"))?
             .try_into()?;
         program.load()?;
-        // By its pin a program leaves its object; the pin is needed no longer than that.
+        // A pin serves to take the program out of its object, and is removed at once.
         let _ = std::fs::remove_file(&pin);
         program.pin(&pin)?;
         let program = pinned(&pin)?;
@@ -65,7 +65,7 @@ impl Minimal {
         })
     }
 
-    /// Makes sure that every knock has earned what it should.
+    /// Checks that no source was refused for lack of room.
     pub fn had_room(&self) -> Result<()> {
         let refused = self.count(count::FULL)?;
         ensure!(
@@ -75,7 +75,7 @@ impl Minimal {
         Ok(())
     }
 
-    /// How many knocks came out of turn, or found no room to be granted anything.
+    /// Returns how many knocks were out of turn, or found no room.
     pub fn amiss(&self) -> Result<u64> {
         Ok(self.count(count::ASTRAY)? + self.count(count::FULL)?)
     }
@@ -90,7 +90,7 @@ impl Judge for Minimal {
         &self.program
     }
 
-    /// It counts what is about its port and its knocks, and nothing else.
+    /// It counts packets to its port and knocks only.
     fn packets(&self, reason: Option<&str>) -> Result<u64> {
         let mut counts = match reason {
             Some("no_grant") => vec![count::DENIED],

@@ -1,5 +1,7 @@
-//! The same live traffic by somebody else's harness: a folder `../shared/peers` that may lie beside the
-//! checkout, with contestants of its own. It is copied, and knockgate put among them.
+//! Measures the same live traffic by another harness, which has contestants of its own, in a folder that the caller
+//! names. The folder is copied, and knockgate added to its contestants.
+//!
+//! The harness is `bench_live.py`; `contestants.json` lists what it measures, and `contestants/` has a script for each.
 
 use std::{
     fs,
@@ -18,9 +20,9 @@ use crate::{
     host::Host,
 };
 
-/// How the harness calls knockgate.
+/// The script by which the harness runs knockgate.
 const ADAPTER: &str = include_str!("../peers/knockgate");
-/// Whom to measure, by the harness's labels; ours come on top.
+/// The contestants to measure, by the harness's labels; those of knockgate are added.
 const CONTESTANTS: [&str; 11] = [
     NO_GATE,
     DROP,
@@ -38,29 +40,28 @@ const OURS: [(&str, &str); 2] = [
     ("knockgate, native, N=1000", "native"),
     ("knockgate, skb, N=1000", "skb"),
 ];
-/// The harness builds its network anew for every contestant and round, which takes its time.
+/// Few rounds, since the harness builds a new network for every contestant and round.
 const ROUNDS: usize = 5;
 const NO_GATE: &str = "no gate";
 const DROP: &str = "ref drop, native";
-/// The harness's traffic: its name, what it is, and what it is compared with.
+/// The harness's traffic: its name, our name for it, and the floor.
 const CASES: [(&str, &str, &str); 3] = [
     ("drop_syn", "denied", DROP),
     ("pass_other", "unguarded", NO_GATE),
     ("pass_allow", "granted", NO_GATE),
 ];
 
-/// Runs the harness, and makes its samples a part like ours. Where it cannot be run, the part says why:
-/// nothing else here depends on it.
+/// Runs the harness, and converts its samples into a part. If it cannot be run, the part says why.
 pub fn measure(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Part {
     let rows = run(host, binary, folder, plan)
         .unwrap_or_else(|error| vec![Row::absent("the peers' harness", format!("{error:#}"))]);
     Part {
         id: "peers",
-        title: "Live over veth, by the harness of ../shared/peers",
+        title: "Live over veth, by another harness",
         unit: "ns of CPU a packet, sender, wire and host included, median (min–max)",
         notes: vec![
-            "N: sources that are let in; ref: that harness's own programs, in C",
-            "knocks are not among it: there a gate has to swallow them, and knockgate's pass",
+            "N: sources that are admitted; ref: the harness's own programs, in C",
+            "without knocks: the harness expects them to be dropped, and knockgate passes them",
         ],
         rows,
     }
@@ -69,7 +70,7 @@ pub fn measure(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Part {
 fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row>> {
     let copy = host.folder.join("peers");
     copied(folder, &copy)?;
-    // Where the harness builds its own programs.
+    // The harness builds its own programs there.
     let build = copy.join("build");
     fs::create_dir_all(&build).with_context(|| format!("cannot make {}", build.display()))?;
     let adapter = copy.join("contestants/knockgate");
@@ -87,7 +88,7 @@ fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row
         .into_iter()
         .chain(OURS.map(|(label, _)| label))
         .collect();
-    // In a namespace of processes, which all end with its first one: the harness starts others.
+    // In a PID namespace, whose processes all end with the first one, since the harness starts others.
     let said = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork"])
         .args(["--kill-child=KILL", "python3"])
@@ -115,7 +116,7 @@ fn run(host: &Host, binary: &Path, folder: &Path, plan: &Plan) -> Result<Vec<Row
     Ok(rows(&samples, &complaints))
 }
 
-/// A copy that can be written to.
+/// Copies the folder, and makes the copy writable.
 fn copied(folder: &Path, copy: &Path) -> Result<()> {
     output(
         Command::new("cp")
@@ -127,7 +128,7 @@ fn copied(folder: &Path, copy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The harness's list of contestants, with ours behind.
+/// Returns the harness's list of contestants, with knockgate added.
 fn with_ours(list: &str) -> Result<String> {
     let mut list: Vec<Value> =
         serde_json::from_str(list).context("the peers' list of contestants")?;
@@ -140,7 +141,7 @@ fn with_ours(list: &str) -> Result<String> {
     Ok(json!(list).to_string())
 }
 
-/// Samples as rows. Whoever failed, or let a packet through that it should not have, has none.
+/// Converts samples into rows. A contestant that failed, or treated a packet wrongly, has no figures.
 fn rows(samples: &[Value], complaints: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     for (case, what, floor) in CASES {
@@ -180,7 +181,7 @@ fn rows(samples: &[Value], complaints: &str) -> Vec<Row> {
     rows
 }
 
-/// What the harness says of a contestant that failed.
+/// Returns the harness's message about a contestant that failed.
 fn failure(label: &str, complaints: &str) -> Option<String> {
     complaints
         .lines()

@@ -1,4 +1,4 @@
-//! What one packet costs, by `BPF_PROG_TEST_RUN`: the programs alone, with nothing of a network around.
+//! Measures the cost of a packet by `BPF_PROG_TEST_RUN`: the programs alone, without a network.
 
 mod rows;
 
@@ -19,26 +19,26 @@ struct Case<'c> {
     name: String,
     program: &'c Xdp,
     work: Work,
-    /// Whose counters must show that every packet was judged for this reason.
+    /// The program whose counters must show every packet under this reason.
     expected: Option<(&'c dyn Judge, &'static str)>,
     against: Vec<Against>,
     rounds: Vec<f64>,
 }
 
-/// What a program is run on.
+/// The input of a program.
 enum Work {
-    /// The same frame again and again.
+    /// The same frame repeatedly.
     Hot(Vec<u8>),
-    /// The same frame, run by a system call each time: for a program that makes an answer of the frame.
+    /// The same frame, by one system call each: for a program that turns the frame into a reply.
     Single(Vec<u8>),
-    /// A frame, and how each one differs from that before.
+    /// A frame, and how each one differs from the one before.
     Varied(Vec<u8>, Traffic),
-    /// One knock of each of ever new sources, which have knocked on the first so many ports of the
-    /// sequence in a run before that is not measured.
+    /// One knock from each of constantly new sources, which have made this many knocks before, in a run that is not
+    /// measured.
     Knock(usize, Traffic),
 }
 
-/// Measures every case once a round, in an order that changes from round to round.
+/// Measures every case once in each round, in an order that changes from round to round.
 fn measure(programs: &mut Programs, mut cases: Vec<Case<'_>>, plan: &Plan) -> Result<Vec<Row>> {
     for case in &mut cases {
         case.check(programs)?;
@@ -46,7 +46,7 @@ fn measure(programs: &mut Programs, mut cases: Vec<Case<'_>>, plan: &Plan) -> Re
     for round in 0..plan.rounds {
         let count = cases.len();
         for turn in 0..count {
-            // Another beginning each time, and there and back by turns.
+            // Each round begins with another case, and the direction alternates.
             let turn = if round % 2 == 0 {
                 turn
             } else {
@@ -88,10 +88,10 @@ impl<'c> Case<'c> {
         }
     }
 
-    /// Makes sure that the row is about what its name says. Warms up, too.
+    /// Checks that every packet has the row's verdict. Also warms up.
     fn check(&mut self, programs: &mut Programs) -> Result<()> {
         const PACKETS: u32 = 4096;
-        /// A gate is up on a wire, on which the kernel may look for neighbours meanwhile.
+        /// Packets of the kernel's own neighbour discovery, which may arrive meanwhile.
         const STRAYS: u64 = 16;
         let Some((judge, reason)) = self.expected else {
             return Ok(());
@@ -111,9 +111,9 @@ impl<'c> Case<'c> {
 
     fn once(&mut self, programs: &mut Programs, repeat: u32) -> Result<f64> {
         let repeat = match self.work {
-            // What a new source leaves behind must find room in the tables for all rounds.
+            // The tables must have room for the new sources of all rounds.
             Work::Knock(..) => repeat.min(20_000),
-            // A system call takes as long as many packets.
+            // A system call takes as long as several packets.
             Work::Single(_) => repeat / 4,
             Work::Hot(_) | Work::Varied(..) => repeat,
         };

@@ -1,27 +1,27 @@
-//! How long to measure.
+//! The length of the measurements.
 
 use std::time::Duration;
 
 use crate::knocking::Rate;
 
-/// How often and how much of everything.
+/// How often, and how much of each, to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub rounds: usize,
-    /// Runs of a program in one sample.
+    /// Runs of a program in a sample.
     pub repeat: u32,
-    /// Frames of one sample on a wire.
+    /// Frames in a sample on a wire.
     pub frames: u32,
-    /// Samples a round and row, of which the cheapest counts: what disturbs only ever adds.
+    /// Samples for each round and row, of which the cheapest counts, since disturbances only add time.
     pub samples: usize,
-    /// Rounds of what takes seconds: real knocks, commands, a table to be filled.
+    /// Rounds of measurements that take seconds: real knocks, commands, filling a table.
     pub slow_rounds: usize,
     /// Sources that knock in one case, and the time from one to the next.
     pub knocks: u32,
     pub every: Duration,
-    /// How long a source that has knocked tries the port.
+    /// How long a source tries the port after its knocks.
     pub patience: Duration,
-    /// What floods they knock through.
+    /// Rates of the floods during which they knock.
     pub floods: &'static [Rate],
 }
 

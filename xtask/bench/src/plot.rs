@@ -1,4 +1,4 @@
-//! Pictures of figures that were measured before.
+//! Draws pictures of stored figures.
 
 mod bars;
 mod curves;
@@ -9,10 +9,10 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// How one part of the figures is drawn.
+/// A function that draws one part of the figures.
 type Draw = fn(&Value, &str) -> Option<String>;
 
-/// Which part becomes which file.
+/// The parts that are drawn, and their files.
 const PICTURES: [(&str, &str, &str, Draw); 4] = [
     (
         "flood",
@@ -40,7 +40,7 @@ const PICTURES: [(&str, &str, &str, Draw); 4] = [
     ),
 ];
 
-/// Draws what a file of figures holds into a folder. Returns the names of the pictures.
+/// Draws the figures in a file into a folder. Returns the names of the pictures.
 pub fn draw(figures: &Path, folder: &Path) -> Result<Vec<&'static str>> {
     let text = fs::read_to_string(figures)
         .with_context(|| format!("cannot read {}", figures.display()))?;

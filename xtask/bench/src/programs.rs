@@ -1,4 +1,4 @@
-//! Running programs: the bench's own, and the gate's by its pin.
+//! Runs kernel programs: the bench's own, and knockgate's by its pin.
 
 use std::path::{Path, PathBuf};
 
@@ -22,12 +22,12 @@ pub use traffic::Traffic;
 // SAFETY: `repr(C)`, integers only, and no padding: ten words of four bytes, two of these in halves.
 unsafe impl aya::Pod for Traffic {}
 
-/// How many frames are in flight at a time: the kernel's own default, and a driver's.
+/// Frames in a batch: the default of the kernel and of drivers.
 const BATCH: u32 = 64;
 
 /// The bench's own programs, loaded.
 pub struct Programs {
-    /// The object that they were loaded from, for programs with tables of their own.
+    /// The object that they were loaded from, to load programs with their own tables.
     pub object: PathBuf,
     /// Where they are pinned.
     pub folder: PathBuf,
@@ -37,7 +37,7 @@ pub struct Programs {
     send: Xdp,
 }
 
-/// What the gate is compared with.
+/// A program that does less than knockgate, for comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
     Drop,
@@ -45,17 +45,17 @@ pub enum Floor {
     Parse,
 }
 
-/// How a table that forgets the least recently used finds out which that is.
+/// The kind of LRU lists of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lists {
-    /// By lists that all CPUs share.
+    /// Lists that all CPUs share.
     Shared,
-    /// By lists for each CPU (`BPF_F_NO_COMMON_LRU`), which share the entries evenly.
+    /// Lists for each CPU (`BPF_F_NO_COMMON_LRU`), each with an equal share of the entries.
     Apart,
 }
 
-/// A table of sources. A key is the address as it lies in the frame, then what pads it to the length of
-/// an IPv6 address and a family.
+/// A table of sources. A key is the address in the frame's byte order, padded to the length of an IPv6 address and a
+/// family.
 pub type Memory = HashMap<MapData, [u64; 3], [u64; 16]>;
 
 impl Programs {
@@ -96,7 +96,7 @@ impl Programs {
         pinned(&self.folder.join(name))
     }
 
-    /// Loads a program that remembers sources, with a table of its own of this size, and that table.
+    /// Loads a program that stores sources. Returns it with its table, which has this size.
     pub fn memory(&self, lists: Lists, entries: u32) -> Result<(Xdp, Memory)> {
         let (name, map) = match lists {
             Lists::Shared => ("remember_shared", "SHARED"),
@@ -120,8 +120,7 @@ impl Programs {
         Ok((pinned(&path)?, table.try_into()?))
     }
 
-    /// Has `program` judge `count` frames that follow `traffic`, and takes down where that has got to.
-    /// Returns the thread's CPU time, ns.
+    /// Runs `program` on `count` frames of `traffic`, and advances `traffic`. Returns the thread's CPU time, ns.
     pub fn vary(
         &mut self,
         program: &Xdp,
@@ -136,8 +135,8 @@ impl Programs {
         Ok(spent)
     }
 
-    /// Sends `count` frames that follow `traffic`. When this returns, they have been received: a veth
-    /// pair's receiving side runs on the sender's thread.
+    /// Sends `count` frames of `traffic`. They have been received when this returns, since the receiving side of a veth
+    /// pair runs on the sender's thread.
     pub fn send(&mut self, frame: &[u8], traffic: &mut Traffic, count: u32) -> Result<()> {
         self.traffic.set(0, *traffic, 0)?;
         let options = TestRunOptions {
@@ -162,7 +161,7 @@ impl Programs {
     }
 }
 
-/// A program by its pin.
+/// Opens a pinned program.
 pub fn pinned(path: &Path) -> Result<Xdp> {
     Xdp::from_pin(path, XdpAttachType::Interface)
         .with_context(|| format!("cannot open the program {}", path.display()))
@@ -180,8 +179,8 @@ pub fn run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<u64> {
     Ok(clock::thread() - before)
 }
 
-/// ns of a run, from what `measure` says of a long series and of a quarter of it: what the system call
-/// costs besides is in both, and drops out.
+/// Returns the time of one run, ns, from the times of a long series and of a quarter of it, in whose difference the
+/// cost of the system call drops out.
 pub fn slope(repeat: u32, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
     let short = repeat / 4;
     let less = clock::number(measure(short)?);

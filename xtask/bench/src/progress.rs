@@ -1,5 +1,5 @@
-//! What the table of sources forgets when ever new ones come, and what a new one costs: the gate's own,
-//! beside a model of it in each of the kernel's tables that forget the least recently used.
+//! Measures how many sources a full table forgets when new ones arrive, and the cost of a new source: in knockgate's
+//! table, and for comparison in both kinds of the kernel's LRU tables.
 
 use std::{path::Path, thread};
 
@@ -15,13 +15,13 @@ use crate::{
 };
 
 const SIZES: [u32; 3] = [16_384, 65_536, 262_144];
-/// Entries of the models.
+/// Entries of the LRU tables.
 const MODELLED: u32 = 262_144;
-/// How many others come, in eighths of the table's places.
+/// Number of other sources that arrive, in eighths of the table's places.
 const OTHERS: [u32; 6] = [2, 4, 6, 7, 8, 9];
-/// How many sources are watched at least.
+/// The fewest sources to observe.
 const WATCHED: u32 = 4_096;
-/// Where sources begin.
+/// The first source.
 const FIRST: u32 = 0x1000_0000;
 const FLOOR: &str = "bare XDP_DROP, varied";
 
@@ -30,7 +30,7 @@ struct Case {
     name: String,
     places: u32,
     table: Table,
-    /// The next source that nobody has seen.
+    /// The next new source.
     fresh: u32,
     known: [Vec<f64>; OTHERS.len()],
     cost: Vec<f64>,
@@ -41,7 +41,7 @@ enum Table {
     Model(Xdp, Memory),
 }
 
-/// What becomes of sources in gates of several sizes, and in both models.
+/// Measures tables of several sizes, and both LRU tables.
 pub fn measure(
     host: &Host,
     programs: &mut Programs,
@@ -57,7 +57,7 @@ pub fn measure(
             ..Setup::default()
         };
         let gate = Gate::up(host, binary, &wire, &setup)?;
-        // Dropped behind the gate that stands on it.
+        // Dropped after the instance that guards it.
         wires.push(wire);
         cases.push(Case::new("knockgate", sources, Table::Gate(gate)));
     }
@@ -70,7 +70,7 @@ pub fn measure(
     }
     let drop = programs.floor(Floor::Drop)?;
     let mut floor = Vec::new();
-    // In a thread of its own, as clocks are read by thread and CPU.
+    // On a thread of its own, since CPU time is measured by thread and CPU.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay()?;
@@ -115,9 +115,9 @@ impl Case {
         Ok(())
     }
 
-    /// How many of some sources are still known after so many others, per cent.
+    /// Returns how many sources are still known after this many others, per cent.
     fn share(&mut self, programs: &mut Programs, others: u32) -> Result<f64> {
-        // Few at a time: they are others to each other.
+        // Few at a time, since they also displace each other.
         let group = self.places / 64;
         let (mut watched, mut known) = (0, 0);
         while watched < WATCHED {
@@ -130,7 +130,7 @@ impl Case {
         Ok(100.0 * clock::number(known) / f64::from(watched))
     }
 
-    /// Has so many sources begin to knock that nobody has seen. Returns the CPU time, ns.
+    /// Sends the first knock of this many new sources. Returns the CPU time, ns.
     fn come(&mut self, programs: &mut Programs, count: u32) -> Result<u64> {
         let mut traffic = knock(self.fresh, 0);
         self.fresh += count;
@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// How many of these sources it knows. The gate is asked by their second knocks.
+    /// Returns how many of these sources it knows. For knockgate, sends their second knocks.
     fn known(&self, programs: &mut Programs, first: u32, count: u32) -> Result<u64> {
         match self {
             Self::Gate(gate) => {
@@ -157,7 +157,7 @@ impl Table {
             Self::Model(_, memory) => {
                 let mut known = 0;
                 for source in first..first + count {
-                    // Which does not count as a use of the entry.
+                    // A look-up from user space does not count as a use of the entry.
                     match memory.get(&[u64::from(source.to_be()), 0, 4], 0) {
                         Ok(_) => known += 1,
                         Err(MapError::KeyNotFound) => {}
@@ -170,7 +170,7 @@ impl Table {
     }
 }
 
-/// This knock of ever new sources from this one on.
+/// Returns one knock from each of constantly new sources, from `first` on.
 fn knock(first: u32, step: usize) -> Traffic {
     Traffic {
         first,
@@ -181,7 +181,7 @@ fn knock(first: u32, step: usize) -> Traffic {
     }
 }
 
-/// ns of a run, of several samples that which was disturbed least.
+/// Returns the time of one run, ns, in the cheapest of several samples.
 fn cheapest(plan: &Plan, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
     let mut cheapest = f64::INFINITY;
     for _ in 0..plan.samples {

@@ -1,5 +1,4 @@
-//! Knocking by nftables' sets alone, as its own documentation has it: a set for each step, whose entries
-//! end by themselves.
+//! Port knocking by sets of nftables, as in its documentation: a set for each step, with entries that expire.
 
 use std::{fmt::Write as _, fs, process::Command};
 
@@ -11,7 +10,7 @@ use crate::{
     host::{Host, Wire},
 };
 
-/// Where the rules stand.
+/// The hook of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     Ingress,
@@ -50,7 +49,7 @@ impl Recipe {
         Self { hook, knocks: true }
     }
 
-    /// Knows who is admitted; somebody else admits them.
+    /// Returns rules for admitted sources only, without knocks.
     pub fn admitting() -> Self {
         Self {
             hook: Hook::Input,
@@ -58,12 +57,12 @@ impl Recipe {
         }
     }
 
-    /// Puts it in force on a host.
+    /// Loads the rules on a host.
     pub fn load(self, host: &Host, wire: &Wire) -> Result<()> {
         apply(host, &wire.name, &self.text(&wire.name))
     }
 
-    /// Admits so many sources from `first` on.
+    /// Admits `count` sources from `first` on.
     pub fn admit(self, host: &Host, wire: &Wire, first: u32, count: u32) -> Result<()> {
         let mut text = format!("add element {} bench admitted {{ ", self.hook.family());
         for source in first..first + count {
@@ -74,7 +73,7 @@ impl Recipe {
         apply(host, &wire.name, &text)
     }
 
-    /// The rules. Sets are as large as knockgate's own tables, and as patient.
+    /// Returns the rules. Sets have the sizes and timeouts of knockgate's tables.
     fn text(self, interface: &str) -> String {
         let Self { hook, knocks } = self;
         let place = match hook {

@@ -1,4 +1,4 @@
-//! The table on the terminal.
+//! Prints figures to the terminal.
 
 use std::{fmt::Write as _, io::IsTerminal as _};
 

@@ -1,4 +1,4 @@
-//! Programs that run beside the bench, and what they take.
+//! Programs that run beside the bench, and their memory and CPU time.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::clock::number;
 
-/// A program that ends with this value.
+/// A running program. Dropping it kills it.
 pub struct Service {
     name: &'static str,
     child: Child,
@@ -30,7 +30,7 @@ impl Service {
         self.child.id()
     }
 
-    /// Resident memory, MiB.
+    /// Returns its resident memory, MiB.
     pub fn memory(&self) -> Result<f64> {
         let text = self.read("status")?;
         let kib: u64 = text
@@ -46,13 +46,13 @@ impl Service {
         Ok(number(kib) / 1024.0)
     }
 
-    /// CPU time of all its threads so far, ms.
+    /// Returns the CPU time of all its threads so far, ms.
     pub fn cpu(&self) -> Result<f64> {
         let tasks = format!("/proc/{}/task", self.id());
         let mut spent = 0;
         for task in fs::read_dir(&tasks).with_context(|| self.ended())? {
             let path = task.with_context(|| self.ended())?.path();
-            // A thread may end while this looks; what it took is lost, which a service does not do.
+            // A thread that ends meanwhile is not counted; the threads of services do not end.
             let Ok(text) = fs::read_to_string(path.join("schedstat")) else {
                 continue;
             };
@@ -65,7 +65,7 @@ impl Service {
         Ok(number(spent) / 1e6)
     }
 
-    /// Ends it as systemd would.
+    /// Ends it by SIGTERM, as systemd does.
     pub fn end(&mut self) -> Result<()> {
         let pid = self.id().cast_signed();
         // SAFETY: takes no pointers; the child has not been waited for, so the number is its own.
@@ -83,7 +83,7 @@ impl Service {
         Ok(())
     }
 
-    /// Makes sure that it still runs.
+    /// Checks that it is still running.
     pub fn lives(&mut self) -> Result<()> {
         let ended = self.child.try_wait()?;
         ensure!(ended.is_none(), "{} ({ended:?})", self.ended());
@@ -101,7 +101,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Ended already is as good.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

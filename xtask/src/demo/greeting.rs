@@ -1,24 +1,27 @@
-//! The service behind the demo's gate, and a visitor of it. Each runs as a process on its own host.
+//! The demo's service, and a visitor of it. Each runs as a process on its own host.
 
 use std::{
-    fmt,
-    io::{self, ErrorKind, Read as _, Write as _},
+    env, fmt,
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Stdio},
     str::FromStr,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+
+use crate::{lan::Host, process};
 
 /// How long a visitor waits for an answer where none is expected. On this wire one takes microseconds, and on a
 /// busy machine longer than that.
-pub(super) const SHORT: Duration = Duration::from_secs(1);
+pub(crate) const SHORT: Duration = Duration::from_secs(1);
 /// How long one waits where an answer is expected.
-pub(super) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A TCP service that greets each visitor by address and hangs up.
+/// A TCP service that greets each visitor by address, then closes the connection.
 #[derive(Args)]
 pub(crate) struct Service {
     address: SocketAddr,
@@ -32,18 +35,37 @@ pub(crate) struct Visit {
     patience: u64,
 }
 
-/// What a visitor met.
+/// The outcome of a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The service said this.
+pub(crate) enum Outcome {
+    /// The service sent this greeting.
     Greeted(String),
-    /// Nothing came back: what a packet that is dropped looks like.
+    /// No answer, as if the packet was dropped.
     NoAnswer,
-    /// The host said that nothing listens there.
+    /// The host answered that nothing listens there.
     Refused,
 }
 
 impl Service {
+    /// Starts the service on a host, and returns when visitors can come. It dies with this process.
+    pub(crate) fn start(host: &Host, address: &str) -> Result<Child> {
+        let this = env::current_exe().context("cannot find this program's own path")?;
+        let mut service = host
+            .command(this)
+            .args(["demo-service", address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the service")?;
+        let said = service.stdout.take().context("the service has no output")?;
+        let mut line = String::new();
+        BufReader::new(said).read_line(&mut line)?;
+        ensure!(
+            line == "listening\n",
+            "the service did not start; its own lines above say why"
+        );
+        Ok(service)
+    }
+
     /// Serves until killed. Prints a line once visitors can come.
     pub(crate) fn run(self) -> Result<()> {
         let Self { address } = self;
@@ -59,6 +81,16 @@ impl Visit {
         let Self { address, patience } = self;
         println!("{}", visit(address, Duration::from_secs(patience))?);
         Ok(())
+    }
+}
+
+impl Outcome {
+    /// Has a host visit the service at this address.
+    pub(crate) fn of_visit(host: &Host, address: &str, patience: Duration) -> Result<Self> {
+        let this = env::current_exe().context("cannot find this program's own path")?;
+        let patience = patience.as_secs().to_string();
+        let said = process::stdout(host.command(this).args(["demo-visit", address, &patience]))?;
+        said.trim_end().parse()
     }
 }
 
@@ -84,7 +116,7 @@ impl FromStr for Outcome {
                 .and_then(|text| text.strip_suffix('"'))
             {
                 Some(greeting) => Self::Greeted(greeting.to_owned()),
-                None => bail!("the visitor said `{text}`, which is no outcome of a visit"),
+                None => bail!("the visitor printed `{text}`, which is no outcome of a visit"),
             },
         })
     }
@@ -94,7 +126,7 @@ fn serve(listener: &TcpListener) -> Result<()> {
     loop {
         let (mut visitor, address) = listener.accept().context("cannot accept a visitor")?;
         thread::spawn(move || {
-            // A visitor who has left misses the greeting; there is nobody to tell.
+            // The visitor may have left already.
             let _ = write!(visitor, "Hello, {}!", address.ip());
         });
     }

@@ -1,12 +1,11 @@
-//! What the demo shows, and how it makes sure that it was so.
+//! The steps of the demo, and their checks.
 
 use std::{
-    env,
     fs::OpenOptions,
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Child,
     thread,
     time::Duration,
 };
@@ -14,17 +13,17 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{
-    greeting::{LONG, Outcome, SHORT},
+use super::greeting::{LONG, Outcome, SHORT, Service};
+use crate::{
     lan::{FOLDER, Host, INTERFACE, Lan},
+    process,
 };
-use crate::process;
 
 const PORT: &str = "2222";
 const SEQUENCE: [&str; 3] = ["7000/udp", "4100/tcp", "9301/udp"];
 /// How long a grant lasts.
 const OPEN_FOR: Duration = Duration::from_secs(10);
-/// Between two looks at the grants.
+/// Time between two readings of the grants.
 const PAUSE: Duration = Duration::from_secs(2);
 const CONFIGURATION: &str = "demo.toml";
 
@@ -32,8 +31,6 @@ const CONFIGURATION: &str = "demo.toml";
 pub(super) struct Story<'lan> {
     lan: &'lan Lan,
     knockgate: &'lan Path,
-    /// This program, which is the service and its visitors too.
-    this: PathBuf,
     /// Dies with this process.
     service: Child,
 }
@@ -41,45 +38,27 @@ pub(super) struct Story<'lan> {
 impl<'lan> Story<'lan> {
     /// Starts the service on the server and writes the gate's configuration.
     pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
-        let this = env::current_exe().context("cannot find this program's own path")?;
         write_configuration().context("cannot write the demo's configuration")?;
-        let mut service = lan
-            .server
-            .command(&this)
-            .args(["demo-service", &format!("{}:{PORT}", lan.server.address)])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the demo's service")?;
-        let said = service
-            .stdout
-            .take()
-            .context("the demo's service has no output")?;
-        let mut line = String::new();
-        BufReader::new(said).read_line(&mut line)?;
-        ensure!(
-            line == "listening\n",
-            "the demo's service did not start; its own lines above say why"
-        );
+        let service = Service::start(&lan.server, &format!("{}:{PORT}", lan.server.address))?;
         Ok(Self {
             lan,
             knockgate,
-            this,
             service,
         })
     }
 
-    /// Goes through the steps. Fails at the first that is not seen as told.
+    /// Runs the steps. Fails at the first whose result is not as described.
     pub(super) fn tell(mut self) -> Result<()> {
         self.introduce();
         let told = self.steps();
-        // It would die with this process; ended here, nothing is left even while an error is printed.
+        // It would end with this process; this ends it even before an error is printed.
         self.service
             .kill()
             .and_then(|()| self.service.wait())
             .context("cannot end the demo's service")?;
         told?;
         println!(
-            "\nEvery step was seen. The three hosts, the gate and the service are gone again."
+            "\nEvery step was checked. The three hosts, the gate and the service are gone again."
         );
         Ok(())
     }
@@ -113,16 +92,15 @@ impl<'lan> Story<'lan> {
         self.expect_greeting(stranger)?;
 
         let (seconds, sequence) = (OPEN_FOR.as_secs(), SEQUENCE.join(", "));
-        println!("\n2. The gate goes up; port {PORT} is now shut to all. Who knocks {sequence}");
-        println!(
-            "   gets in for {seconds} s. The command ends; from here on the kernel works alone."
-        );
+        println!("\n2. The gate goes up: port {PORT} is closed to everyone. A client that knocks");
+        println!("   {sequence} is let in for {seconds} s. The command ends;");
+        println!("   from now on the kernel works alone.");
         self.up()?;
         self.expect_no_answer(client)?;
         self.expect_no_answer(stranger)?;
 
         println!(
-            "\n3. The client knocks and is let in at once. The stranger, who did not, is not."
+            "\n3. The client knocks and is let in at once. The stranger, who has not knocked, is not."
         );
         self.knock()?;
         self.expect_greeting(client)?;
@@ -137,7 +115,7 @@ impl<'lan> Story<'lan> {
             "the grant did not count down: {first:?} left, and {second:?} left {PAUSE:?} later"
         );
 
-        println!("\n5. Time is up: the port is shut again, and no process had to shut it.");
+        println!("\n5. The grant has ended: the port is closed again, without any process.");
         thread::sleep(second);
         self.expect_no_answer(client)?;
         let left = self.grants()?;
@@ -164,7 +142,7 @@ impl<'lan> Story<'lan> {
         self.show(client, &arguments)
     }
 
-    /// Shows the grants as a person sees them, and returns how long the client's still lasts.
+    /// Shows the grants as text. Returns how long the client's grant still lasts.
     fn show_grant(&self) -> Result<Duration> {
         self.show(&self.lan.server, &["grants"])?;
         let grants = self.grants()?;
@@ -176,7 +154,7 @@ impl<'lan> Story<'lan> {
                     left.with_context(|| format!("no `expires_in_ms` in the grant {grant}"))?;
                 ensure!(
                     left <= OPEN_FOR,
-                    "the grant lasts {left:?} more, yet it was given for {OPEN_FOR:?}"
+                    "the grant still lasts {left:?}, but it was given for {OPEN_FOR:?}"
                 );
                 Ok(left)
             }
@@ -202,7 +180,7 @@ impl<'lan> Story<'lan> {
             .clone())
     }
 
-    /// Runs `knockgate` on a host and shows what was typed and what came back.
+    /// Runs `knockgate` on a host, and shows the command and its output.
     fn show(&self, host: &Host, arguments: &[&str]) -> Result<()> {
         println!("   {}$ knockgate {}", host.name(), arguments.join(" "));
         let output = process::output(host.command(self.knockgate).args(arguments))?;
@@ -213,7 +191,7 @@ impl<'lan> Story<'lan> {
         }
         ensure!(
             output.status.success(),
-            "knockgate failed there ({})",
+            "`knockgate` failed ({})",
             output.status
         );
         Ok(())
@@ -227,24 +205,21 @@ impl<'lan> Story<'lan> {
         self.expect(host, &Outcome::NoAnswer)
     }
 
-    /// Has a host visit the service, and shows what it met.
+    /// Visits the service from a host, and shows the outcome.
     fn expect(&self, host: &Host, expected: &Outcome) -> Result<()> {
         let service = format!("{}:{PORT}", self.lan.server.address);
         let patience = match expected {
             Outcome::NoAnswer => SHORT,
             Outcome::Greeted(_) | Outcome::Refused => LONG,
         };
-        let patience = patience.as_secs().to_string();
-        let mut visit: Command = host.command(&self.this);
-        let said = process::stdout(visit.args(["demo-visit", &service, &patience]))?;
-        let met: Outcome = said.trim_end().parse()?;
+        let met = Outcome::of_visit(host, &service, patience)?;
         println!("   {:<9} visits {service} → {met}", host.name());
-        ensure!(met == *expected, "that should have been: {expected}");
+        ensure!(met == *expected, "expected: {expected}");
         Ok(())
     }
 }
 
-/// Writes the configuration for its owner alone: sequences are passwords.
+/// Writes the configuration with permissions for its owner only, since sequences are passwords.
 fn write_configuration() -> io::Result<()> {
     let path = Path::new(FOLDER).join(CONFIGURATION);
     let mut file = OpenOptions::new()
@@ -255,8 +230,8 @@ fn write_configuration() -> io::Result<()> {
     file.write_all(configuration().as_bytes())
 }
 
-/// The gate as a user would write it. The allow list is the way back in that every gate should have;
-/// nobody in this network is on it.
+/// Returns the configuration. It has an allow list, as every configuration should, but no host of this network is on
+/// it.
 fn configuration() -> String {
     let sequence = SEQUENCE.map(|knock| format!("\"{knock}\"")).join(", ");
     format!(

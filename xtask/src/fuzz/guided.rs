@@ -1,5 +1,5 @@
-//! The fuzz targets of `knock-common/fuzz`, each with its corpus: the inputs that each reach code no other does,
-//! a line of hexadecimal digits each. A suite replays them in every test run.
+//! Runs the fuzz targets of `knock-common/fuzz`. Each has a corpus: the inputs that reach code that no other does, as
+//! lines of hexadecimal digits. A suite replays them in every test run.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ const TARGETS: [&str; 2] = ["read", "decide"];
 /// Longest input, bytes: a frame with nine extension headers, or a stream of some hundred steps.
 const LONGEST: &str = "-max_len=512";
 
-/// Has each target look for that long, from its corpus on.
+/// Runs each target for this time, beginning with its corpus.
 pub(super) fn run(minutes: u32, update: bool) -> Result<()> {
     let cargo_fuzz = setup::cargo_fuzz()?;
     for target in TARGETS {
@@ -28,7 +28,7 @@ pub(super) fn run(minutes: u32, update: bool) -> Result<()> {
             let mut command = Command::new(&cargo_fuzz);
             command
                 .current_dir(workspace::root())
-                // Without sanitizers any compiler does: the code under test is safe Rust but for its tables.
+                // Without sanitizers, any compiler will do; the code under test is safe Rust except for its tables.
                 .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", FOLDER])
                 .arg("--target-dir")
                 .arg(workspace::target().join("fuzz"))
@@ -41,7 +41,7 @@ pub(super) fn run(minutes: u32, update: bool) -> Result<()> {
         };
         let seconds = format!("-max_total_time={}", minutes * 60);
         fuzz(&[&work], &[&seconds, "-print_final_stats=1"])
-            .with_context(|| format!("`{target}` has found something, or could not run"))?;
+            .with_context(|| format!("`{target}` has found a difference, or could not run"))?;
         if update {
             let least = work.with_extension("least");
             emptied(&least)?;
@@ -57,7 +57,7 @@ fn emptied(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// Adds the corpus to a folder of inputs, as fuzzers want it.
+/// Writes the corpus as files into a folder of inputs, which the fuzzer reads.
 fn unpack(corpus: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let text =
@@ -85,7 +85,7 @@ fn pack(folder: &Path, corpus: &Path) -> Result<()> {
     let mut text = String::from("# Written by `cargo xtask fuzz --guided --update`.\n");
     for input in &inputs {
         for byte in input {
-            // Writing to a string doesn't fail.
+            // Writing to a string does not fail.
             let _ = write!(text, "{byte:02x}");
         }
         text.push('\n');

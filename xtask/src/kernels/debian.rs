@@ -1,4 +1,4 @@
-//! Kernels, and what boots them, from Debian's archive: unpacked and not installed.
+//! Gets kernels and the emulator from Debian's archive. They are unpacked, not installed.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,13 @@ use netlab::host::find_program;
 
 use crate::{process, workspace};
 
-/// Packages that depend on the newest build of their kernel: Debian 12's own, and the newest that it offers.
+/// Packages that depend on the newest build of their kernel: Debian 12's own kernel, and its newest.
 pub(super) const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
 
 /// The emulator's package and its program.
 const EMULATOR: (&str, &str) = ("qemu-system-x86", "qemu-system-x86_64");
 
-/// What boots a kernel.
+/// The emulator that boots a kernel.
 pub(super) struct Emulator {
     program: PathBuf,
     /// Where it was unpacked, unless it is installed.
@@ -27,8 +27,8 @@ pub(super) struct Emulator {
 }
 
 impl Emulator {
-    /// The one that is installed, else Debian's, downloaded and unpacked beside the kernels. Installed it
-    /// would be in the way of others: its package and the tools of a newer qemu exclude each other.
+    /// Returns the installed emulator, or else downloads Debian's and unpacks it beside the kernels. It is not
+    /// installed, since its package conflicts with the tools of a newer qemu.
     pub(super) fn fetch() -> Result<Self> {
         let (package, program) = EMULATOR;
         if let Some(program) = find_program(program) {
@@ -46,7 +46,7 @@ impl Emulator {
         })
     }
 
-    /// Has `command`, the start of a command line, go on with the emulator.
+    /// Appends the emulator to a command line.
     pub(super) fn add_to(&self, command: &mut Command) {
         let Self { program, unpacked } = self;
         command.arg(program);
@@ -63,9 +63,9 @@ impl Emulator {
     }
 }
 
-/// A kernel as its package has it.
+/// A kernel from its package.
 pub(super) struct Kernel {
-    /// As `uname -r` will say.
+    /// Its release, as `uname -r` prints it.
     pub(super) release: String,
     pub(super) image: PathBuf,
     /// Names and files of its modules, some of them compressed.
@@ -73,7 +73,7 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Downloads and unpacks what one of [`PACKAGES`] depends on, unless that was done before.
+    /// Downloads and unpacks the kernel on which one of [`PACKAGES`] depends, unless that was done before.
     pub(super) fn fetch(package: &str) -> Result<Self> {
         let cache = cache()?;
         let folder = or_with_new_lists(|| {
@@ -90,8 +90,8 @@ impl Kernel {
         Self::find(&folder)
     }
 
-    /// These modules and those that they need, each behind the ones that it needs itself. A module that
-    /// the kernel does not have is built in.
+    /// Returns these modules and their dependencies, in an order in which they can be loaded. A module that does not
+    /// exist is built in.
     pub(super) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut ordered = Vec::new();
         for name in wanted {
@@ -146,8 +146,8 @@ impl Kernel {
     }
 }
 
-/// Tries again with fresh lists of packages where the present ones do not do: on a new machine there are
-/// none, and the archive keeps no package that old lists name.
+/// Tries again with new lists of packages if the first attempt fails: a new machine has none, and the archive no longer
+/// has packages of old lists.
 fn or_with_new_lists<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
     let error = match attempt() {
         Ok(done) => return Ok(done),
@@ -160,7 +160,7 @@ fn or_with_new_lists<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
     attempt()
 }
 
-/// The package that `package` stands for.
+/// Returns the package on which the metapackage `package` depends.
 fn newest(package: &str) -> Result<String> {
     let said = process::stdout(Command::new("apt-cache").args(["depends", package]))?;
     let newest = said
@@ -171,7 +171,7 @@ fn newest(package: &str) -> Result<String> {
     Ok(newest.to_owned())
 }
 
-/// The package and those that it needs, as far as they are not installed.
+/// Returns a package and its dependencies, except for those that are installed.
 fn lacking(package: &str) -> Result<Vec<String>> {
     let said = process::stdout(Command::new("apt-get").args([
         "--simulate",
@@ -186,12 +186,12 @@ fn lacking(package: &str) -> Result<Vec<String>> {
         .collect();
     ensure!(
         !lacking.is_empty(),
-        "the package {package} is installed, and yet its program is not there"
+        "the package {package} is installed, but its program is missing"
     );
     Ok(lacking)
 }
 
-/// Where kernels and emulator are kept.
+/// Returns the folder for kernels and emulator.
 fn cache() -> Result<PathBuf> {
     if find_program("apt-get").is_none() || find_program("dpkg").is_none() {
         bail!("the kernels come from Debian's archive, and this machine has no apt-get and dpkg");
@@ -203,13 +203,13 @@ fn cache() -> Result<PathBuf> {
 
 /// Downloads packages and unpacks them into one folder.
 fn unpack(packages: &[String], folder: &Path) -> Result<()> {
-    // Beside its place and moved there when complete, so that nothing half unpacked is taken for whole.
+    // Moved to its place when complete, so that an incomplete folder is never used.
     let part = folder.with_extension(format!("part-{}", std_process::id()));
     let contents = part.join("contents");
     fs::create_dir_all(&contents).with_context(|| format!("cannot make {}", contents.display()))?;
     let done = (|| {
         println!("Downloading {}", packages.join(", "));
-        // As root, apt would have another user download, who cannot write here.
+        // As root, apt would download as another user, who cannot write here.
         process::stdout(
             Command::new("apt-get")
                 .current_dir(&part)
@@ -232,12 +232,12 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
         fs::rename(&contents, folder)
             .with_context(|| format!("cannot move what was unpacked to {}", folder.display()))
     })();
-    // What stays after a failure is in nobody's way.
+    // Files that remain after a failure do no harm.
     let _ = fs::remove_dir_all(&part);
     done
 }
 
-/// The name of a module's file, as other modules give it.
+/// Returns the name by which other modules refer to a module's file.
 fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".xz").unwrap_or(name);
@@ -258,7 +258,7 @@ fn read_module(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What a module says that it needs, in its section `.modinfo`: strings that end in zeroes.
+/// Returns the dependencies of a module, from its section `.modinfo`: strings that end with a zero.
 fn dependencies(module: &[u8]) -> Vec<String> {
     module
         .split(|&byte| byte == 0)

@@ -1,4 +1,4 @@
-//! What verifiers made of the program, as `docs/development/verifier.md` has it.
+//! The figures of verifiers, in `docs/development/verifier.md`.
 
 use std::fs;
 
@@ -15,12 +15,12 @@ pub(super) struct Figures {
     entry: String,
     instructions: u64,
     peak_states: u64,
-    /// Bytes of the largest stack frame.
+    /// The largest stack frame, bytes.
     frame: u64,
 }
 
 impl Figures {
-    /// Reads the lines `verifier: RELEASE: ENTRY: N instructions, N peak states, N bytes of stack` of a suite.
+    /// Reads the lines `verifier: RELEASE: ENTRY: N instructions, N peak states, N bytes of stack` in a suite's output.
     pub(super) fn find(said: &str) -> Vec<Self> {
         let lines = said.lines().map(str::trim);
         let lines = lines.filter_map(|line| line.strip_prefix("verifier: "));
@@ -45,19 +45,19 @@ impl Figures {
         })
     }
 
-    /// Such as `[6, 1]`.
+    /// Returns the version, such as `[6, 1]`.
     fn version(&self) -> Vec<u32> {
         let numbers = self.release.split(['.', '-', '+']).take(2);
         numbers.filter_map(|number| number.parse().ok()).collect()
     }
 }
 
-/// Oldest kernel first.
+/// Sorts figures, oldest kernel first.
 pub(super) fn sort(figures: &mut [Figures]) {
     figures.sort_by_key(|row| (row.version(), row.entry.clone()));
 }
 
-/// A table in Markdown.
+/// Returns a table in Markdown.
 pub(super) fn table(figures: &[Figures]) -> String {
     let mut table = String::from(
         "| kernel | release | entry | instructions processed | peak states | largest stack frame, bytes |\n\
@@ -85,7 +85,7 @@ pub(super) fn table(figures: &[Figures]) -> String {
     table
 }
 
-/// Puts these figures in place of those on the page.
+/// Replaces the figures on the page.
 pub(super) fn write(figures: &[Figures]) -> Result<()> {
     let path = workspace::root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
@@ -95,7 +95,7 @@ pub(super) fn write(figures: &[Figures]) -> Result<()> {
     Ok(())
 }
 
-/// The page with another table in it.
+/// Returns the page with another table.
 fn replaced(page: &str, table: &str) -> Option<String> {
     let begin = page.find("| kernel |")?;
     let length = page[begin..]
@@ -104,7 +104,7 @@ fn replaced(page: &str, table: &str) -> Option<String> {
     Some([&page[..begin], table, &page[begin + length..]].concat())
 }
 
-/// A number as one reads it: 12,345.
+/// Returns a number with thousands separators, such as 12,345.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! A kernel at work in qemu, and what it says on its console.
+//! Runs a kernel in qemu, and reads its console.
 
 use std::{
     fs::{self, File},
@@ -20,22 +20,22 @@ use super::{
 };
 use crate::workspace;
 
-/// From switching on to the last check. It takes a tenth of it or less on a machine that does nothing else.
+/// The longest time from power-on to the last check; an idle machine needs a tenth of it.
 const PATIENCE: Duration = Duration::from_mins(30);
 
-/// The kernel's tables at the sizes that the checks give them, the suites, and room.
+/// Memory for the tables of the checks and for the suites, with a reserve.
 const MEMORY: &str = "1024M";
 
-/// A machine that can be switched on.
+/// A machine that is ready to boot.
 pub(super) struct Guest {
     kernel: Kernel,
-    /// The system that it runs.
+    /// The system to boot.
     image: PathBuf,
     checks: Vec<&'static Check>,
 }
 
 impl Guest {
-    /// Packs what the kernel is to run.
+    /// Packs the system for a kernel.
     pub(super) fn prepare(kernel: Kernel, knockgate: &Path, suites: &Suites) -> Result<Self> {
         let archive = image::pack(&kernel, knockgate, suites)?;
         let image = workspace::target().join(format!("kernels/{}.cpio", kernel.release));
@@ -47,8 +47,7 @@ impl Guest {
         })
     }
 
-    /// Runs all checks, says of each when it has passed, and returns the figures. `update`: those may have
-    /// grown.
+    /// Runs all checks, and prints each that has passed. Returns the figures, which may have grown with `update`.
     pub(super) fn run(&self, emulator: &Emulator, update: bool) -> Result<Vec<Figures>> {
         let release = &self.kernel.release;
         let mut console = Console::open(self, emulator)?;
@@ -81,23 +80,23 @@ impl Guest {
     }
 }
 
-/// The lines of a running machine, which is switched off when this goes.
+/// The console of a running machine. Dropping it switches the machine off.
 struct Console {
     machine: Child,
     lines: mpsc::Receiver<String>,
-    /// Where they are kept too.
+    /// The file to which the lines are also written.
     log: PathBuf,
     deadline: Instant,
 }
 
 impl Console {
-    /// Switches a guest on.
+    /// Boots a guest.
     fn open(guest: &Guest, emulator: &Emulator) -> Result<Self> {
         let Guest { kernel, image, .. } = guest;
         let path = image.with_extension("log");
         let log =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        // The machine ends with this process, whatever ends it.
+        // The kernel kills qemu when this process ends, for whatever reason.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         emulator.add_to(&mut command);
@@ -125,7 +124,7 @@ impl Console {
         })
     }
 
-    /// What is said before a line, which is waited for.
+    /// Waits for a line. Returns the lines before it.
     fn until(&mut self, last: &str) -> Result<String> {
         let mut said = String::new();
         loop {
@@ -137,10 +136,10 @@ impl Console {
                     said.push('\n');
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    bail!("no line `{last}` within {PATIENCE:?}; instead of it:\n{said}")
+                    bail!("no line `{last}` within {PATIENCE:?}; the console said:\n{said}")
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    bail!("the machine stopped before it said `{last}`; instead of it:\n{said}")
+                    bail!("the machine stopped before it said `{last}`; the console said:\n{said}")
                 }
             }
         }
@@ -149,13 +148,13 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        // It may have switched itself off by now.
+        // It may have switched itself off already.
         let _ = self.machine.kill();
         let _ = self.machine.wait();
     }
 }
 
-/// Hands lines on until there are no more, or nobody who wants them.
+/// Passes lines on until there are no more, or no receiver.
 fn copy_lines(from: impl Read, mut log: File, to: &mpsc::Sender<String>) {
     for line in BufReader::new(from).split(b'\n') {
         let Ok(line) = line else {

@@ -1,4 +1,4 @@
-//! The system that a guest runs: an archive that its kernel unpacks into memory (an "initramfs").
+//! The system of a guest: an archive that the kernel unpacks into memory (an initramfs).
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,8 @@ use crate::process;
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// What the suites need of the kernel beside what is built in: joined namespaces, tags, devices without link
-/// headers, the protocols that packets can be wrapped in, and the ciphers of some of these; and what lists sockets,
-/// which the kernel would load by itself if it found a `modprobe`.
+/// Kernel modules that the suites need: for veth pairs, tags, devices without link headers, tunnels, encryption and its
+/// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
 const MODULES: [&str; 23] = [
     "veth",
     "tun",
@@ -48,17 +47,17 @@ const MODULES: [&str; 23] = [
     "udp_diag",
 ];
 
-/// The programs of this machine that a guest needs, and where: shell and tools, and before those what makes
-/// networks, as busybox has a lesser `ip` too.
+/// Programs of this machine that a guest needs, and their paths there. The path of `ip` is searched before busybox,
+/// which has an `ip` with fewer features.
 const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin/ip")];
 
-/// The archive, in the format that cpio calls `newc` (`Documentation/driver-api/early-userspace/` in Linux).
+/// Packs the archive, in the cpio format `newc` (`Documentation/driver-api/early-userspace/` in Linux).
 pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result<Vec<u8>> {
     let mut files = Files::default();
     files.add("init", 0o755, INIT.into());
     files.add("checks", 0o644, checks(suites).into());
     for (number, (name, module)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
-        // In the order in which they have to be loaded.
+        // Numbered in the order of loading.
         files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
     }
     for (name, place) in PROGRAMS {
@@ -73,7 +72,7 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
     Ok(files.archive())
 }
 
-/// The lines by which `init` runs the checks.
+/// Returns the lines by which `init` runs the checks.
 fn checks(suites: &Suites) -> String {
     let lines = suites.checks.iter().map(|check| {
         let arguments: Vec<_> = check.arguments().collect();
@@ -82,7 +81,7 @@ fn checks(suites: &Suites) -> String {
     lines.collect()
 }
 
-/// What goes into the archive, by path without a leading slash.
+/// The contents of the archive, by path without leading slash.
 #[derive(Default)]
 struct Files(BTreeMap<String, File>);
 
@@ -105,7 +104,7 @@ impl Files {
         self.0.insert(path.to_owned(), File { mode, contents });
     }
 
-    /// Adds a program and the libraries that it is linked to, which keep their places.
+    /// Adds a program and its shared libraries, which keep their paths.
     fn add_program(&mut self, path: &str, program: &Path) -> Result<()> {
         self.add(path, 0o755, read(program)?);
         for library in libraries(program)? {
@@ -116,7 +115,7 @@ impl Files {
         Ok(())
     }
 
-    /// Folders come before what is in them, as a map of paths is sorted.
+    /// Writes the archive. Folders precede their contents, since the map is sorted by path.
     fn archive(&self) -> Vec<u8> {
         let mut archive = Vec::new();
         for ((path, file), number) in self.0.iter().zip(1..) {
@@ -131,11 +130,11 @@ impl Files {
     }
 }
 
-/// A header of numbers in hexadecimal, the path, the contents; the latter two end at multiples of four.
+/// Writes an entry: a header of hexadecimal numbers, path and contents, of which both are padded to multiples of four.
 fn entry(archive: &mut Vec<u8>, number: usize, path: &str, file: &File) {
     let File { mode, contents } = file;
     let (name, size) = (path.len() + 1, contents.len());
-    // No owner but root, one link, no time, no device, no sum.
+    // Owner root, one link, no time, no device, no checksum.
     archive.extend(
         format!(
             "070701{number:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}{0:08x}{0:08x}{0:08x}{0:08x}\
@@ -151,9 +150,9 @@ fn entry(archive: &mut Vec<u8>, number: usize, path: &str, file: &File) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
-/// Paths of the shared libraries of a program and of what loads them.
+/// Returns the paths of the shared libraries of a program and of their loader.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    // It fails where a program is linked to none, which is as good as an empty list.
+    // `ldd` fails for a static program; then there are no libraries.
     let output = process::output(Command::new("ldd").arg(program))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let paths = said

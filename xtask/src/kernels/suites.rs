@@ -1,4 +1,4 @@
-//! The suites that run in other kernels, and which of their rows.
+//! The suites and rows that run on other kernels.
 
 use std::{
     ffi::OsString,
@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::figures::Figures;
 use crate::{build::PROGRAM_VARIABLE, process, workspace};
 
-/// Rows of a suite.
+/// Some rows of a suite.
 pub(super) struct Check {
-    /// A test target of the package in `tests/`.
+    /// The test target of the package in `tests/`.
     pub(super) suite: &'static str,
     pub(super) rows: &'static [&'static str],
-    /// Whether it runs on every change, or takes minutes and runs before a release.
+    /// Whether it runs for every change, or only before a release.
     pub(super) when: When,
 }
 
@@ -29,15 +29,15 @@ pub(super) enum When {
     Release,
 }
 
-/// Measures what the verifier makes of the program; its output is for [`Figures::find`].
+/// Measures the verifier's figures, which [`Figures::find`] reads from the output.
 pub(super) const VERIFIER: Check = Check {
     suite: "verifier",
     rows: &["the_program_is_far_from_the_limits"],
     when: When::EveryChange,
 };
 
-/// What runs in each kernel. Few rows of the `gate` suite, one that opens and one that closes, over both
-/// families and both ways to attach: each brings a gate up, and a verifier takes ten times as long there.
+/// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
+/// families and attach modes: each loads the program, which takes ten times as long in a guest.
 const CHECKS: [Check; 8] = [
     VERIFIER,
     Check {
@@ -97,22 +97,22 @@ const CHECKS: [Check; 8] = [
     },
 ];
 
-/// The suites' executables, without what only a debugger reads.
+/// The executables of the suites, without debug information.
 pub(super) struct Suites {
     folder: PathBuf,
-    /// What is to run, in this order.
+    /// The checks to run, in this order.
     pub(super) checks: Vec<&'static Check>,
 }
 
 impl Check {
-    /// The arguments that have a suite run these rows and no others, one by one.
+    /// Returns the arguments for a suite to run exactly these rows, one by one.
     pub(super) fn arguments(&self) -> impl Iterator<Item = &'static str> {
         let options = ["--exact", "--nocapture", "--test-threads=1"];
         options.into_iter().chain(self.rows.iter().copied())
     }
 
-    /// Fails unless this is the output of a run in which every row was there and passed. None may have been
-    /// skipped: what a row needs, the guest is given.
+    /// Fails unless the output is that of a run in which every row exists and has passed. No row may be skipped, since
+    /// the guest has everything that a row needs.
     pub(super) fn judge(&self, said: &str) -> Result<()> {
         let expected = format!(
             "test result: ok. {} passed; 0 failed; 0 ignored",
@@ -128,13 +128,13 @@ impl Check {
 }
 
 impl Suites {
-    /// Builds the suites around the kernel program at this path: for every change, or all.
+    /// Builds the suites for the kernel program at this path: those for every change, or all.
     pub(super) fn build(program: &Path, all: bool) -> Result<Self> {
         let wanted = |check: &&Check| all || check.when == When::EveryChange;
         let checks: Vec<_> = CHECKS.iter().filter(wanted).collect();
         let folder = workspace::target().join("kernels/suites");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        // The whole workspace, as `cargo xtask test` does it: what one has built, the other need not.
+        // The whole workspace, as `cargo xtask test` does, so that both share what is built.
         let mut command = Command::new(workspace::cargo());
         command
             .current_dir(workspace::root())
@@ -145,7 +145,7 @@ impl Suites {
         for Check { suite, .. } in &checks {
             command.args(["--test", suite]);
         }
-        // Their compiler's messages are a person's to read, now.
+        // The compiler's messages go to the terminal.
         command.stderr(std::process::Stdio::inherit());
         let messages = process::stdout(&mut command)?;
         let suites = Self { folder, checks };
@@ -165,7 +165,7 @@ impl Suites {
         self.folder.join(suite)
     }
 
-    /// Has this machine's own kernel verify the program. `update`: it may have grown.
+    /// Measures the figures of this machine's kernel, which may have grown with `update`.
     pub(super) fn measure_here(&self, update: bool) -> Result<Vec<Figures>> {
         let mut command = process::as_root("env", "load the kernel program")?;
         command
@@ -179,7 +179,7 @@ impl Suites {
     }
 }
 
-/// What a run of [`VERIFIER`] found, where it passed or may do without.
+/// Returns the figures of a run of [`VERIFIER`]. Fails if the run has failed, except with `update`.
 pub(super) fn measured(said: &str, update: bool) -> Result<Vec<Figures>> {
     if !update {
         VERIFIER.judge(said)?;
@@ -191,7 +191,7 @@ pub(super) fn measured(said: &str, update: bool) -> Result<Vec<Figures>> {
     Ok(figures)
 }
 
-/// The executable of a test target, from cargo's messages.
+/// Returns the executable of a test target, from cargo's messages.
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     messages
         .lines()

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context as _, Result};
 use netlab::host::{find_program, is_executable};
 
+use super::Purpose;
 use crate::{process, workspace};
 
 /// A tool that cargo builds, at the version that is known to work.
@@ -34,6 +35,18 @@ pub(super) const CARGO_DENY: Crate = Crate {
     environment: &[],
 };
 
+pub(super) const CARGO_DEB: Crate = Crate {
+    name: "cargo-deb",
+    why: "makes the Debian package (takes a minute)",
+    version: "3.8.0",
+    options: &[],
+    environment: &[],
+};
+
+/// Tools that are run by name.
+pub(super) const TOOLS: &[(&Crate, Purpose)] =
+    &[(&CARGO_DENY, Purpose::Ci), (&CARGO_DEB, Purpose::Dist)];
+
 pub(super) const CARGO_FUZZ: Crate = Crate {
     name: "cargo-fuzz",
     why: "looks for inputs by the code that they reach (takes a minute)",
@@ -44,7 +57,14 @@ pub(super) const CARGO_FUZZ: Crate = Crate {
 
 impl Crate {
     pub(super) fn is_installed(&self) -> bool {
-        is_executable(&self.path()) || find_program(self.name).is_some()
+        self.find().is_some()
+    }
+
+    /// Returns its path: in the folder that [`Crate::install`] puts it into, else on PATH.
+    pub(super) fn find(&self) -> Option<PathBuf> {
+        let own = self.path();
+        let own = is_executable(&own).then_some(own);
+        own.or_else(|| find_program(self.name))
     }
 
     pub(super) fn install(&self) -> Result<()> {

@@ -47,6 +47,16 @@ const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
 );
+const DPKG_DEV: Package = package("dpkg-dev", "finds what the Debian package depends on");
+const BINUTILS: Package = package(
+    "binutils",
+    "removes symbols from the binary of the packages",
+);
+const LINTIAN: Package = package("lintian", "judges the Debian package");
+const MMDEBSTRAP: Package = package(
+    "mmdebstrap",
+    "makes the small Debians in which the package is tried",
+);
 const NFTABLES: Package = package(
     "nftables",
     "knocking by rules alone, which the bench compares with",
@@ -80,6 +90,10 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
+    program("dpkg-shlibdeps", &DPKG_DEV, Purpose::Dist),
+    program("strip", &BINUTILS, Purpose::Dist),
+    program("lintian", &LINTIAN, Purpose::DistTest),
+    program("mmdebstrap", &MMDEBSTRAP, Purpose::DistTest),
     program("knockd", &KNOCKD, Purpose::Bench),
     program("nft", &NFTABLES, Purpose::Bench),
     program("iptables-nft", &IPTABLES, Purpose::Bench),

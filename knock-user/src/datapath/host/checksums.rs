@@ -1,8 +1,8 @@
 //! Devices by which packets with an unfinished transport checksum may arrive.
 //!
 //! A sender that offloads the checksum writes the sum of the pseudo-header alone (`CHECKSUM_PARTIAL`). A network card
-//! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software devices
-//! of one machine, nothing completes it.
+//! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software
+//! devices of one machine, nothing completes it.
 
 use crate::sys::links::Link;
 
@@ -96,7 +96,7 @@ mod tests {
         for kind in ["veth", "tun", "dummy", "vxlan", "macvlan", "bridge"] {
             assert!(may_be_left_out(2, &[link(2, kind)]), "{kind}");
         }
-        // A pair's other end, here or elsewhere, isn't what it stands on.
+        // A pair's other end, here or elsewhere, is not what it stands on.
         let pair = [on(3, link(2, "veth")), on(2, link(3, "veth"))];
         assert!(may_be_left_out(2, &pair));
         assert!(may_be_left_out(9, &pair), "unknown");

@@ -1,4 +1,4 @@
-//! What stands between the Ethernet header and a packet's transport: VLAN tags and IPv6 extension headers.
+//! The headers between the Ethernet header and the transport header: VLAN tags and IPv6 extension headers.
 
 use super::length;
 
@@ -8,25 +8,25 @@ pub(super) const FRAGMENT: u8 = 44;
 pub(super) const AUTHENTICATION: u8 = 51;
 pub(super) const DESTINATION_OPTIONS: u8 = 60;
 
-/// A VLAN tag: the ethertype that announces it, and its identifier; zero for a mere priority.
+/// A VLAN tag: the ethertype that announces it, and its identifier; zero for a priority tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     pub ethertype: u16,
     pub id: u16,
 }
 
-/// Of the security association that authentication headers name.
+/// The security association (SPI) that authentication headers name.
 pub const SPI: u32 = 0x100;
 
-/// An IPv6 extension header, and how long it is beyond its least (8 bytes, 12 for authentication): in units
-/// of 8 bytes, for authentication of 4.
+/// An IPv6 extension header, and how much longer it is than the minimum (8 bytes, 12 for authentication), in units of
+/// 8 bytes, for authentication of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     HopByHop(u8),
     Routing(u8),
     DestinationOptions(u8),
     Authentication(u8),
-    /// A fragment header on a whole packet (RFC 6946). Those of real fragments come from `Packet::piece`.
+    /// A fragment header on a whole packet (RFC 6946). `Packet::piece` adds those of real fragments.
     AtomicFragment,
 }
 
@@ -69,15 +69,15 @@ impl Extension {
         match self {
             Self::HopByHop(more) | Self::DestinationOptions(more) => {
                 let mut header = vec![0; 8 + 8 * usize::from(more)];
-                // One experimental option over all that follows, of a type that hosts pass over (RFC 4727);
-                // Linux drops a packet with more than seven bytes of mere padding.
+                // One experimental option that fills the header, of a type that hosts skip (RFC 4727): Linux drops a
+                // packet with more than seven bytes of padding.
                 let option = length(header.len() - 4).to_be_bytes()[1];
                 header[..4].copy_from_slice(&[next, more, 0x1e, option]);
                 header
             }
             Self::Routing(more) => {
                 let mut header = vec![0; 8 + 8 * usize::from(more)];
-                // A routing type for experiments, with no segment left: a host passes over it (RFC 8200).
+                // A routing type for experiments, with no segment left: a host skips it (RFC 8200).
                 header[..4].copy_from_slice(&[next, more, 253, 0]);
                 header
             }
@@ -87,7 +87,7 @@ impl Extension {
                 header[4..8].copy_from_slice(&SPI.to_be_bytes());
                 header
             }
-            // Offset zero, none to follow, and an identification that no one needs.
+            // Offset zero, no more fragments, and an identification that has no use here.
             Self::AtomicFragment => vec![next, 0, 0, 0, 0, 0, 0x12, 0x34],
         }
     }

@@ -1,10 +1,9 @@
 //! The bench's own kernel programs.
 //!
-//! [`bare_drop`], [`bare_pass`], [`parse_only`] and [`minimal_gate`](minimal::minimal_gate) are what the
-//! gate's program is compared with; [`remember_shared`] and [`remember_apart`] are its table of sources as
-//! the kernel's of one kind and another. [`vary`] and [`send`] make traffic: each writes the next source
-//! address and ports into the frame it is run on; `vary` then calls the program under test, `send` puts the
-//! frame on a wire.
+//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`parse_only`] and
+//! [`minimal_gate`](minimal::minimal_gate). [`remember_shared`] and [`remember_apart`] implement its table of sources
+//! by two kinds of the kernel's LRU tables. [`vary`] and [`send`] make traffic: each writes the next source address and
+//! ports into the frame that it is run on; then `vary` calls the program under test, and `send` sends the frame.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![expect(
     clippy::inline_always,
@@ -33,17 +32,17 @@ use aya_ebpf::{
 use terms::PROTECTED;
 use traffic::Traffic;
 
-/// What [`vary`] and [`send`] write.
+/// The traffic that [`vary`] and [`send`] make.
 #[map]
 static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
-/// What [`remember_shared`] remembers: values as large as knockgate's. Its real size is set at load.
+/// The table of [`remember_shared`], with values as large as knockgate's. Its size is set at load.
 #[map]
 static SHARED: LruHashMap<[u64; 3], [u64; 16]> = LruHashMap::with_max_entries(1024, 0);
-/// The same for [`remember_apart`]: each CPU has lists of its own.
+/// The table of [`remember_apart`], with LRU lists for each CPU.
 #[map]
 static APART: LruHashMap<[u64; 3], [u64; 16]> =
     LruHashMap::with_max_entries(1024, BPF_F_NO_COMMON_LRU);
-/// The program that [`vary`] goes on to.
+/// The program that [`vary`] calls.
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
@@ -57,7 +56,7 @@ pub fn bare_pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// The least that a port filter can do: reads Ethernet, IPv4 and the ports, then drops one port.
+/// A minimal port filter: reads Ethernet, IPv4 and the ports, then drops packets to one port.
 #[xdp]
 #[inline(always)]
 pub fn parse_only(ctx: XdpContext) -> u32 {
@@ -67,7 +66,7 @@ pub fn parse_only(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Remembers the source in a table that forgets the least recently used, and does nothing else.
+/// Stores the source in an LRU table, and does nothing else.
 #[xdp]
 #[inline(always)]
 pub fn remember_shared(ctx: XdpContext) -> u32 {
@@ -88,19 +87,19 @@ fn remember(ctx: &XdpContext, table: &LruHashMap<[u64; 3], [u64; 16]>) -> u32 {
         match table.get_ptr_mut(key) {
             // SAFETY: the entry stays mapped until the program has run.
             Some(known) => unsafe { (*known)[0] += 1 },
-            // Full is not an error of this table's.
+            // An LRU table is never full.
             None => drop(table.insert(key, [1; 16], 0)),
         }
     }
     xdp_action::XDP_DROP
 }
 
-/// Writes the next frame and has it judged.
+/// Writes the next frame and calls the program under test.
 #[xdp]
 #[inline(always)]
 pub fn vary(ctx: XdpContext) -> u32 {
     if next_frame(&ctx).is_some() {
-        // SAFETY: nothing here waits to be dropped.
+        // SAFETY: a tail call does not return, and no value here has to be dropped.
         unsafe { UNDER_TEST.tail_call(&ctx, 0) };
     }
     xdp_action::XDP_ABORTED
@@ -111,7 +110,7 @@ pub fn vary(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn send(ctx: XdpContext) -> u32 {
     match next_frame(&ctx) {
-        // SAFETY: takes two numbers.
+        // SAFETY: the helper takes two numbers.
         Some(interface) => unsafe { bpf_redirect(interface, 0) }.cast_unsigned() as u32,
         None => xdp_action::XDP_ABORTED,
     }
@@ -120,7 +119,7 @@ pub fn send(ctx: XdpContext) -> u32 {
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 
-/// Source address, as it lies in the frame, and destination port of IPv4's TCP and UDP.
+/// Returns source address, in the frame's byte order, and destination port of a TCP or UDP packet over IPv4.
 #[inline(always)]
 fn parsed(ctx: &XdpContext) -> Option<(u32, u16)> {
     const ETHER_IPV4: u16 = 0x0800;
@@ -152,20 +151,19 @@ fn parsed(ctx: &XdpContext) -> Option<(u32, u16)> {
     Some((source, port))
 }
 
-/// Writes source address and ports of the next packet into an IPv4 frame without options, and says where
-/// it is to be sent. Keeps IPv4's checksum right and leaves the transport's alone: datagrams carry none,
-/// and no segment that is sent reaches a host.
+/// Writes source address and ports of the next packet into an IPv4 frame without options. Returns the interface to send
+/// it to. Adjusts IPv4's checksum but not the transport's: datagrams have none, and segments reach no host.
 #[inline(always)]
 fn next_frame(ctx: &XdpContext) -> Option<u32> {
     let traffic = TRAFFIC.get_ptr_mut(0)?;
-    // SAFETY: an array entry is there for good, and the bench runs one program at a time.
+    // SAFETY: array entries always exist, and the bench runs one program at a time.
     let traffic = unsafe { &mut *traffic };
     let frame = header::<{ ETHERNET + IPV4 + 4 }>(ctx, 0)?;
 
     let place = if traffic.sources == 0 {
         traffic.turn
     } else {
-        // Multiples of the golden ratio (as a fraction of 2^32) fall evenly, and far from each other.
+        // Multiples of the golden ratio (as a fraction of 2^32) are evenly distributed, and far from each other.
         let scattered = traffic.turn.wrapping_mul(2_654_435_769);
         ((u64::from(scattered) * u64::from(traffic.sources)) >> 32) as u32
     };
@@ -191,8 +189,7 @@ fn next_frame(ctx: &XdpContext) -> Option<u32> {
     Some(traffic.interface)
 }
 
-/// A checksum after a word under it has changed (RFC 1624, equation 3), in whatever byte order all three
-/// are.
+/// Returns a checksum adjusted to the change of one word (RFC 1624, equation 3). All three have the same byte order.
 #[inline(always)]
 fn adjusted(checksum: u16, before: u32, after: u32) -> u16 {
     let mut sum = u32::from(!checksum)
@@ -205,7 +202,7 @@ fn adjusted(checksum: u16, before: u32, after: u32) -> u16 {
     !(sum as u16)
 }
 
-/// Where `N` bytes of the frame begin, `from` on, or `None` where it ends before.
+/// Returns the address of `N` bytes of the frame at `from`, or `None` if the frame ends before them.
 #[inline(always)]
 fn header<const N: usize>(ctx: &XdpContext, from: usize) -> Option<usize> {
     let start = ctx.data();
@@ -215,14 +212,13 @@ fn header<const N: usize>(ctx: &XdpContext, from: usize) -> Option<usize> {
     Some(start + from)
 }
 
-/// A field of a header, which may be misaligned: that is fine with the kernel's BPF where it is with the
-/// machine.
+/// Returns a pointer to a field of a header. It may be misaligned, which BPF allows where the machine does.
 #[inline(always)]
 fn at<T>(header: usize, offset: usize) -> *mut T {
     (header + offset) as *mut T
 }
 
-/// [`bpf_redirect`] is given to programs under a licence compatible with the GPL.
+/// [`bpf_redirect`] is available only to programs with a licence that is compatible with the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

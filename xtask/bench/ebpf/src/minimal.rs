@@ -1,4 +1,4 @@
-//! A gate that does the least that a gate can do and still be one.
+//! A minimal port-knocking gate.
 
 use aya_ebpf::{
     bindings::{BPF_RB_NO_WAKEUP, xdp_action},
@@ -13,9 +13,9 @@ use crate::{
     terms::{KNOCKS, PROTECTED, count},
 };
 
-/// How long an admitted source stays so, ns.
+/// How long an admitted source may pass, ns.
 const OPEN_FOR: u64 = 300_000_000_000;
-/// How soon the next knock must come, ns.
+/// The longest time from one knock to the next, ns.
 const WITHIN: u64 = 5_000_000_000;
 
 const FIRST: u16 = KNOCKS[0];
@@ -26,14 +26,14 @@ const LAST: u16 = KNOCKS[2];
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// When it is too late for the next knock, ns of `CLOCK_MONOTONIC`.
+    /// The end of the time for the next knock, ns of `CLOCK_MONOTONIC`.
     until: u64,
     /// How many knocks it has made.
     knocks: u32,
     _unused: u32,
 }
 
-/// What is told of a source that was admitted.
+/// The report of an admitted source.
 #[repr(C)]
 struct Opened {
     source: u32,
@@ -41,24 +41,23 @@ struct Opened {
     at: u64,
 }
 
-/// Whom it lets pass, and until when (ns of `CLOCK_MONOTONIC`). Its real size is set at load.
+/// The admitted sources, and the ends of their admission (ns of `CLOCK_MONOTONIC`). Its size is set at load.
 #[map]
 static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
-/// Who has begun to knock. Its size may be set at load.
+/// The sources that have begun to knock. Its size may be set at load.
 #[map]
 static CANDIDATES: LruHashMap<u32, Candidate> = LruHashMap::with_max_entries(65_536, 0);
-/// What has become of packets, by the numbers in [`count`].
+/// Counters of packets, with the indices of [`count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(count::ALL, 0);
-/// Who was admitted. Nobody reads it, as nobody reads the gate's own where the bench measures packets:
-/// when it is full, there is one record less to write.
+/// Reports of admitted sources. Nothing reads them, as nothing reads knockgate's events while the bench measures
+/// packets; when it is full, no more are written.
 #[map]
 static REPORTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
-/// As [`parse_only`](crate::parse_only), and one look-up of the source at the closed port, or of its
-/// progress at a knock port; a coarse clock where it is needed, and a count. One sequence, no tags,
-/// options, IPv6, probes, duplicates or sessions. Knocks pass, as knockgate's do, so that they cost the
-/// host the same.
+/// As [`parse_only`](crate::parse_only), with one look-up: of the source at the protected port, of its progress at a
+/// knock port. Also reads a coarse clock where it is needed, and counts. Supports one sequence, and no tags, options,
+/// IPv6, probes, duplicates or sessions. Knocks pass, as with knockgate, so that they cost the host the same.
 #[xdp]
 #[inline(always)]
 pub fn minimal_gate(ctx: XdpContext) -> u32 {
@@ -73,7 +72,7 @@ pub fn minimal_gate(ctx: XdpContext) -> u32 {
         _ => return xdp_action::XDP_PASS,
     };
     if let Some(count) = COUNTS.get_ptr_mut(outcome) {
-        // SAFETY: a per-CPU entry, and nothing else runs this program on this CPU meanwhile.
+        // SAFETY: the entry is this CPU's, and nothing else runs this program on it meanwhile.
         unsafe { *count += 1 };
     }
     if outcome == count::DENIED {
@@ -92,7 +91,7 @@ fn protected(source: u32) -> u32 {
     }
 }
 
-/// Begins anew, whatever the source has done before.
+/// Counts a first knock, which begins a new run in any case.
 #[inline(always)]
 fn first(source: u32) -> u32 {
     let begun = Candidate {
@@ -103,7 +102,7 @@ fn first(source: u32) -> u32 {
     match CANDIDATES.get_ptr_mut(source) {
         // SAFETY: the entry stays mapped until the program has run.
         Some(candidate) => unsafe { *candidate = begun },
-        // Full is not an error of this table's.
+        // An LRU table is never full.
         None => drop(CANDIDATES.insert(source, begun, 0)),
     }
     count::STEP
@@ -141,7 +140,7 @@ fn last(source: u32) -> u32 {
     count::OPENED
 }
 
-/// The source's progress, if it has made so many knocks and isn't too late with the next.
+/// Returns the source's progress, if it has made this many knocks and is in time for the next.
 #[inline(always)]
 fn in_turn(source: u32, knocks: u32, now: u64) -> Option<&'static mut Candidate> {
     // SAFETY: the entry stays mapped until the program has run, and the bench runs one at a time.

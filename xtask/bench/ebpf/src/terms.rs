@@ -1,15 +1,15 @@
-//! What the minimal gate and who runs it agree on. Shared with user space, which includes this file.
+//! Constants that the minimal gate and user space share. User space includes this file.
 
 /// The port that the bench's gates protect, TCP and UDP.
 pub const PROTECTED: u16 = 22;
-/// The sequence that opens it, all of it UDP.
+/// The sequence that opens it, over UDP.
 pub const KNOCKS: [u16; 3] = [7101, 9203, 8307];
 
-/// How the minimal gate's counts are numbered.
+/// Indices of the minimal gate's counters.
 pub mod count {
     /// Denied at [`PROTECTED`](super::PROTECTED).
     pub const DENIED: u32 = 0;
-    /// Let pass there.
+    /// Passed there.
     pub const ADMITTED: u32 = 1;
     /// A knock that was the next one, but not the last.
     pub const STEP: u32 = 2;
@@ -17,8 +17,8 @@ pub mod count {
     pub const ASTRAY: u32 = 3;
     /// A last knock that admitted its source.
     pub const OPENED: u32 = 4;
-    /// A last knock that would have, had there been room.
+    /// A last knock for which there was no room.
     pub const FULL: u32 = 5;
-    /// How many counts there are.
+    /// Number of counters.
     pub const ALL: u32 = 6;
 }

@@ -1,18 +1,16 @@
-//! What the sender's frames look like, packet by packet. Shared with user space, which includes this
-//! file.
+//! How the frames of the sender vary, packet by packet. User space includes this file.
 
-/// How each frame differs from the one before, and where that has got to.
+/// The rule by which each frame differs from the one before, and its current state.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traffic {
-    /// Index of the interface that frames are sent out of.
+    /// Index of the interface through which frames are sent.
     pub interface: u32,
     /// The first source address, as a number.
     pub first: u32,
-    /// How many sources there are, visited in a scattered order, each as often as the others; 0: every
-    /// source is new, one address behind the other.
+    /// Number of sources, which take turns in a scattered order; 0: every source is new, in the order of addresses.
     pub sources: u32,
-    /// How many of `ports` a source goes through before it is the next one's turn: 1 to 4.
+    /// How many of `ports` a source sends to before the next source's turn: 1 to 4.
     pub steps: u32,
     /// Destination ports.
     pub ports: [u16; 4],

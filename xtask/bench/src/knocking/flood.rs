@@ -17,29 +17,29 @@ use crate::{
     programs::{Programs, Traffic},
 };
 
-/// How many packets a second.
+/// The rate of a flood, packets a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rate {
     None,
     PerSecond(u32),
-    /// As many as one core sends, by the kernel's own generator.
+    /// As many as one core sends from within the kernel.
     Fastest,
 }
 
-/// A packet, which comes from ever other sources.
+/// A packet that is sent from constantly changing sources.
 #[derive(Debug, Clone)]
 pub struct Junk {
     pub frame: Vec<u8>,
     pub port: u16,
 }
 
-/// Where forged sources begin.
+/// The first forged source.
 const FORGED: u32 = 0x3000_0000;
-/// How many there are: more than any table here remembers.
+/// Number of forged sources: more than any table here holds.
 const SOURCES: u32 = 1 << 22;
 
 impl Rate {
-    /// In words.
+    /// Returns its name.
     pub fn name(self) -> String {
         match self {
             Self::None => "no flood".into(),
@@ -49,7 +49,7 @@ impl Rate {
     }
 }
 
-/// Sends until it is told to stop. Returns how many packets a second it came to.
+/// Sends until `stop` is set. Returns the rate, packets a second.
 pub fn flood(
     programs: &mut Programs,
     wire: &Wire,
@@ -88,7 +88,7 @@ fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> 
 }
 
 fn fastest(programs: &mut Programs, wire: &Wire, junk: &Junk, stop: &AtomicBool) -> Result<u64> {
-    /// Each call takes the kernel some 20 ms before the first packet.
+    /// Packets for each call: the kernel needs some 20 ms before the first packet.
     const CALL: u32 = 500_000;
     let mut traffic = Traffic {
         interface: wire.sender,

@@ -1,4 +1,4 @@
-//! Real knocks: each from a source of its own, step by step, and then a SYN until the port answers.
+//! Real knocks: each from a source of its own, step by step, followed by SYNs until the port answers.
 
 use std::{
     collections::HashMap,
@@ -19,41 +19,41 @@ use crate::{
     host::Wire,
 };
 
-/// What one source sends to be let in, and what has come of it.
+/// The frames that one source sends, and its progress.
 pub struct Attempt {
     frames: Vec<Vec<u8>>,
     syn: Vec<u8>,
-    /// When the last step went, and when to try the port next.
+    /// When the last step was sent, and when to try the port next.
     knocked: Option<(Instant, Instant)>,
-    /// SYNs that went before the one that was answered.
+    /// SYNs that were not answered.
     in_vain: u32,
     opened: Option<Duration>,
     given_up: bool,
 }
 
-/// When to send what.
+/// The times of a knock.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// From one step of a knock to the next.
+    /// Time from one step of a knock to the next.
     pub step: Duration,
-    /// From one source's first step to the next source's.
+    /// Time from one source's first step to the next source's.
     pub every: Duration,
     /// How long a source tries the port.
     pub patience: Duration,
 }
 
-/// What has come of all attempts.
+/// The result of all attempts.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Per cent of the sources.
+    /// Sources that were let in, per cent.
     pub opened: f64,
-    /// From the last step to the answer, in µs; of those that were let in.
+    /// Time from the last step to the answer, µs, of those that were let in.
     pub delays: Vec<f64>,
-    /// SYNs that went unanswered after the last step; of those that were let in.
+    /// SYNs after the last step that were not answered, of those that were let in.
     pub in_vain: Vec<f64>,
 }
 
-/// From one SYN to the next.
+/// Time from one SYN to the next.
 const AGAIN: Duration = Duration::from_millis(5);
 
 impl Attempt {
@@ -73,9 +73,9 @@ impl Attempt {
     }
 }
 
-/// Sends every source's knocks in its turn, and sees who is let in.
+/// Sends the knocks of every source in turn, and observes which sources are let in.
 ///
-/// Every source tries the port before it knocks, too. Fails if that is answered: then nothing is guarded.
+/// Every source also tries the port before it knocks. Fails if that is answered, since then the port is not protected.
 pub fn knock(wire: &Wire, attempts: HashMap<u32, Attempt>, pace: Pace) -> Result<Outcome> {
     let socket = PacketSocket::receiving(wire.sender, IPV4)?;
     let mut attempts = attempts;
@@ -103,7 +103,7 @@ pub fn knock(wire: &Wire, attempts: HashMap<u32, Attempt>, pace: Pace) -> Result
     Ok(Outcome::of(attempts.values()))
 }
 
-/// All steps in the order of their time, counted from the beginning.
+/// Returns all steps in the order of their time, counted from the beginning.
 fn schedule(attempts: &HashMap<u32, Attempt>, pace: Pace) -> Vec<(Duration, u32, usize)> {
     let mut sources: Vec<_> = attempts.iter().collect();
     sources.sort_by_key(|(source, _)| **source);
@@ -130,7 +130,7 @@ impl Attempt {
             send(socket, frame)?;
         }
         if step + 1 >= self.frames.len() {
-            // The very next packet.
+            // Immediately after the last step.
             let now = Instant::now();
             self.knocked = Some((now, now + AGAIN));
             send(socket, &self.syn)?;

@@ -1,4 +1,4 @@
-//! How many gates one core can open in a second: whole knocks of ever new sources, through the program
+//! Measures how many gates one core can open in a second: whole knocks of constantly new sources, run by the program
 //! alone.
 
 use std::{path::Path, thread};
@@ -15,13 +15,13 @@ use crate::{
 };
 
 const FLOOR: &str = "the same packets, dropped unread";
-/// Where sources begin that knock.
+/// The first address of sources that knock.
 const NEWCOMERS: u32 = 0x2000_0000;
 
 pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan) -> Result<Part> {
     let wire = host.wire("rate")?;
     let setup = Setup {
-        // Room for all that are given, and an end to them before there is none.
+        // Room for all grants, which end before the table is full.
         grants: 1 << 20,
         open_for: "1s",
         ..Setup::default()
@@ -36,7 +36,7 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
         ..Traffic::default()
     };
     let (mut floor, mut opened) = (Vec::new(), Vec::new());
-    // In a thread of its own, as clocks are read by thread and CPU.
+    // On a thread of its own, since CPU time is measured by thread and CPU.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay()?;
@@ -74,7 +74,7 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
     })
 }
 
-/// Whole knocks a second of CPU time.
+/// Returns whole knocks a second of CPU time.
 fn per_second(programs: &mut Programs, program: &Xdp, traffic: &mut Traffic) -> Result<f64> {
     /// A multiple of a knock's steps, and of four.
     const PACKETS: u32 = 60_000;

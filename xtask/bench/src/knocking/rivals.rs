@@ -1,4 +1,4 @@
-//! Who is knocked at: knockgate, and what else lets people in who knock.
+//! The port knockers that are compared: knockgate and others.
 
 use std::{
     fs,
@@ -22,19 +22,19 @@ use crate::{
     service::Service,
 };
 
-/// What stands in front of the port.
+/// What protects the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rival {
     Nobody,
-    /// With so many `limits.sources`, and its service beside it.
+    /// knockgate with this `limits.sources`, and its service.
     Knockgate(u32),
     Knockd,
     Fwknopd,
-    /// nftables' sets.
+    /// Sets of nftables.
     Recipe,
 }
 
-/// One of them at work, in a namespace of its own. What is listed first goes first.
+/// One of them at work, in a namespace of its own. Fields are dropped in their order.
 pub struct Standing {
     rival: Rival,
     pub service: Option<Service>,
@@ -45,7 +45,7 @@ pub struct Standing {
     host: Host,
 }
 
-/// Keys that fwknopd and its client share, as base64: what they are does not matter here.
+/// Keys that fwknopd and its client share, as base64; any will do.
 const KEY: &str = "a25vY2tnYXRlLWJlbmNoLWtleS0wMTIzNDU2Nzg5YWI=";
 const HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtMDEyMzQ1Njc4OWE=";
 const OTHER_HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtYjk4NzY1NDMyMTA=";
@@ -63,7 +63,7 @@ impl Rival {
         }
     }
 
-    /// What this machine lacks for it.
+    /// Returns what this machine lacks to run it.
     pub fn lacks(self) -> Option<String> {
         let needs: &[&str] = match self {
             Self::Nobody | Self::Knockgate(_) => &[],
@@ -81,7 +81,7 @@ impl Rival {
         ))
     }
 
-    /// How many steps a knock has.
+    /// Returns how many steps a knock has.
     pub fn steps(self) -> usize {
         match self {
             Self::Nobody => 0,
@@ -90,7 +90,7 @@ impl Rival {
         }
     }
 
-    /// Puts it in front of a port that answers, on a host of its own.
+    /// Starts it on a host of its own, for a port that answers.
     pub fn stand(self, binary: &Path, name: &str) -> Result<Standing> {
         let host = Host::another(name)?;
         let wire = host.wire(name)?;
@@ -134,7 +134,7 @@ impl Standing {
             }
         }
         if let Some(service) = &mut self.service {
-            // None of them says to just anyone when it is ready.
+            // Not all of them report when they are ready.
             thread::sleep(Duration::from_millis(700));
             service.lives()?;
         }
@@ -192,7 +192,7 @@ impl Standing {
         Ok(())
     }
 
-    /// What this source must send to be let in.
+    /// Returns the frames that a source must send to be let in.
     pub fn knock(&self, source: u32) -> Result<Vec<Vec<u8>>> {
         let udp = |port| frame::datagram(source, 40000, port, &[]);
         Ok(match self.rival {
@@ -205,7 +205,7 @@ impl Standing {
         })
     }
 
-    /// What a flood of knocks that lead to nothing is made of: of the right form, from the wrong people.
+    /// Returns the packet of a flood of forged knocks.
     pub fn junk(&self) -> Result<Junk> {
         Ok(match self.rival {
             Rival::Fwknopd => Junk {
@@ -219,10 +219,10 @@ impl Standing {
         })
     }
 
-    /// What fwknop's client would send for this source.
+    /// Returns the payload that fwknop's client sends for a source.
     fn authorization(&self, source: u32, hmac: &str) -> Result<Vec<u8>> {
         let file = self.folder.join("packet");
-        // It refuses to write over a file.
+        // The client refuses to overwrite a file.
         let _ = fs::remove_file(&file);
         let address = |address: [u8; 4]| address.map(|byte| byte.to_string()).join(".");
         let mut client = Command::new("fwknop");

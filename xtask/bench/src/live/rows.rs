@@ -1,4 +1,4 @@
-//! Who stands on the wires, and what is sent to them.
+//! The contestants, each on its own wire, and the packets that are sent to them.
 
 use std::path::Path;
 
@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use netlab::{host::find_program, packet::SYN};
 
-use super::{Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks};
+use super::{
+    Case, Contestant, Expected, Kind, LineUp, Mode, OwnHost, sinks,
+    targets::{Allowed, DENIED_FEW, DENIED_MANY, GRANTED_FEW, UNGUARDED_MOST},
+    traffic::{CROWD, Newcomers, STRANGERS, datagram, newcomers, steady},
+};
 use crate::{
     figures::{Against, Row, over, times_what},
     frame::{self, Transport},
-    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame},
     host::{Host, Wire},
     judge::GRANTED,
     minimal::{Minimal, Room},
@@ -18,50 +22,19 @@ use crate::{
     recipe::{Hook, Recipe},
 };
 
-/// Where sources begin that are granted nothing.
-const STRANGERS: u32 = 0x0b00_0000;
-/// Room for all grants that the whole knocks of a run earn, at the gate and at a minimal one.
+/// Room for the grants of all whole knocks of a run, for knockgate and for the minimal gate.
 const EARNED: u32 = 1 << 21;
-/// Where sources begin that knock.
-const NEWCOMERS: u32 = 0x3000_0000;
-/// How many sources there are of what is denied or unguarded.
-const CROWD: u32 = 65_536;
-
-/// How many that have begun to knock a minimal gate remembers: as many as the gate in C did whose price
-/// is in [`Allowed::minimal`].
+/// Room for sources that have begun to knock, in the minimal gate: as in the gate in C that [`Allowed::minimal`] is
+/// about.
 const CANDIDATES: u32 = 65_536;
 
-/// What rows are compared with: who is dropped, and what passes, with the price of its delivery.
+/// The floors of rows: a drop, and packets that pass, whose cost includes delivery.
 const DROP: &str = "bare drop";
 const OTHERS: &str = "no program, UDP to 443";
 const ADMITTED: &str = "no program, UDP to 22";
 const KNOCKING: &str = "no program, UDP to 7101";
 
-/// What a row may add to its floor.
-#[derive(Debug, Clone, Copy)]
-struct Allowed {
-    /// ns, on a processor that drops a packet unread in 64 ns, sending included.
-    most: f64,
-    /// What a minimal gate, in C and by the harness of the peers, added there to the floor of its rows.
-    minimal: f64,
-}
-
-const DENIED_FEW: Allowed = Allowed {
-    most: 30.0,
-    minimal: 25.0,
-};
-const DENIED_MANY: Allowed = Allowed {
-    most: 50.0,
-    minimal: 51.0,
-};
-const GRANTED_FEW: Allowed = Allowed {
-    most: 35.0,
-    minimal: 21.0,
-};
-/// ns, as [`Allowed::most`]. A minimal gate adds nothing there that stands out of the noise.
-const UNGUARDED_MOST: f64 = 25.0;
-
-/// Puts everyone on a wire of their own, attached in this mode.
+/// Puts each contestant on a wire of its own, attached in this mode.
 pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) -> Result<LineUp> {
     let mut rows = Rows {
         mode,
@@ -100,7 +73,7 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
 struct Rows {
     mode: Mode,
     contestants: Vec<Contestant>,
-    /// Each is about the latest contestant at the time.
+    /// A case is about the latest contestant when it is added.
     cases: Vec<Case>,
     absent: Vec<Row>,
 }
@@ -131,11 +104,11 @@ impl Rows {
         Ok(())
     }
 
-    /// A minimal gate that has granted so much.
+    /// Adds a minimal gate with this number of grants.
     fn minimal(&mut self, host: &Host, programs: &Programs, grants: u32) -> Result<()> {
         let room = Room {
             candidates: CANDIDATES,
-            // As large as the gate's: what a look-up that finds nothing costs is a matter of its buckets.
+            // As large as knockgate's table, since the cost of a failed look-up depends on the number of buckets.
             admitted: grants.max(Setup::default().grants),
         };
         self.minimal_gate(host, programs, &grants.to_string(), room, grants)?;
@@ -146,7 +119,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Minimal gates that are knocked at, one for each row as with the gate's own.
+    /// Adds minimal gates for knocks, one for each row, as for knockgate.
     fn minimal_knocking(&mut self, host: &Host, programs: &Programs) -> Result<()> {
         let room = Room {
             candidates: CANDIDATES,
@@ -233,9 +206,9 @@ impl Rows {
         Ok(())
     }
 
-    /// Knocks, which the host takes delivery of as of any packet: compared with the same without a program.
+    /// Adds knocks, which are delivered to the host, and so are compared with the same packets without a program.
     fn knocking(&mut self, host: &Host, programs: &mut Programs, binary: &Path) -> Result<()> {
-        /// As many grants as there can be, which end before they are measured.
+        /// As many grants as there can be; they end before the measurement.
         const ENDED: u32 = 1 << 19;
         for newcomers in newcomers() {
             let Newcomers {
@@ -244,7 +217,7 @@ impl Rows {
                 traffic,
                 allowed,
             } = newcomers;
-            // A gate each: what one row leaves in the table of sources is not the next one's business.
+            // An instance for each, so that one row's sources do not affect the next row.
             let setup = Setup {
                 grants: EARNED,
                 ..self.setup()
@@ -268,9 +241,9 @@ impl Rows {
         Ok(())
     }
 
-    /// nftables, on a host of its own: its rules see every packet of a host.
+    /// Adds nftables, on a host of its own, since its rules see every packet of a host.
     fn recipe(&mut self, hook: Hook) -> Result<()> {
-        /// Whom it knows.
+        /// Sources that it admits.
         const KNOWN: u32 = 1_000;
         let name = format!("nftables, {}", hook.name());
         if find_program("nft").is_none() {
@@ -299,8 +272,7 @@ impl Rows {
             KNOWN,
             vec![over(ADMITTED)],
         );
-        // Denied before the host's transport layers count it, as at the other hooks; knocks cost there
-        // what they cost here.
+        // At one hook only: knocks cost the same at the others.
         if hook == Hook::Ingress {
             for newcomers in newcomers() {
                 let name = format!("{name}, {}", newcomers.name);
@@ -357,8 +329,8 @@ impl Rows {
         self.add(name, knock_frame(), traffic, "knock", true, against);
     }
 
-    /// A row about the latest contestant: a gate counts its frames as `reason`, and whether they are
-    /// `delivered` is the same for everyone.
+    /// Adds a row about the latest contestant. `reason`: under which gates count its frames. `delivered`: whether they
+    /// must reach the host, whatever the contestant.
     fn add(
         &mut self,
         name: &str,
@@ -379,7 +351,8 @@ impl Rows {
         });
     }
 
-    /// What a row adds to its floor, and how many times what the minimal gate's row adds to it that is.
+    /// Returns two comparisons: what a row adds to its floor, and the ratio of that to what the minimal gate's row
+    /// adds.
     fn allowed(&self, allowed: Allowed, floor: &str, minimal: &str) -> Vec<Against> {
         vec![
             self.target(allowed.most, over(floor)),
@@ -387,95 +360,12 @@ impl Rows {
         ]
     }
 
-    /// Targets are for native mode.
+    /// Adds a target, in native mode only.
     fn target(&self, most: f64, against: Against) -> Against {
         if self.mode == Mode::Native {
             against.at_most(most)
         } else {
             against
         }
-    }
-}
-
-impl Allowed {
-    /// The same as a multiple of what a minimal gate adds, on any processor.
-    fn times(self) -> f64 {
-        let Self { most, minimal } = self;
-        (most / minimal * 100.0).round() / 100.0
-    }
-}
-
-/// Those who knock: how often, and how far.
-struct Newcomers {
-    /// By which wires of those whom they knock at are told apart.
-    wire: &'static str,
-    name: &'static str,
-    traffic: Traffic,
-    allowed: Allowed,
-}
-
-fn newcomers() -> [Newcomers; 3] {
-    let traffic = |first, sources, steps| Traffic {
-        first: NEWCOMERS + first,
-        sources,
-        steps,
-        ports: knocks(),
-        // A source's next first knock comes from another port: it is no duplicate.
-        hold: 15,
-        ..Traffic::default()
-    };
-    // Both count a bare drop besides, as the gate in C drops knocks.
-    let allowed = |most: f64, minimal: f64| Allowed {
-        most: most - 64.0,
-        minimal: minimal - 64.0,
-    };
-    [
-        Newcomers {
-            wire: "few",
-            name: "first knock, 32,768 sources",
-            traffic: traffic(0, 32_768, 1),
-            allowed: allowed(120.0, 103.0),
-        },
-        Newcomers {
-            wire: "many",
-            name: "first knock, 1,048,576 sources",
-            traffic: traffic(0x0100_0000, 1 << 20, 1),
-            allowed: allowed(300.0, 274.0),
-        },
-        Newcomers {
-            wire: "whole",
-            name: "whole knocks, ever new sources",
-            traffic: traffic(0x0200_0000, 0, 3),
-            allowed: allowed(280.0, 244.0),
-        },
-    ]
-}
-
-fn datagram(port: u16) -> Vec<u8> {
-    frame::ipv4(Transport::Udp, STRANGERS, 40000, port)
-}
-
-/// To one port, from one source port of each source.
-fn steady(first: u32, sources: u32, port: u16) -> Traffic {
-    Traffic {
-        first,
-        sources,
-        steps: 1,
-        ports: [port; 4],
-        hold: 31,
-        ..Traffic::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_allowed_is_a_multiple_of_what_a_minimal_gate_adds() {
-        let [few, many, whole] = newcomers().map(|newcomers| newcomers.allowed);
-        let allowed = [DENIED_FEW, DENIED_MANY, GRANTED_FEW, few, many, whole];
-        let times = allowed.map(|allowed| allowed.times().to_string());
-        assert_eq!(times, ["1.2", "0.98", "1.67", "1.44", "1.12", "1.2"]);
     }
 }

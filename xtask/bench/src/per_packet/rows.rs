@@ -1,4 +1,4 @@
-//! Which verdicts are measured, on what frames, beside what.
+//! The verdicts that are measured, with which frames, and compared with what.
 
 use anyhow::{Result, ensure};
 use netlab::packet::{ACK, SYN};
@@ -27,21 +27,21 @@ const MINIMAL: &str = "minimal gate, denied, 100,000 grants, hot";
 const MINIMAL_VARIED: &str = "minimal gate, denied, 100,000 grants, 65,536 sources";
 const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
 
-/// A source that nobody knows.
+/// A source without grant.
 const STRANGER: u32 = 0xac10_0001;
 /// A source on the allow list of [`Gates::allowing`].
 const FRIEND: u32 = 0xc612_0007;
-/// Where sources begin that knock for the first time.
+/// The first address of sources that have not knocked yet.
 const NEWCOMERS: u32 = 0x1400_0000;
-/// How many sources forge packets.
+/// Number of forged sources.
 const FORGED: u32 = 65_536;
 
-/// The table of all verdicts.
+/// Measures all verdicts.
 pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
     let floors = [Floor::Drop, Floor::Pass, Floor::Parse];
     let [drop, pass, parse] = floors.map(|floor| programs.floor(floor));
     let (drop, pass, parse) = (drop?, pass?, parse?);
-    // Tables as large as those of the gates beside which these stand: one more for knocks, as there.
+    // Tables as large as those of the instances they are compared with; a second gate for knocks, as there.
     let room = |admitted| Room {
         candidates: Setup::default().sources,
         admitted,
@@ -78,7 +78,7 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
     cases.extend(knocking(&gates.knocked));
     let mut rows = measure(programs, cases, plan)?;
     rows.append(&mut absent);
-    // A full table looks for a place in vain, and that is another row than the one measured.
+    // In a full table, a search for a place fails, which is not what the row measures.
     let refused = gates.knocked.knocks("table_full")?;
     ensure!(
         refused == 0,
@@ -94,7 +94,7 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
         title: "Per packet, BPF_PROG_TEST_RUN",
         unit: "ns of CPU, median (min–max)",
         notes: vec![
-            "hot: the same frame again and again, so all that it touches is in the cache",
+            "hot: the same frame repeatedly, so that all its data is in the cache",
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",
             "a call each: each frame is a system call of its own, as an answer is written over its frame",
             "varied: the next source's frame is written, then judged by tail call; its floor does the same",
@@ -103,7 +103,7 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
     })
 }
 
-/// The same verdicts with one sequence and with ten thousand.
+/// Measures the same verdicts with one sequence and with ten thousand.
 pub fn sequences(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
     const NAMES: [(&str, &str); 6] = [
         ("open port, 1 sequence", "open port, 10,000"),
@@ -148,7 +148,7 @@ pub fn sequences(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<
     })
 }
 
-/// What a gate cannot do without: rows of ours are compared with these.
+/// Returns rows of the minimal gate, with which knockgate's rows are compared.
 fn beside<'c>(minimal: &'c Minimal, knocked: &'c Minimal) -> Vec<Case<'c>> {
     let rows = [
         (MINIMAL, "no_grant", Work::Hot(denied_frame()), DROP),
@@ -310,7 +310,7 @@ fn granted(gates: &Gates) -> Vec<Case<'_>> {
 }
 
 fn knocking(gate: &Gate) -> Vec<Case<'_>> {
-    // A source port that stays makes a packet seen before a duplicate; one that changes, a new knock.
+    // A repeated source port makes a packet a duplicate, a new one makes it a new knock.
     let known = Traffic {
         sources: 32_768,
         hold: 15,
@@ -355,7 +355,7 @@ fn granted_frame() -> Vec<u8> {
     frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
 }
 
-/// The frame from so many sources, one after the other in a scattered order.
+/// Returns a frame from this many sources, in a scattered order.
 fn scattered(frame: Vec<u8>, first: u32, sources: u32) -> Work {
     let traffic = Traffic {
         first,
@@ -368,7 +368,7 @@ fn scattered(frame: Vec<u8>, first: u32, sources: u32) -> Work {
     Work::Varied(frame, traffic)
 }
 
-/// Each knock of a sequence, all of them by ever new sources.
+/// Returns each knock of a sequence, from constantly new sources.
 fn newcomers() -> [(&'static str, Work); 3] {
     let names = [
         (0_u8, "first knock of ever new sources"),
@@ -384,7 +384,7 @@ fn newcomers() -> [(&'static str, Work); 3] {
     })
 }
 
-/// So many knocks of each of ever new sources.
+/// Returns traffic with this many knocks from each of constantly new sources.
 fn new_sources(steps: u32) -> Traffic {
     Traffic {
         first: NEWCOMERS + 0x0800_0000,
@@ -395,7 +395,7 @@ fn new_sources(steps: u32) -> Traffic {
     }
 }
 
-/// The whole sequence again and again, by one source with ever new source ports.
+/// Returns the whole sequence repeatedly, from one source with changing source ports.
 fn one_knocker() -> Traffic {
     Traffic {
         sources: 1,

@@ -1,4 +1,4 @@
-//! Bars: what each row costs, and how much of it is its floor.
+//! Bars: the cost of each row, and how much of it is its floor.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::svg::{Anchor, Picture};
 struct Bar {
     name: String,
     value: f64,
-    /// How much of it is the floor's.
+    /// The part of the floor.
     floor: f64,
 }
 
@@ -19,7 +19,7 @@ const RIGHT: f64 = 820.0;
 const TOP: f64 = 64.0;
 const STEP: f64 = 19.0;
 
-/// Draws a part of the figures: each floor, and below it the rows that are compared with it first.
+/// Draws a part of the figures: each floor, and below it the rows whose first comparison is with it.
 pub fn draw(part: &Value, title: &str) -> Option<String> {
     let groups = groups(part);
     let most = groups
@@ -70,7 +70,7 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
     Some(picture.finish())
 }
 
-/// Floors, each with the rows that are compared with it first. The floor comes first, and is all floor.
+/// Returns groups of a floor and the rows whose first comparison is with it.
 fn groups(part: &Value) -> Vec<Vec<Bar>> {
     let none = Vec::new();
     let rows = part["rows"].as_array().unwrap_or(&none);
@@ -101,7 +101,7 @@ fn groups(part: &Value) -> Vec<Vec<Bar>> {
         let bar = Bar {
             name: name.to_owned(),
             value,
-            // The difference is of rounds, and so steadier than that of the medians.
+            // Differences within rounds vary less than the difference of the medians.
             floor: value - above,
         };
         match groups.iter_mut().find(|group| group[0].name == floor_name) {

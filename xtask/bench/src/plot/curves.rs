@@ -1,14 +1,14 @@
-//! Curves: who still gets in, the stronger the flood.
+//! Curves: real knocks that open the port, by the rate of the flood.
 
 use serde_json::Value;
 
 use super::svg::{Anchor, COLOURS, Picture};
 
-/// The points of one contestant, from no flood on.
+/// The points of one contestant, by increasing rate.
 #[derive(Debug, Clone, PartialEq)]
 struct Curve {
     name: String,
-    /// Packets a second, and per cent.
+    /// Rate in packets a second, and per cent.
     points: Vec<(f64, f64)>,
 }
 
@@ -18,10 +18,10 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 600.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 340.0;
-/// The decades of packets a second that are drawn; what is below the first stands for no flood.
+/// The decades of rates on the axis; the place below the first one means no flood.
 const DECADES: (i32, i32) = (2, 7);
 
-/// Draws the points of a part of the figures, one line a curve.
+/// Draws the points of a part of the figures, one line for each curve.
 pub fn draw(part: &Value, title: &str) -> Option<String> {
     let curves = curves(part);
     if curves.is_empty() {
@@ -57,7 +57,7 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
     let mut colours: Vec<&str> = Vec::new();
     let mut legend = Vec::new();
     for curve in &curves {
-        // One colour a contestant, one line a way of knocking: the second one is dashed.
+        // One colour for each contestant; its second line is dashed.
         let who = curve.name.split(", ").next().unwrap_or(&curve.name);
         let seen = colours.iter().filter(|name| **name == who).count();
         let known = colours.iter().position(|name| *name == who);
@@ -74,7 +74,7 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
         let dashed = if seen > 0 { " dashed" } else { "" };
         legend.push((curve, format!("c{}", colour % COLOURS), dashed));
     }
-    // The first ones last, so that they lie on top.
+    // In reverse order, so that the first curves are on top.
     for (curve, colour, dashed) in legend.iter().rev() {
         let points: Vec<(f64, f64)> = curve
             .points
@@ -109,7 +109,7 @@ fn height(percent: f64) -> f64 {
     BOTTOM - (BOTTOM - TOP) * percent / 100.0
 }
 
-/// The curves of a part with two points and more.
+/// Returns the curves of a part that have at least two points.
 fn curves(part: &Value) -> Vec<Curve> {
     let none = Vec::new();
     let mut curves: Vec<Curve> = Vec::new();

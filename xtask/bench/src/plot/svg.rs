@@ -1,18 +1,18 @@
-//! SVG, as much of it as the charts need.
+//! Writes the part of SVG that the charts need.
 //!
-//! Written by hand for one reason: colours come from a style sheet, which a viewer in dark mode reads
-//! otherwise. Chart libraries write them into every element.
+//! No library is used because colours must come from a style sheet, which also has colours for dark mode; chart
+//! libraries write colours into every element.
 
 use std::fmt::{Display, Write as _};
 
-/// A picture that grows element by element.
+/// A picture to which elements are added.
 pub struct Picture {
     width: f64,
     height: f64,
     body: String,
 }
 
-/// How text lies to its place.
+/// The alignment of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
     Start,
@@ -20,8 +20,8 @@ pub enum Anchor {
     End,
 }
 
-/// Classes `c0` to `c5` are the colours of things that are told apart (Okabe and Ito, which people who see
-/// colours otherwise can tell apart, too; lighter in the dark).
+/// Classes `c0` to `c5` are the colours of Okabe and Ito, which people with colour blindness can distinguish; lighter
+/// in dark mode.
 const STYLE: &str = "\
 text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 text.title { font-size: 15px; font-weight: 600; }
@@ -54,7 +54,7 @@ text.soft { fill: #9198a1; }
 .line.line { fill: none; }
 .fill.fill { stroke: none; }
 ";
-/// How many colours there are.
+/// Number of colours.
 pub const COLOURS: usize = 6;
 
 impl Picture {
@@ -109,14 +109,14 @@ impl Picture {
         );
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn finish(self) -> String {
         let Self {
             width,
             height,
             body,
         } = self;
-        // A ground of its own: the page around may be lighter or darker than the viewer's setting says.
+        // With a background, since that of the page may not fit the viewer's setting.
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              width=\"{width}\" height=\"{height}\" role=\"img\">\n<style>\n{STYLE}</style>\n\

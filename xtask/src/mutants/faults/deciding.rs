@@ -80,7 +80,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "&& true",
     },
     Fault {
-        what: "packets of a flow don't put off its end",
+        what: "packets of a flow do not put off its end",
         file: JUDGE,
         find: "if session.last != now {",
         replace: "if false {",
@@ -194,13 +194,13 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a FIN or RST that the host doesn't honour ends a flow",
+        what: "a FIN or RST that the host does not honour ends a flow",
         file: LOOKUP,
         find: "ends && socket::knows_flow(state)",
         replace: "ends",
     },
     Fault {
-        what: "half-open flows don't give way where there is no room",
+        what: "half-open flows do not give way where there is no room",
         file: REMEMBER,
         find: "flow.protocol != u32::from(TCP) || !socket::is_established(env.socket(flow))",
         replace: "false",

@@ -12,7 +12,7 @@ const HOLD: &str = "knock-common/src/knock/hold.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        what: "a foreign probe doesn't break a run",
+        what: "a foreign probe does not break a run",
         file: JUDGE,
         find: "sequence::foreign(env, segment);",
         replace: "",
@@ -72,7 +72,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "self.counted.saturating_add(1)",
     },
     Fault {
-        what: "another probe of the port counted last breaks a run that doesn't go on with it",
+        what: "another probe of the port counted last breaks a run that does not go on with it",
         file: SEQUENCE,
         find: "if repeat == Repeat::Shortens && is_recent(env, progress, step.time) {",
         replace: "if false {",
@@ -96,7 +96,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a run that can't be completed any more is kept from shrinking",
+        what: "a run that cannot be completed any more is kept from shrinking",
         file: SEQUENCE,
         find: "repeat == Repeat::Shortens && is_recent(env, progress, step.time)",
         replace: "repeat == Repeat::Shortens",
@@ -144,7 +144,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "false && !env.may_knock",
     },
     Fault {
-        what: "a knock that the run doesn't go on with begins no other",
+        what: "a knock that the run does not go on with begins no other",
         file: SEQUENCE,
         find: "onward.unwrap_or(start)",
         replace: "onward.unwrap_or(0)",
@@ -246,7 +246,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "",
     },
     Fault {
-        what: "a state doesn't take over what its end would do",
+        what: "a state does not take over what its end would do",
         file: AUTOMATON,
         find: "moves[inherited].clone()",
         replace: "moves[0].clone()",

@@ -52,7 +52,7 @@ fn an_mtu_above_a_page_is_named_with_the_command() {
         let said = said(&card(driver, 9000), false, Some(libc::EINVAL));
         assert!(said.contains(command), "{driver}: {said}");
     }
-    // Where pages are larger, what fits isn't known.
+    // Where pages are larger, what fits is not known.
     let large = Facts {
         page_size: 65536,
         ..card("ena", 9001)
@@ -106,7 +106,7 @@ fn several_buffers_are_asked_for_where_one_does_not_hold_a_frame() {
     assert!(reads("unheard_of", 9000).needs_frags());
     assert!(pair(9000).needs_frags());
     assert!(!pair(1500).needs_frags());
-    assert!(!card("ena", 9001).needs_frags(), "it can't");
+    assert!(!card("ena", 9001).needs_frags(), "it cannot");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Three hosts on one wire, made of namespaces that nobody else sees.
+//! Three hosts on one network, made of private namespaces, for `demo` and for the trial of packages.
 
 use std::{ffi::OsStr, process::Command};
 
@@ -9,33 +9,34 @@ use netlab::{
     ip,
 };
 
-/// The files that belong to the demo alone: covers the machine's `/run` for the demo's processes.
-pub(super) const FOLDER: &str = "/run";
+/// The files that belong to this network alone: covers the machine's `/run` for its processes.
+pub(crate) const FOLDER: &str = "/run";
 
-/// The interface by which each host is on the wire.
-pub(super) const INTERFACE: &str = "eth0";
+/// The interface of each host.
+pub(crate) const INTERFACE: &str = "eth0";
 
-/// A network of three hosts. It goes with the processes of the namespace that this process runs in.
-pub(super) struct Lan {
-    pub(super) server: Host,
-    pub(super) client: Host,
-    pub(super) stranger: Host,
+/// A network of three hosts. The kernel removes it with the last process in this process's namespaces.
+pub(crate) struct Lan {
+    pub(crate) server: Host,
+    pub(crate) client: Host,
+    pub(crate) stranger: Host,
 }
 
 /// One host: a network namespace with one interface.
-pub(super) struct Host {
+pub(crate) struct Host {
     netns: Netns,
-    pub(super) address: &'static str,
+    pub(crate) address: &'static str,
 }
 
 impl Lan {
     /// Builds the network. This process must already be in a mount and a network namespace other than
     /// those of `outside`: the machine's own are not touched.
-    pub(super) fn create(outside: &[String]) -> Result<Self> {
-        ensure_outside(outside).context("start the demo with `cargo xtask demo`")?;
+    pub(crate) fn create(outside: &[String]) -> Result<Self> {
+        ensure_outside(outside)
+            .context("this part is started by another command of `cargo xtask`")?;
         mount("tmpfs", FOLDER)?;
         mount("bpf", BPFFS)?;
-        // The namespace that this process is in is the switch between the hosts.
+        // This process's namespace is the switch between the hosts.
         ip("link add switch type bridge\nlink set switch up")?;
         Ok(Self {
             server: Host::plug_in("server", "10.78.0.1")?,
@@ -59,12 +60,12 @@ impl Host {
         Ok(Self { netns, address })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.netns.name()
     }
 
-    /// Returns a command that will run on this host and end no later than this process.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    /// Returns a command that runs on this host, and is killed when this process ends.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.netns.command(program);
         command.current_dir(FOLDER);
         command

@@ -1,0 +1,98 @@
+//! Random configurations.
+
+use std::fmt::Write as _;
+
+use knock_user::config::Config;
+
+use super::{HOST_V4, HOST_V6};
+use crate::oracle::random::Random;
+
+/// Few ports, so that sequences overlap.
+const KNOCKS: [&str; 5] = ["7000/udp", "7000/tcp", "7001/udp", "9000/tcp", "80/udp"];
+/// The ports that each gate protects.
+const PROTECTED: [&str; 3] = [
+    r#""22/tcp", "22/udp""#,
+    r#""25/tcp", "51820/udp""#,
+    r#""7002/tcp", "65535/udp""#,
+];
+const OPEN: &str = r#""80/tcp", "53/udp""#;
+const ALLOWED: [&str; 3] = ["203.0.113.0/24", "2001:db8:1:1::/64", "198.51.100.2/32"];
+const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5/32"];
+
+/// Returns the `nth` configuration, as text and as value. It is valid, and contains no time below a second.
+pub fn config(random: &mut Random<'_>, nth: usize) -> (String, Config) {
+    loop {
+        if let Some(valid) = try_config(random, nth) {
+            return valid;
+        }
+    }
+}
+
+/// As [`config`], but returns `None` if the configuration is not valid: two sequences may be the same, or one may end
+/// with another.
+pub fn try_config(random: &mut Random<'_>, nth: usize) -> Option<(String, Config)> {
+    let text = config_text(random, nth);
+    let (config, _) = Config::parse(&text, "generated").ok()?;
+    Some((text, config))
+}
+
+fn config_text(random: &mut Random<'_>, nth: usize) -> String {
+    let mut text = String::from("interfaces = [\"eth0\"]\n");
+    let mode = if nth % 8 == 7 { "monitor" } else { "enforce" };
+    let _ = writeln!(text, "mode = {mode:?}\nopen_ports = [{OPEN}]");
+    if random.chance(40) {
+        let _ = writeln!(text, "allow = [{:?}]", random.pick(&ALLOWED));
+    }
+    if random.chance(25) {
+        let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
+    }
+    let grants = random.pick(&[2, 4, 64]);
+    let _ = writeln!(
+        text,
+        "limits = {{ sources = 16384, grants = {grants}, sessions = 1024 }}"
+    );
+    for (name, ports) in ["a", "b", "c"]
+        .iter()
+        .zip(PROTECTED)
+        .take(1 + random.below(3))
+    {
+        gate_text(random, &mut text, name, ports);
+    }
+    text
+}
+
+fn gate_text(random: &mut Random<'_>, text: &mut String, name: &str, ports: &str) {
+    let seconds = |random: &mut Random<'_>| random.pick(&[1, 2, 3, 5, 20]);
+    let _ = writeln!(
+        text,
+        "[[gate]]\nname = {name:?}\nprotect = [{ports}]\nopen_for = \"{}s\"\nsession_idle = \"{}s\"",
+        seconds(random),
+        seconds(random)
+    );
+    if random.chance(40) {
+        let _ = writeln!(text, "connections = {}", 1 + random.below(3));
+    }
+    if random.chance(35) {
+        let _ = writeln!(text, "grant_to = \"prefix\"");
+    }
+    if random.chance(25) {
+        let _ = writeln!(text, "established = \"cut\"");
+    }
+    if random.chance(25) {
+        let _ = writeln!(text, "sources = [{:?}]", random.pick(&MAY_KNOCK));
+    }
+    for user in 0..random.below(4) {
+        let length = match random.below(10) {
+            0 => 12,
+            1 => 6,
+            _ => 2 + random.below(3),
+        };
+        let ports = 1 + random.below(KNOCKS.len());
+        let sequence: Vec<&str> = (0..length).map(|_| KNOCKS[random.below(ports)]).collect();
+        let _ = writeln!(
+            text,
+            "[[gate.knock]]\nuser = \"u{user}\"\nsequence = {sequence:?}\nwithin = \"{}s\"",
+            seconds(random)
+        );
+    }
+}

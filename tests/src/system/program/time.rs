@@ -1,0 +1,30 @@
+//! The time that a loaded program sees.
+
+use knock_user::config::Config;
+
+/// The factor between the test's time and the kernel's, for each duration that is configured or waited for.
+/// A delay of half a minute between two packets is then less than a [`SystemUnderTest::grain`].
+pub const SLOWED: u32 = 600;
+/// Returns the same configuration with durations of the kernel's time.
+pub fn slowed(config: &Config) -> Config {
+    let mut config = config.clone();
+    for gate in &mut config.gates {
+        gate.open_for *= SLOWED;
+        gate.session_idle *= SLOWED;
+        for knock in &mut gate.knocks {
+            knock.within *= SLOWED;
+        }
+    }
+    config
+}
+
+/// Returns the time of the clock that the program reads, ns.
+pub fn clock() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}

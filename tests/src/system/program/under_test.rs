@@ -1,0 +1,193 @@
+//! A loaded program as a system under test.
+
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+
+use aya::maps::PerCpuArray;
+use ipnet::IpNet;
+use knock_common::{
+    address::{V4, V6},
+    grant::{Grant, GrantKey},
+    knock::progress::{Progress, ProgressSet},
+    session,
+    session::Session,
+    time::TICK_SHIFT,
+    verdict::Counter,
+};
+use knock_user::datapath::Framing;
+
+use super::{
+    Program, XDP_DROP, XDP_PASS, XDP_TX,
+    time::{SLOWED, clock},
+};
+use crate::{
+    nanoseconds,
+    system::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict, sockets::Sockets},
+};
+
+impl SystemUnderTest for Program {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// The program's clock advances in ticks of up to 10 ms, and a busy machine may pause between two readings: up to
+    /// half a minute of the kernel's time.
+    fn grain(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    fn now(&self) -> u64 {
+        self.shown(clock())
+    }
+
+    fn wait(&mut self, time: Duration) {
+        // Whole units of a knock's time, so that nothing is rounded.
+        let ticks = nanoseconds(time * SLOWED).div_ceil(1 << TICK_SHIFT);
+        let by = ticks << TICK_SHIFT;
+        // An end before the boot is the same as one at the boot. In a grant, 0 means something else.
+        let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
+        let back_session = |session: &mut Session| {
+            session.last = session.last.wrapping_sub(by);
+            session.granted_until = session.granted_until.saturating_sub(by);
+        };
+        self.change::<GrantKey<V4>, _>("GRANT4", back_grant);
+        self.change::<GrantKey<V6>, _>("GRANT6", back_grant);
+        self.change::<session::Flow<V4>, _>("SESSION4", back_session);
+        self.change::<session::Flow<V6>, _>("SESSION6", back_session);
+        let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
+        let progress = self.datapath.progress.map().expect("the tables are there");
+        for index in progress.used() {
+            let mut row = progress.places.get(index);
+            row.era = Progress::era_of(row.last().wrapping_sub(by));
+            for step in &mut row.steps {
+                step.time = step.time.wrapping_sub(ticks);
+            }
+            progress.places.set(index, row);
+        }
+        self.ahead += by;
+    }
+
+    fn judge(&mut self, frame: &[u8]) -> bool {
+        // A reply may be longer than the packet.
+        let mut out = vec![0; frame.len() + 64];
+        let mut test = || self.test(frame, Some(&mut out));
+        // The packet arrives on the loopback interface of the caller's namespace.
+        let result = match &self.sockets {
+            Some(sockets) => sockets.beside(&mut test),
+            None => test(),
+        }
+        .expect("the kernel takes any frame of at least 14 bytes");
+        out.truncate(result.data_size_out as usize);
+        match result.return_value {
+            XDP_TX if self.rejects() => {
+                self.answer = Some(out);
+                return false;
+            }
+            XDP_PASS | XDP_DROP => {}
+            other => panic!("the program answered {other}"),
+        }
+        assert_eq!(out, frame, "the program changed the packet");
+        self.answer = None;
+        result.return_value == XDP_PASS
+    }
+
+    fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
+        let now = clock();
+        let until = now + nanoseconds(length * SLOWED);
+        self.datapath
+            .allow(source.addr(), source.prefix_len(), gate, until, now)
+            .is_ok()
+    }
+
+    fn revoke(&mut self, source: IpNet, gate: u16) {
+        self.datapath
+            .revoke(source, Some(gate))
+            .expect("the tables are there");
+    }
+
+    fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {
+        let sockets = self.sockets.get_or_insert_with(Sockets::none);
+        sockets.connect(own, peer);
+    }
+
+    fn counted(&self, verdict: Verdict) -> (u64, u64) {
+        let map = self.ebpf.map("PACKETS").expect("a table of the program");
+        let counters: PerCpuArray<_, Counter> = map.try_into().expect("counters");
+        let index = verdict.index().try_into().expect("few counters");
+        let counters = counters.get(&index, 0).expect("within the table");
+        counters.iter().fold((0, 0), |(packets, bytes), counter| {
+            (packets + counter.packets, bytes + counter.bytes)
+        })
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::of(self.datapath.config());
+        for row in self.datapath.packets().expect("the tables are there") {
+            let verdict = Verdict {
+                reason: row.reason,
+                gate: row.gate,
+            };
+            tally.packets[verdict.index()] = (row.packets, row.bytes);
+        }
+        let rows = self.datapath.knocks().expect("the tables are there");
+        tally.knocks = rows.into_iter().map(|row| row.count).collect();
+        tally
+    }
+
+    fn grants(&self) -> Vec<GrantSeen> {
+        let rows = self.datapath.grants().expect("the tables are there");
+        let mut seen: Vec<GrantSeen> = rows
+            .into_iter()
+            .map(|row| GrantSeen {
+                gate: row.gate,
+                source: row.source,
+                until: self.shown(row.until),
+                connections: row.connections,
+                user: row.user,
+            })
+            .collect();
+        seen.sort();
+        seen
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        let rows = self.datapath.sessions().expect("the tables are there");
+        let mut flows: Vec<Flow> = rows
+            .into_iter()
+            .map(|row| Flow {
+                gate: row.gate,
+                protocol: row.protocol,
+                source: row.source,
+                destination: row.destination,
+            })
+            .collect();
+        flows.sort();
+        flows
+    }
+
+    fn forget(&mut self) {
+        if let Some(sockets) = &mut self.sockets {
+            sockets.close();
+        }
+        for key in self.empty::<GrantKey<V4>, Grant>("GRANT4") {
+            self.datapath.grant_filter.count_out(&key);
+        }
+        for key in self.empty::<GrantKey<V6>, Grant>("GRANT6") {
+            self.datapath.grant_filter.count_out(&key);
+        }
+        let mut counters = self.datapath.grant_filter.words().iter();
+        assert!(
+            counters.all(|word| word.load(Ordering::SeqCst) == 0),
+            "a grant that has gone was still counted"
+        );
+        self.empty::<session::Flow<V4>, Session>("SESSION4");
+        self.empty::<session::Flow<V6>, Session>("SESSION6");
+        let progress = self.datapath.progress.map().expect("the tables are there");
+        for (number, set) in progress.sets.iter().enumerate() {
+            if set != ProgressSet::default() {
+                progress.sets.set(number, ProgressSet::default());
+            }
+        }
+        self.zero::<Counter>("PACKETS");
+        self.zero::<u64>("KNOCKS");
+    }
+}

@@ -1,0 +1,66 @@
+//! What is packed beside the binary: manual pages, completions, licences, the changelog.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{copyright, debian, emptied, write};
+use crate::process;
+
+/// Shells, and the file in which each looks for completions.
+const SHELLS: [(&str, &str); 3] = [
+    ("bash", "knockgate.bash"),
+    ("zsh", "_knockgate"),
+    ("fish", "knockgate.fish"),
+];
+
+/// A folder of what was made, as `[package.metadata.deb]` of knock-user names it.
+pub(super) struct Contents {
+    pub(super) folder: PathBuf,
+    /// The time that everything packed bears, in seconds since 1970.
+    pub(super) epoch: u64,
+}
+
+impl Contents {
+    /// Makes everything, most of it by the binary itself.
+    pub(super) fn make(knockgate: &Path, epoch: u64) -> Result<Self> {
+        let build = knockgate.parent().context("a binary is in a folder")?;
+        let folder = build.join("package");
+        emptied(&folder)?;
+        let [man, completions] = ["man", "completions"].map(|name| folder.join(name));
+
+        process::stdout(Command::new(knockgate).arg("man").arg(&man))?;
+        compress(&files(&man)?)?;
+        fs::create_dir(&completions)?;
+        for (shell, name) in SHELLS {
+            let script = process::stdout(Command::new(knockgate).args(["completions", shell]))?;
+            write(&completions.join(name), script.as_bytes())?;
+        }
+        write(
+            &folder.join("copyright"),
+            copyright::of_binary()?.as_bytes(),
+        )?;
+        let changelog = folder.join("changelog.Debian");
+        write(&changelog, debian::changelog(epoch)?.as_bytes())?;
+        compress(&[changelog])?;
+        Ok(Self { folder, epoch })
+    }
+}
+
+/// Compresses each file, without its name and time.
+fn compress(files: &[PathBuf]) -> Result<()> {
+    process::run(
+        Command::new("gzip")
+            .args(["--best", "--no-name", "--"])
+            .args(files),
+    )
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+    Ok(entries.collect::<Result<_, _>>()?)
+}

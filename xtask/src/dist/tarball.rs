@@ -1,0 +1,101 @@
+//! The tarball, for systems without Debian's packages: it is unpacked into /usr/local.
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{contents::Contents, emptied, read, write};
+use crate::{process, workspace};
+
+/// Where each file goes. The first that is named is relative to the contents, the second to the checkout.
+const MADE: [(&str, &str); 5] = [
+    ("man", "share/man/man1"),
+    (
+        "completions/knockgate.bash",
+        "share/bash-completion/completions/knockgate",
+    ),
+    (
+        "completions/_knockgate",
+        "share/zsh/site-functions/_knockgate",
+    ),
+    (
+        "completions/knockgate.fish",
+        "share/fish/vendor_completions.d/knockgate.fish",
+    ),
+    ("copyright", "share/doc/knockgate/copyright"),
+];
+const KEPT: [(&str, &str); 4] = [
+    ("README.md", "share/doc/knockgate/README.md"),
+    ("CHANGELOG.md", "share/doc/knockgate/CHANGELOG.md"),
+    ("LICENSE-MIT", "share/doc/knockgate/LICENSE-MIT"),
+    ("LICENSE-APACHE", "share/doc/knockgate/LICENSE-APACHE"),
+];
+
+/// Packs the tarball into a folder.
+pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Result<PathBuf> {
+    let name = format!("knockgate-{}-{ARCH}-linux", env!("CARGO_PKG_VERSION"));
+    let work = contents.folder.join("tarball");
+    emptied(&work)?;
+    let tree = work.join(&name);
+
+    for (from, to) in MADE {
+        copy(&contents.folder.join(from), &tree.join(to))?;
+    }
+    for (from, to) in KEPT {
+        copy(&workspace::root().join(from), &tree.join(to))?;
+    }
+    for page in fs::read_dir(workspace::root().join("docs"))? {
+        let page = page?.path();
+        if let Some(name) = page.file_name().filter(|_| page.is_file()) {
+            copy(&page, &tree.join("share/doc/knockgate/docs").join(name))?;
+        }
+    }
+    let binary = tree.join("bin/knockgate");
+    copy(knockgate, &binary)?;
+    process::run(Command::new("strip").arg(&binary))?;
+    let unit = read(&workspace::root().join("packaging/knockgate.service"))?;
+    let here = unit.replace("/usr/bin/knockgate", "/usr/local/bin/knockgate");
+    let path = tree.join("lib/systemd/system/knockgate.service");
+    make_parent(&path)?;
+    write(&path, here.as_bytes())?;
+
+    let tarball = folder.join(format!("{name}.tar.gz"));
+    process::run(
+        Command::new("tar")
+            .arg("--create")
+            .arg("--file")
+            .arg(&tarball)
+            .args(["--use-compress-program", "gzip --best --no-name"])
+            .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+            .args(["--mode=u+rw,go+r,go-w,a+X", "--format=ustar"])
+            .arg(format!("--mtime=@{}", contents.epoch))
+            .arg("--directory")
+            .arg(&work)
+            .arg(&name),
+    )?;
+    Ok(tarball)
+}
+
+/// Copies a file, or the files of a folder.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    make_parent(to)?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().context("a file is in a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
+}
