@@ -43,6 +43,10 @@ const NMAP: Package = package(
     "nmap",
     "the scanner to which a gate that rejects must look closed",
 );
+const SYSTEMD: Package = package(
+    "systemd",
+    "the journal that a test logs to, and its rating of the unit",
+);
 const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
@@ -89,6 +93,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
+    program("journalctl", &SYSTEMD, Purpose::Test),
+    program("systemd-analyze", &SYSTEMD, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
     program("dpkg-shlibdeps", &DPKG_DEV, Purpose::Dist),
     program("strip", &BINUTILS, Purpose::Dist),
