@@ -14,6 +14,7 @@ use crate::{
     },
     config::DEFAULT_PATH,
     datapath::{DEFAULT_ROOT, PinRoot},
+    logging,
 };
 
 const EXIT_STATUSES: &str = "\
@@ -53,6 +54,14 @@ impl Cli {
     /// drawn.
     pub fn owns_terminal(&self) -> bool {
         matches!(self.command, Command::Top(_)) && io::stderr().is_terminal()
+    }
+
+    /// Returns the form of the service's log; `None` for other commands.
+    pub fn log(&self) -> Option<logging::Form> {
+        match &self.command {
+            Command::Run(args) => Some(args.log),
+            _ => None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod datapath;
 pub mod import;
+pub mod logging;
 pub mod metrics;
 mod runtime;
 pub mod service;

@@ -9,24 +9,13 @@ use knock_user::{
     commands,
     config::Invalid,
     datapath::{NotGuarded, NotPermitted, NothingUp},
+    logging,
 };
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = if cli.owns_terminal() {
-        EnvFilter::new("off")
-    } else {
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(anstream::stderr().current_choice() != anstream::ColorChoice::Never)
-        .with_target(false)
-        .without_time()
-        .init();
-    match commands::run(cli) {
+    let result = logging::init(cli.log(), cli.owns_terminal()).and_then(|()| commands::run(cli));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

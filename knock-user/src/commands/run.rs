@@ -8,6 +8,7 @@ use super::up;
 use crate::{
     config::parse_interface,
     datapath::{self, Absent, Before, Datapath, PinRoot, Request},
+    logging,
     runtime::runtime,
     service,
 };
@@ -29,6 +30,10 @@ pub struct Args {
     /// Go on even if this cuts off the SSH session that gives the command
     #[arg(long)]
     anyway: bool,
+
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub log: logging::Form,
 }
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {

@@ -1,9 +1,9 @@
-//! The file itself: its text, and who besides its owner may read it.
+//! The file itself: its text, and who may read and change it.
 
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -15,8 +15,15 @@ use super::{
 /// A million knocks take well under half of this.
 const LARGEST_FILE: u64 = 128 * 1024 * 1024;
 
-/// Returns the text of a file and, for a regular one, its mode.
-pub(super) fn read(path: &Path) -> io::Result<(String, Option<u32>)> {
+/// Who may read and change a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access {
+    owner: u32,
+    mode: u32,
+}
+
+/// Returns the text of a file and, for a regular one, who may read and change it.
+pub(super) fn read(path: &Path) -> io::Result<(String, Option<Access>)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let mut text = String::new();
@@ -24,10 +31,11 @@ pub(super) fn read(path: &Path) -> io::Result<(String, Option<u32>)> {
     if text.len() as u64 > LARGEST_FILE {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok((
-        text,
-        metadata.is_file().then(|| metadata.permissions().mode()),
-    ))
+    let access = Access {
+        owner: metadata.uid(),
+        mode: metadata.mode(),
+    };
+    Ok((text, metadata.is_file().then_some(access)))
 }
 
 /// Says why a file could not be read, and what to do.
@@ -65,22 +73,33 @@ pub(super) fn unreadable(name: &str, error: &io::Error) -> Invalid {
     )
 }
 
-/// Warns of a file that others than its owner can read or change.
-pub(super) fn mode(file: &str, mode: u32) -> Option<Finding> {
-    let open_to = match mode & 0o066 {
-        0 => return None,
-        bits if bits & 0o022 == 0 => "read",
-        _ => "change",
+/// Returns the finding about a file that others can read or change than root or the user that this process runs as. It is
+/// an error where `is_secret`: the file has sequences, which are passwords, or hooks, which are run as root.
+pub(super) fn open_to_others(file: &str, access: Access, is_secret: bool) -> Option<Finding> {
+    let Access { owner, mode } = access;
+    // SAFETY: the call takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let message = if owner != 0 && owner != user {
+        format!(
+            "this file belongs to another user (uid {owner}), who can change it: `chown {user} {file}` and `chmod 600 \
+             {file}`"
+        )
+    } else {
+        let open_to = match mode & 0o066 {
+            0 => return None,
+            bits if bits & 0o022 == 0 => "read",
+            _ => "change",
+        };
+        format!(
+            "others than the owner can {open_to} this file (mode {:04o}), and its sequences are passwords: \
+             `chmod 600 {file}`",
+            mode & 0o7777
+        )
     };
-    let message = format!(
-        "others than the owner can {open_to} this file (mode {:04o}), and its sequences are passwords: \
-         `chmod 600` it",
-        mode & 0o7777
-    );
-    Some(Finding::about_file(
-        Level::Warning,
-        "open-to-others",
-        file,
-        message,
-    ))
+    let level = if is_secret {
+        Level::Error
+    } else {
+        Level::Warning
+    };
+    Some(Finding::about_file(level, "open-to-others", file, message))
 }

@@ -196,12 +196,23 @@ impl Config {
     /// Reads and checks the file at `path`, and warns of what is weak or risky on this host.
     ///
     /// The findings beside the configuration are warnings, in the order of the file. A file that is
-    /// missing or cannot be read is [`Invalid`] too.
+    /// missing or cannot be read is [`Invalid`] too, and one with sequences that others can read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Invalid> {
         let name = path.display().to_string();
-        let (text, mode) = file::read(path).map_err(|error| file::unreadable(&name, &error))?;
+        let (text, access) = file::read(path).map_err(|error| file::unreadable(&name, &error))?;
         let (config, mut findings) = Self::parse_on(&text, &name, &HostFacts::of_this_host())?;
-        findings.extend(mode.and_then(|mode| file::mode(&name, mode)));
+        let is_secret = config
+            .gates
+            .iter()
+            .any(|gate| !gate.knocks.is_empty() || !gate.hooks.is_empty());
+        if let Some(finding) =
+            access.and_then(|access| file::open_to_others(&name, access, is_secret))
+        {
+            if finding.level == Level::Error {
+                return Err(Invalid::new(&name, vec![finding]));
+            }
+            findings.push(finding);
+        }
         Ok((config, findings))
     }
 

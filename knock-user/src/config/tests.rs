@@ -349,6 +349,13 @@ fn a_file_is_read_with_its_mode_and_its_troubles() {
     );
 
     fs::write(&path, GOOD).expect("writable");
+    let without_secrets = GOOD.split("[[gate.knock]]").next().expect("a part");
+    let of_code = |findings: &[Finding]| {
+        let mut found = findings
+            .iter()
+            .filter(|finding| finding.code == "open-to-others");
+        found.next().cloned()
+    };
     for (mode, says) in [
         (0o600, None),
         (0o640, Some("can read")),
@@ -356,14 +363,33 @@ fn a_file_is_read_with_its_mode_and_its_troubles() {
         (0o620, Some("can change")),
     ] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("our own file");
-        let (_, findings) = Config::load(&path).expect("valid");
-        let finding = findings
-            .iter()
-            .find(|finding| finding.code == "open-to-others");
-        assert_eq!(finding.is_some(), says.is_some(), "{mode:o}");
-        if let (Some(finding), Some(says)) = (finding, says) {
-            assert!(finding.message.contains(says), "{mode:o}: {finding}");
+        fs::write(&path, without_secrets).expect("writable");
+        let (_, findings) = Config::load(&path).expect("a warning at most");
+        let warning = of_code(&findings);
+        fs::write(&path, GOOD).expect("writable");
+        let error = match Config::load(&path) {
+            Ok((_, findings)) => of_code(&findings),
+            Err(invalid) => of_code(invalid.findings()),
+        };
+        for (finding, level) in [(warning, Level::Warning), (error, Level::Error)] {
+            assert_eq!(finding.is_some(), says.is_some(), "{mode:o}");
+            if let (Some(finding), Some(says)) = (finding, says) {
+                assert_eq!(finding.level, level, "{mode:o}");
+                assert!(finding.message.contains(says), "{mode:o}: {finding}");
+                let remedy = format!("`chmod 600 {}`", path.display());
+                assert!(finding.message.contains(&remedy), "{mode:o}: {finding}");
+            }
         }
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
+    // Root may give it away; whoever gets it could change what root enforces.
+    if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+        let invalid = Config::load(&path).expect_err("another user's");
+        let finding = of_code(invalid.findings()).expect("this alone");
+        assert!(
+            finding.message.contains("another user (uid 65534)"),
+            "{finding}"
+        );
     }
 
     fs::write(&path, b"name = \"\xff\"").expect("writable");

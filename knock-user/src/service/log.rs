@@ -65,7 +65,7 @@ impl Log {
 
     /// Adds one event, and does what the configuration says for it.
     pub fn say(&mut self, record: Record) {
-        tracing::info!("{}", Brief(&record));
+        record.log();
         self.hooks.notice(&record);
         let alert = self.alert_after(&record);
         self.latest.add(record.clone());
@@ -192,14 +192,4 @@ fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
     let item = ring.next()?;
     let bytes = item.get(..size_of::<Event>());
     Some(bytes.map_or_else(Event::zeroed, pod_read_unaligned))
-}
-
-/// An event without its time, which the log adds itself.
-struct Brief<'r>(&'r Record);
-
-impl std::fmt::Display for Brief<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = self.0.to_string();
-        f.write_str(line.split_once(' ').map_or(&*line, |(_, rest)| rest))
-    }
 }

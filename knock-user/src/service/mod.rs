@@ -35,6 +35,7 @@ use tokio::{
 use crate::{
     config::{OpenPorts, Port},
     datapath::{Before, Datapath, PinRoot, Up, down, open_ports},
+    sys::capability,
 };
 use guard::{Guard, Seen};
 use log::Log;
@@ -85,6 +86,8 @@ pub async fn serve(
     kernel_log::follow(&datapath)?;
     let mut readiness = Readiness::default();
     readiness.tell(&guard);
+    // Interfaces, sockets and tables are open; what is done with them from now on needs no more.
+    capability::give_up_others()?;
     tracing::info!("serving; the gates stay up when this ends");
     let mut pulse = watchdog();
     loop {

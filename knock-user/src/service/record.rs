@@ -131,6 +131,45 @@ impl Record {
         }
     }
 
+    /// Logs it: the keys as fields, and all but the time as the message, since a log has times of its own.
+    pub fn log(&self) {
+        let Self {
+            time,
+            event,
+            interface,
+            gate,
+            user,
+            source,
+            port,
+            step,
+            of,
+            reason,
+            until,
+            lost,
+            failures,
+            hook,
+        } = self;
+        let line = self.to_string();
+        let message = line.split_once(' ').map_or(&*line, |(_, rest)| rest);
+        tracing::info!(
+            time = time.to_string(),
+            event = event,
+            interface = interface,
+            gate = gate,
+            user = user,
+            source = source,
+            port = port.map(|port| port.to_string()),
+            step = step,
+            of = of,
+            reason = reason,
+            until = until.map(|until| until.to_string()),
+            lost = lost,
+            failures = failures,
+            hook = hook,
+            "{message}"
+        );
+    }
+
     /// Reads a report of the kernel's; `None` where this build does not know its kind.
     pub fn of_kernel(event: &Event, applied: &Applied) -> Option<Self> {
         let &Event {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{names::EVENTS_LOST, record::Record};
-use crate::datapath::PinRoot;
+use crate::datapath::{NotPermitted, PinRoot};
 
 /// Directory of the sockets, one for each pin root.
 const DIRECTORY: &str = "/run/knockgate";
@@ -121,14 +121,24 @@ pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Rece
 }
 
 /// Asks the service of `root` for events and calls `each` with every one, until the service has sent all or ends. Returns
-/// `false` where there is no service.
+/// `false` where there is no service; fails where this user may not know.
 pub async fn read_events(
     root: &PinRoot,
     history: History,
     mut each: impl FnMut(Record) -> Result<()>,
 ) -> Result<bool> {
-    let Ok(mut stream) = UnixStream::connect(path_of(root)).await else {
-        return Ok(false);
+    let path = path_of(root);
+    let mut stream = match UnixStream::connect(&path).await {
+        Ok(stream) => stream,
+        // There may be a service, which alone reads the ring then.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(NotPermitted {
+                what: format!("to connect to the service ({})", path.display()),
+                needs: "CAP_DAC_OVERRIDE",
+            }
+            .into());
+        }
+        Err(_) => return Ok(false),
     };
     let wanted = match history {
         History::Latest => LATEST,

@@ -1,7 +1,5 @@
 //! `up` on an instance that is up already.
 
-use std::fs;
-
 use knockgate_tests::{
     foreign::{ForeignProgram, PROGRAM_NAME},
     lab::{
@@ -10,7 +8,7 @@ use knockgate_tests::{
     },
 };
 
-use crate::{Damage, configure, expect_status, in_both_modes, in_generic_mode, link_of, ssh};
+use crate::{Damage, configure, expect_status, in_both_modes, in_generic_mode, ssh};
 
 /// `status` reports the loss and the port is open; `up` closes it again and keeps the grants.
 #[test]

@@ -47,6 +47,10 @@ const NODE_EXPORTER: Package = package(
     "reads the metrics that `knockgate metrics` writes to a file",
 )
 .silencing("prometheus-node-exporter");
+const SYSTEMD: Package = package(
+    "systemd",
+    "the journal that a test logs to, and its rating of the unit",
+);
 const BUSYBOX: Package = package(
     "busybox-static",
     "the tools inside the kernels that the program is tried on",
@@ -93,6 +97,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("prometheus", &PROMETHEUS, Purpose::Test),
     program("promtool", &PROMETHEUS, Purpose::Test),
     program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
+    program("journalctl", &SYSTEMD, Purpose::Test),
+    program("systemd-analyze", &SYSTEMD, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
     program("dpkg-shlibdeps", &DPKG_DEV, Purpose::Dist),
     program("strip", &BINUTILS, Purpose::Dist),
