@@ -145,7 +145,7 @@ impl<T: Default> Section<T> {
 
     fn read_present(&self, reader: &mut Reader<'_, '_>, entries: &DeTable<'_>, value: &mut T) {
         for row in self.rows {
-            let Some((spelt, written)) = entries.get_key_value(row.key.name) else {
+            let Some((_, written)) = entries.get_key_value(row.key.name) else {
                 continue;
             };
             let field = Field {
