@@ -34,7 +34,7 @@ pub struct Args {
 
 /// The bounds of a trial.
 fn parse_trial(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    const LONGEST: Duration = Duration::from_hours(24);
     let duration = parse_duration(text)?;
     if duration < Duration::from_secs(1) || duration > LONGEST {
         return Err("a trial takes a second at least and a day at most".into());

@@ -73,6 +73,7 @@ impl Screen {
     }
 
     /// Returns what the user does. Ends with an error where the terminal is gone.
+    #[expect(clippy::unused_self, reason = "what is read is this terminal's")]
     pub fn inputs(&self) -> UnboundedReceiver<io::Result<Event>> {
         let (sender, receiver) = unbounded_channel();
         // It waits in a system call, which nothing else must wait for; the process ends without it.

@@ -44,7 +44,7 @@ fn instance() -> Instance {
                 grants: 0,
             },
         ],
-        up_for: Duration::from_secs(11_520),
+        up_for: Duration::from_mins(192),
         is_served: true,
     }
 }
@@ -179,7 +179,7 @@ fn keys(state: &mut State, text: &str) {
 fn marked(buffer: &Buffer, modifier: Modifier) -> String {
     let cells = buffer.content().iter();
     let marked = cells.filter(|cell| cell.modifier.contains(modifier));
-    marked.map(|cell| cell.symbol()).collect()
+    marked.map(ratatui::buffer::Cell::symbol).collect()
 }
 
 #[test]

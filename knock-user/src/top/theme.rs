@@ -63,6 +63,10 @@ impl Theme {
         self.bad().add_modifier(Modifier::BOLD | Modifier::REVERSED)
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "a style of the theme, as the others are"
+    )]
     pub fn title(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
@@ -72,10 +76,18 @@ impl Theme {
         self.title().add_modifier(Modifier::REVERSED)
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "a style of the theme, as the others are"
+    )]
     pub fn heading(self) -> Style {
         Style::new().add_modifier(Modifier::UNDERLINED)
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "a style of the theme, as the others are"
+    )]
     pub fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }

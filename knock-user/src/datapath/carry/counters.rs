@@ -22,14 +22,15 @@ impl Datapath {
     /// Moves the packets of gates that are gone to those of no gate, and forgets their knocks, so that a gate that gets
     /// their id begins at 0. No packet is counted there any more.
     pub(super) fn retire_counters(&mut self) -> Result<()> {
-        let blocks = self.packets.len() / Reason::COUNT as u32;
+        let reasons = u32::try_from(Reason::COUNT)?;
+        let blocks = self.packets.len() / reasons;
         for block in 1..blocks {
             let gate = u16::try_from(block - 1)?;
             if self.applied.gate(gate).is_some() {
                 continue;
             }
-            for reason in 0..Reason::COUNT as u32 {
-                let index = block * Reason::COUNT as u32 + reason;
+            for reason in 0..reasons {
+                let index = block * reasons + reason;
                 let count = self.packet_counter(index)?;
                 if count.packets == 0 {
                     continue;

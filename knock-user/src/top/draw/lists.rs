@@ -212,7 +212,7 @@ fn denied(state: &State, height: usize, theme: Theme) -> Drawn {
     });
     let more = match state.denied.lost() {
         0 => "  (last minute, sampled)".to_owned(),
-        lost => format!("  (last minute, sampled, {lost} left out)"),
+        left_out => format!("  (last minute, sampled, {left_out} left out)"),
     };
     Drawn {
         title: title(state, (Panel::Denied, '3', "DENIED"), list, &more, theme),
