@@ -1,8 +1,8 @@
 //! Other programs' configurations, turned into knockgate's.
 //!
-//! [`knockd`] and [`fwknop`] read their files and say of every line what became of it. [`gates`] puts together what
-//! they found and writes it; [`firewall`] understands the commands with which such programs open ports, and
-//! [`shell`] takes a line of commands apart.
+//! [`knockd`] and [`fwknop`] read their files and say of every line what became of it. `gates` puts together what
+//! they found and writes it; `firewall` understands the commands with which such programs open ports, and
+//! `shell` takes a line of commands apart.
 //!
 //! What would be weaker than it was is never written: it is left out, and the report says so.
 

@@ -1,7 +1,7 @@
 //! `knockgate top`: a live view on the whole terminal.
 //!
-//! [`sampler`] reads the tables, [`state`] is what is shown, [`update`] changes it by keys, [`draw`] draws it, and
-//! [`terminal`] takes the terminal over and gives it back. Only this file waits for anything.
+//! `sampler` reads the tables, `state` is what is shown, `update` changes it by keys, `draw` draws it, and
+//! `terminal` takes the terminal over and gives it back. Only this file waits for anything.
 
 mod denied;
 mod draw;

@@ -161,7 +161,7 @@ pub fn load_onto(directory: &Path, config: &Config, trial: bool, framing: Framin
     Ok(ebpf)
 }
 
-/// Loads the entry with this name alone, else as [`load`].
+/// Loads the entry with this name alone, else as `load`.
 pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
     let mut ebpf = prepare(config, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
