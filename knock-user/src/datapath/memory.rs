@@ -143,14 +143,14 @@ fn the_documentation_states_what_one_more_entry_costs() {
 #[test]
 fn the_kernel_reports_the_same_memory() {
     use std::{
-        collections::{BTreeMap, BTreeSet},
+        collections::BTreeMap,
         fs,
         os::fd::{AsFd as _, AsRawFd as _},
     };
 
     use aya::maps::Map;
 
-    use super::{Framing, load};
+    use super::{ENTRIES, load_entry};
 
     /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
     const HEAD: usize = 4096;
@@ -158,7 +158,7 @@ fn the_kernel_reports_the_same_memory() {
     const BPF_F_MMAPABLE: u32 = 1 << 10;
 
     let config = usual();
-    let ebpf = match load(&config, &BTreeSet::from([Framing::Ethernet])) {
+    let ebpf = match load_entry(&config, ENTRIES[0]) {
         Ok(ebpf) => ebpf,
         Err(error) if error.is::<super::NotPermitted>() => {
             eprintln!("skipped: {error}");
