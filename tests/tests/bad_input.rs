@@ -206,8 +206,10 @@ fn no_privileges_for_the_gate_that_is_up() {
 }
 
 fn as_nobody(lab: &Lab, arguments: &[&str]) -> Run {
-    fs::set_permissions(lab.config(), fs::Permissions::from_mode(0o644))
-        .expect("one may change what one owns");
+    // Its own, since a configuration that others can read is refused.
+    fs::set_permissions(lab.config(), fs::Permissions::from_mode(0o600))
+        .and_then(|()| std::os::unix::fs::chown(lab.config(), Some(65534), Some(65534)))
+        .expect("root may change it");
     let wrapper = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \
                    --bounding-set=-all --no-new-privs";
     let wrapper: Vec<&str> = wrapper.split_whitespace().collect();

@@ -66,7 +66,7 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
 
 /// Removes links that are on no interface any more, and one that carries another program on the interface `index`. One
 /// whose interface has been renamed keeps guarding it, and gets another pin.
-fn make_room(directory: &Path, index: u32) -> Result<()> {
+pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
     let cannot = || format!("cannot change the pins in {}", directory.display());
     let programs = attachment::programs(directory)?;
     for path in directory::links(directory)? {

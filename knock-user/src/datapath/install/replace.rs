@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard_in},
+    attach::{Guarded, guard_in, make_room},
     attachment::Attachment,
     framing::{Framing, framing, index_of},
     pins::{
@@ -218,7 +218,9 @@ fn attach_missing(
         let follows = before
             .iter()
             .any(|row| row.configured == *name && row.is_guarded());
-        match guard_in(&root.unnamed(name), name, &new.applied) {
+        let attached = make_way(&root.of(name), name)
+            .and_then(|()| guard_in(&root.unnamed(name), name, &new.applied));
+        match attached {
             Ok(attached) => guarded.push(Guarded {
                 interface: name.clone(),
                 attached,
@@ -229,6 +231,14 @@ fn attach_missing(
         }
     }
     Ok((guarded, failed))
+}
+
+/// Removes links pinned in `before` that carry another program on the interface `name`, or none.
+fn make_way(before: &Path, name: &str) -> Result<()> {
+    if before.exists() {
+        make_room(before, index_of(name)?)?;
+    }
+    Ok(())
 }
 
 /// Undoes what was done for these interfaces when the value is dropped.

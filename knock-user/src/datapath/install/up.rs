@@ -130,8 +130,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         let contents = compile_as(config, None, circumstances)?;
         return bring_up(&contents, root, request);
     };
-    if attachment::held(root)?.is_empty() {
-        // Its `up` was killed before it had attached anything.
+    if datapath.whole_directory()?.is_none() {
+        // What is left has not all tables, so there is nothing to go on from.
         drop(datapath);
         for directory in root.directories()? {
             if directory.holds == Holds::Instance {
