@@ -2,6 +2,8 @@
 
 use netlab::Netns;
 
+use crate::run::{run, wait_until};
+
 /// Runs `ip` commands in a namespace, one a line.
 #[track_caller]
 pub fn ip(netns: &Netns, commands: &str) {
@@ -12,6 +14,18 @@ pub fn ip(netns: &Netns, commands: &str) {
 #[track_caller]
 pub fn add_address(netns: &Netns, interface: &str, address: &str) {
     ip(netns, &address_command(interface, address));
+    wait_for_addresses(netns, interface);
+}
+
+/// Waits until an interface that is up has its IPv6 addresses in use: the kernel begins a moment later, and on a busy machine
+/// much later.
+#[track_caller]
+pub fn wait_for_addresses(netns: &Netns, interface: &str) {
+    wait_until("the addresses of an interface are in use", || {
+        let command = ["-6", "address", "show", "dev", interface, "up", "tentative"];
+        let shown = run(netns.command("ip").args(command));
+        shown.exits(0).stdout.trim().is_empty()
+    });
 }
 
 /// Sets values below `/proc/sys/net`.

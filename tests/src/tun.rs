@@ -13,10 +13,7 @@ use std::{
 
 use netlab::Netns;
 
-use crate::{
-    network::{add_address, ip},
-    run::{run, wait_until},
-};
+use crate::network::{add_address, ip, wait_for_addresses};
 
 /// `TUNSETLINK` of `linux/if_tun.h`, which `libc` lacks.
 const TUNSETLINK: libc::Ioctl = 0x4004_54cd;
@@ -40,12 +37,7 @@ impl Tun {
             add_address(netns, name, address);
         }
         ip(netns, &format!("link set {name} up"));
-        // The kernel begins to use IPv6 addresses a moment later, and on a busy machine much later.
-        wait_until("the addresses of the device are in use", || {
-            let command = ["-6", "address", "show", "dev", name, "tentative"];
-            let shown = run(netns.command("ip").args(command));
-            shown.exits(0).stdout.trim().is_empty()
-        });
+        wait_for_addresses(netns, name);
         tun
     }
 

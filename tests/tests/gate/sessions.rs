@@ -203,8 +203,8 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     );
     let (_, length) = network.split_once('/').expect("a prefix length");
     for (netns, interface, address) in [(gate, lan, router), (&behind, "eth0", server)] {
-        add_address(netns, interface, &format!("{address}/{length}"));
         ip(netns, &format!("link set {interface} up"));
+        add_address(netns, interface, &format!("{address}/{length}"));
     }
     let anywhere = if scenario.family == Family::V4 {
         "default"
