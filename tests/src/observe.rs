@@ -87,12 +87,17 @@ impl Lab {
         Running::start(&mut command, self.folder())
     }
 
-    /// Starts the service and waits until every configured interface is guarded.
+    /// Starts the service and waits until it serves, and every configured interface is guarded.
     #[track_caller]
     pub fn serve(&self, options: &[&str]) -> Running {
-        self.serve_until(options, "every interface is guarded", || {
-            self.knockgate(&["status"]).code == Some(0)
-        })
+        let service = self.serve_until(options, "every interface is guarded", || {
+            let metrics = self.knockgate(&["metrics"]).stdout;
+            metrics.contains("knockgate_service_running 1")
+                && self.knockgate(&["status"]).code == Some(0)
+        });
+        // Answered when the service has begun to look at grants.
+        self.knockgate(&["events"]).exits(0);
+        service
     }
 
     /// Starts the service and waits until `ready` holds. Panics if the service ends before that.

@@ -69,21 +69,7 @@ fn noted(scenario: &Scenario, expected: &[&str]) {
 
 /// Starts the service and waits until it hands on events.
 fn serve(scenario: &Scenario) -> Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the service serves", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0) && socket_answers(scenario)
-    });
-    service
-}
-
-/// Whether it is the service that hands on events: it alone keeps them.
-fn socket_answers(scenario: &Scenario) -> bool {
-    let name = scenario.lab.pin_root().to_string_lossy().replace('/', "%");
-    PathBuf::from("/run/knockgate")
-        .join(format!("{name}.sock"))
-        .exists()
+    scenario.lab.serve(&[])
 }
 
 fn events(scenario: &Scenario, name: &str) -> Vec<Value> {

@@ -8,7 +8,7 @@ mod serving;
 use knockgate_tests::{
     gate_config::Gate,
     lab::Family,
-    run::{Running, wait_until},
+    run::Running,
     scenario::{Attach, Scenario},
 };
 
@@ -32,13 +32,7 @@ fn in_generic_mode(tools: &[&str], row: impl FnOnce(&Scenario)) {
 
 /// Starts the service and waits until its gates are up.
 fn serve(scenario: &Scenario) -> Running {
-    let mut command = scenario.lab.knockgate_command(&["run"]);
-    let mut service = Running::start(&mut command, scenario.lab.folder());
-    wait_until("the gates are up", || {
-        assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
-    });
-    service
+    scenario.lab.serve(&[])
 }
 
 /// The value of a sample, by its name with its labels.
