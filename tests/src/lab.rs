@@ -156,6 +156,11 @@ impl Lab {
     /// Runs a wrapper in the host's namespace, such as `setpriv`, with the command line of `knockgate` after its own
     /// arguments.
     pub fn knockgate_under(&self, wrapper: &[&str], arguments: &[&str]) -> Run {
+        run(&mut self.knockgate_command_under(wrapper, arguments))
+    }
+
+    /// Returns the command that [`Lab::knockgate_under`] runs, to be left running.
+    pub fn knockgate_command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
         let (program, options) = wrapper.split_first().expect("a wrapper has a name");
         // The user nobody may have no access to the folder of the build.
         let binary = self.folder.path().join("knockgate");
@@ -172,7 +177,7 @@ impl Lab {
             .arg(&self.pin_root)
             .args(arguments);
         self.plain(&mut command);
-        run(&mut command)
+        command
     }
 
     /// Runs a program in the clients' namespace; its packets come from A.

@@ -119,19 +119,11 @@ fn the_journal_has_the_keys_of_events_as_fields() {
         let folder = scenario.lab.folder();
         let files = folder.join("run/log/journal");
         fs::create_dir_all(&files).expect("the temporary folder is writable");
-        let knockgate = scenario.lab.knockgate_command(&["run", "--log", "journal"]);
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", WITH_JOURNAL, "sh"])
-            .arg(folder)
-            .arg(knockgate.get_program())
-            .args(knockgate.get_args());
-        for (name, value) in knockgate.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let below = folder.to_str().expect("UTF-8");
+        let wrapper = ["unshare", "--mount", "sh", "-c", WITH_JOURNAL, "sh", below];
+        let mut command = scenario
+            .lab
+            .knockgate_command_under(&wrapper, &["run", "--log", "journal"]);
         let _service = start(scenario, &mut command);
         scenario.knock(A, ALICE);
         let mut entries = Vec::new();

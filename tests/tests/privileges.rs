@@ -62,20 +62,11 @@ fn the_service_keeps_three_capabilities_and_does_all_its_work_with_them() {
         let hook = format!("[[gate.hook]]\non = \"opened\"\nrun = {run:?}\n");
         scenario.configure(format!("{}{hook}", Gate::ssh().open_for("1h").within("1m")));
         let script = "echo $$ >$1; shift; exec \"$@\"";
-        let knockgate = scenario.lab.knockgate_command(&["run", "--down-on-exit"]);
         let pid = folder.join("pid");
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", script, "sh"])
-            .arg(&pid)
-            .arg(knockgate.get_program())
-            .args(knockgate.get_args());
-        for (name, value) in knockgate.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let wrapper = ["sh", "-c", script, "sh", pid.to_str().expect("UTF-8")];
+        let mut command = scenario
+            .lab
+            .knockgate_command_under(&wrapper, &["run", "--down-on-exit"]);
         let mut service = Running::start(&mut command, folder);
         let status = || {
             let pid = fs::read_to_string(&pid).unwrap_or_default();
