@@ -32,13 +32,14 @@ pub use install::{
         root::{DEFAULT_ROOT, PinRoot},
     },
     program::{ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
-    reload::reload,
+    reload::{reload, return_from_trial},
     repair::{Repair, repair},
-    up::{Absent, Before, Request, Up, up},
+    request::{Absent, Request},
+    up::{Before, Up, up},
     xdp::{Attached, Xdp, describe},
 };
 pub use open::Datapath;
-pub use trial::{TrialState, reminder, return_from_trial};
+pub use trial::{TrialState, reminder};
 pub use view::{
     address::padded_address,
     counters::{KnockRow, PacketRow},

@@ -5,14 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{
-    compile::applied::Trial,
-    install::{
-        pins::root::PinRoot,
-        up::{Absent, Request, Up, up},
-    },
-    open::Datapath,
-};
+use super::{compile::applied::Trial, open::Datapath};
 use crate::{config::HumanDuration, sys::clock::monotonic_now};
 
 /// How the trial of the configuration in force stands.
@@ -69,30 +62,6 @@ impl Datapath {
             )),
         })
     }
-}
-
-/// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
-/// nothing to return to.
-pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
-    let datapath = Datapath::open(root)?;
-    if datapath.trial()? != TrialState::Lapsed {
-        return Ok(None);
-    }
-    let Some(Trial {
-        previous: Some((config, named_interfaces)),
-    }) = &datapath.applied.circumstances.trial
-    else {
-        return Ok(None);
-    };
-    let request = Request {
-        named_interfaces: *named_interfaces,
-        ..Request::new(Absent::Await)
-    };
-    let up = up(config, root, &request)?;
-    tracing::warn!(
-        "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
-    );
-    Ok(Some(up))
 }
 
 /// Returns what to say of a trial in progress.

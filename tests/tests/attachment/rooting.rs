@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use knockgate_tests::{
     foreign,
     lab::{Source::A, WAN},
-    run::Run,
+    run::{Run, wait_until},
 };
 use netlab::host::BPFFS;
 
@@ -157,6 +157,10 @@ fn a_mount_of_its_own_is_warned_of() {
             .lab
             .knockgate_under(&["unshare", "-m", "sh", "-c", &script], &["up"]);
         run.exits(0).says(&["mount namespace", "mount -t bpf"]);
+        // The kernel gives up the mount, and with it the link, a moment later.
+        wait_until("nothing is attached", || {
+            !scenario.lab.interface().contains("xdp")
+        });
         scenario.lab.assert_untouched();
         scenario.knockgate("up").exits(0);
     });

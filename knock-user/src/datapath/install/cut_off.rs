@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use knock_common::address::{V4, V6};
 
-use super::up::Request;
+use super::request::Request;
 use crate::{
     config::{Config, Established, Gate, Port, Protocol, SshSession},
     datapath::{

@@ -1,14 +1,15 @@
-//! Applies the configuration file to what is up.
+//! Applies the configuration file to what is up, and returns from a trial to the configuration before it.
 
 use anyhow::Result;
 
 use super::{
     pins::root::PinRoot,
-    up::{Absent, Request, Up, up},
+    request::{Absent, Request},
+    up::{Up, up},
 };
 use crate::{
     config::{Config, SshSession},
-    datapath::open::Datapath,
+    datapath::{compile::applied::Trial, open::Datapath, trial::TrialState},
 };
 
 /// Puts the configuration into force that `load` reads, in place of what is up. Interfaces that were named on the command
@@ -33,4 +34,28 @@ pub fn reload(
     };
     let up = up(&config, root, &request)?;
     Ok((config, up))
+}
+
+/// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
+/// nothing to return to.
+pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
+    let datapath = Datapath::open(root)?;
+    if datapath.trial()? != TrialState::Lapsed {
+        return Ok(None);
+    }
+    let Some(Trial {
+        previous: Some((config, named_interfaces)),
+    }) = &datapath.applied.circumstances.trial
+    else {
+        return Ok(None);
+    };
+    let request = Request {
+        named_interfaces: *named_interfaces,
+        ..Request::new(Absent::Await)
+    };
+    let up = up(config, root, &request)?;
+    tracing::warn!(
+        "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
+    );
+    Ok(Some(up))
 }

@@ -16,13 +16,14 @@ use super::{
     attach::{Guarded, guard_in, make_room},
     attachment::Attachment,
     framing::{Framing, framing, index_of},
+    pinning::pin,
     pins::{
         directory::{self, PROGRAMS},
         root::PinRoot,
     },
     program::{self, Origin},
+    request::Absent,
     settle::{forget, return_programs, take_place, update_links},
-    up::{Absent, pin},
     xdp::Attached,
 };
 use crate::{

@@ -3,17 +3,16 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard, pin_programs},
+    attach::{Guarded, guard},
     attachment::{self, Attachment},
     cut_off::refuse_to_cut_off,
     framing::{Framing, framing, index_of},
+    pinning::pin,
     pins::{
         change,
         directory::{self, Directory, Holds},
@@ -22,11 +21,12 @@ use super::{
     program::{self, Origin},
     repair::{self, Repair},
     replace::{Replaced, replace},
+    request::{Absent, Request},
     requirements,
     settle::settle,
 };
 use crate::{
-    config::{Config, SshSession},
+    config::Config,
     datapath::{
         compile::{
             Contents,
@@ -35,46 +35,10 @@ use crate::{
         },
         error::other_version,
         open::Datapath,
-        tables::{self, Definition},
         trial::{self, TrialState},
     },
     sys::{bpf, clock::monotonic_now, links},
 };
-
-/// What happens where a configured interface is absent or refuses the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absent {
-    /// Nothing comes up.
-    Refuse,
-    /// The others come up; this one is left to a later repair.
-    Await,
-}
-
-/// How a configuration is to be put into force.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub absent: Absent,
-    /// The interfaces were named on the command line.
-    pub named_interfaces: bool,
-    /// It lapses after this long, unless it is confirmed.
-    pub trial: Option<Duration>,
-    /// What is up already stays in force while it is on trial.
-    pub keeps_trial: bool,
-    /// The SSH session that must not be cut off.
-    pub session: Option<SshSession>,
-}
-
-impl Request {
-    pub fn new(absent: Absent) -> Self {
-        Self {
-            absent,
-            named_interfaces: false,
-            trial: None,
-            keeps_trial: false,
-            session: None,
-        }
-    }
-}
 
 /// What was up before [`up`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,27 +241,6 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request) -> Result<Up
         attachments,
         failed,
     })
-}
-
-/// Pins the programs and all tables; the table that identifies the instance goes last.
-pub(super) fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
-    let identity = &tables::META.definition;
-    for table in tables::ALL {
-        if table.name != identity.name {
-            pin_table(ebpf, table, directory)?;
-        }
-    }
-    pin_programs(ebpf, directory)?;
-    pin_table(ebpf, identity, directory)
-}
-
-fn pin_table(ebpf: &Ebpf, table: &Definition, directory: &Path) -> Result<()> {
-    let name = table.name;
-    let map = ebpf
-        .map(name)
-        .with_context(|| format!("the object has no table {name}"))?;
-    map.pin(directory.join(table.pin_name()))
-        .with_context(|| format!("cannot pin the table {name} in {}", directory.display()))
 }
 
 /// Directories that this process has made, which are removed when the value is dropped.

@@ -1,0 +1,40 @@
+//! How a configuration is to be put into force.
+
+use std::time::Duration;
+
+use crate::config::SshSession;
+
+/// What happens where a configured interface is absent or refuses the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing comes up.
+    Refuse,
+    /// The others come up; this one is left to a later repair.
+    Await,
+}
+
+/// How a configuration is to be put into force.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub absent: Absent,
+    /// The interfaces were named on the command line.
+    pub named_interfaces: bool,
+    /// It lapses after this long, unless it is confirmed.
+    pub trial: Option<Duration>,
+    /// What is up already stays in force while it is on trial.
+    pub keeps_trial: bool,
+    /// The SSH session that must not be cut off.
+    pub session: Option<SshSession>,
+}
+
+impl Request {
+    pub fn new(absent: Absent) -> Self {
+        Self {
+            absent,
+            named_interfaces: false,
+            trial: None,
+            keeps_trial: false,
+            session: None,
+        }
+    }
+}
