@@ -88,7 +88,9 @@ fn signals_give_the_terminal_back() {
         // There is no shell that could let it go on, so it must not stop.
         terminal.types("\x1a");
         top.signal(libc::SIGTSTP);
-        assert_given_back(&terminal);
+        wait_until("the terminal shows what it showed before", || {
+            terminal.printed().contains(AS_BEFORE)
+        });
         wait_until("it has the terminal again", || !terminal.is_ordinary());
         assert!(top.goes_on());
         terminal.types("q");
