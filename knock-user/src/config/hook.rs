@@ -47,6 +47,24 @@ pub enum Trigger {
     Alert,
 }
 
+/// The keys of events, for which arguments may have placeholders.
+pub const EVENT_KEYS: [&str; 14] = [
+    "time",
+    "event",
+    "interface",
+    "gate",
+    "user",
+    "source",
+    "port",
+    "step",
+    "of",
+    "reason",
+    "until",
+    "lost",
+    "failures",
+    "hook",
+];
+
 /// A part of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'t> {

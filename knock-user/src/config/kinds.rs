@@ -11,10 +11,9 @@ use ipnet::{IpNet, Ipv6Net};
 use super::{
     Listen, Port,
     duration::parse_duration,
-    hook::{Piece, pieces},
+    hook::{EVENT_KEYS, Piece, pieces},
     nearest::nearest,
 };
-use crate::service::Record;
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {
@@ -94,13 +93,13 @@ fn parse_argument(text: &str) -> Result<String, String> {
         let Piece::Placeholder(name) = piece else {
             continue;
         };
-        if Record::KEYS.contains(&name) {
+        if EVENT_KEYS.contains(&name) {
             continue;
         }
-        let advice = if let Some(near) = nearest(name, Record::KEYS) {
+        let advice = if let Some(near) = nearest(name, EVENT_KEYS) {
             format!("did you mean {{{near}}}?")
         } else {
-            let all = Record::KEYS.map(|key| format!("{{{key}}}"));
+            let all = EVENT_KEYS.map(|key| format!("{{{key}}}"));
             format!(
                 "the placeholders are {}; for the text itself, write {{ {name} }}",
                 all.join(" ")

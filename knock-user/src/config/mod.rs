@@ -38,7 +38,7 @@ use self::{
 pub use self::{
     duration::{HumanDuration, parse_duration},
     finding::{Finding, Invalid, Level},
-    hook::{Alert, Hook, Per, Trigger},
+    hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
     listen::Listen,
     port::{Port, Protocol},

@@ -15,9 +15,8 @@ use super::{
     hooks::Hooks,
     kept::Kept,
     names::{ALERT, EVENTS_LOST},
-    record::Record,
+    record::{Record, network_text},
     socket::{self, Connection},
-    watch::shown,
 };
 use crate::{config::Config, datapath::Datapath, sys::clock::monotonic_now};
 
@@ -85,7 +84,7 @@ impl Log {
         let failing = self.alerts.failure(source, monotonic_now())?;
         Some(Record {
             gate: record.gate.clone(),
-            source: Some(shown(failing.subject)),
+            source: Some(network_text(failing.subject)),
             failures: Some(failing.failures),
             ..Record::now(ALERT)
         })

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use knock_common::{
     event::{Cause, Event, Kind, NOBODY},
@@ -10,7 +11,7 @@ use knock_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Port, Protocol},
+    config::{EVENT_KEYS, Port, Protocol},
     datapath::{compile::applied::Applied, padded_address},
     sys::clock::monotonic_now,
 };
@@ -54,22 +55,7 @@ pub struct Record {
 
 impl Record {
     /// The keys, in the order of [`Record::fields`].
-    pub const KEYS: [&'static str; 14] = [
-        "time",
-        "event",
-        "interface",
-        "gate",
-        "user",
-        "source",
-        "port",
-        "step",
-        "of",
-        "reason",
-        "until",
-        "lost",
-        "failures",
-        "hook",
-    ];
+    pub const KEYS: [&'static str; 14] = EVENT_KEYS;
 
     /// Returns the keys that apply, with their values as text.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
@@ -231,6 +217,15 @@ impl fmt::Display for Record {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes a whole address without its prefix length, as in the kernel's events.
+pub fn network_text(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
     }
 }
 

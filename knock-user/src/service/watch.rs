@@ -14,7 +14,7 @@ use super::{
     log::Log,
     memory::{Known, Memory, State, boot},
     names::{EXPIRED, REVOKED},
-    record::{Record, wall_clock},
+    record::{Record, network_text, wall_clock},
 };
 use crate::{
     datapath::{Datapath, GrantRow},
@@ -212,20 +212,11 @@ fn about(row: &GrantRow, event: Kind, datapath: &Datapath) -> Record {
     Record {
         gate: applied.gate_name(row.gate).map(ToOwned::to_owned),
         user: user.map(ToOwned::to_owned),
-        source: Some(shown(row.source)),
+        source: Some(network_text(row.source)),
         ..Record::now(event.name())
     }
 }
 
 fn keyed(row: GrantRow) -> ((u16, IpNet), GrantRow) {
     ((row.gate, row.source), row)
-}
-
-/// Writes a whole address without its prefix length, as in the kernel's events.
-pub(super) fn shown(network: IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() {
-        network.addr().to_string()
-    } else {
-        network.to_string()
-    }
 }

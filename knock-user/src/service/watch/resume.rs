@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use knock_common::event::Kind;
 
-use super::{Grants, keyed, shown};
+use super::{Grants, keyed};
 use crate::{
     datapath::{GrantRow, compile::applied::Applied},
     service::{
         memory::{Known, State, boot},
         names::{EXPIRED, REVOKED},
-        record::Record,
+        record::{Record, network_text},
     },
     sys::clock::monotonic_now,
 };
@@ -79,7 +79,7 @@ pub fn resume(
             time,
             gate: Some(gate.clone()),
             user: user.clone(),
-            source: Some(shown(*source)),
+            source: Some(network_text(*source)),
             reason: Some(reason.into()),
             ..Record::now(Kind::Closed.name())
         });
