@@ -30,7 +30,7 @@ pub enum Form {
     Text,
     /// One JSON object a line
     Json,
-    /// systemd's journal, with fields such as KNOCKGATE_GATE
+    /// The journal of systemd, with the keys of events as fields
     Journal,
 }
 
