@@ -21,7 +21,6 @@ use self::lines::{Json, Text};
 
 /// The form of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-#[expect(clippy::doc_markdown, reason = "the help prints it as it is")]
 pub enum Form {
     /// The journal where standard error is connected to it, else text
     #[default]
