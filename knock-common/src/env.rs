@@ -3,17 +3,21 @@
 use crate::{
     address::{Address, V4, V6},
     event::Event,
-    frame::Segment,
+    frame::{Frame, Segment},
     grant::{Grant, GrantKey, GrantSlot},
     keys::SourceKey,
     knock::{
         Outcome,
+        authenticated::{
+            self, Verified, Work,
+            key::{HostSecret, Key},
+        },
         automaton::{Sequence, State},
         progress::{Progress, ProgressSet},
     },
     reject::{Link, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
-    rules::{GateRules, Role},
+    rules::{GateRules, PortRole},
     seed::Seed,
     session::{Flow, Session, SessionSlot},
 };
@@ -58,8 +62,8 @@ pub trait Env {
     /// Returns whether `source` is in one of the networks that may knock at `gate`, which is a restricted one.
     fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool;
 
-    /// Returns the role of a port; see [`Role::index`].
-    fn role(&self, index: u32) -> Role;
+    /// Returns the entry of a port; see [`Role::index`](crate::rules::Role::index).
+    fn port(&self, index: u32) -> PortRole;
     fn gate(&self, gate: u16) -> Option<&GateRules>;
 
     /// Returns whether this gate replies to packets that it denies.
@@ -145,6 +149,44 @@ pub trait Env {
 
     /// Counts the result of a knock.
     fn count_knock(&self, gate: u16, outcome: Outcome);
+
+    /// Returns whether some port takes authenticated knocks.
+    fn takes_authenticated(&self) -> bool;
+
+    /// Returns the time in ns since 1970, by the host's clock.
+    fn wall(&self) -> u64;
+
+    /// Returns how old an authenticated knock may be, ns.
+    fn max_age(&self) -> u64;
+
+    /// Returns how far ahead of the host's clock it may be, ns.
+    fn max_ahead(&self) -> u64;
+
+    /// Returns the secret of this host, or the one before it (1).
+    fn host_secret(&self, index: usize) -> Option<&HostSecret>;
+
+    /// Returns the key of a slot.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn knock_key(&self, slot: u32) -> Option<&mut Key>;
+
+    /// Returns the gate that a knock names, if the key in this slot opens it; see
+    /// [`KeyGate`](authenticated::key::KeyGate).
+    fn key_gate(&self, slot: u32, gate: u32) -> Option<u16>;
+
+    /// Returns what this CPU knows of the datagram that it looks at.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn knock_work(&self) -> Option<&mut Work>;
+
+    /// [`verify`](authenticated::verify), [`answer`](authenticated::answer) and [`give`](authenticated::give) for either
+    /// family: in the kernel program these are functions that the verifier checks once, and not at each call. There,
+    /// `frame` is the packet of the context.
+    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize) -> Verified;
+    fn answer_knock(&self, verified: Verified) -> u32;
+    fn give_v4(&self) -> u64;
+    fn give_v6(&self) -> u64;
+
+    /// Counts what became of a datagram to a port for authenticated knocks.
+    fn count_authenticated(&self, outcome: authenticated::Outcome);
 
     /// Returns the number of the present second, by a clock with any epoch that may be off by a third.
     fn second(&self) -> u64;

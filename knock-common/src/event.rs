@@ -2,7 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{address::Padded, knock::Outcome, verdict::Reason};
+use crate::{
+    address::Padded,
+    knock::{Outcome, authenticated::Outcome as Authenticated},
+    verdict::Reason,
+};
 
 named! {
     /// What happened. The name is that of the event.
@@ -14,6 +18,7 @@ named! {
         Closed = 5, "gate.closed", "a grant has ended";
         Denied = 6, "packet.denied", "a packet was denied; the first of a source, then at most one a second";
         Unkept = 7, "session.refused", "a flow was admitted, but there is no room to remember it past its grant";
+        Captured = 8, "knock.captured", "an authenticated knock arrives again, from another address";
     }
 }
 
@@ -29,6 +34,15 @@ named! {
         NoGrant = 6, Reason::NoGrant.name(), "the source has no grant";
         UsedUp = 7, Reason::UsedUp.name(), "the grant admits no more connections";
         Malformed = 8, Reason::Malformed.name(), "the port cannot be read";
+        Stale = 9, Authenticated::Stale.name(), "the knock is too old, or too far ahead of this host's clock";
+        Unknown = 10, Authenticated::Unknown.name(), "there is no such key";
+        Expired = 11, Authenticated::Expired.name(), "the key has expired";
+        Revoked = 12, Authenticated::Revoked.name(), "the key has been revoked";
+        Replay = 13, Authenticated::Replay.name(), "the knock was accepted before, from another address";
+        Forged = 14, Authenticated::Forged.name(), "the tag is wrong";
+        Gate = 15, Authenticated::Gate.name(), "the key does not open that gate";
+        Address = 16, Authenticated::Address.name(), "the knock does not list the address that it comes from";
+        Asked = 17, "asked", "its user has asked for it";
     }
 }
 
@@ -45,7 +59,7 @@ pub struct Event {
     pub until: u64,
     /// Source address, padded; see `family`.
     pub source: Padded,
-    /// Index of the sequence, or [`NOBODY`].
+    /// As in [`Grant::user`](crate::grant::Grant::user), or [`NOBODY`].
     pub user: u32,
     /// Or [`NO_GATE`](crate::rules::NO_GATE).
     pub gate: u16,
@@ -63,7 +77,8 @@ pub struct Event {
     pub step: u8,
     /// Knocks of the sequence.
     pub of: u8,
-    pub zero: [u8; 2],
+    /// Slot of the key, or [`NO_KEY`](crate::knock::authenticated::key::NO_KEY).
+    pub key: u16,
 }
 
 records! {
@@ -80,6 +95,6 @@ records! {
         protocol: 43,
         step: 44,
         of: 45,
-        zero: 46,
+        key: 46,
     },
 }

@@ -24,6 +24,9 @@ pub trait Frame {
     /// Returns the header at `at`, or `None` where the frame ends before its end. `T` has alignment 1.
     fn header<T: Pod>(&self, at: usize) -> Option<&T>;
 
+    /// Copies the words at `at`, as they lie in the frame. Returns false where the frame ends before their end.
+    fn copy<const N: usize>(&self, at: usize, to: &mut [u64; N]) -> bool;
+
     /// Length in bytes.
     fn length(&self) -> usize;
 

@@ -3,13 +3,17 @@
 //! Both families' grants share one ring of slots, whose size is the limit. A new grant takes the
 //! next slot whose owner has ended and removes that owner from its table, so ended grants make room without any process.
 
+pub mod end;
 pub mod filter;
 pub mod find;
 pub mod give;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Padded, V4, V6};
+use crate::{
+    address::{Address, Padded, V4, V6},
+    rules::GateRules,
+};
 
 /// How many different prefix lengths a family's grants may have at once, whole addresses included.
 pub const MAX_LENGTHS: usize = 8;
@@ -69,11 +73,14 @@ pub struct Grant {
     pub tag: u64,
     /// New connections admitted since it was given or renewed.
     pub connections: u32,
-    /// Index of the sequence that earned it, or [`BY_HAND`].
+    /// Index of the sequence that earned it, [`KEY_USER`](crate::knock::authenticated::key::KEY_USER) with the slot of the
+    /// key that did, or [`BY_HAND`].
     pub user: u32,
     /// Index of its slot.
     pub slot: u32,
-    pub zero: u32,
+    /// The source port that it is limited to; 0: none.
+    pub port: u16,
+    pub zero: u16,
 }
 
 /// A slot of the ring that bounds the number of grants of both families.
@@ -89,6 +96,16 @@ pub struct GrantSlot {
     pub zero: u32,
 }
 
+/// Returns the prefix length of the grants that knocks at a gate give.
+#[inline(always)]
+const fn length<A: Address>(rules: &GateRules) -> u8 {
+    if rules.to_prefix != 0 {
+        A::PREFIX
+    } else {
+        A::BITS
+    }
+}
+
 // SAFETY: `repr(C)`, an address of bytes and three integers that fill 4 bytes: no padding for
 // either family (asserted below), any bit pattern is valid.
 unsafe impl<A: Address> Zeroable for GrantKey<A> {}
@@ -98,6 +115,6 @@ unsafe impl<A: Address> Pod for GrantKey<A> {}
 records! {
     GrantKey<V4>: 8 { address: 0, gate: 4, length: 6, zero: 7 },
     GrantKey<V6>: 24 { address: 0, gate: 16, length: 18, zero: 19 },
-    Grant: 32 { until: 0, tag: 8, connections: 16, user: 20, slot: 24, zero: 28 },
+    Grant: 32 { until: 0, tag: 8, connections: 16, user: 20, slot: 24, port: 28, zero: 30 },
     GrantSlot: 24 { address: 0, gate: 16, length: 18, family: 19, zero: 20 },
 }

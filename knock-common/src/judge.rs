@@ -10,7 +10,10 @@ use crate::{
         link::{Framing, NetworkLayer},
     },
     grant::{self, Grant},
-    knock::sequence,
+    knock::{
+        authenticated::{self, NO_KNOCK, key::NO_KEY},
+        sequence,
+    },
     report::{class, class_of, send},
     rules::{NO_GATE, Role},
     session::{self, Flow},
@@ -51,35 +54,56 @@ fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A
         Parsed::Pass(reason) => return Verdict::of(reason),
         Parsed::Malformed(ends) => return malformed(env, ends),
     };
-    self::segment(env, &segment, || ip::tcp(frame, &segment))
+    self::segment(env, frame, &segment, || ip::tcp(frame, &segment))
 }
 
-/// Judges a packet whose ports are known. `tcp` returns its TCP flags and sequence number; it is called only if these
-/// matter.
+/// Judges a packet whose ports are known, and takes the authenticated knock that it may be. `tcp` returns its TCP flags and
+/// sequence number; it is called only if these matter.
 #[inline(always)]
-pub(crate) fn segment<E: Env, A: Family>(
+pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     env: &E,
+    frame: &F,
     segment: &Segment<A>,
     tcp: impl FnOnce() -> (u8, u32),
 ) -> Verdict {
     let index = Role::index(segment.protocol != TCP, segment.destination_port);
-    let role = env.role(index);
-    if role == Role::Open || !env.guards(segment.destination) {
+    let port = env.port(index);
+    let role = port.role();
+    let may_knock = env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP;
+    if (role == Role::Open && !may_knock) || !env.guards(segment.destination) {
         return Verdict::of(Reason::Unguarded);
     }
-    let (flags, sequence) = if segment.protocol == TCP {
-        tcp()
+    let verified = if may_knock {
+        authenticated::verified(env, frame, segment)
     } else {
-        (0, 0)
+        NO_KNOCK
     };
     if let Role::Protected { gate } = role {
+        let (flags, sequence) = if segment.protocol == TCP {
+            tcp()
+        } else {
+            (0, 0)
+        };
         let reason = guarded(env, segment, gate, flags, sequence);
+        // Behind the verdict: the grant that a knock earns is not for the knock itself.
+        if verified != NO_KNOCK {
+            env.answer_knock(verified);
+        }
         return Verdict { reason, gate };
     }
-    if segment.protocol == TCP
-        && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN
-    {
-        return Verdict::of(Reason::Unguarded);
+    if may_knock {
+        let accepted = verified != NO_KNOCK && env.answer_knock(verified) != 0;
+        return Verdict::of(if accepted {
+            Reason::Knock
+        } else {
+            Reason::Unguarded
+        });
+    }
+    if segment.protocol == TCP {
+        let (flags, _) = tcp();
+        if flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
+            return Verdict::of(Reason::Unguarded);
+        }
     }
     if let Role::Knock { symbol, starts } = role {
         sequence::knock(env, segment, symbol, starts);
@@ -147,7 +171,8 @@ fn protected<E: Env, A: Family>(
     if matches!(known, Known::Granted) {
         return Reason::Grant;
     }
-    let reason = match (grant::find::live(env, &segment.source, gate), known) {
+    let grant = grant::find::live(env, &segment.source, gate, segment.source_port);
+    let reason = match (grant, known) {
         (Some(grant), Known::Kept) => {
             session::lookup::renew(env, &flow, grant.until);
             Reason::Grant
@@ -336,7 +361,7 @@ fn tell<E: Env, A: Family>(
         protocol: segment.protocol,
         step: 0,
         of: 0,
-        zero: [0; 2],
+        key: NO_KEY,
     };
     send::send(env, class_of(kind, cause), &event);
 }

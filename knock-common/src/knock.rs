@@ -1,5 +1,6 @@
 //! Knocks: what a source has sent so far, and what that opens.
 
+pub mod authenticated;
 pub mod automaton;
 mod hold;
 pub mod progress;

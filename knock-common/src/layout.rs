@@ -10,6 +10,10 @@ use crate::{
     keys::{ScopedAddress, SourceKey},
     knock::{
         MAX_SEQUENCE, Outcome,
+        authenticated::{
+            self,
+            key::{HostSecret, Key, KeyGate, NAME},
+        },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet, WAYS},
     },
@@ -24,10 +28,10 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 5_029_394_885_530_861_703;
+const RECORDED: u64 = 415_382_915_402_995_464;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -54,6 +58,9 @@ const SHAPE: u64 = fingerprint(&[
     LinkKey::SHAPE,
     Link::SHAPE,
     IcmpBucket::SHAPE,
+    Key::SHAPE,
+    HostSecret::SHAPE,
+    KeyGate::SHAPE,
     Meta::SHAPE,
     Event::SHAPE,
     MAX_SEQUENCE as u64,
@@ -67,6 +74,9 @@ const SHAPE: u64 = fingerprint(&[
     class::COUNT as u64,
     Reason::COUNT as u64,
     Outcome::COUNT as u64,
+    NAME as u64,
+    HostSecret::COUNT as u64,
+    authenticated::Outcome::COUNT as u64,
 ]);
 
 const _: () = assert!(

@@ -44,9 +44,11 @@ pub mod class {
     /// Whole sequences for whose grant there was no room.
     pub const REFUSALS: u32 = 3;
     pub const OPENINGS: u32 = 4;
-    /// Grants whose last connection has been admitted.
+    /// Grants whose last connection has been admitted, or that their user has ended.
     pub const CLOSINGS: u32 = 5;
-    pub const COUNT: u32 = 6;
+    /// Authenticated knocks that opened nothing.
+    pub const REJECTED: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// The limits of a class for one second and CPU.
@@ -94,7 +96,8 @@ impl Limits {
 pub const fn class_of(kind: Kind, cause: Cause) -> u32 {
     match (kind, cause) {
         (Kind::Step, _) | (Kind::Failed, Cause::Wrong) => class::STEPS,
-        (Kind::Failed, _) => class::FAILURES,
+        (Kind::Failed, Cause::Late | Cause::Source) => class::FAILURES,
+        (Kind::Failed | Kind::Captured, _) => class::REJECTED,
         (Kind::Refused, _) => class::REFUSALS,
         (Kind::Opened, _) => class::OPENINGS,
         (Kind::Closed, _) => class::CLOSINGS,

@@ -54,6 +54,35 @@ pub enum Role {
     },
 }
 
+/// An entry of the role table: what a port is, and which datagrams are looked at besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRole(u32);
+
+impl PortRole {
+    /// It takes authenticated knocks.
+    const AUTHENTICATED: u32 = 0x200;
+
+    #[inline(always)]
+    pub const fn unpack(packed: u32) -> Self {
+        Self(packed)
+    }
+
+    #[inline(always)]
+    pub const fn role(self) -> Role {
+        Role::unpack(self.0)
+    }
+
+    #[inline(always)]
+    pub const fn is_authenticated(self) -> bool {
+        self.0 & Self::AUTHENTICATED != 0
+    }
+
+    /// Returns the entry of a port with this role that also takes authenticated knocks.
+    pub const fn authenticated(role: Role) -> u32 {
+        role.pack() | Self::AUTHENTICATED
+    }
+}
+
 /// Number of entries of the role table.
 pub const ROLES: u32 = 2 * 65536;
 
@@ -114,6 +143,16 @@ mod tests {
             },
         ] {
             assert_eq!(Role::unpack(role.pack()), role);
+        }
+    }
+
+    #[test]
+    fn a_port_for_authenticated_knocks_keeps_its_role() {
+        for role in [Role::Foreign, Role::Open, Role::Protected { gate: 513 }] {
+            let entry = PortRole::unpack(PortRole::authenticated(role));
+            assert!(entry.is_authenticated());
+            assert_eq!(entry.role(), role);
+            assert!(!PortRole::unpack(role.pack()).is_authenticated());
         }
     }
 

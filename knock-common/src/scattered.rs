@@ -113,9 +113,9 @@ impl<A: Family> Read<A> {
         read
     }
 
-    /// Judges the packet.
+    /// Judges the packet of this frame.
     #[inline(always)]
-    pub fn judge<E: Env>(&self, env: &E) -> Verdict {
+    pub fn judge<E: Env, F: Frame + ?Sized>(&self, env: &E, frame: &F) -> Verdict {
         let Self {
             found,
             reason,
@@ -124,7 +124,7 @@ impl<A: Family> Read<A> {
             sequence,
         } = self;
         match found {
-            Found::Segment => judge::segment(env, segment, || (*flags, *sequence)),
+            Found::Segment => judge::segment(env, frame, segment, || (*flags, *sequence)),
             Found::Pass => Verdict::of(*reason),
             Found::Malformed => judge::malformed::<E, A>(env, None),
             Found::MalformedBetween => {

@@ -15,18 +15,22 @@ use crate::{
     address::{Address, Padded, V4, V6},
     env::{Env, HashTable},
     event::Event,
-    frame::Segment,
+    frame::{Frame, Segment},
     grant::{Grant, GrantKey, GrantSlot, filter},
     keys::SourceKey,
     knock::{
         Outcome,
+        authenticated::{
+            self, Verified, Work,
+            key::{HostSecret, Key},
+        },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
         ring,
     },
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
-    rules::{GateRules, ROLES, Role},
+    rules::{GateRules, PortRole, ROLES, Role},
     seed::Seed,
     session::{self, Flow, Session, SessionSlot, socket},
 };
@@ -83,6 +87,21 @@ pub struct TestEnv {
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
     pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
+    /// Some port takes authenticated knocks.
+    pub authenticated: bool,
+    /// Unix ns.
+    pub wall: Cell<u64>,
+    /// How old an authenticated knock may be, and how far ahead, ns.
+    pub window: (u64, u64),
+    pub host_secrets: [HostSecret; HostSecret::COUNT],
+    /// By slot.
+    pub keys: Map<u32, Key>,
+    /// Number of slots.
+    pub key_slots: u32,
+    /// By slot, and the gate as a knock names it.
+    pub key_gates: HashMap<(u32, u32), u16>,
+    pub authenticated_outcomes: RefCell<HashMap<authenticated::Outcome, u64>>,
+    knock_work: UnsafeCell<Work>,
     pub reply_settings: Option<ReplySettings>,
     /// By VLANs, outer first.
     pub reply_links: HashMap<[u16; 2], Link>,
@@ -131,6 +150,15 @@ impl TestEnv {
             sockets: RefCell::default(),
             connected: RefCell::default(),
             outcomes: RefCell::default(),
+            authenticated: false,
+            wall: Cell::new(1_700_000_000_000_000_000),
+            window: (90_000_000_000, 15_000_000_000),
+            host_secrets: bytemuck::Zeroable::zeroed(),
+            keys: Map::with_capacity(usize::MAX),
+            key_slots: 0,
+            key_gates: HashMap::new(),
+            authenticated_outcomes: RefCell::default(),
+            knock_work: UnsafeCell::new(bytemuck::Zeroable::zeroed()),
             reply_settings: None,
             reply_links: HashMap::new(),
             icmp_buckets: Map::with_capacity(usize::MAX),
@@ -189,8 +217,8 @@ impl Env for TestEnv {
         })
     }
 
-    fn role(&self, index: u32) -> Role {
-        Role::unpack(self.roles[index as usize])
+    fn port(&self, index: u32) -> PortRole {
+        PortRole::unpack(self.roles[index as usize])
     }
 
     fn gate(&self, gate: u16) -> Option<&GateRules> {
@@ -354,6 +382,63 @@ impl Env for TestEnv {
             .outcomes
             .borrow_mut()
             .entry((gate, outcome))
+            .or_default() += 1;
+    }
+
+    fn takes_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    fn wall(&self) -> u64 {
+        self.wall.get()
+    }
+
+    fn max_age(&self) -> u64 {
+        self.window.0
+    }
+
+    fn max_ahead(&self) -> u64 {
+        self.window.1
+    }
+
+    fn host_secret(&self, index: usize) -> Option<&HostSecret> {
+        self.host_secrets.get(index)
+    }
+
+    fn knock_key(&self, slot: u32) -> Option<&mut Key> {
+        (slot < self.key_slots).then(|| self.keys.entry(slot))
+    }
+
+    fn key_gate(&self, slot: u32, gate: u32) -> Option<u16> {
+        self.key_gates.get(&(slot, gate)).copied()
+    }
+
+    fn knock_work(&self) -> Option<&mut Work> {
+        // SAFETY: one thread; as in the kernel program, each step is done with it when it calls the next.
+        Some(unsafe { &mut *self.knock_work.get() })
+    }
+
+    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize) -> Verified {
+        authenticated::verify(self, frame, transport)
+    }
+
+    fn answer_knock(&self, verified: Verified) -> u32 {
+        authenticated::answer(self, verified)
+    }
+
+    fn give_v4(&self) -> u64 {
+        authenticated::give::<_, V4>(self)
+    }
+
+    fn give_v6(&self) -> u64 {
+        authenticated::give::<_, V6>(self)
+    }
+
+    fn count_authenticated(&self, outcome: authenticated::Outcome) {
+        *self
+            .authenticated_outcomes
+            .borrow_mut()
+            .entry(outcome)
             .or_default() += 1;
     }
 

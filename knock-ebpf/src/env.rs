@@ -2,31 +2,38 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns},
-    maps::{Array, lpm_trie::Key},
+    helpers::{
+        bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
+        generated::bpf_ktime_get_tai_ns,
+    },
+    maps::{Array, lpm_trie},
 };
 use knock_common::{
     Address, Env, HashTable,
     address::{V4, V6},
     cursor,
     event::Event,
-    frame::Segment,
+    frame::{Frame, Segment},
     grant::{Grant, GrantKey, GrantSlot},
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
+        authenticated::{
+            self, Verified, Work,
+            key::{HostSecret, Key, KeyGate},
+        },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
         ring,
     },
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
-    rules::{GateRules, Role},
+    rules::{GateRules, PortRole},
     seed::Seed,
     session::{self, Flow, Session, SessionSlot},
 };
 
-use crate::{atomic, host, maps, settings};
+use crate::{atomic, host, maps, packet::Packet, settings};
 
 /// The program's maps, and the packet's context, for look-ups in the host's sockets and routes.
 pub struct KernelEnv {
@@ -34,6 +41,11 @@ pub struct KernelEnv {
 }
 
 impl KernelEnv {
+    /// For decisions that do not look at the packet, nor at sockets and routes.
+    const WITHOUT_PACKET: Self = Self {
+        context: core::ptr::null_mut(),
+    };
+
     #[inline(always)]
     pub fn of(context: *mut xdp_md) -> Self {
         Self { context }
@@ -72,7 +84,7 @@ impl Env for KernelEnv {
     fn allows<A: Address>(&self, source: A) -> bool {
         settings::has_allow() != 0
             && maps::ALLOW
-                .get(Key::new(
+                .get(lpm_trie::Key::new(
                     ScopedAddress::HEAD_BITS + u32::from(A::BITS),
                     ScopedAddress::new(source),
                 ))
@@ -82,7 +94,7 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool {
         maps::KNOCKER
-            .get(Key::new(
+            .get(lpm_trie::Key::new(
                 ScopedAddress::HEAD_BITS + u32::from(A::BITS),
                 ScopedAddress::of_gate(source, gate),
             ))
@@ -90,8 +102,8 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn role(&self, index: u32) -> Role {
-        Role::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
+    fn port(&self, index: u32) -> PortRole {
+        PortRole::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
     }
 
     #[inline(always)]
@@ -289,6 +301,83 @@ impl Env for KernelEnv {
         }
     }
 
+    #[inline(always)]
+    fn takes_authenticated(&self) -> bool {
+        settings::takes_authenticated() != 0
+    }
+
+    #[inline(always)]
+    fn wall(&self) -> u64 {
+        let offset = maps::CLOCK_OFFSET.get(0).copied().unwrap_or(0);
+        // SAFETY: takes nothing and returns a number (since Linux 6.1).
+        unsafe { bpf_ktime_get_tai_ns() }.wrapping_sub(offset)
+    }
+
+    #[inline(always)]
+    fn max_age(&self) -> u64 {
+        settings::max_age()
+    }
+
+    #[inline(always)]
+    fn max_ahead(&self) -> u64 {
+        settings::max_ahead()
+    }
+
+    #[inline(always)]
+    fn host_secret(&self, index: usize) -> Option<&HostSecret> {
+        maps::HOST_SECRET.get(index as u32)
+    }
+
+    #[inline(always)]
+    fn knock_key(&self, slot: u32) -> Option<&mut Key> {
+        let key = maps::KEY.get_ptr_mut(slot)?;
+        // SAFETY: an array entry is there for good. Other CPUs change its times by atomic instructions; see
+        // `Key::source_time` for the rest.
+        Some(unsafe { &mut *key })
+    }
+
+    #[inline(always)]
+    fn key_gate(&self, slot: u32, gate: u32) -> Option<u16> {
+        // SAFETY: a single word, written once.
+        let gate = unsafe { maps::KEY_GATE.get(KeyGate { slot, gate }) };
+        gate.map(|gate| *gate as u16)
+    }
+
+    #[inline(always)]
+    fn knock_work(&self) -> Option<&mut Work> {
+        let work = maps::KNOCK_WORK.get_ptr_mut(0)?;
+        // SAFETY: a per-CPU entry, see `count` in main.
+        Some(unsafe { &mut *work })
+    }
+
+    #[inline(always)]
+    fn verify_knock<F: Frame + ?Sized>(&self, _: &F, transport: usize) -> Verified {
+        verify_knock(self.context, transport as u32)
+    }
+
+    #[inline(always)]
+    fn answer_knock(&self, verified: Verified) -> u32 {
+        answer_knock(verified)
+    }
+
+    #[inline(always)]
+    fn give_v4(&self) -> u64 {
+        give_v4()
+    }
+
+    #[inline(always)]
+    fn give_v6(&self) -> u64 {
+        give_v6()
+    }
+
+    #[inline(always)]
+    fn count_authenticated(&self, outcome: authenticated::Outcome) {
+        if let Some(count) = maps::AUTHENTICATED.get_ptr_mut(outcome as u32) {
+            // SAFETY: a per-CPU entry, see `count` in main.
+            unsafe { *count += 1 };
+        }
+    }
+
     /// From timer ticks: one takes 0.7 to 1.4 seconds. Every packet of a flood pays for this, and the
     /// kernel's compiler makes one load of it.
     #[inline(always)]
@@ -373,6 +462,36 @@ extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u
         now,
         bars,
     ))
+}
+
+/// [`authenticated::verify`] of the datagram whose UDP header is at `transport` in the context's packet, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn verify_knock(context: *mut xdp_md, transport: u32) -> u32 {
+    // Where a transport header can be at most; see `frame::extension`. The verifier needs a bound.
+    let transport = (transport & 0x7fff) as usize;
+    authenticated::verify(&KernelEnv { context }, &Packet::of(context), transport)
+}
+
+/// [`authenticated::answer`], as above. It looks at no packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn answer_knock(verified: u32) -> u32 {
+    authenticated::answer(&KernelEnv::WITHOUT_PACKET, verified)
+}
+
+/// [`authenticated::give`] for IPv4, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn give_v4() -> u64 {
+    authenticated::give::<_, V4>(&KernelEnv::WITHOUT_PACKET)
+}
+
+/// [`authenticated::give`] for IPv6, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn give_v6() -> u64 {
+    authenticated::give::<_, V6>(&KernelEnv::WITHOUT_PACKET)
 }
 
 /// Takes the next ticket of a ring with `size` places.

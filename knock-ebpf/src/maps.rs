@@ -15,6 +15,10 @@ use knock_common::{
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
+        authenticated::{
+            self, Work,
+            key::{HostSecret, Key, KeyGate, NAME},
+        },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
     },
@@ -63,6 +67,19 @@ pub static META: Array<Meta> = Array::with_max_entries(1, 0);
 #[map]
 pub static DEADLINE: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The gates that each key opens.
+#[map]
+pub static KEY_GATE: HashMap<KeyGate, u32> = HashMap::with_max_entries(1, 0);
+/// The names of keys, by slot, for commands. Not read here.
+#[map]
+pub static KEY_NAME: Array<[u8; NAME]> = Array::with_max_entries(1, 0);
+/// This host's secret for authenticated knocks, and the one before it.
+#[map]
+pub static HOST_SECRET: Array<HostSecret> = Array::with_max_entries(HostSecret::COUNT as u32, 0);
+/// What `CLOCK_TAI` is ahead of Unix time, ns.
+#[map]
+pub static CLOCK_OFFSET: Array<u64> = Array::with_max_entries(1, 0);
+
 // State. Packets change it.
 
 /// Sets of sources, which lead to their progress; see [`knock_common::knock::ring`]. An array that can be mapped begins at
@@ -72,6 +89,9 @@ pub static PROGRESS_SET: Array<ProgressSet> = Array::with_max_entries(1, BPF_F_M
 /// The ring of sources that knock.
 #[map]
 pub static PROGRESS: Array<Progress> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Keys, by slot, with the newest time of each.
+#[map]
+pub static KEY: Array<Key> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
 #[map]
@@ -107,6 +127,10 @@ pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason:
 /// By gate, then [`Outcome`].
 #[map]
 pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT as u32, 0);
+/// By [`authenticated::Outcome`].
+#[map]
+pub static AUTHENTICATED: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(authenticated::Outcome::COUNT as u32, 0);
 /// What smaller tables of counters held before they were replaced, over all CPUs. Not read here.
 #[map]
 pub static EARLIER_PACKETS: Array<Counter> = Array::with_max_entries(Reason::COUNT as u32, 0);
@@ -123,6 +147,10 @@ pub static REPORTED: LruHash<SourceKey, u64> = LruHash::with_max_entries(16384);
 /// Memory that a frame in several buffers is read into; see [`crate::scattered`].
 #[map]
 pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
+
+/// What each CPU knows of the authenticated knock that it looks at.
+#[map]
+pub static KNOCK_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 // This host.
 

@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes};
 use bytemuck::Pod;
 use knock_common::{
     frame::{Frame, FrameMut, extension},
@@ -50,6 +50,28 @@ impl Frame for Packet {
         // SAFETY: the bytes lie between start and end, which the kernel keeps mapped and unwritten
         // while the program runs; the type has alignment 1 and no invalid values.
         Some(unsafe { &*((self.start + at) as *const T) })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, at: usize, to: &mut [u64; N]) -> bool {
+        if let Some(words) = self.header::<[[u8; 8]; N]>(at) {
+            let mut index = 0;
+            while index < N {
+                to[index] = load(&words[index], 0);
+                index += 1;
+            }
+            return true;
+        }
+        // It may lie in several buffers (since Linux 5.18).
+        // SAFETY: the context is the kernel's, and there is room for as much as is copied.
+        unsafe {
+            bpf_xdp_load_bytes(
+                self.context,
+                at as u32,
+                to.as_mut_ptr().cast(),
+                size_of::<[u64; N]>() as u32,
+            ) == 0
+        }
     }
 
     #[inline(always)]

@@ -77,7 +77,10 @@ fn judged<A: Family>(
     part: impl FnOnce(&Room) -> &Read<A>,
 ) -> u32 {
     match maps::SCATTERED.get(0) {
-        Some(room) => counted(part(room).judge(&KernelEnv::of(context)), length),
+        Some(room) => {
+            let verdict = part(room).judge(&KernelEnv::of(context), &Packet::of(context));
+            counted(verdict, length)
+        }
         None => xdp_action::XDP_DROP,
     }
 }
@@ -135,6 +138,11 @@ impl Frame for Scattered {
         }
         // SAFETY: the kernel has just written these bytes; the type has alignment 1 and no invalid values.
         Some(unsafe { &*to.cast::<T>() })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, at: usize, to: &mut [u64; N]) -> bool {
+        Packet::of(self.context).copy(at, to)
     }
 
     #[inline(always)]

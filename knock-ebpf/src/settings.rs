@@ -42,6 +42,18 @@ setting!(
     HAS_GUARDED_ADDRESSES, has_guarded_addresses
 );
 setting!(
+    /// 1: some port takes authenticated knocks.
+    TAKES_AUTHENTICATED, takes_authenticated
+);
+setting!(
+    /// How old an authenticated knock may be, ns.
+    MAX_AGE, max_age, u64, 0
+);
+setting!(
+    /// How far ahead of this host's clock it may be, ns.
+    MAX_AHEAD, max_ahead, u64, 0
+);
+setting!(
     /// Binary logarithm of the number of timer ticks in a second, to the nearest.
     TICK_BITS, tick_bits
 );

@@ -12,6 +12,13 @@ impl Frame for [u8] {
     }
 
     #[inline]
+    fn copy<const N: usize>(&self, at: usize, to: &mut [u64; N]) -> bool {
+        let bytes = bytemuck::bytes_of_mut(to);
+        let found = self.get(at..).and_then(|rest| rest.get(..bytes.len()));
+        found.map(|found| bytes.copy_from_slice(found)).is_some()
+    }
+
+    #[inline]
     fn length(&self) -> usize {
         self.len()
     }

@@ -4,32 +4,47 @@ use super::{Grant, GrantKey, MAX_LENGTHS, filter};
 use crate::{Env, Family, HashTable as _};
 
 /// Returns the live grant under which a packet of `source` may reach `gate`: the one with the longest prefix that admits
-/// another connection, or else the one with the longest prefix.
+/// another connection, or else the one with the longest prefix. `port`: the packet's source port.
 #[inline(always)]
-pub fn live<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
+pub fn live<'e, E: Env, A: Family>(
+    env: &'e E,
+    source: &A,
+    gate: u16,
+    port: u16,
+) -> Option<&'e mut Grant> {
     if env.grant_lengths::<A>() != 0 {
-        return closest(env, source, gate);
+        return closest(env, source, gate, port);
     }
-    look_up(env, &GrantKey::whole(*source, gate))
+    look_up(env, &GrantKey::whole(*source, gate), port)
 }
 
-/// Returns the live grant with this key. A packet of a flood reads one word of the filter, and not even the clock.
+/// Returns the live grant with this key, if it admits this source port. A packet of a flood reads one word of the filter, and not even the clock.
 #[inline(always)]
-fn look_up<'e, E: Env, A: Family>(env: &'e E, key: &GrantKey<A>) -> Option<&'e mut Grant> {
+fn look_up<'e, E: Env, A: Family>(
+    env: &'e E,
+    key: &GrantKey<A>,
+    port: u16,
+) -> Option<&'e mut Grant> {
     if !filter::may_have(env, key) {
         return None;
     }
     let grant = A::grants(env).find(key)?;
     let now = env.now();
-    (grant.until > now && is_still_of(env, grant, key)).then_some(grant)
+    let admits = grant.port == 0 || grant.port == port;
+    (grant.until > now && admits && is_still_of(env, grant, key)).then_some(grant)
 }
 
 /// As [`live`], if prefixes can have grants.
 #[inline(never)]
-fn closest<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&'e mut Grant> {
+fn closest<'e, E: Env, A: Family>(
+    env: &'e E,
+    source: &A,
+    gate: u16,
+    port: u16,
+) -> Option<&'e mut Grant> {
     let limit = env.gate(gate)?.connections;
     let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
-    let mut closest = look_up(env, &GrantKey::whole(*source, gate));
+    let mut closest = look_up(env, &GrantKey::whole(*source, gate), port);
     if closest.as_deref().is_some_and(has_room) {
         return closest;
     }
@@ -40,7 +55,7 @@ fn closest<'e, E: Env, A: Family>(env: &'e E, source: &A, gate: u16) -> Option<&
             break;
         }
         let key = GrantKey::new(*source, length, gate);
-        if let Some(grant) = look_up(env, &key) {
+        if let Some(grant) = look_up(env, &key, port) {
             if has_room(grant) {
                 return Some(grant);
             }

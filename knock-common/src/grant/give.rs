@@ -36,50 +36,52 @@ impl Opening {
     }
 }
 
-/// Gives or renews the grant for a valid knock of any kind.
-///
-/// `source` has knocked, `gate` is to open, and `user` is the index of the sequence that was knocked (see
-/// [`Grant::user`]). The grant lasts `open_for` ns from `now` on, but no longer than the gate's `open_for`; `now` is in ns of
-/// `CLOCK_MONOTONIC`.
-#[inline(always)]
-pub fn give<E: Env, A: Family>(
-    env: &E,
-    source: &A,
-    gate: u16,
-    user: u32,
-    open_for: u64,
-    now: u64,
-) -> Opening {
-    Opening::unpack(given(env, source, gate, user, open_for, now))
+/// What a valid knock of any kind gives to its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it opens, ns; never longer than the gate's `open_for`.
+    pub open_for: u64,
+    /// See [`Grant::user`].
+    pub user: u32,
+    pub gate: u16,
+    /// The source port that the grant is limited to; 0: none.
+    pub port: u16,
 }
 
-/// As [`give`], packed, since a BPF function returns one register. (It takes five arguments; the compiler removes `env`,
-/// of which this needs nothing in the kernel program but maps.)
+impl Terms {
+    /// As long as the gate allows, from any port.
+    #[inline(always)]
+    pub const fn of(user: u32, gate: u16) -> Self {
+        Self {
+            open_for: u64::MAX,
+            user,
+            gate,
+            port: 0,
+        }
+    }
+}
+
+/// Gives or renews the grant of `source` for a valid knock, from `now` on, ns of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn give<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) -> Opening {
+    Opening::unpack(given(env, source, terms, now))
+}
+
+/// As [`give`], packed, since a BPF function returns one register.
 #[inline(never)]
-fn given<E: Env, A: Family>(
-    env: &E,
-    source: &A,
-    gate: u16,
-    user: u32,
-    open_for: u64,
-    now: u64,
-) -> u64 {
+fn given<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) -> u64 {
+    let gate = terms.gate;
     let Some(rules) = env.gate(gate) else {
         return Opening::TABLE_FULL;
     };
     if rules.restricted != 0 && !env.may_knock(*source, gate) {
         return Opening::SOURCE;
     }
-    let length = if rules.to_prefix != 0 {
-        A::PREFIX
-    } else {
-        A::BITS
-    };
-    let key = GrantKey::new(*source, length, gate);
-    let until = now.saturating_add(rules.open_for.min(open_for));
+    let key = GrantKey::new(*source, super::length::<A>(rules), gate);
+    let until = now.saturating_add(rules.open_for.min(terms.open_for));
 
     if filter::may_have(env, &key)
-        && let Some(until) = renew(env, &key, until, user)
+        && let Some(until) = renew(env, &key, until, terms, now)
     {
         return until;
     }
@@ -91,15 +93,16 @@ fn given<E: Env, A: Family>(
         until: 0,
         tag: key.tag(),
         connections: 0,
-        user,
+        user: terms.user,
         slot,
+        port: terms.port,
         zero: 0,
     };
     if insert(env, &key, &grant) {
         return publish(env, &key, until);
     }
     // Another CPU gave the same grant in between, or the family's table is full.
-    renew(env, &key, until, user).unwrap_or(Opening::TABLE_FULL)
+    renew(env, &key, until, terms, now).unwrap_or(Opening::TABLE_FULL)
 }
 
 /// Sets the end of a grant that has just been inserted. Returns it, or 0 if the grant has been revoked meanwhile.
@@ -119,11 +122,23 @@ fn publish<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64) -> u64 {
     }
 }
 
-/// Restarts time and connection count of an existing grant. Never shortens a grant that was given by hand for longer.
+/// Restarts time and connection count of an existing grant. Never shortens a grant that was given by hand for longer, nor
+/// limits one to a port that is live without such a limit.
 #[inline(always)]
-fn renew<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64, user: u32) -> Option<u64> {
+fn renew<E: Env, A: Family>(
+    env: &E,
+    key: &GrantKey<A>,
+    until: u64,
+    terms: &Terms,
+    now: u64,
+) -> Option<u64> {
     let grant = A::grants(env).find(key)?;
     let before = grant.until;
+    let port = if before > now && grant.port == 0 {
+        0
+    } else {
+        terms.port
+    };
     let until = until.max(before);
     // 0: another CPU is removing it. A failure here costs the client another try; a write to an entry that belongs to
     // another key by now would let that source in.
@@ -134,7 +149,8 @@ fn renew<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64, user: u32) -
         return None;
     }
     grant.connections = 0;
-    grant.user = user;
+    grant.user = terms.user;
+    grant.port = port;
     Some(until)
 }
 
@@ -231,7 +247,11 @@ mod tests {
     }
 
     fn knock(env: &TestEnv, open_for: u64) -> Opening {
-        give(env, &V4::from(SOURCE), 0, 3, open_for, env.now.get())
+        let terms = Terms {
+            open_for,
+            ..Terms::of(3, 0)
+        };
+        give(env, &V4::from(SOURCE), &terms, env.now.get())
     }
 
     #[test]
@@ -240,7 +260,7 @@ mod tests {
             let env = env(GateRules::zeroed());
             let until = env.now.get() + given;
             assert_eq!(knock(&env, asked), Opening::Until(until));
-            let grant = find::live(&env, &V4::from(SOURCE), 0).expect("it was given");
+            let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
             assert_eq!((grant.until, grant.user), (until, 3));
         }
     }
@@ -252,7 +272,7 @@ mod tests {
             ..GateRules::zeroed()
         });
         assert_eq!(knock(&env, OPEN_FOR), Opening::Source);
-        assert!(find::live(&env, &V4::from(SOURCE), 0).is_none());
+        assert!(find::live(&env, &V4::from(SOURCE), 0, 1).is_none());
         env.knockers
             .push((0, V4::FAMILY, V4::from(SOURCE).padded(), V4::BITS));
         assert!(matches!(knock(&env, OPEN_FOR), Opening::Until(_)));

@@ -12,6 +12,7 @@
 
 use super::{
     MAX_SEQUENCE, Outcome,
+    authenticated::key::NO_KEY,
     automaton::State,
     progress::{Progress, Step},
     ring::{self, Entry},
@@ -20,7 +21,7 @@ use crate::{
     Env, Family,
     event::{Cause, Event, Kind, NOBODY},
     frame::{Segment, UDP},
-    grant::give::{self, Opening},
+    grant::give::{self, Opening, Terms},
     report::{class, class_of, send},
     rules::NO_GATE,
     time::TICK_SHIFT,
@@ -163,7 +164,7 @@ fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bo
     let (outcome, kind, cause) = if late {
         (Outcome::Late, Kind::Failed, Cause::Late)
     } else {
-        match give::give(env, &probe.source, gate, user, u64::MAX, now) {
+        match give::give(env, &probe.source, &Terms::of(user, gate), now) {
             Opening::Until(until) => {
                 event.until = until;
                 (Outcome::Opened, Kind::Opened, Cause::None)
@@ -303,6 +304,6 @@ fn report_of<A: Family>(probe: &Segment<A>, now: u64) -> Event {
         protocol: probe.protocol,
         step: 0,
         of: 0,
-        zero: [0; 2],
+        key: NO_KEY,
     }
 }

@@ -44,7 +44,7 @@ fn env() -> TestEnv {
 }
 
 fn given(env: &TestEnv, source: V4) -> Opening {
-    give::give(env, &source, 0, 0, u64::MAX, env.now.get())
+    give::give(env, &source, &give::Terms::of(0, 0), env.now.get())
 }
 
 #[test]
@@ -57,12 +57,12 @@ fn a_grant_of_another_source_lets_nobody_pass() {
         ..Grant::zeroed()
     };
     assert!(give::insert(&env, &key, &found));
-    assert!(find::live(&env, &key.address, 0).is_none());
+    assert!(find::live(&env, &key.address, 0, 1).is_none());
     // It is not renewed either: that would extend the other source's grant.
     assert_eq!(given(&env, key.address), Opening::TableFull);
 
     env.grants_v4.find(&key).unwrap().tag = key.tag();
-    assert!(find::live(&env, &key.address, 0).is_some());
+    assert!(find::live(&env, &key.address, 0, 1).is_some());
     assert_eq!(given(&env, key.address), Opening::Until(u64::MAX));
 }
 
@@ -189,7 +189,7 @@ fn a_grant_is_inserted_as_one_that_has_ended() {
         Some(0)
     );
     assert_eq!(opening, Opening::Until(env.now.get() + 1_000_000_000));
-    assert!(find::live(&env, &key.address, 0).is_some());
+    assert!(find::live(&env, &key.address, 0, 1).is_some());
 }
 
 /// The time of a knock wraps after 52 days.

@@ -23,6 +23,10 @@ use knock_common::{
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
+        authenticated::{
+            self, Work,
+            key::{HostSecret, Key, KeyGate, NAME},
+        },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
         ring,
@@ -79,6 +83,11 @@ tables! {
     PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources)) => Progress;
     PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources) => Progress;
     PROGRESS_CURSOR: MappedArray<Cursor> = |_| 1 => Progress;
+    KEY: MappedArray<Key> = |counts| counts.keys => Keys;
+    KEY_NAME: Array<[u8; NAME]> = |counts| counts.keys => Keys;
+    KEY_GATE: Hash<KeyGate, u32> = |counts| counts.key_gates => Keys;
+    HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Single;
+    CLOCK_OFFSET: Array<u64> = |_| 1 => Single;
     GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants => Grants;
     GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants => Grants;
     GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
@@ -90,11 +99,13 @@ tables! {
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     KNOCKS: PerCpuArray<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
+    AUTHENTICATED: PerCpuArray<u64> = |_| authenticated::Outcome::COUNT => Single;
     EARLIER_PACKETS: Array<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     EARLIER_KNOCKS: Array<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
     EVENTS: Ring = |_| RING_BYTES => Single;
     BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize => Single;
     REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES => Single;
+    KNOCK_WORK: PerCpuArray<Work> = |_| 1 => Single;
     SCATTERED: PerCpuArray<Room> = |_| 1 => Single;
     REPLY_SETTINGS: Array<ReplySettings> = |_| 1 => Config;
     REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS) => Config;
@@ -115,6 +126,7 @@ pub enum Group {
     /// The tables of a group stay together, unless the size of one of them changes. Then all of them are made anew, and
     /// what they hold is carried over.
     Progress,
+    Keys,
     Grants,
     Sessions,
     /// As above, but they stay if they are large enough.
@@ -129,6 +141,7 @@ pub fn lasting(before: &Counts, next: &Counts) -> HashSet<Group> {
     };
     let groups = [
         Group::Progress,
+        Group::Keys,
         Group::Grants,
         Group::Sessions,
         Group::Counters,
@@ -158,6 +171,10 @@ pub struct Counts {
     pub limits: Limits,
     /// Some gate rejects.
     pub rejects: bool,
+    /// Slots for keys.
+    pub keys: usize,
+    /// Gates of keys, over all keys.
+    pub key_gates: usize,
 }
 
 /// `limits` of the configuration.

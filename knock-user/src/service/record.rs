@@ -171,7 +171,7 @@ impl Record {
             protocol,
             step,
             of,
-            zero: _,
+            key: _,
         } = event;
         let kind = Kind::from_number(kind)?;
         let reason = Cause::from_number(cause)

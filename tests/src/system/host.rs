@@ -257,6 +257,7 @@ fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> grant::Grant {
         user: BY_HAND,
         // Not in a slot of the ring, so that only time and `revoke` remove it.
         slot: u32::MAX,
+        port: 0,
         zero: 0,
     }
 }

@@ -67,7 +67,7 @@ fn v6(source: u8) -> V6 {
 }
 
 fn give_to<A: Family>(env: &TestEnv, source: A, gate: u16) {
-    give::give(env, &source, gate, BY_HAND, u64::MAX, env.now.get());
+    give::give(env, &source, &give::Terms::of(BY_HAND, gate), env.now.get());
 }
 
 fn take<A: Family>(env: &TestEnv, source: A, gate: u16) {

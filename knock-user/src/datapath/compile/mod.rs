@@ -76,6 +76,17 @@ pub struct Settings {
     pub session_slots: u32,
     pub grant_filter_mask: u32,
     pub progress_slots: u32,
+    /// Of authenticated knocks, if some port takes them.
+    pub window: Option<Window>,
+}
+
+/// How the time in an authenticated knock may differ from the host's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// ns.
+    pub max_age: u64,
+    /// ns.
+    pub max_ahead: u64,
 }
 
 /// Compiles `config`. `previous`: the ids of the configuration that it replaces.
@@ -148,6 +159,8 @@ impl Contents {
                 sessions: limits.sessions as usize,
             },
             rejects: self.settings.rejects,
+            keys: 0,
+            key_gates: 0,
         }
     }
 }
@@ -166,6 +179,10 @@ impl Settings {
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
+            window: Some(Window {
+                max_age: 90_000_000_000,
+                max_ahead: 15_000_000_000,
+            }),
         })
     }
 }

@@ -72,6 +72,7 @@ impl Datapath {
             connections: 0,
             user: BY_HAND,
             slot,
+            port: 0,
             zero: 0,
         };
         // Repeated each time that the program has removed or added the same grant in between.

@@ -220,7 +220,8 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 10],
+    words: [(&'static str, u32); 11],
+    long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
 
@@ -236,6 +237,7 @@ impl Constants {
             session_slots,
             grant_filter_mask,
             progress_slots,
+            window,
         } = *settings;
         let flag = u32::from;
         Self {
@@ -250,6 +252,11 @@ impl Constants {
                 ("SESSION_SLOTS", session_slots),
                 ("GRANT_FILTER_MASK", grant_filter_mask),
                 ("PROGRESS_SLOTS", progress_slots),
+                ("TAKES_AUTHENTICATED", flag(window.is_some())),
+            ],
+            long_words: [
+                ("MAX_AGE", window.map_or(0, |window| window.max_age)),
+                ("MAX_AHEAD", window.map_or(0, |window| window.max_ahead)),
             ],
             seed,
         }
@@ -260,6 +267,9 @@ impl Constants {
         let mut loader = EbpfLoader::new();
         loader.verifier_log_level(log);
         for (name, value) in &self.words {
+            loader.override_global(name, value, true);
+        }
+        for (name, value) in &self.long_words {
             loader.override_global(name, value, true);
         }
         loader.override_global("SEED", &self.seed, true);

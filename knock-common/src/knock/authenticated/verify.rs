@@ -1,0 +1,154 @@
+//! Whether a datagram is a knock by the holder of a valid key, and one that was not accepted before.
+
+use super::{
+    NO_KNOCK, Outcome, Verified, Work,
+    key::{HostSecret, Key, state},
+    message::{Head, has_length, is_well_formed},
+    sha256,
+    siphash::siphash128,
+    verified_as,
+};
+use crate::{Env, frame::Frame};
+
+/// How often a CPU tries to set the newest time of a key that others set at the same moment.
+const TRIES: usize = 4;
+
+/// Verifies the datagram at `transport` in `frame`, and counts it if it is no knock. Leaves what it asks for in the CPU's
+/// [`Work`], which knows its source.
+#[inline(always)]
+pub fn verify<E: Env, F: Frame + ?Sized>(env: &E, frame: &F, transport: usize) -> Verified {
+    let Some(work) = env.knock_work() else {
+        return NO_KNOCK;
+    };
+    if frame.copy(transport, &mut work.datagram) && has_length(&work.datagram) {
+        let wall = env.wall();
+        if let Some((secret, head)) = unmask_head(env, work, wall) {
+            return verified_as(judged(env, work, wall, secret, head), head.slot);
+        }
+    }
+    env.count_authenticated(Outcome::Other);
+    NO_KNOCK
+}
+
+/// Returns the secret of this host that the message was masked with, and its head.
+#[inline(always)]
+fn unmask_head<E: Env>(env: &E, work: &mut Work, wall: u64) -> Option<([u64; 2], Head)> {
+    let mut index = 0;
+    while index < HostSecret::COUNT {
+        let secret = env.host_secret(index)?;
+        if secret.not_after < wall {
+            return None;
+        }
+        let secret = secret.words;
+        let mask = mask(secret, work, 0);
+        work.body[0] = work.datagram[3] ^ mask[0];
+        work.body[1] = work.datagram[4] ^ mask[1];
+        let head = Head::of(work.body[0], work.body[1]);
+        if head.is_plausible() {
+            return Some((secret, head));
+        }
+        index += 1;
+    }
+    None
+}
+
+#[inline(always)]
+fn judged<E: Env>(env: &E, work: &mut Work, wall: u64, secret: [u64; 2], head: Head) -> Outcome {
+    let (max_age, max_ahead) = (env.max_age(), env.max_ahead());
+    // Where the sum would wrap, the time is far outside the window.
+    if wall.wrapping_add(max_ahead).wrapping_sub(head.time) > max_age.saturating_add(max_ahead) {
+        return Outcome::Stale;
+    }
+    let Some(key) = env.knock_key(u32::from(head.slot)) else {
+        return Outcome::Unknown;
+    };
+    match key.state {
+        state::VALID => {}
+        state::REVOKED => return Outcome::Revoked,
+        _ => return Outcome::Unknown,
+    }
+    if key.not_after != 0 && key.not_after < wall {
+        return Outcome::Expired;
+    }
+    if head.time <= key.newest {
+        return repeated(key, work, head.time);
+    }
+    unmask_rest(work, secret);
+    if !has_tag(key, work) || !is_well_formed(&work.body) {
+        return Outcome::Forged;
+    }
+    accept(env, key, work, head.time)
+}
+
+/// Returns the outcome of a knock that is not newer than one that was accepted.
+#[inline(always)]
+fn repeated(key: &Key, work: &Work, time: u64) -> Outcome {
+    // Where another CPU has accepted this very knock and not yet written where it came from, nothing was captured.
+    let is_being_written = key.newest == time && key.source_time != time;
+    let is_from_there = key.source == work.source && u32::from(key.family) == work.family;
+    if is_being_written || is_from_there {
+        Outcome::Duplicate
+    } else {
+        Outcome::Replay
+    }
+}
+
+#[inline(always)]
+fn unmask_rest(work: &mut Work, secret: [u64; 2]) {
+    let mut block = 1;
+    while block < 3 {
+        let mask = mask(secret, work, block);
+        let at = 2 * block;
+        work.body[at] = work.datagram[at + 3] ^ mask[0];
+        work.body[at + 1] = work.datagram[at + 4] ^ mask[1];
+        block += 1;
+    }
+}
+
+/// Returns a block of the mask of a message.
+#[inline(always)]
+fn mask(secret: [u64; 2], work: &Work, block: usize) -> [u64; 2] {
+    let words = [
+        u64::from_le(work.datagram[1]),
+        u64::from_le(work.datagram[2]),
+        block as u64,
+    ];
+    siphash128(secret, words).map(u64::to_le)
+}
+
+/// Returns whether the tag of the message is that of its body. Compares all of it in any case.
+#[inline(always)]
+fn has_tag(key: &Key, work: &mut Work) -> bool {
+    let mut index = 0;
+    while index < 6 {
+        let pair = u64::from_be(work.body[index]);
+        work.hash.block[2 * index] = (pair >> 32) as u32;
+        work.hash.block[2 * index + 1] = pair as u32;
+        index += 1;
+    }
+    sha256::hmac(&key.secret, &mut work.hash);
+    let state = &work.hash.state;
+    let first = u64::from(state[0]) << 32 | u64::from(state[1]);
+    let second = u64::from(state[2]) << 32 | u64::from(state[3]);
+    (first.to_be() ^ work.datagram[1]) | (second.to_be() ^ work.datagram[2]) == 0
+}
+
+/// Sets the newest time of the key, unless another CPU has set a later one.
+#[inline(always)]
+fn accept<E: Env>(env: &E, key: &mut Key, work: &Work, time: u64) -> Outcome {
+    for _ in 0..TRIES {
+        let newest = key.newest;
+        if time <= newest {
+            return repeated(key, work, time);
+        }
+        if env.compare_exchange(&mut key.newest, newest, time) {
+            key.source = work.source;
+            key.family = work.family as u8;
+            // A full barrier: whoever sees this time sees what was written before it.
+            let before = key.source_time;
+            env.compare_exchange(&mut key.source_time, before, time);
+            return Outcome::Opened;
+        }
+    }
+    Outcome::Duplicate
+}
