@@ -9,7 +9,7 @@ use crate::{
     knock::{
         Outcome,
         authenticated::{
-            self, Verified, Work,
+            self, Work,
             key::{HostSecret, Key},
         },
         automaton::{Sequence, State},
@@ -177,11 +177,12 @@ pub trait Env {
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn knock_work(&self) -> Option<&mut Work>;
 
-    /// [`verify`](authenticated::verify), [`answer`](authenticated::answer) and [`give`](authenticated::give) for either
+    /// [`verify`](authenticated::verify), [`answer`](authenticated::answer), [`report`](authenticated::report) and [`give`](authenticated::give) for either
     /// family: in the kernel program these are functions that the verifier checks once, and not at each call. There,
     /// `frame` is the packet of the context.
-    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize) -> Verified;
-    fn answer_knock(&self, verified: Verified) -> u32;
+    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize);
+    fn answer_knock(&self) -> bool;
+    fn report_knock(&self);
     fn give_v4(&self) -> u64;
     fn give_v6(&self) -> u64;
 

@@ -11,7 +11,7 @@ use crate::{
     },
     grant::{self, Grant},
     knock::{
-        authenticated::{self, NO_KNOCK, key::NO_KEY},
+        authenticated::{self, key::NO_KEY},
         sequence,
     },
     report::{class, class_of, send},
@@ -69,41 +69,25 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     let index = Role::index(segment.protocol != TCP, segment.destination_port);
     let port = env.port(index);
     let role = port.role();
-    let may_knock = env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP;
-    if (role == Role::Open && !may_knock) || !env.guards(segment.destination) {
+    if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
+        return at_knock_port(env, frame, segment, role);
+    }
+    if role == Role::Open || !env.guards(segment.destination) {
         return Verdict::of(Reason::Unguarded);
     }
-    let verified = if may_knock {
-        authenticated::verified(env, frame, segment)
+    let (flags, sequence) = if segment.protocol == TCP {
+        tcp()
     } else {
-        NO_KNOCK
+        (0, 0)
     };
     if let Role::Protected { gate } = role {
-        let (flags, sequence) = if segment.protocol == TCP {
-            tcp()
-        } else {
-            (0, 0)
-        };
         let reason = guarded(env, segment, gate, flags, sequence);
-        // Behind the verdict: the grant that a knock earns is not for the knock itself.
-        if verified != NO_KNOCK {
-            env.answer_knock(verified);
-        }
         return Verdict { reason, gate };
     }
-    if may_knock {
-        let accepted = verified != NO_KNOCK && env.answer_knock(verified) != 0;
-        return Verdict::of(if accepted {
-            Reason::Knock
-        } else {
-            Reason::Unguarded
-        });
-    }
-    if segment.protocol == TCP {
-        let (flags, _) = tcp();
-        if flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
-            return Verdict::of(Reason::Unguarded);
-        }
+    if segment.protocol == TCP
+        && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN
+    {
+        return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
         sequence::knock(env, segment, symbol, starts);
@@ -112,6 +96,31 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         sequence::foreign(env, segment);
         Verdict::of(Reason::Unguarded)
     }
+}
+
+/// Judges a datagram to a port for authenticated knocks, and takes the knock that it may be.
+#[inline(always)]
+fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
+    env: &E,
+    frame: &F,
+    segment: &Segment<A>,
+    role: Role,
+) -> Verdict {
+    if !env.guards(segment.destination) {
+        return Verdict::of(Reason::Unguarded);
+    }
+    authenticated::look_at(env, frame, segment);
+    if let Role::Protected { gate } = role {
+        let reason = guarded(env, segment, gate, 0, 0);
+        // Behind the verdict: the grant that a knock earns is not for the knock itself.
+        env.answer_knock();
+        return Verdict { reason, gate };
+    }
+    Verdict::of(if env.answer_knock() {
+        Reason::Knock
+    } else {
+        Reason::Unguarded
+    })
 }
 
 /// The TCP fields of a packet to a protected port, and how it was admitted.

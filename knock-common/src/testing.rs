@@ -21,7 +21,7 @@ use crate::{
     knock::{
         Outcome,
         authenticated::{
-            self, Verified, Work,
+            self, Work,
             key::{HostSecret, Key},
         },
         automaton::{Sequence, State, Transition},
@@ -418,12 +418,16 @@ impl Env for TestEnv {
         Some(unsafe { &mut *self.knock_work.get() })
     }
 
-    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize) -> Verified {
-        authenticated::verify(self, frame, transport)
+    fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize) {
+        authenticated::verify(self, frame, transport);
     }
 
-    fn answer_knock(&self, verified: Verified) -> u32 {
-        authenticated::answer(self, verified)
+    fn answer_knock(&self) -> bool {
+        authenticated::answer(self)
+    }
+
+    fn report_knock(&self) {
+        authenticated::report(self);
     }
 
     fn give_v4(&self) -> u64 {

@@ -19,7 +19,7 @@ use knock_common::{
     knock::{
         Outcome,
         authenticated::{
-            self, Verified, Work,
+            self, Work,
             key::{HostSecret, Key, KeyGate},
         },
         automaton::{Sequence, State, Transition},
@@ -351,13 +351,18 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn verify_knock<F: Frame + ?Sized>(&self, _: &F, transport: usize) -> Verified {
-        verify_knock(self.context, transport as u32)
+    fn verify_knock<F: Frame + ?Sized>(&self, _: &F, transport: usize) {
+        verify_knock(self.context, transport as u32);
     }
 
     #[inline(always)]
-    fn answer_knock(&self, verified: Verified) -> u32 {
-        answer_knock(verified)
+    fn answer_knock(&self) -> bool {
+        answer_knock() != 0
+    }
+
+    #[inline(always)]
+    fn report_knock(&self) {
+        report_knock();
     }
 
     #[inline(always)]
@@ -470,14 +475,23 @@ extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u
 extern "C" fn verify_knock(context: *mut xdp_md, transport: u32) -> u32 {
     // Where a transport header can be at most; see `frame::extension`. The verifier needs a bound.
     let transport = (transport & 0x7fff) as usize;
-    authenticated::verify(&KernelEnv { context }, &Packet::of(context), transport)
+    authenticated::verify(&KernelEnv { context }, &Packet::of(context), transport);
+    0
 }
 
 /// [`authenticated::answer`], as above. It looks at no packet.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn answer_knock(verified: u32) -> u32 {
-    authenticated::answer(&KernelEnv::WITHOUT_PACKET, verified)
+extern "C" fn answer_knock() -> u32 {
+    u32::from(authenticated::answer(&KernelEnv::WITHOUT_PACKET))
+}
+
+/// [`authenticated::report`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report_knock() -> u32 {
+    authenticated::report(&KernelEnv::WITHOUT_PACKET);
+    0
 }
 
 /// [`authenticated::give`] for IPv4, as above.

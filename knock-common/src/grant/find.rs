@@ -30,8 +30,7 @@ fn look_up<'e, E: Env, A: Family>(
     }
     let grant = A::grants(env).find(key)?;
     let now = env.now();
-    let admits = grant.port == 0 || grant.port == port;
-    (grant.until > now && admits && is_still_of(env, grant, key)).then_some(grant)
+    (grant.until > now && grant.admits(port) && is_still_of(env, grant, key)).then_some(grant)
 }
 
 /// As [`live`], if prefixes can have grants.

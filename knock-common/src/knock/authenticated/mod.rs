@@ -16,6 +16,7 @@
 pub mod key;
 pub mod message;
 mod open;
+mod report;
 pub mod sha256;
 pub mod siphash;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::{
 use message::{Body, Datagram};
 
 pub use open::{answer, give};
+pub use report::report;
 pub use verify::verify;
 
 named! {
@@ -69,6 +71,8 @@ pub struct Work {
     pub to: Padded,
     /// How long it opens, ns.
     pub open_for: u64,
+    /// When the grant ends, ns of `CLOCK_MONOTONIC`; 0: none was given.
+    pub until: u64,
     /// [`Address::FAMILY`](crate::Address::FAMILY) of `source`.
     pub family: u32,
     /// Index of the user.
@@ -78,34 +82,22 @@ pub struct Work {
     pub port: u16,
     pub destination_port: u16,
     /// [`message::action`].
-    pub action: u16,
+    pub action: u8,
+    /// An [`Outcome`]. [`Outcome::Opened`] of [`verify`]: it is a knock, and asks for what its sender wants.
+    pub outcome: u8,
+    /// The slot of the key that it names.
+    pub slot: u16,
+    pub zero: [u8; 6],
 }
 
-/// The result of [`verify`], in one register as a BPF function returns it: an [`Outcome`], and above it the slot of the key
-/// that the datagram names, or [`NO_KEY`](key::NO_KEY). [`Outcome::Opened`]: it is a knock, and asks for what its sender wants.
-pub type Verified = u32;
-
-/// The datagram is none.
-pub const NO_KNOCK: Verified = Outcome::Other as u32;
-
-/// Returns a result of [`verify`].
-#[inline(always)]
-const fn verified_as(outcome: Outcome, slot: u16) -> Verified {
-    (slot as u32) << 16 | outcome as u32
-}
-
-/// Looks at a datagram to a port for authenticated knocks. What it asks for is done by [`answer`].
-#[inline(always)]
-pub fn verified<E: Env, F: Frame + ?Sized, A: Family>(
-    env: &E,
-    frame: &F,
-    datagram: &Segment<A>,
-) -> Verified {
-    let Some(work) = env.knock_work() else {
-        return NO_KNOCK;
-    };
-    work.source = datagram.source.padded();
-    work.family = u32::from(A::FAMILY);
-    work.destination_port = datagram.destination_port;
-    env.verify_knock(frame, datagram.transport)
+/// Looks at a datagram to a port for authenticated knocks. [`answer`] does what it asks for.
+#[inline(never)]
+pub fn look_at<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, datagram: &Segment<A>) {
+    if let Some(work) = env.knock_work() {
+        work.source = datagram.source.padded();
+        work.family = u32::from(A::FAMILY);
+        work.destination_port = datagram.destination_port;
+        work.outcome = Outcome::Other as u8;
+        env.verify_knock(frame, datagram.transport);
+    }
 }

@@ -1,33 +1,31 @@
 //! Whether a datagram is a knock by the holder of a valid key, and one that was not accepted before.
 
 use super::{
-    NO_KNOCK, Outcome, Verified, Work,
+    Outcome, Work,
     key::{HostSecret, Key, state},
     message::{Head, has_length, is_well_formed},
     sha256,
     siphash::siphash128,
-    verified_as,
 };
 use crate::{Env, frame::Frame};
 
 /// How often a CPU tries to set the newest time of a key that others set at the same moment.
 const TRIES: usize = 4;
 
-/// Verifies the datagram at `transport` in `frame`, and counts it if it is no knock. Leaves what it asks for in the CPU's
-/// [`Work`], which knows its source.
+/// Verifies the datagram at `transport` in `frame`. The CPU's [`Work`] knows its source, and gets outcome and body.
 #[inline(always)]
-pub fn verify<E: Env, F: Frame + ?Sized>(env: &E, frame: &F, transport: usize) -> Verified {
+pub fn verify<E: Env, F: Frame + ?Sized>(env: &E, frame: &F, transport: usize) {
     let Some(work) = env.knock_work() else {
-        return NO_KNOCK;
+        return;
     };
-    if frame.copy(transport, &mut work.datagram) && has_length(&work.datagram) {
-        let wall = env.wall();
-        if let Some((secret, head)) = unmask_head(env, work, wall) {
-            return verified_as(judged(env, work, wall, secret, head), head.slot);
-        }
+    if !frame.copy(transport, &mut work.datagram) || !has_length(&work.datagram) {
+        return;
     }
-    env.count_authenticated(Outcome::Other);
-    NO_KNOCK
+    let wall = env.wall();
+    if let Some((secret, head)) = unmask_head(env, work, wall) {
+        work.slot = head.slot;
+        work.outcome = judged(env, work, wall, secret, head) as u8;
+    }
 }
 
 /// Returns the secret of this host that the message was masked with, and its head.

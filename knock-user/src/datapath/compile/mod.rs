@@ -179,10 +179,7 @@ impl Settings {
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
-            window: Some(Window {
-                max_age: 90_000_000_000,
-                max_ahead: 15_000_000_000,
-            }),
+            window: None,
         })
     }
 }
