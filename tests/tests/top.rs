@@ -22,7 +22,7 @@ fn start(scenario: &Scenario, terminal: &Terminal) -> Running {
         .knockgate_command(&["top", "--interval", "200ms"]);
     terminal.attach(&mut command);
     let top = Running::attached(&mut command);
-    wait_until("the gate is shown", || {
+    wait_until("the instance is shown", || {
         terminal.printed().contains("GRANTS")
     });
     assert!(!terminal.is_ordinary());
@@ -39,7 +39,7 @@ fn assert_given_back(terminal: &Terminal) {
 }
 
 #[test]
-fn it_follows_a_gate_and_gives_the_terminal_back() {
+fn it_follows_an_instance_and_gives_the_terminal_back() {
     in_generic_mode(|scenario| {
         scenario.up(Gate::ssh().within("1m"));
         let terminal = Terminal::open();
@@ -111,7 +111,7 @@ fn it_ends_with_its_terminal() {
 }
 
 #[test]
-fn without_a_terminal_or_a_gate_it_says_so() {
+fn without_a_terminal_or_an_instance_it_says_so() {
     in_generic_mode(|scenario| {
         scenario.knockgate("top").exits(5).prints_nothing();
         scenario.up(Gate::ssh());
