@@ -15,7 +15,7 @@ use netlab::{
 };
 
 use crate::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source},
+    lab::{CLIENT_MAC, Family, HOST_MAC, Lab, Source},
     run::wait_until,
     wire,
 };
@@ -75,7 +75,7 @@ impl Flood {
                 Aim::Anywhere if number % 2 == 0 => Packet::udp(from, (family.host(), 0), b""),
                 Aim::Anywhere => Packet::tcp(from, (family.host(), 0), SYN),
             };
-            packet.frame(CLIENT_MAC, GATE_MAC)
+            packet.frame(CLIENT_MAC, HOST_MAC)
         };
         Self {
             socket,

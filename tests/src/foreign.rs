@@ -51,7 +51,7 @@ pub struct ForeignProgram {
 impl ForeignProgram {
     /// Attaches to the host's interface by a BPF link, as newer loaders do.
     pub fn linked(lab: &Lab) -> Self {
-        Self::on(&lab.gate, WAN)
+        Self::on(&lab.host, WAN)
     }
 
     /// Attaches to any interface by a BPF link.
@@ -77,7 +77,7 @@ impl ForeignProgram {
     /// Attaches to the host's interface over netlink, as `ip link` does.
     pub fn over_netlink(lab: &Lab) -> Self {
         let (program, id) = load();
-        let pin = Path::new(BPFFS).join(format!("{}-foreign", lab.gate.name()));
+        let pin = Path::new(BPFFS).join(format!("{}-foreign", lab.host.name()));
         self::pin(&program, &pin);
         // Before anything can fail, so that the pin is removed in any case.
         let attached = Self {
@@ -87,7 +87,7 @@ impl ForeignProgram {
             pin: Some(pin.clone()),
         };
         // Not `ip -n`, which mounts another /sys without the pin.
-        let mut command = lab.gate.command("ip");
+        let mut command = lab.host.command("ip");
         command.args(["link", "set", WAN, "xdp", "pinned"]).arg(pin);
         run(&mut command).exits(0);
         attached
@@ -120,7 +120,7 @@ pub fn pin_map(path: &Path) {
 
 /// Changes the layout number in the table at `path`, as if another version had pinned the tables beside it.
 pub fn change_layout(path: &Path) {
-    let data = MapData::from_pin(path).expect("a gate is up");
+    let data = MapData::from_pin(path).expect("an instance is up");
     let mut meta: Array<_, Meta> = Map::Array(data).try_into().expect("it is an array");
     let mut changed = meta.get(&0, 0).expect("it has one entry");
     changed.layout += 1;

@@ -1,7 +1,7 @@
 //! A throw-away network: a namespace with the guarded host, one with its clients, and a veth pair between them.
 //!
 //! ```text
-//!   client namespace                              gate namespace
+//!   client namespace                              host namespace
 //!   10.77.1.2  fd77:0:0:1::2  A ─┐
 //!   10.77.1.3  fd77:0:0:1::3  B ─┼─ eth0 ──── wan0 ─ 10.77.0.1  fd77::1   the host
 //!   10.77.2.2  fd77:0:0:2::2  C ─┘                   10.77.0.9  fd77::9   its other address
@@ -32,7 +32,7 @@ use crate::{
 pub const WAN: &str = "wan0";
 /// The interface of the clients, and the MAC addresses of both ends.
 pub const CLIENT_INTERFACE: &str = "eth0";
-pub const GATE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// An address family. A gate treats both alike.
@@ -55,7 +55,7 @@ pub enum Source {
 pub struct Lab {
     // Before the namespaces: it carries frames between devices in them.
     _path: Option<SlowPath>,
-    pub gate: Netns,
+    pub host: Netns,
     pub client: Netns,
     folder: TempDir,
     pin_root: PathBuf,
@@ -93,11 +93,11 @@ impl Lab {
             let netns = Netns::create(&format!("kg{id}-{end}"));
             netns.unwrap_or_else(|error| panic!("{error}")).on_cpu(cpu)
         };
-        let gate = netns("gate");
+        let host = netns("host");
         let client = netns("client");
-        let path = join(&gate, &client, latency);
+        let path = join(&host, &client, latency);
         Some(Self {
-            gate,
+            host,
             client,
             folder,
             pin_root: Path::new(host::BPFFS).join(format!("kg-test-{id}")),
@@ -142,7 +142,7 @@ impl Lab {
 
     /// Returns the command that [`Lab::knockgate`] runs, for tests that wrap it or leave it running.
     pub fn knockgate_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.gate.command(need::knockgate());
+        let mut command = self.host.command(need::knockgate());
         command
             .arg("--config")
             .arg(self.config())
@@ -167,7 +167,7 @@ impl Lab {
         // By another process: if this one wrote the file, a child that another test forks meanwhile would hold it open
         // for writing, and it could not be executed.
         run(Command::new("cp").arg(need::knockgate()).arg(&binary)).exits(0);
-        let mut command = self.gate.command(program);
+        let mut command = self.host.command(program);
         command
             .args(options)
             .arg(binary)
@@ -212,7 +212,7 @@ impl Lab {
 
     /// Returns what `ip` prints of the host's interface: flags, XDP program, queueing discipline.
     pub fn interface(&self) -> String {
-        let link = run(Command::new("ip").args(["-n", self.gate.name(), "link", "show", WAN]));
+        let link = run(Command::new("ip").args(["-n", self.host.name(), "link", "show", WAN]));
         link.exits(0).stdout.clone()
     }
 
@@ -233,17 +233,17 @@ impl Lab {
 
     /// Deletes the host's interface and makes another one with the same name and addresses.
     pub fn make_again(&self) {
-        ip(&self.gate, &format!("link delete {WAN}"));
-        join(&self.gate, &self.client, None);
+        ip(&self.host, &format!("link delete {WAN}"));
+        join(&self.host, &self.client, None);
     }
 
     /// Adds an interface to the host's namespace, whose peer is in the clients' namespace.
     pub fn add_interface(&self, name: &str) {
-        let (gate, client) = (self.gate.name(), self.client.name());
+        let (host, client) = (self.host.name(), self.client.name());
         ip(
-            &self.gate,
+            &self.host,
             &format!(
-                "link add {name} netns {gate} type veth peer {name}-peer netns {client}\n\
+                "link add {name} netns {host} type veth peer {name}-peer netns {client}\n\
                  link set {name} up"
             ),
         );
@@ -269,12 +269,12 @@ impl Lab {
             }
         }
         ip(&self.client, &addresses.join("\n"));
-        ip(&self.gate, &neighbours.join("\n"));
+        ip(&self.host, &neighbours.join("\n"));
     }
 
     /// Renames an interface in the host's namespace.
     pub fn rename(&self, from: &str, to: &str) {
-        ip(&self.gate, &format!("link set {from} name {to}"));
+        ip(&self.host, &format!("link set {from} name {to}"));
     }
 
     /// Removes colours, client profiles and the caller's SSH session from the environment.
@@ -290,11 +290,11 @@ impl Lab {
 }
 
 /// Joins the two namespaces. Returns the path, if it has a latency, which must be kept.
-fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
-    let gate = End {
-        netns: gate,
+fn join(host: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
+    let host = End {
+        netns: host,
         interface: WAN,
-        mac: mac(GATE_MAC),
+        mac: mac(HOST_MAC),
         addresses: &["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"],
     };
     let client = End {
@@ -311,9 +311,9 @@ fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPa
         ],
     };
     let path = latency.map(|latency| {
-        let ends = [&gate, &client].map(|end| (end.netns, end.interface));
+        let ends = [&host, &client].map(|end| (end.netns, end.interface));
         let path = SlowPath::join(ends, latency);
-        for end in [&gate, &client] {
+        for end in [&host, &client] {
             ip(
                 end.netns,
                 &format!("link set {} address {}", end.interface, end.mac),
@@ -322,13 +322,13 @@ fn join(gate: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPa
         path
     });
     if path.is_none() {
-        gate.join_by_veth(&client);
+        host.join_by_veth(&client);
     }
-    gate.set_up(&client);
-    client.set_up(&gate);
+    host.set_up(&client);
+    client.set_up(&host);
     // A row tries several closed UDP ports at once; by default a host answers only six in a row.
     network::set(
-        gate.netns,
+        host.netns,
         &["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"],
         "0",
     );

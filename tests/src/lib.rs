@@ -7,7 +7,7 @@
 //! - [`run`] runs commands and keeps their output, [`observe`] reads counters, grants, sessions and events, [`killed`]
 //!   kills a command half-way.
 //! - [`attempt`] tries ports as a client does; [`service`] and [`sshd`] are the servers.
-//!   [`http`] asks a server for a page, [`pty`] is a terminal that a test sits at.
+//!   [`http`] asks a server for a page.
 //! - [`wire`] sends frames without the IP stack, [`flood`] as many as possible, [`tap`] captures what arrives.
 //! - [`network`] changes a namespace, [`tun`] makes a device without a link header, [`path`] delays and reorders
 //!   frames.
@@ -37,7 +37,6 @@ pub mod network;
 pub mod observe;
 pub mod oracle;
 pub mod path;
-pub mod pty;
 pub mod run;
 pub mod scenario;
 pub mod service;

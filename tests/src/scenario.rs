@@ -77,7 +77,7 @@ impl Scenario {
     }
 
     pub fn new(attach: Attach, family: Family, lab: Lab) -> Self {
-        let services = Services::start(&lab.gate, &TCP_SERVICES, &UDP_SERVICES);
+        let services = Services::start(&lab.host, &TCP_SERVICES, &UDP_SERVICES);
         Self {
             attach,
             family,

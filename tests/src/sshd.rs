@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The name under which the client stores the server's key, whatever the address.
-const ALIAS: &str = "gate";
+const ALIAS: &str = "guarded";
 
 /// A server that accepts the key of the tests. Dropping it ends it.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Sshd {
         // sshd needs an empty folder below /run, which not every machine has.
         let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
         let server = find_program("sshd").expect("the test needs it");
-        let mut command = lab.gate.command("unshare");
+        let mut command = lab.host.command("unshare");
         command
             .args(["--mount", "sh", "-c", script, "sh"])
             .arg(server)
@@ -98,7 +98,7 @@ impl Sshd {
 fn wait_until_listening(lab: &Lab, port: u16) {
     let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
     wait_until("sshd listens", || {
-        lab.gate
+        lab.host
             .run(|| attempt::connect(here(0), here(port), Duration::from_secs(1)).is_ok())
     });
 }

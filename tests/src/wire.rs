@@ -7,7 +7,7 @@ use std::{
 
 use netlab::{netns, packet::Packet, socket::PacketSocket};
 
-use crate::lab::{CLIENT_INTERFACE, CLIENT_MAC, GATE_MAC, Lab};
+use crate::lab::{CLIENT_INTERFACE, CLIENT_MAC, HOST_MAC, Lab};
 
 /// How long other senders may keep the link full.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -90,5 +90,5 @@ pub(crate) fn sender(lab: &Lab) -> io::Result<PacketSocket> {
 
 /// Returns the frame in which a client sends a packet to the host.
 pub fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(CLIENT_MAC, GATE_MAC)
+    packet.frame(CLIENT_MAC, HOST_MAC)
 }

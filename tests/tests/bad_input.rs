@@ -94,7 +94,7 @@ impl Mistake {
 }
 
 #[test]
-fn a_mistake_leaves_the_gate_that_is_up_in_force() {
+fn a_mistake_leaves_the_instance_that_is_up_in_force() {
     let Some(lab) = good_lab(&[]) else { return };
     lab.knockgate(&["up"]).exits(0);
     let (pins, before) = (lab.pins(), lab.interface());
@@ -185,7 +185,7 @@ fn no_privileges_to_bring_it_up() {
 }
 
 #[test]
-fn no_privileges_for_the_gate_that_is_up() {
+fn no_privileges_for_the_instance_that_is_up() {
     let Some(lab) = good_lab(&["setpriv"]) else {
         return;
     };

@@ -22,10 +22,10 @@ fn in_generic_mode(row: impl FnOnce(&Scenario)) {
     });
 }
 
-/// Starts a command that serves, and waits until the gate is up.
+/// Starts a command that serves, and waits until the instance is up.
 fn start(scenario: &Scenario, command: &mut Command) -> Running {
     let mut service = Running::start(command, scenario.lab.folder());
-    wait_until("the gate is up", || {
+    wait_until("the instance is up", || {
         assert!(service.goes_on(), "the service has ended by itself");
         scenario.knockgate("status").code == Some(0)
     });

@@ -88,7 +88,7 @@ fn sctp(scenario: &Scenario) {
             std::io::Result::Ok(socket)
         })
     };
-    let listener = socket(&scenario.lab.gate).expect("the kernel has SCTP");
+    let listener = socket(&scenario.lab.host).expect("the kernel has SCTP");
     let client = socket(&scenario.lab.client).expect("the kernel has SCTP");
     listener.bind(&host.into()).expect("no one else is here");
     listener.listen(1).expect("it is bound");
@@ -166,7 +166,7 @@ fn sctp_protocol() -> Protocol {
 
 fn has_sctp(lab: &Lab) -> bool {
     let made = lab
-        .gate
+        .host
         .run(|| Socket::new(Domain::IPV4, Type::STREAM, Some(sctp_protocol())));
     if let Err(error) = &made {
         eprintln!("skipped; missing here: SCTP, which this kernel lacks: {error}");
@@ -182,7 +182,7 @@ fn tunnel(lab: &Lab) -> bool {
             let (client, host) = (family.address(A).to_string(), family.host().to_string());
             let (from, to) = within_tunnel(family);
             let ends = [
-                (&lab.gate, &host, &client, to),
+                (&lab.host, &host, &client, to),
                 (&lab.client, &client, &host, from),
             ];
             ends.into_iter().all(|(netns, local, remote, address)| {
@@ -220,8 +220,8 @@ fn agree(lab: &Lab) -> bool {
         [Family::V4, Family::V6].into_iter().all(|family| {
             let (client, host) = (family.address(who), family.host());
             let ways = [
-                (client, host, [&lab.client, &lab.gate]),
-                (host, client, [&lab.gate, &lab.client]),
+                (client, host, [&lab.client, &lab.host]),
+                (host, client, [&lab.host, &lab.client]),
             ];
             ways.into_iter().all(|(from, to, [sender, receiver])| {
                 let ends = format!("src {from} dst {to}");

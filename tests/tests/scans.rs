@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source::A, WAN},
+    lab::{CLIENT_MAC, Family, HOST_MAC, Lab, Source::A, WAN},
     network::ip,
     scenario::{Attach, Scenario},
     wire::Wire,
@@ -232,7 +232,7 @@ fn probe(packet: &Packet, family: Family, checksum: usize) -> Probe {
         Family::V6 => 54,
     };
     Probe {
-        frame: packet.frame(CLIENT_MAC, GATE_MAC),
+        frame: packet.frame(CLIENT_MAC, HOST_MAC),
         port: transport + 2,
         checksum: transport + checksum,
     }
@@ -255,7 +255,7 @@ fn lead_answers_back(lab: &Lab, family: Family) {
     };
     let gateway = family.address(A);
     ip(
-        &lab.gate,
+        &lab.host,
         &format!("route add {network} via {gateway} dev {WAN}"),
     );
 }

@@ -6,7 +6,7 @@ use knockgate_tests::{
     attempt::Outcome,
     gate_config::{ALICE, Gate},
     lab::{
-        CLIENT_MAC, Family, GATE_MAC,
+        CLIENT_MAC, Family, HOST_MAC,
         Source::{A, B},
     },
     observe::events_of,
@@ -22,7 +22,7 @@ fn ssh() -> Gate {
 }
 
 #[test]
-fn the_gate_outlives_the_service() {
+fn the_instance_outlives_the_service() {
     in_generic_mode(|scenario| {
         let service = start(scenario, &[]);
         scenario.closed(A, "22/tcp");
@@ -36,7 +36,7 @@ fn the_gate_outlives_the_service() {
 }
 
 #[test]
-fn the_gate_outlives_a_killed_service_and_the_next_takes_it_over() {
+fn the_instance_outlives_a_killed_service_and_the_next_takes_it_over() {
     in_generic_mode(|scenario| {
         let service = start(scenario, &[]);
         scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
@@ -53,7 +53,7 @@ fn the_gate_outlives_a_killed_service_and_the_next_takes_it_over() {
 }
 
 #[test]
-fn down_on_exit_takes_the_gate_down() {
+fn down_on_exit_takes_the_instance_down() {
     in_generic_mode(|scenario| {
         let service = start(scenario, &["--down-on-exit"]);
         scenario.closed(A, "22/tcp");
@@ -107,7 +107,7 @@ fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on
                 Packet::tcp(from, (host, 8443), SYN),
                 Packet::udp(from, (host, 9301), b""),
             ];
-            let knocks = knocks.map(|knock| knock.frame(CLIENT_MAC, GATE_MAC));
+            let knocks = knocks.map(|knock| knock.frame(CLIENT_MAC, HOST_MAC));
             wire.send(&scenario.lab, &knocks);
         }
         service.signal(libc::SIGCONT);
@@ -128,7 +128,7 @@ fn ports_that_come_to_be_listened_on_become_open_ports() {
         let around = "7000/udp 8080/tcp 8443/tcp 9301/udp";
         scenario.knock(A, around);
         scenario.closed(A, "22/tcp");
-        let _listener = Services::start(&scenario.lab.gate, &[8080], &[]);
+        let _listener = Services::start(&scenario.lab.host, &[8080], &[]);
         wait_until("the new port counts as open", || {
             scenario.knock(A, around);
             scenario.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Open
@@ -146,7 +146,7 @@ fn a_service_that_takes_over_knows_which_ports_were_open() {
             scenario.knock(A, around);
             !scenario.lab.list("grants").is_empty()
         };
-        let listener = Services::start(&scenario.lab.gate, &[8080], &[]);
+        let listener = Services::start(&scenario.lab.host, &[8080], &[]);
         let service = start(scenario, &[]);
         assert!(opens(), "8080/tcp is open");
         service.signal(libc::SIGKILL);
@@ -156,7 +156,7 @@ fn a_service_that_takes_over_knows_which_ports_were_open() {
         wait_until("8080/tcp is a probe as any other", || !opens());
         service.signal(libc::SIGKILL);
         assert_eq!(service.ends(), None);
-        let _listener = Services::start(&scenario.lab.gate, &[8080], &[]);
+        let _listener = Services::start(&scenario.lab.host, &[8080], &[]);
         let _service = start(scenario, &[]);
         wait_until("8080/tcp is open again", opens);
     });

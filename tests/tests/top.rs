@@ -3,10 +3,10 @@
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
     lab::{Family, Source::A},
-    pty::Terminal,
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
 };
+use netlab::pty::Terminal;
 
 /// The sequence after which the terminal shows what it showed before, and the one that shows its cursor.
 const AS_BEFORE: &str = "\x1b[?1049l";
@@ -20,13 +20,17 @@ fn start(scenario: &Scenario, terminal: &Terminal) -> Running {
     let mut command = scenario
         .lab
         .knockgate_command(&["top", "--interval", "200ms"]);
-    terminal.attach(&mut command);
+    terminal.attach(&mut command).expect("a descriptor");
     let top = Running::attached(&mut command);
-    wait_until("the gate is shown", || {
+    wait_until("the instance is shown", || {
         terminal.printed().contains("GRANTS")
     });
-    assert!(!terminal.is_ordinary());
+    assert!(!is_ordinary(terminal));
     top
+}
+
+fn is_ordinary(terminal: &Terminal) -> bool {
+    terminal.is_ordinary().expect("it is open")
 }
 
 #[track_caller]
@@ -35,14 +39,14 @@ fn assert_given_back(terminal: &Terminal) {
         let printed = terminal.printed();
         printed.contains(AS_BEFORE) && printed.contains(CURSOR)
     });
-    assert!(terminal.is_ordinary());
+    assert!(is_ordinary(terminal));
 }
 
 #[test]
-fn it_follows_a_gate_and_gives_the_terminal_back() {
+fn it_follows_an_instance_and_gives_the_terminal_back() {
     in_generic_mode(|scenario| {
         scenario.up(Gate::ssh().within("1m"));
-        let terminal = Terminal::open();
+        let terminal = Terminal::open().expect("a terminal");
         let mut top = start(scenario, &terminal);
         scenario.closed(A, "22/tcp");
         scenario.knock(A, ALICE);
@@ -53,9 +57,9 @@ fn it_follows_a_gate_and_gives_the_terminal_back() {
             });
         }
         // Keys go on to mean what they say whatever the size.
-        terminal.resize(20, 5);
-        terminal.resize(140, 40);
-        terminal.types("ry");
+        terminal.resize(20, 5).expect("it is open");
+        terminal.resize(140, 40).expect("it is open");
+        terminal.types("ry").expect("it is open");
         wait_until("the grant has ended", || {
             let grants = scenario.knockgate("grants --json").exits(0).json();
             grants["grants"] == serde_json::json!([])
@@ -66,7 +70,7 @@ fn it_follows_a_gate_and_gives_the_terminal_back() {
         });
         assert!(top.goes_on());
         scenario.knockgate("up").exits(0);
-        terminal.types("q");
+        terminal.types("q").expect("it is open");
         assert_eq!(top.ends(), Some(0));
         assert_given_back(&terminal);
     });
@@ -77,25 +81,25 @@ fn signals_give_the_terminal_back() {
     in_generic_mode(|scenario| {
         scenario.up(Gate::ssh());
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            let terminal = Terminal::open();
+            let terminal = Terminal::open().expect("a terminal");
             let top = start(scenario, &terminal);
             top.signal(signal);
             assert_eq!(top.ends(), Some(0));
             assert_given_back(&terminal);
         }
-        let terminal = Terminal::open();
+        let terminal = Terminal::open().expect("a terminal");
         let mut top = start(scenario, &terminal);
         // There is no shell that could let it go on, so it must not stop.
-        terminal.types("\x1a");
+        terminal.types("\x1a").expect("it is open");
         top.signal(libc::SIGTSTP);
         wait_until("the terminal shows what it showed before", || {
             terminal.printed().contains(AS_BEFORE)
         });
-        wait_until("it has the terminal again", || !terminal.is_ordinary());
+        wait_until("it has the terminal again", || !is_ordinary(&terminal));
         assert!(top.goes_on());
-        terminal.types("q");
+        terminal.types("q").expect("it is open");
         assert_eq!(top.ends(), Some(0));
-        assert!(terminal.is_ordinary());
+        assert!(is_ordinary(&terminal));
     });
 }
 
@@ -103,15 +107,15 @@ fn signals_give_the_terminal_back() {
 fn it_ends_with_its_terminal() {
     in_generic_mode(|scenario| {
         scenario.up(Gate::ssh());
-        let terminal = Terminal::open();
+        let terminal = Terminal::open().expect("a terminal");
         let top = start(scenario, &terminal);
-        terminal.hangs_up();
+        terminal.hangs_up().expect("it is open");
         top.ends();
     });
 }
 
 #[test]
-fn without_a_terminal_or_a_gate_it_says_so() {
+fn without_a_terminal_or_an_instance_it_says_so() {
     in_generic_mode(|scenario| {
         scenario.knockgate("top").exits(5).prints_nothing();
         scenario.up(Gate::ssh());

@@ -5,7 +5,7 @@ use std::{net::IpAddr, slice};
 
 use knockgate_tests::{
     gate_config::{ALICE, BOB, Gate},
-    lab::{Family, GATE_MAC, Lab, Source, WAN},
+    lab::{Family, HOST_MAC, Lab, Source, WAN},
     scenario::{Attach, Scenario},
     tap::Tap,
     wire::Wire,
@@ -42,7 +42,7 @@ fn nothing_else_is_touched(attach: Attach) {
     };
     let scenario = Scenario::new(attach, Family::V4, lab);
     let load = load();
-    let tap = Tap::open(&scenario.lab.gate, WAN);
+    let tap = Tap::open(&scenario.lab.host, WAN);
     let without = pass(&scenario.lab, &tap, &load);
     // The kernel removes a tag before the capture; otherwise frames are as sent.
     assert_eq!(without.len(), load.len(), "some were lost without a gate");
@@ -78,7 +78,7 @@ fn nothing_else_is_touched(attach: Attach) {
 
 /// Sends the load. Returns the frames of it that arrive.
 fn pass(lab: &Lab, tap: &Tap, load: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let end = ethernet(GATE_MAC, END, &[0; 46]);
+    let end = ethernet(HOST_MAC, END, &[0; 46]);
     let wire = Wire::open(lab);
     let mut arrived = Vec::new();
     // The queue of a veth with a program has 256 frames; more are lost before its other end has read them.
@@ -131,13 +131,13 @@ fn not_ip() -> Vec<Vec<u8>> {
         arp.extend([0; 6]);
         arp.extend([10, 77, 0, 1]);
         frames.push(ethernet([0xff; 6], [0x08, 0x06], &arp));
-        frames.push(ethernet(GATE_MAC, [0x08, 0x06], &arp));
+        frames.push(ethernet(HOST_MAC, [0x08, 0x06], &arp));
     }
     // LLDP, PPPoE, MPLS, MACsec, PTP, jumbo, 802.1X, the old type of QinQ; then 802.3 with LLC, as STP uses it.
     for ethertype in [
         0x88cc_u16, 0x8863, 0x8864, 0x8847, 0x8848, 0x88e5, 0x88f7, 0x8870, 0x888e, 0x9100, 0x0026,
     ] {
-        frames.push(ethernet(GATE_MAC, ethertype.to_be_bytes(), &[0x42; 46]));
+        frames.push(ethernet(HOST_MAC, ethertype.to_be_bytes(), &[0x42; 46]));
         frames.push(ethernet(
             [1, 0x80, 0xc2, 0, 0, 0],
             ethertype.to_be_bytes(),
@@ -146,11 +146,11 @@ fn not_ip() -> Vec<Vec<u8>> {
     }
     for length in [0, 1, 2, 45, 46, 47, 1499, 1500] {
         let body = vec![0x5a; length];
-        frames.push(ethernet(GATE_MAC, [0x88, 0xcc], &body));
+        frames.push(ethernet(HOST_MAC, [0x88, 0xcc], &body));
     }
     // Ethertypes of IP before packets of another version.
-    frames.push(ethernet(GATE_MAC, [0x08, 0x00], &[0x65; 60]));
-    frames.push(ethernet(GATE_MAC, [0x86, 0xdd], &[0x45; 60]));
+    frames.push(ethernet(HOST_MAC, [0x08, 0x00], &[0x65; 60]));
+    frames.push(ethernet(HOST_MAC, [0x86, 0xdd], &[0x45; 60]));
     for tags in [&[[0x81, 0x00]][..], &[[0x88, 0xa8], [0x81, 0x00]]] {
         let mut body: Vec<u8> = Vec::new();
         for tag in &tags[1..] {
@@ -159,7 +159,7 @@ fn not_ip() -> Vec<Vec<u8>> {
         }
         body.extend([0, 7, 0x88, 0xcc]);
         body.extend([0x33; 46]);
-        frames.push(ethernet(GATE_MAC, tags[0], &body));
+        frames.push(ethernet(HOST_MAC, tags[0], &body));
     }
     frames
 }
@@ -214,9 +214,9 @@ fn wrapped(family: Family) -> Vec<Vec<u8>> {
         frames.push(frame(
             &packet.clone().tagged(Tag::service(5)).tagged(Tag::vlan(7)),
         ));
-        frames.extend(packet.fragments(LOAD_MAC, GATE_MAC, &[600]));
+        frames.extend(packet.fragments(LOAD_MAC, HOST_MAC, &[600]));
         let cuts: Vec<usize> = (1..150).map(|piece| piece * 8).collect();
-        frames.extend(packet.fragments(LOAD_MAC, GATE_MAC, &cuts));
+        frames.extend(packet.fragments(LOAD_MAC, HOST_MAC, &cuts));
         // A wrong checksum, and a byte of padding.
         let mut spoilt = frame(&packet);
         *spoilt.last_mut().expect("it has bytes") ^= 0xff;
@@ -243,7 +243,7 @@ fn protocols(family: Family) -> Vec<Vec<u8>> {
         frames.push(frame(&packet.clone().with_options(&[1; 4])));
         frames.push(frame(&packet.clone().tagged(Tag::PRIORITY)));
         let long = Packet::other(from, to, protocol, &[0x66; 1000]);
-        frames.extend(long.fragments(LOAD_MAC, GATE_MAC, &[8, 512]));
+        frames.extend(long.fragments(LOAD_MAC, HOST_MAC, &[8, 512]));
     }
     if family == Family::V6 {
         // AH over ESP, ICMPv6 and SCTP.
@@ -296,7 +296,7 @@ fn messages() -> Vec<Vec<u8>> {
 }
 
 fn frame(packet: &Packet) -> Vec<u8> {
-    packet.frame(LOAD_MAC, GATE_MAC)
+    packet.frame(LOAD_MAC, HOST_MAC)
 }
 
 fn ethernet(to: [u8; 6], ethertype: [u8; 2], body: &[u8]) -> Vec<u8> {

@@ -50,7 +50,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     };
     let up = datapath::up(&config, root, &request)?;
     if up.before == Before::Same {
-        tracing::info!("taking over the gate on {}", up::names(&up.attachments));
+        tracing::info!("taking over the instance on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
     let datapath = Datapath::open(root)?;

@@ -112,7 +112,7 @@ pub fn report(config: &Config, up: &Up) {
     for attachment in &up.attachments {
         if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {
             tracing::warn!(
-                "{before} is called {} now; the gate has stayed on it",
+                "{before} is called {} now; the program has stayed on it",
                 attachment.name
             );
         }

@@ -1,9 +1,9 @@
 //! Names of the events and reasons that the service finds by itself. Those of the kernel program are
 //! [`Kind`](knock_common::event::Kind)'s and [`Cause`](knock_common::event::Cause)'s.
 
-/// A gate is up.
+/// The instance is up.
 pub const GATE_UP: &str = "gate.up";
-/// A gate has been taken down.
+/// The instance has been taken down.
 pub const GATE_DOWN: &str = "gate.down";
 /// An interface is guarded, for the first time or again.
 pub const INTERFACE_GUARDED: &str = "interface.guarded";

@@ -64,7 +64,7 @@ fn tables(used: [u64; 3]) -> Vec<TableFill> {
     .collect()
 }
 
-/// A gate that has just come up.
+/// An instance that has just come up.
 fn empty() -> State {
     let mut state = State {
         instance: Some(instance()),

@@ -3,6 +3,7 @@
 //! - [`netns`] makes namespaces, and runs code and commands inside them.
 //! - [`packet`] builds frames, [`socket`] sends and receives them without the IP stack, [`offload`] switches a
 //!   device's offloads.
+//! - [`pty`] makes terminals, for programs that need one.
 //! - [`host`] reports what this process may do on this machine, and protects the machine's own namespaces.
 //!
 //! Functions that can fail return an [`io::Result`](std::io::Result) whose message says what was tried; a suite
@@ -12,6 +13,7 @@ pub mod host;
 pub mod netns;
 pub mod offload;
 pub mod packet;
+pub mod pty;
 pub mod socket;
 
 pub use netns::{Netns, ip};

@@ -32,7 +32,7 @@ fn a_reader_follows_the_next_service() {
 }
 
 #[test]
-fn a_reader_follows_the_next_gate() {
+fn a_reader_follows_the_next_instance() {
     in_generic_mode(|scenario| {
         scenario.up(ssh());
         let mut reader = scenario.lab.follow_events();

@@ -56,7 +56,7 @@ fn several_at_once_bring_it_up() {
 
 /// `allow` waits for the lock, so that its grant is in the tables that are in use when it ends.
 #[test]
-fn grants_go_to_the_gate_that_is_up() {
+fn grants_go_to_the_instance_that_is_up() {
     in_generic_mode(|scenario| {
         scenario.up(ssh());
         // In place of a command that takes the instance down and brings it up.
@@ -66,13 +66,13 @@ fn grants_go_to_the_gate_that_is_up() {
             .to_str()
             .expect("made of ASCII")
             .to_owned();
-        let mut holder = scenario.lab.gate.command("flock");
+        let mut holder = scenario.lab.host.command("flock");
         holder.args(["--close", &root, "sleep", "600"]);
         let holder = Running::start(&mut holder, scenario.lab.folder());
         wait_until("the lock is held", || {
             scenario
                 .lab
-                .gate
+                .host
                 .command("flock")
                 .args(["-n", &root, "true"])
                 .status()
@@ -83,7 +83,7 @@ fn grants_go_to_the_gate_that_is_up() {
             .knockgate_command(&["allow", "10.77.1.3", "--gate", "ssh"]);
         let allow = Running::start(&mut allow, scenario.lab.folder());
         // A waiting command has opened no tables yet.
-        let opens = || scenario.lab.gate.processes();
+        let opens = || scenario.lab.host.processes();
         wait_until("it waits", || opens().len() >= 3);
         drop(holder);
         assert_eq!(allow.ends(), Some(0));

@@ -90,7 +90,7 @@ fn an_interface_in_another_namespace_is_not_guarded_here() {
         scenario.up(ssh());
         let elsewhere = scenario.lab.client.name();
         ip(
-            &scenario.lab.gate,
+            &scenario.lab.host,
             &format!("link set {WAN} netns {elsewhere}"),
         );
         expect_status(scenario, &[(WAN, None, false)]);

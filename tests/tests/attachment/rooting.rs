@@ -179,7 +179,7 @@ fn command_at(
 ) -> std::process::Command {
     let mut command = scenario
         .lab
-        .gate
+        .host
         .command(knockgate_tests::need::knockgate());
     command
         .arg("--config")

@@ -148,7 +148,7 @@ fn a_program_that_took_the_place_is_waited_for() {
 
 /// Attaches a foreign program in place of knockgate's. The service is stopped for that moment.
 fn wait_for_place(scenario: &knockgate_tests::scenario::Scenario) -> ForeignProgram {
-    let pid = scenario.lab.gate.processes();
+    let pid = scenario.lab.host.processes();
     let signal = |signal| {
         for pid in &pid {
             // SAFETY: kill takes no pointers.

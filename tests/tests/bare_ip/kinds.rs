@@ -73,7 +73,7 @@ fn tunnels_are_guarded_by_what_is_inside() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let listener = lab.gate.run(|| TcpListener::bind(("::", GUARDED)));
+    let listener = lab.host.run(|| TcpListener::bind(("::", GUARDED)));
     let _listener = listener.expect("no one else is here");
     for kind in &KINDS {
         if !join(&lab, kind) {
@@ -115,7 +115,7 @@ fn gre_to_no_one_in_particular_is_refused() {
     };
     let name = device("gre");
     let link = format!("link add {name} type gre local {}", Family::V4.host());
-    if !kernel_has("GRE", &lab.gate, &link) {
+    if !kernel_has("GRE", &lab.host, &link) {
         return;
     }
     lab.configure(&gate(&[&name], "drop"));
@@ -162,7 +162,7 @@ fn join(lab: &Lab, kind: &Kind) -> bool {
         ip(netns, &format!("link set {device} up"));
         true
     };
-    end(&lab.gate, &host, &client, 0) && end(&lab.client, &client, &host, 1)
+    end(&lab.host, &host, &client, 0) && end(&lab.client, &client, &host, 1)
 }
 
 fn address(text: &str) -> IpAddr {

@@ -37,10 +37,7 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     };
     let listeners = peer.listen();
     for family in FAMILIES {
-        assert!(
-            peer.connects(family, Source::A),
-            "{family:?}: without a gate"
-        );
+        assert!(peer.connects(family, Source::A), "{family:?}: before `up`");
     }
     peer.lab.configure(&gate(&[TUN], "drop"));
     peer.lab.knockgate(&["up"]).exits(0);
@@ -59,10 +56,7 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     assert_eq!(peer.lab.stats().packets("not_ip"), 0);
     peer.lab.knockgate(&["down"]).exits(0);
     for family in FAMILIES {
-        assert!(
-            peer.connects(family, Source::B),
-            "{family:?}: after the gate"
-        );
+        assert!(peer.connects(family, Source::B), "{family:?}: after `down`");
     }
     drop(listeners);
 }
@@ -196,7 +190,7 @@ fn an_interface_comes_back_as_another_kind() {
         return;
     };
     ip(
-        &lab.gate,
+        &lab.host,
         &format!("link add {TUN} type veth peer name other0"),
     );
     lab.configure(&gate(&[TUN], "drop"));
@@ -206,7 +200,7 @@ fn an_interface_comes_back_as_another_kind() {
     let granted = peer::address(Family::V4, Source::A).to_string();
     lab.knockgate(&["allow", "--gate", "ssh", &granted])
         .exits(0);
-    ip(&lab.gate, &format!("link delete {TUN}"));
+    ip(&lab.host, &format!("link delete {TUN}"));
 
     let peer = Peer::in_lab(lab);
     let listeners = peer.listen();
@@ -232,7 +226,7 @@ fn a_link_type_that_is_not_known_is_refused() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let tun = Tun::create_down(&lab.gate, TUN);
+    let tun = Tun::create_down(&lab.host, TUN);
     for link_type in TYPES {
         tun.pretend(link_type);
         lab.configure(&gate(&[TUN], "drop"));
@@ -264,10 +258,10 @@ fn init_names_no_interface_that_can_not_be_guarded() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    let tun = Tun::create_down(&lab.gate, TUN);
+    let tun = Tun::create_down(&lab.host, TUN);
     let route = || {
         let up = format!("link set {TUN} up\nroute replace default dev {TUN}");
-        ip(&lab.gate, &up);
+        ip(&lab.host, &up);
     };
     route();
     let init = lab.knockgate(&["init"]);
@@ -278,7 +272,7 @@ fn init_names_no_interface_that_can_not_be_guarded() {
         init.stdout
     );
     std::fs::remove_file(lab.config()).expect("it was written");
-    ip(&lab.gate, &format!("link set {TUN} down"));
+    ip(&lab.host, &format!("link set {TUN} down"));
     tun.pretend(32);
     route();
     let init = lab.knockgate(&["init"]);

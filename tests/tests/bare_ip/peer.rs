@@ -68,13 +68,13 @@ impl Peer {
 
     /// Makes the device in a lab that has no device of that name.
     pub fn in_lab(lab: Lab) -> Self {
-        let tun = Tun::create(&lab.gate, TUN, &["10.88.0.1/16", "fd88::1/48"]);
+        let tun = Tun::create(&lab.host, TUN, &["10.88.0.1/16", "fd88::1/48"]);
         ip(
-            &lab.gate,
+            &lab.host,
             &format!("route add default dev {TUN}\nroute add ::/0 dev {TUN}"),
         );
         set(
-            &lab.gate,
+            &lab.host,
             &["ipv4/icmp_ratemask", "ipv6/icmp/ratemask"],
             "0",
         );
@@ -88,7 +88,7 @@ impl Peer {
     /// Makes the host listen on the protected port until the result is dropped.
     pub fn listen(&self) -> TcpListener {
         self.lab
-            .gate
+            .host
             .run(|| TcpListener::bind(("::", GUARDED)))
             .expect("no one else is here")
     }

@@ -123,7 +123,7 @@ fn a_link_local_address_needs_its_link() {
         return;
     };
     for (netns, interface, address) in [
-        (&scenario.lab.gate, WAN, "fe80::77/64"),
+        (&scenario.lab.host, WAN, "fe80::77/64"),
         (&scenario.lab.client, CLIENT_INTERFACE, "fe80::78/64"),
     ] {
         add_address(netns, interface, address);

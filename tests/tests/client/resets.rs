@@ -30,7 +30,7 @@ fn with_server(
     scenario.up(ssh().protect("2022/tcp"));
     let listener = scenario
         .lab
-        .gate
+        .host
         .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
     // The thread ends with the test's process.
     let server = thread::spawn(move || {

@@ -40,7 +40,7 @@ fn at_once(clients: usize, hosts: &[&str], deny: &str, rounds: usize) -> Vec<Run
     let Some(scenario) = scenario(Lab::build(&[])) else {
         return Vec::new();
     };
-    let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
+    let _services = Services::start(&scenario.lab.host, &PORTS, &[]);
     scenario.up(gates(deny));
     let steps: Vec<_> = (0..clients).map(steps).collect();
     let checked: Vec<_> = PORTS.iter().map(|port| format!("{port}/tcp")).collect();
@@ -91,7 +91,7 @@ fn one_client_knocks_at_several_gates_one_after_the_other() {
     let Some(scenario) = scenario(Lab::build(&[])) else {
         return;
     };
-    let _services = Services::start(&scenario.lab.gate, &PORTS, &[]);
+    let _services = Services::start(&scenario.lab.host, &PORTS, &[]);
     scenario.up(gates("drop"));
     let mut text = String::new();
     for (gate, port) in PORTS.iter().enumerate() {

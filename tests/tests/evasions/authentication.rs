@@ -35,7 +35,7 @@ pub fn agree(target: &Target) -> bool {
         );
         kernel_has(
             "IPsec's authentication header",
-            &target.lab.gate,
+            &target.lab.host,
             &association,
         )
     })

@@ -96,7 +96,7 @@ pub fn rows() -> Vec<Row> {
             };
             packet.sent_to(family.other_host_address()).fragments(
                 CLIENT_MAC,
-                knockgate_tests::lab::GATE_MAC,
+                knockgate_tests::lab::HOST_MAC,
                 &[24],
             )
         },

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
+use knockgate_tests::lab::{CLIENT_MAC, HOST_MAC};
 use netlab::packet::{
     Extension::{AtomicFragment, DestinationOptions, HopByHop, Routing},
     Packet, Tag,
@@ -102,7 +102,7 @@ fn overlaps() -> Vec<Row> {
         row("two ends", BOTH, ANY, Dropped, |packet| {
             let end = packet.length();
             vec![
-                packet.piece(CLIENT_MAC, GATE_MAC, 24..40, false),
+                packet.piece(CLIENT_MAC, HOST_MAC, 24..40, false),
                 piece(&packet, 0..24),
                 piece(&packet, 24..end),
             ]
@@ -190,7 +190,7 @@ fn tiny() -> Vec<Row> {
     ));
     rows.push(row("an empty piece first", BOTH, ANY, Served, |packet| {
         let mut pieces = cut(&packet, &[24]);
-        pieces.insert(0, packet.piece(CLIENT_MAC, GATE_MAC, 0..0, true));
+        pieces.insert(0, packet.piece(CLIENT_MAC, HOST_MAC, 0..0, true));
         pieces
     }));
     rows
@@ -401,14 +401,14 @@ fn padded_chains() -> Vec<Row> {
 }
 
 pub fn cut(packet: &Packet, cuts: &[usize]) -> Vec<Vec<u8>> {
-    packet.fragments(CLIENT_MAC, GATE_MAC, cuts)
+    packet.fragments(CLIENT_MAC, HOST_MAC, cuts)
 }
 
 /// Returns the fragment with these bytes; it is the last one if it reaches the end of the packet.
 fn piece(packet: &Packet, range: Range<usize>) -> Vec<u8> {
     let end = range.end.min(packet.length());
     let more = end < packet.length();
-    packet.piece(CLIENT_MAC, GATE_MAC, range.start..end, more)
+    packet.piece(CLIENT_MAC, HOST_MAC, range.start..end, more)
 }
 
 /// Changes the destination port of a first fragment.

@@ -1,6 +1,6 @@
 //! Link headers, tags and padding.
 
-use knockgate_tests::lab::{CLIENT_MAC, GATE_MAC};
+use knockgate_tests::lab::{CLIENT_MAC, HOST_MAC};
 use netlab::packet::Tag;
 
 use crate::{
@@ -70,7 +70,7 @@ pub fn rows() -> Vec<Row> {
             BOTH,
             ANY,
             Served,
-            |packet| vec![packet.frame(GATE_MAC, GATE_MAC)],
+            |packet| vec![packet.frame(HOST_MAC, HOST_MAC)],
         ),
         row(
             "IP in IEEE 802.3 with LLC and SNAP",

@@ -33,7 +33,7 @@ pub fn take(target: &Target) {
         let settings = ["seg6_enabled", "rpl_seg_enabled"]
             .map(|setting| format!("ipv6/conf/{device}/{setting}"));
         set(
-            &target.lab.gate,
+            &target.lab.host,
             &settings.each_ref().map(String::as_str),
             "1",
         );

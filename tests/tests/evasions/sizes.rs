@@ -10,7 +10,7 @@ use std::{
 
 use knockgate_tests::{
     attempt,
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Source::A, WAN},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Source::A, WAN},
     network::ip,
     run::wait_until,
     scenario::Attach,
@@ -81,7 +81,7 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
         return;
     };
     for (netns, interface) in [
-        (&target.lab.gate, WAN),
+        (&target.lab.host, WAN),
         (&target.lab.client, CLIENT_INTERFACE),
     ] {
         ip(netns, &format!("link set {interface} mtu {mtu}"));
@@ -93,11 +93,11 @@ fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
                 let filled = vec![7; mtu - 160];
                 let whole = target.reaches(probe, family, |packet| {
                     let packet = packet.with_payload(&filled);
-                    vec![packet.frame(CLIENT_MAC, GATE_MAC)]
+                    vec![packet.frame(CLIENT_MAC, HOST_MAC)]
                 });
                 let fragments = target.reaches(probe, family, |packet| {
                     let packet = packet.with_payload(&filled);
-                    packet.fragments(CLIENT_MAC, GATE_MAC, &[1600])
+                    packet.fragments(CLIENT_MAC, HOST_MAC, &[1600])
                 });
                 let reached = (whole, fragments);
                 assert_eq!(reached, (served, served), "{family:?}, {probe:?}, {mtu}");
@@ -123,7 +123,7 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
         switched.unwrap_or_else(|error| panic!("{error}"));
     };
     switch(&target.lab.client, CLIENT_INTERFACE, without, false);
-    switch(&target.lab.gate, WAN, &[Gro], !without.is_empty());
+    switch(&target.lab.host, WAN, &[Gro], !without.is_empty());
 
     let mut streams = [Family::V4, Family::V6].map(|family| Stream::open(&target, family));
     for stream in &mut streams {
@@ -133,7 +133,7 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
         });
     }
     target.up(attach);
-    // The connections were open when the gate came up, so they were made sessions.
+    // The connections were open when the instance came up, so they were made sessions.
     target.lab.knockgate(&["revoke", "--all"]).exits(0);
     for stream in &mut streams {
         stream.send();

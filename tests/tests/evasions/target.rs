@@ -10,7 +10,7 @@ use std::{
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
     lab::{
-        CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab,
+        CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Lab,
         Source::{self, A},
         WAN,
     },
@@ -77,15 +77,15 @@ impl Target {
     /// As [`Target::build`], but the host has its addresses on a device without link headers.
     pub fn build_without_link_headers() -> Option<Self> {
         let lab = Lab::build(&[])?;
-        ip(&lab.gate, &format!("address flush dev {WAN}"));
+        ip(&lab.host, &format!("address flush dev {WAN}"));
         let addresses = ["10.77.0.1/16", "10.77.0.9/16", "fd77::1/48", "fd77::9/48"];
-        let line = Line::BareIp(Tun::create(&lab.gate, TUN, &addresses));
+        let line = Line::BareIp(Tun::create(&lab.host, TUN, &addresses));
         Some(Self::of(lab, line))
     }
 
     fn of(lab: Lab, line: Line) -> Self {
         let interface = line.interface();
-        let (datagrams, listeners) = lab.gate.run(|| {
+        let (datagrams, listeners) = lab.host.run(|| {
             // Source routing is off by default; then the host would drop these packets, and knockgate would not be
             // tested.
             for setting in [
@@ -111,8 +111,8 @@ impl Target {
             )
         });
         // Its link-local address is valid only after duplicate address detection.
-        wait_until("the gate has all of its addresses", || {
-            let name = lab.gate.name();
+        wait_until("the host has all of its addresses", || {
+            let name = lab.host.name();
             let mut tentative = Command::new("ip");
             tentative.args(["-n", name, "-6", "address", "show", "dev", WAN, "tentative"]);
             run(&mut tentative).exits(0).stdout.is_empty()
@@ -190,7 +190,7 @@ impl Target {
     pub fn answers(&self, family: Family, flags: u8) -> bool {
         let from = (family.address(A), 10_000 + self.next());
         let segment = Packet::tcp(from, (family.host(), TCP_SERVICE), flags);
-        let replies = self.exchange(vec![segment.frame(CLIENT_MAC, GATE_MAC)]);
+        let replies = self.exchange(vec![segment.frame(CLIENT_MAC, HOST_MAC)]);
         answered(&replies, TCP_SERVICE, from.1)
     }
 
@@ -222,7 +222,7 @@ impl Target {
             Packet::other(client, host, 1, &request),
             Packet::with_extension,
         );
-        frames.push(request.frame(CLIENT_MAC, GATE_MAC));
+        frames.push(request.frame(CLIENT_MAC, HOST_MAC));
         let is_reply = |reply: &[u8]| {
             reply.get(23) == Some(&1)
                 && reply.get(34) == Some(&0)

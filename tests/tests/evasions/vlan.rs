@@ -36,7 +36,7 @@ const CLIENTS: [(&str, [&str; 2]); 3] = [
 /// Makes the devices at both ends. Returns whether the kernel has such devices.
 pub fn join(target: &Target) -> bool {
     let ends = [
-        (&target.lab.gate, WAN, "1"),
+        (&target.lab.host, WAN, "1"),
         (&target.lab.client, CLIENT_INTERFACE, "2"),
     ];
     for (netns, interface, number) in ends {

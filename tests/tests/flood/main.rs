@@ -19,7 +19,7 @@ use std::{
 use knockgate_tests::{
     flood::Aim,
     gate_config::Gate,
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, WAN},
+    lab::{CLIENT_MAC, Family, HOST_MAC, Lab, WAN},
     scenario::{Attach, Scenario},
 };
 use netlab::packet::{Packet, SYN};
@@ -47,7 +47,7 @@ fn knocks(family: Family, client: IpAddr) -> [Vec<u8>; 3] {
         Packet::tcp(from, (host, 8443), SYN),
         Packet::udp(from, (host, 9301), b""),
     ]
-    .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
+    .map(|packet| packet.frame(CLIENT_MAC, HOST_MAC))
 }
 
 fn client(family: Family, group: u8, number: u8) -> IpAddr {

@@ -8,7 +8,7 @@ use std::{
 
 use knockgate_tests::{
     lab::{
-        CLIENT_MAC, Family, GATE_MAC,
+        CLIENT_MAC, Family, HOST_MAC,
         Source::{A, B},
     },
     scenario::Attach,
@@ -88,7 +88,7 @@ fn forged_flows_leave_room(attach: Attach, family: Family, packets: &[u8]) {
     let syns: Vec<Vec<u8>> = (0..HALF_OPEN)
         .flat_map(flow)
         .map(|(number, flags)| Packet::tcp((source, 10_000 + number), (family.host(), 22), flags))
-        .map(|packet| packet.frame(CLIENT_MAC, GATE_MAC))
+        .map(|packet| packet.frame(CLIENT_MAC, HOST_MAC))
         .collect();
     let wire = Wire::open(&scenario.lab);
     for syns in syns.chunks(200) {

@@ -122,7 +122,7 @@ fn nmap_that_gets_no_answer(scenario: &Scenario) {
     let client = scenario.family.address(A).to_string();
     let route = |command: &str| {
         ip(
-            &scenario.lab.gate,
+            &scenario.lab.host,
             &format!("route {command} blackhole {client}"),
         );
     };

@@ -5,7 +5,7 @@ use std::{net::UdpSocket, time::Duration};
 use knockgate_tests::{
     gate_config::Gate,
     lab::{
-        CLIENT_MAC, Family, GATE_MAC,
+        CLIENT_MAC, Family, HOST_MAC,
         Source::{self, A},
     },
     run::wait_until,
@@ -101,7 +101,7 @@ fn whatever_the_flags_and_tags_it_is_counted_as_denied(scenario: &Scenario) {
 fn a_cut_short_header_is_malformed(scenario: &Scenario) {
     scenario.up(Gate::ssh());
     let syn = tcp(scenario, A, 22, SYN);
-    let fragments = syn.fragments(CLIENT_MAC, GATE_MAC, &[8]);
+    let fragments = syn.fragments(CLIENT_MAC, HOST_MAC, &[8]);
     let whole = frame(&syn);
     let tagged = (0..3).fold(syn, |packet, _| packet.tagged(Tag::vlan(7)));
     let frames = [
@@ -112,7 +112,7 @@ fn a_cut_short_header_is_malformed(scenario: &Scenario) {
     assert_denies(scenario, "malformed", &frames);
 }
 
-/// Brings the gate up, sends knocks changed by `wrap`, and expects the port to open.
+/// Brings an instance up, sends knocks changed by `wrap`, and expects the port to open.
 fn assert_knocks_open(scenario: &Scenario, wrap: impl Fn(Packet) -> Packet) {
     scenario.up(Gate::ssh());
     let frames: Vec<Vec<u8>> = knocks(scenario)
@@ -146,7 +146,7 @@ fn wrapped_datagrams(scenario: &Scenario, wait: Duration) -> Vec<(&'static str, 
         socket.recv(&mut [0; 64]).is_ok()
     };
     let whole = |packet: Packet| vec![frame(&packet)];
-    let pieces = |packet: Packet| packet.fragments(CLIENT_MAC, GATE_MAC, &[8, 24]);
+    let pieces = |packet: Packet| packet.fragments(CLIENT_MAC, HOST_MAC, &[8, 24]);
     vec![
         ("plain", answered(&whole)),
         (

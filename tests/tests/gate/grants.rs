@@ -52,9 +52,9 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
         }
         assert_eq!(outcome, Outcome::Open);
         assert_eq!(
-            scenario.lab.gate.processes(),
+            scenario.lab.host.processes(),
             [0; 0],
-            "something runs at the gate"
+            "something runs on the host"
         );
         scenario.closes(A, "22/tcp");
         let (lasted, ago) = (before.elapsed(), after.elapsed());
@@ -64,9 +64,9 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
         thread::sleep((open_for + TICK).saturating_sub(ago));
         scenario.closed(A, "22/tcp");
         assert_eq!(
-            scenario.lab.gate.processes(),
+            scenario.lab.host.processes(),
             [0; 0],
-            "something runs at the gate"
+            "something runs on the host"
         );
         true
     });

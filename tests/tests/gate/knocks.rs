@@ -185,7 +185,7 @@ fn a_datagram_to_a_socket_without_a_peer_breaks_the_run(scenario: &Scenario) {
 /// Opens a UDP socket on the host, connected to `peer` if there is one.
 fn socket_of_the_host(scenario: &Scenario, peer: Option<SocketAddr>) -> UdpSocket {
     let own = SocketAddr::new(scenario.family.host(), 4500);
-    scenario.lab.gate.run(|| {
+    scenario.lab.host.run(|| {
         let socket = UdpSocket::bind(own).expect("the port is free");
         if let Some(peer) = peer {
             socket.connect(peer).expect("the peer is on the network");

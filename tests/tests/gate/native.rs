@@ -2,7 +2,7 @@
 
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Source::A, WAN},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Lab, Source::A, WAN},
     network::ip,
     run::wait_until,
     scenario::{Attach, Scenario},
@@ -54,7 +54,7 @@ fn probe(scenario: &Scenario) -> Packet {
 
 /// Sends a packet to the protected port, and expects it to be counted once under `no_grant`, with all its bytes.
 fn denied_and_counted_whole(scenario: &Scenario, packet: &Packet) {
-    let frame = packet.frame(CLIENT_MAC, GATE_MAC);
+    let frame = packet.frame(CLIENT_MAC, HOST_MAC);
     let denied = || {
         let stats = scenario.lab.stats();
         (stats.packets("no_grant"), stats.bytes("no_grant"))
@@ -85,7 +85,7 @@ fn a_device_without_native_mode_is_named() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    ip(&lab.gate, "link add top type bridge");
+    ip(&lab.host, "link add top type bridge");
     let configure = |attach: &str| {
         lab.configure(&format!(
             "interfaces = [\"top\"]\nattach = \"{attach}\"\nallow = [\"192.0.2.0/24\"]\n{}",
@@ -110,7 +110,7 @@ fn a_device_without_native_mode_is_named() {
 }
 
 fn enlarge(lab: &Lab) {
-    for (netns, interface) in [(&lab.gate, WAN), (&lab.client, CLIENT_INTERFACE)] {
+    for (netns, interface) in [(&lab.host, WAN), (&lab.client, CLIENT_INTERFACE)] {
         ip(netns, &format!("link set {interface} mtu {LARGE}"));
     }
 }

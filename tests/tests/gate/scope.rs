@@ -58,7 +58,7 @@ fn other_ports_are_untouched(scenario: &Scenario) {
 /// ARP and neighbour discovery are neither TCP nor UDP.
 fn neighbours_find_each_other(scenario: &Scenario) {
     scenario.up(Gate::ssh());
-    for netns in [&scenario.lab.gate, &scenario.lab.client] {
+    for netns in [&scenario.lab.host, &scenario.lab.client] {
         ip(netns, "neighbour flush nud permanent");
     }
     let outcome = scenario.attempt(A, "80/tcp", Outcome::Open);

@@ -11,7 +11,7 @@ use std::{
 
 use knockgate_tests::{
     gate_config::ALICE,
-    lab::{CLIENT_MAC, Family, GATE_MAC, Source::A},
+    lab::{CLIENT_MAC, Family, HOST_MAC, Source::A},
     network::{add_address, ip, set},
     run::{given_time, wait_until},
     scenario::Scenario,
@@ -149,7 +149,7 @@ fn a_connection_on_the_ports_of_an_old_one_is_new(scenario: &Scenario) {
     scenario.up(short("1m", "connections = 1"));
     scenario.knock(A, ALICE);
     let (from, host) = (scenario.source(A), scenario.family.host());
-    let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, GATE_MAC);
+    let syn = Packet::tcp((from.ip(), from.port()), (host, 22), SYN).frame(CLIENT_MAC, HOST_MAC);
     let before = scenario.lab.stats().packets("grant");
     wire::send(&scenario.lab, std::slice::from_ref(&syn));
     // The client's kernel has no such connection, and sends a reset when the host answers.
@@ -170,7 +170,7 @@ fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
         Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, 0x77].into(),
     };
     let syn = Packet::tcp((from.ip(), from.port()), (foreign, 22), SYN);
-    assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, GATE_MAC));
+    assert_counted(scenario, "grant", syn.frame(CLIENT_MAC, HOST_MAC));
     assert_eq!(scenario.lab.session_count(), 0, "it is not this host's");
     let other = scenario.family.other_host_address();
     let connected = scenario.connect(A, other, 22, Duration::from_secs(20));
@@ -185,7 +185,7 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     let behind = Netns::create(&format!("kg{}-behind{number}", process::id()));
     let behind = behind.unwrap_or_else(|error| panic!("{error}"));
     let _services = Services::start(&behind, &[22], &[]);
-    let (gate, client) = (&scenario.lab.gate, &scenario.lab.client);
+    let (guarded, client) = (&scenario.lab.host, &scenario.lab.client);
     let (lan, router, server, network, host) = match scenario.family {
         Family::V4 => (
             "lan4",
@@ -196,13 +196,13 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
         ),
         Family::V6 => ("lan6", "fd78::1", "fd78::2", "fd78::/64", "fd77::1"),
     };
-    let (name, far) = (gate.name(), behind.name());
+    let (name, far) = (guarded.name(), behind.name());
     ip(
-        gate,
+        guarded,
         &format!("link add {lan} netns {name} type veth peer eth0 netns {far}"),
     );
     let (_, length) = network.split_once('/').expect("a prefix length");
-    for (netns, interface, address) in [(gate, lan, router), (&behind, "eth0", server)] {
+    for (netns, interface, address) in [(guarded, lan, router), (&behind, "eth0", server)] {
         ip(netns, &format!("link set {interface} up"));
         add_address(netns, interface, &format!("{address}/{length}"));
     }
@@ -213,7 +213,11 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     };
     ip(&behind, &format!("route add {anywhere} via {router}"));
     ip(client, &format!("route add {network} via {host}"));
-    set(gate, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1");
+    set(
+        guarded,
+        &["ipv4/ip_forward", "ipv6/conf/all/forwarding"],
+        "1",
+    );
     let server: IpAddr = server.parse().expect("an address");
     let connect = || scenario.connect(A, server, 22, Duration::from_secs(20));
     // The instance of the other family may still be up.
@@ -234,7 +238,7 @@ fn frame(stream: &TcpStream, flags: u8) -> Vec<u8> {
     let ends = |address: SocketAddr| (address.ip(), address.port());
     let local = stream.local_addr().expect("a connected socket");
     let peer = stream.peer_addr().expect("a connected socket");
-    Packet::tcp(ends(local), ends(peer), flags).frame(CLIENT_MAC, GATE_MAC)
+    Packet::tcp(ends(local), ends(peer), flags).frame(CLIENT_MAC, HOST_MAC)
 }
 
 /// Sends a frame, and expects it to be denied because its source has no grant any more.

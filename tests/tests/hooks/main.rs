@@ -105,7 +105,7 @@ fn a_grant_runs_hooks_when_it_is_given_and_when_it_ends() {
 }
 
 #[test]
-fn what_takes_the_gate_down_ends_its_grants() {
+fn what_takes_the_instance_down_ends_its_grants() {
     in_generic_mode(|scenario| {
         scenario.configure(noting(scenario, &ssh(), &["closed"]));
         let service = serve(scenario);
@@ -168,7 +168,7 @@ fn a_prefix_that_keeps_failing_causes_an_alert() {
     });
 }
 
-/// Neither the gate nor the reader of events waits for a hook.
+/// Neither the program nor the reader of events waits for a hook.
 #[test]
 fn hooks_that_hang_fail_or_are_missing_are_reported_and_harm_nothing() {
     in_generic_mode(|scenario| {

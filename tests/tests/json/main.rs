@@ -32,7 +32,7 @@ fn status() {
         scenario.knock(A, ALICE);
         let _goes_on = scenario.connected(A, 22);
         let status = document(scenario, "status --json");
-        let index = scenario.lab.gate.index_of(WAN).expect("it is there");
+        let index = scenario.lab.host.index_of(WAN).expect("it is there");
         assert_eq!(
             status["interfaces"],
             json!([{

@@ -30,7 +30,7 @@ fn in_generic_mode(tools: &[&str], row: impl FnOnce(&Scenario)) {
     Scenario::run(Attach::Generic, Family::V4, tools, row);
 }
 
-/// Starts the service and waits until its gates are up.
+/// Starts the service and waits until its instance is up.
 fn serve(scenario: &Scenario) -> Running {
     scenario.lab.serve(&[])
 }

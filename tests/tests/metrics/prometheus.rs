@@ -109,7 +109,7 @@ impl<'s> Prometheus<'s> {
         );
         fs::write(&config, text).expect("writable");
         let in_namespace = |program: &str, arguments: &[String]| {
-            let mut command = scenario.lab.gate.command(program);
+            let mut command = scenario.lab.host.command(program);
             command.args(arguments);
             command.stderr(fs::File::create(folder.join(program)).expect("writable"));
             Running::start(&mut command, folder)
@@ -135,7 +135,7 @@ impl<'s> Prometheus<'s> {
     /// Asks the HTTP API; none where the server has not started yet.
     fn ask(&self, path: &str) -> Option<Value> {
         let server: SocketAddr = SERVER.parse().expect("an address");
-        let answer = http::get(&self.scenario.lab.gate, server, &format!("/api/v1/{path}"))?;
+        let answer = http::get(&self.scenario.lab.host, server, &format!("/api/v1/{path}"))?;
         let document: Value = serde_json::from_str(&answer.body).ok()?;
         assert_eq!(document["status"], "success", "{path}: {document}");
         Some(document["data"].clone())

@@ -25,7 +25,7 @@ fn address() -> SocketAddr {
 }
 
 fn page(scenario: &Scenario) -> Option<Answer> {
-    http::get(&scenario.lab.gate, address(), "/metrics")
+    http::get(&scenario.lab.host, address(), "/metrics")
 }
 
 fn served(scenario: &Scenario) -> Answer {
@@ -54,7 +54,7 @@ fn the_service_answers_at_one_path() {
         let connect = || {
             scenario
                 .lab
-                .gate
+                .host
                 .run(|| TcpStream::connect(address()))
                 .expect("it listens")
         };
@@ -83,7 +83,7 @@ fn nobody_keeps_others_out() {
         let connect = || {
             scenario
                 .lab
-                .gate
+                .host
                 .run(|| TcpStream::connect(address()))
                 .expect("it listens")
         };
@@ -120,7 +120,7 @@ fn a_taken_port_is_reported_and_tried_again() {
         scenario.configure(gates_with_metrics(LISTEN));
         let taken = scenario
             .lab
-            .gate
+            .host
             .run(|| TcpListener::bind(address()))
             .expect("free");
         let log = scenario.lab.folder().join("log");

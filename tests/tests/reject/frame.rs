@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knockgate_tests::lab::{CLIENT_MAC, Family, GATE_MAC, Source};
+use knockgate_tests::lab::{CLIENT_MAC, Family, HOST_MAC, Source};
 use netlab::packet::{self, Packet};
 
 /// The source port of rows.
@@ -21,7 +21,7 @@ pub fn tcp(
     edit: impl Fn(&mut Vec<u8>, usize, usize),
 ) -> Vec<u8> {
     let from = (family.address(Source::A), SOURCE);
-    let mut packet = Packet::tcp(from, (family.host(), port), flags).frame(CLIENT_MAC, GATE_MAC);
+    let mut packet = Packet::tcp(from, (family.host(), port), flags).frame(CLIENT_MAC, HOST_MAC);
     let (network, transport) = (network_of(&packet), transport(&packet));
     // Sequence and acknowledgement numbers whose bytes all differ from zero.
     packet[transport + 4..transport + 12].copy_from_slice(&[0xff, 0xfe, 3, 4, 0x85, 6, 7, 8]);
@@ -37,7 +37,7 @@ pub fn udp(
     edit: impl Fn(&mut Vec<u8>, usize, usize),
 ) -> Vec<u8> {
     let from = (family.address(Source::A), SOURCE);
-    let mut packet = Packet::udp(from, (family.host(), port), payload).frame(CLIENT_MAC, GATE_MAC);
+    let mut packet = Packet::udp(from, (family.host(), port), payload).frame(CLIENT_MAC, HOST_MAC);
     let (network, transport) = (network_of(&packet), transport(&packet));
     edit(&mut packet, network, transport);
     settle(&mut packet);

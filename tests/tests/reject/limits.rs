@@ -9,7 +9,7 @@ use knockgate_tests::{
     attempt::Outcome,
     foreign::ForeignProgram,
     gate_config::{ALICE, Gate},
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Lab, Source, WAN},
     network::ip,
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
@@ -64,7 +64,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
     };
     let testbed = Testbed::new(lab, Attach::Generic);
     testbed.set("ipv4/icmp_ratelimit", "1000");
-    ip(&testbed.lab.gate, "route add 10.99.0.0/16 via 10.77.1.2");
+    ip(&testbed.lab.host, "route add 10.99.0.0/16 via 10.77.1.2");
     testbed.up();
     let burst = |port| {
         let frames: Vec<_> = (0..200)
@@ -89,7 +89,7 @@ fn all_sources_get_about_as_many_errors_as_from_the_host() {
 }
 
 fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
-    Packet::udp((from, 5000 + source_port), (to, port), b"?").frame(CLIENT_MAC, GATE_MAC)
+    Packet::udp((from, 5000 + source_port), (to, port), b"?").frame(CLIENT_MAC, HOST_MAC)
 }
 
 /// A socket behind a veth offloads its checksums (`CHECKSUM_PARTIAL`), and nothing completes them.
@@ -124,13 +124,13 @@ fn the_service_follows_the_hosts_addresses() {
         };
         scenario.up(rejecting());
         let address = format!("10.77.0.77/16 dev {WAN}");
-        ip(&scenario.lab.gate, &format!("address add {address}"));
+        ip(&scenario.lab.host, &format!("address add {address}"));
         assert_eq!(attempt(), Outcome::Silent);
         let mut service = scenario.lab.knockgate_command(&["run"]);
         let _service = Running::start(&mut service, scenario.lab.folder());
         wait_until("the new address answers", || attempt() == Outcome::Refused);
-        ip(&scenario.lab.gate, &format!("address del {address}"));
-        let mac = mac(GATE_MAC);
+        ip(&scenario.lab.host, &format!("address del {address}"));
+        let mac = mac(HOST_MAC);
         ip(
             &scenario.lab.client,
             &format!("neighbour replace 10.77.0.77 lladdr {mac} dev {CLIENT_INTERFACE}"),

@@ -2,7 +2,7 @@
 //! veth itself.
 
 use knockgate_tests::{
-    lab::{CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
+    lab::{CLIENT_MAC, Family, HOST_MAC, Lab, Source, WAN},
     need::kernel_has,
     network::{add_address, ip},
     scenario::Attach,
@@ -130,12 +130,12 @@ fn frames() -> Vec<(&'static str, Frame)> {
 /// Adds a device above the host's veth, which becomes a port of `bridge` if that is given. Returns whether the kernel
 /// has such devices.
 fn stack(lab: &Lab, add: &str, bridge: Option<&str>) -> bool {
-    if !kernel_has("such a device", &lab.gate, add) {
+    if !kernel_has("such a device", &lab.host, add) {
         return false;
     }
     if let Some(bridge) = bridge {
         ip(
-            &lab.gate,
+            &lab.host,
             &format!("link set {WAN} master {bridge}\nlink set {bridge} up"),
         );
     }
@@ -144,20 +144,20 @@ fn stack(lab: &Lab, add: &str, bridge: Option<&str>) -> bool {
 
 /// Moves the host's IP and MAC addresses to the device above.
 fn move_addresses(lab: &Lab) {
-    let (gate_mac, client_mac) = (mac(GATE_MAC), mac(CLIENT_MAC));
+    let (host_mac, client_mac) = (mac(HOST_MAC), mac(CLIENT_MAC));
     ip(
-        &lab.gate,
+        &lab.host,
         &format!(
             "link set {WAN} address {WAN_MAC}\n\
-             link set {TOP} address {gate_mac} up\n\
+             link set {TOP} address {host_mac} up\n\
              address flush dev {WAN}"
         ),
     );
     for (family, length) in [(Family::V4, 16), (Family::V6, 48)] {
-        add_address(&lab.gate, TOP, &format!("{}/{length}", family.host()));
+        add_address(&lab.host, TOP, &format!("{}/{length}", family.host()));
         let client = family.address(Source::A);
         ip(
-            &lab.gate,
+            &lab.host,
             &format!("neighbour replace {client} lladdr {client_mac} dev {TOP} nud permanent"),
         );
     }

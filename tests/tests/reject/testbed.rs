@@ -5,7 +5,7 @@ use std::cell::Cell;
 use knockgate_tests::{
     foreign::ForeignProgram,
     gate_config::Gate,
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, Source, WAN},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Lab, Source, WAN},
     network,
     scenario::Attach,
     tap::Tap,
@@ -50,7 +50,7 @@ impl Testbed {
 
     /// Sets a value under /proc/sys/net of the host.
     pub fn set(&self, setting: &str, value: &str) {
-        network::set(&self.lab.gate, &[setting], value);
+        network::set(&self.lab.host, &[setting], value);
     }
 
     /// Removes the host's limits of ICMP errors.
@@ -115,7 +115,7 @@ impl Testbed {
         let from = (family.address(Source::A), port);
         let fence = Packet::tcp(from, (family.host(), FENCE), SYN);
         self.wire
-            .send(&self.lab, &[fence.frame(CLIENT_MAC, GATE_MAC)]);
+            .send(&self.lab, &[fence.frame(CLIENT_MAC, HOST_MAC)]);
         let ports = [FENCE.to_be_bytes(), port.to_be_bytes()].concat();
         self.replies.until(|frame| {
             let at = ETHERNET + header_length(frame);

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use knockgate_tests::{
-    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC, Lab, WAN},
+    lab::{CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC, Lab, WAN},
     need::kernel_has,
     network::{add_address, ip},
     scenario::Attach,
@@ -102,12 +102,12 @@ fn answers_go_back_into_their_vlan(attach: Attach) {
                         .fold(asked.clone(), |packet, &tag| packet.tagged(tag));
                     testbed
                         .wire
-                        .send(&testbed.lab, &[tagged.frame(CLIENT_MAC, GATE_MAC)]);
+                        .send(&testbed.lab, &[tagged.frame(CLIENT_MAC, HOST_MAC)]);
                     let mut seen = fence(&testbed, &tap, device, (client, 5000), host);
                     seen.extend(fence(&testbed, &tap, device, (client, 5001), host));
                     seen.retain(|frame| is_answer(frame));
                     assert!(seen.len() <= 1, "{} answers to one packet", seen.len());
-                    let asked = asked.frame(CLIENT_MAC, GATE_MAC);
+                    let asked = asked.frame(CLIENT_MAC, HOST_MAC);
                     seen.pop().map(|answer| Answer::read(&answer, &asked))
                 };
                 let [of_host, of_gate] = [testbed::CLOSED, testbed::GUARDED].map(answer);
@@ -134,7 +134,7 @@ fn fence(
         .fold(packet, |packet, &tag| packet.tagged(tag));
     testbed
         .wire
-        .send(&testbed.lab, &[packet.frame(CLIENT_MAC, GATE_MAC)]);
+        .send(&testbed.lab, &[packet.frame(CLIENT_MAC, HOST_MAC)]);
     let ports = [FENCE.to_be_bytes(), from.1.to_be_bytes()].concat();
     tap.until(|frame| {
         let at = frame::ETHERNET + frame::header_length(frame);
@@ -144,7 +144,7 @@ fn fence(
 
 /// Makes the devices at both ends. Returns whether the kernel has such devices.
 fn join(lab: &Lab) -> bool {
-    let ends = [(&lab.gate, WAN, "1"), (&lab.client, CLIENT_INTERFACE, "2")];
+    let ends = [(&lab.host, WAN, "1"), (&lab.client, CLIENT_INTERFACE, "2")];
     ends.into_iter().all(|(netns, interface, number)| {
         DEVICES.iter().all(|device| {
             let Device {

@@ -1,4 +1,4 @@
-//! Connections that are open when a gate comes up, and the session of who brings it up.
+//! Connections that are open when an instance comes up, and the session of who brings it up.
 
 use std::net::TcpStream;
 

@@ -25,7 +25,7 @@ fn no_packet_is_let_through_or_lost() {
             |ports: &str| Gate::new("stream", ports).user("alice", "7000/udp 8443/tcp 9301/udp");
         let host = scenario.family.host();
         let bind = |port: u16| {
-            scenario.lab.gate.run(|| {
+            scenario.lab.host.run(|| {
                 let socket = UdpSocket::bind((host, port)).expect("a free port");
                 socket
                     .set_read_timeout(Some(Duration::from_millis(100)))

@@ -15,9 +15,9 @@ use crate::{
     Plan,
     clock::number,
     figures::{Against, Part, Row, over, times},
-    gate::{Gate, Setup},
-    gates::Gates,
     host::{Host, Wire},
+    instance::{Instance, Setup},
+    instances::Instances,
     service::Service,
 };
 
@@ -31,7 +31,12 @@ const RUN: &str = "run, idle, one user";
 const ROUNDS: usize = 3;
 
 /// Measures CPU time and elapsed time of commands, and the memory of the service.
-pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result<Vec<Part>> {
+pub fn measure(
+    host: &Host,
+    binary: &Path,
+    instances: &Instances,
+    plan: &Plan,
+) -> Result<Vec<Part>> {
     let one = Setup::default();
     let thousand = Setup {
         users: 1_000,
@@ -66,17 +71,17 @@ pub fn measure(host: &Host, binary: &Path, gates: &Gates, plan: &Plan) -> Result
             vec![over(CHECK), times(CHECK)],
             Box::new(|| desk.check(&crowd)),
         ),
-        (GRANTS, Vec::new(), Box::new(|| grants(&gates.one, 1))),
+        (GRANTS, Vec::new(), Box::new(|| grants(&instances.one, 1))),
         (
             "grants --json, 1,000,000 grants",
             vec![over(GRANTS)],
-            Box::new(|| grants(&gates.million, 1_000_000)),
+            Box::new(|| grants(&instances.million, 1_000_000)),
         ),
-        (METRICS, Vec::new(), Box::new(|| metrics(&gates.one))),
+        (METRICS, Vec::new(), Box::new(|| metrics(&instances.one))),
         (
             "metrics, 65,536 grants, 262,144 sessions, 262,144 sources",
             vec![over(METRICS).at_most(50.0)],
-            Box::new(|| metrics(&gates.full)),
+            Box::new(|| metrics(&instances.full)),
         ),
     ];
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
@@ -125,12 +130,12 @@ struct Desk<'d> {
 
 impl Desk<'_> {
     fn up(&self, setup: &Setup) -> Result<Cost> {
-        let mut gate = None;
+        let mut instance = None;
         let cost = timed(|| {
-            gate = Some(Gate::up(self.host, self.binary, self.wire, setup)?);
+            instance = Some(Instance::up(self.host, self.binary, self.wire, setup)?);
             Ok(())
         })?;
-        drop(gate);
+        drop(instance);
         Ok(cost)
     }
 
@@ -205,10 +210,10 @@ fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[
     ])
 }
 
-fn grants(gate: &Gate, count: usize) -> Result<Cost> {
+fn grants(instance: &Instance, count: usize) -> Result<Cost> {
     let mut printed = String::new();
     let cost = timed(|| {
-        printed = output(gate.knockgate().args(["grants", "--json"]))?;
+        printed = output(instance.knockgate().args(["grants", "--json"]))?;
         Ok(())
     })?;
     let rows = printed.matches("\"expires_in_ms\"").count();
@@ -220,10 +225,10 @@ fn grants(gate: &Gate, count: usize) -> Result<Cost> {
 }
 
 /// What a scrape takes, and starting a process for it.
-fn metrics(gate: &Gate) -> Result<Cost> {
+fn metrics(instance: &Instance) -> Result<Cost> {
     let mut printed = String::new();
     let cost = timed(|| {
-        printed = output(gate.knockgate().arg("metrics"))?;
+        printed = output(instance.knockgate().arg("metrics"))?;
         Ok(())
     })?;
     ensure!(

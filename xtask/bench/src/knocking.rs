@@ -28,8 +28,8 @@ use crate::{
     Plan, clock,
     figures::{Part, Row, Spread, over, times},
     frame::{self, Transport},
-    gate::{PROTECTED, Setup},
     host::Host,
+    instance::{PROTECTED, Setup},
     programs::Programs,
     service::Service,
 };

@@ -14,8 +14,8 @@ use crate::{
     Plan,
     clock::{self, Softirq, number},
     figures::{Against, Part, Row},
-    gate::{Gate, KNOCKS, OPEN, PROTECTED},
     host::{Host, Wire},
+    instance::{Instance, KNOCKS, OPEN, PROTECTED},
     judge::Judge as _,
     minimal::Minimal,
     programs::{Programs, Traffic},
@@ -47,7 +47,7 @@ enum Kind {
     /// Attached for as long as this value lives.
     Floor(#[expect(dead_code, reason = "it is kept, not used")] Xdp),
     Minimal(Minimal),
-    Gate(Gate),
+    Instance(Instance),
     /// Rules of nftables on the host.
     Rules,
 }
@@ -67,7 +67,7 @@ struct Case {
 /// The expected result of every frame of a row.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    /// The reason under which gates count it.
+    /// The reason under which instances count it.
     reason: &'static str,
     /// Whether it reaches the host.
     delivered: bool,
@@ -169,9 +169,9 @@ impl Contestant {
     /// Checks that every source that has knocked has its grant.
     fn had_room(&self) -> Result<()> {
         match &self.kind {
-            Kind::Minimal(gate) => gate.had_room(),
+            Kind::Minimal(minimal) => minimal.had_room(),
             // knockgate counts knocks even without room for a grant; sets of nftables may become full.
-            Kind::Nobody | Kind::Floor(_) | Kind::Gate(_) | Kind::Rules => Ok(()),
+            Kind::Nobody | Kind::Floor(_) | Kind::Instance(_) | Kind::Rules => Ok(()),
         }
     }
 }
@@ -180,8 +180,10 @@ impl Kind {
     /// Returns how many packets were counted under a reason; `None` if they are not counted.
     fn judged(&self, reason: &str) -> Result<Option<u64>> {
         match self {
-            Self::Gate(gate) => gate.packets(Some(reason)).map(Some),
-            Self::Minimal(gate) if reason != "unguarded" => gate.packets(Some(reason)).map(Some),
+            Self::Instance(instance) => instance.packets(Some(reason)).map(Some),
+            Self::Minimal(minimal) if reason != "unguarded" => {
+                minimal.packets(Some(reason)).map(Some)
+            }
             Self::Minimal(_) | Self::Nobody | Self::Floor(_) | Self::Rules => Ok(None),
         }
     }

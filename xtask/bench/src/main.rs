@@ -1,7 +1,7 @@
 //! Measures the cost of knockgate, compared with floors that are measured in the same run. `cargo xtask bench` builds
 //! and runs this program.
 //!
-//! [`host`] makes the namespaces, and [`gates`] the instances. [`per_packet`] measures the programs alone, [`live`]
+//! [`host`] makes the namespaces, and [`instances`] the instances. [`per_packet`] measures the programs alone, [`live`]
 //! frames on a wire, [`knocking`] knocks, [`progress`] a full table of sources, [`control`] the commands, and [`peers`]
 //! the same traffic by another harness. Costs are CPU time, which other work on the machine changes little. Every round
 //! measures every row, so that a drift affects all rows, and [`figures`] compares within a round. [`mod@plot`] draws
@@ -11,9 +11,9 @@ mod clock;
 mod control;
 mod figures;
 mod frame;
-mod gate;
-mod gates;
 mod host;
+mod instance;
+mod instances;
 mod judge;
 mod knocking;
 mod live;
@@ -40,7 +40,7 @@ use knockgate_progress::Progress;
 use serde_json::json;
 
 pub use crate::plan::Plan;
-use crate::{figures::Part, gates::Gates, host::Host, programs::Programs};
+use crate::{figures::Part, host::Host, instances::Instances, programs::Programs};
 
 #[derive(Parser)]
 struct Arguments {
@@ -147,13 +147,13 @@ fn bench(arguments: &Measure) -> Result<()> {
         plan,
         parts: Vec::new(),
     };
-    let mut gates = None;
+    let mut instances = None;
     if wanted(Section::Control) || wanted(Section::Packet) {
-        gates = Some(Gates::assemble(&host, &mut programs, knockgate)?);
+        instances = Some(Instances::assemble(&host, &mut programs, knockgate)?);
     }
-    if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Control)) {
+    if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Control)) {
         figures.progress.begin("commands: time and memory");
-        figures.add(control::measure(&host, knockgate, gates, &plan)?)?;
+        figures.add(control::measure(&host, knockgate, instances, &plan)?)?;
         figures.progress.done();
     }
     if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {
@@ -173,15 +173,15 @@ fn bench(arguments: &Measure) -> Result<()> {
     }
     // After starting commands, which would inherit the CPU.
     let cpu = clock::stay()?;
-    if let Some(gates) = gates.as_ref().filter(|_| wanted(Section::Packet)) {
+    if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Packet)) {
         figures.progress.begin("the kernel program alone");
         figures.add(vec![
-            per_packet::verdicts(&mut programs, gates, &plan)?,
-            per_packet::sequences(&mut programs, gates, &plan)?,
+            per_packet::verdicts(&mut programs, instances, &plan)?,
+            per_packet::sequences(&mut programs, instances, &plan)?,
         ])?;
         figures.progress.done();
     }
-    drop(gates);
+    drop(instances);
     if wanted(Section::Live) {
         figures.progress.begin("frames on a veth pair");
         for mode in live::Mode::ALL {

@@ -9,7 +9,7 @@ pub use self::rows::{sequences, verdicts};
 use crate::{
     Plan,
     figures::{Against, Row},
-    gate::{KNOCKS, knock_frame},
+    instance::{KNOCKS, knock_frame},
     judge::Judge,
     programs::{Programs, Traffic, run, slope},
 };

@@ -9,8 +9,8 @@ use aya::{maps::MapError, programs::Xdp};
 use crate::{
     Plan, clock,
     figures::{Part, Row, over},
-    gate::{Gate, KNOCKS, Setup, knock_frame},
     host::Host,
+    instance::{Instance, KNOCKS, Setup, knock_frame},
     programs::{Floor, Lists, Memory, Programs, Traffic, slope},
 };
 
@@ -37,7 +37,7 @@ struct Case {
 }
 
 enum Table {
-    Gate(Gate),
+    Instance(Instance),
     Model(Xdp, Memory),
 }
 
@@ -56,10 +56,10 @@ pub fn measure(
             sources,
             ..Setup::default()
         };
-        let gate = Gate::up(host, binary, &wire, &setup)?;
+        let instance = Instance::up(host, binary, &wire, &setup)?;
         // Dropped after the instance that guards it.
         wires.push(wire);
-        cases.push(Case::new("knockgate", sources, Table::Gate(gate)));
+        cases.push(Case::new("knockgate", sources, Table::Instance(instance)));
     }
     for (lists, name) in [
         (Lists::Shared, "kernel's LRU, shared lists"),
@@ -141,7 +141,7 @@ impl Case {
 impl Table {
     fn program(&self) -> &Xdp {
         match self {
-            Self::Gate(gate) => &gate.program,
+            Self::Instance(instance) => &instance.program,
             Self::Model(program, _) => program,
         }
     }
@@ -149,10 +149,15 @@ impl Table {
     /// Returns how many of these sources it knows. For knockgate, sends their second knocks.
     fn known(&self, programs: &mut Programs, first: u32, count: u32) -> Result<u64> {
         match self {
-            Self::Gate(gate) => {
-                let before = gate.knocks("step")?;
-                programs.vary(&gate.program, &knock_frame(), &mut knock(first, 1), count)?;
-                Ok(gate.knocks("step")? - before)
+            Self::Instance(instance) => {
+                let before = instance.knocks("step")?;
+                programs.vary(
+                    &instance.program,
+                    &knock_frame(),
+                    &mut knock(first, 1),
+                    count,
+                )?;
+                Ok(instance.knocks("step")? - before)
             }
             Self::Model(_, memory) => {
                 let mut known = 0;

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use netlab::host::output;
 
 use crate::{
-    gate::{KNOCKS, PROTECTED, Setup},
     host::{Host, Wire},
+    instance::{KNOCKS, PROTECTED, Setup},
 };
 
 /// The hook of the rules.

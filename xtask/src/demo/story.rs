@@ -36,7 +36,7 @@ pub(super) struct Story<'lan> {
 }
 
 impl<'lan> Story<'lan> {
-    /// Starts the service on the server and writes the gate's configuration.
+    /// Starts the service on the server and writes the configuration.
     pub(super) fn new(lan: &'lan Lan, knockgate: &'lan Path) -> Result<Self> {
         write_configuration().context("cannot write the demo's configuration")?;
         let service = Service::start(&lan.server, &format!("{}:{PORT}", lan.server.address))?;
@@ -58,7 +58,7 @@ impl<'lan> Story<'lan> {
             .context("cannot end the demo's service")?;
         told?;
         println!(
-            "\nEvery step was checked. The three hosts, the gate and the service are gone again."
+            "\nEvery step was checked. The three hosts, the instance and the service are gone again."
         );
         Ok(())
     }
@@ -92,7 +92,9 @@ impl<'lan> Story<'lan> {
         self.expect_greeting(stranger)?;
 
         let (seconds, sequence) = (OPEN_FOR.as_secs(), SEQUENCE.join(", "));
-        println!("\n2. The gate goes up: port {PORT} is closed to everyone. A client that knocks");
+        println!(
+            "\n2. An instance goes up: port {PORT} is closed to everyone. A client that knocks"
+        );
         println!("   {sequence} is let in for {seconds} s. The command ends;");
         println!("   from now on the kernel works alone.");
         self.up()?;

@@ -392,7 +392,7 @@ mod tests {
                 row("wan0", Some(3), None, Err(Lack::Renamed("ext0".into()))),
             ]
         );
-        // Until the gate is on both.
+        // Until the program is on both.
         let present = [
             interface(2, "ext0", Some(PROGRAM)),
             interface(3, "wan0", Some(PROGRAM)),

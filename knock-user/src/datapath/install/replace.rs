@@ -17,13 +17,10 @@ use super::{
     attachment::Attachment,
     framing::{Framing, framing, index_of},
     pinning::pin,
-    pins::{
-        directory::{self, PROGRAMS},
-        root::PinRoot,
-    },
+    pins::{directory, root::PinRoot},
     program::{self, Origin},
     request::Absent,
-    settle::{forget, return_programs, take_place, update_links},
+    settle::{change_programs, forget, take_place},
     xdp::Attached,
 };
 use crate::{
@@ -78,7 +75,8 @@ pub(super) fn replace(
     new.adopt_connections(Some(old))?;
 
     for name in &config.interfaces {
-        give_programs(&root.of(name), &root.unnamed(name))?;
+        let (place, next) = (root.of(name), root.unnamed(name));
+        change_programs(&place, &place, &next)?;
     }
     let (guarded, failed) = attach_missing(&new, root, absent, &attachments)?;
     let removed: Vec<String> = old.config().interfaces.clone();
@@ -187,17 +185,6 @@ fn refuse_other_mode(config: &Config, attachments: &[Attachment]) -> Result<()> 
     Ok(())
 }
 
-/// Gives the links pinned in `before` the programs pinned in `next`, each the one that reads the same packets.
-fn give_programs(before: &Path, next: &Path) -> Result<()> {
-    for name in PROGRAMS {
-        let (old, new) = (before.join(name), next.join(name));
-        if old.exists() && new.exists() {
-            update_links(before, &old, &new)?;
-        }
-    }
-    Ok(())
-}
-
 type Attachments = (Vec<Guarded>, Vec<(String, anyhow::Error)>);
 
 /// Attaches the program to the configured interfaces that lack it.
@@ -252,7 +239,8 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         for name in self.interfaces.drain(..) {
             let next = self.root.unnamed(&name);
-            let undone = return_programs(&self.root.of(&name), &next).and_then(|()| {
+            let place = self.root.of(&name);
+            let undone = change_programs(&place, &next, &place).and_then(|()| {
                 if next.exists() {
                     forget(self.root, &next)
                 } else {

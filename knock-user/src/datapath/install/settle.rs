@@ -38,7 +38,7 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         if belongs.is_some() && belongs == newest && generation(&before) < newest {
             take_place(root, &unfinished.interface)?;
         } else {
-            return_programs(&before, &unfinished.path)?;
+            change_programs(&before, &unfinished.path, &before)?;
         }
         let left = root.unnamed(&unfinished.interface);
         if left.exists() {
@@ -89,20 +89,20 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the programs pinned in `before` in place of those pinned in `next` on the links pinned in `before`.
-pub(super) fn return_programs(before: &Path, next: &Path) -> Result<()> {
+/// Has the links pinned in `links` carry the programs pinned in `to` in place of those pinned in `from`, each in place of
+/// the one that reads the same packets.
+pub(super) fn change_programs(links: &Path, from: &Path, to: &Path) -> Result<()> {
     for name in PROGRAMS {
-        let (old, new) = (before.join(name), next.join(name));
-        if old.exists() && new.exists() {
-            update_links(before, &new, &old)?;
+        let (from, to) = (from.join(name), to.join(name));
+        if from.exists() && to.exists() {
+            update_links(links, &from, &to)?;
         }
     }
     Ok(())
 }
 
-/// Puts the program pinned at `to` in place of that pinned at `from` on the links pinned in `directory`. Returns how
-/// many there were.
-pub(super) fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<usize> {
+/// Puts the program pinned at `to` in place of that pinned at `from` on the links pinned in `directory`.
+fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<()> {
     let cannot = || {
         format!(
             "cannot replace the program of the links in {}",
@@ -112,7 +112,6 @@ pub(super) fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<u
     let id = attachment::program_id(from)?;
     let old = bpf::open(from).with_context(cannot)?;
     let new = bpf::open(to).with_context(cannot)?;
-    let mut updated = 0;
     for path in directory::links(directory)? {
         let Some(state) = bpf::xdp_link(&path).with_context(cannot)? else {
             continue;
@@ -120,10 +119,9 @@ pub(super) fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<u
         if state.program == id && state.interface.is_some() {
             let link = bpf::open(&path).with_context(cannot)?;
             bpf::update_link(&link, &new, &old).with_context(cannot)?;
-            updated += 1;
         }
     }
-    Ok(updated)
+    Ok(())
 }
 
 /// Removes a directory. Its links stay on their interfaces where they are pinned elsewhere under the root.

@@ -15,8 +15,8 @@ use netlab::{
 use super::send;
 use crate::{
     frame::{self, Transport},
-    gate::PROTECTED,
     host::Wire,
+    instance::PROTECTED,
 };
 
 /// The frames that one source sends, and its progress.

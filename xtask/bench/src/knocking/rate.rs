@@ -9,8 +9,8 @@ use aya::programs::Xdp;
 use crate::{
     Plan, clock,
     figures::{Part, Row, times},
-    gate::{Gate, Setup, knock_frame, knocks},
     host::Host,
+    instance::{Instance, Setup, knock_frame, knocks},
     programs::{Floor, Programs, Traffic, slope},
 };
 
@@ -26,7 +26,7 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
         open_for: "1s",
         ..Setup::default()
     };
-    let gate = Gate::up(host, binary, &wire, &setup)?;
+    let instance = Instance::up(host, binary, &wire, &setup)?;
     let drop = programs.floor(Floor::Drop)?;
     let mut traffic = Traffic {
         first: NEWCOMERS,
@@ -49,7 +49,7 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
                     Ok(most / 1e3)
                 };
                 floor.push(best(&drop)?);
-                opened.push(best(&gate.program)?);
+                opened.push(best(&instance.program)?);
             }
             anyhow::Ok(())
         });
@@ -57,9 +57,9 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let refused = gate.knocks("table_full")?;
+    let refused = instance.knocks("table_full")?;
     ensure!(
-        refused == 0 && gate.knocks("opened")? > 0,
+        refused == 0 && instance.knocks("opened")? > 0,
         "{refused} knocks were refused for want of room"
     );
     Ok(Part {

@@ -16,8 +16,8 @@ use netlab::host::{find_program, output};
 use super::flood::Junk;
 use crate::{
     frame,
-    gate::{Gate, KNOCKS, PROTECTED, Setup},
     host::{HOST, Host, Wire},
+    instance::{Instance, KNOCKS, PROTECTED, Setup},
     recipe::{Hook, Recipe},
     service::Service,
 };
@@ -38,7 +38,7 @@ pub enum Rival {
 pub struct Standing {
     rival: Rival,
     pub service: Option<Service>,
-    pub gate: Option<Gate>,
+    pub instance: Option<Instance>,
     _listener: TcpListener,
     pub wire: Wire,
     folder: PathBuf,
@@ -103,7 +103,7 @@ impl Rival {
         let mut standing = Standing {
             rival: self,
             service: None,
-            gate: None,
+            instance: None,
             _listener: listener,
             wire,
             folder,
@@ -126,11 +126,11 @@ impl Standing {
                     sources,
                     ..Setup::default()
                 };
-                let gate = Gate::up(&self.host, binary, &self.wire, &setup)?;
+                let instance = Instance::up(&self.host, binary, &self.wire, &setup)?;
                 let mut run = self.host.command(binary);
-                run.args(gate.arguments()).arg("run");
+                run.args(instance.arguments()).arg("run");
                 self.service = Some(Service::start("knockgate run", &mut run)?);
-                self.gate = Some(gate);
+                self.instance = Some(instance);
             }
         }
         if let Some(service) = &mut self.service {

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     figures::{Against, Row, over, times_what},
     frame::{self, Transport},
-    gate::{Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame},
     host::{Host, Wire},
+    instance::{Instance, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame},
     judge::GRANTED,
     minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
@@ -53,7 +53,7 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
     }
     rows.minimal_knocking(host, programs)?;
     for grants in [1, 1_000, 100_000] {
-        rows.gate(host, programs, binary, grants)?;
+        rows.instance(host, programs, binary, grants)?;
     }
     rows.knocking(host, programs, binary)?;
     if mode == Mode::Native {
@@ -142,11 +142,11 @@ impl Rows {
         granted: u32,
     ) -> Result<()> {
         let wire = host.wire(&format!("least{name}"))?;
-        let mut gate = Minimal::load(programs, room, granted)?;
-        self.attach(host, &wire, &mut gate.program)?;
+        let mut minimal = Minimal::load(programs, room, granted)?;
+        self.attach(host, &wire, &mut minimal.program)?;
         self.contestants.push(Contestant {
             wire,
-            kind: Kind::Minimal(gate),
+            kind: Kind::Minimal(minimal),
             own_host: None,
         });
         Ok(())
@@ -162,7 +162,7 @@ impl Rows {
         Ok(())
     }
 
-    fn gate(
+    fn instance(
         &mut self,
         host: &Host,
         programs: &mut Programs,
@@ -179,7 +179,7 @@ impl Rows {
             host,
             programs,
             binary,
-            &format!("gate{grants}"),
+            &format!("ours{grants}"),
             &setup,
             grants,
         )?;
@@ -299,11 +299,11 @@ impl Rows {
         grants: u32,
     ) -> Result<()> {
         let wire = host.wire(name)?;
-        let gate = Gate::up(host, binary, &wire, setup)?;
-        gate.grant(programs, grants)?;
+        let instance = Instance::up(host, binary, &wire, setup)?;
+        instance.grant(programs, grants)?;
         self.contestants.push(Contestant {
             wire,
-            kind: Kind::Gate(gate),
+            kind: Kind::Instance(instance),
             own_host: None,
         });
         Ok(())
@@ -329,7 +329,7 @@ impl Rows {
         self.add(name, knock_frame(), traffic, "knock", true, against);
     }
 
-    /// Adds a row about the latest contestant. `reason`: under which gates count its frames. `delivered`: whether they
+    /// Adds a row about the latest contestant. `reason`: under which instances count its frames. `delivered`: whether they
     /// must reach the host, whatever the contestant.
     fn add(
         &mut self,

@@ -3,7 +3,7 @@
 use super::targets::Allowed;
 use crate::{
     frame::{self, Transport},
-    gate::knocks,
+    instance::knocks,
     programs::Traffic,
 };
 

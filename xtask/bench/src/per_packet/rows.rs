@@ -8,8 +8,8 @@ use crate::{
     Plan,
     figures::{Part, Row, over, times, times_what},
     frame::{self, Transport},
-    gate::{FOREIGN, Gate, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
-    gates::{Gates, ROOM},
+    instance::{FOREIGN, Instance, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame, knocks},
+    instances::{Instances, ROOM},
     judge::GRANTED,
     minimal::{Minimal, Room},
     programs::{Floor, Programs, Traffic},
@@ -29,7 +29,7 @@ const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
 
 /// A source without grant.
 const STRANGER: u32 = 0xac10_0001;
-/// A source on the allow list of [`Gates::allowing`].
+/// A source on the allow list of [`Instances::allowing`].
 const FRIEND: u32 = 0xc612_0007;
 /// The first address of sources that have not knocked yet.
 const NEWCOMERS: u32 = 0x1400_0000;
@@ -37,7 +37,7 @@ const NEWCOMERS: u32 = 0x1400_0000;
 const FORGED: u32 = 65_536;
 
 /// Measures all verdicts.
-pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
+pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
     let floors = [Floor::Drop, Floor::Pass, Floor::Parse];
     let [drop, pass, parse] = floors.map(|floor| programs.floor(floor));
     let (drop, pass, parse) = (drop?, pass?, parse?);
@@ -58,15 +58,15 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
         bare(VARIED, &drop, scattered(denied_frame(), STRANGER, FORGED)),
     ];
     cases.extend(beside(&minimal, &minimal_knocked));
-    cases.extend(unguarded(&gates.one));
-    cases.extend(closed(gates));
-    match &gates.rejecting {
-        Ok(gate) => {
+    cases.extend(unguarded(&instances.one));
+    cases.extend(closed(instances));
+    match &instances.rejecting {
+        Ok(instance) => {
             cases.push(bare(SINGLE, &drop, Work::Single(denied_frame())));
             let work = Work::Single(denied_frame());
             cases.push(Case::judged(
                 REJECTED,
-                gate,
+                instance,
                 "no_grant",
                 work,
                 vec![over(SINGLE)],
@@ -74,12 +74,12 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
         }
         Err(why) => absent.push(Row::absent(REJECTED, why)),
     }
-    cases.extend(granted(gates));
-    cases.extend(knocking(&gates.knocked));
+    cases.extend(granted(instances));
+    cases.extend(knocking(&instances.knocked));
     let mut rows = measure(programs, cases, plan)?;
     rows.append(&mut absent);
     // In a full table, a search for a place fails, which is not what the row measures.
-    let refused = gates.knocked.knocks("table_full")?;
+    let refused = instances.knocked.knocks("table_full")?;
     ensure!(
         refused == 0,
         "{refused} grants were refused for want of room"
@@ -104,7 +104,7 @@ pub fn verdicts(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<P
 }
 
 /// Measures the same verdicts with one sequence and with ten thousand.
-pub fn sequences(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<Part> {
+pub fn sequences(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
     const NAMES: [(&str, &str); 6] = [
         ("open port, 1 sequence", "open port, 10,000"),
         ("foreign port, 1 sequence", "foreign port, 10,000"),
@@ -133,9 +133,15 @@ pub fn sequences(programs: &mut Programs, gates: &Gates, plan: &Plan) -> Result<
     for ((single, crowd), ((one, reason), (many, _))) in
         NAMES.into_iter().zip(works().into_iter().zip(works()))
     {
-        cases.push(Case::judged(single, &gates.lone, reason, one, Vec::new()));
+        cases.push(Case::judged(
+            single,
+            &instances.lone,
+            reason,
+            one,
+            Vec::new(),
+        ));
         let ratio = vec![times(single).at_most(1.1)];
-        cases.push(Case::judged(crowd, &gates.crowd, reason, many, ratio));
+        cases.push(Case::judged(crowd, &instances.crowd, reason, many, ratio));
     }
     Ok(Part {
         id: "sequences",
@@ -177,7 +183,7 @@ fn beside<'c>(minimal: &'c Minimal, knocked: &'c Minimal) -> Vec<Case<'c>> {
     cases
 }
 
-fn unguarded(gate: &Gate) -> Vec<Case<'_>> {
+fn unguarded(instance: &Instance) -> Vec<Case<'_>> {
     let udp = Transport::Udp;
     let v4 = |transport, port| frame::ipv4(transport, STRANGER, 40000, port);
     let v6 = |extensions| frame::ipv6(udp, extensions, 40000, OPEN);
@@ -221,17 +227,17 @@ fn unguarded(gate: &Gate) -> Vec<Case<'_>> {
         ),
     ];
     rows.map(|(name, frame, against)| {
-        Case::judged(name, gate, "unguarded", Work::Hot(frame), against)
+        Case::judged(name, instance, "unguarded", Work::Hot(frame), against)
     })
     .into()
 }
 
-fn closed(gates: &Gates) -> Vec<Case<'_>> {
+fn closed(instances: &Instances) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
-    for (grants, gate) in gates.by_grants() {
+    for (grants, instance) in instances.by_grants() {
         cases.push(Case::judged(
             format!("denied SYN, {}, hot", counted(grants)),
-            gate,
+            instance,
             "no_grant",
             Work::Hot(denied_frame()),
             vec![over(DROP), times_what(MINIMAL, DROP)],
@@ -242,7 +248,7 @@ fn closed(gates: &Gates) -> Vec<Case<'_>> {
         }
         cases.push(Case::judged(
             format!("denied SYN, {}, 65,536 sources", counted(grants)),
-            gate,
+            instance,
             "no_grant",
             scattered(denied_frame(), STRANGER, FORGED),
             against,
@@ -260,7 +266,7 @@ fn closed(gates: &Gates) -> Vec<Case<'_>> {
         let work = Work::Hot(frame);
         cases.push(Case::judged(
             name,
-            &gates.allowing,
+            &instances.allowing,
             reason,
             work,
             vec![over(DROP)],
@@ -269,12 +275,12 @@ fn closed(gates: &Gates) -> Vec<Case<'_>> {
     cases
 }
 
-fn granted(gates: &Gates) -> Vec<Case<'_>> {
+fn granted(instances: &Instances) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
-    for (grants, gate) in gates.by_grants() {
+    for (grants, instance) in instances.by_grants() {
         cases.push(Case::judged(
             format!("granted TCP data, no session, {}, hot", counted(grants)),
-            gate,
+            instance,
             "grant",
             Work::Hot(granted_frame()),
             vec![over(PASS), times_what(MINIMAL_GRANTED, PASS)],
@@ -284,7 +290,7 @@ fn granted(gates: &Gates) -> Vec<Case<'_>> {
                 "granted TCP data, no session, {}, each source",
                 counted(grants)
             ),
-            gate,
+            instance,
             "grant",
             scattered(granted_frame(), GRANTED, grants),
             vec![over(VARIED)],
@@ -294,14 +300,14 @@ fn granted(gates: &Gates) -> Vec<Case<'_>> {
     let against = || vec![over(PASS)];
     cases.push(Case::judged(
         "granted UDP, in a session",
-        &gates.one,
+        &instances.one,
         "grant",
         datagram(),
         against(),
     ));
     cases.push(Case::judged(
         "kept session, grant ended",
-        &gates.kept,
+        &instances.kept,
         "session",
         datagram(),
         against(),
@@ -309,7 +315,7 @@ fn granted(gates: &Gates) -> Vec<Case<'_>> {
     cases
 }
 
-fn knocking(gate: &Gate) -> Vec<Case<'_>> {
+fn knocking(instance: &Instance) -> Vec<Case<'_>> {
     // A repeated source port makes a packet a duplicate, a new one makes it a new knock.
     let known = Traffic {
         sources: 32_768,
@@ -319,14 +325,14 @@ fn knocking(gate: &Gate) -> Vec<Case<'_>> {
     let mut cases = vec![
         Case::judged(
             "a knock's duplicate, hot",
-            gate,
+            instance,
             "knock",
             Work::Hot(frame::ipv4(Transport::Udp, 0x0909_0909, 40000, KNOCKS[0])),
             vec![over(PASS)],
         ),
         Case::judged(
             "first knock again, 32,768 known sources",
-            gate,
+            instance,
             "knock",
             Work::Varied(knock_frame(), known),
             vec![over(VARIED)],
@@ -335,11 +341,11 @@ fn knocking(gate: &Gate) -> Vec<Case<'_>> {
     for (name, work) in newcomers() {
         let minimal = times_what(format!("minimal gate, {name}"), VARIED);
         let against = vec![over(VARIED), minimal];
-        cases.push(Case::judged(name, gate, "knock", work, against));
+        cases.push(Case::judged(name, instance, "knock", work, against));
     }
     cases.push(Case::judged(
         "each of three knocks, one source, renewals",
-        gate,
+        instance,
         "knock",
         Work::Varied(knock_frame(), one_knocker()),
         vec![over(VARIED)],

@@ -7,31 +7,31 @@ use anyhow::Result;
 
 use crate::{
     frame::{self, Transport},
-    gate::{Gate, PROTECTED, Setup},
     host::{Host, Wire},
+    instance::{Instance, PROTECTED, Setup},
     judge::GRANTED,
     programs::{Programs, run},
 };
 
-pub struct Gates {
+pub struct Instances {
     /// One grant, one sequence.
-    pub one: Gate,
-    pub thousand: Gate,
-    pub hundred_thousand: Gate,
-    pub million: Gate,
+    pub one: Instance,
+    pub thousand: Instance,
+    pub hundred_thousand: Instance,
+    pub million: Instance,
     /// Every table as full as the default limits allow.
-    pub full: Gate,
+    pub full: Instance,
     /// A hundred networks on the allow list.
-    pub allowing: Gate,
+    pub allowing: Instance,
     /// With a flow that has outlived its grant.
-    pub kept: Gate,
+    pub kept: Instance,
     /// With room for the grants of measured knocks.
-    pub knocked: Gate,
-    /// One grant and one sequence, for comparison with [`Gates::crowd`], which has ten thousand sequences.
-    pub lone: Gate,
-    pub crowd: Gate,
+    pub knocked: Instance,
+    /// One grant and one sequence, for comparison with [`Instances::crowd`], which has ten thousand sequences.
+    pub lone: Instance,
+    pub crowd: Instance,
     /// With a gate that rejects; or why there is none.
-    pub rejecting: Result<Gate, String>,
+    pub rejecting: Result<Instance, String>,
     /// Dropped after the instances that guard them.
     _wires: Vec<Wire>,
 }
@@ -39,15 +39,15 @@ pub struct Gates {
 /// Room for more grants than are given while knocks are measured.
 pub const ROOM: u32 = 1 << 20;
 
-impl Gates {
+impl Instances {
     pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
         let mut wires = Vec::new();
         let mut up = |name: &str, grants: u32, setup: &Setup| {
             let wire = host.wire(name)?;
-            let gate = Gate::up(host, binary, &wire, setup)?;
+            let instance = Instance::up(host, binary, &wire, setup)?;
             wires.push(wire);
-            gate.grant(programs, grants)?;
-            anyhow::Ok(gate)
+            instance.grant(programs, grants)?;
+            anyhow::Ok(instance)
         };
         let plain = Setup::default();
         let with_grants = |grants| Setup {
@@ -111,7 +111,7 @@ impl Gates {
     }
 
     /// Returns instances with increasing numbers of grants.
-    pub fn by_grants(&self) -> [(u32, &Gate); 4] {
+    pub fn by_grants(&self) -> [(u32, &Instance); 4] {
         [
             (1, &self.one),
             (1_000, &self.thousand),

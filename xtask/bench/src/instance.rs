@@ -50,7 +50,7 @@ pub struct Setup {
 }
 
 /// An instance that is up. Dropping it takes it down.
-pub struct Gate {
+pub struct Instance {
     pub name: String,
     pub program: Xdp,
     binary: PathBuf,
@@ -148,7 +148,7 @@ fn sequence(number: usize) -> [u16; 3] {
     ]
 }
 
-impl Gate {
+impl Instance {
     /// Brings an instance up on the host's end of a wire.
     pub fn up(host: &Host, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
         let name = wire.name.clone();
@@ -205,7 +205,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Fills the tables of sessions and of sources of a gate whose table of grants is full.
+    /// Fills the tables of sessions and of sources of an instance whose table of grants is full.
     pub fn fill(&self, programs: &mut Programs, setup: &Setup) -> Result<()> {
         let mut flows = Traffic {
             first: GRANTED,
@@ -269,7 +269,7 @@ impl Gate {
     }
 }
 
-impl Judge for Gate {
+impl Judge for Instance {
     fn program(&self) -> &Xdp {
         &self.program
     }
@@ -281,7 +281,7 @@ impl Judge for Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for Instance {
     fn drop(&mut self) {
         // At the latest, its pins are removed with the namespaces.
         let _ = self.knockgate().args(["down", "--all"]).output();

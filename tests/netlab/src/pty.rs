@@ -1,4 +1,4 @@
-//! A terminal that a test sits at.
+//! A terminal for programs that need one.
 
 use std::{
     fs::File,
@@ -24,7 +24,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn open() -> Self {
+    pub fn open() -> io::Result<Self> {
         let size = libc::winsize {
             ws_row: 24,
             ws_col: 80,
@@ -42,11 +42,11 @@ impl Terminal {
                 &raw const size,
             )
         };
-        assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        done(opened)?;
         // SAFETY: two new descriptors, which the call above has made and nothing else owns.
         let (own, other) = unsafe { (File::from_raw_fd(own), OwnedFd::from_raw_fd(other)) };
         let printed = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (own.try_clone().expect("a descriptor"), Arc::clone(&printed));
+        let (mut from, to) = (own.try_clone()?, Arc::clone(&printed));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -54,17 +54,17 @@ impl Terminal {
                 to.extend_from_slice(&buffer[..length]);
             }
         });
-        Self {
+        Ok(Self {
             own,
             other,
             printed,
-        }
+        })
     }
 
     /// Has a command run on this terminal, in a session of its own.
-    pub fn attach(&self, command: &mut Command) {
-        let end = || Stdio::from(self.other.try_clone().expect("a descriptor"));
-        command.stdin(end()).stdout(end()).stderr(end());
+    pub fn attach(&self, command: &mut Command) -> io::Result<()> {
+        let end = || self.other.try_clone().map(Stdio::from);
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
         // SAFETY: between fork and exec this makes system calls only.
         unsafe {
             command.pre_exec(|| {
@@ -74,10 +74,11 @@ impl Terminal {
                 Ok(())
             });
         }
+        Ok(())
     }
 
-    pub fn types(&self, text: &str) {
-        (&self.own).write_all(text.as_bytes()).expect("it is open");
+    pub fn types(&self, text: &str) -> io::Result<()> {
+        (&self.own).write_all(text.as_bytes())
     }
 
     /// Everything that was printed so far, with the sequences that control the terminal.
@@ -87,27 +88,28 @@ impl Terminal {
     }
 
     /// Whether lines are edited and keys echoed, as a shell needs it.
-    pub fn is_ordinary(&self) -> bool {
+    pub fn is_ordinary(&self) -> io::Result<bool> {
         // SAFETY: all zeros is a valid `termios`, which the call fills or fails.
         let settings = unsafe {
             let mut settings: libc::termios = mem::zeroed();
-            let got = libc::tcgetattr(self.other.as_raw_fd(), &raw mut settings);
-            assert_eq!(got, 0, "{}", io::Error::last_os_error());
+            if libc::tcgetattr(self.other.as_raw_fd(), &raw mut settings) != 0 {
+                return Err(io::Error::last_os_error());
+            }
             settings
         };
         let ordinary = libc::ICANON | libc::ECHO | libc::ISIG;
-        settings.c_lflag & ordinary == ordinary
+        Ok(settings.c_lflag & ordinary == ordinary)
     }
 
     /// Ends it, as when the window that it is in is closed.
-    pub fn hangs_up(&self) {
+    pub fn hangs_up(&self) -> io::Result<()> {
         // SAFETY: the call takes no argument.
         let ended = unsafe { libc::ioctl(self.other.as_raw_fd(), libc::TIOCVHANGUP) };
-        assert_eq!(ended, 0, "{}", io::Error::last_os_error());
+        done(ended)
     }
 
     /// Gives it another size, which the program on it is told.
-    pub fn resize(&self, columns: u16, rows: u16) {
+    pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
         let size = libc::winsize {
             ws_row: rows,
             ws_col: columns,
@@ -116,6 +118,14 @@ impl Terminal {
         };
         // SAFETY: the call reads the size.
         let set = unsafe { libc::ioctl(self.own.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        done(set)
+    }
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
