@@ -1,0 +1,200 @@
+//! The newest time of each key: what keeps a knock from opening twice.
+//!
+//! While the program is in the kernel, its table has them. `down` writes them into a file, from which the next `up` goes on.
+//! Where that file is missing, or the program ended in another way (a crash, a reboot), a knock may have been accepted that
+//! the file does not know of. Then every key begins at the present time plus `max_ahead`: no knock that was accepted before
+//! can have a later time, as long as the clock has not been set back.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File},
+    io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// How long after it was made a key is known never to have been used elsewhere.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Newest times, as they are kept in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Nothing was accepted since: the program had been removed from every interface before this was written.
+    pub complete: bool,
+    /// By the name of the key and its slot, Unix ns.
+    pub keys: BTreeMap<String, BTreeMap<u16, u64>>,
+}
+
+/// The time from which the knocks of a key count that is new to the tables.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    kept: Kept,
+    /// Unix ns.
+    now: u64,
+    /// ns.
+    max_ahead: u64,
+    /// Accept nothing yet.
+    frozen: bool,
+}
+
+impl Newest {
+    /// For keys that are added to a program that runs.
+    pub fn running(config: &Config) -> Self {
+        Self::from(Kept::default(), config)
+    }
+
+    /// For a table that takes another one's place: it accepts nothing until the newest times have followed.
+    pub fn frozen(config: &Config) -> Self {
+        Self {
+            frozen: true,
+            ..Self::running(config)
+        }
+    }
+
+    /// Goes on from what was kept.
+    pub fn from(kept: Kept, config: &Config) -> Self {
+        Self {
+            kept,
+            now: now(),
+            max_ahead: u64::try_from(config.knock.max_ahead.as_nanos()).unwrap_or(u64::MAX),
+            frozen: false,
+        }
+    }
+
+    /// Returns the newest time of a key that was made at `created`; both Unix ns.
+    pub(super) fn of(&self, name: &str, slot: u16, created: u64) -> u64 {
+        if self.frozen {
+            return u64::MAX;
+        }
+        let kept = self.kept.keys.get(name).and_then(|slots| slots.get(&slot)).copied();
+        let is_fresh = self.now.saturating_sub(created) < FRESH.as_nanos() as u64;
+        match kept {
+            Some(kept) if self.kept.complete => kept,
+            None if is_fresh => created,
+            kept => kept.unwrap_or(0).max(self.now.saturating_add(self.max_ahead)),
+        }
+    }
+
+    /// Returns whether keys begin later than now, and so refuse knocks for a while.
+    pub fn waits(&self) -> bool {
+        !self.kept.complete
+    }
+}
+
+impl Kept {
+    /// Reads what was kept for the instance with these pins, and notes that it is in use from now on. What cannot be noted
+    /// is not relied on.
+    pub fn take(config: &Config, pins: &Path) -> Result<Self> {
+        let path = path(config, pins);
+        let kept = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let in_use = Self {
+            complete: false,
+            ..kept.clone()
+        };
+        in_use.write(config, pins)?;
+        Ok(kept)
+    }
+
+    /// Writes it down for the instance with these pins.
+    pub fn write(&self, config: &Config, pins: &Path) -> Result<()> {
+        let path = path(config, pins);
+        let written = || -> Result<()> {
+            let folder = &config.knock.state;
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            // Mode 0600.
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(File::open(folder)?.sync_all()?)
+        };
+        written().with_context(|| {
+            format!("cannot write the newest times of keys into {}", path.display())
+        })
+    }
+}
+
+/// Returns the file of the instance with these pins: several instances may have one folder.
+fn path(config: &Config, pins: &Path) -> PathBuf {
+    let name = pins.to_string_lossy().trim_matches('/').replace('/', "-");
+    config.knock.state.join(format!("newest-{name}.json"))
+}
+
+/// Returns the present time, Unix ns.
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AHEAD: u64 = 15_000_000_000;
+
+    fn newest(complete: bool, kept: &[(&str, u16, u64)]) -> Newest {
+        let mut keys: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
+        for (name, slot, time) in kept {
+            keys.entry((*name).to_owned()).or_default().insert(*slot, *time);
+        }
+        Newest {
+            kept: Kept { complete, keys },
+            now: 1_000_000_000_000,
+            max_ahead: AHEAD,
+            frozen: false,
+        }
+    }
+
+    #[test]
+    fn what_is_known_completely_goes_on() {
+        let newest = newest(true, &[("alice", 3, 77)]);
+        assert_eq!(newest.of("alice", 3, 5), 77);
+        // Another slot, another key: nothing is known of it.
+        assert_eq!(newest.of("alice", 4, 5), newest.now + AHEAD);
+        assert_eq!(newest.of("bob", 3, 5), newest.now + AHEAD);
+    }
+
+    #[test]
+    fn what_is_not_known_begins_later_than_any_knock_that_can_have_been_accepted() {
+        let newest = newest(false, &[("alice", 3, 77), ("bob", 4, u64::MAX)]);
+        assert_eq!(newest.of("alice", 3, 5), newest.now + AHEAD);
+        // The clock was set back: what is kept still holds.
+        assert_eq!(newest.of("bob", 4, 5), u64::MAX);
+    }
+
+    #[test]
+    fn a_key_that_has_just_been_made_counts_at_once() {
+        let newest = newest(false, &[]);
+        let created = newest.now - 5_000_000_000;
+        assert_eq!(newest.of("carol", 0, created), created);
+        let earlier = newest.now - 10_000_000_000;
+        assert_eq!(newest.of("carol", 0, earlier), newest.now + AHEAD);
+    }
+
+    #[test]
+    fn it_is_complete_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::default();
+        config.knock.state = folder.path().join("new");
+        let pins = Path::new("/sys/fs/bpf/knockgate");
+        assert_eq!(Kept::take(&config, pins).expect("taken"), Kept::default());
+        let kept = newest(true, &[("alice", 3, 77)]).kept;
+        kept.write(&config, pins).expect("written");
+        let other = Kept::take(&config, Path::new("/sys/fs/bpf/other")).expect("taken");
+        assert_eq!(other, Kept::default());
+        assert_eq!(Kept::take(&config, pins).expect("taken"), kept);
+        assert!(!Kept::take(&config, pins).expect("taken").complete);
+    }
+}

@@ -1,0 +1,197 @@
+//! The tables of keys, written while the program reads and changes them.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use anyhow::Result;
+use aya::maps::{Array, HashMap, MapData};
+use bytemuck::Zeroable as _;
+use knock_common::{
+    address::V6,
+    knock::authenticated::key::{HostSecret, Key, KeyGate, NAME, state},
+};
+
+use super::{
+    newest::{Kept, Newest},
+    rows::{KeyRow, KeyRows},
+};
+use crate::{
+    datapath::{
+        tables::{self, Source},
+        write,
+    },
+    sys::{bpf::mapping::Mapping, clock},
+};
+
+/// The tables of keys.
+pub struct KeyTables {
+    keys: Mapping<Key>,
+    names: Array<MapData, [u8; NAME]>,
+    gates: HashMap<MapData, KeyGate, u32>,
+    secrets: Array<MapData, HostSecret>,
+    clock: Array<MapData, u64>,
+}
+
+impl KeyTables {
+    pub fn open(source: &impl Source) -> Result<Self> {
+        Ok(Self {
+            keys: Mapping::of(&tables::KEY.open(source)?)?,
+            names: tables::KEY_NAME.open(source)?,
+            gates: tables::KEY_GATE.open(source)?,
+            secrets: tables::HOST_SECRET.open(source)?,
+            clock: tables::CLOCK_OFFSET.open(source)?,
+        })
+    }
+
+    /// Makes the tables hold these rows. A key that is there and stays keeps its newest time.
+    pub fn apply(&mut self, rows: &KeyRows, newest: &Newest) -> Result<()> {
+        self.follow_clock()?;
+        write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
+        for slot in 0..u32::try_from(self.keys.len())? {
+            match rows.keys.get(&slot) {
+                Some(row) => self.put(slot, row, newest)?,
+                None if self.state(slot) != state::NONE => self.end(slot)?,
+                None => {}
+            }
+        }
+        write::hash(&mut self.gates, rows.gates.iter().map(|(gate, id)| (*gate, *id)))
+    }
+
+    /// Tells the program how far `CLOCK_TAI` is ahead of Unix time now: whoever keeps the clock may change that.
+    pub fn follow_clock(&mut self) -> Result<()> {
+        let offset = clock::tai_offset();
+        if self.clock.get(&0, 0)? != offset {
+            self.clock.set(0, offset, 0)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, slot: u32, row: &KeyRow, newest: &Newest) -> Result<()> {
+        let index = slot as usize;
+        let present = self.keys.get(index);
+        let stays = present.state != state::NONE && present.secret == row.secret;
+        if stays {
+            let words = self.keys.words_of(index);
+            words[word::NOT_AFTER].store(row.not_after, Ordering::Relaxed);
+            // With `bound`, in one word. Last, so that a key that ends does so with all else as it was.
+            words[word::STATE].store(status(row, present.family), Ordering::SeqCst);
+        } else {
+            self.end(slot)?;
+            let name = text(&row.name);
+            let begun = Key {
+                secret: row.secret,
+                newest: newest.of(&name, u16::try_from(slot)?, row.created),
+                not_after: row.not_after,
+                source: V6::zeroed(),
+                source_time: 0,
+                ..Key::zeroed()
+            };
+            self.keys.set(index, begun);
+            self.keys.words_of(index)[word::STATE].store(status(row, 0), Ordering::SeqCst);
+        }
+        if self.names.get(&slot, 0)? != row.name {
+            self.names.set(slot, row.name, 0)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, slot: u32) -> Result<()> {
+        let words = self.keys.words_of(slot as usize);
+        words[word::STATE].store(0, Ordering::SeqCst);
+        self.keys.set(slot as usize, Key::zeroed());
+        Ok(self.names.set(slot, [0; NAME], 0)?)
+    }
+
+    fn state(&self, slot: u32) -> u32 {
+        self.keys.get(slot as usize).state
+    }
+
+    /// Returns whether the key in a slot opens a gate.
+    pub fn opens(&self, slot: u16, gate: u16) -> Result<bool> {
+        if usize::from(slot) >= self.keys.len() || self.state(slot.into()) != state::VALID {
+            return Ok(false);
+        }
+        for row in self.gates.iter() {
+            let (key, id) = row?;
+            if key.slot == u32::from(slot) && id == u32::from(gate) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the name of the key in a slot.
+    pub fn name(&self, slot: u16) -> Option<String> {
+        let name = text(&self.names.get(&slot.into(), 0).ok()?);
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// Returns the newest times.
+    pub fn newest(&self) -> Result<Kept> {
+        let mut keys: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
+        for (slot, key) in (0_u16..).zip(self.keys.iter()) {
+            if key.state != state::NONE
+                && let Some(name) = self.name(slot)
+            {
+                keys.entry(name).or_default().insert(slot, key.newest);
+            }
+        }
+        Ok(Kept {
+            complete: false,
+            keys,
+        })
+    }
+
+    /// Sets the newest time of a key. It must be one that the program cannot have passed meanwhile.
+    pub fn set_newest(&self, slot: u16, newest: u64) {
+        self.keys.words_of(slot.into())[word::NEWEST].store(newest, Ordering::SeqCst);
+    }
+
+    /// Takes over the newest times of tables whose program accepts nothing any more.
+    pub fn follow(&self, before: &Self) {
+        for index in 0..self.keys.len() {
+            let key = self.keys.get(index);
+            if key.state == state::NONE || key.newest != u64::MAX {
+                continue;
+            }
+            let earlier = (index < before.keys.len()).then(|| before.keys.get(index));
+            let earlier = earlier.filter(|earlier| earlier.secret == key.secret);
+            if let (Some(earlier), Ok(slot)) = (earlier, u16::try_from(index)) {
+                self.set_newest(slot, earlier.newest);
+            }
+        }
+    }
+
+    /// Has keys count that [`follow`](Self::follow) found nothing for: they are new.
+    pub fn thaw(&self, rows: &KeyRows, newest: &Newest) -> Result<()> {
+        for (slot, row) in &rows.keys {
+            if self.keys.get(*slot as usize).newest == u64::MAX {
+                let slot = u16::try_from(*slot)?;
+                self.set_newest(slot, newest.of(&text(&row.name), slot, row.created));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The words of a [`Key`] that are changed while it is in use.
+mod word {
+    use std::mem::offset_of;
+
+    use super::Key;
+
+    pub const NEWEST: usize = offset_of!(Key, newest) / 8;
+    pub const NOT_AFTER: usize = offset_of!(Key, not_after) / 8;
+    /// `state`, `bound` and `family`.
+    pub const STATE: usize = offset_of!(Key, state) / 8;
+}
+
+/// Returns the word with the state of a key.
+fn status(row: &KeyRow, family: u8) -> u64 {
+    let [a, b, c, d] = row.state.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, u8::from(row.bound), family, 0, 0])
+}
+
+fn text(name: &[u8; NAME]) -> String {
+    let bytes = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
