@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow, check, completions, confirm, down, events, grants, import, init, knock, man,
+        allow, check, completions, confirm, down, events, grants, import, init, key, knock, man,
         metrics, reload, revoke, run, sessions, sources, stats, status, top, up,
     },
     config::DEFAULT_PATH,
@@ -85,6 +85,7 @@ pub enum Command {
     Metrics(metrics::Args),
     Allow(allow::Args),
     Revoke(revoke::Args),
+    Key(key::Args),
     Knock(knock::KnockArgs),
     Completions(completions::Args),
     Man(man::Args),
@@ -107,7 +108,8 @@ impl Command {
             | Self::Top(_)
             | Self::Events(_)
             | Self::Allow(_)
-            | Self::Revoke(_) => true,
+            | Self::Revoke(_)
+            | Self::Key(_) => true,
             Self::Init(_)
             | Self::Import(_)
             | Self::Check(_)

@@ -97,12 +97,16 @@ fn summary(config: &Config, warnings: usize) -> String {
         config.gates.iter().map(|gate| gate.knocks.len()).sum(),
         "sequence",
     );
+    let keys = match config.gates.iter().map(|gate| gate.keys.len()).sum() {
+        0 => String::new(),
+        keys => format!(", {}", count(keys, "key")),
+    };
     let warnings = if warnings == 0 {
         "no warnings".to_owned()
     } else {
         count(warnings, "warning")
     };
-    format!("ok: {gates}, {sequences}, {warnings}")
+    format!("ok: {gates}, {sequences}{keys}, {warnings}")
 }
 
 #[cfg(test)]

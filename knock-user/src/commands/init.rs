@@ -119,6 +119,7 @@ fn next_steps(config: &Config, path: &Path) -> String {
         "\nNext, here:\n\
          \x20 knockgate{option} check    # first list a network of yours under `allow` in the file\n\
          \x20 knockgate{option} up       # as root: from then on the ports are closed\n\
+         \x20 knockgate{option} key new USER   # a key, which is safer than a sequence: one packet opens, and only once\n\
          \nThen, at the client (HOST is this host's name or address):\n"
     );
     for Gate {

@@ -18,6 +18,7 @@ pub mod events;
 pub mod grants;
 pub mod import;
 pub mod init;
+pub mod key;
 pub mod knock;
 pub mod man;
 pub mod metrics;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Metrics(args) => metrics::run(&args, &root),
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
+        Command::Key(args) => key::run(&args, &cli.config, &root),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

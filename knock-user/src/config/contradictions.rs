@@ -15,6 +15,7 @@ const MOST_KNOCK_PORTS: usize = 65_535;
 /// Reports every contradiction in the draft, and what exceeds a limit in total.
 pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
     names(findings, draft);
+    keys(findings, draft);
     let guarded = guarded_ports(findings, draft);
     guarded_knocks(findings, draft, &guarded);
     open_ports(findings, draft, &guarded);
@@ -29,13 +30,60 @@ fn names(findings: &mut Findings<'_>, draft: &Draft) {
         format!("there is a gate {name:?} already, on line {line}: give this one another name")
     });
     for gate in &draft.gates {
-        let users = gate.knocks.iter().map(|knock| &knock.user);
+        // A user may have several keys.
+        let users = gate.sequences().map(|knock| &knock.user);
         findings.duplicates(users.filter(was_read), "duplicate-user", |user, line| {
             format!(
                 "{} has a user {user:?} already, on line {line}: give this one another name",
                 gate.label()
             )
         });
+    }
+}
+
+/// Reports keys that are nobody's or twice at one gate, and keys and ports that are of no use.
+fn keys(findings: &mut Findings<'_>, draft: &Draft) {
+    for gate in &draft.gates {
+        findings.duplicates(gate.keys(), "duplicate-key", |key, line| {
+            format!(
+                "key {key} opens {} already, on line {line}: leave one out",
+                gate.label()
+            )
+        });
+        for knock in &gate.knocks {
+            let Some(Located { value: key, span }) = &knock.key else {
+                continue;
+            };
+            let user = &knock.user.value;
+            if !user.is_empty() && *user != key.user {
+                let message = format!(
+                    "key {key} is that of {}, and this knock that of {user}: write one user in both",
+                    key.user
+                );
+                findings.error("key-of-another-user", *span, message);
+            }
+            if draft.knock.ports.is_empty() && !findings.has("not-udp") {
+                let message = "there is no port for authenticated knocks, so no key opens anything: add `ports` in \
+                               [knock], such as ports = [\"41641/udp\"]";
+                findings.error("no-knock-port", *span, message.to_owned());
+            }
+        }
+    }
+    let knocked = draft
+        .gates
+        .iter()
+        .flat_map(|gate| &gate.knocks)
+        .flat_map(|knock| &knock.sequence.items)
+        .map(|step| (step.value, step.span))
+        .collect::<HashMap<_, _>>();
+    for Located { value: port, span } in &draft.knock.ports {
+        if let Some(at) = knocked.get(port) {
+            let line = findings.source.line_of(*at);
+            let message = format!(
+                "{port} cannot take authenticated knocks: it is a knock of a sequence, on line {line}; choose another port"
+            );
+            findings.error("knock-port-in-sequence", *span, message);
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
+    Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
     reader::List,
     source::{Located, Span, values},
 };
+use crate::keys::KeyName;
 
 /// A file as written. Where an error was found, the value is the default.
 #[derive(Default)]
@@ -22,6 +23,7 @@ pub(super) struct Draft {
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) metrics: DraftMetrics,
+    pub(super) knock: DraftAuthenticated,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
@@ -32,6 +34,14 @@ pub(super) struct Draft {
 pub(super) struct DraftMetrics {
     /// `None` stands for `off`.
     pub(super) listen: Option<Located<Listen>>,
+}
+
+/// `[knock]` as written.
+#[derive(Default)]
+pub(super) struct DraftAuthenticated {
+    pub(super) ports: Vec<Located<Port>>,
+    /// The keys that no finding points to; the others are blank here.
+    pub(super) rest: Authenticated,
 }
 
 /// A `[[gate]]` as written.
@@ -54,6 +64,8 @@ pub(super) struct DraftGate {
 pub(super) struct DraftKnock {
     /// Empty where it could not be read.
     pub(super) user: Located<String>,
+    /// Then there is no sequence.
+    pub(super) key: Option<Located<KeyName>>,
     pub(super) sequence: List<Port>,
     pub(super) within: Located<Duration>,
 }
@@ -75,6 +87,7 @@ impl Draft {
             addresses,
             open_ports,
             metrics: DraftMetrics { listen },
+            knock,
             gates,
             rest,
         } = self;
@@ -86,6 +99,10 @@ impl Draft {
             metrics: Metrics {
                 listen: listen.map(|listen| listen.value),
             },
+            knock: Authenticated {
+                ports: values(knock.ports),
+                ..knock.rest
+            },
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest
         }
@@ -93,6 +110,16 @@ impl Draft {
 }
 
 impl DraftGate {
+    /// Returns the knocks that are sequences.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = &DraftKnock> {
+        self.knocks.iter().filter(|knock| knock.key.is_none())
+    }
+
+    /// Returns the keys that its knocks name.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Located<KeyName>> {
+        self.knocks.iter().filter_map(|knock| knock.key.as_ref())
+    }
+
     /// Returns what messages call this gate.
     pub(super) fn label(&self) -> impl fmt::Display {
         match self.name.value.as_str() {
@@ -111,11 +138,14 @@ impl DraftGate {
             hooks,
             rest,
         } = self;
+        let (keys, sequences): (Vec<_>, Vec<_>) =
+            knocks.into_iter().partition(|knock| knock.key.is_some());
         Gate {
             name: name.value,
             protect: values(protect),
             open_for: open_for.value,
-            knocks: knocks.into_iter().map(DraftKnock::into_knock).collect(),
+            knocks: sequences.into_iter().map(DraftKnock::into_knock).collect(),
+            keys: values(keys.into_iter().filter_map(|knock| knock.key).collect()),
             hooks: hooks.into_iter().map(DraftHook::into_hook).collect(),
             ..rest
         }
@@ -134,6 +164,7 @@ impl DraftKnock {
     fn into_knock(self) -> Knock {
         let Self {
             user,
+            key: _,
             sequence,
             within,
         } = self;

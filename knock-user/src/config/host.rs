@@ -11,6 +11,7 @@ use super::{Port, Protocol};
 use crate::{
     datapath,
     sys::{
+        clock,
         links::{self, Link},
         sock_diag::{States, Transport, sockets},
     },
@@ -36,6 +37,10 @@ pub struct HostFacts {
     pub unreadable: BTreeMap<String, String>,
     /// The programs of hooks are to be found in the file system.
     pub has_programs: bool,
+    /// The keys are to be found in the file system.
+    pub has_keys: bool,
+    /// Nothing keeps the clock right.
+    pub clock_is_free: bool,
 }
 
 /// The two ends of an SSH session, from `SSH_CONNECTION`.
@@ -61,6 +66,8 @@ impl HostFacts {
             ssh: SshSession::of_this_process(),
             unreadable: datapath::unreadable().unwrap_or_default(),
             has_programs: true,
+            has_keys: true,
+            clock_is_free: clock::is_free(),
         }
     }
 }

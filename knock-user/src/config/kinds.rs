@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use super::{
     hook::{EVENT_KEYS, Piece, pieces},
     nearest::nearest,
 };
+use crate::keys::KeyName;
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {
@@ -75,6 +77,20 @@ pub(super) const NAME: Kind<String> = Kind {
     for_number: Some(|number| format!("\"{number}\"")),
 };
 
+pub(super) const KEY_NAME: Kind<KeyName> = Kind {
+    code: "bad-key",
+    expected: "a key such as \"alice/laptop\"",
+    parse: KeyName::from_str,
+    for_number: Some(|number| format!("\"{number}\"")),
+};
+
+pub(super) const FOLDER: Kind<PathBuf> = Kind {
+    code: "bad-folder",
+    expected: "a folder such as \"/etc/knockgate/keys\"",
+    parse: parse_folder,
+    for_number: None,
+};
+
 pub(super) const ARGUMENT: Kind<String> = Kind {
     code: "bad-argument",
     expected: "a program or an argument such as \"{source}\"",
@@ -108,6 +124,16 @@ fn parse_argument(text: &str) -> Result<String, String> {
         return Err(format!("unknown placeholder {{{name}}}; {advice}"));
     }
     Ok(text.to_owned())
+}
+
+fn parse_folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.contains('\0') {
+        return Err(format!(
+            "{text:?} must be the absolute path of a folder, since commands are given from any folder"
+        ));
+    }
+    Ok(path)
 }
 
 /// Reads the name of a gate or user: 1 to 64 of `A-Z a-z 0-9 . _ -`.

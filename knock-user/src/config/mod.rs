@@ -23,7 +23,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -52,6 +56,7 @@ pub(crate) use self::{
     nearest::nearest,
     schema::LONGEST_GRANT,
 };
+use crate::keys::KeyName;
 
 /// The path of the configuration without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/knockgate/knockgate.toml";
@@ -77,6 +82,8 @@ pub struct Config {
     pub alert: Alert,
     #[serde(default)]
     pub metrics: Metrics,
+    #[serde(default)]
+    pub knock: Authenticated,
     /// In the order of the file; names are unique.
     pub gates: Vec<Gate>,
 }
@@ -117,6 +124,24 @@ pub struct Limits {
     pub sources: u32,
     pub grants: u32,
     pub sessions: u32,
+    /// Slots of keys. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub keys: u32,
+}
+
+/// Authenticated knocks: where they are sent, how old they may be, and where their keys are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated {
+    /// UDP ports, none of which is in a sequence; empty: none are accepted.
+    pub ports: Vec<Port>,
+    /// How far the time of a packet may be behind the clock of this host.
+    pub max_age: Duration,
+    /// How far the time of a packet may be ahead of the clock of this host.
+    pub max_ahead: Duration,
+    /// The folder with the keys.
+    pub keys: PathBuf,
+    /// The folder in which the newest time of each key is kept while nothing is up.
+    pub state: PathBuf,
 }
 
 /// How the service hands out its metrics.
@@ -142,8 +167,11 @@ pub struct Gate {
     pub deny: Deny,
     /// Networks that may knock; empty: every network.
     pub sources: Vec<IpNet>,
-    /// May be empty: then only grants by hand open the gate. Users are unique within a gate.
+    /// May be empty, as `keys` may: then only grants by hand open the gate. Users are unique within a gate.
     pub knocks: Vec<Knock>,
+    /// The keys that may open it, beside those whose own files name it. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub keys: Vec<KeyName>,
     /// Absent from what earlier builds have pinned.
     #[serde(default)]
     pub hooks: Vec<Hook>,
@@ -182,7 +210,7 @@ pub enum Deny {
     Reject,
 }
 
-/// One user's way to open a gate.
+/// One user's sequence that opens a gate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {
     pub user: String,

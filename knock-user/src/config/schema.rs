@@ -9,15 +9,15 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Alert, Limits, Listen, Port,
-    draft::{Draft, DraftGate, DraftHook, DraftKnock, DraftMetrics},
+    Alert, Limits, Listen, Port, Protocol,
+    draft::{Draft, DraftAuthenticated, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
-    kinds::{ADDRESS, ARGUMENT, INTERFACE, LISTEN, NAME, NETWORK, PORT},
+    kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, PORT},
     nearest::nearest,
     reader::{Field, List, Reader},
     section::{
         Describe,
-        Presence::{Nested, Optional, Required},
+        Presence::{Nested, OneOf, Optional, Required},
         Row, Section,
     },
     source::{Findings, Located, Span, values},
@@ -29,12 +29,25 @@ pub(crate) const LONGEST_GRANT: Duration = Duration::from_hours(366 * 24);
 /// The kernel's tables of sources forget early when they are smaller than this.
 const FEWEST_SOURCES: u32 = 16_384;
 const MOST_ENTRIES: u32 = 16_777_216;
+/// A packet names its key's slot in two bytes.
+const MOST_KEYS: u32 = 65_535;
+/// The most that the clocks of a client and of this host may differ.
+const LONGEST_OFF: Duration = Duration::from_hours(1);
 /// Less than the service remembers of all sources together.
 const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 7] = [&FILE, &LIMITS, &METRICS, &ALERT, &GATE, &KNOCK, &HOOK];
+pub const SECTIONS: [&dyn Describe; 8] = [
+    &FILE,
+    &LIMITS,
+    &METRICS,
+    &ALERT,
+    &AUTHENTICATED,
+    &GATE,
+    &KNOCK,
+    &HOOK,
+];
 
 const FILE: Section<Draft> = Section {
     title: "the file",
@@ -99,6 +112,12 @@ or a list such as ["443/tcp", "443/udp"]."#,
                 ALERT.read(&SECTIONS, reader, table, field.span(), alert);
             }
         }),
+        Row::new("knock", Nested("{}"), "", |reader, field, file| {
+            file.knock = AUTHENTICATED.defaults();
+            if let Some(table) = reader.table(field) {
+                AUTHENTICATED.read(&SECTIONS, reader, table, field.span(), &mut file.knock);
+            }
+        }),
         Row::new("gate", Nested("[]"), "", |reader, field, file| {
             file.gates = all(reader, field, "gate", &GATE, |gate, span| {
                 gate.header = span;
@@ -136,6 +155,12 @@ const LIMITS: Section<Limits> = Section {
             |reader, field, limits| {
                 put(&mut limits.sessions, reader.number(field, 1..=MOST_ENTRIES));
             },
+        ),
+        Row::new(
+            "keys",
+            Optional("256"),
+            "Slots for keys of authenticated knocks; a key that has ended keeps its slot until no other is free.",
+            |reader, field, limits| put(&mut limits.keys, reader.number(field, 1..=MOST_KEYS)),
         ),
     ],
 };
@@ -183,6 +208,57 @@ const METRICS: Section<DraftMetrics> = Section {
 "unix:/run/knockgate/metrics.sock"."#,
         |reader, field, metrics| metrics.listen = listen(reader, field),
     )],
+};
+
+const AUTHENTICATED: Section<DraftAuthenticated> = Section {
+    title: "[knock]",
+    place: "in [knock]",
+    about: "Authenticated knocks: single UDP datagrams that prove who sent them. `knockgate key new USER` makes a key.",
+    rows: &[
+        Row::new(
+            "ports",
+            Optional("[]"),
+            r#"The UDP ports that take them, such as ["41641/udp"]; [] switches them off. They keep looking as they are:
+closed, open or guarded. None of them is in a sequence."#,
+            |reader, field, knock| put(&mut knock.ports, datagram_ports(reader, field)),
+        ),
+        Row::new(
+            "max_age",
+            Optional(r#""90s""#),
+            "How old a packet may be by this host's clock.",
+            |reader, field, knock| {
+                let duration = reader.duration(field, LONGEST_OFF);
+                put(&mut knock.rest.max_age, duration.map(|it| it.value));
+            },
+        ),
+        Row::new(
+            "max_ahead",
+            Optional(r#""15s""#),
+            "How far the time of a packet may be ahead of this host's clock.",
+            |reader, field, knock| {
+                let duration = reader.duration(field, LONGEST_OFF);
+                put(&mut knock.rest.max_ahead, duration.map(|it| it.value));
+            },
+        ),
+        Row::new(
+            "keys",
+            Optional(r#""/etc/knockgate/keys""#),
+            "The folder with the keys, a file for each. Only its owner may read it (mode 0700).",
+            |reader, field, knock| {
+                let folder = reader.one(field, &FOLDER);
+                put(&mut knock.rest.keys, folder.map(|it| it.value));
+            },
+        ),
+        Row::new(
+            "state",
+            Optional(r#""/var/lib/knockgate""#),
+            "The folder in which the time of each key's newest packet is kept while nothing is up, against replay.",
+            |reader, field, knock| {
+                let folder = reader.one(field, &FOLDER);
+                put(&mut knock.rest.state, folder.map(|it| it.value));
+            },
+        ),
+    ],
 };
 
 const GATE: Section<DraftGate> = Section {
@@ -259,6 +335,7 @@ const GATE: Section<DraftGate> = Section {
         ),
         Row::new("knock", Nested("[]"), "", |reader, field, gate| {
             gate.knocks = all(reader, field, "gate.knock", &KNOCK, |_, _| ());
+            useless_within(reader, field);
         }),
         Row::new("hook", Nested("[]"), "", |reader, field, gate| {
             gate.hooks = all(reader, field, "gate.hook", &HOOK, |_, _| ());
@@ -274,12 +351,12 @@ const KNOCK: Section<DraftKnock> = Section {
         Row::new(
             "user",
             Required(r#""alice""#),
-            "Whose sequence this is; no other user of this gate has the name.",
+            "Whose sequence or key this is; nobody else at this gate has the name.",
             |reader, field, knock| put(&mut knock.user, reader.one(field, &NAME)),
         ),
         Row::new(
             "sequence",
-            Required(r#"["7431/udp", "2214/tcp", "9120/udp"]"#),
+            OneOf(r#"["7431/udp", "2214/tcp", "9120/udp"]"#),
             "2 to 12 ports, to be knocked on in this order. No other user has the same sequence.",
             |reader, field, knock| put(&mut knock.sequence, sequence(reader, field)),
         ),
@@ -288,6 +365,12 @@ const KNOCK: Section<DraftKnock> = Section {
             Optional(r#""10s""#),
             "The longest time from the first knock to the last.",
             |reader, field, knock| put(&mut knock.within, reader.duration(field, LONGEST_WITHIN)),
+        ),
+        Row::new(
+            "key",
+            OneOf(r#""alice/laptop""#),
+            "In place of `sequence` and `within`: the key whose holder opens this gate by one packet (see [knock]).",
+            |reader, field, knock| knock.key = reader.one(field, &KEY_NAME),
         ),
     ],
 };
@@ -382,6 +465,38 @@ fn listen(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Located<L
         return None;
     }
     reader.one(field, &LISTEN)
+}
+
+fn datagram_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {
+    let mut items = reader.set(field, &PORT)?.items;
+    items.retain(|Located { value: port, span }| {
+        let fits = port.protocol == Protocol::Udp;
+        if !fits {
+            let message = format!(
+                "`{}`: an authenticated knock is one UDP datagram: write \"{}/udp\"",
+                field.key, port.number
+            );
+            reader.findings.error("not-udp", *span, message);
+        }
+        fits
+    });
+    Some(items)
+}
+
+/// Reports each `within` beside a key: one packet takes no time.
+fn useless_within(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) {
+    let knocks = field.value.get_ref().as_array().into_iter().flatten();
+    for knock in knocks.filter_map(|knock| knock.get_ref().as_table()) {
+        if knock.contains_key("key")
+            && let Some((within, _)) = knock.get_key_value("within")
+        {
+            let message = "`within` is for a sequence, and a key is one packet: leave it out";
+            let span = within.span().into();
+            reader
+                .findings
+                .error("exclusive-keys", span, message.to_owned());
+        }
+    }
 }
 
 fn protect(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {

@@ -23,6 +23,8 @@ pub struct Key {
 pub enum Presence {
     /// The key must be there. With an example of its value, as TOML.
     Required(&'static str),
+    /// Exactly one of the keys of the section that have this must be there. With an example of its value, as TOML.
+    OneOf(&'static str),
     /// The key may be left out. With its default, as TOML.
     Optional(&'static str),
     /// The key may be left out and begins a section of its own. With its default, as TOML.
@@ -140,6 +142,44 @@ impl<T: Default> Section<T> {
                     format!("{title} has no `{name}`: add one, such as {name} = {example}");
                 reader.findings.error("missing-key", span, message);
             }
+        }
+        self.one_of(reader, entries, span);
+    }
+
+    /// Reports that none of the keys of which one must be there is there, or more than one.
+    fn one_of(&self, reader: &mut Reader<'_, '_>, entries: &DeTable<'_>, span: Span) {
+        let mut names = Vec::new();
+        let mut examples = Vec::new();
+        let mut written = Vec::new();
+        for row in self.rows {
+            let Key { name, presence, .. } = row.key;
+            if let Presence::OneOf(example) = presence {
+                names.push(format!("`{name}`"));
+                examples.push(format!("{name} = {example}"));
+                written.extend(entries.get_key_value(name));
+            }
+        }
+        let title = self.title;
+        match written.as_slice() {
+            [] if !names.is_empty() => {
+                let message = format!(
+                    "{title} has no {}: add one, such as {}",
+                    names.join(" and no "),
+                    examples.join(" or ")
+                );
+                reader.findings.error("missing-key", span, message);
+            }
+            [(first, _), (second, _), ..] => {
+                let message = format!(
+                    "{title} has both `{}` and `{}`: leave one out, or begin a section for each",
+                    first.get_ref(),
+                    second.get_ref()
+                );
+                reader
+                    .findings
+                    .error("exclusive-keys", second.span().into(), message);
+            }
+            _ => {}
         }
     }
 

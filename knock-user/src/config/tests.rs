@@ -85,12 +85,19 @@ open_ports = ["443/tcp", "443/udp"]
 sources  = 16_384
 grants   = 1
 sessions = 0x100_0000
+keys     = 65535
 [alert]
 failures = 3
 within = "5m"
 per = "prefix"
 [metrics]
 listen = "[::1]:9464"
+[knock]
+ports = ["41641/udp", "22/udp"]
+max_age = "1h"
+max_ahead = "1s"
+keys = "/srv/keys"
+state = "/srv/state"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
@@ -105,6 +112,12 @@ sources = ["198.51.100.0/24"]
 user = "alice"
 sequence = ["7431/udp", "2214/tcp"]
 within = "500ms"
+[[gate.knock]]
+user = "alice"
+key = "alice/laptop"
+[[gate.knock]]
+user = "alice"
+key = "alice"
 [[gate.hook]]
 on = "opened"
 run = ["/usr/bin/logger", "{user} at {gate}"]
@@ -128,6 +141,7 @@ protect = ["5432/tcp"]
             sources: 16_384,
             grants: 1,
             sessions: 16_777_216,
+            keys: 65_535,
         },
         alert: Alert {
             failures: 3,
@@ -136,6 +150,13 @@ protect = ["5432/tcp"]
         },
         metrics: Metrics {
             listen: Some("[::1]:9464".parse().expect("valid")),
+        },
+        knock: Authenticated {
+            ports: vec![port("41641/udp"), port("22/udp")],
+            max_age: Duration::from_hours(1),
+            max_ahead: Duration::from_secs(1),
+            keys: "/srv/keys".into(),
+            state: "/srv/state".into(),
         },
         gates: vec![
             Gate {
@@ -153,6 +174,10 @@ protect = ["5432/tcp"]
                     sequence: vec![port("7431/udp"), port("2214/tcp")],
                     within: Duration::from_millis(500),
                 }],
+                keys: vec![
+                    "alice/laptop".parse().expect("a name"),
+                    "alice".parse().expect("a name"),
+                ],
                 hooks: vec![
                     Hook {
                         on: Trigger::Opened,
@@ -175,6 +200,7 @@ protect = ["5432/tcp"]
                 deny: Deny::Drop,
                 sources: vec![],
                 knocks: vec![],
+                keys: vec![],
                 hooks: vec![],
             },
         ],
@@ -199,7 +225,18 @@ fn what_is_left_out_has_the_documented_defaults() {
         Limits {
             sources: 262_144,
             grants: 65_536,
-            sessions: 262_144
+            sessions: 262_144,
+            keys: 256
+        }
+    );
+    assert_eq!(
+        config.knock,
+        Authenticated {
+            ports: vec![],
+            max_age: Duration::from_secs(90),
+            max_ahead: Duration::from_secs(15),
+            keys: "/etc/knockgate/keys".into(),
+            state: "/var/lib/knockgate".into(),
         }
     );
     assert_eq!(
@@ -238,6 +275,11 @@ fn the_page_describes_every_code() {
         "open-to-others",
         "no-native-xdp",
         "missing-program",
+        "missing-key-file",
+        "ending-key",
+        "key-for-unknown-gate",
+        "unusable-keys",
+        "clock-not-synchronised",
         "program-open-to-others",
     ];
     let rows = errors::ROWS.iter().chain(warnings::ROWS);

@@ -133,6 +133,7 @@ fn the_documentation_states_what_one_more_entry_costs() {
         sources,
         grants,
         sessions,
+        keys: _,
     } = usual().limits;
     costs("sources", |limits| limits.sources *= 2, sources);
     costs("grants", |limits| limits.grants *= 2, grants);

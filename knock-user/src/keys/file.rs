@@ -141,7 +141,7 @@ pub(super) fn write_host(host: &Host) -> Zeroizing<String> {
 }
 
 /// Reads a document. The message has no line of it: secrets stand there.
-fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
         let message = error.message();
         match error.span() {

@@ -250,7 +250,7 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>> {
     let metadata = file.metadata().with_context(failed)?;
     ensure!(
         metadata.is_file(),
-        "{shown} is no ordinary file: move it out of this folder"
+        "{shown} is no ordinary file: move it away"
     );
     refuse_open(path, &metadata, "600")?;
     let length = metadata.len();

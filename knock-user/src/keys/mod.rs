@@ -9,6 +9,7 @@
 mod file;
 mod folder;
 mod name;
+mod person;
 mod secret;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -18,6 +19,7 @@ use sha2::Sha256;
 pub use self::{
     folder::{Folder, Lock},
     name::KeyName,
+    person::PersonKey,
     secret::Secret,
 };
 

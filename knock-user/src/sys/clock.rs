@@ -1,4 +1,4 @@
-//! The clock that every kernel table uses.
+//! The clock that every kernel table uses, and who keeps the wall clock right.
 
 use std::mem::MaybeUninit;
 
@@ -27,4 +27,13 @@ pub fn tick() -> u64 {
         resolution.assume_init()
     };
     u64::try_from(resolution.tv_nsec).unwrap_or(USUAL)
+}
+
+/// Returns whether nothing keeps the wall clock right: no time synchronisation has set it within the last hours.
+pub fn is_free() -> bool {
+    // SAFETY: an all-zero structure is valid, and asks for nothing to be changed.
+    let mut times = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
+    // SAFETY: the call fills the structure.
+    let state = unsafe { libc::adjtimex(&raw mut times) };
+    state >= 0 && times.status & libc::STA_UNSYNC != 0
 }

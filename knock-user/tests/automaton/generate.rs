@@ -126,6 +126,7 @@ fn configured(gates: Vec<Gate>) -> Config {
             sources: 16384,
             grants: 64,
             sessions: 64,
+            keys: 1,
         },
         gates,
         ..Config::default()

@@ -101,18 +101,16 @@ fn every_command_and_option_is_described() {
     let commands = section(PAGE, "## Commands");
     let cli = Cli::command();
     let described = |option: &str| commands.contains(option);
-    for command in cli.get_subcommands() {
-        let name = command.get_name();
+    for (name, command) in commands_of("", &cli) {
         let is_there = rows(commands).iter().any(|cells| {
-            cells[0]
-                .split('`')
-                .any(|cell| cell.split(' ').next() == Some(name))
+            let mut usages = cells[0].split('`');
+            usages.any(|usage| usage == name || usage.starts_with(&format!("{name} ")))
         });
         assert!(is_there, "no row for {name}");
         for argument in command.get_arguments() {
             if let Some(long) = argument.get_long() {
                 // Of the command itself where it is not one of every command.
-                let options = options_of(commands, name);
+                let options = options_of(commands, &name);
                 let option = format!("--{long}");
                 let is_there = options.iter().any(|cell| has_option(cell, &option));
                 assert!(is_there, "no {option} of {name} in {options:?}");
@@ -123,6 +121,17 @@ fn every_command_and_option_is_described() {
         let long = argument.get_long().expect("all of them have names");
         assert!(described(&format!("`--{long}")), "no --{long}");
     }
+}
+
+/// Returns every command and command of a command, with the words that name it.
+fn commands_of<'c>(before: &str, command: &'c clap::Command) -> Vec<(String, &'c clap::Command)> {
+    let mut all = Vec::new();
+    for command in command.get_subcommands() {
+        let name = format!("{before}{}", command.get_name());
+        all.extend(commands_of(&format!("{name} "), command));
+        all.push((name, command));
+    }
+    all
 }
 
 /// Returns the cells with options of a command. A row whose first cell is empty goes on with the command of

@@ -84,6 +84,23 @@ impl Draw {
         }
     }
 
+    /// Returns a UDP port that is in no sequence.
+    pub(super) fn datagram_port(&mut self) -> anyhow::Result<Port> {
+        ensure!(
+            self.pool.len() > self.taken.len(),
+            "too few ports are left: write fewer gates at a time"
+        );
+        loop {
+            let number = self.pool[below(self.pool.len())?];
+            if self.taken.insert(number) {
+                return Ok(Port {
+                    number,
+                    protocol: Protocol::Udp,
+                });
+            }
+        }
+    }
+
     fn knock(&self) -> anyhow::Result<Port> {
         let protocol = if below(2)? == 0 {
             Protocol::Tcp
@@ -155,6 +172,17 @@ mod tests {
             for port in sequence {
                 assert!(seen.insert(port.number), "{port} twice");
             }
+        }
+    }
+
+    #[test]
+    fn a_port_for_datagrams_is_in_no_sequence() {
+        let mut draw = Draw::new(None, &BTreeSet::new());
+        let port = draw.datagram_port().expect("a full pool");
+        assert_eq!(port.protocol, Protocol::Udp);
+        for _ in 0..1_000 {
+            let sequence = draw.sequence().expect("a full pool");
+            assert!(sequence.iter().all(|knock| knock.number != port.number));
         }
     }
 

@@ -22,13 +22,25 @@ pub(super) fn starter(
         }
     }
     draw.avoid(gates.iter().map(|gate| gate.port.number));
-    let [file, limits, metrics, alert, gate, knock, hook] = SECTIONS;
+    let [
+        file,
+        limits,
+        metrics,
+        alert,
+        authenticated,
+        gate,
+        knock,
+        hook,
+    ] = SECTIONS;
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
     section(&mut text, file, &given, Comments::Yes);
     section(&mut text, limits, &[], Comments::Yes);
     section(&mut text, metrics, &[], Comments::Yes);
     section(&mut text, alert, &[], Comments::Yes);
+    let port = draw.datagram_port().context("drawing a random port")?;
+    let given = [("ports", quoted(&[port]))];
+    section(&mut text, authenticated, &given, Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
             Comments::Yes
@@ -83,6 +95,8 @@ fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], 
         let (mark, value) = match (value, presence) {
             (Some((_, value)), _) => ("", value.as_str()),
             (None, Presence::Required(value) | Presence::Optional(value)) => ("#", value),
+            // Beside another one that is given, it is an example.
+            (None, Presence::OneOf(value)) => ("# ", value),
             (None, Presence::Nested(_)) => continue,
         };
         if explain == Comments::Yes {

@@ -1,6 +1,7 @@
 //! Warnings: what works, but is weaker or riskier than it needs to be.
 
 mod hook;
+mod keys;
 mod metrics;
 mod network;
 mod sequence;
@@ -30,9 +31,10 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     allowed(findings, &draft.allow);
     network::lint(findings, draft, host);
     metrics::lint(findings, draft);
+    keys::lint(findings, draft, host);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);
-        for knock in &gate.knocks {
+        for knock in gate.sequences() {
             sequence::lint(findings, host, knock);
         }
     }
@@ -71,13 +73,6 @@ fn allowed(findings: &mut Findings<'_>, allow: &[Located<IpNet>]) {
 }
 
 fn lint_gate(findings: &mut Findings<'_>, host: &HostFacts, gate: &DraftGate) {
-    if gate.knocks.is_empty() {
-        let message = format!(
-            "{} has no [[gate.knock]]: only the allow list and grants by `knockgate allow` open it",
-            gate.label()
-        );
-        findings.warning("gate-without-knocks", gate.header, message);
-    }
     if gate.open_for.value > LONG_GRANT {
         let message = format!(
             "a grant of {} leaves the port open to its source for a long time; flows outlive the grant, \

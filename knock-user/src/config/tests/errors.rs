@@ -5,6 +5,9 @@ use super::*;
 const TOP: &str = "interfaces = [\"eth0\"]\n";
 const PROTECT: &str = "protect = [\"22/tcp\"]\n";
 const SEQUENCE: &str = "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n";
+const SEQUENCE_LINE: &str = "sequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n";
+const KNOCK_LINES: &str =
+    "user = \"alice\"\nsequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n";
 
 /// A key put below `protect` stands on line 7, one below `user` on line 10, one at the top on line 1.
 #[rustfmt::skip]
@@ -65,7 +68,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { what: "no user", replace: "user = \"alice\"\n", with: "",
         code: "missing-key", at: (8, 1), says: &["[[gate.knock]] has no `user`"] },
     Row { what: "no sequence", replace: "sequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n", with: "",
-        code: "missing-key", at: (8, 1), says: &["[[gate.knock]] has no `sequence`"] },
+        code: "missing-key", at: (8, 1), says: &["[[gate.knock]] has no `sequence` and no `key`", "key = \"alice/laptop\""] },
 
     // Values that cannot be read.
     Row { what: "a duration without unit", replace: PROTECT, with: "protect = [\"22/tcp\"]\nopen_for = \"30\"\n",
@@ -183,6 +186,33 @@ pub(super) const ROWS: &[Row] = &[
         code: "bad-listen", at: (5, 10), says: &["write \"127.0.0.1:9464\""] },
     Row { what: "a key that metrics do not have", replace: "[[gate]]", with: "[metrics]\nport = 9464\n[[gate]]",
         code: "unknown-key", at: (5, 1), says: &["in [metrics]"] },
+
+    // Keys. `[knock]` stands on line 4, before the gate.
+    Row { what: "a sequence and a key", replace: KNOCK_LINES,
+        with: "user = \"alice\"\nkey = \"alice\"\nsequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n[knock]\nports = [\"41641/udp\"]\n",
+        code: "exclusive-keys", at: (10, 1), says: &["both `sequence` and `key`", "leave one out"] },
+    Row { what: "a key without a port", replace: SEQUENCE_LINE, with: "key = \"alice/laptop\"\n",
+        code: "no-knock-port", at: (10, 7), says: &["ports = [\"41641/udp\"]"] },
+    Row { what: "a key that is none", replace: SEQUENCE_LINE, with: "key = \"alice laptop\"\n",
+        code: "bad-key", at: (10, 7), says: &["`key`", "such as alice or alice/laptop"] },
+    Row { what: "somebody else's key", replace: KNOCK_LINES, with: "user = \"alice\"\nkey = \"bob/laptop\"\n[knock]\nports = [\"41641/udp\"]\n",
+        code: "key-of-another-user", at: (10, 7), says: &["that of bob", "that of alice"] },
+    Row { what: "a key twice at one gate", replace: KNOCK_LINES,
+        with: "user = \"alice\"\nkey = \"alice\"\n[[gate.knock]]\nuser = \"alice\"\nkey = \"alice\"\n[knock]\nports = [\"41641/udp\"]\n",
+        code: "duplicate-key", at: (13, 7), says: &["key alice opens gate \"ssh\" already, on line 10"] },
+    Row { what: "a key with a window", replace: KNOCK_LINES,
+        with: "user = \"alice\"\nkey = \"alice\"\nwithin = \"10s\"\n[knock]\nports = [\"41641/udp\"]\n",
+        code: "exclusive-keys", at: (11, 1), says: &["`within` is for a sequence"] },
+    Row { what: "a TCP port for datagrams", replace: "[[gate]]", with: "[knock]\nports = [\"41641/tcp\"]\n[[gate]]",
+        code: "not-udp", at: (5, 10), says: &["write \"41641/udp\""] },
+    Row { what: "a port of a sequence for datagrams", replace: "[[gate]]", with: "[knock]\nports = [\"9120/udp\"]\n[[gate]]",
+        code: "knock-port-in-sequence", at: (5, 10), says: &["9120/udp cannot take", "on line 12"] },
+    Row { what: "a folder that depends on where one is", replace: "[[gate]]", with: "[knock]\nkeys = \"keys\"\n[[gate]]",
+        code: "bad-folder", at: (5, 8), says: &["absolute path"] },
+    Row { what: "an age that no clock needs", replace: "[[gate]]", with: "[knock]\nmax_age = \"61m\"\n[[gate]]",
+        code: "out-of-range", at: (5, 11), says: &["`max_age` must be at most 1h"] },
+    Row { what: "more keys than a packet can name", replace: "[[gate]]", with: "[limits]\nkeys = 65536\n[[gate]]",
+        code: "out-of-range", at: (5, 8), says: &["`keys`", "from 1 to 65535"] },
 
     // What later versions bring.
     // Alerts and hooks.

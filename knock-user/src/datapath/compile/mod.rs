@@ -252,6 +252,7 @@ fn gate_rules(gate: &Gate) -> GateRules {
         deny,
         sources,
         knocks: _,
+        keys: _,
         hooks: _,
     } = gate;
     GateRules {
