@@ -1,4 +1,4 @@
-//! Commands that are killed between two changes of pins and attachments.
+//! Commands of which a test sees every system call, to count them or to kill the command between two of them.
 
 use std::{
     io, mem,
@@ -8,15 +8,70 @@ use std::{
 };
 
 // Of `enum bpf_cmd`.
+const LOOKUP_ELEM: u64 = 1;
+const UPDATE_ELEM: u64 = 2;
+const DELETE_ELEM: u64 = 3;
 const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
 const LINK_UPDATE: u64 = 29;
 const LINK_DETACH: u64 = 34;
 
+/// A system call that a command is about to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    number: libc::c_long,
+    first: u64,
+}
+
+impl Call {
+    /// Creates, renames or removes a pin, or attaches, replaces or detaches a program.
+    pub fn changes_pins(&self) -> bool {
+        match self.number {
+            libc::SYS_bpf => matches!(
+                self.first,
+                OBJ_PIN | LINK_CREATE | LINK_UPDATE | LINK_DETACH
+            ),
+            libc::SYS_mkdirat | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlinkat => {
+                true
+            }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mkdir | libc::SYS_rename | libc::SYS_unlink | libc::SYS_rmdir => true,
+            _ => false,
+        }
+    }
+
+    /// Reads, writes or removes one entry of a table.
+    pub fn is_about_one_entry(&self) -> bool {
+        self.number == libc::SYS_bpf
+            && matches!(self.first, LOOKUP_ELEM | UPDATE_ELEM | DELETE_ELEM)
+    }
+}
+
 /// Runs a command and kills it right before the `nth` system call, counted from 0, that changes pins or attachments.
 /// Returns false if the command made fewer such calls and ended by itself.
+pub fn killed_before(command: Command, nth: usize) -> bool {
+    let mut calls = 0;
+    run(command, |call| {
+        calls += usize::from(call.changes_pins());
+        calls <= nth
+    })
+}
+
+/// Runs a command to its end. Returns how many of the system calls of its first thread are `wanted`.
+pub fn count(command: Command, wanted: impl Fn(&Call) -> bool) -> usize {
+    let mut calls = 0;
+    let killed = run(command, |call| {
+        calls += usize::from(wanted(&call));
+        true
+    });
+    assert!(!killed, "it goes on");
+    calls
+}
+
+/// Runs a command as long as `goes_on` holds for the system calls of its first thread, then kills it before that call.
+/// Returns false if it ended by itself.
 #[expect(clippy::zombie_processes, reason = "it is waited for by its id")]
-pub fn killed_before(mut command: Command, nth: usize) -> bool {
+fn run(mut command: Command, mut goes_on: impl FnMut(Call) -> bool) -> bool {
     let shown = format!("{command:?}");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: one system call without pointers, between fork and exec.
@@ -40,20 +95,16 @@ pub fn killed_before(mut command: Command, nth: usize) -> bool {
         pid,
         libc::PTRACE_O_TRACESYSGOOD.cast_unsigned().into(),
     );
-    let mut calls = 0;
     loop {
         trace(libc::PTRACE_SYSCALL, pid, 0);
         let Some(stopped_by) = wait(pid).map_or_else(|| stop(pid), |_| None) else {
             return false;
         };
-        if stopped_by && changes_pins(pid) {
-            if calls == nth {
-                // SAFETY: kill takes no pointers; the child has not been waited for.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                while wait(pid).is_none() {}
-                return true;
-            }
-            calls += 1;
+        if stopped_by && !next_call(pid).is_none_or(&mut goes_on) {
+            // SAFETY: kill takes no pointers; the child has not been waited for.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            while wait(pid).is_none() {}
+            return true;
         }
     }
 }
@@ -74,31 +125,22 @@ fn stop(pid: libc::pid_t) -> Option<bool> {
     (asked == 0).then_some(info.si_code == (libc::SIGTRAP | 0x80))
 }
 
-/// Returns whether the child is about to create, rename or remove a pin, or to attach, replace or detach a program.
-fn changes_pins(pid: libc::pid_t) -> bool {
+/// Returns the system call that the child is about to make; `None` where it comes back from one.
+fn next_call(pid: libc::pid_t) -> Option<Call> {
     // SAFETY: the structure is plain data, filled by the call below.
     let mut info: libc::ptrace_syscall_info = unsafe { mem::zeroed() };
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: the kernel writes no more than the size that it is given.
     let asked = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info) };
     if asked <= 0 || info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-        return false;
+        return None;
     }
     // SAFETY: the kernel has said that this is the member.
     let entry = unsafe { info.u.entry };
-    let Ok(number) = libc::c_long::try_from(entry.nr) else {
-        return false;
-    };
-    match number {
-        libc::SYS_bpf => matches!(
-            entry.args[0],
-            OBJ_PIN | LINK_CREATE | LINK_UPDATE | LINK_DETACH
-        ),
-        libc::SYS_mkdirat | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlinkat => true,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_mkdir | libc::SYS_rename | libc::SYS_unlink | libc::SYS_rmdir => true,
-        _ => false,
-    }
+    Some(Call {
+        number: entry.nr.try_into().ok()?,
+        first: entry.args[0],
+    })
 }
 
 fn trace(request: libc::c_uint, pid: libc::pid_t, data: u64) {

@@ -27,38 +27,38 @@ impl FromStr for Port {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let shown = format!("{text:?}");
         let Some((number, protocol)) = text.split_once('/') else {
             return Err(match parse_number(text) {
-                Some(n) => format!("{shown} has no protocol: write {n}/tcp or {n}/udp"),
+                Some(n) => format!("{text:?} has no protocol: write {n}/tcp or {n}/udp"),
                 None => {
-                    format!("{shown} is not a port: write its number and protocol, such as 22/tcp")
+                    format!("{text:?} is not a port: write its number and protocol, such as 22/tcp")
                 }
             });
         };
-        if let (Ok(protocol), Some(n)) = (number.parse::<Protocol>(), parse_number(protocol)) {
-            return Err(format!(
-                "{shown} is the wrong way round: write {n}/{protocol}"
-            ));
-        }
-        if is_range(number) {
-            return Err(format!("{shown} is a range: list each port by itself"));
-        }
-        let Some(number) = parse_number(number) else {
-            return Err(format!(
-                "{shown} has no port number: write one from 1 to 65535, such as 22/tcp"
-            ));
+        let Some(parsed) = parse_number(number) else {
+            return Err(no_number(text, number, protocol));
         };
         let protocol = protocol
             .parse::<Protocol>()
-            .map_err(|why| format!("in {shown}, {why}"))?;
-        match u16::try_from(number) {
+            .map_err(|why| format!("in {text:?}, {why}"))?;
+        match u16::try_from(parsed) {
             Ok(0) => Err(format!(
-                "{shown}: port 0 does not exist; ports run from 1 to 65535"
+                "{text:?}: port 0 does not exist; ports run from 1 to 65535"
             )),
             Ok(number) => Ok(Self { number, protocol }),
-            Err(_) => Err(format!("{shown}: ports run from 1 to 65535")),
+            Err(_) => Err(format!("{text:?}: ports run from 1 to 65535")),
         }
+    }
+}
+
+/// Returns what is wrong with `text`, which has no number before the slash.
+fn no_number(text: &str, number: &str, protocol: &str) -> String {
+    if let (Ok(protocol), Some(n)) = (number.parse::<Protocol>(), parse_number(protocol)) {
+        format!("{text:?} is the wrong way round: write {n}/{protocol}")
+    } else if is_range(number) {
+        format!("{text:?} is a range: list each port by itself")
+    } else {
+        format!("{text:?} has no port number: write one from 1 to 65535, such as 22/tcp")
     }
 }
 

@@ -11,7 +11,7 @@ use aya::{
 use knock_common::{
     address::{V4, V6},
     grant::{Grant, GrantKey, GrantSlot},
-    layout::{LAYOUT, Meta},
+    layout::{CONFIG_CHUNK, LAYOUT, Meta},
     report::Budget,
     seed::Seed,
     session::{Flow, Session, SessionSlot},
@@ -29,11 +29,11 @@ use super::{
             root::PinRoot,
         },
     },
-    tables::{self, Counts, PinDirectory},
+    tables::{self, Counts, PinDirectory, data},
     view::progress::ProgressTable,
     write::HostTables,
 };
-use crate::config::Config;
+use crate::{config::Config, sys::bpf::batch};
 
 /// The program's tables, with the configuration that they were made for.
 ///
@@ -99,25 +99,47 @@ impl Datapath {
     }
 
     /// Opens what is pinned in `directory`.
-    pub(super) fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
+    fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
         let pins = PinDirectory(directory);
+        let meta = directory::meta(&pins.0)?;
+        if meta.layout != LAYOUT {
+            return Err(other_version(&pins.0));
+        }
+        let mut text = Vec::new();
+        batch::for_each(
+            data(&tables::CONFIG.open(&pins)?),
+            |_: &u32, chunk: &[u8; CONFIG_CHUNK]| text.extend_from_slice(chunk),
+        )
+        .context("cannot read the configuration in force")?;
+        text.truncate(meta.config_length as usize);
+        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.0))?;
+        Self::with(root, pins, meta, applied)
+    }
+
+    /// Opens what this process has pinned in `directory`, with these contents.
+    pub(super) fn open_new(
+        root: &PinRoot,
+        directory: PathBuf,
+        contents: &Contents,
+    ) -> Result<Self> {
+        let pins = PinDirectory(directory);
+        let meta = directory::meta(&pins.0)?;
+        let opened = Self::with(root, pins, meta, contents.applied.clone())?;
+        Ok(Self {
+            contents: OnceCell::from(contents.clone()),
+            ..opened
+        })
+    }
+
+    fn with(root: &PinRoot, pins: PinDirectory, meta: Meta, applied: Applied) -> Result<Self> {
         let Meta {
-            layout,
-            config_length,
+            layout: _,
+            config_length: _,
             since,
             seed,
             generation,
             zero: _,
-        } = directory::meta(&pins.0)?;
-        if layout != LAYOUT {
-            return Err(other_version(&pins.0));
-        }
-        let mut text = Vec::new();
-        for chunk in tables::CONFIG.open(&pins)?.iter() {
-            text.extend_from_slice(&chunk.context("cannot read the configuration in force")?);
-        }
-        text.truncate(config_length as usize);
-        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.0))?;
+        } = meta;
         Ok(Self {
             applied,
             since,

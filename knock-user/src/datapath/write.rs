@@ -1,30 +1,31 @@
 //! Writes rows into tables, of a program that is about to be loaded or of one that runs.
 //!
-//! Afterwards a table holds these rows and no others. A row that was there before and stays is never missing meanwhile,
-//! and one that is the same is not written, so the packets of a running program are not disturbed.
+//! Afterwards a table holds these rows and no others. In a table of a running program, a row that was there before and stays
+//! is never missing meanwhile, and one that is the same is not written, so its packets are not disturbed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::{
     Pod,
-    maps::{self, Array, LpmTrie, MapData, lpm_trie::Key},
+    maps::{self, Array, MapData, lpm_trie::Key},
 };
 use knock_common::{
     keys::ScopedAddress,
+    layout::CONFIG_CHUNK,
     reject::{Link, LinkKey, ReplySettings},
 };
 
 use super::{
-    compile::{Contents, Prefix},
+    compile::{Contents, Prefix, automaton::Automaton},
     host::HostState,
     tables::{self, Source, absent_as_none, data},
 };
 use crate::{config::Port, sys::bpf::batch};
 
 impl Contents {
-    /// Writes the tables that follow from the configuration. `open`: ports on which a packet is no probe.
-    pub fn write(&self, to: &impl Source, open: &BTreeSet<Port>) -> Result<()> {
+    /// Fills the tables that follow from the configuration, which are new. `open`: ports on which a packet is no probe.
+    pub fn fill(&self, to: &impl Source, open: &BTreeSet<Port>) -> Result<()> {
         let Self {
             applied: _,
             automaton,
@@ -39,26 +40,26 @@ impl Contents {
             settings: _,
             ..
         } = self;
-        array(&mut tables::GATE.open(to)?, indexed(gates))?;
-        array(
-            &mut tables::SEQUENCE.open(to)?,
-            indexed(&automaton.sequences),
-        )?;
-        array(&mut tables::STATE.open(to)?, indexed(&automaton.states))?;
-        let transitions = automaton.transitions.iter();
-        hash(
-            &mut tables::TRANSITION.open(to)?,
-            transitions.map(|(transition, next)| (*transition, *next)),
-        )?;
-        array(&mut tables::ROLE.open(to)?, self.roles(open))?;
-        trie(&mut tables::ALLOW.open(to)?, allow)?;
-        trie(&mut tables::KNOCKER.open(to)?, knockers)?;
-        let guarded = guarded_addresses.iter();
-        hash(
-            &mut tables::GUARDED_ADDRESS.open(to)?,
-            guarded.map(|address| (*address, 1)),
-        )?;
-        array(&mut tables::CONFIG.open(to)?, chunks(config))
+        let Automaton {
+            sequences,
+            states,
+            transitions,
+            ..
+        } = automaton;
+        batch::write(data(&tables::GATE.open(to)?), indexed(gates))?;
+        batch::write(data(&tables::SEQUENCE.open(to)?), indexed(sequences))?;
+        batch::write(data(&tables::STATE.open(to)?), indexed(states))?;
+        let transitions = transitions.iter().map(|(from, next)| (*from, *next));
+        batch::write(data(&tables::TRANSITION.open(to)?), transitions)?;
+        batch::write(data(&tables::ROLE.open(to)?), self.roles(open))?;
+        batch::write(data(&tables::ALLOW.open(to)?), networks(allow))?;
+        batch::write(data(&tables::KNOCKER.open(to)?), networks(knockers))?;
+        let guarded = guarded_addresses.iter().map(|address| (*address, 1_u32));
+        batch::write(data(&tables::GUARDED_ADDRESS.open(to)?), guarded)?;
+        batch::write(
+            data(&tables::CONFIG.open(to)?),
+            chunks::<CONFIG_CHUNK>(config),
+        )
     }
 }
 
@@ -105,6 +106,11 @@ fn chunks<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = (u32, [u8; SI
     }))
 }
 
+fn networks(prefixes: &[Prefix]) -> impl Iterator<Item = (Key<ScopedAddress>, u32)> {
+    let prefixes = prefixes.iter();
+    prefixes.map(|prefix| (Key::new(prefix.length, prefix.network), 1))
+}
+
 /// Makes an array hold these rows, and zeros elsewhere.
 pub fn array<V>(
     table: &mut Array<MapData, V>,
@@ -121,16 +127,11 @@ where
             wrong.push((*index, wanted));
         }
     })?;
-    for (index, value) in wrong {
-        table
-            .set(index, value, 0)
-            .context("cannot write a kernel table")?;
-    }
-    Ok(())
+    batch::write(data(table), wrong)
 }
 
 /// Makes a hash table hold these rows and no others.
-pub fn hash<K, V>(
+fn hash<K, V>(
     table: &mut maps::HashMap<MapData, K, V>,
     rows: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()>
@@ -151,32 +152,5 @@ where
     for key in superfluous {
         absent_as_none(table.remove(&key))?;
     }
-    for (key, value) in rows {
-        table
-            .insert(key, value, 0)
-            .context("cannot write a kernel table")?;
-    }
-    Ok(())
-}
-
-/// Makes a trie hold these networks and no others.
-pub fn trie(table: &mut LpmTrie<MapData, ScopedAddress, u32>, networks: &[Prefix]) -> Result<()> {
-    let wanted: HashSet<&Prefix> = networks.iter().collect();
-    let old = table.keys().collect::<Result<Vec<_>, _>>()?;
-    for key in old {
-        let prefix = Prefix {
-            length: key.prefix_len(),
-            network: key.data(),
-        };
-        if !wanted.contains(&prefix) {
-            absent_as_none(table.remove(&key))?;
-        }
-    }
-    for prefix in networks {
-        let key = Key::new(prefix.length, prefix.network);
-        table
-            .insert(&key, 1, 0)
-            .context("cannot write a kernel table")?;
-    }
-    Ok(())
+    batch::write(data(table), rows)
 }

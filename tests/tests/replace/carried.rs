@@ -2,6 +2,7 @@
 
 use knockgate_tests::{
     gate_config::{ALICE, BOB, Gate},
+    killed::{Call, count},
     lab::Source::{A, B, C},
     run::wait_until,
     service::echoes,
@@ -64,6 +65,37 @@ fn grants_sessions_and_progress_move_to_tables_of_another_size() {
             scenario.knockgate("revoke {A}").exits(0);
             scenario.closed(A, "22/tcp");
         }
+    });
+}
+
+/// Tables are read and written in batches: the calls do not become more with the sequences.
+#[test]
+fn many_sequences_take_no_more_system_calls_than_few() {
+    in_native_mode(|scenario| {
+        let ports = 10_000..12_000_u32;
+        let gate = ports
+            .clone()
+            .zip(ports.rev())
+            .fold(ssh(), |gate, (one, other)| {
+                let knocks = format!("{one}/udp {other}/tcp {}/udp", one / 2);
+                gate.user(&format!("user{one}"), &knocks)
+            });
+        scenario.up(ssh());
+        scenario.configure(ssh().open_for("20m"));
+        let few = count(
+            scenario.lab.knockgate_command(&["reload"]),
+            Call::is_about_one_entry,
+        );
+        scenario.configure(gate);
+        let many = count(
+            scenario.lab.knockgate_command(&["reload"]),
+            Call::is_about_one_entry,
+        );
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        scenario.knock(B, "10001/udp 11998/tcp 5000/udp");
+        scenario.open(B, "22/tcp");
+        assert!(many < few + 100, "{many} calls in place of {few}");
     });
 }
 

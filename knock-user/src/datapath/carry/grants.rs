@@ -36,11 +36,14 @@ fn copy_family<A: InGrants>(
 where
     GrantKey<A>: Pod,
 {
+    let (mut taken, mut rows) = (Vec::new(), Vec::new());
     for ((key, grant), slot) in grants.into_iter().zip(slots) {
-        new.grant_slots.set(slot, slot_of(&key), 0)?;
-        new.insert(&key, Grant { slot, ..grant })?;
+        new.grant_filter.count_in(&key);
+        taken.push((slot, slot_of(&key)));
+        rows.push((key, Grant { slot, ..grant }));
     }
-    Ok(())
+    batch::write(data(&new.grant_slots), taken)?;
+    batch::write(data(A::table(&new.grants)), rows)
 }
 
 /// Carries over the grants that were given or renewed since [`copy`].

@@ -34,10 +34,11 @@ pub fn copy(old: &Datapath, new: &mut Datapath, now: u64) -> Result<()> {
     let mut slots = 0..new.session_slots.len();
     copy_family(new, v4, &mut slots, &mut held)?;
     copy_family(new, v6, &mut slots, &mut held)?;
-    for (holder, count) in held {
-        new.session_count.set(u32::from(holder), count, 0)?;
-    }
-    Ok(())
+    let held = held.into_iter();
+    batch::write(
+        data(&new.session_count),
+        held.map(|(holder, count)| (u32::from(holder), count)),
+    )
 }
 
 fn copy_family<A: InSessions>(
@@ -49,13 +50,15 @@ fn copy_family<A: InSessions>(
 where
     Flow<A>: Pod,
 {
+    let (mut taken, mut rows) = (Vec::new(), Vec::new());
     for ((flow, session), slot) in sessions.into_iter().zip(slots) {
         let row = new.slot_of(&flow, session.gate);
         *held.entry(row.holder).or_default() += 1;
-        new.session_slots.set(slot, row, 0)?;
-        A::table_mut(&mut new.sessions).insert(flow, Session { slot, ..session }, 0)?;
+        taken.push((slot, row));
+        rows.push((flow, Session { slot, ..session }));
     }
-    Ok(())
+    batch::write(data(&new.session_slots), taken)?;
+    batch::write(data(A::table(&new.sessions)), rows)
 }
 
 /// Carries over the sessions that have begun since [`copy`], as far as there is room.

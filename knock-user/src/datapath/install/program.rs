@@ -287,7 +287,7 @@ fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
         deadline,
     } = origin;
     let config = &contents.applied.config;
-    contents.write(ebpf, &open_ports(config)?)?;
+    contents.fill(ebpf, &open_ports(config)?)?;
     let guarded: Vec<_> = config
         .interfaces
         .iter()

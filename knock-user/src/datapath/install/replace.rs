@@ -69,7 +69,7 @@ pub(super) fn replace(
         root.fill_beside(name, |directory| pin(&mut next, directory))?;
     }
     let first = config.interfaces.first().context("no interface to guard")?;
-    let mut new = Datapath::open_in(root, root.unnamed(first))?;
+    let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
     carry::before(old, &mut new, &lasting)?;
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;

@@ -1,8 +1,8 @@
-//! Reads a whole table in few system calls.
+//! Reads and writes many entries of a table in few system calls.
 //!
 //! `BPF_MAP_GET_NEXT_KEY` starts over whenever the key that it is given has been evicted, so on a table under a
 //! flood it may never end. `BPF_MAP_LOOKUP_BATCH` (since Linux 5.6) goes from bucket to bucket: it ends, and takes a
-//! thousandth of the calls.
+//! thousandth of the calls. `BPF_MAP_UPDATE_BATCH` takes as few.
 
 use std::{
     io,
@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use bytemuck::Pod;
+
+use super::bpf;
 
 /// The part of `union bpf_attr` that batch commands read (`linux/bpf.h`).
 #[repr(C)]
@@ -26,7 +28,21 @@ struct BatchAttr {
     flags: u64,
 }
 
+/// The part of `union bpf_attr` that commands about one entry read.
+#[repr(C)]
+struct EntryAttr {
+    map_fd: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
+/// `ENOTSUPP` of the kernel's `linux/errno.h`, which it returns for a kind of table without the command.
+const NOT_SUPPORTED: i32 = 524;
 /// Most entries asked for at a time. A bucket must fit: the kernel's hash tables have as many buckets as entries, so a
 /// bucket of this many is as good as impossible.
 const CHUNK: u32 = 4096;
@@ -47,26 +63,16 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
             count: chunk,
-            map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            map_fd: descriptor(map),
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the attribute has the layout that the kernel reads for this command, its size is
-        // passed along, and keys and values point to room for `count` entries of the table's sizes
-        // (the typed handles check these when they are opened).
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_LOOKUP_BATCH,
-                &raw mut attr,
-                size_of::<BatchAttr>(),
-            )
-        };
-        let error = (result != 0).then(io::Error::last_os_error);
-        let last = match error {
-            None => false,
-            Some(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Some(error) => return Err(error).context("cannot read a kernel table"),
+        // SAFETY: keys and values point to room for `count` entries of the table's sizes (the typed
+        // handles check these when they are opened).
+        let last = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &raw mut attr) } {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error).context("cannot read a kernel table"),
         };
         let count = attr.count as usize;
         for (key, value) in keys.iter().zip(&values).take(count) {
@@ -77,4 +83,54 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
         }
         first = false;
     }
+}
+
+/// Writes entries in this order, whether or not the table has them. One after the other where the kernel has no batches
+/// for this kind of table.
+pub fn write<K: aya::Pod, V: aya::Pod>(
+    map: &MapData,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Result<()> {
+    let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len())?,
+        map_fd: descriptor(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: as many keys and values as is said, of the table's sizes, as above.
+    match unsafe { bpf(BPF_MAP_UPDATE_BATCH, &raw mut attr) } {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | NOT_SUPPORTED)) => {
+            write_singly(map, &keys, &values)
+        }
+        Err(error) => Err(error),
+    }
+    .context("cannot write a kernel table")
+}
+
+fn write_singly<K, V>(map: &MapData, keys: &[K], values: &[V]) -> io::Result<()> {
+    for (key, value) in keys.iter().zip(values) {
+        let mut attr = EntryAttr {
+            map_fd: descriptor(map),
+            _padding: 0,
+            key: (&raw const *key) as u64,
+            value: (&raw const *value) as u64,
+            flags: 0,
+        };
+        // SAFETY: a key and a value of the table's sizes, as above.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &raw mut attr) }?;
+    }
+    Ok(())
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    map.fd().as_fd().as_raw_fd().cast_unsigned()
 }

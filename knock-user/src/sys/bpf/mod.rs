@@ -66,7 +66,7 @@ pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<
         flags: if native { DRV_MODE } else { SKB_MODE },
     };
     // SAFETY: the structure holds no pointer.
-    let link = unsafe { bpf(LINK_CREATE, &attributes) }?;
+    let link = unsafe { bpf(LINK_CREATE, &raw const attributes) }?;
     // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
@@ -80,7 +80,7 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
         flags: 0,
     };
     // SAFETY: the path outlives the call.
-    let opened = unsafe { bpf(OBJ_GET, &attributes) }?;
+    let opened = unsafe { bpf(OBJ_GET, &raw const attributes) }?;
     // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
@@ -94,7 +94,7 @@ pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
         flags: 0,
     };
     // SAFETY: the path outlives the call.
-    unsafe { bpf(OBJ_PIN, &attributes) }.map(drop)
+    unsafe { bpf(OBJ_PIN, &raw const attributes) }.map(drop)
 }
 
 /// Returns the kind of an open object; `None` for other kinds.
@@ -122,7 +122,7 @@ pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
         info: info.as_mut_ptr() as u64,
     };
     // SAFETY: the structure is as long as is said and outlives the call.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &attributes) }?;
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &raw const attributes) }?;
     // SAFETY: integers, zeroed above: whatever the kernel has written is a value.
     let info = unsafe { info.assume_init() };
     Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLink {
@@ -142,7 +142,7 @@ pub fn update_link(link: impl AsFd, new: impl AsFd, old: impl AsFd) -> io::Resul
         old: raw(old.as_fd()),
     };
     // SAFETY: the structure holds no pointer.
-    unsafe { bpf(LINK_UPDATE, &attributes) }.map(drop)
+    unsafe { bpf(LINK_UPDATE, &raw const attributes) }.map(drop)
 }
 
 /// Detaches the link pinned at `path` from its interface. Removing the pin does that too, but only some time later.
@@ -152,7 +152,7 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
         descriptor: raw(link.as_fd()),
     };
     // SAFETY: the structure holds no pointer.
-    unsafe { bpf(LINK_DETACH, &attributes) }.map(drop)
+    unsafe { bpf(LINK_DETACH, &raw const attributes) }.map(drop)
 }
 
 /// For `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
@@ -204,8 +204,9 @@ struct LinkInfo {
 
 /// # Safety
 ///
-/// `T` lays out the head of `union bpf_attr` for the command, and every pointer in it is good for the call.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
+/// `T` lays out the head of `union bpf_attr` for the command, and every pointer in it is good for the call. Where the
+/// kernel writes to the structure, `attributes` comes from a `&mut`.
+unsafe fn bpf<T>(command: libc::c_int, attributes: *const T) -> io::Result<i32> {
     // SAFETY: the kernel reads the structure, whose size is given, and takes the rest for zero; its pointers are good by
     // the function's contract.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
