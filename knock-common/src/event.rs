@@ -12,7 +12,7 @@ named! {
     /// What happened. The name is that of the event.
     pub enum Kind: "Reported when" {
         Step = 1, "knock.step", "a knock counts as a step";
-        Failed = 2, "knock.failed", "a run is broken, or a sequence does not open its gate";
+        Failed = 2, "knock.failed", "a run is broken, or a sequence or an authenticated knock does not open its gate";
         Opened = 3, "gate.opened", "a grant is given or renewed; `until` says when it ends";
         Refused = 4, "gate.refused", "there is no room for another grant";
         Closed = 5, "gate.closed", "a grant has ended";

@@ -69,7 +69,7 @@ pub static DEADLINE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The gates that each key opens.
 #[map]
-pub static KEY_GATE: HashMap<KeyGate, u32> = HashMap::with_max_entries(1, 0);
+pub static KEY_GATE: HashMap<KeyGate, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 /// The names of keys, by slot, for commands. Not read here.
 #[map]
 pub static KEY_NAME: Array<[u8; NAME]> = Array::with_max_entries(1, 0);

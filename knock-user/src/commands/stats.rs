@@ -66,5 +66,16 @@ fn print(counters: &Counters, json: bool) -> Result<()> {
         .filter(|row| row.count != 0)
         .map(|row| [row.gate.clone(), row.result.into(), row.count.to_string()])
         .collect();
-    output::table(["GATE", "KNOCKS", "COUNT>"], &knocks, "no knocks yet")
+    output::table(["GATE", "KNOCKS", "COUNT>"], &knocks, "no knocks yet")?;
+    let authenticated: Vec<_> = counters
+        .authenticated
+        .iter()
+        .filter(|row| row.count != 0)
+        .map(|row| [row.outcome.into(), row.count.to_string()])
+        .collect();
+    if !authenticated.is_empty() {
+        output::line("")?;
+        output::table(["AUTHENTICATED KNOCKS", "COUNT>"], &authenticated, "")?;
+    }
+    Ok(())
 }

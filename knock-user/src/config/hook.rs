@@ -48,12 +48,13 @@ pub enum Trigger {
 }
 
 /// The keys of events, for which arguments may have placeholders.
-pub const EVENT_KEYS: [&str; 14] = [
+pub const EVENT_KEYS: [&str; 15] = [
     "time",
     "event",
     "interface",
     "gate",
     "user",
+    "key",
     "source",
     "port",
     "step",

@@ -24,6 +24,8 @@ impl Definition {
             TableKind::Hash => {
                 buckets(entries) + (entries + cpus) * (HASH_ELEMENT + key + value) + cpus * POINTER
             }
+            // An empty one: each gate of a key takes an element more.
+            TableKind::SparseHash => buckets(entries),
             TableKind::Trie => entries * (TRIE_NODE + key + value),
             // Its pages are mapped twice in a row, so that no record is cut in two.
             TableKind::Ring => {

@@ -10,6 +10,7 @@ mod edit;
 mod error;
 mod host;
 mod install;
+pub mod keys;
 #[cfg(test)]
 mod memory;
 mod open;

@@ -85,8 +85,8 @@ tables! {
     PROGRESS_CURSOR: MappedArray<Cursor> = |_| 1 => Progress;
     KEY: MappedArray<Key> = |counts| counts.keys => Keys;
     KEY_NAME: Array<[u8; NAME]> = |counts| counts.keys => Keys;
-    KEY_GATE: Hash<KeyGate, u32> = |counts| counts.key_gates => Keys;
-    HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Single;
+    KEY_GATE: SparseHash<KeyGate, u32> = |counts| counts.keys * (counts.gates + 1) => Config;
+    HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Config;
     CLOCK_OFFSET: Array<u64> = |_| 1 => Single;
     GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants => Grants;
     GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants => Grants;
@@ -173,8 +173,6 @@ pub struct Counts {
     pub rejects: bool,
     /// Slots for keys.
     pub keys: usize,
-    /// Gates of keys, over all keys.
-    pub key_gates: usize,
 }
 
 /// `limits` of the configuration.
@@ -206,6 +204,8 @@ pub enum TableKind {
     PerCpuArray,
     /// Allocated whole.
     Hash,
+    /// Allocated entry by entry, by commands alone.
+    SparseHash,
     LruHash,
     /// Allocated entry by entry, all of them when the configuration is applied.
     Trie,
@@ -217,7 +217,7 @@ impl TableKind {
         match self {
             Self::Array | Self::MappedArray => MapType::Array,
             Self::PerCpuArray => MapType::PerCpuArray,
-            Self::Hash => MapType::Hash,
+            Self::Hash | Self::SparseHash => MapType::Hash,
             Self::LruHash => MapType::LruHash,
             Self::Trie => MapType::LpmTrie,
             Self::Ring => MapType::RingBuf,
@@ -331,6 +331,7 @@ forms! {
     MappedArray<V>: u32 => V, Array<V>;
     PerCpuArray<V>: u32 => V, PerCpuArray<V>;
     Hash<K, V>: K => V, HashMap<K, V>;
+    SparseHash<K, V>: K => V, HashMap<K, V>;
     LruHash<K, V>: K => V, HashMap<K, V>;
     Trie<K, V>: lpm_trie::Key<K> => V, LpmTrie<K, V>;
     Ring<>: () => (), RingBuf<>;

@@ -131,7 +131,7 @@ where
 }
 
 /// Makes a hash table hold these rows and no others.
-fn hash<K, V>(
+pub fn hash<K, V>(
     table: &mut maps::HashMap<MapData, K, V>,
     rows: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()>

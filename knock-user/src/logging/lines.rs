@@ -238,6 +238,7 @@ mod tests {
         let record = Record {
             interface: Some("eth0".into()),
             user: Some("alice".into()),
+            key: Some("alice/laptop".into()),
             until: Some(Timestamp::now()),
             lost: Some(1),
             failures: Some(2),

@@ -99,6 +99,18 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "knockgate_authenticated_knocks_total",
+        kind: Counter,
+        labels: &["outcome"],
+        help: "Datagrams to ports for authenticated knocks, by what became of them",
+        samples: |reading| {
+            let knocks = counters(reading).flat_map(|counters| &counters.authenticated);
+            knocks
+                .map(|row| Sample::of([row.outcome], row.count))
+                .collect()
+        },
+    },
+    Metric {
         name: "knockgate_grants",
         kind: Gauge,
         labels: &["gate"],

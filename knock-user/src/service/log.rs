@@ -75,8 +75,17 @@ impl Log {
         }
     }
 
-    /// Counts a failed knock. Returns the alert that it causes.
+    /// Returns the alert that an event causes: enough failed knocks of one source, or a knock that was captured.
     fn alert_after(&mut self, record: &Record) -> Option<Record> {
+        if record.event == Kind::Captured.name() {
+            return Some(Record {
+                user: record.user.clone(),
+                key: record.key.clone(),
+                source: record.source.clone(),
+                reason: record.reason.clone(),
+                ..Record::now(ALERT)
+            });
+        }
         if record.event != Kind::Failed.name() {
             return None;
         }
@@ -136,7 +145,7 @@ impl Log {
             let Some(event) = next(ring) else {
                 return true;
             };
-            if let Some(record) = Record::of_kernel(&event, &datapath.applied) {
+            if let Some(record) = Record::of_kernel(&event, datapath) {
                 self.say(record);
             }
         }
@@ -182,7 +191,7 @@ impl Log {
 /// Returns the events in the ring, for `events` where no service reads it.
 pub fn drain(ring: &mut RingBuf<MapData>, datapath: &Datapath) -> Vec<Record> {
     std::iter::from_fn(|| next(ring))
-        .filter_map(|event| Record::of_kernel(&event, &datapath.applied))
+        .filter_map(|event| Record::of_kernel(&event, datapath))
         .collect()
 }
 

@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     config::{OpenPorts, Port},
-    datapath::{Before, Datapath, PinRoot, Up, down, open_ports},
+    datapath::{Before, Datapath, PinRoot, Up, down, keys::Kept, open_ports},
     sys::capability,
 };
 use guard::{Guard, Seen};
@@ -73,6 +73,7 @@ pub async fn serve(
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
+    let mut newest_times = Kept::default();
 
     match up.before {
         Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
@@ -115,6 +116,7 @@ pub async fn serve(
             _ = chores.tick() => {
                 log.report_lost(datapath.lost()?);
                 refresh(&mut datapath, &mut open)?;
+                keep_keys(&mut datapath, &mut newest_times);
                 endpoint.retry();
             }
             due = guard.is_due() => {
@@ -150,6 +152,7 @@ pub async fn serve(
         }
     }
     notify(&[NotifyState::Stopping]);
+    keep_keys(&mut datapath, &mut newest_times);
     if down_on_exit {
         down(root, &[])?;
         watch.end_all(&datapath, &mut log);
@@ -175,6 +178,13 @@ fn refresh(datapath: &mut Datapath, open: &mut BTreeSet<Port>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Keeps the newest times of keys. What keeps them from being written is reported, and tried again with the next chores.
+fn keep_keys(datapath: &mut Datapath, last: &mut Kept) {
+    if let Err(error) = datapath.keep_keys(last) {
+        tracing::warn!("{error:#}");
+    }
 }
 
 /// What the service manager has been told.

@@ -5,14 +5,15 @@ use std::{fmt, time::Duration};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use knock_common::{
-    event::{Cause, Event, Kind, NOBODY},
+    event::{Cause, Event, Kind},
+    knock::authenticated::key::NO_KEY,
     rules::NO_GATE,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{EVENT_KEYS, Port, Protocol},
-    datapath::{compile::applied::Applied, padded_address},
+    datapath::{Datapath, keys::user_of, padded_address},
     sys::clock::monotonic_now,
 };
 
@@ -29,6 +30,9 @@ pub struct Record {
     pub gate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The key of an authenticated knock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +59,7 @@ pub struct Record {
 
 impl Record {
     /// The keys, in the order of [`Record::fields`].
-    pub const KEYS: [&'static str; 14] = EVENT_KEYS;
+    pub const KEYS: [&'static str; 15] = EVENT_KEYS;
 
     /// Returns the keys that apply, with their values as text.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
@@ -65,6 +69,7 @@ impl Record {
             interface,
             gate,
             user,
+            key,
             source,
             port,
             step,
@@ -81,6 +86,7 @@ impl Record {
             interface.clone(),
             gate.clone(),
             user.clone(),
+            key.clone(),
             source.clone(),
             port.map(|port| port.to_string()),
             step.map(|step| step.to_string()),
@@ -105,6 +111,7 @@ impl Record {
             interface: None,
             gate: None,
             user: None,
+            key: None,
             source: None,
             port: None,
             step: None,
@@ -125,6 +132,7 @@ impl Record {
             interface,
             gate,
             user,
+            key,
             source,
             port,
             step,
@@ -143,6 +151,7 @@ impl Record {
             interface = interface,
             gate = gate,
             user = user,
+            key = key,
             source = source,
             port = port.map(|port| port.to_string()),
             step = step,
@@ -157,7 +166,7 @@ impl Record {
     }
 
     /// Reads a report of the kernel's; `None` where this build does not know its kind.
-    pub fn of_kernel(event: &Event, applied: &Applied) -> Option<Self> {
+    pub fn of_kernel(event: &Event, datapath: &Datapath) -> Option<Self> {
         let &Event {
             time,
             until,
@@ -171,9 +180,12 @@ impl Record {
             protocol,
             step,
             of,
-            key: _,
+            key,
         } = event;
         let kind = Kind::from_number(kind)?;
+        let key = (key != NO_KEY).then(|| datapath.key_name(key)).flatten();
+        let (user, _) = datapath.who(user);
+        let user = user.or_else(|| key.as_deref().map(user_of).map(ToOwned::to_owned));
         let reason = Cause::from_number(cause)
             .filter(|cause| *cause != Cause::None)
             .map(Cause::name);
@@ -185,13 +197,11 @@ impl Record {
         Some(Self {
             time: wall_clock(time),
             gate: (gate != NO_GATE)
-                .then(|| applied.gate_name(gate))
+                .then(|| datapath.applied.gate_name(gate))
                 .flatten()
                 .map(ToOwned::to_owned),
-            user: (user != NOBODY)
-                .then(|| applied.user_name(user))
-                .flatten()
-                .map(ToOwned::to_owned),
+            user,
+            key,
             source: (family != 0).then(|| padded_address(source, family == 4).to_string()),
             port: (port != 0).then_some(Port {
                 number: port,

@@ -29,6 +29,15 @@ pub fn tick() -> u64 {
     u64::try_from(resolution.tv_nsec).unwrap_or(USUAL)
 }
 
+/// Returns how far `CLOCK_TAI` is ahead of Unix time, ns: 0 until whoever keeps the clock says that it knows of leap seconds.
+pub fn tai_offset() -> u64 {
+    // SAFETY: an all-zero structure is valid, and asks for nothing to be changed.
+    let mut times = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
+    // SAFETY: the call fills the structure.
+    unsafe { libc::adjtimex(&raw mut times) };
+    u64::try_from(times.tai).unwrap_or(0) * 1_000_000_000
+}
+
 /// Returns whether nothing keeps the wall clock right: no time synchronisation has set it within the last hours.
 pub fn is_free() -> bool {
     // SAFETY: an all-zero structure is valid, and asks for nothing to be changed.

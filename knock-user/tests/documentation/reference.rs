@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use knock_common::{
     Reason,
     event::{Cause, Kind},
-    knock::Outcome,
+    knock::{Outcome, authenticated},
 };
 use knock_user::{
     cli::Cli,
@@ -42,6 +42,16 @@ fn every_result_of_a_knock_is_described() {
     let names = Outcome::ALL.map(Outcome::name);
     assert_eq!(listed("## Results of a knock"), BTreeSet::from(names));
     for outcome in Outcome::ALL {
+        has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
+    }
+}
+
+#[test]
+fn every_outcome_of_an_authenticated_knock_is_described() {
+    let heading = "## Outcomes of an authenticated knock";
+    let names = authenticated::Outcome::ALL.map(authenticated::Outcome::name);
+    assert_eq!(listed(heading), names.into());
+    for outcome in authenticated::Outcome::ALL {
         has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
     }
 }
@@ -173,6 +183,7 @@ fn every_key_of_an_event_is_described() {
         interface: Some(text.clone()),
         gate: Some(text.clone()),
         user: Some(text.clone()),
+        key: Some(text.clone()),
         source: Some(text.clone()),
         port: Some("22/tcp".parse().expect("a port")),
         step: Some(1),

@@ -17,7 +17,7 @@ use clap::Subcommand;
 
 use crate::{
     config::{Config, nearest},
-    datapath::{NotPermitted, PinRoot},
+    datapath::{self, NotPermitted, PinRoot},
     keys::{Folder, KeyName, KeySet, Lock},
 };
 
@@ -91,8 +91,10 @@ impl Store<'_> {
     /// Reads what was written, and puts it into force where the gates are up. Changes follow one another, since `_lock` is
     /// held.
     fn put_into_force(&self, _lock: &Lock) -> Result<()> {
-        let set = self.folder.load()?;
-        let _ = (set, self.root);
+        match datapath::keys::put_into_force(self.root)? {
+            Some(0) | None => {}
+            Some(ended) => tracing::info!("{ended} grants have ended with it"),
+        }
         Ok(())
     }
 

@@ -10,11 +10,12 @@ use knock_common::{
     address::{V4, V6},
     frame,
     grant::GrantKey,
+    knock::authenticated::key::KEY_USER,
     session::{Flow, Session},
 };
 
 use crate::{
-    config::{Port, Protocol},
+    config::{Knock, Port, Protocol},
     datapath::{
         compile::applied::Applied,
         edit::{grants::InGrants, sessions::InSessions},
@@ -32,7 +33,7 @@ impl Datapath {
     pub fn end_outdated(&mut self, before: Option<&Applied>) -> Result<(usize, usize)> {
         let mut ended = Vec::new();
         for row in self.grants()? {
-            if is_outdated(&self.applied, &row) {
+            if self.is_outdated(&row)? {
                 let removed = match row.source.addr() {
                     IpAddr::V4(address) => self.end_grant::<V4>(address.into(), &row)?,
                     IpAddr::V6(address) => self.end_grant::<V6>(address.into(), &row)?,
@@ -46,6 +47,26 @@ impl Datapath {
             self.end_sessions::<V4>(&ended, before)? + self.end_sessions::<V6>(&ended, before)?;
         self.retire_counters()?;
         Ok((ended.len(), sessions))
+    }
+
+    fn is_outdated(&self, row: &GrantRow) -> Result<bool> {
+        let Some(gate) = self.applied.gate(row.gate) else {
+            return Ok(true);
+        };
+        // A grant by hand is for any source.
+        let Some(user) = row.user else {
+            return Ok(false);
+        };
+        let may_open = if user & KEY_USER != 0 {
+            let slot = u16::try_from(user & !KEY_USER)?;
+            self.keys.opens(slot, row.gate)?
+        } else {
+            let is_user =
+                |knock: &Knock| self.applied.ids.user(&gate.name, &knock.user) == Some(user);
+            gate.knocks.iter().any(is_user)
+        };
+        let allowed = |network: &IpNet| network.contains(&row.source);
+        Ok(!may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed)))
     }
 
     fn end_grant<A: InGrants>(&mut self, address: A, row: &GrantRow) -> Result<bool>
@@ -94,21 +115,6 @@ impl Datapath {
         }
         Ok(removed)
     }
-}
-
-fn is_outdated(applied: &Applied, row: &GrantRow) -> bool {
-    let Some(gate) = applied.gate(row.gate) else {
-        return true;
-    };
-    // A grant by hand is for any source.
-    let Some(user) = row.user else {
-        return false;
-    };
-    let is_user =
-        |knock: &crate::config::Knock| applied.ids.user(&gate.name, &knock.user) == Some(user);
-    let allowed = |network: &IpNet| network.contains(&row.source);
-    !gate.knocks.iter().any(is_user)
-        || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
 }
 
 fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {

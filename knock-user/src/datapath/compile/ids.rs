@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knock_common::{grant::BY_HAND, rules::NO_GATE};
+use knock_common::{knock::authenticated::key::KEY_USER, rules::NO_GATE};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Gate, Knock};
@@ -42,7 +42,7 @@ impl Ids {
             previous
                 .values()
                 .flat_map(|gate| gate.users.values().copied()),
-            BY_HAND - 1,
+            KEY_USER - 1,
         );
         let known_gate = |gate: &Gate| previous.get(&gate.name);
         let known_user =

@@ -18,7 +18,7 @@ use knock_common::{
     grant::filter,
     keys::ScopedAddress,
     knock::ring,
-    rules::{GateRules, Role},
+    rules::{GateRules, PortRole, Role},
 };
 
 use self::{
@@ -138,6 +138,11 @@ impl Contents {
             .map(|port| (role_index(*port), Role::Open.pack()))
             .collect();
         roles.extend(self.roles.iter().map(|(index, role)| (*index, role.pack())));
+        // A packet to such a port is no probe.
+        for port in &self.applied.config.knock.ports {
+            let role = roles.entry(role_index(*port)).or_insert(Role::Open.pack());
+            *role = PortRole::authenticated(Role::unpack(*role));
+        }
         roles
     }
 
@@ -159,8 +164,11 @@ impl Contents {
                 sessions: limits.sessions as usize,
             },
             rejects: self.settings.rejects,
-            keys: 0,
-            key_gates: 0,
+            keys: if self.settings.window.is_some() {
+                limits.keys as usize
+            } else {
+                0
+            },
         }
     }
 }
@@ -179,7 +187,10 @@ impl Settings {
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
-            window: None,
+            window: (!config.knock.ports.is_empty()).then(|| Window {
+                max_age: nanoseconds(config.knock.max_age),
+                max_ahead: nanoseconds(config.knock.max_ahead),
+            }),
         })
     }
 }
@@ -221,6 +232,10 @@ pub fn rejects(config: &Config) -> bool {
     config.gates.iter().any(|gate| gate.deny == Deny::Reject)
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn role_index(port: Port) -> u32 {
     Role::index(port.protocol == Protocol::Udp, port.number)
 }
@@ -240,7 +255,6 @@ fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, Role> {
 }
 
 fn gate_rules(gate: &Gate) -> GateRules {
-    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let Gate {
         name: _,
         protect: _,

@@ -10,6 +10,10 @@ use super::{
         root::PinRoot,
     },
 };
+use crate::{
+    datapath::{keys::Kept, open::Datapath},
+    sys::grace,
+};
 
 /// Detaches and removes what is pinned for these interfaces; for all where none is named. Returns the interfaces.
 ///
@@ -42,6 +46,8 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
             path.display()
         );
     }
+    // Its tables stay open.
+    let datapath = Datapath::open(root).ok();
     let mut removed: Vec<String> = Vec::new();
     for directory in select(root, ours, interfaces)? {
         change::remove(&directory.path)?;
@@ -49,8 +55,36 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
             removed.push(directory.interface);
         }
     }
+    if let Some(datapath) = datapath
+        && !datapath.config().knock.ports.is_empty()
+        && !holds_an_instance(root)?
+    {
+        grace::wait();
+        keep_newest_times(&datapath, root);
+    }
     root.tidy();
     Ok(removed)
+}
+
+fn holds_an_instance(root: &PinRoot) -> Result<bool> {
+    let directories = root.directories()?;
+    Ok(directories
+        .iter()
+        .any(|directory| directory.holds == Holds::Instance))
+}
+
+/// Keeps what the next instance has to know, so that no knock opens twice. No packet is judged by the program any more.
+fn keep_newest_times(datapath: &Datapath, root: &PinRoot) {
+    let kept = datapath.newest_times().and_then(|times| {
+        let complete = Kept {
+            complete: true,
+            ..times
+        };
+        complete.write(datapath.config(), root.path())
+    });
+    if let Err(error) = kept {
+        tracing::warn!("{error:#}");
+    }
 }
 
 /// Returns the directories of these interfaces; all where none is named. An interface is found by its name when it was

@@ -29,9 +29,11 @@ use crate::{
         carry,
         compile::Contents,
         error::other_version,
+        keys::{KeyRows, Newest},
         open::Datapath,
         tables::{self, Definition, Group},
     },
+    keys::KeySet,
     sys::{clock::monotonic_now, grace},
 };
 
@@ -48,6 +50,7 @@ pub struct Replaced {
 pub(super) fn replace(
     old: &mut Datapath,
     contents: &Contents,
+    keys: &KeySet,
     root: &PinRoot,
     absent: Absent,
     deadline: u64,
@@ -70,6 +73,14 @@ pub(super) fn replace(
     }
     let first = config.interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
+    let rows = KeyRows::compile(keys, &new.applied)?;
+    let keeps_keys = lasting.contains(&Group::Keys);
+    let begin = if keeps_keys {
+        Newest::running(config)
+    } else {
+        Newest::frozen(config)
+    };
+    new.keys.apply(&rows, &begin)?;
     carry::before(old, &mut new, &lasting)?;
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
@@ -99,6 +110,10 @@ pub(super) fn replace(
 
     grace::wait();
     carry::after(old, &mut new, &lasting)?;
+    if !keeps_keys {
+        new.keys.follow(&old.keys);
+        new.keys.apply(&rows, &Newest::running(config))?;
+    }
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;
     Ok(Replaced { guarded, failed })

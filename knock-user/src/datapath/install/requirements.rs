@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    config::Config,
     datapath::error::{NEEDS_TO_LOAD, NotPermitted},
     sys::{
         capability,
@@ -28,6 +29,23 @@ pub fn require_kernel() -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// The kernel that brought `bpf_ktime_get_tai_ns`.
+const TELLS_TIME: Version = (6, 1);
+
+/// Refuses ports for authenticated knocks on a kernel whose programs cannot read the time of day.
+pub fn require_time(config: &Config) -> Result<()> {
+    let release = kernel_version::release().context("cannot read the kernel's release")?;
+    match kernel_version::parse(&release) {
+        Some(version) if version < TELLS_TIME && !config.knock.ports.is_empty() => bail!(
+            "this kernel ({release}) does not tell a program the time of day, which authenticated knocks need: that \
+             came with Linux {}.{}; remove `ports` from [knock]",
+            TELLS_TIME.0,
+            TELLS_TIME.1
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a process that lacks a capability. The kernel would say no more than "not permitted"; without `CAP_PERFMON`,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use aya::Ebpf;
 
 use super::{
     attach::{Guarded, guard},
@@ -26,7 +27,7 @@ use super::{
     settle::settle,
 };
 use crate::{
-    config::Config,
+    config::{Config, HumanDuration},
     datapath::{
         compile::{
             Contents,
@@ -34,9 +35,11 @@ use crate::{
             compile_as,
         },
         error::other_version,
+        keys::{self, Kept, KeyRows, KeyTables, Newest},
         open::Datapath,
         trial::{self, TrialState},
     },
+    keys::KeySet,
     sys::{bpf, clock::monotonic_now, links},
 };
 
@@ -83,6 +86,8 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 }
 
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
+    requirements::require_time(config)?;
+    let keys = keys::load(config)?;
     let present = present(root)?;
     let mut circumstances = Circumstances {
         named_interfaces: request.named_interfaces,
@@ -92,7 +97,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let Some(mut datapath) = present else {
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
-        return bring_up(&contents, root, request);
+        return bring_up(&contents, root, request, &keys);
     };
     if datapath.whole_directory()?.is_none() {
         // What is left has not all tables, so there is nothing to go on from.
@@ -104,20 +109,20 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         }
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
-        return bring_up(&contents, root, request);
+        return bring_up(&contents, root, request, &keys);
     }
     let on_trial = datapath.trial()?;
     if request.keeps_trial
         && let TrialState::Left(left) = on_trial
     {
         tracing::warn!("what is up is {}", trial::reminder(left));
-        return take_over(datapath, root);
+        return take_over(datapath, root, &keys);
     }
     let is_same = datapath.config() == config
         && datapath.applied.circumstances.program == circumstances.program
         && datapath.applied.circumstances.named_interfaces == request.named_interfaces;
     if is_same && request.trial.is_none() && on_trial == TrialState::None {
-        return take_over(datapath, root);
+        return take_over(datapath, root, &keys);
     }
     refuse_to_cut_off(config, Some(&datapath), request)?;
     if request.trial.is_some() {
@@ -125,8 +130,14 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     }
     let contents = compile_as(config, Some(&datapath.applied.ids), circumstances)?;
     let deadline = deadline(request);
-    let Replaced { guarded, failed } =
-        replace(&mut datapath, &contents, root, request.absent, deadline)?;
+    let Replaced { guarded, failed } = replace(
+        &mut datapath,
+        &contents,
+        &keys,
+        root,
+        request.absent,
+        deadline,
+    )?;
     Ok(Up {
         before: Before::Another,
         guarded,
@@ -181,8 +192,8 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn take_over(mut datapath: Datapath, root: &PinRoot) -> Result<Up> {
-    datapath.end_outdated(None)?;
+fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up> {
+    datapath.apply_keys(keys)?;
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
     Ok(Up {
         before: Before::Same,
@@ -192,7 +203,7 @@ fn take_over(mut datapath: Datapath, root: &PinRoot) -> Result<Up> {
     })
 }
 
-fn bring_up(contents: &Contents, root: &PinRoot, request: &Request) -> Result<Up> {
+fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySet) -> Result<Up> {
     let config = &contents.applied.config;
     let absent = request.absent;
     let mut framings = BTreeSet::new();
@@ -210,6 +221,7 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request) -> Result<Up
     }
     let mut undo = Undo::default();
     let mut ebpf = program::load(contents, &framings, Origin::now(deadline(request))?)?;
+    begin_keys(&ebpf, contents, keys, root)?;
     for name in &config.interfaces {
         let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
         undo.0.push(directory);
@@ -241,6 +253,27 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request) -> Result<Up
         attachments,
         failed,
     })
+}
+
+/// Puts the keys into the tables of a program that is not attached yet.
+fn begin_keys(ebpf: &Ebpf, contents: &Contents, keys: &KeySet, root: &PinRoot) -> Result<()> {
+    let config = &contents.applied.config;
+    if config.knock.ports.is_empty() {
+        return Ok(());
+    }
+    let rows = KeyRows::compile(keys, &contents.applied)?;
+    let kept = Kept::take(config, root.path()).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        Kept::default()
+    });
+    let newest = Newest::from(kept, config);
+    if newest.waits() && !rows.keys.is_empty() {
+        tracing::warn!(
+            "which knocks were accepted last is not known, so keys open gates again when {} have passed (`max_ahead`)",
+            HumanDuration(config.knock.max_ahead)
+        );
+    }
+    KeyTables::open(ebpf)?.apply(&rows, &newest)
 }
 
 /// Directories that this process has made, which are removed when the value is dropped.

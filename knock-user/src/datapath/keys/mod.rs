@@ -9,6 +9,7 @@ pub use rows::KeyRows;
 pub use tables::KeyTables;
 
 use anyhow::Result;
+use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 
 use super::{install::pins::root::PinRoot, open::Datapath};
 use crate::{
@@ -34,9 +35,40 @@ impl Datapath {
         Ok(grants)
     }
 
+    /// Keeps the newest times while the program goes on, in case it ends with the host, and follows the host's clock.
+    pub fn keep_keys(&mut self, last: &mut Kept) -> Result<()> {
+        if self.config().knock.ports.is_empty() {
+            return Ok(());
+        }
+        self.keys.follow_clock()?;
+        let times = self.newest_times()?;
+        if times != *last {
+            times.write(self.config(), self.root.path())?;
+            *last = times;
+        }
+        Ok(())
+    }
+
     /// Returns the newest times of the keys, to be kept while nothing is up.
     pub fn newest_times(&self) -> Result<Kept> {
         self.keys.newest()
+    }
+
+    /// Returns who a number in a grant or an event stands for: the user, and the key if it was one.
+    pub fn who(&self, user: u32) -> (Option<String>, Option<String>) {
+        if user == BY_HAND {
+            return (None, None);
+        }
+        if user & KEY_USER == 0 {
+            return (self.applied.user_name(user).map(ToOwned::to_owned), None);
+        }
+        let key = u16::try_from(user & !KEY_USER)
+            .ok()
+            .and_then(|slot| self.key_name(slot));
+        let user = key
+            .as_ref()
+            .map(|key| key.split('/').next().unwrap_or_default().to_owned());
+        (user, key)
     }
 
     /// Returns the name of the key in a slot.
@@ -45,14 +77,18 @@ impl Datapath {
     }
 }
 
+/// Returns the user of the key with this name.
+pub fn user_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(user, _)| user)
+}
+
 /// Puts the keys of the configuration in force under `root` into force. Returns how many grants have ended; `None` where
 /// nothing is up.
 pub fn put_into_force(root: &PinRoot) -> Result<Option<usize>> {
     use super::error::NothingUp;
 
-    let _lock = match root.lock_existing()? {
-        Some(lock) => lock,
-        None => return Ok(None),
+    let Some(_lock) = root.lock_existing()? else {
+        return Ok(None);
     };
     let mut datapath = match Datapath::open(root) {
         Ok(datapath) => datapath,

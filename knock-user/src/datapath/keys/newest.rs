@@ -11,7 +11,6 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
-/// How long after it was made a key is known never to have been used elsewhere.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long after it was made a key is known never to have been used before, ns.
+const FRESH: u64 = 10_000_000_000;
 
 /// Newest times, as they are kept in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +72,24 @@ impl Newest {
         if self.frozen {
             return u64::MAX;
         }
-        let kept = self.kept.keys.get(name).and_then(|slots| slots.get(&slot)).copied();
-        let is_fresh = self.now.saturating_sub(created) < FRESH.as_nanos() as u64;
+        let kept = self
+            .kept
+            .keys
+            .get(name)
+            .and_then(|slots| slots.get(&slot))
+            .copied();
+        let is_fresh = self.now.saturating_sub(created) < FRESH;
         match kept {
             Some(kept) if self.kept.complete => kept,
             None if is_fresh => created,
-            kept => kept.unwrap_or(0).max(self.now.saturating_add(self.max_ahead)),
+            kept => kept
+                .unwrap_or(0)
+                .max(self.now.saturating_add(self.max_ahead)),
         }
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// Returns whether keys begin later than now, and so refuse knocks for a while.
@@ -113,7 +123,10 @@ impl Kept {
         let path = path(config, pins);
         let written = || -> Result<()> {
             let folder = &config.knock.state;
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
             // Mode 0600.
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(&serde_json::to_vec(self)?)?;
@@ -122,7 +135,10 @@ impl Kept {
             Ok(File::open(folder)?.sync_all()?)
         };
         written().with_context(|| {
-            format!("cannot write the newest times of keys into {}", path.display())
+            format!(
+                "cannot write the newest times of keys into {}",
+                path.display()
+            )
         })
     }
 }
@@ -147,7 +163,9 @@ mod tests {
     fn newest(complete: bool, kept: &[(&str, u16, u64)]) -> Newest {
         let mut keys: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
         for (name, slot, time) in kept {
-            keys.entry((*name).to_owned()).or_default().insert(*slot, *time);
+            keys.entry((*name).to_owned())
+                .or_default()
+                .insert(*slot, *time);
         }
         Newest {
             kept: Kept { complete, keys },

@@ -136,11 +136,17 @@ fn secrets(set: &KeySet) -> [HostSecret; HostSecret::COUNT] {
     let previous = host.previous.as_ref();
     [
         of(host.secret.bytes(), u64::MAX),
-        previous.map_or(none, |(secret, until)| of(secret.bytes(), nanoseconds(*until))),
+        previous.map_or(none, |(secret, until)| {
+            of(secret.bytes(), nanoseconds(*until))
+        }),
     ]
 }
 
 /// Unix ns, within what the kernel's clock can show.
 fn nanoseconds(time: Timestamp) -> u64 {
-    u64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH { 1 } else { u64::MAX })
+    u64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH {
+        1
+    } else {
+        u64::MAX
+    })
 }

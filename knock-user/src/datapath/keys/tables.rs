@@ -53,7 +53,10 @@ impl KeyTables {
                 None => {}
             }
         }
-        write::hash(&mut self.gates, rows.gates.iter().map(|(gate, id)| (*gate, *id)))
+        write::hash(
+            &mut self.gates,
+            rows.gates.iter().map(|(gate, id)| (*gate, *id)),
+        )
     }
 
     /// Tells the program how far `CLOCK_TAI` is ahead of Unix time now: whoever keeps the clock may change that.
@@ -70,6 +73,13 @@ impl KeyTables {
         let present = self.keys.get(index);
         let stays = present.state != state::NONE && present.secret == row.secret;
         if stays {
+            if present.newest == u64::MAX && !newest.is_frozen() {
+                // What should have followed has not: the process died that replaced the tables.
+                self.set_newest(
+                    u16::try_from(slot)?,
+                    newest.of(&text(&row.name), u16::try_from(slot)?, 0),
+                );
+            }
             let words = self.keys.words_of(index);
             words[word::NOT_AFTER].store(row.not_after, Ordering::Relaxed);
             // With `bound`, in one word. Last, so that a key that ends does so with all else as it was.
@@ -110,7 +120,7 @@ impl KeyTables {
         if usize::from(slot) >= self.keys.len() || self.state(slot.into()) != state::VALID {
             return Ok(false);
         }
-        for row in self.gates.iter() {
+        for row in &self.gates {
             let (key, id) = row?;
             if key.slot == u32::from(slot) && id == u32::from(gate) {
                 return Ok(true);
@@ -159,17 +169,6 @@ impl KeyTables {
                 self.set_newest(slot, earlier.newest);
             }
         }
-    }
-
-    /// Has keys count that [`follow`](Self::follow) found nothing for: they are new.
-    pub fn thaw(&self, rows: &KeyRows, newest: &Newest) -> Result<()> {
-        for (slot, row) in &rows.keys {
-            if self.keys.get(*slot as usize).newest == u64::MAX {
-                let slot = u16::try_from(*slot)?;
-                self.set_newest(slot, newest.of(&text(&row.name), slot, row.created));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -2,7 +2,12 @@
 
 use anyhow::Result;
 use aya::{maps::PerCpuValues, util::nr_cpus};
-use knock_common::{Reason, knock::Outcome, report::class, verdict::Counter};
+use knock_common::{
+    Reason,
+    knock::{Outcome, authenticated},
+    report::class,
+    verdict::Counter,
+};
 
 use crate::datapath::open::Datapath;
 
@@ -60,6 +65,18 @@ impl Datapath {
             }
         }
         Ok(rows)
+    }
+
+    /// Returns what became of datagrams to ports for authenticated knocks, over all CPUs.
+    pub fn authenticated(&self) -> Result<Vec<(authenticated::Outcome, u64)>> {
+        let counted = |outcome: authenticated::Outcome| {
+            let counts = self.authenticated.get(&u32::from(outcome as u8), 0)?;
+            Ok((outcome, counts.iter().sum()))
+        };
+        authenticated::Outcome::ALL
+            .into_iter()
+            .map(counted)
+            .collect()
     }
 
     /// Returns whether the tables of counters are large enough for this many gates.

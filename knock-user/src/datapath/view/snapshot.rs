@@ -86,6 +86,7 @@ pub struct TableFill {
 pub struct Counters {
     pub packets: Vec<Packets>,
     pub knocks: Vec<Knocks>,
+    pub authenticated: Vec<Authenticated>,
 }
 
 /// Packets of one reason, at one gate or none.
@@ -107,6 +108,13 @@ pub struct Knocks {
     pub count: u64,
 }
 
+/// What became of datagrams to ports for authenticated knocks.
+#[derive(Debug, Clone, Serialize)]
+pub struct Authenticated {
+    pub outcome: &'static str,
+    pub count: u64,
+}
+
 /// The live grants, those that end first in front.
 #[derive(Debug, Clone, Serialize)]
 pub struct Grants {
@@ -119,6 +127,8 @@ pub struct Grant {
     pub gate: String,
     /// `None`: given by hand.
     pub user: Option<String>,
+    /// The key that earned it; null: a sequence, or `allow`.
+    pub key: Option<String>,
     /// A network, with its prefix length.
     pub source: String,
     pub expires_in_ms: u64,
@@ -252,16 +262,17 @@ impl Datapath {
     pub fn named_grants(&self) -> Result<Grants> {
         let rows = self.grants()?;
         let now = monotonic_now();
-        let grants = rows.into_iter().map(|row| Grant {
-            gate: self.name(row.gate),
-            user: row
-                .user
-                .and_then(|user| self.applied.user_name(user))
-                .map(ToOwned::to_owned),
-            source: row.source.to_string(),
-            // Rounded up, so that a live grant never has 0 left.
-            expires_in_ms: row.until.saturating_sub(now).div_ceil(1_000_000),
-            connections: row.connections,
+        let grants = rows.into_iter().map(|row| {
+            let (user, key) = row.user.map_or((None, None), |user| self.who(user));
+            Grant {
+                gate: self.name(row.gate),
+                user,
+                key,
+                source: row.source.to_string(),
+                // Rounded up, so that a live grant never has 0 left.
+                expires_in_ms: row.until.saturating_sub(now).div_ceil(1_000_000),
+                connections: row.connections,
+            }
         });
         Ok(Grants {
             grants: grants.collect(),
@@ -319,9 +330,15 @@ impl Datapath {
             result: row.outcome.name(),
             count: row.count,
         });
+        let authenticated = self.authenticated()?.into_iter();
+        let authenticated = authenticated.map(|(outcome, count)| Authenticated {
+            outcome: outcome.name(),
+            count,
+        });
         Ok(Counters {
             packets: packets.collect(),
             knocks: knocks.collect(),
+            authenticated: authenticated.collect(),
         })
     }
 }

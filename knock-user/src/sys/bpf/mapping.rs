@@ -88,6 +88,20 @@ impl<V: Pod> Mapping<V> {
     }
 }
 
+impl<V: Pod> Mapping<V> {
+    /// Returns the words of an entry as atomics.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such entry.
+    pub fn words_of(&self, index: usize) -> &[AtomicU64] {
+        let start = self.entry(index).cast();
+        // SAFETY: the entry is within the mapping, aligned to 8 bytes and a multiple of 8 long, as `of` asserts, and there
+        // until `drop`. The kernel program changes it too, by single words.
+        unsafe { std::slice::from_raw_parts(start, size_of::<V>() / 8) }
+    }
+}
+
 impl Mapping<u64> {
     /// Returns the entries as atomics.
     pub fn words(&self) -> &[AtomicU64] {

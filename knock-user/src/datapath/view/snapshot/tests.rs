@@ -71,11 +71,16 @@ fn the_reference_has_every_key_and_no_other() {
             result: "step",
             count: 0,
         }],
+        authenticated: vec![Authenticated {
+            outcome: "other",
+            count: 0,
+        }],
     };
     assert_eq!(keys(&counters), described("stats"));
     let grants = vec![Grant {
         gate: word(),
         user: None,
+        key: None,
         source: word(),
         expires_in_ms: 0,
         connections: 0,
