@@ -140,8 +140,6 @@ pub struct Authenticated {
     pub max_ahead: Duration,
     /// The folder with the keys.
     pub keys: PathBuf,
-    /// The folder in which the newest time of each key is kept while nothing is up.
-    pub state: PathBuf,
 }
 
 /// How the service hands out its metrics.

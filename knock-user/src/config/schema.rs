@@ -249,15 +249,6 @@ closed, open or guarded. None of them is in a sequence."#,
                 put(&mut knock.rest.keys, folder.map(|it| it.value));
             },
         ),
-        Row::new(
-            "state",
-            Optional(r#""/var/lib/knockgate""#),
-            "The folder in which the time of each key's newest packet is kept while nothing is up, against replay.",
-            |reader, field, knock| {
-                let folder = reader.one(field, &FOLDER);
-                put(&mut knock.rest.state, folder.map(|it| it.value));
-            },
-        ),
     ],
 };
 

@@ -97,7 +97,6 @@ ports = ["41641/udp", "22/udp"]
 max_age = "1h"
 max_ahead = "1s"
 keys = "/srv/keys"
-state = "/srv/state"
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
@@ -156,7 +155,6 @@ protect = ["5432/tcp"]
             max_age: Duration::from_hours(1),
             max_ahead: Duration::from_secs(1),
             keys: "/srv/keys".into(),
-            state: "/srv/state".into(),
         },
         gates: vec![
             Gate {
@@ -236,7 +234,6 @@ fn what_is_left_out_has_the_documented_defaults() {
             max_age: Duration::from_secs(90),
             max_ahead: Duration::from_secs(15),
             keys: "/etc/knockgate/keys".into(),
-            state: "/var/lib/knockgate".into(),
         }
     );
     assert_eq!(

@@ -4,7 +4,6 @@
 //! Nothing is forced onto the disk: a power failure may lose the file, and grants are lost with it.
 
 use std::{
-    env,
     fs::{self, DirBuilder, File},
     io::{self, BufWriter, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -16,10 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{record::Record, socket::file_name};
-use crate::datapath::PinRoot;
-
-/// Directory of the files, one for each pin root, where the service manager names no other.
-const DIRECTORY: &str = "/var/lib/knockgate";
+use crate::{datapath::PinRoot, sys::state_directory};
 
 /// The state of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,10 +52,8 @@ pub struct Memory {
 
 impl Memory {
     pub fn of(root: &PinRoot) -> Self {
-        // systemd lists all state directories of a unit; ours has one.
-        let given = env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty());
-        let directory = given.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
-        Self::at(directory.join(file_name(root, "json")))
+        // One for each pin root.
+        Self::at(state_directory::path().join(file_name(root, "json")))
     }
 
     fn at(path: PathBuf) -> Self {

@@ -13,4 +13,5 @@ mod netlink;
 pub mod page;
 pub mod process;
 pub mod sock_diag;
+pub mod state_directory;
 pub mod xdp_features;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     datapath::{keys::Kept, open::Datapath},
-    sys::grace,
+    sys::{grace, state_directory},
 };
 
 /// Detaches and removes what is pinned for these interfaces; for all where none is named. Returns the interfaces.
@@ -80,7 +80,7 @@ fn keep_newest_times(datapath: &Datapath, root: &PinRoot) {
             complete: true,
             ..times
         };
-        complete.write(datapath.config(), root.path())
+        complete.write(&state_directory::path(), root.path())
     });
     if let Err(error) = kept {
         tracing::warn!("{error:#}");

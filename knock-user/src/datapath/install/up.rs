@@ -40,7 +40,7 @@ use crate::{
         trial::{self, TrialState},
     },
     keys::KeySet,
-    sys::{bpf, clock::monotonic_now, links},
+    sys::{bpf, clock::monotonic_now, links, state_directory},
 };
 
 /// What was up before [`up`].
@@ -262,7 +262,7 @@ fn begin_keys(ebpf: &Ebpf, contents: &Contents, keys: &KeySet, root: &PinRoot) -
         return Ok(());
     }
     let rows = KeyRows::compile(keys, &contents.applied)?;
-    let kept = Kept::take(config, root.path()).unwrap_or_else(|error| {
+    let kept = Kept::take(&state_directory::path(), root.path()).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         Kept::default()
     });

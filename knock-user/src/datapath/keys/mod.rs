@@ -15,6 +15,7 @@ use super::{install::pins::root::PinRoot, open::Datapath};
 use crate::{
     config::Config,
     keys::{Folder, KeySet},
+    sys::state_directory,
 };
 
 /// Reads the keys of a configuration; none where no port takes authenticated knocks.
@@ -43,7 +44,7 @@ impl Datapath {
         self.keys.follow_clock()?;
         let times = self.newest_times()?;
         if times != *last {
-            times.write(self.config(), self.root.path())?;
+            times.write(&state_directory::path(), self.root.path())?;
             *last = times;
         }
         Ok(())

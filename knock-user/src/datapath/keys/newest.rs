@@ -101,8 +101,8 @@ impl Newest {
 impl Kept {
     /// Reads what was kept for the instance with these pins, and notes that it is in use from now on. What cannot be noted
     /// is not relied on.
-    pub fn take(config: &Config, pins: &Path) -> Result<Self> {
-        let path = path(config, pins);
+    pub fn take(directory: &Path, pins: &Path) -> Result<Self> {
+        let path = file_of(directory, pins);
         let kept = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
@@ -114,25 +114,24 @@ impl Kept {
             complete: false,
             ..kept.clone()
         };
-        in_use.write(config, pins)?;
+        in_use.write(directory, pins)?;
         Ok(kept)
     }
 
     /// Writes it down for the instance with these pins.
-    pub fn write(&self, config: &Config, pins: &Path) -> Result<()> {
-        let path = path(config, pins);
+    pub fn write(&self, directory: &Path, pins: &Path) -> Result<()> {
+        let path = file_of(directory, pins);
         let written = || -> Result<()> {
-            let folder = &config.knock.state;
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(folder)?;
+                .create(directory)?;
             // Mode 0600.
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;
-            Ok(File::open(folder)?.sync_all()?)
+            Ok(File::open(directory)?.sync_all()?)
         };
         written().with_context(|| {
             format!(
@@ -143,10 +142,10 @@ impl Kept {
     }
 }
 
-/// Returns the file of the instance with these pins: several instances may have one folder.
-fn path(config: &Config, pins: &Path) -> PathBuf {
+/// Returns the file of the instance with these pins: several instances may have one directory.
+fn file_of(directory: &Path, pins: &Path) -> PathBuf {
     let name = pins.to_string_lossy().trim_matches('/').replace('/', "-");
-    config.knock.state.join(format!("newest-{name}.json"))
+    directory.join(format!("newest-{name}.json"))
 }
 
 /// Returns the present time, Unix ns.
@@ -204,15 +203,14 @@ mod tests {
     #[test]
     fn it_is_complete_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut config = Config::default();
-        config.knock.state = folder.path().join("new");
+        let directory = &folder.path().join("new");
         let pins = Path::new("/sys/fs/bpf/knockgate");
-        assert_eq!(Kept::take(&config, pins).expect("taken"), Kept::default());
+        assert_eq!(Kept::take(directory, pins).expect("taken"), Kept::default());
         let kept = newest(true, &[("alice", 3, 77)]).kept;
-        kept.write(&config, pins).expect("written");
-        let other = Kept::take(&config, Path::new("/sys/fs/bpf/other")).expect("taken");
+        kept.write(directory, pins).expect("written");
+        let other = Kept::take(directory, Path::new("/sys/fs/bpf/other")).expect("taken");
         assert_eq!(other, Kept::default());
-        assert_eq!(Kept::take(&config, pins).expect("taken"), kept);
-        assert!(!Kept::take(&config, pins).expect("taken").complete);
+        assert_eq!(Kept::take(directory, pins).expect("taken"), kept);
+        assert!(!Kept::take(directory, pins).expect("taken").complete);
     }
 }
