@@ -2,6 +2,7 @@
 //!
 //! One thread, a clock that stands still until it is set, tables of bounded size.
 
+pub mod knock;
 #[cfg(test)]
 mod reuse;
 mod table;

@@ -1,12 +1,8 @@
 //! Knocks made by other people's crates, and what becomes of them and of every alteration.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
-use std::hash::Hasher as _;
 
 use bytemuck::Zeroable as _;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use super::{
     Outcome,
@@ -22,7 +18,7 @@ use crate::{
     grant::find,
     judge::judge,
     rules::{GateRules, PortRole, Role},
-    testing::TestEnv,
+    testing::{TestEnv, knock::Knock},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -37,78 +33,12 @@ const ALICE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
 /// As a knock names the gate.
 const SSH: u32 = 0x7373_6800;
 
-/// What a knock says.
-#[derive(Clone)]
-struct Knock {
-    host: [u8; 16],
-    key: [u8; 32],
-    time: u64,
-    slot: u16,
-    version: u8,
-    flags: u8,
-    gate: u32,
-    action: u8,
-    reserved: u8,
-    seconds: u16,
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
-    port: u16,
-    rest: [u8; 6],
-}
-
-impl Knock {
-    fn at(time: u64) -> Self {
-        Self {
-            host: HOST,
-            key: KEY,
-            time,
-            slot: SLOT,
-            version: 1,
-            flags: flag::OBSERVED,
-            gate: 0,
-            action: action::OPEN,
-            reserved: 0,
-            seconds: 0,
-            v4: Ipv4Addr::UNSPECIFIED,
-            v6: Ipv6Addr::UNSPECIFIED,
-            port: 0,
-            rest: [0; 6],
-        }
-    }
-
-    fn body(&self) -> [u8; 48] {
-        let mut body = Vec::new();
-        body.extend(self.time.to_be_bytes());
-        body.extend(self.slot.to_be_bytes());
-        body.extend([self.version, self.flags]);
-        body.extend(self.gate.to_be_bytes());
-        body.extend([self.action, self.reserved]);
-        body.extend(self.seconds.to_be_bytes());
-        body.extend(self.v4.octets());
-        body.extend(self.v6.octets());
-        body.extend(self.port.to_be_bytes());
-        body.extend(self.rest);
-        body.try_into().expect("48 bytes")
-    }
-
-    fn sealed(&self) -> [u8; LENGTH] {
-        let body = self.body();
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length");
-        mac.update(&body);
-        let tag = &mac.finalize().into_bytes()[..16];
-        let mut message = [0; LENGTH];
-        message[..16].copy_from_slice(tag);
-        for (block, place) in (0_u64..).zip(0..3) {
-            let mut hasher = SipHasher24::new_with_key(&self.host);
-            hasher.write(tag);
-            hasher.write(&block.to_le_bytes());
-            let mask = hasher.finish128().as_bytes();
-            for (index, mask) in mask.into_iter().enumerate() {
-                let at = 16 * place + index;
-                message[16 + at] = body[at] ^ mask;
-            }
-        }
-        message
+fn knock(time: u64) -> Knock {
+    Knock {
+        host: HOST,
+        key: KEY,
+        slot: SLOT,
+        ..Knock::at(time)
     }
 }
 
@@ -216,7 +146,7 @@ fn may_pass_v6(env: &TestEnv, source: Ipv6Addr) -> bool {
 #[test]
 fn a_knock_opens_once() {
     let env = host();
-    let knock = Knock::at(env.wall.get());
+    let knock = knock(env.wall.get());
     assert_eq!(send(&env, ALICE, &knock), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 1));
     let grant = find::live(&env, &V4::from(ALICE), 0, 1).expect("it was given");
@@ -243,16 +173,16 @@ fn a_knock_opens_once() {
 fn an_older_knock_is_not_taken_after_a_newer_one() {
     let env = host();
     let wall = env.wall.get();
-    assert_eq!(send(&env, ALICE, &Knock::at(wall)), Outcome::Opened);
-    assert_eq!(send(&env, ALICE, &Knock::at(wall - 1)), Outcome::Duplicate);
-    assert_eq!(send(&env, EVE, &Knock::at(wall - 1)), Outcome::Replay);
-    assert_eq!(send(&env, EVE, &Knock::at(wall + 1)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &knock(wall)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &knock(wall - 1)), Outcome::Duplicate);
+    assert_eq!(send(&env, EVE, &knock(wall - 1)), Outcome::Replay);
+    assert_eq!(send(&env, EVE, &knock(wall + 1)), Outcome::Opened);
 }
 
 #[test]
 fn every_bit_counts() {
     let env = host();
-    let message = Knock::at(env.wall.get()).sealed();
+    let message = knock(env.wall.get()).sealed();
     for bit in 0..LENGTH * 8 {
         let mut altered = message;
         altered[bit / 8] ^= 1 << (bit % 8);
@@ -282,7 +212,7 @@ fn the_window_of_time_is_exact() {
         (0, Outcome::Stale),
         (u64::MAX, Outcome::Stale),
     ] {
-        assert_eq!(send(&env, ALICE, &Knock::at(time)), expected, "{time}");
+        assert_eq!(send(&env, ALICE, &knock(time)), expected, "{time}");
     }
 }
 
@@ -290,7 +220,7 @@ fn the_window_of_time_is_exact() {
 fn only_valid_keys_open() {
     let env = host();
     let wall = env.wall.get();
-    let knock = |later: u64| Knock::at(wall + later);
+    let knock = |later: u64| knock(wall + later);
     for slot in [0, 7, 8, u16::MAX] {
         let other = Knock { slot, ..knock(0) };
         assert_eq!(send(&env, ALICE, &other), Outcome::Unknown);
@@ -314,16 +244,16 @@ fn an_earlier_secret_of_the_host_counts_until_its_end() {
     let wall = env.wall.get();
     let earlier = |time| Knock {
         host: EARLIER,
-        ..Knock::at(time)
+        ..knock(time)
     };
     assert_eq!(send(&env, ALICE, &earlier(wall)), Outcome::Opened);
     env.wall.set(wall + 3600 * SECOND + 1);
     let wall = env.wall.get();
     assert_eq!(send(&env, ALICE, &earlier(wall)), Outcome::Other);
-    assert_eq!(send(&env, ALICE, &Knock::at(wall)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &knock(wall)), Outcome::Opened);
     let other = Knock {
         host: [7; 16],
-        ..Knock::at(wall + 1)
+        ..knock(wall + 1)
     };
     assert_eq!(send(&env, ALICE, &other), Outcome::Other);
 }
@@ -332,7 +262,7 @@ fn an_earlier_secret_of_the_host_counts_until_its_end() {
 fn what_is_not_defined_is_refused() {
     let env = host();
     let wall = env.wall.get();
-    let base = Knock::at(wall);
+    let base = knock(wall);
     let other = |knock: Knock| assert_eq!(send(&env, ALICE, &knock), Outcome::Other);
     other(Knock {
         version: 0,
@@ -376,17 +306,17 @@ fn what_is_not_defined_is_refused() {
 fn its_length_is_that_of_a_knock() {
     let env = host();
     for padding in [0, 1, MOST_PADDING] {
-        let mut payload = Knock::at(env.wall.get() + padding as u64).sealed().to_vec();
+        let mut payload = knock(env.wall.get() + padding as u64).sealed().to_vec();
         payload.resize(LENGTH + padding, 0xaa);
         assert_eq!(
             send_frame(&env, &datagram(ALICE, &payload)),
             Outcome::Opened
         );
     }
-    let mut long = Knock::at(env.wall.get() + 1000).sealed().to_vec();
+    let mut long = knock(env.wall.get() + 1000).sealed().to_vec();
     long.resize(LENGTH + MOST_PADDING + 1, 0xaa);
     assert_eq!(send_frame(&env, &datagram(ALICE, &long)), Outcome::Other);
-    let knock = Knock::at(env.wall.get() + 1000).sealed();
+    let knock = knock(env.wall.get() + 1000).sealed();
     let frame = datagram(ALICE, &knock);
     for length in 0..LENGTH {
         assert_eq!(
@@ -410,24 +340,24 @@ fn a_listed_address_is_the_only_one_that_may_send_it() {
     let listed = |later: u64| Knock {
         flags: flag::IPV4,
         v4: ALICE,
-        ..Knock::at(wall + later)
+        ..knock(wall + later)
     };
     assert_eq!(send(&env, EVE, &listed(0)), Outcome::Address);
     assert!(!may_pass(&env, EVE, 1) && !may_pass(&env, ALICE, 1));
     assert_eq!(send(&env, ALICE, &listed(1)), Outcome::Opened);
     let none = Knock {
         flags: 0,
-        ..Knock::at(wall + 2)
+        ..knock(wall + 2)
     };
     assert_eq!(send(&env, ALICE, &none), Outcome::Address);
     let other_family = Knock {
         flags: flag::IPV6,
         v6: ALICE_V6,
-        ..Knock::at(wall + 3)
+        ..knock(wall + 3)
     };
     assert_eq!(send(&env, ALICE, &other_family), Outcome::Address);
     key(&env).bound = 1;
-    assert_eq!(send(&env, ALICE, &Knock::at(wall + 4)), Outcome::Address);
+    assert_eq!(send(&env, ALICE, &knock(wall + 4)), Outcome::Address);
     assert_eq!(send(&env, ALICE, &listed(5)), Outcome::Opened);
 }
 
@@ -438,7 +368,7 @@ fn one_knock_opens_both_families() {
         flags: flag::IPV4 | flag::IPV6,
         v4: ALICE,
         v6: ALICE_V6,
-        ..Knock::at(env.wall.get())
+        ..knock(env.wall.get())
     };
     assert_eq!(send(&env, ALICE, &both), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 1) && may_pass_v6(&env, ALICE_V6));
@@ -447,7 +377,7 @@ fn one_knock_opens_both_families() {
     assert_eq!(send_frame(&env, &frame), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 1) && may_pass_v6(&env, ALICE_V6));
     let env = host();
-    let observed = datagram_v6(ALICE_V6, &Knock::at(env.wall.get()).sealed());
+    let observed = datagram_v6(ALICE_V6, &knock(env.wall.get()).sealed());
     assert_eq!(send_frame(&env, &observed), Outcome::Opened);
     assert!(may_pass_v6(&env, ALICE_V6));
 }
@@ -463,12 +393,12 @@ fn sources_of_a_gate_hold_for_each_address() {
         flags: flag::IPV4 | flag::IPV6,
         v4: ALICE,
         v6: ALICE_V6,
-        ..Knock::at(wall)
+        ..knock(wall)
     };
     assert_eq!(send(&env, ALICE, &both), Outcome::Source);
     assert!(!may_pass(&env, ALICE, 1));
-    assert_eq!(send(&env, EVE, &Knock::at(wall + 1)), Outcome::Source);
-    assert_eq!(send(&env, ALICE, &Knock::at(wall + 2)), Outcome::Opened);
+    assert_eq!(send(&env, EVE, &knock(wall + 1)), Outcome::Source);
+    assert_eq!(send(&env, ALICE, &knock(wall + 2)), Outcome::Opened);
 }
 
 #[test]
@@ -483,24 +413,24 @@ fn a_knock_can_only_ask_for_less() {
     };
     let short = Knock {
         seconds: 5,
-        ..Knock::at(wall)
+        ..knock(wall)
     };
     assert_eq!(send(&env, ALICE, &short), Outcome::Opened);
     assert_eq!(until(&env, ALICE), 5 * SECOND);
     let long = Knock {
         seconds: u16::MAX,
-        ..Knock::at(wall + 1)
+        ..knock(wall + 1)
     };
     assert_eq!(send(&env, EVE, &long), Outcome::Opened);
     assert_eq!(until(&env, EVE), 30 * SECOND);
     let named = Knock {
         gate: SSH,
-        ..Knock::at(wall + 2)
+        ..knock(wall + 2)
     };
     assert_eq!(send(&env, ALICE, &named), Outcome::Opened);
     let other = Knock {
         gate: SSH + 1,
-        ..Knock::at(wall + 3)
+        ..knock(wall + 3)
     };
     assert_eq!(send(&env, ALICE, &other), Outcome::Gate);
 }
@@ -512,7 +442,7 @@ fn a_listed_port_is_the_only_one_that_is_admitted() {
     let exact = |port, later: u64| Knock {
         flags: flag::OBSERVED | flag::PORT,
         port,
-        ..Knock::at(wall + later)
+        ..knock(wall + later)
     };
     assert_eq!(send(&env, ALICE, &exact(50_000, 0)), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 50_000) && !may_pass(&env, ALICE, 50_001));
@@ -522,7 +452,7 @@ fn a_listed_port_is_the_only_one_that_is_admitted() {
     // Without the flag, the field says nothing.
     let any = Knock {
         port: 50_002,
-        ..Knock::at(wall + 2)
+        ..knock(wall + 2)
     };
     assert_eq!(send(&env, ALICE, &any), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 1));
@@ -540,14 +470,14 @@ fn a_user_closes_the_own_grant_alone() {
     let wall = env.wall.get();
     let close = |later: u64| Knock {
         action: action::CLOSE,
-        ..Knock::at(wall + later)
+        ..knock(wall + later)
     };
-    assert_eq!(send(&env, ALICE, &Knock::at(wall)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &knock(wall)), Outcome::Opened);
     assert_eq!(send(&env, ALICE, &close(1)), Outcome::Closed);
     assert!(!may_pass(&env, ALICE, 1));
     // Nothing is left to close; it is still a knock that was accepted.
     assert_eq!(send(&env, ALICE, &close(2)), Outcome::Closed);
-    assert_eq!(send(&env, ALICE, &Knock::at(wall + 3)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &knock(wall + 3)), Outcome::Opened);
     find::live(&env, &V4::from(ALICE), 0, 1)
         .expect("it was given")
         .user = 5;
@@ -558,7 +488,7 @@ fn a_user_closes_the_own_grant_alone() {
 #[test]
 fn a_full_table_refuses() {
     let env = with_room_for(0);
-    let knock = Knock::at(env.wall.get());
+    let knock = knock(env.wall.get());
     assert_eq!(send(&env, ALICE, &knock), Outcome::TableFull);
     assert_eq!(env.events.borrow()[0].kind, Kind::Refused as u8);
 }
@@ -570,7 +500,7 @@ fn at_a_protected_port_it_is_judged_by_the_state_before_it() {
     env.roles[Role::index(true, PORT) as usize] = PortRole::authenticated(role);
     let wall = env.wall.get();
     let pass = |later: u64| {
-        let frame = datagram(ALICE, &Knock::at(wall + later).sealed());
+        let frame = datagram(ALICE, &knock(wall + later).sealed());
         judge::<Ethernet, _, _>(&env, &frame[..]).reason
     };
     assert_eq!(pass(0), Reason::NoGrant);
@@ -582,7 +512,7 @@ fn at_a_protected_port_it_is_judged_by_the_state_before_it() {
 #[test]
 fn no_other_packet_is_looked_at() {
     let env = host();
-    let knock = Knock::at(env.wall.get()).sealed();
+    let knock = knock(env.wall.get()).sealed();
     let mut tcp = datagram(ALICE, &knock);
     tcp[23] = TCP;
     let mut other_port = datagram(ALICE, &knock);

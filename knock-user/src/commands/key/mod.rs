@@ -93,6 +93,7 @@ impl Store<'_> {
     fn put_into_force(&self, _lock: &Lock) -> Result<()> {
         match datapath::keys::put_into_force(self.root)? {
             Some(0) | None => {}
+            Some(1) => tracing::info!("a grant has ended with it"),
             Some(ended) => tracing::info!("{ended} grants have ended with it"),
         }
         Ok(())
