@@ -1,4 +1,4 @@
-//! The client: sends a sequence, tries the port behind the gate, hands the connection over.
+//! The client: sends a sequence or an authenticated knock, tries the port behind the gate, hands the connection over.
 //!
 //! It needs no privileges: every knock is a packet that any program may send. [`Client`] knocks,
 //! [`Target`] is where, [`Pace`] how fast and how often, [`relay()`] joins an opened connection to two
@@ -15,39 +15,70 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::config::{Port, Protocol, parse_duration};
 
+mod by_key;
 mod not_open;
 mod pace;
+mod packet;
 pub mod profile;
 mod relay;
+mod source;
 mod target;
 mod turn;
 mod wire;
 
+pub use by_key::{ByKey, parse_seconds};
 pub use not_open::{Closed, NotOpen};
 pub use pace::{DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Pace};
 pub use relay::{BrokenOff, relay};
+pub use source::{AddressRule, Opens};
 pub use target::{Address, Family, Target};
 pub use wire::Answer;
 
+use by_key::Packet;
+use not_open::Sent;
 use turn::Turn;
 
 /// How long one address has for itself before the next one of the same host is tried as well: what RFC 8305
 /// recommends between two connection attempts.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Sends one sequence to one target, as often as asked.
+/// By what a gate opens.
+#[derive(Debug, Clone, Copy)]
+pub enum Means<'a> {
+    Sequence(&'a [Port]),
+    Key(&'a ByKey),
+}
+
+impl<'a, T: AsRef<[Port]> + ?Sized> From<&'a T> for Means<'a> {
+    fn from(sequence: &'a T) -> Self {
+        Self::Sequence(sequence.as_ref())
+    }
+}
+
+impl Means<'_> {
+    /// Returns how many packets a try takes.
+    fn knocks(&self) -> usize {
+        match self {
+            Self::Sequence(sequence) => sequence.len(),
+            Self::Key(_) => 1,
+        }
+    }
+}
+
+/// Sends one sequence, or authenticated knocks, to one target, as often as asked.
 ///
 /// Every knock leaves from a source port of its own. A gate takes a second packet with the same two ports
-/// for a duplicate of the first, which would make knocking again useless.
+/// for a duplicate of the first, which would make knocking again useless. For the same reason, every authenticated knock is
+/// a packet of its own.
 pub struct Client<'a> {
     target: &'a Target,
-    sequence: &'a [Port],
+    means: Means<'a>,
     pace: Pace,
     observe: &'a mut dyn FnMut(&Address<'_>, &Progress<'_>),
     wire: wire::Wire,
@@ -65,21 +96,21 @@ impl<'a> Client<'a> {
     /// A client that goes at this pace and calls `observe` with all that it does.
     pub fn new(
         target: &'a Target,
-        sequence: &'a [Port],
+        means: impl Into<Means<'a>>,
         pace: Pace,
         observe: &'a mut dyn FnMut(&Address<'_>, &Progress<'_>),
     ) -> Self {
         let wire = wire::Wire::default();
         Self {
             target,
-            sequence,
+            means: means.into(),
             pace,
             observe,
             wire,
         }
     }
 
-    /// Sends the sequence once to every address of the target and returns as soon as the last knock has left.
+    /// Knocks once at every address of the target and returns as soon as the last knock has left.
     ///
     /// Nothing tells which of the addresses will be used afterwards, or which is alive. What comes back,
     /// refusals and silence alike, is no error. It is one when no address can be sent to: no route, a local
@@ -91,7 +122,7 @@ impl<'a> Client<'a> {
             if sent {
                 sleep(self.pace.delay).await;
             }
-            match self.knock(&address, self.pace.delay).await {
+            match self.knock(&address, self.pace.delay, None).await {
                 Ok(()) => sent = true,
                 Err(error) => self.unsent(&address, error, &mut unsent),
             }
@@ -111,7 +142,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// [`NotOpen`] when the port stayed closed; else what kept the packets from leaving this machine.
     pub async fn open(&mut self, port: u16) -> anyhow::Result<Opened> {
-        let knocks = self.sequence.len();
+        let knocks = self.means.knocks();
         let mut attempt = 0;
         loop {
             let last = attempt == self.pace.retries;
@@ -126,10 +157,13 @@ impl<'a> Client<'a> {
             };
             if last {
                 let target = self.target.to_string();
-                let last_delay = self.pace.delay(attempt, knocks);
-                return Err(
-                    NotOpen::new(target, port, self.pace.retries, last_delay, closed).into(),
-                );
+                let sent = match self.means {
+                    Means::Sequence(_) => Sent::Sequence {
+                        last_delay: self.pace.delay(attempt, knocks),
+                    },
+                    Means::Key(key) => Sent::key(key),
+                };
+                return Err(NotOpen::new(target, port, self.pace.retries, sent, closed).into());
             }
             attempt += 1;
         }
@@ -142,17 +176,30 @@ impl<'a> Client<'a> {
         attempt: u32,
         again_after: Duration,
     ) -> anyhow::Result<Result<Opened, Vec<(String, Closed)>>> {
-        let delay = self.pace.delay(attempt, self.sequence.len());
+        let delay = self.pace.delay(attempt, self.means.knocks());
         let patience = self.pace.timeout(attempt);
         let addresses: Vec<Address<'a>> = self.target.addresses().collect();
         let mut tries = Tries::default();
         let mut unsent = None;
         for (index, address) in addresses.iter().enumerate() {
-            if let Err(error) = self.knock(address, delay).await {
-                self.unsent(address, error, &mut unsent);
-                continue;
+            let to = address.socket(port);
+            let knocked = match self.means {
+                Means::Key(key) if key.exact => match by_key::bound_socket(to) {
+                    Ok((socket, from)) => self
+                        .knock(address, delay, Some(from))
+                        .await
+                        .map(|()| Some(socket)),
+                    Err(error) => Err(local(error, &format!("cannot connect to {address}"))),
+                },
+                _ => self.knock(address, delay, None).await.map(|()| None),
+            };
+            match knocked {
+                Ok(socket) => tries.begin(index, to, socket),
+                Err(error) => {
+                    self.unsent(address, error, &mut unsent);
+                    continue;
+                }
             }
-            tries.begin(index, address.socket(port));
             if index + 1 < addresses.len()
                 && let Some((index, opened)) = tries.within(patience.min(HEAD_START)).await?
             {
@@ -193,15 +240,50 @@ impl<'a> Client<'a> {
         Ok(Err(closed))
     }
 
-    /// Sends the sequence to one address.
-    async fn knock(&mut self, address: &Address<'_>, delay: Duration) -> anyhow::Result<()> {
+    /// Knocks at one address. `source_port` is the only one that may pass, where a key is asked to say so.
+    async fn knock(
+        &mut self,
+        address: &Address<'_>,
+        delay: Duration,
+        source_port: Option<u16>,
+    ) -> anyhow::Result<()> {
+        match self.means {
+            Means::Sequence(sequence) => self.send_sequence(sequence, address, delay).await,
+            Means::Key(key) => self.send_packet(key, address, source_port),
+        }
+    }
+
+    /// Sends an authenticated knock, made for this moment.
+    fn send_packet(
+        &mut self,
+        key: &ByKey,
+        address: &Address<'_>,
+        source_port: Option<u16>,
+    ) -> anyhow::Result<()> {
+        let Packet { bytes, to, opens } = key.packet(self.target, address, source_port)?;
+        let port = Port {
+            number: key.key.port,
+            protocol: Protocol::Udp,
+        };
+        (self.observe)(&to, &Progress::Packet { port, opens });
+        self.wire
+            .send(to.socket(port.number), &bytes)
+            .map_err(|error| local(error, &format!("cannot send the knock ({port}) to {to}")))
+    }
+
+    async fn send_sequence(
+        &mut self,
+        sequence: &[Port],
+        address: &Address<'_>,
+        delay: Duration,
+    ) -> anyhow::Result<()> {
         let turn = Turn::take(address.ip()).await;
         if turn.waited {
             // The other client's last knock must not be overtaken.
             sleep(delay).await;
         }
-        let of = self.sequence.len();
-        for (index, &port) in self.sequence.iter().enumerate() {
+        let of = sequence.len();
+        for (index, &port) in sequence.iter().enumerate() {
             let step = index + 1;
             let pause = if step < of { delay } else { Duration::ZERO };
             (self.observe)(address, &Progress::Knock { step, of, port });
@@ -244,10 +326,10 @@ struct Tries {
 }
 
 impl Tries {
-    fn begin(&mut self, index: usize, to: SocketAddr) {
+    fn begin(&mut self, index: usize, to: SocketAddr, from: Option<TcpSocket>) {
         self.outcomes.insert(index, None);
         self.running
-            .spawn(async move { (index, connect(to).await) });
+            .spawn(async move { (index, connect(to, from).await) });
     }
 
     /// The first connection that stands; none when all have ended otherwise, or none has come in time.
@@ -273,8 +355,12 @@ impl Tries {
 }
 
 /// An error is one of this machine's own.
-async fn connect(to: SocketAddr) -> io::Result<Result<Opened, Closed>> {
-    match TcpStream::connect(to).await {
+async fn connect(to: SocketAddr, from: Option<TcpSocket>) -> io::Result<Result<Opened, Closed>> {
+    let connected = match from {
+        Some(socket) => socket.connect(to).await,
+        None => TcpStream::connect(to).await,
+    };
+    match connected {
         Ok(stream) => Ok(Ok(Opened::Stream(stream))),
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => Ok(Err(Closed::Refused)),
@@ -310,6 +396,8 @@ fn local(error: io::Error, what: &str) -> anyhow::Error {
 pub enum Progress<'a> {
     /// Knock `step` (from 1) of `of` is about to leave for `port`.
     Knock { step: usize, of: usize, port: Port },
+    /// An authenticated knock is about to leave for `port`.
+    Packet { port: Port, opens: Opens },
     /// The knock to `port` was answered before the next one left.
     Answered { port: Port, answer: &'a Answer },
     /// This machine cannot send to the address.
@@ -324,6 +412,7 @@ impl fmt::Display for Progress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Knock { step, of, port } => write!(f, "knock {step} of {of}: {port}"),
+            Self::Packet { port, opens } => write!(f, "authenticated knock: {port}, for {opens}"),
             Self::Answered { port, answer } => write!(f, "answer from {port}: {answer}"),
             Self::Unsent { error } => write!(f, "{error:#}"),
             Self::Closed { port, closed } => write!(f, "{port}/tcp is not open: {closed}"),

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::config::HumanDuration;
+use super::by_key::ByKey;
+use crate::{config::HumanDuration, sys::clock};
 
 /// How a port showed that it is not open.
 #[derive(Debug)]
@@ -27,7 +28,32 @@ impl fmt::Display for Closed {
     }
 }
 
-/// The port stayed closed although the sequence was sent: exit status 6.
+/// What was sent, as far as advice depends on it.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Sequence {
+        /// The pause between the knocks of the last try.
+        last_delay: Duration,
+    },
+    Key {
+        name: String,
+        gate: Option<String>,
+        /// Nothing keeps this machine's clock right.
+        clock_is_free: bool,
+    },
+}
+
+impl Sent {
+    pub(super) fn key(by: &ByKey) -> Self {
+        Self::Key {
+            name: by.key.name.to_string(),
+            gate: by.gate.clone(),
+            clock_is_free: clock::is_free(),
+        }
+    }
+}
+
+/// The port stayed closed although the sequence or the knock was sent: exit status 6.
 ///
 /// The message leaves the sequence out: it is a secret, and standard error is often kept in logs.
 #[derive(Debug)]
@@ -35,8 +61,7 @@ pub struct NotOpen {
     target: String,
     port: u16,
     retries: u32,
-    /// The pause between the knocks of the last try.
-    last_delay: Duration,
+    sent: Sent,
     /// How each address showed it in the last try.
     closed: Vec<(String, Closed)>,
 }
@@ -46,14 +71,14 @@ impl NotOpen {
         target: String,
         port: u16,
         retries: u32,
-        last_delay: Duration,
+        sent: Sent,
         closed: Vec<(String, Closed)>,
     ) -> Self {
         Self {
             target,
             port,
             retries,
-            last_delay,
+            sent,
             closed,
         }
     }
@@ -74,7 +99,7 @@ impl fmt::Display for NotOpen {
             target,
             port,
             retries,
-            last_delay,
+            sent,
             closed,
         } = self;
         let times = match retries {
@@ -82,9 +107,13 @@ impl fmt::Display for NotOpen {
             1 => "twice".to_owned(),
             _ => format!("{} times", u64::from(*retries) + 1),
         };
+        let what = match sent {
+            Sent::Sequence { .. } => "the sequence",
+            Sent::Key { .. } => "a knock",
+        };
         write!(
             f,
-            "{port}/tcp of {target} did not open: the sequence was sent {times}, the last time "
+            "{port}/tcp of {target} did not open: {what} was sent {times}, the last time "
         )?;
         match &closed[..] {
             [(_, only)] => only.fmt(f)?,
@@ -95,6 +124,20 @@ impl fmt::Display for NotOpen {
                 }
             }
         }
+        match sent {
+            Sent::Sequence { last_delay } => self.of_sequence(f, *last_delay),
+            Sent::Key {
+                name,
+                gate,
+                clock_is_free,
+            } => self.of_key(f, name, gate.as_deref(), *clock_is_free),
+        }
+    }
+}
+
+impl NotOpen {
+    fn of_sequence(&self, f: &mut fmt::Formatter<'_>, last_delay: Duration) -> fmt::Result {
+        let Self { port, retries, .. } = self;
         write!(
             f,
             "\ncheck, in this order:\n  \
@@ -105,7 +148,7 @@ impl fmt::Display for NotOpen {
              (-4, -6) changes it\n  \
              - the way there: a firewall or provider may drop one of the knocks; where the path reorders \
              them, --delay {} helps",
-            HumanDuration(longer(*last_delay, Duration::from_millis(200)))
+            HumanDuration(longer(last_delay, Duration::from_millis(200)))
         )?;
         if let Some(silence) = self.silence() {
             write!(
@@ -120,6 +163,50 @@ impl fmt::Display for NotOpen {
              - the service: something must listen on {port}/tcp; on the gate's host, `knockgate events` \
              shows how far the knocks got",
             retries.saturating_mul(2).max(3)
+        )
+    }
+
+    fn of_key(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: &str,
+        gate: Option<&str>,
+        clock_is_free: bool,
+    ) -> fmt::Result {
+        let state = if clock_is_free {
+            ", and nothing keeps this machine's right, so this is the likely cause"
+        } else {
+            ""
+        };
+        let gate = gate.map_or_else(
+            || "the first gate of the key is opened unless --gate names another".to_owned(),
+            |gate| format!("the key must be allowed to open gate {gate:?}"),
+        );
+        write!(
+            f,
+            "\ncheck, in this order:\n  \
+             - the clocks: a packet is refused that is more than 90 s old or 15 s early by the host's clock, unless it is \
+             configured otherwise{state}; `date -u` here and there shows both, `timedatectl` whether they are kept right\n  \
+             - the key: on the gate's host, `knockgate key list` shows whether {name} is valid; after `key rotate` or `key \
+             rotate-host` the new secrets belong into its file\n  \
+             - the gate: {gate}\n  \
+             - the source address: knocks and connection must reach the gate from the address that the knock names (-v shows \
+             it), and the gate must admit it; behind NAT, --address observed opens for the address that the host sees, \
+             unless the key is bound\n  \
+             - the way there: a firewall or provider may drop UDP"
+        )?;
+        if let Some(silence) = self.silence() {
+            write!(
+                f,
+                "; where answers take long, --timeout {} helps",
+                HumanDuration(longer(silence, Duration::from_secs(1)))
+            )?;
+        }
+        write!(
+            f,
+            "\n  - the service: something must listen on {}/tcp; on the gate's host, `knockgate events` shows what became of \
+             the knocks",
+            self.port
         )
     }
 }

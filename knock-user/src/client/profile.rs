@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::{parse_tcp_port, parse_timeout};
+use super::{AddressRule, parse_seconds, parse_tcp_port, parse_timeout};
 use crate::config::{Port, nearest, parse_duration};
 
 /// What such a file looks like, for messages and `--help`.
@@ -24,6 +24,12 @@ delay    = "20ms"      # pause between two knocks of the first try
 retries  = 3           # further tries while the port stays closed
 timeout  = "1s"        # how long the port may take to answer, the first time
 connect  = "22/tcp"    # as --connect; or then = "22/tcp", as --then
+
+[profile.work]
+key      = "work.key"  # in place of a sequence: a file beside this one, or a whole path
+# and, where wanted:
+host     = "host.example"  # where the file of the key names none
+gate     = "ssh"       # as --gate; for = "5m" as --for, address = "observed" as --address
 "#;
 
 /// One `[profile.NAME]`. What is absent comes from the command line or is the default.
@@ -36,6 +42,16 @@ pub struct Profile {
     /// The knocks in order; never empty.
     #[serde(default, deserialize_with = "sequence")]
     pub sequence: Option<Vec<Port>>,
+    /// The file of a key, never together with `sequence`; a relative path begins at the folder of the profiles.
+    pub key: Option<PathBuf>,
+    /// The gate that the key is to open.
+    pub gate: Option<String>,
+    /// How long the key's grant is to last, s.
+    #[serde(default, rename = "for", deserialize_with = "seconds")]
+    pub seconds: Option<u16>,
+    /// For which address the key opens.
+    #[serde(default, deserialize_with = "address")]
+    pub address: Option<AddressRule>,
     /// The pause between two knocks.
     #[serde(default, deserialize_with = "delay")]
     pub delay: Option<Duration>,
@@ -63,7 +79,14 @@ impl Profile {
     pub fn load_from(path: &Path, name: &str) -> Result<Self, Invalid> {
         let text =
             fs::read_to_string(path).map_err(|error| Invalid(unreadable(path, name, &error)))?;
-        Self::parse(&text, &path.display().to_string(), name)
+        let mut profile = Self::parse(&text, &path.display().to_string(), name)?;
+        if let (Some(key), Some(folder)) = (&mut profile.key, path.parent()) {
+            *key = match (key.strip_prefix("~"), env::home_dir()) {
+                (Ok(below), Some(home)) => home.join(below),
+                _ => folder.join(&*key),
+            };
+        }
+        Ok(profile)
     }
 
     /// Takes the profile `name` from `text`; `origin` is the file's name for messages.
@@ -71,6 +94,21 @@ impl Profile {
         let File { mut profile } = toml::from_str(text)
             .map_err(|error| Invalid::at(origin, text, error.span(), error.message()))?;
         for (name, profile) in &profile {
+            if profile.sequence.is_some() && profile.key.is_some() {
+                return Err(Invalid(format!(
+                    "{origin}: [profile.{name}] has both `sequence` and `key`; leave one out"
+                )));
+            }
+            if profile.key.is_none()
+                && (profile.gate.is_some()
+                    || profile.seconds.is_some()
+                    || profile.address.is_some())
+            {
+                return Err(Invalid(format!(
+                    "{origin}: [profile.{name}] has `gate`, `for` or `address`, which a sequence cannot say; they need a \
+                     `key`"
+                )));
+            }
             if profile.then.is_some() && profile.connect.is_some() {
                 return Err(Invalid(format!(
                     "{origin}: [profile.{name}] has both `then` and `connect`; `connect` checks the port \
@@ -223,6 +261,26 @@ fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>,
         .map(Some)
 }
 
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let expected = "a duration as a string, such as \"5m\"";
+    deserializer
+        .deserialize_str(Text {
+            expected,
+            parse: parse_seconds,
+        })
+        .map(Some)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AddressRule>, D::Error> {
+    let expected = "\"auto\", \"observed\" or an address, as a string";
+    deserializer
+        .deserialize_str(Text {
+            expected,
+            parse: str::parse::<AddressRule>,
+        })
+        .map(Some)
+}
+
 fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let expected = "a duration as a string, such as \"1s\"";
     deserializer
@@ -293,8 +351,18 @@ mod tests {
                 delay: Some(Duration::from_millis(20)),
                 retries: Some(3),
                 timeout: Some(Duration::from_secs(1)),
-                then: None,
                 connect: Some(22),
+                ..Profile::default()
+            }
+        );
+        let profile = Profile::parse(EXAMPLE, "client.toml", "work").expect("a valid example");
+        assert_eq!(
+            profile,
+            Profile {
+                host: Some("host.example".to_owned()),
+                key: Some("work.key".into()),
+                gate: Some("ssh".to_owned()),
+                ..Profile::default()
             }
         );
     }
@@ -374,6 +442,26 @@ mod tests {
                 "both outcomes",
                 "[profile.home]\nthen = \"22/tcp\"\nconnect = \"22/tcp\"\n",
                 &["client.toml: ", "[profile.home]", "leave `then` out"],
+            ),
+            (
+                "two ways",
+                "[profile.home]\nsequence = [\"7/udp\"]\nkey = \"a.key\"\n",
+                &["client.toml: ", "both `sequence` and `key`"],
+            ),
+            (
+                "what a sequence cannot say",
+                "[profile.home]\ngate = \"ssh\"\n",
+                &["client.toml: ", "need a `key`"],
+            ),
+            (
+                "no whole seconds",
+                "[profile.home]\nfor = \"5ms\"\n",
+                &["client.toml:2:7: ", "whole seconds"],
+            ),
+            (
+                "no address",
+                "[profile.home]\naddress = \"nat\"\n",
+                &["client.toml:2:11: ", "auto, observed"],
             ),
             (
                 "a misspelt name",

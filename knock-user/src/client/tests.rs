@@ -1,5 +1,7 @@
 //! The client against real sockets on loopback.
 
+mod by_key;
+
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
@@ -47,7 +49,7 @@ fn receiver() -> (UdpSocket, Port) {
 
 /// All that has arrived: who sent it, what it was.
 fn received(socket: &UdpSocket) -> Vec<(SocketAddr, Vec<u8>)> {
-    let mut buffer = [0; 64];
+    let mut buffer = [0; 512];
     std::iter::from_fn(|| match socket.recv_from(&mut buffer) {
         Ok((length, from)) => Some((from, buffer[..length].to_vec())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,

@@ -48,13 +48,20 @@ impl Wire {
                 Ok(answer)
             }
             Protocol::Udp => {
-                let socket = datagram(to)?;
+                let socket = datagram(to, &PAYLOAD)?;
                 rest.as_mut().await;
                 let answer = socket.take_error()?.map(Answer::Error);
                 self.keep(socket);
                 Ok(answer)
             }
         }
+    }
+
+    /// Sends one datagram, from a source port that no recent knock had.
+    pub(super) fn send(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+        let socket = datagram(to, payload)?;
+        self.keep(socket);
+        Ok(())
     }
 
     fn keep(&mut self, socket: UdpSocket) {
@@ -115,15 +122,15 @@ async fn syn(to: SocketAddr, hold: Duration) -> io::Result<Option<Answer>> {
     }
 }
 
-fn datagram(to: SocketAddr) -> io::Result<UdpSocket> {
+fn datagram(to: SocketAddr, payload: &[u8]) -> io::Result<UdpSocket> {
     let socket = udp_socket(to)?;
-    match socket.send(&PAYLOAD) {
+    match socket.send(payload) {
         Ok(_) => Ok(socket),
         Err(error) => from_the_network(error, to).map(|_| socket),
     }
 }
 
-fn udp_socket(to: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn udp_socket(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,40 +12,46 @@ use tokio::time::sleep;
 use self::output::Output;
 use crate::client::profile::{self, EXAMPLE, Invalid, Profile};
 use crate::client::{
-    Address, BrokenOff, Client, DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Family, Opened,
-    Pace, Progress, Target, parse_tcp_port, parse_timeout, relay,
+    Address, AddressRule, BrokenOff, ByKey, Client, DEFAULT_DELAY, DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT, Family, Means, Opened, Pace, Progress, Target, parse_seconds, parse_tcp_port,
+    parse_timeout, relay,
 };
-use crate::config::{Port, parse_duration};
+use crate::config::{Port, parse_duration, parse_name};
+use crate::keys::PersonKey;
 
 mod output;
 
 const USAGE: &str = "knockgate knock [OPTIONS] <HOST> <STEP>...
+       knockgate knock [OPTIONS] [HOST] --key <FILE>
        knockgate knock [OPTIONS] --profile <NAME>... [HOST [STEP]...]";
 
 /// How long `--connect` waits for more input once the peer has closed its direction.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Knock: send a sequence, and check or use the port that it opens
+/// Knock: send a sequence or an authenticated knock, and check or use the port that it opens
 ///
 /// Needs no privileges. Prints nothing when all goes well.
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = USAGE, after_long_help = after_help())]
 pub struct KnockArgs {
-    /// Name or address of the host; overrides the profile's
+    /// Name or address of the host; overrides the profile's and the key's
     ///
     /// An IPv6 link-local address needs its interface: `fe80::1%eth0`. Where a name has several addresses, the
     /// next one is tried when one does not answer; without --then or --connect, each of them is knocked at.
-    #[arg(required_unless_present = "profile", value_parser = parse_host)]
+    #[arg(required_unless_present_any = ["profile", "key"], value_parser = parse_host)]
     host: Option<String>,
 
     /// The knocks in order, such as 7000/udp 8443/tcp; override the profile's
-    #[arg(value_name = "STEP", required_unless_present = "profile")]
+    #[arg(value_name = "STEP", required_unless_present_any = ["profile", "key"])]
     steps: Vec<Port>,
+
+    #[command(flatten)]
+    by_key: KeyArgs,
 
     /// Profile that says what is not given here; may be repeated
     ///
-    /// Several profiles are knocked one after the other. HOST, STEP, --then and --connect are for the last one, and
-    /// `connect` in the others only checks the port.
+    /// Several profiles are knocked one after the other. HOST, STEP, --then, --connect and what is said with a key are for the
+    /// last one, and `connect` in the others only checks the port.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
 
@@ -87,6 +93,45 @@ pub struct KnockArgs {
     /// Show the address and each knock on standard error
     #[arg(short, long)]
     verbose: bool,
+}
+
+/// What a key can say, and a sequence cannot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+struct KeyArgs {
+    /// File of a key, in place of a sequence: sends one packet that proves who sent it, and opens only once
+    ///
+    /// It is what `knockgate key new` printed at the host, with mode 0600. Both clocks must be right.
+    #[arg(long, value_name = "FILE", conflicts_with = "steps")]
+    key: Option<PathBuf>,
+
+    /// With a key: the gate to open [default: the first of the key]
+    #[arg(long, value_name = "NAME", value_parser = parse_name, conflicts_with = "steps")]
+    gate: Option<String>,
+
+    /// With a key: how long the grant is to last, if that is shorter than the gate says
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_seconds, conflicts_with = "steps")]
+    seconds: Option<u16>,
+
+    /// With a key: the address to open for: auto, observed or an address
+    ///
+    /// auto: this machine's own, which nobody can replace on the way; behind NAT the one that the host sees, as with
+    /// observed. [default: auto]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "steps")]
+    address: Option<AddressRule>,
+
+    /// With a key: open for this machine's own addresses of both families
+    #[arg(long, conflicts_with = "steps")]
+    both: bool,
+
+    /// With a key: end the grant of an earlier knock
+    #[arg(long, conflicts_with_all = ["steps", "then", "connect", "exact", "seconds"])]
+    close: bool,
+
+    /// With a key, and --then or --connect: open for the source port of the connection alone
+    ///
+    /// Nobody else behind the same NAT gets in. The NAT must keep source ports.
+    #[arg(long, conflicts_with = "steps")]
+    exact: bool,
 }
 
 /// Knocks as asked.
@@ -134,7 +179,7 @@ async fn carry_out(plan: Plan, verbose: bool) -> anyhow::Result<()> {
         profile: _,
         host,
         family,
-        sequence,
+        by,
         pace,
         goal,
     } = plan;
@@ -145,7 +190,11 @@ async fn carry_out(plan: Plan, verbose: bool) -> anyhow::Result<()> {
             let _ = writeln!(io::stderr(), "{address}: {progress}");
         }
     };
-    let mut client = Client::new(&target, &sequence, pace, &mut observe);
+    let means = match &by {
+        By::Sequence(sequence) => Means::from(sequence),
+        By::Key(key) => Means::Key(key),
+    };
+    let mut client = Client::new(&target, means, pace, &mut observe);
     match goal {
         Goal::Send => client.send().await,
         Goal::Check(port) => client.open(port).await.map(drop),
@@ -172,9 +221,15 @@ struct Plan {
     profile: Option<String>,
     host: String,
     family: Family,
-    sequence: Vec<Port>,
+    by: By,
     pace: Pace,
     goal: Goal,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum By {
+    Sequence(Vec<Port>),
+    Key(Box<ByKey>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -191,6 +246,7 @@ impl Plan {
         let before = KnockArgs {
             host: None,
             steps: Vec::new(),
+            by_key: KeyArgs::default(),
             then: None,
             connect: None,
             ..args.clone()
@@ -213,6 +269,7 @@ impl Plan {
         let KnockArgs {
             host,
             steps,
+            by_key,
             profile: _,
             then,
             connect,
@@ -223,6 +280,19 @@ impl Plan {
             ipv6,
             verbose: _,
         } = args;
+        let asks = KeyArgs {
+            key: None,
+            ..by_key.clone()
+        };
+        let KeyArgs {
+            key,
+            gate,
+            seconds,
+            address,
+            both,
+            close,
+            exact,
+        } = by_key;
         let (name, profile) = profile.unzip();
         let profile = profile.unwrap_or_default();
         let incomplete = |key: &str, example: &str, instead: &str| {
@@ -232,37 +302,77 @@ impl Plan {
                  it, or give {instead}"
             ))
         };
-        let sequence = if steps.is_empty() {
-            profile.sequence
-        } else {
-            Some(steps)
+        // What is on the command line replaces the profile's sequence or key, whichever that is.
+        let (sequence, key) = match (steps.is_empty(), key) {
+            (false, _) => (Some(steps), None),
+            (true, Some(key)) => (None, Some(key)),
+            (true, None) => (profile.sequence, profile.key),
         };
+        // A goal on the command line replaces the profile's, whichever that is.
+        let goal = match (then, connect) {
+            _ if close => Goal::Send,
+            (None, None) => goal(profile.then, profile.connect),
+            (then, connect) => goal(then, connect),
+        };
+        if exact && goal == Goal::Send {
+            return Err(Invalid::new(
+                "--exact opens for the connection that follows: give --then or --connect too",
+            ));
+        }
+        let by = match (key, sequence) {
+            (Some(path), _) => {
+                let key =
+                    PersonKey::load(&path).map_err(|error| Invalid::new(format!("{error:#}")))?;
+                By::Key(Box::new(ByKey {
+                    key,
+                    gate: gate.or(profile.gate),
+                    seconds: seconds.or(profile.seconds).unwrap_or(0),
+                    address: address.or(profile.address).unwrap_or_default(),
+                    both,
+                    close,
+                    exact,
+                }))
+            }
+            (None, Some(sequence)) => {
+                if asks != KeyArgs::default() {
+                    return Err(Invalid::new(
+                        "--gate, --for, --address, --both, --close and --exact need a key: a sequence cannot say them",
+                    ));
+                }
+                By::Sequence(sequence)
+            }
+            (None, None) => {
+                return Err(incomplete(
+                    "sequence",
+                    "[\"7000/udp\", \"8443/tcp\"]",
+                    "the steps after the host, or --key",
+                ));
+            }
+        };
+        let of_key = match &by {
+            By::Key(by) => by.key.host.clone(),
+            By::Sequence(_) => None,
+        };
+        let host = host.or(profile.host).or(of_key).ok_or_else(|| {
+            if name.is_none() {
+                return Invalid::new("the file of the key names no host: give it as an argument");
+            }
+            incomplete("host", "\"host.example\"", "the host as an argument")
+        })?;
         Ok(Self {
-            host: host
-                .or(profile.host)
-                .ok_or_else(|| incomplete("host", "\"host.example\"", "the host as an argument"))?,
+            host,
             family: match (ipv4, ipv6) {
                 (true, _) => Family::V4,
                 (false, true) => Family::V6,
                 (false, false) => Family::Any,
             },
-            sequence: sequence.ok_or_else(|| {
-                incomplete(
-                    "sequence",
-                    "[\"7000/udp\", \"8443/tcp\"]",
-                    "the steps after the host",
-                )
-            })?,
+            by,
             pace: Pace {
                 delay: delay.or(profile.delay).unwrap_or(DEFAULT_DELAY),
                 retries: retries.or(profile.retries).unwrap_or(DEFAULT_RETRIES),
                 timeout: timeout.or(profile.timeout).unwrap_or(DEFAULT_TIMEOUT),
             },
-            // A goal on the command line replaces the profile's, whichever that is.
-            goal: match (then, connect) {
-                (None, None) => goal(profile.then, profile.connect),
-                (then, connect) => goal(then, connect),
-            },
+            goal,
             profile: name,
         })
     }
@@ -281,7 +391,7 @@ fn after_help() -> String {
     let example = EXAMPLE.trim_end().replace('\n', "\n    ");
     format!(
         "\
-Without --then or --connect the sequence is sent once, and nothing shows whether it opened a port: a knock is never \
+Without --then or --connect the sequence or packet is sent once, and nothing shows whether it opened a port: a knock is never \
 answered. Only the port itself shows it, and only a TCP port; an open UDP port need not answer.
 
 Each retry pauses longer between its knocks, waits longer for the port, and begins at a random time. This helps \
@@ -291,13 +401,15 @@ same time. Clients of one machine wait for each other.
 The connection that --then makes counts as one of the gate's `connections`; --connect makes one connection and uses \
 it.
 
-Other users of this machine can see a sequence on the command line, but not one in a profile. Profiles are kept \
+A sequence is a password in clear, which anyone on the way can use again; a knock by a key is not. Other users of this \
+machine can see a sequence on the command line, but not one in a profile. Profiles are kept \
 in ~/.config/knockgate/client.toml (XDG_CONFIG_HOME is honoured), with mode 0600:
 
     {example}
 
 Examples:
     knockgate knock host.example 7000/udp 8443/tcp 9301/udp --then 22/tcp
+    knockgate knock host.example --key alice.key --gate ssh --then 22/tcp
     knockgate knock --profile home
     knockgate knock --profile mail --profile home
 
@@ -306,10 +418,10 @@ To have ssh knock by itself, in ~/.ssh/config:
         ProxyCommand knockgate knock --profile home --connect %p/tcp %h
 
 Exit status:
-    0  the sequence was sent; with --then or --connect: the port opened
-    1  the sequence could not be sent, or the connection broke off
+    0  the sequence or packet was sent; with --then or --connect: the port opened
+    1  it could not be sent, or the connection broke off
     2  wrong usage
-    3  the profile cannot be used
+    3  the profile or the file of the key cannot be used
     6  the port did not open"
     )
 }

@@ -268,6 +268,11 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>> {
     Ok(Some(text))
 }
 
+/// Returns what the group and all others may do.
+fn mode_of_others(mode: u32) -> u32 {
+    mode & 0o077
+}
+
 /// Refuses what others than its owner can use, or what belongs to another user; says what repairs it.
 fn refuse_open(path: &Path, metadata: &Metadata, mode: &str) -> Result<()> {
     let shown = path.display();
@@ -280,7 +285,7 @@ fn refuse_open(path: &Path, metadata: &Metadata, mode: &str) -> Result<()> {
     );
     let bits = metadata.mode() & 0o7777;
     ensure!(
-        bits & 0o077 == 0,
+        mode_of_others(bits) == 0,
         "others than the owner can use {shown} (mode {bits:04o}), which has secrets: `chmod {mode} {shown}`"
     );
     Ok(())

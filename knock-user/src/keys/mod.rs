@@ -42,6 +42,18 @@ pub fn derive(root: &Secret<32>, host: &HostId) -> Secret<32> {
     Secret::new(mac.finalize().into_bytes().into())
 }
 
+/// Returns the newest time that a key is to have after this host's clock was set back, so that its packets count again: the
+/// latest one that a packet may have now. `None` where it is not later than that: then nothing keeps the key from working, and
+/// an earlier time would only let packets open twice.
+pub fn newest_after_reset(
+    newest: Timestamp,
+    now: Timestamp,
+    max_ahead: SignedDuration,
+) -> Option<Timestamp> {
+    let latest = now.saturating_add(max_ahead).unwrap_or(Timestamp::MAX);
+    (newest > latest).then_some(latest)
+}
+
 /// Every key of a host, and what they have in common.
 #[derive(Debug, Default)]
 pub struct KeySet {

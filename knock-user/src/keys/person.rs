@@ -47,10 +47,10 @@ impl PersonKey {
 
     /// Returns the text of the file. Two lines above it say what it is.
     pub fn to_toml(&self) -> Zeroizing<String> {
-        let room = 1024
+        let length = 1024
             + self.host.as_deref().map_or(0, str::len)
             + self.gates.iter().map(|gate| gate.len() + 4).sum::<usize>();
-        let mut text = Zeroizing::new(String::with_capacity(room));
+        let mut text = Zeroizing::new(String::with_capacity(length));
         let [root, host_secret] = [self.root.to_hex(), self.host_secret.to_hex()];
         // Writing to a String cannot fail. Debug writes lists of strings as TOML does: names have nothing that it escapes.
         let _ = writeln!(text, "name        = \"{}\"", self.name);

@@ -86,7 +86,10 @@ fn keys_survive_the_folder() {
         ..key("alice/laptop", 0)
     };
     let bob = key("bob", 1);
-    let (_temporary, folder) = filled(&[&[laptop.clone(), before.clone()], &[bob.clone()]]);
+    let (_temporary, folder) = filled(&[
+        &[laptop.clone(), before.clone()],
+        std::slice::from_ref(&bob),
+    ]);
     let set = folder.load().expect("it is as it was written");
     assert_eq!(set.keys, [before, bob.clone(), laptop.clone()]);
     assert_eq!(set.host, Some(host()));
@@ -131,7 +134,7 @@ fn what_is_written_is_the_owners_alone() {
 #[test]
 fn what_others_can_use_is_refused_with_what_repairs_it() {
     let alice = key("alice", 0);
-    let (_temporary, folder) = filled(&[&[alice.clone()]]);
+    let (_temporary, folder) = filled(&[std::slice::from_ref(&alice)]);
     let file = folder.file_of(&alice.name);
     for (path, good, bad) in [
         (folder.path(), 0o700, [0o755, 0o770, 0o701]),
@@ -150,10 +153,12 @@ fn what_others_can_use_is_refused_with_what_repairs_it() {
     }
 }
 
+/// Puts something at a path where a key's file is expected.
+type Spoil = fn(&Path);
+
 #[test]
 fn links_and_strange_files_are_refused() {
     let alice = key("alice", 0);
-    type Spoil = fn(&Path);
     let spoilt: [(&str, Spoil, &str); 7] = [
         (
             "bob.toml",
@@ -192,7 +197,7 @@ fn links_and_strange_files_are_refused() {
         ),
     ];
     for (name, spoil, says) in spoilt {
-        let (_temporary, folder) = filled(&[&[alice.clone()]]);
+        let (_temporary, folder) = filled(&[std::slice::from_ref(&alice)]);
         let path = folder.path().join(name);
         spoil(&path);
         let error = refusal(&folder);
@@ -209,7 +214,7 @@ fn links_and_strange_files_are_refused() {
 #[test]
 fn a_file_that_cannot_be_used_is_refused_and_its_secret_is_not_shown() {
     let alice = key("alice", 0);
-    let (_temporary, folder) = filled(&[&[alice.clone()]]);
+    let (_temporary, folder) = filled(&[std::slice::from_ref(&alice)]);
     let path = folder.file_of(&alice.name);
     let good = fs::read_to_string(&path).expect("readable");
     let secret = alice.secret.to_hex();
@@ -321,4 +326,15 @@ fn a_key_has_ended_when_it_expires_or_is_revoked() {
     assert_eq!(key.ended(at(200)), Some(at(50)));
     key.state = KeyState::Revoked { since: at(150) };
     assert_eq!(key.ended(at(200)), Some(at(100)));
+}
+
+#[test]
+fn only_a_key_that_waits_for_its_time_is_reset() {
+    let ahead = SignedDuration::from_secs(15);
+    let after_reset = |newest| newest_after_reset(at(newest), at(1_000), ahead);
+    assert_eq!(after_reset(5_000), Some(at(1_015)));
+    assert_eq!(after_reset(1_016), Some(at(1_015)));
+    // The clock of a client may be that much ahead.
+    assert_eq!(after_reset(1_015), None);
+    assert_eq!(after_reset(900), None);
 }

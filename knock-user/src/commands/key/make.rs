@@ -160,17 +160,16 @@ fn carry_out(
              wait for a day after the end of a key"
         );
     };
-    let host = match set.host.take() {
-        Some(host) => host,
-        None => {
-            let host = Host {
-                id: *Secret::<16>::random()?.bytes(),
-                secret: Secret::random()?,
-                previous: None,
-            };
-            lock.save_host(&host)?;
-            host
-        }
+    let host = if let Some(host) = set.host.take() {
+        host
+    } else {
+        let host = Host {
+            id: *Secret::random()?.bytes(),
+            secret: Secret::random()?,
+            previous: None,
+        };
+        lock.save_host(&host)?;
+        host
     };
     let Plan {
         name,

@@ -70,8 +70,8 @@ fn json(key: &PersonKey) -> Result<Zeroizing<String>> {
         port: key.port,
         gates: &key.gates,
     };
-    let room = 1024 + key.gates.iter().map(|gate| gate.len() + 16).sum::<usize>();
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    let length = 1024 + key.gates.iter().map(|gate| gate.len() + 16).sum::<usize>();
+    let mut text = Zeroizing::new(Vec::with_capacity(length));
     serde_json::to_writer_pretty(&mut *text, &document)?;
     text.push(b'\n');
     let text = String::from_utf8(std::mem::take(&mut *text))?;

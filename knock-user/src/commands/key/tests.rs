@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -22,7 +20,7 @@ impl Host {
             folder.path().join("keys").display()
         );
         let (config, _) = Config::parse(&text, "k.toml").expect("valid");
-        let root = PinRoot::new(&PathBuf::from("/nonexistent/pins"));
+        let root = PinRoot::new("/nonexistent/pins");
         Self {
             folder,
             config,

@@ -394,7 +394,7 @@ fn keys_that_open_nothing_or_end_soon_are_warned_of() {
     lock.save_host(&common).expect("saved");
     let with = |key: &HostKey| {
         lock.save(&key.name, std::slice::from_ref(key))
-            .expect("saved")
+            .expect("saved");
     };
     with(&good);
     expect("a good key", &[]);
