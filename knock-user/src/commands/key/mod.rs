@@ -4,6 +4,7 @@ mod list;
 mod make;
 mod period;
 mod person;
+mod reset;
 mod revoke;
 mod rotate_host;
 
@@ -37,6 +38,7 @@ enum Command {
     List(list::Args),
     Revoke(revoke::Args),
     Rotate(make::RotateArgs),
+    Reset(reset::Args),
     RotateHost(rotate_host::Args),
 }
 
@@ -58,6 +60,7 @@ fn carry_out(command: &Command, store: &Store<'_>, out: &mut impl Write) -> Resu
         Command::List(args) => list::run(args, store),
         Command::Revoke(args) => revoke::run(args, store),
         Command::Rotate(args) => make::rotate(args, store, out),
+        Command::Reset(args) => reset::run(args, store),
         Command::RotateHost(args) => rotate_host::run(args, store, out),
     }
 }

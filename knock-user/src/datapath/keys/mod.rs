@@ -8,13 +8,16 @@ pub use newest::{Kept, Newest};
 pub use rows::KeyRows;
 pub use tables::KeyTables;
 
+use std::time::Duration;
+
 use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
 use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 
-use super::{install::pins::root::PinRoot, open::Datapath};
+use super::{error::NothingUp, install::pins::root::PinRoot, open::Datapath};
 use crate::{
     config::Config,
-    keys::{Folder, KeySet},
+    keys::{Folder, KeySet, newest_after_reset},
     sys::state_directory,
 };
 
@@ -83,11 +86,51 @@ pub fn user_of(name: &str) -> &str {
     name.split_once('/').map_or(name, |(user, _)| user)
 }
 
+/// Sets the newest time of the keys with this name in these slots to the latest that a knock can have now, where it is
+/// later: while the program is up, in its table, or else in what is kept. Returns how many were later.
+pub fn reset(root: &PinRoot, name: &str, slots: &[u16], max_ahead: Duration) -> Result<usize> {
+    let now = Timestamp::now();
+    let max_ahead = SignedDuration::try_from(max_ahead)?;
+    let latest = |newest: u64| {
+        let newest = Timestamp::from_nanosecond(newest.into()).unwrap_or(Timestamp::MAX);
+        newest_after_reset(newest, now, max_ahead)
+            .and_then(|latest| u64::try_from(latest.as_nanosecond()).ok())
+    };
+    let _lock = root.lock_existing()?;
+    match Datapath::open(root) {
+        Ok(datapath) => {
+            let mut count = 0;
+            for slot in slots {
+                if let Some(latest) = datapath.keys.newest_of(*slot).and_then(latest) {
+                    datapath.keys.set_newest(*slot, latest);
+                    count += 1;
+                }
+            }
+            Ok(count)
+        }
+        Err(error) if error.is::<NothingUp>() => {
+            let (directory, pins) = (state_directory::path(), root.path());
+            let mut kept = Kept::read(&directory, pins)?;
+            let times = kept.keys.entry(name.to_owned()).or_default();
+            let mut count = 0;
+            for (_, newest) in times.iter_mut().filter(|(slot, _)| slots.contains(slot)) {
+                if let Some(latest) = latest(*newest) {
+                    *newest = latest;
+                    count += 1;
+                }
+            }
+            if count != 0 {
+                kept.write(&directory, pins)?;
+            }
+            Ok(count)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts the keys of the configuration in force under `root` into force. Returns how many grants have ended; `None` where
 /// nothing is up.
 pub fn put_into_force(root: &PinRoot) -> Result<Option<usize>> {
-    use super::error::NothingUp;
-
     let Some(_lock) = root.lock_existing()? else {
         return Ok(None);
     };

@@ -99,17 +99,20 @@ impl Newest {
 }
 
 impl Kept {
+    /// Reads what was kept for the instance with these pins; nothing where that cannot be read as such.
+    pub fn read(directory: &Path, pins: &Path) -> Result<Self> {
+        let path = file_of(directory, pins);
+        match fs::read(&path) {
+            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
     /// Reads what was kept for the instance with these pins, and notes that it is in use from now on. What cannot be noted
     /// is not relied on.
     pub fn take(directory: &Path, pins: &Path) -> Result<Self> {
-        let path = file_of(directory, pins);
-        let kept = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
+        let kept = Self::read(directory, pins)?;
         let in_use = Self {
             complete: false,
             ..kept.clone()

@@ -151,6 +151,13 @@ impl KeyTables {
         })
     }
 
+    /// Returns the newest time of the key in a slot, Unix ns.
+    pub fn newest_of(&self, slot: u16) -> Option<u64> {
+        let index = usize::from(slot);
+        let key = (index < self.keys.len()).then(|| self.keys.get(index))?;
+        (key.state != state::NONE).then_some(key.newest)
+    }
+
     /// Sets the newest time of a key. It must be one that the program cannot have passed meanwhile.
     pub fn set_newest(&self, slot: u16, newest: u64) {
         self.keys.words_of(slot.into())[word::NEWEST].store(newest, Ordering::SeqCst);
