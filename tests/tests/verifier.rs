@@ -24,7 +24,9 @@ const EVERYTHING: &str = r#"
     allow = ["192.0.2.0/24"]
     addresses = ["198.51.100.1", "2001:db8::1"]
     open_ports = ["80/tcp"]
-    limits = { sources = 16384, grants = 16, sessions = 64 }
+    limits = { sources = 16384, grants = 16, sessions = 64, keys = 16 }
+    [knock]
+    ports = ["41641/udp"]
     [[gate]]
     name = "ssh"
     protect = ["22/tcp"]

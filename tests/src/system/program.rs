@@ -153,6 +153,11 @@ impl Program {
         result.map_err(|error| io::Error::other(error.to_string()))
     }
 
+    /// Runs the program on a frame, whatever becomes of it.
+    pub fn take(&self, frame: &[u8]) {
+        self.test(frame, None).expect("the kernel takes it");
+    }
+
     /// Returns a table by its name in the object.
     pub fn table_of(&self, name: &str) -> &MapData {
         &self.tables[name]
@@ -165,6 +170,10 @@ impl Program {
     }
 
     /// Returns the tables, as commands open them.
+    pub fn datapath_mut(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
     pub fn datapath(&self) -> &Datapath {
         &self.datapath
     }
