@@ -127,6 +127,28 @@ pub fn change_layout(path: &Path) {
     meta.set(0, changed, 0).expect("it can be written");
 }
 
+/// Puts a table of the same name whose entry is longer in the place of the one at `path`, as if another version had pinned
+/// the tables beside it.
+pub fn lengthen_meta(path: &Path) {
+    let mut name = [0; 16];
+    name[..4].copy_from_slice(b"META");
+    let attributes = NamedMap {
+        map: MapCreate {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: u32::try_from(size_of::<Meta>()).expect("a small number") + 8,
+            max_entries: 1,
+            flags: 0,
+        },
+        inner_map: 0,
+        numa_node: 0,
+        name,
+    };
+    let map = bpf(MAP_CREATE, &attributes).expect("an array map can be made");
+    fs::remove_file(path).expect("a gate is up");
+    pin(&map, path);
+}
+
 /// Detaches the link that is pinned at `path`, as `bpftool link detach` does.
 pub fn detach(path: &Path) {
     let link = open(path);
@@ -181,6 +203,14 @@ struct MapCreate {
     value_size: u32,
     max_entries: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct NamedMap {
+    map: MapCreate,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
 }
 
 #[repr(C)]

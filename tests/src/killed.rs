@@ -57,6 +57,16 @@ pub fn killed_before(command: Command, nth: usize) -> bool {
     })
 }
 
+/// Runs a command and kills it right before the `nth` system call of its first thread, counted from 0. Returns false if it
+/// made fewer and ended by itself.
+pub fn killed_at(command: Command, nth: usize) -> bool {
+    let mut calls = 0;
+    run(command, |_| {
+        calls += 1;
+        calls <= nth
+    })
+}
+
 /// Runs a command to its end. Returns how many of the system calls of its first thread are `wanted`.
 pub fn count(command: Command, wanted: impl Fn(&Call) -> bool) -> usize {
     let mut calls = 0;

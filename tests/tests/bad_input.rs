@@ -257,23 +257,49 @@ fn pins_of_others_in_the_place_of_ours() {
     }
 }
 
-/// Pins whose layout number is that of another version.
+/// Pins of another version: with another number of the layout, or with a table that identifies it in another form. Nothing
+/// is read from them or changed, and `down` removes them.
 #[test]
 fn pins_left_by_another_layout() {
-    let Some(lab) = good_lab(&[]) else { return };
-    lab.knockgate(&["up"]).exits(0);
-    let folder = lab.pin_root().join(WAN);
-    foreign::change_layout(&folder.join("meta"));
-    let shown = folder.to_str().expect("made of ASCII");
-    for command in ["up", "status", "grants"] {
-        lab.knockgate(&[command])
-            .exits(1)
-            .says(&[shown, "knockgate down"])
-            .prints_nothing();
+    for change in [foreign::change_layout, foreign::lengthen_meta] {
+        let Some(lab) = good_lab(&[]) else { return };
+        lab.knockgate(&["up"]).exits(0);
+        let folder = lab.pin_root().join(WAN);
+        change(&folder.join("meta"));
+        let (shown, pins) = (folder.to_str().expect("made of ASCII"), lab.pins());
+        for arguments in [
+            ["up"].as_slice(),
+            &["up", "--try", "1m"],
+            &["run"],
+            &["reload"],
+            &["confirm"],
+            &["status"],
+            &["status", "--json"],
+            &["grants"],
+            &["sources"],
+            &["sessions"],
+            &["stats"],
+            &["metrics"],
+            &["events"],
+            &["allow", "10.77.1.2", "--gate", "ssh"],
+            &["revoke", "--all"],
+        ] {
+            let refused = lab.knockgate(arguments);
+            refused
+                .exits(1)
+                .says(&[shown, "not made by this version", "knockgate down"])
+                .prints_nothing();
+            let sentences = refused.stderr.matches("not made by this version").count();
+            assert_eq!(sentences, 1, "{refused:?}");
+        }
+        assert_eq!(lab.pins(), pins);
+        assert!(lab.interface().contains("xdp"), "what is up stays in force");
+        // The command that the message recommends.
+        lab.knockgate(&["down", "--all"]).exits(0);
+        lab.assert_untouched();
+        lab.knockgate(&["up"]).exits(0);
+        lab.knockgate(&["down"]).exits(0);
     }
-    // The command that the message recommends.
-    lab.knockgate(&["down", "--all"]).exits(0);
-    lab.assert_untouched();
 }
 
 #[test]

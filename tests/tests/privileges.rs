@@ -138,78 +138,154 @@ fn a_configuration_that_others_can_read_is_refused() {
     });
 }
 
-/// As docs/reference.md says: a group that has been given the pins.
+/// Users that are not root: of a group that may look, and of none.
+const GROUP: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=4242"];
+const OTHERS: [&str; 4] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+];
+
+/// The commands that read, of those that print JSON.
+const READ: [&str; 5] = ["status", "grants", "sources", "sessions", "stats"];
+
+/// Lets the group look, as docs/reference.md says.
+fn give_to_group(scenario: &Scenario) {
+    let root = scenario.lab.pin_root();
+    run(Command::new("chgrp").args(["-R", "4242"]).arg(root)).exits(0);
+    run(Command::new("chmod").args(["-R", "g+rX"]).arg(root)).exits(0);
+    run(Command::new("chmod").arg("g+s").arg(root)).exits(0);
+}
+
+/// Asserts that members of the group may look, and do no more, and that others may not even look.
+#[track_caller]
+fn assert_group_looks(scenario: &Scenario) {
+    let lab = &scenario.lab;
+    for command in READ {
+        let as_root = scenario.knockgate(&format!("{command} --json"));
+        let as_root = as_root.exits(0).json();
+        let seen = lab.knockgate_under(&GROUP, &[command, "--json"]);
+        let seen = seen.exits(0).json();
+        let keys = |document: &serde_json::Value| {
+            let object = document.as_object().expect("an object");
+            object.keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&seen), keys(&as_root), "{command}");
+        if command == "status" {
+            assert_eq!(seen["interfaces"], as_root["interfaces"]);
+        }
+        lab.knockgate_under(&OTHERS, &[command]).exits(4);
+    }
+    let metrics = lab.knockgate_under(&GROUP, &["metrics"]);
+    assert!(
+        metrics.exits(0).stdout.contains("knockgate_up{"),
+        "{metrics:?}"
+    );
+    let seen = lab.knockgate_under(&GROUP, &["grants", "--json"]).json();
+    assert_eq!(seen["grants"][0]["gate"], "ssh");
+    for change in [
+        ["revoke", "--all"].as_slice(),
+        &["allow", "192.0.2.7", "--gate", "ssh"],
+        &["confirm"],
+        &["reload"],
+        &["down"],
+        &["events"],
+    ] {
+        let refused = lab.knockgate_under(&GROUP, change);
+        assert!(matches!(refused.code, Some(1 | 3 | 4)), "{refused:?}");
+    }
+    let link = lab.pin_root().join(WAN).join("link");
+    let looks = run(Command::new(GROUP[0])
+        .args(&GROUP[1..])
+        .arg("rm")
+        .arg(&link));
+    assert_ne!(looks.code, Some(0), "{looks:?}");
+    scenario.open(A, "22/tcp");
+    scenario.closed(B, "22/tcp");
+}
+
+/// As docs/reference.md says: a group that has been given the pins to read.
 #[test]
 fn members_of_a_group_may_look_once_the_pins_are_given_to_it() {
     in_generic_mode(|scenario| {
-        let group = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=4242"];
-        let others = [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-        ];
         scenario.up(Gate::ssh());
         scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-        let root = scenario.lab.pin_root();
-        for arguments in [["-R", "4242"], ["-R", "g+rwX"]] {
-            let program = if arguments[1] == "4242" {
-                "chgrp"
-            } else {
-                "chmod"
-            };
-            run(Command::new(program).args(arguments).arg(root)).exits(0);
-        }
-        for command in ["status", "grants", "sources", "sessions", "stats"] {
-            let as_root = scenario
-                .knockgate(&format!("{command} --json"))
-                .exits(0)
-                .json();
-            let seen = scenario.lab.knockgate_under(&group, &[command, "--json"]);
-            let keys = |document: &serde_json::Value| {
-                let object = document.as_object().expect("an object");
-                object.keys().cloned().collect::<Vec<_>>()
-            };
-            assert_eq!(keys(&seen.exits(0).json()), keys(&as_root), "{command}");
-            scenario.lab.knockgate_under(&others, &[command]).exits(4);
-        }
-        let seen = scenario
-            .lab
-            .knockgate_under(&group, &["grants", "--json"])
-            .json();
-        assert_eq!(seen["grants"][0]["gate"], "ssh");
-        // The service's socket is not theirs, and the ring is the service's to read.
-        let mut service = scenario.lab.knockgate_command(&["run"]);
-        let _service = Running::start(&mut service, scenario.lab.folder());
-        wait_until("the service has made the directory of its socket", || {
-            Path::new("/run/knockgate").exists()
-        });
-        scenario.lab.knockgate_under(&group, &["events"]).exits(4);
+        scenario.lab.knockgate_under(&GROUP, &["status"]).exits(4);
+        give_to_group(scenario);
+        assert_group_looks(scenario);
+        // An interface that was renamed is found by what it carries.
+        scenario.lab.rename(WAN, "other0");
+        let seen = scenario.lab.knockgate_under(&GROUP, &["status", "--json"]);
+        let row = &seen.exits(0).json()["interfaces"][0];
+        assert_eq!(
+            (&row["name"], &row["renamed_from"]),
+            (&"other0".into(), &WAN.into())
+        );
+        scenario.lab.rename("other0", WAN);
+        // One that lost its program is not guarded for them either.
+        foreign::detach(&scenario.lab.pin_root().join(WAN).join("link"));
+        scenario.lab.knockgate_under(&GROUP, &["status"]).exits(7);
+    });
+}
+
+/// By root, and by a process that may not change owners, as the service is.
+#[test]
+fn what_is_replaced_in_place_belongs_to_whom_it_did() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+        give_to_group(scenario);
+        scenario.configure(Gate::ssh().open_for("20m"));
+        scenario.knockgate("reload").exits(0);
+        assert_group_looks(scenario);
+        let service = [
+            "setpriv",
+            "--bounding-set=-all,+bpf,+net_admin,+perfmon",
+            "--inh-caps=-all",
+        ];
+        scenario.configure(Gate::ssh().open_for("30m"));
+        let reload = scenario.lab.knockgate_under(&service, &["reload"]);
+        reload.exits(0);
+        assert!(!reload.stderr.contains("could not be given"), "{reload:?}");
+        assert_group_looks(scenario);
+        // What is pinned again belongs to them too.
+        scenario.lab.make_again();
+        scenario.knockgate("up").exits(0);
+        assert_group_looks(scenario);
+    });
+}
+
+#[test]
+fn metrics_need_no_file_system_that_can_be_written() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        let script = "mount -o remount,bind,ro /sys/fs/bpf && exec \"$0\" \"$@\"";
+        let wrapper = ["unshare", "-m", "sh", "-c", script];
+        let metrics = scenario.lab.knockgate_under(&wrapper, &["metrics"]);
+        let metrics = &metrics.exits(0).stdout;
+        assert!(
+            metrics.contains("knockgate_up{") && metrics.contains("} 1"),
+            "{metrics}"
+        );
     });
 }
 
 /// Below 2.0, which systemd calls OK; its answer has one decimal.
 #[test]
-fn systemd_rates_the_unit() {
+fn systemd_rates_the_units() {
     if !need::met(&["systemd-analyze"]) {
         return;
     }
-    let unit = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../packaging/knockgate.service"
-    );
-    let mut analyze = Command::new("systemd-analyze");
-    analyze.args([
-        "security",
-        "--no-pager",
-        "--offline=yes",
-        "--threshold=19",
-        unit,
-    ]);
-    let rating = run(&mut analyze);
-    assert!(
-        rating.stdout.contains("Overall exposure level"),
-        "{rating:?}"
-    );
-    rating.exits(0);
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
+    for unit in ["knockgate.service", "knockgate-metrics.service"] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--no-pager", "--offline=yes", "--threshold=19"]);
+        let rating = run(analyze.arg(packaging.join(unit)));
+        assert!(
+            rating.stdout.contains("Overall exposure level"),
+            "{rating:?}"
+        );
+        rating.exits(0);
+    }
 }

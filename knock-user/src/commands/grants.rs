@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let grants = Datapath::open(root)?.named_grants()?;
+    let grants = Datapath::look(root)?.named_grants()?;
     if args.json {
         return output::json(&grants);
     }

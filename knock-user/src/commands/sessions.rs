@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let sessions = Datapath::open(root)?.named_sessions()?;
+    let sessions = Datapath::look(root)?.named_sessions()?;
     if args.json {
         return output::json(&sessions);
     }

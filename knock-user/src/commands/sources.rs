@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let sources = Datapath::open(root)?.named_sources()?;
+    let sources = Datapath::look(root)?.named_sources()?;
     if args.json {
         return output::json(&sources);
     }

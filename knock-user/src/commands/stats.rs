@@ -25,7 +25,7 @@ pub struct Args {
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     loop {
         // Opened anew each time, since another instance may have come up.
-        print(&Datapath::open(root)?.counters()?, args.json)?;
+        print(&Datapath::look(root)?.counters()?, args.json)?;
         let Some(pause) = args.watch else {
             return Ok(());
         };

@@ -16,7 +16,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    let datapath = Datapath::open(root)?;
+    let datapath = Datapath::look(root)?;
     let status = if args.json {
         let status = datapath.status()?;
         output::json(&status)?;

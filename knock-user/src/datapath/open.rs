@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::ProgramInfo,
 };
 use knock_common::{
     address::{V4, V6},
     grant::{Grant, GrantKey, GrantSlot},
+    knock::authenticated::key::NAME,
     layout::{CONFIG_CHUNK, LAYOUT, Meta},
     report::Budget,
     seed::Seed,
@@ -30,11 +30,14 @@ use super::{
         },
     },
     keys::KeyTables,
-    tables::{self, Counts, PinDirectory, data},
+    tables::{self, Access, Counts, PinDirectory, data},
     view::progress::ProgressTable,
     write::HostTables,
 };
-use crate::{config::Config, sys::bpf::batch};
+use crate::{
+    config::Config,
+    sys::bpf::{self, batch},
+};
 
 /// The program's tables, with the configuration that they were made for.
 ///
@@ -67,7 +70,9 @@ pub struct Datapath {
     pub(super) earlier_packets: Array<MapData, Counter>,
     pub(super) earlier_knocks: Array<MapData, u64>,
     pub(super) deadline: Array<MapData, u64>,
-    pub(super) keys: KeyTables,
+    /// `None`: opened for reading, for which they are not needed.
+    pub(super) keys: Option<KeyTables>,
+    pub(super) key_names: Array<MapData, [u8; NAME]>,
     pub(super) authenticated: PerCpuArray<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
     contents: OnceCell<Contents>,
@@ -87,13 +92,23 @@ pub struct Family<K4: Pod, K6: Pod, V: Pod> {
 impl Datapath {
     /// Opens what is pinned under `root`. Fails with [`NothingUp`] or [`NotPermitted`](super::NotPermitted).
     pub fn open(root: &PinRoot) -> Result<Self> {
+        Self::open_for(Access::Change, root)
+    }
+
+    /// As [`Datapath::open`], to read alone: for those who may read the pins and not write them.
+    pub fn look(root: &PinRoot) -> Result<Self> {
+        Self::open_for(Access::Look, root)
+    }
+
+    fn open_for(access: Access, root: &PinRoot) -> Result<Self> {
         let directories = root.directories()?;
         let holding = |holds: &Holds| {
             let mut directories = directories.iter();
             directories.find(|directory| directory.holds == *holds)
         };
         if let Some(Directory { path, .. }) = holding(&Holds::Instance) {
-            Self::open_in(root, path.clone())
+            let path = path.clone();
+            Self::open_in(root, PinDirectory { path, access })
         } else if let Some(Directory { path, .. }) = holding(&Holds::OtherVersion) {
             Err(other_version(path))
         } else {
@@ -101,12 +116,10 @@ impl Datapath {
         }
     }
 
-    /// Opens what is pinned in `directory`.
-    fn open_in(root: &PinRoot, directory: PathBuf) -> Result<Self> {
-        let pins = PinDirectory(directory);
-        let meta = directory::meta(&pins.0)?;
+    fn open_in(root: &PinRoot, pins: PinDirectory) -> Result<Self> {
+        let meta = directory::meta(&pins.path)?;
         if meta.layout != LAYOUT {
-            return Err(other_version(&pins.0));
+            return Err(other_version(&pins.path));
         }
         let mut text = Vec::new();
         batch::for_each(
@@ -115,7 +128,7 @@ impl Datapath {
         )
         .context("cannot read the configuration in force")?;
         text.truncate(meta.config_length as usize);
-        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.0))?;
+        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.path))?;
         Self::with(root, pins, meta, applied)
     }
 
@@ -125,8 +138,11 @@ impl Datapath {
         directory: PathBuf,
         contents: &Contents,
     ) -> Result<Self> {
-        let pins = PinDirectory(directory);
-        let meta = directory::meta(&pins.0)?;
+        let pins = PinDirectory {
+            path: directory,
+            access: Access::Change,
+        };
+        let meta = directory::meta(&pins.path)?;
         let opened = Self::with(root, pins, meta, contents.applied.clone())?;
         Ok(Self {
             contents: OnceCell::from(contents.clone()),
@@ -171,7 +187,10 @@ impl Datapath {
             earlier_packets: tables::EARLIER_PACKETS.open(&pins)?,
             earlier_knocks: tables::EARLIER_KNOCKS.open(&pins)?,
             deadline: tables::DEADLINE.open(&pins)?,
-            keys: KeyTables::open(&pins)?,
+            keys: (pins.access == Access::Change)
+                .then(|| KeyTables::open(&pins))
+                .transpose()?,
+            key_names: tables::KEY_NAME.open(&pins)?,
             authenticated: tables::AUTHENTICATED.open(&pins)?,
             budget: tables::BUDGET.open(&pins)?,
             root: root.clone(),
@@ -207,7 +226,7 @@ impl Datapath {
 
     /// Returns where an entry of the program is pinned. All entries share one log.
     pub fn program_pin(&self) -> Option<PathBuf> {
-        let mut pins = PROGRAMS.iter().map(|name| self.pins.0.join(name));
+        let mut pins = PROGRAMS.iter().map(|name| self.pins.path.join(name));
         pins.find(|pin| pin.exists())
     }
 
@@ -216,9 +235,9 @@ impl Datapath {
         let Some(pin) = self.program_pin() else {
             return Ok(None);
         };
-        let program = ProgramInfo::from_pin(&pin)
-            .with_context(|| format!("cannot look at {}", pin.display()))?;
-        Ok(Some(format!("{:016x}", program.tag())))
+        let program =
+            bpf::program(&pin).with_context(|| format!("cannot look at {}", pin.display()))?;
+        Ok(program.map(|program| format!("{:016x}", u64::from_be_bytes(program.tag))))
     }
 
     /// Returns whether it is still pinned; `false` where it has been taken down since it was opened.
@@ -278,7 +297,11 @@ impl Datapath {
     pub fn reopened(&self) -> Result<Option<Self>> {
         for directory in self.directories()? {
             if directory::meta(&directory.path)?.generation != self.generation {
-                return Self::open_in(&self.root, directory.path).map(Some);
+                let pins = PinDirectory {
+                    path: directory.path,
+                    access: self.pins.access,
+                };
+                return Self::open_in(&self.root, pins).map(Some);
             }
         }
         Ok(None)

@@ -40,7 +40,8 @@ use knock_common::{
     verdict::{Counter, Reason},
 };
 
-use super::error::{cannot_open, other_version};
+use super::error::{cannot_open, is_denied, other_version};
+use crate::sys::bpf;
 
 /// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
 /// to any address are remembered.
@@ -253,16 +254,17 @@ impl Definition {
 
     /// Returns whether the object pinned at `path` has this table's kind and sizes of key and value.
     pub fn is_pinned_at(&self, path: &Path) -> Result<bool> {
-        let info = match MapInfo::from_pin(path) {
-            Ok(info) => info,
-            Err(MapError::SyscallError(call)) => return Err(call.io_error.into()),
-            Err(error) => return Err(error.into()),
-        };
+        let info = pinned(path)?;
         let kind = self.kind.map_type();
         Ok(info.map_type().is_ok_and(|found| found == kind)
             && info.key_size() as usize == self.key
             && info.value_size() as usize == self.value)
     }
+}
+
+/// Returns what the kernel says of the table pinned at `path`.
+pub fn pinned(path: &Path) -> Result<MapInfo> {
+    Ok(MapData::from_fd(bpf::look(path)?)?.info()?)
 }
 
 /// A table with the types of its entries.
@@ -346,23 +348,41 @@ pub trait Source {
 }
 
 /// The directory of an interface, in which every table is pinned.
-pub struct PinDirectory(pub PathBuf);
+pub struct PinDirectory {
+    pub path: PathBuf,
+    pub access: Access,
+}
+
+/// What tables are opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading: their pins need not be writable.
+    Look,
+    Change,
+}
 
 impl Source for PinDirectory {
     fn map(&self, table: &Definition) -> Result<Map> {
-        let path = self.0.join(table.pin_name());
-        let pinned = MapData::from_pin(&path).map_err(|error| match error {
-            MapError::SyscallError(call) if call.io_error.kind() == io::ErrorKind::NotFound => {
-                other_version(&self.0)
-            }
-            MapError::SyscallError(call) => cannot_open(&path, call.io_error),
-            error => anyhow!(error).context(format!("cannot open {}", path.display())),
+        let path = self.path.join(table.pin_name());
+        let opened = match self.access {
+            Access::Look => match bpf::open(&path) {
+                Err(error) if is_denied(&error) => bpf::look(&path),
+                // Who may write as well maps tables, and copies nothing.
+                opened => opened,
+            },
+            Access::Change => bpf::open(&path),
+        };
+        let pinned = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => other_version(&self.path),
+            _ => cannot_open(&path, error),
         })?;
-        Map::from_map_data(pinned).map_err(|_| other_version(&self.0))
+        MapData::from_fd(pinned)
+            .and_then(Map::from_map_data)
+            .map_err(|_| other_version(&self.path))
     }
 
     fn mismatch(&self, _: &Definition) -> anyhow::Error {
-        other_version(&self.0)
+        other_version(&self.path)
     }
 }
 

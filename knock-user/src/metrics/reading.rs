@@ -38,5 +38,5 @@ impl Reading {
 }
 
 fn read(root: &PinRoot) -> Result<Snapshot> {
-    Datapath::open(root)?.snapshot()
+    Datapath::look(root)?.snapshot()
 }

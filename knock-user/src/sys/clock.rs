@@ -1,9 +1,28 @@
 //! The clock that every kernel table uses, and who keeps the wall clock right.
 
-use std::mem::MaybeUninit;
+use std::{fs, mem::MaybeUninit, sync::OnceLock};
 
-/// Returns the time of `CLOCK_MONOTONIC`, ns.
+/// Returns the time of the kernel's `CLOCK_MONOTONIC`, ns, by which the program goes. In a time namespace (since Linux
+/// 5.6) this process has another one.
 pub fn monotonic_now() -> u64 {
+    static OFFSET: OnceLock<i128> = OnceLock::new();
+    let offset = OFFSET.get_or_init(|| {
+        let offsets = fs::read_to_string("/proc/self/timens_offsets");
+        offset_in(&offsets.unwrap_or_default()).unwrap_or(0)
+    });
+    u64::try_from(i128::from(own_monotonic_now()) - offset).unwrap_or(0)
+}
+
+/// Reads how far this process's clock is ahead of the kernel's, ns, from the text of `/proc/self/timens_offsets`.
+fn offset_in(offsets: &str) -> Option<i128> {
+    let mut lines = offsets.lines().map(str::split_whitespace);
+    let mut words = lines.find_map(|mut words| (words.next()? == "monotonic").then_some(words))?;
+    let (seconds, nanoseconds): (i128, i128) =
+        (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(seconds * 1_000_000_000 + nanoseconds)
+}
+
+fn own_monotonic_now() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -45,4 +64,29 @@ pub fn is_free() -> bool {
     // SAFETY: the call fills the structure.
     let state = unsafe { libc::adjtimex(&raw mut times) };
     state >= 0 && times.status & libc::STA_UNSYNC != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        let text = |offset: &str| format!("monotonic  {offset}\nboottime           7         0\n");
+        for (offset, read) in [
+            ("         0         0", Some(0)),
+            ("    100000 500000000", Some(100_000_500_000_000)),
+            ("      -100 000000001", Some(-99_999_999_999)),
+            ("    secret", None),
+        ] {
+            assert_eq!(offset_in(&text(offset)), read, "{offset}");
+        }
+        assert_eq!(offset_in(""), None);
+    }
+
+    #[test]
+    fn time_goes_on() {
+        let before = monotonic_now();
+        assert!(before > 0 && monotonic_now() >= before);
+    }
 }

@@ -7,7 +7,7 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
-    run::wait_until,
+    run::{Run, wait_until},
     scenario::Scenario,
 };
 
@@ -123,5 +123,51 @@ fn a_service_that_starts_keeps_the_trial() {
         assert_eq!(mode(scenario), "try");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
+    });
+}
+
+/// Another wall clock changes nothing: the deadline is one of the kernel's `CLOCK_MONOTONIC`. Processes in a time namespace
+/// have another one of that too, and say what the kernel does all the same.
+#[test]
+fn a_process_with_another_clock_keeps_the_kernels_time() {
+    in_native_mode(|scenario| {
+        for offset in ["100000", "-50"] {
+            let monotonic = format!("--monotonic={offset}");
+            let wrapper = ["unshare", "--time", "--fork", &monotonic];
+            let under = |arguments: &[&str]| scenario.lab.knockgate_under(&wrapper, arguments);
+            let left = |run: &Run| run.json()["interfaces"][0]["try_left_ms"].as_u64();
+            let is_near = |left: Option<u64>| left.is_some_and(|left| left / 600_000 == 5);
+            scenario.configure(ssh());
+            // Kept by this process's clock, and looked at by the kernel's.
+            under(&["up", "--try", "1h"]).exits(0);
+            assert!(
+                is_near(left(&scenario.knockgate("status --json"))),
+                "{offset}"
+            );
+            scenario.closed(A, "22/tcp");
+            // And the other way round.
+            scenario.knockgate("up --try 1h").exits(0);
+            assert!(is_near(left(&under(&["status", "--json"]))), "{offset}");
+            under(&["confirm"]).exits(0);
+            scenario.closed(A, "22/tcp");
+            under(&[
+                "allow",
+                &scenario.address(B).to_string(),
+                "--gate",
+                "ssh",
+                "--for",
+                "1h",
+            ])
+            .exits(0);
+            scenario.open(B, "22/tcp");
+            for run in [
+                scenario.knockgate("grants --json"),
+                under(&["grants", "--json"]),
+            ] {
+                let expires = run.json()["grants"][0]["expires_in_ms"].as_u64();
+                assert!(is_near(expires), "{offset}: {run:?}");
+            }
+            scenario.knockgate("down").exits(0);
+        }
     });
 }

@@ -59,7 +59,7 @@ impl Datapath {
         };
         let may_open = if user & KEY_USER != 0 {
             let slot = u16::try_from(user & !KEY_USER)?;
-            self.keys.opens(slot, row.gate)?
+            self.keys()?.opens(slot, row.gate)?
         } else {
             let is_user =
                 |knock: &Knock| self.applied.ids.user(&gate.name, &knock.user) == Some(user);

@@ -40,6 +40,7 @@ impl GrantFilter {
     }
 
     fn change<A: Address>(&self, key: &GrantKey<A>, to: impl Fn(Position, u64) -> u64) {
+        self.words.require_writable();
         let position = Position::of(key, self.seed);
         let words = self.words();
         let word = &words[position.word as usize & (words.len() - 1)];

@@ -14,6 +14,7 @@ use super::{
     framing::{Framing, framing, index_of},
     native,
     pins::{
+        access,
         directory::{self, LINK},
         root::PinRoot,
     },
@@ -55,12 +56,14 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
         let mut ebpf =
             program::load_onto(pins, config, applied.circumstances.trial.is_some(), framing)?;
         pin_programs(&mut ebpf, pins)?;
+        access::level(pins, directory::program(framing));
     }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
     make_room(pins, index)?;
     let (link, attached) = attach(&program, name, index, config)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
+    access::level(pins, LINK);
     Ok(attached)
 }
 

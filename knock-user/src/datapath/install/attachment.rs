@@ -1,21 +1,23 @@
 //! Whether each interface carries the program: by the kernel's link and by what the interface itself says it carries.
 //! Pins alone do not show it.
 
-use std::{fmt, num::NonZeroU32, path::Path};
+use std::{fmt, io::ErrorKind, num::NonZeroU32, path::Path};
 
 use anyhow::{Context as _, Result};
-use aya::programs::ProgramInfo;
 
 use super::{
     pins::{
-        directory::{self, Holds, PROGRAMS},
+        directory::{self, Directory, Holds, PROGRAMS},
         root::PinRoot,
     },
     xdp::{self, Attached, Xdp},
 };
-use crate::sys::{
-    bpf::{self, XdpLink},
-    links::{self, Link},
+use crate::{
+    datapath::error::is_denied,
+    sys::{
+        bpf::{self, XdpLink},
+        links::{self, Link},
+    },
 };
 
 /// An interface that is to be guarded, or one that is guarded under another name than the configured one.
@@ -127,17 +129,54 @@ impl std::error::Error for NotGuarded {}
 /// Returns the links pinned under `root`, each with the interface in whose directory it is.
 pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
     let mut held = Vec::new();
-    for directory in root.directories()? {
-        if directory.holds != Holds::Instance {
-            continue;
-        }
+    let mut directories = root.directories()?;
+    let programs = all_programs(&directories)?;
+    directories.retain(|directory| directory.holds == Holds::Instance);
+    for directory in &directories {
         for path in directory::links(&directory.path)? {
-            let link = bpf::xdp_link(&path)
-                .with_context(|| format!("cannot look at {}", path.display()))?;
+            let link = match bpf::xdp_link(&path) {
+                // The kernel opens links only for those who may change them.
+                Err(error)
+                    if is_denied(&error) || error.kind() == ErrorKind::ReadOnlyFilesystem =>
+                {
+                    Some(likely_link(&directory.interface, &directories, &programs)?)
+                }
+                link => link.with_context(|| format!("cannot look at {}", path.display()))?,
+            };
             held.extend(link.map(|link| (directory.interface.clone(), link)));
         }
     }
     Ok(held)
+}
+
+/// Returns the state of a link in the directory of `pinned` that may not be opened, by what interfaces say they carry: the
+/// one that has this name, else one that has the name of none of the `directories`.
+fn likely_link(pinned: &str, directories: &[Directory], programs: &[u32]) -> Result<XdpLink> {
+    let mut carriers = links::all().context("cannot ask the kernel about interfaces")?;
+    carriers.retain(|link| xdp::carries(link).is_some_and(|xdp| programs.contains(&xdp.program)));
+    let is_others = |link: &&Link| directories.iter().any(|of| of.interface == link.name);
+    let carrier = carriers
+        .iter()
+        .find(|link| link.name == pinned)
+        .or_else(|| carriers.iter().find(|link| !is_others(link)));
+    Ok(XdpLink {
+        id: 0,
+        program: carrier
+            .and_then(xdp::carries)
+            .map_or(0, |carried| carried.program),
+        interface: carrier.and_then(|link| NonZeroU32::new(link.index)),
+    })
+}
+
+/// Returns the kernel's ids of the programs of the instance, and of a replacement that is going on, which guard as well.
+fn all_programs(directories: &[Directory]) -> Result<Vec<u32>> {
+    let mut all = Vec::new();
+    for directory in directories {
+        if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {
+            all.extend(programs(&directory.path)?);
+        }
+    }
+    Ok(all)
 }
 
 /// Returns the kernel's ids of the programs pinned in `directory`.
@@ -150,22 +189,16 @@ pub fn programs(directory: &Path) -> Result<Vec<u32>> {
 
 /// Returns the kernel's id of the program pinned at `pin`.
 pub(super) fn program_id(pin: &Path) -> Result<u32> {
-    let program =
-        ProgramInfo::from_pin(pin).with_context(|| format!("cannot look at {}", pin.display()))?;
-    Ok(program.id())
+    let program = bpf::program(pin).with_context(|| format!("cannot look at {}", pin.display()))?;
+    let program = program.with_context(|| format!("{} is no program", pin.display()))?;
+    Ok(program.id)
 }
 
 /// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
 /// it has followed through a change of name.
 pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachment>> {
     let mut directories = root.directories()?;
-    let mut programs = Vec::new();
-    for directory in &directories {
-        // Those of a replacement that is going on guard as well.
-        if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {
-            programs.extend(self::programs(&directory.path)?);
-        }
-    }
+    let programs = all_programs(&directories)?;
     directories.retain(|directory| directory.holds == Holds::Instance);
     let directories: Vec<String> = directories
         .into_iter()

@@ -80,7 +80,7 @@ pub(super) fn replace(
     } else {
         Newest::frozen(config)
     };
-    new.keys.apply(&rows, &begin)?;
+    new.keys_mut()?.apply(&rows, &begin)?;
     carry::before(old, &mut new, &lasting)?;
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
@@ -111,8 +111,8 @@ pub(super) fn replace(
     grace::wait();
     carry::after(old, &mut new, &lasting)?;
     if !keeps_keys {
-        new.keys.follow(&old.keys);
-        new.keys.apply(&rows, &Newest::running(config))?;
+        new.keys()?.follow(old.keys()?);
+        new.keys_mut()?.apply(&rows, &Newest::running(config))?;
     }
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;

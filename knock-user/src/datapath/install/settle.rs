@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use super::{
     attachment,
     pins::{
-        change,
+        access, change,
         directory::{self, Directory, Holds, PROGRAMS},
         root::PinRoot,
     },
@@ -62,6 +62,14 @@ pub fn settle(root: &PinRoot) -> Result<()> {
 pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
     let (next, place) = (root.unnamed(interface), root.of(interface));
     share_links(&place, &next)?;
+    let mut directories = root.directories()?.into_iter();
+    // When all pins are there: a process without `CAP_FSETID` that changes the directory's mode takes its set-group-id bit
+    // away, from which they have their group. Another one's where the interface is new.
+    let model =
+        directories.find(|of| of.holds == Holds::Instance && (of.path == place || !place.exists()));
+    if let Some(model) = model {
+        access::carry(&model.path, &next);
+    }
     let moved = if place.exists() {
         exchange(&next, &place)
     } else {

@@ -10,7 +10,7 @@ pub use tables::KeyTables;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 
@@ -21,6 +21,9 @@ use crate::{
     sys::state_directory,
 };
 
+/// Why there are no tables of keys.
+const LOOKS: &str = "the tables were opened for reading alone";
+
 /// Reads the keys of a configuration; none where no port takes authenticated knocks.
 pub fn load(config: &Config) -> Result<KeySet> {
     if config.knock.ports.is_empty() {
@@ -30,11 +33,20 @@ pub fn load(config: &Config) -> Result<KeySet> {
 }
 
 impl Datapath {
+    pub(super) fn keys(&self) -> Result<&KeyTables> {
+        self.keys.as_ref().context(LOOKS)
+    }
+
+    pub(super) fn keys_mut(&mut self) -> Result<&mut KeyTables> {
+        self.keys.as_mut().context(LOOKS)
+    }
+
     /// Puts the keys that there are now into force, and ends the grants of those that open nothing any more. Returns how many
     /// grants have ended.
     pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
         let rows = KeyRows::compile(set, &self.applied)?;
-        self.keys.apply(&rows, &Newest::running(self.config()))?;
+        let newest = Newest::running(self.config());
+        self.keys_mut()?.apply(&rows, &newest)?;
         let (grants, _) = self.end_outdated(None)?;
         Ok(grants)
     }
@@ -44,7 +56,7 @@ impl Datapath {
         if self.config().knock.ports.is_empty() {
             return Ok(());
         }
-        self.keys.follow_clock()?;
+        self.keys_mut()?.follow_clock()?;
         let times = self.newest_times()?;
         if times != *last {
             times.write(&state_directory::path(), self.root.path())?;
@@ -55,7 +67,7 @@ impl Datapath {
 
     /// Returns the newest times of the keys, to be kept while nothing is up.
     pub fn newest_times(&self) -> Result<Kept> {
-        self.keys.newest()
+        self.keys()?.newest()
     }
 
     /// Returns who a number in a grant or an event stands for: the user, and the key if it was one.
@@ -77,7 +89,7 @@ impl Datapath {
 
     /// Returns the name of the key in a slot.
     pub fn key_name(&self, slot: u16) -> Option<String> {
-        self.keys.name(slot)
+        tables::name(&self.key_names, slot)
     }
 }
 
@@ -99,10 +111,11 @@ pub fn reset(root: &PinRoot, name: &str, slots: &[u16], max_ahead: Duration) -> 
     let _lock = root.lock_existing()?;
     match Datapath::open(root) {
         Ok(datapath) => {
+            let keys = datapath.keys()?;
             let mut count = 0;
             for slot in slots {
-                if let Some(latest) = datapath.keys.newest_of(*slot).and_then(latest) {
-                    datapath.keys.set_newest(*slot, latest);
+                if let Some(latest) = keys.newest_of(*slot).and_then(latest) {
+                    keys.set_newest(*slot, latest);
                     count += 1;
                 }
             }

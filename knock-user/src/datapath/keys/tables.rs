@@ -129,18 +129,12 @@ impl KeyTables {
         Ok(false)
     }
 
-    /// Returns the name of the key in a slot.
-    pub fn name(&self, slot: u16) -> Option<String> {
-        let name = text(&self.names.get(&slot.into(), 0).ok()?);
-        (!name.is_empty()).then_some(name)
-    }
-
     /// Returns the newest times.
     pub fn newest(&self) -> Result<Kept> {
         let mut keys: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
         for (slot, key) in (0_u16..).zip(self.keys.iter()) {
             if key.state != state::NONE
-                && let Some(name) = self.name(slot)
+                && let Some(name) = name(&self.names, slot)
             {
                 keys.entry(name).or_default().insert(slot, key.newest);
             }
@@ -177,6 +171,12 @@ impl KeyTables {
             }
         }
     }
+}
+
+/// Returns the name of the key in a slot.
+pub fn name(names: &Array<MapData, [u8; NAME]>, slot: u16) -> Option<String> {
+    let name = text(&names.get(&slot.into(), 0).ok()?);
+    (!name.is_empty()).then_some(name)
 }
 
 /// The words of a [`Key`] that are changed while it is in use.

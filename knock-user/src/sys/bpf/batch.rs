@@ -85,6 +85,47 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
     }
 }
 
+/// Copies the entries of an array. One that is written meanwhile may be half of the old and half of the new.
+///
+/// # Safety
+///
+/// `to` is memory for as many values as the array has entries.
+pub unsafe fn copy_array<V>(map: &MapData, to: *mut [V]) -> Result<()> {
+    let mut keys = vec![0_u32; to.len().min(CHUNK as usize)];
+    let mut position = 0_u32;
+    let mut done = 0;
+    while done < to.len() {
+        let count = (to.len() - done).min(keys.len());
+        let mut attr = BatchAttr {
+            in_batch: if done == 0 {
+                0
+            } else {
+                (&raw const position) as u64
+            },
+            out_batch: (&raw mut position) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            // SAFETY: `done` is less than the length.
+            values: unsafe { to.cast::<V>().add(done) } as u64,
+            count: u32::try_from(count)?,
+            map_fd: descriptor(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: there is room for `count` keys and values at these places.
+        match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &raw mut attr) } {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                return Err(error).context("cannot read a kernel table");
+            }
+            _ => {}
+        }
+        if attr.count == 0 {
+            break;
+        }
+        done += attr.count as usize;
+    }
+    Ok(())
+}
+
 /// Writes entries in this order, whether or not the table has them. One after the other where the kernel has no batches
 /// for this kind of table.
 pub fn write<K: aya::Pod, V: aya::Pod>(

@@ -14,24 +14,38 @@ use aya::{
     maps::{Array, IterableMap as _, MapData},
 };
 
-/// The entries of an array. The program may read and write them at the same time.
+use super::batch;
+
+/// The entries of an array. The program may read and write them at the same time. Of an array that was opened for reading
+/// alone, they are a copy: the kernel maps none (`bpf_map_mmap` of `kernel/bpf/syscall.c`).
 pub struct Mapping<V> {
     entries: NonNull<[V]>,
+    is_writable: bool,
 }
 
 impl<V: Pod> Mapping<V> {
-    /// Maps an array. The size of `V` is a multiple of 8, as the kernel lays out the entries.
+    /// Maps an array, or copies one that was opened for reading alone. The size of `V` is a multiple of 8, as the kernel lays
+    /// out the entries.
     pub fn of(table: &Array<MapData, V>) -> Result<Self> {
         const { assert!(size_of::<V>().is_multiple_of(8) && align_of::<V>() <= 8) };
         let count = table.len() as usize;
+        let descriptor = table.map().fd().as_fd().as_raw_fd();
+        // SAFETY: a call without pointers, on an open descriptor.
+        let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+        let is_writable = flags & libc::O_ACCMODE == libc::O_RDWR;
+        let (flags, file) = if is_writable {
+            (libc::MAP_SHARED, descriptor)
+        } else {
+            (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+        };
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
                 count * size_of::<V>(),
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                table.map().fd().as_fd().as_raw_fd(),
+                flags,
+                file,
                 0,
             )
         };
@@ -40,9 +54,15 @@ impl<V: Pod> Mapping<V> {
             .flatten()
             .ok_or_else(io::Error::last_os_error)
             .context("cannot map a kernel table into memory")?;
-        Ok(Self {
+        let mapping = Self {
             entries: NonNull::slice_from_raw_parts(start.cast(), count),
-        })
+            is_writable,
+        };
+        if !is_writable {
+            // SAFETY: the memory above has room for every entry, and nothing else knows it yet.
+            unsafe { batch::copy_array::<V>(table.map(), mapping.entries.as_ptr()) }?;
+        }
+        Ok(mapping)
     }
 
     /// Returns the number of entries.
@@ -69,9 +89,10 @@ impl<V: Pod> Mapping<V> {
     ///
     /// # Panics
     ///
-    /// If there is no such entry.
+    /// If there is no such entry, or the array was opened for reading alone.
     pub fn set(&self, index: usize, value: V) {
-        // SAFETY: as above.
+        self.require_writable();
+        // SAFETY: as above, and mapped for writing.
         unsafe { self.entry(index).write_volatile(value) }
     }
 
@@ -79,6 +100,13 @@ impl<V: Pod> Mapping<V> {
     pub fn iter(&self) -> impl Iterator<Item = V> {
         let mut indices = 0..self.len();
         iter::from_fn(move || Some(self.get(indices.next()?)))
+    }
+
+    /// # Panics
+    ///
+    /// If the array was opened for reading alone.
+    pub fn require_writable(&self) {
+        assert!(self.is_writable, "the table was opened for reading alone");
     }
 
     fn entry(&self, index: usize) -> *mut V {
@@ -103,7 +131,7 @@ impl<V: Pod> Mapping<V> {
 }
 
 impl Mapping<u64> {
-    /// Returns the entries as atomics.
+    /// Returns the entries as atomics; see [`Mapping::require_writable`].
     pub fn words(&self) -> &[AtomicU64] {
         let words = NonNull::slice_from_raw_parts(self.entries.cast(), self.len());
         // SAFETY: the mapping is as long as is said, page-aligned, and there until `drop`. The kernel

@@ -7,7 +7,6 @@ pub mod mapping;
 use std::{
     ffi::CString,
     io,
-    mem::MaybeUninit,
     num::NonZeroU32,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -15,6 +14,8 @@ use std::{
     },
     path::Path,
 };
+
+use bytemuck::Zeroable;
 
 // `enum bpf_cmd` of linux/bpf.h.
 const OBJ_PIN: libc::c_int = 6;
@@ -30,6 +31,8 @@ const ATTACH_XDP: u32 = 37;
 const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
 
+/// `BPF_F_RDONLY` of `linux/bpf.h`.
+const READ_ONLY: u32 = 1 << 3;
 /// `BPF_F_REPLACE` of `linux/bpf.h`.
 const REPLACE: u32 = 1 << 2;
 
@@ -71,13 +74,31 @@ pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
-/// Opens the object that is pinned at `path`.
+/// What the kernel says of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    pub id: u32,
+    /// A hash of its instructions.
+    pub tag: [u8; 8],
+}
+
+/// Opens the object that is pinned at `path`, to read and change it.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    get(path, 0)
+}
+
+/// Opens the table or program that is pinned at `path`, to read it: for who may read the pin, but not write it. The
+/// kernel opens links only as [`open`] does.
+pub fn look(path: &Path) -> io::Result<OwnedFd> {
+    get(path, READ_ONLY)
+}
+
+fn get(path: &Path, flags: u32) -> io::Result<OwnedFd> {
     let name = c_string(path)?;
     let attributes = Object {
         path: name.as_ptr() as u64,
         descriptor: 0,
-        flags: 0,
+        flags,
     };
     // SAFETY: the path outlives the call.
     let opened = unsafe { bpf(OBJ_GET, &raw const attributes) }?;
@@ -115,21 +136,36 @@ pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
     if kind(&link) != Some(Kind::Link) {
         return Ok(None);
     }
-    let mut info = MaybeUninit::<LinkInfo>::zeroed();
-    let attributes = GetInfo {
-        descriptor: raw(link.as_fd()),
-        length: u32::try_from(size_of::<LinkInfo>()).unwrap_or(u32::MAX),
-        info: info.as_mut_ptr() as u64,
-    };
-    // SAFETY: the structure is as long as is said and outlives the call.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &raw const attributes) }?;
-    // SAFETY: integers, zeroed above: whatever the kernel has written is a value.
-    let info = unsafe { info.assume_init() };
+    let info: LinkInfo = info(&link)?;
     Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLink {
         id: info.id,
         program: info.program,
         interface: NonZeroU32::new(info.interface),
     }))
+}
+
+/// Returns what the kernel says of the program pinned at `path`; `None` where it is something else.
+pub fn program(path: &Path) -> io::Result<Option<Program>> {
+    let program = look(path)?;
+    if kind(&program) != Some(Kind::Program) {
+        return Ok(None);
+    }
+    let ProgramInfo { kind: _, id, tag } = info(&program)?;
+    Ok(Some(Program { id, tag }))
+}
+
+/// Returns the head of what the kernel says of an object.
+fn info<T: Zeroable>(object: impl AsFd) -> io::Result<T> {
+    let mut info = T::zeroed();
+    let attributes = GetInfo {
+        descriptor: raw(object.as_fd()),
+        length: u32::try_from(size_of::<T>()).unwrap_or(u32::MAX),
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the structure is as long as is said and outlives the call; it holds integers, so that whatever the kernel
+    // writes is a value.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &raw const attributes) }?;
+    Ok(info)
 }
 
 /// Puts the program `new` in the place of `old` on the interface of an XDP link: each packet is judged by one or the
@@ -191,8 +227,18 @@ struct LinkDetach {
     descriptor: u32,
 }
 
+/// The head of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+}
+
 /// The head of `struct bpf_link_info`, for an XDP link. The kernel writes no more than the length that it is given.
 #[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
 struct LinkInfo {
     kind: u32,
     id: u32,

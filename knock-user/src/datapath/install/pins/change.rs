@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
+    access,
     directory::{PROGRAMS, is_ours, links, names},
     root::{PinRoot, make_directory},
 };
@@ -58,6 +59,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
             .and_then(|object| bpf::pin(&object, &to.join(&name)))
             .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;
     }
+    access::carry(from, to);
     Ok(())
 }
 

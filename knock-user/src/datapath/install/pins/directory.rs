@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{MapInfo, MapType};
+use anyhow::{Context as _, Result};
+use aya::maps::MapType;
 use knock_common::layout::{LAYOUT, Meta};
 
 use super::root::{PinRoot, interface_of, is_bpffs};
@@ -14,7 +14,7 @@ use crate::{
     datapath::{
         error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
         install::framing::Framing,
-        tables::{self, Definition, PinDirectory},
+        tables::{self, Access, Definition, PinDirectory},
     },
     sys::bpf::{self, Kind},
 };
@@ -73,7 +73,14 @@ impl PinRoot {
             let holds = if !on_bpffs || !path.is_dir() {
                 Holds::Foreign(name)
             } else {
-                match holds(&path, is_unnamed)? {
+                let held = match holds(&path, is_unnamed) {
+                    // Who may look at the others sees this one once it is full.
+                    Err(error) if is_unnamed && error.is::<NotPermitted>() => {
+                        Some(Holds::Unfinished)
+                    }
+                    held => held?,
+                };
+                match held {
                     // A process that was killed has left it, with or without all tables.
                     Some(Holds::Instance) if is_unnamed => Holds::Unfinished,
                     Some(holds) => holds,
@@ -111,7 +118,11 @@ pub fn is_whole(directory: &Path) -> bool {
 
 /// Returns the identity of the instance pinned in `directory`.
 pub fn meta(directory: &Path) -> Result<Meta> {
-    let meta = tables::META.open(&PinDirectory(directory.to_owned()))?;
+    let pins = PinDirectory {
+        path: directory.to_owned(),
+        access: Access::Look,
+    };
+    let meta = tables::META.open(&pins)?;
     meta.get(&0, 0).context("cannot read what is pinned")
 }
 
@@ -189,11 +200,11 @@ fn layout_of(directory: &Path) -> Result<Option<u32>> {
     if !path.exists() {
         return Ok(None);
     }
-    let object = bpf::open(&path).map_err(|error| cannot_open(&path, error))?;
+    let object = bpf::look(&path).map_err(|error| cannot_open(&path, error))?;
     if bpf::kind(&object) != Some(Kind::Map) {
         return Ok(None);
     }
-    let info = MapInfo::from_pin(&path).map_err(|error| anyhow!(error))?;
+    let info = tables::pinned(&path)?;
     let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
     // Its name in the kernel distinguishes it from tables of other programs.
     if !is_array || info.name_as_str() != Some(meta.definition.name) {
@@ -222,14 +233,14 @@ pub(super) fn is_ours(path: &Path, pin: &str) -> bool {
         return !path.is_dir();
     }
     is_kind(path, Kind::Map).unwrap_or(false)
-        && MapInfo::from_pin(path).is_ok_and(|info| {
+        && tables::pinned(path).is_ok_and(|info| {
             let expected: String = pin.to_uppercase().chars().take(15).collect();
             info.name_as_str() == Some(&expected)
         })
 }
 
 fn is_kind(path: &Path, kind: Kind) -> Result<bool> {
-    match bpf::open(path) {
+    match bpf::look(path) {
         Ok(object) => Ok(bpf::kind(&object) == Some(kind)),
         Err(error) if is_denied(&error) => Err(cannot_open(path, error)),
         // Gone, or nothing that can be opened.

@@ -4,6 +4,7 @@
 //! filled under another name, and renamed once everything but the link is in it: one that has an interface's
 //! name has all tables. Where a process is killed meanwhile, the next one recognises and removes what it left.
 
+pub mod access;
 pub mod change;
 pub mod directory;
 pub mod lock;
