@@ -150,7 +150,7 @@ enum Asked {
 }
 
 struct Signals {
-    ends: [Signal; 3],
+    ends: [Signal; 4],
     stop: Signal,
     go_on: Signal,
 }
@@ -162,6 +162,7 @@ impl Signals {
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::hangup())?,
+                signal(SignalKind::quit())?,
             ],
             stop: signal(SignalKind::from_raw(libc::SIGTSTP))?,
             go_on: signal(SignalKind::from_raw(libc::SIGCONT))?,
@@ -169,11 +170,12 @@ impl Signals {
     }
 
     async fn next(&mut self) -> Asked {
-        let [terminate, interrupt, hangup] = &mut self.ends;
+        let [terminate, interrupt, hangup, quit] = &mut self.ends;
         tokio::select! {
             Some(()) = terminate.recv() => Asked::End,
             Some(()) = interrupt.recv() => Asked::End,
             Some(()) = hangup.recv() => Asked::End,
+            Some(()) = quit.recv() => Asked::End,
             Some(()) = self.stop.recv() => Asked::Stop,
             Some(()) = self.go_on.recv() => Asked::GoOn,
             else => pending().await,
