@@ -1,6 +1,7 @@
 //! Knocks: what a source has sent so far, and what that opens.
 
 pub mod automaton;
+pub mod fwknop;
 mod hold;
 pub mod progress;
 pub mod ring;

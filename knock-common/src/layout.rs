@@ -11,6 +11,7 @@ use crate::{
     knock::{
         MAX_SEQUENCE, Outcome,
         automaton::{Sequence, State, Transition},
+        fwknop,
         progress::{Progress, ProgressSet, WAYS},
     },
     record::{Record, fingerprint},
@@ -24,10 +25,10 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 5_029_394_885_530_861_703;
+const RECORDED: u64 = 6_401_541_590_450_650_138;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -67,6 +68,8 @@ const SHAPE: u64 = fingerprint(&[
     class::COUNT as u64,
     Reason::COUNT as u64,
     Outcome::COUNT as u64,
+    fwknop::Head::SHAPE,
+    fwknop::Outcome::COUNT as u64,
 ]);
 
 const _: () = assert!(

@@ -52,6 +52,8 @@ pub enum Role {
         symbol: u16,
         starts: bool,
     },
+    /// Clients of fwknop send to it. A datagram to it is no probe.
+    Fwknop,
 }
 
 /// Number of entries of the role table.
@@ -75,6 +77,7 @@ impl Role {
             Self::Knock { symbol, starts } => {
                 3 | (symbol as u32) << 16 | if starts { Self::STARTS } else { 0 }
             }
+            Self::Fwknop => 4,
         }
     }
 
@@ -88,6 +91,7 @@ impl Role {
                 symbol: id,
                 starts: packed & Self::STARTS != 0,
             },
+            4 => Self::Fwknop,
             _ => Self::Foreign,
         }
     }
@@ -102,6 +106,7 @@ mod tests {
         for role in [
             Role::Foreign,
             Role::Open,
+            Role::Fwknop,
             Role::Protected { gate: 0 },
             Role::Protected { gate: u16::MAX },
             Role::Knock {

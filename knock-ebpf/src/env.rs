@@ -26,7 +26,7 @@ use knock_common::{
     session::{self, Flow, Session, SessionSlot},
 };
 
-use crate::{atomic, host, maps, settings};
+use crate::{atomic, fwknop, host, maps, settings};
 
 /// The program's maps, and the packet's context, for look-ups in the host's sockets and routes.
 pub struct KernelEnv {
@@ -345,6 +345,11 @@ impl Env for KernelEnv {
     fn random(&self) -> u32 {
         // SAFETY: takes nothing and returns a number.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn hand_up<A: Address>(&self, datagram: &Segment<A>) {
+        fwknop::hand_up(self.context, datagram);
     }
 
     #[inline(always)]

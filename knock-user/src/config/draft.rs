@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
+    fwknop::written::{DraftFwknop, DraftKey},
     reader::List,
     source::{Located, Span, values},
 };
@@ -22,6 +23,7 @@ pub(super) struct Draft {
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) metrics: DraftMetrics,
+    pub(super) fwknop: DraftFwknop,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
@@ -45,6 +47,7 @@ pub(super) struct DraftGate {
     pub(super) open_for: Located<Duration>,
     pub(super) knocks: Vec<DraftKnock>,
     pub(super) hooks: Vec<DraftHook>,
+    pub(super) fwknop: Vec<DraftKey>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Gate,
 }
@@ -75,6 +78,7 @@ impl Draft {
             addresses,
             open_ports,
             metrics: DraftMetrics { listen },
+            fwknop,
             gates,
             rest,
         } = self;
@@ -86,6 +90,7 @@ impl Draft {
             metrics: Metrics {
                 listen: listen.map(|listen| listen.value),
             },
+            fwknop: fwknop.into_fwknop(),
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest
         }
@@ -109,6 +114,7 @@ impl DraftGate {
             open_for,
             knocks,
             hooks,
+            fwknop,
             rest,
         } = self;
         Gate {
@@ -117,6 +123,7 @@ impl DraftGate {
             open_for: open_for.value,
             knocks: knocks.into_iter().map(DraftKnock::into_knock).collect(),
             hooks: hooks.into_iter().map(DraftHook::into_hook).collect(),
+            fwknop: fwknop.into_iter().map(DraftKey::into_key).collect(),
             ..rest
         }
     }

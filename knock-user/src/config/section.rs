@@ -23,6 +23,8 @@ pub struct Key {
 pub enum Presence {
     /// The key must be there. With an example of its value, as TOML.
     Required(&'static str),
+    /// This key or another one must be there. With an example of its value, as TOML, and the other's name.
+    Alternative(&'static str, &'static str),
     /// The key may be left out. With its default, as TOML.
     Optional(&'static str),
     /// The key may be left out and begins a section of its own. With its default, as TOML.

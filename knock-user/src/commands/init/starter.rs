@@ -22,13 +22,24 @@ pub(super) fn starter(
         }
     }
     draw.avoid(gates.iter().map(|gate| gate.port.number));
-    let [file, limits, metrics, alert, gate, knock, hook] = SECTIONS;
+    let [
+        file,
+        limits,
+        metrics,
+        alert,
+        gate,
+        knock,
+        hook,
+        fwknop,
+        keys,
+    ] = SECTIONS;
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
     section(&mut text, file, &given, Comments::Yes);
     section(&mut text, limits, &[], Comments::Yes);
     section(&mut text, metrics, &[], Comments::Yes);
     section(&mut text, alert, &[], Comments::Yes);
+    section(&mut text, fwknop, &[], Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
             Comments::Yes
@@ -42,6 +53,7 @@ pub(super) fn starter(
         section(&mut text, knock, &given, comments);
         if comments == Comments::Yes {
             section(&mut text, hook, &[], comments);
+            section(&mut text, keys, &[], comments);
         }
     }
     Ok(text)
@@ -82,7 +94,12 @@ fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], 
         let value = given.iter().find(|(key, _)| *key == name);
         let (mark, value) = match (value, presence) {
             (Some((_, value)), _) => ("", value.as_str()),
-            (None, Presence::Required(value) | Presence::Optional(value)) => ("#", value),
+            (
+                None,
+                Presence::Required(value)
+                | Presence::Alternative(value, _)
+                | Presence::Optional(value),
+            ) => ("#", value),
             (None, Presence::Nested(_)) => continue,
         };
         if explain == Comments::Yes {

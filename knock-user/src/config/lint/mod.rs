@@ -14,6 +14,7 @@ use super::{
     draft::{Draft, DraftGate},
     duration::HumanDuration,
     finding::Level,
+    fwknop,
     host::{HostFacts, SshSession},
     source::{Findings, Located},
 };
@@ -30,6 +31,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     allowed(findings, &draft.allow);
     network::lint(findings, draft, host);
     metrics::lint(findings, draft);
+    fwknop::written::lint(findings, draft);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);
         for knock in &gate.knocks {
@@ -71,7 +73,7 @@ fn allowed(findings: &mut Findings<'_>, allow: &[Located<IpNet>]) {
 }
 
 fn lint_gate(findings: &mut Findings<'_>, host: &HostFacts, gate: &DraftGate) {
-    if gate.knocks.is_empty() {
+    if gate.knocks.is_empty() && gate.fwknop.is_empty() {
         let message = format!(
             "{} has no [[gate.knock]]: only the allow list and grants by `knockgate allow` open it",
             gate.label()

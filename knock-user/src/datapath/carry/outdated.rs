@@ -104,10 +104,9 @@ fn is_outdated(applied: &Applied, row: &GrantRow) -> bool {
     let Some(user) = row.user else {
         return false;
     };
-    let is_user =
-        |knock: &crate::config::Knock| applied.ids.user(&gate.name, &knock.user) == Some(user);
+    let is_user = |name: &str| applied.ids.user(&gate.name, name) == Some(user);
     let allowed = |network: &IpNet| network.contains(&row.source);
-    !gate.knocks.iter().any(is_user)
+    !gate.users().any(is_user)
         || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
 }
 
