@@ -116,13 +116,7 @@ fn fill<const ROOM: usize>(
         return false;
     }
     // SAFETY: the context is the kernel's; the record has room for as much as is copied, as was just seen.
-    let missing = unsafe {
-        bpf_xdp_load_bytes(
-            context,
-            at,
-            (&raw mut (*record).payload).cast(),
-            length,
-        )
-    };
+    let missing =
+        unsafe { bpf_xdp_load_bytes(context, at, (&raw mut (*record).payload).cast(), length) };
     missing == 0
 }

@@ -97,12 +97,19 @@ fn summary(config: &Config, warnings: usize) -> String {
         config.gates.iter().map(|gate| gate.knocks.len()).sum(),
         "sequence",
     );
+    let clients = config.gates.iter().map(|gate| gate.fwknop.len()).sum();
+    let fwknop = if clients == 0 {
+        String::new()
+    } else {
+        let clients = count(clients, "client");
+        format!("{clients} of fwknop (let in while `knockgate run` serves), ")
+    };
     let warnings = if warnings == 0 {
         "no warnings".to_owned()
     } else {
         count(warnings, "warning")
     };
-    format!("ok: {gates}, {sequences}, {warnings}")
+    format!("ok: {gates}, {sequences}, {fwknop}{warnings}")
 }
 
 #[cfg(test)]

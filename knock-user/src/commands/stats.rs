@@ -66,5 +66,17 @@ fn print(counters: &Counters, json: bool) -> Result<()> {
         .filter(|row| row.count != 0)
         .map(|row| [row.gate.clone(), row.result.into(), row.count.to_string()])
         .collect();
-    output::table(["GATE", "KNOCKS", "COUNT>"], &knocks, "no knocks yet")
+    output::table(["GATE", "KNOCKS", "COUNT>"], &knocks, "no knocks yet")?;
+    if counters.fwknop.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let packets: Vec<_> = counters
+        .fwknop
+        .iter()
+        .filter(|row| row.count != 0)
+        .map(|row| [row.outcome.into(), row.count.to_string()])
+        .collect();
+    let none = "no packets of fwknop's clients yet";
+    output::table(["FWKNOP", "COUNT>"], &packets, none)
 }

@@ -67,6 +67,8 @@ pub struct Datapath {
     pub(super) earlier_knocks: Array<MapData, u64>,
     pub(super) deadline: Array<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
+    pub(super) fwknop_count: Array<MapData, u64>,
+    pub(super) fwknop_overrun: PerCpuArray<MapData, u64>,
     contents: OnceCell<Contents>,
 }
 
@@ -147,6 +149,8 @@ impl Datapath {
             earlier_knocks: tables::EARLIER_KNOCKS.open(&pins)?,
             deadline: tables::DEADLINE.open(&pins)?,
             budget: tables::BUDGET.open(&pins)?,
+            fwknop_count: tables::FWKNOP_COUNT.open(&pins)?,
+            fwknop_overrun: tables::FWKNOP_OVERRUN.open(&pins)?,
             root: root.clone(),
             role: tables::ROLE.open(&pins)?,
             host: HostTables::open(&pins)?,
@@ -176,6 +180,11 @@ impl Datapath {
     /// Opens the ring of events. It may have one reader at a time.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
         tables::EVENTS.open(&self.pins)
+    }
+
+    /// Opens the ring of packets of fwknop's. It may have one reader at a time.
+    pub fn fwknop_ring(&self) -> Result<RingBuf<MapData>> {
+        tables::FWKNOP.open(&self.pins)
     }
 
     /// Returns where an entry of the program is pinned. All entries share one log.

@@ -56,10 +56,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn of(root: &PinRoot) -> Self {
-        // systemd lists all state directories of a unit; ours has one.
-        let given = env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty());
-        let directory = given.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
-        Self::at(directory.join(file_name(root, "json")))
+        Self::at(state_file(root, "json"))
     }
 
     fn at(path: PathBuf) -> Self {
@@ -109,6 +106,14 @@ impl Memory {
     pub fn forget(&self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Returns the path of a file for the next service of this pin root.
+pub fn state_file(root: &PinRoot, extension: &str) -> PathBuf {
+    // systemd lists all state directories of a unit; ours has one.
+    let given = env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty());
+    let directory = given.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
+    directory.join(file_name(root, extension))
 }
 
 fn write(path: &Path, state: &State) -> io::Result<()> {

@@ -48,9 +48,11 @@ fn the_example_has_every_key() {
     for described in SECTIONS {
         for key in described.keys() {
             let is_there = match key.presence {
-                Presence::Required(_) | Presence::Alternative(..) | Presence::Optional(_) => example
-                    .lines()
-                    .any(|line| line.split(" =").next().map(str::trim) == Some(key.name)),
+                Presence::Required(_) | Presence::Alternative(..) | Presence::Optional(_) => {
+                    example
+                        .lines()
+                        .any(|line| line.split(" =").next().map(str::trim) == Some(key.name))
+                }
                 Presence::Nested(_) => true,
             };
             let title = described.title();

@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use knock_common::{
     Reason,
     event::{Cause, Kind},
-    knock::Outcome,
+    knock::{Outcome, fwknop},
 };
 use knock_user::{
     cli::Cli,
@@ -42,6 +42,15 @@ fn every_result_of_a_knock_is_described() {
     let names = Outcome::ALL.map(Outcome::name);
     assert_eq!(listed("## Results of a knock"), BTreeSet::from(names));
     for outcome in Outcome::ALL {
+        has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
+    }
+}
+
+#[test]
+fn every_outcome_of_a_packet_of_fwknops_is_described() {
+    let names = fwknop::Outcome::ALL.map(fwknop::Outcome::name);
+    assert_eq!(listed("## Packets of fwknop's"), BTreeSet::from(names));
+    for outcome in fwknop::Outcome::ALL {
         has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
     }
 }

@@ -69,7 +69,10 @@ pub(in crate::config) const FWKNOP: Section<DraftFwknop> = Section {
             Optional(r#"["62201/udp"]"#),
             "The UDP ports that clients of fwknop send to.",
             |reader, field, fwknop| {
-                put(&mut fwknop.ports, reader.set(field, &PORT).map(|list| list.items));
+                put(
+                    &mut fwknop.ports,
+                    reader.set(field, &PORT).map(|list| list.items),
+                );
             },
         ),
         Row::new(

@@ -106,8 +106,7 @@ fn is_outdated(applied: &Applied, row: &GrantRow) -> bool {
     };
     let is_user = |name: &str| applied.ids.user(&gate.name, name) == Some(user);
     let allowed = |network: &IpNet| network.contains(&row.source);
-    !gate.users().any(is_user)
-        || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
+    !gate.users().any(is_user) || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
 }
 
 fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {
