@@ -216,6 +216,9 @@ pub trait Env {
     /// Returns a pseudo-random number.
     fn random(&self) -> u32;
 
+    /// Hands a datagram to the service, if it [looks](crate::knock::fwknop::looks_right) like a packet of fwknop's.
+    fn hand_up<A: Address>(&self, datagram: &Segment<A>);
+
     /// Hands a report to user space. Returns false if there is no room; never waits.
     fn send(&self, event: &Event) -> bool;
 }

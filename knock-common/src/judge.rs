@@ -92,6 +92,9 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     if let Role::Knock { symbol, starts } = role {
         sequence::knock(env, segment, symbol, starts);
         Verdict::of(Reason::Knock)
+    } else if role == Role::Fwknop {
+        env.hand_up(segment);
+        Verdict::of(Reason::Unguarded)
     } else {
         sequence::foreign(env, segment);
         Verdict::of(Reason::Unguarded)

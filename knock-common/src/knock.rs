@@ -2,6 +2,7 @@
 
 pub mod authenticated;
 pub mod automaton;
+pub mod fwknop;
 mod hold;
 pub mod progress;
 pub mod ring;

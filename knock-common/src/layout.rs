@@ -15,6 +15,7 @@ use crate::{
             key::{HostSecret, Key, KeyGate, NAME},
         },
         automaton::{Sequence, State, Transition},
+        fwknop,
         progress::{Progress, ProgressSet, WAYS},
     },
     record::{Record, fingerprint},
@@ -31,7 +32,7 @@ use crate::{
 pub const LAYOUT: u32 = 8;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 415_382_915_402_995_464;
+const RECORDED: u64 = 4_611_302_697_859_040_037;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -77,6 +78,8 @@ const SHAPE: u64 = fingerprint(&[
     NAME as u64,
     HostSecret::COUNT as u64,
     authenticated::Outcome::COUNT as u64,
+    fwknop::Head::SHAPE,
+    fwknop::Outcome::COUNT as u64,
 ]);
 
 const _: () = assert!(

@@ -52,6 +52,8 @@ pub enum Role {
         symbol: u16,
         starts: bool,
     },
+    /// Clients of fwknop send to it. A datagram to it is no probe.
+    Fwknop,
 }
 
 /// An entry of the role table: what a port is, and which datagrams are looked at besides.
@@ -104,6 +106,7 @@ impl Role {
             Self::Knock { symbol, starts } => {
                 3 | (symbol as u32) << 16 | if starts { Self::STARTS } else { 0 }
             }
+            Self::Fwknop => 4,
         }
     }
 
@@ -117,6 +120,7 @@ impl Role {
                 symbol: id,
                 starts: packed & Self::STARTS != 0,
             },
+            4 => Self::Fwknop,
             _ => Self::Foreign,
         }
     }
@@ -131,6 +135,7 @@ mod tests {
         for role in [
             Role::Foreign,
             Role::Open,
+            Role::Fwknop,
             Role::Protected { gate: 0 },
             Role::Protected { gate: u16::MAX },
             Role::Knock {

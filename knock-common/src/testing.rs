@@ -113,6 +113,8 @@ pub struct TestEnv {
     pub report_budgets: Map<u32, Budget>,
     pub reported: Map<SourceKey, u64>,
     pub events: RefCell<Vec<Event>>,
+    /// Datagrams to ports of fwknop's: family, padded source, port.
+    pub handed_up: RefCell<Vec<(u8, Padded, u16)>>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
     grant_slots: Ring<GrantSlot>,
@@ -168,6 +170,7 @@ impl TestEnv {
             report_budgets: Map::with_capacity(usize::MAX),
             reported: Map::with_capacity(usize::MAX),
             events: RefCell::default(),
+            handed_up: RefCell::default(),
             meanwhile: Cell::default(),
             grant_slots: Ring::with_size(grants),
             session_slots: Ring::with_size(sessions),
@@ -478,6 +481,12 @@ impl Env for TestEnv {
 
     fn random(&self) -> u32 {
         self.random.get()
+    }
+
+    fn hand_up<A: Address>(&self, datagram: &Segment<A>) {
+        let source = datagram.source.padded();
+        let handed_up = (A::FAMILY, source, datagram.destination_port);
+        self.handed_up.borrow_mut().push(handed_up);
     }
 
     fn send(&self, event: &Event) -> bool {

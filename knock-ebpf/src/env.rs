@@ -33,7 +33,7 @@ use knock_common::{
     session::{self, Flow, Session, SessionSlot},
 };
 
-use crate::{atomic, host, maps, packet::Packet, settings};
+use crate::{atomic, fwknop, host, maps, packet::Packet, settings};
 
 /// The program's maps, and the packet's context, for look-ups in the host's sockets and routes.
 pub struct KernelEnv {
@@ -439,6 +439,11 @@ impl Env for KernelEnv {
     fn random(&self) -> u32 {
         // SAFETY: takes nothing and returns a number.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn hand_up<A: Address>(&self, datagram: &Segment<A>) {
+        fwknop::hand_up(self.context, datagram);
     }
 
     #[inline(always)]

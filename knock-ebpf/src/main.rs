@@ -21,6 +21,7 @@
 
 mod atomic;
 mod env;
+mod fwknop;
 mod hash;
 mod host;
 mod maps;

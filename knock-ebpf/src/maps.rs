@@ -20,6 +20,7 @@ use knock_common::{
             key::{HostSecret, Key, KeyGate, NAME},
         },
         automaton::{Sequence, State, Transition},
+        fwknop,
         progress::{Progress, ProgressSet},
     },
     layout::{CONFIG_CHUNK, Meta},
@@ -143,6 +144,18 @@ pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(class::CO
 /// When an event was last reported, ns of `CLOCK_MONOTONIC`, by [`knock_common::report::subject`].
 #[map]
 pub static REPORTED: LruHash<SourceKey, u64> = LruHash::with_max_entries(16384);
+
+// Packets of fwknop's clients; see [`crate::fwknop`].
+
+/// Datagrams that look like one.
+#[map]
+pub static FWKNOP: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// How many found no room there.
+#[map]
+pub static FWKNOP_OVERRUN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What became of the others, by [`fwknop::Outcome`]. Not read here.
+#[map]
+pub static FWKNOP_COUNT: Array<u64> = Array::with_max_entries(fwknop::Outcome::COUNT as u32, 0);
 
 /// Memory that a frame in several buffers is read into; see [`crate::scattered`].
 #[map]

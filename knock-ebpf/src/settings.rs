@@ -70,6 +70,10 @@ setting!(
     REJECTS, rejects
 );
 setting!(
+    /// 1: clients of fwknop may open a gate.
+    HAS_FWKNOP, has_fwknop
+);
+setting!(
     /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two.
     GRANT_FILTER_MASK, grant_filter_mask
 );

@@ -3,13 +3,15 @@
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked values, [`datapath`] puts them into the kernel and reads
 //! the kernel's tables back, [`metrics`] writes these for Prometheus, [`top`] shows them live, [`mod@import`] reads other
-//! programs' configurations, [`service`] is what `run` does in addition, [`client`] knocks, with [`keys`] or sequences.
+//! programs' configurations, [`mod@fwknop`] the packets of one of them, [`service`] is what `run` does in addition, [`client`]
+//! knocks, with [`keys`] or sequences.
 
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod fwknop;
 pub mod import;
 pub mod keys;
 pub mod logging;

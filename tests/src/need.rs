@@ -16,6 +16,7 @@ use netlab::{
 
 /// Programs, and the Debian packages that contain them.
 const PACKAGES: &[(&str, &str)] = &[
+    ("fwknop", "fwknop-client"),
     ("ip", "iproute2"),
     ("knock", "knockd"),
     ("nmap", "nmap"),

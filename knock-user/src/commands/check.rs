@@ -101,12 +101,19 @@ fn summary(config: &Config, warnings: usize) -> String {
         0 => String::new(),
         keys => format!(", {}", count(keys, "key")),
     };
+    let fwknop = match config.gates.iter().map(|gate| gate.fwknop.len()).sum() {
+        0 => String::new(),
+        clients => {
+            let clients = count(clients, "client");
+            format!(", {clients} of fwknop (let in while `knockgate run` serves)")
+        }
+    };
     let warnings = if warnings == 0 {
         "no warnings".to_owned()
     } else {
         count(warnings, "warning")
     };
-    format!("ok: {gates}, {sequences}{keys}, {warnings}")
+    format!("ok: {gates}, {sequences}{keys}{fwknop}, {warnings}")
 }
 
 #[cfg(test)]

@@ -74,8 +74,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("nothing of {shown} can be written as a gate; the lines above say why");
     };
     let head = format!(
-        "# Made by `knockgate import {name}` from {shown}. Sequences are passwords: keep this file readable by its\n\
-         # owner alone. `knockgate check` reports errors and weaknesses.\n\n"
+        "# Made by `knockgate import {name}` from {shown}. Its sequences and keys are secrets: keep this file readable\n\
+         # by its owner alone. `knockgate check` reports errors and weaknesses.\n\n"
     );
     let text = head + &configuration;
     match write {

@@ -55,6 +55,6 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     up::report(&config, &up);
     let datapath = Datapath::open(root)?;
     let load = |interfaces: &[String]| up::load(file, interfaces);
-    let serve = service::serve(datapath, root, &up, &load, args.down_on_exit);
+    let serve = service::serve(datapath, root, &up, file, &load, args.down_on_exit);
     runtime()?.block_on(serve)
 }

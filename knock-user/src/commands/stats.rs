@@ -77,5 +77,16 @@ fn print(counters: &Counters, json: bool) -> Result<()> {
         output::line("")?;
         output::table(["AUTHENTICATED KNOCKS", "COUNT>"], &authenticated, "")?;
     }
-    Ok(())
+    if counters.fwknop.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let packets: Vec<_> = counters
+        .fwknop
+        .iter()
+        .filter(|row| row.count != 0)
+        .map(|row| [row.outcome.into(), row.count.to_string()])
+        .collect();
+    let none = "no packets of fwknop's clients yet";
+    output::table(["FWKNOP", "COUNT>"], &packets, none)
 }

@@ -58,6 +58,9 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     };
     let up = datapath::up(&config, root, &request)?;
     report(&config, &up);
+    if config.has_fwknop() {
+        tracing::warn!("clients of fwknop are let in only while `knockgate run` serves");
+    }
     if let Some(trial) = trial {
         tracing::warn!(
             "this is on trial: it lapses in {} unless you give `knockgate confirm`, best from a new session",

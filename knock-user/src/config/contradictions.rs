@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Port,
     draft::{Draft, DraftGate, DraftKnock},
+    fwknop,
     source::{Findings, Located, Span},
 };
 
@@ -20,6 +21,7 @@ pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
     guarded_knocks(findings, draft, &guarded);
     open_ports(findings, draft, &guarded);
     overlapping_sequences(findings, draft);
+    fwknop::written::contradictions(findings, draft);
     totals(findings, draft);
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
+    fwknop::written::{DraftFwknop, DraftKey},
     reader::List,
     source::{Located, Span, values},
 };
@@ -24,6 +25,7 @@ pub(super) struct Draft {
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) metrics: DraftMetrics,
     pub(super) knock: DraftAuthenticated,
+    pub(super) fwknop: DraftFwknop,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
@@ -55,6 +57,7 @@ pub(super) struct DraftGate {
     pub(super) open_for: Located<Duration>,
     pub(super) knocks: Vec<DraftKnock>,
     pub(super) hooks: Vec<DraftHook>,
+    pub(super) fwknop: Vec<DraftKey>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Gate,
 }
@@ -88,6 +91,7 @@ impl Draft {
             open_ports,
             metrics: DraftMetrics { listen },
             knock,
+            fwknop,
             gates,
             rest,
         } = self;
@@ -103,6 +107,7 @@ impl Draft {
                 ports: values(knock.ports),
                 ..knock.rest
             },
+            fwknop: fwknop.into_fwknop(),
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest
         }
@@ -136,6 +141,7 @@ impl DraftGate {
             open_for,
             knocks,
             hooks,
+            fwknop,
             rest,
         } = self;
         let (keys, sequences): (Vec<_>, Vec<_>) =
@@ -147,6 +153,7 @@ impl DraftGate {
             knocks: sequences.into_iter().map(DraftKnock::into_knock).collect(),
             keys: values(keys.into_iter().filter_map(|knock| knock.key).collect()),
             hooks: hooks.into_iter().map(DraftHook::into_hook).collect(),
+            fwknop: fwknop.into_iter().map(DraftKey::into_key).collect(),
             ..rest
         }
     }

@@ -9,6 +9,7 @@ mod draft;
 mod duration;
 mod file;
 mod finding;
+pub mod fwknop;
 mod hook;
 mod host;
 mod kinds;
@@ -33,6 +34,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 use self::{
     contradictions::contradictions,
@@ -84,6 +86,9 @@ pub struct Config {
     pub metrics: Metrics,
     #[serde(default)]
     pub knock: Authenticated,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub fwknop: fwknop::Fwknop,
     /// In the order of the file; names are unique.
     pub gates: Vec<Gate>,
 }
@@ -173,6 +178,9 @@ pub struct Gate {
     /// Absent from what earlier builds have pinned.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    /// Clients of fwknop. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub fwknop: Vec<fwknop::Key>,
 }
 
 /// What becomes of a flow when the grant ends under which it began.
@@ -218,7 +226,29 @@ pub struct Knock {
     pub within: Duration,
 }
 
+impl Gate {
+    /// Returns the names of all who may open it, once for each way to do so.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        let knocks = self.knocks.iter().map(|knock| knock.user.as_str());
+        knocks.chain(self.fwknop.iter().map(|key| key.user.as_str()))
+    }
+
+    /// Returns one of [`Gate::users`] by its place among them.
+    pub fn user(&self, place: usize) -> Option<&str> {
+        let name = match place.checked_sub(self.knocks.len()) {
+            None => &self.knocks.get(place)?.user,
+            Some(place) => &self.fwknop.get(place)?.user,
+        };
+        Some(name)
+    }
+}
+
 impl Config {
+    /// Returns whether clients of fwknop may open a gate.
+    pub fn has_fwknop(&self) -> bool {
+        self.gates.iter().any(|gate| !gate.fwknop.is_empty())
+    }
+
     /// Reads and checks the file at `path`, and warns of what is weak or risky on this host.
     ///
     /// The findings beside the configuration are warnings, in the order of the file. A file that is
@@ -226,11 +256,11 @@ impl Config {
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Invalid> {
         let name = path.display().to_string();
         let (text, access) = file::read(path).map_err(|error| file::unreadable(&name, &error))?;
+        let text = Zeroizing::new(text);
         let (config, mut findings) = Self::parse_on(&text, &name, &HostFacts::of_this_host())?;
-        let is_secret = config
-            .gates
-            .iter()
-            .any(|gate| !gate.knocks.is_empty() || !gate.hooks.is_empty());
+        let is_secret = config.gates.iter().any(|gate| {
+            !gate.knocks.is_empty() || !gate.hooks.is_empty() || !gate.fwknop.is_empty()
+        });
         if let Some(finding) =
             access.and_then(|access| file::open_to_others(&name, access, is_secret))
         {
@@ -253,17 +283,20 @@ impl Config {
         name: &str,
         host: &HostFacts,
     ) -> Result<(Self, Vec<Finding>), Invalid> {
-        let source = Source::new(name, text);
-        let mut findings = Findings::new(&source);
+        let mut source = Source::new(name, text);
         let document = match DeTable::parse(text) {
             Ok(document) => document,
             Err(error) => {
+                source.hide_unread_secrets();
+                let mut findings = Findings::new(&source);
                 let span = error.span().unwrap_or_default().into();
                 let message = format!("this is not valid TOML: {}", error.message());
                 findings.error("syntax", span, message);
                 return Err(Invalid::new(name, findings.in_order()));
             }
         };
+        source.hide_secrets(document.get_ref());
+        let mut findings = Findings::new(&source);
         let draft = schema::read(&mut findings, document.get_ref());
         contradictions(&mut findings, &draft);
         if !findings.is_empty() {

@@ -195,6 +195,17 @@ impl Reader<'_, '_> {
         None
     }
 
+    /// Reads `true` or `false`.
+    pub(super) fn boolean(&mut self, field: Field<'_, '_>) -> Option<bool> {
+        let value = field.value.get_ref().as_bool();
+        if value.is_none() {
+            let quoted = field.value.get_ref().as_str();
+            let instead = quoted.filter(|text| matches!(*text, "true" | "false"));
+            self.wrong_type(field, "true or false", instead.map(ToOwned::to_owned));
+        }
+        value
+    }
+
     /// Reads a whole number within bounds.
     pub(super) fn number(
         &mut self,

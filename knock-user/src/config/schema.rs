@@ -12,6 +12,7 @@ use super::{
     Alert, Limits, Listen, Port, Protocol,
     draft::{Draft, DraftAuthenticated, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
+    fwknop::written::{DraftKey, FWKNOP, KEYS},
     kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, PORT},
     nearest::nearest,
     reader::{Field, List, Reader},
@@ -38,7 +39,7 @@ const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 8] = [
+pub const SECTIONS: [&dyn Describe; 10] = [
     &FILE,
     &LIMITS,
     &METRICS,
@@ -47,6 +48,8 @@ pub const SECTIONS: [&dyn Describe; 8] = [
     &GATE,
     &KNOCK,
     &HOOK,
+    &FWKNOP,
+    &KEYS,
 ];
 
 const FILE: Section<Draft> = Section {
@@ -116,6 +119,12 @@ or a list such as ["443/tcp", "443/udp"]."#,
             file.knock = AUTHENTICATED.defaults();
             if let Some(table) = reader.table(field) {
                 AUTHENTICATED.read(&SECTIONS, reader, table, field.span(), &mut file.knock);
+            }
+        }),
+        Row::new("fwknop", Nested("{}"), "", |reader, field, file| {
+            file.fwknop = FWKNOP.defaults().nowhere();
+            if let Some(table) = reader.table(field) {
+                FWKNOP.read(&SECTIONS, reader, table, field.span(), &mut file.fwknop);
             }
         }),
         Row::new("gate", Nested("[]"), "", |reader, field, file| {
@@ -331,6 +340,10 @@ const GATE: Section<DraftGate> = Section {
         Row::new("hook", Nested("[]"), "", |reader, field, gate| {
             gate.hooks = all(reader, field, "gate.hook", &HOOK, |_, _| ());
         }),
+        Row::new("fwknop", Nested("[]"), "", |reader, field, gate| {
+            let locate = |key: &mut DraftKey, span| key.header = span;
+            gate.fwknop = all(reader, field, "gate.fwknop", &KEYS, locate);
+        }),
     ],
 };
 
@@ -404,7 +417,7 @@ pub(super) fn read(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Draft
 }
 
 /// Stores a value that could be read.
-fn put<T>(place: &mut T, value: Option<T>) {
+pub(super) fn put<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }

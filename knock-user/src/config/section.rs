@@ -25,6 +25,8 @@ pub enum Presence {
     Required(&'static str),
     /// Exactly one of the keys of the section that have this must be there. With an example of its value, as TOML.
     OneOf(&'static str),
+    /// This key or another one must be there. With an example of its value, as TOML, and the other's name.
+    Alternative(&'static str, &'static str),
     /// The key may be left out. With its default, as TOML.
     Optional(&'static str),
     /// The key may be left out and begins a section of its own. With its default, as TOML.

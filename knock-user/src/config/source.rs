@@ -2,7 +2,12 @@
 
 use std::{collections::HashMap, hash::Hash, ops::Range};
 
-use super::finding::{Finding, Level};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    finding::{Finding, Level},
+    fwknop::written::SHOWN,
+};
 
 /// A range of the text, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,11 +34,21 @@ pub(super) fn values<T>(items: Vec<Located<T>>) -> Vec<T> {
     items.into_iter().map(|item| item.value).collect()
 }
 
+/// Where a key stands, for [`Source::hide_secrets`].
+#[derive(Clone, Copy)]
+enum Place {
+    Keys,
+    Knocks,
+    Elsewhere,
+}
+
 /// A text and its name in messages.
 pub(super) struct Source<'t> {
     name: &'t str,
     text: &'t str,
     line_starts: Vec<usize>,
+    /// What no message may show.
+    hidden: Vec<Span>,
 }
 
 impl<'t> Source<'t> {
@@ -47,7 +62,71 @@ impl<'t> Source<'t> {
             name,
             text,
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
+            hidden: Vec::new(),
         }
+    }
+
+    /// Keeps the secrets of the document out of what findings show: in a section of keys everything but what is known to be
+    /// none, and elsewhere each value that looks as if it were a misplaced one.
+    pub(super) fn hide_secrets(&mut self, document: &DeTable<'_>) {
+        self.hide_in(document, Place::Elsewhere);
+    }
+
+    fn hide_in(&mut self, table: &DeTable<'_>, place: Place) {
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let within = match name {
+                "fwknop" => Place::Keys,
+                // Its key is a name.
+                "knock" => Place::Knocks,
+                _ => Place::Elsewhere,
+            };
+            let mut nested = Vec::new();
+            match value.get_ref() {
+                DeValue::Table(table) => nested.push(table),
+                DeValue::Array(list) => {
+                    nested.extend(list.iter().filter_map(|item| item.get_ref().as_table()));
+                }
+                _ => {}
+            }
+            let is_secret = match place {
+                Place::Keys => !SHOWN.contains(&name),
+                Place::Knocks => false,
+                Place::Elsewhere => name.to_ascii_lowercase().contains("key"),
+            };
+            if nested.is_empty() && is_secret {
+                self.hidden.push(value.span().into());
+            }
+            for table in nested {
+                self.hide_in(table, within);
+            }
+        }
+    }
+
+    /// As [`Source::hide_secrets`], for a text that is not valid TOML: every line that may set a secret is hidden from
+    /// its `=` on.
+    pub(super) fn hide_unread_secrets(&mut self) {
+        for (at, line) in self.line_starts.iter().zip(self.text.split('\n')) {
+            if let Some((name, _)) = line.split_once('=')
+                && name.to_ascii_lowercase().contains("key")
+            {
+                let span = Span {
+                    start: at + name.len() + 1,
+                    end: at + line.len(),
+                };
+                self.hidden.push(span);
+            }
+        }
+    }
+
+    /// Returns the text of a line that begins at `start`, with a star in place of each hidden character.
+    fn shown(&self, start: usize, content: &str) -> String {
+        let is_hidden = |at: usize| {
+            let mut hidden = self.hidden.iter();
+            hidden.any(|span| (span.start..span.end).contains(&at))
+        };
+        let shown = |(offset, c)| if is_hidden(start + offset) { '*' } else { c };
+        content.char_indices().map(shown).collect()
     }
 
     /// Returns the number of the line on which the span begins, counted from 1.
@@ -73,7 +152,8 @@ impl<'t> Source<'t> {
         };
         let first = chars_up_to(span.start);
         let last = chars_up_to(span.end).max(first + 1);
-        Finding::about_line(level, code, self.name, message, line, content, first..last)
+        let shown = self.shown(start, content);
+        Finding::about_line(level, code, self.name, message, line, &shown, first..last)
     }
 }
 

@@ -20,7 +20,7 @@ mod view;
 mod write;
 
 pub use compile::applied::Applied;
-pub use edit::grant_filter::GrantFilter;
+pub use edit::{grant_filter::GrantFilter, grants::GrantsFull};
 pub use error::{NotPermitted, NothingUp};
 pub use host::HostState;
 pub use install::{

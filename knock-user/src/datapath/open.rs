@@ -75,6 +75,8 @@ pub struct Datapath {
     pub(super) key_names: Array<MapData, [u8; NAME]>,
     pub(super) authenticated: PerCpuArray<MapData, u64>,
     pub(super) budget: PerCpuArray<MapData, Budget>,
+    pub(super) fwknop_count: Array<MapData, u64>,
+    pub(super) fwknop_overrun: PerCpuArray<MapData, u64>,
     contents: OnceCell<Contents>,
 }
 
@@ -193,6 +195,8 @@ impl Datapath {
             key_names: tables::KEY_NAME.open(&pins)?,
             authenticated: tables::AUTHENTICATED.open(&pins)?,
             budget: tables::BUDGET.open(&pins)?,
+            fwknop_count: tables::FWKNOP_COUNT.open(&pins)?,
+            fwknop_overrun: tables::FWKNOP_OVERRUN.open(&pins)?,
             root: root.clone(),
             role: tables::ROLE.open(&pins)?,
             host: HostTables::open(&pins)?,
@@ -222,6 +226,11 @@ impl Datapath {
     /// Opens the ring of events. It may have one reader at a time.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
         tables::EVENTS.open(&self.pins)
+    }
+
+    /// Opens the ring of packets of fwknop's. It may have one reader at a time.
+    pub fn fwknop_ring(&self) -> Result<RingBuf<MapData>> {
+        tables::FWKNOP.open(&self.pins)
     }
 
     /// Returns where an entry of the program is pinned. All entries share one log.

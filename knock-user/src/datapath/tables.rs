@@ -28,6 +28,7 @@ use knock_common::{
             key::{HostSecret, Key, KeyGate, NAME},
         },
         automaton::{Sequence, State, Transition},
+        fwknop,
         progress::{Progress, ProgressSet},
         ring,
     },
@@ -55,6 +56,8 @@ const REPORTED_SOURCES: usize = 16_384;
 /// Bytes of the ring of events: room for about 4,000.
 const RING_BYTES: usize = 256 * 1024;
 const _: () = assert!(RING_BYTES / (size_of::<Event>() + 8) > 4000);
+/// Bytes of the ring of packets of fwknop's: what comes in while the service is not on a CPU.
+const FWKNOP_BYTES: usize = 4 * 1024 * 1024;
 
 /// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, its number of
 /// entries (bytes, for a ring) by the configuration's [`Counts`], and the [`Group`] with which it is kept when another
@@ -107,6 +110,9 @@ tables! {
     BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize => Single;
     REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES => Single;
     KNOCK_WORK: PerCpuArray<Work> = |_| 1 => Single;
+    FWKNOP: Ring = |counts| if counts.has_fwknop { FWKNOP_BYTES } else { 4096 } => Single;
+    FWKNOP_OVERRUN: PerCpuArray<u64> = |_| 1 => Single;
+    FWKNOP_COUNT: Array<u64> = |_| fwknop::Outcome::COUNT => Single;
     SCATTERED: PerCpuArray<Room> = |_| 1 => Single;
     REPLY_SETTINGS: Array<ReplySettings> = |_| 1 => Config;
     REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS) => Config;
@@ -174,6 +180,8 @@ pub struct Counts {
     pub rejects: bool,
     /// Slots for keys.
     pub keys: usize,
+    /// Clients of fwknop may open a gate.
+    pub has_fwknop: bool,
 }
 
 /// `limits` of the configuration.

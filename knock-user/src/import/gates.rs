@@ -1,6 +1,9 @@
 //! The gates that were found so far, each combination of them a valid configuration, and its text.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+};
 
 use ipnet::IpNet;
 
@@ -20,6 +23,8 @@ pub(super) struct Entry {
     /// `None`: only `allow` opens it.
     pub(super) knock: Option<Knock>,
     pub(super) hooks: Vec<Hook>,
+    /// A client of fwknop.
+    pub(super) client: Option<Client>,
     /// Lines that are written behind the gate, as comments.
     pub(super) comment: String,
 }
@@ -30,6 +35,24 @@ pub(super) struct Knock {
     pub(super) sequence: Vec<Port>,
     /// In seconds.
     pub(super) within: u64,
+}
+
+/// A client of fwknop, with its keys as they are written: the name of the key in the file, and its value.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) user: String,
+    pub(super) source: Vec<IpNet>,
+    pub(super) key: (&'static str, String),
+    pub(super) hmac_key: (&'static str, String),
+    pub(super) hmac_digest_type: String,
+    pub(super) require_source_address: bool,
+}
+
+/// Without the keys, which are secret.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.user)
+    }
 }
 
 /// A command, and the event at which it runs.
@@ -52,7 +75,7 @@ pub(super) enum Refusal {
 pub(super) struct Added {
     /// Name of its gate.
     pub(super) gate: String,
-    /// Its user there; empty where it has no sequence.
+    /// Its user there; empty where it has neither sequence nor key.
     pub(super) user: String,
     /// Whether other entries open the gate, too.
     pub(super) joined: bool,
@@ -68,6 +91,7 @@ pub(super) struct Gates {
 struct Gate {
     entry: Entry,
     knocks: Vec<Knock>,
+    clients: Vec<Client>,
 }
 
 impl Gates {
@@ -98,6 +122,7 @@ impl Gates {
         }
         let gate = Gate {
             knocks: entry.knock.clone().into_iter().collect(),
+            clients: entry.client.clone().into_iter().collect(),
             entry,
         };
         let added = gate.added(false);
@@ -115,7 +140,7 @@ impl Gates {
     fn free_name(&self, name: &str) -> String {
         let taken = |name: &str| {
             let mut gates = self.gates.iter();
-            gates.any(|Gate { entry, knocks }| {
+            gates.any(|Gate { entry, knocks, .. }| {
                 entry.name == name || knocks.iter().any(|knock| knock.user == name)
             })
         };
@@ -139,7 +164,15 @@ impl Gates {
         let mut text = format!("interfaces = {}\n", quoted(&self.interfaces));
         // Whoever imports has to think of the way back in.
         text.push_str("allow      = []    # list a network from which you can always connect\n");
-        for Gate { entry, knocks } in &self.gates {
+        if self.gates.iter().any(|gate| !gate.clients.is_empty()) {
+            text.push_str("\n[fwknop]\nports = [\"62201/udp\"]\n");
+        }
+        for Gate {
+            entry,
+            knocks,
+            clients,
+        } in &self.gates
+        {
             let Entry {
                 origin,
                 name,
@@ -148,6 +181,7 @@ impl Gates {
                 sources,
                 knock: _,
                 hooks: commands,
+                client: _,
                 comment,
             } = entry;
             // Writing to a string does not fail.
@@ -172,6 +206,9 @@ impl Gates {
                     quoted(sequence)
                 );
             }
+            for client in clients {
+                client.write(&mut text);
+            }
             for Hook { on, run } in commands {
                 let run = quoted(run);
                 let _ = write!(text, "\n[[gate.hook]]\non  = \"{on}\"\nrun = {run}\n");
@@ -182,6 +219,29 @@ impl Gates {
             }
         }
         text
+    }
+}
+
+impl Client {
+    fn write(&self, text: &mut String) {
+        let Self {
+            user,
+            source,
+            key: (key, key_value),
+            hmac_key: (hmac_key, hmac_value),
+            hmac_digest_type,
+            require_source_address,
+        } = self;
+        let _ = write!(text, "\n[[gate.fwknop]]\nuser = {}\n", word(user));
+        if !source.is_empty() {
+            let _ = writeln!(text, "source = {}", quoted(source));
+        }
+        let _ = writeln!(text, "{key} = {}", word(key_value));
+        let _ = writeln!(text, "{hmac_key} = {}", word(hmac_value));
+        let _ = writeln!(text, "hmac_digest_type = {}", word(hmac_digest_type));
+        if *require_source_address {
+            text.push_str("require_source_address = true\n");
+        }
     }
 }
 
@@ -209,6 +269,16 @@ impl Gate {
         own.open_for = shorter(own.open_for, other.open_for);
         own.origin = format!("{}; {}", own.origin, other.origin);
         self.knocks.extend(other.knock);
+        if let Some(mut client) = other.client {
+            let names = std::iter::once(client.user.clone())
+                .chain((2..).map(|number| format!("{}-{number}", client.user)));
+            let is_free = |name: &String| self.clients.iter().all(|known| known.user != *name);
+            client.user = names.into_iter().find(is_free).unwrap_or_default();
+            self.clients.push(client);
+            self.entry.comment.clear();
+        } else if !self.clients.is_empty() {
+            self.entry.comment.clear();
+        }
         Ok(self.added(true))
     }
 
@@ -237,7 +307,9 @@ impl Gate {
 
     /// Describes what was added last.
     fn added(&self, joined: bool) -> Added {
+        let client = self.clients.last().map(|client| client.user.clone());
         let user = self.knocks.last().map(|knock| knock.user.clone());
+        let user = user.or(client);
         Added {
             gate: self.entry.name.clone(),
             user: user.unwrap_or_default(),

@@ -111,6 +111,18 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "knockgate_fwknop_total",
+        kind: Counter,
+        labels: &["outcome"],
+        help: "What looked like packets of fwknop's clients, by outcome; absent without keys for them",
+        samples: |reading| {
+            let packets = counters(reading).flat_map(|counters| &counters.fwknop);
+            packets
+                .map(|row| Sample::of([row.outcome], row.count))
+                .collect()
+        },
+    },
+    Metric {
         name: "knockgate_grants",
         kind: Gauge,
         labels: &["gate"],

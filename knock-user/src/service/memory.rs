@@ -52,8 +52,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn of(root: &PinRoot) -> Self {
-        // One for each pin root.
-        Self::at(state_directory::path().join(file_name(root, "json")))
+        Self::at(state_file(root, "json"))
     }
 
     fn at(path: PathBuf) -> Self {
@@ -103,6 +102,11 @@ impl Memory {
     pub fn forget(&self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Returns the path of a file for the next service of this pin root.
+pub fn state_file(root: &PinRoot, extension: &str) -> PathBuf {
+    state_directory::path().join(file_name(root, extension))
 }
 
 fn write(path: &Path, state: &State) -> io::Result<()> {

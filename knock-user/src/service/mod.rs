@@ -3,6 +3,7 @@
 //! open and close without it.
 
 mod alerts;
+mod fwknop;
 mod guard;
 mod hooks;
 mod kept;
@@ -22,7 +23,7 @@ pub use reader::each_event;
 pub use record::Record;
 pub use socket::{History, is_served, refuse_second};
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
@@ -37,6 +38,7 @@ use crate::{
     datapath::{Before, Datapath, PinRoot, Up, down, keys::Kept, open_ports},
     sys::capability,
 };
+use fwknop::Gatekeeper;
 use guard::{Guard, Seen};
 use log::Log;
 use memory::Memory;
@@ -47,12 +49,13 @@ use watch::Watch;
 /// How often lost events are counted and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `load`: reads the configuration again, on SIGHUP.
-/// `down_on_exit`: takes it down at the end.
+/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `file`: the configuration, which `load` reads again on
+/// SIGHUP. `down_on_exit`: takes it down at the end.
 pub async fn serve(
     mut datapath: Datapath,
     root: &PinRoot,
     up: &Up,
+    file: &Path,
     load: Load<'_>,
     down_on_exit: bool,
 ) -> Result<()> {
@@ -89,6 +92,8 @@ pub async fn serve(
     readiness.tell(&guard);
     // Interfaces, sockets and tables are open; what is done with them from now on needs no more.
     capability::give_up_others()?;
+    let mut gatekeeper = Gatekeeper::new(root, file);
+    gatekeeper.apply(datapath.config());
     tracing::info!("serving; the gates stay up when this ends");
     let mut pulse = watchdog();
     loop {
@@ -129,6 +134,7 @@ pub async fn serve(
                     log.say(Record::now(names::CONFIG_APPLIED));
                     log.configure(datapath.config());
                     endpoint.apply(datapath.config());
+                    gatekeeper.apply(datapath.config());
                     open = open_ports(datapath.config())?;
                     datapath.set_open_ports(&open)?;
                     guard.forget_host();
@@ -142,6 +148,7 @@ pub async fn serve(
                 }
                 readiness.tell(&guard);
             }
+            (class, record) = gatekeeper.event() => log.say_within(class, record),
             reader = socket.accept() => log.serve(reader?),
             failed = log.hook_ended() => {
                 if let Some(failed) = failed {

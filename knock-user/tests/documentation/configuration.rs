@@ -30,6 +30,7 @@ fn every_key_has_a_row_with_its_default() {
                 let default = match key.presence {
                     Presence::Required(_) => "required".to_owned(),
                     Presence::OneOf(_) => "one of them".to_owned(),
+                    Presence::Alternative(_, other) => format!("required, or `{other}`"),
                     Presence::Optional(default) => format!("`{default}`"),
                     Presence::Nested(_) => return None,
                 };
@@ -48,7 +49,10 @@ fn the_example_has_every_key() {
     for described in SECTIONS {
         for key in described.keys() {
             let is_there = match key.presence {
-                Presence::Required(_) | Presence::OneOf(_) | Presence::Optional(_) => example
+                Presence::Required(_)
+                | Presence::OneOf(_)
+                | Presence::Alternative(..)
+                | Presence::Optional(_) => example
                     .lines()
                     .any(|line| line.split(" =").next().map(str::trim) == Some(key.name)),
                 Presence::Nested(_) => true,

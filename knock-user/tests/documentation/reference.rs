@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use knock_common::{
     Reason,
     event::{Cause, Kind},
-    knock::{Outcome, authenticated},
+    knock::{Outcome, authenticated, fwknop},
 };
 use knock_user::{
     cli::Cli,
@@ -52,6 +52,15 @@ fn every_outcome_of_an_authenticated_knock_is_described() {
     let names = authenticated::Outcome::ALL.map(authenticated::Outcome::name);
     assert_eq!(listed(heading), names.into());
     for outcome in authenticated::Outcome::ALL {
+        has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
+    }
+}
+
+#[test]
+fn every_outcome_of_a_packet_of_fwknops_is_described() {
+    let names = fwknop::Outcome::ALL.map(fwknop::Outcome::name);
+    assert_eq!(listed("## Packets of fwknop's"), BTreeSet::from(names));
+    for outcome in fwknop::Outcome::ALL {
         has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
     }
 }

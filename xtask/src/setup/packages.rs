@@ -69,7 +69,10 @@ const NFTABLES: Package = package("nftables", "the bench compares with knocking 
 const IPTABLES: Package = package("iptables", "fwknopd opens ports with it");
 const FWKNOPD: Package =
     package("fwknop-server", "a daemon that the bench compares with").silencing("fwknop-server");
-const FWKNOP: Package = package("fwknop-client", "that daemon's client");
+const FWKNOP: Package = package(
+    "fwknop-client",
+    "the tests open a gate by it, and the bench its daemon's port",
+);
 const XDP_TOOLS: Package = package(
     "xdp-tools",
     "a port filter that the peers' harness measures",
@@ -94,6 +97,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("ssh-keygen", &SSH_CLIENT, Purpose::Test),
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
+    program("fwknop", &FWKNOP, Purpose::Test),
     program("prometheus", &PROMETHEUS, Purpose::Test),
     program("promtool", &PROMETHEUS, Purpose::Test),
     program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
@@ -108,7 +112,6 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("nft", &NFTABLES, Purpose::Bench),
     program("iptables-nft", &IPTABLES, Purpose::Bench),
     program("fwknopd", &FWKNOPD, Purpose::Bench),
-    program("fwknop", &FWKNOP, Purpose::Bench),
     program("xdp-filter", &XDP_TOOLS, Purpose::Peers),
     program("ethtool", &ETHTOOL, Purpose::Peers),
     program("clang-19", &CLANG, Purpose::Peers),

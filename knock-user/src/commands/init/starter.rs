@@ -31,6 +31,8 @@ pub(super) fn starter(
         gate,
         knock,
         hook,
+        fwknop,
+        keys,
     ] = SECTIONS;
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
@@ -41,6 +43,7 @@ pub(super) fn starter(
     let port = draw.datagram_port().context("drawing a random port")?;
     let given = [("ports", quoted(&[port]))];
     section(&mut text, authenticated, &given, Comments::Yes);
+    section(&mut text, fwknop, &[], Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
             Comments::Yes
@@ -54,6 +57,7 @@ pub(super) fn starter(
         section(&mut text, knock, &given, comments);
         if comments == Comments::Yes {
             section(&mut text, hook, &[], comments);
+            section(&mut text, keys, &[], comments);
         }
     }
     Ok(text)
@@ -94,7 +98,12 @@ fn section(text: &mut String, section: &dyn Describe, given: &[(&str, String)], 
         let value = given.iter().find(|(key, _)| *key == name);
         let (mark, value) = match (value, presence) {
             (Some((_, value)), _) => ("", value.as_str()),
-            (None, Presence::Required(value) | Presence::Optional(value)) => ("#", value),
+            (
+                None,
+                Presence::Required(value)
+                | Presence::Alternative(value, _)
+                | Presence::Optional(value),
+            ) => ("#", value),
             // Beside another one that is given, it is an example.
             (None, Presence::OneOf(value)) => ("# ", value),
             (None, Presence::Nested(_)) => continue,

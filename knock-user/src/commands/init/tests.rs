@@ -86,6 +86,9 @@ fn every_optional_key_is_there_with_its_default() {
     // A gate needs no hook, so the one that is shown is an example.
     assert_eq!(shown.gates[0].hooks.len(), 1);
     shown.gates[0].hooks.clear();
+    // So are a client of fwknop and its keys.
+    assert_eq!(shown.gates[0].fwknop.len(), 1);
+    shown.gates[0].fwknop.clear();
     assert_eq!(shown, written);
 }
 

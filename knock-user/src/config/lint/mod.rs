@@ -15,6 +15,7 @@ use super::{
     draft::{Draft, DraftGate},
     duration::HumanDuration,
     finding::Level,
+    fwknop,
     host::{HostFacts, SshSession},
     source::{Findings, Located},
 };
@@ -32,6 +33,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     network::lint(findings, draft, host);
     metrics::lint(findings, draft);
     keys::lint(findings, draft, host);
+    fwknop::written::lint(findings, draft);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);
         for knock in gate.sequences() {

@@ -15,7 +15,7 @@ use knock_common::{
 };
 
 use crate::{
-    config::{Knock, Port, Protocol},
+    config::{Port, Protocol},
     datapath::{
         compile::applied::Applied,
         edit::{grants::InGrants, sessions::InSessions},
@@ -61,9 +61,8 @@ impl Datapath {
             let slot = u16::try_from(user & !KEY_USER)?;
             self.keys()?.opens(slot, row.gate)?
         } else {
-            let is_user =
-                |knock: &Knock| self.applied.ids.user(&gate.name, &knock.user) == Some(user);
-            gate.knocks.iter().any(is_user)
+            let is_user = |name: &str| self.applied.ids.user(&gate.name, name) == Some(user);
+            gate.users().any(is_user)
         };
         let allowed = |network: &IpNet| network.contains(&row.source);
         Ok(!may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed)))

@@ -39,7 +39,7 @@ pub struct Trial {
 #[derive(Debug, Clone, Default)]
 struct ById {
     gates: Vec<Option<usize>>,
-    /// Gate and knock.
+    /// Gate, and [`Gate::user`]'s place.
     users: Vec<Option<(usize, usize)>>,
 }
 
@@ -82,9 +82,8 @@ impl Applied {
 
     /// Returns the name of a user.
     pub fn user_name(&self, id: u32) -> Option<&str> {
-        let (gate, knock) = (*self.by_id.users.get(id as usize)?)?;
-        let knock = self.config.gates.get(gate)?.knocks.get(knock)?;
-        Some(knock.user.as_str())
+        let (gate, place) = (*self.by_id.users.get(id as usize)?)?;
+        self.config.gates.get(gate)?.user(place)
     }
 
     /// Returns every knock with the ids of its gate and its user, in the order of the file.
@@ -113,9 +112,9 @@ impl ById {
             if let Some(id) = ids.gate(&gate.name) {
                 by_id.gates[usize::from(id)] = Some(index);
             }
-            for (knock, of) in gate.knocks.iter().enumerate() {
-                if let Some(id) = ids.user(&gate.name, &of.user) {
-                    by_id.users[id as usize] = Some((index, knock));
+            for (place, user) in gate.users().enumerate() {
+                if let Some(id) = ids.user(&gate.name, user) {
+                    by_id.users[id as usize] = Some((index, place));
                 }
             }
         }

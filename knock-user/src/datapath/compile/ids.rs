@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use knock_common::{knock::authenticated::key::KEY_USER, rules::NO_GATE};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Gate, Knock};
+use crate::config::{Config, Gate};
 
 /// The id of every gate and user of a configuration, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,24 +45,26 @@ impl Ids {
             KEY_USER - 1,
         );
         let known_gate = |gate: &Gate| previous.get(&gate.name);
-        let known_user =
-            |gate: &Gate, knock: &Knock| known_gate(gate)?.users.get(&knock.user).copied();
+        let known_user = |gate: &Gate, user: &str| known_gate(gate)?.users.get(user).copied();
         for gate in &config.gates {
             free_gates
                 .taken
                 .extend(known_gate(gate).map(|known| u32::from(known.id)));
-            let users = gate.knocks.iter();
+            let users = gate.users();
             free_users
                 .taken
-                .extend(users.filter_map(|knock| known_user(gate, knock)));
+                .extend(users.filter_map(|user| known_user(gate, user)));
         }
         let mut gates = BTreeMap::new();
         for gate in &config.gates {
             let id = known_gate(gate).map_or_else(|| free_gates.take() as u16, |known| known.id);
             let mut users = BTreeMap::new();
-            for knock in &gate.knocks {
-                let id = known_user(gate, knock).unwrap_or_else(|| free_users.take());
-                users.insert(knock.user.clone(), id);
+            for user in gate.users() {
+                // One person may have several ways to open a gate.
+                if !users.contains_key(user) {
+                    let id = known_user(gate, user).unwrap_or_else(|| free_users.take());
+                    users.insert(user.to_owned(), id);
+                }
             }
             gates.insert(gate.name.clone(), GateIds { id, users });
         }

@@ -47,7 +47,7 @@ pub struct Contents {
     /// The applied configuration as JSON, in bytes.
     pub config: Vec<u8>,
     pub settings: Settings,
-    /// Roles of protected and knock ports, by index of the role table.
+    /// Roles of protected ports, knock ports and those of fwknop's clients, by index of the role table.
     roles: BTreeMap<u32, Role>,
 }
 
@@ -72,6 +72,7 @@ pub struct Settings {
     pub has_allow: bool,
     pub has_guarded_addresses: bool,
     pub rejects: bool,
+    pub has_fwknop: bool,
     pub grant_slots: u32,
     pub session_slots: u32,
     pub grant_filter_mask: u32,
@@ -131,7 +132,7 @@ pub fn compile_as(
 
 impl Contents {
     /// Returns the entries of the role table that are not [`Role::Foreign`]. `open`: ports on which a packet is no probe; of
-    /// these, protected ports and knock ports keep their role.
+    /// these, those that the configuration says more of keep their role.
     pub fn roles(&self, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
         let mut roles: BTreeMap<u32, u32> = open
             .iter()
@@ -169,6 +170,7 @@ impl Contents {
             } else {
                 0
             },
+            has_fwknop: self.settings.has_fwknop,
         }
     }
 }
@@ -183,6 +185,7 @@ impl Settings {
             has_allow: !config.allow.is_empty(),
             has_guarded_addresses: !config.addresses.is_empty(),
             rejects: rejects(config),
+            has_fwknop: config.has_fwknop(),
             grant_slots: limits.grants,
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
@@ -242,6 +245,11 @@ fn role_index(port: Port) -> u32 {
 
 fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, Role> {
     let mut roles = BTreeMap::new();
+    if applied.config.has_fwknop() {
+        for port in &applied.config.fwknop.ports {
+            roles.insert(role_index(*port), Role::Fwknop);
+        }
+    }
     for (port, symbol) in automaton.symbols.iter().zip(0_u16..) {
         let starts = usize::from(symbol) < automaton.starts;
         roles.insert(role_index(*port), Role::Knock { symbol, starts });
@@ -268,6 +276,7 @@ fn gate_rules(gate: &Gate) -> GateRules {
         knocks: _,
         keys: _,
         hooks: _,
+        fwknop: _,
     } = gate;
     GateRules {
         open_for: nanoseconds(*open_for),

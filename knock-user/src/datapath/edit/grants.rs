@@ -1,6 +1,6 @@
-//! Grants by hand, given and taken away while the program changes the same tables.
+//! Grants by hand and by the service, given and taken away while the program changes the same tables.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -29,6 +29,22 @@ use crate::{
 const NO_EXIST: u64 = 1;
 const EXIST: u64 = 2;
 
+/// There is no room for another grant.
+#[derive(Debug)]
+pub struct GrantsFull(u32);
+
+impl fmt::Display for GrantsFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the table of grants is full ({} entries, limits.grants); revoke some, or wait until some have ended",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for GrantsFull {}
+
 impl Datapath {
     /// Gives the grant of a network at a gate by hand, in place of one that there was. `now` and `until`: ns of
     /// `CLOCK_MONOTONIC`.
@@ -40,22 +56,65 @@ impl Datapath {
         until: u64,
         now: u64,
     ) -> Result<()> {
-        let network = IpNet::new(address, length)?;
-        match address {
+        self.give(IpNet::new(address, length)?, gate, BY_HAND, until, now)
+    }
+
+    /// Gives or renews the grant for a knock that the service has verified, as the program does for those that it counts: to
+    /// whom the gate says, for its `open_for` or `most`, whichever is shorter, and never for less than the grant lasts
+    /// already. Returns its end, ns of `CLOCK_MONOTONIC`, as `now` is.
+    pub fn admit(
+        &mut self,
+        address: IpAddr,
+        gate: &str,
+        user: &str,
+        most: Duration,
+        now: u64,
+    ) -> Result<u64> {
+        let id = self.require_gate(gate)?;
+        let ids = &self.applied.ids;
+        let user = ids.user(gate, user).context("the gate has no such user")?;
+        let rules = self.applied.gate(id).context("there is no such gate")?;
+        let length = match (rules.grant_to, address) {
+            (GrantTo::Address, IpAddr::V4(_)) => V4::BITS,
+            (GrantTo::Address, IpAddr::V6(_)) => V6::BITS,
+            (GrantTo::Prefix, IpAddr::V4(_)) => V4::PREFIX,
+            (GrantTo::Prefix, IpAddr::V6(_)) => V6::PREFIX,
+        };
+        let open_for = rules.open_for.min(most);
+        let until = now.saturating_add(u64::try_from(open_for.as_nanos()).unwrap_or(u64::MAX));
+        let before = match address {
+            IpAddr::V4(address) => self.grant(&GrantKey::<V4>::new(address.into(), length, id))?,
+            IpAddr::V6(address) => self.grant(&GrantKey::<V6>::new(address.into(), length, id))?,
+        };
+        let until = before.map_or(until, |before| before.until.max(until));
+        let network = IpNet::new(address, length)?.trunc();
+        self.give(network, id, user, until, now)?;
+        Ok(until)
+    }
+
+    fn give(&mut self, network: IpNet, gate: u16, user: u32, until: u64, now: u64) -> Result<()> {
+        let length = network.prefix_len();
+        match network.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), length, gate);
-                self.allow_key(&key, until, now)?;
+                self.give_key(&key, user, until, now)?;
                 sessions::look_up_again(&mut self.sessions.v4, network, gate)
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), length, gate);
-                self.allow_key(&key, until, now)?;
+                self.give_key(&key, user, until, now)?;
                 sessions::look_up_again(&mut self.sessions.v6, network, gate)
             }
         }
     }
 
-    fn allow_key<A: InGrants>(&mut self, key: &GrantKey<A>, until: u64, now: u64) -> Result<()>
+    fn give_key<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        user: u32,
+        until: u64,
+        now: u64,
+    ) -> Result<()>
     where
         GrantKey<A>: Pod,
     {
@@ -70,7 +129,7 @@ impl Datapath {
             until,
             tag: key.tag(),
             connections: 0,
-            user: BY_HAND,
+            user,
             slot,
             port: 0,
             zero: 0,
@@ -162,11 +221,7 @@ impl Datapath {
                 return Ok(index);
             }
         }
-        bail!(
-            "the table of grants is full ({} entries, limits.grants); revoke some, or wait until \
-             some have ended",
-            self.grant_slots.len()
-        )
+        Err(GrantsFull(self.grant_slots.len()).into())
     }
 
     fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {

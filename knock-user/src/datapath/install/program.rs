@@ -220,7 +220,7 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 11],
+    words: [(&'static str, u32); 12],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -233,6 +233,7 @@ impl Constants {
             has_allow,
             has_guarded_addresses,
             rejects,
+            has_fwknop,
             grant_slots,
             session_slots,
             grant_filter_mask,
@@ -248,6 +249,7 @@ impl Constants {
                 ("HAS_GUARDED_ADDRESSES", flag(has_guarded_addresses)),
                 ("TICK_BITS", tick_bits()),
                 ("REJECTS", flag(rejects)),
+                ("HAS_FWKNOP", flag(has_fwknop)),
                 ("GRANT_SLOTS", grant_slots),
                 ("SESSION_SLOTS", session_slots),
                 ("GRANT_FILTER_MASK", grant_filter_mask),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use aya::{maps::PerCpuValues, util::nr_cpus};
 use knock_common::{
     Reason,
-    knock::{Outcome, authenticated},
+    knock::{Outcome, authenticated, fwknop},
     report::class,
     verdict::Counter,
 };
@@ -77,6 +77,28 @@ impl Datapath {
             .into_iter()
             .map(counted)
             .collect()
+    }
+
+    /// Returns what has become of packets of fwknop's, by outcome.
+    pub fn fwknop_counts(&self) -> Result<[u64; fwknop::Outcome::COUNT]> {
+        let mut counts = self.fwknop_counted()?;
+        let overrun = self.fwknop_overrun.get(&0, 0)?;
+        counts[fwknop::Outcome::Overrun as usize] += overrun.iter().sum::<u64>();
+        Ok(counts)
+    }
+
+    /// Returns the part of it that the service has counted.
+    pub fn fwknop_counted(&self) -> Result<[u64; fwknop::Outcome::COUNT]> {
+        let mut counts = [0; fwknop::Outcome::COUNT];
+        for (index, count) in (0..).zip(&mut counts) {
+            *count = self.fwknop_count.get(&index, 0)?;
+        }
+        Ok(counts)
+    }
+
+    /// Writes down what the service has counted.
+    pub fn set_fwknop_count(&mut self, outcome: fwknop::Outcome, count: u64) -> Result<()> {
+        Ok(self.fwknop_count.set(outcome as u32, count, 0)?)
     }
 
     /// Returns whether the tables of counters are large enough for this many gates.

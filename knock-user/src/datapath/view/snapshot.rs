@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use knock_common::Reason;
+use knock_common::{Reason, knock::fwknop};
 use serde::Serialize;
 
 use crate::{
@@ -87,6 +87,15 @@ pub struct Counters {
     pub packets: Vec<Packets>,
     pub knocks: Vec<Knocks>,
     pub authenticated: Vec<Authenticated>,
+    /// Packets of fwknop's clients. Empty where the configuration has no keys for them.
+    pub fwknop: Vec<FwknopPackets>,
+}
+
+/// What looked like packets of fwknop's, of one outcome.
+#[derive(Debug, Clone, Serialize)]
+pub struct FwknopPackets {
+    pub outcome: &'static str,
+    pub count: u64,
 }
 
 /// Packets of one reason, at one gate or none.
@@ -335,10 +344,19 @@ impl Datapath {
             outcome: outcome.name(),
             count,
         });
+        let mut of_fwknop = Vec::new();
+        if self.config().has_fwknop() {
+            let counts = fwknop::Outcome::ALL.iter().zip(self.fwknop_counts()?);
+            of_fwknop.extend(counts.map(|(outcome, count)| FwknopPackets {
+                outcome: outcome.name(),
+                count,
+            }));
+        }
         Ok(Counters {
             packets: packets.collect(),
             knocks: knocks.collect(),
             authenticated: authenticated.collect(),
+            fwknop: of_fwknop,
         })
     }
 }

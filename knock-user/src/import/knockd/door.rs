@@ -133,6 +133,7 @@ pub(super) fn entry(section: Section, report: &mut Report) -> Option<Entry> {
             Vec::new()
         },
         hooks: commands.hooks,
+        client: None,
         comment: String::new(),
     })
 }

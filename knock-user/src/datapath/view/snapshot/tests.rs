@@ -75,6 +75,10 @@ fn the_reference_has_every_key_and_no_other() {
             outcome: "other",
             count: 0,
         }],
+        fwknop: vec![FwknopPackets {
+            outcome: "opened",
+            count: 0,
+        }],
     };
     assert_eq!(keys(&counters), described("stats"));
     let grants = vec![Grant {

@@ -1,0 +1,161 @@
+//! Lets clients of fwknop in: a thread reads what the kernel program has handed up, verifies it and gives the grants.
+//!
+//! The keys are not in the kernel, so the thread takes them from the configuration file, when it starts and each time that
+//! another configuration is put into force. A key that the file has changed since then is not used.
+
+mod worker;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use super::record::Record;
+use crate::{
+    config::{Config, Gate, fwknop::Key},
+    datapath::PinRoot,
+    runtime::runtime,
+};
+use worker::Worker;
+
+/// Events that wait for the service; more than these are left out.
+const BACKLOG: usize = 1024;
+
+/// An event, and the [class](knock_common::report::class) of its budget.
+type Said = (u32, Record);
+
+/// The thread, if the configuration has keys.
+pub struct Gatekeeper {
+    root: PinRoot,
+    file: PathBuf,
+    /// Keys that were in use: a trial may return to them.
+    earlier: Arc<Mutex<Earlier>>,
+    serving: Option<Serving>,
+    events: mpsc::Receiver<Said>,
+    sender: mpsc::Sender<Said>,
+}
+
+/// A key with its secrets, and its gate.
+#[derive(Clone)]
+struct Held {
+    gate: String,
+    key: Key,
+}
+
+impl Held {
+    /// Whether it belongs to this key in force.
+    fn is(&self, gate: &Gate, key: &Key) -> bool {
+        let own = (&self.gate, &self.key.user, self.key.tag);
+        own == (&gate.name, &key.user, key.tag)
+    }
+}
+
+/// The keys in use, and those that were in use before them.
+#[derive(Default)]
+struct Earlier {
+    present: Vec<Held>,
+    before: Vec<Held>,
+}
+
+impl Earlier {
+    fn all(&self) -> impl Iterator<Item = &Held> {
+        self.present.iter().chain(&self.before)
+    }
+
+    /// Notes which keys are in use now.
+    fn now(&mut self, used: Vec<Held>) {
+        let names = |held: &[Held]| -> Vec<(String, String, u16)> {
+            let names = held
+                .iter()
+                .map(|held| (held.gate.clone(), held.key.user.clone(), held.key.tag));
+            names.collect()
+        };
+        if names(&used) != names(&self.present) {
+            self.before = std::mem::replace(&mut self.present, used);
+        }
+    }
+}
+
+impl Gatekeeper {
+    /// `file`: the configuration.
+    pub fn new(root: &PinRoot, file: &Path) -> Self {
+        let (sender, events) = mpsc::channel(BACKLOG);
+        Self {
+            root: root.clone(),
+            file: file.to_owned(),
+            earlier: Arc::default(),
+            serving: None,
+            events,
+            sender,
+        }
+    }
+
+    /// Starts the thread for this configuration, which is in force, in place of one that there was.
+    pub fn apply(&mut self, config: &Config) {
+        // It has what it counted written down before the next one reads that.
+        self.serving = None;
+        if !config.has_fwknop() {
+            return;
+        }
+        match self.start() {
+            Ok(serving) => self.serving = Some(serving),
+            Err(error) => {
+                tracing::error!("{error:#}; clients of fwknop are not let in");
+            }
+        }
+    }
+
+    /// Waits for the next event.
+    pub async fn event(&mut self) -> Said {
+        match self.events.recv().await {
+            Some(said) => said,
+            // Never: this holds a sender.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn start(&self) -> Result<Serving> {
+        let runtime = runtime()?;
+        let (stop, stopped) = oneshot::channel();
+        let (root, file) = (self.root.clone(), self.file.clone());
+        let (earlier, sender) = (Arc::clone(&self.earlier), self.sender.clone());
+        let thread = thread::Builder::new()
+            .name("fwknop".to_owned())
+            .spawn(move || {
+                let served = runtime.block_on(async {
+                    Worker::new(root, file, earlier, sender)?
+                        .serve(stopped)
+                        .await
+                });
+                if let Err(error) = served {
+                    tracing::error!("{error:#}; clients of fwknop are not let in any more");
+                }
+            })
+            .context("cannot start a thread for clients of fwknop")?;
+        Ok(Serving {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+/// A thread that serves. Ends it when dropped.
+struct Serving {
+    /// The thread goes on until this is dropped.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
