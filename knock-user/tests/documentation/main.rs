@@ -1,5 +1,6 @@
 //! The pages for users describe what the code has, and nothing else.
 
+mod clients;
 mod configuration;
 mod links;
 mod metrics;

@@ -49,10 +49,12 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
     for (from, to) in KEPT {
         copy(&workspace::root().join(from), &tree.join(to))?;
     }
-    for page in fs::read_dir(workspace::root().join("docs"))? {
-        let page = page?.path();
-        if let Some(name) = page.file_name().filter(|_| page.is_file()) {
-            copy(&page, &tree.join("share/doc/knockgate/docs").join(name))?;
+    for folder in ["docs", "docs/clients"] {
+        for page in fs::read_dir(workspace::root().join(folder))? {
+            let page = page?.path();
+            if let Some(name) = page.file_name().filter(|_| page.is_file()) {
+                copy(&page, &tree.join("share/doc/knockgate").join(folder).join(name))?;
+            }
         }
     }
     let binary = tree.join("bin/knockgate");
