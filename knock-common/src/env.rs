@@ -9,8 +9,9 @@ use crate::{
     knock::{
         Outcome,
         authenticated::{
-            self, Work,
             key::{HostSecret, Key},
+            outcome::Outcome as AuthenticatedOutcome,
+            work::Work,
         },
         automaton::{Sequence, State},
         progress::{Progress, ProgressSet},
@@ -170,14 +171,14 @@ pub trait Env {
     fn knock_key(&self, slot: u32) -> Option<&mut Key>;
 
     /// Returns the gate that a knock names, if the key in this slot opens it; see
-    /// [`KeyGate`](authenticated::key::KeyGate).
+    /// [`KeyGate`](crate::knock::authenticated::key::KeyGate).
     fn key_gate(&self, slot: u32, gate: u32) -> Option<u16>;
 
     /// Returns what this CPU knows of the datagram that it looks at.
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn knock_work(&self) -> Option<&mut Work>;
 
-    /// [`verify`](authenticated::verify), [`answer`](authenticated::answer), [`report`](authenticated::report) and [`give`](authenticated::give) for either
+    /// [`verify`](crate::knock::authenticated::verify()), [`answer`](crate::knock::authenticated::answer), [`report`](crate::knock::authenticated::report()) and [`give`](crate::knock::authenticated::give) for either
     /// family: in the kernel program these are functions that the verifier checks once, and not at each call. There,
     /// `frame` is the packet of the context.
     fn verify_knock<F: Frame + ?Sized>(&self, frame: &F, transport: usize);
@@ -187,7 +188,7 @@ pub trait Env {
     fn give_v6(&self) -> u64;
 
     /// Counts what became of a datagram to a port for authenticated knocks.
-    fn count_authenticated(&self, outcome: authenticated::Outcome);
+    fn count_authenticated(&self, outcome: AuthenticatedOutcome);
 
     /// Returns the number of the present second, by a clock with any epoch that may be off by a third.
     fn second(&self) -> u64;

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::Padded,
-    knock::{Outcome, authenticated::Outcome as Authenticated},
+    knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
     verdict::Reason,
 };
 

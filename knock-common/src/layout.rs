@@ -11,8 +11,8 @@ use crate::{
     knock::{
         MAX_SEQUENCE, Outcome,
         authenticated::{
-            self,
             key::{HostSecret, Key, KeyGate, NAME},
+            outcome::Outcome as AuthenticatedOutcome,
         },
         automaton::{Sequence, State, Transition},
         fwknop,
@@ -77,7 +77,7 @@ const SHAPE: u64 = fingerprint(&[
     Outcome::COUNT as u64,
     NAME as u64,
     HostSecret::COUNT as u64,
-    authenticated::Outcome::COUNT as u64,
+    AuthenticatedOutcome::COUNT as u64,
     fwknop::Head::SHAPE,
     fwknop::Outcome::COUNT as u64,
 ]);

@@ -22,8 +22,10 @@ use crate::{
     knock::{
         Outcome,
         authenticated::{
-            self, Work,
+            self,
             key::{HostSecret, Key},
+            outcome,
+            work::Work,
         },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
@@ -101,7 +103,7 @@ pub struct TestEnv {
     pub key_slots: u32,
     /// By slot, and the gate as a knock names it.
     pub key_gates: HashMap<(u32, u32), u16>,
-    pub authenticated_outcomes: RefCell<HashMap<authenticated::Outcome, u64>>,
+    pub authenticated_outcomes: RefCell<HashMap<outcome::Outcome, u64>>,
     knock_work: UnsafeCell<Work>,
     pub reply_settings: Option<ReplySettings>,
     /// By VLANs, outer first.
@@ -442,7 +444,7 @@ impl Env for TestEnv {
         authenticated::give::<_, V6>(self)
     }
 
-    fn count_authenticated(&self, outcome: authenticated::Outcome) {
+    fn count_authenticated(&self, outcome: outcome::Outcome) {
         *self
             .authenticated_outcomes
             .borrow_mut()

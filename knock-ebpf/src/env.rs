@@ -19,8 +19,9 @@ use knock_common::{
     knock::{
         Outcome,
         authenticated::{
-            self, Work,
+            self,
             key::{HostSecret, Key, KeyGate},
+            work::Work,
         },
         automaton::{Sequence, State, Transition},
         progress::{Progress, ProgressSet},
@@ -376,7 +377,7 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn count_authenticated(&self, outcome: authenticated::Outcome) {
+    fn count_authenticated(&self, outcome: authenticated::outcome::Outcome) {
         if let Some(count) = maps::AUTHENTICATED.get_ptr_mut(outcome as u32) {
             // SAFETY: a per-CPU entry, see `count` in main.
             unsafe { *count += 1 };

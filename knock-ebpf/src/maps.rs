@@ -16,8 +16,9 @@ use knock_common::{
     knock::{
         Outcome,
         authenticated::{
-            self, Work,
+            self,
             key::{HostSecret, Key, KeyGate, NAME},
+            work::Work,
         },
         automaton::{Sequence, State, Transition},
         fwknop,
@@ -128,10 +129,10 @@ pub static PACKETS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Reason:
 /// By gate, then [`Outcome`].
 #[map]
 pub static KNOCKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT as u32, 0);
-/// By [`authenticated::Outcome`].
+/// By [`authenticated::outcome::Outcome`].
 #[map]
 pub static AUTHENTICATED: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(authenticated::Outcome::COUNT as u32, 0);
+    PerCpuArray::with_max_entries(authenticated::outcome::Outcome::COUNT as u32, 0);
 /// What smaller tables of counters held before they were replaced, over all CPUs. Not read here.
 #[map]
 pub static EARLIER_PACKETS: Array<Counter> = Array::with_max_entries(Reason::COUNT as u32, 0);

@@ -24,8 +24,9 @@ use knock_common::{
     knock::{
         Outcome,
         authenticated::{
-            self, Work,
+            self,
             key::{HostSecret, Key, KeyGate, NAME},
+            work::Work,
         },
         automaton::{Sequence, State, Transition},
         fwknop,
@@ -103,7 +104,7 @@ tables! {
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     KNOCKS: PerCpuArray<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
-    AUTHENTICATED: PerCpuArray<u64> = |_| authenticated::Outcome::COUNT => Single;
+    AUTHENTICATED: PerCpuArray<u64> = |_| authenticated::outcome::Outcome::COUNT => Single;
     EARLIER_PACKETS: Array<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     EARLIER_KNOCKS: Array<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
     EVENTS: Ring = |_| RING_BYTES => Single;

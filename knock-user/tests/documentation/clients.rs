@@ -37,14 +37,20 @@ fn every_example_is_what_it_says() {
             action: body[16],
             seconds: u16::try_from(number(18, 2)).expect("two bytes"),
             v4: <[u8; 4]>::try_from(&body[20..24]).expect("4 bytes").into(),
-            v6: <[u8; 16]>::try_from(&body[24..40]).expect("16 bytes").into(),
+            v6: <[u8; 16]>::try_from(&body[24..40])
+                .expect("16 bytes")
+                .into(),
             port: u16::try_from(number(40, 2)).expect("two bytes"),
             ..Knock::at(number(0, 8))
         };
         let message = knock.sealed();
         assert_eq!(message.as_slice(), bytes("message"));
         assert_eq!(message[..16], bytes("tag"));
-        let mask: Vec<u8> = message[16..].iter().zip(&body).map(|(c, b)| c ^ b).collect();
+        let mask: Vec<u8> = message[16..]
+            .iter()
+            .zip(&body)
+            .map(|(c, b)| c ^ b)
+            .collect();
         assert_eq!(mask, bytes("mask"));
     }
 }

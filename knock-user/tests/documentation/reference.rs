@@ -49,9 +49,9 @@ fn every_result_of_a_knock_is_described() {
 #[test]
 fn every_outcome_of_an_authenticated_knock_is_described() {
     let heading = "## Outcomes of an authenticated knock";
-    let names = authenticated::Outcome::ALL.map(authenticated::Outcome::name);
+    let names = authenticated::outcome::Outcome::ALL.map(authenticated::outcome::Outcome::name);
     assert_eq!(listed(heading), names.into());
-    for outcome in authenticated::Outcome::ALL {
+    for outcome in authenticated::outcome::Outcome::ALL {
         has_row(&format!("| `{}` | {} |", outcome.name(), outcome.text()));
     }
 }

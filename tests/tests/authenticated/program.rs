@@ -10,7 +10,7 @@ use std::{
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use jiff::Timestamp;
 use knock_common::{
-    knock::authenticated::Outcome,
+    knock::authenticated::outcome::Outcome,
     testing::knock::{Knock, gate},
 };
 use knock_user::{

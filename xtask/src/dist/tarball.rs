@@ -53,7 +53,10 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
         for page in fs::read_dir(workspace::root().join(folder))? {
             let page = page?.path();
             if let Some(name) = page.file_name().filter(|_| page.is_file()) {
-                copy(&page, &tree.join("share/doc/knockgate").join(folder).join(name))?;
+                copy(
+                    &page,
+                    &tree.join("share/doc/knockgate").join(folder).join(name),
+                )?;
             }
         }
     }

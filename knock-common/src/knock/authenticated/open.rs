@@ -1,9 +1,10 @@
 //! What a verified knock asks for, as far as its key and the gate allow it.
 
 use super::{
-    Outcome, Work,
     key::KEY_USER,
     message::{Head, Request, action, flag},
+    outcome::Outcome,
+    work::Work,
 };
 use crate::{
     Address as _, Env, Family,

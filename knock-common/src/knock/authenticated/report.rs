@@ -1,6 +1,6 @@
 //! Counts and reports what became of a datagram.
 
-use super::{Outcome, Work, key::NO_KEY};
+use super::{key::NO_KEY, outcome::Outcome, work::Work};
 use crate::{
     Env,
     event::{Cause, Event, Kind},

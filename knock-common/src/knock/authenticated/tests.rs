@@ -5,9 +5,9 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use bytemuck::Zeroable as _;
 
 use super::{
-    Outcome,
     key::{HostSecret, KEY_USER, Key, state},
     message::{LENGTH, MOST_PADDING, action, flag},
+    outcome::Outcome,
     sha256::Midstates,
 };
 use crate::{

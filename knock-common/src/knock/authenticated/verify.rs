@@ -1,11 +1,12 @@
 //! Whether a datagram is a knock by the holder of a valid key, and one that was not accepted before.
 
 use super::{
-    Outcome, Work,
     key::{HostSecret, Key, state},
     message::{Head, has_length, is_well_formed},
+    outcome::Outcome,
     sha256,
     siphash::siphash128,
+    work::Work,
 };
 use crate::{Env, frame::Frame};
 

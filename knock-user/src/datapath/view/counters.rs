@@ -68,12 +68,12 @@ impl Datapath {
     }
 
     /// Returns what became of datagrams to ports for authenticated knocks, over all CPUs.
-    pub fn authenticated(&self) -> Result<Vec<(authenticated::Outcome, u64)>> {
-        let counted = |outcome: authenticated::Outcome| {
+    pub fn authenticated(&self) -> Result<Vec<(authenticated::outcome::Outcome, u64)>> {
+        let counted = |outcome: authenticated::outcome::Outcome| {
             let counts = self.authenticated.get(&u32::from(outcome as u8), 0)?;
             Ok((outcome, counts.iter().sum()))
         };
-        authenticated::Outcome::ALL
+        authenticated::outcome::Outcome::ALL
             .into_iter()
             .map(counted)
             .collect()
