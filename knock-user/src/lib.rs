@@ -16,6 +16,7 @@ pub mod import;
 pub mod keys;
 pub mod logging;
 pub mod metrics;
+mod names;
 mod runtime;
 pub mod service;
 mod sys;

@@ -18,9 +18,10 @@ use super::new_file;
 use crate::{
     config::{
         Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
-        parse_interface, parse_name,
+        parse_interface,
     },
     datapath::{self, native_warnings},
+    names::parse_name,
 };
 
 /// Write a commented configuration with new random sequences

@@ -16,8 +16,11 @@ use crate::client::{
     DEFAULT_TIMEOUT, Family, Means, Opened, Pace, Progress, Target, parse_seconds, parse_tcp_port,
     parse_timeout, relay,
 };
-use crate::config::{Port, parse_duration, parse_name};
 use crate::keys::PersonKey;
+use crate::{
+    config::{Port, parse_duration},
+    names::parse_name,
+};
 
 mod output;
 

@@ -15,7 +15,7 @@ use super::{
     hook::{EVENT_KEYS, Piece, pieces},
     nearest::nearest,
 };
-use crate::keys::KeyName;
+use crate::{keys::KeyName, names::parse_name};
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {
@@ -134,23 +134,6 @@ fn parse_folder(text: &str) -> Result<PathBuf, String> {
         ));
     }
     Ok(path)
-}
-
-/// Reads the name of a gate or user: 1 to 64 of `A-Z a-z 0-9 . _ -`.
-pub(crate) fn parse_name(text: &str) -> Result<String, String> {
-    let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if !(1..=64).contains(&text.len()) {
-        return Err(format!(
-            "{text:?} must have 1 to 64 characters, not {}",
-            text.chars().count()
-        ));
-    }
-    if !text.bytes().all(known) {
-        return Err(format!(
-            "{text:?} may hold only letters A to Z, digits and . _ -"
-        ));
-    }
-    Ok(text.to_owned())
 }
 
 /// Reads the name of an interface, by the kernel's rules.

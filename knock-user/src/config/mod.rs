@@ -54,7 +54,7 @@ pub use self::{
 pub(crate) use self::{
     finding::count,
     hook::{Piece, pieces},
-    kinds::{parse_interface, parse_name, zone_fault},
+    kinds::{parse_interface, zone_fault},
     nearest::nearest,
     schema::LONGEST_GRANT,
 };

@@ -29,7 +29,7 @@ use super::{
             root::PinRoot,
         },
     },
-    keys::KeyTables,
+    keys::tables::KeyTables,
     tables::{self, Access, Counts, PinDirectory, data},
     view::progress::ProgressTable,
     write::HostTables,

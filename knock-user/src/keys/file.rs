@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::{Host, HostKey, KeyName, KeyState, Secret};
-use crate::config::parse_name;
+use crate::names::parse_name;
 
 /// Enough for every text here: one that grows would leave copies of secrets behind.
 const ROOM_FOR_ONE: usize = 1024;

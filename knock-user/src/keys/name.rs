@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::config::parse_name;
+use crate::names::parse_name;
 
 /// The kernel keeps a name in 64 bytes.
 const LONGEST: usize = 63;

@@ -1,0 +1,154 @@
+//! Puts keys into force, and asks the tables of an instance about them.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp};
+use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
+
+use super::{
+    newest::{Kept, Newest},
+    rows::KeyRows,
+    tables::{self, KeyTables},
+};
+use crate::{
+    config::Config,
+    datapath::{error::NothingUp, install::pins::root::PinRoot, open::Datapath},
+    keys::{Folder, KeySet, newest_after_reset},
+    sys::state_directory,
+};
+
+/// Why there are no tables of keys.
+const LOOKS: &str = "the tables were opened for reading alone";
+
+/// Reads the keys of a configuration; none where no port takes authenticated knocks.
+pub fn load(config: &Config) -> Result<KeySet> {
+    if config.knock.ports.is_empty() {
+        return Ok(KeySet::default());
+    }
+    Folder::open(&config.knock.keys).load()
+}
+
+impl Datapath {
+    pub(in crate::datapath) fn keys(&self) -> Result<&KeyTables> {
+        self.keys.as_ref().context(LOOKS)
+    }
+
+    pub(in crate::datapath) fn keys_mut(&mut self) -> Result<&mut KeyTables> {
+        self.keys.as_mut().context(LOOKS)
+    }
+
+    /// Puts the keys that there are now into force, and ends the grants of those that open nothing any more. Returns how many
+    /// grants have ended.
+    pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
+        let rows = KeyRows::compile(set, &self.applied)?;
+        let newest = Newest::running(self.config());
+        self.keys_mut()?.apply(&rows, &newest)?;
+        let (grants, _) = self.end_outdated(None)?;
+        Ok(grants)
+    }
+
+    /// Keeps the newest times while the program goes on, in case it ends with the host, and follows the host's clock.
+    pub fn keep_keys(&mut self, last: &mut Kept) -> Result<()> {
+        if self.config().knock.ports.is_empty() {
+            return Ok(());
+        }
+        self.keys_mut()?.follow_clock()?;
+        let times = self.newest_times()?;
+        if times != *last {
+            times.write(&state_directory::path(), self.root.path())?;
+            *last = times;
+        }
+        Ok(())
+    }
+
+    /// Returns the newest times of the keys, to be kept while nothing is up.
+    pub fn newest_times(&self) -> Result<Kept> {
+        self.keys()?.newest()
+    }
+
+    /// Returns who a number in a grant or an event stands for: the user, and the key if it was one.
+    pub fn who(&self, user: u32) -> (Option<String>, Option<String>) {
+        if user == BY_HAND {
+            return (None, None);
+        }
+        if user & KEY_USER == 0 {
+            return (self.applied.user_name(user).map(ToOwned::to_owned), None);
+        }
+        let key = u16::try_from(user & !KEY_USER)
+            .ok()
+            .and_then(|slot| self.key_name(slot));
+        let user = key
+            .as_ref()
+            .map(|key| key.split('/').next().unwrap_or_default().to_owned());
+        (user, key)
+    }
+
+    /// Returns the name of the key in a slot.
+    pub fn key_name(&self, slot: u16) -> Option<String> {
+        tables::name(&self.key_names, slot)
+    }
+}
+
+/// Returns the user of the key with this name.
+pub fn user_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(user, _)| user)
+}
+
+/// Sets the newest time of the keys with this name in these slots to the latest that a knock can have now, where it is
+/// later: while the program is up, in its table, or else in what is kept. Returns how many were later.
+pub fn reset(root: &PinRoot, name: &str, slots: &[u16], max_ahead: Duration) -> Result<usize> {
+    let now = Timestamp::now();
+    let max_ahead = SignedDuration::try_from(max_ahead)?;
+    let latest = |newest: u64| {
+        let newest = Timestamp::from_nanosecond(newest.into()).unwrap_or(Timestamp::MAX);
+        newest_after_reset(newest, now, max_ahead)
+            .and_then(|latest| u64::try_from(latest.as_nanosecond()).ok())
+    };
+    let _lock = root.lock_existing()?;
+    match Datapath::open(root) {
+        Ok(datapath) => {
+            let keys = datapath.keys()?;
+            let mut count = 0;
+            for slot in slots {
+                if let Some(latest) = keys.newest_of(*slot).and_then(latest) {
+                    keys.set_newest(*slot, latest);
+                    count += 1;
+                }
+            }
+            Ok(count)
+        }
+        Err(error) if error.is::<NothingUp>() => {
+            let (directory, pins) = (state_directory::path(), root.path());
+            let mut kept = Kept::read(&directory, pins)?;
+            let times = kept.keys.entry(name.to_owned()).or_default();
+            let mut count = 0;
+            for (_, newest) in times.iter_mut().filter(|(slot, _)| slots.contains(slot)) {
+                if let Some(latest) = latest(*newest) {
+                    *newest = latest;
+                    count += 1;
+                }
+            }
+            if count != 0 {
+                kept.write(&directory, pins)?;
+            }
+            Ok(count)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the keys of the configuration in force under `root` into force. Returns how many grants have ended; `None` where
+/// nothing is up.
+pub fn put_into_force(root: &PinRoot) -> Result<Option<usize>> {
+    let Some(_lock) = root.lock_existing()? else {
+        return Ok(None);
+    };
+    let mut datapath = match Datapath::open(root) {
+        Ok(datapath) => datapath,
+        Err(error) if error.is::<NothingUp>() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let set = load(datapath.config())?;
+    datapath.apply_keys(&set).map(Some)
+}
