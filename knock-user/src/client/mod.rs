@@ -7,16 +7,11 @@
 //! The client never learns from a knock whether it counted, for the gate answers nothing. Only the port
 //! behind the gate tells, and only for TCP: see [`Client::open`].
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::config::{Port, Protocol, parse_duration};
@@ -29,6 +24,7 @@ pub mod profile;
 mod relay;
 mod source;
 mod target;
+mod tries;
 mod turn;
 mod wire;
 
@@ -42,6 +38,7 @@ pub use wire::Answer;
 
 use by_key::Packet;
 use not_open::Sent;
+use tries::Tries;
 use turn::Turn;
 
 /// How long one address has for itself before the next one of the same host is tried as well: what RFC 8305
@@ -314,60 +311,6 @@ impl<'a> Client<'a> {
     ) {
         (self.observe)(address, &Progress::Unsent { error: &error });
         first.get_or_insert(error);
-    }
-}
-
-/// The connections that one attempt has begun, by the index of their address.
-#[derive(Default)]
-struct Tries {
-    running: JoinSet<(usize, io::Result<Result<Opened, Closed>>)>,
-    /// How each ended; none while it has not.
-    outcomes: BTreeMap<usize, Option<io::Result<Closed>>>,
-}
-
-impl Tries {
-    fn begin(&mut self, index: usize, to: SocketAddr, from: Option<TcpSocket>) {
-        self.outcomes.insert(index, None);
-        self.running
-            .spawn(async move { (index, connect(to, from).await) });
-    }
-
-    /// The first connection that stands; none when all have ended otherwise, or none has come in time.
-    async fn within(&mut self, time: Duration) -> anyhow::Result<Option<(usize, Opened)>> {
-        let mut over = pin!(sleep(time));
-        loop {
-            let ended = tokio::select! {
-                ended = self.running.join_next() => ended,
-                () = &mut over => None,
-            };
-            let Some(ended) = ended else {
-                return Ok(None);
-            };
-            let (index, outcome) = ended.context("a connection attempt was lost")?;
-            let outcome = match outcome {
-                Ok(Ok(opened)) => return Ok(Some((index, opened))),
-                Ok(Err(closed)) => Ok(closed),
-                Err(error) => Err(error),
-            };
-            self.outcomes.insert(index, Some(outcome));
-        }
-    }
-}
-
-/// An error is one of this machine's own.
-async fn connect(to: SocketAddr, from: Option<TcpSocket>) -> io::Result<Result<Opened, Closed>> {
-    let connected = match from {
-        Some(socket) => socket.connect(to).await,
-        None => TcpStream::connect(to).await,
-    };
-    match connected {
-        Ok(stream) => Ok(Ok(Opened::Stream(stream))),
-        Err(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Ok(Err(Closed::Refused)),
-            // Only a connection that stood can be reset; a reset in answer to a SYN is a refusal.
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Ok(Opened::Reset)),
-            _ => wire::from_the_network(error, to).map(|answer| Err(Closed::Answered(answer))),
-        },
     }
 }
 

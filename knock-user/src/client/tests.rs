@@ -1,6 +1,7 @@
 //! The client against real sockets on loopback.
 
 mod by_key;
+mod verified;
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,6 +1,7 @@
 //! Whole files and their results. The tables of single findings are in `errors` and `warnings`.
 
 mod errors;
+mod keys;
 mod warnings;
 
 use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt};

@@ -159,6 +159,7 @@ fn the_kernel_reports_the_same_memory() {
     /// A table's head, and what kernels before 6.15 keep beside a hash table for each CPU.
     const HEAD: usize = 4096;
     /// Of `linux/bpf.h`.
+    const BPF_F_NO_PREALLOC: u32 = 1;
     const BPF_F_MMAPABLE: u32 = 1 << 10;
 
     let config = usual();
@@ -188,7 +189,15 @@ fn the_kernel_reports_the_same_memory() {
                 (kind, data)
             }
             Map::PerCpuArray(data) => (TableKind::PerCpuArray, data),
-            Map::HashMap(data) => (TableKind::Hash, data),
+            Map::HashMap(data) => {
+                let flags = data.info().expect("a loaded table has these").map_flags();
+                let kind = if flags & BPF_F_NO_PREALLOC != 0 {
+                    TableKind::SparseHash
+                } else {
+                    TableKind::Hash
+                };
+                (kind, data)
+            }
             Map::LruHashMap(data) => (TableKind::LruHash, data),
             Map::LpmTrie(data) => (TableKind::Trie, data),
             Map::RingBuf(data) => (TableKind::Ring, data),

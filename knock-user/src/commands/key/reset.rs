@@ -9,8 +9,8 @@ use crate::{datapath, keys::KeyName};
 /// Let a key open gates again after this host's clock was set back
 ///
 /// Each packet of a key must be newer than all before it. Where the clock was ahead, the newest one lies in the future, and the
-/// key opens nothing until then. What was sent meanwhile and captured could be used once more afterwards: `knockgate key
-/// rotate` makes another key in its place, which is safe. Refuses where the newest packet is not ahead.
+/// key opens nothing until then. What was sent while the clock was ahead, and captured, could be used once more afterwards:
+/// `knockgate key rotate` makes another key in its place, which is safe. Refuses where the newest packet is not ahead.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     /// Name of the key
@@ -32,8 +32,8 @@ pub(super) fn run(args: &Args, store: &Store<'_>) -> Result<()> {
         bail!("key {name} waits for nothing: its newest packet is not ahead of this host's clock");
     }
     tracing::warn!(
-        "key {name} opens gates again; what was sent with it since this host's clock was set back, and captured, could be \
-         used once more: `knockgate key rotate {name}` is the safe way"
+        "key {name} opens gates again; what was sent with it while this host's clock was ahead, and captured, could be used \
+         once more: `knockgate key rotate {name}` is the safe way"
     );
     Ok(())
 }

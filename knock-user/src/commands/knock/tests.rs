@@ -4,7 +4,10 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use super::*;
-use crate::keys::Secret;
+use crate::{
+    client::{ByKey, Family, Pace, profile::Invalid},
+    keys::{PersonKey, Secret},
+};
 
 #[derive(Debug, Parser)]
 struct Cli {

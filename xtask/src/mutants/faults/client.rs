@@ -5,7 +5,7 @@ use super::Fault;
 const PACE: &str = "knock-user/src/client/pace.rs";
 const TURN: &str = "knock-user/src/client/turn.rs";
 const TARGET: &str = "knock-user/src/client/target.rs";
-const CLIENT: &str = "knock-user/src/client/mod.rs";
+const TRIES: &str = "knock-user/src/client/tries.rs";
 const RELAY: &str = "knock-user/src/client/relay.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -47,7 +47,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a client takes a port that resets the connection for a closed one",
-        file: CLIENT,
+        file: TRIES,
         find: "=> Ok(Ok(Opened::Reset)),",
         replace: "=> Ok(Err(Closed::Refused)),",
     },
