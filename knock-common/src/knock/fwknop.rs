@@ -80,6 +80,46 @@ named! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Address as _,
+        address::V4,
+        frame::{Segment, TCP, UDP, flag},
+        judge,
+        rules::Role,
+        testing::TestEnv,
+        verdict::Reason,
+    };
+
+    #[test]
+    fn a_datagram_to_its_port_is_handed_up_and_passes() {
+        const PORT: u16 = 62_201;
+        let mut env = TestEnv::new(1, 1);
+        env.roles[Role::index(true, PORT) as usize] = Role::Fwknop.pack();
+        let host = V4::from_word(0x0100_4d0a);
+        let packet = |protocol, destination_port| Segment {
+            source: V4::from_word(0x0201_4d0a),
+            destination: host,
+            source_port: 4000,
+            destination_port,
+            protocol,
+            transport: 34,
+        };
+        let passes = |env: &TestEnv, protocol, port| {
+            let verdict = judge::segment(env, &packet(protocol, port), || (flag::SYN, 0));
+            assert_eq!(verdict.reason, Reason::Unguarded);
+            env.handed_up.borrow().len()
+        };
+        assert_eq!(passes(&env, UDP, PORT), 1);
+        let source = packet(UDP, PORT).source.padded();
+        assert_eq!(env.handed_up.borrow()[0], (4, source, PORT));
+        assert_eq!(passes(&env, TCP, PORT), 1);
+        assert_eq!(passes(&env, UDP, PORT + 1), 1);
+        // To an address that is not guarded.
+        env.addresses.insert((4, V4::from_word(1).padded()));
+        assert_eq!(passes(&env, UDP, PORT), 1);
+        env.addresses.insert((4, host.padded()));
+        assert_eq!(passes(&env, UDP, PORT), 2);
+    }
 
     #[test]
     fn length_and_first_character_decide() {
