@@ -2,7 +2,7 @@
 //! unchanged; the service verifies it.
 //!
 //! Such a packet is a datagram of base64 text without its first characters, which are always the same. Of those that are
-//! left, the first is one of four, since it holds four known bits; a packet that is made with GnuPG has two others.
+//! left, the first is one of four, since it holds four known bits; a packet that is made with GPG has two others.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,7 +13,7 @@ pub const SHORTEST: u32 = 140;
 pub const LONGEST: u32 = 1500;
 /// The room in a short record: most packets are shorter than this.
 pub const SHORT: usize = 488;
-/// From this length on, text may have been made with GnuPG.
+/// From this length on, text may have been made with GPG.
 pub const SHORTEST_GPG: u32 = 400;
 
 /// A datagram without its payload, as the program hands it up; its payload follows.
@@ -80,6 +80,48 @@ named! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Address as _,
+        address::V4,
+        frame::{Segment, TCP, UDP, flag},
+        judge,
+        rules::Role,
+        testing::TestEnv,
+        verdict::Reason,
+    };
+
+    #[test]
+    fn a_datagram_to_its_port_is_handed_up_and_passes() {
+        const PORT: u16 = 62_201;
+        let mut env = TestEnv::new(1, 1);
+        env.roles[Role::index(true, PORT) as usize] = Role::Fwknop.pack();
+        let host = V4::from_word(0x0100_4d0a);
+        let packet = |protocol, destination_port| Segment {
+            source: V4::from_word(0x0201_4d0a),
+            destination: host,
+            source_port: 4000,
+            destination_port,
+            protocol,
+            transport: 34,
+        };
+        let passes = |env: &TestEnv, protocol, port| {
+            let verdict = judge::segment(env, &[0_u8; 0][..], &packet(protocol, port), || {
+                (flag::SYN, 0)
+            });
+            assert_eq!(verdict.reason, Reason::Unguarded);
+            env.handed_up.borrow().len()
+        };
+        assert_eq!(passes(&env, UDP, PORT), 1);
+        let source = packet(UDP, PORT).source.padded();
+        assert_eq!(env.handed_up.borrow()[0], (4, source, PORT));
+        assert_eq!(passes(&env, TCP, PORT), 1);
+        assert_eq!(passes(&env, UDP, PORT + 1), 1);
+        // To an address that is not guarded.
+        env.addresses.insert((4, V4::from_word(1).padded()));
+        assert_eq!(passes(&env, UDP, PORT), 1);
+        env.addresses.insert((4, host.padded()));
+        assert_eq!(passes(&env, UDP, PORT), 2);
+    }
 
     #[test]
     fn length_and_first_character_decide() {

@@ -53,6 +53,8 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         tracing::info!("taking over the instance on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
+    // The keys that it has are read anew by those who need them.
+    drop(config);
     let datapath = Datapath::open(root)?;
     let load = |interfaces: &[String]| up::load(file, interfaces);
     let serve = service::serve(datapath, root, &up, file, &load, args.down_on_exit);

@@ -1,6 +1,7 @@
 //! Whole files and their results. The tables of single findings are in `errors` and `warnings`.
 
 mod errors;
+mod fwknop_keys;
 mod keys;
 mod warnings;
 
@@ -98,6 +99,9 @@ ports = ["41641/udp", "22/udp"]
 max_age = "1h"
 max_ahead = "1s"
 keys = "/srv/keys"
+[fwknop]
+ports = ["5000/udp"]
+refusals = 100
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
@@ -124,6 +128,13 @@ run = ["/usr/bin/logger", "{user} at {gate}"]
 [[gate.hook]]
 on = "alert"
 run = ["/bin/true"]
+[[gate.fwknop]]
+user = "bob"
+source = ["198.51.100.0/25"]
+key = "a passphrase, which is long"
+hmac_key_base64 = "bm90IGEga2V5IGVpdGhlciwgYW5kIG5vdCB0byBiZSB1c2Vk"
+hmac_digest_type = "sha3_512"
+require_source_address = true
 [[gate]]
 name = "hand-opened_1.0"
 protect = ["5432/tcp"]
@@ -157,6 +168,10 @@ protect = ["5432/tcp"]
             max_ahead: Duration::from_secs(1),
             keys: "/srv/keys".into(),
         },
+        fwknop: fwknop::Fwknop {
+            ports: vec![port("5000/udp")],
+            refusals: 100,
+        },
         gates: vec![
             Gate {
                 name: "ssh".into(),
@@ -187,6 +202,14 @@ protect = ["5432/tcp"]
                         run: vec!["/bin/true".into()],
                     },
                 ],
+                fwknop: vec![fwknop::Key {
+                    user: "bob".into(),
+                    source: vec![net("198.51.100.0/25")],
+                    secrets: fwknop::Secrets::default(),
+                    tag: 0,
+                    hmac_digest_type: fwknop::HmacDigest::Sha3_512,
+                    require_source_address: true,
+                }],
             },
             Gate {
                 name: "hand-opened_1.0".into(),
@@ -201,10 +224,14 @@ protect = ["5432/tcp"]
                 knocks: vec![],
                 keys: vec![],
                 hooks: vec![],
+                fwknop: vec![],
             },
         ],
     };
     let (config, _) = Config::parse(text, "k.toml").expect("valid");
+    let mut expected = expected;
+    // It follows from the keys, whose own tests are in `fwknop_keys`.
+    expected.gates[0].fwknop[0].tag = config.gates[0].fwknop[0].tag;
     assert_eq!(config, expected);
     let json = serde_json::to_string(&config).expect("a configuration serialises");
     assert_eq!(

@@ -60,12 +60,12 @@ pub fn read(message: &str) -> Result<Request, Outcome> {
     }
     let asked = field(asked).and_then(|asked| String::from_utf8(asked).ok());
     let asked = asked.ok_or(Outcome::Message)?;
-    let mut parts = asked.split(',');
-    let address: Ipv4Addr = parts
+    let mut listed = asked.split(',');
+    let address: Ipv4Addr = listed
         .next()
         .and_then(|address| address.parse().ok())
         .ok_or(Outcome::Message)?;
-    let ports: Option<Vec<_>> = parts.map(port).collect();
+    let ports: Option<Vec<_>> = listed.map(port).collect();
     let ports = ports.filter(|ports| !ports.is_empty());
     Ok(Request {
         time,
@@ -77,6 +77,7 @@ pub fn read(message: &str) -> Result<Request, Outcome> {
 }
 
 /// Reads `tcp/22`. `Some(None)`: a protocol without ports.
+#[expect(clippy::option_option, reason = "the outer one is for what cannot be read, and is gone at once")]
 fn port(text: &str) -> Option<Option<Port>> {
     let (protocol, number) = text.split_once('/')?;
     let number = self::number(number).and_then(|number| u16::try_from(number).ok())?;

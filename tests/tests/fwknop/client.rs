@@ -37,8 +37,8 @@ pub const OTHER: Keys = Keys {
         hmac_key_base64 = 'bm90IGEga2V5IGVpdGhlciwgYW5kIG5vdCB0byBiZSB1c2Vk'\n",
 };
 pub const PASSPHRASES: Keys = Keys {
-    client: "KEY a passphrase of 28 characters\nHMAC_KEY another one for the hmac, longer\n",
-    gate: "key = 'a passphrase of 28 characters'\nhmac_key = 'another one for the hmac, longer'\n",
+    client: "KEY a-passphrase-of-28-characters\nHMAC_KEY another-one-for-the-hmac-longer\n",
+    gate: "key = 'a-passphrase-of-28-characters'\nhmac_key = 'another-one-for-the-hmac-longer'\n",
 };
 
 /// The cipher's key of [`DRAWN`], without an HMAC.
@@ -49,7 +49,7 @@ pub const WITHOUT_HMAC: Keys = Keys {
 /// One that the legacy mode fills up, with an HMAC for the gate alone.
 pub const SHORT: Keys = Keys {
     client: "KEY short\n",
-    gate: "key = 'short'\nhmac_key = 'that the client does not have'\n",
+    gate: "key = 'short'\nhmac_key = 'that-the-client-does-not-have'\n",
 };
 
 impl Keys {

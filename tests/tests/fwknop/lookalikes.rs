@@ -32,7 +32,6 @@ fn only_what_looks_right_gets_to_the_service() {
         gpg[..3].copy_from_slice(b"EMA");
         for payload in [
             &lookalike(139)[..],
-            &lookalike(1501),
             b"8",
             b"",
             &[b'a'; 204],
@@ -46,7 +45,8 @@ fn only_what_looks_right_gets_to_the_service() {
             lookalike(140),
             lookalike(488),
             lookalike(489),
-            lookalike(1500),
+            // The longest that comes in one piece.
+            lookalike(1472),
         ] {
             send(scenario, A, &payload);
         }
@@ -62,7 +62,7 @@ fn only_what_looks_right_gets_to_the_service() {
         let all: u64 = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
         assert_eq!(all, 6, "{document}");
         // They pass as packets to a port of no gate.
-        assert!(scenario.lab.stats().packets("unguarded") >= 13);
+        assert!(scenario.lab.stats().packets("unguarded") >= 12);
         assert_eq!(scenario.lab.list("grants"), [] as [Value; 0]);
     });
 }

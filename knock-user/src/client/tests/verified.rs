@@ -9,8 +9,8 @@ use knock_common::{
     grant::find,
     judge::judge,
     knock::authenticated::{
-        Outcome,
         key::{Key, state},
+        outcome::Outcome,
     },
     rules::{GateRules, PortRole, Role},
     testing::TestEnv,

@@ -347,6 +347,10 @@ fn bytes(given: &Given) -> &[u8] {
 
 fn ports(findings: &mut Findings<'_>, draft: &Draft) {
     let mut used: HashMap<Port, (String, Span)> = HashMap::new();
+    for port in &draft.knock.ports {
+        let why = "it takes authenticated knocks".to_owned();
+        used.insert(port.value, (why, port.span));
+    }
     for gate in &draft.gates {
         for step in gate.knocks.iter().flat_map(|knock| &knock.sequence.items) {
             let why = "it is a knock of a sequence".to_owned();

@@ -117,7 +117,9 @@ pub fn reset(root: &PinRoot, name: &str, slots: &[u16], max_ahead: Duration) -> 
                 }
             }
             // Or what is kept would bring the later time back after a crash.
-            datapath.newest_times()?.write(&state_directory::path(), root.path())?;
+            datapath
+                .newest_times()?
+                .write(&state_directory::path(), root.path())?;
             Ok(count)
         }
         Err(error) if error.is::<NothingUp>() => {

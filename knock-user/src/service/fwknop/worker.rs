@@ -153,22 +153,17 @@ impl Worker {
 
     fn process(&mut self, head: Head, payload: &[u8]) {
         let source = padded_address(head.source, head.family == 4);
-        let refused = match self.judge(payload, source) {
-            Ok(openings) => {
-                for (opening, until) in openings {
-                    self.opened(head, &opening, until);
-                }
-                self.counts.add(Outcome::Opened);
-                return;
+        match self.judge(head, payload, source) {
+            Ok(()) => self.counts.add(Outcome::Opened),
+            Err(refused) => {
+                self.counts.add(refused.outcome);
+                self.report(head, source, refused);
             }
-            Err(refused) => refused,
-        };
-        self.counts.add(refused.outcome);
-        self.report(head, source, refused);
+        }
     }
 
-    /// Returns the grants that were given, each with its end.
-    fn judge(&mut self, payload: &[u8], source: IpAddr) -> Result<Vec<(Opening, u64)>, Refused> {
+    /// Gives the grants that a packet asks for, if it is right.
+    fn judge(&mut self, head: Head, payload: &[u8], source: IpAddr) -> Result<(), Refused> {
         self.keys.filter(payload, source)?;
         let now = Duration::from_nanos(monotonic_now());
         if !self.ceiling.admits(source, now) {
@@ -178,7 +173,7 @@ impl Worker {
         let accepted = self.keys.judge(payload, source, unix_time(), seen)?;
         self.ceiling.give_back(source);
         let user = accepted.user.clone();
-        self.give(accepted, source).map_err(|error| {
+        self.give(head, accepted, source).map_err(|error| {
             let outcome = match error {
                 NotGiven::Refused(outcome) => outcome,
                 NotGiven::Failed(error) if error.is::<GrantsFull>() => {
@@ -194,12 +189,8 @@ impl Worker {
         })
     }
 
-    /// Gives the grants that a packet asks for, or none; each with its end.
-    fn give(
-        &mut self,
-        mut accepted: Accepted,
-        source: IpAddr,
-    ) -> Result<Vec<(Opening, u64)>, NotGiven> {
+    /// Gives the grants that an accepted packet asks for, and reports each.
+    fn give(&mut self, head: Head, mut accepted: Accepted, source: IpAddr) -> Result<(), NotGiven> {
         // First, so that what is decided by stays in force until the grants are given.
         let lock = self.root.lock_existing()?;
         if lock.is_none() || !self.datapath.is_pinned()? {
@@ -220,7 +211,6 @@ impl Worker {
             .map_err(NotGiven::Refused)?;
         let timeout = accepted.request.timeout.map(u64::from);
         let timeout = timeout.map_or(Duration::MAX, Duration::from_secs);
-        let mut given = Vec::new();
         for opening in openings {
             let until = self.datapath.admit(
                 opening.address,
@@ -229,9 +219,9 @@ impl Worker {
                 timeout,
                 monotonic_now(),
             )?;
-            given.push((opening, until));
+            self.opened(head, &opening, until);
         }
-        Ok(given)
+        Ok(())
     }
 
     /// Takes the secrets of the keys in force from the file.
