@@ -94,7 +94,7 @@ impl<'t> Source<'t> {
                 Place::Knocks => false,
                 Place::Elsewhere => name.to_ascii_lowercase().contains("key"),
             };
-            if nested.is_empty() && is_secret {
+            if is_secret && (nested.is_empty() || matches!(place, Place::Keys)) {
                 self.hidden.push(value.span().into());
             }
             for table in nested {

@@ -175,19 +175,21 @@ pub enum Bare {
 pub fn bare(key: &[u8], payload: &[u8]) -> Option<Bare> {
     let sealed = sealed(payload)?;
     let (salt, buffer) = parts(&sealed)?;
-    let begins = |key: &[u8]| {
+    // Two blocks first, since whatever has the right length gets here.
+    let is_of = |key: &[u8]| {
         let mut blocks = buffer.get(..2 * BLOCK)?.to_vec();
         let (cipher, _) = ciphers(key, salt);
         let plain = cipher.decrypt_padded::<NoPadding>(&mut blocks).ok()?;
-        begins_like_a_message(plain).then_some(())
+        let is_whole = || matches!(content(key, payload), Content::Message(_));
+        (begins_like_a_message(plain) && is_whole()).then_some(())
     };
-    if begins(key).is_some() {
+    if is_of(key).is_some() {
         return Some(Bare::Usual);
     }
     let mut filled = Zeroizing::new(key.to_vec());
     if filled.len() < LEGACY {
         filled.resize(LEGACY, b'0');
-        begins(&filled)?;
+        is_of(&filled)?;
         return Some(Bare::Legacy);
     }
     None

@@ -128,6 +128,7 @@ impl Seen {
             return;
         }
         self.looked = now;
+        let before = self.floor;
         let floor = &mut self.floor;
         self.packets.retain(|_, packet| {
             let stays = packet.until >= now;
@@ -136,6 +137,10 @@ impl Seen {
             }
             stays
         });
+        if self.floor != before {
+            // The next service has to know it, too.
+            self.lines = None;
+        }
     }
 
     fn save(&mut self, end: [u8; END], packet: Packet) -> io::Result<()> {

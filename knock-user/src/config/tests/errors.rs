@@ -30,7 +30,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { what: "an unknown key in a knock", replace: SEQUENCE, with: "[\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\nwithni = \"1s\"\n",
         code: "unknown-key", at: (11, 1), says: &["[[gate.knock]]", "did you mean `within`?"] },
     Row { what: "a key like no other", replace: PROTECT, with: "protect = [\"22/tcp\"]\ncolour = 1\n",
-        code: "unknown-key", at: (7, 1), says: &["the keys here are `name`, `protect`", "and `hook`"] },
+        code: "unknown-key", at: (7, 1), says: &["the keys here are `name`, `protect`", "`hook` and `fwknop`"] },
     Row { what: "a key in the wrong section", replace: PROTECT, with: "protect = [\"22/tcp\"]\nmode = \"monitor\"\n",
         code: "unknown-key", at: (7, 1), says: &["it belongs at the top level (before the first [section])"] },
 
