@@ -77,7 +77,10 @@ pub fn read(message: &str) -> Result<Request, Outcome> {
 }
 
 /// Reads `tcp/22`. `Some(None)`: a protocol without ports.
-#[expect(clippy::option_option, reason = "the outer one is for what cannot be read, and is gone at once")]
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is for what cannot be read, and is gone at once"
+)]
 fn port(text: &str) -> Option<Option<Port>> {
     let (protocol, number) = text.split_once('/')?;
     let number = self::number(number).and_then(|number| u16::try_from(number).ok())?;

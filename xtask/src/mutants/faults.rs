@@ -1,6 +1,7 @@
 //! The faults, one row each: a description, and a small change of the sources that causes it.
 
 mod attaching;
+mod authenticated;
 mod client;
 mod deciding;
 mod host;
@@ -27,6 +28,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
         reading::FAULTS,
         deciding::FAULTS,
         knocking::FAULTS,
+        authenticated::FAULTS,
         outside::FAULTS,
         attaching::FAULTS,
         host::FAULTS,

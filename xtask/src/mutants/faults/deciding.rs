@@ -58,8 +58,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a grant of the first gate opens every gate",
         file: JUDGE,
-        find: "grant::find::live(env, &segment.source, gate)",
-        replace: "grant::find::live(env, &segment.source, 0)",
+        find: "grant::find::live(env, &segment.source, gate, segment.source_port)",
+        replace: "grant::find::live(env, &segment.source, 0, segment.source_port)",
     },
     Fault {
         what: "one connection more than `connections` is admitted",
@@ -94,20 +94,20 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an expired grant is accepted",
         file: FIND,
-        find: "grant.until > now && is_still_of",
-        replace: "is_still_of",
+        find: "grant.until > now && grant.admits(port)",
+        replace: "grant.admits(port)",
     },
     Fault {
         what: "a grant lives one moment too long",
         file: FIND,
-        find: "grant.until > now && is_still_of",
-        replace: "grant.until >= now && is_still_of",
+        find: "grant.until > now && grant.admits(port)",
+        replace: "grant.until >= now && grant.admits(port)",
     },
     Fault {
         what: "a grant is accepted whose slot has been given to another key",
         file: FIND,
-        find: "grant.until > now && is_still_of(env, grant, key)",
-        replace: "grant.until > now",
+        find: "grant.admits(port) && is_still_of(env, grant, key)",
+        replace: "grant.admits(port)",
     },
     Fault {
         what: "a source's own used-up grant hides its prefix's",
@@ -141,7 +141,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "grants to a prefix go to the source alone",
-        file: GIVE,
+        file: "knock-common/src/grant.rs",
         find: "if rules.to_prefix != 0 {",
         replace: "if false {",
     },

@@ -46,8 +46,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a frame in several buffers is counted shorter than it is",
         file: SCATTERED,
-        find: "counted(part(room).judge(&KernelEnv::of(context)), length)",
-        replace: "counted(part(room).judge(&KernelEnv::of(context)), length - 1)",
+        find: "&Packet::of(context));\n            counted(verdict, length)",
+        replace: "&Packet::of(context));\n            counted(verdict, length - 1)",
     },
     Fault {
         what: "flags of a frame in several buffers are not read",

@@ -1,0 +1,72 @@
+//! Faults of authenticated knocks.
+
+use super::Fault;
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        what: "an authenticated knock counts that was made without the key",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "if !has_tag(key, work) || !is_well_formed(&work.body) {",
+        replace: "if !is_well_formed(&work.body) {",
+    },
+    Fault {
+        what: "only half of the tag of an authenticated knock is compared",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "(first.to_be() ^ work.datagram[1]) | (second.to_be() ^ work.datagram[2]) == 0",
+        replace: "(first.to_be() ^ work.datagram[1]) == 0",
+    },
+    Fault {
+        what: "an authenticated knock opens again until a newer one comes",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "if head.time <= key.newest {\n        return repeated",
+        replace: "if head.time < key.newest {\n        return repeated",
+    },
+    Fault {
+        what: "an authenticated knock counts however old it is",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "> max_age.saturating_add(max_ahead) {",
+        replace: "> u64::MAX - max_age.saturating_add(max_ahead) {",
+    },
+    Fault {
+        what: "a key that has been revoked opens",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "state::REVOKED => return Outcome::Revoked,",
+        replace: "state::REVOKED => {}",
+    },
+    Fault {
+        what: "a key that has expired opens",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "if key.not_after != 0 && key.not_after < wall {",
+        replace: "if key.not_after != 0 && key.not_after < head.time.min(wall) - wall {",
+    },
+    Fault {
+        what: "a listed address may be that of anyone",
+        file: "knock-common/src/knock/authenticated/open.rs",
+        find: "if !lists_source {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a bound key opens for the address that is observed",
+        file: "knock-common/src/knock/authenticated/open.rs",
+        find: "if key.bound != 0 {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "an authenticated knock may come from a network that may not knock",
+        file: "knock-common/src/knock/authenticated/open.rs",
+        find: "if rules.restricted != 0\n",
+        replace: "if false\n",
+    },
+    Fault {
+        what: "a knock may close what another user has opened",
+        file: "knock-common/src/grant/end.rs",
+        find: "if grant.user == terms.user\n        && until > now",
+        replace: "if until > now",
+    },
+    Fault {
+        what: "a grant for one source port admits every other",
+        file: "knock-common/src/grant.rs",
+        find: "self.port as u32 * (self.port ^ port) as u32 == 0",
+        replace: "self.port ^ port <= u16::MAX",
+    },
+];
