@@ -69,12 +69,19 @@ impl Knock {
         let body = self.body();
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length");
         mac.update(&body);
-        let tag = &mac.finalize().into_bytes()[..16];
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        self.sealed_with(tag)
+    }
+
+    /// Returns the message with this tag, by which it is masked.
+    pub fn sealed_with(&self, tag: [u8; 16]) -> [u8; 64] {
+        let body = self.body();
         let mut message = [0; 64];
-        message[..16].copy_from_slice(tag);
+        message[..16].copy_from_slice(&tag);
         for (block, place) in (0_u64..).zip(0..3) {
             let mut hasher = SipHasher24::new_with_key(&self.host);
-            hasher.write(tag);
+            hasher.write(&tag);
             hasher.write(&block.to_le_bytes());
             let mask = hasher.finish128().as_bytes();
             for (index, mask) in mask.into_iter().enumerate() {

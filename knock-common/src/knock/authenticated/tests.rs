@@ -200,6 +200,21 @@ fn every_bit_counts() {
     );
 }
 
+/// Made by one who knows the host's secret and not the key, so that only the comparison of the tag is left.
+#[test]
+fn every_bit_of_the_tag_is_compared() {
+    let env = host();
+    let knock = knock(env.wall.get());
+    let tag: [u8; 16] = knock.sealed()[..16].try_into().expect("16 bytes");
+    for bit in 0..128 {
+        let mut other = tag;
+        other[bit / 8] ^= 1 << (bit % 8);
+        let frame = datagram(ALICE, &knock.sealed_with(other));
+        assert_eq!(send_frame(&env, &frame), Outcome::Forged, "bit {bit}");
+    }
+    assert_eq!(send(&env, ALICE, &knock), Outcome::Opened);
+}
+
 #[test]
 fn the_window_of_time_is_exact() {
     let env = host();
