@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
+use aya::{maps::MapData, util::nr_cpus};
 use bytemuck::Pod;
 
 /// The part of `union bpf_attr` that batch commands read (`linux/bpf.h`).
@@ -35,8 +35,28 @@ const CHUNK: u32 = 4096;
 /// old and half of the new; in a hash table, one that is moved may be missed or come twice.
 pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> Result<()> {
     let chunk = map.info()?.max_entries().clamp(64, CHUNK);
+    read(map, chunk, 1, |key: &K, values: &[V]| each(key, &values[0]))
+}
+
+/// Calls `each` with every index of an array that has a value for each CPU, and with these values (since Linux 5.13).
+pub fn for_each_cpu<V: Pod>(map: &MapData, each: impl FnMut(&u32, &[V])) -> Result<()> {
+    // The kernel makes each value as long as a multiple of 8.
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    // No buckets here, so with many CPUs, few entries at a time take little memory.
+    let chunk = map.info()?.max_entries().clamp(1, CHUNK / 16);
+    read(map, chunk, cpus, each)
+}
+
+/// Calls `each` with every key and its values, `each_has` of them; asks for `chunk` keys at a time.
+fn read<K: Pod, V: Pod>(
+    map: &MapData,
+    chunk: u32,
+    each_has: usize,
+    mut each: impl FnMut(&K, &[V]),
+) -> Result<()> {
     let mut keys = vec![K::zeroed(); chunk as usize];
-    let mut values = vec![V::zeroed(); chunk as usize];
+    let mut values = vec![V::zeroed(); chunk as usize * each_has];
     // Hash tables keep a bucket number here, arrays a key; four bytes, with room to spare.
     let mut position = [0_u64; 8];
     let mut first = true;
@@ -53,7 +73,7 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
         };
         // SAFETY: the attribute has the layout that the kernel reads for this command, its size is
         // passed along, and keys and values point to room for `count` entries of the table's sizes
-        // (the typed handles check these when they are opened).
+        // (the typed handles check these when they are opened), in a table of each CPU for all CPUs that may be.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -69,8 +89,8 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
             Some(error) => return Err(error).context("cannot read a kernel table"),
         };
         let count = attr.count as usize;
-        for (key, value) in keys.iter().zip(&values).take(count) {
-            each(key, value);
+        for (key, values) in keys.iter().zip(values.chunks_exact(each_has)).take(count) {
+            each(key, values);
         }
         if last {
             return Ok(());
