@@ -160,6 +160,18 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "knockgate_hooks_failed_total",
+        kind: Counter,
+        labels: &["reason"],
+        help: "Runs of hooks that failed or found no room since the service started; on the service's page only",
+        samples: |reading| {
+            let failures = reading.hook_failures.iter();
+            failures
+                .map(|(reason, count)| Sample::of([*reason], *count))
+                .collect()
+        },
+    },
+    Metric {
         name: "knockgate_build_info",
         kind: Gauge,
         labels: &["version", "kernel_program"],

@@ -1,7 +1,7 @@
 //! What knockgate counts, as metrics of Prometheus.
 //!
-//! Nothing is kept for them: a [`Reading`] is taken from the kernel's tables when somebody asks. [`METRICS`] has one row
-//! for each metric.
+//! Nothing is kept for them but the service's count of hooks that failed: a [`Reading`] is taken from the kernel's tables when
+//! somebody asks. [`METRICS`] has one row for each metric.
 
 mod definitions;
 mod reading;

@@ -7,12 +7,14 @@ use crate::{
     service,
 };
 
-/// The datapath at one moment, and whether the service runs.
+/// The datapath at one moment, and what the service adds.
 #[derive(Debug)]
 pub struct Reading {
     /// `None`: nothing is up.
     pub snapshot: Option<Snapshot>,
     pub is_served: bool,
+    /// Runs of hooks that have failed, by reason; empty where the service does not tell.
+    pub hook_failures: Vec<(&'static str, u64)>,
 }
 
 impl Reading {
@@ -33,7 +35,17 @@ impl Reading {
         Ok(Self {
             snapshot,
             is_served: service::is_served(root),
+            hook_failures: Vec::new(),
         })
+    }
+
+    /// Adds what the service alone knows.
+    #[must_use]
+    pub fn with_hooks(self, hook_failures: Vec<(&'static str, u64)>) -> Self {
+        Self {
+            hook_failures,
+            ..self
+        }
     }
 }
 

@@ -70,6 +70,7 @@ mod tests {
         let reading = Reading {
             snapshot: None,
             is_served: false,
+            hook_failures: Vec::new(),
         };
         let text = reading.into_text().expect("text");
         let version = env!("CARGO_PKG_VERSION");

@@ -12,9 +12,10 @@ use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 use super::{
     alerts::Alerts,
+    failures::HookFailures,
     hooks::Hooks,
     kept::Kept,
-    names::{ALERT, EVENTS_LOST},
+    names::{ALERT, EVENTS_LOST, HOOK_FAILED},
     record::{Record, network_text},
     socket::{self, Connection},
 };
@@ -38,6 +39,7 @@ pub struct Log {
     budgets: [Budget; class::COUNT as usize],
     alerts: Alerts,
     hooks: Hooks,
+    hook_failures: HookFailures,
 }
 
 impl Log {
@@ -51,6 +53,7 @@ impl Log {
             budgets: [Budget::zeroed(); class::COUNT as usize],
             alerts: Alerts::default(),
             hooks: Hooks::default(),
+            hook_failures: HookFailures::default(),
         };
         log.configure(config);
         log
@@ -65,6 +68,9 @@ impl Log {
     /// Adds one event, and does what the configuration says for it.
     pub fn say(&mut self, record: Record) {
         record.log();
+        if record.event == HOOK_FAILED {
+            self.hook_failures.add(&record);
+        }
         self.hooks.notice(&record);
         let alert = self.alert_after(&record);
         self.latest.add(record.clone());
@@ -102,6 +108,11 @@ impl Log {
     /// Waits until a hook has ended; returns the event that says why it failed.
     pub async fn hook_ended(&mut self) -> Option<Record> {
         self.hooks.ended().await
+    }
+
+    /// Returns the counts of hooks that have failed, which go on.
+    pub fn hook_failures(&self) -> HookFailures {
+        self.hook_failures.clone()
     }
 
     /// Returns the ends of grants whose hooks have not ended yet.

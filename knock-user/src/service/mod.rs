@@ -3,6 +3,7 @@
 //! open and close without it.
 
 mod alerts;
+mod failures;
 mod fwknop;
 mod guard;
 mod hooks;
@@ -84,7 +85,7 @@ pub async fn serve(
         Before::Same => {}
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
-    let mut endpoint = Endpoint::new(root);
+    let mut endpoint = Endpoint::new(root, log.hook_failures());
     endpoint.apply(datapath.config());
     #[cfg(feature = "log")]
     kernel_log::follow(&datapath)?;

@@ -72,7 +72,16 @@ fn prometheus_has_what_rules_and_dashboard_ask_for() {
                 prometheus.has(metric);
             }
         }
-        for expression in dashboard() {
+        // What the panel of a trial shows is there while one runs.
+        let (of_trials, lasting): (Vec<_>, Vec<_>) = dashboard()
+            .into_iter()
+            .partition(|expression| expression.contains(OF_TRIALS));
+        for expression in lasting {
+            prometheus.has(&expression);
+        }
+        assert!(!of_trials.is_empty());
+        scenario.knockgate("up --try 1h").exits(0);
+        for expression in of_trials {
             prometheus.has(&expression);
         }
         for alert in prometheus.rules() {

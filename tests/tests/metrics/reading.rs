@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use knockgate_tests::{gate_config::ALICE, lab::Source::A};
+use knockgate_tests::{gate_config::ALICE, lab::Source::A, run::wait_until};
 
 use super::{gates, in_generic_mode, value};
 
@@ -87,6 +87,23 @@ fn a_renamed_interface_keeps_its_series() {
         assert_eq!(value(&text, info), Some(1.0), "{text}");
         let sample = "knockgate_up{interface=\"wan0\",mode=\"enforce\"}";
         assert_eq!(value(&text, sample), Some(1.0), "{text}");
+    });
+}
+
+#[test]
+fn a_trial_counts_down_until_it_is_confirmed() {
+    in_generic_mode(&[], |scenario| {
+        scenario.configure(gates(""));
+        scenario.knockgate("up --try 1h").exits(0);
+        let left = || {
+            let text = scenario.knockgate("metrics").exits(0).stdout.clone();
+            value(&text, "knockgate_try_left_seconds{interface=\"wan0\"}")
+        };
+        let first = left().expect("a trial runs");
+        assert!(first > 0.0 && first <= 3600.0, "{first}");
+        wait_until("it counts", || left().is_some_and(|left| left < first));
+        scenario.knockgate("confirm").exits(0);
+        assert_eq!(left(), None);
     });
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use knockgate_tests::{
-    gate_config::ALICE,
+    gate_config::{ALICE, Gate},
     http::{self, Answer},
     lab::Source::A,
     run::{Running, wait_until},
@@ -71,6 +71,30 @@ fn the_service_answers_at_one_path() {
             let text = served(scenario).body;
             value(&text, "knockgate_grants{gate=\"ssh\"}") == Some(1.0)
         });
+    });
+}
+
+#[test]
+fn hooks_that_fail_are_counted() {
+    in_generic_mode(&[], |scenario| {
+        let missing = "[[gate.hook]]\non = \"opened\"\nrun = [\"/nonexistent/notify\"]\n";
+        let ssh = Gate::ssh().within("1m");
+        scenario.configure(format!(
+            "metrics = {{ listen = \"{LISTEN}\" }}\n{ssh}{missing}"
+        ));
+        let _service = serve(scenario);
+        let counted = |reason: &str| {
+            let sample = format!("knockgate_hooks_failed_total{{reason=\"{reason}\"}}");
+            value(&served(scenario).body, &sample)
+        };
+        assert_eq!(counted("not_started"), Some(0.0));
+        scenario.knock(A, ALICE);
+        // The page may be a second old.
+        wait_until("it is counted", || counted("not_started") == Some(1.0));
+        assert_eq!(counted("exit_status"), Some(0.0));
+        // Without the service nobody knows.
+        let text = scenario.knockgate("metrics").exits(0).stdout.clone();
+        assert!(!text.contains("knockgate_hooks_failed"), "{text}");
     });
 }
 

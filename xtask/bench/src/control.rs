@@ -1,11 +1,15 @@
-//! The cost of commands.
+//! The cost of commands, and of what stays; and what replacing a configuration does to packets.
+
+mod replacing;
+mod service;
 
 use std::{
-    fs, io, mem,
+    cell::Cell,
+    io, mem,
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,38 +17,35 @@ use netlab::host::output;
 
 use crate::{
     Plan,
-    clock::number,
+    clock::{self, number},
     figures::{Against, Part, Row, over, times},
     host::{Host, Wire},
-    instance::{Instance, Setup},
+    instance::{Instance, MOST_GATES, Setup},
     instances::Instances,
-    service::Service,
+    programs::Programs,
 };
 
 const UP: &str = "up, one user";
+const RELOAD: &str = "reload, one user";
 const CHECK: &str = "check, one user";
 const GRANTS: &str = "grants --json, one grant";
 const METRICS: &str = "metrics, one grant";
-const RUN: &str = "run, idle, one user";
 
 /// Few rounds: commands take seconds, over which disturbances average out.
 const ROUNDS: usize = 3;
 
-/// Measures CPU time and elapsed time of commands, and the memory of the service.
+/// Measures commands, the service, and replacing a configuration. Replacing needs a second CPU.
 pub fn measure(
     host: &Host,
+    programs: &mut Programs,
     binary: &Path,
     instances: &Instances,
     plan: &Plan,
 ) -> Result<Vec<Part>> {
-    let one = Setup::default();
-    let thousand = Setup {
-        users: 1_000,
-        ..Setup::default()
-    };
     let crowd = Setup {
         gates: 10,
-        ..thousand.clone()
+        users: 1_000,
+        ..Setup::default()
     };
     let wire = host.wire("commands")?;
     let desk = Desk {
@@ -52,6 +53,50 @@ pub fn measure(
         binary,
         wire: &wire,
     };
+    let mut parts = commands(&desk, programs, instances, &crowd, plan)?;
+    // Commands and services must not use the flood's CPU; threads and children of this thread do not.
+    thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            clock::stay_away()?;
+            let watched = [&instances.one, &instances.full];
+            let service = service::measure(&desk, programs, &crowd, watched, plan)?;
+            parts.extend(service);
+            parts.extend(replacing::measure(&desk, programs, plan)?);
+            anyhow::Ok(())
+        });
+        measuring
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(parts)
+}
+
+/// Measures CPU time and elapsed time of commands.
+fn commands(
+    desk: &Desk<'_>,
+    programs: &mut Programs,
+    instances: &Instances,
+    crowd: &Setup,
+    plan: &Plan,
+) -> Result<Vec<Part>> {
+    let one = Setup::default();
+    let thousand = Setup {
+        users: 1_000,
+        ..Setup::default()
+    };
+    let widest = Setup {
+        gates: MOST_GATES,
+        ..Setup::default()
+    };
+    let wires = ["reloaded", "crowded", "widest"].map(|name| desk.host.wire(name));
+    let [few, many, wide] = wires;
+    let (few, many, wide) = (few?, many?, wide?);
+    let up = |wire, setup: &Setup| Instance::up(desk.host, desk.binary, wire, setup);
+    let reloaded = Reloaded::new(up(&few, &one)?, &one);
+    let crowd_reloaded = Reloaded::new(up(&many, crowd)?, crowd);
+    let wide = up(&wide, &widest)?;
+    wide.grant(programs, widest.grants)?;
+    wide.fill(programs, &widest)?;
     let second = |floor| vec![over(floor).at_most(1_000.0), times(floor)];
     let rows: Vec<(&str, Vec<Against>, Measure<'_>)> = vec![
         (UP, Vec::new(), Box::new(|| desk.up(&one))),
@@ -63,13 +108,19 @@ pub fn measure(
         (
             "up, 10,000 sequences",
             vec![over(UP), times(UP)],
-            Box::new(|| desk.up(&crowd)),
+            Box::new(|| desk.up(crowd)),
+        ),
+        (RELOAD, Vec::new(), Box::new(|| reloaded.reload(desk))),
+        (
+            "reload, 10,000 sequences",
+            second(RELOAD),
+            Box::new(|| crowd_reloaded.reload(desk)),
         ),
         (CHECK, Vec::new(), Box::new(|| desk.check(&one))),
         (
             "check, 10,000 sequences",
             vec![over(CHECK), times(CHECK)],
-            Box::new(|| desk.check(&crowd)),
+            Box::new(|| desk.check(crowd)),
         ),
         (GRANTS, Vec::new(), Box::new(|| grants(&instances.one, 1))),
         (
@@ -83,11 +134,16 @@ pub fn measure(
             vec![over(METRICS).at_most(50.0)],
             Box::new(|| metrics(&instances.full)),
         ),
+        (
+            "the same with 4,096 gates",
+            vec![over(METRICS).at_most(50.0)],
+            Box::new(|| metrics(&wide)),
+        ),
     ];
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds.min(ROUNDS) {
-        for ((_, _, measure), costs) in rows.iter().zip(&mut costs) {
-            costs.push(measure()?);
+        for ((name, _, measure), costs) in rows.iter().zip(&mut costs) {
+            costs.push(measure().with_context(|| *name)?);
         }
     }
     let part = |id, title, of: fn(&Cost) -> f64| Part {
@@ -103,12 +159,9 @@ pub fn measure(
             })
             .collect(),
     };
-    let [memory, cpu] = service(&desk, &one, &crowd, plan)?;
     Ok(vec![
         part("commands_cpu", "Commands, CPU time", |cost| cost.cpu),
         part("commands_elapsed", "Commands, elapsed", |cost| cost.elapsed),
-        memory,
-        cpu,
     ])
 }
 
@@ -141,73 +194,38 @@ impl Desk<'_> {
 
     fn check(&self, setup: &Setup) -> Result<Cost> {
         let path = self.host.folder.join("check.toml");
-        fs::write(&path, setup.text(&self.wire.name))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        setup.write(&path, &self.wire.name)?;
         let mut command = Command::new(self.binary);
         command.arg("check").arg(&path).stdin(Stdio::null());
         timed(|| finish(&mut command))
     }
-
-    /// Returns the resident memory of the idle service, MiB, and its CPU time in a second, ms.
-    fn idle_service(&self, setup: &Setup) -> Result<(f64, f64)> {
-        let path = self.host.folder.join("run.toml");
-        fs::write(&path, setup.text(&self.wire.name))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        let mut command = self.host.command(self.binary);
-        command
-            .arg("--config")
-            .arg(&path)
-            .arg("--pin-root")
-            .arg(self.host.pins("run"))
-            .args(["run", "--down-on-exit"]);
-        let mut service = Service::start("knockgate run", &mut command)?;
-        thread::sleep(Duration::from_secs(2));
-        let before = service.cpu()?;
-        thread::sleep(Duration::from_secs(1));
-        let spent = service.cpu()? - before;
-        let memory = service.memory()?;
-        service.end()?;
-        Ok((memory, spent))
-    }
 }
 
-/// Measures memory and CPU time of the idle service.
-fn service(desk: &Desk<'_>, one: &Setup, crowd: &Setup, plan: &Plan) -> Result<[Part; 2]> {
-    let rows = [
-        (RUN, one, Vec::new()),
-        ("run, idle, 10,000 sequences", crowd, vec![over(RUN)]),
-    ];
-    let mut memory = Vec::new();
-    let mut cpu = Vec::new();
-    for (name, setup, against) in rows {
-        let rounds = (0..plan.slow_rounds.min(ROUNDS))
-            .map(|_| desk.idle_service(setup))
-            .collect::<Result<Vec<_>>>()?;
-        let row = |rounds| Row::new(name, rounds, against.clone());
-        memory.push(row(rounds.iter().map(|(memory, _)| *memory).collect()));
-        cpu.push(row(rounds.iter().map(|(_, cpu)| *cpu).collect()));
+/// An instance whose configuration is replaced by another one each time.
+struct Reloaded {
+    instance: Instance,
+    setup: Setup,
+    times: Cell<u32>,
+}
+
+impl Reloaded {
+    fn new(instance: Instance, setup: &Setup) -> Self {
+        Self {
+            instance,
+            setup: setup.clone(),
+            times: Cell::new(0),
+        }
     }
-    let part = |id, title, unit, rows| Part {
-        id,
-        title,
-        unit,
-        notes: Vec::new(),
-        rows,
-    };
-    Ok([
-        part(
-            "service_memory",
-            "Service, resident memory",
-            "MiB, median (min–max)",
-            memory,
-        ),
-        part(
-            "service_cpu",
-            "Service, CPU time",
-            "ms in a second, median (min–max)",
-            cpu,
-        ),
-    ])
+
+    fn reload(&self, desk: &Desk<'_>) -> Result<Cost> {
+        let times = self.times.get();
+        self.times.set(times + 1);
+        self.instance.configure(&Setup {
+            open_for: if times.is_multiple_of(2) { "3h" } else { "2h" },
+            ..self.setup.clone()
+        })?;
+        timed(|| finish(self.instance.on(desk.host).arg("reload")))
+    }
 }
 
 fn grants(instance: &Instance, count: usize) -> Result<Cost> {

@@ -30,6 +30,11 @@ const SESSIONS: u32 = 262_144;
 pub const OPEN: u16 = 443;
 /// A port that is neither protected, nor a knock port, nor open.
 pub const FOREIGN: u16 = 5353;
+/// Where the service serves metrics, with [`Setup::serves`].
+pub const METRICS: &str = "127.0.0.1:9464";
+/// The most gates that a configuration may have.
+pub const MOST_GATES: usize = 4_096;
+
 /// The parts of a configuration that the bench varies.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -47,6 +52,8 @@ pub struct Setup {
     pub sources: u32,
     /// `limits.grants`
     pub grants: u32,
+    /// With metrics, alerts, and hooks for all that runs one.
+    pub serves: bool,
 }
 
 /// An instance that is up. Dropping it takes it down.
@@ -69,6 +76,7 @@ impl Default for Setup {
             deny: "drop",
             sources: 262_144,
             grants: 65_536,
+            serves: false,
         }
     }
 }
@@ -85,6 +93,7 @@ impl Setup {
             deny,
             sources,
             grants,
+            serves,
         } = *self;
         let networks: Vec<String> = (0..allow)
             .map(|network| format!("\"198.18.{network}.0/24\""))
@@ -95,9 +104,14 @@ impl Setup {
              [limits]\nsources = {sources}\ngrants = {grants}\n",
             networks.join(", ")
         );
+        if serves {
+            let _ = write!(
+                text,
+                "[metrics]\nlisten = \"{METRICS}\"\n[alert]\nfailures = 3\nwithin = \"1m\"\n"
+            );
+        }
         for gate in 0..gates {
-            // Ports other than those of the first gate and than knock ports.
-            let port = usize::from(PROTECTED) + 10 * gate;
+            let port = guarded(gate);
             let _ = write!(
                 text,
                 "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\", \"{port}/udp\"]\n\
@@ -111,17 +125,39 @@ impl Setup {
                      sequence = [\"{a}/udp\", \"{b}/udp\", \"{c}/udp\"]\n"
                 );
             }
+            if serves {
+                for event in ["opened", "closed", "alert"] {
+                    let _ = write!(
+                        text,
+                        "[[gate.hook]]\non = \"{event}\"\nrun = [\"/bin/true\"]\n"
+                    );
+                }
+            }
         }
         text
     }
 }
 
+/// Returns the port of the gate with this number: none is a knock port, and all differ.
+fn guarded(gate: usize) -> usize {
+    match gate {
+        0..10 => usize::from(PROTECTED) + 10 * gate,
+        more => 50_000 + more,
+    }
+}
+
 impl Setup {
+    /// Writes the configuration file for an interface, readable by root alone: sequences are passwords.
+    pub fn write(&self, path: &Path, interface: &str) -> Result<()> {
+        fs::write(path, self.text(interface))
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Returns why `knockgate check` refuses the configuration; `None` if it does not.
     pub fn refused(&self, host: &Host, binary: &Path) -> Result<Option<String>> {
         let path = host.folder.join("tried.toml");
-        fs::write(&path, self.text("lo"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        self.write(&path, "lo")?;
         let mut check = Command::new(binary);
         let said = check.arg("check").arg(&path).output();
         let said = said.context("cannot start `knockgate check`")?;
@@ -153,9 +189,7 @@ impl Instance {
     pub fn up(host: &Host, binary: &Path, wire: &Wire, setup: &Setup) -> Result<Self> {
         let name = wire.name.clone();
         let config = host.folder.join(format!("{name}.toml"));
-        fs::write(&config, setup.text(&name))
-            .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
-            .with_context(|| format!("cannot write {}", config.display()))?;
+        setup.write(&config, &name)?;
         let pins = host.pins(&name);
         let mut up = host.command(binary);
         up.arg("--config").arg(&config).arg("--pin-root").arg(&pins);
@@ -169,9 +203,21 @@ impl Instance {
         })
     }
 
+    /// Writes another configuration, which is not in force until it is reloaded.
+    pub fn configure(&self, setup: &Setup) -> Result<()> {
+        setup.write(&self.config, &self.name)
+    }
+
     /// Returns a command that runs `knockgate` with this instance's configuration and pin root.
     pub fn knockgate(&self) -> Command {
         let mut command = Command::new(&self.binary);
+        command.args(self.arguments());
+        command
+    }
+
+    /// Returns the same on the host, for what looks at its interfaces.
+    pub fn on(&self, host: &Host) -> Command {
+        let mut command = host.command(&self.binary);
         command.args(self.arguments());
         command
     }
@@ -207,17 +253,19 @@ impl Instance {
 
     /// Fills the tables of sessions and of sources of an instance whose table of grants is full.
     pub fn fill(&self, programs: &mut Programs, setup: &Setup) -> Result<()> {
-        let mut flows = Traffic {
-            first: GRANTED,
-            sources: setup.grants,
-            ports: [PROTECTED; 4],
-            steps: 1,
-            // Each round of the sources has a source port of its own.
-            hold: setup.grants.ilog2(),
-            ..Traffic::default()
-        };
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 1024, PROTECTED);
-        programs.vary(&self.program, &datagram, &mut flows, SESSIONS)?;
+        for round in 0..SESSIONS / setup.grants {
+            let mut flows = Traffic {
+                first: GRANTED,
+                ports: [PROTECTED; 4],
+                steps: 1,
+                // Each round of the sources has a source port of its own.
+                hold: setup.grants.ilog2(),
+                packet: round * setup.grants,
+                ..Traffic::default()
+            };
+            programs.vary(&self.program, &datagram, &mut flows, setup.grants)?;
+        }
         let mut first_knocks = Traffic {
             // Behind those that have knocked already.
             first: GRANTED + 2 * setup.grants,
@@ -232,6 +280,14 @@ impl Instance {
             &mut first_knocks,
             setup.sources,
         )?;
+        match self.lacking(setup)? {
+            None => Ok(()),
+            Some(lacking) => bail!("{lacking}, so it is no full table that would be measured"),
+        }
+    }
+
+    /// Returns which table is not full.
+    fn lacking(&self, setup: &Setup) -> Result<Option<String>> {
         let text = output(self.knockgate().arg("metrics"))?;
         for (table, capacity) in [
             ("grants", setup.grants),
@@ -242,12 +298,14 @@ impl Instance {
             let used = text.lines().find_map(|line| line.strip_prefix(&sample));
             let used: u32 = used.context("`knockgate metrics`")?.parse()?;
             // A set of sources that is full makes room while others are not.
-            ensure!(
-                used / 98 >= capacity / 100,
-                "{used} of {capacity} {table} are in use, so it is no full table that would be measured"
-            );
+            if used / 98 < capacity / 100 {
+                let name = &self.name;
+                return Ok(Some(format!(
+                    "{used} of {capacity} {table} of {name} are in use"
+                )));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// How many knocks have had this result.
@@ -320,9 +378,11 @@ mod tests {
     fn ten_thousand_sequences_differ_and_spare_guarded_ports() {
         let sequences: HashSet<[u16; 3]> = (0..10_000).map(sequence).collect();
         assert_eq!(sequences.len(), 10_000);
-        let guarded = (0..10).map(|gate| PROTECTED + 10 * gate);
-        for port in guarded.chain([OPEN, FOREIGN]) {
-            assert!(!sequences.iter().any(|knocks| knocks.contains(&port)));
+        let mut guarded: HashSet<usize> = (0..MOST_GATES).map(guarded).collect();
+        assert_eq!(guarded.len(), MOST_GATES);
+        guarded.extend([OPEN, FOREIGN].map(usize::from));
+        for knock in sequences.iter().flatten() {
+            assert!(!guarded.contains(&usize::from(*knock)));
         }
     }
 }

@@ -18,9 +18,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use netlab::{packet::SYN, socket::PacketSocket};
 
-pub use self::flood::Rate;
+pub use self::flood::{Junk, Rate, Sent, flood, send_all};
 use self::{
-    flood::{Junk, flood},
     knocker::{Attempt, Outcome, Pace},
     rivals::{Rival, Standing},
 };
@@ -169,10 +168,10 @@ fn once(
 ) -> Result<Measured> {
     let junk = match case.aim {
         Aim::Knocks => standing.junk()?,
-        Aim::Denied => Junk {
-            frame: frame::ipv4(Transport::Tcp(SYN), 0, 40000, PROTECTED),
-            port: PROTECTED,
-        },
+        Aim::Denied => Junk::to(
+            frame::ipv4(Transport::Tcp(SYN), 0, 40000, PROTECTED),
+            PROTECTED,
+        ),
     };
     let (knocks, every) = case.turns(plan);
     let mut attempts = HashMap::new();

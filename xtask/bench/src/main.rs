@@ -152,8 +152,16 @@ fn bench(arguments: &Measure) -> Result<()> {
         instances = Some(Instances::assemble(&host, &mut programs, knockgate)?);
     }
     if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Control)) {
-        figures.progress.begin("commands: time and memory");
-        figures.add(control::measure(&host, knockgate, instances, &plan)?)?;
+        figures
+            .progress
+            .begin("commands and the service: time and memory");
+        figures.add(control::measure(
+            &host,
+            &mut programs,
+            knockgate,
+            instances,
+            &plan,
+        )?)?;
         figures.progress.done();
     }
     if let Some(peers) = peers.as_ref().filter(|_| wanted(Section::Peers)) {

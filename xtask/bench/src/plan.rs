@@ -21,6 +21,10 @@ pub struct Plan {
     pub every: Duration,
     /// How long a source tries the port after its knocks.
     pub patience: Duration,
+    /// How long the idle service is measured, the service during a flood, and `top`.
+    pub idle: Duration,
+    pub flooded: Duration,
+    pub watched: Duration,
     /// Rates of the floods during which they knock.
     pub floods: &'static [Rate],
 }
@@ -35,6 +39,9 @@ impl Plan {
         knocks: 40,
         every: Duration::from_millis(100),
         patience: Duration::from_secs(2),
+        idle: Duration::from_secs(3),
+        flooded: Duration::from_secs(10),
+        watched: Duration::from_secs(20),
         floods: &[
             Rate::None,
             Rate::PerSecond(1_000),
@@ -52,6 +59,9 @@ impl Plan {
         knocks: 10,
         every: Duration::from_millis(100),
         patience: Duration::from_millis(600),
+        idle: Duration::from_secs(1),
+        flooded: Duration::from_secs(3),
+        watched: Duration::from_secs(6),
         floods: &[Rate::None, Rate::Fastest],
     };
 }

@@ -18,9 +18,12 @@ pub struct Service {
 
 impl Service {
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        Self::attached(name, command.stdout(Stdio::null()).stderr(Stdio::null()))
+    }
+
+    /// As [`Service::start`], for a command that has a terminal.
+    pub fn attached(name: &'static str, command: &mut Command) -> Result<Self> {
         let child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start `{name}`"))?;
         Ok(Self { name, child })
@@ -32,17 +35,26 @@ impl Service {
 
     /// Returns its resident memory, MiB.
     pub fn memory(&self) -> Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// Returns the most resident memory that it has had, MiB.
+    pub fn most_memory(&self) -> Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, key: &str) -> Result<f64> {
         let text = self.read("status")?;
         let kib: u64 = text
             .lines()
             .find_map(|line| {
-                line.strip_prefix("VmRSS:")?
+                line.strip_prefix(key)?
                     .split_whitespace()
                     .next()?
                     .parse()
                     .ok()
             })
-            .with_context(|| format!("`{}` has no VmRSS", self.name))?;
+            .with_context(|| format!("the status of `{}` has no {key}", self.name))?;
         Ok(number(kib) / 1024.0)
     }
 

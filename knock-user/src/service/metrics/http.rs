@@ -22,6 +22,7 @@ use super::listener::{Accepting, Listener, Stream};
 use crate::{
     datapath::PinRoot,
     metrics::{self, Reading},
+    service::failures::HookFailures,
 };
 
 /// The path of the page.
@@ -39,8 +40,14 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Where there are no descriptors left, the next client is waited for after this pause.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What the page is made of.
+pub struct Source {
+    pub root: PinRoot,
+    pub hook_failures: HookFailures,
+}
+
 /// Serves until `stopped`.
-pub async fn serve(listener: Listener, root: PinRoot, stopped: oneshot::Receiver<()>) {
+pub async fn serve(listener: Listener, source: Source, stopped: oneshot::Receiver<()>) {
     let accepting = match listener.register() {
         Ok(accepting) => accepting,
         Err(error) => {
@@ -49,7 +56,7 @@ pub async fn serve(listener: Listener, root: PinRoot, stopped: oneshot::Receiver
         }
     };
     let page = Rc::new(Page {
-        root,
+        source,
         latest: RefCell::default(),
     });
     let clients = LocalSet::new();
@@ -128,7 +135,7 @@ fn plain(status: StatusCode, text: String) -> Response<String> {
 
 /// The page, as it was last read.
 struct Page {
-    root: PinRoot,
+    source: Source,
     latest: RefCell<Option<(Instant, Result<String, String>)>>,
 }
 
@@ -139,7 +146,12 @@ impl Page {
         match &*latest {
             Some((read, text)) if read.elapsed() < FRESH => text.clone(),
             before => {
-                let text = Reading::take(&self.root)
+                let Source {
+                    root,
+                    hook_failures,
+                } = &self.source;
+                let text = Reading::take(root)
+                    .map(|reading| reading.with_hooks(hook_failures.by_reason()))
                     .and_then(|reading| Ok(reading.into_text()?))
                     .map_err(|error| format!("cannot read the metrics: {error:#}"));
                 if let Err(error) = &text

@@ -9,16 +9,19 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use super::failures::HookFailures;
 use crate::{
     config::{Config, Listen},
     datapath::PinRoot,
     runtime::runtime,
 };
+use http::Source;
 use listener::Listener;
 
 /// What hands out the metrics, if the configuration says so.
 pub struct Endpoint {
     root: PinRoot,
+    hook_failures: HookFailures,
     wanted: Option<Listen>,
     serving: Option<Serving>,
     /// Why it does not serve, as it was last reported.
@@ -26,9 +29,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub fn new(root: &PinRoot) -> Self {
+    pub fn new(root: &PinRoot, hook_failures: HookFailures) -> Self {
         Self {
             root: root.clone(),
+            hook_failures,
             wanted: None,
             serving: None,
             failed: None,
@@ -52,7 +56,7 @@ impl Endpoint {
         if self.serving.as_ref().is_some_and(Serving::goes_on) {
             return;
         }
-        match Serving::start(listen, &self.root) {
+        match Serving::start(listen, &self.root, &self.hook_failures) {
             Ok(serving) => {
                 tracing::info!("metrics are at {}", address(listen));
                 self.serving = Some(serving);
@@ -87,14 +91,17 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(listen: &Listen, root: &PinRoot) -> Result<Self> {
+    fn start(listen: &Listen, root: &PinRoot, hook_failures: &HookFailures) -> Result<Self> {
         let listener = Listener::bind(listen)?;
         let runtime = runtime()?;
         let (stop, stopped) = oneshot::channel();
-        let root = root.clone();
+        let source = Source {
+            root: root.clone(),
+            hook_failures: hook_failures.clone(),
+        };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
-            .spawn(move || runtime.block_on(http::serve(listener, root, stopped)))
+            .spawn(move || runtime.block_on(http::serve(listener, source, stopped)))
             .context("cannot start a thread for the metrics")?;
         Ok(Self {
             stop: Some(stop),

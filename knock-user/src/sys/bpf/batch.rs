@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
+use aya::{maps::MapData, util::nr_cpus};
 use bytemuck::Pod;
 
 use super::bpf;
@@ -51,8 +51,28 @@ const CHUNK: u32 = 4096;
 /// old and half of the new; in a hash table, one that is moved may be missed or come twice.
 pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> Result<()> {
     let chunk = map.info()?.max_entries().clamp(64, CHUNK);
+    read(map, chunk, 1, |key: &K, values: &[V]| each(key, &values[0]))
+}
+
+/// Calls `each` with every index of an array that has a value for each CPU, and with these values (since Linux 5.13).
+pub fn for_each_cpu<V: Pod>(map: &MapData, each: impl FnMut(&u32, &[V])) -> Result<()> {
+    // The kernel makes each value as long as a multiple of 8.
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    // No buckets here, so with many CPUs, few entries at a time take little memory.
+    let chunk = map.info()?.max_entries().clamp(1, CHUNK / 16);
+    read(map, chunk, cpus, each)
+}
+
+/// Calls `each` with every key and its values, `each_has` of them; asks for `chunk` keys at a time.
+fn read<K: Pod, V: Pod>(
+    map: &MapData,
+    chunk: u32,
+    each_has: usize,
+    mut each: impl FnMut(&K, &[V]),
+) -> Result<()> {
     let mut keys = vec![K::zeroed(); chunk as usize];
-    let mut values = vec![V::zeroed(); chunk as usize];
+    let mut values = vec![V::zeroed(); chunk as usize * each_has];
     // Hash tables keep a bucket number here, arrays a key; four bytes, with room to spare.
     let mut position = [0_u64; 8];
     let mut first = true;
@@ -68,15 +88,15 @@ pub fn for_each<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> 
             flags: 0,
         };
         // SAFETY: keys and values point to room for `count` entries of the table's sizes (the typed
-        // handles check these when they are opened).
+        // handles check these when they are opened), in a table of each CPU for all CPUs that may be.
         let last = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &raw mut attr) } {
             Ok(_) => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             Err(error) => return Err(error).context("cannot read a kernel table"),
         };
         let count = attr.count as usize;
-        for (key, value) in keys.iter().zip(&values).take(count) {
-            each(key, value);
+        for (key, values) in keys.iter().zip(values.chunks_exact(each_has)).take(count) {
+            each(key, values);
         }
         if last {
             return Ok(());

@@ -30,7 +30,18 @@ pub enum Rate {
 #[derive(Debug, Clone)]
 pub struct Junk {
     pub frame: Vec<u8>,
-    pub port: u16,
+    /// Number of sources.
+    pub sources: u32,
+    /// The ports to which a source sends in its turn: the first `steps` of these. At a given rate, the frame's alone.
+    pub ports: [u16; 4],
+    pub steps: u32,
+}
+
+/// What was sent, and in which time.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub packets: u64,
+    pub elapsed: Duration,
 }
 
 /// The first forged source.
@@ -49,6 +60,25 @@ impl Rate {
     }
 }
 
+impl Junk {
+    /// Returns that of a frame to this port, from more sources than any table here holds.
+    pub fn to(frame: Vec<u8>, port: u16) -> Self {
+        Self {
+            frame,
+            sources: SOURCES,
+            ports: [port; 4],
+            steps: 1,
+        }
+    }
+}
+
+impl Sent {
+    /// Returns the rate, packets a second.
+    pub fn rate(self) -> f64 {
+        clock::number(self.packets) / self.elapsed.as_secs_f64()
+    }
+}
+
 /// Sends until `stop` is set. Returns the rate, packets a second.
 pub fn flood(
     programs: &mut Programs,
@@ -57,14 +87,28 @@ pub fn flood(
     rate: Rate,
     stop: &AtomicBool,
 ) -> Result<f64> {
+    send_all(programs, wire, junk, rate, stop).map(Sent::rate)
+}
+
+/// Sends until `stop` is set.
+pub fn send_all(
+    programs: &mut Programs,
+    wire: &Wire,
+    junk: &Junk,
+    rate: Rate,
+    stop: &AtomicBool,
+) -> Result<Sent> {
     clock::stay()?;
     let begun = Instant::now();
-    let sent = match rate {
+    let packets = match rate {
         Rate::None => 0,
         Rate::PerSecond(rate) => paced(wire, junk, rate, stop)?,
         Rate::Fastest => fastest(programs, wire, junk, stop)?,
     };
-    Ok(clock::number(sent) / begun.elapsed().as_secs_f64())
+    Ok(Sent {
+        packets,
+        elapsed: begun.elapsed(),
+    })
 }
 
 fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> {
@@ -77,8 +121,8 @@ fn paced(wire: &Wire, junk: &Junk, rate: u32, stop: &AtomicBool) -> Result<u64> 
     while !stop.load(Ordering::Relaxed) {
         let due = begun.elapsed().as_micros() * u128::from(rate) / 1_000_000;
         while u128::from(packet) < due && !stop.load(Ordering::Relaxed) {
-            let port = 1024 + u16::try_from(packet / SOURCES % 0x8000).expect("15 bits");
-            readdress(&mut frame, FORGED + packet % SOURCES, port);
+            let port = 1024 + u16::try_from(packet / junk.sources % 0x8000).expect("15 bits");
+            readdress(&mut frame, FORGED + packet % junk.sources, port);
             sent += u64::from(send(&socket, &frame)?);
             packet = packet.wrapping_add(1);
         }
@@ -93,9 +137,9 @@ fn fastest(programs: &mut Programs, wire: &Wire, junk: &Junk, stop: &AtomicBool)
     let mut traffic = Traffic {
         interface: wire.sender,
         first: FORGED,
-        sources: SOURCES,
-        steps: 1,
-        ports: [junk.port; 4],
+        sources: junk.sources,
+        steps: junk.steps,
+        ports: junk.ports,
         hold: 22,
         ..Traffic::default()
     };

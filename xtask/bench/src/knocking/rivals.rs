@@ -208,14 +208,13 @@ impl Standing {
     /// Returns the packet of a flood of forged knocks.
     pub fn junk(&self) -> Result<Junk> {
         Ok(match self.rival {
-            Rival::Fwknopd => Junk {
-                frame: frame::datagram(0, 40000, FWKNOP_PORT, &self.authorization(1, OTHER_HMAC)?),
-                port: FWKNOP_PORT,
-            },
-            Rival::Nobody | Rival::Knockgate(_) | Rival::Knockd | Rival::Recipe => Junk {
-                frame: frame::datagram(0, 40000, KNOCKS[0], &[]),
-                port: KNOCKS[0],
-            },
+            Rival::Fwknopd => Junk::to(
+                frame::datagram(0, 40000, FWKNOP_PORT, &self.authorization(1, OTHER_HMAC)?),
+                FWKNOP_PORT,
+            ),
+            Rival::Nobody | Rival::Knockgate(_) | Rival::Knockd | Rival::Recipe => {
+                Junk::to(frame::datagram(0, 40000, KNOCKS[0], &[]), KNOCKS[0])
+            }
         })
     }
 
