@@ -2,7 +2,7 @@
 //! unchanged; the service verifies it.
 //!
 //! Such a packet is a datagram of base64 text without its first characters, which are always the same. Of those that are
-//! left, the first is one of four, since it holds four known bits; a packet that is made with GnuPG has two others.
+//! left, the first is one of four, since it holds four known bits; a packet that is made with GPG has two others.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,7 +13,7 @@ pub const SHORTEST: u32 = 140;
 pub const LONGEST: u32 = 1500;
 /// The room in a short record: most packets are shorter than this.
 pub const SHORT: usize = 488;
-/// From this length on, text may have been made with GnuPG.
+/// From this length on, text may have been made with GPG.
 pub const SHORTEST_GPG: u32 = 400;
 
 /// A datagram without its payload, as the program hands it up; its payload follows.

@@ -23,7 +23,7 @@ use crate::config::fwknop::HmacDigest;
 
 /// What every text begins with and no packet has: "Salted__" and half of a character.
 pub const PREFIX: &[u8; 10] = b"U2FsdGVkX1";
-/// The same of what GnuPG makes.
+/// The same of what GPG makes.
 pub const GPG_PREFIX: &[u8; 2] = b"hQ";
 /// The passphrase of the legacy mode is filled up to this length.
 const LEGACY: usize = 16;
@@ -206,7 +206,7 @@ fn parts(sealed: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     is_whole.then(|| (&head[8..], ciphertext.to_vec()))
 }
 
-/// Makes the cipher of a passphrase as OpenSSL's `EVP_BytesToKey` does, with MD5 and one round. Also returns the bytes it was
+/// Makes the cipher of a passphrase as `OpenSSL`'s `EVP_BytesToKey` does, with MD5 and one round. Also returns the bytes it was
 /// made of.
 fn ciphers(passphrase: &[u8], salt: &[u8]) -> (cbc::Decryptor<Aes256>, Zeroizing<[u8; 48]>) {
     let mut derived = Zeroizing::new([0; 48]);
