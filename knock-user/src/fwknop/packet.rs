@@ -50,14 +50,14 @@ const LENIENT: GeneralPurpose = unpadded(true);
 
 /// Returns the characters of a code or digest of this kind.
 pub const fn text_length(digest: HmacDigest) -> usize {
-    let bytes = match digest {
+    let bytes: usize = match digest {
         HmacDigest::Md5 => 16,
         HmacDigest::Sha1 => 20,
         HmacDigest::Sha256 | HmacDigest::Sha3_256 => 32,
         HmacDigest::Sha384 => 48,
         HmacDigest::Sha512 | HmacDigest::Sha3_512 => 64,
     };
-    (bytes as usize * 4).div_ceil(3)
+    (bytes * 4).div_ceil(3)
 }
 
 /// The key of an HMAC, prepared. Its parts are overwritten when it is dropped.

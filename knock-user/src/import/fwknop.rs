@@ -219,16 +219,15 @@ impl Keys {
                 self.hmac_key = Some((name, value.to_owned()));
                 carried(name)
             }
-            "HMAC_DIGEST_TYPE" => match HmacDigest::from_str(value, true) {
-                Ok(digest) => {
+            "HMAC_DIGEST_TYPE" => {
+                if let Ok(digest) = HmacDigest::from_str(value, true) {
                     self.digest = digest;
                     carried("hmac_digest_type")
-                }
-                Err(_) => {
+                } else {
                     self.refused = true;
                     (Fate::Invalid, "it is no digest that fwknop has".into())
                 }
-            },
+            }
             "REQUIRE_SOURCE" | "REQUIRE_SOURCE_ADDRESS" => {
                 self.require_source_address = is_yes(value);
                 carried("require_source_address")
