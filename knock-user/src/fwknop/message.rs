@@ -60,37 +60,36 @@ pub fn read(message: &str) -> Result<Request, Outcome> {
     }
     let asked = field(asked).and_then(|asked| String::from_utf8(asked).ok());
     let asked = asked.ok_or(Outcome::Message)?;
-    let mut listed = asked.split(',');
-    let address: Ipv4Addr = listed
+    let mut words = asked.split(',');
+    let address: Ipv4Addr = words
         .next()
         .and_then(|address| address.parse().ok())
         .ok_or(Outcome::Message)?;
-    let ports: Option<Vec<_>> = listed.map(port).collect();
-    let ports = ports.filter(|ports| !ports.is_empty());
+    let ports = words.map(port).collect::<Result<Vec<_>, _>>()?;
+    if ports.is_empty() {
+        return Err(Outcome::Message);
+    }
     Ok(Request {
         time,
         address: (!address.is_unspecified()).then_some(address),
-        ports: ports.ok_or(Outcome::Message)?,
+        ports,
         // 0 asks for the default.
         timeout: timeout.filter(|seconds| *seconds != 0),
     })
 }
 
-/// Reads `tcp/22`. `Some(None)`: a protocol without ports.
-#[expect(
-    clippy::option_option,
-    reason = "the outer one is for what cannot be read, and is gone at once"
-)]
-fn port(text: &str) -> Option<Option<Port>> {
-    let (protocol, number) = text.split_once('/')?;
-    let number = self::number(number).and_then(|number| u16::try_from(number).ok())?;
+/// Reads `tcp/22`. `None`: a protocol without ports.
+fn port(text: &str) -> Result<Option<Port>, Outcome> {
+    let (protocol, number) = text.split_once('/').ok_or(Outcome::Message)?;
+    let number = self::number(number).and_then(|number| u16::try_from(number).ok());
+    let number = number.ok_or(Outcome::Message)?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        "icmp" | "none" => return Some(None),
-        _ => return None,
+        "icmp" | "none" => return Ok(None),
+        _ => return Err(Outcome::Message),
     };
-    Some((number != 0).then_some(Port { number, protocol }))
+    Ok((number != 0).then_some(Port { number, protocol }))
 }
 
 /// Digits only: `parse` would take a sign, too.

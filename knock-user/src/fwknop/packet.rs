@@ -206,7 +206,7 @@ fn parts(sealed: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     is_whole.then(|| (&head[8..], ciphertext.to_vec()))
 }
 
-/// Makes the cipher of a passphrase as OpenSSL's `EVP_BytesToKey` does, with MD5 and one round. Also returns the bytes it was
+/// Makes the cipher of a passphrase as `OpenSSL`'s `EVP_BytesToKey` does, with MD5 and one round. Also returns the bytes it was
 /// made of.
 fn ciphers(passphrase: &[u8], salt: &[u8]) -> (cbc::Decryptor<Aes256>, Zeroizing<[u8; 48]>) {
     let mut derived = Zeroizing::new([0; 48]);

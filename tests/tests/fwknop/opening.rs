@@ -44,7 +44,7 @@ fn with_keys_of_every_kind() {
     with_client(|scenario| {
         // The same keys by another digest are another key, at a gate of its own.
         let ports = 3001..;
-        let of_digests: String = ports
+        let of_digests: Vec<String> = ports
             .clone()
             .zip(DIGESTS)
             .map(|(port, digest): (u16, &str)| {
@@ -53,6 +53,7 @@ fn with_keys_of_every_kind() {
                 format!("[[gate]]\nname = '{name}'\nprotect = ['{port}/tcp']\n{section}")
             })
             .collect();
+        let of_digests = of_digests.concat();
         let config = format!("{}{of_digests}", ssh(&PASSPHRASES.section("bob", "")));
         let _service = serve(scenario, &config);
         let a = scenario.address(A).to_string();
@@ -163,7 +164,7 @@ fn every_gate_whose_ports_it_asks_for_or_none() {
         }
         counted(scenario, "gate", 3);
         // The key is another one at one of them.
-        scenario.configure(&format!(
+        scenario.configure(format!(
             "{}{}",
             ssh(&alice),
             mail(&OTHER.section("alice", ""))
