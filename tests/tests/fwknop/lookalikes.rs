@@ -3,7 +3,7 @@
 use knockgate_tests::{
     gate_config::ALICE,
     lab::{
-        CLIENT_INTERFACE, CLIENT_MAC, Family, GATE_MAC,
+        CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC,
         Source::{A, B},
     },
     run::wait_until,
@@ -94,7 +94,7 @@ fn a_flood_is_dropped_unread_and_a_knock_gets_in() {
         let lab = &scenario.lab;
         let source = (scenario.address(B), 40_000);
         let to = (scenario.family.host(), PORT);
-        let frame = Packet::udp(source, to, &lookalike(204)).frame(CLIENT_MAC, GATE_MAC);
+        let frame = Packet::udp(source, to, &lookalike(204)).frame(CLIENT_MAC, HOST_MAC);
         let frames = vec![frame; 100];
         lab.client.run(|| {
             let interface = lab.client.index_of(CLIENT_INTERFACE).expect("it is there");

@@ -229,7 +229,7 @@ fn in_native_mode_and_through_frames_in_several_buffers() {
     Scenario::run(Attach::Native, Family::V4, &["fwknop"], |scenario| {
         for mtu in ["1500", "9000"] {
             let lab = &scenario.lab;
-            for (netns, interface) in [(&lab.gate, WAN), (&lab.client, CLIENT_INTERFACE)] {
+            for (netns, interface) in [(&lab.host, WAN), (&lab.client, CLIENT_INTERFACE)] {
                 ip(netns, &format!("link set {interface} mtu {mtu}"));
             }
             let service = serve(scenario, &ssh(&DRAWN.section("alice", "")));
