@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn it_takes_bounded_memory() {
-        let mut seen = Seen::load(PathBuf::from("/nonexistent/seen.fwknop"), 0);
+        let mut seen = Seen::load(PathBuf::from("/proc/nonexistent/seen.fwknop"), 0);
         seen.has_failed = true;
         for number in 0..MOST {
             let Some(end) = end(&packet(number)) else {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Address as _, Env, Family,
-    address::{V4, V6},
+    address::{Padded, V4},
     event::NOBODY,
     grant::{
         end,
@@ -33,15 +33,69 @@ pub fn answer<E: Env>(env: &E) -> bool {
     work.until = 0;
     if work.outcome == Outcome::Opened as u8 {
         work.user = KEY_USER | u32::from(work.slot);
-        work.outcome = open(env, work) as u8;
+        open(env);
     }
     env.report_knock();
-    work.outcome == Outcome::Opened as u8 || work.outcome == Outcome::Closed as u8
+    // Asked for again: what was called has written to it.
+    env.knock_work().is_some_and(|work| {
+        work.outcome == Outcome::Opened as u8 || work.outcome == Outcome::Closed as u8
+    })
 }
 
-/// Does what a verified knock asks for, and returns the outcome.
+/// Does what a verified knock asks for, and leaves the outcome in the CPU's [`Work`].
 #[inline(always)]
-fn open<E: Env>(env: &E, work: &mut Work) -> Outcome {
+fn open<E: Env>(env: &E) {
+    admit(env);
+    let Some(&mut Work {
+        outcome,
+        families,
+        v4,
+        v6,
+        action,
+        ..
+    }) = env.knock_work()
+    else {
+        return;
+    };
+    if outcome != Outcome::Opened as u8 {
+        return;
+    }
+    let to_v4 = families & flag::IPV4 != 0;
+    let mut until = 0;
+    if to_v4 && for_address(env, v4.padded()) {
+        until = env.give_v4();
+    }
+    if families & flag::IPV6 != 0 && (!to_v4 || until != 0) && for_address(env, v6) {
+        until = env.give_v6();
+    }
+    if let Some(work) = env.knock_work() {
+        if action == action::CLOSE {
+            work.outcome = Outcome::Closed as u8;
+        } else if until == 0 {
+            work.outcome = Outcome::TableFull as u8;
+        } else {
+            work.until = until;
+        }
+    }
+}
+
+/// Says which address [`give`] is for.
+#[inline(always)]
+fn for_address<E: Env>(env: &E, address: Padded) -> bool {
+    env.knock_work().map(|work| work.to = address).is_some()
+}
+
+/// Finds out what a verified knock may have of what it asks for, and leaves it in the CPU's [`Work`] with the outcome. Not
+/// inlined, since what gives the grants needs the stack.
+#[inline(never)]
+fn admit<E: Env>(env: &E) {
+    if let Some(work) = env.knock_work() {
+        work.outcome = admitted(env, work) as u8;
+    }
+}
+
+#[inline(always)]
+fn admitted<E: Env>(env: &E, work: &mut Work) -> Outcome {
     let slot = u32::from(work.slot);
     let head = Head::of(work.body[0], work.body[1]);
     let request = Request::of(&work.body, head.flags);
@@ -52,24 +106,33 @@ fn open<E: Env>(env: &E, work: &mut Work) -> Outcome {
         return Outcome::Gate;
     };
     work.gate = gate;
-
-    let (mut v4, mut v6) = (request.v4, request.v6);
-    let (mut to_v4, mut to_v6) = (head.flags & flag::IPV4 != 0, head.flags & flag::IPV6 != 0);
+    work.v4 = request.v4;
+    work.v6 = request.v6;
+    work.families = head.flags & (flag::IPV4 | flag::IPV6);
+    work.port = request.port;
+    work.action = request.action;
+    work.open_for = if request.open_for == 0 {
+        u64::MAX
+    } else {
+        request.open_for
+    };
     let from_v4 = work.family == u32::from(V4::FAMILY);
     if head.flags & flag::OBSERVED != 0 {
         if key.bound != 0 {
             return Outcome::Address;
         }
         if from_v4 {
-            (v4, to_v4) = (V4::unpadded(work.source), true);
+            work.v4 = V4::unpadded(work.source);
+            work.families |= flag::IPV4;
         } else {
-            (v6, to_v6) = (V6::unpadded(work.source), true);
+            work.v6 = work.source;
+            work.families |= flag::IPV6;
         }
     } else {
         let lists_source = if from_v4 {
-            to_v4 && v4 == V4::unpadded(work.source)
+            work.families & flag::IPV4 != 0 && work.v4 == V4::unpadded(work.source)
         } else {
-            to_v6 && v6 == V6::unpadded(work.source)
+            work.families & flag::IPV6 != 0 && work.v6 == work.source
         };
         if !lists_source {
             return Outcome::Address;
@@ -77,36 +140,12 @@ fn open<E: Env>(env: &E, work: &mut Work) -> Outcome {
     }
     // Both, before either is granted.
     if rules.restricted != 0
-        && ((to_v4 && !env.may_knock(v4, gate)) || (to_v6 && !env.may_knock(v6, gate)))
+        && ((work.families & flag::IPV4 != 0 && !env.may_knock(work.v4, gate))
+            || (work.families & flag::IPV6 != 0 && !env.may_knock(work.v6, gate)))
     {
         return Outcome::Source;
     }
-
-    work.open_for = if request.open_for == 0 {
-        u64::MAX
-    } else {
-        request.open_for
-    };
-    work.port = request.port;
-    work.action = request.action;
-    let mut until = 0;
-    if to_v4 {
-        work.to = v4.padded();
-        until = env.give_v4();
-    }
-    if to_v6 && (!to_v4 || until != 0) {
-        work.to = v6.padded();
-        until = env.give_v6();
-    }
-    work.until = until;
-    if request.action == action::CLOSE {
-        work.until = 0;
-        Outcome::Closed
-    } else if until == 0 {
-        Outcome::TableFull
-    } else {
-        Outcome::Opened
-    }
+    Outcome::Opened
 }
 
 /// Opens or closes for the address in the CPU's [`Work`], which is of family `A`. Returns when the grant ends, ns of

@@ -6,7 +6,10 @@ use super::{
     message::{Body, Datagram},
     sha256,
 };
-use crate::{address::Padded, event::Event};
+use crate::{
+    address::{Padded, V4, V6},
+    event::Event,
+};
 
 /// What a CPU knows of the datagram that it looks at.
 #[repr(C)]
@@ -18,7 +21,13 @@ pub struct Work {
     pub hash: sha256::Work,
     pub event: Event,
     pub source: Padded,
-    /// The address that [`give`](super::give) is for.
+    /// The addresses to grant, as far as `families` says so.
+    pub v6: V6,
+    pub v4: V4,
+    /// [`IPV4`](super::message::flag::IPV4) and [`IPV6`](super::message::flag::IPV6).
+    pub families: u8,
+    pub zero: [u8; 3],
+    /// The one that [`give`](super::give) is for.
     pub to: Padded,
     /// How long it opens, ns.
     pub open_for: u64,
@@ -38,5 +47,5 @@ pub struct Work {
     pub outcome: u8,
     /// The slot of the key that it names.
     pub slot: u16,
-    pub zero: [u8; 6],
+    pub rest: [u8; 6],
 }

@@ -63,7 +63,7 @@ fn load(findings: &mut Findings<'_>, draft: &Draft, place: Span) -> Option<KeySe
 /// Warns of a gate that nothing opens, and of one that its weakest way in makes as weak. `from_files`: a key's own file
 /// names it; `None` where that is not known.
 fn openers(findings: &mut Findings<'_>, gate: &DraftGate, from_files: Option<bool>) {
-    if gate.knocks.is_empty() && from_files == Some(false) {
+    if gate.knocks.is_empty() && gate.fwknop.is_empty() && from_files == Some(false) {
         let message = format!(
             "{} has no [[gate.knock]]: only the allow list and grants by `knockgate allow` open it",
             gate.label()
