@@ -44,12 +44,20 @@ fn promtool_finds_nothing_wrong() {
     });
 }
 
+/// Who makes the metric of fwknop's packets appear. Of the last gate.
+const OF_FWKNOP: &str = "
+    [[gate.fwknop]]
+    user = 'fred'
+    key = 'a passphrase of this test alone'
+    hmac_key = 'and another one, for its HMAC'
+";
+
 #[test]
 fn prometheus_has_what_rules_and_dashboard_ask_for() {
     in_generic_mode(TOOLS, |scenario| {
         let prometheus = Prometheus::start(scenario);
         // One of the rules is about a mode that nothing else here is in.
-        let gates = gates_with_metrics(LISTEN);
+        let gates = format!("{}{OF_FWKNOP}", gates_with_metrics(LISTEN));
         scenario.configure(format!("mode = \"monitor\"\n{gates}"));
         let service = serve(scenario);
         prometheus.has("knockgate_up{mode=\"monitor\"}");
