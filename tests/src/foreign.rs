@@ -145,7 +145,7 @@ pub fn lengthen_meta(path: &Path) {
         name,
     };
     let map = bpf(MAP_CREATE, &attributes).expect("an array map can be made");
-    fs::remove_file(path).expect("a gate is up");
+    fs::remove_file(path).expect("an instance is up");
     pin(&map, path);
 }
 

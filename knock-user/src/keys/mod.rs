@@ -1,7 +1,7 @@
 //! Keys for authenticated knocks: what a host keeps of them, and what a person holds.
 //!
 //! A person has a root of 32 random bytes. Each host stores only what is derived from it for this host
-//! ([`derive`]), in a [`Folder`] of its own with one file for each name. [`Folder::load`] gives all of them as
+//! ([`derive()`]), in a [`Folder`] of its own with one file for each name. [`Folder::load`] gives all of them as
 //! a [`KeySet`], which the datapath turns into tables.
 //!
 //! Nothing here needs the kernel program: the client uses the same names, secrets and derivation.

@@ -76,11 +76,11 @@ fn keys_made(created: Timestamp) -> KeySet {
 }
 
 /// The program with these keys, which count from now on.
-struct Gate {
+struct Instance {
     program: Program,
 }
 
-impl Gate {
+impl Instance {
     fn load(load: impl FnOnce(&Config) -> Option<Program>) -> Option<Self> {
         let mut program = load(&config())?;
         let datapath = program.datapath_mut();
@@ -169,13 +169,13 @@ fn datagram_v6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_outcome() {
-    let Some(gate_) = Gate::load(Program::load) else {
+    let Some(instance) = Instance::load(Program::load) else {
         return;
     };
-    let send = |source, knock: Knock| gate_.send(source, &knock);
+    let send = |source, knock: Knock| instance.send(source, &knock);
     let first = alice();
     assert_eq!(send(CLIENT, first.clone()), Some(Outcome::Opened));
-    assert_eq!(gate_.grants(), [("198.51.100.7/32".to_owned(), 0)]);
+    assert_eq!(instance.grants(), [("198.51.100.7/32".to_owned(), 0)]);
     assert_eq!(send(CLIENT, first.clone()), Some(Outcome::Duplicate));
     assert_eq!(send(OTHER, first), Some(Outcome::Replay));
     let stale = |time| Knock { time, ..alice() };
@@ -214,7 +214,7 @@ fn every_outcome() {
     };
     assert_eq!(send(OTHER, web(alice())), Some(Outcome::Source));
     assert_eq!(send(CLIENT, web(alice())), Some(Outcome::Opened));
-    assert_eq!(gate_.grants().len(), 2);
+    assert_eq!(instance.grants().len(), 2);
     let unknown_gate = Knock {
         gate: gate("mail"),
         ..alice()
@@ -234,13 +234,13 @@ fn every_outcome() {
     };
     assert_eq!(send(CLIENT, close), Some(Outcome::Closed));
     // It was renewed by bob.
-    assert_eq!(gate_.grants().len(), 2);
+    assert_eq!(instance.grants().len(), 2);
     let close = Knock {
         action: 2,
         ..web(alice())
     };
     assert_eq!(send(CLIENT, close), Some(Outcome::Closed));
-    assert_eq!(gate_.grants(), [("198.51.100.7/32".to_owned(), 0)]);
+    assert_eq!(instance.grants(), [("198.51.100.7/32".to_owned(), 0)]);
     let both = Knock {
         flags: 3,
         v4: CLIENT,
@@ -248,84 +248,88 @@ fn every_outcome() {
         ..web(alice())
     };
     let frame = datagram_v6(CLIENT_V6, &both.sealed());
-    assert_eq!(gate_.send_frame(&frame), Some(Outcome::Opened));
-    assert_eq!(gate_.grants().len(), 3);
+    assert_eq!(instance.send_frame(&frame), Some(Outcome::Opened));
+    assert_eq!(instance.grants().len(), 3);
 }
 
 #[test]
 fn keys_that_are_taken_back_open_nothing() {
-    let Some(mut gate) = Gate::load(Program::load) else {
+    let Some(mut instance) = Instance::load(Program::load) else {
         return;
     };
-    assert_eq!(gate.send(CLIENT, &alice()), Some(Outcome::Opened));
+    assert_eq!(instance.send(CLIENT, &alice()), Some(Outcome::Opened));
     let mut set = keys();
     set.keys[0].state = KeyState::Revoked {
         since: PAST.parse().expect("a time"),
     };
     set.keys[1].expires = Some(PAST.parse().expect("a time"));
-    let ended = gate
+    let ended = instance
         .program
         .datapath_mut()
         .apply_keys(&set)
         .expect("they fit");
     assert_eq!(ended, 1, "the grant ends with its key");
-    assert_eq!(gate.send(CLIENT, &alice()), Some(Outcome::Revoked));
-    assert_eq!(gate.send(CLIENT, &bob()), Some(Outcome::Expired));
-    assert_eq!(gate.grants(), []);
+    assert_eq!(instance.send(CLIENT, &alice()), Some(Outcome::Revoked));
+    assert_eq!(instance.send(CLIENT, &bob()), Some(Outcome::Expired));
+    assert_eq!(instance.grants(), []);
     // The same key again: what it had accepted stays accepted.
-    let newest = |gate: &Gate| {
-        gate.program
+    let newest = |instance: &Instance| {
+        instance
+            .program
             .datapath()
             .newest_times()
             .expect("the table is there")
     };
-    let before = newest(&gate);
-    gate.program
+    let before = newest(&instance);
+    instance
+        .program
         .datapath_mut()
         .apply_keys(&keys())
         .expect("they fit");
-    assert_eq!(newest(&gate), before);
-    assert_eq!(gate.send(CLIENT, &alice()), Some(Outcome::Opened));
+    assert_eq!(newest(&instance), before);
+    assert_eq!(instance.send(CLIENT, &alice()), Some(Outcome::Opened));
     // Without its file there is no key, and its name is gone.
     set.keys.clear();
-    gate.program
+    instance
+        .program
         .datapath_mut()
         .apply_keys(&set)
         .expect("they fit");
-    assert_eq!(gate.send(CLIENT, &alice()), Some(Outcome::Unknown));
-    assert_eq!(gate.program.datapath().key_name(0), None);
+    assert_eq!(instance.send(CLIENT, &alice()), Some(Outcome::Unknown));
+    assert_eq!(instance.program.datapath().key_name(0), None);
     // A key that comes back may have been used meanwhile.
     let old = keys_made(PAST.parse().expect("a time"));
-    gate.program
+    instance
+        .program
         .datapath_mut()
         .apply_keys(&old)
         .expect("they fit");
-    assert_eq!(gate.send(CLIENT, &alice()), Some(Outcome::Replay));
+    assert_eq!(instance.send(CLIENT, &alice()), Some(Outcome::Replay));
 }
 
 #[test]
 fn every_bit_counts() {
-    let Some(gate) = Gate::load(Program::load) else {
+    let Some(instance) = Instance::load(Program::load) else {
         return;
     };
     let message = alice().sealed();
     for bit in 0..message.len() * 8 {
         let mut altered = message;
         altered[bit / 8] ^= 1 << (bit % 8);
-        let outcome = gate.send_frame(&datagram(CLIENT, &altered));
+        let outcome = instance.send_frame(&datagram(CLIENT, &altered));
         assert!(
             !matches!(outcome, Some(Outcome::Opened | Outcome::Closed)),
             "bit {bit}: {outcome:?}"
         );
     }
-    assert_eq!(gate.grants(), []);
-    let outcome = gate.send_frame(&datagram(CLIENT, &message));
+    assert_eq!(instance.grants(), []);
+    let outcome = instance.send_frame(&datagram(CLIENT, &message));
     assert_eq!(outcome, Some(Outcome::Opened));
 }
 
 #[test]
 fn its_length_and_place_may_vary() {
-    let Some(gate) = Gate::load(Program::load) else {
+    let Some(instance) = Instance::load(Program::load) else {
         return;
     };
     for (length, expected) in [
@@ -339,44 +343,44 @@ fn its_length_and_place_may_vary() {
     ] {
         let mut payload = alice().sealed().to_vec();
         payload.resize(length, 0xaa);
-        let outcome = gate.send_frame(&datagram(CLIENT, &payload));
+        let outcome = instance.send_frame(&datagram(CLIENT, &payload));
         assert_eq!(outcome, Some(expected), "{length} bytes");
     }
     let plain = datagram(CLIENT, &alice().sealed());
     let mut tagged = plain[..12].to_vec();
     tagged.extend([0x81, 0, 0, 5]);
     tagged.extend(&plain[12..]);
-    assert_eq!(gate.send_frame(&tagged), Some(Outcome::Opened));
+    assert_eq!(instance.send_frame(&tagged), Some(Outcome::Opened));
     let mut options = datagram(CLIENT, &alice().sealed());
     options[14] = 0x47;
     options.splice(34..34, [1; 8]);
     options[17] += 8;
-    assert_eq!(gate.send_frame(&options), Some(Outcome::Opened));
+    assert_eq!(instance.send_frame(&options), Some(Outcome::Opened));
     let v6 = datagram_v6(CLIENT_V6, &alice().sealed());
     let mut extended = v6.clone();
     extended[20] = 60;
     extended.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
     extended[19] += 8;
-    assert_eq!(gate.send_frame(&extended), Some(Outcome::Opened));
+    assert_eq!(instance.send_frame(&extended), Some(Outcome::Opened));
     // A later fragment has no ports.
     let mut fragment = datagram(CLIENT, &alice().sealed());
     fragment[21] = 9;
-    assert_eq!(gate.send_frame(&fragment), None);
+    assert_eq!(instance.send_frame(&fragment), None);
 }
 
 #[test]
 fn it_may_lie_in_several_buffers() {
     for first in [14, 60, 100] {
-        let Some(gate) = Gate::load(|config| Program::load_scattered(config, first)) else {
+        let Some(instance) = Instance::load(|config| Program::load_scattered(config, first)) else {
             return;
         };
         assert_eq!(
-            gate.send(CLIENT, &alice()),
+            instance.send(CLIENT, &alice()),
             Some(Outcome::Opened),
             "{first}"
         );
         let short = datagram(CLIENT, &alice().sealed()[..63]);
-        assert_eq!(gate.send_frame(&short), Some(Outcome::Other), "{first}");
+        assert_eq!(instance.send_frame(&short), Some(Outcome::Other), "{first}");
     }
 }
 
@@ -385,7 +389,7 @@ fn it_may_lie_in_several_buffers() {
 fn of_several_cpus_one_accepts_it() {
     const ROUNDS: usize = 300;
     const THREADS: usize = 2;
-    let Some(gate) = Gate::load(Program::load) else {
+    let Some(instance) = Instance::load(Program::load) else {
         return;
     };
     let together = Barrier::new(THREADS);
@@ -393,7 +397,7 @@ fn of_several_cpus_one_accepts_it() {
         let frame = datagram(CLIENT, &alice().sealed());
         thread::scope(|scope| {
             for _ in 0..THREADS {
-                let (program, frame, together) = (gate.program.xdp(), &frame, &together);
+                let (program, frame, together) = (instance.program.xdp(), &frame, &together);
                 scope.spawn(move || {
                     together.wait();
                     run(program, frame);
@@ -401,7 +405,7 @@ fn of_several_cpus_one_accepts_it() {
             }
         });
     }
-    let counts = gate.counts();
+    let counts = instance.counts();
     let count = |outcome: Outcome| counts[usize::from(outcome as u8)];
     assert_eq!(count(Outcome::Opened), ROUNDS as u64);
     assert_eq!(count(Outcome::Duplicate), ROUNDS as u64);

@@ -1,4 +1,4 @@
-//! The other end of a tun device in a lab's gate namespace:
+//! The other end of a tun device in the namespace of a lab's host:
 //!
 //! ```text
 //!   the test   10.88.1.2  fd88:0:0:1::2  A ─┐
