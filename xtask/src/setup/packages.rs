@@ -81,7 +81,12 @@ const ETHTOOL: Package = package("ethtool", "the peers' harness sets up interfac
 const CLANG: Package = package("clang-19", "builds the peers' kernel programs");
 const GCC: Package = package("gcc", "builds the peers' senders");
 const MAKE: Package = package("make", "the same");
-const PYTHON: Package = package("python3", "runs the peers' harness");
+const PYTHON: Package = package(
+    "python3",
+    "runs a plain client of docs/clients, and the peers' harness",
+);
+const OPENSSL: Package = package("openssl", "makes the knocks of the plain client in bash");
+const XXD: Package = package("xxd", "the same");
 
 /// See [`super::cargo_fuzz`].
 pub(super) const CXX: Package = package("g++", "compiles the fuzzer that guided fuzzing links");
@@ -98,6 +103,9 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
     program("fwknop", &FWKNOP, Purpose::Test),
+    program("python3", &PYTHON, Purpose::Test),
+    program("openssl", &OPENSSL, Purpose::Test),
+    program("xxd", &XXD, Purpose::Test),
     program("prometheus", &PROMETHEUS, Purpose::Test),
     program("promtool", &PROMETHEUS, Purpose::Test),
     program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
