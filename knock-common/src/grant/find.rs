@@ -18,7 +18,8 @@ pub fn live<'e, E: Env, A: Family>(
     look_up(env, &GrantKey::whole(*source, gate), port)
 }
 
-/// Returns the live grant with this key, if it admits this source port. A packet of a flood reads one word of the filter, and not even the clock.
+/// Returns the live grant with this key, if it admits this source port. A packet of a flood reads one word of the filter,
+/// and not even the clock.
 #[inline(always)]
 fn look_up<'e, E: Env, A: Family>(
     env: &'e E,

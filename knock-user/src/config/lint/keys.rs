@@ -65,7 +65,7 @@ fn load(findings: &mut Findings<'_>, draft: &Draft, place: Span) -> Option<KeySe
 fn openers(findings: &mut Findings<'_>, gate: &DraftGate, from_files: Option<bool>) {
     if gate.knocks.is_empty() && gate.fwknop.is_empty() && from_files == Some(false) {
         let message = format!(
-            "{} has no [[gate.knock]]: only the allow list and grants by `knockgate allow` open it",
+            "{} has no [[gate.knock]], and no key names it: only the allow list and grants by `knockgate allow` open it",
             gate.label()
         );
         findings.warning("gate-without-knocks", gate.header, message);

@@ -269,7 +269,7 @@ fn begin_keys(ebpf: &Ebpf, contents: &Contents, keys: &KeySet, root: &PinRoot) -
     let newest = Newest::from(kept, config);
     if newest.waits() && !rows.keys.is_empty() {
         tracing::warn!(
-            "which knocks were accepted last is not known, so keys open gates again when {} have passed (`max_ahead`)",
+            "which knocks were accepted last is not known, so keys open gates only when {} have passed (`max_ahead`)",
             HumanDuration(config.knock.max_ahead)
         );
     }

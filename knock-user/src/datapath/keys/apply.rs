@@ -78,9 +78,7 @@ impl Datapath {
         let key = u16::try_from(user & !KEY_USER)
             .ok()
             .and_then(|slot| self.key_name(slot));
-        let user = key
-            .as_ref()
-            .map(|key| key.split('/').next().unwrap_or_default().to_owned());
+        let user = key.as_deref().map(user_of).map(ToOwned::to_owned);
         (user, key)
     }
 
