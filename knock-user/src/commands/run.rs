@@ -55,7 +55,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     up::report(&config, &up);
     // The keys that it has are read anew by those who need them.
     drop(config);
-    let datapath = Datapath::open(root)?;
+    let datapath = Datapath::open_unlocked(root)?;
     let load = |interfaces: &[String]| up::load(file, interfaces);
     let serve = service::serve(datapath, root, &up, file, &load, args.down_on_exit);
     runtime()?.block_on(serve)

@@ -21,7 +21,7 @@ use knock_common::{
 use super::{
     compile::{Contents, applied::Applied, compile_as},
     edit::grant_filter::GrantFilter,
-    error::{NothingUp, other_version},
+    error::{NotPermitted, NothingUp, other_version},
     install::{
         attachment::{self, Attachment},
         pins::{
@@ -92,14 +92,31 @@ pub struct Family<K4: Pod, K6: Pod, V: Pod> {
 }
 
 impl Datapath {
-    /// Opens what is pinned under `root`. Fails with [`NothingUp`] or [`NotPermitted`](super::NotPermitted).
+    /// Opens what is pinned under `root`, for those who hold its lock. Fails with [`NothingUp`] or [`NotPermitted`].
     pub fn open(root: &PinRoot) -> Result<Self> {
         Self::open_for(Access::Change, root)
     }
 
-    /// As [`Datapath::open`], to read alone: for those who may read the pins and not write them.
+    /// As [`Datapath::open`], for those who do not hold the lock.
+    pub fn open_unlocked(root: &PinRoot) -> Result<Self> {
+        Self::open_settled(Access::Change, root)
+    }
+
+    /// As [`Datapath::open_unlocked`], to read alone: for those who may read the pins and not write them.
     pub fn look(root: &PinRoot) -> Result<Self> {
-        Self::open_for(Access::Look, root)
+        Self::open_settled(Access::Look, root)
+    }
+
+    fn open_settled(access: Access, root: &PinRoot) -> Result<Self> {
+        let opened = Self::open_for(access, root);
+        match &opened {
+            Err(error) if !error.is::<NothingUp>() && !error.is::<NotPermitted>() => {
+                // Its pins may be in removal, one after the other, by a process that holds the lock until all are gone.
+                drop(root.lock_existing()?);
+                Self::open_for(access, root)
+            }
+            _ => opened,
+        }
     }
 
     fn open_for(access: Access, root: &PinRoot) -> Result<Self> {

@@ -20,7 +20,7 @@ pub fn reload(
     session: Option<SshSession>,
     load: impl FnOnce(Option<&[String]>) -> Result<Config>,
 ) -> Result<(Config, Up)> {
-    let datapath = Datapath::open(root)?;
+    let datapath = Datapath::open_unlocked(root)?;
     let interfaces = &datapath.config().interfaces;
     let named_interfaces = datapath.applied.circumstances.named_interfaces;
     let mut config = load(named_interfaces.then_some(interfaces))?;
@@ -39,7 +39,7 @@ pub fn reload(
 /// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
 /// nothing to return to.
 pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
-    let datapath = Datapath::open(root)?;
+    let datapath = Datapath::open_unlocked(root)?;
     if datapath.trial()? != TrialState::Lapsed {
         return Ok(None);
     }

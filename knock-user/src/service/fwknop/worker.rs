@@ -80,7 +80,7 @@ impl Worker {
         earlier: Arc<Mutex<Earlier>>,
         sender: mpsc::Sender<Said>,
     ) -> Result<Self> {
-        let datapath = Datapath::open(&root)?;
+        let datapath = Datapath::open_unlocked(&root)?;
         let seen = Seen::load(state_file(&root, "fwknop"), unix_time());
         let counts = Counts {
             values: datapath.fwknop_counted()?,

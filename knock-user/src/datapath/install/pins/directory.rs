@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapType;
 use knock_common::layout::{LAYOUT, Meta};
 
-use super::root::{PinRoot, interface_of, is_bpffs};
+use super::root::{PinRoot, interface_of};
 use crate::{
     datapath::{
         error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
@@ -63,7 +63,9 @@ impl PinRoot {
         let Some(entries) = read_dir(self.path())? else {
             return Ok(Vec::new());
         };
-        let on_bpffs = is_bpffs(self.path())?;
+        let Some(on_bpffs) = self.is_on_bpffs()? else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.with_context(cannot_read)?;
@@ -197,10 +199,10 @@ fn holds(directory: &Path, is_unnamed: bool) -> Result<Option<Holds>> {
 fn layout_of(directory: &Path) -> Result<Option<u32>> {
     let meta = &tables::META;
     let path = directory.join(meta.definition.pin_name());
-    if !path.exists() {
-        return Ok(None);
-    }
-    let object = bpf::look(&path).map_err(|error| cannot_open(&path, error))?;
+    let object = match bpf::look(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        object => object.map_err(|error| cannot_open(&path, error))?,
+    };
     if bpf::kind(&object) != Some(Kind::Map) {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Component, Path, PathBuf},
 };
@@ -65,8 +66,14 @@ impl PinRoot {
             }
         }
         self.refuse_dots()?;
-        make_directory(&self.0)?;
-        if is_bpffs(&self.0)? {
+        let on_bpffs = loop {
+            make_directory(&self.0)?;
+            // None: a `down` that ends now has removed it again.
+            if let Some(on_bpffs) = self.is_on_bpffs()? {
+                break on_bpffs;
+            }
+        };
+        if on_bpffs {
             Ok(())
         } else {
             // Succeeds only where it is empty, so no file is lost.
@@ -83,12 +90,11 @@ impl PinRoot {
     /// no root.
     pub fn is_on_bpffs(&self) -> Result<Option<bool>> {
         self.refuse_dots()?;
-        match self.0.try_exists() {
-            Ok(true) => is_bpffs(&self.0).map(Some),
-            Ok(false) => Ok(None),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot look at {}", self.0.display()))
-            }
+        match bpffs::is_bpffs(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            on_bpffs => on_bpffs
+                .map(Some)
+                .with_context(|| format!("cannot look at {}", self.0.display())),
         }
     }
 
@@ -126,7 +132,13 @@ pub(super) fn interface_of(directory: &str) -> (String, bool) {
 
 /// Makes a directory that only its owner can look into, since pins give away the sequences.
 pub(super) fn make_directory(path: &Path) -> Result<()> {
+    let is_gone =
+        || fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        // It was there, and another process has removed it before it could be seen to be a directory.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_gone() => {
+            make_directory(path)
+        }
         Err(error) if is_denied(&error) => Err(NotPermitted {
             what: format!("to create {}", path.display()),
             needs: NEEDS_TO_LOAD,
@@ -141,7 +153,7 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn is_bpffs(path: &Path) -> Result<bool> {
+fn is_bpffs(path: &Path) -> Result<bool> {
     bpffs::is_bpffs(path).with_context(|| format!("cannot look at {}", path.display()))
 }
 
@@ -184,6 +196,31 @@ mod tests {
             assert_eq!(PinRoot::new(spelling).path(), plain.path(), "{spelling}");
         }
         assert!(PinRoot::new("gate").path().is_absolute());
+    }
+
+    /// It is looked at without the lock, so another command may remove it at any moment.
+    #[test]
+    fn a_root_that_comes_and_goes_is_no_error() {
+        const ROUNDS: usize = 20_000;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = PinRoot::new(folder.path().join("root"));
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let _ = fs::create_dir(root.path());
+                    let _ = fs::remove_dir(root.path());
+                }
+            });
+            while !others.is_finished() {
+                let on_bpffs = root.is_on_bpffs().expect("there or not");
+                assert_ne!(on_bpffs, Some(true));
+                assert!(root.directories().expect("there or not").is_empty());
+                make_directory(root.path()).expect("there now");
+                // Only what it is on is refused.
+                let refused = root.make().expect_err("no BPF file system").to_string();
+                assert!(refused.contains("is not on a BPF file system"), "{refused}");
+            }
+        });
     }
 
     #[test]
