@@ -7,49 +7,63 @@ use knock_user::{
     cli::Cli,
     client::{NotOpen, profile},
     commands,
+};
+#[cfg(feature = "host")]
+use knock_user::{
     config::Invalid,
     datapath::{NotGuarded, NotPermitted, NothingUp},
-    logging,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = logging::init(cli.log(), cli.owns_terminal()).and_then(|()| commands::run(cli));
+    let result = cli.begin_log().and_then(|()| commands::run(cli));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let status = status_of(&error);
             // Where standard error is closed, the exit status still tells.
-            let _ = match error.downcast_ref::<Invalid>() {
-                Some(invalid) => writeln!(anstream::stderr(), "{invalid}"),
-                None => writeln!(
-                    anstream::stderr(),
-                    "knockgate: {error:#}{}",
-                    remedy(&error).unwrap_or_default()
-                ),
-            };
-            ExitCode::from(status)
+            let _ = writeln!(anstream::stderr(), "{}", message(&error));
+            ExitCode::from(status_of(&error))
         }
     }
 }
 
+/// Returns what to say of an error.
+fn message(error: &anyhow::Error) -> String {
+    #[cfg(feature = "host")]
+    if let Some(invalid) = error.downcast_ref::<Invalid>() {
+        return invalid.to_string();
+    }
+    format!("knockgate: {error:#}{}", remedy(error).unwrap_or_default())
+}
+
 /// Returns the exit status for an error, as docs/reference.md lists them. Clap exits with 2 for wrong usage.
 fn status_of(error: &anyhow::Error) -> u8 {
-    if let Some(invalid) = error.downcast_ref::<Invalid>() {
-        if invalid.not_permitted() { 4 } else { 3 }
-    } else if error.is::<profile::Invalid>() {
+    #[cfg(feature = "host")]
+    if let Some(status) = host_status(error) {
+        return status;
+    }
+    if error.is::<profile::Invalid>() {
         3
-    } else if error.is::<NotPermitted>() {
-        4
-    } else if error.is::<NothingUp>() {
-        5
     } else if error.is::<NotOpen>() {
         6
-    } else if error.is::<NotGuarded>() {
-        7
     } else {
         1
+    }
+}
+
+#[cfg(feature = "host")]
+fn host_status(error: &anyhow::Error) -> Option<u8> {
+    if let Some(invalid) = error.downcast_ref::<Invalid>() {
+        Some(if invalid.not_permitted() { 4 } else { 3 })
+    } else if error.is::<NotPermitted>() {
+        Some(4)
+    } else if error.is::<NothingUp>() {
+        Some(5)
+    } else if error.is::<NotGuarded>() {
+        Some(7)
+    } else {
+        None
     }
 }
 

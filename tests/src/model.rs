@@ -17,8 +17,9 @@ use std::{
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
 use knock_user::{
-    config::{Config, Established, GrantTo, Mode, OpenPorts, Port, Protocol},
+    config::{Config, Established, GrantTo, Mode, OpenPorts},
     datapath::Framing,
+    values::{Port, Protocol},
 };
 
 use self::{

@@ -16,10 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{Reason, knock::Outcome};
-use knock_user::{
-    config::{Config, Protocol},
-    datapath::Framing,
-};
+use knock_user::{config::Config, datapath::Framing, values::Protocol};
 
 use crate::datagram::Datagram;
 

@@ -14,7 +14,7 @@ use super::{
     packet::Request,
     source::{AddressRule, Opens, Way, choose, choose_both, own_address},
 };
-use crate::{config::parse_duration, keys::PersonKey};
+use crate::{keys::PersonKey, values::parse_duration};
 
 /// A key, and what to ask for with it.
 #[derive(Debug, PartialEq, Eq)]

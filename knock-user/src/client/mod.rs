@@ -14,9 +14,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::config::{Port, Protocol, parse_duration};
+use crate::values::{Port, Protocol, parse_duration};
 
 mod by_key;
+#[cfg_attr(not(target_os = "linux"), path = "not_linux.rs")]
+mod linux;
 mod not_open;
 mod pace;
 mod packet;
@@ -29,6 +31,8 @@ mod turn;
 mod wire;
 
 pub use by_key::{ByKey, parse_seconds};
+#[cfg(feature = "host")]
+pub(crate) use linux::clock_is_free;
 pub use not_open::{Closed, NotOpen};
 pub use pace::{DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Pace};
 pub use relay::{BrokenOff, relay};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::by_key::ByKey;
-use crate::{config::HumanDuration, sys::clock};
+use super::{by_key::ByKey, linux::clock_is_free};
+use crate::values::HumanDuration;
 
 /// How a port showed that it is not open.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Sent {
         Self::Key {
             name: by.key.name.to_string(),
             gate: by.gate.clone(),
-            clock_is_free: clock::is_free(),
+            clock_is_free: clock_is_free(),
         }
     }
 }

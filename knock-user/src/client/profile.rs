@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::{AddressRule, parse_seconds, parse_tcp_port, parse_timeout};
-use crate::config::{Port, nearest, parse_duration};
+use crate::values::{Port, nearest, parse_duration};
 
 /// What such a file looks like, for messages and `--help`.
 pub const EXAMPLE: &str = r#"[profile.home]

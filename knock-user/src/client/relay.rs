@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use super::linux::unacknowledged;
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS_AHEAD: usize = 4;
@@ -190,17 +191,6 @@ async fn delivered(stream: &TcpStream) -> anyhow::Result<()> {
             return Ok(());
         }
         sleep(LOOK_AGAIN).await;
-    }
-}
-
-fn unacknowledged(stream: &TcpStream) -> io::Result<libc::c_int> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the request (SIOCOUTQ, which has TIOCOUTQ's number) writes one int, to a place of that size;
-    // the descriptor is open as long as the stream is borrowed.
-    if unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } == 0 {
-        Ok(bytes)
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+
+use super::linux::claim;
 
 /// Who holds a turn for longer than this is not waited for: the name can be taken by any program.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -48,12 +49,6 @@ impl Turn {
             }
         }
     }
-}
-
-/// Abstract names are a network namespace's own, like the address that the knocks come from.
-fn claim(to: IpAddr) -> io::Result<UnixDatagram> {
-    let name = SocketAddr::from_abstract_name(format!("knockgate/knock/{to}"))?;
-    UnixDatagram::bind_addr(&name)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::config::Protocol;
+use crate::values::Protocol;
 
 /// One byte rather than none: some middleboxes drop empty datagrams, and a service that happens to listen
 /// on a knock port might take a read of zero bytes for the end.

@@ -17,8 +17,8 @@ use crate::client::{
     parse_tcp_port, parse_timeout, relay,
 };
 use crate::{
-    config::{Port, parse_duration},
-    names::parse_name,
+    values::parse_name,
+    values::{Port, parse_duration},
 };
 
 mod output;

@@ -1,76 +1,24 @@
 //! One file for each command.
 
+pub mod completions;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod knock;
+pub mod man;
+
 use anyhow::Result;
 use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, Command},
-    datapath::{self, NotPermitted, NothingUp, PinRoot},
     runtime::runtime,
 };
 
-pub mod allow;
-pub mod check;
-pub mod completions;
-pub mod confirm;
-pub mod down;
-pub mod events;
-pub mod grants;
-pub mod import;
-pub mod init;
-pub mod key;
-pub mod knock;
-pub mod man;
-pub mod metrics;
-mod new_file;
-pub(crate) mod output;
-pub mod reload;
-pub mod revoke;
-pub mod run;
-pub mod sessions;
-pub mod sources;
-pub mod stats;
-pub mod status;
-pub mod top;
-pub mod up;
-
-/// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
-/// what is in force.
-fn return_from_trial(root: &PinRoot) {
-    if let Err(error) = datapath::return_from_trial(root)
-        && !error.is::<NothingUp>()
-        && !error.is::<NotPermitted>()
-    {
-        tracing::debug!("cannot look for a trial that has ended: {error:#}");
-    }
-}
-
 /// Runs the command that the command line names.
 pub fn run(cli: Cli) -> Result<()> {
-    let root = cli.pin_root();
-    if cli.command.looks_at_the_datapath() {
-        return_from_trial(&root);
-    }
     match cli.command {
-        Command::Init(args) => init::run(&args, &cli.config),
-        Command::Import(args) => import::run(&args),
-        Command::Check(args) => check::run(&args, &cli.config),
-        Command::Up(args) => up::run(&args, &cli.config, &root),
-        Command::Confirm(confirm::Args {}) => confirm::run(&root),
-        Command::Reload(args) => reload::run(&args, &cli.config, &root),
-        Command::Down(args) => down::run(&args, &root),
-        Command::Run(args) => run::run(&args, &cli.config, &root),
-        Command::Status(args) => status::run(&args, &root),
-        Command::Grants(args) => grants::run(&args, &root),
-        Command::Sources(args) => sources::run(&args, &root),
-        Command::Sessions(args) => sessions::run(&args, &root),
-        Command::Stats(args) => stats::run(&args, &root),
-        Command::Events(args) => runtime()?.block_on(events::run(&args, &root)),
-        Command::Top(args) => runtime()?.block_on(top::run(&args, &root)),
-        Command::Metrics(args) => metrics::run(&args, &root),
-        Command::Allow(args) => allow::run(&args, &root),
-        Command::Revoke(args) => revoke::run(&args, &root),
-        Command::Key(args) => key::run(&args, &cli.config, &root),
+        #[cfg(feature = "host")]
+        Command::Host(command) => host::run(command, &cli.host),
         Command::Knock(args) => runtime()?.block_on(knock::run(args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Port,
     draft::{Draft, DraftGate, DraftKnock},
     fwknop,
     source::{Findings, Located, Span},
 };
+use crate::values::Port;
 
 const MOST_GATES: usize = 4_096;
 const MOST_KNOCKS: usize = 1_000_000;

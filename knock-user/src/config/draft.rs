@@ -8,12 +8,13 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Port, Trigger,
+    Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Trigger,
     fwknop::written::{DraftFwknop, DraftKey},
     reader::List,
     source::{Located, Span, values},
 };
 use crate::keys::KeyName;
+use crate::values::Port;
 
 /// A file as written. Where an error was found, the value is the default.
 #[derive(Default)]

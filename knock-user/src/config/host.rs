@@ -7,14 +7,14 @@ use std::{
     ops::RangeInclusive,
 };
 
-use super::{Port, Protocol};
 use crate::{
+    client::clock_is_free,
     datapath,
     sys::{
-        clock,
         links::{self, Link},
         sock_diag::{States, Transport, sockets},
     },
+    values::{Port, Protocol},
 };
 
 /// Facts about a host, for warnings. With the default nothing is known, and so nothing is warned of.
@@ -67,7 +67,7 @@ impl HostFacts {
             unreadable: datapath::unreadable().unwrap_or_default(),
             has_programs: true,
             has_keys: true,
-            clock_is_free: clock::is_free(),
+            clock_is_free: clock_is_free(),
         }
     }
 }

@@ -10,12 +10,13 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    Listen, Port,
-    duration::parse_duration,
+    Listen,
     hook::{EVENT_KEYS, Piece, pieces},
-    nearest::nearest,
 };
-use crate::{keys::KeyName, names::parse_name};
+use crate::{
+    keys::KeyName,
+    values::{Port, nearest, parse_duration, parse_name},
+};
 
 /// A kind of value that is written as a string.
 pub(super) struct Kind<T> {

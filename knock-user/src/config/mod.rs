@@ -6,7 +6,6 @@
 
 mod contradictions;
 mod draft;
-mod duration;
 mod file;
 mod finding;
 pub mod fwknop;
@@ -15,8 +14,6 @@ mod host;
 mod kinds;
 mod lint;
 mod listen;
-mod nearest;
-mod port;
 mod reader;
 mod schema;
 mod section;
@@ -41,24 +38,21 @@ use self::{
     lint::lint,
     source::{Findings, Source},
 };
-pub use self::{
-    duration::{HumanDuration, parse_duration},
-    finding::{Finding, Invalid, Level},
-    hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
-    host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
-    listen::Listen,
-    port::{Port, Protocol},
-    schema::SECTIONS,
-    section::{Describe, Key, Presence},
-};
 pub(crate) use self::{
     finding::count,
     hook::{Piece, pieces},
     kinds::{parse_interface, zone_fault},
-    nearest::nearest,
     schema::LONGEST_GRANT,
 };
-use crate::keys::KeyName;
+pub use self::{
+    finding::{Finding, Invalid, Level},
+    hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
+    host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
+    listen::Listen,
+    schema::SECTIONS,
+    section::{Describe, Key, Presence},
+};
+use crate::{keys::KeyName, values::Port};
 
 /// The path of the configuration without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/knockgate/knockgate.toml";

@@ -10,9 +10,9 @@ use toml::{
 
 use super::{
     kinds::{DURATION, Kind},
-    nearest::nearest,
     source::{Findings, Located, Span},
 };
+use crate::values::nearest;
 
 type Value<'i> = Spanned<DeValue<'i>>;
 

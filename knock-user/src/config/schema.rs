@@ -9,12 +9,11 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Alert, Limits, Listen, Port, Protocol,
+    Alert, Limits, Listen,
     draft::{Draft, DraftAuthenticated, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
     fwknop::written::{DraftKey, FWKNOP, KEYS},
     kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, PORT},
-    nearest::nearest,
     reader::{Field, List, Reader},
     section::{
         Describe,
@@ -23,6 +22,7 @@ use super::{
     },
     source::{Findings, Located, Span, values},
 };
+use crate::values::{Port, Protocol, nearest};
 
 const LONGEST_WITHIN: Duration = Duration::from_hours(24);
 /// The most that `open_for` may say, and `knockgate allow --for`.

@@ -4,10 +4,10 @@
 use toml::de::DeTable;
 
 use super::{
-    nearest::nearest,
     reader::{Field, Reader, listed},
     source::{Findings, Source, Span},
 };
+use crate::values::nearest;
 
 /// One key of the configuration file.
 #[derive(Debug, Clone, Copy)]

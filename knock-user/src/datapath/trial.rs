@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{compile::applied::Trial, open::Datapath};
-use crate::{config::HumanDuration, sys::clock::monotonic_now};
+use crate::{sys::clock::monotonic_now, values::HumanDuration};
 
 /// How the trial of the configuration in force stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use super::{
     host::HostState,
     tables::{self, Source, absent_as_none, data},
 };
-use crate::{config::Port, sys::bpf::batch};
+use crate::{sys::bpf::batch, values::Port};
 
 impl Contents {
     /// Fills the tables that follow from the configuration, which are new. `open`: ports on which a packet is no probe.

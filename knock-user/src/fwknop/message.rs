@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use knock_common::knock::fwknop::Outcome;
 
 use super::packet::field;
-use crate::config::{Port, Protocol};
+use crate::values::{Port, Protocol};
 
 const LONGEST_TIME: usize = 12;
 const LONGEST_VERSION: usize = 8;

@@ -14,7 +14,7 @@ use super::{
     Fate, Imported, Report,
     gates::{Client, Entry, Gates, Refusal},
 };
-use crate::config::{Port, fwknop::HmacDigest};
+use crate::{config::fwknop::HmacDigest, values::Port};
 
 /// fwknopd's own, in seconds.
 const ACCESS_TIMEOUT: u64 = 30;

@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Level, Port};
+use crate::{
+    config::{Config, Level},
+    values::Port,
+};
 
 /// What one section of the other program's file comes to.
 #[derive(Debug, Clone)]

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Host, HostKey, KeyName, KeyState, Secret};
-use crate::names::parse_name;
+use super::{Host, HostKey, KeyName, KeyState, Secret, private::read};
+use crate::values::parse_name;
 
 /// Enough for every text here: one that grows would leave copies of secrets behind.
 const ROOM_FOR_ONE: usize = 1024;
@@ -138,19 +138,4 @@ pub(super) fn write_host(host: &Host) -> Zeroizing<String> {
         );
     }
     text
-}
-
-/// Reads a document. The message has no line of it: secrets stand there.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    toml::from_str(text).map_err(|error| {
-        let message = error.message();
-        match error.span() {
-            Some(span) => {
-                let before = text.get(..span.start).unwrap_or(text);
-                let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-                format!("line {line}: {message}")
-            }
-            None => message.to_owned(),
-        }
-    })
 }

@@ -6,22 +6,22 @@
 //!
 //! Nothing here needs the kernel program: the client uses the same names, secrets and derivation.
 
+#[cfg(feature = "host")]
 mod file;
+#[cfg(feature = "host")]
 mod folder;
 mod name;
 mod person;
+mod private;
 mod secret;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{SignedDuration, Timestamp};
 use sha2::Sha256;
 
-pub use self::{
-    folder::{Folder, Lock},
-    name::KeyName,
-    person::PersonKey,
-    secret::Secret,
-};
+#[cfg(feature = "host")]
+pub use self::folder::{Folder, Lock};
+pub use self::{name::KeyName, person::PersonKey, secret::Secret};
 
 /// What names the purpose of a derivation, so that the same root can serve another purpose.
 const PURPOSE: &[u8] = b"knockgate knock 1";

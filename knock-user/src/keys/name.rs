@@ -4,12 +4,13 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::names::parse_name;
+use crate::values::parse_name;
 
 /// The kernel keeps a name in 64 bytes.
 const LONGEST: usize = 63;
 
 /// What a name is separated by in the name of a file; no name holds it.
+#[cfg(feature = "host")]
 const IN_FILE: char = '@';
 
 /// Whose key it is and, for a person with several, of which device.
@@ -19,6 +20,7 @@ pub struct KeyName {
     pub device: Option<String>,
 }
 
+#[cfg(feature = "host")]
 impl KeyName {
     /// Returns the name as a part of a file name.
     pub(super) fn in_file(&self) -> String {
@@ -29,7 +31,9 @@ impl KeyName {
     pub(super) fn from_file(text: &str) -> Result<Self, String> {
         Self::split_at(text, IN_FILE)
     }
+}
 
+impl KeyName {
     fn joined_by(&self, separator: char) -> String {
         match &self.device {
             None => self.user.clone(),

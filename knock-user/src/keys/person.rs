@@ -6,7 +6,10 @@ use anyhow::{Result, anyhow, bail};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{HostId, KeyName, Secret, derive, file, folder::read_private};
+use super::{
+    HostId, KeyName, Secret, derive,
+    private::{read, read_private},
+};
 
 /// A person's key for a host, or for the hosts that have the same id and secret.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ impl PersonKey {
             slot,
             port,
             gates,
-        } = file::read(text)?;
+        } = read(text)?;
         Ok(Self {
             name,
             host,

@@ -1,10 +1,9 @@
-//! The lines of a log: text, and JSON.
+//! The lines of a log as text.
 
 use std::fmt::{self, Debug};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value;
 use tracing::{
     Event, Level, Subscriber,
@@ -20,25 +19,18 @@ pub struct Text {
     pub has_time: bool,
 }
 
-/// Writes an event as `events --json` does, and everything else as time, level and message.
-pub struct Json;
-
 /// What is logged at once: a message, and fields in their order.
 #[derive(Default)]
-struct Entry {
-    message: String,
-    fields: Vec<(&'static str, Value)>,
+pub(super) struct Entry {
+    pub(super) message: String,
+    pub(super) fields: Vec<(&'static str, Value)>,
 }
 
 impl Entry {
-    fn of(event: &Event<'_>) -> Self {
+    pub(super) fn of(event: &Event<'_>) -> Self {
         let mut entry = Self::default();
         event.record(&mut entry);
         entry
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|(field, _)| *field == name)
     }
 }
 
@@ -57,16 +49,6 @@ impl Visit for Entry {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.record_str(field, &format!("{value:?}"));
-    }
-}
-
-impl Serialize for Entry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.fields.len()))?;
-        for (name, value) in &self.fields {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
     }
 }
 
@@ -106,33 +88,7 @@ fn style(level: Level) -> Style {
     colour.on_default()
 }
 
-impl<S, N> FormatEvent<S, N> for Json
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    N: for<'w> FormatFields<'w> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut entry = Entry::of(event);
-        if !entry.has("event") {
-            let level = event.metadata().level().as_str().to_lowercase();
-            let of_message = [
-                ("time", Timestamp::now().to_string().into()),
-                ("level", level.into()),
-                ("message", entry.message.as_str().into()),
-            ];
-            entry.fields.splice(0..0, of_message);
-        }
-        let line = serde_json::to_string(&entry).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{line}")
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "host"))]
 mod tests {
     use std::{
         io,
@@ -142,7 +98,7 @@ mod tests {
     use tracing_subscriber::{fmt::layer, layer::SubscriberExt as _};
 
     use super::*;
-    use crate::service::Record;
+    use crate::{logging::json::Json, service::Record};
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);

@@ -35,9 +35,10 @@ use tokio::{
 };
 
 use crate::{
-    config::{OpenPorts, Port},
+    config::OpenPorts,
     datapath::{Before, Datapath, PinRoot, Up, down, keys::Kept, open_ports},
     sys::capability,
+    values::Port,
 };
 use fwknop::Gatekeeper;
 use guard::{Guard, Seen};

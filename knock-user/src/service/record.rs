@@ -12,9 +12,10 @@ use knock_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{EVENT_KEYS, Port, Protocol},
+    config::EVENT_KEYS,
     datapath::{Datapath, keys::user_of, padded_address},
     sys::clock::monotonic_now,
+    values::{Port, Protocol},
 };
 
 /// An event, with the fields that apply.

@@ -1,4 +1,4 @@
-//! The clock that every kernel table uses, and who keeps the wall clock right.
+//! The clock that every kernel table uses, and how far TAI is ahead of Unix time.
 
 use std::{fs, mem::MaybeUninit, sync::OnceLock};
 
@@ -55,15 +55,6 @@ pub fn tai_offset() -> u64 {
     // SAFETY: the call fills the structure.
     unsafe { libc::adjtimex(&raw mut times) };
     u64::try_from(times.tai).unwrap_or(0) * 1_000_000_000
-}
-
-/// Returns whether nothing keeps the wall clock right: no time synchronisation has set it within the last hours.
-pub fn is_free() -> bool {
-    // SAFETY: an all-zero structure is valid, and asks for nothing to be changed.
-    let mut times = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
-    // SAFETY: the call fills the structure.
-    let state = unsafe { libc::adjtimex(&raw mut times) };
-    state >= 0 && times.status & libc::STA_UNSYNC != 0
 }
 
 #[cfg(test)]

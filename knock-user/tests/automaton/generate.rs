@@ -2,7 +2,10 @@
 
 use std::{iter, time::Duration};
 
-use knock_user::config::{Config, Gate, Knock, Limits, OpenPorts, Port, Protocol};
+use knock_user::{
+    config::{Config, Gate, Knock, Limits, OpenPorts},
+    values::{Port, Protocol},
+};
 use proptest::prelude::*;
 
 use crate::model::{Probe, sequences};

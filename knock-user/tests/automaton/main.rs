@@ -17,12 +17,13 @@ use knock_common::{
     testing::TestEnv,
 };
 use knock_user::{
-    config::{Config, Port, Protocol},
+    config::Config,
     datapath::compile::{
         applied::{Applied, Circumstances},
         automaton::{Automaton, TooEntangled},
         ids::Ids,
     },
+    values::{Port, Protocol},
 };
 use proptest::prelude::*;
 

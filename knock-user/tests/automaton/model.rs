@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use knock_user::config::{Config, Knock, Port};
+use knock_user::{
+    config::{Config, Knock},
+    values::Port,
+};
 
 /// The kernel program counts time in units of 2^20 ns; a window's end is as sharp as that.
 const TICK: u64 = 1 << 20;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use knock_user::{
-    config::{Config, Port},
+    config::Config,
     import::{Imported, fwknop, knockd},
+    values::Port,
 };
 
 fn files(folder: &str) -> Vec<PathBuf> {

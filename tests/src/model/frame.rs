@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knock_user::config::{Port, Protocol};
+use knock_user::values::{Port, Protocol};
 
 /// The contents of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 use std::{iter, time::Duration};
 
 use knock_common::knock::Outcome;
-use knock_user::config::{Config, Gate, Knock, Port};
+use knock_user::{
+    config::{Config, Gate, Knock},
+    values::Port,
+};
 
 /// A sequence, with its gate and user.
 pub struct Sequence<'c> {

@@ -10,7 +10,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use knock_user::config::{Config, Port, Protocol};
+use knock_user::{
+    config::Config,
+    values::{Port, Protocol},
+};
 
 pub use self::config::{config, try_config};
 use super::random::Random;

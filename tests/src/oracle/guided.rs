@@ -11,7 +11,7 @@ use knock_common::{
         link::{BareIp, Ethernet, Framing as _, NetworkLayer},
     },
 };
-use knock_user::config::{Port, Protocol};
+use knock_user::values::{Port, Protocol};
 
 use super::{Look, difference, generate, random::Random};
 use crate::{

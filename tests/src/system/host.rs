@@ -19,8 +19,9 @@ use knock_common::{
     testing::TestEnv,
 };
 use knock_user::{
-    config::{Config, Established, Mode, Protocol},
+    config::{Config, Established, Mode},
     datapath::{Framing, compile::compile, open_ports},
+    values::Protocol,
 };
 
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};

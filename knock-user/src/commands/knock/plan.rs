@@ -6,8 +6,8 @@ use crate::{
         ByKey, DEFAULT_DELAY, DEFAULT_RETRIES, DEFAULT_TIMEOUT, Family, Pace,
         profile::{Invalid, Profile},
     },
-    config::Port,
     keys::PersonKey,
+    values::Port,
 };
 
 /// What to do, from the command line, the profile and the defaults, in this order.

@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use super::{Fwknop, Key, Secrets};
 use crate::config::{
-    Port, Protocol,
     draft::{Draft, DraftGate},
     kinds::{NAME, NETWORK, PORT},
     reader::{Field, Reader},
@@ -18,6 +17,7 @@ use crate::config::{
     },
     source::{Findings, Located, Span, values},
 };
+use crate::values::{Port, Protocol};
 
 /// What the format takes as a key of its cipher, in bytes: the client refuses a longer one.
 const LONGEST_KEY: usize = 32;

@@ -11,14 +11,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Mode, Port, Protocol,
+    Mode,
     draft::{Draft, DraftGate},
-    duration::HumanDuration,
     finding::Level,
     fwknop,
     host::{HostFacts, SshSession},
     source::{Findings, Located},
 };
+use crate::values::{HumanDuration, Port, Protocol};
 
 const LONG_GRANT: Duration = Duration::from_mins(10);
 

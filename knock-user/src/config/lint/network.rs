@@ -7,13 +7,12 @@ use std::{
 
 use crate::{
     config::{
-        Protocol,
         draft::Draft,
         host::HostFacts,
-        nearest::nearest,
         source::{Findings, Located, Span},
     },
     sys::links::Link,
+    values::{Protocol, nearest},
 };
 
 /// How many devices a message names.

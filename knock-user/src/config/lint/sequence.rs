@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::ephemeral;
 use crate::config::{
     draft::DraftKnock,
-    duration::HumanDuration,
     host::HostFacts,
     source::{Findings, Located},
 };
+use crate::values::HumanDuration;
 
 const LONG_WITHIN: Duration = Duration::from_mins(1);
 

@@ -15,7 +15,6 @@ use knock_common::{
 };
 
 use crate::{
-    config::{Port, Protocol},
     datapath::{
         compile::applied::Applied,
         edit::{grants::InGrants, sessions::InSessions},
@@ -24,6 +23,7 @@ use crate::{
         view::grants::GrantRow,
     },
     sys::bpf::batch,
+    values::{Port, Protocol},
 };
 
 impl Datapath {

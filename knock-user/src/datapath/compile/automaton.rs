@@ -24,7 +24,7 @@ use knock_common::{
 };
 
 use super::applied::Applied;
-use crate::config::Port;
+use crate::values::Port;
 
 /// The automaton as the kernel program reads it.
 #[derive(Debug, Clone, PartialEq)]

@@ -27,7 +27,10 @@ use self::{
     ids::Ids,
 };
 use super::tables::{Counts, Limits};
-use crate::config::{Config, Deny, Established, Gate, GrantTo, Mode, Port, Protocol};
+use crate::{
+    config::{Config, Deny, Established, Gate, GrantTo, Mode},
+    values::{Port, Protocol},
+};
 
 /// The contents of every table that follows from the configuration alone.
 #[derive(Debug, Clone)]

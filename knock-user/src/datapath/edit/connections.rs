@@ -12,12 +12,13 @@ use knock_common::{
 
 use super::sessions::InSessions;
 use crate::{
-    config::{Config, Established, Mode, Port, Protocol},
+    config::{Config, Established, Mode},
     datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
     sys::{
         clock::monotonic_now,
         sock_diag::{Socket, States, Transport, sockets},
     },
+    values::{Port, Protocol},
 };
 
 impl Datapath {

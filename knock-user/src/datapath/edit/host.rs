@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    config::Port,
     datapath::{host::HostState, install::attachment::Attachment, open::Datapath, write},
+    values::Port,
 };
 
 impl Datapath {

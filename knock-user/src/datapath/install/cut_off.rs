@@ -7,13 +7,14 @@ use knock_common::address::{V4, V6};
 
 use super::request::Request;
 use crate::{
-    config::{Config, Established, Gate, Port, Protocol, SshSession},
+    config::{Config, Established, Gate, SshSession},
     datapath::{
         edit::connections::{flow, open_connections, protects},
         open::Datapath,
         trial::TrialState,
     },
     sys::sock_diag::Socket,
+    values::{Port, Protocol},
 };
 
 /// Fails where `config`, in place of `before`, cuts off the session of the request.

@@ -22,7 +22,7 @@ use knock_common::{
 
 use super::{framing::Framing, native::Facts, pins::directory};
 use crate::{
-    config::{Attach, Config, OpenPorts, Port, listening_ports},
+    config::{Attach, Config, OpenPorts, listening_ports},
     datapath::{
         compile::{Contents, Settings, compile, rejects},
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
@@ -31,6 +31,7 @@ use crate::{
         write::HostTables,
     },
     sys::{clock, kernel_version, links},
+    values::Port,
 };
 
 /// The program's entries by their names in the object, and in the kernel's list of programs: for Ethernet, for Ethernet

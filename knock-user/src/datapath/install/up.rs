@@ -27,7 +27,7 @@ use super::{
     settle::settle,
 };
 use crate::{
-    config::{Config, HumanDuration},
+    config::Config,
     datapath::{
         compile::{
             Contents,
@@ -41,6 +41,7 @@ use crate::{
     },
     keys::KeySet,
     sys::{bpf, clock::monotonic_now, links, state_directory},
+    values::HumanDuration,
 };
 
 /// What was up before [`up`].

@@ -13,9 +13,10 @@ use knock_common::{
 };
 
 use crate::{
-    config::{Established, Protocol, connections},
+    config::{Established, connections},
     datapath::{open::Datapath, tables::data},
     sys::{bpf::batch, clock::monotonic_now},
+    values::Protocol,
 };
 
 /// A flow that began under a grant.

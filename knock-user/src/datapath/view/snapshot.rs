@@ -10,9 +10,10 @@ use knock_common::{Reason, knock::fwknop};
 use serde::Serialize;
 
 use crate::{
-    config::{Mode, Port, Protocol},
+    config::Mode,
     datapath::{install::attachment::Attachment, open::Datapath, trial::TrialState},
     sys::clock::monotonic_now,
+    values::{Port, Protocol},
 };
 
 /// Everything that is shown of a datapath.

@@ -7,7 +7,7 @@ mod ufw;
 
 use std::collections::BTreeSet;
 
-use crate::config::{Port, Protocol};
+use crate::values::{Port, Protocol};
 
 /// What stands for the source's address in a command.
 pub(super) const SOURCE: &str = "%IP%";

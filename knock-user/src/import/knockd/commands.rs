@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::{Piece, Port, pieces},
+    config::{Piece, pieces},
     import::{
         Fate, Report,
         firewall::{self, Effect, SOURCE},
         gates::Hook,
         shell,
     },
+    values::Port,
 };
 
 /// What the commands of a door come to.

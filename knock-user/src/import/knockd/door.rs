@@ -5,12 +5,13 @@ use super::{
     file::{Directive, Section},
 };
 use crate::{
-    config::{Port, Protocol, count},
+    config::count,
     import::{
         Fate, Report,
         gates::{Entry, Knock},
         name_of,
     },
+    values::{Port, Protocol},
 };
 
 /// knockd's own, in seconds, where the file gives none.

@@ -136,4 +136,4 @@ fn a_secret_is_never_in_the_report() {
     );
 }
 
-use crate::config::Port;
+use crate::values::Port;

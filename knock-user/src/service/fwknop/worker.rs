@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{Earlier, Held, Said};
 use crate::{
-    config::{Config, Port, Protocol},
+    config::Config,
     datapath::{Datapath, GrantsFull, NothingUp, PinRoot, padded_address},
     fwknop::{
         ceiling::Ceiling,
@@ -39,6 +39,7 @@ use crate::{
         record::{Record, wall_clock},
     },
     sys::clock::monotonic_now,
+    values::{Port, Protocol},
 };
 
 /// Packets taken from the ring at a time.

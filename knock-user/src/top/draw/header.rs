@@ -12,7 +12,7 @@ use ratatui::{
 
 use super::rows;
 use crate::{
-    commands::output::duration,
+    commands::host::output::duration,
     top::{
         rates::Rate,
         state::{InterfaceRow, State},

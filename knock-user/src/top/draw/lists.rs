@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::{WIDE, header::long};
 use crate::{
-    commands::output::duration,
+    commands::host::output::duration,
     top::{
         list::{List, Row},
         state::{Panel, State},

@@ -8,7 +8,7 @@ use std::{
     process,
 };
 
-const PACKAGED: &[u8] = include_bytes!("../../../../packaging/knockgate.toml");
+const PACKAGED: &[u8] = include_bytes!("../../../../../packaging/knockgate.toml");
 
 /// Returns whether the file at `path` is still as the package installed it.
 ///

@@ -33,7 +33,7 @@ pub struct Args {
 
     /// Form of the log
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub log: logging::Form,
+    pub log: logging::service::Form,
 }
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::parse_duration;
+use crate::values::parse_duration;
 
 /// More than anyone plans for; times that far ahead can still be written.
 const LONGEST_DAYS: u64 = 36_525;

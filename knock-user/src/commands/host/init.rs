@@ -16,12 +16,10 @@ use anyhow::Context as _;
 use self::{draw::Draw, starter::starter};
 use super::new_file;
 use crate::{
-    config::{
-        Config, DEFAULT_PATH, Gate, Port, Protocol, ephemeral_ports, listening_ports,
-        parse_interface,
-    },
+    config::{Config, DEFAULT_PATH, Gate, ephemeral_ports, listening_ports, parse_interface},
     datapath::{self, native_warnings},
-    names::parse_name,
+    values::parse_name,
+    values::{Port, Protocol},
 };
 
 /// Write a commented configuration with new random sequences

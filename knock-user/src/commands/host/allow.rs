@@ -6,9 +6,10 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use crate::{
-    config::{HumanDuration, LONGEST_GRANT, parse_duration, zone_fault},
+    config::{LONGEST_GRANT, zone_fault},
     datapath::{Datapath, NothingUp, PinRoot},
     sys::clock::monotonic_now,
+    values::{HumanDuration, parse_duration},
 };
 
 /// Give a grant by hand: let a source or network through a gate for a time

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Store;
 use crate::{
-    commands::output,
+    commands::host::output,
     keys::{HostKey, KeyState},
 };
 

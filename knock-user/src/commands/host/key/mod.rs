@@ -17,9 +17,10 @@ use anyhow::{Result, anyhow, bail};
 use clap::Subcommand;
 
 use crate::{
-    config::{Config, nearest},
+    config::Config,
     datapath::{self, NotPermitted, PinRoot},
     keys::{Folder, KeyName, KeySet, Lock},
+    values::nearest,
 };
 
 /// Make, list and end keys for authenticated knocks

@@ -11,8 +11,8 @@ use super::{
     person::{self, Form},
 };
 use crate::{
-    config::HumanDuration,
     keys::{Host, HostKey, KeyName, KeySet, KeyState, Lock, PersonKey, Secret, derive},
+    values::HumanDuration,
 };
 
 /// Make a key, and print what its owner needs, once

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{config::parse_duration, datapath::PinRoot, top};
+use crate::{datapath::PinRoot, top, values::parse_duration};
 
 /// Watch gates, grants, knocks and denied sources on the whole terminal
 ///

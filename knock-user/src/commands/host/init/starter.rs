@@ -3,7 +3,10 @@
 use anyhow::Context as _;
 
 use super::{GateArg, draw::Draw};
-use crate::config::{Describe, Key, Port, Presence, SECTIONS};
+use crate::{
+    config::{Describe, Key, Presence, SECTIONS},
+    values::Port,
+};
 
 /// Returns the text of a starter file: one user with a fresh sequence for each gate.
 ///

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::{
-    config::{Config, HumanDuration, Mode, SshSession, parse_duration, parse_interface},
+    config::{Config, Mode, SshSession, parse_interface},
     datapath::{self, Absent, Attachment, Before, PinRoot, Request, Up},
+    values::{HumanDuration, parse_duration},
 };
 
 /// Load, attach and pin the kernel program, then exit: the kernel enforces from then on

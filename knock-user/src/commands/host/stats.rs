@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::output;
 use crate::{
-    config::parse_duration,
     datapath::{Counters, Datapath, PinRoot},
+    values::parse_duration,
 };
 
 /// Show every counter of packets and knocks, summed over CPUs

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use anyhow::{anyhow, ensure};
 
-use crate::config::{Port, Protocol};
+use crate::values::{Port, Protocol};
 
 /// Ports of common services, which clients and scanners try anyway.
 const COMMON: [u16; 34] = [
@@ -23,7 +23,7 @@ const APART: u16 = 16;
 
 /// Draws sequences in which no port occurs twice.
 #[derive(Clone)]
-pub(in crate::commands) struct Draw {
+pub(in crate::commands::host) struct Draw {
     pool: Vec<u16>,
     /// Numbers that are not drawn any more; some are not in the pool.
     taken: BTreeSet<u16>,
@@ -31,7 +31,7 @@ pub(in crate::commands) struct Draw {
 
 impl Draw {
     /// Makes a pool of the ports from 1024 up to the ephemeral range, without common ones and those in use.
-    pub(in crate::commands) fn new(
+    pub(in crate::commands::host) fn new(
         ephemeral: Option<RangeInclusive<u16>>,
         in_use: &BTreeSet<Port>,
     ) -> Self {
@@ -64,7 +64,7 @@ impl Draw {
     /// Returns three knocks of both protocols that go up and down.
     ///
     /// Draws whole sequences until one is suitable, so that all suitable ones are equally likely.
-    pub(in crate::commands) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
+    pub(in crate::commands::host) fn sequence(&mut self) -> anyhow::Result<[Port; 3]> {
         ensure!(
             self.pool.len() >= self.taken.len() + SMALLEST_POOL / 2,
             "too few ports are left for sequences that cannot be guessed: write fewer gates at a time"
