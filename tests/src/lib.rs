@@ -29,6 +29,7 @@ pub mod foreign;
 pub mod gate_config;
 pub mod http;
 pub mod interpreter;
+pub mod keys;
 pub mod killed;
 pub mod lab;
 pub mod model;

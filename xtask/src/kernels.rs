@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .map(|package| Guest::prepare(Kernel::fetch(package)?, &knockgate, &suites))
         .collect::<Result<Vec<_>>>()?;
 
-    let checks = suites.checks.len() * guests.len();
+    let checks: usize = guests.iter().map(Guest::checks_to_run).sum();
     let progress = Progress::new(1 + checks);
     progress.begin("verifier, on this machine's kernel");
     let mut results = vec![suites.measure_here(update)];

@@ -2,68 +2,28 @@
 //! reload, `down` and a crash.
 
 use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use knockgate_tests::{
     gate_config::Gate,
+    keys::{configure, knock, new_key, outcome, owners_file, sealed, send},
     lab::{
         Family,
         Source::{A, B},
     },
+    need,
     run::wait_until,
     scenario::{Attach, Scenario},
+    sshd::Sshd,
 };
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/clients");
 
 fn ssh() -> Gate {
     Gate::new("ssh", "22/tcp")
-}
-
-/// Writes a configuration with a port for authenticated knocks, and `knock`, further keys of `[knock]`.
-fn configure(scenario: &Scenario, knock: &str, gate: &Gate) {
-    let keys = scenario.lab.folder().join("keys");
-    let keys = keys.display();
-    scenario.configure(format!(
-        "[knock]\nports = [\"41641/udp\"]\nkeys = \"{keys}\"\n{knock}\n{gate}"
-    ));
-}
-
-/// Makes a key, and returns the file of its owner.
-fn new_key(scenario: &Scenario, arguments: &str) -> PathBuf {
-    let made = scenario.knockgate(&format!("key new {arguments}"));
-    let text = made.exits(0).stdout.clone();
-    owners_file(scenario, "owner.toml", &text)
-}
-
-/// Writes what `key new` or `key rotate` has printed into a file that nobody else can read.
-fn owners_file(scenario: &Scenario, name: &str, text: &str) -> PathBuf {
-    let file = scenario.lab.folder().join(name);
-    fs::write(&file, text).expect("the temporary folder is writable");
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("it is ours");
-    file
-}
-
-fn knock(scenario: &Scenario, key: &Path, options: &str) {
-    let host = scenario.family.host().to_string();
-    let key = key.to_string_lossy();
-    let mut arguments = vec!["knock", &*host, "--key", &*key];
-    arguments.extend(options.split_whitespace());
-    scenario
-        .lab
-        .client(knockgate_tests::need::knockgate(), &arguments)
-        .exits(0);
-}
-
-fn outcome(scenario: &Scenario, name: &str) -> u64 {
-    let stats = scenario.knockgate("stats --json").exits(0).json();
-    let rows = stats["authenticated"].as_array().expect("a list");
-    let row = rows.iter().find(|row| row["outcome"] == name);
-    row.and_then(|row| row["count"].as_u64())
-        .expect("it is counted")
 }
 
 #[test]
@@ -75,13 +35,13 @@ fn a_key_opens_its_gate() {
                 scenario.knockgate("up").exits(0);
                 let key = new_key(scenario, "alice/laptop --gate ssh");
                 scenario.closed(A, "22/tcp");
-                knock(scenario, &key, "--then 22/tcp");
+                knock(scenario, &key, "--then 22/tcp").exits(0);
                 scenario.open(A, "22/tcp");
                 scenario.closed(B, "22/tcp");
                 let grants = scenario.lab.list("grants");
                 assert_eq!(grants[0]["user"], "alice");
                 assert_eq!(grants[0]["key"], "alice/laptop");
-                knock(scenario, &key, "--close");
+                knock(scenario, &key, "--close").exits(0);
                 scenario.closes(A, "22/tcp");
             });
         }
@@ -112,6 +72,36 @@ fn plain_clients_open_it() {
     });
 }
 
+/// As README has it in `~/.ssh/config`; `--exact` admits that connection alone.
+#[test]
+fn ssh_knocks_by_itself() {
+    const PORT: u16 = 2022;
+    let tools = ["ssh", "sshd", "ssh-keygen"];
+    for (attach, family, options) in [
+        (Attach::Native, Family::V4, ""),
+        (Attach::Generic, Family::V6, "--exact"),
+    ] {
+        Scenario::run(attach, family, &tools, |scenario| {
+            configure(scenario, "", &Gate::new("ssh", "2022/tcp"));
+            scenario.knockgate("up").exits(0);
+            let key = new_key(scenario, "alice/laptop --gate ssh");
+            let server = Sshd::start(&scenario.lab, PORT);
+            let proxy = format!(
+                "{} knock %h --key {} {options} --connect {PORT}/tcp",
+                need::knockgate().display(),
+                key.display()
+            );
+            let host = scenario.family.host();
+            let run = server.ssh(&scenario.lab, host, &proxy, "echo through the gate");
+            assert_eq!(run.exits(0).stdout, "through the gate\n");
+            assert_eq!(outcome(scenario, "opened"), 1);
+            if !options.is_empty() {
+                scenario.closed(A, "2022/tcp");
+            }
+        });
+    }
+}
+
 #[test]
 fn keys_change_while_the_gate_is_up() {
     Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
@@ -123,14 +113,14 @@ fn keys_change_while_the_gate_is_up() {
         let new = owners_file(scenario, "new.toml", &rotated.exits(0).stdout);
         for key in [&old, &new] {
             scenario.knockgate("revoke --all").exits(0);
-            knock(scenario, key, "--then 22/tcp");
+            knock(scenario, key, "--then 22/tcp").exits(0);
         }
         // The old one ends at once.
         scenario.knockgate("key revoke alice").exits(0);
         assert_eq!(scenario.lab.list("grants").len(), 0);
         scenario.closed(A, "22/tcp");
         for key in [&old, &new] {
-            knock(scenario, key, "");
+            knock(scenario, key, "").exits(0);
         }
         wait_until("both have arrived", || outcome(scenario, "revoked") == 2);
         scenario.closed(A, "22/tcp");
@@ -138,18 +128,112 @@ fn keys_change_while_the_gate_is_up() {
     });
 }
 
-/// A knock that was captured opens nothing later, whatever has happened in between.
 #[test]
-fn nothing_makes_a_knock_count_twice() {
-    Scenario::run(Attach::Generic, Family::V4, &["python3"], |scenario| {
+fn the_hosts_secret_changes_while_the_gate_is_up() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        scenario.knockgate("up").exits(0);
+        let old = new_key(scenario, "alice --gate ssh");
+        let rotated = scenario.knockgate("key rotate-host --overlap 1h");
+        let secret = rotated.exits(0).stdout.clone();
+        let line = |text: &str| {
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with("host_secret"));
+            line.expect("it has a secret of the host").to_owned()
+        };
+        let text = fs::read_to_string(&old).expect("it was written");
+        assert_ne!(line(&text), line(&secret));
+        let text = text.replace(&line(&text), &line(&secret));
+        let new = owners_file(scenario, "new.toml", &text);
+        for key in [&old, &new] {
+            scenario.knockgate("revoke --all").exits(0);
+            // One datagram in 4,096 that is made with the previous secret looks like one that is made with the present one:
+            // then --then sends another.
+            knock(scenario, key, "--then 22/tcp").exits(0);
+        }
+        // Once more, and only what was the present secret is the previous one.
+        let other = outcome(scenario, "other");
+        scenario.knockgate("key rotate-host --overlap 1h").exits(1);
+        scenario
+            .knockgate("key rotate-host --overlap 1h --anyway")
+            .exits(0);
+        scenario.knockgate("revoke --all").exits(0);
+        wait_until("it is like any other datagram", || {
+            knock(scenario, &old, "").exits(0);
+            outcome(scenario, "other") > other
+        });
+        scenario.closed(A, "22/tcp");
+        knock(scenario, &new, "--then 22/tcp").exits(0);
+    });
+}
+
+/// The host's clock was ahead, a knock was accepted, and then the clock was set right: here both by the limit of what is ahead.
+#[test]
+fn a_key_is_reset_while_the_gate_is_up() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        let limit = |limit: &str| configure(scenario, &format!("max_ahead = \"{limit}\""), &ssh());
+        limit("1h");
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        scenario.knockgate("key reset alice").exits(1);
+        send(scenario, A, &capture(&key, 1800));
+        wait_until("it has opened", || outcome(scenario, "opened") == 1);
+        scenario.knockgate("revoke --all").exits(0);
+        limit("1s");
+        scenario.knockgate("reload").exits(0);
+        knock(scenario, &key, "").exits(0);
+        wait_until("it is behind", || outcome(scenario, "duplicate") == 1);
+        scenario.closed(A, "22/tcp");
+        let reset = scenario.knockgate("key reset alice");
+        reset.exits(0).says(&["key rotate"]);
+        // Until a second has passed, knocks are still behind: --then tries again.
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        scenario.knockgate("key reset alice").exits(1);
+    });
+}
+
+/// A configuration that takes authenticated knocks from now on does not know what was accepted before.
+#[test]
+fn a_reload_that_begins_with_keys_says_that_they_wait() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
         configure(scenario, "max_ahead = \"1s\"", &ssh());
         scenario.knockgate("up").exits(0);
         let key = new_key(scenario, "alice --gate ssh");
-        let captured = capture(scenario, &key);
+        let captured = capture(&key, 0);
+        send(scenario, A, &captured);
+        wait_until("it has opened", || outcome(scenario, "opened") == 1);
+        scenario.configure(ssh());
+        scenario.knockgate("reload").exits(0);
+        scenario.knockgate("revoke --all").exits(0);
+        // A key that has just been made is known never to have been used.
+        let file = scenario.lab.folder().join("keys/alice.toml");
+        let text = fs::read_to_string(&file).expect("its file");
+        let (before, made) = text.split_once("created = \"20").expect("its time");
+        fs::write(&file, format!("{before}created = \"19{made}")).expect("writable");
+        configure(scenario, "max_ahead = \"1s\"", &ssh());
+        scenario
+            .knockgate("reload")
+            .exits(0)
+            .says(&["the knocks of 1 key open nothing before 1s have passed"]);
+        send(scenario, A, &captured);
+        wait_until("it has arrived", || outcome(scenario, "replay") == 1);
+        scenario.closed(A, "22/tcp");
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+    });
+}
+
+/// A knock that was captured opens nothing later, whatever has happened in between.
+#[test]
+fn nothing_makes_a_knock_count_twice() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "max_ahead = \"1s\"", &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        let captured = capture(&key, 0);
         let mut sent = 0;
         let mut replay = |what: &str| {
             let before = ["opened", "duplicate", "replay"].map(|name| outcome(scenario, name));
-            send(scenario, &captured);
+            send(scenario, A, &captured);
             wait_until("the datagram has arrived", || {
                 let now = ["opened", "duplicate", "replay"].map(|name| outcome(scenario, name));
                 now.iter().sum::<u64>() > before.iter().sum()
@@ -171,7 +255,7 @@ fn nothing_makes_a_knock_count_twice() {
         replay("after a reload with another number of slots");
         scenario.knockgate("down").exits(0);
         scenario.knockgate("up").exits(0);
-        send(scenario, &captured);
+        send(scenario, A, &captured);
         wait_until("it has arrived", || {
             outcome(scenario, "duplicate") + outcome(scenario, "replay") == 1
         });
@@ -182,60 +266,37 @@ fn nothing_makes_a_knock_count_twice() {
         }
         let up = scenario.knockgate("up");
         up.exits(0).says(&["is not known"]);
-        send(scenario, &captured);
+        send(scenario, A, &captured);
         wait_until("it has arrived", || {
             outcome(scenario, "duplicate") + outcome(scenario, "replay") == 1
         });
         assert_eq!(outcome(scenario, "opened"), 0);
         // The key opens again when `max_ahead` has passed.
         wait_until("a new knock counts", || {
-            knock(scenario, &key, "");
+            knock(scenario, &key, "").exits(0);
             !scenario.lab.list("grants").is_empty()
         });
     });
 }
 
-/// Returns a knock that the plain client makes, in hexadecimal digits.
-fn capture(scenario: &Scenario, key: &Path) -> String {
-    let program = format!(
-        "import sys, tomllib; sys.path.insert(0, {CLIENTS:?}); sys.dont_write_bytecode = True\n\
-         import knock; print(knock.knock(tomllib.load(open(sys.argv[1], 'rb'))).hex())"
-    );
-    let key = key.to_string_lossy();
-    let made = scenario.lab.client("python3", &["-c", &program, &key]);
-    made.exits(0).stdout.trim().to_owned()
-}
-
-fn send(scenario: &Scenario, packet: &str) {
-    let program = "import socket, sys\n\
-                   to = (sys.argv[2], 41641)\n\
-                   socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes.fromhex(sys.argv[1]), to)";
-    let host = scenario.family.host().to_string();
-    scenario
-        .lab
-        .client("python3", &["-c", program, packet, &host])
-        .exits(0);
+/// Returns a knock that is made with a clock so many seconds ahead.
+fn capture(key: &Path, ahead: u64) -> [u8; 64] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("after 1970") + Duration::from_secs(ahead);
+    sealed(key, now.as_nanos().try_into().expect("before 2554"))
 }
 
 #[test]
 fn a_captured_knock_is_an_alert() {
-    Scenario::run(Attach::Generic, Family::V4, &["python3"], |scenario| {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
         configure(scenario, "", &ssh());
         scenario.knockgate("up").exits(0);
         let key = new_key(scenario, "alice/laptop --gate ssh");
         let service = scenario.lab.serve(&[]);
-        let captured = capture(scenario, &key);
-        send(scenario, &captured);
+        let captured = capture(&key, 0);
+        send(scenario, A, &captured);
         let thief = scenario.address(B).to_string();
-        let program = "import socket, sys\n\
-                       out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-                       out.bind((sys.argv[3], 0))\n\
-                       out.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 41641))";
-        let host = scenario.family.host().to_string();
-        scenario
-            .lab
-            .client("python3", &["-c", program, &captured, &host, &thief])
-            .exits(0);
+        send(scenario, B, &captured);
         wait_until("it is reported", || {
             let events = scenario.lab.events();
             events.iter().any(|event| {

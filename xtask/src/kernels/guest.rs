@@ -17,7 +17,7 @@ use super::{
     debian::{Emulator, Kernel},
     figures::Figures,
     image,
-    suites::{self, Check, Suites, VERIFIER},
+    suites::{self, AFTER_CRASH, Check, Suites, VERIFIER},
 };
 use crate::workspace;
 
@@ -48,6 +48,15 @@ impl Guest {
         })
     }
 
+    /// Returns how many checks [`Guest::run`] runs.
+    pub(super) fn checks_to_run(&self) -> usize {
+        let again = self
+            .checks
+            .iter()
+            .any(|check| check.suite == AFTER_CRASH.suite);
+        self.checks.len() + usize::from(again)
+    }
+
     /// Runs all checks, and prints each that has passed. Returns the figures, which may have grown with `update`.
     pub(super) fn run(
         &self,
@@ -55,42 +64,76 @@ impl Guest {
         update: bool,
         progress: &Progress,
     ) -> Result<Vec<Figures>> {
-        let release = &self.kernel.release;
-        let mut console = Console::open(self, emulator)?;
-        self.checks(&mut console, update, progress)
-            .with_context(|| {
-                let log = console.log.display();
-                format!("Linux {release}, whose console is kept in {log}")
+        let mut console = Console::open(&self.kernel, &self.image, emulator)?;
+        let checked = self.checks(&mut console, update, progress);
+        let (figures, left) = checked.with_context(|| self.and_log(&console))?;
+        drop(console);
+        if let Some(left) = left {
+            let mut archive = fs::read(&self.image)?;
+            archive.extend(image::pack_after_crash(&left));
+            let image = self.image.with_extension("again.cpio");
+            fs::write(&image, archive)
+                .with_context(|| format!("cannot write {}", image.display()))?;
+            let mut console = Console::open(&self.kernel, &image, emulator)?;
+            self.check(&AFTER_CRASH, &mut console, progress, |said| {
+                AFTER_CRASH.judge(said)
             })
+            .with_context(|| self.and_log(&console))?;
+        }
+        Ok(figures)
     }
 
+    fn and_log(&self, console: &Console) -> String {
+        let (release, log) = (&self.kernel.release, console.log.display());
+        format!("Linux {release}, whose console is kept in {log}")
+    }
+
+    /// Returns the figures, and what is left for [`AFTER_CRASH`].
     fn checks(
         &self,
         console: &mut Console,
         update: bool,
         progress: &Progress,
-    ) -> Result<Vec<Figures>> {
-        let mut figures = None;
+    ) -> Result<(Vec<Figures>, Option<String>)> {
+        let (mut figures, mut left) = (None, None);
         for check in &self.checks {
-            let Check { suite, rows, .. } = check;
-            let release = &self.kernel.release;
-            progress.begin(&format!("{suite}, on {release}"));
-            console.until(&format!("== {suite} begins"))?;
-            let begun = Instant::now();
-            let said = console.until(&format!("== {suite} ends"))?;
-            let took = begun.elapsed().as_secs();
-            if *suite == VERIFIER.suite {
-                figures = Some(suites::measured(&said, update)?);
+            if check.suite == VERIFIER.suite {
+                let judge = |said: &str| suites::measured(said, update);
+                figures = Some(self.check(check, console, progress, judge)?);
             } else {
-                check.judge(&said)?;
+                let judge = |said: &str| {
+                    check.judge(said)?;
+                    Ok(Check::left(said).map(str::to_owned))
+                };
+                left = self.check(check, console, progress, judge)?.or(left);
             }
-            progress.done();
-            progress.result(&format!(
-                "{release}: {suite} passed (rows: {}) in {took} s",
-                rows.len()
-            ));
         }
-        figures.context("no check has measured the verifier")
+        let figures = figures.context("no check has measured the verifier")?;
+        Ok((figures, left))
+    }
+
+    /// Waits until a check has ended. Returns what `judge` makes of its output.
+    fn check<T>(
+        &self,
+        check: &Check,
+        console: &mut Console,
+        progress: &Progress,
+        judge: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let Check { suite, rows, .. } = check;
+        let release = &self.kernel.release;
+        progress.begin(&format!("{suite}, on {release}"));
+        console.until(&format!("== {suite} begins"))?;
+        let begun = Instant::now();
+        let said = console.until(&format!("== {suite} ends"))?;
+        let took = begun.elapsed().as_secs();
+        let judged = judge(&said)?;
+        progress.done();
+        progress.result(&format!(
+            "{release}: {suite} passed (rows: {}) in {took} s",
+            rows.len()
+        ));
+        Ok(judged)
     }
 }
 
@@ -104,9 +147,8 @@ struct Console {
 }
 
 impl Console {
-    /// Boots a guest.
-    fn open(guest: &Guest, emulator: &Emulator) -> Result<Self> {
-        let Guest { kernel, image, .. } = guest;
+    /// Boots a kernel with this system.
+    fn open(kernel: &Kernel, image: &Path, emulator: &Emulator) -> Result<Self> {
         let path = image.with_extension("log");
         let log =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -12,7 +12,7 @@ use netlab::host::find_program;
 
 use super::{
     debian::Kernel,
-    suites::{Check, Suites},
+    suites::{AFTER_CRASH, Check, Suites},
 };
 use crate::process;
 
@@ -55,7 +55,7 @@ const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin
 pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result<Vec<u8>> {
     let mut files = Files::default();
     files.add("init", 0o755, INIT.into());
-    files.add("checks", 0o644, checks(suites).into());
+    files.add("checks", 0o644, checks(&suites.checks).into());
     for (number, (name, module)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
         // Numbered in the order of loading.
         files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
@@ -72,9 +72,17 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
     Ok(files.archive())
 }
 
+/// Packs what is added to the system of a machine that starts again: what it has left, and what it is to check then.
+pub(super) fn pack_after_crash(left: &str) -> Vec<u8> {
+    let mut files = Files::default();
+    files.add("left.json", 0o644, left.into());
+    files.add("checks", 0o644, checks(&[&AFTER_CRASH]).into());
+    files.archive()
+}
+
 /// Returns the lines by which `init` runs the checks.
-fn checks(suites: &Suites) -> String {
-    let lines = suites.checks.iter().map(|check| {
+fn checks(checks: &[&Check]) -> String {
+    let lines = checks.iter().map(|check| {
         let arguments: Vec<_> = check.arguments().collect();
         format!("check {} {}\n", check.suite, arguments.join(" "))
     });

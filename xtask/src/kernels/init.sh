@@ -3,7 +3,7 @@
 
 /bin/busybox mkdir -p /dev /proc /sys /tmp /run
 /bin/busybox --install -s /bin
-export PATH=/usr/bin:/bin HOME=/tmp CI=true KNOCKGATE=/usr/bin/knockgate
+export PATH=/usr/bin:/bin HOME=/tmp CI=true KNOCKGATE=/usr/bin/knockgate KNOCKGATE_GUEST=yes
 
 mount -t proc proc /proc
 mount -t sysfs sys /sys

@@ -38,7 +38,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -95,7 +95,27 @@ const CHECKS: [Check; 8] = [
         ],
         when: When::Release,
     },
+    // The last row leaves something for `AFTER_CRASH`.
+    Check {
+        suite: "clock",
+        rows: &[
+            "knocks_follow_a_clock_that_is_set",
+            "knocks_follow_an_offset_that_changes",
+            "before_a_crash",
+        ],
+        when: When::Release,
+    },
 ];
+
+/// Runs on the same machine after a row of [`CHECKS`] has left something behind, and the machine was switched off.
+pub(super) const AFTER_CRASH: Check = Check {
+    suite: "clock",
+    rows: &["after_a_crash"],
+    when: When::Release,
+};
+
+/// Stands on the console before what a row leaves for [`AFTER_CRASH`].
+const LEFT: &str = "left: ";
 
 /// The executables of the suites, without debug information.
 pub(super) struct Suites {
@@ -107,8 +127,19 @@ pub(super) struct Suites {
 impl Check {
     /// Returns the arguments for a suite to run exactly these rows, one by one.
     pub(super) fn arguments(&self) -> impl Iterator<Item = &'static str> {
-        let options = ["--exact", "--nocapture", "--test-threads=1"];
+        // Some rows are for a machine of their own, and ignored elsewhere.
+        let options = [
+            "--exact",
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ];
         options.into_iter().chain(self.rows.iter().copied())
+    }
+
+    /// Returns what a run has left for [`AFTER_CRASH`].
+    pub(super) fn left(said: &str) -> Option<&str> {
+        said.lines().find_map(|line| Some(line.split_once(LEFT)?.1))
     }
 
     /// Fails unless the output is that of a run in which every row exists and has passed. No row may be skipped, since
@@ -219,6 +250,13 @@ mod tests {
         ] {
             assert!(gate.judge(said).is_err(), "{said}");
         }
+    }
+
+    #[test]
+    fn what_a_machine_has_left_is_found() {
+        let said = "test before_a_crash ... left: {\"a\":1}\nok\n";
+        assert_eq!(Check::left(said), Some("{\"a\":1}"));
+        assert_eq!(Check::left("test before_a_crash ... ok"), None);
     }
 
     #[test]

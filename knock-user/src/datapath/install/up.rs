@@ -41,7 +41,6 @@ use crate::{
     },
     keys::KeySet,
     sys::{bpf, clock::monotonic_now, links, state_directory},
-    values::HumanDuration,
 };
 
 /// What was up before [`up`].
@@ -268,12 +267,6 @@ fn begin_keys(ebpf: &Ebpf, contents: &Contents, keys: &KeySet, root: &PinRoot) -
         Kept::default()
     });
     let newest = Newest::from(kept, config);
-    if newest.waits() && !rows.keys.is_empty() {
-        tracing::warn!(
-            "which knocks were accepted last is not known, so keys open gates only when {} have passed (`max_ahead`)",
-            HumanDuration(config.knock.max_ahead)
-        );
-    }
     KeyTables::open(ebpf)?.apply(&rows, &newest)
 }
 

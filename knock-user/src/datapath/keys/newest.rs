@@ -11,13 +11,17 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::{
+    config::{Config, count},
+    values::HumanDuration,
+};
 
 /// How long after it was made a key is known never to have been used before, ns.
 const FRESH: u64 = 10_000_000_000;
@@ -92,9 +96,21 @@ impl Newest {
         self.frozen
     }
 
-    /// Returns whether keys begin later than now, and so refuse knocks for a while.
-    pub fn waits(&self) -> bool {
-        !self.kept.complete
+    /// Returns whether a key with this newest time, Unix ns, refuses the knocks that are made now.
+    pub(super) fn is_ahead(&self, newest: u64) -> bool {
+        !self.frozen && newest > self.now
+    }
+
+    /// Warns that so many keys begin later than now.
+    pub(super) fn warn_of(&self, keys: usize) {
+        if keys != 0 && !self.kept.complete {
+            tracing::warn!(
+                "which knocks were accepted last is not known, so the knocks of {} open nothing before {} have passed \
+                 (`max_ahead`)",
+                count(keys, "key"),
+                HumanDuration(Duration::from_nanos(self.max_ahead))
+            );
+        }
     }
 }
 

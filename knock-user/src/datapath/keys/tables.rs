@@ -46,13 +46,15 @@ impl KeyTables {
     pub fn apply(&mut self, rows: &KeyRows, newest: &Newest) -> Result<()> {
         self.follow_clock()?;
         write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
+        let mut waiting = 0;
         for slot in 0..u32::try_from(self.keys.len())? {
             match rows.keys.get(&slot) {
-                Some(row) => self.put(slot, row, newest)?,
+                Some(row) => waiting += usize::from(self.put(slot, row, newest)?),
                 None if self.state(slot) != state::NONE => self.end(slot)?,
                 None => {}
             }
         }
+        newest.warn_of(waiting);
         write::hash(
             &mut self.gates,
             rows.gates.iter().map(|(gate, id)| (*gate, *id)),
@@ -68,17 +70,19 @@ impl KeyTables {
         Ok(())
     }
 
-    fn put(&mut self, slot: u32, row: &KeyRow, newest: &Newest) -> Result<()> {
+    /// Returns whether its knocks open nothing for a while from now on.
+    fn put(&mut self, slot: u32, row: &KeyRow, newest: &Newest) -> Result<bool> {
         let index = slot as usize;
+        let number = u16::try_from(slot)?;
         let present = self.keys.get(index);
+        let mut waits = false;
         let stays = present.state != state::NONE && present.secret == row.secret;
         if stays {
             if present.newest == u64::MAX && !newest.is_frozen() {
                 // What should have followed has not: the process died that replaced the tables.
-                self.set_newest(
-                    u16::try_from(slot)?,
-                    newest.of(&text(&row.name), u16::try_from(slot)?, 0),
-                );
+                let time = newest.of(&text(&row.name), number, 0);
+                self.set_newest(number, time);
+                waits = newest.is_ahead(time);
             }
             let words = self.keys.words_of(index);
             words[word::NOT_AFTER].store(row.not_after, Ordering::Relaxed);
@@ -86,10 +90,11 @@ impl KeyTables {
             words[word::STATE].store(status(row, present.family), Ordering::SeqCst);
         } else {
             self.end(slot)?;
-            let name = text(&row.name);
+            let time = newest.of(&text(&row.name), number, row.created);
+            waits = newest.is_ahead(time);
             let begun = Key {
                 secret: row.secret,
-                newest: newest.of(&name, u16::try_from(slot)?, row.created),
+                newest: time,
                 not_after: row.not_after,
                 source: V6::zeroed(),
                 source_time: 0,
@@ -101,7 +106,7 @@ impl KeyTables {
         if self.names.get(&slot, 0)? != row.name {
             self.names.set(slot, row.name, 0)?;
         }
-        Ok(())
+        Ok(waits && row.state == state::VALID)
     }
 
     fn end(&mut self, slot: u32) -> Result<()> {
