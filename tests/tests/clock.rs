@@ -176,7 +176,7 @@ fn text(file: &Path) -> String {
 #[test]
 #[ignore = "for a machine that has crashed before: cargo xtask kernels --all"]
 fn after_a_crash() {
-    with_gate("max_ahead = \"5s\"\nmax_age = \"24h\"", |scenario| {
+    with_gate("max_ahead = \"5s\"\nmax_age = \"1h\"", |scenario| {
         let left: Value = serde_json::from_str(&text(Path::new(LEFT))).expect("JSON");
         let part = |name: &str| left[name].as_str().expect("text").to_owned();
         let captured: Vec<Vec<u8>> =

@@ -2,6 +2,7 @@
 
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
+    keys,
     lab::{Family, Source::A},
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
@@ -73,6 +74,24 @@ fn it_follows_an_instance_and_gives_the_terminal_back() {
         terminal.types("q").expect("it is open");
         assert_eq!(top.ends(), Some(0));
         assert_given_back(&terminal);
+    });
+}
+
+/// The name of a key has its user's in it.
+#[test]
+fn a_grant_is_shown_with_its_key() {
+    in_generic_mode(|scenario| {
+        keys::configure(scenario, "", &Gate::new("ssh", "22/tcp"));
+        scenario.knockgate("up").exits(0);
+        let key = keys::new_key(scenario, "carol/phone --gate ssh");
+        keys::knock(scenario, &key, "--then 22/tcp").exits(0);
+        let terminal = Terminal::open().expect("a terminal");
+        let top = start(scenario, &terminal);
+        wait_until("the key is shown", || {
+            terminal.printed().contains("carol/phone")
+        });
+        terminal.types("q").expect("it is open");
+        assert_eq!(top.ends(), Some(0));
     });
 }
 

@@ -39,6 +39,7 @@ pub use install::{
     up::{Before, Up, up},
     xdp::{Attached, Xdp, describe},
 };
+pub use keys::Who;
 pub use open::Datapath;
 pub use trial::{TrialState, reminder};
 pub use view::{

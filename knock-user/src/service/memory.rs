@@ -35,6 +35,7 @@ pub struct State {
 pub struct Known {
     pub gate: String,
     pub user: Option<String>,
+    pub key: Option<String>,
     pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
@@ -151,6 +152,7 @@ mod tests {
             grants: vec![Known {
                 gate: "ssh".into(),
                 user: None,
+                key: None,
                 source: "192.0.2.0/24".parse().expect("a network"),
                 until: u64::MAX,
                 ends: Timestamp::now(),

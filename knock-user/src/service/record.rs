@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::EVENT_KEYS,
-    datapath::{Datapath, keys::user_of, padded_address},
+    datapath::{Datapath, Who, keys::user_of, padded_address},
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -185,7 +185,7 @@ impl Record {
         } = event;
         let kind = Kind::from_number(kind)?;
         let key = (key != NO_KEY).then(|| datapath.key_name(key)).flatten();
-        let (user, _) = datapath.who(user);
+        let Who { user, key: _ } = datapath.who(user);
         let user = user.or_else(|| key.as_deref().map(user_of).map(ToOwned::to_owned));
         let reason = Cause::from_number(cause)
             .filter(|cause| *cause != Cause::None)

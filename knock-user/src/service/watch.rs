@@ -17,7 +17,7 @@ use super::{
     record::{Record, network_text, wall_clock},
 };
 use crate::{
-    datapath::{Datapath, GrantRow},
+    datapath::{Datapath, GrantRow, Who},
     sys::clock::monotonic_now,
 };
 
@@ -32,7 +32,16 @@ pub struct Watch {
 }
 
 /// By gate and source.
-type Grants = HashMap<(u16, IpNet), GrantRow>;
+type Grants = HashMap<(u16, IpNet), Seen>;
+
+/// A grant as it was last seen. Who has it is known by name, since a key may be gone when its grant ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    /// ns of `CLOCK_MONOTONIC`.
+    until: u64,
+    connections: u32,
+    who: Who,
+}
 
 /// How long the end of a grant may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,7 +51,7 @@ impl Watch {
     /// nothing, begins with the grants that there are, for which no event is made.
     pub fn new(datapath: &Datapath, memory: Memory, log: &mut Log) -> Result<Self> {
         let Some(state) = memory.load() else {
-            let known = datapath.grants()?.into_iter().map(keyed).collect();
+            let known = seen(&datapath.grants()?, datapath);
             return Ok(Self {
                 known,
                 memory,
@@ -51,7 +60,7 @@ impl Watch {
             });
         };
         log.run_again(&state.closings);
-        let ended = datapath.ended_grants(state.looked)?;
+        let ended = seen(&datapath.ended_grants(state.looked)?, datapath);
         let (known, closed) = resume(&state, &Moment::now(), &datapath.applied, ended);
         for closed in closed {
             log.say_within(class::CLOSINGS, closed);
@@ -67,58 +76,57 @@ impl Watch {
     /// Compares the tables with what was seen last, and reports what has changed.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         let applied = &datapath.applied;
-        let present: Grants = datapath.grants()?.into_iter().map(keyed).collect();
-        let missing = self
-            .known
-            .iter()
-            .filter(|(key, _)| !present.contains_key(*key));
-        let mut ended: Vec<GrantRow> = missing.map(|(_, row)| row.clone()).collect();
+        let rows = datapath.grants()?;
+        let present = seen(&rows, datapath);
+        let missing = self.known.iter();
+        let missing = missing.filter(|(place, _)| !present.contains_key(*place));
+        let mut ended: Vec<_> = missing
+            .map(|(place, seen)| (*place, seen.clone()))
+            .collect();
         let now = monotonic_now();
-        if ended.iter().any(|row| row.until > now) {
+        if ended.iter().any(|(_, grant)| grant.until > now) {
             // It was taken away, or another one by hand took its place and has ended.
-            let short: Grants = datapath.ended_grants(0)?.into_iter().map(keyed).collect();
-            for row in ended.iter_mut().filter(|row| row.until > now) {
-                row.until = short
-                    .get(&(row.gate, row.source))
-                    .map_or(row.until, |short| short.until);
+            let short = seen(&datapath.ended_grants(0)?, datapath);
+            for (place, grant) in ended.iter_mut().filter(|(_, grant)| grant.until > now) {
+                grant.until = short.get(place).map_or(grant.until, |short| short.until);
             }
         }
-        ended.sort_by_key(|row| row.until);
-        for row in &ended {
-            end(row, datapath, log);
+        ended.sort_by_key(|(_, grant)| grant.until);
+        for (place, grant) in &ended {
+            end(*place, grant, datapath, log);
         }
-        for (key, row) in &present {
-            let before = self.known.get(key);
-            if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
+        for row in rows.iter().filter(|row| row.user.is_none()) {
+            let place = (row.gate, row.source);
+            let before = self.known.get(&place);
+            if before.is_none_or(|before| before.until != row.until) {
                 let opened = Record {
                     until: Some(wall_clock(row.until)),
-                    ..about(row, Kind::Opened, datapath)
+                    ..about(place, &Who::default(), Kind::Opened, datapath)
                 };
                 log.say_within(class::OPENINGS, opened);
             }
         }
         self.known = present;
-        let known = |row: &GrantRow| {
+        let known = |((gate, source), grant): (&(u16, IpNet), &Seen)| {
+            let Who { user, key } = &grant.who;
             Some(Known {
-                gate: applied.gate_name(row.gate)?.to_owned(),
-                user: row
-                    .user
-                    .and_then(|user| applied.user_name(user))
-                    .map(ToOwned::to_owned),
-                source: row.source,
-                until: row.until,
-                ends: wall_clock(row.until),
-                connections: row.connections,
+                gate: applied.gate_name(*gate)?.to_owned(),
+                user: user.clone(),
+                key: key.clone(),
+                source: *source,
+                until: grant.until,
+                ends: wall_clock(grant.until),
+                connections: grant.connections,
             })
         };
-        self.save(self.known.values().filter_map(known).collect(), log);
+        self.save(self.known.iter().filter_map(known).collect(), log);
         Ok(())
     }
 
     /// Reports the end of every grant: the tables are gone.
     pub fn end_all(&mut self, datapath: &Datapath, log: &mut Log) {
-        for row in self.known.values() {
-            end(row, datapath, log);
+        for (place, grant) in &self.known {
+            end(*place, grant, datapath, log);
         }
         self.is_gone = true;
     }
@@ -145,6 +153,7 @@ impl Watch {
             (
                 of.gate.clone(),
                 of.user.clone(),
+                of.key.clone(),
                 of.source,
                 of.until,
                 of.connections,
@@ -184,39 +193,48 @@ impl Watch {
     }
 }
 
-/// Reports the end of a grant that is no longer live.
-fn end(row: &GrantRow, datapath: &Datapath, log: &mut Log) {
+/// Reports the end of a grant that is no longer live. `place`: its gate and source.
+fn end(place: (u16, IpNet), grant: &Seen, datapath: &Datapath, log: &mut Log) {
     let now = monotonic_now();
     // Its last connection has closed it, which the kernel has reported.
-    let gate = datapath.applied.gate(row.gate);
+    let gate = datapath.applied.gate(place.0);
     let limit = gate.map_or(0, |gate| gate.connections);
-    if limit != 0 && row.connections >= limit {
+    if limit != 0 && grant.connections >= limit {
         return;
     }
-    let (reason, time) = if row.until <= now {
-        (EXPIRED, wall_clock(row.until))
+    let (reason, time) = if grant.until <= now {
+        (EXPIRED, wall_clock(grant.until))
     } else {
         (REVOKED, wall_clock(now))
     };
     let closed = Record {
         time,
         reason: Some(reason.into()),
-        ..about(row, Kind::Closed, datapath)
+        ..about(place, &grant.who, Kind::Closed, datapath)
     };
     log.say_within(class::CLOSINGS, closed);
 }
 
-fn about(row: &GrantRow, event: Kind, datapath: &Datapath) -> Record {
-    let applied = &datapath.applied;
-    let user = row.user.and_then(|user| applied.user_name(user));
+fn about((gate, source): (u16, IpNet), who: &Who, event: Kind, datapath: &Datapath) -> Record {
+    let Who { user, key } = who.clone();
     Record {
-        gate: applied.gate_name(row.gate).map(ToOwned::to_owned),
-        user: user.map(ToOwned::to_owned),
-        source: Some(network_text(row.source)),
+        gate: datapath.applied.gate_name(gate).map(ToOwned::to_owned),
+        user,
+        key,
+        source: Some(network_text(source)),
         ..Record::now(event.name())
     }
 }
 
-fn keyed(row: GrantRow) -> ((u16, IpNet), GrantRow) {
-    ((row.gate, row.source), row)
+fn seen(rows: &[GrantRow], datapath: &Datapath) -> Grants {
+    let mut holders = datapath.holders();
+    let rows = rows.iter().map(|row| {
+        let seen = Seen {
+            until: row.until,
+            connections: row.connections,
+            who: holders.of(row.user).clone(),
+        };
+        ((row.gate, row.source), seen)
+    });
+    rows.collect()
 }

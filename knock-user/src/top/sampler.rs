@@ -16,7 +16,7 @@ use super::{
     state::{GateRow, GrantRow, Instance, InterfaceRow, SourceRow, State},
 };
 use crate::{
-    datapath::{Applied, Attachment, Datapath, Interface, NothingUp, PinRoot},
+    datapath::{Attachment, Datapath, Interface, NothingUp, PinRoot, Who},
     service,
     sys::clock::monotonic_now,
 };
@@ -190,7 +190,7 @@ fn grants(datapath: &Datapath) -> Result<Vec<GrantRow>> {
     let rows = rows.map(|row| GrantRow {
         gate_id: row.gate,
         gate: names.gates(&[row.gate]),
-        user: row.user.map(|user| names.user(user)),
+        user: row.user.map(|number| names.holder(number)),
         source: row.source,
         until: row.until,
         connections: row.connections,
@@ -211,19 +211,19 @@ fn sources(datapath: &Datapath, now: u64) -> Result<Vec<SourceRow>> {
     Ok(rows.collect())
 }
 
-/// Names of gates and users, each kept once however many rows have it.
+/// Names of gates and of holders of grants, each kept once however many rows have it.
 struct Names<'d> {
-    applied: &'d Applied,
+    datapath: &'d Datapath,
     gates: HashMap<Vec<u16>, Rc<str>>,
-    users: HashMap<u32, Rc<str>>,
+    holders: HashMap<u32, Rc<str>>,
 }
 
 impl<'d> Names<'d> {
     fn of(datapath: &'d Datapath) -> Self {
         Self {
-            applied: &datapath.applied,
+            datapath,
             gates: HashMap::new(),
-            users: HashMap::new(),
+            holders: HashMap::new(),
         }
     }
 
@@ -232,15 +232,19 @@ impl<'d> Names<'d> {
         if let Some(names) = self.gates.get(ids) {
             return Rc::clone(names);
         }
-        let name = |id: &u16| self.applied.gate_name(*id).unwrap_or_default();
+        let name = |id: &u16| self.datapath.applied.gate_name(*id).unwrap_or_default();
         let names: Vec<&str> = ids.iter().map(name).collect();
         let names: Rc<str> = names.join(" ").into();
         self.gates.insert(ids.to_vec(), Rc::clone(&names));
         names
     }
 
-    fn user(&mut self, id: u32) -> Rc<str> {
-        let name = || self.applied.user_name(id).unwrap_or_default().into();
-        Rc::clone(self.users.entry(id).or_insert_with(name))
+    /// Returns the key that has earned a grant, whose name has the user's, or else the user.
+    fn holder(&mut self, number: u32) -> Rc<str> {
+        let name = || {
+            let Who { user, key } = self.datapath.who(number);
+            key.or(user).unwrap_or_default().into()
+        };
+        Rc::clone(self.holders.entry(number).or_insert_with(name))
     }
 }

@@ -286,6 +286,42 @@ fn capture(key: &Path, ahead: u64) -> [u8; 64] {
     sealed(key, now.as_nanos().try_into().expect("before 2554"))
 }
 
+/// Whoever asks hears of the key: events while the service runs, and those that the next one reports.
+#[test]
+fn the_end_of_a_grant_names_its_key() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice/laptop --gate ssh");
+        let closed = |reason: &str| {
+            let events = scenario.lab.events();
+            events.into_iter().any(|event| {
+                event["event"] == "gate.closed"
+                    && event["reason"] == reason
+                    && event["user"] == "alice"
+                    && event["key"] == "alice/laptop"
+            })
+        };
+        let service = scenario.lab.serve(&[]);
+        knock(scenario, &key, "--then 22/tcp --for 1s").exits(0);
+        wait_until("it has ended in time", || closed("expired"));
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        let state = scenario.lab.state();
+        wait_until("the service has noted the grant", || {
+            let files = fs::read_dir(&state).into_iter().flatten().flatten();
+            let mut texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+            texts.any(|text| text.contains("\"key\":\"alice/laptop\""))
+        });
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        scenario.knockgate("key revoke alice/laptop").exits(0);
+        let service = scenario.lab.serve(&[]);
+        wait_until("the next service reports it", || closed("revoked"));
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+    });
+}
+
 #[test]
 fn a_captured_knock_is_an_alert() {
     Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {

@@ -1,6 +1,6 @@
 //! Puts keys into force, and asks the tables of an instance about them.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +27,29 @@ pub fn load(config: &Config) -> Result<KeySet> {
         return Ok(KeySet::default());
     }
     Folder::open(&config.knock.keys).load()
+}
+
+/// Who has knocked. Neither a user nor a key: a grant was given by hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Who {
+    pub user: Option<String>,
+    /// The key, where it was no sequence.
+    pub key: Option<String>,
+}
+
+/// Looks up who numbers stand for, each once: the name of a key takes a system call.
+pub struct Holders<'d> {
+    datapath: &'d Datapath,
+    known: HashMap<u32, Who>,
+}
+
+impl Holders<'_> {
+    /// Returns who has a grant with this number; `None`: it was given by hand.
+    pub fn of(&mut self, number: Option<u32>) -> &Who {
+        let number = number.unwrap_or(BY_HAND);
+        let who = || self.datapath.who(number);
+        self.known.entry(number).or_insert_with(who)
+    }
 }
 
 impl Datapath {
@@ -67,19 +90,31 @@ impl Datapath {
         self.keys()?.newest()
     }
 
-    /// Returns who a number in a grant or an event stands for: the user, and the key if it was one.
-    pub fn who(&self, user: u32) -> (Option<String>, Option<String>) {
-        if user == BY_HAND {
-            return (None, None);
+    /// Returns who a number in a grant or an event stands for.
+    pub fn who(&self, number: u32) -> Who {
+        if number == BY_HAND {
+            return Who::default();
         }
-        if user & KEY_USER == 0 {
-            return (self.applied.user_name(user).map(ToOwned::to_owned), None);
+        if number & KEY_USER == 0 {
+            return Who {
+                user: self.applied.user_name(number).map(ToOwned::to_owned),
+                key: None,
+            };
         }
-        let key = u16::try_from(user & !KEY_USER)
-            .ok()
-            .and_then(|slot| self.key_name(slot));
-        let user = key.as_deref().map(user_of).map(ToOwned::to_owned);
-        (user, key)
+        let slot = u16::try_from(number & !KEY_USER).ok();
+        let key = slot.and_then(|slot| self.key_name(slot));
+        Who {
+            user: key.as_deref().map(user_of).map(ToOwned::to_owned),
+            key,
+        }
+    }
+
+    /// Returns what looks up the holders of many grants.
+    pub fn holders(&self) -> Holders<'_> {
+        Holders {
+            datapath: self,
+            known: HashMap::new(),
+        }
     }
 
     /// Returns the name of the key in a slot.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::Mode,
-    datapath::{install::attachment::Attachment, open::Datapath, trial::TrialState},
+    datapath::{install::attachment::Attachment, keys::Who, open::Datapath, trial::TrialState},
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -272,8 +272,9 @@ impl Datapath {
     pub fn named_grants(&self) -> Result<Grants> {
         let rows = self.grants()?;
         let now = monotonic_now();
+        let mut holders = self.holders();
         let grants = rows.into_iter().map(|row| {
-            let (user, key) = row.user.map_or((None, None), |user| self.who(user));
+            let Who { user, key } = holders.of(row.user).clone();
             Grant {
                 gate: self.name(row.gate),
                 user,

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use knock_common::event::Kind;
 
-use super::{Grants, keyed};
+use super::{Grants, Seen};
 use crate::{
-    datapath::{GrantRow, compile::applied::Applied},
+    datapath::{Who, compile::applied::Applied},
     service::{
         memory::{Known, State, boot},
         names::{EXPIRED, REVOKED},
@@ -40,7 +40,7 @@ pub fn resume(
     state: &State,
     now: &Moment,
     applied: &Applied,
-    ended: Vec<GrantRow>,
+    ended: Grants,
 ) -> (Grants, Vec<Record>) {
     let mut known = HashMap::new();
     let mut closed = Vec::new();
@@ -49,20 +49,23 @@ pub fn resume(
         let Known {
             gate,
             user,
+            key,
             source,
             until,
             ends,
             connections,
         } = grant;
+        let who = Who {
+            user: user.clone(),
+            key: key.clone(),
+        };
         if let Some(id) = applied.ids.gate(gate).filter(|_| is_this_boot) {
-            let user = user.as_ref().and_then(|user| applied.ids.user(gate, user));
-            known.extend([keyed(GrantRow {
-                gate: id,
-                user,
-                source: *source,
+            let seen = Seen {
                 until: *until,
                 connections: *connections,
-            })]);
+                who,
+            };
+            known.insert((id, *source), seen);
             continue;
         }
         let has_expired = if is_this_boot {
@@ -78,7 +81,8 @@ pub fn resume(
         closed.push(Record {
             time,
             gate: Some(gate.clone()),
-            user: user.clone(),
+            user: who.user,
+            key: who.key,
             source: Some(network_text(*source)),
             reason: Some(reason.into()),
             ..Record::now(Kind::Closed.name())
@@ -86,7 +90,7 @@ pub fn resume(
     }
     if is_this_boot {
         // Also those that were given and ended while no service ran, and newer counts of the others.
-        known.extend(ended.into_iter().map(keyed));
+        known.extend(ended);
     }
     closed.sort_by_key(|record| record.time);
     (known, closed)
@@ -94,6 +98,8 @@ pub fn resume(
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
     use crate::{
         config::{Config, Gate, Knock},
@@ -126,11 +132,22 @@ mod tests {
         Known {
             gate: gate.into(),
             user: user.map(ToOwned::to_owned),
+            key: user.map(|user| format!("{user}/laptop")),
             source: source.parse().expect("a network"),
             until: ends * SECOND,
             ends: wall(ends.cast_signed()),
             connections: 0,
         }
+    }
+
+    /// A grant of the first gate that was given by hand.
+    fn by_hand(source: &str, ends: u64) -> ((u16, IpNet), Seen) {
+        let seen = Seen {
+            until: ends * SECOND,
+            connections: 0,
+            who: Who::default(),
+        };
+        ((0, source.parse().expect("a network")), seen)
     }
 
     /// The state at second 10 of a boot.
@@ -171,34 +188,24 @@ mod tests {
             known("ssh", Some("alice"), "192.0.2.1/32", 15),
             known("ssh", None, "192.0.2.0/24", 99),
         ]);
-        let ended = GrantRow {
-            gate: 0,
-            user: None,
-            source: "192.0.2.7/32".parse().expect("a network"),
-            until: 12 * SECOND,
-            connections: 0,
-        };
+        let (place, ended) = by_hand("192.0.2.7/32", 12);
         // The wall clock was set back meanwhile, which changes nothing.
         let now = moment("one", 20, -1_000);
-        let (grants, closed) = resume(&before, &now, &applied(), vec![ended.clone()]);
+        let (grants, closed) = resume(&before, &now, &applied(), [(place, ended.clone())].into());
         assert_eq!(closings(&closed), []);
         assert_eq!(grants.len(), 3);
-        assert_eq!(grants[&(0, ended.source)], ended);
+        assert_eq!(grants[&place], ended);
         let alice = &grants[&(0, "192.0.2.1/32".parse().expect("a network"))];
-        assert_eq!((alice.user, alice.until), (Some(0), 15 * SECOND));
+        assert_eq!(alice.until, 15 * SECOND);
+        assert_eq!(alice.who.user.as_deref(), Some("alice"));
+        assert_eq!(alice.who.key.as_deref(), Some("alice/laptop"));
     }
 
     #[test]
     fn a_grant_that_was_renewed_ends_once_at_its_later_end() {
         let before = state(vec![known("ssh", None, "192.0.2.7/32", 11)]);
-        let ended = GrantRow {
-            gate: 0,
-            user: None,
-            source: "192.0.2.7/32".parse().expect("a network"),
-            until: 14 * SECOND,
-            connections: 2,
-        };
-        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), vec![ended]);
+        let ended = by_hand("192.0.2.7/32", 14);
+        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), [ended].into());
         assert_eq!(closings(&closed), []);
         let untils: Vec<u64> = grants.values().map(|row| row.until).collect();
         assert_eq!(untils, [14 * SECOND]);
@@ -213,7 +220,7 @@ mod tests {
         ]);
         // The clock of the new boot says less than that of the old one, and means something else.
         let now = moment("two", 3, 50);
-        let (grants, closed) = resume(&before, &now, &applied(), Vec::new());
+        let (grants, closed) = resume(&before, &now, &applied(), Grants::new());
         assert!(grants.is_empty());
         assert_eq!(
             closings(&closed),
@@ -224,6 +231,7 @@ mod tests {
             ]
         );
         assert_eq!(closed[0].user.as_deref(), Some("alice"));
+        assert_eq!(closed[0].key.as_deref(), Some("alice/laptop"));
         assert_eq!(closed[0].gate.as_deref(), Some("ssh"));
     }
 
@@ -233,7 +241,7 @@ mod tests {
             known("gone", None, "192.0.2.1/32", 99),
             known("gone", None, "192.0.2.2/32", 15),
         ]);
-        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), Vec::new());
+        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), Grants::new());
         assert!(grants.is_empty());
         assert_eq!(
             closings(&closed),

@@ -179,3 +179,27 @@ fn a_driver_without_native_mode_is_named() {
         said(&old, false, Some(libc::EOPNOTSUPP)).starts_with("the driver of eth0 has no native")
     );
 }
+
+#[test]
+fn the_page_has_the_limit_of_every_driver() {
+    const PAGE: &str = include_str!("../../../../../docs/placement.md");
+    let row = |driver: &str, limit: u32| {
+        PAGE.lines().any(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            cells.next() == Some(driver) && cells.nth(1) == Some(&limit.to_string())
+        })
+    };
+    for (driver, limit) in LARGEST {
+        assert!(row(&format!("`{driver}`"), limit), "{driver} {limit}");
+    }
+    assert!(row("any other", USUAL));
+    for driver in NO_LRO {
+        let line = PAGE
+            .lines()
+            .find(|line| line.contains(&format!("| `{driver}`")));
+        assert!(
+            line.is_some_and(|line| line.contains("`lro` off")),
+            "{driver}"
+        );
+    }
+}
