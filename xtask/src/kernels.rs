@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Also run the checks that take minutes in a guest, as before a release
     #[arg(long)]
     pub(crate) all: bool,
+    /// Run this suite alone, and the verifier; also one that takes minutes
+    #[arg(long, value_name = "SUITE", conflicts_with = "all")]
+    pub(crate) only: Option<String>,
     /// Write the verifiers' figures into docs/development/verifier.md, however much they have grown
     #[arg(long)]
     pub(crate) update: bool,
@@ -39,7 +42,7 @@ pub(crate) struct Options {
 
 /// Sets up, builds, and tries the program on this machine's kernel and on others.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { all, update } = *options;
+    let Options { all, only, update } = options;
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the kernels are for x86-64, and so is what runs in them: run this on such a machine"
@@ -47,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let toolchain = setup::ready(Purpose::Kernels)?;
     println!("Building the kernel program, the binary and the suites");
     let Built { program, knockgate } = build::release(&toolchain)?;
-    let suites = Suites::build(&program, all)?;
+    let suites = Suites::build(&program, *all, only.as_deref())?;
     let emulator = Emulator::fetch()?;
     let guests = debian::PACKAGES
         .iter()
@@ -57,13 +60,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let checks: usize = guests.iter().map(Guest::checks_to_run).sum();
     let progress = Progress::new(1 + checks);
     progress.begin("verifier, on this machine's kernel");
-    let mut results = vec![suites.measure_here(update)];
+    let mut results = vec![suites.measure_here(*update)];
     progress.done();
     // At the same time, since each uses one processor.
     thread::scope(|scope| {
         let guests: Vec<_> = guests
             .iter()
-            .map(|guest| scope.spawn(|| guest.run(&emulator, update, &progress)))
+            .map(|guest| scope.spawn(|| guest.run(&emulator, *update, &progress)))
             .collect();
         for guest in guests {
             let result = guest.join();
@@ -90,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "{} of {tried} kernels did not pass every check; the lines above say which and why",
         tried - passed
     );
-    if update {
+    if *update {
         figures::write(&figures).context("cannot update the figures")?;
     }
     println!("Every check passed on each of {tried} kernels.");

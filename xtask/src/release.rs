@@ -11,6 +11,7 @@ const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 pub(crate) fn run() -> Result<()> {
     test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
     kernels::run(&kernels::Options {
+        only: None,
         all: true,
         update: false,
     })?;

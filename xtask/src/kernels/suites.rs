@@ -159,10 +159,19 @@ impl Check {
 }
 
 impl Suites {
-    /// Builds the suites for the kernel program at this path: those for every change, or all.
-    pub(super) fn build(program: &Path, all: bool) -> Result<Self> {
-        let wanted = |check: &&Check| all || check.when == When::EveryChange;
+    /// Builds the suites for the kernel program at this path: those for every change, all, or one beside [`VERIFIER`].
+    pub(super) fn build(program: &Path, all: bool, only: Option<&str>) -> Result<Self> {
+        let wanted = |check: &&Check| match only {
+            Some(only) => check.suite == only || check.suite == VERIFIER.suite,
+            None => all || check.when == When::EveryChange,
+        };
         let checks: Vec<_> = CHECKS.iter().filter(wanted).collect();
+        if let Some(only) = only {
+            ensure!(
+                checks.iter().any(|check| check.suite == only),
+                "no suite `{only}` runs in other kernels"
+            );
+        }
         let folder = workspace::target().join("kernels/suites");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         // The whole workspace, as `cargo xtask test` does, so that both share what is built.
