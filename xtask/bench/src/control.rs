@@ -1,5 +1,6 @@
 //! The cost of commands, and of what stays; and what replacing a configuration does to packets.
 
+mod keys;
 mod replacing;
 mod service;
 
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netlab::host::output;
 
+use self::keys::Keys;
 use crate::{
     Plan,
     clock::{self, number},
@@ -88,16 +90,16 @@ fn commands(
         gates: MOST_GATES,
         ..Setup::default()
     };
-    let wires = ["reloaded", "crowded", "widest"].map(|name| desk.host.wire(name));
-    let [few, many, wide] = wires;
-    let (few, many, wide) = (few?, many?, wide?);
+    let wires = ["reloaded", "crowded", "widest", "key", "keys"].map(|name| desk.host.wire(name));
+    let [few, many, wide, key, keys] = wires;
+    let (few, many, wide, key, keys) = (few?, many?, wide?, key?, keys?);
     let up = |wire, setup: &Setup| Instance::up(desk.host, desk.binary, wire, setup);
     let reloaded = Reloaded::new(up(&few, &one)?, &one);
     let crowd_reloaded = Reloaded::new(up(&many, crowd)?, crowd);
     let wide = up(&wide, &widest)?;
     wide.grant(programs, widest.grants)?;
     wide.fill(programs, &widest)?;
-    let second = |floor| vec![over(floor).at_most(1_000.0), times(floor)];
+    let keys = Keys::new(desk, [&key, &keys])?;
     let rows: Vec<(&str, Vec<Against>, Measure<'_>)> = vec![
         (UP, Vec::new(), Box::new(|| desk.up(&one))),
         (
@@ -140,10 +142,14 @@ fn commands(
             Box::new(|| metrics(&wide)),
         ),
     ];
+    let rows = rows
+        .into_iter()
+        .map(|(name, against, measure)| (name.to_owned(), against, measure));
+    let rows: Vec<Measured<'_>> = rows.chain(keys.rows(desk)).collect();
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds.min(ROUNDS) {
         for ((name, _, measure), costs) in rows.iter().zip(&mut costs) {
-            costs.push(measure().with_context(|| *name)?);
+            costs.push(measure().with_context(|| name.clone())?);
         }
     }
     let part = |id, title, of: fn(&Cost) -> f64| Part {
@@ -155,7 +161,7 @@ fn commands(
             .iter()
             .zip(&costs)
             .map(|((name, against, _), costs)| {
-                Row::new(*name, costs.iter().map(of).collect(), against.clone())
+                Row::new(name, costs.iter().map(of).collect(), against.clone())
             })
             .collect(),
     };
@@ -164,6 +170,14 @@ fn commands(
         part("commands_elapsed", "Commands, elapsed", |cost| cost.elapsed),
     ])
 }
+
+/// Returns the comparison of a command with a smaller one, than which it may take a second more.
+fn second(floor: &str) -> Vec<Against> {
+    vec![over(floor).at_most(1_000.0), times(floor)]
+}
+
+/// A row: its name, what it is compared with, and how it is measured.
+type Measured<'m> = (String, Vec<Against>, Measure<'m>);
 
 /// Runs a command once.
 type Measure<'m> = Box<dyn Fn() -> Result<Cost> + 'm>;
