@@ -55,13 +55,17 @@ pub fn measure(
         binary,
         wire: &wire,
     };
-    let mut parts = commands(&desk, programs, instances, &crowd, plan)?;
+    let wires = [host.wire("key")?, host.wire("keys")?];
+    let keys = Keys::new(&desk, programs, wires.each_ref())?;
+    let keyed = keys.many().clone();
+    let mut parts = commands(&desk, programs, instances, &crowd, &keys, plan)?;
+    drop(keys);
     // Commands and services must not use the flood's CPU; threads and children of this thread do not.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay_away()?;
             let watched = [&instances.one, &instances.full];
-            let service = service::measure(&desk, programs, &crowd, watched, plan)?;
+            let service = service::measure(&desk, programs, [&crowd, &keyed], watched, plan)?;
             parts.extend(service);
             parts.extend(replacing::measure(&desk, programs, plan)?);
             anyhow::Ok(())
@@ -79,6 +83,7 @@ fn commands(
     programs: &mut Programs,
     instances: &Instances,
     crowd: &Setup,
+    keys: &Keys,
     plan: &Plan,
 ) -> Result<Vec<Part>> {
     let one = Setup::default();
@@ -90,16 +95,15 @@ fn commands(
         gates: MOST_GATES,
         ..Setup::default()
     };
-    let wires = ["reloaded", "crowded", "widest", "key", "keys"].map(|name| desk.host.wire(name));
-    let [few, many, wide, key, keys] = wires;
-    let (few, many, wide, key, keys) = (few?, many?, wide?, key?, keys?);
+    let wires = ["reloaded", "crowded", "widest"].map(|name| desk.host.wire(name));
+    let [few, many, wide] = wires;
+    let (few, many, wide) = (few?, many?, wide?);
     let up = |wire, setup: &Setup| Instance::up(desk.host, desk.binary, wire, setup);
     let reloaded = Reloaded::new(up(&few, &one)?, &one);
     let crowd_reloaded = Reloaded::new(up(&many, crowd)?, crowd);
     let wide = up(&wide, &widest)?;
     wide.grant(programs, widest.grants)?;
     wide.fill(programs, &widest)?;
-    let keys = Keys::new(desk, [&key, &keys])?;
     let rows: Vec<(&str, Vec<Against>, Measure<'_>)> = vec![
         (UP, Vec::new(), Box::new(|| desk.up(&one))),
         (

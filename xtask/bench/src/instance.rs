@@ -168,6 +168,28 @@ impl Instance {
         Key::read(&output(&mut command)?)
     }
 
+    /// Has `count` sources from [`GRANTED`] on knock with a key, so that each has a grant.
+    pub fn grant_by(&self, programs: &mut Programs, key: &Key, count: u32) -> Result<()> {
+        let mut traffic = Traffic {
+            first: GRANTED,
+            ports: [KNOCK_PORT; 4],
+            steps: 1,
+            hold: 31,
+            messages: count,
+            ..Traffic::default()
+        };
+        programs.set_messages((0..count).map(|_| key.knock()))?;
+        let datagram = frame::datagram(GRANTED, 1024, KNOCK_PORT, &[0; 64]);
+        programs.vary(&self.program, &datagram, &mut traffic, count)?;
+        let opened = self.authenticated(Some("opened"))?;
+        ensure!(
+            opened == u64::from(count),
+            "{count} sources knocked with a key at {} and {opened} grants were given",
+            self.name
+        );
+        Ok(())
+    }
+
     /// How many knocks have had this result.
     pub fn knocks(&self, result: &str) -> Result<u64> {
         self.sum("knocks", "count", |row| row["result"] == result)

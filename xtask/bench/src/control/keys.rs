@@ -15,12 +15,15 @@ use crate::{
     figures::Against,
     host::Wire,
     instance::{Instance, Setup, Slots},
+    programs::Programs,
 };
 
 /// The keys of the large folder, beside those that the commands make.
 const MANY: u16 = 10_000;
 /// Room for those.
 const MORE: u32 = 100;
+/// Live grants that the first key has earned: each is looked at whenever keys change.
+const GRANTS: u32 = 10_000;
 /// The key that the program makes first, of which the others are copies.
 const FIRST: &str = "first";
 
@@ -40,12 +43,17 @@ struct Keyed {
 }
 
 impl Keys {
-    pub(super) fn new(desk: &Desk<'_>, wires: [&Wire; 2]) -> Result<Self> {
+    pub(super) fn new(desk: &Desk<'_>, programs: &mut Programs, wires: [&Wire; 2]) -> Result<Self> {
         let [few, many] = wires;
         Ok(Self {
-            few: Keyed::new(desk, few, 1)?,
-            many: Keyed::new(desk, many, MANY)?,
+            few: Keyed::new(desk, programs, few, 1)?,
+            many: Keyed::new(desk, programs, many, MANY)?,
         })
+    }
+
+    /// Returns the configuration with many keys.
+    pub(super) fn many(&self) -> &Setup {
+        &self.many.setup
     }
 
     /// Returns a row of each command with one key, and one with many, of which none may take a second more.
@@ -80,7 +88,7 @@ impl Keys {
 }
 
 impl Keyed {
-    fn new(desk: &Desk<'_>, wire: &Wire, count: u16) -> Result<Self> {
+    fn new(desk: &Desk<'_>, programs: &mut Programs, wire: &Wire, count: u16) -> Result<Self> {
         let folder = desk.host.folder.join(format!("{}.keys", wire.name));
         let setup = Setup {
             keys: Some(Slots {
@@ -90,7 +98,8 @@ impl Keyed {
             ..Setup::default()
         };
         let instance = Instance::up(desk.host, desk.binary, wire, &setup)?;
-        instance.key(FIRST)?;
+        let key = instance.key(FIRST)?;
+        instance.grant_by(programs, &key, GRANTS)?;
         copy(&folder, count)?;
         finish(instance.on(desk.host).arg("reload"))?;
         Ok(Self {
