@@ -248,10 +248,19 @@ impl Config {
     /// The findings beside the configuration are warnings, in the order of the file. A file that is
     /// missing or cannot be read is [`Invalid`] too, and one with sequences that others can read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Invalid> {
+        Self::load_on(path, &HostFacts::of_this_host())
+    }
+
+    /// As [`Config::load`], for those who show no warnings: asks nothing of this host, and reads no keys.
+    pub fn load_quietly(path: &Path) -> Result<Self, Invalid> {
+        Self::load_on(path, &HostFacts::default()).map(|(config, _)| config)
+    }
+
+    fn load_on(path: &Path, host: &HostFacts) -> Result<(Self, Vec<Finding>), Invalid> {
         let name = path.display().to_string();
         let (text, access) = file::read(path).map_err(|error| file::unreadable(&name, &error))?;
         let text = Zeroizing::new(text);
-        let (config, mut findings) = Self::parse_on(&text, &name, &HostFacts::of_this_host())?;
+        let (config, mut findings) = Self::parse_on(&text, &name, host)?;
         let is_secret = config.gates.iter().any(|gate| {
             !gate.knocks.is_empty() || !gate.hooks.is_empty() || !gate.fwknop.is_empty()
         });

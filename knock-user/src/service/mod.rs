@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     config::OpenPorts,
-    datapath::{Before, Datapath, PinRoot, Up, down, keys::Kept, open_ports},
+    datapath::{Before, Datapath, PinRoot, Up, down, open_ports},
     sys::capability,
     values::Port,
 };
@@ -78,7 +78,7 @@ pub async fn serve(
     let mut chores = interval(CHORES);
     chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at_grants = Instant::now();
-    let mut newest_times = Kept::default();
+    let mut newest_times = Vec::new();
 
     match up.before {
         Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
@@ -190,7 +190,7 @@ fn refresh(datapath: &mut Datapath, open: &mut BTreeSet<Port>) -> Result<()> {
 }
 
 /// Keeps the newest times of keys. What keeps them from being written is reported, and tried again with the next chores.
-fn keep_keys(datapath: &mut Datapath, last: &mut Kept) {
+fn keep_keys(datapath: &mut Datapath, last: &mut Vec<u64>) {
     if let Err(error) = datapath.keep_keys(last) {
         tracing::warn!("{error:#}");
     }

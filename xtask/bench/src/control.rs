@@ -1,5 +1,6 @@
 //! The cost of commands, and of what stays; and what replacing a configuration does to packets.
 
+mod keys;
 mod replacing;
 mod service;
 
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netlab::host::output;
 
+use self::keys::Keys;
 use crate::{
     Plan,
     clock::{self, number},
@@ -53,13 +55,17 @@ pub fn measure(
         binary,
         wire: &wire,
     };
-    let mut parts = commands(&desk, programs, instances, &crowd, plan)?;
+    let wires = [host.wire("key")?, host.wire("keys")?];
+    let keys = Keys::new(&desk, programs, wires.each_ref())?;
+    let keyed = keys.many().clone();
+    let mut parts = commands(&desk, programs, instances, &crowd, &keys, plan)?;
+    drop(keys);
     // Commands and services must not use the flood's CPU; threads and children of this thread do not.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             clock::stay_away()?;
             let watched = [&instances.one, &instances.full];
-            let service = service::measure(&desk, programs, &crowd, watched, plan)?;
+            let service = service::measure(&desk, programs, [&crowd, &keyed], watched, plan)?;
             parts.extend(service);
             parts.extend(replacing::measure(&desk, programs, plan)?);
             anyhow::Ok(())
@@ -77,6 +83,7 @@ fn commands(
     programs: &mut Programs,
     instances: &Instances,
     crowd: &Setup,
+    keys: &Keys,
     plan: &Plan,
 ) -> Result<Vec<Part>> {
     let one = Setup::default();
@@ -97,7 +104,6 @@ fn commands(
     let wide = up(&wide, &widest)?;
     wide.grant(programs, widest.grants)?;
     wide.fill(programs, &widest)?;
-    let second = |floor| vec![over(floor).at_most(1_000.0), times(floor)];
     let rows: Vec<(&str, Vec<Against>, Measure<'_>)> = vec![
         (UP, Vec::new(), Box::new(|| desk.up(&one))),
         (
@@ -140,10 +146,14 @@ fn commands(
             Box::new(|| metrics(&wide)),
         ),
     ];
+    let rows = rows
+        .into_iter()
+        .map(|(name, against, measure)| (name.to_owned(), against, measure));
+    let rows: Vec<Measured<'_>> = rows.chain(keys.rows(desk)).collect();
     let mut costs: Vec<Vec<Cost>> = rows.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds.min(ROUNDS) {
         for ((name, _, measure), costs) in rows.iter().zip(&mut costs) {
-            costs.push(measure().with_context(|| *name)?);
+            costs.push(measure().with_context(|| name.clone())?);
         }
     }
     let part = |id, title, of: fn(&Cost) -> f64| Part {
@@ -155,7 +165,7 @@ fn commands(
             .iter()
             .zip(&costs)
             .map(|((name, against, _), costs)| {
-                Row::new(*name, costs.iter().map(of).collect(), against.clone())
+                Row::new(name, costs.iter().map(of).collect(), against.clone())
             })
             .collect(),
     };
@@ -164,6 +174,14 @@ fn commands(
         part("commands_elapsed", "Commands, elapsed", |cost| cost.elapsed),
     ])
 }
+
+/// Returns the comparison of a command with a smaller one, than which it may take a second more.
+fn second(floor: &str) -> Vec<Against> {
+    vec![over(floor).at_most(1_000.0), times(floor)]
+}
+
+/// A row: its name, what it is compared with, and how it is measured.
+type Measured<'m> = (String, Vec<Against>, Measure<'m>);
 
 /// Runs a command once.
 type Measure<'m> = Box<dyn Fn() -> Result<Cost> + 'm>;

@@ -27,6 +27,9 @@ pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// A private mount over this folder holds the bench's files.
 const FOLDER: &str = "/run";
 
+/// The variable that names the folder in which knockgate keeps what outlives its processes: one of the bench's own.
+pub const STATE: (&str, &str) = ("STATE_DIRECTORY", "/run/state");
+
 /// A host. The sender is in this process's namespace.
 pub struct Host {
     netns: Netns,
@@ -83,7 +86,9 @@ impl Host {
 
     /// Returns a command that runs on the host, and is killed when this process ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.netns.command(program)
+        let mut command = self.netns.command(program);
+        command.env(STATE.0, STATE.1);
+        command
     }
 
     /// Runs `work` on a thread in the host's namespace. Sockets that it opens stay in that namespace.

@@ -8,8 +8,9 @@ use anyhow::Result;
 use crate::{
     frame::{self, Transport},
     host::{Host, Wire},
-    instance::{Instance, PROTECTED, Setup},
+    instance::{Instance, PROTECTED, Setup, Slots},
     judge::GRANTED,
+    keys::Key,
     programs::{Programs, run},
 };
 
@@ -30,6 +31,11 @@ pub struct Instances {
     /// One grant and one sequence, for comparison with [`Instances::crowd`], which has ten thousand sequences.
     pub lone: Instance,
     pub crowd: Instance,
+    /// As [`Instances::lone`], with a port for authenticated knocks and a key.
+    pub keyed: Instance,
+    /// The same, with room for the grants of measured knocks; and its key.
+    pub keyed_knocked: Instance,
+    pub key: Key,
     /// With a gate that rejects; or why there is none.
     pub rejecting: Result<Instance, String>,
     /// Dropped after the instances that guard them.
@@ -80,6 +86,20 @@ impl Instances {
         let lone = up("lone", 1, &plain)?;
         let crowd = up("crowd", 1, &crowded)?;
         let kept = up("kept", 1, &brief)?;
+        // At once, before its grant ends.
+        let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+        run(&kept.program, &datagram, 1)?;
+        let with_keys = |name: &str, setup: Setup| Setup {
+            keys: Some(Slots {
+                folder: host.folder.join(format!("{name}.keys")),
+                most: 256,
+            }),
+            ..setup
+        };
+        let keyed = up("keyed", 1, &with_keys("keyed", plain.clone()))?;
+        keyed.key("alice")?;
+        let keyed_knocked = up("knocking", 1, &with_keys("knocking", with_grants(ROOM)))?;
+        let key = keyed_knocked.key("alice")?;
         let rejects = Setup {
             deny: "reject",
             ..Setup::default()
@@ -88,11 +108,8 @@ impl Instances {
             None => Ok(up("rejecting", 1, &rejects)?),
             Some(why) => Err(why),
         };
-        // Begins the flow that is kept, and ends its grant.
         full.fill(programs, &plain)?;
-        // Begins the flow that will be kept, and lets its grant end.
-        let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
-        run(&kept.program, &datagram, 1)?;
+        // Lets the grant end whose flow goes on.
         thread::sleep(Duration::from_millis(2_100));
         Ok(Self {
             one,
@@ -105,6 +122,9 @@ impl Instances {
             knocked,
             lone,
             crowd,
+            keyed,
+            keyed_knocked,
+            key,
             rejecting,
             _wires: wires,
         })

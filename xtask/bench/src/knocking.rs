@@ -3,6 +3,7 @@
 
 mod flood;
 mod knocker;
+mod parts;
 mod rate;
 mod rivals;
 
@@ -25,7 +26,7 @@ use self::{
 };
 use crate::{
     Plan, clock,
-    figures::{Part, Row, Spread, over, times},
+    figures::Part,
     frame::{self, Transport},
     host::Host,
     instance::{PROTECTED, Setup},
@@ -39,6 +40,8 @@ const SIZED: u32 = 1 << 20;
 const KNOCKERS: u32 = 0x0a01_0000;
 /// Time between the steps of a knock: by a program, and by a person or over a slow line.
 const STEPS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// How many authenticated knocks are sent in one case.
+const AUTHENTICATED: u32 = 100;
 /// How long a flood lasts before the first knock.
 const LEAD: Duration = Duration::from_millis(400);
 
@@ -56,8 +59,10 @@ struct Case {
 /// The packets of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Aim {
-    /// First knocks.
+    /// First knocks; for authenticated ones, random bytes.
     Knocks,
+    /// Authenticated knocks by who has the host's secret, and not the key.
+    Forged,
     /// SYNs to the protected port.
     Denied,
 }
@@ -90,7 +95,7 @@ pub fn measure(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let mut parts = parts(&cases);
+    let mut parts = parts::parts(&cases);
     parts.insert(0, rate::measure(host, programs, binary, plan)?);
     Ok(parts)
 }
@@ -117,6 +122,16 @@ fn cases(plan: &Plan) -> Vec<Case> {
         cases.push(case(Rival::Knockgate(SIZED), STEPS[1], rate, Aim::Knocks));
     }
     cases.push(case(default, STEPS[0], Rate::Fastest, Aim::Denied));
+    for (rate, aim) in [
+        (Rate::None, Aim::Knocks),
+        (Rate::Fastest, Aim::Knocks),
+        (Rate::Fastest, Aim::Forged),
+    ] {
+        cases.push(case(Rival::Authenticated, STEPS[0], rate, aim));
+    }
+    for rate in [Rate::None, Rate::Fastest] {
+        cases.push(case(Rival::KnockgateFwknop, STEPS[0], rate, Aim::Knocks));
+    }
     cases
 }
 
@@ -138,7 +153,7 @@ fn all(programs: &mut Programs, binary: &Path, plan: &Plan, cases: &mut [Case]) 
             match standing.and_then(|standing| once(programs, &standing, case, plan)) {
                 Ok(measured) => case.rounds.push(measured),
                 // A failure of another daemon affects its own row only.
-                Err(error) if !case.is_ours() => case.failure = Some(format!("{error:#}")),
+                Err(error) if !case.rival.is_ours() => case.failure = Some(format!("{error:#}")),
                 Err(error) => {
                     return Err(error).with_context(|| format!("knocks at {}", case.name()));
                 }
@@ -168,6 +183,7 @@ fn once(
 ) -> Result<Measured> {
     let junk = match case.aim {
         Aim::Knocks => standing.junk()?,
+        Aim::Forged => standing.forgery()?,
         Aim::Denied => Junk::to(
             frame::ipv4(Transport::Tcp(SYN), 0, 40000, PROTECTED),
             PROTECTED,
@@ -227,13 +243,10 @@ impl Case {
         } = self;
         let flood = match aim {
             Aim::Knocks => rate.name(),
+            Aim::Forged => format!("{} with the host's secret", rate.name()),
             Aim::Denied => format!("{} at the guarded port", rate.name()),
         };
-        format!("{}, {flood}", who(self.rival, *step))
-    }
-
-    fn is_ours(&self) -> bool {
-        matches!(self.rival, Rival::Knockgate(_))
+        format!("{}, {flood}", parts::who(self.rival, *step))
     }
 
     /// Returns how many sources knock, and the time from one to the next.
@@ -241,6 +254,10 @@ impl Case {
     /// Without a flood they do not overlap: knockd forgets the steps of all others when the knock that began first is
     /// complete, which is not an effect of the flood.
     fn turns(&self, plan: &Plan) -> (u32, Duration) {
+        if self.rival == Rival::Authenticated {
+            // Nothing is between the one packet of a knock and its answer, and making them costs nothing.
+            return (AUTHENTICATED, STEPS[0]);
+        }
         let long = self.step * 3;
         if self.rate == Rate::None && long > plan.every {
             (plan.knocks.div_ceil(3), long)
@@ -248,148 +265,4 @@ impl Case {
             (plan.knocks, plan.every)
         }
     }
-
-    /// Returns a row of one quantity; `None` if it is not available.
-    fn row(&self, of: impl Fn(&Measured) -> Option<f64>) -> Option<Row> {
-        if let Some(failure) = &self.failure {
-            return Some(Row::absent(self.name(), failure));
-        }
-        let rounds: Vec<f64> = self.rounds.iter().filter_map(of).collect();
-        (!rounds.is_empty()).then(|| Row::new(self.name(), rounds, Vec::new()))
-    }
-}
-
-fn who(rival: Rival, step: Duration) -> String {
-    if rival.steps() > 1 {
-        format!("{}, {} ms apart", rival.name(), step.as_millis())
-    } else {
-        rival.name()
-    }
-}
-
-fn parts(cases: &[Case]) -> Vec<Part> {
-    let calm = |case: &&Case| case.rate == Rate::None && case.step == STEPS[0];
-    let nobody = cases[0].name();
-    let median = |values: &[f64]| Spread::of(values.to_vec()).map(|spread| spread.median);
-    let calm_of = |case: &Case| {
-        let same = |other: &&Case| other.rival == case.rival && other.step == case.step;
-        let calm = cases
-            .iter()
-            .filter(same)
-            .find(|other| other.rate == Rate::None);
-        calm.map(Case::name).unwrap_or_default()
-    };
-
-    let soon = cases.iter().filter(calm).filter_map(|case| {
-        let mut row = case.row(|measured| median(&measured.outcome.delays))?;
-        row.against = vec![over(&nobody)];
-        Some(row)
-    });
-    let vain = cases.iter().filter(calm).filter_map(|case| {
-        let mut row = case.row(|measured| {
-            Spread::of(measured.outcome.in_vain.clone()).map(|spread| spread.most)
-        })?;
-        let against = over(&nobody);
-        row.against = vec![if case.is_ours() {
-            against.at_most(0.0)
-        } else {
-            against
-        }];
-        Some(row)
-    });
-    let success = cases.iter().filter_map(|case| {
-        let mut row = case.row(|measured| Some(measured.outcome.opened))?;
-        if case.rate != Rate::None {
-            let against = times(calm_of(case));
-            row.against = vec![match case.rival {
-                Rival::Knockgate(_) if case.step == STEPS[0] => against.at_least(0.99),
-                Rival::Knockgate(SIZED) => against.at_least(0.95),
-                _ => against,
-            }];
-        }
-        let sent = case.rounds.iter().map(|measured| measured.sent * 1e3);
-        let place = Spread::of(sent.collect()).map_or(0.0, |spread| spread.median);
-        Some(match case.aim {
-            Aim::Knocks => row.on_curve(who(case.rival, case.step), place),
-            Aim::Denied => row,
-        })
-    });
-    let fastest = || cases.iter().filter(|case| case.rate == Rate::Fastest);
-    let sent = fastest().filter_map(|case| case.row(|measured| Some(measured.sent)));
-    let cpu = cases.iter().filter_map(|case| {
-        let mut row = case.row(|measured| measured.cpu)?;
-        if case.rate != Rate::None {
-            row.against = vec![over(calm_of(case))];
-        }
-        Some(row)
-    });
-    let memory = cases
-        .iter()
-        .filter(|case| case.is_ours())
-        .filter_map(|case| {
-            let mut row = case.row(|measured| measured.memory)?;
-            if case.rate != Rate::None {
-                row.against = vec![over(calm_of(case))];
-            }
-            Some(row)
-        });
-
-    let part = |id, title, unit, notes, rows| Part {
-        id,
-        title,
-        unit,
-        notes,
-        rows,
-    };
-    vec![
-        part(
-            "knock_opens",
-            "From the last step of a knock to the first answer of the port",
-            "µs, median of a round's knocks, median (min–max) of rounds",
-            vec![
-                "a SYN goes right behind the last step, then one every 5 ms",
-                "no gate: a SYN without a knock before it, which costs a little more than one that follows a knock",
-            ],
-            soon.collect(),
-        ),
-        part(
-            "knock_in_vain",
-            "Unanswered SYNs before that answer",
-            "of a round's slowest knock, median (min–max) of rounds",
-            Vec::new(),
-            vain.collect(),
-        ),
-        part(
-            "flood",
-            "Real knocks that open the port while forged ones flood the host",
-            "per cent, median (min–max)",
-            vec![
-                "a flood: first knocks from constantly changing sources; for fwknopd, packets with a wrong HMAC",
-                "sized for it: with limits.sources = 1,048,576",
-                "nftables: its ingress hook, sets of as many sources as knockgate's default",
-            ],
-            success.collect(),
-        ),
-        part(
-            "flood_sent",
-            "Rate of the fastest flood",
-            "thousand packets a second, median (min–max)",
-            Vec::new(),
-            sent.collect(),
-        ),
-        part(
-            "flood_cpu",
-            "CPU time of services meanwhile",
-            "per cent of a core, median (min–max)",
-            vec!["knockgate: of `knockgate run`, which no gate needs"],
-            cpu.collect(),
-        ),
-        part(
-            "flood_memory",
-            "Resident memory of `knockgate run` meanwhile",
-            "MiB, median (min–max)",
-            Vec::new(),
-            memory.collect(),
-        ),
-    ]
 }

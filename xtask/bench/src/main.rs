@@ -15,6 +15,7 @@ mod host;
 mod instance;
 mod instances;
 mod judge;
+mod keys;
 mod knocking;
 mod live;
 mod minimal;
@@ -186,6 +187,8 @@ fn bench(arguments: &Measure) -> Result<()> {
         figures.add(vec![
             per_packet::verdicts(&mut programs, instances, &plan)?,
             per_packet::sequences(&mut programs, instances, &plan)?,
+            per_packet::knock_ports(&mut programs, instances, &plan)?,
+            per_packet::authenticated(&mut programs, instances, &plan)?,
         ])?;
         figures.progress.done();
     }

@@ -1,24 +1,31 @@
 //! Measures the cost of a packet by `BPF_PROG_TEST_RUN`: the programs alone, without a network.
 
+mod authenticated;
+mod pairs;
 mod rows;
 
 use anyhow::{Result, ensure};
 use aya::programs::Xdp;
 
-pub use self::rows::{sequences, verdicts};
+pub use self::{
+    authenticated::authenticated,
+    pairs::{knock_ports, sequences},
+    rows::verdicts,
+};
 use crate::{
     Plan,
     figures::{Against, Row},
     instance::{KNOCKS, knock_frame},
     judge::Judge,
-    programs::{Programs, Traffic, run, slope},
+    keys::Message,
+    programs::{MOST_MESSAGES, Programs, Traffic, run, slope},
 };
 
 /// One row to be measured.
 struct Case<'c> {
     name: String,
     program: &'c Xdp,
-    work: Work,
+    work: Work<'c>,
     /// The program whose counters must show every packet under this reason.
     expected: Option<(&'c dyn Judge, &'static str)>,
     against: Vec<Against>,
@@ -26,7 +33,7 @@ struct Case<'c> {
 }
 
 /// The input of a program.
-enum Work {
+enum Work<'w> {
     /// The same frame repeatedly.
     Hot(Vec<u8>),
     /// The same frame, by one system call each: for a program that turns the frame into a reply.
@@ -36,6 +43,12 @@ enum Work {
     /// One knock from each of constantly new sources, which have made this many knocks before, in a run that is not
     /// measured.
     Knock(usize, Traffic),
+    /// A datagram, how each one differs from the one before, and the messages for a run of this many, which take turns.
+    Messages {
+        frame: Vec<u8>,
+        traffic: Traffic,
+        make: Box<dyn Fn(u32) -> Result<Vec<Message>> + 'w>,
+    },
 }
 
 /// Measures every case once in each round, in an order that changes from round to round.
@@ -64,7 +77,12 @@ fn measure(programs: &mut Programs, mut cases: Vec<Case<'_>>, plan: &Plan) -> Re
 }
 
 impl<'c> Case<'c> {
-    fn new(name: impl Into<String>, program: &'c Xdp, work: Work, against: Vec<Against>) -> Self {
+    fn new(
+        name: impl Into<String>,
+        program: &'c Xdp,
+        work: Work<'c>,
+        against: Vec<Against>,
+    ) -> Self {
         Self {
             name: name.into(),
             program,
@@ -79,7 +97,7 @@ impl<'c> Case<'c> {
         name: impl Into<String>,
         judge: &'c dyn Judge,
         reason: &'static str,
-        work: Work,
+        work: Work<'c>,
         against: Vec<Against>,
     ) -> Self {
         Self {
@@ -91,7 +109,8 @@ impl<'c> Case<'c> {
     /// Checks that every packet has the row's verdict. Also warms up.
     fn check(&mut self, programs: &mut Programs) -> Result<()> {
         const PACKETS: u32 = 4096;
-        /// Packets of the kernel's own neighbour discovery, which may arrive meanwhile.
+        /// Packets of the kernel's own neighbour discovery, which may arrive meanwhile; and random bytes that look like the
+        /// head of a knock, of which there is one in 4,096.
         const STRAYS: u64 = 16;
         let Some((judge, reason)) = self.expected else {
             return Ok(());
@@ -102,7 +121,7 @@ impl<'c> Case<'c> {
         let judged = judge.packets(Some(reason))? - before;
         let all = judge.packets(None)? - all_before;
         ensure!(
-            judged >= u64::from(PACKETS) && all - judged <= STRAYS,
+            judged + STRAYS >= u64::from(PACKETS) && all - judged <= STRAYS,
             "`{}`: {all} packets were judged, {judged} of them as `{reason}`; all of them should be",
             self.name
         );
@@ -113,6 +132,8 @@ impl<'c> Case<'c> {
         let repeat = match self.work {
             // The tables must have room for the new sources of all rounds.
             Work::Knock(..) => repeat.min(20_000),
+            // As the messages, too.
+            Work::Messages { .. } => repeat.min(MOST_MESSAGES),
             // A system call takes as long as several packets.
             Work::Single(_) => repeat / 4,
             Work::Hot(_) | Work::Varied(..) => repeat,
@@ -125,6 +146,17 @@ impl<'c> Case<'c> {
             Work::Hot(frame) => run(self.program, frame, count),
             Work::Single(frame) => (0..count).map(|_| run(self.program, frame, 1)).sum(),
             Work::Varied(frame, traffic) => programs.vary(self.program, frame, traffic, count),
+            Work::Messages {
+                frame,
+                traffic,
+                make,
+            } => {
+                let messages = make(count)?;
+                traffic.packet = 0;
+                traffic.messages = u32::try_from(messages.len())?;
+                programs.set_messages(messages)?;
+                programs.vary(self.program, frame, traffic, count)
+            }
             Work::Knock(place, traffic) => {
                 let begun = *traffic;
                 let mut spent = 0;

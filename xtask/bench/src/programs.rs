@@ -10,16 +10,16 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
-use crate::{clock, host::Host};
+use crate::{clock, host::Host, keys::Message};
 
 #[path = "../ebpf/src/terms.rs"]
 pub mod terms;
 #[path = "../ebpf/src/traffic.rs"]
 mod traffic;
 
-pub use traffic::Traffic;
+pub use traffic::{MOST_MESSAGES, Traffic};
 
-// SAFETY: `repr(C)`, integers only, and no padding: ten words of four bytes, two of these in halves.
+// SAFETY: `repr(C)`, integers only, and no padding: words of four bytes, two of these in halves.
 unsafe impl aya::Pod for Traffic {}
 
 /// Frames in a batch: the default of the kernel and of drivers.
@@ -32,6 +32,7 @@ pub struct Programs {
     /// Where they are pinned.
     pub folder: PathBuf,
     traffic: Array<MapData, Traffic>,
+    messages: Array<MapData, Message>,
     under_test: ProgramArray<MapData>,
     vary: Xdp,
     send: Xdp,
@@ -79,6 +80,7 @@ impl Programs {
         };
         Ok(Self {
             traffic: map("TRAFFIC")?.try_into()?,
+            messages: map("MESSAGES")?.try_into()?,
             under_test: map("UNDER_TEST")?.try_into()?,
             vary: pinned(&folder.join("vary"))?,
             send: pinned(&folder.join("send"))?,
@@ -133,6 +135,14 @@ impl Programs {
         let spent = run(&self.vary, frame, count)?;
         self.advance(traffic, count)?;
         Ok(spent)
+    }
+
+    /// Writes the messages that take turns in [`Traffic::messages`], [`MOST_MESSAGES`] at the most.
+    pub fn set_messages(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<()> {
+        for (index, message) in (0..).zip(messages) {
+            self.messages.set(index, message, 0)?;
+        }
+        Ok(())
     }
 
     /// Sends `count` frames of `traffic`. They have been received when this returns, since the receiving side of a veth

@@ -1,6 +1,6 @@
 //! Ends what does not apply under the configuration in force.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::Result;
 use aya::Pod;
@@ -32,8 +32,9 @@ impl Datapath {
     /// Returns how many of each.
     pub fn end_outdated(&mut self, before: Option<&Applied>) -> Result<(usize, usize)> {
         let mut ended = Vec::new();
+        let by_keys = self.keys()?.opened()?;
         for row in self.grants()? {
-            if self.is_outdated(&row)? {
+            if self.is_outdated(&row, &by_keys) {
                 let removed = match row.source.addr() {
                     IpAddr::V4(address) => self.end_grant::<V4>(address.into(), &row)?,
                     IpAddr::V6(address) => self.end_grant::<V6>(address.into(), &row)?,
@@ -49,23 +50,23 @@ impl Datapath {
         Ok((ended.len(), sessions))
     }
 
-    fn is_outdated(&self, row: &GrantRow) -> Result<bool> {
+    /// `by_keys`: which gates the keys open, by their slots.
+    fn is_outdated(&self, row: &GrantRow, by_keys: &HashSet<(u32, u32)>) -> bool {
         let Some(gate) = self.applied.gate(row.gate) else {
-            return Ok(true);
+            return true;
         };
         // A grant by hand is for any source.
         let Some(user) = row.user else {
-            return Ok(false);
+            return false;
         };
         let may_open = if user & KEY_USER != 0 {
-            let slot = u16::try_from(user & !KEY_USER)?;
-            self.keys()?.opens(slot, row.gate)?
+            by_keys.contains(&(user & !KEY_USER, row.gate.into()))
         } else {
             let is_user = |name: &str| self.applied.ids.user(&gate.name, name) == Some(user);
             gate.users().any(is_user)
         };
         let allowed = |network: &IpNet| network.contains(&row.source);
-        Ok(!may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed)))
+        !may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
     }
 
     fn end_grant<A: InGrants>(&mut self, address: A, row: &GrantRow) -> Result<bool>

@@ -72,14 +72,17 @@ impl Datapath {
     }
 
     /// Keeps the newest times while the program goes on, in case it ends with the host, and follows the host's clock.
-    pub fn keep_keys(&mut self, last: &mut Kept) -> Result<()> {
+    /// `last`: those that were kept last, by slot.
+    pub fn keep_keys(&mut self, last: &mut Vec<u64>) -> Result<()> {
         if self.config().knock.ports.is_empty() {
             return Ok(());
         }
         self.keys_mut()?.follow_clock()?;
-        let times = self.newest_times()?;
+        // Before the names, which take a system call each. What is newer than these times is kept the next time.
+        let times = self.keys()?.newest_by_slot();
         if times != *last {
-            times.write(&state_directory::path(), self.root.path())?;
+            let kept = self.newest_times()?;
+            kept.write(&state_directory::path(), self.root.path())?;
             *last = times;
         }
         Ok(())

@@ -1,6 +1,9 @@
 //! The tables of keys, written while the program reads and changes them.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 use anyhow::Result;
 use aya::maps::{Array, HashMap, MapData};
@@ -16,10 +19,13 @@ use super::{
 };
 use crate::{
     datapath::{
-        tables::{self, Source},
+        tables::{self, Source, data},
         write,
     },
-    sys::{bpf::mapping::Mapping, clock},
+    sys::{
+        bpf::{batch, mapping::Mapping},
+        clock,
+    },
 };
 
 /// The tables of keys.
@@ -120,18 +126,16 @@ impl KeyTables {
         self.keys.get(slot as usize).state
     }
 
-    /// Returns whether the key in a slot opens a gate.
-    pub fn opens(&self, slot: u16, gate: u16) -> Result<bool> {
-        if usize::from(slot) >= self.keys.len() || self.state(slot.into()) != state::VALID {
-            return Ok(false);
-        }
-        for row in &self.gates {
-            let (key, id) = row?;
-            if key.slot == u32::from(slot) && id == u32::from(gate) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Returns what valid keys open: the slot of the key, and the id of the gate.
+    pub fn opened(&self) -> Result<HashSet<(u32, u32)>> {
+        let mut opened = HashSet::new();
+        batch::for_each(data(&self.gates), |row: &KeyGate, id: &u32| {
+            opened.insert((row.slot, *id));
+        })?;
+        opened.retain(|(slot, _)| {
+            (*slot as usize) < self.keys.len() && self.state(*slot) == state::VALID
+        });
+        Ok(opened)
     }
 
     /// Returns the newest times.
@@ -148,6 +152,11 @@ impl KeyTables {
             complete: false,
             keys,
         })
+    }
+
+    /// Returns the newest times by slot, Unix ns; 0 where there is no key.
+    pub fn newest_by_slot(&self) -> Vec<u64> {
+        self.keys.iter().map(|key| key.newest).collect()
     }
 
     /// Returns the newest time of the key in a slot, Unix ns.

@@ -227,8 +227,8 @@ impl Worker {
 
     /// Takes the secrets of the keys in force from the file.
     fn read_keys(&mut self) {
-        let file = match Config::load(&self.file) {
-            Ok((config, _)) => config.gates,
+        let file = match Config::load_quietly(&self.file) {
+            Ok(config) => config.gates,
             Err(invalid) => {
                 tracing::error!("cannot read the keys of fwknop's clients: {invalid}");
                 Vec::new()

@@ -30,11 +30,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use terms::PROTECTED;
-use traffic::Traffic;
+use traffic::{MOST_MESSAGES, Traffic};
 
 /// The traffic that [`vary`] and [`send`] make.
 #[map]
 static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
+/// The payloads that take turns.
+#[map]
+static MESSAGES: Array<Message> = Array::with_max_entries(MOST_MESSAGES, 0);
 /// The table of [`remember_shared`], with values as large as knockgate's. Its size is set at load.
 #[map]
 static SHARED: LruHashMap<[u64; 3], [u64; 16]> = LruHashMap::with_max_entries(1024, 0);
@@ -118,6 +121,10 @@ pub fn send(ctx: XdpContext) -> u32 {
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
+const UDP: usize = 8;
+
+/// A payload.
+type Message = [u64; 8];
 
 /// Returns source address, in the frame's byte order, and destination port of a TCP or UDP packet over IPv4.
 #[inline(always)]
@@ -169,6 +176,9 @@ fn next_frame(ctx: &XdpContext) -> Option<u32> {
     };
     let source = traffic.first.wrapping_add(place).to_be();
     let port = traffic.ports[(traffic.step & 3) as usize].to_be();
+    if traffic.messages != 0 {
+        write_message(ctx, traffic.packet % traffic.messages)?;
+    }
     let source_port = (1024 + ((traffic.packet >> (traffic.hold & 31)) & 0x7fff) as u16).to_be();
     traffic.packet = traffic.packet.wrapping_add(1);
     traffic.step += 1;
@@ -187,6 +197,18 @@ fn next_frame(ctx: &XdpContext) -> Option<u32> {
         *at::<u16>(frame, ETHERNET + IPV4 + 2) = port;
     }
     Some(traffic.interface)
+}
+
+/// Writes a message into a datagram that is long enough for it.
+#[inline(always)]
+fn write_message(ctx: &XdpContext, index: u32) -> Option<()> {
+    let message = MESSAGES.get(index)?;
+    let payload = header::<{ size_of::<Message>() }>(ctx, ETHERNET + IPV4 + UDP)?;
+    for (place, word) in message.iter().enumerate() {
+        // SAFETY: `header` has checked that the frame has these bytes.
+        unsafe { *at::<u64>(payload, 8 * place) = *word };
+    }
+    Some(())
 }
 
 /// Returns a checksum adjusted to the change of one word (RFC 1624, equation 3). All three have the same byte order.

@@ -16,10 +16,15 @@ pub struct Traffic {
     pub ports: [u16; 4],
     /// The source port changes every `2^hold` packets; 31: it stays.
     pub hold: u32,
-    /// Packets so far.
+    /// Packets so far. The message of a packet has the same number, as long as there are so many.
     pub packet: u32,
     /// Turns of sources so far.
     pub turn: u32,
     /// Index of the next packet's destination port.
     pub step: u32,
+    /// How many messages take turns as the payload; 0: it stays as it is.
+    pub messages: u32,
 }
+
+/// How many messages there can be.
+pub const MOST_MESSAGES: u32 = 32_768;

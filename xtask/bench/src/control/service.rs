@@ -55,7 +55,7 @@ type Measure<'m> = Box<dyn FnMut(&mut Programs) -> Result<Cost> + 'm>;
 pub(super) fn measure(
     desk: &Desk<'_>,
     programs: &mut Programs,
-    crowd: &Setup,
+    [crowd, keyed]: [&Setup; 2],
     [one, full]: [&Instance; 2],
     plan: &Plan,
 ) -> Result<Vec<Part>> {
@@ -76,6 +76,11 @@ pub(super) fn measure(
             "run, idle, 10,000 sequences",
             Some((IDLE, None)),
             Box::new(|_| desk.service(crowd, plan)),
+        ),
+        case(
+            "run, idle, 10,000 keys",
+            Some((IDLE, Some(10.0))),
+            Box::new(|_| desk.service(keyed, plan)),
         ),
         case(
             SERVING,

@@ -17,7 +17,8 @@ use super::flood::Junk;
 use crate::{
     frame,
     host::{HOST, Host, Wire},
-    instance::{Instance, KNOCKS, PROTECTED, Setup},
+    instance::{FWKNOP_PORT, Instance, KNOCK_PORT, KNOCKS, PROTECTED, Setup, Slots},
+    keys::{Key, random},
     recipe::{Hook, Recipe},
     service::Service,
 };
@@ -28,6 +29,10 @@ pub enum Rival {
     Nobody,
     /// knockgate with this `limits.sources`, and its service.
     Knockgate(u32),
+    /// The same, opened by authenticated knocks.
+    Authenticated,
+    /// The same, opened by clients of fwknop.
+    KnockgateFwknop,
     Knockd,
     Fwknopd,
     /// Sets of nftables.
@@ -39,6 +44,8 @@ pub struct Standing {
     rival: Rival,
     pub service: Option<Service>,
     pub instance: Option<Instance>,
+    /// The key of authenticated knocks.
+    key: Option<Key>,
     _listener: TcpListener,
     pub wire: Wire,
     folder: PathBuf,
@@ -49,7 +56,8 @@ pub struct Standing {
 const KEY: &str = "a25vY2tnYXRlLWJlbmNoLWtleS0wMTIzNDU2Nzg5YWI=";
 const HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtMDEyMzQ1Njc4OWE=";
 const OTHER_HMAC: &str = "a25vY2tnYXRlLWJlbmNoLWhtYWMtYjk4NzY1NDMyMTA=";
-const FWKNOP_PORT: u16 = 62201;
+/// How far ahead of this host's clock forged knocks are, ns: within `max_ahead`, and later than all real ones.
+const FORGED_AHEAD: u64 = 14_000_000_000;
 
 impl Rival {
     pub fn name(self) -> String {
@@ -57,6 +65,8 @@ impl Rival {
             Self::Nobody => "no gate".into(),
             Self::Knockgate(sources) if sources == Setup::default().sources => "knockgate".into(),
             Self::Knockgate(_) => "knockgate sized for it".into(),
+            Self::Authenticated => "knockgate, authenticated".into(),
+            Self::KnockgateFwknop => "knockgate, fwknop's client".into(),
             Self::Knockd => "knockd".into(),
             Self::Fwknopd => "fwknopd".into(),
             Self::Recipe => "nftables".into(),
@@ -66,7 +76,8 @@ impl Rival {
     /// Returns what this machine lacks to run it.
     pub fn lacks(self) -> Option<String> {
         let needs: &[&str] = match self {
-            Self::Nobody | Self::Knockgate(_) => &[],
+            Self::Nobody | Self::Knockgate(_) | Self::Authenticated => &[],
+            Self::KnockgateFwknop => &["fwknop"],
             Self::Knockd => &["knockd", "nft"],
             Self::Fwknopd => &["fwknopd", "fwknop", "iptables"],
             Self::Recipe => &["nft"],
@@ -85,8 +96,16 @@ impl Rival {
     pub fn steps(self) -> usize {
         match self {
             Self::Nobody => 0,
-            Self::Fwknopd => 1,
+            Self::Fwknopd | Self::Authenticated | Self::KnockgateFwknop => 1,
             Self::Knockgate(_) | Self::Knockd | Self::Recipe => KNOCKS.len(),
+        }
+    }
+
+    /// Returns whether it is knockgate.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::Knockgate(_) | Self::Authenticated | Self::KnockgateFwknop => true,
+            Self::Nobody | Self::Knockd | Self::Fwknopd | Self::Recipe => false,
         }
     }
 
@@ -104,6 +123,7 @@ impl Rival {
             rival: self,
             service: None,
             instance: None,
+            key: None,
             _listener: listener,
             wire,
             folder,
@@ -126,11 +146,26 @@ impl Standing {
                     sources,
                     ..Setup::default()
                 };
-                let instance = Instance::up(&self.host, binary, &self.wire, &setup)?;
-                let mut run = self.host.command(binary);
-                run.args(instance.arguments()).arg("run");
-                self.service = Some(Service::start("knockgate run", &mut run)?);
-                self.instance = Some(instance);
+                self.start_knockgate(binary, &setup)?;
+            }
+            Rival::Authenticated => {
+                let slots = Slots {
+                    folder: self.folder.join("keys"),
+                    most: 256,
+                };
+                let setup = Setup {
+                    keys: Some(slots),
+                    ..Setup::default()
+                };
+                let instance = self.start_knockgate(binary, &setup)?;
+                self.key = Some(instance.key("alice")?);
+            }
+            Rival::KnockgateFwknop => {
+                let setup = Setup {
+                    fwknop: Some([KEY, HMAC]),
+                    ..Setup::default()
+                };
+                self.start_knockgate(binary, &setup)?;
             }
         }
         if let Some(service) = &mut self.service {
@@ -139,6 +174,13 @@ impl Standing {
             service.lives()?;
         }
         Ok(())
+    }
+
+    fn start_knockgate(&mut self, binary: &Path, setup: &Setup) -> Result<&Instance> {
+        let instance = Instance::up(&self.host, binary, &self.wire, setup)?;
+        let mut run = instance.on(&self.host);
+        self.service = Some(Service::start("knockgate run", run.arg("run"))?);
+        Ok(self.instance.insert(instance))
     }
 
     fn start_knockd(&mut self) -> Result<()> {
@@ -198,7 +240,11 @@ impl Standing {
         Ok(match self.rival {
             Rival::Nobody => Vec::new(),
             Rival::Knockgate(_) | Rival::Knockd | Rival::Recipe => KNOCKS.map(udp).into(),
-            Rival::Fwknopd => {
+            Rival::Authenticated => {
+                let key = self.key.as_ref().context("it has a key")?;
+                vec![frame::datagram(source, 40000, KNOCK_PORT, &key.knock())]
+            }
+            Rival::Fwknopd | Rival::KnockgateFwknop => {
                 let payload = self.authorization(source, HMAC)?;
                 vec![frame::datagram(source, 40000, FWKNOP_PORT, &payload)]
             }
@@ -208,7 +254,11 @@ impl Standing {
     /// Returns the packet of a flood of forged knocks.
     pub fn junk(&self) -> Result<Junk> {
         Ok(match self.rival {
-            Rival::Fwknopd => Junk::to(
+            Rival::Authenticated => {
+                let message = random(1)?[0];
+                Junk::to(frame::datagram(0, 40000, KNOCK_PORT, &message), KNOCK_PORT)
+            }
+            Rival::Fwknopd | Rival::KnockgateFwknop => Junk::to(
                 frame::datagram(0, 40000, FWKNOP_PORT, &self.authorization(1, OTHER_HMAC)?),
                 FWKNOP_PORT,
             ),
@@ -216,6 +266,17 @@ impl Standing {
                 Junk::to(frame::datagram(0, 40000, KNOCKS[0], &[]), KNOCKS[0])
             }
         })
+    }
+
+    /// Returns the packet of a flood by who has the host's secret, and not the key.
+    pub fn forgery(&self) -> Result<Junk> {
+        let key = self.key.as_ref().context("only a key can be forged")?;
+        // Newer than any real knock, so that it is the tag that it fails by.
+        let forged = key.forged(FORGED_AHEAD);
+        Ok(Junk::to(
+            frame::datagram(0, 40000, KNOCK_PORT, &forged),
+            KNOCK_PORT,
+        ))
     }
 
     /// Returns the payload that fwknop's client sends for a source.

@@ -28,13 +28,13 @@ const MINIMAL_VARIED: &str = "minimal gate, denied, 100,000 grants, 65,536 sourc
 const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
 
 /// A source without grant.
-const STRANGER: u32 = 0xac10_0001;
+pub(super) const STRANGER: u32 = 0xac10_0001;
 /// A source on the allow list of [`Instances::allowing`].
 const FRIEND: u32 = 0xc612_0007;
 /// The first address of sources that have not knocked yet.
-const NEWCOMERS: u32 = 0x1400_0000;
+pub(super) const NEWCOMERS: u32 = 0x1400_0000;
 /// Number of forged sources.
-const FORGED: u32 = 65_536;
+pub(super) const FORGED: u32 = 65_536;
 
 /// Measures all verdicts.
 pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
@@ -100,57 +100,6 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
             "varied: the next source's frame is written, then judged by tail call; its floor does the same",
         ],
         rows,
-    })
-}
-
-/// Measures the same verdicts with one sequence and with ten thousand.
-pub fn sequences(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
-    const NAMES: [(&str, &str); 6] = [
-        ("open port, 1 sequence", "open port, 10,000"),
-        ("foreign port, 1 sequence", "foreign port, 10,000"),
-        ("denied, 1 sequence", "denied, 10,000"),
-        ("granted, 1 sequence", "granted, 10,000"),
-        ("first knock, 1 sequence", "first knock, 10,000"),
-        ("whole knock, 1 sequence", "whole knock, 10,000"),
-    ];
-    let works = || {
-        [
-            (
-                Work::Hot(frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN)),
-                "unguarded",
-            ),
-            (
-                Work::Hot(frame::ipv4(Transport::Udp, STRANGER, 40000, FOREIGN)),
-                "unguarded",
-            ),
-            (scattered(denied_frame(), STRANGER, FORGED), "no_grant"),
-            (Work::Hot(granted_frame()), "grant"),
-            (Work::Varied(knock_frame(), new_sources(1)), "knock"),
-            (Work::Varied(knock_frame(), one_knocker()), "knock"),
-        ]
-    };
-    let mut cases = Vec::new();
-    for ((single, crowd), ((one, reason), (many, _))) in
-        NAMES.into_iter().zip(works().into_iter().zip(works()))
-    {
-        cases.push(Case::judged(
-            single,
-            &instances.lone,
-            reason,
-            one,
-            Vec::new(),
-        ));
-        let ratio = vec![times(single).at_most(1.1)];
-        cases.push(Case::judged(crowd, &instances.crowd, reason, many, ratio));
-    }
-    Ok(Part {
-        id: "sequences",
-        title: "The same with 10,000 sequences of 1,000 users at 10 gates",
-        unit: "ns of CPU, median (min–max)",
-        notes: vec![
-            "denied and knocks are varied, see above: their ns hold the writing of the frame",
-        ],
-        rows: measure(programs, cases, plan)?,
     })
 }
 
@@ -353,16 +302,16 @@ fn knocking(instance: &Instance) -> Vec<Case<'_>> {
     cases
 }
 
-fn denied_frame() -> Vec<u8> {
+pub(super) fn denied_frame() -> Vec<u8> {
     frame::ipv4(Transport::Tcp(SYN), STRANGER, 40000, PROTECTED)
 }
 
-fn granted_frame() -> Vec<u8> {
+pub(super) fn granted_frame() -> Vec<u8> {
     frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
 }
 
 /// Returns a frame from this many sources, in a scattered order.
-fn scattered(frame: Vec<u8>, first: u32, sources: u32) -> Work {
+pub(super) fn scattered<'w>(frame: Vec<u8>, first: u32, sources: u32) -> Work<'w> {
     let traffic = Traffic {
         first,
         sources,
@@ -375,7 +324,7 @@ fn scattered(frame: Vec<u8>, first: u32, sources: u32) -> Work {
 }
 
 /// Returns each knock of a sequence, from constantly new sources.
-fn newcomers() -> [(&'static str, Work); 3] {
+fn newcomers<'w>() -> [(&'static str, Work<'w>); 3] {
     let names = [
         (0_u8, "first knock of ever new sources"),
         (1, "second knock of ever new sources"),
@@ -391,7 +340,7 @@ fn newcomers() -> [(&'static str, Work); 3] {
 }
 
 /// Returns traffic with this many knocks from each of constantly new sources.
-fn new_sources(steps: u32) -> Traffic {
+pub(super) fn new_sources(steps: u32) -> Traffic {
     Traffic {
         first: NEWCOMERS + 0x0800_0000,
         steps,
@@ -402,7 +351,7 @@ fn new_sources(steps: u32) -> Traffic {
 }
 
 /// Returns the whole sequence repeatedly, from one source with changing source ports.
-fn one_knocker() -> Traffic {
+pub(super) fn one_knocker() -> Traffic {
     Traffic {
         sources: 1,
         hold: 0,

@@ -45,7 +45,7 @@ enum Command {
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     // Its warnings are those of `check`.
-    let (config, _) = Config::load(config)?;
+    let config = Config::load_quietly(config)?;
     let store = Store {
         folder: Folder::open(&config.knock.keys),
         config: &config,
