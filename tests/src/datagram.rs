@@ -2,8 +2,8 @@
 //!
 //! A line reads `tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=S sequence=7`, and may continue with `tags=8100,88a8`,
 //! IPv4 `options=2` (words), IPv6 `extensions=0+1,60` (number, and 8-byte units beyond the minimum), `fragment=3+`
-//! (offset in units of 8 bytes; `+`: more follow), `payload=4` (bytes), `set=14:ff` (bytes overwritten), `cut=30`
-//! (bytes kept). [`Packet`](netlab::packet::Packet) makes frames that hosts accept; these are judged only, so their
+//! (offset in units of 8 bytes; `+`: more follow), `knock=...` (a [`Sealed`] one, with which the payload begins),
+//! `payload=4` (bytes), `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](netlab::packet::Packet) makes frames that hosts accept; these are judged only, so their
 //! checksums are left out.
 
 use std::{
@@ -11,6 +11,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
+
+use crate::sealed::Sealed;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -40,7 +42,9 @@ pub struct Datagram {
     /// IPv6 extension headers: number, and length beyond the minimum.
     pub extensions: Vec<(u8, u8)>,
     pub fragment: Option<Fragment>,
-    /// Payload, bytes.
+    /// UDP's payload begins with it.
+    pub knock: Option<Box<Sealed>>,
+    /// Payload, bytes; behind the knock.
     pub payload: u8,
     /// Bytes of the finished frame to overwrite: offset and value.
     pub set: Vec<(usize, u8)>,
@@ -74,14 +78,20 @@ impl Datagram {
             options: 0,
             extensions: Vec::new(),
             fragment: None,
+            knock: None,
             payload: 0,
             set: Vec::new(),
             cut: None,
         }
     }
 
-    /// Returns the frame.
+    /// Returns the frame, for a host whose clock is the test's.
     pub fn frame(&self) -> Vec<u8> {
+        self.frame_for(1)
+    }
+
+    /// Returns the frame, for a host whose clock goes `slowed` times as fast as the test's.
+    pub fn frame_for(&self, slowed: u32) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         for ethertype in &self.tags {
             frame.extend(ethertype.to_be_bytes());
@@ -91,11 +101,11 @@ impl Datagram {
         match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 frame.extend([0x08, 0x00]);
-                frame.extend(self.ipv4(source.octets(), destination.octets()));
+                frame.extend(self.ipv4(source.octets(), destination.octets(), slowed));
             }
             (source, destination) => {
                 frame.extend([0x86, 0xdd]);
-                frame.extend(self.ipv6(octets(source), octets(destination)));
+                frame.extend(self.ipv6(octets(source), octets(destination), slowed));
             }
         }
         for &(at, byte) in &self.set {
@@ -109,7 +119,12 @@ impl Datagram {
 
     /// Returns the packet as on a link without a header: the frame without Ethernet header and tags.
     pub fn bare(&self) -> Vec<u8> {
-        let mut packet = self.frame();
+        self.bare_for(1)
+    }
+
+    /// As [`Datagram::frame_for`], without link header.
+    pub fn bare_for(&self, slowed: u32) -> Vec<u8> {
+        let mut packet = self.frame_for(slowed);
         let header = SHORTEST + 4 * self.tags.len();
         packet.drain(..header.min(packet.len()));
         packet.resize(packet.len().max(SHORTEST), 0);
@@ -125,8 +140,8 @@ impl Datagram {
             && self.cut.is_none_or(|cut| untagged && cut >= 2 * SHORTEST)
     }
 
-    fn ipv4(&self, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
-        let body = self.body();
+    fn ipv4(&self, source: [u8; 4], destination: [u8; 4], slowed: u32) -> Vec<u8> {
+        let body = self.body(slowed);
         let header = 20 + 4 * usize::from(self.options);
         let fragment = self.fragment.map_or(0, |Fragment { offset, more }| {
             offset | if more { 0x2000 } else { 0 }
@@ -144,10 +159,10 @@ impl Datagram {
         packet
     }
 
-    fn ipv6(&self, source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
+    fn ipv6(&self, source: [u8; 16], destination: [u8; 16], slowed: u32) -> Vec<u8> {
         // From the inside out, as each header names the one behind it.
         let mut next = self.protocol;
-        let mut rest = self.body();
+        let mut rest = self.body(slowed);
         if let Some(Fragment { offset, more }) = self.fragment {
             let field = offset << 3 | u16::from(more);
             let [high, low] = field.to_be_bytes();
@@ -177,11 +192,15 @@ impl Datagram {
     }
 
     /// Returns transport header and payload; for a later fragment, 16 bytes from the middle of the payload.
-    fn body(&self) -> Vec<u8> {
+    fn body(&self, slowed: u32) -> Vec<u8> {
         let mut body = Vec::new();
-        let payload = usize::from(self.payload);
+        let mut payload = Vec::new();
+        if let Some(knock) = &self.knock {
+            payload.extend(knock.message(slowed));
+        }
+        payload.resize(payload.len() + usize::from(self.payload), 0);
         if self.fragment.is_some_and(|fragment| fragment.offset > 0) {
-            body.resize(16 + payload, 0);
+            body.resize(16 + payload.len(), 0);
             return body;
         }
         match self.protocol {
@@ -194,12 +213,12 @@ impl Datagram {
             UDP => {
                 body.extend(self.source.port().to_be_bytes());
                 body.extend(self.destination.port().to_be_bytes());
-                body.extend(short(8 + payload));
+                body.extend(short(8 + payload.len()));
                 body.extend([0, 0]);
             }
             _ => body.resize(8, 0),
         }
-        body.resize(body.len() + payload, 0);
+        body.extend(payload);
         body
     }
 }
@@ -219,6 +238,7 @@ impl fmt::Display for Datagram {
             options,
             extensions,
             fragment,
+            knock,
             payload,
             set,
             cut,
@@ -249,6 +269,9 @@ impl fmt::Display for Datagram {
         list(f, "extensions", shown)?;
         if let Some(Fragment { offset, more }) = fragment {
             write!(f, " fragment={offset}{}", if *more { "+" } else { "" })?;
+        }
+        if let Some(knock) = knock {
+            write!(f, " knock={knock}")?;
         }
         if *payload != 0 {
             write!(f, " payload={payload}")?;
@@ -327,6 +350,7 @@ impl Datagram {
                     more: offset != value,
                 });
             }
+            "knock" => self.knock = Some(Box::new(value.parse()?)),
             "payload" => self.payload = number(value)?,
             "set" => {
                 for byte in value.split(',') {
@@ -381,6 +405,7 @@ mod tests {
         for line in [
             "tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=SA sequence=7",
             "udp [2001:db8::1]:1 > [2001:db8::2]:2 tags=8100,88a8 extensions=0+1,60,44 fragment=3+ payload=9",
+            "udp 198.51.100.1:4000 > 192.0.2.1:41641 knock=alice,time=5,action=2 payload=9",
             "ip58 198.51.100.1:0 > 192.0.2.1:0 options=2 set=14:ff,15:00 cut=30",
         ] {
             let datagram: Datagram = line.parse().expect(line);

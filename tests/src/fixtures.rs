@@ -94,7 +94,7 @@ impl Fixture {
             let before = system.tally();
             match &step {
                 Step::Packet(datagram) => {
-                    let frame = bytes(datagram, system.framing());
+                    let frame = bytes(datagram, system);
                     let passed = system.judge(&frame);
                     let after = system.tally();
                     let denied = ["no_grant", "used_up", "malformed"];

@@ -18,7 +18,8 @@
 //!
 //! **Packet by packet.** A [`system`] under test is the program in the kernel, or the same decisions on the host.
 //! [`fixtures`] has a row for each behaviour: packets and their expected verdicts. [`model`] implements the rules a
-//! second time, slowly and plainly; [`oracle`] compares it with a system on random [`stream`]s of [`datagram`]s.
+//! second time, slowly and plainly; [`oracle`] compares it with a system on random [`stream`]s of [`datagram`]s, some of
+//! which are [`sealed`] with the keys of the [`keyring`].
 //! [`interpreter`] counts the instructions that a packet takes.
 
 pub mod attempt;
@@ -29,6 +30,7 @@ pub mod foreign;
 pub mod gate_config;
 pub mod http;
 pub mod interpreter;
+pub mod keyring;
 pub mod keys;
 pub mod killed;
 pub mod lab;
@@ -40,6 +42,7 @@ pub mod oracle;
 pub mod path;
 pub mod run;
 pub mod scenario;
+pub mod sealed;
 pub mod service;
 pub mod sshd;
 pub mod stream;

@@ -4,27 +4,32 @@
 //!
 //! The caller passes the time in ns; see [`Model::clearance`] for the precision that is needed.
 
+pub mod authenticated;
+mod clearance;
 pub mod frame;
+mod opening;
 mod probes;
+mod start;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     iter,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use ipnet::IpNet;
-use knock_common::{Reason, knock::Outcome};
+use knock_common::Reason;
 use knock_user::{
-    config::{Config, Established, GrantTo, Mode, OpenPorts},
+    config::{Config, Established, Mode, OpenPorts},
     datapath::Framing,
     values::{Port, Protocol},
 };
 
+pub use self::start::Start;
 use self::{
+    authenticated::Accepted,
     frame::{Contents, Segment},
-    probes::{Sequence, Source, sequences},
+    probes::{Source, sequences},
 };
 use crate::{
     nanoseconds,
@@ -46,6 +51,8 @@ pub struct Model<'c> {
     flows: Vec<Remembered>,
     /// The connected UDP sockets of the host: own address, then the peer's.
     connected: HashSet<(SocketAddr, SocketAddr)>,
+    accepted: Accepted,
+    start: Start,
     tally: Tally,
 }
 
@@ -55,8 +62,16 @@ struct Grant {
     gate: u16,
     until: u64,
     connections: u32,
-    /// Index among all users of all gates; `None`: by hand.
+    /// Index among all users of all gates, or [`opening::KEY`] and a slot; `None`: by hand.
     user: Option<u32>,
+    /// The only source port that it admits; 0: any.
+    port: u16,
+}
+
+impl Grant {
+    const fn admits(&self, port: u16) -> bool {
+        self.port == 0 || self.port == port
+    }
 }
 
 #[derive(Debug)]
@@ -67,11 +82,14 @@ struct Remembered {
     /// Whether a packet other than a SYN has arrived since.
     more: bool,
     last: u64,
+    /// Up to when its packets count as under a grant: to the end that the grant had when the flow last asked. Where a knock
+    /// closes it before, or has it admit another port, the flow does not learn of that.
+    granted_until: u64,
 }
 
 impl<'c> Model<'c> {
     /// Returns a model that has seen no packet, for links of this kind. The configuration must list its open ports.
-    pub fn new(config: &'c Config, framing: Framing) -> Self {
+    pub fn new(config: &'c Config, framing: Framing, start: Start) -> Self {
         Self {
             config,
             framing,
@@ -79,6 +97,8 @@ impl<'c> Model<'c> {
             grants: Vec::new(),
             flows: Vec::new(),
             connected: HashSet::new(),
+            accepted: Accepted::default(),
+            start,
             tally: Tally::of(config),
         }
     }
@@ -97,7 +117,20 @@ impl<'c> Model<'c> {
 
     /// Gives a grant by hand that ends at `until`, whatever grant there was before. Returns false if there is no room.
     pub fn allow(&mut self, source: IpNet, gate: u16, until: u64, now: u64) -> bool {
-        self.put_grant(source, gate, until, None, now)
+        for remembered in &mut self.flows {
+            if remembered.flow.gate == gate && source.contains(&remembered.flow.source.ip()) {
+                remembered.granted_until = 0;
+            }
+        }
+        let grant = Grant {
+            source,
+            gate,
+            until,
+            connections: 0,
+            user: None,
+            port: 0,
+        };
+        self.put_grant(grant, now)
     }
 
     /// Ends every grant and flow at `gate` whose source is in `source`.
@@ -107,31 +140,6 @@ impl<'c> Model<'c> {
         self.flows.retain(|remembered| {
             remembered.flow.gate != gate || !source.contains(&remembered.flow.source.ip())
         });
-    }
-
-    /// Returns the time since the latest boundary, and the time until the next. Boundaries are the moments at which a
-    /// grant or a flow ends, or a knock becomes too old. A system whose clock is less precise than that cannot be
-    /// expected to agree.
-    pub fn clearance(&self, now: u64) -> (Duration, Duration) {
-        let grants = self.grants.iter().map(|grant| grant.until);
-        let flows = self
-            .flows
-            .iter()
-            .map(|remembered| remembered.last + self.idle(remembered.flow.gate));
-        let withins = sequences(self.config).map(|sequence| nanoseconds(sequence.knock.within));
-        let withins: BTreeSet<u64> = withins.collect();
-        let knocks = self.sources.values().flat_map(Source::latest);
-        let knocks = knocks.flat_map(|time| withins.iter().map(move |within| time + within));
-        let boundaries = grants.chain(flows).chain(knocks);
-        let (mut behind, mut ahead) = (u64::MAX, u64::MAX);
-        for boundary in boundaries {
-            if boundary <= now {
-                behind = behind.min(now - boundary);
-            } else {
-                ahead = ahead.min(boundary - now);
-            }
-        }
-        (Duration::from_nanos(behind), Duration::from_nanos(ahead))
     }
 
     /// Returns all counters.
@@ -170,12 +178,15 @@ impl<'c> Model<'c> {
         flows
     }
 
-    fn judge(&mut self, bytes: &[u8], now: u64) -> Verdict {
-        let contents = match self.framing {
+    fn read(&self, bytes: &[u8]) -> Contents {
+        match self.framing {
             Framing::Ethernet => frame::read(bytes),
             Framing::BareIp => frame::read_bare(bytes),
-        };
-        let reason = match contents {
+        }
+    }
+
+    fn judge(&mut self, bytes: &[u8], now: u64) -> Verdict {
+        let reason = match self.read(bytes) {
             Contents::NotIp => Reason::NotIp,
             Contents::OtherProtocol => Reason::OtherProtocol,
             Contents::LaterFragment => Reason::Fragment,
@@ -196,7 +207,7 @@ impl<'c> Model<'c> {
             destination,
             port,
             flags,
-            sequence: _,
+            ..
         } = *segment;
         let config = self.config;
         if !self.guards(destination) {
@@ -208,10 +219,21 @@ impl<'c> Model<'c> {
             .find(|(_, rules)| rules.protect.contains(&port))
         {
             let reason = self.protected(segment, gate, now);
+            // Behind the verdict: what it opens is not for the datagram itself.
+            if config.knock.ports.contains(&port) {
+                self.authenticated(segment, now);
+            }
             return Verdict {
                 reason,
                 gate: Some(gate),
             };
+        }
+        if config.knock.ports.contains(&port) {
+            return Verdict::of(if self.authenticated(segment, now) {
+                Reason::Knock
+            } else {
+                Reason::Unguarded
+            });
         }
         let is_knock = sequences(config).any(|sequence| sequence.knock.sequence.contains(&port));
         let OpenPorts::List(open) = &config.open_ports else {
@@ -248,38 +270,6 @@ impl<'c> Model<'c> {
         }
     }
 
-    /// Returns the outcome of the last knock of a sequence, `took` ns after the first.
-    fn completed(&mut self, from: IpAddr, sequence: &Sequence<'_>, took: u64, now: u64) -> Outcome {
-        let rules = sequence.rules;
-        if took > nanoseconds(sequence.knock.within) {
-            return Outcome::Late;
-        }
-        let may_knock = |network: &IpNet| network.contains(&from);
-        if !rules.sources.is_empty() && !rules.sources.iter().any(may_knock) {
-            return Outcome::Source;
-        }
-        let length = match (rules.grant_to, from) {
-            (GrantTo::Address, IpAddr::V4(_)) => 32,
-            (GrantTo::Address, IpAddr::V6(_)) => 128,
-            (GrantTo::Prefix, IpAddr::V4(_)) => 24,
-            (GrantTo::Prefix, IpAddr::V6(_)) => 64,
-        };
-        let to = IpNet::new(from, length).expect("a valid length").trunc();
-        let mut until = now + nanoseconds(rules.open_for);
-        // A knock renews a grant, and never shortens a longer one that was given by hand: only time, `revoke` and
-        // `connections` end a grant.
-        let old = self
-            .grants
-            .iter()
-            .find(|grant| grant.source == to && grant.gate == sequence.gate);
-        until = until.max(old.map_or(0, |grant| grant.until));
-        if self.put_grant(to, sequence.gate, until, Some(sequence.user), now) {
-            Outcome::Opened
-        } else {
-            Outcome::TableFull
-        }
-    }
-
     /// Judges a packet to a protected port.
     fn protected(&mut self, segment: &Segment, gate: u16, now: u64) -> Reason {
         let tcp = segment.port.protocol == Protocol::Tcp;
@@ -299,7 +289,10 @@ impl<'c> Model<'c> {
         let mut covering: Vec<usize> = (0..self.grants.len())
             .filter(|&index| {
                 let grant = &self.grants[index];
-                grant.gate == gate && grant.until > now && grant.source.contains(&segment.source)
+                grant.gate == gate
+                    && grant.until > now
+                    && grant.source.contains(&segment.source)
+                    && grant.admits(segment.source_port)
             })
             .collect();
         covering.sort_by_key(|&index| u8::MAX - self.grants[index].source.prefix_len());
@@ -326,11 +319,15 @@ impl<'c> Model<'c> {
         });
         let denial = if let Some(index) = same_flow {
             self.flows[index].last = now;
-            return if granted {
-                Reason::Grant
-            } else {
-                Reason::Session
+            if syn || cuts || self.flows[index].granted_until > now {
+                return Reason::Grant;
+            }
+            let mut with_room = covering.iter().filter(|&&index| self.has_room(index));
+            let Some(&closest) = with_room.next().or(covering.first()) else {
+                return Reason::Session;
             };
+            self.flows[index].granted_until = self.grants[closest].until;
+            return Reason::Grant;
         } else if !granted {
             Reason::NoGrant
         } else if tcp && !syn {
@@ -349,6 +346,7 @@ impl<'c> Model<'c> {
                     initial: segment.sequence,
                     more: false,
                     last: now,
+                    granted_until: 0,
                 });
             }
             return Reason::Grant;
@@ -368,29 +366,6 @@ impl<'c> Model<'c> {
         } = self.grants[grant];
         let limit = self.limit(gate);
         limit == 0 || connections < limit
-    }
-
-    fn put_grant(
-        &mut self,
-        source: IpNet,
-        gate: u16,
-        until: u64,
-        user: Option<u32>,
-        now: u64,
-    ) -> bool {
-        self.grants
-            .retain(|grant| grant.until > now && (grant.source != source || grant.gate != gate));
-        let room = self.grants.len() < self.config.limits.grants as usize;
-        if room {
-            self.grants.push(Grant {
-                source,
-                gate,
-                until,
-                connections: 0,
-                user,
-            });
-        }
-        room
     }
 
     fn denied(&self, reason: Reason) -> Reason {

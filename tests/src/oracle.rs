@@ -11,7 +11,7 @@ use knock_common::knock::Outcome;
 use knock_user::config::Config;
 
 use crate::{
-    model::Model,
+    model::{Model, Start},
     nanoseconds,
     stream::Step,
     system::{GrantSeen, SystemUnderTest, Tally, bytes},
@@ -54,14 +54,7 @@ pub fn compare(
     steps: &[Step],
     look: Look,
 ) -> Comparison {
-    system.forget();
-    let framing = system.framing();
-    let mut pair = Pair {
-        config,
-        system,
-        model: Model::new(config, framing),
-        clear_until: 0,
-    };
+    let mut pair = Pair::begin(config, system);
     for (at, step) in steps.iter().enumerate() {
         let seen = pair.step(step).and_then(|()| {
             if look == Look::Close || (at + 1) % EVERY == 0 || at + 1 == steps.len() {
@@ -99,14 +92,7 @@ pub fn difference(
 
 /// Returns the effect of each step on the model, one line each.
 pub fn told(config: &Config, system: &mut dyn SystemUnderTest, steps: &[Step]) -> Vec<String> {
-    system.forget();
-    let framing = system.framing();
-    let mut pair = Pair {
-        config,
-        system,
-        model: Model::new(config, framing),
-        clear_until: 0,
-    };
+    let mut pair = Pair::begin(config, system);
     steps
         .iter()
         .map(|step| {
@@ -132,7 +118,23 @@ enum Failure {
     Interrupted,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    /// Returns a new model and an emptied system.
+    fn begin(config: &'a Config, system: &'a mut dyn SystemUnderTest) -> Self {
+        system.forget();
+        let start = Start {
+            begun: system.now(),
+            slowed: system.slowed(),
+        };
+        let framing = system.framing();
+        Self {
+            config,
+            system,
+            model: Model::new(config, framing, start),
+            clear_until: 0,
+        }
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
             Step::Connect { own, peer } => {
@@ -141,7 +143,7 @@ impl Pair<'_> {
                 Ok(())
             }
             Step::Packet(datagram) => {
-                let frame = bytes(datagram, self.system.framing());
+                let frame = bytes(datagram, self.system);
                 self.packet(&frame)
             }
             Step::Wait(time) => {
@@ -157,7 +159,7 @@ impl Pair<'_> {
                 let Some(gate) = self.gate(gate) else {
                     return Ok(());
                 };
-                self.settle();
+                self.settle(&[]);
                 let now = self.system.now();
                 let until = now + nanoseconds(*length);
                 let wanted = self.model.allow(*source, gate, until, now);
@@ -176,7 +178,7 @@ impl Pair<'_> {
     }
 
     fn packet(&mut self, frame: &[u8]) -> Result<(), Failure> {
-        self.settle();
+        self.settle(frame);
         let now = self.system.now();
         let verdict = self.model.packet(frame, now);
         let passed = self.system.judge(frame);
@@ -195,7 +197,7 @@ impl Pair<'_> {
     }
 
     fn tables(&mut self) -> Result<(), Failure> {
-        self.settle();
+        self.settle(&[]);
         let now = self.system.now();
         let (mut wanted, mut got) = (self.model.tally().clone(), self.system.tally());
         // If a run may still open several gates, no rule says at which of them it is counted.
@@ -225,18 +227,26 @@ impl Pair<'_> {
         same("flows", &flows, &found)
     }
 
-    /// Waits until no boundary is near.
-    fn settle(&mut self) {
+    /// Waits until no boundary is near, nor one of this packet.
+    fn settle(&mut self, frame: &[u8]) {
         /// The nearest boundary that a packet can set: tests configure no shorter times.
         const NEXT: Duration = Duration::from_millis(500);
         let now = self.system.now();
-        if now < self.clear_until {
+        let mut own = self.model.clearance_of(frame, now);
+        if own.is_none() && now < self.clear_until {
             return;
         }
         let grain = self.system.grain();
         loop {
             let now = self.system.now();
-            let (behind, ahead) = self.model.clearance(now);
+            let (mut behind, mut ahead) = self.model.clearance(now);
+            if own.is_some() {
+                own = self.model.clearance_of(frame, now);
+            }
+            if let Some(own) = own {
+                behind = behind.min(own.0);
+                ahead = ahead.min(own.1);
+            }
             if behind >= grain && ahead >= 2 * grain {
                 self.clear_until = now + nanoseconds(ahead.min(NEXT).saturating_sub(grain));
                 return;

@@ -15,7 +15,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use knock_common::{Reason, knock::Outcome};
+use knock_common::{
+    Reason,
+    knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
+};
 use knock_user::{config::Config, datapath::Framing, values::Protocol};
 
 use crate::datagram::Datagram;
@@ -46,6 +49,12 @@ pub trait SystemUnderTest {
     /// Returns the time of its clock, ns.
     fn now(&self) -> u64;
 
+    /// Returns how many times as fast as the test's the clocks of its host go: that of the times in authenticated knocks
+    /// stands at [`EPOCH`](crate::keyring::EPOCH) when everything was emptied.
+    fn slowed(&self) -> u32 {
+        1
+    }
+
     /// Lets time pass.
     fn wait(&mut self, time: Duration);
 
@@ -73,7 +82,8 @@ pub trait SystemUnderTest {
     /// Returns the remembered flows, sorted.
     fn flows(&self) -> Vec<Flow>;
 
-    /// Empties all tables and counters; the clock continues.
+    /// Empties all tables and counters; the clock continues. The host has the keys of the
+    /// [`keyring`](crate::keyring), none of which has been used.
     fn forget(&mut self);
 }
 
@@ -98,11 +108,11 @@ impl Verdict {
     }
 }
 
-/// Returns the bytes of a packet on a link of this kind.
-pub fn bytes(datagram: &Datagram, framing: Framing) -> Vec<u8> {
-    match framing {
-        Framing::Ethernet => datagram.frame(),
-        Framing::BareIp => datagram.bare(),
+/// Returns the bytes of a packet on a link of a system.
+pub fn bytes(datagram: &Datagram, system: &dyn SystemUnderTest) -> Vec<u8> {
+    match system.framing() {
+        Framing::Ethernet => datagram.frame_for(system.slowed()),
+        Framing::BareIp => datagram.bare_for(system.slowed()),
     }
 }
 
@@ -125,6 +135,8 @@ pub struct Tally {
     pub packets: Vec<(u64, u64)>,
     /// Gate by gate, in the order of [`Outcome::ALL`].
     pub knocks: Vec<u64>,
+    /// Datagrams to ports for authenticated knocks, in the order of [`Authenticated::ALL`].
+    pub authenticated: Vec<u64>,
 }
 
 impl Tally {
@@ -135,6 +147,7 @@ impl Tally {
             gates: config.gates.iter().map(|gate| gate.name.clone()).collect(),
             packets: vec![(0, 0); (gates + 1) * Reason::COUNT],
             knocks: vec![0; gates * Outcome::ALL.len()],
+            authenticated: vec![0; Authenticated::ALL.len()],
         }
     }
 
@@ -148,6 +161,10 @@ impl Tally {
         self.knocks[usize::from(gate) * Outcome::ALL.len() + outcome as usize] += 1;
     }
 
+    pub fn authenticated(&mut self, outcome: Authenticated) {
+        self.authenticated[outcome as usize] += 1;
+    }
+
     /// Returns packets and bytes over all reasons.
     pub fn total(&self) -> (u64, u64) {
         self.packets.iter().fold((0, 0), |(packets, bytes), more| {
@@ -155,8 +172,9 @@ impl Tally {
         })
     }
 
-    /// Returns the counters that have grown since `before`, such as `knock step@ssh`: packets by reason and gate, then
-    /// knocks by outcome and gate; `2*` stands before a counter that has grown by two.
+    /// Returns the counters that have grown since `before`, such as `knock step@ssh`: packets by reason and gate,
+    /// knocks by outcome and gate, then authenticated knocks, such as `authenticated:opened`; `2*` stands before a counter
+    /// that has grown by two.
     pub fn since(&self, before: &Self) -> String {
         let mut words = Vec::new();
         let mut put = |name: &str, gate: Option<usize>, more: u64| {
@@ -177,6 +195,15 @@ impl Tally {
         for (index, (now, then)) in self.knocks.iter().zip(&before.knocks).enumerate() {
             let outcome = Outcome::ALL[index % Outcome::ALL.len()];
             put(outcome.name(), Some(index / Outcome::ALL.len()), now - then);
+        }
+        for (index, (now, then)) in self
+            .authenticated
+            .iter()
+            .zip(&before.authenticated)
+            .enumerate()
+        {
+            let name = format!("authenticated:{}", Authenticated::ALL[index].name());
+            put(&name, None, now - then);
         }
         words.join(" ")
     }

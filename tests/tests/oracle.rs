@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knock_common::{Reason, knock::Outcome};
+use knock_common::{
+    Reason,
+    knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
+};
 use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
     oracle::{Look, difference, generate, random::Random, shrink},
@@ -25,7 +28,7 @@ const PACKETS_FOR_RELEASE: usize = 1_000_000;
 /// Packets in a stream; each stream begins with empty tables.
 const STREAM: usize = 400;
 /// How often each reason and outcome was counted, by its name.
-type Moved = BTreeMap<&'static str, u64>;
+type Moved = BTreeMap<String, u64>;
 /// How often a run must reach each reason and outcome.
 const SELDOM: u64 = 50;
 /// Streams for each configuration: loading a program takes as long as a few thousand packets.
@@ -173,24 +176,33 @@ fn everything_is_reached(moved: &Moved) {
     let reasons = Reason::ALL
         .iter()
         .filter(|&&reason| reason != Reason::Lapsed);
-    let reasons = reasons.map(|reason| reason.name());
-    for name in reasons.chain(Outcome::ALL.iter().map(|outcome| outcome.name())) {
-        let times = moved.get(name).copied().unwrap_or(0);
+    let reasons = reasons.map(|reason| reason.name().to_owned());
+    let knocks = Outcome::ALL.map(|outcome| outcome.name().to_owned());
+    let authenticated = Authenticated::ALL.map(authenticated);
+    for name in reasons.chain(knocks).chain(authenticated) {
+        let times = moved.get(&name).copied().unwrap_or(0);
         assert!(times >= SELDOM, "only {times} times {name}; all: {moved:?}");
     }
+}
+
+fn authenticated(outcome: Authenticated) -> String {
+    format!("authenticated {}", outcome.name())
 }
 
 /// Adds a tally, over all gates.
 fn add(moved: &mut Moved, tally: &Tally) {
     for (index, (packets, _)) in tally.packets.iter().enumerate() {
         *moved
-            .entry(Reason::ALL[index % Reason::COUNT].name())
+            .entry(Reason::ALL[index % Reason::COUNT].name().to_owned())
             .or_default() += packets;
     }
     for (index, knocks) in tally.knocks.iter().enumerate() {
         *moved
-            .entry(Outcome::ALL[index % Outcome::ALL.len()].name())
+            .entry(Outcome::ALL[index % Outcome::ALL.len()].name().to_owned())
             .or_default() += knocks;
+    }
+    for (outcome, datagrams) in Authenticated::ALL.into_iter().zip(&tally.authenticated) {
+        *moved.entry(authenticated(outcome)).or_default() += datagrams;
     }
 }
 

@@ -27,6 +27,8 @@ const EVERYTHING: &str = r#"
     limits = { sources = 16384, grants = 16, sessions = 64, keys = 16 }
     [knock]
     ports = ["41641/udp"]
+    [fwknop]
+    ports = ["62201/udp"]
     [[gate]]
     name = "ssh"
     protect = ["22/tcp"]
@@ -39,6 +41,10 @@ const EVERYTHING: &str = r#"
     user = "alice"
     sequence = ["7000/udp", "8443/tcp", "9301/udp"]
     within = "5s"
+    [[gate.fwknop]]
+    user = "bob"
+    key = "a passphrase"
+    hmac_key = "another passphrase"
 "#;
 
 #[test]

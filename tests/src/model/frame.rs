@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::authenticated::Message;
 use knock_user::values::{Port, Protocol};
 
 /// The contents of a frame.
@@ -28,6 +29,9 @@ pub struct Segment {
     pub flags: u8,
     /// TCP's; zero if the frame ends before it.
     pub sequence: u32,
+    /// What may be an authenticated knock: the first 64 bytes of a datagram that says that it has 64 to 256, if the frame
+    /// has them.
+    pub message: Option<Message>,
 }
 
 const TCP: u8 = 6;
@@ -205,6 +209,9 @@ fn transport(
         (Some(high), Some(low)) => u32::from(high) << 16 | u32::from(low),
         _ => 0,
     };
+    let is_knock = protocol == Protocol::Udp
+        && short(packet, at + 4).is_some_and(|length| (8 + 64..=8 + 256).contains(&length));
+    let payload = packet.get(at + 8..at + 8 + 64).filter(|_| is_knock);
     Contents::Segment(Segment {
         source,
         source_port,
@@ -212,6 +219,7 @@ fn transport(
         port: Port { number, protocol },
         flags: packet.get(at + 13).copied().unwrap_or(0),
         sequence,
+        message: payload.map(|bytes| bytes.try_into().expect("64 bytes")),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Random configurations and random streams for them: knocks that mostly succeed, traffic to protected ports, scans,
 //! forged packets, and waiting.
 
+mod authenticated;
 mod config;
 mod forge;
 
@@ -15,6 +16,7 @@ use knock_user::{
     values::{Port, Protocol},
 };
 
+use self::authenticated::Authenticated;
 pub use self::config::{config, try_config};
 use super::random::Random;
 use crate::{
@@ -68,6 +70,7 @@ struct Author<'a, 'c> {
     sequences: Vec<Vec<Port>>,
     protected: Vec<Port>,
     knocking: Vec<Knocking>,
+    authenticated: Authenticated,
 }
 
 /// A source that knocks.
@@ -108,11 +111,13 @@ impl<'a, 'c> Author<'a, 'c> {
                 .flat_map(|gate| gate.protect.clone())
                 .collect(),
             knocking,
+            authenticated: Authenticated::of(config),
         }
     }
 
     fn step(&mut self, before: &[Step]) -> Step {
         match self.random.below(100) {
+            0..24 if self.authenticated.is_taken() => self.authenticated(before),
             0..42 => self.knock(before),
             42..57 => self.attempt(),
             57..72 => self.go_on(before),

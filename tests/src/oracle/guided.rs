@@ -7,15 +7,19 @@ use std::{fmt::Write as _, net::IpAddr};
 use knock_common::{
     Address, Reason,
     frame::{
-        Parsed, TCP, ip,
+        Frame as _, Parsed, TCP, ip,
         link::{BareIp, Ethernet, Framing as _, NetworkLayer},
     },
+    knock::authenticated::message::{self, has_length},
 };
 use knock_user::values::{Port, Protocol};
 
 use super::{Look, difference, generate, random::Random};
 use crate::{
-    model::frame::{Contents, Segment, read as read_slowly, read_bare},
+    model::{
+        authenticated::Message,
+        frame::{Contents, Segment, read as read_slowly, read_bare},
+    },
     stream::Step,
     system::Hosted,
 };
@@ -89,6 +93,7 @@ fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
                 },
                 flags,
                 sequence,
+                message: (!tcp).then(|| message(frame, segment.transport)).flatten(),
             })
         }
         Parsed::Pass(Reason::NotIp) => Contents::NotIp,
@@ -99,6 +104,17 @@ fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
             (source, destination)
         })),
     }
+}
+
+/// Returns what may be an authenticated knock, of the datagram at `transport`.
+fn message(frame: &[u8], transport: usize) -> Option<Message> {
+    let mut datagram: message::Datagram = [0; 9];
+    if !frame.copy(transport, &mut datagram) || !has_length(&datagram) {
+        return None;
+    }
+    // In words as they lie in the packet; the first is UDP's header.
+    let bytes = datagram[1..].iter().flat_map(|word| word.to_ne_bytes());
+    bytes.collect::<Vec<u8>>().try_into().ok()
 }
 
 /// Makes a configuration and a stream as the oracle does, but from chosen bytes, and has the decisions on the host and

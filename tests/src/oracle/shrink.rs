@@ -3,7 +3,7 @@
 use knock_user::config::Config;
 
 use super::{Difference, Look, difference, told};
-use crate::{datagram::Datagram, stream::Step, system::SystemUnderTest};
+use crate::{datagram::Datagram, sealed::Sealed, stream::Step, system::SystemUnderTest};
 
 /// Returns the smallest stream found that shows a difference, as a file of the corpus; `None` if [`Look::Close`] shows
 /// no difference.
@@ -86,6 +86,12 @@ impl Shrink<'_> {
     }
 }
 
+fn knock(datagram: &mut Datagram, simpler: impl FnOnce(&mut Sealed)) {
+    if let Some(knock) = &mut datagram.knock {
+        simpler(knock);
+    }
+}
+
 /// Each removes one deviation from a plain packet.
 const SIMPLER: &[fn(&mut Datagram)] = &[
     |datagram| datagram.tags.clear(),
@@ -103,6 +109,22 @@ const SIMPLER: &[fn(&mut Datagram)] = &[
         datagram.tags.pop();
     },
     |datagram| datagram.options = 0,
+    |datagram| datagram.knock = None,
+    |datagram| knock(datagram, |knock| knock.flip.clear()),
+    |datagram| {
+        knock(datagram, |knock| {
+            *knock = Sealed {
+                gate: knock.gate.clone(),
+                ..Sealed::new(&knock.key, knock.time)
+            };
+        });
+    },
+    |datagram| knock(datagram, |knock| knock.gate.clear()),
+    |datagram| knock(datagram, |knock| knock.slot = None),
+    |datagram| knock(datagram, |knock| knock.seconds = 0),
+    |datagram| knock(datagram, |knock| knock.flags &= !8),
+    |datagram| knock(datagram, |knock| knock.port = 0),
+    |datagram| knock(datagram, |knock| knock.flags = 4),
     |datagram| datagram.payload = 0,
     |datagram| datagram.sequence = 0,
     |datagram| datagram.flags &= 0x02,

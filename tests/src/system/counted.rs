@@ -109,6 +109,7 @@ impl SystemUnderTest for Counted {
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
+        self.program.set_wall();
         let before = self.tally();
         let mut memory = Memory::default();
         let context = context(&mut memory, frame);
@@ -153,6 +154,10 @@ impl SystemUnderTest for Counted {
 
     fn now(&self) -> u64 {
         self.program.now()
+    }
+
+    fn slowed(&self) -> u32 {
+        self.program.slowed()
     }
 
     fn wait(&mut self, time: Duration) {

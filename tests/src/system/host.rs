@@ -8,24 +8,27 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{
-    Address, HashTable as _,
+    Address, Env as _, HashTable as _,
     address::{V4, V6},
     frame::link::{BareIp, Ethernet},
     grant::{self, BY_HAND, GrantKey, give},
     judge,
-    knock::Outcome,
+    knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
     rules::NO_GATE,
     session,
     testing::TestEnv,
 };
 use knock_user::{
     config::{Config, Established, Mode},
-    datapath::{Framing, compile::compile, open_ports},
+    datapath::{Framing, compile::compile, keys::KeyRows, open_ports},
     values::Protocol,
 };
 
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
-use crate::nanoseconds;
+use crate::{
+    keyring::{self, EPOCH},
+    nanoseconds,
+};
 
 /// The decisions without a kernel.
 pub struct Hosted {
@@ -53,15 +56,20 @@ impl Hosted {
 }
 
 impl Hosted {
-    /// Makes every flow look its grant up again, since the grant may now end earlier than the flow has stored.
-    fn look_again(&self) {
-        for (flow, _) in self.host.sessions_v4.rows() {
-            if let Some(session) = self.host.sessions_v4.find(&flow) {
+    /// Makes the flows from a network look their grant up again, since it may now end earlier than they have stored.
+    fn look_again(&self, network: IpNet, of: u16) {
+        let concerns = |source: IpAddr, gate| gate == of && network.contains(&source);
+        for (flow, session) in self.host.sessions_v4.rows() {
+            if concerns(flow.source.into(), session.gate)
+                && let Some(session) = self.host.sessions_v4.find(&flow)
+            {
                 session.granted_until = 0;
             }
         }
-        for (flow, _) in self.host.sessions_v6.rows() {
-            if let Some(session) = self.host.sessions_v6.find(&flow) {
+        for (flow, session) in self.host.sessions_v6.rows() {
+            if concerns(flow.source.into(), session.gate)
+                && let Some(session) = self.host.sessions_v6.find(&flow)
+            {
                 session.granted_until = 0;
             }
         }
@@ -84,6 +92,8 @@ impl SystemUnderTest for Hosted {
 
     fn wait(&mut self, time: Duration) {
         self.host.advance(nanoseconds(time));
+        let wall = self.host.wall.get() + nanoseconds(time);
+        self.host.wall.set(wall);
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
@@ -108,7 +118,7 @@ impl SystemUnderTest for Hosted {
         if others.count() >= self.config.limits.grants as usize {
             return false;
         }
-        self.look_again();
+        self.look_again(source, gate);
         match source.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), source.prefix_len(), gate);
@@ -166,8 +176,12 @@ impl SystemUnderTest for Hosted {
         let gates = (0_u16..).zip(&self.config.gates);
         let knocks = gates
             .flat_map(|(gate, _)| Outcome::ALL.map(|outcome| self.host.counted(gate, outcome)));
+        let authenticated = self.host.authenticated_outcomes.borrow();
+        let authenticated = Authenticated::ALL
+            .map(|outcome| authenticated.get(&outcome).copied().unwrap_or_default());
         Tally {
             knocks: knocks.collect(),
+            authenticated: authenticated.to_vec(),
             ..self.tally.clone()
         }
     }
@@ -247,7 +261,38 @@ fn host_for(config: &Config) -> TestEnv {
     host.sequences = contents.automaton.sequences;
     host.states = contents.automaton.states;
     host.transitions = contents.automaton.transitions;
+    if !config.knock.ports.is_empty() {
+        let keys = keyring::key_set(1);
+        let rows = KeyRows::compile(&keys, &contents.applied).expect("they fit");
+        give_keys(&mut host, config, &rows);
+    }
     host
+}
+
+fn give_keys(host: &mut TestEnv, config: &Config, rows: &KeyRows) {
+    host.authenticated = true;
+    host.wall.set(EPOCH);
+    host.window = (
+        nanoseconds(config.knock.max_age),
+        nanoseconds(config.knock.max_ahead),
+    );
+    host.host_secrets = rows.secrets;
+    host.key_slots = config.limits.keys;
+    for (slot, row) in &rows.keys {
+        let key = host
+            .knock_key(*slot)
+            .expect("it is below the number of slots");
+        key.secret = row.secret;
+        key.newest = EPOCH;
+        key.not_after = row.not_after;
+        key.state = row.state;
+        key.bound = u8::from(row.bound);
+    }
+    host.key_gates = rows
+        .gates
+        .iter()
+        .map(|(gate, id)| ((gate.slot, gate.gate), u16::try_from(*id).expect("an id")))
+        .collect();
 }
 
 fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> grant::Grant {

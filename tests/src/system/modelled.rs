@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use knock_user::{config::Config, datapath::Framing};
 
 use super::{Flow, GrantSeen, SystemUnderTest, Tally, Verdict};
-use crate::model::Model;
+use crate::model::{Model, Start};
 
 /// The model, with a clock.
 pub struct Modelled<'c> {
@@ -27,7 +27,7 @@ impl<'c> Modelled<'c> {
         Self {
             config,
             framing,
-            model: Model::new(config, framing),
+            model: Model::new(config, framing, Start::default()),
             now: 0,
         }
     }
@@ -84,6 +84,10 @@ impl SystemUnderTest for Modelled<'_> {
     }
 
     fn forget(&mut self) {
-        self.model = Model::new(self.config, self.framing);
+        let start = Start {
+            begun: self.now,
+            ..Start::default()
+        };
+        self.model = Model::new(self.config, self.framing, start);
     }
 }

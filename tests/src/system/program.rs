@@ -37,10 +37,10 @@ use knock_user::{
 };
 use netlab::{host::BPFFS, netns};
 
-pub use self::time::clock;
 use self::time::{SLOWED, slowed};
+pub use self::time::{clock, tai};
 use super::{SystemUnderTest as _, sockets::Sockets};
-use crate::need;
+use crate::{keyring::EPOCH, need};
 
 /// XDP actions, `xdp_action` of `linux/bpf.h`.
 pub const XDP_DROP: u32 = 1;
@@ -60,6 +60,8 @@ pub struct Program {
     tables: BTreeMap<String, MapData>,
     /// How far the clock of this system is ahead of the kernel's, ns of the kernel's clock.
     ahead: u64,
+    /// When everything was emptied, ns of the clock of this system, as the kernel counts.
+    begun: u64,
     /// The reply to the last packet.
     answer: Option<Vec<u8>>,
     /// How many bytes of a frame are in its first buffer; `None`: all.
@@ -121,6 +123,7 @@ impl Program {
             datapath,
             tables,
             ahead: 0,
+            begun: clock(),
             answer: None,
             first: None,
             sockets: None,
@@ -231,6 +234,23 @@ impl Program {
     /// Returns the host's sockets, if it has any.
     pub(super) const fn sockets(&self) -> Option<&Sockets> {
         self.sockets.as_ref()
+    }
+
+    /// Sets the host's clock, by which the times in authenticated knocks are judged: the kernel's own advances with the
+    /// machine's, whatever the test has waited for.
+    pub(super) fn set_wall(&mut self) {
+        if self.datapath.config().knock.ports.is_empty() {
+            return;
+        }
+        let wall = EPOCH + (clock() + self.ahead - self.begun);
+        let map = self
+            .ebpf
+            .map_mut("CLOCK_OFFSET")
+            .expect("a table of the program");
+        let mut offset: Array<_, u64> = map.try_into().expect("of the type that its layout says");
+        offset
+            .set(0, tai().wrapping_sub(wall), 0)
+            .expect("there is one");
     }
 
     /// Converts a time of the kernel into one of the test.

@@ -17,7 +17,7 @@ use knock_user::{
     config::Config,
     keys::{Host, HostKey, KeySet, KeyState, Secret},
 };
-use knockgate_tests::system::Program;
+use knockgate_tests::system::{Program, SystemUnderTest as _};
 use netlab::packet::Packet;
 
 const PORT: u16 = 41_641;
@@ -178,13 +178,15 @@ fn every_outcome() {
     assert_eq!(instance.grants(), [("198.51.100.7/32".to_owned(), 0)]);
     assert_eq!(send(CLIENT, first.clone()), Some(Outcome::Duplicate));
     assert_eq!(send(OTHER, first), Some(Outcome::Replay));
+    // The times that are configured, of a slower clock.
+    let second = SECOND * u64::from(instance.program.slowed());
     let stale = |time| Knock { time, ..alice() };
     assert_eq!(
-        send(CLIENT, stale(unix() - 120 * SECOND)),
+        send(CLIENT, stale(unix() - 120 * second)),
         Some(Outcome::Stale)
     );
     assert_eq!(
-        send(CLIENT, stale(unix() + 45 * SECOND)),
+        send(CLIENT, stale(unix() + 45 * second)),
         Some(Outcome::Stale)
     );
     for slot in [1, 3, 4, 1000] {

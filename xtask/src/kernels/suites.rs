@@ -38,13 +38,24 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     VERIFIER,
     Check {
         suite: "gate",
         rows: &[
             "clients::knockgate_knock::native",
             "grants::ends_in_time_with_no_process_running::generic",
+        ],
+        when: When::EveryChange,
+    },
+    Check {
+        suite: "authenticated",
+        rows: &[
+            "program::every_outcome",
+            "program::every_bit_counts",
+            "program::its_length_and_place_may_vary",
+            "program::keys_that_are_taken_back_open_nothing",
+            "gates::a_key_opens_its_gate",
         ],
         when: When::EveryChange,
     },

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use knock_user::config::Config;
 
 use super::{HOST_V4, HOST_V6};
-use crate::oracle::random::Random;
+use crate::{
+    keyring::{KEYS, Key, SLOTS},
+    oracle::random::Random,
+};
 
 /// Few ports, so that sequences overlap.
 const KNOCKS: [&str; 5] = ["7000/udp", "7000/tcp", "7001/udp", "9000/tcp", "80/udp"];
@@ -49,19 +52,40 @@ fn config_text(random: &mut Random<'_>, nth: usize) -> String {
     let grants = random.pick(&[2, 4, 64]);
     let _ = writeln!(
         text,
-        "limits = {{ sources = 16384, grants = {grants}, sessions = 1024 }}"
+        "limits = {{ sources = 16384, grants = {grants}, sessions = 1024, keys = {SLOTS} }}"
     );
+    let takes = random.chance(75);
+    if takes {
+        knock_text(random, &mut text);
+    }
     for (name, ports) in ["a", "b", "c"]
         .iter()
         .zip(PROTECTED)
         .take(1 + random.below(3))
     {
-        gate_text(random, &mut text, name, ports);
+        gate_text(random, &mut text, (name, ports), takes);
     }
     text
 }
 
-fn gate_text(random: &mut Random<'_>, text: &mut String, name: &str, ports: &str) {
+/// Writes where authenticated knocks are sent: to a closed, an open and a protected port.
+fn knock_text(random: &mut Random<'_>, text: &mut String) {
+    let mut ports = vec!["41641/udp"];
+    if random.chance(40) {
+        ports.push("53/udp");
+    }
+    if random.chance(60) {
+        ports.push("22/udp");
+    }
+    // Long enough that a stream does not outgrow what it has to wait for.
+    let (age, ahead) = (random.pick(&[12, 30, 90]), random.pick(&[3, 15]));
+    let _ = writeln!(
+        text,
+        "[knock]\nports = {ports:?}\nmax_age = \"{age}s\"\nmax_ahead = \"{ahead}s\""
+    );
+}
+
+fn gate_text(random: &mut Random<'_>, text: &mut String, (name, ports): (&str, &str), takes: bool) {
     let seconds = |random: &mut Random<'_>| random.pick(&[1, 2, 3, 5, 20]);
     let _ = writeln!(
         text,
@@ -94,5 +118,13 @@ fn gate_text(random: &mut Random<'_>, text: &mut String, name: &str, ports: &str
             "[[gate.knock]]\nuser = \"u{user}\"\nsequence = {sequence:?}\nwithin = \"{}s\"",
             seconds(random)
         );
+    }
+    if takes {
+        for Key { name, .. } in KEYS {
+            if random.chance(30) {
+                let (user, _) = name.split_once('/').unwrap_or((name, ""));
+                let _ = writeln!(text, "[[gate.knock]]\nuser = {user:?}\nkey = {name:?}");
+            }
+        }
     }
 }

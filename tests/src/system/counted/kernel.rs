@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{
-    super::{program::clock, sockets::Sockets},
+    super::{
+        program::{clock, tai},
+        sockets::Sockets,
+    },
     packet::resize,
 };
 use crate::interpreter::{Memory, World};
@@ -80,6 +83,8 @@ impl World for Kernel<'_> {
             118 => clock() >> 22,
             // bpf_ktime_get_coarse_ns
             160 => clock(),
+            // bpf_ktime_get_tai_ns
+            208 => tai(),
             other => panic!("helper {other} is not known here"),
         }
     }

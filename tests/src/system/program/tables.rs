@@ -2,11 +2,14 @@
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 
-use super::Program;
+use knock_common::knock::authenticated::key::{Key, state};
+
+use super::{Program, SLOWED};
+use crate::keyring::{self, EPOCH};
 
 /// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
 const EXIST: u64 = 2;
@@ -40,6 +43,31 @@ impl Program {
             table.remove(key).expect("it was there");
         }
         keys
+    }
+
+    /// Puts the keys of the [`keyring`] into force, as if none had been used since the [`EPOCH`].
+    pub(super) fn begin_keys(&mut self) {
+        if self.datapath.config().knock.ports.is_empty() {
+            return;
+        }
+        for newest in [None, Some(EPOCH)] {
+            let map = self.ebpf.map_mut("KEY").expect("a table of the program");
+            let mut keys: Array<_, Key> = map.try_into().expect("of the type that its layout says");
+            for slot in 0..keys.len() {
+                let key = keys.get(&slot, 0).expect("within the table");
+                let none = Key {
+                    state: state::NONE,
+                    ..key
+                };
+                let key = newest.map_or(none, |newest| Key { newest, ..key });
+                keys.set(slot, key, 0).expect("within the table");
+            }
+            // Those that are in use already would keep the newest times that they have.
+            if newest.is_none() {
+                let set = keyring::key_set(SLOWED);
+                self.datapath.apply_keys(&set).expect("they fit");
+            }
+        }
     }
 
     pub(super) fn zero<V: Pod + Default>(&mut self, name: &str) {

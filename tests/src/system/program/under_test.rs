@@ -39,6 +39,10 @@ impl SystemUnderTest for Program {
         self.shown(clock())
     }
 
+    fn slowed(&self) -> u32 {
+        SLOWED
+    }
+
     fn wait(&mut self, time: Duration) {
         // Whole units of a knock's time, so that nothing is rounded.
         let ticks = nanoseconds(time * SLOWED).div_ceil(1 << TICK_SHIFT);
@@ -67,6 +71,7 @@ impl SystemUnderTest for Program {
     }
 
     fn judge(&mut self, frame: &[u8]) -> bool {
+        self.set_wall();
         // A reply may be longer than the packet.
         let mut out = vec![0; frame.len() + 64];
         let mut test = || self.test(frame, Some(&mut out));
@@ -130,6 +135,8 @@ impl SystemUnderTest for Program {
         }
         let rows = self.datapath.knocks().expect("the tables are there");
         tally.knocks = rows.into_iter().map(|row| row.count).collect();
+        let rows = self.datapath.authenticated().expect("the table is there");
+        tally.authenticated = rows.into_iter().map(|(_, count)| count).collect();
         tally
     }
 
@@ -189,5 +196,8 @@ impl SystemUnderTest for Program {
         }
         self.zero::<Counter>("PACKETS");
         self.zero::<u64>("KNOCKS");
+        self.zero::<u64>("AUTHENTICATED");
+        self.begun = clock() + self.ahead;
+        self.begin_keys();
     }
 }

@@ -1,0 +1,41 @@
+//! The time of day, as authenticated knocks name it.
+
+use std::time::Duration;
+
+use crate::{keyring::EPOCH, nanoseconds};
+
+/// How the time of day that authenticated knocks name follows from the time of the test: at `begun` it was
+/// [`EPOCH`], and it goes `slowed` times as fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// ns.
+    pub begun: u64,
+    pub slowed: u32,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            begun: 0,
+            slowed: 1,
+        }
+    }
+}
+
+impl Start {
+    /// Returns the time of day, Unix ns, at a moment of the test.
+    pub fn unix(self, now: u64) -> u64 {
+        EPOCH + (now - self.begun) * u64::from(self.slowed)
+    }
+
+    /// Returns how long the host's clock takes for what is so long in the test, ns.
+    pub fn unix_length(self, length: Duration) -> u64 {
+        nanoseconds(length) * u64::from(self.slowed)
+    }
+
+    /// Returns the moment of the test at this time of day; 0 if it is before that.
+    pub fn moment(self, unix: u64) -> u64 {
+        let since = (i128::from(unix) - i128::from(EPOCH)) / i128::from(self.slowed);
+        u64::try_from(i128::from(self.begun) + since).unwrap_or(0)
+    }
+}
