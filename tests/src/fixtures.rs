@@ -9,6 +9,7 @@
 
 mod knocking;
 mod passing;
+mod proving;
 mod reading;
 mod repeating;
 
@@ -58,6 +59,7 @@ pub fn all() -> impl Iterator<Item = &'static Fixture> {
         knocking::ROWS,
         repeating::ROWS,
         passing::ROWS,
+        proving::ROWS,
     ];
     tables.into_iter().flatten()
 }
