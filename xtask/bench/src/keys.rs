@@ -120,7 +120,7 @@ mod tests {
         let vectors = include_str!("../../../docs/clients/vectors.json");
         let vectors: Value = serde_json::from_str(vectors).unwrap();
         let mut example = vectors[0].clone();
-        example["slot"] = 1.into();
+        example["slot"] = 0.into();
         example
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Plan,
-    figures::{Against, Part, over, times},
+    figures::{Against, Part, Row, over, times},
     frame::{self, Transport},
     instance::{FOREIGN, Instance, OPEN, knock_frame},
     instances::Instances,
@@ -17,67 +17,94 @@ use crate::{
 
 /// Measures the verdicts with one sequence and with ten thousand.
 pub fn sequences(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
-    let pair = Pair {
-        one: ("1 sequence", &instances.lone),
-        other: ("10,000", &instances.crowd),
+    let one = ("1 sequence", &instances.lone);
+    let crowd = Other {
+        label: "10,000",
+        instance: &instances.crowd,
         against: |one| times(one).at_most(1.1),
     };
     Ok(Part {
         id: "sequences",
         title: "The same with 10,000 sequences of 1,000 users at 10 gates",
-        ..pair.measure(programs, plan)?
+        unit: UNIT,
+        notes: vec![VARIED],
+        rows: compare(programs, one, &[crowd], plan)?,
     })
 }
 
 /// Measures the verdicts of packets that are no authenticated knocks, without a port for these and with one.
 pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
-    let pair = Pair {
-        one: ("without [knock]", &instances.lone),
-        other: ("with it", &instances.keyed),
-        against: |one| over(one).at_most(2.0),
+    let without = ("without [knock]", &instances.lone);
+    let others = [
+        Other {
+            label: "another without it",
+            instance: &instances.one,
+            against: |one| over(one),
+        },
+        Other {
+            label: "with it",
+            instance: &instances.keyed,
+            against: |one| over(one).at_most(2.0),
+        },
+    ];
+    // A difference this small shows only between the cheapest of many samples.
+    let plan = &Plan {
+        samples: 8 * plan.samples,
+        ..*plan
     };
     Ok(Part {
         id: "knock_ports",
         title: "The same with a port for authenticated knocks",
-        ..pair.measure(programs, plan)?
+        unit: UNIT,
+        notes: vec![
+            VARIED,
+            "another without it: how much two instances differ with the same configuration",
+        ],
+        rows: compare(programs, without, &others, plan)?,
     })
 }
 
-/// Two instances, and how the second one is compared with the first.
-struct Pair<'p> {
-    one: (&'static str, &'p Instance),
-    other: (&'static str, &'p Instance),
+const UNIT: &str = "ns of CPU, median (min–max)";
+const VARIED: &str =
+    "denied and knocks are varied, see above: their ns hold the writing of the frame";
+
+/// An instance, and how it is compared with the first one.
+struct Other<'o> {
+    label: &'static str,
+    instance: &'o Instance,
     against: fn(&str) -> Against,
 }
 
-impl Pair<'_> {
-    fn measure(&self, programs: &mut Programs, plan: &Plan) -> Result<Part> {
-        let mut cases = Vec::new();
-        for ((what, reason, work), (_, _, same_work)) in works().into_iter().zip(works()) {
-            let (label, instance) = self.one;
-            let name = format!("{what}, {label}");
-            let against = vec![(self.against)(&name)];
-            cases.push(Case::judged(name, instance, reason, work, Vec::new()));
-            let (label, instance) = self.other;
-            let name = format!("{what}, {label}");
-            cases.push(Case::judged(name, instance, reason, same_work, against));
-        }
-        Ok(Part {
-            id: "",
-            title: "",
-            unit: "ns of CPU, median (min–max)",
-            notes: vec![
-                "denied and knocks are varied, see above: their ns hold the writing of the frame",
-            ],
-            rows: measure(programs, cases, plan)?,
-        })
+/// Measures every verdict by the first instance and by the others, one right after the other.
+fn compare(
+    programs: &mut Programs,
+    (label, first): (&str, &Instance),
+    others: &[Other<'_>],
+    plan: &Plan,
+) -> Result<Vec<Row>> {
+    let mut cases = Vec::new();
+    for place in 0..works().len() {
+        // Traffic goes on where it was, so each instance has its own.
+        let work = || works().swap_remove(place);
+        let (what, reason, traffic) = work();
+        let floor = format!("{what}, {label}");
+        let others = others.iter().map(|other| {
+            let (_, _, traffic) = work();
+            let name = format!("{what}, {}", other.label);
+            let against = vec![(other.against)(&floor)];
+            Case::judged(name, other.instance, reason, traffic, against)
+        });
+        let others: Vec<Case<'_>> = others.collect();
+        cases.push(Case::judged(floor, first, reason, traffic, Vec::new()));
+        cases.extend(others);
     }
+    measure(programs, cases, plan)
 }
 
 /// Returns packets with a name and the reason under which they are counted.
-fn works<'w>() -> [(&'static str, &'static str, Work<'w>); 6] {
+fn works<'w>() -> Vec<(&'static str, &'static str, Work<'w>)> {
     let datagram = |port| Work::Hot(frame::ipv4(Transport::Udp, STRANGER, 40000, port));
-    [
+    vec![
         ("open port", "unguarded", datagram(OPEN)),
         ("foreign port", "unguarded", datagram(FOREIGN)),
         (
