@@ -3,8 +3,8 @@
 //! A line reads `tcp 198.51.100.1:4000 > 192.0.2.1:22 flags=S sequence=7`, and may continue with `tags=8100,88a8`,
 //! IPv4 `options=2` (words), IPv6 `extensions=0+1,60` (number, and 8-byte units beyond the minimum), `fragment=3+`
 //! (offset in units of 8 bytes; `+`: more follow), `knock=...` (a [`Sealed`] one, with which the payload begins),
-//! `payload=4` (bytes), `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](netlab::packet::Packet) makes frames that hosts accept; these are judged only, so their
-//! checksums are left out.
+//! `payload=4` (bytes), `set=14:ff` (bytes overwritten), `cut=30` (bytes kept). [`Packet`](netlab::packet::Packet) makes
+//! frames that hosts accept; these are judged only, so their checksums are left out.
 
 use std::{
     fmt,

@@ -1,5 +1,5 @@
 //! The rules of knockgate in a second, plain and slow implementation: a list of probes for each source, a list of
-//! grants, a list of flows. It shares nothing with the program but the type of the configuration and the names of
+//! grants, a list of flows, a list of authenticated knocks. It shares nothing with the program but the type of the configuration and the names of
 //! reasons and outcomes, so that both are unlikely to have the same mistake.
 //!
 //! The caller passes the time in ns; see [`Model::clearance`] for the precision that is needed.

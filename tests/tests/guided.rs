@@ -15,6 +15,12 @@ fn streams_are_judged_as_the_model_judges_them() {
     replay(corpus, guided::decide);
 }
 
+#[test]
+fn authenticated_knocks_are_judged_as_the_model_judges_them() {
+    let corpus = include_str!("../../knock-common/fuzz/corpus/knock.txt");
+    replay(corpus, guided::knock);
+}
+
 fn replay(corpus: &str, difference: fn(&[u8]) -> Option<String>) {
     let inputs = corpus.lines().filter(|line| !line.starts_with('#'));
     let mut tried = 0;

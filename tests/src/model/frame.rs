@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::authenticated::Message;
 use knock_user::values::{Port, Protocol};
+
+use super::authenticated::Message;
 
 /// The contents of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,22 @@ pub fn chosen_stream(random: &mut Random<'_>, config: &Config, most: usize) -> V
     steps
 }
 
+/// As [`chosen_stream`], of authenticated knocks and of what goes to the ports that they open.
+pub fn chosen_knocks(random: &mut Random<'_>, config: &Config, most: usize) -> Vec<Step> {
+    let mut author = Author::new(random, config);
+    let mut steps = Vec::new();
+    while !author.random.is_spent() && steps.len() < most {
+        let step = match author.random.below(16) {
+            0..11 => author.authenticated(&steps),
+            11..13 => author.attempt(),
+            13..15 => author.go_on(&steps),
+            _ => author.wait(),
+        };
+        steps.push(step);
+    }
+    steps
+}
+
 /// Writes a stream step by step, and keeps the progress of each source.
 struct Author<'a, 'c> {
     random: &'a mut Random<'c>,
@@ -125,10 +141,7 @@ impl<'a, 'c> Author<'a, 'c> {
             76..79 => self.own(before),
             79..87 => self.again(before),
             87..90 => self.noise(),
-            90..96 => Step::Wait(Duration::from_millis(
-                self.random
-                    .pick(&[10, 300, 900, 1_100, 1_100, 2_500, 2_500, 6_000, 25_000]),
-            )),
+            90..96 => self.wait(),
             96..99 => self.by_hand(),
             _ => {
                 let (source, gate) = (self.network(), self.random.pick(&self.gates));
@@ -285,6 +298,11 @@ impl<'a, 'c> Author<'a, 'c> {
             [] => self.noise(),
             packets => packets[self.random.below(packets.len())].clone(),
         }
+    }
+
+    fn wait(&mut self) -> Step {
+        const TIMES: [u64; 9] = [10, 300, 900, 1_100, 1_100, 2_500, 2_500, 6_000, 25_000];
+        Step::Wait(Duration::from_millis(self.random.pick(&TIMES)))
     }
 
     /// Returns a packet that is neither TCP nor UDP.

@@ -12,7 +12,10 @@ use knock_common::{
     },
     knock::authenticated::message::{self, has_length},
 };
-use knock_user::values::{Port, Protocol};
+use knock_user::{
+    config::Config,
+    values::{Port, Protocol},
+};
 
 use super::{Look, difference, generate, random::Random};
 use crate::{
@@ -117,6 +120,43 @@ fn message(frame: &[u8], transport: usize) -> Option<Message> {
     bytes.collect::<Vec<u8>>().try_into().ok()
 }
 
+/// Three gates, one of which is restricted and one of which opens to prefixes, for [`knock`].
+const GATES: &str = r#"interfaces = ["eth0"]
+open_ports = ["53/udp"]
+limits = { sources = 16384, grants = 4, sessions = 1024, keys = 6 }
+[knock]
+ports = ["41641/udp", "53/udp", "22/udp"]
+max_age = "30s"
+max_ahead = "15s"
+[[gate]]
+name = "a"
+protect = ["22/tcp", "22/udp"]
+open_for = "5s"
+[[gate.knock]]
+user = "erin"
+key = "erin"
+[[gate]]
+name = "b"
+protect = ["25/tcp"]
+sources = ["198.51.100.0/25", "2001:db8:1::/64"]
+connections = 1
+[[gate]]
+name = "c"
+protect = ["7002/tcp"]
+open_for = "2s"
+grant_to = "prefix"
+established = "cut"
+"#;
+
+/// Makes a stream of authenticated knocks from chosen bytes, sealed with keys, since a fuzzer finds no tags by itself, and has
+/// the decisions on the host and the model judge it.
+pub fn knock(choices: &[u8]) -> Option<String> {
+    let mut random = Random::chosen(choices);
+    let (config, _) = Config::parse(GATES, "knock").expect("it is valid");
+    let steps = generate::chosen_knocks(&mut random, &config, STEPS);
+    compared(GATES, &config, &steps)
+}
+
 /// Makes a configuration and a stream as the oracle does, but from chosen bytes, and has the decisions on the host and
 /// the model judge it. Leaves out grants by hand, which the test itself would give on the host.
 pub fn decide(choices: &[u8]) -> Option<String> {
@@ -124,8 +164,13 @@ pub fn decide(choices: &[u8]) -> Option<String> {
     let (toml, config) = generate::try_config(&mut random, 0)?;
     let mut steps = generate::chosen_stream(&mut random, &config, STEPS);
     steps.retain(|step| !matches!(step, Step::Allow { .. } | Step::Revoke { .. }));
-    let mut system = Hosted::new(&config);
-    let found = difference(&config, &mut system, &steps, Look::Close)?;
+    compared(&toml, &config, &steps)
+}
+
+/// Returns the difference that a stream shows, with the stream.
+fn compared(toml: &str, config: &Config, steps: &[Step]) -> Option<String> {
+    let mut system = Hosted::new(config);
+    let found = difference(config, &mut system, steps, Look::Close)?;
     let mut shown = format!("{}\n\n{toml}---\n", found.what);
     for step in &steps[..=found.at] {
         let _ = writeln!(shown, "{step}");

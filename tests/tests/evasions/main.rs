@@ -11,7 +11,9 @@
 //! [`target`] sends frames and observes the service. The rows are in [`link`], [`ipv4`], [`ipv6`], [`fragments`] and
 //! [`destinations`]; in [`segments`] for hosts with segment routing; in [`vlan`] and [`authentication`] for kernels
 //! with these features. [`flags`] tries every combination of TCP flags, and [`sizes`] jumbo frames and offloads.
+//! [`authenticated`] has the loaded program look for authenticated knocks in such packets.
 
+mod authenticated;
 mod authentication;
 mod destinations;
 mod flags;

@@ -269,7 +269,7 @@ impl Line {
 }
 
 /// Returns a frame without link header and tags.
-fn unframed(frame: &[u8]) -> &[u8] {
+pub fn unframed(frame: &[u8]) -> &[u8] {
     let mut network = 14;
     while matches!(frame[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
         network += 4;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{process, setup, workspace};
 
 const FOLDER: &str = "knock-common/fuzz";
-const TARGETS: [&str; 2] = ["read", "decide"];
+const TARGETS: [&str; 3] = ["read", "decide", "knock"];
 
 /// Longest input, bytes: a frame with nine extension headers, or a stream of some hundred steps.
 const LONGEST: &str = "-max_len=512";

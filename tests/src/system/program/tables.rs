@@ -5,7 +5,6 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-
 use knock_common::knock::authenticated::key::{Key, state};
 
 use super::{Program, SLOWED};
