@@ -62,7 +62,6 @@ pub(super) fn parts(cases: &[Case]) -> Vec<Part> {
             let against = times(calm_of(case));
             row.against = vec![match case.rival {
                 Rival::Authenticated => against.at_least(1.0),
-                Rival::KnockgateFwknop => against.at_least(0.99),
                 Rival::Knockgate(_) if case.step == STEPS[0] => against.at_least(0.99),
                 Rival::Knockgate(SIZED) => against.at_least(0.95),
                 _ => against,
@@ -132,6 +131,7 @@ pub(super) fn parts(cases: &[Case]) -> Vec<Part> {
             vec![
                 "a flood: first knocks from constantly changing sources; for fwknop's, packets with a wrong HMAC; for authenticated knocks, random bytes",
                 "with the host's secret: what passes the mask, as anybody with a key of the host can make it, and has a wrong tag",
+                "fwknop's client: from many sources and above `refusals`, a flood keeps clients out in proportion",
                 "sized for it: with limits.sources = 1,048,576",
                 "nftables: its ingress hook, sets of as many sources as knockgate's default",
             ],
