@@ -11,7 +11,7 @@ use super::{
         program::{clock, tai},
         sockets::Sockets,
     },
-    packet::resize,
+    packet::{copy, resize},
 };
 use crate::interpreter::{Memory, World};
 
@@ -83,6 +83,9 @@ impl World for Kernel<'_> {
             118 => clock() >> 22,
             // bpf_ktime_get_coarse_ns
             160 => clock(),
+            // bpf_xdp_load_bytes
+            189 if copy(memory, first, key, value, flags) => 0,
+            189 => i64::from(-libc::EINVAL).cast_unsigned(),
             // bpf_ktime_get_tai_ns
             208 => tai(),
             other => panic!("helper {other} is not known here"),

@@ -34,6 +34,22 @@ pub fn taken(memory: &mut Memory, context: u64) -> Vec<u8> {
     memory.take(u32::from_le_bytes(begin).into())
 }
 
+/// Copies a part of a packet into memory. Returns whether the packet has it.
+pub fn copy(memory: &mut Memory, context: u64, offset: u64, to: u64, length: u64) -> bool {
+    let mut edge = |place| {
+        let bytes = memory.at(context + place, 4).try_into();
+        u64::from(u32::from_le_bytes(bytes.expect("four bytes")))
+    };
+    let (begin, end) = (edge(0), edge(4));
+    if begin + offset + length > end {
+        return false;
+    }
+    let length = usize::try_from(length).expect("64 bits");
+    let part = memory.at(begin + offset, length).to_vec();
+    memory.at(to, length).copy_from_slice(&part);
+    true
+}
+
 /// Moves the beginning of a packet `earlier` and its end `later`, bytes. As in the kernel, existing pointers into the
 /// packet become invalid.
 pub fn resize(memory: &mut Memory, context: u64, earlier: i32, later: i32) -> u64 {
