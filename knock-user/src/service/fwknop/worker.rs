@@ -111,7 +111,7 @@ impl Worker {
         let mut ring = unsafe { AsyncFd::register(ring) }.context("cannot wait for packets")?;
         tracing::debug!("waiting for clients of fwknop");
         loop {
-            let taken = tokio::select! {
+            let mut taken = tokio::select! {
                 _ = &mut stopped => return Ok(()),
                 ready = ring.readable_mut() => {
                     let mut ready = ready?;
@@ -124,16 +124,16 @@ impl Worker {
                 }
             };
             self.counts.write(&mut self.datapath)?;
-            if taken > FLOOD {
-                sleep(PAUSE).await;
-                // Those that came meanwhile have woken nobody.
-                while self.take(ring.get_mut()) > FLOOD {
-                    self.counts.write(&mut self.datapath)?;
+            while taken > FLOOD {
+                // One that has left some goes on at once: the ring fills faster than it rests.
+                if taken < AT_ONCE {
                     sleep(PAUSE).await;
-                    if !matches!(stopped.try_recv(), Err(TryRecvError::Empty)) {
-                        return Ok(());
-                    }
                 }
+                if !matches!(stopped.try_recv(), Err(TryRecvError::Empty)) {
+                    return Ok(());
+                }
+                // Those that came meanwhile have woken nobody.
+                taken = self.take(ring.get_mut());
                 self.counts.write(&mut self.datapath)?;
             }
         }
