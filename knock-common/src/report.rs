@@ -48,7 +48,10 @@ pub mod class {
     pub const CLOSINGS: u32 = 5;
     /// Authenticated knocks that opened nothing.
     pub const REJECTED: u32 = 6;
-    pub const COUNT: u32 = 7;
+    /// Authenticated knocks that were captured. A class of its own, since each who has the host's secret can make others that
+    /// are rejected.
+    pub const CAPTURES: u32 = 7;
+    pub const COUNT: u32 = 8;
 }
 
 /// The limits of a class for one second and CPU.
@@ -80,6 +83,13 @@ impl Limits {
                 free: 256,
                 pause: 0,
             },
+            // One datagram each: as cheap for who sends it as a denial.
+            class::REJECTED | class::CAPTURES => Self {
+                sent: 64,
+                asked: 1024,
+                free: 16,
+                pause: 50_000_000,
+            },
             // Each takes a whole sequence, which costs more than the look-up.
             _ => Self {
                 sent: 64,
@@ -97,7 +107,8 @@ pub const fn class_of(kind: Kind, cause: Cause) -> u32 {
     match (kind, cause) {
         (Kind::Step, _) | (Kind::Failed, Cause::Wrong) => class::STEPS,
         (Kind::Failed, Cause::Late | Cause::Source) => class::FAILURES,
-        (Kind::Failed | Kind::Captured, _) => class::REJECTED,
+        (Kind::Failed, _) => class::REJECTED,
+        (Kind::Captured, _) => class::CAPTURES,
         (Kind::Refused, _) => class::REFUSALS,
         (Kind::Opened, _) => class::OPENINGS,
         (Kind::Closed, _) => class::CLOSINGS,

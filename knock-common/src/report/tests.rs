@@ -6,13 +6,15 @@ use super::{
 };
 use crate::{event::NOBODY, testing::TestEnv};
 
-const OUTCOMES: [(Kind, Cause, u32); 6] = [
+const OUTCOMES: [(Kind, Cause, u32); 8] = [
     (Kind::Opened, Cause::None, class::OPENINGS),
     (Kind::Refused, Cause::TableFull, class::REFUSALS),
     (Kind::Closed, Cause::Used, class::CLOSINGS),
     (Kind::Failed, Cause::Late, class::FAILURES),
     (Kind::Failed, Cause::Source, class::FAILURES),
     (Kind::Failed, Cause::Wrong, class::STEPS),
+    (Kind::Failed, Cause::Stale, class::REJECTED),
+    (Kind::Captured, Cause::Replay, class::CAPTURES),
 ];
 
 fn env() -> TestEnv {
