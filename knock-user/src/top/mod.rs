@@ -120,7 +120,7 @@ fn revoke(root: &PinRoot, source: IpNet, gate: &str) -> Result<(usize, usize)> {
     let Some(_lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
-    let mut datapath = Datapath::open_unlocked(root)?;
+    let mut datapath = Datapath::open(root)?;
     let gate = datapath.require_gate(gate)?;
     datapath.revoke(source, Some(gate))
 }

@@ -12,7 +12,7 @@ pub fn run(root: &PinRoot) -> Result<()> {
     let Some(_lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
-    if Datapath::open_unlocked(root)?.confirm()? {
+    if Datapath::open(root)?.confirm()? {
         tracing::info!("confirmed: it stays up");
     } else {
         tracing::info!("what is up is on no trial: nothing to confirm");
