@@ -117,11 +117,6 @@ impl<'c> Model<'c> {
 
     /// Gives a grant by hand that ends at `until`, whatever grant there was before. Returns false if there is no room.
     pub fn allow(&mut self, source: IpNet, gate: u16, until: u64, now: u64) -> bool {
-        for remembered in &mut self.flows {
-            if remembered.flow.gate == gate && source.contains(&remembered.flow.source.ip()) {
-                remembered.granted_until = 0;
-            }
-        }
         let grant = Grant {
             source,
             gate,
@@ -130,7 +125,15 @@ impl<'c> Model<'c> {
             user: None,
             port: 0,
         };
-        self.put_grant(grant, now)
+        if !self.put_grant(grant, now) {
+            return false;
+        }
+        for remembered in &mut self.flows {
+            if remembered.flow.gate == gate && source.contains(&remembered.flow.source.ip()) {
+                remembered.granted_until = 0;
+            }
+        }
+        true
     }
 
     /// Ends every grant and flow at `gate` whose source is in `source`.
