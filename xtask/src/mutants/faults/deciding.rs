@@ -310,8 +310,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "one user's outcomes use up the limit of others",
         file: REPORT,
-        find: "pause: 50_000_000,",
-        replace: "pause: 0,",
+        find: "asked: u32::MAX,\n                free: 16,\n                pause: 50_000_000,",
+        replace: "asked: u32::MAX,\n                free: 16,\n                pause: 0,",
     },
     Fault {
         what: "all outcomes are one class",
