@@ -70,6 +70,18 @@ pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
     done.is_ok()
 }
 
+/// Returns whether a test has the machine to itself, so that it may set its clock: a guest of `cargo xtask kernels`, which says
+/// so in the variable `KNOCKGATE_GUEST`. Prints to standard error that it has not.
+pub fn machine_of_its_own() -> bool {
+    let is_guest = env::var_os("KNOCKGATE_GUEST").is_some();
+    if !is_guest {
+        eprintln!(
+            "skipped; missing here: a machine whose clock may be set; `cargo xtask kernels --only clock` boots one"
+        );
+    }
+    is_guest
+}
+
 /// Returns the `knockgate` under test: the variable `KNOCKGATE`, else the release build of this checkout.
 pub fn knockgate() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
