@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Trigger,
+    fleet::DraftFleet,
     fwknop::written::{DraftFwknop, DraftKey},
     reader::List,
     source::{Located, Span, values},
@@ -26,6 +27,7 @@ pub(super) struct Draft {
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) metrics: DraftMetrics,
     pub(super) knock: DraftAuthenticated,
+    pub(super) fleet: Option<DraftFleet>,
     pub(super) fwknop: DraftFwknop,
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
@@ -92,6 +94,7 @@ impl Draft {
             open_ports,
             metrics: DraftMetrics { listen },
             knock,
+            fleet,
             fwknop,
             gates,
             rest,
@@ -108,6 +111,7 @@ impl Draft {
                 ports: values(knock.ports),
                 ..knock.rest
             },
+            fleet: fleet.map(DraftFleet::into_fleet),
             fwknop: fwknop.into_fwknop(),
             gates: gates.into_iter().map(DraftGate::into_gate).collect(),
             ..rest

@@ -92,6 +92,20 @@ pub(super) const FOLDER: Kind<PathBuf> = Kind {
     for_number: None,
 };
 
+pub(super) const FILE: Kind<PathBuf> = Kind {
+    code: "bad-file",
+    expected: "a file such as \"/etc/knockgate/fleet/host.pem\"",
+    parse: parse_file,
+    for_number: None,
+};
+
+pub(super) const ENDPOINT: Kind<String> = Kind {
+    code: "bad-endpoint",
+    expected: "an etcd member such as \"https://etcd1:2379\"",
+    parse: parse_endpoint,
+    for_number: None,
+};
+
 pub(super) const ARGUMENT: Kind<String> = Kind {
     code: "bad-argument",
     expected: "a program or an argument such as \"{source}\"",
@@ -128,13 +142,52 @@ fn parse_argument(text: &str) -> Result<String, String> {
 }
 
 fn parse_folder(text: &str) -> Result<PathBuf, String> {
+    absolute(text).ok_or_else(|| {
+        format!("{text:?} must be the absolute path of a folder, since commands are given from any folder")
+    })
+}
+
+/// Reads the path of a file. The message does not quote it: it may be a key that was pasted in place of its file.
+fn parse_file(text: &str) -> Result<PathBuf, String> {
+    let message = "write the absolute path of a file, since commands are given from any folder";
+    absolute(text).ok_or_else(|| message.to_owned())
+}
+
+fn absolute(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
-    if !path.is_absolute() || text.contains('\0') {
+    (path.is_absolute() && !text.contains('\0')).then_some(path)
+}
+
+/// Reads `https://HOST:PORT`, with a name or an address as the host. A port is always written: etcd's is not that of https.
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    let Some(authority) = text.strip_prefix("https://") else {
+        let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
         return Err(format!(
-            "{text:?} must be the absolute path of a folder, since commands are given from any folder"
+            "{text:?} must begin with https://, since the fleet trusts no member that does not prove who it is: write \
+             \"https://{bare}\""
         ));
+    };
+    let unfit = || {
+        let host = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host.rsplit('@').next().unwrap_or_default();
+        let host = host.split(':').next().unwrap_or_default();
+        let host = if host.is_empty() || host.contains('[') { "etcd1" } else { host };
+        format!("{text:?} must be a host and a port, and nothing else: write it like \"https://{host}:2379\"")
+    };
+    let (host, port) = authority.rsplit_once(':').ok_or_else(unfit)?;
+    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            (1..=253).contains(&host.len()) && host.bytes().all(known)
+        }
+    };
+    if is_port && is_host {
+        Ok(text.to_owned())
+    } else {
+        Err(unfit())
     }
-    Ok(path)
 }
 
 /// Reads the name of an interface, by the kernel's rules.

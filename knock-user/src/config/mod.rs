@@ -8,6 +8,7 @@ mod contradictions;
 mod draft;
 mod file;
 mod finding;
+mod fleet;
 pub mod fwknop;
 mod hook;
 mod host;
@@ -46,6 +47,7 @@ pub(crate) use self::{
 };
 pub use self::{
     finding::{Finding, Invalid, Level},
+    fleet::{Fleet, Replay},
     hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
     host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
     listen::Listen,
@@ -80,6 +82,9 @@ pub struct Config {
     pub metrics: Metrics,
     #[serde(default)]
     pub knock: Authenticated,
+    /// `None`: this host is alone. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub fleet: Option<Fleet>,
     /// Absent from what earlier builds have pinned.
     #[serde(default)]
     pub fwknop: fwknop::Fwknop,

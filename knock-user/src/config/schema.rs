@@ -12,6 +12,7 @@ use super::{
     Alert, Limits, Listen,
     draft::{Draft, DraftAuthenticated, DraftGate, DraftHook, DraftKnock, DraftMetrics},
     finding::Level,
+    fleet::{self, DraftFleet, FLEET},
     fwknop::written::{DraftKey, FWKNOP, KEYS},
     kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, PORT},
     reader::{Field, List, Reader},
@@ -39,12 +40,13 @@ const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 10] = [
+pub const SECTIONS: [&dyn Describe; 11] = [
     &FILE,
     &LIMITS,
     &METRICS,
     &ALERT,
     &AUTHENTICATED,
+    &FLEET,
     &GATE,
     &KNOCK,
     &HOOK,
@@ -125,6 +127,14 @@ or a list such as ["443/tcp", "443/udp"]."#,
             file.fwknop = FWKNOP.defaults().nowhere();
             if let Some(table) = reader.table(field) {
                 FWKNOP.read(&SECTIONS, reader, table, field.span(), &mut file.fwknop);
+            }
+        }),
+        Row::new("fleet", Nested(""), "", |reader, field, file| {
+            let header = field.span();
+            fleet::require_feature(reader.findings, header);
+            if let Some(table) = reader.table(field) {
+                let fleet = file.fleet.insert(DraftFleet::defaults(header));
+                FLEET.read(&SECTIONS, reader, table, header, fleet);
             }
         }),
         Row::new("gate", Nested("[]"), "", |reader, field, file| {

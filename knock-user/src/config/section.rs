@@ -29,7 +29,7 @@ pub enum Presence {
     Alternative(&'static str, &'static str),
     /// The key may be left out. With its default, as TOML.
     Optional(&'static str),
-    /// The key may be left out and begins a section of its own. With its default, as TOML.
+    /// The key may be left out and begins a section of its own. With its default, as TOML; empty where none is the default.
     Nested(&'static str),
 }
 
@@ -104,7 +104,9 @@ impl<T: Default> Section<T> {
             let (Presence::Optional(value) | Presence::Nested(value)) = row.key.presence else {
                 continue;
             };
-            text.extend([row.key.name, " = ", value, "\n"]);
+            if !value.is_empty() {
+                text.extend([row.key.name, " = ", value, "\n"]);
+            }
         }
         let mut value = T::default();
         let source = Source::new(self.title, &text);

@@ -39,7 +39,17 @@ pub(super) fn values<T>(items: Vec<Located<T>>) -> Vec<T> {
 enum Place {
     Keys,
     Knocks,
+    Fleet,
     Elsewhere,
+}
+
+/// Returns whether the value is an absolute path, or a list of nothing else.
+fn is_path(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::String(text) => text.starts_with('/'),
+        DeValue::Array(list) => list.iter().all(|item| is_path(item.get_ref())),
+        _ => false,
+    }
 }
 
 /// A text and its name in messages.
@@ -79,6 +89,7 @@ impl<'t> Source<'t> {
                 "fwknop" => Place::Keys,
                 // Its key is a name.
                 "knock" => Place::Knocks,
+                "fleet" => Place::Fleet,
                 _ => Place::Elsewhere,
             };
             let mut nested = Vec::new();
@@ -89,10 +100,13 @@ impl<'t> Source<'t> {
                 }
                 _ => {}
             }
+            let named_as_key = name.to_ascii_lowercase().contains("key");
             let is_secret = match place {
                 Place::Keys => !SHOWN.contains(&name),
                 Place::Knocks => false,
-                Place::Elsewhere => name.to_ascii_lowercase().contains("key"),
+                // Its keys are files. What is no path may be a key that was pasted in place of one.
+                Place::Fleet => named_as_key && !is_path(value.get_ref()),
+                Place::Elsewhere => named_as_key,
             };
             if is_secret && (nested.is_empty() || matches!(place, Place::Keys)) {
                 self.hidden.push(value.span().into());

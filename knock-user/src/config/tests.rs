@@ -1,6 +1,7 @@
 //! Whole files and their results. The tables of single findings are in `errors` and `warnings`.
 
 mod errors;
+mod fleet;
 mod fwknop_keys;
 mod keys;
 mod warnings;
@@ -168,6 +169,7 @@ protect = ["5432/tcp"]
             max_ahead: Duration::from_secs(1),
             keys: "/srv/keys".into(),
         },
+        fleet: None,
         fwknop: fwknop::Fwknop {
             ports: vec![port("5000/udp")],
             refusals: 100,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use knock_user::config::{Config, Describe, Presence, SECTIONS};
+#[cfg(feature = "fleet")]
+use knock_user::config::Config;
+use knock_user::config::{Describe, Presence, SECTIONS};
 
 use super::{rows, section};
 
@@ -41,6 +43,8 @@ fn every_key_has_a_row_with_its_default() {
     }
 }
 
+/// The example has a fleet.
+#[cfg(feature = "fleet")]
 #[test]
 fn the_example_has_every_key() {
     let example = PAGE.split("```").nth(1).expect("there is an example");

@@ -31,6 +31,7 @@ pub(super) fn starter(
         metrics,
         alert,
         authenticated,
+        fleet,
         gate,
         knock,
         hook,
@@ -46,6 +47,7 @@ pub(super) fn starter(
     let port = draw.datagram_port().context("drawing a random port")?;
     let given = [("ports", quoted(&[port]))];
     section(&mut text, authenticated, &given, Comments::Yes);
+    section(&mut text, fleet, &[], Comments::Yes);
     section(&mut text, fwknop, &[], Comments::Yes);
     for (number, (name, ports)) in named.into_iter().enumerate() {
         let comments = if number == 0 {
