@@ -16,6 +16,8 @@ use netlab::{
 
 /// Programs, and the Debian packages that contain them.
 const PACKAGES: &[(&str, &str)] = &[
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
     ("fwknop", "fwknop-client"),
     ("ip", "iproute2"),
     ("knock", "knockd"),

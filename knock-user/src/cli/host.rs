@@ -17,6 +17,8 @@ use crate::{
     datapath::{DEFAULT_ROOT, PinRoot},
     logging,
 };
+#[cfg(feature = "fleet")]
+use crate::commands::host::fleet;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -62,6 +64,8 @@ pub enum Command {
     Allow(allow::Args),
     Revoke(revoke::Args),
     Key(key::Args),
+    #[cfg(feature = "fleet")]
+    Fleet(fleet::Args),
 }
 
 impl Command {
@@ -95,6 +99,8 @@ impl Command {
             | Self::Revoke(_)
             | Self::Key(_) => true,
             Self::Init(_) | Self::Import(_) | Self::Check(_) | Self::Down(_) => false,
+            #[cfg(feature = "fleet")]
+            Self::Fleet(_) => false,
         }
     }
 }

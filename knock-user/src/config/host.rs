@@ -37,7 +37,7 @@ pub struct HostFacts {
     pub unreadable: BTreeMap<String, String>,
     /// The programs of hooks are to be found in the file system.
     pub has_programs: bool,
-    /// The keys are to be found in the file system.
+    /// Keys and certificates are to be found in the file system.
     pub has_keys: bool,
     /// Nothing keeps the clock right.
     pub clock_is_free: bool,

@@ -12,7 +12,7 @@ mod file;
 mod folder;
 mod name;
 mod person;
-mod private;
+pub(crate) mod private;
 mod secret;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};

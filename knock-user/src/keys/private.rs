@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 const LARGEST_FILE: u64 = 1024 * 1024;
 
 /// Returns the text of a file that is its owner's alone; `None` where there is none.
-pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>> {
+pub(crate) fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>> {
     let shown = path.display();
     let failed = || format!("cannot read {shown}");
     let opened = OpenOptions::new()
@@ -57,7 +57,7 @@ fn mode_of_others(mode: u32) -> u32 {
 }
 
 /// Refuses what others than its owner can use, or what belongs to another user; says what repairs it.
-pub(super) fn refuse_open(path: &Path, metadata: &Metadata, mode: &str) -> Result<()> {
+pub(crate) fn refuse_open(path: &Path, metadata: &Metadata, mode: &str) -> Result<()> {
     let shown = path.display();
     // SAFETY: the call takes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
@@ -75,7 +75,7 @@ pub(super) fn refuse_open(path: &Path, metadata: &Metadata, mode: &str) -> Resul
 }
 
 /// Reads a document. The message has no line of it: secrets stand there.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
         let message = error.message();
         match error.span() {

@@ -1,6 +1,6 @@
 //! Packages from Debian's archive.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netlab::host::find_program;
@@ -23,6 +23,10 @@ pub(super) struct Program {
     pub(super) needed_for: Purpose,
 }
 
+const PROTOC: Package = package(
+    "protobuf-compiler",
+    "turns etcd's protocol into Rust when `knockgate` is built",
+);
 const UTIL_LINUX: Package = package("util-linux", "makes and enters namespaces");
 const IPROUTE2: Package = package("iproute2", "makes the networks that demo and tests run in");
 const KNOCKD: Package = package(
@@ -47,6 +51,15 @@ const NODE_EXPORTER: Package = package(
     "reads the metrics that `knockgate metrics` writes to a file",
 )
 .silencing("prometheus-node-exporter");
+const ETCD: Package = package(
+    "etcd-server",
+    "the members over which the tests' hosts open gates together",
+)
+.silencing("etcd");
+const ETCDCTL: Package = package(
+    "etcd-client",
+    "`etcdctl`, by which the tests meddle with those members",
+);
 const SYSTEMD: Package = package(
     "systemd",
     "the journal that a test logs to, and its rating of the unit",
@@ -91,8 +104,15 @@ const XXD: Package = package("xxd", "the same");
 /// See [`super::cargo_fuzz`].
 pub(super) const CXX: Package = package("g++", "compiles the fuzzer that guided fuzzing links");
 
-/// The programs that demo, tests, booted kernels and bench run.
+/// What `protoc` reads, in addition to itself. Other distributions have these files in another package, or in that of `protoc`.
+pub(super) const PROTOCOLS: Package = package(
+    "libprotobuf-dev",
+    "the definitions that etcd's protocol is built on",
+);
+
+/// The programs that build, demo, tests, booted kernels and bench run.
 pub(super) const PROGRAMS: &[Program] = &[
+    program("protoc", &PROTOC, Purpose::Build),
     program("unshare", &UTIL_LINUX, Purpose::Demo),
     program("nsenter", &UTIL_LINUX, Purpose::Demo),
     program("setpriv", &UTIL_LINUX, Purpose::Demo),
@@ -109,6 +129,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("prometheus", &PROMETHEUS, Purpose::Test),
     program("promtool", &PROMETHEUS, Purpose::Test),
     program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
+    program("etcd", &ETCD, Purpose::Test),
+    program("etcdctl", &ETCDCTL, Purpose::Test),
     program("journalctl", &SYSTEMD, Purpose::Test),
     program("systemd-analyze", &SYSTEMD, Purpose::Test),
     program("busybox", &BUSYBOX, Purpose::Kernels),
@@ -151,6 +173,13 @@ pub(super) const LLVM: &[Package] = &[
 
 /// The libraries with which the peers' harness is built.
 pub(super) const PEERS: &[Package] = &[package("libbpf-dev", "the peers' loaders")];
+
+/// Returns whether `protoc` finds [`PROTOCOLS`].
+pub(super) fn has_protocols() -> bool {
+    ["/usr/include", "/usr/local/include"]
+        .iter()
+        .any(|folder| Path::new(folder).join("google/protobuf/descriptor.proto").is_file())
+}
 
 impl Package {
     pub(super) fn is_installed(&self) -> bool {

@@ -13,6 +13,8 @@ pub mod check;
 pub mod confirm;
 pub mod down;
 pub mod events;
+#[cfg(feature = "fleet")]
+pub mod fleet;
 pub mod grants;
 pub mod import;
 pub mod init;
@@ -67,5 +69,7 @@ pub(super) fn run(command: Command, options: &Options) -> Result<()> {
         Command::Allow(args) => allow::run(&args, &root),
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Key(args) => key::run(&args, config, &root),
+        #[cfg(feature = "fleet")]
+        Command::Fleet(args) => fleet::run(&args),
     }
 }

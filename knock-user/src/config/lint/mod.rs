@@ -1,5 +1,7 @@
 //! Warnings: what works, but is weaker or riskier than it needs to be.
 
+#[cfg(feature = "fleet")]
+mod fleet;
 mod hook;
 mod keys;
 mod metrics;
@@ -33,6 +35,10 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     network::lint(findings, draft, host);
     metrics::lint(findings, draft);
     keys::lint(findings, draft, host);
+    #[cfg(feature = "fleet")]
+    if host.has_keys {
+        fleet::lint(findings, draft);
+    }
     fwknop::written::lint(findings, draft);
     for gate in &draft.gates {
         lint_gate(findings, host, gate);

@@ -1,0 +1,4 @@
+//! Hosts that open their gates together, over etcd.
+
+pub mod files;
+pub mod keys;
