@@ -37,6 +37,8 @@ pub struct Engine {
     id: String,
     /// How often the members have begun without data.
     lives: AtomicU32,
+    /// Those that `etcdctl` is to ask.
+    asked: Mutex<Vec<u8>>,
 }
 
 struct Member {
@@ -67,6 +69,7 @@ impl Engine {
             folder: folder.expect("a temporary folder can be made"),
             id,
             lives: AtomicU32::new(0),
+            asked: Mutex::new((1..=members).collect()),
         };
         engine.authority.save(&engine.file("ca.pem"));
         // Of the one who looks after the members.
@@ -129,9 +132,20 @@ impl Engine {
         for number in self.numbers() {
             self.restart(number);
         }
+        self.all_answer();
+    }
+
+    /// Waits until every member answers, and all agree on the leader.
+    #[track_caller]
+    pub fn all_answer(&self) {
         wait_until("every member knows the leader", || {
             self.statuses().len() == self.members.len() && self.leader_now().is_some()
         });
+    }
+
+    /// Has `etcdctl` ask only these members: it would wait for one that stands still or was cut off.
+    pub fn among(&self, numbers: impl IntoIterator<Item = u8>) {
+        *self.asked.lock().expect("no row panics in between") = numbers.into_iter().collect();
     }
 
     /// Starts a member, with the data that it has.
@@ -273,12 +287,14 @@ impl Engine {
     }
 
     fn etcdctl_command(&self, arguments: &[&str]) -> process::Command {
+        let asked = self.asked.lock().expect("no row panics in between");
+        let asked: Vec<String> = asked.iter().copied().map(endpoint).collect();
         // From a member's namespace, whose process need not run.
         let netns = &self.members[0].netns;
         let mut command = netns.command("etcdctl");
         command
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(["--endpoints", &asked.join(",")])
             .arg("--cacert")
             .arg(self.file("ca.pem"))
             .arg("--cert")
@@ -291,7 +307,6 @@ impl Engine {
     }
 
     pub fn endpoints(&self) -> Vec<String> {
-        let endpoint = |number| format!("https://{}:{CLIENT_PORT}", address_of_member(number));
         self.numbers().map(endpoint).collect()
     }
 
@@ -352,6 +367,10 @@ impl Member {
 fn netns(name: &str) -> Netns {
     let netns = Netns::create(name).unwrap_or_else(|error| panic!("{error}"));
     netns.with_kill_at_exit()
+}
+
+fn endpoint(number: u8) -> String {
+    format!("https://{}:{CLIENT_PORT}", address_of_member(number))
 }
 
 fn member_name(number: u8) -> String {

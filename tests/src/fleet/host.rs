@@ -90,8 +90,8 @@ impl Host {
 
     /// Returns `[fleet]`; more lines of it may follow.
     pub fn section(&self) -> String {
-        let [ca, cert, key, fleet_key] =
-            ["ca.pem", "host.pem", "host.key", "fleet.key"].map(|name| self.file(name));
+        let files = ["ca.pem", "host.pem", "host.key", "fleet.key"];
+        let [ca, cert, key, fleet_key] = files.map(|name| self.file(name).display().to_string());
         format!(
             "[fleet]\nname = \"{NAME}\"\nendpoints = {:?}\nhost = \"{}\"\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n\
              keys = [{fleet_key:?}]\n",
@@ -138,12 +138,14 @@ impl Host {
         drop(lock(&self.service).take());
     }
 
-    /// Returns the events since the service was started.
+    /// Returns the events with this name since the service was started.
     pub fn events(&self, name: &str) -> Vec<Value> {
-        let reader = lock(&self.events);
-        let events = events_of(reader.as_ref().expect("it serves"));
-        let named = events.into_iter().filter(|event| event["event"] == name);
-        named.collect()
+        let events = self.all_events().into_iter();
+        events.filter(|event| event["event"] == name).collect()
+    }
+
+    fn all_events(&self) -> Vec<Value> {
+        events_of(lock(&self.events).as_ref().expect("it serves"))
     }
 
     /// Returns the metrics that its service hands out.
@@ -161,18 +163,26 @@ impl Host {
         self.scenario.lab.folder().join("metrics.sock")
     }
 
-    /// Waits until it has joined the fleet so many times since its service was started.
+    /// Waits until it is one of the fleet, by its own account.
     #[track_caller]
-    pub fn joined(&self, times: usize) {
-        let what = format!("{} has joined the fleet {times} times", self.name);
-        wait_until(&what, || self.events("fleet.joined").len() >= times);
+    pub fn joined(&self) {
+        self.says_last("fleet.joined");
     }
 
-    /// Waits until it knows that it is isolated, for the nth time.
+    /// Waits until it is isolated, by its own account.
     #[track_caller]
-    pub fn isolated(&self, times: usize) {
-        let what = format!("{} has been isolated {times} times", self.name);
-        wait_until(&what, || self.events("fleet.isolated").len() >= times);
+    pub fn isolated(&self) {
+        self.says_last("fleet.isolated");
+    }
+
+    #[track_caller]
+    fn says_last(&self, name: &str) {
+        wait_until(&format!("{}: {name}", self.name), || {
+            let said = self.all_events().into_iter().rev();
+            let mut said = said.filter_map(|event| event["event"].as_str().map(ToOwned::to_owned));
+            let last = said.find(|name| ["fleet.joined", "fleet.isolated"].contains(&&**name));
+            last.as_deref() == Some(name)
+        });
     }
 
     /// Waits until it has refused a record for this reason.

@@ -15,7 +15,7 @@ fn a_host_that_was_cut_off_hears_what_it_has_missed() {
         let away = &fleet.hosts[2];
         away.granted(B, "ssh");
         fleet.engine.cut(&away.port());
-        away.isolated(1);
+        away.isolated();
         alice_knocks(fleet, 0, A);
         fleet.hosts[1].granted(A, "ssh");
         fleet.hosts[1].knockgate("revoke {B}").exits(0);
@@ -25,7 +25,7 @@ fn a_host_that_was_cut_off_hears_what_it_has_missed() {
         assert!(away.grant(A, "ssh").is_none());
         assert!(away.grant(B, "ssh").is_some());
         fleet.engine.heal(&away.port());
-        away.joined(2);
+        away.joined();
         assert_eq!(away.granted(A, "ssh")["origin"], "h1");
         away.not_granted(B, "ssh");
         for host in &fleet.hosts[..2] {
@@ -49,13 +49,13 @@ fn without_the_engine_a_host_is_what_it_is_without_a_fleet() {
         first.knockgate("revoke {B} --here").exits(0);
         first.scenario.closed(B, SSH);
         first.scenario.closed(C, SSH);
-        first.isolated(1);
+        first.isolated();
         assert_eq!(first.events("fleet.joined").len(), 0);
         assert!(second.grant(A, "ssh").is_none());
         // Once it is there, they are a fleet, and what was given before that is told.
         fleet.engine.start();
         for host in &fleet.hosts {
-            host.joined(1);
+            host.joined();
         }
         assert_eq!(second.granted(A, "ssh")["origin"], "h1");
         told_everything(fleet, 1);
@@ -82,7 +82,7 @@ fn a_service_that_was_killed_takes_up_what_it_was_told_and_what_it_has_missed() 
         first.not_granted(B, "ssh");
         second.scenario.open(B, SSH);
         second.serve();
-        second.joined(1);
+        second.joined();
         assert_eq!(second.granted(A, "ssh")["origin"], "h1");
         assert_eq!(second.granted(C, "ssh")["origin"], "h1");
         second.not_granted(B, "ssh");

@@ -80,10 +80,9 @@ fn who_has_the_engine_but_not_the_key_opens_nothing() {
         let (key, value) = elsewhere.grant("ssh", source, &grant_of("h9", 0, HOUR));
         put(fleet, (&key, &value));
         // So that they can do nothing about it: revocations of everything.
-        fleet.engine.put(
-            &format!("/knockgate/{NAME}/v1/revoke-head"),
-            value.as_slice(),
-        );
+        fleet
+            .engine
+            .put(&format!("/knockgate/{NAME}/v1/revoke-head"), &value);
         told_everything(fleet, 0);
         for host in &fleet.hosts {
             host.refused("forged");
@@ -178,8 +177,8 @@ fn a_host_with_a_foreign_certificate_or_key_is_none_of_the_fleet() {
         for host in &fleet.hosts {
             host.serve();
         }
-        first.joined(1);
-        stranger.isolated(1);
+        first.joined();
+        stranger.isolated();
         for nth in 0..3 {
             alice_knocks(fleet, nth, [A, B, C][nth]);
         }
@@ -233,7 +232,7 @@ fn the_key_of_the_fleet_is_exchanged_without_a_gap() {
                 keys(host, names);
                 host.stop();
                 host.serve();
-                host.joined(1);
+                host.joined();
                 // Also while one has taken the step and the other has not.
                 let who = sources[step];
                 host.knockgate("revoke --all").exits(0);

@@ -90,7 +90,7 @@ fn what_was_missed_may_be_compacted_away() {
         let away = &fleet.hosts[1];
         away.granted(B, "ssh");
         fleet.engine.cut(&away.port());
-        away.isolated(1);
+        away.isolated();
         alice_knocks(fleet, 0, A);
         fleet.hosts[0].knockgate("revoke {B}").exits(0);
         fleet.hosts[0].not_granted(B, "ssh");
@@ -103,7 +103,7 @@ fn what_was_missed_may_be_compacted_away() {
         assert!(fleet.engine.revision() >= written + 50);
         fleet.engine.compact();
         fleet.engine.heal(&away.port());
-        away.joined(2);
+        away.joined();
         assert_eq!(away.granted(A, "ssh")["origin"], "h1");
         away.not_granted(B, "ssh");
         // It goes on with what comes after that.
@@ -148,9 +148,6 @@ fn an_engine_that_has_lost_everything_is_begun_anew() {
             host.not_granted(B, "ssh");
         }
         fleet.engine.begin_anew();
-        for host in &fleet.hosts {
-            host.joined(2);
-        }
         for from in 0..3 {
             told_everything(fleet, from);
         }

@@ -3,13 +3,14 @@
 //! [`opening`]: what is told, and what a host makes of it. [`revoking`]: that revoked is revoked. [`cut_off`]: hosts without
 //! the engine, and how they come back. [`harmed`]: an engine that loses members, revisions or everything. [`forged`]: what
 //! others than hosts of the fleet write. [`replayed`]: packets that open once. [`watched`]: what commands, metrics and `check`
-//! say.
+//! say. [`lab`]: the members themselves.
 //!
 //! That something does not arrive is shown without waiting for a time: what was written later has arrived.
 
 mod cut_off;
 mod forged;
 mod harmed;
+mod lab;
 mod opening;
 mod replayed;
 mod revoking;

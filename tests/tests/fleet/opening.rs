@@ -80,7 +80,7 @@ fn what_was_told_is_not_told_again() {
         // A service that begins finds the grant among those of its kernel.
         fleet.hosts[1].stop();
         fleet.hosts[1].serve();
-        fleet.hosts[1].joined(1);
+        fleet.hosts[1].joined();
         assert_eq!(fleet.hosts[1].granted(A, "ssh")["origin"], "h1");
         told_everything(fleet, 1);
         let after = record();

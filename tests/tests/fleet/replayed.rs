@@ -67,7 +67,7 @@ fn strictly_nothing_opens_without_the_engine() {
         let [packet, later] = started(fleet, "replay = \"strict\"\n");
         for host in &fleet.hosts {
             host.serve();
-            host.isolated(1);
+            host.isolated();
         }
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
@@ -83,7 +83,7 @@ fn strictly_nothing_opens_without_the_engine() {
         assert!(first.grant(A, "ssh").is_none());
         fleet.engine.start();
         for host in &fleet.hosts {
-            host.joined(1);
+            host.joined();
         }
         send(&second.scenario, A, &later);
         second.granted(A, "ssh");

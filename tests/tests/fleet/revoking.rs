@@ -81,7 +81,7 @@ fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
         fleet.start();
         let away = &fleet.hosts[2];
         fleet.engine.cut(&away.port());
-        away.isolated(1);
+        away.isolated();
         // Local first: it opens as if it were alone.
         alice_knocks(fleet, 2, A);
         fleet.hosts[0].knockgate("revoke {A}").exits(0);
@@ -89,7 +89,7 @@ fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
         // It cannot know yet.
         away.scenario.open(A, SSH);
         fleet.engine.heal(&away.port());
-        away.joined(2);
+        away.joined();
         away.not_granted(A, "ssh");
         away.scenario.closed(A, SSH);
         told_everything(fleet, 2);

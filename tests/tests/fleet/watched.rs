@@ -46,7 +46,7 @@ fn the_fleet_is_shown_with_its_hosts() {
         );
 
         fleet.engine.cut(&third.port());
-        third.isolated(1);
+        third.isolated();
         let metrics = third.metrics();
         assert!(metrics.contains("knockgate_fleet_connected 0"), "{metrics}");
         wait_until("the time is counted", || {
