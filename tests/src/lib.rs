@@ -11,6 +11,7 @@
 //! - [`wire`] sends frames without the IP stack, [`flood`] as many as possible, [`tap`] captures what arrives.
 //! - [`network`] changes a namespace, [`tun`] makes a device without a link header, [`path`] delays and reorders
 //!   frames.
+//! - [`fleet`] builds etcd members and several hosts that open their gates together.
 //! - [`foreign`] attaches and pins BPF objects that are not knockgate's.
 //! - [`need`] reports whether this machine can run the suites.
 //!
@@ -25,6 +26,7 @@
 pub mod attempt;
 pub mod datagram;
 pub mod fixtures;
+pub mod fleet;
 pub mod flood;
 pub mod foreign;
 pub mod gate_config;

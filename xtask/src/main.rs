@@ -41,8 +41,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows a gate at work in throw-away network namespaces; touches nothing else (15 seconds)
-    Demo,
+    /// Shows a gate or a fleet at work in throw-away network namespaces; touches nothing else (15 seconds)
+    Demo {
+        /// What to show
+        #[arg(value_enum, default_value_t = demo::Show::Gate)]
+        show: demo::Show,
+    },
     /// Sets up, builds, then runs every test of the workspace
     Test {
         /// Arguments for `cargo test`, for example the name of a test
@@ -88,7 +92,7 @@ enum Command {
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
-        Command::Demo => demo::run(),
+        Command::Demo { show } => demo::run(show),
         Command::Test { arguments } => test::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),

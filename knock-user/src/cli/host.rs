@@ -8,6 +8,8 @@ use std::{
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+#[cfg(feature = "fleet")]
+use crate::commands::host::fleet;
 use crate::{
     commands::host::{
         allow, check, confirm, down, events, grants, import, init, key, metrics, reload, revoke,
@@ -17,8 +19,6 @@ use crate::{
     datapath::{DEFAULT_ROOT, PinRoot},
     logging,
 };
-#[cfg(feature = "fleet")]
-use crate::commands::host::fleet;
 
 #[derive(Debug, Args)]
 pub struct Options {

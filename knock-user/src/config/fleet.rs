@@ -153,7 +153,7 @@ fn keys(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located
     // A key itself in place of the list would be quoted.
     if field.value.get_ref().as_str().is_some() {
         let message = "`keys` must be a list of files: write brackets around it";
-        let findings = &mut reader.findings;
+        let findings = &mut *reader.findings;
         findings.error("wrong-type", field.span(), message.to_owned());
         return None;
     }

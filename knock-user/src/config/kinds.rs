@@ -171,17 +171,26 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
         let host = authority.split(['/', '?', '#']).next().unwrap_or_default();
         let host = host.rsplit('@').next().unwrap_or_default();
         let host = host.split(':').next().unwrap_or_default();
-        let host = if host.is_empty() || host.contains('[') { "etcd1" } else { host };
-        format!("{text:?} must be a host and a port, and nothing else: write it like \"https://{host}:2379\"")
+        let host = if host.is_empty() || host.contains('[') {
+            "etcd1"
+        } else {
+            host
+        };
+        format!(
+            "{text:?} must be a host and a port, and nothing else: write it like \"https://{host}:2379\""
+        )
     };
     let (host, port) = authority.rsplit_once(':').ok_or_else(unfit)?;
-    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
-    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            (1..=253).contains(&host.len()) && host.bytes().all(known)
-        }
+    let is_port =
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
+    let within = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let is_host = if let Some(address) = within {
+        address.parse::<Ipv6Addr>().is_ok()
+    } else {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        (1..=253).contains(&host.len()) && host.bytes().all(known)
     };
     if is_port && is_host {
         Ok(text.to_owned())

@@ -85,7 +85,11 @@ pub fn faults(fleet: &Fleet, now: Timestamp) -> Vec<Fault> {
         if let Err(error) = FleetKey::load(path)
             && !is_denied(&error)
         {
-            report(Named::FleetKey(nth), "unusable-fleet-file", format!("{error:#}"));
+            report(
+                Named::FleetKey(nth),
+                "unusable-fleet-file",
+                format!("{error:#}"),
+            );
         }
     }
     let mut usable = |file, error: anyhow::Error| {
@@ -101,7 +105,7 @@ pub fn faults(fleet: &Fleet, now: Timestamp) -> Vec<Fault> {
     {
         report(Named::Ca, "ending-certificate", message);
     }
-    if let (Ok(chain), Ok(key)) = (&chain, key)
+    if let (Ok(chain), Ok(key)) = (&chain, &key)
         && let Err(why) = belongs(chain, key)
     {
         let message = format!(
@@ -135,7 +139,9 @@ fn authorities(path: &Path) -> Result<Authorities> {
     }
     let provider = Arc::new(ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let verifier = verifier.build().with_context(|| format!("{shown} cannot be used"))?;
+    let verifier = verifier
+        .build()
+        .with_context(|| format!("{shown} cannot be used"))?;
     Ok(Authorities {
         certificates,
         verifier,
@@ -179,7 +185,10 @@ impl Authorities {
         now: Timestamp,
     ) -> Option<(&'static str, String)> {
         let (cert, ca) = (fleet.cert.display(), fleet.ca.display());
-        let fate = |at| self.refusal(chain, at).filter(|error| date_of(error).is_some());
+        let fate = |at| {
+            self.refusal(chain, at)
+                .filter(|error| date_of(error).is_some())
+        };
         let what = format!("the certificate of this host, {cert},");
         let otherwise = "no etcd member lets it in then; put a new one in its place";
         if let Some(message) = ending(&what, otherwise, now, fate) {
@@ -247,8 +256,8 @@ fn date_of(error: &CertificateError) -> Option<Date> {
 }
 
 /// Checks that the key is that of the first certificate.
-fn belongs(chain: &[CertificateDer<'static>], key: PrivateKeyDer<'static>) -> Result<(), String> {
-    let key = ring::sign::any_supported_type(&key)
+fn belongs(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Result<(), String> {
+    let key = ring::sign::any_supported_type(key)
         .map_err(|error| format!("is of a kind that cannot be used ({error}), and cannot serve"))?;
     match CertifiedKey::new(chain.to_vec(), key).keys_match() {
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
@@ -293,7 +302,8 @@ fn read_public(path: &Path) -> Result<Vec<u8>> {
         "others than the owner can change {shown} (mode {mode:04o}): `chmod go-w {shown}`"
     );
     let mut text = Vec::new();
-    file.read_to_end(&mut text).with_context(|| format!("cannot read {shown}"))?;
+    file.read_to_end(&mut text)
+        .with_context(|| format!("cannot read {shown}"))?;
     Ok(text)
 }
 
@@ -315,7 +325,10 @@ fn open(path: &Path) -> Result<(File, Metadata)> {
     let shown = path.display();
     let failed = || format!("cannot read {shown}");
     // Without it, a pipe would wait for its other end.
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
     let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("there is no {shown}"),
         opened => opened.with_context(failed)?,

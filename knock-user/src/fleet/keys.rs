@@ -242,7 +242,8 @@ mod tests {
     fn files_survive_and_their_owner_alone_may_have_them() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("fleet.key");
-        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        let set =
+            |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
         let fails = |says: &str| {
             let error = Keyring::load(std::slice::from_ref(&path)).expect_err(says);
             let error = format!("{error:#}");

@@ -4,7 +4,8 @@ use std::{
     env, fmt,
     io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Stdio},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     str::FromStr,
     thread,
     time::Duration,
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use netlab::Netns;
 
 use crate::{lan::Host, process};
 
@@ -49,9 +51,17 @@ pub(crate) enum Outcome {
 impl Service {
     /// Starts the service on a host, and returns when visitors can come. It dies with this process.
     pub(crate) fn start(host: &Host, address: &str) -> Result<Child> {
+        Self::start_by(|program| host.command(program), address)
+    }
+
+    /// As [`Service::start`], in a namespace.
+    pub(crate) fn start_in(netns: &Netns, address: &str) -> Result<Child> {
+        Self::start_by(|program| netns.command(program), address)
+    }
+
+    fn start_by(command: impl Fn(PathBuf) -> Command, address: &str) -> Result<Child> {
         let this = env::current_exe().context("cannot find this program's own path")?;
-        let mut service = host
-            .command(this)
+        let mut service = command(this)
             .args(["demo-service", address])
             .stdout(Stdio::piped())
             .spawn()
@@ -87,9 +97,22 @@ impl Visit {
 impl Outcome {
     /// Has a host visit the service at this address.
     pub(crate) fn of_visit(host: &Host, address: &str, patience: Duration) -> Result<Self> {
+        Self::of_visit_by(|program| host.command(program), address, patience)
+    }
+
+    /// As [`Outcome::of_visit`], from a namespace.
+    pub(crate) fn of_visit_from(netns: &Netns, address: &str, patience: Duration) -> Result<Self> {
+        Self::of_visit_by(|program| netns.command(program), address, patience)
+    }
+
+    fn of_visit_by(
+        command: impl Fn(PathBuf) -> Command,
+        address: &str,
+        patience: Duration,
+    ) -> Result<Self> {
         let this = env::current_exe().context("cannot find this program's own path")?;
         let patience = patience.as_secs().to_string();
-        let said = process::stdout(host.command(this).args(["demo-visit", address, &patience]))?;
+        let said = process::stdout(command(this).args(["demo-visit", address, &patience]))?;
         said.trim_end().parse()
     }
 }

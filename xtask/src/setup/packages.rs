@@ -176,9 +176,11 @@ pub(super) const PEERS: &[Package] = &[package("libbpf-dev", "the peers' loaders
 
 /// Returns whether `protoc` finds [`PROTOCOLS`].
 pub(super) fn has_protocols() -> bool {
-    ["/usr/include", "/usr/local/include"]
-        .iter()
-        .any(|folder| Path::new(folder).join("google/protobuf/descriptor.proto").is_file())
+    ["/usr/include", "/usr/local/include"].iter().any(|folder| {
+        Path::new(folder)
+            .join("google/protobuf/descriptor.proto")
+            .is_file()
+    })
 }
 
 impl Package {

@@ -1,7 +1,6 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::PathBuf,
 };
 
 use rcgen::{
@@ -81,25 +80,22 @@ impl Files {
             fleet,
             ca,
         };
-        files.write(&files.fleet.ca, &files.ca.pem);
-        files.identity(&signed(&files.ca, YEAR, ExtendedKeyUsagePurpose::ClientAuth));
+        write(&files.fleet.ca, &files.ca.pem);
+        files.identity(&signed(
+            &files.ca,
+            YEAR,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ));
         for path in &files.fleet.keys {
             let key = FleetKey::random().expect("randomness");
-            files.write(path, &key.to_text(Timestamp::now()));
+            write(path, &key.to_text(Timestamp::now()));
         }
         files
     }
 
-    fn write(&self, path: &PathBuf, text: &str) {
-        // A new file, for the link that a test puts there.
-        let _ = fs::remove_file(path);
-        fs::write(path, text).expect("writable");
-        set(path, 0o600);
-    }
-
     fn identity(&self, [cert, key]: &[String; 2]) {
-        self.write(&self.fleet.cert, cert);
-        self.write(&self.fleet.key, key);
+        write(&self.fleet.cert, cert);
+        write(&self.fleet.key, key);
     }
 
     #[track_caller]
@@ -111,6 +107,13 @@ impl Files {
             assert!(fault.message.contains(says), "no {says:?} in {fault:?}");
         }
     }
+}
+
+fn write(path: &Path, text: &str) {
+    // A new file, for the link that a test puts there.
+    let _ = fs::remove_file(path);
+    fs::write(path, text).expect("writable");
+    set(path, 0o600);
 }
 
 fn set(path: &Path, mode: u32) {
@@ -136,16 +139,32 @@ fn files_that_are_as_they_should_be_have_no_fault() {
 fn each_missing_file_is_named() {
     let files = Files::new();
     let Fleet {
-        ca, cert, key, keys, ..
+        ca,
+        cert,
+        key,
+        keys,
+        ..
     } = &files.fleet;
     for path in [ca, cert, key, &keys[1]] {
         fs::remove_file(path).expect("ours");
     }
     files.expect(&[
         (Named::FleetKey(1), UNUSABLE, "`knockgate fleet key new "),
-        (Named::Ca, UNUSABLE, &format!("there is no {}", ca.display())),
-        (Named::Cert, UNUSABLE, &format!("there is no {}", cert.display())),
-        (Named::Key, UNUSABLE, &format!("there is no {}", key.display())),
+        (
+            Named::Ca,
+            UNUSABLE,
+            &format!("there is no {}", ca.display()),
+        ),
+        (
+            Named::Cert,
+            UNUSABLE,
+            &format!("there is no {}", cert.display()),
+        ),
+        (
+            Named::Key,
+            UNUSABLE,
+            &format!("there is no {}", key.display()),
+        ),
     ]);
     assert!(Credentials::load(&files.fleet).is_err());
 }
@@ -154,22 +173,44 @@ fn each_missing_file_is_named() {
 fn what_others_can_use_is_refused_with_the_command_that_repairs_it() {
     let files = Files::new();
     let Fleet {
-        ca, cert, key, keys, ..
+        ca,
+        cert,
+        key,
+        keys,
+        ..
     } = &files.fleet;
     set(ca, 0o664);
     set(cert, 0o606);
     set(key, 0o640);
     set(&keys[0], 0o604);
     files.expect(&[
-        (Named::FleetKey(0), UNUSABLE, &format!("`chmod 600 {}`", keys[0].display())),
-        (Named::Ca, UNUSABLE, &format!("`chmod go-w {}`", ca.display())),
-        (Named::Cert, UNUSABLE, &format!("`chmod go-w {}`", cert.display())),
-        (Named::Key, UNUSABLE, &format!("`chmod 600 {}`", key.display())),
+        (
+            Named::FleetKey(0),
+            UNUSABLE,
+            &format!("`chmod 600 {}`", keys[0].display()),
+        ),
+        (
+            Named::Ca,
+            UNUSABLE,
+            &format!("`chmod go-w {}`", ca.display()),
+        ),
+        (
+            Named::Cert,
+            UNUSABLE,
+            &format!("`chmod go-w {}`", cert.display()),
+        ),
+        (
+            Named::Key,
+            UNUSABLE,
+            &format!("`chmod 600 {}`", key.display()),
+        ),
     ]);
     for (path, mode) in [(ca, 0o644), (cert, 0o644)] {
         set(path, mode);
     }
-    let error = Credentials::load(&files.fleet).err().expect("the key is open");
+    let error = Credentials::load(&files.fleet)
+        .err()
+        .expect("the key is open");
     assert!(format!("{error:#}").contains("chmod 600"), "{error:#}");
 }
 
@@ -177,13 +218,17 @@ fn what_others_can_use_is_refused_with_the_command_that_repairs_it() {
 fn what_is_something_else_is_said_to_be_so() {
     let files = Files::new();
     let Fleet {
-        ca, cert, key, keys, ..
+        ca,
+        cert,
+        key,
+        keys,
+        ..
     } = &files.fleet;
     let cert_text = fs::read_to_string(cert).expect("readable");
-    files.write(ca, "hello");
-    files.write(cert, &cert_text.replace("MII", "!!!"));
-    files.write(key, &cert_text);
-    files.write(&keys[0], &cert_text);
+    write(ca, "hello");
+    write(cert, &cert_text.replace("MII", "!!!"));
+    write(key, &cert_text);
+    write(&keys[0], &cert_text);
     files.expect(&[
         (Named::FleetKey(0), UNUSABLE, "is no file of a fleet's key"),
         (Named::Ca, UNUSABLE, "has no certificate"),
@@ -209,13 +254,13 @@ fn certificates_that_have_ended_or_soon_will_are_told_apart() {
         // The authority has ended, its signature is good.
         let ended = authority("ended", days);
         files.identity(&signed(&ended, YEAR, ExtendedKeyUsagePurpose::ClientAuth));
-        files.write(&files.fleet.ca, &ended.pem);
+        write(&files.fleet.ca, &ended.pem);
         let expected = says.map(|says| (Named::Ca, code, says));
         files.expect(expected.as_slice());
         // Beside one that is valid, it may stay.
-        files.write(&files.fleet.ca, &format!("{}{}", ended.pem, files.ca.pem));
+        write(&files.fleet.ca, &format!("{}{}", ended.pem, files.ca.pem));
         files.expect(&[]);
-        files.write(&files.fleet.ca, &files.ca.pem);
+        write(&files.fleet.ca, &files.ca.pem);
     }
 }
 
@@ -224,15 +269,23 @@ fn what_does_not_belong_together_is_named() {
     let files = Files::new();
     let other = authority("an authority", YEAR);
     let [cert, key] = signed(&other, YEAR, ExtendedKeyUsagePurpose::ClientAuth);
-    files.write(&files.fleet.key, &key);
-    files.expect(&[(Named::Key, "key-of-another-certificate", "is not the private key of")]);
-    files.write(&files.fleet.cert, &cert);
+    write(&files.fleet.key, &key);
+    files.expect(&[(
+        Named::Key,
+        "key-of-another-certificate",
+        "is not the private key of",
+    )]);
+    write(&files.fleet.cert, &cert);
     files.expect(&[(
         Named::Cert,
         "certificate-of-another-authority",
         "no authority of",
     )]);
-    files.identity(&signed(&files.ca, YEAR, ExtendedKeyUsagePurpose::ServerAuth));
+    files.identity(&signed(
+        &files.ca,
+        YEAR,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ));
     files.expect(&[(Named::Cert, UNUSABLE, "etcd members will not accept")]);
 }
 

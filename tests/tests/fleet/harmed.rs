@@ -1,0 +1,168 @@
+//! An engine that loses members, revisions or everything.
+
+use std::collections::HashMap;
+
+use knockgate_tests::{
+    fleet::{Fleet, engine::port_of_member},
+    lab::Source::{A, B, C},
+};
+
+use super::{SSH, alice_knocks, told_everything};
+
+/// Opens `ssh` in the whole fleet for a source of 198.51.100.0/24.
+fn allow(fleet: &Fleet, from: usize, last: u8) -> String {
+    let source = format!("198.51.100.{last}");
+    fleet.hosts[from]
+        .knockgate(&format!("allow {source} --gate ssh --fleet"))
+        .exits(0);
+    format!("{source}/32")
+}
+
+#[test]
+fn a_leader_that_is_killed_loses_and_doubles_nothing() {
+    Fleet::run(3, |fleet| {
+        fleet.start();
+        let mut sources = Vec::new();
+        for round in 0..3 {
+            let leader = fleet.engine.leader();
+            for nth in 0..20 {
+                if nth == 10 {
+                    fleet.engine.kill(leader);
+                }
+                let from = usize::from(nth % 3);
+                sources.push((allow(fleet, from, round * 20 + nth), from));
+            }
+            for (source, _) in &sources {
+                for host in &fleet.hosts {
+                    host.has_grant(source, "ssh");
+                }
+            }
+            fleet.engine.restart(leader);
+        }
+        for (nth, host) in fleet.hosts.iter().enumerate() {
+            let mut told: HashMap<String, u32> = HashMap::new();
+            for event in host.events("gate.opened") {
+                if event["origin"].is_string() {
+                    let source = event["source"].as_str().expect("a source").to_owned();
+                    *told.entry(source).or_default() += 1;
+                }
+            }
+            for (source, from) in &sources {
+                let address = source.trim_end_matches("/32");
+                let times = told.get(address).or(told.get(source)).copied();
+                let expected = (*from != nth).then_some(1);
+                assert_eq!(
+                    times,
+                    expected,
+                    "{source}, given by h{}, at {}",
+                    from + 1,
+                    host.name
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_member_that_stands_still_or_is_cut_off_is_left() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        for (round, number) in fleet.engine.numbers().enumerate() {
+            let last = u8::try_from(round).expect("three members");
+            fleet.engine.signal(number, libc::SIGSTOP);
+            let source = allow(fleet, 0, last);
+            fleet.hosts[1].has_grant(&source, "ssh");
+            fleet.engine.signal(number, libc::SIGCONT);
+            fleet.engine.cut(&port_of_member(number));
+            let source = allow(fleet, 1, 100 + last);
+            fleet.hosts[0].has_grant(&source, "ssh");
+            fleet.engine.heal(&port_of_member(number));
+            fleet.engine.leader();
+        }
+    });
+}
+
+#[test]
+fn what_was_missed_may_be_compacted_away() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        alice_knocks(fleet, 0, B);
+        let away = &fleet.hosts[1];
+        away.granted(B, "ssh");
+        fleet.engine.cut(&away.port());
+        away.isolated();
+        alice_knocks(fleet, 0, A);
+        fleet.hosts[0].knockgate("revoke {B}").exits(0);
+        fleet.hosts[0].not_granted(B, "ssh");
+        let written = fleet.engine.revision();
+        for number in 0..50 {
+            fleet
+                .engine
+                .put("/a busy neighbour", format!("{number}").as_bytes());
+        }
+        assert!(fleet.engine.revision() >= written + 50);
+        fleet.engine.compact();
+        fleet.engine.heal(&away.port());
+        away.joined();
+        assert_eq!(away.granted(A, "ssh")["origin"], "h1");
+        away.not_granted(B, "ssh");
+        // It goes on with what comes after that.
+        alice_knocks(fleet, 0, C);
+        away.granted(C, "ssh");
+    });
+}
+
+#[test]
+fn what_is_deleted_opens_and_closes_nothing() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        alice_knocks(fleet, 0, A);
+        alice_knocks(fleet, 1, B);
+        fleet.hosts[0].granted(B, "ssh");
+        fleet.hosts[1].granted(A, "ssh");
+        fleet.hosts[1].knockgate("revoke {B}").exits(0);
+        fleet.hosts[0].not_granted(B, "ssh");
+        // All of it, also the revocation.
+        fleet.engine.delete("/knockgate/");
+        told_everything(fleet, 0);
+        for host in &fleet.hosts {
+            assert!(host.grant(A, "ssh").is_some(), "{}", host.name);
+            assert!(host.grant(B, "ssh").is_none(), "{}", host.name);
+            host.scenario.open(A, SSH);
+        }
+    });
+}
+
+#[test]
+fn an_engine_that_has_lost_everything_is_begun_anew() {
+    Fleet::run(3, |fleet| {
+        fleet.start();
+        alice_knocks(fleet, 0, A);
+        alice_knocks(fleet, 1, B);
+        for host in &fleet.hosts {
+            host.granted(A, "ssh");
+            host.granted(B, "ssh");
+        }
+        fleet.hosts[0].knockgate("revoke {B}").exits(0);
+        for host in &fleet.hosts {
+            host.not_granted(B, "ssh");
+        }
+        fleet.engine.begin_anew();
+        for from in 0..3 {
+            told_everything(fleet, from);
+        }
+        for host in &fleet.hosts {
+            assert!(host.grant(A, "ssh").is_some(), "{}", host.name);
+            assert!(host.grant(B, "ssh").is_none(), "{}", host.name);
+        }
+        // Revocations count from the beginning, and end what came before.
+        fleet.hosts[2].knockgate("revoke {A}").exits(0);
+        for host in &fleet.hosts {
+            host.not_granted(A, "ssh");
+        }
+        alice_knocks(fleet, 2, C);
+        for host in &fleet.hosts {
+            host.granted(C, "ssh");
+        }
+    });
+}

@@ -1,0 +1,97 @@
+//! An authenticated packet opens once in the fleet.
+
+use std::time::SystemTime;
+
+use knockgate_tests::{
+    fleet::{Fleet, Host},
+    gate_config::Gate,
+    keys::{new_key, outcome, sealed, send},
+    lab::Source::{A, B},
+    run::wait_until,
+};
+
+use super::{SSH, told_everything};
+
+/// Writes configurations and starts everything; all hosts have the key of alice. Returns two packets of hers.
+fn started(fleet: &Fleet, replay: &str) -> [[u8; 64]; 2] {
+    for host in &fleet.hosts {
+        host.configure(&[Gate::new("ssh", "22/tcp")], replay);
+    }
+    let key = new_key(&fleet.hosts[0].scenario, "alice --gate ssh");
+    for host in &fleet.hosts[1..] {
+        host.copy_users(&fleet.hosts[0]);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = u64::try_from(now.expect("after 1970").as_nanos()).expect("before 2554");
+    [now, now + 1].map(|time| sealed(&key, time))
+}
+
+/// Waits until a host has dealt with so many datagrams in this way.
+#[track_caller]
+fn had(host: &Host, name: &str, times: u64) {
+    let what = format!("{} has had {times} packets that are {name}", host.name);
+    wait_until(&what, || outcome(&host.scenario, name) == times);
+}
+
+#[test]
+fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
+    Fleet::run(2, |fleet| {
+        let [packet, later] = started(fleet, "");
+        fleet.start();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        send(&first.scenario, A, &packet);
+        first.granted(A, "ssh");
+        second.granted(A, "ssh");
+        told_everything(fleet, 0);
+        // Whoever has recorded it sends it from elsewhere.
+        send(&second.scenario, B, &packet);
+        had(second, "old", 1);
+        second.scenario.closed(B, SSH);
+        assert!(second.grant(B, "ssh").is_none());
+        // Her next one opens there, and is old at the first.
+        send(&second.scenario, B, &later);
+        second.granted(B, "ssh");
+        first.granted(B, "ssh");
+        told_everything(fleet, 1);
+        send(&first.scenario, A, &later);
+        had(first, "old", 1);
+    });
+}
+
+/// `replay = "strict"`: nothing is open before the engine has agreed.
+#[test]
+fn strictly_nothing_opens_without_the_engine() {
+    Fleet::run(2, |fleet| {
+        let [packet, later] = started(fleet, "replay = \"strict\"\n");
+        for host in &fleet.hosts {
+            host.serve();
+            host.isolated();
+        }
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        send(&first.scenario, A, &packet);
+        wait_until("the packet has been looked at", || {
+            let stats = first.scenario.knockgate("stats --json").exits(0).json();
+            let rows = stats["authenticated"].as_array().expect("a list").clone();
+            rows.iter()
+                .any(|row| row["count"].as_u64().is_some_and(|count| count > 0))
+        });
+        first.scenario.closed(A, SSH);
+        assert!(first.grant(A, "ssh").is_none());
+        fleet.engine.start();
+        for host in &fleet.hosts {
+            host.joined();
+        }
+        send(&second.scenario, A, &later);
+        second.granted(A, "ssh");
+        second.scenario.open(A, SSH);
+        first.granted(A, "ssh");
+        send(&first.scenario, B, &later);
+        told_everything(fleet, 0);
+        first.scenario.closed(B, SSH);
+        assert!(first.grant(B, "ssh").is_none());
+    });
+}

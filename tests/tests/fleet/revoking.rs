@@ -1,0 +1,115 @@
+//! A revocation ends every grant that was given before it, wherever and whenever that is told.
+
+use knockgate_tests::{
+    fleet::Fleet,
+    gate_config::BOB,
+    lab::Source::{A, B, C},
+    run::wait_until,
+};
+
+use super::{SSH, alice_knocks, told_everything};
+
+#[test]
+fn revoked_at_one_host_is_revoked_at_all() {
+    Fleet::run(3, |fleet| {
+        fleet.start();
+        for who in [A, B] {
+            alice_knocks(fleet, 0, who);
+            fleet.hosts[0].scenario.knock(who, BOB);
+            for host in &fleet.hosts {
+                host.granted(who, "ssh");
+                host.granted(who, "mail");
+            }
+        }
+        // By a host that only heard of it; the other gate and the other source are left.
+        fleet.hosts[1].knockgate("revoke {A} --gate ssh").exits(0);
+        assert!(fleet.hosts[1].grant(A, "ssh").is_none());
+        for host in &fleet.hosts {
+            host.not_granted(A, "ssh");
+            host.scenario.closed(A, SSH);
+            host.scenario.open(B, SSH);
+            assert!(host.grant(A, "mail").is_some());
+            wait_until("the event", || {
+                let closed = host.events("gate.closed");
+                closed
+                    .iter()
+                    .any(|event| event["reason"] == "revoked" && event["gate"] == "ssh")
+            });
+        }
+        // What is given after it counts.
+        alice_knocks(fleet, 2, A);
+        for host in &fleet.hosts {
+            host.granted(A, "ssh");
+        }
+        // A network, at every gate; then everything.
+        fleet.hosts[2].knockgate("revoke {network}").exits(0);
+        for host in &fleet.hosts {
+            host.not_granted(A, "ssh");
+            host.not_granted(A, "mail");
+            host.not_granted(B, "mail");
+        }
+        alice_knocks(fleet, 0, C);
+        for host in &fleet.hosts {
+            host.granted(C, "ssh");
+        }
+        fleet.hosts[1].knockgate("revoke --all").exits(0);
+        for host in &fleet.hosts {
+            wait_until("nothing is granted", || {
+                host.scenario.lab.list("grants").is_empty()
+            });
+        }
+    });
+}
+
+#[test]
+fn revoked_here_is_revoked_here_alone() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        alice_knocks(fleet, 0, A);
+        fleet.hosts[1].granted(A, "ssh");
+        fleet.hosts[1].knockgate("revoke {A} --here").exits(0);
+        fleet.hosts[1].scenario.closed(A, SSH);
+        told_everything(fleet, 1);
+        fleet.hosts[0].scenario.open(A, SSH);
+    });
+}
+
+/// In the engine's order: the host that was cut off gave the grant before the revocation, and tells of it after.
+#[test]
+fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
+    Fleet::run(3, |fleet| {
+        fleet.start();
+        let away = &fleet.hosts[2];
+        fleet.engine.cut(&away.port());
+        away.isolated();
+        // Local first: it opens as if it were alone.
+        alice_knocks(fleet, 2, A);
+        fleet.hosts[0].knockgate("revoke {A}").exits(0);
+        told_everything_but_the_last(fleet);
+        // It cannot know yet.
+        away.scenario.open(A, SSH);
+        fleet.engine.heal(&away.port());
+        away.joined();
+        away.not_granted(A, "ssh");
+        away.scenario.closed(A, SSH);
+        told_everything(fleet, 2);
+        for host in &fleet.hosts {
+            assert!(host.grant(A, "ssh").is_none(), "{}", host.name);
+        }
+        // After it, she may come again.
+        alice_knocks(fleet, 2, A);
+        for host in &fleet.hosts {
+            host.granted(A, "ssh");
+        }
+    });
+}
+
+/// Waits until the second host has heard what the first has written.
+fn told_everything_but_the_last(fleet: &Fleet) {
+    let source = "203.0.113.254";
+    let allow = format!("allow {source} --gate ssh --fleet");
+    fleet.hosts[0].knockgate(&allow).exits(0);
+    for host in &fleet.hosts[..2] {
+        host.has_grant(&format!("{source}/32"), "ssh");
+    }
+}

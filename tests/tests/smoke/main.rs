@@ -1,0 +1,2 @@
+#[path = "../fleet/lab.rs"]
+mod lab;
