@@ -27,9 +27,14 @@ impl Datapath {
     /// Removes the grants and sessions of every source within `network`, at one gate or at all. Returns how many of
     /// each.
     pub fn revoke(&mut self, network: IpNet, gate: Option<u16>) -> Result<(usize, usize)> {
+        self.revoke_any(&[(network, gate)])
+    }
+
+    /// As [`Datapath::revoke`], for several networks and gates at once.
+    pub fn revoke_any(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<(usize, usize)> {
         let mut grants = 0;
         for row in self.grants()? {
-            if gate.is_none_or(|gate| gate == row.gate) && network.contains(&row.source) {
+            if is_revoked(revoked, row.gate, |network| network.contains(&row.source)) {
                 let length = row.source.prefix_len();
                 let removed = match row.source.addr() {
                     IpAddr::V4(address) => {
@@ -42,16 +47,24 @@ impl Datapath {
                 grants += usize::from(removed);
             }
         }
-        let sessions = remove_sessions(&mut self.sessions.v4, network, gate)?
-            + remove_sessions(&mut self.sessions.v6, network, gate)?;
+        let sessions = remove_sessions(&mut self.sessions.v4, revoked)?
+            + remove_sessions(&mut self.sessions.v6, revoked)?;
         Ok((grants, sessions))
     }
 }
 
+fn is_revoked(
+    revoked: &[(IpNet, Option<u16>)],
+    gate: u16,
+    contains: impl Fn(&IpNet) -> bool,
+) -> bool {
+    let mut revoked = revoked.iter();
+    revoked.any(|(network, at)| at.is_none_or(|at| at == gate) && contains(network))
+}
+
 fn remove_sessions<A: Address>(
     sessions: &mut HashMap<MapData, Flow<A>, Session>,
-    network: IpNet,
-    gate: Option<u16>,
+    revoked: &[(IpNet, Option<u16>)],
 ) -> Result<usize>
 where
     Flow<A>: Pod,
@@ -59,7 +72,7 @@ where
     let mut flows = Vec::new();
     batch::for_each(data(sessions), |flow: &Flow<A>, session: &Session| {
         let source: IpAddr = flow.source.into();
-        if gate.is_none_or(|gate| gate == session.gate) && network.contains(&source) {
+        if is_revoked(revoked, session.gate, |network| network.contains(&source)) {
             flows.push(*flow);
         }
     })?;

@@ -24,15 +24,15 @@ impl State {
         self.told.head = 0;
         let mut head = 0;
         for entry in entries {
-            if entry.key == head_key() {
-                self.told.head = entry.revision;
-            }
             match self.codec.read(&entry.key, &entry.value) {
                 Ok(Record::Revocation(number, revocation)) => {
                     head = head.max(number);
                     self.revocations.insert(number, revocation);
                 }
-                Ok(Record::Head(told)) => head = head.max(told.number),
+                Ok(Record::Head(told)) => {
+                    self.told.head = entry.revision;
+                    head = head.max(told.number);
+                }
                 _ => self.hear_entry(entry, now, policy, false, acts),
             }
         }
@@ -66,6 +66,10 @@ impl State {
         is_live: bool,
         acts: &mut Vec<Act>,
     ) {
+        // Whatever it says: nothing is published over it.
+        if entry.key == head_key() {
+            self.told.head = entry.revision;
+        }
         match self.codec.read(&entry.key, &entry.value) {
             Ok(Record::Grant {
                 gate,
@@ -91,7 +95,6 @@ impl State {
                 self.hear_revocation(number, revocation, acts);
             }
             Ok(Record::Head(head)) => {
-                self.told.head = entry.revision;
                 self.refused_in_a_row = 0;
                 let applied = self.applied.unwrap_or_default();
                 if head.number > applied {
@@ -135,7 +138,10 @@ impl State {
     }
 
     /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
-    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a record, and what it is held against"
+    )]
     fn hear_grant(
         &mut self,
         gate: &str,
@@ -189,7 +195,10 @@ impl State {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a record, and what it is held against"
+    )]
     fn hear_own(
         &mut self,
         gate: &str,

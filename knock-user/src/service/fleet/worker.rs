@@ -88,7 +88,8 @@ impl Setup {
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             configuration: configuration_hash(datapath.config()),
-            run: getrandom::u64().map_err(|error| anyhow!("the system's random source failed: {error}"))?,
+            run: getrandom::u64()
+                .map_err(|error| anyhow!("the system's random source failed: {error}"))?,
         };
         let kept = Kept::of(&root, &fleet.name);
         let codec = Codec::new(&fleet.name, keyring);
@@ -251,7 +252,10 @@ impl<E: Engine> Worker<E> {
     fn note_newest(&mut self, slots: &[u64]) {
         for (slot, time) in (0..).zip(slots) {
             // All ones: the key accepts nothing yet.
-            let is_new = self.newest.get(usize::from(slot)).is_none_or(|known| known < time);
+            let is_new = self
+                .newest
+                .get(usize::from(slot))
+                .is_none_or(|known| known < time);
             if is_new
                 && *time != 0
                 && *time != u64::MAX
@@ -286,9 +290,16 @@ impl<E: Engine> Worker<E> {
         } else {
             None
         };
+        let mut revoked = Vec::new();
         for act in acts {
+            if let Act::Revoke(revocation) = &act {
+                self.note(revocation, &mut revoked);
+                continue;
+            }
+            // In their order, and as many at once as follow each other: each takes a look at all grants.
+            self.revoke(&mut revoked)?;
             match act {
-                Act::Revoke(revocation) => self.revoke(&revocation)?,
+                Act::Revoke(_) => {}
                 Act::Give(give) => self.give(&give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
                 Act::Refused(refused) => self.refuse(refused),
@@ -298,6 +309,7 @@ impl<E: Engine> Worker<E> {
                 Act::BeginAnew { why } => self.engine.begin_anew(why),
             }
         }
+        self.revoke(&mut revoked)?;
         // What is in the tables is not put there again by the next service: what was given since would be revoked.
         if let Some(applied) = self.state.applied() {
             self.kept.set(applied);
@@ -319,27 +331,32 @@ impl<E: Engine> Worker<E> {
         Ok(lock)
     }
 
-    fn revoke(&mut self, revocation: &Revocation) -> Result<()> {
-        let gate = match &revocation.gate {
-            None => None,
-            Some(name) => match self.rules.gate(name) {
-                None => return Ok(()),
-                known => known,
-            },
-        };
-        let everyone: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
-        let networks = revocation.network.as_ref().map_or(&everyone[..], std::slice::from_ref);
-        let mut ended = 0;
-        for network in networks {
-            let (grants, _) = self.datapath.revoke(*network, gate)?;
-            ended += grants;
-        }
+    /// Notes what is to be ended in the tables.
+    fn note(&self, revocation: &Revocation, revoked: &mut Vec<(IpNet, Option<u16>)>) {
         tracing::info!(
-            "{} has revoked {} at {} in the whole fleet: {ended} ended here",
+            "{} has revoked {} at {} in the whole fleet",
             revocation.host,
-            revocation.network.map_or("all sources".to_owned(), |network| network.to_string()),
+            revocation
+                .network
+                .map_or_else(|| "all sources".to_owned(), |network| network.to_string()),
             revocation.gate.as_deref().unwrap_or("all gates"),
         );
+        let gate = revocation.gate.as_deref().map(|name| self.rules.gate(name));
+        // It may be a gate of other hosts.
+        let Some(gate) = gate.map_or(Some(None), |known| known.map(Some)) else {
+            return;
+        };
+        let everyone: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+        let networks = revocation.network.as_ref();
+        let networks = networks.map_or(&everyone[..], std::slice::from_ref);
+        revoked.extend(networks.iter().map(|network| (*network, gate)));
+    }
+
+    fn revoke(&mut self, revoked: &mut Vec<(IpNet, Option<u16>)>) -> Result<()> {
+        if !revoked.is_empty() {
+            self.datapath.revoke_any(revoked)?;
+            revoked.clear();
+        }
         Ok(())
     }
 

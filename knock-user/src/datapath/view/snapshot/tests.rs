@@ -85,6 +85,7 @@ fn the_reference_has_every_key_and_no_other() {
         gate: word(),
         user: None,
         key: None,
+        origin: None,
         source: word(),
         expires_in_ms: 0,
         connections: 0,
