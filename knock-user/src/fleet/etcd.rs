@@ -123,7 +123,7 @@ impl Link {
         loop {
             let begun = Instant::now();
             let endpoint = self.fleet.endpoints[member % members].clone();
-            match self.follow(&endpoint).await {
+            match Box::pin(self.follow(&endpoint)).await {
                 Ok(()) | Err(End::Closed) => return,
                 Err(End::Lost(why)) => {
                     let why = format!("{endpoint}: {why}");

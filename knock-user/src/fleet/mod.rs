@@ -23,6 +23,8 @@ pub mod once;
 pub mod record;
 pub mod state;
 
+use std::fmt::Write as _;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
@@ -36,8 +38,9 @@ pub fn configuration_hash(config: &Config) -> String {
         users.sort_unstable();
         let mut protect: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
         protect.sort_unstable();
-        text += &format!(
-            "{} {protect:?} {users:?} {:?} {:?} {:?} {:?}\n",
+        let _ = writeln!(
+            text,
+            "{} {protect:?} {users:?} {:?} {:?} {:?} {:?}",
             gate.name, gate.open_for, gate.grant_to, gate.sources, gate.connections
         );
     }

@@ -176,7 +176,7 @@ impl Datapath {
 fn step(count: u32) -> u64 {
     let count = u64::from(count);
     let near = count * 618 / 1000;
-    (near.max(1)..)
+    (near.max(1)..=count)
         .find(|step| divisor(*step, count) == 1)
         .unwrap_or(1)
 }
