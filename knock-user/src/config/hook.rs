@@ -48,7 +48,7 @@ pub enum Trigger {
 }
 
 /// The keys of events, for which arguments may have placeholders.
-pub const EVENT_KEYS: [&str; 15] = [
+pub const EVENT_KEYS: [&str; 16] = [
     "time",
     "event",
     "interface",
@@ -64,6 +64,7 @@ pub const EVENT_KEYS: [&str; 15] = [
     "lost",
     "failures",
     "hook",
+    "origin",
 ];
 
 /// A part of an argument.

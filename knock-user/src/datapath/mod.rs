@@ -14,6 +14,7 @@ pub mod keys;
 #[cfg(test)]
 mod memory;
 mod open;
+pub mod origin;
 pub mod tables;
 mod trial;
 mod view;

@@ -1,6 +1,9 @@
 //! The datapath of an instance, opened from its pins.
 
-use std::{cell::OnceCell, path::PathBuf};
+use std::{
+    cell::{OnceCell, RefCell},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -30,6 +33,7 @@ use super::{
         },
     },
     keys::tables::KeyTables,
+    origin::Origins,
     tables::{self, Access, Counts, PinDirectory, data},
     view::progress::ProgressTable,
     write::HostTables,
@@ -78,6 +82,9 @@ pub struct Datapath {
     pub(super) fwknop_count: Array<MapData, u64>,
     pub(super) fwknop_overrun: PerCpuArray<MapData, u64>,
     contents: OnceCell<Contents>,
+    /// The slot that a grant of another host has taken last.
+    pub(super) spread: u64,
+    origins: RefCell<Option<Origins>>,
 }
 
 /// The tables of grants.
@@ -219,6 +226,8 @@ impl Datapath {
             host: HostTables::open(&pins)?,
             pins,
             contents: OnceCell::new(),
+            spread: 0,
+            origins: RefCell::default(),
         })
     }
 
@@ -331,6 +340,19 @@ impl Datapath {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the name of a host of the fleet by its number in a grant; `None`: it is this one.
+    pub(super) fn origin(&self, host: u32) -> Option<String> {
+        if host == 0 {
+            return None;
+        }
+        let mut origins = self.origins.borrow_mut();
+        // Others may have come since it was read.
+        if !origins.as_ref().is_some_and(|known| known.has(host)) {
+            *origins = Some(Origins::load(&self.root));
+        }
+        origins.as_ref()?.name(host).map(ToOwned::to_owned)
     }
 
     /// Returns the number that makes flow labels unpredictable; 0 where no gate rejects.

@@ -5,10 +5,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use knock_common::Reason;
-use prometheus_client::metrics::MetricType::{self, Counter, Gauge};
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram};
 
 use super::reading::Reading;
-use crate::datapath::{Counters, Interface, LAPSED, Packets, Snapshot, Status, TableFill, verdict};
+use crate::{
+    datapath::{Counters, Interface, LAPSED, Packets, Snapshot, Status, TableFill, verdict},
+    service::fleet::{BUCKETS, Counted},
+};
 
 /// A metric.
 pub struct Metric {
@@ -26,10 +29,12 @@ pub struct Sample<'r> {
 }
 
 /// Whole numbers are kept as such: a counter of bytes soon exceeds what a float holds exactly.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Whole(u64),
     Seconds(f64),
+    /// How long things took: the sum, and how many there were up to each limit, in s.
+    Histogram(f64, Vec<(f64, u64)>),
 }
 
 /// Every metric, in the order in which they are written.
@@ -172,6 +177,67 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "knockgate_fleet_connected",
+        kind: Gauge,
+        labels: &[],
+        help: "1: this host knows what the other hosts of its fleet know; 0: it is isolated. This and what follows: on the \
+               service's page only, and absent without [fleet]",
+        samples: |reading| {
+            let sample = |fleet: &Counted| Sample::of([], fleet.isolated.is_none().into());
+            reading.fleet.iter().map(sample).collect()
+        },
+    },
+    Metric {
+        name: "knockgate_fleet_isolated_seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "For how long this host has been isolated; 0: it is not",
+        samples: |reading| {
+            let isolated = |fleet: &Counted| fleet.isolated.unwrap_or_default().as_secs_f64();
+            reading
+                .fleet
+                .iter()
+                .map(|fleet| Sample {
+                    labels: Vec::new(),
+                    value: Value::Seconds(isolated(fleet)),
+                })
+                .collect()
+        },
+    },
+    Metric {
+        name: "knockgate_fleet_lag_seconds",
+        kind: Histogram,
+        labels: &[],
+        help: "Time from handing a grant to etcd to hearing of it as every other host does",
+        samples: |reading| reading.fleet.iter().map(lags).collect(),
+    },
+    Metric {
+        name: "knockgate_fleet_published_total",
+        kind: Counter,
+        labels: &[],
+        help: "Grants of this host that etcd has taken, renewals included",
+        samples: |reading| fleet(reading, |fleet| fleet.published),
+    },
+    Metric {
+        name: "knockgate_fleet_received_total",
+        kind: Counter,
+        labels: &[],
+        help: "Grants of other hosts that are right here, renewals included",
+        samples: |reading| fleet(reading, |fleet| fleet.received),
+    },
+    Metric {
+        name: "knockgate_fleet_refused_total",
+        kind: Counter,
+        labels: &["reason"],
+        help: "What other hosts have said and this host does not use",
+        samples: |reading| {
+            let refused = reading.fleet.iter().flat_map(|fleet| &fleet.refused);
+            refused
+                .map(|(reason, count)| Sample::of([*reason], *count))
+                .collect()
+        },
+    },
+    Metric {
         name: "knockgate_build_info",
         kind: Gauge,
         labels: &["version", "kernel_program"],
@@ -238,6 +304,21 @@ fn trial(interface: &Interface) -> Option<Sample<'_>> {
         labels: vec![configured(interface)],
         value: Value::Seconds(left.as_secs_f64()),
     })
+}
+
+fn fleet(reading: &Reading, value: fn(&Counted) -> u64) -> Vec<Sample<'_>> {
+    let sample = |fleet: &Counted| Sample::of([], value(fleet));
+    reading.fleet.iter().map(sample).collect()
+}
+
+fn lags(fleet: &Counted) -> Sample<'_> {
+    // Without a limit: the text calls it +Inf.
+    let limits = BUCKETS.into_iter().chain([f64::INFINITY]);
+    let counts = limits.zip(fleet.lags.iter().copied());
+    Sample {
+        labels: Vec::new(),
+        value: Value::Histogram(fleet.lag_sum.as_secs_f64(), counts.collect()),
+    }
 }
 
 fn uptime(status: &Status) -> Sample<'_> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     datapath::{Datapath, NothingUp, PinRoot, Snapshot},
-    service,
+    service::{self, fleet::Counted},
 };
 
 /// The datapath at one moment, and what the service adds.
@@ -15,6 +15,8 @@ pub struct Reading {
     pub is_served: bool,
     /// Runs of hooks that have failed, by reason; empty where the service does not tell.
     pub hook_failures: Vec<(&'static str, u64)>,
+    /// `None` where there is no fleet, or the service does not tell.
+    pub fleet: Option<Counted>,
 }
 
 impl Reading {
@@ -36,14 +38,20 @@ impl Reading {
             snapshot,
             is_served: service::is_served(root),
             hook_failures: Vec::new(),
+            fleet: None,
         })
     }
 
     /// Adds what the service alone knows.
     #[must_use]
-    pub fn with_hooks(self, hook_failures: Vec<(&'static str, u64)>) -> Self {
+    pub fn of_service(
+        self,
+        hook_failures: Vec<(&'static str, u64)>,
+        fleet: Option<Counted>,
+    ) -> Self {
         Self {
             hook_failures,
+            fleet,
             ..self
         }
     }

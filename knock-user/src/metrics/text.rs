@@ -5,7 +5,7 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, prometheus_text::encode},
+    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, prometheus_text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -47,12 +47,16 @@ impl Collector for Reading {
             let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
             for sample in samples {
                 let pairs: Vec<_> = labels.iter().copied().zip(sample.labels).collect();
-                let encoder = metric.encode_family(&pairs)?;
+                let mut encoder = metric.encode_family(&pairs)?;
                 match (kind, sample.value) {
                     (MetricType::Counter, Value::Whole(value)) => {
                         ConstCounter::new(value).encode(encoder)?;
                     }
                     (_, Value::Whole(value)) => ConstGauge::new(value).encode(encoder)?,
+                    (_, Value::Histogram(sum, counts)) => {
+                        let count = counts.iter().map(|(_, count)| count).sum();
+                        encoder.encode_histogram::<NoLabelSet>(sum, count, &counts, None)?;
+                    }
                     (_, Value::Seconds(value)) => ConstGauge::new(value).encode(encoder)?,
                 }
             }
@@ -71,6 +75,7 @@ mod tests {
             snapshot: None,
             is_served: false,
             hook_failures: Vec::new(),
+            fleet: None,
         };
         let text = reading.into_text().expect("text");
         let version = env!("CARGO_PKG_VERSION");

@@ -13,6 +13,7 @@ use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 use super::{
     alerts::Alerts,
     failures::HookFailures,
+    fleet::Openings,
     hooks::Hooks,
     kept::Kept,
     names::{ALERT, EVENTS_LOST, HOOK_FAILED},
@@ -40,11 +41,12 @@ pub struct Log {
     alerts: Alerts,
     hooks: Hooks,
     hook_failures: HookFailures,
+    openings: Openings,
 }
 
 impl Log {
-    /// With the alerts and hooks of a configuration.
-    pub fn new(config: &Config) -> Self {
+    /// With the alerts and hooks of a configuration. `openings`: to be told of gates that have opened.
+    pub fn new(config: &Config, openings: Openings) -> Self {
         let mut log = Self {
             latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
@@ -54,6 +56,7 @@ impl Log {
             alerts: Alerts::default(),
             hooks: Hooks::default(),
             hook_failures: HookFailures::default(),
+            openings,
         };
         log.configure(config);
         log
@@ -156,6 +159,7 @@ impl Log {
             let Some(event) = next(ring) else {
                 return true;
             };
+            self.openings.note(&event);
             if let Some(record) = Record::of_kernel(&event, datapath) {
                 self.say(record);
             }

@@ -36,6 +36,9 @@ pub struct Known {
     pub gate: String,
     pub user: Option<String>,
     pub key: Option<String>,
+    /// Absent from what earlier builds have written.
+    #[serde(default)]
+    pub origin: Option<String>,
     pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
@@ -153,6 +156,7 @@ mod tests {
                 gate: "ssh".into(),
                 user: None,
                 key: None,
+                origin: None,
                 source: "192.0.2.0/24".parse().expect("a network"),
                 until: u64::MAX,
                 ends: Timestamp::now(),

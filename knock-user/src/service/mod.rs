@@ -4,6 +4,7 @@
 
 mod alerts;
 mod failures;
+pub mod fleet;
 mod fwknop;
 mod guard;
 mod hooks;
@@ -40,6 +41,7 @@ use crate::{
     sys::capability,
     values::Port,
 };
+use fleet::Member;
 use fwknop::Gatekeeper;
 use guard::{Guard, Seen};
 use log::Log;
@@ -65,7 +67,8 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let socket = socket::Listener::bind(root)?;
-    let mut log = Log::new(datapath.config());
+    let mut member = Member::new(root);
+    let mut log = Log::new(datapath.config(), member.openings());
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
         unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
@@ -86,7 +89,7 @@ pub async fn serve(
         Before::Same => {}
     }
     let mut guard = Guard::new(root, &mut datapath, up, &mut log)?;
-    let mut endpoint = Endpoint::new(root, log.hook_failures());
+    let mut endpoint = Endpoint::new(root, log.hook_failures(), member.counts());
     endpoint.apply(datapath.config());
     #[cfg(feature = "log")]
     kernel_log::follow(&datapath)?;
@@ -96,6 +99,7 @@ pub async fn serve(
     capability::give_up_others()?;
     let mut gatekeeper = Gatekeeper::new(root, file);
     gatekeeper.apply(datapath.config());
+    member.apply(datapath.config());
     tracing::info!("serving; the gates stay up when this ends");
     let mut pulse = watchdog();
     loop {
@@ -125,6 +129,7 @@ pub async fn serve(
                 refresh(&mut datapath, &mut open)?;
                 keep_keys(&mut datapath, &mut newest_times);
                 endpoint.retry();
+                member.apply(datapath.config());
             }
             due = guard.is_due() => {
                 due?;
@@ -137,6 +142,7 @@ pub async fn serve(
                     log.configure(datapath.config());
                     endpoint.apply(datapath.config());
                     gatekeeper.apply(datapath.config());
+                    member.apply(datapath.config());
                     open = open_ports(datapath.config())?;
                     datapath.set_open_ports(&open)?;
                     guard.forget_host();
@@ -150,7 +156,14 @@ pub async fn serve(
                 }
                 readiness.tell(&guard);
             }
-            (class, record) = gatekeeper.event() => log.say_within(class, record),
+            (class, record) = gatekeeper.event() => {
+                log.say_within(class, record);
+                member.openings().look();
+            }
+            (class, record) = member.event() => match class {
+                Some(class) => log.say_within(class, record),
+                None => log.say(record),
+            },
             reader = socket.accept() => log.serve(reader?),
             failed = log.hook_ended() => {
                 if let Some(failed) = failed {

@@ -21,8 +21,15 @@ pub const ALERT: &str = "alert";
 /// The program of a hook could not be run, failed, or took too long.
 pub const HOOK_FAILED: &str = "hook.failed";
 
+/// This host knows what the other hosts of its fleet know.
+pub const FLEET_JOINED: &str = "fleet.joined";
+/// This host misses what the other hosts of its fleet say.
+pub const FLEET_ISOLATED: &str = "fleet.isolated";
+/// What another host has said is not used.
+pub const FLEET_REFUSED: &str = "fleet.refused";
+
 /// All events of the service.
-pub const EVENTS: [&str; 9] = [
+pub const EVENTS: [&str; 12] = [
     GATE_UP,
     GATE_DOWN,
     INTERFACE_GUARDED,
@@ -32,6 +39,9 @@ pub const EVENTS: [&str; 9] = [
     EVENTS_LOST,
     ALERT,
     HOOK_FAILED,
+    FLEET_JOINED,
+    FLEET_ISOLATED,
+    FLEET_REFUSED,
 ];
 
 /// Why a gate was closed: the grant came to its end.

@@ -56,11 +56,14 @@ pub struct Record {
     /// `hook.failed`: the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
+    /// The host of the fleet that gave the grant, or that the event is about; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 impl Record {
     /// The keys, in the order of [`Record::fields`].
-    pub const KEYS: [&'static str; 15] = EVENT_KEYS;
+    pub const KEYS: [&'static str; 16] = EVENT_KEYS;
 
     /// Returns the keys that apply, with their values as text.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
@@ -80,6 +83,7 @@ impl Record {
             lost,
             failures,
             hook,
+            origin,
         } = self;
         let values = [
             Some(shown(*time)),
@@ -97,6 +101,7 @@ impl Record {
             lost.map(|lost| lost.to_string()),
             failures.map(|failures| failures.to_string()),
             hook.clone(),
+            origin.clone(),
         ];
         let fields = Self::KEYS.into_iter().zip(values);
         fields
@@ -122,6 +127,7 @@ impl Record {
             lost: None,
             failures: None,
             hook: None,
+            origin: None,
         }
     }
 
@@ -143,6 +149,7 @@ impl Record {
             lost,
             failures,
             hook,
+            origin,
         } = self;
         let line = self.to_string();
         let message = line.split_once(' ').map_or(&*line, |(_, rest)| rest);
@@ -162,6 +169,7 @@ impl Record {
             lost = lost,
             failures = failures,
             hook = hook,
+            origin = origin,
             "{message}"
         );
     }
@@ -185,7 +193,11 @@ impl Record {
         } = event;
         let kind = Kind::from_number(kind)?;
         let key = (key != NO_KEY).then(|| datapath.key_name(key)).flatten();
-        let Who { user, key: _ } = datapath.who(user);
+        let Who {
+            user,
+            key: _,
+            origin,
+        } = datapath.who(user);
         let user = user.or_else(|| key.as_deref().map(user_of).map(ToOwned::to_owned));
         let reason = Cause::from_number(cause)
             .filter(|cause| *cause != Cause::None)
@@ -212,6 +224,7 @@ impl Record {
             of: (of != 0).then_some(of),
             reason: reason.map(ToOwned::to_owned),
             until: (until != 0).then(|| wall_clock(until)),
+            origin,
             ..Self::now(kind.name())
         })
     }

@@ -108,11 +108,12 @@ impl Watch {
         }
         self.known = present;
         let known = |((gate, source), grant): (&(u16, IpNet), &Seen)| {
-            let Who { user, key } = &grant.who;
+            let Who { user, key, origin } = &grant.who;
             Some(Known {
                 gate: applied.gate_name(*gate)?.to_owned(),
                 user: user.clone(),
                 key: key.clone(),
+                origin: origin.clone(),
                 source: *source,
                 until: grant.until,
                 ends: wall_clock(grant.until),
@@ -154,6 +155,7 @@ impl Watch {
                 of.gate.clone(),
                 of.user.clone(),
                 of.key.clone(),
+                of.origin.clone(),
                 of.source,
                 of.until,
                 of.connections,
@@ -216,11 +218,12 @@ fn end(place: (u16, IpNet), grant: &Seen, datapath: &Datapath, log: &mut Log) {
 }
 
 fn about((gate, source): (u16, IpNet), who: &Who, event: Kind, datapath: &Datapath) -> Record {
-    let Who { user, key } = who.clone();
+    let Who { user, key, origin } = who.clone();
     Record {
         gate: datapath.applied.gate_name(gate).map(ToOwned::to_owned),
         user,
         key,
+        origin,
         source: Some(network_text(source)),
         ..Record::now(event.name())
     }

@@ -242,8 +242,12 @@ impl<'d> Names<'d> {
     /// Returns the key that has earned a grant, whose name has the user's, or else the user.
     fn holder(&mut self, number: u32) -> Rc<str> {
         let name = || {
-            let Who { user, key } = self.datapath.who(number);
-            key.or(user).unwrap_or_default().into()
+            let Who { user, key, origin } = self.datapath.who(number);
+            let name = key.or(user).unwrap_or_default();
+            match origin {
+                None => name.into(),
+                Some(origin) => format!("{name} @{origin}").trim_start().into(),
+            }
         };
         Rc::clone(self.holders.entry(number).or_insert_with(name))
     }

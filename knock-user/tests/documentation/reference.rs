@@ -202,6 +202,7 @@ fn every_key_of_an_event_is_described() {
         lost: Some(3),
         failures: Some(10),
         hook: Some("/bin/true".to_owned()),
+        origin: Some(text.clone()),
     };
     let keys: Vec<&str> = event.fields().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, Record::KEYS);

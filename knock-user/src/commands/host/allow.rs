@@ -26,11 +26,16 @@ pub struct Args {
     /// How long the grant lasts [default: the gate's `open_for`]
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_grant_duration)]
     duration: Option<Duration>,
+
+    /// At every host of the fleet; at the others for their own `open_for` at the most
+    #[cfg(feature = "fleet")]
+    #[arg(long)]
+    fleet: bool,
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     // First, so that the tables are not taken down between being opened and being changed.
-    let Some(_lock) = root.lock_existing()? else {
+    let Some(lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
     let mut datapath = Datapath::open(root)?;
@@ -46,6 +51,36 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         args.gate,
         HumanDuration(duration)
     );
+    #[cfg(feature = "fleet")]
+    if args.fleet {
+        let fleet = datapath.config().fleet.clone();
+        // The fleet is asked without keeping anything from others here.
+        drop((datapath, lock));
+        return everywhere(args, fleet, duration);
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// Tells the other hosts of the fleet.
+#[cfg(feature = "fleet")]
+fn everywhere(args: &Args, fleet: Option<crate::config::Fleet>, lasts: Duration) -> Result<()> {
+    use anyhow::Context as _;
+
+    use crate::{fleet::once::Once, runtime::runtime};
+
+    let fleet = fleet.context("the configuration in force has no [fleet]: this host alone has the grant")?;
+    let told = runtime()?.block_on(async {
+        let mut once = Once::connect(&fleet).await?;
+        once.allow(&args.gate, args.source, lasts).await
+    });
+    told.with_context(|| {
+        format!(
+            "the grant is given at this host, and not in the fleet {}: give the command again when etcd answers",
+            fleet.name
+        )
+    })?;
+    tracing::info!("told the fleet {}", fleet.name);
     Ok(())
 }
 

@@ -28,11 +28,12 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
                 grant.source,
                 output::duration(grant.expires_in_ms * 1_000_000),
                 grant.connections.to_string(),
+                grant.origin.unwrap_or_default(),
             ]
         })
         .collect();
     output::table(
-        ["GATE", "USER", "SOURCE", "EXPIRES IN>", "CONNECTIONS>"],
+        ["GATE", "USER", "SOURCE", "EXPIRES IN>", "CONNECTIONS>", "ORIGIN"],
         &rows,
         "no grants: every gate is closed",
     )

@@ -70,6 +70,6 @@ pub(super) fn run(command: Command, options: &Options) -> Result<()> {
         Command::Revoke(args) => revoke::run(&args, &root),
         Command::Key(args) => key::run(&args, config, &root),
         #[cfg(feature = "fleet")]
-        Command::Fleet(args) => fleet::run(&args),
+        Command::Fleet(args) => fleet::run(&args, config),
     }
 }

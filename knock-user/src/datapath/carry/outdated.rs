@@ -9,7 +9,7 @@ use knock_common::{
     Address,
     address::{V4, V6},
     frame,
-    grant::GrantKey,
+    grant::{BY_HAND, GrantKey},
     knock::authenticated::key::KEY_USER,
     session::{Flow, Session},
 };
@@ -19,6 +19,7 @@ use crate::{
         compile::applied::Applied,
         edit::{grants::InGrants, sessions::InSessions},
         open::Datapath,
+        origin::Holder,
         tables::{absent_as_none, data},
         view::grants::GrantRow,
     },
@@ -56,9 +57,10 @@ impl Datapath {
             return true;
         };
         // A grant by hand is for any source.
-        let Some(user) = row.user else {
+        let user = row.user.map_or(BY_HAND, |number| Holder::of(number).user);
+        if user == BY_HAND {
             return false;
-        };
+        }
         let may_open = if user & KEY_USER != 0 {
             by_keys.contains(&(user & !KEY_USER, row.gate.into()))
         } else {

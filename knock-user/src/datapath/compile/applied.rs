@@ -83,7 +83,7 @@ impl Applied {
     /// Returns the name of a user whose knocks are sequences. Numbers of keys are [`Datapath::who`]'s.
     ///
     /// [`Datapath::who`]: crate::datapath::Datapath::who
-    pub(in crate::datapath) fn user_name(&self, id: u32) -> Option<&str> {
+    pub fn user_name(&self, id: u32) -> Option<&str> {
         let (gate, place) = (*self.by_id.users.get(id as usize)?)?;
         self.config.gates.get(gate)?.user(place)
     }

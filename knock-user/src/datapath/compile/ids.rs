@@ -10,10 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knock_common::{knock::authenticated::key::KEY_USER, rules::NO_GATE};
+use knock_common::rules::NO_GATE;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Gate};
+use crate::{
+    config::{Config, Gate},
+    datapath::origin::MOST_USERS,
+};
 
 /// The id of every gate and user of a configuration, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +45,7 @@ impl Ids {
             previous
                 .values()
                 .flat_map(|gate| gate.users.values().copied()),
-            KEY_USER - 1,
+            MOST_USERS - 1,
         );
         let known_gate = |gate: &Gate| previous.get(&gate.name);
         let known_user = |gate: &Gate, user: &str| known_gate(gate)?.users.get(user).copied();

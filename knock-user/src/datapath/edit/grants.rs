@@ -45,6 +45,13 @@ impl fmt::Display for GrantsFull {
 
 impl std::error::Error for GrantsFull {}
 
+impl GrantsFull {
+    /// `limit`: how many there may be.
+    pub(super) const fn of(limit: u32) -> Self {
+        Self(limit)
+    }
+}
+
 impl Datapath {
     /// Gives the grant of a network at a gate by hand, in place of one that there was. `now` and `until`: ns of
     /// `CLOCK_MONOTONIC`.
@@ -224,7 +231,7 @@ impl Datapath {
         Err(GrantsFull(self.grant_slots.len()).into())
     }
 
-    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
+    pub(super) fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
         match slot.family {
             4 => self.vacate::<V4>(slot, index, now),
             6 => self.vacate::<V6>(slot, index, now),
@@ -253,7 +260,7 @@ impl Datapath {
     }
 
     /// Makes the kernel look for grants of this prefix length too.
-    fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
+    pub(super) fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
     where
         GrantKey<A>: Pod,
     {

@@ -4,5 +4,6 @@ pub mod connections;
 pub mod grant_filter;
 pub mod grants;
 mod host;
+mod remote;
 mod revoke;
 pub mod sessions;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{error::NothingUp, install::pins::root::PinRoot, open::Datapath},
+    datapath::{origin::Holder, error::NothingUp, install::pins::root::PinRoot, open::Datapath},
     keys::{Folder, KeySet, newest_after_reset},
     sys::state_directory,
 };
@@ -35,6 +35,8 @@ pub struct Who {
     pub user: Option<String>,
     /// The key, where it was no sequence.
     pub key: Option<String>,
+    /// The host of the fleet that has given the grant; `None`: this one.
+    pub origin: Option<String>,
 }
 
 /// Looks up who numbers stand for, each once: the name of a key takes a system call.
@@ -95,20 +97,27 @@ impl Datapath {
 
     /// Returns who a number in a grant or an event stands for.
     pub fn who(&self, number: u32) -> Who {
-        if number == BY_HAND {
-            return Who::default();
-        }
-        if number & KEY_USER == 0 {
+        let Holder { user, host } = Holder::of(number);
+        let origin = self.origin(host);
+        if user == BY_HAND {
             return Who {
-                user: self.applied.user_name(number).map(ToOwned::to_owned),
-                key: None,
+                origin,
+                ..Who::default()
             };
         }
-        let slot = u16::try_from(number & !KEY_USER).ok();
+        if user & KEY_USER == 0 {
+            return Who {
+                user: self.applied.user_name(user).map(ToOwned::to_owned),
+                key: None,
+                origin,
+            };
+        }
+        let slot = u16::try_from(user & !KEY_USER).ok();
         let key = slot.and_then(|slot| self.key_name(slot));
         Who {
             user: key.as_deref().map(user_of).map(ToOwned::to_owned),
             key,
+            origin,
         }
     }
 

@@ -171,6 +171,13 @@ impl KeyTables {
         self.keys.words_of(slot.into())[word::NEWEST].store(newest, Ordering::SeqCst);
     }
 
+    /// Sets the newest time of a key where it is earlier, whatever the program does meanwhile.
+    pub fn raise_newest(&self, slot: u16, newest: u64) {
+        if usize::from(slot) < self.keys.len() {
+            self.keys.words_of(slot.into())[word::NEWEST].fetch_max(newest, Ordering::SeqCst);
+        }
+    }
+
     /// Takes over the newest times of tables whose program accepts nothing any more.
     pub fn follow(&self, before: &Self) {
         for index in 0..self.keys.len() {

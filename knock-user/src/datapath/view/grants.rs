@@ -21,7 +21,7 @@ use crate::{
 pub struct GrantRow {
     /// Id of the gate.
     pub gate: u16,
-    /// Id of the user that knocked; `None`: given by hand.
+    /// Number of who knocked, with that of the host where; `None`: given by hand at this host.
     pub user: Option<u32>,
     pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.

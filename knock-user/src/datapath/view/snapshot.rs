@@ -139,6 +139,8 @@ pub struct Grant {
     pub user: Option<String>,
     /// The key that earned it; null: a sequence, or `allow`.
     pub key: Option<String>,
+    /// The host of the fleet that gave it; null: this one.
+    pub origin: Option<String>,
     /// A network, with its prefix length.
     pub source: String,
     pub expires_in_ms: u64,
@@ -274,11 +276,12 @@ impl Datapath {
         let now = monotonic_now();
         let mut holders = self.holders();
         let grants = rows.into_iter().map(|row| {
-            let Who { user, key } = holders.of(row.user).clone();
+            let Who { user, key, origin } = holders.of(row.user).clone();
             Grant {
                 gate: self.name(row.gate),
                 user,
                 key,
+                origin,
                 source: row.source.to_string(),
                 // Rounded up, so that a live grant never has 0 left.
                 expires_in_ms: row.until.saturating_sub(now).div_ceil(1_000_000),

@@ -22,7 +22,7 @@ use super::listener::{Accepting, Listener, Stream};
 use crate::{
     datapath::PinRoot,
     metrics::{self, Reading},
-    service::failures::HookFailures,
+    service::{failures::HookFailures, fleet::Counts},
 };
 
 /// The path of the page.
@@ -44,6 +44,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Source {
     pub root: PinRoot,
     pub hook_failures: HookFailures,
+    pub fleet: Counts,
 }
 
 /// Serves until `stopped`.
@@ -149,9 +150,10 @@ impl Page {
                 let Source {
                     root,
                     hook_failures,
+                    fleet,
                 } = &self.source;
                 let text = Reading::take(root)
-                    .map(|reading| reading.with_hooks(hook_failures.by_reason()))
+                    .map(|reading| reading.of_service(hook_failures.by_reason(), fleet.read()))
                     .and_then(|reading| Ok(reading.into_text()?))
                     .map_err(|error| format!("cannot read the metrics: {error:#}"));
                 if let Err(error) = &text

@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
-use super::failures::HookFailures;
+use super::{failures::HookFailures, fleet::Counts};
 use crate::{
     config::{Config, Listen},
     datapath::PinRoot,
@@ -22,6 +22,7 @@ use listener::Listener;
 pub struct Endpoint {
     root: PinRoot,
     hook_failures: HookFailures,
+    fleet: Counts,
     wanted: Option<Listen>,
     serving: Option<Serving>,
     /// Why it does not serve, as it was last reported.
@@ -29,10 +30,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub fn new(root: &PinRoot, hook_failures: HookFailures) -> Self {
+    pub fn new(root: &PinRoot, hook_failures: HookFailures, fleet: Counts) -> Self {
         Self {
             root: root.clone(),
             hook_failures,
+            fleet,
             wanted: None,
             serving: None,
             failed: None,
@@ -56,7 +58,7 @@ impl Endpoint {
         if self.serving.as_ref().is_some_and(Serving::goes_on) {
             return;
         }
-        match Serving::start(listen, &self.root, &self.hook_failures) {
+        match self.start(listen) {
             Ok(serving) => {
                 tracing::info!("metrics are at {}", address(listen));
                 self.serving = Some(serving);
@@ -72,6 +74,17 @@ impl Endpoint {
                 }
             }
         }
+    }
+}
+
+impl Endpoint {
+    fn start(&self, listen: &Listen) -> Result<Serving> {
+        let source = Source {
+            root: self.root.clone(),
+            hook_failures: self.hook_failures.clone(),
+            fleet: self.fleet.clone(),
+        };
+        Serving::start(listen, source)
     }
 }
 
@@ -91,14 +104,10 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(listen: &Listen, root: &PinRoot, hook_failures: &HookFailures) -> Result<Self> {
+    fn start(listen: &Listen, source: Source) -> Result<Self> {
         let listener = Listener::bind(listen)?;
         let runtime = runtime()?;
         let (stop, stopped) = oneshot::channel();
-        let source = Source {
-            root: root.clone(),
-            hook_failures: hook_failures.clone(),
-        };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || runtime.block_on(http::serve(listener, source, stopped)))

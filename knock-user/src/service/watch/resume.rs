@@ -50,6 +50,7 @@ pub fn resume(
             gate,
             user,
             key,
+            origin,
             source,
             until,
             ends,
@@ -58,6 +59,7 @@ pub fn resume(
         let who = Who {
             user: user.clone(),
             key: key.clone(),
+            origin: origin.clone(),
         };
         if let Some(id) = applied.ids.gate(gate).filter(|_| is_this_boot) {
             let seen = Seen {
@@ -83,6 +85,7 @@ pub fn resume(
             gate: Some(gate.clone()),
             user: who.user,
             key: who.key,
+            origin: who.origin,
             source: Some(network_text(*source)),
             reason: Some(reason.into()),
             ..Record::now(Kind::Closed.name())
@@ -133,6 +136,7 @@ mod tests {
             gate: gate.into(),
             user: user.map(ToOwned::to_owned),
             key: user.map(|user| format!("{user}/laptop")),
+            origin: None,
             source: source.parse().expect("a network"),
             until: ends * SECOND,
             ends: wall(ends.cast_signed()),

@@ -1,11 +1,14 @@
 //! `knockgate fleet`: hosts that open their gates together.
 
 mod key;
+mod status;
+
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
 
-/// Make keys for hosts that open their gates together
+/// Show hosts that open their gates together, and make keys for them
 ///
 /// The section [fleet] of the configuration makes this host one of a fleet.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,10 +20,13 @@ pub struct Args {
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     Key(key::Args),
+    Status(status::Args),
 }
 
-pub fn run(args: &Args) -> Result<()> {
+/// `file`: the configuration.
+pub fn run(args: &Args, file: &Path) -> Result<()> {
     match &args.command {
         Command::Key(args) => key::run(args),
+        Command::Status(args) => status::run(args, file),
     }
 }

@@ -1,0 +1,210 @@
+//! Grants that another host has given, put into the tables while the program changes them.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use aya::Pod;
+use ipnet::IpNet;
+use knock_common::{
+    Address,
+    address::{V4, V6},
+    grant::{BY_HAND, Grant, GrantKey, GrantSlot},
+};
+
+use super::grants::{GrantsFull, InGrants};
+use crate::datapath::{open::Datapath, view::grants::GrantRow};
+
+/// A grant is left alone where it would be renewed by less than this, ns: by as much as the same record, read twice, differs.
+const ALIKE: u64 = 250_000_000;
+
+impl Datapath {
+    /// Puts a grant into the tables that another host has given, unless there is one that lasts as long. Returns whether it
+    /// did. `user`: with the number of the host. `until` and `now`: ns of `CLOCK_MONOTONIC`.
+    pub fn admit_remote(
+        &mut self,
+        source: IpNet,
+        gate: u16,
+        user: u32,
+        until: u64,
+        now: u64,
+    ) -> Result<bool> {
+        let length = source.prefix_len();
+        match source.addr() {
+            IpAddr::V4(address) => {
+                let key = GrantKey::<V4>::new(address.into(), length, gate);
+                self.admit_key(&key, user, until, now)
+            }
+            IpAddr::V6(address) => {
+                let key = GrantKey::<V6>::new(address.into(), length, gate);
+                self.admit_key(&key, user, until, now)
+            }
+        }
+    }
+
+    fn admit_key<A: InGrants>(
+        &mut self,
+        key: &GrantKey<A>,
+        user: u32,
+        until: u64,
+        now: u64,
+    ) -> Result<bool>
+    where
+        GrantKey<A>: Pod,
+    {
+        if !self.looks_for::<A>(key.length)? {
+            self.add_length::<A>(key.length, now)?;
+        }
+        // Repeated each time that the program has removed or added the same grant in between.
+        loop {
+            let before = self.grant(key)?;
+            if before.is_some_and(|before| before.until.saturating_add(ALIKE) >= until) {
+                return Ok(false);
+            }
+            let slot = match before {
+                Some(before) => before.slot,
+                None => self.take_spread_slot(key, now)?,
+            };
+            let grant = Grant {
+                until,
+                tag: key.tag(),
+                connections: 0,
+                user,
+                slot,
+                port: 0,
+                zero: 0,
+            };
+            let is_written = if before.is_some() {
+                self.change(key, grant)?
+            } else {
+                self.insert(key, grant)?
+            };
+            if is_written {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
+        if length == A::BITS {
+            return Ok(true);
+        }
+        let packed = self.lengths.get(&u32::from(A::FAMILY != 4), 0)?;
+        Ok(packed.to_le_bytes().contains(&length))
+    }
+
+    /// Takes a slot whose grant has ended, far from the one that was taken before. A knock looks at a bounded number of slots
+    /// in a row: many grants side by side would leave no room for it.
+    fn take_spread_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
+        let count = self.grant_slots.len();
+        let step = step(count);
+        for _ in 0..count {
+            self.spread = (self.spread + step) % u64::from(count);
+            let index = u32::try_from(self.spread)?;
+            let slot = self.grant_slots.get(&index, 0)?;
+            if self.slot_is_free(slot, index, now)? {
+                let taken = GrantSlot {
+                    address: key.address.padded(),
+                    gate: key.gate,
+                    length: key.length,
+                    family: A::FAMILY,
+                    zero: 0,
+                };
+                self.grant_slots.set(index, taken, 0)?;
+                return Ok(index);
+            }
+        }
+        Err(GrantsFull::of(count).into())
+    }
+
+    /// Returns the grant of exactly this network at a gate, live or not.
+    pub fn grant_of(&self, source: IpNet, gate: u16) -> Result<Option<GrantRow>> {
+        let length = source.prefix_len();
+        let grant = match source.addr() {
+            IpAddr::V4(address) => {
+                self.grant(&GrantKey::<V4>::new(address.into(), length, gate))?
+            }
+            IpAddr::V6(address) => {
+                self.grant(&GrantKey::<V6>::new(address.into(), length, gate))?
+            }
+        };
+        Ok(grant.map(|grant| GrantRow {
+            gate,
+            user: (grant.user != BY_HAND).then_some(grant.user),
+            source,
+            until: grant.until,
+            connections: grant.connections,
+        }))
+    }
+
+    /// Returns how many grants there is room for.
+    pub fn grants_capacity(&self) -> u32 {
+        self.grant_slots.len()
+    }
+
+    /// Makes packets of the key in a slot count from this time on, Unix ns, if that is later than from when they count now.
+    pub fn raise_newest(&self, slot: u16, time: u64) -> Result<()> {
+        self.keys()?.raise_newest(slot, time);
+        Ok(())
+    }
+
+    /// Returns the newest time of the packets of the key in each slot, Unix ns.
+    pub fn newest_by_slot(&self) -> Result<Vec<u64>> {
+        Ok(self.keys()?.newest_by_slot())
+    }
+
+    /// Returns which slots belong to which key.
+    pub fn key_slots(&self) -> Result<Vec<(u16, String)>> {
+        let slots = 0..u16::try_from(self.key_names.len()).unwrap_or(u16::MAX);
+        let newest = self.newest_by_slot().context("no table of keys")?;
+        let used = slots.filter(|slot| newest.get(usize::from(*slot)).is_some_and(|time| *time != 0));
+        Ok(used.filter_map(|slot| Some((slot, self.key_name(slot)?))).collect())
+    }
+
+    /// Returns what valid keys open: the slot of the key, and the id of the gate.
+    pub fn opened_by_keys(&self) -> Result<std::collections::HashSet<(u32, u32)>> {
+        self.keys()?.opened()
+    }
+}
+
+/// Returns a step by which all of `count` places are visited once, each far from those before: near the golden section.
+fn step(count: u32) -> u64 {
+    let count = u64::from(count);
+    let near = count * 618 / 1000;
+    (near.max(1)..).find(|step| divisor(*step, count) == 1).unwrap_or(1)
+}
+
+fn divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { divisor(other, one % other) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_is_visited_once_and_none_next_to_the_one_before() {
+        for count in [1, 2, 3, 10, 1000, 65_536, 99_991] {
+            let step = step(count);
+            let mut visited = vec![false; count as usize];
+            let mut at = 0;
+            for _ in 0..count {
+                at = (at + step) % u64::from(count);
+                let place = usize::try_from(at).expect("small");
+                assert!(!std::mem::replace(&mut visited[place], true), "{count}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_half_of_the_places_taken_no_run_is_long() {
+        let (count, mut at) = (65_536, 0);
+        let mut taken = vec![false; count];
+        for _ in 0..count * 7 / 8 {
+            at = (at + usize::try_from(step(65_536)).expect("small")) % count;
+            taken[at] = true;
+        }
+        let runs = taken.split(|taken| !taken).map(<[bool]>::len);
+        let longest = runs.max().expect("some");
+        assert!(longest < 16, "{longest}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What a command asks of the engine, by a connection of its own: it works whether or not the service runs.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::{
+    engine::{Condition, Entry, Outcome, Put, Write},
+    etcd::Connection,
+    keys::Keyring,
+    record::{self, Codec, Grant, Host, Record, Revocation, head_key},
+};
+use crate::config::Fleet;
+
+/// How often a write is tried before which another host was faster.
+const TRIES: usize = 20;
+
+/// A connection to the fleet, for one command.
+pub struct Once {
+    connection: Connection,
+    codec: Codec,
+    name: String,
+}
+
+/// Where the engine's order of revocations stands.
+struct Head {
+    number: u64,
+    revision: i64,
+}
+
+impl Once {
+    pub async fn connect(fleet: &Fleet) -> Result<Self> {
+        let keyring = Keyring::load(&fleet.keys)?;
+        Ok(Self {
+            connection: Connection::to_any(fleet).await?,
+            codec: Codec::new(&fleet.name, keyring),
+            name: fleet.host_name()?,
+        })
+    }
+
+    /// Revokes at every host: the grants of the sources in `network`, or of all, at one gate or at all.
+    pub async fn revoke(&mut self, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+        let revocation = Revocation {
+            gate: gate.map(ToOwned::to_owned),
+            network,
+            host: self.name.clone(),
+        };
+        for _ in 0..TRIES {
+            let head = self.head().await?;
+            let write = record::revoke(&self.codec, head.number + 1, head.revision, &revocation);
+            if self.connection.write(&write).await? == Outcome::Done {
+                return Ok(());
+            }
+        }
+        bail!("other hosts revoke all the time: try again")
+    }
+
+    /// Tells every host of a grant by hand.
+    pub async fn allow(&mut self, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
+        let (name, codec) = (self.name.clone(), &self.codec);
+        let own = self.connection.get(&codec.host_key(&name)).await?;
+        let own = own.and_then(|own| match codec.read(&own.key, &own.value) {
+            Ok(Record::Host(_, host)) => Some(host.serial),
+            _ => None,
+        });
+        let now = u64::try_from(Timestamp::now().as_microsecond())?;
+        // The time of a host only grows, whatever becomes of its clock.
+        let serial = now.max(own.map_or(0, |own| own + 1));
+        let left = u64::try_from(lasts.as_millis())?;
+        for _ in 0..TRIES {
+            let head = self.head().await?;
+            let grant = Grant {
+                user: None,
+                key: None,
+                origin: name.clone(),
+                serial,
+                end: serial / 1000 + left,
+                left,
+                head: head.number,
+            };
+            let (key, value) = self.codec.grant(gate, source, &grant);
+            let write = Write {
+                id: 0,
+                condition: Condition::Unchanged {
+                    key: head_key().to_owned(),
+                    revision: head.revision,
+                },
+                puts: vec![Put {
+                    key,
+                    value,
+                    useful: lasts,
+                }],
+            };
+            if self.connection.write(&write).await? == Outcome::Done {
+                return Ok(());
+            }
+        }
+        bail!("other hosts revoke all the time: try again")
+    }
+
+    /// Returns the hosts, by name. A record that no key of the fleet has signed is left out.
+    pub async fn hosts(&mut self) -> Result<Vec<(String, Host)>> {
+        let (_, entries) = self.connection.others().await?;
+        let hosts = entries.iter().filter_map(|entry| match self.read(entry) {
+            Some(Record::Host(name, host)) => Some((name, host)),
+            _ => None,
+        });
+        Ok(hosts.collect())
+    }
+
+    async fn head(&mut self) -> Result<Head> {
+        let entries = self.connection.revocations().await.context("cannot read what was revoked")?;
+        let mut head = Head {
+            number: 0,
+            revision: 0,
+        };
+        for entry in &entries {
+            if entry.key == head_key() {
+                head.revision = entry.revision;
+            }
+            match self.read(entry) {
+                Some(Record::Revocation(number, _)) => head.number = head.number.max(number),
+                Some(Record::Head(told)) => head.number = head.number.max(told.number),
+                _ => {}
+            }
+        }
+        Ok(head)
+    }
+
+    fn read(&self, entry: &Entry) -> Option<Record> {
+        self.codec.read(&entry.key, &entry.value).ok()
+    }
+}

@@ -1,0 +1,282 @@
+//! What a host makes of what it is told, and what it tells: a value that is given the time, the host's own grants and the
+//! messages of the engine, and returns what is to be done.
+//!
+//! Times of other hosts are compared with other times of the same host alone. Each host's time only grows ([`Clock`]), so a
+//! record is never younger than the newest that was heard of its host, plus what has gone by here since.
+
+mod heard;
+mod own;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+use super::{
+    engine::{Condition, Message, Outcome, Put, Write},
+    record::{Codec, Host, Refusal, Revocation, Seen, head_key},
+};
+use crate::{datapath::Who, keys::KeyName};
+use own::{InFlight, Own};
+
+/// ns.
+const SECOND: u64 = 1_000_000_000;
+/// Grants of one write. etcd takes 128 changes in a transaction, unless it is told otherwise.
+const AT_ONCE: usize = 100;
+/// Between two writes of the same grant or the same newest time.
+const REST: u64 = SECOND;
+/// Before a write that was not done is tried again.
+const AGAIN: u64 = SECOND / 20;
+/// After this many refusals in a row without news, there is something that this host was not told.
+const REFUSALS: u32 = 40;
+/// Between two records of this host itself.
+const BEAT: u64 = 5 * SECOND;
+
+/// A gate, by its id, and a source.
+pub type Place = (u16, IpNet);
+
+/// Now, by both clocks of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// ns of `CLOCK_MONOTONIC`.
+    pub monotonic: u64,
+    /// µs since 1970.
+    pub wall: u64,
+}
+
+/// A grant in this host's tables that was not given for another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    pub place: Place,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub until: u64,
+    /// Who knocked, as the tables number them.
+    pub user: u32,
+}
+
+/// What this host's configuration says.
+pub trait Policy {
+    fn gate(&self, name: &str) -> Option<u16>;
+
+    fn gate_name(&self, gate: u16) -> Option<&str>;
+
+    /// ns.
+    fn open_for(&self, gate: u16) -> u64;
+
+    /// Returns the number of who may pass here, or why nobody may.
+    fn admits(
+        &self,
+        gate: u16,
+        source: &IpNet,
+        user: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<u32, Refusal>;
+
+    /// Returns who has this number.
+    fn who(&self, user: u32) -> Who;
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// End every grant that is there now and that it covers.
+    Revoke(Revocation),
+    /// Put a grant into the tables, unless there is one that lasts as long.
+    Give(Give),
+    /// Refuse packets of this key that are as old as this, Unix ns, or older.
+    Newest { key: KeyName, time: u64 },
+    /// Say that a record was refused.
+    Refused(Refused),
+    /// Count how long a record took from this host to the engine and back, ns.
+    Heard { after: u64 },
+    /// From now on this host knows what the others know.
+    Joined,
+    /// From now on this host misses what the others say.
+    Isolated { why: String },
+    /// Have the engine tell everything anew.
+    BeginAnew { why: &'static str },
+}
+
+/// A grant of another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Give {
+    pub place: Place,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub until: u64,
+    /// As the tables number them.
+    pub user: u32,
+    pub origin: String,
+}
+
+/// A record that was refused, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: Refusal,
+    /// The host that has signed it.
+    pub origin: Option<String>,
+    pub gate: Option<String>,
+    pub user: Option<String>,
+    pub source: Option<IpNet>,
+    pub key: String,
+}
+
+/// The time of a host of the fleet, µs since 1970. It never goes back: not with the host's clock, nor when its service is
+/// started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Clock {
+    serial: u64,
+    /// When that was heard, ns of this host's `CLOCK_MONOTONIC`.
+    at: u64,
+    /// It came as it was written, not with all that there was.
+    is_live: bool,
+}
+
+impl Clock {
+    /// Returns its time at `monotonic`, ns: as far as both clocks run alike ...
+    fn now(&self, monotonic: u64) -> u64 {
+        self.serial + monotonic.saturating_sub(self.at) / 1000
+    }
+
+    /// ... and if its clock is as much slower than this host's as clocks may be, a thousandth.
+    fn earliest(&self, monotonic: u64) -> u64 {
+        self.serial + monotonic.saturating_sub(self.at) / 1001
+    }
+}
+
+/// Where the engine's order of revocations stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Told {
+    /// Everything has been told.
+    is_current: bool,
+    /// The revision of the record that counts revocations.
+    head: i64,
+}
+
+/// What a host knows of its fleet.
+pub struct State {
+    codec: Codec,
+    name: String,
+    about: About,
+    /// The last revocation that was handed out as an [`Act`]; `None`: this host has never been one of the fleet.
+    applied: Option<u64>,
+    told: Told,
+    revocations: BTreeMap<u64, Revocation>,
+    hosts: HashMap<String, Clock>,
+    own: HashMap<Place, Own>,
+    /// When to publish.
+    due: BTreeSet<(u64, Place)>,
+    seen: BTreeMap<String, own::Newest>,
+    in_flight: HashMap<u64, InFlight>,
+    next_write: u64,
+    refused_in_a_row: u32,
+    /// How far this host's time is ahead of its `CLOCK_MONOTONIC`, µs.
+    ahead: u64,
+    /// The last time that was given away.
+    serial: u64,
+    next_beat: u64,
+    /// The time that the last grant took to the engine and back, ns.
+    lag: Option<u64>,
+    /// Grants that were published.
+    pub published: u64,
+    /// Grants of others that were put into the tables.
+    pub received: u64,
+}
+
+/// What a host says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub version: String,
+    /// See [`Host::configuration`].
+    pub configuration: String,
+    /// See [`Host::run`].
+    pub run: u64,
+}
+
+impl State {
+    /// `applied`: the last revocation that an earlier service has put into the tables.
+    pub fn new(codec: Codec, name: String, about: About, applied: Option<u64>) -> Self {
+        Self {
+            codec,
+            name,
+            about,
+            applied,
+            told: Told::default(),
+            revocations: BTreeMap::new(),
+            hosts: HashMap::new(),
+            own: HashMap::new(),
+            due: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            next_write: 0,
+            refused_in_a_row: 0,
+            ahead: 0,
+            serial: 0,
+            next_beat: 0,
+            lag: None,
+            published: 0,
+            received: 0,
+        }
+    }
+
+    /// Returns the last revocation that was handed out.
+    pub fn applied(&self) -> Option<u64> {
+        self.applied
+    }
+
+    pub fn is_current(&self) -> bool {
+        self.told.is_current
+    }
+
+    /// Takes a message, and returns what is to be done.
+    pub fn hear(&mut self, message: Message, now: Moment, policy: &impl Policy) -> Vec<Act> {
+        let mut acts = Vec::new();
+        match message {
+            Message::State(entries) => self.hear_state(&entries, now, policy, &mut acts),
+            Message::Grants(entries) => {
+                for entry in &entries {
+                    self.hear_entry(entry, now, policy, false, &mut acts);
+                }
+            }
+            Message::Current => {
+                self.told.is_current = true;
+                self.refused_in_a_row = 0;
+                self.schedule_all(now);
+                acts.push(Act::Joined);
+            }
+            Message::Changed(entries) => {
+                for entry in &entries {
+                    self.hear_entry(entry, now, policy, true, &mut acts);
+                }
+            }
+            Message::Lost { why } => {
+                self.told = Told::default();
+                self.in_flight.clear();
+                acts.push(Act::Isolated { why });
+            }
+            Message::Answered { id, outcome } => self.answered(id, &outcome, now, &mut acts),
+        }
+        acts
+    }
+
+    /// Returns this host's time, µs since 1970: later than any that it has given before.
+    fn tick(&mut self, now: Moment) -> u64 {
+        let monotonic = now.monotonic / 1000;
+        self.ahead = self.ahead.max(now.wall.saturating_sub(monotonic));
+        self.serial = (monotonic + self.ahead).max(self.serial + 1);
+        self.serial
+    }
+
+    /// Makes this host's time later than one that it has given in an earlier life.
+    fn follow_serial(&mut self, serial: u64, now: Moment) {
+        let monotonic = now.monotonic / 1000;
+        self.serial = self.serial.max(serial);
+        self.ahead = self.ahead.max(serial.saturating_sub(monotonic));
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_write += 1;
+        self.next_write
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! What a host is told: revocations, grants of others, newest times.
+
+use std::ops::Bound;
+
+use ipnet::IpNet;
+
+use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, Revocation, State};
+use crate::fleet::{
+    engine::Entry,
+    record::{Grant, Host, Record, head_key},
+};
+
+impl State {
+    /// Hears every record but the grants: revocations before any grant.
+    pub(super) fn hear_state(
+        &mut self,
+        entries: &[Entry],
+        now: Moment,
+        policy: &impl Policy,
+        acts: &mut Vec<Act>,
+    ) {
+        self.unpublish();
+        self.revocations.clear();
+        self.told.head = 0;
+        let mut head = 0;
+        for entry in entries {
+            if entry.key == head_key() {
+                self.told.head = entry.revision;
+            }
+            match self.codec.read(&entry.key, &entry.value) {
+                Ok(Record::Revocation(number, revocation)) => {
+                    head = head.max(number);
+                    self.revocations.insert(number, revocation);
+                }
+                Ok(Record::Head(told)) => head = head.max(told.number),
+                _ => self.hear_entry(entry, now, policy, false, acts),
+            }
+        }
+        match self.applied {
+            // What was revoked before this host was one of the fleet and is not known any more cannot concern it.
+            None => acts.extend(self.revocations.values().cloned().map(Act::Revoke)),
+            Some(applied) => {
+                // Where there are fewer, all of the engine's records were lost and it has begun anew.
+                for number in applied + 1..=head {
+                    if let Some(revocation) = self.revocations.get(&number) {
+                        acts.push(Act::Revoke(revocation.clone()));
+                    } else {
+                        // The engine has none of these any more, and one that ends everything is enough.
+                        acts.push(Act::Revoke(Revocation::all(self.name.clone())));
+                        let known = self.revocations.range(number..);
+                        acts.extend(known.map(|(_, known)| Act::Revoke(known.clone())));
+                        break;
+                    }
+                }
+            }
+        }
+        self.applied = Some(head);
+    }
+
+    /// Hears one record. `is_live`: it has just been written.
+    pub(super) fn hear_entry(
+        &mut self,
+        entry: &Entry,
+        now: Moment,
+        policy: &impl Policy,
+        is_live: bool,
+        acts: &mut Vec<Act>,
+    ) {
+        match self.codec.read(&entry.key, &entry.value) {
+            Ok(Record::Grant {
+                gate,
+                source,
+                grant,
+            }) => {
+                if grant.origin == self.name {
+                    self.hear_own(&gate, source, &grant, now, policy, is_live, acts);
+                } else if let Err(reason) =
+                    self.hear_grant(&gate, source, &grant, now, policy, is_live, acts)
+                {
+                    acts.push(Act::Refused(Refused {
+                        reason,
+                        origin: Some(grant.origin),
+                        gate: Some(gate),
+                        user: grant.user,
+                        source: Some(source),
+                        key: entry.key.clone(),
+                    }));
+                }
+            }
+            Ok(Record::Revocation(number, revocation)) => {
+                self.hear_revocation(number, revocation, acts);
+            }
+            Ok(Record::Head(head)) => {
+                self.told.head = entry.revision;
+                self.refused_in_a_row = 0;
+                let applied = self.applied.unwrap_or_default();
+                if head.number > applied {
+                    acts.push(Act::Revoke(Revocation::all(self.name.clone())));
+                    self.applied = Some(head.number);
+                } else if head.number < applied {
+                    acts.push(begun_anew());
+                }
+            }
+            Ok(Record::Seen(key, seen)) => {
+                let newest = self.seen.entry(key.to_string()).or_default();
+                newest.time = newest.time.max(seen.time);
+                newest.published = newest.published.max(seen.time);
+                acts.push(Act::Newest {
+                    key,
+                    time: seen.time,
+                });
+            }
+            Ok(Record::Host(name, host)) => self.hear_host(name, &host, now, is_live, entry, acts),
+            Err(reason) => acts.push(Act::Refused(Refused {
+                reason,
+                origin: None,
+                gate: None,
+                user: None,
+                source: None,
+                key: entry.key.clone(),
+            })),
+        }
+    }
+
+    fn hear_revocation(&mut self, number: u64, revocation: Revocation, acts: &mut Vec<Act>) {
+        let applied = self.applied.unwrap_or_default();
+        if number > applied + 1 {
+            acts.push(Act::Revoke(Revocation::all(self.name.clone())));
+        } else if number <= applied {
+            acts.push(begun_anew());
+        }
+        self.applied = Some(applied.max(number));
+        acts.push(Act::Revoke(revocation.clone()));
+        self.revocations.insert(number, revocation);
+    }
+
+    /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
+    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    fn hear_grant(
+        &mut self,
+        gate: &str,
+        source: IpNet,
+        grant: &Grant,
+        now: Moment,
+        policy: &impl Policy,
+        is_live: bool,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), Refusal> {
+        let clock = self.follow_clock(&grant.origin, grant.serial, now, is_live);
+        let applied = self.applied.unwrap_or_default();
+        if grant.head > applied {
+            return Err(Refusal::Ahead);
+        }
+        let written = if is_live {
+            clock.earliest(now.monotonic)
+        } else {
+            clock.now(now.monotonic)
+        };
+        let mut left = until(grant.end, written).min(grant.left * 1000);
+        if !clock.is_live {
+            // How long ago its host said so is known by this host's clock alone.
+            left = left.min(until(grant.end, now.wall));
+        }
+        if left == 0 {
+            // Of what there is when this host comes, much has ended.
+            return if is_live { Err(Refusal::Stale) } else { Ok(()) };
+        }
+        // One that is not known any more counts as one that ended everything.
+        let since = (Bound::Excluded(grant.head), Bound::Included(applied));
+        let mut known = 0;
+        let mut covers = |(_, revocation): (&u64, &Revocation)| {
+            known += 1;
+            revocation.covers(gate, &source)
+        };
+        let is_revoked = self.revocations.range(since).any(&mut covers);
+        if is_revoked || known != applied - grant.head {
+            return Ok(());
+        }
+        let id = policy.gate(gate).ok_or(Refusal::Gate)?;
+        let user = policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
+        let lasts = left.saturating_mul(1000).min(policy.open_for(id));
+        acts.push(Act::Give(Give {
+            place: (id, source),
+            until: now.monotonic.saturating_add(lasts),
+            user,
+            origin: grant.origin.clone(),
+        }));
+        self.received += 1;
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    fn hear_own(
+        &mut self,
+        gate: &str,
+        source: IpNet,
+        grant: &Grant,
+        now: Moment,
+        policy: &impl Policy,
+        is_live: bool,
+        acts: &mut Vec<Act>,
+    ) {
+        self.follow_serial(grant.serial, now);
+        let Some(gate) = policy.gate(gate) else {
+            return;
+        };
+        if is_live {
+            if let Some(own) = self.own.get(&(gate, source))
+                && own.serial == grant.serial
+            {
+                let after = now.monotonic.saturating_sub(own.handed);
+                self.lag = Some(after);
+                acts.push(Act::Heard { after });
+            }
+        } else {
+            self.is_published((gate, source), grant.end, now);
+        }
+    }
+
+    fn hear_host(
+        &mut self,
+        name: String,
+        host: &Host,
+        now: Moment,
+        is_live: bool,
+        entry: &Entry,
+        acts: &mut Vec<Act>,
+    ) {
+        if name != self.name {
+            self.follow_clock(&name, host.serial, now, is_live);
+            return;
+        }
+        self.follow_serial(host.serial, now);
+        // What an earlier service of this host has written comes with all that there is.
+        if is_live && host.run != self.about.run {
+            acts.push(Act::Refused(Refused {
+                reason: Refusal::Name,
+                origin: Some(name),
+                gate: None,
+                user: None,
+                source: None,
+                key: entry.key.clone(),
+            }));
+        }
+    }
+
+    /// Notes that a host has given this time, and returns what is known of its time now.
+    fn follow_clock(&mut self, name: &str, serial: u64, now: Moment, is_live: bool) -> Clock {
+        let new = Clock {
+            serial,
+            at: now.monotonic,
+            is_live,
+        };
+        let Some(known) = self.hosts.get_mut(name) else {
+            self.hosts.insert(name.to_owned(), new);
+            return new;
+        };
+        known.is_live |= is_live;
+        // The one that took the least time to come here is the best.
+        if serial > known.earliest(now.monotonic) {
+            known.serial = serial;
+            known.at = now.monotonic;
+        }
+        *known
+    }
+}
+
+/// Returns the time until `end`, ms, from `now`, µs; in µs.
+fn until(end: u64, now: u64) -> u64 {
+    end.saturating_mul(1000).saturating_sub(now)
+}
+
+fn begun_anew() -> Act {
+    Act::BeginAnew {
+        why: "the engine has lost its records",
+    }
+}

@@ -1,0 +1,336 @@
+//! What a host tells: its own grants, the newest times of its keys, and itself.
+
+use std::time::Duration;
+
+use super::{
+    AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put, REFUSALS,
+    REST, Seen, State, Write, head_key,
+};
+use crate::fleet::record::Grant;
+
+/// How long a newest time is of use: a packet that is older than this is refused for its age.
+const SEEN_FOR: Duration = Duration::from_hours(24);
+/// For how long a host that says nothing any more is listed.
+const HOST_FOR: Duration = Duration::from_hours(24);
+
+/// A grant of this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// When it ends, ns of `CLOCK_MONOTONIC`, as the tables said last ...
+    until: u64,
+    /// ... and as the engine has it; 0: it has not.
+    pub(super) published: u64,
+    /// When it was last handed to the engine; 0: never.
+    pub(super) handed: u64,
+    /// The time that this was given, µs.
+    pub(super) serial: u64,
+    /// Its entry in the list of what is due.
+    due: Option<u64>,
+    user: u32,
+}
+
+/// The newest time of a key, Unix ns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Newest {
+    pub(super) time: u64,
+    pub(super) published: u64,
+    /// When it was last handed to the engine, ns of `CLOCK_MONOTONIC`.
+    handed: u64,
+    is_in_flight: bool,
+}
+
+/// What a write was about.
+pub enum InFlight {
+    /// Places, and the ends that were published.
+    Grants(Vec<(Place, u64)>),
+    Newest(String, u64),
+    Other,
+}
+
+impl State {
+    /// Learns of a grant in the tables that this host has given or renewed.
+    pub fn learn(&mut self, local: Local, now: Moment) {
+        let own = self.own.entry(local.place).or_insert(Own {
+            until: 0,
+            published: 0,
+            handed: 0,
+            serial: 0,
+            due: None,
+            user: local.user,
+        });
+        if local.until > own.until || local.user != own.user {
+            own.until = local.until;
+            own.user = local.user;
+            own.published = own.published.min(local.until - 1);
+        }
+        self.schedule(local.place, now.monotonic);
+    }
+
+    /// Learns of the newest time of a key, Unix ns.
+    pub fn accepted(&mut self, key: &str, time: u64) {
+        let newest = self.seen.entry(key.to_owned()).or_default();
+        newest.time = newest.time.max(time);
+    }
+
+    /// Forgets grants that have ended.
+    pub fn forget_ended(&mut self, now: Moment) {
+        let due = &mut self.due;
+        self.own.retain(|place, own| {
+            let lives = own.until > now.monotonic;
+            if !lives && let Some(at) = own.due {
+                due.remove(&(at, *place));
+            }
+            lives
+        });
+    }
+
+    /// Returns when something is to be written, ns of `CLOCK_MONOTONIC`.
+    pub fn next_due(&self) -> Option<u64> {
+        let grants = self.due.first().map(|(at, _)| *at);
+        self.told.is_current.then_some(())?;
+        grants.into_iter().chain([self.next_beat]).min()
+    }
+
+    /// Returns what is to be written now, at most so many writes. `present` looks a grant up in the tables: only what is
+    /// still there after all revocations that were handed out is published.
+    pub fn writes(
+        &mut self,
+        now: Moment,
+        most: usize,
+        policy: &impl Policy,
+        mut present: impl FnMut(Place) -> Option<Local>,
+    ) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if !self.told.is_current {
+            return writes;
+        }
+        if self.next_beat <= now.monotonic {
+            self.next_beat = now.monotonic + BEAT;
+            writes.push(self.beat(now));
+        }
+        self.write_newest(now, &mut writes);
+        while writes.len() < most {
+            let mut puts = Vec::new();
+            let mut places = Vec::new();
+            while puts.len() < AT_ONCE {
+                let Some(&(at, place)) = self.due.first().filter(|(at, _)| *at <= now.monotonic)
+                else {
+                    break;
+                };
+                self.due.remove(&(at, place));
+                if let Some(own) = self.own.get_mut(&place) {
+                    own.due = None;
+                }
+                let live = present(place).filter(|live| live.until > now.monotonic);
+                let put = live.and_then(|live| Some((live.until, self.put(&live, now, policy)?)));
+                match put {
+                    Some((until, put)) => {
+                        places.push((place, until));
+                        puts.push(put);
+                    }
+                    None => {
+                        self.own.remove(&place);
+                    }
+                }
+            }
+            if puts.is_empty() {
+                break;
+            }
+            let id = self.take_id();
+            self.in_flight.insert(id, InFlight::Grants(places));
+            writes.push(Write {
+                id,
+                condition: Condition::Unchanged {
+                    key: head_key().to_owned(),
+                    revision: self.told.head,
+                },
+                puts,
+            });
+        }
+        writes
+    }
+
+    /// Takes a write back that the engine had no room for.
+    pub fn not_written(&mut self, id: u64, now: Moment) {
+        self.answered(id, &Outcome::Failed, now, &mut Vec::new());
+    }
+
+    fn put(&mut self, live: &Local, now: Moment, policy: &impl Policy) -> Option<Put> {
+        let (gate, source) = live.place;
+        let who = policy.who(live.user);
+        let gate = policy.gate_name(gate)?;
+        who.user.as_ref()?;
+        let serial = self.tick(now);
+        let left = (live.until - now.monotonic) / 1_000_000;
+        let grant = Grant {
+            user: who.user,
+            key: who.key,
+            origin: self.name.clone(),
+            serial,
+            end: serial / 1000 + left,
+            left,
+            head: self.applied.unwrap_or_default(),
+        };
+        let own = self.own.get_mut(&live.place)?;
+        own.until = live.until;
+        own.user = live.user;
+        own.handed = now.monotonic;
+        own.serial = serial;
+        let (key, value) = self.codec.grant(gate, source, &grant);
+        Some(Put {
+            key,
+            value,
+            useful: Duration::from_millis(left),
+        })
+    }
+
+    fn beat(&mut self, now: Moment) -> Write {
+        let host = Host {
+            version: self.about.version.clone(),
+            configuration: self.about.configuration.clone(),
+            serial: self.tick(now),
+            clock: now.wall / 1000,
+            run: self.about.run,
+            lag: self.lag.map(|lag| lag / 1_000_000),
+        };
+        let (key, value) = self.codec.host(&self.name, &host);
+        let id = self.take_id();
+        self.in_flight.insert(id, InFlight::Other);
+        Write {
+            id,
+            condition: Condition::Always,
+            puts: vec![Put {
+                key,
+                value,
+                useful: HOST_FOR,
+            }],
+        }
+    }
+
+    fn write_newest(&mut self, now: Moment, writes: &mut Vec<Write>) {
+        let wanted: Vec<(String, u64)> = self
+            .seen
+            .iter()
+            .filter(|(_, newest)| {
+                let rested = newest.handed == 0 || newest.handed + REST <= now.monotonic;
+                newest.time > newest.published && !newest.is_in_flight && rested
+            })
+            .map(|(key, newest)| (key.clone(), newest.time))
+            .collect();
+        for (key, time) in wanted {
+            let (name, value) = self.codec.seen(&key, Seen { time });
+            let id = self.take_id();
+            if let Some(newest) = self.seen.get_mut(&key) {
+                newest.handed = now.monotonic;
+                newest.is_in_flight = true;
+            }
+            self.in_flight.insert(id, InFlight::Newest(key, time));
+            writes.push(Write {
+                id,
+                condition: Condition::Grows,
+                puts: vec![Put {
+                    key: name,
+                    value,
+                    useful: SEEN_FOR,
+                }],
+            });
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        id: u64,
+        outcome: &Outcome,
+        now: Moment,
+        acts: &mut Vec<Act>,
+    ) {
+        match self.in_flight.remove(&id) {
+            Some(InFlight::Grants(places)) => {
+                let is_done = *outcome == Outcome::Done;
+                if is_done {
+                    self.refused_in_a_row = 0;
+                } else if *outcome == Outcome::Refused {
+                    self.refused_in_a_row += 1;
+                    if self.refused_in_a_row >= REFUSALS {
+                        self.refused_in_a_row = 0;
+                        acts.push(Act::BeginAnew {
+                            why: "the fleet has revocations that this host was not told of",
+                        });
+                    }
+                }
+                for (place, until) in places {
+                    if let Some(own) = self.own.get_mut(&place) {
+                        if is_done {
+                            own.published = own.published.max(until);
+                            self.published += 1;
+                        } else {
+                            own.handed = 0;
+                        }
+                    }
+                    let earliest = now.monotonic + if is_done { 0 } else { AGAIN };
+                    self.schedule(place, earliest);
+                }
+            }
+            Some(InFlight::Newest(key, time)) => {
+                if let Some(newest) = self.seen.get_mut(&key) {
+                    newest.is_in_flight = false;
+                    // Refused: another host has accepted a later one, and says so.
+                    if *outcome != Outcome::Failed {
+                        newest.published = newest.published.max(time);
+                    }
+                }
+            }
+            Some(InFlight::Other) | None => {}
+        }
+    }
+
+    /// Lists everything that the engine does not have.
+    pub(super) fn schedule_all(&mut self, now: Moment) {
+        for newest in self.seen.values_mut() {
+            newest.is_in_flight = false;
+        }
+        self.next_beat = now.monotonic;
+        let places: Vec<Place> = self.own.keys().copied().collect();
+        for place in places {
+            self.schedule(place, now.monotonic);
+        }
+    }
+
+    /// Forgets what the engine has.
+    pub(super) fn unpublish(&mut self) {
+        for own in self.own.values_mut() {
+            own.published = 0;
+            own.handed = 0;
+        }
+        for newest in self.seen.values_mut() {
+            newest.published = 0;
+        }
+    }
+
+    /// Notes that the engine has a grant of this host that ends at `end`, ms of this host's time.
+    pub(super) fn is_published(&mut self, place: Place, end: u64, now: Moment) {
+        let time = self.tick(now) / 1000;
+        if let Some(own) = self.own.get_mut(&place) {
+            let own_end = time + own.until.saturating_sub(now.monotonic) / 1_000_000;
+            if own_end.abs_diff(end) <= 1000 {
+                own.published = own.until;
+            }
+        }
+    }
+
+    fn schedule(&mut self, place: Place, earliest: u64) {
+        let Some(own) = self.own.get_mut(&place) else {
+            return;
+        };
+        if own.due.is_some() || own.published >= own.until {
+            return;
+        }
+        // A grant that is renewed all the time is published once a second.
+        let at = match own.handed {
+            0 => earliest,
+            handed => earliest.max(handed + REST),
+        };
+        own.due = Some(at);
+        self.due.insert((at, place));
+    }
+}

@@ -1,0 +1,319 @@
+//! Three hosts and an engine in memory.
+
+mod cases;
+mod interleavings;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::*;
+use crate::fleet::{
+    engine::Engine as _,
+    fake::{Link, Store},
+    keys::{FleetKey, Keyring},
+    record::{Grant, Record},
+};
+
+const OPEN_FOR: u64 = 30 * SECOND;
+const GATES: [&str; 2] = ["ssh", "mail"];
+
+/// Both gates are there, alice may open them from 10.0.0.0/8, and bob may not.
+struct Rules {
+    open_for: u64,
+}
+
+impl Policy for Rules {
+    fn gate(&self, name: &str) -> Option<u16> {
+        let place = GATES.iter().position(|gate| *gate == name)?;
+        u16::try_from(place).ok()
+    }
+
+    fn gate_name(&self, gate: u16) -> Option<&str> {
+        GATES.get(usize::from(gate)).copied()
+    }
+
+    fn open_for(&self, _gate: u16) -> u64 {
+        self.open_for
+    }
+
+    fn admits(
+        &self,
+        _gate: u16,
+        source: &IpNet,
+        user: Option<&str>,
+        _key: Option<&str>,
+    ) -> Result<u32, Refusal> {
+        let allowed: IpNet = "10.0.0.0/8".parse().expect("a network");
+        match user {
+            Some("alice") if allowed.contains(source) => Ok(7),
+            Some("alice") => Err(Refusal::Source),
+            Some(_) => Err(Refusal::User),
+            None => Ok(u32::MAX),
+        }
+    }
+
+    fn who(&self, _user: u32) -> Who {
+        Who {
+            user: Some("alice".into()),
+            ..Who::default()
+        }
+    }
+}
+
+/// A grant in a host's tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    until: u64,
+    origin: Option<String>,
+}
+
+/// A host: what it knows, and its tables.
+struct Node {
+    state: State,
+    link: Link,
+    tables: BTreeMap<Place, Kept>,
+    rules: Rules,
+    /// How far its clock is ahead of the others', µs.
+    skew: i64,
+    refused: Vec<Refusal>,
+    newest: BTreeMap<String, u64>,
+    joined: u32,
+}
+
+struct Fleet {
+    store: Store,
+    nodes: Vec<Node>,
+    /// ns.
+    now: u64,
+    keyring: Keyring,
+}
+
+impl Fleet {
+    fn new(nodes: usize) -> Self {
+        let key = FleetKey::random().expect("a random key");
+        let keyring = Keyring::new(vec![key]).expect("there is one");
+        let mut fleet = Self {
+            store: Store::default(),
+            nodes: Vec::new(),
+            now: 1000 * SECOND,
+            keyring,
+        };
+        for nth in 0..nodes {
+            fleet.add(nth, None);
+        }
+        fleet
+    }
+
+    fn add(&mut self, nth: usize, applied: Option<u64>) {
+        let about = About {
+            version: "1".into(),
+            configuration: "c".into(),
+            run: self.now + nth as u64,
+        };
+        let state = State::new(self.codec(), format!("host-{nth}"), about, applied);
+        self.nodes.push(Node {
+            state,
+            link: Link::default(),
+            tables: BTreeMap::new(),
+            rules: Rules { open_for: OPEN_FOR },
+            skew: 0,
+            refused: Vec::new(),
+            newest: BTreeMap::new(),
+            joined: 0,
+        });
+    }
+
+    fn codec(&self) -> Codec {
+        Codec::new("test", self.keyring.clone())
+    }
+
+    fn moment(&self, nth: usize) -> Moment {
+        let wall = 1_700_000_000_000_000 + self.now / 1000;
+        Moment {
+            monotonic: self.now,
+            wall: wall.saturating_add_signed(self.nodes[nth].skew),
+        }
+    }
+
+    /// A knock opens: at once, in the tables of this host.
+    fn knock(&mut self, nth: usize, place: Place) {
+        let until = self.now + OPEN_FOR;
+        let node = &mut self.nodes[nth];
+        let kept = Kept {
+            until,
+            origin: None,
+        };
+        node.tables.insert(place, kept);
+        self.learn(nth);
+    }
+
+    /// The service looks at the tables.
+    fn learn(&mut self, nth: usize) {
+        let now = self.moment(nth);
+        let node = &mut self.nodes[nth];
+        for (place, kept) in &node.tables {
+            if kept.origin.is_none() && kept.until > now.monotonic {
+                let (place, until) = (*place, kept.until);
+                let local = Local {
+                    place,
+                    until,
+                    user: 7,
+                };
+                node.state.learn(local, now);
+            }
+        }
+        node.state.forget_ended(now);
+    }
+
+    /// `revoke` at a host, as the command does it: in its own tables at once, and then in the engine.
+    fn revoke(&mut self, nth: usize, gate: Option<&str>, network: Option<IpNet>) -> u64 {
+        let revocation = Revocation {
+            gate: gate.map(ToOwned::to_owned),
+            network,
+            host: format!("host-{nth}"),
+        };
+        self.nodes[nth].end(&revocation);
+        let codec = self.codec();
+        let head = self.store.get(head_key()).cloned();
+        let number = head.as_ref().map_or(0, |head| {
+            match codec.read(&head.key, &head.value) {
+                Ok(Record::Head(head)) => head.number,
+                other => panic!("{other:?}"),
+            }
+        }) + 1;
+        let write = crate::fleet::record::revoke(
+            &codec,
+            number,
+            head.map_or(0, |head| head.revision),
+            &revocation,
+        );
+        assert_eq!(self.store.write(&write), Outcome::Done);
+        number
+    }
+
+    /// The service of a host writes what is due, and takes one message.
+    fn step(&mut self, nth: usize, carried: usize, answer: bool) -> bool {
+        let now = self.moment(nth);
+        let Self { nodes, store, .. } = self;
+        let node = &mut nodes[nth];
+        let tables = &node.tables;
+        let present = |place: Place| {
+            let kept = tables.get(&place).filter(|kept| kept.origin.is_none())?;
+            Some(Local {
+                place,
+                until: kept.until,
+                user: 7,
+            })
+        };
+        for write in node.state.writes(now, 4, &node.rules, present) {
+            let id = write.id;
+            if !node.link.write(write) {
+                node.state.not_written(id, now);
+            }
+        }
+        node.link.carry(store, carried);
+        let Some(message) = node.link.take(store, answer) else {
+            return false;
+        };
+        for act in node.state.hear(message, now, &node.rules) {
+            node.act(act, now);
+        }
+        true
+    }
+
+    /// Goes on until nothing happens any more. `beats`: with time for the hosts to say that they are there.
+    fn settle(&mut self) {
+        for _ in 0..400 {
+            let mut is_busy = false;
+            for nth in 0..self.nodes.len() {
+                is_busy |= self.step(nth, 0, true);
+            }
+            if !is_busy {
+                self.now += SECOND / 20;
+                let waits = |node: &Node| node.state.next_due().is_none_or(|due| due <= self.now + SECOND);
+                if !self.nodes.iter().any(waits) {
+                    return;
+                }
+            }
+        }
+        panic!("the fleet does not come to rest");
+    }
+
+    fn open(&self, nth: usize) -> BTreeSet<Place> {
+        let tables = self.nodes[nth].tables.iter();
+        let live = tables.filter(|(_, kept)| kept.until > self.now);
+        live.map(|(place, _)| *place).collect()
+    }
+
+    fn write_grant(&mut self, gate: &str, source: IpNet, grant: &Grant) {
+        let (key, value) = self.codec().grant(gate, source, grant);
+        self.write(key, value);
+    }
+
+    fn write(&mut self, key: String, value: Vec<u8>) {
+        let write = Write {
+            id: 0,
+            condition: Condition::Always,
+            puts: vec![Put {
+                key,
+                value,
+                useful: Duration::ZERO,
+            }],
+        };
+        assert_eq!(self.store.write(&write), Outcome::Done);
+    }
+
+    fn grant(&self, user: &str, left: u64) -> Grant {
+        let serial = 1_700_000_000_000_000 + self.now / 1000;
+        Grant {
+            user: Some(user.into()),
+            key: None,
+            origin: "elsewhere".into(),
+            serial,
+            end: serial / 1000 + left,
+            left,
+            head: 0,
+        }
+    }
+}
+
+impl Node {
+    fn end(&mut self, revocation: &Revocation) {
+        let is_covered = |(gate, source): &Place| revocation.covers(GATES[usize::from(*gate)], source);
+        self.tables.retain(|place, _| !is_covered(place));
+    }
+
+    fn act(&mut self, act: Act, now: Moment) {
+        match act {
+            Act::Revoke(revocation) => self.end(&revocation),
+            Act::Give(give) => {
+                assert!(give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for);
+                let is_longer = |kept: &Kept| kept.until >= give.until;
+                if !self.tables.get(&give.place).is_some_and(is_longer) {
+                    let kept = Kept {
+                        until: give.until,
+                        origin: Some(give.origin),
+                    };
+                    self.tables.insert(give.place, kept);
+                }
+            }
+            Act::Newest { key, time } => {
+                let newest = self.newest.entry(key.to_string()).or_default();
+                *newest = time.max(*newest);
+            }
+            Act::Refused(refused) => self.refused.push(refused.reason),
+            Act::Joined => self.joined += 1,
+            Act::BeginAnew { why } => self.link.begin_anew(why),
+            Act::Heard { .. } | Act::Isolated { .. } => {}
+        }
+    }
+}
+
+fn place(gate: u16, last: u8) -> Place {
+    let source = format!("10.0.0.{last}/32");
+    (gate, source.parse().expect("a network"))
+}

@@ -1,0 +1,307 @@
+//! One behaviour each.
+
+use super::*;
+use crate::fleet::record::Head;
+
+fn joined(hosts: usize) -> Fleet {
+    let mut fleet = Fleet::new(hosts);
+    fleet.settle();
+    fleet
+}
+
+#[test]
+fn a_knock_at_one_host_opens_the_others_until_it_ends_there() {
+    let mut fleet = joined(3);
+    fleet.knock(0, place(0, 1));
+    let ends = fleet.now + OPEN_FOR;
+    fleet.settle();
+    for nth in 1..3 {
+        let kept = &fleet.nodes[nth].tables[&place(0, 1)];
+        assert_eq!(kept.origin.as_deref(), Some("host-0"));
+        assert!(kept.until <= ends, "never later than where it was given");
+        assert!(kept.until > ends - SECOND);
+        // What it was told it does not tell.
+        assert_eq!(fleet.nodes[nth].state.published, 0);
+        assert_eq!(fleet.nodes[nth].state.received, 1);
+    }
+    assert_eq!(fleet.nodes[0].state.published, 1);
+}
+
+#[test]
+fn a_host_opens_for_its_own_time_at_the_most() {
+    let mut fleet = joined(2);
+    fleet.nodes[1].rules.open_for = 5 * SECOND;
+    fleet.knock(0, place(0, 1));
+    let knocked = fleet.now;
+    fleet.settle();
+    let until = fleet.nodes[1].tables[&place(0, 1)].until;
+    assert!((knocked..knocked + 6 * SECOND).contains(&until));
+}
+
+#[test]
+fn renewals_are_published_once_a_second() {
+    let mut fleet = joined(2);
+    let begun = fleet.now;
+    for _ in 0..100 {
+        fleet.knock(0, place(0, 1));
+        fleet.now += SECOND / 20;
+        for nth in 0..2 {
+            while fleet.step(nth, 0, true) {}
+        }
+    }
+    assert_eq!(fleet.now, begun + 5 * SECOND);
+    let published = fleet.nodes[0].state.published;
+    assert!((5..=6).contains(&published), "{published}");
+    fleet.settle();
+    // The last renewal is published too.
+    let until = fleet.nodes[1].tables[&place(0, 1)].until;
+    assert!(until + SECOND > fleet.nodes[0].tables[&place(0, 1)].until);
+}
+
+#[test]
+fn what_is_deleted_in_the_engine_closes_nothing() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.store.sweep(|key| key.starts_with(crate::fleet::record::grants()));
+    fleet.nodes[1].link.cut();
+    fleet.nodes[1].link.is_cut = false;
+    fleet.settle();
+    assert_eq!(fleet.open(1), BTreeSet::from([place(0, 1)]));
+}
+
+#[test]
+fn an_isolated_host_publishes_nothing_that_was_revoked_meanwhile() {
+    let mut fleet = joined(3);
+    fleet.nodes[0].link.cut();
+    fleet.knock(0, place(0, 1));
+    fleet.knock(0, place(0, 2));
+    fleet.settle();
+    fleet.revoke(1, Some("ssh"), Some(place(0, 1).1));
+    fleet.settle();
+    // It has not heard of it.
+    assert_eq!(fleet.open(0).len(), 2);
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    for nth in 0..3 {
+        assert_eq!(fleet.open(nth), BTreeSet::from([place(0, 2)]), "{nth}");
+    }
+    // And a knock after that counts again.
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(2).len(), 2);
+}
+
+#[test]
+fn a_host_that_cannot_know_what_was_revoked_ends_everything() {
+    let mut fleet = joined(2);
+    fleet.nodes[0].link.cut();
+    fleet.knock(0, place(0, 1));
+    fleet.revoke(1, Some("mail"), None);
+    fleet.settle();
+    fleet.store.sweep(|key| key.starts_with("revoke/"));
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    assert!(fleet.open(0).is_empty() && fleet.open(1).is_empty());
+}
+
+#[test]
+fn an_engine_that_has_lost_everything_is_told_again() {
+    let mut fleet = joined(3);
+    fleet.revoke(2, None, None);
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.store = Store::default();
+    for node in &mut fleet.nodes {
+        node.link.cut();
+        node.link.is_cut = false;
+    }
+    fleet.knock(1, place(1, 2));
+    fleet.settle();
+    for nth in 0..3 {
+        assert_eq!(fleet.open(nth).len(), 2, "{nth}");
+        assert_eq!(fleet.nodes[nth].state.applied(), Some(0));
+    }
+    // The order of revocations begins anew too.
+    fleet.revoke(0, None, None);
+    fleet.settle();
+    assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
+}
+
+#[test]
+fn a_service_that_is_started_again_does_not_revoke_again() {
+    let mut fleet = joined(2);
+    fleet.revoke(1, None, None);
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    interleavings::restart(&mut fleet, 0);
+    fleet.settle();
+    assert!((0..2).all(|nth| fleet.open(nth).len() == 1));
+    // It is published already.
+    assert_eq!(fleet.nodes[0].state.published, 0);
+    // One that does not know ends it.
+    fleet.nodes[0].state.applied = None;
+    fleet.nodes[0].link.cut();
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+}
+
+#[test]
+fn what_another_host_says_is_held_to_this_hosts_rules() {
+    let mut fleet = joined(1);
+    let good = place(0, 1).1;
+    let far = "192.0.2.1/32".parse().expect("a network");
+    let grant = fleet.grant("alice", 10_000);
+    fleet.write_grant("dns", good, &grant);
+    fleet.write_grant("ssh", far, &grant);
+    let of_bob = fleet.grant("bob", 10_000);
+    fleet.write_grant("ssh", good, &of_bob);
+    let ahead = Grant {
+        head: 1,
+        ..grant.clone()
+    };
+    fleet.write_grant("ssh", good, &ahead);
+    let too_long = fleet.grant("alice", 400 * 86_400_000);
+    fleet.write_grant("ssh", good, &too_long);
+    let (key, mut value) = fleet.codec().grant("ssh", good, &grant);
+    value.push(b' ');
+    fleet.write(key.clone(), value);
+    fleet.write(key, b"2 ".to_vec());
+    fleet.settle();
+    assert_eq!(
+        fleet.nodes[0].refused,
+        [
+            Refusal::Gate,
+            Refusal::Source,
+            Refusal::User,
+            Refusal::Ahead,
+            Refusal::TooLong,
+            Refusal::Forged,
+            Refusal::Version
+        ]
+    );
+    assert!(fleet.open(0).is_empty());
+    fleet.write_grant("ssh", good, &grant);
+    fleet.settle();
+    assert_eq!(fleet.open(0).len(), 1);
+}
+
+#[test]
+fn a_record_that_is_written_again_opens_no_longer_than_it_did() {
+    let mut fleet = joined(1);
+    let first = fleet.grant("alice", 10_000);
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    let ends = fleet.nodes[0].tables[&place(0, 1)].until;
+    fleet.now += 4 * SECOND;
+    fleet.nodes[0].tables.clear();
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    let again = fleet.nodes[0].tables[&place(0, 1)].until;
+    // By as much as its clock may be slower.
+    assert!(again <= ends + SECOND / 20, "{}", again - ends);
+    fleet.now += 7 * SECOND;
+    fleet.nodes[0].tables.clear();
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+    assert_eq!(fleet.nodes[0].refused, [Refusal::Stale]);
+}
+
+#[test]
+fn clocks_that_are_wrong_change_nothing() {
+    for skew in [3_600_000_000, -3_600_000_000] {
+        let mut fleet = Fleet::new(2);
+        fleet.nodes[1].skew = skew;
+        fleet.settle();
+        // Each has said that it is there since the other has come.
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.knock(1, place(0, 2));
+        fleet.settle();
+        assert!((0..2).all(|nth| fleet.open(nth).len() == 2), "{skew}");
+        // After it was cut off, too.
+        fleet.nodes[1].link.cut();
+        fleet.knock(0, place(1, 3));
+        fleet.now += 20 * SECOND;
+        fleet.nodes[1].link.is_cut = false;
+        let ends = fleet.nodes[0].tables[&place(1, 3)].until;
+        fleet.settle();
+        let here = fleet.nodes[1].tables[&place(1, 3)].until;
+        assert!(here <= ends && here + SECOND > ends, "{skew}");
+    }
+}
+
+#[test]
+fn a_host_whose_clock_is_set_back_goes_on() {
+    let mut fleet = joined(2);
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.nodes[0].skew = -3_600_000_000;
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+    // Also when its service is started again.
+    interleavings::restart(&mut fleet, 0);
+    fleet.settle();
+    fleet.knock(0, place(0, 2));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 2);
+    assert!(fleet.nodes[1].refused.is_empty());
+}
+
+#[test]
+fn the_newest_time_of_a_key_is_known_everywhere_and_only_grows() {
+    let mut fleet = joined(3);
+    fleet.nodes[0].state.accepted("alice/laptop", 700);
+    fleet.now += 2 * SECOND;
+    fleet.settle();
+    fleet.nodes[1].state.accepted("alice/laptop", 600);
+    fleet.now += 2 * SECOND;
+    fleet.settle();
+    for nth in 1..3 {
+        assert_eq!(fleet.nodes[nth].newest["alice/laptop"], 700);
+    }
+    // Who comes later is told.
+    fleet.add(3, None);
+    fleet.settle();
+    assert_eq!(fleet.nodes[3].newest["alice/laptop"], 700);
+}
+
+#[test]
+fn two_hosts_of_one_name_are_told_apart() {
+    let mut fleet = joined(1);
+    fleet.add(0, None);
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    assert!(fleet.nodes.iter().all(|node| node.refused.contains(&Refusal::Name)));
+}
+
+#[test]
+fn a_host_that_was_not_told_of_a_revocation_asks_for_everything() {
+    let mut fleet = joined(1);
+    let (key, value) = fleet.codec().head(Head { number: 0 });
+    fleet.write(key, value);
+    // As if the engine had said nothing of it.
+    fleet.settle();
+    fleet.nodes[0].state.told.head = 0;
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].state.published, 1);
+    assert_eq!(fleet.nodes[0].joined, 2);
+}
+
+#[test]
+fn compaction_loses_nothing() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.step(0, 0, true);
+    fleet.store.compact();
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+}

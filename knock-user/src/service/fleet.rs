@@ -1,0 +1,202 @@
+//! This host as one of a fleet: a thread that publishes what opens here, and puts into the tables what opens at the others.
+//!
+//! Gates open and close without it. It reads and writes the tables as a command does, and the service only tells it that
+//! something has opened.
+
+mod counts;
+#[cfg(feature = "fleet")]
+mod rules;
+#[cfg(feature = "fleet")]
+mod worker;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
+
+use knock_common::event::{Event, Kind};
+use tokio::sync::{mpsc, oneshot};
+
+use super::record::Record;
+use crate::{
+    config::{Config, Fleet},
+    datapath::{PinRoot, padded_address},
+};
+pub use counts::{BUCKETS, Counted, Counts};
+
+/// Events that wait for the service, and openings that wait for the thread; more than these are left out. Openings that are
+/// are found in the tables.
+const BACKLOG: usize = 4096;
+
+/// An event, and the [class](knock_common::report::class) of its budget.
+type Said = (Option<u32>, Record);
+
+/// A gate that has opened, as the kernel has reported it.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    pub gate: u16,
+    pub source: IpAddr,
+    /// The slot of the key, or [`NO_KEY`](knock_common::knock::authenticated::key::NO_KEY).
+    pub key: u16,
+}
+
+/// Tells the thread that gates have opened. Never waits.
+#[derive(Clone)]
+pub struct Openings {
+    sender: mpsc::Sender<Opened>,
+    /// The tables are to be looked at.
+    look: Arc<AtomicBool>,
+}
+
+impl Openings {
+    /// Takes an event of the kernel's.
+    pub fn note(&self, event: &Event) {
+        if event.kind != Kind::Opened as u8 {
+            return;
+        }
+        let opened = Opened {
+            gate: event.gate,
+            source: padded_address(event.source, event.family == 4),
+            key: event.key,
+        };
+        if self.sender.try_send(opened).is_err() {
+            self.look();
+        }
+    }
+
+    /// Has the tables looked at soon.
+    pub fn look(&self) {
+        self.look.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The thread, if the configuration has a fleet.
+pub struct Member {
+    root: PinRoot,
+    counts: Counts,
+    /// What it serves.
+    fleet: Option<Fleet>,
+    openings: Openings,
+    /// Goes to the thread and comes back.
+    opened: Arc<tokio::sync::Mutex<mpsc::Receiver<Opened>>>,
+    serving: Option<Serving>,
+    events: mpsc::Receiver<Said>,
+    sender: mpsc::Sender<Said>,
+}
+
+impl Member {
+    pub fn new(root: &PinRoot) -> Self {
+        let (sender, events) = mpsc::channel(BACKLOG);
+        let (openings, opened) = mpsc::channel(BACKLOG);
+        Self {
+            root: root.clone(),
+            counts: Counts::default(),
+            fleet: None,
+            openings: Openings {
+                sender: openings,
+                look: Arc::default(),
+            },
+            opened: Arc::new(opened.into()),
+            serving: None,
+            events,
+            sender,
+        }
+    }
+
+    /// Returns what is counted, which goes on.
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
+    /// Returns what tells the thread of gates that have opened.
+    pub fn openings(&self) -> Openings {
+        self.openings.clone()
+    }
+
+    /// Becomes one of the fleet of this configuration, which is in force. A thread that serves it already goes on: it sees
+    /// by itself what else has changed.
+    pub fn apply(&mut self, config: &Config) {
+        let goes_on = self.serving.as_ref().is_some_and(Serving::goes_on);
+        if self.fleet == config.fleet && (goes_on || self.fleet.is_none()) {
+            return;
+        }
+        self.serving = None;
+        self.fleet.clone_from(&config.fleet);
+        self.counts.leave();
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &self.fleet {
+            match self.start(fleet.clone()) {
+                Ok(serving) => self.serving = Some(serving),
+                Err(error) => {
+                    tracing::error!("{error:#}; this host is alone, and not one of its fleet");
+                }
+            }
+        }
+    }
+
+    /// Waits for the next event.
+    pub async fn event(&mut self) -> Said {
+        match self.events.recv().await {
+            Some(said) => said,
+            // Never: this holds a sender.
+            None => std::future::pending().await,
+        }
+    }
+
+    #[cfg(feature = "fleet")]
+    fn start(&self, fleet: Fleet) -> anyhow::Result<Serving> {
+        use anyhow::Context as _;
+
+        let runtime = crate::runtime::runtime()?;
+        let (stop, stopped) = oneshot::channel();
+        let setup = worker::Setup {
+            root: self.root.clone(),
+            fleet,
+            counts: self.counts.clone(),
+            look: Arc::clone(&self.openings.look),
+            sender: self.sender.clone(),
+        };
+        let opened = Arc::clone(&self.opened);
+        let thread = thread::Builder::new()
+            .name("fleet".to_owned())
+            .spawn(move || {
+                let served = runtime.block_on(async {
+                    let mut opened = opened.lock().await;
+                    setup.begin()?.serve(&mut opened, stopped).await
+                });
+                if let Err(error) = served {
+                    tracing::error!("{error:#}; this host is not one of its fleet until that is repaired");
+                }
+            })
+            .context("cannot start a thread for the fleet")?;
+        Ok(Serving {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+/// A thread that serves. Ends it when dropped.
+struct Serving {
+    /// The thread goes on until this is dropped.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Serving {
+    fn goes_on(&self) -> bool {
+        let thread = self.thread.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
