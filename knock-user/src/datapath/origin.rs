@@ -53,7 +53,11 @@ impl Holder {
         }
         let user = number & !MASK;
         Self {
-            user: if user == REMOTE_BY_HAND { BY_HAND } else { user },
+            user: if user == REMOTE_BY_HAND {
+                BY_HAND
+            } else {
+                user
+            },
             host: (number & MASK) >> SHIFT,
         }
     }
@@ -129,8 +133,7 @@ impl Origins {
         self.names.push(name.to_owned());
         if let Err(error) = self.write() {
             self.names.pop();
-            return Err(error)
-                .with_context(|| format!("cannot write {}", self.path.display()));
+            return Err(error).with_context(|| format!("cannot write {}", self.path.display()));
         }
         self.numbers.insert(name.to_owned(), number);
         Ok(number)

@@ -55,7 +55,10 @@ pub struct Write {
 pub enum Condition {
     Always,
     /// The record with this key was last changed at this revision; 0: there is none.
-    Unchanged { key: String, revision: i64 },
+    Unchanged {
+        key: String,
+        revision: i64,
+    },
     /// There is no record with the key of the first [`Put`], or its value is smaller, byte by byte.
     Grows,
 }

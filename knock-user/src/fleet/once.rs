@@ -111,7 +111,11 @@ impl Once {
     }
 
     async fn head(&mut self) -> Result<Head> {
-        let entries = self.connection.revocations().await.context("cannot read what was revoked")?;
+        let entries = self
+            .connection
+            .revocations()
+            .await
+            .context("cannot read what was revoked")?;
         let mut head = Head {
             number: 0,
             revision: 0,

@@ -20,11 +20,7 @@ use super::{
     engine::{Condition, Put, Write},
     keys::Keyring,
 };
-use crate::{
-    config::LONGEST_GRANT,
-    keys::KeyName,
-    values::parse_name,
-};
+use crate::{config::LONGEST_GRANT, keys::KeyName, values::parse_name};
 
 /// The version of the values that this build writes, and the only one that it reads.
 const VERSION: &str = "1";
@@ -241,7 +237,10 @@ impl Codec {
             base16ct::lower::encode_string(&id),
             base16ct::lower::encode_string(&mac),
         );
-        (key, format!("{VERSION} {time:020} {id} {mac} {body}").into_bytes())
+        (
+            key,
+            format!("{VERSION} {time:020} {id} {mac} {body}").into_bytes(),
+        )
     }
 
     /// Reads a record, once it is known that it is one of the fleet's.
@@ -373,7 +372,10 @@ fn place_of(text: &str) -> Option<(String, IpNet)> {
 
 /// Whether its times agree, to the millisecond.
 fn is_consistent(grant: &Grant) -> bool {
-    grant.end.abs_diff((grant.serial / 1000).saturating_add(grant.left)) <= 1
+    grant
+        .end
+        .abs_diff((grant.serial / 1000).saturating_add(grant.left))
+        <= 1
         && parse_name(&grant.origin).is_ok()
 }
 

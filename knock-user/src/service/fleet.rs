@@ -166,7 +166,9 @@ impl Member {
                     setup.begin()?.serve(&mut opened, stopped).await
                 });
                 if let Err(error) = served {
-                    tracing::error!("{error:#}; this host is not one of its fleet until that is repaired");
+                    tracing::error!(
+                        "{error:#}; this host is not one of its fleet until that is repaired"
+                    );
                 }
             })
             .context("cannot start a thread for the fleet")?;

@@ -21,8 +21,8 @@ use netlab::{
 };
 use serde_json::Value;
 
-pub(super) use self::story::tell;
 use self::members::{Members, certificate};
+pub(super) use self::story::tell;
 use crate::{lan::FOLDER, process};
 
 /// The port of the service behind the gates.
@@ -55,7 +55,9 @@ impl Fleet {
             .context("this part is started by another command of `cargo xtask`")?;
         mount("tmpfs", FOLDER)?;
         mount("bpf", BPFFS)?;
-        ip("link add clients type bridge\nlink set clients up\nlink add lan type bridge\nlink set lan up")?;
+        ip(
+            "link add clients type bridge\nlink set clients up\nlink add lan type bridge\nlink set lan up",
+        )?;
         let members = Members::start()?;
         let client = node("client")?;
         plug(&client, "eth0", "clients", "10.78.0.9")?;
@@ -164,7 +166,8 @@ within = \"10s\"
         let log = fs::File::create(self.file("log"))?;
         let mut command = self.command(&["run"]);
         let service = command.stdout(Stdio::null()).stderr(log).spawn();
-        self.running.push(service.context("cannot start `knockgate run`")?);
+        self.running
+            .push(service.context("cannot start `knockgate run`")?);
         self.wait_for("it has joined the fleet", || {
             let events = process::stdout(&mut self.command(&["events"])).unwrap_or_default();
             Ok(events.contains("fleet.joined"))
@@ -177,7 +180,10 @@ within = \"10s\"
         while !holds()? {
             if begun.elapsed() > PATIENCE {
                 let log = fs::read_to_string(self.file("log")).unwrap_or_default();
-                bail!("{}: waited in vain until {what}. Its log:\n{log}", self.name());
+                bail!(
+                    "{}: waited in vain until {what}. Its log:\n{log}",
+                    self.name()
+                );
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -186,7 +192,11 @@ within = \"10s\"
 
     /// Waits until the client has a grant here, or has none. Returns the grant.
     fn wait_for_grant(&self, is_there: bool) -> Result<Option<Value>> {
-        let what = if is_there { "there is a grant" } else { "there is no grant" };
+        let what = if is_there {
+            "there is a grant"
+        } else {
+            "there is no grant"
+        };
         let mut last = None;
         self.wait_for(what, || {
             last = self.grant()?;

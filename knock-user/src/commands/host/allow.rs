@@ -69,7 +69,8 @@ fn everywhere(args: &Args, fleet: Option<crate::config::Fleet>, lasts: Duration)
 
     use crate::{fleet::once::Once, runtime::runtime};
 
-    let fleet = fleet.context("the configuration in force has no [fleet]: this host alone has the grant")?;
+    let fleet = fleet
+        .context("the configuration in force has no [fleet]: this host alone has the grant")?;
     let told = runtime()?.block_on(async {
         let mut once = Once::connect(&fleet).await?;
         once.allow(&args.gate, args.source, lasts).await

@@ -33,7 +33,14 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         })
         .collect();
     output::table(
-        ["GATE", "USER", "SOURCE", "EXPIRES IN>", "CONNECTIONS>", "ORIGIN"],
+        [
+            "GATE",
+            "USER",
+            "SOURCE",
+            "EXPIRES IN>",
+            "CONNECTIONS>",
+            "ORIGIN",
+        ],
         &rows,
         "no grants: every gate is closed",
     )

@@ -91,5 +91,7 @@ fn everywhere(args: &Args, fleet: &Fleet) -> Result<()> {
 
 #[cfg(not(feature = "fleet"))]
 fn everywhere(_args: &Args, _fleet: &Fleet) -> Result<()> {
-    anyhow::bail!("this knockgate was built without the feature `fleet`: it is revoked at this host alone")
+    anyhow::bail!(
+        "this knockgate was built without the feature `fleet`: it is revoked at this host alone"
+    )
 }

@@ -156,8 +156,14 @@ impl Datapath {
     pub fn key_slots(&self) -> Result<Vec<(u16, String)>> {
         let slots = 0..u16::try_from(self.key_names.len()).unwrap_or(u16::MAX);
         let newest = self.newest_by_slot().context("no table of keys")?;
-        let used = slots.filter(|slot| newest.get(usize::from(*slot)).is_some_and(|time| *time != 0));
-        Ok(used.filter_map(|slot| Some((slot, self.key_name(slot)?))).collect())
+        let used = slots.filter(|slot| {
+            newest
+                .get(usize::from(*slot))
+                .is_some_and(|time| *time != 0)
+        });
+        Ok(used
+            .filter_map(|slot| Some((slot, self.key_name(slot)?)))
+            .collect())
     }
 
     /// Returns what valid keys open: the slot of the key, and the id of the gate.
@@ -170,11 +176,17 @@ impl Datapath {
 fn step(count: u32) -> u64 {
     let count = u64::from(count);
     let near = count * 618 / 1000;
-    (near.max(1)..).find(|step| divisor(*step, count) == 1).unwrap_or(1)
+    (near.max(1)..)
+        .find(|step| divisor(*step, count) == 1)
+        .unwrap_or(1)
 }
 
 fn divisor(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { divisor(other, one % other) }
+    if other == 0 {
+        one
+    } else {
+        divisor(other, one % other)
+    }
 }
 
 #[cfg(test)]

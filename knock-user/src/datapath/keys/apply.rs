@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{origin::Holder, error::NothingUp, install::pins::root::PinRoot, open::Datapath},
+    datapath::{error::NothingUp, install::pins::root::PinRoot, open::Datapath, origin::Holder},
     keys::{Folder, KeySet, newest_after_reset},
     sys::state_directory,
 };

@@ -62,7 +62,10 @@ mod tests {
         }
         let limits = [100, 100, 200, 400, 10_000, 10_000].map(Duration::from_millis);
         for (upper, limit) in upper.iter().zip(limits) {
-            assert!(*upper <= limit && *upper > limit / 2, "{upper:?} of {limit:?}");
+            assert!(
+                *upper <= limit && *upper > limit / 2,
+                "{upper:?} of {limit:?}"
+            );
         }
     }
 

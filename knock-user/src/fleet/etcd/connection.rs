@@ -210,7 +210,9 @@ impl Connection {
         let needed = put.useful.as_secs() + 1 + KEPT;
         let used_for = needed.next_power_of_two().max(SHORTEST);
         let mut leases = self.leases.lock().await;
-        let known = leases.get(&used_for).filter(|(_, until)| *until > Instant::now());
+        let known = leases
+            .get(&used_for)
+            .filter(|(_, until)| *until > Instant::now());
         let lease = if let Some((lease, _)) = known {
             *lease
         } else {

@@ -48,7 +48,10 @@ fn what_is_written_is_read() {
     assert_eq!(name, "revoke/00000000000000000012");
     assert_eq!(record, Ok(Record::Revocation(12, revocation)));
     let (record, name) = read(codec.head(Head { number: 12 }));
-    assert_eq!((name.as_str(), record), (head_key(), Ok(Record::Head(Head { number: 12 }))));
+    assert_eq!(
+        (name.as_str(), record),
+        (head_key(), Ok(Record::Head(Head { number: 12 })))
+    );
     let (record, name) = read(codec.seen("alice/laptop", Seen { time: 77 }));
     assert_eq!(name, "seen/alice/laptop");
     let user = "alice/laptop".parse().expect("a name");
@@ -82,7 +85,11 @@ fn no_byte_can_be_changed_and_no_record_renamed() {
         assert_eq!(refusal, expected, "{place}");
         assert_eq!(codec.read(&name, &value[..place]).is_err(), true, "{place}");
     }
-    for other in ["grant/mail/2001:db8::_64", "grant/ssh/2001:db8::_65", "host/edge-1"] {
+    for other in [
+        "grant/mail/2001:db8::_64",
+        "grant/ssh/2001:db8::_65",
+        "host/edge-1",
+    ] {
         assert_eq!(codec.read(other, &value), Err(Refusal::Forged));
     }
     assert_eq!(codec.read(&name, &[b'1'; 5000]), Err(Refusal::Forged));
@@ -114,12 +121,18 @@ fn what_is_signed_and_makes_no_sense_is_refused() {
         left: 367 * 86_400_000,
         ..grant()
     };
-    assert_eq!(read(codec.grant("ssh", source(), &long)), Err(Refusal::TooLong));
+    assert_eq!(
+        read(codec.grant("ssh", source(), &long)),
+        Err(Refusal::TooLong)
+    );
     let later = Grant {
         end: grant().end + 2,
         ..grant()
     };
-    assert_eq!(read(codec.grant("ssh", source(), &later)), Err(Refusal::Malformed));
+    assert_eq!(
+        read(codec.grant("ssh", source(), &later)),
+        Err(Refusal::Malformed)
+    );
     for place in [
         "grant/ssh/2001:db8::1_64",
         "grant/ssh/2001:DB8::_64",

@@ -135,7 +135,10 @@ impl State {
     }
 
     /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
-    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a record, and what it is held against"
+    )]
     fn hear_grant(
         &mut self,
         gate: &str,
@@ -189,7 +192,10 @@ impl State {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a record, and what it is held against")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a record, and what it is held against"
+    )]
     fn hear_own(
         &mut self,
         gate: &str,

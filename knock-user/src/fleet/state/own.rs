@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put, REFUSALS,
-    REST, Seen, State, Write, head_key,
+    AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
+    REFUSALS, REST, Seen, State, Write, head_key,
 };
 use crate::fleet::record::Grant;
 

@@ -179,12 +179,13 @@ impl Fleet {
         self.nodes[nth].end(&revocation);
         let codec = self.codec();
         let head = self.store.get(head_key()).cloned();
-        let number = head.as_ref().map_or(0, |head| {
-            match codec.read(&head.key, &head.value) {
+        let number = head
+            .as_ref()
+            .map_or(0, |head| match codec.read(&head.key, &head.value) {
                 Ok(Record::Head(head)) => head.number,
                 other => panic!("{other:?}"),
-            }
-        }) + 1;
+            })
+            + 1;
         let write = crate::fleet::record::revoke(
             &codec,
             number,
@@ -234,7 +235,11 @@ impl Fleet {
             }
             if !is_busy {
                 self.now += SECOND / 20;
-                let waits = |node: &Node| node.state.next_due().is_none_or(|due| due <= self.now + SECOND);
+                let waits = |node: &Node| {
+                    node.state
+                        .next_due()
+                        .is_none_or(|due| due <= self.now + SECOND)
+                };
                 if !self.nodes.iter().any(waits) {
                     return;
                 }
@@ -283,7 +288,8 @@ impl Fleet {
 
 impl Node {
     fn end(&mut self, revocation: &Revocation) {
-        let is_covered = |(gate, source): &Place| revocation.covers(GATES[usize::from(*gate)], source);
+        let is_covered =
+            |(gate, source): &Place| revocation.covers(GATES[usize::from(*gate)], source);
         self.tables.retain(|place, _| !is_covered(place));
     }
 
@@ -291,7 +297,9 @@ impl Node {
         match act {
             Act::Revoke(revocation) => self.end(&revocation),
             Act::Give(give) => {
-                assert!(give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for);
+                assert!(
+                    give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for
+                );
                 let is_longer = |kept: &Kept| kept.until >= give.until;
                 if !self.tables.get(&give.place).is_some_and(is_longer) {
                     let kept = Kept {

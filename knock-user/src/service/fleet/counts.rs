@@ -101,7 +101,11 @@ impl Counts {
             isolated,
             published: inner.published,
             received: inner.received,
-            refused: inner.refused.iter().map(|(reason, count)| (*reason, *count)).collect(),
+            refused: inner
+                .refused
+                .iter()
+                .map(|(reason, count)| (*reason, *count))
+                .collect(),
             lags: inner.lags.clone(),
             lag_sum: inner.lag_sum,
         })

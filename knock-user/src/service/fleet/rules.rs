@@ -141,7 +141,9 @@ impl Policy for Rules {
             };
         }
         let slot = u16::try_from(user & !KEY_USER).ok();
-        let key = slot.and_then(|slot| self.key_in(slot)).map(ToOwned::to_owned);
+        let key = slot
+            .and_then(|slot| self.key_in(slot))
+            .map(ToOwned::to_owned);
         Who {
             user: key.as_deref().map(user_of).map(ToOwned::to_owned),
             key,

@@ -88,7 +88,8 @@ impl Setup {
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             configuration: configuration_hash(datapath.config()),
-            run: getrandom::u64().map_err(|error| anyhow!("the system's random source failed: {error}"))?,
+            run: getrandom::u64()
+                .map_err(|error| anyhow!("the system's random source failed: {error}"))?,
         };
         let kept = Kept::of(&root, &fleet.name);
         let codec = Codec::new(&fleet.name, keyring);
@@ -251,7 +252,10 @@ impl<E: Engine> Worker<E> {
     fn note_newest(&mut self, slots: &[u64]) {
         for (slot, time) in (0..).zip(slots) {
             // All ones: the key accepts nothing yet.
-            let is_new = self.newest.get(usize::from(slot)).is_none_or(|known| known < time);
+            let is_new = self
+                .newest
+                .get(usize::from(slot))
+                .is_none_or(|known| known < time);
             if is_new
                 && *time != 0
                 && *time != u64::MAX
@@ -328,7 +332,10 @@ impl<E: Engine> Worker<E> {
             },
         };
         let everyone: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
-        let networks = revocation.network.as_ref().map_or(&everyone[..], std::slice::from_ref);
+        let networks = revocation
+            .network
+            .as_ref()
+            .map_or(&everyone[..], std::slice::from_ref);
         let mut ended = 0;
         for network in networks {
             let (grants, _) = self.datapath.revoke(*network, gate)?;
@@ -337,7 +344,9 @@ impl<E: Engine> Worker<E> {
         tracing::info!(
             "{} has revoked {} at {} in the whole fleet: {ended} ended here",
             revocation.host,
-            revocation.network.map_or("all sources".to_owned(), |network| network.to_string()),
+            revocation
+                .network
+                .map_or("all sources".to_owned(), |network| network.to_string()),
             revocation.gate.as_deref().unwrap_or("all gates"),
         );
         Ok(())

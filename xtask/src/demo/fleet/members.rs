@@ -39,8 +39,10 @@ chmod 600 {name}.key"
 impl Members {
     /// Starts them, and waits until they have a leader.
     pub(super) fn start() -> Result<Self> {
-        sh("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-            -subj '/CN=authority of the demo' -keyout ca.key -out ca.pem")?;
+        sh(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+            -subj '/CN=authority of the demo' -keyout ca.key -out ca.pem",
+        )?;
         certificate("operator", "extendedKeyUsage=clientAuth")?;
         let mut members = Self(Vec::new());
         for number in NUMBERS {
@@ -77,7 +79,10 @@ impl Members {
             }
             if begun.elapsed() > PATIENCE {
                 let log = fs::read_to_string(Path::new(FOLDER).join("etcd1.log"));
-                bail!("the etcd members found no leader: {}", log.unwrap_or_default());
+                bail!(
+                    "the etcd members found no leader: {}",
+                    log.unwrap_or_default()
+                );
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -90,7 +95,14 @@ impl Members {
             .current_dir(FOLDER)
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoints().join(",")])
-            .args(["--cacert", "ca.pem", "--cert", "operator.pem", "--key", "operator.key"])
+            .args([
+                "--cacert",
+                "ca.pem",
+                "--cert",
+                "operator.pem",
+                "--key",
+                "operator.key",
+            ])
             .args(["endpoint", "status", "--write-out", "json"]);
         // It fails where one does not answer.
         let said = process::output(&mut command)?.stdout;
@@ -101,12 +113,16 @@ impl Members {
             return Ok(None);
         };
         let agree = statuses.iter().all(|status| leader(status) == Some(agreed));
-        let own = |status: &&Value| {
-            status["Status"]["header"]["member_id"].as_u64() == Some(agreed)
-        };
-        let of_leader = statuses.iter().find(own).filter(|_| agree && statuses.len() > 1);
+        let own =
+            |status: &&Value| status["Status"]["header"]["member_id"].as_u64() == Some(agreed);
+        let of_leader = statuses
+            .iter()
+            .find(own)
+            .filter(|_| agree && statuses.len() > 1);
         let place = of_leader.and_then(|status| status["Endpoint"].as_str());
-        let number = NUMBERS.into_iter().find(|number| Some(&*endpoint(*number)) == place);
+        let number = NUMBERS
+            .into_iter()
+            .find(|number| Some(&*endpoint(*number)) == place);
         Ok(number.map(name))
     }
 
@@ -135,13 +151,37 @@ impl Member {
         command
             .current_dir(FOLDER)
             .args(["--name", &own, "--data-dir", &format!("{own}-data")])
-            .args(["--logger", "zap", "--log-outputs", &format!("{FOLDER}/{own}.log")])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &peers, "--initial-cluster-token", "demo"])
+            .args([
+                "--logger",
+                "zap",
+                "--log-outputs",
+                &format!("{FOLDER}/{own}.log"),
+            ])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args([
+                "--initial-cluster",
+                &peers,
+                "--initial-cluster-token",
+                "demo",
+            ])
             .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem"])
             .args(["--cert-file", &cert, "--key-file", &key])
-            .args(["--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem"])
+            .args([
+                "--peer-client-cert-auth",
+                "--peer-trusted-ca-file",
+                "ca.pem",
+            ])
             .args(["--peer-cert-file", &cert, "--peer-key-file", &key])
             .stdout(Stdio::null())
             .stderr(Stdio::null());

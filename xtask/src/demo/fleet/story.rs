@@ -12,7 +12,9 @@ use crate::{
 
 /// Builds the fleet and runs the steps. Fails at the first whose result is not as described.
 pub(crate) fn tell(outside: &[String], knockgate: &Path) -> Result<()> {
-    println!("knockgate demo of a fleet: three hosts, three etcd members and a client, in namespaces that");
+    println!(
+        "knockgate demo of a fleet: three hosts, three etcd members and a client, in namespaces that"
+    );
     println!("end with this program. Your own network, firewall and files stay as they are.\n");
     println!("  etcd1 etcd2 etcd3 ── edge-1 edge-2 edge-3 ── client 10.78.0.9");
     let mut fleet = Fleet::create(outside, knockgate)?;
@@ -21,10 +23,17 @@ pub(crate) fn tell(outside: &[String], knockgate: &Path) -> Result<()> {
         host.running.push(service);
         host.serve()?;
     }
-    let told = Story { fleet: &mut fleet, knockgate }.steps();
+    let told = Story {
+        fleet: &mut fleet,
+        knockgate,
+    }
+    .steps();
     for host in &mut fleet.hosts {
         for running in &mut host.running {
-            running.kill().and_then(|()| running.wait()).context("cannot end a service")?;
+            running
+                .kill()
+                .and_then(|()| running.wait())
+                .context("cannot end a service")?;
         }
     }
     told?;
@@ -42,23 +51,33 @@ impl Story<'_> {
         println!("\n1. The gates are up, and the hosts have found each other. Nobody gets in.");
         self.expect([false; 3])?;
 
-        println!("\n2. The client knocks at edge-1. The gate opens there at once, and on the others.");
+        println!(
+            "\n2. The client knocks at edge-1. The gate opens there at once, and on the others."
+        );
         let begun = Instant::now();
         self.knock(0)?;
         for host in &self.fleet.hosts {
             host.wait_for_grant(true)?;
         }
-        println!("   all three have the grant within {} ms of the first knock", begun.elapsed().as_millis());
+        println!(
+            "   all three have the grant within {} ms of the first knock",
+            begun.elapsed().as_millis()
+        );
         self.expect([true; 3])?;
         let grant = self.host(1).grant()?.context("it was there")?;
         ensure!(grant["origin"] == "edge-1", "the origin is wrong: {grant}");
         self.show(1, &["grants"])?;
 
-        println!("\n3. edge-3 is cut off from the members, silently. It notices, and goes on alone.");
+        println!(
+            "\n3. edge-3 is cut off from the members, silently. It notices, and goes on alone."
+        );
         cut(&self.host(2).netns, true)?;
         let begun = Instant::now();
         self.says(2, "fleet.isolated")?;
-        println!("   edge-3 knows after {:.1} s", begun.elapsed().as_secs_f32());
+        println!(
+            "   edge-3 knows after {:.1} s",
+            begun.elapsed().as_secs_f32()
+        );
         println!("   Meanwhile the grant is revoked, in the whole fleet.");
         self.show(0, &["revoke", "10.78.0.9"])?;
         self.host(1).wait_for_grant(false)?;
@@ -70,12 +89,17 @@ impl Story<'_> {
         self.expect([false; 3])?;
 
         let leader = self.fleet.members.leader()?;
-        println!("\n5. {leader} leads the members, and is killed. The client knocks at edge-2 meanwhile.");
+        println!(
+            "\n5. {leader} leads the members, and is killed. The client knocks at edge-2 meanwhile."
+        );
         self.fleet.members.kill(&leader)?;
         let begun = Instant::now();
         self.knock(1)?;
         self.host(1).wait_for_grant(true)?;
-        println!("   edge-2 has the grant at once ({} ms)", begun.elapsed().as_millis());
+        println!(
+            "   edge-2 has the grant at once ({} ms)",
+            begun.elapsed().as_millis()
+        );
         for host in &self.fleet.hosts {
             host.wait_for_grant(true)?;
         }

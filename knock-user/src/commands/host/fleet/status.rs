@@ -108,7 +108,8 @@ fn line(row: &Row) -> [String; 5] {
         } else {
             format!("{seen} ago")
         },
-        row.lag_ms.map_or_else(String::new, |lag| format!("{lag}ms")),
+        row.lag_ms
+            .map_or_else(String::new, |lag| format!("{lag}ms")),
     ]
 }
 

@@ -63,7 +63,9 @@ fn what_is_deleted_in_the_engine_closes_nothing() {
     let mut fleet = joined(2);
     fleet.knock(0, place(0, 1));
     fleet.settle();
-    fleet.store.sweep(|key| key.starts_with(crate::fleet::record::grants()));
+    fleet
+        .store
+        .sweep(|key| key.starts_with(crate::fleet::record::grants()));
     fleet.nodes[1].link.cut();
     fleet.nodes[1].link.is_cut = false;
     fleet.settle();
@@ -279,7 +281,12 @@ fn two_hosts_of_one_name_are_told_apart() {
     fleet.settle();
     fleet.now += 6 * SECOND;
     fleet.settle();
-    assert!(fleet.nodes.iter().all(|node| node.refused.contains(&Refusal::Name)));
+    assert!(
+        fleet
+            .nodes
+            .iter()
+            .all(|node| node.refused.contains(&Refusal::Name))
+    );
 }
 
 #[test]
