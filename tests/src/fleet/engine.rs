@@ -179,6 +179,8 @@ impl Engine {
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &peers])
             .args(["--initial-cluster-token", &format!("{}-{life}", self.id)])
+            // More patient than by default: a busy machine must not make elections.
+            .args(["--heartbeat-interval", "250", "--election-timeout", "2500"])
             .args(["--client-cert-auth", "--peer-client-cert-auth"]);
         for [of_clients, of_peers] in [
             ["--trusted-ca-file", "--peer-trusted-ca-file"],

@@ -220,12 +220,25 @@ impl Host {
     /// Waits until an address or network, written with its length, has a grant at a gate.
     #[track_caller]
     pub fn has_grant(&self, source: &str, gate: &str) {
-        let what = format!("{} has a grant for {source} at {gate}", self.name);
+        self.has_grants([source], gate);
+    }
+
+    /// Waits until each of these has a grant at a gate.
+    #[track_caller]
+    pub fn has_grants<'s>(&self, sources: impl IntoIterator<Item = &'s str>, gate: &str) {
+        let mut missing: Vec<&str> = sources.into_iter().collect();
+        let what = format!(
+            "{} has a grant for each of {missing:?} at {gate}",
+            self.name
+        );
         wait_until(&what, || {
             let grants = self.scenario.lab.list("grants");
-            grants
-                .iter()
-                .any(|grant| grant["source"] == source && grant["gate"] == gate)
+            let has = |source: &&str| {
+                let mut grants = grants.iter();
+                grants.any(|grant| grant["source"] == **source && grant["gate"] == gate)
+            };
+            missing.retain(|source| !has(source));
+            missing.is_empty()
         });
     }
 

@@ -4,52 +4,54 @@ use std::collections::HashMap;
 
 use knockgate_tests::{
     fleet::{Fleet, engine::port_of_member},
+    gate_config::ALICE,
     lab::Source::{A, B, C},
 };
 
 use super::{SSH, alice_knocks, told_everything};
 
-/// Opens `ssh` in the whole fleet for a source of 198.51.100.0/24.
-fn allow(fleet: &Fleet, from: usize, last: u8) -> String {
-    let source = format!("198.51.100.{last}");
-    fleet.hosts[from]
-        .knockgate(&format!("allow {source} --gate ssh --fleet"))
-        .exits(0);
-    format!("{source}/32")
+/// Has sources of their own knock at a host. Returns their addresses.
+fn knocks(fleet: &Fleet, from: usize, group: u8) -> Vec<String> {
+    let scenario = fleet.hosts[from].scenario.with_sources_of_its_own(group);
+    let knock = |who| {
+        scenario.knock(who, ALICE);
+        format!("{}/32", scenario.address(who))
+    };
+    [A, B, C].map(knock).to_vec()
 }
 
 #[test]
 fn a_leader_that_is_killed_loses_and_doubles_nothing() {
     Fleet::run(3, |fleet| {
         fleet.start();
-        let mut sources = Vec::new();
+        let mut given: Vec<(String, usize)> = Vec::new();
         for round in 0..3 {
             let leader = fleet.engine.leader();
-            for nth in 0..20 {
-                if nth == 10 {
+            for nth in 0..6 {
+                if nth == 3 {
                     fleet.engine.kill(leader);
                 }
                 let from = usize::from(nth % 3);
-                sources.push((allow(fleet, from, round * 20 + nth), from));
+                let sources = knocks(fleet, from, 1 + round * 6 + nth);
+                given.extend(sources.into_iter().map(|source| (source, from)));
             }
-            for (source, _) in &sources {
-                for host in &fleet.hosts {
-                    host.has_grant(source, "ssh");
-                }
+            for host in &fleet.hosts {
+                host.has_grants(given.iter().map(|(source, _)| &**source), "ssh");
             }
             fleet.engine.restart(leader);
+            fleet.engine.all_answer();
         }
         for (nth, host) in fleet.hosts.iter().enumerate() {
             let mut told: HashMap<String, u32> = HashMap::new();
             for event in host.events("gate.opened") {
                 if event["origin"].is_string() {
-                    let source = event["source"].as_str().expect("a source").to_owned();
-                    *told.entry(source).or_default() += 1;
+                    let source = event["source"].as_str().expect("a source");
+                    let source = source.trim_end_matches("/32");
+                    *told.entry(source.to_owned()).or_default() += 1;
                 }
             }
-            for (source, from) in &sources {
-                let address = source.trim_end_matches("/32");
-                let times = told.get(address).or(told.get(source)).copied();
+            for (source, from) in &given {
+                let times = told.get(source.trim_end_matches("/32")).copied();
                 let expected = (*from != nth).then_some(1);
                 assert_eq!(
                     times,
@@ -67,17 +69,17 @@ fn a_leader_that_is_killed_loses_and_doubles_nothing() {
 fn a_member_that_stands_still_or_is_cut_off_is_left() {
     Fleet::run(2, |fleet| {
         fleet.start();
-        for (round, number) in fleet.engine.numbers().enumerate() {
-            let last = u8::try_from(round).expect("three members");
+        for (number, group) in fleet.engine.numbers().zip(1..) {
             fleet.engine.signal(number, libc::SIGSTOP);
-            let source = allow(fleet, 0, last);
-            fleet.hosts[1].has_grant(&source, "ssh");
+            let sources = knocks(fleet, 0, 2 * group);
+            fleet.hosts[1].has_grants(sources.iter().map(|source| &**source), "ssh");
             fleet.engine.signal(number, libc::SIGCONT);
+            fleet.engine.all_answer();
             fleet.engine.cut(&port_of_member(number));
-            let source = allow(fleet, 1, 100 + last);
-            fleet.hosts[0].has_grant(&source, "ssh");
+            let sources = knocks(fleet, 1, 2 * group + 1);
+            fleet.hosts[0].has_grants(sources.iter().map(|source| &**source), "ssh");
             fleet.engine.heal(&port_of_member(number));
-            fleet.engine.leader();
+            fleet.engine.all_answer();
         }
     });
 }

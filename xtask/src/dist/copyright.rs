@@ -21,7 +21,14 @@ use crate::{process, workspace};
 const ROOTS: [&str; 2] = ["knock-user", "knock-ebpf"];
 
 /// Licences that are taken where a crate gives a choice, the preferred first. `deny.toml` allows no other.
-const LICENCES: [&str; 4] = ["MIT", "Apache-2.0", "Zlib", "Unicode-3.0"];
+const LICENCES: [&str; 6] = [
+    "MIT",
+    "Apache-2.0",
+    "Zlib",
+    "Unicode-3.0",
+    "ISC",
+    "BSD-3-Clause",
+];
 
 const HEAD: &str = "\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -53,14 +60,15 @@ pub(super) fn of_binary() -> Result<String> {
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     texts.insert("MIT", expat()?);
     texts.insert("Apache-2.0", APACHE.to_owned());
-    for linked in linked()? {
+    let all = linked()?;
+    for linked in &all {
         let Linked {
             name,
             version,
             licences,
             folder: _,
             authors: _,
-        } = &linked;
+        } = linked;
         let short: Vec<_> = licences.iter().map(|licence| short(licence)).collect();
         let holders = linked.holders()?.into_iter().collect::<Vec<_>>();
         // Writing to a string does not fail.
@@ -72,7 +80,9 @@ pub(super) fn of_binary() -> Result<String> {
         );
         for licence in licences {
             if !texts.contains_key(licence) {
-                texts.insert(licence, linked.licence_text(licence)?);
+                // Of a crate under this licence alone, whose file has nothing else.
+                let alone = all.iter().find(|other| other.licences == [*licence]);
+                texts.insert(licence, alone.unwrap_or(linked).licence_text(licence)?);
             }
         }
     }
@@ -102,6 +112,7 @@ fn expat() -> Result<String> {
 fn short(licence: &str) -> &str {
     match licence {
         "MIT" => "Expat",
+        "BSD-3-Clause" => "BSD-3-clause",
         other => other,
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+#[cfg(feature = "fleet")]
+use crate::{config::Fleet, fleet::etcd::Connection, runtime::runtime};
 use crate::{
     config::{Config, Finding, Invalid, Level, count},
     datapath::native_warnings,
@@ -21,6 +23,11 @@ pub struct Args {
     /// Print one JSON document: {"valid", "findings"}
     #[arg(long)]
     json: bool,
+
+    /// Also connect to the etcd members of [fleet]
+    #[cfg(feature = "fleet")]
+    #[arg(long)]
+    connect: bool,
 }
 
 /// Checks `args.file`, or else `config`, and prints every finding.
@@ -39,6 +46,14 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         let of_interface =
             |message| Finding::about_file(Level::Warning, "no-native-xdp", &name, message);
         findings.extend(native_warnings(config).into_iter().map(of_interface));
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = config.fleet.as_ref().filter(|_| args.connect) {
+            let of_member = |message| {
+                Finding::about_file(Level::Warning, "unreachable-endpoint", &name, message)
+            };
+            let unreachable = runtime()?.block_on(unreachable(fleet));
+            findings.extend(unreachable.into_iter().map(of_member));
+        }
     }
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;
@@ -51,6 +66,21 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         Err(invalid) if invalid.is_unread() => Err(invalid.into()),
         Err(invalid) => Err(invalid.already_shown().into()),
     }
+}
+
+/// Returns why members cannot be reached, or do not let this host read what its fleet has.
+#[cfg(feature = "fleet")]
+async fn unreachable(fleet: &Fleet) -> Vec<String> {
+    let mut found = Vec::new();
+    for endpoint in &fleet.endpoints {
+        let reach = async { Connection::open(fleet, endpoint).await?.revision().await };
+        if let Err(error) = reach.await {
+            found.push(format!(
+                "the etcd member {endpoint} cannot be used: {error:#}"
+            ));
+        }
+    }
+    found
 }
 
 type Outcome = Result<(Config, Vec<Finding>), Invalid>;
@@ -182,6 +212,8 @@ mod tests {
         let args = Args {
             file: Some(file.clone()),
             json: true,
+            #[cfg(feature = "fleet")]
+            connect: false,
         };
         let mut out = Vec::new();
         let error =
@@ -200,6 +232,8 @@ mod tests {
         let args = Args {
             file: None,
             json: false,
+            #[cfg(feature = "fleet")]
+            connect: false,
         };
         let mut out = Vec::new();
         let error = check(&args, Path::new("/nonexistent/k.toml"), &mut out).expect_err("missing");

@@ -1,2 +1,0 @@
-#[path = "../fleet/lab.rs"]
-mod lab;
