@@ -222,6 +222,11 @@ impl State {
         self.applied
     }
 
+    /// Says from now on that this host goes by another configuration.
+    pub fn describe(&mut self, configuration: String) {
+        self.about.configuration = configuration;
+    }
+
     pub fn is_current(&self) -> bool {
         self.told.is_current
     }

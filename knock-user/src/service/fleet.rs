@@ -13,6 +13,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
     thread,
+    time::{Duration, Instant},
 };
 
 use knock_common::event::{Event, Kind};
@@ -28,6 +29,9 @@ pub use counts::{BUCKETS, Counted, Counts};
 /// Events that wait for the service, and openings that wait for the thread; more than these are left out. Openings that are
 /// are found in the tables.
 const BACKLOG: usize = 4096;
+
+/// Between two attempts to begin.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// An event, and the [class](knock_common::report::class) of its budget.
 type Said = (Option<u32>, Record);
@@ -81,6 +85,8 @@ pub struct Member {
     /// Goes to the thread and comes back.
     opened: Arc<tokio::sync::Mutex<mpsc::Receiver<Opened>>>,
     serving: Option<Serving>,
+    /// A thread that has ended is started again, and not before this.
+    next_try: Instant,
     events: mpsc::Receiver<Said>,
     sender: mpsc::Sender<Said>,
 }
@@ -99,6 +105,7 @@ impl Member {
             },
             opened: Arc::new(opened.into()),
             serving: None,
+            next_try: Instant::now(),
             events,
             sender,
         }
@@ -118,9 +125,11 @@ impl Member {
     /// by itself what else has changed.
     pub fn apply(&mut self, config: &Config) {
         let goes_on = self.serving.as_ref().is_some_and(Serving::goes_on);
-        if self.fleet == config.fleet && (goes_on || self.fleet.is_none()) {
+        let waits = goes_on || Instant::now() < self.next_try;
+        if self.fleet == config.fleet && (waits || self.fleet.is_none()) {
             return;
         }
+        self.next_try = Instant::now() + PAUSE;
         self.serving = None;
         self.fleet.clone_from(&config.fleet);
         self.counts.leave();

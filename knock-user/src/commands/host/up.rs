@@ -4,10 +4,10 @@ use std::path::Path;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    config::{Config, Mode, SshSession, parse_interface},
+    config::{Config, Mode, Replay, SshSession, parse_interface},
     datapath::{self, Absent, Attachment, Before, PinRoot, Request, Up},
     values::{HumanDuration, parse_duration},
 };
@@ -100,7 +100,20 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
     }
     config.interfaces.sort();
     config.interfaces.dedup();
+    refuse_strict(&config)?;
     Ok(config)
+}
+
+/// Refuses what this build cannot hold: the kernel program opens at once, so nothing that it accepts can wait for others.
+fn refuse_strict(config: &Config) -> Result<()> {
+    let fleet = config.fleet.as_ref();
+    if fleet.is_some_and(|fleet| fleet.replay == Replay::Strict) {
+        bail!(
+            "`replay = \"strict\"` in [fleet] is not available in this version; with \"fast\", the other hosts refuse a packet as \
+             soon as they have heard of it"
+        );
+    }
+    Ok(())
 }
 
 /// Logs what has been brought up or repaired, and what is not guarded.

@@ -2,17 +2,21 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::Pod;
 use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
     grant::{BY_HAND, Grant, GrantKey, GrantSlot},
+    knock::authenticated::key::NAME,
 };
 
 use super::grants::{GrantsFull, InGrants};
-use crate::datapath::{open::Datapath, view::grants::GrantRow};
+use crate::{
+    datapath::{keys::tables, open::Datapath, tables::data, view::grants::GrantRow},
+    sys::bpf::batch,
+};
 
 /// A grant is left alone where it would be renewed by less than this, ns: by as much as the same record, read twice, differs.
 const ALIKE: u64 = 250_000_000;
@@ -152,18 +156,21 @@ impl Datapath {
         Ok(self.keys()?.newest_by_slot())
     }
 
+    /// Returns the newest time of the packets of the key in a slot, Unix ns.
+    pub fn newest_of(&self, slot: u16) -> Result<Option<u64>> {
+        Ok(self.keys()?.newest_of(slot))
+    }
+
     /// Returns which slots belong to which key.
     pub fn key_slots(&self) -> Result<Vec<(u16, String)>> {
-        let slots = 0..u16::try_from(self.key_names.len()).unwrap_or(u16::MAX);
-        let newest = self.newest_by_slot().context("no table of keys")?;
-        let used = slots.filter(|slot| {
-            newest
-                .get(usize::from(*slot))
-                .is_some_and(|time| *time != 0)
-        });
-        Ok(used
-            .filter_map(|slot| Some((slot, self.key_name(slot)?)))
-            .collect())
+        let mut slots = Vec::new();
+        batch::for_each(data(&self.key_names), |slot: &u32, name: &[u8; NAME]| {
+            let name = tables::text(name);
+            if let (Ok(slot), false) = (u16::try_from(*slot), name.is_empty()) {
+                slots.push((slot, name));
+            }
+        })?;
+        Ok(slots)
     }
 
     /// Returns what valid keys open: the slot of the key, and the id of the gate.

@@ -218,7 +218,8 @@ fn status(row: &KeyRow, family: u8) -> u64 {
     u64::from_ne_bytes([a, b, c, d, u8::from(row.bound), family, 0, 0])
 }
 
-fn text(name: &[u8; NAME]) -> String {
+/// Returns the name of a key as the table has it; empty where there is none.
+pub fn text(name: &[u8; NAME]) -> String {
     let bytes = name.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(bytes).into_owned()
 }

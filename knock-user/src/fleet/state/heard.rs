@@ -185,6 +185,7 @@ impl State {
         let id = policy.gate(gate).ok_or(Refusal::Gate)?;
         let user = policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
         let lasts = left.saturating_mul(1000).min(policy.open_for(id));
+        self.contest((id, source), now.monotonic.saturating_add(lasts), now);
         acts.push(Act::Give(Give {
             place: (id, source),
             until: now.monotonic.saturating_add(lasts),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
-    REFUSALS, REST, Seen, State, Write, head_key,
+    REFUSALS, REST, SECOND, Seen, State, Write, head_key,
 };
 use crate::fleet::record::Grant;
 
@@ -281,6 +281,17 @@ impl State {
                 }
             }
             Some(InFlight::Other) | None => {}
+        }
+    }
+
+    /// Publishes a grant of this host again where another host has written one over it that ends sooner: who comes later is
+    /// told of the last one alone.
+    pub(super) fn contest(&mut self, place: Place, until: u64, now: Moment) {
+        if let Some(own) = self.own.get_mut(&place)
+            && own.until > until.saturating_add(SECOND / 2)
+        {
+            own.published = 0;
+            self.schedule(place, now.monotonic);
         }
     }
 

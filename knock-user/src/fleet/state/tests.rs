@@ -236,9 +236,8 @@ impl Fleet {
             if !is_busy {
                 self.now += SECOND / 20;
                 let waits = |node: &Node| {
-                    node.state
-                        .next_due()
-                        .is_none_or(|due| due <= self.now + SECOND)
+                    let due = node.state.next_due();
+                    !node.link.is_cut && due.is_none_or(|due| due <= self.now + SECOND)
                 };
                 if !self.nodes.iter().any(waits) {
                     return;

@@ -95,7 +95,7 @@ impl Setup {
         let codec = Codec::new(&fleet.name, keyring);
         let state = State::new(codec, name, about, kept.applied());
         counts.begin(Refusal::ALL.into_iter().map(Refusal::name));
-        let (capacity, origins) = (datapath.grants_capacity(), Origins::load(&root));
+        let (most, origins) = (most(&datapath), Origins::load(&root));
         Ok(Worker {
             root,
             fleet: fleet.name,
@@ -109,9 +109,10 @@ impl Setup {
             look,
             sender,
             live: 0,
-            most: capacity - capacity / RESERVED,
+            most,
             newest: Vec::new(),
             link: Link::Beginning(Instant::now()),
+            why: "no etcd member has answered yet".to_owned(),
             next_look: Instant::now(),
             last_look: Instant::now(),
             reported: (0, 0),
@@ -145,6 +146,8 @@ pub struct Worker<E> {
     /// The newest time of the key in each slot, as it was last seen.
     newest: Vec<u64>,
     link: Link,
+    /// What keeps this host from etcd, as far as is known.
+    why: String,
     next_look: Instant,
     last_look: Instant,
     /// A second, and how many refusals were reported in it.
@@ -205,8 +208,9 @@ impl<E: Engine> Worker<E> {
         if opened.key != NO_KEY {
             // It may have opened for the other family too.
             self.next_look = self.next_look.min(self.last_look + LOOK_SOON);
-            let slots = self.datapath.newest_by_slot()?;
-            self.note_newest(&slots);
+            if let Some(time) = self.datapath.newest_of(opened.key)? {
+                self.note_time(opened.key, time);
+            }
         }
         Ok(())
     }
@@ -221,11 +225,7 @@ impl<E: Engine> Worker<E> {
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
         if let Some(reopened) = self.datapath.reopened()? {
-            self.datapath = reopened;
-            self.rules = Rules::of(&self.datapath)?;
-            let capacity = self.datapath.grants_capacity();
-            self.most = capacity - capacity / RESERVED;
-            self.newest.clear();
+            self.take_over(reopened)?;
         } else {
             self.rules.read_keys(&self.datapath)?;
         }
@@ -240,7 +240,8 @@ impl<E: Engine> Worker<E> {
         if let Link::Beginning(since) = self.link
             && since.elapsed() >= PATIENCE
         {
-            self.isolated("no etcd member has answered yet");
+            let why = self.why.clone();
+            self.isolated(&why);
         }
         self.counts.set(self.state.published, self.state.received);
         // A table so large that reading it takes long is read less often.
@@ -249,22 +250,35 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
+    /// Goes on with the tables of the configuration that is in force now.
+    fn take_over(&mut self, reopened: Datapath) -> Result<()> {
+        self.datapath = reopened;
+        self.rules = Rules::of(&self.datapath)?;
+        self.state
+            .describe(configuration_hash(self.datapath.config()));
+        self.most = most(&self.datapath);
+        self.newest.clear();
+        Ok(())
+    }
+
     fn note_newest(&mut self, slots: &[u64]) {
         for (slot, time) in (0..).zip(slots) {
-            // All ones: the key accepts nothing yet.
-            let is_new = self
-                .newest
-                .get(usize::from(slot))
-                .is_none_or(|known| known < time);
-            if is_new
-                && *time != 0
-                && *time != u64::MAX
-                && let Some(name) = self.rules.key_in(slot)
-            {
-                self.state.accepted(name, *time);
+            let known = self.newest.get(usize::from(slot));
+            if known.is_none_or(|known| known < time) {
+                self.note_time(slot, *time);
             }
         }
         self.newest = slots.to_vec();
+    }
+
+    fn note_time(&mut self, slot: u16, time: u64) {
+        // All ones: the key accepts nothing yet.
+        if time != 0
+            && time != u64::MAX
+            && let Some(name) = self.rules.key_in(slot)
+        {
+            self.state.accepted(name, time);
+        }
     }
 
     /// Hands to the engine what is due.
@@ -325,8 +339,7 @@ impl<E: Engine> Worker<E> {
             return Err(anyhow!(NothingUp));
         }
         if let Some(reopened) = self.datapath.reopened()? {
-            self.datapath = reopened;
-            self.rules = Rules::of(&self.datapath)?;
+            self.take_over(reopened)?;
         }
         Ok(lock)
     }
@@ -462,6 +475,7 @@ impl<E: Engine> Worker<E> {
             self.say(None, because(FLEET_ISOLATED, why));
         } else {
             tracing::debug!("not one of the fleet {}: {why}", self.fleet);
+            why.clone_into(&mut self.why);
         }
     }
 
@@ -499,6 +513,12 @@ impl<E: Engine> Worker<E> {
         // The service may be far behind, or about to end.
         let _ = self.sender.try_send((class, record));
     }
+}
+
+/// Returns how many grants there may be with those of other hosts.
+fn most(datapath: &Datapath) -> u32 {
+    let capacity = datapath.grants_capacity();
+    capacity - capacity / RESERVED
 }
 
 /// Returns a grant that a knock at this host has earned; `None`: it is another's.

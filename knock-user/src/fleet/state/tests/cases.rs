@@ -39,6 +39,26 @@ fn a_host_opens_for_its_own_time_at_the_most() {
 }
 
 #[test]
+fn who_comes_later_is_told_of_the_grant_that_lasts_longest() {
+    let mut fleet = joined(2);
+    fleet.nodes[0].link.cut();
+    fleet.knock(0, place(0, 1));
+    fleet.now += 10 * SECOND;
+    fleet.knock(1, place(0, 1));
+    fleet.settle();
+    let ends = fleet.nodes[1].tables[&place(0, 1)].until;
+    // What the first was about to write comes after all.
+    let mut late = fleet.grant("alice", 18_000);
+    late.origin = "host-0".into();
+    fleet.write_grant("ssh", place(0, 1).1, &late);
+    fleet.settle();
+    fleet.add(2, None);
+    fleet.settle();
+    let until = fleet.nodes[2].tables[&place(0, 1)].until;
+    assert!(until <= ends && until + SECOND > ends);
+}
+
+#[test]
 fn renewals_are_published_once_a_second() {
     let mut fleet = joined(2);
     let begun = fleet.now;
