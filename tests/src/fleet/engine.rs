@@ -145,7 +145,11 @@ impl Engine {
 
     /// Has `etcdctl` ask only these members: it would wait for one that stands still or was cut off.
     pub fn among(&self, numbers: impl IntoIterator<Item = u8>) {
-        *self.asked.lock().expect("no row panics in between") = numbers.into_iter().collect();
+        self.ask(|asked| *asked = numbers.into_iter().collect());
+    }
+
+    fn ask(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.asked.lock().expect("no row panics in between"));
     }
 
     /// Starts a member, with the data that it has.
@@ -196,11 +200,16 @@ impl Engine {
         }
         let process = Running::start(&mut command, self.folder.path());
         *member.lock() = Some(process);
+        self.ask(|asked| {
+            asked.retain(|other| *other != number);
+            asked.push(number);
+        });
     }
 
     /// Kills a member with SIGKILL.
     pub fn kill(&self, number: u8) {
         drop(self.member(number).lock().take());
+        self.ask(|asked| asked.retain(|other| *other != number));
     }
 
     pub fn kill_all(&self) {
@@ -290,7 +299,10 @@ impl Engine {
 
     fn etcdctl_command(&self, arguments: &[&str]) -> process::Command {
         let asked = self.asked.lock().expect("no row panics in between");
-        let asked: Vec<String> = asked.iter().copied().map(endpoint).collect();
+        let mut asked: Vec<String> = asked.iter().copied().map(endpoint).collect();
+        if asked.is_empty() {
+            asked = self.endpoints();
+        }
         // From a member's namespace, whose process need not run.
         let netns = &self.members[0].netns;
         let mut command = netns.command("etcdctl");
