@@ -122,6 +122,11 @@ impl State {
                     own.due = None;
                 }
                 let live = present(place).filter(|live| live.until > now.monotonic);
+                let published = self.own.get(&place).map_or(0, |own| own.published);
+                // The engine has it already: an earlier service has published it.
+                if live.is_some_and(|live| live.until <= published) {
+                    continue;
+                }
                 let put = live.and_then(|live| Some((live.until, self.put(&live, now, policy)?)));
                 match put {
                     Some((until, put)) => {
