@@ -164,6 +164,7 @@ impl State {
             acts.push(begun_anew());
         }
         self.applied = Some(applied.max(number));
+        self.unpublish_revoked(&revocation);
         acts.push(Act::Revoke(revocation.clone()));
         self.revocations.insert(number, revocation);
     }
@@ -258,7 +259,7 @@ impl State {
                 self.lag = Some(after);
                 acts.push(Act::Heard { after });
             }
-        } else {
+        } else if Some(grant.head) == self.applied {
             self.is_published((gate, source), grant.end, now);
         }
     }
