@@ -83,7 +83,7 @@ fn no_byte_can_be_changed_and_no_record_renamed() {
             Refusal::Forged
         };
         assert_eq!(refusal, expected, "{place}");
-        assert_eq!(codec.read(&name, &value[..place]).is_err(), true, "{place}");
+        assert!(codec.read(&name, &value[..place]).is_err(), "{place}");
     }
     for other in [
         "grant/mail/2001:db8::_64",
