@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_number_says_who_and_where() {
-        let key = KEY_USER | 65_534;
+        let key = KEY_USER | 0xfffe;
         for user in [0, MOST_USERS - 1, KEY_USER, key, BY_HAND] {
             for host in [0, 1, LAST] {
                 let holder = Holder { user, host };

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     engine::{Condition, Message, Outcome, Put, Write},
-    record::{Codec, Host, Refusal, Revocation, Seen, head_key},
+    record::{Codec, Grant, Host, Refusal, Revocation, Seen, head_key},
 };
 use crate::{datapath::Who, keys::KeyName};
 use own::{InFlight, Own};
@@ -161,6 +161,9 @@ pub struct State {
     told: Told,
     revocations: BTreeMap<u64, Revocation>,
     hosts: HashMap<String, Clock>,
+    /// Grants of hosts whose time is not known, which this host's clock says have ended, or almost: by host, with gate and
+    /// source.
+    doubted: HashMap<String, Vec<(String, IpNet, Grant)>>,
     own: HashMap<Place, Own>,
     /// When to publish.
     due: BTreeSet<(u64, Place)>,
@@ -202,6 +205,7 @@ impl State {
             told: Told::default(),
             revocations: BTreeMap::new(),
             hosts: HashMap::new(),
+            doubted: HashMap::new(),
             own: HashMap::new(),
             due: BTreeSet::new(),
             seen: BTreeMap::new(),

@@ -199,6 +199,7 @@ mod tests {
             lost: Some(1),
             failures: Some(2),
             hook: Some("/bin/true".into()),
+            origin: Some("edge-1".into()),
             ..failed()
         };
         assert_eq!(record.fields().len(), Record::KEYS.len());

@@ -267,6 +267,6 @@ mod tests {
         let prefix = "/knockgate/edge/v1/";
         let end = after(prefix);
         assert!(*"/knockgate/edge/v1/zz\u{7f}" < *end && *"/knockgate/edge/v1" < *prefix);
-        assert!(*"/knockgate/edge/v1x/" > *end && *"/knockgate/edge2/v1/" > *end);
+        assert!(*"/knockgate/edge/v1x/" > *end);
     }
 }

@@ -77,13 +77,13 @@ fn no_byte_can_be_changed_and_no_record_renamed() {
         let mut changed = value.clone();
         changed[place] ^= 1;
         let refusal = codec.read(&name, &changed).expect_err("it was changed");
-        let expected = if place == 0 {
+        let expected = if place < 2 {
             Refusal::Version
         } else {
             Refusal::Forged
         };
         assert_eq!(refusal, expected, "{place}");
-        assert_eq!(codec.read(&name, &value[..place]).is_err(), true, "{place}");
+        assert!(codec.read(&name, &value[..place]).is_err(), "{place}");
     }
     for other in [
         "grant/mail/2001:db8::_64",

@@ -10,6 +10,9 @@ use crate::fleet::{
     record::{Grant, Host, Record, head_key},
 };
 
+/// The clocks of two hosts may differ by this much, µs: twice the time between two beats.
+const DOUBT: u64 = 10_000_000;
+
 impl State {
     /// Hears every record but the grants: revocations before any grant.
     pub(super) fn hear_state(
@@ -20,6 +23,7 @@ impl State {
         acts: &mut Vec<Act>,
     ) {
         self.unpublish();
+        self.doubted.clear();
         self.revocations.clear();
         self.told.head = 0;
         let mut head = 0;
@@ -76,6 +80,9 @@ impl State {
                 source,
                 grant,
             }) => {
+                if is_live {
+                    self.hear_doubted(&grant.origin, grant.serial, now, policy, acts);
+                }
                 if grant.origin == self.name {
                     self.hear_own(&gate, source, &grant, now, policy, is_live, acts);
                 } else if let Err(reason) =
@@ -113,7 +120,12 @@ impl State {
                     time: seen.time,
                 });
             }
-            Ok(Record::Host(name, host)) => self.hear_host(name, &host, now, is_live, entry, acts),
+            Ok(Record::Host(name, host)) => {
+                if is_live {
+                    self.hear_doubted(&name, host.serial, now, policy, acts);
+                }
+                self.hear_host(name, &host, now, is_live, entry, acts);
+            }
             Err(reason) => acts.push(Act::Refused(Refused {
                 reason,
                 origin: None,
@@ -125,6 +137,25 @@ impl State {
         }
     }
 
+    /// Hears again what a host has said before this one came, now that its time is known.
+    fn hear_doubted(
+        &mut self,
+        origin: &str,
+        serial: u64,
+        now: Moment,
+        policy: &impl Policy,
+        acts: &mut Vec<Act>,
+    ) {
+        let Some(doubted) = self.doubted.remove(origin) else {
+            return;
+        };
+        self.follow_clock(origin, serial, now, true);
+        for (gate, source, grant) in doubted {
+            // What is not right here has been refused before.
+            let _ = self.hear_grant(&gate, source, &grant, now, policy, false, acts);
+        }
+    }
+
     fn hear_revocation(&mut self, number: u64, revocation: Revocation, acts: &mut Vec<Act>) {
         let applied = self.applied.unwrap_or_default();
         if number > applied + 1 {
@@ -133,6 +164,7 @@ impl State {
             acts.push(begun_anew());
         }
         self.applied = Some(applied.max(number));
+        self.unpublish_revoked(&revocation);
         acts.push(Act::Revoke(revocation.clone()));
         self.revocations.insert(number, revocation);
     }
@@ -164,8 +196,13 @@ impl State {
         };
         let mut left = until(grant.end, written).min(grant.left * 1000);
         if !clock.is_live {
-            // How long ago its host said so is known by this host's clock alone.
-            left = left.min(until(grant.end, now.wall));
+            // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
+            let by_own_clock = until(grant.end, now.wall);
+            if left > by_own_clock.saturating_add(DOUBT) {
+                let doubted = self.doubted.entry(grant.origin.clone()).or_default();
+                doubted.push((gate.to_owned(), source, grant.clone()));
+            }
+            left = left.min(by_own_clock);
         }
         if left == 0 {
             // Of what there is when this host comes, much has ended.
@@ -222,7 +259,7 @@ impl State {
                 self.lag = Some(after);
                 acts.push(Act::Heard { after });
             }
-        } else {
+        } else if Some(grant.head) == self.applied {
             self.is_published((gate, source), grant.end, now);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
-    REFUSALS, REST, SECOND, Seen, State, Write, head_key,
+    REFUSALS, REST, Revocation, SECOND, Seen, State, Write, head_key,
 };
 use crate::fleet::record::Grant;
 
@@ -122,6 +122,11 @@ impl State {
                     own.due = None;
                 }
                 let live = present(place).filter(|live| live.until > now.monotonic);
+                let published = self.own.get(&place).map_or(0, |own| own.published);
+                // The engine has it already: an earlier service has published it.
+                if live.is_some_and(|live| live.until <= published) {
+                    continue;
+                }
                 let put = live.and_then(|live| Some((live.until, self.put(&live, now, policy)?)));
                 match put {
                     Some((until, put)) => {
@@ -260,7 +265,7 @@ impl State {
                 }
                 for (place, until) in places {
                     if let Some(own) = self.own.get_mut(&place) {
-                        if is_done {
+                        if is_done && own.serial != 0 {
                             own.published = own.published.max(until);
                             self.published += 1;
                         } else {
@@ -315,6 +320,20 @@ impl State {
         }
         for newest in self.seen.values_mut() {
             newest.published = 0;
+        }
+    }
+
+    /// Forgets that the engine has what a revocation may have ended: a grant that is given after it is another one.
+    pub(super) fn unpublish_revoked(&mut self, revocation: &Revocation) {
+        for ((_, source), own) in &mut self.own {
+            if revocation
+                .network
+                .is_none_or(|network| network.contains(source))
+            {
+                own.published = 0;
+                own.handed = 0;
+                own.serial = 0;
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::fleet::{
     engine::Engine as _,
     fake::{Link, Store},
     keys::{FleetKey, Keyring},
-    record::{Grant, Record},
+    record::Record,
 };
 
 const OPEN_FOR: u64 = 30 * SECOND;

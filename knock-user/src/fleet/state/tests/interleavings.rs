@@ -129,6 +129,9 @@ proptest! {
             node.link.is_cut = false;
         }
         fleet.settle();
+        // Until each host has said that it is there: a service that began meanwhile knows its time then.
+        fleet.now += 6 * SECOND;
+        fleet.settle();
         let open = truth.open(fleet.now);
         for nth in 0..3 {
             let here = fleet.open(nth);
