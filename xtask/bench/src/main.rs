@@ -185,6 +185,7 @@ fn bench(arguments: &Measure) -> Result<()> {
     if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Packet)) {
         figures.progress.begin("the kernel program alone");
         figures.add(vec![
+            per_packet::known(&mut programs, &plan)?,
             per_packet::verdicts(&mut programs, instances, &plan)?,
             per_packet::sequences(&mut programs, instances, &plan)?,
             per_packet::knock_ports(&mut programs, instances, &plan)?,
@@ -225,6 +226,7 @@ impl Figures<'_> {
             "machine": machine(),
             "quick": self.quick,
             "rounds": self.plan.rounds,
+            "slices": self.plan.slices,
             "parts": parts,
         });
         fs::write(self.file, format!("{document:#}\n"))

@@ -10,7 +10,7 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
-use crate::{clock, host::Host, keys::Message};
+use crate::{clock, figures::Slice, host::Host, keys::Message};
 
 #[path = "../ebpf/src/terms.rs"]
 pub mod terms;
@@ -96,6 +96,23 @@ impl Programs {
             Floor::Parse => "parse_only",
         };
         pinned(&self.folder.join(name))
+    }
+
+    /// Loads the program that makes this many multiplications and drops.
+    pub fn waiting(&self, turns: u32) -> Result<Xdp> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("TURNS", &turns, true)
+            .load_file(&self.object)
+            .with_context(|| format!("cannot load {}", self.object.display()))?;
+        let program: &mut Xdp = ebpf
+            .program_mut("wait")
+            .context("no program wait")?
+            .try_into()?;
+        program.load()?;
+        let path = self.folder.join(format!("wait_{turns}"));
+        let _ = std::fs::remove_file(&path);
+        program.pin(&path)?;
+        pinned(&path)
     }
 
     /// Loads a program that stores sources. Returns it with its table, which has this size.
@@ -191,9 +208,11 @@ pub fn run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<u64> {
 
 /// Returns the time of one run, ns, from the times of a long series and of a quarter of it, in whose difference the
 /// cost of the system call drops out.
-pub fn slope(repeat: u32, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
-    let short = repeat / 4;
-    let less = clock::number(measure(short)?);
-    let more = clock::number(measure(repeat)?);
-    Ok((more - less) / f64::from(repeat - short))
+pub fn slope(repeat: u32, measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
+    let Slice {
+        short,
+        long,
+        packets,
+    } = Slice::of(repeat, measure)?;
+    Ok((long - short) / packets)
 }

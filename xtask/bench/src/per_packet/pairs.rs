@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    Case, Work, measure,
+    Case, UNIT, Work, finer, measure,
     rows::{FORGED, STRANGER, denied_frame, granted_frame, new_sources, one_knocker, scattered},
 };
 use crate::{
@@ -47,11 +47,6 @@ pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) 
             against: |one| over(one).at_most(2.0),
         },
     ];
-    // A difference this small shows only between the cheapest of many samples.
-    let plan = &Plan {
-        samples: 8 * plan.samples,
-        ..*plan
-    };
     Ok(Part {
         id: "knock_ports",
         title: "The same with a port for authenticated knocks",
@@ -60,11 +55,10 @@ pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) 
             VARIED,
             "another without it: how much two instances differ with the same configuration",
         ],
-        rows: compare(programs, without, &others, plan)?,
+        rows: compare(programs, without, &others, &finer(plan))?,
     })
 }
 
-const UNIT: &str = "ns of CPU, median (min–max)";
 const VARIED: &str =
     "denied and knocks are varied, see above: their ns hold the writing of the frame";
 

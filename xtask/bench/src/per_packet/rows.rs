@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use netlab::packet::{ACK, SYN};
 
-use super::{Case, Work, measure};
+use super::{Case, UNIT, Work, measure};
 use crate::{
     Plan,
     figures::{Part, Row, over, times, times_what},
@@ -92,7 +92,7 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
     Ok(Part {
         id: "packet",
         title: "Per packet, BPF_PROG_TEST_RUN",
-        unit: "ns of CPU, median (min–max)",
+        unit: UNIT,
         notes: vec![
             "hot: the same frame repeatedly, so that all its data is in the cache",
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",

@@ -74,10 +74,10 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
 fn groups(part: &Value) -> Vec<Vec<Bar>> {
     let none = Vec::new();
     let rows = part["rows"].as_array().unwrap_or(&none);
-    let median = |row: &Value| row["value"]["median"].as_f64();
+    let value = |row: &Value| row["value"]["value"].as_f64();
     let value_of = |name: &str| {
         let row = rows.iter().find(|row| row["name"] == name)?;
-        median(row)
+        value(row)
     };
     let mut groups: Vec<Vec<Bar>> = Vec::new();
     for row in rows {
@@ -86,12 +86,12 @@ fn groups(part: &Value) -> Vec<Vec<Bar>> {
                 .iter()
                 .find(|against| against["how"] == "difference")
         });
-        let (Some(name), Some(value), Some(first)) = (row["name"].as_str(), median(row), first)
+        let (Some(name), Some(value), Some(first)) = (row["name"].as_str(), value(row), first)
         else {
             continue;
         };
         let (Some(floor_name), Some(above)) =
-            (first["floor"].as_str(), first["is"]["median"].as_f64())
+            (first["floor"].as_str(), first["is"]["value"].as_f64())
         else {
             continue;
         };
@@ -101,7 +101,7 @@ fn groups(part: &Value) -> Vec<Vec<Bar>> {
         let bar = Bar {
             name: name.to_owned(),
             value,
-            // Differences within rounds vary less than the difference of the medians.
+            // Differences within rounds vary less than the difference of two rows' own.
             floor: value - above,
         };
         match groups.iter_mut().find(|group| group[0].name == floor_name) {
@@ -126,14 +126,14 @@ mod tests {
     use super::*;
 
     fn part() -> Value {
-        let row = |name: &str, median: f64, floor: Option<&str>| {
+        let row = |name: &str, value: f64, floor: Option<&str>| {
             let against = floor.map_or(json!([]), |floor| {
                 json!([
-                    {"floor": "drop", "how": "ratio", "is": {"median": 2.0}},
-                    {"floor": floor, "how": "difference", "is": {"median": 4.0}}
+                    {"floor": "drop", "how": "ratio", "is": {"value": 2.0}},
+                    {"floor": floor, "how": "difference", "is": {"value": 4.0}}
                 ])
             });
-            json!({"name": name, "value": {"median": median}, "against": against})
+            json!({"name": name, "value": {"value": value}, "against": against})
         };
         json!({"rows": [
             row("drop", 20.0, None),

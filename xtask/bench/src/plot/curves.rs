@@ -117,7 +117,7 @@ fn curves(part: &Value) -> Vec<Curve> {
         let (Some(name), Some(place), Some(value)) = (
             row["point"]["curve"].as_str(),
             row["point"]["place"].as_f64(),
-            row["value"]["median"].as_f64(),
+            row["value"]["value"].as_f64(),
         ) else {
             continue;
         };
@@ -143,14 +143,14 @@ mod tests {
     use super::*;
 
     fn part() -> Value {
-        let row = |curve: &str, place: f64, median: f64| json!({"point": {"curve": curve, "place": place}, "value": {"median": median}});
+        let row = |curve: &str, place: f64, value: f64| json!({"point": {"curve": curve, "place": place}, "value": {"value": value}});
         json!({"rows": [
             row("ours, 20 ms apart", 1e6, 99.0),
             row("ours, 20 ms apart", 0.0, 100.0),
             row("ours, 200 ms apart", 0.0, 100.0),
             row("ours, 200 ms apart", 1e5, 97.0),
             row("nobody", 0.0, 100.0),
-            {"name": "denied", "value": {"median": 1.0}},
+            {"name": "denied", "value": {"value": 1.0}},
         ]})
     }
 
