@@ -12,7 +12,7 @@ pub use self::{
     authenticated::authenticated,
     known::known,
     pairs::{knock_ports, sequences},
-    rows::verdicts,
+    rows::{FORGED, NEWCOMERS, STRANGER, denied_frame, granted_frame, verdicts},
 };
 use crate::{
     Plan,

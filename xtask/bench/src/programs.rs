@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
-    maps::{Array, HashMap, MapData, ProgramArray},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::Xdp,
+    util::nr_cpus,
 };
 use aya_obj::programs::XdpAttachType;
 
@@ -31,7 +32,7 @@ pub struct Programs {
     pub object: PathBuf,
     /// Where they are pinned.
     pub folder: PathBuf,
-    traffic: Array<MapData, Traffic>,
+    traffic: PerCpuArray<MapData, Traffic>,
     messages: Array<MapData, Message>,
     under_test: ProgramArray<MapData>,
     vary: Xdp,
@@ -147,11 +148,28 @@ impl Programs {
         traffic: &mut Traffic,
         count: u32,
     ) -> Result<u64> {
-        self.under_test.set(0, program.fd()?, 0)?;
-        self.traffic.set(0, *traffic, 0)?;
+        self.judge_by(program)?;
+        self.set_traffic(|_| *traffic)?;
         let spent = run(&self.vary, frame, count)?;
         self.advance(traffic, count)?;
         Ok(spent)
+    }
+
+    /// Makes `vary` call this program.
+    pub fn judge_by(&mut self, program: &Xdp) -> Result<()> {
+        Ok(self.under_test.set(0, program.fd()?, 0)?)
+    }
+
+    /// Sets the traffic that `vary` and `send` make on each CPU, by its number.
+    pub fn set_traffic(&mut self, of: impl Fn(u32) -> Traffic) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let each: Vec<Traffic> = (0..u32::try_from(cpus)?).map(of).collect();
+        Ok(self.traffic.set(0, PerCpuValues::try_from(each)?, 0)?)
+    }
+
+    /// Opens the program that makes traffic, for a thread of its own.
+    pub fn varying(&self) -> Result<Xdp> {
+        pinned(&self.folder.join("vary"))
     }
 
     /// Writes the messages that take turns in [`Traffic::messages`], [`MOST_MESSAGES`] at the most.
@@ -165,7 +183,7 @@ impl Programs {
     /// Sends `count` frames of `traffic`. They have been received when this returns, since the receiving side of a veth
     /// pair runs on the sender's thread.
     pub fn send(&mut self, frame: &[u8], traffic: &mut Traffic, count: u32) -> Result<()> {
-        self.traffic.set(0, *traffic, 0)?;
+        self.set_traffic(|_| *traffic)?;
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat: count,
@@ -177,13 +195,11 @@ impl Programs {
     }
 
     fn advance(&self, traffic: &mut Traffic, count: u32) -> Result<()> {
-        let before = traffic.packet;
-        *traffic = self.traffic.get(&0, 0)?;
-        ensure!(
-            traffic.packet == before.wrapping_add(count),
-            "{count} frames were asked for and {} made",
-            traffic.packet.wrapping_sub(before)
-        );
+        let after = traffic.packet.wrapping_add(count);
+        let cpus = self.traffic.get(&0, 0)?;
+        let ran = cpus.iter().find(|cpu| cpu.packet == after);
+        *traffic =
+            *ran.with_context(|| format!("{count} frames were asked for and others made"))?;
         Ok(())
     }
 }

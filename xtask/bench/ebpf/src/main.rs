@@ -28,15 +28,15 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
     helpers::bpf_redirect,
     macros::{map, xdp},
-    maps::{Array, LruHashMap, ProgramArray},
+    maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use terms::PROTECTED;
 use traffic::{MOST_MESSAGES, Traffic};
 
-/// The traffic that [`vary`] and [`send`] make.
+/// The traffic that [`vary`] and [`send`] make, on each CPU.
 #[map]
-static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
+static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
 /// The payloads that take turns.
 #[map]
 static MESSAGES: Array<Message> = Array::with_max_entries(MOST_MESSAGES, 0);
@@ -194,7 +194,7 @@ fn parsed(ctx: &XdpContext) -> Option<(u32, u16)> {
 #[inline(always)]
 fn next_frame(ctx: &XdpContext) -> Option<u32> {
     let traffic = TRAFFIC.get_ptr_mut(0)?;
-    // SAFETY: array entries always exist, and the bench runs one program at a time.
+    // SAFETY: array entries always exist, and this one is this CPU's.
     let traffic = unsafe { &mut *traffic };
     let frame = header::<{ ETHERNET + IPV4 + 4 }>(ctx, 0)?;
 
