@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use knock_common::{
     address::{V4, V6},
-    cursor::{self, Cursor},
+    cursor::{self, Cursor, Tickets},
     grant::{Grant, GrantKey, GrantSlot},
     keys::{ScopedAddress, SourceKey},
     knock::{
@@ -116,6 +116,9 @@ pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0
 /// The cursor of that ring.
 #[map]
 pub static PROGRESS_CURSOR: Array<Cursor> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The tickets of that ring that each CPU has taken; see [`Tickets`].
+#[map]
+pub static PROGRESS_TICKETS: PerCpuArray<Tickets> = PerCpuArray::with_max_entries(1, 0);
 /// The cursors of the rings of slots; see [`cursor`]. An array that can be mapped begins at a page, so each is a cache
 /// line of its own.
 #[map]

@@ -17,7 +17,7 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    cursor::{self, Cursor},
+    cursor::{self, Cursor, Tickets},
     event::Event,
     grant::{Grant, GrantKey, GrantSlot, filter},
     keys::{ScopedAddress, SourceKey},
@@ -88,6 +88,7 @@ tables! {
     PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources)) => Progress;
     PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources) => Progress;
     PROGRESS_CURSOR: MappedArray<Cursor> = |_| 1 => Progress;
+    PROGRESS_TICKETS: PerCpuArray<Tickets> = |_| 1 => Progress;
     KEY: MappedArray<Key> = |counts| counts.keys => Keys;
     KEY_NAME: Array<[u8; NAME]> = |counts| counts.keys => Keys;
     KEY_GATE: SparseHash<KeyGate, u32> = |counts| counts.keys * (counts.gates + 1) => Config;

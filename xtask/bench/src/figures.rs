@@ -22,6 +22,8 @@ pub struct Row {
     pub name: String,
     pub samples: Samples,
     pub against: Vec<Against>,
+    /// Whether it is about knockgate; pictures then say so.
+    pub is_ours: bool,
     /// The curve of which this is a point, and its place on the curve.
     pub point: Option<(String, f64)>,
     /// The reason why nothing was measured.
@@ -156,6 +158,7 @@ impl Row {
             name: name.into(),
             samples,
             against,
+            is_ours: false,
             point: None,
             missing: None,
         }
@@ -177,6 +180,12 @@ impl Row {
             missing: Some(why.into()),
             ..Self::new(name, Vec::new(), Vec::new())
         }
+    }
+
+    #[must_use]
+    pub fn of_knockgate(mut self, is_ours: bool) -> Self {
+        self.is_ours = is_ours;
+        self
     }
 
     #[must_use]
@@ -226,6 +235,7 @@ impl Part {
             name,
             samples,
             against,
+            is_ours,
             point,
             missing,
         } = row;
@@ -250,6 +260,9 @@ impl Part {
         let value = row.figure().map(Figure::json);
         let mut row =
             json!({"name": name, "value": value, "rounds": samples.json(), "against": comparisons});
+        if *is_ours {
+            row["who"] = json!("knockgate");
+        }
         if let Some((curve, place)) = point {
             row["point"] = json!({"curve": curve, "place": place});
         }

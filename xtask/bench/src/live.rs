@@ -131,7 +131,10 @@ pub fn measure(
         ],
         rows: cases
             .into_iter()
-            .map(Case::into_row)
+            .map(|case| {
+                let is_ours = matches!(contestants[case.who].kind, Kind::Instance(_));
+                case.into_row().of_knockgate(is_ours)
+            })
             .chain(absent)
             .collect(),
     })

@@ -188,8 +188,9 @@ impl<'c> Case<'c> {
             against,
             program: _,
             work: _,
-            expected: _,
+            expected,
         } = self;
-        Row::sliced(name, slices, against)
+        let is_ours = expected.is_some_and(|(judge, _)| judge.is_ours());
+        Row::sliced(name, slices, against).of_knockgate(is_ours)
     }
 }

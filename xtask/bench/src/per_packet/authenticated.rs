@@ -137,6 +137,10 @@ pub fn authenticated(programs: &mut Programs, instances: &Instances, plan: &Plan
 struct Outcomes<'i>(&'i Instance);
 
 impl Judge for Outcomes<'_> {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> &Xdp {
         &self.0.program
     }

@@ -98,8 +98,12 @@ fn groups(part: &Value) -> Vec<Vec<Bar>> {
         let Some(floor) = value_of(floor_name) else {
             continue;
         };
+        let name = match row["who"].as_str() {
+            Some(who) => format!("{who}, {name}"),
+            None => name.to_owned(),
+        };
         let bar = Bar {
-            name: name.to_owned(),
+            name,
             value,
             // Differences within rounds vary less than the difference of two rows' own.
             floor: value - above,
@@ -125,6 +129,11 @@ mod tests {
 
     use super::*;
 
+    fn ours(mut row: Value) -> Value {
+        row["who"] = json!("knockgate");
+        row
+    }
+
     fn part() -> Value {
         let row = |name: &str, value: f64, floor: Option<&str>| {
             let against = floor.map_or(json!([]), |floor| {
@@ -140,7 +149,7 @@ mod tests {
             row("pass", 30.0, None),
             row("denied", 25.0, Some("drop")),
             row("granted", 34.0, Some("pass")),
-            row("refused", 26.0, Some("drop")),
+            ours(row("refused", 26.0, Some("drop"))),
             {"name": "absent", "value": null, "against": [], "missing": "no nft"},
         ]})
     }
@@ -154,7 +163,10 @@ mod tests {
             .collect();
         assert_eq!(
             names,
-            [vec!["drop", "denied", "refused"], vec!["pass", "granted"]]
+            [
+                vec!["drop", "denied", "knockgate, refused"],
+                vec!["pass", "granted"]
+            ]
         );
         assert!((groups[0][1].floor - 21.0).abs() < 1e-9);
     }
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn every_bar_is_drawn_and_fits() {
         let drawn = draw(&part(), "title").unwrap();
-        for name in ["drop", "denied", "refused", "pass", "granted"] {
+        for name in ["drop", "denied", "knockgate, refused", "pass", "granted"] {
             assert!(drawn.contains(&format!(">{name}</text>")), "{name}");
         }
         assert!(!drawn.contains("absent"));
