@@ -109,7 +109,7 @@ pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
 #[map]
 pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
 #[map]
-pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
+pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// How many session slots count to each holder; see [`knock_common::session`].
 #[map]
 pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);

@@ -100,7 +100,7 @@ tables! {
     GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants => Grants;
     SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions => Sessions;
     SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions => Sessions;
-    SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions => Sessions;
+    SESSION_SLOT: MappedArray<SessionSlot> = |counts| counts.limits.sessions => Sessions;
     SESSION_COUNT: Array<u32> = |_| HOLDERS => Sessions;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;

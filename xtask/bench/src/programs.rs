@@ -11,6 +11,8 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
+use netlab::host::{cpus, keep_to};
+
 use crate::{clock, figures::Slice, host::Host, keys::Message};
 
 #[path = "../ebpf/src/terms.rs"]
@@ -150,7 +152,7 @@ impl Programs {
     ) -> Result<u64> {
         self.judge_by(program)?;
         self.set_traffic(|_| *traffic)?;
-        let spent = run(&self.vary, frame, count)?;
+        let spent = on_one_cpu(|| run(&self.vary, frame, count))?;
         self.advance(traffic, count)?;
         Ok(spent)
     }
@@ -190,7 +192,7 @@ impl Programs {
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(count)),
             ..TestRunOptions::default()
         };
-        self.send.test_run(options).context("cannot send frames")?;
+        on_one_cpu(|| self.send.test_run(options).context("cannot send frames"))?;
         self.advance(traffic, count)
     }
 
@@ -202,6 +204,18 @@ impl Programs {
             *ran.with_context(|| format!("{count} frames were asked for and others made"))?;
         Ok(())
     }
+}
+
+/// Does something without moving to another CPU, since each has traffic of its own.
+fn on_one_cpu<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let allowed = cpus()?;
+    let [first, _, ..] = allowed[..] else {
+        return work();
+    };
+    keep_to(&[first])?;
+    let result = work();
+    keep_to(&allowed)?;
+    result
 }
 
 /// Opens a pinned program.

@@ -19,7 +19,7 @@ use crate::{
         compile::applied::Applied,
         edit::{grants::InGrants, sessions::InSessions},
         open::Datapath,
-        tables::{absent_as_none, data},
+        tables::data,
         view::grants::GrantRow,
     },
     sys::bpf::batch,
@@ -104,16 +104,11 @@ impl Datapath {
                     || (could_knock && !may_knock(applied, source, session.gate))
                     || ended.iter().any(lost_grant)
                 {
-                    flows.push(*flow);
+                    flows.push((*flow, *session));
                 }
             },
         )?;
-        let mut removed = 0;
-        for flow in &flows {
-            let table = A::table_mut(&mut self.sessions);
-            removed += usize::from(absent_as_none(table.remove(flow))?.is_some());
-        }
-        Ok(removed)
+        self.remove_sessions(&flows)
     }
 }
 
