@@ -85,7 +85,7 @@ fn no_verdict_takes_far_more_instructions_than_stored() {
 /// Each packet is asked whether it is for that port, and pays for nothing else.
 #[test]
 fn a_port_for_authenticated_knocks_costs_other_packets_next_to_nothing() {
-    const MOST: u64 = 4;
+    const MOST: u64 = 12;
     const PORT: &str = "\n[knock]\nports = [\"41641/udp\"]\n";
     let is_other = |row: &Fixture| !row.config.contains("[knock]");
     let with = |more: &str| {
