@@ -9,7 +9,7 @@ use aya::programs::Xdp;
 
 pub use self::{
     authenticated::authenticated,
-    pairs::{knock_ports, sequences},
+    pairs::{knock_ports, neighbours, sequences},
     rows::verdicts,
 };
 use crate::{
