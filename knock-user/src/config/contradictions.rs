@@ -42,7 +42,11 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft) {
             findings.error("duplicate-interface", *span, message);
         }
     }
-    let following: Vec<_> = draft.sections.iter().filter_map(|of| of.next.as_ref()).collect();
+    let following: Vec<_> = draft
+        .sections
+        .iter()
+        .filter_map(|of| of.next.as_ref())
+        .collect();
     let pins: HashSet<_> = following.iter().map(|next| &next.value).collect();
     let is_same = pins.len() < 2 && following.len() == draft.interfaces.len();
     if let Some(next) = following.get(next::MOST).filter(|_| !is_same) {

@@ -437,7 +437,9 @@ pub(super) fn read(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Draft
     let whole = Span::default();
     FILE.read(&SECTIONS, &mut reader, document, whole, &mut draft);
     let named = draft.sections.iter().map(|section| section.name.clone());
-    draft.interfaces.extend(named.filter(|name| !name.value.is_empty()));
+    draft
+        .interfaces
+        .extend(named.filter(|name| !name.value.is_empty()));
     // An unknown key may well be the gate, misspelt.
     if !document.contains_key("gate") && !findings.has("unknown-key") {
         let message =

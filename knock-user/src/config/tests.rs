@@ -147,9 +147,7 @@ protect = ["5432/tcp"]
     let port = |text: &str| text.parse::<Port>().expect(text);
     let net = |text: &str| text.parse::<IpNet>().expect(text);
     let expected = Config {
-        interfaces: ["eth0", "wlan0", "ppp0", "eth1"]
-            .map(str::to_owned)
-            .into(),
+        interfaces: ["eth0", "wlan0", "ppp0", "eth1"].map(str::to_owned).into(),
         next: [("eth1".to_owned(), "/sys/fs/bpf/balancer/program".into())].into(),
         attach: Attach::Native,
         mode: Mode::Monitor,
@@ -584,14 +582,18 @@ fn the_largest_configurations_are_taken_and_larger_ones_refused() {
 /// The same program on every interface has one slot; others have a slot each.
 #[test]
 fn what_follows_is_found_by_slot() {
-    let section = |name: &str, next: &str| format!("[[interface]]\nname = {name:?}\nnext = {next:?}\n");
+    let section =
+        |name: &str, next: &str| format!("[[interface]]\nname = {name:?}\nnext = {next:?}\n");
     // Sections come after the keys of the file.
     let with = |list: &str, sections: &[String]| {
         let text = GOOD.replace("interfaces = [\"eth0\"]", list) + &sections.concat();
         Config::parse(&text, "k.toml").expect("valid").0
     };
     let none = with("interfaces = [\"eth0\"]", &[]);
-    assert_eq!((none.following(), none.next_of("eth0")), (Following::None, None));
+    assert_eq!(
+        (none.following(), none.next_of("eth0")),
+        (Following::None, None)
+    );
 
     let same = with("", &[section("eth0", "/b/one"), section("eth1", "/b/one")]);
     assert_eq!(same.following(), Following::Same);
@@ -611,15 +613,25 @@ fn what_follows_is_found_by_slot() {
 fn there_is_room_for_so_many_that_follow() {
     let sections = |count: u32, next: &dyn Fn(u32) -> String| {
         let sections = (0..count).map(|number| {
-            format!("[[interface]]\nname = \"w{number}\"\nnext = \"/b/{}\"\n", next(number))
+            format!(
+                "[[interface]]\nname = \"w{number}\"\nnext = \"/b/{}\"\n",
+                next(number)
+            )
         });
         GOOD.replace("interfaces = [\"eth0\"]", "") + &sections.collect::<String>()
     };
     let codes = |text: &str| match Config::parse(text, "k.toml") {
         Ok(_) => Vec::new(),
-        Err(invalid) => invalid.findings().iter().map(|finding| finding.code).collect(),
+        Err(invalid) => invalid
+            .findings()
+            .iter()
+            .map(|finding| finding.code)
+            .collect(),
     };
     assert!(codes(&sections(16, &|number| number.to_string())).is_empty());
-    assert_eq!(codes(&sections(17, &|number| number.to_string())), ["too-many-next"]);
+    assert_eq!(
+        codes(&sections(17, &|number| number.to_string())),
+        ["too-many-next"]
+    );
     assert!(codes(&sections(17, &|_| "same".to_owned())).is_empty());
 }

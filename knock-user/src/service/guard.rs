@@ -198,7 +198,9 @@ impl Guard {
             Ok(renewed) => {
                 self.unfit = None;
                 for name in renewed {
-                    tracing::info!("what passes on {name} goes on to the program that is pinned now");
+                    tracing::info!(
+                        "what passes on {name} goes on to the program that is pinned now"
+                    );
                 }
             }
             Err(error) => {

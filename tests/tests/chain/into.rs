@@ -13,7 +13,10 @@ use knockgate_tests::{
     scenario::{Attach, Scenario},
 };
 
-use crate::{OTHER, PROTECTED, Pins, Udp, alone, configure, followed_by, gate, in_both_modes, in_mode, status};
+use crate::{
+    OTHER, PROTECTED, Pins, Udp, alone, configure, followed_by, gate, in_both_modes, in_mode,
+    status,
+};
 
 /// Attaches a balancer to the interface: it counts, and calls the programs of an array in turn.
 fn balancer(scenario: &Scenario, array: &Array) -> Neighbour {
@@ -46,7 +49,10 @@ fn what_the_array_calls_is_guarded() {
         scenario.open(A, "22/tcp");
 
         let row = status(scenario, 0);
-        assert_eq!((&row["guarded"], &row["attach"]), (&true.into(), &scenario.attach.name().into()));
+        assert_eq!(
+            (&row["guarded"], &row["attach"]),
+            (&true.into(), &scenario.attach.name().into())
+        );
         assert_eq!(row["into"]["pin"], pins.at("array").display().to_string());
         assert_eq!(row["into"]["slot"], 0);
         assert_eq!(row["into"]["program"], array.slot(0).expect("ours"));
@@ -56,7 +62,13 @@ fn what_the_array_calls_is_guarded() {
 
         scenario.knockgate("down").exits(0);
         assert_eq!(array.slot(0), None);
-        assert!(scenario.lab.interface().contains(&format!("id {}", balancer.id)), "it stays attached");
+        assert!(
+            scenario
+                .lab
+                .interface()
+                .contains(&format!("id {}", balancer.id)),
+            "it stays attached"
+        );
         assert!(!scenario.lab.pin_root().exists());
         scenario.open(A, "22/tcp");
     });
@@ -84,7 +96,9 @@ fn a_slot_may_be_named_and_programs_follow_there_too() {
         scenario.knockgate("up").exits(0);
         scenario.knockgate("reload").exits(0);
         assert_eq!((array.slot(2), array.slot(0)), (held, None));
-        into(scenario, pins, "[3]").exits(1).says(&["it is up in", "knockgate down"]);
+        into(scenario, pins, "[3]")
+            .exits(1)
+            .says(&["it is up in", "knockgate down"]);
         assert_eq!((array.slot(2), array.slot(3)), (held, None));
     });
 }
@@ -102,8 +116,14 @@ fn what_is_taken_out_of_the_slot_is_not_guarded() {
 
         array.empty(0);
         let row = status(scenario, 7);
-        assert_eq!((&row["guarded"], &row["into"]["program"]), (&false.into(), &().into()));
-        scenario.knockgate("status").exits(7).says(&["NOT GUARDED", "is empty"]);
+        assert_eq!(
+            (&row["guarded"], &row["into"]["program"]),
+            (&false.into(), &().into())
+        );
+        scenario
+            .knockgate("status")
+            .exits(7)
+            .says(&["NOT GUARDED", "is empty"]);
         scenario.knockgate("up").exits(0);
         status(scenario, 0);
         scenario.closed(A, "22/tcp");
@@ -111,9 +131,19 @@ fn what_is_taken_out_of_the_slot_is_not_guarded() {
 
         array.put(0, &stranger);
         assert_eq!(status(scenario, 7)["into"]["program"], stranger.id);
-        scenario.knockgate("status").exits(7).says(&["NOT GUARDED", "program `neighbour`"]);
-        scenario.knockgate("up").exits(1).says(&["holds program `neighbour`"]);
-        assert_eq!(array.slot(0), Some(stranger.id), "another's program is never replaced");
+        scenario
+            .knockgate("status")
+            .exits(7)
+            .says(&["NOT GUARDED", "program `neighbour`"]);
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["holds program `neighbour`"]);
+        assert_eq!(
+            array.slot(0),
+            Some(stranger.id),
+            "another's program is never replaced"
+        );
         scenario.knockgate("down").exits(0);
         assert_eq!(array.slot(0), Some(stranger.id), "nor taken out");
     });
@@ -129,8 +159,14 @@ fn an_array_that_is_gone_is_said_and_a_new_one_is_entered() {
         into(scenario, pins, "").exits(0);
         fs::remove_file(pins.at("array")).expect("it is pinned");
         status(scenario, 7);
-        scenario.knockgate("status").exits(7).says(&["no array is pinned at"]);
-        scenario.knockgate("up").exits(1).says(&["no array is pinned at"]);
+        scenario
+            .knockgate("status")
+            .exits(7)
+            .says(&["no array is pinned at"]);
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["no array is pinned at"]);
         assert!(array.slot(0).is_some(), "the balancer still calls it");
         drop(old);
 
@@ -170,10 +206,14 @@ fn the_service_enters_a_new_array() {
         let place = pins.at("array").display().to_string();
         let _service = scenario.lab.serve(&["--into", &place]);
         drop((old, array));
-        wait_until("it is missing", || scenario.knockgate("status").code == Some(7));
+        wait_until("it is missing", || {
+            scenario.knockgate("status").code == Some(7)
+        });
         let array = pins.array(2);
         let _balancer = balancer(scenario, &array);
-        wait_until("it is guarded", || scenario.knockgate("status").code == Some(0));
+        wait_until("it is guarded", || {
+            scenario.knockgate("status").code == Some(0)
+        });
         scenario.closed(A, "22/tcp");
     });
 }
@@ -186,7 +226,11 @@ fn two_at_once_take_two_slots() {
         let roots = ["one", "two"].map(|name| pins.at(name));
         let command = |arguments: &[&str], root: &std::path::Path| {
             let mut command = scenario.lab.host.command(need::knockgate());
-            command.arg("--config").arg(scenario.lab.config()).arg("--pin-root").arg(root);
+            command
+                .arg("--config")
+                .arg(scenario.lab.config())
+                .arg("--pin-root")
+                .arg(root);
             run(command
                 .args(arguments)
                 .env("STATE_DIRECTORY", scenario.lab.state())
@@ -207,7 +251,10 @@ fn two_at_once_take_two_slots() {
             first.exits(0);
             second.exits(0);
             let held = [array.slot(0), array.slot(1)];
-            assert!(held[0].is_some() && held[1].is_some() && held[0] != held[1], "{held:?}");
+            assert!(
+                held[0].is_some() && held[1].is_some() && held[0] != held[1],
+                "{held:?}"
+            );
             for root in &roots {
                 command(&["status"], root).exits(0);
             }

@@ -20,7 +20,9 @@ fn changes(call: &Call) -> bool {
 /// Returns which calls to kill at, of so many: few of the first, which fill and pin tables, and all of the last.
 fn points(all: usize, last: usize) -> impl Iterator<Item = usize> {
     let first = all.saturating_sub(last);
-    (0..first).step_by(first.div_ceil(6).max(1)).chain(first..all)
+    (0..first)
+        .step_by(first.div_ceil(6).max(1))
+        .chain(first..all)
 }
 
 #[test]
@@ -36,7 +38,10 @@ fn an_up_into_a_slot_that_is_killed_is_settled() {
         scenario.knockgate("down").exits(0);
         for (number, point) in points(all, 12).enumerate() {
             let killed = killed_at_call(command(), point, changes);
-            assert!(killed || point + 3 > all, "it makes {all} such calls, and not {point}");
+            assert!(
+                killed || point + 3 > all,
+                "it makes {all} such calls, and not {point}"
+            );
             if number % 2 == 0 {
                 scenario.lab.knockgate(&["up", "--into", &place]).exits(0);
                 assert_eq!(array.slot(1), None, "killed at {point}: in one slot");
@@ -44,7 +49,11 @@ fn an_up_into_a_slot_that_is_killed_is_settled() {
                 scenario.closed(A, "22/tcp");
             }
             scenario.knockgate("down").exits(0);
-            assert_eq!([array.slot(0), array.slot(1)], [None, None], "killed at {point}");
+            assert_eq!(
+                [array.slot(0), array.slot(1)],
+                [None, None],
+                "killed at {point}"
+            );
             assert!(!scenario.lab.pin_root().exists(), "killed at {point}");
         }
     });
@@ -82,7 +91,11 @@ fn a_reload_that_is_killed_keeps_slot_and_next() {
             scenario.open(B, "22/tcp");
             other.send(scenario, A, 2);
             other.receives(2);
-            assert_eq!(next.count(OTHER) - before, 4, "killed at {point}, and finished");
+            assert_eq!(
+                next.count(OTHER) - before,
+                4,
+                "killed at {point}, and finished"
+            );
         }
         scenario.knockgate("down").exits(0);
         assert_eq!([array.slot(0), array.slot(1)], [None, None]);
@@ -107,7 +120,11 @@ fn a_down_that_is_killed_is_finished() {
                 scenario.closed(A, "22/tcp");
             }
             scenario.knockgate("down").exits(0);
-            assert_eq!([array.slot(0), array.slot(1)], [None, None], "killed at {point}");
+            assert_eq!(
+                [array.slot(0), array.slot(1)],
+                [None, None],
+                "killed at {point}"
+            );
             assert!(!scenario.lab.pin_root().exists(), "killed at {point}");
         }
     });

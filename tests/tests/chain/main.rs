@@ -92,7 +92,10 @@ fn followed_by(pin: &Path) -> String {
 }
 
 fn section(interface: &str, pin: &Path) -> String {
-    format!("[[interface]]\nname = {interface:?}\nnext = {:?}\n", pin.display().to_string())
+    format!(
+        "[[interface]]\nname = {interface:?}\nnext = {:?}\n",
+        pin.display().to_string()
+    )
 }
 
 fn alone() -> String {
@@ -127,7 +130,9 @@ impl Udp {
         let socket = scenario.lab.client.run(|| UdpSocket::bind(from));
         let socket = socket.expect("a free port");
         for _ in 0..count {
-            socket.send_to(b"datagram", (scenario.family.host(), self.port)).expect("sent");
+            socket
+                .send_to(b"datagram", (scenario.family.host(), self.port))
+                .expect("sent");
         }
     }
 

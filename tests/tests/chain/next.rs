@@ -11,7 +11,9 @@ use knockgate_tests::{
     scenario::Attach,
 };
 
-use crate::{OTHER, PROTECTED, Udp, configure, followed_by, gate, in_both_modes, in_mode, section, status};
+use crate::{
+    OTHER, PROTECTED, Udp, configure, followed_by, gate, in_both_modes, in_mode, section, status,
+};
 
 #[test]
 fn what_passes_goes_on_once_and_what_is_denied_does_not() {
@@ -28,7 +30,11 @@ fn what_passes_goes_on_once_and_what_is_denied_does_not() {
         scenario.knockgate("allow {B} --gate ssh").exits(0);
         protected.send(scenario, B, 5);
         protected.receives(5);
-        assert_eq!(neighbour.count(PROTECTED), 5, "those that have a grant, and no others");
+        assert_eq!(
+            neighbour.count(PROTECTED),
+            5,
+            "those that have a grant, and no others"
+        );
         assert_eq!(scenario.lab.stats().denied("no_grant"), 9);
         // Knocks are packets that pass.
         scenario.knock(A, "7000/udp 8443/tcp 9301/udp");
@@ -48,7 +54,11 @@ fn what_passes_goes_on_once_and_what_is_denied_does_not() {
 
         scenario.knockgate("down").exits(0);
         scenario.lab.assert_untouched();
-        assert_eq!(pinned_id(&pins.at("next")), neighbour.id, "it is pinned as before");
+        assert_eq!(
+            pinned_id(&pins.at("next")),
+            neighbour.id,
+            "it is pinned as before"
+        );
         let before = neighbour.count(OTHER);
         other.send(scenario, A, 3);
         other.receives(3);
@@ -93,7 +103,9 @@ fn everything_goes_on_in_monitor_mode_and_after_a_trial() {
 
         configure(scenario, followed_by(&pins.at("next")), gate());
         scenario.knockgate("up --try 1s").exits(0);
-        wait_until("the trial lapses", || status(scenario, 0)["mode"] == "lapsed");
+        wait_until("the trial lapses", || {
+            status(scenario, 0)["mode"] == "lapsed"
+        });
         protected.send(scenario, A, 4);
         protected.receives(4);
         assert_eq!(neighbour.count(PROTECTED), 10);
@@ -112,7 +124,11 @@ fn each_interface_has_a_next_of_its_own_or_none() {
         for (name, network) in [("wan1", 81), ("wan2", 82)] {
             scenario.lab.add_interface(name);
             add_address(host, name, &format!("10.{network}.0.1/24"));
-            add_address(client, &format!("{name}-peer"), &format!("10.{network}.0.2/24"));
+            add_address(
+                client,
+                &format!("{name}-peer"),
+                &format!("10.{network}.0.2/24"),
+            );
         }
         let sections = format!(
             "interfaces = [\"wan1\"]\n{}{}",
@@ -129,15 +145,24 @@ fn each_interface_has_a_next_of_its_own_or_none() {
             (bound, sender.expect("a free port"), host_address)
         });
         for (bound, sender, address) in &services {
-            sender.send_to(b"datagram", (*address, OTHER)).expect("sent");
+            sender
+                .send_to(b"datagram", (*address, OTHER))
+                .expect("sent");
             wait_until("it arrives", || bound.recv(&mut [0; 64]).is_ok());
         }
         assert_eq!(neighbours[0].count(OTHER), 0);
-        assert_eq!(neighbours[1].count(OTHER), 1, "wan2 has the second, and wan1 none");
+        assert_eq!(
+            neighbours[1].count(OTHER),
+            1,
+            "wan2 has the second, and wan1 none"
+        );
         let other = Udp::bind(scenario, OTHER);
         other.send(scenario, A, 3);
         other.receives(3);
-        assert_eq!((neighbours[0].count(OTHER), neighbours[1].count(OTHER)), (3, 1));
+        assert_eq!(
+            (neighbours[0].count(OTHER), neighbours[1].count(OTHER)),
+            (3, 1)
+        );
 
         // An interface that is made again has another index.
         ip(host, "link delete wan2");
@@ -146,9 +171,14 @@ fn each_interface_has_a_next_of_its_own_or_none() {
         add_address(client, "wan2-peer", "10.82.0.2/24");
         scenario.knockgate("up").exits(0);
         let (bound, sender, address) = &services[1];
-        sender.send_to(b"datagram", (*address, OTHER)).expect("sent");
+        sender
+            .send_to(b"datagram", (*address, OTHER))
+            .expect("sent");
         wait_until("it arrives", || bound.recv(&mut [0; 64]).is_ok());
-        assert_eq!((neighbours[0].count(OTHER), neighbours[1].count(OTHER)), (3, 2));
+        assert_eq!(
+            (neighbours[0].count(OTHER), neighbours[1].count(OTHER)),
+            (3, 2)
+        );
     });
 }
 
@@ -164,7 +194,10 @@ fn another_program_at_the_pin_takes_the_place() {
         scenario.knockgate("up").exits(0);
         neighbours[1].pin(&pin);
         let row = status(scenario, 0);
-        assert_eq!(row["next"]["program"], neighbours[0].id, "until it is read again");
+        assert_eq!(
+            row["next"]["program"], neighbours[0].id,
+            "until it is read again"
+        );
         assert_eq!(row["next"]["pinned"], neighbours[1].id);
         scenario.knockgate("reload").exits(0);
         assert_eq!(status(scenario, 0)["next"]["program"], neighbours[1].id);
@@ -201,10 +234,15 @@ fn the_service_waits_for_what_is_to_follow() {
         let row = status(scenario, 7);
         assert_eq!(row["guarded"], true);
         assert!(row["next"]["program"].is_null(), "{row}");
-        scenario.knockgate("status").exits(7).says(&["DOES NOT GO ON to", "knockgate reload"]);
+        scenario
+            .knockgate("status")
+            .exits(7)
+            .says(&["DOES NOT GO ON to", "knockgate reload"]);
         let neighbour = Neighbour::new();
         neighbour.pin(&pin);
-        wait_until("it follows", || scenario.knockgate("status").code == Some(0));
+        wait_until("it follows", || {
+            scenario.knockgate("status").code == Some(0)
+        });
         assert_eq!(status(scenario, 0)["next"]["program"], neighbour.id);
     });
 }

@@ -4,11 +4,7 @@ use std::fs;
 
 use knockgate_tests::{
     foreign,
-    lab::{
-        CLIENT_INTERFACE,
-        Source::A,
-        WAN,
-    },
+    lab::{CLIENT_INTERFACE, Source::A, WAN},
     neighbour::{ATTACH_DEVMAP, Kind, Neighbour, PROG_TYPE_SCHED_CLS},
     network::ip,
     scenario::{Attach, Scenario},
@@ -23,8 +19,11 @@ fn is_refused(scenario: &Scenario, words: &[&str]) {
     scenario.lab.assert_untouched();
     let check = scenario.knockgate("check --json").exits(0).json();
     let findings = check["findings"].as_array().expect("a list");
-    let finding = findings.iter().find(|finding| finding["code"] == "unfit-next");
-    let message = finding.unwrap_or_else(|| panic!("no such finding: {check}"))["message"].to_string();
+    let finding = findings
+        .iter()
+        .find(|finding| finding["code"] == "unfit-next");
+    let message =
+        finding.unwrap_or_else(|| panic!("no such finding: {check}"))["message"].to_string();
     let message = message.replace("\\\"", "\"");
     for word in words {
         assert!(message.contains(word), "{word:?} is missing in {message}");
@@ -36,7 +35,10 @@ fn what_is_no_xdp_program_cannot_follow() {
     in_both_modes(|scenario, pins| {
         let pin = pins.at("next");
         configure(scenario, followed_by(&pin), gate());
-        is_refused(scenario, &["nothing is pinned at", "load that program and pin it"]);
+        is_refused(
+            scenario,
+            &["nothing is pinned at", "load that program and pin it"],
+        );
         foreign::pin_map(&pin);
         is_refused(scenario, &["it is no program", "not its link or a table"]);
         let classifier = Kind {
@@ -61,7 +63,10 @@ fn the_attach_type_must_be_ours() {
         };
         Neighbour::of(for_maps, None).pin(&pin);
         if kernel() >= (6, 18) {
-            is_refused(scenario, &["another attach type (BPF_XDP_DEVMAP)", "SEC(\"xdp\")"]);
+            is_refused(
+                scenario,
+                &["another attach type (BPF_XDP_DEVMAP)", "SEC(\"xdp\")"],
+            );
         } else {
             scenario.knockgate("up").exits(0);
             status(scenario, 0);
@@ -71,7 +76,9 @@ fn the_attach_type_must_be_ours() {
 
 fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
-    let mut numbers = release.split('.').map(|number| number.trim().parse().unwrap_or(0));
+    let mut numbers = release
+        .split('.')
+        .map(|number| number.trim().parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -97,15 +104,30 @@ fn frags_are_as_the_other_has_them() {
 
         with.pin(&pin);
         configure(scenario, followed_by(&pin), gate().key("deny = \"reject\""));
-        is_refused(scenario, &["xdp.frags", "deny = \"reject\"", "load the other without frags"]);
+        is_refused(
+            scenario,
+            &[
+                "xdp.frags",
+                "deny = \"reject\"",
+                "load the other without frags",
+            ],
+        );
 
         without.pin(&pin);
         configure(scenario, followed_by(&pin), gate());
         ip(&scenario.lab.host, &format!("link set {WAN} mtu 9000"));
-        ip(&scenario.lab.client, &format!("link set {CLIENT_INTERFACE} mtu 9000"));
+        ip(
+            &scenario.lab.client,
+            &format!("link set {CLIENT_INTERFACE} mtu 9000"),
+        );
         is_refused(
             scenario,
-            &["at an MTU of", "SEC(\"xdp.frags\")", "mtu 3506", "attach = \"generic\""],
+            &[
+                "at an MTU of",
+                "SEC(\"xdp.frags\")",
+                "mtu 3506",
+                "attach = \"generic\"",
+            ],
         );
         with.pin(&pin);
         scenario.knockgate("up").exits(0);
@@ -140,14 +162,24 @@ fn into(scenario: &Scenario, pins: &Pins, slot: &str, words: &[&str]) {
 fn arrays_without_room_are_refused() {
     in_both_modes(|scenario, pins| {
         configure(scenario, alone(), gate());
-        into(scenario, pins, "", &["no array is pinned at", "start what pins it"]);
+        into(
+            scenario,
+            pins,
+            "",
+            &["no array is pinned at", "start what pins it"],
+        );
         foreign::pin_map(&pins.at("array"));
         into(scenario, pins, "", &["is no array of programs"]);
         let array = pins.array(2);
         into(scenario, pins, "[2]", &["has 2 slots, 0 to 1"]);
         let others = [Neighbour::new(), Neighbour::new()];
         array.put(0, &others[0]);
-        into(scenario, pins, "[0]", &["[0] holds program `neighbour`", "a slot that is free"]);
+        into(
+            scenario,
+            pins,
+            "[0]",
+            &["[0] holds program `neighbour`", "a slot that is free"],
+        );
         array.put(1, &others[1]);
         into(scenario, pins, "", &["each of the 2 slots", "empty one"]);
         assert_eq!(
@@ -156,7 +188,10 @@ fn arrays_without_room_are_refused() {
         );
         let place = format!("up --into {}[x]", pins.at("array").display());
         scenario.knockgate(&place).exits(2).says(&["is no slot"]);
-        scenario.knockgate("up --into array").exits(2).says(&["absolute path"]);
+        scenario
+            .knockgate("up --into array")
+            .exits(2)
+            .says(&["absolute path"]);
     });
 }
 
@@ -168,7 +203,10 @@ fn frags_are_as_the_array_has_them() {
         balancer.attach(&scenario.lab.host, WAN, true);
         let place = format!("up --into {}", pins.at("array").display());
         configure(scenario, alone(), gate().key("deny = \"reject\""));
-        scenario.knockgate(&place).exits(1).says(&["xdp.frags", "deny = \"reject\""]);
+        scenario
+            .knockgate(&place)
+            .exits(1)
+            .says(&["xdp.frags", "deny = \"reject\""]);
         assert_eq!(array.slot(0), None);
         configure(scenario, alone(), gate());
         scenario.knockgate(&place).exits(0);
@@ -198,6 +236,9 @@ fn an_interface_is_named_once() {
     in_mode(Attach::Generic, |scenario, pins| {
         let twice = format!("{}{}", alone(), followed_by(&pins.at("next")));
         configure(scenario, twice, gate());
-        scenario.knockgate("up").exits(3).says(&["wan0 is named already, on line"]);
+        scenario
+            .knockgate("up")
+            .exits(3)
+            .says(&["wan0 is named already, on line"]);
     });
 }

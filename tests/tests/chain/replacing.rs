@@ -72,14 +72,26 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
     });
     let sent = sent.into_inner();
     assert!(sent > 500, "only {sent} packets were sent");
-    assert_eq!(received.into_inner(), sent, "packets to another port were lost");
-    assert_eq!(leaked.into_inner(), 0, "packets to the protected port were let through");
+    assert_eq!(
+        received.into_inner(),
+        sent,
+        "packets to another port were lost"
+    );
+    assert_eq!(
+        leaked.into_inner(),
+        0,
+        "packets to the protected port were let through"
+    );
     sent
 }
 
 /// Returns a gate that differs from round to round.
 fn gate(round: u32) -> Gate {
-    let ports = if round % 2 == 0 { "2200/udp" } else { "2200/udp 2222/tcp" };
+    let ports = if round % 2 == 0 {
+        "2200/udp"
+    } else {
+        "2200/udp 2222/tcp"
+    };
     Gate::new("stream", ports)
         .user("alice", "7000/udp 8443/tcp 9301/udp")
         .key(format!("session_idle = \"{}m\"", round + 1))
@@ -127,7 +139,11 @@ fn what_an_array_calls_is_replaced_without_a_gap() {
         let before = balancer.count(OTHER);
         let sent = under_a_stream(scenario, || {
             for round in 1..6 {
-                let interfaces = if round % 2 == 0 { alone() } else { followed_by(&pins.at("next")) };
+                let interfaces = if round % 2 == 0 {
+                    alone()
+                } else {
+                    followed_by(&pins.at("next"))
+                };
                 configure(scenario, interfaces, gate(round));
                 let held = array.slot(0);
                 scenario.knockgate("reload").exits(0);

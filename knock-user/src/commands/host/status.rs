@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::output;
 use crate::datapath::{
-    Attachment, CalledBy, Datapath, Interface, Next, NotFollowed, NotGuarded, PinRoot, Snapshot, describe,
-    program_name,
+    Attachment, CalledBy, Datapath, Interface, Next, NotFollowed, NotGuarded, PinRoot, Snapshot,
+    describe, program_name,
 };
 
 /// Show interfaces, gates, how full the tables are, and totals
@@ -101,9 +101,7 @@ fn chain(interface: &Interface) -> Option<[String; 3]> {
     let after = match next {
         None => "the host".to_owned(),
         Some(Next {
-            pin,
-            program: None,
-            ..
+            pin, program: None, ..
         }) => format!("the host: NOTHING TO GO ON TO at {pin}"),
         Some(Next {
             pin,

@@ -50,7 +50,10 @@ fn parse_trial(text: &str) -> Result<Duration, String> {
 
 /// Reads `/sys/fs/bpf/array` or `/sys/fs/bpf/array[2]`.
 pub fn parse_into(text: &str) -> Result<IntoArgument, String> {
-    let (pin, slot) = match text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) {
+    let (pin, slot) = match text
+        .strip_suffix(']')
+        .and_then(|text| text.rsplit_once('['))
+    {
         None => (text, None),
         Some((pin, slot)) => {
             let slot = slot.parse().map_err(|_| {
@@ -189,7 +192,14 @@ mod tests {
         assert_eq!(parsed("/b/array"), Ok(("/b/array".into(), None)));
         assert_eq!(parsed("/b/array[0]"), Ok(("/b/array".into(), Some(0))));
         assert_eq!(parsed("/b/a[1][17]"), Ok(("/b/a[1]".into(), Some(17))));
-        for wrong in ["array", "array[2]", "/b/array[]", "/b/array[-1]", "/b/array[x]", "/"] {
+        for wrong in [
+            "array",
+            "array[2]",
+            "/b/array[]",
+            "/b/array[-1]",
+            "/b/array[x]",
+            "/",
+        ] {
             assert!(parse_into(wrong).is_err(), "{wrong}");
         }
     }

@@ -141,9 +141,9 @@ impl IntoSlot {
 
     /// Empties the slot if it holds one of these programs, and every slot of other arrays that does: one of this name may
     /// have been made anew while the one before it is still in use.
-    pub fn leave(&self, programs_: &[u32]) -> Result<()> {
+    pub fn leave(&self, ours: &[u32]) -> Result<()> {
         if let InSlot::Program(program) = self.look()?
-            && programs_.contains(&program)
+            && ours.contains(&program)
         {
             let OpenArray { array, .. } = self.open()?;
             return programs::empty(&array, self.slot).with_context(|| self.cannot("empty"));
@@ -154,7 +154,7 @@ impl IntoSlot {
         };
         for array in arrays {
             if let Ok(Some(program)) = programs::slot(&array, self.slot)
-                && programs_.contains(&program)
+                && ours.contains(&program)
             {
                 programs::empty(&array, self.slot).with_context(|| self.cannot("empty"))?;
             }
@@ -172,7 +172,8 @@ fn open_array(pin: &Path) -> Result<OpenArray> {
         ),
         _ => cannot_open(pin, error),
     })?;
-    let found = programs::array(&array).with_context(|| format!("cannot look at {}", pin.display()))?;
+    let found =
+        programs::array(&array).with_context(|| format!("cannot look at {}", pin.display()))?;
     match found {
         Some(Array { slots, .. }) => Ok(OpenArray { array, slots }),
         None => bail!(
@@ -186,7 +187,10 @@ fn open_array(pin: &Path) -> Result<OpenArray> {
 pub fn choose(argument: &IntoArgument) -> Result<IntoSlot> {
     let IntoArgument { pin, slot } = argument;
     let OpenArray { array, slots } = open_array(pin)?;
-    let at = |slot| IntoSlot { pin: pin.clone(), slot };
+    let at = |slot| IntoSlot {
+        pin: pin.clone(),
+        slot,
+    };
     if let Some(slot) = *slot {
         if slot >= slots {
             bail!(
@@ -203,7 +207,10 @@ pub fn choose(argument: &IntoArgument) -> Result<IntoSlot> {
     }
     for slot in 0..slots {
         let into = at(slot);
-        if programs::slot(&array, slot).with_context(|| into.cannot("look at"))?.is_none() {
+        if programs::slot(&array, slot)
+            .with_context(|| into.cannot("look at"))?
+            .is_none()
+        {
             return Ok(into);
         }
     }

@@ -50,7 +50,10 @@ impl Kind {
 /// programs.
 pub fn of_array(array: impl AsFd) -> Result<Option<Kind>> {
     let found = programs::array(&array).context("cannot look at the array of programs")?;
-    let Some(Array { holds: Some(holds), .. }) = found else {
+    let Some(Array {
+        holds: Some(holds), ..
+    }) = found
+    else {
         return Ok(None);
     };
     if holds != XDP {
@@ -65,7 +68,9 @@ pub fn of_array(array: impl AsFd) -> Result<Option<Kind>> {
             }
         }
     }
-    bail!("the kernel lets no program of ours call it: it may be bound to a device, or not compiled to machine code")
+    bail!(
+        "the kernel lets no program of ours call it: it may be bound to a device, or not compiled to machine code"
+    )
 }
 
 /// Returns the kind of an XDP program.

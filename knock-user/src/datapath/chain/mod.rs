@@ -66,7 +66,11 @@ pub fn frags_of(config: &Config, into: Option<&IntoSlot>) -> Result<Option<bool>
         );
     }
     // What calls ours has the frames to itself.
-    if !frags && into.is_none() && config.attach != Attach::Generic && program::can_take_frags(config) {
+    if !frags
+        && into.is_none()
+        && config.attach != Attach::Generic
+        && program::can_take_frags(config)
+    {
         for name in &config.interfaces {
             if let Some((mtu, largest)) = native_limit(name) {
                 bail!(
@@ -127,7 +131,9 @@ pub fn require_next(config: &Config) -> Result<()> {
 /// Returns why `up` would refuse the programs that follow, or leave them out.
 pub fn fault(config: &Config) -> Option<String> {
     let missing = require_next(config);
-    let fault = missing.and_then(|()| frags_of(config, None).map(drop)).err()?;
+    let fault = missing
+        .and_then(|()| frags_of(config, None).map(drop))
+        .err()?;
     let is_unknown = fault.is::<super::NotPermitted>()
         || fault
             .downcast_ref::<std::io::Error>()

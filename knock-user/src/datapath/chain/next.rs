@@ -59,7 +59,10 @@ pub fn open(pin: &Path) -> Result<Option<OwnedFd>> {
 
 /// Returns what to say before the reason why nothing can go on to what is pinned there.
 pub fn wrong(pin: &Path) -> String {
-    format!("packets cannot go on to what is pinned at {}", pin.display())
+    format!(
+        "packets cannot go on to what is pinned at {}",
+        pin.display()
+    )
 }
 
 /// Returns what to say where nothing is pinned.
@@ -175,7 +178,12 @@ impl Datapath {
     pub fn renew_next(&self) -> Result<Vec<String>> {
         let mut renewed = Vec::new();
         for name in &self.config().interfaces {
-            let Some(NextState { pin, program, pinned }) = self.next(name)? else {
+            let Some(NextState {
+                pin,
+                program,
+                pinned,
+            }) = self.next(name)?
+            else {
                 continue;
             };
             if pinned.is_none() || pinned == program {

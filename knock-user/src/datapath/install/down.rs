@@ -54,7 +54,9 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
     if selected.len() < all
         && let Some(into) = selected.iter().find_map(|of| into::of(&of.path))
     {
-        bail!("one program in {into} guards all interfaces: take them all down, with `knockgate down`");
+        bail!(
+            "one program in {into} guards all interfaces: take them all down, with `knockgate down`"
+        );
     }
     for directory in selected {
         change::remove(&directory.path)?;

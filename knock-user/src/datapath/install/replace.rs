@@ -60,7 +60,11 @@ pub(super) fn replace(
     old.end_outdated(None)?;
     let attachments = old.attachments()?;
     chain::require_next(config)?;
-    refuse_other_mode(config, contents.applied.circumstances.into.as_ref(), &attachments)?;
+    refuse_other_mode(
+        config,
+        contents.applied.circumstances.into.as_ref(),
+        &attachments,
+    )?;
     let from = old.whole_directory()?;
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;

@@ -112,7 +112,8 @@ pub(super) fn change_programs(links: &Path, from: &Path, to: &Path) -> Result<()
             update_links(links, &from, &to)?;
             if let Some(into) = &into {
                 let old = attachment::program_id(&from)?;
-                let new = bpf::open(&to).with_context(|| format!("cannot open {}", to.display()))?;
+                let new =
+                    bpf::open(&to).with_context(|| format!("cannot open {}", to.display()))?;
                 into.change(&[old], &new)?;
             }
         }

@@ -187,8 +187,10 @@ fn slot(present: Option<&Datapath>, request: &Request) -> Result<Option<IntoSlot
         None => bail!(
             "it is up {}, and cannot change to another place without a moment in which nothing is guarded: `knockgate down`, \
              then `knockgate up --into {}`",
-            now.as_ref()
-                .map_or_else(|| "by links of its own".to_owned(), |into| format!("in {into}")),
+            now.as_ref().map_or_else(
+                || "by links of its own".to_owned(),
+                |into| format!("in {into}")
+            ),
             pin.display()
         ),
     }

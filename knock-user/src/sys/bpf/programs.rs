@@ -117,14 +117,22 @@ pub fn empty(array: impl AsFd, slot: u32) -> io::Result<()> {
 /// Opens every array of programs in the kernel. Needs `CAP_SYS_ADMIN`.
 pub fn all_arrays() -> io::Result<Vec<OwnedFd>> {
     let mut arrays = Vec::new();
-    let mut ids = Ids { id: 0, next: 0, flags: 0 };
+    let mut ids = Ids {
+        id: 0,
+        next: 0,
+        flags: 0,
+    };
     loop {
         // SAFETY: the structure holds no pointer, and the kernel writes the next id to it.
         match unsafe { bpf(MAP_GET_NEXT_ID, &raw mut ids) } {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(arrays),
             result => result?,
         };
-        ids = Ids { id: ids.next, next: 0, flags: 0 };
+        ids = Ids {
+            id: ids.next,
+            next: 0,
+            flags: 0,
+        };
         // SAFETY: as above.
         let map = match unsafe { bpf(MAP_GET_FD_BY_ID, &raw const ids) } {
             // SAFETY: a new descriptor, which the call above has made and nothing else owns.

@@ -102,17 +102,15 @@ impl Setup {
         let networks: Vec<String> = (0..allow)
             .map(|network| format!("\"198.18.{network}.0/24\""))
             .collect();
-        let named = match next {
+        let mut text = match next {
             None => format!("interfaces = [\"{interface}\"]\n"),
             Some(next) => format!(
                 "interface = [{{ name = \"{interface}\", next = \"{}\" }}]\n",
                 next.display()
             ),
         };
-        let mut text = named;
         let _ = write!(
             text,
-            
             "attach = \"{attach}\"\nallow = [{}]\n\
              open_ports = [\"{OPEN}/tcp\", \"{OPEN}/udp\"]\n\
              [limits]\nsources = {sources}\ngrants = {grants}\n",

@@ -81,7 +81,11 @@ pub fn neighbours(programs: &mut Programs, instances: &Instances, plan: &Plan) -
             Case::judged(format!("{what}, {label}"), instance, reason, work, against)
         };
         cases.push(by("without next", &instances.lone, Vec::new()));
-        cases.push(by("another without it", &instances.one, vec![over(&without)]));
+        cases.push(by(
+            "another without it",
+            &instances.one,
+            vec![over(&without)],
+        ));
         let goal = over(&without).at_most(5.0);
         cases.push(by("with next", &instances.followed, vec![goal]));
     }

@@ -27,7 +27,10 @@ fn keys(document: &impl Serialize) -> BTreeSet<String> {
             let row: &serde_json::Map<String, Value> = row.as_object().expect("an object");
             for (key, value) in row {
                 keys.insert(format!("{list}[].{key}"));
-                let nested = value.as_object().into_iter().flat_map(|nested| nested.keys());
+                let nested = value
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|nested| nested.keys());
                 keys.extend(nested.map(|nested| format!("{list}[].{key}.{nested}")));
             }
         }
