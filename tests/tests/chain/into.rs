@@ -242,8 +242,8 @@ fn two_at_once_take_two_slots() {
         for _ in 0..4 {
             let array = Array::pinned(2, place.clone());
             let argument = place.display().to_string();
+            let up = |root| command(&["up", "--into", &argument], root);
             let (first, second) = std::thread::scope(|scope| {
-                let up = |root| command(&["up", "--into", &argument], root);
                 let first = scope.spawn(|| up(&roots[0]));
                 let second = up(&roots[1]);
                 (first.join().expect("it ran"), second)

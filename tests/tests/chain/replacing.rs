@@ -15,10 +15,11 @@ use knockgate_tests::{
         WAN,
     },
     neighbour::{Kind, Neighbour},
+    run::wait_until,
     scenario::{Attach, Scenario},
 };
 
-use crate::{OTHER, PROTECTED, alone, configure, followed_by, in_both_modes};
+use crate::{OTHER, PROTECTED, alone, configure, followed_by, in_both_modes, status};
 
 /// Sends packets to both ports while `rounds` runs. Returns how many were sent to each.
 fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
@@ -115,6 +116,11 @@ fn what_passes_goes_on_without_a_gap() {
                     configure(scenario, followed_by(&pin), gate(round));
                 }
                 scenario.knockgate("reload").exits(0);
+                let placed = status(scenario, 0)["next"]["program"].clone();
+                let placed = neighbours.iter().find(|of| placed == of.id);
+                let placed = placed.expect("one of them follows");
+                let before = placed.count(OTHER);
+                wait_until("packets reach it", || placed.count(OTHER) > before);
             }
         });
         let counts: Vec<u64> = neighbours.iter().map(|of| of.count(OTHER)).collect();
