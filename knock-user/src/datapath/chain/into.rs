@@ -118,7 +118,7 @@ impl IntoSlot {
         match programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))? {
             Some(now) if now == id => Ok(()),
             Some(other) => bail!(self.taken_by(other)),
-            None => bail!("{} was emptied by another process meanwhile", self),
+            None => bail!("{self} was emptied by another process meanwhile"),
         }
     }
 
