@@ -6,7 +6,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
 use knock_common::{
     address::{V4, V6},
@@ -25,6 +25,7 @@ use knock_common::{
         progress::{Progress, ProgressSet},
     },
     layout::{CONFIG_CHUNK, Meta},
+    next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
     rules::{GateRules, ROLES},
@@ -175,6 +176,17 @@ pub static KNOCK_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 /// all.
 #[map]
 pub static LOCAL_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
+
+// What follows on an interface; see [`crate::next`].
+
+/// The programs that packets of Ethernet interfaces go on to, by slot.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(next::MOST as u32, 0);
+/// The same for links without a header.
+#[map]
+pub static NEXT_IP: ProgramArray = ProgramArray::with_max_entries(next::MOST as u32, 0);
+#[map]
+pub static NEXT_INTERFACE: Array<next::Interfaces> = Array::with_max_entries(1, 0);
 
 // Replies in place of a closed port; see [`crate::reject`].
 

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     io,
     marker::PhantomData,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -34,6 +34,7 @@ use knock_common::{
         ring,
     },
     layout::{CONFIG_CHUNK, Meta},
+    next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
     rules::{GateRules, ROLES},
@@ -123,6 +124,9 @@ tables! {
     ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS) => Single;
     ICMP_GLOBAL: Array<u64> = |_| 1 => Single;
     REPLY: PerCpuArray<ReplyBuffer> = |_| 1 => Single;
+    NEXT: Programs = |_| next::MOST => Config;
+    NEXT_IP: Programs = |_| next::MOST => Config;
+    NEXT_INTERFACE: Array<next::Interfaces> = |_| 1 => Config;
 }
 
 /// What becomes of a table when another configuration replaces the one that it was made for.
@@ -221,6 +225,8 @@ pub enum TableKind {
     /// Allocated entry by entry, all of them when the configuration is applied.
     Trie,
     Ring,
+    /// Of programs to go on to. The kernel empties it when the last pin and descriptor of it are gone.
+    Programs,
 }
 
 impl TableKind {
@@ -232,6 +238,7 @@ impl TableKind {
             Self::LruHash => MapType::LruHash,
             Self::Trie => MapType::LpmTrie,
             Self::Ring => MapType::RingBuf,
+            Self::Programs => MapType::ProgramArray,
         }
     }
 }
@@ -308,6 +315,16 @@ impl<F: Open> Table<F> {
     }
 }
 
+impl Table<Programs> {
+    /// Opens the table in `source` for [`programs`](crate::sys::bpf::programs), by a descriptor.
+    pub fn descriptor(&self, source: &impl Source) -> Result<OwnedFd> {
+        match source.map(&self.definition)? {
+            Map::ProgramArray(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
+            _ => Err(source.mismatch(&self.definition)),
+        }
+    }
+}
+
 /// The form of a table: how the kernel keeps it, and the sizes of its keys and values.
 pub trait Form {
     const KIND: TableKind;
@@ -347,6 +364,7 @@ forms! {
     LruHash<K, V>: K => V, HashMap<K, V>;
     Trie<K, V>: lpm_trie::Key<K> => V, LpmTrie<K, V>;
     Ring<>: () => (), RingBuf<>;
+    Programs<>: u32 => u32, ProgramArray<>;
 }
 
 /// Where tables are opened from.
@@ -406,7 +424,8 @@ impl Source for Ebpf {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
-        | Map::RingBuf(data)) = map
+        | Map::RingBuf(data)
+        | Map::ProgramArray(data)) = map
         else {
             return Err(self.mismatch(table));
         };

@@ -200,6 +200,7 @@ fn bench(arguments: &Measure) -> Result<()> {
             per_packet::verdicts(&mut programs, instances, &plan)?,
             per_packet::sequences(&mut programs, instances, &plan)?,
             per_packet::knock_ports(&mut programs, instances, &plan)?,
+            per_packet::neighbours(&mut programs, instances, &plan)?,
             per_packet::authenticated(&mut programs, instances, &plan)?,
         ])?;
         figures.progress.done();

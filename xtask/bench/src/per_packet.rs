@@ -11,7 +11,7 @@ use aya::programs::Xdp;
 pub use self::{
     authenticated::authenticated,
     known::known,
-    pairs::{knock_ports, sequences},
+    pairs::{knock_ports, neighbours, sequences},
     rows::{FORGED, NEWCOMERS, STRANGER, denied_frame, granted_frame, verdicts},
 };
 use crate::{

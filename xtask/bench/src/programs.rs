@@ -93,12 +93,16 @@ impl Programs {
     }
 
     pub fn floor(&self, floor: Floor) -> Result<Xdp> {
-        let name = match floor {
+        pinned(&self.floor_pin(floor))
+    }
+
+    /// Returns where the program is pinned.
+    pub fn floor_pin(&self, floor: Floor) -> PathBuf {
+        self.folder.join(match floor {
             Floor::Drop => "bare_drop",
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
-        };
-        pinned(&self.folder.join(name))
+        })
     }
 
     /// Loads the program that makes this many multiplications and drops.
