@@ -107,7 +107,7 @@ fn what_passes_goes_on_without_a_gap() {
         configure(scenario, followed_by(&pin), gate(0));
         scenario.knockgate("up").exits(0);
         let sent = under_a_stream(scenario, || {
-            for round in 1..6 {
+            for round in 1..6_u32 {
                 // In turn: ours, the other, both.
                 if round % 3 != 1 {
                     neighbours[round as usize].pin(&pin);
@@ -144,7 +144,7 @@ fn what_an_array_calls_is_replaced_without_a_gap() {
         scenario.knockgate(&place).exits(0);
         let before = balancer.count(OTHER);
         let sent = under_a_stream(scenario, || {
-            for round in 1..6 {
+            for round in 1..6_u32 {
                 let interfaces = if round.is_multiple_of(2) {
                     alone()
                 } else {
