@@ -258,9 +258,10 @@ fn load(kind: Kind, counts: &File, array: Option<&Array>) -> File {
     let instructions: Vec<[u8; 8]> = code
         .into_iter()
         .map(|(operation, registers, offset, constant)| {
-            let [a, b] = offset.to_ne_bytes();
-            let [c, d, e, f] = constant.to_ne_bytes();
-            [operation, registers, a, b, c, d, e, f]
+            let mut instruction = [operation, registers, 0, 0, 0, 0, 0, 0];
+            instruction[2..4].copy_from_slice(&offset.to_ne_bytes());
+            instruction[4..].copy_from_slice(&constant.to_ne_bytes());
+            instruction
         })
         .collect();
     let mut name = [0; 16];

@@ -42,7 +42,7 @@ fn an_up_into_a_slot_that_is_killed_is_settled() {
                 killed || point + 3 > all,
                 "it makes {all} such calls, and not {point}"
             );
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 scenario.lab.knockgate(&["up", "--into", &place]).exits(0);
                 assert_eq!(array.slot(1), None, "killed at {point}: in one slot");
                 status(scenario, 0);

@@ -88,7 +88,7 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
 
 /// Returns a gate that differs from round to round.
 fn gate(round: u32) -> Gate {
-    let ports = if round % 2 == 0 {
+    let ports = if round.is_multiple_of(2) {
         "2200/udp"
     } else {
         "2200/udp 2222/tcp"
@@ -107,7 +107,7 @@ fn what_passes_goes_on_without_a_gap() {
         configure(scenario, followed_by(&pin), gate(0));
         scenario.knockgate("up").exits(0);
         let sent = under_a_stream(scenario, || {
-            for round in 1..6 {
+            for round in 1..6_u32 {
                 // In turn: ours, the other, both.
                 if round % 3 != 1 {
                     neighbours[round as usize].pin(&pin);
@@ -144,8 +144,8 @@ fn what_an_array_calls_is_replaced_without_a_gap() {
         scenario.knockgate(&place).exits(0);
         let before = balancer.count(OTHER);
         let sent = under_a_stream(scenario, || {
-            for round in 1..6 {
-                let interfaces = if round % 2 == 0 {
+            for round in 1..6_u32 {
+                let interfaces = if round.is_multiple_of(2) {
                     alone()
                 } else {
                     followed_by(&pins.at("next"))
