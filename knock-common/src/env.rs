@@ -94,9 +94,10 @@ pub trait Env {
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn progress(&self, ticket: u32) -> Option<&mut Progress>;
     fn progress_slots(&self) -> u32;
-    /// Returns the cursor of that ring: the next ticket.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn progress_cursor(&self) -> Option<&mut u32>;
+    /// Returns the cursor of that ring: the next ticket that no CPU has taken.
+    fn progress_cursor(&self) -> Option<u32>;
+    /// Takes a ticket of that ring; see [`Tickets`](crate::cursor::Tickets).
+    fn progress_ticket(&self) -> Option<u32>;
 
     fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant>;
     fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant>;

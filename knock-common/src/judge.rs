@@ -243,10 +243,7 @@ fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Kn
     if !session::lookup::goes_on(env, flow, session, flags, now) {
         return Known::Nothing;
     }
-    // Not written if it does not change: the coarse clock moves in ticks.
-    if session.last != now {
-        session.last = now;
-    }
+    session::seen(env, session, now);
     if session.granted_until > now {
         Known::Granted
     } else {
@@ -280,7 +277,7 @@ fn admit<E: Env, A: Family>(
         && session::lookup::retransmits(session, packet.flags, packet.sequence)
     {
         // A retransmitted SYN; under `cut`, any datagram of a known flow too.
-        session.last = now;
+        session::seen(env, session, now);
         return Reason::Grant;
     }
     if limit != 0 {

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::{V4, V6},
-    cursor::{self, Cursor},
+    cursor::{self, Cursor, Tickets},
     event::Event,
     grant::{Grant, GrantKey, GrantSlot, MAX_LENGTHS},
     keys::{ScopedAddress, SourceKey},
@@ -13,15 +13,18 @@ use crate::{
         authenticated::{
             key::{HostSecret, Key, KeyGate, NAME},
             outcome::Outcome as AuthenticatedOutcome,
+            work::Work,
         },
         automaton::{Sequence, State, Transition},
         fwknop,
         progress::{Progress, ProgressSet, WAYS},
     },
+    next,
     record::{Record, fingerprint},
-    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
+    reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
     rules::{GateRules, ROLES},
+    scattered::Room,
     seed::Seed,
     session::{Flow, HOLDERS, Session, SessionSlot},
     time::TICK_SHIFT,
@@ -29,10 +32,10 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 9;
+pub const LAYOUT: u32 = 10;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 11_809_880_772_733_664_494;
+const RECORDED: u64 = 4_138_483_235_440_745_250;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -55,6 +58,7 @@ const SHAPE: u64 = fingerprint(&[
     Counter::SHAPE,
     Budget::SHAPE,
     Cursor::SHAPE,
+    Tickets::SHAPE,
     ReplySettings::SHAPE,
     LinkKey::SHAPE,
     Link::SHAPE,
@@ -80,6 +84,10 @@ const SHAPE: u64 = fingerprint(&[
     AuthenticatedOutcome::COUNT as u64,
     fwknop::Head::SHAPE,
     fwknop::Outcome::COUNT as u64,
+    size_of::<Work>() as u64,
+    size_of::<Room>() as u64,
+    size_of::<ReplyBuffer>() as u64,
+    next::MOST as u64,
 ]);
 
 const _: () = assert!(

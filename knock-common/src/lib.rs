@@ -43,6 +43,7 @@ pub mod judge;
 pub mod keys;
 pub mod knock;
 pub mod layout;
+pub mod next;
 pub mod reject;
 pub mod report;
 pub mod rules;

@@ -29,6 +29,7 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    Env,
     address::{Address, Padded, V4, V6},
     frame::Segment,
 };
@@ -108,6 +109,29 @@ impl Session {
     }
 }
 
+/// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not; the slot,
+/// which is another line of memory, is written eight times a second at the most.
+#[inline(always)]
+pub fn seen<E: Env>(env: &E, session: &mut Session, now: u64) {
+    let before = session.last;
+    if before != now {
+        session.last = now;
+        if before >> SLOT_SHIFT != now >> SLOT_SHIFT {
+            note(env, session, session.closing);
+        }
+    }
+}
+
+/// Writes what a slot says of its session.
+#[inline(always)]
+fn note<E: Env>(env: &E, session: &Session, state: u8) {
+    if let Some(slot) = env.session_slot(session.slot) {
+        slot.last = (session.last >> SLOT_SHIFT) as u32;
+        slot.gate = session.gate;
+        slot.state = state;
+    }
+}
+
 /// A slot of the ring that bounds the number of sessions of both families.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
@@ -121,6 +145,25 @@ pub struct SessionSlot {
     pub protocol: u8,
     /// [`Address::FAMILY`]; 0: never used.
     pub family: u8,
+    /// Time of the last packet of its session, in units of 2^[`SLOT_SHIFT`] ns of `CLOCK_MONOTONIC`. This and what follows is
+    /// for user space, which counts sessions by their slots: these lie in order in memory, and sessions do not.
+    pub last: u32,
+    pub gate: u16,
+    /// See [`state`].
+    pub state: u8,
+    pub zero: u8,
+}
+
+/// The unit of [`SessionSlot::last`]: 2^27 ns are 134 ms.
+pub const SLOT_SHIFT: u32 = 27;
+
+/// The values of [`SessionSlot::state`].
+pub mod state {
+    pub const OPEN: u8 = 0;
+    /// As [`Session::closing`](super::Session::closing).
+    pub const CLOSING: u8 = 1;
+    /// There is no such session any more.
+    pub const ENDED: u8 = 2;
 }
 
 /// Number of holders by which slots are counted.
@@ -180,7 +223,7 @@ records! {
         closing: 35,
         ending: 36,
     },
-    SessionSlot: 40 {
+    SessionSlot: 48 {
         source: 0,
         destination: 16,
         source_port: 32,
@@ -188,5 +231,9 @@ records! {
         holder: 36,
         protocol: 38,
         family: 39,
+        last: 40,
+        gate: 44,
+        state: 46,
+        zero: 47,
     },
 }

@@ -72,7 +72,7 @@ pub struct TestEnv {
     /// Sets and slots, made when they are first looked at.
     pub progress_sets: Map<u32, ProgressSet>,
     pub progress: Map<u32, Progress>,
-    pub progress_cursor: UnsafeCell<u32>,
+    pub progress_cursor: Cell<u32>,
     pub grants_v4: Map<GrantKey<V4>, Grant>,
     pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
@@ -143,7 +143,7 @@ impl TestEnv {
             progress_slots: 1 << 20,
             progress_sets: Map::with_capacity(usize::MAX),
             progress: Map::with_capacity(usize::MAX),
-            progress_cursor: UnsafeCell::new(ring::FIRST),
+            progress_cursor: Cell::new(ring::FIRST),
             grants_v4: Map::with_capacity(grants),
             grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
@@ -279,9 +279,15 @@ impl Env for TestEnv {
         self.progress_slots
     }
 
-    fn progress_cursor(&self) -> Option<&mut u32> {
-        // SAFETY: one thread, and every caller is done with it before it asks for anything else.
-        Some(unsafe { &mut *self.progress_cursor.get() })
+    fn progress_cursor(&self) -> Option<u32> {
+        Some(self.progress_cursor.get())
+    }
+
+    /// One CPU, and a block of one ticket.
+    fn progress_ticket(&self) -> Option<u32> {
+        let ticket = self.progress_cursor.get();
+        self.progress_cursor.set(ticket.wrapping_add(1));
+        Some(ticket)
     }
 
     fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {

@@ -11,9 +11,9 @@ mod bpf {
     }
 
     #[inline(always)]
-    pub fn fetch_add(cell: &mut u32) -> u32 {
+    pub fn fetch_add(cell: &mut u32, by: u32) -> u32 {
         // SAFETY: as above; BPF_FETCH | BPF_ADD, since Linux 5.12.
-        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, 1) }
+        unsafe { atomic_xadd::<u32, u32, { SeqCst }>(cell, by) }
     }
 
     #[inline(always)]
@@ -34,9 +34,9 @@ mod bpf {
         equal
     }
 
-    pub fn fetch_add(cell: &mut u32) -> u32 {
+    pub fn fetch_add(cell: &mut u32, by: u32) -> u32 {
         let before = *cell;
-        *cell = before.wrapping_add(1);
+        *cell = before.wrapping_add(by);
         before
     }
 

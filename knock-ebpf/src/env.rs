@@ -11,7 +11,7 @@ use aya_ebpf::{
 use knock_common::{
     Address, Env, HashTable,
     address::{V4, V6},
-    cursor,
+    cursor::{self, Tickets},
     event::Event,
     frame::{Frame, Segment},
     grant::{Grant, GrantKey, GrantSlot},
@@ -179,11 +179,22 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn progress_cursor(&self) -> Option<&mut u32> {
+    fn progress_cursor(&self) -> Option<u32> {
         let cursor = maps::PROGRESS_CURSOR.get_ptr_mut(0)?;
-        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by the
-        // same atomic instruction.
-        Some(unsafe { &mut (*cursor).next })
+        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by an atomic
+        // instruction.
+        Some(unsafe { (*cursor).next })
+    }
+
+    #[inline(always)]
+    fn progress_ticket(&self) -> Option<u32> {
+        let cursor = maps::PROGRESS_CURSOR.get_ptr_mut(0)?;
+        let tickets = maps::PROGRESS_TICKETS.get_ptr_mut(0)?;
+        // SAFETY: entries that are there for good; of the cursor an aligned word, which other CPUs change by the same atomic
+        // instruction, and of the tickets the one of this CPU.
+        let (next, tickets) = unsafe { (&mut (*cursor).next, &mut *tickets) };
+        let slots = settings::progress_slots();
+        Some(tickets.take(*next, slots, || atomic::fetch_add(next, Tickets::BLOCK)))
     }
 
     #[inline(always)]
@@ -286,7 +297,7 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn fetch_add(&self, cell: &mut u32) -> u32 {
-        atomic::fetch_add(cell)
+        atomic::fetch_add(cell, 1)
     }
 
     #[inline(always)]
@@ -521,7 +532,7 @@ fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)
     let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
     // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only
     // by the same atomic instruction.
-    let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next });
+    let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next }, 1);
     let index = ticket.checked_rem(size)?;
     // SAFETY: the entry is there for good. Because of the ticket no other CPU uses it
     // until the ring has wrapped around; a torn slot then names no entry, and counts as free.

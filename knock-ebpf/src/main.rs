@@ -1,6 +1,6 @@
 //! The kernel program: an XDP entry for each kind of link, and the maps that they share. It decides nothing: that is in
-//! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`mod@env`], [`host`]), and
-//! what sends replies to denied packets ([`reject`]).
+//! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`mod@env`], [`host`]),
+//! what sends replies to denied packets ([`reject`]), and what hands on the others ([`next`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -25,6 +25,7 @@ mod fwknop;
 mod hash;
 mod host;
 mod maps;
+mod next;
 mod packet;
 mod reject;
 mod scattered;
@@ -49,7 +50,7 @@ use packet::Packet;
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate(ctx: XdpContext) -> u32 {
-    decide::<Ethernet>(&ctx)
+    next::go_on::<Ethernet>(ctx.ctx, decide::<Ethernet>(&ctx))
 }
 
 /// For interfaces whose packets begin with an IP header. The loader attaches it to those, since packets
@@ -58,7 +59,7 @@ pub fn knockgate(ctx: XdpContext) -> u32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_ip(ctx: XdpContext) -> u32 {
-    decide::<BareIp>(&ctx)
+    next::go_on::<BareIp>(ctx.ctx, decide::<BareIp>(&ctx))
 }
 
 /// Judges one packet. Every packet leaves here, through [`count`].
@@ -94,7 +95,7 @@ fn decide<L: Framing>(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_frags(ctx: XdpContext) -> u32 {
-    scattered::verdict(ctx.ctx)
+    next::go_on::<Ethernet>(ctx.ctx, scattered::verdict(ctx.ctx))
 }
 
 /// Adds the packet to its reason's counter on this CPU.

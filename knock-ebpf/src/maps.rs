@@ -6,11 +6,11 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
 use knock_common::{
     address::{V4, V6},
-    cursor::{self, Cursor},
+    cursor::{self, Cursor, Tickets},
     grant::{Grant, GrantKey, GrantSlot},
     keys::{ScopedAddress, SourceKey},
     knock::{
@@ -25,6 +25,7 @@ use knock_common::{
         progress::{Progress, ProgressSet},
     },
     layout::{CONFIG_CHUNK, Meta},
+    next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
     rules::{GateRules, ROLES},
@@ -109,13 +110,16 @@ pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
 #[map]
 pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
 #[map]
-pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, 0);
+pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// How many session slots count to each holder; see [`knock_common::session`].
 #[map]
 pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);
 /// The cursor of that ring.
 #[map]
 pub static PROGRESS_CURSOR: Array<Cursor> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The tickets of that ring that each CPU has taken; see [`Tickets`].
+#[map]
+pub static PROGRESS_TICKETS: PerCpuArray<Tickets> = PerCpuArray::with_max_entries(1, 0);
 /// The cursors of the rings of slots; see [`cursor`]. An array that can be mapped begins at a page, so each is a cache
 /// line of its own.
 #[map]
@@ -172,6 +176,17 @@ pub static KNOCK_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 /// all.
 #[map]
 pub static LOCAL_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
+
+// What follows on an interface; see [`crate::next`].
+
+/// The programs that packets of Ethernet interfaces go on to, by slot.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(next::MOST as u32, 0);
+/// The same for links without a header.
+#[map]
+pub static NEXT_IP: ProgramArray = ProgramArray::with_max_entries(next::MOST as u32, 0);
+#[map]
+pub static NEXT_INTERFACE: Array<next::Interfaces> = Array::with_max_entries(1, 0);
 
 // Replies in place of a closed port; see [`crate::reject`].
 

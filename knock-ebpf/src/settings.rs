@@ -74,6 +74,10 @@ setting!(
     HAS_FWKNOP, has_fwknop
 );
 setting!(
+    /// One of [`slot`](knock_common::next::slot).
+    NEXT_SLOT, next
+);
+setting!(
     /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two.
     GRANT_FILTER_MASK, grant_filter_mask
 );

@@ -11,7 +11,7 @@ use knock_user::{
 #[cfg(feature = "host")]
 use knock_user::{
     config::Invalid,
-    datapath::{NotGuarded, NotPermitted, NothingUp},
+    datapath::{NotFollowed, NotGuarded, NotPermitted, NothingUp},
 };
 
 fn main() -> ExitCode {
@@ -60,7 +60,7 @@ fn host_status(error: &anyhow::Error) -> Option<u8> {
         Some(4)
     } else if error.is::<NothingUp>() {
         Some(5)
-    } else if error.is::<NotGuarded>() {
+    } else if error.is::<NotGuarded>() || error.is::<NotFollowed>() {
         Some(7)
     } else {
         None

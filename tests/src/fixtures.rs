@@ -67,7 +67,13 @@ pub fn all() -> impl Iterator<Item = &'static Fixture> {
 impl Fixture {
     /// Returns the configuration for one family. Panics if it is not valid.
     pub fn config(&self, family: Family) -> Config {
-        match Config::parse(&filled(self.config, family), self.what) {
+        self.config_with("", family)
+    }
+
+    /// As [`Fixture::config`], with further lines of TOML.
+    pub fn config_with(&self, more: &str, family: Family) -> Config {
+        let text = filled(self.config, family) + more;
+        match Config::parse(&text, self.what) {
             Ok((config, _)) => config,
             Err(error) => panic!("{}: {error}", self.what),
         }

@@ -26,17 +26,17 @@ use crate::{
 pub const PROGRAM_NAME: &str = "someone_elses";
 
 // From `bpf_cmd`, `bpf_prog_type`, `bpf_map_type` and `bpf_attach_type` of `linux/bpf.h`.
-const MAP_CREATE: libc::c_long = 0;
-const PROG_LOAD: libc::c_long = 5;
+pub(crate) const MAP_CREATE: libc::c_long = 0;
+pub(crate) const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const LINK_CREATE: libc::c_long = 28;
+pub(crate) const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
-const PROG_TYPE_XDP: u32 = 6;
-const MAP_TYPE_ARRAY: u32 = 2;
-const ATTACH_XDP: u32 = 37;
+pub(crate) const PROG_TYPE_XDP: u32 = 6;
+pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
+pub(crate) const ATTACH_XDP: u32 = 37;
 
 /// An XDP program that passes every packet. It stays attached until this value is dropped.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ pub fn replace(path: &Path) {
         .unwrap_or_else(|error| panic!("cannot update {}: {error}", path.display()));
 }
 
-fn open(path: &Path) -> File {
+pub(crate) fn open(path: &Path) -> File {
     let shown = path.display();
     let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in it");
     let attributes = ObjPin {
@@ -181,28 +181,28 @@ fn open(path: &Path) -> File {
 }
 
 #[repr(C)]
-struct ProgLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    expected_attach_type: u32,
+pub(crate) struct ProgLoad {
+    pub(crate) program_type: u32,
+    pub(crate) instruction_count: u32,
+    pub(crate) instructions: u64,
+    pub(crate) license: u64,
+    pub(crate) log_level: u32,
+    pub(crate) log_size: u32,
+    pub(crate) log_buffer: u64,
+    pub(crate) kernel_version: u32,
+    pub(crate) flags: u32,
+    pub(crate) name: [u8; 16],
+    pub(crate) interface: u32,
+    pub(crate) expected_attach_type: u32,
 }
 
 #[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
+pub(crate) struct MapCreate {
+    pub(crate) map_type: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    pub(crate) flags: u32,
 }
 
 #[repr(C)]
@@ -221,18 +221,18 @@ struct ObjPin {
 }
 
 #[repr(C)]
-struct GetInfo {
-    object: u32,
-    length: u32,
-    info: u64,
+pub(crate) struct GetInfo {
+    pub(crate) object: u32,
+    pub(crate) length: u32,
+    pub(crate) info: u64,
 }
 
 #[repr(C)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
+pub(crate) struct LinkCreate {
+    pub(crate) program: u32,
+    pub(crate) target: u32,
+    pub(crate) attach_type: u32,
+    pub(crate) flags: u32,
 }
 
 #[repr(C)]
@@ -268,20 +268,26 @@ fn load() -> (File, u32) {
         },
     )
     .expect("two instructions pass the verifier");
+    let id = id_of(&program);
+    (program, id)
+}
+
+/// Returns the kernel's id of a program.
+pub(crate) fn id_of(program: &File) -> u32 {
     // The first fields of `bpf_prog_info`: type and id.
     let mut info = [0_u32; 2];
     let attributes = GetInfo {
-        object: descriptor(&program),
+        object: descriptor(program),
         length: 8,
         info: address(info.as_mut_ptr().cast_const()),
     };
     command(OBJ_GET_INFO_BY_FD, &attributes).expect("a program has information");
     // SAFETY: `info` is live and aligned; the kernel wrote to it behind the compiler's back.
     let [_, id] = unsafe { std::ptr::read_volatile(&raw const info) };
-    (program, id)
+    id
 }
 
-fn pin(object: &File, path: &Path) {
+pub(crate) fn pin(object: &File, path: &Path) {
     let shown = path.display();
     let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in it");
     let attributes = ObjPin {
@@ -293,12 +299,12 @@ fn pin(object: &File, path: &Path) {
 }
 
 /// Runs a `bpf` command that returns a new descriptor.
-fn bpf<T>(what: libc::c_long, attributes: &T) -> io::Result<File> {
+pub(crate) fn bpf<T>(what: libc::c_long, attributes: &T) -> io::Result<File> {
     // SAFETY: the kernel has just opened this descriptor for the caller alone.
     command(what, attributes).map(|descriptor| unsafe { File::from_raw_fd(descriptor) })
 }
 
-fn command<T>(what: libc::c_long, attributes: &T) -> io::Result<i32> {
+pub(crate) fn command<T>(what: libc::c_long, attributes: &T) -> io::Result<i32> {
     // SAFETY: every attribute structure above lays out the head of `union bpf_attr` for its command, the
     // kernel takes the rest for zero, and the pointers in it are valid for the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, what, attributes, size_of::<T>()) };
@@ -308,10 +314,10 @@ fn command<T>(what: libc::c_long, attributes: &T) -> io::Result<i32> {
     }
 }
 
-fn descriptor(file: &File) -> u32 {
+pub(crate) fn descriptor(file: &File) -> u32 {
     file.as_raw_fd().unsigned_abs()
 }
 
-fn address<T>(pointer: *const T) -> u64 {
+pub(crate) fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }

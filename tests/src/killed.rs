@@ -40,6 +40,11 @@ impl Call {
         }
     }
 
+    /// Writes or removes one entry of a table.
+    pub fn changes_an_entry(&self) -> bool {
+        self.number == libc::SYS_bpf && matches!(self.first, UPDATE_ELEM | DELETE_ELEM)
+    }
+
     /// Reads, writes or removes one entry of a table.
     pub fn is_about_one_entry(&self) -> bool {
         self.number == libc::SYS_bpf
@@ -50,9 +55,14 @@ impl Call {
 /// Runs a command and kills it right before the `nth` system call, counted from 0, that changes pins or attachments.
 /// Returns false if the command made fewer such calls and ended by itself.
 pub fn killed_before(command: Command, nth: usize) -> bool {
+    killed_at_call(command, nth, Call::changes_pins)
+}
+
+/// As [`killed_before`], of the calls that are `wanted`.
+pub fn killed_at_call(command: Command, nth: usize, wanted: impl Fn(&Call) -> bool) -> bool {
     let mut calls = 0;
     run(command, |call| {
-        calls += usize::from(call.changes_pins());
+        calls += usize::from(wanted(&call));
         calls <= nth
     })
 }

@@ -166,7 +166,12 @@ impl Lab {
         let binary = self.folder.path().join("knockgate");
         // By another process: if this one wrote the file, a child that another test forks meanwhile would hold it open
         // for writing, and it could not be executed.
-        run(Command::new("cp").arg(need::knockgate()).arg(&binary)).exits(0);
+        // In place of one that is there, which may run.
+        run(Command::new("cp")
+            .arg("-f")
+            .arg(need::knockgate())
+            .arg(&binary))
+        .exits(0);
         let mut command = self.host.command(program);
         command
             .args(options)

@@ -38,6 +38,7 @@ pub mod killed;
 pub mod lab;
 pub mod model;
 pub mod need;
+pub mod neighbour;
 pub mod network;
 pub mod observe;
 pub mod oracle;

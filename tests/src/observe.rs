@@ -60,10 +60,19 @@ impl Lab {
         rows(&document, command).to_vec()
     }
 
-    /// Returns how many flows are remembered.
+    /// Returns how many flows are remembered. `status`, which counts them in another way, has to say the same.
     #[track_caller]
     pub fn session_count(&self) -> usize {
-        self.list("sessions").len()
+        let mut listed = 0;
+        // A flow that is idle may end between the two.
+        wait_until("`status` counts as many sessions as are listed", || {
+            listed = self.list("sessions").len();
+            let status = self.knockgate(&["status", "--json"]).exits(0).json();
+            let tables = rows(&status, "tables");
+            let mut sessions = tables.iter().filter(|table| table["name"] == "sessions");
+            sessions.any(|table| table["used"] == listed)
+        });
+        listed
     }
 
     /// Returns the events that `knockgate events` prints now. Panics if the command fails.

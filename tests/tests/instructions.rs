@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Pa
 use knock_common::reject::{ReplySettings, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
-    fixtures,
+    fixtures::{self, Fixture},
     lab::Family,
     system::{Counted, SystemUnderTest as _},
 };
@@ -82,35 +82,79 @@ fn no_verdict_takes_far_more_instructions_than_stored() {
     }
 }
 
-/// Returns the figures; `None` if no program can be loaded.
-fn measured() -> Option<Figures> {
-    // Rows with the same configuration share a program, since loading takes longest.
-    let mut loaded: BTreeMap<(&str, usize), Counted> = BTreeMap::new();
-    for row in fixtures::all() {
+/// Each packet is asked whether it is for that port, and pays for nothing else.
+#[test]
+fn a_port_for_authenticated_knocks_costs_other_packets_next_to_nothing() {
+    const MOST: u64 = 12;
+    const PORT: &str = "\n[knock]\nports = [\"41641/udp\"]\n";
+    let is_other = |row: &Fixture| !row.config.contains("[knock]");
+    let with = |more: &str| {
+        let loaded = loaded(is_other, &|row, family| row.config_with(more, family))?;
+        Some(figures(&loaded))
+    };
+    let (Some(without), Some(with)) = (with(""), with(PORT)) else {
+        return;
+    };
+    assert_eq!(
+        without.keys().collect::<Vec<_>>(),
+        with.keys().collect::<Vec<_>>()
+    );
+    for (what, figures) in &with {
+        for (with, without) in figures.iter().zip(without[what]) {
+            let (with, without) = (with.unwrap_or(0), without.unwrap_or(0));
+            assert!(
+                with <= without + MOST,
+                "{what}: {with} instructions, and {without} without the port"
+            );
+        }
+    }
+}
+
+/// Programs that have judged rows, by their configuration and family.
+type Loaded<'r> = BTreeMap<(&'r str, usize), Counted>;
+
+/// Runs rows. Those with the same configuration share a program, since loading takes longest. Returns `None` if no program can
+/// be loaded.
+fn loaded<'r>(
+    wanted: impl Fn(&Fixture) -> bool,
+    config: &dyn Fn(&Fixture, Family) -> Config,
+) -> Option<Loaded<'r>> {
+    let mut loaded = Loaded::new();
+    for row in fixtures::all().filter(|row| wanted(row)) {
         for &family in row.families {
             let key = (row.config, usize::from(family == Family::V6));
             let mut counted = match loaded.remove(&key) {
                 Some(counted) => counted,
-                None => Counted::load(&row.config(family))?,
+                None => Counted::load(&config(row, family))?,
             };
             row.run(family, &mut counted);
             loaded.insert(key, counted);
         }
     }
+    Some(loaded)
+}
+
+/// Returns the figures; `None` if no program can be loaded.
+fn measured() -> Option<Figures> {
+    let mut loaded = loaded(|_| true, &Fixture::config)?;
     let (config, _) = Config::parse(REJECTING, "reject").expect("a valid configuration");
     for family in [Family::V4, Family::V6] {
         let mut counted = Counted::load(&config)?;
         reject(family, &mut counted);
         loaded.insert((REJECTING, usize::from(family == Family::V6)), counted);
     }
+    Some(figures(&loaded))
+}
+
+fn figures(loaded: &Loaded<'_>) -> Figures {
     let mut figures = Figures::new();
-    for ((_, family), counted) in &loaded {
+    for ((_, family), counted) in loaded {
         for (what, &instructions) in counted.longest() {
             let most = &mut figures.entry(what.clone()).or_default()[*family];
             *most = (*most).max(Some(instructions));
         }
     }
-    Some(figures)
+    figures
 }
 
 /// Has the program judge packets to a gate that rejects.

@@ -271,6 +271,54 @@ fn metrics_need_no_file_system_that_can_be_written() {
     });
 }
 
+/// Of the BPF file system nothing but the directory of the pins can be written, as in the unit's mount namespace.
+#[test]
+fn the_service_needs_only_the_directory_that_its_unit_gives_it() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/knockgate.service");
+    let unit = fs::read_to_string(unit).expect("the unit is there");
+    for line in [
+        "ProtectKernelTunables=yes",
+        // `ReadWritePaths=/sys/fs/bpf` has no effect beside it.
+        "ReadWritePaths=-/sys/fs/bpf/knockgate",
+        "ExecStartPre=-+/bin/mkdir -p -m 0700 /sys/fs/bpf/knockgate",
+    ] {
+        assert!(unit.lines().any(|of| of == line), "the unit has no {line}");
+    }
+    in_generic_mode(|scenario| {
+        let root = scenario.lab.pin_root();
+        let script = "set -e; mount --bind /sys/fs/bpf /sys/fs/bpf; mount --bind \"$1\" \"$1\"; \
+                      mount -o remount,bind,ro /sys/fs/bpf; ! mkdir /sys/fs/bpf/writable 2>/dev/null; shift; exec \"$@\"";
+        let root_name = root.to_str().expect("UTF-8");
+        let sandbox = ["unshare", "--mount", "sh", "-c", script, "sh", root_name];
+        let guarded = || {
+            wait_until("it is guarded", || {
+                scenario.knockgate("status").code == Some(0)
+            });
+        };
+        for _ in 0..2 {
+            let _ = fs::create_dir(root);
+            scenario.configure(Gate::ssh().open_for("1h").within("1m"));
+            let mut command = scenario.lab.knockgate_command_under(&sandbox, &["run"]);
+            let service = Running::start(&mut command, scenario.lab.folder());
+            guarded();
+            scenario.knock(A, ALICE);
+            scenario.open(A, "22/tcp");
+            scenario.configure(Gate::ssh().open_for("2h").within("1m"));
+            let reload = scenario.lab.knockgate_under(&sandbox, &["reload"]);
+            reload.exits(0);
+            scenario.open(A, "22/tcp");
+            scenario.lab.make_again();
+            guarded();
+            scenario.closed(B, "22/tcp");
+            service.signal(libc::SIGTERM);
+            assert_eq!(service.ends(), Some(0));
+            scenario.knockgate("status").exits(0);
+            scenario.knockgate("down").exits(0);
+            scenario.lab.assert_untouched();
+        }
+    });
+}
+
 /// Below 2.0, which systemd calls OK; its answer has one decimal.
 #[test]
 fn systemd_rates_the_units() {

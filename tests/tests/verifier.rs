@@ -25,6 +25,9 @@ const EVERYTHING: &str = r#"
     addresses = ["198.51.100.1", "2001:db8::1"]
     open_ports = ["80/tcp"]
     limits = { sources = 16384, grants = 16, sessions = 64, keys = 16 }
+    [[interface]]
+    name = "eth1"
+    next = "/sys/fs/bpf/next"
     [knock]
     ports = ["41641/udp"]
     [fwknop]

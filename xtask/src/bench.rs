@@ -44,6 +44,8 @@ pub(crate) struct Options {
 enum Section {
     /// The kernel program alone, run by the kernel without a network
     Packet,
+    /// The same on one CPU, and on all at once
+    Cores,
     /// Frames on a veth pair, native and generic
     Live,
     /// Real knocks: how soon one opens the port, and whether it does under a flood

@@ -44,7 +44,8 @@ const fn old(slots: u32) -> u32 {
     slots / 8
 }
 
-/// Returns how many other sources can be added, in a ring of this many slots, until one is forgotten.
+/// Returns how many other sources can be added, in a ring of this many slots, until one is forgotten; but for a block of
+/// [`Tickets`](crate::cursor::Tickets) on each other CPU, which it has taken and not used.
 pub const fn kept(slots: u32) -> u32 {
     slots - old(slots)
 }
@@ -128,7 +129,7 @@ fn kept_in_front<'e, E: Env, A: Address>(
     progress: &'e mut Progress,
 ) -> Option<&'e mut Progress> {
     let next = env.progress_cursor()?;
-    if before.age(*next) <= old(env.progress_slots()) {
+    if before.age(next) <= old(env.progress_slots()) {
         Some(progress)
     } else {
         move_to_front(env, source, pair, before, progress)
@@ -144,7 +145,7 @@ fn move_to_front<'e, E: Env, A: Address>(
     before: Pair,
     progress: &'e mut Progress,
 ) -> Option<&'e mut Progress> {
-    let ticket = env.fetch_add(env.progress_cursor()?);
+    let ticket = env.progress_ticket()?;
     let after = Pair::new(before.fingerprint(), ticket);
     let front = env.progress(ticket)?;
     // It is the oldest source, and its slot the next one.
@@ -185,13 +186,15 @@ impl Newcomer<'_> {
             return false;
         };
         // A pair with the same fingerprint would hide it, so it replaces that one.
-        let Some((way, before)) = same.or_else(|| oldest(set, fingerprint, *next)) else {
+        let Some((way, before)) = same.or_else(|| oldest(set, fingerprint, next)) else {
             return false;
         };
         let Some(pair) = set.pairs.get_mut(way) else {
             return false;
         };
-        let ticket = env.fetch_add(next);
+        let Some(ticket) = env.progress_ticket() else {
+            return false;
+        };
         let Some(progress) = env.progress(ticket) else {
             return false;
         };

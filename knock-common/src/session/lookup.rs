@@ -1,6 +1,6 @@
 //! Packets of a flow that is remembered.
 
-use super::{Flow, Session, socket};
+use super::{Flow, Session, note, socket, state};
 use crate::{Env, Family, HashTable as _, frame::flag, rules::GateRules, time::TICK_SHIFT};
 
 /// The least time for which the host is asked after a FIN or RST, in units of 2^[`TICK_SHIFT`] ns: a second. Before that
@@ -54,21 +54,24 @@ pub fn goes_on<E: Env, A: Family>(
     if session.closing == 0 && !ends {
         return true;
     }
-    let state = env.socket(flow);
+    let socket = env.socket(flow);
     let time = (now >> TICK_SHIFT) as u32;
     if session.closing != 0 {
-        if !socket::is_open(state) {
+        if !socket::is_open(socket) {
+            note(env, session, state::ENDED);
             A::sessions(env).remove(flow);
             return false;
         }
         let settled = time.wrapping_sub(session.ending) >= SETTLED;
-        if settled && !ends && state == socket::ESTABLISHED {
+        if settled && !ends && socket == socket::ESTABLISHED {
             session.closing = 0;
+            note(env, session, state::OPEN);
         }
     }
-    if ends && socket::knows_flow(state) {
+    if ends && socket::knows_flow(socket) {
         session.closing = 1;
         session.ending = time;
+        note(env, session, state::CLOSING);
     }
     true
 }

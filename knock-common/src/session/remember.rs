@@ -1,6 +1,6 @@
 //! Remembering a flow: which slot it claims, and which flow gives way if the table is full.
 
-use super::{Flow, Session, SessionSlot, socket};
+use super::{Flow, SLOT_SHIFT, Session, SessionSlot, note, socket, state};
 use crate::{
     Address, Env, Family, HashTable as _,
     address::{V4, V6},
@@ -56,6 +56,7 @@ fn again<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u
         session.initial = initial;
         session.gate = gate;
         session.more = 0;
+        note(env, session, session.closing);
         return NOBODY;
     }
     if is_foreign(env, &flow) {
@@ -75,6 +76,7 @@ fn begin<E: Env, A: Family>(
 ) -> bool {
     let flow = Flow::of(segment);
     let holder = holder(env, segment.source, gate);
+    let now = env.now();
     let Some(slot) = env.session_slot(index) else {
         return false;
     };
@@ -86,6 +88,10 @@ fn begin<E: Env, A: Family>(
         holder,
         protocol: flow.protocol as u8,
         family: A::FAMILY,
+        last: (now >> SLOT_SHIFT) as u32,
+        gate,
+        state: state::OPEN,
+        zero: 0,
     };
     if let Some(held) = env.session_count(holder) {
         env.fetch_add(held);
@@ -93,7 +99,7 @@ fn begin<E: Env, A: Family>(
     A::sessions(env).insert(
         &flow,
         &Session {
-            last: env.now(),
+            last: now,
             tag: flow.tag(),
             // Its next packet will look the grant up.
             granted_until: 0,

@@ -97,8 +97,11 @@ fn packet_of(env: &TestEnv, source: Ipv4Addr, source_port: u16, flags: u8, state
     let Some((session, now)) = find(env, &flow, 0, &env.gates[0]) else {
         return false;
     };
-    session.last = now;
-    goes_on(env, &flow, session, flags, now)
+    let goes_on = goes_on(env, &flow, session, flags, now);
+    if goes_on {
+        seen(env, session, now);
+    }
+    goes_on
 }
 
 #[test]
@@ -439,4 +442,37 @@ fn idle_time_is_told_across_the_boot_and_between_cpus() {
     ] {
         assert_eq!(session(last).idle(now), idle, "{last} {now}");
     }
+}
+
+/// User space counts sessions by their slots alone.
+#[test]
+fn a_slot_says_what_has_become_of_its_session() {
+    let env = env(4);
+    assert!(begin_at(&env, 1));
+    let slot = || {
+        let session = env.sessions_v4.find(&flow(1));
+        let index = session.map_or(0, |session| session.slot);
+        *env.session_slot(index).expect("the ring has this slot")
+    };
+    let told = || (slot().state, u64::from(slot().last) << SLOT_SHIFT);
+    let unit = 1 << SLOT_SHIFT;
+    let begun = env.now.get() / unit * unit;
+    assert_eq!((told(), slot().gate), ((state::OPEN, begun), 0));
+
+    // Within the unit nothing is written.
+    env.now.set(begun + unit - 1);
+    assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
+    assert_eq!(told(), (state::OPEN, begun));
+    env.now.set(begun + 3 * unit);
+    assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
+    assert_eq!(told(), (state::OPEN, begun + 3 * unit));
+
+    assert!(packet(&env, 1, flag::FIN | flag::ACK, socket::ESTABLISHED));
+    assert_eq!(told().0, state::CLOSING);
+    env.now.set(begun + 100 * unit);
+    assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
+    assert_eq!(told().0, state::OPEN);
+    assert!(packet(&env, 1, flag::RST, socket::ESTABLISHED));
+    assert!(!packet(&env, 1, flag::ACK, socket::NONE));
+    assert_eq!(told().0, state::ENDED);
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use knock_common::next;
+
 use super::{
     draft::{Draft, DraftGate, DraftKnock},
     fwknop,
@@ -15,6 +17,7 @@ const MOST_KNOCK_PORTS: usize = 65_535;
 
 /// Reports every contradiction in the draft, and what exceeds a limit in total.
 pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
+    interfaces(findings, draft);
     names(findings, draft);
     keys(findings, draft);
     let guarded = guarded_ports(findings, draft);
@@ -23,6 +26,37 @@ pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
     overlapping_sequences(findings, draft);
     fwknop::written::contradictions(findings, draft);
     totals(findings, draft);
+}
+
+/// Reports interfaces that are named twice, and more programs that follow than there is room for.
+fn interfaces(findings: &mut Findings<'_>, draft: &Draft) {
+    for section in &draft.sections {
+        let Located { value: name, span } = &section.name;
+        let mut before = draft.interfaces.iter();
+        let before = before.find(|other| other.value == *name && other.span < *span);
+        if let Some(before) = before {
+            let line = findings.source.line_of(before.span);
+            let message = format!(
+                "{name} is named already, on line {line}: name an interface in `interfaces` or in one [[interface]]"
+            );
+            findings.error("duplicate-interface", *span, message);
+        }
+    }
+    let following: Vec<_> = draft
+        .sections
+        .iter()
+        .filter_map(|of| of.next.as_ref())
+        .collect();
+    let pins: HashSet<_> = following.iter().map(|next| &next.value).collect();
+    let is_same = pins.len() < 2 && following.len() == draft.interfaces.len();
+    if let Some(next) = following.get(next::MOST).filter(|_| !is_same) {
+        let message = format!(
+            "programs follow on {} interfaces, and not the same on all: at most {} are possible then",
+            following.len(),
+            next::MOST
+        );
+        findings.error("too-many-next", next.span, message);
+    }
 }
 
 fn names(findings: &mut Findings<'_>, draft: &Draft) {

@@ -3,7 +3,7 @@
 //!
 //! [`super::contradictions`] and [`super::lint`] then compare the values with each other and with the host.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -20,7 +20,9 @@ use crate::values::Port;
 /// A file as written. Where an error was found, the value is the default.
 #[derive(Default)]
 pub(super) struct Draft {
+    /// Of the list and of `sections`.
     pub(super) interfaces: Vec<Located<String>>,
+    pub(super) sections: Vec<DraftInterface>,
     pub(super) allow: Vec<Located<IpNet>>,
     pub(super) addresses: Vec<Located<IpAddr>>,
     /// `None` stands for `auto`.
@@ -32,6 +34,15 @@ pub(super) struct Draft {
     pub(super) gates: Vec<DraftGate>,
     /// The keys that no finding points to; the others are blank here.
     pub(super) rest: Config,
+}
+
+/// An `[[interface]]` as written.
+#[derive(Clone, Default)]
+pub(super) struct DraftInterface {
+    /// Empty where it could not be read.
+    pub(super) name: Located<String>,
+    /// `None` stands for `none`.
+    pub(super) next: Option<Located<PathBuf>>,
 }
 
 /// `[metrics]` as written.
@@ -89,6 +100,7 @@ impl Draft {
     pub(super) fn into_config(self) -> Config {
         let Self {
             interfaces,
+            sections,
             allow,
             addresses,
             open_ports,
@@ -99,8 +111,12 @@ impl Draft {
             gates,
             rest,
         } = self;
+        let next = sections
+            .into_iter()
+            .filter_map(|section| Some((section.name.value, section.next?.value)));
         Config {
             interfaces: values(interfaces),
+            next: next.collect(),
             allow: values(allow),
             addresses: values(addresses),
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),

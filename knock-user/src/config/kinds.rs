@@ -106,6 +106,13 @@ pub(super) const ENDPOINT: Kind<String> = Kind {
     for_number: None,
 };
 
+pub(super) const NEXT: Kind<PathBuf> = Kind {
+    code: "bad-next",
+    expected: "\"none\", or the path of a pinned program such as \"/sys/fs/bpf/balancer/program\"",
+    parse: |text| parse_pin(text, "program"),
+    for_number: None,
+};
+
 pub(super) const ARGUMENT: Kind<String> = Kind {
     code: "bad-argument",
     expected: "a program or an argument such as \"{source}\"",
@@ -197,6 +204,17 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     } else {
         Err(unfit())
     }
+}
+
+/// Reads the path at which `what` is pinned.
+pub(crate) fn parse_pin(text: &str, what: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.contains('\0') || path.file_name().is_none() {
+        return Err(format!(
+            "{text:?} must be the absolute path at which a {what} is pinned, such as \"/sys/fs/bpf/{what}\""
+        ));
+    }
+    Ok(path)
 }
 
 /// Reads the name of an interface, by the kernel's rules.

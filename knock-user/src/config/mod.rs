@@ -23,6 +23,7 @@ mod source;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -42,7 +43,7 @@ use self::{
 pub(crate) use self::{
     finding::count,
     hook::{Piece, pieces},
-    kinds::{parse_interface, zone_fault},
+    kinds::{parse_interface, parse_pin, zone_fault},
     schema::LONGEST_GRANT,
 };
 pub use self::{
@@ -67,6 +68,9 @@ pub const DEFAULT_PATH: &str = "/etc/knockgate/knockgate.toml";
 pub struct Config {
     /// Interfaces to guard; may be empty, since the command line can name them as well.
     pub interfaces: Vec<String>,
+    /// Where the program is pinned that gets what passes, by interface. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub next: BTreeMap<String, PathBuf>,
     pub attach: Attach,
     pub mode: Mode,
     /// Networks to which no gate is ever closed.
@@ -242,7 +246,45 @@ impl Gate {
     }
 }
 
+/// Which programs follow on the interfaces of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Following {
+    None,
+    /// The same one on every interface.
+    Same,
+    /// By interface.
+    Various,
+}
+
 impl Config {
+    /// Guards these interfaces in place of those that the file names.
+    pub fn guard_only(&mut self, interfaces: &[String]) {
+        self.interfaces = interfaces.to_vec();
+        self.next.retain(|name, _| interfaces.contains(name));
+    }
+
+    /// Returns how many programs follow.
+    pub fn following(&self) -> Following {
+        let mut next = self.interfaces.iter().map(|name| self.next.get(name));
+        let first = next.next().flatten();
+        match first {
+            _ if self.next.is_empty() => Following::None,
+            Some(_) if next.all(|other| other == first) => Following::Same,
+            _ => Following::Various,
+        }
+    }
+
+    /// Returns the slot of the program that follows on an interface, and where it is pinned.
+    pub fn next_of(&self, interface: &str) -> Option<(u32, &Path)> {
+        let pin = self.next.get(interface)?;
+        let slot = match self.following() {
+            Following::None => return None,
+            Following::Same => 0,
+            Following::Various => self.next.keys().position(|name| name == interface)?,
+        };
+        Some((u32::try_from(slot).ok()?, pin))
+    }
+
     /// Returns whether clients of fwknop may open a gate.
     pub fn has_fwknop(&self) -> bool {
         self.gates.iter().any(|gate| !gate.fwknop.is_empty())

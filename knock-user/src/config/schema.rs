@@ -4,17 +4,19 @@
 //! The reader, `init` and the test of docs/configuration.md use these rows. To add a key, add its row here and
 //! its field to the type in [`super`].
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Alert, Limits, Listen,
-    draft::{Draft, DraftAuthenticated, DraftGate, DraftHook, DraftKnock, DraftMetrics},
+    draft::{
+        Draft, DraftAuthenticated, DraftGate, DraftHook, DraftInterface, DraftKnock, DraftMetrics,
+    },
     finding::Level,
     fleet::{self, DraftFleet, FLEET},
     fwknop::written::{DraftKey, FWKNOP, KEYS},
-    kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, PORT},
+    kinds::{ADDRESS, ARGUMENT, FOLDER, INTERFACE, KEY_NAME, LISTEN, NAME, NETWORK, NEXT, PORT},
     reader::{Field, List, Reader},
     section::{
         Describe,
@@ -40,8 +42,9 @@ const MOST_FAILURES: u32 = 10_000;
 const SEQUENCE_LENGTHS: RangeInclusive<usize> = 2..=12;
 
 /// Every section of the file, in its order.
-pub const SECTIONS: [&dyn Describe; 11] = [
+pub const SECTIONS: [&dyn Describe; 12] = [
     &FILE,
+    &INTERFACES,
     &LIMITS,
     &METRICS,
     &ALERT,
@@ -97,6 +100,11 @@ lost. List at least one from which you can always connect."#,
 or a list such as ["443/tcp", "443/udp"]."#,
             |reader, field, file| file.open_ports = open_ports(reader, field),
         ),
+        Row::new("interface", Nested("[]"), "", |reader, field, file| {
+            if !is_for_the_list(reader, field) {
+                file.sections = all(reader, field, "interface", &INTERFACES, |_, _| ());
+            }
+        }),
         Row::new("limits", Nested("{}"), "", |reader, field, file| {
             file.rest.limits = LIMITS.defaults();
             if let Some(table) = reader.table(field) {
@@ -142,6 +150,27 @@ or a list such as ["443/tcp", "443/udp"]."#,
                 gate.header = span;
             });
         }),
+    ],
+};
+
+const INTERFACES: Section<DraftInterface> = Section {
+    title: "[[interface]]",
+    place: "in [[interface]]",
+    about: "An interface to guard that needs more than its name; `interfaces` does not list it as well.",
+    rows: &[
+        Row::new(
+            "name",
+            Required(r#""eth0""#),
+            "Its name.",
+            |reader, field, interface| put(&mut interface.name, reader.one(field, &INTERFACE)),
+        ),
+        Row::new(
+            "next",
+            Optional(r#""none""#),
+            r#""none", or where the XDP program is pinned that gets every packet which passes, such as
+"/sys/fs/bpf/balancer/program"."#,
+            |reader, field, interface| interface.next = next(reader, field),
+        ),
     ],
 };
 
@@ -417,6 +446,10 @@ pub(super) fn read(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Draft
     let mut reader = Reader { findings };
     let whole = Span::default();
     FILE.read(&SECTIONS, &mut reader, document, whole, &mut draft);
+    let named = draft.sections.iter().map(|section| section.name.clone());
+    draft
+        .interfaces
+        .extend(named.filter(|name| !name.value.is_empty()));
     // An unknown key may well be the gate, misspelt.
     if !document.contains_key("gate") && !findings.has("unknown-key") {
         let message =
@@ -472,6 +505,30 @@ fn open_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<L
             None
         }
     }
+}
+
+/// Reports names in `interface`, which are for `interfaces`.
+fn is_for_the_list(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> bool {
+    let names: Option<Vec<&str>> = match field.value.get_ref() {
+        DeValue::String(name) => Some(vec![&**name]),
+        DeValue::Array(names) => names.iter().map(|name| name.get_ref().as_str()).collect(),
+        _ => None,
+    };
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        return false;
+    };
+    let message = format!(
+        "`interface` begins a section, [[interface]]; a list of names is `interfaces`: write interfaces = {names:?}"
+    );
+    reader.findings.error("wrong-type", field.span(), message);
+    true
+}
+
+fn next(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Located<PathBuf>> {
+    if field.value.get_ref().as_str() == Some("none") {
+        return None;
+    }
+    reader.one(field, &NEXT)
 }
 
 fn listen(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Located<Listen>> {

@@ -84,6 +84,11 @@ mode       = "monitor"
 allow      = ["192.0.2.0/24", "2001:db8::/32"]
 addresses  = ["192.0.2.1", "2001:db8::1"]
 open_ports = ["443/tcp", "443/udp"]
+[[interface]]
+name = "ppp0"
+[[interface]]
+name = "eth1"
+next = "/sys/fs/bpf/balancer/program"
 [limits]
 sources  = 16_384
 grants   = 1
@@ -143,7 +148,8 @@ protect = ["5432/tcp"]
     let port = |text: &str| text.parse::<Port>().expect(text);
     let net = |text: &str| text.parse::<IpNet>().expect(text);
     let expected = Config {
-        interfaces: vec!["eth0".into(), "wlan0".into()],
+        interfaces: ["eth0", "wlan0", "ppp0", "eth1"].map(str::to_owned).into(),
+        next: [("eth1".to_owned(), "/sys/fs/bpf/balancer/program".into())].into(),
         attach: Attach::Native,
         mode: Mode::Monitor,
         allow: vec![net("192.0.2.0/24"), net("2001:db8::/32")],
@@ -573,4 +579,61 @@ fn the_largest_configurations_are_taken_and_larger_ones_refused() {
         .map(|finding| finding.code)
         .collect::<Vec<_>>();
     assert_eq!(codes, ["too-many-knock-ports"], "{error}");
+}
+
+/// The same program on every interface has one slot; others have a slot each.
+#[test]
+fn what_follows_is_found_by_slot() {
+    let section =
+        |name: &str, next: &str| format!("[[interface]]\nname = {name:?}\nnext = {next:?}\n");
+    // Sections come after the keys of the file.
+    let with = |list: &str, sections: &[String]| {
+        let text = GOOD.replace("interfaces = [\"eth0\"]", list) + &sections.concat();
+        Config::parse(&text, "k.toml").expect("valid").0
+    };
+    let none = with("interfaces = [\"eth0\"]", &[]);
+    assert_eq!(
+        (none.following(), none.next_of("eth0")),
+        (Following::None, None)
+    );
+
+    let same = with("", &[section("eth0", "/b/one"), section("eth1", "/b/one")]);
+    assert_eq!(same.following(), Following::Same);
+    assert_eq!(same.next_of("eth1"), Some((0, Path::new("/b/one"))));
+
+    let sections = [section("eth0", "/b/one"), section("eth1", "/b/two")];
+    let mut various = with("interfaces = [\"eth2\"]", &sections);
+    assert_eq!(various.following(), Following::Various);
+    assert_eq!(various.next_of("eth1"), Some((1, Path::new("/b/two"))));
+    assert_eq!(various.next_of("eth2"), None);
+    various.guard_only(&["eth1".to_owned()]);
+    assert_eq!(various.following(), Following::Same);
+    assert_eq!(various.next_of("eth0"), None);
+}
+
+#[test]
+fn there_is_room_for_so_many_that_follow() {
+    let sections = |count: u32, next: &dyn Fn(u32) -> String| {
+        let sections = (0..count).map(|number| {
+            format!(
+                "[[interface]]\nname = \"w{number}\"\nnext = \"/b/{}\"\n",
+                next(number)
+            )
+        });
+        GOOD.replace("interfaces = [\"eth0\"]", "") + &sections.collect::<String>()
+    };
+    let codes = |text: &str| match Config::parse(text, "k.toml") {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid
+            .findings()
+            .iter()
+            .map(|finding| finding.code)
+            .collect(),
+    };
+    assert!(codes(&sections(16, &|number| number.to_string())).is_empty());
+    assert_eq!(
+        codes(&sections(17, &|number| number.to_string())),
+        ["too-many-next"]
+    );
+    assert!(codes(&sections(17, &|_| "same".to_owned())).is_empty());
 }

@@ -27,6 +27,7 @@ impl Definition {
             // An empty one: each gate of a key takes an element more.
             TableKind::SparseHash => buckets(entries),
             TableKind::Trie => entries * (TRIE_NODE + key + value),
+            TableKind::Programs => entries * POINTER,
             // Its pages are mapped twice in a row, so that no record is cut in two.
             TableKind::Ring => {
                 let pages = entries / PAGE_BYTES;
@@ -201,6 +202,7 @@ fn the_kernel_reports_the_same_memory() {
             Map::LruHashMap(data) => (TableKind::LruHash, data),
             Map::LpmTrie(data) => (TableKind::Trie, data),
             Map::RingBuf(data) => (TableKind::Ring, data),
+            Map::ProgramArray(data) => (TableKind::Programs, data),
             _ => panic!("{name} is of a kind without a sum"),
         };
         let table = expected

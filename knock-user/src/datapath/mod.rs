@@ -5,6 +5,7 @@
 //! are judged, nothing here runs: the kernel decides alone.
 
 mod carry;
+pub mod chain;
 pub mod compile;
 mod edit;
 mod error;
@@ -20,12 +21,13 @@ mod trial;
 mod view;
 mod write;
 
+pub use chain::{IntoArgument, NextState, fault as next_fault};
 pub use compile::applied::Applied;
 pub use edit::{grant_filter::GrantFilter, grants::GrantsFull};
 pub use error::{NotPermitted, NothingUp};
 pub use host::HostState;
 pub use install::{
-    attachment::{Attachment, Lack, NotGuarded},
+    attachment::{Attachment, Lack},
     down::down,
     framing::{Framing, framing, index_of, unreadable},
     native_warnings,
@@ -37,14 +39,16 @@ pub use install::{
     reload::{reload, return_from_trial},
     repair::{Repair, repair},
     request::{Absent, Request},
+    unguarded::{NotFollowed, NotGuarded},
     up::{Before, Up, up},
-    xdp::{Attached, Xdp, describe},
+    xdp::{Attached, Xdp, describe, program_name},
 };
 pub use keys::Who;
 pub use open::Datapath;
 pub use trial::{TrialState, reminder};
 pub use view::{
     address::padded_address,
+    chain::{CalledBy, Next},
     counters::{KnockRow, PacketRow},
     grants::GrantRow,
     progress::{MappedProgress, ProgressTable},

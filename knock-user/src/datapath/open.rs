@@ -2,7 +2,8 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    path::PathBuf,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -81,6 +82,9 @@ pub struct Datapath {
     pub(super) budget: PerCpuArray<MapData, Budget>,
     pub(super) fwknop_count: Array<MapData, u64>,
     pub(super) fwknop_overrun: PerCpuArray<MapData, u64>,
+    /// What follows on Ethernet interfaces, and on others. While one is open, the kernel does not empty it, so that packets
+    /// that are being judged by a program that is replaced go on as those before.
+    pub(super) next: [OwnedFd; 2],
     contents: OnceCell<Contents>,
     /// The slot that a grant of another host has taken last.
     pub(super) spread: u64,
@@ -96,6 +100,30 @@ pub type Sessions = Family<Flow<V4>, Flow<V6>, Session>;
 pub struct Family<K4: Pod, K6: Pod, V: Pod> {
     pub v4: HashMap<MapData, K4, V>,
     pub v6: HashMap<MapData, K6, V>,
+}
+
+/// Returns the configuration in force of the instance pinned in `directory`.
+pub(super) fn applied(directory: &Path) -> Result<Applied> {
+    let meta = directory::meta(directory)?;
+    if meta.layout != LAYOUT {
+        return Err(other_version(directory));
+    }
+    let pins = PinDirectory {
+        path: directory.to_owned(),
+        access: Access::Look,
+    };
+    read_applied(&pins, &meta)
+}
+
+fn read_applied(pins: &PinDirectory, meta: &Meta) -> Result<Applied> {
+    let mut text = Vec::new();
+    batch::for_each(
+        data(&tables::CONFIG.open(pins)?),
+        |_: &u32, chunk: &[u8; CONFIG_CHUNK]| text.extend_from_slice(chunk),
+    )
+    .context("cannot read the configuration in force")?;
+    text.truncate(meta.config_length as usize);
+    Applied::from_json(&text).map_err(|_| other_version(&pins.path))
 }
 
 impl Datapath {
@@ -147,14 +175,7 @@ impl Datapath {
         if meta.layout != LAYOUT {
             return Err(other_version(&pins.path));
         }
-        let mut text = Vec::new();
-        batch::for_each(
-            data(&tables::CONFIG.open(&pins)?),
-            |_: &u32, chunk: &[u8; CONFIG_CHUNK]| text.extend_from_slice(chunk),
-        )
-        .context("cannot read the configuration in force")?;
-        text.truncate(meta.config_length as usize);
-        let applied = Applied::from_json(&text).map_err(|_| other_version(&pins.path))?;
+        let applied = read_applied(&pins, &meta)?;
         Self::with(root, pins, meta, applied)
     }
 
@@ -221,6 +242,10 @@ impl Datapath {
             budget: tables::BUDGET.open(&pins)?,
             fwknop_count: tables::FWKNOP_COUNT.open(&pins)?,
             fwknop_overrun: tables::FWKNOP_OVERRUN.open(&pins)?,
+            next: [
+                tables::NEXT.descriptor(&pins)?,
+                tables::NEXT_IP.descriptor(&pins)?,
+            ],
             root: root.clone(),
             role: tables::ROLE.open(&pins)?,
             host: HostTables::open(&pins)?,
@@ -308,7 +333,8 @@ impl Datapath {
     /// Returns how the program is attached to each configured interface, and to each that it has followed through a
     /// change of name.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        attachment::attachments(&self.root, &self.config().interfaces)
+        let into = self.applied.circumstances.into.as_ref();
+        attachment::attachments(&self.root, &self.config().interfaces, into)
     }
 
     /// Returns the directories in which it is pinned.

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     io,
     marker::PhantomData,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    cursor::{self, Cursor},
+    cursor::{self, Cursor, Tickets},
     event::Event,
     grant::{Grant, GrantKey, GrantSlot, filter},
     keys::{ScopedAddress, SourceKey},
@@ -34,6 +34,7 @@ use knock_common::{
         ring,
     },
     layout::{CONFIG_CHUNK, Meta},
+    next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
     rules::{GateRules, ROLES},
@@ -88,6 +89,7 @@ tables! {
     PROGRESS_SET: MappedArray<ProgressSet> = |counts| ring::sets(ring::slots(counts.limits.sources)) => Progress;
     PROGRESS: MappedArray<Progress> = |counts| ring::slots(counts.limits.sources) => Progress;
     PROGRESS_CURSOR: MappedArray<Cursor> = |_| 1 => Progress;
+    PROGRESS_TICKETS: PerCpuArray<Tickets> = |_| 1 => Progress;
     KEY: MappedArray<Key> = |counts| counts.keys => Keys;
     KEY_NAME: Array<[u8; NAME]> = |counts| counts.keys => Keys;
     KEY_GATE: SparseHash<KeyGate, u32> = |counts| counts.keys * (counts.gates + 1) => Config;
@@ -99,7 +101,7 @@ tables! {
     GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants => Grants;
     SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions => Sessions;
     SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions => Sessions;
-    SESSION_SLOT: Array<SessionSlot> = |counts| counts.limits.sessions => Sessions;
+    SESSION_SLOT: MappedArray<SessionSlot> = |counts| counts.limits.sessions => Sessions;
     SESSION_COUNT: Array<u32> = |_| HOLDERS => Sessions;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
@@ -122,6 +124,9 @@ tables! {
     ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS) => Single;
     ICMP_GLOBAL: Array<u64> = |_| 1 => Single;
     REPLY: PerCpuArray<ReplyBuffer> = |_| 1 => Single;
+    NEXT: Programs = |_| next::MOST => Config;
+    NEXT_IP: Programs = |_| next::MOST => Config;
+    NEXT_INTERFACE: Array<next::Interfaces> = |_| 1 => Config;
 }
 
 /// What becomes of a table when another configuration replaces the one that it was made for.
@@ -220,6 +225,8 @@ pub enum TableKind {
     /// Allocated entry by entry, all of them when the configuration is applied.
     Trie,
     Ring,
+    /// Of programs to go on to. The kernel empties it when the last pin and descriptor of it are gone.
+    Programs,
 }
 
 impl TableKind {
@@ -231,6 +238,7 @@ impl TableKind {
             Self::LruHash => MapType::LruHash,
             Self::Trie => MapType::LpmTrie,
             Self::Ring => MapType::RingBuf,
+            Self::Programs => MapType::ProgramArray,
         }
     }
 }
@@ -307,6 +315,16 @@ impl<F: Open> Table<F> {
     }
 }
 
+impl Table<Programs> {
+    /// Opens the table in `source` for [`programs`](crate::sys::bpf::programs), by a descriptor.
+    pub fn descriptor(&self, source: &impl Source) -> Result<OwnedFd> {
+        match source.map(&self.definition)? {
+            Map::ProgramArray(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
+            _ => Err(source.mismatch(&self.definition)),
+        }
+    }
+}
+
 /// The form of a table: how the kernel keeps it, and the sizes of its keys and values.
 pub trait Form {
     const KIND: TableKind;
@@ -346,6 +364,7 @@ forms! {
     LruHash<K, V>: K => V, HashMap<K, V>;
     Trie<K, V>: lpm_trie::Key<K> => V, LpmTrie<K, V>;
     Ring<>: () => (), RingBuf<>;
+    Programs<>: u32 => u32, ProgramArray<>;
 }
 
 /// Where tables are opened from.
@@ -405,7 +424,8 @@ impl Source for Ebpf {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
-        | Map::RingBuf(data)) = map
+        | Map::RingBuf(data)
+        | Map::ProgramArray(data)) = map
         else {
             return Err(self.mismatch(table));
         };

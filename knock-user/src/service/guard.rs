@@ -44,6 +44,8 @@ pub struct Guard {
     pub is_closed: bool,
     /// The state of the host, as the program has been told.
     host: Option<HostState>,
+    /// The last error of what is to follow.
+    unfit: Option<String>,
 }
 
 /// Whether the datapath is still up.
@@ -70,6 +72,7 @@ impl Guard {
             summary: String::new(),
             is_closed: false,
             host: None,
+            unfit: None,
         };
         for (name, error) in &up.failed {
             guard.refuse(name, error);
@@ -142,6 +145,7 @@ impl Guard {
                 self.compare(&attachments, &datapath.config().interfaces, log);
             }
         }
+        self.renew_next(datapath);
         self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
     }
@@ -184,6 +188,27 @@ impl Guard {
                     tracing::warn!("{name} is NOT GUARDED: {lack}");
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Has packets go on to what is pinned now, where that has changed.
+    fn renew_next(&mut self, datapath: &Datapath) {
+        match datapath.renew_next() {
+            Ok(renewed) => {
+                self.unfit = None;
+                for name in renewed {
+                    tracing::info!(
+                        "what passes on {name} goes on to the program that is pinned now"
+                    );
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.unfit.as_ref() != Some(&error) {
+                    tracing::warn!("{error}");
+                    self.unfit = Some(error);
+                }
             }
         }
     }

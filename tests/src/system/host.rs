@@ -8,10 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{
-    Address, Env as _, HashTable as _,
+    Address, Env as _, Family, HashTable as _,
     address::{V4, V6},
     frame::link::{BareIp, Ethernet},
-    grant::{self, BY_HAND, GrantKey, give},
+    grant::{self, BY_HAND, GrantKey, GrantSlot, give},
     judge,
     knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
     rules::NO_GATE,
@@ -56,6 +56,64 @@ impl Hosted {
 }
 
 impl Hosted {
+    /// Gives a grant by hand, in place of one that there was. Returns false if there is no room.
+    fn give<A: Family>(&self, key: &GrantKey<A>, until: u64) -> bool {
+        let grants = A::grants(&self.host);
+        let slot = match grants.find(key) {
+            Some(grant) => Some(grant.slot),
+            None => self.take_slot(key),
+        };
+        let Some(slot) = slot else {
+            return false;
+        };
+        give::remove(&self.host, key);
+        let grant = grant::Grant {
+            until,
+            tag: key.tag(),
+            connections: 0,
+            user: BY_HAND,
+            slot,
+            port: 0,
+            zero: 0,
+        };
+        give::insert(&self.host, key, &grant)
+    }
+
+    /// Takes a slot whose grant has ended, as commands do: they look at all of them.
+    fn take_slot<A: Family>(&self, key: &GrantKey<A>) -> Option<u32> {
+        for _ in 0..self.config.limits.grants {
+            let (index, slot) = self.host.next_grant_slot()?;
+            let is_free = match slot.family {
+                4 => self.vacate::<V4>(slot, index),
+                6 => self.vacate::<V6>(slot, index),
+                _ => true,
+            };
+            if is_free {
+                *slot = GrantSlot {
+                    address: key.address.padded(),
+                    gate: key.gate,
+                    length: key.length,
+                    family: A::FAMILY,
+                    zero: 0,
+                };
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn vacate<A: Family>(&self, slot: &GrantSlot, index: u32) -> bool {
+        let key = GrantKey::<A>::new(A::unpadded(slot.address), slot.length, slot.gate);
+        match A::grants(&self.host).find(&key) {
+            Some(owner) if owner.slot == index && owner.until > self.now() => false,
+            Some(owner) if owner.slot == index => {
+                give::remove(&self.host, &key);
+                true
+            }
+            _ => true,
+        }
+    }
+
     /// Makes the flows from a network look their grant up again, since it may now end earlier than they have stored.
     fn look_again(&self, network: IpNet, of: u16) {
         let concerns = |source: IpAddr, gate| gate == of && network.contains(&source);
@@ -111,29 +169,24 @@ impl SystemUnderTest for Hosted {
 
     fn allow(&mut self, source: IpNet, gate: u16, length: Duration) -> bool {
         let until = self.now() + nanoseconds(length);
-        let others = self.grants();
-        let others = others
-            .iter()
-            .filter(|grant| (grant.source, grant.gate) != (source, gate));
-        if others.count() >= self.config.limits.grants as usize {
-            return false;
-        }
-        self.look_again(source, gate);
-        match source.addr() {
+        let given = match source.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), source.prefix_len(), gate);
-                give::remove(&self.host, &key);
-                give::insert(&self.host, &key, &by_hand(&key, until));
+                let given = self.give(&key, until);
                 add_length::<V4>(&mut self.host.lengths[0], key.length);
+                given
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), source.prefix_len(), gate);
-                give::remove(&self.host, &key);
-                give::insert(&self.host, &key, &by_hand(&key, until));
+                let given = self.give(&key, until);
                 add_length::<V6>(&mut self.host.lengths[1], key.length);
+                given
             }
+        };
+        if given {
+            self.look_again(source, gate);
         }
-        true
+        given
     }
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
@@ -293,19 +346,6 @@ fn give_keys(host: &mut TestEnv, config: &Config, rows: &KeyRows) {
         .iter()
         .map(|(gate, id)| ((gate.slot, gate.gate), u16::try_from(*id).expect("an id")))
         .collect();
-}
-
-fn by_hand<A: Address>(key: &GrantKey<A>, until: u64) -> grant::Grant {
-    grant::Grant {
-        until,
-        tag: key.tag(),
-        connections: 0,
-        user: BY_HAND,
-        // Not in a slot of the ring, so that only time and `revoke` remove it.
-        slot: u32::MAX,
-        port: 0,
-        zero: 0,
-    }
 }
 
 /// Adds a prefix length to those that are looked up, longest first.

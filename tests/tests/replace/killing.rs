@@ -49,7 +49,7 @@ fn a_reload_that_is_killed_leaves_the_interface_guarded() {
 /// Returns the numbers of calls to try: the first ones, a few of those that pin tables, which are all alike, and every
 /// call around the exchange of the directories; then a few of those that remove the old pins.
 fn points() -> impl Iterator<Item = usize> {
-    let tables = 36;
+    let tables = 39;
     (0..3)
         .chain((10..tables - 2).step_by(12))
         .chain(tables - 2..tables + 12)

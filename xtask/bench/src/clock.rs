@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use netlab::host::{cpus, keep_to};
 
 /// Returns the CPU time of the calling thread, ns.
@@ -65,6 +65,26 @@ impl Softirq {
 )]
 pub fn number(count: u64) -> f64 {
     count as f64
+}
+
+/// The clock of the CPU time of a thread, which other threads may read.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// Returns the clock of the calling thread.
+    pub fn of_this_thread() -> Result<Self> {
+        let mut clock = 0;
+        // SAFETY: the calling thread is there, and the call writes to the variable.
+        let failure = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        ensure!(failure == 0, "a thread's CPU time cannot be read");
+        Ok(Self(clock))
+    }
+
+    /// Returns the CPU time of the thread, ns. The thread has not ended.
+    pub fn spent(self) -> u64 {
+        read(self.0)
+    }
 }
 
 fn read(clock: libc::clockid_t) -> u64 {

@@ -1,6 +1,10 @@
 //! Figures: what was measured, and comparisons between rows.
 
+mod estimate;
+
 use serde_json::{Value, json};
+
+pub use self::estimate::{Figure, Samples, Slice};
 
 /// A group of rows that were measured in the same rounds.
 pub struct Part {
@@ -16,8 +20,10 @@ pub struct Part {
 /// One quantity, measured once in each round.
 pub struct Row {
     pub name: String,
-    pub rounds: Vec<f64>,
+    pub samples: Samples,
     pub against: Vec<Against>,
+    /// Whether it is about knockgate; pictures then say so.
+    pub is_ours: bool,
     /// The curve of which this is a point, and its place on the curve.
     pub point: Option<(String, f64)>,
     /// The reason why nothing was measured.
@@ -37,6 +43,17 @@ pub struct Against {
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
+    /// A value that is known, and how far from it is near enough.
+    Near(f64, f64),
+}
+
+/// Whether a target was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Met,
+    Missed,
+    /// The interval reaches beyond the target.
+    Undecided,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +62,6 @@ pub enum How {
     Ratio,
     /// What the row adds to the floor, divided by what this other row adds to it.
     RatioOfDifferences(String),
-}
-
-/// Median, minimum and maximum of several rounds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
 }
 
 /// Compares a row with a floor: the difference.
@@ -95,13 +104,34 @@ impl Against {
         self.target = Some(Target::AtLeast(least));
         self
     }
+
+    #[must_use]
+    pub fn near(mut self, known: f64, by: f64) -> Self {
+        self.target = Some(Target::Near(known, by));
+        self
+    }
 }
 
 impl Target {
-    pub fn met(self, median: f64) -> bool {
-        match self {
-            Self::AtMost(most) => median <= most,
-            Self::AtLeast(least) => median >= least,
+    /// Returns whether a figure meets the target. Of rounds, the median counts; of slices, the whole interval.
+    pub fn outcome(self, figure: Figure, is_interval: bool) -> Outcome {
+        let Figure { value, low, high } = figure;
+        let (low, high) = if is_interval {
+            (low, high)
+        } else {
+            (value, value)
+        };
+        let (least, most) = match self {
+            Self::AtMost(most) => (f64::NEG_INFINITY, most),
+            Self::AtLeast(least) => (least, f64::INFINITY),
+            Self::Near(known, by) => (known - by, known + by),
+        };
+        if least <= low && high <= most {
+            Outcome::Met
+        } else if high < least || most < low {
+            Outcome::Missed
+        } else {
+            Outcome::Undecided
         }
     }
 
@@ -109,19 +139,39 @@ impl Target {
         match self {
             Self::AtMost(most) => json!({"at_most": most}),
             Self::AtLeast(least) => json!({"at_least": least}),
+            Self::Near(known, by) => json!({"near": known, "by": by}),
         }
     }
 }
 
 impl Row {
     pub fn new(name: impl Into<String>, rounds: Vec<f64>, against: Vec<Against>) -> Self {
+        Self::of(name, Samples::Rounds(rounds), against)
+    }
+
+    pub fn sliced(name: impl Into<String>, slices: Vec<Slice>, against: Vec<Against>) -> Self {
+        Self::of(name, Samples::Slices(slices), against)
+    }
+
+    fn of(name: impl Into<String>, samples: Samples, against: Vec<Against>) -> Self {
         Self {
             name: name.into(),
-            rounds,
+            samples,
             against,
+            is_ours: false,
             point: None,
             missing: None,
         }
+    }
+
+    /// Returns its own figure; `None` if nothing was measured.
+    pub fn figure(&self) -> Option<Figure> {
+        estimate::figure([&self.samples], |[value]| Some(value))
+    }
+
+    /// Returns whether its figures have an interval, rather than the range of all rounds.
+    pub fn has_interval(&self) -> bool {
+        matches!(self.samples, Samples::Slices(_))
     }
 
     /// Returns a row that could not be measured on this machine.
@@ -133,66 +183,39 @@ impl Row {
     }
 
     #[must_use]
+    pub fn of_knockgate(mut self, is_ours: bool) -> Self {
+        self.is_ours = is_ours;
+        self
+    }
+
+    #[must_use]
     pub fn on_curve(mut self, curve: impl Into<String>, place: f64) -> Self {
         self.point = Some((curve.into(), place));
         self
     }
 }
 
-impl Spread {
-    /// Returns the spread of values; `None` if there are none.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let half = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[half]
-        } else {
-            f64::midpoint(values[half - 1], values[half])
-        };
-        Some(Self {
-            median,
-            least,
-            most,
-        })
-    }
-
-    fn json(self) -> Value {
-        let Self {
-            median,
-            least,
-            most,
-        } = self;
-        json!({"median": median, "min": least, "max": most})
-    }
-}
-
 impl Part {
-    /// Compares a row within each round.
-    pub fn compared(&self, row: &Row, against: &Against) -> Option<Spread> {
-        let rounds = |name: &str| {
+    /// Compares a row with others of the same rounds. `None`: there is nothing to compare, or no meaningful ratio.
+    pub fn compared(&self, row: &Row, against: &Against) -> Option<Figure> {
+        let samples = |name: &str| {
             let row = self.rows.iter().find(|row| row.name == name)?;
-            Some(&row.rounds)
+            Some(&row.samples)
         };
-        let each = row.rounds.iter().zip(rounds(&against.floor)?);
-        Spread::of(match &against.how {
-            How::Difference => each.map(|(value, floor)| value - floor).collect(),
-            How::Ratio => each.map(|(value, floor)| value / floor).collect(),
-            How::RatioOfDifferences(other) => {
-                let each: Vec<_> = each.zip(rounds(other)?).collect();
-                // If the other row seems to add nothing, its floor was disturbed in that round, and the round is left
-                // out. If that happens often, there is no meaningful ratio.
-                let ratios: Vec<f64> = each
-                    .iter()
-                    .filter(|((_, floor), other)| other > floor)
-                    .map(|((value, floor), other)| (*value - *floor) / (*other - *floor))
-                    .collect();
-                if 2 * ratios.len() <= each.len() {
-                    return None;
-                }
-                ratios
+        let floor = samples(&against.floor)?;
+        match &against.how {
+            How::Difference => {
+                estimate::figure([&row.samples, floor], |[value, floor]| Some(value - floor))
             }
-        })
+            How::Ratio => {
+                estimate::figure([&row.samples, floor], |[value, floor]| Some(value / floor))
+            }
+            How::RatioOfDifferences(other) => estimate::figure(
+                [&row.samples, floor, samples(other)?],
+                // If the other row seems to add nothing, its floor was disturbed, and there is no ratio.
+                |[value, floor, other]| (other > floor).then(|| (value - floor) / (other - floor)),
+            ),
+        }
     }
 
     pub fn json(&self) -> Value {
@@ -210,8 +233,9 @@ impl Part {
     fn row_json(&self, row: &Row) -> Value {
         let Row {
             name,
-            rounds,
+            samples,
             against,
+            is_ours,
             point,
             missing,
         } = row;
@@ -223,19 +247,22 @@ impl Part {
                     How::Ratio => ("ratio", None),
                     How::RatioOfDifferences(other) => ("ratio of differences", Some(other)),
                 };
-                let spread = self.compared(row, against).map(Spread::json);
+                let figure = self.compared(row, against).map(Figure::json);
                 let target = against.target.map(Target::json);
                 let mut json =
-                    json!({"floor": against.floor, "how": how, "is": spread, "target": target});
+                    json!({"floor": against.floor, "how": how, "is": figure, "target": target});
                 if let Some(other) = other {
                     json["other"] = json!(other);
                 }
                 json
             })
             .collect();
-        let value = Spread::of(rounds.clone()).map(Spread::json);
+        let value = row.figure().map(Figure::json);
         let mut row =
-            json!({"name": name, "value": value, "rounds": rounds, "against": comparisons});
+            json!({"name": name, "value": value, "rounds": samples.json(), "against": comparisons});
+        if *is_ours {
+            row["who"] = json!("knockgate");
+        }
         if let Some((curve, place)) = point {
             row["point"] = json!({"curve": curve, "place": place});
         }
@@ -251,24 +278,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spreads_have_a_middle() {
-        let spread = Spread::of(vec![3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((spread.median, spread.least, spread.most), (2.0, 1.0, 3.0));
-        let even = Spread::of(vec![4.0, 1.0]);
-        assert_eq!(
-            even.map(|spread| spread.json()["median"] == 2.5),
-            Some(true)
-        );
-        assert_eq!(Spread::of(Vec::new()), None);
+    fn targets_have_a_direction() {
+        let most = over("floor").at_most(30.0).target.unwrap();
+        let met = |target: Target, value: f64| {
+            let (low, high) = (value - 5.0, value + 5.0);
+            target.outcome(Figure { value, low, high }, false) == Outcome::Met
+        };
+        assert!(met(most, 30.0) && met(most, -1.0) && !met(most, 30.1));
+        let least = times("floor").at_least(0.99).target.unwrap();
+        assert!(met(least, 0.99) && met(least, 1.0) && !met(least, 0.98));
+        assert_eq!(least.json(), json!({"at_least": 0.99}));
     }
 
     #[test]
-    fn targets_have_a_direction() {
-        let most = over("floor").at_most(30.0).target.unwrap();
-        assert!(most.met(30.0) && most.met(-1.0) && !most.met(30.1));
-        let least = times("floor").at_least(0.99).target.unwrap();
-        assert!(least.met(0.99) && least.met(1.0) && !least.met(0.98));
-        assert_eq!(least.json(), json!({"at_least": 0.99}));
+    fn an_interval_that_reaches_beyond_a_target_decides_nothing() {
+        let figure = |low, high| Figure {
+            value: f64::midpoint(low, high),
+            low,
+            high,
+        };
+        for (low, high, outcome) in [
+            (8.0, 12.0, Outcome::Met),
+            (7.9, 12.0, Outcome::Undecided),
+            (9.0, 13.0, Outcome::Undecided),
+            (12.1, 13.0, Outcome::Missed),
+            (0.0, 7.0, Outcome::Missed),
+        ] {
+            let target = Target::Near(10.0, 2.0);
+            assert_eq!(
+                target.outcome(figure(low, high), true),
+                outcome,
+                "{low} {high}"
+            );
+        }
+        assert_eq!(
+            Target::AtMost(2.0).outcome(figure(1.0, 2.5), true),
+            Outcome::Undecided
+        );
     }
 
     #[test]
@@ -309,9 +355,9 @@ mod tests {
         let spread = part
             .compared(&part.rows[1], &part.rows[1].against[0])
             .unwrap();
-        assert_eq!((spread.median, spread.least, spread.most), (3.0, 3.0, 3.0));
+        assert_eq!((spread.value, spread.low, spread.high), (3.0, 3.0, 3.0));
         let ratio = part.compared(&part.rows[1], &times("floor")).unwrap();
-        assert!((ratio.median - 1.15).abs() < 1e-9);
+        assert!((ratio.value - 1.15).abs() < 1e-9);
         assert_eq!(part.compared(&part.rows[1], &over("no such row")), None);
     }
 
@@ -331,7 +377,7 @@ mod tests {
         }
     }
 
-    fn ratio(part: &Part) -> Option<Spread> {
+    fn ratio(part: &Part) -> Option<Figure> {
         part.compared(&part.rows[2], &part.rows[2].against[0])
     }
 
@@ -344,14 +390,14 @@ mod tests {
             &[105.0, 230.0, 320.0],
         );
         let spread = ratio(&part).unwrap();
-        assert_eq!((spread.median, spread.least, spread.most), (1.5, 0.5, 2.0));
+        assert_eq!((spread.value, spread.low, spread.high), (1.5, 0.5, 2.0));
         let json = &part.json()["rows"][2]["against"][0];
         assert_eq!(json["how"], "ratio of differences");
         assert_eq!(
             (&json["floor"], &json["other"]),
             (&json!("floor"), &json!("other"))
         );
-        assert_eq!(json["is"], json!({"median": 1.5, "min": 0.5, "max": 2.0}));
+        assert_eq!(json["is"], json!({"value": 1.5, "low": 0.5, "high": 2.0}));
         assert_eq!(json["target"], json!({"at_most": 1.5}));
     }
 
@@ -363,7 +409,7 @@ mod tests {
             &[105.0, 115.0, 120.0],
         );
         let spread = ratio(&disturbed).unwrap();
-        assert_eq!((spread.least, spread.most), (0.5, 1.5));
+        assert_eq!((spread.low, spread.high), (0.5, 1.5));
     }
 
     #[test]

@@ -217,6 +217,10 @@ impl Instance {
 }
 
 impl Judge for Instance {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> &Xdp {
         &self.program
     }

@@ -11,7 +11,7 @@ use crate::{
     instance::{Instance, PROTECTED, Setup, Slots},
     judge::GRANTED,
     keys::Key,
-    programs::{Programs, run},
+    programs::{Floor, Programs, run},
 };
 
 pub struct Instances {
@@ -31,6 +31,8 @@ pub struct Instances {
     /// One grant and one sequence, for comparison with [`Instances::crowd`], which has ten thousand sequences.
     pub lone: Instance,
     pub crowd: Instance,
+    /// As [`Instances::lone`], with a program that follows, which passes everything: the floor [`Floor::Pass`].
+    pub followed: Instance,
     /// As [`Instances::lone`], with a port for authenticated knocks and a key.
     pub keyed: Instance,
     /// The same, with room for the grants of measured knocks; and its key.
@@ -48,6 +50,7 @@ pub const ROOM: u32 = 1 << 20;
 impl Instances {
     pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
         let mut wires = Vec::new();
+        let follows = programs.floor_pin(Floor::Pass);
         let mut up = |name: &str, grants: u32, setup: &Setup| {
             let wire = host.wire(name)?;
             let instance = Instance::up(host, binary, &wire, setup)?;
@@ -84,6 +87,11 @@ impl Instances {
         )?;
         let knocked = up("knocked", 1, &with_grants(ROOM))?;
         let lone = up("lone", 1, &plain)?;
+        let followed = Setup {
+            next: Some(follows),
+            ..plain.clone()
+        };
+        let followed = up("followed", 1, &followed)?;
         let crowd = up("crowd", 1, &crowded)?;
         let kept = up("kept", 1, &brief)?;
         // At once, before its grant ends.
@@ -122,6 +130,7 @@ impl Instances {
             knocked,
             lone,
             crowd,
+            followed,
             keyed,
             keyed_knocked,
             key,

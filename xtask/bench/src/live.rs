@@ -12,8 +12,8 @@ use aya::programs::{Xdp, XdpMode};
 
 use crate::{
     Plan,
-    clock::{self, Softirq, number},
-    figures::{Against, Part, Row},
+    clock::{self, Softirq},
+    figures::{Against, Part, Row, Slice},
     host::{Host, Wire},
     instance::{Instance, KNOCKS, OPEN, PROTECTED},
     judge::Judge as _,
@@ -61,7 +61,7 @@ struct Case {
     traffic: Traffic,
     expected: Expected,
     against: Vec<Against>,
-    rounds: Vec<f64>,
+    slices: Vec<Slice>,
 }
 
 /// The expected result of every frame of a row.
@@ -96,7 +96,7 @@ pub fn measure(
     for case in &mut cases {
         case.check(&mut meter, &contestants[case.who])?;
     }
-    for round in 0..plan.rounds {
+    for round in 0..plan.slices {
         let count = cases.len();
         for turn in 0..count {
             // Each round begins with another case, and the direction alternates.
@@ -106,12 +106,9 @@ pub fn measure(
                 count - 1 - turn
             };
             let case = &mut cases[(turn + 5 * round) % count];
-            let mut cheapest = f64::INFINITY;
-            for _ in 0..plan.samples {
-                contestants[case.who].had_room()?;
-                cheapest = cheapest.min(meter.sample(case)?);
-            }
-            case.rounds.push(cheapest);
+            contestants[case.who].had_room()?;
+            let slice = meter.slice(case)?;
+            case.slices.push(slice);
         }
     }
     Ok(Part {
@@ -123,7 +120,7 @@ pub fn measure(
             Mode::Native => "Live over veth, native",
             Mode::Generic => "Live over veth, generic",
         },
-        unit: "ns of CPU a packet, sender, wire and host included, median (min–max)",
+        unit: "ns of CPU a packet, sender, wire and host included (95 % interval)",
         notes: vec![
             "packets that pass end in a UDP socket that nothing reads; knocks always pass",
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",
@@ -134,7 +131,10 @@ pub fn measure(
         ],
         rows: cases
             .into_iter()
-            .map(Case::into_row)
+            .map(|case| {
+                let is_ours = matches!(contestants[case.who].kind, Kind::Instance(_));
+                case.into_row().of_knockgate(is_ours)
+            })
             .chain(absent)
             .collect(),
     })
@@ -155,13 +155,16 @@ struct Meter<'m> {
 }
 
 impl Meter<'_> {
-    /// Returns the CPU time of a frame, ns.
-    fn sample(&mut self, case: &mut Case) -> Result<f64> {
+    fn slice(&mut self, case: &mut Case) -> Result<Slice> {
+        Slice::of(self.frames, |frames| self.send(case, frames))
+    }
+
+    /// Sends frames, and returns the CPU time that they took, ns.
+    fn send(&mut self, case: &mut Case, frames: u32) -> Result<u64> {
         let Case { frame, traffic, .. } = case;
         let before = clock::thread() + self.softirq.spent()?;
-        self.programs.send(frame, traffic, self.frames)?;
-        let spent = clock::thread() + self.softirq.spent()? - before;
-        Ok(number(spent) / f64::from(self.frames))
+        self.programs.send(frame, traffic, frames)?;
+        Ok(clock::thread() + self.softirq.spent()? - before)
     }
 }
 
@@ -204,7 +207,7 @@ impl Case {
         let reached = host.reached()?;
         let Expected { reason, delivered } = self.expected;
         let before = kind.judged(reason)?;
-        meter.sample(self)?;
+        meter.send(self, meter.frames)?;
         let fared = match (before, kind.judged(reason)?) {
             (Some(before), Some(after)) => after - before,
             _ => frames,
@@ -222,13 +225,13 @@ impl Case {
         let Self {
             name,
             against,
-            rounds,
+            slices,
             who: _,
             frame: _,
             traffic: _,
             expected: _,
         } = self;
-        Row::new(name, rounds, against)
+        Row::sliced(name, slices, against)
     }
 }
 

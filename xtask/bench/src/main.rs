@@ -1,7 +1,8 @@
 //! Measures the cost of knockgate, compared with floors that are measured in the same run. `cargo xtask bench` builds
 //! and runs this program.
 //!
-//! [`host`] makes the namespaces, and [`instances`] the instances. [`per_packet`] measures the programs alone, [`live`]
+//! [`host`] makes the namespaces, and [`instances`] the instances. [`per_packet`] measures the programs alone, [`cores`] on
+//! all CPUs at once, [`live`]
 //! frames on a wire, [`knocking`] knocks, [`progress`] a full table of sources, [`control`] the commands, and [`peers`]
 //! the same traffic by another harness. Costs are CPU time, which other work on the machine changes little. Every round
 //! measures every row, so that a drift affects all rows, and [`figures`] compares within a round. [`mod@plot`] draws
@@ -9,6 +10,7 @@
 
 mod clock;
 mod control;
+mod cores;
 mod figures;
 mod frame;
 mod host;
@@ -92,6 +94,7 @@ struct Measure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     Packet,
+    Cores,
     Live,
     Knocking,
     Progress,
@@ -149,7 +152,10 @@ fn bench(arguments: &Measure) -> Result<()> {
         parts: Vec::new(),
     };
     let mut instances = None;
-    if wanted(Section::Control) || wanted(Section::Packet) {
+    if [Section::Control, Section::Packet, Section::Cores]
+        .into_iter()
+        .any(wanted)
+    {
         instances = Some(Instances::assemble(&host, &mut programs, knockgate)?);
     }
     if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Control)) {
@@ -180,14 +186,21 @@ fn bench(arguments: &Measure) -> Result<()> {
         figures.add(progress::measure(&host, &mut programs, knockgate, &plan)?)?;
         figures.progress.done();
     }
+    if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Cores)) {
+        figures.progress.begin("the kernel program on all CPUs");
+        figures.add(vec![cores::measure(&mut programs, instances, &plan)?])?;
+        figures.progress.done();
+    }
     // After starting commands, which would inherit the CPU.
     let cpu = clock::stay()?;
     if let Some(instances) = instances.as_ref().filter(|_| wanted(Section::Packet)) {
         figures.progress.begin("the kernel program alone");
         figures.add(vec![
+            per_packet::known(&mut programs, &plan)?,
             per_packet::verdicts(&mut programs, instances, &plan)?,
             per_packet::sequences(&mut programs, instances, &plan)?,
             per_packet::knock_ports(&mut programs, instances, &plan)?,
+            per_packet::neighbours(&mut programs, instances, &plan)?,
             per_packet::authenticated(&mut programs, instances, &plan)?,
         ])?;
         figures.progress.done();
@@ -225,6 +238,7 @@ impl Figures<'_> {
             "machine": machine(),
             "quick": self.quick,
             "rounds": self.plan.rounds,
+            "slices": self.plan.slices,
             "parts": parts,
         });
         fs::write(self.file, format!("{document:#}\n"))

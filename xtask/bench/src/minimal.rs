@@ -86,6 +86,10 @@ impl Minimal {
 }
 
 impl Judge for Minimal {
+    fn is_ours(&self) -> bool {
+        false
+    }
+
     fn program(&self) -> &Xdp {
         &self.program
     }

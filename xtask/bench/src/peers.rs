@@ -192,6 +192,7 @@ fn failure(label: &str, complaints: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::Samples;
 
     fn sample(label: &str, case: &str, round: u64, ns: f64, ok: bool) -> Value {
         json!({"label": label, "case": case, "round": round, "ns": ns, "ok": ok})
@@ -216,7 +217,7 @@ mod tests {
                 "knockgate, native, N=1000: denied"
             ]
         );
-        assert_eq!(rows[1].rounds, [90.0, 99.0]);
+        assert_eq!(rows[1].samples, Samples::Rounds(vec![90.0, 99.0]));
         assert_eq!(rows[1].against[0].floor, rows[0].name);
         assert!(rows[0].against.is_empty());
     }
@@ -238,7 +239,7 @@ mod tests {
             why("nft input, N=1000: denied").as_deref(),
             Some("nft: not found")
         );
-        assert!(rows.iter().all(|row| row.rounds.is_empty()));
+        assert!(rows.iter().all(|row| row.samples.count() == 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Measures the cost of a packet by `BPF_PROG_TEST_RUN`: the programs alone, without a network.
 
 mod authenticated;
+mod known;
 mod pairs;
 mod rows;
 
@@ -9,16 +10,17 @@ use aya::programs::Xdp;
 
 pub use self::{
     authenticated::authenticated,
-    pairs::{knock_ports, sequences},
-    rows::verdicts,
+    known::known,
+    pairs::{knock_ports, neighbours, sequences},
+    rows::{FORGED, NEWCOMERS, STRANGER, denied_frame, granted_frame, verdicts},
 };
 use crate::{
     Plan,
-    figures::{Against, Row},
+    figures::{Against, Row, Slice},
     instance::{KNOCKS, knock_frame},
     judge::Judge,
     keys::Message,
-    programs::{MOST_MESSAGES, Programs, Traffic, run, slope},
+    programs::{MOST_MESSAGES, Programs, Traffic, run},
 };
 
 /// One row to be measured.
@@ -29,7 +31,7 @@ struct Case<'c> {
     /// The program whose counters must show every packet under this reason.
     expected: Option<(&'c dyn Judge, &'static str)>,
     against: Vec<Against>,
-    rounds: Vec<f64>,
+    slices: Vec<Slice>,
 }
 
 /// The input of a program.
@@ -51,12 +53,23 @@ enum Work<'w> {
     },
 }
 
-/// Measures every case once in each round, in an order that changes from round to round.
+/// What the units of rows say that are measured in slices.
+const UNIT: &str = "ns of CPU (95 % interval)";
+
+/// Returns a plan for differences of a few nanoseconds, which show only in many slices.
+fn finer(plan: &Plan) -> Plan {
+    Plan {
+        slices: 3 * plan.slices,
+        ..*plan
+    }
+}
+
+/// Measures one slice of every case in each round, in an order that changes from round to round.
 fn measure(programs: &mut Programs, mut cases: Vec<Case<'_>>, plan: &Plan) -> Result<Vec<Row>> {
     for case in &mut cases {
         case.check(programs)?;
     }
-    for round in 0..plan.rounds {
+    for round in 0..plan.slices {
         let count = cases.len();
         for turn in 0..count {
             // Each round begins with another case, and the direction alternates.
@@ -66,11 +79,8 @@ fn measure(programs: &mut Programs, mut cases: Vec<Case<'_>>, plan: &Plan) -> Re
                 count - 1 - turn
             };
             let case = &mut cases[(turn + 7 * round) % count];
-            let mut cheapest = f64::INFINITY;
-            for _ in 0..plan.samples {
-                cheapest = cheapest.min(case.once(programs, plan.repeat)?);
-            }
-            case.rounds.push(cheapest);
+            let slice = case.once(programs, plan.slice)?;
+            case.slices.push(slice);
         }
     }
     Ok(cases.into_iter().map(Case::into_row).collect())
@@ -89,7 +99,7 @@ impl<'c> Case<'c> {
             work,
             expected: None,
             against,
-            rounds: Vec::new(),
+            slices: Vec::new(),
         }
     }
 
@@ -128,17 +138,15 @@ impl<'c> Case<'c> {
         Ok(())
     }
 
-    fn once(&mut self, programs: &mut Programs, repeat: u32) -> Result<f64> {
+    fn once(&mut self, programs: &mut Programs, repeat: u32) -> Result<Slice> {
         let repeat = match self.work {
-            // The tables must have room for the new sources of all rounds.
-            Work::Knock(..) => repeat.min(20_000),
-            // As the messages, too.
-            Work::Messages { .. } => repeat.min(MOST_MESSAGES),
+            // The tables must have room for the new sources of all rounds. Of those that knock, each makes several packets.
+            Work::Knock(..) | Work::Messages { .. } => (repeat / 4).min(MOST_MESSAGES),
             // A system call takes as long as several packets.
             Work::Single(_) => repeat / 4,
             Work::Hot(_) | Work::Varied(..) => repeat,
         };
-        slope(repeat, |count| self.run(programs, count))
+        Slice::of(repeat, |count| self.run(programs, count))
     }
 
     fn run(&mut self, programs: &mut Programs, count: u32) -> Result<u64> {
@@ -176,12 +184,13 @@ impl<'c> Case<'c> {
     fn into_row(self) -> Row {
         let Self {
             name,
-            rounds,
+            slices,
             against,
             program: _,
             work: _,
-            expected: _,
+            expected,
         } = self;
-        Row::new(name, rounds, against)
+        let is_ours = expected.is_some_and(|(judge, _)| judge.is_ours());
+        Row::sliced(name, slices, against).of_knockgate(is_ours)
     }
 }

@@ -7,12 +7,17 @@ use crate::knocking::Rate;
 /// How often, and how much of each, to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    pub rounds: usize,
-    /// Runs of a program in a sample.
-    pub repeat: u32,
-    /// Frames in a sample on a wire.
+    /// Slices of each row of a packet's cost. Many short ones: what disturbs some leaves others undisturbed.
+    pub slices: usize,
+    /// Runs of a program in a slice.
+    pub slice: u32,
+    /// Frames on a wire in a slice.
     pub frames: u32,
-    /// Samples for each round and row, of which the cheapest counts, since disturbances only add time.
+    /// Rounds of what is not measured in slices.
+    pub rounds: usize,
+    /// Runs of a program in a sample of such a round.
+    pub repeat: u32,
+    /// Samples for each such round, of which the cheapest counts, since disturbances only add time.
     pub samples: usize,
     /// Rounds of measurements that take seconds: real knocks, commands, filling a table.
     pub slow_rounds: usize,
@@ -31,9 +36,11 @@ pub struct Plan {
 
 impl Plan {
     pub const FULL: Self = Self {
+        slices: 60,
+        slice: 40_000,
+        frames: 20_000,
         rounds: 9,
         repeat: 400_000,
-        frames: 200_000,
         samples: 3,
         slow_rounds: 3,
         knocks: 40,
@@ -51,9 +58,11 @@ impl Plan {
         ],
     };
     pub const QUICK: Self = Self {
+        slices: 20,
+        slice: 40_000,
+        frames: 10_000,
         rounds: 3,
         repeat: 100_000,
-        frames: 100_000,
         samples: 2,
         slow_rounds: 1,
         knocks: 10,

@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
-    maps::{Array, HashMap, MapData, ProgramArray},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::Xdp,
+    util::nr_cpus,
 };
 use aya_obj::programs::XdpAttachType;
 
-use crate::{clock, host::Host, keys::Message};
+use netlab::host::{cpus, keep_to};
+
+use crate::{clock, figures::Slice, host::Host, keys::Message};
 
 #[path = "../ebpf/src/terms.rs"]
 pub mod terms;
@@ -31,7 +34,7 @@ pub struct Programs {
     pub object: PathBuf,
     /// Where they are pinned.
     pub folder: PathBuf,
-    traffic: Array<MapData, Traffic>,
+    traffic: PerCpuArray<MapData, Traffic>,
     messages: Array<MapData, Message>,
     under_test: ProgramArray<MapData>,
     vary: Xdp,
@@ -90,12 +93,33 @@ impl Programs {
     }
 
     pub fn floor(&self, floor: Floor) -> Result<Xdp> {
-        let name = match floor {
+        pinned(&self.floor_pin(floor))
+    }
+
+    /// Returns where the program is pinned.
+    pub fn floor_pin(&self, floor: Floor) -> PathBuf {
+        self.folder.join(match floor {
             Floor::Drop => "bare_drop",
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
-        };
-        pinned(&self.folder.join(name))
+        })
+    }
+
+    /// Loads the program that makes this many multiplications and drops.
+    pub fn waiting(&self, turns: u32) -> Result<Xdp> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("TURNS", &turns, true)
+            .load_file(&self.object)
+            .with_context(|| format!("cannot load {}", self.object.display()))?;
+        let program: &mut Xdp = ebpf
+            .program_mut("wait")
+            .context("no program wait")?
+            .try_into()?;
+        program.load()?;
+        let path = self.folder.join(format!("wait_{turns}"));
+        let _ = std::fs::remove_file(&path);
+        program.pin(&path)?;
+        pinned(&path)
     }
 
     /// Loads a program that stores sources. Returns it with its table, which has this size.
@@ -130,11 +154,28 @@ impl Programs {
         traffic: &mut Traffic,
         count: u32,
     ) -> Result<u64> {
-        self.under_test.set(0, program.fd()?, 0)?;
-        self.traffic.set(0, *traffic, 0)?;
-        let spent = run(&self.vary, frame, count)?;
+        self.judge_by(program)?;
+        self.set_traffic(|_| *traffic)?;
+        let spent = on_one_cpu(|| run(&self.vary, frame, count))?;
         self.advance(traffic, count)?;
         Ok(spent)
+    }
+
+    /// Makes `vary` call this program.
+    pub fn judge_by(&mut self, program: &Xdp) -> Result<()> {
+        Ok(self.under_test.set(0, program.fd()?, 0)?)
+    }
+
+    /// Sets the traffic that `vary` and `send` make on each CPU, by its number.
+    pub fn set_traffic(&mut self, of: impl Fn(u32) -> Traffic) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let each: Vec<Traffic> = (0..u32::try_from(cpus)?).map(of).collect();
+        Ok(self.traffic.set(0, PerCpuValues::try_from(each)?, 0)?)
+    }
+
+    /// Opens the program that makes traffic, for a thread of its own.
+    pub fn varying(&self) -> Result<Xdp> {
+        pinned(&self.folder.join("vary"))
     }
 
     /// Writes the messages that take turns in [`Traffic::messages`], [`MOST_MESSAGES`] at the most.
@@ -148,27 +189,37 @@ impl Programs {
     /// Sends `count` frames of `traffic`. They have been received when this returns, since the receiving side of a veth
     /// pair runs on the sender's thread.
     pub fn send(&mut self, frame: &[u8], traffic: &mut Traffic, count: u32) -> Result<()> {
-        self.traffic.set(0, *traffic, 0)?;
+        self.set_traffic(|_| *traffic)?;
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat: count,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(count)),
             ..TestRunOptions::default()
         };
-        self.send.test_run(options).context("cannot send frames")?;
+        on_one_cpu(|| self.send.test_run(options).context("cannot send frames"))?;
         self.advance(traffic, count)
     }
 
     fn advance(&self, traffic: &mut Traffic, count: u32) -> Result<()> {
-        let before = traffic.packet;
-        *traffic = self.traffic.get(&0, 0)?;
-        ensure!(
-            traffic.packet == before.wrapping_add(count),
-            "{count} frames were asked for and {} made",
-            traffic.packet.wrapping_sub(before)
-        );
+        let after = traffic.packet.wrapping_add(count);
+        let cpus = self.traffic.get(&0, 0)?;
+        let ran = cpus.iter().find(|cpu| cpu.packet == after);
+        *traffic =
+            *ran.with_context(|| format!("{count} frames were asked for and others made"))?;
         Ok(())
     }
+}
+
+/// Does something without moving to another CPU, since each has traffic of its own.
+fn on_one_cpu<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let allowed = cpus()?;
+    let [first, _, ..] = allowed[..] else {
+        return work();
+    };
+    keep_to(&[first])?;
+    let result = work();
+    keep_to(&allowed)?;
+    result
 }
 
 /// Opens a pinned program.
@@ -191,9 +242,11 @@ pub fn run(program: &Xdp, frame: &[u8], repeat: u32) -> Result<u64> {
 
 /// Returns the time of one run, ns, from the times of a long series and of a quarter of it, in whose difference the
 /// cost of the system call drops out.
-pub fn slope(repeat: u32, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
-    let short = repeat / 4;
-    let less = clock::number(measure(short)?);
-    let more = clock::number(measure(repeat)?);
-    Ok((more - less) / f64::from(repeat - short))
+pub fn slope(repeat: u32, measure: impl FnMut(u32) -> Result<u64>) -> Result<f64> {
+    let Slice {
+        short,
+        long,
+        packets,
+    } = Slice::of(repeat, measure)?;
+    Ok((long - short) / packets)
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::IsTerminal as _};
 
-use crate::figures::{Against, How, Part, Row, Spread, Target};
+use crate::figures::{Against, Figure, How, Outcome, Part, Row, Target};
 
 /// Prints a part.
 pub fn print(part: &Part) {
@@ -23,11 +23,11 @@ pub fn print(part: &Part) {
 }
 
 fn line(part: &Part, row: &Row) -> String {
-    let Some(value) = Spread::of(row.rounds.clone()) else {
+    let Some(value) = row.figure() else {
         let why = row.missing.as_deref().unwrap_or("it is not known why");
         return format!("not measured: {why}");
     };
-    let mut line = format!("{:>22}", spread(value));
+    let mut line = format!("{:>22}", absolute(value));
     for against in &row.against {
         let Against { floor, how, target } = against;
         let Some(is) = part.compared(row, against) else {
@@ -39,53 +39,48 @@ fn line(part: &Part, row: &Row) -> String {
             }
             continue;
         };
-        let _ = match how {
-            How::Difference => write!(line, "  {} over {floor}", signed(is)),
-            How::Ratio => write!(line, "  ×{} of {floor}", fine(is)),
-            How::RatioOfDifferences(other) => {
-                write!(line, "  ×{} of what {other} adds", fine(is))
-            }
+        let of = match how {
+            How::Difference => format!("over {floor}"),
+            How::Ratio => format!("of {floor}"),
+            How::RatioOfDifferences(other) => format!("of what {other} adds"),
+        };
+        let _ = if *how == How::Difference {
+            write!(line, "  {} {of}", signed(is))
+        } else if row.has_interval() && is.high - is.low > (is.value - 1.0).abs() {
+            // A factor would claim less than what it may be wrong by.
+            write!(line, "  between ×{:.2} and ×{:.2} {of}", is.low, is.high)
+        } else {
+            write!(line, "  ×{} {of}", fine(is))
         };
         if let Some(target) = target {
-            let met = if target.met(is.median) {
-                "met"
-            } else {
-                "MISSED"
+            let outcome = match target.outcome(is, row.has_interval()) {
+                Outcome::Met => "met",
+                Outcome::Missed => "MISSED",
+                Outcome::Undecided => "undecided",
             };
             let _ = match target {
-                Target::AtMost(most) => write!(line, " [at most {most}: {met}]"),
-                Target::AtLeast(least) => write!(line, " [at least {least}: {met}]"),
+                Target::AtMost(most) => write!(line, " [at most {most}: {outcome}]"),
+                Target::AtLeast(least) => write!(line, " [at least {least}: {outcome}]"),
+                Target::Near(known, by) => write!(line, " [{known:.1} ± {by}: {outcome}]"),
             };
         }
     }
     line
 }
 
-fn spread(spread: Spread) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:.1} ({least:.1}–{most:.1})")
+fn absolute(figure: Figure) -> String {
+    let Figure { value, low, high } = figure;
+    format!("{value:.1} ({low:.1}–{high:.1})")
 }
 
-fn signed(spread: Spread) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:+.1} ({least:+.1}–{most:+.1})")
+fn signed(figure: Figure) -> String {
+    let Figure { value, low, high } = figure;
+    format!("{value:+.1} ({low:+.1}–{high:+.1})")
 }
 
-fn fine(spread: Spread) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:.2} ({least:.2}–{most:.2})")
+fn fine(figure: Figure) -> String {
+    let Figure { value, low, high } = figure;
+    format!("{value:.2} ({low:.2}–{high:.2})")
 }
 
 fn bold() -> (&'static str, &'static str) {

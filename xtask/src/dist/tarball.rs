@@ -36,6 +36,13 @@ const KEPT: [(&str, &str); 4] = [
     ("LICENSE-APACHE", "share/doc/knockgate/LICENSE-APACHE"),
 ];
 
+/// In `packaging/`.
+const UNITS: [&str; 3] = [
+    "knockgate.service",
+    "knockgate-metrics.service",
+    "knockgate-metrics.timer",
+];
+
 /// Packs the tarball into a folder.
 pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Result<PathBuf> {
     let name = format!("knockgate-{}-{ARCH}-linux", env!("CARGO_PKG_VERSION"));
@@ -63,11 +70,13 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
     let binary = tree.join("bin/knockgate");
     copy(knockgate, &binary)?;
     process::run(Command::new("strip").arg(&binary))?;
-    let unit = read(&workspace::root().join("packaging/knockgate.service"))?;
-    let here = unit.replace("/usr/bin/knockgate", "/usr/local/bin/knockgate");
-    let path = tree.join("lib/systemd/system/knockgate.service");
-    make_parent(&path)?;
-    write(&path, here.as_bytes())?;
+    for unit in UNITS {
+        let text = read(&workspace::root().join("packaging").join(unit))?;
+        let here = text.replace("/usr/bin/knockgate", "/usr/local/bin/knockgate");
+        let path = tree.join("lib/systemd/system").join(unit);
+        make_parent(&path)?;
+        write(&path, here.as_bytes())?;
+    }
 
     let tarball = folder.join(format!("{name}.tar.gz"));
     process::run(

@@ -38,7 +38,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -69,6 +69,20 @@ const CHECKS: [Check; 10] = [
         rows: &[
             "no_source_is_there_twice",
             "nobody_is_taken_for_as_far_as_another",
+        ],
+        when: When::EveryChange,
+    },
+    Check {
+        suite: "chain",
+        rows: &[
+            "next::what_passes_goes_on_once_and_what_is_denied_does_not",
+            "next::each_interface_has_a_next_of_its_own_or_none",
+            "into::what_the_array_calls_is_guarded",
+            "refusals::what_is_no_xdp_program_cannot_follow",
+            "refusals::the_attach_type_must_be_ours",
+            "refusals::frags_are_as_the_other_has_them",
+            "refusals::frags_are_as_the_array_has_them",
+            "refusals::an_array_of_other_programs_is_refused",
         ],
         when: When::EveryChange,
     },

@@ -3,6 +3,8 @@
 //! Written here because the crates that have it do not load as BPF: their frames are larger than the stack of a BPF program
 //! has room for.
 
+use core::hint::black_box;
+
 use bytemuck::{Pod, Zeroable};
 
 /// The state before the first block: the first 32 bits of the fractional parts of the square roots of the first 8 primes.
@@ -34,8 +36,8 @@ const ROUNDS: [u32; 64] = [
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Work {
-    /// The words of the block; overwritten.
-    pub block: [u32; 16],
+    /// The words of the block, and behind them those that are made of them.
+    pub schedule: [u32; 64],
     pub state: [u32; 8],
 }
 
@@ -56,10 +58,11 @@ impl Midstates {
                 *byte ^= key;
             }
             let words: [[u8; 4]; 16] = bytemuck::must_cast(bytes);
-            let mut work = Work {
-                block: words.map(u32::from_be_bytes),
-                state: INITIAL,
-            };
+            let mut work = Work::zeroed();
+            work.state = INITIAL;
+            for (place, word) in work.schedule.iter_mut().zip(words) {
+                *place = u32::from_be_bytes(word);
+            }
             compress(&mut work);
             work.state
         };
@@ -70,75 +73,94 @@ impl Midstates {
     }
 }
 
-/// Computes HMAC-SHA-256 of a message of 48 bytes: the first twelve words of `work.block`. Leaves it in `work.state`.
+/// Computes HMAC-SHA-256 of a message of 48 bytes: the first twelve words of `work.schedule`. Leaves it in `work.state`.
 #[inline(always)]
 pub fn hmac(key: &Midstates, work: &mut Work) {
     const BLOCK: u32 = 64;
-    finish(&mut work.block, 12, (BLOCK + 48) * 8);
+    finish(&mut work.schedule, 12, (BLOCK + 48) * 8);
     work.state = key.inner;
     compress(work);
     let mut index = 0;
     while index < 8 {
-        work.block[index] = work.state[index];
+        work.schedule[index] = work.state[index];
         index += 1;
     }
-    finish(&mut work.block, 8, (BLOCK + 32) * 8);
+    finish(&mut work.schedule, 8, (BLOCK + 32) * 8);
     work.state = key.outer;
     compress(work);
 }
 
 /// Pads a block behind its first `words` words. `bits`: length of all that was hashed.
 #[inline(always)]
-fn finish(block: &mut [u32; 16], words: usize, bits: u32) {
-    block[words] = 0x8000_0000;
+fn finish(schedule: &mut [u32; 64], words: usize, bits: u32) {
+    schedule[words] = 0x8000_0000;
     let mut index = words + 1;
     while index < 15 {
-        block[index] = 0;
+        schedule[index] = 0;
         index += 1;
     }
-    block[15] = bits;
+    schedule[15] = bits;
 }
 
-/// Hashes one block.
+/// Hashes one block: the first sixteen words of `work.schedule`.
 #[inline(never)]
-#[expect(clippy::many_single_char_names, reason = "the names of FIPS 180-4")]
 pub fn compress(work: &mut Work) {
-    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = work.state;
-    let mut round = 0;
-    while round < 64 {
-        // Sixteen rounds at a time, so that the place of each word is a constant.
-        let mut index = 0;
-        while index < 16 {
-            let w = &mut work.block;
-            if round > 0 {
-                let (x, y) = (w[(index + 1) & 15], w[(index + 14) & 15]);
-                let first = rotated(x, [7, 18]) ^ (x >> 3);
-                let second = rotated(y, [17, 19]) ^ (y >> 10);
-                w[index] = w[index]
-                    .wrapping_add(first)
-                    .wrapping_add(w[(index + 9) & 15])
-                    .wrapping_add(second);
-            }
-            let choice = g ^ (e & (f ^ g));
-            let first = h
-                .wrapping_add(rotated(e, [6, 11, 25]))
-                .wrapping_add(choice)
-                .wrapping_add(ROUNDS[round + index])
-                .wrapping_add(w[index]);
-            let majority = (a & b) | (c & (a | b));
-            let second = rotated(a, [2, 13, 22]).wrapping_add(majority);
-            (h, g, f, e) = (g, f, e, d.wrapping_add(first));
-            (d, c, b, a) = (c, b, a, first.wrapping_add(second));
-            index += 1;
+    expand(&mut work.schedule);
+    let mut state = work.state;
+    let mut first = 0;
+    while first < 64 {
+        // Eight rounds written out: after as many, each word of the state is in its place again, and none had to be moved.
+        macro_rules! rounds {
+            ($($index:literal)*) => {
+                $(round::<$index>(&mut state, ROUNDS[first + $index], work.schedule[first + $index]);)*
+            };
         }
-        round += 16;
+        rounds!(0 1 2 3 4 5 6 7);
+        first += 8;
     }
-    let after = [a, b, c, d, e, f, g, h];
+    // Read again: the compiler would keep the state before the block on the stack, which has no room for it.
+    let before = black_box(&mut work.state);
     let mut index = 0;
     while index < 8 {
-        work.state[index] = work.state[index].wrapping_add(after[index]);
+        before[index] = before[index].wrapping_add(state[index]);
         index += 1;
     }
+}
+
+/// Computes the words of the schedule behind those of the block. All before the first round: together they need more registers
+/// than BPF has.
+#[inline(always)]
+fn expand(schedule: &mut [u32; 64]) {
+    let mut index = 16;
+    while index < 64 {
+        let (x, y) = (schedule[index - 15], schedule[index - 2]);
+        let first = rotated(x, [7, 18]) ^ (x >> 3);
+        let second = rotated(y, [17, 19]) ^ (y >> 10);
+        schedule[index] = schedule[index - 16]
+            .wrapping_add(first)
+            .wrapping_add(schedule[index - 7])
+            .wrapping_add(second);
+        index += 1;
+    }
+}
+
+/// Round `INDEX` of eight. What FIPS 180-4 moves by one place in each round stays where it is: `a` of one is `b` of the next.
+#[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "the names of FIPS 180-4")]
+fn round<const INDEX: usize>(state: &mut [u32; 8], constant: u32, word: u32) {
+    let at = |place: usize| (place + 8 - INDEX) % 8;
+    let (a, b, c, e) = (state[at(0)], state[at(1)], state[at(2)], state[at(4)]);
+    let (f, g, h) = (state[at(5)], state[at(6)], state[at(7)]);
+    let choice = g ^ (e & (f ^ g));
+    let first = h
+        .wrapping_add(rotated(e, [6, 11, 25]))
+        .wrapping_add(choice)
+        .wrapping_add(constant)
+        .wrapping_add(word);
+    let majority = (a & b) | (c & (a | b));
+    let second = rotated(a, [2, 13, 22]).wrapping_add(majority);
+    state[at(3)] = state[at(3)].wrapping_add(first);
+    state[at(7)] = first.wrapping_add(second);
 }
 
 /// Returns the exclusive or of `word` rotated right by each of `counts`. BPF has no rotation, but words of 64 bits: with the
@@ -169,15 +191,13 @@ mod tests {
         }
         let end = padded.len() - 8;
         padded[end..].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
-        let mut work = Work {
-            block: [0; 16],
-            state: INITIAL,
-        };
+        let mut work = Work::zeroed();
+        work.state = INITIAL;
         for block in padded.chunks_exact(64) {
             let words = block
                 .chunks_exact(4)
                 .map(|word| u32::from_be_bytes(word.try_into().unwrap()));
-            for (place, word) in work.block.iter_mut().zip(words) {
+            for (place, word) in work.schedule.iter_mut().zip(words) {
                 *place = word;
             }
             compress(&mut work);
@@ -241,7 +261,7 @@ mod tests {
 
             let mut work = Work::zeroed();
             let words = message.chunks_exact(4);
-            for (place, word) in work.block.iter_mut().zip(words) {
+            for (place, word) in work.schedule.iter_mut().zip(words) {
                 *place = u32::from_be_bytes(word.try_into().unwrap());
             }
             hmac(&Midstates::of(&key), &mut work);

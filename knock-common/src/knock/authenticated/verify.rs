@@ -22,29 +22,30 @@ pub fn verify<E: Env, F: Frame + ?Sized>(env: &E, frame: &F, transport: usize) {
     if !frame.copy(transport, &mut work.datagram) || !has_length(&work.datagram) {
         return;
     }
-    let wall = env.wall();
-    if let Some((secret, head)) = unmask_head(env, work, wall) {
+    if let Some((secret, head, wall)) = unmask_head(env, work) {
         work.slot = head.slot;
         work.outcome = judged(env, work, wall, secret, head) as u8;
     }
 }
 
-/// Returns the secret of this host that the message was masked with, and its head.
+/// Returns the secret of this host that the message was masked with, its head, and the time, Unix ns.
+///
+/// The clock is read where it matters: for junk, only while there is a secret before the present one.
 #[inline(always)]
-fn unmask_head<E: Env>(env: &E, work: &mut Work, wall: u64) -> Option<([u64; 2], Head)> {
+fn unmask_head<E: Env>(env: &E, work: &mut Work) -> Option<([u64; 2], Head, u64)> {
     let mut index = 0;
     while index < HostSecret::COUNT {
-        let secret = env.host_secret(index)?;
-        if secret.not_after < wall {
+        let &HostSecret { words, not_after } = env.host_secret(index)?;
+        if not_after == 0 || (index > 0 && not_after < env.wall()) {
             return None;
         }
-        let secret = secret.words;
-        let mask = mask(secret, work, 0);
+        let mask = mask(words, work, 0);
         work.body[0] = work.datagram[3] ^ mask[0];
         work.body[1] = work.datagram[4] ^ mask[1];
         let head = Head::of(work.body[0], work.body[1]);
         if head.is_plausible() {
-            return Some((secret, head));
+            let wall = env.wall();
+            return (wall <= not_after).then_some((words, head, wall));
         }
         index += 1;
     }
@@ -121,8 +122,8 @@ fn has_tag(key: &Key, work: &mut Work) -> bool {
     let mut index = 0;
     while index < 6 {
         let pair = u64::from_be(work.body[index]);
-        work.hash.block[2 * index] = (pair >> 32) as u32;
-        work.hash.block[2 * index + 1] = pair as u32;
+        work.hash.schedule[2 * index] = (pair >> 32) as u32;
+        work.hash.schedule[2 * index + 1] = pair as u32;
         index += 1;
     }
     sha256::hmac(&key.secret, &mut work.hash);

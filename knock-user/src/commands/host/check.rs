@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{config::Fleet, fleet::etcd::Connection, runtime::runtime};
 use crate::{
     config::{Config, Finding, Invalid, Level, count},
-    datapath::native_warnings,
+    datapath::{native_warnings, next_fault},
 };
 
 /// Report errors and weaknesses of a configuration; change nothing
@@ -54,6 +54,11 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
             let unreachable = runtime()?.block_on(unreachable(fleet));
             findings.extend(unreachable.into_iter().map(of_member));
         }
+        let of_next = |fault| {
+            let message = format!("`up` will refuse what is to follow: {fault}");
+            Finding::about_file(Level::Warning, "unfit-next", &name, message)
+        };
+        findings.extend(next_fault(config).map(of_next));
     }
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::up;
 use crate::{
     config::parse_interface,
-    datapath::{self, Absent, Before, Datapath, PinRoot, Request},
+    datapath::{self, Absent, Before, Datapath, IntoArgument, PinRoot, Request},
     logging,
     runtime::runtime,
     service,
@@ -22,6 +22,11 @@ pub struct Args {
     /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
+
+    /// Put the program into a slot of another's array of programs, in place of attaching it: into the first that is free where
+    /// none is named
+    #[arg(long, value_name = "PIN[SLOT]", value_parser = up::parse_into)]
+    into: Option<IntoArgument>,
 
     /// Take knockgate down when the service ends
     #[arg(long)]
@@ -45,6 +50,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         named_interfaces: !args.interfaces.is_empty(),
         // A service that is started again does not make a trial permanent.
         keeps_trial: true,
+        into: args.into.clone(),
         session: up::session(args.anyway),
         ..Request::new(Absent::Await)
     };

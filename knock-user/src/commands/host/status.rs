@@ -3,7 +3,10 @@
 use anyhow::Result;
 
 use super::output;
-use crate::datapath::{Attachment, Datapath, NotGuarded, PinRoot, Snapshot, describe};
+use crate::datapath::{
+    Attachment, CalledBy, Datapath, Interface, Next, NotFollowed, NotGuarded, PinRoot, Snapshot,
+    describe, program_name,
+};
 
 /// Show interfaces, gates, how full the tables are, and totals
 ///
@@ -26,9 +29,14 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         print(&snapshot)?;
         snapshot.status
     };
-    match NotGuarded::among(&status.attachments) {
+    if let Some(not_guarded) = NotGuarded::among(&status.attachments) {
+        return Err(not_guarded.into());
+    }
+    let unfollowed = status.unfollowed().into_iter();
+    let unfollowed = unfollowed.map(|(name, next)| (name.to_owned(), next.pin.clone()));
+    match NotFollowed::of(unfollowed.collect()) {
         None => Ok(()),
-        Some(not_guarded) => Err(not_guarded.into()),
+        Some(not_followed) => Err(not_followed.into()),
     }
 }
 
@@ -42,6 +50,11 @@ fn print(snapshot: &Snapshot) -> Result<()> {
         .collect();
     output::table(["INTERFACE", "ATTACH", "MODE"], &interfaces, "")?;
     output::line("")?;
+    let chain: Vec<_> = status.interfaces.iter().filter_map(chain).collect();
+    if !chain.is_empty() {
+        output::table(["INTERFACE", "CALLED BY", "NEXT"], &chain, "")?;
+        output::line("")?;
+    }
     let gates: Vec<_> = status
         .gates
         .iter()
@@ -71,6 +84,39 @@ fn print(snapshot: &Snapshot) -> Result<()> {
     output::line(&format!(
         "{passed} packets passed, {denied} denied; up for {up_for}"
     ))
+}
+
+/// What comes before and after our program, where one of them is another's program.
+fn chain(interface: &Interface) -> Option<[String; 3]> {
+    let Interface {
+        name, into, next, ..
+    } = interface;
+    if into.is_none() && next.is_none() {
+        return None;
+    }
+    let before = match into {
+        None => "the kernel".to_owned(),
+        Some(CalledBy { pin, slot, .. }) => format!("{pin}[{slot}]"),
+    };
+    let after = match next {
+        None => "the host".to_owned(),
+        Some(Next {
+            pin, program: None, ..
+        }) => format!("the host: NOTHING TO GO ON TO at {pin}"),
+        Some(Next {
+            pin,
+            program: Some(program),
+            pinned,
+        }) => {
+            let note = match pinned {
+                Some(pinned) if pinned == program => "",
+                Some(_) => "; another one is pinned there now: `knockgate reload` puts it in place",
+                None => "; it is not pinned there any more",
+            };
+            format!("{pin} ({}{note})", program_name(*program))
+        }
+    };
+    Some([name.clone(), before, after])
 }
 
 fn row(attachment: &Attachment, mode: &str) -> [String; 3] {

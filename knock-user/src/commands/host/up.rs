@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::{
-    config::{Config, Mode, Replay, SshSession, parse_interface},
-    datapath::{self, Absent, Attachment, Before, PinRoot, Request, Up},
+    config::{Config, Mode, Replay, SshSession, parse_interface, parse_pin},
+    datapath::{self, Absent, Attachment, Before, IntoArgument, PinRoot, Request, Up},
     values::{HumanDuration, parse_duration},
 };
 
@@ -22,6 +22,11 @@ pub struct Args {
     /// Interface to guard, in place of the configuration's; may be repeated
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
+
+    /// Put the program into a slot of another's array of programs, in place of attaching it: into the first that is free where
+    /// none is named
+    #[arg(long, value_name = "PIN[SLOT]", value_parser = parse_into)]
+    into: Option<IntoArgument>,
 
     /// Let it lapse after this long, unless `knockgate confirm` is given: then what was up before is in force again, or
     /// every packet passes
@@ -43,10 +48,29 @@ fn parse_trial(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Reads `/sys/fs/bpf/array` or `/sys/fs/bpf/array[2]`.
+pub fn parse_into(text: &str) -> Result<IntoArgument, String> {
+    let (pin, slot) = match text
+        .strip_suffix(']')
+        .and_then(|text| text.rsplit_once('['))
+    {
+        None => (text, None),
+        Some((pin, slot)) => {
+            let slot = slot.parse().map_err(|_| {
+                format!("{slot:?} is no slot: write its number, such as \"{pin}[2]\"")
+            });
+            (pin, Some(slot?))
+        }
+    };
+    let pin = parse_pin(pin, "array")?;
+    Ok(IntoArgument { pin, slot })
+}
+
 /// Brings up what the file at `config` says, and says on standard error what is up.
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let Args {
         interfaces,
+        into,
         trial,
         anyway,
     } = args;
@@ -54,6 +78,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let request = Request {
         named_interfaces: !interfaces.is_empty(),
         trial: *trial,
+        into: into.clone(),
         session: session(*anyway || trial.is_some()),
         ..Request::new(Absent::Refuse)
     };
@@ -96,7 +121,7 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
         tracing::warn!("{}", warning.headline());
     }
     if !interfaces.is_empty() {
-        config.interfaces = interfaces.to_vec();
+        config.guard_only(interfaces);
     }
     config.interfaces.sort();
     config.interfaces.dedup();
@@ -123,8 +148,13 @@ pub fn report(config: &Config, up: &Up) {
             Before::Same => " again, with the grants that there were",
             Before::Nothing | Before::Another => "",
         };
-        let attached = guarded.attached.name();
-        tracing::info!("{} is guarded{again} ({attached} mode)", guarded.interface);
+        let name = &guarded.interface;
+        match (guarded.attached, &up.into) {
+            (attached, None) => {
+                tracing::info!("{name} is guarded{again} ({} mode)", attached.name());
+            }
+            (_, Some(into)) => tracing::info!("{name} is guarded{again} (in {into})"),
+        }
     }
     for attachment in &up.attachments {
         if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {
@@ -163,4 +193,27 @@ pub fn names(attachments: &[Attachment]) -> String {
     let guarded = attachments.iter().filter(|row| row.is_guarded());
     let names: Vec<&str> = guarded.map(|row| row.name.as_str()).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_follows_the_pin_in_brackets() {
+        let parsed = |text| parse_into(text).map(|IntoArgument { pin, slot }| (pin, slot));
+        assert_eq!(parsed("/b/array"), Ok(("/b/array".into(), None)));
+        assert_eq!(parsed("/b/array[0]"), Ok(("/b/array".into(), Some(0))));
+        assert_eq!(parsed("/b/a[1][17]"), Ok(("/b/a[1]".into(), Some(17))));
+        for wrong in [
+            "array",
+            "array[2]",
+            "/b/array[]",
+            "/b/array[-1]",
+            "/b/array[x]",
+            "/",
+        ] {
+            assert!(parse_into(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
         edit::{grants::InGrants, sessions::InSessions},
         open::Datapath,
         origin::Holder,
-        tables::{absent_as_none, data},
+        tables::data,
         view::grants::GrantRow,
     },
     sys::bpf::batch,
@@ -106,16 +106,11 @@ impl Datapath {
                     || (could_knock && !may_knock(applied, source, session.gate))
                     || ended.iter().any(lost_grant)
                 {
-                    flows.push(*flow);
+                    flows.push((*flow, *session));
                 }
             },
         )?;
-        let mut removed = 0;
-        for flow in &flows {
-            let table = A::table_mut(&mut self.sessions);
-            removed += usize::from(absent_as_none(table.remove(flow))?.is_some());
-        }
-        Ok(removed)
+        self.remove_sessions(&flows)
     }
 }
 

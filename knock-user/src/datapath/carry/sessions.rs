@@ -52,7 +52,7 @@ where
 {
     let (mut taken, mut rows) = (Vec::new(), Vec::new());
     for ((flow, session), slot) in sessions.into_iter().zip(slots) {
-        let row = new.slot_of(&flow, session.gate);
+        let row = new.slot_of(&flow, &session);
         *held.entry(row.holder).or_default() += 1;
         taken.push((slot, row));
         rows.push((flow, Session { slot, ..session }));

@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::ids::Ids;
-use crate::config::{Config, Gate, Knock};
+use crate::{
+    config::{Config, Gate, Knock},
+    datapath::chain::into::IntoSlot,
+};
 
 /// A configuration as it was applied, with the ids by which tables refer to its gates and users.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +28,9 @@ pub struct Circumstances {
     pub program: u64,
     /// It was applied for a trial.
     pub trial: Option<Trial>,
+    /// The slot that the program is in, in place of links. Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub into: Option<IntoSlot>,
 }
 
 /// A trial.

@@ -18,6 +18,7 @@ use knock_common::{
     grant::filter,
     keys::ScopedAddress,
     knock::ring,
+    next::slot,
     rules::{GateRules, PortRole, Role},
 };
 
@@ -28,7 +29,7 @@ use self::{
 };
 use super::tables::{Counts, Limits};
 use crate::{
-    config::{Config, Deny, Established, Gate, GrantTo, Mode},
+    config::{Config, Deny, Established, Following, Gate, GrantTo, Mode},
     values::{Port, Protocol},
 };
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub session_slots: u32,
     pub grant_filter_mask: u32,
     pub progress_slots: u32,
+    /// One of [`slot`].
+    pub next_slot: u32,
     /// Of authenticated knocks, if some port takes them.
     pub window: Option<Window>,
 }
@@ -193,6 +196,11 @@ impl Settings {
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
+            next_slot: match config.following() {
+                Following::None => slot::NONE,
+                Following::Same => slot::FIRST,
+                Following::Various => slot::OF_INTERFACE,
+            },
             window: (!config.knock.ports.is_empty()).then(|| Window {
                 max_age: nanoseconds(config.knock.max_age),
                 max_ahead: nanoseconds(config.knock.max_ahead),

@@ -3,23 +3,17 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
-};
+use aya::Pod;
 use ipnet::IpNet;
 use knock_common::{
-    Address,
     address::{V4, V6},
     grant::GrantKey,
     session::{Flow, Session},
 };
 
+use super::sessions::InSessions;
 use crate::{
-    datapath::{
-        open::Datapath,
-        tables::{absent_as_none, data},
-    },
+    datapath::{open::Datapath, tables::data},
     sys::bpf::batch,
 };
 
@@ -47,9 +41,24 @@ impl Datapath {
                 grants += usize::from(removed);
             }
         }
-        let sessions = remove_sessions(&mut self.sessions.v4, revoked)?
-            + remove_sessions(&mut self.sessions.v6, revoked)?;
+        let sessions =
+            self.revoke_sessions::<V4>(revoked)? + self.revoke_sessions::<V6>(revoked)?;
         Ok((grants, sessions))
+    }
+
+    fn revoke_sessions<A: InSessions>(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<usize>
+    where
+        Flow<A>: Pod,
+    {
+        let mut flows = Vec::new();
+        let table = data(A::table(&self.sessions));
+        batch::for_each(table, |flow: &Flow<A>, session: &Session| {
+            let source: IpAddr = flow.source.into();
+            if is_revoked(revoked, session.gate, |network| network.contains(&source)) {
+                flows.push((*flow, *session));
+            }
+        })?;
+        self.remove_sessions(&flows)
     }
 }
 
@@ -60,25 +69,4 @@ fn is_revoked(
 ) -> bool {
     let mut revoked = revoked.iter();
     revoked.any(|(network, at)| at.is_none_or(|at| at == gate) && contains(network))
-}
-
-fn remove_sessions<A: Address>(
-    sessions: &mut HashMap<MapData, Flow<A>, Session>,
-    revoked: &[(IpNet, Option<u16>)],
-) -> Result<usize>
-where
-    Flow<A>: Pod,
-{
-    let mut flows = Vec::new();
-    batch::for_each(data(sessions), |flow: &Flow<A>, session: &Session| {
-        let source: IpAddr = flow.source.into();
-        if is_revoked(revoked, session.gate, |network| network.contains(&source)) {
-            flows.push(*flow);
-        }
-    })?;
-    let mut removed = 0;
-    for flow in &flows {
-        removed += usize::from(absent_as_none(sessions.remove(flow))?.is_some());
-    }
-    Ok(removed)
 }

@@ -1,6 +1,6 @@
 //! Sessions, changed while the program changes the same tables.
 
-use std::net::IpAddr;
+use std::{mem::offset_of, net::IpAddr, sync::atomic::Ordering};
 
 use anyhow::Result;
 use aya::{
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    session::{Flow, Session, SessionSlot, remember::holder_of},
+    session::{Flow, SLOT_SHIFT, Session, SessionSlot, remember::holder_of, state},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         open::{Datapath, Sessions},
         tables::{absent_as_none, data, is},
     },
-    sys::bpf::batch,
+    sys::bpf::{batch, mapping::Mapping},
 };
 
 /// `BPF_NOEXIST` and `BPF_EXIST` of `linux/bpf.h`: make an entry, change one.
@@ -58,7 +58,7 @@ impl Datapath {
             if self.session_slots.get(&index, 0)?.family != 0 {
                 continue;
             }
-            let slot = self.slot_of(flow, session.gate);
+            let slot = self.slot_of(flow, &session);
             self.session_slots.set(index, slot, 0)?;
             let holder = u32::from(slot.holder);
             let held = self.session_count.get(&holder, 0)?;
@@ -76,13 +76,34 @@ impl Datapath {
         Ok(false)
     }
 
-    /// Returns the contents of the slot of a flow at a gate.
+    /// Removes sessions, and notes it in their slots. Returns how many of them were still there.
+    pub(in crate::datapath) fn remove_sessions<A: InSessions>(
+        &mut self,
+        sessions: &[(Flow<A>, Session)],
+    ) -> Result<usize>
+    where
+        Flow<A>: Pod,
+    {
+        if sessions.is_empty() {
+            return Ok(0);
+        }
+        let slots = Mapping::of(&self.session_slots)?;
+        let mut removed = 0;
+        for (flow, session) in sessions {
+            let was_there = absent_as_none(A::table_mut(&mut self.sessions).remove(flow))?;
+            removed += usize::from(was_there.is_some());
+            note_end(&slots, flow, session.slot as usize);
+        }
+        Ok(removed)
+    }
+
+    /// Returns the contents of the slot of a session.
     pub(in crate::datapath) fn slot_of<A: Address>(
         &self,
         flow: &Flow<A>,
-        gate: u16,
+        session: &Session,
     ) -> SessionSlot {
-        let gate = self.applied.gate(gate);
+        let gate = self.applied.gate(session.gate);
         let to_prefix = gate.is_some_and(|gate| gate.grant_to == GrantTo::Prefix);
         SessionSlot {
             source: flow.source.padded(),
@@ -92,8 +113,47 @@ impl Datapath {
             holder: holder_of(flow.source, to_prefix, self.seed),
             protocol: flow.protocol.to_le_bytes()[0],
             family: A::FAMILY,
+            last: slot_time(session.last),
+            gate: session.gate,
+            state: session.closing,
+            zero: 0,
         }
     }
+}
+
+/// Notes in the slot of a flow that its session has ended, unless the program has given the slot to another one.
+fn note_end<A: Address>(slots: &Mapping<SessionSlot>, flow: &Flow<A>, index: usize) {
+    /// Of [`SessionSlot::last`], with which a word begins that has `state`, too.
+    const WORD: usize = offset_of!(SessionSlot, last) / 8;
+    const STATE: usize = offset_of!(SessionSlot, state) % 8;
+    if index >= slots.len() {
+        return;
+    }
+    let before = slots.words_of(index)[WORD].load(Ordering::SeqCst);
+    let slot = slots.get(index);
+    let is_of_flow = slot.family == A::FAMILY
+        && slot.source == flow.source.padded()
+        && slot.destination == flow.destination.padded()
+        && slot.source_port == flow.source_port
+        && slot.destination_port == flow.destination_port
+        && u32::from(slot.protocol) == flow.protocol;
+    if is_of_flow {
+        let mut after = before.to_ne_bytes();
+        after[STATE] = state::ENDED;
+        // If it fails, a packet has come in between, or the slot is another's: then a session that is gone counts for as long
+        // as it might have been idle.
+        let _ = slots.words_of(index)[WORD].compare_exchange(
+            before,
+            u64::from_ne_bytes(after),
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+    }
+}
+
+/// Returns a time of `CLOCK_MONOTONIC`, ns, in the unit of [`SessionSlot::last`].
+pub(in crate::datapath) fn slot_time(time: u64) -> u32 {
+    u32::try_from(time >> SLOT_SHIFT).unwrap_or(u32::MAX)
 }
 
 /// An address whose family has a table of sessions.

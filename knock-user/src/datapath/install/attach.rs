@@ -24,8 +24,10 @@ use super::{
 use crate::{
     config::{Attach, Config},
     datapath::{
+        chain::next,
         compile::{applied::Applied, rejects},
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
+        tables::{Access, PinDirectory},
     },
     sys::{
         bpf::{self, XdpLink},
@@ -53,12 +55,26 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
     let framing = framing(name, index)?;
     let pin = pins.join(directory::program(framing));
     if !pin.exists() {
-        let mut ebpf =
-            program::load_onto(pins, config, applied.circumstances.trial.is_some(), framing)?;
+        let mut ebpf = program::load_onto(pins, applied, framing)?;
         pin_programs(&mut ebpf, pins)?;
         access::level(pins, directory::program(framing));
     }
     let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    let tables = PinDirectory {
+        path: pins.to_owned(),
+        access: Access::Change,
+    };
+    next::prepare(&tables, config, name, index, framing)?;
+    if let Some(into) = &applied.circumstances.into {
+        into.enter(&program, &attachment::programs(pins)?)?;
+        let carried = xdp::attached(index)?;
+        if carried.is_none() {
+            tracing::warn!(
+                "{name} carries no XDP program at present, so nothing calls what is in {into}: attach the one that does"
+            );
+        }
+        return Ok(carried.map_or(Attached::Uncalled, |by| by.attached));
+    }
     make_room(pins, index)?;
     let (link, attached) = attach(&program, name, index, config)?;
     bpf::pin(&link, &pins.join(LINK))
@@ -148,7 +164,8 @@ fn attach(
     if let Some(present) = xdp::attached(index)? {
         bail!(
             "the interface {name} already carries an XDP program that is not knockgate's: {}; \
-             remove it first (`ip link set dev {name} xdp off`, or by the program that put it there)",
+             remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as `next`, \
+             so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into PIN`",
             xdp::describe(present)
         );
     }
@@ -191,7 +208,7 @@ fn link(
                 "cannot attach to {name} in native mode: {}",
                 native::refusal(name, frags, &error)
             ),
-            Attached::Generic => anyhow!("cannot attach to {name}: {error}"),
+            Attached::Generic | Attached::Uncalled => anyhow!("cannot attach to {name}: {error}"),
         }
     })
 }

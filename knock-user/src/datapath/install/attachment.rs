@@ -13,7 +13,10 @@ use super::{
     xdp::{self, Attached, Xdp},
 };
 use crate::{
-    datapath::error::is_denied,
+    datapath::{
+        chain::into::{InSlot, IntoSlot},
+        error::is_denied,
+    },
     sys::{
         bpf::{self, XdpLink},
         links::{self, Link},
@@ -52,6 +55,12 @@ pub enum Lack {
     Replaced,
     /// The interface that the program was attached to has this name now, and another interface has its name.
     Renamed(String),
+    /// No array of programs is pinned where the program was put into one. The path.
+    NoArray(String),
+    /// The slot of the array is empty.
+    SlotEmpty(String),
+    /// The slot of the array holds another program.
+    SlotTaken(String, u32),
 }
 
 impl Attachment {
@@ -71,7 +80,12 @@ impl Lack {
             Self::Down => "down",
             Self::Absent => "gone",
             Self::Moved => "moved",
-            Self::Detached | Self::Unlinked | Self::Replaced => "detached",
+            Self::Detached
+            | Self::Unlinked
+            | Self::Replaced
+            | Self::NoArray(_)
+            | Self::SlotEmpty(_)
+            | Self::SlotTaken(..) => "detached",
             Self::Renamed(_) => "renamed",
         }
     }
@@ -89,6 +103,11 @@ impl fmt::Display for Lack {
             ),
             Self::Unlinked => write!(f, "the program is not attached to it"),
             Self::Replaced => write!(f, "its link carries another program now"),
+            Self::NoArray(pin) => write!(f, "no array is pinned at {pin} any more"),
+            Self::SlotEmpty(slot) => write!(f, "{slot} is empty"),
+            Self::SlotTaken(slot, program) => {
+                write!(f, "{slot} holds {} now", xdp::program_name(*program))
+            }
             Self::Renamed(now) => write!(
                 f,
                 "it is another interface than the one that the program was attached to, which is called {now} now"
@@ -96,35 +115,6 @@ impl fmt::Display for Lack {
         }
     }
 }
-
-/// Configured interfaces that are not guarded. Exit status 7.
-#[derive(Debug)]
-pub struct NotGuarded(Vec<(String, Lack)>);
-
-impl NotGuarded {
-    /// Returns the interfaces among these that are not guarded; `None` where all are.
-    pub fn among(attachments: &[Attachment]) -> Option<Self> {
-        let lacks = attachments.iter().filter_map(|attachment| {
-            let lack = attachment.state.as_ref().err()?;
-            Some((attachment.name.clone(), lack.clone()))
-        });
-        let lacks: Vec<_> = lacks.collect();
-        (!lacks.is_empty()).then_some(Self(lacks))
-    }
-}
-
-impl fmt::Display for NotGuarded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(lacks) = self;
-        let words = lacks.iter();
-        let words: Vec<_> = words
-            .map(|(name, lack)| format!("{name} is NOT GUARDED: {lack}"))
-            .collect();
-        write!(f, "{}", words.join("; "))
-    }
-}
-
-impl std::error::Error for NotGuarded {}
 
 /// Returns the links pinned under `root`, each with the interface in whose directory it is.
 pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
@@ -195,8 +185,12 @@ pub(super) fn program_id(pin: &Path) -> Result<u32> {
 }
 
 /// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
-/// it has followed through a change of name.
-pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachment>> {
+/// it has followed through a change of name. `into`: the slot that it is in, in place of links.
+pub fn attachments(
+    root: &PinRoot,
+    configured: &[String],
+    into: Option<&IntoSlot>,
+) -> Result<Vec<Attachment>> {
     let mut directories = root.directories()?;
     let programs = all_programs(&directories)?;
     directories.retain(|directory| directory.holds == Holds::Instance);
@@ -204,6 +198,9 @@ pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachme
         .into_iter()
         .map(|directory| directory.interface)
         .collect();
+    if let Some(into) = into {
+        return called(configured, &directories, &programs, into);
+    }
     let held = held(root)?;
     let mut present = Vec::new();
     let indices = held
@@ -218,6 +215,46 @@ pub fn attachments(root: &PinRoot, configured: &[String]) -> Result<Vec<Attachme
             .extend(links::with_index(index).context("cannot ask the kernel about an interface")?);
     }
     Ok(judge(configured, &directories, &programs, &held, &present))
+}
+
+/// Returns whether the program is in the slot, and how each interface carries what may call it.
+fn called(
+    configured: &[String],
+    directories: &[String],
+    programs: &[u32],
+    into: &IntoSlot,
+) -> Result<Vec<Attachment>> {
+    let found = into.look()?;
+    let mut rows = Vec::new();
+    for name in configured {
+        let index = links::index_of(name);
+        let interface = match index {
+            Some(index) => {
+                links::with_index(index).context("cannot ask the kernel about an interface")?
+            }
+            None => None,
+        };
+        let carried = interface.as_ref().and_then(xdp::carries);
+        let state = match found {
+            _ if !directories.contains(name) => Err(Lack::Down),
+            _ if interface.is_none() => Err(Lack::Absent),
+            InSlot::NoArray => Err(Lack::NoArray(into.pin.display().to_string())),
+            InSlot::Nothing => Err(Lack::SlotEmpty(into.to_string())),
+            InSlot::Program(other) if !programs.contains(&other) => {
+                Err(Lack::SlotTaken(into.to_string(), other))
+            }
+            InSlot::Program(_) => Ok(carried.map_or(Attached::Uncalled, |by| by.attached)),
+        };
+        rows.push(Attachment {
+            configured: name.clone(),
+            name: name.clone(),
+            index,
+            other: carried.filter(|_| state.is_err()),
+            state,
+        });
+    }
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(rows)
 }
 
 /// Decides it from what was read: `directories`, `programs` and `held` of the pins, `present` of this network namespace.

@@ -11,7 +11,7 @@ use super::{
     },
 };
 use crate::{
-    datapath::{keys::Kept, open::Datapath},
+    datapath::{chain::into, keys::Kept, open::Datapath},
     sys::{grace, state_directory},
 };
 
@@ -49,7 +49,16 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
     // Its tables stay open.
     let datapath = Datapath::open(root).ok();
     let mut removed: Vec<String> = Vec::new();
-    for directory in select(root, ours, interfaces)? {
+    let all = ours.len();
+    let selected = select(root, ours, interfaces)?;
+    if selected.len() < all
+        && let Some(into) = selected.iter().find_map(|of| into::of(&of.path))
+    {
+        bail!(
+            "one program in {into} guards all interfaces: take them all down, with `knockgate down`"
+        );
+    }
+    for directory in selected {
         change::remove(&directory.path)?;
         if !removed.contains(&directory.interface) {
             removed.push(directory.interface);
@@ -102,7 +111,7 @@ fn select(
         .map(|directory| directory.interface.clone())
         .collect();
     names.dedup();
-    let renamed = attachment::attachments(root, &[]).unwrap_or_default();
+    let renamed = attachment::attachments(root, &[], None).unwrap_or_default();
     let mut wanted = Vec::new();
     for interface in interfaces {
         let now = || renamed.iter().find(|row| row.name == *interface);

@@ -19,6 +19,7 @@ mod replace;
 pub mod request;
 mod requirements;
 mod settle;
+pub mod unguarded;
 pub mod up;
 pub mod xdp;
 
@@ -27,4 +28,9 @@ use crate::config::Config;
 /// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
 pub fn native_warnings(config: &Config) -> Vec<String> {
     native::warnings(config, program::can_take_frags(config))
+}
+
+/// Returns the MTU of an interface at which its frames come in several buffers, and the largest at which they do not.
+pub fn native_limit(name: &str) -> Option<(u32, u32)> {
+    native::Facts::read(name).beyond_one_buffer()
 }

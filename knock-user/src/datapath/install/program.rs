@@ -24,7 +24,8 @@ use super::{framing::Framing, native::Facts, pins::directory};
 use crate::{
     config::{Attach, Config, OpenPorts, listening_ports},
     datapath::{
-        compile::{Contents, Settings, compile, rejects},
+        chain,
+        compile::{Contents, Settings, applied::Applied, compile, rejects},
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         host::HostState,
         tables::{self, Definition},
@@ -43,16 +44,18 @@ pub const ENTRIES: [&str; 3] = [
 ];
 
 /// Returns the entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
-/// needs it and no gate rejects, since a reply is made from a frame in one piece.
-fn ethernet_entry(config: &Config) -> &'static str {
+/// needs it and no gate rejects, since a reply is made from a frame in one piece. Neighbours decide it first.
+fn ethernet_entry(applied: &Applied) -> Result<&'static str> {
     let [usual, frags, _] = ENTRIES;
-    let needed = config.attach != Attach::Generic
-        && can_take_frags(config)
-        && config
-            .interfaces
-            .iter()
-            .any(|name| Facts::read(name).needs_frags());
-    if needed { frags } else { usual }
+    let config = &applied.config;
+    let is_needed = || {
+        let mut interfaces = config.interfaces.iter();
+        config.attach != Attach::Generic
+            && can_take_frags(config)
+            && interfaces.any(|name| Facts::read(name).needs_frags())
+    };
+    let needed = chain::frags(applied)?.unwrap_or_else(is_needed);
+    Ok(if needed { frags } else { usual })
 }
 
 /// Returns whether the program of `config` may take frames in several buffers on this kernel.
@@ -115,7 +118,7 @@ impl Origin {
 pub fn load(contents: &Contents, framings: &BTreeSet<Framing>, origin: Origin) -> Result<Ebpf> {
     let mut ebpf = make(contents, origin, VerifierLogLevel::default())?;
     for framing in framings {
-        load_into_kernel(&mut ebpf, entry_for(&contents.applied.config, *framing))?;
+        load_into_kernel(&mut ebpf, entry_for(&contents.applied, *framing)?)?;
     }
     Ok(ebpf)
 }
@@ -143,22 +146,22 @@ pub fn load_beside(
     let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
     fill(&ebpf, contents, origin)?;
     for framing in framings {
-        load_into_kernel(&mut ebpf, entry_for(&contents.applied.config, *framing))?;
+        load_into_kernel(&mut ebpf, entry_for(&contents.applied, *framing)?)?;
     }
     Ok(ebpf)
 }
 
-/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `config`. `trial`: the
-/// configuration may be on trial.
-pub fn load_onto(directory: &Path, config: &Config, trial: bool, framing: Framing) -> Result<Ebpf> {
+/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `applied`.
+pub fn load_onto(directory: &Path, applied: &Applied, framing: Framing) -> Result<Ebpf> {
     let seed = directory::meta(directory)?.seed;
-    let constants = Constants::of(&Settings::of(config, trial)?, seed);
+    let trial = applied.circumstances.trial.is_some();
+    let constants = Constants::of(&Settings::of(&applied.config, trial)?, seed);
     let mut loader = constants.loader(VerifierLogLevel::default());
     for table in tables::ALL {
         loader.map_pin_path(table.name, directory.join(table.pin_name()));
     }
     let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
-    load_into_kernel(&mut ebpf, entry_for(config, framing))?;
+    load_into_kernel(&mut ebpf, entry_for(applied, framing)?)?;
     Ok(ebpf)
 }
 
@@ -170,10 +173,10 @@ pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
 }
 
 /// Returns the name of the entry for interfaces of this framing.
-fn entry_for(config: &Config, framing: Framing) -> &'static str {
+fn entry_for(applied: &Applied, framing: Framing) -> Result<&'static str> {
     match framing {
-        Framing::Ethernet => ethernet_entry(config),
-        Framing::BareIp => framing.entry(),
+        Framing::Ethernet => ethernet_entry(applied),
+        Framing::BareIp => Ok(framing.entry()),
     }
 }
 
@@ -221,7 +224,7 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 12],
+    words: [(&'static str, u32); 13],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -239,6 +242,7 @@ impl Constants {
             session_slots,
             grant_filter_mask,
             progress_slots,
+            next_slot,
             window,
         } = *settings;
         let flag = u32::from;
@@ -255,6 +259,7 @@ impl Constants {
                 ("SESSION_SLOTS", session_slots),
                 ("GRANT_FILTER_MASK", grant_filter_mask),
                 ("PROGRESS_SLOTS", progress_slots),
+                ("NEXT_SLOT", next_slot),
                 ("TAKES_AUTHENTICATED", flag(window.is_some())),
             ],
             long_words: [

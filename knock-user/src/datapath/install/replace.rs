@@ -27,11 +27,12 @@ use crate::{
     config::{Attach, Config},
     datapath::{
         carry,
+        chain::{self, into::IntoSlot, next},
         compile::Contents,
         error::other_version,
         keys::{KeyRows, Newest},
         open::Datapath,
-        tables::{self, Definition, Group},
+        tables::{self, Access, Definition, Group, PinDirectory},
     },
     keys::KeySet,
     sys::{clock::monotonic_now, grace},
@@ -58,7 +59,12 @@ pub(super) fn replace(
     let config = &contents.applied.config;
     old.end_outdated(None)?;
     let attachments = old.attachments()?;
-    refuse_other_mode(config, &attachments)?;
+    chain::require_next(config)?;
+    refuse_other_mode(
+        config,
+        contents.applied.circumstances.into.as_ref(),
+        &attachments,
+    )?;
     let from = old.whole_directory()?;
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;
@@ -85,6 +91,7 @@ pub(super) fn replace(
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
 
+    prepare_next(root, config, &attachments)?;
     for name in &config.interfaces {
         let (place, next) = (root.of(name), root.unnamed(name));
         change_programs(&place, &place, &next)?;
@@ -117,6 +124,24 @@ pub(super) fn replace(
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;
     Ok(Replaced { guarded, failed })
+}
+
+/// Puts what follows on the guarded interfaces into the new tables.
+fn prepare_next(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
+    for row in attachments.iter().filter(|row| row.is_guarded()) {
+        let (name, Some(index)) = (&row.configured, row.index) else {
+            continue;
+        };
+        if config.interfaces.contains(name) {
+            let tables = PinDirectory {
+                path: root.unnamed(name),
+                access: Access::Change,
+            };
+            let framing = framing(&row.name, index)?;
+            next::prepare(&tables, config, name, index, framing)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the groups of tables that stay.
@@ -177,8 +202,12 @@ fn load(
 
 /// Refuses a mode of attachment other than an interface has: the kernel has no way to change it without a moment in which
 /// nothing is attached.
-fn refuse_other_mode(config: &Config, attachments: &[Attachment]) -> Result<()> {
-    for row in attachments {
+fn refuse_other_mode(
+    config: &Config,
+    into: Option<&IntoSlot>,
+    attachments: &[Attachment],
+) -> Result<()> {
+    for row in attachments.iter().filter(|_| into.is_none()) {
         let wanted = match config.attach {
             Attach::Auto => continue,
             Attach::Native => Attached::Native,

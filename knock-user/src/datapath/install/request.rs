@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::SshSession;
+use crate::{config::SshSession, datapath::chain::IntoArgument};
 
 /// What happens where a configured interface is absent or refuses the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Request {
     pub trial: Option<Duration>,
     /// What is up already stays in force while it is on trial.
     pub keeps_trial: bool,
+    /// The array that the program is put into, in place of links. What is up already stays where it is without one.
+    pub into: Option<IntoArgument>,
     /// The SSH session that must not be cut off.
     pub session: Option<SshSession>,
 }
@@ -34,6 +36,7 @@ impl Request {
             named_interfaces: false,
             trial: None,
             keeps_trial: false,
+            into: None,
             session: None,
         }
     }

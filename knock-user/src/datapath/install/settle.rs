@@ -17,7 +17,10 @@ use super::{
         root::PinRoot,
     },
 };
-use crate::{datapath::error::other_version, sys::bpf};
+use crate::{
+    datapath::{chain::into, error::other_version},
+    sys::{bpf, grace},
+};
 
 /// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
 pub fn settle(root: &PinRoot) -> Result<()> {
@@ -39,6 +42,8 @@ pub fn settle(root: &PinRoot) -> Result<()> {
             take_place(root, &unfinished.interface)?;
         } else {
             change_programs(&before, &unfinished.path, &before)?;
+            // What packets go on to is in tables that are removed next.
+            grace::wait();
         }
         let left = root.unnamed(&unfinished.interface);
         if left.exists() {
@@ -97,13 +102,20 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has the links pinned in `links` carry the programs pinned in `to` in place of those pinned in `from`, each in place of
-/// the one that reads the same packets.
+/// Has the links pinned in `links`, or the slot of the instance there, carry the programs pinned in `to` in place of those
+/// pinned in `from`, each in place of the one that reads the same packets.
 pub(super) fn change_programs(links: &Path, from: &Path, to: &Path) -> Result<()> {
+    let into = into::of(links);
     for name in PROGRAMS {
         let (from, to) = (from.join(name), to.join(name));
         if from.exists() && to.exists() {
             update_links(links, &from, &to)?;
+            if let Some(into) = &into {
+                let old = attachment::program_id(&from)?;
+                let new =
+                    bpf::open(&to).with_context(|| format!("cannot open {}", to.display()))?;
+                into.change(&[old], &new)?;
+            }
         }
     }
     Ok(())

@@ -29,6 +29,10 @@ use super::{
 use crate::{
     config::Config,
     datapath::{
+        chain::{
+            self, IntoArgument,
+            into::{self, IntoSlot},
+        },
         compile::{
             Contents,
             applied::{Circumstances, Trial},
@@ -59,6 +63,8 @@ pub struct Up {
     pub before: Before,
     /// Interfaces that the program has been attached to now.
     pub guarded: Vec<Guarded>,
+    /// The slot that the program is in, in place of links.
+    pub into: Option<IntoSlot>,
     /// How the program is attached to every interface now.
     pub attachments: Vec<Attachment>,
     /// Interfaces that it could not be attached to, and why.
@@ -89,10 +95,24 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     requirements::require_time(config)?;
     let keys = keys::load(config)?;
     let present = present(root)?;
+    // Held until the program is in the slot.
+    let _turn = match &request.into {
+        Some(argument) => into::turn(&argument.pin, root)?,
+        None => None,
+    };
+    let into = slot(present.as_ref(), request)?;
+    if let Some(into) = &into {
+        into::require_one_framing(config, into)?;
+    }
+    if request.absent == Absent::Refuse {
+        chain::require_next(config)?;
+    }
+    chain::frags_of(config, into.as_ref())?;
     let mut circumstances = Circumstances {
         named_interfaces: request.named_interfaces,
         program: program::fingerprint()?,
         trial: request.trial.map(|_| Trial::default()),
+        into,
     };
     let Some(mut datapath) = present else {
         refuse_to_cut_off(config, None, request)?;
@@ -120,7 +140,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     }
     let is_same = datapath.config() == config
         && datapath.applied.circumstances.program == circumstances.program
-        && datapath.applied.circumstances.named_interfaces == request.named_interfaces;
+        && datapath.applied.circumstances.named_interfaces == request.named_interfaces
+        && datapath.goes_with_neighbours()?;
     if is_same && request.trial.is_none() && on_trial == TrialState::None {
         return take_over(datapath, root, &keys);
     }
@@ -141,9 +162,38 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     Ok(Up {
         before: Before::Another,
         guarded,
-        attachments: attachment::attachments(root, &config.interfaces)?,
+        into: contents.applied.circumstances.into.clone(),
+        attachments: attachment::attachments(
+            root,
+            &config.interfaces,
+            contents.applied.circumstances.into.as_ref(),
+        )?,
         failed,
     })
+}
+
+/// Returns the slot that the program belongs in; `None` where it is attached by links.
+fn slot(present: Option<&Datapath>, request: &Request) -> Result<Option<IntoSlot>> {
+    let Some(datapath) = present else {
+        return request.into.as_ref().map(into::choose).transpose();
+    };
+    let now = &datapath.applied.circumstances.into;
+    let Some(IntoArgument { pin, slot }) = &request.into else {
+        return Ok(now.clone());
+    };
+    let is_same = |into: &&IntoSlot| into.pin == *pin && slot.is_none_or(|slot| slot == into.slot);
+    match now.as_ref().filter(is_same) {
+        Some(into) => Ok(Some(into.clone())),
+        None => bail!(
+            "it is up {}, and cannot change to another place without a moment in which nothing is guarded: `knockgate down`, \
+             then `knockgate up --into {}`",
+            now.as_ref().map_or_else(
+                || "by links of its own".to_owned(),
+                |into| format!("in {into}")
+            ),
+            pin.display()
+        ),
+    }
 }
 
 fn deadline(request: &Request) -> u64 {
@@ -194,10 +244,14 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
 
 fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up> {
     datapath.apply_keys(keys)?;
+    for name in datapath.renew_next()? {
+        tracing::info!("what passes on {name} goes on to the program that is pinned now");
+    }
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
     Ok(Up {
         before: Before::Same,
         guarded,
+        into: datapath.applied.circumstances.into.clone(),
         attachments: datapath.attachments()?,
         failed,
     })
@@ -245,11 +299,13 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
     {
         return Err(failed.swap_remove(index).1);
     }
-    let attachments = attachment::attachments(root, &config.interfaces)?;
+    let into = contents.applied.circumstances.into.as_ref();
+    let attachments = attachment::attachments(root, &config.interfaces, into)?;
     undo.0.clear();
     Ok(Up {
         before: Before::Nothing,
         guarded,
+        into: into.cloned(),
         attachments,
         failed,
     })

@@ -1,7 +1,7 @@
 //! The XDP program that an interface carries.
 
 use anyhow::{Context as _, Result};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramInfo, loaded_programs};
 
 use crate::sys::links::{self, Link};
 
@@ -10,6 +10,8 @@ use crate::sys::links::{self, Link};
 pub enum Attached {
     Native,
     Generic,
+    /// It is in a slot of another's array, and the interface carries no program that could call it.
+    Uncalled,
 }
 
 impl Attached {
@@ -18,6 +20,7 @@ impl Attached {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Uncalled => "not called",
         }
     }
 }
@@ -63,16 +66,26 @@ pub fn mode(link: &Link, program: u32) -> Option<Attached> {
 pub fn describe(xdp: Xdp) -> String {
     let Xdp { attached, program } = xdp;
     let mode = attached.name();
-    let loaded = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|info| info.id() == program);
-    let Some(info) = loaded else {
+    let Some(info) = info(program) else {
         return format!("program {program} ({mode})");
     };
-    let name = info.name_as_str().unwrap_or("without a name").to_owned();
     let uid = info
         .created_by_uid()
         .map(|uid| format!(", loaded by uid {uid}"))
         .unwrap_or_default();
-    format!("program `{name}`, id {program} ({mode}{uid})")
+    format!("{} ({mode}{uid})", program_name(program))
+}
+
+/// Describes a program by its name and id.
+pub fn program_name(program: u32) -> String {
+    let info = info(program);
+    match info.as_ref().and_then(ProgramInfo::name_as_str) {
+        Some("") | None => format!("program {program}"),
+        Some(name) => format!("program `{name}`, id {program}"),
+    }
+}
+
+fn info(program: u32) -> Option<ProgramInfo> {
+    let mut loaded = loaded_programs().filter_map(Result::ok);
+    loaded.find(|info| info.id() == program)
 }

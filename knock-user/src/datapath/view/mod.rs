@@ -1,6 +1,7 @@
 //! Reads the tables into rows for people and scripts.
 
 pub mod address;
+pub mod chain;
 pub mod counters;
 pub mod grants;
 pub mod progress;

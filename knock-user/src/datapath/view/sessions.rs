@@ -1,6 +1,9 @@
 //! Flows that began under a grant.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use aya::{
@@ -8,14 +11,19 @@ use aya::{
     maps::{HashMap, MapData},
 };
 use knock_common::{
-    Address, frame,
-    session::{Flow, Session},
+    Address,
+    address::{V4, V6},
+    frame,
+    session::{Flow, SLOT_SHIFT, Session, SessionSlot, state},
 };
 
 use crate::{
     config::{Established, connections},
-    datapath::{open::Datapath, tables::data},
-    sys::{bpf::batch, clock::monotonic_now},
+    datapath::{edit::sessions::slot_time, open::Datapath, tables::data},
+    sys::{
+        bpf::{batch, mapping::Mapping},
+        clock::monotonic_now,
+    },
     values::Protocol,
 };
 
@@ -53,24 +61,37 @@ impl Datapath {
 
     /// Counts the sessions, in a fraction of the time that [`Datapath::sessions`] takes.
     pub fn count_sessions(&self) -> Result<u64> {
-        let now = monotonic_now();
+        let now = slot_time(monotonic_now());
         let mut open = 0;
         let mut closing = Vec::new();
-        self.read_sessions(&self.sessions.v4, now, |flow, session| {
-            if session.closing == 0 {
+        for slot in Mapping::of(&self.session_slots)?.iter() {
+            if slot.family == 0 || slot.state == state::ENDED {
+                continue;
+            }
+            // Less than the unit more than it says.
+            let idle = u64::from(now.saturating_sub(slot.last)).saturating_sub(1) << SLOT_SHIFT;
+            if !self.is_kept(slot.gate, Duration::from_nanos(idle)) {
+                continue;
+            }
+            if slot.state == state::OPEN {
                 open += 1;
             } else {
-                closing.push(row(flow, session, now));
+                closing.push(ends(&slot));
             }
-        })?;
-        self.read_sessions(&self.sessions.v6, now, |flow, session| {
-            if session.closing == 0 {
-                open += 1;
-            } else {
-                closing.push(row(flow, session, now));
-            }
-        })?;
-        Ok(open + connected(closing)?.len() as u64)
+        }
+        if !closing.is_empty() {
+            let connected = connections()?;
+            closing.retain(|(source, destination)| connected.contains(&(*destination, *source)));
+        }
+        Ok(open + closing.len() as u64)
+    }
+
+    /// Returns whether a flow at a gate goes on past its grant.
+    fn is_kept(&self, gate: u16, idle: Duration) -> bool {
+        self.applied.gate(gate).is_some_and(|gate| {
+            // Where flows are cut, they are remembered only to count connections.
+            gate.established == Established::Keep && idle < gate.session_idle
+        })
     }
 
     /// Calls `each` with every flow that goes on past its grant.
@@ -84,12 +105,7 @@ impl Datapath {
         Flow<A>: Pod,
     {
         batch::for_each(data(table), |flow: &Flow<A>, session: &Session| {
-            let idle = Duration::from_nanos(session.idle(now));
-            let is_kept = self.applied.gate(session.gate).is_some_and(|gate| {
-                // Where flows are cut, they are remembered only to count connections.
-                gate.established == Established::Keep && idle < gate.session_idle
-            });
-            if is_kept {
+            if self.is_kept(session.gate, Duration::from_nanos(session.idle(now))) {
                 each(flow, session);
             }
         })
@@ -103,6 +119,21 @@ fn connected(mut closing: Vec<SessionRow>) -> Result<Vec<SessionRow>> {
         closing.retain(|row| connected.contains(&(row.destination, row.source)));
     }
     Ok(closing)
+}
+
+/// Returns source and destination of a slot's flow.
+fn ends(slot: &SessionSlot) -> (SocketAddr, SocketAddr) {
+    let address = |padded| -> IpAddr {
+        if slot.family == V4::FAMILY {
+            V4::unpadded(padded).into()
+        } else {
+            V6::unpadded(padded).into()
+        }
+    };
+    (
+        SocketAddr::new(address(slot.source), slot.source_port),
+        SocketAddr::new(address(slot.destination), slot.destination_port),
+    )
 }
 
 fn row<A: Address>(flow: &Flow<A>, session: &Session, now: u64) -> SessionRow {

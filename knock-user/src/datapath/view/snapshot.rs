@@ -9,9 +9,15 @@ use anyhow::Result;
 use knock_common::{Reason, knock::fwknop};
 use serde::Serialize;
 
+use super::chain::{CalledBy, Next};
 use crate::{
     config::Mode,
-    datapath::{install::attachment::Attachment, keys::Who, open::Datapath, trial::TrialState},
+    datapath::{
+        install::{attachment::Attachment, xdp::Attached},
+        keys::Who,
+        open::Datapath,
+        trial::TrialState,
+    },
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -54,7 +60,7 @@ pub struct Interface {
     pub name: String,
     /// `None` where there is no such interface.
     pub index: Option<u32>,
-    /// `native` or `generic`; `None` where it is not guarded.
+    /// `native` or `generic`; `None` where it is not guarded, or nothing on the interface calls it.
     pub attach: Option<&'static str>,
     /// `enforce` or `monitor`.
     pub mode: &'static str,
@@ -62,6 +68,10 @@ pub struct Interface {
     pub guarded: bool,
     /// Its name in the configuration, where it has another one now.
     pub renamed_from: Option<String>,
+    /// The slot of another's array by which the program is called; `None` where it is attached itself.
+    pub into: Option<CalledBy>,
+    /// What gets the packets that pass; `None`: the host.
+    pub next: Option<Next>,
 }
 
 /// A gate.
@@ -212,20 +222,25 @@ impl Datapath {
             TrialState::Left(left) => Some(milliseconds(left)),
             TrialState::Lapsed | TrialState::None => None,
         };
-        let interfaces = attachments.iter().map(|attachment| Interface {
-            name: attachment.name.clone(),
-            index: attachment.index,
-            attach: attachment
-                .state
-                .as_ref()
-                .ok()
-                .map(|attached| attached.name()),
-            mode,
-            try_left_ms,
-            guarded: attachment.is_guarded(),
-            renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
-        });
-        Ok((interfaces.collect(), attachments))
+        let into = self.into()?;
+        let mut interfaces = Vec::new();
+        for attachment in &attachments {
+            let attached = attachment.state.as_ref().ok();
+            interfaces.push(Interface {
+                name: attachment.name.clone(),
+                index: attachment.index,
+                attach: attached
+                    .filter(|attached| **attached != Attached::Uncalled)
+                    .map(|attached| attached.name()),
+                mode,
+                try_left_ms,
+                guarded: attachment.is_guarded(),
+                renamed_from: attachment.renamed_from().map(ToOwned::to_owned),
+                into: into.clone(),
+                next: self.next(&attachment.configured)?.map(Next::from),
+            });
+        }
+        Ok((interfaces, attachments))
     }
 
     /// Returns the time since it came up.

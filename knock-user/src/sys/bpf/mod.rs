@@ -1,8 +1,10 @@
-//! `bpf(2)`: pinned objects and links. Tables in [`batch`] and [`mapping`], the file system of pins in [`fs`].
+//! `bpf(2)`: pinned objects and links. Tables in [`batch`] and [`mapping`], arrays of programs in [`programs`], the file
+//! system of pins in [`fs`].
 
 pub mod batch;
 pub mod fs;
 pub mod mapping;
+pub mod programs;
 
 use std::{
     ffi::CString,
@@ -78,6 +80,8 @@ pub fn link_xdp(program: impl AsFd, interface: u32, native: bool) -> io::Result<
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
     pub id: u32,
+    /// One of `enum bpf_prog_type`.
+    pub kind: u32,
     /// A hash of its instructions.
     pub tag: [u8; 8],
 }
@@ -146,12 +150,16 @@ pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
 
 /// Returns what the kernel says of the program pinned at `path`; `None` where it is something else.
 pub fn program(path: &Path) -> io::Result<Option<Program>> {
-    let program = look(path)?;
+    program_of(look(path)?)
+}
+
+/// Returns what the kernel says of an open program; `None` where it is something else.
+pub fn program_of(program: impl AsFd) -> io::Result<Option<Program>> {
     if kind(&program) != Some(Kind::Program) {
         return Ok(None);
     }
-    let ProgramInfo { kind: _, id, tag } = info(&program)?;
-    Ok(Some(Program { id, tag }))
+    let ProgramInfo { kind, id, tag } = info(&program)?;
+    Ok(Some(Program { id, kind, tag }))
 }
 
 /// Returns the head of what the kernel says of an object.

@@ -1,6 +1,6 @@
 //! The bench's own kernel programs.
 //!
-//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`parse_only`] and
+//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`parse_only`], [`wait`] and
 //! [`minimal_gate`](minimal::minimal_gate). [`remember_shared`] and [`remember_apart`] implement its table of sources
 //! by two kinds of the kernel's LRU tables. [`vary`] and [`send`] make traffic: each writes the next source address and
 //! ports into the frame that it is run on; then `vary` calls the program under test, and `send` sends the frame.
@@ -22,19 +22,21 @@ mod minimal;
 mod terms;
 mod traffic;
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
     helpers::bpf_redirect,
     macros::{map, xdp},
-    maps::{Array, LruHashMap, ProgramArray},
+    maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use terms::PROTECTED;
 use traffic::{MOST_MESSAGES, Traffic};
 
-/// The traffic that [`vary`] and [`send`] make.
+/// The traffic that [`vary`] and [`send`] make, on each CPU.
 #[map]
-static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
+static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
 /// The payloads that take turns.
 #[map]
 static MESSAGES: Array<Message> = Array::with_max_entries(MOST_MESSAGES, 0);
@@ -49,6 +51,13 @@ static APART: LruHashMap<[u64; 3], [u64; 16]> =
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// How many multiplications [`wait`] makes. Set at load.
+#[unsafe(no_mangle)]
+static TURNS: u32 = 0;
+/// What they have come to. In memory, so that each run waits for the one before.
+#[map]
+static PRODUCT: Array<u64> = Array::with_max_entries(1, 0);
+
 #[xdp]
 pub fn bare_drop(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
@@ -57,6 +66,28 @@ pub fn bare_drop(_: XdpContext) -> u32 {
 #[xdp]
 pub fn bare_pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Drops after a known time: a number of multiplications, each of what the one before has come to. A processor cannot do them
+/// while it does something else of the run, nor several at once.
+#[xdp]
+#[inline(always)]
+pub fn wait(_: XdpContext) -> u32 {
+    let Some(product) = PRODUCT.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: set at load, and read as it is then: the compiler must not take the value of this source.
+    let turns = unsafe { (&raw const TURNS).read_volatile() };
+    // SAFETY: the entry stays mapped until the program has run. It is one CPU's at a time: the bench uses one.
+    let mut value = unsafe { product.read_volatile() } | 1;
+    let mut turn = 0;
+    while turn < turns {
+        value = black_box(value.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        turn += 1;
+    }
+    // SAFETY: as above.
+    unsafe { product.write_volatile(value) };
+    xdp_action::XDP_DROP
 }
 
 /// A minimal port filter: reads Ethernet, IPv4 and the ports, then drops packets to one port.
@@ -163,7 +194,7 @@ fn parsed(ctx: &XdpContext) -> Option<(u32, u16)> {
 #[inline(always)]
 fn next_frame(ctx: &XdpContext) -> Option<u32> {
     let traffic = TRAFFIC.get_ptr_mut(0)?;
-    // SAFETY: array entries always exist, and the bench runs one program at a time.
+    // SAFETY: array entries always exist, and this one is this CPU's.
     let traffic = unsafe { &mut *traffic };
     let frame = header::<{ ETHERNET + IPV4 + 4 }>(ctx, 0)?;
 

@@ -51,6 +51,8 @@ pub struct Setup {
     pub keys: Option<Slots>,
     /// With a client of fwknop's for the first gate: its keys for encryption and HMAC, in base64.
     pub fwknop: Option<[&'static str; 2]>,
+    /// Where a program is pinned that follows.
+    pub next: Option<PathBuf>,
 }
 
 /// Where the keys for authenticated knocks are, and how many there may be.
@@ -75,6 +77,7 @@ impl Default for Setup {
             serves: false,
             keys: None,
             fwknop: None,
+            next: None,
         }
     }
 }
@@ -94,12 +97,21 @@ impl Setup {
             serves,
             ref keys,
             fwknop,
+            ref next,
         } = *self;
         let networks: Vec<String> = (0..allow)
             .map(|network| format!("\"198.18.{network}.0/24\""))
             .collect();
-        let mut text = format!(
-            "interfaces = [\"{interface}\"]\nattach = \"{attach}\"\nallow = [{}]\n\
+        let mut text = match next {
+            None => format!("interfaces = [\"{interface}\"]\n"),
+            Some(next) => format!(
+                "interface = [{{ name = \"{interface}\", next = \"{}\" }}]\n",
+                next.display()
+            ),
+        };
+        let _ = write!(
+            text,
+            "attach = \"{attach}\"\nallow = [{}]\n\
              open_ports = [\"{OPEN}/tcp\", \"{OPEN}/udp\"]\n\
              [limits]\nsources = {sources}\ngrants = {grants}\n",
             networks.join(", ")

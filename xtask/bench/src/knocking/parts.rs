@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Aim, Case, Measured, SIZED, STEPS, flood::Rate, rivals::Rival};
-use crate::figures::{Part, Row, Spread, over, times};
+use crate::figures::{Figure, Part, Row, over, times};
 
 impl Case {
     /// Returns a row of one quantity; `None` if it is not available.
@@ -27,7 +27,7 @@ pub(super) fn who(rival: Rival, step: Duration) -> String {
 pub(super) fn parts(cases: &[Case]) -> Vec<Part> {
     let calm = |case: &&Case| case.rate == Rate::None && case.step == STEPS[0];
     let nobody = cases[0].name();
-    let median = |values: &[f64]| Spread::of(values.to_vec()).map(|spread| spread.median);
+    let median = |values: &[f64]| Figure::of_rounds(values.to_vec()).map(|figure| figure.value);
     let calm_of = |case: &Case| {
         let same = |other: &&Case| other.rival == case.rival && other.step == case.step;
         let calm = cases
@@ -44,7 +44,7 @@ pub(super) fn parts(cases: &[Case]) -> Vec<Part> {
     });
     let vain = cases.iter().filter(calm).filter_map(|case| {
         let mut row = case.row(|measured| {
-            Spread::of(measured.outcome.in_vain.clone()).map(|spread| spread.most)
+            Figure::of_rounds(measured.outcome.in_vain.clone()).map(|figure| figure.high)
         })?;
         let against = over(&nobody);
         // What a process verifies takes a moment.
@@ -68,7 +68,7 @@ pub(super) fn parts(cases: &[Case]) -> Vec<Part> {
             }];
         }
         let sent = case.rounds.iter().map(|measured| measured.sent * 1e3);
-        let place = Spread::of(sent.collect()).map_or(0.0, |spread| spread.median);
+        let place = Figure::of_rounds(sent.collect()).map_or(0.0, |figure| figure.value);
         // The others are measured at two rates, which make no curve.
         let single = [Rival::Authenticated, Rival::KnockgateFwknop];
         Some(

@@ -347,7 +347,7 @@ impl Rows {
             traffic,
             expected: Expected { reason, delivered },
             against,
-            rounds: Vec::new(),
+            slices: Vec::new(),
         });
     }
 

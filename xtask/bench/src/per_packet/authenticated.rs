@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use aya::programs::Xdp;
 
 use super::{
-    Case, Work, measure,
+    Case, UNIT, Work, measure,
     rows::{NEWCOMERS, STRANGER},
 };
 use crate::{
@@ -123,7 +123,7 @@ pub fn authenticated(programs: &mut Programs, instances: &Instances, plan: &Plan
     Ok(Part {
         id: "authenticated",
         title: "Datagrams to a port for authenticated knocks",
-        unit: "ns of CPU, median (min–max)",
+        unit: UNIT,
         notes: vec![
             "64 bytes each, varied: the next source and message are written, then judged by tail call; so does the floor",
             "one source, unless the row says otherwise: a closed port looks at what is known of it, which a knock port does not",
@@ -137,6 +137,10 @@ pub fn authenticated(programs: &mut Programs, instances: &Instances, plan: &Plan
 struct Outcomes<'i>(&'i Instance);
 
 impl Judge for Outcomes<'_> {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
     fn program(&self) -> &Xdp {
         &self.0.program
     }

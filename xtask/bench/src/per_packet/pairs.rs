@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    Case, Work, measure,
+    Case, UNIT, Work, finer, measure,
     rows::{FORGED, STRANGER, denied_frame, granted_frame, new_sources, one_knocker, scattered},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     frame::{self, Transport},
     instance::{FOREIGN, Instance, OPEN, knock_frame},
     instances::Instances,
-    programs::Programs,
+    programs::{Floor, Programs},
 };
 
 /// Measures the verdicts with one sequence and with ten thousand.
@@ -47,11 +47,6 @@ pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) 
             against: |one| over(one).at_most(2.0),
         },
     ];
-    // A difference this small shows only between the cheapest of many samples.
-    let plan = &Plan {
-        samples: 8 * plan.samples,
-        ..*plan
-    };
     Ok(Part {
         id: "knock_ports",
         title: "The same with a port for authenticated knocks",
@@ -60,11 +55,47 @@ pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) 
             VARIED,
             "another without it: how much two instances differ with the same configuration",
         ],
-        rows: compare(programs, without, &others, plan)?,
+        rows: compare(programs, without, &others, &finer(plan))?,
     })
 }
 
-const UNIT: &str = "ns of CPU, median (min–max)";
+/// Measures what passes, without a program that follows and with one.
+pub fn neighbours(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
+    let alone = programs.floor(Floor::Pass)?;
+    let mut cases = vec![Case::new(
+        "the program that follows, alone",
+        &alone,
+        Work::Hot(granted_frame()),
+        Vec::new(),
+    )];
+    for (what, reason, work) in works() {
+        let Work::Hot(frame) = work else { continue };
+        let without = format!("{what}, without next");
+        let by = |label: &str, instance, against| {
+            let work = Work::Hot(frame.clone());
+            Case::judged(format!("{what}, {label}"), instance, reason, work, against)
+        };
+        cases.push(by("without next", &instances.lone, Vec::new()));
+        cases.push(by(
+            "another without it",
+            &instances.one,
+            vec![over(&without)],
+        ));
+        let goal = over(&without).at_most(5.0);
+        cases.push(by("with next", &instances.followed, vec![goal]));
+    }
+    Ok(Part {
+        id: "neighbours",
+        title: "The same with a program that follows (`next`)",
+        unit: UNIT,
+        notes: vec![
+            "the program that follows passes every packet, so the difference is the call and two instructions",
+            "another without it: how much two instances differ with the same configuration",
+        ],
+        rows: measure(programs, cases, &finer(plan))?,
+    })
+}
+
 const VARIED: &str =
     "denied and knocks are varied, see above: their ns hold the writing of the frame";
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use netlab::packet::{ACK, SYN};
 
-use super::{Case, Work, measure};
+use super::{Case, UNIT, Work, measure};
 use crate::{
     Plan,
     figures::{Part, Row, over, times, times_what},
@@ -28,13 +28,13 @@ const MINIMAL_VARIED: &str = "minimal gate, denied, 100,000 grants, 65,536 sourc
 const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
 
 /// A source without grant.
-pub(super) const STRANGER: u32 = 0xac10_0001;
+pub const STRANGER: u32 = 0xac10_0001;
 /// A source on the allow list of [`Instances::allowing`].
 const FRIEND: u32 = 0xc612_0007;
 /// The first address of sources that have not knocked yet.
-pub(super) const NEWCOMERS: u32 = 0x1400_0000;
+pub const NEWCOMERS: u32 = 0x1400_0000;
 /// Number of forged sources.
-pub(super) const FORGED: u32 = 65_536;
+pub const FORGED: u32 = 65_536;
 
 /// Measures all verdicts.
 pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
@@ -92,7 +92,7 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
     Ok(Part {
         id: "packet",
         title: "Per packet, BPF_PROG_TEST_RUN",
-        unit: "ns of CPU, median (min–max)",
+        unit: UNIT,
         notes: vec![
             "hot: the same frame repeatedly, so that all its data is in the cache",
             "minimal gate: a gate for one sequence that reads no tags, options or IPv6, and looks each source up once",
@@ -302,11 +302,11 @@ fn knocking(instance: &Instance) -> Vec<Case<'_>> {
     cases
 }
 
-pub(super) fn denied_frame() -> Vec<u8> {
+pub fn denied_frame() -> Vec<u8> {
     frame::ipv4(Transport::Tcp(SYN), STRANGER, 40000, PROTECTED)
 }
 
-pub(super) fn granted_frame() -> Vec<u8> {
+pub fn granted_frame() -> Vec<u8> {
     frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
 }
 

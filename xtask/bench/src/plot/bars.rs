@@ -74,10 +74,10 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
 fn groups(part: &Value) -> Vec<Vec<Bar>> {
     let none = Vec::new();
     let rows = part["rows"].as_array().unwrap_or(&none);
-    let median = |row: &Value| row["value"]["median"].as_f64();
+    let value = |row: &Value| row["value"]["value"].as_f64();
     let value_of = |name: &str| {
         let row = rows.iter().find(|row| row["name"] == name)?;
-        median(row)
+        value(row)
     };
     let mut groups: Vec<Vec<Bar>> = Vec::new();
     for row in rows {
@@ -86,22 +86,26 @@ fn groups(part: &Value) -> Vec<Vec<Bar>> {
                 .iter()
                 .find(|against| against["how"] == "difference")
         });
-        let (Some(name), Some(value), Some(first)) = (row["name"].as_str(), median(row), first)
+        let (Some(name), Some(value), Some(first)) = (row["name"].as_str(), value(row), first)
         else {
             continue;
         };
         let (Some(floor_name), Some(above)) =
-            (first["floor"].as_str(), first["is"]["median"].as_f64())
+            (first["floor"].as_str(), first["is"]["value"].as_f64())
         else {
             continue;
         };
         let Some(floor) = value_of(floor_name) else {
             continue;
         };
+        let name = match row["who"].as_str() {
+            Some(who) => format!("{who}, {name}"),
+            None => name.to_owned(),
+        };
         let bar = Bar {
-            name: name.to_owned(),
+            name,
             value,
-            // Differences within rounds vary less than the difference of the medians.
+            // Differences within rounds vary less than the difference of two rows' own.
             floor: value - above,
         };
         match groups.iter_mut().find(|group| group[0].name == floor_name) {
@@ -125,22 +129,27 @@ mod tests {
 
     use super::*;
 
+    fn ours(mut row: Value) -> Value {
+        row["who"] = json!("knockgate");
+        row
+    }
+
     fn part() -> Value {
-        let row = |name: &str, median: f64, floor: Option<&str>| {
+        let row = |name: &str, value: f64, floor: Option<&str>| {
             let against = floor.map_or(json!([]), |floor| {
                 json!([
-                    {"floor": "drop", "how": "ratio", "is": {"median": 2.0}},
-                    {"floor": floor, "how": "difference", "is": {"median": 4.0}}
+                    {"floor": "drop", "how": "ratio", "is": {"value": 2.0}},
+                    {"floor": floor, "how": "difference", "is": {"value": 4.0}}
                 ])
             });
-            json!({"name": name, "value": {"median": median}, "against": against})
+            json!({"name": name, "value": {"value": value}, "against": against})
         };
         json!({"rows": [
             row("drop", 20.0, None),
             row("pass", 30.0, None),
             row("denied", 25.0, Some("drop")),
             row("granted", 34.0, Some("pass")),
-            row("refused", 26.0, Some("drop")),
+            ours(row("refused", 26.0, Some("drop"))),
             {"name": "absent", "value": null, "against": [], "missing": "no nft"},
         ]})
     }
@@ -154,7 +163,10 @@ mod tests {
             .collect();
         assert_eq!(
             names,
-            [vec!["drop", "denied", "refused"], vec!["pass", "granted"]]
+            [
+                vec!["drop", "denied", "knockgate, refused"],
+                vec!["pass", "granted"]
+            ]
         );
         assert!((groups[0][1].floor - 21.0).abs() < 1e-9);
     }
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn every_bar_is_drawn_and_fits() {
         let drawn = draw(&part(), "title").unwrap();
-        for name in ["drop", "denied", "refused", "pass", "granted"] {
+        for name in ["drop", "denied", "knockgate, refused", "pass", "granted"] {
             assert!(drawn.contains(&format!(">{name}</text>")), "{name}");
         }
         assert!(!drawn.contains("absent"));

@@ -75,13 +75,15 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
         legend.push((curve, format!("c{}", colour % COLOURS), dashed));
     }
     // In reverse order, so that the first curves are on top.
-    for (curve, colour, dashed) in legend.iter().rev() {
+    for (place, (curve, colour, dashed)) in legend.iter().enumerate().rev() {
         let points: Vec<(f64, f64)> = curve
             .points
             .iter()
             .map(|(rate, percent)| (width(*rate), height(*percent)))
             .collect();
-        picture.line(&points, &format!("line {colour}{dashed}"));
+        let above = curves[..place].iter().filter(|other| hides(other, curve));
+        let wide = ["", " wide", " wider", " widest"][above.count().min(3)];
+        picture.line(&points, &format!("line {colour}{dashed}{wide}"));
         for point in points {
             picture.dot(point, &format!("fill {colour}"));
         }
@@ -97,6 +99,32 @@ pub fn draw(part: &Value, title: &str) -> Option<String> {
         y += 24.0;
     }
     Some(picture.finish())
+}
+
+/// Returns whether a curve that is drawn above another lies on it for a part of its length, so that it would not be seen.
+fn hides(above: &Curve, below: &Curve) -> bool {
+    let near = |(rate, percent): &(f64, f64)| {
+        let same = |(other, value): &(f64, f64)| {
+            (width(*rate) - width(*other)).abs() < 3.0 && (percent - value).abs() < 1.0
+        };
+        above.points.iter().any(same)
+    };
+    below.points.windows(2).any(|part| part.iter().all(near))
+        || (below.points.first().is_some_and(near) && ends_on(above, below))
+}
+
+/// Returns whether a curve ends on another, between two points of the same height.
+fn ends_on(above: &Curve, below: &Curve) -> bool {
+    let Some((rate, percent)) = below.points.last() else {
+        return false;
+    };
+    above.points.windows(2).any(|part| {
+        let ((from, at), (to, also)) = (part[0], part[1]);
+        from <= *rate
+            && width(*rate) <= width(to) + 3.0
+            && (at - percent).abs() < 1.0
+            && (also - percent).abs() < 1.0
+    })
 }
 
 fn width(rate: f64) -> f64 {
@@ -117,7 +145,7 @@ fn curves(part: &Value) -> Vec<Curve> {
         let (Some(name), Some(place), Some(value)) = (
             row["point"]["curve"].as_str(),
             row["point"]["place"].as_f64(),
-            row["value"]["median"].as_f64(),
+            row["value"]["value"].as_f64(),
         ) else {
             continue;
         };
@@ -143,14 +171,14 @@ mod tests {
     use super::*;
 
     fn part() -> Value {
-        let row = |curve: &str, place: f64, median: f64| json!({"point": {"curve": curve, "place": place}, "value": {"median": median}});
+        let row = |curve: &str, place: f64, value: f64| json!({"point": {"curve": curve, "place": place}, "value": {"value": value}});
         json!({"rows": [
             row("ours, 20 ms apart", 1e6, 99.0),
             row("ours, 20 ms apart", 0.0, 100.0),
             row("ours, 200 ms apart", 0.0, 100.0),
             row("ours, 200 ms apart", 1e5, 97.0),
             row("nobody", 0.0, 100.0),
-            {"name": "denied", "value": {"median": 1.0}},
+            {"name": "denied", "value": {"value": 1.0}},
         ]})
     }
 
@@ -168,6 +196,22 @@ mod tests {
         assert_eq!(drawn.matches("class=\"line c0\"").count(), 2);
         assert_eq!(drawn.matches("class=\"line c0 dashed\"").count(), 2);
         assert!(!drawn.contains("class=\"line c1"), "{drawn}");
+    }
+
+    #[test]
+    fn a_curve_below_others_is_seen() {
+        let curve = |points: &[(f64, f64)]| Curve {
+            name: String::new(),
+            points: points.to_vec(),
+        };
+        let above = curve(&[(0.0, 100.0), (1e4, 100.0), (1e6, 100.0), (1e7, 0.0)]);
+        assert!(hides(&above, &curve(&[(0.0, 100.0), (5e5, 99.5)])));
+        assert!(hides(
+            &above,
+            &curve(&[(0.0, 100.0), (1e4, 100.0), (1e5, 0.0)])
+        ));
+        assert!(!hides(&above, &curve(&[(0.0, 100.0), (1e4, 50.0)])));
+        assert!(!hides(&above, &curve(&[(0.0, 90.0), (1e6, 90.0)])));
     }
 
     #[test]

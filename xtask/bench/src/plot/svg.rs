@@ -31,6 +31,10 @@ text.soft { fill: #59636e; font-size: 11px; }
 .floor { fill: #b7c0c9; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .dashed { stroke-dasharray: 5 4; }
+.wide { stroke-width: 6; }
+.wider { stroke-width: 10; }
+.widest { stroke-width: 14; }
+.wide, .wider, .widest { opacity: 0.5; }
 .fill { stroke: none; }
 .c0 { stroke: #0072b2; fill: #0072b2; }
 .c1 { stroke: #d55e00; fill: #d55e00; }

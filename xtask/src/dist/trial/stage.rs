@@ -114,6 +114,8 @@ impl Trial<'_> {
             "/usr/share/zsh/vendor-completions/_knockgate",
             "/usr/share/fish/vendor_completions.d/knockgate.fish",
             "/usr/lib/systemd/system/knockgate.service",
+            "/usr/lib/systemd/system/knockgate-metrics.service",
+            "/usr/lib/systemd/system/knockgate-metrics.timer",
             "/usr/share/doc/knockgate/copyright",
             "/usr/share/doc/knockgate/changelog.Debian.gz",
         ] {
@@ -127,7 +129,8 @@ impl Trial<'_> {
             conffiles.contains(CONFIGURATION),
             "{CONFIGURATION} is not the administrator's to keep"
         );
-        // Nothing is guarded before it is configured, now or at the next boot.
+        // Nothing is guarded before it is configured, now or at the next boot, though a service that could not start has made
+        // the directory of the pins.
         system.exits("knockgate check", 3)?;
         system.exits("knockgate status", 5)?;
         let wants = system.path("/etc/systemd/system/multi-user.target.wants/knockgate.service");

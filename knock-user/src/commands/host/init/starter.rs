@@ -27,6 +27,7 @@ pub(super) fn starter(
     draw.avoid(gates.iter().map(|gate| gate.port.number));
     let [
         file,
+        interface,
         limits,
         metrics,
         alert,
@@ -41,6 +42,7 @@ pub(super) fn starter(
     let mut text = HEAD.to_owned();
     let given = [("interfaces", quoted(interfaces))];
     section(&mut text, file, &given, Comments::Yes);
+    section(&mut text, interface, &[], Comments::Yes);
     section(&mut text, limits, &[], Comments::Yes);
     section(&mut text, metrics, &[], Comments::Yes);
     section(&mut text, alert, &[], Comments::Yes);

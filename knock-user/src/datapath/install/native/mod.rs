@@ -71,11 +71,17 @@ impl Facts {
 
     /// Returns whether native mode takes a program for frames in several buffers.
     pub fn needs_frags(&self) -> bool {
+        self.beyond_one_buffer().is_some()
+    }
+
+    /// Returns the MTU that decides it and the largest at which a frame fits one buffer, where native mode takes frames in
+    /// several and the MTU is beyond.
+    pub fn beyond_one_buffer(&self) -> Option<(u32, u32)> {
         let can = self
             .features
             .is_none_or(|features| features & feature::RX_SG != 0);
         let (largest, mtu) = largest(self);
-        can && mtu > largest
+        (can && mtu > largest).then_some((mtu, largest))
     }
 }
 

@@ -12,7 +12,10 @@ use super::{
     directory::{PROGRAMS, is_ours, links, names},
     root::{PinRoot, make_directory},
 };
-use crate::{datapath::tables, sys::bpf};
+use crate::{
+    datapath::{chain::into, tables},
+    sys::bpf,
+};
 
 impl PinRoot {
     /// Fills a directory beside that of `interface` by `pin`. It has the name of one that is unfinished.
@@ -63,7 +66,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory with what is knockgate's in it. The link goes first: while it is there, so are the
+/// Removes a directory with what is knockgate's in it. The link goes first, or the slot: while it is there, so are the
 /// tables. What identifies the instance goes last.
 pub fn remove(directory: &Path) -> Result<()> {
     let gone = |result: io::Result<()>| match result {
@@ -71,6 +74,7 @@ pub fn remove(directory: &Path) -> Result<()> {
         _ => Ok(()),
     };
     let in_directory = || format!("cannot remove the pins in {}", directory.display());
+    into::leave(directory)?;
     for link in links(directory)? {
         // Where this fails (before Linux 5.9), removing the pin detaches the link, only later.
         let _ = bpf::detach_link(&link);

@@ -25,7 +25,14 @@ fn keys(document: &impl Serialize) -> BTreeSet<String> {
     for (list, rows) in document.as_object().expect("an object") {
         for row in rows.as_array().expect("a list") {
             let row: &serde_json::Map<String, Value> = row.as_object().expect("an object");
-            keys.extend(row.keys().map(|key| format!("{list}[].{key}")));
+            for (key, value) in row {
+                keys.insert(format!("{list}[].{key}"));
+                let nested = value
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|nested| nested.keys());
+                keys.extend(nested.map(|nested| format!("{list}[].{key}.{nested}")));
+            }
         }
     }
     keys
@@ -43,6 +50,16 @@ fn the_reference_has_every_key_and_no_other() {
             try_left_ms: None,
             guarded: false,
             renamed_from: None,
+            into: Some(CalledBy {
+                pin: word(),
+                slot: 0,
+                program: None,
+            }),
+            next: Some(Next {
+                pin: word(),
+                program: None,
+                pinned: None,
+            }),
         }],
         gates: vec![GateStatus {
             name: word(),

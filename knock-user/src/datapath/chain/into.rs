@@ -1,0 +1,268 @@
+//! The array of another's by which ours is called, in place of a link of our own: `up --into PIN[SLOT]`.
+//!
+//! The slot is written last and emptied first, as a link is made and detached, and only while it is free or holds a
+//! program of this instance. Which array and slot it is stands with the configuration in force, so that the next command
+//! finds it after a crash.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{IntoArgument, kind::is_mismatch};
+use crate::{
+    config::Config,
+    datapath::{
+        compile::applied::Applied,
+        error::{cannot_open, is_denied},
+        install::{
+            attachment,
+            framing::{Framing, framing, index_of},
+            pins::{lock::Lock, root::PinRoot},
+            xdp,
+        },
+        open,
+    },
+    sys::bpf::{
+        self,
+        programs::{self, Array},
+    },
+};
+
+/// A slot of another's array of programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntoSlot {
+    /// Where the array is pinned.
+    pub pin: PathBuf,
+    pub slot: u32,
+}
+
+impl fmt::Display for IntoSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.pin.display(), self.slot)
+    }
+}
+
+/// An array of programs that has been opened.
+pub struct OpenArray {
+    pub array: OwnedFd,
+    pub slots: u32,
+}
+
+/// What is in the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InSlot {
+    /// No array of programs is pinned there any more.
+    NoArray,
+    Nothing,
+    /// The program with this id.
+    Program(u32),
+}
+
+impl IntoSlot {
+    /// Opens the array. Fails where none is pinned.
+    pub fn open(&self) -> Result<OpenArray> {
+        open_array(&self.pin)
+    }
+
+    /// Returns what is in the slot.
+    pub fn look(&self) -> Result<InSlot> {
+        let array = match bpf::open(&self.pin) {
+            Err(error) if is_denied(&error) => bpf::look(&self.pin),
+            array => array,
+        };
+        let array = match array {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(InSlot::NoArray),
+            array => array.map_err(|error| cannot_open(&self.pin, error))?,
+        };
+        let found = programs::array(&array).with_context(|| self.cannot("look at"))?;
+        if found.is_none_or(|Array { slots, .. }| self.slot >= slots) {
+            return Ok(InSlot::NoArray);
+        }
+        let program = programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))?;
+        Ok(program.map_or(InSlot::Nothing, InSlot::Program))
+    }
+
+    fn cannot(&self, what: &str) -> String {
+        format!("cannot {what} {self}")
+    }
+
+    /// Puts a program into the slot, which is free or holds one of the programs in `ours`. Each packet that the array hands
+    /// on goes to the one or the other.
+    pub fn enter(&self, program: &OwnedFd, ours: &[u32]) -> Result<()> {
+        let OpenArray { array, .. } = self.open()?;
+        let id = bpf::program_of(program)?.context("it is no program")?.id;
+        let before = programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))?;
+        if let Some(other) = before.filter(|before| !ours.contains(before)) {
+            if other == id {
+                return Ok(());
+            }
+            bail!(self.taken_by(other));
+        }
+        programs::put(&array, self.slot, program).map_err(|error| {
+            if is_mismatch(&error) {
+                anyhow!(
+                    "{}: the array takes programs of another kind (type, frags, attach type)",
+                    self.cannot("put the program into")
+                )
+            } else {
+                anyhow!(error).context(self.cannot("put the program into"))
+            }
+        })?;
+        // The kernel has no way to write to a slot only while it is free.
+        match programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))? {
+            Some(now) if now == id => Ok(()),
+            Some(other) => bail!(self.taken_by(other)),
+            None => bail!("{self} was emptied by another process meanwhile"),
+        }
+    }
+
+    fn taken_by(&self, other: u32) -> String {
+        format!(
+            "{self} holds {}: name a slot that is free, or none, which takes the first free one (`--into {}`)",
+            xdp::program_name(other),
+            self.pin.display()
+        )
+    }
+
+    /// Puts `to` into the slot if it holds one of `from`.
+    pub fn change(&self, from: &[u32], to: &OwnedFd) -> Result<()> {
+        match self.look()? {
+            InSlot::Program(program) if from.contains(&program) => self.enter(to, from),
+            // The balancer has made a new array, or emptied it: repaired afterwards.
+            InSlot::NoArray | InSlot::Nothing | InSlot::Program(_) => Ok(()),
+        }
+    }
+
+    /// Empties the slot if it holds one of these programs, and every slot of other arrays that does: one of this name may
+    /// have been made anew while the one before it is still in use.
+    pub fn leave(&self, ours: &[u32]) -> Result<()> {
+        if let InSlot::Program(program) = self.look()?
+            && ours.contains(&program)
+        {
+            let OpenArray { array, .. } = self.open()?;
+            return programs::empty(&array, self.slot).with_context(|| self.cannot("empty"));
+        }
+        let Ok(arrays) = programs::all_arrays() else {
+            // Not permitted: there is no way to find them.
+            return Ok(());
+        };
+        for array in arrays {
+            if let Ok(Some(program)) = programs::slot(&array, self.slot)
+                && ours.contains(&program)
+            {
+                programs::empty(&array, self.slot).with_context(|| self.cannot("empty"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the array of programs pinned at `pin`.
+fn open_array(pin: &Path) -> Result<OpenArray> {
+    let array = bpf::open(pin).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!(
+            "no array is pinned at {}: start what pins it there first, or name where it is",
+            pin.display()
+        ),
+        _ => cannot_open(pin, error),
+    })?;
+    let found =
+        programs::array(&array).with_context(|| format!("cannot look at {}", pin.display()))?;
+    match found {
+        Some(Array { slots, .. }) => Ok(OpenArray { array, slots }),
+        None => bail!(
+            "what is pinned at {} is no array of programs (BPF_MAP_TYPE_PROG_ARRAY), so no program can be put into it",
+            pin.display()
+        ),
+    }
+}
+
+/// Chooses the slot that is meant: the first free one where none is named.
+pub fn choose(argument: &IntoArgument) -> Result<IntoSlot> {
+    let IntoArgument { pin, slot } = argument;
+    let OpenArray { array, slots } = open_array(pin)?;
+    let at = |slot| IntoSlot {
+        pin: pin.clone(),
+        slot,
+    };
+    if let Some(slot) = *slot {
+        if slot >= slots {
+            bail!(
+                "{} has {slots} slots, 0 to {}, so there is no slot {slot}",
+                pin.display(),
+                slots - 1
+            );
+        }
+        let into = at(slot);
+        return match programs::slot(&array, slot).with_context(|| into.cannot("look at"))? {
+            Some(other) => bail!(into.taken_by(other)),
+            None => Ok(into),
+        };
+    }
+    for slot in 0..slots {
+        let into = at(slot);
+        if programs::slot(&array, slot)
+            .with_context(|| into.cannot("look at"))?
+            .is_none()
+        {
+            return Ok(into);
+        }
+    }
+    bail!(
+        "each of the {slots} slots of {} holds a program: empty one, or make the array larger",
+        pin.display()
+    )
+}
+
+/// Keeps other knockgates from choosing a slot of the array pinned at `pin`, until it is dropped. `root`: has been locked by
+/// this process.
+pub fn turn(pin: &Path, root: &PinRoot) -> Result<Option<Lock>> {
+    let Some(parent) = pin.parent() else {
+        return Ok(None);
+    };
+    let folder = PinRoot::new(parent);
+    if folder.path() == root.path() {
+        return Ok(None);
+    }
+    folder.lock_existing()
+}
+
+/// Returns how packets begin on the interfaces of a configuration that are there.
+pub fn framings(config: &Config) -> BTreeSet<Framing> {
+    let names = config.interfaces.iter();
+    names
+        .filter_map(|name| framing(name, index_of(name).ok()?).ok())
+        .collect()
+}
+
+/// Refuses interfaces that need different entries of the program: one slot holds one.
+pub fn require_one_framing(config: &Config, into: &IntoSlot) -> Result<()> {
+    if framings(config).len() > 1 {
+        bail!(
+            "{} are of several kinds, with link header and without, for which different programs are needed, and {into} \
+             holds one: bring them up by themselves, each with a --pin-root of its own",
+            config.interfaces.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Returns the slot that the instance pinned in `directory` is in. `None` as well where its tables are gone.
+pub fn of(directory: &Path) -> Option<IntoSlot> {
+    let applied: Applied = open::applied(directory).ok()?;
+    applied.circumstances.into
+}
+
+/// Takes the programs pinned in `directory` out of the slot that they are in.
+pub fn leave(directory: &Path) -> Result<()> {
+    match of(directory) {
+        Some(into) => into.leave(&attachment::programs(directory)?),
+        None => Ok(()),
+    }
+}
