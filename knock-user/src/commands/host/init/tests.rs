@@ -89,6 +89,8 @@ fn every_optional_key_is_there_with_its_default() {
     // So are a client of fwknop and its keys.
     assert_eq!(shown.gates[0].fwknop.len(), 1);
     shown.gates[0].fwknop.clear();
+    // And an interface that needs more than its name.
+    assert_eq!(shown.interfaces.pop().as_deref(), Some("eth1"));
     assert_eq!(shown, written);
 }
 
