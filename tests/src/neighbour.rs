@@ -8,9 +8,12 @@ use std::{
 
 use netlab::Netns;
 
-use crate::foreign::{
-    ATTACH_XDP, LINK_CREATE, LinkCreate, MAP_CREATE, MAP_TYPE_ARRAY, MapCreate, PROG_LOAD,
-    PROG_TYPE_XDP, ProgLoad, address, bpf, command, descriptor, id_of, open, pin,
+use crate::{
+    foreign::{
+        ATTACH_XDP, LINK_CREATE, LinkCreate, MAP_CREATE, MAP_TYPE_ARRAY, MapCreate, PROG_LOAD,
+        PROG_TYPE_XDP, ProgLoad, address, bpf, command, descriptor, id_of, open, pin,
+    },
+    run::wait_until,
 };
 
 // From `bpf_cmd`, `bpf_map_type` and `bpf_prog_type` of `linux/bpf.h`.
@@ -102,8 +105,15 @@ impl Neighbour {
             attach_type: ATTACH_XDP,
             flags: if native { DRV_MODE } else { SKB_MODE },
         };
-        let link = netns.run(|| bpf(LINK_CREATE, &attributes));
-        self.link = Some(link.expect("an XDP program can be linked to a veth"));
+        // The kernel frees the link of one that was attached before some time after its last descriptor is closed.
+        wait_until("the interface is free", || {
+            match netns.run(|| bpf(LINK_CREATE, &attributes)) {
+                Ok(link) => self.link = Some(link),
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                Err(error) => panic!("an XDP program can be linked to a veth: {error}"),
+            }
+            self.link.is_some()
+        });
     }
 
     /// Returns how many packets to this port have reached it; port 0 stands for all that are not TCP or UDP over plain IPv4.

@@ -160,7 +160,7 @@ const INTERFACES: Section<DraftInterface> = Section {
     rows: &[
         Row::new(
             "name",
-            Required(r#""eth0""#),
+            Required(r#""eth1""#),
             "Its name.",
             |reader, field, interface| put(&mut interface.name, reader.one(field, &INTERFACE)),
         ),

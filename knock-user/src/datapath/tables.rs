@@ -316,7 +316,7 @@ impl<F: Open> Table<F> {
 }
 
 impl Table<Programs> {
-    /// Opens the table in `source` for [`programs`](crate::sys::bpf::programs), by a descriptor.
+    /// Opens the table in `source` for the calls of `sys::bpf::programs`, by a descriptor.
     pub fn descriptor(&self, source: &impl Source) -> Result<OwnedFd> {
         match source.map(&self.definition)? {
             Map::ProgramArray(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),

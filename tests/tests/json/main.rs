@@ -43,6 +43,8 @@ fn status() {
                 "try_left_ms": null,
                 "guarded": true,
                 "renamed_from": null,
+                "next": null,
+                "into": null,
             }])
         );
         let gates = rows(&status["gates"], &["name", "protect", "grants"]);

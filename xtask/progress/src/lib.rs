@@ -2,11 +2,12 @@
 //! lines.
 
 use std::{
+    fmt::Write,
     io::{self, IsTerminal as _},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// How often the times of the bar move on.
 const TICK: Duration = Duration::from_secs(1);
@@ -69,15 +70,40 @@ impl Drop for Progress {
     }
 }
 
-const TEMPLATE: &str = "{bar:24} {pos}/{len}, {elapsed} so far, {eta} to go: {wide_msg}";
+const TEMPLATE: &str = "{bar:24} {pos}/{len}, {elapsed} so far{left}: {wide_msg}";
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let left = |state: &ProgressState, to: &mut dyn Write| {
+        if let Some(left) = left(state.pos(), state.len().unwrap_or(0), state.elapsed()) {
+            // A bar without it is better than none.
+            let _ = write!(to, ", about {:#} to go", HumanDuration(left));
+        }
+    };
+    ProgressStyle::with_template(TEMPLATE)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("left", left)
+}
+
+/// Returns how long the rest takes if its steps take as long as those that are done; `None` before the first is. Not indicatif's
+/// own estimate, which goes by the time since the last step: within a step of a minute it rises to hours.
+fn left(done: u64, all: u64, elapsed: Duration) -> Option<Duration> {
+    let (done, all) = (u32::try_from(done).ok()?, u32::try_from(all).ok()?);
+    elapsed
+        .checked_div(done)?
+        .checked_mul(all.saturating_sub(done))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_takes_as_long_as_what_is_done() {
+        let elapsed = Duration::from_secs(20);
+        assert_eq!(left(0, 3, elapsed), None);
+        assert_eq!(left(1, 3, elapsed), Some(Duration::from_secs(40)));
+        assert_eq!(left(3, 3, elapsed), Some(Duration::ZERO));
+    }
 
     #[test]
     fn the_template_is_valid_and_steps_are_counted() {

@@ -25,7 +25,8 @@ const ATTACH_TYPES: [(u32, &str); 4] = [
 pub struct Kind {
     /// It takes frames in several buffers (since Linux 5.18).
     pub frags: bool,
-    /// Before Linux 6.18, programs of all attach types go together, and this is ours.
+    /// Before Linux 6.18, but for stable kernels that have the change, programs of all attach types go together, and this is
+    /// ours.
     pub attach_type: u32,
 }
 
@@ -38,8 +39,8 @@ impl Kind {
         let mut types = ATTACH_TYPES.iter();
         let name = types.find(|(number, _)| *number == self.attach_type);
         bail!(
-            "{who} were loaded with another attach type ({}) than ours (BPF_XDP), and since Linux 6.18 the kernel lets only \
-             programs of one attach type call each other: load them with `expected_attach_type` BPF_XDP, as libbpf does for \
+            "{who} were loaded with another attach type ({}) than ours (BPF_XDP), and this kernel lets only programs of \
+             one attach type call each other: load them with `expected_attach_type` BPF_XDP, as libbpf does for \
              `SEC(\"xdp\")`",
             name.map_or("unknown", |(_, name)| name)
         )

@@ -81,9 +81,21 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "packets of a flow do not put off its end",
-        file: JUDGE,
-        find: "if session.last != now {",
+        file: SESSION,
+        find: "if before != now {",
         replace: "if false {",
+    },
+    Fault {
+        what: "user space does not hear that a flow goes on",
+        file: SESSION,
+        find: "if before >> SLOT_SHIFT != now >> SLOT_SHIFT {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "user space counts a flow whose socket is closed",
+        file: LOOKUP,
+        find: "note(env, session, state::ENDED);",
+        replace: "",
     },
     Fault {
         what: "a flow counts as granted when its grant has ended",
@@ -190,13 +202,13 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow goes on when the host has closed its socket",
         file: LOOKUP,
-        find: "if !socket::is_open(state) {",
+        find: "if !socket::is_open(socket) {",
         replace: "if false {",
     },
     Fault {
         what: "a FIN or RST that the host does not honour ends a flow",
         file: LOOKUP,
-        find: "ends && socket::knows_flow(state)",
+        find: "ends && socket::knows_flow(socket)",
         replace: "ends",
     },
     Fault {
@@ -250,7 +262,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a FIN or RST that the host ignored is never forgotten",
         file: LOOKUP,
-        find: "if settled && !ends && state == socket::ESTABLISHED {",
+        find: "if settled && !ends && socket == socket::ESTABLISHED {",
         replace: "if false {",
     },
     Fault {

@@ -186,9 +186,21 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if !env.compare_exchange(&mut self.tag, tag, Self::HELD) {",
     },
     Fault {
+        what: "a CPU goes on with places that others have overtaken",
+        file: "knock-common/src/cursor.rs",
+        find: "self.next == self.end || cursor.wrapping_sub(self.next) > slots >> Self::OLD",
+        replace: "self.next == self.end",
+    },
+    Fault {
+        what: "a CPU takes the first of its places again and again",
+        file: "knock-common/src/cursor.rs",
+        find: "self.next = ticket.wrapping_add(1);",
+        replace: "",
+    },
+    Fault {
         what: "a source that is seen again is forgotten as soon as others",
         file: RING,
-        find: "if before.age(*next) <= old(env.progress_slots()) {",
+        find: "if before.age(next) <= old(env.progress_slots()) {",
         replace: "if true {",
     },
     Fault {

@@ -91,6 +91,8 @@ fn every_optional_key_is_there_with_its_default() {
     shown.gates[0].fwknop.clear();
     // So is a fleet.
     assert!(shown.fleet.take().is_some());
+    // And an interface that needs more than its name.
+    assert_eq!(shown.interfaces.pop().as_deref(), Some("eth1"));
     assert_eq!(shown, written);
 }
 
