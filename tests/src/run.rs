@@ -156,6 +156,19 @@ impl Running {
         assert_eq!(sent, 0, "{}", io::Error::last_os_error());
     }
 
+    /// Whether the command has a handler for a signal, according to `/proc`.
+    pub fn catches(&self, signal: i32) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("it has not been waited for");
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .map(|mask| u64::from_str_radix(mask.trim(), 16).expect("a mask in hexadecimal"))
+            .expect("Linux has it");
+        // Bit 0 stands for signal 1.
+        caught & 1 << (signal - 1) != 0
+    }
+
     /// Waits for the end of the command. Returns the exit status; `None` if a signal ended it.
     #[track_caller]
     pub fn ends(mut self) -> Option<i32> {

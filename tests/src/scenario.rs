@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     attempt::{self, Outcome},
     lab::{Family, Lab, Source, WAN},
-    run::{Run, wait_until},
+    run::{Run, Running, wait_until},
     service::Services,
 };
 
@@ -149,6 +149,20 @@ impl Scenario {
     /// Writes the configuration.
     pub fn configure(&self, config: impl Display) {
         self.lab.configure(&self.text(&config));
+    }
+
+    /// Starts a process that has the lock, in place of a command that changes what is pinned.
+    pub fn hold_lock(&self) -> Running {
+        let root = self.lab.pin_root().to_str().expect("made of ASCII");
+        let mut holder = self.lab.host.command("flock");
+        holder.args(["--close", root, "sleep", "600"]);
+        let holder = Running::start(&mut holder, self.lab.folder());
+        wait_until("the lock is held", || {
+            let mut taken = self.lab.host.command("flock");
+            let taken = taken.args(["-n", root, "true"]).status();
+            taken.is_ok_and(|status| !status.success())
+        });
+        holder
     }
 
     fn text(&self, config: &dyn Display) -> String {

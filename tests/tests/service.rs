@@ -64,6 +64,27 @@ fn down_on_exit_takes_the_instance_down() {
     });
 }
 
+/// As it does where the signal comes before it serves: here it still waits for another command to end.
+#[test]
+fn down_on_exit_takes_down_what_a_signal_found_half_way() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            let holder = scenario.hold_lock();
+            let mut service = scenario.lab.knockgate_command(&["run", "--down-on-exit"]);
+            let service = Running::start(&mut service, scenario.lab.folder());
+            wait_until("it keeps the signal", || service.catches(signal));
+            service.signal(signal);
+            drop(holder);
+            assert_eq!(service.ends(), Some(0));
+            scenario.open(A, "22/tcp");
+            scenario.lab.assert_untouched();
+            scenario.configure(ssh());
+            scenario.knockgate("up").exits(0);
+        }
+    });
+}
+
 /// Each of several readers gets every event, including earlier ones.
 #[test]
 fn readers_of_events_take_nothing_from_each_other() {

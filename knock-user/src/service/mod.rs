@@ -25,13 +25,13 @@ pub use reader::each_event;
 pub use record::Record;
 pub use socket::{History, is_served, refuse_second};
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -53,9 +53,29 @@ use watch::Watch;
 /// How often lost events are counted and open ports are read again.
 const CHORES: Duration = Duration::from_secs(2);
 
+/// The signals that the service acts on.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Keeps them for [`serve`] from now on. To be called before anything is brought up: what a signal ends by its default
+    /// action takes nothing down again. Panics outside an event loop.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `file`: the configuration, which `load` reads again on
 /// SIGHUP. `down_on_exit`: takes it down at the end.
 pub async fn serve(
+    mut signals: Signals,
     mut datapath: Datapath,
     root: &PinRoot,
     up: &Up,
@@ -63,9 +83,6 @@ pub async fn serve(
     load: Load<'_>,
     down_on_exit: bool,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let socket = socket::Listener::bind(root)?;
     let mut member = Member::new(root);
     let mut log = Log::new(datapath.config(), member.openings());
@@ -104,9 +121,9 @@ pub async fn serve(
     let mut pulse = watchdog();
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => {
                 reload::reload(load, root, &mut log);
                 guard.look_now();
             }

@@ -5,7 +5,6 @@ use std::{fs, thread};
 use knockgate_tests::{
     lab::{Source::A, WAN},
     run::{Running, wait_until},
-    scenario::Scenario,
 };
 
 use crate::{expect_status, in_generic_mode, ssh};
@@ -60,7 +59,7 @@ fn several_at_once_bring_it_up() {
 fn readers_see_it_up_or_not_at_all() {
     in_generic_mode(|scenario| {
         scenario.up(ssh());
-        let holder = holds_lock(scenario);
+        let holder = scenario.hold_lock();
         // In place of a `down` that has come this far.
         let pins = scenario.lab.pin_root().join(WAN);
         fs::remove_file(pins.join("grant4")).expect("it is pinned");
@@ -77,30 +76,12 @@ fn readers_see_it_up_or_not_at_all() {
     });
 }
 
-/// Starts a process that has the lock, in place of a command that changes what is pinned.
-fn holds_lock(scenario: &Scenario) -> Running {
-    let root = scenario.lab.pin_root().to_str().expect("made of ASCII");
-    let mut holder = scenario.lab.host.command("flock");
-    holder.args(["--close", root, "sleep", "600"]);
-    let holder = Running::start(&mut holder, scenario.lab.folder());
-    wait_until("the lock is held", || {
-        scenario
-            .lab
-            .host
-            .command("flock")
-            .args(["-n", root, "true"])
-            .status()
-            .is_ok_and(|status| !status.success())
-    });
-    holder
-}
-
 /// `allow` waits for the lock, so that its grant is in the tables that are in use when it ends.
 #[test]
 fn grants_go_to_the_instance_that_is_up() {
     in_generic_mode(|scenario| {
         scenario.up(ssh());
-        let holder = holds_lock(scenario);
+        let holder = scenario.hold_lock();
         let mut allow = scenario
             .lab
             .knockgate_command(&["allow", "10.77.1.3", "--gate", "ssh"]);

@@ -54,6 +54,8 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         session: up::session(args.anyway),
         ..Request::new(Absent::Await)
     };
+    let runtime = runtime()?;
+    let signals = runtime.block_on(async { service::Signals::catch() })?;
     let up = datapath::up(&config, root, &request)?;
     if up.before == Before::Same {
         tracing::info!("taking over the instance on {}", up::names(&up.attachments));
@@ -63,6 +65,6 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     drop(config);
     let datapath = Datapath::open_unlocked(root)?;
     let load = |interfaces: &[String]| up::load(file, interfaces);
-    let serve = service::serve(datapath, root, &up, file, &load, args.down_on_exit);
-    runtime()?.block_on(serve)
+    let serve = service::serve(signals, datapath, root, &up, file, &load, args.down_on_exit);
+    runtime.block_on(serve)
 }
