@@ -9,6 +9,7 @@ use crate::{
     knock::{
         Outcome,
         authenticated::{
+            held::Held,
             key::{HostSecret, Key},
             outcome::Outcome as AuthenticatedOutcome,
             work::Work,
@@ -163,6 +164,12 @@ pub trait Env {
 
     /// Returns how far ahead of the host's clock it may be, ns.
     fn max_ahead(&self) -> u64;
+
+    /// Returns whether what opens is [held](crate::knock::authenticated::held) until user space gives the grants.
+    fn holds_knocks(&self) -> bool;
+
+    /// Hands a knock that is held to user space. Returns false if there is no room; never waits.
+    fn hold(&self, held: &Held) -> bool;
 
     /// Returns the secret of this host, or the one before it (1).
     fn host_secret(&self, index: usize) -> Option<&HostSecret>;

@@ -11,6 +11,7 @@ use crate::{
     knock::{
         MAX_SEQUENCE, Outcome,
         authenticated::{
+            held::Held,
             key::{HostSecret, Key, KeyGate, NAME},
             outcome::Outcome as AuthenticatedOutcome,
             work::Work,
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 10;
+pub const LAYOUT: u32 = 11;
 
 /// [`SHAPE`] of this layout.
 const RECORDED: u64 = 4_138_483_235_440_745_250;
@@ -66,6 +67,7 @@ const SHAPE: u64 = fingerprint(&[
     Key::SHAPE,
     HostSecret::SHAPE,
     KeyGate::SHAPE,
+    Held::SHAPE,
     Meta::SHAPE,
     Event::SHAPE,
     MAX_SEQUENCE as u64,

@@ -23,6 +23,7 @@ use crate::{
         Outcome,
         authenticated::{
             self,
+            held::Held,
             key::{HostSecret, Key},
             outcome,
             work::Work,
@@ -92,6 +93,11 @@ pub struct TestEnv {
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
     /// Some port takes authenticated knocks.
     pub authenticated: bool,
+    /// What opens is held.
+    pub holds: bool,
+    /// What was held, up to as many as there is room for.
+    pub held: RefCell<Vec<Held>>,
+    pub room_for_held: usize,
     /// Unix ns.
     pub wall: Cell<u64>,
     /// How old an authenticated knock may be, and how far ahead, ns.
@@ -156,6 +162,9 @@ impl TestEnv {
             connected: RefCell::default(),
             outcomes: RefCell::default(),
             authenticated: false,
+            holds: false,
+            held: RefCell::default(),
+            room_for_held: 0,
             wall: Cell::new(1_700_000_000_000_000_000),
             window: (90_000_000_000, 15_000_000_000),
             host_secrets: bytemuck::Zeroable::zeroed(),
@@ -399,6 +408,19 @@ impl Env for TestEnv {
 
     fn takes_authenticated(&self) -> bool {
         self.authenticated
+    }
+
+    fn holds_knocks(&self) -> bool {
+        self.holds
+    }
+
+    fn hold(&self, held: &Held) -> bool {
+        let mut all = self.held.borrow_mut();
+        let has_room = all.len() < self.room_for_held;
+        if has_room {
+            all.push(*held);
+        }
+        has_room
     }
 
     fn wall(&self) -> u64 {

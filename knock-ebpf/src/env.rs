@@ -20,6 +20,7 @@ use knock_common::{
         Outcome,
         authenticated::{
             self,
+            held::Held,
             key::{HostSecret, Key, KeyGate},
             work::Work,
         },
@@ -316,6 +317,16 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn takes_authenticated(&self) -> bool {
         settings::takes_authenticated() != 0
+    }
+
+    #[inline(always)]
+    fn holds_knocks(&self) -> bool {
+        settings::holds_knocks() != 0
+    }
+
+    #[inline(always)]
+    fn hold(&self, held: &Held) -> bool {
+        maps::HELD.output::<Held>(held, 0).is_ok()
     }
 
     #[inline(always)]

@@ -170,6 +170,10 @@ pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static KNOCK_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
+/// Authenticated knocks that are [held](authenticated::held).
+#[map]
+pub static HELD: RingBuf = RingBuf::with_byte_size(4096, 0);
+
 // This host.
 
 /// This host's addresses, by [`knock_common::reject::address_kind`]; with [`ScopedAddress::COMPLETE`] if these are

@@ -46,6 +46,10 @@ setting!(
     TAKES_AUTHENTICATED, takes_authenticated
 );
 setting!(
+    /// 1: what an authenticated knock opens is [held](knock_common::knock::authenticated::held).
+    HOLDS_KNOCKS, holds_knocks
+);
+setting!(
     /// How old an authenticated knock may be, ns.
     MAX_AGE, max_age, u64, 0
 );

@@ -290,6 +290,12 @@ impl Config {
         self.gates.iter().any(|gate| !gate.fwknop.is_empty())
     }
 
+    /// Returns whether what an authenticated knock opens waits for the fleet.
+    pub fn holds_knocks(&self) -> bool {
+        let fleet = self.fleet.as_ref();
+        fleet.is_some_and(|fleet| fleet.replay == Replay::Strict) && !self.knock.ports.is_empty()
+    }
+
     /// Reads and checks the file at `path`, and warns of what is weak or risky on this host.
     ///
     /// The findings beside the configuration are warnings, in the order of the file. A file that is

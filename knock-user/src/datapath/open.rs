@@ -284,6 +284,11 @@ impl Datapath {
         tables::FWKNOP.open(&self.pins)
     }
 
+    /// Opens the ring of knocks that wait for the fleet. It may have one reader at a time.
+    pub fn held_ring(&self) -> Result<RingBuf<MapData>> {
+        tables::HELD.open(&self.pins)
+    }
+
     /// Returns where an entry of the program is pinned. All entries share one log.
     pub fn program_pin(&self) -> Option<PathBuf> {
         let mut pins = PROGRAMS.iter().map(|name| self.pins.path.join(name));

@@ -58,6 +58,8 @@ const REPORTED_SOURCES: usize = 16_384;
 /// Bytes of the ring of events: room for about 4,000.
 const RING_BYTES: usize = 256 * 1024;
 const _: () = assert!(RING_BYTES / (size_of::<Event>() + 8) > 4000);
+/// Bytes of the ring of knocks that wait for the fleet: 3,640 of them, each of which a key has made.
+const HELD_BYTES: usize = 256 * 1024;
 /// Bytes of the ring of packets of fwknop's: what comes in while the service is not on a CPU.
 const FWKNOP_BYTES: usize = 4 * 1024 * 1024;
 
@@ -112,6 +114,7 @@ tables! {
     EVENTS: Ring = |_| RING_BYTES => Single;
     BUDGET: PerCpuArray<Budget> = |_| class::COUNT as usize => Single;
     REPORTED: LruHash<SourceKey, u64> = |_| REPORTED_SOURCES => Single;
+    HELD: Ring = |counts| if counts.holds_knocks { HELD_BYTES } else { 4096 } => Single;
     KNOCK_WORK: PerCpuArray<Work> = |_| 1 => Single;
     FWKNOP: Ring = |counts| if counts.has_fwknop { FWKNOP_BYTES } else { 4096 } => Single;
     FWKNOP_OVERRUN: PerCpuArray<u64> = |_| 1 => Single;
@@ -188,6 +191,8 @@ pub struct Counts {
     pub keys: usize,
     /// Clients of fwknop may open a gate.
     pub has_fwknop: bool,
+    /// What an authenticated knock opens waits for the fleet.
+    pub holds_knocks: bool,
 }
 
 /// `limits` of the configuration.

@@ -4,6 +4,7 @@
 //! Times of other hosts are compared with other times of the same host alone. Each host's time only grows ([`Clock`]), so a
 //! record is never younger than the newest that was heard of its host, plus what has gone by here since.
 
+mod asked;
 mod heard;
 mod own;
 
@@ -16,7 +17,10 @@ use super::{
     record::{Codec, Grant, Host, Refusal, Revocation, Seen, head_key},
 };
 use crate::{datapath::Who, keys::KeyName};
+use asked::Asked;
 use own::{InFlight, Own};
+
+pub use asked::Answer;
 
 /// ns.
 const SECOND: u64 = 1_000_000_000;
@@ -84,6 +88,8 @@ pub enum Act {
     Give(Give),
     /// Refuse packets of this key that are as old as this, Unix ns, or older.
     Newest { key: KeyName, time: u64 },
+    /// Go on with what was [asked](State::ask) under this number.
+    Answered { ask: u64, answer: Answer },
     /// Say that a record was refused.
     Refused(Refused),
     /// Count how long a record took from this host to the engine and back, ns.
@@ -168,6 +174,7 @@ pub struct State {
     /// When to publish.
     due: BTreeSet<(u64, Place)>,
     seen: BTreeMap<String, own::Newest>,
+    asked: Asked,
     in_flight: HashMap<u64, InFlight>,
     next_write: u64,
     refused_in_a_row: u32,
@@ -209,6 +216,7 @@ impl State {
             own: HashMap::new(),
             due: BTreeSet::new(),
             seen: BTreeMap::new(),
+            asked: Asked::default(),
             in_flight: HashMap::new(),
             next_write: 0,
             refused_in_a_row: 0,
@@ -259,6 +267,7 @@ impl State {
             Message::Lost { why } => {
                 self.told = Told::default();
                 self.in_flight.clear();
+                self.give_up_asking(&mut acts);
                 acts.push(Act::Isolated { why });
             }
             Message::Answered { id, outcome } => self.answered(id, &outcome, now, &mut acts),

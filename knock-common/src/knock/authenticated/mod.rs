@@ -8,11 +8,12 @@
 //! 3. the key's slot: whether the key is valid, and whether the time is newer than that of every knock of this key before;
 //! 4. the tag, by the user's key;
 //! 5. the time again, by compare-and-exchange: of several CPUs with the same datagram, one accepts it;
-//! 6. gate and addresses; then [`grant::give`](crate::grant::give) gives what it asks for.
+//! 6. gate and addresses; then [`grant::give`](crate::grant::give) gives what it asks for, or user space does ([`held`]).
 //!
 //! In the kernel program several of these steps are functions that the verifier checks by themselves; what one leaves to the
 //! next lies in a [`Work`](work::Work) of the CPU.
 
+pub mod held;
 pub mod key;
 pub mod message;
 mod open;

@@ -1,6 +1,7 @@
 //! What a verified knock asks for, as far as its key and the gate allow it.
 
 use super::{
+    held::{self, Held},
     key::KEY_USER,
     message::{Head, Request, action, flag},
     outcome::Outcome,
@@ -38,7 +39,9 @@ pub fn answer<E: Env>(env: &E) -> bool {
     env.report_knock();
     // Asked for again: what was called has written to it.
     env.knock_work().is_some_and(|work| {
-        work.outcome == Outcome::Opened as u8 || work.outcome == Outcome::Closed as u8
+        [Outcome::Opened, Outcome::Closed, Outcome::Held]
+            .iter()
+            .any(|accepted| work.outcome == *accepted as u8)
     })
 }
 
@@ -57,7 +60,7 @@ fn open<E: Env>(env: &E) {
     else {
         return;
     };
-    if outcome != Outcome::Opened as u8 {
+    if outcome != Outcome::Opened as u8 || hold(env) {
         return;
     }
     let to_v4 = families & flag::IPV4 != 0;
@@ -77,6 +80,23 @@ fn open<E: Env>(env: &E) {
             work.until = until;
         }
     }
+}
+
+/// Hands a verified knock to user space if its grants wait. Returns whether they do.
+#[inline(always)]
+fn hold<E: Env>(env: &E) -> bool {
+    let Some(work) = env.knock_work() else {
+        return true;
+    };
+    if !held::waits(env, work) {
+        return false;
+    }
+    work.outcome = if env.hold(&Held::of(work)) {
+        Outcome::Held
+    } else {
+        Outcome::TableFull
+    } as u8;
+    true
 }
 
 /// Says which address [`give`] is for.

@@ -17,5 +17,6 @@ named! {
         TableFull = 11, "table_full", "is valid, but there is no room for another grant";
         Opened = 12, "opened", "is valid; a grant was given or renewed";
         Closed = 13, "closed", "is valid; the grant of this key was ended";
+        Held = 14, "held", "is valid; it opens once the fleet has agreed that no other host has accepted it (`replay = \"strict\"`)";
     }
 }

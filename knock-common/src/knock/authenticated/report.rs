@@ -57,7 +57,8 @@ fn write_event<E: Env>(env: &E, work: &mut Work, outcome: Outcome, (kind, cause)
 #[inline(always)]
 const fn event(outcome: Outcome) -> Option<(Kind, Cause)> {
     Some(match outcome {
-        Outcome::Other | Outcome::Duplicate => return None,
+        // Of one that is held, user space says what becomes of it.
+        Outcome::Other | Outcome::Duplicate | Outcome::Held => return None,
         Outcome::Opened => (Kind::Opened, Cause::None),
         Outcome::Closed => (Kind::Closed, Cause::Asked),
         Outcome::TableFull => (Kind::Refused, Cause::TableFull),

@@ -121,7 +121,7 @@ fn send_frame(env: &TestEnv, frame: &[u8]) -> Outcome {
         .filter(|(outcome, count)| **count != before.get(*outcome).copied().unwrap_or(0));
     let (outcome, _) = moved.next().expect("it is counted");
     assert!(moved.next().is_none(), "it is counted once");
-    let accepted = matches!(outcome, Outcome::Opened | Outcome::Closed);
+    let accepted = matches!(outcome, Outcome::Opened | Outcome::Closed | Outcome::Held);
     let reason = if accepted {
         Reason::Knock
     } else {
@@ -498,6 +498,43 @@ fn a_user_closes_the_own_grant_alone() {
         .user = 5;
     assert_eq!(send(&env, ALICE, &close(4)), Outcome::Closed);
     assert!(may_pass(&env, ALICE, 1), "it was another user's");
+}
+
+#[test]
+fn one_that_is_held_opens_nothing_and_is_handed_to_user_space() {
+    let mut env = host();
+    env.holds = true;
+    env.room_for_held = 1;
+    let time = env.wall.get();
+    let one = knock(time);
+    assert_eq!(send(&env, ALICE, &one), Outcome::Held);
+    assert!(!may_pass(&env, ALICE, 1024));
+    assert!(
+        env.events.borrow().is_empty(),
+        "user space says what becomes of it"
+    );
+    let held = env.held.borrow()[0];
+    assert_eq!((held.time, held.slot, held.gate), (time, SLOT, 0));
+    assert_eq!((held.families, held.v4), (flag::IPV4, V4::from(ALICE)));
+    assert_eq!((held.open_for, held.port), (u64::MAX, 0));
+    assert_eq!(
+        (held.source, held.destination_port),
+        (V4::from(ALICE).padded(), PORT)
+    );
+    // It has been accepted: a copy is one here, too.
+    assert_eq!(send(&env, ALICE, &one), Outcome::Duplicate);
+    assert_eq!(send(&env, EVE, &one), Outcome::Replay);
+    // Where nobody reads them, there is no room, and nothing opens either.
+    assert_eq!(send(&env, ALICE, &knock(time + 1)), Outcome::TableFull);
+    assert!(!may_pass(&env, ALICE, 1024));
+    // What closes waits for nobody.
+    env.holds = false;
+    assert_eq!(send(&env, ALICE, &knock(time + 2)), Outcome::Opened);
+    env.holds = true;
+    let mut close = knock(time + 3);
+    close.action = action::CLOSE;
+    assert_eq!(send(&env, ALICE, &close), Outcome::Closed);
+    assert!(!may_pass(&env, ALICE, 1024));
 }
 
 #[test]

@@ -87,6 +87,11 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     if config.has_fwknop() {
         tracing::warn!("clients of fwknop are let in only while `knockgate run` serves");
     }
+    if config.holds_knocks() {
+        tracing::warn!(
+            "authenticated knocks open gates only while `knockgate run` serves, since [fleet] has replay = \"strict\""
+        );
+    }
     if let Some(trial) = trial {
         tracing::warn!(
             "this is on trial: it lapses in {} unless you give `knockgate confirm`, best from a new session",
@@ -125,20 +130,7 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
     }
     config.interfaces.sort();
     config.interfaces.dedup();
-    refuse_strict(&config)?;
     Ok(config)
-}
-
-/// Refuses what this build cannot hold: the kernel program opens at once, so nothing that it accepts can wait for others.
-fn refuse_strict(config: &Config) -> Result<()> {
-    let fleet = config.fleet.as_ref();
-    if fleet.is_some_and(|fleet| fleet.replay == Replay::Strict) {
-        bail!(
-            "`replay = \"strict\"` in [fleet] is not available in this version; with \"fast\", the other hosts refuse a packet as \
-             soon as they have heard of it"
-        );
-    }
-    Ok(())
 }
 
 /// Logs what has been brought up or repaired, and what is not guarded.

@@ -77,6 +77,8 @@ pub struct Settings {
     pub has_guarded_addresses: bool,
     pub rejects: bool,
     pub has_fwknop: bool,
+    /// What an authenticated knock opens waits for the fleet.
+    pub holds_knocks: bool,
     pub grant_slots: u32,
     pub session_slots: u32,
     pub grant_filter_mask: u32,
@@ -177,6 +179,7 @@ impl Contents {
                 0
             },
             has_fwknop: self.settings.has_fwknop,
+            holds_knocks: self.settings.holds_knocks,
         }
     }
 }
@@ -192,6 +195,7 @@ impl Settings {
             has_guarded_addresses: !config.addresses.is_empty(),
             rejects: rejects(config),
             has_fwknop: config.has_fwknop(),
+            holds_knocks: config.holds_knocks(),
             grant_slots: limits.grants,
             session_slots: limits.sessions,
             grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,

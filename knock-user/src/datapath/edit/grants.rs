@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    grant::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS},
+    grant::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS, give::Terms},
 };
 
 use super::sessions;
@@ -63,7 +63,7 @@ impl Datapath {
         until: u64,
         now: u64,
     ) -> Result<()> {
-        self.give(IpNet::new(address, length)?, gate, BY_HAND, until, now)
+        self.give(IpNet::new(address, length)?, gate, (BY_HAND, 0), until, now)
     }
 
     /// Gives or renews the grant for a knock that the service has verified, as the program does for those that it counts: to
@@ -77,9 +77,26 @@ impl Datapath {
         most: Duration,
         now: u64,
     ) -> Result<u64> {
-        let id = self.require_gate(gate)?;
-        let ids = &self.applied.ids;
-        let user = ids.user(gate, user).context("the gate has no such user")?;
+        let gate = self.require_gate(gate)?;
+        let name = self.applied.gate_name(gate).unwrap_or_default();
+        let user = self.applied.ids.user(name, user);
+        let terms = Terms {
+            open_for: u64::try_from(most.as_nanos()).unwrap_or(u64::MAX),
+            user: user.context("the gate has no such user")?,
+            gate,
+            port: 0,
+        };
+        self.admit_on(address, &terms, now)
+    }
+
+    /// As [`Datapath::admit`], for these terms.
+    pub fn admit_on(&mut self, address: IpAddr, terms: &Terms, now: u64) -> Result<u64> {
+        let Terms {
+            open_for,
+            user,
+            gate: id,
+            port,
+        } = *terms;
         let rules = self.applied.gate(id).context("there is no such gate")?;
         let length = match (rules.grant_to, address) {
             (GrantTo::Address, IpAddr::V4(_)) => V4::BITS,
@@ -87,29 +104,39 @@ impl Datapath {
             (GrantTo::Prefix, IpAddr::V4(_)) => V4::PREFIX,
             (GrantTo::Prefix, IpAddr::V6(_)) => V6::PREFIX,
         };
-        let open_for = rules.open_for.min(most);
-        let until = now.saturating_add(u64::try_from(open_for.as_nanos()).unwrap_or(u64::MAX));
+        let longest = u64::try_from(rules.open_for.as_nanos()).unwrap_or(u64::MAX);
+        let until = now.saturating_add(longest.min(open_for));
         let before = match address {
             IpAddr::V4(address) => self.grant(&GrantKey::<V4>::new(address.into(), length, id))?,
             IpAddr::V6(address) => self.grant(&GrantKey::<V6>::new(address.into(), length, id))?,
         };
         let until = before.map_or(until, |before| before.until.max(until));
+        // One for any port stays one.
+        let admits_any = before.is_some_and(|before| before.until > now && before.port == 0);
+        let port = if admits_any { 0 } else { port };
         let network = IpNet::new(address, length)?.trunc();
-        self.give(network, id, user, until, now)?;
+        self.give(network, id, (user, port), until, now)?;
         Ok(until)
     }
 
-    fn give(&mut self, network: IpNet, gate: u16, user: u32, until: u64, now: u64) -> Result<()> {
+    fn give(
+        &mut self,
+        network: IpNet,
+        gate: u16,
+        holder: (u32, u16),
+        until: u64,
+        now: u64,
+    ) -> Result<()> {
         let length = network.prefix_len();
         match network.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), length, gate);
-                self.give_key(&key, user, until, now)?;
+                self.give_key(&key, holder, until, now)?;
                 sessions::look_up_again(&mut self.sessions.v4, network, gate)
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), length, gate);
-                self.give_key(&key, user, until, now)?;
+                self.give_key(&key, holder, until, now)?;
                 sessions::look_up_again(&mut self.sessions.v6, network, gate)
             }
         }
@@ -118,7 +145,7 @@ impl Datapath {
     fn give_key<A: InGrants>(
         &mut self,
         key: &GrantKey<A>,
-        user: u32,
+        (user, port): (u32, u16),
         until: u64,
         now: u64,
     ) -> Result<()>
@@ -138,7 +165,7 @@ impl Datapath {
             connections: 0,
             user,
             slot,
-            port: 0,
+            port,
             zero: 0,
         };
         // Repeated each time that the program has removed or added the same grant in between.

@@ -137,6 +137,7 @@ impl Datapath {
             source,
             until: grant.until,
             connections: grant.connections,
+            port: grant.port,
         }))
     }
 

@@ -224,7 +224,7 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 13],
+    words: [(&'static str, u32); 14],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -238,6 +238,7 @@ impl Constants {
             has_guarded_addresses,
             rejects,
             has_fwknop,
+            holds_knocks,
             grant_slots,
             session_slots,
             grant_filter_mask,
@@ -255,6 +256,7 @@ impl Constants {
                 ("TICK_BITS", tick_bits()),
                 ("REJECTS", flag(rejects)),
                 ("HAS_FWKNOP", flag(has_fwknop)),
+                ("HOLDS_KNOCKS", flag(holds_knocks)),
                 ("GRANT_SLOTS", grant_slots),
                 ("SESSION_SLOTS", session_slots),
                 ("GRANT_FILTER_MASK", grant_filter_mask),

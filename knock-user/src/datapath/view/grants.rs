@@ -28,6 +28,8 @@ pub struct GrantRow {
     pub until: u64,
     /// New connections admitted so far.
     pub connections: u32,
+    /// The source port that it is limited to; 0: none.
+    pub port: u16,
 }
 
 /// How many grants are live.
@@ -124,6 +126,7 @@ where
                 source,
                 until: grant.until,
                 connections: grant.connections,
+                port: grant.port,
             });
         }
     })

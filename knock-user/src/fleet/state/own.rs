@@ -9,7 +9,7 @@ use super::{
 use crate::fleet::record::Grant;
 
 /// How long a newest time is of use: a packet that is older than this is refused for its age.
-const SEEN_FOR: Duration = Duration::from_hours(24);
+pub(super) const SEEN_FOR: Duration = Duration::from_hours(24);
 /// For how long a host that says nothing any more is listed.
 const HOST_FOR: Duration = Duration::from_hours(24);
 
@@ -44,6 +44,8 @@ pub enum InFlight {
     /// Places, and the ends that were published.
     Grants(Vec<(Place, u64)>),
     Newest(String, u64),
+    /// A packet of this key.
+    Question(String),
     Other,
 }
 
@@ -88,7 +90,9 @@ impl State {
     pub fn next_due(&self) -> Option<u64> {
         let grants = self.due.first().map(|(at, _)| *at);
         self.told.is_current.then_some(())?;
-        grants.into_iter().chain([self.next_beat]).min()
+        let questions = self.has_questions().then_some(0);
+        let due = grants.into_iter().chain(questions);
+        due.chain([self.next_beat]).min()
     }
 
     /// Returns what is to be written now, at most so many writes. `present` looks a grant up in the tables: only what is
@@ -108,6 +112,7 @@ impl State {
             self.next_beat = now.monotonic + BEAT;
             writes.push(self.beat(now));
         }
+        self.write_questions(most, &mut writes);
         self.write_newest(now, &mut writes);
         while writes.len() < most {
             let mut puts = Vec::new();
@@ -157,6 +162,12 @@ impl State {
 
     /// Takes a write back that the engine had no room for.
     pub fn not_written(&mut self, id: u64, now: Moment) {
+        if let Some(InFlight::Question(key)) = self.in_flight.get(&id) {
+            let key = key.clone();
+            self.in_flight.remove(&id);
+            self.question_not_written(&key);
+            return;
+        }
         self.answered(id, &Outcome::Failed, now, &mut Vec::new());
     }
 
@@ -285,6 +296,7 @@ impl State {
                     }
                 }
             }
+            Some(InFlight::Question(key)) => self.question_answered(&key, outcome, acts),
             Some(InFlight::Other) | None => {}
         }
     }

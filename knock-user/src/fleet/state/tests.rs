@@ -81,6 +81,7 @@ struct Node {
     skew: i64,
     refused: Vec<Refusal>,
     newest: BTreeMap<String, u64>,
+    answers: BTreeMap<u64, Answer>,
     joined: u32,
 }
 
@@ -123,6 +124,7 @@ impl Fleet {
             skew: 0,
             refused: Vec::new(),
             newest: BTreeMap::new(),
+            answers: BTreeMap::new(),
             joined: 0,
         });
     }
@@ -311,6 +313,10 @@ impl Node {
             Act::Newest { key, time } => {
                 let newest = self.newest.entry(key.to_string()).or_default();
                 *newest = time.max(*newest);
+            }
+            Act::Answered { ask, answer } => {
+                let before = self.answers.insert(ask, answer);
+                assert_eq!(before, None, "{ask} is answered once");
             }
             Act::Refused(refused) => self.refused.push(refused.reason),
             Act::Joined => self.joined += 1,

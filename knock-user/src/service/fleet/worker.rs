@@ -1,5 +1,6 @@
 //! The thread: what the engine says goes into the tables, and what opens in the tables goes to the engine.
 
+mod held;
 mod kept;
 
 use std::{
@@ -19,7 +20,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::kept::Kept;
+use self::{
+    held::{Knocks, Ring},
+    kept::Kept,
+};
 use super::{Counts, Opened, Said, rules::Rules};
 use crate::{
     config::Fleet,
@@ -34,7 +38,7 @@ use crate::{
         etcd::Etcd,
         keys::Keyring,
         record::{Codec, Refusal, Revocation},
-        state::{About, Act, Give, Local, Moment, Place, Policy as _, Refused, State},
+        state::{About, Act, Answer, Give, Local, Moment, Place, Policy as _, Refused, State},
     },
     service::{
         names::{FLEET_ISOLATED, FLEET_JOINED, FLEET_REFUSED},
@@ -96,6 +100,7 @@ impl Setup {
         let state = State::new(codec, name, about, kept.applied());
         counts.begin(Refusal::ALL.into_iter().map(Refusal::name));
         let (most, origins) = (most(&datapath), Origins::load(&root));
+        let ring = Ring::of(&datapath)?;
         Ok(Worker {
             root,
             fleet: fleet.name,
@@ -111,6 +116,8 @@ impl Setup {
             live: 0,
             most,
             newest: Vec::new(),
+            ring,
+            held: Knocks::default(),
             link: Link::Beginning(Instant::now()),
             why: "no etcd member has answered yet".to_owned(),
             next_look: Instant::now(),
@@ -145,6 +152,9 @@ pub struct Worker<E> {
     most: u32,
     /// The newest time of the key in each slot, as it was last seen.
     newest: Vec<u64>,
+    /// Knocks that wait for the engine's word.
+    ring: Ring,
+    held: Knocks,
     link: Link,
     /// What keeps this host from etcd, as far as is known.
     why: String,
@@ -177,6 +187,11 @@ impl<E: Engine> Worker<E> {
                     self.opened(first)?;
                     while let Ok(next) = opened.try_recv() {
                         self.opened(next)?;
+                    }
+                }
+                knocks = self.ring.next() => {
+                    for knock in knocks? {
+                        self.hold(knock);
                     }
                 }
                 () = sleep_until(wake) => {}
@@ -257,6 +272,7 @@ impl<E: Engine> Worker<E> {
         self.state
             .describe(configuration_hash(self.datapath.config()));
         self.most = most(&self.datapath);
+        self.ring = Ring::of(&self.datapath)?;
         self.newest.clear();
         Ok(())
     }
@@ -272,6 +288,10 @@ impl<E: Engine> Worker<E> {
     }
 
     fn note_time(&mut self, slot: u16, time: u64) {
+        // What waits for the engine's word is accepted only by it.
+        if self.datapath.config().holds_knocks() {
+            return;
+        }
         // All ones: the key accepts nothing yet.
         if time != 0
             && time != u64::MAX
@@ -298,7 +318,17 @@ impl<E: Engine> Worker<E> {
     }
 
     fn act(&mut self, acts: Vec<Act>) -> Result<()> {
-        let changes = |act: &Act| matches!(act, Act::Give(_) | Act::Revoke(_));
+        let changes = |act: &Act| {
+            matches!(
+                act,
+                Act::Give(_)
+                    | Act::Revoke(_)
+                    | Act::Answered {
+                        answer: Answer::Agreed,
+                        ..
+                    }
+            )
+        };
         let _lock = if acts.iter().any(changes) {
             self.lock()?
         } else {
@@ -316,6 +346,7 @@ impl<E: Engine> Worker<E> {
                 Act::Revoke(_) => {}
                 Act::Give(give) => self.give(&give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
+                Act::Answered { ask, answer } => self.answered(ask, answer)?,
                 Act::Refused(refused) => self.refuse(refused),
                 Act::Heard { after } => self.counts.lag(Duration::from_nanos(after)),
                 Act::Joined => self.joined(),
@@ -521,8 +552,12 @@ fn most(datapath: &Datapath) -> u32 {
     capacity - capacity / RESERVED
 }
 
-/// Returns a grant that a knock at this host has earned; `None`: it is another's.
+/// Returns a grant that a knock at this host has earned; `None`: it is another's, or it is limited to a port, which means
+/// nothing at another host: there its user's packets come from another one.
 fn local(row: &GrantRow) -> Option<Local> {
+    if row.port != 0 {
+        return None;
+    }
     let user = row.user.filter(|number| Holder::is_local_knock(*number))?;
     Some(Local {
         place: (row.gate, row.source),

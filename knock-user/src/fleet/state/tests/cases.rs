@@ -332,3 +332,77 @@ fn compaction_loses_nothing() {
     fleet.settle();
     assert_eq!(fleet.open(1).len(), 1);
 }
+
+/// Each host is asked to open by the same packet.
+#[test]
+fn of_all_hosts_that_have_a_packet_one_is_told_to_open() {
+    for first in 0..3 {
+        let mut fleet = joined(3);
+        for nth in 0..3 {
+            assert!(fleet.nodes[nth].state.ask("alice", 100, 1));
+        }
+        for nth in (first..3).chain(0..first) {
+            fleet.step(nth, 4, true);
+        }
+        fleet.settle();
+        for (nth, node) in fleet.nodes.iter().enumerate() {
+            let answer = if nth == first {
+                Answer::Agreed
+            } else {
+                Answer::Taken
+            };
+            assert_eq!(
+                node.answers,
+                BTreeMap::from([(1, answer)]),
+                "{nth} of {first}"
+            );
+            // And none takes it again.
+            assert_eq!(node.newest["alice"], 100);
+        }
+    }
+}
+
+#[test]
+fn the_packets_of_a_key_are_asked_about_one_after_another() {
+    let mut fleet = joined(2);
+    for (ask, time) in [(1, 100), (2, 101), (3, 105)] {
+        assert!(fleet.nodes[0].state.ask("alice", time, ask));
+    }
+    assert!(fleet.nodes[0].state.ask("bob", 7, 4));
+    let now = fleet.moment(0);
+    let node = &mut fleet.nodes[0];
+    let writes = node.state.writes(now, 4, &node.rules, |_| None);
+    let asked = writes
+        .iter()
+        .filter(|write| write.condition == Condition::Grows);
+    assert_eq!(asked.count(), 2, "one of each key");
+    for write in writes {
+        node.state.not_written(write.id, now);
+    }
+    fleet.settle();
+    let agreed = (1..=4).map(|ask| (ask, Answer::Agreed)).collect();
+    assert_eq!(fleet.nodes[0].answers, agreed);
+    // One that is older than what was heard of since is taken for a copy.
+    assert!(fleet.nodes[1].state.ask("alice", 104, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].answers, BTreeMap::from([(1, Answer::Taken)]));
+}
+
+#[test]
+fn who_cannot_ask_is_told_so() {
+    let mut fleet = joined(2);
+    assert!(fleet.nodes[0].state.ask("alice", 100, 1));
+    fleet.nodes[0].link.cut();
+    fleet.settle();
+    assert_eq!(
+        fleet.nodes[0].answers,
+        BTreeMap::from([(1, Answer::Nothing)])
+    );
+    assert!(!fleet.nodes[0].state.ask("alice", 101, 2));
+    // The packet that was not answered is no other's either.
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    assert!(fleet.nodes[0].state.ask("alice", 102, 3));
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].answers[&3], Answer::Agreed);
+}

@@ -1,0 +1,82 @@
+//! Knocks whose grants wait.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{
+    message::{Head, action},
+    work::Work,
+};
+use crate::{
+    Env,
+    address::{Padded, V4, V6},
+};
+
+/// A knock that was verified, and whose grants user space gives or not. One record of a ring buffer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Held {
+    /// The time in the message, Unix ns.
+    pub time: u64,
+    /// How long it asks to open, ns; all ones: as long as the gate allows.
+    pub open_for: u64,
+    /// Where it came from; see `family`.
+    pub source: Padded,
+    /// The addresses to grant, as far as `families` says so.
+    pub v6: V6,
+    pub v4: V4,
+    pub gate: u16,
+    /// The slot of its key.
+    pub slot: u16,
+    /// The port that grants are limited to; 0: none.
+    pub port: u16,
+    pub destination_port: u16,
+    /// [`IPV4`](super::message::flag::IPV4) and [`IPV6`](super::message::flag::IPV6).
+    pub families: u8,
+    /// [`Address::FAMILY`](crate::Address::FAMILY) of `source`.
+    pub family: u8,
+    pub zero: [u8; 2],
+}
+
+records! {
+    Held: 64 {
+        time: 0,
+        open_for: 8,
+        source: 16,
+        v6: 32,
+        v4: 48,
+        gate: 52,
+        slot: 54,
+        port: 56,
+        destination_port: 58,
+        families: 60,
+        family: 61,
+        zero: 62,
+    },
+}
+
+/// Whether the grants of the knock in a CPU's [`Work`] wait. What closes waits for nobody.
+#[inline(always)]
+pub fn waits<E: Env>(env: &E, work: &Work) -> bool {
+    env.holds_knocks() && work.action == action::OPEN
+}
+
+impl Held {
+    /// Returns what is to be known of the knock in a CPU's [`Work`].
+    #[inline(always)]
+    pub fn of(work: &Work) -> Self {
+        Self {
+            time: Head::of(work.body[0], work.body[1]).time,
+            open_for: work.open_for,
+            source: work.source,
+            v6: work.v6,
+            v4: work.v4,
+            gate: work.gate,
+            slot: work.slot,
+            port: work.port,
+            destination_port: work.destination_port,
+            families: work.families,
+            family: work.family as u8,
+            zero: [0; 2],
+        }
+    }
+}

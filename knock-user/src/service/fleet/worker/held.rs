@@ -1,0 +1,214 @@
+//! Knocks that wait for the engine's word (`replay = "strict"`).
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use bytemuck::pod_read_unaligned;
+use ipnet::IpNet;
+use knock_common::{
+    event::{Cause, Kind},
+    grant::give::Terms,
+    knock::authenticated::{held::Held, message::flag},
+    report::class,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{Worker, local, moment};
+use crate::{
+    datapath::{Datapath, GrantsFull, keys::user_of, padded_address},
+    fleet::{
+        engine::Engine,
+        state::{Answer, Policy as _},
+    },
+    service::record::{Record, wall_clock},
+    sys::clock::monotonic_now,
+    values::{Port, Protocol},
+};
+
+/// Knocks taken from the ring at a time.
+const AT_ONCE: usize = 256;
+
+/// Why a knock does not open although it is valid.
+mod reason {
+    /// The engine cannot be asked.
+    pub const ISOLATED: &str = "isolated";
+}
+
+/// The ring that the program writes them to.
+pub struct Ring(Option<AsyncFd<RingBuf<MapData>>>);
+
+impl Ring {
+    /// Opens it if this configuration has any. What came while nobody could ask is dropped.
+    pub fn of(datapath: &Datapath) -> Result<Self> {
+        if !datapath.config().holds_knocks() {
+            return Ok(Self(None));
+        }
+        let mut ring = datapath.held_ring()?;
+        while ring.next().is_some() {}
+        // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
+        let ring = unsafe { AsyncFd::register(ring) }.context("cannot wait for knocks")?;
+        Ok(Self(Some(ring)))
+    }
+
+    /// Waits for knocks.
+    pub async fn next(&mut self) -> Result<Vec<Held>> {
+        let Some(ring) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        let mut ready = ring.readable_mut().await?;
+        let mut knocks = Vec::new();
+        while knocks.len() < AT_ONCE {
+            let Some(item) = ready.get_inner_mut().next() else {
+                // The kernel wakes only a reader that had read everything.
+                ready.clear_ready();
+                break;
+            };
+            if item.len() == size_of::<Held>() {
+                knocks.push(pod_read_unaligned(&item));
+            }
+        }
+        Ok(knocks)
+    }
+}
+
+/// A knock, with the names of what it is for: numbers may mean something else once the engine has answered.
+#[derive(Debug, Clone)]
+struct Waiting {
+    held: Held,
+    key: String,
+    gate: String,
+}
+
+/// Those that the engine has been asked about, by number.
+#[derive(Debug, Default)]
+pub struct Knocks {
+    waiting: HashMap<u64, Waiting>,
+    last: u64,
+}
+
+impl<E: Engine> Worker<E> {
+    /// Asks about a knock.
+    pub(super) fn hold(&mut self, held: Held) {
+        let (Some(key), Some(gate)) = (
+            self.rules.key_in(held.slot).map(ToOwned::to_owned),
+            self.rules.gate_name(held.gate).map(ToOwned::to_owned),
+        ) else {
+            // Removed at this very moment.
+            return;
+        };
+        let waiting = Waiting { held, key, gate };
+        self.held.last += 1;
+        let number = self.held.last;
+        if self.state.ask(&waiting.key, held.time, number) {
+            self.held.waiting.insert(number, waiting);
+        } else {
+            self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
+        }
+    }
+
+    /// Opens, or says why not.
+    pub(super) fn answered(&mut self, ask: u64, answer: Answer) -> Result<()> {
+        let Some(waiting) = self.held.waiting.remove(&ask) else {
+            return Ok(());
+        };
+        match answer {
+            Answer::Agreed => self.open(&waiting),
+            Answer::Taken => {
+                let replay = Cause::Replay.name();
+                self.refuse_knock(&waiting, Kind::Captured, class::CAPTURES, replay);
+                Ok(())
+            }
+            Answer::Nothing => {
+                self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the grants that a knock asks for, as far as its key and the gate still allow it.
+    fn open(&mut self, waiting: &Waiting) -> Result<()> {
+        let Waiting { held, key, gate } = waiting;
+        let mut addresses = Vec::new();
+        if held.families & flag::IPV4 != 0 {
+            addresses.push(held.v4.into());
+        }
+        if held.families & flag::IPV6 != 0 {
+            addresses.push(held.v6.into());
+        }
+        let Some(gate) = self.rules.gate(gate) else {
+            return Ok(());
+        };
+        let mut users = Vec::new();
+        for address in &addresses {
+            // Both, before either is granted.
+            let user = Some(user_of(key));
+            match self
+                .rules
+                .admits(gate, &IpNet::from(*address), user, Some(key))
+            {
+                Ok(number) => users.push(number),
+                Err(refusal) => {
+                    let class = class::FAILURES;
+                    self.refuse_knock(waiting, Kind::Failed, class, refusal.name());
+                    return Ok(());
+                }
+            }
+        }
+        let now = monotonic_now();
+        let mut until = 0;
+        for (address, user) in addresses.into_iter().zip(users) {
+            let terms = Terms {
+                open_for: held.open_for,
+                user,
+                gate,
+                port: held.port,
+            };
+            match self.datapath.admit_on(address, &terms, now) {
+                Ok(given) => until = given,
+                Err(error) if error.is::<GrantsFull>() => {
+                    let full = Cause::TableFull.name();
+                    self.refuse_knock(waiting, Kind::Refused, class::REFUSALS, full);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(source) = self.rules.granted(gate, address)
+                && let Some(row) = self.datapath.grant_of(source, gate)?
+                && let Some(local) = local(&row)
+            {
+                self.state.learn(local, moment());
+            }
+        }
+        let record = Record {
+            until: Some(wall_clock(until)),
+            ..record(waiting, Kind::Opened)
+        };
+        self.say(Some(class::OPENINGS), record);
+        Ok(())
+    }
+
+    fn refuse_knock(&self, waiting: &Waiting, kind: Kind, class: u32, reason: &str) {
+        let record = Record {
+            reason: Some(reason.to_owned()),
+            ..record(waiting, kind)
+        };
+        self.say(Some(class), record);
+    }
+}
+
+/// Returns what is said of a knock in any case.
+fn record(waiting: &Waiting, kind: Kind) -> Record {
+    let Waiting { held, key, gate } = waiting;
+    Record {
+        gate: Some(gate.clone()),
+        user: Some(user_of(key).to_owned()),
+        key: Some(key.clone()),
+        source: Some(padded_address(held.source, held.family == 4).to_string()),
+        port: Some(Port {
+            number: held.destination_port,
+            protocol: Protocol::Udp,
+        }),
+        ..Record::now(kind.name())
+    }
+}
