@@ -104,26 +104,15 @@ impl Engine {
         );
     }
 
-    /// Has the switch drop what comes from a port and what is to go there. Neither end is told: its link stays up.
+    /// Takes a port out of the bridge, so that the switch drops what comes from it. Neither end is told: its link stays up.
     #[track_caller]
     pub fn cut(&self, port: &str) {
-        self.set_port(port, "disabled");
+        ip(&self.switch, &format!("link set {port} nomaster"));
     }
 
     #[track_caller]
     pub fn heal(&self, port: &str) {
-        self.set_port(port, "forwarding");
-    }
-
-    #[track_caller]
-    fn set_port(&self, port: &str, state: &str) {
-        ip(
-            &self.switch,
-            &format!(
-                "link set {port} type bridge_slave state {}",
-                number_of(state)
-            ),
-        );
+        ip(&self.switch, &format!("link set {port} master br0"));
     }
 
     /// Starts all members, and waits until they have a leader.
@@ -394,13 +383,4 @@ fn member_name(number: u8) -> String {
 /// The name of a member's port at the switch.
 pub fn port_of_member(number: u8) -> String {
     format!("m{number}")
-}
-
-/// The kernel's numbers of a port's states.
-fn number_of(state: &str) -> u8 {
-    match state {
-        "disabled" => 0,
-        "forwarding" => 3,
-        other => panic!("no state {other:?} here"),
-    }
 }

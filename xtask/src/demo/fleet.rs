@@ -91,13 +91,10 @@ fn plug(netns: &Netns, interface: &str, bridge: &str, address: &str) -> Result<(
     Ok(())
 }
 
-/// Has the members' bridge drop what comes from a node and what is to go there. Its link stays up.
+/// Takes a node out of the members' bridge, which drops what comes from it, or puts it back. Its link stays up.
 fn cut(netns: &Netns, is_cut: bool) -> Result<()> {
-    let state = if is_cut { 0 } else { 3 };
-    let name = netns.name();
-    Ok(ip(&format!(
-        "link set lan-{name} type bridge_slave state {state}"
-    ))?)
+    let master = if is_cut { "nomaster" } else { "master lan" };
+    Ok(ip(&format!("link set lan-{} {master}", netns.name()))?)
 }
 
 impl Host {
