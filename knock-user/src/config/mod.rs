@@ -31,6 +31,10 @@ use std::{
 
 use clap::ValueEnum;
 use ipnet::IpNet;
+use knock_common::{
+    Address as _,
+    address::{V4, V6},
+};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
@@ -206,6 +210,19 @@ pub enum GrantTo {
     Address,
     /// The source's /24 (IPv4) or /64 (IPv6).
     Prefix,
+}
+
+impl GrantTo {
+    /// Returns the network that a knock from this address gets a grant for.
+    pub fn network(self, address: IpAddr) -> IpNet {
+        let length = match (self, address) {
+            (Self::Address, IpAddr::V4(_)) => V4::BITS,
+            (Self::Address, IpAddr::V6(_)) => V6::BITS,
+            (Self::Prefix, IpAddr::V4(_)) => V4::PREFIX,
+            (Self::Prefix, IpAddr::V6(_)) => V6::PREFIX,
+        };
+        IpNet::new(address, length).map_or_else(|_| address.into(), |network| network.trunc())
+    }
 }
 
 /// What is done with a packet that may not pass.

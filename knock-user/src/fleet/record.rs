@@ -311,6 +311,11 @@ impl Codec {
     }
 }
 
+/// Returns the number of the revocation whose record has this key.
+pub fn revocation_number(key: &str) -> Option<u64> {
+    key.strip_prefix(REVOKE)?.parse().ok()
+}
+
 /// For how long a revocation may be missed: a host that comes back later than this ends all grants that it has given.
 const REVOKED_FOR: Duration = Duration::from_hours(24 * 366);
 

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Events taken from the ring at a time, so that a flood keeps nothing else waiting.
 const AT_ONCE: usize = 1024;
 
+/// Events that tell of grants, between two looks at these.
+const MOST_CHANGES: usize = 65_536;
+
 /// The latest events and their readers.
 pub struct Log {
     latest: Kept,
@@ -42,6 +45,8 @@ pub struct Log {
     hooks: Hooks,
     hook_failures: HookFailures,
     openings: Openings,
+    /// Events that tell of grants, for [`Log::changes`].
+    changes: Vec<Record>,
 }
 
 impl Log {
@@ -57,6 +62,7 @@ impl Log {
             hooks: Hooks::default(),
             hook_failures: HookFailures::default(),
             openings,
+            changes: Vec::new(),
         };
         log.configure(config);
         log
@@ -143,6 +149,27 @@ impl Log {
         }
     }
 
+    /// Adds an event that a thread of the service tells of. `class`: as in [`Log::say_within`], if there is one.
+    pub fn hear(&mut self, class: Option<u32>, record: Record) {
+        self.note(&record);
+        match class {
+            Some(class) => self.say_within(class, record),
+            None => self.say(record),
+        }
+    }
+
+    /// Returns what the kernel and threads have told of grants since the last call, in their order.
+    pub fn changes(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn note(&mut self, record: &Record) {
+        let tells = [Kind::Opened, Kind::Closed].map(Kind::name);
+        if tells.contains(&record.event.as_str()) && self.changes.len() < MOST_CHANGES {
+            self.changes.push(record.clone());
+        }
+    }
+
     /// Adds an event for every gate.
     pub fn say_of_gates(&mut self, event: &str, datapath: &Datapath) {
         for gate in &datapath.config().gates {
@@ -161,6 +188,7 @@ impl Log {
             };
             self.openings.note(&event);
             if let Some(record) = Record::of_kernel(&event, datapath) {
+                self.note(&record);
                 self.say(record);
             }
         }

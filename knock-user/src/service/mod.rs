@@ -174,13 +174,10 @@ pub async fn serve(
                 readiness.tell(&guard);
             }
             (class, record) = gatekeeper.event() => {
-                log.say_within(class, record);
+                log.hear(Some(class), record);
                 member.openings().look();
             }
-            (class, record) = member.event() => match class {
-                Some(class) => log.say_within(class, record),
-                None => log.say(record),
-            },
+            (class, record) = member.event() => log.hear(class, record),
             reader = socket.accept() => log.serve(reader?),
             failed = log.hook_ended() => {
                 if let Some(failed) = failed {

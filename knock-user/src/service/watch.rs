@@ -7,6 +7,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use knock_common::{event::Kind, report::class};
 
 use self::resume::{Moment, resume};
@@ -75,6 +76,9 @@ impl Watch {
 
     /// Compares the tables with what was seen last, and reports what has changed.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
+        for change in log.changes() {
+            self.note(&change, datapath);
+        }
         let applied = &datapath.applied;
         let rows = datapath.grants()?;
         let present = seen(&rows, datapath);
@@ -122,6 +126,38 @@ impl Watch {
         };
         self.save(self.known.iter().filter_map(known).collect(), log);
         Ok(())
+    }
+
+    /// Learns of a grant that was given, or of one whose end was reported: what is given and taken away between two looks is
+    /// in no table.
+    fn note(&mut self, change: &Record, datapath: &Datapath) {
+        let applied = &datapath.applied;
+        let place = change.gate.as_deref().and_then(|name| {
+            let id = applied.ids.gate(name)?;
+            let source = change.source.as_deref()?;
+            let network = match source.parse() {
+                Ok(address) => applied.gate(id)?.grant_to.network(address),
+                Err(_) => source.parse().ok()?,
+            };
+            Some((id, network))
+        });
+        // A gate that is gone by now has no grants.
+        let Some(place) = place else {
+            return;
+        };
+        if change.event == Kind::Closed.name() {
+            self.known.remove(&place);
+        } else if let Some(until) = change.until {
+            self.known.entry(place).or_insert_with(|| Seen {
+                until: monotonic(until),
+                connections: 0,
+                who: Who {
+                    user: change.user.clone(),
+                    key: change.key.clone(),
+                    origin: change.origin.clone(),
+                },
+            });
+        }
     }
 
     /// Reports the end of every grant: the tables are gone.
@@ -215,6 +251,12 @@ fn end(place: (u16, IpNet), grant: &Seen, datapath: &Datapath, log: &mut Log) {
         ..about(place, &grant.who, Kind::Closed, datapath)
     };
     log.say_within(class::CLOSINGS, closed);
+}
+
+/// Returns a time to come by `CLOCK_MONOTONIC`, ns.
+fn monotonic(time: Timestamp) -> u64 {
+    let from_now = time.duration_since(Timestamp::now()).as_nanos();
+    monotonic_now().saturating_add(u64::try_from(from_now).unwrap_or(0))
 }
 
 fn about((gate, source): (u16, IpNet), who: &Who, event: Kind, datapath: &Datapath) -> Record {

@@ -256,6 +256,11 @@ impl Engine {
     /// Writes a record as somebody who has the certificate of an operator, but not the fleet's key.
     #[track_caller]
     pub fn put(&self, key: &str, value: &[u8]) {
+        // What it reads from a file must not be empty.
+        if value.is_empty() {
+            self.etcdctl(&["put", key, ""]).exits(0);
+            return;
+        }
         let file = self.file("value");
         fs::write(&file, value).expect("the temporary folder is writable");
         let mut command = self.etcdctl_command(&["put", key]);
@@ -288,12 +293,12 @@ impl Engine {
 
     fn etcdctl_command(&self, arguments: &[&str]) -> process::Command {
         let asked = self.asked.lock().expect("no row panics in between");
+        // From a member's namespace, whose process need not run, and which is not cut off.
+        let netns = &self.member(asked.first().copied().unwrap_or(1)).netns;
         let mut asked: Vec<String> = asked.iter().copied().map(endpoint).collect();
         if asked.is_empty() {
             asked = self.endpoints();
         }
-        // From a member's namespace, whose process need not run.
-        let netns = &self.members[0].netns;
         let mut command = netns.command("etcdctl");
         command
             .env("ETCDCTL_API", "3")

@@ -322,6 +322,34 @@ fn the_end_of_a_grant_names_its_key() {
     });
 }
 
+/// By the kernel, and not again by whoever finds that the grant is gone.
+#[test]
+fn what_its_user_closes_is_reported_once() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        let _service = scenario.lab.serve(&[]);
+        let key = new_key(scenario, "alice --gate ssh");
+        let closed = || -> Vec<String> {
+            let events = scenario.lab.events().into_iter();
+            let closed = events.filter(|event| event["event"] == "gate.closed");
+            let reasons = closed.map(|event| event["reason"].as_str().expect("one").to_owned());
+            reasons.collect()
+        };
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        knock(scenario, &key, "--close").exits(0);
+        scenario.closes(A, "22/tcp");
+        // Seen by the same look that finds the first one gone.
+        scenario.knockgate("allow {B} --gate ssh").exits(0);
+        wait_until("the service has looked", || {
+            scenario.lab.events().iter().any(|event| {
+                event["event"] == "gate.opened"
+                    && event["source"] == scenario.address(B).to_string()
+            })
+        });
+        assert_eq!(closed(), ["asked"]);
+    });
+}
+
 #[test]
 fn a_captured_knock_is_an_alert() {
     Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {

@@ -6,7 +6,7 @@ use knockgate_tests::{
     fleet::{Fleet, Host},
     gate_config::Gate,
     keys::{new_key, outcome, sealed, send},
-    lab::Source::{A, B},
+    lab::Source::{A, B, C},
     run::wait_until,
 };
 
@@ -21,9 +21,14 @@ fn started(fleet: &Fleet, replay: &str) -> [[u8; 64]; 2] {
     for host in &fleet.hosts[1..] {
         host.copy_users(&fleet.hosts[0]);
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = u64::try_from(now.expect("after 1970").as_nanos()).expect("before 2554");
+    let now = unix_time();
     [now, now + 1].map(|time| sealed(&key, time))
+}
+
+/// Unix ns.
+fn unix_time() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(now.expect("after 1970").as_nanos()).expect("before 2554")
 }
 
 /// Waits until a host has dealt with so many datagrams in this way.
@@ -47,7 +52,7 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
         told_everything(fleet, 0);
         // Whoever has recorded it sends it from elsewhere.
         send(&second.scenario, B, &packet);
-        had(second, "old", 1);
+        had(second, "duplicate", 1);
         second.scenario.closed(B, SSH);
         assert!(second.grant(B, "ssh").is_none());
         // Her next one opens there, and is old at the first.
@@ -56,7 +61,7 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
         first.granted(B, "ssh");
         told_everything(fleet, 1);
         send(&first.scenario, A, &later);
-        had(first, "old", 1);
+        had(first, "duplicate", 1);
     });
 }
 
@@ -73,11 +78,12 @@ fn strictly_nothing_opens_without_the_engine() {
             panic!("two hosts")
         };
         send(&first.scenario, A, &packet);
-        wait_until("the packet has been looked at", || {
-            let stats = first.scenario.knockgate("stats --json").exits(0).json();
-            let rows = stats["authenticated"].as_array().expect("a list").clone();
-            rows.iter()
-                .any(|row| row["count"].as_u64().is_some_and(|count| count > 0))
+        had(first, "held", 1);
+        wait_until("it is reported", || {
+            let refused = first.events("gate.refused");
+            refused.iter().any(|event| {
+                event["reason"] == "isolated" && event["user"] == "alice" && event["gate"] == "ssh"
+            })
         });
         first.scenario.closed(A, SSH);
         assert!(first.grant(A, "ssh").is_none());
@@ -89,9 +95,36 @@ fn strictly_nothing_opens_without_the_engine() {
         second.granted(A, "ssh");
         second.scenario.open(A, SSH);
         first.granted(A, "ssh");
+        let opened = second.events("gate.opened");
+        assert!(
+            opened
+                .iter()
+                .any(|event| event["user"] == "alice" && event["origin"].is_null())
+        );
         send(&first.scenario, B, &later);
         told_everything(fleet, 0);
         first.scenario.closed(B, SSH);
         assert!(first.grant(B, "ssh").is_none());
+        // Whoever records packets on her way sends each to the other host at the same moment, from elsewhere.
+        for host in &fleet.hosts {
+            host.knockgate("revoke --all").exits(0);
+        }
+        told_everything(fleet, 1);
+        let key = fleet.hosts[0].scenario.lab.folder().join("owner.toml");
+        for round in 0..20 {
+            let packet = sealed(&key, unix_time() + round);
+            send(&first.scenario, C, &packet);
+            send(&second.scenario, B, &packet);
+            let opened = || {
+                let places = [(first, C), (second, B)].into_iter();
+                let opened = places.filter(|(host, who)| host.grant(*who, "ssh").is_some());
+                opened.count()
+            };
+            wait_until("one has opened", || opened() > 0);
+            told_everything(fleet, 0);
+            assert_eq!(opened(), 1, "round {round}");
+            first.knockgate("revoke --all").exits(0);
+            told_everything(fleet, 1);
+        }
     });
 }

@@ -104,6 +104,24 @@ fn a_grant_runs_hooks_when_it_is_given_and_when_it_ends() {
     });
 }
 
+/// What is given and taken away between two looks at the tables is in none of them.
+#[test]
+fn a_grant_that_nobody_has_seen_runs_its_hooks_too() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
+        let service = serve(scenario);
+        service.signal(libc::SIGSTOP);
+        scenario.knock(A, ALICE);
+        scenario.knockgate("revoke {A}").exits(0);
+        scenario.knock(C, ALICE);
+        service.signal(libc::SIGCONT);
+        noted(
+            scenario,
+            &["gate.opened A", "gate.opened C", "gate.closed A revoked"],
+        );
+    });
+}
+
 #[test]
 fn what_takes_the_instance_down_ends_its_grants() {
     in_generic_mode(|scenario| {

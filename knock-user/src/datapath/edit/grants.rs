@@ -98,12 +98,8 @@ impl Datapath {
             port,
         } = *terms;
         let rules = self.applied.gate(id).context("there is no such gate")?;
-        let length = match (rules.grant_to, address) {
-            (GrantTo::Address, IpAddr::V4(_)) => V4::BITS,
-            (GrantTo::Address, IpAddr::V6(_)) => V6::BITS,
-            (GrantTo::Prefix, IpAddr::V4(_)) => V4::PREFIX,
-            (GrantTo::Prefix, IpAddr::V6(_)) => V6::PREFIX,
-        };
+        let network = rules.grant_to.network(address);
+        let length = network.prefix_len();
         let longest = u64::try_from(rules.open_for.as_nanos()).unwrap_or(u64::MAX);
         let until = now.saturating_add(longest.min(open_for));
         let before = match address {
@@ -114,7 +110,6 @@ impl Datapath {
         // One for any port stays one.
         let admits_any = before.is_some_and(|before| before.until > now && before.port == 0);
         let port = if admits_any { 0 } else { port };
-        let network = IpNet::new(address, length)?.trunc();
         self.give(network, id, (user, port), until, now)?;
         Ok(until)
     }

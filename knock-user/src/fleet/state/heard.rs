@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, Revocation, State};
 use crate::fleet::{
     engine::Entry,
-    record::{Grant, Host, Record, head_key},
+    record::{Grant, Host, Record, head_key, revocation_number},
 };
 
 /// The clocks of two hosts may differ by this much, µs: twice the time between two beats.
@@ -27,6 +27,7 @@ impl State {
         self.revocations.clear();
         self.told.head = 0;
         let mut head = 0;
+        let mut refused = Vec::new();
         for entry in entries {
             match self.codec.read(&entry.key, &entry.value) {
                 Ok(Record::Revocation(number, revocation)) => {
@@ -37,8 +38,14 @@ impl State {
                     self.told.head = entry.revision;
                     head = head.max(told.number);
                 }
+                Err(_) if revocation_number(&entry.key).is_some() => refused.push(entry),
                 _ => self.hear_entry(entry, now, policy, false, acts),
             }
+        }
+        // One that was signed with a key of the past, up to a year ago: the head says that it was there, which is enough.
+        refused.retain(|entry| revocation_number(&entry.key).is_none_or(|number| number > head));
+        for entry in refused {
+            self.hear_entry(entry, now, policy, false, acts);
         }
         match self.applied {
             // What was revoked before this host was one of the fleet and is not known any more cannot concern it.

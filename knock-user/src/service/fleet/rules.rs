@@ -64,8 +64,7 @@ impl Rules {
 
     /// Returns the network that a knock from this address gets a grant for.
     pub fn granted(&self, gate: u16, source: std::net::IpAddr) -> Option<IpNet> {
-        let length = length(self.applied.gate(gate)?, source.is_ipv4());
-        Some(IpNet::new(source, length).ok()?.trunc())
+        Some(self.applied.gate(gate)?.grant_to.network(source))
     }
 
     fn number(&self, gate: &Gate, id: u16, user: &str, key: Option<&str>) -> Option<u32> {
@@ -76,15 +75,6 @@ impl Rules {
         });
         // Who has a sequence here may have used a key there.
         by_key.or_else(|| self.applied.ids.user(&gate.name, user))
-    }
-}
-
-fn length(gate: &Gate, is_v4: bool) -> u8 {
-    match (gate.grant_to, is_v4) {
-        (GrantTo::Address, true) => V4::BITS,
-        (GrantTo::Address, false) => V6::BITS,
-        (GrantTo::Prefix, true) => V4::PREFIX,
-        (GrantTo::Prefix, false) => V6::PREFIX,
     }
 }
 
@@ -121,7 +111,8 @@ impl Policy for Rules {
         let is_allowed = rules.sources.is_empty()
             || rules.sources.iter().any(|network| network.contains(source));
         // No knock here would open for more than this.
-        let is_narrow = source.prefix_len() >= length(rules, source.addr().is_ipv4());
+        let widest = rules.grant_to.network(source.addr()).prefix_len();
+        let is_narrow = source.prefix_len() >= widest;
         if is_allowed && is_narrow {
             Ok(number)
         } else {
