@@ -4,10 +4,10 @@ use std::path::Path;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
-    config::{Config, Mode, Replay, SshSession, parse_interface, parse_pin},
+    config::{Config, Mode, SshSession, parse_interface, parse_pin},
     datapath::{self, Absent, Attachment, Before, IntoArgument, PinRoot, Request, Up},
     values::{HumanDuration, parse_duration},
 };

@@ -4,15 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use knock_common::{
-    Address as _,
-    address::{V4, V6},
-    grant::BY_HAND,
-    knock::authenticated::key::KEY_USER,
-};
+use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 
 use crate::{
-    config::{Gate, GrantTo},
+    config::Gate,
     datapath::{Applied, Datapath, Who, keys::user_of, origin::Holder},
     fleet::{record::Refusal, state::Policy},
 };
