@@ -193,7 +193,8 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "For how long this host has been isolated; 0: it is not",
         samples: |reading| {
-            let isolated = |fleet: &Counted| fleet.isolated.unwrap_or_default().as_secs_f64();
+            let lasts = |fleet: &Counted| fleet.isolated.as_ref().map(|isolated| isolated.lasts);
+            let isolated = |fleet: &Counted| lasts(fleet).unwrap_or_default().as_secs_f64();
             reading
                 .fleet
                 .iter()

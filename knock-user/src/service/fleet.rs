@@ -24,7 +24,7 @@ use crate::{
     config::{Config, Fleet},
     datapath::{PinRoot, padded_address},
 };
-pub use counts::{BUCKETS, Counted, Counts};
+pub use counts::{BUCKETS, Counted, Counts, Isolated};
 
 /// Events that wait for the service, and openings that wait for the thread; more than these are left out. Openings that are
 /// are found in the tables.

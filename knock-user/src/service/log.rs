@@ -13,7 +13,7 @@ use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 use super::{
     alerts::Alerts,
     failures::HookFailures,
-    fleet::Openings,
+    fleet::{Counts, Member, Openings},
     hooks::Hooks,
     kept::Kept,
     names::{ALERT, EVENTS_LOST, HOOK_FAILED},
@@ -45,13 +45,14 @@ pub struct Log {
     hooks: Hooks,
     hook_failures: HookFailures,
     openings: Openings,
+    fleet: Counts,
     /// Events that tell of grants, for [`Log::changes`].
     changes: Vec<Record>,
 }
 
 impl Log {
-    /// With the alerts and hooks of a configuration. `openings`: to be told of gates that have opened.
-    pub fn new(config: &Config, openings: Openings) -> Self {
+    /// With the alerts and hooks of a configuration. `member`: is to be told of gates that have opened.
+    pub fn new(config: &Config, member: &Member) -> Self {
         let mut log = Self {
             latest: Kept::default(),
             readers: broadcast::Sender::new(BACKLOG),
@@ -61,7 +62,8 @@ impl Log {
             alerts: Alerts::default(),
             hooks: Hooks::default(),
             hook_failures: HookFailures::default(),
-            openings,
+            openings: member.openings(),
+            fleet: member.counts(),
             changes: Vec::new(),
         };
         log.configure(config);
@@ -215,7 +217,12 @@ impl Log {
     pub fn serve(&mut self, connection: Connection) {
         while self.serving.try_join_next().is_some() {}
         let latest = self.latest.in_order();
-        let reader = socket::serve(connection, latest, self.readers.subscribe());
+        let reader = socket::serve(
+            connection,
+            latest,
+            self.readers.subscribe(),
+            self.fleet.clone(),
+        );
         self.serving.spawn(reader);
     }
 

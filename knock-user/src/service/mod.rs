@@ -23,7 +23,7 @@ mod watch;
 
 pub use reader::each_event;
 pub use record::Record;
-pub use socket::{History, is_served, refuse_second};
+pub use socket::{FleetLink, History, fleet_link, is_served, refuse_second};
 
 use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
@@ -85,7 +85,7 @@ pub async fn serve(
 ) -> Result<()> {
     let socket = socket::Listener::bind(root)?;
     let mut member = Member::new(root);
-    let mut log = Log::new(datapath.config(), member.openings());
+    let mut log = Log::new(datapath.config(), &member);
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
         unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;

@@ -1,28 +1,71 @@
-//! The local socket over which `events` reads from `run`.
+//! The local socket over which `events` and `status` read from `run`.
 //!
-//! A reader sends one line, `latest` or `follow`, and gets events as JSON, one a line.
+//! A reader sends one line: `latest` or `follow`, and gets events as JSON, one a line; or `fleet`, and gets a [`FleetLink`] as
+//! JSON, if there is a fleet.
 
 use std::{
     fs::{self, DirBuilder},
-    io,
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::broadcast::{Receiver, error::RecvError},
 };
 
-use super::{names::EVENTS_LOST, record::Record};
+use super::{
+    fleet::{Counts, Isolated},
+    names::EVENTS_LOST,
+    record::Record,
+};
 use crate::datapath::{NotPermitted, PinRoot};
 
 /// Directory of the sockets, one for each pin root.
 const DIRECTORY: &str = "/run/knockgate";
 const LATEST: &str = "latest";
 const FOLLOW: &str = "follow";
+const FLEET: &str = "fleet";
+/// How long the service may take to say how it stands with the fleet: it may be stopped, or far behind.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether this host is one of its fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetLink {
+    /// Since when it is not, ms ago.
+    pub isolated_for_ms: Option<u64>,
+    /// What keeps it from etcd.
+    pub why: Option<String>,
+}
+
+impl FleetLink {
+    fn of(isolated: Option<Isolated>) -> Self {
+        let (isolated_for_ms, why) = match isolated {
+            None => (None, None),
+            Some(Isolated { lasts, why }) => (u64::try_from(lasts.as_millis()).ok(), Some(why)),
+        };
+        Self {
+            isolated_for_ms,
+            why,
+        }
+    }
+}
+
+/// Asks the service of `root` how it stands with the fleet; `None`: there is no service, it has no fleet, or this user may not
+/// ask.
+pub fn fleet_link(root: &PinRoot) -> Option<FleetLink> {
+    let mut stream = std::os::unix::net::UnixStream::connect(path_of(root)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(format!("{FLEET}\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(&answer).ok()
+}
 
 /// The events that a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +133,25 @@ impl Drop for Listener {
     }
 }
 
-/// Sends one reader the events that it asks for, until it has them or disconnects.
-pub async fn serve(connection: Connection, latest: Vec<Record>, mut coming: Receiver<Record>) {
+/// Sends one reader what it asks for, until it has that or disconnects.
+pub async fn serve(
+    connection: Connection,
+    latest: Vec<Record>,
+    mut coming: Receiver<Record>,
+    fleet: Counts,
+) {
     let (input, mut output) = connection.into_split();
     let mut wanted = String::new();
     if BufReader::new(input).read_line(&mut wanted).await.is_err() {
+        return;
+    }
+    if wanted.trim() == FLEET {
+        if let Some(counted) = fleet.read() {
+            let link = FleetLink::of(counted.isolated);
+            let answer = serde_json::to_vec(&link).unwrap_or_default();
+            // A reader that has gone needs none.
+            let _ = output.write_all(&answer).await;
+        }
         return;
     }
     for record in latest {

@@ -1,11 +1,15 @@
 //! `knockgate status`.
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::output;
-use crate::datapath::{
-    Attachment, CalledBy, Datapath, Interface, Next, NotFollowed, NotGuarded, PinRoot, Snapshot,
-    describe, program_name,
+use crate::{
+    datapath::{
+        Attachment, CalledBy, Datapath, Interface, Next, NotFollowed, NotGuarded, PinRoot,
+        Snapshot, Status, describe, program_name,
+    },
+    service::{FleetLink, fleet_link},
 };
 
 /// Show interfaces, gates, how full the tables are, and totals
@@ -18,15 +22,79 @@ pub struct Args {
     json: bool,
 }
 
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    fleet: Option<Fleet>,
+}
+
+/// The fleet of the configuration in force, as the service sees it.
+#[derive(Serialize)]
+struct Fleet {
+    name: String,
+    /// `None`: no service says so.
+    connected: Option<bool>,
+    isolated_for_ms: Option<u64>,
+    why: Option<String>,
+}
+
+impl Fleet {
+    fn of(datapath: &Datapath, root: &PinRoot) -> Option<Self> {
+        let fleet = datapath.config().fleet.as_ref()?;
+        let link = fleet_link(root);
+        let connected = link.as_ref().map(|link| link.isolated_for_ms.is_none());
+        let FleetLink {
+            isolated_for_ms,
+            why,
+        } = link.unwrap_or(FleetLink {
+            isolated_for_ms: None,
+            why: None,
+        });
+        Some(Self {
+            name: fleet.name.clone(),
+            connected,
+            isolated_for_ms,
+            why,
+        })
+    }
+
+    /// Returns one line for people.
+    fn line(&self) -> String {
+        let name = &self.name;
+        match (self.connected, self.isolated_for_ms) {
+            (None, _) => {
+                format!(
+                    "fleet {name}: no service takes part (`knockgate run`), or it does not answer"
+                )
+            }
+            (_, None) => format!("fleet {name}: joined"),
+            (_, Some(lasts)) => format!(
+                "fleet {name}: ISOLATED for {}: {}",
+                output::duration(lasts.saturating_mul(1_000_000)),
+                self.why.as_deref().unwrap_or_default()
+            ),
+        }
+    }
+}
+
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let datapath = Datapath::look(root)?;
+    let fleet = Fleet::of(&datapath, root);
     let status = if args.json {
         let status = datapath.status()?;
-        output::json(&status)?;
+        output::json(&Document {
+            status: &status,
+            fleet,
+        })?;
         status
     } else {
         let snapshot = datapath.snapshot()?;
         print(&snapshot)?;
+        if let Some(fleet) = fleet {
+            output::line(&fleet.line())?;
+        }
         snapshot.status
     };
     if let Some(not_guarded) = NotGuarded::among(&status.attachments) {

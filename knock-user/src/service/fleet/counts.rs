@@ -24,17 +24,27 @@ struct Inner {
     lag_sum: Duration,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Link {
     Joined,
-    Isolated(Instant),
+    /// Since when, and what keeps this host from etcd.
+    Isolated(Instant, String),
+}
+
+/// That this host is isolated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Isolated {
+    /// For how long.
+    pub lasts: Duration,
+    /// What keeps it from etcd.
+    pub why: String,
 }
 
 /// What was counted, at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
-    /// For how long this host has been isolated; `None`: it is not.
-    pub isolated: Option<Duration>,
+    /// `None`: it is not.
+    pub isolated: Option<Isolated>,
     pub published: u64,
     pub received: u64,
     pub refused: Vec<(&'static str, u64)>,
@@ -47,7 +57,7 @@ impl Counts {
     /// Begins as isolated, with these reasons of refusals.
     pub fn begin(&self, reasons: impl Iterator<Item = &'static str>) {
         let mut inner = self.inner();
-        inner.link = Some(Link::Isolated(Instant::now()));
+        inner.link = Some(Link::Isolated(Instant::now(), "it has just begun".into()));
         for reason in reasons {
             inner.refused.entry(reason).or_default();
         }
@@ -63,11 +73,14 @@ impl Counts {
         self.inner().link = Some(Link::Joined);
     }
 
-    pub fn isolate(&self) {
+    /// Notes what keeps this host from etcd, and since when if that is new.
+    pub fn isolate(&self, why: &str) {
         let mut inner = self.inner();
-        if !matches!(inner.link, Some(Link::Isolated(_))) {
-            inner.link = Some(Link::Isolated(Instant::now()));
-        }
+        let since = match &inner.link {
+            Some(Link::Isolated(since, _)) => *since,
+            _ => Instant::now(),
+        };
+        inner.link = Some(Link::Isolated(since, why.to_owned()));
     }
 
     pub fn refuse(&self, reason: &'static str) {
@@ -93,9 +106,12 @@ impl Counts {
     /// Returns what was counted; `None`: the configuration has no fleet.
     pub fn read(&self) -> Option<Counted> {
         let inner = self.inner();
-        let isolated = match inner.link? {
+        let isolated = match inner.link.as_ref()? {
             Link::Joined => None,
-            Link::Isolated(since) => Some(since.elapsed()),
+            Link::Isolated(since, why) => Some(Isolated {
+                lasts: since.elapsed(),
+                why: why.clone(),
+            }),
         };
         Some(Counted {
             isolated,
@@ -135,8 +151,11 @@ mod tests {
         assert_eq!(read.lags, [1 + 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
         assert_eq!(read.lag_sum, Duration::from_millis(9066));
         assert_eq!((read.isolated, read.refused), (None, vec![("forged", 1)]));
-        counts.isolate();
-        assert!(counts.read().expect("as before").isolated.is_some());
+        for why in ["it is away", "it is still away"] {
+            counts.isolate(why);
+            let isolated = counts.read().expect("as before").isolated;
+            assert_eq!(isolated.expect("it is").why, why);
+        }
         counts.leave();
         assert_eq!(counts.read(), None);
     }

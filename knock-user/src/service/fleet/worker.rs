@@ -494,7 +494,7 @@ impl<E: Engine> Worker<E> {
     }
 
     fn isolated(&mut self, why: &str) {
-        self.counts.isolate();
+        self.counts.isolate(why);
         let is_news = match self.link {
             // The first member may be the one that is away.
             Link::Beginning(since) => since.elapsed() >= PATIENCE,
