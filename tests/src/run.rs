@@ -129,6 +129,18 @@ impl Running {
         fs::read_to_string(&self.stdout).expect("it was created above")
     }
 
+    /// Returns the most resident memory of the command so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("it has not been waited for");
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("Linux has it");
+        let kilobytes = peak.trim().trim_end_matches(" kB").parse::<u64>();
+        kilobytes.expect("a number of kB") * 1024
+    }
+
     /// Returns the CPU time of the command so far.
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());

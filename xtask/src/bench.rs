@@ -54,6 +54,8 @@ enum Section {
     Progress,
     /// Commands: time and memory
     Control,
+    /// A fleet of three hosts over three etcd members (not with --quick)
+    Fleet,
     /// Live traffic by the harness of --peers (not with --quick)
     Peers,
 }
@@ -76,6 +78,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "`--only peers` needs the folder of a harness: add `--peers FOLDER`"
     );
     let peers = peers.filter(|_| only.contains(&Section::Peers) || only.is_empty() && !quick);
+    let has_fleet = only.contains(&Section::Fleet) || only.is_empty() && !quick;
+    if has_fleet {
+        // Its members and hosts are those of the tests.
+        setup::ready(Purpose::Test)?;
+    }
     let toolchain = if peers.is_some() {
         ready(Purpose::Peers)?
     } else if wanted(Section::Knocking) || wanted(Section::Live) {
@@ -88,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         knockgate,
     } = build::release(&toolchain)?;
     let programs = build::kernel_program(&toolchain, "knockgate-bench-ebpf", false)?;
-    let bench = build_bench()?;
+    let bench = build_bench(has_fleet)?;
     let figures = figures(*quick)?;
 
     // The kernel kills the bench when this process ends, for whatever reason.
@@ -97,6 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net"])
         .arg(bench)
         .arg("measure")
+        .env("KNOCKGATE", &knockgate)
         .arg("--knockgate")
         .arg(knockgate)
         .arg("--programs")
@@ -155,7 +163,7 @@ fn draw(file: Option<&Path>) -> Result<()> {
         "there is no {}: run `cargo xtask bench` first",
         figures.display()
     );
-    let mut command = Command::new(build_bench()?);
+    let mut command = Command::new(build_bench(false)?);
     command
         .args(["plot", "--figures"])
         .arg(figures)
@@ -164,8 +172,8 @@ fn draw(file: Option<&Path>) -> Result<()> {
     process::run(&mut command)
 }
 
-/// Builds the measuring program.
-fn build_bench() -> Result<PathBuf> {
+/// Builds the measuring program. `has_fleet`: with the part about fleets, which needs all that a fleet and its tests do.
+fn build_bench(has_fleet: bool) -> Result<PathBuf> {
     let target = workspace::target();
     let mut command = Command::new(workspace::cargo());
     command
@@ -178,6 +186,9 @@ fn build_bench() -> Result<PathBuf> {
             "--target-dir",
         ])
         .arg(&target);
+    if has_fleet {
+        command.args(["--features", "fleet"]);
+    }
     process::run(&mut command)?;
     Ok(target.join("release/knockgate-bench"))
 }

@@ -138,6 +138,24 @@ impl Host {
         drop(lock(&self.service).take());
     }
 
+    /// Returns the most resident memory of its service so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        lock(&self.service)
+            .as_ref()
+            .expect("it serves")
+            .peak_memory()
+    }
+
+    /// Returns how many grants are live.
+    #[track_caller]
+    pub fn live_grants(&self) -> u64 {
+        let status = self.knockgate("status --json").exits(0).json();
+        let tables = status["tables"].as_array().expect("a list").iter();
+        let mut grants = tables.filter(|table| table["name"] == "grants");
+        let used = grants.next().and_then(|table| table["used"].as_u64());
+        used.expect("there is such a table")
+    }
+
     /// Returns the events with this name since the service was started.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let events = self.all_events().into_iter();

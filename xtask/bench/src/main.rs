@@ -12,6 +12,8 @@ mod clock;
 mod control;
 mod cores;
 mod figures;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod frame;
 mod host;
 mod instance;
@@ -99,7 +101,21 @@ enum Section {
     Knocking,
     Progress,
     Control,
+    /// Built only where it is asked for
+    #[cfg(feature = "fleet")]
+    Fleet,
     Peers,
+}
+
+impl Section {
+    /// Whether it takes too long for a quick run.
+    fn is_long(self) -> bool {
+        #[cfg(feature = "fleet")]
+        if self == Self::Fleet {
+            return true;
+        }
+        matches!(self, Self::Progress | Self::Peers)
+    }
 }
 
 fn main() -> ExitCode {
@@ -135,8 +151,7 @@ fn bench(arguments: &Measure) -> Result<()> {
         outside,
     } = arguments;
     let plan = if *quick { Plan::QUICK } else { Plan::FULL };
-    // These two take too long for a quick run.
-    let by_default = |section| !(*quick && matches!(section, Section::Progress | Section::Peers));
+    let by_default = |section: Section| !(*quick && section.is_long());
     let wanted = |section| only.contains(&section) || only.is_empty() && by_default(section);
 
     let host = Host::create(outside)?;
@@ -151,6 +166,12 @@ fn bench(arguments: &Measure) -> Result<()> {
         plan,
         parts: Vec::new(),
     };
+    #[cfg(feature = "fleet")]
+    if wanted(Section::Fleet) {
+        figures.progress.begin("a fleet over etcd");
+        figures.add(fleet::measure(&plan)?)?;
+        figures.progress.done();
+    }
     let mut instances = None;
     if [Section::Control, Section::Packet, Section::Cores]
         .into_iter()

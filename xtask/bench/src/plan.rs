@@ -21,6 +21,8 @@ pub struct Plan {
     pub samples: usize,
     /// Rounds of measurements that take seconds: real knocks, commands, filling a table.
     pub slow_rounds: usize,
+    /// Times that the leader of a fleet is killed.
+    pub killed_leaders: usize,
     /// Sources that knock in one case, and the time from one to the next.
     pub knocks: u32,
     pub every: Duration,
@@ -43,6 +45,7 @@ impl Plan {
         repeat: 400_000,
         samples: 3,
         slow_rounds: 3,
+        killed_leaders: 10,
         knocks: 40,
         every: Duration::from_millis(100),
         patience: Duration::from_secs(2),
@@ -65,6 +68,7 @@ impl Plan {
         repeat: 100_000,
         samples: 2,
         slow_rounds: 1,
+        killed_leaders: 1,
         knocks: 10,
         every: Duration::from_millis(100),
         patience: Duration::from_millis(600),
