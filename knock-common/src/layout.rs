@@ -36,7 +36,7 @@ use crate::{
 pub const LAYOUT: u32 = 11;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 566_487_701_374_272_609;
+const RECORDED: u64 = 11_502_495_303_409_686_049;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[

@@ -32,6 +32,10 @@ const EVERYTHING: &str = r#"
     ports = ["41641/udp"]
     [fwknop]
     ports = ["62201/udp"]
+    [fleet]
+    name = "test"
+    endpoints = ["https://192.0.2.1:2379"]
+    replay = "strict"
     [[gate]]
     name = "ssh"
     protect = ["22/tcp"]

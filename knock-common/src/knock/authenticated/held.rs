@@ -60,23 +60,18 @@ pub fn waits<E: Env>(env: &E, work: &Work) -> bool {
     env.holds_knocks() && work.action == action::OPEN
 }
 
-impl Held {
-    /// Returns what is to be known of the knock in a CPU's [`Work`].
-    #[inline(always)]
-    pub fn of(work: &Work) -> Self {
-        Self {
-            time: Head::of(work.body[0], work.body[1]).time,
-            open_for: work.open_for,
-            source: work.source,
-            v6: work.v6,
-            v4: work.v4,
-            gate: work.gate,
-            slot: work.slot,
-            port: work.port,
-            destination_port: work.destination_port,
-            families: work.families,
-            family: work.family as u8,
-            zero: [0; 2],
-        }
-    }
+/// Fills [`Work::held`] in, field by field: the stack has no room for another copy.
+#[inline(always)]
+pub fn fill(work: &mut Work) {
+    work.held.time = Head::of(work.body[0], work.body[1]).time;
+    work.held.open_for = work.open_for;
+    work.held.source = work.source;
+    work.held.v6 = work.v6;
+    work.held.v4 = work.v4;
+    work.held.gate = work.gate;
+    work.held.slot = work.slot;
+    work.held.port = work.port;
+    work.held.destination_port = work.destination_port;
+    work.held.families = work.families;
+    work.held.family = work.family as u8;
 }

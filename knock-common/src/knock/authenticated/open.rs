@@ -1,7 +1,7 @@
 //! What a verified knock asks for, as far as its key and the gate allow it.
 
 use super::{
-    held::{self, Held},
+    held,
     key::KEY_USER,
     message::{Head, Request, action, flag},
     outcome::Outcome,
@@ -91,7 +91,8 @@ fn hold<E: Env>(env: &E) -> bool {
     if !held::waits(env, work) {
         return false;
     }
-    work.outcome = if env.hold(&Held::of(work)) {
+    held::fill(work);
+    work.outcome = if env.hold(&work.held) {
         Outcome::Held
     } else {
         Outcome::TableFull

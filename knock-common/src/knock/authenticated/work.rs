@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
+    held::Held,
     message::{Body, Datagram},
     sha256,
 };
@@ -20,6 +21,8 @@ pub struct Work {
     pub body: Body,
     pub hash: sha256::Work,
     pub event: Event,
+    /// Of a knock whose grants wait.
+    pub held: Held,
     pub source: Padded,
     /// The addresses to grant, as far as `families` says so.
     pub v6: V6,
