@@ -49,6 +49,7 @@ pub use view::{
     address::padded_address,
     chain::{CalledBy, Next},
     counters::{KnockRow, PacketRow},
+    destinations::{Destinations, GuardedAddress},
     grants::GrantRow,
     progress::{MappedProgress, ProgressTable},
     sessions::SessionRow,

@@ -5,11 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::{
-    config::{Config, Finding, Invalid, Level, count},
-    datapath::{native_warnings, next_fault},
+    config::{Addresses, Config, Finding, Invalid, Level, count},
+    datapath::{Destinations, native_warnings, next_fault},
 };
 
 /// Report errors and weaknesses of a configuration; change nothing
@@ -18,7 +19,7 @@ pub struct Args {
     /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
-    /// Print one JSON document: {"valid", "findings"}
+    /// Print one JSON document: {"valid", "findings", "destinations", "addresses"}
     #[arg(long)]
     json: bool,
 }
@@ -45,11 +46,17 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         };
         findings.extend(next_fault(config).map(of_next));
     }
+    let guarded = outcome
+        .as_ref()
+        .ok()
+        .map(|(config, _)| Destinations::of(config))
+        .transpose()
+        .context("cannot read this host's addresses")?;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;
+        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, guarded))?;
         writeln!(out)?;
     } else {
-        report(out, &outcome)?;
+        report(out, &outcome, guarded.as_ref())?;
     }
     match outcome {
         Ok(_) => Ok(()),
@@ -65,33 +72,58 @@ type Outcome = Result<(Config, Vec<Finding>), Invalid>;
 struct Document<'f> {
     valid: bool,
     findings: &'f [Finding],
+    /// Which destinations would be guarded; `None`: the file is not valid.
+    #[serde(flatten)]
+    guarded: Option<Destinations>,
 }
 
 impl<'f> Document<'f> {
-    fn of(outcome: &'f Outcome) -> Self {
+    fn of(outcome: &'f Outcome, guarded: Option<Destinations>) -> Self {
         match outcome {
             Ok((_, findings)) => Self {
                 valid: true,
                 findings,
+                guarded,
             },
             Err(invalid) => Self {
                 valid: false,
                 findings: invalid.findings(),
+                guarded,
             },
         }
     }
 }
 
-fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+fn report(
+    out: &mut impl Write,
+    outcome: &Outcome,
+    guarded: Option<&Destinations>,
+) -> io::Result<()> {
     if outcome.as_ref().is_err_and(Invalid::is_unread) {
         return Ok(());
     }
-    for finding in Document::of(outcome).findings {
+    for finding in Document::of(outcome, None).findings {
         writeln!(out, "{}\n", finding.coloured())?;
+    }
+    if let Some(guarded) = guarded.filter(|guarded| guarded.destinations == Addresses::HOST) {
+        writeln!(out, "{}\n", own_addresses(guarded))?;
     }
     match outcome {
         Ok((config, warnings)) => writeln!(out, "{}", summary(config, warnings.len())),
         Err(_) => Ok(()),
+    }
+}
+
+/// `guards packets to this host's own addresses, now 192.0.2.1, fe80::1`.
+pub fn own_addresses(guarded: &Destinations) -> String {
+    let own = guarded.addresses.iter().filter(|row| row.kind == "own");
+    let own: Vec<String> = own.map(|row| row.address.to_string()).collect();
+    match own.as_slice() {
+        [] => "guards packets to this host's own addresses, of which there is none now".to_owned(),
+        own => format!(
+            "guards packets to this host's own addresses, now {}",
+            own.join(", ")
+        ),
     }
 }
 
@@ -130,7 +162,7 @@ mod tests {
 
     fn printed(text: &str) -> String {
         let mut out = Vec::new();
-        report(&mut out, &Config::parse(text, "k.toml")).expect("a Vec takes everything");
+        report(&mut out, &Config::parse(text, "k.toml"), None).expect("a Vec takes everything");
         anstream::adapter::strip_bytes(&out)
             .into_vec()
             .try_into()
@@ -158,7 +190,7 @@ mod tests {
     #[test]
     fn the_document_has_the_documented_keys() {
         let outcome = Config::parse("interfaces = 1", "k.toml");
-        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        let document = serde_json::to_value(Document::of(&outcome, None)).expect("serialisable");
         assert_eq!(document["valid"], false);
         assert_eq!(
             document["findings"][1],
@@ -172,10 +204,17 @@ mod tests {
             })
         );
         let outcome = Config::parse(GOOD, "k.toml");
-        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        let (config, _) = outcome.as_ref().expect("it is good");
+        let guarded = Destinations::of(config).expect("every destination");
+        let document = Document::of(&outcome, Some(guarded));
         assert_eq!(
-            document,
-            serde_json::json!({ "valid": true, "findings": [] })
+            serde_json::to_value(document).expect("serialisable"),
+            serde_json::json!({
+                "valid": true,
+                "findings": [],
+                "destinations": "every",
+                "addresses": [],
+            })
         );
     }
 

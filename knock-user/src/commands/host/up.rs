@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::check::own_addresses;
 use crate::{
-    config::{Config, Mode, SshSession, parse_interface, parse_pin},
-    datapath::{self, Absent, Attachment, Before, IntoArgument, PinRoot, Request, Up},
+    config::{Addresses, Config, Mode, SshSession, parse_interface, parse_pin},
+    datapath::{
+        self, Absent, Attachment, Before, Destinations, IntoArgument, PinRoot, Request, Up,
+    },
     values::{HumanDuration, parse_duration},
 };
 
@@ -164,6 +167,12 @@ pub fn report(config: &Config, up: &Up) {
             "replaced in place on {}; grants and sessions that still apply go on",
             names(&up.attachments)
         ),
+    }
+    if config.addresses == Addresses::Host {
+        match Destinations::of(config) {
+            Ok(guarded) => tracing::info!("{}", own_addresses(&guarded)),
+            Err(error) => tracing::warn!("cannot read this host's addresses: {error}"),
+        }
     }
     for gate in &config.gates {
         let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
