@@ -2,6 +2,7 @@
 //! status is the documented one.
 
 mod documents;
+mod published;
 
 use std::{collections::BTreeSet, fs};
 

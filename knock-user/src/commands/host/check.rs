@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     config::{Addresses, Config, Finding, Invalid, Level, count},
     datapath::{Destinations, native_warnings, next_fault},
+    published::Published,
 };
 
 /// Report errors and weaknesses of a configuration; change nothing
@@ -19,7 +20,7 @@ pub struct Args {
     /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
-    /// Print one JSON document: {"valid", "findings", "destinations", "addresses"}
+    /// Print one JSON document: {"valid", "findings", "destinations", "addresses", "published"}
     #[arg(long)]
     json: bool,
 }
@@ -46,17 +47,25 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         };
         findings.extend(next_fault(config).map(of_next));
     }
-    let guarded = outcome
-        .as_ref()
-        .ok()
-        .map(|(config, _)| Destinations::of(config))
-        .transpose()
-        .context("cannot read this host's addresses")?;
+    let mut report = Report::default();
+    if let Ok((config, findings)) = &mut outcome {
+        let guarded = Destinations::of(config).context("cannot read this host's addresses")?;
+        let published = Published::by(config, &guarded);
+        let name = file.display().to_string();
+        findings.extend(published.open().map(|row| {
+            let message = row.to_string();
+            Finding::about_file(Level::Warning, "published-port-open", &name, message)
+        }));
+        report = Report {
+            guarded: Some(guarded),
+            published: Some(published),
+        };
+    }
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, guarded))?;
+        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, report))?;
         writeln!(out)?;
     } else {
-        report(out, &outcome, guarded.as_ref())?;
+        print(out, &outcome, &report)?;
     }
     match outcome {
         Ok(_) => Ok(()),
@@ -72,41 +81,55 @@ type Outcome = Result<(Config, Vec<Finding>), Invalid>;
 struct Document<'f> {
     valid: bool,
     findings: &'f [Finding],
-    /// Which destinations would be guarded; `None`: the file is not valid.
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// What a valid file means on this host.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Which destinations would be guarded.
     #[serde(flatten)]
     guarded: Option<Destinations>,
+    #[serde(flatten)]
+    published: Option<Published>,
 }
 
 impl<'f> Document<'f> {
-    fn of(outcome: &'f Outcome, guarded: Option<Destinations>) -> Self {
+    fn of(outcome: &'f Outcome, report: Report) -> Self {
         match outcome {
             Ok((_, findings)) => Self {
                 valid: true,
                 findings,
-                guarded,
+                report,
             },
             Err(invalid) => Self {
                 valid: false,
                 findings: invalid.findings(),
-                guarded,
+                report,
             },
         }
     }
 }
 
-fn report(
-    out: &mut impl Write,
-    outcome: &Outcome,
-    guarded: Option<&Destinations>,
-) -> io::Result<()> {
+fn print(out: &mut impl Write, outcome: &Outcome, report: &Report) -> io::Result<()> {
     if outcome.as_ref().is_err_and(Invalid::is_unread) {
         return Ok(());
     }
-    for finding in Document::of(outcome, None).findings {
+    for finding in Document::of(outcome, Report::default()).findings {
         writeln!(out, "{}\n", finding.coloured())?;
     }
-    if let Some(guarded) = guarded.filter(|guarded| guarded.destinations == Addresses::HOST) {
+    let is_host = |guarded: &&Destinations| guarded.destinations == Addresses::HOST;
+    if let Some(guarded) = report.guarded.as_ref().filter(is_host) {
         writeln!(out, "{}\n", own_addresses(guarded))?;
+    }
+    if let Some(published) = &report.published {
+        for row in published.guarded() {
+            writeln!(out, "{row}\n")?;
+        }
+        if let Some(unread) = &published.unread {
+            writeln!(out, "{unread}\n")?;
+        }
     }
     match outcome {
         Ok((config, warnings)) => writeln!(out, "{}", summary(config, warnings.len())),
@@ -162,7 +185,8 @@ mod tests {
 
     fn printed(text: &str) -> String {
         let mut out = Vec::new();
-        report(&mut out, &Config::parse(text, "k.toml"), None).expect("a Vec takes everything");
+        print(&mut out, &Config::parse(text, "k.toml"), &Report::default())
+            .expect("a Vec takes everything");
         anstream::adapter::strip_bytes(&out)
             .into_vec()
             .try_into()
@@ -190,7 +214,8 @@ mod tests {
     #[test]
     fn the_document_has_the_documented_keys() {
         let outcome = Config::parse("interfaces = 1", "k.toml");
-        let document = serde_json::to_value(Document::of(&outcome, None)).expect("serialisable");
+        let document =
+            serde_json::to_value(Document::of(&outcome, Report::default())).expect("serialisable");
         assert_eq!(document["valid"], false);
         assert_eq!(
             document["findings"][1],
@@ -206,7 +231,14 @@ mod tests {
         let outcome = Config::parse(GOOD, "k.toml");
         let (config, _) = outcome.as_ref().expect("it is good");
         let guarded = Destinations::of(config).expect("every destination");
-        let document = Document::of(&outcome, Some(guarded));
+        let report = Report {
+            guarded: Some(guarded),
+            published: Some(Published {
+                rows: Some(Vec::new()),
+                unread: None,
+            }),
+        };
+        let document = Document::of(&outcome, report);
         assert_eq!(
             serde_json::to_value(document).expect("serialisable"),
             serde_json::json!({
@@ -214,6 +246,7 @@ mod tests {
                 "findings": [],
                 "destinations": "every",
                 "addresses": [],
+                "published": [],
             })
         );
     }

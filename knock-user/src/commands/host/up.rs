@@ -12,6 +12,7 @@ use crate::{
     datapath::{
         self, Absent, Attachment, Before, Destinations, IntoArgument, PinRoot, Request, Up,
     },
+    published::Published,
     values::{HumanDuration, parse_duration},
 };
 
@@ -87,6 +88,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     };
     let up = datapath::up(&config, root, &request)?;
     report(&config, &up);
+    report_published(&config);
     if config.has_fwknop() {
         tracing::warn!("clients of fwknop are let in only while `knockgate run` serves");
     }
@@ -181,6 +183,21 @@ pub fn report(config: &Config, up: &Up) {
             Mode::Monitor => "open to all: monitor mode counts what would be denied",
         };
         tracing::info!("gate {}: {} {state}", gate.name, ports.join(", "));
+    }
+}
+
+/// Logs the published ports that the gates concern.
+fn report_published(config: &Config) {
+    // What cannot be read has been reported with what is up, or is `check`'s to say.
+    let Ok(destinations) = Destinations::of(config) else {
+        return;
+    };
+    let published = Published::by(config, &destinations);
+    for row in published.guarded() {
+        tracing::info!("{row}");
+    }
+    for row in published.open() {
+        tracing::warn!("{row}");
     }
 }
 
