@@ -80,7 +80,7 @@ mod tests {
         env.gates = vec![bytemuck::Zeroable::zeroed()];
         env.roles[Role::index(false, PROTECTED) as usize] = Role::Protected { gate: 0 }.pack();
         env.own = Some([(4, address(OWN).padded())].into());
-        env.forwards = true;
+        env.not_forwarded = route::HERE;
         env.forwarded = [(4, address(BEHIND).padded())].into();
         env
     }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_host_that_forwards_nothing_guards_whatever_it_gets() {
         let mut env = env();
-        (env.forwards, env.forwarded) = (false, HashSet::new());
+        (env.not_forwarded, env.forwarded) = (route::OFF, HashSet::new());
         assert_eq!(to(&env, OWN), Reason::NoGrant);
         assert_eq!(to(&env, BEHIND), Reason::NoGrant);
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn behind_a_bridge_that_does_not_forward_the_table_decides() {
         let mut env = env();
-        (env.forwards, env.forwarded) = (false, HashSet::new());
+        (env.not_forwarded, env.forwarded) = (route::OFF, HashSet::new());
         env.bridged = true;
         assert_eq!(to(&env, OWN), Reason::NoGrant);
         assert_eq!(to(&env, BEHIND), Reason::Unguarded);

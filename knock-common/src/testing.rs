@@ -88,8 +88,8 @@ pub struct TestEnv {
     pub broadcast: HashSet<(u8, Padded)>,
     /// As [`Env::is_bridged`] has it.
     pub bridged: bool,
-    /// The host forwards packets: those to the addresses below.
-    pub forwards: bool,
+    /// What [`Env::route`] says of addresses that are not forwarded to.
+    pub not_forwarded: u32,
     /// Addresses that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
@@ -160,7 +160,7 @@ impl TestEnv {
             own: None,
             broadcast: HashSet::new(),
             bridged: false,
-            forwards: false,
+            not_forwarded: route::OFF,
             forwarded: HashSet::new(),
             sockets: RefCell::default(),
             connected: RefCell::default(),
@@ -378,10 +378,8 @@ impl Env for TestEnv {
         let destination = (A::FAMILY, flow.destination.padded());
         if self.forwarded.contains(&destination) {
             route::FORWARDED
-        } else if self.forwards {
-            route::HERE
         } else {
-            route::OFF
+            self.not_forwarded
         }
     }
 
