@@ -53,6 +53,10 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Returns the address from the form of either family.
     fn unpadded(padded: Padded) -> Self;
 
+    /// Returns whether packets to the address are for many hosts, or for one that has no address yet: multicast, the
+    /// limited broadcast, IPv4's network 0. The kernel delivers those here as well, and asks no route.
+    fn is_for_many(self) -> bool;
+
     /// Returns the address folded to 64 bits: part of the tags that tell a reused map entry from the expected one.
     fn fold(self) -> u64;
 }
@@ -112,6 +116,12 @@ impl Address for V4 {
     }
 
     #[inline(always)]
+    fn is_for_many(self) -> bool {
+        let [first, ..] = self.0.to_ne_bytes();
+        first & 0xf0 == 0xe0 || first == 0 || self.0 == u32::MAX
+    }
+
+    #[inline(always)]
     fn fold(self) -> u64 {
         u64::from(self.0)
     }
@@ -141,6 +151,11 @@ impl Address for V6 {
     #[inline(always)]
     fn unpadded(padded: Padded) -> Self {
         padded
+    }
+
+    #[inline(always)]
+    fn is_for_many(self) -> bool {
+        self.0.to_ne_bytes()[0] == 0xff
     }
 
     #[inline(always)]
@@ -210,6 +225,37 @@ mod tests {
             };
             let expected = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
             assert_eq!(cut.to_bits(), expected, "/{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_many_hosts_is_told_from_single_addresses() {
+        let is_for_many = |address: &str| match address.parse::<IpAddr>().unwrap() {
+            IpAddr::V4(address) => V4::from(address).is_for_many(),
+            IpAddr::V6(address) => V6::from(address).is_for_many(),
+        };
+        for many in [
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "0.0.0.0",
+            "0.1.2.3",
+            "ff02::1",
+            "ffff::",
+        ] {
+            assert!(is_for_many(many), "{many}");
+        }
+        for one in [
+            "192.0.2.1",
+            "223.255.255.255",
+            "240.0.0.1",
+            "255.255.255.254",
+            "1.0.0.0",
+            "fe80::1",
+            "2001:db8::ff",
+            "::",
+        ] {
+            assert!(!is_for_many(one), "{one}");
         }
     }
 

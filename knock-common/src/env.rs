@@ -55,8 +55,10 @@ pub trait Env {
     /// Returns whether the configuration was on trial, and its trial has ended: then every packet passes.
     fn lapsed(&self) -> bool;
 
-    /// Returns whether `destination` is guarded.
-    fn guards<A: Address>(&self, destination: A) -> bool;
+    /// Returns which destinations are guarded; see [`which`](crate::guarded::which).
+    fn guarded(&self) -> u32;
+    /// Returns whether `destination` is one of those that the configuration lists.
+    fn is_listed<A: Address>(&self, destination: A) -> bool;
 
     /// Returns whether `source` is on the allow list.
     fn allows<A: Address>(&self, source: A) -> bool;
@@ -132,8 +134,12 @@ pub trait Env {
     fn knows_addresses(&self) -> bool;
     /// Returns what this address is to the host; see [`address_kind`](crate::reject::address_kind).
     fn address_kind<A: Address>(&self, address: A) -> u32;
-    /// Returns whether this host forwards packets of `flow`.
-    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool;
+    /// Returns whether a guarded interface forwards packets by their MAC addresses.
+    fn is_bridged(&self) -> bool;
+    /// Returns what the host's routes do with packets of `flow`; see [`route`](crate::guarded::route).
+    fn route<A: Address>(&self, flow: &Flow<A>) -> u32;
+    /// As [`route`](Self::route), in the caller's frame: nested calls share 512 bytes of stack.
+    fn route_here<A: Address>(&self, packet: &Segment<A>) -> u32;
 
     /// Returns the state of this host's TCP socket for `flow`; see [`socket`](crate::session::socket).
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32;

@@ -10,6 +10,7 @@ use crate::{
         link::{Framing, NetworkLayer},
     },
     grant::{self, Grant},
+    guarded,
     knock::{
         authenticated::{self, key::NO_KEY},
         sequence,
@@ -72,7 +73,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
         return at_knock_port(env, frame, segment, role);
     }
-    if role == Role::Open || !env.guards(segment.destination) {
+    if role == Role::Open || !guarded::may_be(env, segment.destination) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, sequence) = if segment.protocol == TCP {
@@ -81,12 +82,19 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         (0, 0)
     };
     if let Role::Protected { gate } = role {
-        let reason = guarded(env, segment, gate, flags, sequence);
+        if !guarded::is(env, segment) {
+            return Verdict::of(Reason::Unguarded);
+        }
+        let reason = at_gate(env, segment, gate, flags, sequence);
         return Verdict { reason, gate };
     }
     if segment.protocol == TCP
         && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN
     {
+        return Verdict::of(Reason::Unguarded);
+    }
+    // The others matter only where they break a run, so that is looked at first.
+    if role != Role::Foreign && !guarded::is(env, segment) {
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
@@ -109,12 +117,12 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
     segment: &Segment<A>,
     role: Role,
 ) -> Verdict {
-    if !env.guards(segment.destination) {
+    if !guarded::may_be(env, segment.destination) || !guarded::is(env, segment) {
         return Verdict::of(Reason::Unguarded);
     }
     authenticated::look_at(env, frame, segment);
     if let Role::Protected { gate } = role {
-        let reason = guarded(env, segment, gate, 0, 0);
+        let reason = at_gate(env, segment, gate, 0, 0);
         // Behind the verdict: the grant that a knock earns is not for the knock itself.
         env.answer_knock();
         return Verdict { reason, gate };
@@ -141,7 +149,7 @@ struct Admission {
 /// Not inlined, like the functions for probes: the verifier then follows the decision once, and not once for every path
 /// through the parser.
 #[inline(never)]
-fn guarded<E: Env, A: Family>(
+fn at_gate<E: Env, A: Family>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
@@ -314,27 +322,34 @@ fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &A
 /// Judges a packet that cannot be read up to its ports. `ends`: source and destination, if these could be read.
 #[inline(always)]
 pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
-    if let Some((source, destination)) = ends {
-        if !env.guards(destination) {
-            return Verdict::of(Reason::Unguarded);
-        }
-        if env.allows(source) {
-            return Verdict::of(Reason::AllowList);
-        }
-        if send::wants(env, class::DENIALS) {
-            let unread = Segment {
-                source,
-                destination,
-                source_port: 0,
-                destination_port: 0,
-                protocol: 0,
-                transport: 0,
-            };
-            let what = (Kind::Denied, Cause::Malformed);
-            tell(env, &unread, NO_GATE, NOBODY, what);
-        }
+    Verdict::of(match ends {
+        Some((source, destination)) => without_ports(env, source, destination),
+        None => enforced(env, Reason::Malformed),
+    })
+}
+
+/// Judges such a packet by its source and destination. Not inlined, to keep the caller's frame small.
+#[inline(never)]
+fn without_ports<E: Env, A: Family>(env: &E, source: A, destination: A) -> Reason {
+    let packet = Segment {
+        source,
+        destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        transport: 0,
+    };
+    if !guarded::may_be(env, destination) || !guarded::is(env, &packet) {
+        return Reason::Unguarded;
     }
-    Verdict::of(enforced(env, Reason::Malformed))
+    if env.allows(source) {
+        return Reason::AllowList;
+    }
+    if send::wants(env, class::DENIALS) {
+        let what = (Kind::Denied, Cause::Malformed);
+        tell(env, &packet, NO_GATE, NOBODY, what);
+    }
+    enforced(env, Reason::Malformed)
 }
 
 /// Returns the reason for a denial in the present mode.

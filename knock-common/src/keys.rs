@@ -1,8 +1,10 @@
 //! Keys of tables that serve both address families.
 
+use core::net::IpAddr;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Padded, V6};
+use crate::address::{Address, Padded, V4, V6};
 
 /// A source of either family.
 #[repr(C)]
@@ -45,11 +47,26 @@ impl ScopedAddress {
         address: V6::from_words(0, 0),
     };
 
+    /// Key of the entry, in the same table, that says that guarded interfaces forward packets by their MAC addresses.
+    pub const BRIDGED: Self = Self {
+        scope: 0,
+        address: V6::from_words(0, 1),
+    };
+
     #[inline(always)]
     pub fn new<A: Address>(address: A) -> Self {
         Self {
             scope: u64::from(A::FAMILY).to_be(),
             address: address.padded(),
+        }
+    }
+
+    /// Returns the address of a key that is scoped to no gate; `None`: it is a note, not an address.
+    pub fn address(&self) -> Option<IpAddr> {
+        match u64::from_be(self.scope) {
+            4 => Some(V4::unpadded(self.address).into()),
+            6 => Some(self.address.into()),
+            _ => None,
         }
     }
 
@@ -67,4 +84,20 @@ impl ScopedAddress {
 records! {
     SourceKey: 24 { address: 0, family: 16 },
     ScopedAddress: 24 { scope: 0, address: 8 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_no_addresses() {
+        let v4 = V4::from_bytes(&[192, 0, 2, 1]);
+        let v6 = V6::from_words(1, 2);
+        assert_eq!(ScopedAddress::new(v4).address(), Some(v4.into()));
+        assert_eq!(ScopedAddress::new(v6).address(), Some(v6.into()));
+        for note in [ScopedAddress::COMPLETE, ScopedAddress::BRIDGED] {
+            assert_eq!(note.address(), None);
+        }
+    }
 }

@@ -39,6 +39,7 @@ pub mod env;
 pub mod event;
 pub mod frame;
 pub mod grant;
+pub mod guarded;
 pub mod judge;
 pub mod keys;
 pub mod knock;

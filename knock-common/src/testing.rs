@@ -18,6 +18,7 @@ use crate::{
     event::Event,
     frame::{Frame, Segment},
     grant::{Grant, GrantKey, GrantSlot, filter},
+    guarded::{route, which},
     keys::SourceKey,
     knock::{
         Outcome,
@@ -62,7 +63,9 @@ pub struct TestEnv {
     pub allow: Vec<(u8, Padded, u8)>,
     /// Networks that may knock at restricted gates: gate, family, padded address, prefix length.
     pub knockers: Vec<(u16, u8, Padded, u8)>,
-    /// Guarded destinations; empty: all.
+    /// As [`Env::guarded`] has it.
+    pub guarded: u32,
+    /// The guarded destinations that are listed.
     pub addresses: HashSet<(u8, Padded)>,
     /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
@@ -84,6 +87,10 @@ pub struct TestEnv {
     pub own: Option<HashSet<(u8, Padded)>>,
     /// Broadcast addresses of its networks.
     pub broadcast: HashSet<(u8, Padded)>,
+    /// As [`Env::is_bridged`] has it.
+    pub bridged: bool,
+    /// What [`Env::route`] says of addresses that are not forwarded to.
+    pub not_forwarded: u32,
     /// Addresses that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
@@ -143,6 +150,7 @@ impl TestEnv {
             transitions: HashMap::new(),
             allow: Vec::new(),
             knockers: Vec::new(),
+            guarded: which::EVERY,
             addresses: HashSet::new(),
             lengths: [0; 2],
             grant_filter: zeroed(filter::words(grants)),
@@ -157,6 +165,8 @@ impl TestEnv {
             session_counts: Map::with_capacity(usize::MAX),
             own: None,
             broadcast: HashSet::new(),
+            bridged: false,
+            not_forwarded: route::OFF,
             forwarded: HashSet::new(),
             sockets: RefCell::default(),
             connected: RefCell::default(),
@@ -216,8 +226,12 @@ impl Env for TestEnv {
         self.deadline != 0 && self.now.get() >= self.deadline
     }
 
-    fn guards<A: Address>(&self, destination: A) -> bool {
-        self.addresses.is_empty() || self.addresses.contains(&(A::FAMILY, destination.padded()))
+    fn guarded(&self) -> u32 {
+        self.guarded
+    }
+
+    fn is_listed<A: Address>(&self, destination: A) -> bool {
+        self.addresses.contains(&(A::FAMILY, destination.padded()))
     }
 
     fn allows<A: Address>(&self, source: A) -> bool {
@@ -361,9 +375,21 @@ impl Env for TestEnv {
         }
     }
 
-    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
+    fn is_bridged(&self) -> bool {
+        self.bridged
+    }
+
+    fn route_here<A: Address>(&self, packet: &Segment<A>) -> u32 {
+        self.route(&Flow::of(packet))
+    }
+
+    fn route<A: Address>(&self, flow: &Flow<A>) -> u32 {
         let destination = (A::FAMILY, flow.destination.padded());
-        self.forwarded.contains(&destination)
+        if self.forwarded.contains(&destination) {
+            route::FORWARDED
+        } else {
+            self.not_forwarded
+        }
     }
 
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {

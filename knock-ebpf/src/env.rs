@@ -76,10 +76,14 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn guards<A: Address>(&self, destination: A) -> bool {
+    fn guarded(&self) -> u32 {
+        settings::guarded()
+    }
+
+    #[inline(always)]
+    fn is_listed<A: Address>(&self, destination: A) -> bool {
         // SAFETY: only whether the entry is there is asked, not what it holds.
-        settings::has_guarded_addresses() == 0
-            || unsafe { maps::GUARDED_ADDRESS.get(ScopedAddress::new(destination)) }.is_some()
+        unsafe { maps::GUARDED_ADDRESS.get(ScopedAddress::new(destination)) }.is_some()
     }
 
     #[inline(always)]
@@ -277,8 +281,24 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn forwards<A: Address>(&self, flow: &Flow<A>) -> bool {
-        host::forwards(self.context, flow)
+    fn is_bridged(&self) -> bool {
+        // SAFETY: as in `knows_addresses`.
+        unsafe { maps::LOCAL_ADDRESS.get(ScopedAddress::BRIDGED) }.is_some()
+    }
+
+    #[inline(always)]
+    fn route<A: Address>(&self, flow: &Flow<A>) -> u32 {
+        host::route(self.context, flow)
+    }
+
+    #[inline(always)]
+    fn route_here<A: Address>(&self, packet: &Segment<A>) -> u32 {
+        host::look_up_route(
+            self.context,
+            (packet.source, packet.source_port),
+            (packet.destination, packet.destination_port),
+            packet.protocol,
+        )
     }
 
     #[inline(always)]

@@ -8,20 +8,37 @@ use knock_common::{
     Address,
     address::Padded,
     frame::Segment,
+    guarded::route,
     session::{Flow, socket},
 };
 
-/// Returns whether the kernel would forward a packet of the flow that arrives by the context's interface.
+/// Returns what the kernel would do with a packet of the flow that arrives by the context's interface: one of [`route`].
 #[inline(never)]
-pub fn forwards<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> bool {
+pub fn route<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
+    look_up_route(
+        context,
+        (flow.source, flow.source_port),
+        (flow.destination, flow.destination_port),
+        flow.protocol as u8,
+    )
+}
+
+/// As [`route()`], in the caller's frame.
+#[inline(always)]
+pub fn look_up_route<A: Address>(
+    context: *mut xdp_md,
+    source: (A, u16),
+    destination: (A, u16),
+    protocol: u8,
+) -> u32 {
     // SAFETY: integers and unions of these, for which all zeros is a value.
     let mut route: FibLookup = unsafe { core::mem::zeroed() };
     route.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
-    route.l4_protocol = flow.protocol as u8;
-    route.sport = flow.source_port.to_be();
-    route.dport = flow.destination_port.to_be();
+    route.l4_protocol = protocol;
+    route.sport = source.1.to_be();
+    route.dport = destination.1.to_be();
     // An IPv4 address is the first of the four words, in a padded address too.
-    let (source, destination) = (flow.source.padded(), flow.destination.padded());
+    let (source, destination) = (source.0.padded(), destination.0.padded());
     route.__bindgen_anon_3.ipv6_src = words(source);
     route.__bindgen_anon_4.ipv6_dst = words(destination);
     // SAFETY: the context is this packet's, and the route is on the stack and has the length that is passed.
@@ -29,10 +46,11 @@ pub fn forwards<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> bool {
         route.ifindex = (*context).ingress_ifindex;
         bpf_fib_lookup(context.cast(), &raw mut route, FIB_LOOKUP, 0)
     };
-    matches!(
-        found,
-        FIB_SUCCESS | FIB_UNSUPPORTED_TUNNEL | FIB_NO_NEIGHBOUR | FIB_TOO_LONG
-    )
+    match found {
+        FIB_SUCCESS | FIB_UNSUPPORTED_TUNNEL | FIB_NO_NEIGHBOUR | FIB_TOO_LONG => route::FORWARDED,
+        FIB_FORWARDING_OFF => route::OFF,
+        _ => route::HERE,
+    }
 }
 
 /// Returns the state of the TCP socket of a flow, in the network namespace of the interface that the packet arrived by.
@@ -106,6 +124,8 @@ const FIB_SUCCESS: i64 = 0;
 const FIB_UNSUPPORTED_TUNNEL: i64 = 6;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const FIB_TOO_LONG: i64 = 8;
+/// Forwarding is switched off on the interface.
+const FIB_FORWARDING_OFF: i64 = 5;
 
 #[inline(always)]
 fn words(address: Padded) -> [u32; 4] {

@@ -55,7 +55,7 @@ pub static ALLOW: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF
 /// Networks that may knock at restricted gates.
 #[map]
 pub static KNOCKER: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
-/// Guarded destination addresses, if not all are guarded.
+/// The guarded destinations, if the configuration lists them.
 #[map]
 pub static GUARDED_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
 /// Prefix lengths of grants, one a byte: of IPv4, then of IPv6.
@@ -177,7 +177,7 @@ pub static HELD: RingBuf = RingBuf::with_byte_size(4096, 0);
 // This host.
 
 /// This host's addresses, by [`knock_common::reject::address_kind`]; with [`ScopedAddress::COMPLETE`] if these are
-/// all.
+/// all, and [`ScopedAddress::BRIDGED`] if other hosts' are behind a guarded interface.
 #[map]
 pub static LOCAL_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
 

@@ -38,8 +38,8 @@ setting!(
     HAS_ALLOW, has_allow
 );
 setting!(
-    /// 1: only the addresses in [`GUARDED_ADDRESS`](maps::GUARDED_ADDRESS) are guarded.
-    HAS_GUARDED_ADDRESSES, has_guarded_addresses
+    /// One of [`which`](knock_common::guarded::which).
+    GUARDED, guarded
 );
 setting!(
     /// 1: some port takes authenticated knocks.

@@ -3,7 +3,8 @@
 //! The order a reader wants: [`cli`] says what can be asked, [`commands`] has one file for each
 //! answer, [`config`] turns a file into checked [`values`], [`datapath`] puts them into the kernel and reads
 //! the kernel's tables back, [`metrics`] writes these for Prometheus, [`top`] shows them live, [`mod@import`] reads other
-//! programs' configurations, [`mod@fwknop`] the packets of one of them, `fleet` joins hosts, [`service`] is what `run` does in addition, [`client`]
+//! programs' configurations, [`mod@fwknop`] the packets of one of them, [`published`] looks at what
+//! the firewall sends on to containers, `fleet` joins hosts, [`service`] is what `run` does in addition, [`client`]
 //! knocks, with [`keys`] or sequences.
 //!
 //! The feature `client` alone leaves out what needs the kernel program, for machines that only knock.
@@ -28,6 +29,8 @@ pub mod keys;
 pub mod logging;
 #[cfg(feature = "host")]
 pub mod metrics;
+#[cfg(feature = "host")]
+pub mod published;
 mod runtime;
 #[cfg(feature = "host")]
 pub mod service;

@@ -20,7 +20,7 @@ use std::{
 use ipnet::IpNet;
 use knock_common::Reason;
 use knock_user::{
-    config::{Config, Established, Mode, OpenPorts},
+    config::{Addresses, Config, Established, Mode, OpenPorts},
     datapath::Framing,
     values::{Port, Protocol},
 };
@@ -380,8 +380,12 @@ impl<'c> Model<'c> {
     }
 
     fn guards(&self, destination: IpAddr) -> bool {
-        let addresses = &self.config.addresses;
-        addresses.is_empty() || addresses.contains(&destination)
+        match &self.config.addresses {
+            Addresses::Every => true,
+            Addresses::Listed(addresses) => addresses.contains(&destination),
+            // Behind a bridge that forwards nothing: see `system::OWN`.
+            Addresses::Host => own().any(|own| own == destination) || is_for_many(destination),
+        }
     }
 
     fn allows(&self, source: IpAddr) -> bool {
@@ -402,5 +406,13 @@ impl<'c> Model<'c> {
 
     fn idle(&self, gate: u16) -> u64 {
         nanoseconds(self.config.gates[usize::from(gate)].session_idle)
+    }
+}
+
+/// Returns whether packets to an address reach every host that listens for them.
+fn is_for_many(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_multicast(),
     }
 }

@@ -30,7 +30,8 @@ pub use self::{
     program::{Program, XDP_PASS},
 };
 
-/// The addresses of the host: a system remembers no flows to other addresses.
+/// The addresses of the host: a system remembers no flows to other addresses. Its interface is a bridge's port, so that
+/// `addresses = "host"` leaves packets to others alone though it forwards nothing.
 pub const OWN: [&str; 4] = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 
 /// Returns the addresses of [`OWN`].

@@ -1,6 +1,6 @@
 //! `knockgate run`: what the service adds to the datapath, and what remains after it has ended or was killed.
 
-use std::net::IpAddr;
+use std::{fmt::Display, net::IpAddr};
 
 use knockgate_tests::{
     attempt::Outcome,
@@ -8,7 +8,9 @@ use knockgate_tests::{
     lab::{
         CLIENT_MAC, Family, HOST_MAC,
         Source::{A, B},
+        WAN,
     },
+    network::{add_address, ip},
     observe::events_of,
     run::{Running, wait_until},
     scenario::{Attach, Scenario},
@@ -112,6 +114,33 @@ fn readers_of_events_take_nothing_from_each_other() {
     });
 }
 
+#[test]
+fn the_hosts_addresses_are_followed_as_they_change() {
+    in_generic_mode(|scenario| {
+        let config = format!("addresses = \"host\"\n{}", ssh());
+        let _service = start_with(scenario, config, &[]);
+        let knows = |address: &str| {
+            let status = scenario.knockgate("status --json").exits(0).json();
+            assert_eq!(status["destinations"], "host");
+            let known = status["addresses"].as_array().expect("a list");
+            known.contains(&serde_json::json!({ "address": address, "kind": "own" }))
+        };
+        let host = scenario.family.host().to_string();
+        assert!(knows(&host));
+        assert!(!knows("10.77.0.17"));
+        add_address(&scenario.lab.host, WAN, "10.77.0.17/16");
+        wait_until("the new address is known", || knows("10.77.0.17"));
+        let gone = format!("address delete 10.77.0.17/16 dev {WAN}");
+        ip(&scenario.lab.host, &gone);
+        wait_until("it is forgotten", || !knows("10.77.0.17"));
+        assert!(knows(&host));
+        let shown = scenario.knockgate("status").exits(0).stdout.clone();
+        assert!(shown.contains("ADDRESS"), "{shown}");
+        let said = scenario.knockgate("check").exits(0).stdout.clone();
+        assert!(said.contains("own addresses, now 10.77.0.1,"), "{said}");
+    });
+}
+
 /// While the service is stopped, more events happen than it reads at once.
 #[test]
 fn what_happened_while_it_was_kept_from_working_does_not_keep_it_from_reading_on() {
@@ -201,7 +230,7 @@ fn start(scenario: &Scenario, options: &[&str]) -> Running {
     start_with(scenario, ssh(), options)
 }
 
-fn start_with(scenario: &Scenario, config: Gate, options: &[&str]) -> Running {
+fn start_with(scenario: &Scenario, config: impl Display, options: &[&str]) -> Running {
     scenario.configure(config);
     scenario.lab.serve(options)
 }

@@ -22,7 +22,7 @@ const MOST_INSTRUCTIONS: u64 = 500_000;
 const EVERYTHING: &str = r#"
     interfaces = ["eth0"]
     allow = ["192.0.2.0/24"]
-    addresses = ["198.51.100.1", "2001:db8::1"]
+    addresses = "host"
     open_ports = ["80/tcp"]
     limits = { sources = 16384, grants = 16, sessions = 64, keys = 16 }
     [[interface]]

@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(passes(&env, TCP, PORT), 1);
         assert_eq!(passes(&env, UDP, PORT + 1), 1);
         // To an address that is not guarded.
+        env.guarded = crate::guarded::which::LISTED;
         env.addresses.insert((4, V4::from_word(1).padded()));
         assert_eq!(passes(&env, UDP, PORT), 1);
         env.addresses.insert((4, host.padded()));

@@ -22,6 +22,7 @@ use crate::{
     event::{Cause, Event, Kind, NOBODY},
     frame::{Segment, UDP},
     grant::give::{self, Opening, Terms},
+    guarded,
     report::{class, class_of, send},
     rules::NO_GATE,
     time::TICK_SHIFT,
@@ -32,6 +33,7 @@ use crate::{
 pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
         && progress.state != 0
+        && guarded::is(env, probe)
         && !is_own(env, probe)
         && let Some(mut progress) = progress.hold(env, &probe.source)
         && progress.state != 0

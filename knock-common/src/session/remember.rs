@@ -5,6 +5,7 @@ use crate::{
     Address, Env, Family, HashTable as _,
     address::{V4, V6},
     frame::{Segment, TCP},
+    guarded::route,
     seed::Seed,
 };
 
@@ -116,7 +117,9 @@ fn begin<E: Env, A: Family>(
 /// Returns whether a flow goes to an address that is neither this host's nor one that it forwards to.
 #[inline(always)]
 fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
-    env.knows_addresses() && env.address_kind(flow.destination) == 0 && !env.forwards(flow)
+    env.knows_addresses()
+        && env.address_kind(flow.destination) == 0
+        && env.route(flow) != route::FORWARDED
 }
 
 /// Returns the holder to whose share a flow counts.

@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Trigger,
+    Addresses, Authenticated, Config, Gate, Hook, Knock, Listen, Metrics, OpenPorts, Trigger,
     fleet::DraftFleet,
     fwknop::written::{DraftFwknop, DraftKey},
     reader::List,
@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub(super) interfaces: Vec<Located<String>>,
     pub(super) sections: Vec<DraftInterface>,
     pub(super) allow: Vec<Located<IpNet>>,
-    pub(super) addresses: Vec<Located<IpAddr>>,
+    pub(super) addresses: DraftAddresses,
     /// `None` stands for `auto`.
     pub(super) open_ports: Option<Vec<Located<Port>>>,
     pub(super) metrics: DraftMetrics,
@@ -43,6 +43,29 @@ pub(super) struct DraftInterface {
     pub(super) name: Located<String>,
     /// `None` stands for `none`.
     pub(super) next: Option<Located<PathBuf>>,
+}
+
+/// `addresses` as written.
+pub(super) enum DraftAddresses {
+    /// This host's own.
+    Host,
+    Listed(Vec<Located<IpAddr>>),
+}
+
+impl Default for DraftAddresses {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl DraftAddresses {
+    /// Returns the addresses that the file lists.
+    pub(super) fn listed(&self) -> &[Located<IpAddr>] {
+        match self {
+            Self::Host => &[],
+            Self::Listed(listed) => listed,
+        }
+    }
 }
 
 /// `[metrics]` as written.
@@ -118,7 +141,10 @@ impl Draft {
             interfaces: values(interfaces),
             next: next.collect(),
             allow: values(allow),
-            addresses: values(addresses),
+            addresses: match addresses {
+                DraftAddresses::Host => Addresses::Host,
+                DraftAddresses::Listed(listed) => values(listed).into(),
+            },
             open_ports: open_ports.map_or(OpenPorts::Auto, |ports| OpenPorts::List(values(ports))),
             metrics: Metrics {
                 listen: listen.map(|listen| listen.value),

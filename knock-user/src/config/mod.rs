@@ -4,6 +4,7 @@
 //! the places that messages point to. `contradictions` then refuses values that do not fit together, and `lint`
 //! warns of weak ones. Each step collects everything that it finds, so one run shows all there is to repair.
 
+mod addresses;
 mod contradictions;
 mod draft;
 mod file;
@@ -39,6 +40,16 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+pub use self::{
+    addresses::Addresses,
+    finding::{Finding, Invalid, Level},
+    fleet::{Fleet, Replay},
+    hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
+    host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
+    listen::Listen,
+    schema::SECTIONS,
+    section::{Describe, Key, Presence},
+};
 use self::{
     contradictions::contradictions,
     lint::lint,
@@ -49,15 +60,6 @@ pub(crate) use self::{
     hook::{Piece, pieces},
     kinds::{parse_interface, parse_pin, zone_fault},
     schema::LONGEST_GRANT,
-};
-pub use self::{
-    finding::{Finding, Invalid, Level},
-    fleet::{Fleet, Replay},
-    hook::{Alert, EVENT_KEYS, Hook, Per, Trigger},
-    host::{HostFacts, SshSession, connections, ephemeral_ports, listening_ports},
-    listen::Listen,
-    schema::SECTIONS,
-    section::{Describe, Key, Presence},
 };
 use crate::{keys::KeyName, values::Port};
 
@@ -79,8 +81,7 @@ pub struct Config {
     pub mode: Mode,
     /// Networks to which no gate is ever closed.
     pub allow: Vec<IpNet>,
-    /// Guard only packets to these destinations; empty: every destination.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Addresses,
     pub open_ports: OpenPorts,
     pub limits: Limits,
     /// Absent from what earlier builds have pinned.

@@ -4,14 +4,15 @@
 //! The reader, `init` and the test of docs/configuration.md use these rows. To add a key, add its row here and
 //! its field to the type in [`super`].
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Alert, Limits, Listen,
+    Addresses, Alert, Limits, Listen,
     draft::{
-        Draft, DraftAuthenticated, DraftGate, DraftHook, DraftInterface, DraftKnock, DraftMetrics,
+        Draft, DraftAddresses, DraftAuthenticated, DraftGate, DraftHook, DraftInterface,
+        DraftKnock, DraftMetrics,
     },
     finding::Level,
     fleet::{self, DraftFleet, FLEET},
@@ -90,8 +91,9 @@ lost. List at least one from which you can always connect."#,
         Row::new(
             "addresses",
             Optional("[]"),
-            "Guard only packets to these addresses of this host; empty: every destination.",
-            |reader, field, file| set(&mut file.addresses, reader.set(field, &ADDRESS)),
+            r#"Guard only packets to these addresses of this host, such as ["192.0.2.1"], or "host": to any of its own,
+as they change; empty: every destination."#,
+            |reader, field, file| put(&mut file.addresses, addresses(reader, field)),
         ),
         Row::new(
             "open_ports",
@@ -488,6 +490,26 @@ fn all<T: Clone + Default>(
         read.push(value);
     }
     read
+}
+
+fn addresses(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<DraftAddresses> {
+    match field.value.get_ref() {
+        DeValue::Array(_) => {
+            let listed = reader.set(field, &ADDRESS)?;
+            Some(DraftAddresses::Listed(listed.items))
+        }
+        DeValue::String(text) if text == Addresses::HOST => Some(DraftAddresses::Host),
+        _ => {
+            let expected = "\"host\" or a list of addresses such as [\"192.0.2.1\"]";
+            let text = field.value.get_ref().as_str();
+            let instead = text.and_then(|text| match text.parse::<IpAddr>() {
+                Ok(address) => Some(format!("[\"{address}\"]")),
+                Err(_) => nearest(text, [Addresses::HOST]).map(|near| format!("{near:?}")),
+            });
+            reader.wrong_type(field, expected, instead);
+            None
+        }
+    }
 }
 
 fn open_ports(reader: &mut Reader<'_, '_>, field: Field<'_, '_>) -> Option<Vec<Located<Port>>> {

@@ -153,7 +153,10 @@ protect = ["5432/tcp"]
         attach: Attach::Native,
         mode: Mode::Monitor,
         allow: vec![net("192.0.2.0/24"), net("2001:db8::/32")],
-        addresses: vec![net("192.0.2.1/32").addr(), net("2001:db8::1/128").addr()],
+        addresses: Addresses::Listed(vec![
+            net("192.0.2.1/32").addr(),
+            net("2001:db8::1/128").addr(),
+        ]),
         open_ports: OpenPorts::List(vec![port("443/tcp"), port("443/udp")]),
         limits: Limits {
             sources: 16_384,

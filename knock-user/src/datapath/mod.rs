@@ -50,6 +50,7 @@ pub use view::{
     address::padded_address,
     chain::{CalledBy, Next},
     counters::{KnockRow, PacketRow},
+    destinations::{Destinations, GuardedAddress},
     grants::GrantRow,
     progress::{MappedProgress, ProgressTable},
     sessions::SessionRow,

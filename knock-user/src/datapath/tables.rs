@@ -47,7 +47,7 @@ use super::error::{cannot_open, is_denied, other_version};
 use crate::sys::bpf;
 
 /// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
-/// to any address are remembered.
+/// to any address are remembered. With `addresses = "host"`, the kernel's routes are asked about packets to the others.
 pub const MOST_ADDRESSES: usize = 4095;
 /// Most interfaces that the program can reply on, counting each VLAN on an interface.
 pub const MOST_LINKS: usize = 4096;
@@ -122,7 +122,7 @@ tables! {
     SCATTERED: PerCpuArray<Room> = |_| 1 => Single;
     REPLY_SETTINGS: Array<ReplySettings> = |_| 1 => Config;
     REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS) => Config;
-    // One more for the note that they are complete.
+    // One more for what is noted of them.
     LOCAL_ADDRESS: Hash<ScopedAddress, u32> = |_| MOST_ADDRESSES + 1 => Config;
     ICMP_BUCKET: LruHash<SourceKey, IcmpBucket> = |counts| counts.if_rejecting(DESTINATIONS) => Single;
     ICMP_GLOBAL: Array<u64> = |_| 1 => Single;

@@ -3,7 +3,10 @@
 //! Afterwards a table holds these rows and no others. In a table of a running program, a row that was there before and stays
 //! is never missing meanwhile, and one that is the same is not written, so its packets are not disturbed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use anyhow::Result;
 use aya::{
@@ -82,6 +85,15 @@ impl HostTables {
     /// Returns the number that makes flow labels unpredictable; 0 where no gate rejects.
     pub fn secret(&self) -> Result<u64> {
         Ok(self.reply_settings.get(&0, 0)?.secret)
+    }
+
+    /// Reads the addresses that the program knows, each with its [`address_kind`](knock_common::reject::address_kind).
+    pub fn known_addresses(&self) -> Result<Vec<(IpAddr, u32)>> {
+        let mut known = Vec::new();
+        batch::for_each(data(&self.addresses), |key: &ScopedAddress, kind: &u32| {
+            known.extend(key.address().map(|address| (address, *kind)));
+        })?;
+        Ok(known)
     }
 
     /// Writes the state of the host.

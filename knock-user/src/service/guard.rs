@@ -1,7 +1,7 @@
 //! Keeps the program attached to its interfaces.
 //!
-//! The interfaces are checked when the kernel reports a change of one, and every few seconds besides, since the kernel
-//! reports nothing when a program is detached.
+//! The interfaces are checked when the kernel reports a change of one or of an address, and every few seconds besides, since
+//! the kernel reports nothing when a program is detached, and may lose a report.
 
 use std::{collections::BTreeMap, time::Duration};
 

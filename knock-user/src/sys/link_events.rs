@@ -1,4 +1,4 @@
-//! Notifications about interfaces (rtnetlink).
+//! Notifications about interfaces and their addresses (rtnetlink).
 
 use std::{
     io,
@@ -7,10 +7,10 @@ use std::{
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// `RTMGRP_LINK` of `linux/rtnetlink.h`.
-const LINKS: u32 = 1;
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
-/// Messages about interfaces that come, go or change: readable when there are some.
+/// Messages about interfaces and addresses that come, go or change: readable when there are some.
 ///
 /// Linux sends none when a BPF link is detached (`bpf_xdp_link_detach` of `net/core/dev.c`, seen on 6.18 in both
 /// modes), so a reader has to look from time to time, too.
@@ -20,12 +20,13 @@ pub struct LinkEvents(Socket);
 impl LinkEvents {
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, LINKS))?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
         socket.set_non_blocking(true)?;
         Ok(Self(socket))
     }
 
-    /// Discards the messages that have come; the reader asks for the state of its interfaces afresh.
+    /// Discards the messages that have come; the reader asks for the state of interfaces and addresses
+    /// afresh.
     pub fn discard(&self) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(16 * 1024);
         loop {

@@ -304,7 +304,9 @@ fn host_for(config: &Config) -> TestEnv {
             host.knockers.push((index, family, address, length));
         }
     }
-    for address in &config.addresses {
+    host.guarded = contents.settings.guarded;
+    host.bridged = true;
+    for address in config.addresses.listed() {
         let (family, address, _) = padded(*address, 0);
         host.addresses.insert((family, address));
     }

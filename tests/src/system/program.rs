@@ -132,6 +132,9 @@ impl Program {
         local
             .insert(ScopedAddress::COMPLETE, address_kind::OWN, 0)
             .expect("there is room");
+        local
+            .insert(ScopedAddress::BRIDGED, address_kind::OWN, 0)
+            .expect("there is room");
         for address in super::own() {
             program.lives_at(address);
         }

@@ -5,6 +5,7 @@
 //! [`scope`]: traffic that a gate does not affect. [`clients`]: existing clients. [`frames`]: unusual frames.
 //! [`native`]: limits of drivers.
 
+mod behind;
 mod clients;
 mod frames;
 mod grants;

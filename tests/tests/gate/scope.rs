@@ -1,16 +1,20 @@
 //! The traffic that a gate affects, and the traffic that it does not.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use knockgate_tests::{
     attempt::Outcome,
     gate_config::{ALICE, BOB, Gate},
-    lab::Source::{A, B, C},
-    network::ip,
+    lab::{
+        Family,
+        Source::{A, B, C},
+        WAN,
+    },
+    network::{add_address, ip},
     scenario::Scenario,
 };
 
-use crate::behaviours;
+use crate::{behaviours, behind::Behind};
 
 behaviours! {
     without_a_gate_all_is_open;
@@ -23,6 +27,7 @@ behaviours! {
     only_these_sources_may_knock;
     the_allow_list_always_passes;
     only_packets_to_these_addresses;
+    only_packets_to_this_host;
     monitor_mode_denies_nothing;
     down_opens_everything;
 }
@@ -144,6 +149,36 @@ fn only_packets_to_these_addresses(scenario: &Scenario) {
     assert_eq!(there(), Ok(()), "the other address is not guarded");
     scenario.knock(A, ALICE);
     scenario.open(A, "22/tcp");
+}
+
+/// Without the service, which would tell the program of the new address.
+fn only_packets_to_this_host(scenario: &Scenario) {
+    let behind = Behind::of(scenario);
+    scenario.up(format!("addresses = \"host\"\n{}", Gate::ssh()));
+    assert!(behind.connect(scenario).is_ok(), "it is another host");
+    scenario.closed(A, "22/tcp");
+    let (new, length) = match scenario.family {
+        Family::V4 => ("10.77.0.17", 16),
+        Family::V6 => ("fd77::17", 48),
+    };
+    add_address(&scenario.lab.host, WAN, &format!("{new}/{length}"));
+    let new: IpAddr = new.parse().expect("an address");
+    for address in [scenario.family.other_host_address(), new] {
+        let outcome = scenario.connect(A, address, 22, Duration::from_millis(300));
+        assert_eq!(outcome.map(drop), Err(Outcome::Silent), "{address}");
+    }
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
+    let outcome = scenario.connect(A, new, 22, Duration::from_mins(1));
+    assert_eq!(outcome.map(drop), Ok(()), "the gate is open there, too");
+    let is_listed = || {
+        let status = scenario.knockgate("status --json").exits(0).json();
+        let listed = status["addresses"].as_array().expect("a list");
+        listed.iter().any(|row| row["address"] == new.to_string())
+    };
+    assert!(!is_listed());
+    scenario.knockgate("reload").exits(0);
+    assert!(is_listed());
 }
 
 fn monitor_mode_denies_nothing(scenario: &Scenario) {

@@ -3,8 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +23,7 @@ use netlab::{
 
 use crate::{
     behaviours,
+    behind::Behind,
     grants::{assert_cut, assert_echo, short},
 };
 
@@ -180,53 +179,12 @@ fn flows_to_foreign_addresses_are_not_remembered(scenario: &Scenario) {
 
 /// A flow to another host, to which the guarded host forwards and for which it has no socket.
 fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let behind = Netns::create(&format!("kg{}-behind{number}", process::id()));
-    let behind = behind.unwrap_or_else(|error| panic!("{error}"));
-    let _services = Services::start(&behind, &[22], &[]);
-    let (guarded, client) = (&scenario.lab.host, &scenario.lab.client);
-    let (lan, router, server, network, host) = match scenario.family {
-        Family::V4 => (
-            "lan4",
-            "10.78.0.1",
-            "10.78.0.2",
-            "10.78.0.0/24",
-            "10.77.0.1",
-        ),
-        Family::V6 => ("lan6", "fd78::1", "fd78::2", "fd78::/64", "fd77::1"),
-    };
-    let (name, far) = (guarded.name(), behind.name());
-    ip(
-        guarded,
-        &format!("link add {lan} netns {name} type veth peer eth0 netns {far}"),
-    );
-    let (_, length) = network.split_once('/').expect("a prefix length");
-    for (netns, interface, address) in [(guarded, lan, router), (&behind, "eth0", server)] {
-        ip(netns, &format!("link set {interface} up"));
-        add_address(netns, interface, &format!("{address}/{length}"));
-    }
-    let anywhere = if scenario.family == Family::V4 {
-        "default"
-    } else {
-        "::/0"
-    };
-    ip(&behind, &format!("route add {anywhere} via {router}"));
-    ip(client, &format!("route add {network} via {host}"));
-    set(
-        guarded,
-        &["ipv4/ip_forward", "ipv6/conf/all/forwarding"],
-        "1",
-    );
-    let server: IpAddr = server.parse().expect("an address");
-    let connect = || scenario.connect(A, server, 22, Duration::from_secs(20));
-    // The instance of the other family may still be up.
-    scenario.knockgate("down --all").exits(0);
-    // New links need some time.
-    wait_until("the host forwards", || connect().is_ok());
+    let behind = Behind::of(scenario);
     scenario.up(short("2s", ""));
     scenario.knock(A, ALICE);
-    let mut stream = connect().expect("the gate is open and the host forwards");
+    let mut stream = behind
+        .connect(scenario)
+        .expect("the gate is open and the host forwards");
     assert_echo(&mut stream, b"under the grant");
     assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
     scenario.closes(A, "22/tcp");

@@ -2,6 +2,7 @@
 //! status is the documented one.
 
 mod documents;
+mod published;
 
 use std::{collections::BTreeSet, fs};
 
@@ -63,6 +64,8 @@ fn status() {
         let expected = [("sources", 16384), ("grants", 1024), ("sessions", 1024)];
         assert_eq!(capacities, BTreeSet::from(expected));
         assert_eq!(find(&tables, "name", "grants")["used"], 1);
+        assert_eq!(status["destinations"], "every");
+        assert_eq!(status["addresses"], json!([]));
         assert_eq!(find(&tables, "name", "sessions")["used"], 1);
     });
 }

@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 #[cfg(feature = "fleet")]
 use crate::{config::Fleet, fleet::etcd::Connection, runtime::runtime};
 use crate::{
-    config::{Config, Finding, Invalid, Level, count},
-    datapath::{native_warnings, next_fault},
+    config::{Addresses, Config, Finding, Invalid, Level, count},
+    datapath::{Destinations, native_warnings, next_fault},
+    published::Published,
 };
 
 /// Report errors and weaknesses of a configuration; change nothing
@@ -20,7 +22,7 @@ pub struct Args {
     /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
-    /// Print one JSON document: {"valid", "findings"}
+    /// Print one JSON document: {"valid", "findings", "destinations", "addresses", "published"}
     #[arg(long)]
     json: bool,
 
@@ -60,11 +62,25 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         };
         findings.extend(next_fault(config).map(of_next));
     }
+    let mut report = Report::default();
+    if let Ok((config, findings)) = &mut outcome {
+        let guarded = Destinations::of(config).context("cannot read this host's addresses")?;
+        let published = Published::by(config, &guarded);
+        let name = file.display().to_string();
+        findings.extend(published.open().map(|row| {
+            let message = row.to_string();
+            Finding::about_file(Level::Warning, "published-port-open", &name, message)
+        }));
+        report = Report {
+            guarded: Some(guarded),
+            published: Some(published),
+        };
+    }
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome))?;
+        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, report))?;
         writeln!(out)?;
     } else {
-        report(out, &outcome)?;
+        print(out, &outcome, &report)?;
     }
     match outcome {
         Ok(_) => Ok(()),
@@ -95,33 +111,72 @@ type Outcome = Result<(Config, Vec<Finding>), Invalid>;
 struct Document<'f> {
     valid: bool,
     findings: &'f [Finding],
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// What a valid file means on this host.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Which destinations would be guarded.
+    #[serde(flatten)]
+    guarded: Option<Destinations>,
+    #[serde(flatten)]
+    published: Option<Published>,
 }
 
 impl<'f> Document<'f> {
-    fn of(outcome: &'f Outcome) -> Self {
+    fn of(outcome: &'f Outcome, report: Report) -> Self {
         match outcome {
             Ok((_, findings)) => Self {
                 valid: true,
                 findings,
+                report,
             },
             Err(invalid) => Self {
                 valid: false,
                 findings: invalid.findings(),
+                report,
             },
         }
     }
 }
 
-fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+fn print(out: &mut impl Write, outcome: &Outcome, report: &Report) -> io::Result<()> {
     if outcome.as_ref().is_err_and(Invalid::is_unread) {
         return Ok(());
     }
-    for finding in Document::of(outcome).findings {
+    for finding in Document::of(outcome, Report::default()).findings {
         writeln!(out, "{}\n", finding.coloured())?;
+    }
+    let is_host = |guarded: &&Destinations| guarded.destinations == Addresses::HOST;
+    if let Some(guarded) = report.guarded.as_ref().filter(is_host) {
+        writeln!(out, "{}\n", own_addresses(guarded))?;
+    }
+    if let Some(published) = &report.published {
+        for row in published.guarded() {
+            writeln!(out, "{row}\n")?;
+        }
+        if let Some(unread) = &published.unread {
+            writeln!(out, "{unread}\n")?;
+        }
     }
     match outcome {
         Ok((config, warnings)) => writeln!(out, "{}", summary(config, warnings.len())),
         Err(_) => Ok(()),
+    }
+}
+
+/// `guards packets to this host's own addresses, now 192.0.2.1, fe80::1`.
+pub fn own_addresses(guarded: &Destinations) -> String {
+    let own = guarded.addresses.iter().filter(|row| row.kind == "own");
+    let own: Vec<String> = own.map(|row| row.address.to_string()).collect();
+    match own.as_slice() {
+        [] => "guards packets to this host's own addresses, of which there is none now".to_owned(),
+        own => format!(
+            "guards packets to this host's own addresses, now {}",
+            own.join(", ")
+        ),
     }
 }
 
@@ -160,7 +215,8 @@ mod tests {
 
     fn printed(text: &str) -> String {
         let mut out = Vec::new();
-        report(&mut out, &Config::parse(text, "k.toml")).expect("a Vec takes everything");
+        print(&mut out, &Config::parse(text, "k.toml"), &Report::default())
+            .expect("a Vec takes everything");
         anstream::adapter::strip_bytes(&out)
             .into_vec()
             .try_into()
@@ -188,7 +244,8 @@ mod tests {
     #[test]
     fn the_document_has_the_documented_keys() {
         let outcome = Config::parse("interfaces = 1", "k.toml");
-        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        let document =
+            serde_json::to_value(Document::of(&outcome, Report::default())).expect("serialisable");
         assert_eq!(document["valid"], false);
         assert_eq!(
             document["findings"][1],
@@ -202,10 +259,25 @@ mod tests {
             })
         );
         let outcome = Config::parse(GOOD, "k.toml");
-        let document = serde_json::to_value(Document::of(&outcome)).expect("serialisable");
+        let (config, _) = outcome.as_ref().expect("it is good");
+        let guarded = Destinations::of(config).expect("every destination");
+        let report = Report {
+            guarded: Some(guarded),
+            published: Some(Published {
+                rows: Some(Vec::new()),
+                unread: None,
+            }),
+        };
+        let document = Document::of(&outcome, report);
         assert_eq!(
-            document,
-            serde_json::json!({ "valid": true, "findings": [] })
+            serde_json::to_value(document).expect("serialisable"),
+            serde_json::json!({
+                "valid": true,
+                "findings": [],
+                "destinations": "every",
+                "addresses": [],
+                "published": [],
+            })
         );
     }
 

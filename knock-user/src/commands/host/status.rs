@@ -133,6 +133,14 @@ fn print(snapshot: &Snapshot) -> Result<()> {
         .collect();
     output::table(["GATE", "PROTECTS", "GRANTS>"], &gates, "no gates")?;
     output::line("")?;
+    if status.guarded.destinations != "every" {
+        let addresses = status.guarded.addresses.iter();
+        let addresses: Vec<_> = addresses
+            .map(|row| [row.address.to_string(), row.kind.into()])
+            .collect();
+        output::table(["ADDRESS", "KIND"], &addresses, "no addresses")?;
+        output::line("")?;
+    }
     let tables: Vec<_> = status
         .tables
         .iter()

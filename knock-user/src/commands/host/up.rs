@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::check::own_addresses;
 use crate::{
-    config::{Config, Mode, SshSession, parse_interface, parse_pin},
-    datapath::{self, Absent, Attachment, Before, IntoArgument, PinRoot, Request, Up},
+    config::{Addresses, Config, Mode, SshSession, parse_interface, parse_pin},
+    datapath::{
+        self, Absent, Attachment, Before, Destinations, IntoArgument, PinRoot, Request, Up,
+    },
+    published::Published,
     values::{HumanDuration, parse_duration},
 };
 
@@ -84,6 +88,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     };
     let up = datapath::up(&config, root, &request)?;
     report(&config, &up);
+    report_published(&config);
     if config.has_fwknop() {
         tracing::warn!("clients of fwknop are let in only while `knockgate run` serves");
     }
@@ -170,6 +175,12 @@ pub fn report(config: &Config, up: &Up) {
             names(&up.attachments)
         ),
     }
+    if config.addresses == Addresses::Host {
+        match Destinations::of(config) {
+            Ok(guarded) => tracing::info!("{}", own_addresses(&guarded)),
+            Err(error) => tracing::warn!("cannot read this host's addresses: {error}"),
+        }
+    }
     for gate in &config.gates {
         let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
         let state = match config.mode {
@@ -177,6 +188,21 @@ pub fn report(config: &Config, up: &Up) {
             Mode::Monitor => "open to all: monitor mode counts what would be denied",
         };
         tracing::info!("gate {}: {} {state}", gate.name, ports.join(", "));
+    }
+}
+
+/// Logs the published ports that the gates concern.
+fn report_published(config: &Config) {
+    // What cannot be read has been reported with what is up, or is `check`'s to say.
+    let Ok(destinations) = Destinations::of(config) else {
+        return;
+    };
+    let published = Published::by(config, &destinations);
+    for row in published.guarded() {
+        tracing::info!("{row}");
+    }
+    for row in published.open() {
+        tracing::warn!("{row}");
     }
 }
 

@@ -163,16 +163,13 @@ fn ssh_session(findings: &mut Findings<'_>, draft: &Draft, session: &SshSession)
         number: *port,
         protocol: Protocol::Tcp,
     };
+    let listed = draft.addresses.listed();
     let spared = draft.rest.mode == Mode::Monitor
         || draft
             .allow
             .iter()
             .any(|network| network.value.contains(client))
-        || !(draft.addresses.is_empty()
-            || draft
-                .addresses
-                .iter()
-                .any(|address| address.value == *server));
+        || !(listed.is_empty() || listed.iter().any(|address| address.value == *server));
     if spared {
         return;
     }

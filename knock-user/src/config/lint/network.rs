@@ -96,10 +96,11 @@ fn tunnels(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
 
 /// Warns of addresses of guarded interfaces that are easily forgotten in `addresses`.
 fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
-    let (Some(first), Some(last)) = (draft.addresses.first(), draft.addresses.last()) else {
+    let listed = draft.addresses.listed();
+    let (Some(first), Some(last)) = (listed.first(), listed.last()) else {
         return;
     };
-    let guarded = |ip: &IpAddr| draft.addresses.iter().any(|address| address.value == *ip);
+    let guarded = |ip: &IpAddr| listed.iter().any(|address| address.value == *ip);
     let protected = || draft.gates.iter().flat_map(|gate| &gate.protect);
     // TCP works between single hosts only.
     let to_all = protected().any(|port| port.value.protocol == Protocol::Udp);
@@ -144,7 +145,7 @@ fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
         };
         let message = format!(
             "the guarded ports stay open at addresses of this host that `addresses` does not list: {}; list them \
-             too, or guard every address with `addresses = []`",
+             too, or guard all of them with `addresses = \"host\"`",
             left.join(", ")
         );
         findings.warning("addresses-left-open", span, message);

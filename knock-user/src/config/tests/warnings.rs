@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { what: "addresses without those that nobody thinks of", replace: ALLOW,
         with: "allow = [\"192.0.2.0/24\"]\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n",
         code: "addresses-left-open", at: (3, 14),
-        says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = []"] },
+        says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = \"host\""] },
     Row { what: "metrics for everyone", replace: "[[gate]]", with: "[metrics]\nlisten = \"0.0.0.0:9464\"\n[[gate]]",
         code: "exposed-metrics", at: (5, 10), says: &["0.0.0.0:9464", "127.0.0.1:9464"] },
     Row { what: "a sequence beside a key", replace: KNOCK,

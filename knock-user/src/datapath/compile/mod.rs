@@ -16,6 +16,7 @@ use knock_common::{
     Address as _,
     address::{V4, V6},
     grant::filter,
+    guarded::which,
     keys::ScopedAddress,
     knock::ring,
     next::slot,
@@ -29,7 +30,7 @@ use self::{
 };
 use super::tables::{Counts, Limits};
 use crate::{
-    config::{Config, Deny, Established, Following, Gate, GrantTo, Mode},
+    config::{Addresses, Config, Deny, Established, Following, Gate, GrantTo, Mode},
     values::{Port, Protocol},
 };
 
@@ -44,7 +45,7 @@ pub struct Contents {
     pub allow: Vec<Prefix>,
     /// Networks that may knock, of the gates that restrict them.
     pub knockers: Vec<Prefix>,
-    /// Destinations that are guarded; empty: all.
+    /// The guarded destinations that the configuration lists.
     pub guarded_addresses: Vec<ScopedAddress>,
     /// Prefix lengths of the grants that knocks give, IPv4's and IPv6's; 0: whole addresses alone.
     pub grant_lengths: [u64; 2],
@@ -74,11 +75,12 @@ pub struct Settings {
     /// The configuration may be on trial.
     pub trial: bool,
     pub has_allow: bool,
-    pub has_guarded_addresses: bool,
     pub rejects: bool,
     pub has_fwknop: bool,
     /// What an authenticated knock opens waits for the fleet.
     pub holds_knocks: bool,
+    /// One of [`which`].
+    pub guarded: u32,
     pub grant_slots: u32,
     pub session_slots: u32,
     pub grant_filter_mask: u32,
@@ -129,7 +131,13 @@ pub fn compile_as(
         gates,
         allow: config.allow.iter().copied().map(Prefix::of).collect(),
         knockers,
-        guarded_addresses: config.addresses.iter().copied().map(address_key).collect(),
+        guarded_addresses: config
+            .addresses
+            .listed()
+            .iter()
+            .copied()
+            .map(address_key)
+            .collect(),
         grant_lengths,
         config: applied.to_json()?,
         settings: Settings::of(config, applied.circumstances.trial.is_some())?,
@@ -192,7 +200,11 @@ impl Settings {
             monitor: config.mode == Mode::Monitor,
             trial,
             has_allow: !config.allow.is_empty(),
-            has_guarded_addresses: !config.addresses.is_empty(),
+            guarded: match config.addresses {
+                Addresses::Every => which::EVERY,
+                Addresses::Host => which::HOST,
+                Addresses::Listed(_) => which::LISTED,
+            },
             rejects: rejects(config),
             has_fwknop: config.has_fwknop(),
             holds_knocks: config.holds_knocks(),

@@ -101,7 +101,7 @@ pub(in crate::datapath) fn open_connections() -> Result<Vec<Socket>> {
 pub(in crate::datapath) fn protects(config: &Config, local: SocketAddr) -> bool {
     let port = tcp(local);
     config.mode == Mode::Enforce
-        && (config.addresses.is_empty() || config.addresses.contains(&local.ip()))
+        && config.addresses.guard_own(local.ip())
         && config.gates.iter().any(|gate| gate.protect.contains(&port))
 }
 

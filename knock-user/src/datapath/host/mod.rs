@@ -90,10 +90,15 @@ impl HostState {
             .map(move |(of, link)| (key(of), *link))
     }
 
-    /// Returns the rows of the table of addresses, with the note that they are complete where they are.
+    /// Returns the rows of the table of addresses. Where these are all, one says so, or that other hosts' are behind a
+    /// guarded interface.
     pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
-        let complete = self.addresses.len() <= MOST_ADDRESSES && !self.bridged;
-        let note = complete.then_some((ScopedAddress::COMPLETE, address_kind::OWN));
+        let note = match self.bridged {
+            true => ScopedAddress::BRIDGED,
+            false => ScopedAddress::COMPLETE,
+        };
+        let fits = self.addresses.len() <= MOST_ADDRESSES;
+        let note = fits.then_some((note, address_kind::OWN));
         self.addresses
             .iter()
             .take(MOST_ADDRESSES)
@@ -191,6 +196,29 @@ mod tests {
         assert_eq!(last_of("192.0.2.7", 31), None);
         assert_eq!(last_of("192.0.2.7", 32), None);
         assert_eq!(last_of("2001:db8::7", 64), None);
+    }
+
+    #[test]
+    fn a_note_says_whether_an_unknown_address_is_anothers() {
+        let state = |count: u32, bridged| HostState {
+            addresses: (0..count)
+                .map(|number| (IpAddr::V4(number.into()), address_kind::OWN))
+                .collect(),
+            bridged,
+            ..HostState::default()
+        };
+        let notes = |state: &HostState| {
+            let keys = state.address_rows().map(|(key, _)| key);
+            keys.filter(|key| key.address().is_none())
+                .collect::<Vec<_>>()
+        };
+        let most = u32::try_from(MOST_ADDRESSES).expect("few");
+        assert_eq!(notes(&state(most, false)), [ScopedAddress::COMPLETE]);
+        assert_eq!(notes(&state(most, true)), [ScopedAddress::BRIDGED]);
+        // Those for which there is no room are guarded by the routes alone, so nothing is to be taken for another host's.
+        for bridged in [false, true] {
+            assert_eq!(notes(&state(most + 1, bridged)), []);
+        }
     }
 
     #[test]

@@ -248,11 +248,15 @@ fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up
         tracing::info!("what passes on {name} goes on to the program that is pinned now");
     }
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
+    let attachments = datapath.attachments()?;
+    // The host's addresses may have changed while no service was there to follow them.
+    let state = datapath.read_host_state(&attachments)?;
+    datapath.set_host_state(&state)?;
     Ok(Up {
         before: Before::Same,
         guarded,
         into: datapath.applied.circumstances.into.clone(),
-        attachments: datapath.attachments()?,
+        attachments,
         failed,
     })
 }

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod chain;
 pub mod counters;
+pub mod destinations;
 pub mod grants;
 pub mod progress;
 pub mod sessions;

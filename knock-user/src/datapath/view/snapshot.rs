@@ -9,7 +9,10 @@ use anyhow::Result;
 use knock_common::{Reason, knock::fwknop};
 use serde::Serialize;
 
-use super::chain::{CalledBy, Next};
+use super::{
+    chain::{CalledBy, Next},
+    destinations::Destinations,
+};
 use crate::{
     config::Mode,
     datapath::{
@@ -46,6 +49,8 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     pub gates: Vec<GateStatus>,
     pub tables: Vec<TableFill>,
+    #[serde(flatten)]
+    pub guarded: Destinations,
     /// Since it came up.
     #[serde(skip)]
     pub up_for: Duration,
@@ -280,6 +285,7 @@ impl Datapath {
                     capacity,
                 })
                 .collect(),
+            guarded: self.destinations()?,
             up_for: self.up_for(),
             attachments,
         })

@@ -48,6 +48,8 @@ fn config_text(random: &mut Random<'_>, nth: usize) -> String {
     }
     if random.chance(25) {
         let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
+    } else if random.chance(25) {
+        text.push_str("addresses = \"host\"\n");
     }
     let grants = random.pick(&[2, 4, 64]);
     let _ = writeln!(

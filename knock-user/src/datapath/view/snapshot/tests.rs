@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::datapath::GuardedAddress;
 
 const PAGE: &str = include_str!("../../../../../docs/reference.md");
 
@@ -18,12 +19,16 @@ fn described(command: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns the keys of a document, each list of which has a row.
+/// Returns the keys of a document of words and lists, each list of which has a row.
 fn keys(document: &impl Serialize) -> BTreeSet<String> {
     let document = serde_json::to_value(document).expect("serialisable");
     let mut keys = BTreeSet::new();
     for (list, rows) in document.as_object().expect("an object") {
-        for row in rows.as_array().expect("a list") {
+        let Some(rows) = rows.as_array() else {
+            keys.insert(list.clone());
+            continue;
+        };
+        for row in rows {
             let row: &serde_json::Map<String, Value> = row.as_object().expect("an object");
             for (key, value) in row {
                 keys.insert(format!("{list}[].{key}"));
@@ -71,6 +76,13 @@ fn the_reference_has_every_key_and_no_other() {
             used: 0,
             capacity: 0,
         }],
+        guarded: Destinations {
+            destinations: "host",
+            addresses: vec![GuardedAddress {
+                address: [192, 0, 2, 1].into(),
+                kind: "own",
+            }],
+        },
         up_for: Duration::ZERO,
         attachments: Vec::new(),
     };

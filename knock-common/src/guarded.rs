@@ -1,0 +1,137 @@
+//! Which destinations are guarded: every one, those that the configuration lists, or this host's own.
+//!
+//! What is this host's own changes at any time, and the table of its addresses follows a moment later. So an address in
+//! the table is guarded, and of any other destination the kernel's routes decide: what it would not forward is guarded, so
+//! that no moment is left in which a new address is open. The routes are asked only about packets for which the answer matters.
+
+use crate::{Env, Family, frame::Segment};
+
+/// Which destinations are guarded, as [`Env::guarded`] has it.
+pub mod which {
+    pub const EVERY: u32 = 0;
+    pub const LISTED: u32 = 1;
+    /// This host's own.
+    pub const HOST: u32 = 2;
+}
+
+/// What becomes of a packet that is not denied, as [`Env::route`] has it.
+pub mod route {
+    /// It is delivered on this host, or there is no way for it.
+    pub const HERE: u32 = 0;
+    /// It is forwarded to another host.
+    pub const FORWARDED: u32 = 1;
+    /// The interface forwards nothing, so the routes were not asked.
+    pub const OFF: u32 = 2;
+}
+
+/// Returns whether packets to this destination may be guarded; if so, [`is`] tells.
+#[inline(always)]
+pub fn may_be<E: Env, A: Family>(env: &E, destination: A) -> bool {
+    env.guarded() != which::LISTED || env.is_listed(destination)
+}
+
+/// Returns whether a packet that [`may_be`] guarded is guarded.
+#[inline(always)]
+pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
+    env.guarded() != which::HOST || is_for_host(env, packet)
+}
+
+/// Returns whether a packet is for this host.
+///
+/// Not inlined: the verifier then checks it once, and the frames of its callers stay small.
+#[inline(never)]
+fn is_for_host<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
+    if env.address_kind(packet.destination) != 0 || packet.destination.is_for_many() {
+        return true;
+    }
+    match env.route_here(packet) {
+        route::FORWARDED => false,
+        // A bridge hands packets on to other hosts all the same. Elsewhere they would end here, so that nothing is lost.
+        route::OFF => !env.is_bridged(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::{
+        Address as _, Reason,
+        address::V4,
+        frame::{TCP, flag},
+        judge,
+        rules::Role,
+        testing::TestEnv,
+    };
+
+    const PROTECTED: u16 = 22;
+    const OWN: [u8; 4] = [192, 0, 2, 1];
+    /// An address that the table does not have yet.
+    const NEW: [u8; 4] = [192, 0, 2, 2];
+    const BEHIND: [u8; 4] = [10, 0, 0, 5];
+
+    /// A host that forwards to one address, and guards its own.
+    fn env() -> TestEnv {
+        let mut env = TestEnv::new(1, 1);
+        env.guarded = which::HOST;
+        env.gates = vec![bytemuck::Zeroable::zeroed()];
+        env.roles[Role::index(false, PROTECTED) as usize] = Role::Protected { gate: 0 }.pack();
+        env.own = Some([(4, address(OWN).padded())].into());
+        env.not_forwarded = route::HERE;
+        env.forwarded = [(4, address(BEHIND).padded())].into();
+        env
+    }
+
+    fn address(octets: [u8; 4]) -> V4 {
+        Ipv4Addr::from(octets).into()
+    }
+
+    /// Judges a SYN to the protected port at an address.
+    fn to(env: &TestEnv, destination: [u8; 4]) -> Reason {
+        let syn = Segment {
+            source: address([198, 51, 100, 7]),
+            destination: address(destination),
+            source_port: 4000,
+            destination_port: PROTECTED,
+            protocol: TCP,
+            transport: 34,
+        };
+        judge::segment(env, &[0_u8; 0][..], &syn, || (flag::SYN, 0)).reason
+    }
+
+    #[test]
+    fn what_the_kernel_delivers_is_guarded_before_the_table_has_it() {
+        let env = env();
+        for host in [OWN, NEW, [224, 0, 0, 1], [255; 4], [0; 4]] {
+            assert_eq!(to(&env, host), Reason::NoGrant, "{host:?}");
+        }
+        assert_eq!(to(&env, BEHIND), Reason::Unguarded);
+        let ends = |destination| Some((address([198, 51, 100, 7]), address(destination)));
+        let malformed = |destination| judge::malformed(&env, ends(destination)).reason;
+        assert_eq!(malformed(NEW), Reason::Malformed);
+        assert_eq!(malformed(BEHIND), Reason::Unguarded);
+    }
+
+    #[test]
+    fn a_host_that_forwards_nothing_guards_whatever_it_gets() {
+        let mut env = env();
+        (env.not_forwarded, env.forwarded) = (route::OFF, HashSet::new());
+        assert_eq!(to(&env, OWN), Reason::NoGrant);
+        assert_eq!(to(&env, BEHIND), Reason::NoGrant);
+    }
+
+    #[test]
+    fn behind_a_bridge_that_does_not_forward_the_table_decides() {
+        let mut env = env();
+        (env.not_forwarded, env.forwarded) = (route::OFF, HashSet::new());
+        env.bridged = true;
+        assert_eq!(to(&env, OWN), Reason::NoGrant);
+        assert_eq!(to(&env, BEHIND), Reason::Unguarded);
+        env.broadcast = [(4, address([192, 0, 2, 255]).padded())].into();
+        assert_eq!(to(&env, [192, 0, 2, 255]), Reason::NoGrant);
+        assert_eq!(to(&env, [224, 0, 0, 251]), Reason::NoGrant);
+    }
+}
