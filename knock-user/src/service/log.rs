@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 1024;
 
 /// Events that tell of grants, between two looks at these.
-const MOST_CHANGES: usize = 65_536;
+const MOST_CHANGES: usize = 4096;
 
 /// The latest events and their readers.
 pub struct Log {

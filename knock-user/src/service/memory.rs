@@ -47,6 +47,28 @@ pub struct Known {
     pub connections: u32,
 }
 
+/// A [`State`] that is to be written down: there may be many grants, whose names belong to others.
+#[derive(Debug, Serialize)]
+pub struct ToSave<'s> {
+    pub boot: &'s str,
+    pub looked: u64,
+    pub grants: Vec<ToKnow<'s>>,
+    pub closings: &'s [Record],
+}
+
+/// As [`Known`].
+#[derive(Debug, Serialize)]
+pub struct ToKnow<'s> {
+    pub gate: &'s str,
+    pub user: Option<&'s str>,
+    pub key: Option<&'s str>,
+    pub origin: Option<&'s str>,
+    pub source: IpNet,
+    pub until: u64,
+    pub ends: Timestamp,
+    pub connections: u32,
+}
+
 /// The file of a pin root.
 pub struct Memory {
     path: PathBuf,
@@ -88,7 +110,7 @@ impl Memory {
 
     /// Writes the state down. Where that fails, says so once, and the next service does not know of grants that end until
     /// then.
-    pub fn save(&mut self, state: &State) {
+    pub fn save(&mut self, state: &impl Serialize) {
         let saved = write(&self.path, state);
         if let Err(error) = &saved
             && !self.has_failed
@@ -113,7 +135,7 @@ pub fn state_file(root: &PinRoot, extension: &str) -> PathBuf {
     state_directory::path().join(file_name(root, extension))
 }
 
-fn write(path: &Path, state: &State) -> io::Result<()> {
+fn write(path: &Path, state: &impl Serialize) -> io::Result<()> {
     let new = path.with_extension("new");
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -128,7 +150,7 @@ fn write(path: &Path, state: &State) -> io::Result<()> {
     written
 }
 
-fn write_to(path: &Path, state: &State) -> io::Result<()> {
+fn write_to(path: &Path, state: &impl Serialize) -> io::Result<()> {
     let mut file = File::options();
     let file = file.write(true).create(true).truncate(true).mode(0o600);
     let mut writer = BufWriter::new(file.open(path)?);

@@ -168,7 +168,7 @@ pub async fn serve(
                     watch.end_all(&datapath, &mut log);
                     log.say_of_gates(names::GATE_DOWN, &datapath);
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
-                    finish(watch, log).await;
+                    finish(watch, &datapath, log).await;
                     return Ok(());
                 }
                 readiness.tell(&guard);
@@ -194,14 +194,14 @@ pub async fn serve(
         watch.end_all(&datapath, &mut log);
         log.say_of_gates(names::GATE_DOWN, &datapath);
     }
-    finish(watch, log).await;
+    finish(watch, &datapath, log).await;
     Ok(())
 }
 
 /// Lets hooks and readers come to their end, and leaves to the next service what they do not finish.
-async fn finish(mut watch: Watch, mut log: Log) {
+async fn finish(mut watch: Watch, datapath: &Datapath, mut log: Log) {
     log.finish().await;
-    watch.finish(&log);
+    watch.finish(datapath, &log);
 }
 
 /// Reads again which ports the host listens on, where that decides what is open.

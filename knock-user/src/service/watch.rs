@@ -3,7 +3,12 @@
 
 mod resume;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -13,7 +18,7 @@ use knock_common::{event::Kind, report::class};
 use self::resume::{Moment, resume};
 use super::{
     log::Log,
-    memory::{Known, Memory, State, boot},
+    memory::{Memory, ToKnow, ToSave, boot},
     names::{EXPIRED, REVOKED},
     record::{Record, network_text, wall_clock},
 };
@@ -26,8 +31,8 @@ use crate::{
 pub struct Watch {
     known: Grants,
     memory: Memory,
-    /// As it was last written down.
-    saved: Option<State>,
+    /// What was last written down.
+    saved: Option<Saved>,
     /// The tables are gone, and every grant with them.
     is_gone: bool,
 }
@@ -36,12 +41,21 @@ pub struct Watch {
 type Grants = HashMap<(u16, IpNet), Seen>;
 
 /// A grant as it was last seen. Who has it is known by name, since a key may be gone when its grant ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Seen {
     /// ns of `CLOCK_MONOTONIC`.
     until: u64,
     connections: u32,
-    who: Who,
+    /// Shared: there may be many grants, and few who have them.
+    who: Arc<Who>,
+}
+
+/// What a state that was written down says, as far as it tells it from others.
+#[derive(Debug, PartialEq, Eq)]
+struct Saved {
+    /// How many grants, and the sum of their hashes.
+    grants: (usize, u64),
+    closings: Vec<Record>,
 }
 
 /// How long the end of a grant may go unnoticed.
@@ -111,20 +125,7 @@ impl Watch {
             }
         }
         self.known = present;
-        let known = |((gate, source), grant): (&(u16, IpNet), &Seen)| {
-            let Who { user, key, origin } = &grant.who;
-            Some(Known {
-                gate: applied.gate_name(*gate)?.to_owned(),
-                user: user.clone(),
-                key: key.clone(),
-                origin: origin.clone(),
-                source: *source,
-                until: grant.until,
-                ends: wall_clock(grant.until),
-                connections: grant.connections,
-            })
-        };
-        self.save(self.known.iter().filter_map(known).collect(), log);
+        self.save(datapath, log);
         Ok(())
     }
 
@@ -151,11 +152,11 @@ impl Watch {
             self.known.entry(place).or_insert_with(|| Seen {
                 until: monotonic(until),
                 connections: 0,
-                who: Who {
+                who: Arc::new(Who {
                     user: change.user.clone(),
                     key: change.key.clone(),
                     origin: change.origin.clone(),
-                },
+                }),
             });
         }
     }
@@ -169,52 +170,59 @@ impl Watch {
     }
 
     /// Writes down what is left to do for the next service, after the last event.
-    pub fn finish(&mut self, log: &Log) {
+    pub fn finish(&mut self, datapath: &Datapath, log: &Log) {
+        if self.is_gone {
+            self.known.clear();
+        }
         if self.is_gone && log.unfinished_closings().is_empty() {
             self.memory.forget();
-        } else if let Some(saved) = &self.saved {
-            let grants = if self.is_gone {
-                Vec::new()
-            } else {
-                saved.grants.clone()
-            };
-            self.save(grants, log);
+        } else if self.saved.is_some() {
+            self.save(datapath, log);
         }
     }
 
-    fn save(&mut self, mut grants: Vec<Known>, log: &Log) {
-        grants.sort_by(|one, other| (&one.gate, one.source).cmp(&(&other.gate, other.source)));
-        let closings = log.unfinished_closings();
-        // Not `ends`: by the wall clock the same end differs from look to look.
-        let identity = |of: &Known| {
-            (
-                of.gate.clone(),
-                of.user.clone(),
-                of.key.clone(),
-                of.origin.clone(),
-                of.source,
-                of.until,
-                of.connections,
-            )
+    /// Writes down what is known, where that has changed.
+    fn save(&mut self, datapath: &Datapath, log: &Log) {
+        let applied = &datapath.applied;
+        let mut count = 0;
+        let mut sum = 0_u64;
+        for ((gate, source), grant) in &self.known {
+            if let Some(gate) = applied.gate_name(*gate) {
+                let mut hasher = DefaultHasher::new();
+                (gate, source, grant).hash(&mut hasher);
+                count += 1;
+                sum = sum.wrapping_add(hasher.finish());
+            }
+        }
+        let state = Saved {
+            grants: (count, sum),
+            closings: log.unfinished_closings(),
         };
-        let is_as_saved = |saved: &State| {
-            saved.closings == closings
-                && saved
-                    .grants
-                    .iter()
-                    .map(identity)
-                    .eq(grants.iter().map(identity))
-        };
-        if self.saved.as_ref().is_some_and(is_as_saved) {
+        if self.saved.as_ref() == Some(&state) {
             return;
         }
-        let state = State {
-            boot: boot(),
+        let grants = self.known.iter();
+        let mut grants: Vec<_> = grants
+            .filter_map(|((gate, source), grant)| {
+                Some(ToKnow {
+                    gate: applied.gate_name(*gate)?,
+                    user: grant.who.user.as_deref(),
+                    key: grant.who.key.as_deref(),
+                    origin: grant.who.origin.as_deref(),
+                    source: *source,
+                    until: grant.until,
+                    ends: wall_clock(grant.until),
+                    connections: grant.connections,
+                })
+            })
+            .collect();
+        grants.sort_by_key(|grant| (grant.gate, grant.source));
+        self.memory.save(&ToSave {
+            boot: &boot(),
             looked: monotonic_now(),
             grants,
-            closings,
-        };
-        self.memory.save(&state);
+            closings: &state.closings,
+        });
         self.saved = Some(state);
     }
 
@@ -277,7 +285,7 @@ fn seen(rows: &[GrantRow], datapath: &Datapath) -> Grants {
         let seen = Seen {
             until: row.until,
             connections: row.connections,
-            who: holders.of(row.user).clone(),
+            who: Arc::clone(holders.of(row.user)),
         };
         ((row.gate, row.source), seen)
     });

@@ -1,6 +1,6 @@
 //! Puts keys into force, and asks the tables of an instance about them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,7 @@ pub fn load(config: &Config) -> Result<KeySet> {
 }
 
 /// Who has knocked. Neither a user nor a key: a grant was given by hand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Who {
     pub user: Option<String>,
     /// The key, where it was no sequence.
@@ -42,14 +42,14 @@ pub struct Who {
 /// Looks up who numbers stand for, each once: the name of a key takes a system call.
 pub struct Holders<'d> {
     datapath: &'d Datapath,
-    known: HashMap<u32, Who>,
+    known: HashMap<u32, Arc<Who>>,
 }
 
 impl Holders<'_> {
     /// Returns who has a grant with this number; `None`: it was given by hand.
-    pub fn of(&mut self, number: Option<u32>) -> &Who {
+    pub fn of(&mut self, number: Option<u32>) -> &Arc<Who> {
         let number = number.unwrap_or(BY_HAND);
-        let who = || self.datapath.who(number);
+        let who = || Arc::new(self.datapath.who(number));
         self.known.entry(number).or_insert_with(who)
     }
 }

@@ -297,7 +297,7 @@ impl Datapath {
         let now = monotonic_now();
         let mut holders = self.holders();
         let grants = rows.into_iter().map(|row| {
-            let Who { user, key, origin } = holders.of(row.user).clone();
+            let Who { user, key, origin } = Who::clone(holders.of(row.user));
             Grant {
                 gate: self.name(row.gate),
                 user,

@@ -1,6 +1,6 @@
 //! What a new service makes of the state that the last one has left.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use knock_common::event::Kind;
@@ -65,7 +65,7 @@ pub fn resume(
             let seen = Seen {
                 until: *until,
                 connections: *connections,
-                who,
+                who: Arc::new(who),
             };
             known.insert((id, *source), seen);
             continue;
@@ -149,7 +149,7 @@ mod tests {
         let seen = Seen {
             until: ends * SECOND,
             connections: 0,
-            who: Who::default(),
+            who: Arc::default(),
         };
         ((0, source.parse().expect("a network")), seen)
     }
