@@ -135,7 +135,7 @@ impl Published {
             )),
             (None, 0) => None,
             (None, rules) => Some(format!(
-                "not looked at: {} of the firewall that change destinations by maps, named sets or the like",
+                "not looked at: {} of the firewall with maps, named sets or the like",
                 count(rules, "rule")
             )),
         };

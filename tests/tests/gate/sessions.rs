@@ -10,16 +10,12 @@ use std::{
 use knockgate_tests::{
     gate_config::ALICE,
     lab::{CLIENT_MAC, Family, HOST_MAC, Source::A},
-    network::{add_address, ip, set},
     run::{given_time, wait_until},
     scenario::Scenario,
-    service::{Services, echoes},
+    service::echoes,
     wire,
 };
-use netlab::{
-    Netns,
-    packet::{ACK, FIN, Packet, RST, SYN},
-};
+use netlab::packet::{ACK, FIN, Packet, RST, SYN};
 
 use crate::{
     behaviours,

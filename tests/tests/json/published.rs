@@ -100,7 +100,7 @@ fn of_nft() {
         let said = scenario.knockgate("check").exits(0).stdout.clone();
         for line in [
             "8080/tcp of 10.77.0.1, which is sent on to 10.88.0.2:80, is guarded by gate \"ssh\"",
-            "not looked at: 1 rule of the firewall that",
+            "not looked at: 1 rule of the firewall with",
         ] {
             assert!(said.contains(line), "{said}");
         }

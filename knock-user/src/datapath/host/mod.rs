@@ -93,9 +93,10 @@ impl HostState {
     /// Returns the rows of the table of addresses. Where these are all, one says so, or that other hosts' are behind a
     /// guarded interface.
     pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
-        let note = match self.bridged {
-            true => ScopedAddress::BRIDGED,
-            false => ScopedAddress::COMPLETE,
+        let note = if self.bridged {
+            ScopedAddress::BRIDGED
+        } else {
+            ScopedAddress::COMPLETE
         };
         let fits = self.addresses.len() <= MOST_ADDRESSES;
         let note = fits.then_some((note, address_kind::OWN));

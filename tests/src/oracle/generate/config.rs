@@ -46,10 +46,12 @@ fn config_text(random: &mut Random<'_>, nth: usize) -> String {
     if random.chance(40) {
         let _ = writeln!(text, "allow = [{:?}]", random.pick(&ALLOWED));
     }
-    if random.chance(25) {
-        let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
-    } else if random.chance(25) {
-        text.push_str("addresses = \"host\"\n");
+    match random.below(16) {
+        0..4 => {
+            let _ = writeln!(text, "addresses = [{:?}, {:?}]", HOST_V4[0], HOST_V6[0]);
+        }
+        4..7 => text.push_str("addresses = \"host\"\n"),
+        _ => {}
     }
     let grants = random.pick(&[2, 4, 64]);
     let _ = writeln!(
