@@ -48,6 +48,10 @@ pub use table::Map;
 pub type End = (Padded, u16);
 
 /// An environment whose state tests can set and read.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a constant of the program, or a fact of the host"
+)]
 pub struct TestEnv {
     /// ns.
     pub now: Cell<u64>,

@@ -51,7 +51,7 @@ struct Seen {
 }
 
 /// What a state that was written down says, as far as it tells it from others.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 struct Saved {
     /// How many grants, and the sum of their hashes.
     grants: (usize, u64),
@@ -93,7 +93,6 @@ impl Watch {
         for change in log.changes() {
             self.note(&change, datapath);
         }
-        let applied = &datapath.applied;
         let rows = datapath.grants()?;
         let present = seen(&rows, datapath);
         let missing = self.known.iter();

@@ -61,7 +61,7 @@ impl Fleet {
         let members = Members::start()?;
         let client = node("client")?;
         plug(&client, "eth0", "clients", "10.78.0.9")?;
-        let host = |number: u8| Host::build(number, &members, knockgate);
+        let host = |number: u8| Host::build(number, knockgate);
         let hosts = [host(1)?, host(2)?, host(3)?];
         let key = Path::new(FOLDER).join(FLEET_KEY);
         hosts[0].knockgate(&["fleet", "key", "new", &key.to_string_lossy()])?;
@@ -98,7 +98,7 @@ fn cut(netns: &Netns, is_cut: bool) -> Result<()> {
 }
 
 impl Host {
-    fn build(number: u8, members: &Members, knockgate: &Path) -> Result<Self> {
+    fn build(number: u8, knockgate: &Path) -> Result<Self> {
         let name = format!("edge-{number}");
         let netns = node(&name)?;
         let address = format!("10.78.0.{number}");
@@ -116,7 +116,7 @@ impl Host {
             .create_new(true)
             .mode(0o600)
             .open(host.file("toml"))?;
-        file.write_all(host.configuration(members).as_bytes())?;
+        file.write_all(host.configuration().as_bytes())?;
         Ok(host)
     }
 
@@ -128,7 +128,7 @@ impl Host {
         Path::new(FOLDER).join(format!("{}.{kind}", self.name()))
     }
 
-    fn configuration(&self, members: &Members) -> String {
+    fn configuration(&self) -> String {
         let name = self.name();
         let sequence = SEQUENCE.map(|knock| format!("\"{knock}\"")).join(", ");
         format!(
@@ -154,7 +154,7 @@ user = \"alice\"
 sequence = [{sequence}]
 within = \"10s\"
 ",
-            members.endpoints()
+            Members::endpoints()
         )
     }
 

@@ -66,7 +66,7 @@ impl Members {
         Ok(members)
     }
 
-    pub(super) fn endpoints(&self) -> Vec<String> {
+    pub(super) fn endpoints() -> Vec<String> {
         NUMBERS.map(endpoint).to_vec()
     }
 
@@ -94,7 +94,7 @@ impl Members {
         command
             .current_dir(FOLDER)
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(["--endpoints", &Self::endpoints().join(",")])
             .args([
                 "--cacert",
                 "ca.pem",
