@@ -24,20 +24,20 @@ pub struct Args {
 
 /// What is printed as JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+pub struct Document<'a> {
     #[serde(flatten)]
-    status: &'a Status,
-    fleet: Option<Fleet>,
+    pub status: &'a Status,
+    pub fleet: Option<Fleet>,
 }
 
 /// The fleet of the configuration in force, as the service sees it.
 #[derive(Serialize)]
-struct Fleet {
-    name: String,
+pub struct Fleet {
+    pub name: String,
     /// `None`: no service says so.
-    connected: Option<bool>,
-    isolated_for_ms: Option<u64>,
-    why: Option<String>,
+    pub connected: Option<bool>,
+    pub isolated_for_ms: Option<u64>,
+    pub why: Option<String>,
 }
 
 impl Fleet {

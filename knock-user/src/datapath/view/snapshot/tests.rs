@@ -3,7 +3,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
-use crate::datapath::GuardedAddress;
+use crate::{
+    commands::host::status::{Document, Fleet},
+    datapath::GuardedAddress,
+};
 
 const PAGE: &str = include_str!("../../../../../docs/reference.md");
 
@@ -19,13 +22,18 @@ fn described(command: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns the keys of a document of words and lists, each list of which has a row.
+/// Returns the keys of a document of words, objects and lists, each list of which has a row.
 fn keys(document: &impl Serialize) -> BTreeSet<String> {
     let document = serde_json::to_value(document).expect("serialisable");
     let mut keys = BTreeSet::new();
     for (list, rows) in document.as_object().expect("an object") {
         let Some(rows) = rows.as_array() else {
             keys.insert(list.clone());
+            let nested = rows
+                .as_object()
+                .into_iter()
+                .flat_map(|nested| nested.keys());
+            keys.extend(nested.map(|key| format!("{list}.{key}")));
             continue;
         };
         for row in rows {
@@ -86,7 +94,16 @@ fn the_reference_has_every_key_and_no_other() {
         up_for: Duration::ZERO,
         attachments: Vec::new(),
     };
-    assert_eq!(keys(&status), described("status"));
+    let document = Document {
+        status: &status,
+        fleet: Some(Fleet {
+            name: word(),
+            connected: None,
+            isolated_for_ms: None,
+            why: None,
+        }),
+    };
+    assert_eq!(keys(&document), described("status"));
     let counters = Counters {
         packets: vec![Packets {
             verdict: "pass",
