@@ -23,6 +23,7 @@ use ratatui::crossterm::event::Event;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -33,8 +34,9 @@ use self::{
     update::{Action, update},
 };
 use crate::{
-    config::count,
-    datapath::{Datapath, NothingUp, PinRoot},
+    commands::host::revoke::{self, Revoked},
+    config::Fleet,
+    datapath::PinRoot,
     service::{History, Record, each_event},
     sys::clock::monotonic_now,
 };
@@ -52,6 +54,8 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
     let mut screen = Screen::enter()?;
     let mut inputs = screen.inputs();
     let (sender, mut records) = unbounded_channel();
+    // Fleets that are told what is revoked: etcd may take seconds to answer, or not to.
+    let mut telling = JoinSet::new();
     let mut following = pin!(follow(root, sender));
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,7 +82,11 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
                             Action::Quit => return Ok(()),
                             Action::Suspend => screen.suspend()?,
                             Action::Revoke { source, gate } => {
-                                state.message = Some(message(revoke(root, source, &gate)));
+                                let revoked = revoke::here(root, &[source], Some(&gate));
+                                state.message = Some(message(&revoked));
+                                if let Some(fleet) = revoked.ok().and_then(|revoked| revoked.fleet) {
+                                    telling.spawn(tell(fleet, gate, source));
+                                }
                                 sampler.sample(&mut state);
                             }
                         },
@@ -91,6 +99,10 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
                     if let Some(record) = record {
                         state.denied.add(&record, monotonic_now());
                     }
+                }
+                Some(told) = telling.join_next() => {
+                    state.message = told.ok();
+                    break;
                 }
                 () = &mut following => {}
                 asked = signals.next() => {
@@ -115,24 +127,24 @@ async fn follow(root: &PinRoot, sender: UnboundedSender<Record>) {
     }
 }
 
-fn revoke(root: &PinRoot, source: IpNet, gate: &str) -> Result<(usize, usize)> {
-    // First, so that the tables are not taken down between being opened and being changed.
-    let Some(_lock) = root.lock_existing()? else {
-        return Err(NothingUp.into());
-    };
-    let mut datapath = Datapath::open(root)?;
-    let gate = datapath.require_gate(gate)?;
-    datapath.revoke(source, Some(gate))
+/// Revokes at the other hosts of the fleet what is revoked here.
+async fn tell(fleet: Fleet, gate: String, source: IpNet) -> Message {
+    match revoke::everywhere(&fleet, Some(&gate), Some(source)).await {
+        Ok(()) => Message {
+            text: format!("revoked in the fleet {}", fleet.name),
+            is_error: false,
+        },
+        Err(error) => Message {
+            text: format!("{error:#}"),
+            is_error: true,
+        },
+    }
 }
 
-fn message(revoked: Result<(usize, usize)>) -> Message {
+fn message(revoked: &Result<Revoked>) -> Message {
     match revoked {
-        Ok((grants, sessions)) => Message {
-            text: format!(
-                "ended {} and {}",
-                count(grants, "grant"),
-                count(sessions, "session")
-            ),
+        Ok(revoked) => Message {
+            text: format!("ended {revoked}"),
             is_error: false,
         },
         Err(error) => Message {

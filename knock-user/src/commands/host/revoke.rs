@@ -1,17 +1,20 @@
 //! `knockgate revoke`.
 
+use std::fmt;
+
 #[cfg(feature = "fleet")]
 use anyhow::Context as _;
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::allow::parse_network;
+#[cfg(feature = "fleet")]
+use crate::fleet::once::Once;
 use crate::{
     config::{Fleet, count},
     datapath::{Datapath, NothingUp, PinRoot},
+    runtime::runtime,
 };
-#[cfg(feature = "fleet")]
-use crate::{fleet::once::Once, runtime::runtime};
 
 const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
        knockgate revoke [OPTIONS] --all";
@@ -40,57 +43,76 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
-    // First, so that the tables are not taken down between being opened and being changed.
-    let Some(lock) = root.lock_existing()? else {
-        return Err(NothingUp.into());
-    };
-    let mut datapath = Datapath::open(root)?;
-    let gate = args
-        .gate
-        .as_deref()
-        .map(|name| datapath.require_gate(name))
-        .transpose()?;
     let everyone = [Ipv4Net::default().into(), Ipv6Net::default().into()];
     let networks = match &args.source {
         Some(network) => std::slice::from_ref(network),
         None => &everyone,
     };
-    let (mut grants, mut sessions) = (0, 0);
-    for network in networks {
-        let ended = datapath.revoke(*network, gate)?;
-        grants += ended.0;
-        sessions += ended.1;
+    let gate = args.gate.as_deref();
+    let revoked = here(root, networks, gate)?;
+    tracing::info!("ended {revoked}");
+    if let Some(fleet) = revoked.fleet.filter(|_| !args.here) {
+        runtime()?.block_on(everywhere(&fleet, gate, args.source))?;
+        tracing::info!("revoked in the fleet {}", fleet.name);
     }
-    tracing::info!(
-        "ended {} and {}",
-        count(grants, "grant"),
-        count(sessions, "session")
-    );
-    let fleet = datapath.config().fleet.clone().filter(|_| !args.here);
-    // The fleet is asked without keeping anything from others here.
-    drop((datapath, lock));
-    fleet.map_or(Ok(()), |fleet| everywhere(args, &fleet))
-}
-
-/// Revokes at every host of the fleet.
-#[cfg(feature = "fleet")]
-fn everywhere(args: &Args, fleet: &Fleet) -> Result<()> {
-    let revoked = runtime()?.block_on(async {
-        let mut once = Once::connect(fleet).await?;
-        once.revoke(args.gate.as_deref(), args.source).await
-    });
-    revoked.with_context(|| {
-        format!(
-            "this is revoked at this host, and not in the fleet {}: give the command again when etcd answers",
-            fleet.name
-        )
-    })?;
-    tracing::info!("revoked in the fleet {}", fleet.name);
     Ok(())
 }
 
+/// What was ended at this host.
+pub struct Revoked {
+    grants: usize,
+    sessions: usize,
+    /// The fleet that is to be told, if there is one.
+    pub fleet: Option<Fleet>,
+}
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} and {}",
+            count(self.grants, "grant"),
+            count(self.sessions, "session")
+        )
+    }
+}
+
+/// Revokes at this host.
+pub fn here(root: &PinRoot, networks: &[IpNet], gate: Option<&str>) -> Result<Revoked> {
+    // First, so that the tables are not taken down between being opened and being changed. The fleet is asked without
+    // keeping anything from others here.
+    let Some(_lock) = root.lock_existing()? else {
+        return Err(NothingUp.into());
+    };
+    let mut datapath = Datapath::open(root)?;
+    let gate = gate.map(|name| datapath.require_gate(name)).transpose()?;
+    let mut revoked = Revoked {
+        grants: 0,
+        sessions: 0,
+        fleet: datapath.config().fleet.clone(),
+    };
+    for network in networks {
+        let (grants, sessions) = datapath.revoke(*network, gate)?;
+        revoked.grants += grants;
+        revoked.sessions += sessions;
+    }
+    Ok(revoked)
+}
+
+/// Revokes at every host of the fleet. `network`: `None` for every source.
+#[cfg(feature = "fleet")]
+pub async fn everywhere(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+    let revoked = async { Once::connect(fleet).await?.revoke(gate, network).await };
+    revoked.await.with_context(|| {
+        format!(
+            "this is revoked at this host, and not in the fleet {}: try again when etcd answers",
+            fleet.name
+        )
+    })
+}
+
 #[cfg(not(feature = "fleet"))]
-fn everywhere(_args: &Args, _fleet: &Fleet) -> Result<()> {
+pub async fn everywhere(_: &Fleet, _: Option<&str>, _: Option<IpNet>) -> Result<()> {
     anyhow::bail!(
         "this knockgate was built without the feature `fleet`: it is revoked at this host alone"
     )
