@@ -8,7 +8,7 @@
 //!     └─ lan0  10.79.0.3 ── host h3 ── wan0  10.77.0.1 ── client  10.77.1.2 …
 //! ```
 //!
-//! Each host is a [`Scenario`] with a client of its own, and all have the same addresses, as hosts behind one anycast address
+//! Each host is a [`Scenario`](crate::scenario::Scenario) with a client of its own, and all have the same addresses, as hosts behind one anycast address
 //! have: to a host, the client of another is its own. A host is cut off at the switch, which tells neither end.
 
 pub mod certificates;

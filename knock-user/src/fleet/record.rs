@@ -7,7 +7,7 @@
 //! | `seen/<key>` | [`Seen`] |
 //! | `host/<name>` | [`Host`] |
 //!
-//! A value is text: `<version> <time> <id> <mac> <body>`. `version` is [`VERSION`]; `time` is of [`Seen`] alone, 20 digits,
+//! A value is text: `<version> <time> <id> <mac> <body>`. `version` is `VERSION`; `time` is of [`Seen`] alone, 20 digits,
 //! and 0 elsewhere, so that these values grow with it; `id` and `mac` are of the key that signed all else with the name of
 //! the record; `body` is JSON.
 

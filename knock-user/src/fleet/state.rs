@@ -1,7 +1,7 @@
 //! What a host makes of what it is told, and what it tells: a value that is given the time, the host's own grants and the
 //! messages of the engine, and returns what is to be done.
 //!
-//! Times of other hosts are compared with other times of the same host alone. Each host's time only grows ([`Clock`]), so a
+//! Times of other hosts are compared with other times of the same host alone. Each host's time only grows (`Clock`), so a
 //! record is never younger than the newest that was heard of its host, plus what has gone by here since.
 
 mod asked;

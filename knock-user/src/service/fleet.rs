@@ -76,6 +76,13 @@ impl Openings {
 }
 
 /// The thread, if the configuration has a fleet.
+#[cfg_attr(
+    not(feature = "fleet"),
+    expect(
+        dead_code,
+        reason = "a build without fleets has no thread to hand these to"
+    )
+)]
 pub struct Member {
     root: PinRoot,
     counts: Counts,

@@ -85,7 +85,7 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
                                 let revoked = revoke::here(root, &[source], Some(&gate));
                                 state.message = Some(message(&revoked));
                                 if let Some(fleet) = revoked.ok().and_then(|revoked| revoked.fleet) {
-                                    telling.spawn(tell(fleet, gate, source));
+                                    telling.spawn(tell(fleet, gate.to_string(), source));
                                 }
                                 sampler.sample(&mut state);
                             }

@@ -112,6 +112,7 @@ pub async fn everywhere(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet
 }
 
 #[cfg(not(feature = "fleet"))]
+#[expect(clippy::unused_async, reason = "with a fleet, it is")]
 pub async fn everywhere(_: &Fleet, _: Option<&str>, _: Option<IpNet>) -> Result<()> {
     anyhow::bail!(
         "this knockgate was built without the feature `fleet`: it is revoked at this host alone"

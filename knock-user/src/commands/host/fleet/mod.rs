@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 /// Show hosts that open their gates together, and make keys for them
 ///
-/// The section [fleet] of the configuration makes this host one of a fleet.
+/// `[fleet]` in the configuration makes this host one of a fleet.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
