@@ -12,7 +12,7 @@ use knock_common::{
     session::{Flow, socket},
 };
 
-/// Returns what the kernel would do with a packet of the flow that arrives by the context's interface: one of [`route`].
+/// Returns what the kernel would do with a packet of the flow that arrives by the context's interface: one of [`route`](mod@route).
 #[inline(never)]
 pub fn route<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
     look_up_route(
