@@ -178,7 +178,11 @@ fn everything_is_reached(moved: &Moved) {
         .filter(|&&reason| reason != Reason::Lapsed);
     let reasons = reasons.map(|reason| reason.name().to_owned());
     let knocks = Outcome::ALL.map(|outcome| outcome.name().to_owned());
-    let authenticated = Authenticated::ALL.map(authenticated);
+    // No configuration here has a fleet, whose knocks wait: the suite `fleet` has them.
+    let authenticated = Authenticated::ALL
+        .into_iter()
+        .filter(|outcome| *outcome != Authenticated::Held)
+        .map(authenticated);
     for name in reasons.chain(knocks).chain(authenticated) {
         let times = moved.get(&name).copied().unwrap_or(0);
         assert!(times >= SELDOM, "only {times} times {name}; all: {moved:?}");
