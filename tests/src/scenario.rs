@@ -316,13 +316,19 @@ impl Scenario {
             .run(|| attempt::connect(from, (host, port).into(), wait))
     }
 
-    /// Connects to a TCP port. Panics if there is no connection.
+    /// Connects to a TCP port. Panics if there is no connection. As [`Scenario::open`], tries again where the answer was late.
     #[track_caller]
     pub fn connected(&self, who: Source, port: u16) -> TcpStream {
-        self.connect(who, self.family.host(), port, ANSWER)
-            .unwrap_or_else(|outcome| {
-                panic!("{who:?} expected a connection to port {port}: {outcome:?}")
-            })
+        let mut late = 0;
+        loop {
+            match self.connect(who, self.family.host(), port, ANSWER) {
+                Ok(stream) => return stream,
+                Err(Outcome::OpenLate) if late < LATE_ANSWERS => late += 1,
+                Err(outcome) => {
+                    panic!("{who:?} expected a connection to port {port}: {outcome:?}")
+                }
+            }
+        }
     }
 
     /// Returns the address of `who` with a source port that this scenario has not used yet.
