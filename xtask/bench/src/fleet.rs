@@ -27,7 +27,6 @@ use knockgate_tests::{
     wire::Wire,
 };
 use netlab::packet::{Packet, SYN};
-use serde_json::Value;
 
 use crate::{
     Plan,
