@@ -58,7 +58,8 @@ fn of_fleet(scenario: &Scenario) -> String {
     let make = format!("fleet key new {}", key.display());
     scenario.knockgate(&make).exits(0);
     format!(
-        "[fleet]\nname = 'test'\nhost = 'h1'\nendpoints = ['https://127.0.0.1:2379']\nkeys = [{key:?}]\n"
+        "[fleet]\nname = 'test'\nhost = 'h1'\nendpoints = ['https://127.0.0.1:2379']\nkeys = ['{}']\n",
+        key.display()
     )
 }
 
