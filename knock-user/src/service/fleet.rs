@@ -12,14 +12,13 @@ mod worker;
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
-    thread,
     time::{Duration, Instant},
 };
 
 use knock_common::event::{Event, Kind};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::record::Record;
+use super::{record::Record, serving::Serving};
 use crate::{
     config::{Config, Fleet},
     datapath::{PinRoot, padded_address},
@@ -162,10 +161,6 @@ impl Member {
 
     #[cfg(feature = "fleet")]
     fn start(&self, fleet: Fleet) -> anyhow::Result<Serving> {
-        use anyhow::Context as _;
-
-        let runtime = crate::runtime::runtime()?;
-        let (stop, stopped) = oneshot::channel();
         let setup = worker::Setup {
             root: self.root.clone(),
             fleet,
@@ -174,47 +169,16 @@ impl Member {
             sender: self.sender.clone(),
         };
         let opened = Arc::clone(&self.opened);
-        let thread = thread::Builder::new()
-            .name("fleet".to_owned())
-            .spawn(move || {
-                let served = runtime.block_on(async {
-                    let mut opened = opened.lock().await;
-                    setup.begin()?.serve(&mut opened, stopped).await
-                });
-                if let Err(error) = served {
-                    tracing::error!(
-                        "{error:#}; this host is not one of its fleet until that is repaired"
-                    );
-                }
-            })
-            .context("cannot start a thread for the fleet")?;
-        Ok(Serving {
-            stop: Some(stop),
-            thread: Some(thread),
+        Serving::start("fleet", |stopped| async move {
+            let served = async {
+                let mut opened = opened.lock().await;
+                setup.begin()?.serve(&mut opened, stopped).await
+            };
+            if let Err(error) = Box::pin(served).await {
+                tracing::error!(
+                    "{error:#}; this host is not one of its fleet until that is repaired"
+                );
+            }
         })
-    }
-}
-
-/// A thread that serves. Ends it when dropped.
-struct Serving {
-    /// The thread goes on until this is dropped.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Serving {
-    fn goes_on(&self) -> bool {
-        let thread = self.thread.as_ref();
-        thread.is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
-            let _ = thread.join();
-        }
     }
 }

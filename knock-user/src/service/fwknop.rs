@@ -8,17 +8,15 @@ mod worker;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    thread,
 };
 
-use anyhow::{Context as _, Result};
-use tokio::sync::{mpsc, oneshot};
+use anyhow::Result;
+use tokio::sync::mpsc;
 
-use super::record::Record;
+use super::{record::Record, serving::Serving};
 use crate::{
     config::{Config, Gate, fwknop::Key},
     datapath::PinRoot,
-    runtime::runtime,
 };
 use worker::Worker;
 
@@ -119,43 +117,17 @@ impl Gatekeeper {
     }
 
     fn start(&self) -> Result<Serving> {
-        let runtime = runtime()?;
-        let (stop, stopped) = oneshot::channel();
         let (root, file) = (self.root.clone(), self.file.clone());
         let (earlier, sender) = (Arc::clone(&self.earlier), self.sender.clone());
-        let thread = thread::Builder::new()
-            .name("fwknop".to_owned())
-            .spawn(move || {
-                let served = runtime.block_on(async {
-                    Worker::new(root, file, earlier, sender)?
-                        .serve(stopped)
-                        .await
-                });
-                if let Err(error) = served {
-                    tracing::error!("{error:#}; clients of fwknop are not let in any more");
-                }
-            })
-            .context("cannot start a thread for clients of fwknop")?;
-        Ok(Serving {
-            stop: Some(stop),
-            thread: Some(thread),
+        Serving::start("fwknop", |stopped| async {
+            let served = async {
+                Worker::new(root, file, earlier, sender)?
+                    .serve(stopped)
+                    .await
+            };
+            if let Err(error) = Box::pin(served).await {
+                tracing::error!("{error:#}; clients of fwknop are not let in any more");
+            }
         })
-    }
-}
-
-/// A thread that serves. Ends it when dropped.
-struct Serving {
-    /// The thread goes on until this is dropped.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
-            let _ = thread.join();
-        }
     }
 }

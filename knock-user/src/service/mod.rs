@@ -18,6 +18,7 @@ pub mod names;
 mod reader;
 mod record;
 mod reload;
+mod serving;
 mod socket;
 mod watch;
 

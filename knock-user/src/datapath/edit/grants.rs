@@ -237,23 +237,36 @@ impl Datapath {
         // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
         // last long, and many may be given at once.
         for index in (0..self.grant_slots.len()).rev() {
-            let slot = self.grant_slots.get(&index, 0)?;
-            if self.slot_is_free(slot, index, now)? {
-                let taken = GrantSlot {
-                    address: key.address.padded(),
-                    gate: key.gate,
-                    length: key.length,
-                    family: A::FAMILY,
-                    zero: 0,
-                };
-                self.grant_slots.set(index, taken, 0)?;
+            if self.occupy(index, key, now)? {
                 return Ok(index);
             }
         }
         Err(GrantsFull(self.grant_slots.len()).into())
     }
 
-    pub(super) fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
+    /// Takes one slot for `key`, if its grant has ended. Returns whether it did.
+    pub(super) fn occupy<A: Address>(
+        &mut self,
+        index: u32,
+        key: &GrantKey<A>,
+        now: u64,
+    ) -> Result<bool> {
+        let slot = self.grant_slots.get(&index, 0)?;
+        let is_free = self.slot_is_free(slot, index, now)?;
+        if is_free {
+            let taken = GrantSlot {
+                address: key.address.padded(),
+                gate: key.gate,
+                length: key.length,
+                family: A::FAMILY,
+                zero: 0,
+            };
+            self.grant_slots.set(index, taken, 0)?;
+        }
+        Ok(is_free)
+    }
+
+    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
         match slot.family {
             4 => self.vacate::<V4>(slot, index, now),
             6 => self.vacate::<V6>(slot, index, now),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    grant::{BY_HAND, Grant, GrantKey, GrantSlot},
+    grant::{BY_HAND, Grant, GrantKey},
     knock::authenticated::key::NAME,
 };
 
@@ -104,16 +104,7 @@ impl Datapath {
         for _ in 0..count {
             self.spread = (self.spread + step) % u64::from(count);
             let index = u32::try_from(self.spread)?;
-            let slot = self.grant_slots.get(&index, 0)?;
-            if self.slot_is_free(slot, index, now)? {
-                let taken = GrantSlot {
-                    address: key.address.padded(),
-                    gate: key.gate,
-                    length: key.length,
-                    family: A::FAMILY,
-                    zero: 0,
-                };
-                self.grant_slots.set(index, taken, 0)?;
+            if self.occupy(index, key, now)? {
                 return Ok(index);
             }
         }

@@ -4,16 +4,12 @@
 mod http;
 mod listener;
 
-use std::thread;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-use tokio::sync::oneshot;
-
-use super::{failures::HookFailures, fleet::Counts};
+use super::{failures::HookFailures, fleet::Counts, serving::Serving};
 use crate::{
     config::{Config, Listen},
     datapath::PinRoot,
-    runtime::runtime,
 };
 use http::Source;
 use listener::Listener;
@@ -84,7 +80,8 @@ impl Endpoint {
             hook_failures: self.hook_failures.clone(),
             fleet: self.fleet.clone(),
         };
-        Serving::start(listen, source)
+        let listener = Listener::bind(listen)?;
+        Serving::start("metrics", |stopped| http::serve(listener, source, stopped))
     }
 }
 
@@ -93,43 +90,5 @@ fn address(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => format!("http://{address}{}", http::PATH),
         Listen::Unix(_) => format!("{listen}, path {}", http::PATH),
-    }
-}
-
-/// A thread that serves. Ends it when dropped.
-struct Serving {
-    /// The thread goes on until this is dropped.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Serving {
-    fn start(listen: &Listen, source: Source) -> Result<Self> {
-        let listener = Listener::bind(listen)?;
-        let runtime = runtime()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("metrics".to_owned())
-            .spawn(move || runtime.block_on(http::serve(listener, source, stopped)))
-            .context("cannot start a thread for the metrics")?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    fn goes_on(&self) -> bool {
-        let thread = self.thread.as_ref();
-        thread.is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
-            let _ = thread.join();
-        }
     }
 }
