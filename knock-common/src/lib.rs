@@ -44,6 +44,7 @@ pub mod judge;
 pub mod keys;
 pub mod knock;
 pub mod layout;
+pub mod merged;
 pub mod next;
 pub mod reject;
 pub mod report;

@@ -6,7 +6,7 @@ use crate::{
     address::{V4, V6},
     frame::{
         Frame, Parsed, Segment, TCP, ip,
-        link::{Ethernet, Framing as _, NetworkLayer},
+        link::{Framing, NetworkLayer},
     },
     judge,
     verdict::{Reason, Verdict},
@@ -57,10 +57,10 @@ pub mod family {
     pub const V6: u32 = 6;
 }
 
-/// Reads a frame; returns one of [`family`].
+/// Reads a frame of a link on which packets begin with `L`; returns one of [`family`].
 #[inline(always)]
-pub fn read<F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
-    match Ethernet::network(frame) {
+pub fn read<L: Framing, F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mut Read<V6>) -> u32 {
+    match L::network(frame) {
         NetworkLayer::Ipv4 { at } => {
             *v4 = Read::of(frame, ip::ipv4(frame, at));
             family::V4
@@ -111,6 +111,12 @@ impl<A: Family> Read<A> {
             Parsed::Malformed(None) => {}
         }
         read
+    }
+
+    /// Returns its ports and where they are; zeros if they are not known.
+    #[inline(always)]
+    pub const fn segment(&self) -> &Segment<A> {
+        &self.segment
     }
 
     /// Judges the packet of this frame.

@@ -1,7 +1,6 @@
 //! [`Env`] as the kernel has it: maps, clock, atomic instructions.
 
 use aya_ebpf::{
-    bindings::xdp_md,
     helpers::{
         bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
         generated::bpf_ktime_get_tai_ns,
@@ -35,11 +34,15 @@ use knock_common::{
     session::{self, Flow, Session, SessionSlot},
 };
 
-use crate::{atomic, fwknop, host, maps, packet::Packet, settings};
+use crate::{
+    atomic, fwknop, host, maps,
+    packet::{self, Context, Packet},
+    settings,
+};
 
 /// The program's maps, and the packet's context, for look-ups in the host's sockets and routes.
 pub struct KernelEnv {
-    context: *mut xdp_md,
+    context: *mut Context,
 }
 
 impl KernelEnv {
@@ -49,7 +52,7 @@ impl KernelEnv {
     };
 
     #[inline(always)]
-    pub fn of(context: *mut xdp_md) -> Self {
+    pub fn of(context: *mut Context) -> Self {
         Self { context }
     }
 }
@@ -457,8 +460,7 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn reply_link(&self, vlans: [u16; 2]) -> Option<&Link> {
         let key = LinkKey {
-            // SAFETY: the kernel's context, readable for as long as the program runs.
-            interface: unsafe { (*self.context).ingress_ifindex },
+            interface: packet::interface(self.context),
             vlans,
         };
         // SAFETY: user space writes an entry only when the link has changed, and a torn entry is right
@@ -501,14 +503,14 @@ impl Env for KernelEnv {
 /// (since Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn claim_session(context: *mut xdp_md, holder: u32, now: u64) -> u32 {
+extern "C" fn claim_session(context: *mut Context, holder: u32, now: u64) -> u32 {
     session::remember::claim(&KernelEnv { context }, holder as u16, now)
 }
 
 /// [`session::remember::vacate`], as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u64) -> u32 {
+extern "C" fn vacate_session(context: *mut Context, index: u32, now: u64, bars: u64) -> u32 {
     u32::from(session::remember::vacate(
         &KernelEnv { context },
         index,
@@ -520,7 +522,7 @@ extern "C" fn vacate_session(context: *mut xdp_md, index: u32, now: u64, bars: u
 /// [`authenticated::verify`] of the datagram whose UDP header is at `transport` in the context's packet, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn verify_knock(context: *mut xdp_md, transport: u32) -> u32 {
+extern "C" fn verify_knock(context: *mut Context, transport: u32) -> u32 {
     // Where a transport header can be at most; see `frame::extension`. The verifier needs a bound.
     let transport = (transport & 0x7fff) as usize;
     authenticated::verify(&KernelEnv { context }, &Packet::of(context), transport);

@@ -3,11 +3,7 @@
 
 use core::hint::black_box;
 
-use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
-    maps::ring_buf::RingBufEntry,
-};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use knock_common::{
     Address,
     address::V6,
@@ -15,7 +11,11 @@ use knock_common::{
     knock::fwknop::{Datagram, Head, LONGEST, SHORT, looks_right},
 };
 
-use crate::{maps, settings};
+use crate::{
+    maps,
+    packet::{self, Context},
+    settings,
+};
 
 /// Bytes of a UDP header, and the first one behind it.
 const BEGINNING: usize = 9;
@@ -23,7 +23,7 @@ const UDP_HEADER: u32 = 8;
 
 /// Hands up one datagram, if it looks right.
 #[inline(always)]
-pub fn hand_up<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) {
+pub fn hand_up<A: Address>(context: *mut Context, datagram: &Segment<A>) {
     let (first, second) = datagram.source.padded().words();
     let ends = u64::from(datagram.source_port) << 16 | u64::from(datagram.destination_port);
     let place = (datagram.transport as u64 & 0xffff) << 8 | u64::from(A::FAMILY);
@@ -36,30 +36,29 @@ pub fn hand_up<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) {
 /// helpers came with Linux 5.18; without keys of fwknop the verifier does not get to them, and removes them.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn copy(context: *mut xdp_md, what: u64, first: u64, second: u64) -> u32 {
+extern "C" fn copy(context: *mut Context, what: u64, first: u64, second: u64) -> u32 {
     if settings::has_fwknop() == 0 {
         return 0;
     }
     let transport = (what >> 8) as u32 & 0xffff;
     let mut beginning = [0_u8; BEGINNING];
-    // SAFETY: the context is the kernel's, and there is room for as much as is copied.
-    let missing = unsafe {
-        bpf_xdp_load_bytes(
+    // SAFETY: there is room for as much as is copied.
+    let found = unsafe {
+        packet::load_bytes(
             context,
             transport,
             beginning.as_mut_ptr().cast(),
             BEGINNING as u32,
         )
     };
-    if missing != 0 {
+    if !found {
         return 0;
     }
     let length = u32::from(u16::from_be_bytes([beginning[4], beginning[5]]));
     let Some(length) = length.checked_sub(UDP_HEADER) else {
         return 0;
     };
-    // SAFETY: the context is the kernel's.
-    let whole = unsafe { bpf_xdp_get_buff_len(context) };
+    let whole = packet::whole_length(context);
     let at = transport + UDP_HEADER;
     if !looks_right(length, beginning[8]) || u64::from(at) + u64::from(length) > whole {
         return 0;
@@ -81,7 +80,7 @@ extern "C" fn copy(context: *mut xdp_md, what: u64, first: u64, second: u64) -> 
 
 /// Makes a record with this much room.
 #[inline(always)]
-fn copy_to<const ROOM: usize>(context: *mut xdp_md, at: u32, length: u32, head: Head) -> u32 {
+fn copy_to<const ROOM: usize>(context: *mut Context, at: u32, length: u32, head: Head) -> u32 {
     let Some(mut entry) = maps::FWKNOP.reserve::<Datagram<ROOM>>(0) else {
         if let Some(overrun) = maps::FWKNOP_OVERRUN.get_ptr_mut(0) {
             // SAFETY: a per-CPU entry, see `count` in main.
@@ -101,7 +100,7 @@ fn copy_to<const ROOM: usize>(context: *mut xdp_md, at: u32, length: u32, head: 
 #[inline(always)]
 fn fill<const ROOM: usize>(
     entry: &mut RingBufEntry<Datagram<ROOM>>,
-    context: *mut xdp_md,
+    context: *mut Context,
     at: u32,
     length: u32,
     head: Head,
@@ -117,8 +116,6 @@ fn fill<const ROOM: usize>(
         return false;
     }
     let length = last + 1;
-    // SAFETY: the context is the kernel's; the record has room for as much as is copied, as was just seen.
-    let missing =
-        unsafe { bpf_xdp_load_bytes(context, at, (&raw mut (*record).payload).cast(), length) };
-    missing == 0
+    // SAFETY: the record has room for as much as is copied, as was just seen.
+    unsafe { packet::load_bytes(context, at, (&raw mut (*record).payload).cast(), length) }
 }

@@ -1,7 +1,7 @@
 //! Look-ups in the host's routes and sockets.
 
 use aya_ebpf::{
-    bindings::{bpf_fib_lookup as FibLookup, xdp_md},
+    bindings::bpf_fib_lookup as FibLookup,
     helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use knock_common::{
@@ -12,9 +12,11 @@ use knock_common::{
     session::{Flow, socket},
 };
 
+use crate::packet::{self, Context};
+
 /// Returns what the kernel would do with a packet of the flow that arrives by the context's interface: one of [`route`](mod@route).
 #[inline(never)]
-pub fn route<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
+pub fn route<A: Address>(context: *mut Context, flow: &Flow<A>) -> u32 {
     look_up_route(
         context,
         (flow.source, flow.source_port),
@@ -26,7 +28,7 @@ pub fn route<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
 /// As [`route()`], in the caller's frame.
 #[inline(always)]
 pub fn look_up_route<A: Address>(
-    context: *mut xdp_md,
+    context: *mut Context,
     source: (A, u16),
     destination: (A, u16),
     protocol: u8,
@@ -41,11 +43,9 @@ pub fn look_up_route<A: Address>(
     let (source, destination) = (source.0.padded(), destination.0.padded());
     route.__bindgen_anon_3.ipv6_src = words(source);
     route.__bindgen_anon_4.ipv6_dst = words(destination);
+    route.ifindex = packet::interface(context);
     // SAFETY: the context is this packet's, and the route is on the stack and has the length that is passed.
-    let found = unsafe {
-        route.ifindex = (*context).ingress_ifindex;
-        bpf_fib_lookup(context.cast(), &raw mut route, FIB_LOOKUP, 0)
-    };
+    let found = unsafe { bpf_fib_lookup(context.cast(), &raw mut route, FIB_LOOKUP, 0) };
     match found {
         FIB_SUCCESS | FIB_UNSUPPORTED_TUNNEL | FIB_NO_NEIGHBOUR | FIB_TOO_LONG => route::FORWARDED,
         FIB_FORWARDING_OFF => route::OFF,
@@ -55,7 +55,7 @@ pub fn look_up_route<A: Address>(
 
 /// Returns the state of the TCP socket of a flow, in the network namespace of the interface that the packet arrived by.
 #[inline(never)]
-pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
+pub fn socket<A: Address>(context: *mut Context, flow: &Flow<A>) -> u32 {
     let tuple = Tuple {
         source: flow.source,
         destination: flow.destination,
@@ -84,7 +84,7 @@ pub fn socket<A: Address>(context: *mut xdp_md, flow: &Flow<A>) -> u32 {
 /// Returns whether a UDP socket is connected to the sender of a datagram, in the network namespace of the interface that
 /// the packet arrived by.
 #[inline(never)]
-pub fn is_connected<A: Address>(context: *mut xdp_md, datagram: &Segment<A>) -> bool {
+pub fn is_connected<A: Address>(context: *mut Context, datagram: &Segment<A>) -> bool {
     let tuple = Tuple {
         source: datagram.source,
         destination: datagram.destination,
@@ -156,5 +156,5 @@ impl<A> Tuple<A> {
 /// State of a connected UDP socket: `TCP_ESTABLISHED` of `linux/tcp_states.h`.
 const CONNECTED: u32 = 1;
 
-/// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: in an XDP program, that of the interface.
+/// `BPF_F_CURRENT_NETNS` of `linux/bpf.h`: that of the interface.
 const CURRENT_NETNS: u64 = u64::MAX;

@@ -26,6 +26,7 @@ mod hash;
 mod host;
 mod maps;
 mod next;
+mod object;
 mod packet;
 mod reject;
 mod scattered;
@@ -108,18 +109,6 @@ fn count(verdict: Verdict, bytes: u64) {
         counter.packets += 1;
         counter.bytes += bytes;
     }
-}
-
-/// The kernel gives some helpers only to programs under a licence compatible with the GPL.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// A reachable panic would leave this loop in the program, and the verifier refuses to load it.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }
 
 /// On the host this crate is only checked and linted: the program runs in the kernel.

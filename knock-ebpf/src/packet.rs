@@ -1,8 +1,12 @@
-//! The packet's bytes. Every read and write of packet memory in this program is in this file.
+//! The packet's bytes. Every read and write of packet memory in the XDP program is in this file. The TCX program has another
+//! one in its place: [`skb`](../skb.rs).
 
-use core::hint::black_box;
+use core::{ffi::c_void, hint::black_box};
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+};
 use bytemuck::Pod;
 use knock_common::{
     frame::{Frame, FrameMut, extension},
@@ -10,9 +14,37 @@ use knock_common::{
     wire::load,
 };
 
+/// What the kernel calls the entries with. The verifier knows it by this name in functions that it verifies by themselves.
+pub type Context = xdp_md;
+
+/// Returns the index of the interface that the packet has come by.
+#[inline(always)]
+pub fn interface(context: *mut Context) -> u32 {
+    // SAFETY: the kernel's context, readable for as long as the program runs.
+    unsafe { (*context).ingress_ifindex }
+}
+
+/// Returns the length of the frame, over all its buffers (since Linux 5.18).
+#[inline(always)]
+pub fn whole_length(context: *mut Context) -> u64 {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_xdp_get_buff_len(context) }
+}
+
+/// Copies bytes of the frame, which may lie in several buffers (since Linux 5.18). Returns false where it ends before.
+///
+/// # Safety
+///
+/// There is room for `length` bytes at `to`.
+#[inline(always)]
+pub unsafe fn load_bytes(context: *mut Context, at: u32, to: *mut c_void, length: u32) -> bool {
+    // SAFETY: the context is the kernel's; the rest is the caller's duty.
+    unsafe { bpf_xdp_load_bytes(context, at, to, length) == 0 }
+}
+
 /// The linear part of a frame, from `start` to before `end`.
 pub struct Packet {
-    context: *mut xdp_md,
+    context: *mut Context,
     start: usize,
     end: usize,
 }
@@ -20,7 +52,7 @@ pub struct Packet {
 impl Packet {
     /// The packet as it is now. After a resize it has to be made again.
     #[inline(always)]
-    pub fn of(context: *mut xdp_md) -> Self {
+    pub fn of(context: *mut Context) -> Self {
         // SAFETY: the kernel's context, readable for as long as the program runs. Volatile, or the compiler would pass
         // the bounds to functions in place of the context, as 32-bit numbers, which the verifier does not accept as
         // pointers.
@@ -62,15 +94,15 @@ impl Frame for Packet {
             }
             return true;
         }
-        // It may lie in several buffers (since Linux 5.18).
-        // SAFETY: the context is the kernel's, and there is room for as much as is copied.
+        // It may lie in several buffers.
+        // SAFETY: there is room for as much as is copied.
         unsafe {
-            bpf_xdp_load_bytes(
+            load_bytes(
                 self.context,
                 at as u32,
                 to.as_mut_ptr().cast(),
                 size_of::<[u64; N]>() as u32,
-            ) == 0
+            )
         }
     }
 
@@ -91,7 +123,7 @@ impl Frame for Packet {
 /// (since Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn extension_headers(context: *mut xdp_md, next: u32, at: u32, end: u32) -> u32 {
+extern "C" fn extension_headers(context: *mut Context, next: u32, at: u32, end: u32) -> u32 {
     let packet = Packet::of(context);
     // Behind Ethernet, two tags and an IPv6 header it is far below this. The verifier needs a bound.
     let at = (at & 0xff) as usize;
@@ -125,7 +157,7 @@ impl Summed for Packet {
 /// The sum of `length` bytes from `at` in the context's packet, folded, or [`NO_SUM`]. Exported as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn checksum(context: *mut xdp_md, at: u32, length: u32) -> u32 {
+extern "C" fn checksum(context: *mut Context, at: u32, length: u32) -> u32 {
     summed(&Packet::of(context), at, length).map_or(NO_SUM, |sum| u32::from(fold(sum)))
 }
 

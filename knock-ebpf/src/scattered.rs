@@ -14,7 +14,7 @@ use bytemuck::Pod;
 use knock_common::{
     Env as _, Family, Reason, Verdict,
     address::V4,
-    frame::{Frame, extension},
+    frame::{Frame, extension, link::Ethernet},
     judge::malformed,
     scattered::{MOST_HEADERS, Read, Room, family, read},
 };
@@ -54,7 +54,7 @@ extern "C" fn read_in_one_piece(context: *mut xdp_md) -> u32 {
     };
     // SAFETY: a per-CPU entry, see `count` in main.
     let room = unsafe { &mut *room };
-    read(&Packet::of(context), &mut room.v4, &mut room.v6)
+    read::<Ethernet, _>(&Packet::of(context), &mut room.v4, &mut room.v6)
 }
 
 /// Reads any other frame into this CPU's room. Exported as above.
@@ -67,7 +67,7 @@ extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
     let frame = Scattered::of(context, room, length);
     // SAFETY: a per-CPU entry, see `count` in main; the frame has the bytes beside these.
     let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
-    read(&frame, v4, v6)
+    read::<Ethernet, _>(&frame, v4, v6)
 }
 
 #[inline(never)]

@@ -83,6 +83,19 @@ impl Framing for BareIp {
     }
 }
 
+/// Returns what is behind the tag of a packet without link header, where the kernel has put the tag beside the packet.
+/// `control`: its priority and VLAN; `kind`: the ethertype behind it. The host takes a tag that names no VLAN off, and drops
+/// packets with others.
+#[inline(always)]
+pub const fn behind_tag(control: u16, kind: u16) -> NetworkLayer {
+    match kind {
+        ether::IPV4 | ether::IPV6 | ether::VLAN | ether::QINQ if control & VlanTag::VLAN == 0 => {
+            NetworkLayer::Malformed
+        }
+        _ => NetworkLayer::Other,
+    }
+}
+
 /// Returns whether a packet without link header begins with a priority tag: a VLAN tag that names no VLAN. Packets of GRE
 /// and of tun devices can. The host takes the tag off and processes what follows.
 #[inline(always)]
@@ -101,5 +114,28 @@ fn is_priority_tag(start: &[VlanTag; 2]) -> bool {
         ether::IPV6 => !is_ipv6 || version(behind) == 6,
         ether::VLAN | ether::QINQ => !is_ipv6 || !names_vlan(behind),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel puts beside a packet is judged as it would be in front of it.
+    #[test]
+    fn a_tag_beside_a_packet_is_judged_as_one_in_front_of_it() {
+        // With a priority too, which is no version of IP.
+        for control in [0_u16, 0xe000, 5, 0xe005] {
+            for kind in [ether::IPV4, ether::IPV6, ether::VLAN, ether::QINQ, 0x0806] {
+                let mut packet = [0_u8; 24];
+                packet[..2].copy_from_slice(&control.to_be_bytes());
+                packet[2..4].copy_from_slice(&kind.to_be_bytes());
+                assert_eq!(
+                    behind_tag(control, kind),
+                    BareIp::network(&packet[..]),
+                    "{control:#x} {kind:#x}"
+                );
+            }
+        }
     }
 }
