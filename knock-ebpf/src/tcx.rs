@@ -1,0 +1,170 @@
+//! The same decision at TCX (since Linux 6.6): behind the kernel's own handling of the link, where any interface can carry a
+//! program, and several at a time. An object of its own, since functions that the verifier verifies by themselves are
+//! made for one kind of context; its tables are those of the XDP program.
+//!
+//! There are no replies here, since a program cannot see that a packet's checksum is still to be filled in
+//! (`CHECKSUM_PARTIAL`), nor change that: the kernel would write one into the reply.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "BPF has atomic instructions, but core's atomic types are switched off for it"
+    )
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs as much as the function it would call"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "usize has 64 bits here, and what is cast are small constants"
+)]
+
+mod atomic;
+mod env;
+mod fwknop;
+mod hash;
+mod host;
+mod maps;
+mod object;
+#[path = "skb.rs"]
+mod packet;
+#[expect(
+    dead_code,
+    reason = "programs that follow are called by the XDP program only"
+)]
+mod settings;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use knock_common::{
+    Env as _, Family, Reason, Verdict,
+    address::V4,
+    frame::link::{BareIp, Ethernet, NetworkLayer},
+    judge::malformed,
+    merged,
+    scattered::{Read, Room, family, read},
+    verdict::Counter,
+};
+
+use env::KernelEnv;
+use packet::{Context, Packet};
+
+/// `TCX_NEXT` of `linux/bpf.h`: on to the next program of the interface, behind the last one to the host.
+const NEXT: i32 = -1;
+/// `TCX_DROP` of `linux/bpf.h`.
+const DROP: i32 = 2;
+
+/// For interfaces whose packets begin with an Ethernet header.
+#[classifier]
+#[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub fn knockgate_tcx(ctx: TcContext) -> i32 {
+    let context = ctx.skb.skb;
+    verdict(context, || read_ethernet(context))
+}
+
+/// For interfaces whose packets begin with an IP header.
+#[classifier]
+#[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub fn knockgate_tcxip(ctx: TcContext) -> i32 {
+    let context = ctx.skb.skb;
+    verdict(context, || read_bare_ip(context))
+}
+
+/// Judges a packet: reads it, then decides. Its steps leave nothing on the stack but their results.
+#[inline(always)]
+fn verdict(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
+    if KernelEnv::of(context).lapsed() {
+        return counted(context, Verdict::of(Reason::Lapsed), 0);
+    }
+    match read() {
+        family::V4 => judged(context, |room| &room.v4),
+        family::V6 => judged(context, |room| &room.v6),
+        family::MALFORMED => {
+            let verdict = malformed::<_, V4>(&KernelEnv::of(context), None);
+            counted(context, verdict, 0)
+        }
+        _ => counted(context, Verdict::of(Reason::NotIp), 0),
+    }
+}
+
+/// Reads a frame into this CPU's room.
+///
+/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_ethernet(context: *mut Context) -> u32 {
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
+        // The table is always there.
+        return family::MALFORMED;
+    };
+    if !packet::restore_tag(context) {
+        return family::NOT_IP;
+    }
+    let frame = Packet::in_room(context, room);
+    // SAFETY: a per-CPU entry, see `count`; the frame has the bytes beside these.
+    let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
+    read::<Ethernet, _>(&frame, v4, v6)
+}
+
+/// Reads a packet without link header into this CPU's room. Exported as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_bare_ip(context: *mut Context) -> u32 {
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
+        return family::MALFORMED;
+    };
+    match packet::behind_tag_of_bare_ip(context) {
+        None => {}
+        Some(NetworkLayer::Malformed) => return family::MALFORMED,
+        Some(_) => return family::NOT_IP,
+    }
+    let frame = Packet::in_room(context, room);
+    // SAFETY: as above.
+    let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
+    read::<BareIp, _>(&frame, v4, v6)
+}
+
+#[inline(never)]
+fn judged<A: Family>(context: *mut Context, part: impl FnOnce(&Room) -> &Read<A>) -> i32 {
+    let Some(room) = maps::SCATTERED.get(0) else {
+        return DROP;
+    };
+    let read = part(room);
+    let packet = Packet::of(context);
+    let verdict = read.judge(&KernelEnv::of(context), &packet);
+    let headers = if packet::merged(context).size == 0 {
+        0
+    } else {
+        merged::headers(&packet, read.segment())
+    };
+    counted(context, verdict, headers)
+}
+
+/// Counts the packet, and returns the verdict as a TCX action. `headers`: the bytes that each of the packets that it is merged
+/// of began with, if known.
+#[inline(always)]
+fn counted(context: *mut Context, verdict: Verdict, headers: u64) -> i32 {
+    let packets = packet::merged(context).count(packet::whole_length(context), headers);
+    count(verdict, packets);
+    if verdict.reason.passes() { NEXT } else { DROP }
+}
+
+/// Adds packets to their reason's counter on this CPU.
+#[inline(always)]
+fn count(verdict: Verdict, packets: Counter) {
+    if let Some(counter) = maps::PACKETS.get_ptr_mut(verdict.counter()) {
+        // SAFETY: a per-CPU entry, and this program never runs twice on a CPU at a time, nor while the XDP program does: both
+        // run as a packet is received, with bottom halves disabled (`__netif_receive_skb_core`), and none calls the other.
+        let counter: &mut Counter = unsafe { &mut *counter };
+        counter.packets += packets.packets;
+        counter.bytes += packets.bytes;
+    }
+}
+
+/// On the host this crate is only checked and linted: the program runs in the kernel.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
