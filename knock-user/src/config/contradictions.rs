@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use knock_common::next;
 
 use super::{
+    Attach, Deny,
     draft::{Draft, DraftGate, DraftKnock},
     fwknop,
     source::{Findings, Located, Span},
@@ -18,6 +19,7 @@ const MOST_KNOCK_PORTS: usize = 65_535;
 /// Reports every contradiction in the draft, and what exceeds a limit in total.
 pub(super) fn contradictions(findings: &mut Findings<'_>, draft: &Draft) {
     interfaces(findings, draft);
+    tcx(findings, draft);
     names(findings, draft);
     keys(findings, draft);
     let guarded = guarded_ports(findings, draft);
@@ -56,6 +58,33 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft) {
             next::MOST
         );
         findings.error("too-many-next", next.span, message);
+    }
+}
+
+/// Reports what an entry at TCX cannot do.
+fn tcx(findings: &mut Findings<'_>, draft: &Draft) {
+    if draft.rest.attach != Attach::Tcx {
+        return;
+    }
+    let mut gates = draft.gates.iter();
+    if let Some(gate) = gates.find(|gate| gate.rest.deny == Deny::Reject) {
+        let message = format!(
+            "{} has `deny = \"reject\"`, and at TCX (`attach = \"tcx\"`) there are no replies: a program there cannot see that a \
+             packet's checksum is still to be filled in, which would spoil the reply's; set `deny = \"drop\"`, or attach as \
+             \"native\" or \"generic\"",
+            gate.label()
+        );
+        findings.error("tcx-rejects", gate.header, message);
+    }
+    for section in &draft.sections {
+        if let Some(next) = &section.next {
+            let message = format!(
+                "{} has a `next`, which is an XDP program's, and with `attach = \"tcx\"` no XDP program calls it: leave it out, \
+                 as packets that pass go on to the next program at TCX by themselves",
+                section.name.value
+            );
+            findings.error("tcx-next", next.span, message);
+        }
     }
 }
 

@@ -78,6 +78,9 @@ pub struct Config {
     #[serde(default)]
     pub next: BTreeMap<String, PathBuf>,
     pub attach: Attach,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    pub order: Order,
     pub mode: Mode,
     /// Networks to which no gate is ever closed.
     pub allow: Vec<IpNet>,
@@ -105,11 +108,24 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Attach {
-    /// Native where the driver can, else generic with a warning.
+    /// Native where the driver can, else TCX where the kernel has it, else generic; with a warning.
     #[default]
     Auto,
     Native,
     Generic,
+    /// At TCX (since Linux 6.6).
+    Tcx,
+}
+
+/// Where the program is among others at TCX.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// In front of all others.
+    #[default]
+    First,
+    /// Behind those that are there when it is attached.
+    Last,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]

@@ -72,8 +72,15 @@ const FILE: Section<Draft> = Section {
         Row::new(
             "attach",
             Optional(r#""auto""#),
-            r#"How the program is attached: "auto" (native, else generic with a warning), "native" or "generic"."#,
+            r#"How the program is attached: "native" (XDP in the driver), "generic" (XDP behind it), "tcx" (behind the kernel's own
+handling of the link; Linux 6.6), or "auto": native, else TCX, else generic, with a warning that says why."#,
             |reader, field, file| put(&mut file.rest.attach, reader.choice(field)),
+        ),
+        Row::new(
+            "order",
+            Optional(r#""first""#),
+            r#"Where the program is among others at TCX: "first", in front of all; or "last", behind those that are there."#,
+            |reader, field, file| put(&mut file.rest.order, reader.choice(field)),
         ),
         Row::new(
             "mode",

@@ -42,6 +42,8 @@ impl std::error::Error for NotPermitted {}
 pub(super) const NEEDS_TO_LOAD: &str = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 /// Capabilities that opening pins needs.
 pub(super) const NEEDS_TO_OPEN: &str = "CAP_BPF and CAP_DAC_OVERRIDE";
+/// The capability that a look at the programs at TCX needs.
+pub(super) const NEEDS_TO_SEE_TCX: &str = "CAP_NET_ADMIN";
 
 /// Returns whether an I/O error says that a privilege is missing.
 pub(super) fn is_denied(error: &io::Error) -> bool {

@@ -21,6 +21,7 @@ mod trial;
 mod view;
 mod write;
 
+pub use crate::sys::bpf::Hook;
 pub use chain::{IntoArgument, NextState, fault as next_fault};
 pub use compile::applied::Applied;
 pub use edit::{grant_filter::GrantFilter, grants::GrantsFull};
@@ -35,7 +36,7 @@ pub use install::{
         lock::{Busy, Lock},
         root::{DEFAULT_ROOT, PinRoot},
     },
-    program::{ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
+    program::{ENTRIES, TCX_ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
     reload::{reload, return_from_trial},
     repair::{Repair, repair},
     request::{Absent, Request},

@@ -339,7 +339,8 @@ impl Datapath {
     /// change of name.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
         let into = self.applied.circumstances.into.as_ref();
-        attachment::attachments(&self.root, &self.config().interfaces, into)
+        let config = self.config();
+        attachment::attachments(&self.root, &config.interfaces, into, config.order)
     }
 
     /// Returns the directories in which it is pinned.

@@ -50,7 +50,8 @@ impl Counted {
     /// As [`Program::load_for`].
     pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
         let program = Program::load_for(config, framing)?;
-        let mut object = Object::parse(datapath::object().expect("it was loaded")).expect("it was");
+        let mut object =
+            Object::parse(datapath::object(Hook::Xdp).expect("it was loaded")).expect("it was");
         let cpus = nr_cpus().expect("the kernel knows its CPUs");
         let mut tables = Vec::new();
         for (name, map) in &object.maps {

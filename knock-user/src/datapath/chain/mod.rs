@@ -68,7 +68,7 @@ pub fn frags_of(config: &Config, into: Option<&IntoSlot>) -> Result<Option<bool>
     // What calls ours has the frames to itself.
     if !frags
         && into.is_none()
-        && config.attach != Attach::Generic
+        && !matches!(config.attach, Attach::Generic | Attach::Tcx)
         && program::can_take_frags(config)
     {
         for name in &config.interfaces {

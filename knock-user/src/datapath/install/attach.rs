@@ -1,16 +1,13 @@
 //! Attaches the program to an interface by a BPF link, and pins the link.
 
-use std::{
-    fs,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-};
+use std::{fs, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
 
 use super::{
     attachment,
+    entry::Entry,
     framing::{Framing, framing, index_of},
     native,
     pins::{
@@ -19,10 +16,11 @@ use super::{
         root::PinRoot,
     },
     program::{self, ENTRIES},
+    tcx,
     xdp::{self, Attached},
 };
 use crate::{
-    config::{Attach, Config},
+    config::{Attach, Config, Order},
     datapath::{
         chain::next,
         compile::{applied::Applied, rejects},
@@ -30,7 +28,7 @@ use crate::{
         tables::{Access, PinDirectory},
     },
     sys::{
-        bpf::{self, XdpLink},
+        bpf::{self, Hook, ProgramLink},
         ethtool,
     },
 };
@@ -50,22 +48,15 @@ pub(super) fn guard(root: &PinRoot, name: &str, applied: &Applied) -> Result<Att
 /// As [`guard`], with the program pinned in the directory `pins`.
 pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Attached> {
     let config = &applied.config;
-    let index = index_of(name)?;
-    // Read now, since an interface may be made again as another kind.
-    let framing = framing(name, index)?;
-    let pin = pins.join(directory::program(framing));
-    if !pin.exists() {
-        let mut ebpf = program::load_onto(pins, applied, framing)?;
-        pin_programs(&mut ebpf, pins)?;
-        access::level(pins, directory::program(framing));
-    }
-    let program = bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    let place = Place::of(pins, name, applied)?;
+    let (index, framing) = (place.index, place.framing);
     let tables = PinDirectory {
         path: pins.to_owned(),
         access: Access::Change,
     };
     next::prepare(&tables, config, name, index, framing)?;
     if let Some(into) = &applied.circumstances.into {
+        let program = place.program(Hook::Xdp)?;
         into.enter(&program, &attachment::programs(pins)?)?;
         let carried = xdp::attached(index)?;
         if carried.is_none() {
@@ -76,11 +67,50 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
         return Ok(carried.map_or(Attached::Uncalled, |by| by.attached));
     }
     make_room(pins, index)?;
-    let (link, attached) = attach(&program, name, index, config)?;
+    let (link, attached) = attach(&place)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     access::level(pins, LINK);
     Ok(attached)
+}
+
+/// An interface that is to be guarded, and the directory with what guards it.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub pins: &'a Path,
+    pub name: &'a str,
+    pub index: u32,
+    pub framing: Framing,
+    pub applied: &'a Applied,
+}
+
+impl<'a> Place<'a> {
+    /// Reads what the interface is now, since it may have been made again as another kind.
+    pub fn of(pins: &'a Path, name: &'a str, applied: &'a Applied) -> Result<Self> {
+        let index = index_of(name)?;
+        Ok(Self {
+            pins,
+            name,
+            index,
+            framing: framing(name, index)?,
+            applied,
+        })
+    }
+
+    /// Opens the entry for this interface, which is loaded and pinned where it has not been needed before.
+    pub fn program(&self, hook: Hook) -> Result<OwnedFd> {
+        let entry = Entry {
+            hook,
+            framing: self.framing,
+        };
+        let pin = self.pins.join(entry.pin());
+        if !pin.exists() {
+            let ebpf = program::load_onto(self.pins, self.applied, entry)?;
+            pin_programs(&ebpf, self.pins)?;
+            access::level(self.pins, entry.pin());
+        }
+        bpf::open(&pin).with_context(|| format!("cannot open {}", pin.display()))
+    }
 }
 
 /// Removes links that are on no interface any more, and one that carries another program on the interface `index`. One
@@ -89,8 +119,8 @@ pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
     let cannot = || format!("cannot change the pins in {}", directory.display());
     let programs = attachment::programs(directory)?;
     for path in directory::links(directory)? {
-        let link = bpf::xdp_link(&path).with_context(cannot)?;
-        let is_replaced = |link: &XdpLink| {
+        let link = bpf::program_link(&path).with_context(cannot)?;
+        let is_replaced = |link: &ProgramLink| {
             link.interface.is_some_and(|on| on.get() == index) && !programs.contains(&link.program)
         };
         if link.as_ref().is_some_and(is_replaced) {
@@ -116,16 +146,15 @@ pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
 }
 
 /// Pins the entries that have been loaded.
-pub(super) fn pin_programs(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
-    let [usual, frags, ip] = ENTRIES;
-    for (entry, framing) in [
-        (usual, Framing::Ethernet),
-        (frags, Framing::Ethernet),
-        (ip, Framing::BareIp),
-    ] {
-        if let Some(program) = program::loaded(ebpf, entry) {
-            program
-                .pin(directory.join(directory::program(framing)))
+pub(super) fn pin_programs(ebpf: &Ebpf, directory: &Path) -> Result<()> {
+    let frags = ENTRIES[1];
+    let entries = Entry::ALL.map(|entry| (entry.name(), entry));
+    for (name, entry) in entries
+        .into_iter()
+        .chain([(frags, Entry::xdp(Framing::Ethernet))])
+    {
+        if let Some(program) = program::loaded(ebpf, name) {
+            bpf::pin(program, &directory.join(entry.pin()))
                 .with_context(|| format!("cannot pin the program in {}", directory.display()))?;
         }
     }
@@ -136,7 +165,7 @@ pub(super) fn pin_programs(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
 /// which cannot be seen from here; in generic mode every interface sends them.
 fn mode_of(config: &Config, name: &str) -> Attach {
     let is_veth = || ethtool::driver(name).is_ok_and(|driver| driver == "veth");
-    if !rejects(config) || config.attach == Attach::Generic || !is_veth() {
+    if !rejects(config) || matches!(config.attach, Attach::Generic | Attach::Tcx) || !is_veth() {
         return config.attach;
     }
     if config.attach == Attach::Native {
@@ -154,48 +183,74 @@ fn mode_of(config: &Config, name: &str) -> Attach {
 }
 
 /// Attaches by a BPF link, the only kind of attachment that outlives this process.
-fn attach(
-    program: impl AsFd,
-    name: &str,
-    index: u32,
-    config: &Config,
-) -> Result<(OwnedFd, Attached)> {
+fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
+    let Place {
+        name,
+        index,
+        applied: Applied { config, .. },
+        ..
+    } = place;
+    let mode = mode_of(config, name);
+    let link = |attached| link(place, attached).map(|link| (link, attached));
+    if mode == Attach::Tcx {
+        return link(Attached::Tcx);
+    }
+    let hindrance = tcx::hindrance(config, name);
     // Checked first, since an interface that carries a program in one mode refuses the other with another error.
-    if let Some(present) = xdp::attached(index)? {
-        bail!(
-            "the interface {name} already carries an XDP program that is not knockgate's: {}; \
-             remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as `next`, \
-             so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into PIN`",
+    if let Some(present) = xdp::attached(*index)? {
+        let taken = format!(
+            "the interface {name} already carries an XDP program that is not knockgate's: {}",
             xdp::describe(present)
         );
+        if mode == Attach::Auto && hindrance.is_none() {
+            let linked = link(Attached::Tcx)?;
+            tracing::warn!("{taken}; attached at TCX, behind it");
+            return Ok(linked);
+        }
+        bail!(
+            "{taken}; remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as \
+             `next`, so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into \
+             PIN`; or attach behind it, with `attach = \"tcx\"`{}",
+            hindrance.map_or_else(String::new, |why| format!(" (not here: {why})"))
+        );
     }
-    let frags = program::can_take_frags(config);
-    let link = |attached| link(program.as_fd(), name, index, attached, frags);
-    match mode_of(config, name) {
-        Attach::Native => Ok((link(Attached::Native)?, Attached::Native)),
-        Attach::Generic => Ok((link(Attached::Generic)?, Attached::Generic)),
-        Attach::Auto => match link(Attached::Native) {
-            Ok(link) => Ok((link, Attached::Native)),
+    match mode {
+        Attach::Native => link(Attached::Native),
+        Attach::Generic => link(Attached::Generic),
+        Attach::Auto | Attach::Tcx => match link(Attached::Native) {
+            Ok(linked) => Ok(linked),
             Err(error) if error.is::<NotPermitted>() => Err(error),
+            Err(error) if hindrance.is_none() => {
+                let linked = link(Attached::Tcx)?;
+                tracing::warn!("{error:#}; attached at TCX, which costs more for each packet");
+                Ok(linked)
+            }
             Err(error) => {
-                let link = link(Attached::Generic)?;
+                let linked = link(Attached::Generic)?;
                 tracing::warn!(
                     "{error:#}; attached in generic mode, which costs more for each packet"
                 );
-                Ok((link, Attached::Generic))
+                Ok(linked)
             }
         },
     }
 }
 
-fn link(
-    program: impl AsFd,
-    name: &str,
-    index: u32,
-    attached: Attached,
-    frags: bool,
-) -> Result<OwnedFd> {
-    bpf::link_xdp(program, index, attached == Attached::Native).map_err(|error| {
+fn link(place: &Place<'_>, attached: Attached) -> Result<OwnedFd> {
+    let Place {
+        name,
+        index,
+        applied: Applied { config, .. },
+        ..
+    } = place;
+    let linked = if attached == Attached::Tcx {
+        let program = place.program(Hook::Tcx)?;
+        bpf::tcx::link(program, *index, config.order == Order::First)
+    } else {
+        let program = place.program(Hook::Xdp)?;
+        bpf::link_xdp(program, *index, attached == Attached::Native)
+    };
+    linked.map_err(|error| {
         if is_denied(&error) {
             return NotPermitted {
                 what: format!("to attach a program to {name}"),
@@ -206,8 +261,9 @@ fn link(
         match attached {
             Attached::Native => anyhow!(
                 "cannot attach to {name} in native mode: {}",
-                native::refusal(name, frags, &error)
+                native::refusal(name, program::can_take_frags(config), &error)
             ),
+            Attached::Tcx => anyhow!("cannot attach to {name} at TCX: {error}"),
             Attached::Generic | Attached::Uncalled => anyhow!("cannot attach to {name}: {error}"),
         }
     })

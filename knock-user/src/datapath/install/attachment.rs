@@ -1,24 +1,28 @@
 //! Whether each interface carries the program: by the kernel's link and by what the interface itself says it carries.
 //! Pins alone do not show it.
 
-use std::{fmt, io::ErrorKind, num::NonZeroU32, path::Path};
+use std::{collections::BTreeMap, fmt, io::ErrorKind, num::NonZeroU32, path::Path};
 
 use anyhow::{Context as _, Result};
 
 use super::{
+    entry::Entry,
+    framing::Framing,
     pins::{
         directory::{self, Directory, Holds, PROGRAMS},
         root::PinRoot,
     },
+    tcx,
     xdp::{self, Attached, Xdp},
 };
 use crate::{
+    config::Order,
     datapath::{
         chain::into::{InSlot, IntoSlot},
         error::is_denied,
     },
     sys::{
-        bpf::{self, XdpLink},
+        bpf::{self, Hook, ProgramLink, tcx::Listed},
         links::{self, Link},
     },
 };
@@ -53,6 +57,8 @@ pub enum Lack {
     Unlinked,
     /// The link carries another program, which was put in place of ours (`BPF_LINK_UPDATE`).
     Replaced,
+    /// At TCX, the program with this id gets packets first, which it may let by.
+    Behind(u32),
     /// The interface that the program was attached to has this name now, and another interface has its name.
     Renamed(String),
     /// No array of programs is pinned where the program was put into one. The path.
@@ -66,6 +72,11 @@ pub enum Lack {
 impl Attachment {
     pub fn is_guarded(&self) -> bool {
         self.state.is_ok()
+    }
+
+    /// Returns whether the interface carries the program, in whichever place.
+    pub fn is_attached(&self) -> bool {
+        matches!(self.state, Ok(_) | Err(Lack::Behind(_)))
     }
 
     pub fn renamed_from(&self) -> Option<&str> {
@@ -86,6 +97,7 @@ impl Lack {
             | Self::NoArray(_)
             | Self::SlotEmpty(_)
             | Self::SlotTaken(..) => "detached",
+            Self::Behind(_) => "behind",
             Self::Renamed(_) => "renamed",
         }
     }
@@ -103,6 +115,11 @@ impl fmt::Display for Lack {
             ),
             Self::Unlinked => write!(f, "the program is not attached to it"),
             Self::Replaced => write!(f, "its link carries another program now"),
+            Self::Behind(program) => write!(
+                f,
+                "{} was attached in front of it at TCX, and may let packets by",
+                xdp::program_name(*program)
+            ),
             Self::NoArray(pin) => write!(f, "no array is pinned at {pin} any more"),
             Self::SlotEmpty(slot) => write!(f, "{slot} is empty"),
             Self::SlotTaken(slot, program) => {
@@ -117,19 +134,19 @@ impl fmt::Display for Lack {
 }
 
 /// Returns the links pinned under `root`, each with the interface in whose directory it is.
-pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
+pub fn held(root: &PinRoot) -> Result<Vec<(String, ProgramLink)>> {
     let mut held = Vec::new();
     let mut directories = root.directories()?;
     let programs = all_programs(&directories)?;
     directories.retain(|directory| directory.holds == Holds::Instance);
     for directory in &directories {
         for path in directory::links(&directory.path)? {
-            let link = match bpf::xdp_link(&path) {
+            let link = match bpf::program_link(&path) {
                 // The kernel opens links only for those who may change them.
                 Err(error)
                     if is_denied(&error) || error.kind() == ErrorKind::ReadOnlyFilesystem =>
                 {
-                    Some(likely_link(&directory.interface, &directories, &programs)?)
+                    Some(likely_link(directory, &directories, &programs)?)
                 }
                 link => link.with_context(|| format!("cannot look at {}", path.display()))?,
             };
@@ -139,22 +156,46 @@ pub fn held(root: &PinRoot) -> Result<Vec<(String, XdpLink)>> {
     Ok(held)
 }
 
-/// Returns the state of a link in the directory of `pinned` that may not be opened, by what interfaces say they carry: the
-/// one that has this name, else one that has the name of none of the `directories`.
-fn likely_link(pinned: &str, directories: &[Directory], programs: &[u32]) -> Result<XdpLink> {
-    let mut carriers = links::all().context("cannot ask the kernel about interfaces")?;
-    carriers.retain(|link| xdp::carries(link).is_some_and(|xdp| programs.contains(&xdp.program)));
-    let is_others = |link: &&Link| directories.iter().any(|of| of.interface == link.name);
+/// Returns the state of a link in a directory that may not be opened, by what interfaces say they carry: the one that has
+/// the name of `pinned`, else one that has the name of none of the `directories`.
+fn likely_link(
+    pinned: &Directory,
+    directories: &[Directory],
+    programs: &[u32],
+) -> Result<ProgramLink> {
+    let interfaces = links::all().context("cannot ask the kernel about interfaces")?;
+    // Only who may look at the programs at TCX can tell then, and need not where none of ours has ever been there.
+    let framings = [Framing::Ethernet, Framing::BareIp];
+    let mut entries = framings.map(Entry::tcx).into_iter();
+    let may_be_at_tcx = entries.any(|entry| pinned.path.join(entry.pin()).exists());
+    let mut carriers = Vec::new();
+    for interface in &interfaces {
+        let Some(index) = NonZeroU32::new(interface.index) else {
+            continue;
+        };
+        let carried = xdp::carries(interface).map(|xdp| (Hook::Xdp, xdp.program, 0));
+        let carried = carried.filter(|(_, program, _)| programs.contains(program));
+        let carried = match carried {
+            None if may_be_at_tcx => {
+                let mut listed = tcx::list(index)?.into_iter();
+                let ours = listed.find(|of| programs.contains(&of.program));
+                ours.map(|of| (Hook::Tcx, of.program, of.link))
+            }
+            carried => carried,
+        };
+        carriers.extend(carried.map(|carried| (interface, index, carried)));
+    }
+    let is_others = |link: &Link| directories.iter().any(|of| of.interface == link.name);
     let carrier = carriers
         .iter()
-        .find(|link| link.name == pinned)
-        .or_else(|| carriers.iter().find(|link| !is_others(link)));
-    Ok(XdpLink {
-        id: 0,
-        program: carrier
-            .and_then(xdp::carries)
-            .map_or(0, |carried| carried.program),
-        interface: carrier.and_then(|link| NonZeroU32::new(link.index)),
+        .find(|(link, ..)| link.name == pinned.interface)
+        .or_else(|| carriers.iter().find(|(link, ..)| !is_others(link)));
+    let (hook, program, id) = carrier.map_or((Hook::Xdp, 0, 0), |(_, _, carried)| *carried);
+    Ok(ProgramLink {
+        id,
+        program,
+        hook,
+        interface: carrier.map(|(_, index, _)| *index),
     })
 }
 
@@ -185,11 +226,12 @@ pub(super) fn program_id(pin: &Path) -> Result<u32> {
 }
 
 /// Returns how the program pinned under `root` is attached to each interface in `configured`, and to each interface that
-/// it has followed through a change of name. `into`: the slot that it is in, in place of links.
+/// it has followed through a change of name. `into`: the slot that it is in, in place of links. `order`: its place at TCX.
 pub fn attachments(
     root: &PinRoot,
     configured: &[String],
     into: Option<&IntoSlot>,
+    order: Order,
 ) -> Result<Vec<Attachment>> {
     let mut directories = root.directories()?;
     let programs = all_programs(&directories)?;
@@ -214,7 +256,45 @@ pub fn attachments(
         present
             .extend(links::with_index(index).context("cannot ask the kernel about an interface")?);
     }
-    Ok(judge(configured, &directories, &programs, &held, &present))
+    let mut lists = TcxLists::new();
+    for (_, link) in &held {
+        if let (Hook::Tcx, Some(index)) = (link.hook, link.interface) {
+            lists.insert(index.get(), tcx::list(index)?);
+        }
+    }
+    let mut rows = judge(configured, &directories, &programs, &held, &present, &lists);
+    if order == Order::First {
+        for row in &mut rows {
+            require_first(row, &programs, &lists);
+        }
+    }
+    Ok(rows)
+}
+
+/// The programs at TCX, by the index of the interface.
+type TcxLists = BTreeMap<u32, Vec<Listed>>;
+
+/// Has an interface count as guarded only where no other program gets packets first.
+fn require_first(row: &mut Attachment, programs: &[u32], lists: &TcxLists) {
+    if row.state == Ok(Attached::Tcx)
+        && let Some(list) = row.index.and_then(|index| lists.get(&index))
+        && let Some(first) = list.first()
+        && !programs.contains(&first.program)
+    {
+        row.state = Err(Lack::Behind(first.program));
+    }
+}
+
+/// Returns how an interface carries the program of a link, if it does.
+fn carried(interface: &Link, link: &ProgramLink, lists: &TcxLists) -> Option<Attached> {
+    match link.hook {
+        Hook::Xdp => xdp::mode(interface, link.program),
+        Hook::Tcx => {
+            let mut list = lists.get(&interface.index)?.iter();
+            list.any(|of| of.link == link.id && of.program == link.program)
+                .then_some(Attached::Tcx)
+        }
+    }
 }
 
 /// Returns whether the program is in the slot, and how each interface carries what may call it.
@@ -257,22 +337,24 @@ fn called(
     Ok(rows)
 }
 
-/// Decides it from what was read: `directories`, `programs` and `held` of the pins, `present` of this network namespace.
+/// Decides it from what was read: `directories`, `programs` and `held` of the pins, `present` and `lists` of this network
+/// namespace.
 fn judge(
     configured: &[String],
     directories: &[String],
     programs: &[u32],
-    held: &[(String, XdpLink)],
+    held: &[(String, ProgramLink)],
     present: &[Link],
+    lists: &TcxLists,
 ) -> Vec<Attachment> {
     let mut found: Vec<Attachment> = Vec::new();
     // A link in another namespace may name an index that a guarded interface of this one has, too. Of two, the one
     // whose interface still has its name is believed.
-    let interface_of = |pinned: &str, link: &XdpLink| {
+    let interface_of = |pinned: &str, link: &ProgramLink| {
         let interface = present
             .iter()
             .find(|interface| Some(interface.index) == link.interface.map(NonZeroU32::get))?;
-        let attached = xdp::mode(interface, link.program)?;
+        let attached = carried(interface, link, lists)?;
         if !programs.contains(&link.program) {
             return None;
         }
@@ -281,11 +363,11 @@ fn judge(
         });
         (interface.name == pinned || !claimed).then_some((interface, attached))
     };
-    let is_replaced = |link: &XdpLink| {
+    let is_replaced = |link: &ProgramLink| {
         let mut on = present.iter().filter(|_| !programs.contains(&link.program));
         on.any(|interface| {
             Some(interface.index) == link.interface.map(NonZeroU32::get)
-                && xdp::mode(interface, link.program).is_some()
+                && carried(interface, link, lists).is_some()
         })
     };
     for (pinned, link) in held {
@@ -312,7 +394,7 @@ fn judge(
         if is_guarded || (interface.is_none() && follows.is_some()) {
             continue;
         }
-        let own: Vec<&XdpLink> = held
+        let own: Vec<&ProgramLink> = held
             .iter()
             .filter(|(pinned, _)| pinned == name)
             .map(|(_, link)| link)
@@ -350,10 +432,11 @@ mod tests {
 
     const PROGRAM: u32 = 40;
 
-    fn link(pinned: &str, interface: u32) -> (String, XdpLink) {
-        let link = XdpLink {
+    fn link(pinned: &str, interface: u32) -> (String, ProgramLink) {
+        let link = ProgramLink {
             id: interface,
             program: PROGRAM,
+            hook: Hook::Xdp,
             interface: NonZeroU32::new(interface),
         };
         (pinned.to_owned(), link)
@@ -371,9 +454,10 @@ mod tests {
     type Row = (String, Option<u32>, Option<String>, Result<(), Lack>);
 
     /// Every row: its name, its index, its former name, and whether it is guarded or why not.
-    fn rows(configured: &[&str], held: &[(String, XdpLink)], present: &[Link]) -> Vec<Row> {
+    fn rows(configured: &[&str], held: &[(String, ProgramLink)], present: &[Link]) -> Vec<Row> {
         let configured: Vec<String> = configured.iter().map(ToString::to_string).collect();
-        judge(&configured, &configured, &[PROGRAM], held, present)
+        let lists = TcxLists::new();
+        judge(&configured, &configured, &[PROGRAM], held, present, &lists)
             .into_iter()
             .map(|row| {
                 let renamed = row.renamed_from().map(ToOwned::to_owned);
@@ -419,7 +503,7 @@ mod tests {
             [row("wan0", None, None, Err(Lack::Absent))]
         );
         let configured = ["wan0".to_owned()];
-        let down = judge(&configured, &[], &[], &[], &present);
+        let down = judge(&configured, &[], &[], &[], &present, &TcxLists::new());
         assert_eq!(down[0].state, Err(Lack::Down));
     }
 

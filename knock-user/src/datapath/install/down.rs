@@ -11,6 +11,7 @@ use super::{
     },
 };
 use crate::{
+    config::Order,
     datapath::{chain::into, keys::Kept, open::Datapath},
     sys::{grace, state_directory},
 };
@@ -111,7 +112,7 @@ fn select(
         .map(|directory| directory.interface.clone())
         .collect();
     names.dedup();
-    let renamed = attachment::attachments(root, &[], None).unwrap_or_default();
+    let renamed = attachment::attachments(root, &[], None, Order::Last).unwrap_or_default();
     let mut wanted = Vec::new();
     for interface in interfaces {
         let now = || renamed.iter().find(|row| row.name == *interface);

@@ -8,6 +8,7 @@ mod attach;
 pub mod attachment;
 mod cut_off;
 pub mod down;
+pub mod entry;
 pub mod framing;
 mod native;
 mod pinning;
@@ -19,6 +20,7 @@ mod replace;
 pub mod request;
 mod requirements;
 mod settle;
+mod tcx;
 pub mod unguarded;
 pub mod up;
 pub mod xdp;
@@ -27,7 +29,9 @@ use crate::config::Config;
 
 /// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
 pub fn native_warnings(config: &Config) -> Vec<String> {
-    native::warnings(config, program::can_take_frags(config))
+    native::warnings(config, program::can_take_frags(config), &|name| {
+        tcx::hindrance(config, name).is_none()
+    })
 }
 
 /// Returns the MTU of an interface at which its frames come in several buffers, and the largest at which they do not.

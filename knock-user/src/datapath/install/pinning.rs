@@ -9,7 +9,7 @@ use super::attach::pin_programs;
 use crate::datapath::tables::{self, Definition};
 
 /// Pins the programs and all tables; the table that identifies the instance goes last.
-pub(super) fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+pub(super) fn pin(ebpf: &Ebpf, directory: &Path) -> Result<()> {
     let identity = &tables::META.definition;
     for table in tables::ALL {
         if table.name != identity.name {

@@ -7,11 +7,11 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::MapError,
-    programs::{ProgramError, Xdp},
+    programs::{Program, ProgramError, ProgramFd},
 };
 use knock_common::{
     cursor::Cursor,
@@ -20,7 +20,7 @@ use knock_common::{
     seed::Seed,
 };
 
-use super::{framing::Framing, native::Facts, pins::directory};
+use super::{entry::Entry, framing::Framing, native::Facts, pins::directory};
 use crate::{
     config::{Attach, Config, OpenPorts, listening_ports},
     datapath::{
@@ -31,7 +31,7 @@ use crate::{
         tables::{self, Definition},
         write::HostTables,
     },
-    sys::{clock, kernel_version, links},
+    sys::{bpf::Hook, clock, kernel_version, links},
     values::Port,
 };
 
@@ -43,14 +43,20 @@ pub const ENTRIES: [&str; 3] = [
     Framing::BareIp.entry(),
 ];
 
-/// Returns the entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
+/// The entries of the TCX program.
+pub const TCX_ENTRIES: [&str; 2] = [
+    Entry::tcx(Framing::Ethernet).name(),
+    Entry::tcx(Framing::BareIp).name(),
+];
+
+/// Returns the XDP entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
 /// needs it and no gate rejects, since a reply is made from a frame in one piece. Neighbours decide it first.
 fn ethernet_entry(applied: &Applied) -> Result<&'static str> {
     let [usual, frags, _] = ENTRIES;
     let config = &applied.config;
     let is_needed = || {
         let mut interfaces = config.interfaces.iter();
-        config.attach != Attach::Generic
+        !matches!(config.attach, Attach::Generic | Attach::Tcx)
             && can_take_frags(config)
             && interfaces.any(|name| Facts::read(name).needs_frags())
     };
@@ -63,25 +69,27 @@ pub fn can_take_frags(config: &Config) -> bool {
     kernel_version::is_at_least((5, 18)) && !rejects(config)
 }
 
-/// Returns the kernel program, as `cargo xtask build` has compiled it.
+/// Returns the object of a hook's entries, as `cargo xtask build` has compiled it. Both have the same tables.
 #[cfg(kernel_program)]
-pub fn object() -> Result<&'static [u8]> {
-    Ok(aya::include_bytes_aligned!(concat!(
-        env!("OUT_DIR"),
-        "/kernel_program"
-    )))
+pub fn object(hook: Hook) -> Result<&'static [u8]> {
+    Ok(match hook {
+        Hook::Xdp => aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kernel_program")),
+        Hook::Tcx => aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcx_program")),
+    })
 }
 
-/// Returns a number that identifies this build of the kernel program.
+/// Returns a number that identifies this build of the kernel programs.
 pub fn fingerprint() -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    object()?.hash(&mut hasher);
+    for hook in [Hook::Xdp, Hook::Tcx] {
+        object(hook)?.hash(&mut hasher);
+    }
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     Ok(hasher.finish())
 }
 
 #[cfg(not(kernel_program))]
-pub fn object() -> Result<&'static [u8]> {
+pub fn object(_hook: Hook) -> Result<&'static [u8]> {
     Err(anyhow!(
         "this knockgate was built without its kernel program; build it with `cargo xtask build`"
     ))
@@ -113,14 +121,20 @@ impl Origin {
     }
 }
 
-/// Loads the program for `contents` into the kernel: tables made and filled, attached to nothing yet. Only the entries that
-/// read these framings are loaded, since verifying one takes most of the time.
-pub fn load(contents: &Contents, framings: &BTreeSet<Framing>, origin: Origin) -> Result<Ebpf> {
-    let mut ebpf = make(contents, origin, VerifierLogLevel::default())?;
-    for framing in framings {
-        load_into_kernel(&mut ebpf, entry_for(&contents.applied, *framing)?)?;
-    }
+/// Loads the program for `contents` into the kernel: tables made and filled, attached to nothing yet. Only these entries are
+/// loaded, since verifying one takes most of the time; and of these the ones for XDP, as those for TCX have to be loaded onto
+/// tables that are pinned ([`load_onto`]).
+pub fn load(contents: &Contents, entries: &BTreeSet<Entry>, origin: Origin) -> Result<Ebpf> {
+    let mut ebpf = make(Hook::Xdp, contents, origin, VerifierLogLevel::default())?;
+    load_xdp_entries(&mut ebpf, &contents.applied, entries)?;
     Ok(ebpf)
+}
+
+fn load_xdp_entries(ebpf: &mut Ebpf, applied: &Applied, entries: &BTreeSet<Entry>) -> Result<()> {
+    for entry in entries.iter().filter(|entry| entry.hook == Hook::Xdp) {
+        load_into_kernel(ebpf, name_of(applied, *entry)?)?;
+    }
+    Ok(())
 }
 
 /// As [`load`], beside an instance whose tables are pinned in `directory`. The tables for which `is_kept` holds are that
@@ -129,7 +143,7 @@ pub fn load_beside(
     directory: &Path,
     is_kept: &dyn Fn(&Definition) -> bool,
     contents: &Contents,
-    framings: &BTreeSet<Framing>,
+    entries: &BTreeSet<Entry>,
     origin: Origin,
 ) -> Result<Ebpf> {
     let counts = contents.counts();
@@ -143,16 +157,14 @@ pub fn load_beside(
             loader.map_max_entries(table.name, entries);
         }
     }
-    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
+    let mut ebpf = loader.load(object(Hook::Xdp)?).map_err(not_loaded)?;
     fill(&ebpf, contents, origin)?;
-    for framing in framings {
-        load_into_kernel(&mut ebpf, entry_for(&contents.applied, *framing)?)?;
-    }
+    load_xdp_entries(&mut ebpf, &contents.applied, entries)?;
     Ok(ebpf)
 }
 
-/// Loads the entry for `framing` onto the tables that are pinned in `directory`, which were made for `applied`.
-pub fn load_onto(directory: &Path, applied: &Applied, framing: Framing) -> Result<Ebpf> {
+/// Loads an entry onto the tables that are pinned in `directory`, which were made for `applied`.
+pub fn load_onto(directory: &Path, applied: &Applied, entry: Entry) -> Result<Ebpf> {
     let seed = directory::meta(directory)?.seed;
     let trial = applied.circumstances.trial.is_some();
     let constants = Constants::of(&Settings::of(&applied.config, trial)?, seed);
@@ -160,23 +172,29 @@ pub fn load_onto(directory: &Path, applied: &Applied, framing: Framing) -> Resul
     for table in tables::ALL {
         loader.map_pin_path(table.name, directory.join(table.pin_name()));
     }
-    let mut ebpf = loader.load(object()?).map_err(not_loaded)?;
-    load_into_kernel(&mut ebpf, entry_for(applied, framing)?)?;
+    let mut ebpf = loader.load(object(entry.hook)?).map_err(not_loaded)?;
+    load_into_kernel(&mut ebpf, name_of(applied, entry)?)?;
     Ok(ebpf)
 }
 
 /// Loads the entry with this name alone, else as `load`.
 pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
-    let mut ebpf = prepare(config, VerifierLogLevel::default())?;
+    let hook = if TCX_ENTRIES.contains(&name) {
+        Hook::Tcx
+    } else {
+        Hook::Xdp
+    };
+    let mut ebpf = prepare(hook, config, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
     Ok(ebpf)
 }
 
-/// Returns the name of the entry for interfaces of this framing.
-fn entry_for(applied: &Applied, framing: Framing) -> Result<&'static str> {
-    match framing {
-        Framing::Ethernet => ethernet_entry(applied),
-        Framing::BareIp => Ok(framing.entry()),
+/// Returns the name of an entry in its object.
+fn name_of(applied: &Applied, entry: Entry) -> Result<&'static str> {
+    if entry == Entry::xdp(Framing::Ethernet) {
+        ethernet_entry(applied)
+    } else {
+        Ok(entry.name())
     }
 }
 
@@ -184,8 +202,12 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
-    let program: &mut Xdp = program.try_into()?;
-    program.load().map_err(|error| match error {
+    let result = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => bail!("the object has another kind of program `{name}`"),
+    };
+    result.map_err(|error| match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -194,14 +216,14 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     })
 }
 
-/// Makes and fills the tables for `config`, and loads no entry yet. `log`: what the verifier is to say should it refuse
-/// one.
-pub fn prepare(config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
+/// Makes and fills the tables for `config` with the object of a hook's entries, and loads none yet. `log`: what the verifier
+/// is to say should it refuse one.
+pub fn prepare(hook: Hook, config: &Config, log: VerifierLogLevel) -> Result<Ebpf> {
     let contents = compile(config, None)?;
-    make(&contents, Origin::now(0)?, log)
+    make(hook, &contents, Origin::now(0)?, log)
 }
 
-fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Ebpf> {
+fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Ebpf> {
     let counts = contents.counts();
     let constants = Constants::of(&contents.settings, origin.seed);
     let mut loader = constants.loader(log);
@@ -209,7 +231,7 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
         let entries = u32::try_from(table.entries(&counts)).unwrap_or(u32::MAX);
         loader.map_max_entries(table.name, entries);
     }
-    let ebpf = loader.load(object()?).map_err(not_loaded)?;
+    let ebpf = loader.load(object(hook)?).map_err(not_loaded)?;
     // What packets and commands change from here on.
     let mut lengths = tables::GRANT_LENGTHS.open(&ebpf)?;
     for (index, length) in (0..).zip(contents.grant_lengths) {
@@ -323,10 +345,14 @@ fn random() -> Result<u64> {
     getrandom::u64().map_err(|error| anyhow!("the system's random source failed: {error}"))
 }
 
-/// Returns an entry by its name, if it has been loaded.
-pub fn loaded<'e>(ebpf: &'e mut Ebpf, name: &str) -> Option<&'e mut Xdp> {
-    let program: &mut Xdp = ebpf.program_mut(name)?.try_into().ok()?;
-    program.fd().is_ok().then_some(program)
+/// Returns the descriptor of an entry by its name, if it has been loaded.
+pub fn loaded<'e>(ebpf: &'e Ebpf, name: &str) -> Option<&'e ProgramFd> {
+    let fd = match ebpf.program(name)? {
+        Program::Xdp(program) => program.fd(),
+        Program::SchedClassifier(program) => program.fd(),
+        _ => return None,
+    };
+    fd.ok()
 }
 
 /// Returns the binary logarithm of the kernel's timer ticks a second (`CONFIG_HZ`), to the nearest.

@@ -3,9 +3,11 @@
 use anyhow::Result;
 
 use super::{
-    attach::{Guarded, guard},
+    attach::{Guarded, Place, guard},
     attachment::Lack,
     pins::{change, root::PinRoot},
+    tcx,
+    xdp::Attached,
 };
 use crate::datapath::{error::other_version, open::Datapath};
 
@@ -42,8 +44,14 @@ fn repair_where(
         if !wanted(&lack) {
             continue;
         }
-        let attached = remake_directory(datapath, root, &name, &lack)
-            .and_then(|()| guard(root, &name, &datapath.applied));
+        let attached = if let Lack::Behind(_) = lack {
+            Place::of(&root.of(&name), &attachment.name, &datapath.applied)
+                .and_then(|place| tcx::bring_forward(&place))
+                .map(|()| Attached::Tcx)
+        } else {
+            remake_directory(datapath, root, &name, &lack)
+                .and_then(|()| guard(root, &name, &datapath.applied))
+        };
         match attached {
             Ok(attached) => repair.guarded.push(Guarded {
                 interface: name,

@@ -13,11 +13,12 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard_in, make_room},
-    attachment::Attachment,
-    framing::{Framing, framing, index_of},
+    attach::{Guarded, guard_in, make_room, pin_programs},
+    attachment::{Attachment, Lack},
+    entry::Entry,
+    framing::{framing, index_of},
     pinning::pin,
-    pins::{directory, root::PinRoot},
+    pins::root::PinRoot,
     program::{self, Origin},
     request::Absent,
     settle::{change_programs, forget, take_place},
@@ -35,7 +36,7 @@ use crate::{
         tables::{self, Access, Definition, Group, PinDirectory},
     },
     keys::KeySet,
-    sys::{clock::monotonic_now, grace},
+    sys::{bpf::Hook, clock::monotonic_now, grace},
 };
 
 /// The outcome of [`replace`].
@@ -68,15 +69,16 @@ pub(super) fn replace(
     let from = old.whole_directory()?;
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;
-    let mut next = load(old, &from, contents, &lasting, &attachments, deadline)?;
+    let next = load(old, &from, contents, &lasting, &attachments, deadline)?;
     let mut undo = Undo {
         root,
         interfaces: Vec::new(),
     };
     for name in &config.interfaces {
         undo.interfaces.push(name.clone());
-        root.fill_beside(name, |directory| pin(&mut next, directory))?;
+        root.fill_beside(name, |directory| pin(&next, directory))?;
     }
+    add_tcx_entries(root, &from, contents)?;
     let first = config.interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
     let rows = KeyRows::compile(keys, &new.applied)?;
@@ -126,9 +128,25 @@ pub(super) fn replace(
     Ok(Replaced { guarded, failed })
 }
 
+/// Loads the entries for TCX that are in use, and pins them beside the others.
+fn add_tcx_entries(root: &PinRoot, from: &Path, contents: &Contents) -> Result<()> {
+    let applied = &contents.applied;
+    let interfaces = &applied.config.interfaces;
+    let first = interfaces.first().context("no interface to guard")?;
+    for entry in Entry::ALL {
+        if entry.hook == Hook::Tcx && from.join(entry.pin()).exists() {
+            let ebpf = program::load_onto(&root.unnamed(first), applied, entry)?;
+            for name in interfaces {
+                pin_programs(&ebpf, &root.unnamed(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Puts what follows on the guarded interfaces into the new tables.
 fn prepare_next(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
-    for row in attachments.iter().filter(|row| row.is_guarded()) {
+    for row in attachments.iter().filter(|row| row.is_attached()) {
         let (name, Some(index)) = (&row.configured, row.index) else {
             continue;
         };
@@ -173,19 +191,22 @@ fn load(
         Group::Single => table.entries(&before) == table.entries(&after),
         group => lasting.contains(&group),
     };
-    let mut framings = BTreeSet::new();
-    for entry in [Framing::Ethernet, Framing::BareIp] {
-        if from.join(directory::program(entry)).exists() {
-            framings.insert(entry);
-        }
-    }
+    let mut entries: BTreeSet<Entry> = Entry::ALL.into();
+    entries.retain(|entry| from.join(entry.pin()).exists());
     let missing = |name: &&String| {
-        let mut guarded = attachments.iter().filter(|row| row.is_guarded());
+        let mut guarded = attachments.iter().filter(|row| row.is_attached());
         !guarded.any(|row| row.configured == **name)
     };
-    for name in contents.applied.config.interfaces.iter().filter(missing) {
-        // Reported when the interface cannot be guarded.
-        framings.extend(index_of(name).and_then(|index| framing(name, index)).ok());
+    let config = &contents.applied.config;
+    for name in config.interfaces.iter().filter(missing) {
+        // Reported when the interface cannot be guarded. One for TCX is loaded when it is attached.
+        let framing = index_of(name).and_then(|index| framing(name, index));
+        entries.extend(
+            framing
+                .ok()
+                .map(Entry::xdp)
+                .filter(|_| config.attach != Attach::Tcx),
+        );
     }
     let origin = Origin {
         since: old.since,
@@ -197,7 +218,7 @@ fn load(
         },
         deadline,
     };
-    program::load_beside(from, &is_kept, contents, &framings, origin)
+    program::load_beside(from, &is_kept, contents, &entries, origin)
 }
 
 /// Refuses a mode of attachment other than an interface has: the kernel has no way to change it without a moment in which
@@ -212,11 +233,14 @@ fn refuse_other_mode(
             Attach::Auto => continue,
             Attach::Native => Attached::Native,
             Attach::Generic => Attached::Generic,
+            Attach::Tcx => Attached::Tcx,
         };
-        if let Ok(attached) = row.state
-            && attached != wanted
-            && config.interfaces.contains(&row.configured)
-        {
+        let attached = match row.state {
+            Ok(attached) => attached,
+            Err(Lack::Behind(_)) => Attached::Tcx,
+            Err(_) => continue,
+        };
+        if attached != wanted && config.interfaces.contains(&row.configured) {
             bail!(
                 "{} is attached in {} mode; the kernel cannot change that to {} without a moment in which the \
                  interface is not guarded: `knockgate down`, then `knockgate up`",
@@ -243,13 +267,13 @@ fn attach_missing(
         // Under its name now: an interface that was renamed keeps its link, and another one may have its name.
         if before
             .iter()
-            .any(|row| row.name == *name && row.is_guarded())
+            .any(|row| row.name == *name && row.is_attached())
         {
             continue;
         }
         let follows = before
             .iter()
-            .any(|row| row.configured == *name && row.is_guarded());
+            .any(|row| row.configured == *name && row.is_attached());
         let attached = make_way(&root.of(name), name)
             .and_then(|()| guard_in(&root.unnamed(name), name, &new.applied));
         match attached {

@@ -90,8 +90,8 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
             continue;
         };
         let copy = to.join(name);
-        let link =
-            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link = bpf::program_link(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?;
         if link.is_none_or(|link| link.interface.is_none()) || copy.exists() {
             continue;
         }
@@ -133,7 +133,7 @@ fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<()> {
     let old = bpf::open(from).with_context(cannot)?;
     let new = bpf::open(to).with_context(cannot)?;
     for path in directory::links(directory)? {
-        let Some(state) = bpf::xdp_link(&path).with_context(cannot)? else {
+        let Some(state) = bpf::program_link(&path).with_context(cannot)? else {
             continue;
         };
         if state.program == id && state.interface.is_some() {
@@ -153,8 +153,8 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
         }
     }
     for path in directory::links(directory)? {
-        let link =
-            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link = bpf::program_link(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?;
         if link.is_some_and(|link| elsewhere.contains(&link.id)) {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -165,8 +165,8 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
 fn link_ids(directory: &Path) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for path in directory::links(directory)? {
-        let link =
-            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link = bpf::program_link(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?;
         ids.extend(link.map(|link| link.id));
     }
     Ok(ids)

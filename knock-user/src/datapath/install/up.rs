@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard},
+    attach::{Guarded, guard, pin_programs},
     attachment::{self, Attachment},
     cut_off::refuse_to_cut_off,
+    entry::Entry,
     framing::{Framing, framing, index_of},
     pinning::pin,
     pins::{
@@ -25,9 +26,10 @@ use super::{
     request::{Absent, Request},
     requirements,
     settle::settle,
+    tcx,
 };
 use crate::{
-    config::Config,
+    config::{Attach, Config},
     datapath::{
         chain::{
             self, IntoArgument,
@@ -107,6 +109,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     if request.absent == Absent::Refuse {
         chain::require_next(config)?;
     }
+    tcx::require(config, into.is_some())?;
     chain::frags_of(config, into.as_ref())?;
     let mut circumstances = Circumstances {
         named_interfaces: request.named_interfaces,
@@ -159,15 +162,23 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         request.absent,
         deadline,
     )?;
+    let mut attachments = Datapath::open(root)?.attachments()?;
+    if attachments
+        .iter()
+        .any(|row| row.is_attached() && !row.is_guarded())
+    {
+        // It is to be in front of others now, or they have come since.
+        let mut datapath = Datapath::open(root)?;
+        for (name, error) in repair::repair(&mut datapath, root)?.failed {
+            tracing::warn!("{name}: {error:#}");
+        }
+        attachments = datapath.attachments()?;
+    }
     Ok(Up {
         before: Before::Another,
         guarded,
         into: contents.applied.circumstances.into.clone(),
-        attachments: attachment::attachments(
-            root,
-            &config.interfaces,
-            contents.applied.circumstances.into.as_ref(),
-        )?,
+        attachments,
         failed,
     })
 }
@@ -233,8 +244,8 @@ fn present(root: &PinRoot) -> Result<Option<Datapath>> {
 
 fn is_on_an_interface(directory: &Path) -> Result<bool> {
     for path in directory::links(directory)? {
-        let link =
-            bpf::xdp_link(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let link = bpf::program_link(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?;
         if link.is_some_and(|link| link.interface.is_some()) {
             return Ok(true);
         }
@@ -278,11 +289,22 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
         framings.insert(Framing::Ethernet);
     }
     let mut undo = Undo::default();
-    let mut ebpf = program::load(contents, &framings, Origin::now(deadline(request))?)?;
+    let is_tcx = config.attach == Attach::Tcx;
+    let entry = if is_tcx { Entry::tcx } else { Entry::xdp };
+    let entries: BTreeSet<Entry> = framings.into_iter().map(entry).collect();
+    let ebpf = program::load(contents, &entries, Origin::now(deadline(request))?)?;
     begin_keys(&ebpf, contents, keys, root)?;
     for name in &config.interfaces {
-        let directory = root.fill(name, |directory| pin(&mut ebpf, directory))?;
+        let directory = root.fill(name, |directory| pin(&ebpf, directory))?;
         undo.0.push(directory);
+    }
+    if let (true, Some(first)) = (is_tcx, config.interfaces.first()) {
+        for entry in entries {
+            let ebpf = program::load_onto(&root.of(first), &contents.applied, entry)?;
+            for name in &config.interfaces {
+                pin_programs(&ebpf, &root.of(name))?;
+            }
+        }
     }
     Datapath::open(root)?.adopt_connections(None)?;
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
@@ -304,7 +326,7 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
         return Err(failed.swap_remove(index).1);
     }
     let into = contents.applied.circumstances.into.as_ref();
-    let attachments = attachment::attachments(root, &config.interfaces, into)?;
+    let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
     undo.0.clear();
     Ok(Up {
         before: Before::Nothing,

@@ -10,6 +10,8 @@ use crate::sys::links::{self, Link};
 pub enum Attached {
     Native,
     Generic,
+    /// At TCX, behind any XDP program.
+    Tcx,
     /// It is in a slot of another's array, and the interface carries no program that could call it.
     Uncalled,
 }
@@ -20,6 +22,7 @@ impl Attached {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tcx => "tcx",
             Self::Uncalled => "not called",
         }
     }

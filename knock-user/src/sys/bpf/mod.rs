@@ -1,10 +1,11 @@
-//! `bpf(2)`: pinned objects and links. Tables in [`batch`] and [`mapping`], arrays of programs in [`programs`], the file
-//! system of pins in [`fs`].
+//! `bpf(2)`: pinned objects and links. Tables in [`batch`] and [`mapping`], arrays of programs in [`programs`], links at TCX in
+//! [`tcx`], the file system of pins in [`fs`].
 
 pub mod batch;
 pub mod fs;
 pub mod mapping;
 pub mod programs;
+pub mod tcx;
 
 use std::{
     ffi::CString,
@@ -38,8 +39,9 @@ const READ_ONLY: u32 = 1 << 3;
 /// `BPF_F_REPLACE` of `linux/bpf.h`.
 const REPLACE: u32 = 1 << 2;
 
-/// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
+/// `BPF_LINK_TYPE_XDP` and `BPF_LINK_TYPE_TCX` of `enum bpf_link_type`.
 const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_TCX: u32 = 11;
 
 /// The kind of object that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +51,26 @@ pub enum Kind {
     Link,
 }
 
-/// The state of an XDP link.
+/// Where on an interface a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// In the driver or, generic, right behind it.
+    Xdp,
+    /// Behind the kernel's own handling of the link, at ingress (since Linux 6.6).
+    Tcx,
+}
+
+/// The state of a link to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct XdpLink {
+pub struct ProgramLink {
     /// Its own id.
     pub id: u32,
     /// Id of the program that it attaches.
     pub program: u32,
+    pub hook: Hook,
     /// Index of the interface that it is on, in that interface's network namespace; `None` where it is detached or the
-    /// interface is gone. `bpf_xdp_link_fill_link_info` of `net/core/dev.c` reads it from the device, so it follows a
-    /// device that is renamed or moved.
+    /// interface is gone. `bpf_xdp_link_fill_link_info` of `net/core/dev.c` and `tcx_link_fill_info` of `kernel/bpf/tcx.c`
+    /// read it from the device, so it follows a device that is renamed or moved.
     pub interface: Option<NonZeroU32>,
 }
 
@@ -134,16 +146,27 @@ pub fn kind(object: impl AsFd) -> Option<Kind> {
     }
 }
 
-/// Returns the state of the XDP link pinned at `path`; `None` where it is something else.
-pub fn xdp_link(path: &Path) -> io::Result<Option<XdpLink>> {
+/// Returns the state of the link to an interface that is pinned at `path`; `None` where it is something else.
+pub fn program_link(path: &Path) -> io::Result<Option<ProgramLink>> {
     let link = open(path)?;
     if kind(&link) != Some(Kind::Link) {
         return Ok(None);
     }
-    let info: LinkInfo = info(&link)?;
-    Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLink {
+    link_of(&link)
+}
+
+/// As [`program_link`], of an open link.
+pub fn link_of(link: impl AsFd) -> io::Result<Option<ProgramLink>> {
+    let info: LinkInfo = info(link)?;
+    let hook = match info.kind {
+        LINK_TYPE_XDP => Hook::Xdp,
+        LINK_TYPE_TCX => Hook::Tcx,
+        _ => return Ok(None),
+    };
+    Ok(Some(ProgramLink {
         id: info.id,
         program: info.program,
+        hook,
         interface: NonZeroU32::new(info.interface),
     }))
 }
@@ -176,7 +199,7 @@ fn info<T: Zeroable>(object: impl AsFd) -> io::Result<T> {
     Ok(info)
 }
 
-/// Puts the program `new` in the place of `old` on the interface of an XDP link: each packet is judged by one or the
+/// Puts the program `new` in the place of `old` on the interface of a link: each packet is judged by one or the
 /// other. Fails with `EPERM` where the link carries another program than `old`.
 pub fn update_link(link: impl AsFd, new: impl AsFd, old: impl AsFd) -> io::Result<()> {
     let attributes = LinkUpdate {
@@ -244,7 +267,7 @@ struct ProgramInfo {
     tag: [u8; 8],
 }
 
-/// The head of `struct bpf_link_info`, for an XDP link. The kernel writes no more than the length that it is given.
+/// The head of `struct bpf_link_info`, for a link to an interface. The kernel writes no more than the length that it is given.
 #[repr(C)]
 #[derive(Clone, Copy, Zeroable)]
 struct LinkInfo {

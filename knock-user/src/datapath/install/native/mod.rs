@@ -258,15 +258,16 @@ fn queues(facts: &Facts, unable: bool, error: Option<i32>) -> Option<String> {
 }
 
 /// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
-/// `frags`: the program may take frames in several buffers.
-pub fn warnings(config: &Config, frags: bool) -> Vec<String> {
-    if config.attach == Attach::Generic {
+/// `frags`: the program may take frames in several buffers. `has_tcx`: whether an interface takes it at TCX.
+pub fn warnings(config: &Config, frags: bool, has_tcx: &dyn Fn(&str) -> bool) -> Vec<String> {
+    if matches!(config.attach, Attach::Generic | Attach::Tcx) {
         return Vec::new();
     }
     let warning = |name: &String| {
         let why = hindrance(&Facts::read(name), frags, None)?;
         Some(match config.attach {
             Attach::Native => format!("`up` will not attach to {name} in native mode: {why}"),
+            _ if has_tcx(name) => format!("`up` will attach to {name} at TCX: {why}"),
             _ => format!(
                 "`up` will attach to {name} in generic mode, which costs more for each packet: {why}"
             ),

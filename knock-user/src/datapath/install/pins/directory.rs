@@ -13,7 +13,7 @@ use super::root::{PinRoot, interface_of};
 use crate::{
     datapath::{
         error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
-        install::framing::Framing,
+        install::entry::Entry,
         tables::{self, Access, Definition, PinDirectory},
     },
     sys::bpf::{self, Kind},
@@ -23,15 +23,10 @@ use crate::{
 /// room for the next as `link%INDEX`.
 pub const LINK: &str = "link";
 /// Names of the pins of the program's entries. An entry is pinned once an interface needs it.
-pub const PROGRAMS: [&str; 2] = [program(Framing::Ethernet), program(Framing::BareIp)];
-
-/// Returns the name of the pin of the entry that reads this framing.
-pub const fn program(framing: Framing) -> &'static str {
-    match framing {
-        Framing::Ethernet => "program",
-        Framing::BareIp => "program_ip",
-    }
-}
+pub const PROGRAMS: [&str; 4] = {
+    let [one, two, three, four] = Entry::ALL;
+    [one.pin(), two.pin(), three.pin(), four.pin()]
+};
 
 /// An entry of the pin root.
 #[derive(Debug)]
