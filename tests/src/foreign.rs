@@ -1,6 +1,8 @@
 //! BPF objects that are not knockgate's: a program that is attached to the interface already, a map in the place of
 //! a pin.
 
+mod tcx;
+
 use std::{
     ffi::CString,
     fs::{self, File},
@@ -17,8 +19,11 @@ use knock_common::layout::Meta;
 
 use netlab::{Netns, host::BPFFS};
 
+pub use tcx::{Action, TcxProgram, programs_at_tcx};
+
 use crate::{
     lab::{Lab, WAN},
+    neighbour::PROG_TYPE_SCHED_CLS,
     run::run,
 };
 
@@ -37,6 +42,10 @@ const LINK_DETACH: libc::c_long = 34;
 pub(crate) const PROG_TYPE_XDP: u32 = 6;
 pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 pub(crate) const ATTACH_XDP: u32 = 37;
+/// `XDP_PASS` of `linux/bpf.h`.
+const XDP_PASS: i32 = 2;
+/// `BPF_LINK_TYPE_TCX` of `linux/bpf.h`.
+const LINK_TYPE_TCX: u32 = 11;
 
 /// An XDP program that passes every packet. It stays attached until this value is dropped.
 #[derive(Debug)]
@@ -158,7 +167,12 @@ pub fn detach(path: &Path) {
 
 /// Replaces the program of the link that is pinned at `path` by the foreign one, as `bpf_link__update_program` does.
 pub fn replace(path: &Path) {
-    let (link, (program, _)) = (open(path), load());
+    let link = open(path);
+    let program = if kind_of(&link) == LINK_TYPE_TCX {
+        load_as(PROG_TYPE_SCHED_CLS, 0, Action::Next as i32)
+    } else {
+        load_as(PROG_TYPE_XDP, ATTACH_XDP, XDP_PASS)
+    };
     let attributes = LinkUpdate {
         link: descriptor(&link),
         program: descriptor(&program),
@@ -245,14 +259,22 @@ struct LinkUpdate {
 
 /// Loads `return XDP_PASS;`. Returns its descriptor and id.
 fn load() -> (File, u32) {
-    // r0 = 2; exit
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let program = load_as(PROG_TYPE_XDP, ATTACH_XDP, XDP_PASS);
+    let id = id_of(&program);
+    (program, id)
+}
+
+/// Loads a program that returns this number. A link accepts a new program only if the attach types are the same.
+fn load_as(program_type: u32, expected_attach_type: u32, number: i32) -> File {
+    let [a, b, c, d] = number.to_le_bytes();
+    // r0 = the number; exit
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, a, b, c, d], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let mut name = [0; 16];
     name[..PROGRAM_NAME.len()].copy_from_slice(PROGRAM_NAME.as_bytes());
-    let program = bpf(
+    bpf(
         PROG_LOAD,
         &ProgLoad {
-            program_type: PROG_TYPE_XDP,
+            program_type,
             instruction_count: 2,
             instructions: address(instructions.as_ptr()),
             license: address(c"GPL".as_ptr()),
@@ -263,28 +285,35 @@ fn load() -> (File, u32) {
             flags: 0,
             name,
             interface: 0,
-            // A link accepts a new program only if the attach types are the same.
-            expected_attach_type: ATTACH_XDP,
+            expected_attach_type,
         },
     )
-    .expect("two instructions pass the verifier");
-    let id = id_of(&program);
-    (program, id)
+    .expect("two instructions pass the verifier")
 }
 
 /// Returns the kernel's id of a program.
 pub(crate) fn id_of(program: &File) -> u32 {
-    // The first fields of `bpf_prog_info`: type and id.
+    let [_, id] = information(program);
+    id
+}
+
+/// Returns the kind of a link.
+fn kind_of(link: &File) -> u32 {
+    let [kind, _] = information(link);
+    kind
+}
+
+/// Returns the first fields of `bpf_prog_info`, or of `bpf_link_info`: type and id.
+fn information(object: &File) -> [u32; 2] {
     let mut info = [0_u32; 2];
     let attributes = GetInfo {
-        object: descriptor(program),
+        object: descriptor(object),
         length: 8,
         info: address(info.as_mut_ptr().cast_const()),
     };
-    command(OBJ_GET_INFO_BY_FD, &attributes).expect("a program has information");
+    command(OBJ_GET_INFO_BY_FD, &attributes).expect("an object has information");
     // SAFETY: `info` is live and aligned; the kernel wrote to it behind the compiler's back.
-    let [_, id] = unsafe { std::ptr::read_volatile(&raw const info) };
-    id
+    unsafe { std::ptr::read_volatile(&raw const info) }
 }
 
 pub(crate) fn pin(object: &File, path: &Path) {
@@ -304,7 +333,7 @@ pub(crate) fn bpf<T>(what: libc::c_long, attributes: &T) -> io::Result<File> {
     command(what, attributes).map(|descriptor| unsafe { File::from_raw_fd(descriptor) })
 }
 
-pub(crate) fn command<T>(what: libc::c_long, attributes: &T) -> io::Result<i32> {
+pub(crate) fn command<T>(what: libc::c_long, attributes: *const T) -> io::Result<i32> {
     // SAFETY: every attribute structure above lays out the head of `union bpf_attr` for its command, the
     // kernel takes the rest for zero, and the pointers in it are valid for the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, what, attributes, size_of::<T>()) };

@@ -22,7 +22,7 @@ use netlab::{Netns, host, packet::mac};
 use tempfile::TempDir;
 
 use crate::{
-    need,
+    foreign, need,
     network::{self, ip},
     path::{Latency, Path as SlowPath},
     run::{Run, run},
@@ -228,6 +228,8 @@ impl Lab {
             !interface.contains("xdp"),
             "an XDP program is on the interface: {interface}"
         );
+        let at_tcx = foreign::programs_at_tcx(&self.host, WAN);
+        assert!(at_tcx.is_empty(), "programs at TCX: {at_tcx:?}");
         assert!(
             !self.pin_root.exists(),
             "{} exists, with {:?} in it",

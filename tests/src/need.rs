@@ -4,7 +4,7 @@
 //! where the machine cannot have it (no root, no BPF file system), and fails where the machine should have it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -70,6 +70,19 @@ pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
         eprintln!("skipped; missing here: {what}, which this kernel lacks: {error}");
     }
     done.is_ok()
+}
+
+/// Returns whether the kernel has TCX (since Linux 6.6). Prints to standard error that it has not.
+pub fn tcx() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    let has_it = (number(), number()) >= (Some(6), Some(6));
+    if !has_it {
+        // Not "missing here", which would make `cargo xtask kernels` fail: it boots older kernels on purpose.
+        eprintln!("not run: Linux {} has no TCX", release.trim());
+    }
+    has_it
 }
 
 /// Returns whether a test has the machine to itself, so that it may set its clock: a guest of `cargo xtask kernels`, which says

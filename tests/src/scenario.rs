@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     attempt::{self, Outcome},
     lab::{Family, Lab, Source, WAN},
+    need,
     run::{Run, Running, wait_until},
     service::Services,
 };
@@ -39,17 +40,26 @@ const UDP_SERVICES: [u16; 2] = [53, 51820];
 pub enum Attach {
     Native,
     Generic,
+    Tcx,
 }
 
 impl Attach {
+    /// Those of XDP.
     pub const BOTH: [Self; 2] = [Self::Generic, Self::Native];
+    pub const ALL: [Self; 3] = [Self::Generic, Self::Native, Self::Tcx];
 
     /// Returns its name in a configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tcx => "tcx",
         }
+    }
+
+    /// Returns whether the kernel has it. Prints to standard error that it has not.
+    pub fn is_there(self) -> bool {
+        self != Self::Tcx || need::tcx()
     }
 }
 
@@ -69,8 +79,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Runs `row` in a new lab. Skips it, with a message, if this machine cannot build one.
+    /// Runs `row` in a new lab. Skips it, with a message, if this machine cannot build one, or has no such attach mode.
     pub fn run(attach: Attach, family: Family, tools: &[&str], row: impl FnOnce(&Self)) {
+        if !attach.is_there() {
+            return;
+        }
         if let Some(lab) = Lab::build(tools) {
             row(&Self::new(attach, family, lab));
         }

@@ -29,6 +29,40 @@ fn rows_hold_in_the_kernel() {
     }
 }
 
+#[test]
+fn rows_hold_in_the_kernel_at_tcx() {
+    for framing in FRAMINGS {
+        rows_hold(framing, |config| Program::load_at_tcx(config, framing));
+    }
+}
+
+/// A packet that the kernel has merged of several is counted as these.
+#[test]
+fn merged_packets_are_counted_as_what_they_are() {
+    let config = fixtures::all()
+        .next()
+        .expect("there are rows")
+        .config(Family::V4);
+    let Some(mut program) = Program::load_at_tcx(&config, Framing::Ethernet) else {
+        return;
+    };
+    let frame = "udp 198.51.100.10:4000 > 192.0.2.1:443"
+        .parse::<Datagram>()
+        .expect("well-formed")
+        .frame();
+    program.forget();
+    let headers = 14 + 20 + 8;
+    let payload = frame.len() - headers;
+    assert!(payload > 0, "something to be merged");
+    program.take_merged(&frame, 3, 1000);
+    let tally = program.tally();
+    let counted: (u64, u64) = tally
+        .packets
+        .iter()
+        .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    assert_eq!(counted, (3, (frame.len() + 2 * headers) as u64));
+}
+
 /// Wherever a frame is cut, from one of which nothing but the Ethernet header is in the first buffer to one in one
 /// piece.
 #[test]
@@ -78,6 +112,9 @@ fn a_tag_without_a_link_header_is_malformed_in_the_kernel() {
         .expect("there are rows")
         .config(Family::V4);
     if let Some(mut program) = Program::load_for(&config, Framing::BareIp) {
+        tags_are_malformed(&mut program);
+    }
+    if let Some(mut program) = Program::load_at_tcx(&config, Framing::BareIp) {
         tags_are_malformed(&mut program);
     }
 }

@@ -63,6 +63,17 @@ fn program_without_link_headers_agrees_with_the_model() {
     }
 }
 
+#[test]
+fn program_at_tcx_agrees_with_the_model() {
+    for framing in [Framing::Ethernet, Framing::BareIp] {
+        let load = |config: &Config| Program::load_at_tcx(config, framing);
+        let moved = run(SEED, load, |_| true);
+        if !moved.is_empty() {
+            everything_is_reached(&moved);
+        }
+    }
+}
+
 /// The same code without a kernel, where time is exact. Leaves out grants by hand, which the test itself would give
 /// there.
 #[test]

@@ -42,6 +42,13 @@ fn generic() {
     other_protocols_go_on(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    if Attach::Tcx.is_there() {
+        other_protocols_go_on(Attach::Tcx);
+    }
+}
+
 fn other_protocols_go_on(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;

@@ -36,6 +36,13 @@ fn generic() {
     nothing_else_is_touched(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    if Attach::Tcx.is_there() {
+        nothing_else_is_touched(Attach::Tcx);
+    }
+}
+
 fn nothing_else_is_touched(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;

@@ -7,9 +7,12 @@ use std::{fmt, fs, fs::File, mem, os::fd::AsRawFd as _, str::FromStr as _};
 
 use aya::{
     Ebpf, VerifierLogLevel,
-    programs::{ProgramError, Xdp},
+    programs::{Program, ProgramError},
 };
-use knock_user::{config::Config, datapath};
+use knock_user::{
+    config::Config,
+    datapath::{self, ENTRIES, Hook, TCX_ENTRIES},
+};
 use knockgate_tests::need;
 
 /// The stored figures, which `cargo xtask kernels --update` writes.
@@ -61,12 +64,16 @@ fn the_program_is_far_from_the_limits() {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
     let release = release.trim();
-    let figures = datapath::ENTRIES.map(|entry| {
-        let figures = Figures::measure(entry);
+    let measure = |hook, entry| {
+        let figures = Figures::measure(hook, entry);
         // A line for `cargo xtask kernels`.
         println!("\nverifier: {release}: {entry}: {figures}");
         (entry, figures)
-    });
+    };
+    let mut figures: Vec<_> = ENTRIES.map(|entry| measure(Hook::Xdp, entry)).into();
+    if need::tcx() {
+        figures.extend(TCX_ENTRIES.map(|entry| measure(Hook::Tcx, entry)));
+    }
     // All figures are printed before any is checked, so that `--update` gets all.
     for (entry, figures) in figures {
         is_far_from_the_limits(release, entry, &figures);
@@ -106,7 +113,7 @@ fn the_table_has_the_kernels_that_are_booted() {
     let rows = stored().into_iter();
     let rows: Vec<_> = rows.map(|(kernel, entry, _)| (kernel, entry)).collect();
     for kernel in ["6.1", "6.12"] {
-        for entry in datapath::ENTRIES {
+        for entry in ENTRIES {
             let row = (kernel.to_owned(), entry.to_owned());
             assert!(
                 rows.contains(&row),
@@ -127,9 +134,9 @@ struct Figures {
 }
 
 impl Figures {
-    fn measure(entry: &str) -> Self {
+    fn measure(hook: Hook, entry: &str) -> Self {
         let (config, _) = Config::parse(EVERYTHING, "everything").expect("a valid configuration");
-        let prepared = datapath::prepare(&config, VerifierLogLevel::STATS);
+        let prepared = datapath::prepare(hook, &config, VerifierLogLevel::STATS);
         let mut ebpf = prepared.unwrap_or_else(|error| panic!("{error:#}"));
         Self::read(&verifier_log(&mut ebpf, entry))
     }
@@ -172,10 +179,13 @@ impl fmt::Display for Figures {
 /// made to fail after verification, for lack of a free descriptor.
 fn verifier_log(ebpf: &mut Ebpf, entry: &str) -> String {
     let program = ebpf.program_mut(entry).expect("the program");
-    let program: &mut Xdp = program.try_into().expect("an XDP program");
     let result = {
         let _none = NoMoreDescriptors::begin();
-        program.load()
+        match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => panic!("{entry} is of another type"),
+        }
     };
     match result {
         Err(ProgramError::LoadError {

@@ -80,6 +80,7 @@ fn everything_that_can_be_written_is_read() {
     let text = r#"
 interfaces = ["eth0", "wlan0"]
 attach     = "native"
+order      = "last"
 mode       = "monitor"
 allow      = ["192.0.2.0/24", "2001:db8::/32"]
 addresses  = ["192.0.2.1", "2001:db8::1"]
@@ -151,6 +152,7 @@ protect = ["5432/tcp"]
         interfaces: ["eth0", "wlan0", "ppp0", "eth1"].map(str::to_owned).into(),
         next: [("eth1".to_owned(), "/sys/fs/bpf/balancer/program".into())].into(),
         attach: Attach::Native,
+        order: Order::Last,
         mode: Mode::Monitor,
         allow: vec![net("192.0.2.0/24"), net("2001:db8::/32")],
         addresses: Addresses::Listed(vec![
@@ -256,6 +258,7 @@ fn what_is_left_out_has_the_documented_defaults() {
     let (config, findings) = Config::parse(GOOD, "k.toml").expect("valid");
     assert_eq!(findings, []);
     assert_eq!((config.attach, config.mode), (Attach::Auto, Mode::Enforce));
+    assert_eq!(config.order, Order::First);
     assert_eq!(config.open_ports, OpenPorts::Auto);
     assert_eq!(
         config.limits,

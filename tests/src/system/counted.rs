@@ -15,7 +15,7 @@ use aya_obj::{Object, generated::bpf_insn};
 use ipnet::IpNet;
 use knock_user::{
     config::Config,
-    datapath::{self, Framing},
+    datapath::{self, Framing, Hook},
 };
 
 use self::{

@@ -24,7 +24,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Array, MapData},
-    programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use knock_common::{
     address::{V4, V6},
@@ -33,7 +33,7 @@ use knock_common::{
 };
 use knock_user::{
     config::{Config, Deny},
-    datapath::{self, Datapath, ENTRIES, Framing, PinRoot},
+    datapath::{self, Datapath, ENTRIES, Framing, PinRoot, TCX_ENTRIES},
 };
 use netlab::{host::BPFFS, netns};
 
@@ -46,6 +46,9 @@ use crate::{keyring::EPOCH, need};
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_TX: u32 = 3;
+/// `TCX_NEXT` and `TCX_DROP` of `linux/bpf.h`.
+const TCX_NEXT: u32 = u32::MAX;
+const TCX_DROP: u32 = 2;
 /// Index of the loopback interface, on which packets of `BPF_PROG_TEST_RUN` arrive.
 pub const LOOPBACK: u32 = 1;
 /// The name of the directory of pins, in place of an interface.
@@ -80,6 +83,20 @@ impl Program {
     /// As [`Program::load`], with the entry for links of this kind.
     pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
         let mut program = Self::load_entry(config, framing.entry())?;
+        program.framing = framing;
+        Some(program)
+    }
+
+    /// As [`Program::load_for`], with the entry for TCX. Its actions are shown as those of XDP.
+    pub fn load_at_tcx(config: &Config, framing: Framing) -> Option<Self> {
+        if !need::tcx() {
+            return None;
+        }
+        let entry = match framing {
+            Framing::Ethernet => TCX_ENTRIES[0],
+            Framing::BareIp => TCX_ENTRIES[1],
+        };
+        let mut program = Self::load_entry(config, entry)?;
         program.framing = framing;
         Some(program)
     }
@@ -150,13 +167,35 @@ impl Program {
                 .map(u32::to_ne_bytes)
                 .concat()
         });
-        let result = self.xdp().test_run(TestRunOptions {
+        let options = TestRunOptions {
             data_in: Some(frame),
             data_out: out,
             ctx_in: context.as_deref(),
             ..TestRunOptions::default()
-        });
+        };
+        let result = match self.tcx() {
+            Some(program) => program.test_run(options).map(as_of_xdp),
+            None => self.xdp().test_run(options),
+        };
         result.map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Runs the program on a frame that is merged of this many, with at most `size` bytes of payload each. For TCX.
+    pub fn take_merged(&self, frame: &[u8], segments: u32, size: u32) {
+        /// Bytes of `struct __sk_buff`, and where its `gso_segs` and `gso_size` are.
+        const CONTEXT: usize = 192;
+        const SEGMENTS: usize = 164;
+        const SIZE: usize = 176;
+        let mut context = [0; CONTEXT];
+        context[SEGMENTS..][..4].copy_from_slice(&segments.to_ne_bytes());
+        context[SIZE..][..4].copy_from_slice(&size.to_ne_bytes());
+        let program = self.tcx().expect("the entry for TCX has been loaded");
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        });
+        result.expect("the kernel takes it");
     }
 
     /// Runs the program on a frame, whatever becomes of it.
@@ -189,6 +228,14 @@ impl Program {
         let mut entries = entries.filter_map(|program| <&Xdp>::try_from(program).ok());
         let loaded = entries.find(|program| program.fd().is_ok());
         loaded.expect("an entry has been loaded")
+    }
+
+    fn tcx(&self) -> Option<&SchedClassifier> {
+        let entries = TCX_ENTRIES
+            .iter()
+            .filter_map(|name| self.ebpf.program(name));
+        let mut entries = entries.filter_map(|program| program.try_into().ok());
+        entries.find(|program: &&SchedClassifier| program.fd().is_ok())
     }
 
     /// Returns the reply to the last packet.
@@ -259,6 +306,18 @@ impl Program {
     /// Converts a time of the kernel into one of the test.
     fn shown(&self, time: u64) -> u64 {
         (time + self.ahead) / u64::from(SLOWED)
+    }
+}
+
+/// Returns the result with an action of TCX as that of XDP.
+fn as_of_xdp(result: TestRunResult) -> TestRunResult {
+    TestRunResult {
+        return_value: match result.return_value {
+            TCX_NEXT => XDP_PASS,
+            TCX_DROP => XDP_DROP,
+            other => panic!("the program answered {other}"),
+        },
+        ..result
     }
 }
 

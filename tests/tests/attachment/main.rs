@@ -3,8 +3,8 @@
 //! same time.
 //!
 //! [`repair`] tests `up`, [`serving`] `run`, [`naming`] renamed and moved interfaces, [`killing`] commands that are
-//! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, and [`following`] `events
-//! --follow`.
+//! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, [`following`] `events --follow`, and
+//! [`tcx`] what is particular to TCX.
 
 mod following;
 mod killing;
@@ -13,6 +13,7 @@ mod naming;
 mod repair;
 mod rooting;
 mod serving;
+mod tcx;
 
 use std::{fs, path::PathBuf};
 
@@ -57,6 +58,7 @@ impl Damage {
                 // The kernel detaches the program a moment later.
                 wait_until("nothing is attached", || {
                     !scenario.lab.interface().contains("xdp")
+                        && foreign::programs_at_tcx(&scenario.lab.host, WAN).is_empty()
                 });
             }
         }
@@ -67,9 +69,9 @@ fn link_of(scenario: &Scenario, interface: &str) -> PathBuf {
     scenario.lab.pin_root().join(interface).join("link")
 }
 
-/// Runs `row` with both attach modes.
-fn in_both_modes(row: impl Fn(&Scenario)) {
-    for attach in [Attach::Generic, Attach::Native] {
+/// Runs `row` with every attach mode.
+fn in_all_modes(row: impl Fn(&Scenario)) {
+    for attach in Attach::ALL {
         Scenario::run(attach, Family::V4, &[], &row);
     }
 }

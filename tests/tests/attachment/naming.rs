@@ -10,11 +10,11 @@ use knockgate_tests::{
     scenario::Scenario,
 };
 
-use crate::{configure, expect_status, in_both_modes, in_generic_mode, serve, ssh};
+use crate::{configure, expect_status, in_all_modes, in_generic_mode, serve, ssh};
 
 #[test]
 fn a_renamed_interface_stays_guarded() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         scenario.up(ssh());
         scenario.lab.rename(WAN, "ext0");
         expect_status(scenario, &[("ext0", Some(WAN), true)]);

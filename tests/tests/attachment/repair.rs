@@ -8,12 +8,12 @@ use knockgate_tests::{
     },
 };
 
-use crate::{Damage, configure, expect_status, in_both_modes, in_generic_mode, ssh};
+use crate::{Damage, configure, expect_status, in_all_modes, in_generic_mode, ssh};
 
 /// `status` reports the loss and the port is open; `up` closes it again and keeps the grants.
 #[test]
 fn what_is_lost_is_put_back_with_its_grants() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         for damage in Damage::ALL {
             scenario.up(ssh());
             scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
@@ -85,7 +85,7 @@ fn one_that_is_gone_does_not_keep_the_others_from_being_put_back() {
 
 #[test]
 fn another_configuration_is_applied_together_with_the_repair() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         for damage in Damage::ALL {
             scenario.up(ssh());
             damage.happens_to(scenario);

@@ -11,12 +11,12 @@ use knockgate_tests::{
 use serde_json::Value;
 
 use crate::{
-    Damage, configure, expect_status, in_both_modes, in_generic_mode, is_guarded, serve, ssh,
+    Damage, configure, expect_status, in_all_modes, in_generic_mode, is_guarded, serve, ssh,
 };
 
 #[test]
 fn what_is_lost_is_put_back_and_said() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         scenario.configure(ssh());
         let mut service = serve(scenario);
         scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);

@@ -12,10 +12,11 @@ use knockgate_tests::{
     need::kernel_has,
     network::{add_address, ip},
     run::wait_until,
+    scenario::Attach,
 };
 use netlab::Netns;
 
-use crate::{gate, peer::GUARDED, wireguard};
+use crate::{gate, gate_in, peer::GUARDED, wireguard};
 
 /// A kind of tunnel, the family of its outer packets, and the inner addresses of host and client.
 struct Kind {
@@ -80,8 +81,15 @@ fn tunnels_are_guarded_by_what_is_inside() {
             return;
         }
         let name = device(kind.name);
-        for deny in ["drop", "reject"] {
-            lab.configure(&gate(&[&name], deny));
+        for (attach, deny) in [
+            (Attach::Generic, "drop"),
+            (Attach::Generic, "reject"),
+            (Attach::Tcx, "drop"),
+        ] {
+            if !attach.is_there() {
+                continue;
+            }
+            lab.configure(&gate_in(attach.name(), &[&name], deny));
             let ends = || kind.within.iter().map(|ends| ends.map(address));
             for [host, client] in ends() {
                 // WireGuard needs a handshake first.
@@ -96,7 +104,11 @@ fn tunnels_are_guarded_by_what_is_inside() {
                 (Outcome::Refused, PATIENCE)
             };
             for [host, client] in ends() {
-                assert_eq!(connect(&lab, client, host, wait), closed, "{name}, {deny}");
+                assert_eq!(
+                    connect(&lab, client, host, wait),
+                    closed,
+                    "{name}, {attach:?}, {deny}"
+                );
                 knock(&lab, client, host);
                 wait_until("the knock opens the port", || {
                     connect(&lab, client, host, SILENCE) == Outcome::Open

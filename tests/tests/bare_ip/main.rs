@@ -10,6 +10,7 @@ use knockgate_tests::{
     gate_config::Gate,
     lab::{Family, Lab, Source, WAN},
     network::ip,
+    scenario::Attach,
     tun::Tun,
 };
 use netlab::packet::{self, Packet};
@@ -18,20 +19,34 @@ use peer::{CLOSED, GUARDED, Peer, TUN};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Returns a configuration for these interfaces.
+/// How these interfaces carry the program: none has native XDP.
+const MODES: [Attach; 2] = [Attach::Generic, Attach::Tcx];
+
+/// Returns a configuration for these interfaces, in generic mode.
 fn gate(interfaces: &[&str], deny: &str) -> String {
+    gate_in("generic", interfaces, deny)
+}
+
+/// Returns a configuration for these interfaces, with this `attach`.
+fn gate_in(attach: &str, interfaces: &[&str], deny: &str) -> String {
     let gate = Gate::ssh()
         .protect("22/tcp 22/udp")
         .key(format!("deny = {deny:?}"))
         .within("1m");
     format!(
-        "interfaces = {interfaces:?}\nopen_ports = []\nallow = [\"192.0.2.0/24\"]\n\
+        "interfaces = {interfaces:?}\nattach = {attach:?}\nopen_ports = []\nallow = [\"192.0.2.0/24\"]\n\
          limits = {{ sources = 16384, grants = 64, sessions = 64 }}\n{gate}"
     )
 }
 
 #[test]
 fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
+    for attach in MODES.into_iter().filter(|attach| attach.is_there()) {
+        a_gate_opens(attach.name());
+    }
+}
+
+fn a_gate_opens(attach: &str) {
     let Some(peer) = Peer::build() else {
         return;
     };
@@ -39,11 +54,11 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
     for family in FAMILIES {
         assert!(peer.connects(family, Source::A), "{family:?}: before `up`");
     }
-    peer.lab.configure(&gate(&[TUN], "drop"));
+    peer.lab.configure(&gate_in(attach, &[TUN], "drop"));
     peer.lab.knockgate(&["up"]).exits(0);
     let status = peer.lab.knockgate(&["status", "--json"]).exits(0).json();
     assert_eq!(status["interfaces"][0]["name"], TUN);
-    assert_eq!(status["interfaces"][0]["attach"], "generic");
+    assert_eq!(status["interfaces"][0]["attach"], attach);
     for family in FAMILIES {
         assert!(!peer.connects(family, Source::A), "{family:?}: closed");
         peer.knock(family, Source::A);
@@ -64,11 +79,17 @@ fn a_gate_opens_to_those_who_knock_and_to_no_one_else() {
 /// At the offset of Ethernet's ethertype, these packets have a part of an address.
 #[test]
 fn addresses_are_not_taken_for_ethertypes() {
+    for attach in MODES.into_iter().filter(|attach| attach.is_there()) {
+        addresses_are_addresses(attach.name());
+    }
+}
+
+fn addresses_are_addresses(attach: &str) {
     let Some(peer) = Peer::build() else {
         return;
     };
     let listeners = peer.listen();
-    peer.lab.configure(&gate(&[TUN], "drop"));
+    peer.lab.configure(&gate_in(attach, &[TUN], "drop"));
     peer.lab.knockgate(&["up"]).exits(0);
     for source in ["134.221.96.1", "129.0.129.0", "136.168.0.1", "8.0.69.0"] {
         let source = source.parse().expect("well-formed");
@@ -129,11 +150,24 @@ fn a_gate_that_rejects_answers_as_the_host_does() {
 /// A gate on both kinds of link: a grant given on one is valid on the other.
 #[test]
 fn ethernet_and_bare_ip_share_a_gate() {
+    share_a_gate("generic", ["generic"; 2]);
+}
+
+/// And where one is at XDP and the other at TCX, whose programs are two.
+#[test]
+fn xdp_and_tcx_share_a_gate() {
+    if Attach::Tcx.is_there() {
+        share_a_gate("auto", ["tcx", "native"]);
+    }
+}
+
+fn share_a_gate(attach: &str, attached: [&str; 2]) {
     let Some(peer) = Peer::build() else {
         return;
     };
     let listeners = peer.listen();
-    peer.lab.configure(&gate(&[WAN, TUN], "drop"));
+    let config = gate_in(attach, &[WAN, TUN], "drop");
+    peer.lab.configure(&config);
     peer.lab.knockgate(&["up"]).exits(0);
     let status = peer.lab.knockgate(&["status", "--json"]).exits(0).json();
     let interfaces = status["interfaces"]
@@ -141,6 +175,8 @@ fn ethernet_and_bare_ip_share_a_gate() {
         .expect("interfaces is a list");
     let names: Vec<_> = interfaces.iter().map(|row| row["name"].clone()).collect();
     assert_eq!(names, [TUN, WAN]);
+    let modes: Vec<_> = interfaces.iter().map(|row| row["attach"].clone()).collect();
+    assert_eq!(modes, attached);
     for name in [TUN, WAN] {
         for pin in ["program", "program_ip"] {
             let program = peer.lab.pin_root().join(name).join(pin);
@@ -173,6 +209,19 @@ fn ethernet_and_bare_ip_share_a_gate() {
         let mut grants = peer.lab.list("grants").into_iter();
         grants.any(|grant| grant.to_string().contains("10.77.2.2"))
     });
+    // Another configuration replaces it on both.
+    peer.lab
+        .configure(&config.replace("within = \"1m\"", "within = \"2m\""));
+    peer.lab.knockgate(&["reload"]).exits(0);
+    peer.lab.knockgate(&["revoke", "--all"]).exits(0);
+    for family in FAMILIES {
+        assert!(
+            !peer.connects(family, Source::A),
+            "{family:?}: closed again"
+        );
+        peer.knock(family, Source::A);
+        assert!(peer.connects(family, Source::A), "{family:?}: open again");
+    }
     peer.lab.knockgate(&["down", "-i", TUN]).exits(0);
     for family in FAMILIES {
         assert!(

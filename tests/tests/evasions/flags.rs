@@ -15,6 +15,13 @@ fn generic() {
     no_flags_are_answered(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    if Attach::Tcx.is_there() {
+        no_flags_are_answered(Attach::Tcx);
+    }
+}
+
 /// Includes the scans called NULL, FIN, XMAS, Maimon and SYN-FIN.
 fn no_flags_are_answered(attach: Attach) {
     let Some(target) = Target::build() else {

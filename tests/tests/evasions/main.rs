@@ -70,6 +70,11 @@ fn generic() {
     no_row_gets_past_the_gate(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    no_row_gets_past_the_gate(Attach::Tcx);
+}
+
 mod of_modules {
     use knockgate_tests::scenario::Attach;
 
@@ -81,6 +86,11 @@ mod of_modules {
     #[test]
     fn generic() {
         super::no_row_of_modules_gets_past_the_gate(Attach::Generic);
+    }
+
+    #[test]
+    fn tcx() {
+        super::no_row_of_modules_gets_past_the_gate(Attach::Tcx);
     }
 }
 
@@ -99,15 +109,38 @@ mod of_segments {
     }
 
     #[test]
+    fn tcx() {
+        no_row_of_segments_gets_past_the_gate(Target::build, Attach::Tcx);
+    }
+
+    #[test]
     fn without_link_headers() {
         let build = Target::build_without_link_headers;
         no_row_of_segments_gets_past_the_gate(build, Attach::Generic);
     }
+
+    #[test]
+    fn without_link_headers_at_tcx() {
+        let build = Target::build_without_link_headers;
+        no_row_of_segments_gets_past_the_gate(build, Attach::Tcx);
+    }
+}
+
+#[test]
+fn without_link_headers() {
+    no_row_without_a_link_header_gets_past_the_gate(Attach::Generic);
+}
+
+#[test]
+fn without_link_headers_at_tcx() {
+    no_row_without_a_link_header_gets_past_the_gate(Attach::Tcx);
 }
 
 /// Tries the rows that do not concern link headers on an interface that has none.
-#[test]
-fn without_link_headers() {
+fn no_row_without_a_link_header_gets_past_the_gate(attach: Attach) {
+    if !attach.is_there() {
+        return;
+    }
     let Some(target) = Target::build_without_link_headers() else {
         return;
     };
@@ -115,13 +148,16 @@ fn without_link_headers() {
     let rows: Vec<Row> = rows.into_iter().flatten().collect();
 
     expect(&target, &rows, "without a gate", REACHES);
-    target.up(Attach::Generic);
+    target.up(attach);
     expect(&target, &rows, "past the gate", |_| false);
     target.grant();
     expect(&target, &rows, "under a grant", SERVED);
 }
 
 fn no_row_gets_past_the_gate(attach: Attach) {
+    if !attach.is_there() {
+        return;
+    }
     let Some(target) = Target::build() else {
         return;
     };
@@ -144,6 +180,9 @@ fn no_row_gets_past_the_gate(attach: Attach) {
 }
 
 fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
+    if !attach.is_there() {
+        return;
+    }
     let Some(target) = Target::build() else {
         return;
     };
@@ -167,6 +206,9 @@ fn no_row_of_modules_gets_past_the_gate(attach: Attach) {
 }
 
 fn no_row_of_segments_gets_past_the_gate(build: fn() -> Option<Target>, attach: Attach) {
+    if !attach.is_there() {
+        return;
+    }
     let Some(target) = build() else {
         return;
     };

@@ -44,6 +44,13 @@ fn jumbo_frames_generic() {
 }
 
 #[test]
+fn jumbo_frames_at_tcx() {
+    if Attach::Tcx.is_there() {
+        no_jumbo_frame_gets_past_the_gate(Attach::Tcx, 9000);
+    }
+}
+
+#[test]
 fn uncut_streams_native() {
     no_stream_gets_past_the_gate(Attach::Native, &[]);
 }
@@ -52,6 +59,14 @@ fn uncut_streams_native() {
 fn uncut_streams_generic() {
     let denied = no_stream_gets_past_the_gate(Attach::Generic, &[]);
     assert_uncut(denied);
+}
+
+/// Counted as the packets that they are, with the headers that each has.
+#[test]
+fn uncut_streams_at_tcx() {
+    if Attach::Tcx.is_there() {
+        assert_cut(no_stream_gets_past_the_gate(Attach::Tcx, &[]));
+    }
 }
 
 #[test]
@@ -65,6 +80,14 @@ fn merged_streams_generic() {
     no_stream_gets_past_the_gate(Attach::Generic, &[Tso, Gso]);
 }
 
+/// The device merges them, and the program sees the result.
+#[test]
+fn merged_streams_at_tcx() {
+    if Attach::Tcx.is_there() {
+        assert_cut(no_stream_gets_past_the_gate(Attach::Tcx, &[Tso, Gso]));
+    }
+}
+
 #[test]
 fn uncut_datagrams_native() {
     no_train_of_datagrams_gets_past_the_gate(Attach::Native);
@@ -74,6 +97,17 @@ fn uncut_datagrams_native() {
 fn uncut_datagrams_generic() {
     let denied = no_train_of_datagrams_gets_past_the_gate(Attach::Generic);
     assert_uncut(denied);
+}
+
+#[test]
+fn uncut_datagrams_at_tcx() {
+    if Attach::Tcx.is_there() {
+        let denied = no_train_of_datagrams_gets_past_the_gate(Attach::Tcx);
+        if denied != SKIPPED {
+            // Of each family nine of 1,000 bytes, with their headers.
+            assert_eq!(denied, (18, 9 * (1000 + 42) + 9 * (1000 + 62)));
+        }
+    }
 }
 
 fn no_jumbo_frame_gets_past_the_gate(attach: Attach, mtu: usize) {
@@ -209,6 +243,18 @@ fn assert_uncut((packets, bytes): (u64, u64)) {
         assert!(
             bytes > packets * FRAME,
             "{packets} packets of {bytes} bytes: they had been cut before"
+        );
+    }
+}
+
+/// Asserts that no packet counts as larger than a usual frame, and that there were as many as the streams need.
+#[track_caller]
+fn assert_cut((packets, bytes): (u64, u64)) {
+    if (packets, bytes) != SKIPPED {
+        let fewest = 2 * (STREAM.len() as u64).div_ceil(FRAME);
+        assert!(
+            bytes <= packets * FRAME && packets >= fewest,
+            "{packets} packets of {bytes} bytes: merged ones count as one"
         );
     }
 }

@@ -74,7 +74,7 @@ impl Row {
     }
 }
 
-/// Makes two tests of each gate with its rows, one for each attach mode.
+/// Makes three tests of each gate with its rows, one for each attach mode.
 macro_rules! gates {
     ($($gate:ident => [$($row:expr,)*];)*) => {$(
         mod $gate {
@@ -90,6 +90,11 @@ macro_rules! gates {
             #[test]
             fn generic() {
                 check(Attach::Generic, &super::$gate(), ROWS);
+            }
+
+            #[test]
+            fn tcx() {
+                check(Attach::Tcx, &super::$gate(), ROWS);
             }
         }
     )*};

@@ -1,5 +1,5 @@
-//! The behaviour of a gate, seen from outside: one row for each behaviour, tried with native and generic attach, over
-//! IPv4 and IPv6.
+//! The behaviour of a gate, seen from outside: one row for each behaviour, tried with native and generic attach and
+//! at TCX, over IPv4 and IPv6.
 //!
 //! [`knocks`]: which knocks open a gate. [`grants`]: whom a grant admits, and how it ends. [`sessions`]: how flows end.
 //! [`scope`]: traffic that a gate does not affect. [`clients`]: existing clients. [`frames`]: unusual frames.
@@ -14,7 +14,7 @@ mod native;
 mod scope;
 mod sessions;
 
-/// Makes two tests of each row, one for each attach mode. A row is a function of the same name, which is called with a
+/// Makes three tests of each row, one for each attach mode. A row is a function of the same name, which is called with a
 /// scenario over IPv4, then with one over IPv6 in the same lab. `needs` names a program that the row runs.
 macro_rules! behaviours {
     ($($row:ident $(needs $tool:literal)*;)*) => {$(
@@ -31,6 +31,11 @@ macro_rules! behaviours {
             #[test]
             fn generic() {
                 Scenario::run_over_both(Attach::Generic, TOOLS, super::$row);
+            }
+
+            #[test]
+            fn tcx() {
+                Scenario::run_over_both(Attach::Tcx, TOOLS, super::$row);
             }
         }
     )*};

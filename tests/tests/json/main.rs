@@ -8,12 +8,14 @@ use std::{collections::BTreeSet, fs};
 
 use documents::{assert_described, described, document, find, is_heading, number, rows, text};
 use knockgate_tests::{
+    foreign,
     gate_config::{ALICE, Gate},
     lab::{
         Family, Lab,
         Source::{A, B},
         WAN,
     },
+    need,
     scenario::{Attach, Scenario},
 };
 use serde_json::{Value, json};
@@ -365,22 +367,27 @@ fn text_for_people_names_the_same_things() {
 #[test]
 fn up_and_down_leave_the_interface_as_it_was() {
     let Some(lab) = Lab::build(&[]) else { return };
-    for attach in ["native", "generic", "auto"] {
+    for attach in ["native", "generic", "auto", "tcx"] {
+        if attach == "tcx" && !need::tcx() {
+            continue;
+        }
+        // `ip link` shows what is at XDP.
+        let carried = || (lab.interface(), foreign::programs_at_tcx(&lab.host, WAN));
         lab.configure(&format!(
             "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\n{}",
             gates()
         ));
-        let before = lab.interface();
+        let before = carried();
         for down in [
             ["down"].as_slice(),
             &["down", "-i", WAN],
             &["down", "--all"],
         ] {
             lab.knockgate(&["up"]).exits(0);
-            assert_ne!(lab.interface(), before);
+            assert_ne!(carried(), before);
             assert!(!lab.pins().is_empty());
             lab.knockgate(down).exits(0);
-            assert_eq!(lab.interface(), before);
+            assert_eq!(carried(), before);
             lab.assert_untouched();
         }
     }

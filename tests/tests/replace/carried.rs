@@ -8,11 +8,11 @@ use knockgate_tests::{
     service::echoes,
 };
 
-use crate::{in_both_modes, in_native_mode, reload, serve, ssh, with_limits};
+use crate::{in_all_modes, in_native_mode, reload, serve, ssh, with_limits};
 
 #[test]
 fn grants_and_sessions_go_on() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         scenario.up(ssh());
         let mut flow = {
             scenario.knock(A, ALICE);
@@ -143,7 +143,7 @@ fn progress_lives_on_with_other_sequences() {
 
 #[test]
 fn what_no_longer_applies_ends() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         let two = || ssh().user("bob", BOB);
         scenario.up(two());
         scenario.knock(A, ALICE);

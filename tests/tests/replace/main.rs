@@ -18,9 +18,9 @@ use knockgate_tests::{
     scenario::{Attach, Scenario},
 };
 
-/// Runs `row` with both attach modes.
-fn in_both_modes(row: impl Fn(&Scenario)) {
-    for attach in Attach::BOTH {
+/// Runs `row` with every attach mode.
+fn in_all_modes(row: impl Fn(&Scenario)) {
+    for attach in Attach::ALL {
         Scenario::run(attach, Family::V4, &[], &row);
     }
 }

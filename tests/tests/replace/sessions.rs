@@ -9,11 +9,11 @@ use knockgate_tests::{
     service::echoes,
 };
 
-use crate::{in_both_modes, in_native_mode, reload, ssh};
+use crate::{in_all_modes, in_native_mode, reload, ssh};
 
 #[test]
 fn an_open_connection_is_kept() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         let mut flow = scenario.connected(A, 22);
         assert!(echoes(&mut flow, b"before"));
         scenario.up(ssh());

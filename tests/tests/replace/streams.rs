@@ -13,14 +13,14 @@ use knockgate_tests::{
     lab::Source::{A, B},
 };
 
-use crate::{in_both_modes, with_limits};
+use crate::{in_all_modes, with_limits};
 
 const PROTECTED: u16 = 2200;
 const OTHER: u16 = 3300;
 
 #[test]
 fn no_packet_is_let_through_or_lost() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         let gate =
             |ports: &str| Gate::new("stream", ports).user("alice", "7000/udp 8443/tcp 9301/udp");
         let host = scenario.family.host();

@@ -11,7 +11,7 @@ use knockgate_tests::{
     scenario::Scenario,
 };
 
-use crate::{in_both_modes, in_native_mode, serve, ssh};
+use crate::{in_all_modes, in_native_mode, serve, ssh};
 
 fn mode(scenario: &Scenario) -> String {
     let status = scenario.knockgate("status --json").json();
@@ -34,7 +34,7 @@ fn lapse(scenario: &Scenario) {
 /// The kernel keeps the deadline: no process runs meanwhile, and nothing else has to happen.
 #[test]
 fn a_trial_lapses_by_itself() {
-    in_both_modes(|scenario| {
+    in_all_modes(|scenario| {
         scenario.configure(ssh());
         scenario
             .knockgate("up --try 1s")

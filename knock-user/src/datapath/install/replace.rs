@@ -18,7 +18,7 @@ use super::{
     entry::Entry,
     framing::{framing, index_of},
     pinning::pin,
-    pins::root::PinRoot,
+    pins::{directory::Holds, root::PinRoot},
     program::{self, Origin},
     request::Absent,
     settle::{change_programs, forget, take_place},
@@ -69,7 +69,15 @@ pub(super) fn replace(
     let from = old.whole_directory()?;
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;
-    let next = load(old, &from, contents, &lasting, &attachments, deadline)?;
+    let in_use = entries_in_use(root)?;
+    let next = load(
+        old,
+        &from,
+        contents,
+        &lasting,
+        (&attachments, &in_use),
+        deadline,
+    )?;
     let mut undo = Undo {
         root,
         interfaces: Vec::new(),
@@ -78,7 +86,7 @@ pub(super) fn replace(
         undo.interfaces.push(name.clone());
         root.fill_beside(name, |directory| pin(&next, directory))?;
     }
-    add_tcx_entries(root, &from, contents)?;
+    add_tcx_entries(root, &in_use, contents)?;
     let first = config.interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
     let rows = KeyRows::compile(keys, &new.applied)?;
@@ -128,17 +136,28 @@ pub(super) fn replace(
     Ok(Replaced { guarded, failed })
 }
 
+/// Returns the entries that are pinned for any interface: one that only one interface has come to need is pinned for that one
+/// alone.
+fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
+    let mut in_use = BTreeSet::new();
+    for directory in root.directories()? {
+        if directory.holds == Holds::Instance {
+            let is_pinned = |entry: &Entry| directory.path.join(entry.pin()).exists();
+            in_use.extend(Entry::ALL.into_iter().filter(is_pinned));
+        }
+    }
+    Ok(in_use)
+}
+
 /// Loads the entries for TCX that are in use, and pins them beside the others.
-fn add_tcx_entries(root: &PinRoot, from: &Path, contents: &Contents) -> Result<()> {
+fn add_tcx_entries(root: &PinRoot, in_use: &BTreeSet<Entry>, contents: &Contents) -> Result<()> {
     let applied = &contents.applied;
     let interfaces = &applied.config.interfaces;
     let first = interfaces.first().context("no interface to guard")?;
-    for entry in Entry::ALL {
-        if entry.hook == Hook::Tcx && from.join(entry.pin()).exists() {
-            let ebpf = program::load_onto(&root.unnamed(first), applied, entry)?;
-            for name in interfaces {
-                pin_programs(&ebpf, &root.unnamed(name))?;
-            }
+    for entry in in_use.iter().filter(|entry| entry.hook == Hook::Tcx) {
+        let ebpf = program::load_onto(&root.unnamed(first), applied, *entry)?;
+        for name in interfaces {
+            pin_programs(&ebpf, &root.unnamed(name))?;
         }
     }
     Ok(())
@@ -182,7 +201,7 @@ fn load(
     from: &Path,
     contents: &Contents,
     lasting: &HashSet<Group>,
-    attachments: &[Attachment],
+    (attachments, in_use): (&[Attachment], &BTreeSet<Entry>),
     deadline: u64,
 ) -> Result<Ebpf> {
     let (before, after) = (old.counts()?, contents.counts());
@@ -191,8 +210,7 @@ fn load(
         Group::Single => table.entries(&before) == table.entries(&after),
         group => lasting.contains(&group),
     };
-    let mut entries: BTreeSet<Entry> = Entry::ALL.into();
-    entries.retain(|entry| from.join(entry.pin()).exists());
+    let mut entries = in_use.clone();
     let missing = |name: &&String| {
         let mut guarded = attachments.iter().filter(|row| row.is_attached());
         !guarded.any(|row| row.configured == **name)
