@@ -218,7 +218,9 @@ impl<E: Engine> Worker<E> {
         if let Some(source) = self.rules.granted(opened.gate, opened.source)
             && let Some(row) = self.datapath.grant_of(source, opened.gate)?
         {
-            self.learn(&row);
+            if let Some(local) = local(&row) {
+                self.state.learn(local, moment());
+            }
         }
         if opened.key != NO_KEY {
             // It may have opened for the other family too.
@@ -230,12 +232,6 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
-    fn learn(&mut self, row: &GrantRow) {
-        if let Some(local) = local(row) {
-            self.state.learn(local, moment());
-        }
-    }
-
     /// Looks at all grants: events may be lost, and grants end.
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
@@ -244,11 +240,14 @@ impl<E: Engine> Worker<E> {
         } else {
             self.rules.read_keys(&self.datapath)?;
         }
-        let rows = self.datapath.grants()?;
-        self.live = u32::try_from(rows.len())?;
-        for row in &rows {
-            self.learn(row);
-        }
+        self.live = 0;
+        let (live, state, now) = (&mut self.live, &mut self.state, moment());
+        self.datapath.each_grant(|row| {
+            *live += 1;
+            if let Some(local) = local(&row) {
+                state.learn(local, now);
+            }
+        })?;
         self.state.forget_ended(moment());
         let slots = self.datapath.newest_by_slot()?;
         self.note_newest(&slots);
