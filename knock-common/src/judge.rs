@@ -73,7 +73,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
         return at_knock_port(env, frame, segment, role);
     }
-    if role == Role::Open || !guarded::may_be(env, segment.destination) {
+    if role == Role::Open || !guarded::may_be(env, segment.destination, role) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, sequence) = if segment.protocol == TCP {
@@ -81,8 +81,8 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     } else {
         (0, 0)
     };
-    if let Role::Protected { gate } = role {
-        if !guarded::is(env, segment) {
+    if let Role::Protected { gate, .. } = role {
+        if !guarded::is(env, segment, role) {
             return Verdict::of(Reason::Unguarded);
         }
         let reason = at_gate(env, segment, gate, flags, sequence);
@@ -94,7 +94,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         return Verdict::of(Reason::Unguarded);
     }
     // The others matter only where they break a run, so that is looked at first.
-    if role != Role::Foreign && !guarded::is(env, segment) {
+    if role != Role::Foreign && !guarded::is(env, segment, role) {
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
@@ -117,17 +117,27 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
     segment: &Segment<A>,
     role: Role,
 ) -> Verdict {
-    if !guarded::may_be(env, segment.destination) || !guarded::is(env, segment) {
-        return Verdict::of(Reason::Unguarded);
+    // Knocks are taken where packets are guarded, whatever destinations the gate of the port has.
+    let takes = guarded::may_be(env, segment.destination, Role::Foreign)
+        && guarded::is(env, segment, Role::Foreign);
+    let protects = match guarded::place(env, role) {
+        Some(gate) => guarded::is_place(env, segment.destination, gate),
+        None => takes,
+    };
+    if takes {
+        authenticated::look_at(env, frame, segment);
     }
-    authenticated::look_at(env, frame, segment);
-    if let Role::Protected { gate } = role {
+    if let Role::Protected { gate, .. } = role
+        && protects
+    {
         let reason = at_gate(env, segment, gate, 0, 0);
         // Behind the verdict: the grant that a knock earns is not for the knock itself.
-        env.answer_knock();
+        if takes {
+            env.answer_knock();
+        }
         return Verdict { reason, gate };
     }
-    Verdict::of(if env.answer_knock() {
+    Verdict::of(if takes && env.answer_knock() {
         Reason::Knock
     } else {
         Reason::Unguarded
@@ -339,7 +349,7 @@ fn without_ports<E: Env, A: Family>(env: &E, source: A, destination: A) -> Reaso
         protocol: 0,
         transport: 0,
     };
-    if !guarded::may_be(env, destination) || !guarded::is(env, &packet) {
+    if !guarded::at_any_port(env, &packet) {
         return Reason::Unguarded;
     }
     if env.allows(source) {

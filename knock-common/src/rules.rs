@@ -44,14 +44,10 @@ pub enum Role {
     Foreign,
     /// Open: packets to it are no probes.
     Open,
-    Protected {
-        gate: u16,
-    },
+    /// `placed`: not where packets are guarded, but at the gate's own destinations.
+    Protected { gate: u16, placed: bool },
     /// A knock. `starts`: some sequence begins with it, and the state after it is `symbol + 1`.
-    Knock {
-        symbol: u16,
-        starts: bool,
-    },
+    Knock { symbol: u16, starts: bool },
     /// Clients of fwknop send to it. A datagram to it is no probe.
     Fwknop,
 }
@@ -91,6 +87,15 @@ pub const ROLES: u32 = 2 * 65536;
 impl Role {
     const KIND: u32 = 0xff;
     const STARTS: u32 = 0x100;
+    const PLACED: u32 = 0x100;
+
+    /// Returns the role of a port that a gate protects where packets are guarded.
+    pub const fn protected(gate: u16) -> Self {
+        Self::Protected {
+            gate,
+            placed: false,
+        }
+    }
 
     #[inline(always)]
     pub const fn index(udp: bool, port: u16) -> u32 {
@@ -102,7 +107,9 @@ impl Role {
         match self {
             Self::Foreign => 0,
             Self::Open => 1,
-            Self::Protected { gate } => 2 | (gate as u32) << 16,
+            Self::Protected { gate, placed } => {
+                2 | (gate as u32) << 16 | if placed { Self::PLACED } else { 0 }
+            }
             Self::Knock { symbol, starts } => {
                 3 | (symbol as u32) << 16 | if starts { Self::STARTS } else { 0 }
             }
@@ -115,7 +122,10 @@ impl Role {
         let id = (packed >> 16) as u16;
         match packed & Self::KIND {
             1 => Self::Open,
-            2 => Self::Protected { gate: id },
+            2 => Self::Protected {
+                gate: id,
+                placed: packed & Self::PLACED != 0,
+            },
             3 => Self::Knock {
                 symbol: id,
                 starts: packed & Self::STARTS != 0,
@@ -136,8 +146,14 @@ mod tests {
             Role::Foreign,
             Role::Open,
             Role::Fwknop,
-            Role::Protected { gate: 0 },
-            Role::Protected { gate: u16::MAX },
+            Role::Protected {
+                gate: 0,
+                placed: true,
+            },
+            Role::Protected {
+                gate: u16::MAX,
+                placed: false,
+            },
             Role::Knock {
                 symbol: 0,
                 starts: false,
@@ -153,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_port_for_authenticated_knocks_keeps_its_role() {
-        for role in [Role::Foreign, Role::Open, Role::Protected { gate: 513 }] {
+        let protected = |placed| Role::Protected { gate: 513, placed };
+        for role in [Role::Foreign, Role::Open, protected(false), protected(true)] {
             let entry = PortRole::unpack(PortRole::authenticated(role));
             assert!(entry.is_authenticated());
             assert_eq!(entry.role(), role);

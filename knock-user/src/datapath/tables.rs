@@ -83,6 +83,7 @@ tables! {
     TRANSITION: Hash<Transition, u32> = |counts| counts.transitions => Config;
     ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow => Config;
     KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers => Config;
+    PLACE: Trie<ScopedAddress, u32> = |counts| counts.places => Config;
     GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses => Config;
     GRANT_LENGTHS: Array<u64> = |_| 2 => Single;
     CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK) => Config;
@@ -181,6 +182,7 @@ pub struct Counts {
     pub allow: usize,
     /// Networks that may knock, over all gates.
     pub knockers: usize,
+    pub places: usize,
     pub guarded_addresses: usize,
     /// Bytes in [`CONFIG`].
     pub config_bytes: usize,

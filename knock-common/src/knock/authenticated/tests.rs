@@ -51,7 +51,7 @@ fn with_room_for(grants: usize) -> TestEnv {
     let mut env = TestEnv::new(grants, 8);
     env.authenticated = true;
     env.roles[Role::index(true, PORT) as usize] = PortRole::authenticated(Role::Open);
-    env.roles[Role::index(false, 22) as usize] = Role::Protected { gate: 0 }.pack();
+    env.roles[Role::index(false, 22) as usize] = Role::protected(0).pack();
     env.gates.push(GateRules {
         open_for: 30 * SECOND,
         session_idle: 60 * SECOND,
@@ -548,7 +548,7 @@ fn a_full_table_refuses() {
 #[test]
 fn at_a_protected_port_it_is_judged_by_the_state_before_it() {
     let mut env = host();
-    let role = Role::Protected { gate: 0 };
+    let role = Role::protected(0);
     env.roles[Role::index(true, PORT) as usize] = PortRole::authenticated(role);
     let wall = env.wall.get();
     let pass = |later: u64| {

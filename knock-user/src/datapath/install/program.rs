@@ -224,7 +224,7 @@ fn make(contents: &Contents, origin: Origin, log: VerifierLogLevel) -> Result<Eb
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 14],
+    words: [(&'static str, u32); 15],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -235,6 +235,7 @@ impl Constants {
             monitor,
             trial,
             has_allow,
+            has_places,
             rejects,
             has_fwknop,
             holds_knocks,
@@ -252,6 +253,7 @@ impl Constants {
                 ("MONITOR", flag(monitor)),
                 ("TRIAL", flag(trial)),
                 ("HAS_ALLOW", flag(has_allow)),
+                ("HAS_PLACES", flag(has_places)),
                 ("GUARDED", guarded),
                 ("TICK_BITS", tick_bits()),
                 ("REJECTS", flag(rejects)),

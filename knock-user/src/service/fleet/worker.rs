@@ -217,10 +217,9 @@ impl<E: Engine> Worker<E> {
     fn opened(&mut self, opened: Opened) -> Result<()> {
         if let Some(source) = self.rules.granted(opened.gate, opened.source)
             && let Some(row) = self.datapath.grant_of(source, opened.gate)?
+            && let Some(local) = local(&row)
         {
-            if let Some(local) = local(&row) {
-                self.state.learn(local, moment());
-            }
+            self.state.learn(local, moment());
         }
         if opened.key != NO_KEY {
             // It may have opened for the other family too.
