@@ -8,7 +8,7 @@
 use crate::{
     Env, Family,
     frame::Segment,
-    rules::{NO_GATE, Role},
+    rules::{NO_GATE, PortRole},
 };
 
 /// Which destinations are guarded, as [`Env::guarded`] has it.
@@ -29,19 +29,19 @@ pub mod route {
     pub const OFF: u32 = 2;
 }
 
-/// Returns whether packets to this destination may be guarded at a port with this role; if so, [`is`] tells.
+/// Returns whether packets to this destination may be guarded at this port; if so, [`is`] tells.
 #[inline(always)]
-pub fn may_be<E: Env, A: Family>(env: &E, destination: A, role: Role) -> bool {
-    match place(env, role) {
-        Some(gate) => is_place(env, destination, gate),
-        None => env.guarded() != which::LISTED || env.is_listed(destination),
+pub fn may_be<E: Env, A: Family>(env: &E, destination: A, port: PortRole) -> bool {
+    if is_placed(env, port) {
+        return is_place(env, destination, port.gate());
     }
+    env.guarded() != which::LISTED || env.is_listed(destination)
 }
 
 /// Returns whether a packet that [`may_be`] guarded is guarded.
 #[inline(always)]
-pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>, role: Role) -> bool {
-    place(env, role).is_some() || env.guarded() != which::HOST || is_for_host(env, packet)
+pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
+    is_placed(env, port) || env.guarded() != which::HOST || is_for_host(env, packet)
 }
 
 /// Returns whether a packet is guarded whose port is not known: what may be for a placed gate is.
@@ -51,16 +51,13 @@ pub fn at_any_port<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
     if env.has_places() && is_place(env, destination, NO_GATE) {
         return true;
     }
-    may_be(env, destination, Role::Foreign) && is(env, packet, Role::Foreign)
+    may_be(env, destination, PortRole::FOREIGN) && is(env, packet, PortRole::FOREIGN)
 }
 
-/// Returns the gate whose own destinations decide, if it is one.
+/// Returns whether the own destinations of the port's gate decide.
 #[inline(always)]
-pub fn place<E: Env>(env: &E, role: Role) -> Option<u16> {
-    match role {
-        Role::Protected { gate, placed: true } if env.has_places() => Some(gate),
-        _ => None,
-    }
+pub fn is_placed<E: Env>(env: &E, port: PortRole) -> bool {
+    env.has_places() && port.is_placed()
 }
 
 /// As [`Env::is_place`]. Not inlined: the frames of its callers stay small.
@@ -119,8 +116,9 @@ mod tests {
     }
 
     fn protect(env: &mut TestEnv, placed: bool) {
-        let role = Role::Protected { gate: 0, placed };
-        env.roles[Role::index(false, PROTECTED) as usize] = role.pack();
+        let role = PortRole::of(Role::Protected { gate: 0 });
+        let entry = if placed { role.and_placed() } else { role };
+        env.roles[Role::index(false, PROTECTED) as usize] = entry.packed();
     }
 
     fn address(octets: [u8; 4]) -> V4 {

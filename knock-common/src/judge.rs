@@ -16,7 +16,7 @@ use crate::{
         sequence,
     },
     report::{class, class_of, send},
-    rules::{NO_GATE, Role},
+    rules::{NO_GATE, PortRole, Role},
     session::{self, Flow},
     verdict::{Action, Reason, Verdict},
 };
@@ -71,9 +71,9 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     let port = env.port(index);
     let role = port.role();
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
-        return at_knock_port(env, frame, segment, role);
+        return at_knock_port(env, frame, segment, port);
     }
-    if role == Role::Open || !guarded::may_be(env, segment.destination, role) {
+    if role == Role::Open || !guarded::may_be(env, segment.destination, port) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, sequence) = if segment.protocol == TCP {
@@ -81,8 +81,8 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     } else {
         (0, 0)
     };
-    if let Role::Protected { gate, .. } = role {
-        if !guarded::is(env, segment, role) {
+    if let Role::Protected { gate } = role {
+        if !guarded::is(env, segment, port) {
             return Verdict::of(Reason::Unguarded);
         }
         let reason = at_gate(env, segment, gate, flags, sequence);
@@ -94,7 +94,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         return Verdict::of(Reason::Unguarded);
     }
     // The others matter only where they break a run, so that is looked at first.
-    if role != Role::Foreign && !guarded::is(env, segment, role) {
+    if role != Role::Foreign && !guarded::is(env, segment, port) {
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
@@ -115,19 +115,20 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
     env: &E,
     frame: &F,
     segment: &Segment<A>,
-    role: Role,
+    port: PortRole,
 ) -> Verdict {
     // Knocks are taken where packets are guarded, whatever destinations the gate of the port has.
-    let takes = guarded::may_be(env, segment.destination, Role::Foreign)
-        && guarded::is(env, segment, Role::Foreign);
-    let protects = match guarded::place(env, role) {
-        Some(gate) => guarded::is_place(env, segment.destination, gate),
-        None => takes,
+    let takes = guarded::may_be(env, segment.destination, PortRole::FOREIGN)
+        && guarded::is(env, segment, PortRole::FOREIGN);
+    let protects = if guarded::is_placed(env, port) {
+        guarded::is_place(env, segment.destination, port.gate())
+    } else {
+        takes
     };
     if takes {
         authenticated::look_at(env, frame, segment);
     }
-    if let Role::Protected { gate, .. } = role
+    if let Role::Protected { gate } = port.role()
         && protects
     {
         let reason = at_gate(env, segment, gate, 0, 0);

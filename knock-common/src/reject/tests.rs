@@ -51,7 +51,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let mut env = TestEnv::new(1, 1);
-        env.roles.fill(Role::protected(0).pack());
+        env.roles.fill(Role::Protected { gate: 0 }.pack());
         env.gates.push(GateRules {
             reject: 1,
             ..GateRules::zeroed()

@@ -55,7 +55,7 @@ pub struct Contents {
     pub config: Vec<u8>,
     pub settings: Settings,
     /// Roles of protected ports, knock ports and those of fwknop's clients, by index of the role table.
-    roles: BTreeMap<u32, Role>,
+    roles: BTreeMap<u32, PortRole>,
 }
 
 /// The key of a trie: a network, at one gate or at any.
@@ -158,17 +158,19 @@ impl Contents {
     /// Returns the entries of the role table that are not [`Role::Foreign`]. `open`: ports on which a packet is no probe; of
     /// these, those that the configuration says more of keep their role.
     pub fn roles(&self, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
-        let mut roles: BTreeMap<u32, u32> = open
+        let is_open = PortRole::of(Role::Open);
+        let mut roles: BTreeMap<u32, PortRole> = open
             .iter()
-            .map(|port| (role_index(*port), Role::Open.pack()))
+            .map(|port| (role_index(*port), is_open))
             .collect();
-        roles.extend(self.roles.iter().map(|(index, role)| (*index, role.pack())));
+        roles.extend(&self.roles);
         // A packet to such a port is no probe.
         for port in &self.applied.config.knock.ports {
-            let role = roles.entry(role_index(*port)).or_insert(Role::Open.pack());
-            *role = PortRole::authenticated(Role::unpack(*role));
+            let role = roles.entry(role_index(*port)).or_insert(is_open);
+            *role = role.and_authenticated();
         }
-        roles
+        let packed = |(index, role): (u32, PortRole)| (index, role.packed());
+        roles.into_iter().map(packed).collect()
     }
 
     /// Returns the numbers that tables are sized by.
@@ -289,22 +291,25 @@ fn role_index(port: Port) -> u32 {
     Role::index(port.protocol == Protocol::Udp, port.number)
 }
 
-fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, Role> {
+fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, PortRole> {
     let mut roles = BTreeMap::new();
     if applied.config.has_fwknop() {
         for port in &applied.config.fwknop.ports {
-            roles.insert(role_index(*port), Role::Fwknop);
+            roles.insert(role_index(*port), PortRole::of(Role::Fwknop));
         }
     }
     for (port, symbol) in automaton.symbols.iter().zip(0_u16..) {
         let starts = usize::from(symbol) < automaton.starts;
-        roles.insert(role_index(*port), Role::Knock { symbol, starts });
+        let role = PortRole::of(Role::Knock { symbol, starts });
+        roles.insert(role_index(*port), role);
     }
     for (id, gate) in applied.gates() {
         for port in &gate.protect {
-            let role = Role::Protected {
-                gate: id,
-                placed: gate.is_placed(),
+            let role = PortRole::of(Role::Protected { gate: id });
+            let role = if gate.is_placed() {
+                role.and_placed()
+            } else {
+                role
             };
             roles.insert(role_index(*port), role);
         }

@@ -74,7 +74,7 @@ fn protected_and_knock_ports_are_never_open() {
     ];
     let roles = contents.roles(&BTreeSet::from(all));
     let role = |port| roles.get(&role_index(port)).copied().map(Role::unpack);
-    assert_eq!(role(all[0]), Some(Role::protected(0)));
+    assert_eq!(role(all[0]), Some(Role::Protected { gate: 0 }));
     assert!(matches!(
         role(all[1]),
         Some(Role::Knock { starts: true, .. })
@@ -110,7 +110,7 @@ fn rows_follow_ids_through_a_reordered_file() {
     let open = BTreeSet::new();
     let mut roles = after.roles(&open);
     let dns = roles.remove(&role_index(port(53, Protocol::Udp)));
-    assert_eq!(dns, Some(Role::protected(2).pack()));
+    assert_eq!(dns, Some(Role::Protected { gate: 2 }.pack()));
     assert_eq!(roles, before.roles(&open));
     assert_eq!(after.counts().gates, 3);
 }
