@@ -21,7 +21,7 @@ use knockgate_tests::{
     gate_config::Gate,
     lab::{Family, Source, WAN},
     neighbour::Array,
-    run::wait_until,
+    run::{Running, wait_until},
     scenario::{Attach, Scenario},
 };
 use netlab::host::BPFFS;
@@ -71,6 +71,14 @@ impl Drop for Pins {
         // A failure here must not hide that of a test.
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Starts a command as the unit does.
+fn in_its_unit(scenario: &Scenario, arguments: &[&str]) -> Running {
+    let lab = &scenario.lab;
+    fs::create_dir(lab.pin_root()).expect("the unit makes it");
+    let mut command = lab.knockgate_command_under(&lab.unit_sandbox(), arguments);
+    Running::start(&mut command, lab.folder())
 }
 
 /// Returns a gate for a TCP and a UDP port.
