@@ -42,6 +42,7 @@ use crate::{
     },
     service::{
         names::{FLEET_ISOLATED, FLEET_JOINED, FLEET_REFUSED},
+        packets::Packets,
         record::{Record, network_text, wall_clock},
     },
     sys::clock::monotonic_now,
@@ -67,6 +68,7 @@ pub struct Setup {
     pub counts: Counts,
     /// The tables are to be looked at.
     pub look: Arc<AtomicBool>,
+    pub packets: Packets,
     pub sender: mpsc::Sender<Said>,
 }
 
@@ -84,6 +86,7 @@ impl Setup {
             fleet,
             counts,
             look,
+            packets,
             sender,
         } = self;
         let datapath = Datapath::open_unlocked(&root)?;
@@ -112,6 +115,7 @@ impl Setup {
             origins,
             counts,
             look,
+            packets,
             sender,
             live: 0,
             most,
@@ -146,6 +150,7 @@ pub struct Worker<E> {
     origins: Origins,
     counts: Counts,
     look: Arc<AtomicBool>,
+    packets: Packets,
     sender: mpsc::Sender<Said>,
     /// Live grants, as far as is known, and how many there may be with those of other hosts.
     live: u32,
@@ -192,6 +197,12 @@ impl<E: Engine> Worker<E> {
                 knocks = self.ring.next() => {
                     for knock in knocks? {
                         self.hold(knock);
+                    }
+                }
+                packet = self.packets.here.next() => {
+                    self.state.accepted_packet(packet);
+                    while let Some(packet) = self.packets.here.take() {
+                        self.state.accepted_packet(packet);
                     }
                 }
                 () = sleep_until(wake) => {}
@@ -344,6 +355,7 @@ impl<E: Engine> Worker<E> {
                 Act::Revoke(_) => {}
                 Act::Give(give) => self.give(&give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
+                Act::Packet(packet) => self.packets.elsewhere.put(packet),
                 Act::Answered { ask, answer } => self.answered(ask, answer)?,
                 Act::Refused(refused) => self.refuse(refused),
                 Act::Heard { after } => self.counts.lag(Duration::from_nanos(after)),
