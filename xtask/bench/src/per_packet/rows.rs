@@ -75,15 +75,17 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
         Err(why) => absent.push(Row::absent(REJECTED, why)),
     }
     cases.extend(granted(instances));
-    cases.extend(knocking(&instances.knocked));
+    cases.extend(knocking(instances));
     let mut rows = measure(programs, cases, plan)?;
     rows.append(&mut absent);
     // In a full table, a search for a place fails, which is not what the row measures.
-    let refused = instances.knocked.knocks("table_full")?;
-    ensure!(
-        refused == 0,
-        "{refused} grants were refused for want of room"
-    );
+    for instance in [&instances.knocked, &instances.ended] {
+        let refused = instance.knocks("table_full")?;
+        ensure!(
+            refused == 0,
+            "{refused} grants were refused for want of room"
+        );
+    }
     let amiss = minimal_knocked.amiss()?;
     ensure!(
         amiss == 0,
@@ -264,7 +266,8 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
     cases
 }
 
-fn knocking(instance: &Instance) -> Vec<Case<'_>> {
+fn knocking(instances: &Instances) -> Vec<Case<'_>> {
+    let instance = &instances.knocked;
     // A repeated source port makes a packet a duplicate, a new one makes it a new knock.
     let known = Traffic {
         sources: 32_768,
@@ -292,6 +295,14 @@ fn knocking(instance: &Instance) -> Vec<Case<'_>> {
         let against = vec![over(VARIED), minimal];
         cases.push(Case::judged(name, instance, "knock", work, against));
     }
+    let [.., (last, work)] = newcomers();
+    cases.push(Case::judged(
+        "the same, for the place of a grant that has ended",
+        &instances.ended,
+        "knock",
+        work,
+        vec![over(VARIED), over(last)],
+    ));
     cases.push(Case::judged(
         "each of three knocks, one source, renewals",
         instance,
