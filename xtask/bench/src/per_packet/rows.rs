@@ -205,6 +205,14 @@ fn closed(instances: &Instances) -> Vec<Case<'_>> {
             against,
         ));
     }
+    // Each bucket of the table of sessions has entries, which the look-up passes over.
+    cases.push(Case::judged(
+        "denied TCP data, full tables, 65,536 sources",
+        &instances.full,
+        "no_grant",
+        scattered(data_frame(STRANGER), STRANGER, FORGED),
+        vec![over(VARIED)],
+    ));
     let friend = frame::ipv4(Transport::Tcp(SYN), FRIEND, 40000, PROTECTED);
     for (name, reason, frame) in [
         ("allow list of 100, hit", "allow_list", friend),
@@ -247,20 +255,35 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
             vec![over(VARIED)],
         ));
     }
-    let datagram = || Work::Hot(frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED));
+    let datagram = || frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+    let most = Setup::default().grants;
+    cases.push(Case::judged(
+        "granted TCP data, no session, full tables, each source",
+        &instances.full,
+        "grant",
+        scattered(granted_frame(), GRANTED, most),
+        vec![over(VARIED)],
+    ));
+    cases.push(Case::judged(
+        "granted UDP, in a session, full tables, each source",
+        &instances.full,
+        "grant",
+        scattered(datagram(), GRANTED, most),
+        vec![over(VARIED)],
+    ));
     let against = || vec![over(PASS)];
     cases.push(Case::judged(
         "granted UDP, in a session",
         &instances.one,
         "grant",
-        datagram(),
+        Work::Hot(datagram()),
         against(),
     ));
     cases.push(Case::judged(
         "kept session, grant ended",
         &instances.kept,
         "session",
-        datagram(),
+        Work::Hot(datagram()),
         against(),
     ));
     cases
@@ -318,7 +341,11 @@ pub fn denied_frame() -> Vec<u8> {
 }
 
 pub fn granted_frame() -> Vec<u8> {
-    frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
+    data_frame(GRANTED)
+}
+
+fn data_frame(source: u32) -> Vec<u8> {
+    frame::ipv4(Transport::Tcp(ACK), source, 40000, PROTECTED)
 }
 
 /// Returns a frame from this many sources, in a scattered order.
