@@ -13,10 +13,11 @@ use super::{
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// Kernel modules that the suites need: for veth pairs, tags, devices without link headers, tunnels, encryption and its
+/// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "veth",
+    "bridge",
     "tun",
     "wireguard",
     "ipip",
