@@ -1,8 +1,9 @@
 //! Programs beside ours: one that gets what ours passes (`next`), and one that calls ours by an array (`up --into`).
 //!
-//! [`next`] and [`into`] test the two, [`refusals`] what does not fit, [`replacing`] either side replaced under a stream of
-//! packets, and [`killing`] commands that are killed half-way.
+//! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`refusals`] what does not fit, [`replacing`] either
+//! side replaced under a stream of packets, and [`killing`] commands that are killed half-way.
 
+mod bare_ip;
 mod into;
 mod killing;
 mod next;
@@ -12,7 +13,7 @@ mod replacing;
 use std::{
     fmt::Display,
     fs,
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -125,7 +126,15 @@ struct Udp {
 
 impl Udp {
     fn bind(scenario: &Scenario, port: u16) -> Self {
-        let host = scenario.family.host();
+        Self::bind_to(scenario, scenario.family.host(), port)
+    }
+
+    /// As [`Udp::bind`], at every address of the host.
+    fn bind_any(scenario: &Scenario, port: u16) -> Self {
+        Self::bind_to(scenario, Ipv4Addr::UNSPECIFIED.into(), port)
+    }
+
+    fn bind_to(scenario: &Scenario, host: IpAddr, port: u16) -> Self {
         let service = scenario.lab.host.run(|| UdpSocket::bind((host, port)));
         let service = service.expect("a free port");
         service.set_nonblocking(true).expect("a socket");
