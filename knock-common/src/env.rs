@@ -60,6 +60,11 @@ pub trait Env {
     /// Returns whether `destination` is one of those that the configuration lists.
     fn is_listed<A: Address>(&self, destination: A) -> bool;
 
+    /// Returns whether some gate has destinations of its own.
+    fn has_places(&self) -> bool;
+    /// Returns whether `destination` is one of those of `gate`, or, with [`NO_GATE`](crate::rules::NO_GATE), of any gate.
+    fn is_place<A: Address>(&self, destination: A, gate: u16) -> bool;
+
     /// Returns whether `source` is on the allow list.
     fn allows<A: Address>(&self, source: A) -> bool;
 

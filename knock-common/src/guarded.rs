@@ -1,10 +1,15 @@
-//! Which destinations are guarded: every one, those that the configuration lists, or this host's own.
+//! Which destinations are guarded: every one, those that the configuration lists, or this host's own; and those of a gate
+//! that has its own (a placed gate), such as a network behind this host, for the ports of that gate alone.
 //!
 //! What is this host's own changes at any time, and the table of its addresses follows a moment later. So an address in
 //! the table is guarded, and of any other destination the kernel's routes decide: what it would not forward is guarded, so
 //! that no moment is left in which a new address is open. The routes are asked only about packets for which the answer matters.
 
-use crate::{Env, Family, frame::Segment};
+use crate::{
+    Env, Family,
+    frame::Segment,
+    rules::{NO_GATE, PortRole},
+};
 
 /// Which destinations are guarded, as [`Env::guarded`] has it.
 pub mod which {
@@ -24,16 +29,41 @@ pub mod route {
     pub const OFF: u32 = 2;
 }
 
-/// Returns whether packets to this destination may be guarded; if so, [`is`] tells.
+/// Returns whether packets to this destination may be guarded at this port; if so, [`is`] tells.
 #[inline(always)]
-pub fn may_be<E: Env, A: Family>(env: &E, destination: A) -> bool {
+pub fn may_be<E: Env, A: Family>(env: &E, destination: A, port: PortRole) -> bool {
+    if is_placed(env, port) {
+        return is_place(env, destination, port.gate());
+    }
     env.guarded() != which::LISTED || env.is_listed(destination)
 }
 
 /// Returns whether a packet that [`may_be`] guarded is guarded.
 #[inline(always)]
-pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
-    env.guarded() != which::HOST || is_for_host(env, packet)
+pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
+    is_placed(env, port) || env.guarded() != which::HOST || is_for_host(env, packet)
+}
+
+/// Returns whether a packet is guarded whose port is not known: what may be for a placed gate is.
+#[inline(always)]
+pub fn at_any_port<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
+    let destination = packet.destination;
+    if env.has_places() && is_place(env, destination, NO_GATE) {
+        return true;
+    }
+    may_be(env, destination, PortRole::FOREIGN) && is(env, packet, PortRole::FOREIGN)
+}
+
+/// Returns whether the own destinations of the port's gate decide.
+#[inline(always)]
+pub fn is_placed<E: Env>(env: &E, port: PortRole) -> bool {
+    env.has_places() && port.is_placed()
+}
+
+/// As [`Env::is_place`]. Not inlined: the frames of its callers stay small.
+#[inline(never)]
+pub fn is_place<E: Env, A: Family>(env: &E, destination: A, gate: u16) -> bool {
+    env.is_place(destination, gate)
 }
 
 /// Returns whether a packet is for this host.
@@ -78,11 +108,17 @@ mod tests {
         let mut env = TestEnv::new(1, 1);
         env.guarded = which::HOST;
         env.gates = vec![bytemuck::Zeroable::zeroed()];
-        env.roles[Role::index(false, PROTECTED) as usize] = Role::Protected { gate: 0 }.pack();
+        protect(&mut env, false);
         env.own = Some([(4, address(OWN).padded())].into());
         env.not_forwarded = route::HERE;
         env.forwarded = [(4, address(BEHIND).padded())].into();
         env
+    }
+
+    fn protect(env: &mut TestEnv, placed: bool) {
+        let role = PortRole::of(Role::Protected { gate: 0 });
+        let entry = if placed { role.and_placed() } else { role };
+        env.roles[Role::index(false, PROTECTED) as usize] = entry.packed();
     }
 
     fn address(octets: [u8; 4]) -> V4 {
@@ -113,6 +149,24 @@ mod tests {
         let malformed = |destination| judge::malformed(&env, ends(destination)).reason;
         assert_eq!(malformed(NEW), Reason::Malformed);
         assert_eq!(malformed(BEHIND), Reason::Unguarded);
+    }
+
+    #[test]
+    fn a_placed_gate_protects_its_own_destinations_alone() {
+        let mut env = env();
+        protect(&mut env, true);
+        env.places = vec![(0, 4, address([10, 0, 0, 0]).padded(), 24)];
+        for guarded in [which::EVERY, which::LISTED, which::HOST] {
+            env.guarded = guarded;
+            assert_eq!(to(&env, BEHIND), Reason::NoGrant);
+            assert_eq!(to(&env, OWN), Reason::Unguarded);
+            let ends = Some((address([198, 51, 100, 7]), address(BEHIND)));
+            assert_eq!(judge::malformed(&env, ends).reason, Reason::Malformed);
+        }
+        // Without its own, the gate protects its port where packets are guarded.
+        protect(&mut env, false);
+        assert_eq!(to(&env, BEHIND), Reason::Unguarded);
+        assert_eq!(to(&env, OWN), Reason::NoGrant);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         sequence,
     },
     report::{class, class_of, send},
-    rules::{NO_GATE, Role},
+    rules::{NO_GATE, PortRole, Role},
     session::{self, Flow},
     verdict::{Action, Reason, Verdict},
 };
@@ -71,9 +71,9 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
     let port = env.port(index);
     let role = port.role();
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
-        return at_knock_port(env, frame, segment, role);
+        return at_knock_port(env, frame, segment, port);
     }
-    if role == Role::Open || !guarded::may_be(env, segment.destination) {
+    if role == Role::Open || !guarded::may_be(env, segment.destination, port) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, sequence) = if segment.protocol == TCP {
@@ -82,7 +82,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         (0, 0)
     };
     if let Role::Protected { gate } = role {
-        if !guarded::is(env, segment) {
+        if !guarded::is(env, segment, port) {
             return Verdict::of(Reason::Unguarded);
         }
         let reason = at_gate(env, segment, gate, flags, sequence);
@@ -94,7 +94,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
         return Verdict::of(Reason::Unguarded);
     }
     // The others matter only where they break a run, so that is looked at first.
-    if role != Role::Foreign && !guarded::is(env, segment) {
+    if role != Role::Foreign && !guarded::is(env, segment, port) {
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
@@ -115,19 +115,30 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
     env: &E,
     frame: &F,
     segment: &Segment<A>,
-    role: Role,
+    port: PortRole,
 ) -> Verdict {
-    if !guarded::may_be(env, segment.destination) || !guarded::is(env, segment) {
-        return Verdict::of(Reason::Unguarded);
+    // Knocks are taken where packets are guarded, whatever destinations the gate of the port has.
+    let takes = guarded::may_be(env, segment.destination, PortRole::FOREIGN)
+        && guarded::is(env, segment, PortRole::FOREIGN);
+    let protects = if guarded::is_placed(env, port) {
+        guarded::is_place(env, segment.destination, port.gate())
+    } else {
+        takes
+    };
+    if takes {
+        authenticated::look_at(env, frame, segment);
     }
-    authenticated::look_at(env, frame, segment);
-    if let Role::Protected { gate } = role {
+    if let Role::Protected { gate } = port.role()
+        && protects
+    {
         let reason = at_gate(env, segment, gate, 0, 0);
         // Behind the verdict: the grant that a knock earns is not for the knock itself.
-        env.answer_knock();
+        if takes {
+            env.answer_knock();
+        }
         return Verdict { reason, gate };
     }
-    Verdict::of(if env.answer_knock() {
+    Verdict::of(if takes && env.answer_knock() {
         Reason::Knock
     } else {
         Reason::Unguarded
@@ -339,7 +350,7 @@ fn without_ports<E: Env, A: Family>(env: &E, source: A, destination: A) -> Reaso
         protocol: 0,
         transport: 0,
     };
-    if !guarded::may_be(env, destination) || !guarded::is(env, &packet) {
+    if !guarded::at_any_port(env, &packet) {
         return Reason::Unguarded;
     }
     if env.allows(source) {

@@ -73,7 +73,18 @@ impl ScopedAddress {
     /// Scoped to one gate: a network that may knock there.
     #[inline(always)]
     pub fn of_gate<A: Address>(address: A, gate: u16) -> Self {
-        let scope = 1 << 32 | u64::from(gate) << 8 | u64::from(A::FAMILY);
+        Self::scoped(address, 1, gate)
+    }
+
+    /// Scoped to the destinations of a placed gate, or, with [`NO_GATE`](crate::rules::NO_GATE), of all of these.
+    #[inline(always)]
+    pub fn of_place<A: Address>(address: A, gate: u16) -> Self {
+        Self::scoped(address, 2, gate)
+    }
+
+    #[inline(always)]
+    fn scoped<A: Address>(address: A, kind: u64, gate: u16) -> Self {
+        let scope = kind << 32 | u64::from(gate) << 8 | u64::from(A::FAMILY);
         Self {
             scope: scope.to_be(),
             address: address.padded(),

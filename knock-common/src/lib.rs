@@ -28,6 +28,12 @@
     reason = "the casts take the low bits on purpose; From and TryFrom are used where it matters"
 )]
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "knockgate guards little-endian machines alone: its kernel program is built for these. The client can be built for this \
+     machine, with `--no-default-features --features client`"
+);
+
 #[macro_use]
 mod named;
 #[macro_use]

@@ -61,8 +61,13 @@ pub enum Role {
 pub struct PortRole(u32);
 
 impl PortRole {
+    /// Of a port that has no role.
+    pub const FOREIGN: Self = Self(Role::Foreign.pack());
+
     /// It takes authenticated knocks.
     const AUTHENTICATED: u32 = 0x200;
+    /// Its gate protects it at destinations of its own, and not where packets are guarded.
+    const PLACED: u32 = 0x400;
 
     #[inline(always)]
     pub const fn unpack(packed: u32) -> Self {
@@ -79,9 +84,38 @@ impl PortRole {
         self.0 & Self::AUTHENTICATED != 0
     }
 
-    /// Returns the entry of a port with this role that also takes authenticated knocks.
-    pub const fn authenticated(role: Role) -> u32 {
-        role.pack() | Self::AUTHENTICATED
+    #[inline(always)]
+    pub const fn is_placed(self) -> bool {
+        self.0 & Self::PLACED != 0
+    }
+
+    /// Returns the gate, if it is a protected port. Not an `Option`: the compiler would copy what is in none, and the
+    /// verifier refuses a copy of a register that was never written.
+    #[inline(always)]
+    pub const fn gate(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Returns the entry as it is in the table.
+    pub const fn packed(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the entry of a port with this role.
+    pub const fn of(role: Role) -> Self {
+        Self(role.pack())
+    }
+
+    /// Returns the entry of such a port that also takes authenticated knocks.
+    #[must_use]
+    pub const fn and_authenticated(self) -> Self {
+        Self(self.0 | Self::AUTHENTICATED)
+    }
+
+    /// Returns the entry of a protected port whose gate has destinations of its own.
+    #[must_use]
+    pub const fn and_placed(self) -> Self {
+        Self(self.0 | Self::PLACED)
     }
 }
 
@@ -154,11 +188,28 @@ mod tests {
     #[test]
     fn a_port_for_authenticated_knocks_keeps_its_role() {
         for role in [Role::Foreign, Role::Open, Role::Protected { gate: 513 }] {
-            let entry = PortRole::unpack(PortRole::authenticated(role));
-            assert!(entry.is_authenticated());
+            let entry = PortRole::of(role).and_authenticated();
+            assert!(entry.is_authenticated() && !entry.is_placed());
             assert_eq!(entry.role(), role);
-            assert!(!PortRole::unpack(role.pack()).is_authenticated());
+            assert!(!PortRole::of(role).is_authenticated());
         }
+    }
+
+    #[test]
+    fn a_port_of_a_placed_gate_is_protected_by_it() {
+        for gate in [0, 513, u16::MAX] {
+            let role = Role::Protected { gate };
+            let entry = PortRole::of(role).and_placed();
+            assert!(entry.is_placed() && !entry.is_authenticated());
+            assert_eq!((entry.role(), entry.gate()), (role, gate));
+            assert_eq!(entry.and_authenticated().role(), role);
+        }
+        // A knock may be one that some sequence begins with.
+        let starts = Role::Knock {
+            symbol: u16::MAX,
+            starts: true,
+        };
+        assert!(!PortRole::of(starts).is_placed());
     }
 
     #[test]

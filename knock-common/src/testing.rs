@@ -35,7 +35,7 @@ use crate::{
     },
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
-    rules::{GateRules, PortRole, ROLES, Role},
+    rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
     seed::Seed,
     session::{self, Flow, Session, SessionSlot, socket},
 };
@@ -67,6 +67,8 @@ pub struct TestEnv {
     pub allow: Vec<(u8, Padded, u8)>,
     /// Networks that may knock at restricted gates: gate, family, padded address, prefix length.
     pub knockers: Vec<(u16, u8, Padded, u8)>,
+    /// Destinations of placed gates: gate, family, padded address, prefix length.
+    pub places: Vec<(u16, u8, Padded, u8)>,
     /// As [`Env::guarded`] has it.
     pub guarded: u32,
     /// The guarded destinations that are listed.
@@ -154,6 +156,7 @@ impl TestEnv {
             transitions: HashMap::new(),
             allow: Vec::new(),
             knockers: Vec::new(),
+            places: Vec::new(),
             guarded: which::EVERY,
             addresses: HashSet::new(),
             lengths: [0; 2],
@@ -247,6 +250,18 @@ impl Env for TestEnv {
     fn may_knock<A: Address>(&self, source: A, gate: u16) -> bool {
         self.knockers.iter().any(|(of, family, network, length)| {
             *of == gate && *family == A::FAMILY && source.masked(*length).padded() == *network
+        })
+    }
+
+    fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    fn is_place<A: Address>(&self, destination: A, gate: u16) -> bool {
+        self.places.iter().any(|(of, family, network, length)| {
+            (*of == gate || gate == NO_GATE)
+                && *family == A::FAMILY
+                && destination.masked(*length).padded() == *network
         })
     }
 

@@ -111,6 +111,21 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn has_places(&self) -> bool {
+        settings::has_places() != 0
+    }
+
+    #[inline(always)]
+    fn is_place<A: Address>(&self, destination: A, gate: u16) -> bool {
+        maps::PLACE
+            .get(lpm_trie::Key::new(
+                ScopedAddress::HEAD_BITS + u32::from(A::BITS),
+                ScopedAddress::of_place(destination, gate),
+            ))
+            .is_some()
+    }
+
+    #[inline(always)]
     fn port(&self, index: u32) -> PortRole {
         PortRole::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
     }

@@ -55,6 +55,9 @@ pub static ALLOW: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF
 /// Networks that may knock at restricted gates.
 #[map]
 pub static KNOCKER: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+/// The destinations of placed gates: of each, and of all.
+#[map]
+pub static PLACE: LpmTrie<ScopedAddress, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 /// The guarded destinations, if the configuration lists them.
 #[map]
 pub static GUARDED_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);

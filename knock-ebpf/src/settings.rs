@@ -38,6 +38,10 @@ setting!(
     HAS_ALLOW, has_allow
 );
 setting!(
+    /// 1: some gate has destinations of its own.
+    HAS_PLACES, has_places
+);
+setting!(
     /// One of [`which`](knock_common::guarded::which).
     GUARDED, guarded
 );

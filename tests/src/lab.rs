@@ -128,6 +128,15 @@ impl Lab {
         &self.pin_root
     }
 
+    /// Returns a wrapper that runs a command as the unit does: of the BPF file system, nothing but the directory of the pins
+    /// can be written. That directory must be there.
+    pub fn unit_sandbox(&self) -> [&str; 7] {
+        const SCRIPT: &str = "set -e; mount --bind /sys/fs/bpf /sys/fs/bpf; mount --bind \"$1\" \"$1\"; \
+                              mount -o remount,bind,ro /sys/fs/bpf; ! mkdir /sys/fs/bpf/writable 2>/dev/null; shift; exec \"$@\"";
+        let root = self.pin_root.to_str().expect("UTF-8");
+        ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", root]
+    }
+
     pub fn configure(&self, text: &str) {
         let path = self.config();
         fs::write(&path, text).expect("the temporary folder is writable");

@@ -29,6 +29,7 @@ pub mod fixtures;
 pub mod fleet;
 pub mod flood;
 pub mod foreign;
+pub mod fwknop;
 pub mod gate_config;
 pub mod http;
 pub mod interpreter;

@@ -20,7 +20,7 @@ use std::{
 use ipnet::IpNet;
 use knock_common::Reason;
 use knock_user::{
-    config::{Addresses, Config, Established, Mode, OpenPorts},
+    config::{Addresses, Config, Established, Gate, Mode, OpenPorts},
     datapath::Framing,
     values::{Port, Protocol},
 };
@@ -85,6 +85,12 @@ struct Remembered {
     /// Up to when its packets count as under a grant: to the end that the grant had when the flow last asked. Where a knock
     /// closes it before, or has it admit another port, the flow does not learn of that.
     granted_until: u64,
+}
+
+/// Returns whether a gate has this destination for its own.
+fn is_at(gate: &Gate, destination: IpAddr) -> bool {
+    let mut networks = gate.protect_at.iter();
+    networks.any(|network| network.contains(&destination))
 }
 
 impl<'c> Model<'c> {
@@ -193,7 +199,7 @@ impl<'c> Model<'c> {
             Contents::NotIp => Reason::NotIp,
             Contents::OtherProtocol => Reason::OtherProtocol,
             Contents::LaterFragment => Reason::Fragment,
-            Contents::Malformed(Some((_, destination))) if !self.guards(destination) => {
+            Contents::Malformed(Some((_, destination))) if !self.guards_some_port(destination) => {
                 Reason::Unguarded
             }
             Contents::Malformed(Some((source, _))) if self.allows(source) => Reason::AllowList,
@@ -213,23 +219,28 @@ impl<'c> Model<'c> {
             ..
         } = *segment;
         let config = self.config;
-        if !self.guards(destination) {
-            return Verdict::of(Reason::Unguarded);
-        }
-        let gates = iter::zip(0_u16.., &config.gates);
-        if let Some((gate, _)) = gates
-            .into_iter()
-            .find(|(_, rules)| rules.protect.contains(&port))
+        let takes = self.guards(destination);
+        let mut gates = iter::zip(0_u16.., &config.gates);
+        let of_gate = gates.find(|(_, rules)| rules.protect.contains(&port));
+        if let Some((gate, rules)) = of_gate
+            && (if rules.protect_at.is_empty() {
+                takes
+            } else {
+                is_at(rules, destination)
+            })
         {
             let reason = self.protected(segment, gate, now);
             // Behind the verdict: what it opens is not for the datagram itself.
-            if config.knock.ports.contains(&port) {
+            if takes && config.knock.ports.contains(&port) {
                 self.authenticated(segment, now);
             }
             return Verdict {
                 reason,
                 gate: Some(gate),
             };
+        }
+        if !takes {
+            return Verdict::of(Reason::Unguarded);
         }
         if config.knock.ports.contains(&port) {
             return Verdict::of(if self.authenticated(segment, now) {
@@ -242,7 +253,8 @@ impl<'c> Model<'c> {
         let OpenPorts::List(open) = &config.open_ports else {
             panic!("a model needs its open ports listed");
         };
-        let is_open = open.contains(&port) && !is_knock;
+        // A gate that protects it elsewhere makes it no other port than an open one here.
+        let is_open = open.contains(&port) && !is_knock || of_gate.is_some();
         let is_syn = port.protocol == Protocol::Udp || flags & (SYN | ACK | RST | FIN) == SYN;
         if is_open || !is_syn {
             return Verdict::of(Reason::Unguarded);
@@ -386,6 +398,11 @@ impl<'c> Model<'c> {
             // Behind a bridge that forwards nothing: see `system::OWN`.
             Addresses::Host => own().any(|own| own == destination) || is_for_many(destination),
         }
+    }
+
+    fn guards_some_port(&self, destination: IpAddr) -> bool {
+        let mut gates = self.config.gates.iter();
+        self.guards(destination) || gates.any(|rules| is_at(rules, destination))
     }
 
     fn allows(&self, source: IpAddr) -> bool {

@@ -38,6 +38,8 @@ pub struct Kind {
     pub program_type: u32,
     pub frags: bool,
     pub attach_type: u32,
+    /// Whether packets begin with the IP header, and not with Ethernet's.
+    pub bare_ip: bool,
 }
 
 impl Kind {
@@ -45,9 +47,14 @@ impl Kind {
         program_type: PROG_TYPE_XDP,
         frags: false,
         attach_type: ATTACH_XDP,
+        bare_ip: false,
     };
     pub const FRAGS: Self = Self {
         frags: true,
+        ..Self::USUAL
+    };
+    pub const BARE_IP: Self = Self {
+        bare_ip: true,
         ..Self::USUAL
     };
 }
@@ -222,22 +229,27 @@ fn load(kind: Kind, counts: &File, array: Option<&Array>) -> File {
     // What programs of other types see of a packet begins with its length, so those do not look at it.
     let is_xdp = kind.program_type == PROG_TYPE_XDP;
     let mut code: Vec<Instruction> = vec![(0xbf, 0x16, 0, 0), (0xb7, 0x09, 0, 0)];
+    // Where the IP header begins.
+    let ip: i16 = if kind.bare_ip { 0 } else { 14 };
     if is_xdp {
         code.extend([
-            // r7 = data; r8 = data_end; r2 = r7 + 38, the end of the ports; if it is beyond: count
+            // r7 = data; r8 = data_end; r2 = the end of the ports; if it is beyond: count
             (0x61, 0x17, 0, 0),
             (0x61, 0x18, 4, 0),
             (0xbf, 0x72, 0, 0),
-            (0x07, 0x02, 0, 38),
-            (0x2d, 0x82, 6, 0),
+            (0x07, 0x02, 0, i32::from(ip) + 24),
+            (0x2d, 0x82, if kind.bare_ip { 4 } else { 6 }, 0),
+        ]);
+        if !kind.bare_ip {
             // r3 = the kind of frame; unless it is IPv4: count
-            (0x69, 0x73, 12, 0),
-            (0x55, 0x03, 4, 0x0008),
+            code.extend([(0x69, 0x73, 12, 0), (0x55, 0x03, 4, 0x0008)]);
+        }
+        code.extend([
             // r3 = version and length of the header; unless it has no options: count
-            (0x71, 0x73, 14, 0),
+            (0x71, 0x73, ip, 0),
             (0x55, 0x03, 2, 0x45),
             // r9 = the destination port
-            (0x69, 0x79, 36, 0),
+            (0x69, 0x79, ip + 22, 0),
             (0xdc, 0x09, 0, 16),
         ]);
     }

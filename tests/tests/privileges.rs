@@ -286,10 +286,7 @@ fn the_service_needs_only_the_directory_that_its_unit_gives_it() {
     }
     in_generic_mode(|scenario| {
         let root = scenario.lab.pin_root();
-        let script = "set -e; mount --bind /sys/fs/bpf /sys/fs/bpf; mount --bind \"$1\" \"$1\"; \
-                      mount -o remount,bind,ro /sys/fs/bpf; ! mkdir /sys/fs/bpf/writable 2>/dev/null; shift; exec \"$@\"";
-        let root_name = root.to_str().expect("UTF-8");
-        let sandbox = ["unshare", "--mount", "sh", "-c", script, "sh", root_name];
+        let sandbox = scenario.lab.unit_sandbox();
         let guarded = || {
             wait_until("it is guarded", || {
                 scenario.knockgate("status").code == Some(0)

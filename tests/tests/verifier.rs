@@ -123,6 +123,22 @@ fn the_table_has_the_kernels_that_are_booted() {
     }
 }
 
+#[test]
+fn statistics_are_read_in_both_forms() {
+    let end = "processed 1234 insns (limit 1000000) max_states_per_insn 9 total_states 80 peak_states 50 mark_read 0\n";
+    for frames in [
+        "stack depth 96+216+0\n",
+        "stack depth max 480\nsubprog 0 (knockgate) main insns_self 4 insns_total 9 stack 96\n\
+         subprog 1 (f_3C_g_3E_) static insns_self 5 insns_total 5 stack 216\n",
+    ] {
+        let figures = Figures::read(&format!("verification time 5 usec\n{frames}{end}"));
+        assert_eq!(
+            figures.to_string(),
+            "1234 instructions, 50 peak states, 216 bytes of stack"
+        );
+    }
+}
+
 /// The verifier's statistics of an accepted program.
 struct Figures {
     /// Instructions processed, over all paths.
@@ -148,8 +164,16 @@ impl Figures {
             rest.split_whitespace().next()
         };
         let number = |name: &str| after(name).and_then(|word| u64::from_str(word).ok());
-        let frames = after("stack depth ").map(|depths| depths.split('+').map(u64::from_str));
-        let frame = frames.and_then(|frames| frames.flatten().max());
+        // A line for each function since Linux 7.3, before that one line with the frames of all, such as `stack depth 96+40`.
+        let functions = log.lines().filter(|line| line.starts_with("subprog "));
+        let frames = functions.filter_map(|line| line.rsplit_once(" stack ")?.1.parse().ok());
+        let joined = || {
+            after("stack depth ")?
+                .split('+')
+                .map_while(|frame| u64::from_str(frame).ok())
+                .max()
+        };
+        let frame = frames.max().or_else(joined);
         match (number("processed "), number("peak_states "), frame) {
             (Some(instructions), Some(peak_states), Some(frame)) => Self {
                 instructions,

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     process,
-    setup::{self, Compiler, Linker, Purpose, Toolchain},
+    setup::{self, Compiler, Cross, Linker, Purpose, Toolchain},
     workspace,
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Built {
         program: _,
         knockgate,
-    } = build(&toolchain, options)?;
+    } = build(&toolchain, options, None)?;
     let knockgate = knockgate.display();
     println!("Built {knockgate}");
     println!("It contains its kernel program and needs no other file. Next:");
@@ -61,16 +61,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds both for release.
 pub(crate) fn release(toolchain: &Toolchain) -> Result<Built> {
-    build(
-        toolchain,
-        &Options {
-            debug: false,
-            features: None,
-        },
-    )
+    release_for(toolchain, None)
 }
 
-fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
+/// As [`release`], the binary for another processor. The kernel program is the same for each.
+pub(crate) fn release_for(toolchain: &Toolchain, cross: Option<&Cross>) -> Result<Built> {
+    let options = Options {
+        debug: false,
+        features: None,
+    };
+    build(toolchain, &options, cross)
+}
+
+fn build(toolchain: &Toolchain, options: &Options, cross: Option<&Cross>) -> Result<Built> {
     let Options { debug, features } = *options;
     if cfg!(target_endian = "big") {
         bail!(
@@ -83,20 +86,12 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
     let program = kernel_program(toolchain, "knock-ebpf", logging)?;
     eprintln!("[2/2] knockgate");
 
-    let target = workspace::target();
     let mut command = Command::new(workspace::cargo());
     command
         .current_dir(workspace::root())
-        .args([
-            "build",
-            "--package",
-            "knock-user",
-            "--bin",
-            "knockgate",
-            "--target-dir",
-        ])
-        .arg(&target)
+        .args(["build", "--package", "knock-user", "--bin", "knockgate"])
         .env(PROGRAM_VARIABLE, &program);
+    let target = direct(&mut command, cross);
     if !debug {
         command.arg("--release");
     }
@@ -109,6 +104,18 @@ fn build(toolchain: &Toolchain, options: &Options) -> Result<Built> {
         program,
         knockgate: target.join(profile).join("knockgate"),
     })
+}
+
+/// Has a command of cargo's build for this machine, or for another processor. Returns the folder that has a folder for
+/// each profile.
+pub(crate) fn direct(command: &mut Command, cross: Option<&Cross>) -> PathBuf {
+    if let Some(cross) = cross {
+        cross.direct(command);
+        return cross.folder().join(cross.architecture.target());
+    }
+    let target = workspace::target();
+    command.arg("--target-dir").arg(&target);
+    target
 }
 
 /// Builds a package of kernel programs into a target folder of its own, so that the two compilers do not discard each

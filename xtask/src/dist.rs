@@ -22,8 +22,8 @@ use clap::Args;
 use self::contents::Contents;
 pub(crate) use self::trial::Stage;
 use crate::{
-    build::{self, Built},
-    process,
+    architecture::Architecture,
+    build, process,
     setup::{self, Purpose},
     workspace,
 };
@@ -33,27 +33,41 @@ const LARGEST: u64 = 8_000_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// The processor that the packages are for, if not this machine's
+    #[arg(long, value_enum)]
+    arch: Option<Architecture>,
     /// Then try the package in Debian 12 and 13, each in memory: install, guard, upgrade, remove, purge
     #[arg(long)]
-    pub(crate) test: bool,
+    test: bool,
 }
 
 /// Sets up, builds and packs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { test } = *options;
+    let Options { arch, test } = *options;
+    let architecture = Architecture::or_here(arch)?;
+    ensure!(
+        !test || architecture.is_here(),
+        "a package for {} cannot be tried on this machine; `cargo xtask kernels --arch {0}` tries what it contains",
+        architecture.debian()
+    );
     let toolchain = setup::ready(if test {
         Purpose::DistTest
     } else {
         Purpose::Dist
     })?;
-    let Built {
-        program: _,
-        knockgate,
-    } = build::release(&toolchain)?;
-    let contents = Contents::make(&knockgate, epoch()?)?;
-    let folder = workspace::target().join("dist");
+    let here = build::release(&toolchain)?.knockgate;
+    let cross = setup::cross(architecture)?;
+    let (knockgate, folder) = match &cross {
+        Some(_) => (
+            build::release_for(&toolchain, cross.as_ref())?.knockgate,
+            format!("dist-{}", architecture.debian()),
+        ),
+        None => (here.clone(), "dist".to_owned()),
+    };
+    let contents = Contents::make(&here, &knockgate, architecture, cross, epoch()?)?;
+    let folder = workspace::target().join(folder);
     emptied(&folder)?;
-    let package = debian::pack(&contents, debian::REVISION, &folder)?;
+    let package = debian::pack(&contents, &knockgate, debian::REVISION, &folder)?;
     let tarball = tarball::pack(&contents, &knockgate, &folder)?;
     let sums = checksums(&folder, &[&package, &tarball])?;
     for file in [&package, &tarball] {

@@ -6,6 +6,8 @@
 //! the instructions for a packet, [`release`] runs the slow checks, [`dist`] makes packages, [`demo`] shows a gate at
 //! work and [`mod@bench`] measures its cost, both in networks that exist only while they run.
 
+mod architecture;
+mod archive;
 mod bench;
 mod build;
 mod demo;

@@ -11,8 +11,10 @@ const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 pub(crate) fn run() -> Result<()> {
     test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
     kernels::run(&kernels::Options {
-        only: None,
+        arch: None,
         all: true,
+        kernel: None,
+        only: None,
         update: false,
     })?;
     mutants::run(&mutants::Options::default())

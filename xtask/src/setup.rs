@@ -5,6 +5,7 @@
 //! finds everything installed and takes a second.
 
 mod crates;
+mod cross;
 mod packages;
 mod toolchain;
 
@@ -14,12 +15,16 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use netlab::host::find_program;
 
-pub(crate) use self::toolchain::{Compiler, Linker, Toolchain};
 use self::{
     crates::Crate,
     packages::Package,
     toolchain::{LINKER_LLVM, Search},
 };
+pub(crate) use self::{
+    cross::Cross,
+    toolchain::{Compiler, Linker, Toolchain},
+};
+use crate::architecture::Architecture;
 
 /// What the machine is made ready for; each includes those above it, but for those of packages and of the bench at
 /// the end.
@@ -37,6 +42,8 @@ pub(crate) enum Purpose {
     Ci,
     /// Making packages
     Dist,
+    /// Making packages for another processor, and trying them there in qemu
+    Cross,
     /// Making packages and trying them
     DistTest,
     /// Measuring, beside others that do what knockgate does
@@ -53,6 +60,7 @@ impl Purpose {
             Self::Bench => other <= Self::Demo || other == Self::Bench,
             Self::Peers => other == Self::Peers || Self::Bench.includes(other),
             Self::Dist => matches!(other, Self::Build | Self::Dist),
+            Self::Cross => other == Self::Cross || Self::Dist.includes(other),
             Self::DistTest => {
                 other == Self::DistTest || other <= Self::Demo || Self::Dist.includes(other)
             }
@@ -90,6 +98,20 @@ pub(crate) fn ready(purpose: Purpose) -> Result<Toolchain> {
             toolchain::HINT
         ),
     }
+}
+
+/// Sets up for building for an architecture. Returns nothing where that is this machine's.
+pub(crate) fn cross(architecture: Architecture) -> Result<Option<Cross>> {
+    if architecture.is_here() {
+        return Ok(None);
+    }
+    ready(Purpose::Cross)?;
+    Cross::find(architecture).map(Some)
+}
+
+/// Returns the program that removes symbols from what was built for this machine or another processor.
+pub(crate) fn strip(cross: Option<&Cross>) -> String {
+    cross.map_or_else(|| "strip".to_owned(), |cross| cross.tool("strip"))
 }
 
 /// Returns cargo-fuzz, and installs it first if necessary, together with a C++ compiler. Only guided fuzzing needs
@@ -214,7 +236,7 @@ mod tests {
 
     #[test]
     fn purposes_include_one_another() {
-        use Purpose::{Bench, Build, Ci, Demo, Dist, DistTest, Kernels, Peers, Test};
+        use Purpose::{Bench, Build, Ci, Cross, Demo, Dist, DistTest, Kernels, Peers, Test};
 
         let ladder = [Build, Demo, Test, Kernels, Ci];
         for (step, purpose) in ladder.into_iter().enumerate() {
@@ -229,6 +251,8 @@ mod tests {
             assert_eq!(Bench.includes(purpose), purpose <= Demo, "{purpose:?}");
         }
         assert!(Ci.includes(DistTest) && DistTest.includes(Dist) && DistTest.includes(Demo));
+        assert!(Cross.includes(Dist) && Cross.includes(Cross) && !Cross.includes(Demo));
+        assert!(!Ci.includes(Cross) && !Dist.includes(Cross) && !Peers.includes(Cross));
         assert!(!Dist.includes(Demo) && !Kernels.includes(Dist) && !Bench.includes(Dist));
         assert!(Peers.includes(Bench) && Peers.includes(Peers) && !Bench.includes(Peers));
     }

@@ -24,7 +24,7 @@ use crate::{
     grant::give::{self, Opening, Terms},
     guarded,
     report::{class, class_of, send},
-    rules::NO_GATE,
+    rules::{NO_GATE, PortRole},
     time::TICK_SHIFT,
 };
 
@@ -33,7 +33,7 @@ use crate::{
 pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
         && progress.state != 0
-        && guarded::is(env, probe)
+        && guarded::is(env, probe, PortRole::FOREIGN)
         && !is_own(env, probe)
         && let Some(mut progress) = progress.hold(env, &probe.source)
         && progress.state != 0

@@ -91,6 +91,7 @@ pub(super) struct DraftGate {
     /// Empty where it could not be read.
     pub(super) name: Located<String>,
     pub(super) protect: Vec<Located<Port>>,
+    pub(super) protect_at: Vec<Located<IpNet>>,
     pub(super) open_for: Located<Duration>,
     pub(super) knocks: Vec<DraftKnock>,
     pub(super) hooks: Vec<DraftHook>,
@@ -172,6 +173,17 @@ impl DraftGate {
         self.knocks.iter().filter_map(|knock| knock.key.as_ref())
     }
 
+    /// Returns whether it protects its ports at this address of the host. `addresses`: as the file has them.
+    pub(super) fn guards_own(&self, own: IpAddr, addresses: &DraftAddresses) -> bool {
+        if self.protect_at.is_empty() {
+            let listed = addresses.listed();
+            listed.is_empty() || listed.iter().any(|address| address.value == own)
+        } else {
+            let mut networks = self.protect_at.iter();
+            networks.any(|network| network.value.contains(&own))
+        }
+    }
+
     /// Returns what messages call this gate.
     pub(super) fn label(&self) -> impl fmt::Display {
         match self.name.value.as_str() {
@@ -185,6 +197,7 @@ impl DraftGate {
             header: _,
             name,
             protect,
+            protect_at,
             open_for,
             knocks,
             hooks,
@@ -196,6 +209,7 @@ impl DraftGate {
         Gate {
             name: name.value,
             protect: values(protect),
+            protect_at: values(protect_at),
             open_for: open_for.value,
             knocks: sequences.into_iter().map(DraftKnock::into_knock).collect(),
             keys: values(keys.into_iter().filter_map(|knock| knock.key).collect()),

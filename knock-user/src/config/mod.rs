@@ -184,6 +184,9 @@ pub struct Gate {
     pub name: String,
     /// At least one, and none that another gate guards.
     pub protect: Vec<Port>,
+    /// The destinations at which it protects them, in place of [`Config::addresses`]; empty: those.
+    #[serde(default)]
+    pub protect_at: Vec<IpNet>,
     pub open_for: Duration,
     /// A flow ends after this long without a packet.
     pub session_idle: Duration,
@@ -264,6 +267,11 @@ pub struct Knock {
 }
 
 impl Gate {
+    /// Returns whether it has destinations of its own.
+    pub fn is_placed(&self) -> bool {
+        !self.protect_at.is_empty()
+    }
+
     /// Returns the names of all who may open it, once for each way to do so.
     pub fn users(&self) -> impl Iterator<Item = &str> {
         let knocks = self.knocks.iter().map(|knock| knock.user.as_str());
@@ -317,6 +325,15 @@ impl Config {
             Following::Various => self.next.keys().position(|name| name == interface)?,
         };
         Some((u32::try_from(slot).ok()?, pin))
+    }
+
+    /// Returns whether a gate protects its ports at an address of this host.
+    pub fn guards_own(&self, gate: &Gate, own: IpAddr) -> bool {
+        if gate.is_placed() {
+            gate.protect_at.iter().any(|network| network.contains(&own))
+        } else {
+            self.addresses.guard_own(own)
+        }
     }
 
     /// Returns whether clients of fwknop may open a gate.

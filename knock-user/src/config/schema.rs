@@ -327,6 +327,13 @@ const GATE: Section<DraftGate> = Section {
             |reader, field, gate| put(&mut gate.protect, protect(reader, field)),
         ),
         Row::new(
+            "protect_at",
+            Optional("[]"),
+            r#"Networks at which this gate guards them in place of `addresses`, such as ["10.0.0.0/24"] behind this host;
+empty: where `addresses` says. Knocks are for `addresses` all the same."#,
+            |reader, field, gate| set(&mut gate.protect_at, reader.set(field, &NETWORK)),
+        ),
+        Row::new(
             "open_for",
             Optional(r#""30s""#),
             "How long a grant lasts. Knocking again renews it.",

@@ -112,6 +112,7 @@ refusals = 100
 [[gate]]
 name = "ssh"
 protect = ["22/tcp", "2222/tcp"]
+protect_at = ["10.0.0.0/24", "2001:db8:1::/48"]
 open_for = "1m30s"
 deny = "reject"
 established = "cut"
@@ -189,6 +190,7 @@ protect = ["5432/tcp"]
             Gate {
                 name: "ssh".into(),
                 protect: vec![port("22/tcp"), port("2222/tcp")],
+                protect_at: vec![net("10.0.0.0/24"), net("2001:db8:1::/48")],
                 open_for: Duration::from_secs(90),
                 session_idle: Duration::from_hours(2),
                 established: Established::Cut,
@@ -227,6 +229,7 @@ protect = ["5432/tcp"]
             Gate {
                 name: "hand-opened_1.0".into(),
                 protect: vec![port("5432/tcp")],
+                protect_at: vec![],
                 open_for: Duration::from_secs(30),
                 session_idle: Duration::from_hours(3),
                 established: Established::default(),

@@ -63,6 +63,13 @@ const HELD_BYTES: usize = 256 * 1024;
 /// Bytes of the ring of packets of fwknop's: what comes in while the service is not on a CPU.
 const FWKNOP_BYTES: usize = 4 * 1024 * 1024;
 
+/// Returns the entries of a hash table in which `most` are in use at a time. The kernel makes as many buckets as there are entries,
+/// rounded up to a power of two, and a look-up waits for the memory of every entry in its bucket. One entry more than a power of
+/// two, which is what limits usually are, doubles the buckets, for 16 bytes each, and halves what is in one of them.
+const fn roomy(most: usize) -> usize {
+    most + 1
+}
+
 /// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, its number of
 /// entries (bytes, for a ring) by the configuration's [`Counts`], and the [`Group`] with which it is kept when another
 /// configuration replaces it.
@@ -83,6 +90,7 @@ tables! {
     TRANSITION: Hash<Transition, u32> = |counts| counts.transitions => Config;
     ALLOW: Trie<ScopedAddress, u32> = |counts| counts.allow => Config;
     KNOCKER: Trie<ScopedAddress, u32> = |counts| counts.knockers => Config;
+    PLACE: Trie<ScopedAddress, u32> = |counts| counts.places => Config;
     GUARDED_ADDRESS: Hash<ScopedAddress, u32> = |counts| counts.guarded_addresses => Config;
     GRANT_LENGTHS: Array<u64> = |_| 2 => Single;
     CONFIG: Array<[u8; CONFIG_CHUNK]> = |counts| counts.config_bytes.div_ceil(CONFIG_CHUNK) => Config;
@@ -97,12 +105,12 @@ tables! {
     KEY_GATE: SparseHash<KeyGate, u32> = |counts| counts.keys * (counts.gates + 1) => Config;
     HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Config;
     CLOCK_OFFSET: Array<u64> = |_| 1 => Single;
-    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| counts.limits.grants => Grants;
-    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| counts.limits.grants => Grants;
+    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| roomy(counts.limits.grants) => Grants;
+    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| roomy(counts.limits.grants) => Grants;
     GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
     GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants => Grants;
-    SESSION4: Hash<Flow<V4>, Session> = |counts| counts.limits.sessions => Sessions;
-    SESSION6: Hash<Flow<V6>, Session> = |counts| counts.limits.sessions => Sessions;
+    SESSION4: Hash<Flow<V4>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
+    SESSION6: Hash<Flow<V6>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
     SESSION_SLOT: MappedArray<SessionSlot> = |counts| counts.limits.sessions => Sessions;
     SESSION_COUNT: Array<u32> = |_| HOLDERS => Sessions;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
@@ -181,6 +189,7 @@ pub struct Counts {
     pub allow: usize,
     /// Networks that may knock, over all gates.
     pub knockers: usize,
+    pub places: usize,
     pub guarded_addresses: usize,
     /// Bytes in [`CONFIG`].
     pub config_bytes: usize,

@@ -35,6 +35,7 @@ impl Contents {
             gates,
             allow,
             knockers,
+            places,
             guarded_addresses,
             // Part of a table that grants by hand change too.
             grant_lengths: _,
@@ -57,6 +58,7 @@ impl Contents {
         batch::write(data(&tables::ROLE.open(to)?), self.roles(open))?;
         batch::write(data(&tables::ALLOW.open(to)?), networks(allow))?;
         batch::write(data(&tables::KNOCKER.open(to)?), networks(knockers))?;
+        batch::write(data(&tables::PLACE.open(to)?), networks(places))?;
         let guarded = guarded_addresses.iter().map(|address| (*address, 1_u32));
         batch::write(data(&tables::GUARDED_ADDRESS.open(to)?), guarded)?;
         batch::write(

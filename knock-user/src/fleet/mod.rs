@@ -40,8 +40,13 @@ pub fn configuration_hash(config: &Config) -> String {
         protect.sort_unstable();
         let _ = writeln!(
             text,
-            "{} {protect:?} {users:?} {:?} {:?} {:?} {:?}",
-            gate.name, gate.open_for, gate.grant_to, gate.sources, gate.connections
+            "{} {protect:?} {users:?} {:?} {:?} {:?} {:?} {:?}",
+            gate.name,
+            gate.protect_at,
+            gate.open_for,
+            gate.grant_to,
+            gate.sources,
+            gate.connections
         );
     }
     let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();

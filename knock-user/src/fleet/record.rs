@@ -5,6 +5,7 @@
 //! | `grant/<gate>/<source>_<length>` | [`Grant`] |
 //! | `revoke/<number>`, `revoke-head` | [`Revocation`], [`Head`] |
 //! | `seen/<key>` | [`Seen`] |
+//! | `fwknop/<hash>` | [`Packet`] |
 //! | `host/<name>` | [`Host`] |
 //!
 //! A value is text: `<version> <time> <id> <mac> <body>`. `version` is `VERSION`; `time` is of [`Seen`] alone, 20 digits,
@@ -20,7 +21,7 @@ use super::{
     engine::{Condition, Put, Write},
     keys::Keyring,
 };
-use crate::{config::LONGEST_GRANT, keys::KeyName, values::parse_name};
+use crate::{config::LONGEST_GRANT, fwknop::seen::Fingerprint, keys::KeyName, values::parse_name};
 
 /// The version of the values that this build writes, and the only one that it reads.
 const VERSION: &str = "1";
@@ -31,6 +32,7 @@ const GRANT: &str = "grant/";
 const REVOKE: &str = "revoke/";
 const HEAD: &str = "revoke-head";
 const SEEN: &str = "seen/";
+const FWKNOP: &str = "fwknop/";
 const HOST: &str = "host/";
 
 /// Why a record is not used.
@@ -157,6 +159,17 @@ pub struct Seen {
     pub time: u64,
 }
 
+/// A packet of a client of fwknop's that a host has accepted. The key of its record has the hash of it, SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Its last characters.
+    pub end: String,
+    /// When it was made, Unix time.
+    pub time: u64,
+    /// The host that has accepted it.
+    pub host: String,
+}
+
 /// A host of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -185,6 +198,7 @@ pub enum Record {
     Revocation(u64, Revocation),
     Head(Head),
     Seen(KeyName, Seen),
+    Packet(Fingerprint, Packet),
     Host(String, Host),
 }
 
@@ -216,6 +230,16 @@ impl Codec {
 
     pub fn seen(&self, key: &str, seen: Seen) -> (String, Vec<u8>) {
         self.signed(format!("{SEEN}{key}"), seen.time, &seen)
+    }
+
+    pub fn packet(&self, packet: &Fingerprint, host: &str) -> (String, Vec<u8>) {
+        let hash = base16ct::lower::encode_string(&packet.hash);
+        let packet = Packet {
+            end: String::from_utf8_lossy(&packet.end).into_owned(),
+            time: packet.time,
+            host: host.to_owned(),
+        };
+        self.signed(format!("{FWKNOP}{hash}"), 0, &packet)
     }
 
     pub fn host(&self, name: &str, host: &Host) -> (String, Vec<u8>) {
@@ -268,6 +292,10 @@ impl Codec {
         } else if let Some(name) = key.strip_prefix(SEEN) {
             let name = name.parse().map_err(|_| Refusal::Malformed)?;
             Record::Seen(name, parse(body)?)
+        } else if let Some(hash) = key.strip_prefix(FWKNOP) {
+            let packet: Packet = parse(body)?;
+            let print = fingerprint(hash, &packet).ok_or(Refusal::Malformed)?;
+            Record::Packet(print, packet)
         } else if let Some(name) = key.strip_prefix(HOST) {
             let name = parse_name(name).map_err(|_| Refusal::Malformed)?;
             Record::Host(name, parse(body)?)
@@ -373,6 +401,16 @@ fn place_of(text: &str) -> Option<(String, IpNet)> {
     // One grant has one name, and the kernel program has no length for everyone.
     let is_own = source == source.trunc() && source.prefix_len() != 0;
     (is_own && format!("{GRANT}{text}") == grant_key(&gate, source)).then_some((gate, source))
+}
+
+fn fingerprint(hash: &str, packet: &Packet) -> Option<Fingerprint> {
+    let mut print = Fingerprint {
+        hash: [0; 32],
+        end: packet.end.as_bytes().try_into().ok()?,
+        time: packet.time,
+    };
+    decode(hash, &mut print.hash).ok()?;
+    Some(print)
 }
 
 /// Whether its times agree, to the millisecond.

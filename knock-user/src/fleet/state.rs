@@ -7,6 +7,7 @@
 mod asked;
 mod heard;
 mod own;
+mod packets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,9 +17,10 @@ use super::{
     engine::{Condition, Message, Outcome, Put, Write},
     record::{Codec, Grant, Host, Refusal, Revocation, Seen, head_key},
 };
-use crate::{datapath::Who, keys::KeyName};
+use crate::{datapath::Who, fwknop::seen::Fingerprint, keys::KeyName};
 use asked::Asked;
 use own::{InFlight, Own};
+use packets::Untold;
 
 pub use asked::Answer;
 
@@ -88,6 +90,8 @@ pub enum Act {
     Give(Give),
     /// Refuse packets of this key that are as old as this, Unix ns, or older.
     Newest { key: KeyName, time: u64 },
+    /// Refuse copies of this packet of a client of fwknop's.
+    Packet(Fingerprint),
     /// Go on with what was [asked](State::ask) under this number.
     Answered { ask: u64, answer: Answer },
     /// Say that a record was refused.
@@ -175,6 +179,7 @@ pub struct State {
     due: BTreeSet<(u64, Place)>,
     seen: BTreeMap<String, own::Newest>,
     asked: Asked,
+    untold: Untold,
     in_flight: HashMap<u64, InFlight>,
     next_write: u64,
     refused_in_a_row: u32,
@@ -217,6 +222,7 @@ impl State {
             due: BTreeSet::new(),
             seen: BTreeMap::new(),
             asked: Asked::default(),
+            untold: Untold::new(),
             in_flight: HashMap::new(),
             next_write: 0,
             refused_in_a_row: 0,
@@ -267,6 +273,7 @@ impl State {
             Message::Lost { why } => {
                 self.told = Told::default();
                 self.in_flight.clear();
+                self.tell_packets_again();
                 self.give_up_asking(&mut acts);
                 acts.push(Act::Isolated { why });
             }

@@ -21,12 +21,25 @@ pub const TOLERANCE: u64 = 120;
 pub const KEPT: u64 = 2 * TOLERANCE;
 /// More packets than this in that time are refused.
 const MOST: usize = 65_536;
+/// The share of that room that packets of other hosts leave to this one's: an eighth.
+const RESERVED: usize = MOST / 8;
 /// The shortest code, in characters: the end of every packet.
-const END: usize = 22;
+pub const END: usize = 22;
 /// Lines that are added to the file before it is written anew, as long as it has twice what is remembered.
 const FEWEST_LINES: usize = 1024;
 /// What the file begins with.
 const TITLE: &str = "knockgate: packets of fwknop's that were accepted, 1";
+
+/// A packet that was accepted, as another host of a fleet is told of it: enough to know a copy by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint {
+    /// Of the whole packet.
+    pub hash: [u8; 32],
+    /// Its last characters.
+    pub end: [u8; END],
+    /// When it was made, Unix time.
+    pub time: u64,
+}
 
 /// The packets of the latest time.
 pub struct Seen {
@@ -88,6 +101,27 @@ impl Seen {
         known.is_some_and(|known| known.hash == hash(payload))
     }
 
+    /// Returns what other hosts are to know of a packet that has been accepted.
+    pub fn fingerprint(&self, payload: &[u8]) -> Option<Fingerprint> {
+        let end = end(payload)?;
+        let Packet { hash, time, .. } = *self.packets.get(&end)?;
+        Some(Fingerprint { hash, end, time })
+    }
+
+    /// Remembers a packet that another host has accepted, if a copy of it could be accepted here.
+    pub fn hear(&mut self, packet: Fingerprint, now: u64) {
+        self.forget(now);
+        let Fingerprint { hash, end, time } = packet;
+        let could_be_accepted = time.abs_diff(now) <= KEPT;
+        if could_be_accepted
+            && !self.packets.contains_key(&end)
+            && self.packets.len() < MOST - RESERVED
+        {
+            // The engine tells of it again where a power failure loses it.
+            self.remember(end, hash, time, now, false);
+        }
+    }
+
     /// Returns whether a packet of this time may be one that has been forgotten.
     pub fn may_have_forgotten(&self, time: u64) -> bool {
         time <= self.floor
@@ -102,13 +136,19 @@ impl Seen {
         if self.packets.len() >= MOST {
             return false;
         }
+        self.remember(end, hash(payload), time, now, true);
+        true
+    }
+
+    /// `synced`: it is on the disk before this returns.
+    fn remember(&mut self, end: [u8; END], hash: [u8; 32], time: u64, now: u64, synced: bool) {
         let packet = Packet {
-            hash: hash(payload),
+            hash,
             time,
             until: time.max(now) + KEPT,
         };
         self.packets.insert(end, packet);
-        let saved = self.save(end, packet);
+        let saved = self.save(end, packet, synced);
         if let Err(error) = &saved
             && !self.has_failed
         {
@@ -119,7 +159,6 @@ impl Seen {
             );
         }
         self.has_failed = saved.is_err();
-        true
     }
 
     /// Forgets what is too old, once a second.
@@ -143,13 +182,15 @@ impl Seen {
         }
     }
 
-    fn save(&mut self, end: [u8; END], packet: Packet) -> io::Result<()> {
+    fn save(&mut self, end: [u8; END], packet: Packet, synced: bool) -> io::Result<()> {
         let lines = self.lines.take();
         match lines {
             Some(lines) if lines < FEWEST_LINES.max(2 * self.packets.len()) => {
                 let mut file = File::options().append(true).open(&self.path)?;
                 file.write_all(line(end, packet).as_bytes())?;
-                file.sync_data()?;
+                if synced {
+                    file.sync_data()?;
+                }
                 self.lines = Some(lines + 1);
             }
             _ => {

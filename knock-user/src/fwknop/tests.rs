@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::{
     keyring::{Accepted, Keyring, Opening, Refused},
     packet::{self, Content},
-    seen::Seen,
+    seen::{Fingerprint, KEPT, Seen},
 };
 use crate::config::Config;
 
@@ -429,6 +429,27 @@ fn a_message_says_no_more_than_it_may() {
         [None, None, None]
     );
     assert_eq!(read("1", "0.0.0.0,udp/1", "").address, None);
+}
+
+#[test]
+fn what_another_host_has_accepted_is_a_copy_here() {
+    let vector = vector("access");
+    let (ring, payload) = (keyring(&gate_of(&vector)), vector.packet.as_bytes());
+    let mut there = Memory::new();
+    assert!(judged(&ring, payload, SOURCE, NOW, &mut there).is_ok());
+    let print = there.seen.fingerprint(payload).expect("it was accepted");
+    let mut here = Memory::new();
+    here.seen.hear(print, NOW);
+    assert_eq!(
+        judged(&ring, payload, SOURCE, NOW, &mut here).err(),
+        Some(Outcome::Replay)
+    );
+    // What nobody would accept any more, or for a long time, takes no room.
+    for time in [NOW - KEPT - 1, NOW + KEPT + 1] {
+        let mut here = Memory::new();
+        here.seen.hear(Fingerprint { time, ..print }, NOW);
+        assert!(!here.seen.has(payload), "{time}");
+    }
 }
 
 proptest! {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    config::{Addresses, Config, count},
+    config::{Addresses, Config, Gate, count},
     datapath::Destinations,
     values::{Port, Protocol},
 };
@@ -187,7 +187,7 @@ impl Rule {
         };
         let mut found = Vec::new();
         for (gate, port) in gates().filter(|(_, port)| among(*port, self.ports)) {
-            let advice = self.left_open(config, destinations);
+            let advice = self.left_open(gate, config, destinations);
             found.push(self.row(&gate.name, Ports::one(port.number), advice));
         }
         let Some(to) = self.to_ports else {
@@ -207,8 +207,32 @@ impl Rule {
         found
     }
 
-    /// Returns why the port is not guarded though a gate protects it.
-    fn left_open(&self, config: &Config, destinations: &Destinations) -> Option<String> {
+    /// Returns why the port is not guarded though this gate protects it.
+    fn left_open(
+        &self,
+        gate: &Gate,
+        config: &Config,
+        destinations: &Destinations,
+    ) -> Option<String> {
+        if gate.is_placed() {
+            return match self.address {
+                Some(address) => {
+                    let covers = |network: &IpNet| network.contains(&address);
+                    let is_guarded = gate.protect_at.iter().any(covers);
+                    (!is_guarded).then(|| {
+                        format!(
+                            "stays open: `protect_at` of gate {:?} does not cover {}",
+                            gate.name,
+                            shown(address)
+                        )
+                    })
+                }
+                None => Some(format!(
+                    "stays open at each address of this host that `protect_at` of gate {:?} does not cover",
+                    gate.name
+                )),
+            };
+        }
         let is_guarded = |network: IpNet| {
             let known = destinations.addresses.iter();
             network.prefix_len() == network.max_prefix_len()

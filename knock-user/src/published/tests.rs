@@ -132,6 +132,29 @@ fn said(top: &str, protect: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_gate_with_destinations_of_its_own_guards_what_is_published_there() {
+    let said_of_dns = |at: &str| said("", &format!("[\"53/udp\"]\nprotect_at = [\"{at}\"]"));
+    assert_eq!(
+        said_of_dns("192.0.2.0/24"),
+        ["53/udp of 192.0.2.1, which is sent on to 172.17.0.3:5353, is guarded by gate \"web\""]
+    );
+    assert_eq!(
+        said_of_dns("172.17.0.0/16"),
+        [
+            "53/udp of 192.0.2.1, which is sent on to 172.17.0.3:5353, stays open: `protect_at` of gate \"web\" does not \
+             cover 192.0.2.1"
+        ]
+    );
+    assert_eq!(
+        said("", "[\"8080/tcp\"]\nprotect_at = [\"192.0.2.0/24\"]"),
+        [
+            "8080/tcp, which is sent on to 172.17.0.2:80, stays open at each address of this host that `protect_at` of \
+             gate \"web\" does not cover"
+        ]
+    );
+}
+
+#[test]
 fn a_gate_guards_the_port_that_is_published_and_not_the_one_behind() {
     assert_eq!(
         said("", "[\"8080/tcp\"]"),

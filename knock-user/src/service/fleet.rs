@@ -18,7 +18,7 @@ use std::{
 use knock_common::event::{Event, Kind};
 use tokio::sync::mpsc;
 
-use super::{record::Record, serving::Serving};
+use super::{packets::Packets, record::Record, serving::Serving};
 use crate::{
     config::{Config, Fleet},
     datapath::{PinRoot, padded_address},
@@ -90,6 +90,7 @@ pub struct Member {
     openings: Openings,
     /// Goes to the thread and comes back.
     opened: Arc<tokio::sync::Mutex<mpsc::Receiver<Opened>>>,
+    packets: Packets,
     serving: Option<Serving>,
     /// A thread that has ended is started again, and not before this.
     next_try: Instant,
@@ -98,7 +99,8 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn new(root: &PinRoot) -> Self {
+    /// `packets`: to and from the thread that lets in clients of fwknop's.
+    pub fn new(root: &PinRoot, packets: &Packets) -> Self {
         let (sender, events) = mpsc::channel(BACKLOG);
         let (openings, opened) = mpsc::channel(BACKLOG);
         Self {
@@ -110,6 +112,7 @@ impl Member {
                 look: Arc::default(),
             },
             opened: Arc::new(opened.into()),
+            packets: packets.clone(),
             serving: None,
             next_try: Instant::now(),
             events,
@@ -166,6 +169,7 @@ impl Member {
             fleet,
             counts: self.counts.clone(),
             look: Arc::clone(&self.openings.look),
+            packets: self.packets.clone(),
             sender: self.sender.clone(),
         };
         let opened = Arc::clone(&self.opened);

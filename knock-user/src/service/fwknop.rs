@@ -13,7 +13,7 @@ use std::{
 use anyhow::Result;
 use tokio::sync::mpsc;
 
-use super::{record::Record, serving::Serving};
+use super::{packets::Packets, record::Record, serving::Serving};
 use crate::{
     config::{Config, Gate, fwknop::Key},
     datapath::PinRoot,
@@ -32,6 +32,7 @@ pub struct Gatekeeper {
     file: PathBuf,
     /// Keys that were in use: a trial may return to them.
     earlier: Arc<Mutex<Earlier>>,
+    packets: Packets,
     serving: Option<Serving>,
     events: mpsc::Receiver<Said>,
     sender: mpsc::Sender<Said>,
@@ -79,13 +80,14 @@ impl Earlier {
 }
 
 impl Gatekeeper {
-    /// `file`: the configuration.
-    pub fn new(root: &PinRoot, file: &Path) -> Self {
+    /// `file`: the configuration. `packets`: to and from the fleet.
+    pub fn new(root: &PinRoot, file: &Path, packets: &Packets) -> Self {
         let (sender, events) = mpsc::channel(BACKLOG);
         Self {
             root: root.clone(),
             file: file.to_owned(),
             earlier: Arc::default(),
+            packets: packets.clone(),
             serving: None,
             events,
             sender,
@@ -119,9 +121,10 @@ impl Gatekeeper {
     fn start(&self) -> Result<Serving> {
         let (root, file) = (self.root.clone(), self.file.clone());
         let (earlier, sender) = (Arc::clone(&self.earlier), self.sender.clone());
+        let packets = self.packets.clone();
         Serving::start("fwknop", |stopped| async {
             let served = async {
-                Worker::new(root, file, earlier, sender)?
+                Worker::new(root, file, earlier, packets, sender)?
                     .serve(stopped)
                     .await
             };

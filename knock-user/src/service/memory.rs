@@ -5,68 +5,74 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufReader, BufWriter, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use anyhow::{Result, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{record::Record, socket::file_name};
-use crate::{datapath::PinRoot, sys::state_directory};
+use crate::{
+    datapath::{PinRoot, Who},
+    sys::state_directory,
+};
 
 /// The state of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// The boot that `looked` and `until` belong to: the clock begins anew with each.
     pub boot: String,
-    /// When the tables were read, ns of `CLOCK_MONOTONIC`.
+    /// When the tables were read, ns of `CLOCK_MONOTONIC` ...
     pub looked: u64,
-    /// The live grants at that time.
+    /// ... and by the wall clock, for another boot.
+    pub wall: Timestamp,
+    pub granted: Vec<Granted>,
+    /// The live grants at that time. There may be many, and few who have them.
     pub grants: Vec<Known>,
     /// Ends of grants whose hooks had not ended.
     pub closings: Vec<Record>,
 }
 
-/// A grant, by names that outlive the tables.
+/// A gate and somebody who may pass it, by names that outlive the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Granted {
+    pub gate: String,
+    #[serde(flatten)]
+    pub who: Who,
+}
+
+/// A grant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Known {
-    pub gate: String,
-    pub user: Option<String>,
-    pub key: Option<String>,
-    /// Absent from what earlier builds have written.
-    #[serde(default)]
-    pub origin: Option<String>,
+    /// Who has it: a place in [`State::granted`].
+    pub holder: usize,
     pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
-    /// The same by the wall clock, for another boot.
-    pub ends: Timestamp,
     pub connections: u32,
 }
 
-/// A [`State`] that is to be written down: there may be many grants, whose names belong to others.
-#[derive(Debug, Serialize)]
-pub struct ToSave<'s> {
-    pub boot: &'s str,
-    pub looked: u64,
-    pub grants: Vec<ToKnow<'s>>,
-    pub closings: &'s [Record],
-}
+impl State {
+    /// Returns when a grant ends by the wall clock. `until`: as in [`Known::until`].
+    pub fn ends(&self, until: u64) -> Timestamp {
+        let left = Duration::from_nanos(until.saturating_sub(self.looked));
+        self.wall.checked_add(left).unwrap_or(Timestamp::MAX)
+    }
 
-/// As [`Known`].
-#[derive(Debug, Serialize)]
-pub struct ToKnow<'s> {
-    pub gate: &'s str,
-    pub user: Option<&'s str>,
-    pub key: Option<&'s str>,
-    pub origin: Option<&'s str>,
-    pub source: IpNet,
-    pub until: u64,
-    pub ends: Timestamp,
-    pub connections: u32,
+    /// Returns it, if each of its grants is somebody's.
+    fn checked(self) -> Result<Self> {
+        let count = self.granted.len();
+        ensure!(
+            self.grants.iter().all(|grant| grant.holder < count),
+            "a grant is nobody's"
+        );
+        Ok(self)
+    }
 }
 
 /// The file of a pin root.
@@ -90,15 +96,16 @@ impl Memory {
 
     /// Returns what the last service has left. A file that cannot be read is as good as none, and logged.
     pub fn load(&self) -> Option<State> {
-        let text = match fs::read(&self.path) {
-            Ok(text) => text,
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
                 tracing::warn!("cannot read {}: {error}", self.path.display());
                 return None;
             }
         };
-        let state = serde_json::from_slice(&text);
+        let state = serde_json::from_reader(BufReader::new(file)).map_err(anyhow::Error::from);
+        let state = state.and_then(State::checked);
         if let Err(error) = &state {
             tracing::warn!(
                 "{} is not a state of this version, and is not used: {error}",
@@ -110,7 +117,7 @@ impl Memory {
 
     /// Writes the state down. Where that fails, says so once, and the next service does not know of grants that end until
     /// then.
-    pub fn save(&mut self, state: &impl Serialize) {
+    pub fn save(&mut self, state: &State) {
         let saved = write(&self.path, state);
         if let Err(error) = &saved
             && !self.has_failed
@@ -135,7 +142,7 @@ pub fn state_file(root: &PinRoot, extension: &str) -> PathBuf {
     state_directory::path().join(file_name(root, extension))
 }
 
-fn write(path: &Path, state: &impl Serialize) -> io::Result<()> {
+fn write(path: &Path, state: &State) -> io::Result<()> {
     let new = path.with_extension("new");
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -150,7 +157,7 @@ fn write(path: &Path, state: &impl Serialize) -> io::Result<()> {
     written
 }
 
-fn write_to(path: &Path, state: &impl Serialize) -> io::Result<()> {
+fn write_to(path: &Path, state: &State) -> io::Result<()> {
     let mut file = File::options();
     let file = file.write(true).create(true).truncate(true).mode(0o600);
     let mut writer = BufWriter::new(file.open(path)?);
@@ -174,14 +181,18 @@ mod tests {
         State {
             boot: boot(),
             looked: 7,
-            grants: vec![Known {
+            wall: Timestamp::now(),
+            granted: vec![Granted {
                 gate: "ssh".into(),
-                user: None,
-                key: None,
-                origin: None,
+                who: Who {
+                    user: Some("alice".into()),
+                    ..Who::default()
+                },
+            }],
+            grants: vec![Known {
+                holder: 0,
                 source: "192.0.2.0/24".parse().expect("a network"),
                 until: u64::MAX,
-                ends: Timestamp::now(),
                 connections: 3,
             }],
             closings: vec![Record::now("gate.closed")],
@@ -213,6 +224,10 @@ mod tests {
         let path = folder.path().join("state.json");
         fs::write(&path, "{\"boot\": ").expect("writable");
         let mut memory = Memory::at(path.clone());
+        assert_eq!(memory.load(), None);
+        let mut of_nobody = state();
+        of_nobody.granted.clear();
+        memory.save(&of_nobody);
         assert_eq!(memory.load(), None);
         // A directory where the file would be.
         fs::remove_file(&path).expect("it is there");

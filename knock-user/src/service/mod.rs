@@ -15,6 +15,7 @@ mod log;
 mod memory;
 mod metrics;
 pub mod names;
+mod packets;
 mod reader;
 mod record;
 mod reload;
@@ -48,6 +49,7 @@ use guard::{Guard, Seen};
 use log::Log;
 use memory::Memory;
 use metrics::Endpoint;
+use packets::Packets;
 use reload::Load;
 use watch::Watch;
 
@@ -85,7 +87,8 @@ pub async fn serve(
     down_on_exit: bool,
 ) -> Result<()> {
     let socket = socket::Listener::bind(root)?;
-    let mut member = Member::new(root);
+    let packets = Packets::default();
+    let mut member = Member::new(root, &packets);
     let mut log = Log::new(datapath.config(), &member);
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring =
@@ -115,7 +118,7 @@ pub async fn serve(
     readiness.tell(&guard);
     // Interfaces, sockets and tables are open; what is done with them from now on needs no more.
     capability::give_up_others()?;
-    let mut gatekeeper = Gatekeeper::new(root, file);
+    let mut gatekeeper = Gatekeeper::new(root, file, &packets);
     gatekeeper.apply(datapath.config());
     member.apply(datapath.config());
     tracing::info!("serving; the gates stay up when this ends");

@@ -18,18 +18,20 @@ use knock_common::{event::Kind, report::class};
 use self::resume::{Moment, resume};
 use super::{
     log::Log,
-    memory::{Memory, ToKnow, ToSave, boot},
+    memory::{Granted, Known, Memory, State},
     names::{EXPIRED, REVOKED},
     record::{Record, network_text, wall_clock},
 };
 use crate::{
-    datapath::{Datapath, GrantRow, Who},
+    datapath::{Datapath, GrantRow, Who, keys::Holders},
     sys::clock::monotonic_now,
 };
 
 /// The grants as they were last seen.
 pub struct Watch {
     known: Grants,
+    /// How often the tables were looked at.
+    looks: u64,
     memory: Memory,
     /// What was last written down.
     saved: Option<Saved>,
@@ -41,13 +43,26 @@ pub struct Watch {
 type Grants = HashMap<(u16, IpNet), Seen>;
 
 /// A grant as it was last seen. Who has it is known by name, since a key may be gone when its grant ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     /// ns of `CLOCK_MONOTONIC`.
     until: u64,
     connections: u32,
     /// Shared: there may be many grants, and few who have them.
     who: Arc<Who>,
+    /// The last [look](Watch::looks) that found it in the tables.
+    look: u64,
+}
+
+impl Seen {
+    fn of(row: &GrantRow, holders: &mut Holders<'_>, look: u64) -> Self {
+        Self {
+            until: row.until,
+            connections: row.connections,
+            who: Arc::clone(holders.of(row.user)),
+            look,
+        }
+    }
 }
 
 /// What a state that was written down says, as far as it tells it from others.
@@ -69,6 +84,7 @@ impl Watch {
             let known = seen(&datapath.grants()?, datapath);
             return Ok(Self {
                 known,
+                looks: 0,
                 memory,
                 saved: None,
                 is_gone: false,
@@ -82,6 +98,7 @@ impl Watch {
         }
         Ok(Self {
             known,
+            looks: 0,
             memory,
             saved: None,
             is_gone: false,
@@ -93,13 +110,24 @@ impl Watch {
         for change in log.changes() {
             self.note(&change, datapath);
         }
-        let rows = datapath.grants()?;
-        let present = seen(&rows, datapath);
-        let missing = self.known.iter();
-        let missing = missing.filter(|(place, _)| !present.contains_key(*place));
-        let mut ended: Vec<_> = missing
-            .map(|(place, seen)| (*place, seen.clone()))
-            .collect();
+        self.looks += 1;
+        let looks = self.looks;
+        let mut holders = datapath.holders();
+        let mut by_hand = Vec::new();
+        datapath.each_grant(|row| {
+            let place = (row.gate, row.source);
+            let before = self
+                .known
+                .insert(place, Seen::of(&row, &mut holders, looks));
+            if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
+                by_hand.push((row.until, place));
+            }
+        })?;
+        let missing = self.known.extract_if(|_, grant| grant.look != looks);
+        let mut ended: Vec<_> = missing.collect();
+        if self.known.len() < self.known.capacity() / 4 {
+            self.known.shrink_to_fit();
+        }
         let now = monotonic_now();
         if ended.iter().any(|(_, grant)| grant.until > now) {
             // It was taken away, or another one by hand took its place and has ended.
@@ -112,18 +140,14 @@ impl Watch {
         for (place, grant) in &ended {
             end(*place, grant, datapath, log);
         }
-        for row in rows.iter().filter(|row| row.user.is_none()) {
-            let place = (row.gate, row.source);
-            let before = self.known.get(&place);
-            if before.is_none_or(|before| before.until != row.until) {
-                let opened = Record {
-                    until: Some(wall_clock(row.until)),
-                    ..about(place, &Who::default(), Kind::Opened, datapath)
-                };
-                log.say_within(class::OPENINGS, opened);
-            }
+        by_hand.sort_unstable();
+        for (until, place) in by_hand {
+            let opened = Record {
+                until: Some(wall_clock(until)),
+                ..about(place, &Who::default(), Kind::Opened, datapath)
+            };
+            log.say_within(class::OPENINGS, opened);
         }
-        self.known = present;
         self.save(datapath, log);
         Ok(())
     }
@@ -156,6 +180,7 @@ impl Watch {
                     key: change.key.clone(),
                     origin: change.origin.clone(),
                 }),
+                look: self.looks,
             });
         }
     }
@@ -185,44 +210,55 @@ impl Watch {
         let applied = &datapath.applied;
         let mut count = 0;
         let mut sum = 0_u64;
-        for ((gate, source), grant) in &self.known {
-            if let Some(gate) = applied.gate_name(*gate) {
+        for (place, grant) in &self.known {
+            if applied.gate_name(place.0).is_some() {
                 let mut hasher = DefaultHasher::new();
-                (gate, source, grant).hash(&mut hasher);
+                (place, grant.until, grant.connections, &grant.who).hash(&mut hasher);
                 count += 1;
                 sum = sum.wrapping_add(hasher.finish());
             }
         }
-        let state = Saved {
+        let saved = Saved {
             grants: (count, sum),
             closings: log.unfinished_closings(),
         };
-        if self.saved.as_ref() == Some(&state) {
+        if self.saved.as_ref() == Some(&saved) {
             return;
         }
-        let grants = self.known.iter();
-        let mut grants: Vec<_> = grants
-            .filter_map(|((gate, source), grant)| {
-                Some(ToKnow {
-                    gate: applied.gate_name(*gate)?,
-                    user: grant.who.user.as_deref(),
-                    key: grant.who.key.as_deref(),
-                    origin: grant.who.origin.as_deref(),
+        let mut granted = Vec::new();
+        let mut numbers = HashMap::new();
+        let mut grants = Vec::with_capacity(count);
+        for ((gate, source), grant) in &self.known {
+            if let Some(name) = applied.gate_name(*gate) {
+                let number = numbers.entry((gate, &*grant.who)).or_insert_with(|| {
+                    granted.push(Granted {
+                        gate: name.to_owned(),
+                        who: Who::clone(&grant.who),
+                    });
+                    granted.len() - 1
+                });
+                grants.push(Known {
+                    holder: *number,
                     source: *source,
                     until: grant.until,
-                    ends: wall_clock(grant.until),
                     connections: grant.connections,
-                })
-            })
-            .collect();
-        grants.sort_by_key(|grant| (grant.gate, grant.source));
-        self.memory.save(&ToSave {
-            boot: &boot(),
-            looked: monotonic_now(),
+                });
+            }
+        }
+        let Moment {
+            boot,
+            monotonic: looked,
+            wall,
+        } = Moment::now();
+        self.memory.save(&State {
+            boot,
+            looked,
+            wall,
+            granted,
             grants,
-            closings: &state.closings,
+            closings: saved.closings.clone(),
         });
-        self.saved = Some(state);
+        self.saved = Some(saved);
     }
 
     /// Returns the time until the next look.
@@ -281,11 +317,7 @@ fn about((gate, source): (u16, IpNet), who: &Who, event: Kind, datapath: &Datapa
 fn seen(rows: &[GrantRow], datapath: &Datapath) -> Grants {
     let mut holders = datapath.holders();
     let rows = rows.iter().map(|row| {
-        let seen = Seen {
-            until: row.until,
-            connections: row.connections,
-            who: Arc::clone(holders.of(row.user)),
-        };
+        let seen = Seen::of(row, &mut holders, 0);
         ((row.gate, row.source), seen)
     });
     rows.collect()

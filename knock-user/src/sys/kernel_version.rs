@@ -15,12 +15,9 @@ pub fn release() -> io::Result<String> {
         }
         name
     };
-    let bytes: Vec<u8> = name
-        .release
-        .iter()
-        .take_while(|byte| **byte != 0)
-        .map(|byte| byte.cast_unsigned())
-        .collect();
+    // A `c_char` has a sign on some processors and none on others.
+    let bytes = name.release.iter().flat_map(|byte| byte.to_ne_bytes());
+    let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -303,6 +303,10 @@ fn host_for(config: &Config) -> TestEnv {
             let (family, address, length) = padded(network.addr(), network.prefix_len());
             host.knockers.push((index, family, address, length));
         }
+        for network in &gate.protect_at {
+            let (family, address, length) = padded(network.addr(), network.prefix_len());
+            host.places.push((index, family, address, length));
+        }
     }
     host.guarded = contents.settings.guarded;
     host.bridged = true;

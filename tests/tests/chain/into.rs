@@ -14,8 +14,8 @@ use knockgate_tests::{
 };
 
 use crate::{
-    OTHER, PROTECTED, Pins, Udp, alone, configure, followed_by, gate, in_both_modes, in_mode,
-    status,
+    OTHER, PROTECTED, Pins, Udp, alone, configure, followed_by, gate, in_both_modes, in_its_unit,
+    in_mode, status,
 };
 
 /// Attaches a balancer to the interface: it counts, and calls the programs of an array in turn.
@@ -215,6 +215,27 @@ fn the_service_enters_a_new_array() {
             scenario.knockgate("status").code == Some(0)
         });
         scenario.closed(A, "22/tcp");
+    });
+}
+
+/// The unit gives the service no pins but its own to write.
+#[test]
+fn the_service_in_its_unit_enters_the_array_of_another() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        let place = pins.at("array").display().to_string();
+        let service = in_its_unit(scenario, &["run", "--into", &place, "--down-on-exit"]);
+        wait_until("it is guarded", || {
+            scenario.knockgate("status").code == Some(0)
+        });
+        scenario.closed(A, "22/tcp");
+        array.empty(0);
+        wait_until("it is in the slot again", || array.slot(0).is_some());
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        assert_eq!(array.slot(0), None);
     });
 }
 

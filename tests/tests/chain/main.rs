@@ -1,8 +1,9 @@
 //! Programs beside ours: one that gets what ours passes (`next`), and one that calls ours by an array (`up --into`).
 //!
-//! [`next`] and [`into`] test the two, [`refusals`] what does not fit, [`replacing`] either side replaced under a stream of
-//! packets, and [`killing`] commands that are killed half-way.
+//! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`refusals`] what does not fit, [`replacing`] either
+//! side replaced under a stream of packets, and [`killing`] commands that are killed half-way.
 
+mod bare_ip;
 mod into;
 mod killing;
 mod next;
@@ -12,7 +13,7 @@ mod replacing;
 use std::{
     fmt::Display,
     fs,
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use knockgate_tests::{
     gate_config::Gate,
     lab::{Family, Source, WAN},
     neighbour::Array,
-    run::wait_until,
+    run::{Running, wait_until},
     scenario::{Attach, Scenario},
 };
 use netlab::host::BPFFS;
@@ -73,6 +74,14 @@ impl Drop for Pins {
     }
 }
 
+/// Starts a command as the unit does.
+fn in_its_unit(scenario: &Scenario, arguments: &[&str]) -> Running {
+    let lab = &scenario.lab;
+    fs::create_dir(lab.pin_root()).expect("the unit makes it");
+    let mut command = lab.knockgate_command_under(&lab.unit_sandbox(), arguments);
+    Running::start(&mut command, lab.folder())
+}
+
 /// Returns a gate for a TCP and a UDP port.
 fn gate() -> Gate {
     Gate::ssh().protect("22/tcp 2200/udp").within("1m")
@@ -117,7 +126,15 @@ struct Udp {
 
 impl Udp {
     fn bind(scenario: &Scenario, port: u16) -> Self {
-        let host = scenario.family.host();
+        Self::bind_to(scenario, scenario.family.host(), port)
+    }
+
+    /// As [`Udp::bind`], at every address of the host.
+    fn bind_any(scenario: &Scenario, port: u16) -> Self {
+        Self::bind_to(scenario, Ipv4Addr::UNSPECIFIED.into(), port)
+    }
+
+    fn bind_to(scenario: &Scenario, host: IpAddr, port: u16) -> Self {
         let service = scenario.lab.host.run(|| UdpSocket::bind((host, port)));
         let service = service.expect("a free port");
         service.set_nonblocking(true).expect("a socket");

@@ -12,7 +12,8 @@ use knockgate_tests::{
 };
 
 use crate::{
-    OTHER, PROTECTED, Udp, configure, followed_by, gate, in_both_modes, in_mode, section, status,
+    OTHER, PROTECTED, Udp, configure, followed_by, gate, in_both_modes, in_its_unit, in_mode,
+    section, status,
 };
 
 #[test]
@@ -224,6 +225,25 @@ fn another_program_at_the_pin_takes_the_place() {
         assert_eq!(row["next"]["program"], neighbours[3].id);
         assert!(row["next"]["pinned"].is_null(), "{row}");
         drop(service);
+    });
+}
+
+/// The unit gives the service no pins but its own to write.
+#[test]
+fn the_service_in_its_unit_follows_the_pin_of_another() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let pin = pins.at("next");
+        let neighbours = [Neighbour::new(), Neighbour::new()];
+        neighbours[0].pin(&pin);
+        configure(scenario, followed_by(&pin), gate());
+        let _service = in_its_unit(scenario, &["run"]);
+        let follows = |neighbour: &Neighbour| {
+            let run = scenario.knockgate("status --json");
+            run.code == Some(0) && run.json()["interfaces"][0]["next"]["program"] == neighbour.id
+        };
+        wait_until("the first follows", || follows(&neighbours[0]));
+        neighbours[1].pin(&pin);
+        wait_until("the second follows", || follows(&neighbours[1]));
     });
 }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use knockgate_tests::{
     fleet::{Fleet, Host},
+    fwknop::{self, DRAWN},
     gate_config::Gate,
     keys::{new_key, outcome, sealed, send},
     lab::Source::{A, B, C},
@@ -12,8 +13,9 @@ use knockgate_tests::{
 
 use super::{SSH, told_everything};
 
-/// Writes configurations and starts everything; all hosts have the key of alice. Returns two packets of hers.
-fn started(fleet: &Fleet, replay: &str) -> [[u8; 64]; 2] {
+/// Writes configurations and starts everything; all hosts have the key of alice. Returns two packets of hers, with
+/// their times, Unix ns.
+fn started(fleet: &Fleet, replay: &str) -> [([u8; 64], u64); 2] {
     for host in &fleet.hosts {
         host.configure(&[Gate::new("ssh", "22/tcp")], replay);
     }
@@ -22,13 +24,23 @@ fn started(fleet: &Fleet, replay: &str) -> [[u8; 64]; 2] {
         host.copy_users(&fleet.hosts[0]);
     }
     let now = unix_time();
-    [now, now + 1].map(|time| sealed(&key, time))
+    [now, now + 1].map(|time| (sealed(&key, time), time))
 }
 
 /// Unix ns.
 fn unix_time() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(now.expect("after 1970").as_nanos()).expect("before 2554")
+}
+
+/// Waits until the engine has a record of packets that holds this text, and every host has heard of it.
+#[track_caller]
+fn is_known(fleet: &Fleet, records: &str, text: &str) {
+    wait_until("the engine knows of the packet", || {
+        let records = fleet.engine.get(&format!("/knockgate/test/v1/{records}"));
+        records.iter().any(|(_, value)| value.contains(text))
+    });
+    told_everything(fleet, 0);
 }
 
 /// Waits until a host has dealt with so many datagrams in this way.
@@ -41,7 +53,7 @@ fn had(host: &Host, name: &str, times: u64) {
 #[test]
 fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
     Fleet::run(2, |fleet| {
-        let [packet, later] = started(fleet, "");
+        let [(packet, time), (later, later_time)] = started(fleet, "");
         fleet.start();
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
@@ -49,7 +61,7 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
         send(&first.scenario, A, &packet);
         first.granted(A, "ssh");
         second.granted(A, "ssh");
-        told_everything(fleet, 0);
+        is_known(fleet, "seen/", &format!("{time:020}"));
         // Whoever has recorded it sends it from elsewhere.
         send(&second.scenario, B, &packet);
         had(second, "duplicate", 1);
@@ -59,9 +71,33 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
         send(&second.scenario, B, &later);
         second.granted(B, "ssh");
         first.granted(B, "ssh");
-        told_everything(fleet, 1);
+        is_known(fleet, "seen/", &format!("{later_time:020}"));
         send(&first.scenario, A, &later);
         had(first, "duplicate", 1);
+    });
+}
+
+#[test]
+fn a_packet_of_fwknops_that_one_host_has_accepted_is_refused_by_the_others() {
+    Fleet::run_with(&["fwknop"], 2, |fleet| {
+        for host in &fleet.hosts {
+            let gate = fwknop::ssh(&DRAWN.section("alice", ""));
+            host.configure_with(&gate, &host.section());
+        }
+        fleet.start();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        let packet = fwknop::packet(&first.scenario, DRAWN, "", &["-s", "-T"]);
+        fwknop::send(&first.scenario, A, &packet);
+        first.granted(A, "ssh");
+        second.granted(A, "ssh");
+        is_known(fleet, "fwknop/", "\"host\":\"h1\"");
+        // Whoever has recorded it sends it from elsewhere.
+        fwknop::send(&second.scenario, B, &packet);
+        fwknop::counted(&second.scenario, "replay", 1);
+        assert!(second.grant(B, "ssh").is_none());
+        second.scenario.closed(B, SSH);
     });
 }
 
@@ -69,7 +105,7 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
 #[test]
 fn strictly_nothing_opens_without_the_engine() {
     Fleet::run(2, |fleet| {
-        let [packet, later] = started(fleet, "replay = \"strict\"\n");
+        let [(packet, _), (later, _)] = started(fleet, "replay = \"strict\"\n");
         for host in &fleet.hosts {
             host.serve();
             host.isolated();

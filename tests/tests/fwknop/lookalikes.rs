@@ -1,6 +1,7 @@
 //! What others send to the port.
 
 use knockgate_tests::{
+    fwknop::{DRAWN, PORT, count, counted, fwknop, send, ssh},
     gate_config::ALICE,
     lab::{
         CLIENT_INTERFACE, CLIENT_MAC, Family, HOST_MAC,
@@ -12,10 +13,7 @@ use knockgate_tests::{
 use netlab::{packet::Packet, socket::PacketSocket};
 use serde_json::Value;
 
-use super::{
-    client::{DRAWN, PORT, fwknop, send, ssh},
-    count, counted, serve, with_client,
-};
+use super::{serve, with_client};
 
 /// What is no packet of fwknop's, but as long as one and of the same characters.
 fn lookalike(length: usize) -> Vec<u8> {

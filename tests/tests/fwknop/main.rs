@@ -3,14 +3,13 @@
 //! [`opening`]: what it opens, and for whom. [`refusals`]: what it cannot open, and how that is counted. [`lookalikes`]: what
 //! others send to the same port.
 
-mod client;
 mod lookalikes;
 mod opening;
 mod refusals;
 
 use knockgate_tests::{
     lab::Family,
-    run::{Running, wait_until},
+    run::Running,
     scenario::{Attach, Scenario},
 };
 
@@ -23,23 +22,4 @@ fn with_client(row: impl FnOnce(&Scenario)) {
 fn serve(scenario: &Scenario, config: &str) -> Running {
     scenario.configure(config);
     scenario.lab.serve(&[])
-}
-
-/// Returns how many packets had an outcome.
-fn count(scenario: &Scenario, outcome: &str) -> u64 {
-    let document = scenario.knockgate("stats --json").exits(0).json();
-    let rows = document["fwknop"].as_array().expect("a list");
-    let row = rows.iter().find(|row| row["outcome"] == outcome);
-    let row = row.unwrap_or_else(|| panic!("no {outcome} in {document}"));
-    row["count"].as_u64().expect("a number")
-}
-
-/// Waits until so many packets have had an outcome.
-#[track_caller]
-fn counted(scenario: &Scenario, outcome: &str, number: u64) {
-    wait_until(&format!("{number} packets are {outcome}"), || {
-        let now = count(scenario, outcome);
-        assert!(now <= number, "{now} packets are {outcome}");
-        now == number
-    });
 }

@@ -1,6 +1,10 @@
 //! What the client opens, and for whom.
 
 use knockgate_tests::{
+    fwknop::{
+        DRAWN, Keys, OTHER, PASSPHRASES, PORT, count, counted, fwknop, is_refused, packet, send,
+        ssh,
+    },
     lab::{
         CLIENT_INTERFACE, Family,
         Source::{A, B},
@@ -12,10 +16,7 @@ use knockgate_tests::{
 };
 use serde_json::Value;
 
-use super::{
-    client::{DRAWN, Keys, OTHER, PASSPHRASES, PORT, fwknop, is_refused, packet, send, ssh},
-    count, counted, serve, with_client,
-};
+use super::{serve, with_client};
 
 /// Returns the one grant that there is, once it is there.
 fn grant(scenario: &Scenario) -> Value {

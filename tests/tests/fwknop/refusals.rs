@@ -3,16 +3,17 @@
 use std::fs;
 
 use knockgate_tests::{
+    fwknop::{
+        DRAWN, Keys, OTHER, PASSPHRASES, SHORT, WITHOUT_HMAC, count, counted, fwknop, packet, send,
+        ssh,
+    },
     lab::Source::{A, B},
     run::wait_until,
     scenario::Scenario,
 };
 use serde_json::Value;
 
-use super::{
-    client::{DRAWN, Keys, OTHER, PASSPHRASES, SHORT, WITHOUT_HMAC, fwknop, packet, send, ssh},
-    count, counted, serve, with_client,
-};
+use super::{serve, with_client};
 
 fn nobody_passes(scenario: &Scenario) {
     assert_eq!(scenario.lab.list("grants"), [] as [Value; 0]);

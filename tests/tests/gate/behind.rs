@@ -20,6 +20,7 @@ use netlab::Netns;
 /// A host with a TCP service on port 22, and the way to it through the host of a scenario.
 pub struct Behind {
     server: IpAddr,
+    network: &'static str,
     _services: Services,
     _netns: Netns,
 }
@@ -67,6 +68,7 @@ impl Behind {
         );
         let behind = Self {
             server: server.parse().expect("an address"),
+            network,
             _services: services,
             _netns: behind,
         };
@@ -77,8 +79,22 @@ impl Behind {
         behind
     }
 
+    /// Returns the network that it is in.
+    pub fn network(&self) -> &'static str {
+        self.network
+    }
+
     /// Connects to its service.
     pub fn connect(&self, scenario: &Scenario) -> Result<TcpStream, Outcome> {
-        scenario.connect(A, self.server, 22, Duration::from_secs(20))
+        self.connect_within(scenario, Duration::from_secs(20))
+    }
+
+    /// As [`Behind::connect`], and waits no longer than this.
+    pub fn connect_within(
+        &self,
+        scenario: &Scenario,
+        patience: Duration,
+    ) -> Result<TcpStream, Outcome> {
+        scenario.connect(A, self.server, 22, patience)
     }
 }

@@ -28,6 +28,7 @@ behaviours! {
     the_allow_list_always_passes;
     only_packets_to_these_addresses;
     only_packets_to_this_host;
+    only_a_network_behind_this_host;
     monitor_mode_denies_nothing;
     down_opens_everything;
 }
@@ -179,6 +180,23 @@ fn only_packets_to_this_host(scenario: &Scenario) {
     assert!(!is_listed());
     scenario.knockgate("reload").exits(0);
     assert!(is_listed());
+}
+
+/// What it forwards there is judged, and its own port of the same number is not.
+fn only_a_network_behind_this_host(scenario: &Scenario) {
+    let behind = Behind::of(scenario);
+    let gate = Gate::ssh().key(format!("protect_at = [{:?}]", behind.network()));
+    scenario.up(format!("addresses = \"host\"\n{gate}"));
+    let denied = behind.connect_within(scenario, Duration::from_millis(300));
+    assert_eq!(denied.map(drop), Err(Outcome::Silent));
+    scenario.open(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    assert!(behind.connect(scenario).is_ok(), "the gate is open");
+    scenario.knockgate("revoke --all").exits(0);
+    let denied = behind.connect_within(scenario, Duration::from_millis(300));
+    assert_eq!(denied.map(drop), Err(Outcome::Silent));
+    let status = scenario.knockgate("status --json").exits(0).json();
+    assert_eq!(status["gates"][0]["protect_at"][0], behind.network());
 }
 
 fn monitor_mode_denies_nothing(scenario: &Scenario) {

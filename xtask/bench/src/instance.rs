@@ -46,7 +46,11 @@ impl Instance {
         let pins = host.pins(&name);
         let mut up = host.command(binary);
         up.arg("--config").arg(&config).arg("--pin-root").arg(&pins);
-        output(up.arg("up"))?;
+        up.arg("up");
+        if let Some(array) = &setup.into {
+            up.arg("--into").arg(array);
+        }
+        output(&mut up)?;
         Ok(Self {
             program: pinned(&pins.join(&name).join("program"))?,
             binary: binary.to_owned(),

@@ -28,11 +28,15 @@ pub struct Instances {
     pub kept: Instance,
     /// With room for the grants of measured knocks.
     pub knocked: Instance,
+    /// With as many grants as there can be, all of which have ended.
+    pub ended: Instance,
     /// One grant and one sequence, for comparison with [`Instances::crowd`], which has ten thousand sequences.
     pub lone: Instance,
     pub crowd: Instance,
     /// As [`Instances::lone`], with a program that follows, which passes everything: the floor [`Floor::Pass`].
     pub followed: Instance,
+    /// As [`Instances::lone`], called by [`Programs::root`].
+    pub called: Instance,
     /// As [`Instances::lone`], with a port for authenticated knocks and a key.
     pub keyed: Instance,
     /// The same, with room for the grants of measured knocks; and its key.
@@ -46,11 +50,14 @@ pub struct Instances {
 
 /// Room for more grants than are given while knocks are measured.
 pub const ROOM: u32 = 1 << 20;
+/// Places of grants that have ended, more than there are grants within the second for which one lasts.
+const ENDED: u32 = 1 << 19;
 
 impl Instances {
     pub fn assemble(host: &Host, programs: &mut Programs, binary: &Path) -> Result<Self> {
         let mut wires = Vec::new();
         let follows = programs.floor_pin(Floor::Pass);
+        let array = programs.called_pin();
         let mut up = |name: &str, grants: u32, setup: &Setup| {
             let wire = host.wire(name)?;
             let instance = Instance::up(host, binary, &wire, setup)?;
@@ -86,12 +93,25 @@ impl Instances {
             },
         )?;
         let knocked = up("knocked", 1, &with_grants(ROOM))?;
+        let ended = up(
+            "ended",
+            ENDED,
+            &Setup {
+                open_for: "1s",
+                ..with_grants(ENDED)
+            },
+        )?;
         let lone = up("lone", 1, &plain)?;
         let followed = Setup {
             next: Some(follows),
             ..plain.clone()
         };
         let followed = up("followed", 1, &followed)?;
+        let called = Setup {
+            into: Some(array),
+            ..plain.clone()
+        };
+        let called = up("called", 1, &called)?;
         let crowd = up("crowd", 1, &crowded)?;
         let kept = up("kept", 1, &brief)?;
         // At once, before its grant ends.
@@ -128,9 +148,11 @@ impl Instances {
             allowing,
             kept,
             knocked,
+            ended,
             lone,
             crowd,
             followed,
+            called,
             keyed,
             keyed_knocked,
             key,

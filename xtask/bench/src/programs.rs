@@ -28,6 +28,9 @@ unsafe impl aya::Pod for Traffic {}
 /// Frames in a batch: the default of the kernel and of drivers.
 const BATCH: u32 = 64;
 
+/// The array of the program that calls another one.
+const CALLED: &str = "CALLED";
+
 /// The bench's own programs, loaded.
 pub struct Programs {
     /// The object that they were loaded from, to load programs with their own tables.
@@ -77,6 +80,8 @@ impl Programs {
                 .with_context(|| format!("the kernel refuses the bench's own program {name}"))?;
             program.pin(folder.join(name))?;
         }
+        let called = ebpf.map(CALLED).context("no array for the root")?;
+        called.pin(folder.join(CALLED))?;
         let mut map = |name: &str| {
             ebpf.take_map(name)
                 .ok_or_else(|| anyhow!("{} has no table {name}", object.display()))
@@ -103,6 +108,16 @@ impl Programs {
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
         })
+    }
+
+    /// Returns the program that calls the one in an array.
+    pub fn root(&self) -> Result<Xdp> {
+        pinned(&self.folder.join("root"))
+    }
+
+    /// Returns where that array is pinned.
+    pub fn called_pin(&self) -> PathBuf {
+        self.folder.join(CALLED)
     }
 
     /// Loads the program that makes this many multiplications and drops.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{copyright, debian, emptied, write};
-use crate::process;
+use crate::{architecture::Architecture, process, setup::Cross};
 
 /// Shells, and the file in which each looks for completions.
 const SHELLS: [(&str, &str); 3] = [
@@ -23,31 +23,45 @@ pub(super) struct Contents {
     pub(super) folder: PathBuf,
     /// The time that everything packed bears, in seconds since 1970.
     pub(super) epoch: u64,
+    /// The processor that the binary is for, and what has built it, if that is not this machine's.
+    pub(super) architecture: Architecture,
+    pub(super) cross: Option<Cross>,
 }
 
 impl Contents {
-    /// Makes everything, most of it by the binary itself.
-    pub(super) fn make(knockgate: &Path, epoch: u64) -> Result<Self> {
+    /// Makes everything that goes with `knockgate`, most of it by `here`: the same binary for this machine.
+    pub(super) fn make(
+        here: &Path,
+        knockgate: &Path,
+        architecture: Architecture,
+        cross: Option<Cross>,
+        epoch: u64,
+    ) -> Result<Self> {
         let build = knockgate.parent().context("a binary is in a folder")?;
         let folder = build.join("package");
         emptied(&folder)?;
         let [man, completions] = ["man", "completions"].map(|name| folder.join(name));
 
-        process::stdout(Command::new(knockgate).arg("man").arg(&man))?;
+        process::stdout(Command::new(here).arg("man").arg(&man))?;
         compress(&files(&man)?)?;
         fs::create_dir(&completions)?;
         for (shell, name) in SHELLS {
-            let script = process::stdout(Command::new(knockgate).args(["completions", shell]))?;
+            let script = process::stdout(Command::new(here).args(["completions", shell]))?;
             write(&completions.join(name), script.as_bytes())?;
         }
         write(
             &folder.join("copyright"),
-            copyright::of_binary()?.as_bytes(),
+            copyright::of_binary(architecture)?.as_bytes(),
         )?;
         let changelog = folder.join("changelog.Debian");
         write(&changelog, debian::changelog(epoch)?.as_bytes())?;
         compress(&[changelog])?;
-        Ok(Self { folder, epoch })
+        Ok(Self {
+            folder,
+            epoch,
+            architecture,
+            cross,
+        })
     }
 }
 

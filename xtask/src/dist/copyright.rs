@@ -15,7 +15,7 @@ use serde_json::Value;
 use spdx::{Expression, Licensee, ParseMode};
 
 use super::read;
-use crate::{process, workspace};
+use crate::{architecture::Architecture, process, workspace};
 
 /// Packages that are linked into the binary or into the kernel program that it carries.
 const ROOTS: [&str; 2] = ["knock-user", "knock-ebpf"];
@@ -55,12 +55,12 @@ struct Linked {
 }
 
 /// Returns the file.
-pub(super) fn of_binary() -> Result<String> {
+pub(super) fn of_binary(architecture: Architecture) -> Result<String> {
     let mut text = HEAD.to_owned();
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     texts.insert("MIT", expat()?);
     texts.insert("Apache-2.0", APACHE.to_owned());
-    let all = linked()?;
+    let all = linked(architecture)?;
     for linked in &all {
         let Linked {
             name,
@@ -171,12 +171,7 @@ fn holder(line: &str) -> Option<&str> {
 }
 
 /// Returns every crate that is linked, by name. The workspace's own are left out.
-fn linked() -> Result<Vec<Linked>> {
-    let host = process::stdout(Command::new(workspace::cargo()).arg("-vV"))?;
-    let host = host
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("`cargo -vV` names no host")?;
+fn linked(architecture: Architecture) -> Result<Vec<Linked>> {
     let said = process::stdout(
         Command::new(workspace::cargo())
             .current_dir(workspace::root())
@@ -186,8 +181,8 @@ fn linked() -> Result<Vec<Linked>> {
                 "1",
                 "--locked",
                 "--filter-platform",
-                host,
-            ]),
+            ])
+            .arg(architecture.target()),
     )?;
     let metadata: Value = serde_json::from_str(&said).context("`cargo metadata` is no JSON")?;
     let packages = by_id(&metadata["packages"]);
@@ -303,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_crate_that_is_linked_has_a_licence_and_a_holder() {
-        let text = of_binary().unwrap();
+        let text = of_binary(Architecture::Amd64).unwrap();
         for name in ["aya-", "tokio-", "aya-ebpf-"] {
             assert!(text.contains(&format!("\nFiles: {name}")), "{name}");
         }

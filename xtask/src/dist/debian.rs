@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::contents::Contents;
-use crate::{process, setup, workspace};
+use crate::{
+    process,
+    setup::{self, Cross},
+    workspace,
+};
 
 /// Counts packages of one version.
 pub(super) const REVISION: u32 = 1;
@@ -17,14 +21,16 @@ pub(super) const REVISION: u32 = 1;
 /// Major and minor number of Debian 12's glibc.
 const OLDEST_GLIBC: (u32, u32) = (2, 36);
 
-/// Packs that revision into a folder. Fails where the package would not run on Debian 12.
-pub(super) fn pack(contents: &Contents, revision: u32, folder: &Path) -> Result<PathBuf> {
+/// Packs that revision, with the binary `knockgate`, into a folder. Fails where the package would not run on Debian 12.
+pub(super) fn pack(
+    contents: &Contents,
+    knockgate: &Path,
+    revision: u32,
+    folder: &Path,
+) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
-    let architecture = process::stdout(Command::new("dpkg").arg("--print-architecture"))?;
-    let package = folder.join(format!(
-        "knockgate_{version}-{revision}_{}.deb",
-        architecture.trim()
-    ));
+    let architecture = contents.architecture.debian();
+    let package = folder.join(format!("knockgate_{version}-{revision}_{architecture}.deb"));
     let mut command = Command::new(setup::cargo_deb()?);
     command
         .current_dir(workspace::root())
@@ -35,6 +41,10 @@ pub(super) fn pack(contents: &Contents, revision: u32, folder: &Path) -> Result<
         .arg(&package)
         .env("CARGO_TARGET_DIR", workspace::target())
         .env("SOURCE_DATE_EPOCH", contents.epoch.to_string());
+    if let Some(cross) = &contents.cross {
+        cross.direct(&mut command);
+        command.args(["--variant", architecture]);
+    }
     process::stdout(&mut command)?;
 
     let depends = process::stdout(
@@ -53,6 +63,17 @@ pub(super) fn pack(contents: &Contents, revision: u32, folder: &Path) -> Result<
         OLDEST_GLIBC.0,
         OLDEST_GLIBC.1
     );
+    if let Some(cross) = &contents.cross {
+        let asked = symbols(cross, knockgate)?;
+        ensure!(
+            asked == needed,
+            "the binary asks for symbols of glibc {}.{}, and knock-user/Cargo.toml says {}.{}",
+            asked.0,
+            asked.1,
+            needed.0,
+            needed.1
+        );
+    }
     Ok(package)
 }
 
@@ -72,6 +93,26 @@ pub(super) fn changelog(epoch: u64) -> Result<String> {
  -- The knockgate contributors <knockgate@packages.invalid>  {date}",
         version = env!("CARGO_PKG_VERSION"),
     ))
+}
+
+/// Returns the newest version of glibc whose symbols a binary for another processor asks for.
+fn symbols(cross: &Cross, binary: &Path) -> Result<(u32, u32)> {
+    let said = process::stdout(
+        Command::new(cross.tool("objdump"))
+            .arg("--dynamic-syms")
+            .arg(binary),
+    )?;
+    newest_symbol(&said).context("the binary asks for no symbol of glibc")
+}
+
+/// Returns the newest version among symbols such as `(GLIBC_2.34) stat`.
+fn newest_symbol(said: &str) -> Option<(u32, u32)> {
+    let versions = said.split("GLIBC_").skip(1).filter_map(|rest| {
+        let end = rest.find(|next: char| next != '.' && !next.is_ascii_digit())?;
+        let mut numbers = rest[..end].split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    versions.max()
 }
 
 /// Returns the version of glibc in a list of dependencies, such as `libc6 (>= 2.34)`.
@@ -95,6 +136,16 @@ mod tests {
         );
         assert_eq!(glibc("libc6"), None);
         assert!((2, 9) < OLDEST_GLIBC);
+    }
+
+    #[test]
+    fn the_newest_symbol_counts() {
+        let said = "0 DF *UND* 0 (GLIBC_2.17) write\n0 DF *UND* 0 (GLIBC_2.4.1) open\n0 DF *UND* 0 (GLIBC_2.9)  a\n";
+        assert_eq!(newest_symbol(said), Some((2, 17)));
+        assert_eq!(
+            newest_symbol("0 DF *UND* 0 (GCC_3.0) _Unwind_Resume\n"),
+            None
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The tarball, for systems without Debian's packages: it is unpacked into /usr/local.
 
 use std::{
-    env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{contents::Contents, emptied, read, write};
-use crate::{process, workspace};
+use crate::{process, setup, workspace};
 
 /// Where each file goes. The first that is named is relative to the contents, the second to the checkout.
 const MADE: [(&str, &str); 5] = [
@@ -45,7 +44,11 @@ const UNITS: [&str; 3] = [
 
 /// Packs the tarball into a folder.
 pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Result<PathBuf> {
-    let name = format!("knockgate-{}-{ARCH}-linux", env!("CARGO_PKG_VERSION"));
+    let name = format!(
+        "knockgate-{}-{}-linux",
+        env!("CARGO_PKG_VERSION"),
+        contents.architecture.rust()
+    );
     let work = contents.folder.join("tarball");
     emptied(&work)?;
     let tree = work.join(&name);
@@ -69,7 +72,8 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
     }
     let binary = tree.join("bin/knockgate");
     copy(knockgate, &binary)?;
-    process::run(Command::new("strip").arg(&binary))?;
+    let strip = setup::strip(contents.cross.as_ref());
+    process::run(Command::new(strip).arg(&binary))?;
     for unit in UNITS {
         let text = read(&workspace::root().join("packaging").join(unit))?;
         let here = text.replace("/usr/bin/knockgate", "/usr/local/bin/knockgate");

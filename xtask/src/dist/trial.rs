@@ -28,7 +28,7 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 pub(super) fn run(contents: &Contents, package: &Path, knockgate: &Path) -> Result<()> {
     let folder = contents.folder.join("trial");
     emptied(&folder)?;
-    let again = debian::pack(contents, debian::REVISION, &folder)?;
+    let again = debian::pack(contents, knockgate, debian::REVISION, &folder)?;
     ensure!(
         fs::read(package)? == fs::read(&again)?,
         "packing the same again has made another package: {}",
@@ -36,7 +36,7 @@ pub(super) fn run(contents: &Contents, package: &Path, knockgate: &Path) -> Resu
     );
     println!("Packed twice, with the same result.");
     lint(package)?;
-    let newer = debian::pack(contents, debian::REVISION + 1, &folder)?;
+    let newer = debian::pack(contents, knockgate, debian::REVISION + 1, &folder)?;
     for release in RELEASES {
         try_in(release, package, &newer, knockgate)?;
     }

@@ -4,52 +4,195 @@ use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
-    process::{self as std_process, Command},
-    slice,
+    process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netlab::host::find_program;
 
-use crate::{process, workspace};
+use super::suites::When;
+use crate::{
+    architecture::Architecture,
+    archive::{Archive, BOOKWORM, Part, Suite, entries},
+    process, workspace,
+};
 
-/// Packages that depend on the newest build of their kernel: Debian 12's own kernel, and its newest.
-pub(super) const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
+/// A kernel to try.
+pub(super) struct Wanted {
+    /// What `--kernel` calls it.
+    pub(super) name: &'static str,
+    /// A package that depends on its newest build.
+    package: &'static str,
+    /// The suites that have the package; none: what this machine's apt knows.
+    suites: &'static [Suite],
+    /// Whether it is tried for every change, or only before a release.
+    pub(super) when: When,
+    /// Whether it is too old for the program, and knockgate must say so.
+    pub(super) is_refused: bool,
+    /// Options of qemu for the processor that it runs on.
+    processor: &'static [&'static str],
+}
 
-/// The emulator's package and its program.
-const EMULATOR: (&str, &str) = ("qemu-system-x86", "qemu-system-x86_64");
+/// Debian's newest kernel: which of the two is ahead changes.
+const NEWEST: &[Suite] = &[("sid", Part::Main), ("trixie-backports", Part::Main)];
+const BULLSEYE: &[Suite] = &[
+    ("bullseye", Part::Main),
+    ("bullseye-security", Part::Security),
+];
+
+/// One processor, so that several machines do not wait for each other.
+const ONE: &[&str] = &[];
+
+/// The kernels for x86-64: Debian 12's own and its newest; before a release also Debian's newest, and Debian 11's, which lacks
+/// what the program needs.
+const AMD64: &[Wanted] = &[
+    Wanted {
+        name: "6.1",
+        package: "linux-image-cloud-amd64",
+        suites: &[],
+        when: When::EveryChange,
+        is_refused: false,
+        processor: ONE,
+    },
+    Wanted {
+        name: "6.12",
+        package: "linux-image-6.12-cloud-amd64",
+        suites: &[],
+        when: When::EveryChange,
+        is_refused: false,
+        processor: ONE,
+    },
+    Wanted {
+        name: "newest",
+        package: "linux-image-cloud-amd64",
+        suites: NEWEST,
+        when: When::Release,
+        is_refused: false,
+        processor: ONE,
+    },
+    Wanted {
+        name: "5.10",
+        package: "linux-image-cloud-amd64",
+        suites: BULLSEYE,
+        when: When::Release,
+        is_refused: true,
+        processor: ONE,
+    },
+];
+
+/// The kernels for arm64: one on a processor without the atomic instructions of `ARMv8.1`, in whose place the kernel's compiler
+/// emits loops, and one on a processor with them and with pages of 16 KiB. Each has two processors, which run at once.
+const ARM64: &[Wanted] = &[
+    Wanted {
+        name: "6.1",
+        package: "linux-image-cloud-arm64",
+        suites: BOOKWORM,
+        when: When::EveryChange,
+        is_refused: false,
+        processor: &["-cpu", "cortex-a72", "-smp", "2"],
+    },
+    Wanted {
+        name: "6.12-16k",
+        package: "linux-image-6.12-arm64-16k",
+        suites: BOOKWORM,
+        when: When::EveryChange,
+        is_refused: false,
+        processor: &["-cpu", "neoverse-n1", "-smp", "2"],
+    },
+    Wanted {
+        name: "newest",
+        package: "linux-image-cloud-arm64",
+        suites: NEWEST,
+        when: When::Release,
+        is_refused: false,
+        processor: &["-cpu", "neoverse-n1", "-smp", "2"],
+    },
+];
+
+/// Returns the kernels for an architecture.
+pub(super) const fn kernels(architecture: Architecture) -> &'static [Wanted] {
+    match architecture {
+        Architecture::Amd64 => AMD64,
+        Architecture::Arm64 => ARM64,
+    }
+}
+
+/// What is peculiar to the machines of an architecture.
+pub(super) struct Machine {
+    /// The emulator's package and its program.
+    emulator: (&'static str, &'static str),
+    kind: &'static [&'static str],
+    /// The device of the kernel's console.
+    pub(super) console: &'static str,
+    /// Memory for the tables of the checks and for the suites, with a reserve.
+    pub(super) memory: &'static str,
+    /// The longest time from power-on to the last check; an idle machine needs a tenth of it.
+    pub(super) patience: Duration,
+}
+
+const AMD64_MACHINE: Machine = Machine {
+    emulator: ("qemu-system-x86", "qemu-system-x86_64"),
+    kind: &[],
+    console: "ttyS0",
+    memory: "1024M",
+    patience: Duration::from_mins(30),
+};
+
+const ARM64_MACHINE: Machine = Machine {
+    emulator: ("qemu-system-arm", "qemu-system-aarch64"),
+    kind: &["-machine", "virt"],
+    console: "ttyAMA0",
+    memory: "2048M",
+    patience: Duration::from_hours(5),
+};
 
 /// The emulator that boots a kernel.
 pub(super) struct Emulator {
     program: PathBuf,
     /// Where it was unpacked, unless it is installed.
     unpacked: Option<PathBuf>,
+    pub(super) machine: &'static Machine,
 }
 
 impl Emulator {
     /// Returns the installed emulator, or else downloads Debian's and unpacks it beside the kernels. It is not
     /// installed, since its package conflicts with the tools of a newer qemu.
-    pub(super) fn fetch() -> Result<Self> {
-        let (package, program) = EMULATOR;
+    pub(super) fn fetch(architecture: Architecture) -> Result<Self> {
+        let machine = match architecture {
+            Architecture::Amd64 => &AMD64_MACHINE,
+            Architecture::Arm64 => &ARM64_MACHINE,
+        };
+        let (package, program) = machine.emulator;
         if let Some(program) = find_program(program) {
-            let unpacked = None;
-            return Ok(Self { program, unpacked });
+            return Ok(Self {
+                program,
+                unpacked: None,
+                machine,
+            });
         }
         let folder = cache()?.join(package);
         if !folder.is_dir() {
-            or_with_new_lists(|| unpack(&lacking(package)?, &folder))
+            let archive = Archive::of_this_machine()?;
+            archive
+                .or_with_new_lists(|| archive.unpack(&archive.lacking(&[package])?, &folder))
                 .with_context(|| format!("cannot get the package {package}"))?;
         }
         Ok(Self {
             program: folder.join("usr/bin").join(program),
             unpacked: Some(folder),
+            machine,
         })
     }
 
     /// Appends the emulator to a command line.
     pub(super) fn add_to(&self, command: &mut Command) {
-        let Self { program, unpacked } = self;
-        command.arg(program);
+        let Self {
+            program,
+            unpacked,
+            machine,
+        } = self;
+        command.arg(program).args(machine.kind);
         if let Some(folder) = unpacked {
             let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
             let libraries = libraries.map(|libraries| folder.join(libraries));
@@ -68,26 +211,44 @@ pub(super) struct Kernel {
     /// Its release, as `uname -r` prints it.
     pub(super) release: String,
     pub(super) image: PathBuf,
+    /// Options of qemu for its processor.
+    pub(super) processor: &'static [&'static str],
+    /// Whether the program must be refused.
+    pub(super) is_refused: bool,
     /// Names and files of its modules, some of them compressed.
     modules: BTreeMap<String, PathBuf>,
 }
 
 impl Kernel {
-    /// Downloads and unpacks the kernel on which one of [`PACKAGES`] depends, unless that was done before.
-    pub(super) fn fetch(package: &str) -> Result<Self> {
+    /// Downloads and unpacks a kernel, unless that was done before.
+    pub(super) fn fetch(wanted: &Wanted, architecture: Architecture) -> Result<Self> {
+        let Wanted {
+            package, suites, ..
+        } = wanted;
         let cache = cache()?;
-        let folder = or_with_new_lists(|| {
-            let image = newest(package)?;
+        let archive = if suites.is_empty() {
+            Archive::of_this_machine()
+        } else {
+            Archive::apart(architecture, suites)
+        }?;
+        let folder = archive.or_with_new_lists(|| {
+            let image = archive.newest(package, "linux-image-")?;
             let folder = cache.join(&image);
             if !folder.is_dir() {
-                unpack(slice::from_ref(&image), &folder)?;
+                // Since Linux 6.16 the package of the image has nothing in it, and depends on two others.
+                let depends = archive.depends(&image)?.into_iter();
+                let parts = ["linux-binary-", "linux-modules-"];
+                let mut packages: Vec<_> = depends
+                    .filter(|name| parts.iter().any(|part| name.starts_with(part)))
+                    .collect();
+                packages.push(image);
+                archive.unpack(&packages, &folder)?;
             }
             Ok(folder)
         });
-        let folder = folder.with_context(|| {
-            format!("cannot get the kernel of the package {package}, which Debian 12 has with its security archive")
-        })?;
-        Self::find(&folder)
+        let folder = folder
+            .with_context(|| format!("cannot get the kernel of Debian's package {package}"))?;
+        Self::find(&folder, wanted)
     }
 
     /// Returns these modules and their dependencies, in an order in which they can be loaded. A module that does not
@@ -100,20 +261,27 @@ impl Kernel {
         Ok(ordered)
     }
 
-    fn find(folder: &Path) -> Result<Self> {
-        let boot = entries(&folder.join("boot"))?;
-        let kernel = boot.iter().find_map(|path| {
-            let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
-            Some((release.to_owned(), path.clone()))
-        });
-        let (release, image) = kernel.with_context(|| {
+    fn find(folder: &Path, wanted: &Wanted) -> Result<Self> {
+        let missing = || {
             format!(
                 "no kernel in {}; remove that folder and try again",
                 folder.display()
             )
-        })?;
+        };
+        // Newer packages have everything in one place.
+        let places = ["usr/lib/modules", "lib/modules"].map(|place| folder.join(place));
+        let place = places.iter().find(|place| place.is_dir());
+        let place = entries(place.with_context(missing)?)?;
+        let place = place.first().with_context(missing)?;
+        let release = place.file_name().and_then(|name| name.to_str());
+        let release = release.with_context(missing)?.to_owned();
+        let images = [
+            place.join("vmlinuz"),
+            folder.join("boot").join(format!("vmlinuz-{release}")),
+        ];
+        let image = images.into_iter().find(|image| image.is_file());
         let mut modules = BTreeMap::new();
-        let mut folders = vec![folder.join("lib/modules").join(&release).join("kernel")];
+        let mut folders = vec![place.join("kernel")];
         while let Some(folder) = folders.pop() {
             for path in entries(&folder)? {
                 if path.is_dir() {
@@ -125,7 +293,9 @@ impl Kernel {
         }
         Ok(Self {
             release,
-            image,
+            image: image.with_context(missing)?,
+            processor: wanted.processor,
+            is_refused: wanted.is_refused,
             modules,
         })
     }
@@ -146,95 +316,11 @@ impl Kernel {
     }
 }
 
-/// Tries again with new lists of packages if the first attempt fails: a new machine has none, and the archive no longer
-/// has packages of old lists.
-fn or_with_new_lists<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
-    let error = match attempt() {
-        Ok(done) => return Ok(done),
-        Err(error) => error,
-    };
-    eprintln!("{error:#}\nTrying again with new lists of packages.");
-    process::run(
-        process::as_root("apt-get", "refresh apt's lists of packages")?.args(["-q", "update"]),
-    )?;
-    attempt()
-}
-
-/// Returns the package on which the metapackage `package` depends.
-fn newest(package: &str) -> Result<String> {
-    let said = process::stdout(Command::new("apt-cache").args(["depends", package]))?;
-    let newest = said
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|depends| depends.starts_with("linux-image-"));
-    let newest = newest.with_context(|| format!("the package {package} depends on no kernel"))?;
-    Ok(newest.to_owned())
-}
-
-/// Returns a package and its dependencies, except for those that are installed.
-fn lacking(package: &str) -> Result<Vec<String>> {
-    let said = process::stdout(Command::new("apt-get").args([
-        "--simulate",
-        "--no-install-recommends",
-        "install",
-        package,
-    ]))?;
-    let lacking: Vec<_> = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
-        .map(str::to_owned)
-        .collect();
-    ensure!(
-        !lacking.is_empty(),
-        "the package {package} is installed, but its program is missing"
-    );
-    Ok(lacking)
-}
-
 /// Returns the folder for kernels and emulator.
-fn cache() -> Result<PathBuf> {
-    if find_program("apt-get").is_none() || find_program("dpkg").is_none() {
-        bail!("the kernels come from Debian's archive, and this machine has no apt-get and dpkg");
-    }
+pub(super) fn cache() -> Result<PathBuf> {
     let cache = workspace::target().join("kernels");
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     Ok(cache)
-}
-
-/// Downloads packages and unpacks them into one folder.
-fn unpack(packages: &[String], folder: &Path) -> Result<()> {
-    // Moved to its place when complete, so that an incomplete folder is never used.
-    let part = folder.with_extension(format!("part-{}", std_process::id()));
-    let contents = part.join("contents");
-    fs::create_dir_all(&contents).with_context(|| format!("cannot make {}", contents.display()))?;
-    let done = (|| {
-        println!("Downloading {}", packages.join(", "));
-        // As root, apt would download as another user, who cannot write here.
-        process::stdout(
-            Command::new("apt-get")
-                .current_dir(&part)
-                .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
-                .args(packages),
-        )?;
-        let archives: Vec<_> = entries(&part)?
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .collect();
-        ensure!(
-            archives.len() == packages.len(),
-            "apt-get downloaded {} packages in place of {}",
-            archives.len(),
-            packages.len()
-        );
-        for archive in archives {
-            process::run(Command::new("dpkg").arg("-x").arg(archive).arg(&contents))?;
-        }
-        fs::rename(&contents, folder)
-            .with_context(|| format!("cannot move what was unpacked to {}", folder.display()))
-    })();
-    // Files that remain after a failure do no harm.
-    let _ = fs::remove_dir_all(&part);
-    done
 }
 
 /// Returns the name by which other modules refer to a module's file.
@@ -269,15 +355,6 @@ fn dependencies(module: &[u8]) -> Vec<String> {
         .filter(|name| !name.is_empty())
         .map(|name| name.replace('-', "_"))
         .collect()
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listed = fs::read_dir(folder).and_then(|entries| {
-        entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<Vec<_>, _>>()
-    });
-    listed.with_context(|| format!("cannot list {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -1,28 +1,23 @@
 //! The system of a guest: an archive that the kernel unpacks into memory (an initramfs).
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use netlab::host::find_program;
 
 use super::{
     debian::Kernel,
     suites::{AFTER_CRASH, Check, Suites},
+    userland::Userland,
 };
-use crate::process;
 
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
-/// Kernel modules that the suites need: for veth pairs, tags, devices without link headers, tunnels, encryption and its
+/// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "veth",
+    "bridge",
     "tun",
     "wireguard",
     "ipip",
@@ -47,27 +42,31 @@ const MODULES: [&str; 23] = [
     "udp_diag",
 ];
 
-/// Programs of this machine that a guest needs, and their paths there. The path of `ip` is searched before busybox,
+/// Programs that a guest needs, and their paths there. The path of `ip` is searched before busybox,
 /// which has an `ip` with fewer features.
 const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin/ip")];
 
 /// Packs the archive, in the cpio format `newc` (`Documentation/driver-api/early-userspace/` in Linux).
-pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result<Vec<u8>> {
+pub(super) fn pack(
+    kernel: &Kernel,
+    knockgate: &Path,
+    suites: &Suites,
+    checks: &[&Check],
+    userland: &Userland,
+) -> Result<Vec<u8>> {
     let mut files = Files::default();
     files.add("init", 0o755, INIT.into());
-    files.add("checks", 0o644, checks(&suites.checks).into());
+    files.add("checks", 0o644, lines(checks).into());
     for (number, (name, module)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
         // Numbered in the order of loading.
         files.add(&format!("modules/{number:02}-{name}.ko"), 0o644, module);
     }
     for (name, place) in PROGRAMS {
-        let path = find_program(name)
-            .with_context(|| format!("cannot find `{name}`, which set-up should have installed"))?;
-        files.add_program(place, &path)?;
+        files.add_program(place, &userland.find(name)?, userland)?;
     }
-    files.add_program("usr/bin/knockgate", knockgate)?;
-    for Check { suite, .. } in &suites.checks {
-        files.add_program(&format!("suites/{suite}"), &suites.path(suite))?;
+    files.add_program("usr/bin/knockgate", knockgate, userland)?;
+    for Check { suite, .. } in checks {
+        files.add_program(&format!("suites/{suite}"), &suites.path(suite), userland)?;
     }
     Ok(files.archive())
 }
@@ -76,16 +75,15 @@ pub(super) fn pack(kernel: &Kernel, knockgate: &Path, suites: &Suites) -> Result
 pub(super) fn pack_after_crash(left: &str) -> Vec<u8> {
     let mut files = Files::default();
     files.add("left.json", 0o644, left.into());
-    files.add("checks", 0o644, checks(&[&AFTER_CRASH]).into());
+    files.add("checks", 0o644, lines(&[&AFTER_CRASH]).into());
     files.archive()
 }
 
 /// Returns the lines by which `init` runs the checks.
-fn checks(checks: &[&Check]) -> String {
-    let lines = checks.iter().map(|check| {
-        let arguments: Vec<_> = check.arguments().collect();
-        format!("check {} {}\n", check.suite, arguments.join(" "))
-    });
+fn lines(checks: &[&Check]) -> String {
+    let lines = checks
+        .iter()
+        .map(|check| format!("check {} {}\n", check.suite, check.arguments().join(" ")));
     lines.collect()
 }
 
@@ -113,11 +111,10 @@ impl Files {
     }
 
     /// Adds a program and its shared libraries, which keep their paths.
-    fn add_program(&mut self, path: &str, program: &Path) -> Result<()> {
+    fn add_program(&mut self, path: &str, program: &Path, userland: &Userland) -> Result<()> {
         self.add(path, 0o755, read(program)?);
-        for library in libraries(program)? {
+        for (place, library) in userland.libraries(program)? {
             let contents = read(&library)?;
-            let place = library.to_string_lossy();
             self.add(place.trim_start_matches('/'), 0o755, contents);
         }
         Ok(())
@@ -158,17 +155,6 @@ fn entry(archive: &mut Vec<u8>, number: usize, path: &str, file: &File) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
-/// Returns the paths of the shared libraries of a program and of their loader.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    // `ldd` fails for a static program; then there are no libraries.
-    let output = process::output(Command::new("ldd").arg(program))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let paths = said
-        .split_whitespace()
-        .filter(|word| word.starts_with('/') && !word.ends_with(':'));
-    Ok(paths.map(PathBuf::from).collect())
-}
-
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
@@ -196,16 +182,5 @@ mod tests {
             })
             .collect();
         assert_eq!(names, ["a", "a/b", "a/b/c", "init", "TRAILER!!!"]);
-    }
-
-    #[test]
-    fn a_linked_program_brings_its_libraries() {
-        let libraries = libraries(Path::new("/bin/ls")).expect("ldd can be run");
-        assert!(
-            libraries
-                .iter()
-                .any(|path| path.to_string_lossy().contains("libc.so")),
-            "{libraries:?}"
-        );
     }
 }

@@ -73,6 +73,10 @@ const BINUTILS: Package = package(
     "binutils",
     "removes symbols from the binary of the packages",
 );
+const CROSS: Package = package(
+    "gcc-aarch64-linux-gnu",
+    "compiles and links for arm64 on this machine",
+);
 const LINTIAN: Package = package("lintian", "judges the Debian package");
 const MMDEBSTRAP: Package = package(
     "mmdebstrap",
@@ -136,6 +140,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("busybox", &BUSYBOX, Purpose::Kernels),
     program("dpkg-shlibdeps", &DPKG_DEV, Purpose::Dist),
     program("strip", &BINUTILS, Purpose::Dist),
+    program("aarch64-linux-gnu-gcc", &CROSS, Purpose::Cross),
     program("lintian", &LINTIAN, Purpose::DistTest),
     program("mmdebstrap", &MMDEBSTRAP, Purpose::DistTest),
     program("knockd", &KNOCKD, Purpose::Bench),

@@ -50,7 +50,8 @@ fn host() -> TestEnv {
 fn with_room_for(grants: usize) -> TestEnv {
     let mut env = TestEnv::new(grants, 8);
     env.authenticated = true;
-    env.roles[Role::index(true, PORT) as usize] = PortRole::authenticated(Role::Open);
+    env.roles[Role::index(true, PORT) as usize] =
+        PortRole::of(Role::Open).and_authenticated().packed();
     env.roles[Role::index(false, 22) as usize] = Role::Protected { gate: 0 }.pack();
     env.gates.push(GateRules {
         open_for: 30 * SECOND,
@@ -549,7 +550,7 @@ fn a_full_table_refuses() {
 fn at_a_protected_port_it_is_judged_by_the_state_before_it() {
     let mut env = host();
     let role = Role::Protected { gate: 0 };
-    env.roles[Role::index(true, PORT) as usize] = PortRole::authenticated(role);
+    env.roles[Role::index(true, PORT) as usize] = PortRole::of(role).and_authenticated().packed();
     let wall = env.wall.get();
     let pass = |later: u64| {
         let frame = datagram(ALICE, &knock(wall + later).sealed());

@@ -80,7 +80,7 @@ impl Pair {
         let mut host = TestEnv::new(8, 8);
         host.authenticated = true;
         let port = Role::index(true, person.port) as usize;
-        host.roles[port] = PortRole::authenticated(Role::Open);
+        host.roles[port] = PortRole::of(Role::Open).and_authenticated().packed();
         let rules = GateRules {
             open_for: 30 * SECOND,
             session_idle: 60 * SECOND,

@@ -3,7 +3,10 @@
 use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Result;
+use ipnet::IpNet;
 use serde::Serialize;
+
+use crate::values::Port;
 
 /// Prints one JSON document.
 pub fn json(document: &impl Serialize) -> Result<()> {
@@ -60,6 +63,21 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &s
 pub fn line(text: &str) -> Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+/// `22/tcp 22/udp at 10.0.0.0/24`: what a gate protects, and where, if it has destinations of its own.
+pub fn protects(ports: &[Port], at: &[IpNet]) -> String {
+    let ports = joined(ports);
+    if at.is_empty() {
+        ports
+    } else {
+        format!("{ports} at {}", joined(at))
+    }
+}
+
+fn joined(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(" ")
 }
 
 /// `41.3s`, `2m 05s`, `3h 12m`: how long, for people.

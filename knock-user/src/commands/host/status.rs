@@ -127,8 +127,8 @@ fn print(snapshot: &Snapshot) -> Result<()> {
         .gates
         .iter()
         .map(|gate| {
-            let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
-            [gate.name.clone(), ports.join(" "), gate.grants.to_string()]
+            let protects = output::protects(&gate.protect, &gate.protect_at);
+            [gate.name.clone(), protects, gate.grants.to_string()]
         })
         .collect();
     output::table(["GATE", "PROTECTS", "GRANTS>"], &gates, "no gates")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::check::own_addresses;
+use super::{check::own_addresses, output};
 use crate::{
     config::{Addresses, Config, Mode, SshSession, parse_interface, parse_pin},
     datapath::{
@@ -182,12 +182,12 @@ pub fn report(config: &Config, up: &Up) {
         }
     }
     for gate in &config.gates {
-        let ports: Vec<String> = gate.protect.iter().map(ToString::to_string).collect();
+        let protects = output::protects(&gate.protect, &gate.protect_at);
         let state = match config.mode {
             Mode::Enforce => "closed to all but those who knock",
             Mode::Monitor => "open to all: monitor mode counts what would be denied",
         };
-        tracing::info!("gate {}: {} {state}", gate.name, ports.join(", "));
+        tracing::info!("gate {}: {protects} {state}", gate.name);
     }
 }
 

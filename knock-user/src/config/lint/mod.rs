@@ -163,20 +163,17 @@ fn ssh_session(findings: &mut Findings<'_>, draft: &Draft, session: &SshSession)
         number: *port,
         protocol: Protocol::Tcp,
     };
-    let listed = draft.addresses.listed();
     let spared = draft.rest.mode == Mode::Monitor
         || draft
             .allow
             .iter()
-            .any(|network| network.value.contains(client))
-        || !(listed.is_empty() || listed.iter().any(|address| address.value == *server));
+            .any(|network| network.value.contains(client));
     if spared {
         return;
     }
-    let guarded = draft
-        .gates
-        .iter()
-        .flat_map(|gate| gate.protect.iter().map(move |p| (gate, p)));
+    let guarding = draft.gates.iter();
+    let guarding = guarding.filter(|gate| gate.guards_own(*server, &draft.addresses));
+    let guarded = guarding.flat_map(|gate| gate.protect.iter().map(move |port| (gate, port)));
     for (gate, guarded) in guarded {
         if guarded.value == port {
             let message = format!(

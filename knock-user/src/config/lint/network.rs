@@ -101,9 +101,15 @@ fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
         return;
     };
     let guarded = |ip: &IpAddr| listed.iter().any(|address| address.value == *ip);
-    let protected = || draft.gates.iter().flat_map(|gate| &gate.protect);
+    let mut gates = draft.gates.iter().filter(|gate| gate.protect_at.is_empty());
     // TCP works between single hosts only.
-    let to_all = protected().any(|port| port.value.protocol == Protocol::Udp);
+    let to_all = gates
+        .clone()
+        .flat_map(|gate| &gate.protect)
+        .any(|port| port.value.protocol == Protocol::Udp);
+    if !draft.gates.is_empty() && gates.next().is_none() {
+        return;
+    }
     let mut open = BTreeMap::new();
     for device in devices {
         if draft

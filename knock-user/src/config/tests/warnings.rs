@@ -181,6 +181,16 @@ fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
             "addresses = [\"192.0.2.1\"]\nallow",
             &["ssh-session"],
         ),
+        (
+            "[\"22/tcp\"]",
+            "[\"22/tcp\"]\nprotect_at = [\"10.0.0.0/24\"]",
+            &[],
+        ),
+        (
+            "[\"22/tcp\"]",
+            "[\"22/tcp\"]\nprotect_at = [\"192.0.2.0/24\"]",
+            &["ssh-session"],
+        ),
         ("22/tcp", "2222/tcp", &[]),
         ("22/tcp", "22/udp", &[]),
         (

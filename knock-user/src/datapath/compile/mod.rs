@@ -20,7 +20,7 @@ use knock_common::{
     keys::ScopedAddress,
     knock::ring,
     next::slot,
-    rules::{GateRules, PortRole, Role},
+    rules::{GateRules, NO_GATE, PortRole, Role},
 };
 
 use self::{
@@ -45,6 +45,8 @@ pub struct Contents {
     pub allow: Vec<Prefix>,
     /// Networks that may knock, of the gates that restrict them.
     pub knockers: Vec<Prefix>,
+    /// Destinations of placed gates: of each, and of all.
+    pub places: Vec<Prefix>,
     /// The guarded destinations that the configuration lists.
     pub guarded_addresses: Vec<ScopedAddress>,
     /// Prefix lengths of the grants that knocks give, IPv4's and IPv6's; 0: whole addresses alone.
@@ -53,7 +55,7 @@ pub struct Contents {
     pub config: Vec<u8>,
     pub settings: Settings,
     /// Roles of protected ports, knock ports and those of fwknop's clients, by index of the role table.
-    roles: BTreeMap<u32, Role>,
+    roles: BTreeMap<u32, PortRole>,
 }
 
 /// The key of a trie: a network, at one gate or at any.
@@ -75,6 +77,8 @@ pub struct Settings {
     /// The configuration may be on trial.
     pub trial: bool,
     pub has_allow: bool,
+    /// Some gate has destinations of its own.
+    pub has_places: bool,
     pub rejects: bool,
     pub has_fwknop: bool,
     /// What an authenticated knock opens waits for the fleet.
@@ -115,10 +119,13 @@ pub fn compile_as(
     let applied = Applied::new(config.clone(), ids, circumstances);
     let automaton = Automaton::compile(&applied)?;
     let mut gates = vec![bytemuck::Zeroable::zeroed(); applied.ids.gates_end()];
-    let mut knockers = Vec::new();
+    let (mut knockers, mut places) = (Vec::new(), Vec::new());
     for (id, gate) in applied.gates() {
         gates[usize::from(id)] = gate_rules(gate);
         knockers.extend(gate.sources.iter().map(|network| Prefix::at(*network, id)));
+        for network in &gate.protect_at {
+            places.extend([id, NO_GATE].map(|gate| Prefix::place(*network, gate)));
+        }
     }
     let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
     let grant_lengths = if config.gates.iter().any(to_prefix) {
@@ -131,6 +138,7 @@ pub fn compile_as(
         gates,
         allow: config.allow.iter().copied().map(Prefix::of).collect(),
         knockers,
+        places,
         guarded_addresses: config
             .addresses
             .listed()
@@ -150,17 +158,19 @@ impl Contents {
     /// Returns the entries of the role table that are not [`Role::Foreign`]. `open`: ports on which a packet is no probe; of
     /// these, those that the configuration says more of keep their role.
     pub fn roles(&self, open: &BTreeSet<Port>) -> BTreeMap<u32, u32> {
-        let mut roles: BTreeMap<u32, u32> = open
+        let is_open = PortRole::of(Role::Open);
+        let mut roles: BTreeMap<u32, PortRole> = open
             .iter()
-            .map(|port| (role_index(*port), Role::Open.pack()))
+            .map(|port| (role_index(*port), is_open))
             .collect();
-        roles.extend(self.roles.iter().map(|(index, role)| (*index, role.pack())));
+        roles.extend(&self.roles);
         // A packet to such a port is no probe.
         for port in &self.applied.config.knock.ports {
-            let role = roles.entry(role_index(*port)).or_insert(Role::Open.pack());
-            *role = PortRole::authenticated(Role::unpack(*role));
+            let role = roles.entry(role_index(*port)).or_insert(is_open);
+            *role = role.and_authenticated();
         }
-        roles
+        let packed = |(index, role): (u32, PortRole)| (index, role.packed());
+        roles.into_iter().map(packed).collect()
     }
 
     /// Returns the numbers that tables are sized by.
@@ -173,6 +183,7 @@ impl Contents {
             transitions: self.automaton.transitions.len(),
             allow: self.allow.len(),
             knockers: self.knockers.len(),
+            places: self.places.len(),
             guarded_addresses: self.guarded_addresses.len(),
             config_bytes: self.config.len(),
             limits: Limits {
@@ -200,6 +211,7 @@ impl Settings {
             monitor: config.mode == Mode::Monitor,
             trial,
             has_allow: !config.allow.is_empty(),
+            has_places: config.gates.iter().any(Gate::is_placed),
             guarded: match config.addresses {
                 Addresses::Every => which::EVERY,
                 Addresses::Host => which::HOST,
@@ -232,11 +244,20 @@ impl Prefix {
         Self::new(key, network)
     }
 
-    /// Makes the key of a network at one gate.
+    /// Makes the key of a network that may knock at one gate.
     pub fn at(network: IpNet, gate: u16) -> Self {
         let key = match network.network() {
             IpAddr::V4(address) => ScopedAddress::of_gate(V4::from(address), gate),
             IpAddr::V6(address) => ScopedAddress::of_gate(V6::from(address), gate),
+        };
+        Self::new(key, network)
+    }
+
+    /// Makes the key of destinations of one placed gate, or of any ([`NO_GATE`]).
+    pub fn place(network: IpNet, gate: u16) -> Self {
+        let key = match network.network() {
+            IpAddr::V4(address) => ScopedAddress::of_place(V4::from(address), gate),
+            IpAddr::V6(address) => ScopedAddress::of_place(V6::from(address), gate),
         };
         Self::new(key, network)
     }
@@ -270,20 +291,27 @@ fn role_index(port: Port) -> u32 {
     Role::index(port.protocol == Protocol::Udp, port.number)
 }
 
-fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, Role> {
+fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, PortRole> {
     let mut roles = BTreeMap::new();
     if applied.config.has_fwknop() {
         for port in &applied.config.fwknop.ports {
-            roles.insert(role_index(*port), Role::Fwknop);
+            roles.insert(role_index(*port), PortRole::of(Role::Fwknop));
         }
     }
     for (port, symbol) in automaton.symbols.iter().zip(0_u16..) {
         let starts = usize::from(symbol) < automaton.starts;
-        roles.insert(role_index(*port), Role::Knock { symbol, starts });
+        let role = PortRole::of(Role::Knock { symbol, starts });
+        roles.insert(role_index(*port), role);
     }
     for (id, gate) in applied.gates() {
         for port in &gate.protect {
-            roles.insert(role_index(*port), Role::Protected { gate: id });
+            let role = PortRole::of(Role::Protected { gate: id });
+            let role = if gate.is_placed() {
+                role.and_placed()
+            } else {
+                role
+            };
+            roles.insert(role_index(*port), role);
         }
     }
     roles
@@ -293,6 +321,7 @@ fn gate_rules(gate: &Gate) -> GateRules {
     let Gate {
         name: _,
         protect: _,
+        protect_at: _,
         open_for,
         session_idle,
         established,

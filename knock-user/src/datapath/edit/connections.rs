@@ -12,7 +12,7 @@ use knock_common::{
 
 use super::sessions::InSessions;
 use crate::{
-    config::{Config, Established, Mode},
+    config::{Config, Established, Gate, Mode},
     datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
     sys::{
         clock::monotonic_now,
@@ -100,9 +100,9 @@ pub(in crate::datapath) fn open_connections() -> Result<Vec<Socket>> {
 /// Returns whether `config` denies packets to this TCP end without a grant.
 pub(in crate::datapath) fn protects(config: &Config, local: SocketAddr) -> bool {
     let port = tcp(local);
-    config.mode == Mode::Enforce
-        && config.addresses.guard_own(local.ip())
-        && config.gates.iter().any(|gate| gate.protect.contains(&port))
+    let protects =
+        |gate: &Gate| gate.protect.contains(&port) && config.guards_own(gate, local.ip());
+    config.mode == Mode::Enforce && config.gates.iter().any(protects)
 }
 
 /// Returns the id of the gate that protects a connection's port and keeps what is established.

@@ -246,7 +246,7 @@ fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) 
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 14],
+    words: [(&'static str, u32); 15],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -257,6 +257,7 @@ impl Constants {
             monitor,
             trial,
             has_allow,
+            has_places,
             rejects,
             has_fwknop,
             holds_knocks,
@@ -274,6 +275,7 @@ impl Constants {
                 ("MONITOR", flag(monitor)),
                 ("TRIAL", flag(trial)),
                 ("HAS_ALLOW", flag(has_allow)),
+                ("HAS_PLACES", flag(has_places)),
                 ("GUARDED", guarded),
                 ("TICK_BITS", tick_bits()),
                 ("REJECTS", flag(rejects)),

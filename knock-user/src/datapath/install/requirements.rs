@@ -11,8 +11,13 @@ use crate::{
     },
 };
 
-/// The oldest kernel that has everything the program uses, and what came with that kernel.
-const OLDEST: Version = (5, 12);
+/// The oldest kernel that has everything the program uses, and what came with that kernel: 5.12 for x86-64; 5.18 for arm64,
+/// whose compiler of BPF programs translates these operations only since then (`arch/arm64/net/bpf_jit_comp.c`).
+const OLDEST: Version = if cfg!(target_arch = "aarch64") {
+    (5, 18)
+} else {
+    (5, 12)
+};
 const BROUGHT: &str = "atomic fetch-and-add and compare-and-exchange in BPF programs";
 
 /// Refuses kernels before [`OLDEST`], naming what they lack.
@@ -67,7 +72,12 @@ mod tests {
 
     #[test]
     fn the_oldest_kernel_is_the_first_with_atomics() {
-        assert!(kernel_version::parse("5.11.0").is_some_and(|version| version < OLDEST));
-        assert!(kernel_version::parse("5.12.0").is_some_and(|version| version >= OLDEST));
+        let (before, first) = if cfg!(target_arch = "aarch64") {
+            ("5.17.0", "5.18.0")
+        } else {
+            ("5.11.0", "5.12.0")
+        };
+        assert!(kernel_version::parse(before).is_some_and(|version| version < OLDEST));
+        assert!(kernel_version::parse(first).is_some_and(|version| version >= OLDEST));
     }
 }

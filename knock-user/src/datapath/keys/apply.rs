@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
+use serde::{Deserialize, Serialize};
 
 use super::{
     newest::{Kept, Newest},
@@ -30,7 +31,7 @@ pub fn load(config: &Config) -> Result<KeySet> {
 }
 
 /// Who has knocked. Neither a user nor a key: a grant was given by hand.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Who {
     pub user: Option<String>,
     /// The key, where it was no sequence.

@@ -24,7 +24,7 @@ use crate::{
     },
     sys::{
         bpf::{batch, mapping::Mapping},
-        clock,
+        clock, grace,
     },
 };
 
@@ -52,13 +52,11 @@ impl KeyTables {
     pub fn apply(&mut self, rows: &KeyRows, newest: &Newest) -> Result<()> {
         self.follow_clock()?;
         write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
+        self.end_all_but(rows)?;
         let mut waiting = 0;
-        for slot in 0..u32::try_from(self.keys.len())? {
-            match rows.keys.get(&slot) {
-                Some(row) => waiting += usize::from(self.put(slot, row, newest)?),
-                None if self.state(slot) != state::NONE => self.end(slot)?,
-                None => {}
-            }
+        let slots = u32::try_from(self.keys.len())?;
+        for (slot, row) in rows.keys.range(..slots) {
+            waiting += usize::from(self.put(*slot, row, newest)?);
         }
         newest.warn_of(waiting);
         write::hash(
@@ -76,14 +74,14 @@ impl KeyTables {
         Ok(())
     }
 
-    /// Returns whether its knocks open nothing for a while from now on.
+    /// Puts a key into its slot, which has the same key or none. Returns whether its knocks open nothing for a while from
+    /// now on.
     fn put(&mut self, slot: u32, row: &KeyRow, newest: &Newest) -> Result<bool> {
         let index = slot as usize;
         let number = u16::try_from(slot)?;
         let present = self.keys.get(index);
         let mut waits = false;
-        let stays = present.state != state::NONE && present.secret == row.secret;
-        if stays {
+        if stays(&present, Some(row)) {
             if present.newest == u64::MAX && !newest.is_frozen() {
                 // What should have followed has not: the process died that replaced the tables.
                 let time = newest.of(&text(&row.name), number, 0);
@@ -95,7 +93,6 @@ impl KeyTables {
             // With `bound`, in one word. Last, so that a key that ends does so with all else as it was.
             words[word::STATE].store(status(row, present.family), Ordering::SeqCst);
         } else {
-            self.end(slot)?;
             let time = newest.of(&text(&row.name), number, row.created);
             waits = newest.is_ahead(time);
             let begun = Key {
@@ -115,11 +112,27 @@ impl KeyTables {
         Ok(waits && row.state == state::VALID)
     }
 
-    fn end(&mut self, slot: u32) -> Result<()> {
-        let words = self.keys.words_of(slot as usize);
-        words[word::STATE].store(0, Ordering::SeqCst);
-        self.keys.set(slot as usize, Key::zeroed());
-        Ok(self.names.set(slot, [0; NAME], 0)?)
+    /// Empties every slot whose key is not among these rows.
+    fn end_all_but(&mut self, rows: &KeyRows) -> Result<()> {
+        let mut ended = Vec::new();
+        for (slot, key) in (0_u32..).zip(self.keys.iter()) {
+            if key != Key::zeroed() && !stays(&key, rows.keys.get(&slot)) {
+                ended.push(slot);
+            }
+        }
+        for slot in &ended {
+            self.keys.words_of(*slot as usize)[word::STATE].store(0, Ordering::SeqCst);
+        }
+        if !ended.is_empty() {
+            // A packet may be verified whose key was valid when the program looked. Half of a secret, or none, is one that
+            // anybody knows.
+            grace::wait();
+        }
+        for slot in ended {
+            self.keys.set(slot as usize, Key::zeroed());
+            self.names.set(slot, [0; NAME], 0)?;
+        }
+        Ok(())
     }
 
     fn state(&self, slot: u32) -> u32 {
@@ -192,6 +205,11 @@ impl KeyTables {
             }
         }
     }
+}
+
+/// Returns whether a slot keeps the key that is in it.
+fn stays(present: &Key, row: Option<&KeyRow>) -> bool {
+    present.state != state::NONE && row.is_some_and(|row| present.secret == row.secret)
 }
 
 /// Returns the name of the key in a slot.

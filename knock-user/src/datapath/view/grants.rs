@@ -73,22 +73,36 @@ impl Datapath {
     /// Returns the live grants, those that end first in front.
     pub fn grants(&self) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
-        self.grants_with(|grant| grant.until > now)
+        self.sorted_grants(|grant| grant.until > now)
+    }
+
+    /// Calls `each` with every live grant, in no order: for who looks again and again, and needs no list of them.
+    pub fn each_grant(&self, each: impl FnMut(GrantRow)) -> Result<()> {
+        let now = monotonic_now();
+        self.grants_with(|grant| grant.until > now, each)
     }
 
     /// Returns the grants that have ended after the time `since` and are still in their tables, those that ended first in
     /// front. A new grant may take the place of one that has ended. `since`: ns of `CLOCK_MONOTONIC`.
     pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
-        self.grants_with(|grant| (since + 1..=now).contains(&grant.until))
+        self.sorted_grants(|grant| (since + 1..=now).contains(&grant.until))
     }
 
-    fn grants_with(&self, wanted: impl Fn(&Grant) -> bool) -> Result<Vec<GrantRow>> {
+    fn sorted_grants(&self, wanted: impl Fn(&Grant) -> bool) -> Result<Vec<GrantRow>> {
         let mut rows = Vec::new();
-        read(&self.grants.v4, &wanted, &mut rows)?;
-        read(&self.grants.v6, &wanted, &mut rows)?;
+        self.grants_with(wanted, |row| rows.push(row))?;
         rows.sort_by_key(|row| (row.until, row.source));
         Ok(rows)
+    }
+
+    fn grants_with(
+        &self,
+        wanted: impl Fn(&Grant) -> bool,
+        mut each: impl FnMut(GrantRow),
+    ) -> Result<()> {
+        read(&self.grants.v4, &wanted, &mut each)?;
+        read(&self.grants.v6, &wanted, &mut each)
     }
 }
 
@@ -110,7 +124,7 @@ where
 fn read<A: Address>(
     table: &HashMap<MapData, GrantKey<A>, Grant>,
     wanted: impl Fn(&Grant) -> bool,
-    rows: &mut Vec<GrantRow>,
+    mut each: impl FnMut(GrantRow),
 ) -> Result<()>
 where
     GrantKey<A>: Pod,
@@ -120,7 +134,7 @@ where
         if let Ok(source) = source
             && wanted(grant)
         {
-            rows.push(GrantRow {
+            each(GrantRow {
                 gate: key.gate,
                 user: (grant.user != BY_HAND).then_some(grant.user),
                 source,

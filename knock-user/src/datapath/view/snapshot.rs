@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use ipnet::IpNet;
 use knock_common::{Reason, knock::fwknop};
 use serde::Serialize;
 
@@ -84,6 +85,8 @@ pub struct Interface {
 pub struct GateStatus {
     pub name: String,
     pub protect: Vec<Port>,
+    /// Its own destinations; empty: those that are guarded.
+    pub protect_at: Vec<IpNet>,
     /// Live grants.
     pub grants: u64,
 }
@@ -260,6 +263,7 @@ impl Datapath {
         let gates = self.applied.gates().map(|(id, gate)| GateStatus {
             name: gate.name.clone(),
             protect: gate.protect.clone(),
+            protect_at: gate.protect_at.clone(),
             grants: grants.at(id),
         });
         let limits = self.config().limits;

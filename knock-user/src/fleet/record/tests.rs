@@ -56,6 +56,19 @@ fn what_is_written_is_read() {
     assert_eq!(name, "seen/alice/laptop");
     let user = "alice/laptop".parse().expect("a name");
     assert_eq!(record, Ok(Record::Seen(user, Seen { time: 77 })));
+    let packet = Packet {
+        end: "ABCDEFGHIJKLMNOPQRSTUV".into(),
+        time: 78,
+        host: "edge-1".into(),
+    };
+    let print = Fingerprint {
+        hash: [0xab; 32],
+        end: *b"ABCDEFGHIJKLMNOPQRSTUV",
+        time: 78,
+    };
+    let (record, name) = read(codec.packet(&print, "edge-1"));
+    assert_eq!(name, format!("fwknop/{}", "ab".repeat(32)));
+    assert_eq!(record, Ok(Record::Packet(print, packet)));
     let host = Host {
         version: "0.1".into(),
         configuration: "ab".into(),

@@ -127,6 +127,11 @@ impl State {
                     time: seen.time,
                 });
             }
+            Ok(Record::Packet(packet, told)) => {
+                if told.host != self.name {
+                    acts.push(Act::Packet(packet));
+                }
+            }
             Ok(Record::Host(name, host)) => {
                 if is_live {
                     self.hear_doubted(&name, host.serial, now, policy, acts);

@@ -6,7 +6,7 @@ use super::{
     AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
     REFUSALS, REST, Revocation, SECOND, Seen, State, Write, head_key,
 };
-use crate::fleet::record::Grant;
+use crate::{fleet::record::Grant, fwknop::seen::Fingerprint};
 
 /// How long a newest time is of use: a packet that is older than this is refused for its age.
 pub(super) const SEEN_FOR: Duration = Duration::from_hours(24);
@@ -46,6 +46,8 @@ pub enum InFlight {
     Newest(String, u64),
     /// A packet of this key.
     Question(String),
+    /// Packets of fwknop's clients.
+    Packets(Vec<Fingerprint>),
     Other,
 }
 
@@ -92,6 +94,7 @@ impl State {
         self.told.is_current.then_some(())?;
         let questions = self.has_questions().then_some(0);
         let due = grants.into_iter().chain(questions);
+        let due = due.chain(self.next_untold());
         due.chain([self.next_beat]).min()
     }
 
@@ -114,6 +117,7 @@ impl State {
         }
         self.write_questions(most, &mut writes);
         self.write_newest(now, &mut writes);
+        self.write_packets(now, most, &mut writes);
         while writes.len() < most {
             let mut puts = Vec::new();
             let mut places = Vec::new();
@@ -297,6 +301,7 @@ impl State {
                 }
             }
             Some(InFlight::Question(key)) => self.question_answered(&key, outcome, acts),
+            Some(InFlight::Packets(told)) => self.told_of_packets(&told, outcome, now),
             Some(InFlight::Other) | None => {}
         }
     }

@@ -81,6 +81,8 @@ struct Node {
     skew: i64,
     refused: Vec<Refusal>,
     newest: BTreeMap<String, u64>,
+    /// Packets of fwknop's of which copies are refused, once for each time that it was told so.
+    packets: Vec<Fingerprint>,
     answers: BTreeMap<u64, Answer>,
     joined: u32,
 }
@@ -124,6 +126,7 @@ impl Fleet {
             skew: 0,
             refused: Vec::new(),
             newest: BTreeMap::new(),
+            packets: Vec::new(),
             answers: BTreeMap::new(),
             joined: 0,
         });
@@ -314,6 +317,7 @@ impl Node {
                 let newest = self.newest.entry(key.to_string()).or_default();
                 *newest = time.max(*newest);
             }
+            Act::Packet(packet) => self.packets.push(packet),
             Act::Answered { ask, answer } => {
                 let before = self.answers.insert(ask, answer);
                 assert_eq!(before, None, "{ask} is answered once");

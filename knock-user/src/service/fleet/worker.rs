@@ -42,6 +42,7 @@ use crate::{
     },
     service::{
         names::{FLEET_ISOLATED, FLEET_JOINED, FLEET_REFUSED},
+        packets::Packets,
         record::{Record, network_text, wall_clock},
     },
     sys::clock::monotonic_now,
@@ -67,6 +68,7 @@ pub struct Setup {
     pub counts: Counts,
     /// The tables are to be looked at.
     pub look: Arc<AtomicBool>,
+    pub packets: Packets,
     pub sender: mpsc::Sender<Said>,
 }
 
@@ -84,6 +86,7 @@ impl Setup {
             fleet,
             counts,
             look,
+            packets,
             sender,
         } = self;
         let datapath = Datapath::open_unlocked(&root)?;
@@ -112,6 +115,7 @@ impl Setup {
             origins,
             counts,
             look,
+            packets,
             sender,
             live: 0,
             most,
@@ -146,6 +150,7 @@ pub struct Worker<E> {
     origins: Origins,
     counts: Counts,
     look: Arc<AtomicBool>,
+    packets: Packets,
     sender: mpsc::Sender<Said>,
     /// Live grants, as far as is known, and how many there may be with those of other hosts.
     live: u32,
@@ -194,6 +199,12 @@ impl<E: Engine> Worker<E> {
                         self.hold(knock);
                     }
                 }
+                packet = self.packets.here.next() => {
+                    self.state.accepted_packet(packet);
+                    while let Some(packet) = self.packets.here.take() {
+                        self.state.accepted_packet(packet);
+                    }
+                }
                 () = sleep_until(wake) => {}
             }
             if self.look.swap(false, Ordering::Relaxed) {
@@ -217,8 +228,9 @@ impl<E: Engine> Worker<E> {
     fn opened(&mut self, opened: Opened) -> Result<()> {
         if let Some(source) = self.rules.granted(opened.gate, opened.source)
             && let Some(row) = self.datapath.grant_of(source, opened.gate)?
+            && let Some(local) = local(&row)
         {
-            self.learn(&row);
+            self.state.learn(local, moment());
         }
         if opened.key != NO_KEY {
             // It may have opened for the other family too.
@@ -230,12 +242,6 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
-    fn learn(&mut self, row: &GrantRow) {
-        if let Some(local) = local(row) {
-            self.state.learn(local, moment());
-        }
-    }
-
     /// Looks at all grants: events may be lost, and grants end.
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
@@ -244,11 +250,14 @@ impl<E: Engine> Worker<E> {
         } else {
             self.rules.read_keys(&self.datapath)?;
         }
-        let rows = self.datapath.grants()?;
-        self.live = u32::try_from(rows.len())?;
-        for row in &rows {
-            self.learn(row);
-        }
+        self.live = 0;
+        let (live, state, now) = (&mut self.live, &mut self.state, moment());
+        self.datapath.each_grant(|row| {
+            *live += 1;
+            if let Some(local) = local(&row) {
+                state.learn(local, now);
+            }
+        })?;
         self.state.forget_ended(moment());
         let slots = self.datapath.newest_by_slot()?;
         self.note_newest(&slots);
@@ -346,6 +355,7 @@ impl<E: Engine> Worker<E> {
                 Act::Revoke(_) => {}
                 Act::Give(give) => self.give(&give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
+                Act::Packet(packet) => self.packets.elsewhere.put(packet),
                 Act::Answered { ask, answer } => self.answered(ask, answer)?,
                 Act::Refused(refused) => self.refuse(refused),
                 Act::Heard { after } => self.counts.lag(Duration::from_nanos(after)),

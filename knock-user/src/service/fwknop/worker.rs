@@ -36,6 +36,7 @@ use crate::{
     },
     service::{
         memory::state_file,
+        packets::Packets,
         record::{Record, wall_clock},
     },
     sys::clock::monotonic_now,
@@ -61,6 +62,7 @@ pub struct Worker {
     datapath: Datapath,
     keys: Keyring,
     seen: Seen,
+    packets: Packets,
     ceiling: Ceiling,
     counts: Counts,
     sender: mpsc::Sender<Said>,
@@ -79,6 +81,7 @@ impl Worker {
         root: PinRoot,
         file: PathBuf,
         earlier: Arc<Mutex<Earlier>>,
+        packets: Packets,
         sender: mpsc::Sender<Said>,
     ) -> Result<Self> {
         let datapath = Datapath::open_unlocked(&root)?;
@@ -95,6 +98,7 @@ impl Worker {
             datapath,
             keys: Keyring::default(),
             seen,
+            packets,
             ceiling,
             counts,
             sender,
@@ -110,9 +114,16 @@ impl Worker {
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("cannot wait for packets")?;
         tracing::debug!("waiting for clients of fwknop");
+        let elsewhere = self.packets.elsewhere.clone();
         loop {
             let mut taken = tokio::select! {
+                // What other hosts have accepted comes first: it may be a copy that is read next.
+                biased;
                 _ = &mut stopped => return Ok(()),
+                packet = elsewhere.next() => {
+                    self.seen.hear(packet, unix_time());
+                    continue;
+                }
                 ready = ring.readable_mut() => {
                     let mut ready = ready?;
                     let taken = self.take(ready.get_inner_mut());
@@ -141,6 +152,9 @@ impl Worker {
 
     /// Takes packets from the ring; returns how many.
     fn take(&mut self, ring: &mut RingBuf<MapData>) -> usize {
+        while let Some(packet) = self.packets.elsewhere.take() {
+            self.seen.hear(packet, unix_time());
+        }
         for taken in 0..AT_ONCE {
             let Some(item) = ring.next() else {
                 return taken;
@@ -173,6 +187,11 @@ impl Worker {
         let seen = &mut self.seen;
         let accepted = self.keys.judge(payload, source, unix_time(), seen)?;
         self.ceiling.give_back(source);
+        if self.datapath.config().fleet.is_some()
+            && let Some(packet) = self.seen.fingerprint(payload)
+        {
+            self.packets.here.put(packet);
+        }
         let user = accepted.user.clone();
         self.give(head, accepted, source).map_err(|error| {
             let outcome = match error {

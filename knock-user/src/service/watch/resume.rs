@@ -7,9 +7,9 @@ use knock_common::event::Kind;
 
 use super::{Grants, Seen};
 use crate::{
-    datapath::{Who, compile::applied::Applied},
+    datapath::compile::applied::Applied,
     service::{
-        memory::{Known, State, boot},
+        memory::{Granted, Known, State, boot},
         names::{EXPIRED, REVOKED},
         record::{Record, network_text},
     },
@@ -45,47 +45,45 @@ pub fn resume(
     let mut known = HashMap::new();
     let mut closed = Vec::new();
     let is_this_boot = state.boot == now.boot;
+    let granted = state.granted.iter();
+    let granted =
+        granted.map(|Granted { gate, who }| (applied.ids.gate(gate), Arc::new(who.clone())));
+    let granted: Vec<_> = granted.collect();
     for grant in &state.grants {
         let Known {
-            gate,
-            user,
-            key,
-            origin,
+            holder,
             source,
             until,
-            ends,
             connections,
         } = grant;
-        let who = Who {
-            user: user.clone(),
-            key: key.clone(),
-            origin: origin.clone(),
-        };
-        if let Some(id) = applied.ids.gate(gate).filter(|_| is_this_boot) {
+        let (id, who) = &granted[*holder];
+        if let Some(id) = id.filter(|_| is_this_boot) {
             let seen = Seen {
                 until: *until,
                 connections: *connections,
-                who: Arc::new(who),
+                who: Arc::clone(who),
+                look: 0,
             };
             known.insert((id, *source), seen);
             continue;
         }
+        let ends = state.ends(*until);
         let has_expired = if is_this_boot {
             *until <= now.monotonic
         } else {
-            *ends <= now.wall
+            ends <= now.wall
         };
         let (reason, time) = if has_expired {
-            (EXPIRED, *ends)
+            (EXPIRED, ends)
         } else {
             (REVOKED, now.wall)
         };
         closed.push(Record {
             time,
-            gate: Some(gate.clone()),
-            user: who.user,
-            key: who.key,
-            origin: who.origin,
+            gate: Some(state.granted[*holder].gate.clone()),
+            user: who.user.clone(),
+            key: who.key.clone(),
+            origin: who.origin.clone(),
             source: Some(network_text(*source)),
             reason: Some(reason.into()),
             ..Record::now(Kind::Closed.name())
@@ -106,7 +104,10 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Gate, Knock},
-        datapath::compile::{applied::Circumstances, ids::Ids},
+        datapath::{
+            Who,
+            compile::{applied::Circumstances, ids::Ids},
+        },
     };
 
     const SECOND: u64 = 1_000_000_000;
@@ -131,17 +132,19 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).expect("in range")
     }
 
-    fn known(gate: &str, user: Option<&str>, source: &str, ends: u64) -> Known {
-        Known {
+    /// A grant, and who has it.
+    type Noted<'t> = (Granted, &'t str, u64);
+
+    fn known<'t>(gate: &str, user: Option<&str>, source: &'t str, ends: u64) -> Noted<'t> {
+        let granted = Granted {
             gate: gate.into(),
-            user: user.map(ToOwned::to_owned),
-            key: user.map(|user| format!("{user}/laptop")),
-            origin: None,
-            source: source.parse().expect("a network"),
-            until: ends * SECOND,
-            ends: wall(ends.cast_signed()),
-            connections: 0,
-        }
+            who: Who {
+                user: user.map(ToOwned::to_owned),
+                key: user.map(|user| format!("{user}/laptop")),
+                origin: None,
+            },
+        };
+        (granted, source, ends)
     }
 
     /// A grant of the first gate that was given by hand.
@@ -150,15 +153,31 @@ mod tests {
             until: ends * SECOND,
             connections: 0,
             who: Arc::default(),
+            look: 0,
         };
         ((0, source.parse().expect("a network")), seen)
     }
 
     /// The state at second 10 of a boot.
-    fn state(grants: Vec<Known>) -> State {
+    fn state<'t>(noted: impl IntoIterator<Item = Noted<'t>>) -> State {
+        let (granted, grants) = noted
+            .into_iter()
+            .enumerate()
+            .map(|(holder, (granted, source, ends))| {
+                let grant = Known {
+                    holder,
+                    source: source.parse().expect("a network"),
+                    until: ends * SECOND,
+                    connections: 0,
+                };
+                (granted, grant)
+            })
+            .unzip();
         State {
             boot: "one".into(),
             looked: 10 * SECOND,
+            wall: wall(10),
+            granted,
             grants,
             closings: Vec::new(),
         }
@@ -188,7 +207,7 @@ mod tests {
 
     #[test]
     fn in_the_same_boot_the_tables_are_compared_with_what_was_known() {
-        let before = state(vec![
+        let before = state([
             known("ssh", Some("alice"), "192.0.2.1/32", 15),
             known("ssh", None, "192.0.2.0/24", 99),
         ]);
@@ -207,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_grant_that_was_renewed_ends_once_at_its_later_end() {
-        let before = state(vec![known("ssh", None, "192.0.2.7/32", 11)]);
+        let before = state([known("ssh", None, "192.0.2.7/32", 11)]);
         let ended = by_hand("192.0.2.7/32", 14);
         let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), [ended].into());
         assert_eq!(closings(&closed), []);
@@ -217,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_boot_ends_every_grant() {
-        let before = state(vec![
+        let before = state([
             known("ssh", None, "192.0.2.1/32", 99),
             known("ssh", Some("alice"), "192.0.2.2/32", 15),
             known("gone", None, "2001:db8::/64", 16),
@@ -241,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_gate_that_is_gone_has_no_grants() {
-        let before = state(vec![
+        let before = state([
             known("gone", None, "192.0.2.1/32", 99),
             known("gone", None, "192.0.2.2/32", 15),
         ]);

@@ -20,6 +20,13 @@ const PROTECTED: [&str; 3] = [
 ];
 const OPEN: &str = r#""80/tcp", "53/udp""#;
 const ALLOWED: [&str; 3] = ["203.0.113.0/24", "2001:db8:1:1::/64", "198.51.100.2/32"];
+/// Of the host's addresses: both, one, those of the other family, none.
+const PLACES: [&[&str]; 4] = [
+    &["192.0.2.0/28", "2001:db8::/64"],
+    &["192.0.2.9/32", "2001:db8::9/128"],
+    &["2001:db8::/127"],
+    &["10.0.0.0/8"],
+];
 const MAY_KNOCK: [&str; 3] = ["198.51.100.0/25", "2001:db8:1::/64", "203.0.113.5/32"];
 
 /// Returns the `nth` configuration, as text and as value. It is valid, and contains no time below a second.
@@ -97,6 +104,9 @@ fn gate_text(random: &mut Random<'_>, text: &mut String, (name, ports): (&str, &
         seconds(random),
         seconds(random)
     );
+    if random.chance(25) {
+        let _ = writeln!(text, "protect_at = {:?}", random.pick(&PLACES));
+    }
     if random.chance(40) {
         let _ = writeln!(text, "connections = {}", 1 + random.below(3));
     }

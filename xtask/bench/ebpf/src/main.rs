@@ -1,7 +1,7 @@
 //! The bench's own kernel programs.
 //!
 //! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`parse_only`], [`wait`] and
-//! [`minimal_gate`](minimal::minimal_gate). [`remember_shared`] and [`remember_apart`] implement its table of sources
+//! [`minimal_gate`](minimal::minimal_gate), and called by [`root`]. [`remember_shared`] and [`remember_apart`] implement its table of sources
 //! by two kinds of the kernel's LRU tables. [`vary`] and [`send`] make traffic: each writes the next source address and
 //! ports into the frame that it is run on; then `vary` calls the program under test, and `send` sends the frame.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -50,6 +50,9 @@ static APART: LruHashMap<[u64; 3], [u64; 16]> =
 /// The program that [`vary`] calls.
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The program that [`root`] calls.
+#[map]
+static CALLED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// How many multiplications [`wait`] makes. Set at load.
 #[unsafe(no_mangle)]
@@ -65,6 +68,15 @@ pub fn bare_drop(_: XdpContext) -> u32 {
 
 #[xdp]
 pub fn bare_pass(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Calls a program, and passes what there is none for: the least that one does which `up --into` is for.
+#[xdp]
+#[inline(always)]
+pub fn root(ctx: XdpContext) -> u32 {
+    // SAFETY: a tail call does not return, and no value here has to be dropped.
+    unsafe { CALLED.tail_call(&ctx, 0) };
     xdp_action::XDP_PASS
 }
 

@@ -53,6 +53,8 @@ pub struct Setup {
     pub fwknop: Option<[&'static str; 2]>,
     /// Where a program is pinned that follows.
     pub next: Option<PathBuf>,
+    /// Where the array is pinned that it is put into.
+    pub into: Option<PathBuf>,
 }
 
 /// Where the keys for authenticated knocks are, and how many there may be.
@@ -78,6 +80,7 @@ impl Default for Setup {
             keys: None,
             fwknop: None,
             next: None,
+            into: None,
         }
     }
 }
@@ -98,6 +101,8 @@ impl Setup {
             ref keys,
             fwknop,
             ref next,
+            // Of the command.
+            into: _,
         } = *self;
         let networks: Vec<String> = (0..allow)
             .map(|network| format!("\"198.18.{network}.0/24\""))

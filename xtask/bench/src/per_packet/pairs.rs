@@ -59,9 +59,12 @@ pub fn knock_ports(programs: &mut Programs, instances: &Instances, plan: &Plan) 
     })
 }
 
-/// Measures what passes, without a program that follows and with one.
+/// Measures what passes, without a program beside ours, with one that follows, and with one that calls ours.
 pub fn neighbours(programs: &mut Programs, instances: &Instances, plan: &Plan) -> Result<Part> {
+    /// ns that a chain may cost.
+    const CHAIN: f64 = 5.0;
     let alone = programs.floor(Floor::Pass)?;
+    let root = programs.root()?;
     let mut cases = vec![Case::new(
         "the program that follows, alone",
         &alone,
@@ -70,27 +73,29 @@ pub fn neighbours(programs: &mut Programs, instances: &Instances, plan: &Plan) -
     )];
     for (what, reason, work) in works() {
         let Work::Hot(frame) = work else { continue };
-        let without = format!("{what}, without next");
+        let without = format!("{what}, ours alone");
         let by = |label: &str, instance, against| {
             let work = Work::Hot(frame.clone());
             Case::judged(format!("{what}, {label}"), instance, reason, work, against)
         };
-        cases.push(by("without next", &instances.lone, Vec::new()));
-        cases.push(by(
-            "another without it",
-            &instances.one,
-            vec![over(&without)],
-        ));
-        let goal = over(&without).at_most(5.0);
-        cases.push(by("with next", &instances.followed, vec![goal]));
+        let goal = || vec![over(&without).at_most(CHAIN)];
+        cases.push(by("ours alone", &instances.lone, Vec::new()));
+        cases.push(by("another alone", &instances.one, vec![over(&without)]));
+        cases.push(by("with next", &instances.followed, goal()));
+        cases.push(Case {
+            program: &root,
+            ..by("by a root (--into)", &instances.called, goal())
+        });
     }
     Ok(Part {
         id: "neighbours",
-        title: "The same with a program that follows (`next`)",
+        title: "Chains: a program that follows (`next`), and one that calls ours (`up --into`)",
         unit: UNIT,
         notes: vec![
-            "the program that follows passes every packet, so the difference is the call and two instructions",
-            "another without it: how much two instances differ with the same configuration",
+            "the other program is the least there can be: what it adds to ours is the call, its own two instructions, and \
+             two of ours with next",
+            "each row holds what a run by BPF_PROG_TEST_RUN costs, once; a sum of two rows would hold that twice",
+            "another alone: how much two instances differ with the same configuration",
         ],
         rows: measure(programs, cases, &finer(plan))?,
     })

@@ -75,15 +75,17 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
         Err(why) => absent.push(Row::absent(REJECTED, why)),
     }
     cases.extend(granted(instances));
-    cases.extend(knocking(&instances.knocked));
+    cases.extend(knocking(instances));
     let mut rows = measure(programs, cases, plan)?;
     rows.append(&mut absent);
     // In a full table, a search for a place fails, which is not what the row measures.
-    let refused = instances.knocked.knocks("table_full")?;
-    ensure!(
-        refused == 0,
-        "{refused} grants were refused for want of room"
-    );
+    for instance in [&instances.knocked, &instances.ended] {
+        let refused = instance.knocks("table_full")?;
+        ensure!(
+            refused == 0,
+            "{refused} grants were refused for want of room"
+        );
+    }
     let amiss = minimal_knocked.amiss()?;
     ensure!(
         amiss == 0,
@@ -203,6 +205,14 @@ fn closed(instances: &Instances) -> Vec<Case<'_>> {
             against,
         ));
     }
+    // Each bucket of the table of sessions has entries, which the look-up passes over.
+    cases.push(Case::judged(
+        "denied TCP data, full tables, 65,536 sources",
+        &instances.full,
+        "no_grant",
+        scattered(data_frame(STRANGER), STRANGER, FORGED),
+        vec![over(VARIED)],
+    ));
     let friend = frame::ipv4(Transport::Tcp(SYN), FRIEND, 40000, PROTECTED);
     for (name, reason, frame) in [
         ("allow list of 100, hit", "allow_list", friend),
@@ -245,26 +255,42 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
             vec![over(VARIED)],
         ));
     }
-    let datagram = || Work::Hot(frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED));
+    let datagram = || frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+    let most = Setup::default().grants;
+    cases.push(Case::judged(
+        "granted TCP data, no session, full tables, each source",
+        &instances.full,
+        "grant",
+        scattered(granted_frame(), GRANTED, most),
+        vec![over(VARIED)],
+    ));
+    cases.push(Case::judged(
+        "granted UDP, in a session, full tables, each source",
+        &instances.full,
+        "grant",
+        scattered(datagram(), GRANTED, most),
+        vec![over(VARIED)],
+    ));
     let against = || vec![over(PASS)];
     cases.push(Case::judged(
         "granted UDP, in a session",
         &instances.one,
         "grant",
-        datagram(),
+        Work::Hot(datagram()),
         against(),
     ));
     cases.push(Case::judged(
         "kept session, grant ended",
         &instances.kept,
         "session",
-        datagram(),
+        Work::Hot(datagram()),
         against(),
     ));
     cases
 }
 
-fn knocking(instance: &Instance) -> Vec<Case<'_>> {
+fn knocking(instances: &Instances) -> Vec<Case<'_>> {
+    let instance = &instances.knocked;
     // A repeated source port makes a packet a duplicate, a new one makes it a new knock.
     let known = Traffic {
         sources: 32_768,
@@ -292,6 +318,14 @@ fn knocking(instance: &Instance) -> Vec<Case<'_>> {
         let against = vec![over(VARIED), minimal];
         cases.push(Case::judged(name, instance, "knock", work, against));
     }
+    let [.., (last, work)] = newcomers();
+    cases.push(Case::judged(
+        "the same, for the place of a grant that has ended",
+        &instances.ended,
+        "knock",
+        work,
+        vec![over(VARIED), over(last)],
+    ));
     cases.push(Case::judged(
         "each of three knocks, one source, renewals",
         instance,
@@ -307,7 +341,11 @@ pub fn denied_frame() -> Vec<u8> {
 }
 
 pub fn granted_frame() -> Vec<u8> {
-    frame::ipv4(Transport::Tcp(ACK), GRANTED, 40000, PROTECTED)
+    data_frame(GRANTED)
+}
+
+fn data_frame(source: u32) -> Vec<u8> {
+    frame::ipv4(Transport::Tcp(ACK), source, 40000, PROTECTED)
 }
 
 /// Returns a frame from this many sources, in a scattered order.

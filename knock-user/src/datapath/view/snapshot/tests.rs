@@ -77,6 +77,7 @@ fn the_reference_has_every_key_and_no_other() {
         gates: vec![GateStatus {
             name: word(),
             protect: Vec::new(),
+            protect_at: Vec::new(),
             grants: 0,
         }],
         tables: vec![TableFill {

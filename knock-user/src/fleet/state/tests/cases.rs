@@ -1,7 +1,10 @@
 //! One behaviour each.
 
 use super::*;
-use crate::fleet::record::Head;
+use crate::{
+    fleet::record::Head,
+    fwknop::seen::{END, KEPT},
+};
 
 fn joined(hosts: usize) -> Fleet {
     let mut fleet = Fleet::new(hosts);
@@ -405,4 +408,44 @@ fn who_cannot_ask_is_told_so() {
     assert!(fleet.nodes[0].state.ask("alice", 102, 3));
     fleet.settle();
     assert_eq!(fleet.nodes[0].answers[&3], Answer::Agreed);
+}
+
+fn packet(number: u8, fleet: &Fleet) -> Fingerprint {
+    Fingerprint {
+        hash: [number; 32],
+        end: [b'A' + number; END],
+        time: 1_700_000_000 + fleet.now / SECOND,
+    }
+}
+
+#[test]
+fn a_packet_of_fwknops_is_told_of_once_to_all_others() {
+    let mut fleet = joined(3);
+    let packet = packet(1, &fleet);
+    fleet.nodes[0].state.accepted_packet(packet);
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].packets, []);
+    for nth in 1..3 {
+        assert_eq!(fleet.nodes[nth].packets, [packet]);
+    }
+    // Who comes later hears of it, too.
+    fleet.add(3, None);
+    fleet.settle();
+    assert_eq!(fleet.nodes[3].packets, [packet]);
+}
+
+#[test]
+fn packets_of_fwknops_that_were_accepted_alone_are_told_of_later_unless_too_old() {
+    let mut fleet = joined(2);
+    fleet.nodes[0].link.cut();
+    let old = packet(1, &fleet);
+    fleet.nodes[0].state.accepted_packet(old);
+    fleet.now += 2 * KEPT * SECOND;
+    let new = packet(2, &fleet);
+    fleet.nodes[0].state.accepted_packet(new);
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    // What may have been lost is told again.
+    fleet.nodes[1].packets.dedup();
+    assert_eq!(fleet.nodes[1].packets, [new]);
 }

@@ -1,4 +1,4 @@
-//! The client and its keys.
+//! The client of fwknop and its keys.
 
 use std::{
     fs,
@@ -8,8 +8,13 @@ use std::{
     time::Duration,
 };
 
-use knockgate_tests::{lab::Source, run::Run, scenario::Scenario};
 use netlab::host::find_program;
+
+use crate::{
+    lab::Source,
+    run::{Run, wait_until},
+    scenario::Scenario,
+};
 
 /// The port that the client sends to.
 pub const PORT: u16 = 62_201;
@@ -137,4 +142,23 @@ pub fn is_refused(scenario: &Scenario, who: Source, payload: &[u8]) -> bool {
         let answer = socket.recv(&mut [0; 64]);
         answer.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     })
+}
+
+/// Returns how many packets had an outcome.
+pub fn count(scenario: &Scenario, outcome: &str) -> u64 {
+    let document = scenario.knockgate("stats --json").exits(0).json();
+    let rows = document["fwknop"].as_array().expect("a list");
+    let row = rows.iter().find(|row| row["outcome"] == outcome);
+    let row = row.unwrap_or_else(|| panic!("no {outcome} in {document}"));
+    row["count"].as_u64().expect("a number")
+}
+
+/// Waits until so many packets have had an outcome.
+#[track_caller]
+pub fn counted(scenario: &Scenario, outcome: &str, number: u64) {
+    wait_until(&format!("{number} packets are {outcome}"), || {
+        let now = count(scenario, outcome);
+        assert!(now <= number, "{now} packets are {outcome}");
+        now == number
+    });
 }
