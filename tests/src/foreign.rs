@@ -179,7 +179,7 @@ pub fn replace(path: &Path) {
         flags: 0,
         old_program: 0,
     };
-    command(LINK_UPDATE, &attributes)
+    command(LINK_UPDATE, &raw const attributes)
         .unwrap_or_else(|error| panic!("cannot update {}: {error}", path.display()));
 }
 
@@ -311,7 +311,7 @@ fn information(object: &File) -> [u32; 2] {
         length: 8,
         info: address(info.as_mut_ptr().cast_const()),
     };
-    command(OBJ_GET_INFO_BY_FD, &attributes).expect("an object has information");
+    command(OBJ_GET_INFO_BY_FD, &raw const attributes).expect("an object has information");
     // SAFETY: `info` is live and aligned; the kernel wrote to it behind the compiler's back.
     unsafe { std::ptr::read_volatile(&raw const info) }
 }
@@ -324,7 +324,8 @@ pub(crate) fn pin(object: &File, path: &Path) {
         object: descriptor(object),
         flags: 0,
     };
-    command(OBJ_PIN, &attributes).unwrap_or_else(|error| panic!("cannot pin at {shown}: {error}"));
+    command(OBJ_PIN, &raw const attributes)
+        .unwrap_or_else(|error| panic!("cannot pin at {shown}: {error}"));
 }
 
 /// Runs a `bpf` command that returns a new descriptor.

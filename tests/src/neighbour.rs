@@ -206,7 +206,7 @@ fn entry<V>(what: libc::c_long, map: &File, key: u32, value: *mut V) -> io::Resu
         value: address(value.cast_const()),
         flags: 0,
     };
-    command(what, &attributes).map(drop)
+    command(what, &raw const attributes).map(drop)
 }
 
 #[repr(C)]

@@ -309,16 +309,14 @@ impl Program {
     }
 }
 
-/// Returns the result with an action of TCX as that of XDP.
-fn as_of_xdp(result: TestRunResult) -> TestRunResult {
-    TestRunResult {
-        return_value: match result.return_value {
-            TCX_NEXT => XDP_PASS,
-            TCX_DROP => XDP_DROP,
-            other => panic!("the program answered {other}"),
-        },
-        ..result
-    }
+/// Replaces an action of TCX by that of XDP.
+fn as_of_xdp(mut result: TestRunResult) -> TestRunResult {
+    result.return_value = match result.return_value {
+        TCX_NEXT => XDP_PASS,
+        TCX_DROP => XDP_DROP,
+        other => panic!("the program answered {other}"),
+    };
+    result
 }
 
 /// Pins every table, as `up` does, and opens them, as other commands do.
