@@ -53,13 +53,23 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     VERIFIER,
     Check {
         suite: "gate",
         rows: Rows::These(&[
             "clients::knockgate_knock::native",
             "grants::ends_in_time_with_no_process_running::generic",
+            "grants::ends_in_time_with_no_process_running::tcx",
+        ]),
+        when: When::EveryChange,
+    },
+    // Where the kernel has no TCX, that it is refused.
+    Check {
+        suite: "attachment",
+        rows: Rows::These(&[
+            "tcx::it_is_in_front_of_programs_that_let_packets_by",
+            "tcx::what_is_not_to_be_had_is_refused",
         ]),
         when: When::EveryChange,
     },
