@@ -32,7 +32,7 @@ macro_rules! reasons {
 reasons! {
     NotIp = 0, pass, "not_ip", "is not IP";
     OtherProtocol = 1, pass, "other_protocol", "is IP, but neither TCP nor UDP";
-    Unguarded = 2, pass, "unguarded", "goes to a port that no gate protects, or to an address that is not guarded";
+    Unguarded = 2, pass, "unguarded", "goes to a port that no gate protects there, or to an address that is not guarded";
     Knock = 3, pass, "knock", "is a knock";
     Fragment = 4, pass, "fragment", "is a fragment behind the first one";
     Grant = 5, pass, "grant", "comes from a source that has a live grant";

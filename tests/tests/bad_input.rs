@@ -141,7 +141,7 @@ fn an_interface_with_someone_elses_program_over_netlink() {
     assert_names(&lab, &program);
 }
 
-/// Asserts that the message names the program, and that the program stays attached.
+/// Asserts that, where XDP is asked for, the message names the program, and that the program stays attached.
 fn assert_names(lab: &Lab, program: &ForeignProgram) {
     let before = lab.interface();
     let id = program.id.to_string();
@@ -149,11 +149,14 @@ fn assert_names(lab: &Lab, program: &ForeignProgram) {
         before.contains(&format!("id {id}")),
         "not attached: {before}"
     );
-    lab.knockgate(&["up"])
-        .exits(1)
-        .says(&[WAN, PROGRAM_NAME, &id])
-        .prints_nothing();
-    assert_eq!(lab.interface(), before);
+    for attach in ["native", "generic"] {
+        lab.configure(&format!("attach = \"{attach}\"\n{GOOD}"));
+        lab.knockgate(&["up"])
+            .exits(1)
+            .says(&[WAN, PROGRAM_NAME, &id])
+            .prints_nothing();
+        assert_eq!(lab.interface(), before);
+    }
     assert!(!lab.pin_root().exists(), "pinned: {:?}", lab.pins());
     // It is not knockgate's to take down either.
     lab.knockgate(&["down", "--all"]).exits(0);
