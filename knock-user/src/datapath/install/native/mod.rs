@@ -161,7 +161,7 @@ pub fn hindrance(facts: &Facts, frags: bool, error: Option<i32>) -> Option<Strin
     }
     if unable || error == Some(libc::EOPNOTSUPP) {
         return Some(format!(
-            "{} has no native XDP (`attach = \"generic\"` in the configuration asks for what there is)",
+            "{} has no native XDP (`attach = \"tcx\"` in the configuration, or \"generic\" before Linux 6.6, asks for what there is)",
             whose(facts)
         ));
     }

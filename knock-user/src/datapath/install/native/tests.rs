@@ -166,8 +166,8 @@ fn a_driver_without_native_mode_is_named() {
     };
     assert_eq!(
         said(&bridge, true, None),
-        "the driver of eth0, bridge, has no native XDP (`attach = \"generic\"` in the configuration \
-         asks for what there is)"
+        "the driver of eth0, bridge, has no native XDP (`attach = \"tcx\"` in the configuration, or \"generic\" before \
+         Linux 6.6, asks for what there is)"
     );
     let old = Facts {
         features: None,
