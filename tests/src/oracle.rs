@@ -178,6 +178,9 @@ impl<'a> Pair<'a> {
     }
 
     fn packet(&mut self, frame: &[u8]) -> Result<(), Failure> {
+        if !self.system.takes(frame) {
+            return Ok(());
+        }
         self.settle(frame);
         let now = self.system.now();
         let verdict = self.model.packet(frame, now);

@@ -59,8 +59,13 @@ pub trait SystemUnderTest {
     /// Lets time pass.
     fn wait(&mut self, time: Duration);
 
-    /// Judges a frame, or a packet without link header, of at least 14 bytes. Returns whether it passes. Panics if it
-    /// was changed.
+    /// Returns whether it can be given this frame.
+    fn takes(&self, _frame: &[u8]) -> bool {
+        true
+    }
+
+    /// Judges a frame that it [takes](Self::takes), or a packet without link header, of at least 14 bytes. Returns whether it
+    /// passes. Panics if it was changed.
     fn judge(&mut self, frame: &[u8]) -> bool;
 
     /// Gives a grant by hand. Returns false if there is no room.

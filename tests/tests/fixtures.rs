@@ -46,7 +46,7 @@ fn merged_packets_are_counted_as_what_they_are() {
     let Some(mut program) = Program::load_at_tcx(&config, Framing::Ethernet) else {
         return;
     };
-    let frame = "udp 198.51.100.10:4000 > 192.0.2.1:443"
+    let frame = "udp 198.51.100.10:4000 > 192.0.2.1:443 payload=240"
         .parse::<Datagram>()
         .expect("well-formed")
         .frame();
