@@ -82,8 +82,14 @@ const MMDEBSTRAP: Package = package(
     "mmdebstrap",
     "makes the small Debians in which the package is tried",
 );
-const NFTABLES: Package = package("nftables", "the bench compares with knocking by its rules");
-const IPTABLES: Package = package("iptables", "fwknopd opens ports with it");
+const NFTABLES: Package = package(
+    "nftables",
+    "the tests publish ports by its rules, and the bench compares with knocking by them",
+);
+const IPTABLES: Package = package(
+    "iptables",
+    "the tests publish ports with it, and the bench's fwknopd opens some",
+);
 const FWKNOPD: Package =
     package("fwknop-server", "a daemon that the bench compares with").silencing("fwknop-server");
 const FWKNOP: Package = package(
@@ -127,6 +133,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("sshd", &SSH_SERVER, Purpose::Test),
     program("nmap", &NMAP, Purpose::Test),
     program("fwknop", &FWKNOP, Purpose::Test),
+    program("nft", &NFTABLES, Purpose::Test),
+    program("iptables-nft", &IPTABLES, Purpose::Test),
     program("python3", &PYTHON, Purpose::Test),
     program("openssl", &OPENSSL, Purpose::Test),
     program("xxd", &XXD, Purpose::Test),
