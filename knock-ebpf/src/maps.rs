@@ -165,7 +165,7 @@ pub static FWKNOP_OVERRUN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0
 #[map]
 pub static FWKNOP_COUNT: Array<u64> = Array::with_max_entries(fwknop::Outcome::COUNT as u32, 0);
 
-/// Memory that a frame in several buffers is read into; see [`crate::scattered`].
+/// Memory that a frame in several pieces is read into; see [`knock_common::scattered`].
 #[map]
 pub static SCATTERED: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
