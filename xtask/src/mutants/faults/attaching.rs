@@ -14,8 +14,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an interface counts as guarded whatever program it carries",
         file: ATTACHMENT,
-        find: "let attached = xdp::mode(interface, link.program)?;",
-        replace: "let attached = xdp::mode(interface, link.program).unwrap_or(Attached::Native);",
+        find: "let attached = carried(interface, link, lists)?;",
+        replace: "let attached = carried(interface, link, lists).unwrap_or(Attached::Native);",
     },
     Fault {
         what: "an interface counts as guarded when its link carries another program",

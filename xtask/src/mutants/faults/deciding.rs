@@ -28,7 +28,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "addresses that are not guarded are guarded all the same",
         file: JUDGE,
-        find: "role == Role::Open || !guarded::may_be(env, segment.destination)",
+        find: "role == Role::Open || !guarded::may_be(env, segment.destination, port)",
         replace: "role == Role::Open",
     },
     Fault {
