@@ -1,3 +1,5 @@
+//! Rows from what was read.
+
 use super::*;
 
 const PROGRAM: u32 = 40;
@@ -19,6 +21,17 @@ fn interface(index: u32, name: &str, native: Option<u32>) -> Link {
         native_program: native,
         ..Link::default()
     }
+}
+
+/// A link at TCX, whose id is not the interface's index.
+fn tcx_link(pinned: &str, interface: u32) -> (String, ProgramLink) {
+    let (pinned, link) = link(pinned, interface);
+    let link = ProgramLink {
+        id: 900 + link.id,
+        hook: Hook::Tcx,
+        ..link
+    };
+    (pinned, link)
 }
 
 type Row = (String, Option<u32>, Option<String>, Result<(), Lack>);
@@ -184,4 +197,57 @@ fn an_interface_in_another_namespace_guards_nothing_here() {
             row("wan0", None, None, Err(Lack::Moved)),
         ]
     );
+}
+
+/// What an interface says of XDP does not matter there.
+#[test]
+fn at_tcx_the_interface_must_have_the_link_in_its_list() {
+    let configured = ["wan0".to_owned()];
+    let present = [interface(2, "wan0", Some(77))];
+    let held = [tcx_link("wan0", 2)];
+    let listed = |link| Listed {
+        program: PROGRAM,
+        link,
+    };
+    for (list, state) in [
+        (vec![listed(902)], Ok(Attached::Tcx)),
+        // Of another namespace, where an interface has the same index.
+        (vec![listed(903)], Err(Lack::Moved)),
+        (vec![], Err(Lack::Moved)),
+    ] {
+        let lists = TcxLists::from([(2, list)]);
+        let rows = judge(
+            &configured,
+            &configured,
+            &[PROGRAM],
+            &held,
+            &present,
+            &lists,
+        );
+        assert_eq!(rows[0].state, state, "{lists:?}");
+    }
+}
+
+#[test]
+fn a_program_in_front_at_tcx_leaves_an_interface_unguarded() {
+    let row = |attached| Attachment {
+        configured: "wan0".to_owned(),
+        name: "wan0".to_owned(),
+        index: Some(2),
+        state: Ok(attached),
+        other: None,
+    };
+    let listed = |program| Listed { program, link: 1 };
+    for (list, attached, state) in [
+        ([PROGRAM, 77], Attached::Tcx, Ok(Attached::Tcx)),
+        ([77, PROGRAM], Attached::Tcx, Err(Lack::Behind(77))),
+        // Those at XDP come first in any case.
+        ([77, PROGRAM], Attached::Native, Ok(Attached::Native)),
+    ] {
+        let lists = TcxLists::from([(2, list.map(listed).to_vec())]);
+        let mut row = row(attached);
+        require_first(&mut row, &[PROGRAM], &lists);
+        assert_eq!(row.state, state, "{list:?}");
+        assert!(row.is_attached());
+    }
 }
