@@ -53,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         name: "knockgate_interface_info",
         kind: Gauge,
         labels: &["interface", "attach", "present_name"],
-        help: "1 for each guarded interface: how the program is attached (native or generic), and the interface's present name",
+        help: "1 for each guarded interface: how the program is attached (native, generic or tcx), and the interface's present name",
         samples: |reading| interfaces(reading).filter_map(attached).collect(),
     },
     Metric {
