@@ -18,18 +18,6 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "let attached = carried(interface, link, lists).unwrap_or(Attached::Native);",
     },
     Fault {
-        what: "at TCX, any program in the list counts as the link's",
-        file: ATTACHMENT,
-        find: "of.link == link.id && of.program == link.program",
-        replace: "of.program == link.program",
-    },
-    Fault {
-        what: "at TCX, a program in front does not matter",
-        file: ATTACHMENT,
-        find: "&& !programs.contains(&first.program)",
-        replace: "&& programs.is_empty()",
-    },
-    Fault {
         what: "an interface counts as guarded when its link carries another program",
         file: ATTACHMENT,
         find: "if !programs.contains(&link.program) {\n            return None;",
