@@ -37,7 +37,7 @@ pub trait Frame {
 }
 
 /// A frame that can be rewritten in place.
-pub trait FrameMut: Frame {
+pub trait FrameMut {
     /// Stores a value at `at`; `None` where the frame ends before.
     fn put<T: Pod>(&mut self, at: usize, value: T) -> Option<()>;
 }

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 12;
+pub const LAYOUT: u32 = 13;
 
 /// [`SHAPE`] of this layout.
 const RECORDED: u64 = 11_502_495_303_409_686_049;

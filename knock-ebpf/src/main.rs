@@ -20,6 +20,7 @@
 )]
 
 mod atomic;
+mod checksum;
 mod env;
 mod fwknop;
 mod hash;

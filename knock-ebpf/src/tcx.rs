@@ -1,9 +1,6 @@
 //! The same decision at TCX (since Linux 6.6): behind the kernel's own handling of the link, where any interface can carry a
 //! program, and several at a time. An object of its own, since functions that the verifier verifies by themselves are
 //! made for one kind of context; its tables are those of the XDP program.
-//!
-//! There are no replies here, since a program cannot see that a packet's checksum is still to be filled in
-//! (`CHECKSUM_PARTIAL`), nor change that: the kernel would write one into the reply.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -23,14 +20,17 @@
 )]
 
 mod atomic;
+mod checksum;
 mod env;
 mod fwknop;
 mod hash;
 mod host;
 mod maps;
 mod object;
-#[path = "skb.rs"]
+#[path = "skb/packet.rs"]
 mod packet;
+#[path = "skb/reject.rs"]
+mod reject;
 #[expect(
     dead_code,
     reason = "programs that follow are called by the XDP program only"
@@ -41,11 +41,11 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use knock_common::{
     Env as _, Family, Reason, Verdict,
     address::V4,
-    frame::link::{BareIp, Ethernet, NetworkLayer},
-    judge::malformed,
+    frame::link::{BareIp, Ethernet, Framing, NetworkLayer},
+    judge::{action, malformed},
     merged,
     scattered::{Read, Room, family, read},
-    verdict::Counter,
+    verdict::{Action, Counter},
 };
 
 use env::KernelEnv;
@@ -55,6 +55,8 @@ use packet::{Context, Packet};
 const NEXT: i32 = -1;
 /// `TCX_DROP` of `linux/bpf.h`.
 const DROP: i32 = 2;
+/// What a packet is marked with on its way out of here that is to be replied to; no action of TCX.
+const REPLY: i32 = -2;
 
 /// For interfaces whose packets begin with an Ethernet header.
 #[classifier]
@@ -62,7 +64,7 @@ const DROP: i32 = 2;
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_tcx(ctx: TcContext) -> i32 {
     let context = ctx.skb.skb;
-    verdict(context, || read_ethernet(context))
+    verdict::<Ethernet>(context, || read_ethernet(context))
 }
 
 /// For interfaces whose packets begin with an IP header.
@@ -71,12 +73,21 @@ pub fn knockgate_tcx(ctx: TcContext) -> i32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_tcxip(ctx: TcContext) -> i32 {
     let context = ctx.skb.skb;
-    verdict(context, || read_bare_ip(context))
+    verdict::<BareIp>(context, || read_bare_ip(context))
 }
 
-/// Judges a packet: reads it, then decides. Its steps leave nothing on the stack but their results.
+/// Judges a packet. Returns an action of TCX.
 #[inline(always)]
-fn verdict(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
+fn verdict<L: Framing>(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
+    match decide(context, read) {
+        REPLY => reject::reply::<L>(context),
+        action => action,
+    }
+}
+
+/// Reads a packet, then decides. Its steps leave nothing on the stack but their results.
+#[inline(always)]
+fn decide(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
     if KernelEnv::of(context).lapsed() {
         return counted(context, Verdict::of(Reason::Lapsed), 0);
     }
@@ -144,13 +155,17 @@ fn judged<A: Family>(context: *mut Context, part: impl FnOnce(&Room) -> &Read<A>
     counted(context, verdict, headers)
 }
 
-/// Counts the packet, and returns the verdict as a TCX action. `headers`: the bytes that each of the packets that it is merged
+/// Counts the packet, and returns the verdict as a TCX action, or [`REPLY`]. `headers`: the bytes that each of the packets that it is merged
 /// of began with, if known.
 #[inline(always)]
 fn counted(context: *mut Context, verdict: Verdict, headers: u64) -> i32 {
     let packets = packet::merged(context).count(packet::whole_length(context), headers);
     count(verdict, packets);
-    if verdict.reason.passes() { NEXT } else { DROP }
+    match action(&KernelEnv::of(context), verdict) {
+        Action::Pass => NEXT,
+        Action::Drop => DROP,
+        Action::Reply => REPLY,
+    }
 }
 
 /// Adds packets to their reason's counter on this CPU.

@@ -31,6 +31,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("sshd", "openssh-server"),
     ("unshare", "util-linux"),
+    ("xdp-loader", "xdp-tools"),
 ];
 
 /// Returns whether this machine can run a test that needs these programs in addition to `ip`. Prints to standard error
@@ -88,13 +89,17 @@ pub fn tcx() -> bool {
 /// Returns whether a test has the machine to itself, so that it may set its clock: a guest of `cargo xtask kernels`, which says
 /// so in the variable `KNOCKGATE_GUEST`. Prints to standard error that it has not.
 pub fn machine_of_its_own() -> bool {
-    let is_guest = env::var_os("KNOCKGATE_GUEST").is_some();
-    if !is_guest {
+    if !is_guest() {
         eprintln!(
             "skipped; missing here: a machine whose clock may be set; `cargo xtask kernels --only clock` boots one"
         );
     }
-    is_guest
+    is_guest()
+}
+
+/// Returns whether this is a guest of `cargo xtask kernels`, with one of Debian's kernels.
+pub fn is_guest() -> bool {
+    env::var_os("KNOCKGATE_GUEST").is_some()
 }
 
 /// Returns the `knockgate` under test: the variable `KNOCKGATE`, else the release build of this checkout.

@@ -1,9 +1,7 @@
 //! Internet checksums (RFC 1071). They come out right in either byte order.
 
-use crate::frame::Frame;
-
 /// A frame whose bytes can be summed.
-pub trait Summed: Frame {
+pub trait Summed {
     /// The sum of `length` bytes from `at` as [`fold`] takes it; `None` where the frame ends before,
     /// or for more than [`MOST_SUMMED`].
     fn sum(&self, at: usize, length: usize) -> Option<u64>;

@@ -34,6 +34,17 @@ pub struct ReplyBuffer {
     reply: Reply,
 }
 
+/// A part of the packet that its reply holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// Where it begins in the packet's frame.
+    pub from: usize,
+    /// Where it begins in the reply's.
+    pub at: usize,
+    /// Bytes; 0: nothing.
+    pub length: usize,
+}
+
 /// A reply as far as it depends on the packet behind the link header.
 #[derive(Debug, Clone, Copy)]
 struct Reply {
@@ -47,6 +58,8 @@ struct Reply {
     /// Bytes of the packet that an ICMP error quotes; 0: this is a RST.
     quoted: usize,
     reset: Reset,
+    /// The sender of the packet seems to have left its checksum to hardware: it is that of the pseudo-header alone.
+    left: bool,
 }
 
 impl ReplyBuffer {
@@ -66,6 +79,7 @@ impl ReplyBuffer {
                 identification: 0,
                 quoted: 0,
                 reset: Reset::default(),
+                left: false,
             },
         }
     }
@@ -91,7 +105,7 @@ impl ReplyBuffer {
 
     /// Reads the rest of the packet; false where there is no reply.
     #[inline(always)]
-    pub fn read_packet<A: ReplyFamily, E: Env, F: Summed + ?Sized>(
+    pub fn read_packet<A: ReplyFamily, E: Env, F: Frame + Summed + ?Sized>(
         &mut self,
         env: &E,
         frame: &F,
@@ -124,12 +138,22 @@ impl ReplyBuffer {
     /// Returns by how many bytes the frame has to begin later (negative: earlier) for the reply to fit.
     #[inline(always)]
     pub fn shift<L: Framing, A: ReplyFamily>(&self) -> isize {
-        if self.reply.quoted == 0 {
+        let Quote { from, at, length } = self.quote::<L, A>();
+        if length == 0 {
             return 0;
         }
         // What is quoted stays where it is.
-        self.network().cast_signed()
-            - (self.reply_network::<L>() + A::HEADER + ICMP_HEADER).cast_signed()
+        from.cast_signed() - at.cast_signed()
+    }
+
+    /// Returns what of the packet the reply holds.
+    #[inline(always)]
+    pub fn quote<L: Framing, A: ReplyFamily>(&self) -> Quote {
+        Quote {
+            from: self.network(),
+            at: self.reply_network::<L>() + A::HEADER + ICMP_HEADER,
+            length: self.reply.quoted(),
+        }
     }
 
     /// Returns the bytes of the reply's frame.
@@ -144,10 +168,49 @@ impl ReplyBuffer {
         &self,
         frame: &mut F,
     ) -> Option<()> {
+        self.write_with::<L, A, F>(frame, false)
+    }
+
+    /// As [`write`](Self::write). With `leave`, the checksum of a RST is left to hardware too.
+    #[inline(always)]
+    pub fn write_with<L: Framing, A: ReplyFamily, F: FrameMut + Summed + ?Sized>(
+        &self,
+        frame: &mut F,
+        leave: bool,
+    ) -> Option<()> {
         if L::HEADER != 0 {
             self.link.write(frame, A::ETHERTYPE)?;
         }
-        self.reply.write::<A, F>(frame, self.reply_network::<L>())
+        self.reply
+            .write::<A, F>(frame, self.reply_network::<L>(), leave)
+    }
+
+    /// Takes a checksum for one that may have been left to hardware, whatever is known of the interface: what the kernel
+    /// knows of the packet shows it later.
+    #[inline(always)]
+    pub fn suppose_left(&mut self) {
+        self.link.partial = true;
+    }
+
+    /// Returns whether the checksum of the packet looks like one that has been left to hardware.
+    #[inline(always)]
+    pub fn is_left(&self) -> bool {
+        self.reply.left
+    }
+
+    /// Makes it a reply without VLAN tags in its frame, to a packet without. Returns how many the packet had.
+    #[inline(always)]
+    pub fn untag<L: Framing>(&mut self) -> usize {
+        let tags = self.network().saturating_sub(L::HEADER) / VLAN_TAG;
+        self.network = L::HEADER;
+        self.link.untag();
+        tags
+    }
+
+    /// Returns the VLAN tags of the reply, outer first, as words in network order; 0: none.
+    #[inline(always)]
+    pub fn tags(&self) -> [u32; 2] {
+        self.link.tags
     }
 
     /// Where the packet's IP header begins.
@@ -170,7 +233,7 @@ impl ReplyBuffer {
 impl Reply {
     /// Returns what a closed port would reply to the packet in this frame.
     #[inline(always)]
-    fn to<A: ReplyFamily, E: Env, F: Summed + ?Sized>(
+    fn to<A: ReplyFamily, E: Env, F: Frame + Summed + ?Sized>(
         env: &E,
         frame: &F,
         link: &LinkHeader,
@@ -195,6 +258,7 @@ impl Reply {
             // An extension header, which the host would process first.
             return None;
         };
+        let mut left = false;
         let unsummed = !tcp && transport.checksum == 0;
         if unsummed {
             // IPv6 has no datagrams without a checksum (RFC 8200, section 8.1).
@@ -204,9 +268,9 @@ impl Reply {
         } else {
             let addresses = packet.source.sum() + packet.destination.sum();
             let pseudo = pseudo(addresses, packet.protocol, transport.length);
-            // A veth peer offloads the checksum (CHECKSUM_PARTIAL): the packet has that of the pseudo-header alone.
-            let partial = link.partial && transport.checksum == fold(pseudo);
-            if !partial && fold(pseudo + frame.sum(at, transport.length)?) != 0xffff {
+            // As a veth's peer does (CHECKSUM_PARTIAL).
+            left = link.partial && transport.checksum == fold(pseudo);
+            if !left && fold(pseudo + frame.sum(at, transport.length)?) != 0xffff {
                 return None;
             }
         }
@@ -223,6 +287,7 @@ impl Reply {
             identification: 0,
             quoted: 0,
             reset: transport.reset,
+            left,
         };
         if tcp {
             // Without the congestion bits.
@@ -252,6 +317,7 @@ impl Reply {
         &self,
         frame: &mut F,
         network: usize,
+        leave: bool,
     ) -> Option<()> {
         let fields = IpFields {
             source: A::unpadded(self.source),
@@ -274,15 +340,14 @@ impl Reply {
             // Five words long, no window.
             let offset = u32::from_be_bytes([5 << 4, flags, 0, 0]).to_be();
             let words = [ports, sequence, acknowledgement, offset];
-            let sum = pseudo(addresses, TCP, TCP_HEADER) + total(&words);
+            let pseudo = pseudo(addresses, TCP, TCP_HEADER);
+            let sum = if leave {
+                fold(pseudo)
+            } else {
+                !fold(pseudo + total(&words))
+            };
             let [ports, sequence, acknowledgement, offset] = words;
-            let segment = [
-                ports,
-                sequence,
-                acknowledgement,
-                offset,
-                u32::from(!fold(sum)),
-            ];
+            let segment = [ports, sequence, acknowledgement, offset, u32::from(sum)];
             A::put(&fields, frame, network, segment)
         } else {
             let [kind, code] = A::UNREACHABLE;

@@ -23,8 +23,8 @@ pub struct LinkHeader {
     /// Destination and source, as they lie.
     macs: [[u16; 3]; 2],
     /// VLAN tags in network order, priority tags left out: the host takes these off and does not put them on.
-    tags: [u32; 2],
-    /// How many of them there are.
+    pub(super) tags: [u32; 2],
+    /// How many of them are in the frame.
     kept: usize,
     pub(super) hop_limit: u8,
     pub(super) partial: bool,
@@ -106,6 +106,12 @@ impl LinkHeader {
     #[inline(always)]
     pub(super) fn kept(&self) -> usize {
         self.kept & 3
+    }
+
+    /// Leaves the tags out of the frame.
+    #[inline(always)]
+    pub(super) fn untag(&mut self) {
+        self.kept = 0;
     }
 
     /// Writes it at the beginning of a frame.

@@ -5,14 +5,14 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     rate_limit::{GlobalIcmpBucket, IcmpBucket},
-    reply::ReplyBuffer,
+    reply::{Quote, ReplyBuffer},
     *,
 };
 use crate::{
     address::{Address as _, Padded, V4, V6},
     frame::{
         TCP, flag,
-        link::{BareIp, ETHER_HEADER, Ethernet, Framing},
+        link::{BareIp, ETHER_HEADER, Ethernet, Framing, VLAN_TAG},
     },
     judge::{action, judge},
     rules::{GateRules, Role},
@@ -91,7 +91,7 @@ impl Lab {
         }
     }
 
-    /// Takes the steps of the kernel program.
+    /// Takes the steps of the XDP program. That at TCX must come to the same.
     fn sent<L: Framing, A: ReplyFamily>(
         &self,
         frame: &[u8],
@@ -114,8 +114,35 @@ impl Lab {
         buffer
             .write::<L, A, _>(&mut sent[..])
             .expect("there is room");
+        assert_eq!(beside::<L, A>(frame, *buffer, false), sent, "at TCX");
         Some(sent)
     }
+}
+
+/// Takes the steps of the TCX program: the reply is written beside the packet, and its tags are put on afterwards.
+fn beside<L: Framing, A: ReplyFamily>(
+    frame: &[u8],
+    mut buffer: ReplyBuffer,
+    leave: bool,
+) -> Vec<u8> {
+    const TAGS: usize = ETHER_HEADER - 2;
+    let mut packet = frame.to_vec();
+    let tags = VLAN_TAG * buffer.untag::<L>();
+    if tags != 0 {
+        packet.drain(TAGS..TAGS + tags);
+    }
+    let Quote { from, at, length } = buffer.quote::<L, A>();
+    let mut reply = vec![0xee; buffer.length::<L, A>()];
+    if length != 0 {
+        reply[at..at + length].copy_from_slice(&packet[from..from + length]);
+    }
+    buffer
+        .write_with::<L, A, _>(&mut reply[..], leave)
+        .expect("there is room");
+    for tag in buffer.tags().into_iter().rev().filter(|tag| *tag != 0) {
+        reply.splice(TAGS..TAGS, tag.to_ne_bytes());
+    }
+    reply
 }
 
 const FD77_1: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
@@ -248,6 +275,65 @@ fn a_sum_left_to_hardware_is_good_only_where_it_may_be() {
         lab.set(SETTINGS, Link { partial: 1, ..LINK });
         assert!(lab.ask(&frame).is_some(), "{asked}");
     }
+}
+
+/// Who leaves a RST's checksum to hardware stores the sum of the pseudo-header, as the sender of the packet did.
+#[test]
+fn the_sum_of_a_reset_can_be_left_to_hardware() {
+    fn left<A: ReplyFamily>(frame: &[u8], pseudo: std::ops::Range<usize>) {
+        let lab = Lab::new();
+        let mut buffer = ReplyBuffer::empty();
+        buffer.read_link::<Ethernet, _, _>(&lab.env, frame);
+        buffer.suppose_left();
+        assert!(buffer.read_packet::<A, _, _>(&lab.env, frame));
+        assert!(!buffer.is_left(), "it is complete");
+        let whole = beside::<Ethernet, A>(frame, buffer, false);
+        let mut left = beside::<Ethernet, A>(frame, buffer, true);
+        let transport = pseudo.end;
+        let place = transport + 16;
+        let covered = [&left[pseudo], &[0, TCP, 0, 20]].concat();
+        let sum = fold(covered.sum(0, covered.len()).expect("few bytes"));
+        assert_eq!(left[place..place + 2], sum.to_ne_bytes());
+        // As a device completes it.
+        let sum = !fold(left.sum(transport, 20).expect("few bytes"));
+        left[place..place + 2].copy_from_slice(&sum.to_ne_bytes());
+        assert_eq!(left, whole);
+    }
+    left::<V4>(&bytes(SYN4), 26..34);
+    left::<V6>(&bytes(SYN6), 22..54);
+}
+
+#[test]
+fn replies_go_back_into_their_vlan() {
+    let lab = Lab::new();
+    let [outer, inner, priority] = [[0x88, 0xa8, 0, 5], [0x81, 0, 0, 7], [0x81, 0, 0xe0, 0]];
+    for (what, asked, seen) in SEEN {
+        let (asked, seen) = (bytes(asked), bytes(seen));
+        let tagged = |frame: &[u8], tags: &[[u8; 4]]| {
+            let (macs, rest) = frame.split_at(12);
+            [macs, &tags.concat(), rest].concat()
+        };
+        let both = [outer, inner];
+        for (tags, kept) in [(&both[..], &both[..]), (&both[..1], &both[..1]), (&[priority], &[])] {
+            let reply = lab.ask(&tagged(&asked, tags)).map(|reply| sums_aside(&reply));
+            let expected = sums_aside(&tagged(&seen, kept));
+            assert_eq!(reply, Some(expected), "{what}, {tags:?}");
+        }
+    }
+}
+
+/// Clears what differs from one ICMP error to the next: identification and checksum of an IPv4 header.
+fn sums_aside(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let mut network = ETHER_HEADER;
+    while matches!(frame[network - 2..network], [0x81, 0] | [0x88, 0xa8]) {
+        network += VLAN_TAG;
+    }
+    if frame[network] >> 4 == 4 {
+        frame[network + 4..network + 6].fill(0);
+        frame[network + 10..network + 12].fill(0);
+    }
+    frame
 }
 
 #[test]

@@ -66,16 +66,6 @@ fn tcx(findings: &mut Findings<'_>, draft: &Draft) {
     if draft.rest.attach != Attach::Tcx {
         return;
     }
-    let mut gates = draft.gates.iter();
-    if let Some(gate) = gates.find(|gate| gate.rest.deny == Deny::Reject) {
-        let message = format!(
-            "{} has `deny = \"reject\"`, and at TCX (`attach = \"tcx\"`) there are no replies: a program there cannot see that a \
-             packet's checksum is still to be filled in, which would spoil the reply's; set `deny = \"drop\"`, or attach as \
-             \"native\" or \"generic\"",
-            gate.label()
-        );
-        findings.error("tcx-rejects", gate.header, message);
-    }
     for section in &draft.sections {
         if let Some(next) = &section.next {
             let message = format!(

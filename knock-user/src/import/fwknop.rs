@@ -344,7 +344,7 @@ fn parts(nth: usize, stanza: Stanza, report: &mut Report) -> Option<Parts> {
                 refused = true;
                 (
                     Fate::Weaker,
-                    "a gate guards its ports at every address; the key `addresses` is for the whole host".into(),
+                    "set the gate's `protect_at`, or `addresses` for the whole host, by hand".into(),
                 )
             }
             key if key.starts_with("GPG_") => (

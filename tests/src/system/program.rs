@@ -46,9 +46,10 @@ use crate::{keyring::EPOCH, need};
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_TX: u32 = 3;
-/// `TCX_NEXT` and `TCX_DROP` of `linux/bpf.h`.
+/// `TCX_NEXT`, `TCX_DROP` and `TCX_REDIRECT` of `linux/bpf.h`.
 const TCX_NEXT: u32 = u32::MAX;
 const TCX_DROP: u32 = 2;
+const TCX_REDIRECT: u32 = 7;
 /// Index of the loopback interface, on which packets of `BPF_PROG_TEST_RUN` arrive.
 pub const LOOPBACK: u32 = 1;
 /// The name of the directory of pins, in place of an interface.
@@ -314,6 +315,8 @@ fn as_of_xdp(mut result: TestRunResult) -> TestRunResult {
     result.return_value = match result.return_value {
         TCX_NEXT => XDP_PASS,
         TCX_DROP => XDP_DROP,
+        // A reply leaves by the interface that the packet came by.
+        TCX_REDIRECT => XDP_TX,
         other => panic!("the program answered {other}"),
     };
     result

@@ -3,9 +3,10 @@
 //! same time.
 //!
 //! [`repair`] tests `up`, [`serving`] `run`, [`naming`] renamed and moved interfaces, [`killing`] commands that are
-//! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, [`following`] `events --follow`, and
-//! [`tcx`] what is particular to TCX.
+//! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, [`following`] `events --follow`,
+//! [`tcx`] what is particular to TCX, and [`dispatcher`] the place behind libxdp's.
 
+mod dispatcher;
 mod following;
 mod killing;
 mod locking;

@@ -130,7 +130,7 @@ fn gre_to_no_one_in_particular_is_refused() {
     if !kernel_has("GRE", &lab.host, &link) {
         return;
     }
-    lab.configure(&gate(&[&name], "drop"));
+    lab.configure(&gate(&[&name]));
     let up = lab.knockgate(&["up"]);
     assert_eq!(up.code, Some(1), "{}", up.stderr);
     assert!(up.stderr.contains("cannot be guarded"), "{}", up.stderr);

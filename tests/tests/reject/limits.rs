@@ -27,7 +27,7 @@ fn rejecting() -> String {
 /// A source gets as many answers from a protected port as another one from a closed port.
 #[test]
 fn a_source_gets_as_many_errors_as_from_the_host() {
-    for attach in [Attach::Native, Attach::Generic] {
+    for attach in Attach::ALL.into_iter().filter(|attach| attach.is_there()) {
         let Some(lab) = Lab::build(&[]) else {
             return;
         };
@@ -95,7 +95,7 @@ fn datagram(from: IpAddr, to: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
 /// A socket behind a veth offloads its checksums (`CHECKSUM_PARTIAL`), and nothing completes them.
 #[test]
 fn honest_clients_are_refused_at_once() {
-    for attach in [Attach::Native, Attach::Generic] {
+    for attach in Attach::ALL {
         for family in [Family::V4, Family::V6] {
             Scenario::run(attach, family, &[], |scenario| {
                 let _peer = ForeignProgram::on(&scenario.lab.client, CLIENT_INTERFACE);
@@ -173,8 +173,14 @@ fn lost_on_a_veth() {
             .lab
             .knockgate(&["up"])
             .exits(0)
-            .says(&["generic mode"]);
-        assert!(scenario.lab.interface().contains("xdpgeneric"));
+            .says(&["native mode"]);
+        let instead = if Attach::Tcx.is_there() {
+            "tcx"
+        } else {
+            "generic"
+        };
+        let status = scenario.knockgate("status --json").exits(0).json();
+        assert_eq!(status["interfaces"][0]["attach"], instead);
         scenario.refused(Source::A, "22/tcp");
     });
 }

@@ -59,10 +59,18 @@ fn generic() {
     the_gate_answers_as_the_host_does(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    the_gate_answers_as_the_host_does(Attach::Tcx);
+}
+
 fn the_gate_answers_as_the_host_does(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
+    if !attach.is_there() {
+        return;
+    }
     let testbed = Testbed::new(lab, attach);
     testbed.without_limits();
     testbed.up();

@@ -33,25 +33,29 @@ fn macvlan() {
 
 #[test]
 fn macvlan_on_a_bridge() {
-    let Some(lab) = Lab::build(&[]) else {
-        return;
-    };
     let top = format!("link add link below name {TOP} type macvlan mode bridge");
-    if stack(&lab, "link add below type bridge", Some("below")) && stack(&lab, &top, None) {
-        ask(&Testbed::new(lab, Attach::Generic));
-    }
+    answers_are_the_hosts_on(|lab| {
+        stack(lab, "link add below type bridge", Some("below")) && stack(lab, &top, None)
+    });
 }
 
 fn answers_are_the_hosts(add: &str, bridge: Option<&str>) {
-    let Some(lab) = Lab::build(&[]) else {
-        return;
-    };
-    if stack(&lab, add, bridge) {
-        ask(&Testbed::new(lab, Attach::Generic));
+    answers_are_the_hosts_on(|lab| stack(lab, add, bridge));
+}
+
+/// `stack` returns whether the kernel has what it makes.
+fn answers_are_the_hosts_on(stack: impl Fn(&Lab) -> bool) {
+    for attach in [Attach::Generic, Attach::Tcx] {
+        let Some(lab) = Lab::build(&[]) else {
+            return;
+        };
+        if attach.is_there() && stack(&lab) {
+            ask(&Testbed::new(lab, attach), attach);
+        }
     }
 }
 
-fn ask(testbed: &Testbed) {
+fn ask(testbed: &Testbed, attach: Attach) {
     testbed.without_limits();
     move_addresses(&testbed.lab);
     testbed.up_on(TOP);
@@ -87,6 +91,17 @@ fn ask(testbed: &Testbed) {
             if gate.is_some() {
                 wrong.push(said(
                     &format!("{what}, damaged ({family:?})"),
+                    None,
+                    gate.as_ref(),
+                ));
+            }
+            // At TCX, not even if it looks left out and is not.
+            let mut forged = frame(family, testbed::GUARDED);
+            let _ = frame::leave_sum(&mut forged);
+            let gate = testbed.ask(family, &forged);
+            if gate.is_some() == (attach == Attach::Tcx) {
+                wrong.push(said(
+                    &format!("{what}, sum forged ({family:?})"),
                     None,
                     gate.as_ref(),
                 ));

@@ -65,11 +65,16 @@ fn generic() {
     answers_go_back_into_their_vlan(Attach::Generic);
 }
 
+#[test]
+fn tcx() {
+    answers_go_back_into_their_vlan(Attach::Tcx);
+}
+
 fn answers_go_back_into_their_vlan(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    if !join(&lab) {
+    if !attach.is_there() || !join(&lab) {
         return;
     }
     let testbed = Testbed::new(lab, attach);

@@ -122,19 +122,19 @@ fn cases<'c>(drop: &'c Xdp, instances: &'c Instances) -> Vec<Case<'c>> {
         ),
         case(
             "open port",
-            &instances.one.program,
+            instances.one.program(),
             frame::ipv4(Transport::Udp, STRANGER, 40000, OPEN),
             Box::new(crowd(OPEN)),
         ),
         case(
             "denied SYN, 65,536 sources",
-            &instances.thousand.program,
+            instances.thousand.program(),
             denied_frame(),
             Box::new(crowd(protected)),
         ),
         case(
             "granted TCP data, one source",
-            &instances.thousand.program,
+            instances.thousand.program(),
             granted_frame(),
             Box::new(move |cpu| Traffic {
                 first: crate::judge::GRANTED + cpu,
@@ -144,7 +144,7 @@ fn cases<'c>(drop: &'c Xdp, instances: &'c Instances) -> Vec<Case<'c>> {
         ),
         case(
             "first knock of ever new sources",
-            &instances.one.program,
+            instances.one.program(),
             knock_frame(),
             Box::new(|cpu| Traffic {
                 first: NEWCOMERS + 0x0c00_0000 + cpu * 0x0200_0000,

@@ -31,7 +31,8 @@ const SESSIONS: u32 = 262_144;
 /// An instance that is up. Dropping it takes it down.
 pub struct Instance {
     pub name: String,
-    pub program: Xdp,
+    /// None at TCX.
+    program: Option<Xdp>,
     binary: PathBuf,
     config: PathBuf,
     pins: PathBuf,
@@ -52,7 +53,10 @@ impl Instance {
         }
         output(&mut up)?;
         Ok(Self {
-            program: pinned(&pins.join(&name).join("program"))?,
+            program: match setup.attach {
+                "tcx" => None,
+                _ => Some(pinned(&pins.join(&name).join("program"))?),
+            },
             binary: binary.to_owned(),
             config,
             pins,
@@ -91,14 +95,22 @@ impl Instance {
 
     /// Has `count` sources from [`GRANTED`] on knock, so that each has a grant.
     pub fn grant(&self, programs: &mut Programs, count: u32) -> Result<()> {
+        let mut traffic = granted_knocks();
+        programs.vary(self.program(), &knock_frame(), &mut traffic, 3 * count)?;
+        self.has_given(count)
+    }
+
+    /// As [`Instance::grant`], by frames on the wire: no program of XDP can call one at TCX.
+    pub fn grant_by_wire(&self, programs: &mut Programs, wire: &Wire, count: u32) -> Result<()> {
         let mut traffic = Traffic {
-            first: GRANTED,
-            ports: knocks(),
-            steps: 3,
-            hold: 31,
-            ..Traffic::default()
+            interface: wire.sender,
+            ..granted_knocks()
         };
-        programs.vary(&self.program, &knock_frame(), &mut traffic, 3 * count)?;
+        programs.send(&knock_frame(), &mut traffic, 3 * count)?;
+        self.has_given(count)
+    }
+
+    fn has_given(&self, count: u32) -> Result<()> {
         let opened = self.knocks("opened")?;
         ensure!(
             opened == u64::from(count),
@@ -121,7 +133,7 @@ impl Instance {
                 packet: round * setup.grants,
                 ..Traffic::default()
             };
-            programs.vary(&self.program, &datagram, &mut flows, setup.grants)?;
+            programs.vary(self.program(), &datagram, &mut flows, setup.grants)?;
         }
         let mut first_knocks = Traffic {
             // Behind those that have knocked already.
@@ -132,7 +144,7 @@ impl Instance {
             ..Traffic::default()
         };
         programs.vary(
-            &self.program,
+            self.program(),
             &knock_frame(),
             &mut first_knocks,
             setup.sources,
@@ -184,7 +196,7 @@ impl Instance {
         };
         programs.set_messages((0..count).map(|_| key.knock()))?;
         let datagram = frame::datagram(GRANTED, 1024, KNOCK_PORT, &[0; 64]);
-        programs.vary(&self.program, &datagram, &mut traffic, count)?;
+        programs.vary(self.program(), &datagram, &mut traffic, count)?;
         let opened = self.authenticated(Some("opened"))?;
         ensure!(
             opened == u64::from(count),
@@ -226,7 +238,8 @@ impl Judge for Instance {
     }
 
     fn program(&self) -> &Xdp {
-        &self.program
+        let program = self.program.as_ref();
+        program.expect("at TCX, an instance is measured on the wire only")
     }
 
     fn packets(&self, reason: Option<&str>) -> Result<u64> {
@@ -258,6 +271,17 @@ pub fn counted(grants: u32) -> String {
 pub fn knocks() -> [u16; 4] {
     let [a, b, c] = KNOCKS;
     [a, b, c, a]
+}
+
+/// Returns the knocks of sources from [`GRANTED`] on, one source after the other.
+fn granted_knocks() -> Traffic {
+    Traffic {
+        first: GRANTED,
+        ports: knocks(),
+        steps: 3,
+        hold: 31,
+        ..Traffic::default()
+    }
 }
 
 /// Returns a frame that the traffic turns into knocks.

@@ -116,7 +116,7 @@ impl Instances {
         let kept = up("kept", 1, &brief)?;
         // At once, before its grant ends.
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
-        run(&kept.program, &datagram, 1)?;
+        run(kept.program(), &datagram, 1)?;
         let with_keys = |name: &str, setup: Setup| Setup {
             keys: Some(Slots {
                 folder: host.folder.join(format!("{name}.keys")),

@@ -8,7 +8,10 @@ mod traffic;
 use std::{net::UdpSocket, path::Path};
 
 use anyhow::{Result, ensure};
-use aya::programs::{Xdp, XdpMode};
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
 
 use crate::{
     Plan,
@@ -26,6 +29,8 @@ use crate::{
 pub enum Mode {
     Native,
     Generic,
+    /// Of knockgate and the bare drop alone: the others are XDP programs.
+    Tcx,
 }
 
 /// What is measured at the host's end of a wire.
@@ -46,6 +51,8 @@ enum Kind {
     Nobody,
     /// Attached for as long as this value lives.
     Floor(#[expect(dead_code, reason = "it is kept, not used")] Xdp),
+    /// As above.
+    FloorAtTcx(#[expect(dead_code, reason = "it is kept, not used")] Ebpf),
     Minimal(Minimal),
     Instance(Instance),
     /// Rules of nftables on the host.
@@ -115,10 +122,12 @@ pub fn measure(
         id: match mode {
             Mode::Native => "live_native",
             Mode::Generic => "live_generic",
+            Mode::Tcx => "live_tcx",
         },
         title: match mode {
             Mode::Native => "Live over veth, native",
             Mode::Generic => "Live over veth, generic",
+            Mode::Tcx => "Live over veth, at TCX",
         },
         unit: "ns of CPU a packet, sender, wire and host included (95 % interval)",
         notes: vec![
@@ -174,7 +183,11 @@ impl Contestant {
         match &self.kind {
             Kind::Minimal(minimal) => minimal.had_room(),
             // knockgate counts knocks even without room for a grant; sets of nftables may become full.
-            Kind::Nobody | Kind::Floor(_) | Kind::Instance(_) | Kind::Rules => Ok(()),
+            Kind::Nobody
+            | Kind::Floor(_)
+            | Kind::FloorAtTcx(_)
+            | Kind::Instance(_)
+            | Kind::Rules => Ok(()),
         }
     }
 }
@@ -187,7 +200,11 @@ impl Kind {
             Self::Minimal(minimal) if reason != "unguarded" => {
                 minimal.packets(Some(reason)).map(Some)
             }
-            Self::Minimal(_) | Self::Nobody | Self::Floor(_) | Self::Rules => Ok(None),
+            Self::Minimal(_)
+            | Self::Nobody
+            | Self::Floor(_)
+            | Self::FloorAtTcx(_)
+            | Self::Rules => Ok(None),
         }
     }
 }
@@ -236,12 +253,14 @@ impl Case {
 }
 
 impl Mode {
-    pub const ALL: [Self; 2] = [Self::Native, Self::Generic];
+    pub const ALL: [Self; 3] = [Self::Native, Self::Generic, Self::Tcx];
 
-    fn of_aya(self) -> XdpMode {
+    /// Returns the mode of XDP, if it is one.
+    fn of_xdp(self) -> Option<XdpMode> {
         match self {
-            Self::Native => XdpMode::Driver,
-            Self::Generic => XdpMode::Skb,
+            Self::Native => Some(XdpMode::Driver),
+            Self::Generic => Some(XdpMode::Skb),
+            Self::Tcx => None,
         }
     }
 
@@ -249,6 +268,7 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tcx => "tcx",
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
-    programs::Xdp,
+    programs::{SchedClassifier, TcAttachType, Xdp, links::LinkOrder, tc::TcAttachOptions},
     util::nr_cpus,
 };
 use aya_obj::programs::XdpAttachType;
@@ -74,7 +74,10 @@ impl Programs {
         std::fs::create_dir(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         for (name, program) in ebpf.programs_mut() {
-            let program: &mut Xdp = program.try_into()?;
+            // All but one for TCX, which not every kernel has.
+            let Ok(program) = <&mut Xdp>::try_from(program) else {
+                continue;
+            };
             program
                 .load()
                 .with_context(|| format!("the kernel refuses the bench's own program {name}"))?;
@@ -108,6 +111,24 @@ impl Programs {
             Floor::Pass => "bare_pass",
             Floor::Parse => "parse_only",
         })
+    }
+
+    /// Attaches a program to an interface at TCX that drops every packet, for as long as what is returned lives.
+    pub fn drop_at_tcx(&self, host: &Host, interface: &str) -> Result<Ebpf> {
+        let mut ebpf = Ebpf::load_file(&self.object)
+            .with_context(|| format!("cannot load {}", self.object.display()))?;
+        let program: &mut SchedClassifier = ebpf
+            .program_mut("tcx_drop")
+            .context("no program tcx_drop")?
+            .try_into()?;
+        program.load()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        host.inside(|| {
+            program
+                .attach_with_options(interface, TcAttachType::Ingress, options)
+                .with_context(|| format!("cannot attach a program to {interface} at TCX"))
+        })?;
+        Ok(ebpf)
     }
 
     /// Returns the program that calls the one in an array.

@@ -141,7 +141,7 @@ impl Case {
 impl Table {
     fn program(&self) -> &Xdp {
         match self {
-            Self::Instance(instance) => &instance.program,
+            Self::Instance(instance) => instance.program(),
             Self::Model(program, _) => program,
         }
     }
@@ -152,7 +152,7 @@ impl Table {
             Self::Instance(instance) => {
                 let before = instance.knocks("step")?;
                 programs.vary(
-                    &instance.program,
+                    instance.program(),
                     &knock_frame(),
                     &mut knock(first, 1),
                     count,

@@ -44,7 +44,14 @@ const MODULES: [&str; 24] = [
 
 /// Programs that a guest needs, and their paths there. The path of `ip` is searched before busybox,
 /// which has an `ip` with fewer features.
-const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("ip", "usr/bin/ip")];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("busybox", "bin/busybox"),
+    ("ip", "usr/bin/ip"),
+    ("xdp-loader", "usr/bin/xdp-loader"),
+];
+
+/// What `xdp-loader` loads: the dispatcher of libxdp, and a program for it to call, which lets packets by.
+const OBJECTS: [&str; 2] = ["xdp-dispatcher.o", "xdpfilt_alw_all.o"];
 
 /// Packs the archive, in the cpio format `newc` (`Documentation/driver-api/early-userspace/` in Linux).
 pub(super) fn pack(
@@ -63,6 +70,10 @@ pub(super) fn pack(
     }
     for (name, place) in PROGRAMS {
         files.add_program(place, &userland.find(name)?, userland)?;
+    }
+    let (place, folder) = userland.objects()?;
+    for name in OBJECTS {
+        files.add(&format!("{place}/{name}"), 0o644, read(&folder.join(name))?);
     }
     files.add_program("usr/bin/knockgate", knockgate, userland)?;
     for Check { suite, .. } in checks {

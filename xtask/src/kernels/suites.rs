@@ -70,6 +70,7 @@ const CHECKS: [Check; 12] = [
         rows: Rows::These(&[
             "tcx::it_is_in_front_of_programs_that_let_packets_by",
             "tcx::what_is_not_to_be_had_is_refused",
+            "dispatcher::it_guards_behind_libxdps_programs",
         ]),
         when: When::EveryChange,
     },
@@ -140,8 +141,10 @@ const CHECKS: [Check; 12] = [
         suite: "reject",
         rows: Rows::These(&[
             "run::answers_are_what_they_should_be",
+            "run::so_they_are_at_tcx",
             "vlan::native",
             "vlan::generic",
+            "vlan::tcx",
         ]),
         when: When::Release,
     },

@@ -17,7 +17,13 @@ use crate::{
 };
 
 /// Packages with what guests of another processor run, beside what is built for them.
-const PACKAGES: [&str; 4] = ["busybox-static", "iproute2", "libc6", "libgcc-s1"];
+const PACKAGES: [&str; 5] = [
+    "busybox-static",
+    "iproute2",
+    "libc6",
+    "libgcc-s1",
+    "xdp-tools",
+];
 
 /// Where programs and libraries come from.
 pub(super) enum Userland {
@@ -38,7 +44,9 @@ impl Userland {
         let Some(cross) = cross else {
             return Ok(Self::Here);
         };
-        let folder = debian::cache()?.join(format!("userland-{}", architecture.debian()));
+        // By the packages, so that another list does not find what an earlier one has left.
+        let name = format!("userland-{}-{}", architecture.debian(), PACKAGES.join("+"));
+        let folder = debian::cache()?.join(name);
         if !folder.is_dir() {
             let archive = Archive::apart(architecture, BOOKWORM)?;
             archive
@@ -64,6 +72,19 @@ impl Userland {
                 .find(|path| path.is_file())
                 .with_context(|| format!("no `{name}` in {}", folder.display())),
         }
+    }
+
+    /// Returns the folder of BPF objects that Debian's packages bring: its path in a guest, and here.
+    pub(super) fn objects(&self) -> Result<(String, PathBuf)> {
+        let place = |gnu: &str| format!("usr/lib/{gnu}/bpf");
+        Ok(match self {
+            Self::Here => {
+                let place = place(&Architecture::or_here(None)?.gnu());
+                let here = Path::new("/").join(&place);
+                (place, here)
+            }
+            Self::Unpacked { folder, gnu, .. } => (place(gnu), folder.join(place(gnu))),
+        })
     }
 
     /// Returns the shared libraries of a program and their loader: each with its path in the guest.

@@ -105,6 +105,8 @@ impl Stage {
                     "datapath::install::attachment::tests::a_link_that_carries_another_program_guards_nothing",
                     "datapath::install::attachment::tests::an_interface_in_another_namespace_guards_nothing_here",
                     "datapath::install::attachment::tests::an_interface_that_carries_the_program_is_guarded",
+                    "datapath::install::attachment::tests::a_program_in_front_at_tcx_leaves_an_interface_unguarded",
+                    "datapath::install::attachment::tests::at_tcx_the_interface_must_have_the_link_in_its_list",
                     "datapath::install::attachment::tests::a_renamed_interface_is_followed",
                     "datapath::install::attachment::tests::another_interface_under_the_name_is_not_guarded",
                     "datapath::install::attachment::tests::pins_guard_nothing",

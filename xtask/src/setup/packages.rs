@@ -98,7 +98,7 @@ const FWKNOP: Package = package(
 );
 const XDP_TOOLS: Package = package(
     "xdp-tools",
-    "a port filter that the peers' harness measures",
+    "a loader of others' programs, beside which the tests guard; and a port filter that the peers' harness measures",
 );
 const ETHTOOL: Package = package("ethtool", "the peers' harness sets up interfaces with it");
 const CLANG: Package = package("clang-19", "builds the peers' kernel programs");
@@ -141,6 +141,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("prometheus", &PROMETHEUS, Purpose::Test),
     program("promtool", &PROMETHEUS, Purpose::Test),
     program("prometheus-node-exporter", &NODE_EXPORTER, Purpose::Test),
+    program("xdp-loader", &XDP_TOOLS, Purpose::Test),
     program("etcd", &ETCD, Purpose::Test),
     program("etcdctl", &ETCDCTL, Purpose::Test),
     program("journalctl", &SYSTEMD, Purpose::Test),

@@ -161,25 +161,26 @@ pub(super) fn pin_programs(ebpf: &Ebpf, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the mode to attach an interface in. A veth sends replies back natively only where its peer takes XDP frames,
-/// which cannot be seen from here; in generic mode every interface sends them.
-fn mode_of(config: &Config, name: &str) -> Attach {
-    let is_veth = || ethtool::driver(name).is_ok_and(|driver| driver == "veth");
-    if !rejects(config) || matches!(config.attach, Attach::Generic | Attach::Tcx) || !is_veth() {
-        return config.attach;
-    }
-    if config.attach == Attach::Native {
+/// Returns whether replies may get lost in native mode. A veth sends them back only where its peer takes XDP frames, which
+/// cannot be seen from here; at TCX and in generic mode every interface sends them.
+fn may_lose_replies(config: &Config, name: &str) -> bool {
+    rejects(config) && ethtool::driver(name).is_ok_and(|driver| driver == "veth")
+}
+
+/// Attaches in native mode, unless another mode is possible and better.
+fn link_natively(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
+    let Place { name, applied, .. } = place;
+    let config = &applied.config;
+    if may_lose_replies(config, name) {
+        if config.attach == Attach::Auto {
+            bail!("{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode");
+        }
         tracing::warn!(
             "{name} is a veth: with `attach = \"native\"`, the replies of `deny = \"reject\"` get lost \
-             unless the other end carries an XDP program; `attach = \"generic\"` does not need one"
+             unless the other end carries an XDP program; \"tcx\" and \"generic\" do not need one"
         );
-        return Attach::Native;
     }
-    tracing::warn!(
-        "{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode; attached in \
-         generic mode"
-    );
-    Attach::Generic
+    link(place, Attached::Native).map(|link| (link, Attached::Native))
 }
 
 /// Attaches by a BPF link, the only kind of attachment that outlives this process.
@@ -190,7 +191,7 @@ fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
         applied: Applied { config, .. },
         ..
     } = place;
-    let mode = mode_of(config, name);
+    let mode = config.attach;
     let link = |attached| link(place, attached).map(|link| (link, attached));
     if mode == Attach::Tcx {
         return link(Attached::Tcx);
@@ -215,9 +216,9 @@ fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
         );
     }
     match mode {
-        Attach::Native => link(Attached::Native),
+        Attach::Native => link_natively(place),
         Attach::Generic => link(Attached::Generic),
-        Attach::Auto | Attach::Tcx => match link(Attached::Native) {
+        Attach::Auto | Attach::Tcx => match link_natively(place) {
             Ok(linked) => Ok(linked),
             Err(error) if error.is::<NotPermitted>() => Err(error),
             Err(error) if hindrance.is_none() => {

@@ -13,7 +13,6 @@ use super::{
 use crate::{
     config::{Attach, Config, Order},
     datapath::{
-        compile::rejects,
         error::{NEEDS_TO_SEE_TCX, NotPermitted, is_denied},
     },
     sys::{
@@ -32,8 +31,6 @@ const BROUGHT: Version = (6, 6);
 pub fn hindrance(config: &Config, name: &str) -> Option<String> {
     if !kernel_version::is_at_least(BROUGHT) {
         Some(missing())
-    } else if rejects(config) {
-        Some("at TCX there are no replies, which `deny = \"reject\"` asks for".to_owned())
     } else if config.next_of(name).is_some() {
         Some("at TCX no XDP program can be called, which `next` asks for".to_owned())
     } else {

@@ -1,7 +1,7 @@
 //! The bench's own kernel programs.
 //!
-//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`parse_only`], [`wait`] and
-//! [`minimal_gate`](minimal::minimal_gate), and called by [`root`]. [`remember_shared`] and [`remember_apart`] implement its table of sources
+//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`tcx_drop`], [`parse_only`], [`wait`]
+//! and [`minimal_gate`](minimal::minimal_gate), and called by [`root`]. [`remember_shared`] and [`remember_apart`] implement its table of sources
 //! by two kinds of the kernel's LRU tables. [`vary`] and [`send`] make traffic: each writes the next source address and
 //! ports into the frame that it is run on; then `vary` calls the program under test, and `send` sends the frame.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -27,9 +27,9 @@ use core::hint::black_box;
 use aya_ebpf::{
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
     helpers::bpf_redirect,
-    macros::{map, xdp},
+    macros::{classifier, map, xdp},
     maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 use terms::PROTECTED;
 use traffic::{MOST_MESSAGES, Traffic};
@@ -69,6 +69,14 @@ pub fn bare_drop(_: XdpContext) -> u32 {
 #[xdp]
 pub fn bare_pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// The least that denies a packet at TCX.
+#[classifier]
+pub fn tcx_drop(_: TcContext) -> i32 {
+    /// `TCX_DROP` of `linux/bpf.h`.
+    const DROP: i32 = 2;
+    DROP
 }
 
 /// Calls a program, and passes what there is none for: the least that one does which `up --into` is for.

@@ -49,7 +49,7 @@ pub fn measure(host: &Host, programs: &mut Programs, binary: &Path, plan: &Plan)
                     Ok(most / 1e3)
                 };
                 floor.push(best(&drop)?);
-                opened.push(best(&instance.program)?);
+                opened.push(best(instance.program())?);
             }
             anyhow::Ok(())
         });

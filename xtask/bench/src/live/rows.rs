@@ -30,6 +30,7 @@ const CANDIDATES: u32 = 65_536;
 
 /// The floors of rows: a drop, and packets that pass, whose cost includes delivery.
 const DROP: &str = "bare drop";
+const PARSED: &str = "parse only, UDP to 443";
 const OTHERS: &str = "no program, UDP to 443";
 const ADMITTED: &str = "no program, UDP to 22";
 const KNOCKING: &str = "no program, UDP to 7101";
@@ -43,15 +44,20 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
         absent: Vec::new(),
     };
     rows.nobody(host)?;
-    rows.floor(host, programs, "drop", Floor::Drop)?;
-    rows.denied(DROP, vec![]);
-    rows.floor(host, programs, "parse", Floor::Parse)?;
-    rows.denied("parse only, SYN to 22", vec![over(DROP)]);
-    rows.unguarded("parse only, UDP to 443", vec![over(OTHERS)]);
-    for grants in [1_000, 100_000] {
-        rows.minimal(host, programs, grants)?;
+    if rows.compares() {
+        rows.floor(host, programs, "drop", Floor::Drop)?;
+        rows.denied(DROP, vec![]);
+        rows.floor(host, programs, "parse", Floor::Parse)?;
+        rows.denied("parse only, SYN to 22", vec![over(DROP)]);
+        rows.unguarded(PARSED, vec![over(OTHERS)]);
+        for grants in [1_000, 100_000] {
+            rows.minimal(host, programs, grants)?;
+        }
+        rows.minimal_knocking(host, programs)?;
+    } else {
+        rows.drop_at_tcx(host, programs)?;
+        rows.denied(DROP, vec![]);
     }
-    rows.minimal_knocking(host, programs)?;
     for grants in [1, 1_000, 100_000] {
         rows.instance(host, programs, binary, grants)?;
     }
@@ -104,6 +110,22 @@ impl Rows {
         Ok(())
     }
 
+    fn drop_at_tcx(&mut self, host: &Host, programs: &Programs) -> Result<()> {
+        let wire = host.wire("drop")?;
+        let program = programs.drop_at_tcx(host, &wire.name)?;
+        self.contestants.push(Contestant {
+            wire,
+            kind: Kind::FloorAtTcx(program),
+            own_host: None,
+        });
+        Ok(())
+    }
+
+    /// Returns whether others are measured beside knockgate.
+    fn compares(&self) -> bool {
+        self.mode.of_xdp().is_some()
+    }
+
     /// Adds a minimal gate with this number of grants.
     fn minimal(&mut self, host: &Host, programs: &Programs, grants: u32) -> Result<()> {
         let room = Room {
@@ -153,7 +175,7 @@ impl Rows {
     }
 
     fn attach(&self, host: &Host, wire: &Wire, program: &mut Xdp) -> Result<()> {
-        let mode = self.mode.of_aya();
+        let mode = self.mode.of_xdp().context("no mode of XDP")?;
         host.inside(|| {
             program
                 .attach_to_if_index(wire.host, mode)
@@ -190,17 +212,17 @@ impl Rows {
             &name("denied"),
             self.allowed(allowed, DROP, &minimal("denied")),
         );
-        self.unguarded(
-            &name("unguarded"),
-            vec![
-                self.target(UNGUARDED_MOST, over(OTHERS)),
-                over("parse only, UDP to 443"),
-            ],
-        );
+        let mut against = vec![self.target(UNGUARDED_MOST, over(OTHERS))];
+        if self.compares() {
+            against.push(over(PARSED));
+        }
+        self.unguarded(&name("unguarded"), against);
         let against = if few {
             self.allowed(GRANTED_FEW, ADMITTED, &minimal("granted"))
-        } else {
+        } else if self.compares() {
             vec![over(ADMITTED), times_what(minimal("granted"), ADMITTED)]
+        } else {
+            vec![over(ADMITTED)]
         };
         self.granted(&name("granted"), grants, against);
         Ok(())
@@ -300,7 +322,11 @@ impl Rows {
     ) -> Result<()> {
         let wire = host.wire(name)?;
         let instance = Instance::up(host, binary, &wire, setup)?;
-        instance.grant(programs, grants)?;
+        if self.compares() {
+            instance.grant(programs, grants)?;
+        } else {
+            instance.grant_by_wire(programs, &wire, grants)?;
+        }
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Instance(instance),
@@ -354,10 +380,11 @@ impl Rows {
     /// Returns two comparisons: what a row adds to its floor, and the ratio of that to what the minimal gate's row
     /// adds.
     fn allowed(&self, allowed: Allowed, floor: &str, minimal: &str) -> Vec<Against> {
-        vec![
-            self.target(allowed.most, over(floor)),
-            self.target(allowed.times(), times_what(minimal, floor)),
-        ]
+        let mut against = vec![self.target(allowed.most, over(floor))];
+        if self.compares() {
+            against.push(self.target(allowed.times(), times_what(minimal, floor)));
+        }
+        against
     }
 
     /// Adds a target, in native mode only.

@@ -32,7 +32,7 @@ pub fn authenticated(programs: &mut Programs, instances: &Instances, plan: &Plan
     let replayed = move |packets| {
         // Accepted, so that what is earlier was, too, as far as the program knows.
         let knock = frame::datagram(STRANGER - 1, 40000, KNOCK_PORT, &key.knock());
-        run(&instance.program, &knock, 1)?;
+        run(instance.program(), &knock, 1)?;
         Ok((1..=u64::from(count(packets)))
             .map(|by| key.earlier(by))
             .collect())
@@ -142,7 +142,7 @@ impl Judge for Outcomes<'_> {
     }
 
     fn program(&self) -> &Xdp {
-        &self.0.program
+        self.0.program()
     }
 
     fn packets(&self, outcome: Option<&str>) -> Result<u64> {

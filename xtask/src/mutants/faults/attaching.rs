@@ -41,4 +41,16 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "(interface.name == pinned || !claimed).then_some((interface, attached))",
         replace: "Some((interface, attached))",
     },
+    Fault {
+        what: "a program in front at TCX does not matter",
+        file: ATTACHMENT,
+        find: "        && !programs.contains(&first.program)\n",
+        replace: "        && programs.is_empty()\n        && first.program != 0\n",
+    },
+    Fault {
+        what: "an interface at TCX counts as guarded by any link in its list",
+        file: ATTACHMENT,
+        find: "list.any(|of| of.link == link.id && of.program == link.program)",
+        replace: "list.any(|of| of.program == link.program)",
+    },
 ];

@@ -11,6 +11,8 @@ const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
+const GUARDED: &str = "knock-common/src/guarded.rs";
+const REPLY: &str = "knock-common/src/reject/reply.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -330,5 +332,35 @@ pub(super) const FAULTS: &[Fault] = &[
         file: REPORT,
         find: "(Kind::Refused, _) => class::REFUSALS,",
         replace: "(Kind::Refused, _) => class::OPENINGS,",
+    },
+    Fault {
+        what: "a gate with destinations of its own protects its ports at every destination",
+        file: GUARDED,
+        find: "return is_place(env, destination, port.gate());",
+        replace: "return true;",
+    },
+    Fault {
+        what: "a packet without readable ports to a gate's own destinations passes",
+        file: GUARDED,
+        find: "return true;\n    }\n    may_be(env, destination, PortRole::FOREIGN) && is(",
+        replace: "return false;\n    }\n    may_be(env, destination, PortRole::FOREIGN) && is(",
+    },
+    Fault {
+        what: "a packet that is merged of several counts once",
+        file: "knock-common/src/merged.rs",
+        find: "(segments, _) => segments as u64,",
+        replace: "(_, _) => 1,",
+    },
+    Fault {
+        what: "a checksum that may have been left to hardware counts as left",
+        file: REPLY,
+        find: "left = link.partial && transport.checksum == fold(pseudo);",
+        replace: "left = link.partial;",
+    },
+    Fault {
+        what: "the checksum of a reply is complete where the device is still to fill it in",
+        file: REPLY,
+        find: "let sum = if leave {",
+        replace: "let sum = if leave && self.quoted != 0 {",
     },
 ];
