@@ -58,8 +58,10 @@ struct Reply {
     /// Bytes of the packet that an ICMP error quotes; 0: this is a RST.
     quoted: usize,
     reset: Reset,
-    /// The sender of the packet seems to have left its checksum to hardware: it is that of the pseudo-header alone.
+    /// The sender of the packet may have left its checksum to hardware: it is that of the pseudo-header alone.
     left: bool,
+    /// The checksum is right as it is, or a datagram has none.
+    summed: bool,
 }
 
 impl ReplyBuffer {
@@ -80,6 +82,7 @@ impl ReplyBuffer {
                 quoted: 0,
                 reset: Reset::default(),
                 left: false,
+                summed: false,
             },
         }
     }
@@ -185,17 +188,21 @@ impl ReplyBuffer {
             .write::<A, F>(frame, self.reply_network::<L>(), leave)
     }
 
-    /// Takes a checksum for one that may have been left to hardware, whatever is known of the interface: what the kernel
-    /// knows of the packet shows it later.
+    /// Has the packet's checksum judged by [`is_right`](Self::is_right), whatever is known of the interface.
     #[inline(always)]
-    pub fn suppose_left(&mut self) {
-        self.link.partial = true;
+    pub fn judge_sum_later(&mut self) {
+        self.link.shows_later = true;
     }
 
-    /// Returns whether the checksum of the packet looks like one that has been left to hardware.
+    /// Returns whether the packet's checksum is right, where it is known whether it was left to hardware. A checksum can be
+    /// right in both cases.
     #[inline(always)]
-    pub fn is_left(&self) -> bool {
-        self.reply.left
+    pub fn is_right(&self, is_left: bool) -> bool {
+        if is_left {
+            self.reply.left
+        } else {
+            self.reply.summed
+        }
     }
 
     /// Makes it a reply without VLAN tags in its frame, to a packet without. Returns how many the packet had.
@@ -258,7 +265,7 @@ impl Reply {
             // An extension header, which the host would process first.
             return None;
         };
-        let mut left = false;
+        let (mut left, mut summed) = (false, true);
         let unsummed = !tcp && transport.checksum == 0;
         if unsummed {
             // IPv6 has no datagrams without a checksum (RFC 8200, section 8.1).
@@ -269,8 +276,12 @@ impl Reply {
             let addresses = packet.source.sum() + packet.destination.sum();
             let pseudo = pseudo(addresses, packet.protocol, transport.length);
             // As a veth's peer does (CHECKSUM_PARTIAL).
-            left = link.partial && transport.checksum == fold(pseudo);
-            if !left && fold(pseudo + frame.sum(at, transport.length)?) != 0xffff {
+            left = (link.partial || link.shows_later) && transport.checksum == fold(pseudo);
+            summed = (!left || link.shows_later)
+                && frame
+                    .sum(at, transport.length)
+                    .is_some_and(|sum| fold(pseudo + sum) == 0xffff);
+            if !left && !summed {
                 return None;
             }
         }
@@ -288,6 +299,7 @@ impl Reply {
             quoted: 0,
             reset: transport.reset,
             left,
+            summed,
         };
         if tcp {
             // Without the congestion bits.

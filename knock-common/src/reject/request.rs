@@ -28,6 +28,8 @@ pub struct LinkHeader {
     kept: usize,
     pub(super) hop_limit: u8,
     pub(super) partial: bool,
+    /// Whether the checksum was left to hardware shows later.
+    pub(super) shows_later: bool,
 }
 
 impl LinkHeader {
@@ -55,6 +57,7 @@ impl LinkHeader {
             kept: 0,
             hop_limit: link.hop_limit,
             partial: link.partial != 0,
+            shows_later: false,
         })
     }
 
@@ -99,6 +102,7 @@ impl LinkHeader {
             kept,
             hop_limit: link.hop_limit,
             partial: link.partial != 0,
+            shows_later: false,
         })
     }
 

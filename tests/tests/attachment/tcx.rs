@@ -3,6 +3,7 @@
 use knockgate_tests::{
     foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram, programs_at_tcx},
     gate_config::Gate,
+    killed::killed_before,
     lab::{
         CLIENT_INTERFACE, Family, Lab,
         Source::{A, B},
@@ -196,4 +197,59 @@ fn what_is_not_to_be_had_is_refused() {
         .says(&["generic mode", "tcx", "knockgate down"]);
     let status = lab.knockgate(&["status", "--json"]).exits(0).json();
     assert_eq!(status["interfaces"][0]["attach"], "generic");
+}
+
+/// Whatever is left of it half-way, the next one completes: one copy, in front.
+#[test]
+fn going_in_front_may_be_killed_at_any_point() {
+    at_tcx(|scenario| {
+        for nth in 0..400 {
+            scenario.up(ssh());
+            let other = TcxProgram::on(&scenario.lab.host, WAN, Action::Next, true);
+            let ended = !killed_before(scenario.lab.knockgate_command(&["up"]), nth);
+            // Either of the two judges until then.
+            scenario.closed(A, "22/tcp");
+            scenario.knockgate("up").exits(0);
+            let [ours, others @ ..] = &listed(scenario)[..] else {
+                panic!("nothing is at TCX, killed before call {nth}");
+            };
+            assert_eq!(others, [other.id], "{ours}, killed before call {nth}");
+            expect_status(scenario, &[(WAN, None, true)]);
+            // What is in force can be replaced.
+            scenario.configure(ssh().open_for("2m"));
+            scenario.knockgate("reload").exits(0);
+            assert_eq!(listed(scenario).len(), 2, "killed before call {nth}");
+            scenario.knockgate("down").exits(0);
+            assert_eq!(listed(scenario), [other.id]);
+            assert!(scenario.lab.pins().is_empty());
+            if ended {
+                return;
+            }
+        }
+        panic!("`up` makes more calls than expected");
+    });
+}
+
+/// At TCX no XDP program can be called, and what is there cannot be moved without a gap.
+#[test]
+fn what_is_there_gets_no_next() {
+    let Some(lab) = Lab::build(&[]).filter(|_| need::tcx()) else {
+        return;
+    };
+    let scenario = Scenario::new(Attach::Tcx, Family::V4, lab);
+    let other = ForeignProgram::linked(&scenario.lab);
+    let configure = |more: &str| {
+        scenario.lab.configure(&format!("{more}\n{}", ssh()));
+    };
+    configure(&format!("interfaces = [\"{WAN}\"]"));
+    scenario.knockgate("up").exits(0);
+    configure(&format!(
+        "[[interface]]\nname = \"{WAN}\"\nnext = \"/sys/fs/bpf/none\""
+    ));
+    scenario
+        .knockgate("reload")
+        .exits(1)
+        .says(&["guarded at TCX", "`next`", "knockgate down"]);
+    scenario.closed(A, "22/tcp");
+    drop(other);
 }

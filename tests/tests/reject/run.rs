@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use knock_user::config::Config;
-use knockgate_tests::system::{Program, SystemUnderTest as _};
 use knock_user::datapath::Framing;
+use knockgate_tests::system::{Program, SystemUnderTest as _};
 use netlab::packet::{ACK, FIN, Packet, RST, SYN, Tag, checksum};
 
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 2];

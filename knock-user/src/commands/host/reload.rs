@@ -5,7 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::up;
-use crate::datapath::{self, PinRoot};
+use crate::{
+    datapath::{self, PinRoot},
+    sys::links,
+};
 
 /// Apply the configuration file to what is up, in place
 ///
@@ -24,5 +27,11 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         up::load(config, named.unwrap_or_default())
     })?;
     up::report(&config, &up);
-    Ok(())
+    // One that is not there is guarded when it comes, by the service or the next `up`.
+    let is_there = |name: &str| links::index_of(name).is_some();
+    let (failed, awaited) = up.failed.into_iter().partition(|(name, _)| is_there(name));
+    for (name, error) in awaited {
+        tracing::warn!("{name}: {error:#}");
+    }
+    up::all_guarded(failed)
 }

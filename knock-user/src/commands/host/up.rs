@@ -103,9 +103,14 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
             HumanDuration(*trial)
         );
     }
-    let failed =
-        |(name, error): (String, anyhow::Error)| error.context(format!("{name} is NOT GUARDED"));
-    let mut errors = up.failed.into_iter().map(failed);
+    all_guarded(up.failed)
+}
+
+/// Fails with the first of these interfaces that could not be guarded, and logs the others.
+pub fn all_guarded(failed: Vec<(String, anyhow::Error)>) -> Result<()> {
+    let mut errors = failed
+        .into_iter()
+        .map(|(name, error)| error.context(format!("{name} is NOT GUARDED")));
     let Some(first) = errors.next() else {
         return Ok(());
     };

@@ -16,11 +16,11 @@ impl Datapath {
         write::array(&mut self.role, roles)
     }
 
-    /// Reads the state of this host, for the interfaces that are guarded now, by their present names.
+    /// Reads the state of this host, for the interfaces that carry the program now, by their present names.
     pub fn read_host_state(&self, attachments: &[Attachment]) -> Result<HostState> {
         let guarded: Vec<(u32, String)> = attachments
             .iter()
-            .filter(|attachment| attachment.is_guarded())
+            .filter(|attachment| attachment.is_attached())
             .filter_map(|attachment| Some((attachment.index?, attachment.name.clone())))
             .collect();
         // Flow labels stay as they are.

@@ -66,6 +66,9 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
         }
         return Ok(carried.map_or(Attached::Uncalled, |by| by.attached));
     }
+    if tcx::complete(&place)? && tcx::carries(&place)? {
+        return Ok(Attached::Tcx);
+    }
     make_room(pins, index)?;
     let (link, attached) = attach(&place)?;
     bpf::pin(&link, &pins.join(LINK))
@@ -173,7 +176,9 @@ fn link_natively(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
     let config = &applied.config;
     if may_lose_replies(config, name) {
         if config.attach == Attach::Auto {
-            bail!("{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode");
+            bail!(
+                "{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode"
+            );
         }
         tracing::warn!(
             "{name} is a veth: with `attach = \"native\"`, the replies of `deny = \"reject\"` get lost \
@@ -221,17 +226,27 @@ fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
         Attach::Auto | Attach::Tcx => match link_natively(place) {
             Ok(linked) => Ok(linked),
             Err(error) if error.is::<NotPermitted>() => Err(error),
-            Err(error) if hindrance.is_none() => {
-                let linked = link(Attached::Tcx)?;
-                tracing::warn!("{error:#}; attached at TCX, which costs more for each packet");
-                Ok(linked)
-            }
-            Err(error) => {
-                let linked = link(Attached::Generic)?;
-                tracing::warn!(
-                    "{error:#}; attached in generic mode, which costs more for each packet"
-                );
-                Ok(linked)
+            Err(native) => {
+                let at_tcx = match &hindrance {
+                    None => link(Attached::Tcx),
+                    Some(why) => Err(anyhow!("{why}")),
+                };
+                match at_tcx {
+                    Ok(linked) => {
+                        tracing::warn!(
+                            "{native:#}; attached at TCX, which costs more for each packet"
+                        );
+                        Ok(linked)
+                    }
+                    Err(error) if error.is::<NotPermitted>() => Err(error),
+                    Err(tcx) => {
+                        let linked = link(Attached::Generic)?;
+                        tracing::warn!(
+                            "{native:#}; {tcx:#}; attached in generic mode, which costs more for each packet"
+                        );
+                        Ok(linked)
+                    }
+                }
             }
         },
     }

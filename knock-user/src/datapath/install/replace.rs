@@ -247,16 +247,26 @@ fn refuse_other_mode(
     attachments: &[Attachment],
 ) -> Result<()> {
     for row in attachments.iter().filter(|_| into.is_none()) {
-        let wanted = match config.attach {
-            Attach::Auto => continue,
-            Attach::Native => Attached::Native,
-            Attach::Generic => Attached::Generic,
-            Attach::Tcx => Attached::Tcx,
-        };
         let attached = match row.state {
             Ok(attached) => attached,
             Err(Lack::Behind(_)) => Attached::Tcx,
             Err(_) => continue,
+        };
+        let wanted = match config.attach {
+            // There, no XDP program can be called.
+            Attach::Auto
+                if attached == Attached::Tcx && config.next_of(&row.configured).is_some() =>
+            {
+                bail!(
+                    "{} is guarded at TCX, where no XDP program can be called, and it has a `next` now: `knockgate down`, \
+                     then `knockgate up`",
+                    row.name
+                );
+            }
+            Attach::Auto => continue,
+            Attach::Native => Attached::Native,
+            Attach::Generic => Attached::Generic,
+            Attach::Tcx => Attached::Tcx,
         };
         if attached != wanted && config.interfaces.contains(&row.configured) {
             bail!(

@@ -1,20 +1,23 @@
 //! Attaching at TCX: what keeps the program from there, and its place among others.
 
-use std::{fs, num::NonZeroU32, path::Path};
+use std::{
+    fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{
     attach::Place,
+    attachment,
     entry::Entry,
     pins::directory::{self, LINK},
     program,
 };
 use crate::{
     config::{Attach, Config, Order},
-    datapath::{
-        error::{NEEDS_TO_SEE_TCX, NotPermitted, is_denied},
-    },
+    datapath::error::{NEEDS_TO_SEE_TCX, NotPermitted, is_denied},
     sys::{
         bpf::{
             self, Hook,
@@ -79,7 +82,8 @@ pub(super) fn list(index: NonZeroU32) -> Result<Vec<Listed>> {
 }
 
 /// Puts the program in front of the others on an interface that it is attached to, with no moment in which it is not: a copy
-/// of it goes first, then the link of the one behind is removed. A packet in between is judged by both.
+/// of it goes first, then the link of the one behind is removed. A packet in between is judged by both. What a process leaves
+/// that ends before the end is for [`complete`].
 pub(super) fn bring_forward(place: &Place<'_>) -> Result<()> {
     let Place {
         pins,
@@ -88,19 +92,21 @@ pub(super) fn bring_forward(place: &Place<'_>) -> Result<()> {
         framing,
         applied,
     } = *place;
-    let cannot = || format!("cannot put the program in front of the others on {name}");
+    if complete(place)? && is_first(place)? {
+        return Ok(());
+    }
+    let cannot = || cannot(name);
     let program = place.program(Hook::Tcx)?;
+    let own = own(place)?;
     let copy = program::load_onto(pins, applied, Entry::tcx(framing))?;
     let copy = program::loaded(&copy, Entry::tcx(framing).name()).with_context(cannot)?;
     let link = tcx::link(copy, index, applied.config.order == Order::First).with_context(cannot)?;
-    let pin = pins.join(format!("{LINK}%{index}-first"));
+    let pin = first(place);
     bpf::pin(&link, &pin).with_context(cannot)?;
     for path in directory::links(pins)? {
-        let is_behind = |on: &bpf::ProgramLink| {
-            on.hook == Hook::Tcx && on.interface.is_some_and(|on| on.get() == index)
-        };
         let other = bpf::program_link(&path).with_context(cannot)?;
-        if path != pin && other.as_ref().is_some_and(is_behind) {
+        let is_behind = |other: &bpf::ProgramLink| Some(other.id) == own.map(|own| own.link);
+        if other.as_ref().is_some_and(is_behind) {
             bpf::detach_link(&path).with_context(cannot)?;
             fs::remove_file(&path).with_context(cannot)?;
         }
@@ -109,8 +115,74 @@ pub(super) fn bring_forward(place: &Place<'_>) -> Result<()> {
     fs::rename(&pin, unused(pins)).with_context(cannot)
 }
 
+/// Brings to its end what a process has begun with [`bring_forward`] that has ended half-way. Returns whether there was
+/// anything. Afterwards the interface carries the program by one link, if it did by any.
+pub(super) fn complete(place: &Place<'_>) -> Result<bool> {
+    let cannot = || cannot(place.name);
+    let pin = first(place);
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let link = bpf::program_link(&pin).with_context(cannot)?;
+    let is_here = link.is_some_and(|link| link.interface.is_some());
+    match own(place)? {
+        // It was complete but for the name of the pin.
+        Some(own) if link.is_some_and(|link| link.id == own.link) => {
+            fs::rename(&pin, unused(place.pins)).with_context(cannot)?;
+        }
+        // The copy is in front of the program.
+        Some(_) if is_here => {
+            bpf::detach_link(&pin).with_context(cannot)?;
+            fs::remove_file(&pin).with_context(cannot)?;
+        }
+        // The copy is there in place of the program.
+        None if is_here => {
+            let program = place.program(Hook::Tcx)?;
+            let link = bpf::open(&pin).with_context(cannot)?;
+            bpf::set_program(link, program).with_context(cannot)?;
+            fs::rename(&pin, unused(place.pins)).with_context(cannot)?;
+        }
+        _ => fs::remove_file(&pin).with_context(cannot)?,
+    }
+    Ok(true)
+}
+
+fn cannot(name: &str) -> String {
+    format!("cannot put the program in front of the others on {name}")
+}
+
+/// Returns the pin of the link that goes first while the other one is still there.
+fn first(place: &Place<'_>) -> PathBuf {
+    place.pins.join(format!("{LINK}%{}-first", place.index))
+}
+
+/// Returns the program of this interface where it is in the list at TCX.
+fn own(place: &Place<'_>) -> Result<Option<Listed>> {
+    let pin = place.pins.join(Entry::tcx(place.framing).pin());
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let id = attachment::program_id(&pin)?;
+    let mut listed = listed(place)?.into_iter();
+    Ok(listed.find(|of| of.program == id))
+}
+
+/// Returns whether the interface carries the program at TCX.
+pub(super) fn carries(place: &Place<'_>) -> Result<bool> {
+    Ok(own(place)?.is_some())
+}
+
+fn is_first(place: &Place<'_>) -> Result<bool> {
+    let own = own(place)?;
+    Ok(own.is_some() && listed(place)?.first() == own.as_ref())
+}
+
+fn listed(place: &Place<'_>) -> Result<Vec<Listed>> {
+    NonZeroU32::new(place.index).map_or_else(|| Ok(Vec::new()), list)
+}
+
 /// Returns a pin for a link that is not in use.
-fn unused(pins: &Path) -> std::path::PathBuf {
+fn unused(pins: &Path) -> PathBuf {
     let mut pin = pins.join(LINK);
     while pin.exists() {
         pin.as_mut_os_string().push("%");

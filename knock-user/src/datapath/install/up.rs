@@ -154,7 +154,10 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     }
     let contents = compile_as(config, Some(&datapath.applied.ids), circumstances)?;
     let deadline = deadline(request);
-    let Replaced { guarded, failed } = replace(
+    let Replaced {
+        mut guarded,
+        mut failed,
+    } = replace(
         &mut datapath,
         &contents,
         &keys,
@@ -169,9 +172,9 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     {
         // It is to be in front of others now, or they have come since.
         let mut datapath = Datapath::open(root)?;
-        for (name, error) in repair::repair(&mut datapath, root)?.failed {
-            tracing::warn!("{name}: {error:#}");
-        }
+        let repair = repair::repair(&mut datapath, root)?;
+        guarded.extend(repair.guarded);
+        failed.extend(repair.failed);
         attachments = datapath.attachments()?;
     }
     Ok(Up {

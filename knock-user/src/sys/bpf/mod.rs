@@ -212,6 +212,18 @@ pub fn update_link(link: impl AsFd, new: impl AsFd, old: impl AsFd) -> io::Resul
     unsafe { bpf(LINK_UPDATE, &raw const attributes) }.map(drop)
 }
 
+/// As [`update_link`], whatever program the link carries.
+pub fn set_program(link: impl AsFd, new: impl AsFd) -> io::Result<()> {
+    let attributes = LinkUpdate {
+        link: raw(link.as_fd()),
+        new: raw(new.as_fd()),
+        flags: 0,
+        old: 0,
+    };
+    // SAFETY: the structure holds no pointer.
+    unsafe { bpf(LINK_UPDATE, &raw const attributes) }.map(drop)
+}
+
 /// Detaches the link pinned at `path` from its interface. Removing the pin does that too, but only some time later.
 pub fn detach_link(path: &Path) -> io::Result<()> {
     let link = open(path)?;

@@ -354,8 +354,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a checksum that may have been left to hardware counts as left",
         file: REPLY,
-        find: "left = link.partial && transport.checksum == fold(pseudo);",
-        replace: "left = link.partial;",
+        find: "left = (link.partial || link.shows_later) && transport.checksum == fold(pseudo);",
+        replace: "left = link.partial || link.shows_later;",
     },
     Fault {
         what: "the checksum of a reply is complete where the device is still to fill it in",
