@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use knock_common::next;
 
 use super::{
-    Attach, Deny,
+    Attach,
     draft::{Draft, DraftGate, DraftKnock},
     fwknop,
     source::{Findings, Located, Span},

@@ -9,7 +9,6 @@ use crate::{
     programs::{Programs, run, slope},
 };
 
-const NONE: &str = "XDP_DROP, after no multiplication";
 /// What is added, ns, about: how fast the processor is differs from minute to minute.
 const ADDED: f64 = 10.0;
 /// How many times as many multiplications add so much that it is measured exactly ...
@@ -17,23 +16,28 @@ const TIMES: u32 = 20;
 /// ... and how far from that number the bench may be: two nanoseconds of ten.
 const BY: f64 = 4.0;
 
-/// Measures a program that drops, and two that do so after multiplications that wait for each other: some, which take ten
-/// nanoseconds, and twenty times as many. How many times as much these add is known.
+/// Measures three programs that drop after multiplications that wait for each other: many; some more, which take ten
+/// nanoseconds; and twenty times as many more. How many times as much these add is known. All have many, since a processor
+/// makes the first ones while it does something else.
 pub fn known(programs: &mut Programs, plan: &Plan) -> Result<Part> {
-    let none = programs.waiting(0)?;
     let turns = whole(ADDED / each(programs)?);
-    let some = programs.waiting(turns)?;
-    let many = programs.waiting(TIMES * turns)?;
+    let counts = [0, turns, TIMES * turns].map(|more| TIMES * turns + more);
+    let [first, more, many] = counts.map(|turns| format!("XDP_DROP, after {turns}"));
+    let programs_of = |turns| programs.waiting(turns);
+    let [of_first, of_more, of_many] = counts.map(programs_of);
+    let (of_first, of_more, of_many) = (of_first?, of_more?, of_many?);
     let hot = || Work::Hot(denied_frame());
-    let few = format!("the same, after {turns}");
     let cases = vec![
-        Case::new(NONE, &none, hot(), Vec::new()),
-        Case::new(few.clone(), &some, hot(), vec![over(NONE)]),
+        Case::new(first.clone(), &of_first, hot(), Vec::new()),
+        Case::new(more.clone(), &of_more, hot(), vec![over(first.clone())]),
         Case::new(
-            format!("the same, after {}", TIMES * turns),
-            &many,
+            many,
+            &of_many,
             hot(),
-            vec![over(NONE), times_what(few, NONE).near(f64::from(TIMES), BY)],
+            vec![
+                over(first.clone()),
+                times_what(more, first).near(f64::from(TIMES), BY),
+            ],
         ),
     ];
     Ok(Part {
@@ -41,7 +45,7 @@ pub fn known(programs: &mut Programs, plan: &Plan) -> Result<Part> {
         title: "A difference that is known",
         unit: UNIT,
         notes: vec![
-            "multiplications, each of what the one before has come to: twenty times as many take twenty times as long",
+            "multiplications, each of what the one before has come to: twenty times as many more take twenty times as much longer",
             "if the bench finds that, it can tell apart what the fewer ones add",
         ],
         rows: measure(programs, cases, &finer(plan))?,
