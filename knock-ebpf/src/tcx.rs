@@ -20,7 +20,6 @@
 )]
 
 mod atomic;
-mod checksum;
 mod env;
 mod fwknop;
 mod hash;

@@ -140,11 +140,6 @@ impl Packet {
     }
 
     #[inline(always)]
-    pub fn context(&self) -> *mut Context {
-        self.context
-    }
-
-    #[inline(always)]
     pub fn in_room(context: *mut Context, room: *mut Room) -> Self {
         Self {
             context,

@@ -8,38 +8,42 @@
 //! other zero of such sums, which leaves it right. That of an `ICMPv6` error becomes wrong, since a pseudo-header counts there
 //! too; but devices by which such packets come hand them on as they are, unless somebody has switched that off at one end.
 
-use core::{hint::black_box, mem::MaybeUninit};
+use core::{hint::black_box, mem::MaybeUninit, ptr::null_mut};
 
 use aya_ebpf::{
     bindings::{BPF_F_INVALIDATE_HASH, bpf_xfrm_state},
     helpers::{
-        bpf_redirect, bpf_skb_change_tail, bpf_skb_get_xfrm_state, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_get_xfrm_state,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use bytemuck::Pod;
 use knock_common::{
     address::{V4, V6},
     frame::{
-        FrameMut,
+        Frame, FrameMut, extension,
         link::{Framing, MAX_TAGS},
     },
     reject::{
-        ReplyFamily, Summed,
+        MOST_SUMMED, ReplyFamily, Summed,
         reply::{Quote, ReplyBuffer},
     },
     scattered::MOST_HEADERS,
 };
 
 use crate::{
-    DROP, checksum,
+    DROP,
     env::KernelEnv,
     maps,
     packet::{self, Context, Packet},
 };
 
-/// Bytes at the end of this CPU's room in which the reply is written. No packet that gets a reply is copied as far.
+/// Bytes at the end of this CPU's room in which the reply is written.
 const DRAFT: usize = 4096;
+/// Bytes of the longest packet that gets a reply, before these in the room: of a packet whose checksum is looked at, with headers
+/// and a reserve.
+const LONGEST: usize = 12 * 1024;
+const _: () = assert!(MOST_SUMMED < LONGEST && LONGEST < MOST_HEADERS - DRAFT);
 /// `EINVAL`, as helpers return it.
 const INVALID: i64 = -22;
 
@@ -56,11 +60,13 @@ pub fn reply<L: Framing>(context: *mut Context) -> i32 {
     };
     // SAFETY: a per-CPU entry, see `count` in tcx. Whatever its bytes are, nothing of it is read before it is written.
     let buffer = unsafe { &mut *buffer };
-    let is_made = match read_link::<L>(context, buffer) {
-        4 => make::<L, V4>(context, buffer),
-        6 => make::<L, V6>(context, buffer),
-        _ => false,
-    };
+    let family = read_link::<L>(context, buffer);
+    let is_made = untag::<L>(context, buffer)
+        && match family {
+            4 => make::<L, V4>(context, buffer),
+            6 => make::<L, V6>(context, buffer),
+            _ => false,
+        };
     if !is_made {
         return DROP;
     }
@@ -82,7 +88,6 @@ fn is_from_ipsec(context: *mut Context) -> bool {
 fn make<L: Framing, A: ReplyFamily>(context: *mut Context, buffer: &mut ReplyBuffer) -> bool {
     let is_written = read_packet::<A>(context, buffer)
         && permit(context, buffer, u32::from(A::FAMILY))
-        && untag::<L>(context, buffer)
         && write::<L, A>(context, buffer, 0);
     if !is_written {
         return false;
@@ -105,7 +110,10 @@ fn read_link<L: Framing>(context: *mut Context, buffer: &mut ReplyBuffer) -> u32
 
 #[inline(never)]
 fn read_packet<A: ReplyFamily>(context: *mut Context, buffer: &mut ReplyBuffer) -> bool {
-    buffer.read_packet::<A, _, _>(&KernelEnv::of(context), &Packet::of(context))
+    let Some(packet) = Copied::of(context) else {
+        return false;
+    };
+    buffer.read_packet::<A, _, _>(&KernelEnv::of(context), &packet)
 }
 
 #[inline(never)]
@@ -156,7 +164,6 @@ fn write<L: Framing, A: ReplyFamily>(
         }
     }
     let mut draft = Draft {
-        context,
         bytes,
         later: at - from,
     };
@@ -224,9 +231,123 @@ fn push(context: *mut Context, tag: u32) -> bool {
     tag == 0 || unsafe { bpf_skb_vlan_push(context, kind.to_be(), control) } == 0
 }
 
+/// A packet without VLAN tags that has been copied to this CPU's room as a whole, so that reading it costs no calls.
+struct Copied {
+    bytes: *const u8,
+    length: usize,
+}
+
+impl Copied {
+    /// Copies a packet; `None` where it is longer than [`LONGEST`].
+    #[inline(always)]
+    fn of(context: *mut Context) -> Option<Self> {
+        let room = maps::SCATTERED.get_ptr_mut(0)?;
+        // SAFETY: within the entry, which is there for good.
+        let bytes = unsafe { (&raw mut (*room).bytes).cast::<u8>() };
+        let length = black_box(packet::whole_length(context) as usize);
+        if length == 0 || length > LONGEST {
+            return None;
+        }
+        // SAFETY: there is room for `LONGEST`, and it is this CPU's (see `count` in tcx).
+        let is_copied = unsafe { packet::load_bytes(context, 0, bytes.cast(), length as u32) };
+        is_copied.then_some(Self { bytes, length })
+    }
+}
+
+impl Frame for Copied {
+    #[inline(always)]
+    fn header<T: Pod>(&self, at: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() == 1) };
+        // As in `packet`.
+        let at = black_box(at);
+        if at > LONGEST - size_of::<T>() || at + size_of::<T>() > self.length {
+            return None;
+        }
+        // SAFETY: within what was copied; the type has alignment 1 and no invalid values.
+        Some(unsafe { &*self.bytes.add(at).cast::<T>() })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, at: usize, to: &mut [u64; N]) -> bool {
+        let words = self.header::<[[u8; 8]; N]>(at);
+        words.is_some_and(|words| {
+            for (word, to) in words.iter().zip(to) {
+                *to = u64::from_ne_bytes(*word);
+            }
+            true
+        })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    /// A packet with extension headers gets no reply.
+    #[inline(always)]
+    fn chain(&self, _next: u8, _at: usize, _end: usize) -> u32 {
+        extension::Chain::Malformed.pack()
+    }
+}
+
+impl Summed for Copied {
+    #[inline(always)]
+    fn sum(&self, at: usize, length: usize) -> Option<u64> {
+        if at + length > self.length {
+            return None;
+        }
+        summed(at, length)
+    }
+}
+
+/// Returns the sum of `length` bytes from `at` of the packet in this CPU's room; `None` for more than [`MOST_SUMMED`].
+#[inline(always)]
+fn summed(at: usize, length: usize) -> Option<u64> {
+    let sum = checksum(at as u32, length as u32);
+    u64::try_from(sum).ok()
+}
+
+/// [`summed`], or a negative number.
+///
+/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn checksum(at: u32, length: u32) -> i64 {
+    /// What the kernel sums at once (`bpf_csum_diff`, before Linux 6.13).
+    const PART: u32 = 512;
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
+        return INVALID;
+    };
+    // Behind Ethernet and an IPv6 header it is far below this. The verifier needs a bound.
+    let (at, length) = (at & 0xff, black_box(length));
+    if length > MOST_SUMMED as u32 {
+        return INVALID;
+    }
+    // SAFETY: `at` and `length` are bounded, so that all is within the entry, which is this CPU's (see `count` in tcx). Bytes
+    // up to a whole word are added, which are zero.
+    unsafe {
+        let bytes = (&raw mut (*room).bytes).cast::<u8>().add(at as usize);
+        bytes.add(length as usize).cast::<[u8; 3]>().write([0; 3]);
+        let (mut done, mut left, mut sum) = (0, (length + 3) & !3, 0_i64);
+        for _ in 0..MOST_SUMMED as u32 / PART + 1 {
+            let part = black_box(if left < PART { left } else { PART });
+            if part == 0 || part > PART || done > MOST_SUMMED as u32 {
+                break;
+            }
+            let from = bytes.add(done as usize).cast();
+            sum = bpf_csum_diff(null_mut(), 0, from, part, sum as u32);
+            if sum < 0 {
+                break;
+            }
+            done += part;
+            left -= part;
+        }
+        sum
+    }
+}
+
 /// A reply that is written beside its packet.
 struct Draft {
-    context: *mut Context,
     /// [`DRAFT`] bytes.
     bytes: *mut u8,
     /// By how many bytes what is quoted begins later than in the packet.
@@ -236,19 +357,20 @@ struct Draft {
 impl FrameMut for Draft {
     #[inline(always)]
     fn put<T: Pod>(&mut self, at: usize, value: T) -> Option<()> {
+        let at = black_box(at);
         if at > DRAFT - size_of::<T>() {
             return None;
         }
         // SAFETY: within the room, as was just seen; it may be misaligned, see `wire::load`.
-        unsafe { self.bytes.add(at).cast::<T>().write_unaligned(value) };
+        unsafe { *self.bytes.add(at).cast::<T>() = value };
         Some(())
     }
 }
 
 impl Summed for Draft {
-    /// Of what is quoted, which is also in the packet.
+    /// Of what is quoted, which is in the packet too.
     #[inline(always)]
     fn sum(&self, at: usize, length: usize) -> Option<u64> {
-        checksum::of(self.context, at.checked_sub(self.later)?, length)
+        summed(at.checked_sub(self.later)?, length)
     }
 }
