@@ -34,7 +34,8 @@ struct Loaded<'l> {
 
 impl<'l> Loaded<'l> {
     fn on(lab: &'l Lab) -> Self {
-        let pins = lab.pin_root().with_extension("xdp");
+        // The BPF file system refuses names with dots.
+        let pins = PathBuf::from(format!("{}-xdp", lab.pin_root().display()));
         fs::create_dir(&pins).expect("a folder of the test's own");
         let this = Self { lab, pins };
         this.add();

@@ -229,27 +229,3 @@ fn going_in_front_may_be_killed_at_any_point() {
         panic!("`up` makes more calls than expected");
     });
 }
-
-/// At TCX no XDP program can be called, and what is there cannot be moved without a gap.
-#[test]
-fn what_is_there_gets_no_next() {
-    let Some(lab) = Lab::build(&[]).filter(|_| need::tcx()) else {
-        return;
-    };
-    let scenario = Scenario::new(Attach::Tcx, Family::V4, lab);
-    let other = ForeignProgram::linked(&scenario.lab);
-    let configure = |more: &str| {
-        scenario.lab.configure(&format!("{more}\n{}", ssh()));
-    };
-    configure(&format!("interfaces = [\"{WAN}\"]"));
-    scenario.knockgate("up").exits(0);
-    configure(&format!(
-        "[[interface]]\nname = \"{WAN}\"\nnext = \"/sys/fs/bpf/none\""
-    ));
-    scenario
-        .knockgate("reload")
-        .exits(1)
-        .says(&["guarded at TCX", "`next`", "knockgate down"]);
-    scenario.closed(A, "22/tcp");
-    drop(other);
-}

@@ -242,3 +242,26 @@ fn an_interface_is_named_once() {
             .says(&["wan0 is named already, on line"]);
     });
 }
+
+/// At TCX no XDP program can be called, and a program there cannot be moved to XDP without a gap.
+#[test]
+fn nothing_follows_where_auto_has_gone_to_tcx() {
+    in_mode(Attach::Tcx, |scenario, pins| {
+        let configure = |interfaces: String| {
+            scenario.lab.configure(&format!("{interfaces}\n{}", gate()));
+        };
+        let taken = foreign::ForeignProgram::linked(&scenario.lab);
+        configure(alone());
+        scenario.knockgate("up").exits(0);
+        drop(taken);
+        let pin = pins.at("next");
+        Neighbour::new().pin(&pin);
+        configure(followed_by(&pin));
+        scenario
+            .knockgate("reload")
+            .exits(1)
+            .says(&["guarded at TCX", "`next`", "knockgate down"]);
+        scenario.closed(A, "22/tcp");
+        assert!(status(scenario, 0)["next"].is_null());
+    });
+}
