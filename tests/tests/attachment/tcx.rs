@@ -1,5 +1,7 @@
 //! TCX: the place among other programs, and what is not to be had there.
 
+use std::path::Path;
+
 use knockgate_tests::{
     foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram, programs_at_tcx},
     gate_config::Gate,
@@ -11,7 +13,7 @@ use knockgate_tests::{
     },
     need,
     network::ip,
-    run::wait_until,
+    run::{run, wait_until},
     scenario::{Attach, Scenario},
 };
 
@@ -159,6 +161,25 @@ fn auto_takes_tcx_where_the_driver_refuses() {
         .says(&["no native XDP", "attached at TCX"]);
     let status = lab.knockgate(&["status", "--json"]).exits(0).json();
     assert_eq!(status["interfaces"][0]["attach"], "tcx");
+}
+
+/// Two would go in front of each other without end.
+#[test]
+fn another_instance_is_refused() {
+    at_tcx(|scenario| {
+        scenario.up(ssh());
+        let other = format!("{}-other", scenario.lab.pin_root().display());
+        let mut up = scenario.lab.host.command(need::knockgate());
+        up.arg("--config").arg(scenario.lab.config());
+        run(up.args(["--pin-root", &other, "up"])).exits(1).says(&[
+            WAN,
+            "by another instance",
+            "--pin-root",
+        ]);
+        assert!(!Path::new(&other).exists(), "nothing is left of it");
+        assert_eq!(listed(scenario).len(), 1);
+        scenario.closed(A, "22/tcp");
+    });
 }
 
 /// Neither a way to change it without a gap, nor other XDP programs.

@@ -260,6 +260,7 @@ fn link(place: &Place<'_>, attached: Attached) -> Result<OwnedFd> {
         ..
     } = place;
     let linked = if attached == Attached::Tcx {
+        tcx::refuse_another_instance(place)?;
         let program = place.program(Hook::Tcx)?;
         bpf::tcx::link(program, *index, config.order == Order::First)
     } else {

@@ -12,8 +12,9 @@ use super::{
     attach::Place,
     attachment,
     entry::Entry,
+    framing::Framing,
     pins::directory::{self, LINK},
-    program,
+    program, xdp,
 };
 use crate::{
     config::{Attach, Config, Order},
@@ -63,6 +64,22 @@ pub(super) fn require(config: &Config, is_called: bool) -> Result<()> {
             "`--into` puts an XDP program into an array of such programs, and `attach = \"tcx\"` asks for another kind: leave \
              out the one or the other"
         );
+    }
+    Ok(())
+}
+
+/// Refuses an interface that another instance guards at TCX: each would go in front of the other, without end.
+pub(super) fn refuse_another_instance(place: &Place<'_>) -> Result<()> {
+    let own = attachment::programs(place.pins)?;
+    let names = [Framing::Ethernet, Framing::BareIp].map(|framing| Entry::tcx(framing).name());
+    for Listed { program, .. } in listed(place)? {
+        if !own.contains(&program) && names.iter().any(|name| xdp::is_called(program, name)) {
+            bail!(
+                "{} is guarded at TCX by another instance ({}): take that one down, by `knockgate down` with its `--pin-root`",
+                place.name,
+                xdp::program_name(program)
+            );
+        }
     }
     Ok(())
 }

@@ -88,6 +88,14 @@ pub fn program_name(program: u32) -> String {
     }
 }
 
+/// Returns whether a program has this name in the kernel, as far as the kernel keeps it.
+pub fn is_called(program: u32, name: &str) -> bool {
+    /// `BPF_OBJ_NAME_LEN` of `linux/bpf.h`, less the zero.
+    const KEPT: usize = 15;
+    let kept = &name[..name.len().min(KEPT)];
+    info(program).is_some_and(|info| info.name_as_str() == Some(kept))
+}
+
 fn info(program: u32) -> Option<ProgramInfo> {
     let mut loaded = loaded_programs().filter_map(Result::ok);
     loaded.find(|info| info.id() == program)
