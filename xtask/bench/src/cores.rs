@@ -21,6 +21,7 @@ use crate::{
     frame::{self, Transport},
     instance::{KNOCKS, OPEN, knock_frame},
     instances::Instances,
+    judge::Judge as _,
     per_packet::{FORGED, NEWCOMERS, STRANGER, denied_frame, granted_frame},
     programs::{Floor, Programs, Traffic, run},
 };

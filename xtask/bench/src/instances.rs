@@ -9,7 +9,7 @@ use crate::{
     frame::{self, Transport},
     host::{Host, Wire},
     instance::{Instance, PROTECTED, Setup, Slots},
-    judge::GRANTED,
+    judge::{GRANTED, Judge as _},
     keys::Key,
     programs::{Floor, Programs, run},
 };

@@ -11,6 +11,7 @@ use crate::{
     figures::{Part, Row, over},
     host::Host,
     instance::{Instance, KNOCKS, Setup, knock_frame},
+    judge::Judge as _,
     programs::{Floor, Lists, Memory, Programs, Traffic, slope},
 };
 

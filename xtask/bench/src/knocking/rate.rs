@@ -11,6 +11,7 @@ use crate::{
     figures::{Part, Row, times},
     host::Host,
     instance::{Instance, Setup, knock_frame, knocks},
+    judge::Judge as _,
     programs::{Floor, Programs, Traffic, slope},
 };
 
