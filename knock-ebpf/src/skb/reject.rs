@@ -60,13 +60,11 @@ pub fn reply<L: Framing>(context: *mut Context) -> i32 {
     };
     // SAFETY: a per-CPU entry, see `count` in tcx. Whatever its bytes are, nothing of it is read before it is written.
     let buffer = unsafe { &mut *buffer };
-    let family = read_link::<L>(context, buffer);
-    let is_made = untag::<L>(context, buffer)
-        && match family {
-            4 => make::<L, V4>(context, buffer),
-            6 => make::<L, V6>(context, buffer),
-            _ => false,
-        };
+    let is_made = match read_link::<L>(context, buffer) {
+        4 => make::<L, V4>(context, buffer),
+        6 => make::<L, V6>(context, buffer),
+        _ => false,
+    };
     if !is_made {
         return DROP;
     }
@@ -86,7 +84,8 @@ fn is_from_ipsec(context: *mut Context) -> bool {
 
 #[inline(always)]
 fn make<L: Framing, A: ReplyFamily>(context: *mut Context, buffer: &mut ReplyBuffer) -> bool {
-    let is_written = read_packet::<A>(context, buffer)
+    let is_written = untag::<L>(context, buffer)
+        && read_packet::<A>(context, buffer)
         && permit(context, buffer, u32::from(A::FAMILY))
         && write::<L, A>(context, buffer, 0);
     if !is_written {
