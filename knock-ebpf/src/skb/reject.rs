@@ -327,21 +327,21 @@ extern "C" fn checksum(at: u32, length: u32) -> i64 {
     unsafe {
         let bytes = (&raw mut (*room).bytes).cast::<u8>().add(at as usize);
         bytes.add(length as usize).cast::<[u8; 3]>().write([0; 3]);
-        let (mut done, mut left, mut sum) = (0, (length + 3) & !3, 0_i64);
-        for _ in 0..MOST_SUMMED as u32 / PART + 1 {
+        let (mut done, mut left, mut sum) = (0, (length + 3) & !3, 0);
+        for _ in 0..=MOST_SUMMED as u32 / PART {
             let part = black_box(if left < PART { left } else { PART });
             if part == 0 || part > PART || done > MOST_SUMMED as u32 {
                 break;
             }
             let from = bytes.add(done as usize).cast();
-            sum = bpf_csum_diff(null_mut(), 0, from, part, sum as u32);
-            if sum < 0 {
-                break;
-            }
+            let Ok(so_far) = u32::try_from(bpf_csum_diff(null_mut(), 0, from, part, sum)) else {
+                return INVALID;
+            };
+            sum = so_far;
             done += part;
             left -= part;
         }
-        sum
+        i64::from(sum)
     }
 }
 
