@@ -1,5 +1,5 @@
 //! The packet's bytes. Every read and write of packet memory in the XDP program is in this file. The TCX program has another
-//! one in its place: [`skb`](../skb/packet.rs).
+//! one in its place: [`skb`](skb/packet.rs).
 
 use core::{ffi::c_void, hint::black_box};
 

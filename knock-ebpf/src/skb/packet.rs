@@ -1,4 +1,4 @@
-//! The packet's bytes as the TCX program reads them, in place of [`packet`](../../packet.rs).
+//! The packet's bytes as the TCX program reads them, in place of [`packet`](../packet.rs).
 //!
 //! A packet here is what the kernel has made of a frame: it may lie in several pieces of memory, be merged of several
 //! frames (GRO), and have lost its outermost VLAN tag, which then lies beside it. So each header is copied before it is
