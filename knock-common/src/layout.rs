@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 13;
+pub const LAYOUT: u32 = 14;
 
 /// [`SHAPE`] of this layout.
 const RECORDED: u64 = 11_510_147_904_340_520_809;

@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use knock_common::{
     frame::link::Framing,
-    next::{slot, slot_of},
+    next::{MOST, slot, slot_of},
 };
 
-use crate::{maps, settings};
+use crate::{maps, packet, settings};
 
 /// Returns `action`. Of a packet that passes, it does so only where no program follows, or the kernel does not call it;
 /// otherwise that program's action takes its place.
@@ -34,12 +34,14 @@ pub fn go_on<L: Framing>(context: *mut xdp_md, action: u32) -> u32 {
 /// Returns the slot of the interface that the packet has come by, or one that there is not.
 #[inline(always)]
 fn of_interface(context: *mut xdp_md) -> u32 {
-    // SAFETY: the kernel's context, readable for as long as the program runs.
-    let interface = unsafe { (*context).ingress_ifindex };
-    match maps::NEXT_INTERFACE.get(0) {
-        Some(interfaces) => slot_of(interfaces, interface) as u32,
-        None => u32::MAX,
+    let Some(interfaces) = maps::NEXT_INTERFACE.get(0) else {
+        return u32::MAX;
+    };
+    let slot = slot_of(interfaces, packet::driver(context));
+    if slot < MOST {
+        return slot as u32;
     }
+    slot_of(interfaces, packet::interface(context)) as u32
 }
 
 /// Entries that differ in `frags` cannot call by the same array.

@@ -14,12 +14,23 @@ use knock_common::{
     wire::load,
 };
 
+use crate::maps;
+
 /// What the kernel calls the entries with. The verifier knows it by this name in functions that it verifies by themselves.
 pub type Context = xdp_md;
 
-/// Returns the index of the interface that the packet has come by.
+/// Returns the index of the guarded interface that the packet has come by. A bond has its members' drivers run the program,
+/// and then the kernel names the member.
 #[inline(always)]
 pub fn interface(context: *mut Context) -> u32 {
+    let own = driver(context);
+    // SAFETY: user space writes an entry only when bonds have changed, and it is one word.
+    unsafe { maps::MEMBER.get(own) }.copied().unwrap_or(own)
+}
+
+/// Returns the index of the interface whose driver, or the kernel in its place, runs the program.
+#[inline(always)]
+pub fn driver(context: *mut Context) -> u32 {
     // SAFETY: the kernel's context, readable for as long as the program runs.
     unsafe { (*context).ingress_ifindex }
 }

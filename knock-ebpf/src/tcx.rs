@@ -28,6 +28,8 @@ mod maps;
 mod object;
 #[path = "skb/packet.rs"]
 mod packet;
+#[path = "skb/read.rs"]
+mod read;
 #[path = "skb/reject.rs"]
 mod reject;
 #[expect(
@@ -40,10 +42,10 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use knock_common::{
     Env as _, Family, Reason, Verdict,
     address::V4,
-    frame::link::{BareIp, Ethernet, Framing, NetworkLayer},
+    frame::link::{BareIp, Ethernet, Framing},
     judge::{action, malformed},
     merged,
-    scattered::{Read, Room, family, read},
+    scattered::{Read, Room, family},
     verdict::{Action, Counter},
 };
 
@@ -63,7 +65,7 @@ const REPLY: i32 = -2;
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_tcx(ctx: TcContext) -> i32 {
     let context = ctx.skb.skb;
-    verdict::<Ethernet>(context, || read_ethernet(context))
+    verdict::<Ethernet>(context, || read::ethernet(context))
 }
 
 /// For interfaces whose packets begin with an IP header.
@@ -72,7 +74,7 @@ pub fn knockgate_tcx(ctx: TcContext) -> i32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn knockgate_tcxip(ctx: TcContext) -> i32 {
     let context = ctx.skb.skb;
-    verdict::<BareIp>(context, || read_bare_ip(context))
+    verdict::<BareIp>(context, || read::bare_ip(context))
 }
 
 /// Judges a packet. Returns an action of TCX.
@@ -99,43 +101,6 @@ fn decide(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
         }
         _ => counted(context, Verdict::of(Reason::NotIp), 0),
     }
-}
-
-/// Reads a frame into this CPU's room.
-///
-/// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn read_ethernet(context: *mut Context) -> u32 {
-    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
-        // The table is always there.
-        return family::MALFORMED;
-    };
-    if !packet::restore_tag(context) {
-        return family::NOT_IP;
-    }
-    let frame = Packet::in_room(context, room);
-    // SAFETY: a per-CPU entry, see `count`; the frame has the bytes beside these.
-    let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
-    read::<Ethernet, _>(&frame, v4, v6)
-}
-
-/// Reads a packet without link header into this CPU's room. Exported as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn read_bare_ip(context: *mut Context) -> u32 {
-    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
-        return family::MALFORMED;
-    };
-    match packet::behind_tag_of_bare_ip(context) {
-        None => {}
-        Some(NetworkLayer::Malformed) => return family::MALFORMED,
-        Some(_) => return family::NOT_IP,
-    }
-    let frame = Packet::in_room(context, room);
-    // SAFETY: as above.
-    let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
-    read::<BareIp, _>(&frame, v4, v6)
 }
 
 #[inline(never)]

@@ -35,6 +35,9 @@ pub const CLIENT_INTERFACE: &str = "eth0";
 pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
+/// What [`Lab::put_on_top`] calls the interface below.
+pub const BELOW: &str = "below";
+
 /// An address family. A gate treats both alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -266,6 +269,44 @@ impl Lab {
         ip(&self.client, &format!("link set {name}-peer up"));
     }
 
+    /// Puts a device on top of an end's interface, or of both. It gets the interface's name and addresses; the interface is then
+    /// called [`BELOW`]. `commands`: for the host and for the clients, the `ip` commands that make the device, in which
+    /// `{name}` and `{mac}` stand for its own; `what` it is. Returns whether the kernel has such devices.
+    pub fn put_on_top(&self, what: &str, commands: [Option<&str>; 2]) -> bool {
+        let ends = ends(&self.host, &self.client);
+        for (end, commands) in ends.iter().zip(commands) {
+            let Some(commands) = commands else {
+                continue;
+            };
+            let End {
+                netns,
+                interface,
+                mac,
+                ..
+            } = end;
+            // Of its own, since a bridge and a macvlan must not have that of the interface.
+            ip(
+                netns,
+                &format!(
+                    "link set {interface} down\naddress flush dev {interface}\n\
+                     link set {interface} name {BELOW} address 02:00:00:00:00:77"
+                ),
+            );
+            let commands = commands.replace("{name}", interface).replace("{mac}", mac);
+            if !need::kernel_has(what, netns, &commands) {
+                return false;
+            }
+        }
+        let [host, client] = &ends;
+        for (end, peer, commands) in [(host, client, commands[0]), (client, host, commands[1])] {
+            if commands.is_some() {
+                end.set_up(peer);
+                network::wait_for_addresses(end.netns, end.interface);
+            }
+        }
+        true
+    }
+
     /// Adds the addresses of another group of sources to the clients' interface.
     pub fn add_sources(&self, group: u8) {
         let mac = mac(CLIENT_MAC);
@@ -305,8 +346,8 @@ impl Lab {
     }
 }
 
-/// Joins the two namespaces. Returns the path, if it has a latency, which must be kept.
-fn join(host: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
+/// Returns both ends of the path, that of the host first.
+fn ends<'a>(host: &'a Netns, client: &'a Netns) -> [End<'a>; 2] {
     let host = End {
         netns: host,
         interface: WAN,
@@ -326,6 +367,12 @@ fn join(host: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPa
             "fd77:0:0:2::2/48",
         ],
     };
+    [host, client]
+}
+
+/// Joins the two namespaces. Returns the path, if it has a latency, which must be kept.
+fn join(host: &Netns, client: &Netns, latency: Option<Latency>) -> Option<SlowPath> {
+    let [host, client] = ends(host, client);
     let path = latency.map(|latency| {
         let ends = [&host, &client].map(|end| (end.netns, end.interface));
         let path = SlowPath::join(ends, latency);

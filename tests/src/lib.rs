@@ -37,6 +37,7 @@ pub mod keyring;
 pub mod keys;
 pub mod killed;
 pub mod lab;
+pub mod links;
 pub mod model;
 pub mod need;
 pub mod neighbour;

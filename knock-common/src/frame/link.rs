@@ -31,6 +31,11 @@ pub trait Framing {
 #[derive(Debug, Clone, Copy)]
 pub struct Ethernet;
 
+/// Ethernet II whose outermost tag lies beside the frame, of which at most one more is read. Places are those that
+/// the frame would have with the tag in it.
+#[derive(Debug, Clone, Copy)]
+pub struct TagBeside;
+
 /// No link header: a packet begins with its IP header, whose first four bits are the version.
 #[derive(Debug, Clone, Copy)]
 pub struct BareIp;
@@ -43,24 +48,45 @@ impl Framing for Ethernet {
         let Some(ethernet) = frame.header::<EthernetHeader>(0) else {
             return NetworkLayer::Other;
         };
-        let mut kind = ethernet.kind.get();
-        let mut at = ETHER_HEADER;
-        for _ in 0..MAX_TAGS {
-            if kind != ether::VLAN && kind != ether::QINQ {
-                break;
-            }
-            let Some(tag) = frame.header::<VlanTag>(at) else {
-                return NetworkLayer::Malformed;
-            };
-            kind = tag.kind.get();
-            at += VLAN_TAG;
+        behind::<MAX_TAGS, F>(frame, ethernet, ETHER_HEADER)
+    }
+}
+
+impl Framing for TagBeside {
+    const HEADER: usize = ETHER_HEADER;
+
+    #[inline(always)]
+    fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer {
+        let Some(ethernet) = frame.header::<EthernetHeader>(0) else {
+            return NetworkLayer::Other;
+        };
+        behind::<{ MAX_TAGS - 1 }, F>(frame, ethernet, ETHER_HEADER + VLAN_TAG)
+    }
+}
+
+/// Finds the network layer behind an Ethernet header and up to `TAGS` tags, the first of which would be at `at`.
+#[inline(always)]
+fn behind<const TAGS: usize, F: Frame + ?Sized>(
+    frame: &F,
+    ethernet: &EthernetHeader,
+    mut at: usize,
+) -> NetworkLayer {
+    let mut kind = ethernet.kind.get();
+    for _ in 0..TAGS {
+        if kind != ether::VLAN && kind != ether::QINQ {
+            break;
         }
-        match kind {
-            ether::IPV4 => NetworkLayer::Ipv4 { at },
-            ether::IPV6 => NetworkLayer::Ipv6 { at },
-            ether::VLAN | ether::QINQ => NetworkLayer::Malformed,
-            _ => NetworkLayer::Other,
-        }
+        let Some(tag) = frame.header::<VlanTag>(at) else {
+            return NetworkLayer::Malformed;
+        };
+        kind = tag.kind.get();
+        at += VLAN_TAG;
+    }
+    match kind {
+        ether::IPV4 => NetworkLayer::Ipv4 { at },
+        ether::IPV6 => NetworkLayer::Ipv6 { at },
+        ether::VLAN | ether::QINQ => NetworkLayer::Malformed,
+        _ => NetworkLayer::Other,
     }
 }
 
@@ -119,7 +145,58 @@ fn is_priority_tag(start: &[VlanTag; 2]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Pod;
+
     use super::*;
+
+    /// A frame without its outermost tag.
+    struct Without<'f>(&'f [u8]);
+
+    impl Frame for Without<'_> {
+        fn header<T: Pod>(&self, at: usize) -> Option<&T> {
+            self.0.header(if at == 0 { 0 } else { at - VLAN_TAG })
+        }
+
+        fn copy<const N: usize>(&self, _: usize, _: &mut [u64; N]) -> bool {
+            unreachable!("the link header is not copied")
+        }
+
+        fn length(&self) -> usize {
+            self.0.length() + VLAN_TAG
+        }
+
+        fn chain(&self, _: u8, _: usize, _: usize) -> u32 {
+            unreachable!("the link header has no extension headers")
+        }
+    }
+
+    #[test]
+    fn a_frame_whose_tag_lies_beside_it_is_read_as_the_whole_frame() {
+        let kinds = [ether::IPV4, ether::IPV6, ether::VLAN, ether::QINQ, 0x0806];
+        for outer in [ether::VLAN, ether::QINQ] {
+            for first in kinds {
+                for second in kinds {
+                    for third in kinds {
+                        let mut whole = vec![0_u8; 12];
+                        for kind in [outer, first, second, third] {
+                            whole.extend(kind.to_be_bytes());
+                            // The VLAN, or the beginning of what follows.
+                            whole.extend([0x45, 0x07]);
+                        }
+                        for length in ETHER_HEADER + VLAN_TAG..=whole.len() {
+                            let whole = &whole[..length];
+                            let without = [&whole[..12], &whole[12 + VLAN_TAG..]].concat();
+                            assert_eq!(
+                                TagBeside::network(&Without(&without)),
+                                Ethernet::network(whole),
+                                "{whole:x?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
 
     /// What the kernel puts beside a packet is judged as it would be in front of it.
     #[test]

@@ -1,10 +1,11 @@
 //! The packet's bytes as the TCX program reads them, in place of [`packet`](../packet.rs).
 //!
 //! A packet here is what the kernel has made of a frame: it may lie in several pieces of memory, be merged of several
-//! frames (GRO), and have lost its outermost VLAN tag, which then lies beside it. So each header is copied before it is
-//! read, and the frame that is read has the tag back in its place.
+//! frames (GRO), and have lost its outermost VLAN tag, which then lies beside it. Its headers are nearly always in the
+//! first piece, where [`Linear`] reads them. [`Packet`] reads all others: it copies each header before it is read, by a call
+//! of the kernel, and has the tag back in its place.
 
-use core::{ffi::c_void, hint::black_box};
+use core::{cell::Cell, ffi::c_void, hint::black_box};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use bytemuck::Pod;
@@ -70,14 +71,16 @@ pub unsafe fn load_bytes(context: *mut Context, at: u32, to: *mut c_void, length
     unsafe { bpf_skb_load_bytes(context.cast(), from, to, length) == 0 }
 }
 
+/// Returns whether the outermost VLAN tag lies beside the frame.
+#[inline(always)]
+pub fn has_tag_beside(context: *mut Context) -> bool {
+    field!(context, vlan_present) != 0
+}
+
 /// Bytes of the tag that lies beside the frame.
 #[inline(always)]
 fn shift(context: *mut Context) -> usize {
-    if field!(context, vlan_present) != 0 {
-        VLAN_TAG
-    } else {
-        0
-    }
+    if has_tag_beside(context) { VLAN_TAG } else { 0 }
 }
 
 /// Returns what is behind a tag that lies beside a packet without link header; `None` where none does.
@@ -118,6 +121,73 @@ pub fn restore_tag(context: *mut Context) -> bool {
                 bytes.add(MACS + VLAN_TAG).cast(),
                 2,
             ) == 0
+    }
+}
+
+/// The linear part of a frame (`skb->data`), in which `BESIDE` bytes are missing behind the MAC addresses, since they lie
+/// beside the frame. Places count them.
+pub struct Linear<const BESIDE: usize> {
+    start: usize,
+    end: usize,
+    /// Of the whole frame.
+    length: usize,
+    missed: Cell<bool>,
+}
+
+impl<const BESIDE: usize> Linear<BESIDE> {
+    /// The packet as it is now. Helpers that change its size make this one invalid.
+    #[inline(always)]
+    pub fn of(context: *mut Context) -> Self {
+        Self {
+            start: field!(context, data) as usize,
+            end: field!(context, data_end) as usize,
+            length: field!(context, len) as usize + BESIDE,
+            missed: Cell::new(false),
+        }
+    }
+
+    /// Returns whether anything was asked for that may lie behind this part. Then what has been read says nothing.
+    #[inline(always)]
+    pub fn missed(&self) -> bool {
+        self.missed.get()
+    }
+}
+
+impl<const BESIDE: usize> Frame for Linear<BESIDE> {
+    #[inline(always)]
+    fn header<T: Pod>(&self, at: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() == 1) };
+        // No header but the first begins before the end of the tag.
+        let place = if at == 0 { 0 } else { at - BESIDE };
+        // In this order and with `>`, as in the XDP program's.
+        if self.start + place + size_of::<T>() > self.end {
+            if at + size_of::<T>() <= self.length {
+                self.missed.set(true);
+            }
+            return None;
+        }
+        // SAFETY: the bytes lie between start and end, which the kernel keeps mapped and unwritten while the program
+        // runs and changes nothing; the type has alignment 1 and no invalid values.
+        Some(unsafe { &*((self.start + place) as *const T) })
+    }
+
+    /// Copies nothing: what is copied is behind the headers.
+    #[inline(always)]
+    fn copy<const N: usize>(&self, _at: usize, _to: &mut [u64; N]) -> bool {
+        self.missed.set(true);
+        false
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Reads nothing: few packets have extension headers.
+    #[inline(always)]
+    fn chain(&self, _next: u8, _at: usize, _end: usize) -> u32 {
+        self.missed.set(true);
+        extension::Chain::Malformed.pack()
     }
 }
 

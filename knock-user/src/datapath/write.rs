@@ -73,6 +73,7 @@ pub struct HostTables {
     reply_settings: Array<MapData, ReplySettings>,
     links: maps::HashMap<MapData, LinkKey, Link>,
     addresses: maps::HashMap<MapData, ScopedAddress, u32>,
+    members: maps::HashMap<MapData, u32, u32>,
 }
 
 impl HostTables {
@@ -81,6 +82,7 @@ impl HostTables {
             reply_settings: tables::REPLY_SETTINGS.open(source)?,
             links: tables::REPLY_LINK.open(source)?,
             addresses: tables::LOCAL_ADDRESS.open(source)?,
+            members: tables::MEMBER.open(source)?,
         })
     }
 
@@ -103,6 +105,7 @@ impl HostTables {
         if let Some(settings) = state.reply_settings {
             array(&mut self.reply_settings, [(0, settings)])?;
         }
+        hash(&mut self.members, state.member_rows())?;
         hash(&mut self.links, state.link_rows())?;
         hash(&mut self.addresses, state.address_rows())
     }

@@ -52,6 +52,13 @@ pub enum Floor {
     Parse,
 }
 
+/// The same at TCX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloorAtTcx {
+    Drop,
+    Pass,
+}
+
 /// The kind of LRU lists of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lists {
@@ -74,7 +81,7 @@ impl Programs {
         std::fs::create_dir(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         for (name, program) in ebpf.programs_mut() {
-            // All but one for TCX, which not every kernel has.
+            // All but those for TCX, which not every kernel has.
             let Ok(program) = <&mut Xdp>::try_from(program) else {
                 continue;
             };
@@ -113,13 +120,17 @@ impl Programs {
         })
     }
 
-    /// Attaches a program to an interface at TCX that drops every packet, for as long as what is returned lives.
-    pub fn drop_at_tcx(&self, host: &Host, interface: &str) -> Result<Ebpf> {
+    /// Attaches a floor to an interface at TCX, for as long as what is returned lives.
+    pub fn floor_at_tcx(&self, host: &Host, interface: &str, floor: FloorAtTcx) -> Result<Ebpf> {
+        let name = match floor {
+            FloorAtTcx::Drop => "tcx_drop",
+            FloorAtTcx::Pass => "tcx_pass",
+        };
         let mut ebpf = Ebpf::load_file(&self.object)
             .with_context(|| format!("cannot load {}", self.object.display()))?;
         let program: &mut SchedClassifier = ebpf
-            .program_mut("tcx_drop")
-            .context("no program tcx_drop")?
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?
             .try_into()?;
         program.load()?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());

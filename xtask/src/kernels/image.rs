@@ -15,7 +15,7 @@ const INIT: &str = include_str!("init.sh");
 
 /// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 27] = [
     "veth",
     "bridge",
     "tun",
@@ -40,6 +40,9 @@ const MODULES: [&str; 24] = [
     "crypto_null",
     "tcp_diag",
     "udp_diag",
+    "bonding",
+    "macvlan",
+    "vrf",
 ];
 
 /// Programs that a guest needs, and their paths there. The path of `ip` is searched before busybox,

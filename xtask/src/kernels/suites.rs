@@ -53,7 +53,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -129,6 +129,18 @@ const CHECKS: [Check; 12] = [
             "ethernet_and_bare_ip_share_a_gate",
             "kinds::tunnels_are_guarded_by_what_is_inside",
             "kinds::gre_to_no_one_in_particular_is_refused",
+        ]),
+        when: When::Release,
+    },
+    Check {
+        suite: "links",
+        rows: Rows::These(&[
+            "a_bond_is_guarded_on_each_of_its_members",
+            "a_bridge_is_guarded_by_itself",
+            "a_macvlan_is_guarded_by_itself",
+            "a_vlan_device_is_guarded_by_itself",
+            "an_interface_of_a_vrf_is_guarded",
+            "ipsec::what_is_decrypted_is_judged_and_not_replied_to",
         ]),
         when: When::Release,
     },

@@ -14,7 +14,7 @@ use knock_common::{
 
 use super::{
     compile::{address_key, rejects},
-    tables::{MOST_ADDRESSES, MOST_LINKS},
+    tables::{MOST_ADDRESSES, MOST_LINKS, MOST_MEMBERS},
 };
 use crate::{
     config::Config,
@@ -33,6 +33,8 @@ pub struct HostState {
     /// A guarded interface forwards packets by their MAC addresses, as a bridge's port or below a macvlan, so that
     /// other hosts' addresses are behind it.
     pub bridged: bool,
+    /// The guarded bond of each interface that is a member of one, both by index.
+    pub members: BTreeMap<u32, u32>,
 }
 
 impl HostState {
@@ -48,10 +50,12 @@ impl HostState {
         });
         let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
         let bridged = bridged::is_any(&indices, &all);
+        let members = members(&indices, &all);
         if !rejects(config) {
             return Ok(Self {
                 addresses,
                 bridged,
+                members,
                 ..Self::default()
             });
         }
@@ -75,6 +79,7 @@ impl HostState {
             links: rows,
             addresses,
             bridged,
+            members,
         })
     }
 
@@ -88,6 +93,12 @@ impl HostState {
             .iter()
             .take(MOST_LINKS)
             .map(move |(of, link)| (key(of), *link))
+    }
+
+    /// Returns the rows of the table of bonds' members.
+    pub fn member_rows(&self) -> impl Iterator<Item = (u32, u32)> {
+        let rows = self.members.iter().take(MOST_MEMBERS);
+        rows.map(|(member, bond)| (*member, *bond))
     }
 
     /// Returns the rows of the table of addresses. Where these are all, one says so, or that other hosts' are behind a
@@ -106,6 +117,19 @@ impl HostState {
             .map(move |(address, kind)| (address_key(*address), *kind))
             .chain(note)
     }
+}
+
+/// Returns the members of the bonds among the guarded interfaces, each with its bond.
+fn members(guarded: &[u32], links: &[Link]) -> BTreeMap<u32, u32> {
+    let is_bond = |index: u32| {
+        let link = links.iter().find(|link| link.index == index);
+        link.is_some_and(|link| link.kind.as_deref() == Some("bond"))
+    };
+    let of = |link: &Link| {
+        let master = link.master?;
+        (guarded.contains(&master) && is_bond(master)).then_some((link.index, master))
+    };
+    links.iter().filter_map(of).collect()
 }
 
 /// A VLAN device.
@@ -220,6 +244,29 @@ mod tests {
         for bridged in [false, true] {
             assert_eq!(notes(&state(most + 1, bridged)), []);
         }
+    }
+
+    #[test]
+    fn members_are_those_of_guarded_bonds() {
+        let link = |index, kind: Option<&str>, master| Link {
+            index,
+            kind: kind.map(Into::into),
+            master,
+            ..Link::default()
+        };
+        let links = [
+            link(1, Some("bond"), None),
+            link(2, Some("bond"), None),
+            link(3, Some("bridge"), None),
+            link(4, None, Some(1)),
+            link(5, Some("veth"), Some(1)),
+            link(6, None, Some(2)),
+            link(7, None, Some(3)),
+        ];
+        assert_eq!(
+            members(&[1, 3, 6], &links),
+            BTreeMap::from([(4, 1), (5, 1)])
+        );
     }
 
     #[test]

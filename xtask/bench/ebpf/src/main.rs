@@ -1,6 +1,6 @@
 //! The bench's own kernel programs.
 //!
-//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`tcx_drop`], [`parse_only`], [`wait`]
+//! knockgate's program is compared with [`bare_drop`], [`bare_pass`], [`tcx_drop`], [`tcx_pass`], [`parse_only`], [`wait`]
 //! and [`minimal_gate`](minimal::minimal_gate), and called by [`root`]. [`remember_shared`] and [`remember_apart`] implement its table of sources
 //! by two kinds of the kernel's LRU tables. [`vary`] and [`send`] make traffic: each writes the next source address and
 //! ports into the frame that it is run on; then `vary` calls the program under test, and `send` sends the frame.
@@ -77,6 +77,14 @@ pub fn tcx_drop(_: TcContext) -> i32 {
     /// `TCX_DROP` of `linux/bpf.h`.
     const DROP: i32 = 2;
     DROP
+}
+
+/// The least that a program at TCX costs a packet that passes.
+#[classifier]
+pub fn tcx_pass(_: TcContext) -> i32 {
+    /// `TCX_NEXT` of `linux/bpf.h`.
+    const NEXT: i32 = -1;
+    NEXT
 }
 
 /// Calls a program, and passes what there is none for: the least that one does which `up --into` is for.

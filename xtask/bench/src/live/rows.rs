@@ -18,7 +18,7 @@ use crate::{
     instance::{Instance, KNOCKS, OPEN, PROTECTED, Setup, counted, knock_frame},
     judge::GRANTED,
     minimal::{Minimal, Room},
-    programs::{Floor, Programs, Traffic},
+    programs::{Floor, FloorAtTcx, Programs, Traffic},
     recipe::{Hook, Recipe},
 };
 
@@ -30,6 +30,7 @@ const CANDIDATES: u32 = 65_536;
 
 /// The floors of rows: a drop, and packets that pass, whose cost includes delivery.
 const DROP: &str = "bare drop";
+const PASS: &str = "bare pass, UDP to 443";
 const PARSED: &str = "parse only, UDP to 443";
 const OTHERS: &str = "no program, UDP to 443";
 const ADMITTED: &str = "no program, UDP to 22";
@@ -55,8 +56,10 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
         }
         rows.minimal_knocking(host, programs)?;
     } else {
-        rows.drop_at_tcx(host, programs)?;
+        rows.floor_at_tcx(host, programs, "drop", FloorAtTcx::Drop)?;
         rows.denied(DROP, vec![]);
+        rows.floor_at_tcx(host, programs, "pass", FloorAtTcx::Pass)?;
+        rows.unguarded(PASS, vec![over(OTHERS)]);
     }
     for grants in [1, 1_000, 100_000] {
         rows.instance(host, programs, binary, grants)?;
@@ -110,9 +113,15 @@ impl Rows {
         Ok(())
     }
 
-    fn drop_at_tcx(&mut self, host: &Host, programs: &Programs) -> Result<()> {
-        let wire = host.wire("drop")?;
-        let program = programs.drop_at_tcx(host, &wire.name)?;
+    fn floor_at_tcx(
+        &mut self,
+        host: &Host,
+        programs: &Programs,
+        name: &str,
+        floor: FloorAtTcx,
+    ) -> Result<()> {
+        let wire = host.wire(name)?;
+        let program = programs.floor_at_tcx(host, &wire.name, floor)?;
         self.contestants.push(Contestant {
             wire,
             kind: Kind::FloorAtTcx(program),
@@ -213,9 +222,7 @@ impl Rows {
             self.allowed(allowed, DROP, &minimal("denied")),
         );
         let mut against = vec![self.target(UNGUARDED_MOST, over(OTHERS))];
-        if self.compares() {
-            against.push(over(PARSED));
-        }
+        against.push(over(if self.compares() { PARSED } else { PASS }));
         self.unguarded(&name("unguarded"), against);
         let against = if few {
             self.allowed(GRANTED_FEW, ADMITTED, &minimal("granted"))

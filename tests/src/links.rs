@@ -1,0 +1,102 @@
+//! Links of other kinds than the veth pair of a lab, put on top of it. Not every kernel has them; `cargo xtask kernels` boots
+//! one that does.
+
+use netlab::offload::{self, Offload};
+
+use crate::{
+    lab::{BELOW, CLIENT_INTERFACE, Lab},
+    network::ip,
+};
+
+/// A kind of link: what it is, and the `ip` commands that make it at the host and at the clients (see [`Lab::put_on_top`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub what: &'static str,
+    pub commands: [Option<&'static str>; 2],
+}
+
+pub const VLAN: Kind = Kind {
+    what: "VLAN devices",
+    commands: [Some(
+        "link set below up\nlink add link below name {name} address {mac} type vlan id 7",
+    ); 2],
+};
+
+/// A bridge at the host.
+pub const BRIDGE: Kind = Kind {
+    what: "bridges",
+    commands: [
+        Some("link add {name} address {mac} type bridge\nlink set below master {name} up"),
+        None,
+    ],
+};
+
+/// A macvlan at the host.
+pub const MACVLAN: Kind = Kind {
+    what: "macvlans",
+    commands: [
+        Some(
+            "link set below up\nlink add link below name {name} address {mac} type macvlan mode private",
+        ),
+        None,
+    ],
+};
+
+/// The same interface, in a VRF, whose routes are in a table of their own.
+pub const VRF: Kind = Kind {
+    what: "VRFs",
+    commands: [
+        Some(
+            "link add apart type vrf table 10\nlink set apart up\nlink set below name {name} address {mac}\n\
+             link set {name} master apart",
+        ),
+        None,
+    ],
+};
+
+/// A bond of two pairs, which packets take in turn.
+const BOND: Kind = Kind {
+    what: "bonds",
+    commands: [Some(
+        "link add {name} address {mac} type bond mode balance-rr miimon 20\nlink set below master {name}",
+    ); 2],
+};
+/// The second member of the host's bond.
+pub const SECOND: &str = "second";
+
+/// Makes a [`Kind`]. Returns whether the kernel has it.
+pub fn make(lab: &Lab, kind: &Kind) -> bool {
+    lab.put_on_top(kind.what, kind.commands)
+}
+
+/// Makes bonds of [`BELOW`] and [`SECOND`] at both ends. Returns whether the kernel has bonds.
+pub fn bond(lab: &Lab) -> bool {
+    if !make(lab, &BOND) {
+        return false;
+    }
+    lab.add_interface(SECOND);
+    join_bond(lab, SECOND);
+    // A veth takes what the other end's program sends only if it has NAPI.
+    for member in [BELOW, &peer(SECOND)] {
+        offload::set(&lab.client, member, &[Offload::Gro], true).expect("a veth has GRO");
+    }
+    true
+}
+
+/// Adds an interface of [`Lab::add_interface`] to the bonds.
+pub fn join_bond(lab: &Lab, member: &str) {
+    let ends = [
+        (&lab.host, member.to_owned(), crate::lab::WAN),
+        (&lab.client, peer(member), CLIENT_INTERFACE),
+    ];
+    for (netns, member, bond) in ends {
+        ip(
+            netns,
+            &format!("link set {member} down\nlink set {member} master {bond}"),
+        );
+    }
+}
+
+fn peer(interface: &str) -> String {
+    format!("{interface}-peer")
+}

@@ -1,0 +1,118 @@
+//! Gates on links of other kinds than the veth pairs of the other suites, as they are set up on hosts. Not every kernel has
+//! them; `cargo xtask kernels` boots one that does. [`ipsec`]: packets that the kernel decrypts.
+
+mod ipsec;
+
+use knockgate_tests::{
+    attempt::Outcome,
+    gate_config::{ALICE, Gate},
+    lab::{BELOW, Family, Lab, Source::A, WAN},
+    links::{self, BRIDGE, Kind, MACVLAN, SECOND, VLAN, VRF},
+    network::{ip, set},
+    run::wait_until,
+    scenario::{Attach, Scenario},
+    service::echoes,
+};
+
+/// Modes of devices without a driver for XDP.
+const WITHOUT_NATIVE: [Attach; 2] = [Attach::Generic, Attach::Tcx];
+
+#[test]
+fn a_vlan_device_is_guarded_by_itself() {
+    is_guarded(&VLAN, &WITHOUT_NATIVE);
+}
+
+#[test]
+fn a_bridge_is_guarded_by_itself() {
+    is_guarded(&BRIDGE, &WITHOUT_NATIVE);
+}
+
+#[test]
+fn a_macvlan_is_guarded_by_itself() {
+    is_guarded(&MACVLAN, &WITHOUT_NATIVE);
+}
+
+#[test]
+fn an_interface_of_a_vrf_is_guarded() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    // Services of the whole host.
+    if links::make(&lab, &VRF) {
+        set(&lab.host, &["ipv4/tcp_l3mdev_accept"], "1");
+        each_mode(lab, &Attach::ALL, opens_and_closes);
+    }
+}
+
+#[test]
+fn a_bond_is_guarded_on_each_of_its_members() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    if !links::bond(&lab) {
+        return;
+    }
+    each_mode(lab, &Attach::ALL, |scenario| {
+        opens_and_closes(scenario);
+        let host = &scenario.lab.host;
+        scenario.up(Gate::ssh().within("10m").key("deny = \"reject\""));
+        for (down, up) in [(BELOW, SECOND), (SECOND, BELOW)] {
+            ip(host, &format!("link set {up} up\nlink set {down} down"));
+            wait_until("the other member carries the packets", || {
+                scenario.attempt(A, "80/tcp", Outcome::Silent) == Outcome::Open
+            });
+            scenario.refused(A, "22/tcp");
+        }
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        ip(host, &format!("link set {SECOND} up"));
+        scenario.lab.knockgate(&["down", "--all"]).exits(0);
+    });
+}
+
+fn is_guarded(kind: &Kind, modes: &[Attach]) {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    if links::make(&lab, kind) {
+        each_mode(lab, modes, opens_and_closes);
+    }
+}
+
+/// Tries a row with the interface guarded in each of these modes, over both families.
+fn each_mode(lab: Lab, modes: &[Attach], row: impl Fn(&Scenario)) {
+    let v4 = Scenario::new(Attach::Generic, Family::V4, lab);
+    let v6 = v4.over(Family::V6);
+    let mut scenarios = [v4, v6];
+    for &attach in modes.iter().filter(|attach| attach.is_there()) {
+        for scenario in &mut scenarios {
+            scenario.attach = attach;
+            row(scenario);
+        }
+    }
+}
+
+/// A gate opens to knocks, a connection goes on after its grant, a gate that rejects answers, and `down` leaves nothing.
+fn opens_and_closes(scenario: &Scenario) {
+    let lab = &scenario.lab;
+    scenario.open(A, "22/tcp");
+    scenario.up(Gate::ssh().within("10m"));
+    let status = lab.knockgate(&["status", "--json"]).exits(0).json();
+    assert_eq!(status["interfaces"][0]["name"], WAN);
+    assert_eq!(status["interfaces"][0]["attach"], scenario.attach.name());
+    scenario.closed(A, "22/tcp");
+    scenario.open(A, "80/tcp");
+    scenario.knock(A, ALICE);
+    let mut stream = scenario.connected(A, 22);
+    assert!(echoes(&mut stream, b"under the grant"));
+    scenario.ends(A);
+    assert!(echoes(&mut stream, b"after it"));
+    lab.knockgate(&["down", "--all"]).exits(0);
+    scenario.up(Gate::ssh().within("10m").key("deny = \"reject\""));
+    scenario.refused(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    scenario.open(A, "22/tcp");
+    lab.knockgate(&["down", "--all"]).exits(0);
+    scenario.open(A, "22/tcp");
+    lab.assert_untouched();
+}
