@@ -163,6 +163,33 @@ fn auto_takes_tcx_where_the_driver_refuses() {
     assert_eq!(status["interfaces"][0]["attach"], "tcx");
 }
 
+/// In native mode it may lose them.
+#[test]
+fn auto_takes_tcx_on_a_veth_that_is_to_reply() {
+    let Some(lab) = Lab::build(&[]).filter(|_| need::tcx()) else {
+        return;
+    };
+    let configure = |attach: &str| {
+        lab.configure(&format!(
+            "interfaces = [\"{WAN}\"]\nattach = \"{attach}\"\nallow = [\"192.0.2.0/24\"]\n{}",
+            Gate::ssh().key("deny = \"reject\"")
+        ));
+    };
+    for (attach, in_force, says) in [
+        ("auto", "tcx", "at TCX: wan0 is a veth, which may lose"),
+        ("native", "native", "the replies of `deny = \"reject\"` get lost"),
+    ] {
+        configure(attach);
+        let check = lab.knockgate(&["check"]);
+        assert!(check.exits(0).stdout.contains(says), "{check:?}");
+        let said = says.rsplit_once(": ").map_or(says, |(_, why)| why);
+        lab.knockgate(&["up"]).exits(0).says(&[said]);
+        let status = lab.knockgate(&["status", "--json"]).exits(0).json();
+        assert_eq!(status["interfaces"][0]["attach"], in_force);
+        lab.knockgate(&["down"]).exits(0);
+    }
+}
+
 /// Two would go in front of each other without end.
 #[test]
 fn another_instance_is_refused() {

@@ -23,7 +23,7 @@ use crate::{
     config::{Attach, Config, Order},
     datapath::{
         chain::next,
-        compile::{applied::Applied, rejects},
+        compile::applied::Applied,
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         tables::{Access, PinDirectory},
     },
@@ -164,26 +164,16 @@ pub(super) fn pin_programs(ebpf: &Ebpf, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether replies may get lost in native mode. A veth sends them back only where its peer takes XDP frames, which
-/// cannot be seen from here; at TCX and in generic mode every interface sends them.
-fn may_lose_replies(config: &Config, name: &str) -> bool {
-    rejects(config) && ethtool::driver(name).is_ok_and(|driver| driver == "veth")
-}
-
 /// Attaches in native mode, unless another mode is possible and better.
 fn link_natively(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
     let Place { name, applied, .. } = place;
     let config = &applied.config;
-    if may_lose_replies(config, name) {
+    let driver = ethtool::driver(name).unwrap_or_default();
+    if let Some(lost) = native::lost_replies(config, name, &driver) {
         if config.attach == Attach::Auto {
-            bail!(
-                "{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode"
-            );
+            bail!("{lost}");
         }
-        tracing::warn!(
-            "{name} is a veth: with `attach = \"native\"`, the replies of `deny = \"reject\"` get lost \
-             unless the other end carries an XDP program; \"tcx\" and \"generic\" do not need one"
-        );
+        tracing::warn!("{lost}");
     }
     link(place, Attached::Native).map(|link| (link, Attached::Native))
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::{
     config::{Attach, Config},
+    datapath::compile::rejects,
     sys::{
         ethtool::{self, Channels},
         links, page,
@@ -257,16 +258,40 @@ fn queues(facts: &Facts, unable: bool, error: Option<i32>) -> Option<String> {
     })
 }
 
-/// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
+/// Returns, where a gate rejects, that replies may get lost in native mode. A veth sends them back only where its peer takes XDP
+/// frames, which cannot be seen from here; at TCX and in generic mode every interface sends them.
+pub fn lost_replies(config: &Config, name: &str, driver: &str) -> Option<String> {
+    if !rejects(config) || driver != VETH {
+        return None;
+    }
+    Some(if config.attach == Attach::Native {
+        format!(
+            "{name} is a veth: with `attach = \"native\"`, the replies of `deny = \"reject\"` get lost unless the other end \
+             carries an XDP program; \"tcx\" and \"generic\" do not need one"
+        )
+    } else {
+        format!(
+            "{name} is a veth, which may lose the replies of `deny = \"reject\"` in native mode"
+        )
+    })
+}
+
+/// Returns, for each interface of a configuration that is sure to refuse native mode or may lose replies in it, the consequence and the reason.
 /// `frags`: the program may take frames in several buffers. `has_tcx`: whether an interface takes it at TCX.
 pub fn warnings(config: &Config, frags: bool, has_tcx: &dyn Fn(&str) -> bool) -> Vec<String> {
     if matches!(config.attach, Attach::Generic | Attach::Tcx) {
         return Vec::new();
     }
     let warning = |name: &String| {
-        let why = hindrance(&Facts::read(name), frags, None)?;
+        let facts = Facts::read(name);
+        let refused = hindrance(&facts, frags, None);
+        let is_refused = refused.is_some();
+        let why = refused.or_else(|| lost_replies(config, name, &facts.driver))?;
         Some(match config.attach {
-            Attach::Native => format!("`up` will not attach to {name} in native mode: {why}"),
+            Attach::Native if is_refused => {
+                format!("`up` will not attach to {name} in native mode: {why}")
+            }
+            Attach::Native => why,
             _ if has_tcx(name) => format!("`up` will attach to {name} at TCX: {why}"),
             _ => format!(
                 "`up` will attach to {name} in generic mode, which costs more for each packet: {why}"
