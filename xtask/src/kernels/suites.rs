@@ -117,7 +117,9 @@ const CHECKS: [Check; 13] = [
         rows: Rows::These(&[
             "of_modules::native",
             "of_modules::generic",
+            "of_modules::tcx",
             "of_segments::native",
+            "of_segments::tcx",
             "of_segments::without_link_headers",
         ]),
         when: When::EveryChange,
@@ -146,7 +148,7 @@ const CHECKS: [Check; 13] = [
     },
     Check {
         suite: "protocols",
-        rows: Rows::These(&["native", "generic"]),
+        rows: Rows::These(&["native", "generic", "tcx"]),
         when: When::EveryChange,
     },
     Check {
