@@ -177,7 +177,11 @@ fn auto_takes_tcx_on_a_veth_that_is_to_reply() {
     };
     for (attach, in_force, says) in [
         ("auto", "tcx", "at TCX: wan0 is a veth, which may lose"),
-        ("native", "native", "the replies of `deny = \"reject\"` get lost"),
+        (
+            "native",
+            "native",
+            "the replies of `deny = \"reject\"` get lost",
+        ),
     ] {
         configure(attach);
         let check = lab.knockgate(&["check"]);

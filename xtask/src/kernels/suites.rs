@@ -103,6 +103,7 @@ const CHECKS: [Check; 13] = [
         rows: Rows::These(&[
             "next::what_passes_goes_on_once_and_what_is_denied_does_not",
             "next::each_interface_has_a_next_of_its_own_or_none",
+            "bond::its_members_have_the_next_of_their_bond",
             "into::what_the_array_calls_is_guarded",
             "refusals::what_is_no_xdp_program_cannot_follow",
             "refusals::the_attach_type_must_be_ours",
