@@ -1,7 +1,8 @@
 //! Programs beside ours: one that gets what ours passes (`next`), and one that calls ours by an array (`up --into`).
 //!
-//! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`bond`] one of several interfaces, [`refusals`] what does not fit, [`replacing`] either
-//! side replaced under a stream of packets, and [`killing`] commands that are killed half-way.
+//! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`bond`] one of several interfaces, [`refusals`]
+//! what does not fit, [`replacing`] either side replaced under a stream of packets, and [`killing`] commands that are killed
+//! half-way.
 
 mod bare_ip;
 mod bond;
