@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlab::{netns, packet::Packet, socket::PacketSocket};
+use netlab::{netns, packet::Packet, pieces::PieceSocket, socket::PacketSocket};
 
 use crate::lab::{CLIENT_INTERFACE, CLIENT_MAC, HOST_MAC, Lab};
 
@@ -22,11 +22,23 @@ pub fn send(lab: &Lab, frames: &[Vec<u8>]) {
 
 /// A socket on the clients' interface, for tests that send often: closing one makes the kernel wait for all CPUs.
 #[derive(Debug)]
-pub struct Wire(PacketSocket);
+pub struct Wire(Socket);
+
+#[derive(Debug)]
+enum Socket {
+    Whole(PacketSocket),
+    InPieces(PieceSocket),
+}
 
 impl Wire {
     pub fn open(lab: &Lab) -> Self {
-        Self(sender(lab).unwrap_or_else(|error| panic!("cannot send raw frames: {error}")))
+        Self(Socket::Whole(opened(sender(lab))))
+    }
+
+    /// As [`Wire::open`], with nothing but the Ethernet header in the first piece of a frame's memory.
+    pub fn open_in_pieces(lab: &Lab) -> Self {
+        let open = || PieceSocket::sending(netns::index_of(CLIENT_INTERFACE)?);
+        Self(Socket::InPieces(opened(lab.client.run(open))))
     }
 
     /// Sends Ethernet frames in this order.
@@ -43,7 +55,10 @@ impl Wire {
     fn put(&self, frame: &[u8]) {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            let sent = self.0.send(frame);
+            let sent = match &self.0 {
+                Socket::Whole(socket) => socket.send(frame),
+                Socket::InPieces(socket) => socket.send(frame),
+            };
             if sent.unwrap_or_else(|error| panic!("cannot send a raw frame: {error}")) {
                 return;
             }
@@ -59,10 +74,10 @@ pub struct OffloadedWire(Wire);
 
 impl OffloadedWire {
     pub fn open(lab: &Lab) -> Self {
-        let wire = Wire::open(lab);
-        let set = wire.0.set_offload_header();
+        let socket = opened(sender(lab));
+        let set = socket.set_offload_header();
         set.unwrap_or_else(|error| panic!("cannot leave checksums to hardware: {error}"));
-        Self(wire)
+        Self(Wire(Socket::Whole(socket)))
     }
 
     /// Sends a frame whose transport header begins at `start`. The checksum is at `offset` in that header, and contains
@@ -80,6 +95,10 @@ impl OffloadedWire {
         whole.extend(frame);
         self.0.send(lab, &[whole]);
     }
+}
+
+fn opened<S>(socket: io::Result<S>) -> S {
+    socket.unwrap_or_else(|error| panic!("cannot send raw frames: {error}"))
 }
 
 /// Opens a socket that sends through the clients' interface.

@@ -1,8 +1,8 @@
 //! Network namespaces, frames and privileges: what the tests, the bench and the demo share.
 //!
 //! - [`netns`] makes namespaces, and runs code and commands inside them.
-//! - [`packet`] builds frames, [`socket`] sends and receives them without the IP stack, [`offload`] switches a
-//!   device's offloads.
+//! - [`packet`] builds frames, [`socket`] sends and receives them without the IP stack, [`pieces`] sends them in several
+//!   pieces of memory, [`offload`] switches a device's offloads.
 //! - [`pty`] makes terminals, for programs that need one.
 //! - [`host`] reports what this process may do on this machine, and protects the machine's own namespaces.
 //!
@@ -13,6 +13,7 @@ pub mod host;
 pub mod netns;
 pub mod offload;
 pub mod packet;
+pub mod pieces;
 pub mod pty;
 pub mod socket;
 

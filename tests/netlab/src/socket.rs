@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     ptr,
     time::Duration,
 };
@@ -62,12 +62,13 @@ impl PacketSocket {
 
     /// Sets the receive buffer in bytes, even beyond the limit of the machine.
     pub fn set_receive_room(&self, bytes: libc::c_int) -> io::Result<()> {
-        self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &bytes)
     }
 
     /// Makes each frame begin with a `struct virtio_net_hdr`, which describes its offloads.
     pub fn set_offload_header(&self) -> io::Result<()> {
-        self.set(libc::SOL_PACKET, PACKET_VNET_HDR, 1)
+        let on: libc::c_int = 1;
+        self.set(libc::SOL_PACKET, PACKET_VNET_HDR, &on)
     }
 
     /// Sends a whole frame. Returns false if the queue is full.
@@ -167,15 +168,21 @@ impl PacketSocket {
         }
     }
 
-    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-        let size = libc::socklen_t::try_from(size_of_val(&value)).expect("four bytes");
-        // SAFETY: the option is an int, of which the kernel reads `size` bytes.
+    /// Sets an option, whose value has this type.
+    pub(crate) fn set<T>(
+        &self,
+        level: libc::c_int,
+        option: libc::c_int,
+        value: &T,
+    ) -> io::Result<()> {
+        let size = libc::socklen_t::try_from(size_of::<T>()).expect("few bytes");
+        // SAFETY: the kernel reads `size` bytes of the value, and keeps none of them.
         let set = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
                 level,
                 option,
-                (&raw const value).cast(),
+                ptr::from_ref(value).cast(),
                 size,
             )
         };
@@ -184,6 +191,12 @@ impl PacketSocket {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

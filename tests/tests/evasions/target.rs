@@ -74,6 +74,16 @@ impl Target {
         Some(Self::of(lab, line))
     }
 
+    /// As [`Target::build`], with nothing but the Ethernet header in the first piece of a frame's memory.
+    pub fn build_in_pieces() -> Option<Self> {
+        let lab = Lab::build(&[])?;
+        let line = Line::Ethernet {
+            wire: Wire::open_in_pieces(&lab),
+            replies: Tap::open(&lab.client, CLIENT_INTERFACE),
+        };
+        Some(Self::of(lab, line))
+    }
+
     /// As [`Target::build`], but the host has its addresses on a device without link headers.
     pub fn build_without_link_headers() -> Option<Self> {
         let lab = Lab::build(&[])?;
