@@ -157,8 +157,13 @@ impl<const BESIDE: usize> Frame for Linear<BESIDE> {
     #[inline(always)]
     fn header<T: Pod>(&self, at: usize) -> Option<&T> {
         const { assert!(align_of::<T>() == 1) };
-        // No header but the first begins before the end of the tag.
-        let place = if at == 0 { 0 } else { at - BESIDE };
+        // No header but the first begins before the end of the tag. The compiler would compare another sum than the one that
+        // is read from, but the verifier knows the bounds of a sum only if that sum itself was compared.
+        let place = match (at, BESIDE) {
+            (_, 0) => at,
+            (0, _) => 0,
+            _ => black_box(at - BESIDE),
+        };
         // In this order and with `>`, as in the XDP program's.
         if self.start + place + size_of::<T>() > self.end {
             if at + size_of::<T>() <= self.length {
