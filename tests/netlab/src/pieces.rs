@@ -2,11 +2,11 @@
 //! socket sends from a ring stays in the ring's pages (`Documentation/networking/packet_mmap.rst` in Linux).
 
 use std::{
-    cell::Cell,
     ffi::c_ulong,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr::{self, NonNull},
+    sync::Mutex,
 };
 
 use crate::socket::PacketSocket;
@@ -26,13 +26,18 @@ const REQUESTED: c_ulong = libc::TP_STATUS_SEND_REQUEST as c_ulong;
 #[derive(Debug)]
 pub struct PieceSocket {
     socket: PacketSocket,
-    ring: NonNull<u8>,
-    /// The slot that the kernel reads next.
-    next: Cell<usize>,
+    ring: Mutex<Ring>,
 }
 
-// SAFETY: the ring is the socket's own, and nothing of it belongs to a thread.
-unsafe impl Send for PieceSocket {}
+#[derive(Debug)]
+struct Ring {
+    memory: NonNull<u8>,
+    /// The slot that the kernel reads next.
+    next: usize,
+}
+
+// SAFETY: the memory is mapped into the process, and nothing of it belongs to a thread.
+unsafe impl Send for Ring {}
 
 impl PieceSocket {
     /// Opens a socket. `interface` is an index in the calling thread's namespace.
@@ -60,10 +65,13 @@ impl PieceSocket {
         if ring == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        let ring = Ring {
+            memory: NonNull::new(ring.cast()).expect("no mapping is at 0"),
+            next: 0,
+        };
         Ok(Self {
             socket,
-            ring: NonNull::new(ring.cast()).expect("no mapping is at 0"),
-            next: Cell::new(0),
+            ring: Mutex::new(ring),
         })
     }
 
@@ -77,9 +85,10 @@ impl PieceSocket {
             "a frame of {} bytes",
             frame.len()
         );
-        let slot = self.next.get();
+        let mut ring = self.ring.lock().expect("no one panics with it");
         // SAFETY: within the mapping; the header is aligned there.
-        let header: *mut libc::tpacket_hdr = unsafe { self.ring.add(slot * SLOT) }.as_ptr().cast();
+        let header: *mut libc::tpacket_hdr =
+            unsafe { ring.memory.add(ring.next * SLOT) }.as_ptr().cast();
         // SAFETY: as above. The kernel writes the state behind the compiler's back.
         let state = unsafe { &raw mut (*header).tp_status };
         // SAFETY: as above.
@@ -101,14 +110,14 @@ impl PieceSocket {
             unsafe { state.write_volatile(AVAILABLE) };
             return Ok(false);
         }
-        self.next.set((slot + 1) % SLOTS);
+        ring.next = (ring.next + 1) % SLOTS;
         Ok(true)
     }
 }
 
-impl Drop for PieceSocket {
+impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: the mapping that was made, which nothing points into any more.
-        unsafe { libc::munmap(self.ring.as_ptr().cast(), SLOT * SLOTS) };
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), SLOT * SLOTS) };
     }
 }
