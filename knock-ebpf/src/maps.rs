@@ -184,9 +184,9 @@ pub static HELD: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub static LOCAL_ADDRESS: HashMap<ScopedAddress, u32> = HashMap::with_max_entries(1, 0);
 
-/// The guarded bond that an interface is a member of, both by index.
+/// The guarded bond that an interface is in, both by index.
 #[map]
-pub static MEMBER: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+pub static BOND: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
 // What follows on an interface; see [`crate::next`].
 

@@ -19,13 +19,14 @@ use crate::maps;
 /// What the kernel calls the entries with. The verifier knows it by this name in functions that it verifies by themselves.
 pub type Context = xdp_md;
 
-/// Returns the index of the guarded interface that the packet has come by. A bond has its members' drivers run the program,
-/// and then the kernel names the member.
+/// Returns the index of the guarded interface that the packet has come by. In native mode a bond has the drivers of its
+/// interfaces run the program, and then the kernel names one of these.
 #[inline(always)]
 pub fn interface(context: *mut Context) -> u32 {
     let own = driver(context);
-    // SAFETY: user space writes an entry only when bonds have changed, and it is one word.
-    unsafe { maps::MEMBER.get(own) }.copied().unwrap_or(own)
+    // SAFETY: an entry is one word. User space changes it only when bonds have changed; if the kernel gives its memory to
+    // another interface at that moment, this one packet counts as of another guarded bond.
+    unsafe { maps::BOND.get(own) }.copied().unwrap_or(own)
 }
 
 /// Returns the index of the interface whose driver, or the kernel in its place, runs the program.

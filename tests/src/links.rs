@@ -4,8 +4,9 @@
 use netlab::offload::{self, Offload};
 
 use crate::{
-    lab::{BELOW, CLIENT_INTERFACE, Lab},
+    lab::{BELOW, CLIENT_INTERFACE, Lab, WAN},
     network::ip,
+    run::{run, wait_until},
 };
 
 /// A kind of link: what it is, and the `ip` commands that make it at the host and at the clients (see [`Lab::put_on_top`]).
@@ -54,14 +55,14 @@ pub const VRF: Kind = Kind {
     ],
 };
 
-/// A bond of two pairs, which packets take in turn.
+/// A bond of two pairs, of which one carries the packets.
 const BOND: Kind = Kind {
     what: "bonds",
     commands: [Some(
-        "link add {name} address {mac} type bond mode balance-rr miimon 20\nlink set below master {name}",
+        "link add {name} address {mac} type bond mode active-backup miimon 20\nlink set below master {name}",
     ); 2],
 };
-/// The second member of the host's bond.
+/// The second interface of the host's bond.
 pub const SECOND: &str = "second";
 
 /// Makes a [`Kind`]. Returns whether the kernel has it.
@@ -77,23 +78,45 @@ pub fn bond(lab: &Lab) -> bool {
     lab.add_interface(SECOND);
     join_bond(lab, SECOND);
     // A veth takes what the other end's program sends only if it has NAPI.
-    for member in [BELOW, &peer(SECOND)] {
-        offload::set(&lab.client, member, &[Offload::Gro], true).expect("a veth has GRO");
+    for interface in [BELOW, &peer(SECOND)] {
+        offload::set(&lab.client, interface, &[Offload::Gro], true).expect("a veth has GRO");
     }
     true
 }
 
 /// Adds an interface of [`Lab::add_interface`] to the bonds.
-pub fn join_bond(lab: &Lab, member: &str) {
+pub fn join_bond(lab: &Lab, interface: &str) {
     let ends = [
-        (&lab.host, member.to_owned(), crate::lab::WAN),
-        (&lab.client, peer(member), CLIENT_INTERFACE),
+        (&lab.host, interface.to_owned(), WAN),
+        (&lab.client, peer(interface), CLIENT_INTERFACE),
     ];
-    for (netns, member, bond) in ends {
+    for (netns, interface, bond) in ends {
         ip(
             netns,
-            &format!("link set {member} down\nlink set {member} master {bond}"),
+            &format!("link set {interface} down\nlink set {interface} master {bond}"),
         );
+    }
+}
+
+/// Sets the interface of the host's bond that carries the packets down, and another one up. Waits until that one carries them
+/// at both ends.
+pub fn fail_over(lab: &Lab, from: &str, to: &str) {
+    ip(
+        &lab.host,
+        &format!("link set {to} up\nlink set {from} down"),
+    );
+    let far = if to == BELOW { to.to_owned() } else { peer(to) };
+    for (netns, bond, carrier) in [
+        (&lab.host, WAN, to),
+        (&lab.client, CLIENT_INTERFACE, far.as_str()),
+    ] {
+        wait_until("another interface of the bond carries the packets", || {
+            let shown = run(netns
+                .command("ip")
+                .args(["-details", "link", "show", "dev", bond]));
+            let shown = &shown.exits(0).stdout;
+            shown.contains(&format!(" active_slave {carrier} "))
+        });
     }
 }
 

@@ -97,15 +97,12 @@ pub fn behind_tag_of_bare_ip(context: *mut Context) -> Option<NetworkLayer> {
 }
 
 /// Copies the Ethernet header and the tag that lies beside it to this CPU's room, in the order that they have in the frame.
-/// To be done before such a frame is read. Returns false where there is no whole header.
+/// Returns false where there is no whole header.
 #[inline(always)]
-pub fn restore_tag(context: *mut Context) -> bool {
+fn restore_tag(context: *mut Context, room: *mut Room) -> bool {
     if shift(context) == 0 {
         return true;
     }
-    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
-        return false;
-    };
     let tag = [
         field!(context, vlan_proto) as u16,
         (field!(context, vlan_tci) as u16).to_be(),
@@ -201,9 +198,12 @@ pub struct Packet {
     context: *mut Context,
     /// [`Room::bytes`]: each byte has the same index as in the frame.
     copy: *mut [u8; MOST_HEADERS],
+    /// Whether the copy has the Ethernet header of a frame whose tag lies beside it.
+    is_tag_restored: bool,
 }
 
 impl Packet {
+    /// For reading what is behind the Ethernet header and its tag.
     #[inline(always)]
     pub fn of(context: *mut Context) -> Self {
         let copy = match maps::SCATTERED.get_ptr_mut(0) {
@@ -211,16 +211,23 @@ impl Packet {
             Some(room) => unsafe { &raw mut (*room).bytes },
             None => core::ptr::null_mut(),
         };
-        Self { context, copy }
+        Self {
+            context,
+            copy,
+            is_tag_restored: false,
+        }
     }
 
+    /// For reading all of it; `None` where a tag lies beside it and there is no whole Ethernet header.
     #[inline(always)]
-    pub fn in_room(context: *mut Context, room: *mut Room) -> Self {
-        Self {
+    pub fn whole(context: *mut Context) -> Option<Self> {
+        let room = maps::SCATTERED.get_ptr_mut(0)?;
+        restore_tag(context, room).then_some(Self {
             context,
             // SAFETY: as above.
             copy: unsafe { &raw mut (*room).bytes },
-        }
+            is_tag_restored: true,
+        })
     }
 }
 
@@ -237,7 +244,7 @@ impl Frame for Packet {
         // SAFETY: within the copy, as was just seen.
         let to = unsafe { self.copy.cast::<u8>().add(at) };
         let is_restored = shift(self.context) != 0 && at < TAGGED;
-        if is_restored && at + size_of::<T>() > TAGGED {
+        if is_restored && (!self.is_tag_restored || at + size_of::<T>() > TAGGED) {
             // No header begins before the end of the tag and ends behind it.
             return None;
         }
@@ -279,10 +286,7 @@ impl Frame for Packet {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn extension_headers(context: *mut Context, next: u32, at: u32, end: u32) -> u32 {
-    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
-        return extension::Chain::Malformed.pack();
-    };
-    let packet = Packet::in_room(context, room);
+    let packet = Packet::of(context);
     // Behind Ethernet, two tags and an IPv6 header it is far below this. The verifier needs a bound.
     let at = (at & 0xff) as usize;
     extension::chain(&packet, next as u8, at, end as usize).pack()

@@ -1,5 +1,6 @@
-//! Reading a packet into this CPU's room, from where it is judged. First its linear part is read; only if that ends before a
-//! header that is needed, or there are extension headers, all is read again by copying.
+//! Reading a packet into this CPU's room, from where it is judged. First its linear part is read. Only if that ends before a
+//! header that is needed, or there are more or other extension headers than a short chain of options and routing, all is
+//! read again by copying.
 //!
 //! What is exported is a global function to the verifier, which verifies it once, independently of its callers.
 
@@ -68,11 +69,7 @@ extern "C" fn linear_bare_ip(context: *mut Context) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn copied_ethernet(context: *mut Context) -> u32 {
-    if packet::restore_tag(context) {
-        copied::<Ethernet>(context)
-    } else {
-        family::NOT_IP
-    }
+    copied::<Ethernet>(context)
 }
 
 #[unsafe(no_mangle)]
@@ -99,7 +96,9 @@ fn copied<L: Framing>(context: *mut Context) -> u32 {
     let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
         return family::MALFORMED;
     };
-    let frame = Packet::in_room(context, room);
+    let Some(frame) = Packet::whole(context) else {
+        return family::NOT_IP;
+    };
     // SAFETY: as above; the frame has the bytes beside these.
     let (v4, v6) = unsafe { (&mut (*room).v4, &mut (*room).v6) };
     read::<L, _>(&frame, v4, v6)

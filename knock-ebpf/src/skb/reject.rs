@@ -102,7 +102,10 @@ fn make<L: Framing, A: ReplyFamily>(context: *mut Context, buffer: &mut ReplyBuf
 
 #[inline(never)]
 fn read_link<L: Framing>(context: *mut Context, buffer: &mut ReplyBuffer) -> u32 {
-    let family = buffer.read_link::<L, _, _>(&KernelEnv::of(context), &Packet::of(context));
+    let Some(packet) = Packet::whole(context) else {
+        return 0;
+    };
+    let family = buffer.read_link::<L, _, _>(&KernelEnv::of(context), &packet);
     buffer.judge_sum_later();
     u32::from(family)
 }

@@ -49,8 +49,8 @@ use crate::sys::bpf;
 /// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
 /// to any address are remembered. With `addresses = "host"`, the kernel's routes are asked about packets to the others.
 pub const MOST_ADDRESSES: usize = 4095;
-/// Most members of guarded bonds that the program knows.
-pub const MOST_MEMBERS: usize = 255;
+/// Most interfaces in guarded bonds that the program knows.
+pub const MOST_BONDED: usize = 255;
 /// Most interfaces that the program can reply on, counting each VLAN on an interface.
 pub const MOST_LINKS: usize = 4096;
 /// Destinations whose ICMP errors are counted.
@@ -130,7 +130,7 @@ tables! {
     FWKNOP_OVERRUN: PerCpuArray<u64> = |_| 1 => Single;
     FWKNOP_COUNT: Array<u64> = |_| fwknop::Outcome::COUNT => Single;
     SCATTERED: PerCpuArray<Room> = |_| 1 => Single;
-    MEMBER: Hash<u32, u32> = |_| MOST_MEMBERS => Config;
+    BOND: Hash<u32, u32> = |_| MOST_BONDED => Config;
     REPLY_SETTINGS: Array<ReplySettings> = |_| 1 => Config;
     REPLY_LINK: Hash<LinkKey, Link> = |counts| counts.if_rejecting(MOST_LINKS) => Config;
     // One more for what is noted of them.

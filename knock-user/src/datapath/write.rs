@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::{
     Pod,
     maps::{self, Array, MapData, lpm_trie::Key},
@@ -21,10 +21,13 @@ use knock_common::{
 
 use super::{
     compile::{Contents, Prefix, automaton::Automaton},
-    host::HostState,
+    host::{HostState, bonds},
     tables::{self, Source, absent_as_none, data},
 };
-use crate::{sys::bpf::batch, values::Port};
+use crate::{
+    sys::{bpf::batch, links},
+    values::Port,
+};
 
 impl Contents {
     /// Fills the tables that follow from the configuration, which are new. `open`: ports on which a packet is no probe.
@@ -73,7 +76,7 @@ pub struct HostTables {
     reply_settings: Array<MapData, ReplySettings>,
     links: maps::HashMap<MapData, LinkKey, Link>,
     addresses: maps::HashMap<MapData, ScopedAddress, u32>,
-    members: maps::HashMap<MapData, u32, u32>,
+    bonds: maps::HashMap<MapData, u32, u32>,
 }
 
 impl HostTables {
@@ -82,7 +85,7 @@ impl HostTables {
             reply_settings: tables::REPLY_SETTINGS.open(source)?,
             links: tables::REPLY_LINK.open(source)?,
             addresses: tables::LOCAL_ADDRESS.open(source)?,
-            members: tables::MEMBER.open(source)?,
+            bonds: tables::BOND.open(source)?,
         })
     }
 
@@ -105,10 +108,20 @@ impl HostTables {
         if let Some(settings) = state.reply_settings {
             array(&mut self.reply_settings, [(0, settings)])?;
         }
-        hash(&mut self.members, state.member_rows())?;
+        hash(&mut self.bonds, state.bond_rows())?;
         hash(&mut self.links, state.link_rows())?;
         hash(&mut self.addresses, state.address_rows())
     }
+}
+
+/// Adds the interfaces in a bond, if the interface with this index is one. To be done before its first packet.
+pub fn add_bond(to: &impl Source, index: u32) -> Result<()> {
+    let links = links::all().context("cannot ask the kernel about interfaces")?;
+    let bonds = bonds(&[index], &links);
+    if bonds.is_empty() {
+        return Ok(());
+    }
+    batch::write(data(&tables::BOND.open(to)?), bonds)
 }
 
 fn indexed<V: Copy>(values: &[V]) -> impl Iterator<Item = (u32, V)> {

@@ -13,8 +13,9 @@ use crate::socket::PacketSocket;
 
 /// Bytes of a slot, for the kernel's header and the longest frame.
 const SLOT: usize = 1 << 14;
-/// Slots. A frame has its slot for as long as it is on its way.
-const SLOTS: usize = 256;
+/// Slots. A frame that a receiver keeps (fragments, a socket's queue) is overwritten when its slot is used again: a veth gives
+/// the slot back before the receiver has read the frame.
+const SLOTS: usize = 1024;
 /// Where a frame begins in its slot: `TPACKET_HDRLEN` less a `sockaddr_ll` (`tpacket_parse_header` in `net/packet/af_packet.c`).
 const FRAME: usize = size_of::<libc::tpacket_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
 

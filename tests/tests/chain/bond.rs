@@ -1,8 +1,8 @@
-//! A bond, whose program is run by the drivers of its members where it is attached in native mode.
+//! A bond, whose program is run by the drivers of its interfaces where it is attached in native mode.
 
 use knockgate_tests::{
-    lab::{Source::A, WAN},
-    links,
+    lab::{BELOW, Source::A, WAN},
+    links::{self, SECOND},
     neighbour::Neighbour,
     run::{Running, wait_until},
 };
@@ -10,7 +10,7 @@ use knockgate_tests::{
 use crate::{OTHER, Udp, configure, gate, in_both_modes, section};
 
 #[test]
-fn its_members_have_the_next_of_their_bond() {
+fn its_interfaces_have_the_next_of_their_bond() {
     in_both_modes(|scenario, pins| {
         let lab = &scenario.lab;
         if !links::bond(lab) {
@@ -29,17 +29,20 @@ fn its_members_have_the_next_of_their_bond() {
             scenario.knockgate("status").code == Some(0)
         });
         let other = Udp::bind(scenario, OTHER);
-        // Members take turns.
         other.send(scenario, A, 4);
         other.receives(4);
+        links::fail_over(lab, BELOW, SECOND);
+        other.send(scenario, A, 3);
+        other.receives(3);
         assert_eq!(
             (neighbours[0].count(OTHER), neighbours[1].count(OTHER)),
-            (0, 4)
+            (0, 7)
         );
 
         lab.add_interface("third");
         links::join_bond(lab, "third");
-        wait_until("the service knows the new member", || {
+        links::fail_over(lab, SECOND, "third");
+        wait_until("the service knows the new interface", || {
             let before = neighbours[1].count(OTHER);
             other.send(scenario, A, 6);
             other.receives(6);

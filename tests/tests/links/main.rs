@@ -4,12 +4,11 @@
 mod ipsec;
 
 use knockgate_tests::{
-    attempt::Outcome,
     gate_config::{ALICE, Gate},
     lab::{BELOW, Family, Lab, Source::A, WAN},
     links::{self, BRIDGE, Kind, MACVLAN, SECOND, VLAN, VRF},
     network::{ip, set},
-    run::wait_until,
+    run::run,
     scenario::{Attach, Scenario},
     service::echoes,
 };
@@ -45,7 +44,7 @@ fn an_interface_of_a_vrf_is_guarded() {
 }
 
 #[test]
-fn a_bond_is_guarded_on_each_of_its_members() {
+fn a_bond_is_guarded_on_each_of_its_interfaces() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
@@ -54,19 +53,28 @@ fn a_bond_is_guarded_on_each_of_its_members() {
     }
     each_mode(lab, &Attach::ALL, |scenario| {
         opens_and_closes(scenario);
-        let host = &scenario.lab.host;
+        let lab = &scenario.lab;
         scenario.up(Gate::ssh().within("10m").key("deny = \"reject\""));
-        for (down, up) in [(BELOW, SECOND), (SECOND, BELOW)] {
-            ip(host, &format!("link set {up} up\nlink set {down} down"));
-            wait_until("the other member carries the packets", || {
-                scenario.attempt(A, "80/tcp", Outcome::Silent) == Outcome::Open
-            });
+        for (from, to) in [(BELOW, SECOND), (SECOND, BELOW)] {
+            links::fail_over(lab, from, to);
             scenario.refused(A, "22/tcp");
+            scenario.knock(A, ALICE);
+            scenario.open(A, "22/tcp");
+            scenario.knockgate("revoke --all").exits(0);
         }
-        scenario.knock(A, ALICE);
-        scenario.open(A, "22/tcp");
-        ip(host, &format!("link set {SECOND} up"));
-        scenario.lab.knockgate(&["down", "--all"]).exits(0);
+        ip(&lab.host, &format!("link set {SECOND} up"));
+        lab.knockgate(&["down", "--all"]).exits(0);
+        for interface in [BELOW, SECOND] {
+            let shown = run(lab
+                .host
+                .command("ip")
+                .args(["link", "show", "dev", interface]));
+            let shown = &shown.exits(0).stdout;
+            assert!(
+                !shown.contains("xdp"),
+                "it was left on {interface}: {shown}"
+            );
+        }
     });
 }
 

@@ -103,7 +103,7 @@ const CHECKS: [Check; 13] = [
         rows: Rows::These(&[
             "next::what_passes_goes_on_once_and_what_is_denied_does_not",
             "next::each_interface_has_a_next_of_its_own_or_none",
-            "bond::its_members_have_the_next_of_their_bond",
+            "bond::its_interfaces_have_the_next_of_their_bond",
             "into::what_the_array_calls_is_guarded",
             "refusals::what_is_no_xdp_program_cannot_follow",
             "refusals::the_attach_type_must_be_ours",
@@ -116,6 +116,7 @@ const CHECKS: [Check; 13] = [
     Check {
         suite: "evasions",
         rows: Rows::These(&[
+            "in_pieces_at_tcx",
             "of_modules::native",
             "of_modules::generic",
             "of_modules::tcx",
@@ -138,7 +139,7 @@ const CHECKS: [Check; 13] = [
     Check {
         suite: "links",
         rows: Rows::These(&[
-            "a_bond_is_guarded_on_each_of_its_members",
+            "a_bond_is_guarded_on_each_of_its_interfaces",
             "a_bridge_is_guarded_by_itself",
             "a_macvlan_is_guarded_by_itself",
             "a_vlan_device_is_guarded_by_itself",

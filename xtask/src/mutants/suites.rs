@@ -135,6 +135,7 @@ impl Stage {
                 &[
                     "rows_hold_in_the_kernel",
                     "rows_hold_in_the_kernel_for_frames_in_several_buffers",
+                    "rows_hold_in_the_kernel_at_tcx",
                 ],
             ),
             suite(
@@ -159,6 +160,7 @@ const INTERFACES: &[&str] = &[
     "datapath::host::checksums::tests::hardware_completes_every_sum",
     "datapath::host::checksums::tests::software_does_not",
     "datapath::host::checksums::tests::what_stands_on_others_is_as_they_are",
+    "datapath::host::tests::only_guarded_bonds_count",
     "datapath::install::native::tests::a_veths_limit_is_its_other_ends",
     "datapath::install::native::tests::an_mtu_above_a_page_is_named_with_the_command",
     "datapath::install::native::tests::several_buffers_are_asked_for_where_one_does_not_hold_a_frame",

@@ -14,7 +14,7 @@ use knock_common::{
 
 use super::{
     compile::{address_key, rejects},
-    tables::{MOST_ADDRESSES, MOST_LINKS, MOST_MEMBERS},
+    tables::{MOST_ADDRESSES, MOST_BONDED, MOST_LINKS},
 };
 use crate::{
     config::Config,
@@ -33,8 +33,8 @@ pub struct HostState {
     /// A guarded interface forwards packets by their MAC addresses, as a bridge's port or below a macvlan, so that
     /// other hosts' addresses are behind it.
     pub bridged: bool,
-    /// The guarded bond of each interface that is a member of one, both by index.
-    pub members: BTreeMap<u32, u32>,
+    /// The guarded bond that an interface is in, both by index.
+    pub bonds: BTreeMap<u32, u32>,
 }
 
 impl HostState {
@@ -50,12 +50,12 @@ impl HostState {
         });
         let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
         let bridged = bridged::is_any(&indices, &all);
-        let members = members(&indices, &all);
+        let bonds = bonds(&indices, &all);
         if !rejects(config) {
             return Ok(Self {
                 addresses,
                 bridged,
-                members,
+                bonds,
                 ..Self::default()
             });
         }
@@ -79,7 +79,7 @@ impl HostState {
             links: rows,
             addresses,
             bridged,
-            members,
+            bonds,
         })
     }
 
@@ -95,10 +95,10 @@ impl HostState {
             .map(move |(of, link)| (key(of), *link))
     }
 
-    /// Returns the rows of the table of bonds' members.
-    pub fn member_rows(&self) -> impl Iterator<Item = (u32, u32)> {
-        let rows = self.members.iter().take(MOST_MEMBERS);
-        rows.map(|(member, bond)| (*member, *bond))
+    /// Returns the rows of the table of bonds.
+    pub fn bond_rows(&self) -> impl Iterator<Item = (u32, u32)> {
+        let rows = self.bonds.iter().take(MOST_BONDED);
+        rows.map(|(interface, bond)| (*interface, *bond))
     }
 
     /// Returns the rows of the table of addresses. Where these are all, one says so, or that other hosts' are behind a
@@ -119,8 +119,8 @@ impl HostState {
     }
 }
 
-/// Returns the members of the bonds among the guarded interfaces, each with its bond.
-fn members(guarded: &[u32], links: &[Link]) -> BTreeMap<u32, u32> {
+/// Returns the interfaces that are in a guarded bond, each with its bond. All are indices.
+pub fn bonds(guarded: &[u32], links: &[Link]) -> BTreeMap<u32, u32> {
     let is_bond = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
         link.is_some_and(|link| link.kind.as_deref() == Some("bond"))
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_those_of_guarded_bonds() {
+    fn only_guarded_bonds_count() {
         let link = |index, kind: Option<&str>, master| Link {
             index,
             kind: kind.map(Into::into),
@@ -263,10 +263,7 @@ mod tests {
             link(6, None, Some(2)),
             link(7, None, Some(3)),
         ];
-        assert_eq!(
-            members(&[1, 3, 6], &links),
-            BTreeMap::from([(4, 1), (5, 1)])
-        );
+        assert_eq!(bonds(&[1, 3, 6], &links), BTreeMap::from([(4, 1), (5, 1)]));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
         compile::applied::Applied,
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         tables::{Access, PinDirectory},
+        write,
     },
     sys::{
         bpf::{self, Hook, ProgramLink},
@@ -54,6 +55,7 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
         path: pins.to_owned(),
         access: Access::Change,
     };
+    write::add_bond(&tables, index)?;
     next::prepare(&tables, config, name, index, framing)?;
     if let Some(into) = &applied.circumstances.into {
         let program = place.program(Hook::Xdp)?;

@@ -27,7 +27,8 @@ pub mod xdp;
 
 use crate::config::Config;
 
-/// Returns, for each interface of a configuration that is sure to refuse native mode, the consequence and the reason.
+/// Returns, for each interface of a configuration that is sure to refuse native mode, or may lose replies in it, the consequence
+/// and the reason.
 pub fn native_warnings(config: &Config) -> Vec<String> {
     native::warnings(config, program::can_take_frags(config), &|name| {
         tcx::hindrance(config, name).is_none()

@@ -34,6 +34,7 @@ use crate::{
         keys::{KeyRows, Newest},
         open::Datapath,
         tables::{self, Access, Definition, Group, PinDirectory},
+        write,
     },
     keys::KeySet,
     sys::{bpf::Hook, clock::monotonic_now, grace},
@@ -101,7 +102,7 @@ pub(super) fn replace(
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
 
-    prepare_next(root, config, &attachments)?;
+    prepare_interfaces(root, config, &attachments)?;
     for name in &config.interfaces {
         let (place, next) = (root.of(name), root.unnamed(name));
         change_programs(&place, &place, &next)?;
@@ -163,8 +164,8 @@ fn add_tcx_entries(root: &PinRoot, in_use: &BTreeSet<Entry>, contents: &Contents
     Ok(())
 }
 
-/// Puts what follows on the guarded interfaces into the new tables.
-fn prepare_next(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
+/// Puts the guarded bonds, and what follows on the guarded interfaces, into the new tables.
+fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
     for row in attachments.iter().filter(|row| row.is_attached()) {
         let (name, Some(index)) = (&row.configured, row.index) else {
             continue;
@@ -175,6 +176,7 @@ fn prepare_next(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> 
                 access: Access::Change,
             };
             let framing = framing(&row.name, index)?;
+            write::add_bond(&tables, index)?;
             next::prepare(&tables, config, name, index, framing)?;
         }
     }

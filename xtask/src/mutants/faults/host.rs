@@ -56,4 +56,16 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "} else if address.is_temporary {",
         replace: "} else if false {",
     },
+    Fault {
+        what: "a bridge's ports count as the bridge",
+        file: "knock-user/src/datapath/host/mod.rs",
+        find: "link.is_some_and(|link| link.kind.as_deref() == Some(\"bond\"))",
+        replace: "link.is_some()",
+    },
+    Fault {
+        what: "interfaces in bonds that are not guarded count as these",
+        file: "knock-user/src/datapath/host/mod.rs",
+        find: "(guarded.contains(&master) && is_bond(master))",
+        replace: "is_bond(master)",
+    },
 ];

@@ -199,4 +199,22 @@ pub(super) const FAULTS: &[Fault] = &[
         find: "protocol: (packed >> 16) as u8,",
         replace: "protocol: TCP,",
     },
+    Fault {
+        what: "a tag beside the frame does not count in places of the frame",
+        file: LINK,
+        find: "behind::<{ MAX_TAGS - 1 }, F>(frame, ethernet, ETHER_HEADER + VLAN_TAG)",
+        replace: "behind::<{ MAX_TAGS - 1 }, F>(frame, ethernet, ETHER_HEADER)",
+    },
+    Fault {
+        what: "as many tags are read behind one beside the frame as where there is none",
+        file: LINK,
+        find: "behind::<{ MAX_TAGS - 1 }, F>(frame, ethernet,",
+        replace: "behind::<MAX_TAGS, F>(frame, ethernet,",
+    },
+    Fault {
+        what: "at TCX, chains of extension headers are malformed",
+        file: "knock-ebpf/src/skb/packet.rs",
+        find: "        self.missed.set(true);\n        extension::",
+        replace: "        extension::",
+    },
 ];

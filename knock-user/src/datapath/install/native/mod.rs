@@ -276,8 +276,8 @@ pub fn lost_replies(config: &Config, name: &str, driver: &str) -> Option<String>
     })
 }
 
-/// Returns, for each interface of a configuration that is sure to refuse native mode or may lose replies in it, the consequence and the reason.
-/// `frags`: the program may take frames in several buffers. `has_tcx`: whether an interface takes it at TCX.
+/// Returns, for each interface of a configuration that is sure to refuse native mode, or may lose replies in it, the consequence
+/// and the reason. `frags`: the program may take frames in several buffers. `has_tcx`: whether an interface takes it at TCX.
 pub fn warnings(config: &Config, frags: bool, has_tcx: &dyn Fn(&str) -> bool) -> Vec<String> {
     if matches!(config.attach, Attach::Generic | Attach::Tcx) {
         return Vec::new();
