@@ -75,15 +75,29 @@ pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
 
 /// Returns whether the kernel has TCX (since Linux 6.6). Prints to standard error that it has not.
 pub fn tcx() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
-    let has_it = (number(), number()) >= (Some(6), Some(6));
+    let has_it = linux() >= (6, 6);
     if !has_it {
         // Not "missing here", which would make `cargo xtask kernels` fail: it boots older kernels on purpose.
-        eprintln!("not run: Linux {} has no TCX", release.trim());
+        eprintln!("not run: Linux {} has no TCX", release().trim());
     }
     has_it
+}
+
+/// Returns whether the kernel says which devices have native XDP (since Linux 6.3).
+pub fn xdp_features() -> bool {
+    linux() >= (6, 3)
+}
+
+/// Returns the first two numbers of the kernel's version.
+fn linux() -> (u32, u32) {
+    let release = release();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse().ok());
+    (number().unwrap_or(0), number().unwrap_or(0))
+}
+
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 /// Returns whether a test has the machine to itself, so that it may set its clock: a guest of `cargo xtask kernels`, which says
