@@ -93,8 +93,10 @@ fn decide(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
         return counted(context, Verdict::of(Reason::Lapsed), 0);
     }
     match read() {
-        family::V4 => judged(context, |room| &room.v4),
-        family::V6 => judged(context, |room| &room.v6),
+        // SAFETY: places in a table's entry, which is there for good.
+        family::V4 => judged(context, |room| unsafe { &raw const (*room).v4 }),
+        // SAFETY: as above.
+        family::V6 => judged(context, |room| unsafe { &raw const (*room).v6 }),
         family::MALFORMED => {
             let verdict = malformed::<_, V4>(&KernelEnv::of(context), None);
             counted(context, verdict, 0)
@@ -104,12 +106,13 @@ fn decide(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
 }
 
 #[inline(never)]
-fn judged<A: Family>(context: *mut Context, part: impl FnOnce(&Room) -> &Read<A>) -> i32 {
-    let Some(room) = maps::SCATTERED.get(0) else {
+fn judged<A: Family>(context: *mut Context, part: impl FnOnce(*mut Room) -> *const Read<A>) -> i32 {
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
         return DROP;
     };
-    let read = part(room);
-    let packet = Packet::of(context);
+    // SAFETY: it has just been written; a per-CPU entry, see `count`. The packet's bytes are copied beside it.
+    let read = unsafe { &*part(room) };
+    let packet = Packet::behind_tags(context, room);
     let verdict = read.judge(&KernelEnv::of(context), &packet);
     let headers = if packet::merged(context).size == 0 {
         0

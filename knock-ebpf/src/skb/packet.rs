@@ -5,7 +5,7 @@
 //! first piece, where [`Linear`] reads them. [`Packet`] reads all others: it copies each header before it is read, by a call
 //! of the kernel, and has the tag back in its place.
 
-use core::{cell::Cell, ffi::c_void, hint::black_box};
+use core::{cell::Cell, ffi::c_void, hint::black_box, ptr::null_mut};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use bytemuck::Pod;
@@ -203,17 +203,23 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// For reading what is behind the Ethernet header and its tag.
+    /// For [`Frame::copy`] alone: it has no headers.
     #[inline(always)]
     pub fn of(context: *mut Context) -> Self {
-        let copy = match maps::SCATTERED.get_ptr_mut(0) {
-            // SAFETY: an entry of a table, which is there for good.
-            Some(room) => unsafe { &raw mut (*room).bytes },
-            None => core::ptr::null_mut(),
-        };
         Self {
             context,
-            copy,
+            copy: null_mut(),
+            is_tag_restored: false,
+        }
+    }
+
+    /// For reading what is behind the Ethernet header and its tags.
+    #[inline(always)]
+    pub fn behind_tags(context: *mut Context, room: *mut Room) -> Self {
+        Self {
+            context,
+            // SAFETY: an entry of a table, which is there for good.
+            copy: unsafe { &raw mut (*room).bytes },
             is_tag_restored: false,
         }
     }
@@ -223,10 +229,8 @@ impl Packet {
     pub fn whole(context: *mut Context) -> Option<Self> {
         let room = maps::SCATTERED.get_ptr_mut(0)?;
         restore_tag(context, room).then_some(Self {
-            context,
-            // SAFETY: as above.
-            copy: unsafe { &raw mut (*room).bytes },
             is_tag_restored: true,
+            ..Self::behind_tags(context, room)
         })
     }
 }
@@ -286,7 +290,10 @@ impl Frame for Packet {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn extension_headers(context: *mut Context, next: u32, at: u32, end: u32) -> u32 {
-    let packet = Packet::of(context);
+    let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
+        return extension::Chain::Malformed.pack();
+    };
+    let packet = Packet::behind_tags(context, room);
     // Behind Ethernet, two tags and an IPv6 header it is far below this. The verifier needs a bound.
     let at = (at & 0xff) as usize;
     extension::chain(&packet, next as u8, at, end as usize).pack()
