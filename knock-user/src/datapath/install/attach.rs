@@ -20,7 +20,7 @@ use super::{
     xdp::{self, Attached},
 };
 use crate::{
-    config::{Attach, Config, Order},
+    config::{Attach, Order},
     datapath::{
         chain::next,
         compile::applied::Applied,
