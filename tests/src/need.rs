@@ -88,6 +88,12 @@ pub fn xdp_features() -> bool {
     linux() >= (6, 3)
 }
 
+/// Returns whether a page of memory has more than the usual 4 KiB, as on some kernels of arm64.
+pub fn large_pages() -> bool {
+    // SAFETY: takes no pointers.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) > 4096 }
+}
+
 /// Returns the first two numbers of the kernel's version.
 fn linux() -> (u32, u32) {
     let release = release();

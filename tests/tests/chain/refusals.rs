@@ -5,6 +5,7 @@ use std::fs;
 use knockgate_tests::{
     foreign,
     lab::{CLIENT_INTERFACE, Source::A, WAN},
+    need,
     neighbour::{ATTACH_DEVMAP, Kind, Neighbour, PROG_TYPE_SCHED_CLS},
     network::ip,
     scenario::{Attach, Scenario},
@@ -125,7 +126,11 @@ fn frags_are_as_the_other_has_them() {
             &[
                 "at an MTU of",
                 "SEC(\"xdp.frags\")",
-                "mtu 3506",
+                if need::large_pages() {
+                    "mtu 1500"
+                } else {
+                    "mtu 3506"
+                },
                 "attach = \"generic\"",
             ],
         );

@@ -73,8 +73,7 @@ fn a_refusal_for_the_mtu_names_the_limit_and_the_command() {
         enlarge(&scenario.lab);
         scenario.configure(Gate::ssh().key("deny = \"reject\""));
         let refused = scenario.lab.knockgate(&["up"]);
-        // SAFETY: takes no pointers.
-        if unsafe { libc::sysconf(libc::_SC_PAGESIZE) } > 4096 {
+        if need::large_pages() {
             // The frames fit into a page.
             refused.exits(0);
             return;
