@@ -1,8 +1,6 @@
 //! Links of other kinds than the veth pair of a lab, put on top of it. Not every kernel has them; `cargo xtask kernels` boots
 //! one that does.
 
-use netlab::offload::{self, Offload};
-
 use crate::{
     lab::{BELOW, CLIENT_INTERFACE, Lab, WAN},
     network::ip,
@@ -77,10 +75,6 @@ pub fn bond(lab: &Lab) -> bool {
     }
     lab.add_interface(SECOND);
     join_bond(lab, SECOND);
-    // A veth takes what the other end's program sends only if it has NAPI.
-    for interface in [BELOW, &peer(SECOND)] {
-        offload::set(&lab.client, interface, &[Offload::Gro], true).expect("a veth has GRO");
-    }
     true
 }
 
