@@ -158,6 +158,9 @@ const CHECKS: [Check; 13] = [
         rows: Rows::These(&[
             "run::answers_are_what_they_should_be",
             "run::so_they_are_at_tcx",
+            "limits::honest_clients_are_refused_at_once",
+            "stacked::bridge",
+            "tcx",
             "vlan::native",
             "vlan::generic",
             "vlan::tcx",
