@@ -15,7 +15,7 @@ const INIT: &str = include_str!("init.sh");
 
 /// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
     "veth",
     "bridge",
     "tun",
@@ -24,6 +24,8 @@ const MODULES: [&str; 27] = [
     "sit",
     "ip6_tunnel",
     "8021q",
+    // SCTP asks for it by an alias.
+    "crc32c_generic",
     "sctp",
     "ip_gre",
     "ip6_gre",
