@@ -1,7 +1,6 @@
 //! Sending a reply in place of the packet, as [`reject`](../reject.rs) does for XDP. Here the packet is the kernel's own, so what
 //! the kernel knows of it must fit the reply: the VLAN tag that lies beside it, and that its checksum is still to be filled in
-//! (`CHECKSUM_PARTIAL`). No field tells the latter. But the kernel does not let a packet end before the place of a checksum
-//! that it is to fill in, so an attempt to [`cut`] it there tells.
+//! (`CHECKSUM_PARTIAL`). No field tells the latter, but a helper that adjusts checksums does: see [`known_sum`].
 //!
 //! The device that sends the reply to such a packet may still fill in that place, with the sum of all that is behind the IP
 //! header. A RST has its checksum there. In an ICMP error it is the unused word; since the ICMP checksum is right, the sum is the
@@ -13,8 +12,8 @@ use core::{hint::black_box, mem::MaybeUninit, ptr::null_mut};
 use aya_ebpf::{
     bindings::{BPF_F_INVALIDATE_HASH, bpf_xfrm_state},
     helpers::{
-        bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_get_xfrm_state,
-        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail,
+        bpf_skb_get_xfrm_state, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use bytemuck::Pod;
@@ -91,7 +90,7 @@ fn make<L: Framing, A: ReplyFamily>(context: *mut Context, buffer: &mut ReplyBuf
     if !is_written {
         return false;
     }
-    let is_whole = match cut::<L, A>(context) {
+    let is_whole = match known_sum::<L, A>(context, buffer) {
         sum::COMPLETE => buffer.is_right(false),
         // Then a RST is to leave its checksum to the device, too.
         sum::LEFT => buffer.is_right(true) && write::<L, A>(context, buffer, 1),
@@ -174,24 +173,39 @@ fn write<L: Framing, A: ReplyFamily>(
         .is_some()
 }
 
-/// What the kernel knows of a packet's checksum; 0: the packet cannot be changed.
+/// What the kernel knows of a packet's checksum; 0: the packet cannot be read or changed.
 mod sum {
     pub const COMPLETE: u32 = 1;
     /// It is still to be filled in.
     pub const LEFT: u32 = 2;
 }
 
-/// Cuts the packet behind its ports, and returns one of [`sum`]. The kernel refuses that where it is to fill in a checksum, which
-/// is further behind.
+/// Returns one of [`sum`]. The kernel adjusts a checksum to a changed word of the packet only if it is complete
+/// (`inet_proto_csum_replace4` of `net/core/utils.c`), so this asks for that, and sees whether it has been done. It has changed the
+/// packet then, of which the reply leaves nothing.
 #[inline(never)]
-fn cut<L: Framing, A: ReplyFamily>(context: *mut Context) -> u32 {
-    const PORTS: usize = 4;
-    let length = (L::HEADER + A::HEADER + PORTS) as u32;
-    // SAFETY: the context is the kernel's, and nothing points into the packet.
-    match unsafe { bpf_skb_change_tail(context, length, 0) } {
-        0 => sum::COMPLETE,
-        INVALID => sum::LEFT,
-        _ => 0,
+fn known_sum<L: Framing, A: ReplyFamily>(context: *mut Context, buffer: &ReplyBuffer) -> u32 {
+    /// Where a checksum is in the header of TCP (RFC 9293) and UDP (RFC 768).
+    const OF_TCP: usize = 16;
+    const OF_UDP: usize = 6;
+    let of_it = if buffer.quote::<L, A>().length == 0 {
+        OF_TCP
+    } else {
+        OF_UDP
+    };
+    let at = (L::HEADER + A::HEADER + of_it) as u32;
+    let (mut before, mut after) = (0_u16, 0_u16);
+    let width = size_of::<u16>() as u32;
+    // SAFETY: the context is the kernel's, nothing points into the packet, and there is room for as much as is copied.
+    let is_known = unsafe {
+        packet::load_bytes(context, at, (&raw mut before).cast(), width)
+            && bpf_l4_csum_replace(context, at, 0, 1, size_of::<u32>() as u64) == 0
+            && packet::load_bytes(context, at, (&raw mut after).cast(), width)
+    };
+    match is_known {
+        true if before == after => sum::LEFT,
+        true => sum::COMPLETE,
+        false => 0,
     }
 }
 
