@@ -1,4 +1,4 @@
-//! IPsec in tunnel mode. What the kernel has decrypted comes by its interface once more. Generic XDP and TCX see it then,
+//! `IPsec` in tunnel mode. What the kernel has decrypted comes by its interface once more. Generic XDP and TCX see it then,
 //! native XDP sees what is encrypted alone. (In transport mode it does not come again: see the suite `protocols`.)
 
 use knockgate_tests::{
