@@ -116,7 +116,6 @@ const CHECKS: [Check; 13] = [
     Check {
         suite: "evasions",
         rows: Rows::These(&[
-            "in_pieces_at_tcx",
             "of_modules::native",
             "of_modules::generic",
             "of_modules::tcx",
