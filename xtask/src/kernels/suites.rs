@@ -159,7 +159,6 @@ const CHECKS: [Check; 13] = [
             "run::so_they_are_at_tcx",
             "limits::honest_clients_are_refused_at_once",
             "stacked::bridge",
-            "tcx",
             "vlan::native",
             "vlan::generic",
             "vlan::tcx",
