@@ -185,7 +185,7 @@ impl<const BESIDE: usize> Frame for Linear<BESIDE> {
         self.length
     }
 
-    /// Reads nothing: few packets have extension headers.
+    /// Reads nothing: few packets have more than a short chain.
     #[inline(always)]
     fn chain(&self, _next: u8, _at: usize, _end: usize) -> u32 {
         self.missed.set(true);
