@@ -77,6 +77,23 @@ fn it_follows_an_instance_and_gives_the_terminal_back() {
     });
 }
 
+/// Both are heard of at once. A key that is lost then would be seen with the next one that is pressed.
+#[test]
+fn no_key_is_lost_while_the_terminal_is_resized() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        for _ in 0..20 {
+            let terminal = Terminal::open().expect("a terminal");
+            let top = start(scenario, &terminal);
+            for columns in 81..91 {
+                terminal.resize(columns, 24).expect("it is open");
+            }
+            terminal.types("q").expect("it is open");
+            assert_eq!(top.ends(), Some(0));
+        }
+    });
+}
+
 /// The name of a key has its user's in it.
 #[test]
 fn a_grant_is_shown_with_its_key() {
