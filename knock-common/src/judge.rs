@@ -157,9 +157,7 @@ struct Admission {
 
 /// Judges a packet to a protected port, and remembers the flow that it begins.
 ///
-/// Not inlined, like the functions for probes: the verifier then follows the decision once, and not once for every path
-/// through the parser.
-#[inline(never)]
+#[inline(always)]
 fn at_gate<E: Env, A: Family>(
     env: &E,
     segment: &Segment<A>,
@@ -320,7 +318,7 @@ fn admit<E: Env, A: Family>(
 }
 
 /// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
-#[inline(always)]
+#[inline(never)]
 fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
     if !session::remember::remember(env, segment, gate, packet.sequence)
         && send::wants(env, class::DENIALS)

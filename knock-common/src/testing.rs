@@ -423,6 +423,10 @@ impl Env for TestEnv {
         self.connected.borrow().contains(&(A::FAMILY, own, peer))
     }
 
+    fn read_after(&self, cell: &u64, _: u64) -> u64 {
+        *cell
+    }
+
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         let equal = *cell == current;
         if equal {

@@ -1,8 +1,26 @@
-//! Atomic instructions on words of map entries.
+//! Atomic instructions on words of map entries, and reads in order.
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
-    use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd};
+    use core::{
+        arch::asm,
+        intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd},
+    };
+
+    /// Reads a word whose address depends on `seen`, which no processor reads before it. (BPF has loads that others cannot
+    /// overtake since Linux 6.15 only.)
+    #[inline(always)]
+    pub fn read_after(cell: &u64, seen: u64) -> u64 {
+        let mut nothing = seen;
+        // SAFETY: changes that register alone, to 0, as the compiler does not know and the verifier does.
+        unsafe { asm!("{0} &= 0", inout(reg) nothing, options(pure, nomem, nostack)) };
+        // SAFETY: the word itself.
+        unsafe {
+            (&raw const *cell)
+                .byte_add(nothing as usize)
+                .read_volatile()
+        }
+    }
 
     #[inline(always)]
     pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
@@ -26,6 +44,10 @@ mod bpf {
 /// So that the crate can be checked on the host; nothing there runs it.
 #[cfg(not(target_arch = "bpf"))]
 mod bpf {
+    pub fn read_after(cell: &u64, _: u64) -> u64 {
+        *cell
+    }
+
     pub fn compare_exchange(cell: &mut u64, current: u64, new: u64) -> bool {
         let equal = *cell == current;
         if equal {
@@ -47,4 +69,4 @@ mod bpf {
     }
 }
 
-pub use bpf::{compare_exchange, fetch_add, fetch_sub};
+pub use bpf::{compare_exchange, fetch_add, fetch_sub, read_after};

@@ -1,10 +1,7 @@
 //! [`Env`] as the kernel has it: maps, clock, atomic instructions.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
-        generated::bpf_ktime_get_tai_ns,
-    },
+    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_tai_ns},
     maps::{Array, lpm_trie},
 };
 use knock_common::{
@@ -35,7 +32,7 @@ use knock_common::{
 };
 
 use crate::{
-    atomic, fwknop, host, maps,
+    atomic, clock, fwknop, host, maps,
     packet::{self, Context, Packet},
     settings,
 };
@@ -60,8 +57,7 @@ impl KernelEnv {
 impl Env for KernelEnv {
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: takes nothing and returns a number (since Linux 5.11).
-        unsafe { bpf_ktime_get_coarse_ns() }
+        clock::now()
     }
 
     #[inline(always)]
@@ -330,6 +326,11 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn read_after(&self, cell: &u64, seen: u64) -> u64 {
+        atomic::read_after(cell, seen)
+    }
+
+    #[inline(always)]
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         atomic::compare_exchange(cell, current, new)
     }
@@ -444,13 +445,10 @@ impl Env for KernelEnv {
         }
     }
 
-    /// From timer ticks: one takes 0.7 to 1.4 seconds. Every packet of a flood pays for this, and the
-    /// kernel's compiler makes one load of it.
+    /// From timer ticks: one takes 0.7 to 1.4 seconds. Every packet of a flood pays for this.
     #[inline(always)]
     fn second(&self) -> u64 {
-        // SAFETY: takes nothing and returns a number (since Linux 5.5).
-        let ticks = unsafe { bpf_jiffies64() };
-        ticks >> (settings::tick_bits() & 63)
+        clock::ticks() >> (settings::tick_bits() & 63)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! `knock-common`. Here are the packet's bytes ([`packet`]), the maps and helpers that decisions use ([`mod@env`], [`host`]),
 //! what sends replies to denied packets ([`reject`]), and what hands on the others ([`next`]).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -20,6 +20,7 @@
 )]
 
 mod atomic;
+mod clock;
 mod env;
 mod fwknop;
 mod hash;

@@ -2,7 +2,7 @@
 //! program, and several at a time. An object of its own, since functions that the verifier verifies by themselves are
 //! made for one kind of context; its tables are those of the XDP program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -20,6 +20,7 @@
 )]
 
 mod atomic;
+mod clock;
 mod env;
 mod fwknop;
 mod hash;

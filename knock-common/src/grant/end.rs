@@ -18,7 +18,7 @@ pub fn by_user<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) 
     // A renewal on another CPU and this cannot both succeed. Its slot is reused when the ring comes to it.
     if grant.user == terms.user
         && until > now
-        && is_still_of(env, grant, &key)
+        && is_still_of(env, grant, &key, until)
         && env.compare_exchange(&mut grant.until, until, now)
     {
         grant.connections = 0;

@@ -31,7 +31,8 @@ fn look_up<'e, E: Env, A: Family>(
     }
     let grant = A::grants(env).find(key)?;
     let now = env.now();
-    (grant.until > now && grant.admits(port) && is_still_of(env, grant, key)).then_some(grant)
+    let until = grant.until;
+    (until > now && grant.admits(port) && is_still_of(env, grant, key, until)).then_some(grant)
 }
 
 /// As [`live`], if prefixes can have grants.
@@ -66,14 +67,14 @@ fn closest<'e, E: Env, A: Family>(
     closest
 }
 
-/// Returns whether the fields that were read of a grant are those of `key`. The tag is compared after them: a
-/// compare-and-exchange that succeeds is a full barrier on every architecture.
+/// Returns whether the end that was read of a grant is that of `key`: the tag is read after it. Every packet that a grant
+/// admits asks this, so nothing is written.
 #[inline(always)]
 pub(super) fn is_still_of<E: Env, A: Family>(
     env: &E,
-    grant: &mut Grant,
+    grant: &Grant,
     key: &GrantKey<A>,
+    until: u64,
 ) -> bool {
-    let tag = key.tag();
-    env.compare_exchange(&mut grant.tag, tag, tag)
+    env.read_after(&grant.tag, until) == key.tag()
 }

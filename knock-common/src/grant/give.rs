@@ -109,11 +109,11 @@ fn given<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) -> u64
 ///
 /// A grant is inserted as ended, since the kernel may store it where another key's grant was, which another CPU still
 /// reads. If that CPU saw the new end before the new tag, it would take the grant for its own. The compare-and-exchange
-/// is a full barrier on every architecture: a CPU that sees the end sees the tag.
+/// is a full barrier on every architecture: a CPU that has seen the end sees the tag.
 #[inline(always)]
 fn publish<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64) -> u64 {
     if let Some(grant) = A::grants(env).find(key)
-        && is_still_of(env, grant, key)
+        && is_still_of(env, grant, key, grant.until)
         && env.compare_exchange(&mut grant.until, 0, until)
     {
         until
@@ -139,7 +139,7 @@ fn renew<E: Env, A: Family>(
     // 0: another CPU is removing it. A failure here costs the client another try; a write to an entry that belongs to
     // another key by now would let that source in.
     if before == 0
-        || !is_still_of(env, grant, key)
+        || !is_still_of(env, grant, key, before)
         || !env.compare_exchange(&mut grant.until, before, until)
     {
         return None;

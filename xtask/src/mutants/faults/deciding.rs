@@ -108,19 +108,19 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an expired grant is accepted",
         file: FIND,
-        find: "grant.until > now && grant.admits(port)",
+        find: "until > now && grant.admits(port)",
         replace: "grant.admits(port)",
     },
     Fault {
         what: "a grant lives one moment too long",
         file: FIND,
-        find: "grant.until > now && grant.admits(port)",
-        replace: "grant.until >= now && grant.admits(port)",
+        find: "until > now && grant.admits(port)",
+        replace: "until >= now && grant.admits(port)",
     },
     Fault {
         what: "a grant is accepted whose slot has been given to another key",
         file: FIND,
-        find: "grant.admits(port) && is_still_of(env, grant, key)",
+        find: "grant.admits(port) && is_still_of(env, grant, key, until)",
         replace: "grant.admits(port)",
     },
     Fault {
