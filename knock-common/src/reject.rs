@@ -47,10 +47,18 @@ pub struct ReplySettings {
     pub limited: u8,
     /// 1: filled in.
     pub known: u8,
-    /// 1: there is no reply to malformed TCP options (since Linux 6.7).
+    /// 1: there is no reply to malformed TCP options, nor to the authentication option of RFC 5925 (since Linux 6.7).
     pub strict: u8,
-    pub zero: [u8; 3],
+    /// Bytes of TCP options that the kernel must have before it, to look for a signature: [`LEAST_OPTIONS`] if it was built
+    /// with `TCP_AO`, or else [`SIGNATURE_LENGTH`].
+    pub least_options: u8,
+    pub zero: [u8; 2],
 }
+
+/// Bytes of the TCP option that carries a signature (RFC 2385).
+pub const SIGNATURE_LENGTH: u8 = 18;
+/// Bytes of the shortest authentication option that holds a part of a code (RFC 5925).
+pub const LEAST_OPTIONS: u8 = 5;
 
 /// How a host labels IPv6 flows: bits of [`ReplySettings::labels`].
 pub mod labels {
@@ -104,7 +112,8 @@ records! {
         limited: 42,
         known: 43,
         strict: 44,
-        zero: 45,
+        least_options: 45,
+        zero: 46,
     },
     LinkKey: 8 { interface: 0, vlans: 4 },
     Link: 8 { mac: 0, hop_limit: 6, partial: 7 },

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::IpAddr, path::Path};
 
-use knock_common::reject::{ReplySettings, labels};
+use knock_common::reject::{ReplySettings, SIGNATURE_LENGTH, labels};
 use knock_user::config::Config;
 use knockgate_tests::{
     fixtures::{self, Fixture},
@@ -45,7 +45,8 @@ const SETTINGS: ReplySettings = ReplySettings {
     limited: 3,
     known: 1,
     strict: 1,
-    zero: [0; 3],
+    least_options: SIGNATURE_LENGTH,
+    zero: [0; 2],
 };
 
 /// By verdict and knock outcome: the most instructions for IPv4 and for IPv6. `None`: no fixture of that family has

@@ -258,7 +258,7 @@ impl Reply {
         }
         let tcp = packet.protocol == TCP;
         let transport = if tcp {
-            request::tcp(frame, at, packet.length, settings.strict != 0)?
+            request::tcp::<A, _>(frame, at, packet.length, settings)?
         } else if packet.protocol == UDP {
             request::udp(frame, at, packet.length)?
         } else {

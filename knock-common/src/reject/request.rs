@@ -1,7 +1,8 @@
 //! Reading the packet that is denied, for its reply: everything that makes a host drop it without one.
 
+use super::{LEAST_OPTIONS, ReplySettings, SIGNATURE_LENGTH};
 use crate::{
-    Env,
+    Address, Env,
     frame::{
         Frame, FrameMut, flag,
         link::{ETHER_HEADER, Framing, MAX_TAGS, VLAN_TAG},
@@ -11,10 +12,10 @@ use crate::{
 
 /// Bytes of a TCP header without options.
 pub(super) const TCP_HEADER: usize = size_of::<TcpHeader>();
-/// Type of the TCP option that carries a signature, and its length (RFC 2385).
+/// Types of the TCP options that carry a signature (RFC 2385) and an authentication code (RFC 5925).
 const SIGNATURE: u8 = 19;
-const SIGNATURE_LENGTH: usize = 18;
-/// The longest options of TCP, bytes; a signature begins on one of the first 23.
+const AUTHENTICATION: u8 = 29;
+/// The longest options of TCP, bytes.
 const MOST_OPTIONS: usize = 40;
 
 /// The link header of a reply.
@@ -155,13 +156,13 @@ pub(super) struct Transport {
     pub reset: Reset,
 }
 
-/// Reads a TCP segment that a host replies to: no RST, and none with a signature, whose key is not known.
+/// Reads a TCP segment that a host replies to: no RST, and none that is signed, whose key is not known.
 #[inline(always)]
-pub(super) fn tcp<F: Frame + ?Sized>(
+pub(super) fn tcp<A: Address, F: Frame + ?Sized>(
     frame: &F,
     at: usize,
     length: usize,
-    strict: bool,
+    settings: &ReplySettings,
 ) -> Option<Transport> {
     let header = frame.header::<TcpHeader>(at)?;
     let start = &header.start;
@@ -170,7 +171,7 @@ pub(super) fn tcp<F: Frame + ?Sized>(
     if offset < TCP_HEADER || offset > length || flags & flag::RST != 0 {
         return None;
     }
-    if !is_plain(frame, at + TCP_HEADER, offset - TCP_HEADER, strict) {
+    if !is_plain::<A, _>(frame, at + TCP_HEADER, offset - TCP_HEADER, settings) {
         return None;
     }
     let ports = start.ports.raw();
@@ -200,14 +201,25 @@ pub(super) fn tcp<F: Frame + ?Sized>(
     })
 }
 
-/// Returns whether these bytes of TCP options hold no signature and, for a `strict` kernel, nothing malformed.
-/// Reads them as Linux does (`tcp_do_parse_auth_options`; before 6.7 `tcp_parse_md5sig_option`), which
-/// looks no further where there is no room for a signature.
+/// Returns whether these bytes of TCP options hold no signature and, for a strict kernel, no authentication code and nothing
+/// malformed. Reads them as Linux does (`tcp_do_parse_auth_options`; before 6.7 `tcp_parse_md5sig_option`), which looks no
+/// further where there is no room for what it looks for.
+///
+/// A kernel that was not built with `TCP_AO` passes by one code, with IPv6 alone (`tcp_v6_send_reset`,
+/// `tcp_v4_ao_sign_reset`).
 #[inline(always)]
-fn is_plain<F: Frame + ?Sized>(frame: &F, at: usize, length: usize, strict: bool) -> bool {
+fn is_plain<A: Address, F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    length: usize,
+    settings: &ReplySettings,
+) -> bool {
+    let strict = settings.strict != 0;
+    let least = usize::from(settings.least_options);
+    let mut passes_code = A::FAMILY == 6 && settings.least_options != LEAST_OPTIONS;
     let mut read = 0;
-    for _ in 0..=MOST_OPTIONS - SIGNATURE_LENGTH {
-        if read + SIGNATURE_LENGTH > length {
+    for _ in 0..=MOST_OPTIONS - usize::from(LEAST_OPTIONS) {
+        if read + least > length {
             break;
         }
         let Some(option) = frame.header::<[u8; 2]>(at + read) else {
@@ -218,7 +230,14 @@ fn is_plain<F: Frame + ?Sized>(frame: &F, at: usize, length: usize, strict: bool
             0 => break,
             1 => read += 1,
             _ if long < 2 || read + long > length => return !strict,
-            SIGNATURE => return long != SIGNATURE_LENGTH && !strict,
+            SIGNATURE => return long != usize::from(SIGNATURE_LENGTH) && !strict,
+            AUTHENTICATION if strict => {
+                if !passes_code || long < usize::from(LEAST_OPTIONS) {
+                    return false;
+                }
+                passes_code = false;
+                read += long;
+            }
             _ => read += long,
         }
         // Never more; one bound for all paths, as in `frame::extension`.
@@ -240,4 +259,75 @@ pub(super) fn udp<F: Frame + ?Sized>(frame: &F, at: usize, length: usize) -> Opt
         checksum: header.checksum.raw(),
         reset: Reset::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+    use crate::address::{V4, V6};
+
+    /// Kernels before 6.7, since then, and since then built with `TCP_AO`.
+    const KERNELS: [(u8, u8); 3] = [
+        (0, SIGNATURE_LENGTH),
+        (1, SIGNATURE_LENGTH),
+        (1, LEAST_OPTIONS),
+    ];
+
+    /// Returns whether each of them finds these options plain.
+    fn by_kernel<A: Address>(options: &[u8]) -> [bool; 3] {
+        KERNELS.map(|(strict, least_options)| {
+            let settings = ReplySettings {
+                strict,
+                least_options,
+                ..ReplySettings::zeroed()
+            };
+            is_plain::<A, _>(options, 0, options.len(), &settings)
+        })
+    }
+
+    fn option(kind: u8, length: usize) -> Vec<u8> {
+        let mut option = vec![kind, length as u8];
+        option.resize(length, 0xaa);
+        option
+    }
+
+    #[test]
+    fn options_are_read_as_each_kernel_reads_them() {
+        let padded = |before, option: &[u8]| [&vec![1; before][..], option].concat();
+        let signature = option(SIGNATURE, 18);
+        let code = option(AUTHENTICATION, 16);
+        for (options, plain) in [
+            (Vec::new(), [true; 3]),
+            (vec![1; 40], [true; 3]),
+            (padded(22, &signature), [false; 3]),
+            // Cut off, with 17 bytes that are left.
+            (padded(23, &signature[..17]), [true, true, false]),
+            (padded(0, &[0; 20]), [true; 3]),
+            (padded(2, &option(SIGNATURE, 16)), [true, true, false]),
+            ([&code[..], &[1; 8]].concat(), [true, false, false]),
+            (padded(24, &code), [true, true, false]),
+            (padded(35, &option(AUTHENTICATION, 5)), [true, true, false]),
+            (padded(36, &option(AUTHENTICATION, 4)), [true; 3]),
+            // Too short for a code.
+            (padded(3, &option(AUTHENTICATION, 4)), [true; 3]),
+            (padded(35, &[5, 6, 0, 0, 0]), [true, true, false]),
+            (padded(35, &[5, 5, 0, 0, 0]), [true; 3]),
+        ] {
+            assert_eq!(by_kernel::<V4>(&options), plain, "{options:?}");
+        }
+        for (options, plain) in [
+            ([&code[..], &[1; 8]].concat(), [true, true, false]),
+            // Twice, of which Linux thinks little.
+            ([&code[..], &code, &[1; 8]].concat(), [true, false, false]),
+            (
+                [&option(AUTHENTICATION, 4)[..], &[1; 20]].concat(),
+                [true, false, false],
+            ),
+            ([&code[..], &signature].concat(), [false; 3]),
+        ] {
+            assert_eq!(by_kernel::<V6>(&options), plain, "{options:?}");
+        }
+    }
 }

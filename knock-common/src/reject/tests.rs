@@ -34,7 +34,8 @@ const SETTINGS: ReplySettings = ReplySettings {
     limited: 3,
     known: 1,
     strict: 1,
-    zero: [0; 3],
+    least_options: SIGNATURE_LENGTH,
+    zero: [0; 2],
 };
 
 const LINK: Link = Link {

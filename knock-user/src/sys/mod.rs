@@ -14,4 +14,5 @@ pub mod page;
 pub mod process;
 pub mod sock_diag;
 pub mod state_directory;
+pub mod tcp_authentication;
 pub mod xdp_features;

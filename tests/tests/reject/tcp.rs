@@ -4,7 +4,7 @@ use netlab::packet::{ACK, FIN, RST, SYN};
 
 use crate::{
     BOTH,
-    Expected::{Answer, OnlyHost, Silence},
+    Expected::{Answer, AsHost, OnlyHost, Silence},
     Row, V4, V6, frame, row,
 };
 
@@ -61,7 +61,10 @@ fn options() -> Vec<Row> {
     let cut = [&[1; 23][..], &signed[..17]].concat();
     let odd = [&[19, 16][..], &[0; 18]].concat();
     let broken = [&[5, 1][..], &signed].concat();
-    let rows: [(&str, Vec<u8>, crate::Expected); 12] = [
+    // What kernels do about a code (RFC 5925) depends on their version, and on whether they were built to check it.
+    let mut code = vec![29, 16];
+    code.extend([0xaa; 14]);
+    let rows: [(&str, Vec<u8>, crate::Expected); 18] = [
         ("nmap's options", nmap.to_vec(), Answer),
         ("forty bytes of padding", vec![1; 40], Answer),
         ("a list of options that ends", vec![0; 4], Answer),
@@ -69,19 +72,37 @@ fn options() -> Vec<Row> {
         ("a signature behind a segment size", behind, Silence),
         ("a signature at the end", last, Silence),
         ("a signature behind the end of the list", ended, Answer),
-        ("a signature that is cut off", cut, Answer),
+        ("a signature that is cut off", cut, AsHost),
+        ("a code", [&code[..], &[1; 8]].concat(), AsHost),
+        ("a code at the end", [&[1; 24][..], &code].concat(), AsHost),
+        ("two codes", [&code[..], &code, &[1; 8]].concat(), AsHost),
+        (
+            "a short code at the end",
+            [&[1; 35][..], &[29, 5, 0, 0, 0xaa]].concat(),
+            AsHost,
+        ),
+        (
+            "a code of no bytes",
+            [&[29, 4, 0, 0][..], &[1; 20]].concat(),
+            AsHost,
+        ),
+        (
+            "an option longer than all, in the last five bytes",
+            [&[1; 35][..], &[5, 6, 0, 0, 0]].concat(),
+            AsHost,
+        ),
         (
             "an option longer than all",
             [&[1; 8][..], &[5, 33], &[0; 30]].concat(),
-            Silence,
+            AsHost,
         ),
         (
             "an option longer than all, at the end",
             [&[1; 16][..], &[5, 5]].concat(),
-            Answer,
+            AsHost,
         ),
-        ("a signature of another length", odd, Silence),
-        ("a signature behind an option of no length", broken, Silence),
+        ("a signature of another length", odd, AsHost),
+        ("a signature behind an option of no length", broken, AsHost),
     ];
     rows.into_iter()
         .map(|(what, options, expected)| {

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use knock_common::reject::{ReplySettings, labels};
+use knock_common::reject::{LEAST_OPTIONS, ReplySettings, SIGNATURE_LENGTH, labels};
 
-use crate::sys::{clock, kernel_version};
+use crate::sys::{clock, kernel_version, tcp_authentication};
 
 /// Type 3 of ICMP and 1 of `ICMPv6`, both "destination unreachable" (RFC 792, RFC 4443).
 const UNREACHABLE4: u32 = 3;
@@ -48,7 +48,12 @@ pub fn read(secret: u64) -> ReplySettings {
         limited,
         known: 1,
         strict: u8::from(kernel_version::is_at_least((6, 7))),
-        zero: [0; 3],
+        least_options: if tcp_authentication::is_built_in() {
+            LEAST_OPTIONS
+        } else {
+            SIGNATURE_LENGTH
+        },
+        zero: [0; 2],
     }
 }
 
