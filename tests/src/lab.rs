@@ -25,6 +25,7 @@ use crate::{
     foreign, need,
     network::{self, ip},
     path::{Latency, Path as SlowPath},
+    pppoe::Pppoe,
     run::{Run, run},
 };
 
@@ -37,6 +38,8 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// What [`Lab::put_on_top`] calls the interface below.
 pub const BELOW: &str = "below";
+/// The MAC address that it gets, at either end.
+const MAC_BELOW: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 /// An address family. A gate treats both alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -273,38 +276,55 @@ impl Lab {
     /// called [`BELOW`]. `commands`: for the host and for the clients, the `ip` commands that make the device, in which
     /// `{name}` and `{mac}` stand for its own; `what` it is. Returns whether the kernel has such devices.
     pub fn put_on_top(&self, what: &str, commands: [Option<&str>; 2]) -> bool {
-        let ends = ends(&self.host, &self.client);
-        for (end, commands) in ends.iter().zip(commands) {
+        let mut on_top = Vec::new();
+        for (end, commands) in self.ends().into_iter().zip(commands) {
             let Some(commands) = commands else {
                 continue;
             };
-            let End {
-                netns,
-                interface,
-                mac,
-                ..
-            } = end;
-            // Of its own, since a bridge and a macvlan must not have that of the interface.
-            ip(
-                netns,
-                &format!(
-                    "link set {interface} down\naddress flush dev {interface}\n\
-                     link set {interface} name {BELOW} address 02:00:00:00:00:77"
-                ),
-            );
+            let (interface, mac) = (end.interface, &end.mac);
+            end.put_below();
             let commands = commands.replace("{name}", interface).replace("{mac}", mac);
-            if !need::kernel_has(what, netns, &commands) {
+            if !need::kernel_has(what, end.netns, &commands) {
                 return false;
             }
+            on_top.push(end);
         }
-        let [host, client] = &ends;
-        for (end, peer, commands) in [(host, client, commands[0]), (client, host, commands[1])] {
-            if commands.is_some() {
-                end.set_up(peer);
-                network::wait_for_addresses(end.netns, end.interface);
+        self.set_up(&on_top);
+        true
+    }
+
+    /// As [`Lab::put_on_top`], with the ends of a PPPoE session, which are there for as long as what is returned. Returns
+    /// `None` if the kernel has no PPPoE.
+    pub fn put_pppoe_on_top(&self) -> Option<[Pppoe; 2]> {
+        let ends = self.ends();
+        for end in &ends {
+            end.put_below();
+            ip(end.netns, &format!("link set {BELOW} up"));
+        }
+        let [host, client] = ends
+            .each_ref()
+            .map(|end| Pppoe::make(end.netns, end.interface, BELOW, MAC_BELOW));
+        let made = [need::made("PPPoE", host)?, need::made("PPPoE", client)?];
+        self.set_up(&ends);
+        Some(made)
+    }
+
+    fn ends(&self) -> [End<'_>; 2] {
+        ends(&self.host, &self.client)
+    }
+
+    /// Sets these ends up again, after their interfaces have been replaced.
+    fn set_up(&self, replaced: &[End<'_>]) {
+        for end in replaced {
+            for peer in self.ends() {
+                if peer.interface != end.interface {
+                    end.set_up(&peer);
+                }
             }
         }
-        true
+        for end in replaced {
+            network::wait_for_addresses(end.netns, end.interface);
+        }
     }
 
     /// Adds the addresses of another group of sources to the clients' interface.
@@ -407,6 +427,20 @@ struct End<'a> {
 }
 
 impl End<'_> {
+    /// Renames its interface to [`BELOW`], and takes its addresses away.
+    fn put_below(&self) {
+        let interface = self.interface;
+        // A MAC address of its own, since a bridge and a macvlan must not have that of the interface.
+        let mac = mac(MAC_BELOW);
+        ip(
+            self.netns,
+            &format!(
+                "link set {interface} down\naddress flush dev {interface}\n\
+                 link set {interface} name {BELOW} address {mac}"
+            ),
+        );
+    }
+
     fn join_by_veth(&self, peer: &Self) {
         let [own, other] = [self, peer].map(|end| {
             let (interface, mac, netns) = (end.interface, &end.mac, end.netns.name());

@@ -45,6 +45,7 @@ pub mod network;
 pub mod observe;
 pub mod oracle;
 pub mod path;
+pub mod pppoe;
 pub mod run;
 pub mod scenario;
 pub mod sealed;

@@ -4,7 +4,7 @@
 //! where the machine cannot have it (no root, no BPF file system), and fails where the machine should have it.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -66,11 +66,15 @@ pub fn met(tools: &[&str]) -> bool {
 /// Returns whether the kernel has an optional feature, by running an `ip` command in a namespace. Prints to standard
 /// error what is missing, which makes `cargo xtask kernels` fail.
 pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
-    let done = netns.ip(command);
-    if let Err(error) = &done {
+    made(what, netns.ip(command)).is_some()
+}
+
+/// Returns what was made by an optional feature of the kernel. Says where it is missing, as [`kernel_has`] does.
+pub fn made<T>(what: &str, made: io::Result<T>) -> Option<T> {
+    made.inspect_err(|error| {
         eprintln!("skipped; missing here: {what}, which this kernel lacks: {error}");
-    }
-    done.is_ok()
+    })
+    .ok()
 }
 
 /// Returns whether the kernel has TCX (since Linux 6.6). Prints to standard error that it has not.

@@ -76,6 +76,16 @@ fn a_bond_is_guarded_on_each_of_its_interfaces() {
     });
 }
 
+#[test]
+fn a_ppp_device_of_pppoe_is_guarded_by_itself() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    if let Some(_session) = lab.put_pppoe_on_top() {
+        each_mode(lab, &WITHOUT_NATIVE, opens_and_closes);
+    }
+}
+
 fn is_guarded(kind: &Kind, modes: &[Attach]) {
     let Some(lab) = Lab::build(&[]) else {
         return;

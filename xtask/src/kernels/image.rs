@@ -15,7 +15,7 @@ const INIT: &str = include_str!("init.sh");
 
 /// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 29] = [
     "veth",
     "bridge",
     "tun",
@@ -44,6 +44,7 @@ const MODULES: [&str; 28] = [
     "udp_diag",
     "bonding",
     "macvlan",
+    "pppoe",
     "vrf",
 ];
 

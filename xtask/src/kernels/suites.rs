@@ -141,6 +141,7 @@ const CHECKS: [Check; 13] = [
             "a_bond_is_guarded_on_each_of_its_interfaces",
             "a_bridge_is_guarded_by_itself",
             "a_macvlan_is_guarded_by_itself",
+            "a_ppp_device_of_pppoe_is_guarded_by_itself",
             "a_vlan_device_is_guarded_by_itself",
             "an_interface_of_a_vrf_is_guarded",
             "ipsec::what_is_decrypted_is_judged_and_not_replied_to",
@@ -155,6 +156,8 @@ const CHECKS: [Check; 13] = [
     Check {
         suite: "reject",
         rows: Rows::These(&[
+            "native",
+            "tcx",
             "run::answers_are_what_they_should_be",
             "run::so_they_are_at_tcx",
             "limits::honest_clients_are_refused_at_once",
