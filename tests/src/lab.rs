@@ -293,8 +293,8 @@ impl Lab {
         true
     }
 
-    /// As [`Lab::put_on_top`], with the ends of a PPPoE session, which are there for as long as what is returned. Returns
-    /// `None` if the kernel has no PPPoE.
+    /// As [`Lab::put_on_top`], with the ends of a `PPPoE` session, which are there for as long as what is returned. Returns
+    /// `None` if the kernel has no `PPPoE`.
     pub fn put_pppoe_on_top(&self) -> Option<[Pppoe; 2]> {
         let ends = self.ends();
         for end in &ends {

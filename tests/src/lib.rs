@@ -33,6 +33,7 @@ pub mod fwknop;
 pub mod gate_config;
 pub mod http;
 pub mod interpreter;
+pub mod ipsec;
 pub mod keyring;
 pub mod keys;
 pub mod killed;

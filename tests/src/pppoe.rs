@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io, mem,
+    io,
     os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
 };
 
@@ -21,7 +21,7 @@ const SESSION: u16 = 7;
 /// Bytes of an Ethernet frame that are left for what PPP carries.
 const MTU: u16 = 1492;
 
-/// `struct sockaddr_pppox`, for PPPoE.
+/// `struct sockaddr_pppox`, of `PPPoE`.
 #[repr(C, packed)]
 struct Address {
     family: u16,
@@ -68,9 +68,7 @@ impl Pppoe {
         };
         let bytes = below.as_bytes();
         address.device[..bytes.len()].copy_from_slice(bytes);
-        let length = mem::size_of_val(&address)
-            .try_into()
-            .expect("a small number");
+        let length = size_of_val(&address).try_into().expect("a small number");
         // SAFETY: the address is as long as is said, and of the form of its family.
         let joined =
             unsafe { libc::connect(session.as_raw_fd(), (&raw const address).cast(), length) };

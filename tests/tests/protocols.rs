@@ -11,6 +11,11 @@ use std::{
 use knockgate_tests::{
     attempt::{self, Outcome},
     gate_config::{ALICE, Gate},
+    ipsec::{
+        Mode,
+        Protocol::{Ah, Esp},
+        agree,
+    },
     lab::{
         Family, Lab,
         Source::{A, B, C},
@@ -25,12 +30,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// The number of the protected TCP port.
 const SCTP_PORT: u16 = 22;
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// AES in CBC mode, and HMAC with SHA-256.
-const KEYS: [&str; 2] = [
-    "0x000102030405060708090a0b0c0d0e0f",
-    "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-];
 
 #[test]
 fn native() {
@@ -53,7 +52,11 @@ fn other_protocols_go_on(attach: Attach) {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    if !has_sctp(&lab) || !tunnel(&lab) || !agree(&lab) {
+    if !has_sctp(&lab)
+        || !tunnel(&lab)
+        || !agree(&lab, B, Esp, Mode::Transport)
+        || !agree(&lab, C, Ah, Mode::Transport)
+    {
         return;
     }
     let v4 = Scenario::new(attach, Family::V4, lab);
@@ -214,39 +217,4 @@ fn within_tunnel(family: Family) -> (IpAddr, IpAddr) {
     };
     let [from, to] = addresses.map(|address| address.parse().expect("well-formed"));
     (from, to)
-}
-
-/// Adds security associations and policies: packets between [`B`] and the host are encrypted, those between [`C`] and
-/// the host authenticated. Returns whether the kernel supports them.
-fn agree(lab: &Lab) -> bool {
-    let [encryption, authentication] = KEYS;
-    let authentication = format!("auth hmac(sha256) {authentication}");
-    let encryption = format!("enc cbc(aes) {encryption} {authentication}");
-    let protocols = [(B, "esp", &encryption), (C, "ah", &authentication)];
-    protocols.into_iter().all(|(who, protocol, algorithms)| {
-        [Family::V4, Family::V6].into_iter().all(|family| {
-            let (client, host) = (family.address(who), family.host());
-            let ways = [
-                (client, host, [&lab.client, &lab.host]),
-                (host, client, [&lab.host, &lab.client]),
-            ];
-            ways.into_iter().all(|(from, to, [sender, receiver])| {
-                let ends = format!("src {from} dst {to}");
-                let state = format!(
-                    "xfrm state add {ends} proto {protocol} spi 0x300 mode transport {algorithms}"
-                );
-                let agreed = [sender, receiver]
-                    .into_iter()
-                    .all(|netns| kernel_has("IPsec", netns, &state));
-                if agreed {
-                    let template = format!("tmpl {ends} proto {protocol} mode transport");
-                    ip(
-                        sender,
-                        &format!("xfrm policy add {ends} dir out {template}"),
-                    );
-                }
-                agreed
-            })
-        })
-    })
 }

@@ -1,12 +1,14 @@
 //! Whether the kernel can authenticate TCP segments (RFC 5925).
 
 use std::{
-    io, mem,
+    io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
 /// Of `linux/tcp.h`.
 const TCP_AO_INFO: libc::c_int = 40;
+/// Bytes for an answer. What it says is not read.
+const ROOM: u8 = 4;
 
 /// Returns whether it was built with `TCP_AO` (since Linux 6.7); false where there are no sockets to ask it by.
 pub fn is_built_in() -> bool {
@@ -24,8 +26,8 @@ fn asked(family: libc::c_int) -> io::Result<bool> {
     }
     // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let mut answer = [0_u8; 4];
-    let mut length = mem::size_of_val(&answer) as libc::socklen_t;
+    let mut answer = [0_u8; ROOM as usize];
+    let mut length = libc::socklen_t::from(ROOM);
     // SAFETY: the kernel writes no more than `length` bytes to the first, and a length to the second.
     let asked = unsafe {
         libc::getsockopt(

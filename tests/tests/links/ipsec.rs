@@ -3,12 +3,11 @@
 
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
+    ipsec::{Mode, Protocol, agree},
     lab::{
-        CLIENT_INTERFACE, Family, Lab,
+        CLIENT_INTERFACE, Lab,
         Source::{A, B},
     },
-    need::kernel_has,
-    network::ip,
     scenario::{Attach, Scenario},
     service::echoes,
     tap::Tap,
@@ -16,16 +15,12 @@ use knockgate_tests::{
 
 use crate::each_mode;
 
-/// AES in CBC mode, and HMAC with SHA-256.
-const ALGORITHMS: &str = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) \
-                          0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-
 #[test]
 fn what_is_decrypted_is_judged_and_not_replied_to() {
     let Some(lab) = Lab::build(&[]) else {
         return;
     };
-    if !agree(&lab) {
+    if !agree(&lab, A, Protocol::Esp, Mode::Tunnel) {
         return;
     }
     each_mode(lab, &Attach::ALL, |scenario| {
@@ -76,34 +71,4 @@ fn is_reset(frame: &[u8], scenario: &Scenario, to: knockgate_tests::lab::Source)
         && packet[..transport].ends_with(&destination)
         && packet[transport..][..2] == 22_u16.to_be_bytes()
         && packet[transport + 13] & netlab::packet::RST != 0
-}
-
-/// Adds security associations and policies: packets between [`A`] and the host are encrypted, in tunnel mode. Returns
-/// whether the kernel has them.
-fn agree(lab: &Lab) -> bool {
-    [Family::V4, Family::V6].into_iter().all(|family| {
-        let (client, host) = (family.address(A), family.host());
-        let ways = [
-            (client, host, [&lab.client, &lab.host]),
-            (host, client, [&lab.host, &lab.client]),
-        ];
-        ways.into_iter().all(|(from, to, [sender, receiver])| {
-            let ends = format!("src {from} dst {to}");
-            let state =
-                format!("xfrm state add {ends} proto esp spi 0x400 mode tunnel {ALGORITHMS}");
-            let agreed = [sender, receiver]
-                .into_iter()
-                .all(|netns| kernel_has("IPsec", netns, &state));
-            if agreed {
-                for (netns, way) in [(sender, "out"), (receiver, "in")] {
-                    let policy = format!("xfrm policy add {ends} dir {way}");
-                    ip(
-                        netns,
-                        &format!("{policy} tmpl {ends} proto esp mode tunnel"),
-                    );
-                }
-            }
-            agreed
-        })
-    })
 }
