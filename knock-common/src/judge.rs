@@ -148,6 +148,8 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
 /// The TCP fields of a packet to a protected port, and how it was admitted.
 struct Admission {
     flags: u8,
+    /// What is known of its flow.
+    known: Known,
     sequence: u32,
     /// 1: it has been admitted and begins a flow that is to be remembered.
     begins: u8,
@@ -156,7 +158,6 @@ struct Admission {
 }
 
 /// Judges a packet to a protected port, and remembers the flow that it begins.
-///
 #[inline(always)]
 fn at_gate<E: Env, A: Family>(
     env: &E,
@@ -165,49 +166,52 @@ fn at_gate<E: Env, A: Family>(
     flags: u8,
     sequence: u32,
 ) -> Reason {
+    let tcp = segment.protocol == TCP;
+    // The host takes SYN without ACK for a new connection, whatever other flags are set.
+    let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
+    let known = if opens {
+        Known::Opens
+    } else {
+        known(env, segment, gate, flags)
+    };
+    if known == Known::Granted {
+        return Reason::Grant;
+    }
+    let grant = grant::find::live(env, &segment.source, gate, segment.source_port);
+    if known == Known::Nothing && tcp && grant.is_some() {
+        return Reason::Grant;
+    }
     let mut packet = Admission {
         flags,
+        known,
         sequence,
         begins: 0,
         user: NOBODY,
     };
-    let reason = protected(env, segment, gate, &mut packet);
+    let reason = protected(env, segment, gate, &mut packet, grant);
     if packet.begins != 0 {
         begun(env, segment, gate, &packet);
     }
     reason
 }
 
-/// Judges a packet to a protected port: it needs a session, a grant or an entry of the allow list.
+/// Judges a packet to a protected port that is not of a session whose grant is live: it needs a session, a grant or an entry of
+/// the allow list.
 #[inline(never)]
 fn protected<E: Env, A: Family>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
     packet: &mut Admission,
+    grant: Option<&mut Grant>,
 ) -> Reason {
     let flow = Flow::of(segment);
-    let flags = packet.flags;
-    let tcp = segment.protocol == TCP;
-    // The host takes SYN without ACK for a new connection, whatever other flags are set.
-    let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
-
-    let known = if opens {
-        Known::Nothing
-    } else {
-        known(env, &flow, gate, flags)
-    };
-    if matches!(known, Known::Granted) {
-        return Reason::Grant;
-    }
-    let grant = grant::find::live(env, &segment.source, gate, segment.source_port);
-    let reason = match (grant, known) {
+    let reason = match (grant, packet.known) {
         (Some(grant), Known::Kept) => {
             session::lookup::renew(env, &flow, grant.until);
             Reason::Grant
         }
         (None, Known::Kept) => Reason::Session,
-        (Some(_), _) if tcp && !opens => Reason::Grant,
         (Some(grant), _) => admit(env, segment, &flow, gate, grant, packet),
         (None, _) => Reason::NoGrant,
     };
@@ -229,8 +233,11 @@ fn protected<E: Env, A: Family>(
 }
 
 /// What is known of a packet's flow.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Known {
+    /// It begins with this packet.
+    Opens,
     /// There is no session.
     Nothing,
     /// It began under a grant that is still live.
@@ -241,7 +248,8 @@ enum Known {
 
 /// Looks up the flow of a packet that does not begin one, and updates its session.
 #[inline(always)]
-fn known<E: Env, A: Family>(env: &E, flow: &Flow<A>, gate: u16, flags: u8) -> Known {
+fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8) -> Known {
+    let flow = &Flow::of(segment);
     let Some(rules) = env.gate(gate) else {
         return Known::Nothing;
     };

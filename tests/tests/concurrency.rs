@@ -1,5 +1,6 @@
-//! Packets on several CPUs at once, judged by the loaded program: sources must not get each other's progress. The races
-//! are a few instructions long, so each test repeats until there have been many chances for one.
+//! Packets on several CPUs at once, judged by the loaded program: sources must not get each other's progress, and all CPUs
+//! must have the same time. The races are a few instructions long, so each test repeats until there have been many chances for
+//! one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
@@ -16,7 +18,7 @@ use knock_common::knock::progress::Pair;
 use knock_user::{config::Config, datapath::padded_address};
 use knockgate_tests::{
     stream::{self, Step},
-    system::{Program, SystemUnderTest as _, XDP_PASS},
+    system::{Program, SystemUnderTest as _, XDP_PASS, clock},
 };
 
 /// The smallest table of sources, so that places are reused often.
@@ -180,5 +182,55 @@ fn nobody_is_taken_for_as_far_as_another() {
         "{} of {} who knocked are in",
         granted.len(),
         right.len()
+    );
+}
+
+/// Each CPU learns the time from the first packet of a timer tick, of whichever CPU that is.
+#[test]
+fn every_cpu_has_the_time_of_the_kernel() {
+    const ROUNDS: usize = 200;
+    /// The longest timer tick, ns; and ticks that the program may be late by.
+    const TICK: u64 = 10_000_000;
+    const LATE: u64 = 2;
+    let Some(program) = load() else {
+        return;
+    };
+    // Between which times a source made its last knock, and the end of the grant that this has renewed.
+    let mut seen = Vec::new();
+    for _ in 0..ROUNDS {
+        let knocked = thread::scope(|scope| {
+            let knockers = (0..THREADS).map(|thread| {
+                let program = program.xdp();
+                scope.spawn(move || {
+                    let source = 0x0a00_0000 + u32::from(thread);
+                    let before = clock();
+                    for port in [7000, 8000, 9000] {
+                        let mut frame = knock(port, 4000);
+                        from(&mut frame, source);
+                        judge(program, &frame);
+                    }
+                    (address(source), before, clock())
+                })
+            });
+            let knockers: Vec<_> = knockers.collect();
+            let knocked = knockers.into_iter().map(thread::ScopedJoinHandle::join);
+            knocked.collect::<Result<Vec<_>, _>>()
+        });
+        let rows = program.datapath().grants().expect("the tables are there");
+        for (source, before, after) in knocked.expect("they only send") {
+            let row = rows.iter().find(|row| row.source.addr() == source);
+            seen.push((before, after, row.expect("it has a grant").until));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    // How long a grant lasts is the same for all, and is not known here.
+    let most = seen.iter().map(|(before, _, until)| until - before).min();
+    let least = seen.iter().map(|(_, after, until)| until - after).max();
+    let (Some(least), Some(most)) = (least, most) else {
+        panic!("nobody has knocked");
+    };
+    assert!(
+        least <= most + LATE * TICK,
+        "grants last from {least} to {most} ns"
     );
 }

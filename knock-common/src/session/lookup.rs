@@ -51,9 +51,18 @@ pub fn goes_on<E: Env, A: Family>(
 ) -> bool {
     note_more(session);
     let ends = flags & (flag::FIN | flag::RST) != 0;
-    if session.closing == 0 && !ends {
-        return true;
-    }
+    (session.closing == 0 && !ends) || closes(env, flow, session, ends, now)
+}
+
+/// As [`goes_on`], for a session that is closing or that this packet closes (`ends`).
+#[inline(never)]
+fn closes<E: Env, A: Family>(
+    env: &E,
+    flow: &Flow<A>,
+    session: &mut Session,
+    ends: bool,
+    now: u64,
+) -> bool {
     let socket = env.socket(flow);
     let time = (now >> TICK_SHIFT) as u32;
     if session.closing != 0 {

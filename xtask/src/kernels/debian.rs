@@ -44,8 +44,8 @@ const BULLSEYE: &[Suite] = &[
 /// One processor, so that several machines do not wait for each other.
 const ONE: &[&str] = &[];
 
-/// The kernels for x86-64: Debian 12's own and its newest; before a release also Debian's newest, and Debian 11's, which lacks
-/// what the program needs.
+/// The kernels for x86-64: Debian 12's own and its newest, for virtual machines; before a release also Debian's newest, which
+/// has more kinds of links, and Debian 11's, which lacks what the program needs.
 const AMD64: &[Wanted] = &[
     Wanted {
         name: "6.1",
@@ -65,7 +65,7 @@ const AMD64: &[Wanted] = &[
     },
     Wanted {
         name: "newest",
-        package: "linux-image-cloud-amd64",
+        package: "linux-image-amd64",
         suites: NEWEST,
         when: When::Release,
         is_refused: false,
@@ -259,6 +259,11 @@ impl Kernel {
             self.add(name, &mut ordered)?;
         }
         Ok(ordered)
+    }
+
+    /// Returns whether it has this module, which is not built in.
+    pub(super) fn has(&self, module: &str) -> bool {
+        self.modules.contains_key(module)
     }
 
     fn find(folder: &Path, wanted: &Wanted) -> Result<Self> {

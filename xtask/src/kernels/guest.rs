@@ -41,7 +41,8 @@ impl Guest {
         let checks = if kernel.is_refused {
             vec![&REFUSED]
         } else {
-            suites.checks.clone()
+            let fits = |check: &&Check| check.fits(|module| kernel.has(module));
+            suites.checks.iter().copied().filter(fits).collect()
         };
         let archive = image::pack(&kernel, knockgate, suites, &checks, userland)?;
         let image = workspace::target().join(format!("kernels/{}.cpio", kernel.release));

@@ -1,6 +1,10 @@
 //! The system of a guest: an archive that the kernel unpacks into memory (an initramfs).
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -63,7 +67,7 @@ const OBJECTS: [&str; 2] = ["xdp-dispatcher.o", "xdpfilt_alw_all.o"];
 pub(super) fn pack(
     kernel: &Kernel,
     knockgate: &Path,
-    suites: &Suites,
+    built: &Suites,
     checks: &[&Check],
     userland: &Userland,
 ) -> Result<Vec<u8>> {
@@ -82,8 +86,9 @@ pub(super) fn pack(
         files.add(&format!("{place}/{name}"), 0o644, read(&folder.join(name))?);
     }
     files.add_program("usr/bin/knockgate", knockgate, userland)?;
-    for Check { suite, .. } in checks {
-        files.add_program(&format!("suites/{suite}"), &suites.path(suite), userland)?;
+    let suites: BTreeSet<_> = checks.iter().map(|check| check.suite).collect();
+    for suite in suites {
+        files.add_program(&format!("suites/{suite}"), &built.path(suite), userland)?;
     }
     Ok(files.archive())
 }

@@ -144,6 +144,12 @@ impl Stage {
                 Some("oracle"),
                 &["program_agrees_with_the_model_on_a_fixed_seed"],
             ),
+            suite(
+                "several CPUs",
+                TESTS,
+                Some("concurrency"),
+                &["every_cpu_has_the_time_of_the_kernel"],
+            ),
         ];
         match self {
             Self::Oracle => ORACLE,

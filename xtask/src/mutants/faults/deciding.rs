@@ -13,6 +13,7 @@ const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
 const GUARDED: &str = "knock-common/src/guarded.rs";
 const REPLY: &str = "knock-common/src/reject/reply.rs";
+const REQUEST: &str = "knock-common/src/reject/request.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -362,5 +363,17 @@ pub(super) const FAULTS: &[Fault] = &[
         file: REPLY,
         find: "let sum = if leave {",
         replace: "let sum = if leave && self.quoted != 0 {",
+    },
+    Fault {
+        what: "a segment with an authentication code is replied to",
+        file: REQUEST,
+        find: "AUTHENTICATION if strict => {",
+        replace: "AUTHENTICATION if strict && length == 0 => {",
+    },
+    Fault {
+        what: "a code that a kernel passes by with IPv6 is passed by with IPv4",
+        file: REQUEST,
+        find: "A::FAMILY == 6 && ",
+        replace: "",
     },
 ];

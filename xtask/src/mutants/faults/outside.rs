@@ -10,6 +10,7 @@ const CHECKSUMS: &str = "knock-user/src/datapath/host/checksums.rs";
 const NATIVE: &str = "knock-user/src/datapath/install/native/mod.rs";
 const FRAMING: &str = "knock-user/src/datapath/install/framing.rs";
 const ENV: &str = "knock-ebpf/src/env.rs";
+const CLOCK: &str = "knock-ebpf/src/clock.rs";
 const RULES: &str = "knock-common/src/rules.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -90,6 +91,12 @@ pub(super) const FAULTS: &[Fault] = &[
         file: ENV,
         find: "outcome.counter(gate)",
         replace: "outcome.counter(gate ^ 1)",
+    },
+    Fault {
+        what: "the time of the first packet holds for all others",
+        file: CLOCK,
+        find: "time ^ check == tick",
+        replace: "time != 0",
     },
     Fault {
         what: "the ports of both protocols share their roles",
