@@ -152,8 +152,8 @@ pub trait Env {
     /// Returns whether this host has a UDP socket for this datagram that is connected to its sender.
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool;
 
-    /// Reads `cell`, after `seen` has been read of the same entry: not before, on any architecture.
-    fn read_after(&self, cell: &u64, seen: u64) -> u64;
+    /// Reads `cell` after what `read` is computed from, on every architecture.
+    fn read_after(&self, cell: &u64, read: u64) -> u64;
 
     /// Stores `new` if `cell` still holds `current`. Returns whether it did. A full memory barrier if so.
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool;

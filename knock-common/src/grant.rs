@@ -84,11 +84,11 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Returns whether it admits packets from this source port. One comparison, since the verifier follows each way through
-    /// this.
+    /// Returns whether a grant that is [limited](Self::port) to `limit` admits packets from this source port. One comparison,
+    /// since the verifier follows each way through this.
     #[inline(always)]
-    const fn admits(&self, port: u16) -> bool {
-        self.port as u32 * (self.port ^ port) as u32 == 0
+    const fn admits(limit: u16, port: u16) -> bool {
+        limit as u32 * (limit ^ port) as u32 == 0
     }
 }
 

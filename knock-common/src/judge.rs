@@ -195,8 +195,8 @@ fn at_gate<E: Env, A: Family>(
     reason
 }
 
-/// Judges a packet to a protected port that is not of a session whose grant is live: it needs a session, a grant or an entry of
-/// the allow list.
+/// Judges a packet to a protected port that its caller has not admitted already: it needs a session, a grant or an entry of the
+/// allow list.
 #[inline(never)]
 fn protected<E: Env, A: Family>(
     env: &E,

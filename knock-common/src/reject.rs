@@ -49,8 +49,8 @@ pub struct ReplySettings {
     pub known: u8,
     /// 1: there is no reply to malformed TCP options, nor to the authentication option of RFC 5925 (since Linux 6.7).
     pub strict: u8,
-    /// Bytes of TCP options that the kernel must have before it, to look for a signature: [`LEAST_OPTIONS`] if it was built
-    /// with `TCP_AO`, or else [`SIGNATURE_LENGTH`].
+    /// The kernel reads TCP options only while at least so many bytes of them are left: [`LEAST_OPTIONS`] if it was built with
+    /// `TCP_AO`, or else [`SIGNATURE_LENGTH`].
     pub least_options: u8,
     pub zero: [u8; 2],
 }

@@ -32,6 +32,7 @@ use crate::{
     Env,
     address::{Address, Padded, V4, V6},
     frame::Segment,
+    time::elapsed,
 };
 
 /// A flow in the direction from client to host. Key of the session tables.
@@ -99,13 +100,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Returns the time since its last packet, ns; 0 if that was seen by another CPU whose clock was ahead by a timer tick.
-    /// The difference wraps as the kernel's own times do (`time_after64`), so it is also right for a `last` before the boot,
-    /// which tests set.
+    /// Returns the time since its last packet, ns.
     #[inline(always)]
     pub const fn idle(&self, now: u64) -> u64 {
-        let idle = now.wrapping_sub(self.last);
-        if idle.cast_signed() < 0 { 0 } else { idle }
+        elapsed(self.last, now)
     }
 }
 

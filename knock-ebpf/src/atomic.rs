@@ -7,14 +7,14 @@ mod bpf {
         intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd},
     };
 
-    /// Reads a word whose address depends on `seen`, which no processor reads before it. (BPF has loads that others cannot
-    /// overtake since Linux 6.15 only.)
+    /// Reads a word at an address that depends on `read`, so that no processor reads it before what that is computed from.
+    /// (Loads that keep this order by themselves are there since Linux 6.15 only.)
     #[inline(always)]
-    pub fn read_after(cell: &u64, seen: u64) -> u64 {
-        let mut nothing = seen;
-        // SAFETY: changes that register alone, to 0, as the compiler does not know and the verifier does.
+    pub fn read_after(cell: &u64, read: u64) -> u64 {
+        let mut nothing = read;
+        // SAFETY: it changes this register alone, to 0. The compiler does not know that it is 0, and the verifier does.
         unsafe { asm!("{0} &= 0", inout(reg) nothing, options(pure, nomem, nostack)) };
-        // SAFETY: the word itself.
+        // SAFETY: 0 bytes on, which is the word itself.
         unsafe {
             (&raw const *cell)
                 .byte_add(nothing as usize)

@@ -326,8 +326,8 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn read_after(&self, cell: &u64, seen: u64) -> u64 {
-        atomic::read_after(cell, seen)
+    fn read_after(&self, cell: &u64, read: u64) -> u64 {
+        atomic::read_after(cell, read)
     }
 
     #[inline(always)]

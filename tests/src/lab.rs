@@ -304,7 +304,7 @@ impl Lab {
         let [host, client] = ends
             .each_ref()
             .map(|end| Pppoe::make(end.netns, end.interface, BELOW, MAC_BELOW));
-        let made = [need::made("PPPoE", host)?, need::made("PPPoE", client)?];
+        let made = [need::has("PPPoE", host)?, need::has("PPPoE", client)?];
         self.set_up(&ends);
         Some(made)
     }

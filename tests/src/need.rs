@@ -66,15 +66,16 @@ pub fn met(tools: &[&str]) -> bool {
 /// Returns whether the kernel has an optional feature, by running an `ip` command in a namespace. Prints to standard
 /// error what is missing, which makes `cargo xtask kernels` fail.
 pub fn kernel_has(what: &str, netns: &Netns, command: &str) -> bool {
-    made(what, netns.ip(command)).is_some()
+    has(what, netns.ip(command)).is_some()
 }
 
-/// Returns what was made by an optional feature of the kernel. Says where it is missing, as [`kernel_has`] does.
-pub fn made<T>(what: &str, made: io::Result<T>) -> Option<T> {
-    made.inspect_err(|error| {
-        eprintln!("skipped; missing here: {what}, which this kernel lacks: {error}");
-    })
-    .ok()
+/// Returns what an optional feature of the kernel has given. Says where it is missing, as [`kernel_has`] does.
+pub fn has<T>(what: &str, given: io::Result<T>) -> Option<T> {
+    given
+        .inspect_err(|error| {
+            eprintln!("skipped; missing here: {what}, which this kernel lacks: {error}");
+        })
+        .ok()
 }
 
 /// Returns whether the kernel has TCX (since Linux 6.6). Prints to standard error that it has not.
@@ -99,7 +100,7 @@ pub fn large_pages() -> bool {
 }
 
 /// Returns the first two numbers of the kernel's version.
-fn linux() -> (u32, u32) {
+pub fn linux() -> (u32, u32) {
     let release = release();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|number| number.parse().ok());

@@ -8,10 +8,12 @@ use std::{
 
 use netlab::Netns;
 
+use crate::network::ip;
+
 /// Of `linux/if_pppox.h`.
 const PX_PROTO_OE: u32 = 0;
 /// Of `linux/ppp-ioctl.h`.
-const PPPIOCGCHAN: libc::Ioctl = 0x8004_7437;
+const PPPIOCGCHAN: libc::Ioctl = 0x8004_7437_u32 as libc::Ioctl;
 const PPPIOCATTCHAN: libc::Ioctl = 0x4004_7438;
 const PPPIOCCONNECT: libc::Ioctl = 0x4004_743a;
 const PPPIOCNEWUNIT: libc::Ioctl = 0xc004_743e_u32 as libc::Ioctl;
@@ -40,25 +42,22 @@ pub struct Pppoe {
 }
 
 impl Pppoe {
-    /// Makes the device `name` over an Ethernet interface of the namespace. `peer`: the MAC address of the other end.
+    /// Makes the device `name` over an Ethernet interface of the namespace. `peer`: the MAC address of the other end. Fails where
+    /// the kernel has no `PPPoE`.
     pub fn make(netns: &Netns, name: &str, below: &str, peer: [u8; 6]) -> io::Result<Self> {
-        let (end, number) = netns.run(|| Self::join(below, peer))?;
-        netns.ip(&format!(
-            "link set ppp{number} name {name}\nlink set {name} mtu {MTU}"
-        ))?;
+        let (end, number) = netns.run(|| {
+            let session = session()?;
+            Ok::<_, io::Error>(Self::join(session, below, peer).expect("a session can be made"))
+        })?;
+        ip(
+            netns,
+            &format!("link set ppp{number} name {name}\nlink set {name} mtu {MTU}"),
+        );
         Ok(end)
     }
 
     /// Returns the end, and the number in the name of its device, `ppp…`.
-    fn join(below: &str, peer: [u8; 6]) -> io::Result<(Self, i32)> {
-        // SAFETY: takes no pointers.
-        let session =
-            unsafe { libc::socket(libc::AF_PPPOX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-        if session < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor, which the call above has made and nothing else owns.
-        let session = unsafe { OwnedFd::from_raw_fd(session) };
+    fn join(session: OwnedFd, below: &str, peer: [u8; 6]) -> io::Result<(Self, i32)> {
         let mut address = Address {
             family: libc::AF_PPPOX.try_into().expect("a small number"),
             protocol: PX_PROTO_OE,
@@ -88,6 +87,17 @@ impl Pppoe {
         };
         Ok((end, unit_number))
     }
+}
+
+fn session() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let session =
+        unsafe { libc::socket(libc::AF_PPPOX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if session < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which the call above has made and nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(session) })
 }
 
 fn open() -> io::Result<File> {

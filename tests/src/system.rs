@@ -27,7 +27,7 @@ pub use self::{
     counted::Counted,
     host::Hosted,
     modelled::Modelled,
-    program::{Program, XDP_PASS, clock},
+    program::{Program, XDP_PASS, clock, tick},
 };
 
 /// The addresses of the host: a system remembers no flows to other addresses. Its interface is a bridge's port, so that

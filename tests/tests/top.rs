@@ -77,7 +77,7 @@ fn it_follows_an_instance_and_gives_the_terminal_back() {
     });
 }
 
-/// Both are heard of at once. A key that is lost then would be seen with the next one that is pressed.
+/// The key and the new size become known together. A key that is lost then would be read only with the next one.
 #[test]
 fn no_key_is_lost_while_the_terminal_is_resized() {
     in_generic_mode(|scenario| {

@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Options {
         arch,
         all,
-        kernel: _,
+        kernel,
         only,
         update,
     } = options;
@@ -110,6 +110,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Guest::prepare(kernel, &knockgate, &suites, &userland)
         })
         .collect::<Result<Vec<_>>>()?;
+    if *all && kernel.is_none() {
+        for check in &suites.checks {
+            ensure!(
+                guests.iter().any(|guest| guest.runs(check)),
+                "no kernel has the module that some rows of the suite `{}` need",
+                check.suite
+            );
+        }
+    }
 
     let checks: usize = guests.iter().map(Guest::checks_to_run).sum();
     let progress = Progress::new(checks + usize::from(cross.is_none()));

@@ -31,8 +31,10 @@ fn look_up<'e, E: Env, A: Family>(
     }
     let grant = A::grants(env).find(key)?;
     let now = env.now();
-    let until = grant.until;
-    (until > now && grant.admits(port) && is_still_of(env, grant, key, until)).then_some(grant)
+    let (until, limit) = (grant.until, grant.port);
+    let read = until ^ u64::from(limit);
+    (until > now && Grant::admits(limit, port) && is_still_of(env, grant, key, read))
+        .then_some(grant)
 }
 
 /// As [`live`], if prefixes can have grants.
@@ -67,14 +69,14 @@ fn closest<'e, E: Env, A: Family>(
     closest
 }
 
-/// Returns whether the end that was read of a grant is that of `key`: the tag is read after it. Every packet that a grant
-/// admits asks this, so nothing is written.
+/// Returns whether what was read from a grant is that of `key`: the tag is read after it. `read`: a number that is computed from
+/// all of it. Every packet that a grant admits asks this, so nothing is written.
 #[inline(always)]
 pub(super) fn is_still_of<E: Env, A: Family>(
     env: &E,
     grant: &Grant,
     key: &GrantKey<A>,
-    until: u64,
+    read: u64,
 ) -> bool {
-    env.read_after(&grant.tag, until) == key.tag()
+    env.read_after(&grant.tag, read) == key.tag()
 }

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ReplySettings;
+use crate::time::elapsed;
 
 /// Errors that a destination may get at once.
 const BURST: u64 = 6;
@@ -43,7 +44,7 @@ impl IcmpBucket {
     /// Takes one error at `now`, where there is one every `interval`, both ns. Returns false where none is left.
     #[inline(always)]
     pub fn take(&mut self, now: u64, interval: u64) -> bool {
-        let saved = self.saved + now.wrapping_sub(self.since);
+        let saved = self.saved + elapsed(self.since, now);
         self.since = now;
         self.saved = saved.min(BURST * interval);
         let enough = self.saved >= interval;
@@ -57,7 +58,7 @@ impl IcmpBucket {
     /// the last (`ip_idents_reserve`): those between `before` and `now`, ns.
     #[inline(always)]
     pub fn identify(&mut self, before: u64, now: u64, tick: u64, random: u32) -> u16 {
-        let ticks = now.wrapping_sub(before) / tick.max(1);
+        let ticks = elapsed(before, now) / tick.max(1);
         // BPF defines x % 0 as x, and Rust panics.
         let skipped = u64::from(random) % ticks.max(1);
         self.identification = self.identification.wrapping_add(1 + skipped as u32);
@@ -78,7 +79,7 @@ impl GlobalIcmpBucket {
     #[inline(always)]
     pub fn filled(self, now: u64, settings: &ReplySettings) -> Option<Self> {
         let (mut filled, mut left) = (self.0 >> Self::ERRORS, self.0 & Self::MOST);
-        let passed = ((now >> 20).wrapping_sub(filled) << 20).min(SECOND);
+        let passed = (elapsed(filled, now >> 20) << 20).min(SECOND);
         if passed >= FILLED_EVERY {
             let more = u64::from(settings.per_second) * passed / SECOND;
             if more != 0 {

@@ -205,7 +205,7 @@ pub(super) fn tcp<A: Address, F: Frame + ?Sized>(
 /// malformed. Reads them as Linux does (`tcp_do_parse_auth_options`; before 6.7 `tcp_parse_md5sig_option`), which looks no
 /// further where there is no room for what it looks for.
 ///
-/// A kernel that was not built with `TCP_AO` passes by one code, with IPv6 alone (`tcp_v6_send_reset`,
+/// A kernel that was not built with `TCP_AO` ignores one code, and only with IPv6 (`tcp_v6_send_reset`,
 /// `tcp_v4_ao_sign_reset`).
 #[inline(always)]
 fn is_plain<A: Address, F: Frame + ?Sized>(
@@ -216,7 +216,7 @@ fn is_plain<A: Address, F: Frame + ?Sized>(
 ) -> bool {
     let strict = settings.strict != 0;
     let least = usize::from(settings.least_options);
-    let mut passes_code = A::FAMILY == 6 && settings.least_options != LEAST_OPTIONS;
+    let mut ignores_code = A::FAMILY == 6 && settings.least_options != LEAST_OPTIONS;
     let mut read = 0;
     for _ in 0..=MOST_OPTIONS - usize::from(LEAST_OPTIONS) {
         if read + least > length {
@@ -232,10 +232,10 @@ fn is_plain<A: Address, F: Frame + ?Sized>(
             _ if long < 2 || read + long > length => return !strict,
             SIGNATURE => return long != usize::from(SIGNATURE_LENGTH) && !strict,
             AUTHENTICATION if strict => {
-                if !passes_code || long < usize::from(LEAST_OPTIONS) {
+                if !ignores_code || long < usize::from(LEAST_OPTIONS) {
                     return false;
                 }
-                passes_code = false;
+                ignores_code = false;
                 read += long;
             }
             _ => read += long,
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::address::{V4, V6};
 
-    /// Kernels before 6.7, since then, and since then built with `TCP_AO`.
+    /// Kernels before 6.7; since 6.7; and since 6.7, built with `TCP_AO`.
     const KERNELS: [(u8, u8); 3] = [
         (0, SIGNATURE_LENGTH),
         (1, SIGNATURE_LENGTH),
@@ -319,7 +319,7 @@ mod tests {
         }
         for (options, plain) in [
             ([&code[..], &[1; 8]].concat(), [true, true, false]),
-            // Twice, of which Linux thinks little.
+            // Two of them, which Linux takes for an error.
             ([&code[..], &code, &[1; 8]].concat(), [true, false, false]),
             (
                 [&option(AUTHENTICATION, 4)[..], &[1; 20]].concat(),

@@ -5,7 +5,7 @@ use crate::{Env, Family, HashTable as _, frame::flag, rules::GateRules, time::TI
 
 /// The least time for which the host is asked after a FIN or RST, in units of 2^[`TICK_SHIFT`] ns: a second. Before that
 /// it may not have processed it yet.
-const SETTLED: u32 = 1_000_000_000 >> TICK_SHIFT;
+const SETTLED: i32 = 1_000_000_000 >> TICK_SHIFT;
 
 /// Returns the session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or longer, and
 /// the time, which is read only if there is a session.
@@ -71,7 +71,8 @@ fn closes<E: Env, A: Family>(
             A::sessions(env).remove(flow);
             return false;
         }
-        let settled = time.wrapping_sub(session.ending) >= SETTLED;
+        // Signed, since another CPU's clock may have been ahead.
+        let settled = time.wrapping_sub(session.ending).cast_signed() >= SETTLED;
         if settled && !ends && socket == socket::ESTABLISHED {
             session.closing = 0;
             note(env, session, state::OPEN);

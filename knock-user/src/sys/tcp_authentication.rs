@@ -28,7 +28,7 @@ fn asked(family: libc::c_int) -> io::Result<bool> {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let mut answer = [0_u8; ROOM as usize];
     let mut length = libc::socklen_t::from(ROOM);
-    // SAFETY: the kernel writes no more than `length` bytes to the first, and a length to the second.
+    // SAFETY: the kernel reads and writes no more than `length` bytes of the first, and a length at the second.
     let asked = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -38,7 +38,6 @@ fn asked(family: libc::c_int) -> io::Result<bool> {
             &raw mut length,
         )
     };
-    // Whatever it says of a socket without keys, it knows what is asked.
-    let unknown = io::Error::last_os_error().raw_os_error() == Some(libc::ENOPROTOOPT);
-    Ok(asked == 0 || !unknown)
+    // A socket without keys has no such information; a kernel without authentication does not know what is asked.
+    Ok(asked == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT))
 }

@@ -38,7 +38,7 @@ use knock_user::{
 use netlab::{host::BPFFS, netns};
 
 use self::time::{SLOWED, slowed};
-pub use self::time::{clock, tai};
+pub use self::time::{clock, tai, tick};
 use super::{SystemUnderTest as _, sockets::Sockets};
 use crate::{keyring::EPOCH, need};
 

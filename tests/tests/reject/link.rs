@@ -108,8 +108,6 @@ fn sources() -> Vec<Row> {
         ("255.255.255.255", Silence),
         ("10.77.0.1", Silence),
         ("10.77.0.9", Silence),
-        // With `rp_filter`, the host would not answer either; Linux 7.3 answers only segments.
-        ("10.77.255.255", AtMostHost),
     ];
     let v6 = [
         ("fd77:0:0:2::2", Answer),
@@ -122,19 +120,25 @@ fn sources() -> Vec<Row> {
         .map(|row| (V4, row))
         .into_iter()
         .chain(v6.map(|row| (V6, row)));
-    rows.flat_map(|(families, (from, expected))| {
-        let address: IpAddr = from.parse().expect("well-formed");
-        either(
-            &format!("from {from}"),
-            families,
-            expected,
-            3,
-            move |frame| {
-                frame::readdress(frame, Some(address), None);
-            },
-        )
-    })
-    .collect()
+    let mut rows: Vec<Row> = rows
+        .flat_map(|(families, (from, expected))| from_source(families, from, expected))
+        .collect();
+    // With `rp_filter`, the host would not answer either. Linux 7.3 does not answer datagrams.
+    let [segment, mut datagram] = from_source(V4, "10.77.255.255", OnlyHost);
+    datagram.expected = AtMostHost;
+    rows.extend([segment, datagram]);
+    rows
+}
+
+fn from_source(families: &'static [Family], from: &str, expected: Expected) -> [Row; 2] {
+    let address: IpAddr = from.parse().expect("well-formed");
+    either(
+        &format!("from {from}"),
+        families,
+        expected,
+        3,
+        move |frame| frame::readdress(frame, Some(address), None),
+    )
 }
 
 /// Returns rows for a segment and a datagram of this length, changed by `edit`.

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    ptr,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -52,6 +53,11 @@ impl Guest {
             image,
             checks,
         })
+    }
+
+    /// Returns whether [`Guest::run`] runs this check.
+    pub(super) fn runs(&self, check: &'static Check) -> bool {
+        self.checks.iter().any(|own| ptr::eq(*own, check))
     }
 
     /// Returns how many checks [`Guest::run`] runs.

@@ -36,6 +36,7 @@ pub fn read(secret: u64) -> ReplySettings {
     let mask6 = text("ipv6/icmp/ratemask").unwrap_or_else(|| "0-1,3-127".to_owned());
     let limited = u8::from(mask4 >> UNREACHABLE4 & 1 != 0)
         | u8::from(is_in_ranges(&mask6, UNREACHABLE6)) << 1;
+    let checks_codes = tcp_authentication::is_built_in();
     ReplySettings {
         interval4: milliseconds("ipv4/icmp_ratelimit"),
         interval6: milliseconds("ipv6/icmp/ratelimit"),
@@ -47,8 +48,8 @@ pub fn read(secret: u64) -> ReplySettings {
         labels: label_bits,
         limited,
         known: 1,
-        strict: u8::from(kernel_version::is_at_least((6, 7))),
-        least_options: if tcp_authentication::is_built_in() {
+        strict: u8::from(checks_codes || kernel_version::is_at_least((6, 7))),
+        least_options: if checks_codes {
             LEAST_OPTIONS
         } else {
             SIGNATURE_LENGTH

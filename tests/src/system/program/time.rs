@@ -25,6 +25,17 @@ pub fn clock() -> u64 {
     time_of(libc::CLOCK_MONOTONIC_COARSE)
 }
 
+/// Returns the length of the kernel's timer tick, by which that clock moves, ns.
+pub fn tick() -> u64 {
+    let mut tick = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the structure; this clock always exists.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    nanoseconds(tick)
+}
+
 /// Returns the time of the clock by which the program finds out the time of day, ns.
 pub fn tai() -> u64 {
     time_of(libc::CLOCK_TAI)
@@ -37,5 +48,9 @@ fn time_of(clock: libc::clockid_t) -> u64 {
     };
     // SAFETY: the call fills the structure; these clocks always exist.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
+    nanoseconds(time)
+}
+
+fn nanoseconds(time: libc::timespec) -> u64 {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }

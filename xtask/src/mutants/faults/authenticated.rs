@@ -66,7 +66,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a grant for one source port admits every other",
         file: "knock-common/src/grant.rs",
-        find: "self.port as u32 * (self.port ^ port) as u32 == 0",
+        find: "limit as u32 * (limit ^ port) as u32 == 0",
         replace: "port == port",
     },
 ];

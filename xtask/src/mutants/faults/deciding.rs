@@ -109,20 +109,20 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an expired grant is accepted",
         file: FIND,
-        find: "until > now && grant.admits(port)",
-        replace: "grant.admits(port)",
+        find: "until > now && Grant::admits(limit, port)",
+        replace: "Grant::admits(limit, port)",
     },
     Fault {
         what: "a grant lives one moment too long",
         file: FIND,
-        find: "until > now && grant.admits(port)",
-        replace: "until >= now && grant.admits(port)",
+        find: "until > now && Grant::admits(limit, port)",
+        replace: "until >= now && Grant::admits(limit, port)",
     },
     Fault {
         what: "a grant is accepted whose slot has been given to another key",
         file: FIND,
-        find: "grant.admits(port) && is_still_of(env, grant, key, until)",
-        replace: "grant.admits(port)",
+        find: "Grant::admits(limit, port) && is_still_of(env, grant, key, read)",
+        replace: "Grant::admits(limit, port)",
     },
     Fault {
         what: "a source's own used-up grant hides its prefix's",
@@ -271,7 +271,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a FIN is forgotten before the host has looked at it",
         file: LOOKUP,
-        find: "time.wrapping_sub(session.ending) >= SETTLED",
+        find: "time.wrapping_sub(session.ending).cast_signed() >= SETTLED",
         replace: "true",
     },
     Fault {
@@ -371,7 +371,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "AUTHENTICATION if strict && length == 0 => {",
     },
     Fault {
-        what: "a code that a kernel passes by with IPv6 is passed by with IPv4",
+        what: "a code that a kernel ignores with IPv6 is ignored with IPv4",
         file: REQUEST,
         find: "A::FAMILY == 6 && ",
         replace: "",

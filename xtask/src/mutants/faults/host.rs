@@ -2,7 +2,7 @@
 
 use super::Fault;
 
-const SESSION: &str = "knock-common/src/session.rs";
+const TIME: &str = "knock-common/src/time.rs";
 const SOCK_DIAG: &str = "knock-user/src/sys/sock_diag.rs";
 const LINT: &str = "knock-user/src/config/lint/mod.rs";
 const NETWORK: &str = "knock-user/src/config/lint/network.rs";
@@ -10,15 +10,15 @@ const NETWORK: &str = "knock-user/src/config/lint/network.rs";
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow whose last packet came by a CPU with a later clock is taken for an old one",
-        file: SESSION,
-        find: "if idle.cast_signed() < 0 { 0 } else { idle }",
-        replace: "idle",
+        file: TIME,
+        find: "if time.cast_signed() < 0 { 0 } else { time }",
+        replace: "time",
     },
     Fault {
         what: "the age of a flow ends at the boot",
-        file: SESSION,
-        find: "now.wrapping_sub(self.last)",
-        replace: "now.saturating_sub(self.last)",
+        file: TIME,
+        find: "now.wrapping_sub(then)",
+        replace: "now.saturating_sub(then)",
     },
     Fault {
         what: "a port that only this host can reach counts as open",
