@@ -178,7 +178,7 @@ fn at_gate<E: Env, A: Family>(
         return Reason::Grant;
     }
     let grant = grant::find::live(env, &segment.source, gate, segment.source_port);
-    if known == Known::Nothing && tcp && grant.is_some() {
+    if known == Known::Nothing && grant.is_some() {
         return Reason::Grant;
     }
     let mut packet = Admission {
@@ -236,9 +236,9 @@ fn protected<E: Env, A: Family>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Known {
-    /// It begins with this packet.
+    /// It begins with this packet: a SYN, or a datagram of no session.
     Opens,
-    /// There is no session.
+    /// There is no session, and the packet begins none.
     Nothing,
     /// It began under a grant that is still live.
     Granted,
@@ -250,23 +250,24 @@ enum Known {
 #[inline(always)]
 fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8) -> Known {
     let flow = &Flow::of(segment);
-    let Some(rules) = env.gate(gate) else {
-        return Known::Nothing;
-    };
     let tcp = flow.protocol == u32::from(TCP);
+    let none = if tcp { Known::Nothing } else { Known::Opens };
+    let Some(rules) = env.gate(gate) else {
+        return none;
+    };
     if rules.cut != 0 && (rules.connections == 0 || !tcp) {
-        return Known::Nothing;
+        return none;
     }
     let Some((session, now)) = session::lookup::find(env, flow, gate, rules) else {
-        return Known::Nothing;
+        return none;
     };
     if rules.cut != 0 {
         // It is remembered only so that its connections are counted.
         session::lookup::note_more(session);
-        return Known::Nothing;
+        return none;
     }
     if !session::lookup::goes_on(env, flow, session, flags, now) {
-        return Known::Nothing;
+        return none;
     }
     session::seen(env, session, now);
     if session.granted_until > now {
@@ -326,7 +327,7 @@ fn admit<E: Env, A: Family>(
 }
 
 /// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
-#[inline(never)]
+#[inline(always)]
 fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
     if !session::remember::remember(env, segment, gate, packet.sequence)
         && send::wants(env, class::DENIALS)

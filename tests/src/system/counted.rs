@@ -37,6 +37,8 @@ pub struct Counted {
     code: Vec<bpf_insn>,
     tables: Vec<Table>,
     longest: BTreeMap<String, u64>,
+    /// How many packets it has judged.
+    packets: u64,
     /// The reply to the last packet.
     answer: Option<Vec<u8>>,
 }
@@ -83,6 +85,7 @@ impl Counted {
             code,
             tables,
             longest: BTreeMap::new(),
+            packets: 0,
             answer: None,
         })
     }
@@ -112,11 +115,13 @@ impl SystemUnderTest for Counted {
     fn judge(&mut self, frame: &[u8]) -> bool {
         self.program.set_wall();
         let before = self.tally();
+        self.packets += 1;
         let mut memory = Memory::default();
         let context = context(&mut memory, frame);
         let mut kernel = Kernel {
             tables: &self.tables,
             sockets: self.program.sockets(),
+            packet: self.packets,
             seen: HashMap::new(),
         };
         let run = interpreter::run(&self.code, &mut memory, &mut kernel, context);

@@ -37,13 +37,24 @@ pub use report::report;
 pub use verify::verify;
 
 /// Looks at a datagram to a port for authenticated knocks. [`answer`] does what it asks for.
-#[inline(never)]
+///
+/// Two functions are called one after the other, since nested calls share 512 bytes of stack.
+#[inline(always)]
 pub fn look_at<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, datagram: &Segment<A>) {
-    if let Some(work) = env.knock_work() {
-        work.source = datagram.source.padded();
-        work.family = u32::from(A::FAMILY);
-        work.destination_port = datagram.destination_port;
-        work.outcome = Outcome::Other as u8;
+    if begin(env, datagram) {
         env.verify_knock(frame, datagram.transport);
     }
+}
+
+/// Notes what is known of a datagram before it is verified. Returns false where there is no memory for it.
+#[inline(never)]
+fn begin<E: Env, A: Family>(env: &E, datagram: &Segment<A>) -> bool {
+    let Some(work) = env.knock_work() else {
+        return false;
+    };
+    work.source = datagram.source.padded();
+    work.family = u32::from(A::FAMILY);
+    work.destination_port = datagram.destination_port;
+    work.outcome = Outcome::Other as u8;
+    true
 }
