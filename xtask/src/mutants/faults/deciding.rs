@@ -229,7 +229,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "under `cut`, flows outlive their grant",
         file: JUDGE,
-        find: "session::lookup::note_more(session);\n        return Known::Nothing;",
+        find: "session::lookup::note_more(session);\n        return none;",
         replace: "session::lookup::note_more(session);",
     },
     Fault {
