@@ -197,6 +197,9 @@ fn at_gate<E: Env, A: Family>(
 
 /// Judges a packet to a protected port that its caller has not admitted already: it needs a session, a grant or an entry of the
 /// allow list.
+///
+/// Not inlined, like the functions for probes: the verifier then follows this once, and not once for every path through the
+/// parser.
 #[inline(never)]
 fn protected<E: Env, A: Family>(
     env: &E,
