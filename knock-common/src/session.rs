@@ -108,7 +108,7 @@ impl Session {
 }
 
 /// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not; the slot,
-/// which is another line of memory, is written eight times a second at the most.
+/// which is in another page of memory, is written once a minute at the most.
 #[inline(always)]
 pub fn seen<E: Env>(env: &E, session: &mut Session, now: u64) {
     let before = session.last;
@@ -143,8 +143,8 @@ pub struct SessionSlot {
     pub protocol: u8,
     /// [`Address::FAMILY`]; 0: never used.
     pub family: u8,
-    /// Time of the last packet of its session, in units of 2^[`SLOT_SHIFT`] ns of `CLOCK_MONOTONIC`. This and what follows is
-    /// for user space, which counts sessions by their slots: these lie in order in memory, and sessions do not.
+    /// Time of the last packet of its session, in units of 2^[`SLOT_SHIFT`] ns of `CLOCK_MONOTONIC`, rounded down. This and what
+    /// follows is for user space, which counts sessions by their slots: these lie in order in memory, and sessions do not.
     pub last: u32,
     pub gate: u16,
     /// See [`state`].
@@ -152,8 +152,22 @@ pub struct SessionSlot {
     pub zero: u8,
 }
 
-/// The unit of [`SessionSlot::last`]: 2^27 ns are 134 ms.
-pub const SLOT_SHIFT: u32 = 27;
+impl SessionSlot {
+    /// Returns the flow of its session. `A` is the family of the slot.
+    #[inline(always)]
+    pub fn flow<A: Address>(&self) -> Flow<A> {
+        Flow {
+            source: A::unpadded(self.source),
+            destination: A::unpadded(self.destination),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: u32::from(self.protocol),
+        }
+    }
+}
+
+/// The unit of [`SessionSlot::last`]: 2^36 ns are 69 s.
+pub const SLOT_SHIFT: u32 = 36;
 
 /// The values of [`SessionSlot::state`].
 pub mod state {

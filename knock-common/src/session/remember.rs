@@ -242,13 +242,7 @@ fn vacate_of<E: Env, A: Family>(
     now: u64,
     bars: Bars,
 ) -> bool {
-    let flow = Flow::<A> {
-        source: A::unpadded(slot.source),
-        destination: A::unpadded(slot.destination),
-        source_port: slot.source_port,
-        destination_port: slot.destination_port,
-        protocol: u32::from(slot.protocol),
-    };
+    let flow = slot.flow::<A>();
     let sessions = A::sessions(env);
     let Some(owner) = sessions.find(&flow) else {
         return true;

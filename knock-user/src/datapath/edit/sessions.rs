@@ -152,7 +152,7 @@ fn note_end<A: Address>(slots: &Mapping<SessionSlot>, flow: &Flow<A>, index: usi
 }
 
 /// Returns a time of `CLOCK_MONOTONIC`, ns, in the unit of [`SessionSlot::last`].
-pub(in crate::datapath) fn slot_time(time: u64) -> u32 {
+fn slot_time(time: u64) -> u32 {
     u32::try_from(time >> SLOT_SHIFT).unwrap_or(u32::MAX)
 }
 

@@ -19,7 +19,11 @@ use knock_common::{
 
 use crate::{
     config::{Established, connections},
-    datapath::{edit::sessions::slot_time, open::Datapath, tables::data},
+    datapath::{
+        edit::sessions::InSessions,
+        open::Datapath,
+        tables::{absent_as_none, data},
+    },
     sys::{
         bpf::{batch, mapping::Mapping},
         clock::monotonic_now,
@@ -59,18 +63,25 @@ impl Datapath {
         Ok(open)
     }
 
-    /// Counts the sessions, in a fraction of the time that [`Datapath::sessions`] takes.
+    /// Counts the sessions, in a fraction of the time that [`Datapath::sessions`] takes: by their slots, and by the sessions
+    /// themselves only where a slot does not say whether one has been idle for too long.
     pub fn count_sessions(&self) -> Result<u64> {
-        let now = slot_time(monotonic_now());
+        let now = monotonic_now();
         let mut open = 0;
         let mut closing = Vec::new();
-        for slot in Mapping::of(&self.session_slots)?.iter() {
+        for (index, slot) in (0..).zip(Mapping::of(&self.session_slots)?.iter()) {
             if slot.family == 0 || slot.state == state::ENDED {
                 continue;
             }
-            // Less than the unit more than it says.
-            let idle = u64::from(now.saturating_sub(slot.last)).saturating_sub(1) << SLOT_SHIFT;
-            if !self.is_kept(slot.gate, Duration::from_nanos(idle)) {
+            let (least, most) = idle_by(slot.last, now);
+            let is_kept = self.is_kept(slot.gate, most)
+                || self.is_kept(slot.gate, least)
+                    && if slot.family == V4::FAMILY {
+                        self.is_live::<V4>(&slot, index, now)?
+                    } else {
+                        self.is_live::<V6>(&slot, index, now)?
+                    };
+            if !is_kept {
                 continue;
             }
             if slot.state == state::OPEN {
@@ -84,6 +95,18 @@ impl Datapath {
             closing.retain(|(source, destination)| connected.contains(&(*destination, *source)));
         }
         Ok(open + closing.len() as u64)
+    }
+
+    /// Returns whether the slot with this index has a session that goes on past its grant.
+    fn is_live<A: InSessions>(&self, slot: &SessionSlot, index: u32, now: u64) -> Result<bool>
+    where
+        Flow<A>: Pod,
+    {
+        let session = absent_as_none(A::table(&self.sessions).get(&slot.flow::<A>(), 0))?;
+        Ok(session.is_some_and(|session| {
+            let idle = Duration::from_nanos(session.idle(now));
+            session.slot == index && self.is_kept(session.gate, idle)
+        }))
     }
 
     /// Returns whether a flow at a gate goes on past its grant.
@@ -110,6 +133,18 @@ impl Datapath {
             }
         })
     }
+}
+
+/// Returns for how long at least, and at most, a session has been idle of which a slot says that its last packet came at
+/// `last`.
+const fn idle_by(last: u32, now: u64) -> (Duration, Duration) {
+    // Widening; `From` is not const.
+    let first = (last as u64) << SLOT_SHIFT;
+    let end = first + ((1 << SLOT_SHIFT) - 1);
+    (
+        Duration::from_nanos(now.saturating_sub(end)),
+        Duration::from_nanos(now.saturating_sub(first)),
+    )
 }
 
 /// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet.
@@ -147,5 +182,29 @@ fn row<A: Address>(flow: &Flow<A>, session: &Session, now: u64) -> SessionRow {
         source: SocketAddr::new(flow.source.into(), flow.source_port),
         destination: SocketAddr::new(flow.destination.into(), flow.destination_port),
         idle: Duration::from_nanos(session.idle(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_bounds_the_time_for_which_its_session_is_idle() {
+        let unit = 1 << SLOT_SHIFT;
+        for (last, now) in [
+            (3 * unit, 3 * unit),
+            (3 * unit, 4 * unit - 1),
+            (4 * unit - 1, 4 * unit),
+            (3 * unit, 9 * unit + 7),
+            (3 * unit + 1, 9 * unit + 7),
+        ] {
+            let (least, most) = idle_by((last >> SLOT_SHIFT) as u32, now);
+            let idle = Duration::from_nanos(now - last);
+            assert!(least <= idle && idle <= most, "{last} {now}");
+            assert!(most < least + Duration::from_nanos(unit));
+        }
+        // Of a packet on a CPU whose clock was ahead.
+        assert_eq!(idle_by(4, 4 * unit - 1), (Duration::ZERO, Duration::ZERO));
     }
 }
