@@ -273,7 +273,7 @@ fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8)
         return none;
     }
     session::seen(env, session, now);
-    if session.granted_until > now {
+    if session.is_granted(now) {
         Known::Granted
     } else {
         Known::Kept

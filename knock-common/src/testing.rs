@@ -100,7 +100,7 @@ pub struct TestEnv {
     /// Addresses that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
     /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
-    pub sockets: RefCell<HashMap<(u8, u64), u32>>,
+    pub sockets: RefCell<HashMap<(u8, u32), u32>>,
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
     pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,

@@ -95,6 +95,6 @@ pub fn renew<E: Env, A: Family>(env: &E, flow: &Flow<A>, granted_until: u64) {
     if let Some(session) = A::sessions(env).find(flow)
         && session.tag == flow.tag()
     {
-        session.granted_until = granted_until;
+        session.set_granted(granted_until);
     }
 }

@@ -1,4 +1,5 @@
 use core::net::Ipv4Addr;
+use std::collections::HashSet;
 
 use bytemuck::Zeroable as _;
 
@@ -444,7 +445,38 @@ fn idle_time_is_told_across_the_boot_and_between_cpus() {
     }
 }
 
-/// User space counts sessions by their slots alone.
+#[test]
+fn a_session_says_no_longer_that_its_grant_lives_than_it_does() {
+    let unit = 1 << GRANTED_SHIFT;
+    for until in [0, 1, unit - 1, unit, 7 * unit + unit / 2] {
+        let mut session = Session::zeroed();
+        session.set_granted(until);
+        assert!(!session.is_granted(until), "{until}");
+        let before = until.saturating_sub(unit);
+        assert_eq!(session.is_granted(before), until >= unit, "{until}");
+    }
+    let mut endless = Session::zeroed();
+    endless.set_granted(u64::MAX);
+    assert!(endless.is_granted(u64::MAX >> 6));
+}
+
+#[test]
+fn flows_between_two_hosts_have_different_tags() {
+    let ends = [1, 22, 4096, 40_000, u16::MAX];
+    let of = |source_port: u16, destination_port: u16| Flow {
+        destination_port,
+        ..flow(source_port)
+    };
+    let all = ends
+        .iter()
+        .flat_map(|&source| ends.iter().map(move |&destination| (source, destination)));
+    let tags: HashSet<u32> = all
+        .map(|(source, destination)| of(source, destination).tag())
+        .collect();
+    assert_eq!(tags.len(), ends.len() * ends.len());
+}
+
+/// User space counts sessions by their slots.
 #[test]
 fn a_slot_says_what_has_become_of_its_session() {
     let env = env(4);
@@ -469,7 +501,7 @@ fn a_slot_says_what_has_become_of_its_session() {
 
     assert!(packet(&env, 1, flag::FIN | flag::ACK, socket::ESTABLISHED));
     assert_eq!(told().0, state::CLOSING);
-    env.now.set(begun + 100 * unit);
+    env.now.set(begun + 4 * unit);
     assert!(packet(&env, 1, flag::ACK, socket::ESTABLISHED));
     assert_eq!(told().0, state::OPEN);
     assert!(packet(&env, 1, flag::RST, socket::ESTABLISHED));

@@ -120,6 +120,21 @@ impl Instance {
         Ok(())
     }
 
+    /// Has each of `count` sources that have a grant begin a flow, in the order of addresses, so that those that take turns later
+    /// find their flows scattered in memory.
+    pub fn begin_flows(&self, programs: &mut Programs, count: u32) -> Result<()> {
+        let datagram = frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+        let mut flows = Traffic {
+            first: GRANTED,
+            ports: [PROTECTED; 4],
+            steps: 1,
+            hold: 31,
+            ..Traffic::default()
+        };
+        programs.vary(self.program(), &datagram, &mut flows, count)?;
+        Ok(())
+    }
+
     /// Fills the tables of sessions and of sources of an instance whose table of grants is full.
     pub fn fill(&self, programs: &mut Programs, setup: &Setup) -> Result<()> {
         let datagram = frame::ipv4(Transport::Udp, GRANTED, 1024, PROTECTED);

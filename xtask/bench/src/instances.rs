@@ -20,6 +20,10 @@ pub struct Instances {
     pub thousand: Instance,
     pub hundred_thousand: Instance,
     pub million: Instance,
+    /// A hundred thousand grants, each with a flow that is remembered.
+    pub flows: Instance,
+    /// A hundred thousand grants at a gate that remembers no flows.
+    pub cutting: Instance,
     /// Every table as full as the default limits allow.
     pub full: Instance,
     /// A hundred networks on the allow list.
@@ -83,6 +87,12 @@ impl Instances {
         let thousand = up("thousand", 1_000, &plain)?;
         let hundred_thousand = up("many", 100_000, &with_grants(100_000))?;
         let million = up("million", 1_000_000, &with_grants(1_000_000))?;
+        let flows = up("flows", 100_000, &with_grants(100_000))?;
+        let cutting = Setup {
+            established: "cut",
+            ..with_grants(100_000)
+        };
+        let cutting = up("cutting", 100_000, &cutting)?;
         let full = up("full", plain.grants, &plain)?;
         let allowing = up(
             "allowing",
@@ -136,6 +146,7 @@ impl Instances {
             None => Ok(up("rejecting", 1, &rejects)?),
             Some(why) => Err(why),
         };
+        flows.begin_flows(programs, 100_000)?;
         full.fill(programs, &plain)?;
         // Lets the grant end whose flow goes on.
         thread::sleep(Duration::from_millis(2_100));
@@ -144,6 +155,8 @@ impl Instances {
             thousand,
             hundred_thousand,
             million,
+            flows,
+            cutting,
             full,
             allowing,
             kept,

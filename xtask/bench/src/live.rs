@@ -210,8 +210,8 @@ impl Kind {
 }
 
 impl Case {
-    /// Checks that every frame arrives and has the expected result. Also warms up, so that every source of passing
-    /// frames has its session.
+    /// Checks that every frame arrives and has the expected result. Also warms up: each source with a grant has its flow, and
+    /// these have begun in the order of addresses, so that sources that take turns find them scattered in memory.
     fn check(&mut self, meter: &mut Meter<'_>, contestant: &Contestant) -> Result<()> {
         let Contestant {
             wire,
@@ -221,8 +221,17 @@ impl Case {
         let host = own_host.as_ref().map_or(meter.host, |own| &own.host);
         self.traffic.interface = wire.sender;
         let frames = u64::from(meter.frames);
-        let reached = host.reached()?;
         let Expected { reason, delivered } = self.expected;
+        if reason == "grant" {
+            let mut flows = Traffic {
+                sources: 0,
+                ..self.traffic
+            };
+            meter
+                .programs
+                .send(&self.frame, &mut flows, self.traffic.sources)?;
+        }
+        let reached = host.reached()?;
         let before = kind.judged(reason)?;
         meter.send(self, meter.frames)?;
         let fared = match (before, kind.judged(reason)?) {

@@ -9,7 +9,7 @@ use knock_common::{
     grant::{Grant, GrantKey},
     knock::progress::{Progress, ProgressSet},
     session,
-    session::Session,
+    session::{GRANTED_SHIFT, Session},
     time::TICK_SHIFT,
     verdict::Counter,
 };
@@ -52,9 +52,11 @@ impl SystemUnderTest for Program {
         let by = ticks << TICK_SHIFT;
         // An end before the boot is the same as one at the boot. In a grant, 0 means something else.
         let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
+        // Rounded up, so that none lives for longer.
+        let granted_by = u32::try_from(by.div_ceil(1 << GRANTED_SHIFT)).unwrap_or(u32::MAX);
         let back_session = |session: &mut Session| {
             session.last = session.last.wrapping_sub(by);
-            session.granted_until = session.granted_until.saturating_sub(by);
+            session.granted_until = session.granted_until.saturating_sub(granted_by);
         };
         self.change::<GrantKey<V4>, _>("GRANT4", back_grant);
         self.change::<GrantKey<V6>, _>("GRANT6", back_grant);

@@ -41,6 +41,8 @@ pub struct Setup {
     pub open_for: &'static str,
     /// `deny` of the gates.
     pub deny: &'static str,
+    /// `established` of the gates.
+    pub established: &'static str,
     /// `limits.sources`
     pub sources: u32,
     /// `limits.grants`
@@ -74,6 +76,7 @@ impl Default for Setup {
             allow: 0,
             open_for: "2h",
             deny: "drop",
+            established: "keep",
             sources: 262_144,
             grants: 65_536,
             serves: false,
@@ -95,6 +98,7 @@ impl Setup {
             allow,
             open_for,
             deny,
+            established,
             sources,
             grants,
             serves,
@@ -142,7 +146,7 @@ impl Setup {
             let _ = write!(
                 text,
                 "[[gate]]\nname = \"gate{gate}\"\nprotect = [\"{port}/tcp\", \"{port}/udp\"]\n\
-                 open_for = \"{open_for}\"\ndeny = \"{deny}\"\n"
+                 open_for = \"{open_for}\"\ndeny = \"{deny}\"\nestablished = \"{established}\"\n"
             );
             for user in 0..users {
                 let [a, b, c] = sequence(gate * users + user);

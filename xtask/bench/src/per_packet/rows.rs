@@ -26,6 +26,7 @@ const REJECTED: &str = "rejected SYN, a call each";
 const MINIMAL: &str = "minimal gate, denied, 100,000 grants, hot";
 const MINIMAL_VARIED: &str = "minimal gate, denied, 100,000 grants, 65,536 sources";
 const MINIMAL_GRANTED: &str = "minimal gate, granted, 100,000 grants, hot";
+const MINIMAL_GRANTED_EACH: &str = "minimal gate, granted, 100,000 grants, each source";
 
 /// A source without grant.
 pub const STRANGER: u32 = 0xac10_0001;
@@ -116,6 +117,12 @@ fn beside<'c>(minimal: &'c Minimal, knocked: &'c Minimal) -> Vec<Case<'c>> {
             VARIED,
         ),
         (MINIMAL_GRANTED, "grant", Work::Hot(granted_frame()), PASS),
+        (
+            MINIMAL_GRANTED_EACH,
+            "grant",
+            scattered(granted_frame(), GRANTED, 100_000),
+            VARIED,
+        ),
     ];
     let mut cases: Vec<_> = rows
         .map(|(name, reason, work, floor)| {
@@ -236,6 +243,30 @@ fn closed(instances: &Instances) -> Vec<Case<'_>> {
 
 fn granted(instances: &Instances) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
+    let datagram = || frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
+    for (name, instance, frame) in [
+        ("granted UDP, in a session", &instances.flows, datagram()),
+        (
+            "granted TCP data, gate of no sessions",
+            &instances.cutting,
+            granted_frame(),
+        ),
+    ] {
+        cases.push(Case::judged(
+            format!("{name}, 100,000 grants, hot"),
+            instance,
+            "grant",
+            Work::Hot(frame.clone()),
+            vec![over(PASS), times_what(MINIMAL_GRANTED, PASS)],
+        ));
+        cases.push(Case::judged(
+            format!("{name}, 100,000 grants, each source"),
+            instance,
+            "grant",
+            scattered(frame, GRANTED, 100_000),
+            vec![over(VARIED), times_what(MINIMAL_GRANTED_EACH, VARIED)],
+        ));
+    }
     for (grants, instance) in instances.by_grants() {
         cases.push(Case::judged(
             format!("granted TCP data, no session, {}, hot", counted(grants)),
@@ -255,7 +286,6 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
             vec![over(VARIED)],
         ));
     }
-    let datagram = || frame::ipv4(Transport::Udp, GRANTED, 40000, PROTECTED);
     let most = Setup::default().grants;
     cases.push(Case::judged(
         "granted TCP data, no session, full tables, each source",
@@ -271,20 +301,12 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
         scattered(datagram(), GRANTED, most),
         vec![over(VARIED)],
     ));
-    let against = || vec![over(PASS)];
-    cases.push(Case::judged(
-        "granted UDP, in a session",
-        &instances.one,
-        "grant",
-        Work::Hot(datagram()),
-        against(),
-    ));
     cases.push(Case::judged(
         "kept session, grant ended",
         &instances.kept,
         "session",
         Work::Hot(datagram()),
-        against(),
+        vec![over(PASS)],
     ));
     cases
 }

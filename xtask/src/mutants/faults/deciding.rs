@@ -103,7 +103,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow counts as granted when its grant has ended",
         file: JUDGE,
-        find: "if session.granted_until > now {",
+        find: "if session.is_granted(now) {",
         replace: "if true {",
     },
     Fault {
