@@ -171,14 +171,19 @@ impl Case<'_> {
     }
 
     fn slice(&mut self, programs: &mut Programs, packets: u32) -> Result<Slice> {
-        self.prepare(programs, 2 * packets)?;
-        let vary = programs.varying()?;
-        Slice::of(packets, |count| run(&vary, &self.frame, count))
+        self.prepare(programs, 3 * packets)?;
+        self.measure(&programs.varying()?, packets)
+    }
+
+    /// Measures a slice, after a run that brings what the packets need into the caches: alone and among others alike.
+    fn measure(&self, vary: &Xdp, packets: u32) -> Result<Slice> {
+        run(vary, &self.frame, packets)?;
+        Slice::of(packets, |count| run(vary, &self.frame, count))
     }
 
     /// Measures a slice while other CPUs judge packets all the time.
     fn among(&mut self, programs: &mut Programs, others: &[usize], packets: u32) -> Result<Slice> {
-        // Longer than two runs of a slice, and the pause of the kernel before each.
+        // Longer than three runs of a slice, and the pause of the kernel before each.
         let mut length = 40 * packets;
         for _ in 0..TRIES {
             self.prepare(programs, length)?;
@@ -228,7 +233,7 @@ impl Case<'_> {
                 alive.map(|clock| clock.spent()).collect()
             };
             let (before, begun) = (spent(), Instant::now());
-            let slice = Slice::of(packets, |count| run(&vary, &self.frame, count));
+            let slice = self.measure(&vary, packets);
             let lasted = begun.elapsed();
             let outlasted = !ended.load(Relaxed);
             let busy = before.iter().zip(spent()).map(|(before, after)| {
