@@ -11,7 +11,7 @@ use crate::{keyring, nanoseconds};
 
 impl Model<'_> {
     /// Returns the time since the latest boundary, and the time until the next. Boundaries are the moments at which a
-    /// grant or a flow ends, or a knock becomes too old. A system whose clock is less precise than that cannot be
+    /// grant or a flow ends, a flow looks its grant up again, or a knock becomes too old. A system whose clock is less precise than that cannot be
     /// expected to agree.
     pub fn clearance(&self, now: u64) -> (Duration, Duration) {
         let grants = self.grants.iter().map(|grant| grant.until);
@@ -19,11 +19,13 @@ impl Model<'_> {
             .flows
             .iter()
             .map(|remembered| remembered.last + self.idle(remembered.flow.gate));
+        let granted = self.flows.iter().map(|remembered| remembered.granted_until);
         let withins = sequences(self.config).map(|sequence| nanoseconds(sequence.knock.within));
         let withins: BTreeSet<u64> = withins.collect();
         let knocks = self.sources.values().flat_map(Source::latest);
         let knocks = knocks.flat_map(|time| withins.iter().map(move |within| time + within));
-        let boundaries = grants.chain(flows).chain(knocks).chain(self.ends_of_keys());
+        let boundaries = grants.chain(flows).chain(granted);
+        let boundaries = boundaries.chain(knocks).chain(self.ends_of_keys());
         clear(boundaries, now)
     }
 

@@ -47,13 +47,12 @@ impl SystemUnderTest for Program {
     }
 
     fn wait(&mut self, time: Duration) {
-        // Whole units of a knock's time, so that nothing is rounded.
-        let ticks = nanoseconds(time * SLOWED).div_ceil(1 << TICK_SHIFT);
-        let by = ticks << TICK_SHIFT;
+        // Whole units of a session's grant, and so of a knock's time, so that nothing is rounded.
+        let granted_by = nanoseconds(time * SLOWED).div_ceil(1 << GRANTED_SHIFT);
+        let by = granted_by << GRANTED_SHIFT;
+        let granted_by = u32::try_from(granted_by).expect("tests wait for less than 18 years");
         // An end before the boot is the same as one at the boot. In a grant, 0 means something else.
         let back_grant = |grant: &mut Grant| grant.until = grant.until.saturating_sub(by).max(1);
-        // Rounded up, so that none lives for longer.
-        let granted_by = u32::try_from(by.div_ceil(1 << GRANTED_SHIFT)).unwrap_or(u32::MAX);
         let back_session = |session: &mut Session| {
             session.last = session.last.wrapping_sub(by);
             session.granted_until = session.granted_until.saturating_sub(granted_by);
@@ -62,7 +61,7 @@ impl SystemUnderTest for Program {
         self.change::<GrantKey<V6>, _>("GRANT6", back_grant);
         self.change::<session::Flow<V4>, _>("SESSION4", back_session);
         self.change::<session::Flow<V6>, _>("SESSION6", back_session);
-        let ticks = u32::try_from(ticks).expect("tests wait for less than 52 days");
+        let ticks = u32::try_from(by >> TICK_SHIFT).expect("tests wait for less than 52 days");
         let progress = self.datapath.progress.map().expect("the tables are there");
         for index in progress.used() {
             let mut row = progress.places.get(index);
