@@ -60,6 +60,8 @@ impl<A: Address> Flow<A> {
         }
     }
 
+    /// Returns the tag of a flow. Flows of one protocol between the same two addresses have different ones. Others can have the
+    /// same, and an attacker can choose them.
     #[inline(always)]
     pub fn tag(&self) -> u32 {
         let Self {
@@ -72,7 +74,6 @@ impl<A: Address> Flow<A> {
         let ports = u64::from(source_port) | u64::from(destination_port) << 16;
         let ends = source.fold() ^ destination.fold().rotate_left(17);
         let tag = ends ^ (ports << 32) ^ u64::from(protocol);
-        // Flows between the same two addresses have different ones.
         (tag ^ tag >> 32) as u32
     }
 }
@@ -103,18 +104,19 @@ pub struct Session {
     pub ending: u32,
 }
 
-/// The unit of [`Session::granted_until`]: 2^27 ns are 134 ms. 32 bits of it wrap after 18 years.
+/// The unit of [`Session::granted_until`]: 2^27 ns are 134 ms. 32 bits of it last for 18 years of uptime; from then on, each packet
+/// looks its grant up.
 pub const GRANTED_SHIFT: u32 = 27;
 
 impl Session {
-    /// Returns whether the grant that admitted it lives at `now` for certain, ns.
+    /// Returns whether the grant that admitted it certainly lives at `now`, ns of `CLOCK_MONOTONIC`.
     #[inline(always)]
     pub const fn is_granted(&self, now: u64) -> bool {
         // Widening; `From` is not const.
         (self.granted_until as u64) << GRANTED_SHIFT > now
     }
 
-    /// Notes that its grant lives until `until`, ns; `u64::MAX`: without end.
+    /// Notes that its grant lives until `until`, ns of `CLOCK_MONOTONIC`; `u64::MAX`: without end.
     #[inline(always)]
     pub const fn set_granted(&mut self, until: u64) {
         let units = until >> GRANTED_SHIFT;
@@ -133,7 +135,7 @@ impl Session {
 }
 
 /// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not; the slot,
-/// which is in another page of memory, is written once a minute at the most.
+/// which is in another page of memory, is written only if the minute has changed (2^[`SLOT_SHIFT`] ns).
 #[inline(always)]
 pub fn seen<E: Env>(env: &E, session: &mut Session, now: u64) {
     let before = session.last;

@@ -47,6 +47,12 @@ pub use table::Map;
 /// Address and port.
 pub type End = (Padded, u16);
 
+/// Returns the family of a flow, its host's own end, then its peer's.
+pub fn socket_of<A: Address>(flow: &Flow<A>) -> (u8, End, End) {
+    let own = (flow.destination.padded(), flow.destination_port);
+    (A::FAMILY, own, (flow.source.padded(), flow.source_port))
+}
+
 /// An environment whose state tests can set and read.
 #[expect(
     clippy::struct_excessive_bools,
@@ -99,8 +105,8 @@ pub struct TestEnv {
     pub not_forwarded: u32,
     /// Addresses that it forwards to.
     pub forwarded: HashSet<(u8, Padded)>,
-    /// States of the host's TCP sockets, by family and [`Flow::tag`] of their flow.
-    pub sockets: RefCell<HashMap<(u8, u32), u32>>,
+    /// States of the host's TCP sockets, by [`socket_of`] their flow.
+    pub sockets: RefCell<HashMap<(u8, End, End), u32>>,
     /// The host's connected UDP sockets, by family: its own end, then its peer's.
     pub connected: RefCell<HashSet<(u8, End, End)>>,
     pub outcomes: RefCell<HashMap<(u16, Outcome), u64>>,
@@ -413,7 +419,7 @@ impl Env for TestEnv {
 
     fn socket<A: Address>(&self, flow: &Flow<A>) -> u32 {
         let sockets = self.sockets.borrow();
-        let state = sockets.get(&(A::FAMILY, flow.tag()));
+        let state = sockets.get(&socket_of(flow));
         state.copied().unwrap_or(socket::NONE)
     }
 

@@ -88,8 +88,8 @@ fn closes<E: Env, A: Family>(
 
 /// Records that the grant of a flow lives until `granted_until`.
 ///
-/// Looks the flow up again. This happens once for each grant that its source is given, while a reference to the session
-/// that was found would cost each denied packet instructions.
+/// Looks the flow up again. This happens once for each grant that its source is given, and with each packet in the last 134 ms
+/// of the grant, while a reference to the session that was found would cost each denied packet instructions.
 #[inline(always)]
 pub fn renew<E: Env, A: Family>(env: &E, flow: &Flow<A>, granted_until: u64) {
     if let Some(session) = A::sessions(env).find(flow)

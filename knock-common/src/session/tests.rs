@@ -12,7 +12,7 @@ use crate::{
     HashTable as _,
     frame::{TCP, UDP, flag},
     rules::GateRules,
-    testing::TestEnv,
+    testing::{TestEnv, socket_of},
 };
 
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -78,7 +78,7 @@ fn begin_of(env: &TestEnv, source: Ipv4Addr, source_port: u16) -> bool {
 
 /// The host's socket for this flow is in this state.
 fn now_in(env: &TestEnv, source_port: u16, state: u32) {
-    let key = (V4::FAMILY, flow(source_port).tag());
+    let key = socket_of(&flow(source_port));
     env.sockets.borrow_mut().insert(key, state);
 }
 
@@ -93,7 +93,7 @@ fn packet_of(env: &TestEnv, source: Ipv4Addr, source_port: u16, flags: u8, state
         source: source.into(),
         ..flow(source_port)
     };
-    let key = (V4::FAMILY, flow.tag());
+    let key = socket_of(&flow);
     env.sockets.borrow_mut().insert(key, state);
     let Some((session, now)) = find(env, &flow, 0, &env.gates[0]) else {
         return false;
@@ -456,8 +456,11 @@ fn a_session_says_no_longer_that_its_grant_lives_than_it_does() {
         assert_eq!(session.is_granted(before), until >= unit, "{until}");
     }
     let mut endless = Session::zeroed();
-    endless.set_granted(u64::MAX);
-    assert!(endless.is_granted(u64::MAX >> 6));
+    // Its lower 32 bits in that unit are 0.
+    for until in [u64::MAX, 1 << (GRANTED_SHIFT + u32::BITS)] {
+        endless.set_granted(until);
+        assert!(endless.is_granted((1 << 59) - (2 << GRANTED_SHIFT)));
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Start {
     /// Returns the moment up to which a flow counts as under a grant that ends at `until`: in whole units of the host's clock.
     pub fn granted(self, until: u64) -> u64 {
         let slowed = u128::from(self.slowed);
-        let units = u128::from(until) * slowed >> GRANTED_SHIFT;
+        let units = (u128::from(until) * slowed) >> GRANTED_SHIFT;
         u64::try_from((units << GRANTED_SHIFT) / slowed).unwrap_or(u64::MAX)
     }
 

@@ -132,7 +132,21 @@ impl Instance {
             ..Traffic::default()
         };
         programs.vary(self.program(), &datagram, &mut flows, count)?;
+        let begun = self.used("sessions")?;
+        ensure!(
+            begun == count,
+            "{count} flows began at {} and {begun} are remembered",
+            self.name
+        );
         Ok(())
+    }
+
+    /// Returns how many entries of a table are in use.
+    fn used(&self, table: &str) -> Result<u32> {
+        let text = output(self.knockgate().arg("metrics"))?;
+        let sample = format!("knockgate_table_entries{{table=\"{table}\"}} ");
+        let used = text.lines().find_map(|line| line.strip_prefix(&sample));
+        Ok(used.context("`knockgate metrics`")?.parse()?)
     }
 
     /// Fills the tables of sessions and of sources of an instance whose table of grants is full.
@@ -172,15 +186,12 @@ impl Instance {
 
     /// Returns which table is not full.
     fn lacking(&self, setup: &Setup) -> Result<Option<String>> {
-        let text = output(self.knockgate().arg("metrics"))?;
         for (table, capacity) in [
             ("grants", setup.grants),
             ("sessions", SESSIONS),
             ("sources", setup.sources),
         ] {
-            let sample = format!("knockgate_table_entries{{table=\"{table}\"}} ");
-            let used = text.lines().find_map(|line| line.strip_prefix(&sample));
-            let used: u32 = used.context("`knockgate metrics`")?.parse()?;
+            let used = self.used(table)?;
             // A set of sources that is full makes room while others are not.
             if used / 98 < capacity / 100 {
                 let name = &self.name;

@@ -131,17 +131,12 @@ fn note_end<A: Address>(slots: &Mapping<SessionSlot>, flow: &Flow<A>, index: usi
     }
     let before = slots.words_of(index)[WORD].load(Ordering::SeqCst);
     let slot = slots.get(index);
-    let is_of_flow = slot.family == A::FAMILY
-        && slot.source == flow.source.padded()
-        && slot.destination == flow.destination.padded()
-        && slot.source_port == flow.source_port
-        && slot.destination_port == flow.destination_port
-        && u32::from(slot.protocol) == flow.protocol;
-    if is_of_flow {
+    if slot.family == A::FAMILY && slot.flow::<A>() == *flow {
         let mut after = before.to_ne_bytes();
         after[STATE] = state::ENDED;
         // If it fails, a packet has come in between, or the slot is another's: then a session that is gone counts for as long
-        // as it might have been idle.
+        // as it might have been idle. If the slot has become another's in between, and the word is the same, that one counts again
+        // from its first packet in the next unit of time on.
         let _ = slots.words_of(index)[WORD].compare_exchange(
             before,
             u64::from_ne_bytes(after),
@@ -153,7 +148,7 @@ fn note_end<A: Address>(slots: &Mapping<SessionSlot>, flow: &Flow<A>, index: usi
 
 /// Returns a time of `CLOCK_MONOTONIC`, ns, in the unit of [`SessionSlot::last`].
 fn slot_time(time: u64) -> u32 {
-    u32::try_from(time >> SLOT_SHIFT).unwrap_or(u32::MAX)
+    (time >> SLOT_SHIFT) as u32
 }
 
 /// An address whose family has a table of sessions.

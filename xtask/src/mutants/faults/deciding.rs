@@ -107,6 +107,18 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if true {",
     },
     Fault {
+        what: "a flow counts as under its grant for a moment after that has ended",
+        file: SESSION,
+        find: "let units = until >> GRANTED_SHIFT;",
+        replace: "let units = (until >> GRANTED_SHIFT) + 1;",
+    },
+    Fault {
+        what: "a flow forgets a grant that ends very late",
+        file: SESSION,
+        find: "if units < u32::MAX as u64 {",
+        replace: "if true {",
+    },
+    Fault {
         what: "an expired grant is accepted",
         file: FIND,
         find: "until > now && Grant::admits(limit, port)",
