@@ -135,7 +135,7 @@ impl Session {
 }
 
 /// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not; the slot,
-/// which is in another page of memory, is written only if the minute has changed (2^[`SLOT_SHIFT`] ns).
+/// which is in another page of memory, is written only if a unit of 2^[`SLOT_SHIFT`] ns has begun since.
 #[inline(always)]
 pub fn seen<E: Env>(env: &E, session: &mut Session, now: u64) {
     let before = session.last;

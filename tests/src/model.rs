@@ -82,8 +82,8 @@ struct Remembered {
     /// Whether a packet other than a SYN has arrived since.
     more: bool,
     last: u64,
-    /// Up to when its packets count as under a grant: to the end that the grant had when the flow last asked, in whole units
-    /// of [`GRANTED_SHIFT`](knock_common::session::GRANTED_SHIFT). Where a knock closes it before, or has it admit another port, the flow does not learn of that.
+    /// Up to when its packets count as under a grant: to the end that the grant had when the flow last asked, rounded down as
+    /// [`Start::granted`] does. Where a knock closes it before, or has it admit another port, the flow does not learn of that.
     granted_until: u64,
 }
 

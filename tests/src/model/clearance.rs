@@ -11,8 +11,8 @@ use crate::{keyring, nanoseconds};
 
 impl Model<'_> {
     /// Returns the time since the latest boundary, and the time until the next. Boundaries are the moments at which a
-    /// grant or a flow ends, a flow looks its grant up again, or a knock becomes too old. A system whose clock is less precise than that cannot be
-    /// expected to agree.
+    /// grant or a flow ends, a flow looks its grant up again, or a knock becomes too old. A system whose clock is less
+    /// precise than that cannot be expected to agree.
     pub fn clearance(&self, now: u64) -> (Duration, Duration) {
         let grants = self.grants.iter().map(|grant| grant.until);
         let flows = self
