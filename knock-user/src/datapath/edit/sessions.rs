@@ -135,8 +135,8 @@ fn note_end<A: Address>(slots: &Mapping<SessionSlot>, flow: &Flow<A>, index: usi
         let mut after = before.to_ne_bytes();
         after[STATE] = state::ENDED;
         // If it fails, a packet has come in between, or the slot is another's: then a session that is gone counts for as long
-        // as it might have been idle. If the slot has become another's in between, and the word is the same, that one counts again
-        // from its first packet in the next unit of time on.
+        // as it might have been idle. If the slot became another session's in between and the word
+        // is the same, that session is not counted until its first packet in a later unit of time.
         let _ = slots.words_of(index)[WORD].compare_exchange(
             before,
             u64::from_ne_bytes(after),

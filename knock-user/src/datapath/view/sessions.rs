@@ -63,8 +63,8 @@ impl Datapath {
         Ok(open)
     }
 
-    /// Counts the sessions by their slots, in a fraction of the time that [`Datapath::sessions`] takes. A session is looked at
-    /// itself where its slot does not say whether it has been idle for too long; where many are, all are read.
+    /// Counts the sessions by their slots, in a fraction of the time that [`Datapath::sessions`] takes. Sessions are
+    /// looked up whose slots do not tell whether they have been idle for too long; if these are many, all are read.
     pub fn count_sessions(&self) -> Result<u64> {
         /// How many sessions are read among all others in the time of one look-up.
         const LOOK_UP: usize = 3;

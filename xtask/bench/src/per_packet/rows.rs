@@ -247,7 +247,7 @@ fn granted(instances: &Instances) -> Vec<Case<'_>> {
     for (name, instance, frame) in [
         ("granted UDP, in a session", &instances.flows, datagram()),
         (
-            "granted TCP data, gate of no sessions",
+            "granted TCP data, a gate without sessions",
             &instances.cutting,
             granted_frame(),
         ),
