@@ -10,6 +10,7 @@ mod table;
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
     collections::{HashMap, HashSet},
+    net::IpAddr,
 };
 
 use crate::{
@@ -410,7 +411,14 @@ impl Env for TestEnv {
 
     fn route<A: Address>(&self, flow: &Flow<A>) -> u32 {
         let destination = (A::FAMILY, flow.destination.padded());
-        if self.forwarded.contains(&destination) {
+        // As `bpf_ipv6_fib_lookup` of the kernel's `net/core/filter.c`.
+        let is_of_one_link = |address: A| match address.into() {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unicast_link_local(),
+        };
+        if is_of_one_link(flow.source) || is_of_one_link(flow.destination) {
+            route::HERE
+        } else if self.forwarded.contains(&destination) {
             route::FORWARDED
         } else {
             self.not_forwarded

@@ -199,7 +199,9 @@ impl<'c> Model<'c> {
             Contents::NotIp => Reason::NotIp,
             Contents::OtherProtocol => Reason::OtherProtocol,
             Contents::LaterFragment => Reason::Fragment,
-            Contents::Malformed(Some((_, destination))) if !self.guards_some_port(destination) => {
+            Contents::Malformed(Some((source, destination)))
+                if !self.guards_some_port(source, destination) =>
+            {
                 Reason::Unguarded
             }
             Contents::Malformed(Some((source, _))) if self.allows(source) => Reason::AllowList,
@@ -219,7 +221,7 @@ impl<'c> Model<'c> {
             ..
         } = *segment;
         let config = self.config;
-        let takes = self.guards(destination);
+        let takes = self.guards(source, destination);
         let mut gates = iter::zip(0_u16.., &config.gates);
         let of_gate = gates.find(|(_, rules)| rules.protect.contains(&port));
         if let Some((gate, rules)) = of_gate
@@ -391,18 +393,23 @@ impl<'c> Model<'c> {
         }
     }
 
-    fn guards(&self, destination: IpAddr) -> bool {
+    fn guards(&self, source: IpAddr, destination: IpAddr) -> bool {
         match &self.config.addresses {
             Addresses::Every => true,
             Addresses::Listed(addresses) => addresses.contains(&destination),
             // Behind a bridge that forwards nothing: see `system::OWN`.
-            Addresses::Host => own().any(|own| own == destination) || is_for_many(destination),
+            Addresses::Host => {
+                own().any(|own| own == destination)
+                    || is_for_many(destination)
+                    || is_of_one_link(source)
+                    || is_of_one_link(destination)
+            }
         }
     }
 
-    fn guards_some_port(&self, destination: IpAddr) -> bool {
+    fn guards_some_port(&self, source: IpAddr, destination: IpAddr) -> bool {
         let mut gates = self.config.gates.iter();
-        self.guards(destination) || gates.any(|rules| is_at(rules, destination))
+        self.guards(source, destination) || gates.any(|rules| is_at(rules, destination))
     }
 
     fn allows(&self, source: IpAddr) -> bool {
@@ -423,6 +430,15 @@ impl<'c> Model<'c> {
 
     fn idle(&self, gate: u16) -> u64 {
         nanoseconds(self.config.gates[usize::from(gate)].session_idle)
+    }
+}
+
+/// Returns whether no packet from or to an address is forwarded, whatever the settings and routes: the kernel says so where it is
+/// asked (`bpf_ipv6_fib_lookup` of `net/core/filter.c`; the one for IPv4 does not look at this).
+fn is_of_one_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unicast_link_local(),
     }
 }
 
