@@ -1,10 +1,10 @@
 //! What a decision asks of its environment: BPF maps and helpers in the kernel, ordinary collections in tests.
 
 use crate::{
+    Memory,
     address::{Address, V4, V6},
     event::Event,
     frame::{Frame, Segment},
-    grant::{Grant, GrantKey, GrantSlot},
     keys::SourceKey,
     knock::{
         Outcome,
@@ -20,7 +20,6 @@ use crate::{
     reject::{Link, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, PortRole},
-    seed::Seed,
     session::{Flow, Session, SessionSlot},
 };
 
@@ -30,7 +29,7 @@ use crate::{
 /// key, so values carry a tag of their key where that matters.
 pub trait HashTable<K, V> {
     /// Returns the entry, to be read and changed in place. Other CPUs may change it at the same time: its
-    /// fields are single words, and exact changes are made by [`Env::compare_exchange`] or [`Env::fetch_add`].
+    /// fields are single words, and exact changes are made by [`Memory::compare_exchange`] or [`Env::fetch_add`].
     #[expect(
         clippy::mut_from_ref,
         reason = "a kernel table hands out pointers into itself; see above for what guards them"
@@ -45,7 +44,7 @@ pub trait HashTable<K, V> {
 }
 
 /// Clock, configuration and tables.
-pub trait Env {
+pub trait Env: Memory {
     /// Returns the time in ns of `CLOCK_MONOTONIC`, as of the last timer tick.
     fn now(&self) -> u64;
 
@@ -88,13 +87,6 @@ pub trait Env {
     /// Returns the prefix lengths of this family's grants, one a byte, except the whole length; 0 ends the list.
     fn grant_lengths<A: Address>(&self) -> u64;
 
-    fn seed(&self) -> Seed;
-
-    /// Returns a word of the filter in front of the grants; see [`filter`](crate::grant::filter). `index` is
-    /// taken modulo their number.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn grant_filter(&self, index: u32) -> Option<&mut u64>;
-
     /// Returns a set of sources; see [`ring`](crate::knock::ring). `index` is taken modulo their number.
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn progress_set(&self, index: u32) -> Option<&mut ProgressSet>;
@@ -107,17 +99,14 @@ pub trait Env {
     /// Takes a ticket of that ring; see [`Tickets`](crate::cursor::Tickets).
     fn progress_ticket(&self) -> Option<u32>;
 
-    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant>;
-    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant>;
     fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session>;
     fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session>;
 
-    /// Returns the next slot of the ring of grants, with its index. No two callers get the same one until the ring has
-    /// wrapped around.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)>;
+    /// Returns the index of the next slot of the ring of grants. No two callers get the same one until the ring has wrapped
+    /// around.
+    fn next_grant_slot(&self) -> Option<u32>;
 
-    /// Returns the next slot of the ring of sessions, in the same way.
+    /// Returns the next slot of the ring of sessions, in the same way, with its index.
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
 
@@ -126,8 +115,11 @@ pub trait Env {
     fn session_slot(&self, index: u32) -> Option<&mut SessionSlot>;
     fn session_slots(&self) -> u32;
 
-    /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate): in the kernel
-    /// program these are functions that the verifier checks once, and not at each call.
+    /// [`claim`](crate::grant::give::claim): in the kernel program this is a function that the verifier checks once, and not at
+    /// each call.
+    fn claim_grant(&self, now: u64) -> u32;
+
+    /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate), as above.
     fn claim_session(&self, holder: u16, now: u64) -> u32;
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
 
@@ -151,12 +143,6 @@ pub trait Env {
 
     /// Returns whether this host has a UDP socket for this datagram that is connected to its sender.
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool;
-
-    /// Reads `cell` after what `read` is computed from, on every architecture.
-    fn read_after(&self, cell: &u64, read: u64) -> u64;
-
-    /// Stores `new` if `cell` still holds `current`. Returns whether it did. A full memory barrier if so.
-    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool;
 
     /// Adds one. Returns the value before.
     fn fetch_add(&self, cell: &mut u32) -> u32;
@@ -248,16 +234,10 @@ pub trait Env {
 
 /// An address family with its tables.
 pub trait Family: Address {
-    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant>;
     fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session>;
 }
 
 impl Family for V4 {
-    #[inline(always)]
-    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant> {
-        env.grants_v4()
-    }
-
     #[inline(always)]
     fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
         env.sessions_v4()
@@ -265,11 +245,6 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
-    #[inline(always)]
-    fn grants<E: Env>(env: &E) -> &impl HashTable<GrantKey<Self>, Grant> {
-        env.grants_v6()
-    }
-
     #[inline(always)]
     fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
         env.sessions_v6()

@@ -1,17 +1,18 @@
 //! Grants: given by a knock or by hand, ended by the clock, never pushed out.
 //!
-//! Both families' grants share one ring of slots, whose size is the limit. A new grant takes the
-//! next slot whose owner has ended and removes that owner from its table, so ended grants make room without any process.
+//! The grants of both families lie in one ring of slots, whose size is the limit, and the [`table`] leads from a key
+//! to its slot. A new grant takes the next slot whose grant has ended, so ended grants make room without any process.
 
 pub mod end;
 pub mod filter;
 pub mod find;
 pub mod give;
+pub mod table;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    address::{Address, Padded, V4, V6},
+    address::{Address, Padded},
     rules::GateRules,
 };
 
@@ -21,16 +22,14 @@ pub const MAX_LENGTHS: usize = 8;
 /// [`Grant::user`] of a grant that was given by hand.
 pub const BY_HAND: u32 = u32::MAX;
 
-/// Who may pass: one gate, one source or prefix. Key of the grant tables.
-#[repr(C)]
+/// Who may pass: one gate, one source or prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GrantKey<A: Address> {
+pub struct GrantKey<A> {
     /// Masked to `length`.
     pub address: A,
     pub gate: u16,
     /// Prefix length in bits.
     pub length: u8,
-    pub zero: A::Fill,
 }
 
 impl<A: Address> GrantKey<A> {
@@ -40,69 +39,100 @@ impl<A: Address> GrantKey<A> {
             address: address.masked(length),
             gate,
             length,
-            zero: A::Fill::zeroed(),
         }
     }
 
     /// The key of one whole address, without masking it.
     #[inline(always)]
-    pub fn whole(address: A, gate: u16) -> Self {
+    pub const fn whole(address: A, gate: u16) -> Self {
         Self {
             address,
             gate,
             length: A::BITS,
-            zero: A::Fill::zeroed(),
         }
     }
 
-    /// Returns a value that tells its entry from one that has been given to another key.
+    /// Returns family, prefix length, gate and 32 bits of the address, from the highest byte to the lowest. These are all
+    /// of an IPv4 address, so no two keys of IPv4 have the same tag.
     #[inline(always)]
     pub fn tag(&self) -> u64 {
-        self.address.fold() ^ (u64::from(self.gate) << 32) ^ (u64::from(self.length) << 48)
+        let fold = self.address.fold();
+        let address = (fold ^ fold >> 32) as u32;
+        u64::from(A::FAMILY) << 56
+            | u64::from(self.length) << 48
+            | u64::from(self.gate) << 32
+            | u64::from(address)
     }
 }
 
-/// Permission for one source to reach one gate.
+/// Permission for one source to reach one gate: a slot of the ring that bounds the number of grants. One line of the
+/// processor's cache, since an array that can be mapped begins at a page.
+///
+/// Whoever has set `until` to [`HELD`] may give it to another key; see [`table`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Grant {
-    /// End, ns of `CLOCK_MONOTONIC`. 0: it is being removed.
+    /// End, ns of `CLOCK_MONOTONIC`; or [`FREE`] or [`HELD`].
     pub until: u64,
-    /// [`GrantKey::tag`] of the key: the kernel may give this entry to another key while a packet
-    /// still reads it.
+    /// [`GrantKey::tag`] of its key.
     pub tag: u64,
+    /// [`Address::padded`] of its address.
+    pub address: [u64; 2],
+    /// From the lowest bit: 32 bits of who has earned it, 16 of the source port that it is limited to (0: none), and 16 that
+    /// number the keys that have had this slot.
+    pub earned: u64,
     /// New connections admitted since it was given or renewed.
     pub connections: u32,
-    /// Index of the sequence that earned it, [`KEY_USER`](crate::knock::authenticated::key::KEY_USER) with the slot of the
-    /// key that did, or [`BY_HAND`].
-    pub user: u32,
-    /// Index of its slot.
-    pub slot: u32,
-    /// The source port that it is limited to; 0: none.
-    pub port: u16,
-    pub zero: u16,
+    pub zero: [u32; 5],
 }
 
+/// [`Grant::until`] of a slot without a grant.
+pub const FREE: u64 = 0;
+/// [`Grant::until`] of a slot that somebody is changing.
+pub const HELD: u64 = 1;
+
 impl Grant {
-    /// Returns whether a grant that is [limited](Self::port) to `limit` admits packets from this source port. One comparison,
+    /// Returns who has earned it: the index of the sequence, [`KEY_USER`](crate::knock::authenticated::key::KEY_USER) with the
+    /// slot of the key, or [`BY_HAND`].
+    #[inline(always)]
+    pub const fn user(&self) -> u32 {
+        self.earned as u32
+    }
+
+    /// Returns the source port that it is limited to; 0: none.
+    #[inline(always)]
+    pub const fn port(&self) -> u16 {
+        (self.earned >> 32) as u16
+    }
+
+    /// Returns whether a grant that is limited to the source port `limit` admits packets from this one. One comparison,
     /// since the verifier follows each way through this.
     #[inline(always)]
     const fn admits(limit: u16, port: u16) -> bool {
         limit as u32 * (limit ^ port) as u32 == 0
     }
-}
 
-/// A slot of the ring that bounds the number of grants of both families.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
-pub struct GrantSlot {
-    /// [`Address::padded`] of the key's address.
-    pub address: Padded,
-    pub gate: u16,
-    pub length: u8,
-    /// [`Address::FAMILY`]; 0: never used.
-    pub family: u8,
-    pub zero: u32,
+    /// Returns the family of its key, [`Address::FAMILY`]; 0: the slot was never used.
+    pub const fn family(&self) -> u8 {
+        (self.tag >> 56) as u8
+    }
+
+    /// Returns its gate.
+    pub const fn gate(&self) -> u16 {
+        (self.tag >> 32) as u16
+    }
+
+    /// Returns its key, if it has one of this family. `None` too where a copy is half of an old grant and half of a new
+    /// one.
+    pub fn key<A: Address>(&self) -> Option<GrantKey<A>> {
+        let [first, second] = self.address;
+        let key = GrantKey {
+            address: A::unpadded(Padded::from_words(first, second)),
+            gate: self.gate(),
+            length: (self.tag >> 48) as u8,
+        };
+        (key.tag() == self.tag).then_some(key)
+    }
 }
 
 /// Returns the prefix length of the grants that knocks at a gate give.
@@ -115,15 +145,6 @@ const fn length<A: Address>(rules: &GateRules) -> u8 {
     }
 }
 
-// SAFETY: `repr(C)`, an address of bytes and three integers that fill 4 bytes: no padding for
-// either family (asserted below), any bit pattern is valid.
-unsafe impl<A: Address> Zeroable for GrantKey<A> {}
-// SAFETY: as above.
-unsafe impl<A: Address> Pod for GrantKey<A> {}
-
 records! {
-    GrantKey<V4>: 8 { address: 0, gate: 4, length: 6, zero: 7 },
-    GrantKey<V6>: 24 { address: 0, gate: 16, length: 18, zero: 19 },
-    Grant: 32 { until: 0, tag: 8, connections: 16, user: 20, slot: 24, port: 28, zero: 30 },
-    GrantSlot: 24 { address: 0, gate: 16, length: 18, family: 19, zero: 20 },
+    Grant: 64 { until: 0, tag: 8, address: 16, earned: 32, connections: 40, zero: 44 },
 }

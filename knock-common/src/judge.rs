@@ -319,13 +319,19 @@ fn admit<E: Env, A: Family>(
             return Reason::UsedUp;
         }
         if before + 1 == limit && send::wants(env, class::CLOSINGS) {
-            tell(env, segment, gate, grant.user, (Kind::Closed, Cause::Used));
+            tell(
+                env,
+                segment,
+                gate,
+                grant.user(),
+                (Kind::Closed, Cause::Used),
+            );
         }
     } else {
         env.fetch_add(&mut grant.connections);
     }
     packet.begins = 1;
-    packet.user = grant.user;
+    packet.user = grant.user();
     Reason::Grant
 }
 

@@ -6,7 +6,7 @@ use crate::{
     address::{V4, V6},
     cursor::{self, Cursor, Tickets},
     event::Event,
-    grant::{Grant, GrantKey, GrantSlot, MAX_LENGTHS},
+    grant::{Grant, MAX_LENGTHS, table::GrantSet},
     keys::{ScopedAddress, SourceKey},
     knock::{
         MAX_SEQUENCE, Outcome,
@@ -33,17 +33,15 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 16;
+pub const LAYOUT: u32 = 17;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 10_214_067_077_376_456_575;
+const RECORDED: u64 = 6_020_221_333_601_952_050;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
-    GrantKey::<V4>::SHAPE,
-    GrantKey::<V6>::SHAPE,
     Grant::SHAPE,
-    GrantSlot::SHAPE,
+    GrantSet::SHAPE,
     Flow::<V4>::SHAPE,
     Flow::<V6>::SHAPE,
     Session::SHAPE,
@@ -115,7 +113,7 @@ pub struct Meta {
     pub config_length: u32,
     /// When the instance came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
-    /// For commands that change the tables of grants.
+    /// For commands that change grants.
     pub seed: Seed,
     /// How many configurations have been replaced in place since then.
     pub generation: u32,

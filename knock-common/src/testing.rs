@@ -18,7 +18,10 @@ use crate::{
     env::{Env, HashTable},
     event::Event,
     frame::{Frame, Segment},
-    grant::{Grant, GrantKey, GrantSlot, filter},
+    grant::{
+        Grant, GrantKey, HELD, filter, give,
+        table::{GrantSet, sets},
+    },
     guarded::{route, which},
     keys::SourceKey,
     knock::{
@@ -34,6 +37,7 @@ use crate::{
         progress::{Progress, ProgressSet},
         ring,
     },
+    memory::Memory,
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
@@ -53,6 +57,9 @@ pub fn socket_of<A: Address>(flow: &Flow<A>) -> (u8, End, End) {
     let own = (flow.destination.padded(), flow.destination_port);
     (A::FAMILY, own, (flow.source.padded(), flow.source_port))
 }
+
+/// How many accesses are left until something happens, and what does.
+pub type Interruption = (u32, fn(&TestEnv));
 
 /// An environment whose state tests can set and read.
 #[expect(
@@ -82,16 +89,16 @@ pub struct TestEnv {
     pub addresses: HashSet<(u8, Padded)>,
     /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
-    /// The words of [`Env::grant_filter`].
+    /// The words of [`Memory::grant_filter`].
     pub grant_filter: Vec<UnsafeCell<u64>>,
+    /// The sets of [`Memory::grant_set`].
+    pub grant_sets: Vec<UnsafeCell<GrantSet>>,
     /// Slots of the ring of sources, a power of two.
     pub progress_slots: u32,
     /// Sets and slots, made when they are first looked at.
     pub progress_sets: Map<u32, ProgressSet>,
     pub progress: Map<u32, Progress>,
     pub progress_cursor: Cell<u32>,
-    pub grants_v4: Map<GrantKey<V4>, Grant>,
-    pub grants_v6: Map<GrantKey<V6>, Grant>,
     pub sessions_v4: Map<Flow<V4>, Session>,
     pub sessions_v6: Map<Flow<V6>, Session>,
     /// How many session slots count to each holder.
@@ -143,9 +150,11 @@ pub struct TestEnv {
     pub events: RefCell<Vec<Event>>,
     /// Datagrams to ports of fwknop's: family, padded source, port.
     pub handed_up: RefCell<Vec<(u8, Padded, u16)>>,
+    /// What happens when this CPU reads or changes shared memory by the methods of [`Memory`], and how often it does so before.
+    pub at_access: Cell<Option<Interruption>>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
-    grant_slots: Ring<GrantSlot>,
+    grants: Ring<Grant>,
     session_slots: Ring<SessionSlot>,
 }
 
@@ -168,12 +177,11 @@ impl TestEnv {
             addresses: HashSet::new(),
             lengths: [0; 2],
             grant_filter: zeroed(filter::words(grants)),
+            grant_sets: zeroed(sets(grants)),
             progress_slots: 1 << 20,
             progress_sets: Map::with_capacity(usize::MAX),
             progress: Map::with_capacity(usize::MAX),
             progress_cursor: Cell::new(ring::FIRST),
-            grants_v4: Map::with_capacity(grants),
-            grants_v6: Map::with_capacity(grants),
             sessions_v4: Map::with_capacity(sessions),
             sessions_v6: Map::with_capacity(sessions),
             session_counts: Map::with_capacity(usize::MAX),
@@ -206,8 +214,9 @@ impl TestEnv {
             reported: Map::with_capacity(usize::MAX),
             events: RefCell::default(),
             handed_up: RefCell::default(),
+            at_access: Cell::default(),
             meanwhile: Cell::default(),
-            grant_slots: Ring::with_size(grants),
+            grants: Ring::with_size(grants),
             session_slots: Ring::with_size(sessions),
         }
     }
@@ -215,6 +224,30 @@ impl TestEnv {
     /// Moves the clock, ns.
     pub fn advance(&self, by: u64) {
         self.now.set(self.now.get() + by);
+    }
+
+    fn access(&self) {
+        match self.at_access.take() {
+            Some((0, happens)) => happens(self),
+            Some((left, happens)) => self.at_access.set(Some((left - 1, happens))),
+            None => {}
+        }
+    }
+
+    /// Returns the slots of grants, as they are now.
+    pub fn grants(&self) -> Vec<Grant> {
+        let slots = self.grants.slots.iter();
+        // SAFETY: as in `modulo`.
+        slots.map(|slot| unsafe { *slot.get() }).collect()
+    }
+
+    /// Returns the grants of a family, live or not.
+    pub fn grants_of<A: Address>(&self) -> Vec<(GrantKey<A>, Grant)> {
+        let slots = self.grants().into_iter();
+        let grants = slots.filter(|grant| grant.until > HELD);
+        grants
+            .filter_map(|grant| Some((grant.key()?, grant)))
+            .collect()
     }
 
     /// Returns how often `outcome` has been counted at `gate`.
@@ -225,6 +258,48 @@ impl TestEnv {
             .copied()
             .unwrap_or(0)
     }
+}
+
+impl Memory for TestEnv {
+    fn seed(&self) -> Seed {
+        // Any numbers.
+        Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
+    }
+
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        modulo(&self.grant_filter, index)
+    }
+
+    fn grant_set(&self, index: u32) -> Option<&mut GrantSet> {
+        modulo(&self.grant_sets, index)
+    }
+
+    fn grant(&self, slot: u32) -> Option<&mut Grant> {
+        let slot = self.grants.slots.get(slot as usize)?;
+        // SAFETY: as in `modulo`.
+        Some(unsafe { &mut *slot.get() })
+    }
+
+    fn read_after(&self, cell: &u64, _: u64) -> u64 {
+        self.access();
+        *cell
+    }
+
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
+        self.access();
+        let equal = *cell == current;
+        if equal {
+            *cell = new;
+        }
+        equal
+    }
+}
+
+#[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+fn modulo<T>(cells: &[UnsafeCell<T>], index: u32) -> Option<&mut T> {
+    let index = (index as usize).checked_rem(cells.len())?;
+    // SAFETY: one thread, and no value of a cell is used after another reference to the cell has been.
+    Some(unsafe { &mut *cells[index].get() })
 }
 
 impl Env for TestEnv {
@@ -304,17 +379,6 @@ impl Env for TestEnv {
         self.lengths[usize::from(A::FAMILY != 4)]
     }
 
-    fn seed(&self) -> Seed {
-        // Any numbers.
-        Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
-    }
-
-    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        let index = (index as usize).checked_rem(self.grant_filter.len())?;
-        // SAFETY: one thread, and every caller is done with a word before it asks for the next.
-        Some(unsafe { &mut *self.grant_filter[index].get() })
-    }
-
     fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
         let sets = ring::sets(self.progress_slots as usize) as u32;
         Some(self.progress_sets.entry(index & (sets - 1)))
@@ -339,14 +403,6 @@ impl Env for TestEnv {
         Some(ticket)
     }
 
-    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {
-        &self.grants_v4
-    }
-
-    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant> {
-        &self.grants_v6
-    }
-
     fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
         &self.sessions_v4
     }
@@ -355,8 +411,8 @@ impl Env for TestEnv {
         &self.sessions_v6
     }
 
-    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
-        self.grant_slots.next()
+    fn next_grant_slot(&self) -> Option<u32> {
+        self.grants.next().map(|(index, _)| index)
     }
 
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
@@ -367,6 +423,10 @@ impl Env for TestEnv {
         let slot = self.session_slots.slots.get(index as usize)?;
         // SAFETY: as in `Ring::next`.
         Some(unsafe { &mut *slot.get() })
+    }
+
+    fn claim_grant(&self, now: u64) -> u32 {
+        give::claim(self, now)
     }
 
     fn claim_session(&self, holder: u16, now: u64) -> u32 {
@@ -435,18 +495,6 @@ impl Env for TestEnv {
         let own = (datagram.destination.padded(), datagram.destination_port);
         let peer = (datagram.source.padded(), datagram.source_port);
         self.connected.borrow().contains(&(A::FAMILY, own, peer))
-    }
-
-    fn read_after(&self, cell: &u64, _: u64) -> u64 {
-        *cell
-    }
-
-    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
-        let equal = *cell == current;
-        if equal {
-            *cell = new;
-        }
-        equal
     }
 
     fn fetch_add(&self, cell: &mut u32) -> u32 {

@@ -2,15 +2,20 @@
 
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_tai_ns},
-    maps::{Array, lpm_trie},
+    maps::lpm_trie,
 };
 use knock_common::{
-    Address, Env, HashTable,
+    Address, Env, HashTable, Memory,
     address::{V4, V6},
     cursor::{self, Tickets},
     event::Event,
     frame::{Frame, Segment},
-    grant::{Grant, GrantKey, GrantSlot},
+    grant::{
+        Grant,
+        filter::Position,
+        give,
+        table::{self, GrantSet},
+    },
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
@@ -51,6 +56,61 @@ impl KernelEnv {
     #[inline(always)]
     pub fn of(context: *mut Context) -> Self {
         Self { context }
+    }
+}
+
+impl Memory for KernelEnv {
+    #[inline(always)]
+    fn seed(&self) -> Seed {
+        settings::seed()
+    }
+
+    #[inline(always)]
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        let word = maps::GRANT_FILTER.get_ptr_mut(index & settings::grant_filter_mask())?;
+        // SAFETY: an aligned word of an array entry, which is there for good. Others change it by atomic
+        // instructions only.
+        Some(unsafe { &mut *word })
+    }
+
+    #[inline(always)]
+    fn grant_set(&self, index: u32) -> Option<&mut GrantSet> {
+        let mask = 2 * settings::grant_filter_mask() + 1;
+        let set = maps::GRANT_SET.get_ptr_mut(index & mask)?;
+        // SAFETY: as above.
+        Some(unsafe { &mut *set })
+    }
+
+    #[inline(always)]
+    fn grant(&self, slot: u32) -> Option<&mut Grant> {
+        let grant = maps::GRANT.get_ptr_mut(slot)?;
+        // SAFETY: an array entry is there for good; see `grant::table` for how it is shared with other CPUs.
+        Some(unsafe { &mut *grant })
+    }
+
+    #[inline(always)]
+    fn link_grant(&self, position: Position, slot: u32) -> bool {
+        link_grant(position.to_bits(), slot) != 0
+    }
+
+    #[inline(always)]
+    fn unlink_grant(&self, position: Position, slot: u32) {
+        unlink_grant(position.to_bits(), slot);
+    }
+
+    #[inline(always)]
+    fn search_grant(&self, position: Position, tag: u64, but: u32) -> u32 {
+        search_grant(position.to_bits(), tag, but)
+    }
+
+    #[inline(always)]
+    fn read_after(&self, cell: &u64, read: u64) -> u64 {
+        atomic::read_after(cell, read)
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
+        atomic::compare_exchange(cell, current, new)
     }
 }
 
@@ -163,19 +223,6 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn seed(&self) -> Seed {
-        settings::seed()
-    }
-
-    #[inline(always)]
-    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        let word = maps::GRANT_FILTER.get_ptr_mut(index & settings::grant_filter_mask())?;
-        // SAFETY: an aligned word of an array entry, which is there for good. Others change it by atomic
-        // instructions only.
-        Some(unsafe { &mut *word })
-    }
-
-    #[inline(always)]
     fn progress_set(&self, index: u32) -> Option<&mut ProgressSet> {
         let mask = ring::sets(settings::progress_slots() as usize) as u32 - 1;
         let set = maps::PROGRESS_SET.get_ptr_mut(index & mask)?;
@@ -217,16 +264,6 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn grants_v4(&self) -> &impl HashTable<GrantKey<V4>, Grant> {
-        &maps::GRANT4
-    }
-
-    #[inline(always)]
-    fn grants_v6(&self) -> &impl HashTable<GrantKey<V6>, Grant> {
-        &maps::GRANT6
-    }
-
-    #[inline(always)]
     fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
         &maps::SESSION4
     }
@@ -237,24 +274,27 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn next_grant_slot(&self) -> Option<(u32, &mut GrantSlot)> {
-        next_slot(&maps::GRANT_SLOT, cursor::GRANTS, settings::grant_slots())
+    fn next_grant_slot(&self) -> Option<u32> {
+        next_slot(cursor::GRANTS, settings::grant_slots())
     }
 
     #[inline(always)]
     fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
-        next_slot(
-            &maps::SESSION_SLOT,
-            cursor::SESSIONS,
-            settings::session_slots(),
-        )
+        let index = next_slot(cursor::SESSIONS, settings::session_slots())?;
+        Some((index, self.session_slot(index)?))
     }
 
     #[inline(always)]
     fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
         let slot = maps::SESSION_SLOT.get_ptr_mut(index)?;
-        // SAFETY: see `next_slot`.
+        // SAFETY: an array entry is there for good. Because of the ticket no other CPU claims it until the ring has wrapped
+        // around; a torn slot then names no entry, and counts as free.
         Some(unsafe { &mut *slot })
+    }
+
+    #[inline(always)]
+    fn claim_grant(&self, now: u64) -> u32 {
+        claim_grant(now)
     }
 
     #[inline(always)]
@@ -323,16 +363,6 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
         host::is_connected(self.context, datagram)
-    }
-
-    #[inline(always)]
-    fn read_after(&self, cell: &u64, read: u64) -> u64 {
-        atomic::read_after(cell, read)
-    }
-
-    #[inline(always)]
-    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
-        atomic::compare_exchange(cell, current, new)
     }
 
     #[inline(always)]
@@ -510,10 +540,42 @@ impl Env for KernelEnv {
     }
 }
 
-/// [`session::remember::claim`] for the packet of the context.
+/// [`table::link`].
 ///
 /// Exported, so that it is a global function to the verifier, which verifies it once, independently of its callers
 /// (since Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn link_grant(position: u64, slot: u32) -> u32 {
+    let position = Position::from_bits(position);
+    u32::from(table::link(&KernelEnv::WITHOUT_PACKET, position, slot))
+}
+
+/// [`table::unlink`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unlink_grant(position: u64, slot: u32) -> u32 {
+    let position = Position::from_bits(position);
+    table::unlink(&KernelEnv::WITHOUT_PACKET, position, slot);
+    0
+}
+
+/// [`table::search`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_grant(position: u64, tag: u64, but: u32) -> u32 {
+    let position = Position::from_bits(position);
+    table::search(&KernelEnv::WITHOUT_PACKET, position, tag, but)
+}
+
+/// [`give::claim`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_grant(now: u64) -> u32 {
+    give::claim(&KernelEnv::WITHOUT_PACKET, now)
+}
+
+/// [`session::remember::claim`] for the packet of the context, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn claim_session(context: *mut Context, holder: u32, now: u64) -> u32 {
@@ -571,16 +633,12 @@ extern "C" fn give_v6() -> u64 {
     authenticated::give::<_, V6>(&KernelEnv::WITHOUT_PACKET)
 }
 
-/// Takes the next ticket of a ring with `size` places.
+/// Takes the next ticket of a ring with `size` slots. Returns the index of its slot.
 #[inline(always)]
-#[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-fn next_slot<T>(ring: &Array<T>, cursor: u32, size: u32) -> Option<(u32, &mut T)> {
+fn next_slot(cursor: u32, size: u32) -> Option<u32> {
     let ticket = maps::CURSOR.get_ptr_mut(cursor)?;
     // SAFETY: an aligned word of an array entry, which is there for good; other CPUs reach it only
     // by the same atomic instruction.
     let ticket = atomic::fetch_add(unsafe { &mut (*ticket).next }, 1);
-    let index = ticket.checked_rem(size)?;
-    // SAFETY: the entry is there for good. Because of the ticket no other CPU uses it
-    // until the ring has wrapped around; a torn slot then names no entry, and counts as free.
-    Some((index, unsafe { &mut *ring.get_ptr_mut(index)? }))
+    ticket.checked_rem(size)
 }

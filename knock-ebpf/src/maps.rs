@@ -11,7 +11,7 @@ use aya_ebpf::{
 use knock_common::{
     address::{V4, V6},
     cursor::{self, Cursor, Tickets},
-    grant::{Grant, GrantKey, GrantSlot},
+    grant::{Grant, table::GrantSet},
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
@@ -98,16 +98,16 @@ pub static PROGRESS: Array<Progress> = Array::with_max_entries(1, BPF_F_MMAPABLE
 /// Keys, by slot, with the newest time of each.
 #[map]
 pub static KEY: Array<Key> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The grants of both families; see [`knock_common::grant::table`]. Commands map this and the next two into their memory, to
+/// change them by atomic instructions, as the program does.
 #[map]
-pub static GRANT4: Hash<GrantKey<V4>, Grant> = Hash::with_max_entries(1);
+pub static GRANT: Array<Grant> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Sets of keys, which lead to their grants.
 #[map]
-pub static GRANT6: Hash<GrantKey<V6>, Grant> = Hash::with_max_entries(1);
-/// The filter in front of the grants; see [`knock_common::grant::filter`]. Commands map it into their memory, to
-/// change it by atomic instructions, as the program does.
+pub static GRANT_SET: Array<GrantSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The filter in front of them; see [`knock_common::grant::filter`].
 #[map]
 pub static GRANT_FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-pub static GRANT_SLOT: Array<GrantSlot> = Array::with_max_entries(1, 0);
 #[map]
 pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
 #[map]

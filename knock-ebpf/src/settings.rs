@@ -66,7 +66,7 @@ setting!(
     TICK_BITS, tick_bits
 );
 setting!(
-    /// Entries of [`GRANT_SLOT`](maps::GRANT_SLOT).
+    /// Entries of [`GRANT`](maps::GRANT).
     GRANT_SLOTS, grant_slots
 );
 setting!(
@@ -86,7 +86,8 @@ setting!(
     NEXT_SLOT, next
 );
 setting!(
-    /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two.
+    /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two. There are twice as many of
+    /// [`GRANT_SET`](maps::GRANT_SET).
     GRANT_FILTER_MASK, grant_filter_mask
 );
 setting!(
@@ -94,6 +95,7 @@ setting!(
     PROGRESS_SLOTS, progress_slots
 );
 setting!(
-    /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER) and [`PROGRESS_SET`](maps::PROGRESS_SET).
+    /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER), [`GRANT_SET`](maps::GRANT_SET) and
+    /// [`PROGRESS_SET`](maps::PROGRESS_SET).
     SEED, seed, Seed, Seed::NONE
 );

@@ -1,12 +1,12 @@
-//! Which keys may have a grant: a filter in front of the grant tables.
+//! Which keys may have a grant: a filter in front of the [table](super::table) of grants.
 //!
-//! Hardly any source of a flood has a grant, and a look-up in a large hash table takes two cache
-//! misses. The filter takes at most one, in a table of 2 bytes a grant: each word holds seven
+//! Hardly any source of a flood has a grant, and the table takes 96 bytes for each grant, so a look-up waits for memory. The
+//! filter takes 2 bytes a grant, which the processor keeps nearby: each word holds seven
 //! fingerprints of keys, and the number of further keys that have no fingerprint in it. (Cuckoo filters,
 //! which keep fingerprints too, need less room, but move them about.)
 //!
-//! **A key that is in a grant table is counted in its word**: by its fingerprint, or in the number of further keys.
-//! That holds at any time, since a key is counted in before it is inserted, and counted out after it has been removed.
+//! **A key that is in the table is counted in its word**: by its fingerprint, or in the number of further keys.
+//! That holds at any time, since a key is counted in before it is linked to its slot, and counted out afterwards.
 //! Each change of a word is one compare-and-exchange, in user space too, so none is lost.
 //!
 //! - Keys with the same fingerprint are interchangeable. If a key is counted out whose fingerprint is not in the word, it
@@ -16,7 +16,12 @@
 //!   grant.
 
 use super::GrantKey;
-use crate::{Address, Env, seed::Seed};
+use crate::{
+    Memory,
+    address::{Address, Padded},
+    memory::read,
+    seed::Seed,
+};
 
 /// How often a change is tried. Each failure means that another CPU has changed the same word in between.
 const TRIES: usize = 8;
@@ -34,24 +39,48 @@ pub const fn words(grants: usize) -> usize {
     if words < 512 { 512 } else { words }
 }
 
-/// Where a key is counted.
+/// Where a key is counted: its keyed hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Index of the word, modulo their number.
-    pub word: u32,
-    /// 1 to 255.
-    fingerprint: u64,
-}
+pub struct Position(u64);
 
 impl Position {
+    /// `tag`: [`GrantKey::tag`].
     #[inline(always)]
-    pub fn of<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
-        let scope = u64::from(key.gate) | u64::from(key.length) << 16;
-        let hash = seed.hash(key.address.padded(), scope);
-        Self {
-            word: (hash >> 32) as u32,
-            fingerprint: (hash >> 24 & 0xff).max(1),
-        }
+    pub fn of(address: Padded, tag: u64, seed: Seed) -> Self {
+        // Gate and prefix length.
+        Self(seed.hash(address, tag >> 32 & 0x00ff_ffff))
+    }
+
+    #[inline(always)]
+    pub fn of_key<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
+        Self::of(key.address.padded(), key.tag(), seed)
+    }
+
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Index of the word, and of the [set](super::table), modulo their number.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Returns the fingerprint in the word: 1 to 255.
+    #[inline(always)]
+    const fn fingerprint(self) -> u64 {
+        let byte = self.0 >> 24 & 0xff;
+        if byte == 0 { 1 } else { byte }
+    }
+
+    /// Returns the fingerprint in the set, which is not 0.
+    #[inline(always)]
+    pub const fn long_fingerprint(self) -> u32 {
+        self.0 as u32 | 1
     }
 
     /// Returns whether the key may be there, according to its word.
@@ -65,7 +94,7 @@ impl Position {
     pub const fn count_in(self, word: u64) -> u64 {
         let free = zero(word);
         if free != 0 {
-            word + self.fingerprint * free
+            word + self.fingerprint() * free
         } else if word < MOST {
             word + PLACELESS
         } else {
@@ -78,7 +107,7 @@ impl Position {
     pub const fn count_out(self, word: u64) -> u64 {
         let found = self.find(word);
         if found != 0 {
-            word - self.fingerprint * found
+            word - self.fingerprint() * found
         } else if word >= PLACELESS && word < MOST {
             word - PLACELESS
         } else {
@@ -89,41 +118,41 @@ impl Position {
     /// Returns the lowest bit of the first byte with the key's fingerprint; 0: there is none.
     #[inline(always)]
     const fn find(self, word: u64) -> u64 {
-        zero(word ^ (self.fingerprint * LOWEST))
+        zero(word ^ (self.fingerprint() * LOWEST))
     }
 }
 
-/// Returns whether `key` can be in its grant table.
+/// Returns whether a key can be in the table.
 #[inline(always)]
-pub fn may_have<E: Env, A: Address>(env: &E, key: &GrantKey<A>) -> bool {
-    let position = Position::of(key, env.seed());
-    env.grant_filter(position.word)
-        .is_none_or(|word| position.is_counted(*word))
+pub fn may_have<M: Memory>(memory: &M, position: Position) -> bool {
+    memory
+        .grant_filter(position.index())
+        .is_none_or(|word| position.is_counted(read(word)))
 }
 
-/// Counts `key` in, before it is inserted. Returns false if it could not be counted: then it must not be inserted.
+/// Counts a key in, before it is linked to its slot. Returns false if it could not be counted: then it must not be linked.
 #[inline(always)]
-pub fn count_in<E: Env, A: Address>(env: &E, key: &GrantKey<A>) -> bool {
-    let position = Position::of(key, env.seed());
-    change(env, position.word, |word| position.count_in(word))
+pub fn count_in<M: Memory>(memory: &M, position: Position) -> bool {
+    memory
+        .grant_filter(position.index())
+        .is_some_and(|word| change(memory, word, |word| position.count_in(word)))
 }
 
-/// Counts `key` out, after it has been removed.
+/// Counts a key out, after it has been unlinked.
 #[inline(always)]
-pub fn count_out<E: Env, A: Address>(env: &E, key: &GrantKey<A>) {
-    let position = Position::of(key, env.seed());
-    // If that fails it stays counted in, which does no harm.
-    change(env, position.word, |word| position.count_out(word));
+pub fn count_out<M: Memory>(memory: &M, position: Position) {
+    if let Some(word) = memory.grant_filter(position.index()) {
+        // If that fails it stays counted in, which does no harm.
+        change(memory, word, |word| position.count_out(word));
+    }
 }
 
+/// Changes a word that others change too. Returns false if they were faster each time.
 #[inline(always)]
-fn change<E: Env>(env: &E, word: u32, to: impl Fn(u64) -> u64) -> bool {
-    let Some(word) = env.grant_filter(word) else {
-        return false;
-    };
+pub(super) fn change<M: Memory>(memory: &M, word: &mut u64, to: impl Fn(u64) -> u64) -> bool {
     for _ in 0..TRIES {
-        let before = *word;
-        if env.compare_exchange(word, before, to(before)) {
+        let before = read(word);
+        if memory.compare_exchange(word, before, to(before)) {
             return true;
         }
     }

@@ -1,12 +1,16 @@
 //! Looking up the grant that covers a packet.
 
-use super::{Grant, GrantKey, MAX_LENGTHS, filter};
-use crate::{Env, Family, HashTable as _};
+use super::{
+    Grant, GrantKey, MAX_LENGTHS,
+    filter::{self, Position},
+    table,
+};
+use crate::{Address, Env};
 
 /// Returns the live grant under which a packet of `source` may reach `gate`: the one with the longest prefix that admits
 /// another connection, or else the one with the longest prefix. `port`: the packet's source port.
 #[inline(always)]
-pub fn live<'e, E: Env, A: Family>(
+pub fn live<'e, E: Env, A: Address>(
     env: &'e E,
     source: &A,
     gate: u16,
@@ -21,25 +25,25 @@ pub fn live<'e, E: Env, A: Family>(
 /// Returns the live grant with this key, if it admits this source port. A packet of a flood reads one word of the filter,
 /// and not even the clock.
 #[inline(always)]
-fn look_up<'e, E: Env, A: Family>(
+fn look_up<'e, E: Env, A: Address>(
     env: &'e E,
     key: &GrantKey<A>,
     port: u16,
 ) -> Option<&'e mut Grant> {
-    if !filter::may_have(env, key) {
+    if !filter::may_have(env, Position::of_key(key, env.seed())) {
         return None;
     }
-    let grant = A::grants(env).find(key)?;
-    let now = env.now();
-    let (until, limit) = (grant.until, grant.port);
-    let read = until ^ u64::from(limit);
-    (until > now && Grant::admits(limit, port) && is_still_of(env, grant, key, read))
-        .then_some(grant)
+    let found = table::find(env, key)?;
+    if found.until > env.now() && Grant::admits(found.port(), port) {
+        env.grant(found.slot)
+    } else {
+        None
+    }
 }
 
 /// As [`live`], if prefixes can have grants.
 #[inline(never)]
-fn closest<'e, E: Env, A: Family>(
+fn closest<'e, E: Env, A: Address>(
     env: &'e E,
     source: &A,
     gate: u16,
@@ -67,16 +71,4 @@ fn closest<'e, E: Env, A: Family>(
         lengths >>= 8;
     }
     closest
-}
-
-/// Returns whether what was read from a grant is that of `key`: the tag is read after it. `read`: a number that is computed from
-/// all of it. Every packet that a grant admits asks this, so nothing is written.
-#[inline(always)]
-pub(super) fn is_still_of<E: Env, A: Family>(
-    env: &E,
-    grant: &Grant,
-    key: &GrantKey<A>,
-    read: u64,
-) -> bool {
-    env.read_after(&grant.tag, read) == key.tag()
 }

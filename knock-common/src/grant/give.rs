@@ -1,12 +1,11 @@
-//! Giving and removing grants.
+//! Giving grants.
 
-use bytemuck::Zeroable as _;
-
-use super::{Grant, GrantKey, GrantSlot, filter, find::is_still_of};
-use crate::{
-    Env, Family, HashTable as _,
-    address::{V4, V6},
+use super::{
+    GrantKey,
+    filter::{self, Position},
+    table::{self, Details, NO_SLOT},
 };
+use crate::{Address, Env, rules::GateRules};
 
 /// How many slots one knock looks at before it gives up. Only valid knocks get here.
 const TRIES: usize = 64;
@@ -22,26 +21,12 @@ pub enum Opening {
     TableFull,
 }
 
-impl Opening {
-    const TABLE_FULL: u64 = 0;
-    const SOURCE: u64 = 1;
-
-    #[inline(always)]
-    const fn unpack(packed: u64) -> Self {
-        match packed {
-            Self::TABLE_FULL => Self::TableFull,
-            Self::SOURCE => Self::Source,
-            until => Self::Until(until),
-        }
-    }
-}
-
 /// What a valid knock of any kind gives to its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// How long it opens, ns; never longer than the gate's `open_for`.
     pub open_for: u64,
-    /// See [`Grant::user`].
+    /// See [`Grant::user`](super::Grant::user).
     pub user: u32,
     pub gate: u16,
     /// The source port that the grant is limited to; 0: none.
@@ -62,174 +47,125 @@ impl Terms {
 }
 
 /// Gives or renews the grant of `source` for a valid knock, from `now` on, ns of `CLOCK_MONOTONIC`.
-#[inline(always)]
-pub fn give<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) -> Opening {
-    Opening::unpack(given(env, source, terms, now))
-}
-
-/// As [`give`], packed, since a BPF function returns one register.
-#[inline(never)]
-fn given<E: Env, A: Family>(env: &E, source: &A, terms: &Terms, now: u64) -> u64 {
-    let gate = terms.gate;
-    let Some(rules) = env.gate(gate) else {
-        return Opening::TABLE_FULL;
-    };
-    if rules.restricted != 0 && !env.may_knock(*source, gate) {
-        return Opening::SOURCE;
-    }
-    let key = GrantKey::new(*source, super::length::<A>(rules), gate);
-    let until = now.saturating_add(rules.open_for.min(terms.open_for));
-
-    if filter::may_have(env, &key)
-        && let Some(until) = renew(env, &key, until, terms, now)
-    {
-        return until;
-    }
-    let Some(slot) = claim(env, &key, now) else {
-        return Opening::TABLE_FULL;
-    };
-    let grant = Grant {
-        // Set by `publish`.
-        until: 0,
-        tag: key.tag(),
-        connections: 0,
-        user: terms.user,
-        slot,
-        port: terms.port,
-        zero: 0,
-    };
-    if insert(env, &key, &grant) {
-        return publish(env, &key, until);
-    }
-    // Another CPU gave the same grant in between, or the family's table is full.
-    renew(env, &key, until, terms, now).unwrap_or(Opening::TABLE_FULL)
-}
-
-/// Sets the end of a grant that has just been inserted. Returns it, or 0 if the grant has been revoked meanwhile.
 ///
-/// A grant is inserted as ended, since the kernel may store it where another key's grant was, which another CPU still
-/// reads. If that CPU saw the new end before the new tag, it would take the grant for its own. The compare-and-exchange
-/// is a full barrier on every architecture: a CPU that has seen the end sees the tag.
+/// Functions are called one after the other, since nested calls share 512 bytes of stack. Each returns one number, since a
+/// BPF function returns one register.
 #[inline(always)]
-fn publish<E: Env, A: Family>(env: &E, key: &GrantKey<A>, until: u64) -> u64 {
-    if let Some(grant) = A::grants(env).find(key)
-        && is_still_of(env, grant, key, grant.until)
-        && env.compare_exchange(&mut grant.until, 0, until)
-    {
-        until
-    } else {
-        0
+pub fn give<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> Opening {
+    if !may_knock(env, source, terms.gate) {
+        return Opening::Source;
     }
-}
-
-/// Restarts time and connection count of an existing grant. Never shortens a grant that was given by hand for longer, nor
-/// limits one to a port that is live without such a limit.
-#[inline(always)]
-fn renew<E: Env, A: Family>(
-    env: &E,
-    key: &GrantKey<A>,
-    until: u64,
-    terms: &Terms,
-    now: u64,
-) -> Option<u64> {
-    let grant = A::grants(env).find(key)?;
-    let before = grant.until;
-    let port = limit(grant.port, terms.port, before, now);
-    let until = until.max(before);
-    // 0: another CPU is removing it. A failure here costs the client another try; a write to an entry that belongs to
-    // another key by now would let that source in.
-    if before == 0
-        || !is_still_of(env, grant, key, before)
-        || !env.compare_exchange(&mut grant.until, before, until)
-    {
-        return None;
-    }
-    grant.connections = 0;
-    grant.user = terms.user;
-    grant.port = port;
-    Some(until)
-}
-
-/// Returns the port that a grant is limited to when it is renewed to admit `port`; 0: none. A grant for any port stays one
-/// while it is live. Without a branch, since the verifier would follow all that comes after for each way.
-#[inline(always)]
-const fn limit(before: u16, port: u16, until: u64, now: u64) -> u16 {
-    // 1 or 0 each: the sign of a difference.
-    let is_live = now.wrapping_sub(until) >> 63;
-    let admits_any = (before as u64).wrapping_sub(1) >> 63;
-    port & ((is_live & admits_any) as u16).wrapping_sub(1)
-}
-
-/// Claims a slot for `key`: an unused one, or one whose owner has ended.
-#[inline(always)]
-fn claim<E: Env, A: Family>(env: &E, key: &GrantKey<A>, now: u64) -> Option<u32> {
-    for _ in 0..TRIES {
-        let (index, slot) = env.next_grant_slot()?;
-        let free = match slot.family {
-            4 => vacate::<E, V4>(env, slot, index, now),
-            6 => vacate::<E, V6>(env, slot, index, now),
-            _ => true,
-        };
-        if free {
-            *slot = GrantSlot {
-                address: key.address.padded(),
-                gate: key.gate,
-                length: key.length,
-                family: A::FAMILY,
-                zero: 0,
-            };
-            return Some(index);
+    let mut until = renewed(env, source, terms, now);
+    if until == NONE || until == ENDED {
+        let mut slot = NO_SLOT;
+        if until == ENDED {
+            slot = retaken(env, source, terms, now);
+        }
+        if slot == NO_SLOT {
+            slot = env.claim_grant(now);
+        }
+        until = NONE;
+        if slot != NO_SLOT {
+            until = given(env, source, terms, slot, now);
+        }
+        if until == NONE {
+            // Another CPU has given or renewed the same grant in between, or there is no room.
+            until = renewed(env, source, terms, now);
         }
     }
-    None
+    match until {
+        NONE | ENDED => Opening::TableFull,
+        until => Opening::Until(until),
+    }
 }
 
-/// Returns whether the slot is free, after removing its owner if that has ended.
-#[inline(always)]
-fn vacate<E: Env, A: Family>(env: &E, slot: &GrantSlot, index: u32, now: u64) -> bool {
-    let key = GrantKey::<A> {
-        address: A::unpadded(slot.address),
-        gate: slot.gate,
-        length: slot.length,
-        zero: A::Fill::zeroed(),
+/// In place of the end of a grant: there is none.
+const NONE: u64 = 0;
+/// In place of the end of a grant: it has ended.
+const ENDED: u64 = 1;
+
+/// Returns whether `source` is in one of the networks that may knock at `gate`.
+#[inline(never)]
+fn may_knock<E: Env, A: Address>(env: &E, source: &A, gate: u16) -> bool {
+    env.gate(gate)
+        .is_none_or(|rules| rules.restricted == 0 || env.may_knock(*source, gate))
+}
+
+/// Renews the live grant of `source`, if there is one.
+#[inline(never)]
+fn renewed<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> u64 {
+    let Some(rules) = env.gate(terms.gate) else {
+        return NONE;
     };
-    let Some(owner) = A::grants(env).find(&key) else {
-        return true;
+    let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
+    let position = Position::of_key(&key, env.seed());
+    table::expect(env, position);
+    if filter::may_have(env, position)
+        && let Some(found) = table::find(env, &key)
+    {
+        if found.until <= now {
+            return ENDED;
+        }
+        // Never shortens a grant that was given by hand for longer.
+        let until = end(rules, terms, now).max(found.until);
+        // One for any port stays one.
+        let port = if found.port() == 0 { 0 } else { terms.port };
+        if table::renew(env, found, until, Details::new(terms.user, port)) {
+            return until;
+        }
+    }
+    NONE
+}
+
+/// Takes the slot of the grant of `source` that has ended. Returns its index, or [`NO_SLOT`].
+#[inline(never)]
+fn retaken<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> u32 {
+    if let Some(rules) = env.gate(terms.gate) {
+        let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
+        if let Some(found) = table::find(env, &key)
+            && found.until <= now
+            && table::retake(env, &key, found)
+        {
+            return found.slot;
+        }
+    }
+    NO_SLOT
+}
+
+/// Returns when a grant ends that is given now.
+#[inline(always)]
+fn end(rules: &GateRules, terms: &Terms, now: u64) -> u64 {
+    now.saturating_add(rules.open_for.min(terms.open_for))
+}
+
+/// Takes a slot without a grant, or whose grant has ended. Returns its index, or [`NO_SLOT`].
+#[inline(always)]
+pub fn claim<E: Env>(env: &E, now: u64) -> u32 {
+    for _ in 0..TRIES {
+        let Some(slot) = env.next_grant_slot() else {
+            break;
+        };
+        if table::take(env, slot, now) {
+            return slot;
+        }
+    }
+    NO_SLOT
+}
+
+/// Gives a claimed slot to `source`.
+#[inline(never)]
+fn given<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, slot: u32, now: u64) -> u64 {
+    let Some(rules) = env.gate(terms.gate) else {
+        table::free(env, slot);
+        return NONE;
     };
-    let until = owner.until;
-    if owner.slot != index || owner.tag != key.tag() {
-        // Its owner has another slot by now.
-        return true;
-    }
-    if until > now || until == 0 {
-        return false;
-    }
-    // A renewal on another CPU and this cannot both succeed.
-    if !env.compare_exchange(&mut owner.until, until, 0) {
-        return false;
-    }
-    remove(env, &key);
-    true
-}
-
-/// Adds a grant. Returns false if the key is there already or there is no room.
-#[inline(always)]
-pub fn insert<E: Env, A: Family>(env: &E, key: &GrantKey<A>, grant: &Grant) -> bool {
-    if !filter::count_in(env, key) {
-        return false;
-    }
-    let inserted = A::grants(env).insert(key, grant);
-    if !inserted {
-        filter::count_out(env, key);
-    }
-    inserted
-}
-
-/// Removes a grant.
-#[inline(always)]
-pub fn remove<E: Env, A: Family>(env: &E, key: &GrantKey<A>) {
-    if A::grants(env).remove(key) {
-        filter::count_out(env, key);
+    let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
+    let until = end(rules, terms, now);
+    let details = Details::new(terms.user, terms.port);
+    if table::give(env, slot, &key, until, details) {
+        until
+    } else {
+        NONE
     }
 }
 
@@ -237,8 +173,10 @@ pub fn remove<E: Env, A: Family>(env: &E, key: &GrantKey<A>) {
 mod tests {
     use core::net::Ipv4Addr;
 
+    use bytemuck::Zeroable as _;
+
     use super::*;
-    use crate::{address::Address as _, grant::find, rules::GateRules, testing::TestEnv};
+    use crate::{address::V4, grant::find, testing::TestEnv};
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const OPEN_FOR: u64 = 1_000_000_000;
@@ -267,7 +205,7 @@ mod tests {
             let until = env.now.get() + given;
             assert_eq!(knock(&env, asked), Opening::Until(until));
             let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
-            assert_eq!((grant.until, grant.user), (until, 3));
+            assert_eq!((grant.until, grant.user()), (until, 3));
         }
     }
 
@@ -286,16 +224,31 @@ mod tests {
 
     #[test]
     fn a_live_grant_for_any_port_is_not_limited() {
-        for (before, until, port) in [
-            (0, 101, 0),
-            (0, 100, 7),
-            (0, 0, 7),
-            (5, 101, 7),
-            (5, 100, 7),
-            (u16::MAX, 101, 7),
+        for (before, has_ended, asked, port) in [
+            (0, false, 7, 0),
+            (0, true, 7, 7),
+            (5, false, 7, 7),
+            (5, true, 7, 7),
+            (5, false, 0, 0),
+            (u16::MAX, false, 7, 7),
         ] {
-            assert_eq!(limit(before, 7, until, 100), port, "{before} {until}");
-            assert_eq!(limit(before, 0, until, 100), 0);
+            let env = env(GateRules::zeroed());
+            let give = |port| {
+                let terms = Terms {
+                    port,
+                    ..Terms::of(3, 0)
+                };
+                give(&env, &V4::from(SOURCE), &terms, env.now.get());
+            };
+            give(before);
+            if has_ended {
+                env.advance(OPEN_FOR);
+            }
+            give(asked);
+            let [(_, grant)] = env.grants_of::<V4>()[..] else {
+                panic!("there is one");
+            };
+            assert_eq!(grant.port(), port, "{before} {has_ended} {asked}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A kernel table may give an entry to another key while a packet still reads it. What was found then has
+//! An entry of a table may be given to another key while a packet still reads it. What was found then has
 //! the other key's tag, and must be ignored. A stream of packets on one CPU never causes that, nor can a test wait until
 //! the times of knocks wrap.
 
@@ -7,12 +7,13 @@ use core::net::Ipv4Addr;
 use bytemuck::Zeroable as _;
 
 use crate::{
-    Env as _, HashTable as _,
-    address::V4,
+    Env as _, HashTable as _, Memory as _,
+    address::{V4, V6},
     frame::{Segment, UDP},
     grant::{
-        Grant, GrantKey, find,
+        FREE, Grant, GrantKey, HELD, find,
         give::{self, Opening},
+        table::{self, Details},
     },
     knock::{
         Outcome,
@@ -32,11 +33,13 @@ const SOURCES: [Ipv4Addr; 2] = [
     Ipv4Addr::new(198, 51, 100, 8),
 ];
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// ns.
+const OPEN_FOR: u64 = 1_000_000_000;
 
 fn env() -> TestEnv {
     let mut env = TestEnv::new(4, 4);
     env.gates.push(GateRules {
-        open_for: 1_000_000_000,
+        open_for: OPEN_FOR,
         session_idle: 1_000_000_000,
         ..GateRules::zeroed()
     });
@@ -47,23 +50,73 @@ fn given(env: &TestEnv, source: V4) -> Opening {
     give::give(env, &source, &give::Terms::of(0, 0), env.now.get())
 }
 
+/// Returns the slot of the only grant.
+fn only(env: &TestEnv) -> &mut Grant {
+    let slots = env.grants();
+    let mut slots = (0..).zip(slots).filter(|(_, grant)| grant.until != FREE);
+    let (slot, _) = slots.next().expect("there is one");
+    assert!(slots.next().is_none(), "there is another");
+    env.grant(slot).expect("it is one of them")
+}
+
+fn passes(env: &TestEnv, source: V4) -> bool {
+    find::live(env, &source, 0, 1).is_some()
+}
+
 #[test]
 fn a_grant_of_another_source_lets_nobody_pass() {
     let env = env();
     let [key, other] = SOURCES.map(|source| GrantKey::<V4>::whole(source.into(), 0));
-    let found = Grant {
-        until: u64::MAX,
-        tag: other.tag(),
-        ..Grant::zeroed()
-    };
-    assert!(give::insert(&env, &key, &found));
-    assert!(find::live(&env, &key.address, 0, 1).is_none());
-    // It is not renewed either: that would extend the other source's grant.
-    assert_eq!(given(&env, key.address), Opening::TableFull);
+    let until = env.now.get() + OPEN_FOR;
+    assert_eq!(given(&env, key.address), Opening::Until(until));
 
-    env.grants_v4.find(&key).unwrap().tag = key.tag();
-    assert!(find::live(&env, &key.address, 0, 1).is_some());
-    assert_eq!(given(&env, key.address), Opening::Until(u64::MAX));
+    let found = only(&env);
+    found.tag = other.tag();
+    assert!(!passes(&env, key.address));
+    // It is not renewed either: that would extend the other source's grant.
+    env.advance(1);
+    assert_eq!(given(&env, key.address), Opening::Until(until + 1));
+    assert_eq!(found.until, until);
+
+    let env = self::env();
+    given(&env, key.address);
+    assert!(passes(&env, key.address));
+}
+
+/// The same for IPv6, where the tag has not all of the address.
+#[test]
+fn a_grant_of_another_source_with_the_same_tag_lets_nobody_pass() {
+    let [one, other] = [(1, 2), (2, 1)].map(|(first, second)| V6::from_words(first, second << 63));
+    let env = env();
+    let key = GrantKey::whole(one, 0);
+    give::give(&env, &one, &give::Terms::of(0, 0), env.now.get());
+    assert!(find::live(&env, &one, 0, 1).is_some());
+    let grant = only(&env);
+    let address: [u64; 2] = other.words().into();
+    for (word, theirs) in address.into_iter().enumerate() {
+        let ours = std::mem::replace(&mut grant.address[word], theirs);
+        assert_eq!(grant.tag, key.tag());
+        assert!(find::live(&env, &one, 0, 1).is_none());
+        grant.address[word] = ours;
+    }
+    assert!(find::live(&env, &one, 0, 1).is_some());
+}
+
+/// A slot that is being changed, also by a command that was killed before it was done, has nobody's grant.
+#[test]
+fn a_slot_that_is_held_counts_as_none() {
+    let env = env();
+    let source = V4::from(SOURCES[0]);
+    given(&env, source);
+    let held = only(&env);
+    held.until = HELD;
+    assert!(!passes(&env, source));
+    // Whoever holds it does not keep its source out.
+    let until = env.now.get() + OPEN_FOR;
+    assert_eq!(given(&env, source), Opening::Until(until));
+    assert!(passes(&env, source));
+    assert_eq!(held.until, HELD, "it was not renewed, nor taken");
+    assert!(!table::take(&env, 0, u64::MAX));
 }
 
 #[test]
@@ -177,19 +230,31 @@ fn a_place_changes_hands_before_a_knock_or_behind_it() {
     assert_eq!(opened_by_second(&env), 0, "it is another's");
 }
 
-/// The kernel may store a grant where another one was that a packet still reads. It counts as ended until its tag is
-/// visible.
+/// Another CPU may look a grant up as soon as a pair leads to it. It must find all of it, or nothing.
 #[test]
-fn a_grant_is_inserted_as_one_that_has_ended() {
-    let env = env();
+fn a_grant_lives_when_all_of_it_is_stored() {
     let key = GrantKey::<V4>::whole(SOURCES[0].into(), 0);
-    let opening = given(&env, key.address);
-    assert_eq!(
-        env.grants_v4.inserted.get().map(|grant| grant.until),
-        Some(0)
-    );
-    assert_eq!(opening, Opening::Until(env.now.get() + 1_000_000_000));
-    assert!(find::live(&env, &key.address, 0, 1).is_some());
+    let mut checked = 0;
+    for nth in 0..8 {
+        let env = env();
+        assert!(table::take(&env, 2, env.now.get()));
+        env.at_access.set(Some((nth, |env| {
+            let key = GrantKey::<V4>::whole(SOURCES[0].into(), 0);
+            let until = env.now.get() + OPEN_FOR;
+            let found = table::find(env, &key);
+            let grant = env.grant(2).expect("it is one of them");
+            if let Some(found) = found {
+                let all = (found.until, found.user(), found.port());
+                assert_eq!(all, (until, 7, 5));
+            } else {
+                assert_eq!(grant.until, HELD);
+            }
+        })));
+        let until = env.now.get() + OPEN_FOR;
+        assert!(table::give(&env, 2, &key, until, Details::new(7, 5)));
+        checked += u32::from(env.at_access.take().is_none());
+    }
+    assert!(checked > 2, "{checked}");
 }
 
 /// The time of a knock wraps after 52 days.

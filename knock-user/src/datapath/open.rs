@@ -13,7 +13,7 @@ use aya::{
 };
 use knock_common::{
     address::{V4, V6},
-    grant::{Grant, GrantKey, GrantSlot},
+    grant::{Grant, table::GrantSet},
     knock::authenticated::key::NAME,
     layout::{CONFIG_CHUNK, LAYOUT, Meta},
     report::Budget,
@@ -24,7 +24,7 @@ use knock_common::{
 
 use super::{
     compile::{Contents, applied::Applied, compile_as},
-    edit::grant_filter::GrantFilter,
+    edit::grant_table::GrantTable,
     error::{NotPermitted, NothingUp, other_version},
     install::{
         attachment::{self, Attachment},
@@ -63,10 +63,11 @@ pub struct Datapath {
     /// The sources part-way through a sequence.
     pub progress: ProgressTable,
     pub(super) lengths: Array<MapData, u64>,
-    pub(super) grants: Grants,
-    /// Counts the keys of the tables of grants; see [`knock_common::grant::filter`].
-    pub grant_filter: GrantFilter,
-    pub(super) grant_slots: Array<MapData, GrantSlot>,
+    pub(super) grants: Array<MapData, Grant>,
+    grant_sets: Array<MapData, GrantSet>,
+    grant_filter: Array<MapData, u64>,
+    /// These three, mapped when they are first looked up or changed.
+    grant_table: OnceCell<GrantTable>,
     pub(super) sessions: Sessions,
     pub(super) session_slots: Array<MapData, SessionSlot>,
     pub(super) session_count: Array<MapData, u32>,
@@ -91,8 +92,6 @@ pub struct Datapath {
     origins: RefCell<Option<Origins>>,
 }
 
-/// The tables of grants.
-pub type Grants = Family<GrantKey<V4>, GrantKey<V6>, Grant>;
 /// The tables of sessions.
 pub type Sessions = Family<Flow<V4>, Flow<V6>, Session>;
 
@@ -197,6 +196,26 @@ impl Datapath {
         })
     }
 
+    /// Returns whether it was opened to be changed too.
+    pub(super) fn is_writable(&self) -> bool {
+        self.pins.access == Access::Change
+    }
+
+    /// Returns the table of grants, to look keys up and to change it. Of tables that were opened for reading alone, it would be a
+    /// copy that gets old.
+    pub fn grant_table(&self) -> Result<&GrantTable> {
+        if let Some(table) = self.grant_table.get() {
+            return Ok(table);
+        }
+        let table = GrantTable::of(
+            &self.grants,
+            &self.grant_sets,
+            &self.grant_filter,
+            self.seed,
+        )?;
+        Ok(self.grant_table.get_or_init(|| table))
+    }
+
     fn with(root: &PinRoot, pins: PinDirectory, meta: Meta, applied: Applied) -> Result<Self> {
         let Meta {
             layout: _,
@@ -217,12 +236,10 @@ impl Datapath {
                 cursor: tables::PROGRESS_CURSOR.open(&pins)?,
             },
             lengths: tables::GRANT_LENGTHS.open(&pins)?,
-            grants: Family {
-                v4: tables::GRANT4.open(&pins)?,
-                v6: tables::GRANT6.open(&pins)?,
-            },
-            grant_filter: GrantFilter::of(&tables::GRANT_FILTER.open(&pins)?, seed)?,
-            grant_slots: tables::GRANT_SLOT.open(&pins)?,
+            grants: tables::GRANT.open(&pins)?,
+            grant_sets: tables::GRANT_SET.open(&pins)?,
+            grant_filter: tables::GRANT_FILTER.open(&pins)?,
+            grant_table: OnceCell::new(),
             sessions: Family {
                 v4: tables::SESSION4.open(&pins)?,
                 v6: tables::SESSION6.open(&pins)?,

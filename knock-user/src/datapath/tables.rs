@@ -19,7 +19,10 @@ use knock_common::{
     address::{V4, V6},
     cursor::{self, Cursor, Tickets},
     event::Event,
-    grant::{Grant, GrantKey, GrantSlot, filter},
+    grant::{
+        Grant, filter,
+        table::{self, GrantSet},
+    },
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
@@ -107,10 +110,9 @@ tables! {
     KEY_GATE: SparseHash<KeyGate, u32> = |counts| counts.keys * (counts.gates + 1) => Config;
     HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Config;
     CLOCK_OFFSET: Array<u64> = |_| 1 => Single;
-    GRANT4: Hash<GrantKey<V4>, Grant> = |counts| roomy(counts.limits.grants) => Grants;
-    GRANT6: Hash<GrantKey<V6>, Grant> = |counts| roomy(counts.limits.grants) => Grants;
+    GRANT: MappedArray<Grant> = |counts| counts.limits.grants => Grants;
+    GRANT_SET: MappedArray<GrantSet> = |counts| table::sets(counts.limits.grants) => Grants;
     GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
-    GRANT_SLOT: Array<GrantSlot> = |counts| counts.limits.grants => Grants;
     SESSION4: Hash<Flow<V4>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
     SESSION6: Hash<Flow<V6>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
     SESSION_SLOT: MappedArray<SessionSlot> = |counts| counts.limits.sessions => Sessions;

@@ -11,7 +11,7 @@ use knock_common::{
     Address as _,
     address::V4,
     frame::{Segment, TCP, UDP},
-    grant::{GrantKey, give},
+    grant::{GrantKey, table},
     knock::sequence,
     rules::{GateRules, Role},
     testing::TestEnv,
@@ -83,8 +83,8 @@ fn play(config: &Config, probes: &[Probe]) {
             transport: 34,
         };
         // Grants are taken away first, so that one that is there afterwards is new.
-        for (key, _) in host.grants_v4.rows() {
-            give::remove(&host, &key);
+        for (key, _) in host.grants_of::<V4>() {
+            table::remove(&host, &key);
         }
         match automaton
             .symbols
@@ -97,14 +97,14 @@ fn play(config: &Config, probes: &[Probe]) {
             }
             None => sequence::foreign(&host, &segment),
         }
-        let given: Vec<_> = host.grants_v4.rows();
+        let given: Vec<_> = host.grants_of::<V4>();
         let opened = match given.as_slice() {
             [] => None,
             [(key, grant)] => {
                 let gate = usize::from(key.gate);
                 assert_eq!(*key, GrantKey::new(source, V4::BITS, key.gate));
                 let before: usize = config.gates[..gate].iter().map(|g| g.knocks.len()).sum();
-                Some((gate, grant.user as usize - before))
+                Some((gate, grant.user() as usize - before))
             }
             several => panic!("one probe gave several grants: {several:?}"),
         };
@@ -181,7 +181,7 @@ fn a_repeated_first_knock_does_not_spoil_the_run() {
         };
         let starts = symbol < automaton.starts;
         sequence::knock(&host, &segment, symbol.try_into().unwrap(), starts);
-        host.grants_v4.rows().len()
+        host.grants_of::<V4>().len()
     };
     assert_eq!(knock(0, 1), 0);
     assert_eq!(knock(0, 2), 0);

@@ -8,10 +8,13 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{
-    Address, Env as _, Family, HashTable as _,
+    Address, Env as _, HashTable as _,
     address::{V4, V6},
     frame::link::{BareIp, Ethernet},
-    grant::{self, BY_HAND, GrantKey, GrantSlot, give},
+    grant::{
+        BY_HAND, GrantKey,
+        table::{self, Details},
+    },
     judge,
     knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
     rules::NO_GATE,
@@ -57,60 +60,27 @@ impl Hosted {
 
 impl Hosted {
     /// Gives a grant by hand, in place of one that there was. Returns false if there is no room.
-    fn give<A: Family>(&self, key: &GrantKey<A>, until: u64) -> bool {
-        let grants = A::grants(&self.host);
-        let slot = match grants.find(key) {
-            Some(grant) => Some(grant.slot),
-            None => self.take_slot(key),
-        };
-        let Some(slot) = slot else {
-            return false;
-        };
-        give::remove(&self.host, key);
-        let grant = grant::Grant {
-            until,
-            tag: key.tag(),
-            connections: 0,
-            user: BY_HAND,
-            slot,
-            port: 0,
-            zero: 0,
-        };
-        give::insert(&self.host, key, &grant)
-    }
-
-    /// Takes a slot whose grant has ended, as commands do: they look at all of them.
-    fn take_slot<A: Family>(&self, key: &GrantKey<A>) -> Option<u32> {
-        for _ in 0..self.config.limits.grants {
-            let (index, slot) = self.host.next_grant_slot()?;
-            let is_free = match slot.family {
-                4 => self.vacate::<V4>(slot, index),
-                6 => self.vacate::<V6>(slot, index),
-                _ => true,
+    fn give<A: Address>(&self, key: &GrantKey<A>, until: u64) -> bool {
+        let details = Details::new(BY_HAND, 0);
+        if let Some(found) = table::find(&self.host, key) {
+            return if found.until > self.now() {
+                table::renew(&self.host, found, until, details)
+            } else {
+                table::retake(&self.host, key, found)
+                    && table::give(&self.host, found.slot, key, until, details)
             };
-            if is_free {
-                *slot = GrantSlot {
-                    address: key.address.padded(),
-                    gate: key.gate,
-                    length: key.length,
-                    family: A::FAMILY,
-                    zero: 0,
-                };
-                return Some(index);
-            }
         }
-        None
+        // As commands do: they look at all slots.
+        let mut slots = 0..self.config.limits.grants;
+        let slot = slots.find(|slot| table::take(&self.host, *slot, self.now()));
+        slot.is_some_and(|slot| table::give(&self.host, slot, key, until, details))
     }
 
-    fn vacate<A: Family>(&self, slot: &GrantSlot, index: u32) -> bool {
-        let key = GrantKey::<A>::new(A::unpadded(slot.address), slot.length, slot.gate);
-        match A::grants(&self.host).find(&key) {
-            Some(owner) if owner.slot == index && owner.until > self.now() => false,
-            Some(owner) if owner.slot == index => {
-                give::remove(&self.host, &key);
-                true
+    fn remove_grants<A: Address>(&self, source: IpNet, gate: u16) {
+        for (key, _) in self.host.grants_of::<A>() {
+            if key.gate == gate && source.contains(&network(key.address, key.length)) {
+                table::remove(&self.host, &key);
             }
-            _ => true,
         }
     }
 
@@ -190,16 +160,8 @@ impl SystemUnderTest for Hosted {
     }
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
-        for (key, _) in self.host.grants_v4.rows() {
-            if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                give::remove(&self.host, &key);
-            }
-        }
-        for (key, _) in self.host.grants_v6.rows() {
-            if key.gate == gate && source.contains(&network(key.address, key.length)) {
-                give::remove(&self.host, &key);
-            }
-        }
+        self.remove_grants::<V4>(source, gate);
+        self.remove_grants::<V6>(source, gate);
         for (flow, session) in self.host.sessions_v4.rows() {
             if session.gate == gate && source.contains(&IpAddr::from(flow.source)) {
                 self.host.sessions_v4.remove(&flow);
@@ -240,9 +202,9 @@ impl SystemUnderTest for Hosted {
     }
 
     fn grants(&self) -> Vec<GrantSeen> {
-        let v4 = self.host.grants_v4.rows().into_iter();
+        let v4 = self.host.grants_of::<V4>().into_iter();
         let v4 = v4.map(|(key, grant)| (network(key.address, key.length), key.gate, grant));
-        let v6 = self.host.grants_v6.rows().into_iter();
+        let v6 = self.host.grants_of::<V6>().into_iter();
         let v6 = v6.map(|(key, grant)| (network(key.address, key.length), key.gate, grant));
         let live = v4
             .chain(v6)
@@ -253,7 +215,7 @@ impl SystemUnderTest for Hosted {
                 source,
                 until: grant.until,
                 connections: grant.connections,
-                user: (grant.user != BY_HAND).then_some(grant.user),
+                user: (grant.user() != BY_HAND).then_some(grant.user()),
             })
             .collect();
         seen.sort();

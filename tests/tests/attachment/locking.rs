@@ -62,7 +62,7 @@ fn readers_see_it_up_or_not_at_all() {
         let holder = scenario.hold_lock();
         // In place of a `down` that has come this far.
         let pins = scenario.lab.pin_root().join(WAN);
-        fs::remove_file(pins.join("grant4")).expect("it is pinned");
+        fs::remove_file(pins.join("grant")).expect("it is pinned");
         let readers = ["status", "stats", "grants", "sources", "sessions"].map(|command| {
             let mut command = scenario.lab.knockgate_command(&[command]);
             Running::start(&mut command, scenario.lab.folder())

@@ -35,7 +35,7 @@ fn down_removes_no_pins_of_others() {
         fs::create_dir_all(&other).expect("bpffs has folders");
         foreign::pin_map(&other.join("theirs"));
         // Also under the name of one of knockgate's tables.
-        foreign::pin_map(&other.join("grant4"));
+        foreign::pin_map(&other.join("grant"));
         scenario
             .knockgate("down")
             .exits(1)
@@ -57,7 +57,7 @@ fn down_removes_no_pins_of_others() {
             scenario.lab.pins(),
             [
                 Path::new("alone/role"),
-                Path::new("other/grant4"),
+                Path::new("other/grant"),
                 Path::new("other/theirs")
             ]
         );

@@ -5,16 +5,19 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    Family,
+    Address,
     address::{V4, V6},
-    grant::{BY_HAND, Grant, give},
+    grant::{
+        BY_HAND, Grant, GrantKey, HELD, give,
+        table::{self, Details, GrantSet},
+    },
     rules::GateRules,
     testing::TestEnv,
 };
 
 const OPEN_FOR: u64 = 10;
 
-/// Something that changes the tables of grants.
+/// Something that changes grants.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A knock's grant, given or renewed, where there is room.
@@ -66,13 +69,13 @@ fn v6(source: u8) -> V6 {
     V6::from_words(u64::from(source), 1 << 32)
 }
 
-fn give_to<A: Family>(env: &TestEnv, source: A, gate: u16) {
+fn give_to<A: Address>(env: &TestEnv, source: A, gate: u16) {
     give::give(env, &source, &give::Terms::of(BY_HAND, gate), env.now.get());
 }
 
-fn take<A: Family>(env: &TestEnv, source: A, gate: u16) {
+fn take<A: Address>(env: &TestEnv, source: A, gate: u16) {
     let length = if gate == 0 { A::BITS } else { A::PREFIX };
-    give::remove(env, &GrantKey::new(source, length, gate));
+    table::remove(env, &GrantKey::new(source, length, gate));
 }
 
 fn run(env: &TestEnv, step: Step) {
@@ -105,35 +108,49 @@ fn run(env: &TestEnv, step: Step) {
     }
 }
 
+fn position<A: Address>(env: &TestEnv, key: &GrantKey<A>) -> Position {
+    Position::of_key(key, env.seed())
+}
+
+/// Returns the grants, live or not.
+fn grants(env: &TestEnv) -> impl Iterator<Item = Grant> {
+    env.grants().into_iter().filter(|grant| grant.until > HELD)
+}
+
+/// Each grant is counted, and its key leads to it.
 fn all_are_counted(env: &TestEnv) {
-    for (key, _) in env.grants_v4.rows() {
-        assert!(may_have(env, &key), "{key:?}");
+    fn check<A: Address>(env: &TestEnv, grant: &Grant) {
+        if let Some(key) = grant.key::<A>() {
+            assert!(may_have(env, position(env, &key)), "{key:?}");
+            let found = table::find(env, &key).expect("it is there");
+            assert_eq!((found.until, found.earned), (grant.until, grant.earned));
+        }
     }
-    for (key, _) in env.grants_v6.rows() {
-        assert!(may_have(env, &key), "{key:?}");
+    for grant in grants(env) {
+        check::<V4>(env, &grant);
+        check::<V6>(env, &grant);
     }
 }
 
-/// Returns what the filter holds then.
-fn remove_all(env: &mut TestEnv) -> Vec<u64> {
-    for (key, _) in env.grants_v4.rows() {
-        give::remove(env, &key);
+/// Returns what the filter and the sets hold then.
+fn remove_all(env: &mut TestEnv) -> (Vec<u64>, Vec<GrantSet>) {
+    for grant in grants(env) {
+        grant.key::<V4>().map(|key| table::remove(env, &key));
+        grant.key::<V6>().map(|key| table::remove(env, &key));
         all_are_counted(env);
     }
-    for (key, _) in env.grants_v6.rows() {
-        give::remove(env, &key);
-        all_are_counted(env);
-    }
+    assert_eq!(grants(env).count(), 0);
     let words = env.grant_filter.iter_mut().map(|word| *word.get_mut());
-    words.filter(|word| *word != 0).collect()
+    let sets = env.grant_sets.iter_mut().map(|set| *set.get_mut());
+    (
+        words.filter(|word| *word != 0).collect(),
+        sets.filter(|set| *set != GrantSet::default()).collect(),
+    )
 }
 
 /// A key of which only the fingerprint matters.
-fn place(fingerprint: u64) -> Position {
-    Position {
-        word: 0,
-        fingerprint,
-    }
+const fn place(fingerprint: u64) -> Position {
+    Position(fingerprint << 24)
 }
 
 proptest! {
@@ -145,7 +162,7 @@ proptest! {
             run(&env, step);
             all_are_counted(&env);
         }
-        prop_assert_eq!(remove_all(&mut env), []);
+        prop_assert_eq!(remove_all(&mut env), Default::default());
     }
 
     /// The same with one word, which has fewer places.
@@ -157,7 +174,7 @@ proptest! {
             run(&env, step);
             all_are_counted(&env);
         }
-        prop_assert_eq!(remove_all(&mut env), []);
+        prop_assert_eq!(remove_all(&mut env), Default::default());
     }
 
     /// Few fingerprints, so that many are alike, with bits that carries would show in.
@@ -177,7 +194,7 @@ proptest! {
                 counts[which] -= 1;
             }
             let has: [u64; 5] = array::from_fn(|at| {
-                let own = |byte: &&u8| u64::from(**byte) == places[at].fingerprint;
+                let own = |byte: &&u8| u64::from(**byte) == places[at].fingerprint();
                 word.to_le_bytes()[..7].iter().filter(own).count() as u64
             });
             let kept: u64 = has.iter().sum();
@@ -191,13 +208,17 @@ proptest! {
 }
 
 #[test]
-fn a_grant_that_is_not_added_is_not_counted() {
+fn a_grant_that_is_given_twice_is_there_once() {
     let mut env = env(16);
     let key = GrantKey::whole(v4(7), 0);
-    let grant = Grant::zeroed();
-    assert!(give::insert(&env, &key, &grant));
-    assert!(!give::insert(&env, &key, &grant));
-    assert_eq!(remove_all(&mut env), []);
+    let now = env.now.get();
+    for (slot, is_first) in [(3, true), (4, false)] {
+        assert!(table::take(&env, slot, now));
+        let given = table::give(&env, slot, &key, now + 1, Details::new(BY_HAND, 0));
+        assert_eq!(given, is_first, "slot {slot}");
+    }
+    assert_eq!(grants(&env).count(), 1);
+    assert_eq!(remove_all(&mut env), Default::default());
 }
 
 #[test]
@@ -232,10 +253,12 @@ fn few_are_taken_for_others() {
             GrantKey::whole(V4::from(address), 0)
         };
         for index in 0..grants {
-            assert!(count_in(&env, &key(index)));
+            assert!(count_in(&env, position(&env, &key(index))));
         }
         let absent = grants..grants + 10_000;
-        let taken = absent.filter(|index| may_have(&env, &key(*index))).count();
+        let taken = absent
+            .filter(|index| may_have(&env, position(&env, &key(*index))))
+            .count();
         assert!(taken < 900, "{taken} of 10,000, every {step} addresses");
     }
 }

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
+    Memory as _,
     address::{V4, V6},
     knock::MAX_SEQUENCE,
     testing::TestEnv,

@@ -16,12 +16,8 @@ use knock_common::{
 
 use crate::{
     datapath::{
-        compile::applied::Applied,
-        edit::{grants::InGrants, sessions::InSessions},
-        open::Datapath,
-        origin::Holder,
-        tables::data,
-        view::grants::GrantRow,
+        compile::applied::Applied, edit::sessions::InSessions, open::Datapath, origin::Holder,
+        tables::data, view::grants::GrantRow,
     },
     sys::bpf::batch,
     values::{Port, Protocol},
@@ -71,10 +67,7 @@ impl Datapath {
         !may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
     }
 
-    fn end_grant<A: InGrants>(&mut self, address: A, row: &GrantRow) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
+    fn end_grant<A: Address>(&self, address: A, row: &GrantRow) -> Result<bool> {
         self.remove_grant(&GrantKey::<A>::new(
             address,
             row.source.prefix_len(),

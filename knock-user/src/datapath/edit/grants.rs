@@ -3,31 +3,22 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
-};
-use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    grant::{BY_HAND, Grant, GrantKey, GrantSlot, MAX_LENGTHS, give::Terms},
+    grant::{
+        BY_HAND, GrantKey, MAX_LENGTHS,
+        give::Terms,
+        table::{self, Details, Found},
+    },
 };
 
-use super::sessions;
+use super::{grant_table::GrantTable, sessions};
 use crate::{
     config::{Config, Gate, GrantTo},
-    datapath::{
-        open::{Datapath, Grants},
-        tables::{absent_as_none, data, is},
-    },
-    sys::bpf::batch,
+    datapath::open::Datapath,
 };
-
-/// `BPF_NOEXIST` and `BPF_EXIST` of `linux/bpf.h`: make an entry, change one.
-const NO_EXIST: u64 = 1;
-const EXIST: u64 = 2;
 
 /// There is no room for another grant.
 #[derive(Debug)]
@@ -45,13 +36,6 @@ impl fmt::Display for GrantsFull {
 
 impl std::error::Error for GrantsFull {}
 
-impl GrantsFull {
-    /// `limit`: how many there may be.
-    pub(super) const fn of(limit: u32) -> Self {
-        Self(limit)
-    }
-}
-
 impl Datapath {
     /// Gives the grant of a network at a gate by hand, in place of one that there was. `now` and `until`: ns of
     /// `CLOCK_MONOTONIC`.
@@ -63,7 +47,10 @@ impl Datapath {
         until: u64,
         now: u64,
     ) -> Result<()> {
-        self.give(IpNet::new(address, length)?, gate, (BY_HAND, 0), until, now)
+        let network = IpNet::new(address, length)?;
+        let details = Details::new(BY_HAND, 0);
+        self.give(network, gate, |_| Some((until, details)), now)?;
+        Ok(())
     }
 
     /// Gives or renews the grant for a knock that the service has verified, as the program does for those that it counts: to
@@ -99,206 +86,100 @@ impl Datapath {
         } = *terms;
         let rules = self.applied.gate(id).context("there is no such gate")?;
         let network = rules.grant_to.network(address);
-        let length = network.prefix_len();
         let longest = u64::try_from(rules.open_for.as_nanos()).unwrap_or(u64::MAX);
         let until = now.saturating_add(longest.min(open_for));
-        let before = match address {
-            IpAddr::V4(address) => self.grant(&GrantKey::<V4>::new(address.into(), length, id))?,
-            IpAddr::V6(address) => self.grant(&GrantKey::<V6>::new(address.into(), length, id))?,
+        let decide = |before: Option<Found>| {
+            let Some(before) = before else {
+                return Some((until, Details::new(user, port)));
+            };
+            // One for any port stays one.
+            let admits_any = before.until > now && before.port() == 0;
+            let port = if admits_any { 0 } else { port };
+            Some((before.until.max(until), Details::new(user, port)))
         };
-        let until = before.map_or(until, |before| before.until.max(until));
-        // One for any port stays one.
-        let admits_any = before.is_some_and(|before| before.until > now && before.port == 0);
-        let port = if admits_any { 0 } else { port };
-        self.give(network, id, (user, port), until, now)?;
-        Ok(until)
+        let given = self.give(network, id, decide, now)?;
+        Ok(given.unwrap_or(until))
     }
 
+    /// Gives or changes the grant of a network, as `decide` says; see [`Datapath::store`].
     fn give(
         &mut self,
         network: IpNet,
         gate: u16,
-        holder: (u32, u16),
-        until: u64,
+        decide: impl Fn(Option<Found>) -> Option<(u64, Details)>,
         now: u64,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let length = network.prefix_len();
+        let take = |table: &GrantTable| take_slot(table, now);
         match network.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), length, gate);
-                self.give_key(&key, holder, until, now)?;
-                sessions::look_up_again(&mut self.sessions.v4, network, gate)
+                self.look_for::<V4>(length, now)?;
+                let given = self.store(&key, decide, take, now)?;
+                sessions::look_up_again(&mut self.sessions.v4, network, gate)?;
+                Ok(given)
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), length, gate);
-                self.give_key(&key, holder, until, now)?;
-                sessions::look_up_again(&mut self.sessions.v6, network, gate)
+                self.look_for::<V6>(length, now)?;
+                let given = self.store(&key, decide, take, now)?;
+                sessions::look_up_again(&mut self.sessions.v6, network, gate)?;
+                Ok(given)
             }
         }
     }
 
-    fn give_key<A: InGrants>(
-        &mut self,
+    fn look_for<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
+        if length == A::BITS {
+            Ok(())
+        } else {
+            self.add_length::<A>(length, now)
+        }
+    }
+
+    /// Gives a grant, or changes the one that is there. `decide`: returns its end, ns of `CLOCK_MONOTONIC`, and the rest of it,
+    /// by what is there; `None`: it stays as it is. `take`: takes a slot for it and returns its index. `now`: ns of the same clock.
+    /// Returns the end that it has been given.
+    pub(in crate::datapath) fn store<A: Address>(
+        &self,
         key: &GrantKey<A>,
-        (user, port): (u32, u16),
-        until: u64,
+        decide: impl Fn(Option<Found>) -> Option<(u64, Details)>,
+        mut take: impl FnMut(&GrantTable) -> Option<u32>,
         now: u64,
-    ) -> Result<()>
-    where
-        GrantKey<A>: Pod,
-    {
-        if key.length != A::BITS {
-            self.add_length::<A>(key.length, now)?;
-        }
-        let slot = match absent_as_none(A::of(&mut self.grants).get(key, 0))? {
-            Some(grant) => grant.slot,
-            None => self.take_slot(key, now)?,
-        };
-        let grant = Grant {
-            until,
-            tag: key.tag(),
-            connections: 0,
-            user,
-            slot,
-            port,
-            zero: 0,
-        };
-        // Repeated each time that the program has removed or added the same grant in between.
-        loop {
-            if self.insert(key, grant)? || self.change(key, grant)? {
-                return Ok(());
+    ) -> Result<Option<u64>> {
+        /// How often it is tried. Nearly always, the program has given, renewed or ended the same grant in between.
+        const TRIES: usize = 100;
+        let grants = self.grant_table()?;
+        for _ in 0..TRIES {
+            let found = table::find(grants, key);
+            let Some((until, details)) = decide(found) else {
+                return Ok(None);
+            };
+            let is_stored = match found {
+                Some(found) if found.until > now => table::renew(grants, found, until, details),
+                Some(found) => {
+                    table::retake(grants, key, found)
+                        && table::give(grants, found.slot, key, until, details)
+                }
+                None => {
+                    let slot = take(grants).ok_or(GrantsFull(self.grants.len()))?;
+                    table::give(grants, slot, key, until, details)
+                }
+            };
+            if is_stored {
+                return Ok(Some(until));
             }
         }
-    }
-
-    pub(in crate::datapath) fn grant<A: InGrants>(&self, key: &GrantKey<A>) -> Result<Option<Grant>>
-    where
-        GrantKey<A>: Pod,
-    {
-        absent_as_none(A::table(&self.grants).get(key, 0))
-    }
-
-    /// Adds a grant. Returns `false` where there is one.
-    pub(in crate::datapath) fn insert<A: InGrants>(
-        &mut self,
-        key: &GrantKey<A>,
-        grant: Grant,
-    ) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
-        self.grant_filter.count_in(key);
-        let inserted = A::of(&mut self.grants).insert(key, grant, NO_EXIST);
-        if inserted.is_err() {
-            self.grant_filter.count_out(key);
-        }
-        match inserted {
-            Err(error) if is(&error, libc::EEXIST) => Ok(false),
-            inserted => inserted
-                .map(|()| true)
-                .context("cannot write the grant; the table of grants may be full"),
-        }
-    }
-
-    /// Changes a grant. Returns `false` where there is none.
-    pub(in crate::datapath) fn change<A: InGrants>(
-        &mut self,
-        key: &GrantKey<A>,
-        grant: Grant,
-    ) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
-        let replaced = A::of(&mut self.grants).insert(key, grant, EXIST);
-        Ok(absent_as_none(replaced)?.is_some())
+        bail!("cannot write the grant; the table of grants may be full")
     }
 
     /// Removes a grant. Returns `false` where there is none.
-    pub(in crate::datapath) fn remove_grant<A: InGrants>(
-        &mut self,
-        key: &GrantKey<A>,
-    ) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
-        let removed = absent_as_none(A::of(&mut self.grants).remove(key))?.is_some();
-        if removed {
-            self.grant_filter.count_out(key);
-        }
-        Ok(removed)
-    }
-
-    /// Takes a slot whose grant has ended for `key`, and returns its index.
-    pub(in crate::datapath) fn take_slot<A: Address>(
-        &mut self,
-        key: &GrantKey<A>,
-        now: u64,
-    ) -> Result<u32> {
-        // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
-        // last long, and many may be given at once.
-        for index in (0..self.grant_slots.len()).rev() {
-            if self.occupy(index, key, now)? {
-                return Ok(index);
-            }
-        }
-        Err(GrantsFull(self.grant_slots.len()).into())
-    }
-
-    /// Takes one slot for `key`, if its grant has ended. Returns whether it did.
-    pub(super) fn occupy<A: Address>(
-        &mut self,
-        index: u32,
-        key: &GrantKey<A>,
-        now: u64,
-    ) -> Result<bool> {
-        let slot = self.grant_slots.get(&index, 0)?;
-        let is_free = self.slot_is_free(slot, index, now)?;
-        if is_free {
-            let taken = GrantSlot {
-                address: key.address.padded(),
-                gate: key.gate,
-                length: key.length,
-                family: A::FAMILY,
-                zero: 0,
-            };
-            self.grant_slots.set(index, taken, 0)?;
-        }
-        Ok(is_free)
-    }
-
-    fn slot_is_free(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool> {
-        match slot.family {
-            4 => self.vacate::<V4>(slot, index, now),
-            6 => self.vacate::<V6>(slot, index, now),
-            _ => Ok(true),
-        }
-    }
-
-    fn vacate<A: InGrants>(&mut self, slot: GrantSlot, index: u32, now: u64) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
-        let key = GrantKey {
-            address: A::unpadded(slot.address),
-            gate: slot.gate,
-            length: slot.length,
-            zero: A::Fill::zeroed(),
-        };
-        match absent_as_none(A::of(&mut self.grants).get(&key, 0))? {
-            Some(grant) if grant.slot == index && grant.until > now => Ok(false),
-            Some(grant) if grant.slot == index => {
-                self.remove_grant(&key)?;
-                Ok(true)
-            }
-            _ => Ok(true),
-        }
+    pub(in crate::datapath) fn remove_grant<A: Address>(&self, key: &GrantKey<A>) -> Result<bool> {
+        Ok(table::remove(self.grant_table()?, key))
     }
 
     /// Makes the kernel look for grants of this prefix length too.
-    pub(super) fn add_length<A: InGrants>(&mut self, length: u8, now: u64) -> Result<()>
-    where
-        GrantKey<A>: Pod,
-    {
+    pub(super) fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
         let to_prefix = gives_to_prefixes(self.config());
         let mut wanted = self.lengths_in_use::<A>(to_prefix, now)?;
         wanted.insert(length);
@@ -337,22 +218,31 @@ impl Datapath {
     }
 
     /// Returns the prefix lengths of live grants, and with `to_prefix` the one that knocks make.
-    fn lengths_in_use<A: InGrants>(&self, to_prefix: bool, now: u64) -> Result<BTreeSet<u8>>
-    where
-        GrantKey<A>: Pod,
-    {
+    fn lengths_in_use<A: Address>(&self, to_prefix: bool, now: u64) -> Result<BTreeSet<u8>> {
         let mut lengths = BTreeSet::new();
         if to_prefix {
             lengths.insert(A::PREFIX);
         }
-        let grants = A::table(&self.grants);
-        batch::for_each(data(grants), |key: &GrantKey<A>, grant: &Grant| {
-            if grant.until > now && key.length != A::BITS {
+        self.each_slot(|grant| {
+            if grant.until > now
+                && let Some(key) = grant.key::<A>()
+                && key.length != A::BITS
+            {
                 lengths.insert(key.length);
             }
         })?;
         Ok(lengths)
     }
+}
+
+/// Takes a slot without a live grant. Returns its index.
+pub(in crate::datapath) fn take_slot(grants: &GrantTable, now: u64) -> Option<u32> {
+    // From the end, since knocks begin at the front and look at a bounded number of slots in a row: grants by hand
+    // last long, and many may be given at once.
+    grants
+        .indices()
+        .rev()
+        .find(|slot| table::take(grants, *slot, now))
 }
 
 fn gives_to_prefixes(config: &Config) -> bool {
@@ -368,33 +258,4 @@ fn too_many(lengths: &BTreeSet<u8>) -> String {
         lengths.len(),
         names.join(", ")
     )
-}
-
-/// An address whose family has a table of grants.
-pub(in crate::datapath) trait InGrants: Address
-where
-    GrantKey<Self>: Pod,
-{
-    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant>;
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant>;
-}
-
-impl InGrants for V4 {
-    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant> {
-        &grants.v4
-    }
-
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
-        &mut grants.v4
-    }
-}
-
-impl InGrants for V6 {
-    fn table(grants: &Grants) -> &HashMap<MapData, GrantKey<Self>, Grant> {
-        &grants.v6
-    }
-
-    fn of(grants: &mut Grants) -> &mut HashMap<MapData, GrantKey<Self>, Grant> {
-        &mut grants.v6
-    }
 }

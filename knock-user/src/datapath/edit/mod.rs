@@ -1,7 +1,7 @@
 //! Changes tables beside the running program: grants by hand, revocation, open ports, the state of the host.
 
 pub mod connections;
-pub mod grant_filter;
+pub mod grant_table;
 pub mod grants;
 mod host;
 mod remote;

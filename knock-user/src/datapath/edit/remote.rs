@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use aya::Pod;
 use ipnet::IpNet;
 use knock_common::{
     Address,
     address::{V4, V6},
-    grant::{BY_HAND, Grant, GrantKey},
+    grant::{
+        BY_HAND, GrantKey,
+        table::{self, Details, Found},
+    },
     knock::authenticated::key::NAME,
 };
 
-use super::grants::{GrantsFull, InGrants};
+use super::grant_table::GrantTable;
 use crate::{
     datapath::{keys::tables, open::Datapath, tables::data, view::grants::GrantRow},
     sys::bpf::batch,
@@ -45,47 +47,26 @@ impl Datapath {
         }
     }
 
-    fn admit_key<A: InGrants>(
+    fn admit_key<A: Address>(
         &mut self,
         key: &GrantKey<A>,
         user: u32,
         until: u64,
         now: u64,
-    ) -> Result<bool>
-    where
-        GrantKey<A>: Pod,
-    {
+    ) -> Result<bool> {
         if !self.looks_for::<A>(key.length)? {
             self.add_length::<A>(key.length, now)?;
         }
-        // Repeated each time that the program has removed or added the same grant in between.
-        loop {
-            let before = self.grant(key)?;
-            if before.is_some_and(|before| before.until.saturating_add(ALIKE) >= until) {
-                return Ok(false);
-            }
-            let slot = match before {
-                Some(before) => before.slot,
-                None => self.take_spread_slot(key, now)?,
-            };
-            let grant = Grant {
-                until,
-                tag: key.tag(),
-                connections: 0,
-                user,
-                slot,
-                port: 0,
-                zero: 0,
-            };
-            let is_written = if before.is_some() {
-                self.change(key, grant)?
-            } else {
-                self.insert(key, grant)?
-            };
-            if is_written {
-                return Ok(true);
-            }
-        }
+        let lasts = |before: Found| before.until.saturating_add(ALIKE) >= until;
+        let decide = |before: Option<Found>| {
+            let is_there = before.is_some_and(lasts);
+            (!is_there).then(|| (until, Details::new(user, 0)))
+        };
+        let mut last = self.spread;
+        let take = |grants: &GrantTable| take_spread_slot(grants, &mut last, now);
+        let given = self.store(key, decide, take, now)?;
+        self.spread = last;
+        Ok(given.is_some())
     }
 
     fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
@@ -96,45 +77,31 @@ impl Datapath {
         Ok(packed.to_le_bytes().contains(&length))
     }
 
-    /// Takes a slot whose grant has ended, far from the one that was taken before. A knock looks at a bounded number of slots
-    /// in a row: many grants side by side would leave no room for it.
-    fn take_spread_slot<A: Address>(&mut self, key: &GrantKey<A>, now: u64) -> Result<u32> {
-        let count = self.grant_slots.len();
-        let step = step(count);
-        for _ in 0..count {
-            self.spread = (self.spread + step) % u64::from(count);
-            let index = u32::try_from(self.spread)?;
-            if self.occupy(index, key, now)? {
-                return Ok(index);
-            }
-        }
-        Err(GrantsFull::of(count).into())
-    }
-
     /// Returns the grant of exactly this network at a gate, live or not.
     pub fn grant_of(&self, source: IpNet, gate: u16) -> Result<Option<GrantRow>> {
         let length = source.prefix_len();
-        let grant = match source.addr() {
+        let grants = self.grant_table()?;
+        let found = match source.addr() {
             IpAddr::V4(address) => {
-                self.grant(&GrantKey::<V4>::new(address.into(), length, gate))?
+                table::find(grants, &GrantKey::<V4>::new(address.into(), length, gate))
             }
             IpAddr::V6(address) => {
-                self.grant(&GrantKey::<V6>::new(address.into(), length, gate))?
+                table::find(grants, &GrantKey::<V6>::new(address.into(), length, gate))
             }
         };
-        Ok(grant.map(|grant| GrantRow {
+        Ok(found.map(|found| GrantRow {
             gate,
-            user: (grant.user != BY_HAND).then_some(grant.user),
+            user: (found.user() != BY_HAND).then_some(found.user()),
             source,
-            until: grant.until,
-            connections: grant.connections,
-            port: grant.port,
+            until: found.until,
+            connections: grants.connections(found.slot),
+            port: found.port(),
         }))
     }
 
     /// Returns how many grants there is room for.
     pub fn grants_capacity(&self) -> u32 {
-        self.grant_slots.len()
+        self.grants.len()
     }
 
     /// Makes packets of the key in a slot count from this time on, Unix ns, if that is later than from when they count now.
@@ -169,6 +136,18 @@ impl Datapath {
     pub fn opened_by_keys(&self) -> Result<std::collections::HashSet<(u32, u32)>> {
         self.keys()?.opened()
     }
+}
+
+/// Takes a slot without a live grant, far from the one that was taken before, `last`, which becomes it. A knock looks at a
+/// bounded number of slots in a row: many grants side by side would leave no room for it.
+fn take_spread_slot(grants: &GrantTable, last: &mut u64, now: u64) -> Option<u32> {
+    let count = grants.indices().end;
+    let step = step(count);
+    (0..count).find_map(|_| {
+        *last = (*last + step) % u64::from(count);
+        let slot = u32::try_from(*last).ok()?;
+        table::take(grants, slot, now).then_some(slot)
+    })
 }
 
 /// Returns a step by which all of `count` places are visited once, each far from those before: near the golden section.

@@ -1,19 +1,16 @@
 //! Live grants.
 
 use anyhow::Result;
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
-};
 use ipnet::IpNet;
 use knock_common::{
     Address,
-    grant::{BY_HAND, Grant, GrantKey},
+    address::{V4, V6},
+    grant::{BY_HAND, Grant, HELD},
 };
 
 use crate::{
-    datapath::{open::Datapath, tables::data},
-    sys::{bpf::batch, clock::monotonic_now},
+    datapath::open::Datapath,
+    sys::{bpf::mapping::Mapping, clock::monotonic_now},
 };
 
 /// A grant.
@@ -65,8 +62,11 @@ impl Datapath {
     pub fn count_grants(&self) -> Result<GrantCounts> {
         let now = monotonic_now();
         let mut counts = GrantCounts::default();
-        count(&self.grants.v4, now, &mut counts)?;
-        count(&self.grants.v6, now, &mut counts)?;
+        self.each_slot(|grant| {
+            if grant.until > now {
+                counts.add(grant.gate());
+            }
+        })?;
         Ok(counts)
     }
 
@@ -82,7 +82,7 @@ impl Datapath {
         self.grants_with(|grant| grant.until > now, each)
     }
 
-    /// Returns the grants that have ended after the time `since` and are still in their tables, those that ended first in
+    /// Returns the grants that have ended after the time `since` and are still in their slots, those that ended first in
     /// front. A new grant may take the place of one that has ended. `since`: ns of `CLOCK_MONOTONIC`.
     pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
@@ -101,47 +101,39 @@ impl Datapath {
         wanted: impl Fn(&Grant) -> bool,
         mut each: impl FnMut(GrantRow),
     ) -> Result<()> {
-        read(&self.grants.v4, &wanted, &mut each)?;
-        read(&self.grants.v6, &wanted, &mut each)
+        self.each_slot(|grant| {
+            if wanted(grant)
+                && let Some(row) = GrantRow::of::<V4>(grant).or_else(|| GrantRow::of::<V6>(grant))
+            {
+                each(row);
+            }
+        })
+    }
+
+    /// Calls `each` with every grant, live or not.
+    pub(in crate::datapath) fn each_slot(&self, mut each: impl FnMut(&Grant)) -> Result<()> {
+        if self.is_writable() {
+            self.grant_table()?.grants().for_each(|grant| each(&grant));
+        } else {
+            let copy = Mapping::of(&self.grants)?;
+            let grants = copy.iter().filter(|grant| grant.until > HELD);
+            grants.for_each(|grant| each(&grant));
+        }
+        Ok(())
     }
 }
 
-fn count<A: Address>(
-    table: &HashMap<MapData, GrantKey<A>, Grant>,
-    now: u64,
-    counts: &mut GrantCounts,
-) -> Result<()>
-where
-    GrantKey<A>: Pod,
-{
-    batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
-        if grant.until > now {
-            counts.add(key.gate);
-        }
-    })
-}
-
-fn read<A: Address>(
-    table: &HashMap<MapData, GrantKey<A>, Grant>,
-    wanted: impl Fn(&Grant) -> bool,
-    mut each: impl FnMut(GrantRow),
-) -> Result<()>
-where
-    GrantKey<A>: Pod,
-{
-    batch::for_each(data(table), |key: &GrantKey<A>, grant: &Grant| {
-        let source = IpNet::new(key.address.into(), key.length);
-        if let Ok(source) = source
-            && wanted(grant)
-        {
-            each(GrantRow {
-                gate: key.gate,
-                user: (grant.user != BY_HAND).then_some(grant.user),
-                source,
-                until: grant.until,
-                connections: grant.connections,
-                port: grant.port,
-            });
-        }
-    })
+impl GrantRow {
+    /// Returns the row of a grant, if its address is of this family.
+    fn of<A: Address>(grant: &Grant) -> Option<Self> {
+        let key = grant.key::<A>()?;
+        Some(Self {
+            gate: key.gate,
+            user: (grant.user() != BY_HAND).then_some(grant.user()),
+            source: IpNet::new(key.address.into(), key.length).ok()?,
+            until: grant.until,
+            connections: grant.connections,
+            port: grant.port(),
+        })
+    }
 }

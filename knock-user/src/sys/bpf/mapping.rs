@@ -102,6 +102,18 @@ impl<V: Pod> Mapping<V> {
         iter::from_fn(move || Some(self.get(indices.next()?)))
     }
 
+    /// Returns an entry, to be read and changed in place as the program does, or `None` if there is no such entry. See
+    /// [`HashTable::find`](knock_common::HashTable::find) for what its users have to observe, and
+    /// [`Mapping::require_writable`].
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "others change it at the same time in any case, and all know how"
+    )]
+    pub fn shared(&self, index: usize) -> Option<&mut V> {
+        // SAFETY: within the mapping, aligned, and there until `drop`; any bits are valid.
+        (index < self.len()).then(|| unsafe { &mut *self.entry(index) })
+    }
+
     /// # Panics
     ///
     /// If the array was opened for reading alone.

@@ -60,8 +60,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock may close what another user has opened",
         file: "knock-common/src/grant/end.rs",
-        find: "if grant.user == terms.user\n        && until > now",
-        replace: "if until > now",
+        find: "        && found.user() == terms.user\n",
+        replace: "",
     },
     Fault {
         what: "a grant for one source port admits every other",

@@ -8,6 +8,7 @@ const GIVE: &str = "knock-common/src/grant/give.rs";
 const ADDRESS: &str = "knock-common/src/address.rs";
 const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
+const TABLE: &str = "knock-common/src/grant/table.rs";
 const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
@@ -121,20 +122,50 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an expired grant is accepted",
         file: FIND,
-        find: "until > now && Grant::admits(limit, port)",
-        replace: "Grant::admits(limit, port)",
+        find: "found.until > env.now() && Grant::admits",
+        replace: "Grant::admits",
     },
     Fault {
         what: "a grant lives one moment too long",
         file: FIND,
-        find: "until > now && Grant::admits(limit, port)",
-        replace: "until >= now && Grant::admits(limit, port)",
+        find: "found.until > env.now() && Grant::admits",
+        replace: "found.until >= env.now() && Grant::admits",
     },
     Fault {
         what: "a grant is accepted whose slot has been given to another key",
-        file: FIND,
-        find: "Grant::admits(limit, port) && is_still_of(env, grant, key, read)",
-        replace: "Grant::admits(limit, port)",
+        file: TABLE,
+        find: "let mut differs = tag ^ key.tag();",
+        replace: "let mut differs = 0;",
+    },
+    Fault {
+        what: "an IPv6 grant is accepted that has the tag of another",
+        file: TABLE,
+        find: "differs |= one ^ first | other ^ second;",
+        replace: "differs |= 0;",
+    },
+    Fault {
+        what: "a slot that is being changed counts as a grant",
+        file: TABLE,
+        find: "again == until && until > HELD",
+        replace: "again == until",
+    },
+    Fault {
+        what: "the end of one grant is taken for that of another in its slot",
+        file: TABLE,
+        find: "differs == 0 && again == until",
+        replace: "differs == 0",
+    },
+    Fault {
+        what: "all keys that a slot has had are taken for one",
+        file: TABLE,
+        find: "grant.earned.wrapping_add(1 << 48)",
+        replace: "grant.earned",
+    },
+    Fault {
+        what: "a grant is given anew in a slot that another key has by now",
+        file: TABLE,
+        find: "let is_its = grant.tag == key.tag() && grant.address == [first, second];",
+        replace: "let is_its = true;",
     },
     Fault {
         what: "a source's own used-up grant hides its prefix's",
@@ -144,26 +175,50 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "renewing does not start the connection count afresh",
-        file: GIVE,
-        find: "grant.connections = 0;",
+        file: TABLE,
+        find: "grant.connections = details.connections;",
         replace: "",
     },
     Fault {
         what: "a knock shortens what was given by hand for longer",
         file: GIVE,
-        find: "until.max(before)",
-        replace: "until",
+        find: "end(rules, terms, now).max(found.until)",
+        replace: "end(rules, terms, now)",
     },
     Fault {
         what: "a full table pushes out live grants",
-        file: GIVE,
-        find: "if until > now || until == 0 {",
-        replace: "if until == 0 {",
+        file: TABLE,
+        find: "until != HELD && until <= now && memory",
+        replace: "until != HELD && memory",
     },
     Fault {
         what: "grants that have ended make no room",
-        file: GIVE,
-        find: "if until > now || until == 0 {",
+        file: TABLE,
+        find: "until != HELD && until <= now && memory",
+        replace: "until == FREE && memory",
+    },
+    Fault {
+        what: "the key that a slot had still leads to it",
+        file: TABLE,
+        find: "if is_taken && until != FREE {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a grant whose set is full is not found",
+        file: TABLE,
+        find: "return slot;\n            }\n        }\n        if ahead == 0 && set.further() == 0 {",
+        replace: "return slot;\n            }\n        }\n        if ahead == 0 {",
+    },
+    Fault {
+        what: "a grant in another set than its own is not counted there",
+        file: TABLE,
+        find: "|further| further + 1);",
+        replace: "|further| further);",
+    },
+    Fault {
+        what: "a grant that two CPUs give at once is there twice",
+        file: TABLE,
+        find: "if !is_elsewhere(memory, key, slot) {",
         replace: "if true {",
     },
     Fault {
@@ -246,8 +301,8 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a grant is not counted into the filter before the grants",
-        file: GIVE,
-        find: "if !filter::count_in(env, key) {",
+        file: TABLE,
+        find: "if !filter::count_in(memory, position) {",
         replace: "if false {",
     },
     Fault {
@@ -323,10 +378,10 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a grant lives before its tag can be seen",
-        file: GIVE,
-        find: "        until: 0,\n        tag: key.tag(),",
-        replace: "        until,\n        tag: key.tag(),",
+        what: "a grant lives before all of it is stored",
+        file: TABLE,
+        find: "    grant.tag = key.tag();\n    grant.address",
+        replace: "    memory.compare_exchange(&mut grant.until, HELD, until);\n    grant.tag = key.tag();\n    grant.address",
     },
     Fault {
         what: "outcomes are reported without limit",

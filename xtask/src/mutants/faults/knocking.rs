@@ -140,8 +140,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "networks that may knock are not checked",
         file: GIVE,
-        find: "rules.restricted != 0 && !env.may_knock",
-        replace: "false && !env.may_knock",
+        find: "rules.restricted == 0 || env.may_knock(*source, gate)",
+        replace: "true",
     },
     Fault {
         what: "a knock that the run does not go on with begins no other",
