@@ -193,7 +193,6 @@ fn is_elsewhere<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>, but: u32) 
     let Some(set) = memory.grant_set(position.index()) else {
         return false;
     };
-    // Hardly ever.
     let may_be = set.find(position, |slot| slot != but) != NO_SLOT || set.further() != 0;
     may_be && {
         let slot = memory.search_grant(position, key.tag(), but);
@@ -311,8 +310,8 @@ pub fn free<M: Memory>(memory: &M, slot: u32) {
     set_end(memory, slot, FREE);
 }
 
-/// Takes the slot of a grant that was found and has ended, to [`give`] it to the same key once more. Returns false if it is not as it
-/// was found any more.
+/// Takes the slot of a grant that was found, to [`give`] it to the same key once more or to [`free`] it. Returns false if it is not as
+/// it was found any more.
 #[inline(always)]
 pub fn retake<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>, found: Found) -> bool {
     let is_held = hold(memory, found.slot, key, found.until);

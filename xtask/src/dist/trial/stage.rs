@@ -23,6 +23,7 @@ use crate::{
 
 const PORT: &str = "2222";
 const CONFIGURATION: &str = "/etc/knockgate/knockgate.toml";
+const KEYS: &str = "/etc/knockgate/keys";
 
 /// The part of the trial that runs inside its own namespaces.
 #[derive(Args)]
@@ -157,6 +158,8 @@ impl Trial<'_> {
         ensure!(longer != text, "`init` wrote no open_for");
         fs::write(&file, longer)?;
 
+        // For those who knock with one packet; a file of the host's own.
+        system.run("knockgate key new alice --gate greeting >/dev/null")?;
         system.run("knockgate check && knockgate up")?;
         self.expect(&self.lan.client, &Outcome::NoAnswer)?;
         let sequence = said
@@ -227,7 +230,9 @@ impl Trial<'_> {
         ensure!(left.is_empty(), "pins were left behind: {left:?}");
         self.expect(&self.lan.stranger, &greeting(&self.lan.stranger))?;
         ensure_private(&system.path(CONFIGURATION))?;
-        println!("  removed: no program is left, and the configuration is kept");
+        let keys = fs::read_dir(system.path(KEYS))?.count();
+        ensure!(keys > 0, "the keys were removed");
+        println!("  removed: no program is left, and configuration and keys are kept");
         Ok(())
     }
 
