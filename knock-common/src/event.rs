@@ -59,7 +59,7 @@ pub struct Event {
     pub until: u64,
     /// Source address, padded; see `family`.
     pub source: Padded,
-    /// As in [`Grant::user`](crate::grant::Grant::user), or [`NOBODY`].
+    /// As in [`Earned::user`](crate::grant::Earned::user), or [`NOBODY`].
     pub user: u32,
     /// Or [`NO_GATE`](crate::rules::NO_GATE).
     pub gate: u16,

@@ -19,7 +19,7 @@ use crate::{
 /// How many different prefix lengths a family's grants may have at once, whole addresses included.
 pub const MAX_LENGTHS: usize = 8;
 
-/// [`Grant::user`] of a grant that was given by hand.
+/// [`Earned::user`] of a grant that was given by hand.
 pub const BY_HAND: u32 = u32::MAX;
 
 /// Who may pass: one gate, one source or prefix.
@@ -78,12 +78,31 @@ pub struct Grant {
     pub tag: u64,
     /// [`Address::padded`] of its address.
     pub address: [u64; 2],
-    /// From the lowest bit: 32 bits of who has earned it, 16 of the source port that it is limited to (0: none), and 16 that
-    /// number the keys that have had this slot.
-    pub earned: u64,
+    pub earned: Earned,
     /// New connections admitted since it was given or renewed.
     pub connections: u32,
     pub zero: [u32; 5],
+}
+
+/// Who has earned a grant. From the lowest bit: 32 bits of the user, 16 of the source port that it is limited to, and 16 that number
+/// the tenures of its slot.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Earned(pub u64);
+
+impl Earned {
+    /// Returns the index of the sequence, [`KEY_USER`](crate::knock::authenticated::key::KEY_USER) with the slot of the key, or
+    /// [`BY_HAND`].
+    #[inline(always)]
+    pub const fn user(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Returns the source port that the grant is limited to; 0: none.
+    #[inline(always)]
+    pub const fn port(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
 }
 
 /// [`Grant::until`] of a slot without a grant.
@@ -92,19 +111,6 @@ pub const FREE: u64 = 0;
 pub const HELD: u64 = 1;
 
 impl Grant {
-    /// Returns who has earned it: the index of the sequence, [`KEY_USER`](crate::knock::authenticated::key::KEY_USER) with the
-    /// slot of the key, or [`BY_HAND`].
-    #[inline(always)]
-    pub const fn user(&self) -> u32 {
-        self.earned as u32
-    }
-
-    /// Returns the source port that it is limited to; 0: none.
-    #[inline(always)]
-    pub const fn port(&self) -> u16 {
-        (self.earned >> 32) as u16
-    }
-
     /// Returns whether a grant that is limited to the source port `limit` admits packets from this one. One comparison,
     /// since the verifier follows each way through this.
     #[inline(always)]

@@ -153,7 +153,7 @@ struct Admission {
     sequence: u32,
     /// 1: it has been admitted and begins a flow that is to be remembered.
     begins: u8,
-    /// [`Grant::user`] of the grant that has admitted it, if so.
+    /// [`Earned::user`](grant::Earned::user) of the grant that has admitted it, if so.
     user: u32,
 }
 
@@ -323,7 +323,7 @@ fn admit<E: Env, A: Family>(
                 env,
                 segment,
                 gate,
-                grant.user(),
+                grant.earned.user(),
                 (Kind::Closed, Cause::Used),
             );
         }
@@ -331,7 +331,7 @@ fn admit<E: Env, A: Family>(
         env.fetch_add(&mut grant.connections);
     }
     packet.begins = 1;
-    packet.user = grant.user();
+    packet.user = grant.earned.user();
     Reason::Grant
 }
 

@@ -3,6 +3,7 @@
 //! One thread, a clock that stands still until it is set, tables of bounded size.
 
 pub mod knock;
+mod memory;
 #[cfg(test)]
 mod reuse;
 mod table;
@@ -37,11 +38,9 @@ use crate::{
         progress::{Progress, ProgressSet},
         ring,
     },
-    memory::Memory,
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
-    seed::Seed,
     session::{self, Flow, Session, SessionSlot, socket},
 };
 
@@ -89,9 +88,9 @@ pub struct TestEnv {
     pub addresses: HashSet<(u8, Padded)>,
     /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
-    /// The words of [`Memory::grant_filter`].
+    /// The words of [`Memory::grant_filter`](crate::Memory::grant_filter).
     pub grant_filter: Vec<UnsafeCell<u64>>,
-    /// The sets of [`Memory::grant_set`].
+    /// The sets of [`Memory::grant_set`](crate::Memory::grant_set).
     pub grant_sets: Vec<UnsafeCell<GrantSet>>,
     /// Slots of the ring of sources, a power of two.
     pub progress_slots: u32,
@@ -150,7 +149,7 @@ pub struct TestEnv {
     pub events: RefCell<Vec<Event>>,
     /// Datagrams to ports of fwknop's: family, padded source, port.
     pub handed_up: RefCell<Vec<(u8, Padded, u16)>>,
-    /// What happens when this CPU reads or changes shared memory by the methods of [`Memory`], and how often it does so before.
+    /// What happens when this CPU reads or changes shared memory by the methods of [`Memory`](crate::Memory), and how often it does so before.
     pub at_access: Cell<Option<Interruption>>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
@@ -226,14 +225,6 @@ impl TestEnv {
         self.now.set(self.now.get() + by);
     }
 
-    fn access(&self) {
-        match self.at_access.take() {
-            Some((0, happens)) => happens(self),
-            Some((left, happens)) => self.at_access.set(Some((left - 1, happens))),
-            None => {}
-        }
-    }
-
     /// Returns the slots of grants, as they are now.
     pub fn grants(&self) -> Vec<Grant> {
         let slots = self.grants.slots.iter();
@@ -258,48 +249,6 @@ impl TestEnv {
             .copied()
             .unwrap_or(0)
     }
-}
-
-impl Memory for TestEnv {
-    fn seed(&self) -> Seed {
-        // Any numbers.
-        Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
-    }
-
-    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        modulo(&self.grant_filter, index)
-    }
-
-    fn grant_set(&self, index: u32) -> Option<&mut GrantSet> {
-        modulo(&self.grant_sets, index)
-    }
-
-    fn grant(&self, slot: u32) -> Option<&mut Grant> {
-        let slot = self.grants.slots.get(slot as usize)?;
-        // SAFETY: as in `modulo`.
-        Some(unsafe { &mut *slot.get() })
-    }
-
-    fn read_after(&self, cell: &u64, _: u64) -> u64 {
-        self.access();
-        *cell
-    }
-
-    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
-        self.access();
-        let equal = *cell == current;
-        if equal {
-            *cell = new;
-        }
-        equal
-    }
-}
-
-#[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-fn modulo<T>(cells: &[UnsafeCell<T>], index: u32) -> Option<&mut T> {
-    let index = (index as usize).checked_rem(cells.len())?;
-    // SAFETY: one thread, and no value of a cell is used after another reference to the cell has been.
-    Some(unsafe { &mut *cells[index].get() })
 }
 
 impl Env for TestEnv {

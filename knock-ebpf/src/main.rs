@@ -26,6 +26,7 @@ mod fwknop;
 mod hash;
 mod host;
 mod maps;
+mod memory;
 mod next;
 mod object;
 mod packet;

@@ -12,7 +12,7 @@ pub fn by_user<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64)
     };
     let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
     if let Some(found) = table::find(env, &key)
-        && found.user() == terms.user
+        && found.earned.user() == terms.user
         && found.until > now
     {
         table::end(env, found, now);

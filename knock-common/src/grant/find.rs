@@ -34,7 +34,7 @@ fn look_up<'e, E: Env, A: Address>(
         return None;
     }
     let found = table::find(env, key)?;
-    if found.until > env.now() && Grant::admits(found.port(), port) {
+    if found.until > env.now() && Grant::admits(found.earned.port(), port) {
         env.grant(found.slot)
     } else {
         None

@@ -26,7 +26,7 @@ pub enum Opening {
 pub struct Terms {
     /// How long it opens, ns; never longer than the gate's `open_for`.
     pub open_for: u64,
-    /// See [`Grant::user`](super::Grant::user).
+    /// See [`Earned::user`](super::Earned::user).
     pub user: u32,
     pub gate: u16,
     /// The source port that the grant is limited to; 0: none.
@@ -109,7 +109,11 @@ fn renewed<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> 
         // Never shortens a grant that was given by hand for longer.
         let until = end(rules, terms, now).max(found.until);
         // One for any port stays one.
-        let port = if found.port() == 0 { 0 } else { terms.port };
+        let port = if found.earned.port() == 0 {
+            0
+        } else {
+            terms.port
+        };
         if table::renew(env, found, until, Details::new(terms.user, port)) {
             return until;
         }
@@ -205,7 +209,7 @@ mod tests {
             let until = env.now.get() + given;
             assert_eq!(knock(&env, asked), Opening::Until(until));
             let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
-            assert_eq!((grant.until, grant.user()), (until, 3));
+            assert_eq!((grant.until, grant.earned.user()), (until, 3));
         }
     }
 
@@ -248,7 +252,7 @@ mod tests {
             let [(_, grant)] = env.grants_of::<V4>()[..] else {
                 panic!("there is one");
             };
-            assert_eq!(grant.port(), port, "{before} {has_ended} {asked}");
+            assert_eq!(grant.earned.port(), port, "{before} {has_ended} {asked}");
         }
     }
 

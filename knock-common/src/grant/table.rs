@@ -10,10 +10,10 @@
 //!   remove it.
 //! - A live grant is renewed by two exchanges: of who has earned it, in which each tenure of the slot has another number, and of
 //!   its end.
-//! - Who looks a key up reads the end before all else and once more after it. If these agree, what was read in between belongs
-//!   together.
+//! - Who looks a key up reads the end before all else and once more after it. If these agree, what was read in between is of one
+//!   tenure of the slot, though perhaps half renewed.
 //! - A pair that leads to a slot which is held, or has another key, counts as none. So a command that is killed while it holds
-//!   a slot keeps nobody out. That slot and its pair stay unused until the tables are made anew.
+//!   a slot keeps nobody out. That slot, its pair and its count in the filter stay as they are until the tables are made anew.
 //! - Two CPUs may give the same grant at once. So each looks for the key once more after it has set the end, and who
 //!   finds it in another slot gives up its own. At least one finds the other's; if both do, both knocks are lost, as they might have
 //!   been on the network.
@@ -23,7 +23,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    FREE, Grant, GrantKey, HELD,
+    Earned, FREE, Grant, GrantKey, HELD,
     filter::{self, Position},
 };
 use crate::{
@@ -103,33 +103,18 @@ pub struct Found {
     pub slot: u32,
     /// See [`Grant::until`].
     pub until: u64,
-    /// See [`Grant::earned`].
-    pub earned: u64,
+    pub earned: Earned,
 }
 
-impl Found {
-    /// Returns who has earned it; see [`Grant::user`].
-    #[inline(always)]
-    pub const fn user(&self) -> u32 {
-        self.earned as u32
-    }
-
-    /// Returns the source port that it is limited to; 0: none.
-    #[inline(always)]
-    pub const fn port(&self) -> u16 {
-        (self.earned >> 32) as u16
-    }
-}
-
-/// The bits of [`Grant::earned`] that number the tenures of the slot.
+/// The bits of [`Earned`] that number the tenures of the slot.
 const TENURE: u64 = 0xffff << 48;
 
 /// What a grant says beside its key and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Details {
-    /// See [`Grant::user`].
+    /// See [`Earned::user`].
     pub user: u32,
-    /// See [`Grant::port`].
+    /// See [`Earned::port`].
     pub port: u16,
     /// See [`Grant::connections`].
     pub connections: u32,
@@ -146,16 +131,16 @@ impl Details {
         }
     }
 
-    /// Returns [`Grant::earned`], with the tenure of the one before.
+    /// Returns who has earned it, in this tenure.
     #[inline(always)]
-    fn earned(self, before: u64) -> u64 {
-        before & TENURE | u64::from(self.port) << 32 | u64::from(self.user)
+    fn earned(self, tenure: u64) -> Earned {
+        Earned(tenure & TENURE | u64::from(self.port) << 32 | u64::from(self.user))
     }
 
     /// Stores them in a slot that the caller holds.
     #[inline(always)]
     fn store(self, grant: &mut Grant) {
-        grant.earned = self.earned(grant.earned.wrapping_add(1 << 48));
+        grant.earned = self.earned(grant.earned.0.wrapping_add(1 << 48));
         grant.connections = self.connections;
     }
 }
@@ -231,7 +216,7 @@ pub fn search<M: Memory>(memory: &M, position: Position, tag: u64, but: u32) -> 
 fn at<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option<Found> {
     let grant = memory.grant(slot)?;
     let until = read(&grant.until);
-    let earned = memory.read_after(&grant.earned, until);
+    let earned = memory.read_after(&grant.earned.0, until);
     let tag = memory.read_after(&grant.tag, until);
     let mut all = earned ^ tag;
     let mut differs = tag ^ key.tag();
@@ -248,7 +233,7 @@ fn at<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option
     (differs == 0 && again == until && until > HELD).then_some(Found {
         slot,
         until,
-        earned,
+        earned: Earned(earned),
     })
 }
 
@@ -297,7 +282,10 @@ pub fn give<M: Memory, A: Address>(
     if !is_elsewhere(memory, key, slot) {
         return true;
     }
-    if hold(memory, slot, key, until) {
+    // It may have been renewed meanwhile.
+    if let Some(own) = at(memory, slot, key)
+        && hold(memory, slot, key, own.until)
+    {
         memory.unlink_grant(position, slot);
         free(memory, slot);
     }
@@ -328,9 +316,9 @@ pub fn renew<M: Memory>(memory: &M, found: Found, until: u64, details: Details) 
     let Some(grant) = memory.grant(found.slot) else {
         return false;
     };
-    let earned = details.earned(found.earned);
-    if !memory.compare_exchange(&mut grant.earned, found.earned, earned)
-        || !set_end_of(memory, found, until)
+    let earned = details.earned(found.earned.0);
+    if !memory.compare_exchange(&mut grant.earned.0, found.earned.0, earned.0)
+        || !set_end_of(memory, found, until, TENURE)
     {
         return false;
     }
@@ -339,24 +327,26 @@ pub fn renew<M: Memory>(memory: &M, found: Found, until: u64, details: Details) 
     true
 }
 
-/// Ends a grant that was found live at `now`, ns of `CLOCK_MONOTONIC`, unless it has been renewed. Its key stays in the table.
+/// Ends a grant that was found live at `now`, ns of `CLOCK_MONOTONIC`, unless it has been renewed, by whomever. Its key stays in the
+/// table.
 #[inline(always)]
 pub(super) fn end<M: Memory>(memory: &M, found: Found, now: u64) {
-    set_end_of(memory, found, now);
+    set_end_of(memory, found, now, u64::MAX);
 }
 
-/// Sets the end of a live grant that was found. Returns false if it has another end by now, or its slot another key.
+/// Sets the end of a live grant that was found. Returns false if it has another end by now, or these `bits` of who has earned it are
+/// others.
 #[inline(always)]
-fn set_end_of<M: Memory>(memory: &M, found: Found, until: u64) -> bool {
+fn set_end_of<M: Memory>(memory: &M, found: Found, until: u64, bits: u64) -> bool {
     let Some(grant) = memory.grant(found.slot) else {
         return false;
     };
     if !memory.compare_exchange(&mut grant.until, found.until, until) {
         return false;
     }
-    let is_its = (read(&grant.earned) ^ found.earned) & TENURE == 0;
+    let is_its = (read(&grant.earned.0) ^ found.earned.0) & bits == 0;
     if !is_its {
-        // Another key has been given the slot meanwhile, and the same end.
+        // Another key has been given the slot meanwhile, or it was renewed, and has the same end.
         memory.compare_exchange(&mut grant.until, until, found.until);
     }
     is_its

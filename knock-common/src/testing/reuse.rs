@@ -244,7 +244,7 @@ fn a_grant_lives_when_all_of_it_is_stored() {
             let found = table::find(env, &key);
             let grant = env.grant(2).expect("it is one of them");
             if let Some(found) = found {
-                let all = (found.until, found.user(), found.port());
+                let all = (found.until, found.earned.user(), found.earned.port());
                 assert_eq!(all, (until, 7, 5));
             } else {
                 assert_eq!(grant.until, HELD);

@@ -38,7 +38,7 @@ const OTHER: &str = "another host";
 /// Who has a grant, and the number of the host that has given it; 0: this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// As in [`Grant::user`](knock_common::grant::Grant::user).
+    /// As in [`Earned::user`](knock_common::grant::Earned::user).
     pub user: u32,
     pub host: u32,
 }

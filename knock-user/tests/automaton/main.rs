@@ -104,7 +104,7 @@ fn play(config: &Config, probes: &[Probe]) {
                 let gate = usize::from(key.gate);
                 assert_eq!(*key, GrantKey::new(source, V4::BITS, key.gate));
                 let before: usize = config.gates[..gate].iter().map(|g| g.knocks.len()).sum();
-                Some((gate, grant.user() as usize - before))
+                Some((gate, grant.earned.user() as usize - before))
             }
             several => panic!("one probe gave several grants: {several:?}"),
         };

@@ -215,7 +215,7 @@ impl SystemUnderTest for Hosted {
                 source,
                 until: grant.until,
                 connections: grant.connections,
-                user: (grant.user() != BY_HAND).then_some(grant.user()),
+                user: (grant.earned.user() != BY_HAND).then_some(grant.earned.user()),
             })
             .collect();
         seen.sort();

@@ -212,7 +212,7 @@ fn a_grant_is_only_changed_as_it_was_found() {
     assert!(!retake(&env, &key(1), found));
     end(&env, found, NOW);
     let other = find(&env, &key(2)).expect("it is still there");
-    assert_eq!((other.until, other.user()), (found.until, USERS[1]));
+    assert_eq!((other.until, other.earned.user()), (found.until, USERS[1]));
     assert!(passes(&env, 2) && !passes(&env, 1));
 }
 
@@ -271,7 +271,7 @@ fn an_end_and_a_key_that_do_not_belong_together_are_not_found() {
     assert!(mixed > 2, "{mixed}");
 }
 
-/// Twenty keys of one set fill it and the two behind it.
+/// As many keys of one set as fill it and the three behind it.
 #[test]
 fn keys_of_a_full_set_are_in_the_next_ones() {
     let mut env = env(64);

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::sha256::Midstates;
 use crate::address::Padded;
 
-/// Set in [`Grant::user`](crate::grant::Grant::user) and [`Event::user`](crate::event::Event::user) of what a key has
+/// Set in [`Earned::user`](crate::grant::Earned::user) and [`Event::user`](crate::event::Event::user) of what a key has
 /// earned; the other bits are its slot.
 pub const KEY_USER: u32 = 1 << 31;
 

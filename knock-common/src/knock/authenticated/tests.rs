@@ -151,7 +151,7 @@ fn a_knock_opens_once() {
     assert_eq!(send(&env, ALICE, &knock), Outcome::Opened);
     assert!(may_pass(&env, ALICE, 1));
     let grant = find::live(&env, &V4::from(ALICE), 0, 1).expect("it was given");
-    assert_eq!(grant.user(), KEY_USER | u32::from(SLOT));
+    assert_eq!(grant.earned.user(), KEY_USER | u32::from(SLOT));
     assert_eq!(grant.until, env.now.get() + 30 * SECOND);
     assert_eq!(send(&env, ALICE, &knock), Outcome::Duplicate);
     assert_eq!(send(&env, EVE, &knock), Outcome::Replay);
@@ -496,7 +496,8 @@ fn a_user_closes_the_own_grant_alone() {
     assert_eq!(send(&env, ALICE, &knock(wall + 3)), Outcome::Opened);
     find::live(&env, &V4::from(ALICE), 0, 1)
         .expect("it was given")
-        .earned = 5;
+        .earned
+        .0 = 5;
     assert_eq!(send(&env, ALICE, &close(4)), Outcome::Closed);
     assert!(may_pass(&env, ALICE, 1), "it was another user's");
 }

@@ -36,8 +36,8 @@ fn put(new: &Datapath, grants: &[Grant], now: u64) -> Result<()> {
         let decide = |present: Option<Found>| {
             let lasts = present.is_some_and(|present| present.until >= grant.until);
             let details = Details {
-                user: grant.user(),
-                port: grant.port(),
+                user: grant.earned.user(),
+                port: grant.earned.port(),
                 connections: grant.connections,
             };
             (!lasts).then_some((grant.until, details))

@@ -93,7 +93,7 @@ impl Datapath {
                 return Some((until, Details::new(user, port)));
             };
             // One for any port stays one.
-            let admits_any = before.until > now && before.port() == 0;
+            let admits_any = before.until > now && before.earned.port() == 0;
             let port = if admits_any { 0 } else { port };
             Some((before.until.max(until), Details::new(user, port)))
         };
@@ -138,7 +138,7 @@ impl Datapath {
     }
 
     /// Gives a grant, or changes the one that is there. `decide`: returns its end, ns of `CLOCK_MONOTONIC`, and the rest of it,
-    /// by what is there; `None`: it stays as it is. `take`: takes a slot for it and returns its index. `now`: ns of the same clock.
+    /// by what is there; `None`: it stays as it is, and `None` is returned. `take`: takes a slot for it and returns its index. `now`: ns of the same clock.
     /// Returns the end that it has been given.
     pub(in crate::datapath) fn store<A: Address>(
         &self,
@@ -170,7 +170,8 @@ impl Datapath {
                 return Ok(Some(until));
             }
         }
-        bail!("cannot write the grant; the table of grants may be full")
+        // Or the four sets in which it may be are.
+        Err(GrantsFull(self.grants.len()).into())
     }
 
     /// Removes a grant. Returns `false` where there is none.

@@ -64,9 +64,9 @@ impl Datapath {
         };
         let mut last = self.spread;
         let take = |grants: &GrantTable| take_spread_slot(grants, &mut last, now);
-        let given = self.store(key, decide, take, now)?;
+        let given = self.store(key, decide, take, now);
         self.spread = last;
-        Ok(given.is_some())
+        Ok(given?.is_some())
     }
 
     fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
@@ -91,11 +91,11 @@ impl Datapath {
         };
         Ok(found.map(|found| GrantRow {
             gate,
-            user: (found.user() != BY_HAND).then_some(found.user()),
+            user: (found.earned.user() != BY_HAND).then_some(found.earned.user()),
             source,
             until: found.until,
             connections: grants.connections(found.slot),
-            port: found.port(),
+            port: found.earned.port(),
         }))
     }
 

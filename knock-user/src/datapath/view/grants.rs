@@ -129,11 +129,11 @@ impl GrantRow {
         let key = grant.key::<A>()?;
         Some(Self {
             gate: key.gate,
-            user: (grant.user() != BY_HAND).then_some(grant.user()),
+            user: (grant.earned.user() != BY_HAND).then_some(grant.earned.user()),
             source: IpNet::new(key.address.into(), key.length).ok()?,
             until: grant.until,
             connections: grant.connections,
-            port: grant.port(),
+            port: grant.earned.port(),
         })
     }
 }

@@ -60,7 +60,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock may close what another user has opened",
         file: "knock-common/src/grant/end.rs",
-        find: "        && found.user() == terms.user\n",
+        find: "        && found.earned.user() == terms.user\n",
         replace: "",
     },
     Fault {

@@ -158,8 +158,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "all keys that a slot has had are taken for one",
         file: TABLE,
-        find: "grant.earned.wrapping_add(1 << 48)",
-        replace: "grant.earned",
+        find: "grant.earned.0.wrapping_add(1 << 48)",
+        replace: "grant.earned.0",
     },
     Fault {
         what: "a grant is given anew in a slot that another key has by now",
