@@ -149,7 +149,8 @@ pub struct TestEnv {
     pub events: RefCell<Vec<Event>>,
     /// Datagrams to ports of fwknop's: family, padded source, port.
     pub handed_up: RefCell<Vec<(u8, Padded, u16)>>,
-    /// What happens when this CPU reads or changes shared memory by the methods of [`Memory`](crate::Memory), and how often it does so before.
+    /// What happens before this CPU reads or changes shared memory by the methods of [`Memory`](crate::Memory), and how many
+    /// accesses come first.
     pub at_access: Cell<Option<Interruption>>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,

@@ -7,7 +7,7 @@
 //! - **A slot is given to another key by whoever holds it**, that is, who has set its end to [`HELD`] by compare-and-exchange,
 //!   from a time that has passed or from [`FREE`]. The holder unlinks the old key, stores the new one and links it, and sets
 //!   the new end last. Each compare-and-exchange is a full barrier on every architecture. A live grant is held only to
-//!   remove it.
+//!   remove it, or for a moment where it has the very end of one that was to be removed; then it gets its end back.
 //! - A live grant is renewed by two exchanges: of who has earned it, in which each tenure of the slot has another number, and of
 //!   its end.
 //! - Who looks a key up reads the end before all else and once more after it. If these agree, what was read in between is of one

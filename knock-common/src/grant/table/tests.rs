@@ -158,7 +158,7 @@ fn check(mut env: TestEnv, leaks: usize, case: &str) {
     );
 }
 
-/// Every operation, with every other one between any two of its accesses to shared memory.
+/// Every operation, with every other one before each of its exchanges and ordered reads.
 #[test]
 fn operations_that_overlap_leave_each_key_at_most_one_grant() {
     let mut interrupted = 0;
@@ -216,8 +216,7 @@ fn a_grant_is_only_changed_as_it_was_found() {
     assert!(passes(&env, 2) && !passes(&env, 1));
 }
 
-/// A command may be killed anywhere. The owner's next knock opens nevertheless, and what a grant says is never mixed with
-/// another one's.
+/// A command may be killed at any exchange or ordered read. The owner's next knock opens nevertheless.
 #[test]
 fn a_command_that_is_killed_keeps_nobody_out() {
     let hook = panic::take_hook();
@@ -250,7 +249,7 @@ fn a_command_that_is_killed_keeps_nobody_out() {
     assert!(killed > 50, "{killed}");
 }
 
-/// The end is read first and once more last. In between the slot is given to another key, or the same one in other terms.
+/// The end is read first and once more last. In between, the slot is given to another key.
 #[test]
 fn an_end_and_a_key_that_do_not_belong_together_are_not_found() {
     let mut mixed = 0;
