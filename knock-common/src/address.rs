@@ -26,11 +26,8 @@ pub struct V6(u64, u64);
 pub type Padded = V6;
 
 /// An address of one family.
-///
-/// Each family has its own table of sessions, because a short key makes look-ups cheaper, which count in a flood: the
-/// kernel hashes 16 bytes in half the time of 40.
 pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
-    /// 4 or 6 in keys and events, where 0 marks an unused slot.
+    /// 4 or 6 in keys and events, where 0 stands for none.
     const FAMILY: u8;
     /// Length of a whole address in bits.
     const BITS: u8;

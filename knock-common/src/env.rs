@@ -1,8 +1,7 @@
 //! What a decision asks of its environment: BPF maps and helpers in the kernel, ordinary collections in tests.
 
 use crate::{
-    Memory,
-    address::{Address, V4, V6},
+    address::Address,
     event::Event,
     frame::{Frame, Segment},
     keys::SourceKey,
@@ -17,19 +16,21 @@ use crate::{
         automaton::{Sequence, State},
         progress::{Progress, ProgressSet},
     },
+    memory::{GrantMemory, SessionMemory},
     reject::{Link, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, PortRole},
-    session::{Flow, Session, SessionSlot},
+    session::Flow,
 };
 
-/// A hash table whose entries are shared with other CPUs.
+/// A hash table of the kernel that evicts its oldest entries. CPUs share its entries.
 ///
-/// An entry stays readable until its packet has been judged. Meanwhile it may be removed and its memory given to another
-/// key, so values carry a tag of their key where that matters.
+/// An entry stays readable until its packet has been judged. Meanwhile it may be evicted and its memory given to another
+/// key. Values do not carry their key: the worst outcome is one report or one ICMP error too many or too few.
 pub trait HashTable<K, V> {
     /// Returns the entry, to be read and changed in place. Other CPUs may change it at the same time: its
-    /// fields are single words, and exact changes are made by [`Memory::compare_exchange`] or [`Env::fetch_add`].
+    /// fields are single words, and exact changes are made by [`Memory::compare_exchange`](crate::Memory::compare_exchange) or
+    /// [`Memory::fetch_add`](crate::Memory::fetch_add).
     #[expect(
         clippy::mut_from_ref,
         reason = "a kernel table hands out pointers into itself; see above for what guards them"
@@ -44,7 +45,7 @@ pub trait HashTable<K, V> {
 }
 
 /// Clock, configuration and tables.
-pub trait Env: Memory {
+pub trait Env: GrantMemory + SessionMemory {
     /// Returns the time in ns of `CLOCK_MONOTONIC`, as of the last timer tick.
     fn now(&self) -> u64;
 
@@ -99,33 +100,22 @@ pub trait Env: Memory {
     /// Takes a ticket of that ring; see [`Tickets`](crate::cursor::Tickets).
     fn progress_ticket(&self) -> Option<u32>;
 
-    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session>;
-    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session>;
-
     /// Returns the index of the next slot of the ring of grants. No two callers get the same one until the ring has wrapped
     /// around.
     fn next_grant_slot(&self) -> Option<u32>;
 
-    /// Returns the next slot of the ring of sessions, in the same way, with its index.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)>;
-
-    /// Returns a slot of the ring of sessions by its index.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot>;
+    /// Returns the index of the next slot of the ring of sessions, in the same way.
+    fn next_session_slot(&self) -> Option<u32>;
     fn session_slots(&self) -> u32;
 
     /// [`claim`](crate::grant::give::claim): in the kernel program this is a function that the verifier checks once, and not at
     /// each call.
     fn claim_grant(&self, now: u64) -> u32;
 
-    /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate), as above.
+    /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate): each is a function that the
+    /// verifier checks once.
     fn claim_session(&self, holder: u16, now: u64) -> u32;
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
-
-    /// Returns how many of these slots count to a holder.
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    fn session_count(&self, holder: u16) -> Option<&mut u32>;
 
     /// Returns whether all of this host's addresses are known.
     fn knows_addresses(&self) -> bool;
@@ -143,12 +133,6 @@ pub trait Env: Memory {
 
     /// Returns whether this host has a UDP socket for this datagram that is connected to its sender.
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool;
-
-    /// Adds one. Returns the value before.
-    fn fetch_add(&self, cell: &mut u32) -> u32;
-
-    /// Subtracts one. Returns the value before.
-    fn fetch_sub(&self, cell: &mut u32) -> u32;
 
     /// Counts the result of a knock.
     fn count_knock(&self, gate: u16, outcome: Outcome);
@@ -230,23 +214,4 @@ pub trait Env: Memory {
 
     /// Hands a report to user space. Returns false if there is no room; never waits.
     fn send(&self, event: &Event) -> bool;
-}
-
-/// An address family with its tables.
-pub trait Family: Address {
-    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session>;
-}
-
-impl Family for V4 {
-    #[inline(always)]
-    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
-        env.sessions_v4()
-    }
-}
-
-impl Family for V6 {
-    #[inline(always)]
-    fn sessions<E: Env>(env: &E) -> &impl HashTable<Flow<Self>, Session> {
-        env.sessions_v6()
-    }
 }

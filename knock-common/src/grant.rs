@@ -65,8 +65,8 @@ impl<A: Address> GrantKey<A> {
     }
 }
 
-/// Permission for one source to reach one gate: a slot of the ring that bounds the number of grants. One line of the
-/// processor's cache, since an array that can be mapped begins at a page.
+/// Permission for one source to reach one gate: a slot of the ring that bounds the number of grants. It fills one line of
+/// the processor's cache: it has 64 bytes, and an array that can be mapped begins at a page.
 ///
 /// Whoever has set `until` to [`HELD`] may give it to another key; see [`table`].
 #[repr(C)]

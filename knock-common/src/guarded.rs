@@ -6,7 +6,7 @@
 //! that no moment is left in which a new address is open. The routes are asked only about packets for which the answer matters.
 
 use crate::{
-    Env, Family,
+    Address, Env,
     frame::Segment,
     rules::{NO_GATE, PortRole},
 };
@@ -31,7 +31,7 @@ pub mod route {
 
 /// Returns whether packets to this destination may be guarded at this port; if so, [`is`] tells.
 #[inline(always)]
-pub fn may_be<E: Env, A: Family>(env: &E, destination: A, port: PortRole) -> bool {
+pub fn may_be<E: Env, A: Address>(env: &E, destination: A, port: PortRole) -> bool {
     if is_placed(env, port) {
         return is_place(env, destination, port.gate());
     }
@@ -40,13 +40,13 @@ pub fn may_be<E: Env, A: Family>(env: &E, destination: A, port: PortRole) -> boo
 
 /// Returns whether a packet that [`may_be`] guarded is guarded.
 #[inline(always)]
-pub fn is<E: Env, A: Family>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
+pub fn is<E: Env, A: Address>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
     is_placed(env, port) || env.guarded() != which::HOST || is_for_host(env, packet)
 }
 
 /// Returns whether a packet is guarded whose port is not known: what may be for a placed gate is.
 #[inline(always)]
-pub fn at_any_port<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
+pub fn at_any_port<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
     let destination = packet.destination;
     if env.has_places() && is_place(env, destination, NO_GATE) {
         return true;
@@ -62,7 +62,7 @@ pub fn is_placed<E: Env>(env: &E, port: PortRole) -> bool {
 
 /// As [`Env::is_place`]. Not inlined: the frames of its callers stay small.
 #[inline(never)]
-pub fn is_place<E: Env, A: Family>(env: &E, destination: A, gate: u16) -> bool {
+pub fn is_place<E: Env, A: Address>(env: &E, destination: A, gate: u16) -> bool {
     env.is_place(destination, gate)
 }
 
@@ -70,7 +70,7 @@ pub fn is_place<E: Env, A: Family>(env: &E, destination: A, gate: u16) -> bool {
 ///
 /// Not inlined: the verifier then checks it once, and the frames of its callers stay small.
 #[inline(never)]
-fn is_for_host<E: Env, A: Family>(env: &E, packet: &Segment<A>) -> bool {
+fn is_for_host<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
     if env.address_kind(packet.destination) != 0 || packet.destination.is_for_many() {
         return true;
     }
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Address as _, Reason,
+        Reason,
         address::V4,
         frame::{TCP, flag},
         judge,

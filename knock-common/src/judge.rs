@@ -1,7 +1,7 @@
 //! The decision: what becomes of a packet, and why.
 
 use crate::{
-    Env, Family,
+    Address, Env,
     address::V4,
     event::{Cause, Event, Kind, NOBODY},
     frame::{
@@ -49,7 +49,7 @@ pub fn action<E: Env>(env: &E, verdict: Verdict) -> Action {
 }
 
 #[inline(always)]
-fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A>) -> Verdict {
+fn ip<E: Env, F: Frame + ?Sized, A: Address>(env: &E, frame: &F, parsed: Parsed<A>) -> Verdict {
     let segment = match parsed {
         Parsed::Segment(segment) => segment,
         Parsed::Pass(reason) => return Verdict::of(reason),
@@ -61,7 +61,7 @@ fn ip<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, parsed: Parsed<A
 /// Judges a packet whose ports are known, and takes the authenticated knock that it may be. `tcp` returns its TCP flags and
 /// sequence number; it is called only if these matter.
 #[inline(always)]
-pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
+pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
     env: &E,
     frame: &F,
     segment: &Segment<A>,
@@ -111,7 +111,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Family>(
 
 /// Judges a datagram to a port for authenticated knocks, and takes the knock that it may be.
 #[inline(always)]
-fn at_knock_port<E: Env, F: Frame + ?Sized, A: Family>(
+fn at_knock_port<E: Env, F: Frame + ?Sized, A: Address>(
     env: &E,
     frame: &F,
     segment: &Segment<A>,
@@ -159,7 +159,7 @@ struct Admission {
 
 /// Judges a packet to a protected port, and remembers the flow that it begins.
 #[inline(always)]
-fn at_gate<E: Env, A: Family>(
+fn at_gate<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
@@ -201,21 +201,16 @@ fn at_gate<E: Env, A: Family>(
 /// Not inlined, like the functions for probes: the verifier then follows this once, and not once for every path through the
 /// parser.
 #[inline(never)]
-fn protected<E: Env, A: Family>(
+fn protected<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
     packet: &mut Admission,
     grant: Option<&mut Grant>,
 ) -> Reason {
-    let flow = Flow::of(segment);
     let reason = match (grant, packet.known) {
-        (Some(grant), Known::Kept) => {
-            session::lookup::renew(env, &flow, grant.until);
-            Reason::Grant
-        }
+        (Some(grant), _) => admit(env, segment, gate, grant, packet),
         (None, Known::Kept) => Reason::Session,
-        (Some(grant), _) => admit(env, segment, &flow, gate, grant, packet),
         (None, _) => Reason::NoGrant,
     };
     if reason.passes() {
@@ -251,7 +246,7 @@ enum Known {
 
 /// Looks up the flow of a packet that does not begin one, and updates its session.
 #[inline(always)]
-fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8) -> Known {
+fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, flags: u8) -> Known {
     let flow = &Flow::of(segment);
     let tcp = flow.protocol == u32::from(TCP);
     let none = if tcp { Known::Nothing } else { Known::Opens };
@@ -269,10 +264,10 @@ fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8)
         session::lookup::note_more(session);
         return none;
     }
-    if !session::lookup::goes_on(env, flow, session, flags, now) {
+    if !session::lookup::goes_on(env, segment, session, flags, now) {
         return none;
     }
-    session::seen(env, session, now);
+    session::seen(session, now);
     if session.is_granted(now) {
         Known::Granted
     } else {
@@ -280,12 +275,11 @@ fn known<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, flags: u8)
     }
 }
 
-/// Judges a packet that begins a connection under a live grant.
+/// Judges a packet under a live grant that begins a connection, or whose session is to note when that grant ends.
 #[inline(always)]
-fn admit<E: Env, A: Family>(
+fn admit<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
-    flow: &Flow<A>,
     gate: u16,
     grant: &mut Grant,
     packet: &mut Admission,
@@ -302,11 +296,23 @@ fn admit<E: Env, A: Family>(
         }
         return Reason::Grant;
     }
-    if let Some((session, now)) = session::lookup::find(env, flow, gate, rules)
-        && session::lookup::retransmits(session, packet.flags, packet.sequence)
-    {
-        // A retransmitted SYN; under `cut`, any datagram of a known flow too.
-        session::seen(env, session, now);
+    let flow = Flow::of(segment);
+    if let Some((session, now)) = session::lookup::find_again(env, &flow, gate, rules) {
+        // The session is looked up a second time: to pass on the reference from `known` would cost each denied packet
+        // instructions. For a session that was found already, this happens once for each grant, and with each packet in the
+        // last 134 ms of a grant.
+        if packet.known == Known::Kept {
+            session.set_granted(grant.until);
+            return Reason::Grant;
+        }
+        if session::lookup::retransmits(session, packet.flags, packet.sequence) {
+            // A retransmitted SYN; under `cut`, any datagram of a known flow too.
+            session::seen(session, now);
+            return Reason::Grant;
+        }
+    }
+    if packet.known == Known::Kept {
+        // The session has ended since `known` found it.
         return Reason::Grant;
     }
     if limit != 0 {
@@ -337,7 +343,7 @@ fn admit<E: Env, A: Family>(
 
 /// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
 #[inline(always)]
-fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
+fn begun<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
     if !session::remember::remember(env, segment, gate, packet.sequence)
         && send::wants(env, class::DENIALS)
     {
@@ -348,7 +354,7 @@ fn begun<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, packet: &A
 
 /// Judges a packet that cannot be read up to its ports. `ends`: source and destination, if these could be read.
 #[inline(always)]
-pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
+pub fn malformed<E: Env, A: Address>(env: &E, ends: Option<(A, A)>) -> Verdict {
     Verdict::of(match ends {
         Some((source, destination)) => without_ports(env, source, destination),
         None => enforced(env, Reason::Malformed),
@@ -357,7 +363,7 @@ pub fn malformed<E: Env, A: Family>(env: &E, ends: Option<(A, A)>) -> Verdict {
 
 /// Judges such a packet by its source and destination. Not inlined, to keep the caller's frame small.
 #[inline(never)]
-fn without_ports<E: Env, A: Family>(env: &E, source: A, destination: A) -> Reason {
+fn without_ports<E: Env, A: Address>(env: &E, source: A, destination: A) -> Reason {
     let packet = Segment {
         source,
         destination,
@@ -392,7 +398,7 @@ fn enforced<E: Env>(env: &E, denial: Reason) -> Reason {
 /// Reports what happened to a packet at a gate. Not inlined, to keep the event off the stack of callers that make deeper
 /// calls.
 #[inline(never)]
-fn tell<E: Env, A: Family>(
+fn tell<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,

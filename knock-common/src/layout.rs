@@ -3,10 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    address::{V4, V6},
     cursor::{self, Cursor, Tickets},
     event::Event,
-    grant::{Grant, MAX_LENGTHS, table::GrantSet},
+    grant::{Grant, MAX_LENGTHS},
     keys::{ScopedAddress, SourceKey},
     knock::{
         MAX_SEQUENCE, Outcome,
@@ -27,25 +26,24 @@ use crate::{
     rules::{GateRules, ROLES},
     scattered::Room,
     seed::Seed,
-    session::{Flow, HOLDERS, Session, SessionSlot},
+    session::{HOLDERS, HolderCount, Session},
+    set::Set,
     time::TICK_SHIFT,
     verdict::{Counter, Reason},
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 17;
+pub const LAYOUT: u32 = 18;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 6_020_221_333_601_952_050;
+const RECORDED: u64 = 10_805_906_990_406_493_581;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
     Grant::SHAPE,
-    GrantSet::SHAPE,
-    Flow::<V4>::SHAPE,
-    Flow::<V6>::SHAPE,
+    Set::SHAPE,
     Session::SHAPE,
-    SessionSlot::SHAPE,
+    HolderCount::SHAPE,
     SourceKey::SHAPE,
     ScopedAddress::SHAPE,
     Progress::SHAPE,
@@ -113,7 +111,7 @@ pub struct Meta {
     pub config_length: u32,
     /// When the instance came up, ns of `CLOCK_MONOTONIC`.
     pub since: u64,
-    /// For commands that change grants.
+    /// For commands that look up or change grants and sessions.
     pub seed: Seed,
     /// How many configurations have been replaced in place since then.
     pub generation: u32,

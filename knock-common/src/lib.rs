@@ -8,8 +8,8 @@
 //! 2. [`judge`](mod@judge) looks up the role of the destination port and decides on a [`verdict`];
 //! 3. [`knock::sequence`] advances a source through the automaton of all sequences, from the state that
 //!    [`knock::progress`] remembers;
-//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission;
-//!    [`grant::filter`] stands in front of the grants, for the many sources that have none;
+//! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, in tables whose keys are found by
+//!    [`set`]s; [`grant::filter`] stands in front of the grants, for the many sources that have none;
 //! 5. [`reject`] makes the reply of a gate that rejects;
 //! 6. [`report`] bounds the [`event`]s that go to user space.
 //!
@@ -59,6 +59,7 @@ pub mod rules;
 pub mod scattered;
 pub mod seed;
 pub mod session;
+pub mod set;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
@@ -66,7 +67,7 @@ pub mod verdict;
 pub mod wire;
 
 pub use address::Address;
-pub use env::{Env, Family, HashTable};
+pub use env::{Env, HashTable};
 pub use judge::judge;
 pub use memory::Memory;
 pub use verdict::{Reason, Verdict};

@@ -2,7 +2,7 @@
 //! function, as in [`judge`](fn@crate::judge), would take too much of the kernel's stack.
 
 use crate::{
-    Env, Family,
+    Address, Env,
     address::{V4, V6},
     frame::{
         Frame, Parsed, Segment, TCP, ip,
@@ -74,7 +74,7 @@ pub fn read<L: Framing, F: Frame + ?Sized>(frame: &F, v4: &mut Read<V4>, v6: &mu
     }
 }
 
-impl<A: Family> Read<A> {
+impl<A: Address> Read<A> {
     #[inline(always)]
     fn of<F: Frame + ?Sized>(frame: &F, parsed: Parsed<A>) -> Self {
         let mut read = Self {

@@ -1,4 +1,4 @@
-//! The keyed hash of addresses.
+//! The keyed hash of addresses and flows.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -23,12 +23,12 @@ impl Seed {
         Self(first | 1 << 32, second)
     }
 
-    /// Returns the hash of an address, by NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
-    /// 1999): without the seed, two addresses that collide are found by chance only. `scope` is added, to
+    /// Returns the hash of two words, an address or a packed flow, by NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", CRYPTO
+    /// 1999): without the seed, two inputs that collide are found by chance only. `scope` is added, to
     /// keep apart keys with the same address. The higher bits are the better ones.
     #[inline(always)]
-    pub fn hash(self, address: Padded, scope: u64) -> u64 {
-        let (first, second) = address.words();
+    pub fn hash(self, words: Padded, scope: u64) -> u64 {
+        let (first, second) = words.words();
         let hash = product(first, self.0)
             .wrapping_add(product(second, self.1))
             .wrapping_add(scope);

@@ -1,7 +1,8 @@
 //! Sessions: flows that began under a grant and go on past it (`established = "keep"`).
 //!
-//! A session ends when the host has closed its socket, or after `session_idle` without a packet. A ring of
-//! slots bounds the number of sessions, as it does for grants; if it is full, a new flow ends with its grant.
+//! A session ends when the host has closed its socket, or after `session_idle` without a packet. The sessions of both families
+//! are in one ring of slots, whose size is the limit. The [`table`] leads from a flow to its slot. A new flow that finds no slot
+//! ends with its grant.
 //!
 //! The program sees one direction only, and any packet may be forged. So it asks the host for the state of a flow, and
 //! never derives it from packets:
@@ -23,20 +24,24 @@
 
 pub mod lookup;
 pub mod remember;
+pub mod table;
 #[cfg(test)]
 mod tests;
+
+use core::net::SocketAddr;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Env,
     address::{Address, Padded, V4, V6},
     frame::Segment,
-    time::elapsed,
+    memory::read,
+    seed::Seed,
+    set::Position,
+    time::{TICK_SHIFT, elapsed},
 };
 
-/// A flow in the direction from client to host. Key of the session tables.
-#[repr(C)]
+/// A flow in the direction from client to host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow<A> {
     pub source: A,
@@ -60,71 +65,104 @@ impl<A: Address> Flow<A> {
         }
     }
 
-    /// Returns the tag of a flow. Flows of one protocol between the same two addresses have different ones. Others can have the
-    /// same, and an attacker can choose them.
+    /// Returns both ports, as [`Session::ports`].
     #[inline(always)]
-    pub fn tag(&self) -> u32 {
-        let Self {
-            source,
-            destination,
-            source_port,
-            destination_port,
-            protocol,
-        } = *self;
-        let ports = u64::from(source_port) | u64::from(destination_port) << 16;
-        let ends = source.fold() ^ destination.fold().rotate_left(17);
-        let tag = ends ^ (ports << 32) ^ u64::from(protocol);
-        (tag ^ tag >> 32) as u32
+    pub const fn ports(&self) -> u32 {
+        // Widening; `From` is not const.
+        self.source_port as u32 | (self.destination_port as u32) << 16
+    }
+
+    /// Returns the tag of a flow: 64 bits of addresses and ports. Other flows can have the same tag.
+    #[inline(always)]
+    pub fn tag(&self) -> u64 {
+        tag(
+            self.source.padded(),
+            self.destination.padded(),
+            self.ports(),
+        )
+    }
+
+    /// Returns where the flow is in the [`table`].
+    #[inline(always)]
+    pub fn position(&self, seed: Seed) -> Position {
+        let ports = u64::from(self.ports()) | u64::from(self.protocol) << 32;
+        let (source, destination) = (self.source.padded(), self.destination.padded());
+        // All words are keyed, so that nobody can choose flows of one set.
+        if A::BITS == 32 {
+            let ends = source.words().0 | destination.words().0 << 32;
+            return Position::of(Padded::from_words(ends, ports), 0, seed);
+        }
+        let (source, destination) = (seed.hash(source, 0), seed.hash(destination, 1));
+        let ends = source ^ destination.rotate_left(32);
+        Position::of(Padded::from_words(ends, ports), 0, seed)
     }
 }
 
-/// A flow that began under a grant. 32 bytes, so that an entry of the table for IPv4 has 96 and lies in two lines of the
-/// processor's cache at the most.
+#[inline(always)]
+fn tag(source: Padded, destination: Padded, ports: u32) -> u64 {
+    source.fold() ^ destination.fold().rotate_left(17) ^ u64::from(ports) << 32
+}
+
+/// A flow that began under a grant: a slot of the ring that bounds the number of sessions. It fills one line of the
+/// processor's cache: it has 64 bytes, and an array that can be mapped begins at a page.
+///
+/// Whoever has set the state in `tenancy` to [`HELD`](state::HELD) may give it to another flow; see [`table`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Session {
-    /// Time of its last packet, ns of `CLOCK_MONOTONIC`.
-    pub last: u64,
-    /// [`Flow::tag`] of the key; see [`Grant::tag`](crate::grant::Grant::tag).
-    pub tag: u32,
-    /// End of the grant that admitted it, when that was last looked up, in units of 2^[`GRANTED_SHIFT`] ns of
-    /// `CLOCK_MONOTONIC`, rounded down. Until then its packets need no look-up of the grant.
-    pub granted_until: u32,
+    /// [`Address::padded`] of the addresses of its flow.
+    pub source: [u64; 2],
+    pub destination: [u64; 2],
+    /// [`Flow::ports`] of its flow.
+    pub ports: u32,
     /// TCP: initial sequence number of the client's latest SYN, to recognise its retransmission.
     pub initial: u32,
-    /// Index of its slot.
-    pub slot: u32,
-    pub gate: u16,
-    /// 1: other packets than a SYN have arrived since. A further SYN then begins a new connection, whatever its sequence
-    /// number.
-    pub more: u8,
-    /// 1: a FIN or RST has arrived while the host had a socket for it. The session ends when it has none.
-    pub closing: u8,
-    /// Time of the latest FIN or RST, in units of 2^[`TICK_SHIFT`](crate::time::TICK_SHIFT) ns, wrapping.
+    pub tenancy: Tenancy,
+    /// Time of its last packet, ns of `CLOCK_MONOTONIC`.
+    pub last: u64,
+    /// End of the grant that admitted it, when that was last looked up, in units of 2^[`GRANTED_SHIFT`] ns of `CLOCK_MONOTONIC`,
+    /// rounded down: the upper 31 bits. Until then its packets need no look-up of the grant. The lowest bit is 1 if packets other
+    /// than a SYN have arrived since the flow began. A further SYN then begins a new connection, whatever its sequence number.
+    pub granted: u32,
+    /// Time of the latest FIN or RST, if that has arrived while the host had a socket for it, in units of
+    /// 2^[`TICK_SHIFT`] ns, wrapping; 0: none has. The session ends when the host has no socket.
     pub ending: u32,
 }
 
-/// The unit of [`Session::granted_until`]: 2^27 ns are 134 ms. 32 bits of it last for 18 years of uptime; from then on, each packet
-/// looks its grant up.
+/// The unit of the upper bits of [`Session::granted`]: 2^27 ns are 134 ms. 31 bits of it last for 9 years of uptime; from then on,
+/// each packet looks its grant up.
 pub const GRANTED_SHIFT: u32 = 27;
+
+/// The lowest bit of [`Session::granted`].
+pub const MORE: u32 = 1;
 
 impl Session {
     /// Returns whether the grant that admitted it certainly lives at `now`, ns of `CLOCK_MONOTONIC`.
     #[inline(always)]
     pub const fn is_granted(&self, now: u64) -> bool {
         // Widening; `From` is not const.
-        (self.granted_until as u64) << GRANTED_SHIFT > now
+        ((self.granted & !MORE) as u64) << (GRANTED_SHIFT - 1) > now
     }
 
     /// Notes that its grant lives until `until`, ns of `CLOCK_MONOTONIC`; `u64::MAX`: without end.
     #[inline(always)]
     pub const fn set_granted(&mut self, until: u64) {
         let units = until >> GRANTED_SHIFT;
-        self.granted_until = if units < u32::MAX as u64 {
-            units as u32
-        } else {
-            u32::MAX
-        };
+        let most = (u32::MAX >> 1) as u64;
+        let units = if units < most { units } else { most };
+        self.granted = (units as u32) << 1 | self.granted & MORE;
+    }
+
+    /// Returns whether other packets than a SYN have arrived.
+    #[inline(always)]
+    pub const fn has_more(&self) -> bool {
+        self.granted & MORE != 0
+    }
+
+    /// Returns whether a FIN or RST has arrived while the host had a socket for it.
+    #[inline(always)]
+    pub const fn is_closing(&self) -> bool {
+        self.ending != 0
     }
 
     /// Returns the time since its last packet, ns.
@@ -132,81 +170,155 @@ impl Session {
     pub const fn idle(&self, now: u64) -> u64 {
         elapsed(self.last, now)
     }
-}
 
-/// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not; the slot,
-/// which is in another page of memory, is written only if a unit of 2^[`SLOT_SHIFT`] ns has begun since.
-#[inline(always)]
-pub fn seen<E: Env>(env: &E, session: &mut Session, now: u64) {
-    let before = session.last;
-    if before != now {
-        session.last = now;
-        if before >> SLOT_SHIFT != now >> SLOT_SHIFT {
-            note(env, session, session.closing);
-        }
-    }
-}
-
-/// Writes what a slot says of its session.
-#[inline(always)]
-fn note<E: Env>(env: &E, session: &Session, state: u8) {
-    if let Some(slot) = env.session_slot(session.slot) {
-        slot.last = (session.last >> SLOT_SHIFT) as u32;
-        slot.gate = session.gate;
-        slot.state = state;
-    }
-}
-
-/// A slot of the ring that bounds the number of sessions of both families.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
-pub struct SessionSlot {
-    pub source: Padded,
-    pub destination: Padded,
-    pub source_port: u16,
-    pub destination_port: u16,
-    /// The holder to whose share of the table it counts until it is claimed again; see [`session`](crate::session).
-    pub holder: u16,
-    pub protocol: u8,
-    /// [`Address::FAMILY`]; 0: never used.
-    pub family: u8,
-    /// Time of the last packet of its session, in units of 2^[`SLOT_SHIFT`] ns of `CLOCK_MONOTONIC`, rounded down. This and what
-    /// follows is for user space, which counts sessions by their slots: these lie in order in memory, and sessions do not.
-    pub last: u32,
-    pub gate: u16,
-    /// See [`state`].
-    pub state: u8,
-    pub zero: u8,
-}
-
-impl SessionSlot {
-    /// Returns the flow of its session. `A` is the family of the slot.
+    /// Returns its flow. `A`: of its family.
     #[inline(always)]
     pub fn flow<A: Address>(&self) -> Flow<A> {
+        let address = |[first, second]: [u64; 2]| A::unpadded(Padded::from_words(first, second));
         Flow {
-            source: A::unpadded(self.source),
-            destination: A::unpadded(self.destination),
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            protocol: u32::from(self.protocol),
+            source: address(self.source),
+            destination: address(self.destination),
+            source_port: self.ports as u16,
+            destination_port: (self.ports >> 16) as u16,
+            protocol: u32::from(self.tenancy.protocol()),
+        }
+    }
+
+    /// Returns source and destination of its flow.
+    pub fn ends(&self) -> [SocketAddr; 2] {
+        let port = [self.ports as u16, (self.ports >> 16) as u16];
+        let of = |[first, second]: [u64; 2], port| {
+            let padded = Padded::from_words(first, second);
+            let address = if self.tenancy.state() == V4::FAMILY {
+                V4::unpadded(padded).into()
+            } else {
+                V6::unpadded(padded).into()
+            };
+            SocketAddr::new(address, port)
+        };
+        [of(self.source, port[0]), of(self.destination, port[1])]
+    }
+
+    /// As [`Flow::tag`].
+    #[inline(always)]
+    fn tag(&self) -> u64 {
+        let [source, destination] = [&self.source, &self.destination]
+            .map(|words| Padded::from_words(read(&words[0]), read(&words[1])));
+        tag(source, destination, read(&self.ports))
+    }
+
+    /// As [`Flow::position`]. `family`: that of its flow.
+    #[inline(always)]
+    fn position(&self, family: u8, seed: Seed) -> Position {
+        if family == V4::FAMILY {
+            self.flow::<V4>().position(seed)
+        } else {
+            self.flow::<V6>().position(seed)
         }
     }
 }
 
-/// The unit of [`SessionSlot::last`]: 2^36 ns are 69 s.
-pub const SLOT_SHIFT: u32 = 36;
+/// Who has a slot. From the lowest bit: 16 bits of the gate, 16 of the holder, 8 of the IP protocol, 8 of the [`state`], and 16
+/// that count the tenancies of the slot.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct Tenancy(pub u64);
 
-/// The values of [`SessionSlot::state`].
+impl Tenancy {
+    #[inline(always)]
+    pub const fn gate(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Returns the holder to whose share of the table the slot counts until it is taken; see [`session`](crate::session).
+    #[inline(always)]
+    pub const fn holder(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Returns the IP protocol number: 6 or 17.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    #[inline(always)]
+    pub const fn state(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// Returns whether the slot has a session.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.state() > state::ENDED
+    }
+
+    /// Returns whether the slot has a session of this family and protocol.
+    #[inline(always)]
+    const fn is_of<A: Address>(self, protocol: u32) -> bool {
+        // Widening; `From` is not const.
+        (self.0 >> 32) as u16 as u32 == protocol | (A::FAMILY as u32) << 8
+    }
+
+    #[inline(always)]
+    const fn with_state(self, state: u8) -> Self {
+        Self(self.0 & !(0xff << 40) | (state as u64) << 40)
+    }
+
+    #[inline(always)]
+    const fn with_gate(self, gate: u16) -> Self {
+        Self(self.0 & !0xffff | gate as u64)
+    }
+
+    /// Returns the next tenancy of a slot, of a flow of this family.
+    #[inline(always)]
+    const fn next<A: Address>(self, protocol: u32, gate: u16, holder: u16) -> Self {
+        let number = (self.0 >> 48).wrapping_add(1) << 48;
+        Self(
+            number
+                | (A::FAMILY as u64) << 40
+                | (protocol as u64) << 32
+                | (holder as u64) << 16
+                | gate as u64,
+        )
+    }
+}
+
+/// The values of [`Tenancy::state`]. That of a session is its [`Address::FAMILY`].
 pub mod state {
-    pub const OPEN: u8 = 0;
-    /// As [`Session::closing`](super::Session::closing).
-    pub const CLOSING: u8 = 1;
-    /// There is no such session any more.
+    /// Counts to nobody.
+    pub const UNUSED: u8 = 0;
+    /// Somebody is changing it.
+    pub const HELD: u8 = 1;
+    /// There is no session any more.
     pub const ENDED: u8 = 2;
+}
+
+/// Records the time of a packet of a session. The coarse clock moves in ticks, and nothing is written if it does not.
+#[inline(always)]
+pub const fn seen(session: &mut Session, now: u64) {
+    if session.last != now {
+        session.last = now;
+    }
+}
+
+/// Returns a time of `CLOCK_MONOTONIC`, ns, in the unit of [`Session::ending`].
+#[inline(always)]
+const fn ending(now: u64) -> u32 {
+    (now >> TICK_SHIFT) as u32
 }
 
 /// Number of holders by which slots are counted.
 pub const HOLDERS: usize = 1 << u16::BITS;
+
+/// How many slots count to a holder.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+pub struct HolderCount {
+    pub slots: u32,
+    /// An array that can be mapped has entries of 8 bytes.
+    pub zero: u32,
+}
 
 /// States of a TCP socket, by the numbers of Linux (`include/net/tcp_states.h`).
 pub mod socket {
@@ -242,37 +354,16 @@ pub mod socket {
     }
 }
 
-// SAFETY: `repr(C)`, two addresses of bytes and integers that fill 8 bytes: no padding for either
-// family (asserted below), any bit pattern is valid.
-unsafe impl<A: Zeroable> Zeroable for Flow<A> {}
-// SAFETY: as above.
-unsafe impl<A: Pod> Pod for Flow<A> {}
-
 records! {
-    Flow<V4>: 16 { source: 0, destination: 4, source_port: 8, destination_port: 10, protocol: 12 },
-    Flow<V6>: 40 { source: 0, destination: 16, source_port: 32, destination_port: 34, protocol: 36 },
-    Session: 32 {
-        last: 0,
-        tag: 8,
-        granted_until: 12,
-        initial: 16,
-        slot: 20,
-        gate: 24,
-        more: 26,
-        closing: 27,
-        ending: 28,
-    },
-    SessionSlot: 48 {
+    Session: 64 {
         source: 0,
         destination: 16,
-        source_port: 32,
-        destination_port: 34,
-        holder: 36,
-        protocol: 38,
-        family: 39,
-        last: 40,
-        gate: 44,
-        state: 46,
-        zero: 47,
+        ports: 32,
+        initial: 36,
+        tenancy: 40,
+        last: 48,
+        granted: 56,
+        ending: 60,
     },
+    HolderCount: 8 { slots: 0, zero: 4 },
 }

@@ -19,10 +19,7 @@ use crate::{
     env::{Env, HashTable},
     event::Event,
     frame::{Frame, Segment},
-    grant::{
-        Grant, GrantKey, HELD, filter, give,
-        table::{GrantSet, sets},
-    },
+    grant::{Grant, GrantKey, HELD, filter, give},
     guarded::{route, which},
     keys::SourceKey,
     knock::{
@@ -41,7 +38,8 @@ use crate::{
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
-    session::{self, Flow, Session, SessionSlot, socket},
+    session::{self, Flow, Session, socket},
+    set::{Set, sets},
 };
 
 use table::{Ring, zeroed};
@@ -88,18 +86,18 @@ pub struct TestEnv {
     pub addresses: HashSet<(u8, Padded)>,
     /// As [`Env::grant_lengths`] has them: IPv4, IPv6.
     pub lengths: [u64; 2],
-    /// The words of [`Memory::grant_filter`](crate::Memory::grant_filter).
+    /// The words of [`GrantMemory::grant_filter`](crate::memory::GrantMemory::grant_filter).
     pub grant_filter: Vec<UnsafeCell<u64>>,
-    /// The sets of [`Memory::grant_set`](crate::Memory::grant_set).
-    pub grant_sets: Vec<UnsafeCell<GrantSet>>,
+    /// The sets of [`GrantMemory::grant_set`](crate::memory::GrantMemory::grant_set).
+    pub grant_sets: Vec<UnsafeCell<Set>>,
+    /// The sets of [`SessionMemory::session_set`](crate::memory::SessionMemory::session_set).
+    pub session_sets: Vec<UnsafeCell<Set>>,
     /// Slots of the ring of sources, a power of two.
     pub progress_slots: u32,
     /// Sets and slots, made when they are first looked at.
     pub progress_sets: Map<u32, ProgressSet>,
     pub progress: Map<u32, Progress>,
     pub progress_cursor: Cell<u32>,
-    pub sessions_v4: Map<Flow<V4>, Session>,
-    pub sessions_v6: Map<Flow<V6>, Session>,
     /// How many session slots count to each holder.
     pub session_counts: Map<u16, u32>,
     /// Own addresses, if they are known: family, padded address.
@@ -155,7 +153,7 @@ pub struct TestEnv {
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
     grants: Ring<Grant>,
-    session_slots: Ring<SessionSlot>,
+    sessions: Ring<Session>,
 }
 
 impl TestEnv {
@@ -178,12 +176,11 @@ impl TestEnv {
             lengths: [0; 2],
             grant_filter: zeroed(filter::words(grants)),
             grant_sets: zeroed(sets(grants)),
+            session_sets: zeroed(sets(sessions)),
             progress_slots: 1 << 20,
             progress_sets: Map::with_capacity(usize::MAX),
             progress: Map::with_capacity(usize::MAX),
             progress_cursor: Cell::new(ring::FIRST),
-            sessions_v4: Map::with_capacity(sessions),
-            sessions_v6: Map::with_capacity(sessions),
             session_counts: Map::with_capacity(usize::MAX),
             own: None,
             broadcast: HashSet::new(),
@@ -217,7 +214,7 @@ impl TestEnv {
             at_access: Cell::default(),
             meanwhile: Cell::default(),
             grants: Ring::with_size(grants),
-            session_slots: Ring::with_size(sessions),
+            sessions: Ring::with_size(sessions),
         }
     }
 
@@ -228,9 +225,7 @@ impl TestEnv {
 
     /// Returns the slots of grants, as they are now.
     pub fn grants(&self) -> Vec<Grant> {
-        let slots = self.grants.slots.iter();
-        // SAFETY: as in `modulo`.
-        slots.map(|slot| unsafe { *slot.get() }).collect()
+        self.grants.copy()
     }
 
     /// Returns the grants of a family, live or not.
@@ -239,6 +234,14 @@ impl TestEnv {
         let grants = slots.filter(|grant| grant.until > HELD);
         grants
             .filter_map(|grant| Some((grant.key()?, grant)))
+            .collect()
+    }
+
+    /// Returns the sessions of both families, with their slots.
+    pub fn sessions(&self) -> Vec<(u32, Session)> {
+        let slots = (0..).zip(self.sessions.copy());
+        slots
+            .filter(|(_, session)| session.tenancy.is_live())
             .collect()
     }
 
@@ -353,26 +356,12 @@ impl Env for TestEnv {
         Some(ticket)
     }
 
-    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
-        &self.sessions_v4
-    }
-
-    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session> {
-        &self.sessions_v6
-    }
-
     fn next_grant_slot(&self) -> Option<u32> {
-        self.grants.next().map(|(index, _)| index)
+        self.grants.next()
     }
 
-    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
-        self.session_slots.next()
-    }
-
-    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
-        let slot = self.session_slots.slots.get(index as usize)?;
-        // SAFETY: as in `Ring::next`.
-        Some(unsafe { &mut *slot.get() })
+    fn next_session_slot(&self) -> Option<u32> {
+        self.sessions.next()
     }
 
     fn claim_grant(&self, now: u64) -> u32 {
@@ -388,11 +377,7 @@ impl Env for TestEnv {
     }
 
     fn session_slots(&self) -> u32 {
-        self.session_slots.slots.len() as u32
-    }
-
-    fn session_count(&self, holder: u16) -> Option<&mut u32> {
-        Some(self.session_counts.entry(holder))
+        self.sessions.slots.len() as u32
     }
 
     fn knows_addresses(&self) -> bool {
@@ -445,18 +430,6 @@ impl Env for TestEnv {
         let own = (datagram.destination.padded(), datagram.destination_port);
         let peer = (datagram.source.padded(), datagram.source_port);
         self.connected.borrow().contains(&(A::FAMILY, own, peer))
-    }
-
-    fn fetch_add(&self, cell: &mut u32) -> u32 {
-        let before = *cell;
-        *cell = before.wrapping_add(1);
-        before
-    }
-
-    fn fetch_sub(&self, cell: &mut u32) -> u32 {
-        let before = *cell;
-        *cell = before.wrapping_sub(1);
-        before
     }
 
     fn count_knock(&self, gate: u16, outcome: Outcome) {

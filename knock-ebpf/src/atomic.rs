@@ -7,14 +7,14 @@ mod bpf {
         intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd},
     };
 
-    /// Reads a word at an address that depends on `read`, so that no processor reads it before what that is computed from.
+    /// Reads a value at an address that depends on `read`, so that no processor reads it before what that is computed from.
     /// (Loads that keep this order by themselves are there since Linux 6.15 only.)
     #[inline(always)]
-    pub fn read_after(cell: &u64, read: u64) -> u64 {
+    pub fn read_after<T: Copy>(cell: &T, read: u64) -> T {
         let mut nothing = read;
         // SAFETY: it changes this register alone, to 0. The compiler does not know that it is 0, and the verifier does.
         unsafe { asm!("{0} &= 0", inout(reg) nothing, options(pure, nomem, nostack)) };
-        // SAFETY: 0 bytes on, which is the word itself.
+        // SAFETY: 0 bytes on, which is the value itself.
         unsafe {
             (&raw const *cell)
                 .byte_add(nothing as usize)
@@ -44,11 +44,7 @@ mod bpf {
 /// So that the crate can be checked on the host; nothing there runs it.
 #[cfg(not(target_arch = "bpf"))]
 mod bpf {
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "in the kernel this is where the word is read"
-    )]
-    pub fn read_after(cell: &u64, _: u64) -> u64 {
+    pub const fn read_after<T: Copy>(cell: &T, _: u64) -> T {
         *cell
     }
 

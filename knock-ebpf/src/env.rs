@@ -27,7 +27,7 @@ use knock_common::{
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, PortRole},
-    session::{self, Flow, Session, SessionSlot},
+    session::{self, Flow},
 };
 
 use crate::{
@@ -173,8 +173,7 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn progress(&self, ticket: u32) -> Option<&mut Progress> {
         let progress = maps::PROGRESS.get_ptr_mut(ticket & (settings::progress_slots() - 1))?;
-        // SAFETY: an array entry is there for good; see `HashTable::find` for how values guard against other
-        // CPUs.
+        // SAFETY: an array entry is there for good; see `knock::ring` for how it is shared with other CPUs.
         Some(unsafe { &mut *progress })
     }
 
@@ -203,32 +202,13 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn sessions_v4(&self) -> &impl HashTable<Flow<V4>, Session> {
-        &maps::SESSION4
-    }
-
-    #[inline(always)]
-    fn sessions_v6(&self) -> &impl HashTable<Flow<V6>, Session> {
-        &maps::SESSION6
-    }
-
-    #[inline(always)]
     fn next_grant_slot(&self) -> Option<u32> {
         next_slot(cursor::GRANTS, settings::grant_slots())
     }
 
     #[inline(always)]
-    fn next_session_slot(&self) -> Option<(u32, &mut SessionSlot)> {
-        let index = next_slot(cursor::SESSIONS, settings::session_slots())?;
-        Some((index, self.session_slot(index)?))
-    }
-
-    #[inline(always)]
-    fn session_slot(&self, index: u32) -> Option<&mut SessionSlot> {
-        let slot = maps::SESSION_SLOT.get_ptr_mut(index)?;
-        // SAFETY: an array entry is there for good. Because of the ticket no other CPU claims it until the ring has wrapped
-        // around; a torn slot then names no entry, and counts as free.
-        Some(unsafe { &mut *slot })
+    fn next_session_slot(&self) -> Option<u32> {
+        next_slot(cursor::SESSIONS, settings::session_slots())
     }
 
     #[inline(always)]
@@ -249,14 +229,6 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn session_slots(&self) -> u32 {
         settings::session_slots()
-    }
-
-    #[inline(always)]
-    fn session_count(&self, holder: u16) -> Option<&mut u32> {
-        let held = maps::SESSION_COUNT.get_ptr_mut(u32::from(holder))?;
-        // SAFETY: an aligned word of an array entry, which is there for good; other CPUs change it by atomic
-        // instructions only.
-        Some(unsafe { &mut *held })
     }
 
     #[inline(always)]
@@ -302,16 +274,6 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
         host::is_connected(self.context, datagram)
-    }
-
-    #[inline(always)]
-    fn fetch_add(&self, cell: &mut u32) -> u32 {
-        atomic::fetch_add(cell, 1)
-    }
-
-    #[inline(always)]
-    fn fetch_sub(&self, cell: &mut u32) -> u32 {
-        atomic::fetch_sub(cell)
     }
 
     #[inline(always)]

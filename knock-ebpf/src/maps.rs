@@ -9,9 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
 use knock_common::{
-    address::{V4, V6},
     cursor::{self, Cursor, Tickets},
-    grant::{Grant, table::GrantSet},
+    grant::Grant,
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
@@ -30,11 +29,12 @@ use knock_common::{
     report::{Budget, class},
     rules::{GateRules, ROLES},
     scattered::Room,
-    session::{Flow, HOLDERS, Session, SessionSlot},
+    session::{HOLDERS, HolderCount, Session},
+    set::Set,
     verdict::{Counter, Reason},
 };
 
-use crate::hash::{Hash, LruHash};
+use crate::hash::LruHash;
 
 // Configuration. The program never writes these; the loader makes new ones for a new configuration.
 
@@ -98,26 +98,27 @@ pub static PROGRESS: Array<Progress> = Array::with_max_entries(1, BPF_F_MMAPABLE
 /// Keys, by slot, with the newest time of each.
 #[map]
 pub static KEY: Array<Key> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// The grants of both families; see [`knock_common::grant::table`]. Commands map this and the next two into their memory, to
-/// change them by atomic instructions, as the program does.
+/// The grants of both families; see [`knock_common::grant::table`]. Commands map this and what follows, up to
+/// [`SESSION_COUNT`], into their memory, to change it by atomic instructions, as the program does.
 #[map]
 pub static GRANT: Array<Grant> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Sets of keys, which lead to their grants.
 #[map]
-pub static GRANT_SET: Array<GrantSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static GRANT_SET: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The filter in front of them; see [`knock_common::grant::filter`].
 #[map]
 pub static GRANT_FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The sessions of both families; see [`knock_common::session::table`].
 #[map]
-pub static SESSION4: Hash<Flow<V4>, Session> = Hash::with_max_entries(1);
+pub static SESSION: Array<Session> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Sets of flows, which lead to their sessions.
 #[map]
-pub static SESSION6: Hash<Flow<V6>, Session> = Hash::with_max_entries(1);
-#[map]
-pub static SESSION_SLOT: Array<SessionSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static SESSION_SET: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// How many session slots count to each holder; see [`knock_common::session`].
 #[map]
-pub static SESSION_COUNT: Array<u32> = Array::with_max_entries(HOLDERS as u32, 0);
-/// The cursor of that ring.
+pub static SESSION_COUNT: Array<HolderCount> =
+    Array::with_max_entries(HOLDERS as u32, BPF_F_MMAPABLE);
+/// The cursor of the ring of sources.
 #[map]
 pub static PROGRESS_CURSOR: Array<Cursor> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The tickets of that ring that each CPU has taken; see [`Tickets`].

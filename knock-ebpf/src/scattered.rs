@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use knock_common::{
-    Env as _, Family, Reason, Verdict,
+    Address, Env as _, Reason, Verdict,
     address::V4,
     frame::{Frame, extension, link::Ethernet},
     judge::malformed,
@@ -71,7 +71,7 @@ extern "C" fn read_scattered(context: *mut xdp_md, length: u32) -> u32 {
 }
 
 #[inline(never)]
-fn judged<A: Family>(
+fn judged<A: Address>(
     context: *mut xdp_md,
     length: u64,
     part: impl FnOnce(&Room) -> &Read<A>,

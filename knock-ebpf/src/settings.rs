@@ -70,7 +70,7 @@ setting!(
     GRANT_SLOTS, grant_slots
 );
 setting!(
-    /// Entries of [`SESSION_SLOT`](maps::SESSION_SLOT).
+    /// Entries of [`SESSION`](maps::SESSION).
     SESSION_SLOTS, session_slots
 );
 setting!(
@@ -86,16 +86,21 @@ setting!(
     NEXT_SLOT, next
 );
 setting!(
-    /// Entries of [`GRANT_FILTER`](maps::GRANT_FILTER) less one: all bits set below a power of two. There are twice as many of
-    /// [`GRANT_SET`](maps::GRANT_SET).
-    GRANT_FILTER_MASK, grant_filter_mask
+    /// [`slot_mask`](knock_common::set::slot_mask) of [`GRANT`](maps::GRANT), from which follow the entries of
+    /// [`GRANT_SET`](maps::GRANT_SET) and [`GRANT_FILTER`](maps::GRANT_FILTER).
+    GRANT_SLOT_MASK, grant_slot_mask
+);
+setting!(
+    /// [`slot_mask`](knock_common::set::slot_mask) of [`SESSION`](maps::SESSION), from which follow the entries of
+    /// [`SESSION_SET`](maps::SESSION_SET).
+    SESSION_SLOT_MASK, session_slot_mask
 );
 setting!(
     /// Entries of [`PROGRESS`](maps::PROGRESS), a power of two.
     PROGRESS_SLOTS, progress_slots
 );
 setting!(
-    /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER), [`GRANT_SET`](maps::GRANT_SET) and
-    /// [`PROGRESS_SET`](maps::PROGRESS_SET).
+    /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER), [`GRANT_SET`](maps::GRANT_SET),
+    /// [`SESSION_SET`](maps::SESSION_SET) and [`PROGRESS_SET`](maps::PROGRESS_SET).
     SEED, seed, Seed, Seed::NONE
 );

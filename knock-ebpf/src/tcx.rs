@@ -42,7 +42,7 @@ mod settings;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use knock_common::{
-    Env as _, Family, Reason, Verdict,
+    Address, Env as _, Reason, Verdict,
     address::V4,
     frame::link::{BareIp, Ethernet, Framing},
     judge::{action, malformed},
@@ -108,7 +108,10 @@ fn decide(context: *mut Context, read: impl FnOnce() -> u32) -> i32 {
 }
 
 #[inline(never)]
-fn judged<A: Family>(context: *mut Context, part: impl FnOnce(*mut Room) -> *const Read<A>) -> i32 {
+fn judged<A: Address>(
+    context: *mut Context,
+    part: impl FnOnce(*mut Room) -> *const Read<A>,
+) -> i32 {
     let Some(room) = maps::SCATTERED.get_ptr_mut(0) else {
         return DROP;
     };

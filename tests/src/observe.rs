@@ -60,7 +60,7 @@ impl Lab {
         rows(&document, command).to_vec()
     }
 
-    /// Returns how many flows are remembered. `status`, which counts them in another way, has to say the same.
+    /// Returns how many flows are remembered. `status`, which counts them without listing them, must report the same number.
     #[track_caller]
     pub fn session_count(&self) -> usize {
         let mut listed = 0;

@@ -1,7 +1,7 @@
 //! Which keys may have a grant: a filter in front of the [table](super::table) of grants.
 //!
-//! Hardly any source of a flood has a grant, and the table takes 96 bytes for each grant, so a look-up waits for memory. The
-//! filter takes 2 bytes a grant, which the processor keeps nearby: each word holds seven
+//! Hardly any source of a flood has a grant, and the table takes 72 bytes for each grant, so a look-up waits for memory. The
+//! filter takes 2 bytes for each grant, and so stays in near caches: each word holds seven
 //! fingerprints of keys, and the number of further keys that have no fingerprint in it. (Cuckoo filters,
 //! which keep fingerprints too, need less room, but move them about.)
 //!
@@ -15,16 +15,10 @@
 //!   down. That, and a command that was killed between two steps, costs unnecessary look-ups, and never hides a
 //!   grant.
 
-use super::GrantKey;
 use crate::{
-    Memory,
-    address::{Address, Padded},
-    memory::read,
-    seed::Seed,
+    memory::{GrantMemory, read},
+    set::{Position, change, slot_mask},
 };
-
-/// How often a change is tried. Each failure means that another CPU has changed the same word in between.
-const TRIES: usize = 8;
 
 /// The lowest bit of each fingerprint, and the highest. The word's highest byte has none.
 const LOWEST: u64 = 0x0001_0101_0101_0101;
@@ -33,54 +27,25 @@ const HIGHEST: u64 = LOWEST << 7;
 const PLACELESS: u64 = 1 << 56;
 const MOST: u64 = 255 * PLACELESS;
 
-/// Returns the number of words for this limit of grants, a power of two: at most four grants a word, and at least a page.
-pub const fn words(grants: usize) -> usize {
-    let words = grants.div_ceil(4).next_power_of_two();
-    if words < 512 { 512 } else { words }
+/// Returns the mask of a word's index: the number of words, a power of two, less one. There are at most four grants for each word,
+/// and the words fill at least a page.
+/// `slot_mask`: [`slot_mask`] of the grants.
+#[inline(always)]
+pub const fn mask(slot_mask: u32) -> u32 {
+    slot_mask >> 2 | 511
 }
 
-/// Where a key is counted: its keyed hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position(u64);
+/// Returns the number of words for this limit of grants.
+pub const fn words(grants: usize) -> usize {
+    mask(slot_mask(grants)) as usize + 1
+}
 
 impl Position {
-    /// `tag`: [`GrantKey::tag`].
-    #[inline(always)]
-    pub fn of(address: Padded, tag: u64, seed: Seed) -> Self {
-        // Gate and prefix length.
-        Self(seed.hash(address, tag >> 32 & 0x00ff_ffff))
-    }
-
-    #[inline(always)]
-    pub fn of_key<A: Address>(key: &GrantKey<A>, seed: Seed) -> Self {
-        Self::of(key.address.padded(), key.tag(), seed)
-    }
-
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// Index of the word, and of the [set](super::table), modulo their number.
-    #[inline(always)]
-    pub const fn index(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
     /// Returns the fingerprint in the word: 1 to 255.
     #[inline(always)]
     const fn fingerprint(self) -> u64 {
-        let byte = self.0 >> 24 & 0xff;
+        let byte = self.to_bits() >> 24 & 0xff;
         if byte == 0 { 1 } else { byte }
-    }
-
-    /// Returns the fingerprint in the set, which is not 0.
-    #[inline(always)]
-    pub const fn long_fingerprint(self) -> u32 {
-        self.0 as u32 | 1
     }
 
     /// Returns whether the key may be there, according to its word.
@@ -124,7 +89,7 @@ impl Position {
 
 /// Returns whether a key can be in the table.
 #[inline(always)]
-pub fn may_have<M: Memory>(memory: &M, position: Position) -> bool {
+pub fn may_have<M: GrantMemory>(memory: &M, position: Position) -> bool {
     memory
         .grant_filter(position.index())
         .is_none_or(|word| position.is_counted(read(word)))
@@ -132,7 +97,7 @@ pub fn may_have<M: Memory>(memory: &M, position: Position) -> bool {
 
 /// Counts a key in, before it is linked to its slot. Returns false if it could not be counted: then it must not be linked.
 #[inline(always)]
-pub fn count_in<M: Memory>(memory: &M, position: Position) -> bool {
+pub fn count_in<M: GrantMemory>(memory: &M, position: Position) -> bool {
     memory
         .grant_filter(position.index())
         .is_some_and(|word| change(memory, word, |word| position.count_in(word)))
@@ -140,23 +105,11 @@ pub fn count_in<M: Memory>(memory: &M, position: Position) -> bool {
 
 /// Counts a key out, after it has been unlinked.
 #[inline(always)]
-pub fn count_out<M: Memory>(memory: &M, position: Position) {
+pub fn count_out<M: GrantMemory>(memory: &M, position: Position) {
     if let Some(word) = memory.grant_filter(position.index()) {
         // If that fails it stays counted in, which does no harm.
         change(memory, word, |word| position.count_out(word));
     }
-}
-
-/// Changes a word that others change too. Returns false if they were faster each time.
-#[inline(always)]
-pub(super) fn change<M: Memory>(memory: &M, word: &mut u64, to: impl Fn(u64) -> u64) -> bool {
-    for _ in 0..TRIES {
-        let before = read(word);
-        if memory.compare_exchange(word, before, to(before)) {
-            return true;
-        }
-    }
-    false
 }
 
 /// Returns the lowest bit of the first byte that is zero; 0: there is none.

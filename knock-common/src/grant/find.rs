@@ -1,11 +1,10 @@
 //! Looking up the grant that covers a packet.
 
 use super::{
-    Grant, GrantKey, MAX_LENGTHS,
-    filter::{self, Position},
-    table,
+    Grant, GrantKey, MAX_LENGTHS, filter,
+    table::{self, Found},
 };
-use crate::{Address, Env};
+use crate::{Address, Env, set::NO_SLOT};
 
 /// Returns the live grant under which a packet of `source` may reach `gate`: the one with the longest prefix that admits
 /// another connection, or else the one with the longest prefix. `port`: the packet's source port.
@@ -30,10 +29,28 @@ fn look_up<'e, E: Env, A: Address>(
     key: &GrantKey<A>,
     port: u16,
 ) -> Option<&'e mut Grant> {
-    if !filter::may_have(env, Position::of_key(key, env.seed())) {
+    if !filter::may_have(env, table::position_of(key, env.seed())) {
         return None;
     }
-    let found = table::find(env, key)?;
+    admitting(env, table::find(env, key)?, port)
+}
+
+/// As [`look_up`], where several grants are looked up; see [`table::find_except`].
+#[inline(always)]
+fn look_up_apart<'e, E: Env, A: Address>(
+    env: &'e E,
+    key: &GrantKey<A>,
+    port: u16,
+) -> Option<&'e mut Grant> {
+    if !filter::may_have(env, table::position_of(key, env.seed())) {
+        return None;
+    }
+    admitting(env, table::find_except(env, key, NO_SLOT)?, port)
+}
+
+/// Returns a grant that was found, if it lives and admits this source port.
+#[inline(always)]
+fn admitting<E: Env>(env: &E, found: Found, port: u16) -> Option<&mut Grant> {
     if found.until > env.now() && Grant::admits(found.earned.port(), port) {
         env.grant(found.slot)
     } else {
@@ -51,7 +68,7 @@ fn closest<'e, E: Env, A: Address>(
 ) -> Option<&'e mut Grant> {
     let limit = env.gate(gate)?.connections;
     let has_room = |grant: &Grant| limit == 0 || grant.connections < limit;
-    let mut closest = look_up(env, &GrantKey::whole(*source, gate), port);
+    let mut closest = look_up_apart(env, &GrantKey::whole(*source, gate), port);
     if closest.as_deref().is_some_and(has_room) {
         return closest;
     }
@@ -62,7 +79,7 @@ fn closest<'e, E: Env, A: Address>(
             break;
         }
         let key = GrantKey::new(*source, length, gate);
-        if let Some(grant) = look_up(env, &key, port) {
+        if let Some(grant) = look_up_apart(env, &key, port) {
             if has_room(grant) {
                 return Some(grant);
             }

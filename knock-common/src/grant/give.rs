@@ -1,11 +1,10 @@
 //! Giving grants.
 
 use super::{
-    GrantKey,
-    filter::{self, Position},
-    table::{self, Details, NO_SLOT},
+    GrantKey, filter,
+    table::{self, Details},
 };
-use crate::{Address, Env, rules::GateRules};
+use crate::{Address, Env, rules::GateRules, set::NO_SLOT};
 
 /// How many slots one knock looks at before it gives up. Only valid knocks get here.
 const TRIES: usize = 64;
@@ -98,10 +97,10 @@ fn renewed<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> 
         return NONE;
     };
     let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
-    let position = Position::of_key(&key, env.seed());
+    let position = table::position_of(&key, env.seed());
     table::expect(env, position);
     if filter::may_have(env, position)
-        && let Some(found) = table::find(env, &key)
+        && let Some(found) = table::find_except(env, &key, NO_SLOT)
     {
         if found.until <= now {
             return ENDED;
@@ -126,7 +125,7 @@ fn renewed<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> 
 fn retaken<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> u32 {
     if let Some(rules) = env.gate(terms.gate) {
         let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
-        if let Some(found) = table::find(env, &key)
+        if let Some(found) = table::find_except(env, &key, NO_SLOT)
             && found.until <= now
             && table::retake(env, &key, found)
         {

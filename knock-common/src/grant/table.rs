@@ -1,100 +1,57 @@
 //! The table of grants: which slot has the grant of a key.
 //!
-//! A keyed hash of the key selects a set: one line of the processor's cache with [`WAYS`] pairs of a fingerprint and the index
-//! of a slot. So a look-up waits for two lines of memory, takes no lock and calls no function of the kernel, and a new grant
-//! waits for one line, since slots are taken in order. Packets, commands and the service run this same code.
+//! [Sets](crate::set) lead from keys to slots. A new grant waits for one line of memory, that of its set, since slots are taken
+//! in order. Packets, commands and the service run this same code.
 //!
 //! - **A slot is given to another key by whoever holds it**, that is, who has set its end to [`HELD`] by compare-and-exchange,
 //!   from a time that has passed or from [`FREE`]. The holder unlinks the old key, stores the new one and links it, and sets
 //!   the new end last. Each compare-and-exchange is a full barrier on every architecture. A live grant is held only to
-//!   remove it, or for a moment where it has the very end of one that was to be removed; then it gets its end back.
+//!   be removed. If the slot has since been given to another key with exactly the same end, that grant is held for a moment,
+//!   and then gets its end back.
 //! - A live grant is renewed by two exchanges: of who has earned it, in which each tenure of the slot has another number, and of
 //!   its end.
-//! - Who looks a key up reads the end before all else and once more after it. If these agree, what was read in between is of one
+//! - Whoever looks a key up reads the end before all else and once more after it. If these agree, what was read in between is of one
 //!   tenure of the slot, though perhaps half renewed.
 //! - A pair that leads to a slot which is held, or has another key, counts as none. So a command that is killed while it holds
 //!   a slot keeps nobody out. That slot, its pair and its count in the filter stay as they are until the tables are made anew.
-//! - Two CPUs may give the same grant at once. So each looks for the key once more after it has set the end, and who
+//! - Two CPUs may give the same grant at once. So each looks for the key once more after it has set the end, and whoever
 //!   finds it in another slot gives up its own. At least one finds the other's; if both do, both knocks are lost, as they might have
 //!   been on the network.
-//! - A key whose set is full is in one of the next ones. Its own set counts such keys: before they are linked and until they
-//!   have been unlinked. With two grants for each set, which is the most, it is one of 1,400 keys.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{
-    Earned, FREE, Grant, GrantKey, HELD,
-    filter::{self, Position},
-};
+use super::{Earned, FREE, Grant, GrantKey, HELD, filter};
 use crate::{
-    Memory,
     address::{Address, Padded},
-    memory::read,
+    memory::{GrantMemory, read},
+    seed::Seed,
+    set::{self, NO_SLOT, Position, Set, Sets},
 };
 
-/// Pairs of a set.
-pub const WAYS: usize = 7;
-/// How many sets, one after the other, a key may be in.
-const SETS: u32 = 4;
-/// No slot has this index.
-pub const NO_SLOT: u32 = u32::MAX;
+/// The sets of grants.
+struct GrantSets<'m, M>(&'m M);
 
-/// Returns the number of sets for this limit of grants, a power of two: at most two grants for each.
-pub const fn sets(grants: usize) -> usize {
-    2 * filter::words(grants)
-}
-
-/// Places of grants, in one line of the processor's cache.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Zeroable, Pod)]
-pub struct GrantSet {
-    /// A fingerprint, and in the lower half the index of a slot; 0: none. Changed by compare-and-exchange alone.
-    pub pairs: [u64; WAYS],
-    /// How many keys of this set are in one of the next. Changed in the same way.
-    pub further: u64,
-}
-
-records!(GrantSet: 64 { pairs: 0, further: 56 });
-
-impl GrantSet {
+impl<M: GrantMemory> Sets for GrantSets<'_, M> {
     #[inline(always)]
-    fn further(&self) -> u64 {
-        read(&self.further)
+    fn set(&self, index: u32) -> Option<&mut Set> {
+        self.0.grant_set(index)
     }
 
-    /// Returns the slot of the first pair with a fingerprint that `is_wanted`, or [`NO_SLOT`].
     #[inline(always)]
-    fn find(&self, position: Position, is_wanted: impl Fn(u32) -> bool) -> u32 {
-        for way in 0..WAYS {
-            let pair = read(&self.pairs[way]);
-            if (pair >> 32) as u32 == position.long_fingerprint() && is_wanted(pair as u32) {
-                return pair as u32;
-            }
-        }
-        NO_SLOT
-    }
-
-    /// Replaces the first pair that is `before`. Returns false if there is none.
-    #[inline(always)]
-    fn replace<M: Memory>(&mut self, memory: &M, before: u64, after: u64) -> bool {
-        for way in 0..WAYS {
-            if read(&self.pairs[way]) == before
-                && let Some(pair) = self.pairs.get_mut(way)
-                && memory.compare_exchange(pair, before, after)
-            {
-                return true;
-            }
-        }
-        false
+    fn slot_mask(&self) -> u32 {
+        self.0.grant_slot_mask()
     }
 }
 
-impl Position {
-    /// Returns the pair that leads to a slot.
-    #[inline(always)]
-    fn pair(self, slot: u32) -> u64 {
-        u64::from(self.long_fingerprint()) << 32 | u64::from(slot)
-    }
+/// Returns where a key is. `tag`: [`GrantKey::tag`].
+#[inline(always)]
+fn position(address: Padded, tag: u64, seed: Seed) -> Position {
+    // Gate and prefix length.
+    Position::of(address, tag >> 32 & 0x00ff_ffff, seed)
+}
+
+/// Returns where a key is.
+#[inline(always)]
+pub fn position_of<A: Address>(key: &GrantKey<A>, seed: Seed) -> Position {
+    position(key.address.padded(), key.tag(), seed)
 }
 
 /// A grant that has been found, live or not, as it was then.
@@ -147,16 +104,20 @@ impl Details {
 
 /// Reads the set of a key, so that it comes from memory while something else is waited for.
 #[inline(always)]
-pub(super) fn expect<M: Memory>(memory: &M, position: Position) {
+pub(super) fn expect<M: GrantMemory>(memory: &M, position: Position) {
     memory.grant_set(position.index()).map(|set| set.further());
 }
 
 /// Looks a key up.
 #[inline(always)]
-pub fn find<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>) -> Option<Found> {
-    let position = Position::of_key(key, memory.seed());
+pub fn find<M: GrantMemory, A: Address>(memory: &M, key: &GrantKey<A>) -> Option<Found> {
+    if A::BITS > 32 {
+        // A packet of IPv6 can have been read in many ways, and the verifier follows this code for each.
+        return find_except(memory, key, NO_SLOT);
+    }
+    let position = position_of(key, memory.seed());
     let set = memory.grant_set(position.index())?;
-    let first = set.find(position, |_| true);
+    let first = set.find(position, memory.grant_slot_mask(), |_| true);
     if first == NO_SLOT && set.further() == 0 {
         return None;
     }
@@ -164,56 +125,47 @@ pub fn find<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>) -> Option<Foun
     if found.is_some() {
         return found;
     }
-    at(
-        memory,
-        memory.search_grant(position, key.tag(), NO_SLOT),
-        key,
-    )
+    find_except(memory, key, NO_SLOT)
+}
+
+/// Looks a key up in every slot except `but` ([`NO_SLOT`]: in every slot). For code that does not run for each packet: it is
+/// slower than [`find`], but takes less of the caller's stack and less work of the verifier.
+#[inline(always)]
+pub fn find_except<M: GrantMemory, A: Address>(
+    memory: &M,
+    key: &GrantKey<A>,
+    but: u32,
+) -> Option<Found> {
+    let position = position_of(key, memory.seed());
+    at(memory, memory.search_grant(position, key.tag(), but), key)
 }
 
 /// Returns whether a key is in another slot than `but`.
 #[inline(always)]
-fn is_elsewhere<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>, but: u32) -> bool {
-    let position = Position::of_key(key, memory.seed());
+fn is_elsewhere<M: GrantMemory, A: Address>(memory: &M, key: &GrantKey<A>, but: u32) -> bool {
+    let position = position_of(key, memory.seed());
     let Some(set) = memory.grant_set(position.index()) else {
         return false;
     };
-    let may_be = set.find(position, |slot| slot != but) != NO_SLOT || set.further() != 0;
-    may_be && {
-        let slot = memory.search_grant(position, key.tag(), but);
-        at(memory, slot, key).is_some()
-    }
+    let other = set.find(position, memory.grant_slot_mask(), |slot| slot != but);
+    let may_be = other != NO_SLOT || set.further() != 0;
+    may_be && find_except(memory, key, but).is_some()
 }
 
 /// Returns the slot of a grant with this tag, in any set that may lead to it and in any slot but one, or [`NO_SLOT`].
 #[inline(always)]
-pub fn search<M: Memory>(memory: &M, position: Position, tag: u64, but: u32) -> u32 {
-    for ahead in 0..SETS {
-        let Some(set) = memory.grant_set(position.index().wrapping_add(ahead)) else {
-            break;
-        };
-        for way in 0..WAYS {
-            let pair = read(&set.pairs[way]);
-            let slot = pair as u32;
-            if (pair >> 32) as u32 == position.long_fingerprint()
-                && slot != but
-                && let Some(grant) = memory.grant(slot)
-                && read(&grant.until) > HELD
-                && read(&grant.tag) == tag
-            {
-                return slot;
-            }
-        }
-        if ahead == 0 && set.further() == 0 {
-            break;
-        }
-    }
-    NO_SLOT
+pub fn search<M: GrantMemory>(memory: &M, position: Position, tag: u64, but: u32) -> u32 {
+    set::search(&GrantSets(memory), position, |slot| {
+        slot != but
+            && memory
+                .grant(slot)
+                .is_some_and(|grant| read(&grant.until) > HELD && read(&grant.tag) == tag)
+    })
 }
 
-/// Returns the grant in a slot, if it has this key. Those of others hardly ever have its fingerprint.
+/// Returns the grant in a slot, if it has this key. A fingerprint rarely leads to the slot of another key.
 #[inline(always)]
-fn at<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option<Found> {
+fn at<M: GrantMemory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option<Found> {
     let grant = memory.grant(slot)?;
     let until = read(&grant.until);
     let earned = memory.read_after(&grant.earned.0, until);
@@ -228,7 +180,8 @@ fn at<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option
         all ^= one ^ other;
         differs |= one ^ first | other ^ second;
     }
-    // Before anything is compared: what is known to equal the key would not be waited for.
+    // Before any comparison: after one, the compiler could use the key's own words in place of those that were read, and this
+    // read would no longer depend on those reads.
     let again = memory.read_after(&grant.until, all);
     (differs == 0 && again == until && until > HELD).then_some(Found {
         slot,
@@ -240,7 +193,7 @@ fn at<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>) -> Option
 /// Takes a slot whose grant has ended at `now`, ns of `CLOCK_MONOTONIC`, or that has none. Returns whether the caller holds it
 /// now, to [`give`] it to a key or to [`free`] it.
 #[inline(always)]
-pub fn take<M: Memory>(memory: &M, slot: u32, now: u64) -> bool {
+pub fn take<M: GrantMemory>(memory: &M, slot: u32, now: u64) -> bool {
     let Some(grant) = memory.grant(slot) else {
         return false;
     };
@@ -251,7 +204,7 @@ pub fn take<M: Memory>(memory: &M, slot: u32, now: u64) -> bool {
     if is_taken && until != FREE {
         let [first, second] = grant.address;
         let address = Padded::from_words(first, second);
-        memory.unlink_grant(Position::of(address, grant.tag, memory.seed()), slot);
+        memory.unlink_grant(position(address, grant.tag, memory.seed()), slot);
     }
     is_taken
 }
@@ -259,7 +212,7 @@ pub fn take<M: Memory>(memory: &M, slot: u32, now: u64) -> bool {
 /// Gives a slot that the caller holds to `key`, until `until`, ns of `CLOCK_MONOTONIC`. Returns false if there is no room, or
 /// somebody else has given the same grant at the same time; then the slot is free.
 #[inline(always)]
-pub fn give<M: Memory, A: Address>(
+pub fn give<M: GrantMemory, A: Address>(
     memory: &M,
     slot: u32,
     key: &GrantKey<A>,
@@ -273,7 +226,7 @@ pub fn give<M: Memory, A: Address>(
     grant.tag = key.tag();
     grant.address = [first, second];
     details.store(grant);
-    let position = Position::of_key(key, memory.seed());
+    let position = position_of(key, memory.seed());
     if !memory.link_grant(position, slot) {
         free(memory, slot);
         return false;
@@ -294,17 +247,17 @@ pub fn give<M: Memory, A: Address>(
 
 /// Leaves a slot that the caller holds without a grant.
 #[inline(always)]
-pub fn free<M: Memory>(memory: &M, slot: u32) {
+pub fn free<M: GrantMemory>(memory: &M, slot: u32) {
     set_end(memory, slot, FREE);
 }
 
 /// Takes the slot of a grant that was found, to [`give`] it to the same key once more or to [`free`] it. Returns false if it is not as
 /// it was found any more.
 #[inline(always)]
-pub fn retake<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>, found: Found) -> bool {
+pub fn retake<M: GrantMemory, A: Address>(memory: &M, key: &GrantKey<A>, found: Found) -> bool {
     let is_held = hold(memory, found.slot, key, found.until);
     if is_held {
-        memory.unlink_grant(Position::of_key(key, memory.seed()), found.slot);
+        memory.unlink_grant(position_of(key, memory.seed()), found.slot);
     }
     is_held
 }
@@ -312,7 +265,7 @@ pub fn retake<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>, found: Found
 /// Changes a grant that was found live, and its end to `until`, ns of `CLOCK_MONOTONIC`. Returns false if it is not as it was found
 /// any more.
 #[inline(always)]
-pub fn renew<M: Memory>(memory: &M, found: Found, until: u64, details: Details) -> bool {
+pub fn renew<M: GrantMemory>(memory: &M, found: Found, until: u64, details: Details) -> bool {
     let Some(grant) = memory.grant(found.slot) else {
         return false;
     };
@@ -330,14 +283,14 @@ pub fn renew<M: Memory>(memory: &M, found: Found, until: u64, details: Details) 
 /// Ends a grant that was found live at `now`, ns of `CLOCK_MONOTONIC`, unless it has been renewed, by whomever. Its key stays in the
 /// table.
 #[inline(always)]
-pub(super) fn end<M: Memory>(memory: &M, found: Found, now: u64) {
+pub(super) fn end<M: GrantMemory>(memory: &M, found: Found, now: u64) {
     set_end_of(memory, found, now, u64::MAX);
 }
 
 /// Sets the end of a live grant that was found. Returns false if it has another end by now, or these `bits` of who has earned it are
 /// others.
 #[inline(always)]
-fn set_end_of<M: Memory>(memory: &M, found: Found, until: u64, bits: u64) -> bool {
+fn set_end_of<M: GrantMemory>(memory: &M, found: Found, until: u64, bits: u64) -> bool {
     let Some(grant) = memory.grant(found.slot) else {
         return false;
     };
@@ -353,7 +306,7 @@ fn set_end_of<M: Memory>(memory: &M, found: Found, until: u64, bits: u64) -> boo
 }
 
 /// Removes a grant. Returns whether it was there.
-pub fn remove<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>) -> bool {
+pub fn remove<M: GrantMemory, A: Address>(memory: &M, key: &GrantKey<A>) -> bool {
     let mut removed = false;
     while let Some(found) = find(memory, key) {
         // If that fails, it has been renewed or ended.
@@ -367,7 +320,7 @@ pub fn remove<M: Memory, A: Address>(memory: &M, key: &GrantKey<A>) -> bool {
 
 /// Holds a slot in which `key` was found with this end. Returns false if it has another by now.
 #[inline(always)]
-fn hold<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>, until: u64) -> bool {
+fn hold<M: GrantMemory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>, until: u64) -> bool {
     let Some(grant) = memory.grant(slot) else {
         return false;
     };
@@ -385,7 +338,7 @@ fn hold<M: Memory, A: Address>(memory: &M, slot: u32, key: &GrantKey<A>, until: 
 
 /// Sets the end of a slot that the caller holds.
 #[inline(always)]
-fn set_end<M: Memory>(memory: &M, slot: u32, until: u64) {
+fn set_end<M: GrantMemory>(memory: &M, slot: u32, until: u64) {
     if let Some(grant) = memory.grant(slot) {
         memory.compare_exchange(&mut grant.until, HELD, until);
     }
@@ -393,63 +346,24 @@ fn set_end<M: Memory>(memory: &M, slot: u32, until: u64) {
 
 /// Makes a key lead to a slot, which the caller holds. Returns false if there is no room.
 #[inline(always)]
-pub fn link<M: Memory>(memory: &M, position: Position, slot: u32) -> bool {
+pub fn link<M: GrantMemory>(memory: &M, position: Position, slot: u32) -> bool {
     if !filter::count_in(memory, position) {
         return false;
     }
-    let mut counted = false;
-    for ahead in 0..SETS {
-        let Some(set) = memory.grant_set(position.index().wrapping_add(ahead)) else {
-            break;
-        };
-        if set.replace(memory, 0, position.pair(slot)) {
-            return true;
-        }
-        if ahead == 0 {
-            counted = filter::change(memory, &mut set.further, |further| further + 1);
-            if !counted {
-                break;
-            }
-        }
+    let is_linked = set::link(&GrantSets(memory), memory, position, slot);
+    if !is_linked {
+        filter::count_out(memory, position);
     }
-    if counted {
-        count_out(memory, position);
-    }
-    filter::count_out(memory, position);
-    false
+    is_linked
 }
 
 /// Undoes [`link`].
 #[inline(always)]
-pub fn unlink<M: Memory>(memory: &M, position: Position, slot: u32) {
+pub fn unlink<M: GrantMemory>(memory: &M, position: Position, slot: u32) {
     // Nothing has used set and word for a long time: read now, both come from memory at once.
     memory.grant_filter(position.index()).map(|word| read(word));
-    for ahead in 0..SETS {
-        let Some(set) = memory.grant_set(position.index().wrapping_add(ahead)) else {
-            break;
-        };
-        if set.replace(memory, position.pair(slot), 0) {
-            if ahead != 0 {
-                count_out(memory, position);
-            }
-            break;
-        }
-        if ahead == 0 && set.further() == 0 {
-            break;
-        }
-    }
+    set::unlink(&GrantSets(memory), memory, position, slot);
     filter::count_out(memory, position);
-}
-
-/// Takes a key that is in one of the next sets out of the count of its own.
-#[inline(always)]
-fn count_out<M: Memory>(memory: &M, position: Position) {
-    if let Some(set) = memory.grant_set(position.index()) {
-        // If that fails, look-ups go on to the next sets for nothing.
-        filter::change(memory, &mut set.further, |further| {
-            further.saturating_sub(1)
-        });
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{
     ring::{self, Entry},
 };
 use crate::{
-    Env, Family,
+    Address, Env,
     event::{Cause, Event, Kind, NOBODY},
     frame::{Segment, UDP},
     grant::give::{self, Opening, Terms},
@@ -30,7 +30,7 @@ use crate::{
 
 /// Processes a probe to a port that no sequence has: it breaks the source's run, if there is one.
 #[inline(never)]
-pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
+pub fn foreign<E: Env, A: Address>(env: &E, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
         && progress.state != 0
         && guarded::is(env, probe, PortRole::FOREIGN)
@@ -45,7 +45,7 @@ pub fn foreign<E: Env, A: Family>(env: &E, probe: &Segment<A>) {
 
 /// Processes a knock on the port `symbol`. `starts`: a sequence begins with it.
 #[inline(always)]
-pub fn knock<E: Env, A: Family>(env: &E, probe: &Segment<A>, symbol: u16, starts: bool) {
+pub fn knock<E: Env, A: Address>(env: &E, probe: &Segment<A>, symbol: u16, starts: bool) {
     let now = env.now();
     let reached = advance(env, probe, symbol, starts, now);
     if reached != 0 {
@@ -61,7 +61,7 @@ const TOO_LATE: u32 = 1 << 31;
 /// none. One number, since a BPF function returns one register; and a completed sequence is processed by the caller, since
 /// nested calls share 512 bytes of stack.
 #[inline(never)]
-fn advance<E: Env, A: Family>(
+fn advance<E: Env, A: Address>(
     env: &E,
     probe: &Segment<A>,
     symbol: u16,
@@ -151,7 +151,7 @@ fn advance<E: Env, A: Family>(
 
 /// Processes the completion of the sequence with index `user`.
 #[inline(never)]
-fn completed<E: Env, A: Family>(env: &E, probe: &Segment<A>, user: u32, late: bool, now: u64) {
+fn completed<E: Env, A: Address>(env: &E, probe: &Segment<A>, user: u32, late: bool, now: u64) {
     let Some(sequence) = env.sequence(user) else {
         return;
     };
@@ -229,7 +229,7 @@ fn is_recent<E: Env>(env: &E, progress: &Progress, time: u32) -> bool {
 /// of the host, such as a VPN's, and no probe. Called only if there is a run that it could break or continue, so that a
 /// flood of first knocks does not pay for it.
 #[inline(always)]
-fn is_own<E: Env, A: Family>(env: &E, probe: &Segment<A>) -> bool {
+fn is_own<E: Env, A: Address>(env: &E, probe: &Segment<A>) -> bool {
     probe.protocol == UDP && env.is_connected(probe)
 }
 
@@ -252,7 +252,7 @@ fn is_duplicate(progress: &Progress, step: &Step, within: u32) -> bool {
 }
 
 #[inline(always)]
-fn stepped<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State) {
+fn stepped<E: Env, A: Address>(env: &E, probe: &Segment<A>, state: &State) {
     env.count_knock(state.gate, Outcome::Step);
     if send::wants(env, class::STEPS) {
         tell(env, probe, state, (Kind::Step, Cause::None));
@@ -261,7 +261,7 @@ fn stepped<E: Env, A: Family>(env: &E, probe: &Segment<A>, state: &State) {
 
 /// Counts and reports a broken run, unless it had completed a sequence.
 #[inline(always)]
-fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
+fn broken<E: Env, A: Address>(env: &E, probe: &Segment<A>, progress: &Progress) {
     if !progress.is_complete()
         && let Some(state) = env.state(progress.state)
     {
@@ -274,7 +274,7 @@ fn broken<E: Env, A: Family>(env: &E, probe: &Segment<A>, progress: &Progress) {
 
 /// Reports how far a run is or was. Not inlined, to keep the event off the stack of callers that make deeper calls.
 #[inline(never)]
-fn tell<E: Env, A: Family>(
+fn tell<E: Env, A: Address>(
     env: &E,
     probe: &Segment<A>,
     state: &State,
@@ -292,7 +292,7 @@ fn tell<E: Env, A: Family>(
 }
 
 #[inline(always)]
-fn report_of<A: Family>(probe: &Segment<A>, now: u64) -> Event {
+fn report_of<A: Address>(probe: &Segment<A>, now: u64) -> Event {
     Event {
         time: now,
         until: 0,

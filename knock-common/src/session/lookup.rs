@@ -1,7 +1,13 @@
 //! Packets of a flow that is remembered.
 
-use super::{Flow, Session, note, socket, state};
-use crate::{Env, Family, HashTable as _, frame::flag, rules::GateRules, time::TICK_SHIFT};
+use super::{Flow, MORE, Session, ending, socket, table};
+use crate::{
+    Address, Env,
+    frame::{Segment, flag},
+    rules::GateRules,
+    set::NO_SLOT,
+    time::{TICK_SHIFT, elapsed},
+};
 
 /// The least time for which the host is asked after a FIN or RST, in units of 2^[`TICK_SHIFT`] ns: a second. Before that
 /// it may not have processed it yet.
@@ -10,17 +16,42 @@ const SETTLED: i32 = 1_000_000_000 >> TICK_SHIFT;
 /// Returns the session of `flow` at `gate`, unless it has been idle for the gate's `session_idle` or longer, and
 /// the time, which is read only if there is a session.
 #[inline(always)]
-pub fn find<'e, E: Env, A: Family>(
+pub fn find<'e, E: Env, A: Address>(
     env: &'e E,
     flow: &Flow<A>,
     gate: u16,
     rules: &GateRules,
 ) -> Option<(&'e mut Session, u64)> {
-    let session = A::sessions(env).find(flow)?;
+    live(env, table::find(env, flow), gate, rules)
+}
+
+/// As [`find`], for code that does not run for each packet; see [`table::find_except`].
+#[inline(always)]
+pub fn find_again<'e, E: Env, A: Address>(
+    env: &'e E,
+    flow: &Flow<A>,
+    gate: u16,
+    rules: &GateRules,
+) -> Option<(&'e mut Session, u64)> {
+    live(env, table::find_except(env, flow, NO_SLOT), gate, rules)
+}
+
+#[inline(always)]
+fn live<'e, E: Env>(
+    env: &E,
+    found: Option<table::Found<'e>>,
+    gate: u16,
+    rules: &GateRules,
+) -> Option<(&'e mut Session, u64)> {
+    let table::Found {
+        session,
+        tenancy,
+        last,
+        ..
+    } = found?;
     let now = env.now();
-    let idle = session.idle(now);
-    let ours = session.tag == flow.tag() && session.gate == gate;
-    (ours && idle < rules.session_idle).then_some((session, now))
+    let idle = elapsed(last, now);
+    (tenancy.gate() == gate && idle < rules.session_idle).then_some((session, now))
 }
 
 /// Returns whether a SYN with these flags and this sequence number is a retransmission of the one that began the
@@ -28,73 +59,61 @@ pub fn find<'e, E: Env, A: Family>(
 /// host would take the SYN for a new one.
 #[inline(always)]
 pub const fn retransmits(session: &Session, flags: u8, sequence: u32) -> bool {
-    session.more == 0 && session.initial == sequence && flags & (flag::RST | flag::FIN) == 0
+    !session.has_more() && session.initial == sequence && flags & (flag::RST | flag::FIN) == 0
 }
 
 /// Records that a packet other than a SYN has arrived.
 #[inline(always)]
 pub const fn note_more(session: &mut Session) {
-    // Written once: a flow's packets may arrive at several CPUs.
-    if session.more == 0 {
-        session.more = 1;
+    // Written once: a flow's packets may arrive at several CPUs. If another CPU stores the end of the grant at the same moment,
+    // one of the two writes is lost; the next packet repeats it.
+    if !session.has_more() {
+        session.granted |= MORE;
     }
 }
 
-/// Updates a session by a packet with these TCP flags. Returns false if the session has ended.
+/// Updates the session of a packet with these TCP flags. Returns false if the session has ended.
+///
+/// `segment`: its flow, in a form that the caller has in memory anyway: nested calls share 512 bytes of stack.
 #[inline(always)]
-pub fn goes_on<E: Env, A: Family>(
+pub fn goes_on<E: Env, A: Address>(
     env: &E,
-    flow: &Flow<A>,
+    segment: &Segment<A>,
     session: &mut Session,
     flags: u8,
     now: u64,
 ) -> bool {
     note_more(session);
     let ends = flags & (flag::FIN | flag::RST) != 0;
-    (session.closing == 0 && !ends) || closes(env, flow, session, ends, now)
+    (!session.is_closing() && !ends) || closes(env, segment, session, ends, now)
 }
 
 /// As [`goes_on`], for a session that is closing or that this packet closes (`ends`).
 #[inline(never)]
-fn closes<E: Env, A: Family>(
+fn closes<E: Env, A: Address>(
     env: &E,
-    flow: &Flow<A>,
+    segment: &Segment<A>,
     session: &mut Session,
     ends: bool,
     now: u64,
 ) -> bool {
+    let flow = &Flow::of(segment);
     let socket = env.socket(flow);
-    let time = (now >> TICK_SHIFT) as u32;
-    if session.closing != 0 {
+    let time = ending(now);
+    if session.is_closing() {
         if !socket::is_open(socket) {
-            note(env, session, state::ENDED);
-            A::sessions(env).remove(flow);
+            table::remove(env, flow);
             return false;
         }
         // Signed, since another CPU's clock may have been ahead.
         let settled = time.wrapping_sub(session.ending).cast_signed() >= SETTLED;
         if settled && !ends && socket == socket::ESTABLISHED {
-            session.closing = 0;
-            note(env, session, state::OPEN);
+            session.ending = 0;
         }
     }
     if ends && socket::knows_flow(socket) {
-        session.closing = 1;
-        session.ending = time;
-        note(env, session, state::CLOSING);
+        // 0 means that none has arrived.
+        session.ending = time.max(1);
     }
     true
-}
-
-/// Records that the grant of a flow lives until `granted_until`.
-///
-/// Looks the flow up again. This happens once for each grant that its source is given, and with each packet in the last 134 ms
-/// of the grant, while a reference to the session that was found would cost each denied packet instructions.
-#[inline(always)]
-pub fn renew<E: Env, A: Family>(env: &E, flow: &Flow<A>, granted_until: u64) {
-    if let Some(session) = A::sessions(env).find(flow)
-        && session.tag == flow.tag()
-    {
-        session.set_granted(granted_until);
-    }
 }

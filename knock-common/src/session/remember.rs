@@ -1,12 +1,17 @@
 //! Remembering a flow: which slot it claims, and which flow gives way if the table is full.
 
-use super::{Flow, SLOT_SHIFT, Session, SessionSlot, note, socket, state};
+use super::{
+    Flow, Tenancy, socket, state,
+    table::{self, Beginning},
+};
 use crate::{
-    Address, Env, Family, HashTable as _,
+    Address, Env,
     address::{V4, V6},
     frame::{Segment, TCP},
     guarded::route,
+    memory::read,
     seed::Seed,
+    set::NO_SLOT,
 };
 
 /// How many slots a new flow looks at before it gives up. A prime, so that a slot is not looked at in the same try each
@@ -17,19 +22,24 @@ const PATIENT: usize = 3;
 /// How many of these before it takes any that is not established.
 const MODEST: usize = 8;
 
-/// What [`claim`] returns if there is no slot: more than there are.
-pub const NO_SLOT: u32 = u32::MAX;
-
 /// The part of the table that a source may hold without giving way, as a power of two below 1.
 const SHARE: u32 = 6;
 
 /// Remembers the flow of a packet that a grant has admitted. `initial`: its TCP client's initial sequence
 /// number. Returns false if there is no room.
 ///
-/// Three functions are called one after the other, since nested calls share 512 bytes of stack.
+/// Functions are called one after the other, since nested calls share 512 bytes of stack.
 #[inline(always)]
-pub fn remember<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> bool {
-    let holder = again(env, segment, gate, initial);
+pub fn remember<E: Env, A: Address>(
+    env: &E,
+    segment: &Segment<A>,
+    gate: u16,
+    initial: u32,
+) -> bool {
+    if again(env, segment, gate, initial) {
+        return true;
+    }
+    let holder = newcomer(env, segment, gate);
     if holder == NOBODY {
         return true;
     }
@@ -37,86 +47,68 @@ pub fn remember<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, ini
     slot != NO_SLOT && begin(env, segment, gate, initial, slot)
 }
 
-/// What [`again`] returns if there is no slot to claim.
+/// What [`newcomer`] returns if the flow is not to be remembered.
 const NOBODY: u32 = u32::MAX;
 
-/// Restarts the session of a flow that is remembered already. Returns [`NOBODY`] if nothing is left to do, or else the
-/// holder to which the new session will count.
+/// Restarts the session of a flow that is remembered already. Returns false if it is not.
 #[inline(never)]
-fn again<E: Env, A: Family>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> u32 {
+fn again<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, initial: u32) -> bool {
     let flow = Flow::of(segment);
-    if let Some(session) = A::sessions(env).find(&flow)
-        && session.tag == flow.tag()
-    {
-        // The SYN may be forged, and the earlier connection continue.
-        if session.closing != 0 && !socket::is_open(env.socket(&flow)) {
-            session.closing = 0;
-        }
-        session.last = env.now();
-        session.granted_until = 0;
-        session.initial = initial;
-        session.gate = gate;
-        session.more = 0;
-        note(env, session, session.closing);
-        return NOBODY;
+    let Some(table::Found {
+        session, tenancy, ..
+    }) = table::find_except(env, &flow, NO_SLOT)
+    else {
+        return false;
+    };
+    // Usually the gate is the same, and the exchange changes nothing. It then proves that the slot still has this tenancy.
+    let next = tenancy.with_gate(gate);
+    if !env.compare_exchange(&mut session.tenancy.0, tenancy.0, next.0) {
+        return false;
     }
-    if is_foreign(env, &flow) {
+    // The SYN may be forged, and the earlier connection continue.
+    if session.is_closing() && !socket::is_open(env.socket(&flow)) {
+        session.ending = 0;
+    }
+    session.last = env.now();
+    session.granted = 0;
+    session.initial = initial;
+    // Another CPU may have taken it meanwhile.
+    read(&session.tenancy) == next
+}
+
+/// Returns the holder to which the session of a new flow will count, or [`NOBODY`].
+#[inline(never)]
+fn newcomer<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16) -> u32 {
+    if is_foreign(env, &Flow::of(segment)) {
         return NOBODY;
     }
     u32::from(holder(env, segment.source, gate))
 }
 
-/// Inserts a new session with the slot that has been claimed for it.
+/// Begins a session in the slot that has been claimed for it.
 #[inline(never)]
-fn begin<E: Env, A: Family>(
+fn begin<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
     gate: u16,
     initial: u32,
-    index: u32,
+    slot: u32,
 ) -> bool {
-    let flow = Flow::of(segment);
-    let holder = holder(env, segment.source, gate);
-    let now = env.now();
-    let Some(slot) = env.session_slot(index) else {
-        return false;
-    };
-    *slot = SessionSlot {
-        source: flow.source.padded(),
-        destination: flow.destination.padded(),
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
-        holder,
-        protocol: flow.protocol as u8,
-        family: A::FAMILY,
-        last: (now >> SLOT_SHIFT) as u32,
+    let beginning = Beginning {
         gate,
-        state: state::OPEN,
-        zero: 0,
+        initial,
+        last: env.now(),
+        // Its next packet will look the grant up.
+        granted: 0,
+        ending: 0,
     };
-    if let Some(held) = env.session_count(holder) {
-        env.fetch_add(held);
-    }
-    A::sessions(env).insert(
-        &flow,
-        &Session {
-            last: now,
-            tag: flow.tag(),
-            // Its next packet will look the grant up.
-            granted_until: 0,
-            initial,
-            slot: index,
-            gate,
-            more: 0,
-            closing: 0,
-            ending: 0,
-        },
-    )
+    let holder = holder(env, segment.source, gate);
+    table::begin(env, slot, &Flow::of(segment), holder, &beginning)
 }
 
 /// Returns whether a flow goes to an address that is neither this host's nor one that it forwards to.
 #[inline(always)]
-fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
+fn is_foreign<E: Env, A: Address>(env: &E, flow: &Flow<A>) -> bool {
     env.knows_addresses()
         && env.address_kind(flow.destination) == 0
         && env.route(flow) != route::FORWARDED
@@ -124,7 +116,7 @@ fn is_foreign<E: Env, A: Family>(env: &E, flow: &Flow<A>) -> bool {
 
 /// Returns the holder to whose share a flow counts.
 #[inline(always)]
-pub(super) fn holder<E: Env, A: Family>(env: &E, source: A, gate: u16) -> u16 {
+pub(super) fn holder<E: Env, A: Address>(env: &E, source: A, gate: u16) -> u16 {
     let to_prefix = env.gate(gate).is_some_and(|rules| rules.to_prefix != 0);
     holder_of(source, to_prefix, env.seed())
 }
@@ -195,75 +187,63 @@ impl Bars {
     }
 }
 
-/// Claims a slot for a flow of `holder`: an unused one, one whose owner has ended, or one whose owner gives way. Returns
-/// its index, or [`NO_SLOT`].
+/// Claims a slot for a flow of `holder`: one that is unused, or whose session has ended or gives way. Returns its index, or
+/// [`NO_SLOT`]. The caller holds it.
 #[inline(always)]
 pub fn claim<E: Env>(env: &E, holder: u16, now: u64) -> u32 {
     let held = held(env, holder);
     let slots = env.session_slots();
     for tried in 0..TRIES {
-        let Some((index, slot)) = env.next_session_slot() else {
+        let Some(slot) = env.next_session_slot() else {
             return NO_SLOT;
         };
         let bars = Bars::at(tried, held, slots).pack();
-        if slot.family == 0 {
-            return index;
-        }
-        if env.vacate_session(index, now, bars) {
-            if let Some(held) = env.session_count(slot.holder) {
-                env.fetch_sub(held);
-            }
-            return index;
+        if env.vacate_session(slot, now, bars) {
+            return slot;
         }
     }
     NO_SLOT
 }
 
-/// Returns whether the slot with this index is free, after removing its owner if that has ended or gives way. `bars`:
-/// `Bars`, packed.
+/// Takes the slot with this index, if its session has ended or gives way, or there is none. Returns whether the caller holds
+/// it. `bars`: `Bars`, packed.
 #[inline(always)]
-pub fn vacate<E: Env>(env: &E, index: u32, now: u64, bars: u64) -> bool {
-    let Some(slot) = env.session_slot(index) else {
+pub fn vacate<E: Env>(env: &E, slot: u32, now: u64, bars: u64) -> bool {
+    let Some(session) = env.session(slot) else {
         return false;
     };
+    let tenancy = read(&session.tenancy);
+    let session = env.read_after(session, tenancy.0);
+    let idle = session.idle(now);
     let bars = Bars::unpack(bars);
-    match slot.family {
-        4 => vacate_of::<E, V4>(env, slot, index, now, bars),
-        6 => vacate_of::<E, V6>(env, slot, index, now, bars),
-        _ => true,
-    }
+    let is_free = match tenancy.state() {
+        state::UNUSED | state::ENDED => true,
+        state::HELD => false,
+        V4::FAMILY => may_go(env, &session.flow::<V4>(), tenancy, idle, bars),
+        _ => may_go(env, &session.flow::<V6>(), tenancy, idle, bars),
+    };
+    // If another flow has been given the slot since, that fails.
+    is_free && table::take(env, slot, tenancy)
 }
 
+/// Returns whether a session has ended or gives way.
 #[inline(always)]
-fn vacate_of<E: Env, A: Family>(
+fn may_go<E: Env, A: Address>(
     env: &E,
-    slot: &SessionSlot,
-    index: u32,
-    now: u64,
+    flow: &Flow<A>,
+    tenancy: Tenancy,
+    idle: u64,
     bars: Bars,
 ) -> bool {
-    let flow = slot.flow::<A>();
-    let sessions = A::sessions(env);
-    let Some(owner) = sessions.find(&flow) else {
-        return true;
-    };
-    if owner.slot != index || owner.tag != flow.tag() {
-        return true;
-    }
-    let idle = owner.idle(now);
     let ended = env
-        .gate(owner.gate)
+        .gate(tenancy.gate())
         .is_none_or(|rules| idle >= rules.session_idle);
-    let free = ended || gives_way(env, &flow, held(env, slot.holder), bars);
-    if free {
-        sessions.remove(&flow);
-    }
-    free
+    ended || gives_way(env, flow, held(env, tenancy.holder()), bars)
 }
 
 /// Returns whether a flow gives way whose holder has `held` slots. The host is asked only if that decides.
 #[inline(always)]
-fn gives_way<E: Env, A: Family>(env: &E, flow: &Flow<A>, held: u32, bars: Bars) -> bool {
+fn gives_way<E: Env, A: Address>(env: &E, flow: &Flow<A>, held: u32, bars: Bars) -> bool {
     if held < bars.loose {
         return false;
     }

@@ -5,8 +5,11 @@ use std::cell::UnsafeCell;
 use super::TestEnv;
 use crate::{
     Memory,
-    grant::{Grant, table::GrantSet},
+    grant::Grant,
+    memory::{GrantMemory, SessionMemory},
     seed::Seed,
+    session::Session,
+    set::{Set, slot_mask},
 };
 
 impl TestEnv {
@@ -25,21 +28,7 @@ impl Memory for TestEnv {
         Seed::new(0x1234_5677_89ab_cdef, 0x0f1e_2d3d_4b5a_6979)
     }
 
-    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        modulo(&self.grant_filter, index)
-    }
-
-    fn grant_set(&self, index: u32) -> Option<&mut GrantSet> {
-        modulo(&self.grant_sets, index)
-    }
-
-    fn grant(&self, slot: u32) -> Option<&mut Grant> {
-        let slot = self.grants.slots.get(slot as usize)?;
-        // SAFETY: as in `modulo`.
-        Some(unsafe { &mut *slot.get() })
-    }
-
-    fn read_after(&self, cell: &u64, _: u64) -> u64 {
+    fn read_after<T: Copy>(&self, cell: &T, _: u64) -> T {
         self.access();
         *cell
     }
@@ -51,6 +40,54 @@ impl Memory for TestEnv {
             *cell = new;
         }
         equal
+    }
+
+    fn fetch_add(&self, cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_add(1);
+        before
+    }
+
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        let before = *cell;
+        *cell = before.wrapping_sub(1);
+        before
+    }
+}
+
+impl GrantMemory for TestEnv {
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        modulo(&self.grant_filter, index)
+    }
+
+    fn grant_set(&self, index: u32) -> Option<&mut Set> {
+        modulo(&self.grant_sets, index)
+    }
+
+    fn grant_slot_mask(&self) -> u32 {
+        slot_mask(self.grants.slots.len())
+    }
+
+    fn grant(&self, slot: u32) -> Option<&mut Grant> {
+        self.grants.slot(slot)
+    }
+}
+
+impl SessionMemory for TestEnv {
+    fn session_set(&self, index: u32) -> Option<&mut Set> {
+        modulo(&self.session_sets, index)
+    }
+
+    fn session_slot_mask(&self) -> u32 {
+        slot_mask(self.sessions.slots.len())
+    }
+
+    fn session(&self, slot: u32) -> Option<&mut Session> {
+        self.sessions.slot(slot)
+    }
+
+    fn session_count(&self, holder: u16) -> Option<&mut u32> {
+        Some(self.session_counts.entry(holder))
     }
 }
 

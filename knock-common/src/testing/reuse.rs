@@ -1,5 +1,5 @@
-//! An entry of a table may be given to another key while a packet still reads it. What was found then has
-//! the other key's tag, and must be ignored. A stream of packets on one CPU never causes that, nor can a test wait until
+//! An entry of a table may be given to another key while a packet still reads it. What was found then belongs to
+//! the other key, and must be ignored. A stream of packets on one CPU never causes that, nor can a test wait until
 //! the times of knocks wrap.
 
 use core::net::Ipv4Addr;
@@ -7,7 +7,7 @@ use core::net::Ipv4Addr;
 use bytemuck::Zeroable as _;
 
 use crate::{
-    Env as _, HashTable as _, Memory as _,
+    Address, Env as _,
     address::{V4, V6},
     frame::{Segment, UDP},
     grant::{
@@ -21,8 +21,9 @@ use crate::{
         progress::{Progress, Step},
         sequence,
     },
+    memory::{GrantMemory as _, SessionMemory as _},
     rules::GateRules,
-    session::{Flow, Session, lookup},
+    session::{Flow, lookup, remember::remember},
     testing::TestEnv,
     time::TICK_SHIFT,
 };
@@ -121,24 +122,76 @@ fn a_slot_that_is_held_counts_as_none() {
 
 #[test]
 fn a_flow_of_another_source_keeps_nobody_in() {
+    let (one, another) = (V4::from(SOURCES[0]), V4::from(SOURCES[1]));
+    keeps_nobody_in(one, another, V4::from(HOST));
+    let address = |first: u64, second: u64| V6::from_words(first, second << 63);
+    for (one, another) in [
+        (address(1, 0), address(2, 0)),
+        (address(1, 0), address(1, 1)),
+    ] {
+        keeps_nobody_in(one, another, address(9, 0));
+        keeps_nobody_in(one, another, address(9, 1));
+    }
+}
+
+/// The slot of the flow of `one` has another flow, in any part of it.
+fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
     let env = env();
-    let [flow, other] = SOURCES.map(|source| Flow::<V4> {
-        source: source.into(),
-        destination: HOST.into(),
+    let flow = Flow {
+        source: one,
+        destination: host,
         source_port: 4000,
         destination_port: 22,
         protocol: 6,
-    });
-    let found = Session {
-        last: env.now.get(),
-        tag: other.tag(),
-        ..Session::zeroed()
     };
-    assert!(env.sessions_v4.insert(&flow, &found));
-    assert!(lookup::find(&env, &flow, 0, &env.gates[0]).is_none());
-
-    env.sessions_v4.find(&flow).unwrap().tag = flow.tag();
-    assert!(lookup::find(&env, &flow, 0, &env.gates[0]).is_some());
+    let segment = |flow: &Flow<A>| Segment {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port,
+        destination_port: flow.destination_port,
+        protocol: flow.protocol as u8,
+        transport: 34,
+    };
+    let is_found = || lookup::find(&env, &flow, 0, &env.gates[0]).is_some();
+    assert!(remember(&env, &segment(&flow), 0, 0) && is_found());
+    let session = env.session(0).expect("it is the first");
+    let its = *session;
+    for other in [
+        Flow {
+            source: another,
+            ..flow
+        },
+        Flow {
+            destination: another,
+            ..flow
+        },
+        Flow {
+            source_port: 4001,
+            ..flow
+        },
+        Flow {
+            destination_port: 23,
+            ..flow
+        },
+        Flow {
+            protocol: 17,
+            ..flow
+        },
+    ] {
+        let in_another = self::env();
+        assert!(remember(&in_another, &segment(&other), 0, 0));
+        *session = *in_another.session(0).expect("it is the first");
+        assert!(!is_found(), "{other:?}");
+        *session = its;
+        assert!(is_found());
+    }
+    // At another gate, and while somebody holds the slot.
+    for tenancy in [its.tenancy.0 ^ 1, its.tenancy.0 & !(0xff << 40) | 1 << 40] {
+        session.tenancy.0 = tenancy;
+        assert!(!is_found(), "{tenancy:#x}");
+    }
+    session.tenancy = its.tenancy;
+    assert!(is_found());
 }
 
 /// A gate whose sequence is two knocks, of which the first source has made the first.

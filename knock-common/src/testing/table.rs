@@ -102,11 +102,27 @@ impl<T: Zeroable> Ring<T> {
         }
     }
 
-    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-    pub(super) fn next(&self) -> Option<(u32, &mut T)> {
+    /// Returns the index of the next slot.
+    pub(super) fn next(&self) -> Option<u32> {
         let index = self.cursor.get().checked_rem(self.slots.len())?;
         self.cursor.set(self.cursor.get() + 1);
-        // SAFETY: one thread, and every caller is done with a slot before it asks for the next.
-        Some((index as u32, unsafe { &mut *self.slots[index].get() }))
+        Some(index as u32)
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    pub(super) fn slot(&self, index: u32) -> Option<&mut T> {
+        let slot = self.slots.get(index as usize)?;
+        // SAFETY: one thread, and no value of a slot is used after another reference to the slot has been.
+        Some(unsafe { &mut *slot.get() })
+    }
+
+    /// Returns the slots, as they are now.
+    pub(super) fn copy(&self) -> Vec<T>
+    where
+        T: Copy,
+    {
+        let slots = self.slots.iter();
+        // SAFETY: as above.
+        slots.map(|slot| unsafe { *slot.get() }).collect()
     }
 }

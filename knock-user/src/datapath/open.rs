@@ -7,24 +7,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{
-    Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use knock_common::{
-    address::{V4, V6},
-    grant::{Grant, table::GrantSet},
+    grant::Grant,
     knock::authenticated::key::NAME,
     layout::{CONFIG_CHUNK, LAYOUT, Meta},
     report::Budget,
     seed::Seed,
-    session::{Flow, Session, SessionSlot},
+    session::{HolderCount, Session},
+    set::Set,
     verdict::Counter,
 };
 
 use super::{
     compile::{Contents, applied::Applied, compile_as},
-    edit::grant_table::GrantTable,
+    edit::{grant_table::GrantTable, session_table::SessionTable},
     error::{NotPermitted, NothingUp, other_version},
     install::{
         attachment::{self, Attachment},
@@ -64,13 +61,15 @@ pub struct Datapath {
     pub progress: ProgressTable,
     pub(super) lengths: Array<MapData, u64>,
     pub(super) grants: Array<MapData, Grant>,
-    grant_sets: Array<MapData, GrantSet>,
+    grant_sets: Array<MapData, Set>,
     grant_filter: Array<MapData, u64>,
     /// These three, mapped when they are first looked up or changed.
     grant_table: OnceCell<GrantTable>,
-    pub(super) sessions: Sessions,
-    pub(super) session_slots: Array<MapData, SessionSlot>,
-    pub(super) session_count: Array<MapData, u32>,
+    pub(super) sessions: Array<MapData, Session>,
+    session_sets: Array<MapData, Set>,
+    session_counts: Array<MapData, HolderCount>,
+    /// These three, mapped when they are first looked up or changed.
+    session_table: OnceCell<SessionTable>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
     pub(super) earlier_packets: Array<MapData, Counter>,
@@ -90,15 +89,6 @@ pub struct Datapath {
     /// The slot that a grant of another host has taken last.
     pub(super) spread: u64,
     origins: RefCell<Option<Origins>>,
-}
-
-/// The tables of sessions.
-pub type Sessions = Family<Flow<V4>, Flow<V6>, Session>;
-
-/// One table for each address family.
-pub struct Family<K4: Pod, K6: Pod, V: Pod> {
-    pub v4: HashMap<MapData, K4, V>,
-    pub v6: HashMap<MapData, K6, V>,
 }
 
 /// Returns the configuration in force of the instance pinned in `directory`.
@@ -216,6 +206,20 @@ impl Datapath {
         Ok(self.grant_table.get_or_init(|| table))
     }
 
+    /// Returns the table of sessions, to look flows up and to change it; see [`grant_table`](Self::grant_table).
+    pub fn session_table(&self) -> Result<&SessionTable> {
+        if let Some(table) = self.session_table.get() {
+            return Ok(table);
+        }
+        let table = SessionTable::of(
+            &self.sessions,
+            &self.session_sets,
+            &self.session_counts,
+            self.seed,
+        )?;
+        Ok(self.session_table.get_or_init(|| table))
+    }
+
     fn with(root: &PinRoot, pins: PinDirectory, meta: Meta, applied: Applied) -> Result<Self> {
         let Meta {
             layout: _,
@@ -240,12 +244,10 @@ impl Datapath {
             grant_sets: tables::GRANT_SET.open(&pins)?,
             grant_filter: tables::GRANT_FILTER.open(&pins)?,
             grant_table: OnceCell::new(),
-            sessions: Family {
-                v4: tables::SESSION4.open(&pins)?,
-                v6: tables::SESSION6.open(&pins)?,
-            },
-            session_slots: tables::SESSION_SLOT.open(&pins)?,
-            session_count: tables::SESSION_COUNT.open(&pins)?,
+            sessions: tables::SESSION.open(&pins)?,
+            session_sets: tables::SESSION_SET.open(&pins)?,
+            session_counts: tables::SESSION_COUNT.open(&pins)?,
+            session_table: OnceCell::new(),
             packets: tables::PACKETS.open(&pins)?,
             knocks: tables::KNOCKS.open(&pins)?,
             earlier_packets: tables::EARLIER_PACKETS.open(&pins)?,

@@ -16,13 +16,9 @@ use aya::{
     maps::{self, Map, MapData, MapError, MapInfo, MapType, lpm_trie},
 };
 use knock_common::{
-    address::{V4, V6},
     cursor::{self, Cursor, Tickets},
     event::Event,
-    grant::{
-        Grant, filter,
-        table::{self, GrantSet},
-    },
+    grant::{Grant, filter},
     keys::{ScopedAddress, SourceKey},
     knock::{
         Outcome,
@@ -42,7 +38,8 @@ use knock_common::{
     report::{Budget, class},
     rules::{GateRules, ROLES},
     scattered::Room,
-    session::{Flow, HOLDERS, Session, SessionSlot},
+    session::{HOLDERS, HolderCount, Session},
+    set::{Set, sets},
     verdict::{Counter, Reason},
 };
 
@@ -67,13 +64,6 @@ const _: () = assert!(RING_BYTES / (size_of::<Event>() + 8) > 4000);
 const HELD_BYTES: usize = 256 * 1024;
 /// Bytes of the ring of packets of fwknop's: what comes in while the service is not on a CPU.
 const FWKNOP_BYTES: usize = 4 * 1024 * 1024;
-
-/// Returns the entries of a hash table in which `most` are in use at a time. The kernel makes as many buckets as there are entries,
-/// rounded up to a power of two, and a look-up waits for the memory of every entry in its bucket. One entry more than a power of
-/// two, which is what limits usually are, doubles the buckets, for 16 bytes each, and halves what is in one of them.
-const fn roomy(most: usize) -> usize {
-    most + 1
-}
 
 /// Declares the tables: the name in the object, how the kernel keeps it with the types of key and value, its number of
 /// entries (bytes, for a ring) by the configuration's [`Counts`], and the [`Group`] with which it is kept when another
@@ -111,12 +101,11 @@ tables! {
     HOST_SECRET: Array<HostSecret> = |_| HostSecret::COUNT => Config;
     CLOCK_OFFSET: Array<u64> = |_| 1 => Single;
     GRANT: MappedArray<Grant> = |counts| counts.limits.grants => Grants;
-    GRANT_SET: MappedArray<GrantSet> = |counts| table::sets(counts.limits.grants) => Grants;
+    GRANT_SET: MappedArray<Set> = |counts| sets(counts.limits.grants) => Grants;
     GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
-    SESSION4: Hash<Flow<V4>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
-    SESSION6: Hash<Flow<V6>, Session> = |counts| roomy(counts.limits.sessions) => Sessions;
-    SESSION_SLOT: MappedArray<SessionSlot> = |counts| counts.limits.sessions => Sessions;
-    SESSION_COUNT: Array<u32> = |_| HOLDERS => Sessions;
+    SESSION: MappedArray<Session> = |counts| counts.limits.sessions => Sessions;
+    SESSION_SET: MappedArray<Set> = |counts| sets(counts.limits.sessions) => Sessions;
+    SESSION_COUNT: MappedArray<HolderCount> = |_| HOLDERS => Sessions;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     KNOCKS: PerCpuArray<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;

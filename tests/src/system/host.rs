@@ -8,17 +8,21 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::{
-    Address, Env as _, HashTable as _,
+    Address, Env as _,
     address::{V4, V6},
-    frame::link::{BareIp, Ethernet},
+    frame::{
+        TCP,
+        link::{BareIp, Ethernet},
+    },
     grant::{
         BY_HAND, GrantKey,
         table::{self, Details},
     },
     judge,
     knock::{Outcome, authenticated::outcome::Outcome as Authenticated},
+    memory::SessionMemory as _,
     rules::NO_GATE,
-    session,
+    session::{self, Session},
     testing::TestEnv,
 };
 use knock_user::{
@@ -86,19 +90,13 @@ impl Hosted {
 
     /// Makes the flows from a network look their grant up again, since it may now end earlier than they have stored.
     fn look_again(&self, network: IpNet, of: u16) {
-        let concerns = |source: IpAddr, gate| gate == of && network.contains(&source);
-        for (flow, session) in self.host.sessions_v4.rows() {
-            if concerns(flow.source.into(), session.gate)
-                && let Some(session) = self.host.sessions_v4.find(&flow)
+        for (slot, session) in self.host.sessions() {
+            let [source, _] = session.ends();
+            if session.tenancy.gate() == of
+                && network.contains(&source.ip())
+                && let Some(session) = self.host.session(slot)
             {
-                session.granted_until = 0;
-            }
-        }
-        for (flow, session) in self.host.sessions_v6.rows() {
-            if concerns(flow.source.into(), session.gate)
-                && let Some(session) = self.host.sessions_v6.find(&flow)
-            {
-                session.granted_until = 0;
+                session.set_granted(0);
             }
         }
     }
@@ -162,14 +160,10 @@ impl SystemUnderTest for Hosted {
     fn revoke(&mut self, source: IpNet, gate: u16) {
         self.remove_grants::<V4>(source, gate);
         self.remove_grants::<V6>(source, gate);
-        for (flow, session) in self.host.sessions_v4.rows() {
-            if session.gate == gate && source.contains(&IpAddr::from(flow.source)) {
-                self.host.sessions_v4.remove(&flow);
-            }
-        }
-        for (flow, session) in self.host.sessions_v6.rows() {
-            if session.gate == gate && source.contains(&IpAddr::from(flow.source)) {
-                self.host.sessions_v6.remove(&flow);
+        for (slot, session) in self.host.sessions() {
+            let [from, _] = session.ends();
+            if session.tenancy.gate() == gate && source.contains(&from.ip()) {
+                session::table::end(&self.host, slot, session.tenancy);
             }
         }
     }
@@ -223,19 +217,13 @@ impl SystemUnderTest for Hosted {
     }
 
     fn flows(&self) -> Vec<Flow> {
-        let v4 = self.host.sessions_v4.rows().into_iter();
-        let v4 = v4.map(|(flow, session)| (flow_of(&flow, session.gate), session.last));
-        let v6 = self.host.sessions_v6.rows().into_iter();
-        let v6 = v6.map(|(flow, session)| (flow_of(&flow, session.gate), session.last));
-        let idle = |gate: u16| nanoseconds(self.config.gates[usize::from(gate)].session_idle);
-        let mut flows: Vec<Flow> = v4
-            .chain(v6)
-            .filter(|(flow, last)| {
-                let rules = &self.config.gates[usize::from(flow.gate)];
-                rules.established == Established::Keep && self.now() - last < idle(flow.gate)
-            })
-            .map(|(flow, _)| flow)
-            .collect();
+        let sessions = self.host.sessions().into_iter();
+        let kept = sessions.filter(|(_, session)| {
+            let rules = &self.config.gates[usize::from(session.tenancy.gate())];
+            let idle = nanoseconds(rules.session_idle);
+            rules.established == Established::Keep && self.now() - session.last < idle
+        });
+        let mut flows: Vec<Flow> = kept.map(|(_, session)| flow_of(&session)).collect();
         flows.sort();
         flows
     }
@@ -330,16 +318,17 @@ fn network<A: Address>(address: A, length: u8) -> IpNet {
     IpNet::new(address.into(), length).expect("a key's length suits its family")
 }
 
-fn flow_of<A: Address>(flow: &session::Flow<A>, gate: u16) -> Flow {
+fn flow_of(session: &Session) -> Flow {
+    let [source, destination] = session.ends();
     Flow {
-        gate,
-        protocol: if flow.protocol == 6 {
+        gate: session.tenancy.gate(),
+        protocol: if session.tenancy.protocol() == TCP {
             Protocol::Tcp
         } else {
             Protocol::Udp
         },
-        source: (flow.source.into(), flow.source_port).into(),
-        destination: (flow.destination.into(), flow.destination_port).into(),
+        source,
+        destination,
     }
 }
 

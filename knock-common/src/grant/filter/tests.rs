@@ -9,9 +9,11 @@ use crate::{
     address::{V4, V6},
     grant::{
         BY_HAND, Grant, GrantKey, HELD, give,
-        table::{self, Details, GrantSet},
+        table::{self, Details},
     },
+    memory::Memory as _,
     rules::GateRules,
+    set::Set,
     testing::TestEnv,
 };
 
@@ -109,7 +111,7 @@ fn run(env: &TestEnv, step: Step) {
 }
 
 fn position<A: Address>(env: &TestEnv, key: &GrantKey<A>) -> Position {
-    Position::of_key(key, env.seed())
+    table::position_of(key, env.seed())
 }
 
 /// Returns the grants, live or not.
@@ -133,7 +135,7 @@ fn all_are_counted(env: &TestEnv) {
 }
 
 /// Returns what the filter and the sets hold then.
-fn remove_all(env: &mut TestEnv) -> (Vec<u64>, Vec<GrantSet>) {
+fn remove_all(env: &mut TestEnv) -> (Vec<u64>, Vec<Set>) {
     for grant in grants(env) {
         grant.key::<V4>().map(|key| table::remove(env, &key));
         grant.key::<V6>().map(|key| table::remove(env, &key));
@@ -144,13 +146,13 @@ fn remove_all(env: &mut TestEnv) -> (Vec<u64>, Vec<GrantSet>) {
     let sets = env.grant_sets.iter_mut().map(|set| *set.get_mut());
     (
         words.filter(|word| *word != 0).collect(),
-        sets.filter(|set| *set != GrantSet::default()).collect(),
+        sets.filter(|set| *set != Set::default()).collect(),
     )
 }
 
 /// A key of which only the fingerprint matters.
 const fn place(fingerprint: u64) -> Position {
-    Position(fingerprint << 24)
+    Position::from_bits(fingerprint << 24)
 }
 
 proptest! {

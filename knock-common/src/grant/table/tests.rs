@@ -15,7 +15,9 @@ use crate::{
         find,
         give::{self as giving, Opening, Terms},
     },
+    memory::Memory as _,
     rules::GateRules,
+    set::{SETS, WAYS},
     testing::TestEnv,
 };
 
@@ -137,7 +139,7 @@ fn check(mut env: TestEnv, leaks: usize, case: &str) {
             (grant.until, grant.earned),
             "{case}"
         );
-        let position = Position::of_key(key, env.seed());
+        let position = position_of(key, env.seed());
         assert!(
             filter::may_have(&env, position),
             "{case}: {key:?} is hidden"
@@ -151,7 +153,7 @@ fn check(mut env: TestEnv, leaks: usize, case: &str) {
     let words = env.grant_filter.iter_mut().map(|word| *word.get_mut());
     let words = words.filter(|word| *word != 0).count();
     let sets = env.grant_sets.iter_mut().map(|set| *set.get_mut());
-    let sets = sets.filter(|set| *set != GrantSet::default()).count();
+    let sets = sets.filter(|set| *set != Set::default()).count();
     assert!(
         words <= leaks && sets <= leaks,
         "{case}: {words} words, {sets} sets"
@@ -270,15 +272,35 @@ fn an_end_and_a_key_that_do_not_belong_together_are_not_found() {
     assert!(mixed > 2, "{mixed}");
 }
 
-/// As many keys of one set as fill it and the three behind it.
+/// A command was stopped while it gave the grant, and its source has knocked twice since. Whoever closes wants it closed.
+#[test]
+fn a_close_ends_the_grant_in_each_slot() {
+    let env = env(4);
+    knock(&env, 1, USERS[0]);
+    let found = find(&env, &key(1)).expect("it was given");
+    assert!(take(&env, 2, NOW));
+    let grant = *env.grant(found.slot).expect("it is one of them");
+    *env.grant(2).expect("it is one of them") = grant;
+    assert!(link(&env, position_of(&key(1), env.seed()), 2));
+    by_user(&env, &address(1), &Terms::of(USERS[0], 0), NOW);
+    assert!(!passes(&env, 1));
+    let ended = env
+        .grants()
+        .iter()
+        .filter(|grant| grant.until == NOW)
+        .count();
+    assert_eq!(ended, 2);
+}
+
+/// As many keys of one set as fill it and those behind it.
 #[test]
 fn keys_of_a_full_set_are_in_the_next_ones() {
-    let mut env = env(64);
-    let index = |key: &GrantKey<V4>| Position::of_key(key, env.seed()).index() % 16;
+    let mut env = env(99);
+    let index = |key: &GrantKey<V4>| position_of(key, env.seed()).index() % 16;
     let keys: Vec<_> = (0..)
         .map(|number| GrantKey::whole(V4::from(Ipv4Addr::from_bits(number)), 0))
         .filter(|key| index(key) == 15)
-        .take(29)
+        .take(SETS as usize * WAYS + 1)
         .collect();
     env.grant_sets.truncate(16);
     let details = Details::new(BY_HAND, 0);
@@ -286,19 +308,16 @@ fn keys_of_a_full_set_are_in_the_next_ones() {
     for (slot, key) in (0..).zip(keys) {
         assert!(take(&env, slot, NOW) && give(&env, slot, key, NOW + 1, details));
     }
-    assert!(take(&env, 60, NOW));
-    assert!(
-        !give(&env, 60, last, NOW + 1, details),
-        "all four sets are full"
-    );
-    assert_eq!(env.grants()[60].until, FREE);
+    assert!(take(&env, 90, NOW));
+    assert!(!give(&env, 90, last, NOW + 1, details), "all sets are full");
+    assert_eq!(env.grants()[90].until, FREE);
     // The first ones are in the set of all: those that are left are still found.
     for (removed, key) in keys.iter().enumerate() {
         assert!(keys[removed..].iter().all(|key| find(&env, key).is_some()));
         assert!(remove(&env, key) && find(&env, key).is_none());
     }
     let mut sets = env.grant_sets.iter_mut().map(|set| *set.get_mut());
-    assert!(sets.all(|set| set == GrantSet::default()));
+    assert!(sets.all(|set| set == Set::default()));
 }
 
 #[test]

@@ -27,7 +27,7 @@ mod verify;
 pub mod work;
 
 use crate::{
-    Env, Family,
+    Address, Env,
     frame::{Frame, Segment},
 };
 use outcome::Outcome;
@@ -40,7 +40,7 @@ pub use verify::verify;
 ///
 /// Two functions are called one after the other, since nested calls share 512 bytes of stack.
 #[inline(always)]
-pub fn look_at<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, datagram: &Segment<A>) {
+pub fn look_at<E: Env, F: Frame + ?Sized, A: Address>(env: &E, frame: &F, datagram: &Segment<A>) {
     if begin(env, datagram) {
         env.verify_knock(frame, datagram.transport);
     }
@@ -48,7 +48,7 @@ pub fn look_at<E: Env, F: Frame + ?Sized, A: Family>(env: &E, frame: &F, datagra
 
 /// Notes what is known of a datagram before it is verified. Returns false where there is no memory for it.
 #[inline(never)]
-fn begin<E: Env, A: Family>(env: &E, datagram: &Segment<A>) -> bool {
+fn begin<E: Env, A: Address>(env: &E, datagram: &Segment<A>) -> bool {
     let Some(work) = env.knock_work() else {
         return false;
     };

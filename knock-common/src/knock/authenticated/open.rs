@@ -8,7 +8,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    Address as _, Env, Family,
+    Address, Env,
     address::{Padded, V4},
     event::NOBODY,
     grant::{
@@ -172,7 +172,7 @@ fn admitted<E: Env>(env: &E, work: &mut Work) -> Outcome {
 /// Opens or closes for the address in the CPU's [`Work`], which is of family `A`. Returns when the grant ends, ns of
 /// `CLOCK_MONOTONIC`; 0: there was no room. Of a knock that closes: 1.
 #[inline(always)]
-pub fn give<E: Env, A: Family>(env: &E) -> u64 {
+pub fn give<E: Env, A: Address>(env: &E) -> u64 {
     let Some(work) = env.knock_work() else {
         return 0;
     };

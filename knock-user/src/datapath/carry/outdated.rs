@@ -3,7 +3,6 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::Result;
-use aya::Pod;
 use ipnet::IpNet;
 use knock_common::{
     Address,
@@ -11,15 +10,11 @@ use knock_common::{
     frame,
     grant::{BY_HAND, GrantKey},
     knock::authenticated::key::KEY_USER,
-    session::{Flow, Session},
+    session::Session,
 };
 
 use crate::{
-    datapath::{
-        compile::applied::Applied, edit::sessions::InSessions, open::Datapath, origin::Holder,
-        tables::data, view::grants::GrantRow,
-    },
-    sys::bpf::batch,
+    datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},
     values::{Port, Protocol},
 };
 
@@ -41,8 +36,17 @@ impl Datapath {
                 }
             }
         }
-        let sessions =
-            self.end_sessions::<V4>(&ended, before)? + self.end_sessions::<V6>(&ended, before)?;
+        let sessions = self.end_sessions(|session| {
+            let gate = session.tenancy.gate();
+            let [source, _] = session.ends().map(|end| end.ip());
+            let lost_grant =
+                |(of, network): &(u16, IpNet)| *of == gate && network.contains(&source);
+            // A grant by hand may have admitted a source that never was allowed to knock.
+            let could_knock = before.is_some_and(|before| may_knock(before, source, gate));
+            !is_protected(&self.applied, session)
+                || (could_knock && !may_knock(&self.applied, source, gate))
+                || ended.iter().any(lost_grant)
+        })?;
         self.retire_counters()?;
         Ok((ended.len(), sessions))
     }
@@ -74,37 +78,6 @@ impl Datapath {
             row.gate,
         ))
     }
-
-    fn end_sessions<A: InSessions>(
-        &mut self,
-        ended: &[(u16, IpNet)],
-        before: Option<&Applied>,
-    ) -> Result<usize>
-    where
-        Flow<A>: Pod,
-    {
-        let mut flows = Vec::new();
-        let applied = &self.applied;
-        batch::for_each(
-            data(A::table(&self.sessions)),
-            |flow: &Flow<A>, session: &Session| {
-                let source: IpAddr = flow.source.into();
-                let lost_grant = |(gate, network): &(u16, IpNet)| {
-                    *gate == session.gate && network.contains(&source)
-                };
-                // A grant by hand may have admitted a source that never was allowed to knock.
-                let could_knock =
-                    before.is_some_and(|before| may_knock(before, source, session.gate));
-                if !is_protected(applied, flow, session.gate)
-                    || (could_knock && !may_knock(applied, source, session.gate))
-                    || ended.iter().any(lost_grant)
-                {
-                    flows.push((*flow, *session));
-                }
-            },
-        )?;
-        self.remove_sessions(&flows)
-    }
 }
 
 fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {
@@ -113,17 +86,18 @@ fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {
     })
 }
 
-fn is_protected<A: Address>(applied: &Applied, flow: &Flow<A>, gate: u16) -> bool {
-    let protocol = if flow.protocol == u32::from(frame::TCP) {
+fn is_protected(applied: &Applied, session: &Session) -> bool {
+    let protocol = if session.tenancy.protocol() == frame::TCP {
         Protocol::Tcp
     } else {
         Protocol::Udp
     };
+    let [_, destination] = session.ends();
     let port = Port {
-        number: flow.destination_port,
+        number: destination.port(),
         protocol,
     };
     applied
-        .gate(gate)
+        .gate(session.tenancy.gate())
         .is_some_and(|gate| gate.protect.contains(&port))
 }

@@ -15,12 +15,12 @@ use ipnet::IpNet;
 use knock_common::{
     Address as _,
     address::{V4, V6},
-    grant::filter,
     guarded::which,
     keys::ScopedAddress,
     knock::ring,
     next::slot,
     rules::{GateRules, NO_GATE, PortRole, Role},
+    set::slot_mask,
 };
 
 use self::{
@@ -87,7 +87,10 @@ pub struct Settings {
     pub guarded: u32,
     pub grant_slots: u32,
     pub session_slots: u32,
-    pub grant_filter_mask: u32,
+    /// [`slot_mask`] of the grants.
+    pub grant_slot_mask: u32,
+    /// The same of the sessions.
+    pub session_slot_mask: u32,
     pub progress_slots: u32,
     /// One of [`slot`].
     pub next_slot: u32,
@@ -222,7 +225,8 @@ impl Settings {
             holds_knocks: config.holds_knocks(),
             grant_slots: limits.grants,
             session_slots: limits.sessions,
-            grant_filter_mask: u32::try_from(filter::words(limits.grants as usize) - 1)?,
+            grant_slot_mask: slot_mask(limits.grants as usize),
+            session_slot_mask: slot_mask(limits.sessions as usize),
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,
             next_slot: match config.following() {
                 Following::None => slot::NONE,

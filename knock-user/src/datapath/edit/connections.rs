@@ -3,14 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use aya::Pod;
 use knock_common::{
+    Address,
     address::{V4, V6},
     frame::TCP,
-    session::{Flow, Session},
+    session::{Flow, MORE, table::Beginning},
 };
 
-use super::sessions::InSessions;
 use crate::{
     config::{Config, Established, Gate, Mode},
     datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
@@ -24,7 +23,7 @@ use crate::{
 impl Datapath {
     /// Makes sessions of the TCP connections that are open through the ports that this configuration protects and `before`
     /// did not: those of the gates that keep what is established, as far as there is room.
-    pub(in crate::datapath) fn adopt_connections(&mut self, before: Option<&Self>) -> Result<()> {
+    pub(in crate::datapath) fn adopt_connections(&self, before: Option<&Self>) -> Result<()> {
         if self.config().mode == Mode::Monitor {
             return Ok(());
         }
@@ -63,29 +62,22 @@ impl Datapath {
         Ok(())
     }
 
-    fn adopt<A: InSessions>(
-        &mut self,
+    fn adopt<A: Address>(
+        &self,
         flow: &Flow<A>,
         gate: u16,
         now: u64,
         slots: &mut impl Iterator<Item = u32>,
-    ) -> Result<bool>
-    where
-        Flow<A>: Pod,
-    {
-        let session = Session {
-            last: now,
-            tag: flow.tag(),
-            granted_until: 0,
-            initial: 0,
-            slot: 0,
+    ) -> Result<bool> {
+        let beginning = Beginning {
             gate,
+            initial: 0,
+            last: now,
             // A SYN with its ports begins another connection.
-            more: 1,
-            closing: 0,
+            granted: MORE,
             ending: 0,
         };
-        Ok(self.has_session(flow)? || self.add_session(flow, session, slots)?)
+        Ok(self.has_session(flow)? || self.add_session(flow, &beginning, slots)?)
     }
 }
 

@@ -1,20 +1,22 @@
-//! The table of grants, mapped into memory: commands and the service change it by the program's own code, while the program
+//! The table of grants, mapped into memory: commands and the service change it with the program's own code, while the program
 //! changes it too.
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering, fence},
+    sync::atomic::{Ordering, fence},
 };
 
 use anyhow::Result;
 use aya::maps::{Array, MapData};
 use knock_common::{
     Memory,
-    grant::{FREE, Grant, HELD, table::GrantSet},
-    memory::read,
+    grant::{FREE, Grant, HELD},
+    memory::{GrantMemory, read},
     seed::Seed,
+    set::{Set, slot_mask},
 };
 
+use super::shared;
 use crate::sys::bpf::mapping::Mapping;
 
 /// Slots, sets and filter of the grants; see [`knock_common::grant::table`].
@@ -22,7 +24,7 @@ pub struct GrantTable {
     slots: Mapping<Grant>,
     /// How many there are.
     count: u32,
-    sets: Mapping<GrantSet>,
+    sets: Mapping<Set>,
     filter: Mapping<u64>,
     seed: Seed,
 }
@@ -30,7 +32,7 @@ pub struct GrantTable {
 impl GrantTable {
     pub(in crate::datapath) fn of(
         slots: &Array<MapData, Grant>,
-        sets: &Array<MapData, GrantSet>,
+        sets: &Array<MapData, Set>,
         filter: &Array<MapData, u64>,
         seed: Seed,
     ) -> Result<Self> {
@@ -59,7 +61,7 @@ impl GrantTable {
             fence(Ordering::Acquire);
             let copy = read(&*grant);
             fence(Ordering::Acquire);
-            // If not, it has been renewed meanwhile, or the slot given to another key.
+            // Otherwise the grant was renewed, or its slot given to another key, during the copy: read it again.
             if read(&grant.until) == until {
                 return Some(Grant { until, ..copy });
             }
@@ -79,7 +81,7 @@ impl GrantTable {
     /// Returns whether there is no grant, live or not, and nothing that leads to one.
     pub fn is_clear(&self) -> bool {
         self.slots.iter().all(|grant| grant.until == FREE)
-            && self.sets.iter().all(|set| set == GrantSet::default())
+            && self.sets.iter().all(|set| set == Set::default())
             && self.filter.iter().all(|word| word == 0)
     }
 }
@@ -89,30 +91,40 @@ impl Memory for GrantTable {
         self.seed
     }
 
-    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        self.filter.shared(index as usize & (self.filter.len() - 1))
-    }
-
-    fn grant_set(&self, index: u32) -> Option<&mut GrantSet> {
-        self.sets.shared(index as usize & (self.sets.len() - 1))
-    }
-
-    fn grant(&self, slot: u32) -> Option<&mut Grant> {
-        self.slots.shared(slot as usize)
-    }
-
-    fn read_after(&self, cell: &u64, _: u64) -> u64 {
-        fence(Ordering::Acquire);
-        read(cell)
+    fn read_after<T: Copy>(&self, cell: &T, _: u64) -> T {
+        shared::read_after(cell)
     }
 
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         self.slots.require_writable();
-        // SAFETY: a reference is aligned, and the program changes the word by atomic instructions too.
-        let cell = unsafe { AtomicU64::from_ptr(cell) };
-        let exchanged = cell.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst);
-        // Without it, some arm64 processors do what follows before others see the exchange.
-        fence(Ordering::SeqCst);
-        exchanged.is_ok()
+        shared::compare_exchange(cell, current, new)
+    }
+
+    fn fetch_add(&self, cell: &mut u32) -> u32 {
+        self.slots.require_writable();
+        shared::fetch_add(cell, 1)
+    }
+
+    fn fetch_sub(&self, cell: &mut u32) -> u32 {
+        self.slots.require_writable();
+        shared::fetch_add(cell, u32::MAX)
+    }
+}
+
+impl GrantMemory for GrantTable {
+    fn grant_filter(&self, index: u32) -> Option<&mut u64> {
+        self.filter.shared(index as usize & (self.filter.len() - 1))
+    }
+
+    fn grant_set(&self, index: u32) -> Option<&mut Set> {
+        self.sets.shared(index as usize & (self.sets.len() - 1))
+    }
+
+    fn grant_slot_mask(&self) -> u32 {
+        slot_mask(self.slots.len())
+    }
+
+    fn grant(&self, slot: u32) -> Option<&mut Grant> {
+        self.slots.shared(slot as usize)
     }
 }

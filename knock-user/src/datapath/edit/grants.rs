@@ -116,14 +116,14 @@ impl Datapath {
                 let key = GrantKey::<V4>::new(address.into(), length, gate);
                 self.look_for::<V4>(length, now)?;
                 let given = self.store(&key, decide, take, now)?;
-                sessions::look_up_again(&mut self.sessions.v4, network, gate)?;
+                sessions::look_up_again(self.session_table()?, network, gate);
                 Ok(given)
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), length, gate);
                 self.look_for::<V6>(length, now)?;
                 let given = self.store(&key, decide, take, now)?;
-                sessions::look_up_again(&mut self.sessions.v6, network, gate)?;
+                sessions::look_up_again(self.session_table()?, network, gate);
                 Ok(given)
             }
         }
@@ -170,7 +170,7 @@ impl Datapath {
                 return Ok(Some(until));
             }
         }
-        // Or the four sets in which it may be are.
+        // The table is full, or the sets in which this key may be are full.
         Err(GrantsFull(self.grants.len()).into())
     }
 

@@ -6,4 +6,6 @@ pub mod grants;
 mod host;
 mod remote;
 mod revoke;
+pub mod session_table;
 pub mod sessions;
+mod shared;

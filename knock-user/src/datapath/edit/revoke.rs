@@ -3,19 +3,13 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use aya::Pod;
 use ipnet::IpNet;
 use knock_common::{
     address::{V4, V6},
     grant::GrantKey,
-    session::{Flow, Session},
 };
 
-use super::sessions::InSessions;
-use crate::{
-    datapath::{open::Datapath, tables::data},
-    sys::bpf::batch,
-};
+use crate::datapath::open::Datapath;
 
 impl Datapath {
     /// Removes the grants and sessions of every source within `network`, at one gate or at all. Returns how many of
@@ -41,24 +35,13 @@ impl Datapath {
                 grants += usize::from(removed);
             }
         }
-        let sessions =
-            self.revoke_sessions::<V4>(revoked)? + self.revoke_sessions::<V6>(revoked)?;
-        Ok((grants, sessions))
-    }
-
-    fn revoke_sessions<A: InSessions>(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<usize>
-    where
-        Flow<A>: Pod,
-    {
-        let mut flows = Vec::new();
-        let table = data(A::table(&self.sessions));
-        batch::for_each(table, |flow: &Flow<A>, session: &Session| {
-            let source: IpAddr = flow.source.into();
-            if is_revoked(revoked, session.gate, |network| network.contains(&source)) {
-                flows.push((*flow, *session));
-            }
+        let sessions = self.end_sessions(|session| {
+            let [source, _] = session.ends();
+            is_revoked(revoked, session.tenancy.gate(), |network| {
+                network.contains(&source.ip())
+            })
         })?;
-        self.remove_sessions(&flows)
+        Ok((grants, sessions))
     }
 }
 

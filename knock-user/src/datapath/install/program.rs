@@ -246,7 +246,7 @@ fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) 
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 15],
+    words: [(&'static str, u32); 16],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -264,7 +264,8 @@ impl Constants {
             guarded,
             grant_slots,
             session_slots,
-            grant_filter_mask,
+            grant_slot_mask,
+            session_slot_mask,
             progress_slots,
             next_slot,
             window,
@@ -283,7 +284,8 @@ impl Constants {
                 ("HOLDS_KNOCKS", flag(holds_knocks)),
                 ("GRANT_SLOTS", grant_slots),
                 ("SESSION_SLOTS", session_slots),
-                ("GRANT_FILTER_MASK", grant_filter_mask),
+                ("GRANT_SLOT_MASK", grant_slot_mask),
+                ("SESSION_SLOT_MASK", session_slot_mask),
                 ("PROGRESS_SLOTS", progress_slots),
                 ("NEXT_SLOT", next_slot),
                 ("TAKES_AUTHENTICATED", flag(window.is_some())),

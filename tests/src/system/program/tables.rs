@@ -10,38 +10,10 @@ use knock_common::knock::authenticated::key::{Key, state};
 use super::{Program, SLOWED};
 use crate::keyring::{self, EPOCH};
 
-/// `BPF_EXIST` of `linux/bpf.h`: change an entry, never make one.
-const EXIST: u64 = 2;
-
 impl Program {
     pub(super) fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         let map = self.ebpf.map_mut(name).expect("a table of the program");
         map.try_into().expect("of the type that its layout says")
-    }
-
-    pub(super) fn change<K: Pod, V: Pod>(&mut self, name: &str, change: impl Fn(&mut V)) {
-        let mut table = self.table::<K, V>(name);
-        let rows: Vec<(K, V)> = table
-            .iter()
-            .map(|row| row.expect("nobody evicts"))
-            .collect();
-        for (key, mut value) in rows {
-            change(&mut value);
-            table.insert(key, value, EXIST).expect("it was there");
-        }
-    }
-
-    /// Removes every entry. Returns their keys.
-    pub(super) fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Vec<K> {
-        let mut table = self.table::<K, V>(name);
-        let keys: Vec<K> = table
-            .keys()
-            .map(|key| key.expect("nobody evicts"))
-            .collect();
-        for key in &keys {
-            table.remove(key).expect("it was there");
-        }
-        keys
     }
 
     /// Puts the keys of the [`keyring`] into force, as if none had been used since the [`EPOCH`].

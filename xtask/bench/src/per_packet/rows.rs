@@ -212,7 +212,7 @@ fn closed(instances: &Instances) -> Vec<Case<'_>> {
             against,
         ));
     }
-    // Each bucket of the table of sessions has entries, which the look-up passes over.
+    // The set of the flow holds pairs of other flows, which the look-up passes over.
     cases.push(Case::judged(
         "denied TCP data, full tables, 65,536 sources",
         &instances.full,

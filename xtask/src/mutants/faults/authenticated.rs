@@ -60,8 +60,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock may close what another user has opened",
         file: "knock-common/src/grant/end.rs",
-        find: "        && found.earned.user() == terms.user\n",
+        find: "found.earned.user() == terms.user && ",
         replace: "",
+    },
+    Fault {
+        what: "a close ends one of two grants of its source",
+        file: "knock-common/src/grant/end.rs",
+        find: "        seen = found.slot;\n",
+        replace: "        let _ = (seen, seen = found.slot);\n        break;\n",
     },
     Fault {
         what: "a grant for one source port admits every other",

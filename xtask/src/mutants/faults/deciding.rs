@@ -9,6 +9,8 @@ const ADDRESS: &str = "knock-common/src/address.rs";
 const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const TABLE: &str = "knock-common/src/grant/table.rs";
+const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
+const SET: &str = "knock-common/src/set.rs";
 const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
@@ -74,31 +76,25 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a retransmitted SYN counts as a new connection",
         file: JUDGE,
-        find: "&& session::lookup::retransmits(session, packet.flags, packet.sequence)",
-        replace: "&& false",
+        find: "if session::lookup::retransmits(session, packet.flags, packet.sequence) {",
+        replace: "if false {",
     },
     Fault {
         what: "any SYN on the ports of a known flow is taken for a retransmission",
         file: JUDGE,
-        find: "&& session::lookup::retransmits(session, packet.flags, packet.sequence)",
-        replace: "&& true",
+        find: "if session::lookup::retransmits(session, packet.flags, packet.sequence) {",
+        replace: "if true {",
     },
     Fault {
         what: "packets of a flow do not put off its end",
         file: SESSION,
-        find: "if before != now {",
+        find: "if session.last != now {",
         replace: "if false {",
     },
     Fault {
-        what: "user space does not hear that a flow goes on",
-        file: SESSION,
-        find: "if before >> SLOT_SHIFT != now >> SLOT_SHIFT {",
-        replace: "if false {",
-    },
-    Fault {
-        what: "user space counts a flow whose socket is closed",
-        file: LOOKUP,
-        find: "note(env, session, state::ENDED);",
+        what: "a flow under a grant that has been renewed looks it up with each packet",
+        file: JUDGE,
+        find: "session.set_granted(grant.until);",
         replace: "",
     },
     Fault {
@@ -116,8 +112,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow forgets a grant that ends very late",
         file: SESSION,
-        find: "if units < u32::MAX as u64 {",
-        replace: "if true {",
+        find: "let units = if units < most { units } else { most };",
+        replace: "let _ = most;",
     },
     Fault {
         what: "an expired grant is accepted",
@@ -204,16 +200,34 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if false {",
     },
     Fault {
-        what: "a grant whose set is full is not found",
-        file: TABLE,
-        find: "return slot;\n            }\n        }\n        if ahead == 0 && set.further() == 0 {",
-        replace: "return slot;\n            }\n        }\n        if ahead == 0 {",
+        what: "a key whose set is full is not found",
+        file: SET,
+        find: "};\n        // Nearly always",
+        replace: "};\n        if ahead != 0 {\n            break;\n        }\n        // Nearly always",
     },
     Fault {
-        what: "a grant in another set than its own is not counted there",
-        file: TABLE,
-        find: "|further| further + 1);",
-        replace: "|further| further);",
+        what: "a key in another set than its own is not counted in its own",
+        file: SET,
+        find: "|further| further + 1)",
+        replace: "|further| further)",
+    },
+    Fault {
+        what: "of two keys in one word, the wrong one is unlinked",
+        file: SET,
+        find: "word ^ u64::from(before ^ after) << 32",
+        replace: "word ^ u64::from(before ^ after)",
+    },
+    Fault {
+        what: "the second key in a word is not found",
+        file: SET,
+        find: "for way in 0..WAYS {",
+        replace: "for way in (0..WAYS).step_by(2) {",
+    },
+    Fault {
+        what: "a key whose set and those behind it are full stays counted there",
+        file: SET,
+        find: "    count_out(sets, memory, position);\n    false",
+        replace: "    false",
     },
     Fault {
         what: "a grant that two CPUs give at once is there twice",
@@ -252,10 +266,58 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "idle <= rules.session_idle",
     },
     Fault {
-        what: "a flow is accepted whose slot has been given to another key",
+        what: "a flow is accepted whose slot has been given to another one",
+        file: SESSION_TABLE,
+        find: "differs == 0 && again == tenancy",
+        replace: "again == tenancy",
+    },
+    Fault {
+        what: "part of one flow is taken for part of another in its slot",
+        file: SESSION_TABLE,
+        find: "differs == 0 && again == tenancy",
+        replace: "differs == 0",
+    },
+    Fault {
+        what: "a slot that is being changed counts as a session",
+        file: SESSION_TABLE,
+        find: "&& tenancy.is_of::<A>(flow.protocol)",
+        replace: "",
+    },
+    Fault {
+        what: "a flow of one gate passes at another",
         file: LOOKUP,
-        find: "session.tag == flow.tag() && session.gate == gate",
-        replace: "session.gate == gate",
+        find: "tenancy.gate() == gate && idle",
+        replace: "idle",
+    },
+    Fault {
+        what: "all flows that a slot has had are taken for one",
+        file: SESSION,
+        find: "(self.0 >> 48).wrapping_add(1) << 48",
+        replace: "(self.0 >> 48) << 48",
+    },
+    Fault {
+        what: "the flow that a slot had still leads to it",
+        file: SESSION_TABLE,
+        find: "    if tenancy.is_live() {",
+        replace: "    if false {",
+    },
+    Fault {
+        what: "a flow that two CPUs begin at once has two sessions",
+        file: SESSION_TABLE,
+        find: "    end_one_of_two(memory, flow, slot);",
+        replace: "",
+    },
+    Fault {
+        what: "a slot is given away while somebody changes it",
+        file: SESSION_TABLE,
+        find: "tenancy.state() == state::HELD || !hold",
+        replace: "!hold",
+    },
+    Fault {
+        what: "a slot whose session has ended counts to its holder for good",
+        file: SESSION_TABLE,
+        find: "tenancy.state() != state::UNUSED",
+        replace: "tenancy.is_live()",
     },
     Fault {
         what: "a full table of flows pushes out living ones",
@@ -290,8 +352,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "any flow gives way where there is no room",
         file: REMEMBER,
-        find: "gives_way(env, &flow, held(env, slot.holder), bars);",
-        replace: "true;",
+        find: "ended || gives_way(env, flow, held(env, tenancy.holder()), bars)",
+        replace: "true",
     },
     Fault {
         what: "under `cut`, flows outlive their grant",
@@ -320,7 +382,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a SYN behind other packets of its flow is taken for a retransmission",
         file: LOOKUP,
-        find: "session.more == 0 && session.initial",
+        find: "!session.has_more() && session.initial",
         replace: "session.initial",
     },
     Fault {
@@ -361,20 +423,20 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "slots are not counted out",
-        file: REMEMBER,
-        find: "env.fetch_sub(held);",
+        file: SESSION_TABLE,
+        find: "memory.fetch_sub(held);",
         replace: "let _ = held;",
     },
     Fault {
         what: "flows to foreign addresses are remembered",
         file: REMEMBER,
-        find: "if is_foreign(env, &flow) {",
+        find: "if is_foreign(env, &Flow::of(segment)) {",
         replace: "if false {",
     },
     Fault {
         what: "a new connection on the ports of an ended one is treated as ended",
         file: REMEMBER,
-        find: "if session.closing != 0 && !socket::is_open(env.socket(&flow)) {",
+        find: "if session.is_closing() && !socket::is_open(env.socket(&flow)) {",
         replace: "if false {",
     },
     Fault {

@@ -1,0 +1,406 @@
+use core::net::Ipv4Addr;
+use std::{
+    collections::HashSet,
+    panic::{self, AssertUnwindSafe},
+};
+
+use bytemuck::Zeroable as _;
+
+use super::*;
+use crate::{
+    HashTable as _, Memory as _,
+    address::{V4, V6},
+    frame::{Segment, TCP, flag},
+    rules::GateRules,
+    session::{
+        lookup::{self, goes_on},
+        remember::remember,
+        socket,
+    },
+    set::{SETS, WAYS},
+    testing::{TestEnv, socket_of},
+};
+
+/// ns.
+const IDLE: u64 = 1_000_000_000;
+const SLOTS: u32 = 4;
+
+/// Every connection is established.
+fn env() -> TestEnv {
+    let mut env = TestEnv::new(1, SLOTS as usize);
+    env.gates = vec![
+        GateRules {
+            session_idle: IDLE,
+            ..GateRules::zeroed()
+        };
+        2
+    ];
+    for port in 0..10 {
+        let socket = (socket_of(&flow(port)), socket::ESTABLISHED);
+        env.sockets.borrow_mut().extend([socket]);
+    }
+    env
+}
+
+fn flow(source_port: u16) -> Flow<V4> {
+    Flow {
+        source: Ipv4Addr::new(198, 51, 100, 7).into(),
+        destination: Ipv4Addr::new(192, 0, 2, 1).into(),
+        source_port,
+        destination_port: 22,
+        protocol: u32::from(TCP),
+    }
+}
+
+fn segment<A: Address>(flow: &Flow<A>) -> Segment<A> {
+    Segment {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port,
+        destination_port: flow.destination_port,
+        protocol: flow.protocol as u8,
+        transport: 34,
+    }
+}
+
+fn syn(env: &TestEnv, port: u16, gate: u16) -> bool {
+    remember(env, &segment(&flow(port)), gate, 0)
+}
+
+/// Returns whether a packet with these flags belongs to a session at the first gate.
+fn packet(env: &TestEnv, port: u16, flags: u8) -> bool {
+    let flow = flow(port);
+    let found = lookup::find(env, &flow, 0, &env.gates[0]);
+    found.is_some_and(|(session, now)| goes_on(env, &segment(&flow), session, flags, now))
+}
+
+/// The host has closed the connection of a flow, and a packet of it arrives.
+fn close(env: &TestEnv, port: u16) {
+    packet(env, port, flag::FIN | flag::ACK);
+    let key = socket_of(&flow(port));
+    let before = env.sockets.borrow_mut().remove(&key);
+    packet(env, port, flag::ACK);
+    env.sockets
+        .borrow_mut()
+        .extend(before.map(|state| (key, state)));
+}
+
+/// As `revoke` does.
+fn end_all(env: &TestEnv) {
+    for slot in 0..SLOTS {
+        if let Some(session) = env.session(slot) {
+            end(env, slot, read(&session.tenancy));
+        }
+    }
+}
+
+/// As a command adopts a connection that is open.
+fn adopt(env: &TestEnv, port: u16) {
+    let beginning = Beginning {
+        gate: 0,
+        initial: 0,
+        last: env.now.get(),
+        granted: 0,
+        ending: 0,
+    };
+    let take = |slot: &u32| {
+        let session = env.session(*slot);
+        session.is_some_and(|session| {
+            let tenancy = read(&session.tenancy);
+            !tenancy.is_live() && take(env, *slot, tenancy)
+        })
+    };
+    if find(env, &flow(port)).is_none()
+        && let Some(slot) = (0..SLOTS).rev().find(take)
+    {
+        begin(env, slot, &flow(port), 7, &beginning);
+    }
+}
+
+/// Something that is done, with its name.
+type Operation = (&'static str, fn(&TestEnv));
+
+/// What several CPUs and processes do at once. The flow 1 is in every one of them.
+const OPERATIONS: &[Operation] = &[
+    ("SYN", |env| {
+        syn(env, 1, 0);
+    }),
+    ("SYN at the other gate", |env| {
+        syn(env, 1, 1);
+    }),
+    ("SYN of another flow", |env| {
+        syn(env, 2, 0);
+    }),
+    ("packet", |env| {
+        packet(env, 1, flag::ACK);
+    }),
+    ("close", |env| close(env, 1)),
+    ("revoke", end_all),
+    ("adopt", |env| adopt(env, 1)),
+    ("adopt another", |env| adopt(env, 2)),
+];
+
+/// What there is before.
+const BEFORE: &[Operation] = &[
+    ("nothing", |_| {}),
+    ("a session", |env| {
+        syn(env, 1, 0);
+    }),
+    ("a session that has ended", |env| {
+        syn(env, 1, 0);
+        close(env, 1);
+    }),
+    ("a session that is idle, in a full table", |env| {
+        for port in [1, 7, 8, 9] {
+            syn(env, port, 0);
+        }
+        env.advance(IDLE);
+    }),
+    ("a full table", |env| {
+        for port in [1, 7, 8, 9] {
+            syn(env, port, 0);
+        }
+    }),
+];
+
+/// Each session is found, once, and counted; and ending all leaves nothing behind. `leaks`: how many slots may be held for good.
+fn check(mut env: TestEnv, leaks: u32, case: &str) {
+    let states: Vec<u8> = (0..SLOTS)
+        .filter_map(|slot| Some(env.session(slot)?.tenancy.state()))
+        .collect();
+    let held = states.iter().filter(|state| **state == state::HELD);
+    assert!(held.count() as u32 <= leaks, "{case}: {states:?}");
+    let counting = states.iter().filter(|state| **state > state::HELD).count() as u32;
+    let counted = |env: &TestEnv| -> u32 {
+        let counts = env.session_counts.rows();
+        counts.iter().map(|(_, count)| *count).sum()
+    };
+    let sum = counted(&env);
+    assert!(
+        (counting..=counting + leaks).contains(&sum),
+        "{case}: {sum} slots are counted of {states:?}"
+    );
+    let mut flows = HashSet::new();
+    for (_, session) in env.sessions() {
+        let flow = session.flow::<V4>();
+        assert!(flows.insert(flow), "{case}: {flow:?} is there twice");
+        let found = find(&env, &flow).unwrap_or_else(|| panic!("{case}: {flow:?} is not found"));
+        assert_eq!(*found.session, session, "{case}");
+    }
+    end_all(&env);
+    assert!(!packet(&env, 1, flag::ACK), "{case}");
+    assert_eq!(
+        counted(&env),
+        sum,
+        "{case}: they count until they are taken"
+    );
+    // Of a slot that is held, a pair may be left.
+    let sets = env.session_sets.iter_mut().map(|set| *set.get_mut());
+    let sets = sets.filter(|set| *set != Set::default()).count() as u32;
+    assert!(sets <= leaks, "{case}: {sets} sets");
+}
+
+/// Every operation, with every other one before each of its exchanges and ordered reads.
+#[test]
+fn operations_that_overlap_leave_each_flow_at_most_one_session() {
+    let mut interrupted = 0;
+    for (state, before) in BEFORE {
+        for (one, operation) in OPERATIONS {
+            for (other, meanwhile) in OPERATIONS {
+                for nth in 0.. {
+                    let env = env();
+                    before(&env);
+                    env.at_access.set(Some((nth, *meanwhile)));
+                    operation(&env);
+                    let is_done = env.at_access.take().is_some();
+                    let case = format!("{state}; {one}, {other} at {nth}");
+                    let is_there = *state == "a session" || ["SYN", "adopt"].contains(one);
+                    let goes = ["close", "revoke"];
+                    if is_there && !goes.contains(one) && !goes.contains(other) {
+                        let at =
+                            |gate: u16| lookup::find(&env, &flow(1), gate, &env.gates[0]).is_some();
+                        let is_full = state.contains("full table") && *one == "adopt";
+                        assert!(at(0) || at(1) || is_full, "{case}");
+                    }
+                    check(env, 0, &case);
+                    if is_done {
+                        break;
+                    }
+                    interrupted += 1;
+                }
+            }
+        }
+    }
+    assert!(interrupted > 1000, "{interrupted}");
+}
+
+/// A command may be killed at any exchange or ordered read. The flow's next SYN begins a session nevertheless.
+#[test]
+fn a_command_that_is_killed_keeps_nobody_out() {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let mut killed = 0;
+    for (state, before) in BEFORE {
+        for (name, operation) in [
+            ("revoke", end_all as fn(&TestEnv)),
+            ("adopt", |env| adopt(env, 1)),
+            ("adopt another", |env| adopt(env, 2)),
+        ] {
+            for nth in 0.. {
+                let env = env();
+                before(&env);
+                env.at_access.set(Some((nth, |_| panic!("killed"))));
+                let ended = panic::catch_unwind(AssertUnwindSafe(|| operation(&env)));
+                env.at_access.set(None);
+                if ended.is_ok() {
+                    break;
+                }
+                killed += 1;
+                let begun = panic::catch_unwind(AssertUnwindSafe(|| syn(&env, 1, 0)));
+                let is_full = *state == "a full table";
+                if !(matches!(begun, Ok(true)) && packet(&env, 1, flag::ACK) || is_full) {
+                    panic::set_hook(hook);
+                    panic!("{state}; {name}, killed at {nth}: {begun:?}");
+                }
+                check(env, 1, &format!("{state}; {name}, killed at {nth}"));
+            }
+        }
+    }
+    panic::set_hook(hook);
+    assert!(killed > 50, "{killed}");
+}
+
+/// The tenancy is read first and once more last. In between, the slot is given to another flow.
+#[test]
+fn a_tenancy_and_a_flow_that_do_not_belong_together_are_not_found() {
+    let mut mixed = 0;
+    for nth in 0..8 {
+        let env = env();
+        assert!(syn(&env, 1, 0));
+        env.at_access.set(Some((nth, |env| {
+            end_all(env);
+            for port in [2, 3, 4, 5] {
+                assert!(syn(env, port, 0));
+            }
+        })));
+        let found = find(&env, &flow(1)).is_some();
+        if env.at_access.take().is_none() {
+            assert!(!found, "at {nth}");
+            mixed += 1;
+        }
+    }
+    assert!(mixed > 3, "{mixed}");
+}
+
+/// What another flow's packet notes in the slot meanwhile keeps no flow in that has been idle for too long.
+#[test]
+fn a_flow_that_was_idle_is_judged_by_its_own_time() {
+    let env = env();
+    assert!(syn(&env, 1, 0));
+    let begun = env.now.get();
+    env.advance(IDLE);
+    let Found { slot, last, .. } = find(&env, &flow(1)).expect("it is in the table");
+    end_all(&env);
+    for port in [2, 3, 4, 5] {
+        assert!(syn(&env, port, 0));
+    }
+    let session = env.session(slot).expect("it is one of them");
+    assert_eq!((last, session.last), (begun, begun + IDLE));
+}
+
+/// What was judged by a session that has gone since ends no other, and takes no other's slot.
+#[test]
+fn a_session_is_only_ended_as_it_was_found() {
+    let env = env();
+    assert!(syn(&env, 1, 0));
+    let Found { slot, tenancy, .. } = find(&env, &flow(1)).expect("it has begun");
+    end_all(&env);
+    assert!(!end(&env, slot, tenancy) && !take(&env, slot, tenancy));
+    for port in [2, 3, 4, 5] {
+        assert!(syn(&env, port, 0));
+    }
+    let other = env.session(slot).expect("it is one of them").tenancy;
+    assert!(other.is_live() && other != tenancy);
+    assert!(!end(&env, slot, tenancy) && !take(&env, slot, tenancy));
+    assert_eq!(env.sessions().len(), 4);
+}
+
+/// As many flows of one set as fill it and those behind it.
+#[test]
+fn flows_of_a_full_set_are_in_the_next_ones() {
+    let mut env = TestEnv::new(1, 99);
+    let index = |flow: &Flow<V4>| flow.position(env.seed()).index() % 16;
+    let flows: Vec<_> = (0..)
+        .map(flow)
+        .filter(|flow| index(flow) == 15)
+        .take(SETS as usize * WAYS + 1)
+        .collect();
+    env.session_sets.truncate(16);
+    let beginning = Beginning {
+        gate: 0,
+        initial: 0,
+        last: 0,
+        granted: 0,
+        ending: 0,
+    };
+    let unused = Tenancy::zeroed();
+    let (last, flows) = flows.split_last().expect("some");
+    for (slot, flow) in (0..).zip(flows) {
+        assert!(take(&env, slot, unused) && begin(&env, slot, flow, 7, &beginning));
+    }
+    assert!(take(&env, 90, unused));
+    assert!(!begin(&env, 90, last, 7, &beginning), "all sets are full");
+    let left = env.session(90).expect("there are 99").tenancy;
+    assert_eq!(left.state(), state::UNUSED);
+    assert_eq!(
+        env.session_counts.find(&7).copied(),
+        Some(SETS * WAYS as u32)
+    );
+    // The first ones are in the set of all: those that are left are still found.
+    for (removed, flow) in flows.iter().enumerate() {
+        assert!(
+            flows[removed..]
+                .iter()
+                .all(|flow| find(&env, flow).is_some())
+        );
+        assert!(remove(&env, flow) && find(&env, flow).is_none());
+    }
+    let mut sets = env.session_sets.iter_mut().map(|set| *set.get_mut());
+    assert!(sets.all(|set| set == Set::default()));
+}
+
+/// Whatever part of a flow differs, its position does, and with it the set.
+#[test]
+fn flows_that_differ_are_in_other_places() {
+    let env = env();
+    let mut positions = HashSet::new();
+    let mut is_new = |position: Position| positions.insert(position.to_bits());
+    let of = flow(1);
+    for (source, destination) in [
+        (of.source, of.destination),
+        (of.destination, of.source),
+        (of.source, of.source),
+    ] {
+        for (source_port, destination_port) in [(1, 22), (22, 1), (1, 1)] {
+            for protocol in [6, 17] {
+                let flow = Flow {
+                    source,
+                    destination,
+                    source_port,
+                    destination_port,
+                    protocol,
+                };
+                assert!(is_new(flow.position(env.seed())), "{flow:?}");
+                let long = |address: V4| V6::from_words(address.fold(), 1);
+                let flow = Flow {
+                    source: long(source),
+                    destination: long(destination),
+                    source_port,
+                    destination_port,
+                    protocol,
+                };
+                assert!(is_new(flow.position(env.seed())), "{flow:?}");
+            }
+        }
+    }
+}
