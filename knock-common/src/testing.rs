@@ -55,6 +55,18 @@ pub fn socket_of<A: Address>(flow: &Flow<A>) -> (u8, End, End) {
     (A::FAMILY, own, (flow.source.padded(), flow.source_port))
 }
 
+/// Returns a packet of a flow, behind an Ethernet and an IPv4 header.
+pub const fn segment_of<A: Address>(flow: &Flow<A>) -> Segment<A> {
+    Segment {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port,
+        destination_port: flow.destination_port,
+        protocol: flow.protocol as u8,
+        transport: 34,
+    }
+}
+
 /// How many accesses are left until something happens, and what does.
 pub type Interruption = (u32, fn(&TestEnv));
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     frame::{TCP, UDP, flag},
     rules::GateRules,
-    testing::{TestEnv, socket_of},
+    testing::{TestEnv, segment_of, socket_of},
 };
 
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -51,19 +51,6 @@ fn session<'e>(env: &'e TestEnv, flow: &Flow<V4>) -> Option<&'e mut Session> {
 
 fn begin_at(env: &TestEnv, source_port: u16) -> bool {
     begin_of(env, SOURCE, source_port)
-}
-
-fn segment_of(flow: &Flow<V4>) -> Segment<V4> {
-    let segment = Segment {
-        source: flow.source,
-        destination: flow.destination,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
-        protocol: flow.protocol as u8,
-        transport: 34,
-    };
-    assert_eq!(Flow::of(&segment), *flow);
-    segment
 }
 
 fn remember_flow(env: &TestEnv, flow: &Flow<V4>, gate: u16, initial: u32) -> bool {

@@ -24,7 +24,7 @@ use crate::{
     memory::{GrantMemory as _, SessionMemory as _},
     rules::GateRules,
     session::{Flow, lookup, remember::remember},
-    testing::TestEnv,
+    testing::{TestEnv, segment_of},
     time::TICK_SHIFT,
 };
 
@@ -144,16 +144,8 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
         destination_port: 22,
         protocol: 6,
     };
-    let segment = |flow: &Flow<A>| Segment {
-        source: flow.source,
-        destination: flow.destination,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
-        protocol: flow.protocol as u8,
-        transport: 34,
-    };
     let is_found = || lookup::find(&env, &flow, 0, &env.gates[0]).is_some();
-    assert!(remember(&env, &segment(&flow), 0, 0) && is_found());
+    assert!(remember(&env, &segment_of(&flow), 0, 0) && is_found());
     let session = env.session(0).expect("it is the first");
     let its = *session;
     for other in [
@@ -179,7 +171,7 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
         },
     ] {
         let in_another = self::env();
-        assert!(remember(&in_another, &segment(&other), 0, 0));
+        assert!(remember(&in_another, &segment_of(&other), 0, 0));
         *session = *in_another.session(0).expect("it is the first");
         assert!(!is_found(), "{other:?}");
         *session = its;

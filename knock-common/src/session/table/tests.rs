@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     HashTable as _, Memory as _,
     address::{V4, V6},
-    frame::{Segment, TCP, flag},
+    frame::{TCP, flag},
     rules::GateRules,
     session::{
         lookup::{self, goes_on},
@@ -18,7 +18,7 @@ use crate::{
         socket,
     },
     set::{SETS, WAYS},
-    testing::{TestEnv, socket_of},
+    testing::{TestEnv, segment_of, socket_of},
 };
 
 /// ns.
@@ -52,26 +52,15 @@ fn flow(source_port: u16) -> Flow<V4> {
     }
 }
 
-fn segment<A: Address>(flow: &Flow<A>) -> Segment<A> {
-    Segment {
-        source: flow.source,
-        destination: flow.destination,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
-        protocol: flow.protocol as u8,
-        transport: 34,
-    }
-}
-
 fn syn(env: &TestEnv, port: u16, gate: u16) -> bool {
-    remember(env, &segment(&flow(port)), gate, 0)
+    remember(env, &segment_of(&flow(port)), gate, 0)
 }
 
 /// Returns whether a packet with these flags belongs to a session at the first gate.
 fn packet(env: &TestEnv, port: u16, flags: u8) -> bool {
     let flow = flow(port);
     let found = lookup::find(env, &flow, 0, &env.gates[0]);
-    found.is_some_and(|(session, now)| goes_on(env, &segment(&flow), session, flags, now))
+    found.is_some_and(|(session, now)| goes_on(env, &segment_of(&flow), session, flags, now))
 }
 
 /// The host has closed the connection of a flow, and a packet of it arrives.

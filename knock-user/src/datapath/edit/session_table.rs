@@ -1,50 +1,19 @@
-//! The table of sessions, mapped into memory: commands and the service change it with the program's own code, while the program
-//! changes it too.
+//! The table of sessions, mapped into memory.
 
-use std::{
-    ops::Range,
-    sync::atomic::{Ordering, fence},
-};
+use std::sync::atomic::{Ordering, fence};
 
-use anyhow::Result;
-use aya::maps::{Array, MapData};
 use knock_common::{
-    Memory,
     memory::{SessionMemory, read},
-    seed::Seed,
     session::{HolderCount, Session, table},
-    set::{Set, slot_mask},
+    set::Set,
 };
 
-use super::shared;
-use crate::sys::bpf::mapping::Mapping;
+use super::shared::SharedTable;
 
-/// Slots, sets and holders of the sessions; see [`knock_common::session::table`].
-pub struct SessionTable {
-    slots: Mapping<Session>,
-    /// How many there are.
-    count: u32,
-    sets: Mapping<Set>,
-    holders: Mapping<HolderCount>,
-    seed: Seed,
-}
+/// Slots, sets and counts of the sessions; see [`knock_common::session::table`].
+pub type SessionTable = SharedTable<Session, HolderCount>;
 
 impl SessionTable {
-    pub(in crate::datapath) fn of(
-        slots: &Array<MapData, Session>,
-        sets: &Array<MapData, Set>,
-        holders: &Array<MapData, HolderCount>,
-        seed: Seed,
-    ) -> Result<Self> {
-        Ok(Self {
-            slots: Mapping::of(slots)?,
-            count: slots.len(),
-            sets: Mapping::of(sets)?,
-            holders: Mapping::of(holders)?,
-            seed,
-        })
-    }
-
     /// Returns the sessions with their slots.
     pub fn sessions(&self) -> impl Iterator<Item = (u32, Session)> {
         self.indices()
@@ -69,11 +38,6 @@ impl SessionTable {
         }
     }
 
-    /// Returns the indices of the slots.
-    pub const fn indices(&self) -> Range<u32> {
-        0..self.count
-    }
-
     /// Takes a slot without a session. Returns whether it could be taken.
     pub(in crate::datapath) fn take(&self, slot: u32) -> bool {
         self.session(slot).is_some_and(|session| {
@@ -86,42 +50,17 @@ impl SessionTable {
     pub fn is_clear(&self) -> bool {
         self.slots.iter().all(|session| !session.tenancy.is_live())
             && self.sets.iter().all(|set| set == Set::default())
-            && self.holders.iter().all(|holder| holder.slots == 0)
-    }
-}
-
-impl Memory for SessionTable {
-    fn seed(&self) -> Seed {
-        self.seed
-    }
-
-    fn read_after<T: Copy>(&self, cell: &T, _: u64) -> T {
-        shared::read_after(cell)
-    }
-
-    fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
-        self.slots.require_writable();
-        shared::compare_exchange(cell, current, new)
-    }
-
-    fn fetch_add(&self, cell: &mut u32) -> u32 {
-        self.slots.require_writable();
-        shared::fetch_add(cell, 1)
-    }
-
-    fn fetch_sub(&self, cell: &mut u32) -> u32 {
-        self.slots.require_writable();
-        shared::fetch_add(cell, u32::MAX)
+            && self.counts.iter().all(|holder| holder.slots == 0)
     }
 }
 
 impl SessionMemory for SessionTable {
     fn session_set(&self, index: u32) -> Option<&mut Set> {
-        self.sets.shared(index as usize & (self.sets.len() - 1))
+        self.set(index)
     }
 
     fn session_slot_mask(&self) -> u32 {
-        slot_mask(self.slots.len())
+        self.mask()
     }
 
     fn session(&self, slot: u32) -> Option<&mut Session> {
@@ -129,7 +68,7 @@ impl SessionMemory for SessionTable {
     }
 
     fn session_count(&self, holder: u16) -> Option<&mut u32> {
-        let holder = self.holders.shared(holder.into())?;
+        let holder = self.counts.shared(holder.into())?;
         Some(&mut holder.slots)
     }
 }
