@@ -175,6 +175,7 @@ pub fn search<S: Sets>(sets: &S, position: Position, is_wanted: impl Fn(u32) -> 
             if is_wanted(first) {
                 return first;
             }
+            // Up to a power of two, so that the index is masked: the verifier may not know how far the loop has come.
             for way in 0..2 * WORDS {
                 if way >= WAYS {
                     break;
