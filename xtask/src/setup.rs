@@ -163,6 +163,9 @@ impl Missing {
         if purpose.includes(Purpose::Build) && !packages::has_protocols() {
             packages.push(&packages::PROTOCOLS);
         }
+        if purpose.includes(Purpose::Cross) && !packages::has_cross_library() {
+            packages.push(&packages::CROSS_LIBRARY);
+        }
         if purpose.includes(Purpose::Peers) {
             let libraries = packages::PEERS.iter();
             packages.extend(libraries.filter(|package| !package.is_installed()));

@@ -77,6 +77,11 @@ const CROSS: Package = package(
     "gcc-aarch64-linux-gnu",
     "compiles and links for arm64 on this machine",
 );
+/// `apt-get` is told to leave out what a package only recommends, such as this.
+pub(super) const CROSS_LIBRARY: Package = package(
+    "libc6-dev-arm64-cross",
+    "the C library that this compiler compiles and links for",
+);
 const LINTIAN: Package = package("lintian", "judges the Debian package");
 const MMDEBSTRAP: Package = package(
     "mmdebstrap",
@@ -197,6 +202,21 @@ pub(super) fn has_protocols() -> bool {
     })
 }
 
+/// Returns whether the compiler for arm64 finds [`CROSS_LIBRARY`].
+pub(super) fn has_cross_library() -> bool {
+    Command::new("aarch64-linux-gnu-gcc")
+        .args([
+            "-fsyntax-only",
+            "-include",
+            "stdint.h",
+            "-x",
+            "c",
+            "/dev/null",
+        ])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 impl Package {
     pub(super) fn is_installed(&self) -> bool {
         Command::new("dpkg-query")
@@ -235,16 +255,15 @@ pub(super) fn install(packages: &[&Package]) -> Result<()> {
 
 /// Returns what to do without apt-get.
 fn by_hand(packages: &[&Package]) -> String {
-    let is_program = |package: &&Package| {
-        PROGRAMS
-            .iter()
-            .any(|program| program.package.name == package.name)
+    let is_of_toolchain = |package: &&Package| {
+        let mut parts = COMPILER.iter().chain(LLVM);
+        parts.any(|part| part.name == package.name)
     };
-    let (programs, toolchain): (Vec<&Package>, Vec<_>) =
-        packages.iter().copied().partition(is_program);
+    let (toolchain, others): (Vec<&Package>, Vec<_>) =
+        packages.iter().copied().partition(is_of_toolchain);
     let mut lines = Vec::new();
-    if !programs.is_empty() {
-        let names: Vec<_> = programs.iter().map(|package| package.name).collect();
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(|package| package.name).collect();
         lines.push(format!(
             "Install these packages (by their names in Debian) by this machine's own means: {}.",
             names.join(", ")
@@ -331,6 +350,12 @@ mod tests {
             "{programs}"
         );
         assert!(!programs.contains("rustup"), "{programs}");
+        let libraries = by_hand(&[&CROSS_LIBRARY, &PROTOCOLS]);
+        assert!(
+            libraries.contains("own means: libc6-dev-arm64-cross, libprotobuf-dev."),
+            "{libraries}"
+        );
+        assert!(!libraries.contains("rustup"), "{libraries}");
         let compiler = by_hand(&[&COMPILER[1]]);
         assert!(compiler.contains("--component rust-src"), "{compiler}");
         assert!(!compiler.contains("names in Debian"), "{compiler}");
