@@ -22,7 +22,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Fewer and shorter rounds, for a rough result (3 minutes in place of 25)
+    /// Fewer and shorter rounds, for a rough result
     #[arg(long)]
     quick: bool,
     /// Only this part; may be repeated
