@@ -129,33 +129,23 @@ impl Running {
         fs::read_to_string(&self.stdout).expect("it was created above")
     }
 
-    /// Returns the most resident memory of the command so far, bytes. The kernel's tables that it has mapped by now are left
-    /// out: `up` has allocated them, and it would be the same memory twice.
-    pub fn peak_memory(&self) -> u64 {
-        let read = |name: &str| {
-            let path = format!("/proc/{}/{name}", self.child.id());
-            fs::read_to_string(path).expect("it has not been waited for")
-        };
-        let kilobytes = |line: &str, key: &str| {
-            let number = line.strip_prefix(key)?.trim().strip_suffix(" kB")?;
-            Some(number.parse::<u64>().expect("a number of kB"))
-        };
-        let status = read("status");
-        let peak = status.lines().find_map(|line| kilobytes(line, "VmHWM:"));
-        let (mut tables, mut is_table) = (0, false);
-        for line in read("smaps").lines() {
-            if let Some(resident) = kilobytes(line, "Rss:") {
-                tables += if is_table { resident } else { 0 };
-            } else if line
-                .split(' ')
-                .next()
-                .is_some_and(|word| !word.ends_with(':'))
-            {
+    /// Returns the resident memory of the command, bytes. The kernel's tables that it has mapped are left out: `up` has
+    /// allocated them, so to count them here would count the same memory twice.
+    pub fn own_memory(&self) -> u64 {
+        let path = format!("/proc/{}/smaps", self.child.id());
+        let mappings = fs::read_to_string(path).expect("it has not been waited for");
+        let (mut resident, mut is_table) = (0, false);
+        for line in mappings.lines() {
+            let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+            if first == "Rss:" && !is_table {
+                let kilobytes = rest.trim().trim_end_matches(" kB").parse::<u64>();
+                resident += kilobytes.expect("a number of kB") * 1024;
+            } else if !first.ends_with(':') {
                 // The first line of a mapping: its addresses, and what is mapped.
-                is_table = line.ends_with("anon_inode:bpf-map");
+                is_table = rest.ends_with("anon_inode:bpf-map");
             }
         }
-        (peak.expect("Linux has it") - tables) * 1024
+        resident
     }
 
     /// Returns the CPU time of the command so far.

@@ -138,12 +138,12 @@ impl Host {
         drop(lock(&self.service).take());
     }
 
-    /// Returns the most resident memory of its service so far, bytes.
-    pub fn peak_memory(&self) -> u64 {
+    /// Returns the resident memory of its service, bytes, without the kernel's tables that it has mapped.
+    pub fn own_memory(&self) -> u64 {
         lock(&self.service)
             .as_ref()
             .expect("it serves")
-            .peak_memory()
+            .own_memory()
     }
 
     /// Returns how many grants are live.
