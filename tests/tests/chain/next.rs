@@ -253,12 +253,15 @@ fn the_service_waits_for_what_is_to_follow() {
     in_mode(Attach::Generic, |scenario, pins| {
         let pin = pins.at("next");
         configure(scenario, followed_by(&pin), gate());
-        let _service = scenario.lab.serve_until(&[], "the service reports", || {
-            scenario.knockgate("status").code == Some(7)
-        });
+        // Status is 7 before the interface is guarded, too.
+        let _service = scenario
+            .lab
+            .serve_until(&[], "the interface is guarded", || {
+                let run = scenario.knockgate("status --json");
+                run.code == Some(7) && run.json()["interfaces"][0]["guarded"] == true
+            });
         scenario.closed(A, "22/tcp");
         let row = status(scenario, 7);
-        assert_eq!(row["guarded"], true);
         assert!(row["next"]["program"].is_null(), "{row}");
         scenario
             .knockgate("status")
