@@ -129,6 +129,17 @@ impl Running {
         fs::read_to_string(&self.stdout).expect("it was created above")
     }
 
+    /// Returns the most resident memory of the command so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("it has not been waited for");
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("Linux has it");
+        kilobytes(peak)
+    }
+
     /// Returns the resident memory of the command, bytes. The kernel's tables that it has mapped are left out: `up` has
     /// allocated them, so to count them here would count the same memory twice.
     pub fn own_memory(&self) -> u64 {
@@ -138,8 +149,7 @@ impl Running {
         for line in mappings.lines() {
             let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
             if first == "Rss:" && !is_table {
-                let kilobytes = rest.trim().trim_end_matches(" kB").parse::<u64>();
-                resident += kilobytes.expect("a number of kB") * 1024;
+                resident += kilobytes(rest);
             } else if !first.ends_with(':') {
                 // The first line of a mapping: its addresses, and what is mapped.
                 is_table = rest.ends_with("anon_inode:bpf-map");
@@ -217,6 +227,12 @@ pub fn given_time(at_first: Duration, mut done: impl FnMut(Duration) -> bool) {
         assert!(time < PATIENCE, "this machine takes longer than {time:?}");
         time *= 2;
     }
+}
+
+/// Returns the bytes that a number of kB says.
+fn kilobytes(text: &str) -> u64 {
+    let number = text.trim().trim_end_matches(" kB").parse::<u64>();
+    number.expect("a number of kB") * 1024
 }
 
 /// Waits for a condition, which must hold within two minutes.

@@ -138,6 +138,14 @@ impl Host {
         drop(lock(&self.service).take());
     }
 
+    /// Returns the most resident memory of its service so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        lock(&self.service)
+            .as_ref()
+            .expect("it serves")
+            .peak_memory()
+    }
+
     /// Returns the resident memory of its service, bytes, without the kernel's tables that it has mapped.
     pub fn own_memory(&self) -> u64 {
         lock(&self.service)

@@ -113,8 +113,8 @@ fn a_half_closed_session_goes_on(scenario: &Scenario) {
     assert_eq!(received.len(), sent.len(), "everything came back");
 }
 
-/// Waits until the host has closed its side too: the next `up` makes sessions of connections that are open.
-fn end_by_host(stream: &mut TcpStream) {
+/// Closes a connection, and waits until the host has closed its side too: the next `up` makes sessions of connections that are open.
+fn close_both_sides(stream: &mut TcpStream) {
     stream.shutdown(Shutdown::Write).expect("a live socket");
     stream.set_read_timeout(None).expect("a live socket");
     let ended = stream.read_to_end(&mut Vec::new());
@@ -135,7 +135,7 @@ fn a_session_ends_when_it_is_idle(scenario: &Scenario) {
         let listed = scenario.lab.session_count();
         if begun.elapsed() >= idle {
             scenario.knockgate("down").exits(0);
-            end_by_host(&mut stream);
+            close_both_sides(&mut stream);
             return false;
         }
         assert_eq!(

@@ -91,7 +91,7 @@ pub fn measure(plan: &Plan) -> Result<Vec<Part>> {
         ),
         memory.part(
             "fleet_memory",
-            "Its service, most resident memory of many samples",
+            "Its service, most resident memory",
             "MiB, median (min–max)",
         ),
         lost.part(
@@ -356,11 +356,19 @@ fn come_back(fleet: &Fleet, times: &mut Figures, memory: &mut Figures) -> Result
         thread::sleep(Duration::from_millis(100));
         most = most.max(host.own_memory());
     }
-    let kib = u32::try_from(most >> 10)?;
-    memory.add(
-        "run with 100,000 grants of other hosts, without the tables that it maps (goal: under 60)",
-        f64::from(kib) / 1024.0,
-    );
+    for (name, bytes) in [
+        (
+            "run with 100,000 grants of other hosts (goal: under 60)",
+            host.peak_memory(),
+        ),
+        (
+            "the same without the kernel's tables that it maps, sampled",
+            most,
+        ),
+    ] {
+        let kib = u32::try_from(bytes >> 10)?;
+        memory.add(name, f64::from(kib) / 1024.0);
+    }
     Ok(())
 }
 
