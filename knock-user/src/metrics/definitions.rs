@@ -2,7 +2,7 @@
 //!
 //! To add one, add its row here and in docs/reference.md.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use knock_common::Reason;
 use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram};
@@ -19,12 +19,20 @@ pub struct Metric {
     pub kind: MetricType,
     pub labels: &'static [&'static str],
     pub help: &'static str,
-    pub(super) samples: fn(&Reading) -> Vec<Sample<'_>>,
+    pub(super) samples: fn(&Reading) -> Samples<'_>,
 }
+
+/// The samples of a metric, made one by one: with 4,096 gates there are 70,000.
+pub type Samples<'r> = Box<dyn Iterator<Item = Sample<'r>> + 'r>;
+
+/// The most labels of a metric.
+pub const MOST_LABELS: usize = 3;
 
 /// The values of the labels, in their order, and the value.
 pub struct Sample<'r> {
-    pub labels: Vec<&'r str>,
+    labels: [&'r str; MOST_LABELS],
+    /// How many of these it has: as many as the metric, or none.
+    labelled: usize,
     pub value: Value,
 }
 
@@ -45,8 +53,8 @@ pub const METRICS: &[Metric] = &[
         labels: &["interface", "mode"],
         help: "1: the interface is guarded; 0: it is not, or its trial has lapsed. 0 without labels: nothing is up",
         samples: |reading| match &reading.snapshot {
-            Some(snapshot) => snapshot.status.interfaces.iter().map(up).collect(),
-            None => vec![Sample::of([], 0)],
+            Some(snapshot) => Box::new(snapshot.status.interfaces.iter().map(up)),
+            None => one(Sample::of([], 0)),
         },
     },
     Metric {
@@ -54,28 +62,28 @@ pub const METRICS: &[Metric] = &[
         kind: Gauge,
         labels: &["interface", "attach", "present_name"],
         help: "1 for each guarded interface: how the program is attached (native, generic or tcx), and the interface's present name",
-        samples: |reading| interfaces(reading).filter_map(attached).collect(),
+        samples: |reading| Box::new(interfaces(reading).filter_map(attached)),
     },
     Metric {
         name: "knockgate_try_left_seconds",
         kind: Gauge,
         labels: &["interface"],
         help: "Time until the trial lapses; absent where none runs",
-        samples: |reading| interfaces(reading).filter_map(trial).collect(),
+        samples: |reading| Box::new(interfaces(reading).filter_map(trial)),
     },
     Metric {
         name: "knockgate_uptime_seconds",
         kind: Gauge,
         labels: &[],
         help: "Time since the instance came up, when its counters were 0",
-        samples: |reading| status(reading).map(uptime).collect(),
+        samples: |reading| Box::new(status(reading).map(uptime)),
     },
     Metric {
         name: "knockgate_service_running",
         kind: Gauge,
         labels: &[],
         help: "1: `knockgate run` serves the instance; 0: the kernel enforces without it",
-        samples: |reading| vec![Sample::of([], reading.is_served.into())],
+        samples: |reading| one(Sample::of([], reading.is_served.into())),
     },
     Metric {
         name: "knockgate_packets_total",
@@ -98,9 +106,7 @@ pub const METRICS: &[Metric] = &[
         help: "Knocks by gate and result",
         samples: |reading| {
             let knocks = counters(reading).flat_map(|counters| &counters.knocks);
-            knocks
-                .map(|row| Sample::of([&row.gate, row.result], row.count))
-                .collect()
+            Box::new(knocks.map(|row| Sample::of([&row.gate, row.result], row.count)))
         },
     },
     Metric {
@@ -110,9 +116,7 @@ pub const METRICS: &[Metric] = &[
         help: "Datagrams to ports for authenticated knocks, by what became of them",
         samples: |reading| {
             let knocks = counters(reading).flat_map(|counters| &counters.authenticated);
-            knocks
-                .map(|row| Sample::of([row.outcome], row.count))
-                .collect()
+            Box::new(knocks.map(|row| Sample::of([row.outcome], row.count)))
         },
     },
     Metric {
@@ -122,9 +126,7 @@ pub const METRICS: &[Metric] = &[
         help: "What looked like packets of fwknop's clients, by outcome; absent without keys for them",
         samples: |reading| {
             let packets = counters(reading).flat_map(|counters| &counters.fwknop);
-            packets
-                .map(|row| Sample::of([row.outcome], row.count))
-                .collect()
+            Box::new(packets.map(|row| Sample::of([row.outcome], row.count)))
         },
     },
     Metric {
@@ -134,9 +136,7 @@ pub const METRICS: &[Metric] = &[
         help: "Live grants",
         samples: |reading| {
             let gates = status(reading).flat_map(|status| &status.gates);
-            gates
-                .map(|gate| Sample::of([&gate.name], gate.grants))
-                .collect()
+            Box::new(gates.map(|gate| Sample::of([&gate.name], gate.grants)))
         },
     },
     Metric {
@@ -161,7 +161,7 @@ pub const METRICS: &[Metric] = &[
         samples: |reading| {
             let snapshot = reading.snapshot.iter();
             let sample = |snapshot: &Snapshot| Sample::of([], snapshot.events_lost);
-            snapshot.map(sample).collect()
+            Box::new(snapshot.map(sample))
         },
     },
     Metric {
@@ -171,9 +171,7 @@ pub const METRICS: &[Metric] = &[
         help: "Runs of hooks that failed or found no room since the service started; on the service's page only",
         samples: |reading| {
             let failures = reading.hook_failures.iter();
-            failures
-                .map(|(reason, count)| Sample::of([*reason], *count))
-                .collect()
+            Box::new(failures.map(|(reason, count)| Sample::of([*reason], *count)))
         },
     },
     Metric {
@@ -184,7 +182,7 @@ pub const METRICS: &[Metric] = &[
                service's page only, and absent without [fleet]",
         samples: |reading| {
             let sample = |fleet: &Counted| Sample::of([], fleet.isolated.is_none().into());
-            reading.fleet.iter().map(sample).collect()
+            Box::new(reading.fleet.iter().map(sample))
         },
     },
     Metric {
@@ -194,15 +192,8 @@ pub const METRICS: &[Metric] = &[
         help: "For how long this host has been isolated; 0: it is not",
         samples: |reading| {
             let lasts = |fleet: &Counted| fleet.isolated.as_ref().map(|isolated| isolated.lasts);
-            let isolated = |fleet: &Counted| lasts(fleet).unwrap_or_default().as_secs_f64();
-            reading
-                .fleet
-                .iter()
-                .map(|fleet| Sample {
-                    labels: Vec::new(),
-                    value: Value::Seconds(isolated(fleet)),
-                })
-                .collect()
+            let sample = move |fleet| Sample::lasting(lasts(fleet).unwrap_or_default());
+            Box::new(reading.fleet.iter().map(sample))
         },
     },
     Metric {
@@ -210,7 +201,7 @@ pub const METRICS: &[Metric] = &[
         kind: Histogram,
         labels: &[],
         help: "Time from handing a grant to etcd to hearing of it as every other host does",
-        samples: |reading| reading.fleet.iter().map(lags).collect(),
+        samples: |reading| Box::new(reading.fleet.iter().map(lags)),
     },
     Metric {
         name: "knockgate_fleet_published_total",
@@ -233,9 +224,7 @@ pub const METRICS: &[Metric] = &[
         help: "What other hosts have said and this host does not use",
         samples: |reading| {
             let refused = reading.fleet.iter().flat_map(|fleet| &fleet.refused);
-            refused
-                .map(|(reason, count)| Sample::of([*reason], *count))
-                .collect()
+            Box::new(refused.map(|(reason, count)| Sample::of([*reason], *count)))
         },
     },
     Metric {
@@ -247,7 +236,7 @@ pub const METRICS: &[Metric] = &[
             let snapshot = reading.snapshot.as_ref();
             let tag = snapshot.and_then(|snapshot| snapshot.program_tag.as_deref());
             let labels = [env!("CARGO_PKG_VERSION"), tag.unwrap_or_default()];
-            vec![Sample::of(labels, 1)]
+            one(Sample::of(labels, 1))
         },
     },
 ];
@@ -263,12 +252,31 @@ const AT_GATES: [Reason; 5] = [
 ];
 
 impl<'r> Sample<'r> {
+    pub fn labels(&self) -> &[&'r str] {
+        &self.labels[..self.labelled]
+    }
+
     fn of<const N: usize>(labels: [&'r str; N], value: u64) -> Self {
+        Self::with(labels, Value::Whole(value))
+    }
+
+    fn lasting(time: Duration) -> Self {
+        Self::with([], Value::Seconds(time.as_secs_f64()))
+    }
+
+    fn with<const N: usize>(first: [&'r str; N], value: Value) -> Self {
+        let mut labels = [""; MOST_LABELS];
+        labels[..N].copy_from_slice(&first);
         Self {
-            labels: labels.to_vec(),
-            value: Value::Whole(value),
+            labels,
+            labelled: N,
+            value,
         }
     }
+}
+
+fn one(sample: Sample<'_>) -> Samples<'_> {
+    Box::new(iter::once(sample))
 }
 
 fn status(reading: &Reading) -> impl Iterator<Item = &Status> {
@@ -301,60 +309,66 @@ fn attached(interface: &Interface) -> Option<Sample<'_>> {
 
 fn trial(interface: &Interface) -> Option<Sample<'_>> {
     let left = Duration::from_millis(interface.try_left_ms?);
-    Some(Sample {
-        labels: vec![configured(interface)],
-        value: Value::Seconds(left.as_secs_f64()),
-    })
+    let labels = [configured(interface)];
+    let value = Value::Seconds(left.as_secs_f64());
+    Some(Sample::with(labels, value))
 }
 
-fn fleet(reading: &Reading, value: fn(&Counted) -> u64) -> Vec<Sample<'_>> {
-    let sample = |fleet: &Counted| Sample::of([], value(fleet));
-    reading.fleet.iter().map(sample).collect()
+fn fleet(reading: &Reading, value: fn(&Counted) -> u64) -> Samples<'_> {
+    let sample = move |fleet| Sample::of([], value(fleet));
+    Box::new(reading.fleet.iter().map(sample))
 }
 
 fn lags(fleet: &Counted) -> Sample<'_> {
     // Without a limit: the text calls it +Inf.
     let limits = BUCKETS.into_iter().chain([f64::INFINITY]);
     let counts = limits.zip(fleet.lags.iter().copied());
-    Sample {
-        labels: Vec::new(),
-        value: Value::Histogram(fleet.lag_sum.as_secs_f64(), counts.collect()),
-    }
+    let value = Value::Histogram(fleet.lag_sum.as_secs_f64(), counts.collect());
+    Sample::with([], value)
 }
 
 fn uptime(status: &Status) -> Sample<'_> {
-    Sample {
-        labels: Vec::new(),
-        value: Value::Seconds(status.up_for.as_secs_f64()),
-    }
+    Sample::lasting(status.up_for)
 }
 
-fn tables(reading: &Reading, value: fn(&TableFill) -> u64) -> Vec<Sample<'_>> {
+fn tables(reading: &Reading, value: fn(&TableFill) -> u64) -> Samples<'_> {
     let tables = status(reading).flat_map(|status| &status.tables);
-    let sample = |table: &TableFill| Sample::of([table.name], value(table));
-    tables.map(sample).collect()
+    Box::new(tables.map(move |table| Sample::of([table.name], value(table))))
 }
 
 /// Returns a counter of the packets of each reason at each gate, with those that are 0.
-fn packets(reading: &Reading, value: fn(&Packets) -> u64) -> Vec<Sample<'_>> {
-    let mut sums = BTreeMap::new();
-    for status in status(reading) {
-        for reason in Reason::ALL {
-            let gates = status.gates.iter().map(|gate| gate.name.as_str());
-            let (at_gates, at_none) = if AT_GATES.contains(&reason) {
-                (Some(gates), None)
-            } else {
-                (None, Some(""))
-            };
-            for gate in at_gates.into_iter().flatten().chain(at_none) {
-                sums.insert((gate, verdict(reason), reason.name()), 0);
-            }
-        }
-    }
+fn packets(reading: &Reading, value: fn(&Packets) -> u64) -> Samples<'_> {
+    let mut counted = BTreeMap::new();
     for row in counters(reading).flat_map(|counters| &counters.packets) {
+        // Gates that are gone share one name, which is empty.
         let gate = row.gate.as_deref().unwrap_or_default();
-        sums.insert((gate, row.verdict, row.reason), value(row));
+        let (_, sum) = counted
+            .entry((gate, row.reason))
+            .or_insert((row.verdict, 0));
+        *sum += value(row);
     }
-    let sample = |((gate, verdict, reason), value)| Sample::of([verdict, reason, gate], value);
-    sums.into_iter().map(sample).collect()
+    let mut other = counted.clone();
+    for (gate, reason) in status(reading).flat_map(begun) {
+        other.remove(&(gate, reason.name()));
+    }
+    let begun = status(reading).flat_map(begun).map(move |(gate, reason)| {
+        let key = (gate, reason.name());
+        let counted = counted.get(&key).copied();
+        (key, counted.unwrap_or((verdict(reason), 0)))
+    });
+    Box::new(
+        begun
+            .chain(other)
+            .map(|((gate, reason), (verdict, count))| Sample::of([verdict, reason, gate], count)),
+    )
+}
+
+/// Returns the counters that are there from the start: by gate and reason.
+fn begun(status: &Status) -> impl Iterator<Item = (&str, Reason)> {
+    let is_at_none = |reason: &Reason| !AT_GATES.contains(reason);
+    let at_none = Reason::ALL.into_iter().filter(is_at_none);
+    let at_none = at_none.map(|reason| ("", reason));
+    let gates = status.gates.iter();
+    let at_gates = gates.flat_map(|gate| AT_GATES.map(|reason| (&*gate.name, reason)));
+    at_none.chain(at_gates)
 }

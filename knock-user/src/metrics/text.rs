@@ -13,7 +13,7 @@ use prometheus_client::{
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
 use super::{
-    definitions::{METRICS, Metric, Value},
+    definitions::{METRICS, MOST_LABELS, Metric, Value},
     reading::Reading,
 };
 
@@ -38,15 +38,20 @@ impl Collector for Reading {
             samples,
         } in METRICS
         {
-            let samples = samples(self);
-            if samples.is_empty() {
+            let mut samples = samples(self).peekable();
+            if samples.peek().is_none() {
                 continue;
             }
             // The encoder appends it by itself.
             let name = name.strip_suffix("_total").unwrap_or(name);
             let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
             for sample in samples {
-                let pairs: Vec<_> = labels.iter().copied().zip(sample.labels).collect();
+                let mut pairs = [("", ""); MOST_LABELS];
+                let values = sample.labels();
+                for ((pair, label), value) in pairs.iter_mut().zip(*labels).zip(values) {
+                    *pair = (label, value);
+                }
+                let pairs = &pairs[..values.len()];
                 let mut encoder = metric.encode_family(&pairs)?;
                 match (kind, sample.value) {
                     (MetricType::Counter, Value::Whole(value)) => {
