@@ -316,6 +316,13 @@ impl Config {
         }
     }
 
+    /// Returns whether a program follows on each interface.
+    pub fn all_followed(&self) -> bool {
+        self.interfaces
+            .iter()
+            .all(|name| self.next.contains_key(name))
+    }
+
     /// Returns the slot of the program that follows on an interface, and where it is pinned.
     pub fn next_of(&self, interface: &str) -> Option<(u32, &Path)> {
         let pin = self.next.get(interface)?;

@@ -316,6 +316,7 @@ fn the_page_describes_every_code() {
         "no-allow-list",
         "open-to-others",
         "no-native-xdp",
+        "interface-taken",
         "missing-program",
         "missing-key-file",
         "ending-key",

@@ -40,6 +40,7 @@ pub use install::{
     reload::{reload, return_from_trial},
     repair::{Repair, repair},
     request::{Absent, Request},
+    taken_warnings,
     unguarded::{NotFollowed, NotGuarded},
     up::{Before, Up, up},
     xdp::{Attached, Xdp, describe, program_name},

@@ -113,8 +113,21 @@ fn a_program_that_took_the_place_is_named() {
             .knockgate("up")
             .exits(1)
             .says(&[WAN, PROGRAM_NAME, &id]);
+        let taken = || {
+            let check = scenario.knockgate("check --json").exits(0).json();
+            let findings = check["findings"].as_array().expect("a list").clone();
+            findings
+                .into_iter()
+                .find(|finding| finding["code"] == "interface-taken")
+        };
+        let message = taken().expect("a finding")["message"].to_string();
+        for word in ["`up` will refuse", WAN, PROGRAM_NAME, &id] {
+            assert!(message.contains(word), "{word:?} is missing in {message}");
+        }
         drop(program);
+        assert_eq!(taken(), None, "no program is there");
         scenario.knockgate("up").exits(0);
+        assert_eq!(taken(), None, "the program is ours");
         scenario.closed(A, "22/tcp");
     });
 }

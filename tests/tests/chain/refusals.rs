@@ -18,6 +18,12 @@ use crate::{Pins, alone, configure, followed_by, gate, in_both_modes, in_mode, s
 fn is_refused(scenario: &Scenario, words: &[&str]) {
     scenario.knockgate("up").exits(1).says(words);
     scenario.lab.assert_untouched();
+    is_warned_of(scenario, words);
+}
+
+/// Asserts that `check` warns of what follows, with these words.
+#[track_caller]
+fn is_warned_of(scenario: &Scenario, words: &[&str]) {
     let check = scenario.knockgate("check --json").exits(0).json();
     let findings = check["findings"].as_array().expect("a list");
     let finding = findings
@@ -217,6 +223,12 @@ fn frags_are_as_the_array_has_them() {
         scenario.knockgate(&place).exits(0);
         scenario.closed(A, "22/tcp");
         status(scenario, 0);
+        // What is up in an array stays there, so what follows must go with that too.
+        Neighbour::new().pin(&pins.at("next"));
+        configure(scenario, followed_by(&pins.at("next")), gate());
+        let words = ["cannot go with both", "load both with frags"];
+        scenario.knockgate("up").exits(1).says(&words);
+        is_warned_of(scenario, &words);
     });
 }
 

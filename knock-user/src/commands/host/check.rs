@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{config::Fleet, fleet::etcd::Connection, runtime::runtime};
 use crate::{
     config::{Addresses, Config, Finding, Invalid, Level, count},
-    datapath::{Destinations, native_warnings, next_fault},
+    datapath::{Destinations, PinRoot, native_warnings, next_fault, taken_warnings},
     published::Published,
 };
 
@@ -32,15 +32,15 @@ pub struct Args {
     connect: bool,
 }
 
-/// Checks `args.file`, or else `config`, and prints every finding.
+/// Checks `args.file`, or else `config`, and prints every finding. `root`: where what is up is pinned.
 ///
 /// Fails with [`Invalid`] if an error is among them; its findings are then marked as shown. For a file that cannot be
 /// read, nothing is printed, and the error has the reason.
-pub fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
-    check(args, config, &mut anstream::stdout().lock())
+pub fn run(args: &Args, config: &Path, root: &PinRoot) -> anyhow::Result<()> {
+    check(args, config, root, &mut anstream::stdout().lock())
 }
 
-fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+fn check(args: &Args, config: &Path, root: &PinRoot, out: &mut impl Write) -> anyhow::Result<()> {
     let file = args.file.as_deref().unwrap_or(config);
     let mut outcome = Config::load(file);
     if let Ok((config, findings)) = &mut outcome {
@@ -48,6 +48,9 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
         let of_interface =
             |message| Finding::about_file(Level::Warning, "no-native-xdp", &name, message);
         findings.extend(native_warnings(config).into_iter().map(of_interface));
+        let of_taken =
+            |message| Finding::about_file(Level::Warning, "interface-taken", &name, message);
+        findings.extend(taken_warnings(config, root).into_iter().map(of_taken));
         #[cfg(feature = "fleet")]
         if let Some(fleet) = config.fleet.as_ref().filter(|_| args.connect) {
             let of_member = |message| {
@@ -60,7 +63,7 @@ fn check(args: &Args, config: &Path, out: &mut impl Write) -> anyhow::Result<()>
             let message = format!("`up` will refuse what is to follow: {fault}");
             Finding::about_file(Level::Warning, "unfit-next", &name, message)
         };
-        findings.extend(next_fault(config).map(of_next));
+        findings.extend(next_fault(config, root).map(of_next));
     }
     let mut report = Report::default();
     if let Ok((config, findings)) = &mut outcome {
@@ -213,6 +216,11 @@ mod tests {
     const GOOD: &str = "allow = ['192.0.2.0/24']\n[[gate]]\nname = 'ssh'\nprotect = ['22/tcp']\n\
         [[gate.knock]]\nuser = 'alice'\nsequence = ['7431/udp', '2214/tcp', '9120/udp']\n";
 
+    /// With nothing up.
+    fn root() -> PinRoot {
+        PinRoot::new("/nonexistent")
+    }
+
     fn printed(text: &str) -> String {
         let mut out = Vec::new();
         print(&mut out, &Config::parse(text, "k.toml"), &Report::default())
@@ -293,8 +301,8 @@ mod tests {
             connect: false,
         };
         let mut out = Vec::new();
-        let error =
-            check(&args, Path::new("/nonexistent"), &mut out).expect_err("the file is invalid");
+        let error = check(&args, Path::new("/nonexistent"), &root(), &mut out)
+            .expect_err("the file is invalid");
         assert!(error.is::<Invalid>());
         assert_eq!(
             error.to_string(),
@@ -313,7 +321,8 @@ mod tests {
             connect: false,
         };
         let mut out = Vec::new();
-        let error = check(&args, Path::new("/nonexistent/k.toml"), &mut out).expect_err("missing");
+        let error =
+            check(&args, Path::new("/nonexistent/k.toml"), &root(), &mut out).expect_err("missing");
         assert_eq!(out, b"");
         assert!(error.to_string().contains("`knockgate init"), "{error}");
     }

@@ -52,7 +52,7 @@ pub(super) fn run(command: Command, options: &Options) -> Result<()> {
     match command {
         Command::Init(args) => init::run(&args, config),
         Command::Import(args) => import::run(&args),
-        Command::Check(args) => check::run(&args, config),
+        Command::Check(args) => check::run(&args, config, &root),
         Command::Up(args) => up::run(&args, config, &root),
         Command::Confirm(confirm::Args {}) => confirm::run(&root),
         Command::Reload(args) => reload::run(&args, config, &root),

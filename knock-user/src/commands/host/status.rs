@@ -92,6 +92,9 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     } else {
         let snapshot = datapath.snapshot()?;
         print(&snapshot)?;
+        for why in datapath.in_the_way()? {
+            output::line(&why)?;
+        }
         if let Some(fleet) = fleet {
             output::line(&fleet.line())?;
         }

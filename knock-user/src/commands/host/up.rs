@@ -158,6 +158,18 @@ pub fn report(config: &Config, up: &Up) {
             (_, Some(into)) => tracing::info!("{name} is guarded{again} (in {into})"),
         }
     }
+    match up
+        .into
+        .as_ref()
+        .map(|into| into.in_the_way(config.all_followed()))
+    {
+        None => {}
+        Some(Ok(found)) => found.iter().for_each(|why| tracing::warn!("{why}")),
+        Some(Err(error)) => tracing::warn!("{error:#}"),
+    }
+    for name in &up.renewed {
+        tracing::info!("what passes on {name} goes on to the program that is pinned now");
+    }
     for attachment in &up.attachments {
         if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {
             tracing::warn!(
@@ -169,7 +181,7 @@ pub fn report(config: &Config, up: &Up) {
     match up.before {
         Before::Nothing => {}
         Before::Same => {
-            if up.guarded.is_empty() && up.failed.is_empty() {
+            if up.guarded.is_empty() && up.failed.is_empty() && up.renewed.is_empty() {
                 let names = names(&up.attachments);
                 tracing::info!("up already on {names}, with this configuration: nothing to change");
             }

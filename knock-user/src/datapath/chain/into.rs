@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     fmt, io,
+    ops::Range,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -72,20 +73,27 @@ impl IntoSlot {
 
     /// Returns what is in the slot.
     pub fn look(&self) -> Result<InSlot> {
+        let Some(OpenArray { array, .. }) = self.open_to_look()? else {
+            return Ok(InSlot::NoArray);
+        };
+        let program = programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))?;
+        Ok(program.map_or(InSlot::Nothing, InSlot::Program))
+    }
+
+    /// Opens the array, if only for reading; `None` where there is none with this slot.
+    fn open_to_look(&self) -> Result<Option<OpenArray>> {
         let array = match bpf::open(&self.pin) {
             Err(error) if is_denied(&error) => bpf::look(&self.pin),
             array => array,
         };
         let array = match array {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(InSlot::NoArray),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             array => array.map_err(|error| cannot_open(&self.pin, error))?,
         };
         let found = programs::array(&array).with_context(|| self.cannot("look at"))?;
-        if found.is_none_or(|Array { slots, .. }| self.slot >= slots) {
-            return Ok(InSlot::NoArray);
-        }
-        let program = programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))?;
-        Ok(program.map_or(InSlot::Nothing, InSlot::Program))
+        let slots = found.map(|Array { slots, .. }| slots);
+        let slots = slots.filter(|slots| self.slot < *slots);
+        Ok(slots.map(|slots| OpenArray { array, slots }))
     }
 
     fn cannot(&self, what: &str) -> String {
@@ -122,9 +130,41 @@ impl IntoSlot {
         }
     }
 
+    /// Returns why one of two programs in the array may get no packets: an array is often called slot by slot, and the first
+    /// program that is there decides which packets come to those behind it. `follows`: something gets what ours passes.
+    pub fn in_the_way(&self, follows: bool) -> Result<Vec<String>> {
+        let Some(OpenArray { array, slots }) = self.open_to_look()? else {
+            return Ok(Vec::new());
+        };
+        let holds = |slot: u32| -> Result<Option<String>> {
+            let at = Self {
+                pin: self.pin.clone(),
+                slot,
+            };
+            let program = programs::slot(&array, slot).with_context(|| at.cannot("look at"))?;
+            Ok(program.map(|program| format!("{at} holds {}", xdp::program_name(program))))
+        };
+        let first = |mut range: Range<u32>| range.find_map(|slot| holds(slot).transpose());
+        let mut found = Vec::new();
+        if let Some(other) = first(0..self.slot).transpose()? {
+            found.push(format!(
+                "{other}, before {self}: if the slots are tried in turn, only what it hands on comes to knockgate, and all \
+                 else is open"
+            ));
+        }
+        if !follows && let Some(other) = first(self.slot + 1..slots).transpose()? {
+            found.push(format!(
+                "{other}, behind {self}: if the slots are tried in turn, it gets nothing any more, since what knockgate \
+                 passes goes to the host; pin that program and name it as `next`"
+            ));
+        }
+        Ok(found)
+    }
+
     fn taken_by(&self, other: u32) -> String {
         format!(
-            "{self} holds {}: name a slot that is free, or none, which takes the first free one (`--into {}`)",
+            "{self} holds {}: name a slot that is free, or none, which takes the first free one (`--into {}`); if the slots \
+             are tried in turn, one behind it gets only what that program hands on",
             xdp::program_name(other),
             self.pin.display()
         )

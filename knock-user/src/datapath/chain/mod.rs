@@ -18,7 +18,9 @@ use self::{
 };
 use super::install::{
     framing::{Framing, framing, index_of},
-    native_limit, program,
+    native_limit,
+    pins::root::PinRoot,
+    program,
 };
 use crate::{
     config::{Attach, Config},
@@ -128,11 +130,15 @@ pub fn require_next(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Returns why `up` would refuse the programs that follow, or leave them out.
-pub fn fault(config: &Config) -> Option<String> {
+/// Returns why `up` would refuse the programs that follow, or leave them out. What is up under `root` stays where it is.
+pub fn fault(config: &Config, root: &PinRoot) -> Option<String> {
+    let into = config
+        .interfaces
+        .iter()
+        .find_map(|name| into::of(&root.of(name)));
     let missing = require_next(config);
     let fault = missing
-        .and_then(|()| frags_of(config, None).map(drop))
+        .and_then(|()| frags_of(config, into.as_ref()).map(drop))
         .err()?;
     let is_unknown = fault.is::<super::NotPermitted>()
         || fault

@@ -180,6 +180,24 @@ fn link_natively(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
     link(place, Attached::Native).map(|link| (link, Attached::Native))
 }
 
+/// Returns what to say of another's program on an interface.
+pub(super) fn taken(name: &str, present: xdp::Xdp) -> String {
+    format!(
+        "the interface {name} already carries an XDP program that is not knockgate's: {}",
+        xdp::describe(present)
+    )
+}
+
+/// Adds to that what can be done about it. `hindrance`: what keeps ours from TCX.
+pub(super) fn beside(taken: &str, name: &str, hindrance: Option<String>) -> String {
+    format!(
+        "{taken}; remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as \
+         `next`, so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into \
+         PIN`; or attach behind it, with `attach = \"tcx\"`{}",
+        hindrance.map_or_else(String::new, |why| format!(" (not here: {why})"))
+    )
+}
+
 /// Attaches by a BPF link, the only kind of attachment that outlives this process.
 fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
     let Place {
@@ -196,21 +214,13 @@ fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
     let hindrance = tcx::hindrance(config, name);
     // Checked first, since an interface that carries a program in one mode refuses the other with another error.
     if let Some(present) = xdp::attached(*index)? {
-        let taken = format!(
-            "the interface {name} already carries an XDP program that is not knockgate's: {}",
-            xdp::describe(present)
-        );
+        let taken = taken(name, present);
         if mode == Attach::Auto && hindrance.is_none() {
             let linked = link(Attached::Tcx)?;
             tracing::warn!("{taken}; attached at TCX, behind it");
             return Ok(linked);
         }
-        bail!(
-            "{taken}; remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as \
-             `next`, so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into \
-             PIN`; or attach behind it, with `attach = \"tcx\"`{}",
-            hindrance.map_or_else(String::new, |why| format!(" (not here: {why})"))
-        );
+        bail!(beside(&taken, name, hindrance));
     }
     match mode {
         Attach::Native => link_natively(place),

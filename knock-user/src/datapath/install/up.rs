@@ -67,6 +67,8 @@ pub struct Up {
     pub guarded: Vec<Guarded>,
     /// The slot that the program is in, in place of links.
     pub into: Option<IntoSlot>,
+    /// Interfaces whose packets go on to another program now, which has been pinned in place of the one before.
+    pub renewed: Vec<String>,
     /// How the program is attached to every interface now.
     pub attachments: Vec<Attachment>,
     /// Interfaces that it could not be attached to, and why.
@@ -181,6 +183,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         before: Before::Another,
         guarded,
         into: contents.applied.circumstances.into.clone(),
+        renewed: Vec::new(),
         attachments,
         failed,
     })
@@ -258,9 +261,7 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
 
 fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up> {
     datapath.apply_keys(keys)?;
-    for name in datapath.renew_next()? {
-        tracing::info!("what passes on {name} goes on to the program that is pinned now");
-    }
+    let renewed = datapath.renew_next()?;
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
     let attachments = datapath.attachments()?;
     // The host's addresses may have changed while no service was there to follow them.
@@ -270,6 +271,7 @@ fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up
         before: Before::Same,
         guarded,
         into: datapath.applied.circumstances.into.clone(),
+        renewed,
         attachments,
         failed,
     })
@@ -335,6 +337,7 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
         before: Before::Nothing,
         guarded,
         into: into.cloned(),
+        renewed: Vec::new(),
         attachments,
         failed,
     })

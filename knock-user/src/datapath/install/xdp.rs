@@ -88,6 +88,11 @@ pub fn program_name(program: u32) -> String {
     }
 }
 
+/// Returns whether this process may ask the kernel about a program.
+pub fn is_known(program: u32) -> bool {
+    info(program).is_some()
+}
+
 /// Returns whether a program has this name in the kernel, as far as the kernel keeps it.
 pub fn is_called(program: u32, name: &str) -> bool {
     /// `BPF_OBJ_NAME_LEN` of `linux/bpf.h`, less the zero.

@@ -55,6 +55,14 @@ impl From<NextState> for Next {
 }
 
 impl Datapath {
+    /// Returns why one of two programs in the array that calls ours may get no packets.
+    pub fn in_the_way(&self) -> Result<Vec<String>> {
+        match &self.applied.circumstances.into {
+            Some(into) => into.in_the_way(self.config().all_followed()),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Reads the slot that the program is in.
     pub(super) fn into(&self) -> Result<Option<CalledBy>> {
         let Some(into) = &self.applied.circumstances.into else {
