@@ -163,6 +163,29 @@ fn auto_takes_tcx_where_the_driver_refuses() {
     assert_eq!(status["interfaces"][0]["attach"], "tcx");
 }
 
+/// A reload attaches nothing anew, so what was native stays so.
+#[test]
+fn a_reload_says_that_a_veth_may_lose_replies() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    let configure = |gate: Gate| {
+        let attach = "attach = \"auto\"\nallow = [\"192.0.2.0/24\"]";
+        lab.configure(&format!("interfaces = [\"{WAN}\"]\n{attach}\n{gate}"));
+    };
+    configure(Gate::ssh());
+    lab.knockgate(&["up"]).exits(0);
+    let status = lab.knockgate(&["status", "--json"]).exits(0).json();
+    assert_eq!(status["interfaces"][0]["attach"], "native");
+    configure(Gate::ssh().key("deny = \"reject\""));
+    lab.knockgate(&["reload"])
+        .exits(0)
+        .says(&["may lose the replies", "until `knockgate down`"]);
+    configure(Gate::ssh());
+    let reload = lab.knockgate(&["reload"]);
+    assert!(!reload.exits(0).stderr.contains("replies"), "{reload:?}");
+}
+
 /// In native mode it may lose them.
 #[test]
 fn auto_takes_tcx_on_a_veth_that_is_to_reply() {

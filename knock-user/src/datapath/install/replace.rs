@@ -17,6 +17,7 @@ use super::{
     attachment::{Attachment, Lack},
     entry::Entry,
     framing::{framing, index_of},
+    native,
     pinning::pin,
     pins::{directory::Holds, root::PinRoot},
     program::{self, Origin},
@@ -37,7 +38,7 @@ use crate::{
         write,
     },
     keys::KeySet,
-    sys::{bpf::Hook, clock::monotonic_now, grace},
+    sys::{bpf::Hook, clock::monotonic_now, ethtool, grace},
 };
 
 /// The outcome of [`replace`].
@@ -134,7 +135,20 @@ pub(super) fn replace(
     }
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;
+    warn_of_lost_replies(config, &attachments);
     Ok(Replaced { guarded, failed })
+}
+
+/// Warns of interfaces that stay in native mode, and may lose replies in it, where `up` would choose another.
+fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
+    for Attachment { name, state, .. } in attachments {
+        let driver = ethtool::driver(name).unwrap_or_default();
+        if *state == Ok(Attached::Native)
+            && let Some(lost) = native::lost_replies(config, name, &driver)
+        {
+            tracing::warn!("{lost}; it stays in native mode until `knockgate down`");
+        }
+    }
 }
 
 /// Returns the entries that are pinned for any interface: one that only one interface has come to need is pinned for that one
