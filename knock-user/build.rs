@@ -5,13 +5,10 @@
 //! as in `cargo check` on a machine that has no BPF toolchain, a binary is built that does everything
 //! but `up` and `run`, and says so when asked for these.
 
-use std::{env, fs, path::Path};
+use std::{env, error::Error, fs, path::Path};
 
 use object::{
-    build::{
-        Result,
-        elf::{Builder, SectionData},
-    },
+    build::elf::{Builder, SectionData},
     elf::SHT_STRTAB,
 };
 
@@ -28,10 +25,7 @@ fn main() {
         (object.with_file_name("knock-tcx"), "tcx_program"),
     ] {
         println!("cargo::rerun-if-changed={}", from.display());
-        let whole = fs::read(&from).unwrap_or_else(|error| {
-            panic!("KNOCKGATE_KERNEL_PROGRAM: {}: {error}", from.display())
-        });
-        let object = without_debug_information(&whole).unwrap_or_else(|error| {
+        let object = without_debug_information(&from).unwrap_or_else(|error| {
             panic!("KNOCKGATE_KERNEL_PROGRAM: {}: {error}", from.display())
         });
         fs::write(Path::new(&out).join(to), object).expect("cargo makes OUT_DIR");
@@ -39,10 +33,11 @@ fn main() {
     println!("cargo::rustc-cfg=kernel_program");
 }
 
-/// Leaves out the DWARF sections: four fifths of an object, and the kernel reads none of them. The linker has made BTF of them,
-/// which stays.
-fn without_debug_information(object: &[u8]) -> Result<Vec<u8>> {
-    let mut builder = Builder::read(object)?;
+/// Reads an object without its DWARF sections: four fifths of it, and the kernel reads none of them. The linker has made BTF of
+/// them, which stays.
+fn without_debug_information(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let object = fs::read(path)?;
+    let mut builder = Builder::read(&*object)?;
     for section in &mut builder.sections {
         let of = section.name.strip_prefix(b".rel".as_slice());
         section.delete = of.unwrap_or(&section.name).starts_with(b".debug_");

@@ -139,14 +139,18 @@ pub(super) fn replace(
     Ok(Replaced { guarded, failed })
 }
 
-/// Warns of interfaces that stay in native mode, and may lose replies in it, where `up` would choose another.
+/// Warns of interfaces that may lose replies in native mode: a replacement keeps the mode of each.
 fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
     for Attachment { name, state, .. } in attachments {
         let driver = ethtool::driver(name).unwrap_or_default();
         if *state == Ok(Attached::Native)
             && let Some(lost) = native::lost_replies(config, name, &driver)
         {
-            tracing::warn!("{lost}; it stays in native mode until `knockgate down`");
+            let until = match config.attach {
+                Attach::Auto => "; it stays in that mode until `knockgate down`",
+                _ => "",
+            };
+            tracing::warn!("{lost}{until}");
         }
     }
 }
