@@ -114,7 +114,7 @@ pub trait Env: GrantMemory + SessionMemory {
 
     /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate): each is a function that the
     /// verifier checks once.
-    fn claim_session(&self, holder: u16, now: u64) -> u32;
+    fn claim_session(&self, home: u32, holder: u16, now: u64) -> u32;
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
 
     /// Returns whether all of this host's addresses are known.

@@ -9,7 +9,7 @@
 //! 3. [`knock::sequence`] advances a source through the automaton of all sequences, from the state that
 //!    [`knock::progress`] remembers;
 //! 4. [`grant`] and [`session`] keep who may pass, and which flows began with permission, in tables whose keys are found by
-//!    [`set`]s; [`grant::filter`] stands in front of the grants, for the many sources that have none;
+//!    [`row`]s and [`set`]s; [`grant::filter`] stands in front of the grants, for the many sources that have none;
 //! 5. [`reject`] makes the reply of a gate that rejects;
 //! 6. [`report`] bounds the [`event`]s that go to user space.
 //!
@@ -55,6 +55,7 @@ pub mod merged;
 pub mod next;
 pub mod reject;
 pub mod report;
+pub mod row;
 pub mod rules;
 pub mod scattered;
 pub mod seed;

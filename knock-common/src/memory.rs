@@ -16,7 +16,7 @@ pub fn read<T: Copy>(cell: &T) -> T {
 
 /// How words of this memory are read and changed.
 pub trait Memory {
-    /// Returns the key of the hash that leads to sets.
+    /// Returns the key of the hash that leads to rows and sets.
     fn seed(&self) -> Seed;
 
     /// Reads `cell` after what `read` is computed from, on every architecture.
@@ -74,6 +74,13 @@ pub trait GrantMemory: Memory {
 
 /// The [table of sessions](sessions), which user space changes with the program's own code too.
 pub trait SessionMemory: Memory {
+    /// Returns how many [rows](crate::row) there are.
+    fn session_rows(&self) -> u32;
+
+    /// Returns the word of a row by its index.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn session_row(&self, index: u32) -> Option<&mut u64>;
+
     /// Returns a set. `index` is taken modulo their number.
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn session_set(&self, index: u32) -> Option<&mut Set>;
@@ -89,7 +96,8 @@ pub trait SessionMemory: Memory {
     #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
     fn session_count(&self, holder: u16) -> Option<&mut u32>;
 
-    /// [`link`](sessions::link), [`unlink`](sessions::unlink) and [`search`](sessions::search): functions of their own in the kernel
+    /// [`link`](sessions::link), [`unlink`](sessions::unlink), [`search`](sessions::search) and
+    /// [`take_free`](sessions::take_free): functions of their own in the kernel
     /// program, as those of [`GrantMemory`].
     fn link_session(&self, position: Position, slot: u32) -> bool
     where
@@ -108,5 +116,11 @@ pub trait SessionMemory: Memory {
         Self: Sized,
     {
         sessions::search(self, position, tag, but)
+    }
+    fn take_free_session(&self, row: u32) -> u32
+    where
+        Self: Sized,
+    {
+        sessions::take_free(self, row)
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions: flows that began under a grant and go on past it (`established = "keep"`).
 //!
 //! A session ends when the host has closed its socket, or after `session_idle` without a packet. The sessions of both families
-//! are in one ring of slots, whose size is the limit. The [`table`] leads from a flow to its slot. A new flow that finds no slot
+//! are in one table of slots, whose size is the limit. The [`table`] leads from a flow to its slot. A new flow that finds no slot
 //! ends with its grant.
 //!
 //! The program sees one direction only, and any packet may be forged. So it asks the host for the state of a flow, and
@@ -87,7 +87,7 @@ impl<A: Address> Flow<A> {
     pub fn position(&self, seed: Seed) -> Position {
         let ports = u64::from(self.ports()) | u64::from(self.protocol) << 32;
         let (source, destination) = (self.source.padded(), self.destination.padded());
-        // All words are keyed, so that nobody can choose flows of one set.
+        // All words are keyed, so that nobody can choose flows of one row or set.
         if A::BITS == 32 {
             let ends = source.words().0 | destination.words().0 << 32;
             return Position::of(Padded::from_words(ends, ports), 0, seed);
@@ -103,7 +103,7 @@ fn tag(source: Padded, destination: Padded, ports: u32) -> u64 {
     source.fold() ^ destination.fold().rotate_left(17) ^ u64::from(ports) << 32
 }
 
-/// A flow that began under a grant: a slot of the ring that bounds the number of sessions. It fills one line of the
+/// A flow that began under a grant: a slot of the table that bounds the number of sessions. It fills one line of the
 /// processor's cache: it has 64 bytes, and an array that can be mapped begins at a page.
 ///
 /// Whoever has set the state in `tenancy` to [`HELD`](state::HELD) may give it to another flow; see [`table`].

@@ -9,8 +9,8 @@
 //! - Each change is a compare-and-exchange of one word, in user space too. [`unlink`] tries twice. If another CPU changes the
 //!   same word both times, the pair stays: it takes up room, and leads to a slot that the key no longer has.
 //! - A key whose set is full goes to one of the next five. Its own set counts such keys, from before they are linked until
-//!   after they are unlinked. With eight slots for each set, the most there can be, this happens to about one key in 200.
-//!   Fewer than one key in a million find all six sets full; those have no room.
+//!   after they are unlinked. If all keys are in sets, eight for each, the most there can be, this happens to about one
+//!   key in 200. Fewer than one in a million find all six sets full; those have no room.
 
 use bytemuck::{Pod, Zeroable, must_cast_ref};
 

@@ -37,6 +37,7 @@ use crate::{
     },
     reject::{Link, ReplySettings, address_kind, rate_limit::IcmpBucket},
     report::Budget,
+    row::rows,
     rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
     session::{self, Flow, Session, socket},
     set::{Set, sets},
@@ -102,6 +103,8 @@ pub struct TestEnv {
     pub grant_filter: Vec<UnsafeCell<u64>>,
     /// The sets of [`GrantMemory::grant_set`](crate::memory::GrantMemory::grant_set).
     pub grant_sets: Vec<UnsafeCell<Set>>,
+    /// The words of [`SessionMemory::session_row`](crate::memory::SessionMemory::session_row).
+    pub session_rows: Vec<UnsafeCell<u64>>,
     /// The sets of [`SessionMemory::session_set`](crate::memory::SessionMemory::session_set).
     pub session_sets: Vec<UnsafeCell<Set>>,
     /// Slots of the ring of sources, a power of two.
@@ -162,6 +165,8 @@ pub struct TestEnv {
     /// What happens before this CPU reads or changes shared memory by the methods of [`Memory`](crate::Memory), and how many
     /// accesses come first.
     pub at_access: Cell<Option<Interruption>>,
+    /// Other CPUs change the words of rows each time that this one tries to.
+    pub rows_are_busy: Cell<bool>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
     grants: Ring<Grant>,
@@ -188,6 +193,7 @@ impl TestEnv {
             lengths: [0; 2],
             grant_filter: zeroed(filter::words(grants)),
             grant_sets: zeroed(sets(grants)),
+            session_rows: zeroed(rows(sessions)),
             session_sets: zeroed(sets(sessions)),
             progress_slots: 1 << 20,
             progress_sets: Map::with_capacity(usize::MAX),
@@ -224,6 +230,7 @@ impl TestEnv {
             events: RefCell::default(),
             handed_up: RefCell::default(),
             at_access: Cell::default(),
+            rows_are_busy: Cell::default(),
             meanwhile: Cell::default(),
             grants: Ring::with_size(grants),
             sessions: Ring::with_size(sessions),
@@ -380,8 +387,8 @@ impl Env for TestEnv {
         give::claim(self, now)
     }
 
-    fn claim_session(&self, holder: u16, now: u64) -> u32 {
-        session::remember::claim(self, holder, now)
+    fn claim_session(&self, home: u32, holder: u16, now: u64) -> u32 {
+        session::remember::claim(self, home, holder, now)
     }
 
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {

@@ -111,7 +111,10 @@ pub static GRANT_FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE)
 /// The sessions of both families; see [`knock_common::session::table`].
 #[map]
 pub static SESSION: Array<Session> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// Sets of flows, which lead to their sessions.
+/// A word for each row of sessions, which leads to most of them; see [`knock_common::row`].
+#[map]
+pub static SESSION_ROW: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Sets of flows, which lead to the others.
 #[map]
 pub static SESSION_SET: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// How many session slots count to each holder; see [`knock_common::session`].

@@ -85,6 +85,18 @@ impl GrantMemory for KernelEnv {
 
 impl SessionMemory for KernelEnv {
     #[inline(always)]
+    fn session_rows(&self) -> u32 {
+        settings::session_rows()
+    }
+
+    #[inline(always)]
+    fn session_row(&self, index: u32) -> Option<&mut u64> {
+        let word = maps::SESSION_ROW.get_ptr_mut(index)?;
+        // SAFETY: as in `grant_filter`.
+        Some(unsafe { &mut *word })
+    }
+
+    #[inline(always)]
     fn session_set(&self, index: u32) -> Option<&mut Set> {
         let set = maps::SESSION_SET.get_ptr_mut(index & set_mask(self.session_slot_mask()))?;
         // SAFETY: as in `grant_filter`.
@@ -123,6 +135,11 @@ impl SessionMemory for KernelEnv {
     #[inline(always)]
     fn search_session(&self, position: Position, tag: u64, but: u32) -> u32 {
         search_session(position.to_bits(), tag, but)
+    }
+
+    #[inline(always)]
+    fn take_free_session(&self, row: u32) -> u32 {
+        take_free_session(row)
     }
 }
 
@@ -177,4 +194,11 @@ extern "C" fn unlink_session(position: u64, slot: u32) -> u32 {
 extern "C" fn search_session(position: u64, tag: u64, but: u32) -> u32 {
     let position = Position::from_bits(position);
     sessions::search(&KernelEnv::WITHOUT_PACKET, position, tag, but)
+}
+
+/// [`sessions::take_free`]; exported for the reason given at [`link_grant`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_free_session(row: u32) -> u32 {
+    sessions::take_free(&KernelEnv::WITHOUT_PACKET, row)
 }

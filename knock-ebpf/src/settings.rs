@@ -74,6 +74,10 @@ setting!(
     SESSION_SLOTS, session_slots
 );
 setting!(
+    /// Entries of [`SESSION_ROW`](maps::SESSION_ROW).
+    SESSION_ROWS, session_rows
+);
+setting!(
     /// 1: some gate rejects.
     REJECTS, rejects
 );
@@ -101,6 +105,6 @@ setting!(
 );
 setting!(
     /// Key of the hash that leads to entries of [`GRANT_FILTER`](maps::GRANT_FILTER), [`GRANT_SET`](maps::GRANT_SET),
-    /// [`SESSION_SET`](maps::SESSION_SET) and [`PROGRESS_SET`](maps::PROGRESS_SET).
+    /// [`SESSION_ROW`](maps::SESSION_ROW), [`SESSION_SET`](maps::SESSION_SET) and [`PROGRESS_SET`](maps::PROGRESS_SET).
     SEED, seed, Seed, Seed::NONE
 );

@@ -10,12 +10,16 @@ use crate::{
     frame::{Segment, TCP},
     guarded::route,
     memory::read,
+    row,
     seed::Seed,
     set::NO_SLOT,
 };
 
-/// How many slots a new flow looks at before it gives up. A prime, so that a slot is not looked at in the same try each
-/// time the ring wraps around.
+/// In how many rows, from the cursor on, a new flow whose home row is full looks for a free slot. Until a table is nearly full,
+/// it finds one.
+const ROWS: u32 = 64;
+/// How many slots, from the cursor on, it looks at if there is none, before it gives up. A prime, so that a slot is not looked at
+/// in the same try each time the cursor comes around.
 const TRIES: usize = 11;
 /// How many of these before it takes one of a holder of more than its share.
 const PATIENT: usize = 3;
@@ -39,16 +43,16 @@ pub fn remember<E: Env, A: Address>(
     if again(env, segment, gate, initial) {
         return true;
     }
-    let holder = newcomer(env, segment, gate);
-    if holder == NOBODY {
+    let newcomer = newcomer(env, segment, gate);
+    if newcomer == NOBODY {
         return true;
     }
-    let slot = env.claim_session(holder as u16, env.now());
+    let slot = env.claim_session((newcomer >> 32) as u32, newcomer as u16, env.now());
     slot != NO_SLOT && begin(env, segment, gate, initial, slot)
 }
 
 /// What [`newcomer`] returns if the flow is not to be remembered.
-const NOBODY: u32 = u32::MAX;
+const NOBODY: u64 = u64::MAX;
 
 /// Restarts the session of a flow that is remembered already. Returns false if it is not.
 #[inline(never)]
@@ -76,13 +80,16 @@ fn again<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, initial: 
     read(&session.tenancy) == next
 }
 
-/// Returns the holder to which the session of a new flow will count, or [`NOBODY`].
+/// Returns the holder to which the session of a new flow will count, and from the 32nd bit on the flow's home row; or
+/// [`NOBODY`].
 #[inline(never)]
-fn newcomer<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16) -> u32 {
-    if is_foreign(env, &Flow::of(segment)) {
+fn newcomer<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16) -> u64 {
+    let flow = Flow::of(segment);
+    if is_foreign(env, &flow) {
         return NOBODY;
     }
-    u32::from(holder(env, segment.source, gate))
+    let home = row::home(flow.position(env.seed()), env.session_rows());
+    u64::from(home) << 32 | u64::from(holder(env, segment.source, gate))
 }
 
 /// Begins a session in the slot that has been claimed for it.
@@ -187,19 +194,59 @@ impl Bars {
     }
 }
 
-/// Claims a slot for a flow of `holder`: one that is unused, or whose session has ended or gives way. Returns its index, or
-/// [`NO_SLOT`]. The caller holds it.
+/// Claims a slot for a flow of `holder` that is at home in this row: one that is unused, or whose session has ended or gives way.
+/// Returns its index, or [`NO_SLOT`]. The caller holds it.
+///
+/// First in the home row, where the flow's packets find it at once.
 #[inline(always)]
-pub fn claim<E: Env>(env: &E, holder: u16, now: u64) -> u32 {
+pub fn claim<E: Env>(env: &E, home: u32, holder: u16, now: u64) -> u32 {
+    let slot = env.take_free_session(home);
+    if slot != NO_SLOT {
+        return slot;
+    }
+    for place in 0..row::SLOTS {
+        let slot = home * row::SLOTS + place;
+        if env.vacate_session(slot, now, Bars::NONE.pack()) {
+            return slot;
+        }
+    }
+    let Some(first) = env.next_session_slot() else {
+        return NO_SLOT;
+    };
+    let rows = env.session_rows();
+    let slot = elsewhere(env, first.checked_rem(rows).unwrap_or(0), rows);
+    if slot != NO_SLOT {
+        return slot;
+    }
     let held = held(env, holder);
     let slots = env.session_slots();
+    let mut slot = first;
     for tried in 0..TRIES {
-        let Some(slot) = env.next_session_slot() else {
-            return NO_SLOT;
-        };
+        if tried > 0 {
+            let Some(next) = env.next_session_slot() else {
+                break;
+            };
+            slot = next;
+        }
         let bars = Bars::at(tried, held, slots).pack();
         if env.vacate_session(slot, now, bars) {
             return slot;
+        }
+    }
+    NO_SLOT
+}
+
+/// Takes a free slot in one of [`ROWS`] rows, from this one on. Returns its index, or [`NO_SLOT`].
+#[inline(always)]
+fn elsewhere<E: Env>(env: &E, mut row: u32, rows: u32) -> u32 {
+    for _ in 0..ROWS {
+        let slot = env.take_free_session(row);
+        if slot != NO_SLOT {
+            return slot;
+        }
+        row += 1;
+        if row >= rows {
+            row = 0;
         }
     }
     NO_SLOT

@@ -1,7 +1,7 @@
 //! The table of sessions: which slot has the session of a flow.
 //!
-//! [Sets](crate::set) lead from flows to slots, as they do for [grants](crate::grant::table). Packets, commands and the
-//! service run this same code.
+//! Most flows have a slot in their home [row], and the word of that row leads to it. [Sets](crate::set) lead to the
+//! slots of the others, as they do for [grants](crate::grant::table). Packets, commands and the service run this same code.
 //!
 //! - **A slot is given to another flow by whoever holds it**, that is, who has set its state to [`HELD`](state::HELD) by
 //!   compare-and-exchange. It unlinks the old flow, stores the new one and links it, and sets the new [`Tenancy`] last. Each
@@ -13,8 +13,8 @@
 //!   has arrived, the end of the grant, or a FIN. None of these admits a packet that the new session would not admit. After
 //!   such a FIN, the new flow passes while the host has a socket for it. Otherwise its session ends, and it passes only under
 //!   its grant.
-//! - A pair that leads to a slot which is held, or has another flow, counts as none. So a command that is killed while it holds a
-//!   slot keeps nobody out. That slot stays as it is until the tables are made anew.
+//! - A fingerprint that leads to a slot which is held, or has another flow, counts as none. So a command that is killed while it
+//!   holds a slot keeps nobody out. That slot stays as it is until the tables are made anew.
 //! - Two CPUs may begin the same session at once. So each looks for the flow once more after it has set the tenancy, and whoever
 //!   finds it in another slot ends the one with the higher index. (If three do, two may be left. Both end with the flow.)
 
@@ -22,6 +22,7 @@ use super::{Flow, Session, Tenancy, state};
 use crate::{
     Address,
     memory::{SessionMemory, read},
+    row::{self, Rows},
     set::{self, NO_SLOT, Position, Set, Sets},
 };
 
@@ -37,6 +38,21 @@ impl<M: SessionMemory> Sets for SessionSets<'_, M> {
     #[inline(always)]
     fn slot_mask(&self) -> u32 {
         self.0.session_slot_mask()
+    }
+}
+
+/// The rows of sessions.
+struct SessionRows<'m, M>(&'m M);
+
+impl<M: SessionMemory> Rows for SessionRows<'_, M> {
+    #[inline(always)]
+    fn rows(&self) -> u32 {
+        self.0.session_rows()
+    }
+
+    #[inline(always)]
+    fn row(&self, index: u32) -> Option<&mut u64> {
+        self.0.session_row(index)
     }
 }
 
@@ -59,9 +75,10 @@ pub fn find<'m, M: SessionMemory, A: Address>(memory: &'m M, flow: &Flow<A>) -> 
         return find_except(memory, flow, NO_SLOT);
     }
     let position = flow.position(memory.seed());
-    let set = memory.session_set(position.index())?;
-    let first = set.find(position, memory.session_slot_mask(), |_| true);
-    if first == NO_SLOT && set.further() == 0 {
+    let home = row::home(position, memory.session_rows());
+    let word = row::word(&SessionRows(memory), home)?;
+    let first = row::find(word, home, position);
+    if first == NO_SLOT && !row::has_others(word) {
         return None;
     }
     let found = at(memory, first, flow);
@@ -131,15 +148,47 @@ fn at<'m, M: SessionMemory, A: Address>(
     })
 }
 
-/// Returns the slot of a session with this [tag](Flow::tag), in any set that may lead to it and in any slot but one, or
-/// [`NO_SLOT`].
+/// Returns the slot of a session with this [tag](Flow::tag), wherever it may be except in one slot, or [`NO_SLOT`].
 #[inline(always)]
 pub fn search<M: SessionMemory>(memory: &M, position: Position, tag: u64, but: u32) -> u32 {
-    set::search(&SessionSets(memory), position, |slot| {
+    let is_wanted = |slot| {
         slot != but
             && memory
                 .session(slot)
                 .is_some_and(|session| read(&session.tenancy).is_live() && session.tag() == tag)
+    };
+    let home = row::home(position, memory.session_rows());
+    let Some(word) = row::word(&SessionRows(memory), home) else {
+        return NO_SLOT;
+    };
+    let slot = row::search(word, home, position, is_wanted);
+    if slot != NO_SLOT || !row::has_others(word) {
+        return slot;
+    }
+    set::search(&SessionSets(memory), position, is_wanted)
+}
+
+/// Takes a free slot of a row. Returns its index, or [`NO_SLOT`]; then the caller does not hold one.
+#[inline(always)]
+pub fn take_free<M: SessionMemory>(memory: &M, row: u32) -> u32 {
+    let Some(word) = row::word(&SessionRows(memory), row) else {
+        return NO_SLOT;
+    };
+    for slot in row::free(word, row) {
+        // Somebody else may be faster, or have died while it held the slot.
+        if take_ended(memory, slot) {
+            return slot;
+        }
+    }
+    NO_SLOT
+}
+
+/// Takes a slot without a session. Returns whether the caller holds it now.
+#[inline(always)]
+pub fn take_ended<M: SessionMemory>(memory: &M, slot: u32) -> bool {
+    memory.session(slot).is_some_and(|session| {
+        let tenancy = read(&session.tenancy);
+        !tenancy.is_live() && take(memory, slot, tenancy)
     })
 }
 
@@ -191,8 +240,8 @@ pub struct Beginning {
     pub ending: u32,
 }
 
-/// Begins the session of a flow in a slot that the caller holds. `holder`: see [`Tenancy::holder`]. Returns false if there is
-/// no room in the sets of the flow; then the slot is unused.
+/// Begins the session of a flow in a slot that the caller holds. `holder`: see [`Tenancy::holder`]. Returns false if the flow
+/// cannot be linked; then the slot is unused.
 #[inline(always)]
 pub fn begin<M: SessionMemory, A: Address>(
     memory: &M,
@@ -282,13 +331,31 @@ pub fn remove<M: SessionMemory, A: Address>(memory: &M, flow: &Flow<A>) -> bool 
 /// Makes a flow lead to a slot, which the caller holds. Returns false if there is no room.
 #[inline(always)]
 pub fn link<M: SessionMemory>(memory: &M, position: Position, slot: u32) -> bool {
-    set::link(&SessionSets(memory), memory, position, slot)
+    let rows = &SessionRows(memory);
+    if row::is_home(position, slot, rows.rows()) {
+        return row::link(rows, memory, position, slot);
+    }
+    // Before the session lives, so that no look-up of it stops at the word of its home.
+    if !row::count_in(rows, memory, position) {
+        return false;
+    }
+    if set::link(&SessionSets(memory), memory, position, slot) {
+        row::lend(rows, memory, slot);
+        return true;
+    }
+    row::count_out(rows, memory, position);
+    false
 }
 
 /// Undoes [`link`].
 #[inline(always)]
 pub fn unlink<M: SessionMemory>(memory: &M, position: Position, slot: u32) {
-    set::unlink(&SessionSets(memory), memory, position, slot);
+    let rows = &SessionRows(memory);
+    row::unlink(rows, memory, slot);
+    if !row::is_home(position, slot, rows.rows()) {
+        set::unlink(&SessionSets(memory), memory, position, slot);
+        row::count_out(rows, memory, position);
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,10 @@ impl Memory for TestEnv {
 
     fn compare_exchange(&self, cell: &mut u64, current: u64, new: u64) -> bool {
         self.access();
+        let rows = self.session_rows.as_ptr_range();
+        if self.rows_are_busy.get() && rows.contains(&(&raw const *cell).cast()) {
+            return false;
+        }
         let equal = *cell == current;
         if equal {
             *cell = new;
@@ -74,6 +78,16 @@ impl GrantMemory for TestEnv {
 }
 
 impl SessionMemory for TestEnv {
+    fn session_rows(&self) -> u32 {
+        self.session_rows.len() as u32
+    }
+
+    fn session_row(&self, index: u32) -> Option<&mut u64> {
+        let word = self.session_rows.get(index as usize)?;
+        // SAFETY: as in `modulo`.
+        Some(unsafe { &mut *word.get() })
+    }
+
     fn session_set(&self, index: u32) -> Option<&mut Set> {
         modulo(&self.session_sets, index)
     }

@@ -21,7 +21,10 @@ use knock_common::{
 
 use super::{
     compile::{Contents, applied::Applied, compile_as},
-    edit::{grant_table::GrantTable, session_table::SessionTable},
+    edit::{
+        grant_table::GrantTable,
+        session_table::{RowsAndCounts, SessionTable},
+    },
     error::{NotPermitted, NothingUp, other_version},
     install::{
         attachment::{self, Attachment},
@@ -38,7 +41,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    sys::bpf::{self, batch},
+    sys::bpf::{self, batch, mapping::Mapping},
 };
 
 /// The program's tables, with the configuration that they were made for.
@@ -66,9 +69,10 @@ pub struct Datapath {
     /// These three, mapped when they are first looked up or changed.
     grant_table: OnceCell<GrantTable>,
     pub(super) sessions: Array<MapData, Session>,
+    session_rows: Array<MapData, u64>,
     session_sets: Array<MapData, Set>,
     session_counts: Array<MapData, HolderCount>,
-    /// These three, mapped when they are first looked up or changed.
+    /// These four, mapped when they are first looked up or changed.
     session_table: OnceCell<SessionTable>,
     pub(super) packets: PerCpuArray<MapData, Counter>,
     pub(super) knocks: PerCpuArray<MapData, u64>,
@@ -200,7 +204,7 @@ impl Datapath {
         let table = GrantTable::of(
             &self.grants,
             &self.grant_sets,
-            &self.grant_filter,
+            Mapping::of(&self.grant_filter)?,
             self.seed,
         )?;
         Ok(self.grant_table.get_or_init(|| table))
@@ -214,7 +218,10 @@ impl Datapath {
         let table = SessionTable::of(
             &self.sessions,
             &self.session_sets,
-            &self.session_counts,
+            RowsAndCounts {
+                rows: Mapping::of(&self.session_rows)?,
+                counts: Mapping::of(&self.session_counts)?,
+            },
             self.seed,
         )?;
         Ok(self.session_table.get_or_init(|| table))
@@ -245,6 +252,7 @@ impl Datapath {
             grant_filter: tables::GRANT_FILTER.open(&pins)?,
             grant_table: OnceCell::new(),
             sessions: tables::SESSION.open(&pins)?,
+            session_rows: tables::SESSION_ROW.open(&pins)?,
             session_sets: tables::SESSION_SET.open(&pins)?,
             session_counts: tables::SESSION_COUNT.open(&pins)?,
             session_table: OnceCell::new(),

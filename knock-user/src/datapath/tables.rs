@@ -36,6 +36,7 @@ use knock_common::{
     next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
+    row::rows,
     rules::{GateRules, ROLES},
     scattered::Room,
     session::{HOLDERS, HolderCount, Session},
@@ -104,6 +105,7 @@ tables! {
     GRANT_SET: MappedArray<Set> = |counts| sets(counts.limits.grants) => Grants;
     GRANT_FILTER: MappedArray<u64> = |counts| filter::words(counts.limits.grants) => Grants;
     SESSION: MappedArray<Session> = |counts| counts.limits.sessions => Sessions;
+    SESSION_ROW: MappedArray<u64> = |counts| rows(counts.limits.sessions) => Sessions;
     SESSION_SET: MappedArray<Set> = |counts| sets(counts.limits.sessions) => Sessions;
     SESSION_COUNT: MappedArray<HolderCount> = |_| HOLDERS => Sessions;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;

@@ -1,4 +1,4 @@
-use core::net::Ipv4Addr;
+use core::{net::Ipv4Addr, ops::Range};
 use std::{
     collections::HashSet,
     panic::{self, AssertUnwindSafe},
@@ -23,7 +23,10 @@ use crate::{
 
 /// ns.
 const IDLE: u64 = 1_000_000_000;
-const SLOTS: u32 = 4;
+/// A row, and one slot of the next.
+const SLOTS: u32 = row::SLOTS + 1;
+/// Flows that fill the table, with the first one.
+const OTHERS: Range<u16> = 3..10;
 
 /// Every connection is established.
 fn env() -> TestEnv {
@@ -35,14 +38,26 @@ fn env() -> TestEnv {
         };
         2
     ];
-    for port in 0..10 {
-        let socket = (socket_of(&flow(port)), socket::ESTABLISHED);
+    for number in 0..10 {
+        let socket = (socket_of(&flow(number)), socket::ESTABLISHED);
         env.sockets.borrow_mut().extend([socket]);
     }
     env
 }
 
-fn flow(source_port: u16) -> Flow<V4> {
+/// Returns one of several flows. Numbers 1 and 2 are at home in the row with one slot, and the others in the other row.
+fn flow(number: u16) -> Flow<V4> {
+    let env = TestEnv::new(1, SLOTS as usize);
+    let row = u32::from(number == 1 || number == 2);
+    let at_home = |flow: &Flow<V4>| {
+        let home = row::home(flow.position(env.seed()), env.session_rows());
+        home == row
+    };
+    let mut flows = (0..).map(flow_from).filter(at_home);
+    flows.nth(number.into()).expect("there are many ports")
+}
+
+fn flow_from(source_port: u16) -> Flow<V4> {
     Flow {
         source: Ipv4Addr::new(198, 51, 100, 7).into(),
         destination: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -74,6 +89,13 @@ fn close(env: &TestEnv, port: u16) {
         .extend(before.map(|state| (key, state)));
 }
 
+/// This flow and others fill the table.
+fn fill(env: &TestEnv, first: u16) {
+    for number in [first].into_iter().chain(OTHERS) {
+        assert!(syn(env, number, 0), "{number}");
+    }
+}
+
 /// As `revoke` does.
 fn end_all(env: &TestEnv) {
     for slot in 0..SLOTS {
@@ -92,17 +114,17 @@ fn adopt(env: &TestEnv, port: u16) {
         granted: 0,
         ending: 0,
     };
-    let take = |slot: &u32| {
-        let session = env.session(*slot);
-        session.is_some_and(|session| {
-            let tenancy = read(&session.tenancy);
-            !tenancy.is_live() && take(env, *slot, tenancy)
-        })
-    };
-    if find(env, &flow(port)).is_none()
-        && let Some(slot) = (0..SLOTS).rev().find(take)
+    let flow = flow(port);
+    if find(env, &flow).is_some() {
+        return;
+    }
+    let home = row::home(flow.position(env.seed()), env.session_rows());
+    let at_home = take_free(env, home);
+    let mut all = [at_home].into_iter().chain((0..SLOTS).rev());
+    if let Some(slot) =
+        all.find(|slot| *slot == at_home && at_home != NO_SLOT || take_ended(env, *slot))
     {
-        begin(env, slot, &flow(port), 7, &beginning);
+        begin(env, slot, &flow, 7, &beginning);
     }
 }
 
@@ -139,17 +161,18 @@ const BEFORE: &[Operation] = &[
         syn(env, 1, 0);
         close(env, 1);
     }),
+    ("no room at home", |env| {
+        syn(env, 2, 0);
+    }),
+    ("a session elsewhere", |env| {
+        syn(env, 2, 0);
+        syn(env, 1, 0);
+    }),
     ("a session that is idle, in a full table", |env| {
-        for port in [1, 7, 8, 9] {
-            syn(env, port, 0);
-        }
+        fill(env, 1);
         env.advance(IDLE);
     }),
-    ("a full table", |env| {
-        for port in [1, 7, 8, 9] {
-            syn(env, port, 0);
-        }
-    }),
+    ("a full table", |env| fill(env, 1)),
 ];
 
 /// Each session is found, once, and counted; and ending all leaves nothing behind. `leaks`: how many slots may be held for good.
@@ -183,10 +206,13 @@ fn check(mut env: TestEnv, leaks: u32, case: &str) {
         sum,
         "{case}: they count until they are taken"
     );
-    // Of a slot that is held, a pair may be left.
+    // Of a slot that is held, a fingerprint may be left, or a pair and what its home counts.
     let sets = env.session_sets.iter_mut().map(|set| *set.get_mut());
     let sets = sets.filter(|set| *set != Set::default()).count() as u32;
     assert!(sets <= leaks, "{case}: {sets} sets");
+    let words = env.session_rows.iter_mut().map(|word| *word.get_mut());
+    let words = words.filter(|word| *word != 0).count() as u32;
+    assert!(words <= 2 * leaks, "{case}: {words} rows");
 }
 
 /// Every operation, with every other one before each of its exchanges and ordered reads.
@@ -203,7 +229,8 @@ fn operations_that_overlap_leave_each_flow_at_most_one_session() {
                     operation(&env);
                     let is_done = env.at_access.take().is_some();
                     let case = format!("{state}; {one}, {other} at {nth}");
-                    let is_there = *state == "a session" || ["SYN", "adopt"].contains(one);
+                    let is_there = ["a session", "a session elsewhere"].contains(state)
+                        || ["SYN", "adopt"].contains(one);
                     let goes = ["close", "revoke"];
                     if is_there && !goes.contains(one) && !goes.contains(other) {
                         let at =
@@ -268,9 +295,7 @@ fn a_tenancy_and_a_flow_that_do_not_belong_together_are_not_found() {
         assert!(syn(&env, 1, 0));
         env.at_access.set(Some((nth, |env| {
             end_all(env);
-            for port in [2, 3, 4, 5] {
-                assert!(syn(env, port, 0));
-            }
+            fill(env, 2);
         })));
         let found = find(&env, &flow(1)).is_some();
         if env.at_access.take().is_none() {
@@ -290,9 +315,7 @@ fn a_flow_that_was_idle_is_judged_by_its_own_time() {
     env.advance(IDLE);
     let Found { slot, last, .. } = find(&env, &flow(1)).expect("it is in the table");
     end_all(&env);
-    for port in [2, 3, 4, 5] {
-        assert!(syn(&env, port, 0));
-    }
+    fill(&env, 2);
     let session = env.session(slot).expect("it is one of them");
     assert_eq!((last, session.last), (begun, begun + IDLE));
 }
@@ -305,13 +328,11 @@ fn a_session_is_only_ended_as_it_was_found() {
     let Found { slot, tenancy, .. } = find(&env, &flow(1)).expect("it has begun");
     end_all(&env);
     assert!(!end(&env, slot, tenancy) && !take(&env, slot, tenancy));
-    for port in [2, 3, 4, 5] {
-        assert!(syn(&env, port, 0));
-    }
+    fill(&env, 2);
     let other = env.session(slot).expect("it is one of them").tenancy;
     assert!(other.is_live() && other != tenancy);
     assert!(!end(&env, slot, tenancy) && !take(&env, slot, tenancy));
-    assert_eq!(env.sessions().len(), 4);
+    assert_eq!(env.sessions().len() as u32, SLOTS);
 }
 
 /// As many flows of one set as fill it and those behind it.
@@ -319,9 +340,12 @@ fn a_session_is_only_ended_as_it_was_found() {
 fn flows_of_a_full_set_are_in_the_next_ones() {
     let mut env = TestEnv::new(1, 99);
     let index = |flow: &Flow<V4>| flow.position(env.seed()).index() % 16;
+    // Its slots are none of those that are taken.
+    let last = env.session_rows() - 1;
+    let home = |flow: &Flow<V4>| row::home(flow.position(env.seed()), last + 1);
     let flows: Vec<_> = (0..)
-        .map(flow)
-        .filter(|flow| index(flow) == 15)
+        .map(flow_from)
+        .filter(|flow| index(flow) == 15 && home(flow) == last)
         .take(SETS as usize * WAYS + 1)
         .collect();
     env.session_sets.truncate(16);
@@ -356,15 +380,87 @@ fn flows_of_a_full_set_are_in_the_next_ones() {
     }
     let mut sets = env.session_sets.iter_mut().map(|set| *set.get_mut());
     assert!(sets.all(|set| set == Set::default()));
+    let mut words = env.session_rows.iter_mut().map(|word| *word.get_mut());
+    assert!(words.all(|word| word == 0));
 }
 
-/// Whatever part of a flow differs, its position does, and with it the set.
+/// Other CPUs change the words of rows whenever a flow is to be linked, at home or elsewhere.
+#[test]
+fn a_flow_that_cannot_be_linked_does_not_begin() {
+    for number in [1, 2] {
+        let env = env();
+        for earlier in 1..number {
+            assert!(syn(&env, earlier, 0));
+        }
+        env.rows_are_busy.set(true);
+        assert!(!syn(&env, number, 0));
+        env.rows_are_busy.set(false);
+        assert_eq!(env.sessions().len(), usize::from(number) - 1);
+        assert!(syn(&env, number, 0) && packet(&env, number, flag::ACK));
+        check(env, 0, &format!("{number}"));
+    }
+}
+
+/// As above, when they end. What is left behind leads nobody astray, and their slots are used again.
+#[test]
+fn what_leads_to_an_ended_flow_is_not_followed() {
+    let env = env();
+    assert!(syn(&env, 1, 0) && syn(&env, 2, 0));
+    env.rows_are_busy.set(true);
+    end_all(&env);
+    env.rows_are_busy.set(false);
+    assert!(find(&env, &flow(1)).is_none() && find(&env, &flow(2)).is_none());
+    fill(&env, 2);
+    for number in OTHERS.chain([2]) {
+        assert!(packet(&env, number, flag::ACK), "{number}");
+    }
+    assert!(find(&env, &flow(1)).is_none());
+}
+
+#[test]
+fn flows_with_the_same_fingerprint_are_told_apart() {
+    let env = env();
+    let fingerprint = |flow: &Flow<V4>| row::fingerprint(flow.position(env.seed()));
+    let other = flow(3);
+    let same = |number: &u16| fingerprint(&flow(*number)) == fingerprint(&other);
+    let twin = (4..5_000).find(same).expect("there are many ports");
+    for (one, two) in [(3, twin), (twin, 3)] {
+        assert!(syn(&env, one, 0) && syn(&env, two, 0));
+        assert!(packet(&env, one, flag::ACK) && packet(&env, two, flag::ACK));
+        remove(&env, &flow(one));
+        assert!(!packet(&env, one, flag::ACK) && packet(&env, two, flag::ACK));
+        end_all(&env);
+    }
+}
+
+/// Its home row has one slot.
+#[test]
+fn a_flow_gets_a_slot_at_home_from_one_that_has_ended() {
+    let env = env();
+    let slot = |number| find(&env, &flow(number)).map(|found| found.slot);
+    assert!(syn(&env, 2, 0));
+    assert_eq!(slot(2), Some(row::SLOTS));
+    assert!(syn(&env, 1, 0));
+    let elsewhere = slot(1).expect("there is room elsewhere");
+    assert!(elsewhere < row::SLOTS);
+    let word = row::word(&SessionRows(&env), 0).expect("there are two");
+    assert!(
+        row::free(word, 0).all(|free| free != elsewhere),
+        "it is taken"
+    );
+    remove(&env, &flow(1));
+    env.advance(IDLE);
+    assert!(syn(&env, 1, 0), "the other one is idle");
+    assert_eq!(slot(1), Some(row::SLOTS));
+}
+
+/// Whatever part of a flow differs, its position does, and with it the row and the set.
 #[test]
 fn flows_that_differ_are_in_other_places() {
     let env = env();
     let mut positions = HashSet::new();
     let mut is_new = |position: Position| positions.insert(position.to_bits());
-    let of = flow(1);
+    let of = flow_from(1);
     for (source, destination) in [
         (of.source, of.destination),
         (of.destination, of.source),

@@ -18,9 +18,8 @@ pub fn copy(old: &Datapath, new: &Datapath, now: u64) -> Result<()> {
     if sessions.len() > new.sessions.len() as usize {
         sessions.sort_by_key(|session| session.idle(now));
     }
-    let mut slots = 0..new.sessions.len();
     for session in sessions {
-        if !put(new, &session, &mut slots)? {
+        if !put(new, &session)? {
             break;
         }
     }
@@ -29,13 +28,12 @@ pub fn copy(old: &Datapath, new: &Datapath, now: u64) -> Result<()> {
 
 /// Carries over the sessions that have begun since [`copy`], as far as there is room.
 pub fn follow(old: &Datapath, new: &Datapath, now: u64) -> Result<()> {
-    let mut slots = new.free_session_slots();
     let mut fresh = all(old)?;
     // Nothing begins earlier than a minute before, however long the copy took.
     fresh.retain(|session| session.idle(now) < 60_000_000_000);
     fresh.sort_by_key(|session| Reverse(session.last));
     for session in fresh {
-        if !has(new, &session)? && !put(new, &session, &mut slots)? {
+        if !has(new, &session)? && !put(new, &session)? {
             break;
         }
     }
@@ -55,12 +53,8 @@ fn has(datapath: &Datapath, session: &Session) -> Result<bool> {
     }
 }
 
-/// Adds a session, in the first of `slots` that has none. Returns `false` if there is no such slot.
-fn put(
-    datapath: &Datapath,
-    session: &Session,
-    slots: &mut impl Iterator<Item = u32>,
-) -> Result<bool> {
+/// Adds a session. Returns `false` if there is no room.
+fn put(datapath: &Datapath, session: &Session) -> Result<bool> {
     let Session {
         initial,
         last,
@@ -77,8 +71,8 @@ fn put(
         ending,
     };
     if tenancy.state() == V4::FAMILY {
-        datapath.add_session(&session.flow::<V4>(), &beginning, slots)
+        datapath.add_session(&session.flow::<V4>(), &beginning)
     } else {
-        datapath.add_session(&session.flow::<V6>(), &beginning, slots)
+        datapath.add_session(&session.flow::<V6>(), &beginning)
     }
 }

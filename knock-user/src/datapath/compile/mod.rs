@@ -19,6 +19,7 @@ use knock_common::{
     keys::ScopedAddress,
     knock::ring,
     next::slot,
+    row::rows,
     rules::{GateRules, NO_GATE, PortRole, Role},
     set::slot_mask,
 };
@@ -87,6 +88,7 @@ pub struct Settings {
     pub guarded: u32,
     pub grant_slots: u32,
     pub session_slots: u32,
+    pub session_rows: u32,
     /// [`slot_mask`] of the grants.
     pub grant_slot_mask: u32,
     /// The same of the sessions.
@@ -225,6 +227,7 @@ impl Settings {
             holds_knocks: config.holds_knocks(),
             grant_slots: limits.grants,
             session_slots: limits.sessions,
+            session_rows: u32::try_from(rows(limits.sessions as usize))?,
             grant_slot_mask: slot_mask(limits.grants as usize),
             session_slot_mask: slot_mask(limits.sessions as usize),
             progress_slots: u32::try_from(ring::slots(limits.sources as usize))?,

@@ -33,7 +33,6 @@ impl Datapath {
             None => None,
         };
         let now = monotonic_now();
-        let mut slots = self.free_session_slots();
         for socket in open_connections()? {
             let Some(gate) = keeping_gate(&self.applied, &socket) else {
                 continue;
@@ -44,11 +43,11 @@ impl Datapath {
             let has_room = match (socket.remote.ip(), socket.local.ip()) {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
                     let flow = flow(V4::from(source), V4::from(destination), &socket);
-                    self.adopt(&flow, gate, now, &mut slots)?
+                    self.adopt(&flow, gate, now)?
                 }
                 (IpAddr::V6(source), IpAddr::V6(destination)) => {
                     let flow = flow(V6::from(source), V6::from(destination), &socket);
-                    self.adopt(&flow, gate, now, &mut slots)?
+                    self.adopt(&flow, gate, now)?
                 }
                 _ => true,
             };
@@ -62,13 +61,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn adopt<A: Address>(
-        &self,
-        flow: &Flow<A>,
-        gate: u16,
-        now: u64,
-        slots: &mut impl Iterator<Item = u32>,
-    ) -> Result<bool> {
+    fn adopt<A: Address>(&self, flow: &Flow<A>, gate: u16, now: u64) -> Result<bool> {
         let beginning = Beginning {
             gate,
             initial: 0,
@@ -77,7 +70,7 @@ impl Datapath {
             granted: MORE,
             ending: 0,
         };
-        Ok(self.has_session(flow)? || self.add_session(flow, &beginning, slots)?)
+        Ok(self.has_session(flow)? || self.add_session(flow, &beginning)?)
     }
 }
 

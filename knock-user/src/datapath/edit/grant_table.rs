@@ -9,9 +9,10 @@ use knock_common::{
 };
 
 use super::shared::SharedTable;
+use crate::sys::bpf::mapping::Mapping;
 
 /// Slots, sets and filter of the grants; see [`knock_common::grant::table`].
-pub type GrantTable = SharedTable<Grant, u64>;
+pub type GrantTable = SharedTable<Grant, Mapping<u64>>;
 
 impl GrantTable {
     /// Returns the grants, live or not.
@@ -46,13 +47,13 @@ impl GrantTable {
     pub fn is_clear(&self) -> bool {
         self.slots.iter().all(|grant| grant.until == FREE)
             && self.sets.iter().all(|set| set == Set::default())
-            && self.counts.iter().all(|word| word == 0)
+            && self.more.iter().all(|word| word == 0)
     }
 }
 
 impl GrantMemory for GrantTable {
     fn grant_filter(&self, index: u32) -> Option<&mut u64> {
-        self.counts.shared(index as usize & (self.counts.len() - 1))
+        self.more.shared(index as usize & (self.more.len() - 1))
     }
 
     fn grant_set(&self, index: u32) -> Option<&mut Set> {

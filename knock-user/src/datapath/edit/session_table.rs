@@ -4,14 +4,21 @@ use std::sync::atomic::{Ordering, fence};
 
 use knock_common::{
     memory::{SessionMemory, read},
-    session::{HolderCount, Session, table},
+    session::{HolderCount, Session},
     set::Set,
 };
 
 use super::shared::SharedTable;
+use crate::sys::bpf::mapping::Mapping;
 
-/// Slots, sets and counts of the sessions; see [`knock_common::session::table`].
-pub type SessionTable = SharedTable<Session, HolderCount>;
+/// Slots, rows, sets and counts of the sessions; see [`knock_common::session::table`].
+pub type SessionTable = SharedTable<Session, RowsAndCounts>;
+
+/// What sessions have besides slots and sets.
+pub struct RowsAndCounts {
+    pub rows: Mapping<u64>,
+    pub counts: Mapping<HolderCount>,
+}
 
 impl SessionTable {
     /// Returns the sessions with their slots.
@@ -38,23 +45,28 @@ impl SessionTable {
         }
     }
 
-    /// Takes a slot without a session. Returns whether it could be taken.
-    pub(in crate::datapath) fn take(&self, slot: u32) -> bool {
-        self.session(slot).is_some_and(|session| {
-            let tenancy = read(&session.tenancy);
-            !tenancy.is_live() && table::take(self, slot, tenancy)
-        })
-    }
-
     /// Returns whether there is no session and nothing that leads to one, and no slot counts to a holder.
     pub fn is_clear(&self) -> bool {
         self.slots.iter().all(|session| !session.tenancy.is_live())
             && self.sets.iter().all(|set| set == Set::default())
-            && self.counts.iter().all(|holder| holder.slots == 0)
+            && self.more.rows.iter().all(|word| word == 0)
+            && self.more.counts.iter().all(|holder| holder.slots == 0)
     }
 }
 
 impl SessionMemory for SessionTable {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel counts the entries of an array by 32 bits"
+    )]
+    fn session_rows(&self) -> u32 {
+        self.more.rows.len() as u32
+    }
+
+    fn session_row(&self, index: u32) -> Option<&mut u64> {
+        self.more.rows.shared(index as usize)
+    }
+
     fn session_set(&self, index: u32) -> Option<&mut Set> {
         self.set(index)
     }
@@ -68,7 +80,7 @@ impl SessionMemory for SessionTable {
     }
 
     fn session_count(&self, holder: u16) -> Option<&mut u32> {
-        let holder = self.counts.shared(holder.into())?;
+        let holder = self.more.counts.shared(holder.into())?;
         Some(&mut holder.slots)
     }
 }

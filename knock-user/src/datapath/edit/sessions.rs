@@ -5,11 +5,13 @@ use ipnet::IpNet;
 use knock_common::{
     Address,
     memory::SessionMemory as _,
+    row,
     session::{
         Flow, Session,
         remember::holder_of,
         table::{self, Beginning},
     },
+    set::NO_SLOT,
 };
 
 use crate::{
@@ -22,25 +24,23 @@ impl Datapath {
         Ok(table::find(self.session_table()?, flow).is_some())
     }
 
-    /// Returns the slots in the order in which user space takes them: from the end, since the program begins at the
-    /// front.
-    pub(in crate::datapath) fn free_session_slots(&self) -> impl Iterator<Item = u32> + use<> {
-        (0..self.sessions.len()).rev()
-    }
-
-    /// Adds the session of a flow, in the first of `slots` that has none. Returns `false` if there is no such slot. A flow for
-    /// which the sets have no room is left out.
+    /// Adds the session of a flow, in its home row or in the next one that has a free slot. Returns `false` if there is none. A flow
+    /// that cannot be linked is left out.
     pub(in crate::datapath) fn add_session<A: Address>(
         &self,
         flow: &Flow<A>,
         beginning: &Beginning,
-        slots: &mut impl Iterator<Item = u32>,
     ) -> Result<bool> {
         let sessions = self.session_table()?;
         let gate = self.applied.gate(beginning.gate);
         let to_prefix = gate.is_some_and(|gate| gate.grant_to == GrantTo::Prefix);
         let holder = holder_of(flow.source, to_prefix, self.seed);
-        let Some(slot) = slots.find(|slot| sessions.take(*slot)) else {
+        let rows = sessions.session_rows();
+        let home = row::home(flow.position(self.seed), rows);
+        let mut slots = (home..rows)
+            .chain(0..home)
+            .map(|row| table::take_free(sessions, row));
+        let Some(slot) = slots.find(|slot| *slot != NO_SLOT) else {
             return Ok(false);
         };
         table::begin(sessions, slot, flow, holder, beginning);

@@ -1,4 +1,4 @@
-//! A table with its sets, mapped into memory: commands and the service change it with the program's own code, while the program
+//! A table with what leads to its slots, mapped into memory: commands and the service change it with the program's own code, while the program
 //! changes it too.
 
 use std::{
@@ -20,28 +20,28 @@ use knock_common::{
 
 use crate::sys::bpf::mapping::Mapping;
 
-/// Slots, the sets that lead to them, and one more array, of what the slots are counted by.
-pub struct SharedTable<S, C> {
+/// Slots, the sets that lead to them, and, in `more`, further arrays.
+pub struct SharedTable<S, M> {
     pub(super) slots: Mapping<S>,
     /// How many there are.
     count: u32,
     pub(super) sets: Mapping<Set>,
-    pub(super) counts: Mapping<C>,
+    pub(super) more: M,
     seed: Seed,
 }
 
-impl<S: Pod, C: Pod> SharedTable<S, C> {
+impl<S: Pod, M> SharedTable<S, M> {
     pub(in crate::datapath) fn of(
         slots: &Array<MapData, S>,
         sets: &Array<MapData, Set>,
-        counts: &Array<MapData, C>,
+        more: M,
         seed: Seed,
     ) -> Result<Self> {
         Ok(Self {
             slots: Mapping::of(slots)?,
             count: slots.len(),
             sets: Mapping::of(sets)?,
-            counts: Mapping::of(counts)?,
+            more,
             seed,
         })
     }
@@ -62,7 +62,7 @@ impl<S: Pod, C: Pod> SharedTable<S, C> {
     }
 }
 
-impl<S: Pod, C: Pod> Memory for SharedTable<S, C> {
+impl<S: Pod, M> Memory for SharedTable<S, M> {
     fn seed(&self) -> Seed {
         self.seed
     }

@@ -246,7 +246,7 @@ fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) 
 
 /// The program's constants, by their names in the object.
 struct Constants {
-    words: [(&'static str, u32); 16],
+    words: [(&'static str, u32); 17],
     long_words: [(&'static str, u64); 2],
     seed: Seed,
 }
@@ -264,6 +264,7 @@ impl Constants {
             guarded,
             grant_slots,
             session_slots,
+            session_rows,
             grant_slot_mask,
             session_slot_mask,
             progress_slots,
@@ -284,6 +285,7 @@ impl Constants {
                 ("HOLDS_KNOCKS", flag(holds_knocks)),
                 ("GRANT_SLOTS", grant_slots),
                 ("SESSION_SLOTS", session_slots),
+                ("SESSION_ROWS", session_rows),
                 ("GRANT_SLOT_MASK", grant_slot_mask),
                 ("SESSION_SLOT_MASK", session_slot_mask),
                 ("PROGRESS_SLOTS", progress_slots),

@@ -11,6 +11,7 @@ const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const TABLE: &str = "knock-common/src/grant/table.rs";
 const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
 const SET: &str = "knock-common/src/set.rs";
+const ROW: &str = "knock-common/src/row.rs";
 const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
@@ -230,6 +231,60 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "    false",
     },
     Fault {
+        what: "a flow that has its slot elsewhere is not counted at home",
+        file: SESSION_TABLE,
+        find: "    if !row::count_in(rows, memory, position) {\n        return false;\n    }\n",
+        replace: "",
+    },
+    Fault {
+        what: "a row goes on leading to flows that have ended",
+        file: SESSION_TABLE,
+        find: "    row::unlink(rows, memory, slot);\n",
+        replace: "",
+    },
+    Fault {
+        what: "a flow that cannot be linked to its slot begins all the same",
+        file: SESSION_TABLE,
+        find: "        return row::link(rows, memory, position, slot);\n",
+        replace: "        row::link(rows, memory, position, slot);\n        return true;\n",
+    },
+    Fault {
+        what: "behind the slot of another flow with the same fingerprint, none is looked for",
+        file: SESSION_TABLE,
+        find: "    let slot = memory.search_session(position, flow.tag(), NO_SLOT);\n    at(memory, slot, flow)\n}\n\n/// Looks a flow up in every slot except",
+        replace: "    None\n}\n\n/// Looks a flow up in every slot except",
+    },
+    Fault {
+        what: "an idle flow in the home row of a new one makes no room there",
+        file: REMEMBER,
+        find: "    for place in 0..row::SLOTS {\n",
+        replace: "    for place in 0..0 {\n",
+    },
+    Fault {
+        what: "the slot of a flow from elsewhere looks free",
+        file: SESSION_TABLE,
+        find: "        row::lend(rows, memory, slot);\n",
+        replace: "",
+    },
+    Fault {
+        what: "the count of those elsewhere begins anew when it is full",
+        file: ROW,
+        find: "if word >> COUNT_SHIFT < MOST {",
+        replace: "if true {",
+    },
+    Fault {
+        what: "a slot is taken for one with a fingerprint that it does not have",
+        file: ROW,
+        find: "& !differs & (EACH << 7)",
+        replace: "& (EACH << 7)",
+    },
+    Fault {
+        what: "a flow whose home row is full looks in no other row for a free slot",
+        file: REMEMBER,
+        find: "    let slot = elsewhere(env, first.checked_rem(rows).unwrap_or(0), rows);\n",
+        replace: "    let slot = NO_SLOT;\n",
+    },
+    Fault {
         what: "a grant that two CPUs give at once is there twice",
         file: TABLE,
         find: "if !is_elsewhere(memory, key, slot) {",
@@ -430,7 +485,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "flows to foreign addresses are remembered",
         file: REMEMBER,
-        find: "if is_foreign(env, &Flow::of(segment)) {",
+        find: "    if is_foreign(env, &flow) {",
         replace: "if false {",
     },
     Fault {

@@ -1,0 +1,187 @@
+//! Rows: where most keys of a table have their slots.
+//!
+//! The slots of a table lie in rows of [`SLOTS`]. A keyed hash of a key selects its home row. A word for each row has a byte for
+//! each slot: the fingerprint of the key in that slot, if the key is at home in the row. These words take little more than a
+//! byte for each slot, so they stay in near caches, and a look-up waits for one line of memory, that of the slot. It compares all
+//! slots of a row at once, without a branch for each, so there is none that a processor could predict wrongly.
+//!
+//! - Other keys can have the same fingerprint, so a look-up compares the key with what is in the slot.
+//! - A key whose home row is full gets a slot elsewhere, to which a [set](crate::set) leads. The top byte of the word of its
+//!   home counts such keys, from before they are linked until after they are unlinked. Sets are looked at only where there are
+//!   some.
+//! - Each change is a compare-and-exchange of the word, in user space too. If other CPUs change the word at the same moment each
+//!   time that it is tried, a key is not linked, and gets no slot; one that was to be unlinked leaves its fingerprint behind,
+//!   which leads to a slot that it no longer has. Such a slot does not look free, and is taken only by its index.
+
+use crate::{
+    Memory,
+    memory::read,
+    set::{NO_SLOT, Position, change},
+};
+
+/// Slots of a row.
+pub const SLOTS: u32 = 7;
+/// In place of a fingerprint: the slot has no key.
+pub const FREE: u64 = 0;
+/// In place of a fingerprint: the slot has a key that is at home elsewhere.
+const STRANGER: u64 = 0xff;
+
+/// A word with 1 in the byte of each slot.
+const EACH: u64 = 0x0001_0101_0101_0101;
+/// Where the top byte is.
+const COUNT_SHIFT: u32 = 56;
+/// The most keys that are counted. Where there were as many, the count stays.
+const MOST: u64 = 0xff;
+
+/// Returns the number of rows for this many slots. The last row may have fewer than the others.
+pub const fn rows(slots: usize) -> usize {
+    slots.div_ceil(SLOTS as usize)
+}
+
+/// The rows of one table.
+pub trait Rows {
+    /// Returns how many there are.
+    fn rows(&self) -> u32;
+
+    /// Returns the word of a row by its index.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn row(&self, index: u32) -> Option<&mut u64>;
+}
+
+/// Returns the index of the home row of a key, where there are so many rows.
+#[inline(always)]
+pub const fn home(position: Position, rows: u32) -> u32 {
+    // Widening; `From` is not const.
+    (((position.to_bits() >> 32) * rows as u64) >> 32) as u32
+}
+
+/// Returns the fingerprint of a key: 1 to 254.
+#[inline(always)]
+pub(crate) const fn fingerprint(position: Position) -> u64 {
+    // Of the lower half: the upper one selects the row and the set.
+    (((position.to_bits() as u32 as u64) * 254) >> 32) + 1
+}
+
+/// Returns the first slot with the fingerprint of this key in its home row, which has this index and word, or [`NO_SLOT`].
+#[inline(always)]
+pub const fn find(word: u64, row: u32, position: Position) -> u32 {
+    first(word, row, fingerprint(position))
+}
+
+/// As [`find`], for a byte: a fingerprint, or [`FREE`].
+#[inline(always)]
+pub const fn first(word: u64, row: u32, fingerprint: u64) -> u32 {
+    /// What a word with a single bit, the lowest of a slot's byte, is multiplied by to have the slot's number in the top byte.
+    const NUMBERS: u64 = 0x0001_0203_0405_0607;
+    let differs = word ^ fingerprint.wrapping_mul(EACH);
+    // The highest bit of each byte that is 0. Of bytes behind the first one that is 0, this can be wrong.
+    let equal = differs.wrapping_sub(EACH) & !differs & (EACH << 7);
+    if equal == 0 {
+        return NO_SLOT;
+    }
+    let lowest = (equal & equal.wrapping_neg()) >> 7;
+    row * SLOTS + (lowest.wrapping_mul(NUMBERS) >> 56) as u32
+}
+
+/// Returns whether keys that are at home in the row with this word have slots elsewhere.
+#[inline(always)]
+pub const fn has_others(word: u64) -> bool {
+    word >> COUNT_SHIFT != 0
+}
+
+/// As [`find`], for the first such slot that `is_wanted`.
+#[inline(always)]
+pub fn search(word: u64, row: u32, position: Position, is_wanted: impl Fn(u32) -> bool) -> u32 {
+    let fingerprint = fingerprint(position);
+    // Where a table is full, nearly every look-up of a key that it does not have comes here.
+    if first(word, row, fingerprint) == NO_SLOT {
+        return NO_SLOT;
+    }
+    for place in 0..SLOTS {
+        let slot = row * SLOTS + place;
+        if word >> (8 * place) & 0xff == fingerprint && is_wanted(slot) {
+            return slot;
+        }
+    }
+    NO_SLOT
+}
+
+/// Returns whether a slot is in the home row of a key.
+#[inline(always)]
+pub const fn is_home(position: Position, slot: u32, rows: u32) -> bool {
+    slot / SLOTS == home(position, rows)
+}
+
+/// Makes the home row of a key lead to a slot in it. Returns false if other CPUs changed the word each time.
+#[inline(always)]
+pub fn link<R: Rows, M: Memory>(rows: &R, memory: &M, position: Position, slot: u32) -> bool {
+    put(rows, memory, slot, fingerprint(position))
+}
+
+/// Notes that a slot has no key any more.
+#[inline(always)]
+pub fn unlink<R: Rows, M: Memory>(rows: &R, memory: &M, slot: u32) {
+    put(rows, memory, slot, FREE);
+}
+
+/// Counts a key that gets a slot elsewhere. Returns false if other CPUs changed the word each time.
+#[inline(always)]
+pub fn count_in<R: Rows, M: Memory>(rows: &R, memory: &M, position: Position) -> bool {
+    let row = rows.row(home(position, rows.rows()));
+    row.is_some_and(|word| {
+        change(memory, word, |word| {
+            if word >> COUNT_SHIFT < MOST {
+                word + (1 << COUNT_SHIFT)
+            } else {
+                word
+            }
+        })
+    })
+}
+
+/// Undoes [`count_in`]. If other CPUs change the word each time, look-ups look at sets for nothing.
+#[inline(always)]
+pub fn count_out<R: Rows, M: Memory>(rows: &R, memory: &M, position: Position) {
+    if let Some(word) = rows.row(home(position, rows.rows())) {
+        change(memory, word, |word| match word >> COUNT_SHIFT {
+            0 | MOST => word,
+            _ => word - (1 << COUNT_SHIFT),
+        });
+    }
+}
+
+/// Notes that a slot has a key from elsewhere. If other CPUs change the word each time, the slot seems to be free.
+#[inline(always)]
+pub fn lend<R: Rows, M: Memory>(rows: &R, memory: &M, slot: u32) {
+    put(rows, memory, slot, STRANGER);
+}
+
+#[inline(always)]
+fn put<R: Rows, M: Memory>(rows: &R, memory: &M, slot: u32, fingerprint: u64) -> bool {
+    let shift = 8 * (slot % SLOTS);
+    let row = rows.row(slot / SLOTS);
+    row.is_some_and(|word| {
+        change(memory, word, |word| {
+            word & !(0xff << shift) | fingerprint << shift
+        })
+    })
+}
+
+/// Returns the slots of a row with this index and word that look free.
+#[inline(always)]
+pub fn free(mut word: u64, row: u32) -> impl Iterator<Item = u32> {
+    (0..SLOTS).map_while(move |_| {
+        let slot = first(word, row, FREE);
+        word |= STRANGER << (8 * (slot % SLOTS));
+        (slot != NO_SLOT).then_some(slot)
+    })
+}
+
+/// Returns the word of a row, as it is now.
+#[inline(always)]
+pub fn word<R: Rows>(rows: &R, row: u32) -> Option<u64> {
+    Some(read(&*rows.row(row)?))
+}
+
+#[cfg(test)]
+mod tests;
