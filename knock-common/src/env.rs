@@ -104,7 +104,7 @@ pub trait Env: GrantMemory + SessionMemory {
     /// around.
     fn next_grant_slot(&self) -> Option<u32>;
 
-    /// Returns the index of the next slot of the ring of sessions, in the same way.
+    /// Returns the index of the next slot at the cursor of sessions, in the same way.
     fn next_session_slot(&self) -> Option<u32>;
     fn session_slots(&self) -> u32;
 
