@@ -69,25 +69,23 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
 ) -> Verdict {
     let index = Role::index(segment.protocol != TCP, segment.destination_port);
     let port = env.port(index);
-    let role = port.role();
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
         return at_knock_port(env, frame, segment, port);
     }
-    if role == Role::Open || !guarded::may_be(env, segment.destination, port) {
-        return Verdict::of(Reason::Unguarded);
-    }
-    let (flags, sequence) = if segment.protocol == TCP {
-        tcp()
-    } else {
-        (0, 0)
-    };
-    if let Role::Protected { gate } = role {
-        if !guarded::is(env, segment, port) {
+    if port.is_protected() {
+        if !guarded::may_be(env, segment.destination, port) || !guarded::is(env, segment, port) {
             return Verdict::of(Reason::Unguarded);
         }
+        let (flags, sequence) = tcp_of(segment, tcp);
+        let gate = port.gate();
         let reason = at_gate(env, segment, gate, flags, sequence);
         return Verdict { reason, gate };
     }
+    let role = port.role();
+    if role == Role::Open || !guarded::may_be(env, segment.destination, port) {
+        return Verdict::of(Reason::Unguarded);
+    }
+    let (flags, _) = tcp_of(segment, tcp);
     if segment.protocol == TCP
         && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN
     {
@@ -106,6 +104,16 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
     } else {
         sequence::foreign(env, segment);
         Verdict::of(Reason::Unguarded)
+    }
+}
+
+/// Returns the TCP flags and sequence number of a packet, which are 0 of a datagram.
+#[inline(always)]
+fn tcp_of<A: Address>(segment: &Segment<A>, tcp: impl FnOnce() -> (u8, u32)) -> (u8, u32) {
+    if segment.protocol == TCP {
+        tcp()
+    } else {
+        (0, 0)
     }
 }
 

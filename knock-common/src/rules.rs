@@ -80,6 +80,11 @@ impl PortRole {
     }
 
     #[inline(always)]
+    pub const fn is_protected(self) -> bool {
+        self.0 & Role::KIND == Role::PROTECTED
+    }
+
+    #[inline(always)]
     pub const fn is_authenticated(self) -> bool {
         self.0 & Self::AUTHENTICATED != 0
     }
@@ -124,6 +129,11 @@ pub const ROLES: u32 = 2 * 65536;
 
 impl Role {
     const KIND: u32 = 0xff;
+    const FOREIGN: u32 = 0;
+    const OPEN: u32 = 1;
+    const PROTECTED: u32 = 2;
+    const KNOCK: u32 = 3;
+    const FWKNOP: u32 = 4;
     const STARTS: u32 = 0x100;
 
     #[inline(always)]
@@ -134,13 +144,14 @@ impl Role {
 
     pub const fn pack(self) -> u32 {
         match self {
-            Self::Foreign => 0,
-            Self::Open => 1,
-            Self::Protected { gate } => 2 | (gate as u32) << 16,
+            Self::Foreign => Self::FOREIGN,
+            Self::Open => Self::OPEN,
+            Self::Protected { gate } => Self::PROTECTED | (gate as u32) << 16,
             Self::Knock { symbol, starts } => {
-                3 | (symbol as u32) << 16 | if starts { Self::STARTS } else { 0 }
+                let starts = if starts { Self::STARTS } else { 0 };
+                Self::KNOCK | (symbol as u32) << 16 | starts
             }
-            Self::Fwknop => 4,
+            Self::Fwknop => Self::FWKNOP,
         }
     }
 
@@ -148,13 +159,13 @@ impl Role {
     pub const fn unpack(packed: u32) -> Self {
         let id = (packed >> 16) as u16;
         match packed & Self::KIND {
-            1 => Self::Open,
-            2 => Self::Protected { gate: id },
-            3 => Self::Knock {
+            Self::OPEN => Self::Open,
+            Self::PROTECTED => Self::Protected { gate: id },
+            Self::KNOCK => Self::Knock {
                 symbol: id,
                 starts: packed & Self::STARTS != 0,
             },
-            4 => Self::Fwknop,
+            Self::FWKNOP => Self::Fwknop,
             _ => Self::Foreign,
         }
     }

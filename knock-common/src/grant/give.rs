@@ -4,7 +4,10 @@ use super::{
     GrantKey, filter,
     table::{self, Details},
 };
-use crate::{Address, Env, rules::GateRules, set::NO_SLOT};
+use crate::{
+    Address, Env,
+    set::{NO_SLOT, Position},
+};
 
 /// How many slots one knock looks at before it gives up. Only valid knocks get here.
 const TRIES: usize = 64;
@@ -45,31 +48,52 @@ impl Terms {
     }
 }
 
+/// The grant that a valid knock gives, worked out once for all the steps of giving it.
+struct Due<A> {
+    key: GrantKey<A>,
+    position: Position,
+    /// ns of `CLOCK_MONOTONIC`.
+    until: u64,
+    user: u32,
+    port: u16,
+}
+
 /// Gives or renews the grant of `source` for a valid knock, from `now` on, ns of `CLOCK_MONOTONIC`.
 ///
 /// Functions are called one after the other, since nested calls share 512 bytes of stack. Each returns one number, since a
 /// BPF function returns one register.
 #[inline(always)]
 pub fn give<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> Opening {
-    if !may_knock(env, source, terms.gate) {
+    let Some(rules) = env.gate(terms.gate) else {
+        return Opening::TableFull;
+    };
+    if rules.restricted != 0 && !may_knock(env, source, terms.gate) {
         return Opening::Source;
     }
-    let mut until = renewed(env, source, terms, now);
+    let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
+    let due = Due {
+        position: table::position_of(&key, env.seed()),
+        key,
+        until: now.saturating_add(rules.open_for.min(terms.open_for)),
+        user: terms.user,
+        port: terms.port,
+    };
+    let mut until = renewed(env, &due, now);
     if until == NONE || until == ENDED {
         let mut slot = NO_SLOT;
         if until == ENDED {
-            slot = retaken(env, source, terms, now);
+            slot = retaken(env, &due, now);
         }
         if slot == NO_SLOT {
             slot = env.claim_grant(now);
         }
         until = NONE;
-        if slot != NO_SLOT {
-            until = given(env, source, terms, slot, now);
+        if slot != NO_SLOT && given(env, &due, slot) {
+            until = due.until;
         }
         if until == NONE {
             // Another CPU has given or renewed the same grant in between, or there is no room.
-            until = renewed(env, source, terms, now);
+            until = renewed(env, &due, now);
         }
     }
     match until {
@@ -86,59 +110,44 @@ const ENDED: u64 = 1;
 /// Returns whether `source` is in one of the networks that may knock at `gate`.
 #[inline(never)]
 fn may_knock<E: Env, A: Address>(env: &E, source: &A, gate: u16) -> bool {
-    env.gate(gate)
-        .is_none_or(|rules| rules.restricted == 0 || env.may_knock(*source, gate))
+    env.may_knock(*source, gate)
 }
 
-/// Renews the live grant of `source`, if there is one.
+/// Renews the same grant, if it is there and live.
 #[inline(never)]
-fn renewed<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> u64 {
-    let Some(rules) = env.gate(terms.gate) else {
-        return NONE;
-    };
-    let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
-    let position = table::position_of(&key, env.seed());
-    table::expect(env, position);
-    if filter::may_have(env, position)
-        && let Some(found) = table::find_except(env, &key, NO_SLOT)
+fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
+    table::expect(env, due.position);
+    if filter::may_have(env, due.position)
+        && let Some(found) = table::find_at(env, &due.key, due.position, NO_SLOT)
     {
         if found.until <= now {
             return ENDED;
         }
         // Never shortens a grant that was given by hand for longer.
-        let until = end(rules, terms, now).max(found.until);
+        let until = due.until.max(found.until);
         // One for any port stays one.
         let port = if found.earned.port() == 0 {
             0
         } else {
-            terms.port
+            due.port
         };
-        if table::renew(env, found, until, Details::new(terms.user, port)) {
+        if table::renew(env, found, until, Details::new(due.user, port)) {
             return until;
         }
     }
     NONE
 }
 
-/// Takes the slot of the grant of `source` that has ended. Returns its index, or [`NO_SLOT`].
+/// Takes the slot of the same grant that has ended. Returns its index, or [`NO_SLOT`].
 #[inline(never)]
-fn retaken<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, now: u64) -> u32 {
-    if let Some(rules) = env.gate(terms.gate) {
-        let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
-        if let Some(found) = table::find_except(env, &key, NO_SLOT)
-            && found.until <= now
-            && table::retake(env, &key, found)
-        {
-            return found.slot;
-        }
+fn retaken<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u32 {
+    if let Some(found) = table::find_at(env, &due.key, due.position, NO_SLOT)
+        && found.until <= now
+        && table::retake(env, &due.key, found)
+    {
+        return found.slot;
     }
     NO_SLOT
-}
-
-/// Returns when a grant ends that is given now.
-#[inline(always)]
-fn end(rules: &GateRules, terms: &Terms, now: u64) -> u64 {
-    now.saturating_add(rules.open_for.min(terms.open_for))
 }
 
 /// Takes a slot without a grant, or whose grant has ended. Returns its index, or [`NO_SLOT`].
@@ -155,21 +164,17 @@ pub fn claim<E: Env>(env: &E, now: u64) -> u32 {
     NO_SLOT
 }
 
-/// Gives a claimed slot to `source`.
+/// Gives a claimed slot. Returns whether it was given.
 #[inline(never)]
-fn given<E: Env, A: Address>(env: &E, source: &A, terms: &Terms, slot: u32, now: u64) -> u64 {
-    let Some(rules) = env.gate(terms.gate) else {
-        table::free(env, slot);
-        return NONE;
-    };
-    let key = GrantKey::new(*source, super::length::<A>(rules), terms.gate);
-    let until = end(rules, terms, now);
-    let details = Details::new(terms.user, terms.port);
-    if table::give(env, slot, &key, until, details) {
-        until
-    } else {
-        NONE
-    }
+fn given<E: Env, A: Address>(env: &E, due: &Due<A>, slot: u32) -> bool {
+    let Due {
+        ref key,
+        position,
+        until,
+        user,
+        port,
+    } = *due;
+    table::give_at(env, slot, key, position, until, Details::new(user, port))
 }
 
 #[cfg(test)]
@@ -179,7 +184,7 @@ mod tests {
     use bytemuck::Zeroable as _;
 
     use super::*;
-    use crate::{address::V4, grant::find, testing::TestEnv};
+    use crate::{address::V4, grant::find, rules::GateRules, testing::TestEnv};
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const OPEN_FOR: u64 = 1_000_000_000;

@@ -136,20 +136,34 @@ pub fn find_except<M: GrantMemory, A: Address>(
     key: &GrantKey<A>,
     but: u32,
 ) -> Option<Found> {
-    let position = position_of(key, memory.seed());
+    find_at(memory, key, position_of(key, memory.seed()), but)
+}
+
+/// As [`find_except`], for who knows where the key is.
+#[inline(always)]
+pub(super) fn find_at<M: GrantMemory, A: Address>(
+    memory: &M,
+    key: &GrantKey<A>,
+    position: Position,
+    but: u32,
+) -> Option<Found> {
     at(memory, memory.search_grant(position, key.tag(), but), key)
 }
 
 /// Returns whether a key is in another slot than `but`.
 #[inline(always)]
-fn is_elsewhere<M: GrantMemory, A: Address>(memory: &M, key: &GrantKey<A>, but: u32) -> bool {
-    let position = position_of(key, memory.seed());
+fn is_elsewhere<M: GrantMemory, A: Address>(
+    memory: &M,
+    key: &GrantKey<A>,
+    position: Position,
+    but: u32,
+) -> bool {
     let Some(set) = memory.grant_set(position.index()) else {
         return false;
     };
     let other = set.find(position, memory.grant_slot_mask(), |slot| slot != but);
     let may_be = other != NO_SLOT || set.further() != 0;
-    may_be && find_except(memory, key, but).is_some()
+    may_be && find_at(memory, key, position, but).is_some()
 }
 
 /// Returns the slot of a grant with this tag, in any set that may lead to it and in any slot but one, or [`NO_SLOT`].
@@ -219,6 +233,20 @@ pub fn give<M: GrantMemory, A: Address>(
     until: u64,
     details: Details,
 ) -> bool {
+    let position = position_of(key, memory.seed());
+    give_at(memory, slot, key, position, until, details)
+}
+
+/// As [`give`], for who knows where the key is.
+#[inline(always)]
+pub(super) fn give_at<M: GrantMemory, A: Address>(
+    memory: &M,
+    slot: u32,
+    key: &GrantKey<A>,
+    position: Position,
+    until: u64,
+    details: Details,
+) -> bool {
     let Some(grant) = memory.grant(slot) else {
         return false;
     };
@@ -226,13 +254,12 @@ pub fn give<M: GrantMemory, A: Address>(
     grant.tag = key.tag();
     grant.address = [first, second];
     details.store(grant);
-    let position = position_of(key, memory.seed());
     if !memory.link_grant(position, slot) {
         free(memory, slot);
         return false;
     }
     set_end(memory, slot, until);
-    if !is_elsewhere(memory, key, slot) {
+    if !is_elsewhere(memory, key, position, slot) {
         return true;
     }
     // It may have been renewed meanwhile.

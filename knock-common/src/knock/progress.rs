@@ -37,6 +37,9 @@ impl ProgressSet {
 pub struct Pair(pub u64);
 
 impl Pair {
+    /// No fingerprint is 0.
+    pub(super) const UNUSED: Self = Self(0);
+
     #[inline(always)]
     pub(super) const fn new(fingerprint: u32, ticket: u32) -> Self {
         // Widening; `From` is not const.

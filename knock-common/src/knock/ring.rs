@@ -85,8 +85,8 @@ pub enum Entry<'e> {
 pub struct Newcomer<'e> {
     set: &'e mut ProgressSet,
     fingerprint: u32,
-    /// The pair of another source with the same fingerprint, and its index.
-    same: Option<(usize, Pair)>,
+    /// The pair of another source with the same fingerprint; unused: there is none.
+    same: Pair,
 }
 
 /// Looks up a source that is seen now. `None`: another CPU is changing it, and the knock is lost.
@@ -94,29 +94,42 @@ pub struct Newcomer<'e> {
 pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>> {
     let Location { set, fingerprint } = Location::of(source, env.seed());
     let set = env.progress_set(set)?;
-    let mut same = None;
-    for way in 0..WAYS {
-        let pair = set.pair(way);
-        if pair.fingerprint() == fingerprint {
-            let progress = env.progress(pair.ticket())?;
-            if progress.is_of(source) {
-                let pair_of = set.pairs.get_mut(way)?;
-                let progress = kept_in_front(env, source, pair_of, pair, progress)?;
-                return Some(Entry::Known(progress));
-            }
-            if progress.is_held() {
-                // Most likely it is this source's.
-                return None;
-            }
-            same = Some((way, pair));
-            break;
+    let pair = find(set, fingerprint);
+    if pair != Pair::UNUSED {
+        let progress = env.progress(pair.ticket())?;
+        if progress.is_of(source) {
+            let progress = kept_in_front(env, source, set, pair, progress)?;
+            return Some(Entry::Known(progress));
+        }
+        if progress.is_held() {
+            // Most likely it is this source's.
+            return None;
         }
     }
     Some(Entry::New(Newcomer {
         set,
         fingerprint,
-        same,
+        same: pair,
     }))
+}
+
+/// Returns the pair with this fingerprint, or an unused one; not its index, which is rarely needed and would cost each knock
+/// instructions.
+#[inline(always)]
+fn find(set: &ProgressSet, fingerprint: u32) -> Pair {
+    for way in 0..WAYS {
+        let pair = set.pair(way);
+        if pair.fingerprint() == fingerprint {
+            return pair;
+        }
+    }
+    Pair::UNUSED
+}
+
+/// Returns the index of a pair, unless another CPU has replaced it.
+#[inline(always)]
+fn way_of(set: &ProgressSet, pair: Pair) -> Option<usize> {
+    (0..WAYS).find(|way| set.pair(*way) == pair)
 }
 
 /// Moves a source to the front of the ring if it is in the older part. Returns its progress.
@@ -124,7 +137,7 @@ pub fn entry<'e, E: Env, A: Address>(env: &'e E, source: &A) -> Option<Entry<'e>
 fn kept_in_front<'e, E: Env, A: Address>(
     env: &'e E,
     source: &A,
-    pair: &mut u64,
+    set: &mut ProgressSet,
     before: Pair,
     progress: &'e mut Progress,
 ) -> Option<&'e mut Progress> {
@@ -132,7 +145,7 @@ fn kept_in_front<'e, E: Env, A: Address>(
     if before.age(next) <= old(env.progress_slots()) {
         Some(progress)
     } else {
-        move_to_front(env, source, pair, before, progress)
+        move_to_front(env, source, set, before, progress)
     }
 }
 
@@ -141,10 +154,12 @@ fn kept_in_front<'e, E: Env, A: Address>(
 fn move_to_front<'e, E: Env, A: Address>(
     env: &'e E,
     source: &A,
-    pair: &mut u64,
+    set: &mut ProgressSet,
     before: Pair,
     progress: &'e mut Progress,
 ) -> Option<&'e mut Progress> {
+    let way = way_of(set, before)?;
+    let pair = set.pairs.get_mut(way)?;
     let ticket = env.progress_ticket()?;
     let after = Pair::new(before.fingerprint(), ticket);
     let front = env.progress(ticket)?;
@@ -186,7 +201,12 @@ impl Newcomer<'_> {
             return false;
         };
         // A pair with the same fingerprint would hide it, so it replaces that one.
-        let Some((way, before)) = same.or_else(|| oldest(set, fingerprint, next)) else {
+        let place = if same == Pair::UNUSED {
+            oldest(set, fingerprint, next)
+        } else {
+            way_of(set, same).map(|way| (way, same))
+        };
+        let Some((way, before)) = place else {
             return false;
         };
         let Some(pair) = set.pairs.get_mut(way) else {
@@ -209,23 +229,31 @@ impl Newcomer<'_> {
     }
 }
 
-/// Returns the oldest pair of a set, with its index. `None`: another CPU has added this fingerprint meanwhile.
+/// Returns the oldest pair of a set, with its index: of several, the first. `None`: another CPU has changed the set meanwhile.
 #[inline(always)]
 fn oldest(set: &ProgressSet, fingerprint: u32, next: u32) -> Option<(usize, Pair)> {
-    let mut oldest = (0, set.pair(0));
-    if oldest.1.fingerprint() == fingerprint {
-        return None;
-    }
-    for way in 1..WAYS {
+    const LAST: usize = WAYS - 1;
+    const BITS: u32 = WAYS.ilog2();
+    // Age, and index from the end, in one number. The ages are in no order, so a processor would guess a branch for each wrongly.
+    let mut oldest = 0;
+    for way in 0..WAYS {
         let pair = set.pair(way);
         if pair.fingerprint() == fingerprint {
             return None;
         }
-        if pair.age(next) > oldest.1.age(next) {
-            oldest = (way, pair);
-        }
+        let (age, from_end) = (u64::from(pair.age(next)), (LAST - way) as u64);
+        oldest = larger(oldest, age << BITS | from_end);
     }
-    Some(oldest)
+    let way = LAST - oldest as usize % WAYS;
+    let pair = set.pair(way);
+    (u64::from(pair.age(next)) == oldest >> BITS).then_some((way, pair))
+}
+
+/// Returns the larger one of two numbers below 2^63, without a branch, which BPF would take.
+#[inline(always)]
+const fn larger(one: u64, other: u64) -> u64 {
+    let is_less = (one.wrapping_sub(other).cast_signed() >> 63).cast_unsigned();
+    one ^ (one ^ other) & is_less
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ const PASS: &str = "bare pass, UDP to 443";
 const PARSED: &str = "parse only, UDP to 443";
 const OTHERS: &str = "no program, UDP to 443";
 const ADMITTED: &str = "no program, UDP to 22";
+const ADMITTED_ONE: &str = "no program, UDP to 22, one source";
 const KNOCKING: &str = "no program, UDP to 7101";
 
 /// Puts each contestant on a wire of its own, attached in this mode.
@@ -51,7 +52,7 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
         rows.floor(host, programs, "parse", Floor::Parse)?;
         rows.denied("parse only, SYN to 22", vec![over(DROP)]);
         rows.unguarded(PARSED, vec![over(OTHERS)]);
-        for grants in [1_000, 100_000] {
+        for grants in [1, 1_000, 100_000] {
             rows.minimal(host, programs, grants)?;
         }
         rows.minimal_knocking(host, programs)?;
@@ -96,6 +97,7 @@ impl Rows {
         });
         self.unguarded(OTHERS, vec![]);
         self.granted(ADMITTED, 1_000, vec![]);
+        self.granted(ADMITTED_ONE, 1, vec![]);
         let knock = steady(STRANGERS, CROWD, KNOCKS[0]);
         self.knocks(KNOCKING, knock, vec![]);
         Ok(())
@@ -146,7 +148,7 @@ impl Rows {
         let name = |what| format!("minimal gate, {what}, {}", counted(grants));
         self.denied(&name("denied"), vec![over(DROP)]);
         self.unguarded(&name("unguarded"), vec![over(OTHERS)]);
-        self.granted(&name("granted"), grants, vec![over(ADMITTED)]);
+        self.granted(&name("granted"), grants, vec![over(admitted(grants))]);
         Ok(())
     }
 
@@ -201,7 +203,7 @@ impl Rows {
         grants: u32,
     ) -> Result<()> {
         let few = grants <= 1_000;
-        let alike = if few { 1_000 } else { grants };
+        let floor = admitted(grants);
         let setup = Setup {
             grants: Setup::default().grants.max(grants),
             ..self.setup()
@@ -215,7 +217,7 @@ impl Rows {
             grants,
         )?;
         let name = |what| format!("{what}, {}", counted(grants));
-        let minimal = |what| format!("minimal gate, {what}, {}", counted(alike));
+        let minimal = |what| format!("minimal gate, {what}, {}", counted(grants));
         let allowed = if few { DENIED_FEW } else { DENIED_MANY };
         self.denied(
             &name("denied"),
@@ -225,11 +227,11 @@ impl Rows {
         against.push(over(if self.compares() { PARSED } else { PASS }));
         self.unguarded(&name("unguarded"), against);
         let against = if few {
-            self.allowed(GRANTED_FEW, ADMITTED, &minimal("granted"))
+            self.allowed(GRANTED_FEW, floor, &minimal("granted"))
         } else if self.compares() {
-            vec![over(ADMITTED), times_what(minimal("granted"), ADMITTED)]
+            vec![over(floor), times_what(minimal("granted"), floor)]
         } else {
-            vec![over(ADMITTED)]
+            vec![over(floor)]
         };
         self.granted(&name("granted"), grants, against);
         Ok(())
@@ -402,4 +404,9 @@ impl Rows {
             against
         }
     }
+}
+
+/// Returns the floor of packets under so many grants.
+const fn admitted(grants: u32) -> &'static str {
+    if grants == 1 { ADMITTED_ONE } else { ADMITTED }
 }

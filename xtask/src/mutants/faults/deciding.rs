@@ -179,8 +179,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock shortens what was given by hand for longer",
         file: GIVE,
-        find: "end(rules, terms, now).max(found.until)",
-        replace: "end(rules, terms, now)",
+        find: "due.until.max(found.until)",
+        replace: "due.until",
     },
     Fault {
         what: "a full table pushes out live grants",
@@ -287,7 +287,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a grant that two CPUs give at once is there twice",
         file: TABLE,
-        find: "if !is_elsewhere(memory, key, slot) {",
+        find: "if !is_elsewhere(memory, key, position, slot) {",
         replace: "if true {",
     },
     Fault {

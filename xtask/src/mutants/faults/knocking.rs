@@ -140,8 +140,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "networks that may knock are not checked",
         file: GIVE,
-        find: "rules.restricted == 0 || env.may_knock(*source, gate)",
-        replace: "true",
+        find: "rules.restricted != 0 && !may_knock(env, source, terms.gate)",
+        replace: "false",
     },
     Fault {
         what: "a knock that the run does not go on with begins no other",
@@ -212,20 +212,20 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a set of sources forgets the newest",
         file: RING,
-        find: "if pair.age(next) > oldest.1.age(next) {",
-        replace: "if pair.age(next) < oldest.1.age(next) {",
+        find: "    let way = LAST - oldest as usize % WAYS;\n    let pair = set.pair(way);",
+        replace: "    let way = (0..WAYS).min_by_key(|way| set.pair(*way).age(next))?;\n    let pair = set.pair(way);\n    oldest = u64::from(pair.age(next)) << BITS;",
     },
     Fault {
         what: "two CPUs that add a source both succeed",
         file: RING,
-        find: "        if pair.fingerprint() == fingerprint {\n            return None;\n        }\n        if pair.age",
-        replace: "        if pair.age",
+        find: "        if pair.fingerprint() == fingerprint {\n            return None;\n        }\n        let (age",
+        replace: "        let (age",
     },
     Fault {
         what: "two pairs of a set of sources have the same fingerprint",
         file: RING,
-        find: "same = Some((way, pair));",
-        replace: "",
+        find: "        same: pair,\n",
+        replace: "        same: Pair::UNUSED,\n",
     },
     Fault {
         what: "a state's only transition is taken whatever the knock",
