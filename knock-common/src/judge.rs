@@ -107,7 +107,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
     }
 }
 
-/// Returns the TCP flags and sequence number of a packet, which are 0 of a datagram.
+/// Returns the TCP flags and sequence number of a packet: 0 for a datagram.
 #[inline(always)]
 fn tcp_of<A: Address>(segment: &Segment<A>, tcp: impl FnOnce() -> (u8, u32)) -> (u8, u32) {
     if segment.protocol == TCP {

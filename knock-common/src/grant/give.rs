@@ -113,7 +113,7 @@ fn may_knock<E: Env, A: Address>(env: &E, source: &A, gate: u16) -> bool {
     env.may_knock(*source, gate)
 }
 
-/// Renews the same grant, if it is there and live.
+/// Renews the grant that is due, if it is there and live.
 #[inline(never)]
 fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
     table::expect(env, due.position);
@@ -138,7 +138,7 @@ fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
     NONE
 }
 
-/// Takes the slot of the same grant that has ended. Returns its index, or [`NO_SLOT`].
+/// Takes the slot of the grant that is due, if it has ended. Returns its index, or [`NO_SLOT`].
 #[inline(never)]
 fn retaken<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u32 {
     if let Some(found) = table::find_at(env, &due.key, due.position, NO_SLOT)

@@ -139,7 +139,7 @@ pub fn find_except<M: GrantMemory, A: Address>(
     find_at(memory, key, position_of(key, memory.seed()), but)
 }
 
-/// As [`find_except`], for who knows where the key is.
+/// As [`find_except`], for callers that know where the key is.
 #[inline(always)]
 pub(super) fn find_at<M: GrantMemory, A: Address>(
     memory: &M,
@@ -237,7 +237,7 @@ pub fn give<M: GrantMemory, A: Address>(
     give_at(memory, slot, key, position, until, details)
 }
 
-/// As [`give`], for who knows where the key is.
+/// As [`give`], for callers that know where the key is.
 #[inline(always)]
 pub(super) fn give_at<M: GrantMemory, A: Address>(
     memory: &M,

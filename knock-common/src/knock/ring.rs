@@ -234,7 +234,7 @@ impl Newcomer<'_> {
 fn oldest(set: &ProgressSet, fingerprint: u32, next: u32) -> Option<(usize, Pair)> {
     const LAST: usize = WAYS - 1;
     const BITS: u32 = WAYS.ilog2();
-    // Age, and index from the end, in one number. The ages are in no order, so a processor would guess a branch for each wrongly.
+    // Age, and index from the end, in one number: one comparison finds both.
     let mut oldest = 0;
     for way in 0..WAYS {
         let pair = set.pair(way);
@@ -242,18 +242,11 @@ fn oldest(set: &ProgressSet, fingerprint: u32, next: u32) -> Option<(usize, Pair
             return None;
         }
         let (age, from_end) = (u64::from(pair.age(next)), (LAST - way) as u64);
-        oldest = larger(oldest, age << BITS | from_end);
+        oldest = oldest.max(age << BITS | from_end);
     }
     let way = LAST - oldest as usize % WAYS;
     let pair = set.pair(way);
     (u64::from(pair.age(next)) == oldest >> BITS).then_some((way, pair))
-}
-
-/// Returns the larger one of two numbers below 2^63, without a branch, which BPF would take.
-#[inline(always)]
-const fn larger(one: u64, other: u64) -> u64 {
-    let is_less = (one.wrapping_sub(other).cast_signed() >> 63).cast_unsigned();
-    one ^ (one ^ other) & is_less
 }
 
 #[cfg(test)]

@@ -406,7 +406,7 @@ impl Rows {
     }
 }
 
-/// Returns the floor of packets under so many grants.
+/// Returns the floor of packets under this number of grants.
 const fn admitted(grants: u32) -> &'static str {
     if grants == 1 { ADMITTED_ONE } else { ADMITTED }
 }

@@ -222,7 +222,7 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "        let (age",
     },
     Fault {
-        what: "two pairs of a set of sources have the same fingerprint",
+        what: "a source whose fingerprint another one has is not remembered",
         file: RING,
         find: "        same: pair,\n",
         replace: "        same: Pair::UNUSED,\n",
