@@ -169,6 +169,8 @@ pub struct TestEnv {
     pub rows_are_busy: Cell<bool>,
     /// What another CPU does when this one reads a state; once.
     pub meanwhile: Cell<Option<fn(&Self)>>,
+    /// What another CPU does when this one has read the cursor of sources; once.
+    pub at_cursor: Cell<Option<fn(&Self)>>,
     grants: Ring<Grant>,
     sessions: Ring<Session>,
 }
@@ -232,6 +234,7 @@ impl TestEnv {
             at_access: Cell::default(),
             rows_are_busy: Cell::default(),
             meanwhile: Cell::default(),
+            at_cursor: Cell::default(),
             grants: Ring::with_size(grants),
             sessions: Ring::with_size(sessions),
         }
@@ -365,7 +368,11 @@ impl Env for TestEnv {
     }
 
     fn progress_cursor(&self) -> Option<u32> {
-        Some(self.progress_cursor.get())
+        let cursor = self.progress_cursor.get();
+        if let Some(happens) = self.at_cursor.take() {
+            happens(self);
+        }
+        Some(cursor)
     }
 
     /// One CPU, and a block of one ticket.

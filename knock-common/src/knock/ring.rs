@@ -36,6 +36,10 @@ pub const fn sets(slots: usize) -> usize {
     slots / 2
 }
 
+/// How many tickets other CPUs may take while one CPU adds a source; far more than they ever do. It reads the cursor before it
+/// reads the pairs of a set, so some of these pairs may have later tickets.
+const AHEAD: u32 = 1 << 30;
+
 /// The first ticket. A pair that was never used has an older one.
 pub const FIRST: u32 = 1;
 
@@ -200,6 +204,9 @@ impl Newcomer<'_> {
         let Some(next) = env.progress_cursor() else {
             return false;
         };
+        // Ages are taken as of a later moment, so that a pair that another CPU is just adding counts as young, and not as the
+        // oldest. (An unused pair would count as young a quarter before the tickets come round: by then there is none.)
+        let next = next.wrapping_add(AHEAD);
         // A pair with the same fingerprint would hide it, so it replaces that one.
         let place = if same == Pair::UNUSED {
             oldest(set, fingerprint, next)

@@ -239,6 +239,24 @@ fn a_source_is_added_to_a_set_once() {
     assert_eq!(pairs_of(&env, &source), 1);
 }
 
+/// A CPU reads the cursor first, and then the pairs of the set.
+#[test]
+fn what_another_cpu_has_just_added_is_not_the_oldest() {
+    // All sources are in one set.
+    let env = env(2);
+    for source in 0..WAYS as u32 {
+        assert!(begin(&env, &v4(source), 1));
+    }
+    env.at_cursor.set(Some(|env| {
+        assert!(begin(env, &v4(101), 1));
+        assert!(begin(env, &v4(102), 1));
+    }));
+    assert!(begin(&env, &v4(100), 1));
+    let pairs = |source| pairs_of(&env, &v4(source));
+    assert_eq!([100, 101, 102].map(pairs), [1, 1, 1]);
+    assert_eq!([0, 1, 2, 3].map(pairs), [0, 0, 0, 1]);
+}
+
 /// However an address is chosen, it is not taken for a place that is nobody's or held.
 #[test]
 fn no_source_has_a_tag_with_a_meaning() {

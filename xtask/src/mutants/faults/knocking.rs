@@ -216,6 +216,12 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "    let way = (0..WAYS).min_by_key(|way| set.pair(*way).age(next))?;\n    let pair = set.pair(way);\n    oldest = u64::from(pair.age(next)) << BITS;",
     },
     Fault {
+        what: "what another CPU has just added to a set of sources is taken for the oldest",
+        file: RING,
+        find: "let next = next.wrapping_add(AHEAD);",
+        replace: "",
+    },
+    Fault {
         what: "two CPUs that add a source both succeed",
         file: RING,
         find: "        if pair.fingerprint() == fingerprint {\n            return None;\n        }\n        let (age",
