@@ -26,6 +26,18 @@ pub fn stay_away() -> Result<()> {
     }
 }
 
+/// Runs `work` with this thread moved off the CPU `cpu`, to which it then returns. What `work` starts stays off it. Where there is no
+/// other CPU, nothing moves.
+pub fn elsewhere<T>(cpu: usize, work: impl FnOnce() -> T) -> Result<T> {
+    let every = 0..libc::CPU_SETSIZE.unsigned_abs() as usize;
+    let others: Vec<usize> = every.filter(|other| *other != cpu).collect();
+    // The kernel leaves out those that it does not have, and refuses if none is left.
+    let _ = keep_to(&others);
+    let done = work();
+    keep_to(&[cpu])?;
+    Ok(done)
+}
+
 /// The kernel thread (`ksoftirqd`) that processes packets of one CPU under load.
 pub struct Softirq {
     schedstat: String,

@@ -6,19 +6,27 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::Xdp;
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::Xdp,
+};
+use knock_common::grant::{FREE, Grant};
 use netlab::host::output;
 use serde_json::Value;
 
 use crate::{
+    clock,
     frame::{self, Transport},
     host::{Host, STATE, Wire},
     judge::{GRANTED, Judge},
     keys::Key,
     programs::{Programs, Traffic, pinned},
+    service::Service,
 };
 
 pub use self::setup::{FOREIGN, FWKNOP_PORT, KNOCK_PORT, METRICS, MOST_GATES, OPEN, Setup, Slots};
@@ -36,6 +44,7 @@ pub struct Instance {
     binary: PathBuf,
     config: PathBuf,
     pins: PathBuf,
+    service: Option<Service>,
 }
 
 impl Instance {
@@ -61,6 +70,7 @@ impl Instance {
             config,
             pins,
             name,
+            service: None,
         })
     }
 
@@ -91,6 +101,38 @@ impl Instance {
             "--pin-root".as_ref(),
             self.pins.as_ref(),
         ]
+    }
+
+    /// Starts the service, off the CPU `cpu`, and waits until it has freed the slots of all grants, once these have ended.
+    pub fn serve(&mut self, host: &Host, cpu: usize) -> Result<()> {
+        let mut command = self.on(host);
+        command.arg("run");
+        let started = clock::elsewhere(cpu, || Service::start("knockgate run", &mut command))?;
+        self.service = Some(started?);
+        let grants = self.pins.join(&self.name).join("grant");
+        let grants = Map::Array(MapData::from_pin(&grants).context("the table of grants")?);
+        let grants: Array<MapData, Grant> = grants.try_into()?;
+        let mut tries = 0;
+        while !is_free(&grants)? {
+            tries += 1;
+            ensure!(
+                tries < 300,
+                "`knockgate run` of {} has not freed all slots in a minute",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+        self.is_served()
+    }
+
+    /// Returns the CPU time of the service so far, ms; `None`: none was started.
+    pub fn service_time(&self) -> Result<Option<f64>> {
+        self.service.as_ref().map(Service::cpu).transpose()
+    }
+
+    /// Checks that the service runs, if one was started.
+    pub fn is_served(&mut self) -> Result<()> {
+        self.service.as_mut().map_or(Ok(()), Service::lives)
     }
 
     /// Has `count` sources from [`GRANTED`] on knock, so that each has a grant.
@@ -277,9 +319,20 @@ impl Judge for Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        self.service = None;
         // At the latest, its pins are removed with the namespaces.
         let _ = self.knockgate().args(["down", "--all"]).output();
     }
+}
+
+/// Returns whether no slot has a grant, live or not.
+fn is_free(grants: &Array<MapData, Grant>) -> Result<bool> {
+    for grant in grants.iter() {
+        if grant?.until != FREE {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Returns a number of grants in words.

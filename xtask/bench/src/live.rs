@@ -7,7 +7,7 @@ mod traffic;
 
 use std::{net::UdpSocket, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use aya::{
     Ebpf,
     programs::{Xdp, XdpMode},
@@ -15,7 +15,7 @@ use aya::{
 
 use crate::{
     Plan,
-    clock::{self, Softirq},
+    clock::{self, Softirq, number},
     figures::{Against, Part, Row, Slice},
     host::{Host, Wire},
     instance::{Instance, KNOCKS, OPEN, PROTECTED},
@@ -93,7 +93,7 @@ pub fn measure(
     plan: &Plan,
 ) -> Result<Part> {
     let _sinks = sinks(host)?;
-    let (contestants, mut cases, absent) = rows::line_up(host, programs, binary, mode)?;
+    let (mut contestants, mut cases, absent) = rows::line_up(host, programs, binary, cpu, mode)?;
     let mut meter = Meter {
         host,
         programs,
@@ -103,6 +103,7 @@ pub fn measure(
     for case in &mut cases {
         case.check(&mut meter, &contestants[case.who])?;
     }
+    let before = Served::so_far(&contestants)?;
     for round in 0..plan.slices {
         let count = cases.len();
         for turn in 0..count {
@@ -113,11 +114,12 @@ pub fn measure(
                 count - 1 - turn
             };
             let case = &mut cases[(turn + 5 * round) % count];
-            contestants[case.who].had_room()?;
+            contestants[case.who].is_fit()?;
             let slice = meter.slice(case)?;
             case.slices.push(slice);
         }
     }
+    let service = Served::so_far(&contestants)?.since(&before);
     Ok(Part {
         id: match mode {
             Mode::Native => "live_native",
@@ -137,6 +139,7 @@ pub fn measure(
             "targets in ns are for a processor on which `bare drop` takes 64 ns",
             "targets in × are for any processor: what a row adds to its floor, divided by what the minimal gate adds",
             "unguarded has no such target: what the minimal gate adds there is within the noise",
+            "where the service has freed places, it runs on another CPU, and its time is in a row of its own",
         ],
         rows: cases
             .into_iter()
@@ -145,8 +148,38 @@ pub fn measure(
                 case.into_row().of_knockgate(is_ours)
             })
             .chain(absent)
+            .chain([service])
             .collect(),
     })
+}
+
+/// What the service has done so far, on the one instance that has it.
+struct Served {
+    /// CPU time, ms.
+    time: f64,
+    /// Grants that were given there.
+    grants: u64,
+}
+
+impl Served {
+    fn so_far(contestants: &[Contestant]) -> Result<Self> {
+        for contestant in contestants {
+            if let Kind::Instance(instance) = &contestant.kind
+                && let Some(time) = instance.service_time()?
+            {
+                let grants = instance.knocks("opened")?;
+                return Ok(Self { time, grants });
+            }
+        }
+        bail!("no instance has a service")
+    }
+
+    fn since(&self, before: &Self) -> Row {
+        let grants = number(self.grants - before.grants);
+        let each = (self.time - before.time) * 1e6 / grants;
+        let name = "the service, for each grant that was given";
+        Row::new(name, vec![each], Vec::new()).of_knockgate(true)
+    }
 }
 
 /// Opens sockets for the packets that pass, also at knock ports: ICMP errors of closed ports are limited in rate, so
@@ -178,16 +211,14 @@ impl Meter<'_> {
 }
 
 impl Contestant {
-    /// Checks that every source that has knocked has its grant.
-    fn had_room(&self) -> Result<()> {
-        match &self.kind {
+    /// Checks that every source that has knocked has its grant, and that the service runs where it is a part of it.
+    fn is_fit(&mut self) -> Result<()> {
+        match &mut self.kind {
             Kind::Minimal(minimal) => minimal.had_room(),
-            // knockgate counts knocks even without room for a grant; sets of nftables may become full.
-            Kind::Nobody
-            | Kind::Floor(_)
-            | Kind::FloorAtTcx(_)
-            | Kind::Instance(_)
-            | Kind::Rules => Ok(()),
+            // knockgate counts knocks even without room for a grant.
+            Kind::Instance(instance) => instance.is_served(),
+            // Sets of nftables may become full.
+            Kind::Nobody | Kind::Floor(_) | Kind::FloorAtTcx(_) | Kind::Rules => Ok(()),
         }
     }
 }

@@ -37,8 +37,14 @@ const ADMITTED: &str = "no program, UDP to 22";
 const ADMITTED_ONE: &str = "no program, UDP to 22, one source";
 const KNOCKING: &str = "no program, UDP to 7101";
 
-/// Puts each contestant on a wire of its own, attached in this mode.
-pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) -> Result<LineUp> {
+/// Puts each contestant on a wire of its own, attached in this mode. `cpu`: the CPU on which packets are judged.
+pub fn line_up(
+    host: &Host,
+    programs: &mut Programs,
+    binary: &Path,
+    cpu: usize,
+    mode: Mode,
+) -> Result<LineUp> {
     let mut rows = Rows {
         mode,
         contestants: Vec::new(),
@@ -66,6 +72,7 @@ pub fn line_up(host: &Host, programs: &mut Programs, binary: &Path, mode: Mode) 
         rows.instance(host, programs, binary, grants)?;
     }
     rows.knocking(host, programs, binary)?;
+    rows.knocking_again(host, programs, binary, cpu)?;
     if mode == Mode::Native {
         for hook in Hook::ALL {
             rows.recipe(hook)?;
@@ -239,8 +246,6 @@ impl Rows {
 
     /// Adds knocks, which are delivered to the host, and so are compared with the same packets without a program.
     fn knocking(&mut self, host: &Host, programs: &mut Programs, binary: &Path) -> Result<()> {
-        /// As many grants as there can be; they end before the measurement.
-        const ENDED: u32 = 1 << 19;
         for newcomers in newcomers() {
             let Newcomers {
                 wire,
@@ -257,15 +262,39 @@ impl Rows {
             let against = self.allowed(allowed, KNOCKING, &format!("minimal gate, {name}"));
             self.knocks(name, traffic, against);
         }
+        Ok(())
+    }
+
+    /// Adds knocks for the places of grants that have ended: once as the service leaves them, compared with the minimal gate, whose
+    /// places were never used; and once without a service.
+    fn knocking_again(
+        &mut self,
+        host: &Host,
+        programs: &mut Programs,
+        binary: &Path,
+        cpu: usize,
+    ) -> Result<()> {
+        /// As many grants as there can be; they end before the measurement.
+        const ENDED: u32 = 1 << 19;
         let [.., whole] = newcomers();
         let setup = Setup {
             grants: ENDED,
             open_for: "1s",
             ..self.setup()
         };
+        let (wire, mut instance) = self.come_up(host, programs, binary, "freed", &setup, ENDED)?;
+        instance.serve(host, cpu)?;
+        self.enter(wire, instance);
+        let minimal = format!("minimal gate, {}", whole.name);
+        let against = self.allowed(whole.allowed, KNOCKING, &minimal);
+        self.knocks(
+            "whole knocks, for places that the service has freed",
+            whole.traffic,
+            against,
+        );
         self.bring_up(host, programs, binary, "ended", &setup, ENDED)?;
         self.knocks(
-            "whole knocks, each for the place of a grant that has ended",
+            "whole knocks, for places of ended grants, no service",
             whole.traffic,
             vec![over(KNOCKING), over(whole.name)],
         );
@@ -329,6 +358,21 @@ impl Rows {
         setup: &Setup,
         grants: u32,
     ) -> Result<()> {
+        let (wire, instance) = self.come_up(host, programs, binary, name, setup, grants)?;
+        self.enter(wire, instance);
+        Ok(())
+    }
+
+    /// Brings an instance up on a wire of its own, and gives this number of grants.
+    fn come_up(
+        &self,
+        host: &Host,
+        programs: &mut Programs,
+        binary: &Path,
+        name: &str,
+        setup: &Setup,
+        grants: u32,
+    ) -> Result<(Wire, Instance)> {
         let wire = host.wire(name)?;
         let instance = Instance::up(host, binary, &wire, setup)?;
         if self.compares() {
@@ -336,12 +380,15 @@ impl Rows {
         } else {
             instance.grant_by_wire(programs, &wire, grants)?;
         }
+        Ok((wire, instance))
+    }
+
+    fn enter(&mut self, wire: Wire, instance: Instance) {
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Instance(instance),
             own_host: None,
         });
-        Ok(())
     }
 
     fn denied(&mut self, name: &str, against: Vec<Against>) {
