@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, net::IpAddr};
 
+use knock_user::datapath::{Datapath, PinRoot};
 use knockgate_tests::{
     attempt::Outcome,
     gate_config::{ALICE, Gate},
@@ -18,6 +19,7 @@ use knockgate_tests::{
     wire::Wire,
 };
 use netlab::packet::{Packet, SYN};
+use serde_json::Value;
 
 fn ssh() -> Gate {
     Gate::ssh().open_for("1m").within("1m")
@@ -111,6 +113,69 @@ fn readers_of_events_take_nothing_from_each_other() {
         assert_eq!(closed["user"], "alice");
         assert_eq!(closed["reason"], "expired");
         assert_eq!(closed["source"], scenario.family.address(A).to_string());
+    });
+}
+
+/// So that knocks find free slots. The ends are reported first, also those of grants that ended while no service ran.
+#[test]
+fn the_slots_of_grants_that_have_ended_are_freed() {
+    in_generic_mode(|scenario| {
+        let pins = PinRoot::new(scenario.lab.pin_root());
+        let taken = || {
+            let datapath = Datapath::look(&pins).expect("the tables are there");
+            let live = datapath.grants().expect("they can be read").len();
+            let ended = datapath.ended_grants(0).expect("they can be read").len();
+            (live, ended)
+        };
+        let closings = || {
+            let events = scenario.lab.events();
+            let closed = |event: &&Value| event["event"] == "gate.closed";
+            events.iter().filter(closed).count()
+        };
+        let service = start(scenario, &[]);
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        scenario.knock(A, ALICE);
+        scenario.ends(A);
+        wait_until("the slot is free", || taken() == (1, 0));
+        assert_eq!(closings(), 1);
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        assert_eq!(taken(), (2, 0));
+
+        service.signal(libc::SIGKILL);
+        assert_eq!(service.ends(), None);
+        scenario.ends(A);
+        assert_eq!(taken(), (1, 1), "nobody frees it");
+        let _service = start(scenario, &[]);
+        wait_until("the slot is free", || taken() == (1, 0));
+        assert_eq!(closings(), 1);
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        scenario.open(B, "22/tcp");
+    });
+}
+
+/// No event of the kernel tells of it.
+#[test]
+fn a_grant_by_hand_that_ends_before_it_was_seen_is_reported() {
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &[]);
+        service.signal(libc::SIGSTOP);
+        scenario
+            .knockgate("allow {B} --gate ssh --for 1ms")
+            .exits(0);
+        service.signal(libc::SIGCONT);
+        let source = scenario.family.address(B).to_string();
+        let said = || {
+            let events = scenario.lab.events().into_iter();
+            let its = events.filter(|event| event["source"] == *source);
+            its.map(|event| event["event"].as_str().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        wait_until("its end is reported", || {
+            said().iter().any(|event| event == "gate.closed")
+        });
+        assert_eq!(said(), ["gate.opened", "gate.closed"]);
     });
 }
 

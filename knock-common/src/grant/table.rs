@@ -12,8 +12,8 @@
 //!   its end.
 //! - Whoever looks a key up reads the end before all else and once more after it. If these agree, what was read in between is of one
 //!   tenure of the slot, though perhaps half renewed.
-//! - A pair that leads to a slot which is held, or has another key, counts as none. So a command that is killed while it holds
-//!   a slot keeps nobody out. That slot, its pair and its count in the filter stay as they are until the tables are made anew.
+//! - A pair that leads to a slot which is held, or has another key, counts as none. So a command or a service that is killed while it
+//!   holds a slot keeps nobody out. That slot, its pair and its count in the filter stay as they are until the tables are made anew.
 //! - Two CPUs may give the same grant at once. So each looks for the key once more after it has set the end, and whoever
 //!   finds it in another slot gives up its own. At least one finds the other's; if both do, both knocks are lost, as they might have
 //!   been on the network.
@@ -221,6 +221,17 @@ pub fn take<M: GrantMemory>(memory: &M, slot: u32, now: u64) -> bool {
         memory.unlink_grant(position(address, grant.tag, memory.seed()), slot);
     }
     is_taken
+}
+
+/// Frees a slot whose grant has ended at `until`, ns of `CLOCK_MONOTONIC`, so that a knock that takes the slot later has no
+/// old key to unlink. Does nothing if the slot has another end by now.
+pub fn free_ended<M: GrantMemory>(memory: &M, slot: u32, until: u64) {
+    let is_so = memory
+        .grant(slot)
+        .is_some_and(|grant| read(&grant.until) == until);
+    if is_so && take(memory, slot, until) {
+        free(memory, slot);
+    }
 }
 
 /// Gives a slot that the caller holds to `key`, until `until`, ns of `CLOCK_MONOTONIC`. Returns false if there is no room, or

@@ -1,5 +1,8 @@
 //! Notices grants that end and grants given by hand, neither of which the kernel reports. What ended while no service ran
 //! is found by the next one, from what this one has left.
+//!
+//! Grants end by themselves. This module also frees their slots, once their ends have been reported, so that knocks find free
+//! slots and the filter has live grants alone. Without a service, knocks take the slots of grants that have ended.
 
 mod resume;
 
@@ -32,6 +35,8 @@ pub struct Watch {
     known: Grants,
     /// How often the tables were looked at.
     looks: u64,
+    /// When they were last looked at, ns of `CLOCK_MONOTONIC`.
+    looked: u64,
     memory: Memory,
     /// What was last written down.
     saved: Option<Saved>,
@@ -80,11 +85,13 @@ impl Watch {
     /// Begins with the grants that the last service has seen, and reports those that have ended since. Where it has left
     /// nothing, begins with the grants that there are, for which no event is made.
     pub fn new(datapath: &Datapath, memory: Memory, log: &mut Log) -> Result<Self> {
+        let looked = monotonic_now();
         let Some(state) = memory.load() else {
             let known = seen(&datapath.grants()?, datapath);
             return Ok(Self {
                 known,
                 looks: 0,
+                looked,
                 memory,
                 saved: None,
                 is_gone: false,
@@ -99,23 +106,38 @@ impl Watch {
         Ok(Self {
             known,
             looks: 0,
+            looked,
             memory,
             saved: None,
             is_gone: false,
         })
     }
 
-    /// Compares the tables with what was seen last, and reports what has changed.
+    /// Compares the tables with what was seen last, reports what has changed, and frees the slots of grants that have ended.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
         for change in log.changes() {
             self.note(&change, datapath);
         }
         self.looks += 1;
         let looks = self.looks;
+        let now = monotonic_now();
         let mut holders = datapath.holders();
         let mut by_hand = Vec::new();
-        datapath.each_grant(|row| {
+        let mut brief = Vec::new();
+        let mut slots = Vec::new();
+        datapath.every_grant(|slot, row| {
             let place = (row.gate, row.source);
+            if row.until <= now {
+                slots.push((slot, row.until));
+                // One by hand that was given and has ended between two looks, which no event tells of.
+                let is_new = row.until > self.looked && !self.known.contains_key(&place);
+                if row.user.is_none() && is_new {
+                    let seen = Seen::of(&row, &mut holders, looks - 1);
+                    self.known.insert(place, seen);
+                    brief.push((row.until, place));
+                }
+                return;
+            }
             let before = self
                 .known
                 .insert(place, Seen::of(&row, &mut holders, looks));
@@ -123,6 +145,9 @@ impl Watch {
                 by_hand.push((row.until, place));
             }
         })?;
+        self.looked = now;
+        brief.retain(|(_, place)| self.known.get(place).is_some_and(|seen| seen.look != looks));
+        opened_by_hand(brief, datapath, log);
         let missing = self.known.extract_if(|_, grant| grant.look != looks);
         let mut ended: Vec<_> = missing.collect();
         if self.known.len() < self.known.capacity() / 4 {
@@ -140,16 +165,9 @@ impl Watch {
         for (place, grant) in &ended {
             end(*place, grant, datapath, log);
         }
-        by_hand.sort_unstable();
-        for (until, place) in by_hand {
-            let opened = Record {
-                until: Some(wall_clock(until)),
-                ..about(place, &Who::default(), Kind::Opened, datapath)
-            };
-            log.say_within(class::OPENINGS, opened);
-        }
+        opened_by_hand(by_hand, datapath, log);
         self.save(datapath, log);
-        Ok(())
+        datapath.free_ended(&slots)
     }
 
     /// Learns of a grant that was given, or of one whose end was reported: what is given and taken away between two looks is
@@ -271,6 +289,18 @@ impl Watch {
             .min();
         let until_then = next_end.map_or(PAUSE, Duration::from_nanos);
         until_then.clamp(Duration::from_millis(50), PAUSE)
+    }
+}
+
+/// Reports grants that were given by hand: until when, and their gates and sources.
+fn opened_by_hand(mut given: Vec<(u64, (u16, IpNet))>, datapath: &Datapath, log: &mut Log) {
+    given.sort_unstable();
+    for (until, place) in given {
+        let opened = Record {
+            until: Some(wall_clock(until)),
+            ..about(place, &Who::default(), Kind::Opened, datapath)
+        };
+        log.say_within(class::OPENINGS, opened);
     }
 }
 

@@ -99,6 +99,13 @@ const OPERATIONS: &[Operation] = &[
     ("packet", |env| {
         passes(env, 1);
     }),
+    ("free what has ended", |env| {
+        for (slot, grant) in (0..).zip(env.grants()) {
+            if grant.until > HELD && grant.until <= env.now.get() {
+                free_ended(env, slot, grant.until);
+            }
+        }
+    }),
 ];
 
 /// What there is before.
@@ -290,6 +297,33 @@ fn a_close_ends_the_grant_in_each_slot() {
         .filter(|grant| grant.until == NOW)
         .count();
     assert_eq!(ended, 2);
+}
+
+#[test]
+fn a_slot_is_freed_as_it_was_seen() {
+    let mut env = env(2);
+    knock(&env, 1, USERS[0]);
+    let Found { slot, until, .. } = find(&env, &key(1)).expect("it was given");
+    env.advance(OPEN_FOR);
+    // Its source has knocked again since it was seen to have ended.
+    knock(&env, 1, USERS[0]);
+    free_ended(&env, slot, until);
+    assert!(passes(&env, 1));
+
+    env.advance(OPEN_FOR);
+    let Found { slot, until, .. } = find(&env, &key(1)).expect("it is still there");
+    free_ended(&env, slot, until);
+    assert_eq!(env.grants()[slot as usize].until, FREE);
+    assert_eq!(find(&env, &key(1)), None);
+    let mut words = env.grant_filter.iter_mut().map(|word| *word.get_mut());
+    assert!(words.all(|word| word == 0));
+    let mut sets = env.grant_sets.iter_mut().map(|set| *set.get_mut());
+    assert!(sets.all(|set| set == Set::default()));
+
+    // Another command holds it by now.
+    assert!(take(&env, slot, NOW));
+    free_ended(&env, slot, until);
+    assert_eq!(env.grants()[slot as usize].until, HELD);
 }
 
 /// As many keys of one set as fill it and those behind it.

@@ -54,7 +54,7 @@ fn put(new: &Datapath, grants: &[Grant], now: u64) -> Result<()> {
 
 fn live(datapath: &Datapath, now: u64) -> Result<Vec<Grant>> {
     let mut live = Vec::new();
-    datapath.each_slot(|grant| {
+    datapath.each_slot(|_, grant| {
         if grant.until > now {
             live.push(*grant);
         }

@@ -15,9 +15,10 @@ use crate::sys::bpf::mapping::Mapping;
 pub type GrantTable = SharedTable<Grant, Mapping<u64>>;
 
 impl GrantTable {
-    /// Returns the grants, live or not.
-    pub fn grants(&self) -> impl Iterator<Item = Grant> {
-        self.indices().filter_map(|slot| self.get(slot))
+    /// Returns the grants, live or not, with their slots.
+    pub fn grants(&self) -> impl Iterator<Item = (u32, Grant)> {
+        self.indices()
+            .filter_map(|slot| Some((slot, self.get(slot)?)))
     }
 
     /// Returns the grant in a slot as it was at one moment; `None`: there is none, or somebody is changing it.

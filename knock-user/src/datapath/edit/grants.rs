@@ -179,6 +179,16 @@ impl Datapath {
         Ok(table::remove(self.grant_table()?, key))
     }
 
+    /// Frees slots whose grants have ended: each with the end that its grant had, ns of `CLOCK_MONOTONIC`. These grants no longer
+    /// appear in [`Datapath::ended_grants`].
+    pub fn free_ended(&self, ended: &[(u32, u64)]) -> Result<()> {
+        let grants = self.grant_table()?;
+        for (slot, until) in ended {
+            table::free_ended(grants, *slot, *until);
+        }
+        Ok(())
+    }
+
     /// Makes the kernel look for grants of this prefix length too.
     pub(super) fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
         let to_prefix = gives_to_prefixes(self.config());
@@ -224,7 +234,7 @@ impl Datapath {
         if to_prefix {
             lengths.insert(A::PREFIX);
         }
-        self.each_slot(|grant| {
+        self.each_slot(|_, grant| {
             if grant.until > now
                 && let Some(key) = grant.key::<A>()
                 && key.length != A::BITS

@@ -62,7 +62,7 @@ impl Datapath {
     pub fn count_grants(&self) -> Result<GrantCounts> {
         let now = monotonic_now();
         let mut counts = GrantCounts::default();
-        self.each_slot(|grant| {
+        self.each_slot(|_, grant| {
             if grant.until > now {
                 counts.add(grant.gate());
             }
@@ -73,51 +73,57 @@ impl Datapath {
     /// Returns the live grants, those that end first in front.
     pub fn grants(&self) -> Result<Vec<GrantRow>> {
         let now = monotonic_now();
-        self.sorted_grants(|grant| grant.until > now)
+        self.sorted_grants(|until| until > now)
     }
 
-    /// Calls `each` with every live grant, in no order: for who looks again and again, and needs no list of them.
-    pub fn each_grant(&self, each: impl FnMut(GrantRow)) -> Result<()> {
+    /// Calls `each` with every live grant, in no order: for callers that look again and again, and need no list of them.
+    pub fn each_grant(&self, mut each: impl FnMut(GrantRow)) -> Result<()> {
         let now = monotonic_now();
-        self.grants_with(|grant| grant.until > now, each)
-    }
-
-    /// Returns the grants that have ended after the time `since` and are still in their slots, those that ended first in
-    /// front. A new grant may take the place of one that has ended. `since`: ns of `CLOCK_MONOTONIC`.
-    pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
-        let now = monotonic_now();
-        self.sorted_grants(|grant| (since + 1..=now).contains(&grant.until))
-    }
-
-    fn sorted_grants(&self, wanted: impl Fn(&Grant) -> bool) -> Result<Vec<GrantRow>> {
-        let mut rows = Vec::new();
-        self.grants_with(wanted, |row| rows.push(row))?;
-        rows.sort_by_key(|row| (row.until, row.source));
-        Ok(rows)
-    }
-
-    fn grants_with(
-        &self,
-        wanted: impl Fn(&Grant) -> bool,
-        mut each: impl FnMut(GrantRow),
-    ) -> Result<()> {
-        self.each_slot(|grant| {
-            if wanted(grant)
-                && let Some(row) = GrantRow::of::<V4>(grant).or_else(|| GrantRow::of::<V6>(grant))
-            {
+        self.every_grant(|_, row| {
+            if row.until > now {
                 each(row);
             }
         })
     }
 
-    /// Calls `each` with every grant, live or not.
-    pub(in crate::datapath) fn each_slot(&self, mut each: impl FnMut(&Grant)) -> Result<()> {
+    /// As [`Datapath::each_grant`], with the grants that have ended and are still in their slots, and with the slot of each.
+    pub fn every_grant(&self, mut each: impl FnMut(u32, GrantRow)) -> Result<()> {
+        self.each_slot(|slot, grant| {
+            if let Some(row) = GrantRow::of::<V4>(grant).or_else(|| GrantRow::of::<V6>(grant)) {
+                each(slot, row);
+            }
+        })
+    }
+
+    /// Returns the grants that have ended after the time `since` and are still in their slots, those that ended first in
+    /// front. A new grant may have taken the slot of one that has ended, or the service may have freed it. `since`: ns of
+    /// `CLOCK_MONOTONIC`.
+    pub fn ended_grants(&self, since: u64) -> Result<Vec<GrantRow>> {
+        let now = monotonic_now();
+        self.sorted_grants(|until| (since + 1..=now).contains(&until))
+    }
+
+    fn sorted_grants(&self, wanted: impl Fn(u64) -> bool) -> Result<Vec<GrantRow>> {
+        let mut rows = Vec::new();
+        self.every_grant(|_, row| {
+            if wanted(row.until) {
+                rows.push(row);
+            }
+        })?;
+        rows.sort_by_key(|row| (row.until, row.source));
+        Ok(rows)
+    }
+
+    /// Calls `each` with every grant, live or not, and its slot.
+    pub(in crate::datapath) fn each_slot(&self, mut each: impl FnMut(u32, &Grant)) -> Result<()> {
         if self.is_writable() {
-            self.grant_table()?.grants().for_each(|grant| each(&grant));
+            let grants = self.grant_table()?.grants();
+            grants.for_each(|(slot, grant)| each(slot, &grant));
         } else {
             let copy = Mapping::of(&self.grants)?;
-            let grants = copy.iter().filter(|grant| grant.until > HELD);
-            grants.for_each(|grant| each(&grant));
+            let grants = (0..).zip(copy.iter());
+            let grants = grants.filter(|(_, grant)| grant.until > HELD);
+            grants.for_each(|(slot, grant)| each(slot, &grant));
         }
         Ok(())
     }

@@ -34,9 +34,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "addresses that are not guarded are guarded all the same",
-        file: JUDGE,
-        find: "role == Role::Open || !guarded::may_be(env, segment.destination, port)",
-        replace: "role == Role::Open",
+        file: GUARDED,
+        find: "env.guarded() != which::LISTED || env.is_listed(destination)",
+        replace: "true",
     },
     Fault {
         what: "a SYN with other flags begins no connection",
@@ -193,6 +193,12 @@ pub(super) const FAULTS: &[Fault] = &[
         file: TABLE,
         find: "until != HELD && until <= now && memory",
         replace: "until == FREE && memory",
+    },
+    Fault {
+        what: "a slot is freed whose grant was renewed since it was seen to have ended",
+        file: TABLE,
+        find: "is_so && take(memory, slot, until)",
+        replace: "take(memory, slot, u64::MAX)",
     },
     Fault {
         what: "the key that a slot had still leads to it",
