@@ -164,7 +164,7 @@ fn the_kernel_reports_the_same_memory() {
     const BPF_F_MMAPABLE: u32 = 1 << 10;
 
     let config = usual();
-    let ebpf = match load_entry(&config, ENTRIES[0]) {
+    let ebpf = match load_entry(&config, ENTRIES[0], None) {
         Ok(ebpf) => ebpf,
         Err(error) if error.is::<super::NotPermitted>() => {
             eprintln!("skipped: {error}");

@@ -30,6 +30,7 @@ use knock_common::{
     address::{V4, V6},
     keys::ScopedAddress,
     reject::{Link, LinkKey, ReplySettings, address_kind},
+    seed::Seed,
 };
 use knock_user::{
     config::{Config, Deny},
@@ -83,7 +84,14 @@ impl Program {
 
     /// As [`Program::load`], with the entry for links of this kind.
     pub fn load_for(config: &Config, framing: Framing) -> Option<Self> {
-        let mut program = Self::load_entry(config, framing.entry())?;
+        let mut program = Self::load_entry(config, framing.entry(), None)?;
+        program.framing = framing;
+        Some(program)
+    }
+
+    /// As [`Program::load_for`], with this seed of all hashes in place of a random one, so that chance decides nothing.
+    pub fn load_seeded(config: &Config, framing: Framing, seed: Seed) -> Option<Self> {
+        let mut program = Self::load_entry(config, framing.entry(), Some(seed))?;
         program.framing = framing;
         Some(program)
     }
@@ -97,7 +105,7 @@ impl Program {
             Framing::Ethernet => TCX_ENTRIES[0],
             Framing::BareIp => TCX_ENTRIES[1],
         };
-        let mut program = Self::load_entry(config, entry)?;
+        let mut program = Self::load_entry(config, entry, None)?;
         program.framing = framing;
         Some(program)
     }
@@ -105,7 +113,7 @@ impl Program {
     /// Loads the program for frames in several buffers, and runs it on frames of which at most `first` bytes are in the
     /// first buffer. Needs Linux 6.18, and at least the Ethernet header in the first buffer.
     pub fn load_scattered(config: &Config, first: u32) -> Option<Self> {
-        let mut program = Self::load_entry(config, ENTRIES[1])?;
+        let mut program = Self::load_entry(config, ENTRIES[1], None)?;
         program.first = Some(first);
         if program.test(&[0; 200], None).is_err() {
             eprintln!(
@@ -117,13 +125,13 @@ impl Program {
         Some(program)
     }
 
-    fn load_entry(config: &Config, entry: &str) -> Option<Self> {
+    fn load_entry(config: &Config, entry: &str, seed: Option<Seed>) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !need::met(&[]) {
             return None;
         }
         netns::isolate_thread();
-        let ebpf = datapath::load_entry(&slowed(config), entry)
+        let ebpf = datapath::load_entry(&slowed(config), entry, seed)
             .unwrap_or_else(|error| panic!("{error:#}"));
         let name = format!(
             "kg-oracle-{}-{}",

@@ -177,14 +177,17 @@ pub fn load_onto(directory: &Path, applied: &Applied, entry: Entry) -> Result<Eb
     Ok(ebpf)
 }
 
-/// Loads the entry with this name alone, else as `load`.
-pub fn load_entry(config: &Config, name: &str) -> Result<Ebpf> {
+/// Loads the entry with this name alone, else as `load`. `seed`: of all hashes; `None`: a random one.
+pub fn load_entry(config: &Config, name: &str, seed: Option<Seed>) -> Result<Ebpf> {
     let hook = if TCX_ENTRIES.contains(&name) {
         Hook::Tcx
     } else {
         Hook::Xdp
     };
-    let mut ebpf = prepare(hook, config, VerifierLogLevel::default())?;
+    let mut origin = Origin::now(0)?;
+    origin.seed = seed.unwrap_or(origin.seed);
+    let contents = compile(config, None)?;
+    let mut ebpf = make(hook, &contents, origin, VerifierLogLevel::default())?;
     load_into_kernel(&mut ebpf, name)?;
     Ok(ebpf)
 }
