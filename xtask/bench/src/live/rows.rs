@@ -215,14 +215,8 @@ impl Rows {
             grants: Setup::default().grants.max(grants),
             ..self.setup()
         };
-        self.bring_up(
-            host,
-            programs,
-            binary,
-            &format!("ours{grants}"),
-            &setup,
-            grants,
-        )?;
+        let wire = format!("ours{grants}");
+        self.enter(self.come_up(host, programs, binary, &wire, &setup, grants)?);
         let name = |what| format!("{what}, {}", counted(grants));
         let minimal = |what| format!("minimal gate, {what}, {}", counted(grants));
         let allowed = if few { DENIED_FEW } else { DENIED_MANY };
@@ -258,7 +252,7 @@ impl Rows {
                 grants: EARNED,
                 ..self.setup()
             };
-            self.bring_up(host, programs, binary, wire, &setup, 1)?;
+            self.enter(self.come_up(host, programs, binary, wire, &setup, 1)?);
             let against = self.allowed(allowed, KNOCKING, &format!("minimal gate, {name}"));
             self.knocks(name, traffic, against);
         }
@@ -284,7 +278,7 @@ impl Rows {
         };
         let (wire, mut instance) = self.come_up(host, programs, binary, "freed", &setup, ENDED)?;
         instance.serve(host, cpu)?;
-        self.enter(wire, instance);
+        self.enter((wire, instance));
         let minimal = format!("minimal gate, {}", whole.name);
         let against = self.allowed(whole.allowed, KNOCKING, &minimal);
         self.knocks(
@@ -292,7 +286,7 @@ impl Rows {
             whole.traffic,
             against,
         );
-        self.bring_up(host, programs, binary, "ended", &setup, ENDED)?;
+        self.enter(self.come_up(host, programs, binary, "ended", &setup, ENDED)?);
         self.knocks(
             "whole knocks, for places of ended grants, no service",
             whole.traffic,
@@ -349,20 +343,6 @@ impl Rows {
         }
     }
 
-    fn bring_up(
-        &mut self,
-        host: &Host,
-        programs: &mut Programs,
-        binary: &Path,
-        name: &str,
-        setup: &Setup,
-        grants: u32,
-    ) -> Result<()> {
-        let (wire, instance) = self.come_up(host, programs, binary, name, setup, grants)?;
-        self.enter(wire, instance);
-        Ok(())
-    }
-
     /// Brings an instance up on a wire of its own, and gives this number of grants.
     fn come_up(
         &self,
@@ -383,7 +363,7 @@ impl Rows {
         Ok((wire, instance))
     }
 
-    fn enter(&mut self, wire: Wire, instance: Instance) {
+    fn enter(&mut self, (wire, instance): (Wire, Instance)) {
         self.contestants.push(Contestant {
             wire,
             kind: Kind::Instance(instance),
