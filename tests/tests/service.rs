@@ -1,6 +1,6 @@
 //! `knockgate run`: what the service adds to the datapath, and what remains after it has ended or was killed.
 
-use std::{fmt::Display, net::IpAddr};
+use std::{fmt::Display, net::IpAddr, thread, time::Duration};
 
 use knock_user::datapath::{Datapath, PinRoot};
 use knockgate_tests::{
@@ -298,4 +298,23 @@ fn start(scenario: &Scenario, options: &[&str]) -> Running {
 fn start_with(scenario: &Scenario, config: impl Display, options: &[&str]) -> Running {
     scenario.configure(config);
     scenario.lab.serve(options)
+}
+
+/// The verifier gives up when a signal comes, as one does when a hook ends or when somebody stops a command and has it go on.
+#[test]
+fn signals_do_not_keep_the_program_from_being_loaded() {
+    in_generic_mode(|scenario| {
+        let mut command = scenario.lab.knockgate_command(&["up"]);
+        scenario.configure(Gate::ssh());
+        let mut up = Running::start(&mut command, scenario.lab.folder());
+        for _ in 0..100 {
+            if !up.goes_on() {
+                break;
+            }
+            up.signal(libc::SIGSTOP);
+            up.signal(libc::SIGCONT);
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(up.ends(), Some(0));
+    });
 }
