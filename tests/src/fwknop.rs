@@ -9,10 +9,11 @@ use std::{
 };
 
 use netlab::host::find_program;
+use serde_json::Value;
 
 use crate::{
     lab::Source,
-    run::{Run, wait_until},
+    run::{Run, wait_for_value},
     scenario::Scenario,
 };
 
@@ -146,19 +147,28 @@ pub fn is_refused(scenario: &Scenario, who: Source, payload: &[u8]) -> bool {
 
 /// Returns how many packets had an outcome.
 pub fn count(scenario: &Scenario, outcome: &str) -> u64 {
-    let document = scenario.knockgate("stats --json").exits(0).json();
-    let rows = document["fwknop"].as_array().expect("a list");
-    let row = rows.iter().find(|row| row["outcome"] == outcome);
-    let row = row.unwrap_or_else(|| panic!("no {outcome} in {document}"));
-    row["count"].as_u64().expect("a number")
+    number(&counts(scenario), outcome)
 }
 
 /// Waits until so many packets have had an outcome.
 #[track_caller]
-pub fn counted(scenario: &Scenario, outcome: &str, number: u64) {
-    wait_until(&format!("{number} packets are {outcome}"), || {
-        let now = count(scenario, outcome);
-        assert!(now <= number, "{now} packets are {outcome}");
-        now == number
-    });
+pub fn counted(scenario: &Scenario, outcome: &str, packets: u64) {
+    let document = wait_for_value(
+        &format!("{packets} packets are {outcome}"),
+        || counts(scenario),
+        |counts| number(counts, outcome) >= packets,
+    );
+    assert_eq!(number(&document, outcome), packets, "{document}");
+}
+
+/// Returns the rows of the table of outcomes.
+fn counts(scenario: &Scenario) -> Value {
+    scenario.knockgate("stats --json").exits(0).json()["fwknop"].take()
+}
+
+fn number(counts: &Value, outcome: &str) -> u64 {
+    let rows = counts.as_array().expect("a list");
+    let row = rows.iter().find(|row| row["outcome"] == outcome);
+    let row = row.unwrap_or_else(|| panic!("no {outcome} in {counts}"));
+    row["count"].as_u64().expect("a number")
 }

@@ -1,6 +1,7 @@
 //! Runs commands, and states what a test expects of them.
 
 use std::{
+    fmt::Debug,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -238,9 +239,26 @@ fn kilobytes(text: &str) -> u64 {
 /// Waits for a condition, which must hold within two minutes.
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let () = wait_for_value(what, || (), |()| holds());
+}
+
+/// Waits until what is seen is what it is to be, within two minutes, and returns it. Says what it was where it never is.
+#[track_caller]
+pub fn wait_for_value<T: Debug>(
+    what: &str,
+    mut see: impl FnMut() -> T,
+    mut is_right: impl FnMut(&T) -> bool,
+) -> T {
     let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+    loop {
+        let seen = see();
+        if is_right(&seen) {
+            return seen;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "waited in vain until {what}: {seen:?}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }

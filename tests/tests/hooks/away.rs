@@ -1,6 +1,6 @@
 //! Grants that end while no service runs.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use knockgate_tests::{
     gate_config::ALICE,
@@ -30,9 +30,15 @@ fn give_two(scenario: &Scenario) {
 
 /// The state that the service has written down last.
 fn remembered(scenario: &Scenario) -> Option<Value> {
-    let mut files = fs::read_dir(scenario.lab.state()).ok()?;
-    let text = fs::read_to_string(files.next()?.ok()?.path()).ok()?;
+    let text = fs::read_to_string(state_file(scenario)?).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+/// The file that the next service reads: not the one that is about to take its place.
+fn state_file(scenario: &Scenario) -> Option<PathBuf> {
+    let files = fs::read_dir(scenario.lab.state()).ok()?;
+    let mut paths = files.map(|file| file.expect("readable").path());
+    paths.find(|path| path.extension().is_some_and(|of| of == "json"))
 }
 
 #[test]
@@ -88,8 +94,7 @@ fn a_restart_of_the_machine_ends_every_grant() {
         kill(service);
         scenario.knockgate("down").exits(0);
         // What another boot would find; its clock has begun anew.
-        let mut files = fs::read_dir(scenario.lab.state()).expect("the service has made it");
-        let file = files.next().expect("one file").expect("readable").path();
+        let file = state_file(scenario).expect("the service has made it");
         let mut state = remembered(scenario).expect("it was read before");
         state["boot"] = "another".into();
         // A's grant ended when the tables were read, long ago; B's will for a long time not.
@@ -147,8 +152,7 @@ fn a_state_that_cannot_be_read_keeps_nothing_from_starting() {
         let service = serve(scenario);
         give_two(scenario);
         kill(service);
-        let mut files = fs::read_dir(scenario.lab.state()).expect("the service has made it");
-        let file = files.next().expect("one file").expect("readable").path();
+        let file = state_file(scenario).expect("the service has made it");
         fs::write(file, "{").expect("it is ours");
         let _service = serve(scenario);
         scenario.knockgate("revoke {A}").exits(0);

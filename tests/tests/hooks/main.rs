@@ -11,7 +11,7 @@ use knockgate_tests::{
         Family,
         Source::{A, B, C},
     },
-    run::{Running, wait_until},
+    run::{Running, wait_for_value, wait_until},
     scenario::{Attach, Scenario},
 };
 use serde_json::Value;
@@ -59,12 +59,16 @@ fn notes(scenario: &Scenario) -> Vec<String> {
 fn noted(scenario: &Scenario, expected: &[&str]) {
     let mut expected: Vec<&str> = expected.to_vec();
     expected.sort_unstable();
-    wait_until(&format!("hooks have noted {expected:?}"), || {
-        let mut notes = notes(scenario);
-        notes.sort_unstable();
-        assert!(notes.len() <= expected.len(), "{notes:?}");
-        notes == expected
-    });
+    wait_for_value(
+        &format!("hooks have noted {expected:?}"),
+        || {
+            let mut notes = notes(scenario);
+            notes.sort_unstable();
+            assert!(notes.len() <= expected.len(), "{notes:?}");
+            notes
+        },
+        |notes| *notes == expected,
+    );
 }
 
 /// Starts the service and waits until it hands on events.
