@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsRawFd, FromRawFd},
+        fd::{AsFd, AsRawFd, FromRawFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -36,6 +36,7 @@ pub(crate) const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const MAP_FREEZE: libc::c_long = 22;
 pub(crate) const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
@@ -136,6 +137,15 @@ pub fn change_layout(path: &Path) {
     meta.set(0, changed, 0).expect("it can be written");
 }
 
+/// Freezes the table pinned at `path`: from now on, no process can write to it.
+pub fn freeze(path: &Path) {
+    let data = MapData::from_pin(path).expect("an instance is up");
+    let attributes = MapFreeze {
+        map: data.fd().as_fd().as_raw_fd().unsigned_abs(),
+    };
+    command(MAP_FREEZE, &raw const attributes).expect("a table can be frozen");
+}
+
 /// Puts a table of the same name whose entry is longer in the place of the one at `path`, as if another version had pinned
 /// the tables beside it.
 pub fn lengthen_meta(path: &Path) {
@@ -225,6 +235,11 @@ struct NamedMap {
     inner_map: u32,
     numa_node: u32,
     name: [u8; 16],
+}
+
+#[repr(C)]
+struct MapFreeze {
+    map: u32,
 }
 
 #[repr(C)]

@@ -8,6 +8,7 @@ mod worker;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -23,6 +24,9 @@ use worker::Worker;
 /// Events that wait for the service; more than these are left out.
 const BACKLOG: usize = 1024;
 
+/// How long after a thread was started another one may be, where that has ended.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// An event, and the [class](knock_common::report::class) of its budget.
 type Said = (u32, Record);
 
@@ -33,7 +37,10 @@ pub struct Gatekeeper {
     /// Keys that were in use: a trial may return to them.
     earlier: Arc<Mutex<Earlier>>,
     packets: Packets,
+    /// The configuration has keys.
+    is_wanted: bool,
     serving: Option<Serving>,
+    next_try: Instant,
     events: mpsc::Receiver<Said>,
     sender: mpsc::Sender<Said>,
 }
@@ -88,7 +95,9 @@ impl Gatekeeper {
             file: file.to_owned(),
             earlier: Arc::default(),
             packets: packets.clone(),
+            is_wanted: false,
             serving: None,
+            next_try: Instant::now(),
             events,
             sender,
         }
@@ -96,16 +105,29 @@ impl Gatekeeper {
 
     /// Starts the thread for this configuration, which is in force, in place of one that there was.
     pub fn apply(&mut self, config: &Config) {
+        self.is_wanted = config.has_fwknop();
+        self.begin();
+    }
+
+    /// Starts the thread again where it has ended by itself.
+    pub fn retry(&mut self) {
+        let goes_on = self.serving.as_ref().is_some_and(Serving::goes_on);
+        if self.is_wanted && !goes_on && self.next_try <= Instant::now() {
+            self.begin();
+        }
+    }
+
+    /// Ends the thread that there is, and starts another one if it is wanted.
+    fn begin(&mut self) {
         // It has what it counted written down before the next one reads that.
         self.serving = None;
-        if !config.has_fwknop() {
+        if !self.is_wanted {
             return;
         }
+        self.next_try = Instant::now() + PAUSE;
         match self.start() {
             Ok(serving) => self.serving = Some(serving),
-            Err(error) => {
-                tracing::error!("{error:#}; clients of fwknop are not let in");
-            }
+            Err(error) => tracing::error!("{error:#}; clients of fwknop are not let in for now"),
         }
     }
 
@@ -129,7 +151,7 @@ impl Gatekeeper {
                     .await
             };
             if let Err(error) = Box::pin(served).await {
-                tracing::error!("{error:#}; clients of fwknop are not let in any more");
+                tracing::error!("{error:#}; clients of fwknop are not let in for now");
             }
         })
     }

@@ -150,6 +150,7 @@ pub async fn serve(
                 refresh(&mut datapath, &mut open)?;
                 keep_keys(&mut datapath, &mut newest_times);
                 endpoint.retry();
+                gatekeeper.retry();
                 member.apply(datapath.config());
             }
             due = guard.is_due() => {

@@ -1,6 +1,7 @@
 //! What the client opens, and for whom.
 
 use knockgate_tests::{
+    foreign::freeze,
     fwknop::{
         DRAWN, Keys, OTHER, PASSPHRASES, PORT, count, counted, fwknop, is_refused, packet, send,
         ssh,
@@ -177,6 +178,21 @@ fn every_gate_whose_ports_it_asks_for_or_none() {
         ask("tcp/22");
         counted(scenario, "opened", 2);
         assert_eq!(count(scenario, "failed"), 0);
+    });
+}
+
+/// The thread ends with each packet, since it cannot write down its counts.
+#[test]
+fn also_after_its_thread_has_ended_by_itself() {
+    with_client(|scenario| {
+        let _service = serve(scenario, &ssh(&DRAWN.section("alice", "")));
+        freeze(&scenario.lab.pin_root().join(WAN).join("fwknop_count"));
+        let [a, b] = [A, B].map(|source| scenario.address(source).to_string());
+        fwknop(scenario, DRAWN, "", &["-a", &a]);
+        granted(scenario, "alice", &a);
+        fwknop(scenario, DRAWN, "", &["-a", &b]);
+        granted(scenario, "alice", &b);
+        assert_eq!(count(scenario, "opened"), 0);
     });
 }
 
