@@ -54,7 +54,7 @@ pub struct ForeignProgram {
     /// The id that the kernel gave it.
     pub id: u32,
     _program: File,
-    _link: Option<File>,
+    _link: Option<OwnLink>,
     pin: Option<PathBuf>,
 }
 
@@ -79,7 +79,9 @@ impl ForeignProgram {
         Self {
             id,
             _program: program,
-            _link: Some(link.expect("an XDP program can be linked to a veth")),
+            _link: Some(OwnLink(
+                link.expect("an XDP program can be linked to a veth"),
+            )),
             pin: None,
         }
     }
@@ -101,6 +103,18 @@ impl ForeignProgram {
         command.args(["link", "set", WAN, "xdp", "pinned"]).arg(pin);
         run(&mut command).exits(0);
         attached
+    }
+}
+
+/// A link that is detached when this is dropped. To close it would not do: where another test is starting a process, that has the
+/// descriptor too for a moment.
+#[derive(Debug)]
+struct OwnLink(File);
+
+impl Drop for OwnLink {
+    fn drop(&mut self) {
+        // Its interface may be gone already.
+        let _ = command(LINK_DETACH, &descriptor(&self.0));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use netlab::Netns;
 
-use super::{LinkCreate, address, bpf, command, descriptor, id_of, load_as};
+use super::{LinkCreate, OwnLink, address, bpf, command, descriptor, id_of, load_as};
 use crate::neighbour::PROG_TYPE_SCHED_CLS;
 
 const PROG_QUERY: libc::c_long = 16;
@@ -31,7 +31,7 @@ pub struct TcxProgram {
     /// The id that the kernel gave it.
     pub id: u32,
     _program: File,
-    _link: File,
+    _link: OwnLink,
 }
 
 impl TcxProgram {
@@ -49,7 +49,7 @@ impl TcxProgram {
         Self {
             id: id_of(&program),
             _program: program,
-            _link: link.expect("a program can be linked to a veth at TCX"),
+            _link: OwnLink(link.expect("a program can be linked to a veth at TCX")),
         }
     }
 }
