@@ -119,6 +119,18 @@ fn read_applied(pins: &PinDirectory, meta: &Meta) -> Result<Applied> {
     Applied::from_json(&text).map_err(|_| other_version(&pins.path))
 }
 
+/// Looks at pins without the lock. If that fails, looks once more while it holds the lock: a process that held it may have been
+/// removing pins, one after the other.
+fn settled<T>(root: &PinRoot, look: impl Fn() -> Result<T>) -> Result<T> {
+    match look() {
+        Err(error) if !error.is::<NothingUp>() && !error.is::<NotPermitted>() => {
+            let _lock = root.lock_existing()?;
+            look()
+        }
+        seen => seen,
+    }
+}
+
 impl Datapath {
     /// Opens what is pinned under `root`, for those who hold its lock. Fails with [`NothingUp`] or [`NotPermitted`].
     pub fn open(root: &PinRoot) -> Result<Self> {
@@ -136,15 +148,7 @@ impl Datapath {
     }
 
     fn open_settled(access: Access, root: &PinRoot) -> Result<Self> {
-        let opened = Self::open_for(access, root);
-        match &opened {
-            Err(error) if !error.is::<NothingUp>() && !error.is::<NotPermitted>() => {
-                // Its pins may be in removal, one after the other, by a process that holds the lock until all are gone.
-                drop(root.lock_existing()?);
-                Self::open_for(access, root)
-            }
-            _ => opened,
-        }
+        settled(root, || Self::open_for(access, root))
     }
 
     fn open_for(access: Access, root: &PinRoot) -> Result<Self> {
@@ -339,10 +343,12 @@ impl Datapath {
 
     /// Returns whether another instance has been pinned in its place.
     pub fn is_replaced(&self) -> Result<bool> {
-        let directories = self.root.directories()?;
-        Ok(directories
-            .iter()
-            .any(|directory| directory.holds == Holds::Instance && !self.is_pinned_in(directory)))
+        for directory in self.root.directories()? {
+            if directory.holds == Holds::Instance && !self.is_pinned_in(&directory)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns a directory with all tables and programs, to pin them from again; `None` where there is none.
@@ -372,14 +378,18 @@ impl Datapath {
 
     /// Returns the directories in which it is pinned.
     fn directories(&self) -> Result<Vec<Directory>> {
-        let mut directories = self.root.directories()?;
-        directories
-            .retain(|directory| directory.holds == Holds::Instance && self.is_pinned_in(directory));
+        let mut directories = Vec::new();
+        for directory in self.root.directories()? {
+            if directory.holds == Holds::Instance && self.is_pinned_in(&directory)? {
+                directories.push(directory);
+            }
+        }
         Ok(directories)
     }
 
-    fn is_pinned_in(&self, directory: &Directory) -> bool {
-        directory::meta(&directory.path).is_ok_and(|meta| meta.since == self.since)
+    fn is_pinned_in(&self, directory: &Directory) -> Result<bool> {
+        let meta = directory::meta_if_there(&directory.path)?;
+        Ok(meta.is_some_and(|meta| meta.since == self.since))
     }
 
     /// Returns the sizes of the tables that follow from the configuration. Those of counters may be larger.
@@ -387,7 +397,13 @@ impl Datapath {
         Ok(self.contents()?.counts())
     }
 
-    /// Returns the instance as it is now, if another configuration has replaced this one in place since it was opened.
+    /// As [`Datapath::reopened`], for those who do not hold the lock.
+    pub fn reopened_unlocked(&self) -> Result<Option<Self>> {
+        settled(&self.root, || self.reopened())
+    }
+
+    /// Returns the instance as it is now, if another configuration has replaced this one in place since it was opened. For those
+    /// who hold the lock of its root.
     pub fn reopened(&self) -> Result<Option<Self>> {
         for directory in self.directories()? {
             if directory::meta(&directory.path)?.generation != self.generation {

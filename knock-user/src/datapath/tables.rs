@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, Pod,
-    maps::{self, Map, MapData, MapError, MapInfo, MapType, lpm_trie},
+    maps::{self, Map, MapData, MapError, MapType, lpm_trie},
 };
 use knock_common::{
     cursor::{self, Cursor, Tickets},
@@ -45,7 +45,7 @@ use knock_common::{
 };
 
 use super::error::{cannot_open, is_denied, other_version};
-use crate::sys::bpf;
+use crate::sys::bpf::{self, Kind};
 
 /// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
 /// to any address are remembered. With `addresses = "host"`, the kernel's routes are asked about packets to the others.
@@ -279,9 +279,12 @@ impl Definition {
         self.name.to_lowercase()
     }
 
-    /// Returns whether the object pinned at `path` has this table's kind and sizes of key and value.
+    /// Returns whether what is pinned at `path` has this table's kind and sizes of key and value; `false` where nothing is.
     pub fn is_pinned_at(&self, path: &Path) -> Result<bool> {
-        let info = pinned(path)?;
+        let Some(table) = pinned(path)? else {
+            return Ok(false);
+        };
+        let info = table.info()?;
         let kind = self.kind.map_type();
         Ok(info.map_type().is_ok_and(|found| found == kind)
             && info.key_size() as usize == self.key
@@ -289,9 +292,17 @@ impl Definition {
     }
 }
 
-/// Returns what the kernel says of the table pinned at `path`.
-pub fn pinned(path: &Path) -> Result<MapInfo> {
-    Ok(MapData::from_fd(bpf::look(path)?)?.info()?)
+/// Opens whatever table is pinned at `path`, to read it; `None` where there is none, or something else. Everything that is asked
+/// about a pin is asked of what was opened: another process may remove the pin meanwhile, or pin something else.
+pub fn pinned(path: &Path) -> Result<Option<MapData>> {
+    let object = match bpf::look(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        object => object.map_err(|error| cannot_open(path, error))?,
+    };
+    if bpf::kind(&object) != Some(Kind::Map) {
+        return Ok(None);
+    }
+    Ok(Some(MapData::from_fd(object)?))
 }
 
 /// A table with the types of its entries.

@@ -156,7 +156,7 @@ pub async fn serve(
             due = guard.is_due() => {
                 due?;
                 reload::return_from_trial(root);
-                if let Some(reopened) = datapath.reopened()? {
+                if let Some(reopened) = datapath.reopened_unlocked()? {
                     // The ends of grants that are gone, by the names that they had.
                     watch.look(&datapath, &mut log)?;
                     datapath = reopened;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     ops::RangeInclusive,
@@ -12,10 +13,15 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::MapData;
+use knock_user::datapath::{Datapath, PinRoot};
 use knockgate_tests::{
     attempt::Outcome,
     killed::{count, killed_at},
-    lab::Source::{A, B, C},
+    lab::{
+        Source::{A, B, C},
+        WAN,
+    },
     oracle::random::Random,
     scenario::Scenario,
     service::echoes,
@@ -199,5 +205,35 @@ fn a_service_that_is_killed_while_a_grant_ends_leaves_nobody_in() {
         scenario.open(B, "22/tcp");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
+    });
+}
+
+/// As often as it takes to meet each moment between two looks at one pin.
+const LOOKS: usize = 20_000;
+
+/// A service looks without the lock whether it has been replaced, while the command that has replaced it removes pins.
+#[test]
+fn pins_that_are_removed_are_no_error_to_whoever_looks_at_them() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        let root = PinRoot::new(scenario.lab.pin_root());
+        let service = Datapath::open_unlocked(&root).expect("it is up");
+        let meta = MapData::from_pin(root.of(WAN).join("meta")).expect("it is pinned");
+        let before = root.unnamed(WAN);
+        thread::scope(|scope| {
+            let command = scope.spawn(|| {
+                for _ in 0..LOOKS {
+                    fs::create_dir(&before).expect("the root is there");
+                    let pin = before.join("meta");
+                    meta.pin(&pin).expect("there is room");
+                    fs::remove_file(pin).expect("it was pinned");
+                    fs::remove_dir(&before).expect("it is empty");
+                }
+            });
+            while !command.is_finished() {
+                assert!(service.is_pinned().expect("a look"));
+                assert!(service.reopened().expect("a look").is_none());
+            }
+        });
     });
 }

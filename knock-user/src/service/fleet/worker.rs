@@ -245,7 +245,7 @@ impl<E: Engine> Worker<E> {
     /// Looks at all grants: events may be lost, and grants end.
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
-        if let Some(reopened) = self.datapath.reopened()? {
+        if let Some(reopened) = self.datapath.reopened_unlocked()? {
             self.take_over(reopened)?;
         } else {
             self.rules.read_keys(&self.datapath)?;

@@ -6,15 +6,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapType;
+use aya::maps::{Array, Map, MapData, MapType};
 use knock_common::layout::{LAYOUT, Meta};
 
 use super::root::{PinRoot, interface_of};
 use crate::{
     datapath::{
-        error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied},
+        error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied, other_version},
         install::entry::Entry,
-        tables::{self, Access, Definition, PinDirectory},
+        tables::{self, Definition},
     },
     sys::bpf::{self, Kind},
 };
@@ -113,14 +113,20 @@ pub fn is_whole(directory: &Path) -> bool {
     tables.all(|table| directory.join(table.pin_name()).exists())
 }
 
-/// Returns the identity of the instance pinned in `directory`.
+/// Returns the identity of the instance of this layout that is pinned in `directory`.
 pub fn meta(directory: &Path) -> Result<Meta> {
-    let pins = PinDirectory {
-        path: directory.to_owned(),
-        access: Access::Look,
+    meta_if_there(directory)?.ok_or_else(|| other_version(directory))
+}
+
+/// As [`meta`]; `None` where there is none, as when another process has just removed it.
+pub fn meta_if_there(directory: &Path) -> Result<Option<Meta>> {
+    let Some(table) = identity(directory)? else {
+        return Ok(None);
     };
-    let meta = tables::META.open(&pins)?;
-    meta.get(&0, 0).context("cannot read what is pinned")
+    if table.info()?.value_size() as usize != tables::META.definition.value {
+        return Err(other_version(directory));
+    }
+    read(table).map(Some)
 }
 
 /// Returns the names in a directory, sorted; `None` where it is gone.
@@ -178,7 +184,7 @@ fn holds(directory: &Path, is_unnamed: bool) -> Result<Option<Holds>> {
             return Ok(Some(Holds::Foreign(name)));
         }
         let is_of_this_build = match table {
-            Some(table) => is_kind(&path, Kind::Map)? && table.is_pinned_at(&path)?,
+            Some(table) => table.is_pinned_at(&path)?,
             // A link may be on an interface, which it then guards.
             None => is_program && is_kind(&path, Kind::Program)?,
         };
@@ -192,25 +198,31 @@ fn holds(directory: &Path, is_unnamed: bool) -> Result<Option<Holds>> {
 /// Returns the layout of the tables pinned in `directory`, by the table that identifies an instance; `None` where
 /// there is no such table, 0 where it has another form than in this build.
 fn layout_of(directory: &Path) -> Result<Option<u32>> {
-    let meta = &tables::META;
-    let path = directory.join(meta.definition.pin_name());
-    let object = match bpf::look(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        object => object.map_err(|error| cannot_open(&path, error))?,
+    let Some(table) = identity(directory)? else {
+        return Ok(None);
     };
-    if bpf::kind(&object) != Some(Kind::Map) {
-        return Ok(None);
-    }
-    let info = tables::pinned(&path)?;
-    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
-    // Its name in the kernel distinguishes it from tables of other programs.
-    if !is_array || info.name_as_str() != Some(meta.definition.name) {
-        return Ok(None);
-    }
-    if info.value_size() as usize != meta.definition.value {
+    if table.info()?.value_size() as usize != tables::META.definition.value {
         return Ok(Some(0));
     }
-    Ok(Some(self::meta(directory)?.layout))
+    Ok(Some(read(table)?.layout))
+}
+
+/// Opens the table in `directory` that identifies an instance, of whatever version; `None` where there is none.
+fn identity(directory: &Path) -> Result<Option<MapData>> {
+    let Definition { name, .. } = tables::META.definition;
+    let pin = directory.join(tables::META.definition.pin_name());
+    let Some(table) = tables::pinned(&pin)? else {
+        return Ok(None);
+    };
+    let info = table.info()?;
+    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    // Its name in the kernel distinguishes it from tables of other programs.
+    Ok((is_array && info.name_as_str() == Some(name)).then_some(table))
+}
+
+fn read(table: MapData) -> Result<Meta> {
+    let table: Array<_, Meta> = Map::Array(table).try_into()?;
+    table.get(&0, 0).context("cannot read what is pinned")
 }
 
 /// Returns the table that has a pin of this name.
@@ -229,11 +241,11 @@ pub(super) fn is_ours(path: &Path, pin: &str) -> bool {
     if PROGRAMS.contains(&pin) || is_link(pin) || table_of(pin).is_some() {
         return !path.is_dir();
     }
-    is_kind(path, Kind::Map).unwrap_or(false)
-        && tables::pinned(path).is_ok_and(|info| {
-            let expected: String = pin.to_uppercase().chars().take(15).collect();
-            info.name_as_str() == Some(&expected)
-        })
+    tables::pinned(path).is_ok_and(|table| {
+        let expected: String = pin.to_uppercase().chars().take(15).collect();
+        let info = table.and_then(|table| table.info().ok());
+        info.is_some_and(|info| info.name_as_str() == Some(&expected))
+    })
 }
 
 fn is_kind(path: &Path, kind: Kind) -> Result<bool> {
