@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use rtnetlink::{packet_core::NLM_F_DUMP, sys::protocols::NETLINK_ROUTE};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use super::netlink::{self, attributes, number, text};
 
@@ -91,7 +91,7 @@ pub struct Address {
 pub fn all() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
     let any = IfInfo::default().bytes();
-    netlink::ask(NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP, &any, |reply| {
+    netlink::list(NETLINK_ROUTE, RTM_GETLINK, &any, |reply| {
         links.extend(read_link(reply));
     })?;
     links.sort_by_key(|link: &Link| link.index);
@@ -102,7 +102,7 @@ pub fn all() -> io::Result<Vec<Link>> {
 pub fn with_addresses() -> io::Result<Vec<Link>> {
     let mut links = all()?;
     let any = [0; IfAddr::LENGTH];
-    netlink::ask(NETLINK_ROUTE, RTM_GETADDR, NLM_F_DUMP, &any, |reply| {
+    netlink::list(NETLINK_ROUTE, RTM_GETADDR, &any, |reply| {
         if let Some((index, address)) = read_address(reply)
             && let Some(link) = links.iter_mut().find(|link| link.index == index)
         {
@@ -122,8 +122,8 @@ pub fn with_index(index: u32) -> io::Result<Option<Link>> {
     match answered {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error),
-        Ok(()) if found.is_none() => Err(io::ErrorKind::InvalidData.into()),
-        Ok(()) => Ok(found),
+        Ok(_) if found.is_none() => Err(io::ErrorKind::InvalidData.into()),
+        Ok(_) => Ok(found),
     }
 }
 

@@ -5,7 +5,8 @@ use std::io;
 
 use rtnetlink::{
     packet_core::{
-        NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
+        NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+        NetlinkBuffer, NlasIterator,
     },
     sys::{Socket, SocketAddr},
 };
@@ -19,6 +20,39 @@ const ALIGNMENT: usize = 4;
 /// The kernel sends at most 32 KiB at a time.
 const LARGEST: usize = 64 * 1024;
 
+/// How often a list is asked for that changes while the kernel answers. The last answer is taken as it is.
+const TRIES: usize = 5;
+
+/// Asks for everything of a kind, and calls `each` with the payload of every message of the answer. Asks again where the list has
+/// changed meanwhile, since something that was there all the time may be missing in the answer.
+pub fn list(
+    protocol: isize,
+    kind: u16,
+    payload: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut replies = Vec::new();
+    for _ in 0..TRIES {
+        replies.clear();
+        let keep = |reply: &[u8]| replies.push(reply.to_vec());
+        if ask(protocol, kind, NLM_F_DUMP, payload, keep)? == Answer::Whole {
+            break;
+        }
+    }
+    for reply in &replies {
+        each(reply);
+    }
+    Ok(())
+}
+
+/// How an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Whole,
+    /// What was asked for has changed between two parts of it (`NLM_F_DUMP_INTR`).
+    Changed,
+}
+
 /// Sends a request of this type, and calls `each` with the payload of every message of the answer.
 ///
 /// `flags`: beside [`NLM_F_REQUEST`]; with `NLM_F_DUMP`, everything of the kind is asked for. The kernel answers such
@@ -29,12 +63,13 @@ pub fn ask(
     flags: u16,
     payload: &[u8],
     mut each: impl FnMut(&[u8]),
-) -> io::Result<()> {
+) -> io::Result<Answer> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&message(kind, NLM_F_REQUEST | flags, payload), 0)?;
     let mut buffer = Vec::with_capacity(LARGEST);
+    let mut answer = Answer::Whole;
     loop {
         buffer.clear();
         let length = match socket.recv(&mut buffer, libc::MSG_TRUNC) {
@@ -46,8 +81,8 @@ pub fn ask(
                 "a netlink message is longer than expected",
             ));
         }
-        if read(&buffer, &mut each)? {
-            return Ok(());
+        if read(&buffer, &mut answer, &mut each)? {
+            return Ok(answer);
         }
     }
 }
@@ -93,25 +128,27 @@ pub fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*value.first_chunk()?))
 }
 
-/// Passes the messages of a datagram to `each`. Returns whether the answer ends with it.
-fn read(datagram: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+/// Passes the messages of a datagram to `each`, and notes in `answer` if they say that something has changed. Returns whether the
+/// answer ends with it.
+fn read(datagram: &[u8], answer: &mut Answer, each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    // 0: there is no error.
+    let outcome = |payload: &[u8]| match payload.first_chunk() {
+        Some(code) if *code != [0; 4] => Err(io::Error::from_raw_os_error(
+            i32::from_ne_bytes(*code).saturating_neg(),
+        )),
+        _ => Ok(true),
+    };
     let mut rest = datagram;
     while !rest.is_empty() {
         let message = NetlinkBuffer::new_checked(rest)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         let payload = message.payload();
+        if message.flags() & NLM_F_DUMP_INTR != 0 {
+            *answer = Answer::Changed;
+        }
         match message.message_type() {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload
-                    .first_chunk()
-                    .map_or(0, |code| i32::from_ne_bytes(*code));
-                // 0 is an acknowledgement.
-                return match code {
-                    0 => Ok(true),
-                    code => Err(io::Error::from_raw_os_error(-code)),
-                };
-            }
+            // A list that could not be made whole says why at its end.
+            NLMSG_DONE | NLMSG_ERROR => return outcome(payload),
             _ => each(payload),
         }
         if message.flags() & NLM_F_MULTIPART == 0 {
@@ -135,22 +172,43 @@ mod tests {
         let mut keep = |reply: &[u8]| replies.push(reply.to_vec());
         let part = |byte| message(16, NLM_F_MULTIPART, &[byte; 8]);
         let datagram = [part(1), part(2)].concat();
-        assert!(!read(&datagram, &mut keep).expect("well-formed"));
+        let mut answer = Answer::Whole;
+        assert!(!read(&datagram, &mut answer, &mut keep).expect("well-formed"));
         let end = message(NLMSG_DONE, NLM_F_MULTIPART, &[0; 4]);
-        assert!(read(&end, &mut keep).expect("well-formed"));
+        assert!(read(&end, &mut answer, &mut keep).expect("well-formed"));
+        assert_eq!(answer, Answer::Whole);
         assert_eq!(replies, [[1; 8], [2; 8]]);
     }
 
     #[test]
     fn an_error_is_the_kernels() {
-        let refused = message(NLMSG_ERROR, 0, &(-libc::EPERM).to_ne_bytes());
-        let error = read(&refused, &mut |_: &[u8]| {}).expect_err("refused");
-        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        for (kind, flags) in [(NLMSG_ERROR, 0), (NLMSG_DONE, NLM_F_MULTIPART)] {
+            let refused = message(kind, flags, &(-libc::EPERM).to_ne_bytes());
+            let error = read(&refused, &mut Answer::Whole, &mut |_: &[u8]| {});
+            let error = error.expect_err("refused");
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        }
+    }
+
+    #[test]
+    fn a_list_that_has_changed_says_so_in_any_part() {
+        for changed in [0, 1] {
+            let part = |number, byte| {
+                let is_changed = number == changed;
+                let flag = if is_changed { NLM_F_DUMP_INTR } else { 0 };
+                message(16, NLM_F_MULTIPART | flag, &[byte; 8])
+            };
+            let datagram = [part(0, 1), part(1, 2)].concat();
+            let mut answer = Answer::Whole;
+            assert!(!read(&datagram, &mut answer, &mut |_: &[u8]| {}).expect("well-formed"));
+            assert_eq!(answer, Answer::Changed);
+        }
     }
 
     #[test]
     fn a_message_cut_short_is_an_error() {
         let whole = message(16, 0, &[1; 8]);
-        assert!(read(&whole[..whole.len() - 4], &mut |_: &[u8]| {}).is_err());
+        let cut = &whole[..whole.len() - 4];
+        assert!(read(cut, &mut Answer::Whole, &mut |_: &[u8]| {}).is_err());
     }
 }

@@ -71,7 +71,7 @@ pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>>
         let mut header = NetlinkHeader::default();
         header.message_type = kind;
         let mut unread = None;
-        netlink::ask(NETLINK_SOCK_DIAG, kind, NLM_F_DUMP, &payload, |reply| {
+        let listed = netlink::ask(NETLINK_SOCK_DIAG, kind, NLM_F_DUMP, &payload, |reply| {
             let response = match SockDiagMessage::deserialize(&header, reply) {
                 Ok(SockDiagMessage::InetResponse(response)) => response,
                 Ok(_) => return,
@@ -87,7 +87,13 @@ pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>>
                 remote: end(id.destination_address, id.destination_port),
                 interface: id.interface_id,
             });
-        })?;
+        });
+        match listed {
+            // A kernel without the module for this transport (`tcp_diag`, `udp_diag`) cannot list its sockets.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            // Sockets come and go all the time, so such a list is always of several moments.
+            listed => drop(listed?),
+        }
         if let Some(error) = unread {
             return Err(error);
         }
