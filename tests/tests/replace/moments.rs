@@ -211,7 +211,8 @@ fn a_service_that_is_killed_while_a_grant_ends_leaves_nobody_in() {
 /// As often as it takes to meet each moment between two looks at one pin.
 const LOOKS: usize = 20_000;
 
-/// A service looks without the lock whether it has been replaced, while the command that has replaced it removes pins.
+/// A service looks without the lock whether it has been replaced, while the command that has replaced it removes pins. Somebody may
+/// also remove them by hand.
 #[test]
 fn pins_that_are_removed_are_no_error_to_whoever_looks_at_them() {
     in_native_mode(|scenario| {
@@ -220,9 +221,13 @@ fn pins_that_are_removed_are_no_error_to_whoever_looks_at_them() {
         let service = Datapath::open_unlocked(&root).expect("it is up");
         let meta = MapData::from_pin(root.of(WAN).join("meta")).expect("it is pinned");
         let before = root.unnamed(WAN);
+        let link = root.of(WAN).join("link");
+        let elsewhere = link.with_file_name("link%9");
         thread::scope(|scope| {
             let command = scope.spawn(|| {
                 for _ in 0..LOOKS {
+                    fs::rename(&link, &elsewhere).expect("it is pinned");
+                    fs::rename(&elsewhere, &link).expect("it is pinned");
                     fs::create_dir(&before).expect("the root is there");
                     let pin = before.join("meta");
                     meta.pin(&pin).expect("there is room");
@@ -233,6 +238,7 @@ fn pins_that_are_removed_are_no_error_to_whoever_looks_at_them() {
             while !command.is_finished() {
                 assert!(service.is_pinned().expect("a look"));
                 assert!(service.reopened().expect("a look").is_none());
+                service.attachments().expect("a look");
             }
         });
     });

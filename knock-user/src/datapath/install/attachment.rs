@@ -1,7 +1,13 @@
 //! Whether each interface carries the program: by the kernel's link and by what the interface itself says it carries.
 //! Pins alone do not show it.
 
-use std::{collections::BTreeMap, fmt, io::ErrorKind, num::NonZeroU32, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, ErrorKind},
+    num::NonZeroU32,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -22,7 +28,7 @@ use crate::{
         error::is_denied,
     },
     sys::{
-        bpf::{self, Hook, ProgramLink, tcx::Listed},
+        bpf::{self, Hook, Program, ProgramLink, tcx::Listed},
         links::{self, Link},
     },
 };
@@ -148,6 +154,8 @@ pub fn held(root: &PinRoot) -> Result<Vec<(String, ProgramLink)>> {
                 {
                     Some(likely_link(directory, &directories, &programs)?)
                 }
+                // Somebody has removed it since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
                 link => link.with_context(|| format!("cannot look at {}", path.display()))?,
             };
             held.extend(link.map(|link| (directory.interface.clone(), link)));
@@ -212,15 +220,23 @@ fn all_programs(directories: &[Directory]) -> Result<Vec<u32>> {
 
 /// Returns the kernel's ids of the programs pinned in `directory`.
 pub fn programs(directory: &Path) -> Result<Vec<u32>> {
-    let pins = PROGRAMS.iter().map(|name| directory.join(name));
-    pins.filter(|pin| pin.exists())
-        .map(|pin| program_id(&pin))
-        .collect()
+    let mut programs = Vec::new();
+    for pin in PROGRAMS.iter().map(|name| directory.join(name)) {
+        match bpf::program(&pin) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            program => programs.push(id_of(&pin, program)?),
+        }
+    }
+    Ok(programs)
 }
 
 /// Returns the kernel's id of the program pinned at `pin`.
 pub(super) fn program_id(pin: &Path) -> Result<u32> {
-    let program = bpf::program(pin).with_context(|| format!("cannot look at {}", pin.display()))?;
+    id_of(pin, bpf::program(pin))
+}
+
+fn id_of(pin: &Path, program: io::Result<Option<Program>>) -> Result<u32> {
+    let program = program.with_context(|| format!("cannot look at {}", pin.display()))?;
     let program = program.with_context(|| format!("{} is no program", pin.display()))?;
     Ok(program.id)
 }
