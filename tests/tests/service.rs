@@ -307,6 +307,8 @@ fn signals_do_not_keep_the_program_from_being_loaded() {
         let mut command = scenario.lab.knockgate_command(&["up"]);
         scenario.configure(Gate::ssh());
         let mut up = Running::start(&mut command, scenario.lab.folder());
+        // From here on it makes tables and loads the program.
+        wait_until("it has begun", || scenario.lab.pin_root().exists());
         for _ in 0..100 {
             if !up.goes_on() {
                 break;

@@ -31,7 +31,10 @@ use crate::{
         tables::{self, Definition},
         write::HostTables,
     },
-    sys::{bpf::Hook, clock, kernel_version, links},
+    sys::{
+        bpf::{self, Hook},
+        clock, kernel_version, links,
+    },
     values::Port,
 };
 
@@ -48,9 +51,6 @@ pub const TCX_ENTRIES: [&str; 2] = [
     Entry::tcx(Framing::Ethernet).name(),
     Entry::tcx(Framing::BareIp).name(),
 ];
-
-/// How many signals in turn may interrupt the loading of a program: a bound, which nothing but a loop of signals reaches.
-const INTERRUPTIONS: usize = 100;
 
 /// Returns the XDP entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
 /// needs it and no gate rejects, since a reply is made from a frame in one piece. Neighbours decide it first.
@@ -208,31 +208,22 @@ fn load_into_kernel(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the object has no program `{name}`"))?;
-    let mut load = || match program {
-        Program::Xdp(program) => Ok(program.load()),
-        Program::SchedClassifier(program) => Ok(program.load()),
+    let is_interrupted = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => bpf::is_interrupted(io_error),
+        _ => false,
+    };
+    let loaded = match program {
+        Program::Xdp(program) => bpf::load(|| program.load(), is_interrupted),
+        Program::SchedClassifier(program) => bpf::load(|| program.load(), is_interrupted),
         _ => bail!("the object has another kind of program `{name}`"),
     };
-    let mut result = load()?;
-    for _ in 0..INTERRUPTIONS {
-        if !matches!(&result, Err(error) if is_interrupted(error)) {
-            break;
-        }
-        result = load()?;
-    }
-    result.map_err(|error| match error {
+    loaded.map_err(|error| match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
         } => refused(io_error, &verifier_log.to_string()),
         error => anyhow!(error).context("cannot load the kernel program"),
     })
-}
-
-/// Whether a signal has kept the kernel from verifying a program: it gives up as soon as one is pending, with EAGAIN (Linux
-/// 5.0 and later). The service is sent one when a hook ends.
-fn is_interrupted(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Makes and fills the tables for `config` with the object of a hook's entries, and loads none yet. `log`: what the verifier

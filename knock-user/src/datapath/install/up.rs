@@ -87,6 +87,7 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         );
     }
     requirements::require_capabilities()?;
+    bpf::learn_features()?;
     root.make()?;
     let _lock = root.lock()?;
     let result = up_locked(config, root, request);

@@ -9,13 +9,14 @@ pub mod tcx;
 
 use std::{
     ffi::CString,
-    io,
+    io, mem,
     num::NonZeroU32,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    ptr,
 };
 
 use bytemuck::Zeroable;
@@ -42,6 +43,9 @@ const REPLACE: u32 = 1 << 2;
 /// `BPF_LINK_TYPE_XDP` and `BPF_LINK_TYPE_TCX` of `enum bpf_link_type`.
 const LINK_TYPE_XDP: u32 = 6;
 const LINK_TYPE_TCX: u32 = 11;
+
+/// How many signals in turn may interrupt the loading of a program: a bound, which nothing but a loop of signals reaches.
+const INTERRUPTIONS: usize = 100;
 
 /// The kind of object that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +293,52 @@ struct LinkInfo {
     _padding: u32,
     interface: u32,
     _rest: u32,
+}
+
+/// Loads a program, and tries again as long as this is because of a signal. `is_interrupted`: see [`is_interrupted`].
+pub fn load<T, E>(
+    mut load: impl FnMut() -> Result<T, E>,
+    is_interrupted: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for _ in 0..INTERRUPTIONS {
+        match load() {
+            Err(failed) if is_interrupted(&failed) => {}
+            loaded => return loaded,
+        }
+    }
+    load()
+}
+
+/// Returns whether a signal has kept the kernel from verifying a program: the verifier gives up as soon as one is pending, with
+/// `EAGAIN` (Linux 5.0 and later). A service is sent one when a hook ends.
+pub fn is_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Has aya find out what BPF can do on this kernel, while signals wait. It asks once for the life of the process, by loading
+/// programs, and takes one that a signal has interrupted for one that the kernel refuses.
+pub fn learn_features() -> io::Result<()> {
+    // SAFETY: all zeros is a valid set of signals, and both calls are given sets that outlive them.
+    let before = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+            (mem::zeroed(), mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        match libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) {
+            0 => before,
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // Every kernel that is recent enough has these. Nobody can have SIGSTOP wait.
+    let is_whole = aya::features().bpf_global_data();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    if is_whole {
+        Ok(())
+    } else {
+        Err(io::Error::other(
+            "a signal has kept the kernel from saying what its BPF can do; try again",
+        ))
+    }
 }
 
 /// # Safety

@@ -180,7 +180,8 @@ pub fn load_caller(array: impl AsFd, frags: bool, attach_type: u32) -> io::Resul
         attach_type,
     };
     // SAFETY: instructions and license outlive the call, and are as long as is said.
-    let program = unsafe { bpf(PROG_LOAD, &raw const attributes) }?;
+    let load = || unsafe { bpf(PROG_LOAD, &raw const attributes) };
+    let program = super::load(load, super::is_interrupted)?;
     // SAFETY: a new descriptor, which the call above has made and nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(program) })
 }
