@@ -183,7 +183,7 @@ pub async fn serve(
                 member.openings().look();
             }
             (class, record) = member.event() => log.hear(class, record),
-            reader = socket.accept() => log.serve(reader?),
+            reader = socket.accept() => log.serve(reader),
             failed = log.hook_ended() => {
                 if let Some(failed) = failed {
                     log.say(failed);

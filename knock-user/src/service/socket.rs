@@ -4,6 +4,7 @@
 //! JSON, if there is a fleet.
 
 use std::{
+    cell::Cell,
     fs::{self, DirBuilder},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
@@ -17,6 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::broadcast::{Receiver, error::RecvError},
+    time::sleep,
 };
 
 use super::{
@@ -33,6 +35,9 @@ const FOLLOW: &str = "follow";
 const FLEET: &str = "fleet";
 /// How long the service may take to say how it stands with the fleet: it may be stopped, or far behind.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the service waits after it could not accept a reader.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether this host is one of its fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +88,8 @@ pub type Connection = UnixStream;
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
+    /// The last reader could not be accepted.
+    has_failed: Cell<bool>,
 }
 
 /// Returns whether a service serves `root`.
@@ -119,11 +126,29 @@ impl Listener {
         let listener = UnixListener::bind(&path).with_context(cannot_listen)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .with_context(cannot_listen)?;
-        Ok(Self { listener, path })
+        Ok(Self {
+            listener,
+            path,
+            has_failed: Cell::default(),
+        })
     }
 
-    pub async fn accept(&self) -> io::Result<Connection> {
-        self.listener.accept().await.map(|(stream, _)| stream)
+    /// Waits for the next reader. Where one cannot be accepted, as for want of descriptors, it goes on waiting, and says so once.
+    pub async fn accept(&self) -> Connection {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    self.has_failed.set(false);
+                    return stream;
+                }
+                Err(error) => {
+                    if !self.has_failed.replace(true) {
+                        tracing::warn!("cannot accept a reader of events: {error}; trying again");
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
     }
 }
 
