@@ -238,8 +238,22 @@ fn kilobytes(text: &str) -> u64 {
 
 /// Waits for a condition, which must hold within two minutes.
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let () = wait_for_value(what, || (), |()| holds());
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(comes_true(holds), "waited in vain until {what}");
+}
+
+/// Waits for a condition, for two minutes at the most. Returns whether it holds then.
+pub fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        // Before the look, so that the last one is not an old one: the whole machine may stop in between.
+        let is_last = begun.elapsed() >= PATIENCE;
+        let is_so = holds();
+        if is_so || is_last {
+            return is_so;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Waits until what is seen is what it is to be, within two minutes, and returns it. Says what it was where it never is.
@@ -249,15 +263,15 @@ pub fn wait_for_value<T: Debug>(
     mut see: impl FnMut() -> T,
     mut is_right: impl FnMut(&T) -> bool,
 ) -> T {
-    let begun = Instant::now();
-    loop {
-        // Before the look, so that the last one is not an old one: the whole machine may stop in between.
-        let is_last = begun.elapsed() >= PATIENCE;
+    let mut latest = None;
+    let is_seen = comes_true(|| {
         let seen = see();
-        if is_right(&seen) {
-            return seen;
-        }
-        assert!(!is_last, "waited in vain until {what}: {seen:?}");
-        thread::sleep(Duration::from_millis(20));
+        let is_it = is_right(&seen);
+        latest = Some(seen);
+        is_it
+    });
+    match latest {
+        Some(seen) if is_seen => seen,
+        seen => panic!("waited in vain until {what}: {seen:?}"),
     }
 }

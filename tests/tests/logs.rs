@@ -22,12 +22,13 @@ fn in_generic_mode(row: impl FnOnce(&Scenario)) {
     });
 }
 
-/// Starts a command that serves, and waits until the instance is up.
+/// Starts a command that serves, and waits until it does.
 fn start(scenario: &Scenario, command: &mut Command) -> Running {
     let mut service = Running::start(command, scenario.lab.folder());
-    wait_until("the instance is up", || {
+    wait_until("the service serves", || {
         assert!(service.goes_on(), "the service has ended by itself");
-        scenario.knockgate("status").code == Some(0)
+        let metrics = scenario.knockgate("metrics").stdout.clone();
+        metrics.contains("knockgate_service_running 1")
     });
     service
 }

@@ -56,10 +56,11 @@ impl Damage {
             Self::Replaced => foreign::replace(&link_of(scenario, WAN)),
             Self::LinkUnpinned => {
                 fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
-                // The kernel detaches the program a moment later.
-                wait_until("nothing is attached", || {
-                    !scenario.lab.interface().contains("xdp")
-                        && foreign::programs_at_tcx(&scenario.lab.host, WAN).is_empty()
+                // The kernel detaches the program a moment later. A service may attach it again before this is seen.
+                wait_until("nothing is attached, or it is again", || {
+                    let is_attached = scenario.lab.interface().contains("xdp")
+                        || !foreign::programs_at_tcx(&scenario.lab.host, WAN).is_empty();
+                    !is_attached || link_of(scenario, WAN).exists()
                 });
             }
         }

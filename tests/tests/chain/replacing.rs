@@ -15,7 +15,7 @@ use knockgate_tests::{
         WAN,
     },
     neighbour::{Kind, Neighbour},
-    run::wait_until,
+    run::{comes_true, wait_until},
     scenario::{Attach, Scenario},
 };
 
@@ -39,10 +39,10 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
         socket.expect("a free port")
     };
     let (denied, passing) = (client(A), client(B));
-    let stop = AtomicBool::new(false);
+    let (stop, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     let (sent, received, leaked) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let sender = scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 let _ = denied.send_to(b"denied", (host, PROTECTED));
                 let number = sent.fetch_add(1, Ordering::SeqCst);
@@ -56,13 +56,13 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
             }
         });
         for (socket, count) in [(&other, &received), (&protected, &leaked)] {
-            let stop = &stop;
+            let is_over = &is_over;
             scope.spawn(move || {
                 let mut packet = [0; 64];
                 loop {
                     match socket.recv(&mut packet) {
                         Ok(_) => _ = count.fetch_add(1, Ordering::SeqCst),
-                        Err(_) if stop.load(Ordering::SeqCst) => return,
+                        Err(_) if is_over.load(Ordering::SeqCst) => return,
                         Err(_) => {}
                     }
                 }
@@ -70,6 +70,11 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
         }
         rounds();
         stop.store(true, Ordering::SeqCst);
+        let sending = sender.join();
+        // Late ones are none that are lost.
+        comes_true(|| received.load(Ordering::SeqCst) >= sent.load(Ordering::SeqCst));
+        is_over.store(true, Ordering::SeqCst);
+        sending.expect("every packet could be sent");
     });
     let sent = sent.into_inner();
     assert!(sent > 500, "only {sent} packets were sent");

@@ -12,7 +12,7 @@ use knockgate_tests::{
         WAN,
     },
     network::ip,
-    run::wait_until,
+    run::{wait_for_value, wait_until},
     scenario::{Attach, Scenario},
 };
 use serde_json::Value;
@@ -98,12 +98,15 @@ fn for_the_address_that_it_names_or_comes_from_and_no_longer_than_it_asks() {
         fwknop(&["-a", &a, "-f", "65000"]);
         let grant = granted(scenario, "alice", &a);
         assert!((120_000..=600_000).contains(&left(&grant)), "{grant}");
-        let opened: Vec<Value> = scenario
-            .lab
-            .events()
-            .into_iter()
-            .filter(|event| event["event"] == "gate.opened")
-            .collect();
+        let opened = wait_for_value(
+            "four openings are reported",
+            || {
+                let events = scenario.lab.events().into_iter();
+                let openings = events.filter(|event| event["event"] == "gate.opened");
+                openings.collect::<Vec<Value>>()
+            },
+            |opened| opened.len() >= 4,
+        );
         assert_eq!(opened.len(), 4, "{opened:?}");
         for event in &opened {
             assert_eq!(event["gate"], "ssh");
@@ -115,6 +118,7 @@ fn for_the_address_that_it_names_or_comes_from_and_no_longer_than_it_asks() {
             );
         }
         assert_eq!(opened[1]["source"], b);
+        counted(scenario, "opened", 4);
         let metrics = scenario.knockgate("metrics").exits(0).stdout.clone();
         let line = "knockgate_fwknop_total{outcome=\"opened\"} 4";
         assert!(metrics.contains(line), "{metrics}");

@@ -11,6 +11,7 @@ use std::{
 use knockgate_tests::{
     gate_config::Gate,
     lab::Source::{A, B},
+    run::comes_true,
 };
 
 use crate::{in_all_modes, with_limits};
@@ -44,10 +45,10 @@ fn no_packet_is_let_through_or_lost() {
             .client
             .run(|| UdpSocket::bind((scenario.address(B), 0)));
         let (denied, passing) = (denied.expect("a free port"), passing.expect("a free port"));
-        let stop = AtomicBool::new(false);
+        let (stop, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
         let (sent, received, leaked) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let sender = scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
                     let _ = denied.send_to(b"denied", (host, PROTECTED));
                     let number = sent.fetch_add(1, Ordering::SeqCst);
@@ -62,13 +63,13 @@ fn no_packet_is_let_through_or_lost() {
                 }
             });
             for (socket, count) in [(&other, &received), (&protected, &leaked)] {
-                let stop = &stop;
+                let is_over = &is_over;
                 scope.spawn(move || {
                     let mut packet = [0; 64];
                     loop {
                         match socket.recv(&mut packet) {
                             Ok(_) => _ = count.fetch_add(1, Ordering::SeqCst),
-                            Err(_) if stop.load(Ordering::SeqCst) => return,
+                            Err(_) if is_over.load(Ordering::SeqCst) => return,
                             Err(_) => {}
                         }
                     }
@@ -91,6 +92,11 @@ fn no_packet_is_let_through_or_lost() {
                 scenario.knockgate("reload").exits(0);
             }
             stop.store(true, Ordering::SeqCst);
+            let sending = sender.join();
+            // Late ones are none that are lost.
+            comes_true(|| received.load(Ordering::SeqCst) >= sent.load(Ordering::SeqCst));
+            is_over.store(true, Ordering::SeqCst);
+            sending.expect("every packet could be sent");
         });
         let (sent, received) = (sent.into_inner(), received.into_inner());
         assert!(sent > 1000, "only {sent} packets were sent");
