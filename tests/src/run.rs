@@ -256,7 +256,7 @@ pub fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Waits until what is seen is what it is to be, within two minutes, and returns it. Says what it was where it never is.
+/// Waits until what `see` returns is right, for two minutes at the most, and returns it. Otherwise panics with what it returned last.
 #[track_caller]
 pub fn wait_for_value<T: Debug>(
     what: &str,

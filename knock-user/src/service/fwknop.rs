@@ -24,7 +24,7 @@ use worker::Worker;
 /// Events that wait for the service; more than these are left out.
 const BACKLOG: usize = 1024;
 
-/// How long after a thread was started another one may be, where that has ended.
+/// The least time between two starts of the thread, where it has ended by itself.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// An event, and the [class](knock_common::report::class) of its budget.

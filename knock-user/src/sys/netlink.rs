@@ -45,7 +45,7 @@ pub fn list(
     Ok(())
 }
 
-/// How an answer is.
+/// Whether an answer is of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     Whole,

@@ -71,7 +71,7 @@ fn under_a_stream(scenario: &Scenario, rounds: impl FnOnce()) -> u64 {
         rounds();
         stop.store(true, Ordering::SeqCst);
         let sending = sender.join();
-        // Late ones are none that are lost.
+        // A packet that arrives late is not lost.
         comes_true(|| received.load(Ordering::SeqCst) >= sent.load(Ordering::SeqCst));
         is_over.store(true, Ordering::SeqCst);
         sending.expect("every packet could be sent");

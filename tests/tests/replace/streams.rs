@@ -93,7 +93,7 @@ fn no_packet_is_let_through_or_lost() {
             }
             stop.store(true, Ordering::SeqCst);
             let sending = sender.join();
-            // Late ones are none that are lost.
+            // A packet that arrives late is not lost.
             comes_true(|| received.load(Ordering::SeqCst) >= sent.load(Ordering::SeqCst));
             is_over.store(true, Ordering::SeqCst);
             sending.expect("every packet could be sent");

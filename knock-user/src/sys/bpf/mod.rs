@@ -44,7 +44,7 @@ const REPLACE: u32 = 1 << 2;
 const LINK_TYPE_XDP: u32 = 6;
 const LINK_TYPE_TCX: u32 = 11;
 
-/// How many signals in turn may interrupt the loading of a program: a bound, which nothing but a loop of signals reaches.
+/// How often in turn a signal may interrupt the loading of a program before that fails.
 const INTERRUPTIONS: usize = 100;
 
 /// The kind of object that a descriptor refers to.
@@ -295,7 +295,7 @@ struct LinkInfo {
     _rest: u32,
 }
 
-/// Loads a program, and tries again as long as this is because of a signal. `is_interrupted`: see [`is_interrupted`].
+/// Loads a program, and tries again where a signal has interrupted that. `is_interrupted`: see [`is_interrupted`].
 pub fn load<T, E>(
     mut load: impl FnMut() -> Result<T, E>,
     is_interrupted: impl Fn(&E) -> bool,
@@ -328,7 +328,7 @@ pub fn learn_features() -> io::Result<()> {
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     };
-    // Every kernel that is recent enough has these. Nobody can have SIGSTOP wait.
+    // Every kernel that is recent enough has these. SIGSTOP cannot be blocked, so it may have interrupted the question.
     let is_whole = aya::features().bpf_global_data();
     // SAFETY: as above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
