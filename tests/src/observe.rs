@@ -34,6 +34,12 @@ impl Stats {
         sum(denied, "packets")
     }
 
+    /// Returns how many packets were denied, for whatever reason.
+    pub fn all_denied(&self) -> u64 {
+        let rows = rows(&self.0, "packets").iter();
+        sum(rows.filter(|row| row["verdict"] == "deny"), "packets")
+    }
+
     /// Returns how many knocks had a result, such as `step`, over all gates.
     pub fn knocks(&self, result: &str) -> u64 {
         let knocks = rows(&self.0, "knocks").iter();

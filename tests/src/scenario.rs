@@ -248,7 +248,7 @@ impl Scenario {
     /// Asserts that a port answers.
     ///
     /// On a busy machine, the answer may come after the SYN has been sent again; then the port is tried again. To test
-    /// that the first SYN after a knock passes, use [`Scenario::knock_and_connect`].
+    /// that the first SYN after a knock passes, use [`Scenario::knock_and_connect`] and the counters.
     #[track_caller]
     pub fn open(&self, who: Source, port: &str) {
         for _ in 0..LATE_ANSWERS {

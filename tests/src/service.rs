@@ -16,6 +16,10 @@ use std::{
 use netlab::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// How many connections may wait to be accepted: more than any test makes, so that the kernel drops no SYN because the
+/// thread that accepts them does not run.
+const BACKLOG: i32 = 4096;
+
 /// How often a service checks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -89,7 +93,7 @@ fn listening(netns: &Netns, port: u16, kind: Type, protocol: Protocol) -> Socket
             socket.set_read_timeout(Some(TICK))?;
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
             if kind == Type::STREAM {
-                socket.listen(128)?;
+                socket.listen(BACKLOG)?;
             }
             std::io::Result::Ok(socket)
         })
