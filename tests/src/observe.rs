@@ -105,14 +105,16 @@ impl Lab {
     /// Starts the service and waits until it serves, and every configured interface is guarded.
     #[track_caller]
     pub fn serve(&self, options: &[&str]) -> Running {
-        let service = self.serve_until(options, "every interface is guarded", || {
-            let metrics = self.knockgate(&["metrics"]).stdout;
-            metrics.contains("knockgate_service_running 1")
-                && self.knockgate(&["status"]).code == Some(0)
-        });
-        // Answered when the service has begun to look at grants.
-        self.knockgate(&["events"]).exits(0);
-        service
+        self.serve_until(options, "it serves", || self.is_served())
+    }
+
+    /// Returns whether a service serves, and every configured interface is guarded.
+    pub fn is_served(&self) -> bool {
+        let metrics = self.knockgate(&["metrics"]).stdout;
+        metrics.contains("knockgate_service_running 1")
+            && self.knockgate(&["status"]).code == Some(0)
+            // Answered when the service has begun to look at grants.
+            && self.knockgate(&["events"]).code == Some(0)
     }
 
     /// Starts the service and waits until `ready` holds. Panics if the service ends before that.

@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    ptr,
     sync::{
         atomic::{AtomicU32, Ordering},
         mpsc,
@@ -184,6 +185,28 @@ impl Running {
         // SAFETY: kill takes no pointers; the child has not been waited for, so the id is its.
         let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Sets how many descriptors the command may have. Returns how many it might have before.
+    pub fn limit_descriptors(&self, limit: u64) -> u64 {
+        let pid = self.child.id().try_into();
+        let pid: libc::pid_t = pid.expect("a process id is positive");
+        let mut before = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        let set = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+            // SAFETY: each is null or a limit of the caller's; the child has not been waited for, so the id is its.
+            let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, new, old) };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        };
+        set(ptr::null(), &raw mut before);
+        let new = libc::rlimit {
+            rlim_cur: limit,
+            ..before
+        };
+        set(&raw const new, ptr::null_mut());
+        before.rlim_cur
     }
 
     /// Whether the command has a handler for a signal, according to `/proc`.

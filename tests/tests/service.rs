@@ -1,6 +1,12 @@
 //! `knockgate run`: what the service adds to the datapath, and what remains after it has ended or was killed.
 
-use std::{fmt::Display, net::IpAddr, thread, time::Duration};
+use std::{
+    fmt::Display,
+    fs::{self, File},
+    net::IpAddr,
+    thread,
+    time::Duration,
+};
 
 use knock_user::datapath::{Datapath, PinRoot};
 use knockgate_tests::{
@@ -274,6 +280,41 @@ fn a_service_that_takes_over_knows_which_ports_were_open() {
         let _listener = Services::start(&scenario.lab.host, &[8080], &[]);
         let _service = start(scenario, &[]);
         wait_until("8080/tcp is open again", opens);
+    });
+}
+
+/// As when other processes of the host have taken too many.
+#[test]
+fn want_of_descriptors_for_a_while_does_not_end_it() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        let said = scenario.lab.folder().join("service.log");
+        let mut service = scenario.lab.knockgate_command(&["run"]);
+        service.stderr(File::create(&said).expect("the temporary folder is writable"));
+        let mut service = Running::start(&mut service, scenario.lab.folder());
+        wait_until("it serves", || scenario.lab.is_served());
+        let says = |text: &str| {
+            let said = fs::read_to_string(&said).expect("it was created above");
+            said.matches(text).count()
+        };
+        let enough = service.limit_descriptors(0);
+        wait_until("it lacks them", || says("the service will try again") != 0);
+        thread::sleep(Duration::from_secs(8));
+        println!("{}", fs::read_to_string(&said).unwrap());
+        scenario.configure(ssh().open_for("2m"));
+        scenario.knockgate("reload").exits(0);
+        scenario.knock(A, ALICE);
+        scenario.open(A, "22/tcp");
+        assert!(service.goes_on(), "{said:?}");
+        service.limit_descriptors(enough);
+        wait_until("it follows", || says("config.applied") != 0);
+        let events = scenario.lab.events();
+        for expected in ["config.applied", "gate.opened"] {
+            assert!(
+                events.iter().any(|event| event["event"] == expected),
+                "no {expected} in {events:?}"
+            );
+        }
     });
 }
 

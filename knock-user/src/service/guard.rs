@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::{
     io::unix::AsyncFd,
     time::{Instant, sleep_until},
 };
 
 use super::{
+    complaint::Complaint,
     log::Log,
     names::{INTERFACE_GUARDED, INTERFACE_LOST},
     record::Record,
@@ -35,7 +36,7 @@ pub struct Guard {
     /// Present names of interfaces that have been renamed, by index.
     renamed: BTreeMap<u32, String>,
     /// The last error of each interface that refuses the program.
-    refused: BTreeMap<String, String>,
+    refused: BTreeMap<String, Complaint>,
     next_look: Instant,
     last_look: Instant,
     /// The state of the interfaces in a line, for the service manager.
@@ -45,7 +46,7 @@ pub struct Guard {
     /// The state of the host, as the program has been told.
     host: Option<HostState>,
     /// The last error of what is to follow.
-    unfit: Option<String>,
+    unfit: Complaint,
 }
 
 /// Whether the datapath is still up.
@@ -53,6 +54,8 @@ pub struct Guard {
 pub enum Seen {
     Up,
     Down,
+    /// Another one has been brought up in its place.
+    Another,
 }
 
 impl Guard {
@@ -72,7 +75,7 @@ impl Guard {
             summary: String::new(),
             is_closed: false,
             host: None,
-            unfit: None,
+            unfit: Complaint::default(),
         };
         for (name, error) in &up.failed {
             guard.refuse(name, error);
@@ -91,8 +94,9 @@ impl Guard {
             () = sleep_until(self.next_look) => {}
             ready = self.link_events.readable() => {
                 let mut ready = ready?;
-                ready.get_inner().discard().context("cannot watch the interfaces")?;
+                // First: what comes meanwhile makes it ready again, and an error does not leave it so.
                 ready.clear_ready();
+                ready.get_inner().discard().context("cannot watch the interfaces")?;
                 self.next_look = self.next_look.min(self.last_look + REST);
                 sleep_until(self.next_look).await;
             }
@@ -105,6 +109,12 @@ impl Guard {
         self.next_look = Instant::now();
     }
 
+    /// Puts the next check off after one that failed, and has the service manager told so.
+    pub fn could_not_look(&mut self, error: &anyhow::Error) {
+        self.next_look = Instant::now() + PAUSE;
+        self.summary = format!("cannot check whether the interfaces are guarded: {error:#}");
+    }
+
     /// Has the program told the state of the host again, since it may have new tables.
     pub fn forget_host(&mut self) {
         self.host = None;
@@ -113,6 +123,7 @@ impl Guard {
     /// Checks every interface, and attaches the program again where it is missing.
     pub fn look(&mut self, datapath: &mut Datapath, log: &mut Log) -> Result<Seen> {
         self.last_look = Instant::now();
+        self.next_look = self.last_look + PAUSE;
         let _lock = match self.root.try_lock() {
             Ok(Some(lock)) => lock,
             Ok(None) => return Ok(Seen::Down),
@@ -123,15 +134,12 @@ impl Guard {
             }
             Err(error) => return Err(error),
         };
-        self.next_look = self.last_look + PAUSE;
         if !datapath.is_pinned()? {
-            if datapath.is_replaced()? {
-                bail!(
-                    "knockgate was taken down and brought up anew; start the service again to serve what is \
-                     up now"
-                );
-            }
-            return Ok(Seen::Down);
+            return Ok(if datapath.is_replaced()? {
+                Seen::Another
+            } else {
+                Seen::Down
+            });
         }
         let mut attachments = datapath.attachments()?;
         self.compare(&attachments, &datapath.config().interfaces, log);
@@ -196,7 +204,7 @@ impl Guard {
     fn renew_next(&mut self, datapath: &Datapath) {
         match datapath.renew_next() {
             Ok(renewed) => {
-                self.unfit = None;
+                self.unfit.settle();
                 for name in renewed {
                     tracing::info!(
                         "what passes on {name} goes on to the program that is pinned now"
@@ -204,10 +212,8 @@ impl Guard {
                 }
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                if self.unfit.as_ref() != Some(&error) {
+                if let Some(error) = self.unfit.about(&error) {
                     tracing::warn!("{error}");
-                    self.unfit = Some(error);
                 }
             }
         }
@@ -230,10 +236,9 @@ impl Guard {
 
     /// Reports why an interface refuses the program, once for each reason.
     fn refuse(&mut self, name: &str, error: &anyhow::Error) {
-        let error = format!("{error:#}");
-        if self.refused.get(name) != Some(&error) {
+        let complaint = self.refused.entry(name.to_owned()).or_default();
+        if let Some(error) = complaint.about(error) {
             tracing::warn!("cannot guard {name}, and will try again: {error}");
-            self.refused.insert(name.to_owned(), error);
         }
     }
 

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use sd_notify::NotifyState;
 
-use super::{log::Log, names::CONFIG_REJECTED, notify, record::Record};
+use super::{
+    complaint::Complaint, log::Log, manager::notify, names::CONFIG_REJECTED, record::Record,
+};
 use crate::{
     config::Config,
     datapath::{self, NothingUp, PinRoot},
@@ -29,11 +31,14 @@ pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log) {
     notify(&[NotifyState::Ready]);
 }
 
-/// Ends a trial that has lapsed.
-pub fn return_from_trial(root: &PinRoot) {
-    if let Err(error) = datapath::return_from_trial(root)
-        && !error.is::<NothingUp>()
-    {
-        tracing::warn!("cannot return from the trial: {error:#}");
+/// Ends a trial that has lapsed. `complaint`: what was said of the last try.
+pub fn return_from_trial(root: &PinRoot, complaint: &mut Complaint) {
+    match datapath::return_from_trial(root) {
+        Err(error) if !error.is::<NothingUp>() => {
+            if let Some(error) = complaint.about(&error) {
+                tracing::warn!("cannot return from the trial: {error}");
+            }
+        }
+        _ => complaint.settle(),
     }
 }

@@ -6,7 +6,7 @@ mod listener;
 
 use anyhow::Result;
 
-use super::{failures::HookFailures, fleet::Counts, serving::Serving};
+use super::{complaint::Complaint, failures::HookFailures, fleet::Counts, serving::Serving};
 use crate::{
     config::{Config, Listen},
     datapath::PinRoot,
@@ -22,7 +22,7 @@ pub struct Endpoint {
     wanted: Option<Listen>,
     serving: Option<Serving>,
     /// Why it does not serve, as it was last reported.
-    failed: Option<String>,
+    failed: Complaint,
 }
 
 impl Endpoint {
@@ -33,7 +33,7 @@ impl Endpoint {
             fleet,
             wanted: None,
             serving: None,
-            failed: None,
+            failed: Complaint::default(),
         }
     }
 
@@ -42,7 +42,7 @@ impl Endpoint {
         let wanted = &config.metrics.listen;
         if *wanted != self.wanted {
             self.serving = None;
-            self.failed = None;
+            self.failed.settle();
             self.wanted.clone_from(wanted);
         }
         self.retry();
@@ -58,15 +58,13 @@ impl Endpoint {
             Ok(serving) => {
                 tracing::info!("metrics are at {}", address(listen));
                 self.serving = Some(serving);
-                self.failed = None;
+                self.failed.settle();
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                if self.failed.as_ref() != Some(&error) {
+                if let Some(error) = self.failed.about(&error) {
                     tracing::error!(
                         "{error}; the service runs without metrics, and will try again"
                     );
-                    self.failed = Some(error);
                 }
             }
         }

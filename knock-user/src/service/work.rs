@@ -1,0 +1,200 @@
+//! The work of the service, which comes up again and again.
+//!
+//! A part of it that fails for a while ends nothing, since the machine may be out of memory or of descriptors; see
+//! [`Patience`].
+
+use std::{collections::BTreeSet, path::Path};
+
+use anyhow::{Result, bail};
+use tokio::time::Instant;
+
+use super::{
+    complaint::Complaint,
+    fleet::Member,
+    fwknop::Gatekeeper,
+    guard::{Guard, Seen},
+    log::Log,
+    manager::Readiness,
+    memory::Memory,
+    metrics::Endpoint,
+    names,
+    packets::Packets,
+    patience::Patience,
+    record::Record,
+    reload,
+    watch::Watch,
+};
+use crate::{
+    config::OpenPorts,
+    datapath::{Before, Datapath, PinRoot, Up, open_ports},
+    sys::capability,
+    values::Port,
+};
+
+/// What the service works on, and what it has seen.
+pub struct Work<'r> {
+    root: &'r PinRoot,
+    pub datapath: Datapath,
+    pub log: Log,
+    pub guard: Guard,
+    pub gatekeeper: Gatekeeper,
+    pub member: Member,
+    /// When the grants are looked at next.
+    pub next_look_at_grants: Instant,
+    watch: Watch,
+    endpoint: Endpoint,
+    /// The open ports that the tables have; `None`: those of an earlier service, or of another configuration.
+    open: Option<BTreeSet<Port>>,
+    /// The newest times of keys that were written down.
+    newest_times: Vec<u64>,
+    readiness: Readiness,
+    grants: Patience,
+    chores: Patience,
+    interfaces: Patience,
+    trial: Complaint,
+}
+
+impl<'r> Work<'r> {
+    /// Says what has come `up`, and takes up what an earlier service has left. `file`: the configuration.
+    pub fn new(
+        root: &'r PinRoot,
+        mut datapath: Datapath,
+        up: &Up,
+        file: &Path,
+        read: impl FnOnce(&mut Log, &Datapath),
+    ) -> Result<Self> {
+        let packets = Packets::default();
+        let member = Member::new(root, &packets);
+        let mut log = Log::new(datapath.config(), &member);
+        // Before grants are looked at: an end is said after the beginning.
+        read(&mut log, &datapath);
+        let watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
+        match up.before {
+            Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
+            Before::Another => log.say(Record::now(names::CONFIG_APPLIED)),
+            Before::Same => {}
+        }
+        let guard = Guard::new(root, &mut datapath, up, &mut log)?;
+        let endpoint = Endpoint::new(root, log.hook_failures(), member.counts());
+        Ok(Self {
+            root,
+            gatekeeper: Gatekeeper::new(root, file, &packets),
+            datapath,
+            log,
+            guard,
+            member,
+            next_look_at_grants: Instant::now(),
+            watch,
+            endpoint,
+            open: None,
+            newest_times: Vec::new(),
+            readiness: Readiness::default(),
+            grants: Patience::default(),
+            chores: Patience::default(),
+            interfaces: Patience::default(),
+            trial: Complaint::default(),
+        })
+    }
+
+    /// Starts the threads, and gives up the privileges that nothing needs from now on.
+    pub fn begin(&mut self) -> Result<()> {
+        self.refresh_open_ports()?;
+        self.endpoint.apply(self.datapath.config());
+        self.readiness.tell(&self.guard);
+        // Interfaces, sockets and tables are open; what is done with them from now on needs no more.
+        capability::give_up_others()?;
+        self.gatekeeper.apply(self.datapath.config());
+        self.member.apply(self.datapath.config());
+        Ok(())
+    }
+
+    pub fn look_at_grants(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let looked = self.watch.look(&self.datapath, &mut self.log);
+        // A table so large that reading it takes long is read less often.
+        self.next_look_at_grants = started + self.watch.pause().max(started.elapsed() * 20);
+        self.grants.bear(looked, Instant::now())?;
+        Ok(())
+    }
+
+    pub fn do_chores(&mut self) -> Result<()> {
+        let counted = self.datapath.lost().map(|lost| self.log.report_lost(lost));
+        let done = counted.and_then(|()| self.refresh_open_ports());
+        self.keep_keys();
+        self.endpoint.retry();
+        self.gatekeeper.retry();
+        self.member.apply(self.datapath.config());
+        self.chores.bear(done, Instant::now())?;
+        Ok(())
+    }
+
+    /// Follows what other processes have changed, and keeps the interfaces guarded. `due`: why now.
+    pub fn look_at_interfaces(&mut self, due: Result<()>) -> Result<Seen> {
+        let looked = due.and_then(|()| self.follow());
+        if let Err(error) = &looked {
+            self.guard.could_not_look(error);
+        }
+        let seen = self.interfaces.bear(looked, Instant::now())?;
+        match seen {
+            Some(Seen::Another) => bail!(
+                "knockgate was taken down and brought up anew; start the service again to serve what is up now"
+            ),
+            Some(Seen::Down) => return Ok(Seen::Down),
+            Some(Seen::Up) | None => {}
+        }
+        self.readiness.tell(&self.guard);
+        Ok(Seen::Up)
+    }
+
+    fn follow(&mut self) -> Result<Seen> {
+        reload::return_from_trial(self.root, &mut self.trial);
+        if let Some(reopened) = self.datapath.reopened_unlocked()? {
+            // The ends of grants that are gone, by the names that they had.
+            self.watch.look(&self.datapath, &mut self.log)?;
+            self.datapath = reopened;
+            self.open = None;
+            self.guard.forget_host();
+            self.log.say(Record::now(names::CONFIG_APPLIED));
+            self.log.configure(self.datapath.config());
+            self.endpoint.apply(self.datapath.config());
+            self.gatekeeper.apply(self.datapath.config());
+            self.member.apply(self.datapath.config());
+        }
+        if self.open.is_none() {
+            self.refresh_open_ports()?;
+        }
+        self.guard.look(&mut self.datapath, &mut self.log)
+    }
+
+    /// Reads again which ports the host listens on, where that decides what is open, and where the tables may have others.
+    fn refresh_open_ports(&mut self) -> Result<()> {
+        if self.open.is_some() && self.datapath.config().open_ports != OpenPorts::Auto {
+            return Ok(());
+        }
+        let now = open_ports(self.datapath.config())?;
+        if self.open.as_ref() != Some(&now) {
+            self.datapath.set_open_ports(&now)?;
+            self.open = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest times of keys. What keeps them from being written is reported, and tried again with the next chores.
+    pub fn keep_keys(&mut self) {
+        if let Err(error) = self.datapath.keep_keys(&mut self.newest_times) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// Says that every gate is down, and that its grants have ended.
+    pub fn say_down(&mut self) {
+        self.watch.end_all(&self.datapath, &mut self.log);
+        self.log.say_of_gates(names::GATE_DOWN, &self.datapath);
+    }
+
+    /// Lets hooks and readers come to their end, and leaves to the next service what they do not finish.
+    pub async fn finish(&mut self) {
+        self.log.finish().await;
+        self.watch.finish(&self.datapath, &self.log);
+    }
+}
