@@ -23,12 +23,22 @@ pub enum Outcome {
     Silent,
 }
 
+impl Outcome {
+    /// Of a connection that stands, or of none; see [`connect`].
+    pub fn of(connection: &Result<TcpStream, Self>) -> Self {
+        match connection {
+            Ok(stream) if retransmissions(stream) > 0 => Self::OpenLate,
+            Ok(_) => Self::Open,
+            Err(outcome) => *outcome,
+        }
+    }
+}
+
 /// Connects, and gives up after `wait`. Below one second, only one SYN is sent: the first retransmission comes after
 /// a second.
 pub fn connect(from: SocketAddr, to: SocketAddr, wait: Duration) -> Result<TcpStream, Outcome> {
     let socket = bound(Type::STREAM, Protocol::TCP, from);
     match socket.connect_timeout(&to.into(), wait) {
-        Ok(()) if retransmissions(&socket) > 0 => Err(Outcome::OpenLate),
         Ok(()) => Ok(socket.into()),
         Err(error) => Err(refusal(&error)
             .unwrap_or_else(|| panic!("cannot try {to} over TCP from {from}: {error}"))),
@@ -92,7 +102,7 @@ fn refusal(error: &io::Error) -> Option<Outcome> {
     }
 }
 
-fn retransmissions(socket: &Socket) -> u32 {
+fn retransmissions(socket: &TcpStream) -> u32 {
     // SAFETY: tcp_info is plain data, for which all zeroes is a value.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut length =

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    iter,
     net::{IpAddr, SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -29,7 +30,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 const ANSWER: Duration = Duration::from_mins(1);
 
 /// How many times in a row an open port may answer late.
-const LATE_ANSWERS: u32 = 5;
+const LATE_ANSWERS: usize = 5;
 
 /// The services that run on the host of every scenario.
 const TCP_SERVICES: [u16; 3] = [22, 25, 80];
@@ -218,10 +219,7 @@ impl Scenario {
             self.send_knocks(who, steps);
             attempt::connect(from, to, ANSWER)
         });
-        match connection {
-            Ok(_) => Outcome::Open,
-            Err(outcome) => outcome,
-        }
+        Outcome::of(&connection)
     }
 
     /// Tries a port of the host, such as `22/tcp`. Waits long only if `expected` is an answer.
@@ -233,10 +231,7 @@ impl Scenario {
         let (number, transport) = parsed(port);
         let host = self.family.host();
         match transport {
-            Transport::Tcp => match self.connect(who, host, number, wait) {
-                Ok(_) => Outcome::Open,
-                Err(outcome) => outcome,
-            },
+            Transport::Tcp => Outcome::of(&self.connect(who, host, number, wait)),
             Transport::Udp => {
                 let from = self.source(who);
                 let to = (host, number).into();
@@ -245,19 +240,23 @@ impl Scenario {
         }
     }
 
-    /// Asserts that a port answers.
-    ///
-    /// On a busy machine, the answer may come after the SYN has been sent again; then the port is tried again. To test
-    /// that the first SYN after a knock passes, use [`Scenario::knock_and_connect`] and the counters.
+    /// As [`Scenario::attempt`]. On a busy machine, an answer may come after the SYN has been sent again; then the port is
+    /// tried again, with another connection.
+    fn attempt_until_in_time(&self, who: Source, port: &str, expected: Outcome) -> Outcome {
+        let attempt = || self.attempt(who, port, expected);
+        let mut outcomes = iter::repeat_with(attempt).take(LATE_ANSWERS);
+        outcomes
+            .find(|outcome| *outcome != Outcome::OpenLate)
+            .unwrap_or(Outcome::OpenLate)
+    }
+
+    /// Asserts that a port answers. Makes several connections if answers are late: where only one is admitted, use
+    /// [`Scenario::connected`]. To test that the first SYN after a knock passes, use [`Scenario::knock_and_connect`] and the
+    /// counters.
     #[track_caller]
     pub fn open(&self, who: Source, port: &str) {
-        for _ in 0..LATE_ANSWERS {
-            match self.attempt(who, port, Outcome::Open) {
-                Outcome::OpenLate => {}
-                outcome => return self.assert_outcome(who, port, outcome, Outcome::Open),
-            }
-        }
-        self.expect(who, port, Outcome::Open);
+        let outcome = self.attempt_until_in_time(who, port, Outcome::Open);
+        self.assert_outcome(who, port, outcome, Outcome::Open);
     }
 
     /// Asserts that a port does not answer at all.
@@ -281,7 +280,10 @@ impl Scenario {
         thread::scope(|scope| {
             let attempts: Vec<_> = expected
                 .iter()
-                .map(|&(who, outcome)| (who, scope.spawn(move || self.attempt(who, port, outcome))))
+                .map(|&(who, expected)| {
+                    let attempt = move || self.attempt_until_in_time(who, port, expected);
+                    (who, scope.spawn(attempt))
+                })
                 .collect();
             attempts
                 .into_iter()
@@ -329,19 +331,13 @@ impl Scenario {
             .run(|| attempt::connect(from, (host, port).into(), wait))
     }
 
-    /// Connects to a TCP port. Panics if there is no connection. As [`Scenario::open`], tries again where the answer was late.
+    /// Connects to a TCP port of the host. Panics if there is no connection.
     #[track_caller]
     pub fn connected(&self, who: Source, port: u16) -> TcpStream {
-        let mut late = 0;
-        loop {
-            match self.connect(who, self.family.host(), port, ANSWER) {
-                Ok(stream) => return stream,
-                Err(Outcome::OpenLate) if late < LATE_ANSWERS => late += 1,
-                Err(outcome) => {
-                    panic!("{who:?} expected a connection to port {port}: {outcome:?}")
-                }
-            }
-        }
+        self.connect(who, self.family.host(), port, ANSWER)
+            .unwrap_or_else(|outcome| {
+                panic!("{who:?} expected a connection to port {port}: {outcome:?}")
+            })
     }
 
     /// Returns the address of `who` with a source port that this scenario has not used yet.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use knockgate_tests::{
     lab::{CLIENT_MAC, Family, HOST_MAC, Lab, Source::A, WAN},
     network::ip,
+    run::wait_for_value,
     scenario::{Attach, Scenario},
     wire::Wire,
 };
@@ -141,10 +142,10 @@ fn no_sweep_opens_anything(attach: Attach, family: Family) {
             wire.send(&scenario.lab, frames);
             sent += frames.len() as u64;
         }
-        let seen = scenario.lab.stats().all_packets() - before;
-        assert!(
-            seen >= sent,
-            "{sweep:?}: {seen} packets of {sent} were judged"
+        wait_for_value(
+            "all packets have been judged",
+            || scenario.lab.stats().all_packets() - before,
+            |judged| *judged >= sent,
         );
         let grants = scenario.lab.list("grants");
         assert!(grants.is_empty(), "{sweep:?}: {grants:?}");

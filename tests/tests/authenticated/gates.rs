@@ -94,7 +94,8 @@ fn ssh_knocks_by_itself() {
             let host = scenario.family.host();
             let run = server.ssh(&scenario.lab, host, &proxy, "echo through the gate");
             assert_eq!(run.exits(0).stdout, "through the gate\n");
-            assert_eq!(outcome(scenario, "opened"), 1);
+            // The client knocks again where the connection takes longer than a second.
+            assert!(outcome(scenario, "opened") >= 1);
             if !options.is_empty() {
                 scenario.closed(A, "2022/tcp");
             }

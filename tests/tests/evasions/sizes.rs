@@ -172,8 +172,11 @@ fn no_stream_gets_past_the_gate(attach: Attach, without: &[offload::Offload]) ->
     for stream in &mut streams {
         stream.send();
     }
-    thread::sleep(SILENCE);
-    let denied = denied(&target);
+    let fewest = match attach {
+        Attach::Tcx => 2 * (STREAM.len() as u64).div_ceil(FRAME),
+        _ => 2,
+    };
+    let denied = settled(&target, fewest);
     for stream in &mut streams {
         assert_eq!(
             stream.received(),
@@ -220,13 +223,16 @@ fn no_train_of_datagrams_gets_past_the_gate(attach: Attach) -> (u64, u64) {
     arrive();
     target.up(attach);
     send();
-    thread::sleep(SILENCE);
+    let fewest = match attach {
+        Attach::Tcx => 2 * STREAM.len() as u64 / 1000,
+        _ => 2,
+    };
+    let denied = settled(&target, fewest);
     assert_eq!(
         target.datagrams(),
         0,
         "{attach:?}: datagrams came past the gate"
     );
-    let denied = denied(&target);
     target.grant();
     send();
     arrive();
@@ -257,6 +263,15 @@ fn assert_cut((packets, bytes): (u64, u64)) {
             "{packets} packets of {bytes} bytes: merged ones count as one"
         );
     }
+}
+
+/// Waits until so many packets have been denied, and as long as others may take to come. Returns how many were, and their
+/// bytes.
+#[track_caller]
+fn settled(target: &Target, fewest: u64) -> (u64, u64) {
+    wait_until("they are denied", || denied(target).0 >= fewest);
+    thread::sleep(SILENCE);
+    denied(target)
 }
 
 /// Returns the packets that were denied for lack of a grant, and their bytes.

@@ -29,7 +29,7 @@ fn the_service_hardly_notices() {
         let lost = lost(&reader);
         let before = service.cpu_time();
         let meter = flood.meter();
-        let ((), sent) = flood.during(|| meter.wait(Duration::from_secs(3), A_FLOOD));
+        let ((), sent) = flood.during(|| meter.wait(Duration::from_secs(3), 20 * A_FLOOD));
         let worked = service.cpu_time().saturating_sub(before);
         let flooded = flood.cpu_time();
         eprintln!("{aim:?}: {sent} frames in {flooded:?}, for which the service worked {worked:?}");

@@ -131,11 +131,11 @@ fn real_connections_of_one_source_leave_room(attach: Attach, family: Family) {
         assert!(echoes(connection, b"hello"));
     }
     assert_eq!(scenario.lab.session_count(), 64, "the table is full");
-    scenario.knockgate("allow {B} --gate ssh --for 3s").exits(0);
+    scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
     let mut other = scenario.connected(B, 22);
     assert!(echoes(&mut other, b"hello"));
     connections.extend((0..100).map(|_| scenario.connected(A, 22)));
-    scenario.closes(B, "22/tcp");
+    scenario.ends(B);
     assert!(echoes(&mut other, b"hello"));
 }
 
@@ -156,12 +156,14 @@ fn a_full_table_is_reported(attach: Attach, family: Family) {
     let refused = events
         .iter()
         .filter(|event| event["event"] == "session.refused");
-    let [refused] = refused.collect::<Vec<_>>()[..] else {
-        panic!("one flow was refused a session: {events:?}");
-    };
-    assert_eq!(refused["reason"], "table_full");
-    assert_eq!(refused["gate"], "ssh");
-    assert_eq!(refused["source"], family.address(B).to_string());
+    let refused: Vec<_> = refused.collect();
+    // Its SYN is refused again if the answer is so late that it is sent again.
+    assert!(!refused.is_empty(), "{events:?}");
+    for refused in refused {
+        assert_eq!(refused["reason"], "table_full");
+        assert_eq!(refused["gate"], "ssh");
+        assert_eq!(refused["source"], family.address(B).to_string());
+    }
     scenario.ends(B);
     second
         .write_all(b"anyone?")

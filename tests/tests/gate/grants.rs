@@ -50,7 +50,10 @@ fn ends_in_time_with_no_process_running(scenario: &Scenario) {
             scenario.knockgate("down").exits(0);
             return false;
         }
-        assert_eq!(outcome, Outcome::Open);
+        assert!(
+            matches!(outcome, Outcome::Open | Outcome::OpenLate),
+            "{outcome:?} before the grant has ended"
+        );
         assert_eq!(
             scenario.lab.host.processes(),
             [0; 0],
@@ -83,9 +86,11 @@ fn knocking_again_renews(scenario: &Scenario) {
         left().is_some_and(|left| left < 3_600_000 - 500)
     });
     let before = left();
-    scenario.knock(A, ALICE);
-    // The knock may not have arrived yet.
-    wait_until("the grant lasts longer than it did", || left() > before);
+    // Time passes between a knock and a look, so another knock may be needed.
+    wait_until("the grant lasts longer than it did", || {
+        scenario.knock(A, ALICE);
+        left() > before
+    });
     scenario.open(A, "22/tcp");
     scenario.ends(A);
 }
@@ -108,7 +113,7 @@ fn one_connection_for_each_grant(scenario: &Scenario) {
     scenario.closed(A, "22/tcp");
     assert_echo(&mut only, b"the one that was admitted");
     scenario.knock(A, ALICE);
-    scenario.open(A, "22/tcp");
+    drop(scenario.connected(A, 22));
     scenario.closed(A, "22/tcp");
 }
 

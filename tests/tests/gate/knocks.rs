@@ -142,8 +142,8 @@ gates! {
         row("sweep backwards", &[(A, "7003/udp 7002/udp 7001/udp 7000/udp 6999/udp")], &[]),
     ];
     in_a_hurry => [
-        row("too late", &[(A, "7000/udp 8443/tcp 6000ms 9301/udp")], &[]),
-        row("late and then in time", &[(A, "7000/udp 8443/tcp 6000ms 9301/udp"), (A, ALICE)], &[A]),
+        row("too late", &[(A, "7000/udp 8443/tcp 11000ms 9301/udp")], &[]),
+        row("late and then in time", &[(A, "7000/udp 8443/tcp 11000ms 9301/udp"), (A, ALICE)], &[A]),
     ];
     one_port_twice => [
         row("a duplicate is no second knock", &[(A, "7000/udp@4000 7000/udp@4000 9301/udp")], &[]),
@@ -229,7 +229,7 @@ fn swept() -> String {
 }
 
 fn in_a_hurry() -> String {
-    Gate::ssh().within("5s").to_string()
+    Gate::ssh().within("10s").to_string()
 }
 
 fn one_port_twice() -> String {

@@ -103,7 +103,7 @@ fn honest_clients_are_refused_at_once() {
                 scenario.refused(Source::A, "22/tcp");
                 scenario.refused(Source::A, "22/udp");
                 scenario.knock(Source::A, ALICE);
-                scenario.open(Source::A, "22/tcp");
+                drop(scenario.connected(Source::A, 22));
                 // The grant's only connection is used up.
                 scenario.refused(Source::A, "22/tcp");
                 scenario.refused(Source::B, "22/tcp");

@@ -85,6 +85,8 @@ fn nmap(testbed: &Testbed, family: Family, arguments: &[&str]) -> String {
     let host = family.host().to_string();
     let program = find_program("nmap").expect("it was there when the lab was built");
     let mut all = vec!["-n", "-Pn", "--disable-arp-ping", "--max-retries", "3"];
+    // On a busy machine, an answer may take much longer than those before it.
+    all.extend(["--min-rtt-timeout", "2s"]);
     if family == Family::V6 {
         all.push("-6");
     }
