@@ -13,7 +13,7 @@ use etcd_client::{Error, WatchOptions, WatchRequestSender, WatchResponse};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use self::backoff::Backoff;
@@ -31,12 +31,17 @@ const IN_FLIGHT: usize = 32;
 const BACKLOG: usize = 8;
 const WRITES: usize = 64;
 
+/// The least time between two beginnings of the link, where it has ended by itself.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The fleet's members. What it does ends with it.
 pub struct Etcd {
+    fleet: Fleet,
+    begun: Instant,
     messages: mpsc::Receiver<Message>,
     writes: mpsc::Sender<Write>,
     anew: mpsc::Sender<String>,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 impl Etcd {
@@ -46,7 +51,7 @@ impl Etcd {
         let (writes, to_write) = mpsc::channel(WRITES);
         let (anew, begin_anew) = mpsc::channel(1);
         let link = Link {
-            fleet,
+            fleet: fleet.clone(),
             out,
             to_write,
             begin_anew,
@@ -54,20 +59,27 @@ impl Etcd {
         let mut task = JoinSet::new();
         task.spawn(link.run());
         Self {
+            fleet,
+            begun: Instant::now(),
             messages,
             writes,
             anew,
-            _task: task,
+            task,
         }
     }
 }
 
 impl Engine for Etcd {
     async fn next(&mut self) -> Message {
-        match self.messages.recv().await {
-            Some(message) => message,
-            // It has panicked, which has been printed.
-            None => std::future::pending().await,
+        if let Some(message) = self.messages.recv().await {
+            return message;
+        }
+        // It has panicked, which has been printed.
+        self.task.abort_all();
+        sleep_until(self.begun + PAUSE).await;
+        *self = Self::start(self.fleet.clone());
+        Message::Lost {
+            why: "the link to etcd has ended".to_owned(),
         }
     }
 
@@ -194,7 +206,10 @@ impl Link {
                         (write.id, outcome)
                     });
                 }
-                Some(Ok((id, outcome))) = in_flight.join_next() => {
+                Some(written) = in_flight.join_next() => {
+                    // A panic, which has been printed.
+                    let given_up = |_| End::Lost("a write was given up".into());
+                    let (id, outcome) = written.map_err(given_up)?;
                     let outcome = outcome.unwrap_or_else(|error| {
                         tracing::debug!("a write to etcd was not done: {error:#}");
                         Outcome::Failed
@@ -233,4 +248,43 @@ fn entries(response: &WatchResponse, prefix: usize) -> Result<Vec<Entry>, End> {
     let written = events.filter(|event| event.event_type() == etcd_client::EventType::Put);
     let entries = written.filter_map(|event| connection::entry(event.kv()?, prefix));
     Ok(entries.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::Replay;
+
+    async fn lost(etcd: &mut Etcd) -> String {
+        match etcd.next().await {
+            Message::Lost { why } => why,
+            _ => panic!("there is no member"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_ends_by_itself_begins_again() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let mut etcd = Etcd::start(Fleet {
+            name: "edge".into(),
+            endpoints: vec!["https://192.0.2.1:2379".into()],
+            host: None,
+            ca: nowhere.clone(),
+            cert: nowhere.clone(),
+            key: nowhere.clone(),
+            keys: vec![nowhere],
+            replay: Replay::Fast,
+        });
+        let refused = lost(&mut etcd).await;
+        assert!(refused.contains("/nonexistent"), "{refused}");
+        etcd.task.abort_all();
+        let mut why = refused.clone();
+        while why == refused {
+            why = lost(&mut etcd).await;
+        }
+        assert_eq!(why, "the link to etcd has ended");
+        assert_eq!(lost(&mut etcd).await, refused);
+    }
 }

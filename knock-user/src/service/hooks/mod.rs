@@ -11,7 +11,10 @@ use std::{
 };
 
 use knock_common::event::Kind;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{self, JoinSet},
+    time::timeout,
+};
 
 use self::process::{Failure, LIMITS};
 use super::{
@@ -33,9 +36,11 @@ pub struct Hooks {
     /// By gate.
     configured: HashMap<String, Vec<Arc<Hook>>>,
     waiting: VecDeque<Run>,
-    running: JoinSet<(u64, Option<Failure>)>,
+    running: JoinSet<Option<Failure>>,
     /// By number.
     started: BTreeMap<u64, Run>,
+    /// Numbers of the runs that go on, by task.
+    numbers: HashMap<task::Id, u64>,
     /// Subjects of the runs that go on.
     busy: HashSet<Subject>,
     next: u64,
@@ -118,20 +123,26 @@ impl Hooks {
             && let Some(place) = self.place_of_next()
             && let Some(run) = self.waiting.remove(place)
         {
-            let number = self.next;
-            self.next += 1;
             let (hook, record) = (Arc::clone(&run.hook), run.record.clone());
-            self.busy.insert(run.subject());
-            self.started.insert(number, run);
-            self.running.spawn(async move {
+            self.begin(run, async move {
                 let (lines, failure) = process::run(&hook.run, &record, LIMITS).await;
                 let program = hook.run.first().map_or("", String::as_str);
                 for line in lines {
                     tracing::info!("hook {program}: {line}");
                 }
-                (number, failure)
+                failure
             });
         }
+    }
+
+    /// Begins a run, which `work` does.
+    fn begin(&mut self, run: Run, work: impl Future<Output = Option<Failure>> + Send + 'static) {
+        let number = self.next;
+        self.next += 1;
+        self.busy.insert(run.subject());
+        self.started.insert(number, run);
+        let task = self.running.spawn(work);
+        self.numbers.insert(task.id(), number);
     }
 
     /// Returns the place of the first that has no run of its subject before it.
@@ -142,20 +153,21 @@ impl Hooks {
 
     /// Waits until a run has ended; returns the event that says why it failed.
     pub async fn ended(&mut self) -> Option<Record> {
-        let Some(ended) = self.running.join_next().await else {
+        let Some(ended) = self.running.join_next_with_id().await else {
             return std::future::pending().await;
         };
-        self.after(ended.ok())
-    }
-
-    fn after(&mut self, ended: Option<(u64, Option<Failure>)>) -> Option<Record> {
-        let (number, failure) = ended?;
+        let (task, failure) = match ended {
+            Ok((task, failure)) => (task, failure.map(|said| (said.reason(), said.to_string()))),
+            // It has panicked, which has been printed.
+            Err(error) => (error.id(), Some((STOPPED, "was given up".to_owned()))),
+        };
+        let number = self.numbers.remove(&task)?;
         let run = self.started.remove(&number)?;
         self.busy.remove(&run.subject());
         self.start();
-        let failure = failure?;
-        tracing::warn!("hook {} {failure}", run.program());
-        Some(run.failed(failure.reason()))
+        let (reason, text) = failure?;
+        tracing::warn!("hook {} {text}", run.program());
+        Some(run.failed(reason))
     }
 
     /// Returns an event for each program that could not be run since there were too many.

@@ -175,3 +175,21 @@ async fn the_end_of_the_service_waits_for_a_bounded_time() {
 fn touch(path: &Path) {
     fs::write(path, "").expect("the temporary folder is writable");
 }
+
+/// A run that panics is over, as any other: what comes for its subject does not wait for it.
+#[tokio::test]
+async fn a_run_that_panics_keeps_nothing_waiting() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut hooks = hooks(&folder, &[(Trigger::Opened, "echo ran >> log")]);
+    let record = event("gate.opened", "192.0.2.1");
+    let run = Run {
+        hook: Arc::clone(&hooks.configured["ssh"][0]),
+        record: record.clone(),
+    };
+    hooks.begin(run, async { panic!("as a fault of the service would") });
+    hooks.notice(&record);
+    let failed = all(&mut hooks).await;
+    let reasons: Vec<_> = failed.iter().map(|event| event.reason.as_deref()).collect();
+    assert_eq!(reasons, [Some(STOPPED)]);
+    assert_eq!(read(&folder, "log"), "ran\n");
+}
