@@ -1,8 +1,10 @@
 //! What a command asks of the engine, by a connection of its own: it works whether or not the service runs.
+//!
+//! Whatever is asked may be asked again, also where a member has done it and its answer was lost.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -17,8 +19,97 @@ use crate::config::Fleet;
 /// How often a write is tried before which another host was faster.
 const TRIES: usize = 20;
 
-/// A connection to the fleet, for one command.
-pub struct Once {
+/// The members, one of which is to answer.
+struct Members<'f> {
+    fleet: &'f Fleet,
+    keyring: Keyring,
+    name: String,
+    /// Those that have not been asked yet.
+    left: slice::Iter<'f, String>,
+    /// What the others have failed with.
+    failed: Vec<String>,
+    /// The one that is asked.
+    asked: &'f str,
+}
+
+impl<'f> Members<'f> {
+    fn of(fleet: &'f Fleet) -> Result<Self> {
+        Ok(Self {
+            fleet,
+            keyring: Keyring::load(&fleet.keys)?,
+            name: fleet.host_name()?,
+            left: fleet.endpoints.iter(),
+            failed: Vec::new(),
+            asked: "",
+        })
+    }
+
+    /// Returns the next one that can be connected to.
+    async fn next(&mut self) -> Option<Once> {
+        loop {
+            self.asked = self.left.next()?;
+            match Box::pin(Connection::open(self.fleet, self.asked)).await {
+                Ok(connection) => {
+                    return Some(Once {
+                        connection,
+                        codec: Codec::new(&self.fleet.name, self.keyring.clone()),
+                        name: self.name.clone(),
+                    });
+                }
+                Err(error) => self.note(&error),
+            }
+        }
+    }
+
+    /// Notes what the one that was asked has failed with.
+    fn note(&mut self, error: &Error) {
+        self.failed.push(format!("{}: {error:#}", self.asked));
+    }
+
+    /// Returns the error where none has answered.
+    fn error(&self) -> Error {
+        anyhow!("no etcd member answers: {}", self.failed.join("; "))
+    }
+}
+
+/// Revokes at every host of a fleet: the grants of the sources in `network`, or of all, at one gate or at all.
+pub async fn revoke(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+    let mut members = Members::of(fleet)?;
+    while let Some(mut once) = members.next().await {
+        match once.revoke(gate, network).await {
+            Err(error) => members.note(&error),
+            done => return done,
+        }
+    }
+    Err(members.error())
+}
+
+/// Tells every host of a fleet of a grant by hand.
+pub async fn allow(fleet: &Fleet, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
+    let mut members = Members::of(fleet)?;
+    while let Some(mut once) = members.next().await {
+        match once.allow(gate, source, lasts).await {
+            Err(error) => members.note(&error),
+            done => return done,
+        }
+    }
+    Err(members.error())
+}
+
+/// Returns the hosts of a fleet, by name. A record that no key of the fleet has signed is left out.
+pub async fn hosts(fleet: &Fleet) -> Result<Vec<(String, Host)>> {
+    let mut members = Members::of(fleet)?;
+    while let Some(mut once) = members.next().await {
+        match once.hosts().await {
+            Err(error) => members.note(&error),
+            hosts => return hosts,
+        }
+    }
+    Err(members.error())
+}
+
+/// A connection to a member, for one question.
+struct Once {
     connection: Connection,
     codec: Codec,
     name: String,
@@ -31,17 +122,7 @@ struct Head {
 }
 
 impl Once {
-    pub async fn connect(fleet: &Fleet) -> Result<Self> {
-        let keyring = Keyring::load(&fleet.keys)?;
-        Ok(Self {
-            connection: Connection::to_any(fleet).await?,
-            codec: Codec::new(&fleet.name, keyring),
-            name: fleet.host_name()?,
-        })
-    }
-
-    /// Revokes at every host: the grants of the sources in `network`, or of all, at one gate or at all.
-    pub async fn revoke(&mut self, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+    async fn revoke(&mut self, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
         let revocation = Revocation {
             gate: gate.map(ToOwned::to_owned),
             network,
@@ -57,8 +138,7 @@ impl Once {
         bail!("other hosts revoke all the time: try again")
     }
 
-    /// Tells every host of a grant by hand.
-    pub async fn allow(&mut self, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
+    async fn allow(&mut self, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
         let (name, codec) = (self.name.clone(), &self.codec);
         let own = self.connection.get(&codec.host_key(&name)).await?;
         let own = own.and_then(|own| match codec.read(&own.key, &own.value) {
@@ -100,8 +180,7 @@ impl Once {
         bail!("other hosts revoke all the time: try again")
     }
 
-    /// Returns the hosts, by name. A record that no key of the fleet has signed is left out.
-    pub async fn hosts(&mut self) -> Result<Vec<(String, Host)>> {
+    async fn hosts(&mut self) -> Result<Vec<(String, Host)>> {
         let (_, entries) = self.connection.others().await?;
         let hosts = entries.iter().filter_map(|entry| match self.read(entry) {
             Some(Record::Host(name, host)) => Some((name, host)),

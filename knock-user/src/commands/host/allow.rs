@@ -67,14 +67,11 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
 fn everywhere(args: &Args, fleet: Option<crate::config::Fleet>, lasts: Duration) -> Result<()> {
     use anyhow::Context as _;
 
-    use crate::{fleet::once::Once, runtime::runtime};
+    use crate::{fleet::once, runtime::runtime};
 
     let fleet = fleet
         .context("the configuration in force has no [fleet]: this host alone has the grant")?;
-    let told = runtime()?.block_on(async {
-        let mut once = Once::connect(&fleet).await?;
-        once.allow(&args.gate, args.source, lasts).await
-    });
+    let told = runtime()?.block_on(once::allow(&fleet, &args.gate, args.source, lasts));
     told.with_context(|| {
         format!(
             "the grant is given at this host, and not in the fleet {}: give the command again when etcd answers",

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::allow::parse_network;
 #[cfg(feature = "fleet")]
-use crate::fleet::once::Once;
+use crate::fleet::once;
 use crate::{
     config::{Fleet, count},
     datapath::{Datapath, NothingUp, PinRoot},
@@ -102,8 +102,8 @@ pub fn here(root: &PinRoot, networks: &[IpNet], gate: Option<&str>) -> Result<Re
 /// Revokes at every host of the fleet. `network`: `None` for every source.
 #[cfg(feature = "fleet")]
 pub async fn everywhere(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
-    let revoked = async { Once::connect(fleet).await?.revoke(gate, network).await };
-    revoked.await.with_context(|| {
+    let revoked = once::revoke(fleet, gate, network);
+    Box::pin(revoked).await.with_context(|| {
         format!(
             "this is revoked at this host, and not in the fleet {}: try again when etcd answers",
             fleet.name

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, Identity, KeyValue,
     PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse,
@@ -58,23 +58,6 @@ impl Connection {
             prefix: prefix(&fleet.name),
             leases: Arc::default(),
         })
-    }
-
-    /// Connects to the first member that answers.
-    pub async fn to_any(fleet: &Fleet) -> Result<Self> {
-        let mut failed = Vec::new();
-        for endpoint in &fleet.endpoints {
-            let tried = async {
-                let mut connection = Self::open(fleet, endpoint).await?;
-                connection.revision().await?;
-                Ok::<_, anyhow::Error>(connection)
-            };
-            match tried.await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failed.push(format!("{endpoint}: {error:#}")),
-            }
-        }
-        bail!("no etcd member answers: {}", failed.join("; "))
     }
 
     pub(super) fn client(&mut self) -> &mut Client {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     commands::host::output,
     config::Config,
-    fleet::{configuration_hash, once::Once, record::Host},
+    fleet::{configuration_hash, once, record::Host},
     runtime::runtime,
 };
 
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<()> {
         .fleet
         .as_ref()
         .with_context(|| format!("{} has no [fleet]: this host is alone", file.display()))?;
-    let hosts = runtime()?.block_on(async { Once::connect(fleet).await?.hosts().await })?;
+    let hosts = runtime()?.block_on(once::hosts(fleet))?;
     let own = configuration_hash(&config);
     let now = u64::try_from(Timestamp::now().as_millisecond())?;
     let rows = hosts.into_iter().map(|host| Row::of(host, &own, now));
