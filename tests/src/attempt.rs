@@ -52,11 +52,21 @@ pub fn ask(from: SocketAddr, to: SocketAddr, wait: Duration) -> Outcome {
         .set_read_timeout(Some(wait))
         .and_then(|()| socket.connect(&to.into()))
         .and_then(|()| socket.send(b"anyone?"))
-        .and_then(|_| socket.recv(&mut [mem::MaybeUninit::uninit(); 64]));
+        .and_then(|_| received(&socket));
     match answer {
         Ok(_) => Outcome::Open,
         Err(error) => refusal(&error)
             .unwrap_or_else(|| panic!("cannot try {to} over UDP from {from}: {error}")),
+    }
+}
+
+/// Waits for a datagram, also where a signal stops the process and has it go on meanwhile.
+fn received(socket: &Socket) -> io::Result<usize> {
+    loop {
+        match socket.recv(&mut [mem::MaybeUninit::uninit(); 64]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return received,
+        }
     }
 }
 

@@ -266,11 +266,16 @@ pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// Waits for a condition, for two minutes at the most. Returns whether it holds then.
-pub fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
+pub fn comes_true(holds: impl FnMut() -> bool) -> bool {
+    comes_true_within(PATIENCE, holds)
+}
+
+/// As [`comes_true`], for this long at the most: for those who then try something else.
+pub fn comes_true_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     loop {
         // Before the look, so that the last one is not an old one: the whole machine may stop in between.
-        let is_last = begun.elapsed() >= PATIENCE;
+        let is_last = begun.elapsed() >= limit;
         let is_so = holds();
         if is_so || is_last {
             return is_so;

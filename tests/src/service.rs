@@ -113,7 +113,9 @@ fn echo(mut connection: TcpStream, stop: &AtomicBool) {
                     return;
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Interrupted: by a signal that stops the process and has it go on.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => return,
         }
     }

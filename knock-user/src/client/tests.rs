@@ -68,9 +68,13 @@ async fn accepted(listener: &TcpListener) -> Vec<SocketAddr> {
     peers
 }
 
-/// A port that nothing listens on, until it is bound again.
-async fn closed_port() -> Port {
-    listener().await.1
+/// A port that nothing listens on, and that nobody else gets.
+fn closed_port() -> (TcpSocket, Port) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).expect("a free port");
+    let port = port(socket.local_addr(), Protocol::Tcp);
+    (socket, port)
 }
 
 #[tokio::test]
@@ -114,7 +118,7 @@ async fn every_step_is_one_packet_from_a_port_of_its_own() {
 
 #[tokio::test]
 async fn closed_knock_ports_stop_nothing() {
-    let tcp = closed_port().await;
+    let (_closed, tcp) = closed_port();
     let udp = receiver().1;
     let (last, last_port) = receiver();
     let target = loopback().await;
@@ -168,7 +172,7 @@ async fn the_delay_lies_between_knocks_and_not_after_the_last() {
 #[tokio::test]
 async fn a_port_that_stays_closed_is_knocked_for_again_and_then_given_up() {
     let (udp, knock) = receiver();
-    let closed = closed_port().await.number;
+    let (_socket, Port { number: closed, .. }) = closed_port();
     let target = loopback().await;
     for (retries, said) in [(0, "sent once"), (1, "sent twice"), (2, "sent 3 times")] {
         let mut tries = 0;
@@ -261,7 +265,7 @@ async fn a_silent_port_is_given_up_after_the_timeout() {
 #[tokio::test]
 async fn the_connection_follows_the_knock_that_opens() {
     let (udp, knock) = receiver();
-    let behind = closed_port().await;
+    let (socket, behind) = closed_port();
     let target = loopback().await;
     // A gate that opens when the sequence came for the second time.
     let gate = tokio::spawn(async move {
@@ -270,9 +274,7 @@ async fn the_connection_follows_the_knock_that_opens() {
             knocks += received(&udp).len();
             sleep(Duration::from_millis(1)).await;
         }
-        let listener = TcpListener::bind(("127.0.0.1", behind.number))
-            .await
-            .expect("the port again");
+        let listener = socket.listen(1).expect("a bound socket");
         let peer = listener.accept().await.expect("a connection").1;
         (knocks, peer)
     });
@@ -375,7 +377,7 @@ async fn without_a_port_to_check_every_address_is_knocked_at() {
 #[tokio::test]
 async fn every_address_that_stayed_closed_is_named() {
     let (_udp, knock) = receiver();
-    let closed = closed_port().await.number;
+    let (_socket, Port { number: closed, .. }) = closed_port();
     let target = two_addresses("127.0.0.2");
     let error = Client::new(&target, &[knock], pace(Duration::ZERO, 0), &mut |_, _| {})
         .open(closed)

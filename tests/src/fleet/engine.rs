@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{Authority, LAN, address_of_member};
 use crate::{
     network::ip,
-    run::{Run, Running, run, wait_until},
+    run::{Run, Running, run, wait_for_value, wait_until},
 };
 
 /// Where the members keep their data: in memory, since a slow disk would make elections.
@@ -239,18 +239,25 @@ impl Engine {
     #[track_caller]
     pub fn compact(&self) {
         let revision = self.revision();
-        self.etcdctl(&["compact", "--physical", &revision.to_string()])
-            .exits(0);
+        let arguments = ["compact", "--physical", &revision.to_string()];
+        wait_for_value(
+            "it is compacted",
+            || self.etcdctl(&arguments),
+            |run| run.code == Some(0) || run.stderr.contains("has been compacted"),
+        );
     }
 
     /// Returns the number of the latest change.
     #[track_caller]
     pub fn revision(&self) -> i64 {
-        let statuses = self.statuses();
-        let revisions = statuses
-            .iter()
-            .filter_map(|status| status["Status"]["header"]["revision"].as_i64());
-        revisions.max().expect("a member answers")
+        let revision = || {
+            let statuses = self.statuses();
+            let revisions = statuses
+                .iter()
+                .filter_map(|status| status["Status"]["header"]["revision"].as_i64());
+            revisions.max()
+        };
+        wait_for_value("a member answers", revision, Option::is_some).unwrap_or_default()
     }
 
     /// Writes a record as somebody who has the certificate of an operator, but not the fleet's key.
@@ -258,21 +265,23 @@ impl Engine {
     pub fn put(&self, key: &str, value: &[u8]) {
         // What it reads from a file must not be empty.
         if value.is_empty() {
-            self.etcdctl(&["put", key, ""]).exits(0);
+            done(|| self.etcdctl(&["put", key, ""]));
             return;
         }
         let file = self.file("value");
         fs::write(&file, value).expect("the temporary folder is writable");
-        let mut command = self.etcdctl_command(&["put", key]);
-        let value = fs::File::open(file).expect("it was written");
-        run(command.stdin(value)).exits(0);
+        done(|| {
+            let mut command = self.etcdctl_command(&["put", key]);
+            let value = fs::File::open(&file).expect("it was written");
+            run(command.stdin(value))
+        });
     }
 
     /// Returns keys and values below this one, by key.
     #[track_caller]
     pub fn get(&self, prefix: &str) -> Vec<(String, String)> {
-        let run = self.etcdctl(&["get", "--prefix", prefix]);
-        let lines: Vec<&str> = run.exits(0).stdout.lines().collect();
+        let run = done(|| self.etcdctl(&["get", "--prefix", prefix]));
+        let lines: Vec<&str> = run.stdout.lines().collect();
         let pairs = lines.chunks(2).map(|pair| match pair {
             [key, value] => ((*key).to_owned(), (*value).to_owned()),
             _ => panic!("a value has more than one line: {lines:?}"),
@@ -283,7 +292,7 @@ impl Engine {
     /// Deletes all keys below this one.
     #[track_caller]
     pub fn delete(&self, prefix: &str) {
-        self.etcdctl(&["del", "--prefix", prefix]).exits(0);
+        done(|| self.etcdctl(&["del", "--prefix", prefix]));
     }
 
     /// Runs `etcdctl` with the operator's certificate, for all members.
@@ -383,6 +392,13 @@ fn endpoint(number: u8) -> String {
 
 fn member_name(number: u8) -> String {
     format!("etcd{number}")
+}
+
+/// Runs `etcdctl` until it has done what it is to do: members that are kept from working may elect another leader, and then
+/// leave requests undone.
+#[track_caller]
+fn done(etcdctl: impl FnMut() -> Run) -> Run {
+    wait_for_value("etcdctl has done it", etcdctl, |run| run.code == Some(0))
 }
 
 /// The name of a member's port at the switch.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    iter,
     net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
@@ -20,6 +21,9 @@ use crate::{
     run::{Run, Running, wait_until},
     scenario::{Attach, Scenario},
 };
+
+/// How often a command that asks the engine is repeated.
+const TRIES: usize = 10;
 
 /// A host, and the client that reaches it.
 pub struct Host {
@@ -273,6 +277,16 @@ impl Host {
     pub fn not_granted(&self, who: Source, gate: &str) {
         let what = format!("{} has no grant for {who:?} at {gate}", self.name);
         wait_until(&what, || self.grant(who, gate).is_none());
+    }
+
+    /// Runs a command that asks the engine, and may be repeated. It gives up on a member that is silent for two seconds; where
+    /// each was, as on a busy machine, it is run again.
+    pub fn in_fleet(&self, arguments: &str) -> Run {
+        let is_answered = |run: &Run| !run.stderr.contains("no etcd member answers");
+        let mut tries = iter::repeat_with(|| self.knockgate(arguments)).take(TRIES);
+        tries
+            .find(is_answered)
+            .unwrap_or_else(|| self.knockgate(arguments))
     }
 
     /// Runs `knockgate` on the host, as [`Scenario::knockgate`].

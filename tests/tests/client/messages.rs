@@ -58,7 +58,7 @@ fn a_port_that_stays_closed_names_the_options_that_help() {
     };
     let [first, second, third] = ALICE_STEPS;
     let arguments = ["10.77.0.1", first, second, third, "--then", "2299/tcp"];
-    let quick = ["--retries", "1", "--delay", "1ms"];
+    let quick = ["--retries", "1", "--delay", "1ms", "--timeout", "20s"];
     let refused = knock(&scenario, &[&arguments[..], &quick].concat());
     refused
         .exits(6)

@@ -168,7 +168,7 @@ fn input_goes_on_after_the_peer_has_ended_its_direction() {
     };
     for script in [
         "head -c 5000000 /dev/zero | $client",
-        "{ sleep 1; head -c 5000000 /dev/zero; } | $client",
+        "{ sleep 0.2; head -c 5000000 /dev/zero; } | $client",
     ] {
         let run = pipeline(&scenario, &format!("set -o pipefail; {script} | wc -c"));
         assert_eq!(run.exits(0).stdout.trim(), MEGABYTE.to_string());

@@ -18,7 +18,7 @@ fn a_host_that_was_cut_off_hears_what_it_has_missed() {
         away.isolated();
         alice_knocks(fleet, 0, A);
         fleet.hosts[1].granted(A, "ssh");
-        fleet.hosts[1].knockgate("revoke {B}").exits(0);
+        fleet.hosts[1].in_fleet("revoke {B}").exits(0);
         fleet.hosts[0].not_granted(B, "ssh");
         // And the other way.
         alice_knocks(fleet, 2, C);
@@ -78,7 +78,7 @@ fn a_service_that_was_killed_takes_up_what_it_was_told_and_what_it_has_missed() 
         // The kernel goes on: also with what others have opened.
         second.scenario.open(A, SSH);
         alice_knocks(fleet, 0, C);
-        first.knockgate("revoke {B}").exits(0);
+        first.in_fleet("revoke {B}").exits(0);
         first.not_granted(B, "ssh");
         second.scenario.open(B, SSH);
         second.serve();

@@ -239,7 +239,7 @@ fn the_key_of_the_fleet_is_exchanged_without_a_gap() {
                 host.joined();
                 // Also while one has taken the step and the other has not.
                 let who = sources[step];
-                host.knockgate("revoke --all").exits(0);
+                host.in_fleet("revoke --all").exits(0);
                 // Its service ends once more what there is when it hears of this itself.
                 told_everything(fleet, 1 - nth);
                 alice_knocks(fleet, nth, who);

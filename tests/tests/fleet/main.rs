@@ -37,7 +37,7 @@ fn told_everything(fleet: &Fleet, from: usize) {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let source = format!("203.0.113.{}", COUNT.fetch_add(1, Ordering::Relaxed));
     fleet.hosts[from]
-        .knockgate(&format!("allow {source} --gate ssh --fleet"))
+        .in_fleet(&format!("allow {source} --gate ssh --fleet"))
         .exits(0);
     for host in &fleet.hosts {
         host.has_grant(&format!("{source}/32"), "ssh");

@@ -1,21 +1,23 @@
 //! An authenticated packet opens once in the fleet.
 
-use std::time::SystemTime;
+use std::{path::PathBuf, time::SystemTime};
 
 use knockgate_tests::{
     fleet::{Fleet, Host},
     fwknop::{self, DRAWN},
     gate_config::Gate,
     keys::{new_key, outcome, sealed, send},
-    lab::Source::{A, B, C},
+    lab::{
+        Source,
+        Source::{A, B, C},
+    },
     run::wait_until,
 };
 
 use super::{SSH, told_everything};
 
-/// Writes configurations and starts everything; all hosts have the key of alice. Returns two packets of hers, with
-/// their times, Unix ns.
-fn started(fleet: &Fleet, replay: &str) -> [([u8; 64], u64); 2] {
+/// Writes configurations, so that all hosts have the key of alice. Returns her key.
+fn configured(fleet: &Fleet, replay: &str) -> PathBuf {
     for host in &fleet.hosts {
         host.configure(&[Gate::new("ssh", "22/tcp")], replay);
     }
@@ -23,8 +25,7 @@ fn started(fleet: &Fleet, replay: &str) -> [([u8; 64], u64); 2] {
     for host in &fleet.hosts[1..] {
         host.copy_users(&fleet.hosts[0]);
     }
-    let now = unix_time();
-    [now, now + 1].map(|time| (sealed(&key, time), time))
+    key
 }
 
 /// Unix ns.
@@ -50,14 +51,45 @@ fn had(host: &Host, name: &str, times: u64) {
     wait_until(&what, || outcome(&host.scenario, name) == times);
 }
 
+/// Sends a packet to hosts, and waits until each has said what has become of it. Returns how many it has opened: none too
+/// where the engine was late with its answer.
+#[track_caller]
+fn sent_to_each(packet: &[u8; 64], to: &[(&Host, Source)]) -> usize {
+    let said = |host: &Host| {
+        let names = ["gate.opened", "gate.refused", "knock.captured"];
+        let events = names.iter().flat_map(|name| host.events(name));
+        let own = events.filter(|event| event["user"] == "alice" && event["origin"].is_null());
+        own.count()
+    };
+    let before: Vec<usize> = to.iter().map(|(host, _)| said(host)).collect();
+    for (host, who) in to {
+        send(&host.scenario, *who, packet);
+    }
+    for ((host, _), before) in to.iter().zip(before) {
+        wait_until("it is said what has become of the packet", || {
+            said(host) > before
+        });
+    }
+    granted(to)
+}
+
+/// Returns at how many of these hosts the source has a grant.
+fn granted(places: &[(&Host, Source)]) -> usize {
+    let granted = places.iter();
+    let granted = granted.filter(|(host, who)| host.grant(*who, "ssh").is_some());
+    granted.count()
+}
+
 #[test]
 fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
     Fleet::run(2, |fleet| {
-        let [(packet, time), (later, later_time)] = started(fleet, "");
+        let key = configured(fleet, "");
         fleet.start();
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
         };
+        let time = unix_time();
+        let packet = sealed(&key, time);
         send(&first.scenario, A, &packet);
         first.granted(A, "ssh");
         second.granted(A, "ssh");
@@ -68,6 +100,8 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
         second.scenario.closed(B, SSH);
         assert!(second.grant(B, "ssh").is_none());
         // Her next one opens there, and is old at the first.
+        let later_time = unix_time();
+        let later = sealed(&key, later_time);
         send(&second.scenario, B, &later);
         second.granted(B, "ssh");
         first.granted(B, "ssh");
@@ -105,7 +139,7 @@ fn a_packet_of_fwknops_that_one_host_has_accepted_is_refused_by_the_others() {
 #[test]
 fn strictly_nothing_opens_without_the_engine() {
     Fleet::run(2, |fleet| {
-        let [(packet, _), (later, _)] = started(fleet, "replay = \"strict\"\n");
+        let key = configured(fleet, "replay = \"strict\"\n");
         for host in &fleet.hosts {
             host.serve();
             host.isolated();
@@ -113,7 +147,7 @@ fn strictly_nothing_opens_without_the_engine() {
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
         };
-        send(&first.scenario, A, &packet);
+        send(&first.scenario, A, &sealed(&key, unix_time()));
         had(first, "held", 1);
         wait_until("it is reported", || {
             let refused = first.events("gate.refused");
@@ -127,39 +161,38 @@ fn strictly_nothing_opens_without_the_engine() {
         for host in &fleet.hosts {
             host.joined();
         }
-        send(&second.scenario, A, &later);
-        second.granted(A, "ssh");
+        let mut later = [0; 64];
+        wait_until("her packet opens", || {
+            later = sealed(&key, unix_time());
+            sent_to_each(&later, &[(second, A)]) == 1
+        });
         second.scenario.open(A, SSH);
         first.granted(A, "ssh");
-        let opened = second.events("gate.opened");
-        assert!(
-            opened
-                .iter()
-                .any(|event| event["user"] == "alice" && event["origin"].is_null())
-        );
+        wait_until("it is reported", || {
+            let opened = second.events("gate.opened");
+            let mut opened = opened.iter();
+            opened.any(|event| event["user"] == "alice" && event["origin"].is_null())
+        });
         send(&first.scenario, B, &later);
         told_everything(fleet, 0);
         first.scenario.closed(B, SSH);
         assert!(first.grant(B, "ssh").is_none());
         // Whoever records packets on her way sends each to the other host at the same moment, from elsewhere.
         for host in &fleet.hosts {
-            host.knockgate("revoke --all").exits(0);
+            host.in_fleet("revoke --all").exits(0);
         }
         told_everything(fleet, 1);
-        let key = fleet.hosts[0].scenario.lab.folder().join("owner.toml");
         for round in 0..20 {
-            let packet = sealed(&key, unix_time() + round);
-            send(&first.scenario, C, &packet);
-            send(&second.scenario, B, &packet);
-            let opened = || {
-                let places = [(first, C), (second, B)].into_iter();
-                let opened = places.filter(|(host, who)| host.grant(*who, "ssh").is_some());
-                opened.count()
-            };
-            wait_until("one has opened", || opened() > 0);
+            let places = [(first, C), (second, B)];
+            let mut opened = 0;
+            wait_until("one has opened", || {
+                opened = sent_to_each(&sealed(&key, unix_time()), &places);
+                opened > 0
+            });
             told_everything(fleet, 0);
-            assert_eq!(opened(), 1, "round {round}");
-            first.knockgate("revoke --all").exits(0);
+            assert_eq!(opened, 1, "round {round}");
+            assert_eq!(granted(&places), 1, "round {round}");
+            first.in_fleet("revoke --all").exits(0);
             told_everything(fleet, 1);
         }
     });

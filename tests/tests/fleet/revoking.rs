@@ -22,7 +22,7 @@ fn revoked_at_one_host_is_revoked_at_all() {
             }
         }
         // By a host that only heard of it; the other gate and the other source are left.
-        fleet.hosts[1].knockgate("revoke {A} --gate ssh").exits(0);
+        fleet.hosts[1].in_fleet("revoke {A} --gate ssh").exits(0);
         assert!(fleet.hosts[1].grant(A, "ssh").is_none());
         for host in &fleet.hosts {
             host.not_granted(A, "ssh");
@@ -42,7 +42,7 @@ fn revoked_at_one_host_is_revoked_at_all() {
             host.granted(A, "ssh");
         }
         // A network, at every gate; then everything.
-        fleet.hosts[2].knockgate("revoke {network}").exits(0);
+        fleet.hosts[2].in_fleet("revoke {network}").exits(0);
         for host in &fleet.hosts {
             host.not_granted(A, "ssh");
             host.not_granted(A, "mail");
@@ -52,7 +52,7 @@ fn revoked_at_one_host_is_revoked_at_all() {
         for host in &fleet.hosts {
             host.granted(C, "ssh");
         }
-        fleet.hosts[1].knockgate("revoke --all").exits(0);
+        fleet.hosts[1].in_fleet("revoke --all").exits(0);
         for host in &fleet.hosts {
             wait_until("nothing is granted", || {
                 host.scenario.lab.list("grants").is_empty()
@@ -84,7 +84,7 @@ fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
         away.isolated();
         // Local first: it opens as if it were alone.
         alice_knocks(fleet, 2, A);
-        fleet.hosts[0].knockgate("revoke {A}").exits(0);
+        fleet.hosts[0].in_fleet("revoke {A}").exits(0);
         told_everything_but_the_last(fleet);
         // It cannot know yet.
         away.scenario.open(A, SSH);
@@ -108,7 +108,7 @@ fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
 fn told_everything_but_the_last(fleet: &Fleet) {
     let source = "203.0.113.254";
     let allow = format!("allow {source} --gate ssh --fleet");
-    fleet.hosts[0].knockgate(&allow).exits(0);
+    fleet.hosts[0].in_fleet(&allow).exits(0);
     for host in &fleet.hosts[..2] {
         host.has_grant(&format!("{source}/32"), "ssh");
     }

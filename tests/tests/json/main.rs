@@ -88,7 +88,7 @@ fn grants() {
         scenario.up(gates());
         assert_eq!(document(scenario, "grants --json"), json!({"grants": []}));
         scenario.knock(A, ALICE);
-        scenario.open(A, "22/tcp");
+        let _connection = scenario.connected(A, 22);
         scenario
             .knockgate("allow {network} --gate mail --for 1h")
             .exits(0);
@@ -172,11 +172,10 @@ fn sessions() {
 fn stats() {
     both_families(|scenario| {
         scenario.up(gates());
-        scenario.closed(A, "22/tcp");
-        scenario.closed(A, "22/tcp");
+        scenario.knock(A, "22/tcp 22/tcp");
         scenario.knock(B, "7000/udp 7000/udp@4000 1234/tcp");
         scenario.knock(A, ALICE);
-        scenario.open(A, "22/tcp");
+        drop(scenario.connected(A, 22));
         let stats = document(scenario, "stats --json");
         let packets = rows(
             &stats["packets"],

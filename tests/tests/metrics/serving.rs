@@ -51,19 +51,22 @@ fn the_service_answers_at_one_path() {
             "{answer:?}"
         );
         assert_eq!(value(&answer.body, "knockgate_service_running"), Some(1.0));
-        let connect = || {
-            scenario
-                .lab
-                .host
-                .run(|| TcpStream::connect(address()))
-                .expect("it listens")
+        let ask = |method: &str, path: &str| {
+            let connect = || scenario.lab.host.run(|| TcpStream::connect(address()));
+            let mut answer = None;
+            // It waits for five seconds for a request.
+            wait_until("it answers", || {
+                answer = http::ask(connect().expect("it listens"), method, path);
+                answer.is_some()
+            });
+            answer.expect("it was waited for")
         };
-        let elsewhere = http::ask(connect(), "GET", "/").expect("an answer");
+        let elsewhere = ask("GET", "/");
         assert_eq!(elsewhere.status, 404);
         assert!(elsewhere.body.contains("/metrics"));
-        let posted = http::ask(connect(), "POST", "/metrics").expect("an answer");
+        let posted = ask("POST", "/metrics");
         assert_eq!(posted.status, 405);
-        let head = http::ask(connect(), "HEAD", "/metrics").expect("an answer");
+        let head = ask("HEAD", "/metrics");
         assert_eq!((head.status, head.body.as_str()), (200, ""));
         // What has happened since is there after a second.
         scenario.knock(A, ALICE);

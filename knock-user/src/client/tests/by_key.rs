@@ -33,7 +33,7 @@ fn by_key(port: Port) -> ByKey {
 #[tokio::test]
 async fn each_try_with_a_key_is_one_new_packet() {
     let (udp, udp_port) = receiver();
-    let closed = closed_port().await;
+    let (_socket, closed) = closed_port();
     let by = by_key(udp_port);
     let mut seen = Vec::new();
     let mut observe = |_: &Address<'_>, progress: &Progress<'_>| seen.push(progress.to_string());

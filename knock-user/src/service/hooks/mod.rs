@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::process::{Failure, LIMITS};
+use self::process::{Failure, LIMITS, Limits};
 use super::{
     names::{ALERT, HOOK_FAILED, QUEUE_FULL, STOPPED},
     record::Record,
@@ -31,8 +31,8 @@ const WAITING: usize = 4096;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The hooks of a configuration, and their runs. Dropped with its runtime, ends every program that still runs.
-#[derive(Default)]
 pub struct Hooks {
+    limits: Limits,
     /// By gate.
     configured: HashMap<String, Vec<Arc<Hook>>>,
     waiting: VecDeque<Run>,
@@ -79,7 +79,28 @@ impl Run {
     }
 }
 
+impl Default for Hooks {
+    fn default() -> Self {
+        Self::within(LIMITS)
+    }
+}
+
 impl Hooks {
+    /// None so far.
+    fn within(limits: Limits) -> Self {
+        Self {
+            limits,
+            configured: HashMap::new(),
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+            started: BTreeMap::new(),
+            numbers: HashMap::new(),
+            busy: HashSet::new(),
+            next: 0,
+            left_out: BTreeMap::new(),
+        }
+    }
+
     /// Sets the hooks to those of a configuration. What waits or runs goes on.
     pub fn configure(&mut self, config: &Config) {
         let of = |gate: &Gate| {
@@ -124,8 +145,9 @@ impl Hooks {
             && let Some(run) = self.waiting.remove(place)
         {
             let (hook, record) = (Arc::clone(&run.hook), run.record.clone());
+            let limits = self.limits;
             self.begin(run, async move {
-                let (lines, failure) = process::run(&hook.run, &record, LIMITS).await;
+                let (lines, failure) = process::run(&hook.run, &record, limits).await;
                 let program = hook.run.first().map_or("", String::as_str);
                 for line in lines {
                     tracing::info!("hook {program}: {line}");

@@ -126,11 +126,11 @@ fn start(run: &[String], record: &Record) -> io::Result<(Group, AsyncFd<OwnedFd>
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// Longer than any test takes.
-    const PATIENT: Limits = Limits {
+    pub const PATIENT: Limits = Limits {
         run: Duration::from_hours(1),
         end: Duration::from_hours(1),
     };

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{process::tests::PATIENT, *};
 
 /// One gate whose hooks run lines of shell, each in `folder`.
 fn hooks(folder: &TempDir, scripts: &[(Trigger, &str)]) -> Hooks {
@@ -20,7 +20,7 @@ fn hooks(folder: &TempDir, scripts: &[(Trigger, &str)]) -> Hooks {
         hooks: scripts.iter().map(hook).collect(),
         ..Gate::default()
     };
-    let mut hooks = Hooks::default();
+    let mut hooks = Hooks::within(PATIENT);
     hooks.configure(&Config {
         gates: vec![gate],
         ..Config::default()
