@@ -153,8 +153,9 @@ impl Datapath {
             && let Some(pin) = self.program_pin()
         {
             let program = bpf::look(&pin).map_err(|error| cannot_open(&pin, error))?;
-            let called_by = of_array(&into.open()?.array)?;
-            if called_by.is_some_and(|kind| of_program(&program).is_ok_and(|own| own != kind)) {
+            if let Some(called_by) = of_array(&into.open()?.array)?
+                && of_program(&program).context("cannot look at our program")? != called_by
+            {
                 return Ok(false);
             }
         }
@@ -164,9 +165,11 @@ impl Datapath {
             };
             let Some(program) = open(pin)? else { continue };
             let kind = of_program(&program).with_context(|| wrong(pin))?;
-            let mut arrays = self.next.iter();
-            // An entry that is not loaded has called by none.
-            let has_it = arrays.any(|array| of_array(array).is_ok_and(|of| of == Some(kind)));
+            let mut has_it = false;
+            for array in &self.next {
+                // An entry that is not loaded has called by none.
+                has_it |= of_array(array)? == Some(kind);
+            }
             if !has_it {
                 return Ok(false);
             }
