@@ -385,7 +385,8 @@ fn give_many(fleet: &Fleet) -> Result<()> {
     let head = applied(fleet)?;
     first.scenario.lab.host.run(|| -> Result<()> {
         runtime.block_on(async {
-            let connection = Connection::to_any(section).await?;
+            let member = section.endpoints.first().context("it has members")?;
+            let connection = Connection::open(section, member).await?;
             for batch in 0..MANY / AT_ONCE {
                 let puts = (0..AT_ONCE).map(|nth| {
                     let source = IpAddr::from(source(batch * AT_ONCE + nth));
