@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netlab::Netns;
@@ -19,6 +19,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How many connections may wait to be accepted: more than any test makes, so that the kernel drops no SYN because the
 /// thread that accepts them does not run.
 const BACKLOG: i32 = 4096;
+
+/// How long an echo may take on a busy machine.
+const ECHO: Duration = Duration::from_mins(1);
 
 /// How often a service checks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
@@ -123,10 +126,24 @@ fn echo(mut connection: TcpStream, stop: &AtomicBool) {
 
 /// Sends text over a connection to a service, and returns whether the service sends it back within a minute.
 pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
-    stream
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .expect("a live socket takes a timeout");
+    let begun = Instant::now();
     stream.write_all(text).expect("the connection takes bytes");
     let mut answer = vec![0; text.len()];
-    stream.read_exact(&mut answer).is_ok() && answer == text
+    let mut length = 0;
+    while length < text.len() {
+        let left = ECHO.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        stream
+            .set_read_timeout(Some(left))
+            .expect("a live socket takes a timeout");
+        match stream.read(&mut answer[length..]) {
+            Ok(0) => return false,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    answer == text
 }

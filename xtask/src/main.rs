@@ -2,9 +2,10 @@
 //!
 //! Each command has one arm below and one file: [`setup`] installs what the others need, [`build`] builds the kernel
 //! program and the binary that contains it, [`mod@test`] runs every test, [`fuzz`] runs one of them for a given time,
-//! [`kernels`] runs some of them on other kernels, [`mutants`] checks that they notice faults, [`instructions`] counts
-//! the instructions for a packet, [`release`] runs the slow checks, [`dist`] makes packages, [`demo`] shows a gate at
-//! work and [`mod@bench`] measures its cost, both in networks that exist only while they run.
+//! [`stops`] runs them while their processes stand still at random, [`kernels`] runs some of them on other kernels,
+//! [`mutants`] checks that they notice faults, [`instructions`] counts the instructions for a packet, [`release`] runs the
+//! slow checks, [`dist`] makes packages, [`demo`] shows a gate at work and [`mod@bench`] measures its cost, both in networks
+//! that exist only while they run.
 
 mod architecture;
 mod archive;
@@ -20,6 +21,7 @@ mod mutants;
 mod process;
 mod release;
 mod setup;
+mod stops;
 mod test;
 mod workspace;
 
@@ -67,7 +69,9 @@ enum Command {
     Bench(bench::Options),
     /// Boots other kernels in qemu, and loads and tests the program on each (5 minutes)
     Kernels(kernels::Options),
-    /// Runs the checks that take too long for every change, as before a release (two hours)
+    /// Runs suites while their processes stand still at random, as on a machine that stalls (40 minutes)
+    Stops(stops::Options),
+    /// Runs the checks that take too long for every change, as before a release (three hours)
     Release,
     /// Counts the instructions that the kernel program takes for a packet, by verdict
     Instructions(instructions::Options),
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Dist(options) => dist::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),
+        Command::Stops(options) => stops::run(&options),
         Command::Release => release::run(),
         Command::Instructions(options) => instructions::run(&options),
         Command::Setup { purpose } => setup::run(purpose),

@@ -2,14 +2,16 @@
 
 use anyhow::Result;
 
-use crate::{kernels, mutants, test};
+use crate::{kernels, mutants, stops, test};
 
 /// The variable that makes the oracle try five times as many packets.
 const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 
-/// Runs every test with more packets, every check on every kernel, and every deliberate fault.
+/// Runs every test with more packets, suites whose processes stand still at random, every check on every kernel, and every
+/// deliberate fault.
 pub(crate) fn run() -> Result<()> {
     test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
+    stops::run(&stops::Options::default())?;
     kernels::run(&kernels::Options {
         arch: None,
         all: true,
