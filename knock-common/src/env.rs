@@ -74,6 +74,8 @@ pub trait Env: GrantMemory + SessionMemory {
     /// Returns the entry of a port; see [`Role::index`](crate::rules::Role::index).
     fn port(&self, index: u32) -> PortRole;
     fn gate(&self, gate: u16) -> Option<&GateRules>;
+    /// Returns the shortest [`GateRules::session_idle`] of all gates, ns.
+    fn least_idle(&self) -> u64;
 
     /// Returns whether this gate replies to packets that it denies.
     fn rejects(&self, gate: u16) -> bool;
@@ -114,7 +116,7 @@ pub trait Env: GrantMemory + SessionMemory {
 
     /// [`claim`](crate::session::remember::claim) and [`vacate`](crate::session::remember::vacate): each is a function that the
     /// verifier checks once.
-    fn claim_session(&self, home: u32, holder: u16, now: u64) -> u32;
+    fn claim_session(&self, choice: u32, holder: u16, now: u64) -> u32;
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool;
 
     /// Returns whether all of this host's addresses are known.

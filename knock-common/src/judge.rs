@@ -67,8 +67,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
     segment: &Segment<A>,
     tcp: impl FnOnce() -> (u8, u32),
 ) -> Verdict {
-    let index = Role::index(segment.protocol != TCP, segment.destination_port);
-    let port = env.port(index);
+    let port = port_of(env, segment);
     if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
         return at_knock_port(env, frame, segment, port);
     }
@@ -77,8 +76,8 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
             return Verdict::of(Reason::Unguarded);
         }
         let (flags, sequence) = tcp_of(segment, tcp);
+        let reason = at_gate(env, segment, port, flags, sequence);
         let gate = port.gate();
-        let reason = at_gate(env, segment, gate, flags, sequence);
         return Verdict { reason, gate };
     }
     let role = port.role();
@@ -105,6 +104,13 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
         sequence::foreign(env, segment);
         Verdict::of(Reason::Unguarded)
     }
+}
+
+/// Returns the entry of a packet's destination port.
+#[inline(always)]
+fn port_of<E: Env, A: Address>(env: &E, segment: &Segment<A>) -> PortRole {
+    let index = Role::index(segment.protocol != TCP, segment.destination_port);
+    env.port(index)
 }
 
 /// Returns the TCP flags and sequence number of a packet: 0 for a datagram.
@@ -136,10 +142,9 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Address>(
     if takes {
         authenticated::look_at(env, frame, segment);
     }
-    if let Role::Protected { gate } = port.role()
-        && protects
-    {
-        let reason = at_gate(env, segment, gate, 0, 0);
+    if port.is_protected() && protects {
+        let reason = at_gate(env, segment, port, 0, 0);
+        let gate = port.gate();
         // Behind the verdict: the grant that a knock earns is not for the knock itself.
         if takes {
             env.answer_knock();
@@ -170,17 +175,18 @@ struct Admission {
 fn at_gate<E: Env, A: Address>(
     env: &E,
     segment: &Segment<A>,
-    gate: u16,
+    port: PortRole,
     flags: u8,
     sequence: u32,
 ) -> Reason {
+    let gate = port.gate();
     let tcp = segment.protocol == TCP;
     // The host takes SYN without ACK for a new connection, whatever other flags are set.
     let opens = tcp && flags & (flag::SYN | flag::ACK) == flag::SYN;
     let known = if opens {
         Known::Opens
     } else {
-        known(env, segment, gate, flags)
+        known(env, segment, port, flags)
     };
     if known == Known::Granted {
         return Reason::Grant;
@@ -254,24 +260,18 @@ enum Known {
 
 /// Looks up the flow of a packet that does not begin one, and updates its session.
 #[inline(always)]
-fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, flags: u8) -> Known {
+fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flags: u8) -> Known {
     let flow = &Flow::of(segment);
     let tcp = flow.protocol == u32::from(TCP);
     let none = if tcp { Known::Nothing } else { Known::Opens };
-    let Some(rules) = env.gate(gate) else {
-        return none;
-    };
-    if rules.cut != 0 && (rules.connections == 0 || !tcp) {
-        return none;
-    }
-    let Some((session, now)) = session::lookup::find(env, flow, gate, rules) else {
-        return none;
-    };
-    if rules.cut != 0 {
-        // It is remembered only so that its connections are counted.
-        session::lookup::note_more(session);
+    let gate = port.gate();
+    if port.is_cut() {
+        note_cut(env, segment, gate);
         return none;
     }
+    let Some((session, now)) = session::lookup::find(env, flow, gate) else {
+        return none;
+    };
     if !session::lookup::goes_on(env, segment, session, flags, now) {
         return none;
     }
@@ -280,6 +280,21 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, flags: u8
         Known::Granted
     } else {
         Known::Kept
+    }
+}
+
+/// Updates the session of a packet to a port whose flows are cut. There are sessions only where connections are counted, to tell a
+/// retransmitted SYN from a new one.
+///
+/// Not inlined, to keep the caller's frame small.
+#[inline(never)]
+fn note_cut<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16) {
+    let counts = env.gate(gate).is_some_and(|rules| rules.connections != 0);
+    if counts
+        && segment.protocol == TCP
+        && let Some((session, _)) = session::lookup::find_again(env, &Flow::of(segment), gate)
+    {
+        session::lookup::note_more(session);
     }
 }
 
@@ -297,7 +312,7 @@ fn admit<E: Env, A: Address>(
         return Reason::NoGrant;
     };
     let limit = rules.connections;
-    if rules.cut != 0 && limit == 0 {
+    if limit == 0 && port_of(env, segment).is_cut() {
         // Nothing has to be remembered: flows pass while there is a grant, any number of them.
         if segment.protocol == TCP {
             env.fetch_add(&mut grant.connections);
@@ -305,7 +320,7 @@ fn admit<E: Env, A: Address>(
         return Reason::Grant;
     }
     let flow = Flow::of(segment);
-    if let Some((session, now)) = session::lookup::find_again(env, &flow, gate, rules) {
+    if let Some((session, now)) = session::lookup::find_again(env, &flow, gate) {
         // The session is looked up a second time: to pass on the reference from `known` would cost each denied packet
         // instructions. For a session that was found already, this happens once for each grant, and with each packet in the
         // last 134 ms of a grant.

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 19;
+pub const LAYOUT: u32 = 20;
 
 /// [`SHAPE`] of this layout.
 const RECORDED: u64 = 7_988_919_523_623_798_636;

@@ -117,10 +117,10 @@ pub trait SessionMemory: Memory {
     {
         sessions::search(self, position, tag, but)
     }
-    fn take_free_session(&self, row: u32) -> u32
+    fn take_free_session(&self, choice: u32) -> u32
     where
         Self: Sized,
     {
-        sessions::take_free(self, row)
+        sessions::take_free(self, choice)
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! The slots of a table lie in rows of [`SLOTS`]. A keyed hash of a key selects its home row. A word for each row has a byte for
 //! each slot: the fingerprint of the key in that slot, if the key is at home in the row. These words take little more than a
-//! byte for each slot, so they stay in near caches, and a look-up waits for one line of memory, that of the slot. It compares all
-//! slots of a row at once, without a branch for each, so there is none that a processor could predict wrongly.
+//! byte for each slot, so they stay in near caches, and a look-up waits for one line of memory, that of the slot.
 //!
+//! - Each key has a first choice among the slots of its home row, and gets it if it can. A look-up begins there, with a branch on
+//!   the fingerprint: a processor that predicts it reads the slot and the word at the same time. A key that has another slot is
+//!   looked for in all slots of the row at once, without a branch for each that could be predicted wrongly.
 //! - Other keys can have the same fingerprint, so a look-up compares the key with what is in the slot.
 //! - A key whose home row is full gets a slot elsewhere, to which a [set](crate::set) leads. The top byte of the word of its
 //!   home counts such keys, from before they are linked until after they are unlinked. Sets are looked at only where there are
@@ -55,6 +57,26 @@ pub const fn home(position: Position, rows: u32) -> u32 {
     (((position.to_bits() >> 32) * rows as u64) >> 32) as u32
 }
 
+/// Returns the place of a key's first choice in its home row: below [`SLOTS`].
+#[inline(always)]
+const fn first_place(position: Position) -> u32 {
+    // The lowest bits, since the fingerprint and the row come from higher ones.
+    ((position.to_bits() as u16 as u32) * SLOTS) >> 16
+}
+
+/// Returns the slot of its home row that a key gets if it can, where there are so many rows.
+#[inline(always)]
+pub const fn first_choice(position: Position, rows: u32) -> u32 {
+    home(position, rows) * SLOTS + first_place(position)
+}
+
+/// Returns the slots of the row of a first choice: that one, and then all.
+#[inline(always)]
+pub fn slots(choice: u32) -> impl Iterator<Item = u32> {
+    let home = choice / SLOTS * SLOTS;
+    (0..=SLOTS).map(move |turn| if turn == 0 { choice } else { home + turn - 1 })
+}
+
 /// Returns the fingerprint of a key: 1 to 254.
 #[inline(always)]
 pub(crate) const fn fingerprint(position: Position) -> u64 {
@@ -62,13 +84,18 @@ pub(crate) const fn fingerprint(position: Position) -> u64 {
     (((position.to_bits() as u32 as u64) * 254) >> 32) + 1
 }
 
-/// Returns the first slot with the fingerprint of this key in its home row, which has this index and word, or [`NO_SLOT`].
+/// Returns a slot with the fingerprint of this key in its home row, which has this index and word, or [`NO_SLOT`]: its
+/// [first choice](first_choice), or else the first one.
 #[inline(always)]
 pub const fn find(word: u64, row: u32, position: Position) -> u32 {
-    first(word, row, fingerprint(position))
+    let (place, fingerprint) = (first_place(position), fingerprint(position));
+    if word >> (8 * place) & 0xff == fingerprint {
+        return row * SLOTS + place;
+    }
+    first(word, row, fingerprint)
 }
 
-/// As [`find`], for a byte: a fingerprint, or [`FREE`].
+/// Returns the first slot of a row with this byte: a fingerprint, or [`FREE`]. [`NO_SLOT`]: there is none.
 #[inline(always)]
 pub const fn first(word: u64, row: u32, fingerprint: u64) -> u32 {
     /// What a word with a single bit, the lowest of a slot's byte, is multiplied by to have the slot's number in the top byte.
@@ -89,7 +116,7 @@ pub const fn has_others(word: u64) -> bool {
     word >> COUNT_SHIFT != 0
 }
 
-/// As [`find`], for the first such slot that `is_wanted`.
+/// Returns a slot with the fingerprint of this key in its home row that `is_wanted`, in the order of [`slots`], or [`NO_SLOT`].
 #[inline(always)]
 pub fn search(word: u64, row: u32, position: Position, is_wanted: impl Fn(u32) -> bool) -> u32 {
     let fingerprint = fingerprint(position);
@@ -97,10 +124,17 @@ pub fn search(word: u64, row: u32, position: Position, is_wanted: impl Fn(u32) -
     if first(word, row, fingerprint) == NO_SLOT {
         return NO_SLOT;
     }
-    for place in 0..SLOTS {
+    let is_it = |place| {
         let slot = row * SLOTS + place;
-        if word >> (8 * place) & 0xff == fingerprint && is_wanted(slot) {
-            return slot;
+        word >> (8 * place) & 0xff == fingerprint && is_wanted(slot)
+    };
+    let choice = first_place(position);
+    if is_it(choice) {
+        return row * SLOTS + choice;
+    }
+    for place in 0..SLOTS {
+        if is_it(place) {
+            return row * SLOTS + place;
         }
     }
     NO_SLOT
@@ -167,14 +201,10 @@ fn put<R: Rows, M: Memory>(rows: &R, memory: &M, slot: u32, fingerprint: u64) ->
     })
 }
 
-/// Returns the slots of a row with this index and word that look free.
+/// Returns whether a slot looks free in the word of its row.
 #[inline(always)]
-pub fn free(mut word: u64, row: u32) -> impl Iterator<Item = u32> {
-    (0..SLOTS).map_while(move |_| {
-        let slot = first(word, row, FREE);
-        word |= STRANGER << (8 * (slot % SLOTS));
-        (slot != NO_SLOT).then_some(slot)
-    })
+pub const fn is_free(word: u64, slot: u32) -> bool {
+    word >> (8 * (slot % SLOTS)) & 0xff == FREE
 }
 
 /// Returns the word of a row, as it is now.

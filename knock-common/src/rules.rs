@@ -19,10 +19,9 @@ pub struct GateRules {
     pub to_prefix: u8,
     /// 1: only sources in the table of permitted networks may knock.
     pub restricted: u8,
-    /// 1: flows end with their grant.
-    pub cut: u8,
     /// 1: denied packets get the reply of a closed port.
     pub reject: u8,
+    pub zero: u8,
 }
 
 records! {
@@ -32,8 +31,8 @@ records! {
         connections: 16,
         to_prefix: 20,
         restricted: 21,
-        cut: 22,
-        reject: 23,
+        reject: 22,
+        zero: 23,
     },
 }
 
@@ -56,7 +55,8 @@ pub enum Role {
     Fwknop,
 }
 
-/// An entry of the role table: what a port is, and which datagrams are looked at besides.
+/// An entry of the role table: what a port is, whether it takes authenticated knocks, and, if it is protected, where and for how
+/// long its flows go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRole(u32);
 
@@ -68,6 +68,8 @@ impl PortRole {
     const AUTHENTICATED: u32 = 0x200;
     /// Its gate protects it at destinations of its own, and not where packets are guarded.
     const PLACED: u32 = 0x400;
+    /// Its flows end with their grant.
+    const CUT: u32 = 0x800;
 
     #[inline(always)]
     pub const fn unpack(packed: u32) -> Self {
@@ -92,6 +94,12 @@ impl PortRole {
     #[inline(always)]
     pub const fn is_placed(self) -> bool {
         self.0 & Self::PLACED != 0
+    }
+
+    /// Returns whether its flows end with their grant, if it is a protected port.
+    #[inline(always)]
+    pub const fn is_cut(self) -> bool {
+        self.0 & Self::CUT != 0
     }
 
     /// Returns the gate, if it is a protected port. Not an `Option`: the compiler would copy what is in none, and the
@@ -121,6 +129,12 @@ impl PortRole {
     #[must_use]
     pub const fn and_placed(self) -> Self {
         Self(self.0 | Self::PLACED)
+    }
+
+    /// Returns the entry of a protected port whose flows end with their grant.
+    #[must_use]
+    pub const fn and_cut(self) -> Self {
+        Self(self.0 | Self::CUT)
     }
 }
 
@@ -221,6 +235,17 @@ mod tests {
             starts: true,
         };
         assert!(!PortRole::of(starts).is_placed());
+    }
+
+    #[test]
+    fn a_port_whose_flows_are_cut_keeps_its_gate() {
+        for gate in [0, 513, u16::MAX] {
+            let role = Role::Protected { gate };
+            let entry = PortRole::of(role).and_cut();
+            assert!(entry.is_cut() && !entry.is_placed() && !entry.is_authenticated());
+            assert_eq!((entry.role(), entry.gate()), (role, gate));
+            assert!(!PortRole::of(role).and_placed().and_authenticated().is_cut());
+        }
     }
 
     #[test]

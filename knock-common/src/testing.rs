@@ -84,6 +84,8 @@ pub struct TestEnv {
     pub deadline: u64,
     pub roles: Vec<u32>,
     pub gates: Vec<GateRules>,
+    /// As [`Env::least_idle`] has it; 0: the gate of each flow is looked up.
+    pub least_idle: u64,
     pub sequences: Vec<Sequence>,
     pub states: Vec<State>,
     pub transitions: HashMap<Transition, u32>,
@@ -184,6 +186,7 @@ impl TestEnv {
             deadline: 0,
             roles: vec![Role::Foreign.pack(); ROLES as usize],
             gates: Vec::new(),
+            least_idle: 0,
             sequences: Vec::new(),
             states: Vec::new(),
             transitions: HashMap::new(),
@@ -330,6 +333,10 @@ impl Env for TestEnv {
         self.gates.get(usize::from(gate))
     }
 
+    fn least_idle(&self) -> u64 {
+        self.least_idle
+    }
+
     fn rejects(&self, gate: u16) -> bool {
         self.gate(gate).is_some_and(|rules| rules.reject != 0)
     }
@@ -394,8 +401,8 @@ impl Env for TestEnv {
         give::claim(self, now)
     }
 
-    fn claim_session(&self, home: u32, holder: u16, now: u64) -> u32 {
-        session::remember::claim(self, home, holder, now)
+    fn claim_session(&self, choice: u32, holder: u16, now: u64) -> u32 {
+        session::remember::claim(self, choice, holder, now)
     }
 
     fn vacate_session(&self, index: u32, now: u64, bars: u64) -> bool {

@@ -131,6 +131,11 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn least_idle(&self) -> u64 {
+        settings::least_idle()
+    }
+
+    #[inline(always)]
     fn rejects(&self, gate: u16) -> bool {
         settings::rejects() != 0 && self.gate(gate).is_some_and(|rules| rules.reject != 0)
     }
@@ -217,8 +222,8 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn claim_session(&self, home: u32, holder: u16, now: u64) -> u32 {
-        claim_session(self.context, home, u32::from(holder), now)
+    fn claim_session(&self, choice: u32, holder: u16, now: u64) -> u32 {
+        claim_session(self.context, choice, u32::from(holder), now)
     }
 
     #[inline(always)]
@@ -454,8 +459,8 @@ extern "C" fn claim_grant(now: u64) -> u32 {
 /// [`session::remember::claim`] for the packet of the context, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn claim_session(context: *mut Context, home: u32, holder: u32, now: u64) -> u32 {
-    session::remember::claim(&KernelEnv { context }, home, holder as u16, now)
+extern "C" fn claim_session(context: *mut Context, choice: u32, holder: u32, now: u64) -> u32 {
+    session::remember::claim(&KernelEnv { context }, choice, holder as u16, now)
 }
 
 /// [`session::remember::vacate`], as above.

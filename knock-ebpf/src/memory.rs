@@ -138,8 +138,8 @@ impl SessionMemory for KernelEnv {
     }
 
     #[inline(always)]
-    fn take_free_session(&self, row: u32) -> u32 {
-        take_free_session(row)
+    fn take_free_session(&self, choice: u32) -> u32 {
+        take_free_session(choice)
     }
 }
 
@@ -199,6 +199,6 @@ extern "C" fn search_session(position: u64, tag: u64, but: u32) -> u32 {
 /// [`sessions::take_free`]; exported for the reason given at [`link_grant`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn take_free_session(row: u32) -> u32 {
-    sessions::take_free(&KernelEnv::WITHOUT_PACKET, row)
+extern "C" fn take_free_session(choice: u32) -> u32 {
+    sessions::take_free(&KernelEnv::WITHOUT_PACKET, choice)
 }

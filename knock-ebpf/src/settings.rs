@@ -42,6 +42,10 @@ setting!(
     HAS_PLACES, has_places
 );
 setting!(
+    /// The shortest `session_idle` of all gates, ns.
+    LEAST_IDLE, least_idle, u64, 0
+);
+setting!(
     /// One of [`which`](knock_common::guarded::which).
     GUARDED, guarded
 );

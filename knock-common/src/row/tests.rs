@@ -96,6 +96,40 @@ fn a_key_is_found_by_its_fingerprint_until_it_is_unlinked() {
     assert_eq!(rows.words(), [0; 16]);
 }
 
+/// Also those of keys that are alike in row and fingerprint: an eighth of the fingerprints, of one row.
+#[test]
+fn first_choices_are_spread_over_a_row() {
+    let mut seen = [0_u32; SLOTS as usize];
+    let alike = |position: &Position| home(*position, 16) == 3 && fingerprint(*position) % 8 == 5;
+    for position in positions().filter(alike).take(70_000) {
+        let choice = first_choice(position, 16);
+        assert!(is_home(position, choice, 16));
+        seen[(choice % SLOTS) as usize] += 1;
+    }
+    assert!(
+        seen.iter().all(|count| (9_500..10_500).contains(count)),
+        "{seen:?}"
+    );
+}
+
+/// Also where a slot before it has the same fingerprint.
+#[test]
+fn a_key_is_looked_for_in_its_first_choice_before_the_others() {
+    for position in positions().take(1_000) {
+        let (row, choice) = (home(position, 16), first_choice(position, 16));
+        let everywhere = fingerprint(position) * EACH;
+        assert_eq!(find(everywhere, row, position), choice);
+        let elsewhere = everywhere ^ 0xff << (8 * (choice % SLOTS));
+        let next = if choice % SLOTS == 0 {
+            choice + 1
+        } else {
+            row * SLOTS
+        };
+        assert_eq!(find(elsewhere, row, position), next);
+        assert_eq!(find(0, row, position), NO_SLOT);
+    }
+}
+
 /// Fingerprints are neither that of a free slot nor that of a stranger, and differ from key to key.
 #[test]
 fn fingerprints_are_spread() {

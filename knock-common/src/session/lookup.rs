@@ -4,7 +4,6 @@ use super::{Flow, MORE, Session, ending, socket, table};
 use crate::{
     Address, Env,
     frame::{Segment, flag},
-    rules::GateRules,
     set::NO_SLOT,
     time::{TICK_SHIFT, elapsed},
 };
@@ -20,9 +19,8 @@ pub fn find<'e, E: Env, A: Address>(
     env: &'e E,
     flow: &Flow<A>,
     gate: u16,
-    rules: &GateRules,
 ) -> Option<(&'e mut Session, u64)> {
-    live(env, table::find(env, flow), gate, rules)
+    live(env, table::find(env, flow), gate)
 }
 
 /// As [`find`], for code that does not run for each packet; see [`table::find_except`].
@@ -31,9 +29,8 @@ pub fn find_again<'e, E: Env, A: Address>(
     env: &'e E,
     flow: &Flow<A>,
     gate: u16,
-    rules: &GateRules,
 ) -> Option<(&'e mut Session, u64)> {
-    live(env, table::find_except(env, flow, NO_SLOT), gate, rules)
+    live(env, table::find_except(env, flow, NO_SLOT), gate)
 }
 
 #[inline(always)]
@@ -41,7 +38,6 @@ fn live<'e, E: Env>(
     env: &E,
     found: Option<table::Found<'e>>,
     gate: u16,
-    rules: &GateRules,
 ) -> Option<(&'e mut Session, u64)> {
     let table::Found {
         session,
@@ -51,7 +47,12 @@ fn live<'e, E: Env>(
     } = found?;
     let now = env.now();
     let idle = elapsed(last, now);
-    (tenancy.gate() == gate && idle < rules.session_idle).then_some((session, now))
+    // Most packets of a flow come sooner than that, and for them the gate is not looked up.
+    let lives = idle < env.least_idle()
+        || env
+            .gate(gate)
+            .is_some_and(|rules| idle < rules.session_idle);
+    (tenancy.gate() == gate && lives).then_some((session, now))
 }
 
 /// Returns whether a SYN with these flags and this sequence number is a retransmission of the one that began the

@@ -80,16 +80,16 @@ fn again<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, initial: 
     read(&session.tenancy) == next
 }
 
-/// Returns the holder to which the session of a new flow will count, and from the 32nd bit on the flow's home row; or
-/// [`NOBODY`].
+/// Returns the holder to which the session of a new flow will count, and from the 32nd bit on the flow's
+/// [first choice](row::first_choice) of a slot; or [`NOBODY`].
 #[inline(never)]
 fn newcomer<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16) -> u64 {
     let flow = Flow::of(segment);
     if is_foreign(env, &flow) {
         return NOBODY;
     }
-    let home = row::home(flow.position(env.seed()), env.session_rows());
-    u64::from(home) << 32 | u64::from(holder(env, segment.source, gate))
+    let choice = row::first_choice(flow.position(env.seed()), env.session_rows());
+    u64::from(choice) << 32 | u64::from(holder(env, segment.source, gate))
 }
 
 /// Begins a session in the slot that has been claimed for it.
@@ -194,18 +194,17 @@ impl Bars {
     }
 }
 
-/// Claims a slot for a flow of `holder` that is at home in this row: one that is unused, or whose session has ended or gives way.
-/// Returns its index, or [`NO_SLOT`]. The caller holds it.
+/// Claims a slot for a flow of `holder` with this [first choice](row::first_choice): one that is unused, or whose session has
+/// ended or gives way. Returns its index, or [`NO_SLOT`]. The caller holds it.
 ///
 /// First in the home row, where the flow's packets find it at once.
 #[inline(always)]
-pub fn claim<E: Env>(env: &E, home: u32, holder: u16, now: u64) -> u32 {
-    let slot = env.take_free_session(home);
+pub fn claim<E: Env>(env: &E, choice: u32, holder: u16, now: u64) -> u32 {
+    let slot = env.take_free_session(choice);
     if slot != NO_SLOT {
         return slot;
     }
-    for place in 0..row::SLOTS {
-        let slot = home * row::SLOTS + place;
+    for slot in row::slots(choice) {
         if env.vacate_session(slot, now, Bars::NONE.pack()) {
             return slot;
         }
@@ -240,7 +239,7 @@ pub fn claim<E: Env>(env: &E, home: u32, holder: u16, now: u64) -> u32 {
 #[inline(always)]
 fn elsewhere<E: Env>(env: &E, mut row: u32, rows: u32) -> u32 {
     for _ in 0..ROWS {
-        let slot = env.take_free_session(row);
+        let slot = env.take_free_session(row * row::SLOTS);
         if slot != NO_SLOT {
             return slot;
         }

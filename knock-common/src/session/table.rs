@@ -168,15 +168,17 @@ pub fn search<M: SessionMemory>(memory: &M, position: Position, tag: u64, but: u
     set::search(&SessionSets(memory), position, is_wanted)
 }
 
-/// Takes a free slot of a row. Returns its index, or [`NO_SLOT`]; then the caller does not hold one.
+/// Takes a free slot in the row of `choice`: that slot itself, if it is free. Returns its index, or [`NO_SLOT`]; then the caller
+/// does not hold one.
 #[inline(always)]
-pub fn take_free<M: SessionMemory>(memory: &M, row: u32) -> u32 {
+pub fn take_free<M: SessionMemory>(memory: &M, choice: u32) -> u32 {
+    let row = choice / row::SLOTS;
     let Some(word) = row::word(&SessionRows(memory), row) else {
         return NO_SLOT;
     };
-    for slot in row::free(word, row) {
+    for slot in row::slots(choice) {
         // Somebody else may be faster, or have died while it held the slot.
-        if take_ended(memory, slot) {
+        if row::is_free(word, slot) && take_ended(memory, slot) {
             return slot;
         }
     }

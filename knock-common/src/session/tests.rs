@@ -28,8 +28,8 @@ fn env(sessions: usize) -> TestEnv {
         connections: 0,
         to_prefix: 0,
         restricted: 0,
-        cut: 0,
         reject: 0,
+        zero: 0,
     });
     env
 }
@@ -89,7 +89,7 @@ fn packet_of(env: &TestEnv, source: Ipv4Addr, source_port: u16, flags: u8, state
     };
     let key = socket_of(&flow);
     env.sockets.borrow_mut().insert(key, state);
-    let Some((session, now)) = find(env, &flow, 0, &env.gates[0]) else {
+    let Some((session, now)) = find(env, &flow, 0) else {
         return false;
     };
     let goes_on = goes_on(env, &segment_of(&flow), session, flags, now);
@@ -140,6 +140,32 @@ fn a_forwarded_flow_ends_by_being_idle_alone() {
     assert!(packet(&env, 1, flag::ACK, socket::NONE));
     env.advance(IDLE);
     assert!(!packet(&env, 1, flag::ACK, socket::NONE));
+}
+
+#[test]
+fn a_flow_lives_as_long_as_its_own_gate_says() {
+    let mut env = env(4);
+    env.least_idle = IDLE;
+    env.gates.push(GateRules {
+        session_idle: 2 * IDLE,
+        ..env.gates[0]
+    });
+    for gate in [0, 1] {
+        assert!(remember_flow(&env, &flow(gate), gate, 0));
+    }
+    let lives = |gate| find(&env, &flow(gate), gate).is_some();
+    for (time, expected) in [
+        (0, [true, true]),
+        (IDLE - 1, [true, true]),
+        (IDLE, [false, true]),
+        (2 * IDLE - 1, [false, true]),
+        (2 * IDLE, [false, false]),
+    ] {
+        env.now.set(env.now.get() + time);
+        assert_eq!([lives(0), lives(1)], expected, "after {time} ns");
+        env.now.set(env.now.get() - time);
+    }
+    assert!(find(&env, &flow(0), 1).is_none(), "it is of another gate");
 }
 
 /// The host closed first, so the client's FIN finds a socket that only waits for it.

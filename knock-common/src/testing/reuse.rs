@@ -21,9 +21,9 @@ use crate::{
         progress::{Progress, Step},
         sequence,
     },
-    memory::{GrantMemory as _, SessionMemory as _},
+    memory::GrantMemory as _,
     rules::GateRules,
-    session::{Flow, lookup, remember::remember},
+    session::{self, Flow, Session, lookup, remember::remember},
     testing::{TestEnv, segment_of},
     time::TICK_SHIFT,
 };
@@ -134,6 +134,11 @@ fn a_flow_of_another_source_keeps_nobody_in() {
     }
 }
 
+fn session_of<'e, A: Address>(env: &'e TestEnv, flow: &Flow<A>) -> &'e mut Session {
+    let found = session::table::find(env, flow);
+    found.expect("it is remembered").session
+}
+
 /// The slot of the flow of `one` has another flow, in any part of it.
 fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
     let env = env();
@@ -144,9 +149,9 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
         destination_port: 22,
         protocol: 6,
     };
-    let is_found = || lookup::find(&env, &flow, 0, &env.gates[0]).is_some();
+    let is_found = || lookup::find(&env, &flow, 0).is_some();
     assert!(remember(&env, &segment_of(&flow), 0, 0) && is_found());
-    let session = env.session(0).expect("it is the first");
+    let session = session_of(&env, &flow);
     let its = *session;
     for other in [
         Flow {
@@ -172,7 +177,7 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
     ] {
         let in_another = self::env();
         assert!(remember(&in_another, &segment_of(&other), 0, 0));
-        *session = *in_another.session(0).expect("it is the first");
+        *session = *session_of(&in_another, &other);
         assert!(!is_found(), "{other:?}");
         *session = its;
         assert!(is_found());

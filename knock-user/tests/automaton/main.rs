@@ -49,8 +49,8 @@ fn host(config: &Config, automaton: &Automaton) -> TestEnv {
             connections: 0,
             to_prefix: 0,
             restricted: 0,
-            cut: 0,
             reject: 0,
+            zero: 0,
         })
         .collect();
     host.sequences.clone_from(&automaton.sequences);

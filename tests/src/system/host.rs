@@ -243,6 +243,7 @@ fn host_for(config: &Config) -> TestEnv {
         host.roles[index as usize] = role;
     }
     host.gates = contents.gates;
+    host.least_idle = contents.settings.least_idle;
     host.allow = config
         .allow
         .iter()

@@ -45,13 +45,17 @@ fn env() -> TestEnv {
     env
 }
 
-/// Returns one of several flows. Numbers 1 and 2 are at home in the row with one slot, and the others in the other row.
+/// Returns one of several flows. Numbers 1 and 2 are at home in the row with one slot, which is their first choice, and the others
+/// in the other row.
 fn flow(number: u16) -> Flow<V4> {
     let env = TestEnv::new(1, SLOTS as usize);
-    let row = u32::from(number == 1 || number == 2);
     let at_home = |flow: &Flow<V4>| {
-        let home = row::home(flow.position(env.seed()), env.session_rows());
-        home == row
+        let choice = row::first_choice(flow.position(env.seed()), env.session_rows());
+        if number == 1 || number == 2 {
+            choice == row::SLOTS
+        } else {
+            choice < row::SLOTS
+        }
     };
     let mut flows = (0..).map(flow_from).filter(at_home);
     flows.nth(number.into()).expect("there are many ports")
@@ -74,7 +78,7 @@ fn syn(env: &TestEnv, port: u16, gate: u16) -> bool {
 /// Returns whether a packet with these flags belongs to a session at the first gate.
 fn packet(env: &TestEnv, port: u16, flags: u8) -> bool {
     let flow = flow(port);
-    let found = lookup::find(env, &flow, 0, &env.gates[0]);
+    let found = lookup::find(env, &flow, 0);
     found.is_some_and(|(session, now)| goes_on(env, &segment_of(&flow), session, flags, now))
 }
 
@@ -118,8 +122,8 @@ fn adopt(env: &TestEnv, port: u16) {
     if find(env, &flow).is_some() {
         return;
     }
-    let home = row::home(flow.position(env.seed()), env.session_rows());
-    let at_home = take_free(env, home);
+    let choice = row::first_choice(flow.position(env.seed()), env.session_rows());
+    let at_home = take_free(env, choice);
     let mut all = [at_home].into_iter().chain((0..SLOTS).rev());
     if let Some(slot) =
         all.find(|slot| *slot == at_home && at_home != NO_SLOT || take_ended(env, *slot))
@@ -233,8 +237,7 @@ fn operations_that_overlap_leave_each_flow_at_most_one_session() {
                         || ["SYN", "adopt"].contains(one);
                     let goes = ["close", "revoke"];
                     if is_there && !goes.contains(one) && !goes.contains(other) {
-                        let at =
-                            |gate: u16| lookup::find(&env, &flow(1), gate, &env.gates[0]).is_some();
+                        let at = |gate: u16| lookup::find(&env, &flow(1), gate).is_some();
                         let is_full = state.contains("full table") && *one == "adopt";
                         assert!(at(0) || at(1) || is_full, "{case}");
                     }
@@ -433,6 +436,31 @@ fn flows_with_the_same_fingerprint_are_told_apart() {
     }
 }
 
+/// Where it can, since its packets look there first: also the slot of a flow that is idle.
+#[test]
+fn a_flow_gets_its_first_choice_or_another_slot_at_home() {
+    const ROWS: u32 = 16;
+    let env = TestEnv::new(1, (ROWS * row::SLOTS) as usize);
+    let choice = |flow: &Flow<V4>| row::first_choice(flow.position(env.seed()), ROWS);
+    let slot = |flow: &Flow<V4>| {
+        assert!(remember(&env, &segment_of(flow), 0, 0));
+        find(&env, flow).expect("it is remembered").slot
+    };
+    let wanted = row::SLOTS + 4;
+    let mut alike = (0..).map(flow_from).filter(|flow| choice(flow) == wanted);
+    assert_eq!(slot(&alike.next().expect("there are many")), wanted);
+    for taken in 1..row::SLOTS {
+        let other = slot(&alike.next().expect("as above"));
+        assert!(
+            other != wanted && other / row::SLOTS == 1,
+            "{taken}: {other}"
+        );
+    }
+    // Now no slot of the row is free.
+    env.advance(IDLE);
+    assert_eq!(slot(&alike.next().expect("as above")), wanted);
+}
+
 /// Its home row has one slot.
 #[test]
 fn a_flow_gets_a_slot_at_home_from_one_that_has_ended() {
@@ -444,10 +472,7 @@ fn a_flow_gets_a_slot_at_home_from_one_that_has_ended() {
     let elsewhere = slot(1).expect("there is room elsewhere");
     assert!(elsewhere < row::SLOTS);
     let word = row::word(&SessionRows(&env), 0).expect("there are two");
-    assert!(
-        row::free(word, 0).all(|free| free != elsewhere),
-        "it is taken"
-    );
+    assert!(!row::is_free(word, elsewhere), "it is taken");
     remove(&env, &flow(1));
     env.advance(IDLE);
     assert!(syn(&env, 1, 0), "the other one is idle");

@@ -80,6 +80,8 @@ pub struct Settings {
     pub has_allow: bool,
     /// Some gate has destinations of its own.
     pub has_places: bool,
+    /// The shortest `session_idle` of all gates, ns.
+    pub least_idle: u64,
     pub rejects: bool,
     pub has_fwknop: bool,
     /// What an authenticated knock opens waits for the fleet.
@@ -217,6 +219,7 @@ impl Settings {
             trial,
             has_allow: !config.allow.is_empty(),
             has_places: config.gates.iter().any(Gate::is_placed),
+            least_idle: least_idle(config),
             guarded: match config.addresses {
                 Addresses::Every => which::EVERY,
                 Addresses::Host => which::HOST,
@@ -285,6 +288,15 @@ pub fn address_key(address: IpAddr) -> ScopedAddress {
     }
 }
 
+/// Returns the shortest `session_idle` of all gates, ns.
+fn least_idle(config: &Config) -> u64 {
+    let idle = config
+        .gates
+        .iter()
+        .map(|gate| nanoseconds(gate.session_idle));
+    idle.min().unwrap_or(0)
+}
+
 /// Returns whether some gate replies to what it denies.
 pub fn rejects(config: &Config) -> bool {
     config.gates.iter().any(|gate| gate.deny == Deny::Reject)
@@ -318,6 +330,11 @@ fn roles(applied: &Applied, automaton: &Automaton) -> BTreeMap<u32, PortRole> {
             } else {
                 role
             };
+            let role = if gate.established == Established::Cut {
+                role.and_cut()
+            } else {
+                role
+            };
             roles.insert(role_index(*port), role);
         }
     }
@@ -331,7 +348,7 @@ fn gate_rules(gate: &Gate) -> GateRules {
         protect_at: _,
         open_for,
         session_idle,
-        established,
+        established: _,
         connections,
         grant_to,
         deny,
@@ -347,8 +364,8 @@ fn gate_rules(gate: &Gate) -> GateRules {
         connections: *connections,
         to_prefix: u8::from(*grant_to == GrantTo::Prefix),
         restricted: u8::from(!sources.is_empty()),
-        cut: u8::from(*established == Established::Cut),
         reject: u8::from(*deny == Deny::Reject),
+        zero: 0,
     }
 }
 

@@ -87,6 +87,24 @@ fn protected_and_knock_ports_are_never_open() {
     ));
 }
 
+#[test]
+fn ports_say_whether_flows_are_cut_and_the_program_knows_the_shortest_session_idle() {
+    let text = TWO_GATES
+        .replace(
+            "open_for = \"30s\"",
+            "established = \"cut\"\nsession_idle = \"2h\"",
+        )
+        .replace("deny = \"reject\"", "session_idle = \"90s\"");
+    let contents = compile(&config(&text), None).expect("few sequences");
+    assert_eq!(contents.settings.least_idle, 90_000_000_000);
+    let roles = contents.roles(&BTreeSet::new());
+    let is_cut = |number| {
+        let role = roles[&role_index(port(number, Protocol::Tcp))];
+        PortRole::unpack(role).is_cut()
+    };
+    assert_eq!([22, 993, 8000].map(is_cut), [true, false, false]);
+}
+
 /// Where a configuration replaces another, all rows refer to a gate and its users by the ids that they had.
 #[test]
 fn rows_follow_ids_through_a_reordered_file() {

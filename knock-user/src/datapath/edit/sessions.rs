@@ -36,10 +36,13 @@ impl Datapath {
         let to_prefix = gate.is_some_and(|gate| gate.grant_to == GrantTo::Prefix);
         let holder = holder_of(flow.source, to_prefix, self.seed);
         let rows = sessions.session_rows();
-        let home = row::home(flow.position(self.seed), rows);
-        let mut slots = (home..rows)
-            .chain(0..home)
-            .map(|row| table::take_free(sessions, row));
+        let choice = row::first_choice(flow.position(self.seed), rows);
+        let home = choice / row::SLOTS;
+        let others = (home + 1..rows).chain(0..home).map(|row| row * row::SLOTS);
+        let mut slots = [choice]
+            .into_iter()
+            .chain(others)
+            .map(|choice| table::take_free(sessions, choice));
         let Some(slot) = slots.find(|slot| *slot != NO_SLOT) else {
             return Ok(false);
         };

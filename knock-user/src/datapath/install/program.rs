@@ -257,7 +257,7 @@ fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) 
 /// The program's constants, by their names in the object.
 struct Constants {
     words: [(&'static str, u32); 17],
-    long_words: [(&'static str, u64); 2],
+    long_words: [(&'static str, u64); 3],
     seed: Seed,
 }
 
@@ -268,6 +268,7 @@ impl Constants {
             trial,
             has_allow,
             has_places,
+            least_idle,
             rejects,
             has_fwknop,
             holds_knocks,
@@ -303,6 +304,7 @@ impl Constants {
                 ("TAKES_AUTHENTICATED", flag(window.is_some())),
             ],
             long_words: [
+                ("LEAST_IDLE", least_idle),
                 ("MAX_AGE", window.map_or(0, |window| window.max_age)),
                 ("MAX_AHEAD", window.map_or(0, |window| window.max_ahead)),
             ],

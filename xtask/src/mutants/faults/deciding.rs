@@ -12,6 +12,7 @@ const TABLE: &str = "knock-common/src/grant/table.rs";
 const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
 const SET: &str = "knock-common/src/set.rs";
 const ROW: &str = "knock-common/src/row.rs";
+const COMPILE: &str = "knock-user/src/datapath/compile/mod.rs";
 const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
@@ -263,8 +264,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "an idle flow in the home row of a new one makes no room there",
         file: REMEMBER,
-        find: "    for place in 0..row::SLOTS {\n",
-        replace: "    for place in 0..0 {\n",
+        find: "    for slot in row::slots(choice) {\n        if env.vacate",
+        replace: "    for slot in 0..0 {\n        if env.vacate",
     },
     Fault {
         what: "the slot of a flow from elsewhere looks free",
@@ -327,6 +328,24 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "idle <= rules.session_idle",
     },
     Fault {
+        what: "flows of every gate live as long as those of the gate with the longest `session_idle`",
+        file: COMPILE,
+        find: "idle.min().unwrap_or(0)",
+        replace: "idle.max().unwrap_or(0)",
+    },
+    Fault {
+        what: "flows outlive their grant at a gate that cuts them",
+        file: COMPILE,
+        find: "role.and_cut()",
+        replace: "role",
+    },
+    Fault {
+        what: "a flow does not get the slot where its packets look first",
+        file: ROW,
+        find: "home(position, rows) * SLOTS + first_place(position)",
+        replace: "home(position, rows) * SLOTS",
+    },
+    Fault {
         what: "a flow is accepted whose slot has been given to another one",
         file: SESSION_TABLE,
         find: "differs == 0 && again == tenancy",
@@ -347,8 +366,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow of one gate passes at another",
         file: LOOKUP,
-        find: "tenancy.gate() == gate && idle",
-        replace: "idle",
+        find: "tenancy.gate() == gate && lives",
+        replace: "lives",
     },
     Fault {
         what: "all flows that a slot has had are taken for one",
@@ -419,8 +438,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "under `cut`, flows outlive their grant",
         file: JUDGE,
-        find: "session::lookup::note_more(session);\n        return none;",
-        replace: "session::lookup::note_more(session);",
+        find: "note_cut(env, segment, gate);\n        return none;",
+        replace: "note_cut(env, segment, gate);",
     },
     Fault {
         what: "a grant is not counted into the filter before the grants",
