@@ -283,7 +283,7 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flag
     }
 }
 
-/// Updates the session of a packet to a port whose flows are cut. There are sessions only where connections are counted, to tell a
+/// Updates the session of a packet to a port whose flows are cut. It matters only where connections are counted, to tell a
 /// retransmitted SYN from a new one.
 ///
 /// Not inlined, to keep the caller's frame small.

@@ -440,7 +440,8 @@ fn flows_with_the_same_fingerprint_are_told_apart() {
 #[test]
 fn a_flow_gets_its_first_choice_or_another_slot_at_home() {
     const ROWS: u32 = 16;
-    let env = TestEnv::new(1, (ROWS * row::SLOTS) as usize);
+    let mut env = TestEnv::new(1, (ROWS * row::SLOTS) as usize);
+    env.gates = self::env().gates;
     let choice = |flow: &Flow<V4>| row::first_choice(flow.position(env.seed()), ROWS);
     let slot = |flow: &Flow<V4>| {
         assert!(remember(&env, &segment_of(flow), 0, 0));
@@ -457,7 +458,10 @@ fn a_flow_gets_its_first_choice_or_another_slot_at_home() {
         );
     }
     // Now no slot of the row is free.
-    env.advance(IDLE);
+    env.advance(IDLE - 1);
+    let elsewhere = slot(&alike.next().expect("as above"));
+    assert!(elsewhere / row::SLOTS != 1, "{elsewhere}");
+    env.advance(1);
     assert_eq!(slot(&alike.next().expect("as above")), wanted);
 }
 
