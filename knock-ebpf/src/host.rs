@@ -83,7 +83,7 @@ pub fn socket<A: Address>(context: *mut Context, flow: &Flow<A>) -> u32 {
 
 /// Returns whether a UDP socket is connected to the sender of a datagram, in the network namespace of the interface that
 /// the packet arrived by.
-#[inline(never)]
+#[inline(always)]
 pub fn is_connected<A: Address>(context: *mut Context, datagram: &Segment<A>) -> bool {
     let tuple = Tuple {
         source: datagram.source,
