@@ -103,6 +103,11 @@ impl Neighbour {
         pin(&self.program, path);
     }
 
+    /// Pins the link by which it is attached.
+    pub fn pin_link(&self, path: &Path) {
+        pin(self.link.as_ref().expect("it is attached"), path);
+    }
+
     /// Attaches it to an interface, for as long as this value lives.
     pub fn attach(&mut self, netns: &Netns, interface: &str, native: bool) {
         let index = netns.index_of(interface);

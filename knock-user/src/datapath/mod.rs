@@ -22,7 +22,7 @@ mod view;
 mod write;
 
 pub use crate::sys::bpf::Hook;
-pub use chain::{IntoArgument, NextState, fault as next_fault};
+pub use chain::{IntoArgument, NextState, Renewed, fault as next_fault};
 pub use compile::applied::Applied;
 pub use edit::{grant_table::GrantTable, grants::GrantsFull, session_table::SessionTable};
 pub use error::{NotPermitted, NothingUp};
@@ -37,7 +37,7 @@ pub use install::{
         root::{DEFAULT_ROOT, PinRoot},
     },
     program::{ENTRIES, TCX_ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
-    reload::{reload, return_from_trial},
+    reload::{StillLapsed, reload, return_from_trial},
     repair::{Repair, repair},
     request::{Absent, Request},
     taken_warnings,

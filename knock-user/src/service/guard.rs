@@ -18,7 +18,9 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{self, Attachment, Before, Busy, Datapath, HostState, Lack, PinRoot, Repair, Up},
+    datapath::{
+        self, Attachment, Before, Busy, Datapath, HostState, Lack, PinRoot, Renewed, Repair, Up,
+    },
     sys::link_events::LinkEvents,
 };
 
@@ -45,8 +47,8 @@ pub struct Guard {
     pub is_closed: bool,
     /// The state of the host, as the program has been told.
     host: Option<HostState>,
-    /// The last error of what is to follow.
-    unfit: Complaint,
+    /// The last error of what is to follow on each interface.
+    unfit: BTreeMap<String, Complaint>,
 }
 
 /// Whether the datapath is still up.
@@ -75,7 +77,7 @@ impl Guard {
             summary: String::new(),
             is_closed: false,
             host: None,
-            unfit: Complaint::default(),
+            unfit: BTreeMap::new(),
         };
         for (name, error) in &up.failed {
             guard.refuse(name, error);
@@ -153,7 +155,7 @@ impl Guard {
                 self.compare(&attachments, &datapath.config().interfaces, log);
             }
         }
-        self.renew_next(datapath);
+        self.renew_next(datapath, &attachments);
         self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
     }
@@ -201,20 +203,16 @@ impl Guard {
     }
 
     /// Has packets go on to what is pinned now, where that has changed.
-    fn renew_next(&mut self, datapath: &Datapath) {
-        match datapath.renew_next() {
-            Ok(renewed) => {
-                self.unfit.settle();
-                for name in renewed {
-                    tracing::info!(
-                        "what passes on {name} goes on to the program that is pinned now"
-                    );
-                }
-            }
-            Err(error) => {
-                if let Some(error) = self.unfit.about(&error) {
-                    tracing::warn!("{error}");
-                }
+    fn renew_next(&mut self, datapath: &Datapath, attachments: &[Attachment]) {
+        let Renewed { renewed, unfit } = datapath.renew_next(attachments);
+        for name in renewed {
+            tracing::info!("what passes on {name} goes on to the program that is pinned now");
+        }
+        self.unfit
+            .retain(|name, _| unfit.iter().any(|(other, _)| other == name));
+        for (name, error) in unfit {
+            if let Some(error) = self.unfit.entry(name).or_default().about(&error) {
+                tracing::warn!("{error}");
             }
         }
     }

@@ -36,7 +36,7 @@ pub fn return_from_trial(root: &PinRoot, complaint: &mut Complaint) {
     match datapath::return_from_trial(root) {
         Err(error) if !error.is::<NothingUp>() => {
             if let Some(error) = complaint.about(&error) {
-                tracing::warn!("cannot return from the trial: {error}");
+                tracing::warn!("{error}");
             }
         }
         _ => complaint.settle(),

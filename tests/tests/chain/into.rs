@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// Attaches a balancer to the interface: it counts, and calls the programs of an array in turn.
-fn balancer(scenario: &Scenario, array: &Array) -> Neighbour {
+pub fn balancer(scenario: &Scenario, array: &Array) -> Neighbour {
     let mut balancer = Neighbour::of(Kind::USUAL, Some(array));
     balancer.attach(&scenario.lab.host, WAN, scenario.attach == Attach::Native);
     balancer
 }
 
-fn into(scenario: &Scenario, pins: &Pins, slot: &str) -> Run {
+pub fn into(scenario: &Scenario, pins: &Pins, slot: &str) -> Run {
     scenario.knockgate(&format!("up --into {}{slot}", pins.at("array").display()))
 }
 
@@ -311,6 +311,7 @@ fn two_at_once_take_two_slots() {
         let place = folder.join("array");
         for _ in 0..4 {
             let array = Array::pinned(2, place.clone());
+            let _balancer = balancer(scenario, &array);
             let argument = place.display().to_string();
             let up = |root| command(&["up", "--into", &argument], root);
             let (first, second) = std::thread::scope(|scope| {

@@ -1,12 +1,13 @@
 //! Programs beside ours: one that gets what ours passes (`next`), and one that calls ours by an array (`up --into`).
 //!
 //! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`bond`] one of several interfaces, [`refusals`]
-//! what does not fit, [`replacing`] either side replaced under a stream of packets, and [`killing`] commands that are killed
-//! half-way.
+//! what does not fit, [`replacing`] either side replaced under a stream of packets, [`killing`] commands that are killed
+//! half-way, and [`kept`] that ports stay closed whatever else changes.
 
 mod bare_ip;
 mod bond;
 mod into;
+mod kept;
 mod killing;
 mod next;
 mod refusals;

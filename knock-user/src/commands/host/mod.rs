@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::host::{Command, Options},
-    datapath::{self, NotPermitted, NothingUp, PinRoot},
+    datapath::{self, NotPermitted, NothingUp, PinRoot, StillLapsed},
     runtime::runtime,
 };
 
@@ -35,11 +35,11 @@ pub mod up;
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
 /// what is in force.
 fn return_from_trial(root: &PinRoot) {
-    if let Err(error) = datapath::return_from_trial(root)
-        && !error.is::<NothingUp>()
-        && !error.is::<NotPermitted>()
-    {
-        tracing::debug!("cannot look for a trial that has ended: {error:#}");
+    match datapath::return_from_trial(root) {
+        Err(error) if error.is::<NothingUp>() || error.is::<NotPermitted>() => {}
+        Err(error) if error.is::<StillLapsed>() => tracing::warn!("{error:#}"),
+        Err(error) => tracing::debug!("cannot look for a trial that has ended: {error:#}"),
+        Ok(_) => {}
     }
 }
 

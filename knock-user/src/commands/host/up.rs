@@ -10,7 +10,7 @@ use super::{check::own_addresses, output};
 use crate::{
     config::{Addresses, Config, Mode, SshSession, parse_interface, parse_pin},
     datapath::{
-        self, Absent, Attachment, Before, Destinations, IntoArgument, PinRoot, Request, Up,
+        self, Absent, Attachment, Before, Destinations, IntoArgument, Lack, PinRoot, Request, Up,
     },
     published::Published,
     values::{HumanDuration, parse_duration},
@@ -170,6 +170,11 @@ pub fn report(config: &Config, up: &Up) {
     for name in &up.renewed {
         tracing::info!("what passes on {name} goes on to the program that is pinned now");
     }
+    for Attachment { name, state, .. } in &up.attachments {
+        if let Err(lack @ Lack::Uncalled(_)) = state {
+            tracing::warn!("{name} is NOT GUARDED: {lack}");
+        }
+    }
     for attachment in &up.attachments {
         if let (Some(before), Ok(_)) = (attachment.renamed_from(), &attachment.state) {
             tracing::warn!(
@@ -182,14 +187,16 @@ pub fn report(config: &Config, up: &Up) {
         Before::Nothing => {}
         Before::Same => {
             if up.guarded.is_empty() && up.failed.is_empty() && up.renewed.is_empty() {
-                let names = names(&up.attachments);
-                tracing::info!("up already on {names}, with this configuration: nothing to change");
+                tracing::info!(
+                    "up already{}, with this configuration: nothing to change",
+                    on(&up.attachments)
+                );
             }
             return;
         }
         Before::Another => tracing::info!(
-            "replaced in place on {}; grants and sessions that still apply go on",
-            names(&up.attachments)
+            "replaced in place{}; grants and sessions that still apply go on",
+            on(&up.attachments)
         ),
     }
     if config.addresses == Addresses::Host {
@@ -220,6 +227,14 @@ fn report_published(config: &Config) {
     }
     for row in published.open() {
         tracing::warn!("{row}");
+    }
+}
+
+/// Returns on which interfaces it is, for a message.
+fn on(attachments: &[Attachment]) -> String {
+    match names(attachments) {
+        names if names.is_empty() => names,
+        names => format!(" on {names}"),
     }
 }
 

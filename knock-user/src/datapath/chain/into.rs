@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, io,
+    fmt,
     ops::Range,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -15,12 +15,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{IntoArgument, kind::is_mismatch};
+use super::{IntoArgument, kind::is_mismatch, pin};
 use crate::{
     config::Config,
     datapath::{
         compile::applied::Applied,
-        error::{cannot_open, is_denied},
         install::{
             attachment,
             framing::{Framing, framing, index_of},
@@ -80,15 +79,13 @@ impl IntoSlot {
         Ok(program.map_or(InSlot::Nothing, InSlot::Program))
     }
 
-    /// Opens the array, if only for reading; `None` where there is none with this slot.
-    fn open_to_look(&self) -> Result<Option<OpenArray>> {
-        let array = match bpf::open(&self.pin) {
-            Err(error) if is_denied(&error) => bpf::look(&self.pin),
-            array => array,
-        };
-        let array = match array {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            array => array.map_err(|error| cannot_open(&self.pin, error))?,
+    /// Opens the array, if only to read it. `None`: there is none with this slot.
+    pub(super) fn open_to_look(&self) -> Result<Option<OpenArray>> {
+        if pin::unfit(&self.pin).is_some() {
+            return Ok(None);
+        }
+        let Some(array) = pin::look(&self.pin)? else {
+            return Ok(None);
         };
         let found = programs::array(&array).with_context(|| self.cannot("look at"))?;
         let slots = found.map(|Array { slots, .. }| slots);
@@ -115,7 +112,8 @@ impl IntoSlot {
         programs::put(&array, self.slot, program).map_err(|error| {
             if is_mismatch(&error) {
                 anyhow!(
-                    "{}: the array takes programs of another kind (type, frags, attach type)",
+                    "{}: the array takes programs of another kind (type, frags, attach type) than the one that is loaded; \
+                     `knockgate up` loads one that goes with it, or says what keeps it from that",
                     self.cannot("put the program into")
                 )
             } else {
@@ -170,47 +168,69 @@ impl IntoSlot {
         )
     }
 
-    /// Puts `to` into the slot if it holds one of `from`.
+    /// Puts `to` into the slot where it holds one of `from`, in other arrays too: one of this name may have been made anew while
+    /// the one before it is still in use.
     pub fn change(&self, from: &[u32], to: &OwnedFd) -> Result<()> {
         match self.look()? {
-            InSlot::Program(program) if from.contains(&program) => self.enter(to, from),
+            InSlot::Program(program) if from.contains(&program) => self.enter(to, from)?,
             // The balancer has made a new array, or emptied it: repaired afterwards.
-            InSlot::NoArray | InSlot::Nothing | InSlot::Program(_) => Ok(()),
+            InSlot::NoArray | InSlot::Nothing | InSlot::Program(_) => {}
         }
+        for array in programs::all_arrays().unwrap_or_default() {
+            if let Ok(Some(program)) = programs::slot(&array, self.slot)
+                && from.contains(&program)
+            {
+                programs::put(&array, self.slot, to)
+                    .with_context(|| self.cannot("put the program into another array than"))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Empties the slot if it holds one of these programs, and every slot of other arrays that does: one of this name may
-    /// have been made anew while the one before it is still in use.
-    pub fn leave(&self, ours: &[u32]) -> Result<()> {
+    /// Empties the slot where it holds one of these programs, in other arrays too, as above.
+    fn leave(&self, ours: &[u32]) -> Result<()> {
+        let mut is_left = false;
         if let InSlot::Program(program) = self.look()?
             && ours.contains(&program)
         {
             let OpenArray { array, .. } = self.open()?;
-            return programs::empty(&array, self.slot).with_context(|| self.cannot("empty"));
+            programs::empty(&array, self.slot).with_context(|| self.cannot("empty"))?;
+            is_left = true;
         }
-        let Ok(arrays) = programs::all_arrays() else {
-            // Not permitted: there is no way to find them.
-            return Ok(());
-        };
-        for array in arrays {
-            if let Ok(Some(program)) = programs::slot(&array, self.slot)
-                && ours.contains(&program)
-            {
-                programs::empty(&array, self.slot).with_context(|| self.cannot("empty"))?;
+        match programs::all_arrays() {
+            Ok(arrays) => {
+                for array in arrays {
+                    empty_slot(&array, self.slot, ours)?;
+                }
             }
+            Err(error) if !is_left => tracing::warn!(
+                "{self} did not hold the program, and whether another array does cannot be seen: {error} (this needs \
+                 CAP_SYS_ADMIN). If one does, the program goes on to decide there"
+            ),
+            Err(_) => {}
         }
         Ok(())
     }
 }
 
+/// Empties a slot of an array if it holds one of these programs.
+fn empty_slot(array: &OwnedFd, slot: u32, ours: &[u32]) -> Result<()> {
+    if let Ok(Some(program)) = programs::slot(array, slot)
+        && ours.contains(&program)
+    {
+        programs::empty(array, slot)
+            .with_context(|| format!("cannot empty slot {slot} of an array of programs"))?;
+    }
+    Ok(())
+}
+
 /// Opens the array of programs pinned at `pin`.
 fn open_array(pin: &Path) -> Result<OpenArray> {
-    let array = bpf::open(pin).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => anyhow!(
+    let array = pin::open(pin)?.with_context(|| {
+        format!(
             "no array is pinned at {}: start what pins it there first, or name where it is",
             pin.display()
-        ),
-        _ => cannot_open(pin, error),
+        )
     })?;
     let found =
         programs::array(&array).with_context(|| format!("cannot look at {}", pin.display()))?;
@@ -301,8 +321,32 @@ pub fn of(directory: &Path) -> Option<IntoSlot> {
 
 /// Takes the programs pinned in `directory` out of the slot that they are in.
 pub fn leave(directory: &Path) -> Result<()> {
-    match of(directory) {
-        Some(into) => into.leave(&attachment::programs(directory)?),
-        None => Ok(()),
+    let programs = attachment::programs(directory)?;
+    match open::applied(directory) {
+        Ok(applied) => match applied.circumstances.into {
+            Some(into) => into.leave(&programs),
+            None => Ok(()),
+        },
+        // Pinned by another version, which may have put them into a slot, or only partly pinned.
+        Err(_) if programs.is_empty() => Ok(()),
+        Err(_) => leave_any(&programs),
     }
+}
+
+/// Takes these programs out of every slot of every array.
+fn leave_any(ours: &[u32]) -> Result<()> {
+    let Ok(arrays) = programs::all_arrays() else {
+        tracing::warn!(
+            "whether the program was put into an array of another's cannot be seen: this needs CAP_SYS_ADMIN. If it was, it \
+             goes on to decide there"
+        );
+        return Ok(());
+    };
+    for array in arrays {
+        let found = programs::array(&array).context("cannot look at an array of programs")?;
+        for slot in 0..found.map_or(0, |of| of.slots) {
+            empty_slot(&array, slot, ours)?;
+        }
+    }
+    Ok(())
 }

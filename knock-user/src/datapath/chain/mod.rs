@@ -7,6 +7,7 @@
 pub mod into;
 pub mod kind;
 pub mod next;
+mod pin;
 
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ use crate::{
     datapath::compile::{applied::Applied, rejects},
 };
 
-pub use self::next::NextState;
+pub use self::next::{NextState, Renewed};
 
 /// Returns whether the entry for Ethernet has to take frames in several buffers, as the neighbours do or do not; `None`
 /// where there is none that matters. Fails where none of the entries goes with them all.
@@ -106,13 +107,18 @@ fn neighbours(config: &Config, into: Option<&IntoSlot>) -> Result<Vec<(Framing, 
             found.push((framing, kind, who));
         }
     }
-    if let Some(into) = into {
-        let OpenArray { array, .. } = into.open()?;
+    if let Some(into) = into
+        && let Some(OpenArray { array, .. }) = into.open_to_look()?
+        && let Some(kind) = of_array(&array)?
+    {
         let who = format!("the programs of the array pinned at {}", into.pin.display());
-        for framing in into::framings(config) {
-            if let Some(kind) = of_array(&array)? {
-                found.push((framing, kind, who.clone()));
-            }
+        let mut framings = into::framings(config);
+        if framings.is_empty() {
+            // None of the interfaces is there yet, and the entry for these is loaded meanwhile.
+            framings.insert(Framing::Ethernet);
+        }
+        for framing in framings {
+            found.push((framing, kind, who.clone()));
         }
     }
     Ok(found)

@@ -4,19 +4,21 @@
 //! becomes of the pin.
 
 use std::{
-    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::kind::{self, of_array, of_program};
+use super::{
+    kind::{self, of_array, of_program},
+    pin,
+};
 use crate::{
     config::{Config, Following},
     datapath::{
         error::cannot_open,
-        install::framing::Framing,
+        install::{attachment::Attachment, framing::Framing},
         open::Datapath,
         tables::{self, Source},
     },
@@ -36,11 +38,19 @@ pub struct NextState {
     pub pinned: Option<u32>,
 }
 
+/// The outcome of [`Datapath::renew_next`].
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// Interfaces whose packets go on to another program now, which has been pinned in place of the one before.
+    pub renewed: Vec<String>,
+    /// Interfaces whose packets cannot go on to what is pinned now, and why.
+    pub unfit: Vec<(String, anyhow::Error)>,
+}
+
 /// Opens the program pinned at `pin`; `None` where nothing is. Fails where it is no XDP program.
 pub fn open(pin: &Path) -> Result<Option<OwnedFd>> {
-    let program = match bpf::look(pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        program => program.map_err(|error| cannot_open(pin, error))?,
+    let Some(program) = pin::look(pin)? else {
+        return Ok(None);
     };
     let found = bpf::program_of(&program).with_context(|| wrong(pin))?;
     match found {
@@ -86,22 +96,34 @@ pub fn prepare(
     let Some((slot, pin)) = config.next_of(interface) else {
         return Ok(());
     };
-    let array = array(framing).descriptor(source)?;
+    note_index(source, config, interface, index)?;
     match open(pin)? {
         None => tracing::warn!("{}", missing(interface, pin)),
-        Some(program) => put(&array, slot, &program, pin)?,
+        Some(program) => put(&array(framing).descriptor(source)?, slot, &program, pin)?,
     }
-    if config.following() == Following::Various {
-        let mut table = tables::NEXT_INTERFACE.open(source)?;
-        let mut interfaces = table.get(&0, 0)?;
-        for (other, known) in (0..).zip(&mut interfaces) {
-            if other == slot {
-                *known = index;
-            } else if *known == index {
-                // An interface that is gone had it.
-                *known = 0;
-            }
+    Ok(())
+}
+
+/// Notes the index of an interface, where several are told apart by it. An interface that is made again has another one.
+fn note_index(source: &impl Source, config: &Config, interface: &str, index: u32) -> Result<()> {
+    let Some((slot, _)) = config.next_of(interface) else {
+        return Ok(());
+    };
+    if config.following() != Following::Various {
+        return Ok(());
+    }
+    let mut table = tables::NEXT_INTERFACE.open(source)?;
+    let before = table.get(&0, 0)?;
+    let mut interfaces = before;
+    for (other, known) in (0..).zip(&mut interfaces) {
+        if other == slot {
+            *known = index;
+        } else if *known == index {
+            // An interface that is gone had it.
+            *known = 0;
         }
+    }
+    if interfaces != before {
         table.set(0, interfaces, 0)?;
     }
     Ok(())
@@ -110,15 +132,19 @@ pub fn prepare(
 fn put(array: &OwnedFd, slot: u32, program: &OwnedFd, pin: &Path) -> Result<()> {
     programs::put(array, slot, program).map_err(|error| {
         if kind::is_mismatch(&error) {
-            anyhow!(
-                "{}: it is of another kind (frags, attach type) than our program that is attached; `knockgate up` or \
-                 `knockgate reload` attaches one that goes with it",
-                wrong(pin)
-            )
+            of_another_kind(pin)
         } else {
             anyhow!(error).context(wrong(pin))
         }
     })
+}
+
+fn of_another_kind(pin: &Path) -> anyhow::Error {
+    anyhow!(
+        "{}: it is of another kind (frags, attach type) than our program that is attached; `knockgate up` or `knockgate \
+         reload` attaches one that goes with it",
+        wrong(pin)
+    )
 }
 
 fn array(framing: Framing) -> tables::Table<tables::Programs> {
@@ -134,16 +160,17 @@ impl Datapath {
         let Some((slot, pin)) = self.config().next_of(interface) else {
             return Ok(None);
         };
-        // One of the two holds it, by the kind of the interface.
-        let mut program = None;
+        let pinned = bpf::program(pin).ok().flatten().map(|of| of.id);
+        let mut programs = Vec::new();
         for array in &self.next {
-            let in_slot = programs::slot(array, slot).context("cannot read what follows")?;
-            program = program.or(in_slot);
+            programs.extend(programs::slot(array, slot).context("cannot read what follows")?);
         }
+        // One array holds it, by the kind of the interface; both do where it was made again as another kind.
+        let other = programs.iter().find(|program| Some(**program) != pinned);
         Ok(Some(NextState {
             pin: pin.to_owned(),
-            program,
-            pinned: bpf::program(pin).ok().flatten().map(|of| of.id),
+            program: other.or(programs.first()).copied(),
+            pinned,
         }))
     }
 
@@ -177,35 +204,54 @@ impl Datapath {
         Ok(true)
     }
 
-    /// Puts what is pinned now in place of what follows, where it is another program. Returns the interfaces. Needs the lock.
-    pub fn renew_next(&self) -> Result<Vec<String>> {
-        let mut renewed = Vec::new();
-        for name in &self.config().interfaces {
-            let Some(NextState {
-                pin,
-                program,
-                pinned,
-            }) = self.next(name)?
-            else {
-                continue;
-            };
-            if pinned.is_none() || pinned == program {
-                continue;
+    /// Puts what is pinned now in place of what follows, where it is another program, on the interfaces as they are now. Needs the
+    /// lock.
+    pub fn renew_next(&self, attachments: &[Attachment]) -> Renewed {
+        let mut result = Renewed::default();
+        for row in attachments.iter().filter(|row| row.is_attached()) {
+            if let Some(index) = row.index
+                && row.name == row.configured
+                && let Err(error) = note_index(&self.pins, self.config(), &row.name, index)
+            {
+                result.unfit.push((row.name.clone(), error));
             }
-            let Some(next) = open(&pin)? else { continue };
-            let Some((slot, _)) = self.config().next_of(name) else {
-                continue;
-            };
-            let kind = of_program(&next).with_context(|| wrong(&pin))?;
-            for array in &self.next {
-                let is_in_use = programs::slot(array, slot)?.is_some();
-                // Where nothing was pinned before, what calls by it shows it.
-                if is_in_use || (program.is_none() && of_array(array)? == Some(kind)) {
-                    put(array, slot, &next, &pin)?;
-                }
-            }
-            renewed.push(name.clone());
         }
-        Ok(renewed)
+        for name in &self.config().interfaces {
+            match self.renew_next_on(name) {
+                Ok(true) => result.renewed.push(name.clone()),
+                Ok(false) => {}
+                Err(error) => result.unfit.push((name.clone(), error)),
+            }
+        }
+        result
+    }
+
+    /// As [`Self::renew_next`], on one interface. Returns whether another program follows there now.
+    fn renew_next_on(&self, interface: &str) -> Result<bool> {
+        let (Some((slot, pin)), Some(state)) =
+            (self.config().next_of(interface), self.next(interface)?)
+        else {
+            return Ok(false);
+        };
+        if state.pinned.is_none() || state.pinned == state.program {
+            return Ok(false);
+        }
+        let Some(next) = open(pin)? else {
+            return Ok(false);
+        };
+        let kind = of_program(&next).with_context(|| wrong(pin))?;
+        let mut is_put = false;
+        for array in &self.next {
+            let is_in_use = programs::slot(array, slot)?.is_some();
+            // Where nothing was pinned before, what calls by it shows it.
+            if is_in_use || (state.program.is_none() && of_array(array)? == Some(kind)) {
+                put(array, slot, &next, pin)?;
+                is_put = true;
+            }
+        }
+        if !is_put {
+            return Err(of_another_kind(pin));
+        }
+        Ok(true)
     }
 }

@@ -41,13 +41,19 @@ pub struct Guarded {
     pub attached: Attached,
 }
 
-/// Attaches the program pinned for interface `name` to it, and pins the link.
-pub(super) fn guard(root: &PinRoot, name: &str, applied: &Applied) -> Result<Attached> {
-    guard_in(&root.of(name), name, applied)
+/// Attaches the program pinned for interface `name` to it, and pins the link. `None`: it is in a slot of another's array, and the
+/// interface carries no program that could call it.
+pub(super) fn guard(root: &PinRoot, name: &str, applied: &Applied) -> Result<Option<Attached>> {
+    guard_in(root, &root.of(name), name, applied)
 }
 
 /// As [`guard`], with the program pinned in the directory `pins`.
-pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Attached> {
+pub(super) fn guard_in(
+    root: &PinRoot,
+    pins: &Path,
+    name: &str,
+    applied: &Applied,
+) -> Result<Option<Attached>> {
     let config = &applied.config;
     let place = Place::of(pins, name, applied)?;
     let (index, framing) = (place.index, place.framing);
@@ -56,27 +62,25 @@ pub(super) fn guard_in(pins: &Path, name: &str, applied: &Applied) -> Result<Att
         access: Access::Change,
     };
     write::add_bond(&tables, index)?;
-    next::prepare(&tables, config, name, index, framing)?;
+    // First, so that nothing passes without it; but what is to follow never keeps an interface from being guarded.
+    if let Err(error) = next::prepare(&tables, config, name, index, framing) {
+        tracing::warn!("{error:#}");
+    }
     if let Some(into) = &applied.circumstances.into {
         let program = place.program(Hook::Xdp)?;
-        into.enter(&program, &attachment::programs(pins)?)?;
-        let carried = xdp::attached(index)?;
-        if carried.is_none() {
-            tracing::warn!(
-                "{name} carries no XDP program at present, so nothing calls what is in {into}: attach the one that does"
-            );
-        }
-        return Ok(carried.map_or(Attached::Uncalled, |by| by.attached));
+        // One slot holds the entry for one kind of interface, whichever interface it was loaded for.
+        into.enter(&program, &attachment::entries(root, Entry::xdp(framing))?)?;
+        return Ok(xdp::attached(index)?.map(|by| by.attached));
     }
     if tcx::complete(&place)? && tcx::carries(&place)? {
-        return Ok(Attached::Tcx);
+        return Ok(Some(Attached::Tcx));
     }
     make_room(pins, index)?;
     let (link, attached) = attach(&place)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     access::level(pins, LINK);
-    Ok(attached)
+    Ok(Some(attached))
 }
 
 /// An interface that is to be guarded, and the directory with what guards it.
@@ -283,7 +287,7 @@ fn link(place: &Place<'_>, attached: Attached) -> Result<OwnedFd> {
                 native::refusal(name, program::can_take_frags(config), &error)
             ),
             Attached::Tcx => anyhow!("cannot attach to {name} at TCX: {error}"),
-            Attached::Generic | Attached::Uncalled => anyhow!("cannot attach to {name}: {error}"),
+            Attached::Generic => anyhow!("cannot attach to {name}: {error}"),
         }
     })
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     entry::Entry,
-    framing::Framing,
+    framing::{Framing, framing_of},
     pins::{
         directory::{self, Directory, Holds, PROGRAMS},
         root::PinRoot,
@@ -73,6 +73,10 @@ pub enum Lack {
     SlotEmpty(String),
     /// The slot of the array holds another program.
     SlotTaken(String, u32),
+    /// The interface carries no program that could call what is in the slot of the array.
+    Uncalled(String),
+    /// The slot of the array holds the entry for the other kind of interfaces: with a link header, or without.
+    OtherFraming(String),
 }
 
 impl Attachment {
@@ -80,9 +84,9 @@ impl Attachment {
         self.state.is_ok()
     }
 
-    /// Returns whether the interface carries the program, in whichever place.
+    /// Returns whether the program is in its place for the interface, though another one may have to call it or come first.
     pub fn is_attached(&self) -> bool {
-        matches!(self.state, Ok(_) | Err(Lack::Behind(_)))
+        matches!(self.state, Ok(_) | Err(Lack::Behind(_) | Lack::Uncalled(_)))
     }
 
     pub fn renamed_from(&self) -> Option<&str> {
@@ -102,7 +106,9 @@ impl Lack {
             | Self::Replaced
             | Self::NoArray(_)
             | Self::SlotEmpty(_)
-            | Self::SlotTaken(..) => "detached",
+            | Self::SlotTaken(..)
+            | Self::Uncalled(_)
+            | Self::OtherFraming(_) => "detached",
             Self::Behind(_) => "behind",
             Self::Renamed(_) => "renamed",
         }
@@ -131,6 +137,15 @@ impl fmt::Display for Lack {
             Self::SlotTaken(slot, program) => {
                 write!(f, "{slot} holds {} now", xdp::program_name(*program))
             }
+            Self::Uncalled(slot) => write!(
+                f,
+                "it carries no XDP program, so nothing calls what is in {slot}: attach the one that does"
+            ),
+            Self::OtherFraming(slot) => write!(
+                f,
+                "the program in {slot} does not read packets of this kind of interface (with a link header, or without): \
+                 bring it up by itself, with a --pin-root of its own"
+            ),
             Self::Renamed(now) => write!(
                 f,
                 "it is another interface than the one that the program was attached to, which is called {now} now"
@@ -221,13 +236,30 @@ fn all_programs(directories: &[Directory]) -> Result<Vec<u32>> {
 /// Returns the kernel's ids of the programs pinned in `directory`.
 pub fn programs(directory: &Path) -> Result<Vec<u32>> {
     let mut programs = Vec::new();
-    for pin in PROGRAMS.iter().map(|name| directory.join(name)) {
-        match bpf::program(&pin) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            program => programs.push(id_of(&pin, program)?),
-        }
+    for name in PROGRAMS {
+        programs.extend(program_if_there(&directory.join(name))?);
     }
     Ok(programs)
+}
+
+/// Returns the kernel's ids of an entry of the instance and of a replacement that is going on. Each directory may have loaded it
+/// for itself.
+pub(super) fn entries(root: &PinRoot, entry: Entry) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for directory in root.directories()? {
+        if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {
+            ids.extend(program_if_there(&directory.path.join(entry.pin()))?);
+        }
+    }
+    Ok(ids)
+}
+
+/// Returns the kernel's id of the program pinned at `pin`, if there is one.
+fn program_if_there(pin: &Path) -> Result<Option<u32>> {
+    match bpf::program(pin) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        program => id_of(pin, program).map(Some),
+    }
 }
 
 /// Returns the kernel's id of the program pinned at `pin`.
@@ -257,7 +289,7 @@ pub fn attachments(
         .map(|directory| directory.interface)
         .collect();
     if let Some(into) = into {
-        return called(configured, &directories, &programs, into);
+        return called(root, configured, &directories, into);
     }
     let held = held(root)?;
     let mut present = Vec::new();
@@ -315,12 +347,21 @@ fn carried(interface: &Link, link: &ProgramLink, lists: &TcxLists) -> Option<Att
 
 /// Returns whether the program is in the slot, and how each interface carries what may call it.
 fn called(
+    root: &PinRoot,
     configured: &[String],
     directories: &[String],
-    programs: &[u32],
     into: &IntoSlot,
 ) -> Result<Vec<Attachment>> {
     let found = into.look()?;
+    // What the program in the slot reads, if it is ours.
+    let mut reads = None;
+    if let InSlot::Program(program) = found {
+        for framing in [Framing::Ethernet, Framing::BareIp] {
+            if entries(root, Entry::xdp(framing))?.contains(&program) {
+                reads = Some(framing);
+            }
+        }
+    }
     let mut rows = Vec::new();
     for name in configured {
         let index = links::index_of(name);
@@ -336,10 +377,17 @@ fn called(
             _ if interface.is_none() => Err(Lack::Absent),
             InSlot::NoArray => Err(Lack::NoArray(into.pin.display().to_string())),
             InSlot::Nothing => Err(Lack::SlotEmpty(into.to_string())),
-            InSlot::Program(other) if !programs.contains(&other) => {
+            InSlot::Program(other) if reads.is_none() => {
                 Err(Lack::SlotTaken(into.to_string(), other))
             }
-            InSlot::Program(_) => Ok(carried.map_or(Attached::Uncalled, |by| by.attached)),
+            InSlot::Program(_)
+                if interface.as_ref().and_then(|link| framing_of(link).ok()) != reads =>
+            {
+                Err(Lack::OtherFraming(into.to_string()))
+            }
+            InSlot::Program(_) => carried
+                .map(|by| by.attached)
+                .ok_or_else(|| Lack::Uncalled(into.to_string())),
         };
         rows.push(Attachment {
             configured: name.clone(),

@@ -84,7 +84,8 @@ pub fn unreadable() -> Result<BTreeMap<String, String>> {
     Ok(errors.collect())
 }
 
-fn framing_of(link: &Link) -> Result<Framing> {
+/// As [`framing`], of an interface as the kernel has described it.
+pub fn framing_of(link: &Link) -> Result<Framing> {
     let Link {
         name, link_type, ..
     } = link;

@@ -54,7 +54,7 @@ pub const TCX_ENTRIES: [&str; 2] = [
 
 /// Returns the XDP entry for the Ethernet interfaces of `config`: the one for frames in several buffers where an interface
 /// needs it and no gate rejects, since a reply is made from a frame in one piece. Neighbours decide it first.
-fn ethernet_entry(applied: &Applied) -> Result<&'static str> {
+fn ethernet_entry(applied: &Applied) -> &'static str {
     let [usual, frags, _] = ENTRIES;
     let config = &applied.config;
     let is_needed = || {
@@ -63,8 +63,13 @@ fn ethernet_entry(applied: &Applied) -> Result<&'static str> {
             && can_take_frags(config)
             && interfaces.any(|name| Facts::read(name).needs_frags())
     };
-    let needed = chain::frags(applied)?.unwrap_or_else(is_needed);
-    Ok(if needed { frags } else { usual })
+    // Where neighbours keep a configuration out of force, that has been said before; here one comes into force without them.
+    let wanted = chain::frags(applied).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    });
+    let needed = wanted.unwrap_or_else(is_needed);
+    if needed { frags } else { usual }
 }
 
 /// Returns whether the program of `config` may take frames in several buffers on this kernel.
@@ -135,7 +140,7 @@ pub fn load(contents: &Contents, entries: &BTreeSet<Entry>, origin: Origin) -> R
 
 fn load_xdp_entries(ebpf: &mut Ebpf, applied: &Applied, entries: &BTreeSet<Entry>) -> Result<()> {
     for entry in entries.iter().filter(|entry| entry.hook == Hook::Xdp) {
-        load_into_kernel(ebpf, name_of(applied, *entry)?)?;
+        load_into_kernel(ebpf, name_of(applied, *entry))?;
     }
     Ok(())
 }
@@ -176,7 +181,7 @@ pub fn load_onto(directory: &Path, applied: &Applied, entry: Entry) -> Result<Eb
         loader.map_pin_path(table.name, directory.join(table.pin_name()));
     }
     let mut ebpf = loader.load(object(entry.hook)?).map_err(not_loaded)?;
-    load_into_kernel(&mut ebpf, name_of(applied, entry)?)?;
+    load_into_kernel(&mut ebpf, name_of(applied, entry))?;
     Ok(ebpf)
 }
 
@@ -196,11 +201,11 @@ pub fn load_entry(config: &Config, name: &str, seed: Option<Seed>) -> Result<Ebp
 }
 
 /// Returns the name of an entry in its object.
-fn name_of(applied: &Applied, entry: Entry) -> Result<&'static str> {
+fn name_of(applied: &Applied, entry: Entry) -> &'static str {
     if entry == Entry::xdp(Framing::Ethernet) {
         ethernet_entry(applied)
     } else {
-        Ok(entry.name())
+        entry.name()
     }
 }
 

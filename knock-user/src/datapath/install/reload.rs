@@ -1,6 +1,8 @@
 //! Applies the configuration file to what is up, and returns from a trial to the configuration before it.
 
-use anyhow::Result;
+use std::fmt;
+
+use anyhow::{Context as _, Result};
 
 use super::{
     pins::root::PinRoot,
@@ -36,6 +38,16 @@ pub fn reload(
     Ok((config, up))
 }
 
+/// A trial has ended, and the configuration from before it could not be put into force again.
+#[derive(Debug)]
+pub struct StillLapsed;
+
+impl fmt::Display for StillLapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot return from the trial, which has ended, so every packet passes")
+    }
+}
+
 /// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
 /// nothing to return to.
 pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
@@ -51,9 +63,10 @@ pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
     };
     let request = Request {
         named_interfaces: *named_interfaces,
+        returns: true,
         ..Request::new(Absent::Await)
     };
-    let up = up(config, root, &request)?;
+    let up = up(config, root, &request).context(StillLapsed)?;
     tracing::warn!(
         "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
     );

@@ -41,22 +41,23 @@ fn repair_where(
         let Err(lack) = attachment.state else {
             continue;
         };
-        if !wanted(&lack) {
+        // What may call it is not ours to attach.
+        if !wanted(&lack) || matches!(lack, Lack::Uncalled(_)) {
             continue;
         }
         let attached = if let Lack::Behind(_) = lack {
             Place::of(&root.of(&name), &attachment.name, &datapath.applied)
                 .and_then(|place| tcx::bring_forward(&place))
-                .map(|()| Attached::Tcx)
+                .map(|()| Some(Attached::Tcx))
         } else {
             remake_directory(datapath, root, &name, &lack)
                 .and_then(|()| guard(root, &name, &datapath.applied))
         };
         match attached {
-            Ok(attached) => repair.guarded.push(Guarded {
+            Ok(attached) => repair.guarded.extend(attached.map(|attached| Guarded {
                 interface: name,
                 attached,
-            }),
+            })),
             Err(error) => repair.failed.push((name, error)),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,17 +19,20 @@ use super::{
     framing::{framing, index_of},
     native,
     pinning::pin,
-    pins::{directory::Holds, root::PinRoot},
+    pins::{
+        directory::{Directory, Holds},
+        root::PinRoot,
+    },
     program::{self, Origin},
     request::Absent,
-    settle::{change_programs, forget, take_place},
+    settle::{self, change_programs, change_slot, forget, take_place},
     xdp::Attached,
 };
 use crate::{
     config::{Attach, Config},
     datapath::{
         carry,
-        chain::{self, into::IntoSlot, next},
+        chain::{into::IntoSlot, next},
         compile::Contents,
         error::other_version,
         keys::{KeyRows, Newest},
@@ -62,7 +65,6 @@ pub(super) fn replace(
     let config = &contents.applied.config;
     old.end_outdated(None)?;
     let attachments = old.attachments()?;
-    chain::require_next(config)?;
     refuse_other_mode(
         config,
         contents.applied.circumstances.into.as_ref(),
@@ -108,6 +110,8 @@ pub(super) fn replace(
         let (place, next) = (root.of(name), root.unnamed(name));
         change_programs(&place, &place, &next)?;
     }
+    let before: Vec<PathBuf> = instance(root)?.into_iter().map(|of| of.path).collect();
+    change_slot(&before, &undo.directories())?;
     let (guarded, failed) = attach_missing(&new, root, absent, &attachments)?;
     let removed: Vec<String> = old.config().interfaces.clone();
     undo.interfaces.clear();
@@ -159,13 +163,18 @@ fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
 /// alone.
 fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
     let mut in_use = BTreeSet::new();
-    for directory in root.directories()? {
-        if directory.holds == Holds::Instance {
-            let is_pinned = |entry: &Entry| directory.path.join(entry.pin()).exists();
-            in_use.extend(Entry::ALL.into_iter().filter(is_pinned));
-        }
+    for directory in instance(root)? {
+        let is_pinned = |entry: &Entry| directory.path.join(entry.pin()).exists();
+        in_use.extend(Entry::ALL.into_iter().filter(is_pinned));
     }
     Ok(in_use)
+}
+
+/// Returns the directories of what is up.
+fn instance(root: &PinRoot) -> Result<Vec<Directory>> {
+    let mut directories = root.directories()?;
+    directories.retain(|of| of.holds == Holds::Instance);
+    Ok(directories)
 }
 
 /// Loads the entries for TCX that are in use, and pins them beside the others.
@@ -195,7 +204,10 @@ fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment
             };
             let framing = framing(&row.name, index)?;
             write::add_bond(&tables, index)?;
-            next::prepare(&tables, config, name, index, framing)?;
+            // Said, and no reason to leave the configuration before in force: what can be refused for it has been.
+            if let Err(error) = next::prepare(&tables, config, name, index, framing) {
+                tracing::warn!("{error:#}");
+            }
         }
     }
     Ok(())
@@ -323,12 +335,12 @@ fn attach_missing(
             .iter()
             .any(|row| row.configured == *name && row.is_attached());
         let attached = make_way(&root.of(name), name)
-            .and_then(|()| guard_in(&root.unnamed(name), name, &new.applied));
+            .and_then(|()| guard_in(root, &root.unnamed(name), name, &new.applied));
         match attached {
-            Ok(attached) => guarded.push(Guarded {
+            Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
                 interface: name.clone(),
                 attached,
-            }),
+            })),
             Err(_) if follows && crate::sys::links::index_of(name).is_none() => {}
             Err(error) if absent == Absent::Refuse => return Err(error),
             Err(error) => failed.push((name.clone(), error)),
@@ -351,21 +363,29 @@ struct Undo<'r> {
     interfaces: Vec<String>,
 }
 
+impl Undo<'_> {
+    /// Returns the directories that have been filled.
+    fn directories(&self) -> Vec<PathBuf> {
+        let names = self.interfaces.iter();
+        names.map(|name| self.root.unnamed(name)).collect()
+    }
+
+    fn run(&self) -> Result<()> {
+        let next = self.directories();
+        settle::undo(&next, instance(self.root)?.iter())?;
+        for directory in next.iter().filter(|directory| directory.exists()) {
+            forget(self.root, directory)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        for name in self.interfaces.drain(..) {
-            let next = self.root.unnamed(&name);
-            let place = self.root.of(&name);
-            let undone = change_programs(&place, &next, &place).and_then(|()| {
-                if next.exists() {
-                    forget(self.root, &next)
-                } else {
-                    Ok(())
-                }
-            });
-            if let Err(error) = undone {
-                tracing::warn!("{error:#}");
-            }
+        if !self.interfaces.is_empty()
+            && let Err(error) = self.run()
+        {
+            tracing::warn!("{error:#}");
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct Request {
     pub keeps_trial: bool,
     /// The array that the program is put into, in place of links. What is up already stays where it is without one.
     pub into: Option<IntoArgument>,
+    /// It was in force before a trial that has ended. Nothing that is missing keeps it from coming into force again: until then
+    /// every packet passes.
+    pub returns: bool,
     /// The SSH session that must not be cut off.
     pub session: Option<SshSession>,
 }
@@ -37,6 +40,7 @@ impl Request {
             trial: None,
             keeps_trial: false,
             into: None,
+            returns: false,
             session: None,
         }
     }

@@ -1,11 +1,15 @@
 //! Finishes or undoes what a process that was killed has left half done.
 //!
 //! To replace a configuration, directories for the next one are filled under other names; then the links get the new
-//! programs; then each directory changes places with the one before it; then those are removed. Until the first
+//! programs, or the slot of another's array does; then each directory changes places with the one before it; then those are
+//! removed. Until the first
 //! has changed places, the replacement is undone; from then on it is finished. Either way an interface that was guarded stays
 //! so.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -32,26 +36,30 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         return Err(other_version(&other.path));
     }
     let newest = newest(&directories)?;
-    for unfinished in directories
-        .iter()
-        .filter(|of| of.holds == Holds::Unfinished)
-    {
-        let before = root.of(&unfinished.interface);
-        let belongs = generation(&unfinished.path);
-        if belongs.is_some() && belongs == newest && generation(&before) < newest {
-            take_place(root, &unfinished.interface)?;
-        } else {
-            change_programs(&before, &unfinished.path, &before)?;
-            // What packets go on to is in tables that are removed next.
-            grace::wait();
-        }
-        let left = root.unnamed(&unfinished.interface);
+    let (complete, unfinished): (Vec<_>, Vec<_>) = directories
+        .into_iter()
+        .partition(|of| of.holds != Holds::Unfinished);
+    let is_begun = |of: &Directory| {
+        let belongs = generation(&of.path);
+        belongs.is_some() && belongs == newest && generation(&root.of(&of.interface)) < newest
+    };
+    let (begun, undone): (Vec<_>, Vec<_>) = unfinished.iter().partition(|of| is_begun(of));
+    for directory in begun {
+        take_place(root, &directory.interface)?;
+    }
+    if !undone.is_empty() {
+        let next = undone.into_iter().map(|of| of.path.clone());
+        let before = complete.iter().filter(|of| of.holds == Holds::Instance);
+        undo(&next.collect::<Vec<_>>(), before)?;
+    }
+    for directory in &unfinished {
+        let left = root.unnamed(&directory.interface);
         if left.exists() {
             forget(root, &left)?;
         }
         tracing::info!(
             "finished what a knockgate that was killed had begun for {}",
-            unfinished.interface
+            directory.interface
         );
     }
     for directory in root.directories()? {
@@ -102,21 +110,58 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has the links pinned in `links`, or the slot of the instance there, carry the programs pinned in `to` in place of those
-/// pinned in `from`, each in place of the one that reads the same packets.
+/// Has links and slot carry the programs of the instance again, whose directories are `before`, in place of those pinned in
+/// `next`. Each packet is judged by the one or the other.
+pub(super) fn undo<'d>(
+    next: &[PathBuf],
+    before: impl Iterator<Item = &'d Directory>,
+) -> Result<()> {
+    let before: Vec<PathBuf> = before.map(|of| of.path.clone()).collect();
+    // All of them, before anything is removed: one program may guard several interfaces.
+    change_slot(next, &before)?;
+    for place in &before {
+        for next in next {
+            change_programs(place, next, place)?;
+        }
+    }
+    // What packets go on to is in tables that are removed next.
+    grace::wait();
+    Ok(())
+}
+
+/// Has the links pinned in `links` carry the programs pinned in `to` in place of those pinned in `from`, each in place of the
+/// one that reads the same packets.
 pub(super) fn change_programs(links: &Path, from: &Path, to: &Path) -> Result<()> {
-    let into = into::of(links);
     for name in PROGRAMS {
         let (from, to) = (from.join(name), to.join(name));
         if from.exists() && to.exists() {
             update_links(links, &from, &to)?;
-            if let Some(into) = &into {
-                let old = attachment::program_id(&from)?;
-                let new =
-                    bpf::open(&to).with_context(|| format!("cannot open {}", to.display()))?;
-                into.change(&[old], &new)?;
-            }
         }
+    }
+    Ok(())
+}
+
+/// Has the slot that the instance is in, if it is in one, hold a program pinned in one of `to` in place of one pinned in one of
+/// `from` that reads the same packets.
+pub(super) fn change_slot(from: &[PathBuf], to: &[PathBuf]) -> Result<()> {
+    let Some(into) = from.iter().chain(to).find_map(|of| into::of(of)) else {
+        return Ok(());
+    };
+    for name in PROGRAMS {
+        let pinned = |directories: &[PathBuf]| {
+            let pins = directories.iter().map(|directory| directory.join(name));
+            pins.filter(|pin| pin.exists()).collect::<Vec<_>>()
+        };
+        let Some(new) = pinned(to).into_iter().next() else {
+            continue;
+        };
+        let old: Result<Vec<u32>> = pinned(from)
+            .iter()
+            .map(|pin| attachment::program_id(pin))
+            .collect();
+        let old = old?;
+        let new = bpf::open(&new).with_context(|| format!("cannot open {}", new.display()))?;
+        into.change(&old, &new)?;
     }
     Ok(())
 }
@@ -144,7 +189,8 @@ fn update_links(directory: &Path, from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory. Its links stay on their interfaces where they are pinned elsewhere under the root.
+/// Removes a directory of an instance that has others. Its links stay on their interfaces where they are pinned elsewhere under
+/// the root, and the slot is left as it is.
 pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
     let mut elsewhere = Vec::new();
     for other in root.directories()? {
@@ -159,7 +205,7 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    change::remove(directory)
+    change::unpin(directory)
 }
 
 fn link_ids(directory: &Path) -> Result<Vec<u32>> {

@@ -32,7 +32,7 @@ use crate::{
     config::{Attach, Config},
     datapath::{
         chain::{
-            self, IntoArgument,
+            self, IntoArgument, Renewed,
             into::{self, IntoSlot},
         },
         compile::{
@@ -109,11 +109,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     if let Some(into) = &into {
         into::require_one_framing(config, into)?;
     }
-    if request.absent == Absent::Refuse {
-        chain::require_next(config)?;
-    }
     tcx::require(config, into.is_some())?;
-    chain::frags_of(config, into.as_ref())?;
+    let neighbours = require_neighbours(config, into.as_ref(), request);
     let mut circumstances = Circumstances {
         named_interfaces: request.named_interfaces,
         program: program::fingerprint()?,
@@ -121,6 +118,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         into,
     };
     let Some(mut datapath) = present else {
+        neighbours?;
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
         return bring_up(&contents, root, request, &keys);
@@ -133,6 +131,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
                 change::remove(&directory.path)?;
             }
         }
+        neighbours?;
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
         return bring_up(&contents, root, request, &keys);
@@ -147,9 +146,20 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let is_same = datapath.config() == config
         && datapath.applied.circumstances.program == circumstances.program
         && datapath.applied.circumstances.named_interfaces == request.named_interfaces
-        && datapath.goes_with_neighbours()?;
+        // Where they do not go with any program, the one that is up stays.
+        && (neighbours.is_err() || datapath.goes_with_neighbours()?);
     if is_same && request.trial.is_none() && on_trial == TrialState::None {
-        return take_over(datapath, root, &keys);
+        let up = take_over(datapath, root, &keys)?;
+        // Said only now: an interface is guarded first, whatever is to follow on it.
+        match neighbours {
+            Err(error) if request.absent == Absent::Await => tracing::warn!("{error:#}"),
+            neighbours => neighbours?,
+        }
+        return Ok(up);
+    }
+    neighbours?;
+    if !request.returns {
+        chain::require_next(config)?;
     }
     refuse_to_cut_off(config, Some(&datapath), request)?;
     if request.trial.is_some() {
@@ -188,6 +198,17 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         attachments,
         failed,
     })
+}
+
+/// Refuses neighbours that no program of ours goes with, or that are not there.
+fn require_neighbours(config: &Config, into: Option<&IntoSlot>, request: &Request) -> Result<()> {
+    if request.returns {
+        return Ok(());
+    }
+    if request.absent == Absent::Refuse {
+        chain::require_next(config)?;
+    }
+    chain::frags_of(config, into).map(drop)
 }
 
 /// Returns the slot that the program belongs in; `None` where it is attached by links.
@@ -262,9 +283,12 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
 
 fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up> {
     datapath.apply_keys(keys)?;
-    let renewed = datapath.renew_next()?;
     let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
     let attachments = datapath.attachments()?;
+    let Renewed { renewed, unfit } = datapath.renew_next(&attachments);
+    for (_, error) in unfit {
+        tracing::warn!("{error:#}");
+    }
     // The host's addresses may have changed while no service was there to follow them.
     let state = datapath.read_host_state(&attachments)?;
     datapath.set_host_state(&state)?;
@@ -316,10 +340,10 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
     for name in &config.interfaces {
         match guard(root, name, &contents.applied) {
-            Ok(attached) => guarded.push(Guarded {
+            Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
                 interface: name.clone(),
                 attached,
-            }),
+            })),
             Err(error) if absent == Absent::Refuse => return Err(error),
             Err(error) => failed.push((name.clone(), error)),
         }

@@ -12,8 +12,6 @@ pub enum Attached {
     Generic,
     /// At TCX, behind any XDP program.
     Tcx,
-    /// It is in a slot of another's array, and the interface carries no program that could call it.
-    Uncalled,
 }
 
 impl Attached {
@@ -23,7 +21,6 @@ impl Attached {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Tcx => "tcx",
-            Self::Uncalled => "not called",
         }
     }
 }

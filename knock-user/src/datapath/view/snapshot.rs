@@ -16,12 +16,7 @@ use super::{
 };
 use crate::{
     config::Mode,
-    datapath::{
-        install::{attachment::Attachment, xdp::Attached},
-        keys::Who,
-        open::Datapath,
-        trial::TrialState,
-    },
+    datapath::{install::attachment::Attachment, keys::Who, open::Datapath, trial::TrialState},
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -237,9 +232,7 @@ impl Datapath {
             interfaces.push(Interface {
                 name: attachment.name.clone(),
                 index: attachment.index,
-                attach: attached
-                    .filter(|attached| **attached != Attached::Uncalled)
-                    .map(|attached| attached.name()),
+                attach: attached.map(|attached| attached.name()),
                 mode,
                 try_left_ms,
                 guarded: attachment.is_guarded(),

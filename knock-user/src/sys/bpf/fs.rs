@@ -24,6 +24,15 @@ pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(u64::try_from(kind).is_ok_and(|kind| kind == MAGIC))
 }
 
+/// Returns whether a BPF file system refuses the name of a path: it has "not permitted" for one with a dot (`bpf_lookup` of
+/// `kernel/bpf/inode.c`).
+pub fn refuses_name(path: &Path) -> io::Result<bool> {
+    let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+        return Ok(false);
+    };
+    Ok(name.to_string_lossy().contains('.') && parent.exists() && is_bpffs(parent)?)
+}
+
 /// Mounts a BPF file system at [`MOUNT_POINT`].
 pub fn mount() -> io::Result<()> {
     let bpf = c"bpf";

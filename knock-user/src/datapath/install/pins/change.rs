@@ -45,7 +45,7 @@ impl PinRoot {
             })
         });
         if filled.is_err()
-            && let Err(error) = remove(&unnamed)
+            && let Err(error) = unpin(&unnamed)
         {
             tracing::warn!("{error:#}");
         }
@@ -66,15 +66,20 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory with what is knockgate's in it. The link goes first, or the slot: while it is there, so are the
-/// tables. What identifies the instance goes last.
+/// Removes a directory with what is knockgate's in it, and takes the program out of the slot that it is in.
 pub fn remove(directory: &Path) -> Result<()> {
+    into::leave(directory)?;
+    unpin(directory)
+}
+
+/// Removes a directory with what is knockgate's in it. The link goes first: while it is there, so are the tables. What identifies
+/// the instance goes last.
+pub fn unpin(directory: &Path) -> Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     let in_directory = || format!("cannot remove the pins in {}", directory.display());
-    into::leave(directory)?;
     for link in links(directory)? {
         // Where this fails (before Linux 5.9), removing the pin detaches the link, only later.
         let _ = bpf::detach_link(&link);

@@ -103,19 +103,17 @@ impl PinRoot {
         let _ = fs::remove_dir(&self.0);
     }
 
-    /// Refuses a path that the BPF file system would: it says "not permitted" to a name with a dot (`bpf_lookup` of
-    /// `kernel/bpf/inode.c`).
+    /// Refuses a path with a name that the BPF file system refuses.
     pub(super) fn refuse_dots(&self) -> Result<()> {
         for path in self.0.ancestors() {
-            let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-                continue;
-            };
-            let name = name.to_string_lossy();
-            if name.contains('.') && parent.exists() && is_bpffs(parent)? {
+            let is_refused = bpffs::refuses_name(path);
+            if is_refused.with_context(|| format!("cannot look at {}", path.display()))? {
+                let (name, parent) = (path.file_name(), path.parent());
                 bail!(
-                    "`{name}` cannot be the name of a directory in {}: the BPF file system takes no \
+                    "`{}` cannot be the name of a directory in {}: the BPF file system takes no \
                      names with a dot; choose another --pin-root",
-                    parent.display()
+                    name.unwrap_or_default().display(),
+                    parent.unwrap_or(path).display()
                 );
             }
         }

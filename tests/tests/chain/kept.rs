@@ -1,0 +1,346 @@
+//! Guarded ports stay closed, whatever becomes of the interfaces, the arrays and the neighbours in the configuration.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use knockgate_tests::{
+    foreign,
+    killed::{Call, count, killed_at_call},
+    lab::{Source::A, WAN},
+    neighbour::{Array, Kind, Neighbour},
+    network::ip,
+    run::{Running, wait_until},
+    scenario::{Attach, Scenario},
+};
+
+use crate::{
+    OTHER, Udp, alone, configure, followed_by, gate, in_mode,
+    into::{balancer, into},
+    status,
+};
+
+/// Interfaces that are not there: before and behind [`WAN`] in the order of names.
+const ABSENT: [&str; 2] = ["absent0", "zabsent0"];
+
+fn interfaces(names: &[&str]) -> String {
+    format!("interfaces = {names:?}\n")
+}
+
+/// One program in one slot guards all interfaces, so what is undone for one of them must not be undone by emptying the slot.
+#[test]
+fn an_up_that_fails_leaves_the_slot_as_it_was() {
+    for absent in ABSENT {
+        in_mode(Attach::Generic, |scenario, pins| {
+            let array = pins.array(2);
+            let _balancer = balancer(scenario, &array);
+            configure(scenario, alone(), gate());
+            into(scenario, pins, "").exits(0);
+            let before = array.slot(0);
+            configure(scenario, interfaces(&[WAN, absent]), gate());
+            scenario
+                .knockgate("up")
+                .exits(1)
+                .says(&["there is no interface", absent]);
+            assert_eq!(array.slot(0), before, "{absent}");
+            status(scenario, 0);
+            scenario.closed(A, "22/tcp");
+        });
+    }
+}
+
+#[test]
+fn a_reload_to_more_interfaces_that_is_killed_keeps_the_slot() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        let texts = [alone(), interfaces(&[ABSENT[0], WAN])];
+        configure(scenario, &texts[0], gate());
+        into(scenario, pins, "").exits(0);
+        configure(scenario, &texts[1], gate());
+        let reload = || scenario.lab.knockgate_command(&["reload"]);
+        let changes = |call: &Call| call.changes_pins() || call.changes_an_entry();
+        let all = count(reload(), changes);
+        configure(scenario, &texts[0], gate());
+        scenario.knockgate("reload").exits(0);
+        for point in (0..40).map(|back| all - 1 - back) {
+            configure(scenario, &texts[1], gate());
+            killed_at_call(reload(), point, changes);
+            scenario.closed(A, "22/tcp");
+            // It is refused, after it has settled what was begun.
+            configure(scenario, interfaces(&[WAN, ABSENT[1]]), gate());
+            scenario.knockgate("up").exits(1);
+            scenario.closed(A, "22/tcp");
+            configure(scenario, &texts[0], gate());
+            scenario.knockgate("reload").exits(0);
+            scenario.closed(A, "22/tcp");
+        }
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+    });
+}
+
+/// The slot goes from the one program to the other, whatever interfaces the configuration names.
+#[test]
+fn a_reload_to_another_interface_exchanges_the_program() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        scenario.lab.add_interface("lan0");
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "").exits(0);
+        let before = array.slot(0);
+        configure(scenario, interfaces(&["lan0"]), gate());
+        scenario.knockgate("reload").exits(0);
+        let after = array.slot(0);
+        assert!(
+            after.is_some() && after != before,
+            "{before:?} and {after:?}"
+        );
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+    });
+}
+
+/// A balancer that starts again makes a new array, and still calls the one before it for a while.
+#[test]
+fn an_array_that_is_still_in_use_is_followed() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let in_use = pins.array(2);
+        let _balancer = balancer(scenario, &in_use);
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "").exits(0);
+        // Pinned in the place of the other.
+        fs::rename(pins.at("array"), pins.at("before")).expect("a pin can be moved");
+        let new = Array::pinned(2, pins.at("array"));
+        scenario.knockgate("up").exits(0);
+        let first = new.slot(0);
+        assert!(first.is_some() && in_use.slot(0) == first);
+        configure(scenario, alone(), gate().protect("22/tcp 25/tcp 2200/udp"));
+        scenario.knockgate("reload").exits(0);
+        assert_ne!(new.slot(0), first);
+        assert_eq!(in_use.slot(0), new.slot(0));
+        scenario.closed(A, "25/tcp");
+        scenario.knockgate("down").exits(0);
+        assert_eq!((in_use.slot(0), new.slot(0)), (None, None));
+    });
+}
+
+/// What another version has put into a slot is found by what it has pinned.
+#[test]
+fn down_takes_another_layout_out_of_its_slot() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(4);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "[2]").exits(0);
+        foreign::change_layout(&scenario.lab.pin_root().join(WAN).join("meta"));
+        scenario.knockgate("up").exits(1).says(&["knockgate down"]);
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(2), None);
+        assert!(!scenario.lab.pin_root().exists());
+    });
+}
+
+/// The entry for one kind of interface reads nothing of the other kind.
+#[test]
+fn an_interface_of_another_kind_is_not_guarded_by_the_slot() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, interfaces(&[WAN, "tun7"]), gate());
+        let place = pins.at("array").display().to_string();
+        let _service = scenario
+            .lab
+            .serve_until(&["--into", &place], "it is up", || array.slot(0).is_some());
+        let guards = array.slot(0);
+        ip(
+            &scenario.lab.host,
+            "tuntap add tun7 mode tun\nlink set tun7 up",
+        );
+        let state = || scenario.knockgate("status").exits(7).stdout.clone();
+        wait_until("it is seen", || state().contains("does not read packets"));
+        assert_eq!(array.slot(0), guards, "the other interface keeps its entry");
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+/// What is to follow never keeps an interface from being guarded.
+#[test]
+fn an_interface_is_guarded_before_what_follows_is_complained_of() {
+    let missing: Spoil = |pin| fs::remove_file(pin).expect("it is pinned");
+    let unfit: Spoil = |pin| {
+        fs::remove_file(pin).expect("it is pinned");
+        foreign::pin_map(pin);
+    };
+    let frags: Spoil = |pin| Neighbour::of(Kind::FRAGS, None).pin(pin);
+    for (spoil, words) in [
+        (missing, "nothing is pinned at"),
+        (unfit, "it is no program"),
+        // Refused for `deny = "reject"`.
+        (frags, "frames in several buffers"),
+    ] {
+        in_mode(Attach::Generic, |scenario, pins| {
+            let pin = pins.at("next");
+            Neighbour::new().pin(&pin);
+            configure(scenario, followed_by(&pin), gate().key("deny = \"reject\""));
+            scenario.knockgate("up").exits(0);
+            spoil(&pin);
+            foreign::detach(&scenario.lab.pin_root().join(WAN).join("link"));
+            scenario.knockgate("status").exits(7);
+            scenario.knockgate("up").exits(1).says(&[words]);
+            scenario.refused(A, "22/tcp");
+            let row = scenario.knockgate("status --json").json();
+            assert_eq!(row["interfaces"][0]["guarded"], true, "{row}");
+        });
+    }
+}
+
+/// Makes what is pinned there unfit.
+type Spoil = fn(&Path);
+
+/// The service says what keeps packets from going on once, and guards nevertheless.
+#[test]
+fn a_neighbour_of_another_kind_is_said_once() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let pin = pins.at("next");
+        configure(scenario, followed_by(&pin), gate());
+        let log = scenario.lab.folder().join("log");
+        let mut command = scenario.lab.knockgate_command(&["run"]);
+        command.stderr(File::create(&log).expect("the temporary folder is writable"));
+        let _service = Running::start(&mut command, scenario.lab.folder());
+        let said = || fs::read_to_string(&log).expect("it was created above");
+        wait_until("the interface is guarded", || {
+            let run = scenario.knockgate("status --json");
+            run.code == Some(7) && run.json()["interfaces"][0]["guarded"] == true
+        });
+        let before = said();
+        assert!(before.contains("nothing is pinned at"), "{before}");
+        Neighbour::of(Kind::FRAGS, None).pin(&pin);
+        wait_until("it is said", || said().contains("it is of another kind"));
+        // Several looks later. It is said once more when the program is attached.
+        foreign::detach(&scenario.lab.pin_root().join(WAN).join("link"));
+        wait_until("it has been attached again", || {
+            said().matches("is NOT GUARDED").count() == 1
+                && scenario.knockgate("status --json").json()["interfaces"][0]["guarded"] == true
+        });
+        let after = said();
+        assert_eq!(after.matches("it is of another kind").count(), 2, "{after}");
+        assert!(!after.contains("goes on to the program"), "{after}");
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("up").exits(0);
+        status(scenario, 0);
+    });
+}
+
+/// Returning from a trial must not need what the configuration before it had beside it.
+#[test]
+fn a_trial_ends_though_a_neighbour_is_gone() {
+    let returns = |scenario: &Scenario| {
+        scenario.closed(A, "22/tcp");
+        configure(scenario, alone(), gate().protect("2200/udp"));
+        scenario.knockgate("up --try 1s").exits(0);
+    };
+    in_mode(Attach::Generic, |scenario, pins| {
+        let pin = pins.at("next");
+        Neighbour::new().pin(&pin);
+        configure(scenario, followed_by(&pin), gate());
+        scenario.knockgate("up").exits(0);
+        returns(scenario);
+        fs::remove_file(&pin).expect("it is pinned");
+        wait_until("it returns", || {
+            scenario
+                .knockgate("status")
+                .stderr
+                .contains("is in force again")
+        });
+        scenario.closed(A, "22/tcp");
+    });
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "").exits(0);
+        returns(scenario);
+        fs::remove_file(pins.at("array")).expect("it is pinned");
+        wait_until("it returns", || {
+            scenario
+                .knockgate("status")
+                .stderr
+                .contains("is in force again")
+        });
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+/// The kernel has the error of a missing permission for a path that cannot be a pin.
+#[test]
+fn paths_that_are_no_pins_are_told_from_what_is_not_permitted() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let folder = pins.at("folder");
+        fs::create_dir(&folder).expect("a BPF file system");
+        let file = scenario.lab.folder().join("file");
+        fs::write(&file, "").expect("the test's own");
+        let link = pins.at("link");
+        let mut neighbour = Neighbour::new();
+        scenario.lab.add_interface("lan0");
+        neighbour.attach(&scenario.lab.host, "lan0", false);
+        neighbour.pin_link(&link);
+        for (path, words) in [
+            (folder.clone(), "is a directory"),
+            (file, "not on a BPF file system"),
+            (pins.at("with.dot"), "no names with a dot"),
+            (link, "it is no program"),
+        ] {
+            configure(scenario, followed_by(&path), gate());
+            scenario.knockgate("up").exits(1).says(&[words]);
+            let check = scenario.knockgate("check");
+            assert!(check.exits(0).stdout.contains(words), "{check:?}");
+            scenario.lab.assert_untouched();
+        }
+        configure(scenario, alone(), gate());
+        let place = pins.at("array");
+        let array = Array::pinned(2, place.clone());
+        let _balancer = balancer(scenario, &array);
+        into(scenario, pins, "").exits(0);
+        fs::rename(&place, pins.at("before")).expect("a pin can be moved");
+        fs::create_dir(&place).expect("a BPF file system");
+        scenario
+            .knockgate("status")
+            .exits(7)
+            .says(&["no array is pinned at"]);
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+        assert!(!scenario.lab.pin_root().exists());
+    });
+}
+
+/// An interface that is made again has another index, by which what follows is told apart.
+#[test]
+fn what_follows_in_a_slot_follows_after_an_interface_is_made_again() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let mut root = balancer(scenario, &array);
+        let next = Neighbour::new();
+        next.pin(&pins.at("next"));
+        scenario.lab.add_interface("lan0");
+        let text = format!(
+            "{}[[interface]]\nname = \"lan0\"\n",
+            followed_by(&pins.at("next"))
+        );
+        configure(scenario, text, gate());
+        into(scenario, pins, "").exits(0);
+        let other = Udp::bind(scenario, OTHER);
+        other.send(scenario, A, 2);
+        other.receives(2);
+        assert_eq!(next.count(OTHER), 2);
+        scenario.lab.make_again();
+        root.attach(&scenario.lab.host, WAN, false);
+        scenario.knockgate("up").exits(0);
+        other.send(scenario, A, 2);
+        other.receives(2);
+        assert_eq!(next.count(OTHER), 4);
+    });
+}
