@@ -40,6 +40,16 @@ impl Call {
         }
     }
 
+    /// Gives a file another name, or has two change names.
+    pub fn renames(&self) -> bool {
+        match self.number {
+            libc::SYS_renameat | libc::SYS_renameat2 => true,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_rename => true,
+            _ => false,
+        }
+    }
+
     /// Writes or removes one entry of a table.
     pub fn changes_an_entry(&self) -> bool {
         self.number == libc::SYS_bpf && matches!(self.first, UPDATE_ELEM | DELETE_ELEM)
