@@ -349,6 +349,18 @@ impl Lab {
         ip(&self.host, &neighbours.join("\n"));
     }
 
+    /// Routes a whole network to the host itself, and the clients to it. Returns an address of it, which no interface has.
+    pub fn route_to_host(&self, family: Family) -> IpAddr {
+        let (network, address) = match family {
+            Family::V4 => ("203.0.113.0/24", "203.0.113.5"),
+            Family::V6 => ("2001:db8:113::/64", "2001:db8:113::5"),
+        };
+        ip(&self.host, &format!("route add local {network} dev lo"));
+        let host = family.host();
+        ip(&self.client, &format!("route replace {network} via {host}"));
+        address.parse().expect("an address")
+    }
+
     /// Renames an interface in the host's namespace.
     pub fn rename(&self, from: &str, to: &str) {
         ip(&self.host, &format!("link set {from} name {to}"));

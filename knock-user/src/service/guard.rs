@@ -21,7 +21,10 @@ use crate::{
     datapath::{
         self, Attachment, Before, Busy, Datapath, HostState, Lack, PinRoot, Renewed, Repair, Up,
     },
-    sys::link_events::LinkEvents,
+    sys::{
+        link_events::LinkEvents,
+        routes::{self, LocalRoute},
+    },
 };
 
 /// How long a change that is not reported may go unnoticed.
@@ -47,6 +50,7 @@ pub struct Guard {
     pub is_closed: bool,
     /// The state of the host, as the program has been told.
     host: Option<HostState>,
+    routes: Routes,
     /// The last error of what is to follow on each interface.
     unfit: BTreeMap<String, Complaint>,
 }
@@ -77,6 +81,10 @@ impl Guard {
             summary: String::new(),
             is_closed: false,
             host: None,
+            routes: Routes {
+                local: Vec::new(),
+                next_look: now,
+            },
             unfit: BTreeMap::new(),
         };
         for (name, error) in &up.failed {
@@ -246,12 +254,36 @@ impl Guard {
         datapath: &mut Datapath,
         attachments: &[Attachment],
     ) -> Result<()> {
-        let now = datapath.read_host_state(attachments)?;
+        let routes = self.routes.look()?;
+        let now = datapath.read_host_state_with(attachments, routes)?;
         if self.host.as_ref() != Some(&now) {
             datapath.set_host_state(&now)?;
             self.host = Some(now);
         }
         Ok(())
+    }
+}
+
+/// The routes to this host, as they were last read.
+///
+/// Changes are not listened to: on a router they come many times a second, and hardly one concerns this host itself.
+struct Routes {
+    local: Vec<LocalRoute>,
+    next_look: Instant,
+}
+
+impl Routes {
+    /// Part of the time that reading them may take, since it takes long where there are many of other hosts.
+    const SHARE: u32 = 50;
+
+    /// Returns them as they are now, or as they were a short time ago where reading them takes long.
+    fn look(&mut self) -> Result<&[LocalRoute]> {
+        let begin = Instant::now();
+        if begin >= self.next_look {
+            self.local = routes::local().context("cannot read this host's routes")?;
+            self.next_look = begin + begin.elapsed() * Self::SHARE;
+        }
+        Ok(&self.local)
     }
 }
 

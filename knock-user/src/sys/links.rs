@@ -214,8 +214,8 @@ fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
     for (kind, value) in attributes(payload.get(IfAddr::LENGTH..)?) {
         match kind {
             // Of a point-to-point link, the other is the peer's.
-            address::LOCAL => local = read_ip(value),
-            address::ADDRESS => peer = read_ip(value),
+            address::LOCAL => local = netlink::ip(value),
+            address::ADDRESS => peer = netlink::ip(value),
             address::BROADCAST => {
                 broadcast = value.first_chunk().copied().map(Ipv4Addr::from_octets);
             }
@@ -231,13 +231,6 @@ fn read_address(payload: &[u8]) -> Option<(u32, Address)> {
         is_temporary: ip.is_ipv6() && flags & address::SECONDARY != 0,
     };
     Some((number(payload.get(IfAddr::INDEX..)?)?, read))
-}
-
-fn read_ip(value: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(value) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod links;
 mod netlink;
 pub mod page;
 pub mod process;
+pub mod routes;
 pub mod sock_diag;
 pub mod state_directory;
 pub mod tcp_authentication;

@@ -1,7 +1,7 @@
 //! Questions to the kernel over netlink, of the network namespace that the calling thread is in. Each is asked and
 //! answered in one call, without an event loop.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use rtnetlink::{
     packet_core::{
@@ -25,8 +25,28 @@ const TRIES: usize = 5;
 
 /// Asks for everything of a kind, and calls `each` with the payload of every message of the answer. Asks again where the list has
 /// changed meanwhile, since something that was there all the time may be missing in the answer.
-pub fn list(
+pub fn list(protocol: isize, kind: u16, payload: &[u8], each: impl FnMut(&[u8])) -> io::Result<()> {
+    list_from(|| open(protocol), kind, payload, each)
+}
+
+/// As [`list`], of rtnetlink: asks only for what matches the fields of `payload` that are not zero, as far as the kernel can
+/// choose by them.
+pub fn list_matching(
     protocol: isize,
+    kind: u16,
+    payload: &[u8],
+    each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let strict = || {
+        let socket = open(protocol)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        Ok(socket)
+    };
+    list_from(strict, kind, payload, each)
+}
+
+fn list_from(
+    open: impl Fn() -> io::Result<Socket>,
     kind: u16,
     payload: &[u8],
     mut each: impl FnMut(&[u8]),
@@ -35,7 +55,7 @@ pub fn list(
     for _ in 0..TRIES {
         replies.clear();
         let keep = |reply: &[u8]| replies.push(reply.to_vec());
-        if ask(protocol, kind, NLM_F_DUMP, payload, keep)? == Answer::Whole {
+        if ask_by(&open()?, kind, NLM_F_DUMP, payload, keep)? == Answer::Whole {
             break;
         }
     }
@@ -62,11 +82,25 @@ pub fn ask(
     kind: u16,
     flags: u16,
     payload: &[u8],
-    mut each: impl FnMut(&[u8]),
+    each: impl FnMut(&[u8]),
 ) -> io::Result<Answer> {
+    ask_by(&open(protocol)?, kind, flags, payload, each)
+}
+
+fn open(protocol: isize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn ask_by(
+    socket: &Socket,
+    kind: u16,
+    flags: u16,
+    payload: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<Answer> {
     socket.send(&message(kind, NLM_F_REQUEST | flags, payload), 0)?;
     let mut buffer = Vec::with_capacity(LARGEST);
     let mut answer = Answer::Whole;
@@ -126,6 +160,14 @@ pub fn text(value: &[u8]) -> String {
 /// Reads a number of 32 bits.
 pub fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*value.first_chunk()?))
+}
+
+/// Reads an IP address; `None`: it has another length.
+pub fn ip(value: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(value) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
 /// Passes the messages of a datagram to `each`, and notes in `answer` if they say that something has changed. Returns whether the

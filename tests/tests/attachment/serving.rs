@@ -1,11 +1,15 @@
 //! `run` keeps its interfaces guarded.
 
+use std::time::Duration;
+
 use knockgate_tests::{
+    attempt::Outcome,
     foreign::ForeignProgram,
     lab::{
         Source::{A, B},
         WAN,
     },
+    network::{ip, set},
     run::wait_until,
 };
 use serde_json::Value;
@@ -103,6 +107,25 @@ fn nothing_but_absent_interfaces_are_waited_for() {
         wait_until("it is guarded", || {
             scenario.knockgate("status").code == Some(0)
         });
+    });
+}
+
+/// On a bridged interface, where the table of addresses decides until the host has a network that it cannot list.
+#[test]
+fn a_network_that_is_routed_to_the_host_is_guarded_soon() {
+    in_generic_mode(|scenario| {
+        let host = &scenario.lab.host;
+        set(host, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "0");
+        ip(host, &format!("link set {WAN} promisc on"));
+        scenario.configure(format!("addresses = \"host\"\n{}", ssh()));
+        let mut service = serve(scenario);
+        let there = scenario.lab.route_to_host(scenario.family);
+        wait_until("the network is guarded", || {
+            let outcome = scenario.connect(A, there, 22, Duration::from_millis(300));
+            matches!(outcome, Err(Outcome::Silent))
+        });
+        scenario.closed(A, "22/tcp");
+        assert!(service.goes_on());
     });
 }
 

@@ -10,7 +10,7 @@ use knockgate_tests::{
         Source::{A, B, C},
         WAN,
     },
-    network::{add_address, ip},
+    network::{add_address, ip, set},
     scenario::Scenario,
 };
 
@@ -28,6 +28,7 @@ behaviours! {
     the_allow_list_always_passes;
     only_packets_to_these_addresses;
     only_packets_to_this_host;
+    only_packets_to_a_network_of_this_host;
     only_a_network_behind_this_host;
     monitor_mode_denies_nothing;
     down_opens_everything;
@@ -180,6 +181,26 @@ fn only_packets_to_this_host(scenario: &Scenario) {
     assert!(!is_listed());
     scenario.knockgate("reload").exits(0);
     assert!(is_listed());
+}
+
+/// Where the table of addresses cannot tell which of the packets that a bridged interface takes are for other hosts.
+fn only_packets_to_a_network_of_this_host(scenario: &Scenario) {
+    let host = &scenario.lab.host;
+    let forwarding = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
+    set(host, &forwarding, "0");
+    ip(host, &format!("link set {WAN} promisc on"));
+    let there = scenario.lab.route_to_host(scenario.family);
+    let connect = |patience| scenario.connect(A, there, 22, patience).map(drop);
+    // The instance of the other family may still be up.
+    scenario.knockgate("down --all").exits(0);
+    assert_eq!(connect(Duration::from_mins(1)), Ok(()), "nothing is up");
+    scenario.up(format!("addresses = \"host\"\n{}", Gate::ssh()));
+    let denied = connect(Duration::from_millis(300));
+    assert_eq!(denied, Err(Outcome::Silent), "no address of the table");
+    scenario.closed(A, "22/tcp");
+    scenario.knock(A, ALICE);
+    assert_eq!(connect(Duration::from_mins(1)), Ok(()), "the gate is open");
+    ip(host, &format!("link set {WAN} promisc off"));
 }
 
 /// What it forwards there is judged, and its own port of the same number is not.

@@ -33,6 +33,7 @@ behaviours! {
     a_connection_on_the_ports_of_an_old_one_is_new;
     flows_to_foreign_addresses_are_not_remembered;
     a_forwarded_session_outlives_its_grant;
+    a_session_with_a_network_of_this_host_outlives_its_grant;
 }
 
 fn cut_flows_end_with_their_grant(scenario: &Scenario) {
@@ -196,6 +197,19 @@ fn a_forwarded_session_outlives_its_grant(scenario: &Scenario) {
     let mut stream = behind
         .connect(scenario)
         .expect("the gate is open and the host forwards");
+    assert_echo(&mut stream, b"under the grant");
+    assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
+    scenario.ends(A);
+    assert_echo(&mut stream, b"after it");
+}
+
+/// The table of addresses does not have where the flow goes.
+fn a_session_with_a_network_of_this_host_outlives_its_grant(scenario: &Scenario) {
+    let there = scenario.lab.route_to_host(scenario.family);
+    scenario.up(short("1h", ""));
+    scenario.knock(A, ALICE);
+    let connected = scenario.connect(A, there, 22, Duration::from_secs(20));
+    let mut stream = connected.expect("the gate is open");
     assert_echo(&mut stream, b"under the grant");
     assert_eq!(scenario.lab.session_count(), 1, "the flow is listed");
     scenario.ends(A);

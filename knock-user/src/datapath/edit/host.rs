@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     datapath::{host::HostState, install::attachment::Attachment, open::Datapath, write},
+    sys::routes::{self, LocalRoute},
     values::Port,
 };
 
@@ -18,6 +19,16 @@ impl Datapath {
 
     /// Reads the state of this host, for the interfaces that carry the program now, by their present names.
     pub fn read_host_state(&self, attachments: &[Attachment]) -> Result<HostState> {
+        let routes = routes::local().context("cannot read this host's routes")?;
+        self.read_host_state_with(attachments, &routes)
+    }
+
+    /// As [`Datapath::read_host_state`], with the routes to this host as they were read before.
+    pub fn read_host_state_with(
+        &self,
+        attachments: &[Attachment],
+        routes: &[LocalRoute],
+    ) -> Result<HostState> {
         let guarded: Vec<(u32, String)> = attachments
             .iter()
             .filter(|attachment| attachment.is_attached())
@@ -25,7 +36,7 @@ impl Datapath {
             .collect();
         // Flow labels stay as they are.
         let secret = self.host.secret()?;
-        HostState::read(self.config(), &guarded, secret)
+        HostState::read_with(self.config(), &guarded, secret, routes)
             .context("cannot read this host's addresses")
     }
 

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    sys::links::{self, Address, Link},
+    sys::{
+        links::{self, Address, Link},
+        routes::{self, LocalRoute},
+    },
 };
 
 /// Addresses, links and reply settings of this host.
@@ -33,6 +36,8 @@ pub struct HostState {
     /// A guarded interface forwards packets by their MAC addresses, as a bridge's port or below a macvlan, so that
     /// other hosts' addresses are behind it.
     pub bridged: bool,
+    /// Whole networks are routed to this host, so that it has addresses which are not among `addresses`.
+    pub has_networks: bool,
     /// The guarded bond that an interface is in, both by index.
     pub bonds: BTreeMap<u32, u32>,
 }
@@ -41,13 +46,29 @@ impl HostState {
     /// Reads the state for the interfaces in `guarded`, by index and present name. `secret` makes flow labels
     /// unpredictable.
     pub fn read(config: &Config, guarded: &[(u32, String)], secret: u64) -> io::Result<Self> {
+        Self::read_with(config, guarded, secret, &routes::local()?)
+    }
+
+    /// As [`HostState::read`], with the routes to this host as they were read before.
+    pub fn read_with(
+        config: &Config,
+        guarded: &[(u32, String)],
+        secret: u64,
+        routes: &[LocalRoute],
+    ) -> io::Result<Self> {
         let vlans = vlans(&fs::read_to_string("/proc/net/vlan/config").unwrap_or_default());
         let all = links::with_addresses()?;
-        let addresses = addresses(&all, |name| {
+        let is_guarded = |name: &str| {
             // Packets of a VLAN device come by the guarded interface below it.
             guarded.iter().any(|(_, guarded)| guarded == name)
                 || vlans.iter().any(|vlan| vlan.name == name)
+        };
+        let mut addresses = addresses(&all, is_guarded);
+        add_routed(&mut addresses, routes, |device| {
+            let link = all.iter().find(|link| link.index == device);
+            link.is_some_and(|link| is_guarded(&link.name))
         });
+        let has_networks = routes.iter().any(is_network);
         let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
         let bridged = bridged::is_any(&indices, &all);
         let bonds = bonds(&indices, &all);
@@ -55,6 +76,7 @@ impl HostState {
             return Ok(Self {
                 addresses,
                 bridged,
+                has_networks,
                 bonds,
                 ..Self::default()
             });
@@ -79,6 +101,7 @@ impl HostState {
             links: rows,
             addresses,
             bridged,
+            has_networks,
             bonds,
         })
     }
@@ -101,16 +124,16 @@ impl HostState {
         rows.map(|(interface, bond)| (*interface, *bond))
     }
 
-    /// Returns the rows of the table of addresses. Where these are all, one says so, or that other hosts' are behind a
-    /// guarded interface.
+    /// Returns the rows of the table of addresses. Where these are all that the host has, one says so, or that other hosts' are
+    /// behind a guarded interface. Without either, the routes alone decide about an address that is not in the table.
     pub fn address_rows(&self) -> impl Iterator<Item = (ScopedAddress, u32)> {
         let note = if self.bridged {
             ScopedAddress::BRIDGED
         } else {
             ScopedAddress::COMPLETE
         };
-        let fits = self.addresses.len() <= MOST_ADDRESSES;
-        let note = fits.then_some((note, address_kind::OWN));
+        let are_all = self.addresses.len() <= MOST_ADDRESSES && !self.has_networks;
+        let note = are_all.then_some((note, address_kind::OWN));
         self.addresses
             .iter()
             .take(MOST_ADDRESSES)
@@ -172,11 +195,8 @@ fn addresses(links: &[Link], is_guarded: impl Fn(&str) -> bool) -> BTreeMap<IpAd
     let mut addresses = BTreeMap::new();
     for link in links {
         for address in &link.addresses {
-            let is_link_local = match address.ip {
-                IpAddr::V4(_) => false,
-                IpAddr::V6(ip) => ip.is_unicast_link_local(),
-            };
-            if address.ip.is_loopback() || (is_link_local && !is_guarded(&link.name)) {
+            let is_elsewhere = is_link_local(address.ip) && !is_guarded(&link.name);
+            if address.ip.is_loopback() || is_elsewhere {
                 continue;
             }
             addresses.insert(address.ip, address_kind::OWN);
@@ -190,6 +210,42 @@ fn addresses(links: &[Link], is_guarded: impl Fn(&str) -> bool) -> BTreeMap<IpAd
         }
     }
     addresses
+}
+
+/// Adds the addresses that only routes make this host's own, and anycast addresses, of which interfaces are not said to have
+/// any. `is_guarded`: of an interface's index.
+fn add_routed(
+    addresses: &mut BTreeMap<IpAddr, u32>,
+    routes: &[LocalRoute],
+    is_guarded: impl Fn(u32) -> bool,
+) {
+    for route in routes.iter().filter(|route| route.is_single()) {
+        let ip = route.destination;
+        let is_elsewhere = is_link_local(ip) && !route.device.is_some_and(&is_guarded);
+        if !ip.is_loopback() && !is_elsewhere {
+            // As at a broadcast address, a closed port does not answer with a reset.
+            let kind = if route.is_anycast {
+                address_kind::BROADCAST
+            } else {
+                address_kind::OWN
+            };
+            addresses.entry(ip).or_insert(kind);
+        }
+    }
+}
+
+/// Returns whether a route makes more addresses this host's own than the table can list.
+fn is_network(route: &LocalRoute) -> bool {
+    // Part of 127.0.0.0/8, which does not come by an interface.
+    let is_loopback = route.destination.is_loopback() && route.prefix >= 8;
+    !route.is_single() && !is_loopback
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 /// Returns the last address of an IPv4 network that has more than two.
@@ -243,7 +299,75 @@ mod tests {
         // Those for which there is no room are guarded by the routes alone, so nothing is to be taken for another host's.
         for bridged in [false, true] {
             assert_eq!(notes(&state(most + 1, bridged)), []);
+            let with_networks = HostState {
+                has_networks: true,
+                ..state(most, bridged)
+            };
+            assert_eq!(notes(&with_networks), []);
         }
+    }
+
+    fn route(network: &str) -> LocalRoute {
+        let (destination, prefix) = network.split_once('/').expect("a network");
+        LocalRoute {
+            destination: destination.parse().expect("an address"),
+            prefix: prefix.parse().expect("a number"),
+            device: Some(1),
+            is_anycast: false,
+        }
+    }
+
+    #[test]
+    fn a_network_of_this_host_is_more_than_the_table_lists() {
+        let networks = |all: &[&str]| all.iter().filter(|of| is_network(&route(of))).count();
+        let own = [
+            "127.0.0.0/8",
+            "127.0.0.1/32",
+            "192.0.2.7/32",
+            "::1/128",
+            "2001:db8::7/128",
+        ];
+        assert_eq!(networks(&own), 0);
+        let whole = [
+            "203.0.113.0/24",
+            "192.0.2.6/31",
+            "0.0.0.0/0",
+            "2001:db8::/127",
+            "::/0",
+        ];
+        assert_eq!(networks(&whole), whole.len());
+    }
+
+    #[test]
+    fn addresses_that_only_routes_make_own_are_known() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let by = |device, network| LocalRoute {
+            device: Some(device),
+            ..route(network)
+        };
+        let anycast = |network| LocalRoute {
+            is_anycast: true,
+            ..route(network)
+        };
+        let routes = [
+            route("192.0.2.7/32"),
+            route("127.0.0.1/32"),
+            route("203.0.113.0/24"),
+            anycast("2001:db8::/128"),
+            anycast("2001:db8::1/128"),
+            by(2, "fe80::2/128"),
+            by(3, "fe80::3/128"),
+        ];
+        let mut addresses = BTreeMap::from([(ip("2001:db8::1"), address_kind::OWN)]);
+        add_routed(&mut addresses, &routes, |device| device == 2);
+        let (own, shared) = (address_kind::OWN, address_kind::BROADCAST);
+        let expected = [
+            (ip("192.0.2.7"), own),
+            (ip("2001:db8::"), shared),
+            (ip("2001:db8::1"), own),
+            (ip("fe80::2"), own),
+        ];
+        assert_eq!(addresses, BTreeMap::from(expected));
     }
 
     #[test]
