@@ -87,6 +87,41 @@ pub struct Address {
     pub is_temporary: bool,
 }
 
+/// Kinds of devices that share a lower device under MAC addresses of their own, or under its own.
+pub const SHARING: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+
+/// Bound on the devices below a device; the kernel allows eight.
+pub const DEEPEST: u32 = 16;
+
+/// Returns whether packets that come by one of the interfaces `lower` may be handed to device `upper` as they are, apart from
+/// VLAN tags: because it is a VLAN of theirs, shares them, or has them as ports. All are indices.
+pub fn is_above(upper: u32, lower: &[u32], links: &[Link]) -> bool {
+    is_within_above(upper, lower, links, DEEPEST)
+}
+
+fn is_within_above(upper: u32, lower: &[u32], links: &[Link], depth: u32) -> bool {
+    if depth == 0 {
+        return false;
+    }
+    let device = links.iter().find(|link| link.index == upper);
+    let ports = links.iter().filter(|port| port.master == Some(upper));
+    let mut below = device
+        .and_then(Link::gets_packets_of)
+        .into_iter()
+        .chain(ports.map(|port| port.index));
+    below.any(|index| lower.contains(&index) || is_within_above(index, lower, links, depth - 1))
+}
+
+impl Link {
+    /// Returns the index of the interface from which this one gets packets as they are. One of another network namespace has
+    /// none here.
+    fn gets_packets_of(&self) -> Option<u32> {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        let is_on_top = kind == "vlan" || SHARING.contains(&kind);
+        self.lower.filter(|_| is_on_top && !self.lower_elsewhere)
+    }
+}
+
 /// Returns all interfaces, by index.
 pub fn all() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
@@ -238,6 +273,46 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
+
+    #[test]
+    fn packets_are_handed_up_by_vlans_shared_devices_and_ports() {
+        let link = |index, kind: &str, lower, master| Link {
+            index,
+            kind: (!kind.is_empty()).then(|| kind.to_owned()),
+            lower,
+            master,
+            ..Link::default()
+        };
+        let elsewhere = Link {
+            lower_elsewhere: true,
+            ..link(15, "vlan", Some(1), None)
+        };
+        let links = [
+            link(1, "", None, None),
+            link(2, "vlan", Some(1), None),
+            link(3, "macvlan", Some(2), None),
+            link(4, "veth", Some(1), Some(6)),
+            link(5, "", None, Some(7)),
+            link(6, "bridge", None, None),
+            link(7, "bond", None, None),
+            link(8, "vlan", Some(7), Some(6)),
+            link(9, "vxlan", Some(1), None),
+            // The kernel makes no such ring, but a list that is read in parts may have one.
+            link(10, "vlan", Some(11), None),
+            link(11, "vlan", Some(10), None),
+            elsewhere,
+        ];
+        let above = |lower: u32| -> Vec<u32> {
+            let indices = links.iter().map(|link| link.index);
+            indices
+                .filter(|upper| is_above(*upper, &[lower], &links))
+                .collect()
+        };
+        assert_eq!(above(1), [2, 3], "neither a veth's other end nor a tunnel");
+        assert_eq!(above(5), [6, 7, 8]);
+        assert_eq!(above(4), [6]);
+        assert_eq!(above(3), [0; 0]);
+    }
 
     #[test]
     fn loopback_is_found_with_its_addresses() {

@@ -1,21 +1,16 @@
 //! Whether packets of an interface reach other hosts without being forwarded by IP.
 
-use crate::sys::links::Link;
-
-/// Kinds of devices that share a lower device under MAC addresses of their own.
-const SHARING: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+use crate::sys::links::{Link, SHARING, is_above};
 
 /// Returns whether any of these interfaces takes packets for other MAC addresses than its own: as a bridge's port, below a
-/// macvlan, or because it is promiscuous for another reason.
+/// macvlan, also one on a VLAN, or because it is promiscuous for another reason.
 ///
 /// A macvlan in another network namespace is not seen from this one.
 pub fn is_any(indices: &[u32], devices: &[Link]) -> bool {
     devices.iter().any(|device| {
         let takes_all = device.promiscuity != 0 && indices.contains(&device.index);
         let kind = device.kind.as_deref().unwrap_or_default();
-        let below = device.lower.filter(|_| !device.lower_elsewhere);
-        let shares = SHARING.contains(&kind) && below.is_some_and(|index| indices.contains(&index));
-        takes_all || shares
+        takes_all || (SHARING.contains(&kind) && is_above(device.index, indices, devices))
     })
 }
 
@@ -38,9 +33,20 @@ mod tests {
             device(3, 0, "", None),
             device(4, 0, "macvlan", Some(3)),
             device(5, 0, "vlan", Some(1)),
+            device(6, 0, "", None),
+            device(7, 0, "vlan", Some(6)),
+            device(8, 0, "vlan", Some(7)),
+            device(9, 0, "ipvlan", Some(8)),
         ];
         assert!(!is_any(&[1], &devices));
         assert!(is_any(&[1, 2], &devices));
         assert!(is_any(&[3], &devices));
+        assert!(is_any(&[6], &devices), "a VLAN's in a VLAN");
+        assert!(!is_any(&[9], &devices), "nothing shares it");
+        let moved = devices.map(|device| Link {
+            lower_elsewhere: device.index == 7,
+            ..device
+        });
+        assert!(!is_any(&[6], &moved), "it is another interface's VLAN");
     }
 }

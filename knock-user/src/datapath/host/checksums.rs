@@ -4,19 +4,13 @@
 //! completes the sum when it sends, so such a packet never leaves a machine; but on its way between two software
 //! devices of one machine, nothing completes it.
 
-use crate::sys::links::Link;
+use crate::sys::links::{DEEPEST, Link, SHARING};
 
 /// Buses of devices that lead to another system on the same machine.
 const VIRTUAL_BUSES: [&str; 3] = ["virtio", "xen", "vio"];
 
 /// Kinds that come in pairs: the lower device is the other end.
 const PAIRS: [&str; 2] = ["veth", "netkit"];
-
-/// Kinds of which several share one lower device, and pass packets to each other without it.
-const SIBLINGS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
-
-/// Bound on the devices below a device; the kernel allows eight.
-const DEEPEST: u32 = 16;
 
 /// Returns whether such packets may arrive by device `index`: not where it is hardware, or on top of hardware alone. A
 /// device that cannot be seen, such as one in another network namespace, counts as software.
@@ -33,7 +27,8 @@ fn reaches_software(index: u32, links: &[Link], depth: u32) -> bool {
         return VIRTUAL_BUSES.contains(&bus.as_str());
     }
     let kind = link.kind.as_deref().unwrap_or_default();
-    if PAIRS.contains(&kind) || SIBLINGS.contains(&kind) || link.lower_elsewhere {
+    // Devices that share another pass packets to each other without it.
+    if PAIRS.contains(&kind) || SHARING.contains(&kind) || link.lower_elsewhere {
         return true;
     }
     let below = link.lower.filter(|lower| *lower != index && *lower != 0);
