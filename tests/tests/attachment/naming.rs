@@ -133,6 +133,21 @@ fn a_renamed_interface_answers_as_before() {
     });
 }
 
+/// Without the service, which would write the tables again.
+#[test]
+fn a_renamed_interface_answers_after_a_reload() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.lab.rename(WAN, "ext0");
+        scenario.closed(A, "22/tcp");
+        scenario.configure(ssh().key("deny = \"reject\""));
+        scenario.knockgate("reload").exits(0);
+        scenario.refused(A, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        scenario.lab.rename("ext0", WAN);
+    });
+}
+
 fn is_answering(scenario: &Scenario) {
     wait_until("it answers again", || {
         scenario.knockgate("status").code == Some(0)

@@ -1,7 +1,7 @@
 //! Loads the kernel program with tables made and filled for one configuration.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     path::Path,
@@ -20,7 +20,9 @@ use knock_common::{
     seed::Seed,
 };
 
-use super::{entry::Entry, framing::Framing, native::Facts, pins::directory};
+use super::{
+    attachment::Attachment, entry::Entry, framing::Framing, native::Facts, pins::directory,
+};
 use crate::{
     config::{Attach, Config, OpenPorts, listening_ports},
     datapath::{
@@ -145,10 +147,11 @@ fn load_xdp_entries(ebpf: &mut Ebpf, applied: &Applied, entries: &BTreeSet<Entry
     Ok(())
 }
 
-/// As [`load`], beside an instance whose tables are pinned in `directory`. The tables for which `is_kept` holds are that
-/// instance's own; all others are made anew.
+/// As [`load`], beside an instance whose tables are pinned in `directory` and which is attached as `attachments` says. The tables
+/// for which `is_kept` holds are that instance's own; all others are made anew.
 pub fn load_beside(
     directory: &Path,
+    attachments: &[Attachment],
     is_kept: &dyn Fn(&Definition) -> bool,
     contents: &Contents,
     entries: &BTreeSet<Entry>,
@@ -166,7 +169,7 @@ pub fn load_beside(
         }
     }
     let mut ebpf = loader.load(object(Hook::Xdp)?).map_err(not_loaded)?;
-    fill(&ebpf, contents, origin)?;
+    fill(&ebpf, contents, origin, attachments)?;
     load_xdp_entries(&mut ebpf, &contents.applied, entries)?;
     Ok(ebpf)
 }
@@ -255,7 +258,7 @@ fn make(hook: Hook, contents: &Contents, origin: Origin, log: VerifierLogLevel) 
     tables::PROGRESS_CURSOR
         .open(&ebpf)?
         .set(0, Cursor::at(ring::FIRST), 0)?;
-    fill(&ebpf, contents, origin)?;
+    fill(&ebpf, contents, origin, &[])?;
     Ok(ebpf)
 }
 
@@ -332,8 +335,14 @@ impl Constants {
     }
 }
 
-/// Fills the tables of an object that follow from the configuration and the host.
-fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
+/// Fills the tables of an object that follow from the configuration and the host. `attachments`: of an instance that it is to
+/// replace.
+fn fill(
+    ebpf: &Ebpf,
+    contents: &Contents,
+    origin: Origin,
+    attachments: &[Attachment],
+) -> Result<()> {
     let Origin {
         since,
         seed,
@@ -343,11 +352,7 @@ fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
     } = origin;
     let config = &contents.applied.config;
     contents.fill(ebpf, &open_ports(config)?)?;
-    let guarded: Vec<_> = config
-        .interfaces
-        .iter()
-        .filter_map(|name| Some((links::index_of(name)?, name.clone())))
-        .collect();
+    let guarded = guarded(config, attachments);
     let host =
         HostState::read(config, &guarded, secret).context("cannot read this host's addresses")?;
     HostTables::open(ebpf)?.write(&host)?;
@@ -362,6 +367,19 @@ fn fill(ebpf: &Ebpf, contents: &Contents, origin: Origin) -> Result<()> {
     };
     tables::META.open(ebpf)?.set(0, meta, 0)?;
     Ok(())
+}
+
+/// Returns the indices and present names of the interfaces that `config` guards: those that have its names, and those that the
+/// program has stayed on when they were renamed.
+fn guarded(config: &Config, attachments: &[Attachment]) -> Vec<(u32, String)> {
+    let is_followed =
+        |row: &&Attachment| row.is_attached() && config.interfaces.contains(&row.configured);
+    let followed = attachments.iter().filter(is_followed);
+    let followed = followed.filter_map(|row| Some((row.index?, row.name.clone())));
+    let named = config.interfaces.iter();
+    let named = named.filter_map(|name| Some((links::index_of(name)?, name.clone())));
+    let guarded: BTreeMap<u32, String> = followed.chain(named).collect();
+    guarded.into_iter().collect()
 }
 
 fn random() -> Result<u64> {

@@ -268,7 +268,7 @@ fn load(
         },
         deadline,
     };
-    program::load_beside(from, &is_kept, contents, &entries, origin)
+    program::load_beside(from, attachments, &is_kept, contents, &entries, origin)
 }
 
 /// Refuses a mode of attachment other than an interface has: the kernel has no way to change it without a moment in which
