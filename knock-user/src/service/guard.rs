@@ -18,9 +18,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{
-        self, Attachment, Before, Busy, Datapath, HostState, Lack, PinRoot, Renewed, Repair, Up,
-    },
+    datapath::{self, Attachment, Before, Busy, Datapath, Lack, PinRoot, Renewed, Repair, Up},
     sys::{
         link_events::LinkEvents,
         routes::{self, LocalRoute},
@@ -48,8 +46,6 @@ pub struct Guard {
     pub summary: String,
     /// Every configured interface that exists is guarded.
     pub is_closed: bool,
-    /// The state of the host, as the program has been told.
-    host: Option<HostState>,
     routes: Routes,
     /// The last error of what is to follow on each interface.
     unfit: BTreeMap<String, Complaint>,
@@ -80,7 +76,6 @@ impl Guard {
             last_look: now,
             summary: String::new(),
             is_closed: false,
-            host: None,
             routes: Routes {
                 local: Vec::new(),
                 next_look: now,
@@ -123,11 +118,6 @@ impl Guard {
     pub fn could_not_look(&mut self, error: &anyhow::Error) {
         self.next_look = Instant::now() + PAUSE;
         self.summary = format!("cannot check whether the interfaces are guarded: {error:#}");
-    }
-
-    /// Has the program told the state of the host again, since it may have new tables.
-    pub fn forget_host(&mut self) {
-        self.host = None;
     }
 
     /// Checks every interface, and attaches the program again where it is missing.
@@ -248,7 +238,8 @@ impl Guard {
         }
     }
 
-    /// Tells the program the state of the host and of the interfaces that are guarded now, where it has changed.
+    /// Tells the program the state of the host and of the interfaces that are guarded now. At each check, since other commands
+    /// write the tables too, and may have read the state before it changed.
     fn update_host_state(
         &mut self,
         datapath: &mut Datapath,
@@ -256,11 +247,7 @@ impl Guard {
     ) -> Result<()> {
         let routes = self.routes.look()?;
         let now = datapath.read_host_state_with(attachments, routes)?;
-        if self.host.as_ref() != Some(&now) {
-            datapath.set_host_state(&now)?;
-            self.host = Some(now);
-        }
-        Ok(())
+        datapath.set_host_state(&now)
     }
 }
 

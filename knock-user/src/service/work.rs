@@ -153,7 +153,6 @@ impl<'r> Work<'r> {
             self.watch.look(&self.datapath, &mut self.log)?;
             self.datapath = reopened;
             self.open = None;
-            self.guard.forget_host();
             self.log.say(Record::now(names::CONFIG_APPLIED));
             self.log.configure(self.datapath.config());
             self.endpoint.apply(self.datapath.config());

@@ -40,7 +40,7 @@ impl Datapath {
             .context("cannot read this host's addresses")
     }
 
-    /// Tells the program the state of this host.
+    /// Tells the program the state of this host. Reads the tables, and writes only what is not in them yet.
     pub fn set_host_state(&mut self, state: &HostState) -> Result<()> {
         self.host.write(state)
     }
