@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     config::{Addresses, Config, Gate, count},
     datapath::Destinations,
+    sys::links::{self, Link, is_above},
     values::{Port, Protocol},
 };
 
@@ -140,7 +141,11 @@ impl Published {
             )),
         };
         Self {
-            rows: answered.then(|| concerned(config, destinations, &found.published)),
+            rows: answered.then(|| {
+                // Without an answer, only rules for the guarded interfaces themselves count.
+                let links = links::all().unwrap_or_default();
+                concerned(config, destinations, &found.published, &links)
+            }),
             unread,
         }
     }
@@ -157,10 +162,16 @@ impl Published {
 }
 
 /// Returns the published ports that the gates of `config` concern, and which of them would be guarded. `destinations`: what
-/// it guards.
-fn concerned(config: &Config, destinations: &Destinations, published: &[Rule]) -> Vec<Concerned> {
+/// it guards. `links`: the interfaces of this host.
+fn concerned(
+    config: &Config,
+    destinations: &Destinations,
+    published: &[Rule],
+    links: &[Link],
+) -> Vec<Concerned> {
     let mut found: Vec<Concerned> = Vec::new();
-    for rule in published.iter().filter(|rule| rule.is_reachable(config)) {
+    let is_reachable = |rule: &&Rule| rule.is_reachable(config, links);
+    for rule in published.iter().filter(is_reachable) {
         found.extend(rule.concerned(config, destinations));
     }
     found.dedup();
@@ -168,9 +179,16 @@ fn concerned(config: &Config, destinations: &Destinations, published: &[Rule]) -
 }
 
 impl Rule {
-    /// Returns whether packets that come by a guarded interface may meet the rule.
-    fn is_reachable(&self, config: &Config) -> bool {
-        let by_another = |name| !config.interfaces.is_empty() && !config.interfaces.contains(name);
+    /// Returns whether packets that come by a guarded interface may meet the rule, also because they are handed to a device above it.
+    fn is_reachable(&self, config: &Config, links: &[Link]) -> bool {
+        let names = &config.interfaces;
+        let is_above_one = |name: &String| {
+            let guarded = links.iter().filter(|link| names.contains(&link.name));
+            let guarded: Vec<u32> = guarded.map(|link| link.index).collect();
+            let device = links.iter().find(|link| link.name == *name);
+            device.is_some_and(|device| is_above(device.index, &guarded, links))
+        };
+        let by_another = |name| !names.is_empty() && !names.contains(name) && !is_above_one(name);
         !self.interface.as_ref().is_some_and(by_another)
             && !self
                 .address

@@ -70,7 +70,10 @@ fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
             Some("l4proto") if is_equal && protocols.is_empty() => {
                 protocols = each(right, |value| protocol_of(value.as_str()?))?;
             }
-            Some("iifname" | "iif") if is_equal => interface = right.as_str().map(str::to_owned),
+            Some("iifname" | "iif") if is_equal => {
+                let name = right.as_str().filter(|name| !name.ends_with('*'));
+                interface = name.map(str::to_owned);
+            }
             _ => {}
         }
     }

@@ -127,7 +127,12 @@ fn said(top: &str, protect: &str) -> Vec<String> {
         },
         _ => Destinations::of(&config).expect("nothing is read"),
     };
-    let rows = concerned(&config, &destinations, &iptables::read(SAVED).published);
+    let rows = concerned(
+        &config,
+        &destinations,
+        &iptables::read(SAVED).published,
+        &[],
+    );
     rows.iter().map(ToString::to_string).collect()
 }
 
@@ -193,4 +198,46 @@ fn a_published_port_is_open_where_its_address_is_not_guarded() {
     assert!(open(&listed("192.0.2.1"), "[\"8080/tcp\"]"), "elsewhere");
     assert!(!open("addresses = \"host\"", "[\"8080/tcp\"]"));
     assert!(open("addresses = \"host\"", "[\"53/udp\"]"));
+}
+
+#[test]
+fn rules_for_devices_above_a_guarded_interface_count() {
+    let link = |index, name: &str, kind: &str, lower, master| Link {
+        index,
+        name: name.to_owned(),
+        kind: (!kind.is_empty()).then(|| kind.to_owned()),
+        lower,
+        master,
+        ..Link::default()
+    };
+    let links = [
+        link(1, "eth0", "", None, Some(4)),
+        link(2, "eth1", "", None, None),
+        link(3, "eth1.10", "vlan", Some(2), None),
+        link(4, "bond0", "bond", None, None),
+        link(5, "bond0.10", "vlan", Some(4), Some(6)),
+        link(6, "br0", "bridge", None, None),
+        link(7, "wg0", "wireguard", None, None),
+    ];
+    let counts = |guarded: &str, device: &str| {
+        let text =
+            format!("interfaces = {guarded}\n[[gate]]\nname = \"web\"\nprotect = [\"80/tcp\"]\n");
+        let (config, _) = Config::parse(&text, "test").expect("valid");
+        let destinations = Destinations::of(&config).expect("nothing is read");
+        let rule = Rule {
+            interface: Some(device.to_owned()),
+            ..rule(Protocol::Tcp, (80, 80), "172.17.0.2", None)
+        };
+        !concerned(&config, &destinations, &[rule], &links).is_empty()
+    };
+    let eth0 = "[\"eth0\"]";
+    for device in ["eth0", "bond0", "bond0.10", "br0"] {
+        assert!(counts(eth0, device), "{device}");
+    }
+    for device in ["eth1", "eth1.10", "wg0", "gone0"] {
+        assert!(!counts(eth0, device), "{device}");
+    }
+    assert!(counts("[\"eth1\"]", "eth1.10"));
+    assert!(!counts("[\"br0\"]", "eth0"));
+    assert!(counts("[]", "wg0"));
 }
