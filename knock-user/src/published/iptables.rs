@@ -28,6 +28,12 @@ pub fn read(text: &str) -> Found {
     found
 }
 
+/// Returns whether one of these programs has printed rules that change destinations and are in the kernel's nftables. It says so
+/// in a comment, and prints no table that has rules which nft alone can read.
+pub fn is_of_nftables(text: &str) -> bool {
+    text.contains("(nf_tables)") && text.lines().any(|line| line == "*nat")
+}
+
 /// Returns a rule for each part of the ports that a line lists; `None`: it is not understood.
 fn rules(words: &[&str]) -> Option<Vec<Rule>> {
     let (mut address, mut interface) = (None, None);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{Found, iptables, nft};
+use crate::sys::nftables::{NatChain, nat_chains};
 
 /// How long all programs together may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -26,12 +27,12 @@ const FOLDERS: [&str; 6] = [
     "/usr/local/bin",
 ];
 
-/// Those of iptables. With the legacy variants, another set of rules may be in force beside.
-const IPTABLES: [&str; 4] = [
-    "iptables-save",
-    "ip6tables-save",
-    "iptables-legacy-save",
-    "ip6tables-legacy-save",
+/// Those of iptables, each with the family of its rules. With the legacy variants, another set of rules may be in force beside.
+const IPTABLES: [(&str, u8); 4] = [
+    ("iptables-save", NatChain::IPV4),
+    ("ip6tables-save", NatChain::IPV6),
+    ("iptables-legacy-save", NatChain::IPV4),
+    ("ip6tables-legacy-save", NatChain::IPV6),
 ];
 
 /// The rules that were read.
@@ -60,13 +61,18 @@ pub fn read() -> Rules {
         }
     }
     let mut saved = false;
-    for name in IPTABLES {
+    let mut saved_of_nftables = Vec::new();
+    for (name, family) in IPTABLES {
         if let Some(text) = rules.ask(name, &[], end) {
+            let text = String::from_utf8_lossy(&text);
             let Found {
                 published,
                 not_understood,
-            } = iptables::read(&String::from_utf8_lossy(&text));
+            } = iptables::read(&text);
             saved = true;
+            if iptables::is_of_nftables(&text) {
+                saved_of_nftables.push(family);
+            }
             rules.found.published.extend(published);
             rules.found.not_understood += not_understood;
         }
@@ -74,11 +80,27 @@ pub fn read() -> Rules {
     if !saved {
         rules.found.not_understood += of_iptables;
     }
+    if find("nft").is_none() {
+        // Who may not ask has seen the other programs fail, too.
+        let chains = nat_chains().unwrap_or_default();
+        if let Some(chain) = unsaved(&chains, &saved_of_nftables) {
+            rules.fail(format!(
+                "nft is not installed, and nftables has such rules in table {}",
+                chain.table
+            ));
+        }
+    }
     rules.answered = rules.failed.is_none() || saved || of_nft;
     // The legacy programs may be the same as the others.
     rules.found.published.sort();
     rules.found.published.dedup();
     rules
+}
+
+/// Returns a chain whose rules the programs of iptables have not printed. `saved`: the families whose rules in nftables they have.
+fn unsaved<'c>(chains: &'c [NatChain], saved: &[u8]) -> Option<&'c NatChain> {
+    let is_saved = |chain: &NatChain| chain.table == "nat" && saved.contains(&chain.family);
+    chains.iter().find(|chain| !is_saved(chain))
 }
 
 impl Rules {
@@ -148,6 +170,21 @@ mod tests {
             &["-c", script],
             Instant::now() + limit,
         )
+    }
+
+    #[test]
+    fn rules_of_nftables_that_no_program_has_printed_are_missed() {
+        let chain = |family, table: &str| NatChain {
+            family,
+            table: table.to_owned(),
+        };
+        let (v4, v6) = (NatChain::IPV4, NatChain::IPV6);
+        let chains = [chain(v4, "nat"), chain(v6, "nat")];
+        assert_eq!(unsaved(&[], &[]), None);
+        assert_eq!(unsaved(&chains, &[v4, v6]), None);
+        assert_eq!(unsaved(&chains, &[v4]), Some(&chains[1]));
+        let native = [chain(v4, "nat"), chain(v4, "containers")];
+        assert_eq!(unsaved(&native, &[v4, v6]), Some(&native[1]));
     }
 
     #[test]

@@ -241,3 +241,14 @@ fn rules_for_devices_above_a_guarded_interface_count() {
     assert!(!counts("[\"br0\"]", "eth0"));
     assert!(counts("[]", "wg0"));
 }
+
+/// As they print rules of the kernel's nftables, of its older tables, and where nft has added what only it can read.
+#[test]
+fn programs_of_iptables_say_whose_rules_they_print() {
+    assert!(iptables::is_of_nftables(SAVED));
+    assert!(!iptables::is_of_nftables(
+        &SAVED.replace(" (nf_tables)", "")
+    ));
+    let incompatible = SAVED.replace("*nat", "# Table `nat' is incompatible, use 'nft' tool.");
+    assert!(!iptables::is_of_nftables(&incompatible));
+}

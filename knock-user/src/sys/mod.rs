@@ -10,6 +10,7 @@ pub mod kernel_version;
 pub mod link_events;
 pub mod links;
 mod netlink;
+pub mod nftables;
 pub mod page;
 pub mod process;
 pub mod routes;
