@@ -95,7 +95,7 @@ pub struct Link {
 pub mod address_kind {
     /// The host's own.
     pub const OWN: u32 = 1;
-    /// Broadcast address of one of its networks.
+    /// Broadcast address of one of its networks, or an anycast address.
     pub const BROADCAST: u32 = 2;
 }
 
