@@ -40,6 +40,7 @@ pub use install::{
     reload::{StillLapsed, reload, return_from_trial},
     repair::{Repair, repair},
     request::{Absent, Request},
+    settle::settle_killed,
     taken_warnings,
     unguarded::{NotFollowed, NotGuarded},
     up::{Before, Up, up},

@@ -18,7 +18,9 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{self, Attachment, Before, Busy, Datapath, Lack, PinRoot, Renewed, Repair, Up},
+    datapath::{
+        self, Attachment, Before, Busy, Datapath, Lack, PinRoot, Renewed, Repair, TrialState, Up,
+    },
     sys::{
         link_events::LinkEvents,
         routes::{self, LocalRoute},
@@ -46,6 +48,8 @@ pub struct Guard {
     pub summary: String,
     /// Every configured interface that exists is guarded.
     pub is_closed: bool,
+    /// A trial has ended, and has been said to have.
+    has_lapsed: bool,
     routes: Routes,
     /// The last error of what is to follow on each interface.
     unfit: BTreeMap<String, Complaint>,
@@ -76,6 +80,7 @@ impl Guard {
             last_look: now,
             summary: String::new(),
             is_closed: false,
+            has_lapsed: false,
             routes: Routes {
                 local: Vec::new(),
                 next_look: now,
@@ -153,6 +158,7 @@ impl Guard {
                 self.compare(&attachments, &datapath.config().interfaces, log);
             }
         }
+        self.say_whether_lapsed(datapath)?;
         self.renew_next(datapath, &attachments);
         self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
@@ -198,6 +204,21 @@ impl Guard {
                 _ => {}
             }
         }
+    }
+
+    /// Says that a trial has ended: then no interface is guarded, though each carries the program.
+    fn say_whether_lapsed(&mut self, datapath: &Datapath) -> Result<()> {
+        let has_lapsed = datapath.trial()? == TrialState::Lapsed;
+        if has_lapsed {
+            "the trial has ended, and every packet passes: `knockgate up` brings the gates up again"
+                .clone_into(&mut self.summary);
+            self.is_closed = false;
+            if !self.has_lapsed {
+                tracing::warn!("{}", self.summary);
+            }
+        }
+        self.has_lapsed = has_lapsed;
+        Ok(())
     }
 
     /// Has packets go on to what is pinned now, where that has changed.

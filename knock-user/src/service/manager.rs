@@ -10,7 +10,8 @@ use super::guard::Guard;
 /// What the service manager has been told.
 #[derive(Default)]
 pub struct Readiness {
-    is_ready: bool,
+    /// It has been told that the service is ready.
+    pub is_ready: bool,
     status: String,
 }
 

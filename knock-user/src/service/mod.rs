@@ -99,7 +99,7 @@ pub async fn serve(
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hangup.recv() => {
-                reload::reload(load, root, &mut work.log);
+                work.reload(load);
                 work.guard.look_now();
             }
             ready = ring.readable_mut() => {

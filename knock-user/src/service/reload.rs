@@ -15,11 +15,14 @@ use crate::{
 pub type Load<'l> = &'l dyn Fn(&[String]) -> Result<Config>;
 
 /// Applies the configuration file to what is up. What is in force stays where the file is invalid or cannot be applied. That
-/// it was applied is said when the service sees it, as after `knockgate reload`.
-pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log) {
-    notify(&[NotifyState::Reloading]);
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        notify(&[now]);
+/// it was applied is said when the service sees it, as after `knockgate reload`. `is_ready`: the service manager has been told that
+/// the service is ready, and so is told of this.
+pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log, is_ready: bool) {
+    if is_ready {
+        notify(&[NotifyState::Reloading]);
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            notify(&[now]);
+        }
     }
     if let Err(error) = datapath::reload(root, None, |named| load(named.unwrap_or_default())) {
         tracing::error!("the configuration in force stays: {error:#}");
@@ -28,7 +31,9 @@ pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log) {
             ..Record::now(CONFIG_REJECTED)
         });
     }
-    notify(&[NotifyState::Ready]);
+    if is_ready {
+        notify(&[NotifyState::Ready]);
+    }
 }
 
 /// Ends a trial that has lapsed. `complaint`: what was said of the last try.

@@ -21,12 +21,12 @@ use super::{
     packets::Packets,
     patience::Patience,
     record::Record,
-    reload,
+    reload::{self, Load},
     watch::Watch,
 };
 use crate::{
     config::OpenPorts,
-    datapath::{Before, Datapath, PinRoot, Up, open_ports},
+    datapath::{self, Before, Datapath, PinRoot, Up, open_ports},
     sys::capability,
     values::Port,
 };
@@ -108,6 +108,11 @@ impl<'r> Work<'r> {
         Ok(())
     }
 
+    /// Applies the configuration file again.
+    pub fn reload(&mut self, load: Load<'_>) {
+        reload::reload(load, self.root, &mut self.log, self.readiness.is_ready);
+    }
+
     pub fn look_at_grants(&mut self) -> Result<()> {
         let started = Instant::now();
         let looked = self.watch.look(&self.datapath, &mut self.log);
@@ -147,6 +152,7 @@ impl<'r> Work<'r> {
     }
 
     fn follow(&mut self) -> Result<Seen> {
+        datapath::settle_killed(self.root)?;
         reload::return_from_trial(self.root, &mut self.trial);
         if let Some(reopened) = self.datapath.reopened_unlocked()? {
             // The ends of grants that are gone, by the names that they had.

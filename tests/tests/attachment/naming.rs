@@ -30,6 +30,37 @@ fn a_renamed_interface_stays_guarded() {
     });
 }
 
+/// Its link is pinned under the name before, which the configuration names no more.
+#[test]
+fn a_configuration_may_take_up_the_new_name() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh());
+        scenario.lab.rename(WAN, "ext0");
+        configure(scenario, &["ext0"], ssh());
+        scenario.knockgate("reload").exits(0);
+        scenario.closed(A, "22/tcp");
+        expect_status(scenario, &[("ext0", None, true)]);
+        scenario.knockgate("down").exits(0);
+        scenario.lab.rename("ext0", WAN);
+        scenario.lab.assert_untouched();
+    });
+}
+
+/// Of two interfaces that have exchanged their names, one is left.
+#[test]
+fn a_configuration_may_name_one_of_two_that_exchanged_names() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("lan0");
+        configure(scenario, &[WAN, "lan0"], ssh());
+        scenario.knockgate("up").exits(0);
+        swap(scenario);
+        configure(scenario, &["lan0"], ssh());
+        scenario.knockgate("reload").exits(0);
+        scenario.closed(A, "22/tcp");
+        expect_status(scenario, &[("lan0", None, true)]);
+    });
+}
+
 /// The renamed interface stays guarded, and `status` reports that the one with its old name is not.
 #[test]
 fn another_interface_under_the_name_is_told_and_guarded_by_up() {

@@ -2,7 +2,8 @@
 //! reload, `down` and a crash.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,6 +14,7 @@ use knockgate_tests::{
     lab::{
         Family,
         Source::{A, B},
+        WAN,
     },
     need,
     run::wait_until,
@@ -220,6 +222,38 @@ fn a_reload_that_begins_with_keys_says_that_they_wait() {
         wait_until("it has arrived", || outcome(scenario, "replay") == 1);
         scenario.closed(A, "22/tcp");
         knock(scenario, &key, "--then 22/tcp").exits(0);
+    });
+}
+
+/// The keys are in a table that both configurations use.
+#[test]
+fn an_up_that_fails_leaves_the_keys_as_they_were() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        let text = scenario.lab.configured().expect("it was written");
+        let folder = scenario.lab.folder();
+        fs::rename(folder.join("keys"), folder.join("aside")).expect("the test's own");
+        DirBuilder::new()
+            .mode(0o700)
+            .create(folder.join("keys"))
+            .expect("the test's own");
+        let more = text.replace(
+            &format!("interfaces = [{WAN:?}]"),
+            &format!("interfaces = [{WAN:?}, \"absent0\"]"),
+        );
+        assert_ne!(more, text);
+        scenario.lab.configure(&more);
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["there is no interface `absent0`"]);
+        fs::remove_dir_all(folder.join("keys")).expect("the test's own");
+        fs::rename(folder.join("aside"), folder.join("keys")).expect("the test's own");
+        scenario.lab.configure(&text);
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        scenario.open(A, "22/tcp");
     });
 }
 

@@ -1,17 +1,20 @@
 //! `up --try` and `confirm`.
 
+use std::fs::{self, File};
+
 use aya::maps::{Array, Map, MapData};
 use knockgate_tests::{
     attempt::Outcome,
+    killed::{Call, killed_at_call},
     lab::{
         Source::{A, B},
         WAN,
     },
-    run::{Run, wait_until},
+    run::{Run, Running, wait_until},
     scenario::Scenario,
 };
 
-use crate::{in_all_modes, in_native_mode, serve, ssh};
+use crate::{in_all_modes, in_native_mode, serve, ssh, with_limits};
 
 fn mode(scenario: &Scenario) -> String {
     let status = scenario.knockgate("status --json").json();
@@ -92,6 +95,92 @@ fn what_was_up_before_is_in_force_again() {
         scenario.open(A, "25/tcp");
         scenario.closed(A, "22/tcp");
         scenario.open(B, "22/tcp");
+    });
+}
+
+/// It would make the trial permanent without saying so.
+#[test]
+fn a_trial_is_not_ended_by_a_reload() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.configure(ssh().protect("22/tcp 25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        scenario
+            .knockgate("reload")
+            .exits(1)
+            .says(&["on trial", "knockgate confirm"]);
+        assert_eq!(mode(scenario), "try");
+        scenario.knockgate("confirm").exits(0);
+        scenario.knockgate("reload").exits(0);
+        assert_eq!(mode(scenario), "enforce");
+    });
+}
+
+/// A trial whose grants are more than there is room for in the configuration before it.
+#[test]
+fn a_trial_ends_whatever_its_grants_are() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        with_limits(scenario, "sources = 16384, grants = 16, sessions = 1024");
+        scenario.knockgate("reload").exits(0);
+        with_limits(scenario, "sources = 16384, grants = 1024, sessions = 1024");
+        scenario.knockgate("up --try 1h").exits(0);
+        for host in 1..=40 {
+            let allow = format!("allow 198.51.100.{host} --gate ssh --for 1h");
+            scenario.knockgate(&allow).exits(0);
+        }
+        scenario.knockgate("allow {B} --gate ssh --for 2h").exits(0);
+        lapse(scenario);
+        assert_eq!(mode(scenario), "enforce");
+        let grants = scenario.knockgate("grants --json").exits(0).json();
+        assert_eq!(grants["grants"].as_array().map(Vec::len), Some(16));
+        scenario.closed(A, "22/tcp");
+        scenario.open(B, "22/tcp");
+    });
+}
+
+/// The links carry the program on trial, and the pins show the one before: any command and the service settle that.
+#[test]
+fn a_trial_that_is_killed_half_way_is_undone() {
+    for serves in [false, true] {
+        in_native_mode(|scenario| {
+            scenario.up(ssh());
+            let service = serves.then(|| serve(scenario));
+            scenario.configure(ssh().protect("22/tcp 25/tcp"));
+            let up = scenario.lab.knockgate_command(&["up", "--try", "1s"]);
+            // Only directories are renamed, when the links carry the program.
+            assert!(killed_at_call(up, 0, Call::renames));
+            scenario.closed(A, "25/tcp");
+            if serves {
+                wait_until("it is undone", || {
+                    scenario.attempt(A, "25/tcp", Outcome::Silent) == Outcome::Open
+                });
+            } else {
+                assert_eq!(mode(scenario), "enforce");
+            }
+            scenario.open(A, "25/tcp");
+            scenario.closed(A, "22/tcp");
+            scenario.knockgate("confirm").exits(0).says(&["no trial"]);
+            drop(service);
+        });
+    }
+}
+
+/// A trial before which nothing was up: every packet passes, and nothing says that the interface is guarded.
+#[test]
+fn the_service_says_that_a_trial_has_ended() {
+    in_native_mode(|scenario| {
+        scenario.configure(ssh());
+        scenario.knockgate("up --try 1h").exits(0);
+        let log = scenario.lab.folder().join("log");
+        let mut run = scenario.lab.knockgate_command(&["run"]);
+        run.stderr(File::create(&log).expect("the temporary folder is writable"));
+        let _service = Running::start(&mut run, scenario.lab.folder());
+        wait_until("it serves", || scenario.lab.is_served());
+        lapse(scenario);
+        let said = || fs::read_to_string(&log).expect("it was created above");
+        wait_until("it says so", || said().contains("every packet passes"));
+        scenario.open(A, "22/tcp");
     });
 }
 

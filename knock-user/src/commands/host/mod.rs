@@ -32,6 +32,13 @@ pub mod status;
 pub mod top;
 pub mod up;
 
+/// Finishes or undoes what a command that was killed has left, which this one would otherwise see or change half.
+fn settle_killed(root: &PinRoot) {
+    if let Err(error) = datapath::settle_killed(root) {
+        tracing::debug!("cannot look for what a killed command has left: {error:#}");
+    }
+}
+
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
 /// what is in force.
 fn return_from_trial(root: &PinRoot) {
@@ -47,6 +54,7 @@ pub(super) fn run(command: Command, options: &Options) -> Result<()> {
     let root = options.pin_root();
     let config = &options.config;
     if command.looks_at_the_datapath() {
+        settle_killed(&root);
         return_from_trial(&root);
     }
     match command {

@@ -16,12 +16,25 @@ use anyhow::Result;
 use super::{open::Datapath, tables::Group};
 use crate::sys::clock::monotonic_now;
 
+/// For which grants the new tables must have room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    ForAll,
+    /// As many as there is room for are enough.
+    ForSome,
+}
+
 /// Copies, before the program is replaced, what the tables of `old` hold whose group is not in `lasting`. Fails where the
-/// new tables have no room for the grants.
-pub fn before(old: &Datapath, new: &mut Datapath, lasting: &HashSet<Group>) -> Result<()> {
+/// new tables have too little room for the grants.
+pub fn before(
+    old: &Datapath,
+    new: &mut Datapath,
+    lasting: &HashSet<Group>,
+    room: Room,
+) -> Result<()> {
     let now = monotonic_now();
     if !lasting.contains(&Group::Grants) {
-        grants::copy(old, new, now)?;
+        grants::copy(old, new, now, room)?;
     }
     if !lasting.contains(&Group::Sessions) {
         sessions::copy(old, new, now)?;
@@ -36,10 +49,15 @@ pub fn before(old: &Datapath, new: &mut Datapath, lasting: &HashSet<Group>) -> R
 }
 
 /// Carries over what was added since, when no packet is judged by the old program any more.
-pub fn after(old: &Datapath, new: &mut Datapath, lasting: &HashSet<Group>) -> Result<()> {
+pub fn after(
+    old: &Datapath,
+    new: &mut Datapath,
+    lasting: &HashSet<Group>,
+    room: Room,
+) -> Result<()> {
     let now = monotonic_now();
     if !lasting.contains(&Group::Grants) {
-        grants::follow(old, new, now)?;
+        grants::follow(old, new, now, room)?;
     }
     if !lasting.contains(&Group::Sessions) {
         sessions::follow(old, new, now)?;

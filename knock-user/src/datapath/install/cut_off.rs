@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use knock_common::address::{V4, V6};
 
-use super::request::Request;
+use super::{attachment::Attachment, request::Request};
 use crate::{
     config::{Config, Established, Gate, SshSession},
     datapath::{
@@ -96,7 +96,10 @@ fn cuts_off<'c>(
                 .gates
                 .iter()
                 .any(|of| of.name == gate.name && of.protect.contains(&port));
-            same_gate && (!is_allowed(before.config()) || has_session(before, socket)?)
+            // On an interface that is not guarded now, it may have begun without a grant.
+            let was_judged = !is_allowed(before.config())
+                && before.attachments()?.iter().all(Attachment::is_guarded);
+            same_gate && (was_judged || has_session(before, socket)?)
         }
         _ => true,
     };

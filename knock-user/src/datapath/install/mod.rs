@@ -19,7 +19,7 @@ pub mod repair;
 mod replace;
 pub mod request;
 mod requirements;
-mod settle;
+pub mod settle;
 mod tcx;
 pub mod unguarded;
 pub mod up;

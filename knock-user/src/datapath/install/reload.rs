@@ -2,27 +2,37 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     pins::root::PinRoot,
-    request::{Absent, Request},
-    up::{Up, up},
+    request::{Absent, Replaces, Request},
+    up::{Superseded, Up, up},
 };
 use crate::{
     config::{Config, SshSession},
-    datapath::{compile::applied::Trial, open::Datapath, trial::TrialState},
+    datapath::{
+        compile::applied::Trial,
+        open::Datapath,
+        trial::{TrialState, reminder},
+    },
 };
 
 /// Puts the configuration into force that `load` reads, in place of what is up. Interfaces that were named on the command
-/// line stay as they are: `load` is given them. Where the file names none, those that are guarded stay as well. Fails with
-/// [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
+/// line stay as they are: `load` is given them. Where the file names none, those that are guarded stay as well. Fails during a
+/// trial, which it would make permanent, and with [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
 pub fn reload(
     root: &PinRoot,
     session: Option<SshSession>,
     load: impl FnOnce(Option<&[String]>) -> Result<Config>,
 ) -> Result<(Config, Up)> {
     let datapath = Datapath::open_unlocked(root)?;
+    if let TrialState::Left(left) = datapath.trial()? {
+        bail!(
+            "what is up is {}; give that first, or wait until the trial has ended",
+            reminder(left)
+        );
+    }
     let interfaces = &datapath.config().interfaces;
     let named_interfaces = datapath.applied.circumstances.named_interfaces;
     let mut config = load(named_interfaces.then_some(interfaces))?;
@@ -32,6 +42,7 @@ pub fn reload(
     let request = Request {
         named_interfaces,
         session,
+        replaces: Some(Replaces::Present),
         ..Request::new(Absent::Await)
     };
     let up = up(&config, root, &request)?;
@@ -63,10 +74,17 @@ pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
     };
     let request = Request {
         named_interfaces: *named_interfaces,
-        returns: true,
+        replaces: Some(Replaces::Lapsed {
+            since: datapath.since,
+            generation: datapath.generation,
+        }),
         ..Request::new(Absent::Await)
     };
-    let up = up(config, root, &request).context(StillLapsed)?;
+    let up = match up(config, root, &request) {
+        // Somebody else has been faster.
+        Err(error) if error.is::<Superseded>() => return Ok(None),
+        up => up.context(StillLapsed)?,
+    };
     tracing::warn!(
         "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
     );

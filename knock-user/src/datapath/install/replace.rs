@@ -19,19 +19,16 @@ use super::{
     framing::{framing, index_of},
     native,
     pinning::pin,
-    pins::{
-        directory::{Directory, Holds},
-        root::PinRoot,
-    },
+    pins::{directory::Holds, root::PinRoot},
     program::{self, Origin},
-    request::Absent,
-    settle::{self, change_programs, change_slot, forget, take_place},
+    request::{Absent, Request},
+    settle::{self, change_programs, change_slot, forget, share_links, take_place},
     xdp::Attached,
 };
 use crate::{
     config::{Attach, Config},
     datapath::{
-        carry,
+        carry::{self, Room},
         chain::{into::IntoSlot, next},
         compile::Contents,
         error::other_version,
@@ -59,17 +56,19 @@ pub(super) fn replace(
     contents: &Contents,
     keys: &KeySet,
     root: &PinRoot,
-    absent: Absent,
+    request: &Request,
     deadline: u64,
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     old.end_outdated(None)?;
     let attachments = old.attachments()?;
-    refuse_other_mode(
-        config,
-        contents.applied.circumstances.into.as_ref(),
-        &attachments,
-    )?;
+    if !request.returns() {
+        refuse_other_mode(
+            config,
+            contents.applied.circumstances.into.as_ref(),
+            &attachments,
+        )?;
+    }
     let from = old.whole_directory()?;
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;
@@ -100,19 +99,28 @@ pub(super) fn replace(
     } else {
         Newest::frozen(config)
     };
-    new.keys_mut()?.apply(&rows, &begin)?;
-    carry::before(old, &mut new, &lasting)?;
+    // Those that the program before uses too are changed last, when nothing keeps the new one from coming into force.
+    if !keeps_keys {
+        new.keys_mut()?.apply(&rows, &begin)?;
+    }
+    let enough = if request.returns() {
+        Room::ForSome
+    } else {
+        Room::ForAll
+    };
+    carry::before(old, &mut new, &lasting, enough)?;
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
 
     prepare_interfaces(root, config, &attachments)?;
-    for name in &config.interfaces {
-        let (place, next) = (root.of(name), root.unnamed(name));
-        change_programs(&place, &place, &next)?;
+    let (before, next) = (instance(root)?, undo.directories());
+    change_programs(&before, &before, &next)?;
+    change_slot(&before, &next)?;
+    let (guarded, failed) = attach_missing(&new, root, request.absent, &attachments)?;
+    keep_links(root, config, &attachments)?;
+    if keeps_keys {
+        new.keys_mut()?.apply(&rows, &begin)?;
     }
-    let before: Vec<PathBuf> = instance(root)?.into_iter().map(|of| of.path).collect();
-    change_slot(&before, &undo.directories())?;
-    let (guarded, failed) = attach_missing(&new, root, absent, &attachments)?;
     let removed: Vec<String> = old.config().interfaces.clone();
     undo.interfaces.clear();
     for name in &config.interfaces {
@@ -132,7 +140,7 @@ pub(super) fn replace(
     }
 
     grace::wait();
-    carry::after(old, &mut new, &lasting)?;
+    carry::after(old, &mut new, &lasting, enough)?;
     if !keeps_keys {
         new.keys()?.follow(old.keys()?);
         new.keys_mut()?.apply(&rows, &Newest::running(config))?;
@@ -164,17 +172,29 @@ fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
 fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
     let mut in_use = BTreeSet::new();
     for directory in instance(root)? {
-        let is_pinned = |entry: &Entry| directory.path.join(entry.pin()).exists();
+        let is_pinned = |entry: &Entry| directory.join(entry.pin()).exists();
         in_use.extend(Entry::ALL.into_iter().filter(is_pinned));
     }
     Ok(in_use)
 }
 
 /// Returns the directories of what is up.
-fn instance(root: &PinRoot) -> Result<Vec<Directory>> {
+fn instance(root: &PinRoot) -> Result<Vec<PathBuf>> {
     let mut directories = root.directories()?;
     directories.retain(|of| of.holds == Holds::Instance);
-    Ok(directories)
+    Ok(directories.into_iter().map(|of| of.path).collect())
+}
+
+/// Pins the links of interfaces that have been renamed, and that the configuration names as they are called now, in the directories
+/// for these names. In those for their earlier names they would be detached with these.
+fn keep_links(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
+    for row in attachments.iter().filter(|row| row.is_attached()) {
+        if row.renamed_from().is_some() && config.interfaces.contains(&row.name) {
+            let (from, to) = (root.of(&row.configured), root.unnamed(&row.name));
+            share_links(&from, &to, |index| Some(index) == row.index)?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the entries for TCX that are in use, and pins them beside the others.
@@ -372,7 +392,7 @@ impl Undo<'_> {
 
     fn run(&self) -> Result<()> {
         let next = self.directories();
-        settle::undo(&next, instance(self.root)?.iter())?;
+        settle::undo(&next, &instance(self.root)?)?;
         for directory in next.iter().filter(|directory| directory.exists()) {
             forget(self.root, directory)?;
         }

@@ -25,14 +25,29 @@ pub struct Request {
     pub keeps_trial: bool,
     /// The array that the program is put into, in place of links. What is up already stays where it is without one.
     pub into: Option<IntoArgument>,
-    /// It was in force before a trial that has ended. Nothing that is missing keeps it from coming into force again: until then
-    /// every packet passes.
-    pub returns: bool,
+    /// What it is to replace, and only that; `None`: whatever is up.
+    pub replaces: Option<Replaces>,
     /// The SSH session that must not be cut off.
     pub session: Option<SshSession>,
 }
 
+/// What a configuration is to replace. It may have been decided before the lock was had, so it is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaces {
+    /// What is up, if anything is.
+    Present,
+    /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, whose trial has
+    /// ended. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
+    /// passes.
+    Lapsed { since: u64, generation: u32 },
+}
+
 impl Request {
+    /// Returns whether it returns to the configuration before a trial.
+    pub fn returns(&self) -> bool {
+        matches!(self.replaces, Some(Replaces::Lapsed { .. }))
+    }
+
     pub fn new(absent: Absent) -> Self {
         Self {
             absent,
@@ -40,7 +55,7 @@ impl Request {
             trial: None,
             keeps_trial: false,
             into: None,
-            returns: false,
+            replaces: None,
             session: None,
         }
     }

@@ -7,6 +7,7 @@
 //! so.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -18,6 +19,7 @@ use super::{
     pins::{
         access, change,
         directory::{self, Directory, Holds, PROGRAMS},
+        lock::Busy,
         root::PinRoot,
     },
 };
@@ -25,6 +27,24 @@ use crate::{
     datapath::{chain::into, error::other_version},
     sys::{bpf, grace},
 };
+
+/// Finishes or undoes a replacement that a process which was killed has left, if no other one is at work. Until then the kernel may
+/// enforce another configuration than the pins show, or one on trial.
+pub fn settle_killed(root: &PinRoot) -> Result<()> {
+    let is_left = || -> Result<bool> {
+        let directories = root.directories()?;
+        let mut holds = directories.iter().map(|of| &of.holds);
+        Ok(holds.any(|holds| *holds == Holds::Unfinished))
+    };
+    if !is_left()? {
+        return Ok(());
+    }
+    match root.try_lock() {
+        Err(error) if error.is::<Busy>() => Ok(()),
+        Ok(Some(_lock)) if is_left()? => settle(root),
+        lock => lock.map(drop),
+    }
+}
 
 /// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
 pub fn settle(root: &PinRoot) -> Result<()> {
@@ -48,9 +68,10 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         take_place(root, &directory.interface)?;
     }
     if !undone.is_empty() {
-        let next = undone.into_iter().map(|of| of.path.clone());
+        let next: Vec<PathBuf> = undone.into_iter().map(|of| of.path.clone()).collect();
         let before = complete.iter().filter(|of| of.holds == Holds::Instance);
-        undo(&next.collect::<Vec<_>>(), before)?;
+        let before: Vec<PathBuf> = before.map(|of| of.path.clone()).collect();
+        undo(&next, &before)?;
     }
     for directory in &unfinished {
         let left = root.unnamed(&directory.interface);
@@ -74,7 +95,7 @@ pub fn settle(root: &PinRoot) -> Result<()> {
 /// Gives the directory that was filled for `interface` its name. What had that name gets the other's.
 pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
     let (next, place) = (root.unnamed(interface), root.of(interface));
-    share_links(&place, &next)?;
+    share_links(&place, &next, |_| true)?;
     let mut directories = root.directories()?.into_iter();
     // When all pins are there: a process without `CAP_FSETID` that changes the directory's mode takes its set-group-id bit
     // away, from which they have their group. Another one's where the interface is new.
@@ -91,8 +112,8 @@ pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
     moved.with_context(|| format!("cannot make {}", place.display()))
 }
 
-/// Pins the links of `from` that are on an interface in `to` as well.
-fn share_links(from: &Path, to: &Path) -> Result<()> {
+/// Pins the links of `from` that are on an interface in `to` as well, if it `is_wanted` by its index.
+pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> bool) -> Result<()> {
     for path in directory::links(from)? {
         let Some(name) = path.file_name() else {
             continue;
@@ -100,7 +121,8 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
         let copy = to.join(name);
         let link = bpf::program_link(&path)
             .with_context(|| format!("cannot look at {}", path.display()))?;
-        if link.is_none_or(|link| link.interface.is_none()) || copy.exists() {
+        let interface = link.and_then(|link| link.interface);
+        if !interface.is_some_and(|index| is_wanted(index.get())) || copy.exists() {
             continue;
         }
         bpf::open(&path)
@@ -112,58 +134,58 @@ fn share_links(from: &Path, to: &Path) -> Result<()> {
 
 /// Has links and slot carry the programs of the instance again, whose directories are `before`, in place of those pinned in
 /// `next`. Each packet is judged by the one or the other.
-pub(super) fn undo<'d>(
-    next: &[PathBuf],
-    before: impl Iterator<Item = &'d Directory>,
-) -> Result<()> {
-    let before: Vec<PathBuf> = before.map(|of| of.path.clone()).collect();
+pub(super) fn undo(next: &[PathBuf], before: &[PathBuf]) -> Result<()> {
     // All of them, before anything is removed: one program may guard several interfaces.
-    change_slot(next, &before)?;
-    for place in &before {
-        for next in next {
-            change_programs(place, next, place)?;
-        }
-    }
+    change_slot(next, before)?;
+    change_programs(before, next, before)?;
     // What packets go on to is in tables that are removed next.
     grace::wait();
     Ok(())
 }
 
-/// Has the links pinned in `links` carry the programs pinned in `to` in place of those pinned in `from`, each in place of the
-/// one that reads the same packets.
-pub(super) fn change_programs(links: &Path, from: &Path, to: &Path) -> Result<()> {
+/// Has the links pinned in `links` carry the programs pinned in `to` in place of those pinned in `from`, each in place of one that
+/// reads the same packets. All are directories.
+pub(super) fn change_programs(links: &[PathBuf], from: &[PathBuf], to: &[PathBuf]) -> Result<()> {
     for name in PROGRAMS {
-        let (from, to) = (from.join(name), to.join(name));
-        if from.exists() && to.exists() {
-            update_links(links, &from, &to)?;
+        let Some(new) = pinned(name, to)?.into_values().next() else {
+            continue;
+        };
+        for old in pinned(name, from)?.values() {
+            for directory in links {
+                update_links(directory, old, &new)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Has the slot that the instance is in, if it is in one, hold a program pinned in one of `to` in place of one pinned in one of
-/// `from` that reads the same packets.
+/// As [`change_programs`], in the slot that the instance is in, if it is in one.
 pub(super) fn change_slot(from: &[PathBuf], to: &[PathBuf]) -> Result<()> {
     let Some(into) = from.iter().chain(to).find_map(|of| into::of(of)) else {
         return Ok(());
     };
     for name in PROGRAMS {
-        let pinned = |directories: &[PathBuf]| {
-            let pins = directories.iter().map(|directory| directory.join(name));
-            pins.filter(|pin| pin.exists()).collect::<Vec<_>>()
-        };
-        let Some(new) = pinned(to).into_iter().next() else {
+        let Some(new) = pinned(name, to)?.into_values().next() else {
             continue;
         };
-        let old: Result<Vec<u32>> = pinned(from)
-            .iter()
-            .map(|pin| attachment::program_id(pin))
-            .collect();
-        let old = old?;
+        let old: Vec<u32> = pinned(name, from)?.into_keys().collect();
         let new = bpf::open(&new).with_context(|| format!("cannot open {}", new.display()))?;
         into.change(&old, &new)?;
     }
     Ok(())
+}
+
+/// Returns a pin of each program that has this name in one of the directories, by its id. Most have the same, but an entry that
+/// was needed later may have been loaded for each.
+fn pinned(name: &str, directories: &[PathBuf]) -> Result<BTreeMap<u32, PathBuf>> {
+    let mut pins = BTreeMap::new();
+    for directory in directories {
+        let pin = directory.join(name);
+        if pin.exists() {
+            pins.insert(attachment::program_id(&pin)?, pin);
+        }
+    }
+    Ok(pins)
 }
 
 /// Puts the program pinned at `to` in place of that pinned at `from` on the links pinned in `directory`.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +24,7 @@ use super::{
     program::{self, Origin},
     repair::{self, Repair},
     replace::{Replaced, replace},
-    request::{Absent, Request},
+    request::{Absent, Replaces, Request},
     requirements,
     settle::settle,
     tcx,
@@ -40,7 +41,7 @@ use crate::{
             applied::{Circumstances, Trial},
             compile_as,
         },
-        error::other_version,
+        error::{NothingUp, other_version},
         keys::{self, Kept, KeyRows, KeyTables, Newest},
         open::Datapath,
         trial::{self, TrialState},
@@ -97,9 +98,18 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 }
 
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
-    requirements::require_time(config)?;
-    let keys = keys::load(config)?;
     let present = present(root)?;
+    require_replaced(present.as_ref(), request)?;
+    let keys = if request.returns() {
+        // Without its keys rather than not at all.
+        keys::load(config).unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            KeySet::default()
+        })
+    } else {
+        requirements::require_time(config)?;
+        keys::load(config)?
+    };
     // Held until the program is in the slot.
     let _turn = match &request.into {
         Some(argument) => into::turn(&argument.pin, root)?,
@@ -149,6 +159,10 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         // Where they do not go with any program, the one that is up stays.
         && (neighbours.is_err() || datapath.goes_with_neighbours()?);
     if is_same && request.trial.is_none() && on_trial == TrialState::None {
+        let mut attachments = datapath.attachments()?.into_iter();
+        if attachments.any(|row| !row.is_guarded()) {
+            refuse_to_cut_off(config, Some(&datapath), request)?;
+        }
         let up = take_over(datapath, root, &keys)?;
         // Said only now: an interface is guarded first, whatever is to follow on it.
         match neighbours {
@@ -158,7 +172,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         return Ok(up);
     }
     neighbours?;
-    if !request.returns {
+    if !request.returns() {
         chain::require_next(config)?;
     }
     refuse_to_cut_off(config, Some(&datapath), request)?;
@@ -170,20 +184,14 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let Replaced {
         mut guarded,
         mut failed,
-    } = replace(
-        &mut datapath,
-        &contents,
-        &keys,
-        root,
-        request.absent,
-        deadline,
-    )?;
+    } = replace(&mut datapath, &contents, &keys, root, request, deadline)?;
     let mut attachments = Datapath::open(root)?.attachments()?;
+    let has_failed = |row: &Attachment| failed.iter().any(|(name, _)| *name == row.configured);
     if attachments
         .iter()
-        .any(|row| row.is_attached() && !row.is_guarded())
+        .any(|row| !row.is_guarded() && row.index.is_some() && !has_failed(row))
     {
-        // It is to be in front of others now, or they have come since.
+        // It is to be in front of others now, or they have come since, or somebody has detached it meanwhile.
         let mut datapath = Datapath::open(root)?;
         let repair = repair::repair(&mut datapath, root)?;
         guarded.extend(repair.guarded);
@@ -200,9 +208,39 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     })
 }
 
+/// What was to be replaced is not up any more, or has not lapsed.
+#[derive(Debug)]
+pub struct Superseded;
+
+impl fmt::Display for Superseded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another command has changed what is up meanwhile")
+    }
+}
+
+impl std::error::Error for Superseded {}
+
+/// Refuses to replace another instance than the request says.
+fn require_replaced(present: Option<&Datapath>, request: &Request) -> Result<()> {
+    match (request.replaces, present) {
+        (None, _) | (Some(Replaces::Present), Some(_)) => Ok(()),
+        (Some(Replaces::Present), None) => Err(NothingUp.into()),
+        (Some(Replaces::Lapsed { since, generation }), present) => {
+            let is_it =
+                |datapath: &Datapath| datapath.since == since && datapath.generation == generation;
+            match present {
+                Some(datapath) if is_it(datapath) && datapath.trial()? == TrialState::Lapsed => {
+                    Ok(())
+                }
+                _ => Err(Superseded.into()),
+            }
+        }
+    }
+}
+
 /// Refuses neighbours that no program of ours goes with, or that are not there.
 fn require_neighbours(config: &Config, into: Option<&IntoSlot>, request: &Request) -> Result<()> {
-    if request.returns {
+    if request.returns() {
         return Ok(());
     }
     if request.absent == Absent::Refuse {
