@@ -22,6 +22,8 @@ const BACKLOG: i32 = 4096;
 
 /// How long an echo may take on a busy machine.
 const ECHO: Duration = Duration::from_mins(1);
+/// How long a test waits for an echo that must not come: more than the time after which lost bytes are sent again.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// How often a service checks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
@@ -126,12 +128,21 @@ fn echo(mut connection: TcpStream, stop: &AtomicBool) {
 
 /// Sends text over a connection to a service, and returns whether the service sends it back within a minute.
 pub fn echoes(stream: &mut TcpStream, text: &[u8]) -> bool {
+    echoes_within(ECHO, stream, text)
+}
+
+/// Returns whether a connection brings nothing back, as far as can be told in a few seconds.
+pub fn is_silent(stream: &mut TcpStream, text: &[u8]) -> bool {
+    !echoes_within(SILENCE, stream, text)
+}
+
+fn echoes_within(limit: Duration, stream: &mut TcpStream, text: &[u8]) -> bool {
     let begun = Instant::now();
     stream.write_all(text).expect("the connection takes bytes");
     let mut answer = vec![0; text.len()];
     let mut length = 0;
     while length < text.len() {
-        let left = ECHO.saturating_sub(begun.elapsed());
+        let left = limit.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return false;
         }

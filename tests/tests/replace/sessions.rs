@@ -3,10 +3,14 @@
 use std::net::TcpStream;
 
 use knockgate_tests::{
-    lab::Source::{A, B},
+    foreign,
+    lab::{
+        Source::{A, B},
+        WAN,
+    },
     run::{Run, run},
     scenario::Scenario,
-    service::echoes,
+    service::{echoes, is_silent},
 };
 
 use crate::{in_all_modes, in_native_mode, reload, ssh};
@@ -29,7 +33,27 @@ fn an_open_connection_is_kept() {
         // What was taken away does not come back.
         scenario.knockgate("revoke --all").exits(0);
         reload(scenario, ssh().protect("22/tcp 25/tcp 80/tcp"));
-        assert!(!echoes(&mut flow, b"revoked"));
+        assert!(is_silent(&mut flow, b"revoked"));
+    });
+}
+
+/// A connection that began while its interface was not guarded has neither grant nor session.
+#[test]
+fn a_repair_does_not_cut_off_the_session_that_gives_the_command() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        foreign::detach(&scenario.lab.pin_root().join(WAN).join("link"));
+        scenario.open(A, "22/tcp");
+        let mut flow = scenario.connected(A, 22);
+        let refused = in_session(scenario, &flow, &["up"]);
+        refused.exits(1).says(&["would cut off", "--anyway"]);
+        assert!(echoes(&mut flow, b"kept"));
+        scenario.configure(ssh().protect("22/tcp 25/tcp"));
+        let refused = in_session(scenario, &flow, &["reload"]);
+        refused.exits(1).says(&["would cut off"]);
+        assert!(echoes(&mut flow, b"kept"));
+        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        scenario.closed(A, "22/tcp");
     });
 }
 
@@ -72,7 +96,7 @@ fn the_session_that_gives_the_command_is_not_cut_off() {
         in_session(scenario, &flow, &["up", "--try", "2s"]).exits(0);
         scenario.knockgate("down").exits(0);
         in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
-        assert!(!echoes(&mut flow, b"cut"));
+        assert!(is_silent(&mut flow, b"cut"));
         scenario.knockgate("down").exits(0);
         // A gate that keeps it does not cut it off, nor does an entry of the allow list. (A veth may lose a packet when
         // its program goes.)
