@@ -57,7 +57,7 @@ pub struct Datapath {
     pub generation: u32,
     pub(super) seed: Seed,
     pub(super) root: PinRoot,
-    pub(super) pins: PinDirectory,
+    pins: PinDirectory,
     pub(super) role: Array<MapData, u32>,
     pub(super) host: HostTables,
     /// The sources part-way through a sequence.

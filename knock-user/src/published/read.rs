@@ -81,13 +81,18 @@ pub fn read() -> Rules {
         rules.found.not_understood += of_iptables;
     }
     if find("nft").is_none() {
-        // Who may not ask has seen the other programs fail, too.
-        let chains = nat_chains().unwrap_or_default();
-        if let Some(chain) = unsaved(&chains, &saved_of_nftables) {
-            rules.fail(format!(
-                "nft is not installed, and nftables has such rules in table {}",
-                chain.table
-            ));
+        match nat_chains() {
+            Ok(chains) => {
+                if let Some(chain) = unsaved(&chains, &saved_of_nftables) {
+                    rules.fail(format!(
+                        "nft is not installed, and nftables has such rules in table {}",
+                        chain.table
+                    ));
+                }
+            }
+            Err(error) => rules.fail(format!(
+                "nft is not installed, and nftables cannot be asked: {error}"
+            )),
         }
     }
     rules.answered = rules.failed.is_none() || saved || of_nft;

@@ -148,7 +148,7 @@ impl Guard {
         }
         let mut attachments = datapath.attachments()?;
         self.compare(&attachments, &datapath.config().interfaces, log);
-        if attachments.iter().any(|row| !row.is_guarded()) {
+        if attachments.iter().any(Attachment::needs_repair) {
             let Repair { guarded, failed } = datapath::repair(datapath, &self.root)?;
             for (name, error) in &failed {
                 self.refuse(name, error);

@@ -52,6 +52,8 @@ pub struct Work<'r> {
     chores: Patience,
     interfaces: Patience,
     trial: Complaint,
+    /// What was said of what a killed command has left.
+    unsettled: Complaint,
 }
 
 impl<'r> Work<'r> {
@@ -93,6 +95,7 @@ impl<'r> Work<'r> {
             chores: Patience::default(),
             interfaces: Patience::default(),
             trial: Complaint::default(),
+            unsettled: Complaint::default(),
         })
     }
 
@@ -152,7 +155,13 @@ impl<'r> Work<'r> {
     }
 
     fn follow(&mut self) -> Result<Seen> {
-        datapath::settle_killed(self.root)?;
+        if let Err(error) = datapath::settle_killed(self.root) {
+            if let Some(error) = self.unsettled.about(&error) {
+                tracing::warn!("{error}");
+            }
+        } else {
+            self.unsettled.settle();
+        }
         reload::return_from_trial(self.root, &mut self.trial);
         if let Some(reopened) = self.datapath.reopened_unlocked()? {
             // The ends of grants that are gone, by the names that they had.

@@ -57,7 +57,33 @@ fn a_configuration_may_name_one_of_two_that_exchanged_names() {
         configure(scenario, &["lan0"], ssh());
         scenario.knockgate("reload").exits(0);
         scenario.closed(A, "22/tcp");
-        expect_status(scenario, &[("lan0", None, true)]);
+        // The other one has followed its name.
+        expect_status(scenario, &[("lan0", None, true), (WAN, Some("lan0"), true)]);
+    });
+}
+
+/// One has taken the name of another, which has got a new one: two links are to be pinned for one name.
+#[test]
+fn names_that_move_on_by_one_keep_their_links() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("lan0");
+        configure(scenario, &[WAN, "lan0"], ssh());
+        scenario.knockgate("up").exits(0);
+        scenario.lab.rename("lan0", "ext0");
+        scenario.lab.rename(WAN, "lan0");
+        configure(scenario, &[WAN, "lan0"], ssh().protect("22/tcp 25/tcp"));
+        scenario.knockgate("reload");
+        scenario.closed(A, "25/tcp");
+        let status = scenario.knockgate("status --json").json();
+        let rows = status["interfaces"].as_array().expect("a list");
+        for name in ["lan0", "ext0"] {
+            let row = rows.iter().find(|row| row["name"] == name);
+            assert_eq!(
+                row.map(|row| &row["guarded"]),
+                Some(&true.into()),
+                "{name}: {status}"
+            );
+        }
     });
 }
 

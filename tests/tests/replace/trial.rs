@@ -139,6 +139,22 @@ fn a_trial_ends_whatever_its_grants_are() {
     });
 }
 
+/// A directory that a killed `down` has left is removed, once.
+#[test]
+fn an_empty_directory_is_removed() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        let left = scenario.lab.pin_root().join("left0");
+        fs::create_dir(&left).expect("a BPF file system");
+        scenario
+            .knockgate("status")
+            .exits(0)
+            .says(&["finished what", "left0"]);
+        assert!(!left.exists());
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 /// The links carry the program on trial, and the pins show the one before: any command and the service settle that.
 #[test]
 fn a_trial_that_is_killed_half_way_is_undone() {
@@ -147,15 +163,15 @@ fn a_trial_that_is_killed_half_way_is_undone() {
             scenario.up(ssh());
             let service = serves.then(|| serve(scenario));
             scenario.configure(ssh().protect("22/tcp 25/tcp"));
-            let up = scenario.lab.knockgate_command(&["up", "--try", "1s"]);
+            let up = scenario.lab.knockgate_command(&["up", "--try", "1h"]);
             // Only directories are renamed, when the links carry the program.
             assert!(killed_at_call(up, 0, Call::renames));
-            scenario.closed(A, "25/tcp");
             if serves {
                 wait_until("it is undone", || {
                     scenario.attempt(A, "25/tcp", Outcome::Silent) == Outcome::Open
                 });
             } else {
+                scenario.closed(A, "25/tcp");
                 assert_eq!(mode(scenario), "enforce");
             }
             scenario.open(A, "25/tcp");

@@ -17,32 +17,31 @@ use crate::datapath::{
     open::Datapath,
 };
 
-/// Copies the live grants into tables that no program uses yet.
+/// Copies the live grants into tables that no program uses yet; of too many, those that last longest.
 pub fn copy(old: &Datapath, new: &Datapath, now: u64, room: Room) -> Result<()> {
-    let live = live(old, now)?;
+    let mut live = live(old, now)?;
     let (count, limit) = (live.len(), new.grants.len());
     if count > limit as usize {
         let grants = format!("{count} grants are live, but limits.grants = {limit}");
         match room {
             Room::ForAll => bail!("{grants}; revoke some, or raise the limit"),
-            Room::ForSome => tracing::warn!("{grants}: those for which there is no room end"),
+            Room::ForSome => tracing::warn!("{grants}: the others end"),
         }
+        live.sort_unstable_by_key(|grant| Reverse(grant.until));
     }
-    put(new, live, now, room)
+    put(new, &live, now, room)
 }
 
 /// Carries over the grants that were given or renewed since [`copy`].
 pub fn follow(old: &Datapath, new: &Datapath, now: u64, room: Room) -> Result<()> {
-    put(new, live(old, now)?, now, room)
+    put(new, &live(old, now)?, now, room)
 }
 
-/// Stores grants, those first that last longest, but for those that are there and last as long: as copied, or renewed by the new
-/// program.
-fn put(new: &Datapath, mut grants: Vec<Grant>, now: u64, room: Room) -> Result<()> {
-    grants.sort_unstable_by_key(|grant| Reverse(grant.until));
+/// Stores grants, but for those that are there and last as long: as copied, or renewed by the new program.
+fn put(new: &Datapath, grants: &[Grant], now: u64, room: Room) -> Result<()> {
     // From the end: see `take_slot`. None is looked at twice, since each may have been taken.
     let mut slots = (0..new.grants.len()).rev();
-    for grant in &grants {
+    for grant in grants {
         let decide = |present: Option<Found>| {
             let lasts = present.is_some_and(|present| present.until >= grant.until);
             let details = Details {

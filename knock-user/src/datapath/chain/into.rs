@@ -180,8 +180,14 @@ impl IntoSlot {
             if let Ok(Some(program)) = programs::slot(&array, self.slot)
                 && from.contains(&program)
             {
-                programs::put(&array, self.slot, to)
-                    .with_context(|| self.cannot("put the program into another array than"))?;
+                // It may take programs of another kind than the one that has its name now.
+                if let Err(error) = programs::put(&array, self.slot, to) {
+                    tracing::warn!(
+                        "cannot replace the program in slot {} of an array that was pinned at {} before: {error}",
+                        self.slot,
+                        self.pin.display()
+                    );
+                }
             }
         }
         Ok(())

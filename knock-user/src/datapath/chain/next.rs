@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
+    into::OpenArray,
     kind::{self, of_array, of_program},
     pin,
 };
@@ -20,7 +21,7 @@ use crate::{
         error::cannot_open,
         install::{attachment::Attachment, framing::Framing},
         open::Datapath,
-        tables::{self, Source},
+        tables::{self, Access, PinDirectory, Source},
     },
     sys::bpf::{
         self,
@@ -180,7 +181,8 @@ impl Datapath {
             && let Some(pin) = self.program_pin()
         {
             let program = bpf::look(&pin).map_err(|error| cannot_open(&pin, error))?;
-            if let Some(called_by) = of_array(&into.open()?.array)?
+            if let Some(OpenArray { array, .. }) = into.open_to_look()?
+                && let Some(called_by) = of_array(&array)?
                 && of_program(&program).context("cannot look at our program")? != called_by
             {
                 return Ok(false);
@@ -208,22 +210,36 @@ impl Datapath {
     /// lock.
     pub fn renew_next(&self, attachments: &[Attachment]) -> Renewed {
         let mut result = Renewed::default();
-        for row in attachments.iter().filter(|row| row.is_attached()) {
-            if let Some(index) = row.index
-                && row.name == row.configured
-                && let Err(error) = note_index(&self.pins, self.config(), &row.name, index)
-            {
-                result.unfit.push((row.name.clone(), error));
-            }
-        }
         for name in &self.config().interfaces {
-            match self.renew_next_on(name) {
+            let index = attachments
+                .iter()
+                .find(|row| row.name == *name && row.is_attached())
+                .and_then(|row| row.index);
+            let renewed = self
+                .note_index(name, index)
+                .and_then(|()| self.renew_next_on(name));
+            match renewed {
                 Ok(true) => result.renewed.push(name.clone()),
                 Ok(false) => {}
                 Err(error) => result.unfit.push((name.clone(), error)),
             }
         }
         result
+    }
+
+    fn note_index(&self, interface: &str, index: Option<u32>) -> Result<()> {
+        let Some(index) = index.filter(|_| self.config().following() == Following::Various) else {
+            return Ok(());
+        };
+        // The directory that was opened first may have been removed by `down -i`.
+        let Some(path) = self.whole_directory()? else {
+            return Ok(());
+        };
+        let tables = PinDirectory {
+            path,
+            access: Access::Change,
+        };
+        note_index(&tables, self.config(), interface, index)
     }
 
     /// As [`Self::renew_next`], on one interface. Returns whether another program follows there now.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Attach, Order},
     datapath::{
-        chain::next,
+        chain::{into, next},
         compile::applied::Applied,
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         tables::{Access, PinDirectory},
@@ -63,20 +63,43 @@ pub(super) fn guard_in(
     };
     write::add_bond(&tables, index)?;
     // First, so that nothing passes without it; but what is to follow never keeps an interface from being guarded.
-    if let Err(error) = next::prepare(&tables, config, name, index, framing) {
+    let followed = next::prepare(&tables, config, name, index, framing);
+    let attached = put_in_place(root, &place)?;
+    if let Err(error) = followed {
         tracing::warn!("{error:#}");
     }
+    Ok(attached)
+}
+
+/// Attaches the program, or puts it into the slot that it belongs in.
+fn put_in_place(root: &PinRoot, place: &Place<'_>) -> Result<Option<Attached>> {
+    let Place {
+        pins,
+        index,
+        framing,
+        applied,
+        ..
+    } = *place;
     if let Some(into) = &applied.circumstances.into {
         let program = place.program(Hook::Xdp)?;
-        // One slot holds the entry for one kind of interface, whichever interface it was loaded for.
-        into.enter(&program, &attachment::entries(root, Entry::xdp(framing))?)?;
+        // One slot holds the entry for one kind of interface, whichever interface it was loaded for. One for the other kind is
+        // exchanged where no interface needs it any more.
+        let directories = root.directories()?;
+        let mut ours = attachment::entries(&directories, Entry::xdp(framing))?;
+        if into::framings(&applied.config).len() == 1 {
+            ours.extend(attachment::entries(
+                &directories,
+                Entry::xdp(framing.other()),
+            )?);
+        }
+        into.enter(&program, &ours)?;
         return Ok(xdp::attached(index)?.map(|by| by.attached));
     }
-    if tcx::complete(&place)? && tcx::carries(&place)? {
+    if tcx::complete(place)? && tcx::carries(place)? {
         return Ok(Some(Attached::Tcx));
     }
     make_room(pins, index)?;
-    let (link, attached) = attach(&place)?;
+    let (link, attached) = attach(place)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     access::level(pins, LINK);
@@ -142,12 +165,7 @@ pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
             None => fs::remove_file(&path).with_context(cannot)?,
             Some(_) if !path.ends_with(LINK) => {}
             Some(index) => {
-                let mut other = directory.join(format!("{LINK}%{index}"));
-                // Two network namespaces may use the same index.
-                while other.exists() {
-                    other.as_mut_os_string().push("%");
-                }
-                fs::rename(&path, other).with_context(cannot)?;
+                fs::rename(&path, directory::free_link(directory, index)).with_context(cannot)?;
             }
         }
     }

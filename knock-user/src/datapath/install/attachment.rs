@@ -89,6 +89,16 @@ impl Attachment {
         matches!(self.state, Ok(_) | Err(Lack::Behind(_) | Lack::Uncalled(_)))
     }
 
+    /// Returns whether packets come by the interface that the program does not judge.
+    pub fn is_open(&self) -> bool {
+        self.index.is_some() && !matches!(self.state, Ok(_) | Err(Lack::Behind(_)))
+    }
+
+    /// Returns whether something can be done about it: what may call the program is not ours to attach.
+    pub fn needs_repair(&self) -> bool {
+        !matches!(self.state, Ok(_) | Err(Lack::Uncalled(_)))
+    }
+
     pub fn renamed_from(&self) -> Option<&str> {
         (self.configured != self.name).then_some(self.configured.as_str())
     }
@@ -244,9 +254,9 @@ pub fn programs(directory: &Path) -> Result<Vec<u32>> {
 
 /// Returns the kernel's ids of an entry of the instance and of a replacement that is going on. Each directory may have loaded it
 /// for itself.
-pub(super) fn entries(root: &PinRoot, entry: Entry) -> Result<Vec<u32>> {
+pub(super) fn entries(directories: &[Directory], entry: Entry) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
-    for directory in root.directories()? {
+    for directory in directories {
         if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {
             ids.extend(program_if_there(&directory.path.join(entry.pin()))?);
         }
@@ -282,15 +292,15 @@ pub fn attachments(
     order: Order,
 ) -> Result<Vec<Attachment>> {
     let mut directories = root.directories()?;
+    if let Some(into) = into {
+        return called(configured, &directories, into);
+    }
     let programs = all_programs(&directories)?;
     directories.retain(|directory| directory.holds == Holds::Instance);
     let directories: Vec<String> = directories
         .into_iter()
         .map(|directory| directory.interface)
         .collect();
-    if let Some(into) = into {
-        return called(root, configured, &directories, into);
-    }
     let held = held(root)?;
     let mut present = Vec::new();
     let indices = held
@@ -347,17 +357,20 @@ fn carried(interface: &Link, link: &ProgramLink, lists: &TcxLists) -> Option<Att
 
 /// Returns whether the program is in the slot, and how each interface carries what may call it.
 fn called(
-    root: &PinRoot,
     configured: &[String],
-    directories: &[String],
+    directories: &[Directory],
     into: &IntoSlot,
 ) -> Result<Vec<Attachment>> {
     let found = into.look()?;
+    let is_pinned = |name: &String| {
+        let mut pinned = directories.iter();
+        pinned.any(|of| of.holds == Holds::Instance && of.interface == *name)
+    };
     // What the program in the slot reads, if it is ours.
     let mut reads = None;
     if let InSlot::Program(program) = found {
         for framing in [Framing::Ethernet, Framing::BareIp] {
-            if entries(root, Entry::xdp(framing))?.contains(&program) {
+            if entries(directories, Entry::xdp(framing))?.contains(&program) {
                 reads = Some(framing);
             }
         }
@@ -373,7 +386,7 @@ fn called(
         };
         let carried = interface.as_ref().and_then(xdp::carries);
         let state = match found {
-            _ if !directories.contains(name) => Err(Lack::Down),
+            _ if !is_pinned(name) => Err(Lack::Down),
             _ if interface.is_none() => Err(Lack::Absent),
             InSlot::NoArray => Err(Lack::NoArray(into.pin.display().to_string())),
             InSlot::Nothing => Err(Lack::SlotEmpty(into.to_string())),

@@ -96,9 +96,9 @@ fn cuts_off<'c>(
                 .gates
                 .iter()
                 .any(|of| of.name == gate.name && of.protect.contains(&port));
-            // On an interface that is not guarded now, it may have begun without a grant.
+            // By an interface that is open now, it may have begun without a grant.
             let was_judged = !is_allowed(before.config())
-                && before.attachments()?.iter().all(Attachment::is_guarded);
+                && !before.attachments()?.iter().any(Attachment::is_open);
             same_gate && (was_judged || has_session(before, socket)?)
         }
         _ => true,

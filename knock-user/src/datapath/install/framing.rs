@@ -32,6 +32,14 @@ pub enum Framing {
 }
 
 impl Framing {
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Ethernet => Self::BareIp,
+            Self::BareIp => Self::Ethernet,
+        }
+    }
+
     /// Returns the name of the entry that reads them, in the object and in the kernel's list of programs.
     pub const fn entry(self) -> &'static str {
         match self {

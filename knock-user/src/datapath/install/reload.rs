@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::{
     pins::root::PinRoot,
@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, SshSession},
-    datapath::{
-        compile::applied::Trial,
-        open::Datapath,
-        trial::{TrialState, reminder},
-    },
+    datapath::{compile::applied::Trial, open::Datapath, trial::TrialState},
 };
 
 /// Puts the configuration into force that `load` reads, in place of what is up. Interfaces that were named on the command
@@ -27,12 +23,6 @@ pub fn reload(
     load: impl FnOnce(Option<&[String]>) -> Result<Config>,
 ) -> Result<(Config, Up)> {
     let datapath = Datapath::open_unlocked(root)?;
-    if let TrialState::Left(left) = datapath.trial()? {
-        bail!(
-            "what is up is {}; give that first, or wait until the trial has ended",
-            reminder(left)
-        );
-    }
     let interfaces = &datapath.config().interfaces;
     let named_interfaces = datapath.applied.circumstances.named_interfaces;
     let mut config = load(named_interfaces.then_some(interfaces))?;

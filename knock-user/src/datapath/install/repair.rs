@@ -37,12 +37,12 @@ fn repair_where(
 ) -> Result<Repair> {
     let mut repair = Repair::default();
     for attachment in datapath.attachments()? {
+        let needs_repair = attachment.needs_repair();
         let name = attachment.configured;
         let Err(lack) = attachment.state else {
             continue;
         };
-        // What may call it is not ours to attach.
-        if !wanted(&lack) || matches!(lack, Lack::Uncalled(_)) {
+        if !needs_repair || !wanted(&lack) {
             continue;
         }
         let attached = if let Lack::Behind(_) = lack {

@@ -92,7 +92,13 @@ pub(super) fn replace(
     add_tcx_entries(root, &in_use, contents)?;
     let first = config.interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
-    let rows = KeyRows::compile(keys, &new.applied)?;
+    let rows = match KeyRows::compile(keys, &new.applied) {
+        Err(error) if request.returns() => {
+            tracing::warn!("{error:#}");
+            KeyRows::compile(&KeySet::default(), &new.applied)?
+        }
+        rows => rows?,
+    };
     let keeps_keys = lasting.contains(&Group::Keys);
     let begin = if keeps_keys {
         Newest::running(config)
@@ -224,7 +230,7 @@ fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment
             };
             let framing = framing(&row.name, index)?;
             write::add_bond(&tables, index)?;
-            // Said, and no reason to leave the configuration before in force: what can be refused for it has been.
+            // No reason to leave the configuration before in force. What a person can mend has been refused before.
             if let Err(error) = next::prepare(&tables, config, name, index, framing) {
                 tracing::warn!("{error:#}");
             }

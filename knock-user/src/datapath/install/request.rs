@@ -34,7 +34,7 @@ pub struct Request {
 /// What a configuration is to replace. It may have been decided before the lock was had, so it is asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaces {
-    /// What is up, if anything is.
+    /// What is up, unless it is on trial.
     Present,
     /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, whose trial has
     /// ended. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet

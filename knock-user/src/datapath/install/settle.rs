@@ -2,12 +2,12 @@
 //!
 //! To replace a configuration, directories for the next one are filled under other names; then the links get the new
 //! programs, or the slot of another's array does; then each directory changes places with the one before it; then those are
-//! removed. Until the first
-//! has changed places, the replacement is undone; from then on it is finished. Either way an interface that was guarded stays
-//! so.
+//! removed. Until the first has changed places, the replacement is undone; from then on it is finished. Either way an interface
+//! that was guarded stays so.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -16,9 +16,11 @@ use anyhow::{Context as _, Result};
 
 use super::{
     attachment,
+    entry::Entry,
+    framing::Framing,
     pins::{
         access, change,
-        directory::{self, Directory, Holds, PROGRAMS},
+        directory::{self, Directory, Holds, LINK, PROGRAMS},
         lock::Busy,
         root::PinRoot,
     },
@@ -74,9 +76,9 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         undo(&next, &before)?;
     }
     for directory in &unfinished {
-        let left = root.unnamed(&directory.interface);
-        if left.exists() {
-            forget(root, &left)?;
+        // What was begun has been given its name, and what had that name is left in its place.
+        if directory.path.exists() {
+            forget(root, &directory.path)?;
         }
         tracing::info!(
             "finished what a knockgate that was killed had begun for {}",
@@ -114,16 +116,20 @@ pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
 
 /// Pins the links of `from` that are on an interface in `to` as well, if it `is_wanted` by its index.
 pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> bool) -> Result<()> {
+    let there = link_ids(to)?;
     for path in directory::links(from)? {
-        let Some(name) = path.file_name() else {
-            continue;
-        };
-        let copy = to.join(name);
         let link = bpf::program_link(&path)
             .with_context(|| format!("cannot look at {}", path.display()))?;
-        let interface = link.and_then(|link| link.interface);
-        if !interface.is_some_and(|index| is_wanted(index.get())) || copy.exists() {
+        let Some((id, index)) = link.and_then(|link| Some((link.id, link.interface?.get()))) else {
             continue;
+        };
+        if !is_wanted(index) || there.contains(&id) {
+            continue;
+        }
+        let mut copy = to.join(path.file_name().unwrap_or(OsStr::new(LINK)));
+        if copy.exists() {
+            // Another link has that name.
+            copy = directory::free_link(to, index);
         }
         bpf::open(&path)
             .and_then(|link| bpf::pin(&link, &copy))
@@ -136,7 +142,10 @@ pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> boo
 /// `next`. Each packet is judged by the one or the other.
 pub(super) fn undo(next: &[PathBuf], before: &[PathBuf]) -> Result<()> {
     // All of them, before anything is removed: one program may guard several interfaces.
-    change_slot(next, before)?;
+    if let Err(error) = change_slot(next, before) {
+        // Its array takes programs of another kind by now, so what is there stays.
+        tracing::warn!("{error:#}");
+    }
     change_programs(before, next, before)?;
     // What packets go on to is in tables that are removed next.
     grace::wait();
@@ -164,13 +173,16 @@ pub(super) fn change_slot(from: &[PathBuf], to: &[PathBuf]) -> Result<()> {
     let Some(into) = from.iter().chain(to).find_map(|of| into::of(of)) else {
         return Ok(());
     };
-    for name in PROGRAMS {
+    // No array holds an entry for TCX.
+    for name in [Framing::Ethernet, Framing::BareIp].map(|framing| Entry::xdp(framing).pin()) {
         let Some(new) = pinned(name, to)?.into_values().next() else {
             continue;
         };
         let old: Vec<u32> = pinned(name, from)?.into_keys().collect();
-        let new = bpf::open(&new).with_context(|| format!("cannot open {}", new.display()))?;
-        into.change(&old, &new)?;
+        if !old.is_empty() {
+            let new = bpf::open(&new).with_context(|| format!("cannot open {}", new.display()))?;
+            into.change(&old, &new)?;
+        }
     }
     Ok(())
 }

@@ -153,14 +153,15 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         tracing::warn!("what is up is {}", trial::reminder(left));
         return take_over(datapath, root, &keys);
     }
-    let is_same = datapath.config() == config
+    let is_same = request.trial.is_none()
+        && on_trial == TrialState::None
+        && datapath.config() == config
         && datapath.applied.circumstances.program == circumstances.program
         && datapath.applied.circumstances.named_interfaces == request.named_interfaces
         // Where they do not go with any program, the one that is up stays.
         && (neighbours.is_err() || datapath.goes_with_neighbours()?);
-    if is_same && request.trial.is_none() && on_trial == TrialState::None {
-        let mut attachments = datapath.attachments()?.into_iter();
-        if attachments.any(|row| !row.is_guarded()) {
+    if is_same {
+        if datapath.attachments()?.iter().any(Attachment::is_open) {
             refuse_to_cut_off(config, Some(&datapath), request)?;
         }
         let up = take_over(datapath, root, &keys)?;
@@ -189,7 +190,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let has_failed = |row: &Attachment| failed.iter().any(|(name, _)| *name == row.configured);
     if attachments
         .iter()
-        .any(|row| !row.is_guarded() && row.index.is_some() && !has_failed(row))
+        .any(|row| row.needs_repair() && row.index.is_some() && !has_failed(row))
     {
         // It is to be in front of others now, or they have come since, or somebody has detached it meanwhile.
         let mut datapath = Datapath::open(root)?;
@@ -220,11 +221,18 @@ impl fmt::Display for Superseded {
 
 impl std::error::Error for Superseded {}
 
-/// Refuses to replace another instance than the request says.
+/// Refuses to replace another instance than the request says, and one on trial, which that would make permanent.
 fn require_replaced(present: Option<&Datapath>, request: &Request) -> Result<()> {
     match (request.replaces, present) {
-        (None, _) | (Some(Replaces::Present), Some(_)) => Ok(()),
+        (None, _) => Ok(()),
         (Some(Replaces::Present), None) => Err(NothingUp.into()),
+        (Some(Replaces::Present), Some(datapath)) => match datapath.trial()? {
+            TrialState::Left(left) => bail!(
+                "what is up is {}; give that first, or wait until the trial has ended",
+                trial::reminder(left)
+            ),
+            TrialState::None | TrialState::Lapsed => Ok(()),
+        },
         (Some(Replaces::Lapsed { since, generation }), present) => {
             let is_it =
                 |datapath: &Datapath| datapath.since == since && datapath.generation == generation;

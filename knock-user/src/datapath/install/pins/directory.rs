@@ -1,7 +1,7 @@
 //! What the directories of a pin root hold, and whose pins are in them.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,16 @@ pub fn links(directory: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(links)
+}
+
+/// Returns a name for the pin of a link beside another one in a directory. `index`: of its interface.
+pub fn free_link(directory: &Path, index: impl fmt::Display) -> PathBuf {
+    let mut free = directory.join(format!("{LINK}%{index}"));
+    // Two network namespaces may use the same index.
+    while free.exists() {
+        free.as_mut_os_string().push("%");
+    }
+    free
 }
 
 /// Returns whether a directory has all tables. A program that is missing can be loaded onto them.
