@@ -47,9 +47,18 @@ pub fn nat_chains() -> io::Result<Vec<NatChain>> {
         return Ok(Vec::new());
     }
     let mut chains = Vec::new();
-    netlink::list(NETLINK_NETFILTER, GET_CHAIN, &[0; HEADER], |reply| {
+    let asked = netlink::list(NETLINK_NETFILTER, GET_CHAIN, &[0; HEADER], |reply| {
         chains.extend(read(reply));
-    })?;
+    });
+    match asked {
+        // Neither loaded nor built in.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EPROTONOSUPPORT | libc::EINVAL)
+            ) => {}
+        asked => asked?,
+    }
     Ok(chains)
 }
 

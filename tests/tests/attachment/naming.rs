@@ -46,7 +46,8 @@ fn a_configuration_may_take_up_the_new_name() {
     });
 }
 
-/// Of two interfaces that have exchanged their names, one is left.
+/// Of two interfaces that have exchanged their names, the configuration names one from then on. The other one is that which it has
+/// named before, so it stays guarded, as one that was renamed does.
 #[test]
 fn a_configuration_may_name_one_of_two_that_exchanged_names() {
     in_generic_mode(|scenario| {
@@ -57,8 +58,29 @@ fn a_configuration_may_name_one_of_two_that_exchanged_names() {
         configure(scenario, &["lan0"], ssh());
         scenario.knockgate("reload").exits(0);
         scenario.closed(A, "22/tcp");
-        // The other one has followed its name.
         expect_status(scenario, &[("lan0", None, true), (WAN, Some("lan0"), true)]);
+    });
+}
+
+/// Each link is pinned for the name that its interface has.
+#[test]
+fn after_an_exchange_of_names_each_is_taken_down_by_itself() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("lan0");
+        configure(scenario, &[WAN, "lan0"], ssh());
+        scenario.knockgate("up").exits(0);
+        swap(scenario);
+        configure(scenario, &[WAN, "lan0"], ssh().protect("22/tcp 25/tcp"));
+        scenario.knockgate("reload").exits(0);
+        expect_status(scenario, &[("lan0", None, true), (WAN, None, true)]);
+        // It is the clients' interface that is called lan0 now.
+        scenario.knockgate(&format!("down -i {WAN}")).exits(0);
+        scenario.closed(A, "25/tcp");
+        scenario.knockgate("up").exits(0);
+        configure(scenario, &[WAN], ssh());
+        scenario.knockgate("reload").exits(0);
+        expect_status(scenario, &[(WAN, None, true)]);
+        scenario.open(A, "22/tcp");
     });
 }
 

@@ -132,6 +132,32 @@ fn an_array_that_is_still_in_use_is_followed() {
     });
 }
 
+/// A program that is undone must not stay in a slot: nothing would lead to its tables.
+#[test]
+fn an_up_that_fails_leaves_nothing_in_a_new_array() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "").exits(0);
+        // One for programs of another kind, which the one before cannot be put into.
+        drop(array);
+        let new = pins.array(2);
+        new.put(1, &Neighbour::of(Kind::FRAGS, None));
+        configure(scenario, interfaces(&[WAN, ABSENT[1]]), gate());
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["there is no interface", ABSENT[1]]);
+        assert_eq!(new.slot(0), None);
+        configure(scenario, alone(), gate());
+        scenario.knockgate("up").exits(0);
+        assert!(new.slot(0).is_some());
+        scenario.knockgate("down").exits(0);
+        assert_eq!(new.slot(0), None);
+    });
+}
+
 /// What another version has put into a slot is found by what it has pinned.
 #[test]
 fn down_takes_another_layout_out_of_its_slot() {

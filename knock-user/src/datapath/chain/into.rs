@@ -193,16 +193,21 @@ impl IntoSlot {
         Ok(())
     }
 
-    /// Empties the slot where it holds one of these programs, in other arrays too, as above.
-    fn leave(&self, ours: &[u32]) -> Result<()> {
-        let mut is_left = false;
+    /// Empties the slot if it holds one of these programs. Returns whether it did.
+    pub fn release(&self, ours: &[u32]) -> Result<bool> {
         if let InSlot::Program(program) = self.look()?
             && ours.contains(&program)
         {
             let OpenArray { array, .. } = self.open()?;
             programs::empty(&array, self.slot).with_context(|| self.cannot("empty"))?;
-            is_left = true;
+            return Ok(true);
         }
+        Ok(false)
+    }
+
+    /// As [`IntoSlot::release`], in other arrays too, as above.
+    fn leave(&self, ours: &[u32]) -> Result<()> {
+        let is_left = self.release(ours)?;
         match programs::all_arrays() {
             Ok(arrays) => {
                 for array in arrays {

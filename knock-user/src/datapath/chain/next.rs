@@ -85,8 +85,8 @@ pub fn missing(interface: &str, pin: &Path) -> String {
     )
 }
 
-/// Puts the program that is to follow on an interface, where it is pinned, into the tables in `source`. To be done before
-/// the first packet. `index`: the interface's.
+/// Puts the program that is to follow on an interface into the tables in `source`. To be done before the first packet. Fails where
+/// none is pinned. `index`: the interface's.
 pub fn prepare(
     source: &impl Source,
     config: &Config,
@@ -99,10 +99,9 @@ pub fn prepare(
     };
     note_index(source, config, interface, index)?;
     match open(pin)? {
-        None => tracing::warn!("{}", missing(interface, pin)),
-        Some(program) => put(&array(framing).descriptor(source)?, slot, &program, pin)?,
+        None => Err(anyhow!(missing(interface, pin))),
+        Some(program) => put(&array(framing).descriptor(source)?, slot, &program, pin),
     }
-    Ok(())
 }
 
 /// Notes the index of an interface, where several are told apart by it. An interface that is made again has another one.

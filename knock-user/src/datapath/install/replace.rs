@@ -22,7 +22,7 @@ use super::{
     pins::{directory::Holds, root::PinRoot},
     program::{self, Origin},
     request::{Absent, Request},
-    settle::{self, change_programs, change_slot, forget, share_links, take_place},
+    settle::{self, change_programs, change_slot, forget, link_ids, share_links, take_place},
     xdp::Attached,
 };
 use crate::{
@@ -124,13 +124,17 @@ pub(super) fn replace(
     change_slot(&before, &next)?;
     let (guarded, failed) = attach_missing(&new, root, request.absent, &attachments)?;
     keep_links(root, config, &attachments)?;
+    let mut kept = Vec::new();
+    for directory in &next {
+        kept.extend(link_ids(directory)?);
+    }
     if keeps_keys {
         new.keys_mut()?.apply(&rows, &begin)?;
     }
     let removed: Vec<String> = old.config().interfaces.clone();
     undo.interfaces.clear();
     for name in &config.interfaces {
-        take_place(root, name)?;
+        take_place(root, name, &kept)?;
     }
     for name in &config.interfaces {
         let before = root.unnamed(name);
@@ -197,7 +201,7 @@ fn keep_links(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Re
     for row in attachments.iter().filter(|row| row.is_attached()) {
         if row.renamed_from().is_some() && config.interfaces.contains(&row.name) {
             let (from, to) = (root.of(&row.configured), root.unnamed(&row.name));
-            share_links(&from, &to, |index| Some(index) == row.index)?;
+            share_links(&from, &to, |_, index| Some(index) == row.index)?;
         }
     }
     Ok(())
@@ -220,10 +224,10 @@ fn add_tcx_entries(root: &PinRoot, in_use: &BTreeSet<Entry>, contents: &Contents
 /// Puts the guarded bonds, and what follows on the guarded interfaces, into the new tables.
 fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
     for row in attachments.iter().filter(|row| row.is_attached()) {
-        let (name, Some(index)) = (&row.configured, row.index) else {
-            continue;
-        };
-        if config.interfaces.contains(name) {
+        // By its name now, if the configuration has that.
+        let mut names = [&row.name, &row.configured].into_iter();
+        let name = names.find(|name| config.interfaces.contains(name));
+        if let (Some(name), Some(index)) = (name, row.index) {
             let tables = PinDirectory {
                 path: root.unnamed(name),
                 access: Access::Change,

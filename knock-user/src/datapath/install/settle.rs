@@ -66,8 +66,17 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         belongs.is_some() && belongs == newest && generation(&root.of(&of.interface)) < newest
     };
     let (begun, undone): (Vec<_>, Vec<_>) = unfinished.iter().partition(|of| is_begun(of));
+    let mut kept = Vec::new();
+    for directory in &begun {
+        kept.extend(link_ids(&directory.path)?);
+    }
+    for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
+        if generation(&directory.path) == newest {
+            kept.extend(link_ids(&directory.path)?);
+        }
+    }
     for directory in begun {
-        take_place(root, &directory.interface)?;
+        take_place(root, &directory.interface, &kept)?;
     }
     if !undone.is_empty() {
         let next: Vec<PathBuf> = undone.into_iter().map(|of| of.path.clone()).collect();
@@ -95,9 +104,10 @@ pub fn settle(root: &PinRoot) -> Result<()> {
 }
 
 /// Gives the directory that was filled for `interface` its name. What had that name gets the other's.
-pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
+/// `kept`: the links that the new directories have already, each in that of its interface's present name.
+pub(super) fn take_place(root: &PinRoot, interface: &str, kept: &[u32]) -> Result<()> {
     let (next, place) = (root.unnamed(interface), root.of(interface));
-    share_links(&place, &next, |_| true)?;
+    share_links(&place, &next, |link, _| !kept.contains(&link))?;
     let mut directories = root.directories()?.into_iter();
     // When all pins are there: a process without `CAP_FSETID` that changes the directory's mode takes its set-group-id bit
     // away, from which they have their group. Another one's where the interface is new.
@@ -114,8 +124,13 @@ pub(super) fn take_place(root: &PinRoot, interface: &str) -> Result<()> {
     moved.with_context(|| format!("cannot make {}", place.display()))
 }
 
-/// Pins the links of `from` that are on an interface in `to` as well, if it `is_wanted` by its index.
-pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> bool) -> Result<()> {
+/// Pins the links of `from` that are on an interface in `to` as well, if they are wanted by their ids and the indices of their
+/// interfaces.
+pub(super) fn share_links(
+    from: &Path,
+    to: &Path,
+    is_wanted: impl Fn(u32, u32) -> bool,
+) -> Result<()> {
     let there = link_ids(to)?;
     for path in directory::links(from)? {
         let link = bpf::program_link(&path)
@@ -123,7 +138,7 @@ pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> boo
         let Some((id, index)) = link.and_then(|link| Some((link.id, link.interface?.get()))) else {
             continue;
         };
-        if !is_wanted(index) || there.contains(&id) {
+        if !is_wanted(id, index) || there.contains(&id) {
             continue;
         }
         let mut copy = to.join(path.file_name().unwrap_or(OsStr::new(LINK)));
@@ -143,8 +158,14 @@ pub(super) fn share_links(from: &Path, to: &Path, is_wanted: impl Fn(u32) -> boo
 pub(super) fn undo(next: &[PathBuf], before: &[PathBuf]) -> Result<()> {
     // All of them, before anything is removed: one program may guard several interfaces.
     if let Err(error) = change_slot(next, before) {
-        // Its array takes programs of another kind by now, so what is there stays.
+        // Its array takes programs of another kind by now.
         tracing::warn!("{error:#}");
+    }
+    if let Some(into) = next.iter().find_map(|of| into::of(of)) {
+        // What could not be exchanged must not stay: soon nothing leads to its tables any more.
+        for directory in next {
+            into.release(&attachment::programs(directory)?)?;
+        }
     }
     change_programs(before, next, before)?;
     // What packets go on to is in tables that are removed next.
@@ -242,7 +263,7 @@ pub(super) fn forget(root: &PinRoot, directory: &Path) -> Result<()> {
     change::unpin(directory)
 }
 
-fn link_ids(directory: &Path) -> Result<Vec<u32>> {
+pub(super) fn link_ids(directory: &Path) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for path in directory::links(directory)? {
         let link = bpf::program_link(&path)
