@@ -16,7 +16,7 @@ use knockgate_tests::{
 };
 
 use crate::{
-    OTHER, Udp, alone, configure, followed_by, gate, in_mode,
+    OTHER, Pins, Udp, alone, configure, followed_by, gate, in_mode,
     into::{balancer, into},
     status,
 };
@@ -28,15 +28,22 @@ fn interfaces(names: &[&str]) -> String {
     format!("interfaces = {names:?}\n")
 }
 
+/// Runs `row` with the program in the first of two slots of an array, which a program on the interface calls.
+fn in_a_slot(row: impl FnOnce(&Scenario, &Pins, Array)) {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        into(scenario, pins, "").exits(0);
+        row(scenario, pins, array);
+    });
+}
+
 /// One program in one slot guards all interfaces, so what is undone for one of them must not be undone by emptying the slot.
 #[test]
 fn an_up_that_fails_leaves_the_slot_as_it_was() {
     for absent in ABSENT {
-        in_mode(Attach::Generic, |scenario, pins| {
-            let array = pins.array(2);
-            let _balancer = balancer(scenario, &array);
-            configure(scenario, alone(), gate());
-            into(scenario, pins, "").exits(0);
+        in_a_slot(|scenario, _, array| {
             let before = array.slot(0);
             configure(scenario, interfaces(&[WAN, absent]), gate());
             scenario
@@ -52,12 +59,8 @@ fn an_up_that_fails_leaves_the_slot_as_it_was() {
 
 #[test]
 fn a_reload_to_more_interfaces_that_is_killed_keeps_the_slot() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
+    in_a_slot(|scenario, pins, array| {
         let texts = [alone(), interfaces(&[ABSENT[0], WAN])];
-        configure(scenario, &texts[0], gate());
-        into(scenario, pins, "").exits(0);
         configure(scenario, &texts[1], gate());
         let reload = || scenario.lab.knockgate_command(&["reload"]);
         // The slot is an entry of a table, and is changed before directories are renamed.
@@ -88,12 +91,8 @@ fn a_reload_to_more_interfaces_that_is_killed_keeps_the_slot() {
 /// The slot goes from the one program to the other, whatever interfaces the configuration names.
 #[test]
 fn a_reload_to_another_interface_exchanges_the_program() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
+    in_a_slot(|scenario, _, array| {
         scenario.lab.add_interface("lan0");
-        configure(scenario, alone(), gate());
-        into(scenario, pins, "").exits(0);
         let before = array.slot(0);
         configure(scenario, interfaces(&["lan0"]), gate());
         scenario.knockgate("reload").exits(0);
@@ -111,11 +110,7 @@ fn a_reload_to_another_interface_exchanges_the_program() {
 /// A balancer that starts again makes a new array, and still calls the one before it for a while.
 #[test]
 fn an_array_that_is_still_in_use_is_followed() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let in_use = pins.array(2);
-        let _balancer = balancer(scenario, &in_use);
-        configure(scenario, alone(), gate());
-        into(scenario, pins, "").exits(0);
+    in_a_slot(|scenario, pins, in_use| {
         // Pinned in the place of the other.
         fs::rename(pins.at("array"), pins.at("before")).expect("a pin can be moved");
         let new = Array::pinned(2, pins.at("array"));
@@ -135,11 +130,7 @@ fn an_array_that_is_still_in_use_is_followed() {
 /// A program that is undone must not stay in a slot: nothing would lead to its tables.
 #[test]
 fn an_up_that_fails_leaves_nothing_in_a_new_array() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
-        configure(scenario, alone(), gate());
-        into(scenario, pins, "").exits(0);
+    in_a_slot(|scenario, pins, array| {
         // One for programs of another kind, which the one before cannot be put into.
         drop(array);
         let new = pins.array(2);
@@ -288,11 +279,7 @@ fn a_trial_ends_though_a_neighbour_is_gone() {
         });
         scenario.closed(A, "22/tcp");
     });
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
-        configure(scenario, alone(), gate());
-        into(scenario, pins, "").exits(0);
+    in_a_slot(|scenario, pins, _array| {
         returns(scenario);
         fs::remove_file(pins.at("array")).expect("it is pinned");
         wait_until("it returns", || {
