@@ -125,15 +125,21 @@ fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
         if found.until <= now {
             return ENDED;
         }
-        // Never shortens a grant that was given by hand for longer.
+        // Never shortens a grant that lasts longer, nor takes it from the one it was given to: it would end with the user of
+        // this knock.
         let until = due.until.max(found.until);
+        let user = if found.until > due.until {
+            found.earned.user()
+        } else {
+            due.user
+        };
         // One for any port stays one.
         let port = if found.earned.port() == 0 {
             0
         } else {
             due.port
         };
-        if table::renew(env, found, until, Details::new(due.user, port)) {
+        if table::renew(env, found, until, Details::new(user, port)) {
             return until;
         }
     }
@@ -186,7 +192,12 @@ mod tests {
     use bytemuck::Zeroable as _;
 
     use super::*;
-    use crate::{address::V4, grant::find, rules::GateRules, testing::TestEnv};
+    use crate::{
+        address::V4,
+        grant::{BY_HAND, find},
+        rules::GateRules,
+        testing::TestEnv,
+    };
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const OPEN_FOR: u64 = 1_000_000_000;
@@ -259,6 +270,24 @@ mod tests {
                 panic!("there is one");
             };
             assert_eq!(grant.earned.port(), port, "{before} {has_ended} {asked}");
+        }
+    }
+
+    /// It ends with the user that it is given to: with the knock's, all who pass by it would be shut out.
+    #[test]
+    fn a_grant_that_lasts_longer_stays_that_of_whom_it_was_given_to() {
+        for (by_hand, user) in [(OPEN_FOR + 1, BY_HAND), (OPEN_FOR, 3), (1, 3)] {
+            let env = env(GateRules {
+                open_for: by_hand,
+                ..GateRules::zeroed()
+            });
+            let terms = Terms::of(BY_HAND, 0);
+            give(&env, &V4::from(SOURCE), &terms, env.now.get());
+            let open_for = by_hand.min(OPEN_FOR);
+            knock(&env, open_for);
+            let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
+            let until = env.now.get() + by_hand;
+            assert_eq!((grant.until, grant.earned.user()), (until, user));
         }
     }
 

@@ -21,8 +21,11 @@ const ROWS: u32 = 64;
 /// How many slots, from the cursor on, it looks at if there is none, before it gives up. A prime, so that a slot is not looked at
 /// in the same try each time the cursor comes around.
 const TRIES: usize = 11;
-/// How many of these before it takes one of a holder of more than its share.
+/// How many of these before it takes one of a holder of more than its share that is not established. Anyone may have begun these
+/// in the name of a source that has a grant.
 const PATIENT: usize = 3;
+/// How many of these before it takes any of such a holder.
+const FIRM: usize = 6;
 /// How many of these before it takes any that is not established.
 const MODEST: usize = 8;
 
@@ -184,7 +187,11 @@ impl Bars {
             return Self::NONE;
         }
         let share = (slots >> SHARE).max(1);
-        let established = held.max(share) + 1;
+        let established = if tried < FIRM {
+            u32::MAX
+        } else {
+            held.max(share) + 1
+        };
         let loose = if tried < MODEST {
             held.max(share + 1)
         } else {

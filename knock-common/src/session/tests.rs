@@ -333,6 +333,26 @@ fn who_holds_more_than_a_share_makes_room() {
     assert_eq!(left, SLOTS, "no slot is left empty");
 }
 
+/// SYNs in the name of a source that has a grant, from someone off the path, do not end what is established.
+#[test]
+fn a_source_in_whose_name_the_table_was_filled_keeps_what_is_established() {
+    let env = env(448);
+    for real in 0..5 {
+        assert!(begin_at(&env, real));
+        assert!(packet(&env, real, flag::ACK, socket::ESTABLISHED));
+    }
+    for forged in 1000..3000 {
+        assert!(begin_at(&env, forged));
+        now_in(&env, forged, socket::NONE);
+    }
+    for other in 0..200 {
+        assert!(begin_of(&env, OTHER, other), "there is room for {other}");
+    }
+    for real in 0..5 {
+        assert!(packet(&env, real, flag::ACK, socket::ESTABLISHED), "{real}");
+    }
+}
+
 /// Half open, forwarded and UDP flows, which the host can say nothing of, are pushed out by nobody who holds
 /// more than their source.
 #[test]

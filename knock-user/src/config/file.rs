@@ -73,33 +73,34 @@ pub(super) fn unreadable(name: &str, error: &io::Error) -> Invalid {
     )
 }
 
-/// Returns the finding about a file that others can read or change than root or the user that this process runs as. It is
-/// an error where `is_secret`: the file has sequences, which are passwords, or hooks, which are run as root.
+/// Returns the finding about a file that others can read or change than root or the user that this process runs as. That they
+/// can read it is an error where `is_secret`: the file has sequences, which are passwords, or hooks, which may name some.
 pub(super) fn open_to_others(file: &str, access: Access, is_secret: bool) -> Option<Finding> {
     let Access { owner, mode } = access;
     // SAFETY: the call takes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
-    let message = if owner != 0 && owner != user {
-        format!(
+    let (level, message) = if owner != 0 && owner != user {
+        let message = format!(
             "this file belongs to another user (uid {owner}), who can change it: `chown {user} {file}` and `chmod 600 \
              {file}`"
-        )
+        );
+        (Level::Error, message)
     } else {
-        let open_to = match mode & 0o066 {
+        let (level, can) = match mode & 0o066 {
             0 => return None,
-            bits if bits & 0o022 == 0 => "read",
-            _ => "change",
+            bits if bits & 0o022 != 0 => {
+                (Level::Error, "change this file, and so say who may pass")
+            }
+            _ if is_secret => (
+                Level::Error,
+                "read this file, and its sequences are passwords",
+            ),
+            _ => (Level::Warning, "read this file"),
         };
-        format!(
-            "others than the owner can {open_to} this file (mode {:04o}), and its sequences are passwords: \
-             `chmod 600 {file}`",
-            mode & 0o7777
-        )
-    };
-    let level = if is_secret {
-        Level::Error
-    } else {
-        Level::Warning
+        let mode = mode & 0o7777;
+        let message =
+            format!("others than the owner can {can} (mode {mode:04o}): `chmod 600 {file}`");
+        (level, message)
     };
     Some(Finding::about_file(level, "open-to-others", file, message))
 }

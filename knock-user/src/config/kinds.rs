@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Listen,
@@ -230,6 +230,9 @@ pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
+    if let Some(fault) = mapped_fault(text, Some(32)) {
+        return Err(fault);
+    }
     if let Ok(address) = text.parse::<IpAddr>() {
         let full = IpNet::from(address);
         return Err(format!(
@@ -264,6 +267,9 @@ fn network_fault(text: &str) -> String {
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
+    if let Some(fault) = mapped_fault(text, None) {
+        return Err(fault);
+    }
     text.parse().map_err(|_| match text.parse::<IpNet>() {
         Ok(network) => format!(
             "{text:?} is a network: write {} without a prefix length",
@@ -273,6 +279,26 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
             format!("{text:?} is not an address: write it like 192.0.2.1 or 2001:db8::1")
         }),
     })
+}
+
+/// Returns what to write instead of an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) or a network of such.
+///
+/// Programs show the IPv4 ends of their IPv6 sockets so, but IPv4 packets do not hold that form. A single address gets the prefix
+/// length `length_of_one`.
+pub(crate) fn mapped_fault(text: &str, length_of_one: Option<u8>) -> Option<String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length.parse::<u8>().ok()?.checked_sub(96)?)),
+        None => (text, length_of_one),
+    };
+    let address = address.parse::<Ipv6Addr>().ok()?.to_ipv4_mapped()?;
+    let network = length.and_then(|length| Ipv4Net::new(address, length).ok());
+    let instead = network.map_or_else(
+        || address.to_string(),
+        |network| network.trunc().to_string(),
+    );
+    Some(format!(
+        "{text:?} is in a form that IPv4 packets do not hold: write {instead}"
+    ))
 }
 
 /// Returns what to write instead of an address with a zone, such as `fe80::1%eth0` or `fe80::1%eth0/64`.

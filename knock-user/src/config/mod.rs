@@ -58,7 +58,7 @@ use self::{
 pub(crate) use self::{
     finding::count,
     hook::{Piece, pieces},
-    kinds::{parse_interface, parse_pin, zone_fault},
+    kinds::{mapped_fault, parse_interface, parse_pin, zone_fault},
     schema::LONGEST_GRANT,
 };
 use crate::{keys::KeyName, values::Port};

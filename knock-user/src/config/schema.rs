@@ -466,8 +466,12 @@ pub(super) fn read(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Draft
     draft
         .interfaces
         .extend(named.filter(|name| !name.value.is_empty()));
+    let has_gates = document.get("gate").is_some_and(|gates| {
+        let list = gates.get_ref().as_array();
+        list.is_none_or(|gates| !gates.is_empty())
+    });
     // An unknown key may well be the gate, misspelt.
-    if !document.contains_key("gate") && !findings.has("unknown-key") {
+    if !has_gates && !findings.has("unknown-key") {
         let message =
             "there is no [[gate]], so nothing would be guarded: add one with `name` and `protect`";
         findings.about_file(Level::Error, "no-gate", message.to_owned());

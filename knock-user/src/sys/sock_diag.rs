@@ -48,8 +48,17 @@ pub enum Transport {
     Udp,
 }
 
-/// Returns all sockets in these states, of both families.
+/// Returns all sockets in these states, of both families. Fails with `ENOENT` where the kernel has no module that lists those of
+/// this transport (`tcp_diag`, `udp_diag`): what it does not tell is not taken for none.
 pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>> {
+    let protocol = match transport {
+        Transport::Tcp => IPPROTO_TCP,
+        Transport::Udp => IPPROTO_UDP,
+    };
+    sockets_of(protocol, states)
+}
+
+fn sockets_of(protocol: u8, states: &States) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for (family, any) in [
         (AF_INET, SocketId::new_v4()),
@@ -57,10 +66,7 @@ pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>>
     ] {
         let request = SockDiagMessage::InetRequest(InetRequest {
             family,
-            protocol: match transport {
-                Transport::Tcp => IPPROTO_TCP,
-                Transport::Udp => IPPROTO_UDP,
-            },
+            protocol,
             extensions: ExtensionFlags::empty(),
             states: states.clone(),
             socket_id: any,
@@ -71,7 +77,8 @@ pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>>
         let mut header = NetlinkHeader::default();
         header.message_type = kind;
         let mut unread = None;
-        let listed = netlink::ask(NETLINK_SOCK_DIAG, kind, NLM_F_DUMP, &payload, |reply| {
+        // Sockets come and go all the time, so such a list is always of several moments.
+        netlink::ask(NETLINK_SOCK_DIAG, kind, NLM_F_DUMP, &payload, |reply| {
             let response = match SockDiagMessage::deserialize(&header, reply) {
                 Ok(SockDiagMessage::InetResponse(response)) => response,
                 Ok(_) => return,
@@ -87,13 +94,7 @@ pub fn sockets(transport: Transport, states: &States) -> io::Result<Vec<Socket>>
                 remote: end(id.destination_address, id.destination_port),
                 interface: id.interface_id,
             });
-        });
-        match listed {
-            // A kernel without the module for this transport (`tcp_diag`, `udp_diag`) cannot list its sockets.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            // Sockets come and go all the time, so such a list is always of several moments.
-            listed => drop(listed?),
-        }
+        })?;
         if let Some(error) = unread {
             return Err(error);
         }
@@ -126,6 +127,13 @@ mod tests {
         assert_eq!(found(Transport::Tcp, &States::LISTEN, end), None);
         let connected = found(Transport::Tcp, &States::ESTABLISHED, end);
         assert_eq!(connected.map(|socket| socket.remote), Some(address));
+    }
+
+    #[test]
+    fn sockets_that_the_kernel_cannot_list_are_not_taken_for_none() {
+        // For experiments (RFC 3692), so that no kernel has a module for it.
+        let error = sockets_of(253, &States::all()).expect_err("no module lists these");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     }
 
     #[test]

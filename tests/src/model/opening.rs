@@ -118,12 +118,17 @@ impl Model<'_> {
         let open_for = nanoseconds(self.config.gates[usize::from(gate)].open_for);
         let mut until = now + open_for.min(terms.open_for);
         let mut port = terms.port;
+        let mut user = Some(terms.user);
         // A knock renews a grant, and never shortens a longer one that was given by hand: only time, `revoke` and
         // `connections` end a grant.
         let live = self.grants.iter().filter(|grant| grant.until > now);
         let mut old = live.filter(|grant| grant.source == source && grant.gate == gate);
         if let Some(old) = old.next() {
-            until = until.max(old.until);
+            // Nor does it take it from the one it was given to.
+            if old.until > until {
+                until = old.until;
+                user = old.user;
+            }
             // Nor does it take ports from one that admits all.
             if old.port == 0 {
                 port = 0;
@@ -134,7 +139,7 @@ impl Model<'_> {
             gate,
             until,
             connections: 0,
-            user: Some(terms.user),
+            user,
             port,
         };
         self.put_grant(grant, now)

@@ -74,11 +74,14 @@ fn after_an_exchange_of_names_each_is_taken_down_by_itself() {
         scenario.knockgate("reload").exits(0);
         expect_status(scenario, &[("lan0", None, true), (WAN, None, true)]);
         // It is the clients' interface that is called lan0 now.
-        scenario.knockgate(&format!("down -i {WAN}")).exits(0);
+        let down = || scenario.knockgate(&format!("down -i {WAN}"));
+        down().exits(0);
+        down().exits(0);
         scenario.closed(A, "25/tcp");
         scenario.knockgate("up").exits(0);
         configure(scenario, &[WAN], ssh());
-        scenario.knockgate("reload").exits(0);
+        let reloaded = scenario.knockgate("reload");
+        reloaded.exits(0).says(&["lan0 is no longer guarded"]);
         expect_status(scenario, &[(WAN, None, true)]);
         scenario.open(A, "22/tcp");
     });

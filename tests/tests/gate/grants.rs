@@ -144,6 +144,12 @@ fn given_by_hand_to_a_network(scenario: &Scenario) {
     scenario.open(A, "22/tcp");
     scenario.open(B, "22/tcp");
     scenario.closed(C, "22/tcp");
+    // Its address alone has no grant.
+    let revoked = scenario.knockgate("revoke {A}");
+    revoked
+        .exits(0)
+        .says(&["has a grant at gate ssh", "goes on to pass"]);
+    scenario.open(A, "22/tcp");
     scenario.knockgate("revoke {network}").exits(0);
     scenario.closed(A, "22/tcp");
     scenario.closed(B, "22/tcp");

@@ -166,6 +166,20 @@ fn what_no_longer_applies_ends() {
     });
 }
 
+/// Who knocks from behind the same address does not take it over: it would end with that user.
+#[test]
+fn a_grant_by_hand_stays_one_though_its_source_knocks() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh().user("bob", BOB));
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        scenario.knock(B, BOB);
+        let mut flow = scenario.connected(B, 22);
+        reload(scenario, ssh());
+        assert!(echoes(&mut flow, b"from somebody"));
+        scenario.open(B, "22/tcp");
+    });
+}
+
 #[test]
 fn what_does_not_pass_the_check_is_refused() {
     in_native_mode(|scenario| {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use crate::{
-    config::{LONGEST_GRANT, zone_fault},
+    config::{LONGEST_GRANT, mapped_fault, zone_fault},
     datapath::{Datapath, NothingUp, PinRoot},
     sys::clock::monotonic_now,
     values::{HumanDuration, parse_duration},
@@ -84,6 +84,9 @@ fn everywhere(args: &Args, fleet: Option<crate::config::Fleet>, lasts: Duration)
 
 /// An address or a network. Host bits are an error, since they are most often a slip.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    if let Some(fault) = mapped_fault(text, None) {
+        return Err(fault);
+    }
     if let Ok(address) = text.parse::<std::net::IpAddr>() {
         return Ok(address.into());
     }
@@ -141,12 +144,14 @@ mod tests {
             assert!(parse_network(everyone).is_ok());
             assert!(parse_grantee(everyone).unwrap_err().contains("everyone"));
         }
-        for (zoned, without) in [
+        for (unfit, instead) in [
             ("fe80::1%eth0", "write fe80::1, "),
             ("fe80::1%eth0/64", "write fe80::/64, "),
+            ("::ffff:198.51.100.7", "write 198.51.100.7"),
+            ("::ffff:198.51.100.0/120", "write 198.51.100.0/24"),
         ] {
-            let error = parse_grantee(zoned).unwrap_err();
-            assert!(error.contains(without), "{error}");
+            let error = parse_grantee(unfit).unwrap_err();
+            assert!(error.contains(instead), "{error}");
         }
         assert!(
             parse_grantee("198.51.100.7/24")

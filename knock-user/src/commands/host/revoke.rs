@@ -51,6 +51,11 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let gate = args.gate.as_deref();
     let revoked = here(root, networks, gate)?;
     tracing::info!("ended {revoked}");
+    for (network, gate) in &revoked.wider {
+        tracing::warn!(
+            "{network} has a grant at gate {gate} and goes on to pass: `knockgate revoke {network} --gate {gate}` ends it"
+        );
+    }
     if let Some(fleet) = revoked.fleet.filter(|_| !args.here) {
         runtime()?.block_on(everywhere(&fleet, gate, args.source))?;
         tracing::info!("revoked in the fleet {}", fleet.name);
@@ -62,6 +67,8 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
 pub struct Revoked {
     grants: usize,
     sessions: usize,
+    /// Grants of wider networks, with their gates, by which what was revoked may still pass.
+    wider: Vec<(IpNet, String)>,
     /// The fleet that is to be told, if there is one.
     pub fleet: Option<Fleet>,
 }
@@ -86,17 +93,18 @@ pub fn here(root: &PinRoot, networks: &[IpNet], gate: Option<&str>) -> Result<Re
     };
     let mut datapath = Datapath::open(root)?;
     let gate = gate.map(|name| datapath.require_gate(name)).transpose()?;
-    let mut revoked = Revoked {
-        grants: 0,
-        sessions: 0,
+    let networks: Vec<_> = networks.iter().map(|network| (*network, gate)).collect();
+    let ended = datapath.revoke(&networks)?;
+    let name = |gate| datapath.applied.gate_name(gate).unwrap_or_default();
+    let wider = ended.wider.iter();
+    Ok(Revoked {
+        grants: ended.grants,
+        sessions: ended.sessions,
+        wider: wider
+            .map(|(network, gate)| (*network, name(*gate).to_owned()))
+            .collect(),
         fleet: datapath.config().fleet.clone(),
-    };
-    for network in networks {
-        let (grants, sessions) = datapath.revoke(*network, gate)?;
-        revoked.grants += grants;
-        revoked.sessions += sessions;
-    }
-    Ok(revoked)
+    })
 }
 
 /// Revokes at every host of the fleet. `network`: `None` for every source.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Mode,
+    Established, Mode,
     draft::{Draft, DraftGate},
     finding::Level,
     fwknop,
@@ -171,7 +171,9 @@ fn ssh_session(findings: &mut Findings<'_>, draft: &Draft, session: &SshSession)
     if spared {
         return;
     }
-    let guarding = draft.gates.iter();
+    // Elsewhere `up` makes a session of the connection, or refuses.
+    let cutting = |gate: &&DraftGate| gate.rest.established == Established::Cut;
+    let guarding = draft.gates.iter().filter(cutting);
     let guarding = guarding.filter(|gate| gate.guards_own(*server, &draft.addresses));
     let guarded = guarding.flat_map(|gate| gate.protect.iter().map(move |port| (gate, port)));
     for (gate, guarded) in guarded {

@@ -44,8 +44,8 @@ pub(super) const ROWS: &[Row] = &[
         code: "knock-port-in-use", at: (10, 37), says: &["listens on 5353/udp"] },
     Row { what: "a gate without knocks", replace: "[[gate.knock]]\nuser = \"alice\"\nsequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n",
         with: "", code: "gate-without-knocks", at: (4, 1), says: &["gate \"ssh\"", "knockgate allow"] },
-    Row { what: "the SSH session that would end", replace: "192.0.2.0/24", with: "192.0.3.0/24",
-        code: "ssh-session", at: (6, 12), says: &["192.0.2.77", "gate \"ssh\" guards 22/tcp", "\"192.0.2.77/32\" to `allow`"] },
+    Row { what: "the SSH session that would end", replace: "192.0.2.0/24\"]\n\n[[gate]]\n",
+        with: "192.0.3.0/24\"]\n\n[[gate]]\nestablished = \"cut\"\n", code: "ssh-session", at: (7, 12), says: &["192.0.2.77", "gate \"ssh\" guards 22/tcp", "\"192.0.2.77/32\" to `allow`"] },
     Row { what: "an interface that is not there", replace: "\"eth0\"", with: "\"eth0\", \"ethO\"",
         code: "absent-interface", at: (1, 23), says: &["no interface ethO", "did you mean \"eth0\"?"] },
     Row { what: "an interface that is like no other", replace: "\"eth0\"", with: "\"wlan7\"",
@@ -168,7 +168,8 @@ fn the_edge_of_each_bound_is_no_weakness() {
 
 #[test]
 fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
-    let cut_off = GOOD.replace("192.0.2.0/24", "192.0.3.0/24");
+    let kept = GOOD.replace("192.0.2.0/24", "192.0.3.0/24");
+    let cut_off = kept.replace(GATE, &format!("{GATE}established = \"cut\"\n"));
     let host = || HostFacts {
         devices: None,
         ..host()
@@ -203,6 +204,7 @@ fn the_ssh_session_is_spared_by_whatever_lets_it_through() {
         assert_eq!(codes(&text, &host()), codes_expected, "{with}");
     }
     assert_eq!(codes(&cut_off, &HostFacts::default()), [] as [&str; 0]);
+    assert_eq!(codes(&kept, &host()), [] as [&str; 0]);
 }
 
 #[test]

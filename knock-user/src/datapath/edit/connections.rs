@@ -32,8 +32,20 @@ impl Datapath {
             Some(before) => Some(before.config()),
             None => None,
         };
+        let keeps = |gate: &Gate| gate.established == Established::Keep;
+        if !self.config().gates.iter().any(keeps) {
+            return Ok(());
+        }
+        let open = match open_connections() {
+            Ok(open) => open,
+            // The one who gives the command has been asked for, and to be up matters more to all others.
+            Err(error) => {
+                tracing::warn!("{error:#}: those that are open at protected ports end now");
+                return Ok(());
+            }
+        };
         let now = monotonic_now();
-        for socket in open_connections()? {
+        for socket in open {
             let Some(gate) = keeping_gate(&self.applied, &socket) else {
                 continue;
             };

@@ -95,7 +95,12 @@ impl Datapath {
             // One for any port stays one.
             let admits_any = before.until > now && before.earned.port() == 0;
             let port = if admits_any { 0 } else { port };
-            Some((before.until.max(until), Details::new(user, port)))
+            // A grant that lasts longer stays that of the one it was given to.
+            if before.until > until {
+                Some((before.until, Details::new(before.earned.user(), port)))
+            } else {
+                Some((until, Details::new(user, port)))
+            }
         };
         let given = self.give(network, id, decide, now)?;
         Ok(given.unwrap_or(until))

@@ -11,16 +11,19 @@ use knock_common::{
 
 use crate::datapath::open::Datapath;
 
-impl Datapath {
-    /// Removes the grants and sessions of every source within `network`, at one gate or at all. Returns how many of
-    /// each.
-    pub fn revoke(&mut self, network: IpNet, gate: Option<u16>) -> Result<(usize, usize)> {
-        self.revoke_any(&[(network, gate)])
-    }
+/// What a revocation has ended, and what it has left.
+#[derive(Debug, Default)]
+pub struct Ended {
+    pub grants: usize,
+    pub sessions: usize,
+    /// Grants of wider networks, with the ids of their gates: what was revoked may still pass by them.
+    pub wider: Vec<(IpNet, u16)>,
+}
 
-    /// As [`Datapath::revoke`], for several networks and gates at once.
-    pub fn revoke_any(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<(usize, usize)> {
-        let mut grants = 0;
+impl Datapath {
+    /// Removes the grants and sessions of every source within these networks, each at one gate or, with `None`, at all.
+    pub fn revoke(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<Ended> {
+        let mut ended = Ended::default();
         for row in self.grants()? {
             if is_revoked(revoked, row.gate, |network| network.contains(&row.source)) {
                 let length = row.source.prefix_len();
@@ -32,16 +35,18 @@ impl Datapath {
                         self.remove_grant(&GrantKey::<V6>::new(address.into(), length, row.gate))?
                     }
                 };
-                grants += usize::from(removed);
+                ended.grants += usize::from(removed);
+            } else if is_revoked(revoked, row.gate, |network| row.source.contains(network)) {
+                ended.wider.push((row.source, row.gate));
             }
         }
-        let sessions = self.end_sessions(|session| {
+        ended.sessions = self.end_sessions(|session| {
             let [source, _] = session.ends();
             is_revoked(revoked, session.tenancy.gate(), |network| {
                 network.contains(&source.ip())
             })
         })?;
-        Ok((grants, sessions))
+        Ok(ended)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use knock_common::address::{V4, V6};
 
 use super::{attachment::Attachment, request::Request};
@@ -28,7 +28,8 @@ pub(super) fn refuse_to_cut_off(
     let Some(session) = &request.session else {
         return Ok(());
     };
-    let Some(socket) = open_connections()?
+    let Some(socket) = open_connections()
+        .context("it is unknown whether this cuts off your SSH session (`--anyway` goes on)")?
         .into_iter()
         .find(|socket| is_of(session, socket))
     else {

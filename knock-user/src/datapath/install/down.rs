@@ -51,7 +51,10 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
     let datapath = Datapath::open(root).ok();
     let mut removed: Vec<String> = Vec::new();
     let all = ours.len();
-    let selected = select(root, ours, interfaces)?;
+    let configured = datapath
+        .as_ref()
+        .map_or_else(Vec::new, |datapath| datapath.config().interfaces.clone());
+    let selected = select(root, ours, interfaces, &configured)?;
     if selected.len() < all
         && let Some(into) = selected.iter().find_map(|of| into::of(&of.path))
     {
@@ -98,11 +101,12 @@ fn keep_newest_times(datapath: &Datapath, root: &PinRoot) {
 }
 
 /// Returns the directories of these interfaces; all where none is named. An interface is found by its name when it was
-/// pinned, and by its name now.
+/// pinned, and by its name now. One of `configured`, those of the configuration in force, may have been taken down before.
 fn select(
     root: &PinRoot,
     directories: Vec<Directory>,
     interfaces: &[String],
+    configured: &[String],
 ) -> Result<Vec<Directory>> {
     if interfaces.is_empty() || directories.is_empty() {
         return Ok(directories);
@@ -120,7 +124,7 @@ fn select(
             wanted.push(interface.clone());
         } else if let Some(row) = now() {
             wanted.push(row.configured.clone());
-        } else {
+        } else if !configured.contains(interface) {
             bail!(
                 "knockgate is not up on {interface}; it is up on {}",
                 names.join(", ")

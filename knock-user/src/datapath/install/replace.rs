@@ -157,8 +157,22 @@ pub(super) fn replace(
     }
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;
+    warn_of_left_out(config, &attachments);
     warn_of_lost_replies(config, &attachments);
     Ok(Replaced { guarded, failed })
+}
+
+/// Warns of interfaces that were guarded before and that the configuration does not name.
+fn warn_of_left_out(config: &Config, attachments: &[Attachment]) {
+    let is_named = |name| config.interfaces.iter().any(|of| of == name);
+    for Attachment {
+        name, configured, ..
+    } in attachments
+        .iter()
+        .filter(|of| of.state.is_ok() && !is_named(&of.name) && !is_named(&of.configured))
+    {
+        tracing::warn!("{name} is no longer guarded: the configuration does not name {configured}");
+    }
 }
 
 /// Warns of interfaces that may lose replies in native mode: a replacement keeps the mode of each.

@@ -36,7 +36,7 @@ impl Datapath {
             };
             rows.push(row(session, now));
         })?;
-        open.extend(connected(closing)?);
+        open.extend(connected(closing));
         open.sort_by_key(|row| (row.idle, row.source));
         Ok(open)
     }
@@ -52,7 +52,7 @@ impl Datapath {
                 open += 1;
             }
         })?;
-        Ok(open + connected(closing)?.len() as u64)
+        Ok(open + connected(closing).len() as u64)
     }
 
     /// Calls `each` with every session that goes on past its grant.
@@ -85,13 +85,17 @@ impl Datapath {
     }
 }
 
-/// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet.
-fn connected(mut closing: Vec<SessionRow>) -> Result<Vec<SessionRow>> {
-    if !closing.is_empty() {
-        let connected = connections()?;
-        closing.retain(|row| connected.contains(&(row.destination, row.source)));
+/// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet. All
+/// are kept where the kernel cannot list the sockets.
+fn connected(mut closing: Vec<SessionRow>) -> Vec<SessionRow> {
+    if closing.is_empty() {
+        return closing;
     }
-    Ok(closing)
+    match connections() {
+        Ok(connected) => closing.retain(|row| connected.contains(&(row.destination, row.source))),
+        Err(error) => tracing::debug!("cannot ask the kernel which connections are open: {error}"),
+    }
+    closing
 }
 
 fn row(session: &Session, now: u64) -> SessionRow {

@@ -408,7 +408,7 @@ impl<E: Engine> Worker<E> {
 
     fn revoke(&mut self, revoked: &mut Vec<(IpNet, Option<u16>)>) -> Result<()> {
         if !revoked.is_empty() {
-            self.datapath.revoke_any(revoked)?;
+            self.datapath.revoke(revoked)?;
             revoked.clear();
         }
         Ok(())

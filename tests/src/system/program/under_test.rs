@@ -123,7 +123,7 @@ impl SystemUnderTest for Program {
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
         self.datapath
-            .revoke(source, Some(gate))
+            .revoke(&[(source, Some(gate))])
             .expect("the tables are there");
     }
 

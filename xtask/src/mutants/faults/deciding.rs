@@ -184,6 +184,12 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "due.until",
     },
     Fault {
+        what: "a knock takes over what was given by hand for longer",
+        file: GIVE,
+        find: "let user = if found.until > due.until {",
+        replace: "let user = if false {",
+    },
+    Fault {
         what: "a full table pushes out live grants",
         file: TABLE,
         find: "until != HELD && until <= now && memory",
@@ -494,6 +500,12 @@ pub(super) const FAULTS: &[Fault] = &[
         file: REMEMBER,
         find: "if held >= bars.established {",
         replace: "if false {",
+    },
+    Fault {
+        what: "SYNs that are forged in a source's name end what it has established",
+        file: REMEMBER,
+        find: "let established = if tried < FIRM {",
+        replace: "let established = if false {",
     },
     Fault {
         what: "a flood of one source pushes out others' flows",
