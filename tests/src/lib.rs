@@ -12,6 +12,7 @@
 //! - [`network`] changes a namespace, [`tun`] makes a device without a link header, [`path`] delays and reorders
 //!   frames.
 //! - [`fleet`] builds etcd members and several hosts that open their gates together.
+//! - [`manager`] hears what the service reports to systemd.
 //! - [`foreign`] attaches and pins BPF objects that are not knockgate's.
 //! - [`need`] reports whether this machine can run the suites.
 //!
@@ -39,6 +40,7 @@ pub mod keys;
 pub mod killed;
 pub mod lab;
 pub mod links;
+pub mod manager;
 pub mod model;
 pub mod need;
 pub mod neighbour;

@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ssh", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("sshd", "openssh-server"),
+    ("systemd-analyze", "systemd"),
     ("unshare", "util-linux"),
     ("xdp-loader", "xdp-tools"),
 ];

@@ -16,7 +16,6 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
-    need,
     run::{Running, run, wait_until},
     scenario::{Attach, Scenario},
 };
@@ -314,23 +313,4 @@ fn the_service_needs_only_the_directory_that_its_unit_gives_it() {
             scenario.lab.assert_untouched();
         }
     });
-}
-
-/// Below 2.0, which systemd calls OK; its answer has one decimal.
-#[test]
-fn systemd_rates_the_units() {
-    if !need::met(&["systemd-analyze"]) {
-        return;
-    }
-    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
-    for unit in ["knockgate.service", "knockgate-metrics.service"] {
-        let mut analyze = Command::new("systemd-analyze");
-        analyze.args(["security", "--no-pager", "--offline=yes", "--threshold=19"]);
-        let rating = run(analyze.arg(packaging.join(unit)));
-        assert!(
-            rating.stdout.contains("Overall exposure level"),
-            "{rating:?}"
-        );
-        rating.exits(0);
-    }
 }

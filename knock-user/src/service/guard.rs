@@ -46,8 +46,8 @@ pub struct Guard {
     last_look: Instant,
     /// The state of the interfaces in a line, for the service manager.
     pub summary: String,
-    /// Every configured interface that exists is guarded.
-    pub is_closed: bool,
+    /// The program is in its place for every configured interface that exists.
+    pub is_in_place: bool,
     /// A trial has ended, and has been said to have.
     has_lapsed: bool,
     routes: Routes,
@@ -79,7 +79,7 @@ impl Guard {
             next_look: now,
             last_look: now,
             summary: String::new(),
-            is_closed: false,
+            is_in_place: false,
             has_lapsed: false,
             routes: Routes {
                 local: Vec::new(),
@@ -167,7 +167,7 @@ impl Guard {
     /// Reports what has changed.
     fn compare(&mut self, attachments: &[Attachment], configured: &[String], log: &mut Log) {
         let mut words = Vec::new();
-        self.is_closed = true;
+        self.is_in_place = true;
         for row in attachments {
             let name = &row.name;
             match &row.state {
@@ -177,7 +177,7 @@ impl Guard {
                 }
                 Err(lack) => {
                     words.push(format!("{name} is NOT GUARDED: {lack}"));
-                    self.is_closed &= row.index.is_none();
+                    self.is_in_place &= row.index.is_none() || !row.needs_repair();
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Guard {
         if has_lapsed {
             "the trial has ended, and every packet passes: `knockgate up` brings the gates up again"
                 .clone_into(&mut self.summary);
-            self.is_closed = false;
+            self.is_in_place = false;
             if !self.has_lapsed {
                 tracing::warn!("{}", self.summary);
             }

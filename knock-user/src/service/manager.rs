@@ -16,10 +16,11 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Tells the service manager what has changed. The service is ready once every configured interface that exists is
-    /// guarded: nothing comes in by one that does not exist, and what makes it may be started after this service.
+    /// Tells the service manager what has changed. The service is ready once the program is in its place for every configured
+    /// interface that exists: nothing comes in by one that does not exist. What makes an interface, or attaches the program that
+    /// calls ours, may be started after this service.
     pub fn tell(&mut self, guard: &Guard) {
-        if !self.is_ready && guard.is_closed {
+        if !self.is_ready && guard.is_in_place {
             self.is_ready = true;
             notify(&[NotifyState::Ready]);
         }

@@ -5,6 +5,7 @@ mod configuration;
 mod links;
 mod metrics;
 mod reference;
+mod units;
 
 /// Returns the text below a heading, up to the next heading of the same depth.
 fn section<'p>(page: &'p str, heading: &str) -> &'p str {

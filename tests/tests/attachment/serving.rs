@@ -9,8 +9,9 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
+    manager::Manager,
     network::{ip, set},
-    run::wait_until,
+    run::{Running, wait_until},
 };
 use serde_json::Value;
 
@@ -56,6 +57,20 @@ fn a_service_that_takes_over_puts_back_what_is_lost() {
             service.signal(libc::SIGTERM);
             assert_eq!(service.ends(), Some(0));
         }
+    });
+}
+
+/// What makes them may start after the service.
+#[test]
+fn the_service_is_ready_before_absent_interfaces_appear() {
+    in_generic_mode(|scenario| {
+        configure(scenario, &["wan1"], ssh());
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut command = scenario.lab.knockgate_command(&["run"]);
+        manager.hears(&mut command);
+        let _service = Running::start(&mut command, scenario.lab.folder());
+        manager.is_told_of_readiness();
+        expect_status(scenario, &[("wan1", None, false)]);
     });
 }
 

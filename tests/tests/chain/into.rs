@@ -7,9 +7,10 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
+    manager::Manager,
     need,
     neighbour::{Array, Kind, Neighbour},
-    run::{Run, run, wait_until},
+    run::{Run, Running, run, wait_until},
     scenario::{Attach, Scenario},
 };
 
@@ -259,6 +260,28 @@ fn the_service_enters_a_new_array() {
             scenario.knockgate("status").code == Some(7)
         });
         let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        wait_until("it is guarded", || {
+            scenario.knockgate("status").code == Some(0)
+        });
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+/// What attaches the program that calls may start after the service.
+#[test]
+fn the_service_is_ready_before_its_slot_is_called() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        configure(scenario, alone(), gate());
+        let place = pins.at("array").display().to_string();
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut command = scenario.lab.knockgate_command(&["run", "--into", &place]);
+        manager.hears(&mut command);
+        let _service = Running::start(&mut command, scenario.lab.folder());
+        manager.is_told_of_readiness();
+        assert!(array.slot(0).is_some(), "the program is in its slot");
+        scenario.knockgate("status").exits(7);
         let _balancer = balancer(scenario, &array);
         wait_until("it is guarded", || {
             scenario.knockgate("status").code == Some(0)
