@@ -1,12 +1,13 @@
 //! Replacing what is in force in place: `reload`, `up` again, SIGHUP, trials.
 //!
 //! [`carried`] tests what lives on and what ends, [`streams`] that no packet is let through or lost meanwhile, [`killing`]
-//! commands that are killed half-way, [`moments`] what is killed at any moment, [`trial`] `up --try` and `confirm`, and
-//! [`sessions`] connections that are open when an instance comes up.
+//! commands that are killed half-way, [`moments`] what is killed at any moment, [`trial`] `up --try` and `confirm`,
+//! [`program`] a newer version, and [`sessions`] connections that are open when an instance comes up.
 
 mod carried;
 mod killing;
 mod moments;
+mod program;
 mod sessions;
 mod streams;
 mod trial;

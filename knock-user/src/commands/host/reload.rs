@@ -19,13 +19,22 @@ pub struct Args {
     /// Go on even if this cuts off the SSH session that gives the command
     #[arg(long)]
     anyway: bool,
+
+    /// Replace the program alone, after an upgrade: the configuration that is in force stays, whatever the file says
+    #[arg(long, hide = true)]
+    program: bool,
 }
 
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
-    let Args { anyway } = args;
-    let (config, up) = datapath::reload(root, up::session(*anyway), |named| {
-        up::load(config, named.unwrap_or_default())
-    })?;
+    let Args { anyway, program } = args;
+    let session = up::session(*anyway);
+    let (config, up) = if *program {
+        datapath::replace_program(root, session)?
+    } else {
+        datapath::reload(root, session, |named| {
+            up::load(config, named.unwrap_or_default())
+        })?
+    };
     up::report(&config, &up);
     // One that is not there is guarded when it comes, by the service or the next `up`.
     let is_there = |name: &str| links::index_of(name).is_some();

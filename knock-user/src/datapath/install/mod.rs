@@ -18,7 +18,7 @@ pub mod reload;
 pub mod repair;
 mod replace;
 pub mod request;
-mod requirements;
+pub mod requirements;
 pub mod settle;
 mod tcx;
 pub mod unguarded;

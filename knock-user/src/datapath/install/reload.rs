@@ -1,4 +1,5 @@
-//! Applies the configuration file to what is up, and returns from a trial to the configuration before it.
+//! Applies the configuration file to what is up, replaces the program alone, and returns from a trial to the configuration
+//! before it.
 
 use std::fmt;
 
@@ -33,6 +34,24 @@ pub fn reload(
         named_interfaces,
         session,
         replaces: Some(Replaces::Present),
+        ..Request::new(Absent::Await)
+    };
+    let up = up(&config, root, &request)?;
+    Ok((config, up))
+}
+
+/// Puts the program of this build in place of the one that is up, with the configuration that is in force. Interfaces that were
+/// taken down stay down. Fails during a trial, and with [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
+pub fn replace_program(root: &PinRoot, session: Option<SshSession>) -> Result<(Config, Up)> {
+    let datapath = Datapath::open_unlocked(root)?;
+    let config = datapath.config().clone();
+    let request = Request {
+        named_interfaces: datapath.applied.circumstances.named_interfaces,
+        session,
+        replaces: Some(Replaces::Program {
+            since: datapath.since,
+            generation: datapath.generation,
+        }),
         ..Request::new(Absent::Await)
     };
     let up = up(&config, root, &request)?;

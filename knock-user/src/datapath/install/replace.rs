@@ -73,6 +73,7 @@ pub(super) fn replace(
     let from = from.ok_or_else(|| other_version(root.path()))?;
     let lasting = lasting(old, contents)?;
     let in_use = entries_in_use(root)?;
+    let interfaces = interfaces(config, &attachments, request);
     let next = load(
         old,
         &from,
@@ -85,12 +86,12 @@ pub(super) fn replace(
         root,
         interfaces: Vec::new(),
     };
-    for name in &config.interfaces {
+    for name in &interfaces {
         undo.interfaces.push(name.clone());
         root.fill_beside(name, |directory| pin(&next, directory))?;
     }
-    add_tcx_entries(root, &in_use, contents)?;
-    let first = config.interfaces.first().context("no interface to guard")?;
+    add_tcx_entries(root, &in_use, contents, &interfaces)?;
+    let first = interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
     let rows = match KeyRows::compile(keys, &new.applied) {
         Err(error) if request.returns() => {
@@ -122,7 +123,7 @@ pub(super) fn replace(
     let (before, next) = (instance(root)?, undo.directories());
     change_programs(&before, &before, &next)?;
     change_slot(&before, &next)?;
-    let (guarded, failed) = attach_missing(&new, root, request.absent, &attachments)?;
+    let (guarded, failed) = attach_missing(&new, root, &interfaces, request.absent, &attachments)?;
     keep_links(root, config, &attachments)?;
     let mut kept = Vec::new();
     for directory in &next {
@@ -133,10 +134,10 @@ pub(super) fn replace(
     }
     let removed: Vec<String> = old.config().interfaces.clone();
     undo.interfaces.clear();
-    for name in &config.interfaces {
+    for name in &interfaces {
         take_place(root, name, &kept)?;
     }
-    for name in &config.interfaces {
+    for name in &interfaces {
         let before = root.unnamed(name);
         if before.exists() {
             forget(root, &before)?;
@@ -191,6 +192,17 @@ fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
     }
 }
 
+/// Returns the configured interfaces, without those that are to stay down.
+fn interfaces(config: &Config, attachments: &[Attachment], request: &Request) -> Vec<String> {
+    let is_down = |name: &String| {
+        let mut rows = attachments.iter().filter(|row| row.configured == *name);
+        rows.any(|row| row.state == Err(Lack::Down))
+    };
+    let mut interfaces = config.interfaces.clone();
+    interfaces.retain(|name| request.brings_up_all() || !is_down(name));
+    interfaces
+}
+
 /// Returns the entries that are pinned for any interface: one that only one interface has come to need is pinned for that one
 /// alone.
 fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
@@ -222,9 +234,13 @@ fn keep_links(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Re
 }
 
 /// Loads the entries for TCX that are in use, and pins them beside the others.
-fn add_tcx_entries(root: &PinRoot, in_use: &BTreeSet<Entry>, contents: &Contents) -> Result<()> {
+fn add_tcx_entries(
+    root: &PinRoot,
+    in_use: &BTreeSet<Entry>,
+    contents: &Contents,
+    interfaces: &[String],
+) -> Result<()> {
     let applied = &contents.applied;
-    let interfaces = &applied.config.interfaces;
     let first = interfaces.first().context("no interface to guard")?;
     for entry in in_use.iter().filter(|entry| entry.hook == Hook::Tcx) {
         let ebpf = program::load_onto(&root.unnamed(first), applied, *entry)?;
@@ -359,15 +375,16 @@ fn refuse_other_mode(
 
 type Attachments = (Vec<Guarded>, Vec<(String, anyhow::Error)>);
 
-/// Attaches the program to the configured interfaces that lack it.
+/// Attaches the program to those of these interfaces that lack it.
 fn attach_missing(
     new: &Datapath,
     root: &PinRoot,
+    interfaces: &[String],
     absent: Absent,
     before: &[Attachment],
 ) -> Result<Attachments> {
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
-    for name in &new.config().interfaces {
+    for name in interfaces {
         // Under its name now: an interface that was renamed keeps its link, and another one may have its name.
         if before
             .iter()

@@ -36,6 +36,9 @@ pub struct Request {
 pub enum Replaces {
     /// What is up, unless it is on trial.
     Present,
+    /// The program of the instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration,
+    /// which is to stay, unless it is on trial. Interfaces that were taken down by themselves stay down.
+    Program { since: u64, generation: u32 },
     /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, whose trial has
     /// ended. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
     /// passes.
@@ -46,6 +49,11 @@ impl Request {
     /// Returns whether it returns to the configuration before a trial.
     pub fn returns(&self) -> bool {
         matches!(self.replaces, Some(Replaces::Lapsed { .. }))
+    }
+
+    /// Returns whether it attaches the program to interfaces that were taken down by themselves.
+    pub fn brings_up_all(&self) -> bool {
+        !matches!(self.replaces, Some(Replaces::Program { .. }))
     }
 
     pub fn new(absent: Absent) -> Self {

@@ -20,8 +20,15 @@ const OLDEST: Version = if cfg!(target_arch = "aarch64") {
 };
 const BROUGHT: &str = "atomic fetch-and-add and compare-and-exchange in BPF programs";
 
+/// Refuses a kernel that is too old, and a process that may not load the program.
+pub fn require() -> Result<()> {
+    require_kernel()?;
+    require_capabilities()?;
+    Ok(())
+}
+
 /// Refuses kernels before [`OLDEST`], naming what they lack.
-pub fn require_kernel() -> Result<()> {
+fn require_kernel() -> Result<()> {
     let release = kernel_version::release().context("cannot read the kernel's release")?;
     match kernel_version::parse(&release) {
         Some(version) if version < OLDEST => bail!(
@@ -55,7 +62,7 @@ pub fn require_time(config: &Config) -> Result<()> {
 
 /// Refuses a process that lacks a capability. The kernel would say no more than "not permitted"; without `CAP_PERFMON`,
 /// its verifier refuses the program with a message that does not name the capability.
-pub fn require_capabilities() -> Result<(), NotPermitted> {
+fn require_capabilities() -> Result<(), NotPermitted> {
     if capability::may_load_programs() {
         Ok(())
     } else {

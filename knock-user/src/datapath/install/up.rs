@@ -80,14 +80,13 @@ pub struct Up {
 /// the same configuration is up, repairs what is broken about it; another one is replaced in place, with every grant and
 /// session that still applies. When this returns, the kernel enforces alone.
 pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
-    requirements::require_kernel()?;
+    requirements::require()?;
     if config.interfaces.is_empty() {
         bail!(
             "no interface to guard: name one with `-i IFACE`, or with `interfaces = [...]` in the \
              configuration"
         );
     }
-    requirements::require_capabilities()?;
     bpf::learn_features()?;
     root.make()?;
     let _lock = root.lock()?;
@@ -151,7 +150,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         && let TrialState::Left(left) = on_trial
     {
         tracing::warn!("what is up is {}", trial::reminder(left));
-        return take_over(datapath, root, &keys);
+        return take_over(datapath, root, request, &keys);
     }
     let is_same = request.trial.is_none()
         && on_trial == TrialState::None
@@ -164,7 +163,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         if datapath.attachments()?.iter().any(Attachment::is_open) {
             refuse_to_cut_off(config, Some(&datapath), request)?;
         }
-        let up = take_over(datapath, root, &keys)?;
+        let up = take_over(datapath, root, request, &keys)?;
         // Said only now: an interface is guarded first, whatever is to follow on it.
         match neighbours {
             Err(error) if request.absent == Absent::Await => tracing::warn!("{error:#}"),
@@ -223,26 +222,38 @@ impl std::error::Error for Superseded {}
 
 /// Refuses to replace another instance than the request says, and one on trial, which that would make permanent.
 fn require_replaced(present: Option<&Datapath>, request: &Request) -> Result<()> {
-    match (request.replaces, present) {
-        (None, _) => Ok(()),
-        (Some(Replaces::Present), None) => Err(NothingUp.into()),
-        (Some(Replaces::Present), Some(datapath)) => match datapath.trial()? {
-            TrialState::Left(left) => bail!(
-                "what is up is {}; give that first, or wait until the trial has ended",
-                trial::reminder(left)
-            ),
-            TrialState::None | TrialState::Lapsed => Ok(()),
-        },
-        (Some(Replaces::Lapsed { since, generation }), present) => {
-            let is_it =
-                |datapath: &Datapath| datapath.since == since && datapath.generation == generation;
-            match present {
-                Some(datapath) if is_it(datapath) && datapath.trial()? == TrialState::Lapsed => {
-                    Ok(())
-                }
-                _ => Err(Superseded.into()),
-            }
+    let Some(replaces) = request.replaces else {
+        return Ok(());
+    };
+    let (since, generation) = match replaces {
+        Replaces::Present => {
+            let trial = present.ok_or(NothingUp)?.trial()?;
+            return refuse_trial(trial);
         }
+        Replaces::Program { since, generation } | Replaces::Lapsed { since, generation } => {
+            (since, generation)
+        }
+    };
+    let is_it = |datapath: &&Datapath| datapath.since == since && datapath.generation == generation;
+    let trial = present.filter(is_it).ok_or(Superseded)?.trial()?;
+    match (replaces, trial) {
+        (Replaces::Lapsed { .. }, TrialState::Lapsed) => Ok(()),
+        (Replaces::Lapsed { .. }, _) => Err(Superseded.into()),
+        (_, TrialState::Lapsed) => {
+            bail!("the trial of what is up has ended, and every packet passes")
+        }
+        (_, trial) => refuse_trial(trial),
+    }
+}
+
+/// Refuses to replace what is on trial, which that would make permanent.
+fn refuse_trial(trial: TrialState) -> Result<()> {
+    match trial {
+        TrialState::Left(left) => bail!(
+            "what is up is {}; give that first, or wait until the trial has ended",
+            trial::reminder(left)
+        ),
+        TrialState::None | TrialState::Lapsed => Ok(()),
     }
 }
 
@@ -327,9 +338,18 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn take_over(mut datapath: Datapath, root: &PinRoot, keys: &KeySet) -> Result<Up> {
+fn take_over(
+    mut datapath: Datapath,
+    root: &PinRoot,
+    request: &Request,
+    keys: &KeySet,
+) -> Result<Up> {
     datapath.apply_keys(keys)?;
-    let Repair { guarded, failed } = repair::repair_all(&mut datapath, root)?;
+    let Repair { guarded, failed } = if request.brings_up_all() {
+        repair::repair_all(&mut datapath, root)?
+    } else {
+        repair::repair(&mut datapath, root)?
+    };
     let attachments = datapath.attachments()?;
     let Renewed { renewed, unfit } = datapath.renew_next(&attachments);
     for (_, error) in unfit {
