@@ -323,6 +323,14 @@ fn a_second_service_is_refused() {
     in_generic_mode(|scenario| {
         let _service = start(scenario, &[]);
         scenario.knockgate("run").exits(1).prints_nothing();
+        // Whatever becomes of its socket.
+        let named = scenario.lab.pin_root().display().to_string();
+        let socket = format!("/run/knockgate/{}.sock", named.replace('/', "%"));
+        fs::remove_file(socket).expect("the service has made it");
+        scenario
+            .knockgate("run")
+            .exits(1)
+            .says(&["another `knockgate run`"]);
         scenario.closed(A, "22/tcp");
     });
 }

@@ -3,6 +3,7 @@
 //! open and close without it.
 
 mod alerts;
+mod claim;
 mod complaint;
 mod failures;
 pub mod fleet;
@@ -17,6 +18,7 @@ mod manager;
 mod memory;
 mod metrics;
 pub mod names;
+mod own_file;
 mod packets;
 mod patience;
 mod reader;
@@ -27,9 +29,10 @@ mod socket;
 mod watch;
 mod work;
 
+pub use claim::Claim;
 pub use reader::each_event;
 pub use record::Record;
-pub use socket::{FleetLink, History, fleet_link, is_served, refuse_second};
+pub use socket::{FleetLink, History, fleet_link, is_served};
 
 use std::{io, path::Path, time::Duration};
 
@@ -69,7 +72,7 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `up`: how the datapath came up. `file`: the configuration, which `load` reads again on
+/// Serves `root`, which this process has claimed, until SIGTERM or SIGINT. `up`: how the datapath came up. `file`: the configuration, which `load` reads again on
 /// SIGHUP. `down_on_exit`: takes it down at the end.
 pub async fn serve(
     mut signals: Signals,

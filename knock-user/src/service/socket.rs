@@ -5,14 +5,14 @@
 
 use std::{
     cell::Cell,
-    fs::{self, DirBuilder},
+    fs,
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,12 +24,14 @@ use tokio::{
 use super::{
     fleet::{Counts, Isolated},
     names::EVENTS_LOST,
+    own_file::OwnFile,
     record::Record,
 };
 use crate::datapath::{NotPermitted, PinRoot};
 
-/// Directory of the sockets, one for each pin root.
-const DIRECTORY: &str = "/run/knockgate";
+/// Directory of what services have while they live: a socket and a lock for each pin root.
+pub(super) const DIRECTORY: &str = "/run/knockgate";
+const SOCKET: &str = "sock";
 const LATEST: &str = "latest";
 const FOLLOW: &str = "follow";
 const FLEET: &str = "fleet";
@@ -64,7 +66,7 @@ impl FleetLink {
 /// Asks the service of `root` how it stands with the fleet; `None`: there is no service, it has no fleet, or this user may not
 /// ask.
 pub fn fleet_link(root: &PinRoot) -> Option<FleetLink> {
-    let mut stream = std::os::unix::net::UnixStream::connect(path_of(root)).ok()?;
+    let mut stream = std::os::unix::net::UnixStream::connect(path_of(root, SOCKET)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.write_all(format!("{FLEET}\n").as_bytes()).ok()?;
     let mut answer = String::new();
@@ -84,42 +86,23 @@ pub enum History {
 /// A reader that has connected.
 pub type Connection = UnixStream;
 
-/// The service's end of the socket. Removes its file when dropped.
+/// The service's end of the socket.
 pub struct Listener {
     listener: UnixListener,
-    path: PathBuf,
+    _file: OwnFile,
     /// The last reader could not be accepted.
     has_failed: Cell<bool>,
 }
 
-/// Returns whether a service serves `root`.
+/// Returns whether a service of `root` answers.
 pub fn is_served(root: &PinRoot) -> bool {
-    std::os::unix::net::UnixStream::connect(path_of(root)).is_ok()
-}
-
-/// Fails where another service serves `root`.
-pub fn refuse_second(root: &PinRoot) -> Result<()> {
-    if is_served(root) {
-        bail!(
-            "another `knockgate run` serves {} already",
-            root.path().display()
-        );
-    }
-    Ok(())
+    std::os::unix::net::UnixStream::connect(path_of(root, SOCKET)).is_ok()
 }
 
 impl Listener {
-    /// Listens for readers. Fails where another service serves `root`.
+    /// Listens for readers, as the service that has claimed `root`.
     pub fn bind(root: &PinRoot) -> Result<Self> {
-        let path = path_of(root);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(DIRECTORY)
-            .with_context(|| format!("cannot create {DIRECTORY}"))?;
-        // Two services that start at the same time get here one after the other.
-        let _lock = root.lock_existing()?;
-        refuse_second(root)?;
+        let path = path_of(root, SOCKET);
         // Left behind by a service that was killed.
         let _ = fs::remove_file(&path);
         let cannot_listen = || format!("cannot listen on {}", path.display());
@@ -128,7 +111,7 @@ impl Listener {
             .with_context(cannot_listen)?;
         Ok(Self {
             listener,
-            path,
+            _file: OwnFile::at(&path).with_context(cannot_listen)?,
             has_failed: Cell::default(),
         })
     }
@@ -149,12 +132,6 @@ impl Listener {
                 }
             }
         }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -209,7 +186,7 @@ pub async fn read_events(
     history: History,
     mut each: impl FnMut(Record) -> Result<()>,
 ) -> Result<bool> {
-    let path = path_of(root);
+    let path = path_of(root, SOCKET);
     let mut stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
         // There may be a service, which alone reads the ring then.
@@ -247,9 +224,9 @@ fn line(record: &Record) -> Vec<u8> {
     line
 }
 
-/// Returns the path of the socket of a pin root.
-fn path_of(root: &PinRoot) -> PathBuf {
-    Path::new(DIRECTORY).join(file_name(root, "sock"))
+/// Returns the path of a file of the service of a pin root.
+pub(super) fn path_of(root: &PinRoot, extension: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(file_name(root, extension))
 }
 
 /// Returns the name of a file of a pin root: the path of the root with its slashes replaced.

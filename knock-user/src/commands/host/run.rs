@@ -44,8 +44,9 @@ pub struct Args {
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let file = config;
     let config = up::load(file, &args.interfaces)?;
+    datapath::require()?;
     // Before anything is changed: another service may be serving this gate.
-    service::refuse_second(root)?;
+    let _claim = service::Claim::to(root)?;
     let request = Request {
         named_interfaces: !args.interfaces.is_empty(),
         // A service that is started again does not make a trial permanent.

@@ -7,7 +7,7 @@ use std::{
         self,
         fs::{FileTypeExt as _, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
-use crate::config::Listen;
+use crate::{config::Listen, service::own_file::OwnFile};
 
 /// Of a Unix socket: its owner and its group may connect.
 const MODE: u32 = 0o660;
@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 /// A socket that listens, not yet part of an event loop.
 pub enum Listener {
     Tcp(net::TcpListener),
-    Unix(unix::net::UnixListener, SocketFile),
+    Unix(unix::net::UnixListener, OwnFile),
 }
 
 /// The same in an event loop.
@@ -37,12 +37,9 @@ pub enum Accepting {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        _file: SocketFile,
+        _file: OwnFile,
     },
 }
-
-/// The file of a Unix socket, removed when dropped.
-pub struct SocketFile(PathBuf);
 
 impl Listener {
     /// Listens. What fails says what to do.
@@ -54,9 +51,9 @@ impl Listener {
                 Ok(Self::Tcp(listener))
             }
             Listen::Unix(path) => {
-                let listener =
+                let (listener, file) =
                     bind_unix(path).with_context(|| format!("cannot serve metrics on {listen}"))?;
-                Ok(Self::Unix(listener, SocketFile(path.clone())))
+                Ok(Self::Unix(listener, file))
             }
         }
     }
@@ -83,12 +80,6 @@ impl Accepting {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 fn bind_tcp(address: SocketAddr) -> Result<net::TcpListener> {
     match net::TcpListener::bind(address) {
         Ok(listener) => {
@@ -103,7 +94,7 @@ fn bind_tcp(address: SocketAddr) -> Result<net::TcpListener> {
     }
 }
 
-fn bind_unix(path: &Path) -> Result<unix::net::UnixListener> {
+fn bind_unix(path: &Path) -> Result<(unix::net::UnixListener, OwnFile)> {
     match fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => {
             bail!("the file exists and is no socket; remove it, or change `listen` of [metrics]")
@@ -119,7 +110,7 @@ fn bind_unix(path: &Path) -> Result<unix::net::UnixListener> {
     let listener = unix::net::UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, OwnFile::at(path)?))
 }
 
 #[cfg(test)]
