@@ -22,6 +22,8 @@ use crate::{
 pub struct HostFacts {
     /// The ports that the kernel assigns to outgoing connections.
     pub ephemeral_ports: Option<RangeInclusive<u16>>,
+    /// The first port on which a process without `CAP_NET_BIND_SERVICE` may listen.
+    pub first_unprivileged_port: Option<u16>,
     /// The ports on which something listens that other hosts can reach.
     pub listening: BTreeSet<Port>,
     /// The UDP ports from which a socket of this host may send to others.
@@ -59,6 +61,7 @@ impl HostFacts {
         let devices = links::with_addresses().ok();
         Self {
             ephemeral_ports: ephemeral_ports(),
+            first_unprivileged_port: first_unprivileged_port(),
             listening: listening_ports().unwrap_or_default(),
             udp_sockets: udp_sockets().unwrap_or_default(),
             source_routing: source_routing(devices.as_deref().unwrap_or_default()),
@@ -102,6 +105,11 @@ pub fn ephemeral_ports() -> Option<RangeInclusive<u16>> {
     let mut words = text.split_whitespace();
     let (low, high) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some(low..=high)
+}
+
+fn first_unprivileged_port() -> Option<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?;
+    text.trim().parse().ok()
 }
 
 /// Returns every port of this network namespace with a listening TCP socket or an unconnected UDP socket that other

@@ -1,9 +1,11 @@
 //! Warnings about who can read the metrics.
 
-use crate::config::{draft::Draft, source::Findings};
+use std::net::SocketAddr;
 
-/// Warns of an address that other hosts may reach.
-pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft) {
+use crate::config::{draft::Draft, host::HostFacts, listen::Listen, source::Findings};
+
+/// Warns of an address that other hosts may reach, and of a port on which the service may not listen.
+pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     let Some(listen) = &draft.metrics.listen else {
         return;
     };
@@ -14,5 +16,15 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft) {
             listen.value
         );
         findings.warning("exposed-metrics", listen.span, message);
+    }
+    if let (Listen::Tcp(address), Some(first)) = (&listen.value, host.first_unprivileged_port)
+        && address.port() < first
+    {
+        let message = format!(
+            "the service has no privilege to listen on port {}, since it is below {first}; listen on \"{}\"",
+            address.port(),
+            SocketAddr::new(address.ip(), 9464)
+        );
+        findings.warning("privileged-metrics-port", listen.span, message);
     }
 }

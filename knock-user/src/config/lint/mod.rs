@@ -33,7 +33,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
     }
     allowed(findings, &draft.allow);
     network::lint(findings, draft, host);
-    metrics::lint(findings, draft);
+    metrics::lint(findings, draft, host);
     keys::lint(findings, draft, host);
     #[cfg(feature = "fleet")]
     if host.has_keys {

@@ -63,6 +63,9 @@ pub(super) const ROWS: &[Row] = &[
         says: &["fe80::1 (link-local)", "2001:db8::7e:1 (temporary)", "addresses = \"host\""] },
     Row { what: "metrics for everyone", replace: "[[gate]]", with: "[metrics]\nlisten = \"0.0.0.0:9464\"\n[[gate]]",
         code: "exposed-metrics", at: (5, 10), says: &["0.0.0.0:9464", "127.0.0.1:9464"] },
+    Row { what: "metrics on a port for which the service has no privilege", replace: "[[gate]]",
+        with: "[metrics]\nlisten = \"[::1]:80\"\n[[gate]]",
+        code: "privileged-metrics-port", at: (5, 10), says: &["port 80", "below 1024", "[::1]:9464"] },
     Row { what: "a sequence beside a key", replace: KNOCK,
         with: "[[gate.knock]]\nuser = \"bob\"\nkey = \"bob\"\n[[gate.knock]]\nuser = \"alice\"\nsequence = [\"7431/udp\", \"2214/tcp\", \"9120/udp\"]\n[knock]\nports = [\"4164/udp\"]\n",
         code: "sequence-beside-key", at: (13, 12), says: &["gate \"ssh\" opens to a key", "user \"alice\""] },
@@ -96,6 +99,7 @@ pub(super) fn host() -> HostFacts {
     };
     HostFacts {
         ephemeral_ports: Some(32_768..=60_999),
+        first_unprivileged_port: Some(1024),
         listening: BTreeSet::from(["5353/udp".parse().expect("a port")]),
         udp_sockets: BTreeSet::from([123]),
         devices: Some(vec![
