@@ -57,3 +57,14 @@ fn rules_and_dashboard_use_metrics_that_exist() {
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
 }
+
+/// Where there are no metrics, no other alert says that a host was restarted and guards nothing.
+#[test]
+fn missing_metrics_are_not_said_to_leave_the_ports_closed() {
+    let (_, rule) = RULES
+        .split_once("alert: KnockgateMetricsMissing")
+        .expect("it is there");
+    let rule = rule.split("- alert:").next().unwrap_or(rule);
+    assert!(rule.contains("severity: critical"), "{rule}");
+    assert!(rule.contains("unless the host"), "{rule}");
+}

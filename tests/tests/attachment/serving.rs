@@ -224,3 +224,24 @@ fn about(
         })
         .collect()
 }
+
+/// The last resort where the binary is gone, as docs/operations.md says.
+#[test]
+fn without_the_service_a_removed_pin_opens_the_ports_for_good() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let remove_pin = || {
+            let link = scenario.lab.pin_root().join(WAN).join("link");
+            std::fs::remove_file(link).expect("it is pinned");
+        };
+        remove_pin();
+        is_guarded(scenario);
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        scenario.closed(A, "22/tcp");
+        remove_pin();
+        scenario.open(A, "22/tcp");
+        scenario.knockgate("status").exits(7);
+    });
+}
