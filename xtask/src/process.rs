@@ -19,9 +19,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end. Returns its output, whether it succeeds or not.
+/// Runs a command to its end. Returns its output, whether it succeeds or not. It is in English, whatever this machine's language.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command
+        .env("LC_ALL", "C.UTF-8")
+        .env_remove("LANGUAGE")
         .output()
         .with_context(|| format!("cannot start `{}`", line(command)))
 }
@@ -78,6 +80,14 @@ mod tests {
         let message = format!("{error:#}");
         assert!(message.contains("sh -c"), "{message}");
         assert!(message.contains("exit status: 3): broken"), "{message}");
+    }
+
+    #[test]
+    fn what_is_read_is_in_english() {
+        let mut command = Command::new("sh");
+        command.env("LC_ALL", "de_DE.UTF-8").env("LANGUAGE", "de");
+        let said = stdout(command.args(["-c", "echo $LC_ALL $LANGUAGE"])).unwrap();
+        assert_eq!(said, "C.UTF-8\n");
     }
 
     #[test]

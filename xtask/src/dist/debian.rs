@@ -81,7 +81,6 @@ pub(super) fn pack(
 pub(super) fn changelog(epoch: u64) -> Result<String> {
     let date = process::stdout(
         Command::new("date")
-            .env("LC_ALL", "C")
             .args(["--utc", "--rfc-email", "--date"])
             .arg(format!("@{epoch}")),
     )?;

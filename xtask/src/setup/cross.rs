@@ -79,12 +79,11 @@ impl Cross {
             // Programs of the build itself are for this machine, and take the compiler's own library.
             command
                 .env("RUSTC", COMPILER)
+                // Cargo splits the other variables at blanks, and the path may have some.
                 .env(
-                    format!("CARGO_TARGET_{variable}_RUSTFLAGS"),
+                    "CARGO_ENCODED_RUSTFLAGS",
                     format!("--sysroot={}", library.display()),
-                )
-                .env_remove("CARGO_ENCODED_RUSTFLAGS")
-                .env_remove("RUSTFLAGS");
+                );
         }
     }
 
@@ -137,4 +136,25 @@ fn library(architecture: Architecture) -> Result<PathBuf> {
         archive.or_with_new_lists(|| archive.unpack(slice::from_ref(&name), &folder))?;
     }
     Ok(folder.join("usr"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_a_blank_is_one_flag() {
+        let cross = Cross {
+            architecture: Architecture::Arm64,
+            library: Some("/a folder/usr".into()),
+        };
+        let mut command = Command::new("cargo");
+        cross.direct(&mut command);
+        let flags: Vec<_> = command
+            .get_envs()
+            .filter(|(name, _)| name.to_string_lossy().ends_with("RUSTFLAGS"))
+            .collect();
+        let (name, value) = ("CARGO_ENCODED_RUSTFLAGS", "--sysroot=/a folder/usr");
+        assert_eq!(flags, [(name.as_ref(), Some(value.as_ref()))]);
+    }
 }
