@@ -1,12 +1,14 @@
 //! `cargo xtask dist`: a Debian package and a tarball of the release build, with their checksums.
 //!
-//! [`contents`] makes what goes into both beside the binary, [`copyright`] the licences of what is linked into it.
+//! [`contents`] makes what goes into both beside the binary, [`copyright`] the licences of what is linked into it,
+//! [`documents`] the pages.
 //! [`debian`] and [`tarball`] pack. The binary is linked with glibc and not with musl: glibc alone asks the host's
 //! name services, as `knockgate knock HOST` should. So it must not need a newer one than Debian 12 has.
 
 mod contents;
 mod copyright;
 mod debian;
+mod documents;
 mod tarball;
 mod trial;
 

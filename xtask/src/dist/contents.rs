@@ -1,4 +1,4 @@
-//! What is packed beside the binary: manual pages, completions, licences, the changelog.
+//! What is packed beside the binary: manual pages, completions, licences, pages, the changelog.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{copyright, debian, emptied, write};
+use super::{copyright, debian, documents, emptied, write};
 use crate::{architecture::Architecture, process, setup::Cross};
 
 /// Shells, and the file in which each looks for completions.
@@ -53,6 +53,7 @@ impl Contents {
             &folder.join("copyright"),
             copyright::of_binary(architecture)?.as_bytes(),
         )?;
+        documents::make(&folder.join("documents"))?;
         let changelog = folder.join("changelog.Debian");
         write(&changelog, debian::changelog(epoch)?.as_bytes())?;
         compress(&[changelog])?;

@@ -12,7 +12,7 @@ use super::{contents::Contents, emptied, read, write};
 use crate::{process, setup, workspace};
 
 /// Where each file goes. The first that is named is relative to the contents, the second to the checkout.
-const MADE: [(&str, &str); 5] = [
+const MADE: [(&str, &str); 6] = [
     ("man", "share/man/man1"),
     (
         "completions/knockgate.bash",
@@ -27,9 +27,9 @@ const MADE: [(&str, &str); 5] = [
         "share/fish/vendor_completions.d/knockgate.fish",
     ),
     ("copyright", "share/doc/knockgate/copyright"),
+    ("documents", "share/doc/knockgate"),
 ];
-const KEPT: [(&str, &str); 4] = [
-    ("README.md", "share/doc/knockgate/README.md"),
+const KEPT: [(&str, &str); 3] = [
     ("CHANGELOG.md", "share/doc/knockgate/CHANGELOG.md"),
     ("LICENSE-MIT", "share/doc/knockgate/LICENSE-MIT"),
     ("LICENSE-APACHE", "share/doc/knockgate/LICENSE-APACHE"),
@@ -58,17 +58,6 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
     }
     for (from, to) in KEPT {
         copy(&workspace::root().join(from), &tree.join(to))?;
-    }
-    for folder in ["docs", "docs/clients"] {
-        for page in fs::read_dir(workspace::root().join(folder))? {
-            let page = page?.path();
-            if let Some(name) = page.file_name().filter(|_| page.is_file()) {
-                copy(
-                    &page,
-                    &tree.join("share/doc/knockgate").join(folder).join(name),
-                )?;
-            }
-        }
     }
     let binary = tree.join("bin/knockgate");
     copy(knockgate, &binary)?;
@@ -100,7 +89,7 @@ pub(super) fn pack(contents: &Contents, knockgate: &Path, folder: &Path) -> Resu
 }
 
 /// Copies a file, or the files of a folder.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         for entry in fs::read_dir(from)? {
             let entry = entry?;

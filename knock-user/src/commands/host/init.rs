@@ -24,9 +24,8 @@ use crate::{
 
 /// Write a commented configuration with new random sequences
 ///
-/// Writes it to the --config path with mode 0600; never overwrites a file, except the one that the Debian package
-/// installs there, as long as that is unchanged. Every key that may be left out is there
-/// too, commented out, with its default.
+/// Writes it to the --config path with mode 0600; never overwrites a file. Every key that may be left out is there too,
+/// commented out, with its default.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Interface to guard; may be repeated [default: that of the default route]

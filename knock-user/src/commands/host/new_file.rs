@@ -1,7 +1,5 @@
 //! Configurations that are written: by `init`, and by `import`.
 
-mod packaged;
-
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
@@ -11,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// Writes a file with mode 0600, and makes its directory. Overwrites no file but the package's.
+/// Writes a file with mode 0600, and makes its directory. Overwrites no file.
 pub(super) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     let shown = path.display();
     if let Some(parent) = path
@@ -28,9 +26,7 @@ pub(super) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .open(path);
     let mut file = match opened {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            refuse_existing(path)?;
-            return packaged::replace(path, text)
-                .with_context(|| format!("{shown} could not be replaced and is unchanged"));
+            bail!(exists(path));
         }
         opened => opened.with_context(|| format!("{shown} cannot be written"))?,
     };
@@ -44,18 +40,20 @@ pub(super) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("{shown} could not be written whole and was removed again"))
 }
 
-/// Refuses a path that exists and is not the package's file, before anything else can fail. [`create`] decides in
-/// the end.
+/// Refuses a path that exists, before anything else can fail. [`create`] decides in the end.
 pub(super) fn refuse_existing(path: &Path) -> anyhow::Result<()> {
-    let shown = path.display();
-    match packaged::is_packaged(path) {
-        Ok(true) => Ok(()),
+    match path.symlink_metadata() {
+        Ok(_) => bail!(exists(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("{shown} cannot be read; run this as root"))
-        }
-        Ok(false) | Err(_) => {
-            bail!("{shown} exists and is never overwritten: move it away, or name another file")
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error)
+            .with_context(|| format!("{} cannot be read; run this as root", path.display())),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be written", path.display())),
     }
+}
+
+fn exists(path: &Path) -> String {
+    format!(
+        "{} exists and is never overwritten: move it away, or name another file",
+        path.display()
+    )
 }

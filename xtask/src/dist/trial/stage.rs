@@ -17,13 +17,20 @@ use serde_json::Value;
 use super::system::System;
 use crate::{
     demo::greeting::{LONG, Outcome, SHORT, Service},
+    dist::documents,
     lan::{Host, INTERFACE, Lan},
     process,
 };
 
 const PORT: &str = "2222";
+/// A second interface of the server.
+const SECOND: &str = "second";
 const CONFIGURATION: &str = "/etc/knockgate/knockgate.toml";
 const KEYS: &str = "/etc/knockgate/keys";
+const TEXTFILE: &str = "/var/lib/prometheus/node-exporter/knockgate.prom";
+/// What another instance keeps for its next service.
+const OTHER_STATE: &str = "/var/lib/knockgate/%sys%fs%bpf%other.json";
+const DOCUMENTS: &str = "/usr/share/doc/knockgate";
 
 /// The part of the trial that runs inside its own namespaces.
 #[derive(Args)]
@@ -91,6 +98,7 @@ impl Trial<'_> {
         self.install(older)?;
         self.guard()?;
         self.upgrade(newer)?;
+        self.upgrade_on_trial(newer)?;
         self.remove()?;
         self.purge(&before)
     }
@@ -124,12 +132,12 @@ impl Trial<'_> {
             ensure!(length.is_ok_and(|length| length > 0), "there is no {file}");
         }
 
-        ensure_private(&system.path(CONFIGURATION))?;
+        let dead = documents::dead_links(&system.path(DOCUMENTS))?;
+        ensure!(dead.is_empty(), "links lead nowhere: {dead:?}");
+
+        // The configuration is the administrator's: an upgrade with a newer one would ask which to keep, or fail.
         let conffiles = system.run("dpkg-query --show --showformat='${Conffiles}' knockgate")?;
-        ensure!(
-            conffiles.contains(CONFIGURATION),
-            "{CONFIGURATION} is not the administrator's to keep"
-        );
+        ensure!(conffiles.trim().is_empty(), "dpkg keeps {conffiles}");
         // Nothing is guarded before it is configured, now or at the next boot, though a service that could not start has made
         // the directory of the pins.
         system.exits("knockgate check", 3)?;
@@ -160,7 +168,18 @@ impl Trial<'_> {
 
         // For those who knock with one packet; a file of the host's own.
         system.run("knockgate key new alice --gate greeting >/dev/null")?;
-        system.run("knockgate check && knockgate up")?;
+        process::run(
+            self.lan
+                .server
+                .command("ip")
+                .args(["link", "add", SECOND, "type", "dummy"]),
+        )?;
+        system.run(&format!(
+            "knockgate check && knockgate up --interface {INTERFACE} --interface {SECOND}"
+        ))?;
+        // Not applied, and not to be by an upgrade.
+        let edited = format!("mode = \"monitor\"\n{}", fs::read_to_string(&file)?);
+        fs::write(&file, edited)?;
         self.expect(&self.lan.client, &Outcome::NoAnswer)?;
         let sequence = said
             .lines()
@@ -208,13 +227,43 @@ impl Trial<'_> {
             "the grant had {before} ms left, and has {after} ms after the upgrade"
         );
         self.expect(&self.lan.client, &greeting(&self.lan.client))?;
-        println!("  upgraded: no port was open meanwhile, and the grant lives on");
+        self.expect(&self.lan.stranger, &Outcome::NoAnswer)?;
+        let status = system.run("knockgate status --json")?;
+        let status: Value = serde_json::from_str(&status)?;
+        let interfaces = status["interfaces"].as_array().context("no interfaces")?;
+        for name in [INTERFACE, SECOND] {
+            let is_guarded = |row: &Value| {
+                row["name"] == name && row["guarded"] == true && row["mode"] == "enforce"
+            };
+            ensure!(interfaces.iter().any(is_guarded), "{name}: {status}");
+        }
+        println!("  upgraded: no port was open meanwhile, and what was in force lives on");
+        Ok(())
+    }
+
+    /// A trial that an upgrade makes permanent would take away the way back.
+    fn upgrade_on_trial(&self, package: &str) -> Result<()> {
+        let system = self.system;
+        system.run("knockgate up --try 1h")?;
+        let said = system.run(&format!("apt-get install --yes --reinstall {package} 2>&1"))?;
+        ensure!(said.contains("a trial is under way"), "{said}");
+        let status = system.run("knockgate status --json")?;
+        let status: Value = serde_json::from_str(&status)?;
+        ensure!(status["interfaces"][0]["mode"] == "try", "{status}");
+        println!("  upgraded during a trial: it goes on");
         Ok(())
     }
 
     fn remove(&self) -> Result<()> {
         let system = self.system;
+        for file in [TEXTFILE, OTHER_STATE] {
+            system.run(&format!("mkdir -p $(dirname {file}) && echo >{file}"))?;
+        }
         system.run("apt-get remove --yes knockgate")?;
+        ensure!(
+            !system.path(TEXTFILE).exists(),
+            "its metrics still say that it guards"
+        );
         let link = process::stdout(
             self.lan
                 .server
@@ -238,6 +287,10 @@ impl Trial<'_> {
 
     fn purge(&self, before: &BTreeSet<PathBuf>) -> Result<()> {
         self.system.run("apt-get purge --yes knockgate")?;
+        self.system
+            .run(&format!("rm {OTHER_STATE} && rmdir /var/lib/knockgate"))
+            .context("another instance has lost what is its own")?;
+        self.system.run("rm -r /var/lib/prometheus")?;
         let after = self.system.files()?;
         let left: Vec<_> = after.difference(before).collect();
         ensure!(left.is_empty(), "a purged package has left {left:?}");
