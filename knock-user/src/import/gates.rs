@@ -123,13 +123,16 @@ impl Gates {
         if let Some(gate) = self.gates.iter_mut().find(|gate| gate.shares_ports(&entry)) {
             return gate.join(entry);
         }
-        let gate = Gate {
+        let added = Added {
+            gate: entry.name.clone(),
+            user: entry.user(),
+            joined: false,
+        };
+        self.gates.push(Gate {
             knocks: entry.knock.clone().into_iter().collect(),
             clients: entry.client.clone().into_iter().collect(),
             entry,
-        };
-        let added = gate.added(false);
-        self.gates.push(gate);
+        });
         Ok(added)
     }
 
@@ -254,7 +257,7 @@ impl Gate {
     }
 
     /// Adds another user of the same ports.
-    fn join(&mut self, other: Entry) -> Result<Added, Refusal> {
+    fn join(&mut self, mut other: Entry) -> Result<Added, Refusal> {
         let own = &mut self.entry;
         if own.protect != other.protect {
             return Err(Refusal::Weaker(format!(
@@ -271,18 +274,23 @@ impl Gate {
         }
         own.open_for = shorter(own.open_for, other.open_for);
         own.origin = format!("{}; {}", own.origin, other.origin);
-        self.knocks.extend(other.knock);
-        if let Some(mut client) = other.client {
+        if let Some(client) = &mut other.client {
             let names = std::iter::once(client.user.clone())
                 .chain((2..).map(|number| format!("{}-{number}", client.user)));
             let is_free = |name: &String| self.clients.iter().all(|known| known.user != *name);
             client.user = names.into_iter().find(is_free).unwrap_or_default();
-            self.clients.push(client);
-            self.entry.comment.clear();
-        } else if !self.clients.is_empty() {
-            self.entry.comment.clear();
         }
-        Ok(self.added(true))
+        let added = Added {
+            gate: own.name.clone(),
+            user: other.user(),
+            joined: true,
+        };
+        self.knocks.extend(other.knock);
+        self.clients.extend(other.client);
+        if !self.clients.is_empty() {
+            own.comment.clear();
+        }
+        Ok(added)
     }
 
     /// Adds other ports for the same sequence.
@@ -305,19 +313,23 @@ impl Gate {
         for (knock, other) in self.knocks.iter_mut().zip(other.knock) {
             knock.within = knock.within.min(other.within);
         }
-        Ok(self.added(true))
+        Ok(Added {
+            gate: own.name.clone(),
+            user: self
+                .knocks
+                .first()
+                .map_or_else(String::new, |knock| knock.user.clone()),
+            joined: true,
+        })
     }
+}
 
-    /// Describes what was added last.
-    fn added(&self, joined: bool) -> Added {
-        let client = self.clients.last().map(|client| client.user.clone());
-        let user = self.knocks.last().map(|knock| knock.user.clone());
-        let user = user.or(client);
-        Added {
-            gate: self.entry.name.clone(),
-            user: user.unwrap_or_default(),
-            joined,
-        }
+impl Entry {
+    /// Returns the user of its sequence or key; empty where it has neither.
+    fn user(&self) -> String {
+        let of_knock = self.knock.as_ref().map(|knock| &knock.user);
+        let user = of_knock.or(self.client.as_ref().map(|client| &client.user));
+        user.cloned().unwrap_or_default()
     }
 }
 

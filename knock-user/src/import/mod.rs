@@ -77,6 +77,16 @@ impl Report {
         }
     }
 
+    /// Takes back that these lines were carried over.
+    fn withdraw(&mut self, lines: &[usize], why: &str) {
+        for remark in &mut self.remarks {
+            if remark.fate == Fate::Carried && lines.contains(&remark.line) {
+                remark.fate = Fate::NotCarried;
+                why.clone_into(&mut remark.text);
+            }
+        }
+    }
+
     fn in_order(mut self) -> Self {
         self.remarks.sort_by_key(|remark| remark.line);
         self

@@ -1,13 +1,23 @@
 //! Lines of shell, as far as they are plain commands.
 
-/// The commands of a line, each with its words, in their order.
+/// A command of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Command {
+    /// At least one.
+    pub(super) words: Vec<String>,
+    /// It runs only if the one before it succeeds.
+    pub(super) on_success: bool,
+}
+
+/// The commands of a line, in their order.
 ///
 /// # Errors
 /// What needs a shell: a word on it, for a message.
-pub(super) fn commands(line: &str) -> Result<Vec<Vec<String>>, String> {
+pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
     let mut commands = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
+    let mut on_success = false;
     let mut rest = line.chars().peekable();
     while let Some(c) = rest.next() {
         match c {
@@ -40,16 +50,16 @@ pub(super) fn commands(line: &str) -> Result<Vec<Vec<String>>, String> {
             '\\' => word.get_or_insert_default().extend(rest.next()),
             ';' | '\n' => {
                 words.extend(word.take());
-                commands.push(std::mem::take(&mut words));
+                end(&mut commands, &mut words, &mut on_success, false);
             }
             '&' if rest.next_if_eq(&'&').is_some() => {
                 words.extend(word.take());
-                commands.push(std::mem::take(&mut words));
+                end(&mut commands, &mut words, &mut on_success, true);
             }
             // In the background: hooks are not waited for anyway.
             '&' if rest.peek().is_none_or(|c| *c != '>') => {
                 words.extend(word.take());
-                commands.push(std::mem::take(&mut words));
+                end(&mut commands, &mut words, &mut on_success, false);
             }
             '#' if word.is_none() => break,
             '|' | '&' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' => {
@@ -61,12 +71,24 @@ pub(super) fn commands(line: &str) -> Result<Vec<Vec<String>>, String> {
         }
     }
     words.extend(word);
-    commands.push(words);
-    commands.retain(|words| !words.is_empty());
-    if let Some(variable) = commands.iter().find_map(|words| assignment(&words[0])) {
+    end(&mut commands, &mut words, &mut on_success, false);
+    if let Some(variable) = commands
+        .iter()
+        .find_map(|command: &Command| assignment(&command.words[0]))
+    {
         return Err(format!("`{variable}`"));
     }
     Ok(commands)
+}
+
+/// Adds a command, if it has words. `next`: whether the next one runs only if it succeeds.
+fn end(commands: &mut Vec<Command>, words: &mut Vec<String>, on_success: &mut bool, next: bool) {
+    if !words.is_empty() {
+        commands.push(Command {
+            words: std::mem::take(words),
+            on_success: std::mem::replace(on_success, next),
+        });
+    }
 }
 
 /// Returns the name of a variable that a command begins with, and its equals sign.
@@ -82,7 +104,15 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Vec<Vec<String>> {
-        commands(line).unwrap_or_else(|why| panic!("{line}: {why}"))
+        let commands = commands(line).unwrap_or_else(|why| panic!("{line}: {why}"));
+        commands.into_iter().map(|command| command.words).collect()
+    }
+
+    #[test]
+    fn what_runs_only_on_success_is_known() {
+        let commands = commands("a && b; c & d &&\ne").expect("plain commands");
+        let on_success: Vec<_> = commands.iter().map(|command| command.on_success).collect();
+        assert_eq!(on_success, [false, true, false, false, true]);
     }
 
     #[test]

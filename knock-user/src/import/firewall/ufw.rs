@@ -1,6 +1,6 @@
 //! `ufw allow from %IP% to any port 22 proto tcp`, and its short form.
 
-use super::{Effect, is_source, opens};
+use super::{Effect, OUTWARD, condition, is_source, opens};
 
 pub(super) fn effect(arguments: &[&str]) -> Effect {
     let (mut ports, mut protocol, mut allows) = (None, None, false);
@@ -14,6 +14,7 @@ pub(super) fn effect(arguments: &[&str]) -> Effect {
                 rest.next();
             }
             "--force" | "prepend" | "rule" | "log" | "log-all" => {}
+            "out" => return Effect::Unknown(OUTWARD.into()),
             "in" => {
                 if rest.clone().next() == Some("on") {
                     return condition("in on");
@@ -43,15 +44,10 @@ pub(super) fn effect(arguments: &[&str]) -> Effect {
         }
     }
     match (allows, ports, protocol) {
-        (true, Some(ports), Some(protocol)) => opens(&[protocol], ports),
-        (true, Some(ports), None) => opens(&["tcp", "udp"], ports),
+        (true, Some(ports), protocol) => opens(protocol, ports),
         (true, None, _) => Effect::Unknown(
             "it opens every port, and a gate lists its ports: write them under `protect`".into(),
         ),
         _ => Effect::Unknown("it is no rule that allows packets".into()),
     }
-}
-
-fn condition(what: &str) -> Effect {
-    Effect::OnCondition(format!("the rule's condition `{what}` would be lost"))
 }

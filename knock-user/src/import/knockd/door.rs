@@ -1,13 +1,16 @@
 //! A door: a sequence and what it opens.
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use super::{
-    commands::Commands,
+    commands::{Commands, When},
     file::{Directive, Section},
 };
 use crate::{
     config::count,
     import::{
         Fate, Report,
+        firewall::Families,
         gates::{Entry, Knock},
         name_of,
     },
@@ -59,25 +62,27 @@ pub(super) fn entry(section: Section, report: &mut Report) -> Option<Entry> {
     } = sorted(directives, report);
 
     let mut commands = Commands::default();
-    // Empty: a knock over IPv6 does nothing.
-    let only_v4 = start_6
-        .as_ref()
-        .is_some_and(|directive| directive.value.is_empty());
     let stops = stop.is_some() || stop_6.is_some();
-    for (on, directive) in [
-        ("opened", start),
-        ("opened", start_6),
-        ("closed", stop),
-        ("closed", stop_6),
+    // Also where it is empty: a knock over IPv6 then runs nothing.
+    let of_start = if start_6.is_some() {
+        Families::V4
+    } else {
+        Families::BOTH
+    };
+    for (when, directive) in [
+        (When::Opened(of_start), start),
+        (When::Opened(Families::V6), start_6),
+        (When::Closed, stop),
+        (When::Closed, stop_6),
     ] {
         if let Some(Directive { line, key, value }) = directive {
-            commands.add((line, &key), on, &value, report);
+            commands.add((line, &key), when, &value, report);
         }
     }
     let within = sequence_timeout.map_or(Some(SEQUENCE_TIMEOUT), |directive| {
         seconds(&directive, "within", LONGEST_WITHIN, report)
     });
-    let open_for = match command_timeout {
+    let stopped_after = match command_timeout {
         Some(directive) if stops => Some(seconds(&directive, "open_for", LONGEST_GRANT, report)?),
         Some(Directive { line, key, .. }) => {
             report.add(
@@ -90,12 +95,16 @@ pub(super) fn entry(section: Section, report: &mut Report) -> Option<Entry> {
         }
         None => stops.then_some(COMMAND_TIMEOUT),
     };
+    let lasts = commands.lasts.map(|lasts| lasts.min(LONGEST_GRANT));
+    let open_for = stopped_after.into_iter().chain(lasts).min();
     if let Some(Directive { line, key, value }) = flags {
         report.add(line, &key, Fate::NotCarried, tcp_flags(&value));
     }
     if let Some(Directive { line, key, .. }) = target {
-        let text = "knocks count at every guarded address; the key `addresses` limits these";
-        report.add(line, &key, Fate::NotCarried, text);
+        let text = "knocks would count at every guarded address; write the gate by hand, and that address under \
+                    `addresses` if no other is to be guarded";
+        report.add(line, &key, Fate::Weaker, text);
+        return None;
     }
     if let Some(Directive { line, key, .. }) = one_time {
         let text = "one-time sequences withstand replay, and sequences do not; this is for authenticated knocks";
@@ -108,15 +117,25 @@ pub(super) fn entry(section: Section, report: &mut Report) -> Option<Entry> {
         report.add(line, &title, Fate::Weaker, "see its commands");
         return None;
     }
-    if commands.ports.is_empty() {
-        let text = if commands.closes {
-            "it only closes, and a grant ends by itself"
-        } else {
-            "no port to protect was found in its commands; a gate opens ports, and runs commands beside"
-        };
-        report.add(line, &title, Fate::NotCarried, text);
-        return None;
-    }
+    let (protect, sources) = match (commands.v4, commands.v6) {
+        (v4, v6) if v4.is_empty() && v6.is_empty() => {
+            let text = if commands.closes {
+                "it only closes, and a grant ends by itself"
+            } else {
+                "no port to protect was found in its commands; a gate opens ports, and runs commands beside"
+            };
+            report.add(line, &title, Fate::NotCarried, text);
+            return None;
+        }
+        (v4, v6) if v4 == v6 => (v4, Vec::new()),
+        (v4, v6) if v6.is_empty() => (v4, vec![IpNet::from(Ipv4Net::default())]),
+        (v4, v6) if v4.is_empty() => (v6, vec![IpNet::from(Ipv6Net::default())]),
+        _ => {
+            let text = "a knock over IPv4 and one over IPv6 open different ports, and a gate has the same for both";
+            report.add(line, &title, Fate::Weaker, text);
+            return None;
+        }
+    };
     let name = name_of(&name);
     Some(Entry {
         origin: format!("{title}, line {line}"),
@@ -126,20 +145,14 @@ pub(super) fn entry(section: Section, report: &mut Report) -> Option<Entry> {
             within: within?,
         }),
         name,
-        protect: commands.ports,
+        protect,
         open_for,
-        sources: if only_v4 {
-            ALL_OF_IPV4.parse().into_iter().collect()
-        } else {
-            Vec::new()
-        },
+        sources,
         hooks: commands.hooks,
         client: None,
         comment: String::new(),
     })
 }
-
-const ALL_OF_IPV4: &str = "0.0.0.0/0";
 
 fn sorted(directives: Vec<Directive>, report: &mut Report) -> Directives {
     let mut found = Directives::default();

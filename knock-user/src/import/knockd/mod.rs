@@ -53,6 +53,7 @@ fn write(door: file::Section, title: &str, gates: &mut Gates, report: &mut Repor
         return false;
     };
     let stays_open = entry.open_for.is_none();
+    let sources = entry.sources.clone();
     match gates.add(entry) {
         Ok(Added { gate, user, joined }) => {
             let with = if joined {
@@ -62,6 +63,10 @@ fn write(door: file::Section, title: &str, gates: &mut Gates, report: &mut Repor
             };
             let text = format!("as user {user:?} of gate {gate:?}{with}");
             report.add(line, title, Fate::Carried, text);
+            if let [network] = sources.as_slice() {
+                let text = format!("as sources = [\"{network}\"]: its commands let in no others");
+                report.add(line, title, Fate::Carried, text);
+            }
             if stays_open {
                 let text = "knockd leaves the port open; a grant ends after open_for (30s), and connections that \
                             began under it go on";

@@ -91,6 +91,7 @@ fn a_sequence_of_two_doors_opens_the_ports_of_both() {
 fn what_would_be_weaker_is_left_out() {
     for door in [
         format!("one_time_sequences = /etc/knockd/list\n{RULE}"),
+        format!("sequence = 7000,8000\ntarget = 192.0.2.1\n{RULE}"),
         "sequence = 7000,8000\ncommand = iptables -A INPUT -d 10.0.0.1 -s %IP% -p tcp --dport 22 -j ACCEPT".into(),
     ] {
         let imported = import(&format!("[a]\n{door}"));
@@ -122,6 +123,83 @@ fn an_empty_command_for_ipv6_keeps_ipv6_out() {
         config.gates[0].sources,
         ["0.0.0.0/0".parse().expect("a network")]
     );
+}
+
+#[test]
+fn who_could_open_is_who_can_open() {
+    let only_6 = "sequence = 7000,8000\nstart_command_6 = ip6tables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+    let ufw = "sequence = 7000,8000\ncommand = ufw allow from %IP% to any port 22 proto tcp\n";
+    for (door, sources) in [
+        (format!("sequence = 7000,8000\n{RULE}"), "0.0.0.0/0"),
+        (only_6.to_owned(), "::/0"),
+        (format!("{only_6}start_command =\n"), "::/0"),
+        (format!("{only_6}{RULE}"), ""),
+        (ufw.to_owned(), ""),
+        (format!("{ufw}start_command_6 =\n"), "0.0.0.0/0"),
+    ] {
+        let config = written(&format!("[a]\n{door}"));
+        let found: Vec<_> = config.gates[0]
+            .sources
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found.join(" "), sources, "{door}");
+    }
+    let other = only_6.replace("22", "23");
+    let imported = import(&format!("[a]\n{other}{RULE}"));
+    assert!(imported.configuration.is_none() && imported.report.is_weaker());
+}
+
+#[test]
+fn a_rule_that_is_taken_back_sooner_ends_sooner() {
+    let rule = RULE.trim_end();
+    let timed = "command = firewall-cmd --add-rich-rule='rule family=ipv4 source address=%IP% port port=22 protocol=tcp accept'";
+    for (door, open_for) in [
+        (format!("{timed} --timeout=10"), 10),
+        (
+            format!("{timed} --timeout=5m\nstop_command = /bin/true\ncmd_timeout = 20"),
+            20,
+        ),
+        (
+            format!("{rule}; sleep 10; iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"),
+            10,
+        ),
+        (
+            format!(
+                "{rule} && /bin/sleep 1m && iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"
+            ),
+            60,
+        ),
+    ] {
+        let text = format!("[a]\nsequence = 7000,8000\n{door}\n");
+        assert_eq!(
+            written(&text).gates[0].open_for.as_secs(),
+            open_for,
+            "{door}"
+        );
+        let report = import(&text).report;
+        let stays = |remark: &crate::import::Remark| remark.text.contains("leaves the port open");
+        assert!(!report.remarks.iter().any(stays), "{report:?}");
+    }
+}
+
+#[test]
+fn a_command_that_may_not_have_run_opens_nothing() {
+    let rule = RULE.trim_end().trim_start_matches("command = ");
+    for line in [
+        format!("/usr/local/bin/may-enter %IP% && {rule}"),
+        format!("[ -e /run/open ] && {rule}"),
+        format!("{rule}; /usr/local/bin/wait; iptables -D INPUT -s %IP% -j ACCEPT"),
+    ] {
+        let imported = import(&format!("[a]\nsequence = 7000,8000\ncommand = {line}\n"));
+        assert!(imported.configuration.is_none(), "{line}");
+        assert!(imported.report.is_weaker(), "{line}");
+    }
+    // What opens only when the time is up was no door.
+    let imported = import(&format!(
+        "[a]\nsequence = 7000,8000\ncommand = iptables -D INPUT -s %IP% -j DROP\nstop_command = {rule}\n"
+    ));
+    assert!(imported.configuration.is_none(), "{imported:?}");
 }
 
 #[test]
