@@ -6,8 +6,9 @@
 use std::{
     env,
     fmt::Write as _,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use knock_user::{
@@ -77,5 +78,27 @@ fn fwknop_becomes_what_was_kept() {
             ["7431/udp", "2214/tcp", "9120/udp"].map(|port| port.parse().expect("a port"));
         let imported = fwknop::import(&read(&path), || Ok(drawn.to_vec()));
         compare(&path, &imported.expect("the sequence was given"));
+    }
+}
+
+/// As in `knockgate import ... 2>&1 | head -1`.
+#[test]
+fn a_report_that_nobody_reads_changes_nothing_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (file, status) in [("two-admins", 0), ("odd", 1)] {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let written = folder.path().join(file);
+        let done = Command::new(env!("CARGO_BIN_EXE_knockgate"))
+            .args(["import", "knockd"])
+            .arg(format!("tests/import/knockd/{file}.conf"))
+            .arg("--write")
+            .arg(&written)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(writer)
+            .status()
+            .expect("it starts");
+        assert_eq!(done.code(), Some(status), "{file}");
+        assert!(written.exists(), "{file}");
     }
 }

@@ -79,14 +79,16 @@ fn check(args: &Args, config: &Path, root: &PinRoot, out: &mut impl Write) -> an
             published: Some(published),
         };
     }
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, report))?;
-        writeln!(out)?;
+    let printed = if args.json {
+        serde_json::to_writer_pretty(&mut *out, &Document::of(&outcome, report))
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
-        print(out, &outcome, &report)?;
-    }
+        print(out, &outcome, &report)
+    };
+    // An error of the file counts also where nobody reads on.
     match outcome {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(printed?),
         Err(invalid) if invalid.is_unread() => Err(invalid.into()),
         Err(invalid) => Err(invalid.already_shown().into()),
     }

@@ -65,29 +65,35 @@ pub fn run(args: &Args) -> Result<()> {
         configuration,
         report,
     } = imported;
-    let mut errors = anstream::stderr().lock();
-    for remark in &report.remarks {
-        writeln!(errors, "{}", shown_remark(file, remark))?;
-    }
-    drop(errors);
-    let Some(configuration) = configuration else {
-        bail!("nothing of {shown} can be written as a gate; the lines above say why");
-    };
     let head = format!(
         "# Made by `knockgate import {name}` from {shown}. Its sequences and keys are secrets: keep this file readable\n\
          # by its owner alone. `knockgate check` reports errors and weaknesses.\n\n"
     );
-    let text = head + &configuration;
-    match write {
-        Some(path) => new_file::create(path, &text)?,
-        None => io::stdout().write_all(text.as_bytes())?,
+    let text = configuration.map(|configuration| head + &configuration);
+    let created = match (write, &text) {
+        (Some(path), Some(text)) => new_file::create(path, text),
+        _ => Ok(()),
+    };
+    let mut errors = anstream::stderr().lock();
+    for remark in &report.remarks {
+        // What became of the file does not depend on whether anybody reads this.
+        let _ = writeln!(errors, "{}", shown_remark(file, remark));
     }
+    drop(errors);
+    created?;
+    let Some(text) = text else {
+        bail!("nothing of {shown} can be written as a gate; the lines above say why");
+    };
+    let printed = match write {
+        Some(_) => Ok(()),
+        None => io::stdout().write_all(text.as_bytes()),
+    };
     if report.is_weaker() {
         bail!(
             "parts of {shown} were left out, since they would be weaker than they were or could not be read"
         );
     }
-    Ok(())
+    Ok(printed?)
 }
 
 fn shown_remark(file: &Path, remark: &Remark) -> String {

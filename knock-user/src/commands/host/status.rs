@@ -82,36 +82,32 @@ impl Fleet {
 pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let datapath = Datapath::look(root)?;
     let fleet = Fleet::of(&datapath, root);
-    let status = if args.json {
+    let (status, printed) = if args.json {
         let status = datapath.status()?;
-        output::json(&Document {
+        let printed = output::json(&Document {
             status: &status,
             fleet,
-        })?;
-        status
+        });
+        (status, printed)
     } else {
         let snapshot = datapath.snapshot()?;
-        print(&snapshot)?;
-        for why in datapath.in_the_way()? {
-            output::line(&why)?;
-        }
-        if let Some(fleet) = fleet {
-            output::line(&fleet.line())?;
-        }
-        snapshot.status
+        let in_the_way = datapath.in_the_way()?;
+        let printed = print(&snapshot, &in_the_way, fleet.as_ref());
+        (snapshot.status, printed)
     };
+    // That an interface is not guarded counts also where nobody reads on.
     if let Some(not_guarded) = NotGuarded::among(&status.attachments) {
         return Err(not_guarded.into());
     }
     let unfollowed = status.unfollowed().into_iter();
     let unfollowed = unfollowed.map(|(name, next)| (name.to_owned(), next.pin.clone()));
     match NotFollowed::of(unfollowed.collect()) {
-        None => Ok(()),
+        None => printed,
         Some(not_followed) => Err(not_followed.into()),
     }
 }
 
-fn print(snapshot: &Snapshot) -> Result<()> {
+fn print(snapshot: &Snapshot, in_the_way: &[String], fleet: Option<&Fleet>) -> Result<()> {
     let Snapshot {
         status, counters, ..
     } = snapshot;
@@ -162,7 +158,11 @@ fn print(snapshot: &Snapshot) -> Result<()> {
     let up_for = output::duration(up_for);
     output::line(&format!(
         "{passed} packets passed, {denied} denied; up for {up_for}"
-    ))
+    ))?;
+    for why in in_the_way {
+        output::line(why)?;
+    }
+    fleet.map_or(Ok(()), |fleet| output::line(&fleet.line()))
 }
 
 /// What comes before and after our program, where one of them is another's program.
