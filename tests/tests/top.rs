@@ -1,5 +1,7 @@
 //! `knockgate top` on a terminal: what it shows of a gate, and that it gives the terminal back.
 
+use std::fs::File;
+
 use knockgate_tests::{
     gate_config::{ALICE, Gate},
     keys,
@@ -134,6 +136,46 @@ fn signals_give_the_terminal_back() {
         });
         wait_until("it has the terminal again", || !is_ordinary(&terminal));
         assert!(top.goes_on());
+        terminal.types("q").expect("it is open");
+        assert_eq!(top.ends(), Some(0));
+        assert!(is_ordinary(&terminal));
+    });
+}
+
+/// As while `up` loads a program, or stands still.
+#[test]
+fn pins_that_another_keeps_locked_keep_no_key_waiting() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh().within("1m"));
+        let terminal = Terminal::open().expect("a terminal");
+        let top = start(scenario, &terminal);
+        scenario.knock(A, ALICE);
+        wait_until("the grant is shown", || {
+            terminal.printed().contains("alice")
+        });
+        let root = File::open(scenario.lab.pin_root()).expect("it is up");
+        root.lock().expect("nobody else has it");
+        terminal.types("ry").expect("it is open");
+        wait_until("it says why nothing was ended", || {
+            terminal.printed().contains("keeps")
+        });
+        drop(root);
+        terminal.types("q").expect("it is open");
+        assert_eq!(top.ends(), Some(0));
+    });
+}
+
+/// SIGSTOP cannot be caught: the shell takes the terminal back by itself.
+#[test]
+fn it_has_the_terminal_again_after_it_was_stopped() {
+    in_generic_mode(|scenario| {
+        scenario.up(Gate::ssh());
+        let terminal = Terminal::open().expect("a terminal");
+        let top = start(scenario, &terminal);
+        top.signal(libc::SIGSTOP);
+        terminal.becomes_ordinary().expect("it is open");
+        top.signal(libc::SIGCONT);
+        wait_until("it has the terminal again", || !is_ordinary(&terminal));
         terminal.types("q").expect("it is open");
         assert_eq!(top.ends(), Some(0));
         assert!(is_ordinary(&terminal));

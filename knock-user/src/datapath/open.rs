@@ -4,6 +4,7 @@ use std::{
     cell::{OnceCell, RefCell},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -30,6 +31,7 @@ use super::{
         attachment::{self, Attachment},
         pins::{
             directory::{self, Directory, Holds, PROGRAMS},
+            lock::{Busy, Lock, PATIENCE},
             root::PinRoot,
         },
     },
@@ -121,10 +123,13 @@ fn read_applied(pins: &PinDirectory, meta: &Meta) -> Result<Applied> {
 
 /// Looks at pins without the lock. If that fails, looks once more while it holds the lock: a process that held it may have been
 /// removing pins, one after the other.
-fn settled<T>(root: &PinRoot, look: impl Fn() -> Result<T>) -> Result<T> {
+fn settled<T>(
+    acquire: impl Fn() -> Result<Option<Lock>>,
+    look: impl Fn() -> Result<T>,
+) -> Result<T> {
     match look() {
         Err(error) if !error.is::<NothingUp>() && !error.is::<NotPermitted>() => {
-            let _lock = root.lock_existing()?;
+            let _lock = acquire()?;
             look()
         }
         seen => seen,
@@ -147,8 +152,28 @@ impl Datapath {
         Self::open_settled(Access::Look, root)
     }
 
+    /// As [`Datapath::look`], but fails with [`Busy`] where it would wait for another process.
+    pub fn look_at_once(root: &PinRoot) -> Result<Self> {
+        settled(|| root.try_lock(), || Self::open_for(Access::Look, root))
+    }
+
+    /// As [`Datapath::open_unlocked`], for what has other things to do meanwhile: while another process has the pins locked, it
+    /// sleeps.
+    pub async fn open_unlocked_async(root: &PinRoot) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let opened = settled(|| root.try_lock(), || Self::open_for(Access::Change, root));
+            match opened {
+                Err(error) if error.is::<Busy>() && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     fn open_settled(access: Access, root: &PinRoot) -> Result<Self> {
-        settled(root, || Self::open_for(access, root))
+        settled(|| root.lock_existing(), || Self::open_for(access, root))
     }
 
     fn open_for(access: Access, root: &PinRoot) -> Result<Self> {
@@ -399,7 +424,7 @@ impl Datapath {
 
     /// As [`Datapath::reopened`], for those who do not hold the lock.
     pub fn reopened_unlocked(&self) -> Result<Option<Self>> {
-        settled(&self.root, || self.reopened())
+        settled(|| self.root.lock_existing(), || self.reopened())
     }
 
     /// Returns the instance as it is now, if another configuration has replaced this one in place since it was opened. For those

@@ -21,7 +21,7 @@ pub async fn each_event(
     history: History,
     mut each: impl FnMut(Record) -> Result<()>,
 ) -> Result<()> {
-    let mut datapath = Datapath::open_unlocked(root)?;
+    let mut datapath = Box::pin(Datapath::open_unlocked_async(root)).await?;
     let mut ring = None;
     let mut waits = false;
     loop {
@@ -36,7 +36,7 @@ pub async fn each_event(
         // No service: the ring is ours to read, until one starts.
         if !datapath.is_pinned()? {
             ring = None;
-            match Datapath::open_unlocked(root) {
+            match Box::pin(Datapath::open_unlocked_async(root)).await {
                 Ok(next) => datapath = next,
                 Err(error) if error.is::<NothingUp>() => {
                     if !waits {

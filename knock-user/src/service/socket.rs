@@ -27,7 +27,10 @@ use super::{
     own_file::OwnFile,
     record::Record,
 };
-use crate::datapath::{NotPermitted, PinRoot};
+use crate::{
+    datapath::{NotPermitted, PinRoot},
+    sys::unix_socket,
+};
 
 /// Directory of what services have while they live: a socket and a lock for each pin root.
 pub(super) const DIRECTORY: &str = "/run/knockgate";
@@ -66,7 +69,7 @@ impl FleetLink {
 /// Asks the service of `root` how it stands with the fleet; `None`: there is no service, it has no fleet, or this user may not
 /// ask.
 pub fn fleet_link(root: &PinRoot) -> Option<FleetLink> {
-    let mut stream = std::os::unix::net::UnixStream::connect(path_of(root, SOCKET)).ok()?;
+    let mut stream = unix_socket::connect(&path_of(root, SOCKET)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.write_all(format!("{FLEET}\n").as_bytes()).ok()?;
     let mut answer = String::new();
@@ -94,9 +97,16 @@ pub struct Listener {
     has_failed: Cell<bool>,
 }
 
-/// Returns whether a service of `root` answers.
+/// Returns whether a service serves `root`, also where it is stopped.
 pub fn is_served(root: &PinRoot) -> bool {
-    std::os::unix::net::UnixStream::connect(path_of(root, SOCKET)).is_ok()
+    is_listened_at(&path_of(root, SOCKET))
+}
+
+fn is_listened_at(path: &Path) -> bool {
+    match unix_socket::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 impl Listener {
@@ -197,6 +207,10 @@ pub async fn read_events(
             }
             .into());
         }
+        // It alone reads the ring, and accepts nobody.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("the service accepts no more readers: it is stopped, or far behind");
+        }
         Err(_) => return Ok(false),
     };
     let wanted = match history {
@@ -237,4 +251,29 @@ pub(super) fn file_name(root: &PinRoot, extension: &str) -> String {
         .replace('%', "%%")
         .replace('/', "%");
     format!("{name}.{extension}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::AsRawFd as _, unix::net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_accepts_nobody_is_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("sock");
+        assert!(!is_listened_at(&path));
+        let listener = UnixListener::bind(&path).expect("a free name");
+        // SAFETY: the descriptor is open; the call takes no pointers. It makes the queue as short as can be.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let mut waiting = Vec::new();
+        while let Ok(stream) = unix_socket::connect(&path) {
+            waiting.push(stream);
+            assert!(waiting.len() < 100, "the queue is short");
+        }
+        assert!(is_listened_at(&path));
+        drop(listener);
+        assert!(!is_listened_at(&path));
+    }
 }

@@ -17,4 +17,5 @@ pub mod routes;
 pub mod sock_diag;
 pub mod state_directory;
 pub mod tcp_authentication;
+pub mod unix_socket;
 pub mod xdp_features;

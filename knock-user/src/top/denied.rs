@@ -15,6 +15,8 @@ use crate::service::{Record, names::EVENTS_LOST};
 
 /// Reports older than this count no more.
 pub const WINDOW: Duration = Duration::from_mins(1);
+/// In ns.
+const SECOND: u64 = 1_000_000_000;
 /// Sources that are remembered.
 const MOST: usize = 4096;
 
@@ -58,8 +60,10 @@ impl Denied {
         if u128::from(age) > WINDOW.as_nanos() {
             return;
         }
+        // Here, and not only where rows are made: while the view is paused, none are.
+        let begin = begin(now);
         if record.event == EVENTS_LOST {
-            self.lost.push_back((time, record.lost.unwrap_or_default()));
+            self.add_lost(time, record.lost.unwrap_or_default(), begin);
             return;
         }
         let source = record
@@ -80,6 +84,9 @@ impl Denied {
             reason: String::new(),
         });
         reports.times.push_back(time);
+        while reports.times.front().is_some_and(|time| *time < begin) {
+            reports.times.pop_front();
+        }
         reports.gate = text(&record.gate);
         reports.reason = text(&record.reason);
         reports.port = record.port.map(|port| port.to_string()).unwrap_or_default();
@@ -87,7 +94,7 @@ impl Denied {
 
     /// Returns the sources of the minute before `now`, the busiest in front.
     pub fn rows(&mut self, now: u64) -> Vec<DeniedRow> {
-        let begin = now.saturating_sub(WINDOW.as_nanos().try_into().unwrap_or(u64::MAX));
+        let begin = begin(now);
         self.lost.retain(|(time, _)| *time >= begin);
         for reports in self.sources.values_mut() {
             reports.times.retain(|time| *time >= begin);
@@ -102,6 +109,17 @@ impl Denied {
             latest: reports.times.back().copied().unwrap_or_default(),
         });
         rows.collect()
+    }
+
+    /// Adds events that were left out; those of the same second become one number.
+    fn add_lost(&mut self, time: u64, lost: u64, begin: u64) {
+        while self.lost.front().is_some_and(|(time, _)| *time < begin) {
+            self.lost.pop_front();
+        }
+        match self.lost.back_mut() {
+            Some((since, sum)) if time.abs_diff(*since) < SECOND => *sum = sum.saturating_add(lost),
+            _ => self.lost.push_back((time, lost)),
+        }
     }
 
     /// Returns how many events were left out in the last minute.
@@ -120,6 +138,11 @@ impl Denied {
             self.sources.remove(&source);
         }
     }
+}
+
+/// Returns when the minute before `now` begins.
+fn begin(now: u64) -> u64 {
+    now.saturating_sub(WINDOW.as_nanos().try_into().unwrap_or(u64::MAX))
 }
 
 impl Row for DeniedRow {
@@ -147,8 +170,6 @@ impl Row for DeniedRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
 
     fn denied(last: u8) -> Record {
         Record {
@@ -192,6 +213,38 @@ mod tests {
         };
         all.add(&record, 1000 * SECOND);
         assert!(all.rows(1000 * SECOND).is_empty());
+    }
+
+    /// As while the view is paused.
+    #[test]
+    fn what_nobody_looks_at_is_bounded() {
+        let mut all = Denied::default();
+        let (reported, lost) = (
+            denied(1),
+            Record {
+                lost: Some(1),
+                ..Record::now("events.lost")
+            },
+        );
+        let step = SECOND / 20;
+        for number in 0..1_000_000 {
+            let now = 1000 * SECOND + number * step;
+            // As of this moment, at every `now`.
+            let of_now = |record: &Record| Record {
+                time: Timestamp::now(),
+                ..record.clone()
+            };
+            all.add(&of_now(&reported), now);
+            all.add(&of_now(&lost), now);
+        }
+        let reports: usize = all
+            .sources
+            .values()
+            .map(|reports| reports.times.len())
+            .sum();
+        assert!(reports <= 60 * 20 + 1, "{reports}");
+        assert!(all.lost.len() <= 61, "{}", all.lost.len());
+        assert!((60 * 19..=61 * 20).contains(&all.lost()), "{}", all.lost());
     }
 
     #[test]

@@ -15,9 +15,14 @@ mod tests;
 mod theme;
 mod update;
 
-use std::{future::pending, pin::pin, time::Duration};
+use std::{
+    future::pending,
+    io::{Write as _, stderr},
+    pin::pin,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use ratatui::crossterm::event::Event;
 use tokio::{
@@ -44,18 +49,34 @@ use crate::{
 /// Between two attempts to follow events.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Shows what is up under `root` until the user or a signal ends it, and reads the counters once in `every`.
+/// Shows what is up under `root` until the user or a signal ends it, and reads the counters once in `every`. Then, with the
+/// terminal given back, has the fleet told what was revoked.
+///
+/// # Errors
+/// Where nothing can be shown, or the fleet could not be told.
 pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
+    let mut signals = Signals::catch()?;
+    // Fleets that are told what is revoked: etcd may take seconds to answer, or not to.
+    let mut telling = JoinSet::new();
+    let shown = show(root, every, &mut signals, &mut telling).await;
+    let asked_to_end = async { while !matches!(signals.next().await, Asked::End) {} };
+    let told = finish(telling, asked_to_end).await;
+    shown.and(told)
+}
+
+async fn show(
+    root: &PinRoot,
+    every: Duration,
+    signals: &mut Signals,
+    telling: &mut JoinSet<Message>,
+) -> Result<()> {
     let mut sampler = Sampler::new(root, every);
     let mut state = State::default();
     // Where nothing is up, or may not be read, the terminal stays as it is.
     sampler.read(&mut state)?;
-    let mut signals = Signals::catch()?;
     let mut screen = Screen::enter()?;
     let mut inputs = screen.inputs();
     let (sender, mut records) = unbounded_channel();
-    // Fleets that are told what is revoked: etcd may take seconds to answer, or not to.
-    let mut telling = JoinSet::new();
     let mut following = pin!(follow(root, sender));
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +103,10 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
                             Action::Quit => return Ok(()),
                             Action::Suspend => screen.suspend()?,
                             Action::Revoke { source, gate } => {
-                                let revoked = revoke::here(root, &[source], Some(&gate));
+                                // Waiting for another command would keep keys and signals waiting.
+                                let revoked = root
+                                    .try_lock()
+                                    .and_then(|lock| revoke::here(lock, root, &[source], Some(&gate)));
                                 state.message = Some(message(&revoked));
                                 if let Some(fleet) = revoked.ok().and_then(|revoked| revoked.fleet) {
                                     telling.spawn(tell(fleet, gate.to_string(), source));
@@ -141,10 +165,55 @@ async fn tell(fleet: Fleet, gate: String, source: IpNet) -> Message {
     }
 }
 
+/// Waits until the fleets are told, and says of each what came of it. Each attempt ends by itself, when etcd's members have had
+/// their time.
+///
+/// # Errors
+/// Where one could not be told, or `asked_to_end` comes first.
+async fn finish(
+    mut telling: JoinSet<Message>,
+    asked_to_end: impl Future<Output = ()>,
+) -> Result<()> {
+    let mut asked_to_end = pin!(asked_to_end);
+    let mut failed = None;
+    // Standard error may have gone with the terminal; the exit status still tells.
+    let say = |text: &str| {
+        let _ = writeln!(stderr(), "knockgate: {text}");
+    };
+    if !telling.is_empty() {
+        say("telling the fleet what was revoked; Ctrl-C ends without");
+    }
+    while !telling.is_empty() {
+        let told = tokio::select! {
+            Some(told) = telling.join_next() => told.context("the fleet was not told")?,
+            () = &mut asked_to_end => bail!(
+                "ended before the fleet was told: what was revoked is revoked at this host alone; `knockgate revoke` tells it"
+            ),
+        };
+        let said = if told.is_error {
+            failed.replace(told.text)
+        } else {
+            Some(told.text)
+        };
+        if let Some(text) = said {
+            say(&text);
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some(text) => bail!(text),
+    }
+}
+
 fn message(revoked: &Result<Revoked>) -> Message {
     match revoked {
         Ok(revoked) => Message {
-            text: format!("ended {revoked}"),
+            text: match &revoked.fleet {
+                None => format!("ended {revoked}"),
+                Some(fleet) => {
+                    format!("ended {revoked} here; telling the fleet {}", fleet.name)
+                }
+            },
             is_error: false,
         },
         Err(error) => Message {

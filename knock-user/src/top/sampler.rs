@@ -76,7 +76,7 @@ impl Sampler {
     /// As [`Sampler::sample`], and fails where nothing is up.
     pub fn read(&mut self, state: &mut State) -> Result<()> {
         // Opened anew each time, since another instance may have come up.
-        let datapath = Datapath::look(&self.root)?;
+        let datapath = Datapath::look_at_once(&self.root)?;
         let now = Instant::now();
         let is_other = self.last.is_none_or(|(since, _)| since != datapath.since);
         if is_other {

@@ -51,6 +51,8 @@ impl Screen {
 
     /// Takes the terminal over, again: another program may have used it meanwhile.
     pub fn take_over(&mut self) -> Result<()> {
+        // What was stopped by SIGSTOP has not given it back, and does not know that the shell has: it would set nothing.
+        disable_raw_mode().context("cannot use the terminal")?;
         enable_raw_mode().context("cannot use the terminal")?;
         execute!(stdout(), EnterAlternateScreen, Hide, Clear(ClearType::All))?;
         self.terminal = blank()?;

@@ -1,7 +1,12 @@
 //! What the screen shows, and what keys do to it. The screens are in `snapshots/`; `INSTA_UPDATE=always cargo test -p
 //! knock-user --lib top` writes them anew, to be looked at.
 
-use std::{net::IpAddr, rc::Rc, time::Duration};
+use std::{
+    future::{pending, ready},
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use insta::assert_snapshot;
 use ratatui::{
@@ -14,8 +19,9 @@ use ratatui::{
 
 use super::{
     draw::draw,
+    finish,
     rates::Totals,
-    state::{Dialog, GateRow, GrantRow, Instance, InterfaceRow, Panel, SourceRow, State},
+    state::{Dialog, GateRow, GrantRow, Instance, InterfaceRow, Message, Panel, SourceRow, State},
     theme::Theme,
     update::{Action, update},
 };
@@ -369,4 +375,41 @@ fn control_keys_quit_and_suspend_from_anywhere() {
         assert_eq!(update(&mut state, control('c')), Action::Quit);
     }
     assert_eq!(key(&mut full(), KeyCode::Char('q')), Action::Quit);
+}
+
+/// What the fleet is being told when the user quits.
+fn telling(answers: &[(u64, bool)]) -> tokio::task::JoinSet<Message> {
+    let answers = answers.iter().copied();
+    answers
+        .map(|(seconds, is_error)| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Message {
+                text: format!("the answer after {seconds} s"),
+                is_error,
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_the_fleet_is_told() {
+    let begun = tokio::time::Instant::now();
+    finish(telling(&[(3, false), (20, false)]), pending())
+        .await
+        .expect("all were told");
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    let error = finish(telling(&[(20, true), (30, false)]), pending())
+        .await
+        .expect_err("one was not told");
+    assert_eq!(error.to_string(), "the answer after 20 s");
+    assert_eq!(begun.elapsed().as_secs(), 50);
+    let error = finish(telling(&[(20, false)]), ready(()))
+        .await
+        .expect_err("it was told to end");
+    assert!(error.to_string().contains("at this host alone"), "{error}");
+    // Nothing to tell.
+    finish(telling(&[]), ready(()))
+        .await
+        .expect("nothing is due");
+    assert_eq!(begun.elapsed().as_secs(), 50);
 }

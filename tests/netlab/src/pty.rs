@@ -89,16 +89,26 @@ impl Terminal {
 
     /// Whether lines are edited and keys echoed, as a shell needs it.
     pub fn is_ordinary(&self) -> io::Result<bool> {
+        Ok(self.settings()?.c_lflag & ORDINARY == ORDINARY)
+    }
+
+    /// Has lines edited and keys echoed, as a shell does when its job stops.
+    pub fn becomes_ordinary(&self) -> io::Result<()> {
+        let mut settings = self.settings()?;
+        settings.c_lflag |= ORDINARY;
+        // SAFETY: the call reads the settings.
+        let set =
+            unsafe { libc::tcsetattr(self.other.as_raw_fd(), libc::TCSANOW, &raw const settings) };
+        done(set)
+    }
+
+    fn settings(&self) -> io::Result<libc::termios> {
         // SAFETY: all zeros is a valid `termios`, which the call fills or fails.
-        let settings = unsafe {
+        unsafe {
             let mut settings: libc::termios = mem::zeroed();
-            if libc::tcgetattr(self.other.as_raw_fd(), &raw mut settings) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            settings
-        };
-        let ordinary = libc::ICANON | libc::ECHO | libc::ISIG;
-        Ok(settings.c_lflag & ordinary == ordinary)
+            done(libc::tcgetattr(self.other.as_raw_fd(), &raw mut settings))?;
+            Ok(settings)
+        }
     }
 
     /// Ends it, as when the window that it is in is closed.
@@ -121,6 +131,9 @@ impl Terminal {
         done(set)
     }
 }
+
+/// What a terminal does by itself for a shell.
+const ORDINARY: libc::tcflag_t = libc::ICANON | libc::ECHO | libc::ISIG;
 
 fn done(result: libc::c_int) -> io::Result<()> {
     if result == 0 {

@@ -12,7 +12,7 @@ use super::allow::parse_network;
 use crate::fleet::once;
 use crate::{
     config::{Fleet, count},
-    datapath::{Datapath, NothingUp, PinRoot},
+    datapath::{Datapath, Lock, NothingUp, PinRoot},
     runtime::runtime,
 };
 
@@ -49,7 +49,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         None => &everyone,
     };
     let gate = args.gate.as_deref();
-    let revoked = here(root, networks, gate)?;
+    let revoked = here(root.lock_existing()?, root, networks, gate)?;
     tracing::info!("ended {revoked}");
     for (network, gate) in &revoked.wider {
         tracing::warn!(
@@ -84,11 +84,16 @@ impl fmt::Display for Revoked {
     }
 }
 
-/// Revokes at this host.
-pub fn here(root: &PinRoot, networks: &[IpNet], gate: Option<&str>) -> Result<Revoked> {
+/// Revokes at this host. `lock`: on `root`; `None`: there is no such root.
+pub fn here(
+    lock: Option<Lock>,
+    root: &PinRoot,
+    networks: &[IpNet],
+    gate: Option<&str>,
+) -> Result<Revoked> {
     // First, so that the tables are not taken down between being opened and being changed. The fleet is asked without
     // keeping anything from others here.
-    let Some(_lock) = root.lock_existing()? else {
+    let Some(_lock) = lock else {
         return Err(NothingUp.into());
     };
     let mut datapath = Datapath::open(root)?;

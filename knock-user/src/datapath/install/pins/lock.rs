@@ -14,7 +14,7 @@ use super::root::PinRoot;
 use crate::datapath::error::{NEEDS_TO_OPEN, NotPermitted, is_denied};
 
 /// How long another command may keep the pins locked. Loading takes seconds on a slow machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An exclusive lock, held until it is dropped; see [`PinRoot::lock`].
 #[derive(Debug)]
@@ -99,12 +99,15 @@ impl PinRoot {
             if begun.elapsed() >= patience {
                 let holder = directory.metadata().ok().and_then(|held| holder(&held));
                 let holder = holder.unwrap_or_else(|| "another process".to_owned());
-                return Err(Busy(format!(
-                    "{holder} has kept {} locked for more than {} s; try again when it has ended",
-                    self.path().display(),
-                    patience.as_secs()
-                ))
-                .into());
+                let shown = self.path().display();
+                let locked = match patience.as_secs() {
+                    0 => format!("{holder} keeps {shown} locked"),
+                    seconds => {
+                        format!("{holder} has kept {shown} locked for more than {seconds} s")
+                    }
+                };
+                let text = format!("{locked}; try again when it has ended");
+                return Err(Busy(text).into());
             }
             thread::sleep(Duration::from_millis(20));
         }
