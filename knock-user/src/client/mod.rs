@@ -292,10 +292,11 @@ impl<'a> Client<'a> {
                 .wire
                 .knock(address.socket(port.number), port.protocol, pause)
                 .await
+                // Without the port, which is a part of the password: what is said without -v is kept in logs.
                 .map_err(|error| {
                     local(
                         error,
-                        &format!("cannot send knock {step} of {of} ({port}) to {address}"),
+                        &format!("cannot send knock {step} of {of} to {address}"),
                     )
                 })?;
             if let Some(answer) = answer {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,8 +78,14 @@ impl Profile {
 
     /// Reads the profile `name` from the file `path`. One bad profile makes the whole file invalid.
     pub fn load_from(path: &Path, name: &str) -> Result<Self, Invalid> {
-        let text =
-            fs::read_to_string(path).map_err(|error| Invalid(unreadable(path, name, &error)))?;
+        let unread = |error| Invalid(unreadable(path, name, &error));
+        let mut file = fs::File::open(path).map_err(unread)?;
+        let mode = file.metadata().map_err(unread)?.permissions().mode();
+        if let Some(why) = changeable(path, mode) {
+            return Err(Invalid(why));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unread)?;
         let mut profile = Self::parse(&text, &path.display().to_string(), name)?;
         if let (Some(key), Some(folder)) = (&mut profile.key, path.parent()) {
             *key = match (key.strip_prefix("~"), env::home_dir()) {
@@ -159,19 +166,23 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// What to say of the user's file where others than its owner can read or change it.
+/// Why the user's file is refused where others than its owner can change it: they would say where to connect.
+fn changeable(path: &Path, mode: u32) -> Option<String> {
+    let so = "it says where to knock and to connect";
+    (mode & 0o022 != 0).then(|| open_to("change", path, mode, so))
+}
+
+/// What to say of the user's file where others than its owner can read it.
 pub fn exposed(path: &Path, mode: u32) -> Option<String> {
-    let open_to = match mode & 0o066 {
-        0 => return None,
-        bits if bits & 0o022 == 0 => "read",
-        _ => "change",
-    };
+    (mode & 0o044 != 0).then(|| open_to("read", path, mode, "its sequences are passwords"))
+}
+
+fn open_to(what: &str, path: &Path, mode: u32, so: &str) -> String {
     let path = path.display();
-    Some(format!(
-        "others than you can {open_to} {path} (mode {:04o}), and its sequences are passwords; run \
-         `chmod 600 {path}`",
+    format!(
+        "others than you can {what} {path} (mode {:04o}), and {so}; run `chmod 600 {path}`",
         mode & 0o7777
-    ))
+    )
 }
 
 /// Where the user's profiles are: under `XDG_CONFIG_HOME` where that is an absolute path, else `~/.config`.

@@ -100,7 +100,7 @@ impl fmt::Display for Answer {
 /// a UDP socket asks this machine's routing alone and sends nothing, so it settles the matter.
 pub(super) fn from_the_network(error: io::Error, to: SocketAddr) -> io::Result<io::Error> {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ETIMEDOUT) => Ok(error),
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => Ok(error),
         Some(
             libc::EACCES
             | libc::EHOSTDOWN
@@ -117,6 +117,8 @@ pub(super) fn from_the_network(error: io::Error, to: SocketAddr) -> io::Result<i
 async fn syn(to: SocketAddr, hold: Duration) -> io::Result<Option<Answer>> {
     match timeout(hold, TcpStream::connect(to)).await {
         Ok(Ok(_closed_at_once)) => Ok(Some(Answer::Accepted)),
+        // This machine has given up waiting.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
         Ok(Err(error)) => from_the_network(error, to).map(|error| Some(Answer::Error(error))),
         Err(_) => Ok(None),
     }

@@ -20,6 +20,10 @@ fn a_file_of_profiles_that_others_can_read_is_warned_of() {
             .prints_nothing()
             .says(&["passwords", &advice]);
     }
+    profiles(&scenario, PROFILE, 0o666);
+    knock(&scenario, &["--profile", "home"])
+        .exits(3)
+        .says(&["can change", "chmod 600"]);
     profiles(&scenario, PROFILE, 0o600);
     let run = knock(&scenario, &["--profile", "home"]);
     assert_eq!(run.exits(0).stderr, "");
