@@ -100,6 +100,8 @@ pub(super) fn replace(
         }
         rows => rows?,
     };
+    // Their slots may be other keys' from now on.
+    let lost = old.keys()?.lost(&rows);
     let keeps_keys = lasting.contains(&Group::Keys);
     let begin = if keeps_keys {
         Newest::running(config)
@@ -156,6 +158,7 @@ pub(super) fn replace(
         new.keys()?.follow(old.keys()?);
         new.keys_mut()?.apply(&rows, &Newest::running(config))?;
     }
+    new.end_grants_of_keys(&lost)?;
     new.end_outdated(Some(&old.applied))?;
     new.look_for_lengths(config, monotonic_now())?;
     warn_of_left_out(config, &attachments);

@@ -69,9 +69,12 @@ impl Datapath {
     pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
         let rows = KeyRows::compile(set, &self.applied)?;
         let newest = Newest::running(self.config());
+        let lost = self.keys_mut()?.empty_all_but(&rows)?;
+        // Before another key has the slot, whoever is stopped in between: it would have these grants.
+        let of_lost = self.end_grants_of_keys(&lost)?;
         self.keys_mut()?.apply(&rows, &newest)?;
         let (grants, _) = self.end_outdated(None)?;
-        Ok(grants)
+        Ok(of_lost + grants)
     }
 
     /// Keeps the newest times while the program goes on, in case it ends with the host, and follows the host's clock.

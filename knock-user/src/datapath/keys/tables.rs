@@ -52,7 +52,7 @@ impl KeyTables {
     pub fn apply(&mut self, rows: &KeyRows, newest: &Newest) -> Result<()> {
         self.follow_clock()?;
         write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
-        self.end_all_but(rows)?;
+        self.empty_all_but(rows)?;
         let mut waiting = 0;
         let slots = u32::try_from(self.keys.len())?;
         for (slot, row) in rows.keys.range(..slots) {
@@ -112,14 +112,17 @@ impl KeyTables {
         Ok(waits && row.state == state::VALID)
     }
 
-    /// Empties every slot whose key is not among these rows.
-    fn end_all_but(&mut self, rows: &KeyRows) -> Result<()> {
-        let mut ended = Vec::new();
-        for (slot, key) in (0_u32..).zip(self.keys.iter()) {
-            if key != Key::zeroed() && !stays(&key, rows.keys.get(&slot)) {
-                ended.push(slot);
-            }
-        }
+    /// Returns the slots whose key is not among these rows: each is empty, or another key's, when these are in force.
+    pub fn lost(&self, rows: &KeyRows) -> HashSet<u32> {
+        let keys = (0_u32..).zip(self.keys.iter());
+        let lost =
+            keys.filter(|(slot, key)| *key != Key::zeroed() && !stays(key, rows.keys.get(slot)));
+        lost.map(|(slot, _)| slot).collect()
+    }
+
+    /// Empties every slot whose key is not among these rows. Returns these slots.
+    pub fn empty_all_but(&mut self, rows: &KeyRows) -> Result<HashSet<u32>> {
+        let ended = self.lost(rows);
         for slot in &ended {
             self.keys.words_of(*slot as usize)[word::STATE].store(0, Ordering::SeqCst);
         }
@@ -128,11 +131,11 @@ impl KeyTables {
             // anybody knows.
             grace::wait();
         }
-        for slot in ended {
-            self.keys.set(slot as usize, Key::zeroed());
-            self.names.set(slot, [0; NAME], 0)?;
+        for slot in &ended {
+            self.keys.set(*slot as usize, Key::zeroed());
+            self.names.set(*slot, [0; NAME], 0)?;
         }
-        Ok(())
+        Ok(ended)
     }
 
     fn state(&self, slot: u32) -> u32 {
