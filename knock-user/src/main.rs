@@ -16,10 +16,11 @@ use knock_user::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let only_prints = cli.only_prints();
     let result = cli.begin_log().and_then(|()| commands::run(cli));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if only_prints && is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Where standard error is closed, the exit status still tells.
             let _ = writeln!(anstream::stderr(), "{}", message(&error));
@@ -67,7 +68,8 @@ fn host_status(error: &anyhow::Error) -> Option<u8> {
     }
 }
 
-/// Whether the reader of standard output has closed it, as in `knockgate grants | head`. That is no failure.
+/// Whether the reader of standard output has closed it, as in `knockgate grants | head`. That is no failure of a command that
+/// does nothing else than print.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause

@@ -80,6 +80,33 @@ impl Command {
         Ok(())
     }
 
+    /// Returns whether it changes nothing.
+    pub(super) fn only_prints(&self) -> bool {
+        match self {
+            Self::Import(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Grants(_)
+            | Self::Sources(_)
+            | Self::Sessions(_)
+            | Self::Stats(_)
+            | Self::Events(_)
+            | Self::Top(_)
+            | Self::Metrics(_) => true,
+            Self::Init(_)
+            | Self::Up(_)
+            | Self::Confirm(_)
+            | Self::Reload(_)
+            | Self::Down(_)
+            | Self::Run(_)
+            | Self::Allow(_)
+            | Self::Revoke(_) => false,
+            Self::Key(args) => args.only_prints(),
+            #[cfg(feature = "fleet")]
+            Self::Fleet(args) => args.only_prints(),
+        }
+    }
+
     /// Returns whether it looks at what is in force or changes it. `down` removes whatever there is.
     pub fn looks_at_the_datapath(&self) -> bool {
         match self {

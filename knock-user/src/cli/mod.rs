@@ -47,6 +47,16 @@ impl Cli {
             }
         }
     }
+
+    /// Returns whether it changes nothing: nobody misses what a reader that has gone has not read.
+    pub fn only_prints(&self) -> bool {
+        match &self.command {
+            #[cfg(feature = "host")]
+            Command::Host(command) => command.only_prints(),
+            Command::Knock(_) => false,
+            Command::Completions(_) | Command::Man(_) => true,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use jiff::Timestamp;
 
@@ -51,8 +51,8 @@ fn new(args: &NewArgs, out: &mut impl Write) -> Result<()> {
         out,
         "{file} has the new key {id}.\nCopy it to every host of the fleet, mode 0600, before one of them has it first in \
          `keys` of [fleet]: until then, the others refuse what it signs."
-    )?;
-    Ok(())
+    )
+    .context("the key is written, but standard output is closed")
 }
 
 #[cfg(test)]

@@ -23,6 +23,13 @@ enum Command {
     Status(status::Args),
 }
 
+impl Args {
+    /// Returns whether it makes no key.
+    pub fn only_prints(&self) -> bool {
+        matches!(self.command, Command::Status(_))
+    }
+}
+
 /// `file`: the configuration.
 pub fn run(args: &Args, file: &Path) -> Result<()> {
     match &args.command {

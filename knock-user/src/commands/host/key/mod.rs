@@ -43,6 +43,13 @@ enum Command {
     RotateHost(rotate_host::Args),
 }
 
+impl Args {
+    /// Returns whether it changes no key.
+    pub fn only_prints(&self) -> bool {
+        matches!(self.command, Command::List(_))
+    }
+}
+
 pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     // Its warnings are those of `check`.
     let config = Config::load_quietly(config)?;
