@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{compile::applied::Trial, open::Datapath};
-use crate::{sys::clock::monotonic_now, values::HumanDuration};
+use crate::{config::Config, sys::clock::monotonic_now, values::HumanDuration};
 
 /// How the trial of the configuration in force stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,16 @@ impl Datapath {
                 Ok(true)
             }
         }
+    }
+
+    /// Returns the configuration that it returns to when its trial ends; `None` where it is on no trial, or came up with it.
+    pub fn returns_to(&self) -> Result<Option<&Config>> {
+        if self.trial()? == TrialState::None {
+            return Ok(None);
+        }
+        let trial = self.applied.circumstances.trial.as_ref();
+        let previous = trial.and_then(|trial| trial.previous.as_ref());
+        Ok(previous.map(|(config, _)| config))
     }
 
     /// Returns what a trial that begins now returns to: what is in force, or what that would return to itself.

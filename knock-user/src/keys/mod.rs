@@ -15,6 +15,8 @@ mod person;
 pub(crate) mod private;
 mod secret;
 
+use std::cmp::Reverse;
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{SignedDuration, Timestamp};
 use sha2::Sha256;
@@ -108,6 +110,16 @@ impl HostKey {
             KeyState::Revoked { since } => Some(expired.map_or(since, |end| end.min(since))),
         }
     }
+
+    /// Ends it for good, whatever the clock will say, and with it what it has opened. Returns whether it was not revoked
+    /// before; it may have expired.
+    pub fn revoke(&mut self, since: Timestamp) -> bool {
+        let is_valid = self.state == KeyState::Valid;
+        if is_valid {
+            self.state = KeyState::Revoked { since };
+        }
+        is_valid
+    }
 }
 
 impl KeySet {
@@ -120,6 +132,25 @@ impl KeySet {
     /// Returns all keys that have or had this name.
     pub fn named<'k>(&'k self, name: &'k KeyName) -> impl Iterator<Item = &'k HostKey> {
         self.keys.iter().filter(move |key| key.name == *name)
+    }
+
+    /// Returns copies of all keys that have or had this name, the newest first.
+    pub fn newest_first(&self, name: &KeyName) -> Vec<HostKey> {
+        let mut keys: Vec<HostKey> = self.named(name).cloned().collect();
+        keys.sort_by_key(|key| (key.replaced, Reverse(key.created)));
+        keys
+    }
+
+    /// Puts a key among the others. Returns the one that had its slot.
+    pub fn put(&mut self, key: HostKey) -> Option<HostKey> {
+        let place = self.keys.partition_point(|other| other.slot < key.slot);
+        match self.keys.get_mut(place) {
+            Some(other) if other.slot == key.slot => Some(std::mem::replace(other, key)),
+            _ => {
+                self.keys.insert(place, key);
+                None
+            }
+        }
     }
 
     /// Returns a slot below `slots` for a new key: the lowest that no key has. Where all are taken, the one whose key ended

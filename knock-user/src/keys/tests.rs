@@ -315,6 +315,27 @@ fn the_lowest_slot_is_given_and_then_that_of_the_key_that_ended_first() {
 }
 
 #[test]
+fn a_key_is_put_at_its_slot() {
+    let mut set = KeySet::default();
+    for (name, slot, before) in [
+        ("b", 3, None),
+        ("a", 0, None),
+        ("c", 1, None),
+        ("d", 3, Some("b")),
+    ] {
+        let had_it = set.put(key(name, slot));
+        let had_it = had_it.map(|key| key.name.to_string());
+        assert_eq!(had_it.as_deref(), before, "{name}");
+    }
+    let rows = set.keys.iter();
+    let rows: Vec<_> = rows.map(|key| (key.name.to_string(), key.slot)).collect();
+    assert_eq!(
+        rows,
+        [("a", 0), ("c", 1), ("d", 3)].map(|(name, slot)| (name.to_owned(), slot))
+    );
+}
+
+#[test]
 fn a_key_has_ended_when_it_expires_or_is_revoked() {
     let mut key = key("alice", 0);
     assert_eq!(key.ended(at(100)), None);

@@ -1,4 +1,5 @@
 //! Authenticated knocks: by the loaded program, and between network namespaces.
 
+mod changes;
 mod gates;
 mod program;

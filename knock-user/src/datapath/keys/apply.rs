@@ -1,9 +1,8 @@
 //! Puts keys into force, and asks the tables of an instance about them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use jiff::{SignedDuration, Timestamp};
 use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +13,8 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{error::NothingUp, install::pins::root::PinRoot, open::Datapath, origin::Holder},
-    keys::{Folder, KeySet, newest_after_reset},
+    datapath::{open::Datapath, origin::Holder},
+    keys::{Folder, KeySet},
     sys::state_directory,
 };
 
@@ -64,8 +63,8 @@ impl Datapath {
         self.keys.as_mut().context(LOOKS)
     }
 
-    /// Puts the keys that there are now into force, and ends the grants of those that open nothing any more. Returns how many
-    /// grants have ended.
+    /// Puts the keys that there are now into force, and ends the grants of those that are gone or were revoked. Returns how
+    /// many grants have ended.
     pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
         let rows = KeyRows::compile(set, &self.applied)?;
         let newest = Newest::running(self.config());
@@ -142,66 +141,4 @@ impl Datapath {
 /// Returns the user of the key with this name.
 pub fn user_of(name: &str) -> &str {
     name.split_once('/').map_or(name, |(user, _)| user)
-}
-
-/// Sets the newest time of the keys with this name in these slots to the latest that a knock can have now, where it is
-/// later: while the program is up, in its table, or else in what is kept. Returns how many were later.
-pub fn reset(root: &PinRoot, name: &str, slots: &[u16], max_ahead: Duration) -> Result<usize> {
-    let now = Timestamp::now();
-    let max_ahead = SignedDuration::try_from(max_ahead)?;
-    let latest = |newest: u64| {
-        let newest = Timestamp::from_nanosecond(newest.into()).unwrap_or(Timestamp::MAX);
-        newest_after_reset(newest, now, max_ahead)
-            .and_then(|latest| u64::try_from(latest.as_nanosecond()).ok())
-    };
-    let _lock = root.lock_existing()?;
-    match Datapath::open(root) {
-        Ok(datapath) => {
-            let keys = datapath.keys()?;
-            let mut count = 0;
-            for slot in slots {
-                if let Some(latest) = keys.newest_of(*slot).and_then(latest) {
-                    keys.set_newest(*slot, latest);
-                    count += 1;
-                }
-            }
-            // Or what is kept would bring the later time back after a crash.
-            datapath
-                .newest_times()?
-                .write(&state_directory::path(), root.path())?;
-            Ok(count)
-        }
-        Err(error) if error.is::<NothingUp>() => {
-            let (directory, pins) = (state_directory::path(), root.path());
-            let mut kept = Kept::read(&directory, pins)?;
-            let times = kept.keys.entry(name.to_owned()).or_default();
-            let mut count = 0;
-            for (_, newest) in times.iter_mut().filter(|(slot, _)| slots.contains(slot)) {
-                if let Some(latest) = latest(*newest) {
-                    *newest = latest;
-                    count += 1;
-                }
-            }
-            if count != 0 {
-                kept.write(&directory, pins)?;
-            }
-            Ok(count)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Puts the keys of the configuration in force under `root` into force. Returns how many grants have ended; `None` where
-/// nothing is up.
-pub fn put_into_force(root: &PinRoot) -> Result<Option<usize>> {
-    let Some(_lock) = root.lock_existing()? else {
-        return Ok(None);
-    };
-    let mut datapath = match Datapath::open(root) {
-        Ok(datapath) => datapath,
-        Err(error) if error.is::<NothingUp>() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let set = load(datapath.config())?;
-    datapath.apply_keys(&set).map(Some)
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Store;
+use super::{Store, gates_of};
 use crate::{
     commands::host::output,
     keys::{HostKey, KeyState},
@@ -71,7 +71,7 @@ fn row(key: &HostKey, store: &Store<'_>, now: Timestamp) -> Row {
             KeyState::Valid if key.replaced => "replaced",
             KeyState::Valid => "valid",
         },
-        gates: store.gates_of(&key.name, &key.gates),
+        gates: gates_of(store.config, &key.name, &key.gates),
         bound: key.bound,
         created: key.created,
         expires: key.expires,

@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Store, no_such_key,
+    Change, IN_FORCE_LATER, Store, gates_of, in_force, no_such_key,
     period::{parse_lifetime, parse_period},
     person::{self, Form},
 };
 use crate::{
-    keys::{Host, HostKey, KeyName, KeySet, KeyState, Lock, PersonKey, Secret, derive},
+    keys::{Host, HostKey, KeyName, KeySet, KeyState, PersonKey, Secret},
     values::HumanDuration,
 };
 
@@ -69,41 +69,52 @@ pub(super) fn new(args: &NewArgs, store: &Store<'_>, out: &mut impl Write) -> Re
             gates.push(gate.clone());
         }
     }
-    let port = require_port(store)?;
-    let (lock, set) = store.change()?;
+    let mut change = store.change()?;
     let now = now();
     let name = &args.name;
-    if set.get(name).is_some_and(|key| key.ended(now).is_none()) {
+    if let Some(datapath) = change.held.datapath() {
+        in_force::require_gates(store.config, datapath.config(), name, &gates)?;
+    }
+    if change
+        .set
+        .get(name)
+        .is_some_and(|key| key.ended(now).is_none())
+    {
         bail!(
             "there is a key {name}: `knockgate key rotate {name}` makes another one in its place, `knockgate key revoke \
              {name}` ends it"
         );
     }
+    // One that was replaced may have been to last longer than the key that has ended.
+    supersede(&mut change.set, name, |key| {
+        if key.ended(now).is_none() {
+            key.revoke(now);
+        }
+    });
     let plan = Plan {
         name: name.clone(),
         gates,
         bound: args.bound,
         expires: args.expires.map(|period| after(now, period)),
-        before: before(&set, name, now, now),
     };
-    let key = carry_out(plan, store, &lock, set, now, port, &args.form)?;
-    if key.gates.is_empty() {
+    let opens = gates_of(store.config, name, &plan.gates);
+    carry_out(plan, change, now, &args.form, out)?;
+    if opens.is_empty() {
         tracing::warn!(
             "key {name} opens no gate yet: add a [[gate.knock]] with user = {:?} and key = \"{name}\" to one, or make it \
              with --gate",
             name.user
         );
     }
-    person::print(&key, &args.form, out)
+    Ok(())
 }
 
 pub(super) fn rotate(args: &RotateArgs, store: &Store<'_>, out: &mut impl Write) -> Result<()> {
-    let port = require_port(store)?;
-    let (lock, set) = store.change()?;
+    let mut change = store.change()?;
     let now = now();
     let name = &args.name;
-    let Some(old) = set.get(name) else {
-        return Err(no_such_key(name, &set));
+    let Some(old) = change.set.get(name) else {
+        return Err(no_such_key(name, &change.set));
     };
     if let KeyState::Revoked { .. } = old.state {
         bail!("key {name} was revoked: `knockgate key new {name}` makes another one");
@@ -118,10 +129,16 @@ pub(super) fn rotate(args: &RotateArgs, store: &Store<'_>, out: &mut impl Write)
             (Some(period), _) => Some(after(now, period)),
             (None, lifetime) => lifetime.map(|lifetime| later(now, lifetime)),
         },
-        before: before(&set, name, until, now),
     };
-    let works = old.ended(now).is_none() && until > now;
-    let key = carry_out(plan, store, &lock, set, now, port, &args.form)?;
+    let works = old.ended(now).is_none() && !args.overlap.is_zero();
+    supersede(&mut change.set, name, |key| {
+        if args.overlap.is_zero() {
+            key.revoke(now);
+        } else if key.ended(now).is_none() {
+            key.expires = Some(key.expires.map_or(until, |end| end.min(until)));
+        }
+    });
+    carry_out(plan, change, now, &args.form, out)?;
     if works {
         tracing::info!(
             "the old key of {name} goes on working for {}",
@@ -130,7 +147,7 @@ pub(super) fn rotate(args: &RotateArgs, store: &Store<'_>, out: &mut impl Write)
     } else {
         tracing::info!("the old key of {name} opens nothing any more");
     }
-    person::print(&key, &args.form, out)
+    Ok(())
 }
 
 /// A key to be made.
@@ -139,112 +156,98 @@ struct Plan {
     gates: Vec<String>,
     bound: bool,
     expires: Option<Timestamp>,
-    /// The keys that had the name, as they are to be kept.
-    before: Vec<HostKey>,
 }
 
-/// Makes the key, and keeps what the host needs of it.
+/// Makes the key, prints what its owner needs, and keeps what the host needs.
+///
+/// In this order: nobody could use a key that was not printed, and those of before may have ended.
 fn carry_out(
     plan: Plan,
-    store: &Store<'_>,
-    lock: &Lock,
-    mut set: KeySet,
+    mut change: Change<'_>,
     now: Timestamp,
-    port: u16,
     form: &Form,
-) -> Result<PersonKey> {
-    let slots = store.config.limits.keys;
-    let Some(slot) = set.free_slot(slots, now) else {
-        bail!(
-            "all {slots} slots for keys are taken: raise `keys` in [limits], which takes effect with `knockgate reload`, or \
-             wait for a day after the end of a key"
-        );
-    };
-    let host = if let Some(host) = set.host.take() {
-        host
-    } else {
-        let host = Host {
-            id: *Secret::random()?.bytes(),
-            secret: Secret::random()?,
-            previous: None,
-        };
-        lock.save_host(&host)?;
-        host
-    };
+    out: &mut impl Write,
+) -> Result<()> {
+    let (slot, port) = place(&change, now)?;
     let Plan {
         name,
         gates,
         bound,
         expires,
-        mut before,
     } = plan;
-    // Where the slot was another key's, that key goes first: no slot is ever in two files.
-    before.retain(|key| key.slot != slot);
-    if let Some(ended) = set.keys.iter().find(|key| key.slot == slot)
-        && ended.name != name
-    {
-        let left: Vec<HostKey> = in_order(set.named(&ended.name))
-            .filter(|key| key.slot != slot)
-            .cloned()
-            .collect();
-        lock.save(&ended.name, &left)?;
-    }
-    let root = Secret::random()?;
-    let key = HostKey {
+    let has_host = change.set.host.is_some();
+    let host = match &mut change.set.host {
+        Some(host) => host,
+        none => none.insert(Host {
+            id: *Secret::random()?.bytes(),
+            secret: Secret::random()?,
+            previous: None,
+        }),
+    };
+    let owners = PersonKey {
+        name: name.clone(),
+        host: form.host.clone(),
+        root: Secret::random()?,
+        host_id: host.id,
+        host_secret: host.secret.clone(),
+        slot,
+        port,
+        gates: gates_of(change.store.config, &name, &gates),
+    };
+    let forgotten = change.set.put(HostKey {
         name: name.clone(),
         slot,
         state: KeyState::Valid,
-        secret: derive(&root, &host.id),
+        secret: owners.key(),
         created: now,
         expires,
         bound,
-        gates: gates.clone(),
+        gates,
         replaced: false,
+    });
+    change.held.require_fit(&change.set)?;
+    person::print(&owners, form, out)?;
+    let keep = || {
+        if let Some(host) = change.set.host.as_ref().filter(|_| !has_host) {
+            change.lock.save_host(host)?;
+        }
+        // Where the slot was another key's, that key goes first: no slot is ever in two files.
+        let forgotten = forgotten.map(|key| key.name).filter(|other| *other != name);
+        let mut changed = forgotten.iter().chain([&name]);
+        changed.try_for_each(|name| change.lock.save(name, &change.set.newest_first(name)))
     };
-    before.insert(0, key);
-    lock.save(&name, &before)?;
-    store
-        .put_into_force(lock)
-        .context("the key is kept, but it is not in force yet")?;
-    Ok(PersonKey {
-        gates: store.gates_of(&name, &gates),
-        name,
-        host: form.host.clone(),
-        root,
-        host_id: host.id,
-        host_secret: host.secret,
-        slot,
-        port,
-    })
+    keep().context("the key was not kept: what was printed opens nothing")?;
+    change.put_into_force().context(IN_FORCE_LATER)
 }
 
-/// Returns the keys of a name as they are to be kept behind a new one, the newest first: those that work end at `until`.
-fn before(set: &KeySet, name: &KeyName, until: Timestamp, now: Timestamp) -> Vec<HostKey> {
-    in_order(set.named(name))
-        .cloned()
-        .map(|mut key| {
-            if key.ended(now).is_none() {
-                key.expires = Some(key.expires.map_or(until, |end| end.min(until)));
-            }
-            key.replaced = true;
-            key
-        })
-        .collect()
-}
-
-/// Returns the keys of one name, the newest first.
-fn in_order<'k>(keys: impl Iterator<Item = &'k HostKey>) -> impl Iterator<Item = &'k HostKey> {
-    let mut keys: Vec<&HostKey> = keys.collect();
-    keys.sort_by_key(|key| (key.replaced, std::cmp::Reverse(key.created)));
-    keys.into_iter()
-}
-
-/// Returns the port that clients send to: the first one.
-fn require_port(store: &Store<'_>) -> Result<u16> {
-    let port = store.config.knock.ports.first();
-    port.map(|port| port.number).context(
+/// Returns the slot of a new key, and the port that its owner sends to.
+fn place(change: &Change<'_>, now: Timestamp) -> Result<(u16, u16)> {
+    let config = change.store.config;
+    let port = *config.knock.ports.first().context(
         "no port takes authenticated knocks: add `ports` in [knock] of the configuration, such as ports = [\"41641/udp\"]",
-    )
+    )?;
+    let mut slots = config.limits.keys;
+    if let Some(datapath) = change.held.datapath() {
+        let in_force = datapath.config();
+        in_force::require_port(port, in_force)?;
+        // A key beyond these would keep all keys from coming into force.
+        slots = slots.min(in_force.limits.keys);
+    }
+    let slot = change.set.free_slot(slots, now).with_context(|| {
+        format!(
+            "all {slots} slots for keys are taken: raise `keys` in [limits], which takes effect with `knockgate reload`, or \
+             wait for a day after the end of a key"
+        )
+    })?;
+    Ok((slot, port.number))
+}
+
+/// Puts the keys that have or had a name behind one that is to be made, changed by `end`.
+fn supersede(set: &mut KeySet, name: &KeyName, end: impl Fn(&mut HostKey)) {
+    for key in set.keys.iter_mut().filter(|key| key.name == *name) {
+        end(key);
+        key.replaced = true;
+    }
 }
 
 /// Returns the present time in whole seconds.

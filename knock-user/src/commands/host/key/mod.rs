@@ -1,5 +1,6 @@
 //! `knockgate key`: keys for authenticated knocks.
 
+mod in_force;
 mod list;
 mod make;
 mod period;
@@ -18,7 +19,7 @@ use clap::Subcommand;
 
 use crate::{
     config::Config,
-    datapath::{self, NotPermitted, PinRoot},
+    datapath::{NotPermitted, PinRoot, keys::Held},
     keys::{Folder, KeyName, KeySet, Lock},
     values::nearest,
 };
@@ -84,6 +85,13 @@ fn denied(error: anyhow::Error) -> anyhow::Error {
     error
 }
 
+/// Says of a secret that it was not printed.
+const NOT_PRINTED: &str = "nothing was changed, since what belongs to it could not be printed";
+
+/// Says of a secret that has been printed what it waits for.
+const IN_FORCE_LATER: &str =
+    "what was printed is kept, but it is not in force yet: `knockgate reload` puts it into force";
+
 /// Where keys are kept, and what they are for.
 struct Store<'c> {
     folder: Folder,
@@ -92,22 +100,21 @@ struct Store<'c> {
 }
 
 impl Store<'_> {
-    /// Returns all keys, and the right to change them.
-    fn change(&self) -> Result<(Lock, KeySet)> {
+    /// Returns all keys, and the right to change them. Where anything is up, nothing keeps a change from coming into force
+    /// then: what would is an error here, before anything is written or printed.
+    fn change(&self) -> Result<Change<'_>> {
         let lock = self.folder.lock()?;
-        let set = self.folder.load()?;
-        Ok((lock, set))
-    }
-
-    /// Reads what was written, and puts it into force where the gates are up. Changes follow one another, since `_lock` is
-    /// held.
-    fn put_into_force(&self, _lock: &Lock) -> Result<()> {
-        match datapath::keys::put_into_force(self.root)? {
-            Some(0) | None => {}
-            Some(1) => tracing::info!("a grant has ended with it"),
-            Some(ended) => tracing::info!("{ended} grants have ended with it"),
+        let held = Held::of(self.root)?;
+        if let Some(datapath) = held.datapath() {
+            in_force::require_folder(self.config, datapath)?;
         }
-        Ok(())
+        let set = self.folder.load()?;
+        Ok(Change {
+            store: self,
+            lock,
+            held,
+            set,
+        })
     }
 
     /// Refuses the name of a gate that the configuration does not have.
@@ -122,17 +129,43 @@ impl Store<'_> {
         };
         bail!("the configuration has no gate {name:?}; {advice}")
     }
+}
 
-    /// Returns the gates that a key opens: those of its own file, then those that name it.
-    fn gates_of(&self, name: &KeyName, own: &[String]) -> Vec<String> {
-        let mut all = own.to_vec();
-        for gate in &self.config.gates {
-            if gate.keys.contains(name) && !all.contains(&gate.name) {
-                all.push(gate.name.clone());
-            }
+/// The right to change keys, in the folder and in what is up. Changes follow one another.
+struct Change<'s> {
+    store: &'s Store<'s>,
+    lock: Lock,
+    held: Held,
+    /// All keys; as they are to be, where they are changed.
+    set: KeySet,
+}
+
+impl Change<'_> {
+    /// Puts the keys into force where the gates are up, once they are in the folder.
+    fn put_into_force(self) -> Result<()> {
+        // What has come up meanwhile has read the keys of before.
+        let mut held = self.held.again()?;
+        if let Some(datapath) = held.datapath() {
+            in_force::require_folder(self.store.config, datapath)?;
         }
-        all
+        match held.apply(&self.set)? {
+            0 => {}
+            1 => tracing::info!("a grant has ended with it"),
+            ended => tracing::info!("{ended} grants have ended with it"),
+        }
+        Ok(())
     }
+}
+
+/// Returns the gates that a key opens: those of its own file, then those that name it.
+fn gates_of(config: &Config, name: &KeyName, own: &[String]) -> Vec<String> {
+    let mut all = own.to_vec();
+    for gate in &config.gates {
+        if gate.keys.contains(name) && !all.contains(&gate.name) {
+            all.push(gate.name.clone());
+        }
+    }
+    all
 }
 
 /// Returns the error for a name that no key has.

@@ -1,12 +1,13 @@
 //! What a person gets of a new key, printed once.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::{Context as _, Result};
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::NOT_PRINTED;
 use crate::keys::PersonKey;
 
 /// How a new key is printed.
@@ -41,21 +42,23 @@ struct Document<'k> {
 /// Prints the file of a person. The secrets are in no other place afterwards.
 pub(super) fn print(key: &PersonKey, form: &Form, out: &mut impl Write) -> Result<()> {
     let text = if form.json { json(key)? } else { key.to_toml() };
-    if !form.json {
-        writeln!(
-            out,
-            "# Key {} for authenticated knocks. It is shown only now: keep it in a file of mode 0600.",
-            key.name
-        )?;
-    }
-    out.write_all(text.as_bytes())?;
-    if form.qr {
-        let code = qr(&text)?;
-        writeln!(out)?;
-        out.write_all(code.as_bytes())?;
-    }
-    out.flush()?;
-    Ok(())
+    let code = form.qr.then(|| qr(&text)).transpose()?;
+    let mut write = || -> io::Result<()> {
+        if !form.json {
+            writeln!(
+                out,
+                "# Key {} for authenticated knocks. It is shown only now: keep it in a file of mode 0600.",
+                key.name
+            )?;
+        }
+        out.write_all(text.as_bytes())?;
+        if let Some(code) = &code {
+            writeln!(out)?;
+            out.write_all(code.as_bytes())?;
+        }
+        out.flush()
+    };
+    write().context(NOT_PRINTED)
 }
 
 fn json(key: &PersonKey) -> Result<Zeroizing<String>> {

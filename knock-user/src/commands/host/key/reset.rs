@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 
 use super::{Store, no_such_key};
-use crate::{datapath, keys::KeyName};
+use crate::keys::KeyName;
 
 /// Let a key open gates again after this host's clock was set back
 ///
@@ -19,16 +19,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, store: &Store<'_>) -> Result<()> {
-    let (_lock, set) = store.change()?;
+    let change = store.change()?;
     let name = &args.name;
     let now = Timestamp::now();
-    let usable = set.named(name).filter(|key| key.ended(now).is_none());
+    let usable = change
+        .set
+        .named(name)
+        .filter(|key| key.ended(now).is_none());
     let slots: Vec<u16> = usable.map(|key| key.slot).collect();
     if slots.is_empty() {
-        return Err(no_such_key(name, &set));
+        return Err(no_such_key(name, &change.set));
     }
     let max_ahead = store.config.knock.max_ahead;
-    if datapath::keys::reset(store.root, &name.to_string(), &slots, max_ahead)? == 0 {
+    let reset = change.held.reset(&name.to_string(), &slots, max_ahead)?;
+    if reset == 0 {
         bail!("key {name} waits for nothing: its newest packet is not ahead of this host's clock");
     }
     tracing::warn!(

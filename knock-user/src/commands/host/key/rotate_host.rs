@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Store,
+    IN_FORCE_LATER, NOT_PRINTED, Store,
     make::{after, now},
     period::parse_period,
 };
@@ -38,13 +39,14 @@ pub(super) struct Args {
 struct Document<'h> {
     host_id: String,
     host_secret: &'h str,
-    previous_until: jiff::Timestamp,
+    previous_until: Timestamp,
 }
 
 pub(super) fn run(args: &Args, store: &Store<'_>, out: &mut impl Write) -> Result<()> {
-    let (lock, set) = store.change()?;
+    let mut change = store.change()?;
+    change.held.require_fit(&change.set)?;
     let now = now();
-    let Some(host) = set.host else {
+    let Some(host) = change.set.host.take() else {
         bail!("there are no keys yet, and so no secret; `knockgate key new USER` makes both");
     };
     if let Some((_, until)) = &host.previous
@@ -62,22 +64,32 @@ pub(super) fn run(args: &Args, store: &Store<'_>, out: &mut impl Write) -> Resul
         secret: Secret::random()?,
         previous: Some((host.secret, previous_until)),
     };
-    lock.save_host(&host)?;
-    store
-        .put_into_force(&lock)
-        .context("the secret is kept, but it is not in force yet")?;
-    let secret = host.secret.to_hex();
-    if args.json {
-        let document = Document {
-            host_id: base16ct::lower::encode_string(&host.id),
-            host_secret: &secret,
-            previous_until,
-        };
-        serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;
-        writeln!(out)?;
-        return Ok(());
+    print(&host, previous_until, args.json, out)?;
+    let host = change.set.host.insert(host);
+    let kept = change.lock.save_host(host);
+    kept.context("the secret was not kept: what was printed is void")?;
+    change.put_into_force().context(IN_FORCE_LATER)?;
+    if !args.json {
+        tracing::info!("clients may use the secret of before until {previous_until:.0}");
     }
-    tracing::info!("clients may use the secret of before until {previous_until:.0}");
-    writeln!(out, "host_secret = \"{}\"", secret.as_str())?;
     Ok(())
+}
+
+fn print(host: &Host, previous_until: Timestamp, json: bool, out: &mut impl Write) -> Result<()> {
+    let secret = host.secret.to_hex();
+    let mut write = || -> io::Result<()> {
+        if json {
+            let document = Document {
+                host_id: base16ct::lower::encode_string(&host.id),
+                host_secret: &secret,
+                previous_until,
+            };
+            serde_json::to_writer_pretty(&mut *out, &document)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "host_secret = \"{}\"", secret.as_str())?;
+        }
+        out.flush()
+    };
+    write().context(NOT_PRINTED)
 }

@@ -1,3 +1,5 @@
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -38,6 +40,12 @@ impl Host {
 
     /// Gives a command as it is typed behind `knockgate key`.
     fn give(&self, words: &[&str]) -> Result<String> {
+        let mut out = Vec::new();
+        self.give_to(words, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    fn give_to(&self, words: &[&str], out: &mut impl Write) -> Result<()> {
         use clap::Parser as _;
         #[derive(clap::Parser)]
         struct Line {
@@ -45,9 +53,16 @@ impl Host {
             command: Command,
         }
         let line = Line::try_parse_from(["key"].iter().chain(words))?;
-        let mut out = Vec::new();
-        carry_out(&line.command, &self.store(), &mut out)?;
-        Ok(String::from_utf8(out)?)
+        carry_out(&line.command, &self.store(), out)
+    }
+
+    /// Returns every file of the folder with its text.
+    fn files(&self) -> BTreeMap<PathBuf, String> {
+        let entries = fs::read_dir(&self.config.knock.keys).expect("it was made");
+        let files = entries.map(|entry| entry.expect("readable").path());
+        files
+            .map(|path| (path.clone(), fs::read_to_string(path).expect("ours")))
+            .collect()
     }
 
     fn refusal(&self, words: &[&str]) -> String {
@@ -104,14 +119,19 @@ fn a_new_key_opens_its_own_gates_and_those_that_name_it() {
     assert_eq!(key.gates, ["ssh"]);
     let lifetime = key.expires.expect("a time").duration_since(key.created);
     assert_eq!(lifetime, SignedDuration::from_hours(90 * 24));
-    let store = host.store();
-    assert_eq!(store.gates_of(&key.name, &key.gates), ["ssh", "web"]);
+    assert_eq!(
+        gates_of(&host.config, &key.name, &key.gates),
+        ["ssh", "web"]
+    );
 
     host.give(&["new", "bob"]).expect("made");
     let bob = host.key("bob");
     assert_eq!((bob.slot, bob.bound, bob.expires), (1, false, None));
     assert_ne!(bob.secret, key.secret);
-    assert_eq!(store.gates_of(&bob.name, &bob.gates), [] as [&str; 0]);
+    assert_eq!(
+        gates_of(&host.config, &bob.name, &bob.gates),
+        [] as [&str; 0]
+    );
 }
 
 #[test]
@@ -217,6 +237,9 @@ fn a_rotated_key_works_beside_its_successor_for_a_while() {
     let ended = |slot: usize| set.keys[slot].ended(Timestamp::now()).is_some();
     // The one before ends too: it was to work no longer than its successor.
     assert_eq!([ended(0), ended(1), ended(2)], [true, true, false]);
+    // For good, and with what they have opened.
+    let is_revoked = |key: &HostKey| key.state != KeyState::Valid;
+    assert!(set.keys[..2].iter().all(is_revoked), "{set:?}");
     assert_eq!(days(&set.keys[2], set.keys[2].created), 1);
 
     host.give(&["revoke", "alice"]).expect("revoked");
@@ -231,6 +254,79 @@ fn every_key_of_a_name_is_revoked() {
     host.give(&["revoke", "alice"]).expect("revoked");
     let states: Vec<_> = host.listed().into_iter().map(|(_, state)| state).collect();
     assert_eq!(states, ["revoked", "revoked"]);
+}
+
+/// Its grants may be live, and the clock may be set back.
+#[test]
+fn a_key_that_has_expired_is_revoked_too() {
+    let host = Host::new(4);
+    host.give(&["new", "alice"]).expect("made");
+    host.end("alice");
+    assert_eq!(host.key("alice").state, KeyState::Valid);
+    host.give(&["revoke", "alice"]).expect("revoked");
+    let since = host.key("alice").state;
+    assert!(matches!(since, KeyState::Revoked { .. }));
+    host.give(&["revoke", "alice"]).expect("nothing to write");
+    assert_eq!(host.key("alice").state, since);
+}
+
+/// A new key leaves what one that has expired has opened.
+#[test]
+fn a_new_key_revokes_what_still_works_under_its_name_alone() {
+    let host = Host::new(4);
+    host.give(&["new", "alice"]).expect("made");
+    host.end("alice");
+    host.give(&["rotate", "alice"]).expect("rotated");
+    host.give(&["rotate", "alice"]).expect("rotated");
+    let lock = host.store().folder.lock().expect("nobody else has it");
+    let name = "alice".parse().expect("a name");
+    let mut keys = host.set().newest_first(&name);
+    keys[0].expires = Some(keys[0].created);
+    lock.save(&name, &keys).expect("saved");
+    drop(lock);
+    host.give(&["new", "alice"])
+        .expect("the newest has expired");
+    let states: Vec<_> = host.listed().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states, ["valid", "expired", "revoked", "expired"]);
+}
+
+/// Writes nothing, as standard output does whose reader has gone.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_cannot_be_printed_changes_nothing() {
+    let host = Host::new(2);
+    let refused = |words: &[&str]| {
+        let error = host.give_to(words, &mut Closed).expect_err("not printed");
+        assert!(error.to_string().contains("nothing was changed"), "{error}");
+    };
+    refused(&["new", "alice"]);
+    assert_eq!(host.files(), BTreeMap::new());
+    host.give(&["new", "alice"]).expect("made");
+    host.give(&["new", "bob"]).expect("made");
+    host.end("bob");
+    let before = host.files();
+    for words in [
+        ["new", "carol"].as_slice(),
+        &["new", "carol", "--json"],
+        &["new", "bob", "--qr"],
+        &["rotate", "alice", "--overlap", "0s"],
+        &["rotate-host"],
+        &["rotate-host", "--json"],
+    ] {
+        refused(words);
+        assert_eq!(host.files(), before, "{words:?}");
+    }
 }
 
 #[test]
@@ -297,7 +393,7 @@ fn what_is_printed_leads_to_what_the_host_keeps() {
     assert_eq!((person.slot, person.port), (kept.slot, 41_641));
     assert_eq!(person.host.as_deref(), Some("host.example"));
     assert_eq!(person.gates, ["ssh", "web"]);
-    let file = std::fs::read_to_string(host.folder.path().join("keys/alice@laptop.toml"));
+    let file = fs::read_to_string(host.folder.path().join("keys/alice@laptop.toml"));
     let root = person.root.to_hex();
     assert!(!file.expect("ours").contains(root.as_str()));
 
