@@ -5,16 +5,12 @@ use std::{collections::HashSet, net::IpAddr};
 use anyhow::Result;
 use ipnet::IpNet;
 use knock_common::{
-    Address,
-    address::{V4, V6},
-    frame,
-    grant::{BY_HAND, GrantKey},
-    knock::authenticated::key::KEY_USER,
-    session::Session,
+    frame, grant::BY_HAND, knock::authenticated::key::KEY_USER, session::Session,
 };
 
 use crate::{
     datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},
+    sys::grace,
     values::{Port, Protocol},
 };
 
@@ -24,18 +20,18 @@ impl Datapath {
     /// Returns how many of each.
     pub fn end_outdated(&mut self, before: Option<&Applied>) -> Result<(usize, usize)> {
         let by_keys = self.keys()?.opened()?;
-        let ended = self.end_grants(|row| self.is_outdated(row, &by_keys))?;
-        let sessions = self.end_sessions(|session| {
-            let gate = session.tenancy.gate();
-            let source = source_of(session);
-            // A grant by hand may have admitted a source that never was allowed to knock.
-            let could_knock = before.is_some_and(|before| may_knock(before, source, gate));
-            !is_protected(&self.applied, session)
-                || (could_knock && !may_knock(&self.applied, source, gate))
-                || has_lost_its_grant(session, &ended)
-        })?;
+        let ended = self.end_grants(
+            |row| self.is_outdated(row, &by_keys),
+            |session| {
+                let (gate, source) = (session.tenancy.gate(), source_of(session));
+                // A grant by hand may have admitted a source that never was allowed to knock.
+                let could_knock = before.is_some_and(|before| may_knock(before, source, gate));
+                !is_protected(&self.applied, session)
+                    || (could_knock && !may_knock(&self.applied, source, gate))
+            },
+        )?;
         self.retire_counters()?;
-        Ok((ended.len(), sessions))
+        Ok(ended)
     }
 
     /// Ends what the keys have opened that are, or were, in these slots, with the sessions of these grants. Returns how many
@@ -44,27 +40,35 @@ impl Datapath {
         if slots.is_empty() {
             return Ok(0);
         }
-        let ended = self.end_grants(|row| {
+        let is_of_these = |row: &GrantRow| {
             let user = user_of(row);
             user != BY_HAND && user & KEY_USER != 0 && slots.contains(&(user & !KEY_USER))
-        })?;
-        self.end_sessions(|session| has_lost_its_grant(session, &ended))?;
-        Ok(ended.len())
+        };
+        let (grants, _) = self.end_grants(is_of_these, |_| false)?;
+        Ok(grants)
     }
 
-    /// Ends these grants. Returns the gate and the source of each.
-    fn end_grants(&self, is_over: impl Fn(&GrantRow) -> bool) -> Result<Vec<(u16, IpNet)>> {
-        let mut ended = Vec::new();
-        for row in self.grants()?.into_iter().filter(is_over) {
-            let removed = match row.source.addr() {
-                IpAddr::V4(address) => self.end_grant::<V4>(address.into(), &row)?,
-                IpAddr::V6(address) => self.end_grant::<V6>(address.into(), &row)?,
-            };
-            if removed {
-                ended.push((row.gate, row.source));
+    /// Ends these grants with their sessions, and the sessions that are over too. Returns how many of each.
+    fn end_grants(
+        &self,
+        is_over: impl Fn(&GrantRow) -> bool,
+        is_over_too: impl Fn(&Session) -> bool,
+    ) -> Result<(usize, usize)> {
+        let mut over = self.grants()?;
+        over.retain(is_over);
+        let ends = |session: &Session| is_over_too(session) || has_lost_its_grant(session, &over);
+        let (mut grants, mut sessions) = (0, 0);
+        if !over.is_empty() {
+            // Before the grants too: if this process is killed in between, nothing else says whose sessions these are.
+            sessions += self.end_sessions(ends)?;
+            for row in &over {
+                grants += usize::from(self.end_grant(row)?);
             }
+            // A packet that is being judged may have found its grant, and begin a session.
+            grace::wait();
         }
-        Ok(ended)
+        sessions += self.end_sessions(ends)?;
+        Ok((grants, sessions))
     }
 
     /// `by_keys`: which gates the keys open, by their slots.
@@ -86,14 +90,6 @@ impl Datapath {
         let allowed = |network: &IpNet| network.contains(&row.source);
         !may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
     }
-
-    fn end_grant<A: Address>(&self, address: A, row: &GrantRow) -> Result<bool> {
-        self.remove_grant(&GrantKey::<A>::new(
-            address,
-            row.source.prefix_len(),
-            row.gate,
-        ))
-    }
 }
 
 /// Returns who has a grant, whichever host has given it.
@@ -106,11 +102,10 @@ fn source_of(session: &Session) -> IpAddr {
     source.ip()
 }
 
-/// `ended`: the gates and the sources of grants.
-fn has_lost_its_grant(session: &Session, ended: &[(u16, IpNet)]) -> bool {
+fn has_lost_its_grant(session: &Session, ended: &[GrantRow]) -> bool {
     let (gate, source) = (session.tenancy.gate(), source_of(session));
-    let is_of = |(of, network): &(u16, IpNet)| *of == gate && network.contains(&source);
-    ended.iter().any(is_of)
+    let is_its = |row: &GrantRow| row.gate == gate && row.source.contains(&source);
+    ended.iter().any(is_its)
 }
 
 fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {

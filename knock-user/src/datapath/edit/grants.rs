@@ -22,7 +22,10 @@ use crate::{
 
 /// There is no room for another grant.
 #[derive(Debug)]
-pub struct GrantsFull(u32);
+pub struct GrantsFull(
+    /// `limits.grants`.
+    pub(in crate::datapath) u32,
+);
 
 impl fmt::Display for GrantsFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +183,7 @@ impl Datapath {
     }
 
     /// Removes a grant. Returns `false` where there is none.
-    pub(in crate::datapath) fn remove_grant<A: Address>(&self, key: &GrantKey<A>) -> Result<bool> {
+    pub(super) fn remove_grant<A: Address>(&self, key: &GrantKey<A>) -> Result<bool> {
         Ok(table::remove(self.grant_table()?, key))
     }
 

@@ -9,7 +9,10 @@ use knock_common::{
     grant::GrantKey,
 };
 
-use crate::datapath::open::Datapath;
+use crate::{
+    datapath::{open::Datapath, view::grants::GrantRow},
+    sys::grace,
+};
 
 /// What a revocation has ended, and what it has left.
 #[derive(Debug, Default)]
@@ -26,20 +29,13 @@ impl Datapath {
         let mut ended = Ended::default();
         for row in self.grants()? {
             if is_revoked(revoked, row.gate, |network| network.contains(&row.source)) {
-                let length = row.source.prefix_len();
-                let removed = match row.source.addr() {
-                    IpAddr::V4(address) => {
-                        self.remove_grant(&GrantKey::<V4>::new(address.into(), length, row.gate))?
-                    }
-                    IpAddr::V6(address) => {
-                        self.remove_grant(&GrantKey::<V6>::new(address.into(), length, row.gate))?
-                    }
-                };
-                ended.grants += usize::from(removed);
+                ended.grants += usize::from(self.end_grant(&row)?);
             } else if is_revoked(revoked, row.gate, |network| row.source.contains(network)) {
                 ended.wider.push((row.source, row.gate));
             }
         }
+        // A packet that is being judged may have found a grant, be it one that has just ended by itself, and begin a session.
+        grace::wait();
         ended.sessions = self.end_sessions(|session| {
             let [source, _] = session.ends();
             is_revoked(revoked, session.tenancy.gate(), |network| {
@@ -47,6 +43,19 @@ impl Datapath {
             })
         })?;
         Ok(ended)
+    }
+
+    /// Removes a grant. Returns `false` where it is gone.
+    pub(in crate::datapath) fn end_grant(&self, row: &GrantRow) -> Result<bool> {
+        let length = row.source.prefix_len();
+        match row.source.addr() {
+            IpAddr::V4(address) => {
+                self.remove_grant(&GrantKey::<V4>::new(address.into(), length, row.gate))
+            }
+            IpAddr::V6(address) => {
+                self.remove_grant(&GrantKey::<V6>::new(address.into(), length, row.gate))
+            }
+        }
     }
 }
 

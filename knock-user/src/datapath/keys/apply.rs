@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     datapath::{open::Datapath, origin::Holder},
     keys::{Folder, KeySet},
-    sys::state_directory,
+    sys::{grace, state_directory},
 };
 
 /// Why there are no tables of keys.
@@ -72,6 +72,10 @@ impl Datapath {
         // Before another key has the slot, whoever is stopped in between: it would have these grants.
         let of_lost = self.end_grants_of_keys(&lost)?;
         self.keys_mut()?.apply(&rows, &newest)?;
+        if !self.config().knock.ports.is_empty() {
+            // A knock may be verified whose key was valid when the program looked, and give a grant.
+            grace::wait();
+        }
         let (grants, _) = self.end_outdated(None)?;
         Ok(of_lost + grants)
     }
