@@ -1,10 +1,7 @@
 //! What the program has counted.
 
 use anyhow::{Context as _, Result};
-use aya::{
-    maps::{IterableMap as _, PerCpuValues},
-    util::nr_cpus,
-};
+use aya::maps::IterableMap as _;
 use knock_common::{
     Reason,
     knock::{Outcome, authenticated, fwknop},
@@ -115,8 +112,7 @@ impl Datapath {
         let mut sums = vec![Counter::default(); self.packets.len() as usize];
         let mut add = |index: u32, counter: &Counter| {
             if let Some(sum) = sums.get_mut(index as usize) {
-                sum.packets += counter.packets;
-                sum.bytes += counter.bytes;
+                *sum = added(*sum, *counter);
             }
         };
         batch::for_each(data(&self.earlier_packets), |index, counter| {
@@ -132,10 +128,10 @@ impl Datapath {
 
     /// Returns the knock counters, as above.
     fn knock_counters(&self) -> Result<Vec<u64>> {
-        let mut sums = vec![0; self.knocks.len() as usize];
+        let mut sums = vec![0_u64; self.knocks.len() as usize];
         let mut add = |index: u32, count: u64| {
             if let Some(sum) = sums.get_mut(index as usize) {
-                *sum += count;
+                *sum = sum.wrapping_add(count);
             }
         };
         batch::for_each(data(&self.earlier_knocks), |index, count| {
@@ -156,8 +152,7 @@ impl Datapath {
     pub(in crate::datapath) fn packet_counter(&self, index: u32) -> Result<Counter> {
         let mut sum = self.earlier_packets.get(&index, 0)?;
         for counter in self.packets.get(&index, 0)?.iter() {
-            sum.packets += counter.packets;
-            sum.bytes += counter.bytes;
+            sum = added(sum, *counter);
         }
         Ok(sum)
     }
@@ -165,24 +160,7 @@ impl Datapath {
     /// Returns a knock counter over all CPUs, with what smaller tables held before.
     pub(in crate::datapath) fn knock_counter(&self, index: u32) -> Result<u64> {
         let earlier = self.earlier_knocks.get(&index, 0)?;
-        Ok(earlier + self.knocks.get(&index, 0)?.iter().sum::<u64>())
-    }
-
-    /// Sets a packet counter to 0. The program counts nothing there meanwhile.
-    pub(in crate::datapath) fn clear_packet_counter(&mut self, index: u32) -> Result<()> {
-        self.earlier_packets.set(index, Counter::default(), 0)?;
-        let zeros = PerCpuValues::try_from(vec![
-            Counter::default();
-            nr_cpus().map_err(|(_, error)| error)?
-        ])?;
-        Ok(self.packets.set(index, zeros, 0)?)
-    }
-
-    /// Sets a knock counter to 0, as above.
-    pub(in crate::datapath) fn clear_knock_counter(&mut self, index: u32) -> Result<()> {
-        self.earlier_knocks.set(index, 0, 0)?;
-        let zeros = PerCpuValues::try_from(vec![0; nr_cpus().map_err(|(_, error)| error)?])?;
-        Ok(self.knocks.set(index, zeros, 0)?)
+        Ok(earlier.wrapping_add(self.knocks.get(&index, 0)?.iter().sum()))
     }
 
     /// Returns the number of events that have been left out since it came up.
@@ -193,5 +171,13 @@ impl Datapath {
             lost += budgets.iter().map(|budget| budget.lost).sum::<u64>();
         }
         Ok(lost)
+    }
+}
+
+/// Adds two counters. An earlier count may be negative: what was counted at a gate that is gone has been moved away.
+pub(in crate::datapath) const fn added(one: Counter, other: Counter) -> Counter {
+    Counter {
+        packets: one.packets.wrapping_add(other.packets),
+        bytes: one.bytes.wrapping_add(other.bytes),
     }
 }
