@@ -1,9 +1,9 @@
-//! Commands of which a test sees every system call, to count them or to kill the command between two of them.
+//! Commands of which a test sees every system call, to count them, or to act or kill the command between two of them.
 
 use std::{
     io, mem,
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     ptr,
 };
 
@@ -12,6 +12,7 @@ const LOOKUP_ELEM: u64 = 1;
 const UPDATE_ELEM: u64 = 2;
 const DELETE_ELEM: u64 = 3;
 const OBJ_PIN: u64 = 6;
+const UPDATE_BATCH: u64 = 26;
 const LINK_CREATE: u64 = 28;
 const LINK_UPDATE: u64 = 29;
 const LINK_DETACH: u64 = 34;
@@ -50,6 +51,22 @@ impl Call {
         }
     }
 
+    /// Has a link carry another program.
+    pub fn changes_a_link(&self) -> bool {
+        self.number == libc::SYS_bpf && self.first == LINK_UPDATE
+    }
+
+    /// Waits until every packet has been judged that is being judged now.
+    pub fn waits_for_packets(&self) -> bool {
+        self.number == libc::SYS_membarrier
+    }
+
+    /// Writes or removes entries of a table.
+    pub fn changes_a_table(&self) -> bool {
+        let writes = self.number == libc::SYS_bpf && self.first == UPDATE_BATCH;
+        writes || self.changes_an_entry()
+    }
+
     /// Writes or removes one entry of a table.
     pub fn changes_an_entry(&self) -> bool {
         self.number == libc::SYS_bpf && matches!(self.first, UPDATE_ELEM | DELETE_ELEM)
@@ -71,37 +88,59 @@ pub fn killed_before(command: Command, nth: usize) -> bool {
 /// As [`killed_before`], of the calls that are `wanted`.
 pub fn killed_at_call(command: Command, nth: usize, wanted: impl Fn(&Call) -> bool) -> bool {
     let mut calls = 0;
-    run(command, |call| {
+    let status = run(command, |call| {
         calls += usize::from(wanted(&call));
         calls <= nth
-    })
+    });
+    status.is_none()
+}
+
+/// Runs a command to its end, and calls `act` right before the first system call that is `wanted`, while the command stands still.
+/// Returns the exit status.
+pub fn interrupted(
+    command: Command,
+    wanted: impl Fn(&Call) -> bool,
+    act: impl FnOnce(),
+) -> Option<i32> {
+    let mut act = Some(act);
+    let status = run(command, |call| {
+        if wanted(&call)
+            && let Some(act) = act.take()
+        {
+            act();
+        }
+        true
+    });
+    assert!(act.is_none(), "it made no such call");
+    status.expect("it goes on").code()
 }
 
 /// Runs a command and kills it right before the `nth` system call of its first thread, counted from 0. Returns false if it
 /// made fewer and ended by itself.
 pub fn killed_at(command: Command, nth: usize) -> bool {
     let mut calls = 0;
-    run(command, |_| {
+    let status = run(command, |_| {
         calls += 1;
         calls <= nth
-    })
+    });
+    status.is_none()
 }
 
 /// Runs a command to its end. Returns how many of the system calls of its first thread are `wanted`.
 pub fn count(command: Command, wanted: impl Fn(&Call) -> bool) -> usize {
     let mut calls = 0;
-    let killed = run(command, |call| {
+    let status = run(command, |call| {
         calls += usize::from(wanted(&call));
         true
     });
-    assert!(!killed, "it goes on");
+    assert!(status.is_some(), "it goes on");
     calls
 }
 
 /// Runs a command as long as `goes_on` holds for the system calls of its first thread, then kills it before that call.
-/// Returns false if it ended by itself.
+/// Returns its status if it ended by itself.
 #[expect(clippy::zombie_processes, reason = "it is waited for by its id")]
-fn run(mut command: Command, mut goes_on: impl FnMut(Call) -> bool) -> bool {
+fn run(mut command: Command, mut goes_on: impl FnMut(Call) -> bool) -> Option<ExitStatus> {
     let shown = format!("{command:?}");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: one system call without pointers, between fork and exec.
@@ -127,20 +166,20 @@ fn run(mut command: Command, mut goes_on: impl FnMut(Call) -> bool) -> bool {
     );
     loop {
         trace(libc::PTRACE_SYSCALL, pid, 0);
-        let Some(stopped_by) = wait(pid).map_or_else(|| stop(pid), |_| None) else {
-            return false;
-        };
-        if stopped_by && !next_call(pid).is_none_or(&mut goes_on) {
+        if let Some(status) = wait(pid) {
+            return Some(status);
+        }
+        if is_at_call(pid) && !next_call(pid).is_none_or(&mut goes_on) {
             // SAFETY: kill takes no pointers; the child has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             while wait(pid).is_none() {}
-            return true;
+            return None;
         }
     }
 }
 
-/// Returns whether the child has stopped at a system call; `None` if it has ended.
-fn stop(pid: libc::pid_t) -> Option<bool> {
+/// Returns whether the child, which has stopped, is at a system call.
+fn is_at_call(pid: libc::pid_t) -> bool {
     // SAFETY: the structure is plain data, filled by the call below.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     // SAFETY: the structure outlives the call.
@@ -152,7 +191,7 @@ fn stop(pid: libc::pid_t) -> Option<bool> {
             &raw mut info,
         )
     };
-    (asked == 0).then_some(info.si_code == (libc::SIGTRAP | 0x80))
+    asked == 0 && info.si_code == (libc::SIGTRAP | 0x80)
 }
 
 /// Returns the system call that the child is about to make; `None` where it comes back from one.
@@ -181,11 +220,11 @@ fn trace(request: libc::c_uint, pid: libc::pid_t, data: u64) {
 }
 
 /// Waits until the child stops or ends. Returns the status if it has ended.
-fn wait(pid: libc::pid_t) -> Option<std::process::ExitStatus> {
+fn wait(pid: libc::pid_t) -> Option<ExitStatus> {
     let mut status = 0;
     // SAFETY: the status outlives the call.
     let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
     assert_eq!(waited, pid, "{}", io::Error::last_os_error());
     let stopped = libc::WIFSTOPPED(status);
-    (!stopped).then(|| std::process::ExitStatus::from_raw(status))
+    (!stopped).then(|| ExitStatus::from_raw(status))
 }

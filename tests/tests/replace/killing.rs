@@ -1,13 +1,18 @@
-//! `reload` that is killed half-way: right before each system call that changes pins or attachments.
+//! Commands that are killed half-way: `reload` right before each system call that changes pins or attachments, and what takes
+//! something away right before it waits for packets.
 
 use std::fs;
 
 use knockgate_tests::{
-    killed::killed_before,
+    gate_config::{ALICE, BOB, Gate},
+    keys,
+    killed::{Call, count, killed_at_call, killed_before},
     lab::Source::{A, B},
+    run::wait_until,
+    service::{echoes, is_silent},
 };
 
-use crate::{in_native_mode, ssh};
+use crate::{in_native_mode, reload, serve, ssh};
 
 /// Afterwards the interface is guarded by the old configuration or by the new one, and whatever comes next finishes it.
 #[test]
@@ -54,4 +59,96 @@ fn points() -> impl Iterator<Item = usize> {
         .chain((10..tables - 2).step_by(12))
         .chain(tables - 2..tables + 12)
         .chain((tables + 12..200).step_by(8))
+}
+
+/// When the configuration is in force, before anything has ended; and when a grant has ended, before packets that have found it are
+/// judged. The next command or the service does the rest: grants and sessions of a user who is gone, and of a source that may not
+/// knock any more.
+#[test]
+fn what_no_longer_applies_ends_though_a_reload_is_killed() {
+    for (nth, serves) in [(0, false), (0, true), (1, false)] {
+        in_native_mode(|scenario| {
+            scenario.up(ssh().user("bob", BOB));
+            scenario.knock(B, BOB);
+            let mut of_bob = scenario.connected(B, 22);
+            scenario.knock(A, ALICE);
+            let mut of_alice = scenario.connected(A, 22);
+            // Nothing but the configuration before says whose this session is.
+            scenario.ends(A);
+            let service = serves.then(|| serve(scenario));
+            scenario.configure(ssh().key("sources = [\"{B}/32\"]"));
+            let command = scenario.lab.knockgate_command(&["reload"]);
+            assert!(killed_at_call(command, nth, Call::waits_for_packets));
+            if serves {
+                let left = scenario.lab.pin_root();
+                wait_until("the service has finished it", || {
+                    fs::read_dir(left).expect("it is up").count() == 1
+                });
+            } else {
+                scenario.knockgate("status").exits(0);
+            }
+            scenario.closed(B, "22/tcp");
+            assert!(is_silent(&mut of_bob, b"from nobody"), "{nth}");
+            assert!(is_silent(&mut of_alice, b"may not knock"), "{nth}");
+            assert!(scenario.lab.list("grants").is_empty());
+            drop(service);
+        });
+    }
+}
+
+/// No packet that has found a grant may begin a session when sessions have been ended.
+#[test]
+fn sessions_end_once_no_packet_is_judged_by_the_grant() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.knock(A, ALICE);
+        let mut flow = scenario.connected(A, 22);
+        let revoke = || scenario.lab.knockgate_command(&["revoke", "--all"]);
+        assert!(killed_at_call(revoke(), 0, Call::waits_for_packets));
+        scenario.closed(A, "22/tcp");
+        assert!(echoes(&mut flow, b"not ended yet"));
+        assert_eq!(count(revoke(), Call::waits_for_packets), 1);
+        assert!(is_silent(&mut flow, b"ended"));
+    });
+}
+
+/// Nor may one that has found a key valid give a grant when those of the key have been ended.
+#[test]
+fn grants_end_once_no_packet_is_judged_by_the_key() {
+    in_native_mode(|scenario| {
+        keys::configure(scenario, "", &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = keys::new_key(scenario, "carol --gate ssh");
+        keys::knock(scenario, &key, "--then 22/tcp").exits(0);
+        let revoke = scenario.lab.knockgate_command(&["key", "revoke", "carol"]);
+        assert!(killed_at_call(revoke, 0, Call::waits_for_packets));
+        assert_eq!(scenario.lab.list("grants").len(), 1);
+        scenario.knockgate("up").exits(0);
+        scenario.closed(A, "22/tcp");
+        assert!(scenario.lab.list("grants").is_empty());
+    });
+}
+
+#[test]
+fn nothing_is_counted_twice_or_lost_though_a_reload_is_killed() {
+    in_native_mode(|scenario| {
+        let both = || format!("{}{}", ssh(), Gate::mail());
+        let without = || scenario.lab.knockgate_command(&["reload"]);
+        scenario.up(both());
+        scenario.configure(ssh());
+        let calls = count(without(), Call::changes_a_table);
+        for nth in calls.saturating_sub(8)..calls {
+            reload(scenario, both());
+            scenario.closed(A, "25/tcp");
+            scenario.closed(A, "22/tcp");
+            let before = scenario.lab.stats().denied("no_grant");
+            scenario.configure(ssh());
+            killed_at_call(without(), nth, Call::changes_a_table);
+            for _ in 0..2 {
+                let after = scenario.lab.stats().denied("no_grant");
+                assert_eq!(after, before, "killed before call {nth} of {calls}");
+                scenario.knockgate("reload").exits(0);
+            }
+        }
+    });
 }

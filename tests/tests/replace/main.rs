@@ -1,9 +1,11 @@
 //! Replacing what is in force in place: `reload`, `up` again, SIGHUP, trials.
 //!
 //! [`carried`] tests what lives on and what ends, [`streams`] that no packet is let through or lost meanwhile, [`killing`]
-//! commands that are killed half-way, [`moments`] what is killed at any moment, [`trial`] `up --try` and `confirm`,
-//! [`program`] a newer version, and [`sessions`] connections that are open when an instance comes up.
+//! commands that are killed half-way, [`moments`] what is killed at any moment, [`between`] what happens while tables are copied,
+//! [`trial`] `up --try` and `confirm`, [`program`] a newer version, and [`sessions`] connections that are open when an instance
+//! comes up.
 
+mod between;
 mod carried;
 mod killing;
 mod moments;

@@ -4,9 +4,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use knock_common::{
-    frame, grant::BY_HAND, knock::authenticated::key::KEY_USER, session::Session,
-};
+use knock_common::{frame, grant::BY_HAND, knock::authenticated::key::KEY_USER, session::Session};
 
 use crate::{
     datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},

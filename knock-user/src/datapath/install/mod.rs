@@ -6,6 +6,7 @@
 
 mod attach;
 pub mod attachment;
+mod complete;
 mod cut_off;
 pub mod down;
 pub mod entry;

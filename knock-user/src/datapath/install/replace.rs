@@ -2,7 +2,7 @@
 //!
 //! Each packet is judged by the old program with the old configuration or by the new one with the new configuration: the
 //! kernel changes the program of a link between two packets. Tables that both can use are shared, the others are carried over;
-//! see [`carry`]. Whatever fails before the directories have changed places is undone.
+//! see [`carry`]. Whatever fails before the first directory has changed places is undone.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -15,6 +15,7 @@ use aya::Ebpf;
 use super::{
     attach::{Guarded, guard_in, make_room, pin_programs},
     attachment::{Attachment, Lack},
+    complete::{complete, give_up_place, succeeds},
     entry::Entry,
     framing::{framing, index_of},
     native,
@@ -38,7 +39,7 @@ use crate::{
         write,
     },
     keys::KeySet,
-    sys::{bpf::Hook, clock::monotonic_now, ethtool, grace},
+    sys::{bpf::Hook, clock::monotonic_now, ethtool},
 };
 
 /// The outcome of [`replace`].
@@ -50,7 +51,7 @@ pub struct Replaced {
 }
 
 /// Replaces what is in force under `root`, which is `old`, by `contents`. `deadline`: end of its trial, ns of
-/// `CLOCK_MONOTONIC`; 0: none. Needs the lock.
+/// `CLOCK_MONOTONIC`; 0: none. Needs the lock. Where it fails, `old` stays in force.
 pub(super) fn replace(
     old: &mut Datapath,
     contents: &Contents,
@@ -117,7 +118,7 @@ pub(super) fn replace(
     } else {
         Room::ForAll
     };
-    carry::before(old, &mut new, &lasting, enough)?;
+    let copied = carry::before(old, &mut new, &lasting, enough)?;
     old.look_for_lengths(config, monotonic_now())?;
     new.adopt_connections(Some(old))?;
 
@@ -132,35 +133,20 @@ pub(super) fn replace(
         kept.extend(link_ids(directory)?);
     }
     if keeps_keys {
-        new.keys_mut()?.apply(&rows, &begin)?;
+        new.put_keys(&rows, &begin)?;
     }
-    let removed: Vec<String> = old.config().interfaces.clone();
+    // From now on, what is half done is finished and no longer undone.
+    take_place(root, first, &kept)?;
     undo.interfaces.clear();
-    for name in &interfaces {
-        take_place(root, name, &kept)?;
+    for name in interfaces.iter().filter(|name| *name != first) {
+        succeeds(take_place(root, name, &kept));
     }
-    for name in &interfaces {
-        let before = root.unnamed(name);
-        if before.exists() {
-            forget(root, &before)?;
+    for name in &old.config().interfaces {
+        if !config.interfaces.contains(name) {
+            succeeds(give_up_place(root, name));
         }
     }
-    for name in removed
-        .iter()
-        .filter(|name| !config.interfaces.contains(name))
-    {
-        forget(root, &root.of(name))?;
-    }
-
-    grace::wait();
-    carry::after(old, &mut new, &lasting, enough)?;
-    if !keeps_keys {
-        new.keys()?.follow(old.keys()?);
-        new.keys_mut()?.apply(&rows, &Newest::running(config))?;
-    }
-    new.end_grants_of_keys(&lost)?;
-    new.end_outdated(Some(&old.applied))?;
-    new.look_for_lengths(config, monotonic_now())?;
+    complete(root, old, &mut new, (&rows, &lost), &lasting, &copied);
     warn_of_left_out(config, &attachments);
     warn_of_lost_replies(config, &attachments);
     Ok(Replaced { guarded, failed })

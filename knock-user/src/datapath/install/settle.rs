@@ -6,7 +6,7 @@
 //! that was guarded stays so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     attachment,
+    complete::{complete_killed, give_up_place},
     entry::Entry,
     framing::Framing,
     pins::{
@@ -35,8 +36,18 @@ use crate::{
 pub fn settle_killed(root: &PinRoot) -> Result<()> {
     let is_left = || -> Result<bool> {
         let directories = root.directories()?;
-        let mut holds = directories.iter().map(|of| &of.holds);
-        Ok(holds.any(|holds| *holds == Holds::Unfinished))
+        let mut generations = BTreeSet::new();
+        for directory in &directories {
+            match directory.holds {
+                Holds::Unfinished => return Ok(true),
+                Holds::Instance => {
+                    let meta = directory::meta_if_there(&directory.path)?;
+                    generations.extend(meta.map(|meta| meta.generation));
+                }
+                Holds::OtherVersion | Holds::Foreign(_) => {}
+            }
+        }
+        Ok(generations.len() > 1)
     };
     if !is_left()? {
         return Ok(());
@@ -84,21 +95,23 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         let before: Vec<PathBuf> = before.map(|of| of.path.clone()).collect();
         undo(&next, &before)?;
     }
-    for directory in &unfinished {
-        // What was begun has been given its name, and what had that name is left in its place.
-        if directory.path.exists() {
-            forget(root, &directory.path)?;
+    for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
+        if generation(&directory.path) < newest {
+            give_up_place(root, &directory.interface)?;
         }
+    }
+    let mut left = root.directories()?;
+    left.retain(|of| of.holds == Holds::Unfinished);
+    let is_before = |of: &&Directory| generation(&of.path).is_some_and(|of| Some(of) < newest);
+    if let Some(before) = left.iter().find(is_before) {
+        complete_killed(root, &before.path)?;
+    }
+    for directory in &left {
+        forget(root, &directory.path)?;
         tracing::info!(
             "finished what a knockgate that was killed had begun for {}",
             directory.interface
         );
-    }
-    for directory in root.directories()? {
-        let is_behind = || generation(&directory.path) < newest;
-        if directory.holds == Holds::Instance && is_behind() {
-            forget(root, &directory.path)?;
-        }
     }
     Ok(())
 }
@@ -283,7 +296,7 @@ fn newest(directories: &[Directory]) -> Result<Option<u32>> {
 }
 
 /// Returns the generation of a whole directory.
-fn generation(directory: &Path) -> Option<u32> {
+pub(super) fn generation(directory: &Path) -> Option<u32> {
     if !directory::is_whole(directory) {
         return None;
     }

@@ -12,6 +12,7 @@ use aya::Ebpf;
 use super::{
     attach::{Guarded, guard, pin_programs},
     attachment::{self, Attachment},
+    complete::warn_of,
     cut_off::refuse_to_cut_off,
     entry::Entry,
     framing::{Framing, framing, index_of},
@@ -185,19 +186,13 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         mut guarded,
         mut failed,
     } = replace(&mut datapath, &contents, &keys, root, request, deadline)?;
-    let mut attachments = Datapath::open(root)?.attachments()?;
-    let has_failed = |row: &Attachment| failed.iter().any(|(name, _)| *name == row.configured);
-    if attachments
-        .iter()
-        .any(|row| row.needs_repair() && row.index.is_some() && !has_failed(row))
-    {
-        // It is to be in front of others now, or they have come since, or somebody has detached it meanwhile.
-        let mut datapath = Datapath::open(root)?;
-        let repair = repair::repair(&mut datapath, root)?;
-        guarded.extend(repair.guarded);
-        failed.extend(repair.failed);
-        attachments = datapath.attachments()?;
-    }
+    let attachments = match repaired(root, &mut guarded, &mut failed) {
+        Ok(attachments) => attachments,
+        Err(error) => {
+            warn_of(&error);
+            Vec::new()
+        }
+    };
     Ok(Up {
         before: Before::Another,
         guarded,
@@ -206,6 +201,28 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         attachments,
         failed,
     })
+}
+
+/// Repairs what is to be in front of others now, or they have come since, or somebody has detached meanwhile. Returns how the program
+/// is attached then. `guarded` and `failed`: what has been attached, and what could not be.
+fn repaired(
+    root: &PinRoot,
+    guarded: &mut Vec<Guarded>,
+    failed: &mut Vec<(String, anyhow::Error)>,
+) -> Result<Vec<Attachment>> {
+    let mut datapath = Datapath::open(root)?;
+    let attachments = datapath.attachments()?;
+    let has_failed = |row: &Attachment| failed.iter().any(|(name, _)| *name == row.configured);
+    if !attachments
+        .iter()
+        .any(|row| row.needs_repair() && row.index.is_some() && !has_failed(row))
+    {
+        return Ok(attachments);
+    }
+    let repair = repair::repair(&mut datapath, root)?;
+    guarded.extend(repair.guarded);
+    failed.extend(repair.failed);
+    datapath.attachments()
 }
 
 /// What was to be replaced is not up any more, or has not lapsed.

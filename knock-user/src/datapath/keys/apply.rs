@@ -68,16 +68,26 @@ impl Datapath {
     pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
         let rows = KeyRows::compile(set, &self.applied)?;
         let newest = Newest::running(self.config());
-        let lost = self.keys_mut()?.empty_all_but(&rows)?;
-        // Before another key has the slot, whoever is stopped in between: it would have these grants.
-        let of_lost = self.end_grants_of_keys(&lost)?;
-        self.keys_mut()?.apply(&rows, &newest)?;
+        let of_lost = self.put_keys(&rows, &newest)?;
         if !self.config().knock.ports.is_empty() {
             // A knock may be verified whose key was valid when the program looked, and give a grant.
             grace::wait();
         }
         let (grants, _) = self.end_outdated(None)?;
         Ok(of_lost + grants)
+    }
+
+    /// Makes the tables hold these keys, and ends the grants of those that are gone. Returns how many grants have ended.
+    pub(in crate::datapath) fn put_keys(
+        &mut self,
+        rows: &KeyRows,
+        newest: &Newest,
+    ) -> Result<usize> {
+        let lost = self.keys_mut()?.empty_all_but(rows)?;
+        // Before another key has the slot, whoever is stopped in between: it would have these grants.
+        let ended = self.end_grants_of_keys(&lost)?;
+        self.keys_mut()?.apply(rows, newest)?;
+        Ok(ended)
     }
 
     /// Keeps the newest times while the program goes on, in case it ends with the host, and follows the host's clock.
