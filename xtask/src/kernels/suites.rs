@@ -207,7 +207,7 @@ const WHOLE_GATE: Check = Check {
 /// Runs alone on a kernel that is too old for the program.
 pub(super) const REFUSED: Check = Check {
     suite: "old_kernel",
-    rows: Rows::These(&["a_kernel_without_atomic_operations_is_refused"]),
+    rows: Rows::These(&["a_kernel_that_is_too_old_is_refused"]),
     when: When::Release,
 };
 

@@ -11,14 +11,20 @@ use crate::{
     },
 };
 
-/// The oldest kernel that has everything the program uses, and what came with that kernel: 5.12 for x86-64; 5.18 for arm64,
-/// whose compiler of BPF programs translates these operations only since then (`arch/arm64/net/bpf_jit_comp.c`).
-const OLDEST: Version = if cfg!(target_arch = "aarch64") {
-    (5, 18)
+/// The oldest kernel that has everything, and what came with that kernel. The program needs atomic operations: since Linux 5.12, but
+/// on arm64, whose compiler of BPF programs translates them later (`arch/arm64/net/bpf_jit_comp.c`), since 5.18. To replace a
+/// configuration in place, directories of the BPF file system change places: since 5.17 (`simple_rename` of `fs/libfs.c`).
+const OLDEST: (Version, &str) = if cfg!(target_arch = "aarch64") {
+    (
+        (5, 18),
+        "atomic fetch-and-add and compare-and-exchange in BPF programs",
+    )
 } else {
-    (5, 12)
+    (
+        (5, 17),
+        "directories of the BPF file system that change places",
+    )
 };
-const BROUGHT: &str = "atomic fetch-and-add and compare-and-exchange in BPF programs";
 
 /// Refuses a kernel that is too old, and a process that may not load the program.
 pub fn require() -> Result<()> {
@@ -30,12 +36,11 @@ pub fn require() -> Result<()> {
 /// Refuses kernels before [`OLDEST`], naming what they lack.
 fn require_kernel() -> Result<()> {
     let release = kernel_version::release().context("cannot read the kernel's release")?;
+    let ((major, minor), brought) = OLDEST;
     match kernel_version::parse(&release) {
-        Some(version) if version < OLDEST => bail!(
-            "this kernel ({release}) is too old: knockgate needs {BROUGHT}, which came with Linux \
-             {}.{}",
-            OLDEST.0,
-            OLDEST.1
+        Some(version) if version < (major, minor) => bail!(
+            "this kernel ({release}) is too old: knockgate needs {brought}, which came with Linux \
+             {major}.{minor}"
         ),
         // An unreadable release is no reason to refuse: loading the program will fail where the kernel is too old.
         _ => {}
@@ -78,13 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_kernel_is_the_first_with_atomics() {
+    fn the_oldest_kernel_is_the_first_with_everything() {
         let (before, first) = if cfg!(target_arch = "aarch64") {
             ("5.17.0", "5.18.0")
         } else {
-            ("5.11.0", "5.12.0")
+            ("5.16.20", "5.17.0")
         };
-        assert!(kernel_version::parse(before).is_some_and(|version| version < OLDEST));
-        assert!(kernel_version::parse(first).is_some_and(|version| version >= OLDEST));
+        assert!(kernel_version::parse(before).is_some_and(|version| version < OLDEST.0));
+        assert!(kernel_version::parse(first).is_some_and(|version| version >= OLDEST.0));
     }
 }
