@@ -41,7 +41,14 @@ fn cut_flows_end_with_their_grant(scenario: &Scenario) {
     scenario.knock(A, ALICE);
     let mut stream = scenario.connected(A, 22);
     assert_echo(&mut stream, b"under the grant");
-    assert_eq!(scenario.lab.session_count(), 0, "nothing is remembered");
+    assert!(
+        scenario.lab.list("sessions").is_empty(),
+        "it does not go on"
+    );
+    // But it has a place in the table, for its connection to be counted once.
+    let status = scenario.knockgate("status --json").exits(0).json();
+    assert_eq!(status["tables"][2]["name"], "sessions");
+    assert_eq!(status["tables"][2]["used"], 1);
     // The grant's only connection is used up, so the port is closed to new ones already.
     scenario.closed(A, "22/tcp");
     scenario.ends(A);

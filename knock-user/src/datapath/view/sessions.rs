@@ -6,7 +6,7 @@ use anyhow::Result;
 use knock_common::{frame, session::Session};
 
 use crate::{
-    config::{Established, connections},
+    config::{Established, Gate, connections},
     datapath::open::Datapath,
     sys::{bpf::mapping::Mapping, clock::monotonic_now},
     values::Protocol,
@@ -24,11 +24,15 @@ pub struct SessionRow {
 }
 
 impl Datapath {
-    /// Returns the sessions, the busiest in front.
+    /// Returns the flows that go on past their grants, the busiest in front.
     pub fn sessions(&self) -> Result<Vec<SessionRow>> {
         let now = monotonic_now();
         let (mut open, mut closing) = (Vec::new(), Vec::new());
-        self.each_session(now, |session| {
+        self.each_session(now, |session, gate| {
+            // Where flows are cut, they are remembered only to count connections.
+            if gate.established == Established::Cut {
+                return;
+            }
             let rows = if session.is_closing() {
                 &mut closing
             } else {
@@ -41,11 +45,11 @@ impl Datapath {
         Ok(open)
     }
 
-    /// Counts the sessions, without making and sorting a row for each as [`Datapath::sessions`] does.
+    /// Counts the flows that have a place in the table: also those that do not go on past their grants.
     pub fn count_sessions(&self) -> Result<u64> {
         let now = monotonic_now();
         let (mut open, mut closing) = (0, Vec::new());
-        self.each_session(now, |session| {
+        self.each_session(now, |session, _| {
             if session.is_closing() {
                 closing.push(row(session, now));
             } else {
@@ -55,14 +59,15 @@ impl Datapath {
         Ok(open + connected(closing).len() as u64)
     }
 
-    /// Calls `each` with every session that goes on past its grant.
-    fn each_session(&self, now: u64, mut each: impl FnMut(&Session)) -> Result<()> {
+    /// Calls `each` with every flow that is remembered and has not been idle for too long, and with its gate. A new flow takes the
+    /// place of any other.
+    fn each_session(&self, now: u64, mut each: impl FnMut(&Session, &Gate)) -> Result<()> {
         let mut each = |session: Session| {
-            if self.is_kept(
-                session.tenancy.gate(),
-                Duration::from_nanos(session.idle(now)),
-            ) {
-                each(&session);
+            let idle = Duration::from_nanos(session.idle(now));
+            if let Some(gate) = self.applied.gate(session.tenancy.gate())
+                && idle < gate.session_idle
+            {
+                each(&session, gate);
             }
         };
         if self.is_writable() {
@@ -74,14 +79,6 @@ impl Datapath {
             sessions.for_each(each);
         }
         Ok(())
-    }
-
-    /// Returns whether a flow at a gate goes on past its grant.
-    fn is_kept(&self, gate: u16, idle: Duration) -> bool {
-        self.applied.gate(gate).is_some_and(|gate| {
-            // Where flows are cut, they are remembered only to count connections.
-            gate.established == Established::Keep && idle < gate.session_idle
-        })
     }
 }
 
