@@ -19,6 +19,7 @@ use knockgate_tests::{
     need,
     run::wait_until,
     scenario::{Attach, Scenario},
+    service::{echoes, is_silent},
     sshd::Sshd,
 };
 
@@ -382,6 +383,30 @@ fn what_its_user_closes_is_reported_once() {
             })
         });
         assert_eq!(closed(), ["asked"]);
+    });
+}
+
+/// Nothing says any more whose they are, so they are not ended, and that is said.
+#[test]
+fn what_has_outlived_the_grant_of_a_revoked_key_is_named() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        let mut outlived = scenario.connected(A, 22);
+        scenario.ends(A);
+        // This one is known to be another's.
+        scenario.knockgate("allow {B} --gate ssh").exits(0);
+        let mut other = scenario.connected(B, 22);
+        scenario
+            .knockgate("key revoke alice")
+            .exits(0)
+            .says(&["1 session at ssh goes on", "knockgate revoke ADDRESS"]);
+        assert!(echoes(&mut outlived, b"goes on"));
+        scenario.knockgate("revoke {A}").exits(0);
+        assert!(is_silent(&mut outlived, b"revoked"));
+        assert!(echoes(&mut other, b"goes on"));
     });
 }
 

@@ -1,8 +1,13 @@
 //! Flows that began under a grant.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use anyhow::Result;
+use ipnet::IpNet;
 use knock_common::{frame, session::Session};
 
 use crate::{
@@ -43,6 +48,34 @@ impl Datapath {
         open.extend(connected(closing));
         open.sort_by_key(|row| (row.idle, row.source));
         Ok(open)
+    }
+
+    /// Counts the flows at these gates that have outlived the grants of their source: nothing says any more whose these were.
+    pub fn count_outlived(&self, gates: &[String]) -> Result<usize> {
+        let grants: HashSet<_> = self
+            .grants()?
+            .iter()
+            .map(|row| (row.gate, row.source))
+            .collect();
+        let lengths: BTreeSet<u8> = grants
+            .iter()
+            .map(|(_, source)| source.prefix_len())
+            .collect();
+        let has_grant = |row: &SessionRow| {
+            let networks = lengths
+                .iter()
+                .filter_map(|length| IpNet::new(row.source.ip(), *length).ok());
+            networks
+                .map(|network| network.trunc())
+                .any(|network| grants.contains(&(row.gate, network)))
+        };
+        let ids: Vec<u16> = gates
+            .iter()
+            .filter_map(|name| self.applied.ids.gate(name))
+            .collect();
+        let mut sessions = self.sessions()?;
+        sessions.retain(|row| ids.contains(&row.gate) && !has_grant(row));
+        Ok(sessions.len())
     }
 
     /// Counts the flows that have a place in the table: also those that do not go on past their grants.

@@ -9,6 +9,7 @@ use super::{
     Change, IN_FORCE_LATER, Store, gates_of, in_force, no_such_key,
     period::{parse_lifetime, parse_period},
     person::{self, Form},
+    revoke::warn_of_outlived,
 };
 use crate::{
     keys::{Host, HostKey, KeyName, KeySet, KeyState, PersonKey, Secret},
@@ -121,9 +122,10 @@ pub(super) fn rotate(args: &RotateArgs, store: &Store<'_>, out: &mut impl Write)
     }
     let lifetime = old.expires.map(|end| end.duration_since(old.created));
     let until = after(now, args.overlap);
+    let own = old.gates.clone();
     let plan = Plan {
         name: name.clone(),
-        gates: old.gates.clone(),
+        gates: own.clone(),
         bound: old.bound,
         expires: match (args.expires, lifetime) {
             (Some(period), _) => Some(after(now, period)),
@@ -146,6 +148,9 @@ pub(super) fn rotate(args: &RotateArgs, store: &Store<'_>, out: &mut impl Write)
         );
     } else {
         tracing::info!("the old key of {name} opens nothing any more");
+    }
+    if args.overlap.is_zero() {
+        warn_of_outlived(store, name, &own);
     }
     Ok(())
 }
