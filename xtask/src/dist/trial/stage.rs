@@ -172,7 +172,7 @@ impl Trial<'_> {
             self.lan
                 .server
                 .command("ip")
-                .args(["link", "add", SECOND, "type", "dummy"]),
+                .args(["link", "add", SECOND, "type", "veth"]),
         )?;
         system.run(&format!(
             "knockgate check && knockgate up --interface {INTERFACE} --interface {SECOND}"
