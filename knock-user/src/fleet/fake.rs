@@ -7,7 +7,7 @@ use super::engine::{Condition, Engine, Entry, Message, Outcome, Put, Write};
 use super::record::grants;
 
 /// The records, and every change since the last compaction.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Store {
     records: BTreeMap<String, Entry>,
     revision: i64,
@@ -44,6 +44,14 @@ impl Store {
 
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.records.get(key)
+    }
+
+    /// Returns the names and values of the records whose names begin with this.
+    pub fn copies(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let records = self.records.values();
+        let records = records.filter(|entry| entry.key.starts_with(prefix));
+        let records = records.map(|entry| (entry.key.clone(), entry.value.clone()));
+        records.collect()
     }
 
     /// Forgets the changes so far: who has not been told of them has to read everything.

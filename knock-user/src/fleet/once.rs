@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    engine::{Condition, Entry, Outcome, Put, Write},
+    engine::{Entry, Outcome, Put},
     etcd::Connection,
     keys::Keyring,
-    record::{self, Codec, Grant, Host, Record, Revocation, head_key},
+    record::{self, Codec, Grant, Host, Mark, Record, Revocation, head_key, unless_revoked},
 };
 use crate::config::Fleet;
 
@@ -117,20 +117,26 @@ struct Once {
 
 /// Where the engine's order of revocations stands.
 struct Head {
-    number: u64,
+    last: Mark,
+    /// Of the record that counts them; 0: there is none.
     revision: i64,
 }
 
 impl Once {
     async fn revoke(&mut self, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
-        let revocation = Revocation {
-            gate: gate.map(ToOwned::to_owned),
-            network,
-            host: self.name.clone(),
-        };
+        let nonce = getrandom::u64()
+            .map_err(|error| anyhow!("the system's random source failed: {error}"))?;
         for _ in 0..TRIES {
             let head = self.head().await?;
-            let write = record::revoke(&self.codec, head.number + 1, head.revision, &revocation);
+            let revocation = Revocation {
+                gate: gate.map(ToOwned::to_owned),
+                network,
+                host: self.name.clone(),
+                nonce,
+                after: head.last.nonce,
+            };
+            let number = head.last.number + 1;
+            let write = record::revoke(&self.codec, number, head.revision, &revocation);
             if self.connection.write(&write).await? == Outcome::Done {
                 return Ok(());
             }
@@ -156,23 +162,18 @@ impl Once {
                 key: None,
                 origin: name.clone(),
                 serial,
+                given: serial,
                 end: serial / 1000 + left,
                 left,
-                head: head.number,
+                head: head.last,
             };
             let (key, value) = self.codec.grant(gate, source, &grant);
-            let write = Write {
-                id: 0,
-                condition: Condition::Unchanged {
-                    key: head_key().to_owned(),
-                    revision: head.revision,
-                },
-                puts: vec![Put {
-                    key,
-                    value,
-                    useful: lasts,
-                }],
+            let put = Put {
+                key,
+                value,
+                useful: lasts,
             };
+            let write = unless_revoked(0, head.revision, vec![put]);
             if self.connection.write(&write).await? == Outcome::Done {
                 return Ok(());
             }
@@ -196,17 +197,20 @@ impl Once {
             .await
             .context("cannot read what was revoked")?;
         let mut head = Head {
-            number: 0,
+            last: Mark::default(),
             revision: 0,
         };
         for entry in &entries {
             if entry.key == head_key() {
                 head.revision = entry.revision;
             }
-            match self.read(entry) {
-                Some(Record::Revocation(number, _)) => head.number = head.number.max(number),
-                Some(Record::Head(told)) => head.number = head.number.max(told.number),
-                _ => {}
+            let told = match self.read(entry) {
+                Some(Record::Revocation(number, Revocation { nonce, .. })) => Mark { number, nonce },
+                Some(Record::Head(last)) => last,
+                _ => continue,
+            };
+            if told.number > head.last.number {
+                head.last = told;
             }
         }
         Ok(head)

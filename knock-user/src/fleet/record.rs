@@ -3,7 +3,7 @@
 //! | key, after `/knockgate/<fleet>/v1/` | value |
 //! |---|---|
 //! | `grant/<gate>/<source>_<length>` | [`Grant`] |
-//! | `revoke/<number>`, `revoke-head` | [`Revocation`], [`Head`] |
+//! | `revoke/<number>`, `revoke-head` | [`Revocation`], [`Mark`] |
 //! | `seen/<key>` | [`Seen`] |
 //! | `fwknop/<hash>` | [`Packet`] |
 //! | `host/<name>` | [`Host`] |
@@ -12,7 +12,7 @@
 //! and 0 elsewhere, so that these values grow with it; `id` and `mac` are of the key that signed all else with the name of
 //! the record; `body` is JSON.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU64, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -112,12 +112,24 @@ pub struct Grant {
     pub origin: String,
     /// That host's time when it said so, µs since 1970. It only grows, whatever becomes of the host's clock.
     pub serial: u64,
+    /// That host's time when it gave or renewed the grant, µs since 1970: not later than `serial`, and the same each time that
+    /// it says so again.
+    pub given: u64,
     /// When it ends by that host's clock, ms since 1970.
     pub end: u64,
     /// The time until then, ms.
     pub left: u64,
     /// The last revocation that the host had put into its tables.
-    pub head: u64,
+    pub head: Mark,
+}
+
+/// A place in the order of revocations. A number alone is none: it may be given again after the engine has lost its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// How many revocations there are; 0: none.
+    pub number: u64,
+    /// [`Revocation::nonce`] of the last one; 0: there is none.
+    pub nonce: u64,
 }
 
 /// The end of every grant before it, of the sources in a network or of all.
@@ -129,28 +141,17 @@ pub struct Revocation {
     pub network: Option<IpNet>,
     /// The host that was asked for it.
     pub host: String,
+    /// A random number that tells it from every other.
+    pub nonce: u64,
+    /// The nonce of the one before it; 0: it is the first.
+    pub after: u64,
 }
 
 impl Revocation {
-    /// Ends everything.
-    pub const fn all(host: String) -> Self {
-        Self {
-            gate: None,
-            network: None,
-            host,
-        }
-    }
-
     pub fn covers(&self, gate: &str, source: &IpNet) -> bool {
         self.gate.as_deref().is_none_or(|own| own == gate)
             && self.network.is_none_or(|own| own.contains(source))
     }
-}
-
-/// How many revocations there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    pub number: u64,
 }
 
 /// The newest time of the packets of a key that were accepted, Unix ns.
@@ -196,7 +197,8 @@ pub enum Record {
         grant: Grant,
     },
     Revocation(u64, Revocation),
-    Head(Head),
+    /// The last revocation.
+    Head(Mark),
     Seen(KeyName, Seen),
     Packet(Fingerprint, Packet),
     Host(String, Host),
@@ -224,7 +226,7 @@ impl Codec {
         self.signed(format!("{REVOKE}{number:020}"), 0, revocation)
     }
 
-    pub fn head(&self, head: Head) -> (String, Vec<u8>) {
+    pub fn head(&self, head: Mark) -> (String, Vec<u8>) {
         self.signed(HEAD.to_owned(), 0, &head)
     }
 
@@ -285,8 +287,8 @@ impl Codec {
                 grant,
             }
         } else if let Some(number) = key.strip_prefix(REVOKE) {
-            let number = number.parse().map_err(|_| Refusal::Malformed)?;
-            Record::Revocation(number, parse(body)?)
+            let number: NonZeroU64 = number.parse().map_err(|_| Refusal::Malformed)?;
+            Record::Revocation(number.get(), parse(body)?)
         } else if key == HEAD {
             Record::Head(parse(body)?)
         } else if let Some(name) = key.strip_prefix(SEEN) {
@@ -303,6 +305,13 @@ impl Codec {
             return Err(Refusal::Malformed);
         };
         Ok(record)
+    }
+
+    /// Returns whether this value, which was [read](Self::read), is signed with the key that this host signs with.
+    pub fn is_by_own_key(&self, value: &[u8]) -> bool {
+        let mut parts = value.split(|byte| *byte == b' ').skip(2);
+        let id = self.keyring.ids().next();
+        parts.next() == id.map(|id| base16ct::lower::encode_string(&id)).as_deref().map(str::as_bytes)
     }
 
     fn verified<'v>(&self, key: &str, value: &'v [u8]) -> Result<&'v str, Refusal> {
@@ -350,22 +359,41 @@ const REVOKED_FOR: Duration = Duration::from_hours(24 * 366);
 /// Returns the write of the revocation with this number. `head`: the revision of the record that counts them, which is
 /// written with it.
 pub fn revoke(codec: &Codec, number: u64, head: i64, revocation: &Revocation) -> Write {
+    let last = Mark {
+        number,
+        nonce: revocation.nonce,
+    };
+    let puts = revocations_and_head(codec, [(number, revocation)], last);
+    unless_revoked(number, head, puts)
+}
+
+/// Returns the records of revocations and of the last one, in this order: who hears of the number has heard of the
+/// revocation.
+pub fn revocations_and_head<'r>(
+    codec: &Codec,
+    revocations: impl IntoIterator<Item = (u64, &'r Revocation)>,
+    last: Mark,
+) -> Vec<Put> {
+    let revocations = revocations.into_iter();
+    let revocations = revocations.map(|(number, revocation)| codec.revocation(number, revocation));
     let put = |(key, value)| Put {
         key,
         value,
         useful: REVOKED_FOR,
     };
+    revocations.chain([codec.head(last)]).map(put).collect()
+}
+
+/// Returns a write that is done unless something else was revoked. `head`: the revision of the record that counts
+/// revocations.
+pub fn unless_revoked(id: u64, head: i64, puts: Vec<Put>) -> Write {
     Write {
-        id: number,
+        id,
         condition: Condition::Unchanged {
             key: HEAD.to_owned(),
             revision: head,
         },
-        // In this order: who hears of the number has heard of the revocation.
-        puts: vec![
-            put(codec.revocation(number, revocation)),
-            put(codec.head(Head { number })),
-        ],
+        puts,
     }
 }
 
@@ -419,6 +447,7 @@ fn is_consistent(grant: &Grant) -> bool {
         .end
         .abs_diff((grant.serial / 1000).saturating_add(grant.left))
         <= 1
+        && grant.given <= grant.serial
         && parse_name(&grant.origin).is_ok()
 }
 

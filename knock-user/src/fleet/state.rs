@@ -6,19 +6,22 @@
 
 mod asked;
 mod heard;
+mod order;
 mod own;
 mod packets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{
     engine::{Condition, Message, Outcome, Put, Write},
-    record::{Codec, Grant, Host, Refusal, Revocation, Seen, head_key},
+    record::{Codec, Grant, Host, Mark, Refusal, Revocation, Seen, unless_revoked},
 };
 use crate::{datapath::Who, fwknop::seen::Fingerprint, keys::KeyName};
 use asked::Asked;
+use order::Order;
 use own::{InFlight, Own};
 use packets::Untold;
 
@@ -86,6 +89,8 @@ pub trait Policy {
 pub enum Act {
     /// End every grant that is there now and that it covers.
     Revoke(Revocation),
+    /// End every grant that is there now: it cannot be known which of them were revoked.
+    RevokeAll,
     /// Put a grant into the tables, unless there is one that lasts as long.
     Give(Give),
     /// Refuse packets of this key that are as old as this, Unix ns, or older.
@@ -166,10 +171,8 @@ pub struct State {
     codec: Codec,
     name: String,
     about: About,
-    /// The last revocation that was handed out as an [`Act`]; `None`: this host has never been one of the fleet.
-    applied: Option<u64>,
+    order: Order,
     told: Told,
-    revocations: BTreeMap<u64, Revocation>,
     hosts: HashMap<String, Clock>,
     /// Grants of hosts whose time is not known, which this host's clock says have ended, or almost: by host, with gate and
     /// source.
@@ -206,17 +209,31 @@ pub struct About {
     pub run: u64,
 }
 
+/// What a service leaves to the next one of the same host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last revocation that was put into the tables; `None`: this host has never been one of the fleet.
+    pub applied: Option<Mark>,
+    /// The newest time that each host has given, µs since 1970: nothing that it said before is new.
+    pub hosts: BTreeMap<String, u64>,
+}
+
 impl State {
-    /// `applied`: the last revocation that an earlier service has put into the tables.
-    pub fn new(codec: Codec, name: String, about: About, applied: Option<u64>) -> Self {
+    /// `memory`: what an earlier service of this host has left.
+    pub fn new(codec: Codec, name: String, about: About, memory: Memory, now: Moment) -> Self {
+        let clock = |serial| Clock {
+            serial,
+            at: now.monotonic,
+            is_live: false,
+        };
+        let hosts = memory.hosts.into_iter();
         Self {
             codec,
             name,
             about,
-            applied,
+            order: Order::new(memory.applied),
             told: Told::default(),
-            revocations: BTreeMap::new(),
-            hosts: HashMap::new(),
+            hosts: hosts.map(|(name, serial)| (name, clock(serial))).collect(),
             doubted: HashMap::new(),
             own: HashMap::new(),
             due: BTreeSet::new(),
@@ -235,9 +252,18 @@ impl State {
         }
     }
 
-    /// Returns the last revocation that was handed out.
-    pub fn applied(&self) -> Option<u64> {
-        self.applied
+    /// Returns what the next service of this host is to begin with.
+    pub fn memory(&self) -> Memory {
+        let hosts = self.hosts.iter();
+        Memory {
+            applied: self.order.applied(),
+            hosts: hosts.map(|(name, clock)| (name.clone(), clock.serial)).collect(),
+        }
+    }
+
+    /// Returns the last revocation that was handed out; `None`: this host has never been one of the fleet.
+    pub fn applied(&self) -> Option<Mark> {
+        self.order.applied()
     }
 
     /// Says from now on that this host goes by another configuration.

@@ -10,15 +10,21 @@ fn key() -> FleetKey {
     FleetKey::random().expect("a random key")
 }
 
+const HEAD: Mark = Mark {
+    number: 12,
+    nonce: u64::MAX,
+};
+
 fn grant() -> Grant {
     Grant {
         user: Some("alice".into()),
         key: Some("alice/laptop".into()),
         origin: "edge-1".into(),
         serial: 1_700_000_000_000_000,
+        given: 1_699_999_999_000_000,
         end: 1_700_000_030_000,
         left: 30_000,
-        head: 3,
+        head: HEAD,
     }
 }
 
@@ -43,14 +49,16 @@ fn what_is_written_is_read() {
         gate: None,
         network: Some(source()),
         host: "edge-2".into(),
+        nonce: u64::MAX,
+        after: 7,
     };
     let (record, name) = read(codec.revocation(12, &revocation));
     assert_eq!(name, "revoke/00000000000000000012");
     assert_eq!(record, Ok(Record::Revocation(12, revocation)));
-    let (record, name) = read(codec.head(Head { number: 12 }));
+    let (record, name) = read(codec.head(HEAD));
     assert_eq!(
         (name.as_str(), record),
-        (head_key(), Ok(Record::Head(Head { number: 12 })))
+        (head_key(), Ok(Record::Head(HEAD)))
     );
     let (record, name) = read(codec.seen("alice/laptop", Seen { time: 77 }));
     assert_eq!(name, "seen/alice/laptop");
@@ -123,6 +131,8 @@ fn during_a_rotation_two_keys_verify_and_the_first_signs() {
     let reads = |codec: &Codec, (key, value): &(String, Vec<u8>)| codec.read(key, value).is_ok();
     assert!(reads(&during, &of_old) && reads(&during, &of_new) && reads(&after, &of_new));
     assert!(!reads(&after, &of_old) && !reads(&before, &of_new));
+    assert!(before.is_by_own_key(&of_old.1) && after.is_by_own_key(&of_new.1));
+    assert!(!during.is_by_own_key(&of_old.1) && during.is_by_own_key(&of_new.1));
 }
 
 #[test]
@@ -146,6 +156,14 @@ fn what_is_signed_and_makes_no_sense_is_refused() {
         read(codec.grant("ssh", source(), &later)),
         Err(Refusal::Malformed)
     );
+    let ahead = Grant {
+        given: grant().serial + 1,
+        ..grant()
+    };
+    assert_eq!(
+        read(codec.grant("ssh", source(), &ahead)),
+        Err(Refusal::Malformed)
+    );
     for place in [
         "grant/ssh/2001:db8::1_64",
         "grant/ssh/2001:DB8::_64",
@@ -157,7 +175,7 @@ fn what_is_signed_and_makes_no_sense_is_refused() {
         let signed = codec.signed(place.into(), 0, &grant());
         assert_eq!(read(signed), Err(Refusal::Malformed), "{place}");
     }
-    for (name, body) in [("host/a b", "{}"), ("other", "{}"), ("revoke/x", "{}")] {
+    for (name, body) in [("host/a b", "{}"), ("other", "{}"), ("revoke/x", "{}"), ("revoke/0", "{}")] {
         let signed = codec.signed(name.into(), 0, &body);
         assert_eq!(read(signed), Err(Refusal::Malformed), "{name}");
     }

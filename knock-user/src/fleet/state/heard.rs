@@ -1,10 +1,10 @@
 //! What a host is told: revocations, grants of others, newest times.
 
-use std::ops::Bound;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, Revocation, State};
+use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, State, order::Head};
 use crate::fleet::{
     engine::Entry,
     record::{Grant, Host, Record, head_key, revocation_number},
@@ -24,48 +24,37 @@ impl State {
     ) {
         self.unpublish();
         self.doubted.clear();
-        self.revocations.clear();
         self.told.head = 0;
-        let mut head = 0;
+        let mut head = Head::Missing;
+        let mut revocations = BTreeMap::new();
         let mut refused = Vec::new();
         for entry in entries {
-            match self.codec.read(&entry.key, &entry.value) {
+            let read = self.codec.read(&entry.key, &entry.value);
+            if entry.key == head_key() && read == Err(Refusal::Version) {
+                head = Head::Other;
+            }
+            match read {
                 Ok(Record::Revocation(number, revocation)) => {
-                    head = head.max(number);
-                    self.revocations.insert(number, revocation);
+                    revocations.insert(number, revocation);
                 }
-                Ok(Record::Head(told)) => {
+                Ok(Record::Head(last)) => {
                     self.told.head = entry.revision;
-                    head = head.max(told.number);
+                    head = Head::Read {
+                        last,
+                        by_own_key: self.codec.is_by_own_key(&entry.value),
+                    };
                 }
                 Err(_) if revocation_number(&entry.key).is_some() => refused.push(entry),
                 _ => self.hear_entry(entry, now, policy, false, acts),
             }
         }
+        self.order.begin(revocations, head, now, acts);
         // One that was signed with a key of the past, up to a year ago: the head says that it was there, which is enough.
-        refused.retain(|entry| revocation_number(&entry.key).is_none_or(|number| number > head));
+        let last = self.order.last().number;
+        refused.retain(|entry| revocation_number(&entry.key).is_none_or(|number| number > last));
         for entry in refused {
             self.hear_entry(entry, now, policy, false, acts);
         }
-        match self.applied {
-            // What was revoked before this host was one of the fleet and is not known any more cannot concern it.
-            None => acts.extend(self.revocations.values().cloned().map(Act::Revoke)),
-            Some(applied) => {
-                // Where there are fewer, all of the engine's records were lost and it has begun anew.
-                for number in applied + 1..=head {
-                    if let Some(revocation) = self.revocations.get(&number) {
-                        acts.push(Act::Revoke(revocation.clone()));
-                    } else {
-                        // The engine has none of these any more, and one that ends everything is enough.
-                        acts.push(Act::Revoke(Revocation::all(self.name.clone())));
-                        let known = self.revocations.range(number..);
-                        acts.extend(known.map(|(_, known)| Act::Revoke(known.clone())));
-                        break;
-                    }
-                }
-            }
-        }
-        self.applied = Some(head);
     }
 
     /// Hears one record. `is_live`: it has just been written.
@@ -106,17 +95,15 @@ impl State {
                 }
             }
             Ok(Record::Revocation(number, revocation)) => {
-                self.hear_revocation(number, revocation, acts);
+                let before = acts.len();
+                self.order.hear(number, &revocation, acts);
+                self.unpublish_ended(&acts[before..]);
             }
             Ok(Record::Head(head)) => {
                 self.refused_in_a_row = 0;
-                let applied = self.applied.unwrap_or_default();
-                if head.number > applied {
-                    acts.push(Act::Revoke(Revocation::all(self.name.clone())));
-                    self.applied = Some(head.number);
-                } else if head.number < applied {
-                    acts.push(begun_anew());
-                }
+                let before = acts.len();
+                self.order.hear_head(head, now, acts);
+                self.unpublish_ended(&acts[before..]);
             }
             Ok(Record::Seen(key, seen)) => {
                 let newest = self.seen.entry(key.to_string()).or_default();
@@ -168,19 +155,6 @@ impl State {
         }
     }
 
-    fn hear_revocation(&mut self, number: u64, revocation: Revocation, acts: &mut Vec<Act>) {
-        let applied = self.applied.unwrap_or_default();
-        if number > applied + 1 {
-            acts.push(Act::Revoke(Revocation::all(self.name.clone())));
-        } else if number <= applied {
-            acts.push(begun_anew());
-        }
-        self.applied = Some(applied.max(number));
-        self.unpublish_revoked(&revocation);
-        acts.push(Act::Revoke(revocation.clone()));
-        self.revocations.insert(number, revocation);
-    }
-
     /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
     #[expect(
         clippy::too_many_arguments,
@@ -197,19 +171,23 @@ impl State {
         acts: &mut Vec<Act>,
     ) -> Result<(), Refusal> {
         let clock = self.follow_clock(&grant.origin, grant.serial, now, is_live);
-        let applied = self.applied.unwrap_or_default();
-        if grant.head > applied {
+        if grant.head.number > self.order.last().number {
             return Err(Refusal::Ahead);
         }
+        let id = policy.gate(gate);
+        // Counted from when it was given, however often that is said. By that host's time, as its end is.
+        let open_for = id.map_or(u64::MAX, |id| policy.open_for(id));
+        let end = grant.given.saturating_add(open_for / 1000);
+        let end = end.min(grant.end.saturating_mul(1000));
         let written = if is_live {
             clock.earliest(now.monotonic)
         } else {
             clock.now(now.monotonic)
         };
-        let mut left = until(grant.end, written).min(grant.left * 1000);
+        let mut left = end.saturating_sub(written).min(grant.left * 1000);
         if !clock.is_live {
             // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
-            let by_own_clock = until(grant.end, now.wall);
+            let by_own_clock = end.saturating_sub(now.wall);
             if left > by_own_clock.saturating_add(DOUBT) {
                 let doubted = self.doubted.entry(grant.origin.clone()).or_default();
                 doubted.push((gate.to_owned(), source, grant.clone()));
@@ -220,20 +198,12 @@ impl State {
             // Of what there is when this host comes, much has ended.
             return if is_live { Err(Refusal::Stale) } else { Ok(()) };
         }
-        // One that is not known any more counts as one that ended everything.
-        let since = (Bound::Excluded(grant.head), Bound::Included(applied));
-        let mut known = 0;
-        let mut covers = |(_, revocation): (&u64, &Revocation)| {
-            known += 1;
-            revocation.covers(gate, &source)
-        };
-        let is_revoked = self.revocations.range(since).any(&mut covers);
-        if is_revoked || known != applied - grant.head {
+        if !self.order.spares(grant.head, gate, &source) {
             return Ok(());
         }
-        let id = policy.gate(gate).ok_or(Refusal::Gate)?;
+        let id = id.ok_or(Refusal::Gate)?;
         let user = policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
-        let lasts = left.saturating_mul(1000).min(policy.open_for(id));
+        let lasts = left.saturating_mul(1000).min(open_for);
         self.contest((id, source), now.monotonic.saturating_add(lasts), now);
         acts.push(Act::Give(Give {
             place: (id, source),
@@ -271,7 +241,7 @@ impl State {
                 self.lag = Some(after);
                 acts.push(Act::Heard { after });
             }
-        } else if Some(grant.head) == self.applied {
+        } else if Some(grant.head) == self.order.applied() {
             self.is_published((gate, source), grant.end, now);
         }
     }
@@ -321,16 +291,5 @@ impl State {
             known.at = now.monotonic;
         }
         *known
-    }
-}
-
-/// Returns the time until `end`, ms, from `now`, µs; in µs.
-fn until(end: u64, now: u64) -> u64 {
-    end.saturating_mul(1000).saturating_sub(now)
-}
-
-fn begun_anew() -> Act {
-    Act::BeginAnew {
-        why: "the engine has lost its records",
     }
 }

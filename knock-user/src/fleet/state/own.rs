@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
-    REFUSALS, REST, Revocation, SECOND, Seen, State, Write, head_key,
+    REFUSALS, REST, SECOND, Seen, State, Write, unless_revoked,
 };
 use crate::{fleet::record::Grant, fwknop::seen::Fingerprint};
 
@@ -16,6 +16,8 @@ const HOST_FOR: Duration = Duration::from_hours(24);
 /// A grant of this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
+    /// When this host learned of its end, ns of `CLOCK_MONOTONIC`.
+    given: u64,
     /// When it ends, ns of `CLOCK_MONOTONIC`, as the tables said last ...
     until: u64,
     /// ... and as the engine has it; 0: it has not.
@@ -55,6 +57,7 @@ impl State {
     /// Learns of a grant in the tables that this host has given or renewed.
     pub fn learn(&mut self, local: Local, now: Moment) {
         let own = self.own.entry(local.place).or_insert(Own {
+            given: now.monotonic,
             until: 0,
             published: 0,
             handed: 0,
@@ -62,6 +65,9 @@ impl State {
             due: None,
             user: local.user,
         });
+        if local.until > own.until {
+            own.given = now.monotonic;
+        }
         if local.until > own.until || local.user != own.user {
             own.until = local.until;
             own.user = local.user;
@@ -90,8 +96,10 @@ impl State {
 
     /// Returns when something is to be written, ns of `CLOCK_MONOTONIC`.
     pub fn next_due(&self) -> Option<u64> {
-        let grants = self.due.first().map(|(at, _)| *at);
         self.told.is_current.then_some(())?;
+        // What the engine lacks is written before any grant.
+        let restated = self.order.next_restated();
+        let grants = restated.or_else(|| self.due.first().map(|(at, _)| *at));
         let questions = self.has_questions().then_some(0);
         let due = grants.into_iter().chain(questions);
         let due = due.chain(self.next_untold());
@@ -118,6 +126,15 @@ impl State {
         self.write_questions(most, &mut writes);
         self.write_newest(now, &mut writes);
         self.write_packets(now, most, &mut writes);
+        if let Some(puts) = self.order.restated(&self.codec, now) {
+            let id = self.take_id();
+            self.in_flight.insert(id, InFlight::Other);
+            writes.push(unless_revoked(id, self.told.head, puts));
+        }
+        // Who has not heard of the last revocation would refuse what was given after it.
+        if self.order.next_restated().is_some() {
+            return writes;
+        }
         while writes.len() < most {
             let mut puts = Vec::new();
             let mut places = Vec::new();
@@ -152,14 +169,7 @@ impl State {
             }
             let id = self.take_id();
             self.in_flight.insert(id, InFlight::Grants(places));
-            writes.push(Write {
-                id,
-                condition: Condition::Unchanged {
-                    key: head_key().to_owned(),
-                    revision: self.told.head,
-                },
-                puts,
-            });
+            writes.push(unless_revoked(id, self.told.head, puts));
         }
         writes
     }
@@ -182,16 +192,21 @@ impl State {
         who.user.as_ref()?;
         let serial = self.tick(now);
         let left = (live.until - now.monotonic) / 1_000_000;
+        let given = self.given(live, now, policy);
         let grant = Grant {
             user: who.user,
             key: who.key,
             origin: self.name.clone(),
             serial,
+            given: serial.saturating_sub((now.monotonic - given) / 1000),
             end: serial / 1000 + left,
             left,
-            head: self.applied.unwrap_or_default(),
+            head: self.order.last(),
         };
         let own = self.own.get_mut(&live.place)?;
+        if live.until > own.until {
+            own.given = now.monotonic;
+        }
         own.until = live.until;
         own.user = live.user;
         own.handed = now.monotonic;
@@ -202,6 +217,16 @@ impl State {
             value,
             useful: Duration::from_millis(left),
         })
+    }
+
+    /// Returns when a grant was given or last renewed, as far as is known, ns of `CLOCK_MONOTONIC`: a knock that this host learns
+    /// of later was before that.
+    fn given(&self, live: &Local, now: Moment, policy: &impl Policy) -> u64 {
+        let learned = self.own.get(&live.place);
+        let learned = learned.filter(|own| own.until == live.until);
+        let by_its_end = live.until.saturating_sub(policy.open_for(live.place.0));
+        let learned = learned.map_or(now.monotonic, |own| own.given);
+        by_its_end.min(learned).min(now.monotonic)
     }
 
     fn beat(&mut self, now: Moment) -> Write {
@@ -340,16 +365,20 @@ impl State {
         }
     }
 
-    /// Forgets that the engine has what a revocation may have ended: a grant that is given after it is another one.
-    pub(super) fn unpublish_revoked(&mut self, revocation: &Revocation) {
-        for ((_, source), own) in &mut self.own {
-            if revocation
-                .network
-                .is_none_or(|network| network.contains(source))
-            {
-                own.published = 0;
-                own.handed = 0;
-                own.serial = 0;
+    /// Forgets that the engine has what may be ended by these acts: a grant that is given after them is another one.
+    pub(super) fn unpublish_ended(&mut self, acts: &[Act]) {
+        for act in acts {
+            let network = match act {
+                Act::RevokeAll => None,
+                Act::Revoke(revocation) => revocation.network,
+                _ => continue,
+            };
+            for ((_, source), own) in &mut self.own {
+                if network.is_none_or(|network| network.contains(source)) {
+                    own.published = 0;
+                    own.handed = 0;
+                    own.serial = 0;
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::fleet::{
     engine::Engine as _,
     fake::{Link, Store},
     keys::{FleetKey, Keyring},
-    record::Record,
+    record::{Record, head_key},
 };
 
 const OPEN_FOR: u64 = 30 * SECOND;
@@ -106,18 +106,23 @@ impl Fleet {
             keyring,
         };
         for nth in 0..nodes {
-            fleet.add(nth, None);
+            fleet.add(nth, Memory::default());
         }
         fleet
     }
 
-    fn add(&mut self, nth: usize, applied: Option<u64>) {
+    fn add(&mut self, nth: usize, memory: Memory) {
         let about = About {
             version: "1".into(),
             configuration: "c".into(),
             run: self.now + nth as u64,
         };
-        let state = State::new(self.codec(), format!("host-{nth}"), about, applied);
+        let now = Moment {
+            monotonic: self.now,
+            wall: self.wall(),
+        };
+        let name = format!("host-{nth}");
+        let state = State::new(self.codec(), name, about, memory, now);
         self.nodes.push(Node {
             state,
             link: Link::default(),
@@ -136,11 +141,15 @@ impl Fleet {
         Codec::new("test", self.keyring.clone())
     }
 
+    /// µs.
+    fn wall(&self) -> u64 {
+        1_700_000_000_000_000 + self.now / 1000
+    }
+
     fn moment(&self, nth: usize) -> Moment {
-        let wall = 1_700_000_000_000_000 + self.now / 1000;
         Moment {
             monotonic: self.now,
-            wall: wall.saturating_add_signed(self.nodes[nth].skew),
+            wall: self.wall().saturating_add_signed(self.nodes[nth].skew),
         }
     }
 
@@ -176,27 +185,24 @@ impl Fleet {
 
     /// `revoke` at a host, as the command does it: in its own tables at once, and then in the engine.
     fn revoke(&mut self, nth: usize, gate: Option<&str>, network: Option<IpNet>) -> u64 {
+        let codec = self.codec();
+        let head = self.store.get(head_key()).cloned();
+        let (last, revision) = head.map_or_else(Default::default, |head| {
+            match codec.read(&head.key, &head.value) {
+                Ok(Record::Head(last)) => (last, head.revision),
+                other => panic!("{other:?}"),
+            }
+        });
         let revocation = Revocation {
             gate: gate.map(ToOwned::to_owned),
             network,
             host: format!("host-{nth}"),
+            nonce: getrandom::u64().expect("a random number"),
+            after: last.nonce,
         };
         self.nodes[nth].end(&revocation);
-        let codec = self.codec();
-        let head = self.store.get(head_key()).cloned();
-        let number = head
-            .as_ref()
-            .map_or(0, |head| match codec.read(&head.key, &head.value) {
-                Ok(Record::Head(head)) => head.number,
-                other => panic!("{other:?}"),
-            })
-            + 1;
-        let write = crate::fleet::record::revoke(
-            &codec,
-            number,
-            head.map_or(0, |head| head.revision),
-            &revocation,
-        );
+        let number = last.number + 1;
+        let write = crate::fleet::record::revoke(&codec, number, revision, &revocation);
         assert_eq!(self.store.write(&write), Outcome::Done);
         number
     }
@@ -277,15 +283,16 @@ impl Fleet {
     }
 
     fn grant(&self, user: &str, left: u64) -> Grant {
-        let serial = 1_700_000_000_000_000 + self.now / 1000;
+        let serial = self.wall();
         Grant {
             user: Some(user.into()),
             key: None,
             origin: "elsewhere".into(),
             serial,
+            given: serial,
             end: serial / 1000 + left,
             left,
-            head: 0,
+            head: Mark::default(),
         }
     }
 }
@@ -300,6 +307,7 @@ impl Node {
     fn act(&mut self, act: Act, now: Moment) {
         match act {
             Act::Revoke(revocation) => self.end(&revocation),
+            Act::RevokeAll => self.tables.clear(),
             Act::Give(give) => {
                 assert!(
                     give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for

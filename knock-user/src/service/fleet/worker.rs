@@ -58,6 +58,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const WRITES: usize = 16;
 /// The share of the room for grants that those of other hosts leave to knocks at this one: an eighth.
 const RESERVED: u32 = 8;
+/// Between two times that the times of other hosts are written down.
+const KEEP: Duration = Duration::from_mins(1);
 /// Refusals that are reported a second; all are counted.
 const REPORTED: u32 = 8;
 
@@ -100,7 +102,7 @@ impl Setup {
         };
         let kept = Kept::of(&root, &fleet.name);
         let codec = Codec::new(&fleet.name, keyring);
-        let state = State::new(codec, name, about, kept.applied());
+        let state = State::new(codec, name, about, kept.memory().clone(), moment());
         counts.begin(Refusal::ALL.into_iter().map(Refusal::name));
         let (most, origins) = (most(&datapath), Origins::load(&root));
         let ring = Ring::of(&datapath)?;
@@ -124,6 +126,7 @@ impl Setup {
             held: Knocks::default(),
             link: Link::Beginning(Instant::now()),
             why: "no etcd member has answered yet".to_owned(),
+            next_kept: Instant::now(),
             next_look: Instant::now(),
             last_look: Instant::now(),
             reported: (0, 0),
@@ -163,6 +166,7 @@ pub struct Worker<E> {
     link: Link,
     /// What keeps this host from etcd, as far as is known.
     why: String,
+    next_kept: Instant,
     next_look: Instant,
     last_look: Instant,
     /// A second, and how many refusals were reported in it.
@@ -183,7 +187,10 @@ impl<E: Engine> Worker<E> {
             self.write();
             let wake = self.wake();
             tokio::select! {
-                _ = &mut stopped => return Ok(()),
+                _ = &mut stopped => {
+                    self.keep();
+                    return Ok(());
+                }
                 message = self.engine.next() => {
                     let acts = self.state.hear(message, moment(), &self.rules);
                     self.act(acts)?;
@@ -267,6 +274,9 @@ impl<E: Engine> Worker<E> {
             let why = self.why.clone();
             self.isolated(&why);
         }
+        if self.next_kept <= Instant::now() {
+            self.keep();
+        }
         self.counts.set(self.state.published, self.state.received);
         // A table so large that reading it takes long is read less often.
         self.last_look = started;
@@ -332,6 +342,7 @@ impl<E: Engine> Worker<E> {
                 act,
                 Act::Give(_)
                     | Act::Revoke(_)
+                    | Act::RevokeAll
                     | Act::Answered {
                         answer: Answer::Agreed,
                         ..
@@ -345,14 +356,25 @@ impl<E: Engine> Worker<E> {
         };
         let mut revoked = Vec::new();
         for act in acts {
-            if let Act::Revoke(revocation) = &act {
-                self.note(revocation, &mut revoked);
-                continue;
+            match &act {
+                Act::Revoke(revocation) => {
+                    self.note(revocation, &mut revoked);
+                    continue;
+                }
+                Act::RevokeAll => {
+                    tracing::info!(
+                        "this host has missed what was revoked in the fleet {}: all of its grants end",
+                        self.fleet
+                    );
+                    revoked.extend(everyone().map(|network| (network, None)));
+                    continue;
+                }
+                _ => {}
             }
             // In their order, and as many at once as follow each other: each takes a look at all grants.
             self.revoke(&mut revoked)?;
             match act {
-                Act::Revoke(_) => {}
+                Act::Revoke(_) | Act::RevokeAll => {}
                 Act::Give(give) => self.give(&give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
                 Act::Packet(packet) => self.packets.elsewhere.put(packet),
@@ -366,11 +388,17 @@ impl<E: Engine> Worker<E> {
         }
         self.revoke(&mut revoked)?;
         // What is in the tables is not put there again by the next service: what was given since would be revoked.
-        if let Some(applied) = self.state.applied() {
-            self.kept.set(applied);
+        if self.state.applied() != self.kept.memory().applied {
+            self.keep();
         }
         self.counts.set(self.state.published, self.state.received);
         Ok(())
+    }
+
+    /// Writes down what the next service of this host is to begin with.
+    fn keep(&mut self) {
+        self.kept.set(self.state.memory());
+        self.next_kept = Instant::now() + KEEP;
     }
 
     /// Has what is decided by stay in force while the tables are changed.
@@ -400,10 +428,10 @@ impl<E: Engine> Worker<E> {
         let Some(gate) = gate.map_or(Some(None), |known| known.map(Some)) else {
             return;
         };
-        let everyone: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
-        let networks = revocation.network.as_ref();
-        let networks = networks.map_or(&everyone[..], std::slice::from_ref);
-        revoked.extend(networks.iter().map(|network| (*network, gate)));
+        match revocation.network {
+            Some(network) => revoked.push((network, gate)),
+            None => revoked.extend(everyone().map(|network| (network, gate))),
+        }
     }
 
     fn revoke(&mut self, revoked: &mut Vec<(IpNet, Option<u16>)>) -> Result<()> {
@@ -554,6 +582,10 @@ impl<E: Engine> Worker<E> {
         // The service may be far behind, or about to end.
         let _ = self.sender.try_send((class, record));
     }
+}
+
+fn everyone() -> [IpNet; 2] {
+    [Ipv4Net::default().into(), Ipv6Net::default().into()]
 }
 
 /// Returns how many grants there may be with those of other hosts.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::{
-    fleet::record::Head,
     fwknop::seen::{END, KEPT},
 };
 
@@ -10,6 +9,25 @@ fn joined(hosts: usize) -> Fleet {
     let mut fleet = Fleet::new(hosts);
     fleet.settle();
     fleet
+}
+
+fn reconnect(fleet: &mut Fleet, nth: usize) {
+    fleet.nodes[nth].link.cut();
+    fleet.nodes[nth].link.is_cut = false;
+}
+
+/// Nobody is cut off, but the engine begins anew with what is in `store`.
+fn put_back(fleet: &mut Fleet, store: Store) {
+    fleet.store = store;
+    for nth in 0..fleet.nodes.len() {
+        if !fleet.nodes[nth].link.is_cut {
+            reconnect(fleet, nth);
+        }
+    }
+}
+
+fn lose_everything(fleet: &mut Fleet) {
+    put_back(fleet, Store::default());
 }
 
 #[test]
@@ -42,6 +60,39 @@ fn a_host_opens_for_its_own_time_at_the_most() {
 }
 
 #[test]
+fn a_grant_that_is_heard_again_opens_no_longer_than_this_hosts_own_time() {
+    let mut fleet = joined(2);
+    fleet.nodes[1].rules.open_for = 5 * SECOND;
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+    fleet.now += 10 * SECOND;
+    assert!(fleet.open(1).is_empty());
+    // Read again, by this service and by the next one.
+    reconnect(&mut fleet, 1);
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    interleavings::restart(&mut fleet, 1);
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    // Written again as it was, and published again.
+    let grants = fleet.store.copies(crate::fleet::record::grants());
+    for (key, value) in grants {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    lose_everything(&mut fleet);
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].state.published, 2);
+    assert!(fleet.open(1).is_empty());
+    // Another knock is another grant.
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+}
+
+#[test]
 fn who_comes_later_is_told_of_the_grant_that_lasts_longest() {
     let mut fleet = joined(2);
     fleet.nodes[0].link.cut();
@@ -55,7 +106,7 @@ fn who_comes_later_is_told_of_the_grant_that_lasts_longest() {
     late.origin = "host-0".into();
     fleet.write_grant("ssh", place(0, 1).1, &late);
     fleet.settle();
-    fleet.add(2, None);
+    fleet.add(2, Memory::default());
     fleet.settle();
     let until = fleet.nodes[2].tables[&place(0, 1)].until;
     assert!(until <= ends && until + SECOND > ends);
@@ -137,21 +188,221 @@ fn an_engine_that_has_lost_everything_is_told_again() {
     fleet.settle();
     fleet.knock(0, place(0, 1));
     fleet.settle();
-    fleet.store = Store::default();
-    for node in &mut fleet.nodes {
-        node.link.cut();
-        node.link.is_cut = false;
-    }
+    lose_everything(&mut fleet);
     fleet.knock(1, place(1, 2));
     fleet.settle();
     for nth in 0..3 {
         assert_eq!(fleet.open(nth).len(), 2, "{nth}");
-        assert_eq!(fleet.nodes[nth].state.applied(), Some(0));
+        let applied = fleet.nodes[nth].state.applied();
+        assert_eq!(applied.map(|applied| applied.number), Some(1));
     }
-    // The order of revocations begins anew too.
+    // The order of revocations goes on.
     fleet.revoke(0, None, None);
     fleet.settle();
     assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
+}
+
+#[test]
+fn what_was_revoked_stays_revoked_where_the_engine_has_lost_it() {
+    let mut fleet = joined(3);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.nodes[0].link.cut();
+    // The grant is among those that this host has missed.
+    fleet.revoke(1, Some("ssh"), Some(place(0, 1).1));
+    fleet.settle();
+    lose_everything(&mut fleet);
+    fleet.settle();
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
+    // Who comes later knows of it, too.
+    fleet.add(3, Memory::default());
+    fleet.settle();
+    let applied = |nth: usize| fleet.nodes[nth].state.applied();
+    assert!((0..4).all(|nth| applied(nth) == applied(1)));
+}
+
+#[test]
+fn who_knows_another_order_of_revocations_ends_everything() {
+    let mut fleet = joined(2);
+    for _ in 0..2 {
+        fleet.revoke(1, Some("mail"), None);
+    }
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.nodes[0].link.cut();
+    // Nobody is left who could tell the engine of the first two.
+    fleet.store = Store::default();
+    fleet.nodes.truncate(1);
+    fleet.revoke(0, Some("ssh"), Some(place(0, 1).1));
+    for _ in 0..2 {
+        fleet.revoke(0, Some("mail"), None);
+    }
+    // As if the command had been given elsewhere.
+    fleet.knock(0, place(0, 1));
+    fleet.nodes[0].link.is_cut = false;
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+    assert_eq!(fleet.nodes[0].state.applied().map(|at| at.number), Some(3));
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(0).len(), 1);
+}
+
+#[test]
+fn a_copy_of_the_engine_that_is_put_back_opens_nothing_that_was_revoked_since() {
+    for is_restarted in [false, true] {
+        let mut fleet = joined(3);
+        fleet.revoke(2, Some("mail"), None);
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.knock(1, place(0, 2));
+        fleet.settle();
+        let copy = fleet.store.clone();
+        // It hears of nothing before the copy is there.
+        fleet.nodes[2].link.cut();
+        fleet.revoke(1, None, Some(place(0, 1).1));
+        fleet.settle();
+        put_back(&mut fleet, copy);
+        if is_restarted {
+            interleavings::restart(&mut fleet, 1);
+        }
+        fleet.settle();
+        fleet.nodes[2].link.is_cut = false;
+        fleet.settle();
+        for nth in 0..3 {
+            assert!(!fleet.open(nth).contains(&place(0, 1)), "{nth}");
+            let applied = fleet.nodes[nth].state.applied();
+            assert_eq!(applied.map(|at| at.number), Some(2));
+        }
+        // And the next one counts.
+        fleet.knock(2, place(1, 3));
+        fleet.settle();
+        assert!((0..3).all(|nth| fleet.open(nth).contains(&place(1, 3))));
+        fleet.revoke(0, None, None);
+        fleet.settle();
+        assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
+    }
+}
+
+#[test]
+fn an_old_record_of_the_last_revocation_revives_nothing() {
+    let mut fleet = joined(2);
+    fleet.revoke(1, Some("mail"), None);
+    fleet.settle();
+    let old = fleet.store.copies(head_key());
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.revoke(1, None, Some(place(0, 1).1));
+    fleet.settle();
+    for (key, value) in old {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    for nth in 0..2 {
+        reconnect(&mut fleet, nth);
+    }
+    fleet.settle();
+    assert!((0..2).all(|nth| fleet.open(nth).is_empty()));
+    let head = fleet.store.get(head_key()).expect("it is there");
+    let head = fleet.codec().read(&head.key, &head.value);
+    let applied = fleet.nodes[0].state.applied().expect("it has joined");
+    assert_eq!(head, Ok(Record::Head(applied)));
+}
+
+#[test]
+fn a_revocation_that_is_written_again_ends_nothing() {
+    let mut fleet = joined(2);
+    fleet.revoke(1, None, None);
+    fleet.settle();
+    let old = fleet.store.copies(crate::fleet::record::revocations());
+    assert_eq!(old.len(), 2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let joined: Vec<u32> = fleet.nodes.iter().map(|node| node.joined).collect();
+    for (key, value) in &old {
+        fleet.write(key.clone(), value.clone());
+    }
+    fleet.settle();
+    fleet.revoke(1, Some("mail"), None);
+    fleet.settle();
+    for (key, value) in old.into_iter().filter(|(key, _)| key != head_key()) {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert!((0..2).all(|nth| fleet.open(nth).len() == 1));
+    assert!(fleet.nodes.iter().map(|node| node.joined).eq(joined));
+}
+
+#[test]
+fn what_an_absent_host_has_given_is_not_new_to_the_next_service() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let old = fleet.store.copies(crate::fleet::record::grants());
+    fleet.now += 40 * SECOND;
+    fleet.settle();
+    // It is taken away for good, with its records.
+    fleet.nodes.remove(0);
+    fleet.store.sweep(|key| key.starts_with("host/") || key.starts_with("grant/"));
+    interleavings::restart_as(&mut fleet, 0, 1);
+    // This host's clock says nothing against it.
+    fleet.nodes[0].skew = -3_600_000_000;
+    fleet.settle();
+    for (key, value) in old {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+    assert_eq!(fleet.nodes[0].refused, [Refusal::Stale]);
+}
+
+#[test]
+fn a_new_key_signs_the_order_of_revocations_anew() {
+    let mut fleet = joined(2);
+    fleet.revoke(0, Some("mail"), None);
+    fleet.settle();
+    let old = FleetKey::random().expect("a random key");
+    let of = |keys: &[&FleetKey]| {
+        Keyring::new(keys.iter().map(|key| (*key).clone()).collect()).expect("there is one")
+    };
+    let (first, new) = (old.clone(), FleetKey::random().expect("a random key"));
+    // As it is once everything has been signed with one key that hosts still have.
+    let mut fleet = Fleet {
+        keyring: of(&[&first]),
+        nodes: Vec::new(),
+        store: Store::default(),
+        ..fleet
+    };
+    for nth in 0..2 {
+        fleet.add(nth, Memory::default());
+    }
+    fleet.settle();
+    fleet.revoke(0, Some("mail"), None);
+    fleet.settle();
+    for keys in [&[&old, &new][..], &[&new, &old], &[&new]] {
+        fleet.keyring = of(keys);
+        for nth in 0..2 {
+            interleavings::restart(&mut fleet, nth);
+            fleet.settle();
+            // Also while the other has not taken the step.
+            fleet.knock(nth, place(0, 1 + u8::try_from(nth).expect("small")));
+            fleet.settle();
+            assert!(fleet.open(1 - nth).contains(&place(0, 1 + u8::try_from(nth).expect("small"))));
+            assert!(fleet.nodes.iter().all(|node| node.refused.is_empty()));
+        }
+        fleet.now += 31 * SECOND;
+        fleet.settle();
+    }
+    let applied = fleet.nodes[0].state.applied().expect("it has joined");
+    assert_eq!(applied.number, 1);
+    let records = fleet.store.copies(crate::fleet::record::revocations());
+    assert_eq!(records.len(), 2);
+    for (key, value) in records {
+        assert!(fleet.codec().read(&key, &value).is_ok(), "{key}");
+    }
 }
 
 #[test]
@@ -167,7 +418,7 @@ fn a_service_that_is_started_again_does_not_revoke_again() {
     // It is published already.
     assert_eq!(fleet.nodes[0].state.published, 0);
     // One that does not know ends it.
-    fleet.nodes[0].state.applied = None;
+    fleet.nodes[0].state.order = Order::default();
     fleet.nodes[0].link.cut();
     fleet.nodes[0].link.is_cut = false;
     fleet.settle();
@@ -185,7 +436,10 @@ fn what_another_host_says_is_held_to_this_hosts_rules() {
     let of_bob = fleet.grant("bob", 10_000);
     fleet.write_grant("ssh", good, &of_bob);
     let ahead = Grant {
-        head: 1,
+        head: Mark {
+            number: 1,
+            nonce: 1,
+        },
         ..grant.clone()
     };
     fleet.write_grant("ssh", good, &ahead);
@@ -292,7 +546,7 @@ fn the_newest_time_of_a_key_is_known_everywhere_and_only_grows() {
         assert_eq!(fleet.nodes[nth].newest["alice/laptop"], 700);
     }
     // Who comes later is told.
-    fleet.add(3, None);
+    fleet.add(3, Memory::default());
     fleet.settle();
     assert_eq!(fleet.nodes[3].newest["alice/laptop"], 700);
 }
@@ -300,7 +554,7 @@ fn the_newest_time_of_a_key_is_known_everywhere_and_only_grows() {
 #[test]
 fn two_hosts_of_one_name_are_told_apart() {
     let mut fleet = joined(1);
-    fleet.add(0, None);
+    fleet.add(0, Memory::default());
     fleet.settle();
     fleet.now += 6 * SECOND;
     fleet.settle();
@@ -315,7 +569,7 @@ fn two_hosts_of_one_name_are_told_apart() {
 #[test]
 fn a_host_that_was_not_told_of_a_revocation_asks_for_everything() {
     let mut fleet = joined(1);
-    let (key, value) = fleet.codec().head(Head { number: 0 });
+    let (key, value) = fleet.codec().head(Mark::default());
     fleet.write(key, value);
     // As if the engine had said nothing of it.
     fleet.settle();
@@ -429,7 +683,7 @@ fn a_packet_of_fwknops_is_told_of_once_to_all_others() {
         assert_eq!(fleet.nodes[nth].packets, [packet]);
     }
     // Who comes later hears of it, too.
-    fleet.add(3, None);
+    fleet.add(3, Memory::default());
     fleet.settle();
     assert_eq!(fleet.nodes[3].packets, [packet]);
 }

@@ -78,7 +78,7 @@ fn run(events: &[Event]) -> (Fleet, Truth) {
                 truth.given.push(Given {
                     place: *place,
                     until: fleet.now + OPEN_FOR,
-                    applied: fleet.nodes[*nth].state.applied().expect("it has joined"),
+                    applied: fleet.nodes[*nth].state.applied().expect("it has joined").number,
                 });
                 fleet.knock(*nth, *place);
             }
@@ -90,6 +90,8 @@ fn run(events: &[Event]) -> (Fleet, Truth) {
                     gate: gate.map(ToOwned::to_owned),
                     network,
                     host: String::new(),
+                    nonce: 0,
+                    after: 0,
                 });
                 assert_eq!(number, truth.revocations.len() as u64);
             }
@@ -106,10 +108,15 @@ fn run(events: &[Event]) -> (Fleet, Truth) {
     (fleet, truth)
 }
 
-/// The service of a host is started again. The tables stay, and the number of the last revocation that it has put into them.
+/// The service of a host is started again. The tables stay, and what it has left for the next one.
 pub fn restart(fleet: &mut Fleet, nth: usize) {
-    let applied = fleet.nodes[nth].state.applied();
-    fleet.add(nth, applied);
+    restart_as(fleet, nth, nth);
+}
+
+/// The same, of a host with this number in its name.
+pub fn restart_as(fleet: &mut Fleet, nth: usize, number: usize) {
+    let memory = fleet.nodes[nth].state.memory();
+    fleet.add(number, memory);
     let mut new = fleet.nodes.pop().expect("it was added");
     let before = &mut fleet.nodes[nth];
     new.tables = std::mem::take(&mut before.tables);

@@ -1,5 +1,5 @@
-//! The number of the last revocation that was put into the tables, in a file: the next service does not put it there again,
-//! since it would end what was given after it.
+//! What a service leaves to the next one, in a file: the last revocation that was put into the tables, since to put it there
+//! again would end what was given after it; and the newest time of each host, since what is older than that is not new.
 
 use std::{
     fs,
@@ -9,19 +9,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath::PinRoot, service::memory::state_file};
+use crate::{datapath::PinRoot, fleet::state::Memory, service::memory::state_file};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
+struct File {
     fleet: String,
-    applied: u64,
+    #[serde(flatten)]
+    memory: Memory,
 }
 
 /// The file of a pin root.
 pub struct Kept {
     path: PathBuf,
-    fleet: String,
-    applied: Option<u64>,
+    file: File,
     /// Whether the last attempt to write it has failed.
     has_failed: bool,
 }
@@ -33,32 +33,29 @@ impl Kept {
 
     fn at(path: PathBuf, fleet: &str) -> Self {
         let text = fs::read(&path).unwrap_or_default();
-        let state = serde_json::from_slice::<State>(&text).ok();
-        let state = state.filter(|state| state.fleet == fleet);
+        let file = serde_json::from_slice::<File>(&text).ok();
+        let file = file.filter(|file| file.fleet == fleet);
         Self {
             path,
-            fleet: fleet.to_owned(),
-            applied: state.map(|state| state.applied),
+            file: file.unwrap_or_else(|| File {
+                fleet: fleet.to_owned(),
+                memory: Memory::default(),
+            }),
             has_failed: false,
         }
     }
 
-    /// Returns the number; `None`: this host has never been one of the fleet.
-    pub fn applied(&self) -> Option<u64> {
-        self.applied
+    pub fn memory(&self) -> &Memory {
+        &self.file.memory
     }
 
-    /// Writes the number down, where it is another one. Where that fails, says so once.
-    pub fn set(&mut self, applied: u64) {
-        if self.applied == Some(applied) && !self.has_failed {
+    /// Writes it down, where it is something else. Where that fails, says so once.
+    pub fn set(&mut self, memory: Memory) {
+        if self.file.memory == memory && !self.has_failed {
             return;
         }
-        self.applied = Some(applied);
-        let state = State {
-            fleet: self.fleet.clone(),
-            applied,
-        };
-        let written = self.write(&state);
+        self.file.memory = memory;
+        let written = self.write();
         if let Err(error) = &written
             && !self.has_failed
         {
@@ -71,12 +68,12 @@ impl Kept {
         self.has_failed = written.is_err();
     }
 
-    fn write(&self, state: &State) -> io::Result<()> {
+    fn write(&self) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(&self.path);
         fs::create_dir_all(directory)?;
         // Mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
+        file.write_all(&serde_json::to_vec(&self.file)?)?;
         file.persist(&self.path)?;
         Ok(())
     }
@@ -85,15 +82,23 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::record::Mark;
 
     #[test]
-    fn the_number_is_that_of_the_same_fleet() {
+    fn what_is_kept_is_of_the_same_fleet() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new/state.fleet");
         let mut kept = Kept::at(path.clone(), "edge");
-        assert_eq!(kept.applied(), None);
-        kept.set(7);
-        assert_eq!(Kept::at(path.clone(), "edge").applied(), Some(7));
-        assert_eq!(Kept::at(path, "core").applied(), None);
+        assert_eq!(*kept.memory(), Memory::default());
+        let memory = Memory {
+            applied: Some(Mark {
+                number: 7,
+                nonce: u64::MAX,
+            }),
+            hosts: [("edge-1".to_owned(), u64::MAX)].into(),
+        };
+        kept.set(memory.clone());
+        assert_eq!(*Kept::at(path.clone(), "edge").memory(), memory);
+        assert_eq!(*Kept::at(path, "core").memory(), Memory::default());
     }
 }
