@@ -47,3 +47,31 @@ impl Drop for Serving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    /// As where a name is resolved by servers that do not answer.
+    #[test]
+    fn it_ends_while_a_call_of_its_own_still_blocks() {
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (say, begun) = mpsc::channel();
+        let serving = Serving::start("test", |stopped| async move {
+            let blocked = tokio::task::spawn_blocking(move || {
+                say.send(()).expect("it is waited for");
+                // Far longer than the rest takes.
+                let _ = wait.recv_timeout(Duration::from_mins(1));
+            });
+            tokio::select! {
+                _ = stopped => {}
+                _ = blocked => {}
+            }
+        });
+        begun.recv().expect("it has begun");
+        drop(serving.expect("started"));
+        go_on.send(()).expect("the call goes on");
+    }
+}
