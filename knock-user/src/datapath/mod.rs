@@ -24,7 +24,11 @@ mod write;
 pub use crate::sys::bpf::Hook;
 pub use chain::{IntoArgument, NextState, Renewed, fault as next_fault};
 pub use compile::applied::Applied;
-pub use edit::{grant_table::GrantTable, grants::GrantsFull, session_table::SessionTable};
+pub use edit::{
+    grant_table::GrantTable,
+    grants::{GrantsFull, TooManyLengths},
+    session_table::SessionTable,
+};
 pub use error::{NotPermitted, NothingUp};
 pub use host::HostState;
 pub use install::{

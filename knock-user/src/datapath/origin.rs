@@ -35,6 +35,9 @@ pub const MOST_USERS: u32 = 1 << SHIFT;
 /// A host that has no number of its own: there are too many.
 const OTHER: &str = "another host";
 
+/// The number of every host that has none of its own.
+pub const SHARED: u32 = LAST;
+
 /// Who has a grant, and the number of the host that has given it; 0: this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {

@@ -38,7 +38,9 @@ pub enum Outcome {
     /// Its [`Condition`] did not hold; nothing was written.
     Refused,
     /// It may have been written or not.
-    Failed,
+    Failed {
+        why: String,
+    },
 }
 
 /// Records that are written together or not at all.

@@ -212,7 +212,7 @@ impl Link {
                     let (id, outcome) = written.map_err(given_up)?;
                     let outcome = outcome.unwrap_or_else(|error| {
                         tracing::debug!("a write to etcd was not done: {error:#}");
-                        Outcome::Failed
+                        Outcome::Failed { why: format!("{error:#}") }
                     });
                     self.say(Message::Answered { id, outcome }).await?;
                 }

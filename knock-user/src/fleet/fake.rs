@@ -12,11 +12,17 @@ pub struct Store {
     records: BTreeMap<String, Entry>,
     revision: i64,
     changes: VecDeque<Entry>,
+    /// Every write fails.
+    pub is_full: bool,
 }
 
 impl Store {
     /// Writes as the condition says. Everything of one write has one revision.
     pub fn write(&mut self, write: &Write) -> Outcome {
+        if self.is_full {
+            let why = "database space exceeded".to_owned();
+            return Outcome::Failed { why };
+        }
         let changed = |key: &str| self.records.get(key).map_or(0, |entry| entry.revision);
         let holds = match &write.condition {
             Condition::Always => true,

@@ -205,7 +205,9 @@ impl Once {
                 head.revision = entry.revision;
             }
             let told = match self.read(entry) {
-                Some(Record::Revocation(number, Revocation { nonce, .. })) => Mark { number, nonce },
+                Some(Record::Revocation(number, Revocation { nonce, .. })) => {
+                    Mark { number, nonce }
+                }
                 Some(Record::Head(last)) => last,
                 _ => continue,
             };

@@ -311,7 +311,11 @@ impl Codec {
     pub fn is_by_own_key(&self, value: &[u8]) -> bool {
         let mut parts = value.split(|byte| *byte == b' ').skip(2);
         let id = self.keyring.ids().next();
-        parts.next() == id.map(|id| base16ct::lower::encode_string(&id)).as_deref().map(str::as_bytes)
+        parts.next()
+            == id
+                .map(|id| base16ct::lower::encode_string(&id))
+                .as_deref()
+                .map(str::as_bytes)
     }
 
     fn verified<'v>(&self, key: &str, value: &'v [u8]) -> Result<&'v str, Refusal> {
@@ -351,6 +355,11 @@ impl Codec {
 /// Returns the number of the revocation whose record has this key.
 pub fn revocation_number(key: &str) -> Option<u64> {
     key.strip_prefix(REVOKE)?.parse().ok()
+}
+
+/// Returns the key whose newest time the record with this name has.
+pub fn seen_key(key: &str) -> Option<&str> {
+    key.strip_prefix(SEEN)
 }
 
 /// For how long a revocation may be missed: a host that comes back later than this ends all grants that it has given.

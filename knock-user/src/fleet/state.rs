@@ -5,6 +5,7 @@
 //! record is never younger than the newest that was heard of its host, plus what has gone by here since.
 
 mod asked;
+mod failures;
 mod heard;
 mod order;
 mod own;
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{datapath::Who, fwknop::seen::Fingerprint, keys::KeyName};
 use asked::Asked;
+use failures::Failures;
 use order::Order;
 use own::{InFlight, Own};
 use packets::Untold;
@@ -33,7 +35,7 @@ const SECOND: u64 = 1_000_000_000;
 const AT_ONCE: usize = 100;
 /// Between two writes of the same grant or the same newest time.
 const REST: u64 = SECOND;
-/// Before a write that was not done is tried again.
+/// Before a write that was not done is tried again; more where none is done.
 const AGAIN: u64 = SECOND / 20;
 /// After this many refusals in a row without news, there is something that this host was not told.
 const REFUSALS: u32 = 40;
@@ -43,11 +45,13 @@ const BEAT: u64 = 5 * SECOND;
 /// A gate, by its id, and a source.
 pub type Place = (u16, IpNet);
 
-/// Now, by both clocks of this host.
+/// Now, by the clocks of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// ns of `CLOCK_MONOTONIC`.
     pub monotonic: u64,
+    /// ns of `CLOCK_BOOTTIME`, which goes on while this machine is suspended.
+    pub boot: u64,
     /// µs since 1970.
     pub wall: u64,
 }
@@ -70,6 +74,9 @@ pub trait Policy {
 
     /// ns.
     fn open_for(&self, gate: u16) -> u64;
+
+    /// Returns the latest time that a packet may carry now, Unix ns.
+    fn latest(&self, now: Moment) -> u64;
 
     /// Returns the number of who may pass here, or why nobody may.
     fn admits(
@@ -109,16 +116,20 @@ pub enum Act {
     Isolated { why: String },
     /// Have the engine tell everything anew.
     BeginAnew { why: &'static str },
+    /// Say that the engine takes no writes, although it can be reached.
+    CannotWrite { why: String },
 }
 
 /// A grant of another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Give {
-    pub place: Place,
+    /// Names, since the configuration may be another one by the time this is done.
+    pub gate: String,
+    pub user: Option<String>,
+    pub key: Option<String>,
+    pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
-    /// As the tables number them.
-    pub user: u32,
     pub origin: String,
 }
 
@@ -139,21 +150,21 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clock {
     serial: u64,
-    /// When that was heard, ns of this host's `CLOCK_MONOTONIC`.
+    /// When that was heard, ns of this host's `CLOCK_BOOTTIME`.
     at: u64,
     /// It came as it was written, not with all that there was.
     is_live: bool,
 }
 
 impl Clock {
-    /// Returns its time at `monotonic`, ns: as far as both clocks run alike ...
-    fn now(&self, monotonic: u64) -> u64 {
-        self.serial + monotonic.saturating_sub(self.at) / 1000
+    /// Returns its time at `boot`, ns: as far as both clocks run alike ...
+    fn now(&self, boot: u64) -> u64 {
+        self.serial + boot.saturating_sub(self.at) / 1000
     }
 
     /// ... and if its clock is as much slower than this host's as clocks may be, a thousandth.
-    fn earliest(&self, monotonic: u64) -> u64 {
-        self.serial + monotonic.saturating_sub(self.at) / 1001
+    fn earliest(&self, boot: u64) -> u64 {
+        self.serial + boot.saturating_sub(self.at) / 1001
     }
 }
 
@@ -181,11 +192,15 @@ pub struct State {
     /// When to publish.
     due: BTreeSet<(u64, Place)>,
     seen: BTreeMap<String, own::Newest>,
+    /// Of keys of which the engine has a time that no packet can have yet, or none that can be read: that time, Unix ns, and the
+    /// revision of the record.
+    unreached: BTreeMap<String, (u64, i64)>,
     asked: Asked,
     untold: Untold,
     in_flight: HashMap<u64, InFlight>,
     next_write: u64,
     refused_in_a_row: u32,
+    failures: Failures,
     /// How far this host's time is ahead of its `CLOCK_MONOTONIC`, µs.
     ahead: u64,
     /// The last time that was given away.
@@ -223,7 +238,7 @@ impl State {
     pub fn new(codec: Codec, name: String, about: About, memory: Memory, now: Moment) -> Self {
         let clock = |serial| Clock {
             serial,
-            at: now.monotonic,
+            at: now.boot,
             is_live: false,
         };
         let hosts = memory.hosts.into_iter();
@@ -238,11 +253,13 @@ impl State {
             own: HashMap::new(),
             due: BTreeSet::new(),
             seen: BTreeMap::new(),
+            unreached: BTreeMap::new(),
             asked: Asked::default(),
             untold: Untold::new(),
             in_flight: HashMap::new(),
             next_write: 0,
             refused_in_a_row: 0,
+            failures: Failures::default(),
             ahead: 0,
             serial: 0,
             next_beat: 0,
@@ -257,7 +274,9 @@ impl State {
         let hosts = self.hosts.iter();
         Memory {
             applied: self.order.applied(),
-            hosts: hosts.map(|(name, clock)| (name.clone(), clock.serial)).collect(),
+            hosts: hosts
+                .map(|(name, clock)| (name.clone(), clock.serial))
+                .collect(),
         }
     }
 
@@ -299,6 +318,7 @@ impl State {
             Message::Lost { why } => {
                 self.told = Told::default();
                 self.in_flight.clear();
+                self.failures = Failures::default();
                 self.tell_packets_again();
                 self.give_up_asking(&mut acts);
                 acts.push(Act::Isolated { why });

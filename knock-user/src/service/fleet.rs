@@ -18,7 +18,11 @@ use std::{
 use knock_common::event::{Event, Kind};
 use tokio::sync::mpsc;
 
+#[cfg(feature = "fleet")]
+use super::names::FLEET_ISOLATED;
 use super::{packets::Packets, record::Record, serving::Serving};
+#[cfg(feature = "fleet")]
+use crate::fleet::record::Refusal;
 use crate::{
     config::{Config, Fleet},
     datapath::{PinRoot, padded_address},
@@ -141,16 +145,18 @@ impl Member {
         self.next_try = Instant::now() + PAUSE;
         self.serving = None;
         self.fleet.clone_from(&config.fleet);
-        self.counts.leave();
         #[cfg(feature = "fleet")]
         if let Some(fleet) = &self.fleet {
+            // Also where it cannot even begin.
+            self.counts
+                .begin(Refusal::ALL.into_iter().map(Refusal::name));
             match self.start(fleet.clone()) {
                 Ok(serving) => self.serving = Some(serving),
-                Err(error) => {
-                    tracing::error!("{error:#}; this host is alone, and not one of its fleet");
-                }
+                Err(error) => ended(&error, &self.counts, &self.sender),
             }
+            return;
         }
+        self.counts.leave();
     }
 
     /// Waits for the next event.
@@ -174,15 +180,34 @@ impl Member {
         };
         let opened = Arc::clone(&self.opened);
         Serving::start("fleet", |stopped| async move {
+            let (counts, sender) = (setup.counts.clone(), setup.sender.clone());
             let served = async {
                 let mut opened = opened.lock().await;
                 setup.begin()?.serve(&mut opened, stopped).await
             };
             if let Err(error) = Box::pin(served).await {
-                tracing::error!(
-                    "{error:#}; this host is not one of its fleet until that is repaired"
-                );
+                ended(&error, &counts, &sender);
             }
         })
+    }
+}
+
+/// Says why this host is not one of its fleet, and that it is isolated.
+#[cfg(feature = "fleet")]
+fn ended(error: &anyhow::Error, counts: &Counts, sender: &mpsc::Sender<Said>) {
+    tracing::error!("{error:#}; this host is not one of its fleet until that is repaired");
+    let why = format!("{error:#}");
+    if counts.report(&why) {
+        // The service may be far behind, or about to end.
+        let _ = sender.try_send((None, because(FLEET_ISOLATED, &why)));
+    }
+}
+
+/// Returns an event with a reason.
+#[cfg(feature = "fleet")]
+fn because(event: &str, reason: &str) -> Record {
+    Record {
+        reason: Some(reason.to_owned()),
+        ..Record::now(event)
     }
 }

@@ -22,13 +22,23 @@ fn offset_in(offsets: &str) -> Option<i128> {
     Some(seconds * 1_000_000_000 + nanoseconds)
 }
 
+/// Returns the time of `CLOCK_BOOTTIME`, ns, which goes on while this machine is suspended.
+pub fn boot_now() -> u64 {
+    now_of(libc::CLOCK_BOOTTIME)
+}
+
 fn own_monotonic_now() -> u64 {
+    now_of(libc::CLOCK_MONOTONIC)
+}
+
+/// `clock`: one that always exists.
+fn now_of(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call fills the structure; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    // SAFETY: the call fills the structure, since this clock exists.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
@@ -79,5 +89,6 @@ mod tests {
     fn time_goes_on() {
         let before = monotonic_now();
         assert!(before > 0 && monotonic_now() >= before);
+        assert!(boot_now() >= own_monotonic_now() - 1_000_000_000);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{fs, slice, time::SystemTime};
 
+use ipnet::IpNet;
 use knock_user::fleet::{
     keys::Keyring,
-    record::{Codec, Grant},
+    record::{Codec, Grant, Mark},
 };
 use knockgate_tests::{
     fleet::{Authority, Fleet, NAME},
-    gate_config::Gate,
+    gate_config::{ALICE, Gate},
     lab::Source::{A, B, C},
 };
 
@@ -26,9 +27,10 @@ fn grant_of(origin: &str, ahead: i64, left: u64) -> Grant {
         key: None,
         origin: origin.to_owned(),
         serial: clock * 1_000,
+        given: clock * 1_000,
         end: clock + left,
         left,
-        head: 0,
+        head: Mark::default(),
     }
 }
 
@@ -219,7 +221,9 @@ fn the_key_of_the_fleet_is_exchanged_without_a_gap() {
         };
         // As docs/fleet.md has it: every host verifies by both, then signs by the new one, then forgets the old one.
         fleet.start();
-        let sources = [A, B, C];
+        // Made with the old key, and never again.
+        first.in_fleet("revoke --all").exits(0);
+        told_everything(fleet, 1);
         for (step, names) in [
             &["fleet.key", "new.key"][..],
             &["new.key", "fleet.key"],
@@ -237,17 +241,45 @@ fn the_key_of_the_fleet_is_exchanged_without_a_gap() {
                 host.stop();
                 host.serve();
                 host.joined();
-                // Also while one has taken the step and the other has not.
-                let who = sources[step];
-                host.in_fleet("revoke --all").exits(0);
-                // Its service ends once more what there is when it hears of this itself.
-                told_everything(fleet, 1 - nth);
-                alice_knocks(fleet, nth, who);
-                fleet.hosts[1 - nth].granted(who, "ssh");
+                // Also while one has taken the step and the other has not: each opens the other, by a command and by a knock.
+                for from in [nth, 1 - nth] {
+                    told_everything(fleet, from);
+                    let group = u8::try_from(4 * step + 2 * nth + from + 1).expect("small");
+                    let sources = fleet.hosts[from].scenario.with_sources_of_its_own(group);
+                    sources.knock(A, ALICE);
+                    let source = format!("{}/32", sources.address(A));
+                    fleet.hosts[1 - from].has_grant(&source, "ssh");
+                }
             }
         }
         for host in &fleet.hosts {
             assert_eq!(host.events("fleet.refused").len(), 0, "{}", host.name);
         }
+    });
+}
+
+/// A host that has the fleet's key can say whatever its own configuration lets it.
+#[test]
+fn a_record_for_which_there_is_no_room_ends_nothing_else() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        let codec = codec(fleet, NAME);
+        // The kernel program looks for eight lengths, of which one is that of addresses.
+        for length in 16..26_u8 {
+            let network = IpNet::new([10, length, 0, 0].into(), length).expect("a network");
+            let by_hand = Grant {
+                user: None,
+                ..grant_of("h9", 0, HOUR)
+            };
+            let (key, value) = codec.grant("ssh", network, &by_hand);
+            put(fleet, (&key, &value));
+        }
+        told_everything(fleet, 0);
+        for host in &fleet.hosts {
+            host.refused("table_full");
+            assert_eq!(host.events("fleet.isolated").len(), 0, "{}", host.name);
+        }
+        alice_knocks(fleet, 0, A);
+        fleet.hosts[1].granted(A, "ssh");
     });
 }

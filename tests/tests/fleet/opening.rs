@@ -127,6 +127,16 @@ fn a_host_holds_what_it_hears_to_its_own_configuration() {
         assert!(fleet.hosts[2].grant(A, "ssh").is_none());
         assert!(fleet.hosts[2].grant(A, "mail").is_none());
         fleet.hosts[2].scenario.closed(A, "25/tcp");
+        // By hand, too.
+        fleet.hosts[0]
+            .in_fleet("allow {B} --gate ssh --fleet")
+            .exits(0);
+        wait_until("it is refused", || {
+            let refused = fleet.hosts[2].events("fleet.refused");
+            let mut by_hand = refused.iter().filter(|event| event["user"].is_null());
+            by_hand.any(|event| event["reason"] == "source")
+        });
+        assert!(fleet.hosts[2].grant(B, "ssh").is_none());
         let metrics = fleet.hosts[2].metrics();
         for reason in ["source", "user"] {
             let name = format!("knockgate_fleet_refused_total{{reason=\"{reason}\"}}");

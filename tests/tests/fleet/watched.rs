@@ -112,3 +112,25 @@ fn check_looks_at_the_files_and_tries_the_members() {
         assert_eq!(codes, expected);
     });
 }
+
+#[test]
+fn a_host_that_cannot_begin_says_that_it_is_isolated() {
+    Fleet::run(1, |fleet| {
+        fleet.engine.start();
+        let host = &fleet.hosts[0];
+        let mode = |mode| {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(host.file("fleet.key"), mode).expect("ours");
+        };
+        mode(0o644);
+        host.serve();
+        host.isolated();
+        let metrics = host.metrics();
+        assert!(metrics.contains("knockgate_fleet_connected 0"), "{metrics}");
+        mode(0o600);
+        // It tries again by itself, and has said it once.
+        host.joined();
+        assert_eq!(host.events("fleet.isolated").len(), 1);
+        assert!(host.metrics().contains("knockgate_fleet_connected 1"));
+    });
+}

@@ -32,7 +32,11 @@ fn another_version(folder: &Path) -> PathBuf {
             changed += 1;
         }
     }
-    assert!(changed > 0, "no kernel program in {}", need::knockgate().display());
+    assert!(
+        changed > 0,
+        "no kernel program in {}",
+        need::knockgate().display()
+    );
     let path = folder.join("another-version");
     fs::write(&path, binary).expect("the temporary folder is writable");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");

@@ -16,7 +16,7 @@ use knock_user::{
         engine::{Condition, Outcome, Put, Write},
         etcd::Connection,
         keys::Keyring,
-        record::{Codec, Grant},
+        record::{Codec, Grant, Mark, Record, head_key},
     },
 };
 use knockgate_tests::{
@@ -382,7 +382,7 @@ fn give_many(fleet: &Fleet) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let head = applied(fleet)?;
+    let head = applied(fleet, &codec)?;
     first.scenario.lab.host.run(|| -> Result<()> {
         runtime.block_on(async {
             let member = section.endpoints.first().context("it has members")?;
@@ -405,16 +405,22 @@ fn give_many(fleet: &Fleet) -> Result<()> {
     })
 }
 
-/// Returns the number of the last revocation.
-fn applied(fleet: &Fleet) -> Result<u64> {
-    let records = fleet.engine.get(&format!("/knockgate/{NAME}/v1/revoke/"));
-    let numbers = records
-        .iter()
-        .filter_map(|(key, _)| key.rsplit('/').next()?.parse().ok());
-    numbers.max().context("everything has been revoked before")
+/// Returns the last revocation.
+fn applied(fleet: &Fleet, codec: &Codec) -> Result<Mark> {
+    let records = fleet
+        .engine
+        .get(&format!("/knockgate/{NAME}/v1/{}", head_key()));
+    let last =
+        records.first().and_then(
+            |(_, value)| match codec.read(head_key(), value.as_bytes()) {
+                Ok(Record::Head(last)) => Some(last),
+                _ => None,
+            },
+        );
+    last.context("everything has been revoked before")
 }
 
-fn put(codec: &Codec, source: IpAddr, head: u64) -> Put {
+fn put(codec: &Codec, source: IpAddr, head: Mark) -> Put {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -424,6 +430,7 @@ fn put(codec: &Codec, source: IpAddr, head: u64) -> Put {
         key: None,
         origin: "h9".to_owned(),
         serial: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+        given: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
         end: u64::try_from((now + left).as_millis()).unwrap_or(u64::MAX),
         left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         head,

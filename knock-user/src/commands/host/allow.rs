@@ -27,7 +27,8 @@ pub struct Args {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_grant_duration)]
     duration: Option<Duration>,
 
-    /// At every host of the fleet; at the others for their own `open_for` at the most
+    /// At every host of the fleet; at the others within their own `sources`, and for their own
+    /// `open_for` at the most
     #[cfg(feature = "fleet")]
     #[arg(long)]
     fleet: bool,

@@ -94,13 +94,18 @@ fn check(args: &Args, config: &Path, root: &PinRoot, out: &mut impl Write) -> an
     }
 }
 
-/// Returns why members cannot be reached, or do not let this host read what its fleet has.
+/// Returns why members cannot be reached, or do not let this host read and write what its fleet has.
 #[cfg(feature = "fleet")]
 async fn unreachable(fleet: &Fleet) -> Vec<String> {
     let mut found = Vec::new();
     for endpoint in &fleet.endpoints {
-        let reach = async { Connection::open(fleet, endpoint).await?.revision().await };
-        if let Err(error) = reach.await {
+        let reach = async {
+            let mut connection = Connection::open(fleet, endpoint).await?;
+            connection.revision().await?;
+            let written = connection.try_writing().await;
+            written.context("it takes no writes")
+        };
+        if let Err(error) = Box::pin(reach).await {
             found.push(format!(
                 "the etcd member {endpoint} cannot be used: {error:#}"
             ));

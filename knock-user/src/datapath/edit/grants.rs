@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use knock_common::{
     Address,
@@ -38,6 +38,24 @@ impl fmt::Display for GrantsFull {
 }
 
 impl std::error::Error for GrantsFull {}
+
+/// Grants of as many prefix lengths are live as the kernel program looks for.
+#[derive(Debug)]
+pub struct TooManyLengths(BTreeSet<u8>);
+
+impl fmt::Display for TooManyLengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(|length| format!("/{length}")).collect();
+        write!(
+            f,
+            "grants of {} different prefix lengths are live already, and the kernel program looks for no more; use one of {}",
+            self.0.len(),
+            names.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for TooManyLengths {}
 
 impl Datapath {
     /// Gives the grant of a network at a gate by hand, in place of one that there was. `now` and `until`: ns of
@@ -204,7 +222,7 @@ impl Datapath {
         wanted.insert(length);
         if wanted.len() >= MAX_LENGTHS {
             wanted.remove(&length);
-            bail!("{}", too_many(&wanted));
+            return Err(TooManyLengths(wanted).into());
         }
         self.set_lengths::<A>(wanted)
     }
@@ -218,7 +236,7 @@ impl Datapath {
         let v6 = self.lengths_in_use::<V6>(to_prefix, now)?;
         for lengths in [&v4, &v6] {
             if lengths.len() >= MAX_LENGTHS {
-                bail!("{}", too_many(lengths));
+                return Err(TooManyLengths(lengths.clone()).into());
             }
         }
         self.set_lengths::<V4>(v4)?;
@@ -267,14 +285,4 @@ pub(in crate::datapath) fn take_slot(grants: &GrantTable, now: u64) -> Option<u3
 fn gives_to_prefixes(config: &Config) -> bool {
     let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
     config.gates.iter().any(to_prefix)
-}
-
-fn too_many(lengths: &BTreeSet<u8>) -> String {
-    let names: Vec<String> = lengths.iter().map(|length| format!("/{length}")).collect();
-    format!(
-        "grants of {} different prefix lengths are live already, and the kernel program looks for no more; use one \
-         of {}",
-        lengths.len(),
-        names.join(", ")
-    )
 }

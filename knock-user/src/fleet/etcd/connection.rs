@@ -76,6 +76,16 @@ impl Connection {
         Ok(header.revision())
     }
 
+    /// Tries whether records may be written, without writing any: the member looks at what it may do before it looks at the
+    /// condition.
+    pub async fn try_writing(&mut self) -> Result<()> {
+        let key = format!("{}host/", self.prefix);
+        let never = Compare::create_revision(key.as_str(), CompareOp::Less, 0);
+        let put = TxnOp::put(key, "", None);
+        answer(self.client.txn(Txn::new().when([never]).and_then([put]))).await?;
+        Ok(())
+    }
+
     /// Returns every record but the grants, and the revision at which they were read.
     pub async fn others(&mut self) -> Result<(i64, Vec<Entry>)> {
         let revision = self.revision().await?;
@@ -176,7 +186,14 @@ impl Connection {
                     .or_else([TxnOp::txn(otherwise)])
             }
         };
-        let response = answer(client.txn(transaction)).await?;
+        let response = match answer(client.txn(transaction)).await {
+            // One of its leases may have ended: this machine was suspended meanwhile, or the members' data is another's.
+            Err(error) if format!("{error:#}").contains("lease not found") => {
+                self.leases.lock().await.clear();
+                return Err(error);
+            }
+            response => response?,
+        };
         let is_done = response.succeeded()
             || matches!(
                 response.op_responses().first(),

@@ -175,7 +175,12 @@ fn what_is_signed_and_makes_no_sense_is_refused() {
         let signed = codec.signed(place.into(), 0, &grant());
         assert_eq!(read(signed), Err(Refusal::Malformed), "{place}");
     }
-    for (name, body) in [("host/a b", "{}"), ("other", "{}"), ("revoke/x", "{}"), ("revoke/0", "{}")] {
+    for (name, body) in [
+        ("host/a b", "{}"),
+        ("other", "{}"),
+        ("revoke/x", "{}"),
+        ("revoke/0", "{}"),
+    ] {
         let signed = codec.signed(name.into(), 0, &body);
         assert_eq!(read(signed), Err(Refusal::Malformed), "{name}");
     }

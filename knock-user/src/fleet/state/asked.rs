@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Act, Condition, Outcome, Put, Seen, State, Write,
-    own::{InFlight, SEEN_FOR},
+    Act, Moment, Outcome, Policy, Put, Seen, State, Write,
+    own::{InFlight, SEEN_FOR, grows},
 };
 
 /// What the engine has said of a packet.
@@ -51,7 +51,14 @@ impl State {
     }
 
     /// Adds what is to be asked about now, up to `most` writes.
-    pub(super) fn write_questions(&mut self, most: usize, writes: &mut Vec<Write>) {
+    pub(super) fn write_questions(
+        &mut self,
+        now: Moment,
+        most: usize,
+        policy: &impl Policy,
+        writes: &mut Vec<Write>,
+    ) {
+        let latest = policy.latest(now);
         let ready = self
             .asked
             .iter_mut()
@@ -62,12 +69,13 @@ impl State {
             };
             queue.is_in_flight = true;
             let (name, value) = self.codec.seen(key, Seen { time });
+            let condition = grows(&self.unreached, key, &name, latest);
             self.next_write += 1;
             let id = self.next_write;
             self.in_flight.insert(id, InFlight::Question(key.clone()));
             writes.push(Write {
                 id,
-                condition: Condition::Grows,
+                condition,
                 puts: vec![Put {
                     key: name,
                     value,
@@ -86,7 +94,7 @@ impl State {
             let answer = match outcome {
                 Outcome::Done => Answer::Agreed,
                 Outcome::Refused => Answer::Taken,
-                Outcome::Failed => Answer::Nothing,
+                Outcome::Failed { .. } => Answer::Nothing,
             };
             acts.push(Act::Answered { ask, answer });
         }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, State, order::Head};
 use crate::fleet::{
     engine::Entry,
-    record::{Grant, Host, Record, head_key, revocation_number},
+    record::{Grant, Host, Record, head_key, revocation_number, seen_key},
 };
 
 /// The clocks of two hosts may differ by this much, µs: twice the time between two beats.
@@ -24,6 +24,7 @@ impl State {
     ) {
         self.unpublish();
         self.doubted.clear();
+        self.unreached.clear();
         self.told.head = 0;
         let mut head = Head::Missing;
         let mut revocations = BTreeMap::new();
@@ -106,9 +107,15 @@ impl State {
                 self.unpublish_ended(&acts[before..]);
             }
             Ok(Record::Seen(key, seen)) => {
-                let newest = self.seen.entry(key.to_string()).or_default();
-                newest.time = newest.time.max(seen.time);
-                newest.published = newest.published.max(seen.time);
+                let name = key.to_string();
+                if seen.time > policy.latest(now) {
+                    self.unreached.insert(name, (seen.time, entry.revision));
+                } else {
+                    self.unreached.remove(&name);
+                    let newest = self.seen.entry(name).or_default();
+                    newest.time = newest.time.max(seen.time);
+                    newest.published = newest.published.max(seen.time);
+                }
                 acts.push(Act::Newest {
                     key,
                     time: seen.time,
@@ -125,14 +132,22 @@ impl State {
                 }
                 self.hear_host(name, &host, now, is_live, entry, acts);
             }
-            Err(reason) => acts.push(Act::Refused(Refused {
-                reason,
-                origin: None,
-                gate: None,
-                user: None,
-                source: None,
-                key: entry.key.clone(),
-            })),
+            Err(reason) => {
+                if let Some(key) = seen_key(&entry.key)
+                    && reason != Refusal::Version
+                {
+                    let unreached = (u64::MAX, entry.revision);
+                    self.unreached.insert(key.to_owned(), unreached);
+                }
+                acts.push(Act::Refused(Refused {
+                    reason,
+                    origin: None,
+                    gate: None,
+                    user: None,
+                    source: None,
+                    key: entry.key.clone(),
+                }));
+            }
         }
     }
 
@@ -180,9 +195,9 @@ impl State {
         let end = grant.given.saturating_add(open_for / 1000);
         let end = end.min(grant.end.saturating_mul(1000));
         let written = if is_live {
-            clock.earliest(now.monotonic)
+            clock.earliest(now.boot)
         } else {
-            clock.now(now.monotonic)
+            clock.now(now.boot)
         };
         let mut left = end.saturating_sub(written).min(grant.left * 1000);
         if !clock.is_live {
@@ -202,13 +217,15 @@ impl State {
             return Ok(());
         }
         let id = id.ok_or(Refusal::Gate)?;
-        let user = policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
+        policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
         let lasts = left.saturating_mul(1000).min(open_for);
         self.contest((id, source), now.monotonic.saturating_add(lasts), now);
         acts.push(Act::Give(Give {
-            place: (id, source),
+            gate: gate.to_owned(),
+            user: grant.user.clone(),
+            key: grant.key.clone(),
+            source,
             until: now.monotonic.saturating_add(lasts),
-            user,
             origin: grant.origin.clone(),
         }));
         self.received += 1;
@@ -236,6 +253,8 @@ impl State {
         if is_live {
             if let Some(own) = self.own.get(&(gate, source))
                 && own.serial == grant.serial
+                // It has failed, as far as was known.
+                && own.handed != 0
             {
                 let after = now.monotonic.saturating_sub(own.handed);
                 self.lag = Some(after);
@@ -277,7 +296,7 @@ impl State {
     fn follow_clock(&mut self, name: &str, serial: u64, now: Moment, is_live: bool) -> Clock {
         let new = Clock {
             serial,
-            at: now.monotonic,
+            at: now.boot,
             is_live,
         };
         let Some(known) = self.hosts.get_mut(name) else {
@@ -286,9 +305,9 @@ impl State {
         };
         known.is_live |= is_live;
         // The one that took the least time to come here is the best.
-        if serial > known.earliest(now.monotonic) {
+        if serial > known.earliest(now.boot) {
             known.serial = serial;
-            known.at = now.monotonic;
+            known.at = now.boot;
         }
         *known
     }

@@ -158,10 +158,14 @@ impl Order {
         let nonce = match mark.number {
             0 => Some(0),
             number if number == self.last().number => Some(self.last().nonce),
-            number => self.known.get(&number).map(|known| known.nonce).or_else(|| {
-                let next = self.known.get(&(number + 1))?;
-                Some(next.after)
-            }),
+            number => self
+                .known
+                .get(&number)
+                .map(|known| known.nonce)
+                .or_else(|| {
+                    let next = self.known.get(&(number + 1))?;
+                    Some(next.after)
+                }),
         };
         nonce == Some(mark.nonce)
     }

@@ -1,9 +1,9 @@
 //! What a host tells: its own grants, the newest times of its keys, and itself.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    AGAIN, AT_ONCE, Act, BEAT, Condition, Host, Local, Moment, Outcome, Place, Policy, Put,
+    AT_ONCE, Act, BEAT, Condition, Failures, Host, Local, Moment, Outcome, Place, Policy, Put,
     REFUSALS, REST, SECOND, Seen, State, Write, unless_revoked,
 };
 use crate::{fleet::record::Grant, fwknop::seen::Fingerprint};
@@ -36,16 +36,44 @@ pub struct Own {
 pub struct Newest {
     pub(super) time: u64,
     pub(super) published: u64,
-    /// When it was last handed to the engine, ns of `CLOCK_MONOTONIC`.
-    handed: u64,
+    /// When it was handed to the engine, the last time but one and the last time, ns of `CLOCK_MONOTONIC`; 0: never.
+    handed: [u64; 2],
     is_in_flight: bool,
+}
+
+impl Newest {
+    /// Returns when it is to be written, ns of `CLOCK_MONOTONIC`: two writes a second, so that the packet after the first is not
+    /// kept waiting.
+    fn due(&self) -> Option<u64> {
+        let [before, _] = self.handed;
+        let is_due = self.time > self.published && !self.is_in_flight;
+        is_due.then_some(if before == 0 { 0 } else { before + REST })
+    }
+}
+
+/// Returns the condition of a write of a newest time with this name: it only grows, unless what is there is later than any
+/// packet can be, and would lock out the key's user until then. `unreached`: see [`State`].
+pub(super) fn grows(
+    unreached: &BTreeMap<String, (u64, i64)>,
+    key: &str,
+    name: &str,
+    latest: u64,
+) -> Condition {
+    match unreached.get(key) {
+        Some((time, revision)) if *time > latest => Condition::Unchanged {
+            key: name.to_owned(),
+            revision: *revision,
+        },
+        _ => Condition::Grows,
+    }
 }
 
 /// What a write was about.
 pub enum InFlight {
     /// Places, and the ends that were published.
     Grants(Vec<(Place, u64)>),
-    Newest(String, u64),
+    /// A key, its newest time, and whether it is refused only where a later one is there.
+    Newest(String, u64, bool),
     /// A packet of this key.
     Question(String),
     /// Packets of fwknop's clients.
@@ -82,8 +110,9 @@ impl State {
         newest.time = newest.time.max(time);
     }
 
-    /// Forgets grants that have ended.
+    /// Forgets grants that have ended, and packets that are too old to be told of.
     pub fn forget_ended(&mut self, now: Moment) {
+        self.forget_old_packets(now);
         let due = &mut self.due;
         self.own.retain(|place, own| {
             let lives = own.until > now.monotonic;
@@ -103,6 +132,7 @@ impl State {
         let questions = self.has_questions().then_some(0);
         let due = grants.into_iter().chain(questions);
         let due = due.chain(self.next_untold());
+        let due = due.chain(self.seen.values().filter_map(Newest::due));
         due.chain([self.next_beat]).min()
     }
 
@@ -123,8 +153,8 @@ impl State {
             self.next_beat = now.monotonic + BEAT;
             writes.push(self.beat(now));
         }
-        self.write_questions(most, &mut writes);
-        self.write_newest(now, &mut writes);
+        self.write_questions(now, most, policy, &mut writes);
+        self.write_newest(now, policy, &mut writes);
         self.write_packets(now, most, &mut writes);
         if let Some(puts) = self.order.restated(&self.codec, now) {
             let id = self.take_id();
@@ -182,7 +212,9 @@ impl State {
             self.question_not_written(&key);
             return;
         }
-        self.answered(id, &Outcome::Failed, now, &mut Vec::new());
+        // It says nothing of the engine.
+        let why = String::new();
+        self.settled(id, &Outcome::Failed { why }, now, &mut Vec::new());
     }
 
     fn put(&mut self, live: &Local, now: Moment, policy: &impl Policy) -> Option<Put> {
@@ -204,9 +236,7 @@ impl State {
             head: self.order.last(),
         };
         let own = self.own.get_mut(&live.place)?;
-        if live.until > own.until {
-            own.given = now.monotonic;
-        }
+        own.given = given;
         own.until = live.until;
         own.user = live.user;
         own.handed = now.monotonic;
@@ -252,27 +282,28 @@ impl State {
         }
     }
 
-    fn write_newest(&mut self, now: Moment, writes: &mut Vec<Write>) {
+    fn write_newest(&mut self, now: Moment, policy: &impl Policy, writes: &mut Vec<Write>) {
+        let latest = policy.latest(now);
         let wanted: Vec<(String, u64)> = self
             .seen
             .iter()
-            .filter(|(_, newest)| {
-                let rested = newest.handed == 0 || newest.handed + REST <= now.monotonic;
-                newest.time > newest.published && !newest.is_in_flight && rested
-            })
+            .filter(|(_, newest)| newest.due().is_some_and(|due| due <= now.monotonic))
             .map(|(key, newest)| (key.clone(), newest.time))
             .collect();
         for (key, time) in wanted {
             let (name, value) = self.codec.seen(&key, Seen { time });
             let id = self.take_id();
             if let Some(newest) = self.seen.get_mut(&key) {
-                newest.handed = now.monotonic;
+                newest.handed = [newest.handed[1], now.monotonic];
                 newest.is_in_flight = true;
             }
-            self.in_flight.insert(id, InFlight::Newest(key, time));
+            let condition = grows(&self.unreached, &key, &name, latest);
+            let grows = condition == Condition::Grows;
+            self.in_flight
+                .insert(id, InFlight::Newest(key, time, grows));
             writes.push(Write {
                 id,
-                condition: Condition::Grows,
+                condition,
                 puts: vec![Put {
                     key: name,
                     value,
@@ -289,6 +320,18 @@ impl State {
         now: Moment,
         acts: &mut Vec<Act>,
     ) {
+        if let Outcome::Failed { why } = outcome {
+            if self.failures.note(now) {
+                acts.push(Act::CannotWrite { why: why.clone() });
+            }
+        } else {
+            self.failures = Failures::default();
+        }
+        self.settled(id, outcome, now, acts);
+    }
+
+    /// Notes what became of a write.
+    fn settled(&mut self, id: u64, outcome: &Outcome, now: Moment, acts: &mut Vec<Act>) {
         match self.in_flight.remove(&id) {
             Some(InFlight::Grants(places)) => {
                 let is_done = *outcome == Outcome::Done;
@@ -312,15 +355,16 @@ impl State {
                             own.handed = 0;
                         }
                     }
-                    let earliest = now.monotonic + if is_done { 0 } else { AGAIN };
+                    let pause = if is_done { 0 } else { self.failures.pause() };
+                    let earliest = now.monotonic + pause;
                     self.schedule(place, earliest);
                 }
             }
-            Some(InFlight::Newest(key, time)) => {
+            Some(InFlight::Newest(key, time, grows)) => {
                 if let Some(newest) = self.seen.get_mut(&key) {
                     newest.is_in_flight = false;
                     // Refused: another host has accepted a later one, and says so.
-                    if *outcome != Outcome::Failed {
+                    if *outcome == Outcome::Done || (*outcome == Outcome::Refused && grows) {
                         newest.published = newest.published.max(time);
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{AGAIN, AT_ONCE, Condition, Moment, Outcome, Put, State, Write, own::InFlight};
+use super::{AT_ONCE, Condition, Moment, Outcome, Put, State, Write, own::InFlight};
 use crate::fwknop::seen::{Fingerprint, KEPT};
 
 /// Those that the engine does not have yet, and when they are to be handed to it, ns of `CLOCK_MONOTONIC`.
@@ -26,9 +26,7 @@ impl State {
     /// Adds the packets that are to be told of now, up to `most` writes. What is so old that nobody accepts a copy is not
     /// worth it.
     pub(super) fn write_packets(&mut self, now: Moment, most: usize, writes: &mut Vec<Write>) {
-        let second = now.wall / 1_000_000;
-        self.untold
-            .retain(|packet, _| packet.time.saturating_add(KEPT) >= second);
+        self.forget_old_packets(now);
         while writes.len() < most {
             let mut told = Vec::new();
             let due = self.untold.iter_mut();
@@ -59,12 +57,19 @@ impl State {
         }
     }
 
+    /// Forgets those that are so old that nobody accepts a copy.
+    pub(super) fn forget_old_packets(&mut self, now: Moment) {
+        let second = now.wall / 1_000_000;
+        self.untold
+            .retain(|packet, _| packet.time.saturating_add(KEPT) >= second);
+    }
+
     pub(super) fn told_of_packets(&mut self, told: &[Fingerprint], outcome: &Outcome, now: Moment) {
         for packet in told {
             if *outcome == Outcome::Done {
                 self.untold.remove(packet);
             } else if let Some(due) = self.untold.get_mut(packet) {
-                *due = now.monotonic + AGAIN;
+                *due = now.monotonic + self.failures.pause();
             }
         }
     }

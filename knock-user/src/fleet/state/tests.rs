@@ -1,7 +1,10 @@
 //! Three hosts and an engine in memory.
 
 mod cases;
+mod clocks;
 mod interleavings;
+mod packets;
+mod revocations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,9 +18,11 @@ use crate::fleet::{
     engine::Engine as _,
     fake::{Link, Store},
     keys::{FleetKey, Keyring},
-    record::{Record, head_key},
+    record::{Record, grants, head_key, revocations},
 };
 
+/// ns.
+const MAX_AHEAD: u64 = 60 * SECOND;
 const OPEN_FOR: u64 = 30 * SECOND;
 const GATES: [&str; 2] = ["ssh", "mail"];
 
@@ -38,6 +43,10 @@ impl Policy for Rules {
 
     fn open_for(&self, _gate: u16) -> u64 {
         self.open_for
+    }
+
+    fn latest(&self, now: Moment) -> u64 {
+        now.wall * 1000 + MAX_AHEAD
     }
 
     fn admits(
@@ -79,12 +88,18 @@ struct Node {
     rules: Rules,
     /// How far its clock is ahead of the others', µs.
     skew: i64,
+    /// For how long it was suspended, ns.
+    suspended: u64,
     refused: Vec<Refusal>,
     newest: BTreeMap<String, u64>,
     /// Packets of fwknop's of which copies are refused, once for each time that it was told so.
     packets: Vec<Fingerprint>,
     answers: BTreeMap<u64, Answer>,
     joined: u32,
+    /// How long records took, ns.
+    lags: Vec<u64>,
+    /// How often it has said that the engine takes no writes.
+    cannot_write: u32,
 }
 
 struct Fleet {
@@ -119,6 +134,7 @@ impl Fleet {
         };
         let now = Moment {
             monotonic: self.now,
+            boot: self.now,
             wall: self.wall(),
         };
         let name = format!("host-{nth}");
@@ -129,11 +145,14 @@ impl Fleet {
             tables: BTreeMap::new(),
             rules: Rules { open_for: OPEN_FOR },
             skew: 0,
+            suspended: 0,
             refused: Vec::new(),
             newest: BTreeMap::new(),
             packets: Vec::new(),
             answers: BTreeMap::new(),
             joined: 0,
+            lags: Vec::new(),
+            cannot_write: 0,
         });
     }
 
@@ -148,7 +167,8 @@ impl Fleet {
 
     fn moment(&self, nth: usize) -> Moment {
         Moment {
-            monotonic: self.now,
+            monotonic: self.now - self.nodes[nth].suspended,
+            boot: self.now,
             wall: self.wall().saturating_add_signed(self.nodes[nth].skew),
         }
     }
@@ -313,12 +333,14 @@ impl Node {
                     give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for
                 );
                 let is_longer = |kept: &Kept| kept.until >= give.until;
-                if !self.tables.get(&give.place).is_some_and(is_longer) {
+                let gate = self.rules.gate(&give.gate).expect("it was admitted");
+                let place = (gate, give.source);
+                if !self.tables.get(&place).is_some_and(is_longer) {
                     let kept = Kept {
                         until: give.until,
                         origin: Some(give.origin),
                     };
-                    self.tables.insert(give.place, kept);
+                    self.tables.insert(place, kept);
                 }
             }
             Act::Newest { key, time } => {
@@ -333,7 +355,9 @@ impl Node {
             Act::Refused(refused) => self.refused.push(refused.reason),
             Act::Joined => self.joined += 1,
             Act::BeginAnew { why } => self.link.begin_anew(why),
-            Act::Heard { .. } | Act::Isolated { .. } => {}
+            Act::Heard { after } => self.lags.push(after),
+            Act::CannotWrite { .. } => self.cannot_write += 1,
+            Act::Isolated { .. } => {}
         }
     }
 }
@@ -341,4 +365,29 @@ impl Node {
 fn place(gate: u16, last: u8) -> Place {
     let source = format!("10.0.0.{last}/32");
     (gate, source.parse().expect("a network"))
+}
+
+fn joined(hosts: usize) -> Fleet {
+    let mut fleet = Fleet::new(hosts);
+    fleet.settle();
+    fleet
+}
+
+fn reconnect(fleet: &mut Fleet, nth: usize) {
+    fleet.nodes[nth].link.cut();
+    fleet.nodes[nth].link.is_cut = false;
+}
+
+/// Nobody is cut off, but the engine begins anew with what is in `store`.
+fn put_back(fleet: &mut Fleet, store: Store) {
+    fleet.store = store;
+    for nth in 0..fleet.nodes.len() {
+        if !fleet.nodes[nth].link.is_cut {
+            reconnect(fleet, nth);
+        }
+    }
+}
+
+fn lose_everything(fleet: &mut Fleet) {
+    put_back(fleet, Store::default());
 }

@@ -27,8 +27,13 @@ struct Inner {
 #[derive(Debug, Clone)]
 enum Link {
     Joined,
-    /// Since when, and what keeps this host from etcd.
-    Isolated(Instant, String),
+    Isolated {
+        since: Instant,
+        /// What keeps this host from etcd.
+        why: String,
+        /// It has been reported.
+        is_reported: bool,
+    },
 }
 
 /// That this host is isolated.
@@ -54,10 +59,12 @@ pub struct Counted {
 }
 
 impl Counts {
-    /// Begins as isolated, with these reasons of refusals.
+    /// Begins as isolated, with these reasons of refusals; where it was isolated before, that goes on.
     pub fn begin(&self, reasons: impl Iterator<Item = &'static str>) {
         let mut inner = self.inner();
-        inner.link = Some(Link::Isolated(Instant::now(), "it has just begun".into()));
+        if !matches!(inner.link, Some(Link::Isolated { .. })) {
+            inner.isolate("it has just begun");
+        }
         for reason in reasons {
             inner.refused.entry(reason).or_default();
         }
@@ -75,12 +82,14 @@ impl Counts {
 
     /// Notes what keeps this host from etcd, and since when if that is new.
     pub fn isolate(&self, why: &str) {
+        self.inner().isolate(why);
+    }
+
+    /// As [`Self::isolate`]. Returns whether it is to be reported: it has not been since this host was last joined.
+    pub fn report(&self, why: &str) -> bool {
         let mut inner = self.inner();
-        let since = match &inner.link {
-            Some(Link::Isolated(since, _)) => *since,
-            _ => Instant::now(),
-        };
-        inner.link = Some(Link::Isolated(since, why.to_owned()));
+        let is_reported = inner.isolate(why);
+        !std::mem::replace(is_reported, true)
     }
 
     pub fn refuse(&self, reason: &'static str) {
@@ -108,7 +117,11 @@ impl Counts {
         let inner = self.inner();
         let isolated = match inner.link.as_ref()? {
             Link::Joined => None,
-            Link::Isolated(since, why) => Some(Isolated {
+            Link::Isolated {
+                since,
+                why,
+                is_reported: _,
+            } => Some(Isolated {
                 lasts: since.elapsed(),
                 why: why.clone(),
             }),
@@ -130,6 +143,27 @@ impl Counts {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Numbers are right after a panic too.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Returns whether that has been reported.
+    fn isolate(&mut self, why: &str) -> &mut bool {
+        let (since, is_reported) = match &self.link {
+            Some(Link::Isolated {
+                since, is_reported, ..
+            }) => (*since, *is_reported),
+            _ => (Instant::now(), false),
+        };
+        let isolated = Link::Isolated {
+            since,
+            why: why.to_owned(),
+            is_reported,
+        };
+        match self.link.insert(isolated) {
+            Link::Isolated { is_reported, .. } => is_reported,
+            Link::Joined => unreachable!("it has just been put there"),
+        }
     }
 }
 
@@ -158,5 +192,21 @@ mod tests {
         }
         counts.leave();
         assert_eq!(counts.read(), None);
+    }
+
+    #[test]
+    fn isolation_is_reported_once_and_outlasts_a_new_beginning() {
+        let counts = Counts::default();
+        let isolated = || counts.read().expect("there is a fleet").isolated;
+        let begin = || counts.begin(["forged"].into_iter());
+        begin();
+        assert!(counts.report("no key") && !counts.report("no key"));
+        begin();
+        assert_eq!(isolated().expect("it is").why, "no key");
+        assert!(!counts.report("no name"));
+        counts.join();
+        begin();
+        assert_eq!(isolated().expect("it is").why, "it has just begun");
+        assert!(counts.report("no key"));
     }
 }

@@ -9,7 +9,10 @@ use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 use crate::{
     config::Gate,
     datapath::{Applied, Datapath, Who, keys::user_of, origin::Holder},
-    fleet::{record::Refusal, state::Policy},
+    fleet::{
+        record::Refusal,
+        state::{Moment, Policy},
+    },
 };
 
 /// The configuration in force, and its keys.
@@ -87,6 +90,12 @@ impl Policy for Rules {
         u64::try_from(open_for.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    fn latest(&self, now: Moment) -> u64 {
+        let ahead = self.applied.config.knock.max_ahead.as_nanos();
+        let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
+        now.wall.saturating_mul(1000).saturating_add(ahead)
+    }
+
     fn admits(
         &self,
         gate: u16,
@@ -95,16 +104,20 @@ impl Policy for Rules {
         key: Option<&str>,
     ) -> Result<u32, Refusal> {
         let rules = self.applied.gate(gate).ok_or(Refusal::Gate)?;
-        // By hand: for any source, as it is at this host.
+        let is_allowed = rules.sources.is_empty()
+            || rules.sources.iter().any(|network| network.contains(source));
         let Some(user) = user else {
-            return Ok(BY_HAND);
+            // By hand, also for a whole network.
+            return if is_allowed {
+                Ok(BY_HAND)
+            } else {
+                Err(Refusal::Source)
+            };
         };
         if key.is_some_and(|key| user_of(key) != user) {
             return Err(Refusal::User);
         }
         let number = self.number(rules, gate, user, key).ok_or(Refusal::User)?;
-        let is_allowed = rules.sources.is_empty()
-            || rules.sources.iter().any(|network| network.contains(source));
         // No knock here would open for more than this.
         let widest = rules.grant_to.network(source.addr()).prefix_len();
         let is_narrow = source.prefix_len() >= widest;

@@ -1,7 +1,10 @@
 //! The thread: what the engine says goes into the tables, and what opens in the tables goes to the engine.
 
+mod given;
 mod held;
 mod kept;
+mod newest;
+mod said;
 
 use std::{
     sync::{
@@ -14,7 +17,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
-use knock_common::{event::Kind, knock::authenticated::key::NO_KEY, report::class};
+use knock_common::knock::authenticated::key::NO_KEY;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -23,13 +26,13 @@ use tokio::{
 use self::{
     held::{Knocks, Ring},
     kept::Kept,
+    newest::Newest,
 };
 use super::{Counts, Opened, Said, rules::Rules};
 use crate::{
     config::Fleet,
     datapath::{
-        Datapath, GrantRow, GrantsFull, Lock, NothingUp, PinRoot,
-        keys::user_of,
+        Datapath, GrantRow, Lock, NothingUp, PinRoot,
         origin::{Holder, Origins},
     },
     fleet::{
@@ -37,15 +40,11 @@ use crate::{
         engine::Engine,
         etcd::Etcd,
         keys::Keyring,
-        record::{Codec, Refusal, Revocation},
-        state::{About, Act, Answer, Give, Local, Moment, Place, Policy as _, Refused, State},
+        record::{Codec, Revocation},
+        state::{About, Act, Answer, Local, Moment, Place, Policy as _, State},
     },
-    service::{
-        names::{FLEET_ISOLATED, FLEET_JOINED, FLEET_REFUSED},
-        packets::Packets,
-        record::{Record, network_text, wall_clock},
-    },
-    sys::clock::monotonic_now,
+    service::{complaint::Complaint, packets::Packets},
+    sys::clock::{boot_now, monotonic_now},
 };
 
 /// How long a grant may go unnoticed that the kernel has not reported: it reports a bounded number a second.
@@ -60,8 +59,6 @@ const WRITES: usize = 16;
 const RESERVED: u32 = 8;
 /// Between two times that the times of other hosts are written down.
 const KEEP: Duration = Duration::from_mins(1);
-/// Refusals that are reported a second; all are counted.
-const REPORTED: u32 = 8;
 
 /// What the thread begins with.
 pub struct Setup {
@@ -103,10 +100,9 @@ impl Setup {
         let kept = Kept::of(&root, &fleet.name);
         let codec = Codec::new(&fleet.name, keyring);
         let state = State::new(codec, name, about, kept.memory().clone(), moment());
-        counts.begin(Refusal::ALL.into_iter().map(Refusal::name));
         let (most, origins) = (most(&datapath), Origins::load(&root));
-        let ring = Ring::of(&datapath)?;
-        Ok(Worker {
+        let (ring, left) = Ring::of(&datapath)?;
+        let worker = Worker {
             root,
             fleet: fleet.name,
             datapath,
@@ -121,7 +117,8 @@ impl Setup {
             sender,
             live: 0,
             most,
-            newest: Vec::new(),
+            newest: Newest::default(),
+            unnumbered: Complaint::default(),
             ring,
             held: Knocks::default(),
             link: Link::Beginning(Instant::now()),
@@ -130,7 +127,9 @@ impl Setup {
             next_look: Instant::now(),
             last_look: Instant::now(),
             reported: (0, 0),
-        })
+        };
+        worker.refuse_left(left);
+        Ok(worker)
     }
 }
 
@@ -158,8 +157,9 @@ pub struct Worker<E> {
     /// Live grants, as far as is known, and how many there may be with those of other hosts.
     live: u32,
     most: u32,
-    /// The newest time of the key in each slot, as it was last seen.
-    newest: Vec<u64>,
+    newest: Newest,
+    /// Why a host has no number of its own.
+    unnumbered: Complaint,
     /// Knocks that wait for the engine's word.
     ring: Ring,
     held: Knocks,
@@ -178,6 +178,20 @@ impl<E: Engine> Worker<E> {
     pub async fn serve(
         &mut self,
         opened: &mut mpsc::Receiver<Opened>,
+        stopped: oneshot::Receiver<()>,
+    ) -> Result<()> {
+        let served = self.go_on(opened, stopped).await;
+        if served.is_ok() {
+            // Else some of what it was told may not be in the tables.
+            self.keep();
+        }
+        self.refuse_waiting();
+        served
+    }
+
+    async fn go_on(
+        &mut self,
+        opened: &mut mpsc::Receiver<Opened>,
         mut stopped: oneshot::Receiver<()>,
     ) -> Result<()> {
         loop {
@@ -187,10 +201,7 @@ impl<E: Engine> Worker<E> {
             self.write();
             let wake = self.wake();
             tokio::select! {
-                _ = &mut stopped => {
-                    self.keep();
-                    return Ok(());
-                }
+                _ = &mut stopped => return Ok(()),
                 message = self.engine.next() => {
                     let acts = self.state.hear(message, moment(), &self.rules);
                     self.act(acts)?;
@@ -268,6 +279,7 @@ impl<E: Engine> Worker<E> {
         self.state.forget_ended(moment());
         let slots = self.datapath.newest_by_slot()?;
         self.note_newest(&slots);
+        self.raise_reached()?;
         if let Link::Beginning(since) = self.link
             && since.elapsed() >= PATIENCE
         {
@@ -291,33 +303,11 @@ impl<E: Engine> Worker<E> {
         self.state
             .describe(configuration_hash(self.datapath.config()));
         self.most = most(&self.datapath);
-        self.ring = Ring::of(&self.datapath)?;
-        self.newest.clear();
+        let (ring, left) = Ring::of(&self.datapath)?;
+        self.ring = ring;
+        self.refuse_left(left);
+        self.newest.forget();
         Ok(())
-    }
-
-    fn note_newest(&mut self, slots: &[u64]) {
-        for (slot, time) in (0..).zip(slots) {
-            let known = self.newest.get(usize::from(slot));
-            if known.is_none_or(|known| known < time) {
-                self.note_time(slot, *time);
-            }
-        }
-        self.newest = slots.to_vec();
-    }
-
-    fn note_time(&mut self, slot: u16, time: u64) {
-        // What waits for the engine's word is accepted only by it.
-        if self.datapath.config().holds_knocks() {
-            return;
-        }
-        // All ones: the key accepts nothing yet.
-        if time != 0
-            && time != u64::MAX
-            && let Some(name) = self.rules.key_in(slot)
-        {
-            self.state.accepted(name, time);
-        }
     }
 
     /// Hands to the engine what is due.
@@ -375,7 +365,7 @@ impl<E: Engine> Worker<E> {
             self.revoke(&mut revoked)?;
             match act {
                 Act::Revoke(_) | Act::RevokeAll => {}
-                Act::Give(give) => self.give(&give)?,
+                Act::Give(give) => self.give(give)?,
                 Act::Newest { key, time } => self.raise_newest(&key.to_string(), time)?,
                 Act::Packet(packet) => self.packets.elsewhere.put(packet),
                 Act::Answered { ask, answer } => self.answered(ask, answer)?,
@@ -384,6 +374,10 @@ impl<E: Engine> Worker<E> {
                 Act::Joined => self.joined(),
                 Act::Isolated { why } => self.isolated(&why),
                 Act::BeginAnew { why } => self.engine.begin_anew(why),
+                Act::CannotWrite { why } => tracing::warn!(
+                    "etcd takes no writes: {why}; the other hosts of the fleet {} do not hear of what opens here",
+                    self.fleet
+                ),
             }
         }
         self.revoke(&mut revoked)?;
@@ -409,6 +403,9 @@ impl<E: Engine> Worker<E> {
         }
         if let Some(reopened) = self.datapath.reopened()? {
             self.take_over(reopened)?;
+        } else {
+            // A command may have removed a key since they were read.
+            self.rules.read_keys(&self.datapath)?;
         }
         Ok(lock)
     }
@@ -441,147 +438,6 @@ impl<E: Engine> Worker<E> {
         }
         Ok(())
     }
-
-    fn give(&mut self, give: &Give) -> Result<()> {
-        let (gate, source) = give.place;
-        let holder = Holder {
-            user: give.user,
-            host: self.origins.number(&give.origin)?,
-        };
-        let given = if self.live >= self.most {
-            Ok(None)
-        } else {
-            let (until, now) = (give.until, monotonic_now());
-            self.datapath
-                .admit_remote(source, gate, holder.number(), until, now)
-                .map(Some)
-        };
-        match given {
-            Ok(Some(true)) => {
-                self.live += 1;
-                self.say_opened(give);
-            }
-            Ok(Some(false)) => {}
-            Ok(None) => self.refuse_full(give),
-            Err(error) if error.is::<GrantsFull>() => self.refuse_full(give),
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn refuse_full(&mut self, give: &Give) {
-        let who = self.rules.who(give.user);
-        let (gate, source) = give.place;
-        self.refuse(Refused {
-            reason: Refusal::TableFull,
-            origin: Some(give.origin.clone()),
-            gate: self.rules.gate_name(gate).map(ToOwned::to_owned),
-            user: who.user,
-            source: Some(source),
-            key: String::new(),
-        });
-    }
-
-    fn say_opened(&mut self, give: &Give) {
-        let (gate, source) = give.place;
-        let who = self.rules.who(give.user);
-        let record = Record {
-            gate: self.rules.gate_name(gate).map(ToOwned::to_owned),
-            user: who.user,
-            key: who.key,
-            source: Some(network_text(source)),
-            until: Some(wall_clock(give.until)),
-            origin: Some(give.origin.clone()),
-            ..Record::now(Kind::Opened.name())
-        };
-        self.say(Some(class::OPENINGS), record);
-    }
-
-    /// Refuses packets of a key that another host has accepted. A time that no packet can have yet would lock its user out.
-    fn raise_newest(&mut self, key: &str, time: u64) -> Result<()> {
-        let now = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
-        let ahead = self.datapath.config().knock.max_ahead.as_nanos();
-        let latest = now.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX));
-        let slots = self.rules.slots_of(key).to_vec();
-        if slots.is_empty() {
-            return Ok(());
-        }
-        if time > latest {
-            self.refuse(Refused {
-                reason: Refusal::TooLong,
-                origin: None,
-                gate: None,
-                user: Some(user_of(key).to_owned()),
-                source: None,
-                key: key.to_owned(),
-            });
-            return Ok(());
-        }
-        for slot in slots {
-            self.datapath.raise_newest(slot, time)?;
-        }
-        Ok(())
-    }
-
-    fn joined(&mut self) {
-        self.counts.join();
-        if self.link != Link::Joined {
-            self.link = Link::Joined;
-            self.say(None, Record::now(FLEET_JOINED));
-        }
-    }
-
-    fn isolated(&mut self, why: &str) {
-        self.counts.isolate(why);
-        let is_news = match self.link {
-            // The first member may be the one that is away.
-            Link::Beginning(since) => since.elapsed() >= PATIENCE,
-            Link::Joined => true,
-            Link::Isolated => false,
-        };
-        if is_news {
-            self.link = Link::Isolated;
-            self.say(None, because(FLEET_ISOLATED, why));
-        } else {
-            tracing::debug!("not one of the fleet {}: {why}", self.fleet);
-            why.clone_into(&mut self.why);
-        }
-    }
-
-    /// Counts a record that is not used, and reports it unless there were too many in this second.
-    fn refuse(&mut self, refused: Refused) {
-        let Refused {
-            reason,
-            origin,
-            gate,
-            user,
-            source,
-            key,
-        } = refused;
-        self.counts.refuse(reason.name());
-        tracing::debug!("a record of the fleet is not used: {reason} ({key})");
-        let second = monotonic_now() / 1_000_000_000;
-        if self.reported.0 != second {
-            self.reported = (second, 0);
-        }
-        if self.reported.1 >= REPORTED {
-            return;
-        }
-        self.reported.1 += 1;
-        let record = Record {
-            gate,
-            user,
-            source: source.map(network_text),
-            origin,
-            ..because(FLEET_REFUSED, reason.name())
-        };
-        self.say(None, record);
-    }
-
-    fn say(&self, class: Option<u32>, record: Record) {
-        // The service may be far behind, or about to end.
-        let _ = self.sender.try_send((class, record));
-    }
 }
 
 fn everyone() -> [IpNet; 2] {
@@ -608,18 +464,12 @@ fn local(row: &GrantRow) -> Option<Local> {
     })
 }
 
-fn because(event: &str, reason: &str) -> Record {
-    Record {
-        reason: Some(reason.to_owned()),
-        ..Record::now(event)
-    }
-}
-
-/// Returns the time by both clocks.
+/// Returns the time by all clocks.
 pub fn moment() -> Moment {
     let wall = Timestamp::now().as_microsecond();
     Moment {
         monotonic: monotonic_now(),
+        boot: boot_now(),
         wall: u64::try_from(wall).unwrap_or(0),
     }
 }

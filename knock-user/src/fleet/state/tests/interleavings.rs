@@ -78,7 +78,11 @@ fn run(events: &[Event]) -> (Fleet, Truth) {
                 truth.given.push(Given {
                     place: *place,
                     until: fleet.now + OPEN_FOR,
-                    applied: fleet.nodes[*nth].state.applied().expect("it has joined").number,
+                    applied: fleet.nodes[*nth]
+                        .state
+                        .applied()
+                        .expect("it has joined")
+                        .number,
                 });
                 fleet.knock(*nth, *place);
             }
@@ -121,6 +125,7 @@ pub fn restart_as(fleet: &mut Fleet, nth: usize, number: usize) {
     let before = &mut fleet.nodes[nth];
     new.tables = std::mem::take(&mut before.tables);
     new.skew = before.skew;
+    new.rules.open_for = before.rules.open_for;
     new.link.is_cut = before.link.is_cut;
     *before = new;
     fleet.learn(nth);

@@ -14,9 +14,9 @@ use knock_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Worker, local, moment};
+use super::{Worker, given::is_full, local, moment};
 use crate::{
-    datapath::{Datapath, GrantsFull, keys::user_of, padded_address},
+    datapath::{Datapath, keys::user_of, padded_address},
     fleet::{
         engine::Engine,
         state::{Answer, Policy as _},
@@ -39,16 +39,19 @@ mod reason {
 pub struct Ring(Option<AsyncFd<RingBuf<MapData>>>);
 
 impl Ring {
-    /// Opens it if this configuration has any. What came while nobody could ask is dropped.
-    pub fn of(datapath: &Datapath) -> Result<Self> {
+    /// Opens it if this configuration has any. Also returns what came while nobody could ask.
+    pub fn of(datapath: &Datapath) -> Result<(Self, Vec<Held>)> {
         if !datapath.config().holds_knocks() {
-            return Ok(Self(None));
+            return Ok((Self(None), Vec::new()));
         }
         let mut ring = datapath.held_ring()?;
-        while ring.next().is_some() {}
+        let mut left = Vec::new();
+        while let Some(item) = ring.next() {
+            left.extend(held(&item));
+        }
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
         let ring = unsafe { AsyncFd::register(ring) }.context("cannot wait for knocks")?;
-        Ok(Self(Some(ring)))
+        Ok((Self(Some(ring)), left))
     }
 
     /// Waits for knocks.
@@ -64,12 +67,14 @@ impl Ring {
                 ready.clear_ready();
                 break;
             };
-            if item.len() == size_of::<Held>() {
-                knocks.push(pod_read_unaligned(&item));
-            }
+            knocks.extend(held(&item));
         }
         Ok(knocks)
     }
+}
+
+fn held(item: &[u8]) -> Option<Held> {
+    (item.len() == size_of::<Held>()).then(|| pod_read_unaligned(item))
 }
 
 /// A knock, with the names of what it is for: numbers may mean something else once the engine has answered.
@@ -88,16 +93,34 @@ pub struct Knocks {
 }
 
 impl<E: Engine> Worker<E> {
+    /// Returns a knock with its names; `None`: its key or gate was removed at this very moment.
+    fn waiting(&self, held: Held) -> Option<Waiting> {
+        Some(Waiting {
+            held,
+            key: self.rules.key_in(held.slot)?.to_owned(),
+            gate: self.rules.gate_name(held.gate)?.to_owned(),
+        })
+    }
+
+    /// Refuses knocks about which nobody could ask.
+    pub(super) fn refuse_left(&self, left: Vec<Held>) {
+        for waiting in left.into_iter().filter_map(|held| self.waiting(held)) {
+            self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
+        }
+    }
+
+    /// Refuses knocks about which nobody is left to hear the answer.
+    pub(super) fn refuse_waiting(&mut self) {
+        for waiting in std::mem::take(&mut self.held.waiting).into_values() {
+            self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
+        }
+    }
+
     /// Asks about a knock.
     pub(super) fn hold(&mut self, held: Held) {
-        let (Some(key), Some(gate)) = (
-            self.rules.key_in(held.slot).map(ToOwned::to_owned),
-            self.rules.gate_name(held.gate).map(ToOwned::to_owned),
-        ) else {
-            // Removed at this very moment.
+        let Some(waiting) = self.waiting(held) else {
             return;
         };
-        let waiting = Waiting { held, key, gate };
         self.held.last += 1;
         let number = self.held.last;
         if self.state.ask(&waiting.key, held.time, number) {
@@ -156,7 +179,8 @@ impl<E: Engine> Worker<E> {
             }
         }
         let now = monotonic_now();
-        let mut until = 0;
+        let mut until = None;
+        let mut is_refused = false;
         for (address, user) in addresses.into_iter().zip(users) {
             let terms = Terms {
                 open_for: held.open_for,
@@ -165,11 +189,10 @@ impl<E: Engine> Worker<E> {
                 port: held.port,
             };
             match self.datapath.admit_on(address, &terms, now) {
-                Ok(given) => until = given,
-                Err(error) if error.is::<GrantsFull>() => {
-                    let full = Cause::TableFull.name();
-                    self.refuse_knock(waiting, Kind::Refused, class::REFUSALS, full);
-                    return Ok(());
+                Ok(given) => until = Some(given),
+                Err(error) if is_full(&error) => {
+                    is_refused = true;
+                    break;
                 }
                 Err(error) => return Err(error),
             }
@@ -180,11 +203,18 @@ impl<E: Engine> Worker<E> {
                 self.state.learn(local, moment());
             }
         }
-        let record = Record {
-            until: Some(wall_clock(until)),
-            ..record(waiting, Kind::Opened)
-        };
-        self.say(Some(class::OPENINGS), record);
+        // It may be open for one family and have no room for the other.
+        if let Some(until) = until {
+            let record = Record {
+                until: Some(wall_clock(until)),
+                ..record(waiting, Kind::Opened)
+            };
+            self.say(Some(class::OPENINGS), record);
+        }
+        if is_refused {
+            let full = Cause::TableFull.name();
+            self.refuse_knock(waiting, Kind::Refused, class::REFUSALS, full);
+        }
         Ok(())
     }
 

@@ -1,0 +1,163 @@
+//! What is old opens nothing, and no clock of another host decides when a grant ends.
+
+use super::{
+    interleavings::{restart, restart_as},
+    *,
+};
+
+#[test]
+fn a_grant_that_is_heard_again_opens_no_longer_than_this_hosts_own_time() {
+    let mut fleet = joined(2);
+    fleet.nodes[1].rules.open_for = 5 * SECOND;
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+    fleet.now += 10 * SECOND;
+    assert!(fleet.open(1).is_empty());
+    // Read again, by this service and by the next one.
+    reconnect(&mut fleet, 1);
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    restart(&mut fleet, 1);
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    // Written again as it was, and published again.
+    let grants = fleet.store.copies(grants());
+    for (key, value) in grants {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert!(fleet.open(1).is_empty());
+    lose_everything(&mut fleet);
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].state.published, 2);
+    assert!(fleet.open(1).is_empty());
+    // Another knock is another grant.
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+}
+
+#[test]
+fn a_record_that_is_written_again_opens_no_longer_than_it_did() {
+    let mut fleet = joined(1);
+    let first = fleet.grant("alice", 10_000);
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    let ends = fleet.nodes[0].tables[&place(0, 1)].until;
+    fleet.now += 4 * SECOND;
+    fleet.nodes[0].tables.clear();
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    let again = fleet.nodes[0].tables[&place(0, 1)].until;
+    // By as much as its clock may be slower.
+    assert!(again <= ends + SECOND / 20, "{}", again - ends);
+    fleet.now += 7 * SECOND;
+    fleet.nodes[0].tables.clear();
+    fleet.write_grant("ssh", place(0, 1).1, &first);
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+    assert_eq!(fleet.nodes[0].refused, [Refusal::Stale]);
+}
+
+#[test]
+fn what_an_absent_host_has_given_is_not_new_to_the_next_service() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let old = fleet.store.copies(grants());
+    fleet.now += 40 * SECOND;
+    fleet.settle();
+    // It is taken away for good, with its records.
+    fleet.nodes.remove(0);
+    fleet
+        .store
+        .sweep(|key| key.starts_with("host/") || key.starts_with("grant/"));
+    restart_as(&mut fleet, 0, 1);
+    // This host's clock says nothing against it.
+    fleet.nodes[0].skew = -3_600_000_000;
+    fleet.settle();
+    for (key, value) in old {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert!(fleet.open(0).is_empty());
+    assert_eq!(fleet.nodes[0].refused, [Refusal::Stale]);
+}
+
+#[test]
+fn clocks_that_are_wrong_change_nothing() {
+    for skew in [3_600_000_000, -3_600_000_000] {
+        let mut fleet = Fleet::new(2);
+        fleet.nodes[1].skew = skew;
+        fleet.settle();
+        // Each has said that it is there since the other has come.
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.knock(1, place(0, 2));
+        fleet.settle();
+        assert!((0..2).all(|nth| fleet.open(nth).len() == 2), "{skew}");
+        // After it was cut off, too.
+        fleet.nodes[1].link.cut();
+        fleet.knock(0, place(1, 3));
+        fleet.now += 20 * SECOND;
+        fleet.nodes[1].link.is_cut = false;
+        let ends = fleet.nodes[0].tables[&place(1, 3)].until;
+        fleet.settle();
+        let here = fleet.nodes[1].tables[&place(1, 3)].until;
+        assert!(here <= ends && here + SECOND > ends, "{skew}");
+    }
+}
+
+#[test]
+fn a_host_whose_clock_is_set_back_goes_on() {
+    let mut fleet = joined(2);
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.nodes[0].skew = -3_600_000_000;
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 1);
+    // Also when its service is started again.
+    restart(&mut fleet, 0);
+    fleet.settle();
+    fleet.knock(0, place(0, 2));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 2);
+    assert!(fleet.nodes[1].refused.is_empty());
+}
+
+#[test]
+fn time_goes_on_for_others_while_a_host_is_suspended() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let old = fleet.store.copies(grants());
+    fleet.nodes[1].tables.clear();
+    fleet.now += 31 * SECOND;
+    fleet.nodes[1].suspended = 31 * SECOND;
+    // As what was on its way is heard first.
+    for (key, value) in old {
+        fleet.write(key, value);
+    }
+    while fleet.step(1, 0, true) {}
+    assert!(fleet.nodes[1].tables.is_empty());
+    assert_eq!(fleet.nodes[1].refused, [Refusal::Stale]);
+}
+
+#[test]
+fn how_long_a_record_takes_is_not_measured_by_one_that_is_written_again() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].lags.len(), 1);
+    let old = fleet.store.copies(grants());
+    reconnect(&mut fleet, 0);
+    fleet.settle();
+    for (key, value) in old {
+        fleet.write(key, value);
+    }
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].lags.len(), 1, "{:?}", fleet.nodes[0].lags);
+}

@@ -1,0 +1,119 @@
+//! Grants of other hosts, put into the tables by what is in force when that is done.
+
+use anyhow::Result;
+use knock_common::{event::Kind, report::class};
+
+use super::Worker;
+use crate::{
+    datapath::{
+        GrantsFull, TooManyLengths,
+        origin::{Holder, SHARED},
+    },
+    fleet::{
+        engine::Engine,
+        record::Refusal,
+        state::{Give, Policy as _, Refused},
+    },
+    service::record::{Record, network_text, wall_clock},
+    sys::clock::monotonic_now,
+};
+
+impl<E: Engine> Worker<E> {
+    /// Gives a grant, or says why not. The lock is held, and the rules are those in force.
+    pub(super) fn give(&mut self, give: Give) -> Result<()> {
+        let source = give.source;
+        let (user, key) = (give.user.as_deref(), give.key.as_deref());
+        let admitted = self.rules.gate(&give.gate).ok_or(Refusal::Gate);
+        let admitted = admitted.and_then(|gate| {
+            let user = self.rules.admits(gate, &source, user, key)?;
+            Ok((gate, user))
+        });
+        let (gate, user) = match admitted {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                self.refuse_grant(give, reason);
+                return Ok(());
+            }
+        };
+        let holder = Holder {
+            user,
+            host: self.number_of(&give.origin),
+        };
+        let now = monotonic_now();
+        let until = now.saturating_add(self.rules.open_for(gate));
+        let until = until.min(give.until);
+        let renews = self.datapath.grant_of(source, gate)?;
+        let renews = renews.is_some_and(|row| row.until > now);
+        if !renews && self.live >= self.most {
+            self.refuse_grant(give, Refusal::TableFull);
+            return Ok(());
+        }
+        let given = self
+            .datapath
+            .admit_remote(source, gate, holder.number(), until, now);
+        match given {
+            Ok(true) => {
+                self.live += u32::from(!renews);
+                self.say_opened(give, until);
+            }
+            Ok(false) => {}
+            Err(error) if is_full(&error) => self.refuse_grant(give, Refusal::TableFull),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Returns the number of the host with this name. Where it cannot be written down, the host has none of its own.
+    fn number_of(&mut self, origin: &str) -> u32 {
+        match self.origins.number(origin) {
+            Ok(number) => {
+                self.unnumbered.settle();
+                number
+            }
+            Err(error) => {
+                if let Some(why) = self.unnumbered.about(&error) {
+                    tracing::warn!("{why}; what {origin} gives is shown as given by another host");
+                }
+                SHARED
+            }
+        }
+    }
+
+    fn refuse_grant(&mut self, give: Give, reason: Refusal) {
+        let Give {
+            gate,
+            user,
+            key: _,
+            source,
+            until: _,
+            origin,
+        } = give;
+        self.refuse(Refused {
+            reason,
+            origin: Some(origin),
+            gate: Some(gate),
+            user,
+            source: Some(source),
+            key: String::new(),
+        });
+    }
+
+    fn say_opened(&mut self, give: Give, until: u64) {
+        let record = Record {
+            gate: Some(give.gate),
+            user: give.user,
+            key: give.key,
+            source: Some(network_text(give.source)),
+            until: Some(wall_clock(until)),
+            origin: Some(give.origin),
+            ..Record::now(Kind::Opened.name())
+        };
+        self.say(Some(class::OPENINGS), record);
+    }
+}
+
+/// Returns whether a grant was not given because there is no room for it: nothing that another host says may end more than
+/// that.
+pub(super) fn is_full(error: &anyhow::Error) -> bool {
+    error.is::<GrantsFull>() || error.is::<TooManyLengths>()
+}
