@@ -53,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["interface", "mode"],
         help: "1: the interface is guarded; 0: it is not, or its trial has lapsed. 0 without labels: nothing is up",
         samples: |reading| match &reading.snapshot {
-            Some(snapshot) => Box::new(snapshot.status.interfaces.iter().map(up)),
+            Some(_) => Box::new(up(interfaces(reading))),
             None => one(Sample::of([], 0)),
         },
     },
@@ -69,7 +69,7 @@ pub const METRICS: &[Metric] = &[
         kind: Gauge,
         labels: &["interface"],
         help: "Time until the trial lapses; absent where none runs",
-        samples: |reading| Box::new(interfaces(reading).filter_map(trial)),
+        samples: |reading| Box::new(trials(interfaces(reading))),
     },
     Metric {
         name: "knockgate_uptime_seconds",
@@ -82,8 +82,11 @@ pub const METRICS: &[Metric] = &[
         name: "knockgate_service_running",
         kind: Gauge,
         labels: &[],
-        help: "1: `knockgate run` serves the instance; 0: the kernel enforces without it",
-        samples: |reading| one(Sample::of([], reading.is_served.into())),
+        help: "1: `knockgate run` serves the instance; 0: the kernel enforces without it; absent for users who may not know",
+        samples: |reading| {
+            let is_served = reading.is_served.into_iter();
+            Box::new(is_served.map(|is_served| Sample::of([], is_served.into())))
+        },
     },
     Metric {
         name: "knockgate_packets_total",
@@ -296,10 +299,16 @@ fn configured(interface: &Interface) -> &str {
     interface.renamed_from.as_deref().unwrap_or(&interface.name)
 }
 
-fn up(interface: &Interface) -> Sample<'_> {
-    let is_enforced = interface.guarded && interface.mode != LAPSED;
-    let labels = [configured(interface), interface.mode];
-    Sample::of(labels, is_enforced.into())
+/// Returns whether each configured interface is guarded. One that was renamed and one that has come to its name are both to be.
+fn up<'r>(interfaces: impl Iterator<Item = &'r Interface>) -> impl Iterator<Item = Sample<'r>> {
+    let mut up = BTreeMap::new();
+    for interface in interfaces {
+        let is_enforced = interface.guarded && interface.mode != LAPSED;
+        *up.entry([configured(interface), interface.mode])
+            .or_insert(true) &= is_enforced;
+    }
+    up.into_iter()
+        .map(|(labels, is_up)| Sample::of(labels, is_up.into()))
 }
 
 fn attached(interface: &Interface) -> Option<Sample<'_>> {
@@ -307,11 +316,14 @@ fn attached(interface: &Interface) -> Option<Sample<'_>> {
     Some(Sample::of(labels, 1))
 }
 
-fn trial(interface: &Interface) -> Option<Sample<'_>> {
-    let left = Duration::from_millis(interface.try_left_ms?);
-    let labels = [configured(interface)];
-    let value = Value::Seconds(left.as_secs_f64());
-    Some(Sample::with(labels, value))
+/// Returns how long the trial goes on, once for each configured interface.
+fn trials<'r>(interfaces: impl Iterator<Item = &'r Interface>) -> impl Iterator<Item = Sample<'r>> {
+    let of = |interface: &'r Interface| Some((configured(interface), interface.try_left_ms?));
+    let left: BTreeMap<&str, u64> = interfaces.filter_map(of).collect();
+    left.into_iter().map(|(name, left)| {
+        let left = Duration::from_millis(left).as_secs_f64();
+        Sample::with([name], Value::Seconds(left))
+    })
 }
 
 fn fleet(reading: &Reading, value: fn(&Counted) -> u64) -> Samples<'_> {
@@ -371,4 +383,48 @@ fn begun(status: &Status) -> impl Iterator<Item = (&str, Reason)> {
     let gates = status.gates.iter();
     let at_gates = gates.flat_map(|gate| AT_GATES.map(|reason| (&*gate.name, reason)));
     at_none.chain(at_gates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, renamed_from: Option<&str>, guarded: bool) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            index: Some(2),
+            attach: guarded.then_some("native"),
+            mode: "enforce",
+            try_left_ms: Some(1500),
+            guarded,
+            renamed_from: renamed_from.map(ToOwned::to_owned),
+            into: None,
+            next: None,
+        }
+    }
+
+    /// The program stays on an interface that is renamed, and another one may get its name.
+    #[test]
+    fn an_interface_has_one_sample_and_is_not_up_where_one_of_its_name_is_open() {
+        let rows = [
+            interface("dmz0", Some("eth0"), true),
+            interface("eth0", None, false),
+            interface("eth1", None, true),
+        ];
+        let up: Vec<_> = up(rows.iter())
+            .map(|sample| (sample.labels().to_vec(), sample.value))
+            .collect();
+        assert_eq!(
+            up,
+            [
+                (vec!["eth0", "enforce"], Value::Whole(0)),
+                (vec!["eth1", "enforce"], Value::Whole(1)),
+            ]
+        );
+        let left: Vec<_> = trials(rows.iter())
+            .map(|sample| (sample.labels().to_vec(), sample.value))
+            .collect();
+        let whole = Value::Seconds(1.5);
+        assert_eq!(left, [(vec!["eth0"], whole.clone()), (vec!["eth1"], whole)]);
+    }
 }

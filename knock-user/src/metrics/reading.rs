@@ -12,7 +12,8 @@ use crate::{
 pub struct Reading {
     /// `None`: nothing is up.
     pub snapshot: Option<Snapshot>,
-    pub is_served: bool,
+    /// `None`: this user may not know.
+    pub is_served: Option<bool>,
     /// Runs of hooks that have failed, by reason; empty where the service does not tell.
     pub hook_failures: Vec<(&'static str, u64)>,
     /// `None` where there is no fleet, or the service does not tell.

@@ -78,7 +78,7 @@ mod tests {
     fn nothing_up_is_a_zero_without_labels() {
         let reading = Reading {
             snapshot: None,
-            is_served: false,
+            is_served: Some(false),
             hook_failures: Vec::new(),
             fleet: None,
         };

@@ -97,15 +97,18 @@ pub struct Listener {
     has_failed: Cell<bool>,
 }
 
-/// Returns whether a service serves `root`, also where it is stopped.
-pub fn is_served(root: &PinRoot) -> bool {
+/// Returns whether a service serves `root`, also where it is stopped; `None`: this user may not know.
+pub fn is_served(root: &PinRoot) -> Option<bool> {
     is_listened_at(&path_of(root, SOCKET))
 }
 
-fn is_listened_at(path: &Path) -> bool {
+fn is_listened_at(path: &Path) -> Option<bool> {
     match unix_socket::connect(path) {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Ok(_) => Some(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::PermissionDenied => None,
+            kind => Some(kind == io::ErrorKind::WouldBlock),
+        },
     }
 }
 
@@ -263,7 +266,7 @@ mod tests {
     fn a_service_that_accepts_nobody_is_there() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("sock");
-        assert!(!is_listened_at(&path));
+        assert_eq!(is_listened_at(&path), Some(false));
         let listener = UnixListener::bind(&path).expect("a free name");
         // SAFETY: the descriptor is open; the call takes no pointers. It makes the queue as short as can be.
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
@@ -272,8 +275,8 @@ mod tests {
             waiting.push(stream);
             assert!(waiting.len() < 100, "the queue is short");
         }
-        assert!(is_listened_at(&path));
+        assert_eq!(is_listened_at(&path), Some(true));
         drop(listener);
-        assert!(!is_listened_at(&path));
+        assert_eq!(is_listened_at(&path), Some(false));
     }
 }

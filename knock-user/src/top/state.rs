@@ -42,7 +42,8 @@ pub struct Instance {
     pub gates: Vec<GateRow>,
     pub up_for: Duration,
     /// Whether `knockgate run` serves it.
-    pub is_served: bool,
+    /// `None`: this user may not know.
+    pub is_served: Option<bool>,
 }
 
 #[derive(Debug, Clone)]

@@ -51,7 +51,7 @@ fn instance() -> Instance {
             },
         ],
         up_for: Duration::from_mins(192),
-        is_served: true,
+        is_served: Some(true),
     }
 }
 

@@ -59,15 +59,12 @@ pub fn lines(state: &State, theme: Theme, width: u16) -> Vec<Line<'static>> {
 fn title(state: &State, theme: Theme) -> Line<'static> {
     let mut spans = vec![Span::styled("knockgate", theme.title())];
     if let Some(instance) = &state.instance {
-        let served = if instance.is_served {
-            "served by `run`"
-        } else {
-            "no service"
+        let served = match instance.is_served {
+            Some(true) => "  served by `run`",
+            Some(false) => "  no service",
+            None => "",
         };
-        spans.push(Span::raw(format!(
-            "  up {}  {served}",
-            long(instance.up_for)
-        )));
+        spans.push(Span::raw(format!("  up {}{served}", long(instance.up_for))));
     }
     if let Some(left) = state.try_left() {
         spans.push(Span::raw("  "));
