@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::OpenPorts,
     datapath::{self, Before, Datapath, PinRoot, Up, open_ports},
-    sys::capability,
+    sys::{capability, process},
     values::Port,
 };
 
@@ -129,6 +129,7 @@ impl<'r> Work<'r> {
         let counted = self.datapath.lost().map(|lost| self.log.report_lost(lost));
         let done = counted.and_then(|()| self.refresh_open_ports());
         self.keep_keys();
+        process::reap_killed();
         self.endpoint.retry();
         self.gatekeeper.retry();
         self.member.apply(self.datapath.config());

@@ -7,13 +7,17 @@ use std::{
         unix::process::CommandExt as _,
     },
     process::{Child, Command, ExitStatus},
+    sync::{Mutex, PoisonError},
 };
 
-/// A child that leads a process group of its own. Dropped, it kills the group.
+/// Children that were killed and had not exited at once.
+static KILLED: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// A child that leads a process group of its own. Dropped, it kills the group, and leaves the child to [`reap_killed`].
 pub struct Group {
-    child: Child,
+    /// `None`: it has been reaped.
+    child: Option<Child>,
     id: libc::pid_t,
-    is_over: bool,
 }
 
 impl Group {
@@ -25,9 +29,8 @@ impl Group {
         let child = command.process_group(0).spawn()?;
         let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         let group = Self {
-            child,
+            child: Some(child),
             id,
-            is_over: false,
         };
         // SAFETY: the call takes two integers; the child has not been reaped, so the id is its.
         let exited = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
@@ -48,20 +51,32 @@ impl Group {
 
     /// Reaps the child if it has exited, and returns how.
     pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
-        let status = self.child.try_wait();
-        self.is_over = matches!(status, Ok(Some(_)));
-        status
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if !self.is_over {
+        if let Some(child) = self.child.take() {
             self.signal(libc::SIGKILL);
-            // It dies in a moment. Where it cannot, waiting for it would stop this process as well.
-            let _ = self.child.try_wait();
+            let mut killed = KILLED.lock().unwrap_or_else(PoisonError::into_inner);
+            killed.push(child);
         }
     }
+}
+
+/// Reaps children that were killed, as far as they have exited. They die in a moment; where one cannot, waiting for it would stop
+/// this process as well, so it is to be called from time to time.
+pub fn reap_killed() {
+    let mut killed = KILLED.lock().unwrap_or_else(PoisonError::into_inner);
+    killed.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 }
 
 /// Has the kernel close every descriptor on exec, but the three standard ones (`close_range(2)` with this flag, since Linux
