@@ -59,7 +59,9 @@ fn the_service_keeps_three_capabilities_and_does_all_its_work_with_them() {
         );
         let run = ["/bin/sh", "-c", &script];
         let hook = format!("[[gate.hook]]\non = \"opened\"\nrun = {run:?}\n");
-        scenario.configure(format!("{}{hook}", Gate::ssh().open_for("1h").within("1m")));
+        let metrics = "metrics = { listen = \"127.0.0.1:9722\" }\n";
+        let gate = Gate::ssh().open_for("1h").within("1m");
+        scenario.configure(format!("{metrics}{gate}{hook}"));
         let script = "echo $$ >$1; shift; exec \"$@\"";
         let pid = folder.join("pid");
         let wrapper = ["sh", "-c", script, "sh", pid.to_str().expect("UTF-8")];
@@ -75,7 +77,23 @@ fn the_service_keeps_three_capabilities_and_does_all_its_work_with_them() {
             assert!(service.goes_on(), "the service has ended by itself");
             status().contains("NoNewPrivs:\t1")
         });
-        assert_least(&status());
+        let threads = || {
+            let pid = fs::read_to_string(&pid).unwrap_or_default();
+            let threads = fs::read_dir(format!("/proc/{}/task", pid.trim())).expect("it runs");
+            let statuses = threads.flatten().map(|thread| {
+                let status = thread.path().join("status");
+                fs::read_to_string(status).expect("it does not end")
+            });
+            statuses.collect::<Vec<_>>()
+        };
+        wait_until("it hands out metrics", || {
+            let mut threads = threads().into_iter();
+            threads.any(|status| status.contains("Name:\tmetrics"))
+        });
+        // Each thread has its own.
+        for status in threads() {
+            assert_least(&status);
+        }
         // Hooks have no more.
         scenario.knock(A, ALICE);
         wait_until("the hook has run", || seen.exists());
@@ -213,6 +231,18 @@ fn members_of_a_group_may_look_once_the_pins_are_given_to_it() {
         scenario.lab.knockgate_under(&GROUP, &["status"]).exits(4);
         give_to_group(scenario);
         assert_group_looks(scenario);
+        // They cannot tell whether a service runs.
+        let service = scenario.lab.serve(&[]);
+        let metrics = scenario.lab.knockgate_under(&GROUP, &["metrics"]);
+        assert!(
+            !metrics
+                .exits(0)
+                .stdout
+                .contains("knockgate_service_running "),
+            "{metrics:?}"
+        );
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
         // An interface that was renamed is found by what it carries.
         scenario.lab.rename(WAN, "other0");
         let seen = scenario.lab.knockgate_under(&GROUP, &["status", "--json"]);

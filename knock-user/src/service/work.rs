@@ -102,10 +102,12 @@ impl<'r> Work<'r> {
     /// Starts the threads, and gives up the privileges that nothing needs from now on.
     pub fn begin(&mut self) -> Result<()> {
         self.refresh_open_ports()?;
-        self.endpoint.apply(self.datapath.config());
+        self.endpoint.listen(self.datapath.config());
         self.readiness.tell(&self.guard);
-        // Interfaces, sockets and tables are open; what is done with them from now on needs no more.
+        // Interfaces, sockets and tables are open; what is done with them from now on needs no more. Threads have what the one has
+        // that starts them.
         capability::give_up_others()?;
+        self.endpoint.retry();
         self.gatekeeper.apply(self.datapath.config());
         self.member.apply(self.datapath.config());
         Ok(())

@@ -20,6 +20,8 @@ pub struct Endpoint {
     hook_failures: HookFailures,
     fleet: Counts,
     wanted: Option<Listen>,
+    /// Listens there, and waits for a thread.
+    listener: Option<Listener>,
     serving: Option<Serving>,
     /// Why it does not serve, as it was last reported.
     failed: Complaint,
@@ -32,54 +34,67 @@ impl Endpoint {
             hook_failures,
             fleet,
             wanted: None,
+            listener: None,
             serving: None,
             failed: Complaint::default(),
         }
     }
 
-    /// Listens where this configuration says, and nowhere else.
+    /// Serves where this configuration says, and nowhere else.
     pub fn apply(&mut self, config: &Config) {
-        let wanted = &config.metrics.listen;
-        if *wanted != self.wanted {
-            self.serving = None;
-            self.failed.settle();
-            self.wanted.clone_from(wanted);
-        }
+        self.listen(config);
         self.retry();
     }
 
-    /// Listens where it should and does not: the address may have been taken, or not been there yet.
-    pub fn retry(&mut self) {
-        let Some(listen) = &self.wanted else { return };
-        if self.serving.as_ref().is_some_and(Serving::goes_on) {
-            return;
+    /// Listens where this configuration says, and nowhere else. The thread that serves there is started by [`Endpoint::retry`].
+    pub fn listen(&mut self, config: &Config) {
+        let wanted = &config.metrics.listen;
+        if *wanted != self.wanted {
+            self.serving = None;
+            self.listener = None;
+            self.failed.settle();
+            self.wanted.clone_from(wanted);
         }
-        match self.start(listen) {
-            Ok(serving) => {
-                tracing::info!("metrics are at {}", address(listen));
-                self.serving = Some(serving);
-                self.failed.settle();
-            }
-            Err(error) => {
-                if let Some(error) = self.failed.about(&error) {
-                    tracing::error!(
-                        "{error}; the service runs without metrics, and will try again"
-                    );
-                }
-            }
+        if let Err(error) = self.bind() {
+            self.report(&error);
         }
     }
-}
 
-impl Endpoint {
-    fn start(&self, listen: &Listen) -> Result<Serving> {
+    /// Serves where it should and does not: the address may have been taken, or not been there yet.
+    pub fn retry(&mut self) {
+        if let Err(error) = self.bind().and_then(|()| self.start()) {
+            self.report(&error);
+        }
+    }
+
+    fn bind(&mut self) -> Result<()> {
+        let is_served = self.serving.as_ref().is_some_and(Serving::goes_on);
+        if let (Some(listen), None, false) = (&self.wanted, &self.listener, is_served) {
+            self.listener = Some(Listener::bind(listen)?);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let (Some(listen), Some(listener)) = (&self.wanted, self.listener.take()) else {
+            return Ok(());
+        };
         let source = Source {
             root: self.root.clone(),
             hook_failures: self.hook_failures.clone(),
             fleet: self.fleet.clone(),
         };
-        let listener = Listener::bind(listen)?;
-        Serving::start("metrics", |stopped| http::serve(listener, source, stopped))
+        let serve = |stopped| http::serve(listener, source, stopped);
+        self.serving = Some(Serving::start("metrics", serve)?);
+        self.failed.settle();
+        tracing::info!("metrics are at {}", address(listen));
+        Ok(())
+    }
+
+    fn report(&mut self, error: &anyhow::Error) {
+        if let Some(error) = self.failed.about(error) {
+            tracing::error!("{error}; the service runs without metrics, and will try again");
+        }
     }
 }
 
