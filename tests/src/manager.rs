@@ -1,12 +1,16 @@
-//! The service manager's end of the socket over which the service reports that it is ready.
+//! The service manager's end of the socket over which the service reports how it stands.
 
 use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use crate::run::wait_until;
+use crate::run::{comes_true_within, wait_until};
+
+/// For how long a service with a watchdog of a few seconds may say nothing, on a busy machine.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// The socket, as systemd's for a unit with `Type=notify`.
 #[derive(Debug)]
@@ -29,19 +33,41 @@ impl Manager {
         command.env("NOTIFY_SOCKET", &self.path);
     }
 
+    /// Has a command report to it, within this time again and again.
+    pub fn watches(&self, command: &mut Command, limit: Duration) {
+        self.hears(command);
+        command.env("WATCHDOG_USEC", limit.as_micros().to_string());
+    }
+
     /// Waits until the command has said that it is ready.
     pub fn is_told_of_readiness(&self) {
-        wait_until("it is ready", || {
-            let mut message = [0; 4096];
-            while let Ok(length) = self.socket.recv(&mut message) {
-                if message[..length]
-                    .split(|byte| *byte == b'\n')
-                    .any(|line| line == b"READY=1")
-                {
-                    return true;
-                }
-            }
-            false
+        wait_until("it is ready", || self.first("READY=1").is_some());
+    }
+
+    /// Waits for the next message with this line, and returns it; `None`: there was none for twenty seconds.
+    pub fn is_told(&self, line: &str) -> Option<String> {
+        let mut message = None;
+        comes_true_within(SILENCE, || {
+            message = self.first(line);
+            message.is_some()
         });
+        message
+    }
+
+    /// Forgets what has been said so far.
+    pub fn forget(&self) {
+        while self.socket.recv(&mut [0; 4096]).is_ok() {}
+    }
+
+    /// Returns the first message that has come with this line, and forgets those before it.
+    fn first(&self, line: &str) -> Option<String> {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]);
+            if message.lines().any(|of| of == line) {
+                return Some(message.into_owned());
+            }
+        }
+        None
     }
 }

@@ -17,6 +17,7 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
+    manager::Manager,
     network::{add_address, ip},
     observe::events_of,
     run::{Running, wait_until},
@@ -315,6 +316,23 @@ fn want_of_descriptors_for_a_while_does_not_end_it() {
                 "no {expected} in {events:?}"
             );
         }
+    });
+}
+
+/// systemd takes a reload whose time it is not told in the same message for none.
+#[test]
+fn the_service_manager_is_told_when_a_reload_begins_and_that_it_is_over() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut service = scenario.lab.knockgate_command(&["run"]);
+        manager.watches(&mut service, Duration::from_hours(1));
+        let service = Running::start(&mut service, scenario.lab.folder());
+        manager.is_told_of_readiness();
+        service.signal(libc::SIGHUP);
+        let reloading = manager.is_told("RELOADING=1").expect("it reloads");
+        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+        manager.is_told_of_readiness();
     });
 }
 

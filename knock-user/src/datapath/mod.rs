@@ -43,7 +43,7 @@ pub use install::{
     program::{ENTRIES, TCX_ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
     reload::{StillLapsed, reload, replace_program, return_from_trial},
     repair::{Repair, repair},
-    request::{Absent, Request},
+    request::{Absent, Request, Wait},
     requirements::require,
     settle::settle_killed,
     taken_warnings,

@@ -312,6 +312,11 @@ impl Datapath {
         })
     }
 
+    /// Returns under which root it is pinned.
+    pub(super) fn root(&self) -> &PinRoot {
+        &self.root
+    }
+
     pub fn config(&self) -> &Config {
         &self.applied.config
     }

@@ -183,9 +183,11 @@ impl Member {
             let (counts, sender) = (setup.counts.clone(), setup.sender.clone());
             let served = async {
                 let mut opened = opened.lock().await;
-                setup.begin()?.serve(&mut opened, stopped).await
+                setup.begin(stopped.clone())?.serve(&mut opened).await
             };
-            if let Err(error) = Box::pin(served).await {
+            if let Err(error) = Box::pin(served).await
+                && !stopped.has_come()
+            {
                 ended(&error, &counts, &sender);
             }
         })

@@ -144,13 +144,15 @@ impl Gatekeeper {
         let (root, file) = (self.root.clone(), self.file.clone());
         let (earlier, sender) = (Arc::clone(&self.earlier), self.sender.clone());
         let packets = self.packets.clone();
-        Serving::start("fwknop", |stopped| async {
+        Serving::start("fwknop", |stopped| async move {
             let served = async {
-                Worker::new(root, file, earlier, packets, sender)?
-                    .serve(stopped)
+                Worker::new(root, file, earlier, packets, sender, stopped.clone())?
+                    .serve()
                     .await
             };
-            if let Err(error) = Box::pin(served).await {
+            if let Err(error) = Box::pin(served).await
+                && !stopped.has_come()
+            {
                 tracing::error!("{error:#}; clients of fwknop are not let in for now");
             }
         })

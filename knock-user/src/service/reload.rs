@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{self, NothingUp, PinRoot},
+    datapath::{self, Busy, Datapath, NothingUp, PinRoot, Wait},
 };
 
 /// Reads the configuration file, for the interfaces that were named on the command line, if any were.
@@ -19,11 +19,13 @@ pub type Load<'l> = &'l dyn Fn(&[String]) -> Result<Config>;
 /// the service is ready, and so is told of this.
 pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log, is_ready: bool) {
     if is_ready {
-        notify(&[NotifyState::Reloading]);
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            notify(&[now]);
-        }
+        // The time in the same message: systemd takes the one without the other for nothing.
+        let now = NotifyState::monotonic_usec_now();
+        let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
+        notify(&states);
     }
+    // Waits for a command that is at work, for longer than the service otherwise says nothing.
+    notify(&[NotifyState::Watchdog]);
     if let Err(error) = datapath::reload(root, None, |named| load(named.unwrap_or_default())) {
         tracing::error!("the configuration in force stays: {error:#}");
         log.say(Record {
@@ -36,14 +38,20 @@ pub fn reload(load: Load<'_>, root: &PinRoot, log: &mut Log, is_ready: bool) {
     }
 }
 
-/// Ends a trial that has lapsed. `complaint`: what was said of the last try.
-pub fn return_from_trial(root: &PinRoot, complaint: &mut Complaint) {
-    match datapath::return_from_trial(root) {
+/// Ends a trial that has lapsed, unless a command is at work. Returns whether another configuration is in force now. `complaint`: what
+/// was said of the last try.
+pub fn return_from_trial(datapath: &Datapath, complaint: &mut Complaint) -> bool {
+    match datapath::return_from_trial(datapath, Wait::Not) {
+        Err(error) if error.is::<Busy>() => false,
         Err(error) if !error.is::<NothingUp>() => {
             if let Some(error) = complaint.about(&error) {
                 tracing::warn!("{error}");
             }
+            false
         }
-        _ => complaint.settle(),
+        returned => {
+            complaint.settle();
+            matches!(returned, Ok(Some(_)))
+        }
     }
 }

@@ -3,28 +3,43 @@
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::runtime::runtime;
 
 /// Such a thread, with an event loop of its own. Ends it when dropped.
 pub struct Serving {
     /// The thread goes on until this is dropped.
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<watch::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Tells such a thread when it is to end. Clones tell the same.
+#[derive(Clone)]
+pub struct Stopped(watch::Receiver<()>);
+
+impl Stopped {
+    /// Waits until it is to end.
+    pub async fn wait(&mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+
+    pub fn has_come(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+}
+
 impl Serving {
-    /// Starts one with this name. `serve` is to end when it is told to, or by itself.
+    /// Starts one with this name. `serve` is to end when it is told to, or by itself; then the service waits for it.
     pub fn start<F: Future<Output = ()>>(
         name: &str,
-        serve: impl FnOnce(oneshot::Receiver<()>) -> F + Send + 'static,
+        serve: impl FnOnce(Stopped) -> F + Send + 'static,
     ) -> Result<Self> {
         let runtime = runtime()?;
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || runtime.block_on(serve(stopped)))
+            .spawn(move || runtime.block_on(serve(Stopped(stopped))))
             .with_context(|| format!("cannot start the thread {name:?}"))?;
         Ok(Self {
             stop: Some(stop),

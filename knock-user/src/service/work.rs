@@ -165,7 +165,7 @@ impl<'r> Work<'r> {
         } else {
             self.unsettled.settle();
         }
-        reload::return_from_trial(self.root, &mut self.trial);
+        reload::return_from_trial(&self.datapath, &mut self.trial);
         if let Some(reopened) = self.datapath.reopened_unlocked()? {
             // The ends of grants that are gone, by the names that they had.
             self.watch.look(&self.datapath, &mut self.log)?;

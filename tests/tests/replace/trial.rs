@@ -1,6 +1,10 @@
 //! `up --try` and `confirm`.
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    thread,
+    time::Duration,
+};
 
 use aya::maps::{Array, Map, MapData};
 use knockgate_tests::{
@@ -10,6 +14,7 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
+    manager::Manager,
     run::{Run, Running, wait_until},
     scenario::Scenario,
 };
@@ -32,6 +37,36 @@ fn lapse(scenario: &Scenario) {
     let mut deadline: Array<_, u64> = map.try_into().expect("an array of numbers");
     assert_ne!(deadline.get(&0, 0).expect("it has an entry"), 0);
     deadline.set(0, 1, 0).expect("it can be written");
+}
+
+/// It tries again by itself, and has a watchdog to tell that it goes on.
+#[test]
+fn a_service_that_is_to_return_from_a_trial_does_not_wait_for_a_command() {
+    in_native_mode(|scenario| {
+        scenario.configure(ssh());
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut service = scenario.lab.knockgate_command(&["run"]);
+        manager.watches(&mut service, Duration::from_secs(3));
+        let _service = Running::start(&mut service, scenario.lab.folder());
+        wait_until("it serves", || scenario.lab.is_served());
+        scenario.configure(ssh().open_for("2h"));
+        scenario.knockgate("up --try 1h").exits(0);
+        wait_until("it has seen that", || {
+            let mut events = scenario.lab.events().into_iter();
+            events.any(|event| event["event"] == "config.applied")
+        });
+        let holder = scenario.hold_lock();
+        lapse(scenario);
+        // Until it has looked.
+        thread::sleep(Duration::from_secs(5));
+        manager.forget();
+        for _ in 0..2 {
+            assert!(manager.is_told("WATCHDOG=1").is_some(), "it waits");
+        }
+        drop(holder);
+        wait_until("it has returned", || mode(scenario) == "enforce");
+        scenario.closed(A, "22/tcp");
+    });
 }
 
 /// The kernel keeps the deadline: no process runs meanwhile, and nothing else has to happen.

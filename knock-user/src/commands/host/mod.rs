@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::host::{Command, Options},
-    datapath::{self, NotPermitted, NothingUp, PinRoot, StillLapsed},
+    datapath::{self, Datapath, NotPermitted, NothingUp, PinRoot, StillLapsed, Wait},
     runtime::runtime,
 };
 
@@ -42,7 +42,9 @@ fn settle_killed(root: &PinRoot) {
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
 /// what is in force.
 fn return_from_trial(root: &PinRoot) {
-    match datapath::return_from_trial(root) {
+    let returned = Datapath::open_unlocked(root)
+        .and_then(|datapath| datapath::return_from_trial(&datapath, Wait::ForAWhile));
+    match returned {
         Err(error) if error.is::<NothingUp>() || error.is::<NotPermitted>() => {}
         Err(error) if error.is::<StillLapsed>() => tracing::warn!("{error:#}"),
         Err(error) => tracing::debug!("cannot look for a trial that has ended: {error:#}"),

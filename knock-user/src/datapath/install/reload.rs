@@ -6,8 +6,8 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 
 use super::{
-    pins::root::PinRoot,
-    request::{Absent, Replaces, Request},
+    pins::{lock::Busy, root::PinRoot},
+    request::{Absent, Replaces, Request, Wait},
     up::{Superseded, Up, up},
 };
 use crate::{
@@ -68,10 +68,12 @@ impl fmt::Display for StillLapsed {
     }
 }
 
-/// Puts the configuration into force again that was there before a trial which has ended. Returns `None` where there is
-/// nothing to return to.
-pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
-    let datapath = Datapath::open_unlocked(root)?;
+/// Puts the configuration into force again that was there before the trial of this one, which has ended. Returns `None` where
+/// there is nothing to return to, or something else is up.
+///
+/// # Errors
+/// Also [`Busy`]: another process has had the lock, with [`Wait::Not`] at this moment.
+pub fn return_from_trial(datapath: &Datapath, wait: Wait) -> Result<Option<Up>> {
     if datapath.trial()? != TrialState::Lapsed {
         return Ok(None);
     }
@@ -87,11 +89,13 @@ pub fn return_from_trial(root: &PinRoot) -> Result<Option<Up>> {
             since: datapath.since,
             generation: datapath.generation,
         }),
+        wait,
         ..Request::new(Absent::Await)
     };
-    let up = match up(config, root, &request) {
+    let up = match up(config, datapath.root(), &request) {
         // Somebody else has been faster.
         Err(error) if error.is::<Superseded>() => return Ok(None),
+        Err(error) if wait == Wait::Not && error.is::<Busy>() => return Err(error),
         up => up.context(StillLapsed)?,
     };
     tracing::warn!(

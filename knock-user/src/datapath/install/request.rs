@@ -29,6 +29,16 @@ pub struct Request {
     pub replaces: Option<Replaces>,
     /// The SSH session that must not be cut off.
     pub session: Option<SshSession>,
+    pub wait: Wait,
+}
+
+/// Whether a command that is at work is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For a minute.
+    ForAWhile,
+    /// The service has other work to do meanwhile, and tries again by itself.
+    Not,
 }
 
 /// What a configuration is to replace. It may have been decided before the lock was had, so it is asked again.
@@ -65,6 +75,7 @@ impl Request {
             into: None,
             replaces: None,
             session: None,
+            wait: Wait::ForAWhile,
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
     program::{self, Origin},
     repair::{self, Repair},
     replace::{Replaced, replace},
-    request::{Absent, Replaces, Request},
+    request::{Absent, Replaces, Request, Wait},
     requirements,
     settle::settle,
     tcx,
@@ -90,7 +90,10 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     }
     bpf::learn_features()?;
     root.make()?;
-    let _lock = root.lock()?;
+    let _lock = match request.wait {
+        Wait::ForAWhile => root.lock()?,
+        Wait::Not => root.try_lock()?.ok_or(NothingUp)?,
+    };
     let result = up_locked(config, root, request);
     // Under the lock: another command may be about to pin something there.
     root.tidy();

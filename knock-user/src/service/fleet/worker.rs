@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use knock_common::knock::authenticated::key::NO_KEY;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
@@ -32,7 +32,7 @@ use super::{Counts, Opened, Said, rules::Rules};
 use crate::{
     config::Fleet,
     datapath::{
-        Datapath, GrantRow, Lock, NothingUp, PinRoot,
+        Busy, Datapath, GrantRow, Lock, NothingUp, PinRoot,
         origin::{Holder, Origins},
     },
     fleet::{
@@ -43,7 +43,7 @@ use crate::{
         record::{Codec, Revocation},
         state::{About, Act, Answer, Local, Moment, Place, Policy as _, State},
     },
-    service::{complaint::Complaint, packets::Packets},
+    service::{complaint::Complaint, packets::Packets, serving::Stopped},
     sys::clock::{boot_now, monotonic_now},
 };
 
@@ -73,13 +73,13 @@ pub struct Setup {
 
 impl Setup {
     /// Opens the tables, reads the keys, and begins to connect.
-    pub fn begin(self) -> Result<Worker<Etcd>> {
+    pub fn begin(self, stopped: Stopped) -> Result<Worker<Etcd>> {
         let keyring = Keyring::load(&self.fleet.keys)?;
         let engine = Etcd::start(self.fleet.clone());
-        self.with(engine, keyring)
+        self.with(engine, keyring, stopped)
     }
 
-    fn with<E: Engine>(self, engine: E, keyring: Keyring) -> Result<Worker<E>> {
+    fn with<E: Engine>(self, engine: E, keyring: Keyring, stopped: Stopped) -> Result<Worker<E>> {
         let Self {
             root,
             fleet,
@@ -115,6 +115,7 @@ impl Setup {
             look,
             packets,
             sender,
+            stopped,
             live: 0,
             most,
             newest: Newest::default(),
@@ -154,6 +155,7 @@ pub struct Worker<E> {
     look: Arc<AtomicBool>,
     packets: Packets,
     sender: mpsc::Sender<Said>,
+    stopped: Stopped,
     /// Live grants, as far as is known, and how many there may be with those of other hosts.
     live: u32,
     most: u32,
@@ -174,13 +176,9 @@ pub struct Worker<E> {
 }
 
 impl<E: Engine> Worker<E> {
-    /// Serves until `stopped`.
-    pub async fn serve(
-        &mut self,
-        opened: &mut mpsc::Receiver<Opened>,
-        stopped: oneshot::Receiver<()>,
-    ) -> Result<()> {
-        let served = self.go_on(opened, stopped).await;
+    /// Serves until it is stopped.
+    pub async fn serve(&mut self, opened: &mut mpsc::Receiver<Opened>) -> Result<()> {
+        let served = self.go_on(opened).await;
         if served.is_ok() {
             // Else some of what it was told may not be in the tables.
             self.keep();
@@ -189,11 +187,8 @@ impl<E: Engine> Worker<E> {
         served
     }
 
-    async fn go_on(
-        &mut self,
-        opened: &mut mpsc::Receiver<Opened>,
-        mut stopped: oneshot::Receiver<()>,
-    ) -> Result<()> {
+    async fn go_on(&mut self, opened: &mut mpsc::Receiver<Opened>) -> Result<()> {
+        let mut stopped = self.stopped.clone();
         loop {
             if self.next_look <= Instant::now() {
                 self.look()?;
@@ -201,7 +196,7 @@ impl<E: Engine> Worker<E> {
             self.write();
             let wake = self.wake();
             tokio::select! {
-                _ = &mut stopped => return Ok(()),
+                () = stopped.wait() => return Ok(()),
                 message = self.engine.next() => {
                     let acts = self.state.hear(message, moment(), &self.rules);
                     self.act(acts)?;
@@ -263,7 +258,7 @@ impl<E: Engine> Worker<E> {
     /// Looks at all grants: events may be lost, and grants end.
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
-        if let Some(reopened) = self.datapath.reopened_unlocked()? {
+        if let Some(reopened) = self.reopened()? {
             self.take_over(reopened)?;
         } else {
             self.rules.read_keys(&self.datapath)?;
@@ -294,6 +289,16 @@ impl<E: Engine> Worker<E> {
         self.last_look = started;
         self.next_look = started + LOOK.max(started.elapsed() * 20);
         Ok(())
+    }
+
+    /// Returns the tables of the configuration that has replaced this one; as long as a command is at work, none.
+    fn reopened(&self) -> Result<Option<Datapath>> {
+        match self.root.try_lock() {
+            Ok(Some(_lock)) => self.datapath.reopened(),
+            Ok(None) => Ok(None),
+            Err(error) if error.is::<Busy>() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on with the tables of the configuration that is in force now.
@@ -397,7 +402,7 @@ impl<E: Engine> Worker<E> {
 
     /// Has what is decided by stay in force while the tables are changed.
     fn lock(&mut self) -> Result<Option<Lock>> {
-        let lock = self.root.lock_existing()?;
+        let lock = self.root.lock_unless(|| self.stopped.has_come())?;
         if lock.is_none() || !self.datapath.is_pinned()? {
             return Err(anyhow!(NothingUp));
         }

@@ -16,14 +16,7 @@ use knock_common::{
     knock::fwknop::{Head, Outcome},
     report::class,
 };
-use tokio::{
-    io::unix::AsyncFd,
-    sync::{
-        mpsc,
-        oneshot::{self, error::TryRecvError},
-    },
-    time::sleep,
-};
+use tokio::{io::unix::AsyncFd, sync::mpsc, time::sleep};
 
 use super::{Earlier, Held, Said};
 use crate::{
@@ -38,6 +31,7 @@ use crate::{
         memory::state_file,
         packets::Packets,
         record::{Record, wall_clock},
+        serving::Stopped,
     },
     sys::clock::monotonic_now,
     values::{Port, Protocol},
@@ -66,6 +60,7 @@ pub struct Worker {
     ceiling: Ceiling,
     counts: Counts,
     sender: mpsc::Sender<Said>,
+    stopped: Stopped,
     /// By outcome: a second, and how many were reported in it.
     reported: [(u64, u32); Outcome::COUNT],
 }
@@ -83,6 +78,7 @@ impl Worker {
         earlier: Arc<Mutex<Earlier>>,
         packets: Packets,
         sender: mpsc::Sender<Said>,
+        stopped: Stopped,
     ) -> Result<Self> {
         let datapath = Datapath::open_unlocked(&root)?;
         let seen = Seen::load(state_file(&root, "fwknop"), unix_time());
@@ -102,14 +98,16 @@ impl Worker {
             ceiling,
             counts,
             sender,
+            stopped,
             reported: [(0, 0); Outcome::COUNT],
         };
         worker.read_keys();
         Ok(worker)
     }
 
-    /// Serves until `stopped`.
-    pub async fn serve(&mut self, mut stopped: oneshot::Receiver<()>) -> Result<()> {
+    /// Serves until it is stopped.
+    pub async fn serve(&mut self) -> Result<()> {
+        let mut stopped = self.stopped.clone();
         let ring = self.datapath.fwknop_ring()?;
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("cannot wait for packets")?;
@@ -119,7 +117,7 @@ impl Worker {
             let mut taken = tokio::select! {
                 // What other hosts have accepted comes first: it may be a copy that is read next.
                 biased;
-                _ = &mut stopped => return Ok(()),
+                () = stopped.wait() => return Ok(()),
                 packet = elsewhere.next() => {
                     self.seen.hear(packet, unix_time());
                     continue;
@@ -140,7 +138,7 @@ impl Worker {
                 if taken < AT_ONCE {
                     sleep(PAUSE).await;
                 }
-                if !matches!(stopped.try_recv(), Err(TryRecvError::Empty)) {
+                if stopped.has_come() {
                     return Ok(());
                 }
                 // Those that came meanwhile have woken nobody.
@@ -212,7 +210,7 @@ impl Worker {
     /// Gives the grants that an accepted packet asks for, and reports each.
     fn give(&mut self, head: Head, mut accepted: Accepted, source: IpAddr) -> Result<(), NotGiven> {
         // First, so that what is decided by stays in force until the grants are given.
-        let lock = self.root.lock_existing()?;
+        let lock = self.root.lock_unless(|| self.stopped.has_come())?;
         if lock.is_none() || !self.datapath.is_pinned()? {
             return Err(anyhow!(NothingUp).into());
         }

@@ -13,7 +13,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    sync::oneshot,
     task::{AbortHandle, LocalSet, spawn_local},
     time::{Instant, sleep, timeout},
 };
@@ -22,7 +21,7 @@ use super::listener::{Accepting, Listener, Stream};
 use crate::{
     datapath::PinRoot,
     metrics::{self, Reading},
-    service::{failures::HookFailures, fleet::Counts},
+    service::{failures::HookFailures, fleet::Counts, serving::Stopped},
 };
 
 /// The path of the page.
@@ -48,7 +47,7 @@ pub struct Source {
 }
 
 /// Serves until `stopped`.
-pub async fn serve(listener: Listener, source: Source, stopped: oneshot::Receiver<()>) {
+pub async fn serve(listener: Listener, source: Source, mut stopped: Stopped) {
     let accepting = match listener.register() {
         Ok(accepting) => accepting,
         Err(error) => {
@@ -64,7 +63,7 @@ pub async fn serve(listener: Listener, source: Source, stopped: oneshot::Receive
     let accept = clients.run_until(accept(accepting, page));
     tokio::select! {
         () = accept => {}
-        _ = stopped => {}
+        () = stopped.wait() => {}
     }
 }
 

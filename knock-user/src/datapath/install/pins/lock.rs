@@ -42,7 +42,7 @@ impl PinRoot {
     /// lock afterwards sees that the locked directory is no longer there, and begins anew.
     pub fn lock(&self) -> Result<Lock> {
         loop {
-            if let Some(lock) = self.acquire(PATIENCE)? {
+            if let Some(lock) = self.acquire(|| PATIENCE)? {
                 return Ok(lock);
             }
             self.make()?;
@@ -51,18 +51,25 @@ impl PinRoot {
 
     /// As [`PinRoot::lock`], but none where there is no root.
     pub fn lock_existing(&self) -> Result<Option<Lock>> {
-        self.acquire(PATIENCE)
+        self.acquire(|| PATIENCE)
+    }
+
+    /// As [`PinRoot::lock_existing`], and waits no longer once `is_over`: where it is not had then, fails with [`Busy`].
+    pub fn lock_unless(&self, is_over: impl Fn() -> bool) -> Result<Option<Lock>> {
+        self.acquire(|| if is_over() { Duration::ZERO } else { PATIENCE })
     }
 
     /// As [`PinRoot::lock_existing`], but fails with [`Busy`] instead of waiting.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        self.acquire(Duration::ZERO)
+        self.acquire(|| Duration::ZERO)
     }
 
-    fn acquire(&self, patience: Duration) -> Result<Option<Lock>> {
+    /// `patience`: how long to wait, asked before each try.
+    fn acquire(&self, patience: impl Fn() -> Duration) -> Result<Option<Lock>> {
         self.refuse_dots()?;
         let begun = Instant::now();
         loop {
+            let patience = patience();
             let directory = match File::open(self.path()) {
                 Ok(directory) => directory,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
