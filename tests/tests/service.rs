@@ -336,6 +336,55 @@ fn the_service_manager_is_told_when_a_reload_begins_and_that_it_is_over() {
     });
 }
 
+/// They are counted since the instance came up.
+#[test]
+fn lost_events_are_reported_by_one_service() {
+    in_generic_mode(|scenario| {
+        let service = start(scenario, &[]);
+        let wire = Wire::open(&scenario.lab);
+        let lost = || -> u64 {
+            let events = scenario.lab.events();
+            let of = events
+                .iter()
+                .filter(|event| event["event"] == "events.lost");
+            of.filter_map(|event| event["lost"].as_u64()).sum()
+        };
+        wait_until("events are lost", || {
+            let host = scenario.family.host();
+            let knocks: Vec<_> = (0..2000_u16)
+                .map(|number| {
+                    let [high, low] = number.to_be_bytes();
+                    let from = (IpAddr::from([10, 99, high, low]), 40_000);
+                    Packet::udp(from, (host, 7000), b"").frame(CLIENT_MAC, HOST_MAC)
+                })
+                .collect();
+            wire.send(&scenario.lab, &knocks);
+            lost() != 0
+        });
+        let state = || {
+            let files = fs::read_dir(scenario.lab.state()).expect("the service has made it");
+            let mut paths = files.map(|file| file.expect("readable").path());
+            let path = paths.find(|path| path.extension().is_some_and(|of| of == "json"));
+            let text = path.map(|path| fs::read_to_string(path).unwrap_or_default());
+            serde_json::from_str::<Value>(&text.unwrap_or_default()).unwrap_or_default()
+        };
+        wait_until("all are counted and written down", || {
+            let counted = lost();
+            thread::sleep(Duration::from_secs(3));
+            lost() == counted && state()["lost"]["events"] == counted
+        });
+        service.signal(libc::SIGKILL);
+        assert_eq!(service.ends(), None);
+        let _service = scenario.lab.serve(&[]);
+        scenario.knock(A, ALICE);
+        wait_until("it reads events", || {
+            let mut events = scenario.lab.events().into_iter();
+            events.any(|event| event["event"] == "gate.opened")
+        });
+        assert_eq!(lost(), 0, "{:?}", scenario.lab.events());
+    });
+}
+
 #[test]
 fn a_second_service_is_refused() {
     in_generic_mode(|scenario| {

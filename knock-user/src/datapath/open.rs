@@ -335,7 +335,7 @@ impl Datapath {
         Ok(self.contents.get_or_init(|| contents))
     }
 
-    /// Opens the ring of events. It may have one reader at a time.
+    /// Opens the ring of events. It may have one reader at a time: the service, or else who holds the lock.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
         tables::EVENTS.open(&self.pins)
     }
@@ -427,21 +427,26 @@ impl Datapath {
         Ok(self.contents()?.counts())
     }
 
-    /// As [`Datapath::reopened`], for those who do not hold the lock.
-    pub fn reopened_unlocked(&self) -> Result<Option<Self>> {
-        settled(|| self.root.lock_existing(), || self.reopened())
-    }
-
     /// Returns the instance as it is now, if another configuration has replaced this one in place since it was opened. For those
     /// who hold the lock of its root.
     pub fn reopened(&self) -> Result<Option<Self>> {
+        let Some(path) = self.successor()? else {
+            return Ok(None);
+        };
+        let access = self.pins.access;
+        Self::open_in(&self.root, PinDirectory { path, access }).map(Some)
+    }
+
+    /// Returns whether another configuration has replaced this one in place since it was opened.
+    pub fn is_superseded(&self) -> Result<bool> {
+        Ok(self.successor()?.is_some())
+    }
+
+    /// Returns a directory of the configuration that has replaced this one in place.
+    fn successor(&self) -> Result<Option<PathBuf>> {
         for directory in self.directories()? {
             if directory::meta(&directory.path)?.generation != self.generation {
-                let pins = PinDirectory {
-                    path: directory.path,
-                    access: self.pins.access,
-                };
-                return Self::open_in(&self.root, pins).map(Some);
+                return Ok(Some(directory.path));
             }
         }
         Ok(None)

@@ -37,8 +37,9 @@ pub struct Log {
     latest: Kept,
     readers: broadcast::Sender<Record>,
     serving: JoinSet<()>,
-    /// Events lost, when last counted.
+    /// Events that the kernel had left out when they were last counted, and that this service had.
     lost: u64,
+    lost_here: u64,
     /// Budgets of the events that the service finds by itself, by class.
     budgets: [Budget; class::COUNT as usize],
     alerts: Alerts,
@@ -58,6 +59,7 @@ impl Log {
             readers: broadcast::Sender::new(BACKLOG),
             serving: JoinSet::new(),
             lost: 0,
+            lost_here: 0,
             budgets: [Budget::zeroed(); class::COUNT as usize],
             alerts: Alerts::default(),
             hooks: Hooks::default(),
@@ -197,11 +199,22 @@ impl Log {
         false
     }
 
+    /// Takes events that the kernel has left out for reported: an earlier service has done that. `lost`: as in
+    /// [`Log::report_lost`].
+    pub fn goes_on_from(&mut self, lost: u64) {
+        self.lost = lost;
+    }
+
+    /// Returns how many events that the kernel has left out have been reported, since it came up.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Adds an event where more have been lost. `lost`: events that the kernel has left out since it came up.
     pub fn report_lost(&mut self, lost: u64) {
-        let lost = lost + self.budgets.iter().map(|budget| budget.lost).sum::<u64>();
-        let new = lost.saturating_sub(self.lost);
-        self.lost = lost;
+        let here = self.budgets.iter().map(|budget| budget.lost).sum::<u64>();
+        let new = lost.saturating_sub(self.lost) + here.saturating_sub(self.lost_here);
+        (self.lost, self.lost_here) = (lost, here);
         if new != 0 {
             self.say(Record {
                 lost: Some(new),

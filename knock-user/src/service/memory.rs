@@ -36,6 +36,17 @@ pub struct State {
     pub grants: Vec<Known>,
     /// Ends of grants whose hooks had not ended.
     pub closings: Vec<Record>,
+    /// Absent from what earlier builds have written.
+    #[serde(default)]
+    pub lost: Lost,
+}
+
+/// Events that the kernel had left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// When the instance came up that has counted them, ns of `CLOCK_MONOTONIC`.
+    pub since: u64,
+    pub events: u64,
 }
 
 /// A gate and somebody who may pass it, by names that outlive the tables.
@@ -55,6 +66,9 @@ pub struct Known {
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
     pub connections: u32,
+    /// Its last connection has closed its gate, and that was reported. Absent from what earlier builds have written.
+    #[serde(default)]
+    pub is_closed: bool,
 }
 
 impl State {
@@ -115,9 +129,9 @@ impl Memory {
         state.ok()
     }
 
-    /// Writes the state down. Where that fails, says so once, and the next service does not know of grants that end until
-    /// then.
-    pub fn save(&mut self, state: &State) {
+    /// Writes the state down, and returns whether that was possible. Where it was not, says so once, and a service that is started
+    /// then does not know of grants that have ended.
+    pub fn save(&mut self, state: &State) -> bool {
         let saved = write(&self.path, state);
         if let Err(error) = &saved
             && !self.has_failed
@@ -129,6 +143,7 @@ impl Memory {
             );
         }
         self.has_failed = saved.is_err();
+        saved.is_ok()
     }
 
     /// Removes the file, where there is nothing to know any more.
@@ -194,8 +209,13 @@ mod tests {
                 source: "192.0.2.0/24".parse().expect("a network"),
                 until: u64::MAX,
                 connections: 3,
+                is_closed: true,
             }],
             closings: vec![Record::now("gate.closed")],
+            lost: Lost {
+                since: 5,
+                events: 9,
+            },
         }
     }
 
@@ -205,10 +225,10 @@ mod tests {
         let path = folder.path().join("new/state.json");
         let mut memory = Memory::at(path.clone());
         assert_eq!(memory.load(), None);
-        memory.save(&state());
+        assert!(memory.save(&state()));
         let saved = memory.load().expect("it was saved");
         assert_eq!(saved.closings[0].event, "gate.closed");
-        memory.save(&saved);
+        assert!(memory.save(&saved));
         assert_eq!(memory.load(), Some(saved));
         for (path, mode) in [(&*path, 0o600), (path.parent().expect("it has one"), 0o700)] {
             let permissions = fs::metadata(path).expect("it is there").permissions();
@@ -227,17 +247,15 @@ mod tests {
         assert_eq!(memory.load(), None);
         let mut of_nobody = state();
         of_nobody.granted.clear();
-        memory.save(&of_nobody);
+        assert!(memory.save(&of_nobody));
         assert_eq!(memory.load(), None);
         // A directory where the file would be.
         fs::remove_file(&path).expect("it is there");
         fs::create_dir(&path).expect("writable");
-        memory.save(&state());
-        assert!(memory.has_failed);
+        assert!(!memory.save(&state()));
         assert_eq!(memory.load(), None);
         fs::remove_dir(&path).expect("empty");
-        memory.save(&state());
-        assert!(!memory.has_failed);
+        assert!(memory.save(&state()));
         let names = fs::read_dir(folder.path()).expect("readable");
         assert_eq!(names.count(), 1, "nothing is left beside the file");
     }

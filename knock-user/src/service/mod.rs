@@ -118,6 +118,8 @@ pub async fn serve(
             }
             _ = chores.tick() => work.do_chores()?,
             due = work.guard.is_due() => {
+                // By the names of the configuration that may have been replaced.
+                work.log.take(ring.get_mut(), &work.datapath);
                 if work.look_at_interfaces(due)? == Seen::Down {
                     work.say_down();
                     tracing::info!("knockgate has been taken down: nothing is left to serve");

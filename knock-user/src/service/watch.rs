@@ -4,11 +4,13 @@
 //! Grants end by themselves. This module also frees their slots, once their ends have been reported, so that knocks find free
 //! slots and the filter has live grants alone. Without a service, knocks take the slots of grants that have ended.
 
+mod reports;
 mod resume;
 
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -16,24 +18,29 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use knock_common::{event::Kind, report::class};
+use knock_common::{
+    event::{Cause, Kind},
+    report::class,
+};
 
-use self::resume::{Moment, resume};
+use self::{
+    reports::{close, end_each, opened_by_hand},
+    resume::{Moment, resume},
+};
 use super::{
     log::Log,
-    memory::{Granted, Known, Memory, State},
-    names::{EXPIRED, REVOKED},
-    record::{Record, network_text, wall_clock},
+    memory::{Granted, Known, Lost, Memory, State, boot},
+    record::Record,
 };
 use crate::{
-    datapath::{Datapath, GrantRow, Who, keys::Holders},
+    datapath::{Applied, Datapath, GrantRow, Who, keys::Holders},
     sys::clock::monotonic_now,
 };
 
 /// The grants as they were last seen.
 pub struct Watch {
     known: Grants,
-    /// How often the tables were looked at.
+    /// How often the tables have been looked at.
     looks: u64,
     /// When they were last looked at, ns of `CLOCK_MONOTONIC`.
     looked: u64,
@@ -44,8 +51,10 @@ pub struct Watch {
     is_gone: bool,
 }
 
-/// By gate and source.
-type Grants = HashMap<(u16, IpNet), Seen>;
+/// A gate and a source.
+type Place = (u16, IpNet);
+
+type Grants = HashMap<Place, Seen>;
 
 /// A grant as it was last seen. Who has it is known by name, since a key may be gone when its grant ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +62,7 @@ struct Seen {
     /// ns of `CLOCK_MONOTONIC`.
     until: u64,
     connections: u32,
+    used: Used,
     /// Shared: there may be many grants, and few who have them.
     who: Arc<Who>,
     /// The last [look](Watch::looks) that found it in the tables.
@@ -64,10 +74,30 @@ impl Seen {
         Self {
             until: row.until,
             connections: row.connections,
+            used: Used::No,
             who: Arc::clone(holders.of(row.user)),
             look,
         }
     }
+}
+
+/// Whether a grant admits no more connections. That closes its gate, though the grant is still in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Used {
+    No,
+    /// The tables say so, and the kernel's report may come yet: it is sent after the connection was counted, or left out.
+    Found,
+    /// It has been reported.
+    Said,
+}
+
+/// What a look has found that is left to do.
+#[must_use]
+pub struct Found {
+    /// Grants that were given by hand: until when, and where.
+    by_hand: Vec<(u64, Place)>,
+    /// Slots of grants that have ended, and when these did.
+    ended: Vec<(u32, u64)>,
 }
 
 /// What a state that was written down says, as far as it tells it from others.
@@ -76,6 +106,7 @@ struct Saved {
     /// How many grants, and the sum of their hashes.
     grants: (usize, u64),
     closings: Vec<Record>,
+    lost: Lost,
 }
 
 /// How long the end of a grant may go unnoticed.
@@ -87,7 +118,12 @@ impl Watch {
     pub fn new(datapath: &Datapath, memory: Memory, log: &mut Log) -> Result<Self> {
         let looked = monotonic_now();
         let Some(state) = memory.load() else {
-            let known = seen(&datapath.grants()?, datapath);
+            let mut known = seen(&datapath.grants()?, datapath);
+            for (place, grant) in &mut known {
+                if is_used(&datapath.applied, place.0, grant.connections) {
+                    grant.used = Used::Said;
+                }
+            }
             return Ok(Self {
                 known,
                 looks: 0,
@@ -98,6 +134,9 @@ impl Watch {
             });
         };
         log.run_again(&state.closings);
+        if state.boot == boot() && state.lost.since == datapath.since {
+            log.goes_on_from(state.lost.events);
+        }
         let ended = seen(&datapath.ended_grants(state.looked)?, datapath);
         let (known, closed) = resume(&state, &Moment::now(), &datapath.applied, ended);
         for closed in closed {
@@ -114,21 +153,47 @@ impl Watch {
     }
 
     /// Compares the tables with what was seen last, reports what has changed, and frees the slots of grants that have ended.
+    /// The configuration must not be replaced meanwhile: the tables before it miss what the program after it gives.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
-        for change in log.changes() {
-            self.note(&change, datapath);
-        }
-        self.looks += 1;
-        let looks = self.looks;
+        self.note(log, &datapath.applied, |_| true);
+        let found = self.compare(datapath, log)?;
+        self.settle(found, datapath, log)
+    }
+
+    /// Goes on with the tables of a configuration that has replaced another one. Reports the ends of grants, those of gates that are
+    /// gone as well. What it returns is to be settled once the hooks are those of `next`.
+    pub fn follow(&mut self, datapath: &Datapath, next: &Datapath, log: &mut Log) -> Result<Found> {
+        let (before, after) = (&datapath.applied, &next.applied);
+        // A report does not say which of the two has given the grant, so where they give it to different networks, it tells nothing
+        // that the tables do not.
+        let grant_to = |applied: &Applied, gate| applied.gate(gate).map(|gate| gate.grant_to);
+        let is_alike = |gate| {
+            let to = grant_to(after, gate);
+            to.is_none() || to == grant_to(before, gate)
+        };
+        self.note(log, before, is_alike);
+        let has_gone = |gate: u16| before.gate_name(gate) != after.gate_name(gate);
+        let gone = self.known.extract_if(|place, _| has_gone(place.0));
+        end_each(gone.collect(), datapath, log);
+        self.compare(next, log)
+    }
+
+    /// Reports what has changed in the tables, but for grants by hand that have not ended yet.
+    fn compare(&mut self, datapath: &Datapath, log: &mut Log) -> Result<Found> {
+        let looks = self.looks + 1;
         let now = monotonic_now();
+        let applied = &datapath.applied;
         let mut holders = datapath.holders();
-        let mut by_hand = Vec::new();
+        let mut found = Found {
+            by_hand: Vec::new(),
+            ended: Vec::new(),
+        };
         let mut brief = Vec::new();
-        let mut slots = Vec::new();
+        let mut used = Vec::new();
         datapath.every_grant(|slot, row| {
             let place = (row.gate, row.source);
             if row.until <= now {
-                slots.push((slot, row.until));
+                found.ended.push((slot, row.until));
                 // One by hand that was given and has ended between two looks, which no event tells of.
                 let is_new = row.until > self.looked && !self.known.contains_key(&place);
                 if row.user.is_none() && is_new {
@@ -138,16 +203,33 @@ impl Watch {
                 }
                 return;
             }
-            let before = self
-                .known
-                .insert(place, Seen::of(&row, &mut holders, looks));
-            if row.user.is_none() && before.is_none_or(|before| before.until != row.until) {
-                by_hand.push((row.until, place));
+            let seen = Seen::of(&row, &mut holders, looks);
+            let before = self.known.insert(place, seen);
+            // By a knock, it is the one before, or one whose beginning was noted.
+            let before = before.filter(|before| row.user.is_some() || before.until == row.until);
+            if row.user.is_none() && before.is_none() {
+                found.by_hand.push((row.until, place));
+            }
+            if is_used(applied, row.gate, row.connections) {
+                used.push((place, before.map_or(Used::No, |before| before.used)));
             }
         })?;
+        self.looks = looks;
         self.looked = now;
         brief.retain(|(_, place)| self.known.get(place).is_some_and(|seen| seen.look != looks));
         opened_by_hand(brief, datapath, log);
+        for (place, before) in used {
+            if let Some(grant) = self.known.get_mut(&place) {
+                grant.used = match before {
+                    Used::No => Used::Found,
+                    Used::Found | Used::Said => Used::Said,
+                };
+                if before == Used::Found {
+                    let (reason, time) = (Cause::Used.name(), Timestamp::now());
+                    close(place, &grant.who, reason, time, datapath, log);
+                }
+            }
+        }
         let missing = self.known.extract_if(|_, grant| grant.look != looks);
         let mut ended: Vec<_> = missing.collect();
         if self.known.len() < self.known.capacity() / 4 {
@@ -161,38 +243,63 @@ impl Watch {
                 grant.until = short.get(place).map_or(grant.until, |short| short.until);
             }
         }
-        ended.sort_by_key(|(_, grant)| grant.until);
-        for (place, grant) in &ended {
-            end(*place, grant, datapath, log);
-        }
-        opened_by_hand(by_hand, datapath, log);
-        self.save(datapath, log);
-        datapath.free_ended(&slots)
+        end_each(ended, datapath, log);
+        Ok(found)
     }
 
-    /// Learns of a grant that was given, or of one whose end was reported: what is given and taken away between two looks is
-    /// in no table.
-    fn note(&mut self, change: &Record, datapath: &Datapath) {
-        let applied = &datapath.applied;
-        let place = change.gate.as_deref().and_then(|name| {
-            let id = applied.ids.gate(name)?;
-            let source = change.source.as_deref()?;
-            let network = match source.parse() {
-                Ok(address) => applied.gate(id)?.grant_to.network(address),
-                Err(_) => source.parse().ok()?,
-            };
-            Some((id, network))
-        });
-        // A gate that is gone by now has no grants.
-        let Some(place) = place else {
+    /// Reports the grants that were given by hand, writes down what is known, and frees the slots of grants that have ended.
+    pub fn settle(&mut self, found: Found, datapath: &Datapath, log: &mut Log) -> Result<()> {
+        opened_by_hand(found.by_hand, datapath, log);
+        self.save(datapath, log);
+        datapath.free_ended(&found.ended)
+    }
+
+    /// Learns of grants that were given, and of ends that were reported: what is given and taken away between two looks is in
+    /// no table. `is_wanted`: of which gates.
+    fn note(&mut self, log: &mut Log, applied: &Applied, is_wanted: impl Fn(u16) -> bool) {
+        for change in log.changes() {
+            let gate = change.gate.as_deref();
+            // A gate that is gone by now has no grants.
+            if let Some(gate) = gate.and_then(|name| applied.ids.gate(name))
+                && is_wanted(gate)
+            {
+                self.note_one(&change, gate, applied);
+            }
+        }
+    }
+
+    fn note_one(&mut self, change: &Record, gate: u16, applied: &Applied) {
+        let grant_to = applied.gate(gate).map(|gate| gate.grant_to);
+        let (Some(grant_to), Some(source)) = (grant_to, change.source.as_deref()) else {
             return;
         };
+        let address: Option<IpAddr> = source.parse().ok();
+        let network = address.map(|address| grant_to.network(address));
+        let Some(network) = network.or_else(|| source.parse().ok()) else {
+            return;
+        };
+        let place = (gate, network);
         if change.event == Kind::Closed.name() {
-            self.known.remove(&place);
+            if change.reason.as_deref() != Some(Cause::Used.name()) {
+                self.known.remove(&place);
+                return;
+            }
+            // As the kernel looks them up. One for another network is not what is said to be closed.
+            let whole = address.map_or(network, IpNet::from);
+            for place in [(gate, whole), place] {
+                if let Some(grant) = self.known.get_mut(&place)
+                    && grant.used != Used::Said
+                    && grant.who.user == change.user
+                {
+                    grant.used = Used::Said;
+                    return;
+                }
+            }
         } else if let Some(until) = change.until {
-            self.known.entry(place).or_insert_with(|| Seen {
+            let grant = self.known.entry(place).or_insert_with(|| Seen {
                 until: monotonic(until),
                 connections: 0,
+                used: Used::No,
                 who: Arc::new(Who {
                     user: change.user.clone(),
                     key: change.key.clone(),
@@ -200,25 +307,22 @@ impl Watch {
                 }),
                 look: self.looks,
             });
+            // One that is renewed admits connections again.
+            grant.used = Used::No;
         }
     }
 
     /// Reports the end of every grant: the tables are gone.
     pub fn end_all(&mut self, datapath: &Datapath, log: &mut Log) {
-        for (place, grant) in &self.known {
-            end(*place, grant, datapath, log);
-        }
+        end_each(self.known.drain().collect(), datapath, log);
         self.is_gone = true;
     }
 
     /// Writes down what is left to do for the next service, after the last event.
     pub fn finish(&mut self, datapath: &Datapath, log: &Log) {
-        if self.is_gone {
-            self.known.clear();
-        }
         if self.is_gone && log.unfinished_closings().is_empty() {
             self.memory.forget();
-        } else if self.saved.is_some() {
+        } else if self.looks != 0 {
             self.save(datapath, log);
         }
     }
@@ -231,7 +335,14 @@ impl Watch {
         for (place, grant) in &self.known {
             if applied.gate_name(place.0).is_some() {
                 let mut hasher = DefaultHasher::new();
-                (place, grant.until, grant.connections, &grant.who).hash(&mut hasher);
+                let Seen {
+                    until,
+                    connections,
+                    used,
+                    who,
+                    look: _,
+                } = grant;
+                (place, until, connections, used, who).hash(&mut hasher);
                 count += 1;
                 sum = sum.wrapping_add(hasher.finish());
             }
@@ -239,6 +350,10 @@ impl Watch {
         let saved = Saved {
             grants: (count, sum),
             closings: log.unfinished_closings(),
+            lost: Lost {
+                since: datapath.since,
+                events: log.lost(),
+            },
         };
         if self.saved.as_ref() == Some(&saved) {
             return;
@@ -260,6 +375,7 @@ impl Watch {
                     source: *source,
                     until: grant.until,
                     connections: grant.connections,
+                    is_closed: grant.used == Used::Said,
                 });
             }
         }
@@ -268,15 +384,17 @@ impl Watch {
             monotonic: looked,
             wall,
         } = Moment::now();
-        self.memory.save(&State {
+        let is_saved = self.memory.save(&State {
             boot,
             looked,
             wall,
             granted,
             grants,
             closings: saved.closings.clone(),
+            lost: saved.lost,
         });
-        self.saved = Some(saved);
+        // What could not be written is tried again.
+        self.saved = is_saved.then_some(saved);
     }
 
     /// Returns the time until the next look.
@@ -292,56 +410,16 @@ impl Watch {
     }
 }
 
-/// Reports grants that were given by hand: until when, and their gates and sources.
-fn opened_by_hand(mut given: Vec<(u64, (u16, IpNet))>, datapath: &Datapath, log: &mut Log) {
-    given.sort_unstable();
-    for (until, place) in given {
-        let opened = Record {
-            until: Some(wall_clock(until)),
-            ..about(place, &Who::default(), Kind::Opened, datapath)
-        };
-        log.say_within(class::OPENINGS, opened);
-    }
-}
-
-/// Reports the end of a grant that is no longer live. `place`: its gate and source.
-fn end(place: (u16, IpNet), grant: &Seen, datapath: &Datapath, log: &mut Log) {
-    let now = monotonic_now();
-    // Its last connection has closed it, which the kernel has reported.
-    let gate = datapath.applied.gate(place.0);
-    let limit = gate.map_or(0, |gate| gate.connections);
-    if limit != 0 && grant.connections >= limit {
-        return;
-    }
-    let (reason, time) = if grant.until <= now {
-        (EXPIRED, wall_clock(grant.until))
-    } else {
-        (REVOKED, wall_clock(now))
-    };
-    let closed = Record {
-        time,
-        reason: Some(reason.into()),
-        ..about(place, &grant.who, Kind::Closed, datapath)
-    };
-    log.say_within(class::CLOSINGS, closed);
+/// Returns whether a grant of this gate, by the gate's id, admits no more connections after so many.
+fn is_used(applied: &Applied, gate: u16, connections: u32) -> bool {
+    let limit = applied.gate(gate).map_or(0, |gate| gate.connections);
+    limit != 0 && connections >= limit
 }
 
 /// Returns a time to come by `CLOCK_MONOTONIC`, ns.
 fn monotonic(time: Timestamp) -> u64 {
     let from_now = time.duration_since(Timestamp::now()).as_nanos();
     monotonic_now().saturating_add(u64::try_from(from_now).unwrap_or(0))
-}
-
-fn about((gate, source): (u16, IpNet), who: &Who, event: Kind, datapath: &Datapath) -> Record {
-    let Who { user, key, origin } = who.clone();
-    Record {
-        gate: datapath.applied.gate_name(gate).map(ToOwned::to_owned),
-        user,
-        key,
-        origin,
-        source: Some(network_text(source)),
-        ..Record::now(event.name())
-    }
 }
 
 fn seen(rows: &[GrantRow], datapath: &Datapath) -> Grants {

@@ -3,7 +3,7 @@
 //! A part of it that fails for a while ends nothing, since the machine may be out of memory or of descriptors; see
 //! [`Patience`].
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::time::Instant;
@@ -26,10 +26,13 @@ use super::{
 };
 use crate::{
     config::OpenPorts,
-    datapath::{self, Before, Datapath, PinRoot, Up, open_ports},
+    datapath::{self, Before, Busy, Datapath, Lock, PinRoot, Up, open_ports},
     sys::{capability, process},
     values::Port,
 };
+
+/// How soon the grants are looked at again where that was not possible.
+const REST: Duration = Duration::from_millis(100);
 
 /// What the service works on, and what it has seen.
 pub struct Work<'r> {
@@ -120,11 +123,38 @@ impl<'r> Work<'r> {
 
     pub fn look_at_grants(&mut self) -> Result<()> {
         let started = Instant::now();
-        let looked = self.watch.look(&self.datapath, &mut self.log);
+        let looked = self.watch_grants();
+        if let Ok(false) = looked {
+            self.next_look_at_grants = started + REST;
+            return Ok(());
+        }
         // A table so large that reading it takes long is read less often.
         self.next_look_at_grants = started + self.watch.pause().max(started.elapsed() * 20);
         self.grants.bear(looked, Instant::now())?;
         Ok(())
+    }
+
+    /// Returns `false` where the tables cannot be told from those of another configuration: a command is at work, or has replaced
+    /// this one.
+    fn watch_grants(&mut self) -> Result<bool> {
+        let Some(_lock) = self.lock()? else {
+            return Ok(false);
+        };
+        if self.datapath.is_superseded()? {
+            self.guard.look_now();
+            return Ok(false);
+        }
+        self.watch.look(&self.datapath, &mut self.log)?;
+        Ok(true)
+    }
+
+    /// Keeps commands from replacing the configuration; `None` where one is at work, for which the service does not wait, or where
+    /// nothing is up.
+    fn lock(&self) -> Result<Option<Lock>> {
+        match self.root.try_lock() {
+            Err(error) if error.is::<Busy>() => Ok(None),
+            lock => lock,
+        }
     }
 
     pub fn do_chores(&mut self) -> Result<()> {
@@ -165,22 +195,37 @@ impl<'r> Work<'r> {
         } else {
             self.unsettled.settle();
         }
-        reload::return_from_trial(&self.datapath, &mut self.trial);
-        if let Some(reopened) = self.datapath.reopened_unlocked()? {
-            // The ends of grants that are gone, by the names that they had.
-            self.watch.look(&self.datapath, &mut self.log)?;
-            self.datapath = reopened;
-            self.open = None;
-            self.log.say(Record::now(names::CONFIG_APPLIED));
-            self.log.configure(self.datapath.config());
-            self.endpoint.apply(self.datapath.config());
-            self.gatekeeper.apply(self.datapath.config());
-            self.member.apply(self.datapath.config());
+        self.follow_configuration()?;
+        if reload::return_from_trial(&self.datapath, &mut self.trial) {
+            self.follow_configuration()?;
         }
         if self.open.is_none() {
             self.refresh_open_ports()?;
         }
         self.guard.look(&mut self.datapath, &mut self.log)
+    }
+
+    /// Goes on with the configuration that is in force now, where it is another one.
+    fn follow_configuration(&mut self) -> Result<()> {
+        let Some(lock) = self.lock()? else {
+            return Ok(());
+        };
+        let Some(next) = self.datapath.reopened()? else {
+            return Ok(());
+        };
+        // Ends are for the hooks of the gates that have ended, what has begun for those that there are now.
+        let found = self.watch.follow(&self.datapath, &next, &mut self.log)?;
+        self.datapath = next;
+        self.open = None;
+        self.log.say(Record::now(names::CONFIG_APPLIED));
+        self.log.configure(self.datapath.config());
+        let settled = self.watch.settle(found, &self.datapath, &mut self.log);
+        // Threads that are to end may wait for it.
+        drop(lock);
+        self.endpoint.apply(self.datapath.config());
+        self.gatekeeper.apply(self.datapath.config());
+        self.member.apply(self.datapath.config());
+        settled
     }
 
     /// Reads again which ports the host listens on, where that decides what is open, and where the tables may have others.

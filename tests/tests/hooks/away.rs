@@ -144,6 +144,27 @@ fn what_was_not_run_is_run_by_the_next_service() {
     });
 }
 
+/// As on a full disk, here with a directory where the file would be.
+#[test]
+fn a_state_that_could_not_be_written_is_written_once_that_is_possible() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["closed"]));
+        let service = serve(scenario);
+        give_two(scenario);
+        kill(service);
+        let file = state_file(scenario).expect("the service has made it");
+        fs::remove_file(&file).expect("it is ours");
+        fs::create_dir(&file).expect("it is ours");
+        let service = serve(scenario);
+        fs::remove_dir(&file).expect("nothing was written");
+        wait_until("the service remembers both", || {
+            remembered(scenario)
+                .is_some_and(|state| state["grants"].as_array().is_some_and(|of| of.len() == 2))
+        });
+        kill(service);
+    });
+}
+
 /// A file that makes no sense is as good as none.
 #[test]
 fn a_state_that_cannot_be_read_keeps_nothing_from_starting() {

@@ -2,6 +2,7 @@
 //! ended while none ran.
 
 mod away;
+mod ends;
 
 use std::{fs, path::PathBuf};
 

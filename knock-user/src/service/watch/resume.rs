@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 use knock_common::event::Kind;
 
-use super::{Grants, Seen};
+use super::{Grants, Seen, Used};
 use crate::{
     datapath::compile::applied::Applied,
     service::{
@@ -55,16 +55,21 @@ pub fn resume(
             source,
             until,
             connections,
+            is_closed,
         } = grant;
         let (id, who) = &granted[*holder];
         if let Some(id) = id.filter(|_| is_this_boot) {
             let seen = Seen {
                 until: *until,
                 connections: *connections,
+                used: if *is_closed { Used::Said } else { Used::No },
                 who: Arc::clone(who),
                 look: 0,
             };
             known.insert((id, *source), seen);
+            continue;
+        }
+        if *is_closed {
             continue;
         }
         let ends = state.ends(*until);
@@ -91,7 +96,13 @@ pub fn resume(
     }
     if is_this_boot {
         // Also those that were given and ended while no service ran, and newer counts of the others.
-        known.extend(ended);
+        for (place, mut seen) in ended {
+            let before: Option<&Seen> = known.get(&place);
+            if let Some(before) = before.filter(|before| before.until == seen.until) {
+                seen.used = before.used;
+            }
+            known.insert(place, seen);
+        }
     }
     closed.sort_by_key(|record| record.time);
     (known, closed)
@@ -108,6 +119,7 @@ mod tests {
             Who,
             compile::{applied::Circumstances, ids::Ids},
         },
+        service::memory::Lost,
     };
 
     const SECOND: u64 = 1_000_000_000;
@@ -152,6 +164,7 @@ mod tests {
         let seen = Seen {
             until: ends * SECOND,
             connections: 0,
+            used: Used::No,
             who: Arc::default(),
             look: 0,
         };
@@ -169,6 +182,7 @@ mod tests {
                     source: source.parse().expect("a network"),
                     until: ends * SECOND,
                     connections: 0,
+                    is_closed: false,
                 };
                 (granted, grant)
             })
@@ -180,6 +194,7 @@ mod tests {
             granted,
             grants,
             closings: Vec::new(),
+            lost: Lost::default(),
         }
     }
 
@@ -273,5 +288,26 @@ mod tests {
                 ("192.0.2.1", "revoked", wall(20))
             ]
         );
+    }
+
+    #[test]
+    fn a_gate_that_was_said_to_be_closed_is_not_said_to_be_again() {
+        let mut before = state([
+            known("ssh", None, "192.0.2.1/32", 15),
+            known("ssh", None, "192.0.2.2/32", 15),
+            known("gone", None, "192.0.2.3/32", 99),
+        ]);
+        for grant in &mut before.grants {
+            grant.is_closed = true;
+        }
+        // One is in the tables as it was; the other was given again, and that one has ended too.
+        let ended = [by_hand("192.0.2.1/32", 15), by_hand("192.0.2.2/32", 16)];
+        let now = moment("one", 20, 20);
+        let (grants, closed) = resume(&before, &now, &applied(), ended.clone().into());
+        assert_eq!(closings(&closed), []);
+        let used = ended.map(|(place, _)| grants[&place].used);
+        assert_eq!(used, [Used::Said, Used::No]);
+        let (_, closed) = resume(&before, &moment("two", 3, 50), &applied(), Grants::new());
+        assert_eq!(closings(&closed), []);
     }
 }
