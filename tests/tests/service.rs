@@ -385,6 +385,36 @@ fn lost_events_are_reported_by_one_service() {
     });
 }
 
+/// Hooks have their time, and what was seen is written down, whatever ends it.
+#[test]
+fn a_service_that_fails_comes_to_its_end_as_any_other() {
+    in_generic_mode(|scenario| {
+        let file = |name| scenario.lab.folder().join(name);
+        let [begun, go, noted] = ["begun", "go", "noted"].map(file);
+        let script = format!(
+            "touch {}; until test -e {}; do sleep 0.1; done; touch {}",
+            begun.display(),
+            go.display(),
+            noted.display()
+        );
+        let run = ["/bin/sh", "-c", &script];
+        let hook = format!("[[gate.hook]]\non = \"opened\"\nrun = {run:?}\n");
+        let service = start_with(scenario, format!("{}{hook}", ssh()), &[]);
+        scenario.knock(A, ALICE);
+        wait_until("the hook runs", || begun.exists());
+        // Another instance in place of the one that it serves.
+        service.signal(libc::SIGSTOP);
+        scenario.knockgate("down").exits(0);
+        scenario.knockgate("up").exits(0);
+        service.signal(libc::SIGCONT);
+        // It looks every two seconds, and gives a hook five.
+        thread::sleep(Duration::from_secs(4));
+        fs::write(go, "").expect("the folder is ours");
+        assert_eq!(service.ends(), Some(1));
+        assert!(noted.exists(), "the hook was ended");
+    });
+}
+
 #[test]
 fn a_second_service_is_refused() {
     in_generic_mode(|scenario| {

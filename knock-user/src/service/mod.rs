@@ -37,6 +37,7 @@ pub use socket::{FleetLink, History, fleet_link, is_served};
 use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
 use sd_notify::NotifyState;
 use tokio::{
     io::unix::AsyncFd,
@@ -92,6 +93,36 @@ pub async fn serve(
     })?;
     #[cfg(feature = "log")]
     kernel_log::follow(&work.datapath)?;
+    let mut served = until_ended(&mut signals, &socket, &mut ring, &mut work, load).await;
+    if let Ok(Ended::Asked) = served {
+        notify(&[NotifyState::Stopping]);
+        work.keep_keys();
+        if down_on_exit {
+            match down(root, &[]) {
+                Ok(_) => work.say_down(),
+                Err(error) => served = Err(error),
+            }
+        }
+    }
+    work.finish().await;
+    served.map(drop)
+}
+
+/// Why the service ends.
+enum Ended {
+    /// By a signal.
+    Asked,
+    /// Nothing is left to serve.
+    Down,
+}
+
+async fn until_ended(
+    signals: &mut Signals,
+    socket: &socket::Listener,
+    ring: &mut AsyncFd<RingBuf<MapData>>,
+    work: &mut Work<'_>,
+    load: Load<'_>,
+) -> Result<Ended> {
     work.begin()?;
     tracing::info!("serving; the gates stay up when this ends");
     let mut chores = interval(CHORES);
@@ -99,8 +130,8 @@ pub async fn serve(
     let mut pulse = Pulse::new();
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => return Ok(Ended::Asked),
+            _ = signals.interrupt.recv() => return Ok(Ended::Asked),
             _ = signals.hangup.recv() => {
                 work.reload(load);
                 work.guard.look_now();
@@ -123,8 +154,7 @@ pub async fn serve(
                 if work.look_at_interfaces(due)? == Seen::Down {
                     work.say_down();
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
-                    work.finish().await;
-                    return Ok(());
+                    return Ok(Ended::Down);
                 }
             }
             (class, record) = work.gatekeeper.event() => {
@@ -141,12 +171,4 @@ pub async fn serve(
             () = pulse.beat() => notify(&[NotifyState::Watchdog]),
         }
     }
-    notify(&[NotifyState::Stopping]);
-    work.keep_keys();
-    if down_on_exit {
-        down(root, &[])?;
-        work.say_down();
-    }
-    work.finish().await;
-    Ok(())
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::{
     log::drain,
     record::Record,
-    socket::{History, read_events},
+    socket::{History, is_served, read_events},
 };
-use crate::datapath::{Datapath, NothingUp, PinRoot};
+use crate::datapath::{Busy, Datapath, NothingUp, PinRoot};
 
 /// How often the ring is looked into where no service does.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -22,7 +22,6 @@ pub async fn each_event(
     mut each: impl FnMut(Record) -> Result<()>,
 ) -> Result<()> {
     let mut datapath = Box::pin(Datapath::open_unlocked_async(root)).await?;
-    let mut ring = None;
     let mut waits = false;
     loop {
         if read_events(root, history, &mut each).await? {
@@ -30,12 +29,8 @@ pub async fn each_event(
                 return Ok(());
             }
             tracing::info!("the service has ended; following the next one");
-            // The service read the ring of this instance, and the next one has another.
-            ring = None;
         }
-        // No service: the ring is ours to read, until one starts.
         if !datapath.is_pinned()? {
-            ring = None;
             match Box::pin(Datapath::open_unlocked_async(root)).await {
                 Ok(next) => datapath = next,
                 Err(error) if error.is::<NothingUp>() => {
@@ -50,21 +45,45 @@ pub async fn each_event(
             }
         }
         waits = false;
-        let ring = match &mut ring {
-            Some(ring) => ring,
-            none => match datapath.events() {
-                Ok(events) => none.insert(events),
-                // Taken down since it was looked at.
-                Err(_) if !datapath.is_pinned()? => continue,
-                Err(error) => return Err(error),
-            },
-        };
-        for record in drain(ring, &datapath) {
-            each(record)?;
-        }
-        if history == History::Latest {
-            return Ok(());
+        if let Some(records) = read_ring(root, history, &mut datapath)? {
+            for record in records {
+                each(record)?;
+            }
+            if history == History::Latest {
+                return Ok(());
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Takes the events out of the ring; `None` where that is not possible now: a service reads it, a command is at work that
+/// [`History::Follow`] does not wait for, or it has been taken down.
+///
+/// One reader at a time, since it is the reader that says in the ring up to where it may be filled again. Each opens it anew and so
+/// begins where the last one has ended. One that kept its place would read what has been written over since, and set back all
+/// others; then the kernel finds no room, and leaves out every event.
+fn read_ring(
+    root: &PinRoot,
+    history: History,
+    datapath: &mut Datapath,
+) -> Result<Option<Vec<Record>>> {
+    let lock = match history {
+        History::Latest => root.lock_existing(),
+        History::Follow => root.try_lock(),
+    };
+    let _lock = match lock {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(None),
+        Err(error) if history == History::Follow && error.is::<Busy>() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A service opens the ring when it can be connected to, which begins under the lock.
+    if is_served(root) == Some(true) || !datapath.is_pinned()? {
+        return Ok(None);
+    }
+    if let Some(reopened) = datapath.reopened()? {
+        *datapath = reopened;
+    }
+    Ok(Some(drain(&mut datapath.events()?, datapath)))
 }

@@ -50,6 +50,8 @@ pub struct Work<'r> {
     open: Option<BTreeSet<Port>>,
     /// The newest times of keys that were written down.
     newest_times: Vec<u64>,
+    /// What was said of times that could not be.
+    unkept: Complaint,
     readiness: Readiness,
     grants: Patience,
     chores: Patience,
@@ -93,6 +95,7 @@ impl<'r> Work<'r> {
             endpoint,
             open: None,
             newest_times: Vec::new(),
+            unkept: Complaint::default(),
             readiness: Readiness::default(),
             grants: Patience::default(),
             chores: Patience::default(),
@@ -241,10 +244,14 @@ impl<'r> Work<'r> {
         Ok(())
     }
 
-    /// Keeps the newest times of keys. What keeps them from being written is reported, and tried again with the next chores.
+    /// Keeps the newest times of keys. What keeps them from being written is reported once, and tried again with the next chores.
     pub fn keep_keys(&mut self) {
         if let Err(error) = self.datapath.keep_keys(&mut self.newest_times) {
-            tracing::warn!("{error:#}");
+            if let Some(error) = self.unkept.about(&error) {
+                tracing::warn!("{error}");
+            }
+        } else {
+            self.unkept.settle();
         }
     }
 
