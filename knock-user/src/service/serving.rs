@@ -74,14 +74,14 @@ mod tests {
     fn it_ends_while_a_call_of_its_own_still_blocks() {
         let (go_on, wait) = mpsc::channel::<()>();
         let (say, begun) = mpsc::channel();
-        let serving = Serving::start("test", |stopped| async move {
+        let serving = Serving::start("test", |mut stopped| async move {
             let blocked = tokio::task::spawn_blocking(move || {
                 say.send(()).expect("it is waited for");
                 // Far longer than the rest takes.
                 let _ = wait.recv_timeout(Duration::from_mins(1));
             });
             tokio::select! {
-                _ = stopped => {}
+                () = stopped.wait() => {}
                 _ = blocked => {}
             }
         });
