@@ -106,8 +106,8 @@ impl Accepted {
         }
         let newest = self.newest(slot);
         if time <= newest.map_or(EPOCH, |newest| newest.time) {
-            // At the very moment from which a key counts, nobody has sent anything that could have been captured.
-            let is_from_there = newest.map_or(time == EPOCH, |newest| newest.source == source);
+            // Where none was accepted since the key began, nothing is known to have been captured.
+            let is_from_there = newest.is_none_or(|newest| newest.source == source);
             let outcome = if is_from_there {
                 Outcome::Duplicate
             } else {

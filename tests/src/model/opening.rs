@@ -92,12 +92,18 @@ impl Model<'_> {
             }),
             port: request.port,
         };
+        let mut given = 0;
         for address in addresses {
             if !self.open(address, request.gate, &terms, now) {
-                return Authenticated::TableFull;
+                break;
             }
+            given += 1;
         }
-        Authenticated::Opened
+        if given == 0 {
+            Authenticated::TableFull
+        } else {
+            Authenticated::Opened
+        }
     }
 
     /// Returns to whom a knock of `from` opens a gate.

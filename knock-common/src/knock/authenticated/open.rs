@@ -69,7 +69,11 @@ fn open<E: Env>(env: &E) {
         until = env.give_v4();
     }
     if families & flag::IPV6 != 0 && (!to_v4 || until != 0) && for_address(env, v6) {
-        until = env.give_v6();
+        let until_v6 = env.give_v6();
+        // Without room for both, it has opened for the first.
+        if until_v6 != 0 {
+            until = until_v6;
+        }
     }
     if let Some(work) = env.knock_work() {
         if action == action::CLOSE {

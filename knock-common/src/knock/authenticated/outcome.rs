@@ -9,7 +9,7 @@ named! {
         Expired = 3, "expired", "was made with a key that has expired";
         Revoked = 4, "revoked", "was made with a key that has been revoked";
         Replay = 5, "replay", "is as old as a knock of this key that was accepted, or older, and comes from another address";
-        Duplicate = 6, "duplicate", "is as old as a knock of this key that was accepted, or older, and comes from the same address";
+        Duplicate = 6, "duplicate", "is as old as a knock of this key that was accepted, or may have been, or older, and is not known to come from another address";
         Forged = 7, "forged", "has a wrong tag";
         Gate = 8, "gate", "names a gate that its key does not open";
         Address = 9, "address", "does not come from an address that it lists, or lists none though its key is bound";

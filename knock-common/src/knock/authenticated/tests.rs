@@ -180,6 +180,23 @@ fn an_older_knock_is_not_taken_after_a_newer_one() {
     assert_eq!(send(&env, EVE, &knock(wall + 1)), Outcome::Opened);
 }
 
+/// As after a restart of the host: the key begins later than now, and nothing was accepted since.
+#[test]
+fn nothing_was_captured_of_which_no_source_is_known() {
+    let env = host();
+    let wall = env.wall.get();
+    key(&env).newest = wall + 2;
+    for (source, later) in [(ALICE, 0), (EVE, 2)] {
+        assert_eq!(send(&env, source, &knock(wall + later)), Outcome::Duplicate);
+    }
+    assert_eq!(send(&env, ALICE, &knock(wall + 3)), Outcome::Opened);
+    assert_eq!(send(&env, EVE, &knock(wall)), Outcome::Replay);
+    // Another host of the fleet has accepted one.
+    key(&env).newest = wall + 6;
+    assert_eq!(send(&env, EVE, &knock(wall + 3)), Outcome::Replay);
+    assert_eq!(send(&env, EVE, &knock(wall + 4)), Outcome::Duplicate);
+}
+
 #[test]
 fn every_bit_counts() {
     let env = host();
@@ -545,6 +562,23 @@ fn a_full_table_refuses() {
     let knock = knock(env.wall.get());
     assert_eq!(send(&env, ALICE, &knock), Outcome::TableFull);
     assert_eq!(env.events.borrow()[0].kind, Kind::Refused as u8);
+}
+
+#[test]
+fn with_room_for_one_of_two_addresses_it_opens() {
+    let env = with_room_for(1);
+    let wall = env.wall.get();
+    let both = Knock {
+        flags: flag::IPV4 | flag::IPV6,
+        v4: ALICE,
+        v6: ALICE_V6,
+        ..knock(wall)
+    };
+    assert_eq!(send(&env, ALICE, &both), Outcome::Opened);
+    assert!(may_pass(&env, ALICE, 1) && !may_pass_v6(&env, ALICE_V6));
+    let opened = env.events.borrow()[0];
+    assert_eq!(opened.kind, Kind::Opened as u8);
+    assert_eq!(opened.until, env.now.get() + 30 * SECOND);
 }
 
 #[test]

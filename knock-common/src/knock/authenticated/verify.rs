@@ -83,10 +83,11 @@ fn judged<E: Env>(env: &E, work: &mut Work, wall: u64, secret: [u64; 2], head: H
 /// Returns the outcome of a knock that is not newer than one that was accepted.
 #[inline(always)]
 fn repeated(key: &Key, work: &Work, time: u64) -> Outcome {
-    // Where another CPU has accepted this very knock and not yet written where it came from, nothing was captured.
-    let is_being_written = key.newest == time && key.source_time != time;
+    // A knock is known to be captured only where it is known where one of its time or later came from. It is not where the
+    // program knows of none since the key began, where another host has accepted one, and until a CPU that has has written it.
+    let is_unknown = time > key.source_time;
     let is_from_there = key.source == work.source && u32::from(key.family) == work.family;
-    if is_being_written || is_from_there {
+    if is_unknown || is_from_there {
         Outcome::Duplicate
     } else {
         Outcome::Replay

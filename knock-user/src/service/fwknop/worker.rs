@@ -229,15 +229,27 @@ impl Worker {
             .map_err(NotGiven::Refused)?;
         let timeout = accepted.request.timeout.map(u64::from);
         let timeout = timeout.map_or(Duration::MAX, Duration::from_secs);
+        let mut has_opened = false;
         for opening in openings {
-            let until = self.datapath.admit(
+            let given = self.datapath.admit(
                 opening.address,
                 &opening.gate,
                 &opening.user,
                 timeout,
                 monotonic_now(),
-            )?;
-            self.opened(head, &opening, until);
+            );
+            match given {
+                Ok(until) => {
+                    self.opened(head, &opening, until);
+                    has_opened = true;
+                }
+                // Without room for all of them, it has opened some.
+                Err(error) if has_opened && error.is::<GrantsFull>() => {
+                    tracing::warn!("{error}");
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
