@@ -260,14 +260,14 @@ fn parse(line: &str) -> Option<([u8; END], Packet)> {
     Some((end, Packet { hash, time, until }))
 }
 
-/// Replaces the file, so that a service that is killed meanwhile leaves the old one or the new one.
+/// Replaces the file, so that a service that is killed meanwhile, or a power failure, leaves the old one or the new one. When
+/// this returns, the new one is on the disk.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     let new = path.with_extension("fwknop-new");
     let write = || {
         let mut file = File::options();
@@ -275,7 +275,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         let mut file = file.open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
-        fs::rename(&new, path)
+        fs::rename(&new, path)?;
+        // Its name, too.
+        File::open(directory)?.sync_all()
     };
     let written = write();
     if written.is_err() {
