@@ -191,8 +191,9 @@ fn after_a_crash() {
         fs::write(&file, part("notes")).expect("writable");
 
         scenario.knockgate("up").exits(0).says(&["is not known"]);
+        // Nothing is known to have been accepted, so nothing to have been captured.
         for captured in &captured {
-            assert_eq!(sent(scenario, captured), "replay");
+            assert_eq!(sent(scenario, captured), "duplicate");
         }
         scenario.closed(A, "22/tcp");
         knock(scenario, &key, "--then 22/tcp").exits(0);

@@ -153,7 +153,7 @@ impl fmt::Display for Level {
 const UNREADABLE: &str = "unreadable";
 
 impl Invalid {
-    pub(super) fn new(file: &str, findings: Vec<Finding>) -> Self {
+    pub(crate) fn new(file: &str, findings: Vec<Finding>) -> Self {
         Self {
             file: file.to_owned(),
             findings,
@@ -221,7 +221,9 @@ impl Invalid {
                 }
             }
         }
-        let errors = count(self.findings.len(), "error");
+        let errors = self.findings.iter();
+        let errors = errors.filter(|finding| finding.level == Level::Error);
+        let errors = count(errors.count(), "error");
         write!(
             f,
             "{}: {errors}; nothing was applied",

@@ -356,7 +356,8 @@ impl Config {
 
     /// Reads and checks the file at `path`, and warns of what is weak or risky on this host.
     ///
-    /// The findings beside the configuration are warnings, in the order of the file. A file that is
+    /// The findings beside the configuration are warnings, in the order of the file, and errors about the keys in their folder:
+    /// the file itself is valid, and `up` refuses the keys. A file that is
     /// missing or cannot be read is [`Invalid`] too, and one with sequences that others can read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Invalid> {
         Self::load_on(path, &HostFacts::of_this_host())

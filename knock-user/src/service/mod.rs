@@ -13,6 +13,7 @@ mod hooks;
 mod kept;
 #[cfg(feature = "log")]
 mod kernel_log;
+mod keys;
 mod log;
 mod manager;
 mod memory;

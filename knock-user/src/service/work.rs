@@ -13,6 +13,7 @@ use super::{
     fleet::Member,
     fwknop::Gatekeeper,
     guard::{Guard, Seen},
+    keys::Keys,
     log::Log,
     manager::Readiness,
     memory::Memory,
@@ -48,10 +49,7 @@ pub struct Work<'r> {
     endpoint: Endpoint,
     /// The open ports that the tables have; `None`: those of an earlier service, or of another configuration.
     open: Option<BTreeSet<Port>>,
-    /// The newest times of keys that were written down.
-    newest_times: Vec<u64>,
-    /// What was said of times that could not be.
-    unkept: Complaint,
+    keys: Keys,
     readiness: Readiness,
     grants: Patience,
     chores: Patience,
@@ -94,8 +92,7 @@ impl<'r> Work<'r> {
             watch,
             endpoint,
             open: None,
-            newest_times: Vec::new(),
-            unkept: Complaint::default(),
+            keys: Keys::new(up.unused_keys.as_ref()),
             readiness: Readiness::default(),
             grants: Patience::default(),
             chores: Patience::default(),
@@ -163,6 +160,7 @@ impl<'r> Work<'r> {
     pub fn do_chores(&mut self) -> Result<()> {
         let counted = self.datapath.lost().map(|lost| self.log.report_lost(lost));
         let done = counted.and_then(|()| self.refresh_open_ports());
+        let done = done.and_then(|()| self.keys.retry(&mut self.datapath));
         self.keep_keys();
         process::reap_killed();
         self.endpoint.retry();
@@ -219,6 +217,7 @@ impl<'r> Work<'r> {
         // Ends are for the hooks of the gates that have ended, what has begun for those that there are now.
         let found = self.watch.follow(&self.datapath, &next, &mut self.log)?;
         self.datapath = next;
+        self.keys.replaced();
         self.open = None;
         self.log.say(Record::now(names::CONFIG_APPLIED));
         self.log.configure(self.datapath.config());
@@ -244,15 +243,9 @@ impl<'r> Work<'r> {
         Ok(())
     }
 
-    /// Keeps the newest times of keys. What keeps them from being written is reported once, and tried again with the next chores.
+    /// Keeps the newest times of keys.
     pub fn keep_keys(&mut self) {
-        if let Err(error) = self.datapath.keep_keys(&mut self.newest_times) {
-            if let Some(error) = self.unkept.about(&error) {
-                tracing::warn!("{error}");
-            }
-        } else {
-            self.unkept.settle();
-        }
+        self.keys.keep(&mut self.datapath);
     }
 
     /// Says that every gate is down, and that its grants have ended.

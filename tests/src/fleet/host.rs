@@ -84,7 +84,7 @@ impl Host {
     pub fn configure_with(&self, sections: &str, fleet: &str) {
         let keys = self.scenario.lab.folder().join("keys");
         let knock = format!(
-            "[knock]\nports = [\"{PORT}/udp\"]\nkeys = \"{}\"\n[metrics]\nlisten = \"unix:{}\"\n",
+            "[knock]\nports = [\"{PORT}/udp\"]\nkeys = \"{}\"\nmax_ahead = \"1s\"\n[metrics]\nlisten = \"unix:{}\"\n",
             keys.display(),
             self.metrics_socket().display()
         );

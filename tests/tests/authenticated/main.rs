@@ -2,4 +2,6 @@
 
 mod changes;
 mod gates;
+mod kept;
 mod program;
+mod unusable;

@@ -34,6 +34,12 @@ fn unix_time() -> u64 {
     u64::try_from(now.expect("after 1970").as_nanos()).expect("before 2554")
 }
 
+/// Waits until packets of a key count at hosts that have just come up with it: `max_ahead` later.
+fn key_counts() {
+    let begun = unix_time();
+    wait_until("the key counts", || unix_time() > begun + 1_000_000_000);
+}
+
 /// Waits until the engine has a record of packets that holds this text, and every host has heard of it.
 #[track_caller]
 fn is_known(fleet: &Fleet, records: &str, text: &str) {
@@ -87,6 +93,7 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
     Fleet::run(2, |fleet| {
         let key = configured(fleet, "");
         fleet.start();
+        key_counts();
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
         };
@@ -146,6 +153,7 @@ fn strictly_nothing_opens_without_the_engine() {
             host.serve();
             host.isolated();
         }
+        key_counts();
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
         };

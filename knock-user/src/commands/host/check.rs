@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    mem,
     path::{Path, PathBuf},
 };
 
@@ -64,6 +65,13 @@ fn check(args: &Args, config: &Path, root: &PinRoot, out: &mut impl Write) -> an
             Finding::about_file(Level::Warning, "unfit-next", &name, message)
         };
         findings.extend(next_fault(config, root).map(of_next));
+    }
+    // About its keys, where the file itself is valid.
+    if let Ok((_, findings)) = &mut outcome
+        && findings.iter().any(|finding| finding.level == Level::Error)
+    {
+        let name = file.display().to_string();
+        outcome = Err(Invalid::new(&name, mem::take(findings)));
     }
     let mut report = Report::default();
     if let Ok((config, findings)) = &mut outcome {
@@ -218,6 +226,8 @@ fn summary(config: &Config, warnings: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const GOOD: &str = "allow = ['192.0.2.0/24']\n[[gate]]\nname = 'ssh'\nprotect = ['22/tcp']\n\
@@ -317,6 +327,32 @@ mod tests {
         );
         let document: serde_json::Value = serde_json::from_slice(&out).expect("one JSON document");
         assert_eq!(document["findings"].as_array().map(Vec::len), Some(2));
+    }
+
+    /// The file itself is valid.
+    #[test]
+    fn keys_that_cannot_be_used_are_a_failure() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let keys = folder.path().join("keys");
+        std::fs::write(&keys, "").expect("writable");
+        let file = folder.path().join("k.toml");
+        let knock = format!("[knock]\nports = [\"4164/udp\"]\nkeys = {keys:?}\n");
+        std::fs::write(&file, format!("{GOOD}{knock}")).expect("writable");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        let args = Args {
+            file: Some(file),
+            json: false,
+            #[cfg(feature = "fleet")]
+            connect: false,
+        };
+        let mut out = Vec::new();
+        let error = check(&args, Path::new("/nonexistent"), &root(), &mut out)
+            .expect_err("there is no folder of keys");
+        assert!(error.to_string().contains(": 1 error;"), "{error}");
+        let out = String::from_utf8(anstream::adapter::strip_bytes(&out).into_vec());
+        let out = out.expect("UTF-8");
+        assert!(out.contains("error: the keys cannot be used"), "{out}");
+        assert!(!out.contains("ok: "), "{out}");
     }
 
     #[test]

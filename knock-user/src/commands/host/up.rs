@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{check::own_addresses, output};
 use crate::{
-    config::{Addresses, Config, Mode, SshSession, parse_interface, parse_pin},
+    config::{Addresses, Config, Level, Mode, SshSession, parse_interface, parse_pin},
     datapath::{
         self, Absent, Attachment, Before, Destinations, IntoArgument, Lack, PinRoot, Request, Up,
     },
@@ -129,10 +129,11 @@ pub fn session(may_be_cut_off: bool) -> Option<SshSession> {
     }
 }
 
-/// The configuration, with its warnings logged, for the interfaces that were asked for.
+/// The configuration, with its warnings logged, for the interfaces that were asked for. What is wrong with the keys is said
+/// when they are to come into force.
 pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
-    let (mut config, warnings) = Config::load(path)?;
-    for warning in warnings {
+    let (mut config, findings) = Config::load(path)?;
+    for warning in findings.iter().filter(|of| of.level == Level::Warning) {
         tracing::warn!("{}", warning.headline());
     }
     if !interfaces.is_empty() {
@@ -143,8 +144,11 @@ pub fn load(path: &Path, interfaces: &[String]) -> Result<Config> {
     Ok(config)
 }
 
-/// Logs what has been brought up or repaired, and what is not guarded.
+/// Logs what has been brought up or repaired, what is not guarded, and which keys are not in force.
 pub fn report(config: &Config, up: &Up) {
+    if let Some(error) = &up.unused_keys {
+        tracing::error!("{error:#}");
+    }
     for guarded in &up.guarded {
         let again = match up.before {
             Before::Same => " again, with the grants that there were",

@@ -1,4 +1,4 @@
-//! Warnings about keys for authenticated knocks, and about what opens gates.
+//! Warnings about keys for authenticated knocks, and about what opens gates; errors about keys that cannot be used.
 
 use std::io;
 
@@ -10,14 +10,18 @@ use crate::{
         host::HostFacts,
         source::{Findings, Located, Span},
     },
+    datapath::keys::beyond_limit,
     keys::{Folder, HostKey, KeySet, KeyState},
 };
+
+/// The code of errors about keys that cannot come into force.
+const UNUSABLE: &str = "unusable-keys";
 
 /// A key that ends sooner than this is warned of.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// Warns of gates that nothing opens or that a sequence opens beside a key, of keys that are missing, end soon or could be
-/// read by others, and of a clock that nothing keeps right.
+/// Warns of gates that nothing opens or that a sequence opens beside a key, of keys that are missing or end soon, and of a
+/// clock that nothing keeps right; refuses keys that cannot be used.
 pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     let Some(first) = draft.knock.ports.first() else {
         for gate in &draft.gates {
@@ -52,9 +56,10 @@ fn load(findings: &mut Findings<'_>, draft: &Draft, place: Span) -> Option<KeySe
         Ok(set) => Some(set),
         // Who checks a file need not be permitted to read the keys.
         Err(error) if denied(&error) => None,
+        // What only `up` says otherwise, when it refuses them.
         Err(error) => {
             let message = format!("the keys cannot be used: {error:#}");
-            findings.warning("unusable-keys", place, message);
+            findings.error(UNUSABLE, place, message);
             None
         }
     }
@@ -82,8 +87,14 @@ fn openers(findings: &mut Findings<'_>, gate: &DraftGate, from_files: Option<boo
     }
 }
 
-/// Warns of the keys that the configuration names, and of those that it does not.
+/// Refuses keys that the tables have no room for; warns of the keys that the configuration names, and of those that it does
+/// not.
 fn files(findings: &mut Findings<'_>, draft: &Draft, set: &KeySet, place: Span) {
+    let slots = draft.rest.limits.keys;
+    for key in set.keys.iter().filter(|key| u32::from(key.slot) >= slots) {
+        let error = beyond_limit(&key.name, key.slot.into(), slots);
+        findings.error(UNUSABLE, place, error.to_string());
+    }
     let now = Timestamp::now();
     for Located { value: name, span } in draft.gates.iter().flat_map(DraftGate::keys) {
         let Some(key) = set.get(name) else {

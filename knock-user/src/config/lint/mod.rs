@@ -24,7 +24,7 @@ use crate::values::{HumanDuration, Port, Protocol};
 
 const LONG_GRANT: Duration = Duration::from_mins(10);
 
-/// Warns of every weakness of a draft without errors, on this host.
+/// Warns of every weakness of a draft without errors, on this host. Errors are about the keys that it has.
 pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     if draft.allow.is_empty() {
         let message = "there is no `allow` list: a lost sequence locks everyone out; \

@@ -8,6 +8,28 @@ use super::{
 };
 use crate::keys::{Folder, Host, HostKey, KeyState, Secret};
 
+fn alice(slot: u16) -> HostKey {
+    HostKey {
+        name: "alice".parse().expect("a name"),
+        slot,
+        state: KeyState::Valid,
+        secret: Secret::new([1; 32]),
+        created: Timestamp::now(),
+        expires: None,
+        bound: false,
+        gates: vec![],
+        replaced: false,
+    }
+}
+
+fn common() -> Host {
+    Host {
+        id: [0; 16],
+        secret: Secret::new([2; 16]),
+        previous: None,
+    }
+}
+
 /// With the keys that are in the file system of this test.
 #[test]
 fn keys_that_open_nothing_or_end_soon_are_warned_of() {
@@ -43,24 +65,9 @@ fn keys_that_open_nothing_or_end_soon_are_warned_of() {
 
     let now = Timestamp::now();
     let days = |days: i64| now + SignedDuration::from_hours(24 * days);
-    let good = HostKey {
-        name: "alice".parse().expect("a name"),
-        slot: 0,
-        state: KeyState::Valid,
-        secret: Secret::new([1; 32]),
-        created: now,
-        expires: None,
-        bound: false,
-        gates: vec![],
-        replaced: false,
-    };
+    let good = alice(0);
     let lock = folder.lock().expect("nobody else has it");
-    let common = Host {
-        id: [0; 16],
-        secret: Secret::new([2; 16]),
-        previous: None,
-    };
-    lock.save_host(&common).expect("saved");
+    lock.save_host(&common()).expect("saved");
     let with = |key: &HostKey| {
         lock.save(&key.name, std::slice::from_ref(key))
             .expect("saved");
@@ -117,6 +124,54 @@ fn keys_that_open_nothing_or_end_soon_are_warned_of() {
     );
 }
 
+/// `up` refuses them, so `check` does, though the file itself is valid.
+#[test]
+fn keys_that_cannot_be_used_are_an_error() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let folder = Folder::open(temporary.path().join("keys"));
+    let text = GOOD.replace(
+        KNOCK,
+        &format!(
+            "[[gate.knock]]\nuser = \"alice\"\nkey = \"alice\"\n[knock]\nports = [\"4164/udp\"]\nkeys = \"{}\"\n[limits]\nkeys = 3\n",
+            folder.path().display()
+        ),
+    );
+    let host = HostFacts {
+        has_keys: true,
+        ..host()
+    };
+    let errors = || -> Vec<String> {
+        let (_, findings) = Config::parse_on(&text, "k.toml", &host).expect("valid");
+        let errors = findings.into_iter();
+        let errors = errors.filter(|finding| finding.level == Level::Error);
+        errors
+            .map(|error| format!("{} {}", error.code, error.message))
+            .collect()
+    };
+    let lock = folder.lock().expect("nobody else has it");
+    lock.save_host(&common()).expect("saved");
+    let with_slot = |slot: u16| {
+        let key = alice(slot);
+        lock.save(&key.name.clone(), &[key]).expect("saved");
+    };
+    with_slot(2);
+    assert_eq!(errors(), [] as [&str; 0]);
+    with_slot(3);
+    assert_eq!(
+        errors(),
+        [
+            "unusable-keys the key alice has the slot 3, but `keys` in [limits] is 3: set it to 4 or more"
+        ]
+    );
+    with_slot(2);
+    fs::write(folder.path().join("alice.toml~"), "").expect("ours");
+    let errors = errors();
+    assert!(
+        errors[0].contains("alice.toml~ is no file of a key"),
+        "{errors:?}"
+    );
+}
+
 #[test]
 fn a_key_whose_file_names_the_gate_opens_it_too() {
     let temporary = tempfile::tempdir().expect("a temporary folder");
@@ -132,22 +187,10 @@ fn a_key_whose_file_names_the_gate_opens_it_too() {
     };
     assert_eq!(codes(&without, &host), ["gate-without-knocks"]);
     let lock = folder.lock().expect("nobody else has it");
-    let common = Host {
-        id: [0; 16],
-        secret: Secret::new([2; 16]),
-        previous: None,
-    };
-    lock.save_host(&common).expect("saved");
+    lock.save_host(&common()).expect("saved");
     let key = HostKey {
-        name: "alice".parse().expect("a name"),
-        slot: 0,
-        state: KeyState::Valid,
-        secret: Secret::new([1; 32]),
-        created: Timestamp::now(),
-        expires: None,
-        bound: false,
         gates: vec!["ssh".to_owned()],
-        replaced: false,
+        ..alice(0)
     };
     lock.save(&key.name.clone(), &[key]).expect("saved");
     assert_eq!(codes(&without, &host), [] as [&str; 0]);

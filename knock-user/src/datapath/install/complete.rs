@@ -18,7 +18,7 @@ use super::{
 use crate::{
     datapath::{
         carry::{self, Copied},
-        keys::{self, KeyRows, KeyTables, Newest},
+        keys::{KeyRows, KeyTables, Keys, Newest},
         open::{self, Datapath},
         tables::{Access, Group, PinDirectory},
     },
@@ -38,7 +38,7 @@ pub(super) fn complete(
 ) {
     grace::wait();
     succeeds(carry::after(old, new, lasting, copied));
-    let have_keys = lasting.contains(&Group::Keys) || succeeds(follow_keys(old, new, rows));
+    let have_keys = lasting.contains(&Group::Keys) || succeeds(follow_keys(root, old, new, rows));
     let have_ended = succeeds(new.end_grants_of_keys(lost).map(drop))
         && succeeds(new.end_outdated(Some(&old.applied)).map(drop));
     let config = new.config().clone();
@@ -61,14 +61,10 @@ pub(super) fn complete_killed(root: &PinRoot, before: &Path) -> Result<()> {
     };
     let earlier = KeyTables::open(&earlier)?;
     new.keys()?.follow(&earlier);
-    match keys::load(new.config()) {
-        Ok(set) => {
-            let rows = KeyRows::compile(&set, &new.applied)?;
-            new.end_grants_of_keys(&earlier.lost(&rows))?;
-            new.apply_keys(&set)?;
-        }
-        // What can be ended without them ends.
-        Err(error) => tracing::warn!("{error:#}"),
+    let compiled = Keys::read(new.config(), false)?.compile(&new.applied, Some(&new))?;
+    new.end_grants_of_keys(&earlier.lost(&compiled.rows))?;
+    if let Some(error) = new.apply_compiled(compiled)? {
+        tracing::warn!("{error:#}");
     }
     new.end_outdated(Some(&open::applied(before)?))?;
     Ok(())
@@ -97,9 +93,9 @@ pub(super) fn warn_of(error: &anyhow::Error) {
 }
 
 /// Has the new tables accept knocks that are newer than those that the old ones have accepted.
-fn follow_keys(old: &Datapath, new: &mut Datapath, rows: &KeyRows) -> Result<()> {
+fn follow_keys(root: &PinRoot, old: &Datapath, new: &mut Datapath, rows: &KeyRows) -> Result<()> {
     new.keys()?.follow(old.keys()?);
-    let newest = Newest::running(new.config());
+    let newest = Newest::replacing(old.config(), new.config(), root.path());
     new.keys_mut()?.apply(rows, &newest)
 }
 

@@ -98,6 +98,9 @@ pub fn return_from_trial(datapath: &Datapath, wait: Wait) -> Result<Option<Up>> 
         Err(error) if wait == Wait::Not && error.is::<Busy>() => return Err(error),
         up => up.context(StillLapsed)?,
     };
+    if let Some(error) = &up.unused_keys {
+        tracing::error!("{error:#}");
+    }
     tracing::warn!(
         "the trial has ended without `knockgate confirm`: the configuration from before it is in force again"
     );

@@ -33,12 +33,11 @@ use crate::{
         chain::{into::IntoSlot, next},
         compile::Contents,
         error::other_version,
-        keys::{KeyRows, Newest},
+        keys::{Compiled, Keys, Newest},
         open::Datapath,
         tables::{self, Access, Definition, Group, PinDirectory},
         write,
     },
-    keys::KeySet,
     sys::{bpf::Hook, clock::monotonic_now, ethtool},
 };
 
@@ -48,6 +47,8 @@ pub struct Replaced {
     pub guarded: Vec<Guarded>,
     /// Interfaces that it could not be attached to, and why.
     pub failed: Vec<(String, anyhow::Error)>,
+    /// Why some keys, or all, cannot be used.
+    pub unused_keys: Option<anyhow::Error>,
 }
 
 /// Replaces what is in force under `root`, which is `old`, by `contents`. `deadline`: end of its trial, ns of
@@ -55,7 +56,7 @@ pub struct Replaced {
 pub(super) fn replace(
     old: &mut Datapath,
     contents: &Contents,
-    keys: &KeySet,
+    keys: &Keys,
     root: &PinRoot,
     request: &Request,
     deadline: u64,
@@ -94,18 +95,12 @@ pub(super) fn replace(
     add_tcx_entries(root, &in_use, contents, &interfaces)?;
     let first = interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
-    let rows = match KeyRows::compile(keys, &new.applied) {
-        Err(error) if request.returns() => {
-            tracing::warn!("{error:#}");
-            KeyRows::compile(&KeySet::default(), &new.applied)?
-        }
-        rows => rows?,
-    };
+    let Compiled { rows, unused } = keys.compile(&new.applied, Some(old))?;
     // Their slots may be other keys' from now on.
     let lost = old.keys()?.lost(&rows);
     let keeps_keys = lasting.contains(&Group::Keys);
     let begin = if keeps_keys {
-        Newest::running(config)
+        Newest::running(config, &[])
     } else {
         Newest::frozen(config)
     };
@@ -149,7 +144,11 @@ pub(super) fn replace(
     complete(root, old, &mut new, (&rows, &lost), &lasting, &copied);
     warn_of_left_out(config, &attachments);
     warn_of_lost_replies(config, &attachments);
-    Ok(Replaced { guarded, failed })
+    Ok(Replaced {
+        guarded,
+        failed,
+        unused_keys: unused,
+    })
 }
 
 /// Warns of interfaces that were guarded before and that the configuration does not name.

@@ -66,6 +66,12 @@ impl Request {
         !matches!(self.replaces, Some(Replaces::Program { .. }))
     }
 
+    /// Returns whether it comes into force without keys that cannot be used, rather than not at all. The service, which begins
+    /// with it or has it come back, tries them again.
+    pub fn waits_for_keys(&self) -> bool {
+        self.absent == Absent::Await && self.replaces != Some(Replaces::Present)
+    }
+
     pub fn new(absent: Absent) -> Self {
         Self {
             absent,

@@ -27,7 +27,10 @@ use super::{
     },
 };
 use crate::{
-    datapath::{chain::into, error::other_version},
+    datapath::{
+        chain::into,
+        error::other_version,
+    },
     sys::{bpf, grace},
 };
 

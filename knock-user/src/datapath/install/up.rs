@@ -43,11 +43,10 @@ use crate::{
             compile_as,
         },
         error::{NothingUp, other_version},
-        keys::{self, Kept, KeyRows, KeyTables, Newest},
+        keys::{Compiled, Kept, KeyTables, Keys, Newest},
         open::Datapath,
         trial::{self, TrialState},
     },
-    keys::KeySet,
     sys::{bpf, clock::monotonic_now, links, state_directory},
 };
 
@@ -75,6 +74,8 @@ pub struct Up {
     pub attachments: Vec<Attachment>,
     /// Interfaces that it could not be attached to, and why.
     pub failed: Vec<(String, anyhow::Error)>,
+    /// Why some keys, or all, cannot be used.
+    pub unused_keys: Option<anyhow::Error>,
 }
 
 /// Puts `config` into force: loads the program, attaches it to its interfaces and pins everything, or changes nothing. Where
@@ -103,16 +104,10 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let present = present(root)?;
     require_replaced(present.as_ref(), request)?;
-    let keys = if request.returns() {
-        // Without its keys rather than not at all.
-        keys::load(config).unwrap_or_else(|error| {
-            tracing::warn!("{error:#}");
-            KeySet::default()
-        })
-    } else {
+    if !request.returns() {
         requirements::require_time(config)?;
-        keys::load(config)?
-    };
+    }
+    let keys = Keys::read(config, !request.waits_for_keys())?;
     // Held until the program is in the slot.
     let _turn = match &request.into {
         Some(argument) => into::turn(&argument.pin, root)?,
@@ -154,6 +149,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         && let TrialState::Left(left) = on_trial
     {
         tracing::warn!("what is up is {}", trial::reminder(left));
+        // Those of the trial's own folder.
+        let keys = Keys::read(datapath.config(), !request.waits_for_keys())?;
         return take_over(datapath, root, request, &keys);
     }
     let is_same = request.trial.is_none()
@@ -188,6 +185,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let Replaced {
         mut guarded,
         mut failed,
+        unused_keys,
     } = replace(&mut datapath, &contents, &keys, root, request, deadline)?;
     let attachments = match repaired(root, &mut guarded, &mut failed) {
         Ok(attachments) => attachments,
@@ -203,6 +201,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         renewed: Vec::new(),
         attachments,
         failed,
+        unused_keys,
     })
 }
 
@@ -358,13 +357,9 @@ fn is_on_an_interface(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn take_over(
-    mut datapath: Datapath,
-    root: &PinRoot,
-    request: &Request,
-    keys: &KeySet,
-) -> Result<Up> {
-    datapath.apply_keys(keys)?;
+fn take_over(mut datapath: Datapath, root: &PinRoot, request: &Request, keys: &Keys) -> Result<Up> {
+    let compiled = keys.compile(&datapath.applied, Some(&datapath))?;
+    let unused_keys = datapath.apply_compiled(compiled)?;
     let Repair { guarded, failed } = if request.brings_up_all() {
         repair::repair_all(&mut datapath, root)?
     } else {
@@ -385,10 +380,11 @@ fn take_over(
         renewed,
         attachments,
         failed,
+        unused_keys,
     })
 }
 
-fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySet) -> Result<Up> {
+fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &Keys) -> Result<Up> {
     let config = &contents.applied.config;
     let absent = request.absent;
     let mut framings = BTreeSet::new();
@@ -409,7 +405,7 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
     let entry = if is_tcx { Entry::tcx } else { Entry::xdp };
     let entries: BTreeSet<Entry> = framings.into_iter().map(entry).collect();
     let ebpf = program::load(contents, &entries, Origin::now(deadline(request))?)?;
-    begin_keys(&ebpf, contents, keys, root)?;
+    let unused_keys = begin_keys(&ebpf, contents, keys, root)?;
     for name in &config.interfaces {
         let directory = root.fill(name, |directory| pin(&ebpf, directory))?;
         undo.0.push(directory);
@@ -451,22 +447,26 @@ fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &KeySe
         renewed: Vec::new(),
         attachments,
         failed,
+        unused_keys,
     })
 }
 
-/// Puts the keys into the tables of a program that is not attached yet.
-fn begin_keys(ebpf: &Ebpf, contents: &Contents, keys: &KeySet, root: &PinRoot) -> Result<()> {
+/// Puts the keys into the tables of a program that is not attached yet. Returns why some of them cannot be used.
+fn begin_keys(
+    ebpf: &Ebpf,
+    contents: &Contents,
+    keys: &Keys,
+    root: &PinRoot,
+) -> Result<Option<anyhow::Error>> {
     let config = &contents.applied.config;
+    let Compiled { rows, unused } = keys.compile(&contents.applied, None)?;
+    // Also where no knocks are taken: a later configuration may take some.
+    let kept = Kept::take(&state_directory::path(), root.path());
     if config.knock.ports.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let rows = KeyRows::compile(keys, &contents.applied)?;
-    let kept = Kept::take(&state_directory::path(), root.path()).unwrap_or_else(|error| {
-        tracing::warn!("{error:#}");
-        Kept::default()
-    });
-    let newest = Newest::from(kept, config);
-    KeyTables::open(ebpf)?.apply(&rows, &newest)
+    KeyTables::open(ebpf)?.apply(&rows, &Newest::from(kept, config))?;
+    Ok(unused)
 }
 
 /// Directories that this process has made, which are removed when the value is dropped.

@@ -63,12 +63,16 @@ impl Datapath {
         self.keys.as_mut().context(LOOKS)
     }
 
-    /// Puts the keys that there are now into force, and ends the grants of those that are gone or were revoked. Returns how
-    /// many grants have ended.
-    pub fn apply_keys(&mut self, set: &KeySet) -> Result<usize> {
+    /// Puts the keys that there are now into force, and ends the grants of those that open nothing any more. `fresh`: the
+    /// slots of keys that the caller has made itself, and that nobody can have used. Returns how many grants have ended.
+    pub fn apply_keys(&mut self, set: &KeySet, fresh: &[u16]) -> Result<usize> {
         let rows = KeyRows::compile(set, &self.applied)?;
-        let newest = Newest::running(self.config());
-        let of_lost = self.put_keys(&rows, &newest)?;
+        self.apply_rows(&rows, fresh)
+    }
+
+    pub(super) fn apply_rows(&mut self, rows: &KeyRows, fresh: &[u16]) -> Result<usize> {
+        let newest = Newest::running(self.config(), fresh);
+        let of_lost = self.put_keys(rows, &newest)?;
         if !self.config().knock.ports.is_empty() {
             // A knock may be verified whose key was valid when the program looked, and give a grant.
             grace::wait();
@@ -97,6 +101,10 @@ impl Datapath {
             return Ok(());
         }
         self.keys_mut()?.follow_clock()?;
+        if self.has_frozen_keys()? {
+            // What was kept of them is all that is known.
+            return Ok(());
+        }
         // Before the names, which take a system call each. What is newer than these times is kept the next time.
         let times = self.keys()?.newest_by_slot();
         if times != *last {
@@ -105,6 +113,11 @@ impl Datapath {
             *last = times;
         }
         Ok(())
+    }
+
+    /// Returns whether a key accepts nothing because the process was killed that replaced its table.
+    pub fn has_frozen_keys(&self) -> Result<bool> {
+        Ok(self.keys()?.has_frozen())
     }
 
     /// Returns the newest times of the keys, to be kept while nothing is up.

@@ -61,13 +61,13 @@ impl Held {
         }
     }
 
-    /// Puts these keys into force. Returns how many grants have ended.
-    pub fn apply(&mut self, set: &KeySet) -> Result<usize> {
+    /// Puts these keys into force. `fresh`: the slots of those that the command has made itself. Returns how many grants have ended.
+    pub fn apply(&mut self, set: &KeySet, fresh: &[u16]) -> Result<usize> {
         if self.takes_knocks().is_none() {
             return Ok(0);
         }
         let datapath = self.datapath.as_mut();
-        datapath.map_or(Ok(0), |datapath| datapath.apply_keys(set))
+        datapath.map_or(Ok(0), |datapath| datapath.apply_keys(set, fresh))
     }
 
     /// Without ports, there are no tables for keys.

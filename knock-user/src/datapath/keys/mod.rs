@@ -5,9 +5,11 @@ mod held;
 mod newest;
 mod rows;
 pub(super) mod tables;
+mod usable;
 
 pub use apply::{Holders, Who, load, user_of};
 pub use held::Held;
 pub use newest::{Kept, Newest};
-pub use rows::KeyRows;
+pub use rows::{KeyRows, beyond_limit};
 pub use tables::KeyTables;
+pub use usable::{Compiled, Keys};

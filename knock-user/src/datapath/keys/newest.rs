@@ -20,11 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Config, count},
+    sys::state_directory,
     values::HumanDuration,
 };
 
-/// How long after it was made a key is known never to have been used before, ns.
-const FRESH: u64 = 10_000_000_000;
+/// The newest time of a key to whose table that of the table before is still to follow: it accepts nothing.
+pub const FROZEN: u64 = u64::MAX;
 
 /// Newest times, as they are kept in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct Kept {
 #[derive(Debug, Clone)]
 pub struct Newest {
     kept: Kept,
+    /// The slots of keys that have been made right now, and so were never used before.
+    fresh: Vec<u16>,
     /// Unix ns.
     now: u64,
     /// ns.
@@ -48,16 +51,32 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// For keys that are added to a program that runs.
-    pub fn running(config: &Config) -> Self {
-        Self::from(Kept::default(), config)
+    /// For keys that are added to a program that runs. `fresh`: the slots of those that the command itself has made.
+    pub fn running(config: &Config, fresh: &[u16]) -> Self {
+        Self {
+            fresh: fresh.to_vec(),
+            ..Self::from(Kept::default(), config)
+        }
+    }
+
+    /// For a program that replaces the one with the configuration `before` and these pins. Where that has taken no knocks, goes
+    /// on from the times that were kept, as the latest known.
+    pub fn replacing(before: &Config, config: &Config, pins: &Path) -> Self {
+        if before.knock.ports.is_empty() && !config.knock.ports.is_empty() {
+            let kept = Kept {
+                complete: false,
+                ..Kept::take(&state_directory::path(), pins)
+            };
+            return Self::from(kept, config);
+        }
+        Self::running(config, &[])
     }
 
     /// For a table that takes another one's place: it accepts nothing until the newest times have followed.
     pub fn frozen(config: &Config) -> Self {
         Self {
             frozen: true,
-            ..Self::running(config)
+            ..Self::running(config, &[])
         }
     }
 
@@ -65,6 +84,7 @@ impl Newest {
     pub fn from(kept: Kept, config: &Config) -> Self {
         Self {
             kept,
+            fresh: Vec::new(),
             now: now(),
             max_ahead: u64::try_from(config.knock.max_ahead.as_nanos()).unwrap_or(u64::MAX),
             frozen: false,
@@ -74,7 +94,7 @@ impl Newest {
     /// Returns the newest time of a key that was made at `created`; both Unix ns.
     pub(super) fn of(&self, name: &str, slot: u16, created: u64) -> u64 {
         if self.frozen {
-            return u64::MAX;
+            return FROZEN;
         }
         let kept = self
             .kept
@@ -82,10 +102,9 @@ impl Newest {
             .get(name)
             .and_then(|slots| slots.get(&slot))
             .copied();
-        let is_fresh = self.now.saturating_sub(created) < FRESH;
         match kept {
             Some(kept) if self.kept.complete => kept,
-            None if is_fresh => created,
+            None if self.fresh.contains(&slot) => created,
             kept => kept
                 .unwrap_or(0)
                 .max(self.now.saturating_add(self.max_ahead)),
@@ -125,16 +144,35 @@ impl Kept {
         }
     }
 
-    /// Reads what was kept for the instance with these pins, and notes that it is in use from now on. What cannot be noted
-    /// is not relied on.
-    pub fn take(directory: &Path, pins: &Path) -> Result<Self> {
-        let kept = Self::read(directory, pins)?;
-        let in_use = Self {
-            complete: false,
-            ..kept.clone()
-        };
-        in_use.write(directory, pins)?;
-        Ok(kept)
+    /// Reads what was kept for the instance with these pins, for one that begins, and notes that it is in use from now on. Warns
+    /// of what fails.
+    pub fn take(directory: &Path, pins: &Path) -> Self {
+        Self::take_and_note(directory, pins, |in_use| in_use.write(directory, pins))
+    }
+
+    /// What cannot be noted is not relied on, and removed: the word that nothing was accepted since must not outlast this
+    /// instance.
+    fn take_and_note(
+        directory: &Path,
+        pins: &Path,
+        note: impl FnOnce(&Self) -> Result<()>,
+    ) -> Self {
+        let taken = Self::read(directory, pins).and_then(|kept| {
+            if kept.complete {
+                note(&Self {
+                    complete: false,
+                    ..kept.clone()
+                })?;
+            }
+            Ok(kept)
+        });
+        taken.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            if let Err(error) = remove(directory, pins) {
+                tracing::warn!("{error:#}");
+            }
+            Self::default()
+        })
     }
 
     /// Writes it down for the instance with these pins.
@@ -159,6 +197,16 @@ impl Kept {
             )
         })
     }
+}
+
+/// Removes what was kept for the instance with these pins.
+fn remove(directory: &Path, pins: &Path) -> Result<()> {
+    let path = file_of(directory, pins);
+    let removed = match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.and_then(|()| File::open(directory)?.sync_all()),
+    };
+    removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Returns the file of the instance with these pins: several instances may have one directory.
@@ -187,6 +235,7 @@ mod tests {
         }
         Newest {
             kept: Kept { complete, keys },
+            fresh: Vec::new(),
             now: 1_000_000_000_000,
             max_ahead: AHEAD,
             frozen: false,
@@ -211,12 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_has_just_been_made_counts_at_once() {
-        let newest = newest(false, &[]);
+    fn only_a_key_that_was_made_right_now_counts_at_once() {
+        let mut newest = newest(false, &[]);
         let created = newest.now - 5_000_000_000;
-        assert_eq!(newest.of("carol", 0, created), created);
-        let earlier = newest.now - 10_000_000_000;
-        assert_eq!(newest.of("carol", 0, earlier), newest.now + AHEAD);
+        assert_eq!(newest.of("carol", 2, created), newest.now + AHEAD);
+        newest.fresh = vec![2];
+        assert_eq!(newest.of("carol", 2, created), created);
+        assert_eq!(newest.of("carol", 3, created), newest.now + AHEAD);
     }
 
     #[test]
@@ -224,12 +274,28 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let directory = &folder.path().join("new");
         let pins = Path::new("/sys/fs/bpf/knockgate");
-        assert_eq!(Kept::take(directory, pins).expect("taken"), Kept::default());
+        assert_eq!(Kept::take(directory, pins), Kept::default());
         let kept = newest(true, &[("alice", 3, 77)]).kept;
         kept.write(directory, pins).expect("written");
-        let other = Kept::take(directory, Path::new("/sys/fs/bpf/other")).expect("taken");
+        let other = Kept::take(directory, Path::new("/sys/fs/bpf/other"));
         assert_eq!(other, Kept::default());
-        assert_eq!(Kept::take(directory, pins).expect("taken"), kept);
-        assert!(!Kept::take(directory, pins).expect("taken").complete);
+        assert_eq!(Kept::take(directory, pins), kept);
+        let in_use = Kept {
+            complete: false,
+            ..kept
+        };
+        assert_eq!(Kept::take(directory, pins), in_use);
+    }
+
+    /// Where the disk is full.
+    #[test]
+    fn what_cannot_be_noted_is_not_relied_on_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (directory, pins) = (folder.path(), Path::new("/sys/fs/bpf/knockgate"));
+        let kept = newest(true, &[("alice", 3, 77)]).kept;
+        kept.write(directory, pins).expect("written");
+        let full = |_: &Kept| Err(anyhow::anyhow!("no space left on the disk"));
+        assert_eq!(Kept::take_and_note(directory, pins, full), Kept::default());
+        assert_eq!(Kept::take(directory, pins), Kept::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use jiff::Timestamp;
 use knock_common::knock::authenticated::{
     key::{HostSecret, KeyGate, NAME, state},
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     datapath::compile::applied::Applied,
-    keys::{HostKey, KeySet, KeyState},
+    keys::{HostKey, KeyName, KeySet, KeyState},
 };
 
 /// The rows of the tables of keys.
@@ -43,38 +43,64 @@ impl KeyRows {
     /// Compiles the keys for a configuration. Fails where a key has a slot that the tables do not have, or a gate has the
     /// same short name as another.
     pub fn compile(set: &KeySet, applied: &Applied) -> Result<Self> {
+        let (rows, unfit) = Self::of_fitting(set, applied);
+        unfit.into_iter().next().map_or(Ok(rows), Err)
+    }
+
+    /// Compiles those keys that fit a configuration, and returns why the others do not.
+    pub fn of_fitting(set: &KeySet, applied: &Applied) -> (Self, Vec<anyhow::Error>) {
         let slots = applied.config.limits.keys;
         let mut rows = Self {
             keys: BTreeMap::new(),
             gates: HashMap::new(),
             secrets: secrets(set),
         };
+        let mut unfit = Vec::new();
         for key in &set.keys {
             let slot = u32::from(key.slot);
             if slot >= slots {
-                bail!(
-                    "the key {} has the slot {slot}, but `keys` in [limits] is {slots}: set it to {} or more",
-                    key.name,
-                    slot + 1
-                );
+                unfit.push(beyond_limit(&key.name, slot, slots));
+                continue;
             }
             rows.keys.insert(slot, KeyRow::of(key));
-            for (place, (name, id)) in opened(key, applied).into_iter().enumerate() {
-                let gate = short(name);
-                let taken = rows.gates.insert(KeyGate { slot, gate }, id);
-                if taken.is_some_and(|taken| taken != id) {
-                    bail!(
-                        "a knock cannot tell the gate \"{name}\" from another one of the key {}: give it another name",
-                        key.name
-                    );
-                }
-                if place == 0 {
-                    rows.gates.insert(KeyGate { slot, gate: 0 }, id);
-                }
+            if let Err(error) = rows.open(slot, &key.name, &key.gates, applied) {
+                unfit.push(error);
             }
         }
-        Ok(rows)
+        (rows, unfit)
     }
+
+    /// Adds the gates that the key in a slot opens: `own`, those of its file, then those that name it. Fails where two have
+    /// the same short name.
+    pub(super) fn open(
+        &mut self,
+        slot: u32,
+        key: &KeyName,
+        own: &[String],
+        applied: &Applied,
+    ) -> Result<()> {
+        for (place, (name, id)) in opened(key, own, applied).into_iter().enumerate() {
+            let gate = short(name);
+            let taken = self.gates.insert(KeyGate { slot, gate }, id);
+            if taken.is_some_and(|taken| taken != id) {
+                bail!(
+                    "a knock cannot tell the gate \"{name}\" from another one of the key {key}: give it another name"
+                );
+            }
+            if place == 0 {
+                self.gates.insert(KeyGate { slot, gate: 0 }, id);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the error about a key whose slot the tables do not have.
+pub fn beyond_limit(key: &KeyName, slot: u32, slots: u32) -> anyhow::Error {
+    anyhow!(
+        "the key {key} has the slot {slot}, but `keys` in [limits] is {slots}: set it to {} or more",
+        slot + 1
+    )
 }
 
 impl KeyRow {
@@ -99,12 +125,12 @@ impl KeyRow {
     }
 }
 
-/// Returns the gates that a key opens, with their ids: those of its file, then those that name it.
-fn opened<'a>(key: &'a HostKey, applied: &'a Applied) -> Vec<(&'a str, u32)> {
+/// Returns the gates that a key opens, with their ids: its `own`, those of its file, then those that name it.
+fn opened<'a>(key: &KeyName, own: &'a [String], applied: &'a Applied) -> Vec<(&'a str, u32)> {
     let mut all: Vec<(&str, u32)> = Vec::new();
-    let own = key.gates.iter().map(String::as_str);
+    let own = own.iter().map(String::as_str);
     let naming = applied.config.gates.iter();
-    let naming = naming.filter(|gate| gate.keys.contains(&key.name));
+    let naming = naming.filter(|gate| gate.keys.contains(key));
     for name in own.chain(naming.map(|gate| gate.name.as_str())) {
         if let Some(id) = applied.ids.gate(name)
             && all.iter().all(|(_, known)| *known != u32::from(id))

@@ -14,7 +14,7 @@ use knock_common::{
 };
 
 use super::{
-    newest::{Kept, Newest},
+    newest::{FROZEN, Kept, Newest},
     rows::{KeyRow, KeyRows},
 };
 use crate::{
@@ -82,7 +82,7 @@ impl KeyTables {
         let present = self.keys.get(index);
         let mut waits = false;
         if stays(&present, Some(row)) {
-            if present.newest == u64::MAX && !newest.is_frozen() {
+            if present.newest == FROZEN && !newest.is_frozen() {
                 // What should have followed has not: the process died that replaced the tables.
                 let time = newest.of(&text(&row.name), number, 0);
                 self.set_newest(number, time);
@@ -154,11 +154,46 @@ impl KeyTables {
         Ok(opened)
     }
 
-    /// Returns the newest times.
+    /// Returns whether a key waits for the newest time of the table before, which a process that was killed has left behind.
+    pub fn has_frozen(&self) -> bool {
+        self.keys.iter().any(|key| is_frozen(&key))
+    }
+
+    /// Returns the rows that the tables hold. The times when the keys were made are not known any more.
+    pub fn rows(&self) -> Result<KeyRows> {
+        let mut rows = KeyRows {
+            keys: BTreeMap::new(),
+            gates: std::collections::HashMap::new(),
+            secrets: [HostSecret::zeroed(); HostSecret::COUNT],
+        };
+        for (slot, key) in (0_u32..).zip(self.keys.iter()) {
+            if key.state != state::NONE {
+                let row = KeyRow {
+                    name: self.names.get(&slot, 0)?,
+                    secret: key.secret,
+                    not_after: key.not_after,
+                    state: key.state,
+                    bound: key.bound != 0,
+                    created: 0,
+                };
+                rows.keys.insert(slot, row);
+            }
+        }
+        batch::for_each(data(&self.gates), |gate: &KeyGate, id: &u32| {
+            rows.gates.insert(*gate, *id);
+        })?;
+        for (index, secret) in (0..).zip(&mut rows.secrets) {
+            *secret = self.secrets.get(&index, 0)?;
+        }
+        Ok(rows)
+    }
+
+    /// Returns the newest times that are known.
     pub fn newest(&self) -> Result<Kept> {
         let mut keys: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
         for (slot, key) in (0_u16..).zip(self.keys.iter()) {
             if key.state != state::NONE
+                && !is_frozen(&key)
                 && let Some(name) = name(&self.names, slot)
             {
                 keys.entry(name).or_default().insert(slot, key.newest);
@@ -170,9 +205,10 @@ impl KeyTables {
         })
     }
 
-    /// Returns the newest times by slot, Unix ns; 0 where there is no key.
+    /// Returns the newest times by slot, Unix ns; 0 where there is no key, or where it is not known.
     pub fn newest_by_slot(&self) -> Vec<u64> {
-        self.keys.iter().map(|key| key.newest).collect()
+        let known = |key: Key| if is_frozen(&key) { 0 } else { key.newest };
+        self.keys.iter().map(known).collect()
     }
 
     /// Returns the newest time of the key in a slot, Unix ns.
@@ -198,7 +234,7 @@ impl KeyTables {
     pub fn follow(&self, before: &Self) {
         for index in 0..self.keys.len() {
             let key = self.keys.get(index);
-            if key.state == state::NONE || key.newest != u64::MAX {
+            if !is_frozen(&key) {
                 continue;
             }
             let earlier = (index < before.keys.len()).then(|| before.keys.get(index));
@@ -208,6 +244,10 @@ impl KeyTables {
             }
         }
     }
+}
+
+fn is_frozen(key: &Key) -> bool {
+    key.state != state::NONE && key.newest == FROZEN
 }
 
 /// Returns whether a slot keeps the key that is in it.

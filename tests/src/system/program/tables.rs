@@ -36,7 +36,7 @@ impl Program {
             // Those that are in use already would keep the newest times that they have.
             if newest.is_none() {
                 let set = keyring::key_set(SLOWED);
-                self.datapath.apply_keys(&set).expect("they fit");
+                self.datapath.apply_keys(&set, &[]).expect("they fit");
             }
         }
     }

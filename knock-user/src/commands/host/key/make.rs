@@ -222,7 +222,7 @@ fn carry_out(
         changed.try_for_each(|name| change.lock.save(name, &change.set.newest_first(name)))
     };
     keep().context("the key was not kept: what was printed opens nothing")?;
-    change.put_into_force().context(IN_FORCE_LATER)
+    change.put_into_force(&[slot]).context(IN_FORCE_LATER)
 }
 
 /// Returns the slot of a new key, and the port that its owner sends to.

@@ -141,14 +141,15 @@ struct Change<'s> {
 }
 
 impl Change<'_> {
-    /// Puts the keys into force where the gates are up, once they are in the folder.
-    fn put_into_force(self) -> Result<()> {
+    /// Puts the keys into force where the gates are up, once they are in the folder. `fresh`: the slots of those that the command
+    /// has made itself.
+    fn put_into_force(self, fresh: &[u16]) -> Result<()> {
         // What has come up meanwhile has read the keys of before.
         let mut held = self.held.again()?;
         if let Some(datapath) = held.datapath() {
             in_force::require_folder(self.store.config, datapath)?;
         }
-        match held.apply(&self.set)? {
+        match held.apply(&self.set, fresh)? {
             0 => {}
             1 => tracing::info!("a grant has ended with it"),
             ended => tracing::info!("{ended} grants have ended with it"),

@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, store: &Store<'_>) -> Result<()> {
         change.lock.save(name, &change.set.newest_first(name))?;
     }
     // Also where they all were revoked before: a command that was stopped has not put that into force.
-    change.put_into_force().context(
+    change.put_into_force(&[]).context(
         "the key is revoked, but this is not in force yet, and it still opens gates: give this command again",
     )?;
     if ended == 0 {

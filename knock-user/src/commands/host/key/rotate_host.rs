@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, store: &Store<'_>, out: &mut impl Write) -> Resul
     let host = change.set.host.insert(host);
     let kept = change.lock.save_host(host);
     kept.context("the secret was not kept: what was printed is void")?;
-    change.put_into_force().context(IN_FORCE_LATER)?;
+    change.put_into_force(&[]).context(IN_FORCE_LATER)?;
     if !args.json {
         tracing::info!("clients may use the secret of before until {previous_until:.0}");
     }

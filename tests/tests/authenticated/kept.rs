@@ -1,0 +1,134 @@
+//! The newest times of keys where a process has died, or could not write them down.
+
+use std::{
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use knockgate_tests::{
+    gate_config::Gate,
+    keys::{configure, knock, new_key, outcome, sealed, send},
+    killed::killed_before,
+    lab::{Family, Source::A},
+    run::wait_until,
+    scenario::{Attach, Scenario},
+};
+
+/// Of `[knock]`.
+const AHEAD: &str = "max_ahead = \"1s\"";
+
+fn ssh() -> Gate {
+    Gate::new("ssh", "22/tcp")
+}
+
+/// With a gate that is up, and the file of a key.
+fn with_key(row: impl FnOnce(&Scenario, &Path)) {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, AHEAD, &ssh());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        row(scenario, &key);
+    });
+}
+
+/// Sends a knock until one has opened, and returns it.
+#[track_caller]
+fn opens(scenario: &Scenario, key: &Path) -> [u8; 64] {
+    let before = outcome(scenario, "opened");
+    let mut sent = [0; 64];
+    wait_until("a knock opens", || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.expect("after 1970").as_nanos();
+        sent = sealed(key, now.try_into().expect("before 2554"));
+        send(scenario, A, &sent);
+        wait_until("it has arrived", || counted(scenario) > 0);
+        outcome(scenario, "opened") > before
+    });
+    sent
+}
+
+/// Returns how many datagrams have been judged.
+fn counted(scenario: &Scenario) -> u64 {
+    let outcomes = ["opened", "duplicate", "replay"].into_iter();
+    outcomes.map(|name| outcome(scenario, name)).sum()
+}
+
+/// Sends a knock that was accepted before, from where it came, and asserts that it opens nothing.
+#[track_caller]
+fn is_old(scenario: &Scenario, captured: &[u8; 64]) {
+    let (before, opened) = (counted(scenario), outcome(scenario, "opened"));
+    send(scenario, A, captured);
+    wait_until("it has arrived", || counted(scenario) > before);
+    assert_eq!(outcome(scenario, "opened"), opened);
+}
+
+/// As after a crash or a reboot.
+fn crash(scenario: &Scenario) {
+    for pin in scenario.lab.pins() {
+        let _ = fs::remove_file(scenario.lab.pin_root().join(pin));
+    }
+}
+
+/// What `down` has left is not complete any more, since a later configuration takes knocks again.
+#[test]
+fn what_down_has_left_ends_with_an_instance_that_takes_no_knocks() {
+    with_key(|scenario, key| {
+        scenario.knockgate("down").exits(0);
+        scenario.configure(ssh());
+        scenario.knockgate("up").exits(0);
+        configure(scenario, AHEAD, &ssh());
+        scenario.knockgate("reload").exits(0);
+        let captured = opens(scenario, key);
+        crash(scenario);
+        scenario.knockgate("up").exits(0).says(&["is not known"]);
+        is_old(scenario, &captured);
+    });
+}
+
+/// As on a disk that is full: what `down` has left cannot be changed, so it goes.
+#[test]
+fn what_down_has_left_does_not_outlast_an_instance_that_could_not_note_it() {
+    with_key(|scenario, key| {
+        scenario.knockgate("down").exits(0);
+        let full = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"];
+        let up = scenario.lab.knockgate_under(&full, &["up"]);
+        up.exits(0).says(&["cannot write the newest times of keys"]);
+        let captured = opens(scenario, key);
+        crash(scenario);
+        scenario.knockgate("up").exits(0).says(&["is not known"]);
+        is_old(scenario, &captured);
+    });
+}
+
+/// A replacement with another number of keys, killed before each call around the exchange of the directories: the newest
+/// times were to follow.
+#[test]
+fn keys_whose_newest_times_did_not_follow_count_again() {
+    for serves in [false, true] {
+        with_key(|scenario, key| {
+            let service = serves.then(|| scenario.lab.serve(&[]));
+            let text = scenario.lab.configured().expect("it was written");
+            let mut ended = false;
+            let around = (38..52).chain((52..200).step_by(10));
+            for (keys, nth) in (300..).zip(around) {
+                let larger = text.replace("limits = {", &format!("limits = {{ keys = {keys},"));
+                assert_ne!(text, larger);
+                scenario.lab.configure(&larger);
+                let reload = scenario.lab.knockgate_command(&["reload"]);
+                ended = !killed_before(reload, nth);
+                if !serves {
+                    scenario.knockgate("status").exits(0);
+                }
+                let captured = opens(scenario, key);
+                is_old(scenario, &captured);
+                if ended {
+                    break;
+                }
+            }
+            assert!(ended, "`reload` makes more calls than expected");
+            drop(service);
+            knock(scenario, key, "--then 22/tcp").exits(0);
+        });
+    }
+}

@@ -1,0 +1,152 @@
+//! Keys that cannot be used keep nothing else from coming into force where no operator waits for an answer: when the service
+//! starts, and when a trial ends.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+};
+
+use knockgate_tests::{
+    gate_config::Gate,
+    keys::{configure, knock, new_key, outcome},
+    lab::{
+        Family,
+        Source::{A, B},
+    },
+    run::wait_until,
+    scenario::{Attach, Scenario},
+};
+
+fn ssh() -> Gate {
+    Gate::new("ssh", "22/tcp")
+}
+
+fn with_gate(row: impl FnOnce(&Scenario)) {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "max_ahead = \"1s\"", &ssh());
+        row(scenario);
+    });
+}
+
+/// A file that an editor has left among the keys: all of them are refused.
+fn left_by_an_editor(scenario: &Scenario) -> PathBuf {
+    let file = scenario.lab.folder().join("keys/alice.toml~");
+    fs::write(&file, "").expect("the test's own");
+    file
+}
+
+/// Has the tables no room for the keys with a slot from this one on.
+fn limit_keys(scenario: &Scenario, keys: u32) {
+    let text = scenario.lab.configured().expect("it was written");
+    let limited = text.replace("limits = {", &format!("limits = {{ keys = {keys},"));
+    assert_ne!(text, limited);
+    scenario.lab.configure(&limited);
+}
+
+#[test]
+fn the_service_comes_up_without_its_keys_and_takes_them_when_it_can() {
+    with_gate(|scenario| {
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        scenario.knockgate("down").exits(0);
+        let left = left_by_an_editor(scenario);
+        for command in ["check", "up"] {
+            let run = scenario.knockgate(command);
+            assert_ne!(run.code, Some(0), "{run:?}");
+            assert!(format!("{run:?}").contains("alice.toml~"), "{run:?}");
+        }
+        let service = scenario.lab.serve(&[]);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("allow {B} --gate ssh").exits(0);
+        scenario.open(B, "22/tcp");
+        knock(scenario, &key, "").exits(0);
+        wait_until("there is no such key", || outcome(scenario, "unknown") > 0);
+        // Of the instance that is up the service has all that it needs.
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        let _service = scenario.lab.serve(&[]);
+        fs::remove_file(left).expect("the test's own");
+        wait_until("the service has taken the key", || {
+            knock(scenario, &key, "").exits(0);
+            outcome(scenario, "opened") > 0
+        });
+        scenario.open(A, "22/tcp");
+    });
+}
+
+#[test]
+fn a_service_that_starts_leaves_out_the_keys_that_there_is_no_room_for_alone() {
+    with_gate(|scenario| {
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        new_key(scenario, "bob --gate ssh");
+        scenario.knockgate("down").exits(0);
+        limit_keys(scenario, 1);
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["the key bob has the slot 1"]);
+        let _service = scenario.lab.serve(&[]);
+        let key = {
+            let owner = scenario.lab.folder().join("alice.toml");
+            fs::rename(&key, &owner).expect("the test's own");
+            owner
+        };
+        wait_until("alice's key opens", || {
+            knock(scenario, &key, "").exits(0);
+            outcome(scenario, "opened") > 0
+        });
+    });
+}
+
+/// The folder cannot be used, or one of the keys does not fit: what is in force stays, with grants and sessions.
+#[test]
+fn a_trial_ends_with_the_keys_that_there_are() {
+    for fits in [true, false] {
+        with_gate(|scenario| {
+            if !fits {
+                limit_keys(scenario, 1);
+            }
+            scenario.knockgate("up").exits(0);
+            let key = new_key(scenario, "alice --gate ssh");
+            configure(
+                scenario,
+                "max_ahead = \"1s\"",
+                &ssh().protect("22/tcp 25/tcp"),
+            );
+            if !fits {
+                limit_keys(scenario, 2);
+            }
+            scenario.knockgate("up --try 2s").exits(0);
+            let left = if fits {
+                left_by_an_editor(scenario)
+            } else {
+                let owner = fs::read(&key).expect("it was written");
+                new_key(scenario, "bob --gate ssh");
+                fs::write(&key, owner).expect("the test's own");
+                scenario.lab.folder().join("keys/bob.toml")
+            };
+            knock(scenario, &key, "--then 22/tcp").exits(0);
+            let connection = scenario.connected(A, 22);
+            wait_until("the trial has ended", || {
+                let run = scenario.knockgate("status");
+                run.exits(0);
+                run.stderr.contains("is in force again")
+            });
+            let document = scenario.lab.list("grants");
+            assert_eq!(document.len(), 1, "{document:?}");
+            assert_eq!(document[0]["key"], "alice", "{document:?}");
+            scenario.open(A, "25/tcp");
+            drop(connection);
+            scenario.knockgate("revoke --all").exits(0);
+            scenario.closed(A, "22/tcp");
+            // And it goes on opening, also before anyone has repaired the folder.
+            wait_until("the key opens", || {
+                knock(scenario, &key, "").exits(0);
+                !scenario.lab.list("grants").is_empty()
+            });
+            fs::set_permissions(&left, Permissions::from_mode(0o600)).expect("the test's own");
+        });
+    }
+}
