@@ -62,23 +62,25 @@ impl Keys {
                     unused: together(unfit),
                 })
             }
-            (Self::Usable(Err(error)), Some(present)) => {
-                let (rows, mut unfit) = carried(present.keys()?.rows()?, &present.applied, applied);
+            (Self::Usable(Err(error)), present) => {
+                let (rows, mut unfit) = match present {
+                    Some(present) => carried(present.keys()?.rows()?, &present.applied, applied),
+                    None => KeyRows::of_fitting(&KeySet::default(), applied),
+                };
+                let which = if rows.keys.is_empty() {
+                    "no key opens anything"
+                } else {
+                    "the keys in force stay"
+                };
                 unfit.insert(
                     0,
-                    anyhow!("the keys in force stay, since others cannot be used: {error:#}"),
+                    anyhow!("{which}, since the folder of keys cannot be used: {error:#}"),
                 );
                 Ok(Compiled {
                     rows,
                     unused: together(unfit),
                 })
             }
-            (Self::Usable(Err(error)), None) => Ok(Compiled {
-                rows: KeyRows::compile(&KeySet::default(), applied)?,
-                unused: Some(anyhow!(
-                    "no key opens anything, since they cannot be used: {error:#}"
-                )),
-            }),
         }
     }
 }
