@@ -7,6 +7,7 @@ use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::{
     event::{Event, Kind},
     report::{Budget, class},
+    rules::NO_GATE,
 };
 use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
@@ -49,6 +50,17 @@ pub struct Log {
     fleet: Counts,
     /// Events that tell of grants, for [`Log::changes`].
     changes: Vec<Record>,
+    /// An event of a gate that is not known.
+    unknown: Option<Event>,
+}
+
+/// Which events [`Log::take`] has added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    All,
+    Some,
+    /// Those before one of a gate that is not known.
+    UpToUnknown,
 }
 
 impl Log {
@@ -67,6 +79,7 @@ impl Log {
             openings: member.openings(),
             fleet: member.counts(),
             changes: Vec::new(),
+            unknown: None,
         };
         log.configure(config);
         log
@@ -184,19 +197,31 @@ impl Log {
         }
     }
 
-    /// Adds the events that the kernel has reported. Returns whether these were all.
-    pub fn take(&mut self, ring: &mut RingBuf<MapData>, datapath: &Datapath) -> bool {
+    /// Adds the events that the kernel has reported. `is_current`: this is the configuration in force. Otherwise it stops at the first
+    /// event of a gate that this configuration does not have, which is kept for the next time.
+    pub fn take(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        datapath: &Datapath,
+        is_current: bool,
+    ) -> Taken {
         for _ in 0..AT_ONCE {
-            let Some(event) = next(ring) else {
-                return true;
+            let Some(event) = self.unknown.take().or_else(|| next(ring)) else {
+                return Taken::All;
             };
+            let is_known =
+                event.gate == NO_GATE || datapath.applied.gate_at(event.gate, event.time).is_some();
+            if !is_known && !is_current {
+                self.unknown = Some(event);
+                return Taken::UpToUnknown;
+            }
             self.openings.note(&event);
             if let Some(record) = Record::of_kernel(&event, datapath) {
                 self.note(&record);
                 self.say(record);
             }
         }
-        false
+        Taken::Some
     }
 
     /// Takes events that the kernel has left out for reported: an earlier service has done that. `lost`: as in

@@ -48,6 +48,7 @@ use tokio::{
 
 use crate::datapath::{Datapath, PinRoot, Up, down};
 use guard::Seen;
+use log::Taken;
 use manager::{Pulse, notify};
 use reload::Load;
 use work::Work;
@@ -86,11 +87,15 @@ pub async fn serve(
     down_on_exit: bool,
 ) -> Result<()> {
     let socket = socket::Listener::bind(root)?;
+    // A command that has found no service to read from reads the ring under the lock, and may not have ended.
+    let events = {
+        let _lock = root.lock_existing()?;
+        datapath.events()?
+    };
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
-    let mut ring =
-        unsafe { AsyncFd::register(datapath.events()?) }.context("cannot wait for events")?;
+    let mut ring = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
     let mut work = Work::new(root, datapath, up, file, |log, datapath| {
-        while !log.take(ring.get_mut(), datapath) {}
+        while log.take(ring.get_mut(), datapath, true) != Taken::All {}
     })?;
     #[cfg(feature = "log")]
     kernel_log::follow(&work.datapath)?;
@@ -140,18 +145,18 @@ async fn until_ended(
             ready = ring.readable_mut() => {
                 let mut ready = ready?;
                 // The kernel wakes only a reader that had read everything.
-                if work.log.take(ready.get_inner_mut(), &work.datapath) {
+                if work.take(ready.get_inner_mut()) {
                     ready.clear_ready();
                 }
             }
             () = sleep_until(work.next_look_at_grants) => {
-                work.log.take(ring.get_mut(), &work.datapath);
+                work.take(ring.get_mut());
                 work.look_at_grants()?;
             }
             _ = chores.tick() => work.do_chores()?,
             due = work.guard.is_due() => {
                 // By the names of the configuration that may have been replaced.
-                work.log.take(ring.get_mut(), &work.datapath);
+                work.take(ring.get_mut());
                 if work.look_at_interfaces(due)? == Seen::Down {
                     work.say_down();
                     tracing::info!("knockgate has been taken down: nothing is left to serve");

@@ -78,7 +78,7 @@ fn read_ring(
         Err(error) if history == History::Follow && error.is::<Busy>() => return Ok(None),
         Err(error) => return Err(error),
     };
-    // A service opens the ring when it can be connected to, which begins under the lock.
+    // A service that can be connected to later opens the ring under the lock, too.
     if is_served(root) == Some(true) || !datapath.is_pinned()? {
         return Ok(None);
     }

@@ -197,7 +197,7 @@ impl Record {
             user,
             key: _,
             origin,
-        } = datapath.who(user);
+        } = datapath.who_at(user, time);
         let user = user.or_else(|| key.as_deref().map(user_of).map(ToOwned::to_owned));
         let reason = Cause::from_number(cause)
             .filter(|cause| *cause != Cause::None)
@@ -210,9 +210,9 @@ impl Record {
         Some(Self {
             time: wall_clock(time),
             gate: (gate != NO_GATE)
-                .then(|| datapath.applied.gate_name(gate))
+                .then(|| datapath.applied.gate_at(gate, time))
                 .flatten()
-                .map(ToOwned::to_owned),
+                .map(|gate| gate.name.clone()),
             user,
             key,
             source: (family != 0).then(|| padded_address(source, family == 4).to_string()),

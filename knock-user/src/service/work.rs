@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
+use aya::maps::{MapData, RingBuf};
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     fwknop::Gatekeeper,
     guard::{Guard, Seen},
     keys::Keys,
-    log::Log,
+    log::{Log, Taken},
     manager::Readiness,
     memory::Memory,
     metrics::Endpoint,
@@ -31,6 +32,17 @@ use crate::{
     sys::{capability, process},
     values::Port,
 };
+
+/// Which configuration the service works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    /// The one in force, as before.
+    Current,
+    /// The one that is in force now, in place of another.
+    Next,
+    /// That cannot be told now: a command is at work, or nothing is up.
+    NotNow,
+}
 
 /// How soon the grants are looked at again where that was not possible.
 const REST: Duration = Duration::from_millis(100);
@@ -121,6 +133,28 @@ impl<'r> Work<'r> {
         reload::reload(load, self.root, &mut self.log, self.readiness.is_ready);
     }
 
+    /// Takes the events that the kernel has reported. Returns whether to wait until there are more.
+    pub fn take(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+        let mut is_current = false;
+        loop {
+            match self.log.take(ring, &self.datapath, is_current) {
+                Taken::All => return true,
+                Taken::Some => return false,
+                // It may be new. The names and hooks are those of the configuration in force, once that can be read.
+                Taken::UpToUnknown => match self.follow_configuration() {
+                    Ok(Followed::Next) => {}
+                    Ok(Followed::Current) => is_current = true,
+                    Ok(Followed::NotNow) => return true,
+                    Err(_) => {
+                        // The look at the interfaces comes upon the same error, and reports it.
+                        self.guard.look_now();
+                        return true;
+                    }
+                },
+            }
+        }
+    }
+
     pub fn look_at_grants(&mut self) -> Result<()> {
         let started = Instant::now();
         let looked = self.watch_grants();
@@ -207,12 +241,12 @@ impl<'r> Work<'r> {
     }
 
     /// Goes on with the configuration that is in force now, where it is another one.
-    fn follow_configuration(&mut self) -> Result<()> {
+    fn follow_configuration(&mut self) -> Result<Followed> {
         let Some(lock) = self.lock()? else {
-            return Ok(());
+            return Ok(Followed::NotNow);
         };
         let Some(next) = self.datapath.reopened()? else {
-            return Ok(());
+            return Ok(Followed::Current);
         };
         // Ends are for the hooks of the gates that have ended, what has begun for those that there are now.
         let found = self.watch.follow(&self.datapath, &next, &mut self.log)?;
@@ -227,7 +261,7 @@ impl<'r> Work<'r> {
         self.endpoint.apply(self.datapath.config());
         self.gatekeeper.apply(self.datapath.config());
         self.member.apply(self.datapath.config());
-        settled
+        settled.map(|()| Followed::Next)
     }
 
     /// Reads again which ports the host listens on, where that decides what is open, and where the tables may have others.

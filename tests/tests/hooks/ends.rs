@@ -1,7 +1,7 @@
 //! Each grant that opens a gate closes it once: under another configuration, and where its connections are limited.
 
 use knockgate_tests::{
-    gate_config::ALICE,
+    gate_config::{ALICE, BOB, Gate},
     lab::Source::{A, B},
     run::wait_until,
     scenario::Scenario,
@@ -48,6 +48,39 @@ fn a_grant_of_a_configuration_that_was_not_seen_yet_has_not_ended() {
             scenario.knockgate("revoke {A}").exits(0);
             expected.push("gate.closed A revoked");
             noted(scenario, &expected);
+        }
+    });
+}
+
+/// Its first knock may come before the service has seen that there is another configuration.
+#[test]
+fn a_gate_that_is_new_has_its_name_and_its_hooks() {
+    in_generic_mode(|scenario| {
+        let file = crate::file(scenario);
+        let script = format!("echo {} >>{}", crate::NOTE, file.display());
+        let mail = format!("{}{}", Gate::mail().open_for("1h"), hook("opened", &script));
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let mut expected = Vec::new();
+        // What the service looks at first when it goes on is a matter of chance.
+        for _ in 0..4 {
+            service.signal(libc::SIGSTOP);
+            scenario.configure(format!("{}{mail}", ssh()));
+            scenario.knockgate("reload").exits(0);
+            scenario.knock(A, BOB);
+            service.signal(libc::SIGCONT);
+            expected.push("gate.opened A");
+            noted(scenario, &expected);
+            let opened = events(scenario, "gate.opened");
+            assert!(
+                opened.iter().all(|event| event["gate"] == "mail"),
+                "{opened:?}"
+            );
+            scenario.configure(ssh());
+            scenario.knockgate("reload").exits(0);
+            wait_until("the service has seen that", || {
+                events(scenario, "gate.closed").len() == expected.len()
+            });
         }
     });
 }

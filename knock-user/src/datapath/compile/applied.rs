@@ -94,6 +94,17 @@ impl Applied {
         self.config.gates.get(gate)?.user(place)
     }
 
+    /// Returns the gate that had this id at a time, ns of `CLOCK_MONOTONIC`, if it still has it.
+    pub fn gate_at(&self, id: u16, time: u64) -> Option<&Gate> {
+        self.gate(id).filter(|_| self.ids.gate_since(id) <= time)
+    }
+
+    /// As [`Applied::user_name`], of the user who had this id at a time, ns of `CLOCK_MONOTONIC`, and still has it.
+    pub fn user_name_at(&self, id: u32, time: u64) -> Option<&str> {
+        self.user_name(id)
+            .filter(|_| self.ids.user_since(id) <= time)
+    }
+
     /// Returns every knock with the ids of its gate and its user, in the order of the file.
     pub fn knocks(&self) -> impl Iterator<Item = (u16, u32, &Knock)> {
         self.gates().flat_map(|(gate_id, gate)| {

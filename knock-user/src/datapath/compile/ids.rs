@@ -22,6 +22,17 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
     gates: BTreeMap<String, GateIds>,
+    /// Absent from what earlier builds have pinned.
+    #[serde(default)]
+    since: Since,
+}
+
+/// When ids were given to the names that have them, ns of `CLOCK_MONOTONIC`: an event may be read when other names have the ids that
+/// it has. Those that are absent have been theirs since the instance came up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Since {
+    gates: BTreeMap<u16, u64>,
+    users: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +44,12 @@ struct GateIds {
 
 impl Ids {
     /// Numbers the gates and users of `config`. A name that `previous` has keeps its id; other names are numbered in the
-    /// order of the file, from 0 on, by ids that `previous` does not use.
-    pub fn assign(config: &Config, previous: Option<&Self>) -> Self {
+    /// order of the file, from 0 on, by ids that `previous` does not use. With `previous`: the time now, ns of `CLOCK_MONOTONIC`.
+    pub fn assign(config: &Config, previous: Option<(&Self, u64)>) -> Self {
         let none = Self::default();
-        let previous = &previous.unwrap_or(&none).gates;
+        let now = previous.map(|(_, now)| now);
+        let before = previous.map_or(&none, |(before, _)| before);
+        let previous = &before.gates;
         let mut free_gates = Free::new(
             previous.values().map(|gate| gate.id.into()),
             u32::from(NO_GATE) - 1,
@@ -59,19 +72,41 @@ impl Ids {
                 .extend(users.filter_map(|user| known_user(gate, user)));
         }
         let mut gates = BTreeMap::new();
+        let mut since = Since::default();
         for gate in &config.gates {
             let id = known_gate(gate).map_or_else(|| free_gates.take() as u16, |known| known.id);
+            let begun = match known_gate(gate) {
+                Some(_) => before.since.gates.get(&id).copied(),
+                None => now,
+            };
+            since.gates.extend(begun.map(|begun| (id, begun)));
             let mut users = BTreeMap::new();
             for user in gate.users() {
                 // One person may have several ways to open a gate.
                 if !users.contains_key(user) {
-                    let id = known_user(gate, user).unwrap_or_else(|| free_users.take());
+                    let known = known_user(gate, user);
+                    let id = known.unwrap_or_else(|| free_users.take());
+                    let begun = match known {
+                        Some(_) => before.since.users.get(&id).copied(),
+                        None => now,
+                    };
+                    since.users.extend(begun.map(|begun| (id, begun)));
                     users.insert(user.to_owned(), id);
                 }
             }
             gates.insert(gate.name.clone(), GateIds { id, users });
         }
-        Self { gates }
+        Self { gates, since }
+    }
+
+    /// Returns since when the gate that has this id has had it, ns of `CLOCK_MONOTONIC`.
+    pub fn gate_since(&self, id: u16) -> u64 {
+        self.since.gates.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Returns since when the user who has this id has had it, ns of `CLOCK_MONOTONIC`.
+    pub fn user_since(&self, id: u32) -> u64 {
+        self.since.users.get(&id).copied().unwrap_or_default()
     }
 
     /// Returns the id of a gate.
@@ -179,7 +214,7 @@ mod tests {
         );
         let after = Ids::assign(
             &config(&[("mail", &["alice"]), ("ssh", &["alice", "bob"])]),
-            Some(&before),
+            Some((&before, 7)),
         );
         assert_eq!(after, before);
     }
@@ -193,7 +228,7 @@ mod tests {
         // `ssh` goes, and `dns` comes in its place; so does a user.
         let after = Ids::assign(
             &config(&[("dns", &["alice"]), ("mail", &["carol", "alice"])]),
-            Some(&before),
+            Some((&before, 7)),
         );
         assert_eq!(after.gate("mail"), before.gate("mail"));
         assert_eq!(after.user("mail", "alice"), before.user("mail", "alice"));
@@ -207,7 +242,7 @@ mod tests {
     #[test]
     fn a_renamed_gate_is_another_with_other_users() {
         let before = Ids::assign(&config(&[("ssh", &["alice"])]), None);
-        let after = Ids::assign(&config(&[("shell", &["alice"])]), Some(&before));
+        let after = Ids::assign(&config(&[("shell", &["alice"])]), Some((&before, 7)));
         assert_eq!(after.gate("shell"), Some(1));
         assert_eq!(after.user("shell", "alice"), Some(1));
     }
@@ -223,9 +258,32 @@ mod tests {
     #[test]
     fn freed_ids_are_used_again_once_nothing_had_them() {
         let first = Ids::assign(&config(&[("a", &["u"])]), None);
-        let second = Ids::assign(&config(&[("b", &["u"])]), Some(&first));
-        let third = Ids::assign(&config(&[("c", &["u"])]), Some(&second));
+        let second = Ids::assign(&config(&[("b", &["u"])]), Some((&first, 7)));
+        let third = Ids::assign(&config(&[("c", &["u"])]), Some((&second, 9)));
         assert_eq!((second.gate("b"), third.gate("c")), (Some(1), Some(0)));
         assert_eq!(third.user("c", "u"), Some(0));
+    }
+
+    #[test]
+    fn since_when_a_name_has_its_id_is_known() {
+        let first = Ids::assign(&config(&[("a", &["u"]), ("b", &["u"])]), None);
+        let second = Ids::assign(
+            &config(&[("b", &["u", "v"]), ("c", &["u"])]),
+            Some((&first, 7)),
+        );
+        let third = Ids::assign(&config(&[("b", &["v"]), ("c", &["u"])]), Some((&second, 9)));
+        let json = serde_json::to_string(&third).expect("it has a form");
+        assert_eq!(
+            serde_json::from_str::<Ids>(&json).expect("it was written"),
+            third
+        );
+        let of_gate = |ids: &Ids, gate| ids.gate(gate).map(|id| ids.gate_since(id));
+        let of_user = |ids: &Ids, gate, user| ids.user(gate, user).map(|id| ids.user_since(id));
+        for ids in [&second, &third] {
+            assert_eq!((of_gate(ids, "b"), of_gate(ids, "c")), (Some(0), Some(7)));
+            assert_eq!(of_user(ids, "b", "v"), Some(7));
+            assert_eq!(of_user(ids, "c", "u"), Some(7));
+        }
+        assert_eq!(of_user(&second, "b", "u"), Some(0));
     }
 }

@@ -32,6 +32,7 @@ use self::{
 use super::tables::{Counts, Limits};
 use crate::{
     config::{Addresses, Config, Deny, Established, Following, Gate, GrantTo, Mode},
+    sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
 
@@ -122,7 +123,7 @@ pub fn compile_as(
     previous: Option<&Ids>,
     circumstances: Circumstances,
 ) -> Result<Contents> {
-    let ids = Ids::assign(config, previous);
+    let ids = Ids::assign(config, previous.map(|ids| (ids, monotonic_now())));
     let applied = Applied::new(config.clone(), ids, circumstances);
     let automaton = Automaton::compile(&applied)?;
     let mut gates = vec![bytemuck::Zeroable::zeroed(); applied.ids.gates_end()];

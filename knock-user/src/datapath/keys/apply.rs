@@ -125,8 +125,13 @@ impl Datapath {
         self.keys()?.newest()
     }
 
-    /// Returns who a number in a grant or an event stands for.
+    /// Returns who a number in a grant stands for.
     pub fn who(&self, number: u32) -> Who {
+        self.who_at(number, u64::MAX)
+    }
+
+    /// Returns who a number in an event of this time stands for, ns of `CLOCK_MONOTONIC`.
+    pub fn who_at(&self, number: u32, time: u64) -> Who {
         let Holder { user, host } = Holder::of(number);
         let origin = self.origin(host);
         if user == BY_HAND {
@@ -137,7 +142,7 @@ impl Datapath {
         }
         if user & KEY_USER == 0 {
             return Who {
-                user: self.applied.user_name(user).map(ToOwned::to_owned),
+                user: self.applied.user_name_at(user, time).map(ToOwned::to_owned),
                 key: None,
                 origin,
             };
