@@ -21,7 +21,7 @@ pub struct Args {
     anyway: bool,
 
     /// Replace the program alone, after an upgrade: the configuration that is in force stays, whatever the file says
-    #[arg(long, hide = true)]
+    #[arg(long)]
     program: bool,
 }
 
