@@ -8,7 +8,7 @@ use super::{
     siphash::siphash128,
     work::Work,
 };
-use crate::{Env, frame::Frame};
+use crate::{Env, frame::Frame, memory::read};
 
 /// How often a CPU tries to set the newest time of a key that others set at the same moment.
 const TRIES: usize = 4;
@@ -71,7 +71,7 @@ fn judged<E: Env>(env: &E, work: &mut Work, wall: u64, secret: [u64; 2], head: H
         return Outcome::Expired;
     }
     if head.time <= key.newest {
-        return repeated(key, work, head.time);
+        return repeated(env, key, work, head.time);
     }
     unmask_rest(work, secret);
     if !has_tag(key, work) || !is_well_formed(&work.body) {
@@ -82,11 +82,14 @@ fn judged<E: Env>(env: &E, work: &mut Work, wall: u64, secret: [u64; 2], head: H
 
 /// Returns the outcome of a knock that is not newer than one that was accepted.
 #[inline(always)]
-fn repeated(key: &Key, work: &Work, time: u64) -> Outcome {
+fn repeated<E: Env>(env: &E, key: &Key, work: &Work, time: u64) -> Outcome {
     // A knock is known to be captured only where it is known where one of its time or later came from. It is not where the
     // program knows of none since the key began, where another host has accepted one, and until a CPU that has has written it.
-    let is_unknown = time > key.source_time;
-    let is_from_there = key.source == work.source && u32::from(key.family) == work.family;
+    let source_time = read(&key.source_time);
+    let is_unknown = time > source_time;
+    let source = env.read_after(&key.source, source_time);
+    let family = env.read_after(&key.family, source_time);
+    let is_from_there = source == work.source && u32::from(family) == work.family;
     if is_unknown || is_from_there {
         Outcome::Duplicate
     } else {
@@ -140,14 +143,19 @@ fn accept<E: Env>(env: &E, key: &mut Key, work: &Work, time: u64) -> Outcome {
     for _ in 0..TRIES {
         let newest = key.newest;
         if time <= newest {
-            return repeated(key, work, time);
+            return repeated(env, key, work, time);
         }
         if env.compare_exchange(&mut key.newest, newest, time) {
-            key.source = work.source;
-            key.family = work.family as u8;
-            // A full barrier: whoever sees this time sees what was written before it.
-            let before = key.source_time;
-            env.compare_exchange(&mut key.source_time, before, time);
+            // Unless another CPU has accepted a later one meanwhile, and may have written where that came from.
+            if read(&key.newest) == time {
+                key.source = work.source;
+                key.family = work.family as u8;
+                // A full barrier: whoever sees this time sees what was written before it.
+                let before = key.source_time;
+                if before < time {
+                    env.compare_exchange(&mut key.source_time, before, time);
+                }
+            }
             return Outcome::Opened;
         }
     }

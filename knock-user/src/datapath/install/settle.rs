@@ -27,10 +27,7 @@ use super::{
     },
 };
 use crate::{
-    datapath::{
-        chain::into,
-        error::other_version,
-    },
+    datapath::{chain::into, error::other_version},
     sys::{bpf, grace},
 };
 

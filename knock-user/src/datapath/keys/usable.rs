@@ -215,7 +215,7 @@ mod tests {
             ..Config::default()
         };
         config.limits.keys = slots;
-        let ids = Ids::assign(&config, before.map(|before| &before.ids));
+        let ids = Ids::assign(&config, before.map(|before| (&before.ids, 0)));
         Applied::new(config, ids, Circumstances::default())
     }
 
