@@ -2,8 +2,8 @@
 //!
 //! To replace a configuration, directories for the next one are filled under other names; then the links get the new
 //! programs, or the slot of another's array does; then each directory changes places with the one before it; then those are
-//! removed. Until the first has changed places, the replacement is undone; from then on it is finished. Either way an interface
-//! that was guarded stays so.
+//! removed, once what follows is [done](super::complete). Until the first has changed places, the replacement is undone; from then
+//! on it is finished. Either way an interface that was guarded stays so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +36,7 @@ use crate::{
 pub fn settle_killed(root: &PinRoot) -> Result<()> {
     let is_left = || -> Result<bool> {
         let directories = root.directories()?;
+        // Of interfaces that another configuration has left out, they are of the one before.
         let mut generations = BTreeSet::new();
         for directory in &directories {
             match directory.holds {
@@ -95,24 +96,35 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         let before: Vec<PathBuf> = before.map(|of| of.path.clone()).collect();
         undo(&next, &before)?;
     }
+    let is_before = |path: &Path| generation(path).is_some_and(|of| Some(of) < newest);
+    for directory in unfinished.iter().filter(|of| !is_before(&of.path)) {
+        if directory.path.exists() {
+            forget_left(root, directory)?;
+        }
+    }
     for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
+        // By its path: what was begun has been given its name meanwhile.
         if generation(&directory.path) < newest {
             give_up_place(root, &directory.interface)?;
         }
     }
     let mut left = root.directories()?;
     left.retain(|of| of.holds == Holds::Unfinished);
-    let is_before = |of: &&Directory| generation(&of.path).is_some_and(|of| Some(of) < newest);
-    if let Some(before) = left.iter().find(is_before) {
+    if let Some(before) = left.iter().find(|of| is_before(&of.path)) {
         complete_killed(root, &before.path)?;
     }
     for directory in &left {
-        forget(root, &directory.path)?;
-        tracing::info!(
-            "finished what a knockgate that was killed had begun for {}",
-            directory.interface
-        );
+        forget_left(root, directory)?;
     }
+    Ok(())
+}
+
+fn forget_left(root: &PinRoot, directory: &Directory) -> Result<()> {
+    forget(root, &directory.path)?;
+    tracing::info!(
+        "finished what a knockgate that was killed or has failed had begun for {}",
+        directory.interface
+    );
     Ok(())
 }
 

@@ -205,8 +205,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     })
 }
 
-/// Repairs what is to be in front of others now, or they have come since, or somebody has detached meanwhile. Returns how the program
-/// is attached then. `guarded` and `failed`: what has been attached, and what could not be.
+/// Repairs what needs it: the program is to be in front of others now, others have come since, or somebody has detached it meanwhile.
+/// Returns how it is attached then. `guarded` and `failed`: what has been attached, and what could not be.
 fn repaired(
     root: &PinRoot,
     guarded: &mut Vec<Guarded>,
