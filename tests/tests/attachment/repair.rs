@@ -1,5 +1,7 @@
 //! `up` on an instance that is up already.
 
+use std::io;
+
 use knockgate_tests::{
     foreign::{ForeignProgram, PROGRAM_NAME},
     lab::{
@@ -27,6 +29,12 @@ fn what_is_lost_is_put_back_with_its_grants() {
                 status.stdout.contains("NOT GUARDED"),
                 "{damage:?}: {status:?}"
             );
+            // Also where nobody reads what it prints, as behind `status | true`.
+            let (reader, closed) = io::pipe().expect("a pipe");
+            drop(reader);
+            let mut status = scenario.lab.knockgate_command(&["status"]);
+            let ended = status.stdout(closed).status().expect("it starts");
+            assert_eq!(ended.code(), Some(7), "{damage:?}");
             scenario.knockgate("up").exits(0).says(&[WAN, "again"]);
             expect_status(scenario, &[(WAN, None, true)]);
             scenario.closed(A, "22/tcp");

@@ -86,6 +86,37 @@ fn a_key_that_is_revoked_in_its_file_alone_is_revoked_again() {
     });
 }
 
+/// A key that does not fit keeps others from being made, and none from being revoked.
+#[test]
+fn a_key_that_does_not_fit_keeps_no_other_from_being_revoked() {
+    with_gate(|scenario| {
+        let key = new_key(scenario, "alice --gate ssh");
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        let folder = folder(scenario, "keys");
+        let text = fs::read_to_string(folder.join("alice.toml")).expect("its file");
+        let copy = folder.join("zed.toml");
+        let copied = run(Command::new("cp")
+            .arg("-a")
+            .args([&folder.join("alice.toml"), &copy]));
+        copied.exits(0);
+        fs::write(&copy, text.replace("slot    = 0", "slot    = 300")).expect("writable");
+        for command in ["new bob", "rotate alice --overlap 0s", "rotate-host"] {
+            let refused = scenario.knockgate(&format!("key {command}"));
+            refused
+                .exits(1)
+                .prints_nothing()
+                .says(&["zed has the slot 300"]);
+        }
+        let now = fs::read_to_string(folder.join("alice.toml"));
+        assert_eq!(now.expect("its file"), text);
+        assert!(!folder.join("bob.toml").exists());
+        let revoked = scenario.knockgate("key revoke alice");
+        revoked.exits(0).says(&["zed has the slot 300"]);
+        assert_eq!(scenario.lab.list("grants").len(), 0);
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 #[test]
 fn what_a_key_has_opened_ends_where_its_owner_ends_it() {
     with_gate(|scenario| {

@@ -327,6 +327,12 @@ mod tests {
         );
         let document: serde_json::Value = serde_json::from_slice(&out).expect("one JSON document");
         assert_eq!(document["findings"].as_array().map(Vec::len), Some(2));
+        // It fails also where nobody reads on.
+        let (reader, mut closed) = io::pipe().expect("a pipe");
+        drop(reader);
+        let error = check(&args, Path::new("/nonexistent"), &root(), &mut closed)
+            .expect_err("the file is invalid");
+        assert!(error.is::<Invalid>(), "{error}");
     }
 
     /// The file itself is valid.

@@ -61,13 +61,20 @@ impl Held {
         }
     }
 
-    /// Puts these keys into force. `fresh`: the slots of those that the command has made itself. Returns how many grants have ended.
+    /// Puts these keys into force, as far as they fit: none keeps another from being revoked. `fresh`: the slots of those that the
+    /// command has made itself. Returns how many grants have ended.
     pub fn apply(&mut self, set: &KeySet, fresh: &[u16]) -> Result<usize> {
         if self.takes_knocks().is_none() {
             return Ok(0);
         }
-        let datapath = self.datapath.as_mut();
-        datapath.map_or(Ok(0), |datapath| datapath.apply_keys(set, fresh))
+        let Some(datapath) = &mut self.datapath else {
+            return Ok(0);
+        };
+        let (rows, unfit) = KeyRows::of_fitting(set, &datapath.applied);
+        for error in unfit {
+            tracing::warn!("{error:#}");
+        }
+        datapath.apply_rows(&rows, fresh)
     }
 
     /// Without ports, there are no tables for keys.

@@ -135,6 +135,7 @@ fn who_could_open_is_who_can_open() {
         (format!("{only_6}start_command =\n"), "::/0"),
         (format!("{only_6}{RULE}"), ""),
         (ufw.to_owned(), ""),
+        (ufw.replace("command", "start_command_6"), "::/0"),
         (format!("{ufw}start_command_6 =\n"), "0.0.0.0/0"),
     ] {
         let config = written(&format!("[a]\n{door}"));
