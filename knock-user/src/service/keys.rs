@@ -13,27 +13,28 @@ const SHARE: u32 = 50;
 pub struct Keys {
     /// The newest times that were written down.
     newest_times: Vec<u64>,
+    /// What was said of times that could not be.
+    unkept: Complaint,
     /// Some keys may not be in force that could be.
     is_due: bool,
     next_try: Instant,
-    complaint: Complaint,
-    /// What was said of times that could not be written down.
-    unkept: Complaint,
+    /// What was said of keys that cannot be used.
+    unused: Complaint,
 }
 
 impl Keys {
     /// `unused`: why some keys could not be used when the program came up, which has been said.
     pub fn new(unused: Option<&Error>) -> Self {
-        let mut complaint = Complaint::default();
+        let mut said = Complaint::default();
         if let Some(error) = unused {
-            complaint.about(error);
+            said.about(error);
         }
         Self {
             newest_times: Vec::new(),
+            unkept: Complaint::default(),
             is_due: unused.is_some(),
             next_try: Instant::now(),
-            complaint,
-            unkept: Complaint::default(),
+            unused: said,
         }
     }
 
@@ -66,12 +67,12 @@ impl Keys {
             Ok(is_done) => {
                 self.is_due = !is_done;
                 if is_done {
-                    self.complaint.settle();
+                    self.unused.settle();
                 }
             }
             Err(error) => {
                 self.is_due = true;
-                if let Some(error) = self.complaint.about(&error) {
+                if let Some(error) = self.unused.about(&error) {
                     tracing::error!("{error}");
                 }
             }
