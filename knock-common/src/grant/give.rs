@@ -276,17 +276,17 @@ mod tests {
     /// It ends with the user that it is given to: with the knock's, all who pass by it would be shut out.
     #[test]
     fn a_grant_that_lasts_longer_stays_that_of_whom_it_was_given_to() {
-        for (by_hand, user) in [(OPEN_FOR + 1, BY_HAND), (OPEN_FOR, 3), (1, 3)] {
-            let env = env(GateRules {
-                open_for: by_hand,
-                ..GateRules::zeroed()
-            });
-            let terms = Terms::of(BY_HAND, 0);
-            give(&env, &V4::from(SOURCE), &terms, env.now.get());
-            let open_for = by_hand.min(OPEN_FOR);
-            knock(&env, open_for);
+        for (asked, user) in [(OPEN_FOR - 1, BY_HAND), (OPEN_FOR, 3)] {
+            let env = env(GateRules::zeroed());
+            give(
+                &env,
+                &V4::from(SOURCE),
+                &Terms::of(BY_HAND, 0),
+                env.now.get(),
+            );
+            knock(&env, asked);
             let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
-            let until = env.now.get() + by_hand;
+            let until = env.now.get() + OPEN_FOR;
             assert_eq!((grant.until, grant.earned.user()), (until, user));
         }
     }
