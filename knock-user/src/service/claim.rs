@@ -1,12 +1,14 @@
 //! The claim of a service to its pin root: one at a time serves it.
 
 use std::{
+    fmt,
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::PathBuf,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::{
     own_file::OwnFile,
@@ -23,8 +25,26 @@ pub struct Claim {
     _locked: File,
 }
 
+/// Another service serves the root.
+#[derive(Debug)]
+pub struct Served {
+    root: PathBuf,
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "another `knockgate run` serves {} already",
+            self.root.display()
+        )
+    }
+}
+
+impl std::error::Error for Served {}
+
 impl Claim {
-    /// Claims `root` until the value is dropped. Fails where another service has done so.
+    /// Claims `root` until the value is dropped. Fails with [`Served`] where another service has done so.
     pub fn to(root: &PinRoot) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -42,10 +62,10 @@ impl Claim {
                 .map_err(|error| refused(error, format!("to open {}", path.display())))?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => bail!(
-                    "another `knockgate run` serves {} already",
-                    root.path().display()
-                ),
+                Err(TryLockError::WouldBlock) => {
+                    let root = root.path().to_owned();
+                    return Err(Served { root }.into());
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));
                 }

@@ -30,7 +30,7 @@ mod socket;
 mod watch;
 mod work;
 
-pub use claim::Claim;
+pub use claim::{Claim, Served};
 pub use reader::each_event;
 pub use record::Record;
 pub use socket::{FleetLink, History, fleet_link, is_served};
@@ -88,9 +88,12 @@ pub async fn serve(
 ) -> Result<()> {
     let socket = socket::Listener::bind(root)?;
     // A command that has found no service to read from reads the ring under the lock, and may not have ended.
-    let events = {
+    let (datapath, events) = {
         let _lock = root.lock_existing()?;
-        datapath.events()?
+        // Meanwhile a command may have replaced what has come up.
+        let datapath = datapath.reopened()?.unwrap_or(datapath);
+        let events = datapath.events()?;
+        (datapath, events)
     };
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
@@ -110,6 +113,7 @@ pub async fn serve(
             }
         }
     }
+    work.take_last(ring.get_mut());
     work.finish().await;
     served.map(drop)
 }

@@ -319,10 +319,14 @@ impl Watch {
     }
 
     /// Writes down what is left to do for the next service, after the last event.
-    pub fn finish(&mut self, datapath: &Datapath, log: &Log) {
+    pub fn finish(&mut self, datapath: &Datapath, log: &mut Log) {
         if self.is_gone && log.unfinished_closings().is_empty() {
             self.memory.forget();
         } else if self.looks != 0 {
+            if !self.is_gone {
+                // What was said since the last look.
+                self.note(log, &datapath.applied, |_| true);
+            }
             self.save(datapath, log);
         }
     }

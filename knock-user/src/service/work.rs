@@ -47,6 +47,9 @@ enum Followed {
 /// How soon the grants are looked at again where that was not possible.
 const REST: Duration = Duration::from_millis(100);
 
+/// A command that has the lock for longer than this may be stopped.
+const HELD: Duration = Duration::from_secs(10);
+
 /// What the service works on, and what it has seen.
 pub struct Work<'r> {
     root: &'r PinRoot,
@@ -69,6 +72,10 @@ pub struct Work<'r> {
     trial: Complaint,
     /// What was said of what a killed command has left.
     unsettled: Complaint,
+    /// Since when a command has been at work, as far as this has met with it.
+    busy: Option<Instant>,
+    /// What was said of a command that goes on for too long.
+    held: Complaint,
 }
 
 impl<'r> Work<'r> {
@@ -111,6 +118,8 @@ impl<'r> Work<'r> {
             interfaces: Patience::default(),
             trial: Complaint::default(),
             unsettled: Complaint::default(),
+            busy: None,
+            held: Complaint::default(),
         })
     }
 
@@ -143,8 +152,8 @@ impl<'r> Work<'r> {
                 // It may be new. The names and hooks are those of the configuration in force, once that can be read.
                 Taken::UpToUnknown => match self.follow_configuration() {
                     Ok(Followed::Next) => {}
-                    Ok(Followed::Current) => is_current = true,
-                    Ok(Followed::NotNow) => return true,
+                    Ok(Followed::NotNow) if !self.is_held() => return true,
+                    Ok(Followed::Current | Followed::NotNow) => is_current = true,
                     Err(_) => {
                         // The look at the interfaces comes upon the same error, and reports it.
                         self.guard.look_now();
@@ -153,6 +162,12 @@ impl<'r> Work<'r> {
                 },
             }
         }
+    }
+
+    /// Takes what is left, also an event that has waited for the names of another configuration.
+    pub fn take_last(&mut self, ring: &mut RingBuf<MapData>) {
+        self.take(ring);
+        while self.log.take(ring, &self.datapath, true) == Taken::Some {}
     }
 
     pub fn look_at_grants(&mut self) -> Result<()> {
@@ -184,11 +199,28 @@ impl<'r> Work<'r> {
 
     /// Keeps commands from replacing the configuration; `None` where one is at work, for which the service does not wait, or where
     /// nothing is up.
-    fn lock(&self) -> Result<Option<Lock>> {
+    fn lock(&mut self) -> Result<Option<Lock>> {
         match self.root.try_lock() {
-            Err(error) if error.is::<Busy>() => Ok(None),
-            lock => lock,
+            Err(error) if error.is::<Busy>() => {
+                self.busy.get_or_insert_with(Instant::now);
+                if self.is_held()
+                    && let Some(error) = self.held.about(&error)
+                {
+                    tracing::warn!("{error}: until then, no end of a grant is reported");
+                }
+                Ok(None)
+            }
+            lock => {
+                self.busy = None;
+                self.held.settle();
+                lock
+            }
         }
+    }
+
+    /// Returns whether a command has been at work for longer than any takes: it may be stopped.
+    fn is_held(&self) -> bool {
+        self.busy.is_some_and(|since| since.elapsed() > HELD)
     }
 
     pub fn do_chores(&mut self) -> Result<()> {
@@ -291,6 +323,6 @@ impl<'r> Work<'r> {
     /// Lets hooks and readers come to their end, and leaves to the next service what they do not finish.
     pub async fn finish(&mut self) {
         self.log.finish().await;
-        self.watch.finish(&self.datapath, &self.log);
+        self.watch.finish(&self.datapath, &mut self.log);
     }
 }

@@ -19,7 +19,7 @@ use std::{
     future::pending,
     io::{Write as _, stderr},
     pin::pin,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -46,6 +46,9 @@ use crate::{
     sys::clock::monotonic_now,
 };
 
+/// How long `top` waits for the lock on the pins.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// Between two attempts to follow events.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,7 +64,10 @@ pub async fn run(root: &PinRoot, every: Duration) -> Result<()> {
     let shown = show(root, every, &mut signals, &mut telling).await;
     let asked_to_end = async { while !matches!(signals.next().await, Asked::End) {} };
     let told = finish(telling, asked_to_end).await;
-    shown.and(told)
+    match (shown, told) {
+        (Err(shown), Err(told)) => Err(told.context(format!("{shown:#}"))),
+        (shown, told) => shown.and(told),
+    }
 }
 
 async fn show(
@@ -103,9 +109,11 @@ async fn show(
                             Action::Quit => return Ok(()),
                             Action::Suspend => screen.suspend()?,
                             Action::Revoke { source, gate } => {
-                                // Waiting for another command would keep keys and signals waiting.
+                                // Waiting for another command would keep keys and signals waiting. The service has the
+                                // lock for a moment each time it looks.
+                                let begun = Instant::now();
                                 let revoked = root
-                                    .try_lock()
+                                    .lock_unless(|| begun.elapsed() > MOMENT)
                                     .and_then(|lock| revoke::here(lock, root, &[source], Some(&gate)));
                                 state.message = Some(message(&revoked));
                                 if let Some(fleet) = revoked.ok().and_then(|revoked| revoked.fleet) {

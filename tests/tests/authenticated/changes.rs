@@ -133,7 +133,7 @@ fn what_a_key_has_opened_ends_where_its_owner_ends_it() {
         knock(scenario, &key, "--then 22/tcp").exits(0);
         scenario.knockgate("revoke --all").exits(0);
 
-        let key = new_key(scenario, "bob --gate ssh --expires 3s");
+        let key = new_key(scenario, "bob --gate ssh --expires 15s");
         knock(scenario, &key, "--then 22/tcp").exits(0);
         wait_until("it has expired", || {
             listed(scenario).contains(&("bob".to_owned(), "expired".to_owned()))

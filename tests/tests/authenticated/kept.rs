@@ -9,7 +9,7 @@ use std::{
 use knockgate_tests::{
     gate_config::Gate,
     keys::{configure, knock, new_key, outcome, sealed, send},
-    killed::killed_before,
+    killed::{Call, killed_at_call},
     lab::{Family, Source::A},
     run::wait_until,
     scenario::{Attach, Scenario},
@@ -101,32 +101,23 @@ fn what_down_has_left_does_not_outlast_an_instance_that_could_not_note_it() {
     });
 }
 
-/// A replacement with another number of keys, killed before each call around the exchange of the directories: the newest
-/// times were to follow.
+/// A replacement with another number of keys, killed where it is in force and the newest times have not followed yet.
 #[test]
 fn keys_whose_newest_times_did_not_follow_count_again() {
     for serves in [false, true] {
         with_key(|scenario, key| {
             let service = serves.then(|| scenario.lab.serve(&[]));
             let text = scenario.lab.configured().expect("it was written");
-            let mut ended = false;
-            let around = (38..52).chain((52..200).step_by(10));
-            for (keys, nth) in (300..).zip(around) {
-                let larger = text.replace("limits = {", &format!("limits = {{ keys = {keys},"));
-                assert_ne!(text, larger);
-                scenario.lab.configure(&larger);
-                let reload = scenario.lab.knockgate_command(&["reload"]);
-                ended = !killed_before(reload, nth);
-                if !serves {
-                    scenario.knockgate("status").exits(0);
-                }
-                let captured = opens(scenario, key);
-                is_old(scenario, &captured);
-                if ended {
-                    break;
-                }
+            let larger = text.replace("limits = {", "limits = { keys = 300,");
+            assert_ne!(text, larger);
+            scenario.lab.configure(&larger);
+            let reload = scenario.lab.knockgate_command(&["reload"]);
+            assert!(killed_at_call(reload, 0, Call::waits_for_packets));
+            if !serves {
+                scenario.knockgate("status").exits(0);
             }
-            assert!(ended, "`reload` makes more calls than expected");
+            let captured = opens(scenario, key);
+            is_old(scenario, &captured);
             drop(service);
             knock(scenario, key, "--then 22/tcp").exits(0);
         });

@@ -1,7 +1,7 @@
 //! Commands that are killed half-way: `reload` right before each system call that changes pins or attachments, and what takes
 //! something away right before it waits for packets.
 
-use std::fs;
+use std::{cell::Cell, fs};
 
 use knockgate_tests::{
     gate_config::{ALICE, BOB, Gate},
@@ -21,7 +21,17 @@ fn a_reload_that_is_killed_leaves_the_interface_guarded() {
         scenario.up(ssh());
         scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
         let configs = [ssh().protect("22/tcp 25/tcp"), ssh()];
-        for (nth, config) in points().zip(configs.iter().cycle()) {
+        scenario.configure(&configs[0]);
+        let is_exchanged = Cell::new(false);
+        let before = count(scenario.lab.knockgate_command(&["reload"]), |call| {
+            is_exchanged.set(is_exchanged.get() || call.changes_a_link());
+            call.changes_pins() && !is_exchanged.get()
+        });
+        assert!(
+            is_exchanged.get() && before > 20,
+            "{before} calls before the exchange"
+        );
+        for (nth, config) in points(before).zip(configs.iter().cycle().skip(1)) {
             scenario.configure(config);
             let command = scenario.lab.knockgate_command(&["reload"]);
             let ended = !killed_before(command, nth);
@@ -51,14 +61,13 @@ fn a_reload_that_is_killed_leaves_the_interface_guarded() {
     });
 }
 
-/// Returns the numbers of calls to try: the first ones, a few of those that pin tables, which are all alike, and every
-/// call around the exchange of the directories; then a few of those that remove the old pins.
-fn points() -> impl Iterator<Item = usize> {
-    let tables = 39;
+/// Returns the numbers of calls to try: the first ones, a few of those that pin tables, which are all alike, and every call around
+/// the exchange of the programs, with `before` calls before it, and of the directories; then a few of those that remove the old pins.
+fn points(before: usize) -> impl Iterator<Item = usize> {
     (0..3)
-        .chain((10..tables - 2).step_by(12))
-        .chain(tables - 2..tables + 12)
-        .chain((tables + 12..200).step_by(8))
+        .chain((10..before - 2).step_by(16))
+        .chain(before - 2..before + 10)
+        .chain((before + 10..300).step_by(12))
 }
 
 /// When the configuration is in force, before anything has ended; and when a grant has ended, before packets that have found it are

@@ -46,7 +46,11 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let config = up::load(file, &args.interfaces)?;
     datapath::require()?;
     // Before anything is changed: another service may be serving this gate.
-    let _claim = service::Claim::to(root)?;
+    let claim = match service::Claim::to(root) {
+        Err(error) if error.is::<service::Served>() => return Err(error),
+        // What else keeps it from serving keeps no gate from closing.
+        claim => claim,
+    };
     let request = Request {
         named_interfaces: !args.interfaces.is_empty(),
         // A service that is started again does not make a trial permanent.
@@ -62,6 +66,7 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         tracing::info!("taking over the instance on {}", up::names(&up.attachments));
     }
     up::report(&config, &up);
+    let _claim = claim?;
     // The keys that it has are read anew by those who need them.
     drop(config);
     let datapath = Datapath::open_unlocked(root)?;

@@ -98,7 +98,10 @@ pub fn return_from_trial(datapath: &Datapath, wait: Wait) -> Result<Option<Up>> 
         Err(error) if wait == Wait::Not && error.is::<Busy>() => return Err(error),
         up => up.context(StillLapsed)?,
     };
-    if let Some(error) = &up.unused_keys {
+    // The service tries them again, and says it then.
+    if wait != Wait::Not
+        && let Some(error) = &up.unused_keys
+    {
         tracing::error!("{error:#}");
     }
     tracing::warn!(

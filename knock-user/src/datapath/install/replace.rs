@@ -87,6 +87,7 @@ pub(super) fn replace(
     let mut undo = Undo {
         root,
         interfaces: Vec::new(),
+        has_keys: false,
     };
     for name in &interfaces {
         undo.interfaces.push(name.clone());
@@ -105,7 +106,9 @@ pub(super) fn replace(
         Newest::frozen(config)
     };
     // Those that the program before uses too are changed last, when nothing keeps the new one from coming into force.
-    if !keeps_keys {
+    if keeps_keys {
+        new.keys_mut()?.prepare(&rows, &lost)?;
+    } else {
         new.keys_mut()?.apply(&rows, &begin)?;
     }
     let enough = if request.returns() {
@@ -128,6 +131,7 @@ pub(super) fn replace(
         kept.extend(link_ids(directory)?);
     }
     if keeps_keys {
+        undo.has_keys = true;
         new.put_keys(&rows, &begin)?;
     }
     // From now on, what is half done is finished and no longer undone.
@@ -410,6 +414,8 @@ fn make_way(before: &Path, name: &str) -> Result<()> {
 struct Undo<'r> {
     root: &'r PinRoot,
     interfaces: Vec<String>,
+    /// The new keys may be in the tables that the program before uses too.
+    has_keys: bool,
 }
 
 impl Undo<'_> {
@@ -424,6 +430,9 @@ impl Undo<'_> {
         settle::undo(&next, &instance(self.root)?)?;
         for directory in next.iter().filter(|directory| directory.exists()) {
             forget(self.root, directory)?;
+        }
+        if self.has_keys {
+            settle::put_back_keys(self.root);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     attachment,
-    complete::{complete_killed, give_up_place},
+    complete::{complete_killed, give_up_place, succeeds},
     entry::Entry,
     framing::Framing,
     pins::{
@@ -27,7 +27,7 @@ use super::{
     },
 };
 use crate::{
-    datapath::{chain::into, error::other_version},
+    datapath::{chain::into, error::other_version, open::Datapath},
     sys::{bpf, grace},
 };
 
@@ -97,10 +97,15 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         undo(&next, &before)?;
     }
     let is_before = |path: &Path| generation(path).is_some_and(|of| Some(of) < newest);
+    let mut is_undone = false;
     for directory in unfinished.iter().filter(|of| !is_before(&of.path)) {
         if directory.path.exists() {
+            is_undone |= generation(&directory.path).is_some();
             forget_left(root, directory)?;
         }
+    }
+    if is_undone {
+        put_back_keys(root);
     }
     for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
         // By its path: what was begun has been given its name meanwhile.
@@ -111,12 +116,21 @@ pub fn settle(root: &PinRoot) -> Result<()> {
     let mut left = root.directories()?;
     left.retain(|of| of.holds == Holds::Unfinished);
     if let Some(before) = left.iter().find(|of| is_before(&of.path)) {
-        complete_killed(root, &before.path)?;
+        succeeds(complete_killed(root, &before.path));
     }
     for directory in &left {
         forget_left(root, directory)?;
     }
     Ok(())
+}
+
+/// Puts the keys of the configuration that stays into force, where those of one that is undone may have been put into the tables of
+/// both.
+pub(super) fn put_back_keys(root: &PinRoot) {
+    let unused = Datapath::open(root).and_then(|mut datapath| datapath.apply_usable_keys());
+    if let Some(error) = unused.unwrap_or_else(Some) {
+        tracing::warn!("{error:#}");
+    }
 }
 
 fn forget_left(root: &PinRoot, directory: &Directory) -> Result<()> {

@@ -71,7 +71,7 @@ impl Datapath {
     }
 
     pub(super) fn apply_rows(&mut self, rows: &KeyRows, fresh: &[u16]) -> Result<usize> {
-        let newest = Newest::running(self.config(), fresh);
+        let newest = Newest::going_on(self.config(), fresh, self.root.path());
         let of_lost = self.put_keys(rows, &newest)?;
         if !self.config().knock.ports.is_empty() {
             // A knock may be verified whose key was valid when the program looked, and give a grant.
@@ -87,8 +87,9 @@ impl Datapath {
         rows: &KeyRows,
         newest: &Newest,
     ) -> Result<usize> {
-        let lost = self.keys_mut()?.empty_all_but(rows)?;
-        // Before another key has the slot, whoever is stopped in between: it would have these grants.
+        let lost = self.keys()?.close_all_but(rows);
+        // Before the slot is emptied, and another key has it: it would have these grants, and whoever is stopped in between leaves
+        // the slot to the next one.
         let ended = self.end_grants_of_keys(&lost)?;
         self.keys_mut()?.apply(rows, newest)?;
         Ok(ended)
@@ -108,8 +109,13 @@ impl Datapath {
         // Before the names, which take a system call each. What is newer than these times is kept the next time.
         let times = self.keys()?.newest_by_slot();
         if times != *last {
-            let kept = self.newest_times()?;
-            kept.write(&state_directory::path(), self.root.path())?;
+            let (directory, pins) = (state_directory::path(), self.root.path());
+            let mut kept = self.newest_times()?;
+            // Of keys that cannot be used now: they may be again.
+            for (name, slots) in Kept::read(&directory, pins)?.keys {
+                kept.keys.entry(name).or_insert(slots);
+            }
+            kept.write(&directory, pins)?;
             *last = times;
         }
         Ok(())

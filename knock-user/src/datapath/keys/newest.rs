@@ -72,6 +72,20 @@ impl Newest {
         Self::running(config, &[])
     }
 
+    /// As [`Newest::running`]. Those that the tables did not have until now, since they could not be used, go on from the times that
+    /// were kept, as the latest known.
+    pub fn going_on(config: &Config, fresh: &[u16], pins: &Path) -> Self {
+        let kept = Kept::read(&state_directory::path(), pins).unwrap_or_default();
+        let kept = Kept {
+            complete: false,
+            ..kept
+        };
+        Self {
+            fresh: fresh.to_vec(),
+            ..Self::from(kept, config)
+        }
+    }
+
     /// For a table that takes another one's place: it accepts nothing until the newest times have followed.
     pub fn frozen(config: &Config) -> Self {
         Self {
@@ -104,7 +118,7 @@ impl Newest {
             .copied();
         match kept {
             Some(kept) if self.kept.complete => kept,
-            None if self.fresh.contains(&slot) => created,
+            _ if self.fresh.contains(&slot) => created,
             kept => kept
                 .unwrap_or(0)
                 .max(self.now.saturating_add(self.max_ahead)),

@@ -120,8 +120,18 @@ impl KeyTables {
         lost.map(|(slot, _)| slot).collect()
     }
 
-    /// Empties every slot whose key is not among these rows. Returns these slots.
-    pub fn empty_all_but(&mut self, rows: &KeyRows) -> Result<HashSet<u32>> {
+    /// Fills the tables that are of one configuration alone, as far as keys that the program before had need them: a knock with one
+    /// of these is understood by both.
+    pub fn prepare(&mut self, rows: &KeyRows, lost: &HashSet<u32>) -> Result<()> {
+        write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
+        let stay = rows.gates.iter();
+        let stay = stay.filter(|(gate, _)| !lost.contains(&gate.slot));
+        write::hash(&mut self.gates, stay.map(|(gate, id)| (*gate, *id)))
+    }
+
+    /// Has every key that is not among these rows open nothing any more. Returns their slots, which are still
+    /// [lost](KeyTables::lost) until they are emptied.
+    pub fn close_all_but(&self, rows: &KeyRows) -> HashSet<u32> {
         let ended = self.lost(rows);
         for slot in &ended {
             self.keys.words_of(*slot as usize)[word::STATE].store(0, Ordering::SeqCst);
@@ -131,11 +141,16 @@ impl KeyTables {
             // anybody knows.
             grace::wait();
         }
-        for slot in &ended {
-            self.keys.set(*slot as usize, Key::zeroed());
-            self.names.set(*slot, [0; NAME], 0)?;
+        ended
+    }
+
+    /// Empties every slot whose key is not among these rows.
+    fn empty_all_but(&mut self, rows: &KeyRows) -> Result<()> {
+        for slot in self.close_all_but(rows) {
+            self.keys.set(slot as usize, Key::zeroed());
+            self.names.set(slot, [0; NAME], 0)?;
         }
-        Ok(ended)
+        Ok(())
     }
 
     fn state(&self, slot: u32) -> u32 {

@@ -63,9 +63,13 @@ impl Keys {
                 })
             }
             (Self::Usable(Err(error)), present) => {
+                let folder = &applied.config.knock.keys;
                 let (rows, mut unfit) = match present {
-                    Some(present) => carried(present.keys()?.rows()?, &present.applied, applied),
-                    None => KeyRows::of_fitting(&KeySet::default(), applied),
+                    // Those of another folder are not what this configuration admits.
+                    Some(present) if present.config().knock.keys == *folder => {
+                        carried(present.keys()?.rows()?, &present.applied, applied)
+                    }
+                    _ => KeyRows::of_fitting(&KeySet::default(), applied),
                 };
                 let which = if rows.keys.is_empty() {
                     "no key opens anything"

@@ -28,6 +28,9 @@ pub(super) fn run(args: &Args, store: &Store<'_>) -> Result<()> {
         .filter(|key| key.ended(now).is_none());
     let slots: Vec<u16> = usable.map(|key| key.slot).collect();
     if slots.is_empty() {
+        if change.set.named(name).next().is_some() {
+            bail!("key {name} has ended: `knockgate key rotate {name}` makes another one");
+        }
         return Err(no_such_key(name, &change.set));
     }
     let max_ahead = store.config.knock.max_ahead;
