@@ -189,6 +189,8 @@ pub struct State {
     /// source.
     doubted: HashMap<String, Vec<(String, IpNet, Grant)>>,
     own: HashMap<Place, Own>,
+    /// All grants that there were at the beginning are known.
+    has_looked: bool,
     /// When to publish.
     due: BTreeSet<(u64, Place)>,
     seen: BTreeMap<String, own::Newest>,
@@ -251,6 +253,7 @@ impl State {
             hosts: hosts.map(|(name, serial)| (name, clock(serial))).collect(),
             doubted: HashMap::new(),
             own: HashMap::new(),
+            has_looked: false,
             due: BTreeSet::new(),
             seen: BTreeMap::new(),
             unreached: BTreeMap::new(),

@@ -294,8 +294,13 @@ impl Gate {
     }
 
     /// Adds other ports for the same sequence.
-    fn widen(&mut self, other: Entry) -> Result<Added, Refusal> {
+    fn widen(&mut self, mut other: Entry) -> Result<Added, Refusal> {
         let own = &mut self.entry;
+        if own.protect == other.protect && are_both_families(&own.sources, &other.sources) {
+            // Everyone, as without the key.
+            own.sources.clear();
+            other.sources.clear();
+        }
         if self.knocks.len() > 1 || own.sources != other.sources {
             return Err(Refusal::Weaker(format!(
                 "it has the sequence of {}, and these ports would open to others, too",
@@ -321,6 +326,14 @@ impl Gate {
                 .map_or_else(String::new, |knock| knock.user.clone()),
             joined: true,
         })
+    }
+}
+
+/// Returns whether these are all addresses of one family, and all of the other.
+fn are_both_families(one: &[IpNet], other: &[IpNet]) -> bool {
+    match (one, other) {
+        ([one], [other]) => one.prefix_len() == 0 && other.prefix_len() == 0 && one != other,
+        _ => false,
     }
 }
 

@@ -128,4 +128,23 @@ mod tests {
         assert_eq!(dead_links(&folder).unwrap(), Vec::<String>::new());
         fs::remove_dir_all(&folder).unwrap();
     }
+
+    /// Else it would be packed as text.
+    #[test]
+    fn every_link_of_the_checkout_leads_somewhere() {
+        for packed in PACKED {
+            let from = workspace::root().join(packed);
+            let all = if from.is_dir() {
+                pages(&from).unwrap()
+            } else {
+                vec![from]
+            };
+            for page in all {
+                let text = fs::read_to_string(&page).unwrap();
+                for (_, link) in links(&text) {
+                    assert!(leads_somewhere(&page, link), "{}: {link}", page.display());
+                }
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     Act, Moment, Outcome, Policy, Put, Seen, State, Write,
-    own::{InFlight, SEEN_FOR, grows},
+    own::{InFlight, SEEN_FOR, grows, replaced},
 };
 
 /// What the engine has said of a packet.
@@ -72,7 +72,9 @@ impl State {
             let condition = grows(&self.unreached, key, &name, latest);
             self.next_write += 1;
             let id = self.next_write;
-            self.in_flight.insert(id, InFlight::Question(key.clone()));
+            let replaced = replaced(&condition);
+            self.in_flight
+                .insert(id, InFlight::Question(key.clone(), replaced));
             writes.push(Write {
                 id,
                 condition,

@@ -98,13 +98,13 @@ impl State {
             Ok(Record::Revocation(number, revocation)) => {
                 let before = acts.len();
                 self.order.hear(number, &revocation, acts);
-                self.unpublish_ended(&acts[before..]);
+                self.unpublish_ended(&acts[before..], policy);
             }
             Ok(Record::Head(head)) => {
                 self.refused_in_a_row = 0;
                 let before = acts.len();
                 self.order.hear_head(head, now, acts);
-                self.unpublish_ended(&acts[before..]);
+                self.unpublish_ended(&acts[before..], policy);
             }
             Ok(Record::Seen(key, seen)) => {
                 let name = key.to_string();
@@ -200,6 +200,9 @@ impl State {
             clock.now(now.boot)
         };
         let mut left = end.saturating_sub(written).min(grant.left * 1000);
+        // What the record says, whatever this host makes of it: hosts with other limits would contest it without end.
+        let said = grant.end.saturating_mul(1000).saturating_sub(written);
+        let said = said.min(grant.left * 1000);
         if !clock.is_live {
             // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
             let by_own_clock = end.saturating_sub(now.wall);
@@ -219,7 +222,8 @@ impl State {
         let id = id.ok_or(Refusal::Gate)?;
         policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
         let lasts = left.saturating_mul(1000).min(open_for);
-        self.contest((id, source), now.monotonic.saturating_add(lasts), now);
+        let said = now.monotonic.saturating_add(said.saturating_mul(1000));
+        self.contest((id, source), said, now);
         acts.push(Act::Give(Give {
             gate: gate.to_owned(),
             user: grant.user.clone(),

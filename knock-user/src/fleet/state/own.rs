@@ -29,6 +29,8 @@ pub struct Own {
     /// Its entry in the list of what is due.
     due: Option<u64>,
     user: u32,
+    /// It was there when this host began, so when it was given is known by its end alone.
+    is_found: bool,
 }
 
 /// The newest time of a key, Unix ns.
@@ -68,14 +70,23 @@ pub(super) fn grows(
     }
 }
 
+/// Returns the revision of the record that a write is to replace.
+pub(super) fn replaced(condition: &Condition) -> Option<i64> {
+    match condition {
+        Condition::Unchanged { revision, .. } => Some(*revision),
+        _ => None,
+    }
+}
+
 /// What a write was about.
 pub enum InFlight {
     /// Places, and the ends that were published.
     Grants(Vec<(Place, u64)>),
-    /// A key, its newest time, and whether it is refused only where a later one is there.
-    Newest(String, u64, bool),
-    /// A packet of this key.
-    Question(String),
+    /// A key, its newest time, and the revision of the record that it was to replace; `None`: it is refused only where a later one is
+    /// there.
+    Newest(String, u64, Option<i64>),
+    /// A packet of this key, and the same.
+    Question(String, Option<i64>),
     /// Packets of fwknop's clients.
     Packets(Vec<Fingerprint>),
     Other,
@@ -92,9 +103,11 @@ impl State {
             serial: 0,
             due: None,
             user: local.user,
+            is_found: !self.has_looked,
         });
         if local.until > own.until {
             own.given = now.monotonic;
+            own.is_found &= own.until == 0;
         }
         if local.until > own.until || local.user != own.user {
             own.until = local.until;
@@ -121,6 +134,7 @@ impl State {
             }
             lives
         });
+        self.has_looked = true;
     }
 
     /// Returns when something is to be written, ns of `CLOCK_MONOTONIC`.
@@ -206,7 +220,7 @@ impl State {
 
     /// Takes a write back that the engine had no room for.
     pub fn not_written(&mut self, id: u64, now: Moment) {
-        if let Some(InFlight::Question(key)) = self.in_flight.get(&id) {
+        if let Some(InFlight::Question(key, _)) = self.in_flight.get(&id) {
             let key = key.clone();
             self.in_flight.remove(&id);
             self.question_not_written(&key);
@@ -253,10 +267,16 @@ impl State {
     /// of later was before that.
     fn given(&self, live: &Local, now: Moment, policy: &impl Policy) -> u64 {
         let learned = self.own.get(&live.place);
-        let learned = learned.filter(|own| own.until == live.until);
-        let by_its_end = live.until.saturating_sub(policy.open_for(live.place.0));
-        let learned = learned.map_or(now.monotonic, |own| own.given);
-        by_its_end.min(learned).min(now.monotonic)
+        let Some(own) = learned.filter(|own| own.until == live.until) else {
+            return now.monotonic;
+        };
+        let given = own.given.min(now.monotonic);
+        if own.is_found {
+            let by_its_end = live.until.saturating_sub(policy.open_for(live.place.0));
+            given.min(by_its_end)
+        } else {
+            given
+        }
     }
 
     fn beat(&mut self, now: Moment) -> Write {
@@ -298,9 +318,8 @@ impl State {
                 newest.is_in_flight = true;
             }
             let condition = grows(&self.unreached, &key, &name, latest);
-            let grows = condition == Condition::Grows;
             self.in_flight
-                .insert(id, InFlight::Newest(key, time, grows));
+                .insert(id, InFlight::Newest(key, time, replaced(&condition)));
             writes.push(Write {
                 id,
                 condition,
@@ -360,18 +379,34 @@ impl State {
                     self.schedule(place, earliest);
                 }
             }
-            Some(InFlight::Newest(key, time, grows)) => {
+            Some(InFlight::Newest(key, time, replaced)) => {
+                let is_refused = *outcome == Outcome::Refused;
                 if let Some(newest) = self.seen.get_mut(&key) {
                     newest.is_in_flight = false;
                     // Refused: another host has accepted a later one, and says so.
-                    if *outcome == Outcome::Done || (*outcome == Outcome::Refused && grows) {
+                    if *outcome == Outcome::Done || (is_refused && replaced.is_none()) {
                         newest.published = newest.published.max(time);
                     }
                 }
+                if is_refused {
+                    self.is_gone(&key, replaced);
+                }
             }
-            Some(InFlight::Question(key)) => self.question_answered(&key, outcome, acts),
+            Some(InFlight::Question(key, replaced @ Some(_))) if *outcome == Outcome::Refused => {
+                self.is_gone(&key, replaced);
+                self.question_not_written(&key);
+            }
+            Some(InFlight::Question(key, _)) => self.question_answered(&key, outcome, acts),
             Some(InFlight::Packets(told)) => self.told_of_packets(&told, outcome, now),
             Some(InFlight::Other) | None => {}
+        }
+    }
+
+    /// Forgets a newest time that was to be replaced and is not there any more: others have replaced it, or it was deleted.
+    fn is_gone(&mut self, key: &str, replaced: Option<i64>) {
+        let known = self.unreached.get(key).map(|(_, revision)| *revision);
+        if replaced.is_some() && known == replaced {
+            self.unreached.remove(key);
         }
     }
 
@@ -410,15 +445,22 @@ impl State {
     }
 
     /// Forgets that the engine has what may be ended by these acts: a grant that is given after them is another one.
-    pub(super) fn unpublish_ended(&mut self, acts: &[Act]) {
+    pub(super) fn unpublish_ended(&mut self, acts: &[Act], policy: &impl Policy) {
         for act in acts {
-            let network = match act {
-                Act::RevokeAll => None,
-                Act::Revoke(revocation) => revocation.network,
+            let (network, gate) = match act {
+                Act::RevokeAll => (None, None),
+                Act::Revoke(revocation) => (revocation.network, revocation.gate.as_deref()),
                 _ => continue,
             };
-            for ((_, source), own) in &mut self.own {
-                if network.is_none_or(|network| network.contains(source)) {
+            let id = gate.and_then(|name| policy.gate(name));
+            if gate.is_some() && id.is_none() {
+                // It is a gate of other hosts.
+                continue;
+            }
+            for ((at, source), own) in &mut self.own {
+                if id.is_none_or(|id| id == *at)
+                    && network.is_none_or(|network| network.contains(source))
+                {
                     own.published = 0;
                     own.handed = 0;
                     own.serial = 0;

@@ -126,6 +126,14 @@ fn an_empty_command_for_ipv6_keeps_ipv6_out() {
 }
 
 #[test]
+fn doors_of_one_sequence_for_each_family_are_one_gate() {
+    let only_6 = "sequence = 7000,8000\nstart_command_6 = ip6tables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+    let config = written(&format!("[a]\nsequence = 7000,8000\n{RULE}[b]\n{only_6}"));
+    assert_eq!(config.gates.len(), 1);
+    assert_eq!(config.gates[0].sources, []);
+}
+
+#[test]
 fn who_could_open_is_who_can_open() {
     let only_6 = "sequence = 7000,8000\nstart_command_6 = ip6tables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
     let ufw = "sequence = 7000,8000\ncommand = ufw allow from %IP% to any port 22 proto tcp\n";

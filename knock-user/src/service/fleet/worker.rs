@@ -308,9 +308,14 @@ impl<E: Engine> Worker<E> {
         self.state
             .describe(configuration_hash(self.datapath.config()));
         self.most = most(&self.datapath);
-        let (ring, left) = Ring::of(&self.datapath)?;
+        // What came while this host waited for the lock can be asked about as well.
+        let mut left = self.ring.left();
+        let (ring, more) = Ring::of(&self.datapath)?;
         self.ring = ring;
-        self.refuse_left(left);
+        left.extend(more);
+        for knock in left {
+            self.hold(knock);
+        }
         self.newest.forget();
         Ok(())
     }

@@ -31,6 +31,44 @@ fn a_host_opens_for_its_own_time_at_the_most() {
     assert!((knocked..knocked + 6 * SECOND).contains(&until));
 }
 
+/// A knock may ask for less than its gate allows.
+#[test]
+fn a_short_grant_opens_hosts_that_allow_less() {
+    let mut fleet = joined(2);
+    fleet.learn(0);
+    fleet.nodes[1].rules.open_for = OPEN_FOR / 3;
+    let until = fleet.now + OPEN_FOR / 6;
+    give(&mut fleet, 0, place(0, 1), until);
+    fleet.settle();
+    assert!(fleet.open(1).contains(&place(0, 1)));
+}
+
+/// Each holds the other's grant to its own limit.
+#[test]
+fn hosts_with_other_limits_do_not_write_over_each_other_without_end() {
+    let mut fleet = joined(2);
+    fleet.learn(0);
+    fleet.nodes[0].rules.open_for = OPEN_FOR / 3;
+    fleet.knock(1, place(0, 1));
+    fleet.settle();
+    fleet.now += OPEN_FOR / 6;
+    let until = fleet.now + OPEN_FOR / 3;
+    give(&mut fleet, 0, place(0, 1), until);
+    fleet.settle();
+    let published = fleet.nodes.iter().map(|node| node.state.published);
+    let published: u64 = published.sum();
+    assert!(published <= 4, "{published} times");
+}
+
+/// Gives a grant that ends at `until` at a host.
+fn give(fleet: &mut Fleet, nth: usize, place: Place, until: u64) {
+    let origin = None;
+    fleet.nodes[nth]
+        .tables
+        .insert(place, Kept { until, origin });
+    fleet.learn(nth);
+}
+
 #[test]
 fn who_comes_later_is_told_of_the_grant_that_lasts_longest() {
     let mut fleet = joined(2);

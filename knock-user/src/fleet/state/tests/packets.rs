@@ -86,6 +86,21 @@ fn a_newest_time_that_no_packet_can_have_locks_nobody_out() {
     }
 }
 
+/// Nobody is told of a record that is deleted.
+#[test]
+fn a_newest_time_that_no_packet_can_have_is_replaced_though_it_was_deleted() {
+    let mut fleet = joined(2);
+    let now = fleet.wall() * 1000;
+    let (key, mut value) = fleet.codec().seen("alice", Seen { time: now });
+    value.push(b'z');
+    fleet.write(key, value);
+    fleet.settle();
+    fleet.store.sweep(|key| key.starts_with("seen/"));
+    assert!(fleet.nodes[0].state.ask("alice", now, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].answers[&1], Answer::Agreed);
+}
+
 /// Each host is asked to open by the same packet.
 #[test]
 fn of_all_hosts_that_have_a_packet_one_is_told_to_open() {

@@ -54,6 +54,17 @@ impl Ring {
         Ok((Self(Some(ring)), left))
     }
 
+    /// Returns what has not been taken yet.
+    pub fn left(&mut self) -> Vec<Held> {
+        let mut left = Vec::new();
+        if let Some(ring) = &mut self.0 {
+            while let Some(item) = ring.get_mut().next() {
+                left.extend(held(&item));
+            }
+        }
+        left
+    }
+
     /// Waits for knocks.
     pub async fn next(&mut self) -> Result<Vec<Held>> {
         let Some(ring) = &mut self.0 else {
