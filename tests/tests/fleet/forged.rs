@@ -223,7 +223,7 @@ fn the_key_of_the_fleet_is_exchanged_without_a_gap() {
         fleet.start();
         // Made with the old key, and never again.
         first.in_fleet("revoke --all").exits(0);
-        told_everything(fleet, 1);
+        told_everything(fleet, 0);
         for (step, names) in [
             &["fleet.key", "new.key"][..],
             &["new.key", "fleet.key"],

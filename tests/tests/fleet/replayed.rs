@@ -188,10 +188,8 @@ fn strictly_nothing_opens_without_the_engine() {
         first.scenario.closed(B, SSH);
         assert!(first.grant(B, "ssh").is_none());
         // Whoever records packets on her way sends each to the other host at the same moment, from elsewhere.
-        for host in &fleet.hosts {
-            host.in_fleet("revoke --all").exits(0);
-        }
-        told_everything(fleet, 1);
+        first.in_fleet("revoke --all").exits(0);
+        told_everything(fleet, 0);
         for round in 0..20 {
             let places = [(first, C), (second, B)];
             wait_until("one has opened", || {
@@ -200,7 +198,8 @@ fn strictly_nothing_opens_without_the_engine() {
             told_everything(fleet, 0);
             assert_eq!(granted(&places), 1, "round {round}");
             first.in_fleet("revoke --all").exits(0);
-            told_everything(fleet, 1);
+            // By the same host: what another one gives meanwhile ends when it hears of this.
+            told_everything(fleet, 0);
         }
     });
 }
