@@ -91,3 +91,32 @@ fn keep_descriptors() {
         )
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// A signal takes effect later than it is sent.
+    #[test]
+    fn a_child_that_was_killed_is_reaped_later() {
+        let children: Vec<String> = (0..20)
+            .map(|_| {
+                let (group, _) =
+                    Group::start(Command::new("sleep").arg("1000")).expect("it starts");
+                format!("/proc/{}", group.id)
+            })
+            .collect();
+        let begun = Instant::now();
+        while children.iter().any(|child| Path::new(child).exists()) {
+            assert!(begun.elapsed() < Duration::from_mins(1), "zombies are left");
+            reap_killed();
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
