@@ -27,6 +27,7 @@ pub use compile::applied::Applied;
 pub use edit::{
     grant_table::GrantTable,
     grants::{GrantsFull, TooManyLengths},
+    revoke::Scope,
     session_table::SessionTable,
 };
 pub use error::{NotPermitted, NothingUp};

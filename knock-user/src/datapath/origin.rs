@@ -7,12 +7,7 @@
 //! bits 0 to 16           slot or id
 //! ```
 
-use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{collections::HashMap, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
@@ -134,22 +129,12 @@ impl Origins {
             return Ok(LAST);
         }
         self.names.push(name.to_owned());
-        if let Err(error) = self.write() {
+        if let Err(error) = state_directory::save(&self.path, &self.names) {
             self.names.pop();
             return Err(error).with_context(|| format!("cannot write {}", self.path.display()));
         }
         self.numbers.insert(name.to_owned(), number);
         Ok(number)
-    }
-
-    fn write(&self) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(&self.path);
-        fs::create_dir_all(directory)?;
-        // Mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&serde_json::to_vec(&self.names)?)?;
-        file.persist(&self.path)?;
-        Ok(())
     }
 }
 

@@ -72,11 +72,17 @@ impl<'f> Members<'f> {
     }
 }
 
-/// Revokes at every host of a fleet: the grants of the sources in `network`, or of all, at one gate or at all.
-pub async fn revoke(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+/// Revokes at every host of a fleet: the grants of the sources in `network`, or of all, at one gate or at all. `nonce`: see
+/// [`Revocation`].
+pub async fn revoke(
+    fleet: &Fleet,
+    nonce: u64,
+    gate: Option<&str>,
+    network: Option<IpNet>,
+) -> Result<()> {
     let mut members = Members::of(fleet)?;
     while let Some(mut once) = members.next().await {
-        match once.revoke(gate, network).await {
+        match once.revoke(nonce, gate, network).await {
             Err(error) => members.note(&error),
             done => return done,
         }
@@ -84,8 +90,8 @@ pub async fn revoke(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -
     Err(members.error())
 }
 
-/// Tells every host of a fleet of a grant by hand.
-pub async fn allow(fleet: &Fleet, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
+/// Tells every host of a fleet of a grant by hand. Returns the last revocation before it.
+pub async fn allow(fleet: &Fleet, gate: &str, source: IpNet, lasts: Duration) -> Result<Mark> {
     let mut members = Members::of(fleet)?;
     while let Some(mut once) = members.next().await {
         match once.allow(gate, source, lasts).await {
@@ -123,9 +129,12 @@ struct Head {
 }
 
 impl Once {
-    async fn revoke(&mut self, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
-        let nonce = getrandom::u64()
-            .map_err(|error| anyhow!("the system's random source failed: {error}"))?;
+    async fn revoke(
+        &mut self,
+        nonce: u64,
+        gate: Option<&str>,
+        network: Option<IpNet>,
+    ) -> Result<()> {
         for _ in 0..TRIES {
             let head = self.head().await?;
             let revocation = Revocation {
@@ -144,7 +153,7 @@ impl Once {
         bail!("other hosts revoke all the time: try again")
     }
 
-    async fn allow(&mut self, gate: &str, source: IpNet, lasts: Duration) -> Result<()> {
+    async fn allow(&mut self, gate: &str, source: IpNet, lasts: Duration) -> Result<Mark> {
         let (name, codec) = (self.name.clone(), &self.codec);
         let own = self.connection.get(&codec.host_key(&name)).await?;
         let own = own.and_then(|own| match codec.read(&own.key, &own.value) {
@@ -175,7 +184,7 @@ impl Once {
             };
             let write = unless_revoked(0, head.revision, vec![put]);
             if self.connection.write(&write).await? == Outcome::Done {
-                return Ok(());
+                return Ok(head.last);
             }
         }
         bail!("other hosts revoke all the time: try again")

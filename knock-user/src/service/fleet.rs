@@ -5,6 +5,8 @@
 
 mod counts;
 #[cfg(feature = "fleet")]
+pub mod done_here;
+#[cfg(feature = "fleet")]
 mod rules;
 #[cfg(feature = "fleet")]
 mod worker;
@@ -22,7 +24,7 @@ use tokio::sync::mpsc;
 use super::names::FLEET_ISOLATED;
 use super::{packets::Packets, record::Record, serving::Serving};
 #[cfg(feature = "fleet")]
-use crate::fleet::record::Refusal;
+use crate::fleet::record::{Mark, Refusal};
 use crate::{
     config::{Config, Fleet},
     datapath::{PinRoot, padded_address},
@@ -192,6 +194,13 @@ impl Member {
             }
         })
     }
+}
+
+/// Returns the last revocation of a fleet that is in this host's tables, read with the lock of the root; `None`: this host has
+/// never been one of it.
+#[cfg(feature = "fleet")]
+pub fn applied(root: &PinRoot, fleet: &str) -> Option<Mark> {
+    worker::applied(root, fleet)
 }
 
 /// Says why this host is not one of its fleet, and that it is isolated.

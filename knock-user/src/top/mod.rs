@@ -39,8 +39,7 @@ use self::{
     update::{Action, update},
 };
 use crate::{
-    commands::host::revoke::{self, Revoked},
-    config::Fleet,
+    commands::host::revoke::{self, Revoked, Untold},
     datapath::PinRoot,
     service::{History, Record, each_event},
     sys::clock::monotonic_now,
@@ -114,10 +113,10 @@ async fn show(
                                 let begun = Instant::now();
                                 let revoked = root
                                     .lock_unless(|| begun.elapsed() > MOMENT)
-                                    .and_then(|lock| revoke::here(lock, root, &[source], Some(&gate)));
+                                    .and_then(|lock| revoke::here(lock, root, &[source], Some(&gate), true));
                                 state.message = Some(message(&revoked));
-                                if let Some(fleet) = revoked.ok().and_then(|revoked| revoked.fleet) {
-                                    telling.spawn(tell(fleet, gate.to_string(), source));
+                                if let Some(untold) = revoked.ok().and_then(|revoked| revoked.untold) {
+                                    telling.spawn(tell(untold, gate.to_string(), source));
                                 }
                                 sampler.sample(&mut state);
                             }
@@ -160,10 +159,10 @@ async fn follow(root: &PinRoot, sender: UnboundedSender<Record>) {
 }
 
 /// Revokes at the other hosts of the fleet what is revoked here.
-async fn tell(fleet: Fleet, gate: String, source: IpNet) -> Message {
-    match revoke::everywhere(&fleet, Some(&gate), Some(source)).await {
+async fn tell(untold: Untold, gate: String, source: IpNet) -> Message {
+    match revoke::everywhere(&untold, Some(&gate), Some(source)).await {
         Ok(()) => Message {
-            text: format!("revoked in the fleet {}", fleet.name),
+            text: format!("revoked in the fleet {}", untold.fleet.name),
             is_error: false,
         },
         Err(error) => Message {
@@ -216,10 +215,11 @@ async fn finish(
 fn message(revoked: &Result<Revoked>) -> Message {
     match revoked {
         Ok(revoked) => Message {
-            text: match &revoked.fleet {
+            text: match &revoked.untold {
                 None => format!("ended {revoked}"),
-                Some(fleet) => {
-                    format!("ended {revoked} here; telling the fleet {}", fleet.name)
+                Some(untold) => {
+                    let fleet = &untold.fleet.name;
+                    format!("ended {revoked} here; telling the fleet {fleet}")
                 }
             },
             is_error: false,

@@ -104,6 +104,60 @@ fn a_revocation_ends_what_a_host_gave_while_it_was_cut_off() {
     });
 }
 
+/// Whether this host's service has heard of the revocation by then or not.
+#[test]
+fn what_a_host_gives_after_its_own_revocation_stays() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        alice_knocks(fleet, 1, A);
+        first.granted(A, "ssh");
+        first.kill();
+        first.in_fleet("revoke --all").exits(0);
+        first.knockgate("allow {B} --gate ssh").exits(0);
+        alice_knocks(fleet, 0, C);
+        second.not_granted(A, "ssh");
+        first.serve();
+        // She is published with the revocation, so this host has heard of it.
+        second.granted(C, "ssh");
+        told_everything(fleet, 1);
+        for who in [B, C] {
+            assert!(first.grant(who, "ssh").is_some(), "{who:?}");
+            first.scenario.open(who, SSH);
+        }
+        first.scenario.closed(A, SSH);
+        // What another host revokes then ends those too.
+        second.in_fleet("revoke --all").exits(0);
+        for who in [B, C] {
+            first.not_granted(who, "ssh");
+        }
+    });
+}
+
+#[test]
+fn what_is_given_in_the_fleet_after_a_revocation_stays_everywhere() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        for _ in 0..10 {
+            second.in_fleet("revoke --all").exits(0);
+            told_everything(fleet, 0);
+        }
+        // It cannot wait for a service that is not there, and says so.
+        first.kill();
+        second.in_fleet("revoke --all").exits(0);
+        let given = first.in_fleet("allow {B} --gate ssh --fleet");
+        assert!(given.exits(0).stderr.contains("has not heard yet"));
+        second.granted(B, "ssh");
+        first.serve();
+        first.not_granted(B, "ssh");
+    });
+}
+
 /// Waits until the second host has heard what the first has written.
 fn told_everything_but_the_last(fleet: &Fleet) {
     let source = "203.0.113.254";

@@ -1,16 +1,34 @@
 //! `knockgate allow`.
 
 use std::time::Duration;
+#[cfg(feature = "fleet")]
+use std::{thread::sleep, time::Instant};
 
+#[cfg(feature = "fleet")]
+use anyhow::Context as _;
 use anyhow::Result;
 use ipnet::IpNet;
 
+#[cfg(feature = "fleet")]
+use crate::{
+    config::Fleet,
+    fleet::{once, record::Mark},
+    runtime::runtime,
+    service::fleet::applied,
+};
 use crate::{
     config::{LONGEST_GRANT, mapped_fault, zone_fault},
     datapath::{Datapath, NothingUp, PinRoot},
     sys::clock::monotonic_now,
     values::{HumanDuration, parse_duration},
 };
+
+/// How long this host may take to hear what was revoked in its fleet.
+#[cfg(feature = "fleet")]
+const MOMENT: Duration = Duration::from_secs(2);
+/// Between two looks at whether it has.
+#[cfg(feature = "fleet")]
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Give a grant by hand: let a source or network through a gate for a time
 #[derive(Debug, Clone, clap::Args)]
@@ -57,30 +75,65 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         let fleet = datapath.config().fleet.clone();
         // The fleet is asked without keeping anything from others here.
         drop((datapath, lock));
-        return everywhere(args, fleet, duration);
+        return everywhere(args, root, fleet, duration, until);
     }
     drop(lock);
     Ok(())
 }
 
-/// Tells the other hosts of the fleet.
+/// Tells the other hosts of the fleet. `until`: when the grant ends here, ns of `CLOCK_MONOTONIC`.
 #[cfg(feature = "fleet")]
-fn everywhere(args: &Args, fleet: Option<crate::config::Fleet>, lasts: Duration) -> Result<()> {
-    use anyhow::Context as _;
-
-    use crate::{fleet::once, runtime::runtime};
-
+fn everywhere(
+    args: &Args,
+    root: &PinRoot,
+    fleet: Option<Fleet>,
+    lasts: Duration,
+    until: u64,
+) -> Result<()> {
     let fleet = fleet
         .context("the configuration in force has no [fleet]: this host alone has the grant")?;
     let told = runtime()?.block_on(once::allow(&fleet, &args.gate, args.source, lasts));
-    told.with_context(|| {
+    let revoked = told.with_context(|| {
         format!(
             "the grant is given at this host, and not in the fleet {}: give the command again when etcd answers",
             fleet.name
         )
     })?;
     tracing::info!("told the fleet {}", fleet.name);
+    let begun = Instant::now();
+    while !stays(args, root, &fleet, revoked, until)? {
+        if begun.elapsed() > MOMENT {
+            tracing::warn!(
+                "this host has not heard yet what was revoked in the fleet {} before: when it does, the grant may end here; \
+                 see `knockgate grants` then",
+                fleet.name
+            );
+            break;
+        }
+        sleep(PAUSE);
+    }
     Ok(())
+}
+
+/// Returns whether what was revoked before the grant, up to `revoked`, has been ended at this host, and the grant is there after
+/// that.
+#[cfg(feature = "fleet")]
+fn stays(args: &Args, root: &PinRoot, fleet: &Fleet, revoked: Mark, until: u64) -> Result<bool> {
+    let Some(_lock) = root.lock_existing()? else {
+        return Err(NothingUp.into());
+    };
+    let applied = applied(root, &fleet.name).unwrap_or_default();
+    if applied == revoked {
+        let mut datapath = Datapath::open(root)?;
+        let id = datapath.require_gate(&args.gate)?;
+        let now = monotonic_now();
+        let grant = datapath.grant_of(args.source, id)?;
+        if grant.is_none_or(|grant| grant.until <= now) {
+            datapath.allow(args.source.addr(), args.source.prefix_len(), id, until, now)?;
+        }
+    }
+    // Later: whoever has revoked since has meant this grant too.
+    Ok(applied.number >= revoked.number)
 }
 
 /// An address or a network. Host bits are an error, since they are most often a slip.

@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-#[cfg(feature = "fleet")]
-use anyhow::Context as _;
 use anyhow::Result;
+#[cfg(feature = "fleet")]
+use anyhow::{Context as _, anyhow};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::allow::parse_network;
-#[cfg(feature = "fleet")]
-use crate::fleet::once;
 use crate::{
     config::{Fleet, count},
-    datapath::{Datapath, Lock, NothingUp, PinRoot},
+    datapath::{Datapath, Lock, NothingUp, PinRoot, Scope},
     runtime::runtime,
 };
+#[cfg(feature = "fleet")]
+use crate::{fleet::once, service::fleet::done_here::DoneHere};
 
 const USAGE: &str = "knockgate revoke [OPTIONS] <SOURCE[/LEN]>
        knockgate revoke [OPTIONS] --all";
@@ -49,16 +49,16 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         None => &everyone,
     };
     let gate = args.gate.as_deref();
-    let revoked = here(root.lock_existing()?, root, networks, gate)?;
+    let revoked = here(root.lock_existing()?, root, networks, gate, !args.here)?;
     tracing::info!("ended {revoked}");
     for (network, gate) in &revoked.wider {
         tracing::warn!(
             "{network} has a grant at gate {gate} and goes on to pass: `knockgate revoke {network} --gate {gate}` ends it"
         );
     }
-    if let Some(fleet) = revoked.fleet.filter(|_| !args.here) {
-        runtime()?.block_on(everywhere(&fleet, gate, args.source))?;
-        tracing::info!("revoked in the fleet {}", fleet.name);
+    if let Some(untold) = revoked.untold {
+        runtime()?.block_on(everywhere(&untold, gate, args.source))?;
+        tracing::info!("revoked in the fleet {}", untold.fleet.name);
     }
     Ok(())
 }
@@ -70,7 +70,36 @@ pub struct Revoked {
     /// Grants of wider networks, with their gates, by which what was revoked may still pass.
     wider: Vec<(IpNet, String)>,
     /// The fleet that is to be told, if there is one.
-    pub fleet: Option<Fleet>,
+    pub untold: Option<Untold>,
+}
+
+/// A fleet that is to be told of a revocation.
+pub struct Untold {
+    pub fleet: Fleet,
+    /// By which this host's service knows that it has been carried out here.
+    #[cfg(feature = "fleet")]
+    nonce: u64,
+}
+
+impl Untold {
+    /// Notes a revocation that has been carried out here.
+    #[cfg(feature = "fleet")]
+    fn noted(fleet: Fleet, root: &PinRoot) -> Result<Self> {
+        let nonce = getrandom::u64()
+            .map_err(|error| anyhow!("the system's random source failed: {error}"))?;
+        if let Err(error) = DoneHere::of(root).add(nonce) {
+            tracing::warn!(
+                "cannot write down what was revoked: {error}; what is given at this host before its service hears of it ends again"
+            );
+        }
+        Ok(Self { fleet, nonce })
+    }
+
+    #[cfg(not(feature = "fleet"))]
+    #[expect(clippy::unnecessary_wraps, reason = "with a fleet, it may fail")]
+    fn noted(fleet: Fleet, _: &PinRoot) -> Result<Self> {
+        Ok(Self { fleet })
+    }
 }
 
 impl fmt::Display for Revoked {
@@ -84,12 +113,14 @@ impl fmt::Display for Revoked {
     }
 }
 
-/// Revokes at this host. `lock`: on `root`; `None`: there is no such root.
+/// Revokes at this host. `lock`: on `root`; `None`: there is no such root. `is_for_all`: the fleet, if there is one, is told
+/// then.
 pub fn here(
     lock: Option<Lock>,
     root: &PinRoot,
     networks: &[IpNet],
     gate: Option<&str>,
+    is_for_all: bool,
 ) -> Result<Revoked> {
     // First, so that the tables are not taken down between being opened and being changed. The fleet is asked without
     // keeping anything from others here.
@@ -98,8 +129,12 @@ pub fn here(
     };
     let mut datapath = Datapath::open(root)?;
     let gate = gate.map(|name| datapath.require_gate(name)).transpose()?;
-    let networks: Vec<_> = networks.iter().map(|network| (*network, gate)).collect();
-    let ended = datapath.revoke(&networks)?;
+    let scopes: Vec<_> = networks
+        .iter()
+        .map(|network| Scope::of(*network, gate))
+        .collect();
+    let ended = datapath.revoke(&scopes)?;
+    let fleet = datapath.config().fleet.clone().filter(|_| is_for_all);
     let name = |gate| datapath.applied.gate_name(gate).unwrap_or_default();
     let wider = ended.wider.iter();
     Ok(Revoked {
@@ -108,14 +143,15 @@ pub fn here(
         wider: wider
             .map(|(network, gate)| (*network, name(*gate).to_owned()))
             .collect(),
-        fleet: datapath.config().fleet.clone(),
+        untold: fleet.map(|fleet| Untold::noted(fleet, root)).transpose()?,
     })
 }
 
 /// Revokes at every host of the fleet. `network`: `None` for every source.
 #[cfg(feature = "fleet")]
-pub async fn everywhere(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
-    let revoked = once::revoke(fleet, gate, network);
+pub async fn everywhere(untold: &Untold, gate: Option<&str>, network: Option<IpNet>) -> Result<()> {
+    let Untold { fleet, nonce } = untold;
+    let revoked = once::revoke(fleet, *nonce, gate, network);
     Box::pin(revoked).await.with_context(|| {
         format!(
             "this is revoked at this host, and not in the fleet {}: try again when etcd answers",
@@ -126,7 +162,7 @@ pub async fn everywhere(fleet: &Fleet, gate: Option<&str>, network: Option<IpNet
 
 #[cfg(not(feature = "fleet"))]
 #[expect(clippy::unused_async, reason = "with a fleet, it is")]
-pub async fn everywhere(_: &Fleet, _: Option<&str>, _: Option<IpNet>) -> Result<()> {
+pub async fn everywhere(_: &Untold, _: Option<&str>, _: Option<IpNet>) -> Result<()> {
     anyhow::bail!(
         "this knockgate was built without the feature `fleet`: it is revoked at this host alone"
     )

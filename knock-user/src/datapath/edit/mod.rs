@@ -5,7 +5,7 @@ pub mod grant_table;
 pub mod grants;
 mod host;
 mod remote;
-mod revoke;
+pub mod revoke;
 pub mod session_table;
 pub mod sessions;
 mod shared;

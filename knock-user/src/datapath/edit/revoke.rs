@@ -1,6 +1,6 @@
 //! Ends grants and sessions before their time.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -10,9 +10,31 @@ use knock_common::{
 };
 
 use crate::{
-    datapath::{open::Datapath, view::grants::GrantRow},
+    datapath::{open::Datapath, origin::Holder, view::grants::GrantRow},
     sys::grace,
 };
+
+/// What a revocation ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// Every source within it.
+    pub network: IpNet,
+    /// `None`: every gate.
+    pub gate: Option<u16>,
+    /// What this host has given goes on: it was ended before, as far as it was there then.
+    pub spares_own: bool,
+}
+
+impl Scope {
+    /// Whoever has given it.
+    pub const fn of(network: IpNet, gate: Option<u16>) -> Self {
+        Self {
+            network,
+            gate,
+            spares_own: false,
+        }
+    }
+}
 
 /// What a revocation has ended, and what it has left.
 #[derive(Debug, Default)]
@@ -24,13 +46,19 @@ pub struct Ended {
 }
 
 impl Datapath {
-    /// Removes the grants and sessions of every source within these networks, each at one gate or, with `None`, at all.
-    pub fn revoke(&mut self, revoked: &[(IpNet, Option<u16>)]) -> Result<Ended> {
+    /// Removes the grants of these scopes, and the sessions of their sources.
+    pub fn revoke(&mut self, scopes: &[Scope]) -> Result<Ended> {
         let mut ended = Ended::default();
+        let mut spared = Spared::default();
         for row in self.grants()? {
-            if is_revoked(revoked, row.gate, |network| network.contains(&row.source)) {
+            let is_own = row.user.is_none_or(|user| Holder::of(user).host == 0);
+            let within = |network: &IpNet| network.contains(&row.source);
+            let around = |network: &IpNet| row.source.contains(network);
+            if is_revoked(scopes, row.gate, is_own, within) {
                 ended.grants += usize::from(self.end_grant(&row)?);
-            } else if is_revoked(revoked, row.gate, |network| row.source.contains(network)) {
+            } else if is_revoked(scopes, row.gate, false, within) {
+                spared.add(&row);
+            } else if is_revoked(scopes, row.gate, is_own, around) {
                 ended.wider.push((row.source, row.gate));
             }
         }
@@ -38,8 +66,9 @@ impl Datapath {
         grace::wait();
         ended.sessions = self.end_sessions(|session| {
             let [source, _] = session.ends();
-            is_revoked(revoked, session.tenancy.gate(), |network| {
-                network.contains(&source.ip())
+            let (gate, source) = (session.tenancy.gate(), source.ip());
+            is_revoked(scopes, gate, spared.has(gate, source), |network| {
+                network.contains(&source)
             })
         })?;
         Ok(ended)
@@ -59,11 +88,36 @@ impl Datapath {
     }
 }
 
+/// Grants that go on, with which sessions do.
+#[derive(Default)]
+struct Spared {
+    places: BTreeSet<(u16, IpNet)>,
+    lengths: BTreeSet<u8>,
+}
+
+impl Spared {
+    fn add(&mut self, row: &GrantRow) {
+        self.places.insert((row.gate, row.source));
+        self.lengths.insert(row.source.prefix_len());
+    }
+
+    fn has(&self, gate: u16, source: IpAddr) -> bool {
+        let networks = self.lengths.iter();
+        let mut networks = networks.filter_map(|length| IpNet::new(source, *length).ok());
+        networks.any(|network| self.places.contains(&(gate, network.trunc())))
+    }
+}
+
+/// `is_own`: this host has given it.
 fn is_revoked(
-    revoked: &[(IpNet, Option<u16>)],
+    scopes: &[Scope],
     gate: u16,
+    is_own: bool,
     contains: impl Fn(&IpNet) -> bool,
 ) -> bool {
-    let mut revoked = revoked.iter();
-    revoked.any(|(network, at)| at.is_none_or(|at| at == gate) && contains(network))
+    scopes.iter().any(|scope| {
+        scope.gate.is_none_or(|at| at == gate)
+            && !(is_own && scope.spares_own)
+            && contains(&scope.network)
+    })
 }

@@ -28,11 +28,11 @@ use self::{
     kept::Kept,
     newest::Newest,
 };
-use super::{Counts, Opened, Said, rules::Rules};
+use super::{Counts, Opened, Said, done_here::DoneHere, rules::Rules};
 use crate::{
     config::Fleet,
     datapath::{
-        Busy, Datapath, GrantRow, Lock, NothingUp, PinRoot,
+        Busy, Datapath, GrantRow, Lock, NothingUp, PinRoot, Scope,
         origin::{Holder, Origins},
     },
     fleet::{
@@ -40,7 +40,7 @@ use crate::{
         engine::Engine,
         etcd::Etcd,
         keys::Keyring,
-        record::{Codec, Revocation},
+        record::{Codec, Mark, Revocation},
         state::{About, Act, Answer, Local, Moment, Place, Policy as _, State},
     },
     service::{complaint::Complaint, packets::Packets, serving::Stopped},
@@ -103,6 +103,7 @@ impl Setup {
         let (most, origins) = (most(&datapath), Origins::load(&root));
         let (ring, left) = Ring::of(&datapath)?;
         let worker = Worker {
+            done_here: DoneHere::of(&root),
             root,
             fleet: fleet.name,
             datapath,
@@ -150,6 +151,7 @@ pub struct Worker<E> {
     state: State,
     engine: E,
     kept: Kept,
+    done_here: DoneHere,
     origins: Origins,
     counts: Counts,
     look: Arc<AtomicBool>,
@@ -366,7 +368,7 @@ impl<E: Engine> Worker<E> {
                         "this host has missed what was revoked in the fleet {}: all of its grants end",
                         self.fleet
                     );
-                    revoked.extend(everyone().map(|network| (network, None)));
+                    revoked.extend(everyone().map(|network| Scope::of(network, None)));
                     continue;
                 }
                 _ => {}
@@ -421,7 +423,7 @@ impl<E: Engine> Worker<E> {
     }
 
     /// Notes what is to be ended in the tables.
-    fn note(&self, revocation: &Revocation, revoked: &mut Vec<(IpNet, Option<u16>)>) {
+    fn note(&self, revocation: &Revocation, revoked: &mut Vec<Scope>) {
         tracing::info!(
             "{} has revoked {} at {} in the whole fleet",
             revocation.host,
@@ -435,19 +437,29 @@ impl<E: Engine> Worker<E> {
         let Some(gate) = gate.map_or(Some(None), |known| known.map(Some)) else {
             return;
         };
-        match revocation.network {
-            Some(network) => revoked.push((network, gate)),
-            None => revoked.extend(everyone().map(|network| (network, gate))),
-        }
+        let spares_own = self.done_here.has(revocation.nonce);
+        let networks = match revocation.network {
+            Some(network) => vec![network],
+            None => everyone().to_vec(),
+        };
+        revoked.extend(networks.into_iter().map(|network| Scope {
+            spares_own,
+            ..Scope::of(network, gate)
+        }));
     }
 
-    fn revoke(&mut self, revoked: &mut Vec<(IpNet, Option<u16>)>) -> Result<()> {
+    fn revoke(&mut self, revoked: &mut Vec<Scope>) -> Result<()> {
         if !revoked.is_empty() {
             self.datapath.revoke(revoked)?;
             revoked.clear();
         }
         Ok(())
     }
+}
+
+/// See [`super::applied`].
+pub fn applied(root: &PinRoot, fleet: &str) -> Option<Mark> {
+    Kept::of(root, fleet).memory().applied
 }
 
 fn everyone() -> [IpNet; 2] {

@@ -12,7 +12,7 @@ use knock_common::{
     time::TICK_SHIFT,
     verdict::Counter,
 };
-use knock_user::datapath::Framing;
+use knock_user::datapath::{Framing, Scope};
 
 use super::{
     Program, XDP_DROP, XDP_PASS, XDP_TX,
@@ -123,7 +123,7 @@ impl SystemUnderTest for Program {
 
     fn revoke(&mut self, source: IpNet, gate: u16) {
         self.datapath
-            .revoke(&[(source, Some(gate))])
+            .revoke(&[Scope::of(source, Some(gate))])
             .expect("the tables are there");
     }
 

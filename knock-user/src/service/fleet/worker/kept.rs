@@ -1,15 +1,13 @@
 //! What a service leaves to the next one, in a file: the last revocation that was put into the tables, since to put it there
 //! again would end what was given after it; and the newest time of each host, since what is older than that is not new.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath::PinRoot, fleet::state::Memory, service::memory::state_file};
+use crate::{
+    datapath::PinRoot, fleet::state::Memory, service::memory::state_file, sys::state_directory,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct File {
@@ -55,7 +53,7 @@ impl Kept {
             return;
         }
         self.file.memory = memory;
-        let written = self.write();
+        let written = state_directory::save(&self.path, &self.file);
         if let Err(error) = &written
             && !self.has_failed
         {
@@ -66,16 +64,6 @@ impl Kept {
             );
         }
         self.has_failed = written.is_err();
-    }
-
-    fn write(&self) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(&self.path);
-        fs::create_dir_all(directory)?;
-        // Mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&serde_json::to_vec(&self.file)?)?;
-        file.persist(&self.path)?;
-        Ok(())
     }
 }
 
