@@ -22,6 +22,11 @@ pub const MAX_LENGTHS: usize = 8;
 /// [`Earned::user`] of a grant that was given by hand.
 pub const BY_HAND: u32 = u32::MAX;
 
+/// Where [`HOST`] begins.
+pub const HOST_SHIFT: u32 = 17;
+/// The bits of [`Earned::user`] that say which host of a fleet has given a grant; 0: this one.
+pub const HOST: u32 = ((1 << 14) - 1) << HOST_SHIFT;
+
 /// Who may pass: one gate, one source or prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GrantKey<A> {

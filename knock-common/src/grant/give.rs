@@ -125,21 +125,8 @@ fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
         if found.until <= now {
             return ENDED;
         }
-        // Never shortens a grant that lasts longer, nor takes it from the one it was given to: it would end with the user of
-        // this knock.
-        let until = due.until.max(found.until);
-        let user = if found.until > due.until {
-            found.earned.user()
-        } else {
-            due.user
-        };
-        // One for any port stays one.
-        let port = if found.earned.port() == 0 {
-            0
-        } else {
-            due.port
-        };
-        if table::renew(env, found, until, Details::new(user, port)) {
+        let (until, details) = found.renewed(due.until, due.user, due.port);
+        if table::renew(env, found, until, details) {
             return until;
         }
     }

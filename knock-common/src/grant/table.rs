@@ -63,6 +63,26 @@ pub struct Found {
     pub earned: Earned,
 }
 
+impl Found {
+    /// Returns the end and the rest of it, where it is live and `user` knocks for a grant until `until`, ns of
+    /// `CLOCK_MONOTONIC`, from `port`; 0: from any.
+    #[inline(always)]
+    pub const fn renewed(self, until: u64, user: u32, port: u16) -> (u64, Details) {
+        let (own_user, own_port) = (self.earned.user(), self.earned.port());
+        let is_wider = own_port == 0;
+        // Else it admits something else than the knock asks for, and would for longer than anybody has asked for.
+        if is_wider || own_port == port {
+            // Never shortens a grant that lasts longer, nor takes it from the one it was given to: it would end with the user of
+            // this knock.
+            if self.until > until {
+                return (self.until, Details::new(own_user, own_port));
+            }
+            return (until, Details::new(user, own_port));
+        }
+        (until, Details::new(user, port))
+    }
+}
+
 /// The bits of [`Earned`] that number the tenures of the slot.
 const TENURE: u64 = 0xffff << 48;
 

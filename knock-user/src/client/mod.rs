@@ -119,9 +119,14 @@ impl<'a> Client<'a> {
     pub async fn send(&mut self) -> anyhow::Result<()> {
         let mut unsent = None;
         let mut sent = false;
+        // A packet that a later one overtakes on another path is refused, since a key's newest time only grows.
+        let pause = match self.means {
+            Means::Sequence(_) => self.pace.delay,
+            Means::Key(_) => self.pace.delay.max(HEAD_START),
+        };
         for address in self.target.addresses() {
             if sent {
-                sleep(self.pace.delay).await;
+                sleep(pause).await;
             }
             match self.knock(&address, self.pace.delay, None).await {
                 Ok(()) => sent = true,

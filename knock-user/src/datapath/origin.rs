@@ -1,5 +1,5 @@
-//! Which host of a fleet has given a grant: a part of the number of who has it. The program copies that number, and only
-//! compares it with others.
+//! Which host of a fleet has given a grant: a part of the number of who has it. The program copies that number, and
+//! compares it with others; without this part where a user closes a gate.
 //!
 //! ```text
 //! bit 31                 a key's slot, else a user's id (KEY_USER)
@@ -10,22 +10,22 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
+use knock_common::{
+    grant::{BY_HAND, HOST, HOST_SHIFT},
+    knock::authenticated::key::KEY_USER,
+};
 
 use super::PinRoot;
 use crate::sys::state_directory;
 
-const SHIFT: u32 = 17;
-const HOSTS: u32 = 1 << 14;
-const LOW: u32 = (1 << SHIFT) - 1;
-const MASK: u32 = (HOSTS - 1) << SHIFT;
+const LOW: u32 = (1 << HOST_SHIFT) - 1;
 /// Of another host, by hand. No key has this slot.
 const REMOTE_BY_HAND: u32 = KEY_USER | LOW;
 /// All ones are [`BY_HAND`].
-const LAST: u32 = HOSTS - 2;
+const LAST: u32 = (HOST >> HOST_SHIFT) - 1;
 
 /// Most ids of users that there can be.
-pub const MOST_USERS: u32 = 1 << SHIFT;
+pub const MOST_USERS: u32 = 1 << HOST_SHIFT;
 
 /// A host that has no number of its own: there are too many.
 const OTHER: &str = "another host";
@@ -49,14 +49,14 @@ impl Holder {
                 host: 0,
             };
         }
-        let user = number & !MASK;
+        let user = number & !HOST;
         Self {
             user: if user == REMOTE_BY_HAND {
                 BY_HAND
             } else {
                 user
             },
-            host: (number & MASK) >> SHIFT,
+            host: (number & HOST) >> HOST_SHIFT,
         }
     }
 
@@ -69,7 +69,7 @@ impl Holder {
         if self.host == 0 {
             user
         } else {
-            user | self.host.min(LAST) << SHIFT
+            user | self.host.min(LAST) << HOST_SHIFT
         }
     }
 

@@ -1,9 +1,6 @@
 //! Authenticated knocks: a list of what each key has had accepted, and what the next message of a key may ask for.
 
-use std::{
-    hash::Hasher as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{hash::Hasher as _, net::IpAddr, time::Duration};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use knock_common::knock::authenticated::outcome::Outcome;
@@ -44,8 +41,8 @@ pub struct Request {
     pub closes: bool,
     /// In whole seconds of the host's clock; `None`: as long as the gate allows.
     pub seconds: Option<u16>,
-    pub v4: Option<Ipv4Addr>,
-    pub v6: Option<Ipv6Addr>,
+    pub v4: Option<IpAddr>,
+    pub v6: Option<IpAddr>,
     /// The source port that is to be let through alone; 0: any.
     pub port: u16,
 }
@@ -89,6 +86,9 @@ impl Accepted {
         let time = body.time();
         let window = |duration| i128::from(start.unix_length(duration));
         let age = i128::from(wall) - i128::from(time);
+        if age.unsigned_abs() > Duration::from_hours(30 * 24).as_nanos() {
+            return Err(Outcome::Other.into());
+        }
         if age > window(config.knock.max_age) || -age > window(config.knock.max_ahead) {
             return Err(Outcome::Stale.into());
         }
@@ -108,7 +108,7 @@ impl Accepted {
         if time <= newest.map_or(EPOCH, |newest| newest.time) {
             // Where none was accepted since the key began, nothing is known to have been captured.
             let is_from_there = newest.is_none_or(|newest| newest.source == source);
-            let outcome = if is_from_there {
+            let outcome = if is_from_there || body.listed().contains(&Some(source)) {
                 Outcome::Duplicate
             } else {
                 Outcome::Replay
@@ -175,6 +175,20 @@ impl Body {
         matches!(body[16], 1 | 2) && body[17] == 0 && body[42..] == [0; 6]
     }
 
+    fn has(self, flag: u8) -> bool {
+        self.0[11] & flag != 0
+    }
+
+    /// Returns the addresses that it lists.
+    fn listed(self) -> [Option<IpAddr>; 2] {
+        let v4: [u8; 4] = self.0[20..24].try_into().expect("4 bytes");
+        let v6: [u8; 16] = self.0[24..40].try_into().expect("16 bytes");
+        [
+            self.has(flag::V4).then_some(IpAddr::from(v4)),
+            self.has(flag::V6).then_some(IpAddr::from(v6)),
+        ]
+    }
+
     /// Returns what it asks for, if its key and the gate allow it.
     fn request(self, config: &Config, key: &Key, source: IpAddr) -> Result<Request, Refused> {
         let body = self.0;
@@ -186,32 +200,22 @@ impl Body {
                 wanted == [0; 4] || Sha256::digest(name.as_bytes())[..4] == wanted
             })
             .ok_or(Outcome::Gate)?;
-        let has = |flag| body[11] & flag != 0;
-        let v4: [u8; 4] = body[20..24].try_into().expect("4 bytes");
-        let v6: [u8; 16] = body[24..40].try_into().expect("16 bytes");
-        let mut v4 = has(flag::V4).then_some(Ipv4Addr::from(v4));
-        let mut v6 = has(flag::V6).then_some(Ipv6Addr::from(v6));
-        if has(flag::OBSERVED) {
+        let [mut v4, mut v6] = self.listed();
+        if self.has(flag::OBSERVED) {
             if key.bound {
                 return Err(Outcome::Address.into());
             }
-            match source {
-                IpAddr::V4(source) => v4 = Some(source),
-                IpAddr::V6(source) => v6 = Some(source),
-            }
+            let own = if source.is_ipv4() { &mut v4 } else { &mut v6 };
+            *own = Some(source);
         }
-        let is_listed = match source {
-            IpAddr::V4(source) => v4 == Some(source),
-            IpAddr::V6(source) => v6 == Some(source),
-        };
-        if !is_listed {
+        if ![v4, v6].contains(&Some(source)) {
             return Err(Outcome::Address.into());
         }
         let networks = &config.gates[usize::from(gate)].sources;
         let may = |address: IpAddr| {
             networks.is_empty() || networks.iter().any(|network| network.contains(&address))
         };
-        if !v4.is_none_or(|v4| may(v4.into())) || !v6.is_none_or(|v6| may(v6.into())) {
+        if !v4.is_none_or(may) || !v6.is_none_or(may) {
             return Err(Refused {
                 outcome: Outcome::Source,
                 gate: Some(gate),
@@ -225,7 +229,11 @@ impl Body {
             seconds: (seconds != 0).then_some(seconds),
             v4,
             v6,
-            port: if has(flag::PORT) { self.short(40) } else { 0 },
+            port: if self.has(flag::PORT) {
+                self.short(40)
+            } else {
+                0
+            },
         })
     }
 }

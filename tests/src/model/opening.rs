@@ -73,8 +73,7 @@ impl Model<'_> {
     }
 
     fn fulfil(&mut self, request: &Request, now: u64) -> Authenticated {
-        let v4 = request.v4.map(IpAddr::from);
-        let addresses = v4.into_iter().chain(request.v6.map(IpAddr::from));
+        let addresses = request.v4.into_iter().chain(request.v6);
         let user = KEY | u32::from(request.slot);
         if request.closes {
             for address in addresses {
@@ -129,16 +128,16 @@ impl Model<'_> {
         // `connections` end a grant.
         let live = self.grants.iter().filter(|grant| grant.until > now);
         let mut old = live.filter(|grant| grant.source == source && grant.gate == gate);
-        if let Some(old) = old.next() {
+        // One for another port gives way: together they would admit more, or for longer, than anybody has asked for.
+        let alike = |old: &&Grant| [0, port].contains(&old.port);
+        if let Some(old) = old.next().filter(alike) {
             // Nor does it take it from the one it was given to.
             if old.until > until {
                 until = old.until;
                 user = old.user;
             }
             // Nor does it take ports from one that admits all.
-            if old.port == 0 {
-                port = 0;
-            }
+            port = old.port;
         }
         let grant = Grant {
             source,

@@ -381,6 +381,37 @@ fn what_its_user_closes_is_reported_once() {
     });
 }
 
+/// The grant was given by hand, and is longer: it is not the key's to close.
+#[test]
+fn what_a_key_cannot_close_is_not_reported_as_closed() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "", &ssh());
+        let _service = scenario.lab.serve(&[]);
+        let key = new_key(scenario, "alice --gate ssh");
+        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+        knock(scenario, &key, "--then 22/tcp").exits(0);
+        knock(scenario, &key, "--close").exits(0);
+        wait_until("it is counted", || outcome(scenario, "closed") == 1);
+        scenario.open(A, "22/tcp");
+        // Seen by a look after that.
+        scenario.knockgate("allow {B} --gate ssh").exits(0);
+        let sources = |name: &str| -> Vec<String> {
+            let events = scenario.lab.events().into_iter();
+            let events = events.filter(|event| event["event"] == name);
+            let sources = events.map(|event| event["source"].as_str().expect("one").to_owned());
+            sources.collect()
+        };
+        let [a, b] = [A, B].map(|source| scenario.address(source).to_string());
+        wait_until("the service has looked", || {
+            sources("gate.opened").contains(&b)
+        });
+        assert!(sources("gate.closed").is_empty());
+        // By hand, and by the knock.
+        let opened = sources("gate.opened");
+        assert_eq!(opened.iter().filter(|source| **source == a).count(), 2);
+    });
+}
+
 /// Nothing says any more whose they are, so they are not ended, and that is said.
 #[test]
 fn what_has_outlived_the_grant_of_a_revoked_key_is_named() {

@@ -166,6 +166,21 @@ fn what_no_longer_applies_ends() {
     });
 }
 
+/// The grant is for more than the address that may knock.
+#[test]
+fn a_grant_to_a_prefix_goes_on_where_a_part_of_it_may_knock() {
+    in_all_modes(|scenario| {
+        let keys = "grant_to = \"prefix\"\nsources = [\"{A}/32\"]";
+        scenario.up(ssh().key(keys));
+        scenario.knock(A, ALICE);
+        let mut flow = scenario.connected(A, 22);
+        scenario.knockgate("reload").exits(0);
+        reload(scenario, ssh().key(keys).key("session_idle = \"2h\""));
+        assert!(echoes(&mut flow, b"from a part"));
+        scenario.open(A, "22/tcp");
+    });
+}
+
 /// Who knocks from behind the same address does not take it over: it would end with that user.
 #[test]
 fn a_grant_by_hand_stays_one_though_its_source_knocks() {

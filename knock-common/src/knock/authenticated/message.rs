@@ -24,7 +24,10 @@
 //! | 40 | 2 | source port of the connection that is to follow |
 //! | 42 | 6 | zero |
 
-use crate::address::{V4, V6};
+use crate::{
+    Address as _,
+    address::{Padded, V4, V6},
+};
 
 /// Bytes of a message. What follows it in the datagram is padding.
 pub const LENGTH: usize = 64;
@@ -124,6 +127,18 @@ impl Request {
             } else {
                 0
             },
+        }
+    }
+}
+
+impl Request {
+    /// Returns whether this address, of this [family](crate::Address::FAMILY), is one that is listed.
+    #[inline(always)]
+    pub fn lists(&self, flags: u8, address: Padded, family: u32) -> bool {
+        if family == u32::from(V4::FAMILY) {
+            flags & flag::IPV4 != 0 && self.v4 == V4::unpadded(address)
+        } else {
+            flags & flag::IPV6 != 0 && self.v6 == address
         }
     }
 }

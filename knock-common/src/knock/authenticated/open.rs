@@ -32,6 +32,7 @@ pub fn answer<E: Env>(env: &E) -> bool {
     work.gate = NO_GATE;
     work.user = NOBODY;
     work.until = 0;
+    work.has_ended = 0;
     if work.outcome == Outcome::Opened as u8 {
         work.user = KEY_USER | u32::from(work.slot);
         open(env);
@@ -153,15 +154,8 @@ fn admitted<E: Env>(env: &E, work: &mut Work) -> Outcome {
             work.v6 = work.source;
             work.families |= flag::IPV6;
         }
-    } else {
-        let lists_source = if from_v4 {
-            work.families & flag::IPV4 != 0 && work.v4 == V4::unpadded(work.source)
-        } else {
-            work.families & flag::IPV6 != 0 && work.v6 == work.source
-        };
-        if !lists_source {
-            return Outcome::Address;
-        }
+    } else if !request.lists(head.flags, work.source, work.family) {
+        return Outcome::Address;
     }
     // Both, before either is granted.
     if rules.restricted != 0
@@ -189,7 +183,11 @@ pub fn give<E: Env, A: Address>(env: &E) -> u64 {
         port: work.port,
     };
     if work.action == action::CLOSE {
-        end::by_user(env, &to, &terms, now);
+        if end::by_user(env, &to, &terms, now)
+            && let Some(work) = env.knock_work()
+        {
+            work.has_ended = 1;
+        }
         return 1;
     }
     match give::give(env, &to, &terms, now) {

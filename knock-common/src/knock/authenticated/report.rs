@@ -23,6 +23,9 @@ pub fn report<E: Env>(env: &E) {
     let Some((kind, cause)) = event(outcome) else {
         return;
     };
+    if matches!(outcome, Outcome::Closed) && work.has_ended == 0 {
+        return;
+    }
     let class = class_of(kind, cause);
     if send::wants(env, class) {
         write_event(env, work, outcome, (kind, cause));

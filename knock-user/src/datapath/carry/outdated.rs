@@ -85,7 +85,9 @@ impl Datapath {
             let is_user = |name: &str| self.applied.ids.user(&gate.name, name) == Some(user);
             gate.users().any(is_user)
         };
-        let allowed = |network: &IpNet| network.contains(&row.source);
+        // The knock came from one of them, and the grant may be for more.
+        let allowed =
+            |network: &IpNet| network.contains(&row.source) || row.source.contains(network);
         !may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
     }
 }

@@ -110,18 +110,10 @@ impl Datapath {
         let longest = u64::try_from(rules.open_for.as_nanos()).unwrap_or(u64::MAX);
         let until = now.saturating_add(longest.min(open_for));
         let decide = |before: Option<Found>| {
-            let Some(before) = before else {
-                return Some((until, Details::new(user, port)));
-            };
-            // One for any port stays one.
-            let admits_any = before.until > now && before.earned.port() == 0;
-            let port = if admits_any { 0 } else { port };
-            // A grant that lasts longer stays that of the one it was given to.
-            if before.until > until {
-                Some((before.until, Details::new(before.earned.user(), port)))
-            } else {
-                Some((until, Details::new(user, port)))
-            }
+            Some(match before.filter(|before| before.until > now) {
+                Some(before) => before.renewed(until, user, port),
+                None => (until, Details::new(user, port)),
+            })
         };
         let given = self.give(network, id, decide, now)?;
         Ok(given.unwrap_or(until))

@@ -112,7 +112,7 @@ impl Held {
         let keys = datapath.keys()?;
         for slot in slots {
             if let Some(latest) = keys.newest_of(*slot).and_then(latest) {
-                keys.set_newest(*slot, latest);
+                keys.lower_newest(*slot, latest);
                 count += 1;
             }
         }

@@ -234,8 +234,14 @@ impl KeyTables {
     }
 
     /// Sets the newest time of a key. It must be one that the program cannot have passed meanwhile.
-    pub fn set_newest(&self, slot: u16, newest: u64) {
+    fn set_newest(&self, slot: u16, newest: u64) {
         self.keys.words_of(slot.into())[word::NEWEST].store(newest, Ordering::SeqCst);
+    }
+
+    /// Sets the newest time of a key to an earlier one. Where the later knocks came from says nothing of those to come.
+    pub fn lower_newest(&self, slot: u16, newest: u64) {
+        self.keys.words_of(slot.into())[word::SOURCE_TIME].store(0, Ordering::SeqCst);
+        self.set_newest(slot, newest);
     }
 
     /// Sets the newest time of a key where it is earlier, whatever the program does meanwhile.
@@ -283,6 +289,7 @@ mod word {
     use super::Key;
 
     pub const NEWEST: usize = offset_of!(Key, newest) / 8;
+    pub const SOURCE_TIME: usize = offset_of!(Key, source_time) / 8;
     pub const NOT_AFTER: usize = offset_of!(Key, not_after) / 8;
     /// `state`, `bound` and `family`.
     pub const STATE: usize = offset_of!(Key, state) / 8;

@@ -42,7 +42,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a listed address may be that of anyone",
         file: "knock-common/src/knock/authenticated/open.rs",
-        find: "if !lists_source {",
+        find: "if !request.lists(head.flags, work.source, work.family) {",
         replace: "if false {",
     },
     Fault {
@@ -60,8 +60,32 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock may close what another user has opened",
         file: "knock-common/src/grant/end.rs",
-        find: "found.earned.user() == terms.user && ",
+        find: "found.earned.user() & !HOST == terms.user && ",
         replace: "",
+    },
+    Fault {
+        what: "a knock does not close what another host has given to its user",
+        file: "knock-common/src/grant/end.rs",
+        find: "found.earned.user() & !HOST",
+        replace: "found.earned.user()",
+    },
+    Fault {
+        what: "a knock that closes nothing is reported as if it had",
+        file: "knock-common/src/knock/authenticated/report.rs",
+        find: " && work.has_ended == 0",
+        replace: "&& false",
+    },
+    Fault {
+        what: "a knock that another one of its client has overtaken counts as captured",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: " || lists_source(work)",
+        replace: "",
+    },
+    Fault {
+        what: "a datagram that is most likely no knock makes an event",
+        file: "knock-common/src/knock/authenticated/verify.rs",
+        find: "if wall.abs_diff(head.time) > WRONG {",
+        replace: "if false {",
     },
     Fault {
         what: "a close ends one of two grants of its source",

@@ -4,7 +4,6 @@ use super::Fault;
 
 const JUDGE: &str = "knock-common/src/judge.rs";
 const FIND: &str = "knock-common/src/grant/find.rs";
-const GIVE: &str = "knock-common/src/grant/give.rs";
 const ADDRESS: &str = "knock-common/src/address.rs";
 const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
@@ -179,15 +178,21 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a knock shortens what was given by hand for longer",
-        file: GIVE,
-        find: "due.until.max(found.until)",
-        replace: "due.until",
+        file: TABLE,
+        find: "return (self.until, Details",
+        replace: "return (until, Details",
     },
     Fault {
         what: "a knock takes over what was given by hand for longer",
-        file: GIVE,
-        find: "let user = if found.until > due.until {",
-        replace: "let user = if false {",
+        file: TABLE,
+        find: "Details::new(own_user, own_port)",
+        replace: "Details::new(user, own_port)",
+    },
+    Fault {
+        what: "a knock widens a longer grant for one source port",
+        file: TABLE,
+        find: "if is_wider || own_port == port {",
+        replace: "if true {",
     },
     Fault {
         what: "a full table pushes out live grants",
