@@ -150,6 +150,10 @@ impl Invalid {
             .map_or(0, |start| start.chars().count())
             + 1;
         let source = text.lines().nth(line - 1).unwrap_or_default();
+        if source.contains("sequence") || !source.contains('=') {
+            // It may be, or go on, a sequence, and that is a password.
+            return Self(format!("{origin}:{line}:{column}: {message}"));
+        }
         let margin = " ".repeat(line.to_string().len());
         let indent = " ".repeat(column - 1);
         Self(format!(

@@ -402,7 +402,11 @@ impl Config {
         let document = match DeTable::parse(text) {
             Ok(document) => document,
             Err(error) => {
-                source.hide_unread_secrets();
+                let is_known = |name: &str| {
+                    let mut keys = SECTIONS.iter().flat_map(|section| section.keys());
+                    keys.any(|key| key.name == name)
+                };
+                source.hide_unread_secrets(is_known);
                 let mut findings = Findings::new(&source);
                 let span = error.span().unwrap_or_default().into();
                 let message = format!("this is not valid TOML: {}", error.message());

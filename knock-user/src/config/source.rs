@@ -117,19 +117,27 @@ impl<'t> Source<'t> {
         }
     }
 
-    /// As [`Source::hide_secrets`], for a text that is not valid TOML: every line that may set a secret is hidden from
-    /// its `=` on.
-    pub(super) fn hide_unread_secrets(&mut self) {
+    /// As [`Source::hide_secrets`], for a text that is not valid TOML: shows what begins with a name of which the value is no
+    /// secret, and of other lines the name at most. `is_known`: of the file's names.
+    pub(super) fn hide_unread_secrets(&mut self, is_known: impl Fn(&str) -> bool) {
         for (at, line) in self.line_starts.iter().zip(self.text.split('\n')) {
-            if let Some((name, _)) = line.split_once('=')
-                && name.to_ascii_lowercase().contains("key")
-            {
-                let span = Span {
-                    start: at + name.len() + 1,
-                    end: at + line.len(),
-                };
-                self.hidden.push(span);
+            let indent = line.len() - line.trim_start().len();
+            let content = &line[indent..];
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            let (name, rest) =
+                content.split_at(content.find(|c| !is_of_name(c)).unwrap_or(content.len()));
+            let lower = content.to_ascii_lowercase();
+            let may_tell = lower.contains("key") || lower.contains("fwknop");
+            let is_value = rest.trim_start().starts_with('=') && is_known(name);
+            let is_title = content.starts_with('[') && !content.contains(['"', '\'', '=']);
+            if content.starts_with('#') || is_title || (is_value && !may_tell) {
+                continue;
             }
+            let shown = if is_known(name) { name.len() } else { 0 };
+            self.hidden.push(Span {
+                start: at + indent + shown,
+                end: at + line.len(),
+            });
         }
     }
 

@@ -161,6 +161,13 @@ impl Gates {
             .unwrap_or_else(|| name.to_owned())
     }
 
+    /// Returns who may knock at a gate; empty: everyone.
+    pub(super) fn sources(&self, gate: &str) -> &[IpNet] {
+        let mut gates = self.gates.iter();
+        let gate = gates.find(|known| known.entry.name == gate);
+        gate.map_or(&[], |gate| &gate.entry.sources)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.gates.is_empty()
     }

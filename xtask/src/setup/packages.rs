@@ -279,17 +279,18 @@ fn by_hand(packages: &[&Package]) -> String {
 /// Returns the script for root's shell.
 ///
 /// While `policy-rc.d` exits with 101, Debian's packages start no service. Otherwise, set-up for the tests would offer
-/// ssh to the machine's network.
+/// ssh to the machine's network. By its mark, one that was left behind is taken away.
 fn script(packages: &[&Package]) -> String {
     let names: Vec<_> = packages.iter().map(|package| package.name).collect();
     let mut script = format!(
         "set -eu
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
+mark='# knockgate: until packages are installed'
+if [ ! -e $policy ] || grep -qsxF \"$mark\" $policy; then
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    trap 'exit 130' INT TERM
-    printf '#!/bin/sh\\nexit 101\\n' >$policy
+    trap 'exit 130' HUP INT TERM
+    printf '#!/bin/sh\\n%s\\nexit 101\\n' \"$mark\" >$policy
     chmod 755 $policy
 fi
 apt-get -q update
@@ -323,6 +324,11 @@ const fn program(name: &'static str, package: &'static Package, needed_for: Purp
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
+
     use super::*;
 
     #[test]
@@ -359,6 +365,46 @@ mod tests {
         let compiler = by_hand(&[&COMPILER[1]]);
         assert!(compiler.contains("--component rust-src"), "{compiler}");
         assert!(!compiler.contains("names in Debian"), "{compiler}");
+    }
+
+    /// Else no package would start its service on this machine any more.
+    #[test]
+    fn services_may_start_again_however_the_installation_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let policy = folder.path().join("policy-rc.d");
+        let script = script(&[&IPROUTE2]);
+        let script = script.replace("/usr/sbin/policy-rc.d", &policy.to_string_lossy());
+        let apt = folder.path().join("apt-get");
+        // The mark is in the one that is killed: the next one takes away what that has left.
+        for (signal, is_left) in [
+            ("HUP", false),
+            ("TERM", false),
+            ("KILL", true),
+            ("HUP", false),
+        ] {
+            let stub = format!(
+                "#!/bin/sh\ntest -x {} && kill -{signal} $PPID\n",
+                policy.display()
+            );
+            fs::write(&apt, stub).expect("writable");
+            fs::set_permissions(&apt, Permissions::from_mode(0o755)).expect("it is there");
+            let path = format!("{}:/usr/bin:/bin", folder.path().display());
+            let status = Command::new("sh")
+                .args(["-c", &script])
+                .env("PATH", path)
+                .status()
+                .expect("a shell");
+            assert!(!status.success(), "{signal}");
+            assert_eq!(policy.exists(), is_left, "{signal}");
+        }
+        fs::write(&policy, "#!/bin/sh\nexit 101\n").expect("writable");
+        fs::write(&apt, "#!/bin/sh\n").expect("writable");
+        let status = Command::new("sh")
+            .args(["-c", &script])
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()))
+            .status();
+        assert!(status.expect("a shell").success());
+        assert!(policy.exists(), "it is the administrator's");
     }
 
     #[test]

@@ -206,6 +206,20 @@ fn no_secret_is_shown_written_down_or_serialised() {
             "[[gate]]\nuser = \"bob\"",
         ),
         ("=\"\nhmac_key_base64", "\"\nhmac_key_base64"),
+        // A line of a client's file, and others that are no assignment of a key.
+        ("key = \"sesame", "KEY sesame = \"sesame"),
+        ("key = \"sesame", "key: \"sesame"),
+        ("key = \"sesame", "key \"sesame"),
+        ("key = \"sesame", "key =\n\"sesame"),
+        ("key = \"sesame", "user = \"bob\" key = \"sesame"),
+        (
+            "key = \"sesame, a long passphrase\"",
+            "key = \"\"\"\nsesame \\q = \"\"\"",
+        ),
+        (
+            "[[gate.fwknop]]\nuser = \"bob\"",
+            "fwknop = [{ user = \"bob\", key = \"sesame\" hmac_key = \"sesame\" }]",
+        ),
     ] {
         let text = CLIENTS.replacen(replace, with, 1);
         assert_ne!(text, CLIENTS, "{replace}");

@@ -197,8 +197,7 @@ impl Kept {
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)?;
-            // Mode 0600.
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            let mut file = state_directory::beside(&path)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;

@@ -37,6 +37,11 @@ pub(super) fn read(text: &str, report: &mut Report) -> Vec<Stanza> {
                 values: Vec::new(),
             });
         }
+        if key.contains("KEY") && value.contains(char::REPLACEMENT_CHARACTER) {
+            let text = "it is not UTF-8: write the key in base64";
+            report.add(number, &key, Fate::Invalid, text);
+            continue;
+        }
         match stanzas.last_mut() {
             Some(stanza) => stanza.values.push(Value {
                 line: number,

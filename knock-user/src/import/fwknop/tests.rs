@@ -98,6 +98,18 @@ fn without_keys_that_can_be_used_there_is_no_client() {
     }
 }
 
+/// In Latin-1: what stands for its letters is another passphrase.
+#[test]
+fn a_key_that_is_not_utf_8_is_not_carried_over() {
+    let text =
+        "SOURCE ANY\nOPEN_PORTS tcp/22\nKEY p\u{fffd}ssword\nHMAC_KEY long enough for a key\n";
+    let imported = imported(text);
+    assert!(gates(&imported).iter().all(|gate| gate.fwknop.is_empty()));
+    let mut remarks = imported.report.remarks.iter();
+    assert!(remarks.any(|remark| remark.key == "KEY" && remark.fate == Fate::Invalid));
+    assert!(imported.report.is_weaker());
+}
+
 #[test]
 fn what_cannot_be_a_gate_is_left_out() {
     for (text, weaker) in [

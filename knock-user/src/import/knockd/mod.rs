@@ -33,11 +33,20 @@ pub fn import(text: &str) -> Imported {
             "as knockd's default, eth0; Debian's /etc/default/knockd may name another with -i",
         );
     }
+    let mut written = Vec::new();
     for door in doors {
         let (line, title) = (door.line, format!("[{}]", door.name));
         let mut of_door = Report::default();
-        let written = write(door, &title, &mut gates, &mut of_door);
-        report.add_section(of_door, line, &title, written);
+        let gate = write(door, &title, &mut gates, &mut of_door);
+        report.add_section(of_door, line, &title, gate.is_some());
+        written.extend(gate.map(|gate| (line, title, gate)));
+    }
+    // Another door of the same sequence may have let in the others.
+    for (line, title, gate) in written {
+        if let [network] = gates.sources(&gate) {
+            let text = format!("as sources = [\"{network}\"]: its commands let in no others");
+            report.add(line, &title, Fate::Carried, text);
+        }
     }
     let configuration = (!gates.is_empty()).then(|| gates.text());
     Imported {
@@ -46,14 +55,16 @@ pub fn import(text: &str) -> Imported {
     }
 }
 
-/// Adds a door to the gates, and returns whether it could be.
-fn write(door: file::Section, title: &str, gates: &mut Gates, report: &mut Report) -> bool {
+/// Adds a door to the gates, and returns the name of its gate if it could be.
+fn write(
+    door: file::Section,
+    title: &str,
+    gates: &mut Gates,
+    report: &mut Report,
+) -> Option<String> {
     let line = door.line;
-    let Some(entry) = door::entry(door, report) else {
-        return false;
-    };
+    let entry = door::entry(door, report)?;
     let stays_open = entry.open_for.is_none();
-    let sources = entry.sources.clone();
     match gates.add(entry) {
         Ok(Added { gate, user, joined }) => {
             let with = if joined {
@@ -63,21 +74,17 @@ fn write(door: file::Section, title: &str, gates: &mut Gates, report: &mut Repor
             };
             let text = format!("as user {user:?} of gate {gate:?}{with}");
             report.add(line, title, Fate::Carried, text);
-            if let [network] = sources.as_slice() {
-                let text = format!("as sources = [\"{network}\"]: its commands let in no others");
-                report.add(line, title, Fate::Carried, text);
-            }
             if stays_open {
                 let text = "knockd leaves the port open; a grant ends after open_for (30s), and connections that \
                             began under it go on";
                 report.add(line, title, Fate::NotCarried, text);
             }
-            return true;
+            return Some(gate);
         }
         Err(Refusal::Weaker(why)) => report.add(line, title, Fate::Weaker, why),
         Err(Refusal::Impossible(why)) => report.add(line, title, Fate::NotCarried, why),
     }
-    false
+    None
 }
 
 fn option(directive: &file::Directive, gates: &mut Gates, report: &mut Report) {

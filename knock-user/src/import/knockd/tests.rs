@@ -128,9 +128,16 @@ fn an_empty_command_for_ipv6_keeps_ipv6_out() {
 #[test]
 fn doors_of_one_sequence_for_each_family_are_one_gate() {
     let only_6 = "sequence = 7000,8000\nstart_command_6 = ip6tables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
-    let config = written(&format!("[a]\nsequence = 7000,8000\n{RULE}[b]\n{only_6}"));
+    let text = format!("[a]\nsequence = 7000,8000\n{RULE}[b]\n{only_6}");
+    let config = written(&text);
     assert_eq!(config.gates.len(), 1);
     assert_eq!(config.gates[0].sources, []);
+    let report = import(&text).report;
+    let mut remarks = report.remarks.iter();
+    assert!(
+        !remarks.any(|remark| remark.text.contains("sources")),
+        "{report:?}"
+    );
 }
 
 #[test]

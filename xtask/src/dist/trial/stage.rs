@@ -251,6 +251,13 @@ impl Trial<'_> {
         let status: Value = serde_json::from_str(&status)?;
         ensure!(status["interfaces"][0]["mode"] == "try", "{status}");
         println!("  upgraded during a trial: it goes on");
+
+        // There is nothing before it to return to.
+        system.run("knockgate down --all && knockgate up --try 1s && sleep 2")?;
+        let said = system.run(&format!("apt-get install --yes --reinstall {package} 2>&1"))?;
+        ensure!(said.contains("every packet passes"), "{said}");
+        system.run("knockgate up")?;
+        println!("  upgraded after a trial: said that every packet passes");
         Ok(())
     }
 
