@@ -27,6 +27,7 @@ pub use compile::applied::Applied;
 pub use edit::{
     grant_table::GrantTable,
     grants::{GrantsFull, TooManyLengths},
+    remote::{Admitted, Ends},
     revoke::Scope,
     session_table::SessionTable,
 };

@@ -37,6 +37,8 @@ pub enum Outcome {
     Done,
     /// Its [`Condition`] did not hold; nothing was written.
     Refused,
+    /// The same: a record that [grows](Condition::Grows) is as far as that already.
+    Same,
     /// It may have been written or not.
     Failed {
         why: String,
@@ -61,8 +63,11 @@ pub enum Condition {
         key: String,
         revision: i64,
     },
-    /// There is no record with the key of the first [`Put`], or its value is smaller, byte by byte.
-    Grows,
+    /// There is no record with the key of the first [`Put`], or its value is smaller than this, byte by byte. One that begins with
+    /// this is as far.
+    Grows {
+        to: Vec<u8>,
+    },
 }
 
 /// A record to be written.

@@ -27,10 +27,14 @@ impl Store {
         let holds = match &write.condition {
             Condition::Always => true,
             Condition::Unchanged { key, revision } => changed(key) == *revision,
-            Condition::Grows => write.puts.first().is_none_or(|put| {
-                let before = self.records.get(&put.key);
-                before.is_none_or(|before| before.value < put.value)
-            }),
+            Condition::Grows { to } => {
+                let put = write.puts.first();
+                let before = put.and_then(|put| self.records.get(&put.key));
+                if before.is_some_and(|before| before.value.starts_with(to)) {
+                    return Outcome::Same;
+                }
+                before.is_none_or(|before| before.value < *to)
+            }
         };
         if !holds {
             return Outcome::Refused;

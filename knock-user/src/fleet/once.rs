@@ -169,6 +169,7 @@ impl Once {
             let grant = Grant {
                 user: None,
                 key: None,
+                print: None,
                 origin: name.clone(),
                 serial,
                 given: serial,

@@ -12,7 +12,9 @@
 //! and 0 elsewhere, so that these values grow with it; `id` and `mac` are of the key that signed all else with the name of
 //! the record; `body` is JSON.
 
-use std::{fmt, num::NonZeroU64, time::Duration};
+mod refusal;
+
+use std::{num::NonZeroU64, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,6 +24,8 @@ use super::{
     keys::Keyring,
 };
 use crate::{config::LONGEST_GRANT, fwknop::seen::Fingerprint, keys::KeyName, values::parse_name};
+
+pub use refusal::Refusal;
 
 /// The version of the values that this build writes, and the only one that it reads.
 const VERSION: &str = "1";
@@ -35,72 +39,6 @@ const SEEN: &str = "seen/";
 const FWKNOP: &str = "fwknop/";
 const HOST: &str = "host/";
 
-/// Why a record is not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
-    /// No key of the fleet has signed it.
-    Forged,
-    /// It is of another version of knockgate.
-    Version,
-    /// It is signed, and cannot be read.
-    Malformed,
-    /// This host has no such gate.
-    Gate,
-    /// The user or key may not open the gate here.
-    User,
-    /// The source may not knock at the gate here.
-    Source,
-    /// It lasts longer than any grant can.
-    TooLong,
-    /// It is older than what the host that wrote it has said since.
-    Stale,
-    /// It knows of revocations that this host has not been told of.
-    Ahead,
-    /// Another host has this host's name.
-    Name,
-    /// This host has no room for it.
-    TableFull,
-}
-
-impl Refusal {
-    pub const ALL: [Self; 11] = [
-        Self::Forged,
-        Self::Version,
-        Self::Malformed,
-        Self::Gate,
-        Self::User,
-        Self::Source,
-        Self::TooLong,
-        Self::Stale,
-        Self::Ahead,
-        Self::Name,
-        Self::TableFull,
-    ];
-
-    /// Returns the name in events and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Forged => "forged",
-            Self::Version => "version",
-            Self::Malformed => "malformed",
-            Self::Gate => "gate",
-            Self::User => "user",
-            Self::Source => "source",
-            Self::TooLong => "too_long",
-            Self::Stale => "stale",
-            Self::Ahead => "ahead",
-            Self::Name => "name",
-            Self::TableFull => "table_full",
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// A grant that a host has given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -108,6 +46,9 @@ pub struct Grant {
     pub user: Option<String>,
     /// The key, where it was no sequence.
     pub key: Option<String>,
+    /// See [`By::print`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub print: Option<u64>,
     /// The host that gave it.
     pub origin: String,
     /// That host's time when it said so, µs since 1970. It only grows, whatever becomes of the host's clock.
@@ -121,6 +62,27 @@ pub struct Grant {
     pub left: u64,
     /// The last revocation that the host had put into its tables.
     pub head: Mark,
+}
+
+impl Grant {
+    pub fn by(&self) -> By<'_> {
+        By {
+            user: self.user.as_deref(),
+            key: self.key.as_deref(),
+            print: self.print,
+        }
+    }
+}
+
+/// Who has knocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct By<'r> {
+    /// `None`: it was given by hand.
+    pub user: Option<&'r str>,
+    /// The key, where it was no sequence.
+    pub key: Option<&'r str>,
+    /// Of the key: the name of one that was rotated is the new one's too.
+    pub print: Option<u64>,
 }
 
 /// A place in the order of revocations. A number alone is none: it may be given again after the engine has lost its records.
@@ -232,6 +194,12 @@ impl Codec {
 
     pub fn seen(&self, key: &str, seen: Seen) -> (String, Vec<u8>) {
         self.signed(format!("{SEEN}{key}"), seen.time, &seen)
+    }
+
+    /// Returns what the value of a newest time begins with. What follows depends on the key that has signed it, and says nothing of
+    /// which is later.
+    pub fn seen_prefix(time: u64) -> Vec<u8> {
+        format!("{VERSION} {time:020}").into_bytes()
     }
 
     pub fn packet(&self, packet: &Fingerprint, host: &str) -> (String, Vec<u8>) {

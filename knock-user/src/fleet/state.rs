@@ -7,6 +7,7 @@
 mod asked;
 mod failures;
 mod heard;
+mod newest;
 mod order;
 mod own;
 mod packets;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     engine::{Condition, Message, Outcome, Put, Write},
-    record::{Codec, Grant, Host, Mark, Refusal, Revocation, Seen, unless_revoked},
+    record::{By, Codec, Grant, Host, Mark, Refusal, Revocation, Seen, unless_revoked},
 };
 use crate::{datapath::Who, fwknop::seen::Fingerprint, keys::KeyName};
 use asked::Asked;
@@ -79,16 +80,13 @@ pub trait Policy {
     fn latest(&self, now: Moment) -> u64;
 
     /// Returns the number of who may pass here, or why nobody may.
-    fn admits(
-        &self,
-        gate: u16,
-        source: &IpNet,
-        user: Option<&str>,
-        key: Option<&str>,
-    ) -> Result<u32, Refusal>;
+    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal>;
 
     /// Returns who has this number.
     fn who(&self, user: u32) -> Who;
+
+    /// Returns [`By::print`] of the key that has this number, while it is valid.
+    fn print(&self, user: u32) -> Option<u64>;
 }
 
 /// What is to be done, in this order.
@@ -123,14 +121,15 @@ pub enum Act {
 /// A grant of another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Give {
-    /// Names, since the configuration may be another one by the time this is done.
+    /// A name, since the configuration may be another one by the time this is done.
     pub gate: String,
-    pub user: Option<String>,
-    pub key: Option<String>,
     pub source: IpNet,
     /// ns of `CLOCK_MONOTONIC`.
     pub until: u64,
-    pub origin: String,
+    pub grant: Grant,
+    /// By how much `until` may be too late, ns. A grant that would be renewed by less is left alone: one that is used up would
+    /// admit connections again.
+    pub doubt: u64,
 }
 
 /// A record that was refused, and what is known of it.
@@ -188,14 +187,16 @@ pub struct State {
     /// Grants of hosts whose time is not known, which this host's clock says have ended, or almost: by host, with gate and
     /// source.
     doubted: HashMap<String, Vec<(String, IpNet, Grant)>>,
+    /// Grants that this host's rules did not allow, by gate and source.
+    unfit: BTreeMap<(String, IpNet), Grant>,
     own: HashMap<Place, Own>,
     /// All grants that there were at the beginning are known.
     has_looked: bool,
     /// When to publish.
     due: BTreeSet<(u64, Place)>,
-    seen: BTreeMap<String, own::Newest>,
-    /// Of keys of which the engine has a time that no packet can have yet, or none that can be read: that time, Unix ns, and the
-    /// revision of the record.
+    seen: BTreeMap<String, newest::Newest>,
+    /// Of keys of which the engine has a time that no packet can have [for long](newest::FAR), or none that can be read: that time,
+    /// Unix ns, and the revision of the record.
     unreached: BTreeMap<String, (u64, i64)>,
     asked: Asked,
     untold: Untold,
@@ -231,8 +232,15 @@ pub struct About {
 pub struct Memory {
     /// The last revocation that was put into the tables; `None`: this host has never been one of the fleet.
     pub applied: Option<Mark>,
+    /// The newest of those that lead to it, without a gap, as far as they are known. Without them, an older copy of the engine
+    /// would be taken for what there is.
+    #[serde(default)]
+    pub known: Vec<Revocation>,
     /// The newest time that each host has given, µs since 1970: nothing that it said before is new.
     pub hosts: BTreeMap<String, u64>,
+    /// The same of this host.
+    #[serde(default)]
+    pub serial: u64,
 }
 
 impl State {
@@ -244,14 +252,19 @@ impl State {
             is_live: false,
         };
         let hosts = memory.hosts.into_iter();
-        Self {
+        let own = order::Own {
+            host: name.clone(),
+            run: about.run,
+        };
+        let mut state = Self {
             codec,
             name,
             about,
-            order: Order::new(memory.applied),
+            order: Order::new(memory.applied, memory.known, own),
             told: Told::default(),
             hosts: hosts.map(|(name, serial)| (name, clock(serial))).collect(),
             doubted: HashMap::new(),
+            unfit: BTreeMap::new(),
             own: HashMap::new(),
             has_looked: false,
             due: BTreeSet::new(),
@@ -269,7 +282,9 @@ impl State {
             lag: None,
             published: 0,
             received: 0,
-        }
+        };
+        state.follow_serial(memory.serial, now);
+        state
     }
 
     /// Returns what the next service of this host is to begin with.
@@ -277,9 +292,15 @@ impl State {
         let hosts = self.hosts.iter();
         Memory {
             applied: self.order.applied(),
+            known: self
+                .order
+                .newest()
+                .map(|(_, known)| known.clone())
+                .collect(),
             hosts: hosts
                 .map(|(name, clock)| (name.clone(), clock.serial))
                 .collect(),
+            serial: self.serial,
         }
     }
 

@@ -206,8 +206,12 @@ pub fn applied(root: &PinRoot, fleet: &str) -> Option<Mark> {
 /// Says why this host is not one of its fleet, and that it is isolated.
 #[cfg(feature = "fleet")]
 fn ended(error: &anyhow::Error, counts: &Counts, sender: &mpsc::Sender<Said>) {
-    tracing::error!("{error:#}; this host is not one of its fleet until that is repaired");
     let why = format!("{error:#}");
+    let before = counts.read().and_then(|counted| counted.isolated);
+    // It is tried again and again.
+    if before.is_none_or(|before| before.why != why) {
+        tracing::error!("{why}; this host is not one of its fleet until that is repaired");
+    }
     if counts.report(&why) {
         // The service may be far behind, or about to end.
         let _ = sender.try_send((None, because(FLEET_ISOLATED, &why)));

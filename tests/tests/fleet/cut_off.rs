@@ -1,5 +1,7 @@
 //! Hosts without the engine are what they are without a fleet, and are right again when they are back.
 
+use std::time::{Duration, Instant};
+
 use knockgate_tests::{
     fleet::Fleet,
     lab::Source::{A, B, C},
@@ -60,6 +62,28 @@ fn without_the_engine_a_host_is_what_it_is_without_a_fleet() {
         assert_eq!(second.granted(A, "ssh")["origin"], "h1");
         told_everything(fleet, 1);
         assert!(second.grant(B, "ssh").is_none());
+    });
+}
+
+/// It hears what is said, and does nothing of it.
+#[test]
+fn a_host_whose_tables_a_command_keeps_locked_is_isolated() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        alice_knocks(fleet, 0, A);
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        second.granted(A, "ssh");
+        let holder = second.scenario.hold_lock();
+        first.in_fleet("revoke {A}").exits(0);
+        let begun = Instant::now();
+        second.isolated();
+        // And not only once it gives up.
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        drop(holder);
+        second.joined();
+        second.not_granted(A, "ssh");
     });
 }
 

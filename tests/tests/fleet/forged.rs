@@ -25,6 +25,7 @@ fn grant_of(origin: &str, ahead: i64, left: u64) -> Grant {
     Grant {
         user: Some("alice".to_owned()),
         key: None,
+        print: None,
         origin: origin.to_owned(),
         serial: clock * 1_000,
         given: clock * 1_000,

@@ -120,6 +120,28 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
     });
 }
 
+/// The new key has the same name, and the old one was stolen.
+#[test]
+fn what_another_host_lets_in_by_a_key_that_was_rotated_here_is_not_let_in_here() {
+    Fleet::run(2, |fleet| {
+        let key = configured(fleet, "");
+        fleet.start();
+        key_counts();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        let rotated = first.knockgate("key rotate alice --overlap 0s");
+        rotated.exits(0);
+        // The folder of keys has not come here yet.
+        send(&second.scenario, A, &sealed(&key, unix_time()));
+        second.granted(A, "ssh");
+        told_everything(fleet, 1);
+        first.refused("user");
+        assert!(first.grant(A, "ssh").is_none());
+        first.scenario.closed(A, SSH);
+    });
+}
+
 #[test]
 fn a_packet_of_fwknops_that_one_host_has_accepted_is_refused_by_the_others() {
     Fleet::run_with(&["fwknop"], 2, |fleet| {

@@ -95,7 +95,7 @@ fn everywhere(
     let told = runtime()?.block_on(once::allow(&fleet, &args.gate, args.source, lasts));
     let revoked = told.with_context(|| {
         format!(
-            "the grant is given at this host, and not in the fleet {}: give the command again when etcd answers",
+            "the grant is given at this host, and not in the fleet {}: give the command again once that is repaired",
             fleet.name
         )
     })?;

@@ -154,7 +154,7 @@ pub async fn everywhere(untold: &Untold, gate: Option<&str>, network: Option<IpN
     let revoked = once::revoke(fleet, *nonce, gate, network);
     Box::pin(revoked).await.with_context(|| {
         format!(
-            "this is revoked at this host, and not in the fleet {}: try again when etcd answers",
+            "this is revoked at this host, and not in the fleet {}: give the command again once that is repaired",
             fleet.name
         )
     })

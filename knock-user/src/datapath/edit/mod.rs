@@ -4,7 +4,7 @@ pub mod connections;
 pub mod grant_table;
 pub mod grants;
 mod host;
-mod remote;
+pub mod remote;
 pub mod revoke;
 pub mod session_table;
 pub mod sessions;

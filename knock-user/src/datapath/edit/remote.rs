@@ -1,6 +1,6 @@
 //! Grants that another host has given, put into the tables while the program changes them.
 
-use std::net::IpAddr;
+use std::{cell::Cell, net::IpAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -20,29 +20,45 @@ use crate::{
     sys::bpf::batch,
 };
 
-/// A grant is left alone where it would be renewed by less than this, ns: by as much as the same record, read twice, differs.
-const ALIKE: u64 = 250_000_000;
+/// When a grant of another host ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// ns of `CLOCK_MONOTONIC`.
+    pub until: u64,
+    /// A grant is left alone where it would be renewed by less than this, ns.
+    pub doubt: u64,
+}
+
+/// What became of a grant of another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    Given,
+    /// There is one that lasts as long.
+    Lasts,
+    /// There is one, and whether it lasts as long is in [doubt](Ends::doubt).
+    InDoubt,
+}
 
 impl Datapath {
-    /// Puts a grant into the tables that another host has given, unless there is one that lasts as long. Returns whether it
-    /// did. `user`: with the number of the host. `until` and `now`: ns of `CLOCK_MONOTONIC`.
+    /// Puts a grant into the tables that another host has given, unless there is one that lasts as long. `user`: with the number
+    /// of the host. `now`: ns of `CLOCK_MONOTONIC`.
     pub fn admit_remote(
         &mut self,
         source: IpNet,
         gate: u16,
         user: u32,
-        until: u64,
+        ends: Ends,
         now: u64,
-    ) -> Result<bool> {
+    ) -> Result<Admitted> {
         let length = source.prefix_len();
         match source.addr() {
             IpAddr::V4(address) => {
                 let key = GrantKey::<V4>::new(address.into(), length, gate);
-                self.admit_key(&key, user, until, now)
+                self.admit_key(&key, user, ends, now)
             }
             IpAddr::V6(address) => {
                 let key = GrantKey::<V6>::new(address.into(), length, gate);
-                self.admit_key(&key, user, until, now)
+                self.admit_key(&key, user, ends, now)
             }
         }
     }
@@ -51,22 +67,30 @@ impl Datapath {
         &mut self,
         key: &GrantKey<A>,
         user: u32,
-        until: u64,
+        ends: Ends,
         now: u64,
-    ) -> Result<bool> {
+    ) -> Result<Admitted> {
         if !self.looks_for::<A>(key.length)? {
             self.add_length::<A>(key.length, now)?;
         }
-        let lasts = |before: Found| before.until.saturating_add(ALIKE) >= until;
+        let Ends { until, doubt } = ends;
+        let there = Cell::new(0);
         let decide = |before: Option<Found>| {
-            let is_there = before.is_some_and(lasts);
+            let live = before.map(|before| before.until);
+            let live = live.filter(|until| *until > now).unwrap_or(0);
+            there.set(live);
+            let is_there = live != 0 && live.saturating_add(doubt) >= until;
             (!is_there).then(|| (until, Details::new(user, 0)))
         };
         let mut last = self.spread;
         let take = |grants: &GrantTable| take_spread_slot(grants, &mut last, now);
         let given = self.store(key, decide, take, now);
         self.spread = last;
-        Ok(given?.is_some())
+        Ok(match given? {
+            Some(_) => Admitted::Given,
+            None if there.get() < until => Admitted::InDoubt,
+            None => Admitted::Lasts,
+        })
     }
 
     fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
@@ -130,6 +154,11 @@ impl Datapath {
             }
         })?;
         Ok(slots)
+    }
+
+    /// Returns a print of each valid key, by its slot; see [`KeyTables::prints`](tables::KeyTables::prints).
+    pub fn key_prints(&self) -> Result<Vec<(u16, u64)>> {
+        Ok(self.keys()?.prints())
     }
 
     /// Returns what valid keys open: the slot of the key, and the id of the gate.

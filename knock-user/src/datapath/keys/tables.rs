@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::Result;
 use aya::maps::{Array, HashMap, MapData};
-use bytemuck::Zeroable as _;
+use bytemuck::{Zeroable as _, bytes_of};
 use knock_common::{
     address::V6,
     knock::authenticated::key::{HostSecret, Key, KeyGate, NAME, state},
 };
+use sha2::{Digest as _, Sha256};
 
 use super::{
     newest::{FROZEN, Kept, Newest},
@@ -169,6 +170,14 @@ impl KeyTables {
         Ok(opened)
     }
 
+    /// Returns a number for each valid key, by its slot: another key has another one, and hosts that derive the key alike have the
+    /// same. It tells nothing of the key, which is random.
+    pub fn prints(&self) -> Vec<(u16, u64)> {
+        let keys = (0_u16..).zip(self.keys.iter());
+        let valid = keys.filter(|(_, key)| key.state == state::VALID);
+        valid.map(|(slot, key)| (slot, print(&key))).collect()
+    }
+
     /// Returns whether a key waits for the newest time of the table before, which a process that was killed has left behind.
     pub fn has_frozen(&self) -> bool {
         self.keys.iter().any(|key| is_frozen(&key))
@@ -265,6 +274,16 @@ impl KeyTables {
             }
         }
     }
+}
+
+fn print(key: &Key) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"knockgate print of a key 1");
+    hash.update(bytes_of(&key.secret));
+    let hash: [u8; 32] = hash.finalize().into();
+    let mut print = [0; 8];
+    print.copy_from_slice(&hash[..8]);
+    u64::from_be_bytes(print)
 }
 
 fn is_frozen(key: &Key) -> bool {

@@ -173,13 +173,14 @@ impl Connection {
                 let holds = Compare::mod_revision(key, CompareOp::Equal, *revision);
                 Txn::new().when([holds]).and_then(puts)
             }
-            Condition::Grows => {
-                let Put { key, value, .. } = write.puts.first().context("nothing to write")?;
+            Condition::Grows { to } => {
+                let Put { key, .. } = write.puts.first().context("nothing to write")?;
                 let key = format!("{}{key}", self.prefix);
                 // What is not there has no value to compare with.
-                let is_less = Compare::value(key.as_str(), CompareOp::Less, value.as_slice());
-                let is_new = Compare::create_revision(key, CompareOp::Equal, 0);
+                let is_less = Compare::value(key.as_str(), CompareOp::Less, to.as_slice());
+                let is_new = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
                 let otherwise = Txn::new().when([is_new]).and_then(puts.clone());
+                let otherwise = otherwise.or_else([TxnOp::get(key, None)]);
                 Txn::new()
                     .when([is_less])
                     .and_then(puts)
@@ -194,13 +195,24 @@ impl Connection {
             }
             response => response?,
         };
-        let is_done = response.succeeded()
-            || matches!(
-                response.op_responses().first(),
-                Some(TxnOpResponse::Txn(otherwise)) if otherwise.succeeded()
-            );
-        Ok(if is_done {
-            Outcome::Done
+        if response.succeeded() {
+            return Ok(Outcome::Done);
+        }
+        let (Condition::Grows { to }, Some(TxnOpResponse::Txn(otherwise))) =
+            (&write.condition, response.op_responses().into_iter().next())
+        else {
+            return Ok(Outcome::Refused);
+        };
+        if otherwise.succeeded() {
+            return Ok(Outcome::Done);
+        }
+        let is_same = matches!(
+            otherwise.op_responses().first(),
+            Some(TxnOpResponse::Get(there))
+                if there.kvs().iter().any(|there| there.value().starts_with(to))
+        );
+        Ok(if is_same {
+            Outcome::Same
         } else {
             Outcome::Refused
         })

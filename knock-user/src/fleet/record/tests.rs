@@ -19,6 +19,7 @@ fn grant() -> Grant {
     Grant {
         user: Some("alice".into()),
         key: Some("alice/laptop".into()),
+        print: Some(u64::MAX),
         origin: "edge-1".into(),
         serial: 1_700_000_000_000_000,
         given: 1_699_999_999_000_000,

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     Act, Moment, Outcome, Policy, Put, Seen, State, Write,
-    own::{InFlight, SEEN_FOR, grows, replaced},
+    newest::{SEEN_FOR, grows, replaced},
+    own::InFlight,
 };
 
 /// What the engine has said of a packet.
@@ -16,8 +17,10 @@ use super::{
 pub enum Answer {
     /// No other host has accepted it, and none will any more.
     Agreed,
-    /// Another host has accepted it, or a later one of the same key.
+    /// Another host has accepted it, or another packet of the same time.
     Taken,
+    /// Another host has accepted a later one of the same key.
+    Older,
     /// Nothing: it cannot be reached.
     Nothing,
 }
@@ -69,7 +72,7 @@ impl State {
             };
             queue.is_in_flight = true;
             let (name, value) = self.codec.seen(key, Seen { time });
-            let condition = grows(&self.unreached, key, &name, latest);
+            let condition = grows(&self.unreached, (key, time), &name, latest);
             self.next_write += 1;
             let id = self.next_write;
             let replaced = replaced(&condition);
@@ -95,7 +98,8 @@ impl State {
         if let Some((_, ask)) = queue.waiting.pop_front() {
             let answer = match outcome {
                 Outcome::Done => Answer::Agreed,
-                Outcome::Refused => Answer::Taken,
+                Outcome::Same => Answer::Taken,
+                Outcome::Refused => Answer::Older,
                 Outcome::Failed { .. } => Answer::Nothing,
             };
             acts.push(Act::Answered { ask, answer });

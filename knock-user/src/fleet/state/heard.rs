@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Act, Clock, Give, Moment, Policy, Refusal, Refused, State, order::Head};
+use super::{
+    Act, Clock, Give, Moment, Policy, Refusal, Refused, State, newest::is_far, order::Head,
+};
 use crate::fleet::{
     engine::Entry,
     record::{Grant, Host, Record, head_key, revocation_number, seen_key},
@@ -12,6 +14,10 @@ use crate::fleet::{
 
 /// The clocks of two hosts may differ by this much, µs: twice the time between two beats.
 const DOUBT: u64 = 10_000_000;
+/// The same record, read twice, differs by less than this, ns.
+const ALIKE: u64 = 250_000_000;
+/// So many grants are remembered that this host's rules do not allow.
+const UNFIT: usize = 4096;
 
 impl State {
     /// Hears every record but the grants: revocations before any grant.
@@ -24,6 +30,7 @@ impl State {
     ) {
         self.unpublish();
         self.doubted.clear();
+        self.unfit.clear();
         self.unreached.clear();
         self.told.head = 0;
         let mut head = Head::Missing;
@@ -87,12 +94,13 @@ impl State {
                 {
                     acts.push(Act::Refused(Refused {
                         reason,
-                        origin: Some(grant.origin),
-                        gate: Some(gate),
-                        user: grant.user,
+                        origin: Some(grant.origin.clone()),
+                        gate: Some(gate.clone()),
+                        user: grant.user.clone(),
                         source: Some(source),
                         key: entry.key.clone(),
                     }));
+                    self.note_unfit(reason, (gate, source), grant);
                 }
             }
             Ok(Record::Revocation(number, revocation)) => {
@@ -108,8 +116,8 @@ impl State {
             }
             Ok(Record::Seen(key, seen)) => {
                 let name = key.to_string();
-                if seen.time > policy.latest(now) {
-                    self.unreached.insert(name, (seen.time, entry.revision));
+                if is_far(seen.time, policy.latest(now)) {
+                    self.note_unreached(name, seen.time, entry.revision);
                 } else {
                     self.unreached.remove(&name);
                     let newest = self.seen.entry(name).or_default();
@@ -136,8 +144,7 @@ impl State {
                 if let Some(key) = seen_key(&entry.key)
                     && reason != Refusal::Version
                 {
-                    let unreached = (u64::MAX, entry.revision);
-                    self.unreached.insert(key.to_owned(), unreached);
+                    self.note_unreached(key.to_owned(), u64::MAX, entry.revision);
                 }
                 acts.push(Act::Refused(Refused {
                     reason,
@@ -168,6 +175,36 @@ impl State {
             // What is not right here has been refused before.
             let _ = self.hear_grant(&gate, source, &grant, now, policy, false, acts);
         }
+    }
+
+    /// Takes a grant whose end is [in doubt](Give::doubt), and that was not given for that: it is heard again once the time of its
+    /// host is known.
+    pub fn doubt(&mut self, give: Give) {
+        let doubted = self.doubted.entry(give.grant.origin.clone());
+        doubted
+            .or_default()
+            .push((give.gate, give.source, give.grant));
+    }
+
+    fn note_unfit(&mut self, reason: Refusal, place: (String, IpNet), grant: Grant) {
+        let by_rules = matches!(reason, Refusal::Gate | Refusal::User | Refusal::Source);
+        if by_rules && (self.unfit.len() < UNFIT || self.unfit.contains_key(&place)) {
+            self.unfit.insert(place, grant);
+        }
+    }
+
+    /// Hears again what this host's rules did not allow, now that they are others.
+    pub fn hear_unfit(&mut self, now: Moment, policy: &impl Policy) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for ((gate, source), grant) in std::mem::take(&mut self.unfit) {
+            // It has been reported.
+            if let Err(reason) =
+                self.hear_grant(&gate, source, &grant, now, policy, false, &mut acts)
+            {
+                self.note_unfit(reason, (gate, source), grant);
+            }
+        }
+        acts
     }
 
     /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
@@ -220,17 +257,16 @@ impl State {
             return Ok(());
         }
         let id = id.ok_or(Refusal::Gate)?;
-        policy.admits(id, &source, grant.user.as_deref(), grant.key.as_deref())?;
+        policy.admits(id, &source, grant.by())?;
         let lasts = left.saturating_mul(1000).min(open_for);
         let said = now.monotonic.saturating_add(said.saturating_mul(1000));
         self.contest((id, source), said, now);
         acts.push(Act::Give(Give {
             gate: gate.to_owned(),
-            user: grant.user.clone(),
-            key: grant.key.clone(),
             source,
             until: now.monotonic.saturating_add(lasts),
-            origin: grant.origin.clone(),
+            grant: grant.clone(),
+            doubt: if clock.is_live { ALIKE } else { DOUBT * 1000 },
         }));
         self.received += 1;
         Ok(())

@@ -2,17 +2,23 @@
 //!
 //! Each revocation names the one before it, so that what the engine says can be told from another history with the same
 //! numbers: after its records were lost, or an older copy of them was put back. Where the engine lacks what this host knows,
-//! this host [writes it again](Order::restated), and no number is given twice.
+//! this host [writes it again](Order::restated). Where it has another history, what either has revoked is not known to the
+//! other: this host adds a revocation of everything. The number that this host has come to never goes back, so what it has seen
+//! revoked stays so.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 
 use super::{AT_ONCE, Act, Moment, REST};
 use crate::fleet::{
     engine::Put,
     record::{Codec, Mark, Revocation, revocations_and_head},
 };
+
+/// Why everything is to be told anew.
+const ANOTHER: &str = "the engine has another order of revocations";
 
 /// What a host knows of the order of revocations.
 #[derive(Debug, Default)]
@@ -23,6 +29,15 @@ pub struct Order {
     known: BTreeMap<u64, Revocation>,
     /// When the engine is to be told what it lacks, ns of `CLOCK_MONOTONIC`; `None`: it lacks nothing.
     restate: Option<u64>,
+    own: Own,
+}
+
+/// The host that this is.
+#[derive(Debug, Default)]
+pub struct Own {
+    pub host: String,
+    /// See [`Host::run`](crate::fleet::record::Host::run).
+    pub run: u64,
 }
 
 /// The record that counts revocations, as it is at a beginning.
@@ -38,11 +53,24 @@ pub enum Head {
 }
 
 impl Order {
-    pub fn new(applied: Option<Mark>) -> Self {
+    /// `known`: what an earlier service [knew](Self::newest).
+    pub fn new(applied: Option<Mark>, known: Vec<Revocation>, own: Own) -> Self {
+        let last = applied.unwrap_or_default();
+        let numbers = (1..=last.number).rev();
+        let known = numbers.zip(known.into_iter().rev()).collect();
         Self {
             applied,
-            ..Self::default()
+            known: chain(known, last),
+            restate: None,
+            own,
         }
+    }
+
+    /// Returns the newest of those that this host knows, in their order: what the engine is told where it lacks them.
+    pub fn newest(&self) -> impl Iterator<Item = (u64, &Revocation)> {
+        let left_out = self.known.len().saturating_sub(AT_ONCE);
+        let known = self.known.iter().skip(left_out);
+        known.map(|(number, revocation)| (*number, revocation))
     }
 
     pub fn applied(&self) -> Option<Mark> {
@@ -89,13 +117,15 @@ impl Order {
                     at = mark(at.number + 1, next);
                     missed.push(Act::Revoke(next.clone()));
                 }
+                let history = chain(records, told);
                 if at == told {
                     acts.extend(missed);
+                    self.known.extend(history);
+                    self.applied = Some(told);
                 } else {
                     acts.push(Act::RevokeAll);
+                    self.replace(applied, told, history);
                 }
-                self.known = chain(records, told);
-                self.applied = Some(told);
             }
         }
         let last = self.last();
@@ -110,6 +140,36 @@ impl Order {
         self.restate = lacks.then_some(now.monotonic);
     }
 
+    /// Goes on where what the engine has does not lead from `applied` to `told`. `history`: what leads to `told`.
+    fn replace(&mut self, applied: Mark, told: Mark, history: BTreeMap<u64, Revocation>) {
+        let is_ahead = told.number > applied.number;
+        let ends_all = history.get(&told.number).is_some_and(is_of_all);
+        let next = history.get(&(applied.number + 1));
+        // Some of it is not there any more, and nothing says that it is another one.
+        let is_gap = is_ahead && next.is_none_or(|next| next.after == applied.nonce);
+        if is_gap || (ends_all && told.number >= applied.number) {
+            self.known = history;
+            self.applied = Some(told);
+            return;
+        }
+        let before = if is_ahead {
+            self.known = history;
+            told
+        } else {
+            applied
+        };
+        let all = Revocation {
+            gate: None,
+            network: None,
+            host: self.own.host.clone(),
+            nonce: nonce(self.own.run, [applied, told]),
+            after: before.nonce,
+        };
+        let number = before.number + 1;
+        self.applied = Some(mark(number, &all));
+        self.known.insert(number, all);
+    }
+
     /// Takes a revocation that has just been written.
     pub fn hear(&mut self, number: u64, revocation: &Revocation, acts: &mut Vec<Act>) {
         let last = self.last();
@@ -119,7 +179,8 @@ impl Order {
         }
         if number != last.number + 1 || revocation.after != last.nonce {
             acts.push(Act::RevokeAll);
-            self.known.clear();
+            acts.push(Act::BeginAnew { why: ANOTHER });
+            return;
         }
         acts.push(Act::Revoke(revocation.clone()));
         self.known.insert(number, revocation.clone());
@@ -133,14 +194,11 @@ impl Order {
             self.restate = None;
         } else if head.number > last.number {
             acts.push(Act::RevokeAll);
-            self.known.clear();
-            self.applied = Some(head);
+            acts.push(Act::BeginAnew { why: ANOTHER });
         } else if self.has(head) {
             self.restate.get_or_insert(now.monotonic);
         } else {
-            acts.push(Act::BeginAnew {
-                why: "the engine has lost its records",
-            });
+            acts.push(Act::BeginAnew { why: ANOTHER });
         }
     }
 
@@ -181,10 +239,7 @@ impl Order {
         let due = self.restate.as_mut().filter(|due| **due <= now.monotonic)?;
         // It is done once this host hears of it.
         *due = now.monotonic + REST;
-        let left_out = self.known.len().saturating_sub(AT_ONCE);
-        let known = self.known.iter().skip(left_out);
-        let known = known.map(|(number, revocation)| (*number, revocation));
-        Some(revocations_and_head(codec, known, self.last()))
+        Some(revocations_and_head(codec, self.newest(), self.last()))
     }
 }
 
@@ -193,6 +248,25 @@ fn mark(number: u64, revocation: &Revocation) -> Mark {
         number,
         nonce: revocation.nonce,
     }
+}
+
+fn is_of_all(revocation: &Revocation) -> bool {
+    revocation.gate.is_none() && revocation.network.is_none()
+}
+
+/// Returns the nonce of a revocation that a service adds between these two: `run` is a random number of its own.
+fn nonce(run: u64, marks: [Mark; 2]) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(run.to_be_bytes());
+    for Mark { number, nonce } in marks {
+        hash.update(number.to_be_bytes());
+        hash.update(nonce.to_be_bytes());
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    let (first, _) = hash.split_at(8);
+    first
+        .iter()
+        .fold(0, |nonce, byte| nonce << 8 | u64::from(*byte))
 }
 
 /// Returns those that lead to `last` without a gap.

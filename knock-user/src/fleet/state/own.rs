@@ -1,22 +1,20 @@
 //! What a host tells: its own grants, the newest times of its keys, and itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::{
-    AT_ONCE, Act, BEAT, Condition, Failures, Host, Local, Moment, Outcome, Place, Policy, Put,
-    REFUSALS, REST, SECOND, Seen, State, Write, unless_revoked,
+    AGAIN, AT_ONCE, Act, BEAT, Condition, Failures, Host, Local, Moment, Outcome, Place, Policy,
+    Put, REFUSALS, REST, SECOND, State, Write, newest::Newest, unless_revoked,
 };
 use crate::{fleet::record::Grant, fwknop::seen::Fingerprint};
 
-/// How long a newest time is of use: a packet that is older than this is refused for its age.
-pub(super) const SEEN_FOR: Duration = Duration::from_hours(24);
 /// For how long a host that says nothing any more is listed.
 const HOST_FOR: Duration = Duration::from_hours(24);
 
 /// A grant of this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
-    /// When this host learned of its end, ns of `CLOCK_MONOTONIC`.
+    /// When this host learned of its end, ns of `CLOCK_BOOTTIME`: others' clocks go on while this machine is suspended.
     given: u64,
     /// When it ends, ns of `CLOCK_MONOTONIC`, as the tables said last ...
     until: u64,
@@ -33,51 +31,6 @@ pub struct Own {
     is_found: bool,
 }
 
-/// The newest time of a key, Unix ns.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Newest {
-    pub(super) time: u64,
-    pub(super) published: u64,
-    /// When it was handed to the engine, the last time but one and the last time, ns of `CLOCK_MONOTONIC`; 0: never.
-    handed: [u64; 2],
-    is_in_flight: bool,
-}
-
-impl Newest {
-    /// Returns when it is to be written, ns of `CLOCK_MONOTONIC`: two writes a second, so that the packet after the first is not
-    /// kept waiting.
-    fn due(&self) -> Option<u64> {
-        let [before, _] = self.handed;
-        let is_due = self.time > self.published && !self.is_in_flight;
-        is_due.then_some(if before == 0 { 0 } else { before + REST })
-    }
-}
-
-/// Returns the condition of a write of a newest time with this name: it only grows, unless what is there is later than any
-/// packet can be, and would lock out the key's user until then. `unreached`: see [`State`].
-pub(super) fn grows(
-    unreached: &BTreeMap<String, (u64, i64)>,
-    key: &str,
-    name: &str,
-    latest: u64,
-) -> Condition {
-    match unreached.get(key) {
-        Some((time, revision)) if *time > latest => Condition::Unchanged {
-            key: name.to_owned(),
-            revision: *revision,
-        },
-        _ => Condition::Grows,
-    }
-}
-
-/// Returns the revision of the record that a write is to replace.
-pub(super) fn replaced(condition: &Condition) -> Option<i64> {
-    match condition {
-        Condition::Unchanged { revision, .. } => Some(*revision),
-        _ => None,
-    }
-}
-
 /// What a write was about.
 pub enum InFlight {
     /// Places, and the ends that were published.
@@ -89,6 +42,8 @@ pub enum InFlight {
     Question(String, Option<i64>),
     /// Packets of fwknop's clients.
     Packets(Vec<Fingerprint>),
+    /// Revocations that the engine lacks.
+    Restated,
     Other,
 }
 
@@ -96,7 +51,7 @@ impl State {
     /// Learns of a grant in the tables that this host has given or renewed.
     pub fn learn(&mut self, local: Local, now: Moment) {
         let own = self.own.entry(local.place).or_insert(Own {
-            given: now.monotonic,
+            given: now.boot,
             until: 0,
             published: 0,
             handed: 0,
@@ -106,7 +61,7 @@ impl State {
             is_found: !self.has_looked,
         });
         if local.until > own.until {
-            own.given = now.monotonic;
+            own.given = now.boot;
             own.is_found &= own.until == 0;
         }
         if local.until > own.until || local.user != own.user {
@@ -115,12 +70,6 @@ impl State {
             own.published = own.published.min(local.until - 1);
         }
         self.schedule(local.place, now.monotonic);
-    }
-
-    /// Learns of the newest time of a key, Unix ns.
-    pub fn accepted(&mut self, key: &str, time: u64) {
-        let newest = self.seen.entry(key.to_owned()).or_default();
-        newest.time = newest.time.max(time);
     }
 
     /// Forgets grants that have ended, and packets that are too old to be told of.
@@ -172,7 +121,7 @@ impl State {
         self.write_packets(now, most, &mut writes);
         if let Some(puts) = self.order.restated(&self.codec, now) {
             let id = self.take_id();
-            self.in_flight.insert(id, InFlight::Other);
+            self.in_flight.insert(id, InFlight::Restated);
             writes.push(unless_revoked(id, self.told.head, puts));
         }
         // Who has not heard of the last revocation would refuse what was given after it.
@@ -242,9 +191,10 @@ impl State {
         let grant = Grant {
             user: who.user,
             key: who.key,
+            print: policy.print(live.user),
             origin: self.name.clone(),
             serial,
-            given: serial.saturating_sub((now.monotonic - given) / 1000),
+            given: serial.saturating_sub((now.boot - given) / 1000),
             end: serial / 1000 + left,
             left,
             head: self.order.last(),
@@ -263,17 +213,18 @@ impl State {
         })
     }
 
-    /// Returns when a grant was given or last renewed, as far as is known, ns of `CLOCK_MONOTONIC`: a knock that this host learns
+    /// Returns when a grant was given or last renewed, as far as is known, ns of `CLOCK_BOOTTIME`: a knock that this host learns
     /// of later was before that.
     fn given(&self, live: &Local, now: Moment, policy: &impl Policy) -> u64 {
         let learned = self.own.get(&live.place);
         let Some(own) = learned.filter(|own| own.until == live.until) else {
-            return now.monotonic;
+            return now.boot;
         };
-        let given = own.given.min(now.monotonic);
+        let given = own.given.min(now.boot);
         if own.is_found {
             let by_its_end = live.until.saturating_sub(policy.open_for(live.place.0));
-            given.min(by_its_end)
+            let age = now.monotonic.saturating_sub(by_its_end);
+            given.min(now.boot.saturating_sub(age))
         } else {
             given
         }
@@ -302,36 +253,6 @@ impl State {
         }
     }
 
-    fn write_newest(&mut self, now: Moment, policy: &impl Policy, writes: &mut Vec<Write>) {
-        let latest = policy.latest(now);
-        let wanted: Vec<(String, u64)> = self
-            .seen
-            .iter()
-            .filter(|(_, newest)| newest.due().is_some_and(|due| due <= now.monotonic))
-            .map(|(key, newest)| (key.clone(), newest.time))
-            .collect();
-        for (key, time) in wanted {
-            let (name, value) = self.codec.seen(&key, Seen { time });
-            let id = self.take_id();
-            if let Some(newest) = self.seen.get_mut(&key) {
-                newest.handed = [newest.handed[1], now.monotonic];
-                newest.is_in_flight = true;
-            }
-            let condition = grows(&self.unreached, &key, &name, latest);
-            self.in_flight
-                .insert(id, InFlight::Newest(key, time, replaced(&condition)));
-            writes.push(Write {
-                id,
-                condition,
-                puts: vec![Put {
-                    key: name,
-                    value,
-                    useful: SEEN_FOR,
-                }],
-            });
-        }
-    }
-
     pub(super) fn answered(
         &mut self,
         id: u64,
@@ -357,13 +278,7 @@ impl State {
                 if is_done {
                     self.refused_in_a_row = 0;
                 } else if *outcome == Outcome::Refused {
-                    self.refused_in_a_row += 1;
-                    if self.refused_in_a_row >= REFUSALS {
-                        self.refused_in_a_row = 0;
-                        acts.push(Act::BeginAnew {
-                            why: "the fleet has revocations that this host was not told of",
-                        });
-                    }
+                    self.refused(1, acts);
                 }
                 for (place, until) in places {
                     if let Some(own) = self.own.get_mut(&place) {
@@ -380,17 +295,7 @@ impl State {
                 }
             }
             Some(InFlight::Newest(key, time, replaced)) => {
-                let is_refused = *outcome == Outcome::Refused;
-                if let Some(newest) = self.seen.get_mut(&key) {
-                    newest.is_in_flight = false;
-                    // Refused: another host has accepted a later one, and says so.
-                    if *outcome == Outcome::Done || (is_refused && replaced.is_none()) {
-                        newest.published = newest.published.max(time);
-                    }
-                }
-                if is_refused {
-                    self.is_gone(&key, replaced);
-                }
+                self.told_of_newest(&key, time, replaced, outcome);
             }
             Some(InFlight::Question(key, replaced @ Some(_))) if *outcome == Outcome::Refused => {
                 self.is_gone(&key, replaced);
@@ -398,15 +303,22 @@ impl State {
             }
             Some(InFlight::Question(key, _)) => self.question_answered(&key, outcome, acts),
             Some(InFlight::Packets(told)) => self.told_of_packets(&told, outcome, now),
-            Some(InFlight::Other) | None => {}
+            // Nothing else is published before it is done. By the time that it is tried again, as many grants are refused.
+            Some(InFlight::Restated) if *outcome == Outcome::Refused => {
+                self.refused(u32::try_from(REST / AGAIN).unwrap_or(1), acts);
+            }
+            Some(InFlight::Restated | InFlight::Other) | None => {}
         }
     }
 
-    /// Forgets a newest time that was to be replaced and is not there any more: others have replaced it, or it was deleted.
-    fn is_gone(&mut self, key: &str, replaced: Option<i64>) {
-        let known = self.unreached.get(key).map(|(_, revision)| *revision);
-        if replaced.is_some() && known == replaced {
-            self.unreached.remove(key);
+    /// Notes that so many writes were refused since something else was revoked, as the engine says.
+    fn refused(&mut self, writes: u32, acts: &mut Vec<Act>) {
+        self.refused_in_a_row += writes;
+        if self.refused_in_a_row >= REFUSALS {
+            self.refused_in_a_row = 0;
+            acts.push(Act::BeginAnew {
+                why: "the fleet has revocations that this host was not told of",
+            });
         }
     }
 

@@ -29,6 +29,7 @@ const GATES: [&str; 2] = ["ssh", "mail"];
 /// Both gates are there, alice may open them from 10.0.0.0/8, and bob may not.
 struct Rules {
     open_for: u64,
+    allows_nobody: bool,
 }
 
 impl Policy for Rules {
@@ -49,15 +50,10 @@ impl Policy for Rules {
         now.wall * 1000 + MAX_AHEAD
     }
 
-    fn admits(
-        &self,
-        _gate: u16,
-        source: &IpNet,
-        user: Option<&str>,
-        _key: Option<&str>,
-    ) -> Result<u32, Refusal> {
+    fn admits(&self, _gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal> {
         let allowed: IpNet = "10.0.0.0/8".parse().expect("a network");
-        match user {
+        match by.user {
+            Some(_) if self.allows_nobody => Err(Refusal::User),
             Some("alice") if allowed.contains(source) => Ok(7),
             Some("alice") => Err(Refusal::Source),
             Some(_) => Err(Refusal::User),
@@ -70,6 +66,10 @@ impl Policy for Rules {
             user: Some("alice".into()),
             ..Who::default()
         }
+    }
+
+    fn print(&self, _user: u32) -> Option<u64> {
+        None
     }
 }
 
@@ -143,7 +143,10 @@ impl Fleet {
             state,
             link: Link::default(),
             tables: BTreeMap::new(),
-            rules: Rules { open_for: OPEN_FOR },
+            rules: Rules {
+                open_for: OPEN_FOR,
+                allows_nobody: false,
+            },
             skew: 0,
             suspended: 0,
             refused: Vec::new(),
@@ -266,11 +269,12 @@ impl Fleet {
             }
             if !is_busy {
                 self.now += SECOND / 20;
-                let waits = |node: &Node| {
+                let waits = |nth: usize| {
+                    let (node, now) = (&self.nodes[nth], self.moment(nth).monotonic);
                     let due = node.state.next_due();
-                    !node.link.is_cut && due.is_none_or(|due| due <= self.now + SECOND)
+                    !node.link.is_cut && due.is_none_or(|due| due <= now + SECOND)
                 };
-                if !self.nodes.iter().any(waits) {
+                if !(0..self.nodes.len()).any(waits) {
                     return;
                 }
             }
@@ -307,6 +311,7 @@ impl Fleet {
         Grant {
             user: Some(user.into()),
             key: None,
+            print: None,
             origin: "elsewhere".into(),
             serial,
             given: serial,
@@ -332,15 +337,17 @@ impl Node {
                 assert!(
                     give.until > now.monotonic && give.until <= now.monotonic + self.rules.open_for
                 );
-                let is_longer = |kept: &Kept| kept.until >= give.until;
                 let gate = self.rules.gate(&give.gate).expect("it was admitted");
                 let place = (gate, give.source);
-                if !self.tables.get(&place).is_some_and(is_longer) {
+                let there = self.tables.get(&place).map_or(0, |kept| kept.until);
+                if there <= now.monotonic || there + give.doubt < give.until {
                     let kept = Kept {
                         until: give.until,
-                        origin: Some(give.origin),
+                        origin: Some(give.grant.origin),
                     };
                     self.tables.insert(place, kept);
+                } else if there < give.until {
+                    self.state.doubt(give);
                 }
             }
             Act::Newest { key, time } => {

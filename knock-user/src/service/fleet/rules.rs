@@ -10,7 +10,7 @@ use crate::{
     config::Gate,
     datapath::{Applied, Datapath, Who, keys::user_of, origin::Holder},
     fleet::{
-        record::Refusal,
+        record::{By, Refusal},
         state::{Moment, Policy},
     },
 };
@@ -20,6 +20,8 @@ pub struct Rules {
     applied: Applied,
     names: HashMap<u16, String>,
     slots: HashMap<String, Vec<u16>>,
+    /// [`By::print`] of the valid keys, by their slots.
+    prints: HashMap<u16, u64>,
     /// Which gates the valid keys open, by their slots.
     opened: HashSet<(u32, u32)>,
 }
@@ -30,24 +32,34 @@ impl Rules {
             applied: datapath.applied.clone(),
             names: HashMap::new(),
             slots: HashMap::new(),
+            prints: HashMap::new(),
             opened: HashSet::new(),
         };
         rules.read_keys(datapath)?;
         Ok(rules)
     }
 
-    /// Reads again which keys there are and what they open.
-    pub fn read_keys(&mut self, datapath: &Datapath) -> Result<()> {
+    /// Reads again which keys there are and what they open. Returns whether that is something else than before.
+    pub fn read_keys(&mut self, datapath: &Datapath) -> Result<bool> {
         if self.applied.config.knock.ports.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        self.opened = datapath.opened_by_keys()?;
+        let opened = datapath.opened_by_keys()?;
+        let prints = datapath.key_prints()?.into_iter().collect();
+        let is_other = self.opened != opened || self.prints != prints;
+        self.opened = opened;
+        self.prints = prints;
         self.names = datapath.key_slots()?.into_iter().collect();
         self.slots.clear();
         for (slot, name) in &self.names {
             self.slots.entry(name.clone()).or_default().push(*slot);
         }
-        Ok(())
+        Ok(is_other)
+    }
+
+    /// Returns [`By::print`] of the key in a slot; `None`: it is not valid.
+    pub fn print_of(&self, slot: u16) -> Option<u64> {
+        self.prints.get(&slot).copied()
     }
 
     /// Returns the slots of the keys with this name.
@@ -65,14 +77,19 @@ impl Rules {
         Some(self.applied.gate(gate)?.grant_to.network(source))
     }
 
-    fn number(&self, gate: &Gate, id: u16, user: &str, key: Option<&str>) -> Option<u32> {
-        let by_key = key.and_then(|key| {
-            let slots = self.slots_of(key).iter().copied().map(u32::from);
-            let mut opening = slots.filter(|slot| self.opened.contains(&(*slot, id.into())));
-            opening.next().map(|slot| KEY_USER | slot)
-        });
-        // Who has a sequence here may have used a key there.
-        by_key.or_else(|| self.applied.ids.user(&gate.name, user))
+    fn number(&self, gate: &Gate, id: u16, user: &str, by: By<'_>) -> Option<u32> {
+        let slots = by.key.map_or(&[][..], |key| self.slots_of(key));
+        if slots.is_empty() {
+            // Who has a sequence here may have used a key there.
+            return self.applied.ids.user(&gate.name, user);
+        }
+        // The key itself, and not another one of the same name: that one may have come in its place because it was stolen.
+        let print = by.print?;
+        let mut own = slots.iter().copied();
+        let slot = own.find(|slot| self.print_of(*slot) == Some(print))?;
+        let slot = u32::from(slot);
+        let opens = self.opened.contains(&(slot, id.into()));
+        opens.then_some(KEY_USER | slot)
     }
 }
 
@@ -96,17 +113,11 @@ impl Policy for Rules {
         now.wall.saturating_mul(1000).saturating_add(ahead)
     }
 
-    fn admits(
-        &self,
-        gate: u16,
-        source: &IpNet,
-        user: Option<&str>,
-        key: Option<&str>,
-    ) -> Result<u32, Refusal> {
+    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal> {
         let rules = self.applied.gate(gate).ok_or(Refusal::Gate)?;
         let is_allowed = rules.sources.is_empty()
             || rules.sources.iter().any(|network| network.contains(source));
-        let Some(user) = user else {
+        let Some(user) = by.user else {
             // By hand, also for a whole network.
             return if is_allowed {
                 Ok(BY_HAND)
@@ -114,10 +125,10 @@ impl Policy for Rules {
                 Err(Refusal::Source)
             };
         };
-        if key.is_some_and(|key| user_of(key) != user) {
+        if by.key.is_some_and(|key| user_of(key) != user) {
             return Err(Refusal::User);
         }
-        let number = self.number(rules, gate, user, key).ok_or(Refusal::User)?;
+        let number = self.number(rules, gate, user, by).ok_or(Refusal::User)?;
         // No knock here would open for more than this.
         let widest = rules.grant_to.network(source.addr()).prefix_len();
         let is_narrow = source.prefix_len() >= widest;
@@ -148,5 +159,77 @@ impl Policy for Rules {
             key,
             origin: None,
         }
+    }
+    fn print(&self, number: u32) -> Option<u64> {
+        let Holder { user, host: _ } = Holder::of(number);
+        let slot = (user != BY_HAND && user & KEY_USER != 0).then_some(user & !KEY_USER)?;
+        self.print_of(u16::try_from(slot).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        datapath::compile::{
+            applied::{Applied, Circumstances},
+            ids::Ids,
+        },
+    };
+
+    const OLD: u64 = 1;
+    const NEW: u64 = 2;
+
+    /// Of a host where alice has a sequence, and a key that was rotated: slot 1 has the new one, slot 0 the old one.
+    fn rules(is_old_valid: bool) -> Rules {
+        let text = "interfaces = [\"eth0\"]\n[knock]\nports = [\"4164/udp\"]\nkeys = \"/etc/keys\"\n[[gate]]\n\
+                    name = \"ssh\"\nprotect = [\"22/tcp\"]\n[[gate.knock]]\nuser = \"alice\"\n\
+                    sequence = [\"7001/tcp\", \"8002/tcp\"]\nwithin = \"5s\"\n";
+        let (config, _) = Config::parse(text, "k.toml").expect("valid");
+        let ids = Ids::assign(&config, None);
+        let applied = Applied::new(config, ids, Circumstances::default());
+        let gate = u32::from(applied.ids.gate("ssh").expect("it is there"));
+        let name = "alice/laptop".to_owned();
+        let mut valid = vec![(1, NEW)];
+        valid.extend(is_old_valid.then_some((0, OLD)));
+        Rules {
+            applied,
+            names: [(0, name.clone()), (1, name.clone())].into(),
+            slots: [(name, vec![0, 1])].into(),
+            opened: valid
+                .iter()
+                .map(|(slot, _)| (u32::from(*slot), gate))
+                .collect(),
+            prints: valid.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_grant_of_a_key_is_admitted_by_the_key_itself() {
+        let source = "192.0.2.7/32".parse().expect("a network");
+        let admits = |rules: &Rules, key, print| {
+            let by = By {
+                user: Some("alice"),
+                key,
+                print,
+            };
+            let gate = rules.gate("ssh").expect("it is there");
+            rules.admits(gate, &source, by).ok()
+        };
+        let laptop = Some("alice/laptop");
+        let overlap = rules(true);
+        assert_eq!(admits(&overlap, laptop, Some(NEW)), Some(KEY_USER | 1));
+        assert_eq!(admits(&overlap, laptop, Some(OLD)), Some(KEY_USER));
+        let over = rules(false);
+        assert_eq!(admits(&over, laptop, Some(NEW)), Some(KEY_USER | 1));
+        assert_eq!(admits(&over, laptop, Some(OLD)), None);
+        assert_eq!(admits(&over, laptop, None), None);
+        // Of a key that this host does not know, and by a sequence.
+        let sequence = over.applied.ids.user("ssh", "alice");
+        assert!(sequence.is_some());
+        assert_eq!(admits(&over, Some("alice/phone"), Some(OLD)), sequence);
+        assert_eq!(admits(&over, None, None), sequence);
+        assert_eq!(admits(&over, Some("bob/phone"), Some(NEW)), None);
     }
 }

@@ -3,6 +3,7 @@
 mod given;
 mod held;
 mod kept;
+mod locked;
 mod newest;
 mod said;
 
@@ -32,7 +33,7 @@ use super::{Counts, Opened, Said, done_here::DoneHere, rules::Rules};
 use crate::{
     config::Fleet,
     datapath::{
-        Busy, Datapath, GrantRow, Lock, NothingUp, PinRoot, Scope,
+        Busy, Datapath, GrantRow, PinRoot, Scope,
         origin::{Holder, Origins},
     },
     fleet::{
@@ -129,6 +130,7 @@ impl Setup {
             next_look: Instant::now(),
             last_look: Instant::now(),
             reported: (0, 0),
+            has_other_rules: false,
         };
         worker.refuse_left(left);
         Ok(worker)
@@ -175,6 +177,8 @@ pub struct Worker<E> {
     last_look: Instant,
     /// A second, and how many refusals were reported in it.
     reported: (u64, u32),
+    /// The rules are others than those by which the engine's records were heard.
+    has_other_rules: bool,
 }
 
 impl<E: Engine> Worker<E> {
@@ -195,13 +199,16 @@ impl<E: Engine> Worker<E> {
             if self.next_look <= Instant::now() {
                 self.look()?;
             }
+            if std::mem::take(&mut self.has_other_rules) {
+                self.hear_by_other_rules().await?;
+            }
             self.write();
             let wake = self.wake();
             tokio::select! {
                 () = stopped.wait() => return Ok(()),
                 message = self.engine.next() => {
                     let acts = self.state.hear(message, moment(), &self.rules);
-                    self.act(acts)?;
+                    self.act(acts).await?;
                 }
                 Some(first) = opened.recv() => {
                     self.opened(first)?;
@@ -263,7 +270,7 @@ impl<E: Engine> Worker<E> {
         if let Some(reopened) = self.reopened()? {
             self.take_over(reopened)?;
         } else {
-            self.rules.read_keys(&self.datapath)?;
+            self.has_other_rules |= self.rules.read_keys(&self.datapath)?;
         }
         self.live = 0;
         let (live, state, now) = (&mut self.live, &mut self.state, moment());
@@ -319,6 +326,17 @@ impl<E: Engine> Worker<E> {
             self.hold(knock);
         }
         self.newest.forget();
+        self.has_other_rules = true;
+        Ok(())
+    }
+
+    /// Hears again what other rules did not allow, or what is about keys that they did not have.
+    async fn hear_by_other_rules(&mut self) -> Result<()> {
+        let acts = self.state.hear_unfit(moment(), &self.rules);
+        self.act(acts).await?;
+        for (key, time) in self.state.newest() {
+            self.raise_newest(&key, time)?;
+        }
         Ok(())
     }
 
@@ -338,7 +356,7 @@ impl<E: Engine> Worker<E> {
         }
     }
 
-    fn act(&mut self, acts: Vec<Act>) -> Result<()> {
+    async fn act(&mut self, acts: Vec<Act>) -> Result<()> {
         let changes = |act: &Act| {
             matches!(
                 act,
@@ -352,7 +370,7 @@ impl<E: Engine> Worker<E> {
             )
         };
         let _lock = if acts.iter().any(changes) {
-            self.lock()?
+            Some(self.lock().await?)
         } else {
             None
         };
@@ -405,21 +423,6 @@ impl<E: Engine> Worker<E> {
     fn keep(&mut self) {
         self.kept.set(self.state.memory());
         self.next_kept = Instant::now() + KEEP;
-    }
-
-    /// Has what is decided by stay in force while the tables are changed.
-    fn lock(&mut self) -> Result<Option<Lock>> {
-        let lock = self.root.lock_unless(|| self.stopped.has_come())?;
-        if lock.is_none() || !self.datapath.is_pinned()? {
-            return Err(anyhow!(NothingUp));
-        }
-        if let Some(reopened) = self.datapath.reopened()? {
-            self.take_over(reopened)?;
-        } else {
-            // A command may have removed a key since they were read.
-            self.rules.read_keys(&self.datapath)?;
-        }
-        Ok(lock)
     }
 
     /// Notes what is to be ended in the tables.

@@ -165,6 +165,32 @@ fn what_another_host_says_is_held_to_this_hosts_rules() {
 }
 
 #[test]
+fn what_this_hosts_rules_did_not_allow_is_given_once_they_do() {
+    let mut fleet = joined(2);
+    fleet.nodes[1].rules.allows_nobody = true;
+    fleet.knock(0, place(0, 1));
+    fleet.knock(0, place(0, 2));
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].refused, [Refusal::User; 2]);
+    let hear = |fleet: &mut Fleet| {
+        let now = fleet.moment(1);
+        let node = &mut fleet.nodes[1];
+        for act in node.state.hear_unfit(now, &node.rules) {
+            node.act(act, now);
+        }
+    };
+    hear(&mut fleet);
+    assert!(fleet.open(1).is_empty());
+    // What was revoked meanwhile is not.
+    fleet.revoke(0, None, Some(place(0, 2).1));
+    fleet.settle();
+    fleet.nodes[1].rules.allows_nobody = false;
+    hear(&mut fleet);
+    assert_eq!(fleet.open(1), BTreeSet::from([place(0, 1)]));
+    assert_eq!(fleet.nodes[1].refused.len(), 2);
+}
+
+#[test]
 fn two_hosts_of_one_name_are_told_apart() {
     let mut fleet = joined(1);
     fleet.add(0, Memory::default());

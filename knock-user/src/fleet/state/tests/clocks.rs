@@ -125,7 +125,62 @@ fn a_host_whose_clock_is_set_back_goes_on() {
     fleet.knock(0, place(0, 2));
     fleet.settle();
     assert_eq!(fleet.open(1).len(), 2);
+    // And where the engine does not know any more what it has said.
+    lose_everything(&mut fleet);
+    for nth in 0..2 {
+        restart(&mut fleet, nth);
+    }
+    fleet.settle();
+    fleet.knock(0, place(0, 3));
+    fleet.settle();
+    assert_eq!(fleet.open(1).len(), 3);
     assert!(fleet.nodes[1].refused.is_empty());
+}
+
+/// What ends later is another grant: one that is used up would admit connections again.
+#[test]
+fn a_service_that_is_started_again_renews_no_grant_that_was_not_renewed() {
+    let mut fleet = Fleet::new(2);
+    fleet.nodes[1].skew = -3_000_000;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let ends = fleet.nodes[1].tables[&place(0, 1)].until;
+    fleet.now += 4 * SECOND;
+    restart(&mut fleet, 1);
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].tables[&place(0, 1)].until, ends);
+    // One that was renewed meanwhile is, once it is known what time it is there.
+    restart(&mut fleet, 1);
+    fleet.nodes[1].link.cut();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.nodes[1].link.is_cut = false;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    let here = fleet.nodes[1].tables[&place(0, 1)].until;
+    let there = fleet.nodes[0].tables[&place(0, 1)].until;
+    assert!(here > ends && here <= there && here + SECOND > there);
+}
+
+#[test]
+fn what_a_host_gave_before_it_was_suspended_is_not_given_again_after() {
+    let mut fleet = joined(2);
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.now += 40 * SECOND;
+    fleet.nodes[0].suspended += 35 * SECOND;
+    // Its own kernel does not count the time that the machine was suspended.
+    let now = fleet.moment(0).monotonic;
+    assert!(fleet.nodes[0].tables[&place(0, 1)].until > now);
+    assert!(fleet.open(1).is_empty());
+    lose_everything(&mut fleet);
+    fleet.settle();
+    assert!(fleet.nodes[0].state.published > 1);
+    assert!(fleet.open(1).is_empty());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A packet counts once in the fleet.
 
-use super::*;
-use crate::fwknop::seen::{END, KEPT};
+use super::{interleavings::restart, *};
+use crate::{
+    fleet::state::newest::FAR,
+    fwknop::seen::{END, KEPT},
+};
 
 #[test]
 fn the_newest_time_of_a_key_is_known_everywhere_and_only_grows() {
@@ -57,7 +60,7 @@ fn a_newest_time_that_no_packet_can_have_locks_nobody_out() {
         let mut fleet = joined(3);
         let now = fleet.wall() * 1000;
         let later = Seen {
-            time: now + 2 * MAX_AHEAD,
+            time: now + 2 * MAX_AHEAD + FAR,
         };
         let (key, mut value) = fleet.codec().seen("alice", later);
         if !is_read {
@@ -73,16 +76,18 @@ fn a_newest_time_that_no_packet_can_have_locks_nobody_out() {
         fleet.settle();
         assert_eq!(fleet.nodes[1].answers[&1], Answer::Taken);
         assert!(fleet.nodes[2].newest["alice"] >= now);
+        // It does not stay in the place of what was accepted, and of what is accepted then.
         let (key, value) = fleet.codec().seen("alice", later);
         fleet.write(key, value);
-        fleet.settle();
-        fleet.nodes[1].state.accepted("alice", now + 1);
-        fleet.now += 2 * SECOND;
-        fleet.settle();
-        let newest = fleet.store.copies("seen/alice").remove(0);
-        let newest = fleet.codec().read(&newest.0, &newest.1);
-        let name = "alice".parse().expect("a name");
-        assert_eq!(newest, Ok(Record::Seen(name, Seen { time: now + 1 })));
+        for time in [now, now + 1] {
+            fleet.nodes[1].state.accepted("alice", time);
+            fleet.now += 2 * SECOND;
+            fleet.settle();
+            let newest = fleet.store.copies("seen/alice").remove(0);
+            let newest = fleet.codec().read(&newest.0, &newest.1);
+            let name = "alice".parse().expect("a name");
+            assert_eq!(newest, Ok(Record::Seen(name, Seen { time })));
+        }
     }
 }
 
@@ -130,6 +135,48 @@ fn of_all_hosts_that_have_a_packet_one_is_told_to_open() {
     }
 }
 
+/// During a rotation, two hosts sign the same time with other keys.
+#[test]
+fn one_is_told_to_open_whatever_key_it_signs_with() {
+    let old = FleetKey::random().expect("a random key");
+    let new = FleetKey::random().expect("a random key");
+    for [first, second] in [[&old, &new], [&new, &old]] {
+        let mut fleet = Fleet::new(0);
+        for (nth, keys) in [[first, second], [second, first]].into_iter().enumerate() {
+            let keys = keys.map(Clone::clone).to_vec();
+            fleet.keyring = Keyring::new(keys).expect("there are two");
+            fleet.add(nth, Memory::default());
+        }
+        fleet.settle();
+        for nth in 0..2 {
+            assert!(fleet.nodes[nth].state.ask("alice", 100, 1));
+        }
+        fleet.settle();
+        let answers = fleet.nodes.iter().map(|node| node.answers[&1]);
+        assert!(answers.eq([Answer::Agreed, Answer::Taken]));
+    }
+}
+
+/// Its kernel program accepts what all others refuse for its age, and what one of them has accepted looks as if it had not been
+/// made yet.
+#[test]
+fn a_host_whose_clock_is_behind_is_not_told_to_open_by_an_older_packet() {
+    for behind in [20, 600] {
+        let mut fleet = joined(2);
+        fleet.nodes[1].skew = -((MAX_AHEAD / 1000).cast_signed() + behind * 1_000_000);
+        let now = fleet.wall() * 1000;
+        for (time, answer) in [(now, Answer::Taken), (now - SECOND, Answer::Older)] {
+            fleet.nodes[0].state.accepted("alice", now);
+            fleet.settle();
+            restart(&mut fleet, 1);
+            fleet.settle();
+            assert!(fleet.nodes[1].state.ask("alice", time, 1));
+            fleet.settle();
+            assert_eq!(fleet.nodes[1].answers[&1], answer);
+        }
+    }
+}
+
 #[test]
 fn the_packets_of_a_key_are_asked_about_one_after_another() {
     let mut fleet = joined(2);
@@ -142,7 +189,7 @@ fn the_packets_of_a_key_are_asked_about_one_after_another() {
     let writes = node.state.writes(now, 4, &node.rules, |_| None);
     let asked = writes
         .iter()
-        .filter(|write| write.condition == Condition::Grows);
+        .filter(|write| matches!(write.condition, Condition::Grows { .. }));
     assert_eq!(asked.count(), 2, "one of each key");
     for write in writes {
         node.state.not_written(write.id, now);
@@ -153,7 +200,7 @@ fn the_packets_of_a_key_are_asked_about_one_after_another() {
     // One that is older than what was heard of since is taken for a copy.
     assert!(fleet.nodes[1].state.ask("alice", 104, 1));
     fleet.settle();
-    assert_eq!(fleet.nodes[1].answers, BTreeMap::from([(1, Answer::Taken)]));
+    assert_eq!(fleet.nodes[1].answers, BTreeMap::from([(1, Answer::Older)]));
 }
 
 #[test]

@@ -101,7 +101,8 @@ fn who_knows_another_order_of_revocations_ends_everything() {
     fleet.nodes[0].link.is_cut = false;
     fleet.settle();
     assert!(fleet.open(0).is_empty());
-    assert_eq!(fleet.nodes[0].state.applied().map(|at| at.number), Some(3));
+    // With a revocation of everything after those.
+    assert_eq!(fleet.nodes[0].state.applied().map(|at| at.number), Some(4));
     fleet.knock(0, place(0, 1));
     fleet.settle();
     assert_eq!(fleet.open(0).len(), 1);
@@ -109,7 +110,7 @@ fn who_knows_another_order_of_revocations_ends_everything() {
 
 #[test]
 fn a_copy_of_the_engine_that_is_put_back_opens_nothing_that_was_revoked_since() {
-    for is_restarted in [false, true] {
+    for restarted in [&[][..], &[1], &[0, 1, 2]] {
         let mut fleet = joined(3);
         fleet.revoke(2, Some("mail"), None);
         fleet.settle();
@@ -122,8 +123,8 @@ fn a_copy_of_the_engine_that_is_put_back_opens_nothing_that_was_revoked_since() 
         fleet.revoke(1, None, Some(place(0, 1).1));
         fleet.settle();
         put_back(&mut fleet, copy);
-        if is_restarted {
-            restart(&mut fleet, 1);
+        for nth in restarted {
+            restart(&mut fleet, *nth);
         }
         fleet.settle();
         fleet.nodes[2].link.is_cut = false;
@@ -141,6 +142,96 @@ fn a_copy_of_the_engine_that_is_put_back_opens_nothing_that_was_revoked_since() 
         fleet.settle();
         assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
     }
+}
+
+/// Nobody has told the engine what it lacks before somebody revokes something else.
+#[test]
+fn a_revocation_in_a_copy_that_was_put_back_revives_nothing() {
+    for restarted in [&[][..], &[1], &[0, 1, 2]] {
+        for later in 1..4 {
+            let mut fleet = joined(3);
+            fleet.revoke(2, Some("mail"), None);
+            fleet.settle();
+            fleet.knock(0, place(0, 1));
+            fleet.settle();
+            let copy = fleet.store.clone();
+            fleet.revoke(1, None, Some(place(0, 1).1));
+            fleet.settle();
+            for nth in 0..3 {
+                fleet.nodes[nth].link.cut();
+            }
+            put_back(&mut fleet, copy);
+            for _ in 0..later {
+                fleet.revoke(2, Some("mail"), None);
+            }
+            for nth in restarted {
+                restart(&mut fleet, *nth);
+            }
+            for nth in 0..3 {
+                fleet.nodes[nth].link.is_cut = false;
+            }
+            fleet.settle();
+            assert!((0..3).all(|nth| fleet.open(nth).is_empty()));
+            // Nor later, by one that begins again.
+            restart(&mut fleet, 1);
+            fleet.settle();
+            assert!(fleet.open(1).is_empty());
+            let applied = fleet.nodes[0].state.applied();
+            assert!(applied.is_some_and(|applied| applied.number > 2));
+            assert!(
+                fleet
+                    .nodes
+                    .iter()
+                    .all(|node| node.state.applied() == applied)
+            );
+            fleet.knock(2, place(1, 3));
+            fleet.settle();
+            assert!((0..3).all(|nth| fleet.open(nth) == BTreeSet::from([place(1, 3)])));
+        }
+    }
+}
+
+/// More than a host remembers, and each host remembers another end of it.
+#[test]
+fn a_very_old_copy_that_is_put_back_revives_nothing() {
+    let mut fleet = joined(2);
+    fleet.revoke(0, Some("mail"), None);
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    let copy = fleet.store.clone();
+    fleet.revoke(1, None, Some(place(0, 1).1));
+    for _ in 0..AT_ONCE {
+        fleet.revoke(1, Some("mail"), None);
+    }
+    fleet.settle();
+    put_back(&mut fleet, copy);
+    for nth in 0..2 {
+        restart(&mut fleet, nth);
+    }
+    fleet.settle();
+    assert!((0..2).all(|nth| fleet.open(nth).is_empty()));
+    fleet.knock(1, place(1, 3));
+    fleet.settle();
+    assert!((0..2).all(|nth| fleet.open(nth).len() == 1));
+}
+
+#[test]
+fn a_host_publishes_again_though_its_order_of_revocations_was_deleted_while_it_told_it() {
+    let mut fleet = joined(1);
+    fleet.revoke(0, Some("mail"), None);
+    fleet.settle();
+    let (key, value) = fleet.codec().head(Mark::default());
+    fleet.write(key, value);
+    // It is told of this one, and that it is to write the other.
+    while fleet.nodes[0].state.order.next_restated().is_none() {
+        fleet.step(0, 0, true);
+    }
+    fleet.store.sweep(|key| key == head_key());
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].state.published, 1);
+    assert!(fleet.store.get(head_key()).is_some());
 }
 
 #[test]

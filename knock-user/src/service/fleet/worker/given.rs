@@ -6,7 +6,7 @@ use knock_common::{event::Kind, report::class};
 use super::Worker;
 use crate::{
     datapath::{
-        GrantsFull, TooManyLengths,
+        Admitted, Ends, GrantsFull, TooManyLengths,
         origin::{Holder, SHARED},
     },
     fleet::{
@@ -22,10 +22,9 @@ impl<E: Engine> Worker<E> {
     /// Gives a grant, or says why not. The lock is held, and the rules are those in force.
     pub(super) fn give(&mut self, give: Give) -> Result<()> {
         let source = give.source;
-        let (user, key) = (give.user.as_deref(), give.key.as_deref());
         let admitted = self.rules.gate(&give.gate).ok_or(Refusal::Gate);
         let admitted = admitted.and_then(|gate| {
-            let user = self.rules.admits(gate, &source, user, key)?;
+            let user = self.rules.admits(gate, &source, give.grant.by())?;
             Ok((gate, user))
         });
         let (gate, user) = match admitted {
@@ -37,7 +36,7 @@ impl<E: Engine> Worker<E> {
         };
         let holder = Holder {
             user,
-            host: self.number_of(&give.origin),
+            host: self.number_of(&give.grant.origin),
         };
         let now = monotonic_now();
         let until = now.saturating_add(self.rules.open_for(gate));
@@ -48,15 +47,20 @@ impl<E: Engine> Worker<E> {
             self.refuse_grant(give, Refusal::TableFull);
             return Ok(());
         }
+        let ends = Ends {
+            until,
+            doubt: give.doubt,
+        };
         let given = self
             .datapath
-            .admit_remote(source, gate, holder.number(), until, now);
+            .admit_remote(source, gate, holder.number(), ends, now);
         match given {
-            Ok(true) => {
+            Ok(Admitted::Given) => {
                 self.live += u32::from(!renews);
                 self.say_opened(give, until);
             }
-            Ok(false) => {}
+            Ok(Admitted::Lasts) => {}
+            Ok(Admitted::InDoubt) => self.state.doubt(give),
             Err(error) if is_full(&error) => self.refuse_grant(give, Refusal::TableFull),
             Err(error) => return Err(error),
         }
@@ -80,20 +84,12 @@ impl<E: Engine> Worker<E> {
     }
 
     fn refuse_grant(&mut self, give: Give, reason: Refusal) {
-        let Give {
-            gate,
-            user,
-            key: _,
-            source,
-            until: _,
-            origin,
-        } = give;
         self.refuse(Refused {
             reason,
-            origin: Some(origin),
-            gate: Some(gate),
-            user,
-            source: Some(source),
+            origin: Some(give.grant.origin),
+            gate: Some(give.gate),
+            user: give.grant.user,
+            source: Some(give.source),
             key: String::new(),
         });
     }
@@ -101,11 +97,11 @@ impl<E: Engine> Worker<E> {
     fn say_opened(&mut self, give: Give, until: u64) {
         let record = Record {
             gate: Some(give.gate),
-            user: give.user,
-            key: give.key,
+            user: give.grant.user,
+            key: give.grant.key,
             source: Some(network_text(give.source)),
             until: Some(wall_clock(until)),
-            origin: Some(give.origin),
+            origin: Some(give.grant.origin),
             ..Record::now(Kind::Opened.name())
         };
         self.say(Some(class::OPENINGS), record);

@@ -19,6 +19,7 @@ use crate::{
     datapath::{Datapath, keys::user_of, padded_address},
     fleet::{
         engine::Engine,
+        record::By,
         state::{Answer, Policy as _},
     },
     service::record::{Record, wall_clock},
@@ -93,6 +94,8 @@ fn held(item: &[u8]) -> Option<Held> {
 struct Waiting {
     held: Held,
     key: String,
+    /// See [`By::print`].
+    print: Option<u64>,
     gate: String,
 }
 
@@ -109,6 +112,7 @@ impl<E: Engine> Worker<E> {
         Some(Waiting {
             held,
             key: self.rules.key_in(held.slot)?.to_owned(),
+            print: self.rules.print_of(held.slot),
             gate: self.rules.gate_name(held.gate)?.to_owned(),
         })
     }
@@ -153,6 +157,12 @@ impl<E: Engine> Worker<E> {
                 self.refuse_knock(&waiting, Kind::Captured, class::CAPTURES, replay);
                 Ok(())
             }
+            // As where a client tries again, and its second packet has come to another host sooner.
+            Answer::Older => {
+                let replay = Cause::Replay.name();
+                self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, replay);
+                Ok(())
+            }
             Answer::Nothing => {
                 self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
                 Ok(())
@@ -162,7 +172,12 @@ impl<E: Engine> Worker<E> {
 
     /// Gives the grants that a knock asks for, as far as its key and the gate still allow it.
     fn open(&mut self, waiting: &Waiting) -> Result<()> {
-        let Waiting { held, key, gate } = waiting;
+        let Waiting {
+            held,
+            key,
+            print,
+            gate,
+        } = waiting;
         let mut addresses = Vec::new();
         if held.families & flag::IPV4 != 0 {
             addresses.push(held.v4.into());
@@ -176,11 +191,12 @@ impl<E: Engine> Worker<E> {
         let mut users = Vec::new();
         for address in &addresses {
             // Both, before either is granted.
-            let user = Some(user_of(key));
-            match self
-                .rules
-                .admits(gate, &IpNet::from(*address), user, Some(key))
-            {
+            let by = By {
+                user: Some(user_of(key)),
+                key: Some(key),
+                print: *print,
+            };
+            match self.rules.admits(gate, &IpNet::from(*address), by) {
                 Ok(number) => users.push(number),
                 Err(refusal) => {
                     let class = class::FAILURES;
@@ -240,7 +256,12 @@ impl<E: Engine> Worker<E> {
 
 /// Returns what is said of a knock in any case.
 fn record(waiting: &Waiting, kind: Kind) -> Record {
-    let Waiting { held, key, gate } = waiting;
+    let Waiting {
+        held,
+        key,
+        print: _,
+        gate,
+    } = waiting;
     Record {
         gate: Some(gate.clone()),
         user: Some(user_of(key).to_owned()),

@@ -1,5 +1,6 @@
 //! What a service leaves to the next one, in a file: the last revocation that was put into the tables, since to put it there
-//! again would end what was given after it; and the newest time of each host, since what is older than that is not new.
+//! again would end what was given after it; those before it, by which an older copy of the engine is told from what there is;
+//! and the newest time of each host, since what is older than that is not new.
 
 use std::{fs, path::PathBuf};
 
@@ -70,7 +71,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::Mark;
+    use crate::fleet::record::{Mark, Revocation};
 
     #[test]
     fn what_is_kept_is_of_the_same_fleet() {
@@ -83,7 +84,15 @@ mod tests {
                 number: 7,
                 nonce: u64::MAX,
             }),
+            known: vec![Revocation {
+                gate: Some("ssh".to_owned()),
+                network: None,
+                host: "edge-1".to_owned(),
+                nonce: u64::MAX,
+                after: u64::MAX - 1,
+            }],
             hosts: [("edge-1".to_owned(), u64::MAX)].into(),
+            serial: u64::MAX,
         };
         kept.set(memory.clone());
         assert_eq!(*Kept::at(path.clone(), "edge").memory(), memory);

@@ -1,6 +1,6 @@
 //! The newest times of keys: what this host has accepted is told, and copies of what others have accepted are refused.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 
@@ -16,6 +16,10 @@ use crate::{
 
 /// Times that no packet can have yet; more are left out, and the latest first.
 const AHEAD: usize = 4096;
+
+/// By so much sooner than a packet can have it, a time is taken. This is looked at once a [`LOOK`](super::LOOK), and a copy must
+/// not come before that.
+const EARLY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct Newest {
@@ -38,9 +42,9 @@ impl Newest {
         }
     }
 
-    /// Takes one that a packet can have now. `latest`: the latest of these, Unix ns.
-    fn take_reached(&mut self, latest: u64) -> Option<(u64, String)> {
-        let is_reached = |(time, _): &&(u64, String)| *time <= latest;
+    /// Takes one that is not later than `reached`, Unix ns.
+    fn take_reached(&mut self, reached: u64) -> Option<(u64, String)> {
+        let is_reached = |(time, _): &&(u64, String)| *time <= reached;
         self.ahead.first().filter(is_reached)?;
         self.ahead.pop_first()
     }
@@ -78,7 +82,7 @@ impl<E: Engine> Worker<E> {
         if slots.is_empty() {
             return Ok(());
         }
-        if time > self.rules.latest(moment()) {
+        if time > self.reached() {
             self.newest.await_time(time, key);
             self.refuse(Refused {
                 reason: Refusal::TooLong,
@@ -96,10 +100,15 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
+    /// Returns up to which time packets are refused now where another host says so, Unix ns.
+    fn reached(&self) -> u64 {
+        let latest = self.rules.latest(moment());
+        latest.saturating_add(u64::try_from(EARLY.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// Refuses packets whose time was too far ahead when another host said that it has accepted them.
     pub(super) fn raise_reached(&mut self) -> Result<()> {
-        let latest = self.rules.latest(moment());
-        while let Some((time, key)) = self.newest.take_reached(latest) {
+        while let Some((time, key)) = self.newest.take_reached(self.reached()) {
             self.raise_newest(&key, time)?;
         }
         Ok(())
