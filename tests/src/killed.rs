@@ -51,6 +51,21 @@ impl Call {
         }
     }
 
+    /// Locks a file or a folder.
+    pub fn locks(&self) -> bool {
+        self.number == libc::SYS_flock
+    }
+
+    /// Removes a file or a pin.
+    pub fn removes(&self) -> bool {
+        match self.number {
+            libc::SYS_unlinkat => true,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_unlink => true,
+            _ => false,
+        }
+    }
+
     /// Has a link carry another program.
     pub fn changes_a_link(&self) -> bool {
         self.number == libc::SYS_bpf && self.first == LINK_UPDATE

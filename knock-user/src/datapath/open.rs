@@ -182,7 +182,11 @@ impl Datapath {
             let mut directories = directories.iter();
             directories.find(|directory| directory.holds == *holds)
         };
-        if let Some(Directory { path, .. }) = holding(&Holds::Instance) {
+        // Somebody may have removed pins from another one.
+        let is_whole =
+            |of: &&Directory| of.holds == Holds::Instance && directory::is_whole(&of.path);
+        let whole = directories.iter().find(is_whole);
+        if let Some(Directory { path, .. }) = whole.or_else(|| holding(&Holds::Instance)) {
             let path = path.clone();
             Self::open_in(root, PinDirectory { path, access })
         } else if let Some(Directory { path, .. }) = holding(&Holds::OtherVersion) {

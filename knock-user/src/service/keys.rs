@@ -38,8 +38,8 @@ impl Keys {
         }
     }
 
-    /// Another configuration is in force, perhaps without keys: a trial may have ended.
-    pub fn replaced(&mut self) {
+    /// Another configuration is in force, perhaps without keys, since a trial may have ended; or one has been undone, with its keys.
+    pub fn may_be_others(&mut self) {
         self.is_due = true;
     }
 

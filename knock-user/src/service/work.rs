@@ -255,12 +255,18 @@ impl<'r> Work<'r> {
     }
 
     fn follow(&mut self) -> Result<Seen> {
-        if let Err(error) = datapath::settle_killed(self.root) {
-            if let Some(error) = self.unsettled.about(&error) {
-                tracing::warn!("{error}");
+        match datapath::settle_killed(self.root) {
+            Err(error) => {
+                if let Some(error) = self.unsettled.about(&error) {
+                    tracing::warn!("{error}");
+                }
             }
-        } else {
-            self.unsettled.settle();
+            Ok(is_settled) => {
+                self.unsettled.settle();
+                if is_settled {
+                    self.keys.may_be_others();
+                }
+            }
         }
         self.follow_configuration()?;
         if reload::return_from_trial(&self.datapath, &mut self.trial) {
@@ -283,7 +289,7 @@ impl<'r> Work<'r> {
         // Ends are for the hooks of the gates that have ended, what has begun for those that there are now.
         let found = self.watch.follow(&self.datapath, &next, &mut self.log)?;
         self.datapath = next;
-        self.keys.replaced();
+        self.keys.may_be_others();
         self.open = None;
         self.log.say(Record::now(names::CONFIG_APPLIED));
         self.log.configure(self.datapath.config());

@@ -1,8 +1,11 @@
 //! Commands that are killed half-way: right before each system call that changes pins or attachments.
 
 use knockgate_tests::{
-    killed::killed_before,
-    lab::{Source::A, WAN},
+    killed::{Call, count, killed_at_call, killed_before},
+    lab::{
+        Source::{A, B},
+        WAN,
+    },
 };
 
 use crate::{configure, expect_status, in_generic_mode, ssh};
@@ -57,6 +60,49 @@ fn down_that_is_killed_is_brought_to_its_end_by_the_next() {
             }
         }
         panic!("`down` makes more calls than expected");
+    });
+}
+
+/// It attaches nothing to tables of which some are gone, since others would be made in their place, with no room for what they are
+/// for.
+#[test]
+fn a_service_does_not_guard_from_what_a_killed_down_has_left() {
+    in_generic_mode(|scenario| {
+        let down = || scenario.lab.knockgate_command(&["down"]);
+        scenario.configure(format!("allow = [\"{{B}}/32\"]\n{}", ssh()));
+        scenario.knockgate("up").exits(0);
+        let calls = count(down(), Call::removes);
+        // Before and behind the pins of the configuration and of the program, and when only what identifies the instance is left.
+        for nth in [2, 12, calls / 2, calls - 12, calls - 3] {
+            scenario.knockgate("up").exits(0);
+            let service = scenario.lab.serve(&[]);
+            assert!(
+                killed_at_call(down(), nth, Call::removes),
+                "{nth} of {calls}"
+            );
+            // The service completes it.
+            assert_eq!(service.ends(), Some(0), "{nth} of {calls}");
+            scenario.knockgate("up").exits(0);
+            scenario.open(B, "22/tcp");
+            scenario.closed(A, "22/tcp");
+        }
+    });
+}
+
+/// What is left of the one is no reason not to find the other.
+#[test]
+fn a_down_of_one_interface_that_is_killed_keeps_no_command_from_the_others() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        let down = || scenario.lab.knockgate_command(&["down", "-i", WAN]);
+        assert!(killed_at_call(down(), 20, Call::removes));
+        scenario.knockgate("revoke --all").exits(0);
+        expect_status(scenario, &[(WAN, None, false), ("wan1", None, true)]);
+        scenario.knockgate("up").exits(0);
+        expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
+        scenario.closed(A, "22/tcp");
     });
 }
 

@@ -162,6 +162,12 @@ fn an_interface_taken_down_by_itself_stays_down() {
         });
         expect_status(scenario, &[(WAN, None, false), ("wan1", None, true)]);
         assert!(service.goes_on());
+        // Nor does the next one attach anything to it.
+        service.signal(libc::SIGKILL);
+        service.ends();
+        let mut service = serve(scenario);
+        expect_status(scenario, &[(WAN, None, false), ("wan1", None, true)]);
+        assert!(service.goes_on());
         scenario.knockgate("up").exits(0);
         is_guarded(scenario);
         scenario.knockgate("down").exits(0);

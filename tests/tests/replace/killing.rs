@@ -6,8 +6,11 @@ use std::{cell::Cell, fs};
 use knockgate_tests::{
     gate_config::{ALICE, BOB, Gate},
     keys,
-    killed::{Call, count, killed_at_call, killed_before},
-    lab::Source::{A, B},
+    killed::{Call, count, interrupted, killed_at_call, killed_before},
+    lab::{
+        Source::{A, B},
+        WAN,
+    },
     run::wait_until,
     service::{echoes, is_silent},
 };
@@ -159,5 +162,45 @@ fn nothing_is_counted_twice_or_lost_though_a_reload_is_killed() {
                 scenario.knockgate("reload").exits(0);
             }
         }
+    });
+}
+
+/// It was killed when its directories had their names, before it had made sessions of what is open.
+#[test]
+fn an_open_connection_is_kept_though_the_first_up_is_killed() {
+    for next in ["up", "up --try 1m"] {
+        in_native_mode(|scenario| {
+            scenario.configure(ssh());
+            let mut flow = scenario.connected(A, 22);
+            let is_named = Cell::new(false);
+            let up = scenario.lab.knockgate_command(&["up"]);
+            assert!(killed_at_call(up, 0, |call| {
+                is_named.replace(is_named.get() || call.renames())
+            }));
+            scenario.knockgate("status").exits(7);
+            scenario.knockgate(next).exits(0);
+            assert!(echoes(&mut flow, b"kept"), "{next}");
+            scenario.closed(A, "22/tcp");
+        });
+    }
+}
+
+/// What another command was told on its command line while `reload` waited for it stays.
+#[test]
+fn a_reload_does_not_revert_what_has_come_up_while_it_waited() {
+    in_native_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        scenario.configure(ssh());
+        scenario.knockgate(&format!("up -i {WAN}")).exits(0);
+        scenario.configure(ssh().protect("22/tcp 25/tcp"));
+        let reload = scenario.lab.knockgate_command(&["reload"]);
+        let code = interrupted(reload, Call::locks, || {
+            let up = format!("up -i {WAN} -i wan1");
+            scenario.knockgate(&up).exits(0);
+        });
+        assert_eq!(code, Some(0));
+        let status = scenario.knockgate("status --json").exits(0).json();
+        assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(2));
+        scenario.closed(A, "25/tcp");
     });
 }

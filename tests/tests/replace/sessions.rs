@@ -1,9 +1,10 @@
 //! Connections that are open when an instance comes up, and the session of who brings it up.
 
-use std::net::TcpStream;
+use std::{fs, net::TcpStream};
 
 use knockgate_tests::{
     foreign,
+    gate_config::ALICE,
     lab::{
         Source::{A, B},
         WAN,
@@ -54,6 +55,61 @@ fn a_repair_does_not_cut_off_the_session_that_gives_the_command() {
         assert!(echoes(&mut flow, b"kept"));
         in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
         scenario.closed(A, "22/tcp");
+    });
+}
+
+/// From which somebody has removed a pin: it guards until there is something to take its place.
+#[test]
+fn what_is_damaged_stays_where_it_cannot_be_replaced() {
+    in_native_mode(|scenario| {
+        let cut = || ssh().key("established = \"cut\"");
+        scenario.up(format!("allow = [\"{{A}}/32\"]\n{}", cut()));
+        let mut flow = scenario.connected(A, 22);
+        fs::remove_file(scenario.lab.pin_root().join(WAN).join("cursor")).expect("it is pinned");
+        scenario.configure(cut());
+        let refused = in_session(scenario, &flow, &["up"]);
+        refused.exits(1).says(&["would cut off"]);
+        assert!(echoes(&mut flow, b"kept"));
+        scenario.closed(B, "22/tcp");
+        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("status").exits(0);
+    });
+}
+
+#[test]
+fn a_session_with_a_grant_goes_on_under_the_same_gate() {
+    in_native_mode(|scenario| {
+        let cut = || ssh().key("established = \"cut\"");
+        scenario.up(cut());
+        scenario.knock(A, ALICE);
+        let mut flow = scenario.connected(A, 22);
+        scenario.configure(cut().open_for("2h"));
+        in_session(scenario, &flow, &["reload"]).exits(0);
+        assert!(echoes(&mut flow, b"granted"));
+        // One that was kept without a grant is cut off.
+        reload(scenario, ssh());
+        scenario.configure(cut());
+        let refused = in_session(scenario, &flow, &["reload"]);
+        refused.exits(1).says(&["would cut off"]);
+    });
+}
+
+/// What has come by an interface that was taken down on purpose, and stays so.
+#[test]
+fn a_session_by_an_interface_that_stays_down_goes_on() {
+    in_native_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        scenario.configure(ssh());
+        let up = format!("up -i {WAN} -i wan1");
+        scenario.knockgate(&up).exits(0);
+        scenario.knockgate(&format!("down -i {WAN}")).exits(0);
+        let mut flow = scenario.connected(A, 22);
+        in_session(scenario, &flow, &["reload", "--program"]).exits(0);
+        assert!(echoes(&mut flow, b"not guarded"));
+        in_session(scenario, &flow, &["up", "-i", WAN, "-i", "wan1"])
+            .exits(1)
+            .says(&["would cut off"]);
     });
 }
 

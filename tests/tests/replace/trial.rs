@@ -110,6 +110,49 @@ fn a_trial_that_is_confirmed_stays() {
     });
 }
 
+/// Who gives it has not been told that the trial had ended.
+#[test]
+fn a_confirmation_that_comes_too_late_fails() {
+    for serves in [false, true] {
+        in_native_mode(|scenario| {
+            scenario.up(ssh());
+            let service = serves.then(|| serve(scenario));
+            scenario.configure(ssh().protect("25/tcp"));
+            scenario.knockgate("up --try 1h").exits(0);
+            lapse(scenario);
+            if serves {
+                wait_until("the service has returned from it", || {
+                    scenario.attempt(A, "22/tcp", Outcome::Silent) == Outcome::Silent
+                });
+                scenario.knockgate("confirm").exits(1).says(&["no trial"]);
+            } else {
+                scenario.knockgate("confirm").exits(1).says(&["too late"]);
+            }
+            assert_eq!(mode(scenario), "enforce");
+            scenario.closed(A, "22/tcp");
+            drop(service);
+        });
+    }
+}
+
+#[test]
+fn an_interface_that_was_taken_down_stays_down_when_a_trial_ends() {
+    in_native_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        scenario.configure(ssh());
+        let up = format!("up -i {WAN} -i wan1");
+        scenario.knockgate(&up).exits(0);
+        scenario.knockgate(&format!("{up} --try 1h")).exits(0);
+        scenario.knockgate("down -i wan1").exits(0);
+        lapse(scenario);
+        let status = scenario.knockgate("status --json").exits(7).json();
+        let rows = status["interfaces"].as_array().expect("a list").iter();
+        let guarded: Vec<_> = rows.map(|row| row["guarded"] == true).collect();
+        assert_eq!(guarded, [true, false], "{status}");
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 #[test]
 fn what_was_up_before_is_in_force_again() {
     in_native_mode(|scenario| {
@@ -174,6 +217,25 @@ fn a_trial_ends_whatever_its_grants_are() {
     });
 }
 
+/// Of as many prefix lengths as the kernel looks for, and the one that knocks make in the configuration before.
+#[test]
+fn a_trial_ends_whatever_prefix_lengths_its_grants_have() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh().key("grant_to = \"prefix\""));
+        scenario.configure(ssh());
+        scenario.knockgate("up --try 1h").exits(0);
+        for length in 17..=23 {
+            let allow = format!("allow 198.51.0.0/{length} --gate ssh --for 50m");
+            scenario.knockgate(&allow).exits(0);
+        }
+        lapse(scenario);
+        let status = scenario.knockgate("status");
+        status.exits(0).says(&["different prefix lengths"]);
+        assert_eq!(mode(scenario), "enforce");
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 /// A directory that a killed `down` has left is removed, once.
 #[test]
 fn an_empty_directory_is_removed() {
@@ -211,7 +273,7 @@ fn a_trial_that_is_killed_half_way_is_undone() {
             }
             scenario.open(A, "25/tcp");
             scenario.closed(A, "22/tcp");
-            scenario.knockgate("confirm").exits(0).says(&["no trial"]);
+            scenario.knockgate("confirm").exits(1).says(&["no trial"]);
             drop(service);
         });
     }
@@ -263,6 +325,22 @@ fn a_service_that_starts_keeps_the_trial() {
         assert_eq!(mode(scenario), "try");
         service.signal(libc::SIGTERM);
         assert_eq!(service.ends(), Some(0));
+    });
+}
+
+/// Nor one that has ended, with nothing to return to.
+#[test]
+fn a_service_that_starts_keeps_a_trial_that_has_ended() {
+    in_native_mode(|scenario| {
+        scenario.configure(ssh());
+        scenario.knockgate("up --try 1h").exits(0);
+        lapse(scenario);
+        let service = serve(scenario);
+        assert_eq!(mode(scenario), "lapsed");
+        scenario.open(A, "22/tcp");
+        scenario.knockgate("up").exits(0);
+        scenario.closed(A, "22/tcp");
+        drop(service);
     });
 }
 

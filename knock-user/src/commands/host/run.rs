@@ -55,6 +55,8 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         named_interfaces: !args.interfaces.is_empty(),
         // A service that is started again does not make a trial permanent.
         keeps_trial: true,
+        // Nor does it guard what somebody has taken down.
+        keeps_down: true,
         into: args.into.clone(),
         session: up::session(args.anyway),
         ..Request::new(Absent::Await)

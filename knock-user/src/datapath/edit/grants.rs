@@ -1,6 +1,12 @@
 //! Grants by hand and by the service, given and taken away while the program changes the same tables.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -17,7 +23,7 @@ use knock_common::{
 use super::{grant_table::GrantTable, sessions};
 use crate::{
     config::{Config, Gate, GrantTo},
-    datapath::open::Datapath,
+    datapath::{carry::Room, open::Datapath},
 };
 
 /// There is no room for another grant.
@@ -211,26 +217,26 @@ impl Datapath {
     pub(super) fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
         let to_prefix = gives_to_prefixes(self.config());
         let mut wanted = self.lengths_in_use::<A>(to_prefix, now)?;
-        wanted.insert(length);
+        wanted.entry(length).or_insert(u64::MAX);
         if wanted.len() >= MAX_LENGTHS {
             wanted.remove(&length);
-            return Err(TooManyLengths(wanted).into());
+            return Err(TooManyLengths(wanted.into_keys().collect()).into());
         }
-        self.set_lengths::<A>(wanted)
+        self.set_lengths::<A>(wanted.into_keys().collect())
     }
 
     /// Makes the kernel look for grants of the prefix lengths of live grants, and of those that knocks make under `next`:
-    /// the configuration in force or the one that is about to be.
-    pub(in crate::datapath) fn look_for_lengths(&mut self, next: &Config, now: u64) -> Result<()> {
+    /// the configuration in force or the one that is about to be. `room`: whether those that last longest are enough.
+    pub(in crate::datapath) fn look_for_lengths(
+        &mut self,
+        next: &Config,
+        room: Room,
+        now: u64,
+    ) -> Result<()> {
         // While both are in use, knocks may make what either says.
         let to_prefix = gives_to_prefixes(self.config()) || gives_to_prefixes(next);
-        let v4 = self.lengths_in_use::<V4>(to_prefix, now)?;
-        let v6 = self.lengths_in_use::<V6>(to_prefix, now)?;
-        for lengths in [&v4, &v6] {
-            if lengths.len() >= MAX_LENGTHS {
-                return Err(TooManyLengths(lengths.clone()).into());
-            }
-        }
+        let v4 = fitting(self.lengths_in_use::<V4>(to_prefix, now)?, room)?;
+        let v6 = fitting(self.lengths_in_use::<V6>(to_prefix, now)?, room)?;
         self.set_lengths::<V4>(v4)?;
         self.set_lengths::<V6>(v6)
     }
@@ -246,22 +252,43 @@ impl Datapath {
         Ok(())
     }
 
-    /// Returns the prefix lengths of live grants, and with `to_prefix` the one that knocks make.
-    fn lengths_in_use<A: Address>(&self, to_prefix: bool, now: u64) -> Result<BTreeSet<u8>> {
-        let mut lengths = BTreeSet::new();
+    /// Returns the prefix lengths of live grants, each with the last end of one, and with `to_prefix` the one that knocks make.
+    fn lengths_in_use<A: Address>(&self, to_prefix: bool, now: u64) -> Result<BTreeMap<u8, u64>> {
+        let mut lengths = BTreeMap::new();
         if to_prefix {
-            lengths.insert(A::PREFIX);
+            lengths.insert(A::PREFIX, u64::MAX);
         }
         self.each_slot(|_, grant| {
             if grant.until > now
                 && let Some(key) = grant.key::<A>()
                 && key.length != A::BITS
             {
-                lengths.insert(key.length);
+                let last = lengths.entry(key.length).or_insert(grant.until);
+                *last = grant.until.max(*last);
             }
         })?;
         Ok(lengths)
     }
+}
+
+/// Returns those of these prefix lengths, each with the last end of a grant, that the kernel can look for at once. Fails where these
+/// have to be all.
+fn fitting(lengths: BTreeMap<u8, u64>, room: Room) -> Result<BTreeSet<u8>> {
+    if lengths.len() < MAX_LENGTHS {
+        return Ok(lengths.into_keys().collect());
+    }
+    if room == Room::ForAll {
+        return Err(TooManyLengths(lengths.into_keys().collect()).into());
+    }
+    let mut by_end: Vec<(u8, u64)> = lengths.into_iter().collect();
+    by_end.sort_by_key(|(_, until)| Reverse(*until));
+    let left_out = by_end.split_off(MAX_LENGTHS - 1).into_iter();
+    let left_out: Vec<String> = left_out.map(|(length, _)| format!("/{length}")).collect();
+    tracing::warn!(
+        "grants of too many different prefix lengths are live, so those of {} admit nobody from now on",
+        left_out.join(", ")
+    );
+    Ok(by_end.into_iter().map(|(length, _)| length).collect())
 }
 
 /// Takes a slot without a live grant. Returns its index.
@@ -277,4 +304,22 @@ pub(in crate::datapath) fn take_slot(grants: &GrantTable, now: u64) -> Option<u3
 fn gives_to_prefixes(config: &Config) -> bool {
     let to_prefix = |gate: &Gate| gate.grant_to == GrantTo::Prefix;
     config.gates.iter().any(to_prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_lengths_those_stay_that_last_longest() {
+        let lengths: BTreeMap<u8, u64> =
+            (0..8).map(|place| (20 + place, u64::from(place))).collect();
+        fitting(lengths.clone(), Room::ForAll).expect_err("one is too many");
+        let some = fitting(lengths.clone(), Room::ForSome).expect("seven are enough");
+        assert_eq!(some, (21..28).collect());
+        let mut knocks_make = lengths;
+        knocks_make.insert(20, u64::MAX);
+        let some = fitting(knocks_make, Room::ForSome).expect("seven are enough");
+        assert_eq!(some, [20, 22, 23, 24, 25, 26, 27].into());
+    }
 }

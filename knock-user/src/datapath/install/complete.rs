@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     datapath::{
-        carry::{self, Copied},
+        carry::{self, Copied, Room},
         keys::{KeyRows, KeyTables, Keys, Newest},
         open::{self, Datapath},
         tables::{Access, Group, PinDirectory},
@@ -42,7 +42,7 @@ pub(super) fn complete(
     let have_ended = succeeds(new.end_grants_of_keys(lost).map(drop))
         && succeeds(new.end_outdated(Some(&old.applied)).map(drop));
     let config = new.config().clone();
-    succeeds(new.look_for_lengths(&config, monotonic_now()));
+    succeeds(new.look_for_lengths(&config, Room::ForSome, monotonic_now()));
     if have_keys && have_ended {
         succeeds(forget_before(root, new.generation));
     }
@@ -95,15 +95,15 @@ pub(super) fn warn_of(error: &anyhow::Error) {
 /// Has the new tables accept knocks that are newer than those that the old ones have accepted.
 fn follow_keys(root: &PinRoot, old: &Datapath, new: &mut Datapath, rows: &KeyRows) -> Result<()> {
     new.keys()?.follow(old.keys()?);
-    let newest = Newest::replacing(old.config(), new.config(), root.path());
+    let newest = Newest::going_on(new.config(), &[], root.path());
     new.keys_mut()?.apply(rows, &newest)
 }
 
-/// Removes the directories of configurations before that with this generation.
+/// Removes the directories that the one with this generation has taken the places of.
 fn forget_before(root: &PinRoot, present: u32) -> Result<()> {
     for directory in root.directories()? {
-        let is_before = || generation(&directory.path).is_some_and(|of| of < present);
-        if directory.holds == Holds::Unfinished && is_before() {
+        // Without a generation, it was one from which somebody had removed pins.
+        if directory.holds == Holds::Unfinished && generation(&directory.path) != Some(present) {
             forget(root, &directory.path)?;
         }
     }

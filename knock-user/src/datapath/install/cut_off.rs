@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 use knock_common::address::{V4, V6};
 
-use super::{attachment::Attachment, request::Request};
+use super::{
+    attachment::{Attachment, Lack},
+    request::Request,
+};
 use crate::{
     config::{Config, Established, Gate, SshSession},
     datapath::{
@@ -35,7 +38,7 @@ pub(super) fn refuse_to_cut_off(
     else {
         return Ok(());
     };
-    if let Some(gate) = cuts_off(config, before, &socket)? {
+    if let Some(gate) = cuts_off(config, before, request, &socket)? {
         bail!(
             "this would cut off your SSH session from {}: gate {} protects port {}, and {}. Bring it up on trial \
              with `knockgate up --try 2m`, put your address on the allow list (`allow = [\"{}\"]`), or give \
@@ -64,6 +67,7 @@ fn is_of(session: &SshSession, socket: &Socket) -> bool {
 fn cuts_off<'c>(
     config: &'c Config,
     before: Option<&Datapath>,
+    request: &Request,
     socket: &Socket,
 ) -> Result<Option<&'c Gate>> {
     let is_allowed = |config: &Config| {
@@ -84,25 +88,27 @@ fn cuts_off<'c>(
     else {
         return Ok(None);
     };
-    if gate.established == Established::Cut {
-        return Ok(Some(gate));
-    }
-    // A connection that was open before the port was protected is made a session.
+    let keeps = gate.established == Established::Keep;
     let kept = match before {
         Some(before)
             if protects(before.config(), socket.local) && before.trial()? != TrialState::Lapsed =>
         {
-            let same_gate = before
-                .config()
-                .gates
-                .iter()
-                .any(|of| of.name == gate.name && of.protect.contains(&port));
-            // By an interface that is open now, it may have begun without a grant.
-            let was_judged = !is_allowed(before.config())
-                && !before.attachments()?.iter().any(Attachment::is_open);
-            same_gate && (was_judged || has_session(before, socket)?)
+            // What one that keeps it lets pass may have no grant any more.
+            let same_gate = before.config().gates.iter().any(|of| {
+                of.name == gate.name
+                    && of.protect.contains(&port)
+                    && (keeps || of.established == Established::Cut)
+            });
+            // By an interface that is open now, it may have begun without a grant. One that stays down cuts nothing off.
+            let is_open = |row: &Attachment| {
+                row.is_open() && (request.brings_up_all() || row.state != Err(Lack::Down))
+            };
+            let was_judged =
+                !is_allowed(before.config()) && !before.attachments()?.iter().any(is_open);
+            same_gate && (was_judged || keeps && has_session(before, socket)?)
         }
-        _ => true,
+        // A connection that was open before the port was protected is made a session.
+        _ => keeps,
     };
     Ok((!kept).then_some(gate))
 }

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     config::Order,
-    datapath::{chain::into, keys::Kept, open::Datapath},
+    datapath::{
+        chain::into,
+        keys::{Kept, latest},
+        open::Datapath,
+    },
     sys::{grace, state_directory},
 };
 
@@ -88,14 +92,18 @@ fn holds_an_instance(root: &PinRoot) -> Result<bool> {
 
 /// Keeps what the next instance has to know, so that no knock opens twice. No packet is judged by the program any more.
 fn keep_newest_times(datapath: &Datapath, root: &PinRoot) {
-    let kept = datapath.newest_times().and_then(|times| {
+    let kept = || -> Result<()> {
+        let (directory, pins) = (state_directory::path(), root.path());
+        let others = Kept::read(&directory, pins).unwrap_or_default();
         let complete = Kept {
             complete: true,
-            ..times
+            ..datapath.newest_times()?
         };
-        complete.write(&state_directory::path(), root.path())
-    });
-    if let Err(error) = kept {
+        // What others have accepted since they were kept is not known.
+        let complete = complete.with(others, latest(datapath.config()));
+        complete.write(&directory, pins)
+    };
+    if let Err(error) = kept() {
         tracing::warn!("{error:#}");
     }
 }

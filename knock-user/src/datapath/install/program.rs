@@ -176,6 +176,7 @@ pub fn load_beside(
 
 /// Loads an entry onto the tables that are pinned in `directory`, which were made for `applied`.
 pub fn load_onto(directory: &Path, applied: &Applied, entry: Entry) -> Result<Ebpf> {
+    directory::require_whole(directory)?;
     let seed = directory::meta(directory)?.seed;
     let trial = applied.circumstances.trial.is_some();
     let constants = Constants::of(&Settings::of(&applied.config, trial)?, seed);

@@ -21,41 +21,56 @@ use crate::{
 pub fn reload(
     root: &PinRoot,
     session: Option<SshSession>,
-    load: impl FnOnce(Option<&[String]>) -> Result<Config>,
+    load: impl Fn(Option<&[String]>) -> Result<Config>,
 ) -> Result<(Config, Up)> {
-    let datapath = Datapath::open_unlocked(root)?;
-    let interfaces = &datapath.config().interfaces;
-    let named_interfaces = datapath.applied.circumstances.named_interfaces;
-    let mut config = load(named_interfaces.then_some(interfaces))?;
-    if config.interfaces.is_empty() {
-        config.interfaces.clone_from(interfaces);
-    }
-    let request = Request {
-        named_interfaces,
-        session,
-        replaces: Some(Replaces::Present),
-        ..Request::new(Absent::Await)
-    };
-    let up = up(&config, root, &request)?;
-    Ok((config, up))
+    replace_present(root, session, |datapath| {
+        let interfaces = &datapath.config().interfaces;
+        let named = datapath.applied.circumstances.named_interfaces;
+        let mut config = load(named.then_some(interfaces))?;
+        if config.interfaces.is_empty() {
+            config.interfaces.clone_from(interfaces);
+        }
+        let replaces = Replaces::Present {
+            since: datapath.since,
+            generation: datapath.generation,
+        };
+        Ok((config, replaces))
+    })
 }
 
 /// Puts the program of this build in place of the one that is up, with the configuration that is in force. Interfaces that were
 /// taken down stay down. Fails during a trial, and with [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
 pub fn replace_program(root: &PinRoot, session: Option<SshSession>) -> Result<(Config, Up)> {
-    let datapath = Datapath::open_unlocked(root)?;
-    let config = datapath.config().clone();
-    let request = Request {
-        named_interfaces: datapath.applied.circumstances.named_interfaces,
-        session,
-        replaces: Some(Replaces::Program {
+    replace_present(root, session, |datapath| {
+        let replaces = Replaces::Program {
             since: datapath.since,
             generation: datapath.generation,
-        }),
-        ..Request::new(Absent::Await)
-    };
-    let up = up(&config, root, &request)?;
-    Ok((config, up))
+        };
+        Ok((datapath.config().clone(), replaces))
+    })
+}
+
+/// Puts the configuration into force that `next` makes of what is up. Where another command has changed that meanwhile, begins anew:
+/// what it has been told on its command line is to stay.
+fn replace_present(
+    root: &PinRoot,
+    session: Option<SshSession>,
+    next: impl Fn(&Datapath) -> Result<(Config, Replaces)>,
+) -> Result<(Config, Up)> {
+    loop {
+        let datapath = Datapath::open_unlocked(root)?;
+        let (config, replaces) = next(&datapath)?;
+        let request = Request {
+            named_interfaces: datapath.applied.circumstances.named_interfaces,
+            session: session.clone(),
+            replaces: Some(replaces),
+            ..Request::new(Absent::Await)
+        };
+        match up(&config, root, &request) {
+            Err(error) if error.is::<Superseded>() => {}
+            up => return Ok((config, up?)),
+        }
+    }
 }
 
 /// A trial has ended, and the configuration from before it could not be put into force again.

@@ -5,7 +5,11 @@ use anyhow::Result;
 use super::{
     attach::{Guarded, Place, guard},
     attachment::Lack,
-    pins::{change, root::PinRoot},
+    pins::{
+        change,
+        directory::{self, Directory, Holds},
+        root::PinRoot,
+    },
     tcx,
     xdp::Attached,
 };
@@ -45,14 +49,17 @@ fn repair_where(
         if !needs_repair || !wanted(&lack) {
             continue;
         }
-        let attached = if let Lack::Behind(_) = lack {
-            Place::of(&root.of(&name), &attachment.name, &datapath.applied)
-                .and_then(|place| tcx::bring_forward(&place))
-                .map(|()| Some(Attached::Tcx))
+        let prepared = if lack == Lack::Down {
+            remake_directory(datapath, root, &name)
         } else {
-            remake_directory(datapath, root, &name, &lack)
-                .and_then(|()| guard(root, &name, &datapath.applied))
+            directory::require_whole(&root.of(&name))
         };
+        let attached = prepared.and_then(|()| match lack {
+            Lack::Behind(_) => Place::of(&root.of(&name), &attachment.name, &datapath.applied)
+                .and_then(|place| tcx::bring_forward(&place))
+                .map(|()| Some(Attached::Tcx)),
+            _ => guard(root, &name, &datapath.applied),
+        });
         match attached {
             Ok(attached) => repair.guarded.extend(attached.map(|attached| Guarded {
                 interface: name,
@@ -69,11 +76,23 @@ fn repair_where(
     Ok(repair)
 }
 
-/// Makes the directory of an interface that was taken down.
-fn remake_directory(datapath: &Datapath, root: &PinRoot, name: &str, lack: &Lack) -> Result<()> {
-    if *lack != Lack::Down {
-        return Ok(());
+/// Returns whether the program may have been attached since it came up. A process that was killed while it brought it up leaves
+/// directories without links, perhaps not for all interfaces, and connections that it has not adopted.
+pub(super) fn has_been_attached(datapath: &Datapath, root: &PinRoot) -> Result<bool> {
+    // Of a slot, nothing is left.
+    if datapath.applied.circumstances.into.is_some() {
+        return Ok(true);
     }
+    for Directory { path, holds, .. } in root.directories()? {
+        if holds == Holds::Instance && !directory::links(&path)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes the directory of an interface that was taken down.
+fn remake_directory(datapath: &Datapath, root: &PinRoot, name: &str) -> Result<()> {
     let whole = datapath.whole_directory()?;
     let from = whole.ok_or_else(|| other_version(root.path()))?;
     root.fill(name, |directory| change::copy(&from, directory))?;

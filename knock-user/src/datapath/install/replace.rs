@@ -22,6 +22,7 @@ use super::{
     pinning::pin,
     pins::{directory::Holds, root::PinRoot},
     program::{self, Origin},
+    repair::has_been_attached,
     request::{Absent, Request},
     settle::{self, change_programs, change_slot, forget, link_ids, share_links, take_place},
     xdp::Attached,
@@ -101,7 +102,7 @@ pub(super) fn replace(
     let lost = old.keys()?.lost(&rows);
     let keeps_keys = lasting.contains(&Group::Keys);
     let begin = if keeps_keys {
-        Newest::running(config, &[])
+        Newest::going_on(config, &[], root.path())
     } else {
         Newest::frozen(config)
     };
@@ -117,8 +118,9 @@ pub(super) fn replace(
         Room::ForAll
     };
     let copied = carry::before(old, &mut new, &lasting, enough)?;
-    old.look_for_lengths(config, monotonic_now())?;
-    new.adopt_connections(Some(old))?;
+    old.look_for_lengths(config, enough, monotonic_now())?;
+    let has_been_attached = has_been_attached(old, root)?;
+    new.adopt_connections(has_been_attached.then_some(&*old))?;
 
     prepare_interfaces(root, config, &attachments)?;
     let (before, next) = (instance(root)?, undo.directories());
@@ -184,7 +186,7 @@ fn warn_of_lost_replies(config: &Config, attachments: &[Attachment]) {
     }
 }
 
-/// Returns the configured interfaces, without those that are to stay down.
+/// Returns the configured interfaces, without those that are to stay down, unless there are no others.
 fn interfaces(config: &Config, attachments: &[Attachment], request: &Request) -> Vec<String> {
     let is_down = |name: &String| {
         let mut rows = attachments.iter().filter(|row| row.configured == *name);
@@ -192,6 +194,9 @@ fn interfaces(config: &Config, attachments: &[Attachment], request: &Request) ->
     };
     let mut interfaces = config.interfaces.clone();
     interfaces.retain(|name| request.brings_up_all() || !is_down(name));
+    if interfaces.is_empty() {
+        return config.interfaces.clone();
+    }
     interfaces
 }
 
@@ -428,11 +433,11 @@ impl Undo<'_> {
     fn run(&self) -> Result<()> {
         let next = self.directories();
         settle::undo(&next, &instance(self.root)?)?;
+        if self.has_keys {
+            settle::put_back_keys(self.root, next.iter().map(PathBuf::as_path));
+        }
         for directory in next.iter().filter(|directory| directory.exists()) {
             forget(self.root, directory)?;
-        }
-        if self.has_keys {
-            settle::put_back_keys(self.root);
         }
         Ok(())
     }

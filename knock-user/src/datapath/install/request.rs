@@ -23,6 +23,8 @@ pub struct Request {
     pub trial: Option<Duration>,
     /// What is up already stays in force while it is on trial.
     pub keeps_trial: bool,
+    /// Interfaces that were taken down by themselves stay down.
+    pub keeps_down: bool,
     /// The array that the program is put into, in place of links. What is up already stays where it is without one.
     pub into: Option<IntoArgument>,
     /// What it is to replace, and only that; `None`: whatever is up.
@@ -44,13 +46,14 @@ pub enum Wait {
 /// What a configuration is to replace. It may have been decided before the lock was had, so it is asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaces {
-    /// What is up, unless it is on trial.
-    Present,
+    /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, unless it is on
+    /// trial.
+    Present { since: u64, generation: u32 },
     /// The program of the instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration,
     /// which is to stay, unless it is on trial. Interfaces that were taken down by themselves stay down.
     Program { since: u64, generation: u32 },
     /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, whose trial has
-    /// ended. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
+    /// ended. Interfaces that were taken down by themselves stay down. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
     /// passes.
     Lapsed { since: u64, generation: u32 },
 }
@@ -63,13 +66,17 @@ impl Request {
 
     /// Returns whether it attaches the program to interfaces that were taken down by themselves.
     pub fn brings_up_all(&self) -> bool {
-        !matches!(self.replaces, Some(Replaces::Program { .. }))
+        let keeps_down = matches!(
+            self.replaces,
+            Some(Replaces::Program { .. } | Replaces::Lapsed { .. })
+        );
+        !keeps_down && !self.keeps_down
     }
 
     /// Returns whether it comes into force without keys that cannot be used, rather than not at all. The service, which begins
     /// with it or has it come back, tries them again.
     pub fn waits_for_keys(&self) -> bool {
-        self.absent == Absent::Await && self.replaces != Some(Replaces::Present)
+        self.absent == Absent::Await && !matches!(self.replaces, Some(Replaces::Present { .. }))
     }
 
     pub fn new(absent: Absent) -> Self {
@@ -78,6 +85,7 @@ impl Request {
             named_interfaces: false,
             trial: None,
             keeps_trial: false,
+            keeps_down: false,
             into: None,
             replaces: None,
             session: None,

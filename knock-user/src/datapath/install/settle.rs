@@ -27,13 +27,19 @@ use super::{
     },
 };
 use crate::{
-    datapath::{chain::into, error::other_version, open::Datapath},
+    datapath::{
+        chain::into::{self, InSlot},
+        error::other_version,
+        keys::Keys,
+        open::{self, Datapath},
+    },
     sys::{bpf, grace},
 };
 
 /// Finishes or undoes a replacement that a process which was killed has left, if no other one is at work. Until then the kernel may
-/// enforce another configuration than the pins show, or one on trial.
-pub fn settle_killed(root: &PinRoot) -> Result<()> {
+/// enforce another configuration than the pins show, or one on trial. Removes what a `down` has left that was killed. Returns whether
+/// there was anything.
+pub fn settle_killed(root: &PinRoot) -> Result<bool> {
     let is_left = || -> Result<bool> {
         let directories = root.directories()?;
         // Of interfaces that another configuration has left out, they are of the one before.
@@ -42,6 +48,9 @@ pub fn settle_killed(root: &PinRoot) -> Result<()> {
             match directory.holds {
                 Holds::Unfinished => return Ok(true),
                 Holds::Instance => {
+                    if is_remains(&directory.path)? {
+                        return Ok(true);
+                    }
                     let meta = directory::meta_if_there(&directory.path)?;
                     generations.extend(meta.map(|meta| meta.generation));
                 }
@@ -51,13 +60,37 @@ pub fn settle_killed(root: &PinRoot) -> Result<()> {
         Ok(generations.len() > 1)
     };
     if !is_left()? {
-        return Ok(());
+        return Ok(false);
     }
     match root.try_lock() {
-        Err(error) if error.is::<Busy>() => Ok(()),
-        Ok(Some(_lock)) if is_left()? => settle(root),
-        lock => lock.map(drop),
+        Err(error) if error.is::<Busy>() => Ok(false),
+        Ok(Some(_lock)) if is_left()? => settle(root).map(|()| true),
+        lock => lock.map(|_| false),
     }
+}
+
+/// Returns whether a directory of the instance is what `down` leaves when it is killed: some tables are gone, and nothing that is
+/// attached has them.
+fn is_remains(directory: &Path) -> Result<bool> {
+    Ok(!directory::is_whole(directory) && !is_attached(directory)?)
+}
+
+/// Returns whether a program pinned in a directory is in its slot, or a link pinned there is on an interface.
+fn is_attached(directory: &Path) -> Result<bool> {
+    if let Some(into) = into::of(directory)
+        && let InSlot::Program(program) = into.look()?
+        && attachment::programs(directory)?.contains(&program)
+    {
+        return Ok(true);
+    }
+    for path in directory::links(directory)? {
+        let link = bpf::program_link(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?;
+        if link.is_some_and(|link| link.interface.is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
@@ -97,19 +130,21 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         undo(&next, &before)?;
     }
     let is_before = |path: &Path| generation(path).is_some_and(|of| Some(of) < newest);
-    let mut is_undone = false;
-    for directory in unfinished.iter().filter(|of| !is_before(&of.path)) {
-        if directory.path.exists() {
-            is_undone |= generation(&directory.path).is_some();
-            forget_left(root, directory)?;
-        }
-    }
-    if is_undone {
-        put_back_keys(root);
+    let mut left = unfinished;
+    left.retain(|of| !is_before(&of.path) && of.path.exists());
+    // First: while their directories are there, whoever comes next does it, if this process is killed.
+    put_back_keys(root, left.iter().map(|of| of.path.as_path()));
+    for directory in &left {
+        forget_left(root, directory)?;
     }
     for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
-        // By its path: what was begun has been given its name meanwhile.
-        if generation(&directory.path) < newest {
+        // By its path: what was begun has been given its name meanwhile. One that guards an interface, and from which somebody has
+        // removed pins, is `up`'s to replace.
+        let is_left_out = match generation(&directory.path) {
+            Some(generation) => Some(generation) < newest,
+            None => is_remains(&directory.path)?,
+        };
+        if is_left_out {
             give_up_place(root, &directory.interface)?;
         }
     }
@@ -125,9 +160,22 @@ pub fn settle(root: &PinRoot) -> Result<()> {
 }
 
 /// Puts the keys of the configuration that stays into force, where those of one that is undone may have been put into the tables of
-/// both.
-pub(super) fn put_back_keys(root: &PinRoot) {
-    let unused = Datapath::open(root).and_then(|mut datapath| datapath.apply_usable_keys());
+/// both. `undone`: the directories of that, or what is left of them.
+pub(super) fn put_back_keys<'d>(root: &PinRoot, undone: impl Iterator<Item = &'d Path>) {
+    let folders: Vec<PathBuf> = undone
+        .filter(|path| generation(path).is_some())
+        .filter_map(|path| Some(open::applied(path).ok()?.config.knock.keys))
+        .collect();
+    if folders.is_empty() {
+        return;
+    }
+    let unused = Datapath::open(root).and_then(|mut datapath| {
+        let keys = Keys::read(datapath.config(), false)?;
+        // Else what is in the tables may be of another folder, and is not what this configuration admits.
+        let is_own = folders.iter().all(|of| *of == datapath.config().knock.keys);
+        let compiled = keys.compile(&datapath.applied, is_own.then_some(&datapath))?;
+        datapath.apply_compiled(compiled)
+    });
     if let Some(error) = unused.unwrap_or_else(Some) {
         tracing::warn!("{error:#}");
     }

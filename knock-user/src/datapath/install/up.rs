@@ -1,12 +1,8 @@
 //! Brings a configuration up.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use aya::Ebpf;
 
 use super::{
@@ -102,7 +98,7 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 }
 
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
-    let present = present(root)?;
+    let (present, damaged) = present(root)?;
     require_replaced(present.as_ref(), request)?;
     if !request.returns() {
         requirements::require_time(config)?;
@@ -129,29 +125,29 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         neighbours?;
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
+        remove(&damaged)?;
         return bring_up(&contents, root, request, &keys);
     };
-    if datapath.whole_directory()?.is_none() {
-        // What is left has not all tables, so there is nothing to go on from.
-        drop(datapath);
-        for directory in root.directories()? {
-            if directory.holds == Holds::Instance {
-                change::remove(&directory.path)?;
-            }
-        }
-        neighbours?;
-        refuse_to_cut_off(config, None, request)?;
-        let contents = compile_as(config, None, circumstances)?;
-        return bring_up(&contents, root, request, &keys);
-    }
+    let has_been_attached = repair::has_been_attached(&datapath, root)?;
+    let request = &Request {
+        // Else the ones that are missing were never there.
+        keeps_down: request.keeps_down && has_been_attached,
+        ..request.clone()
+    };
     let on_trial = datapath.trial()?;
-    if request.keeps_trial
-        && let TrialState::Left(left) = on_trial
-    {
-        tracing::warn!("what is up is {}", trial::reminder(left));
+    if request.keeps_trial && on_trial != TrialState::None {
+        match on_trial {
+            TrialState::Left(left) => {
+                tracing::warn!("what is up is {}", trial::reminder(left));
+            }
+            // To replace it would make it permanent as well. Where there is something to return to, that is tried again.
+            TrialState::Lapsed | TrialState::None => tracing::warn!(
+                "the trial of what is up has ended, and every packet passes: `knockgate up` brings the gates up again"
+            ),
+        }
         // Those of the trial's own folder.
         let keys = Keys::read(datapath.config(), !request.waits_for_keys())?;
-        return take_over(datapath, root, request, &keys);
+        return take_over(datapath, &damaged, root, request, &keys);
     }
     let is_same = request.trial.is_none()
         && on_trial == TrialState::None
@@ -160,11 +156,12 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         && datapath.applied.circumstances.named_interfaces == request.named_interfaces
         // Where they do not go with any program, the one that is up stays.
         && (neighbours.is_err() || datapath.goes_with_neighbours()?);
+    let before = has_been_attached.then_some(&datapath);
     if is_same {
         if datapath.attachments()?.iter().any(Attachment::is_open) {
-            refuse_to_cut_off(config, Some(&datapath), request)?;
+            refuse_to_cut_off(config, before, request)?;
         }
-        let up = take_over(datapath, root, request, &keys)?;
+        let up = take_over(datapath, &damaged, root, request, &keys)?;
         // Said only now: an interface is guarded first, whatever is to follow on it.
         match neighbours {
             Err(error) if request.absent == Absent::Await => tracing::warn!("{error:#}"),
@@ -176,7 +173,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     if !request.returns() {
         chain::require_next(config)?;
     }
-    refuse_to_cut_off(config, Some(&datapath), request)?;
+    refuse_to_cut_off(config, before, request)?;
     if request.trial.is_some() {
         circumstances.trial = Some(datapath.before_trial()?);
     }
@@ -244,21 +241,18 @@ fn require_replaced(present: Option<&Datapath>, request: &Request) -> Result<()>
     let Some(replaces) = request.replaces else {
         return Ok(());
     };
-    let (since, generation) = match replaces {
-        Replaces::Present => {
-            let trial = present.ok_or(NothingUp)?.trial()?;
-            return refuse_trial(trial);
-        }
-        Replaces::Program { since, generation } | Replaces::Lapsed { since, generation } => {
-            (since, generation)
-        }
-    };
+    let (Replaces::Present { since, generation }
+    | Replaces::Program { since, generation }
+    | Replaces::Lapsed { since, generation }) = replaces;
+    if present.is_none() && !request.returns() {
+        return Err(NothingUp.into());
+    }
     let is_it = |datapath: &&Datapath| datapath.since == since && datapath.generation == generation;
     let trial = present.filter(is_it).ok_or(Superseded)?.trial()?;
     match (replaces, trial) {
         (Replaces::Lapsed { .. }, TrialState::Lapsed) => Ok(()),
         (Replaces::Lapsed { .. }, _) => Err(Superseded.into()),
-        (_, TrialState::Lapsed) => {
+        (Replaces::Program { .. }, TrialState::Lapsed) => {
             bail!("the trial of what is up has ended, and every packet passes")
         }
         (_, trial) => refuse_trial(trial),
@@ -318,10 +312,11 @@ fn deadline(request: &Request) -> u64 {
     })
 }
 
-/// Returns what is up, after finishing or removing what killed processes have left.
-fn present(root: &PinRoot) -> Result<Option<Datapath>> {
+/// Returns what is up, after finishing or removing what killed processes have left, and the directories of it that guard something,
+/// but from which somebody has removed pins. Without any other there is nothing to go on from.
+fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<PathBuf>)> {
     settle(root)?;
-    let mut is_up = false;
+    let (mut is_up, mut damaged) = (false, Vec::new());
     for Directory {
         interface: _,
         path,
@@ -330,37 +325,34 @@ fn present(root: &PinRoot) -> Result<Option<Datapath>> {
     {
         match holds {
             Holds::OtherVersion => return Err(other_version(&path)),
-            Holds::Instance if is_on_an_interface(&path)? || directory::is_whole(&path) => {
-                is_up = true;
-            }
-            Holds::Instance | Holds::Unfinished => {
-                tracing::info!(
-                    "removed {}, which a knockgate that was killed has left",
-                    path.display()
-                );
-                change::remove(&path)?;
-            }
-            Holds::Foreign(_) => {}
+            Holds::Instance if directory::is_whole(&path) => is_up = true,
+            Holds::Instance => damaged.push(path),
+            Holds::Unfinished | Holds::Foreign(_) => {}
         }
     }
-    is_up.then(|| Datapath::open(root)).transpose()
+    let present = is_up.then(|| Datapath::open(root)).transpose()?;
+    Ok((present, damaged))
 }
 
-fn is_on_an_interface(directory: &Path) -> Result<bool> {
-    for path in directory::links(directory)? {
-        let link = bpf::program_link(&path)
-            .with_context(|| format!("cannot look at {}", path.display()))?;
-        if link.is_some_and(|link| link.interface.is_some()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Takes down what is left in these directories.
+fn remove(damaged: &[PathBuf]) -> Result<()> {
+    damaged.iter().try_for_each(|path| change::remove(path))
 }
 
-fn take_over(mut datapath: Datapath, root: &PinRoot, request: &Request, keys: &Keys) -> Result<Up> {
+fn take_over(
+    mut datapath: Datapath,
+    damaged: &[PathBuf],
+    root: &PinRoot,
+    request: &Request,
+    keys: &Keys,
+) -> Result<Up> {
     let compiled = keys.compile(&datapath.applied, Some(&datapath))?;
     let unused_keys = datapath.apply_compiled(compiled)?;
+    if !repair::has_been_attached(&datapath, root)? {
+        datapath.adopt_connections(None)?;
+    }
     let Repair { guarded, failed } = if request.brings_up_all() {
+        remove(damaged)?;
         repair::repair_all(&mut datapath, root)?
     } else {
         repair::repair(&mut datapath, root)?

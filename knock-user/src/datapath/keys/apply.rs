@@ -110,11 +110,8 @@ impl Datapath {
         let times = self.keys()?.newest_by_slot();
         if times != *last {
             let (directory, pins) = (state_directory::path(), self.root.path());
-            let mut kept = self.newest_times()?;
-            // Of keys that cannot be used now: they may be again.
-            for (name, slots) in Kept::read(&directory, pins)?.keys {
-                kept.keys.entry(name).or_insert(slots);
-            }
+            let kept = self.newest_times()?;
+            let kept = kept.with(Kept::read(&directory, pins)?, 0);
             kept.write(&directory, pins)?;
             *last = times;
         }

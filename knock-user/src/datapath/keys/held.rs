@@ -117,7 +117,9 @@ impl Held {
             }
         }
         // Or what is kept would bring the later time back after a crash.
-        datapath.newest_times()?.write(&directory, pins)?;
+        let kept = datapath.newest_times()?;
+        kept.with(Kept::read(&directory, pins)?, 0)
+            .write(&directory, pins)?;
         Ok(count)
     }
 }

@@ -9,7 +9,7 @@ mod usable;
 
 pub use apply::{Holders, Who, load, user_of};
 pub use held::Held;
-pub use newest::{Kept, Newest};
+pub use newest::{Kept, Newest, latest};
 pub use rows::{KeyRows, beyond_limit};
 pub use tables::KeyTables;
 pub use usable::{Compiled, Keys};

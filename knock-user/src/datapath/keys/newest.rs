@@ -51,29 +51,9 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// For keys that are added to a program that runs. `fresh`: the slots of those that the command itself has made.
-    pub fn running(config: &Config, fresh: &[u16]) -> Self {
-        Self {
-            fresh: fresh.to_vec(),
-            ..Self::from(Kept::default(), config)
-        }
-    }
-
-    /// For a program that replaces the one with the configuration `before` and these pins. Where that has taken no knocks, goes
-    /// on from the times that were kept, as the latest known.
-    pub fn replacing(before: &Config, config: &Config, pins: &Path) -> Self {
-        if before.knock.ports.is_empty() && !config.knock.ports.is_empty() {
-            let kept = Kept {
-                complete: false,
-                ..Kept::take(&state_directory::path(), pins)
-            };
-            return Self::from(kept, config);
-        }
-        Self::running(config, &[])
-    }
-
-    /// As [`Newest::running`]. Those that the tables did not have until now, since they could not be used, go on from the times that
-    /// were kept, as the latest known.
+    /// For keys that are added to a program that runs. `fresh`: the slots of those that the command itself has made. Those that the
+    /// tables did not have until now, since they could not be used or no knocks were taken, go on from the times that were kept, as
+    /// the latest known.
     pub fn going_on(config: &Config, fresh: &[u16], pins: &Path) -> Self {
         let kept = Kept::read(&state_directory::path(), pins).unwrap_or_default();
         let kept = Kept {
@@ -90,7 +70,7 @@ impl Newest {
     pub fn frozen(config: &Config) -> Self {
         Self {
             frozen: true,
-            ..Self::running(config, &[])
+            ..Self::from(Kept::default(), config)
         }
     }
 
@@ -100,7 +80,7 @@ impl Newest {
             kept,
             fresh: Vec::new(),
             now: now(),
-            max_ahead: u64::try_from(config.knock.max_ahead.as_nanos()).unwrap_or(u64::MAX),
+            max_ahead: max_ahead(config),
             frozen: false,
         }
     }
@@ -189,6 +169,18 @@ impl Kept {
         })
     }
 
+    /// Adds the times of `others` that these do not have, since their keys cannot be used now: they may be again. `at_least`: Unix
+    /// ns.
+    pub fn with(mut self, others: Self, at_least: u64) -> Self {
+        for (name, slots) in others.keys {
+            let known = self.keys.entry(name).or_default();
+            for (slot, time) in slots {
+                known.entry(slot).or_insert(time.max(at_least));
+            }
+        }
+        self
+    }
+
     /// Writes it down for the instance with these pins.
     pub fn write(&self, directory: &Path, pins: &Path) -> Result<()> {
         let path = file_of(directory, pins);
@@ -226,6 +218,15 @@ fn remove(directory: &Path, pins: &Path) -> Result<()> {
 fn file_of(directory: &Path, pins: &Path) -> PathBuf {
     let name = pins.to_string_lossy().trim_matches('/').replace('/', "-");
     directory.join(format!("newest-{name}.json"))
+}
+
+/// Returns the latest time that a knock can have by now, Unix ns.
+pub fn latest(config: &Config) -> u64 {
+    now().saturating_add(max_ahead(config))
+}
+
+fn max_ahead(config: &Config) -> u64 {
+    u64::try_from(config.knock.max_ahead.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Returns the present time, Unix ns.
@@ -270,6 +271,14 @@ mod tests {
         assert_eq!(newest.of("alice", 3, 5), newest.now + AHEAD);
         // The clock was set back: what is kept still holds.
         assert_eq!(newest.of("bob", 4, 5), u64::MAX);
+    }
+
+    #[test]
+    fn what_is_kept_of_keys_that_cannot_be_used_is_no_earlier_than_their_last_knock() {
+        let used = newest(true, &[("alice", 3, 77)]).kept;
+        let before = newest(false, &[("alice", 3, 70), ("alice", 4, 60), ("bob", 5, 99)]).kept;
+        let expected = newest(true, &[("alice", 3, 77), ("alice", 4, 80), ("bob", 5, 99)]);
+        assert_eq!(used.with(before, 80), expected.kept);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, Map, MapData, MapType};
 use knock_common::layout::{LAYOUT, Meta};
 
@@ -121,6 +121,17 @@ pub fn free_link(directory: &Path, index: impl fmt::Display) -> PathBuf {
 pub fn is_whole(directory: &Path) -> bool {
     let mut tables = tables::ALL.iter();
     tables.all(|table| directory.join(table.pin_name()).exists())
+}
+
+/// Fails where a directory has not all tables: a program that is loaded there would get others in place of those that are gone.
+pub fn require_whole(directory: &Path) -> Result<()> {
+    if is_whole(directory) {
+        return Ok(());
+    }
+    bail!(
+        "{} has not all pins: `knockgate up` takes down what is left of it, and brings it up anew",
+        directory.display()
+    );
 }
 
 /// Returns the identity of the instance of this layout that is pinned in `directory`.
