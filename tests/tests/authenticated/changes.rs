@@ -1,10 +1,11 @@
 //! Keys that change while the gate is up: what ends with them, and what is refused.
 
-use std::{fs, io, path::PathBuf, process::Command};
+use std::{fs, io, path::PathBuf, process::Command, thread, time::Duration};
 
 use knockgate_tests::{
     gate_config::Gate,
     keys::{configure, knock, new_key, outcome, owners_file},
+    killed::{Call, killed_at_call},
     lab::{Family, Source::A},
     run::{run, wait_until},
     scenario::{Attach, Scenario},
@@ -274,5 +275,80 @@ fn what_nobody_reads_changes_no_key_and_is_no_success() {
         assert_eq!(closed("key list"), (Some(0), String::new()));
         assert_eq!(listed(scenario), [alice("valid")]);
         knock(scenario, &key, "--then 22/tcp").exits(0);
+    });
+}
+
+/// A key in the slot of another one, whose gates are not its own, however far a command has come that was killed.
+#[test]
+fn a_key_in_the_slot_of_another_never_opens_what_that_one_opened() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "max_ahead = \"100ms\"", &gate());
+        let text = scenario.lab.configured().expect("it was written");
+        scenario.lab.configure(&format!("{text}{}", Gate::mail()));
+        scenario.knockgate("up").exits(0);
+        new_key(scenario, "alice --gate ssh");
+        let owners = new_key(scenario, "zed --gate mail");
+        let in_slot_0 = |path: &PathBuf| {
+            let text = fs::read_to_string(path).expect("it was written");
+            let lines = text.lines().map(|line| match line.strip_prefix("slot ") {
+                Some(rest) => format!("slot {}\n", rest.replace('1', "0")),
+                None => format!("{line}\n"),
+            });
+            fs::write(path, lines.collect::<String>()).expect("writable");
+        };
+        let keys = folder(scenario, "keys");
+        let [alice, zed] = ["alice.toml", "zed.toml"].map(|name| keys.join(name));
+        for path in [&owners, &zed] {
+            in_slot_0(path);
+        }
+        // Of both, one is there at a time.
+        let exchange = |gone: &PathBuf, there: &PathBuf| {
+            let aside =
+                |path: &PathBuf| folder(scenario, "").join(path.file_name().expect("a name"));
+            fs::rename(gone, aside(gone)).expect("writable");
+            if aside(there).exists() {
+                fs::rename(aside(there), there).expect("writable");
+            }
+        };
+        exchange(&alice, &zed);
+        let up = || scenario.lab.knockgate_command(&["up"]);
+        for nth in 0.. {
+            exchange(&zed, &alice);
+            scenario.knockgate("up").exits(0);
+            exchange(&alice, &zed);
+            let ended = !killed_at_call(up(), nth, Call::changes_an_entry);
+            thread::sleep(Duration::from_millis(200));
+            knock(scenario, &owners, "").exits(0);
+            scenario.closed(A, "22/tcp");
+            if ended {
+                assert!(nth > 2, "{nth} calls");
+                break;
+            }
+        }
+    });
+}
+
+/// Those of another folder are in the tables when the command is killed, and the folder of the configuration that stays cannot be used.
+#[test]
+fn keys_of_a_folder_that_is_not_in_force_open_nothing() {
+    Scenario::run(Attach::Generic, Family::V4, &[], |scenario| {
+        configure(scenario, "max_ahead = \"100ms\"", &gate());
+        scenario.knockgate("up").exits(0);
+        let key = new_key(scenario, "alice --gate ssh");
+        let [keys, other] = ["keys", "other"].map(|name| folder(scenario, name));
+        let copied = run(Command::new("cp").arg("-a").args([&keys, &other]));
+        copied.exits(0);
+        scenario.knockgate("key revoke alice").exits(0);
+        edit(scenario, "/keys\"", "/other\"");
+        let reload = scenario.lab.knockgate_command(&["reload"]);
+        assert!(killed_at_call(reload, 0, Call::renames));
+        fs::write(keys.join("broken.toml"), "no key").expect("writable");
+        scenario
+            .knockgate("status")
+            .exits(0)
+            .says(&["no key opens anything"]);
+        thread::sleep(Duration::from_millis(200));
+        knock(scenario, &key, "").exits(0);
+        scenario.closed(A, "22/tcp");
     });
 }

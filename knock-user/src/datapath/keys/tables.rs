@@ -54,16 +54,18 @@ impl KeyTables {
         self.follow_clock()?;
         write::array(&mut self.secrets, (0..).zip(rows.secrets))?;
         self.empty_all_but(rows)?;
+        // Before the keys: one that is put into the slot of another must not open what that one opened, if this process is killed.
+        write::hash(
+            &mut self.gates,
+            rows.gates.iter().map(|(gate, id)| (*gate, *id)),
+        )?;
         let mut waiting = 0;
         let slots = u32::try_from(self.keys.len())?;
         for (slot, row) in rows.keys.range(..slots) {
             waiting += usize::from(self.put(*slot, row, newest)?);
         }
         newest.warn_of(waiting);
-        write::hash(
-            &mut self.gates,
-            rows.gates.iter().map(|(gate, id)| (*gate, *id)),
-        )
+        Ok(())
     }
 
     /// Tells the program how far `CLOCK_TAI` is ahead of Unix time now: whoever keeps the clock may change that.
@@ -82,6 +84,9 @@ impl KeyTables {
         let number = u16::try_from(slot)?;
         let present = self.keys.get(index);
         let mut waits = false;
+        if self.names.get(&slot, 0)? != row.name {
+            self.names.set(slot, row.name, 0)?;
+        }
         if stays(&present, Some(row)) {
             if present.newest == FROZEN && !newest.is_frozen() {
                 // What should have followed has not: the process died that replaced the tables.
@@ -106,9 +111,6 @@ impl KeyTables {
             };
             self.keys.set(index, begun);
             self.keys.words_of(index)[word::STATE].store(status(row, 0), Ordering::SeqCst);
-        }
-        if self.names.get(&slot, 0)? != row.name {
-            self.names.set(slot, row.name, 0)?;
         }
         Ok(waits && row.state == state::VALID)
     }
