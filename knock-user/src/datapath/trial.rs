@@ -19,6 +19,17 @@ pub enum TrialState {
     Lapsed,
 }
 
+/// What has become of a trial by `confirm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It is permanent now.
+    Now,
+    /// It was permanent before.
+    Before,
+    /// There was none.
+    Never,
+}
+
 impl Datapath {
     /// Returns how its trial stands.
     pub fn trial(&self) -> Result<TrialState> {
@@ -34,16 +45,17 @@ impl Datapath {
         })
     }
 
-    /// Makes a trial permanent. Returns `false` where there is none. Fails where it has lapsed.
-    pub fn confirm(&mut self) -> Result<bool> {
+    /// Makes a trial permanent. Fails where it has lapsed.
+    pub fn confirm(&mut self) -> Result<Confirmed> {
         match self.trial()? {
-            TrialState::None => Ok(false),
+            TrialState::None if self.applied.circumstances.trial.is_some() => Ok(Confirmed::Before),
+            TrialState::None => Ok(Confirmed::Never),
             TrialState::Lapsed => bail!(
                 "the trial has ended, and every packet passes; bring the gates up again with `knockgate up`"
             ),
             TrialState::Left(_) => {
                 self.deadline.set(0, 0, 0)?;
-                Ok(true)
+                Ok(Confirmed::Now)
             }
         }
     }

@@ -40,31 +40,33 @@ fn settle_killed(root: &PinRoot) {
 }
 
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
-/// what is in force.
-fn return_from_trial(root: &PinRoot) {
+/// what is in force. Returns whether it has.
+fn return_from_trial(root: &PinRoot) -> bool {
     let returned = Datapath::open_unlocked(root)
         .and_then(|datapath| datapath::return_from_trial(&datapath, Wait::ForAWhile));
-    match returned {
+    match &returned {
         Err(error) if error.is::<NothingUp>() || error.is::<NotPermitted>() => {}
         Err(error) if error.is::<StillLapsed>() => tracing::warn!("{error:#}"),
         Err(error) => tracing::debug!("cannot look for a trial that has ended: {error:#}"),
         Ok(_) => {}
     }
+    matches!(returned, Ok(Some(_)))
 }
 
 pub(super) fn run(command: Command, options: &Options) -> Result<()> {
     let root = options.pin_root();
     let config = &options.config;
+    let mut has_returned = false;
     if command.looks_at_the_datapath() {
         settle_killed(&root);
-        return_from_trial(&root);
+        has_returned = return_from_trial(&root);
     }
     match command {
         Command::Init(args) => init::run(&args, config),
         Command::Import(args) => import::run(&args),
         Command::Check(args) => check::run(&args, config, &root),
         Command::Up(args) => up::run(&args, config, &root),
-        Command::Confirm(confirm::Args {}) => confirm::run(&root),
+        Command::Confirm(confirm::Args {}) => confirm::run(&root, has_returned),
         Command::Reload(args) => reload::run(&args, config, &root),
         Command::Down(args) => down::run(&args, &root),
         Command::Run(args) => run::run(&args, config, &root),
