@@ -21,7 +21,7 @@ pub fn run(root: &PinRoot, has_returned: bool) -> Result<()> {
     match Datapath::open(root)?.confirm()? {
         Confirmed::Now => tracing::info!("confirmed: it stays up"),
         Confirmed::Before => {
-            tracing::info!("what is up is on no trial any more: it has been confirmed")
+            tracing::info!("what is up is on no trial any more: it has been confirmed");
         }
         // The service may have returned from one that had ended.
         Confirmed::Never => bail!("what is up is on no trial: nothing to confirm"),

@@ -29,9 +29,9 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let Args { anyway, program } = args;
     let session = up::session(*anyway);
     let (config, up) = if *program {
-        datapath::replace_program(root, session)?
+        datapath::replace_program(root, session.as_ref())?
     } else {
-        datapath::reload(root, session, |named| {
+        datapath::reload(root, session.as_ref(), |named| {
             up::load(config, named.unwrap_or_default())
         })?
     };

@@ -20,7 +20,7 @@ use crate::{
 /// trial, which it would make permanent, and with [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
 pub fn reload(
     root: &PinRoot,
-    session: Option<SshSession>,
+    session: Option<&SshSession>,
     load: impl Fn(Option<&[String]>) -> Result<Config>,
 ) -> Result<(Config, Up)> {
     replace_present(root, session, |datapath| {
@@ -40,7 +40,7 @@ pub fn reload(
 
 /// Puts the program of this build in place of the one that is up, with the configuration that is in force. Interfaces that were
 /// taken down stay down. Fails during a trial, and with [`NothingUp`](crate::datapath::NothingUp). `session`: must not be cut off.
-pub fn replace_program(root: &PinRoot, session: Option<SshSession>) -> Result<(Config, Up)> {
+pub fn replace_program(root: &PinRoot, session: Option<&SshSession>) -> Result<(Config, Up)> {
     replace_present(root, session, |datapath| {
         let replaces = Replaces::Program {
             since: datapath.since,
@@ -54,7 +54,7 @@ pub fn replace_program(root: &PinRoot, session: Option<SshSession>) -> Result<(C
 /// what it has been told on its command line is to stay.
 fn replace_present(
     root: &PinRoot,
-    session: Option<SshSession>,
+    session: Option<&SshSession>,
     next: impl Fn(&Datapath) -> Result<(Config, Replaces)>,
 ) -> Result<(Config, Up)> {
     loop {
@@ -62,7 +62,7 @@ fn replace_present(
         let (config, replaces) = next(&datapath)?;
         let request = Request {
             named_interfaces: datapath.applied.circumstances.named_interfaces,
-            session: session.clone(),
+            session: session.cloned(),
             replaces: Some(replaces),
             ..Request::new(Absent::Await)
         };

@@ -171,6 +171,7 @@ impl Kept {
 
     /// Adds the times of `others` that these do not have, since their keys cannot be used now: they may be again. `at_least`: Unix
     /// ns.
+    #[must_use]
     pub fn with(mut self, others: Self, at_least: u64) -> Self {
         for (name, slots) in others.keys {
             let known = self.keys.entry(name).or_default();
