@@ -209,6 +209,12 @@ impl Running {
         before.rlim_cur
     }
 
+    /// Returns how many descriptors the command has open.
+    pub fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        open.expect("it has not been waited for").count()
+    }
+
     /// Whether the command has a handler for a signal, according to `/proc`.
     pub fn catches(&self, signal: i32) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))

@@ -33,7 +33,7 @@ pub async fn each_event(
         if !datapath.is_pinned()? {
             match Box::pin(Datapath::open_unlocked_async(root)).await {
                 Ok(next) => datapath = next,
-                Err(error) if error.is::<NothingUp>() => {
+                Err(error) if history == History::Follow && error.is::<NothingUp>() => {
                     if !waits {
                         tracing::warn!("{error}; following the next one");
                     }

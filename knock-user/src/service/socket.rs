@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::broadcast::{Receiver, error::RecvError},
     time::sleep,
@@ -99,17 +99,7 @@ pub struct Listener {
 
 /// Returns whether a service serves `root`, also where it is stopped; `None`: this user may not know.
 pub fn is_served(root: &PinRoot) -> Option<bool> {
-    is_listened_at(&path_of(root, SOCKET))
-}
-
-fn is_listened_at(path: &Path) -> Option<bool> {
-    match unix_socket::connect(path) {
-        Ok(_) => Some(true),
-        Err(error) => match error.kind() {
-            io::ErrorKind::PermissionDenied => None,
-            kind => Some(kind == io::ErrorKind::WouldBlock),
-        },
-    }
+    unix_socket::is_listened_at(&path_of(root, SOCKET))
 }
 
 impl Listener {
@@ -156,8 +146,9 @@ pub async fn serve(
     fleet: Counts,
 ) {
     let (input, mut output) = connection.into_split();
+    let mut input = BufReader::new(input);
     let mut wanted = String::new();
-    if BufReader::new(input).read_line(&mut wanted).await.is_err() {
+    if input.read_line(&mut wanted).await.is_err() {
         return;
     }
     if wanted.trim() == FLEET {
@@ -178,7 +169,12 @@ pub async fn serve(
         return;
     }
     loop {
-        let record = match coming.recv().await {
+        let next = tokio::select! {
+            next = coming.recv() => next,
+            // Where nothing happens, writing would not tell.
+            () = ends(&mut input) => return,
+        };
+        let record = match next {
             Ok(record) => record,
             Err(RecvError::Lagged(missed)) => Record {
                 lost: Some(missed),
@@ -190,6 +186,12 @@ pub async fn serve(
             return;
         }
     }
+}
+
+/// Waits until a reader has gone.
+async fn ends(input: &mut (impl AsyncRead + Unpin)) {
+    let mut said = [0; 64];
+    while let Ok(1..) = input.read(&mut said).await {}
 }
 
 /// Asks the service of `root` for events and calls `each` with every one, until the service has sent all or ends. Returns
@@ -254,29 +256,4 @@ pub(super) fn file_name(root: &PinRoot, extension: &str) -> String {
         .replace('%', "%%")
         .replace('/', "%");
     format!("{name}.{extension}")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::{fd::AsRawFd as _, unix::net::UnixListener};
-
-    use super::*;
-
-    #[test]
-    fn a_service_that_accepts_nobody_is_there() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("sock");
-        assert_eq!(is_listened_at(&path), Some(false));
-        let listener = UnixListener::bind(&path).expect("a free name");
-        // SAFETY: the descriptor is open; the call takes no pointers. It makes the queue as short as can be.
-        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
-        let mut waiting = Vec::new();
-        while let Ok(stream) = unix_socket::connect(&path) {
-            waiting.push(stream);
-            assert!(waiting.len() < 100, "the queue is short");
-        }
-        assert_eq!(is_listened_at(&path), Some(true));
-        drop(listener);
-        assert_eq!(is_listened_at(&path), Some(false));
-    }
 }

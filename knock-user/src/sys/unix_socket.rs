@@ -14,6 +14,17 @@ const FAMILY: libc::sa_family_t = libc::AF_UNIX as libc::sa_family_t;
 #[expect(clippy::cast_possible_truncation, reason = "110 bytes")]
 const LENGTH: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
 
+/// Returns whether somebody listens at `path`, also where nobody is accepted; `None`: this user may not know.
+pub fn is_listened_at(path: &Path) -> Option<bool> {
+    match connect(path) {
+        Ok(_) => Some(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::PermissionDenied => None,
+            kind => Some(kind == io::ErrorKind::WouldBlock),
+        },
+    }
+}
+
 /// Connects to the socket at `path`, and waits for nothing: where somebody listens who accepts nobody, so that the queue is
 /// full, it fails with [`io::ErrorKind::WouldBlock`]. (std's `connect` waits until there is room, for any time.)
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
@@ -45,4 +56,29 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_accepts_nobody_is_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("sock");
+        assert_eq!(is_listened_at(&path), Some(false));
+        let listener = UnixListener::bind(&path).expect("a free name");
+        // SAFETY: the descriptor is open; the call takes no pointers. It makes the queue as short as can be.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let mut waiting = Vec::new();
+        while let Ok(stream) = connect(&path) {
+            waiting.push(stream);
+            assert!(waiting.len() < 100, "the queue is short");
+        }
+        assert_eq!(is_listened_at(&path), Some(true));
+        drop(listener);
+        assert_eq!(is_listened_at(&path), Some(false));
+    }
 }

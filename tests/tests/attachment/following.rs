@@ -47,6 +47,22 @@ fn a_reader_follows_the_next_instance() {
     });
 }
 
+/// On a host where nothing happens, no event would tell the service that a reader has gone.
+#[test]
+fn readers_that_have_gone_are_forgotten() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let before = service.descriptors();
+        for _ in 0..8 {
+            let reader = scenario.lab.follow_events();
+            wait_until("it reads", || !reader.stdout().is_empty());
+            drop(reader);
+        }
+        wait_until("they are forgotten", || service.descriptors() <= before);
+    });
+}
+
 /// Knocks, and waits until the reader has printed that the gate opened. A and B knock by turns.
 #[track_caller]
 fn opens(scenario: &Scenario, reader: &Running, times: usize) {

@@ -76,6 +76,23 @@ fn readers_see_it_up_or_not_at_all() {
     });
 }
 
+/// As where `down` has the lock. There is no next service or instance that it could wait for.
+#[test]
+fn events_that_find_nothing_any_more_say_so() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        let holder = scenario.hold_lock();
+        let mut events = scenario.lab.knockgate_command(&["events"]);
+        let events = Running::start(&mut events, scenario.lab.folder());
+        wait_until("it waits", || scenario.lab.host.processes().len() >= 3);
+        // It reads the ring once it has the lock, and has found the tables before.
+        thread::sleep(std::time::Duration::from_millis(500));
+        fs::remove_dir_all(scenario.lab.pin_root().join(WAN)).expect("it is there");
+        drop(holder);
+        assert_eq!(events.ends(), Some(5), "nothing is up");
+    });
+}
+
 /// `allow` waits for the lock, so that its grant is in the tables that are in use when it ends.
 #[test]
 fn grants_go_to_the_instance_that_is_up() {

@@ -14,8 +14,8 @@ use crate::{
 
 /// Print metrics in the text format of Prometheus
 ///
-/// The same as `knockgate run` serves at /metrics, but for hooks that failed; needs no service. Where nothing is up, exits with 5 and prints
-/// nothing, but writes `knockgate_up 0` to the file of --textfile.
+/// The same as `knockgate run` serves at /metrics, but for hooks that failed and the fleet; needs no service. Where nothing is up,
+/// exits with 5 and prints nothing, but writes `knockgate_up 0` to the file of --textfile.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Replace this file instead of printing, for the node exporter's textfile collector

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
-use crate::{config::Listen, service::own_file::OwnFile};
+use crate::{config::Listen, service::own_file::OwnFile, sys::unix_socket};
 
 /// Of a Unix socket: its owner and its group may connect.
 const MODE: u32 = 0o660;
@@ -99,7 +99,7 @@ fn bind_unix(path: &Path) -> Result<(unix::net::UnixListener, OwnFile)> {
         Ok(file) if !file.file_type().is_socket() => {
             bail!("the file exists and is no socket; remove it, or change `listen` of [metrics]")
         }
-        Ok(_) if unix::net::UnixStream::connect(path).is_ok() => {
+        Ok(_) if unix_socket::is_listened_at(path) == Some(true) => {
             bail!("another program listens there; change `listen` of [metrics]")
         }
         // Left behind by a service that was killed.
