@@ -35,6 +35,8 @@ pub struct Hooks {
     limits: Limits,
     /// By gate.
     configured: HashMap<String, Vec<Arc<Hook>>>,
+    /// Those of every gate for an alert that concerns none, each command line once.
+    of_any_gate: Vec<Arc<Hook>>,
     waiting: VecDeque<Run>,
     running: JoinSet<Option<Failure>>,
     /// By number.
@@ -45,7 +47,7 @@ pub struct Hooks {
     busy: HashSet<Subject>,
     next: u64,
     /// Runs for which there was no room, by gate and program.
-    left_out: BTreeMap<(String, String), u64>,
+    left_out: BTreeMap<(Option<String>, String), u64>,
 }
 
 /// Runs with the same subject follow each other in the order of their events.
@@ -91,6 +93,7 @@ impl Hooks {
         Self {
             limits,
             configured: HashMap::new(),
+            of_any_gate: Vec::new(),
             waiting: VecDeque::new(),
             running: JoinSet::new(),
             started: BTreeMap::new(),
@@ -108,6 +111,13 @@ impl Hooks {
             (gate.name.clone(), hooks)
         };
         self.configured = config.gates.iter().map(of).collect();
+        let hooks = config.gates.iter().flat_map(|gate| &gate.hooks);
+        let mut seen = HashSet::new();
+        self.of_any_gate = hooks
+            .filter(|hook| hook.on == Trigger::Alert && seen.insert(&hook.run))
+            .cloned()
+            .map(Arc::new)
+            .collect();
     }
 
     /// Has the hooks run that wait for this event. Needs a runtime.
@@ -115,11 +125,11 @@ impl Hooks {
         let Some(trigger) = trigger(&record.event) else {
             return;
         };
-        let Some(hooks) = record
-            .gate
-            .as_ref()
-            .and_then(|gate| self.configured.get(gate))
-        else {
+        let hooks = match &record.gate {
+            Some(gate) => self.configured.get(gate),
+            None => Some(&self.of_any_gate),
+        };
+        let Some(hooks) = hooks else {
             return;
         };
         for hook in hooks.iter().filter(|hook| hook.on == trigger) {
@@ -130,9 +140,9 @@ impl Hooks {
             if self.waiting.len() < WAITING {
                 self.waiting.push_back(run);
             } else {
-                let gate = record.gate.clone().unwrap_or_default();
                 let program = run.program().to_owned();
-                *self.left_out.entry((gate, program)).or_default() += 1;
+                let left_out = self.left_out.entry((record.gate.clone(), program));
+                *left_out.or_default() += 1;
             }
         }
         self.start();
@@ -196,7 +206,7 @@ impl Hooks {
     pub fn left_out(&mut self) -> Vec<Record> {
         let left_out = std::mem::take(&mut self.left_out).into_iter();
         let event = |((gate, program), count)| Record {
-            gate: Some(gate),
+            gate,
             reason: Some(QUEUE_FULL.to_owned()),
             lost: Some(count),
             hook: Some(program),

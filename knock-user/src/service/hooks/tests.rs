@@ -71,17 +71,56 @@ async fn each_event_runs_its_own_hooks() {
         hooks.notice(&event(name, "192.0.2.1"));
     }
     // Another gate, and none.
-    let elsewhere = Record {
-        gate: Some("mail".into()),
-        ..event("gate.opened", "192.0.2.9")
-    };
-    hooks.notice(&elsewhere);
-    hooks.notice(&Record::now("alert"));
+    let gates = [Some("mail".into()), None];
+    for (gate, name) in gates.into_iter().zip(["alert", "gate.opened"]) {
+        let elsewhere = Record {
+            gate,
+            ..event(name, "192.0.2.9")
+        };
+        hooks.notice(&elsewhere);
+    }
     assert_eq!(all(&mut hooks).await, []);
     assert_eq!(read(&folder, "opened"), "gate.opened 192.0.2.1\n");
     assert_eq!(read(&folder, "closed"), "gate.closed 192.0.2.1\n");
     assert_eq!(read(&folder, "alert"), "alert 192.0.2.1\n");
     assert_eq!(read(&folder, "alert-too"), "alert 192.0.2.1\n");
+}
+
+/// As of a captured knock, which names no gate: it is the alert of every one.
+#[tokio::test]
+async fn an_alert_without_a_gate_runs_the_hooks_of_all_gates_once_each() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = |name: &str, on: Trigger, word: &str| {
+        let script = format!(
+            "echo {word} \"$KNOCKGATE_SOURCE$KNOCKGATE_GATE\" >>{}/log",
+            folder.path().display()
+        );
+        Gate {
+            name: name.into(),
+            hooks: vec![Hook {
+                on,
+                run: ["/bin/sh", "-c", &script].map(ToOwned::to_owned).into(),
+            }],
+            ..Gate::default()
+        }
+    };
+    let mut hooks = Hooks::within(PATIENT);
+    hooks.configure(&Config {
+        gates: vec![
+            gate("ssh", Trigger::Alert, "both"),
+            gate("mail", Trigger::Alert, "both"),
+            gate("dns", Trigger::Alert, "another"),
+            gate("vpn", Trigger::Opened, "none"),
+        ],
+        ..Config::default()
+    });
+    let captured = Record {
+        source: Some("192.0.2.1".into()),
+        ..Record::now("alert")
+    };
+    hooks.notice(&captured);
+    assert_eq!(all(&mut hooks).await, []);
+    assert_eq!(read(&folder, "log"), "both 192.0.2.1\nanother 192.0.2.1\n");
 }
 
 /// What one run adds to a set of nftables, the next removes.
