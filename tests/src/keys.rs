@@ -5,6 +5,7 @@ use std::{
     net::UdpSocket,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use knock_common::testing::knock::Knock;
@@ -50,14 +51,25 @@ pub fn knock(scenario: &Scenario, key: &Path, options: &str) -> Run {
 
 /// Returns a knock that was made at this time, Unix ns: for the first gate of the key and the address that it comes from.
 pub fn sealed(key: &Path, time: u64) -> [u8; 64] {
+    made(key, time).sealed()
+}
+
+/// As [`sealed`], to be changed.
+pub fn made(key: &Path, time: u64) -> Knock {
     let key = PersonKey::load(key).expect("the file of a key");
-    let knock = Knock {
+    Knock {
         host: *key.host_secret.bytes(),
         key: *key.key().bytes(),
         slot: key.slot,
         ..Knock::at(time)
-    };
-    knock.sealed()
+    }
+}
+
+/// Returns the time of a knock that is made now.
+pub fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("after 1970").as_nanos();
+    now.try_into().expect("before 2554")
 }
 
 /// Sends a knock, whoever has made it.

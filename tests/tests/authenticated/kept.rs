@@ -1,14 +1,10 @@
 //! The newest times of keys where a process has died, or could not write them down.
 
-use std::{
-    fs,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, path::Path, thread, time::Duration};
 
 use knockgate_tests::{
     gate_config::Gate,
-    keys::{configure, knock, new_key, outcome, sealed, send},
+    keys::{configure, knock, new_key, now, outcome, sealed, send},
     killed::{Call, killed_at_call},
     lab::{Family, Source::A},
     run::wait_until,
@@ -38,9 +34,7 @@ fn opens(scenario: &Scenario, key: &Path) -> [u8; 64] {
     let before = outcome(scenario, "opened");
     let mut sent = [0; 64];
     wait_until("a knock opens", || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.expect("after 1970").as_nanos();
-        sent = sealed(key, now.try_into().expect("before 2554"));
+        sent = sealed(key, now());
         send(scenario, A, &sent);
         wait_until("it has arrived", || counted(scenario) > 0);
         outcome(scenario, "opened") > before
@@ -68,6 +62,34 @@ fn crash(scenario: &Scenario) {
     for pin in scenario.lab.pins() {
         let _ = fs::remove_file(scenario.lab.pin_root().join(pin));
     }
+}
+
+/// It may be `down` that is at work, which writes them down for the last time.
+#[test]
+fn the_service_keeps_them_while_no_command_is_at_work() {
+    with_key(|scenario, key| {
+        let _service = scenario.lab.serve(&[]);
+        wait_until("they are kept", || kept(scenario).is_some());
+        let holder = scenario.hold_lock();
+        let before = kept(scenario);
+        opens(scenario, key);
+        // The service keeps them every two seconds.
+        thread::sleep(Duration::from_secs(5));
+        assert_eq!(kept(scenario), before);
+        drop(holder);
+        wait_until("they are kept", || kept(scenario) != before);
+    });
+}
+
+/// What is kept of the newest times.
+fn kept(scenario: &Scenario) -> Option<String> {
+    let files = fs::read_dir(scenario.lab.state()).ok()?;
+    let mut paths = files.map(|file| file.expect("readable").path());
+    let path = paths.find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("newest-")
+    })?;
+    Some(fs::read_to_string(path).expect("readable"))
 }
 
 /// What `down` has left is not complete any more, since a later configuration takes knocks again.

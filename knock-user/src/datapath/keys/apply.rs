@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{open::Datapath, origin::Holder},
+    datapath::{Busy, open::Datapath, origin::Holder},
     keys::{Folder, KeySet},
     sys::{grace, state_directory},
 };
@@ -109,6 +109,17 @@ impl Datapath {
         // Before the names, which take a system call each. What is newer than these times is kept the next time.
         let times = self.keys()?.newest_by_slot();
         if times != *last {
+            // `down` says of the times that it keeps that they are complete, which writing them after it would take back. While a
+            // command is at work, they wait.
+            let _lock = match self.root.try_lock() {
+                Ok(Some(lock)) => lock,
+                Ok(None) => return Ok(()),
+                Err(error) if error.is::<Busy>() => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if !self.is_pinned()? {
+                return Ok(());
+            }
             let (directory, pins) = (state_directory::path(), self.root.path());
             let kept = self.newest_times()?;
             let kept = kept.with(Kept::read(&directory, pins)?, 0);
