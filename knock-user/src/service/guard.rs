@@ -125,16 +125,21 @@ impl Guard {
         self.summary = format!("cannot check whether the interfaces are guarded: {error:#}");
     }
 
-    /// Checks every interface, and attaches the program again where it is missing.
-    pub fn look(&mut self, datapath: &mut Datapath, log: &mut Log) -> Result<Seen> {
+    /// Checks every interface, and attaches the program again where it is missing. `is_held`: the command that has the lock may
+    /// never let go of it.
+    pub fn look(&mut self, datapath: &mut Datapath, log: &mut Log, is_held: bool) -> Result<Seen> {
         self.last_look = Instant::now();
         self.next_look = self.last_look + PAUSE;
         let _lock = match self.root.try_lock() {
             Ok(Some(lock)) => lock,
             Ok(None) => return Ok(Seen::Down),
             Err(error) if error.is::<Busy>() => {
-                // Another command is changing the pins, so what is seen now may be half of its change.
-                self.next_look = self.last_look + REST;
+                if is_held {
+                    self.only_look(datapath, log);
+                } else {
+                    // Another command is changing the pins, so what is seen now may be half of its change.
+                    self.next_look = self.last_look + REST;
+                }
                 return Ok(Seen::Up);
             }
             Err(error) => return Err(error),
@@ -162,6 +167,19 @@ impl Guard {
         self.renew_next(datapath, &attachments);
         self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
+    }
+
+    /// Checks every interface where none can be repaired. An error ends nothing: the command that has the lock may have left the
+    /// pins half changed, and no new service would find them otherwise.
+    fn only_look(&mut self, datapath: &Datapath, log: &mut Log) {
+        let seen = datapath.attachments().and_then(|attachments| {
+            self.compare(&attachments, &datapath.config().interfaces, log);
+            self.say_whether_lapsed(datapath)
+        });
+        if let Err(error) = seen {
+            self.could_not_look(&error);
+        }
+        self.summary += "; another knockgate command goes on for too long: until it ends, no interface is repaired";
     }
 
     /// Reports what has changed.

@@ -206,7 +206,9 @@ impl<'r> Work<'r> {
                 if self.is_held()
                     && let Some(error) = self.held.about(&error)
                 {
-                    tracing::warn!("{error}: until then, no end of a grant is reported");
+                    tracing::warn!(
+                        "{error}: until then, no end of a grant is reported, and no interface is repaired"
+                    );
                 }
                 Ok(None)
             }
@@ -275,7 +277,8 @@ impl<'r> Work<'r> {
         if self.open.is_none() {
             self.refresh_open_ports()?;
         }
-        self.guard.look(&mut self.datapath, &mut self.log)
+        let is_held = self.is_held();
+        self.guard.look(&mut self.datapath, &mut self.log, is_held)
     }
 
     /// Goes on with the configuration that is in force now, where it is another one.

@@ -44,6 +44,24 @@ fn what_is_lost_is_put_back_and_said() {
     });
 }
 
+/// The command may be stopped, and nothing can be repaired before it has ended.
+#[test]
+fn what_is_lost_while_a_command_never_ends_is_said() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let _service = serve(scenario);
+        let holder = scenario.hold_lock();
+        Damage::MadeAgain.happens_to(scenario);
+        wait_until("it is said that the interface is lost", || {
+            about(scenario, WAN)
+                .iter()
+                .any(|(name, _)| name == "interface.lost")
+        });
+        drop(holder);
+        is_guarded(scenario);
+    });
+}
+
 /// A new service checks what is attached, not what is pinned.
 #[test]
 fn a_service_that_takes_over_puts_back_what_is_lost() {
