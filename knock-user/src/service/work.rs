@@ -90,9 +90,10 @@ impl<'r> Work<'r> {
         let packets = Packets::default();
         let member = Member::new(root, &packets);
         let mut log = Log::new(datapath.config(), &member);
+        // What the earlier service has left is older than what the kernel has reported since.
+        let watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
         // Before grants are looked at: an end is said after the beginning.
         read(&mut log, &datapath);
-        let watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
         match up.before {
             Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
             Before::Another => log.say(Record::now(names::CONFIG_APPLIED)),

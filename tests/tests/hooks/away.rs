@@ -10,7 +10,7 @@ use knockgate_tests::{
 };
 use serde_json::Value;
 
-use crate::{events, hook, in_generic_mode, noted, noting, serve, ssh};
+use crate::{events, hook, in_generic_mode, noted, notes, noting, serve, ssh};
 
 /// Ends the service in a moment at which it cannot write anything down.
 fn kill(service: Running) {
@@ -141,6 +141,31 @@ fn what_was_not_run_is_run_by_the_next_service() {
         noted(scenario, &["gate.closed A revoked"]);
         // It happened once, and is not reported again.
         assert_eq!(events(scenario, "gate.closed"), [] as [Value; 0]);
+    });
+}
+
+/// What was not run is older than what has happened since: the other order would take back what the knock has opened.
+#[test]
+fn what_was_not_run_is_run_before_what_has_happened_since() {
+    in_generic_mode(|scenario| {
+        let hangs = hook("closed", "sleep 1000");
+        scenario.configure(format!("{}{hangs}", ssh()));
+        let service = serve(scenario);
+        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+        wait_until("it is seen", || !events(scenario, "gate.opened").is_empty());
+        scenario.knockgate("revoke {A}").exits(0);
+        wait_until("it is remembered that the hook runs", || {
+            remembered(scenario)
+                .is_some_and(|state| state["closings"].as_array().is_some_and(|of| of.len() == 1))
+        });
+        kill(service);
+        scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
+        scenario.knockgate("reload").exits(0);
+        scenario.knock(A, ALICE);
+        let _service = serve(scenario);
+        noted(scenario, &["gate.closed A revoked", "gate.opened A"]);
+        let in_order = notes(scenario);
+        assert_eq!(in_order, ["gate.closed A revoked", "gate.opened A"]);
     });
 }
 
