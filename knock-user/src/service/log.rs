@@ -6,6 +6,8 @@ use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
 use knock_common::{
     event::{Event, Kind},
+    grant::BY_HAND,
+    knock::authenticated::key::KEY_USER,
     report::{Budget, class},
     rules::NO_GATE,
 };
@@ -21,7 +23,11 @@ use super::{
     record::{Record, network_text},
     socket::{self, Connection},
 };
-use crate::{config::Config, datapath::Datapath, sys::clock::monotonic_now};
+use crate::{
+    config::Config,
+    datapath::{Applied, Datapath, origin::Holder},
+    sys::clock::monotonic_now,
+};
 
 /// Events by which a reader may fall behind before it misses some.
 const BACKLOG: usize = 4096;
@@ -50,7 +56,7 @@ pub struct Log {
     fleet: Counts,
     /// Events that tell of grants, for [`Log::changes`].
     changes: Vec<Record>,
-    /// An event of a gate that is not known.
+    /// An event of a gate or a user that is not known.
     unknown: Option<Event>,
 }
 
@@ -59,7 +65,7 @@ pub struct Log {
 pub enum Taken {
     All,
     Some,
-    /// Those before one of a gate that is not known.
+    /// Those before one of a gate or a user that is not known.
     UpToUnknown,
 }
 
@@ -167,7 +173,8 @@ impl Log {
     }
 
     /// Adds an event that a thread of the service tells of. `class`: as in [`Log::say_within`], if there is one.
-    pub fn hear(&mut self, class: Option<u32>, record: Record) {
+    pub fn hear(&mut self, class: Option<u32>, record: Record, applied: &Applied) {
+        let record = record.of_whole_grant(applied);
         self.note(&record);
         match class {
             Some(class) => self.say_within(class, record),
@@ -198,7 +205,7 @@ impl Log {
     }
 
     /// Adds the events that the kernel has reported. `is_current`: this is the configuration in force. Otherwise it stops at the first
-    /// event of a gate that this configuration does not have, which is kept for the next time.
+    /// event of a gate or a user that this configuration does not have, which is kept for the next time.
     pub fn take(
         &mut self,
         ring: &mut RingBuf<MapData>,
@@ -209,9 +216,7 @@ impl Log {
             let Some(event) = self.unknown.take().or_else(|| next(ring)) else {
                 return Taken::All;
             };
-            let is_known =
-                event.gate == NO_GATE || datapath.applied.gate_at(event.gate, event.time).is_some();
-            if !is_known && !is_current {
+            if !is_current && !is_known(&event, &datapath.applied) {
                 self.unknown = Some(event);
                 return Taken::UpToUnknown;
             }
@@ -281,6 +286,14 @@ pub fn drain(ring: &mut RingBuf<MapData>, datapath: &Datapath) -> Vec<Record> {
     std::iter::from_fn(|| next(ring))
         .filter_map(|event| Record::of_kernel(&event, datapath))
         .collect()
+}
+
+/// Returns whether an event's gate and user have names. Those of keys and of other hosts do not come from the configuration.
+fn is_known(event: &Event, applied: &Applied) -> bool {
+    let Holder { user, host } = Holder::of(event.user);
+    let is_by_sequence = host == 0 && user != BY_HAND && user & KEY_USER == 0;
+    (event.gate == NO_GATE || applied.gate_at(event.gate, event.time).is_some())
+        && (!is_by_sequence || applied.user_name_at(user, event.time).is_some())
 }
 
 /// Returns the next report. One that is shorter than this build's becomes an event of no kind.

@@ -108,7 +108,7 @@ pub async fn serve(
         work.keep_keys();
         if down_on_exit {
             match down(root, &[]) {
-                Ok(_) => work.say_down(),
+                Ok(_) => work.say_down(ring.get_mut()),
                 Err(error) => served = Err(error),
             }
         }
@@ -162,16 +162,18 @@ async fn until_ended(
                 // By the names of the configuration that may have been replaced.
                 work.take(ring.get_mut());
                 if work.look_at_interfaces(due)? == Seen::Down {
-                    work.say_down();
+                    work.say_down(ring.get_mut());
                     tracing::info!("knockgate has been taken down: nothing is left to serve");
                     return Ok(Ended::Down);
                 }
             }
             (class, record) = work.gatekeeper.event() => {
-                work.log.hear(Some(class), record);
+                work.log.hear(Some(class), record, &work.datapath.applied);
                 work.member.openings().look();
             }
-            (class, record) = work.member.event() => work.log.hear(class, record),
+            (class, record) = work.member.event() => {
+                work.log.hear(class, record, &work.datapath.applied);
+            }
             reader = socket.accept() => work.log.serve(reader),
             failed = work.log.hook_ended() => {
                 if let Some(failed) = failed {

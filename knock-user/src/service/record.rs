@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::EVENT_KEYS,
-    datapath::{Datapath, Who, keys::user_of, padded_address},
+    datapath::{Applied, Datapath, Who, keys::user_of, padded_address},
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -207,7 +207,7 @@ impl Record {
         } else {
             Protocol::Tcp
         };
-        Some(Self {
+        let record = Self {
             time: wall_clock(time),
             gate: (gate != NO_GATE)
                 .then(|| datapath.applied.gate_at(gate, time))
@@ -226,7 +226,28 @@ impl Record {
             until: (until != 0).then(|| wall_clock(until)),
             origin,
             ..Self::now(kind.name())
-        })
+        };
+        Some(record.of_whole_grant(&datapath.applied))
+    }
+
+    /// Has it name the network that a knock opened the gate for, where it names the address that has knocked or was the last to
+    /// connect: the end of a grant is told by its network, and a hook is to take back what another has done.
+    #[must_use]
+    pub fn of_whole_grant(mut self, applied: &Applied) -> Self {
+        let tells_of_grant = [Kind::Opened, Kind::Closed]
+            .map(Kind::name)
+            .contains(&self.event.as_str());
+        // By hand it is for what was asked for, and of another host for what that one says.
+        let is_by_knock = self.user.is_some() && self.origin.is_none();
+        let gate = self.gate.as_deref().and_then(|name| applied.ids.gate(name));
+        if tells_of_grant
+            && is_by_knock
+            && let Some(gate) = gate.and_then(|id| applied.gate(id))
+            && let Some(address) = self.source.as_ref().and_then(|text| text.parse().ok())
+        {
+            self.source = Some(network_text(gate.grant_to.network(address)));
+        }
+        self
     }
 }
 

@@ -4,13 +4,13 @@
 //! Grants end by themselves. This module also frees their slots, once their ends have been reported, so that knocks find free
 //! slots and the filter has live grants alone. Without a service, knocks take the slots of grants that have ended.
 
+mod notes;
 mod reports;
 mod resume;
 
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,13 +18,10 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use knock_common::{
-    event::{Cause, Kind},
-    report::class,
-};
+use knock_common::{event::Cause, report::class};
 
 use self::{
-    reports::{close, end_each, opened_by_hand},
+    reports::{Given, close, end_each, opened},
     resume::{Moment, resume},
 };
 use super::{
@@ -33,7 +30,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{Applied, Datapath, GrantRow, Who, keys::Holders},
+    datapath::{Applied, Datapath, GrantRow, Who, keys::Holders, origin::Holder},
     sys::clock::monotonic_now,
 };
 
@@ -63,6 +60,9 @@ struct Seen {
     until: u64,
     connections: u32,
     used: Used,
+    begun: Begun,
+    /// Its end was moved to before the time that it had, which a knock that closes does and reports.
+    is_cut_short: bool,
     /// Shared: there may be many grants, and few who have them.
     who: Arc<Who>,
     /// The last [look](Watch::looks) that found it in the tables.
@@ -75,6 +75,8 @@ impl Seen {
             until: row.until,
             connections: row.connections,
             used: Used::No,
+            begun: Begun::Said,
+            is_cut_short: false,
             who: Arc::clone(holders.of(row.user)),
             look,
         }
@@ -91,11 +93,22 @@ enum Used {
     Said,
 }
 
+/// Whether a grant by a knock was said to be given, or to be renewed until then. Those by hand are reported when they are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Said,
+    /// A report has come since the last look.
+    Noted,
+    /// The tables say so since this time, ns of `CLOCK_MONOTONIC`, and a report may come yet. None does where the kernel has left
+    /// it out, or where a knock opens for two addresses, of which it reports the one.
+    Found(u64),
+}
+
 /// What a look has found that is left to do.
 #[must_use]
 pub struct Found {
-    /// Grants that were given by hand: until when, and where.
-    by_hand: Vec<(u64, Place)>,
+    /// Grants that were given and not reported.
+    given: Vec<Given>,
     /// Slots of grants that have ended, and when these did.
     ended: Vec<(u32, u64)>,
 }
@@ -108,6 +121,9 @@ struct Saved {
     closings: Vec<Record>,
     lost: Lost,
 }
+
+/// How long the kernel's report of a grant may take after the grant is in the tables, ns.
+const GRACE: u64 = 1_000_000_000;
 
 /// How long the end of a grant may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -185,7 +201,7 @@ impl Watch {
         let applied = &datapath.applied;
         let mut holders = datapath.holders();
         let mut found = Found {
-            by_hand: Vec::new(),
+            given: Vec::new(),
             ended: Vec::new(),
         };
         let mut brief = Vec::new();
@@ -199,16 +215,33 @@ impl Watch {
                 if row.user.is_none() && is_new {
                     let seen = Seen::of(&row, &mut holders, looks - 1);
                     self.known.insert(place, seen);
-                    brief.push((row.until, place));
+                    brief.push((row.until, place, Arc::default()));
                 }
                 return;
             }
-            let seen = Seen::of(&row, &mut holders, looks);
+            let mut seen = Seen::of(&row, &mut holders, looks);
+            if row.user.is_some_and(Holder::is_local_knock) {
+                match self.known.get(&place) {
+                    // CPUs that give it at the same moment may have put it into two slots.
+                    Some(twin) if twin.look == looks => {
+                        seen.begun = twin.begun;
+                        seen.until = twin.until.max(row.until);
+                    }
+                    before => {
+                        seen.begun = begun(before, row.until, now);
+                        let was_found =
+                            before.is_some_and(|before| matches!(before.begun, Begun::Found(_)));
+                        if was_found && seen.begun == Begun::Said {
+                            found.given.push((row.until, place, Arc::clone(&seen.who)));
+                        }
+                    }
+                }
+            }
             let before = self.known.insert(place, seen);
             // By a knock, it is the one before, or one whose beginning was noted.
             let before = before.filter(|before| row.user.is_some() || before.until == row.until);
             if row.user.is_none() && before.is_none() {
-                found.by_hand.push((row.until, place));
+                found.given.push((row.until, place, Arc::default()));
             }
             if is_used(applied, row.gate, row.connections) {
                 used.push((place, before.map_or(Used::No, |before| before.used)));
@@ -216,8 +249,8 @@ impl Watch {
         })?;
         self.looks = looks;
         self.looked = now;
-        brief.retain(|(_, place)| self.known.get(place).is_some_and(|seen| seen.look != looks));
-        opened_by_hand(brief, datapath, log);
+        brief.retain(|(_, place, _)| self.known.get(place).is_some_and(|seen| seen.look != looks));
+        opened(brief, datapath, log);
         for (place, before) in used {
             if let Some(grant) = self.known.get_mut(&place) {
                 grant.used = match before {
@@ -239,81 +272,34 @@ impl Watch {
         if ended.iter().any(|(_, grant)| grant.until > now) {
             // It was taken away, or another one by hand took its place and has ended.
             let short = seen(&datapath.ended_grants(0)?, datapath);
-            for (place, grant) in ended.iter_mut().filter(|(_, grant)| grant.until > now) {
-                grant.until = short.get(place).map_or(grant.until, |short| short.until);
+            let early = ended.extract_if(.., |(_, grant)| grant.until > now);
+            for (place, mut grant) in early.collect::<Vec<_>>() {
+                if let Some(short) = short.get(&place) {
+                    grant.until = short.until;
+                    grant.is_cut_short = grant.who.key.is_some() && grant.who == short.who;
+                }
+                if grant.is_cut_short {
+                    // The kernel's report may come until the next look.
+                    self.known.insert(place, grant);
+                } else {
+                    ended.push((place, grant));
+                }
             }
         }
         end_each(ended, datapath, log);
         Ok(found)
     }
 
-    /// Reports the grants that were given by hand, writes down what is known, and frees the slots of grants that have ended.
+    /// Reports the grants that were given, writes down what is known, and frees the slots of grants that have ended.
     pub fn settle(&mut self, found: Found, datapath: &Datapath, log: &mut Log) -> Result<()> {
-        opened_by_hand(found.by_hand, datapath, log);
+        opened(found.given, datapath, log);
         self.save(datapath, log);
         datapath.free_ended(&found.ended)
     }
 
-    /// Learns of grants that were given, and of ends that were reported: what is given and taken away between two looks is in
-    /// no table. `is_wanted`: of which gates.
-    fn note(&mut self, log: &mut Log, applied: &Applied, is_wanted: impl Fn(u16) -> bool) {
-        for change in log.changes() {
-            let gate = change.gate.as_deref();
-            // A gate that is gone by now has no grants.
-            if let Some(gate) = gate.and_then(|name| applied.ids.gate(name))
-                && is_wanted(gate)
-            {
-                self.note_one(&change, gate, applied);
-            }
-        }
-    }
-
-    fn note_one(&mut self, change: &Record, gate: u16, applied: &Applied) {
-        let grant_to = applied.gate(gate).map(|gate| gate.grant_to);
-        let (Some(grant_to), Some(source)) = (grant_to, change.source.as_deref()) else {
-            return;
-        };
-        let address: Option<IpAddr> = source.parse().ok();
-        let network = address.map(|address| grant_to.network(address));
-        let Some(network) = network.or_else(|| source.parse().ok()) else {
-            return;
-        };
-        let place = (gate, network);
-        if change.event == Kind::Closed.name() {
-            if change.reason.as_deref() != Some(Cause::Used.name()) {
-                self.known.remove(&place);
-                return;
-            }
-            // As the kernel looks them up. One for another network is not what is said to be closed.
-            let whole = address.map_or(network, IpNet::from);
-            for place in [(gate, whole), place] {
-                if let Some(grant) = self.known.get_mut(&place)
-                    && grant.used != Used::Said
-                    && grant.who.user == change.user
-                {
-                    grant.used = Used::Said;
-                    return;
-                }
-            }
-        } else if let Some(until) = change.until {
-            let grant = self.known.entry(place).or_insert_with(|| Seen {
-                until: monotonic(until),
-                connections: 0,
-                used: Used::No,
-                who: Arc::new(Who {
-                    user: change.user.clone(),
-                    key: change.key.clone(),
-                    origin: change.origin.clone(),
-                }),
-                look: self.looks,
-            });
-            // One that is renewed admits connections again.
-            grant.used = Used::No;
-        }
-    }
-
-    /// Reports the end of every grant: the tables are gone.
+    /// Reports the end of every grant: the tables are gone. What was given since the last look has been in no table that was read.
     pub fn end_all(&mut self, datapath: &Datapath, log: &mut Log) {
+        self.note(log, &datapath.applied, |_| true);
         end_each(self.known.drain().collect(), datapath, log);
         self.is_gone = true;
     }
@@ -343,6 +329,8 @@ impl Watch {
                     until,
                     connections,
                     used,
+                    begun: _,
+                    is_cut_short: _,
                     who,
                     look: _,
                 } = grant;
@@ -414,16 +402,22 @@ impl Watch {
     }
 }
 
+/// Returns what is known of the beginning of a live grant by a knock. `before`: what the last look has left of it.
+fn begun(before: Option<&Seen>, until: u64, now: u64) -> Begun {
+    let Some(before) = before else {
+        return Begun::Found(now);
+    };
+    match before.begun {
+        Begun::Said if before.until < until => Begun::Found(now),
+        Begun::Found(since) if now - since < GRACE => Begun::Found(since),
+        Begun::Said | Begun::Noted | Begun::Found(_) => Begun::Said,
+    }
+}
+
 /// Returns whether a grant of this gate, by the gate's id, admits no more connections after so many.
 fn is_used(applied: &Applied, gate: u16, connections: u32) -> bool {
     let limit = applied.gate(gate).map_or(0, |gate| gate.connections);
     limit != 0 && connections >= limit
-}
-
-/// Returns a time to come by `CLOCK_MONOTONIC`, ns.
-fn monotonic(time: Timestamp) -> u64 {
-    let from_now = time.duration_since(Timestamp::now()).as_nanos();
-    monotonic_now().saturating_add(u64::try_from(from_now).unwrap_or(0))
 }
 
 fn seen(rows: &[GrantRow], datapath: &Datapath) -> Grants {

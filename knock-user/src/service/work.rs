@@ -324,8 +324,9 @@ impl<'r> Work<'r> {
         self.keys.keep(&mut self.datapath);
     }
 
-    /// Says that every gate is down, and that its grants have ended.
-    pub fn say_down(&mut self) {
+    /// Says that every gate is down, and that its grants have ended. `ring`: may tell of some that were given last.
+    pub fn say_down(&mut self, ring: &mut RingBuf<MapData>) {
+        self.take_last(ring);
         self.watch.end_all(&self.datapath, &mut self.log);
         self.log.say_of_gates(names::GATE_DOWN, &self.datapath);
     }

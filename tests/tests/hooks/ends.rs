@@ -85,6 +85,37 @@ fn a_gate_that_is_new_has_its_name_and_its_hooks() {
     });
 }
 
+/// As with a new gate: the service may not have seen that there is another configuration.
+#[test]
+fn a_user_who_is_new_is_named() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let bob = ssh().user("bob", BOB);
+        // What the service looks at first when it goes on is a matter of chance.
+        for knocks in 1..=4 {
+            service.signal(libc::SIGSTOP);
+            scenario.configure(&bob);
+            scenario.knockgate("reload").exits(0);
+            scenario.knock(A, BOB);
+            service.signal(libc::SIGCONT);
+            wait_until("the service has seen it", || {
+                events(scenario, "gate.opened").len() == knocks
+            });
+            let opened = events(scenario, "gate.opened");
+            assert!(
+                opened.iter().all(|event| event["user"] == "bob"),
+                "{opened:?}"
+            );
+            scenario.configure(ssh());
+            scenario.knockgate("reload").exits(0);
+            wait_until("the service has seen that", || {
+                events(scenario, "gate.closed").len() == knocks
+            });
+        }
+    });
+}
+
 /// By the hooks that it had.
 #[test]
 fn a_gate_that_is_gone_is_closed() {
@@ -154,6 +185,35 @@ fn a_network_whose_last_connection_was_made_is_closed_too() {
         scenario.open(A, "22/tcp");
         let closed = format!("gate.closed {network} used");
         noted(scenario, &[&opened, "gate.closed A used", &closed]);
+    });
+}
+
+/// What a hook adds for one event, it can remove for the other.
+#[test]
+fn what_a_knock_opens_for_a_network_begins_and_ends_with_it() {
+    in_generic_mode(|scenario| {
+        let gate = ssh().key("grant_to = \"prefix\"").key("connections = 2");
+        scenario.configure(noting(scenario, &gate, &["opened", "closed"]));
+        let _service = serve(scenario);
+        let network = scenario.family.network();
+        let event = |rest: &str| format!("gate.{}", rest.replace("NET", network));
+        let opened = event("opened NET");
+        scenario.knock(A, ALICE);
+        noted(scenario, &[&opened]);
+        scenario.knockgate("revoke --all").exits(0);
+        let revoked = event("closed NET revoked");
+        noted(scenario, &[&opened, &revoked]);
+        scenario.knock(B, ALICE);
+        noted(scenario, &[&opened, &revoked, &opened]);
+        for who in [A, B] {
+            scenario.open(who, "22/tcp");
+        }
+        let used = event("closed NET used");
+        noted(scenario, &[&opened, &revoked, &opened, &used]);
+        // It is said once, though the grant is in the tables until its end.
+        scenario.knockgate("revoke --all").exits(0);
+        scenario.knock(A, ALICE);
+        noted(scenario, &[&opened, &revoked, &opened, &used, &opened]);
     });
 }
 

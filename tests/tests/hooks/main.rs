@@ -3,6 +3,7 @@
 
 mod away;
 mod ends;
+mod keys;
 
 use std::{fs, path::PathBuf};
 
@@ -142,6 +143,31 @@ fn what_takes_the_instance_down_ends_its_grants() {
         // Nothing is left to know.
         let left = fs::read_dir(scenario.lab.state()).expect("the service has made it");
         assert_eq!(left.count(), 0);
+    });
+}
+
+/// It was in no table that the service has read.
+#[test]
+fn a_grant_that_was_given_just_before_the_end_has_ended_too() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
+        let service = serve(scenario);
+        service.signal(libc::SIGSTOP);
+        scenario.knock(A, ALICE);
+        scenario.knockgate("down").exits(0);
+        service.signal(libc::SIGCONT);
+        assert_eq!(service.ends(), Some(0));
+        let mut expected = vec!["gate.opened A", "gate.closed A revoked"];
+        assert_eq!(notes(scenario), expected);
+        scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
+        let service = scenario.lab.serve(&["--down-on-exit"]);
+        service.signal(libc::SIGSTOP);
+        scenario.knock(B, ALICE);
+        service.signal(libc::SIGTERM);
+        service.signal(libc::SIGCONT);
+        assert_eq!(service.ends(), Some(0));
+        expected.extend(["gate.opened B", "gate.closed B revoked"]);
+        assert_eq!(notes(scenario), expected);
     });
 }
 

@@ -1,12 +1,14 @@
 //! The events of grants that the service finds by itself.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use knock_common::{
     event::{Cause, Kind},
     report::class,
 };
 
-use super::{Place, Seen, Used};
+use super::{Begun, Place, Seen, Used};
 use crate::{
     datapath::{Datapath, Who},
     service::{
@@ -17,13 +19,16 @@ use crate::{
     sys::clock::monotonic_now,
 };
 
-/// Reports grants that were given by hand: until when, and their gates and sources.
-pub fn opened_by_hand(mut given: Vec<(u64, Place)>, datapath: &Datapath, log: &mut Log) {
-    given.sort_unstable();
-    for (until, place) in given {
+/// A grant that was given: until when, at which gate and to which source, and who has it.
+pub type Given = (u64, Place, Arc<Who>);
+
+/// Reports grants that were given.
+pub fn opened(mut given: Vec<Given>, datapath: &Datapath, log: &mut Log) {
+    given.sort_unstable_by_key(|(until, place, _)| (*until, *place));
+    for (until, place, who) in given {
         let opened = Record {
             until: Some(wall_clock(until)),
-            ..about(place, &Who::default(), Kind::Opened, datapath)
+            ..about(place, &who, Kind::Opened, datapath)
         };
         log.say_within(class::OPENINGS, opened);
     }
@@ -31,12 +36,19 @@ pub fn opened_by_hand(mut given: Vec<(u64, Place)>, datapath: &Datapath, log: &m
 
 /// Reports the ends of grants that are no longer live, but for those whose gates were said to be closed before.
 pub fn end_each(mut ended: Vec<(Place, Seen)>, datapath: &Datapath, log: &mut Log) {
+    let unsaid = ended
+        .iter()
+        .filter(|(_, grant)| matches!(grant.begun, Begun::Found(_)))
+        .map(|(place, grant)| (grant.until, *place, Arc::clone(&grant.who)));
+    opened(unsaid.collect(), datapath, log);
     ended.retain(|(_, grant)| grant.used != Used::Said);
     ended.sort_by_key(|(_, grant)| grant.until);
     let now = monotonic_now();
     for (place, grant) in ended {
         let (reason, time) = if grant.used == Used::Found {
             (Cause::Used.name(), wall_clock(now))
+        } else if grant.is_cut_short {
+            (Cause::Asked.name(), wall_clock(grant.until))
         } else if grant.until <= now {
             (EXPIRED, wall_clock(grant.until))
         } else {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 use knock_common::event::Kind;
 
-use super::{Grants, Seen, Used};
+use super::{Begun, Grants, Seen, Used};
 use crate::{
     datapath::compile::applied::Applied,
     service::{
@@ -63,6 +63,8 @@ pub fn resume(
                 until: *until,
                 connections: *connections,
                 used: if *is_closed { Used::Said } else { Used::No },
+                begun: Begun::Said,
+                is_cut_short: false,
                 who: Arc::clone(who),
                 look: 0,
             };
@@ -165,6 +167,8 @@ mod tests {
             until: ends * SECOND,
             connections: 0,
             used: Used::No,
+            begun: Begun::Said,
+            is_cut_short: false,
             who: Arc::default(),
             look: 0,
         };
