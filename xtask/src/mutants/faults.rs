@@ -8,6 +8,7 @@ mod host;
 mod knocking;
 mod outside;
 mod reading;
+mod remembering;
 
 /// One way to break the program.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Fault> {
     let tables = [
         reading::FAULTS,
         deciding::FAULTS,
+        remembering::FAULTS,
         knocking::FAULTS,
         authenticated::FAULTS,
         outside::FAULTS,

@@ -183,8 +183,10 @@ pub fn give<E: Env, A: Address>(env: &E) -> u64 {
         port: work.port,
     };
     if work.action == action::CLOSE {
+        // The event is about the address that it comes from.
         if end::by_user(env, &to, &terms, now)
             && let Some(work) = env.knock_work()
+            && work.family == u32::from(A::FAMILY)
         {
             work.has_ended = 1;
         }

@@ -50,7 +50,7 @@ pub struct Work {
     pub outcome: u8,
     /// The slot of the key that it names.
     pub slot: u16,
-    /// A knock that closes has ended a grant.
+    /// A knock that closes has ended the grant of its source.
     pub has_ended: u8,
     pub rest: [u8; 5],
 }

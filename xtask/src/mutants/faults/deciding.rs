@@ -7,12 +7,7 @@ const FIND: &str = "knock-common/src/grant/find.rs";
 const ADDRESS: &str = "knock-common/src/address.rs";
 const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
-const TABLE: &str = "knock-common/src/grant/table.rs";
-const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
-const SET: &str = "knock-common/src/set.rs";
-const ROW: &str = "knock-common/src/row.rs";
 const COMPILE: &str = "knock-user/src/datapath/compile/mod.rs";
-const FILTER: &str = "knock-common/src/grant/filter.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const REPORT: &str = "knock-common/src/report.rs";
 const GUARDED: &str = "knock-common/src/guarded.rs";
@@ -129,148 +124,10 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "found.until >= env.now() && Grant::admits",
     },
     Fault {
-        what: "a grant is accepted whose slot has been given to another key",
-        file: TABLE,
-        find: "let mut differs = tag ^ key.tag();",
-        replace: "let mut differs = 0;",
-    },
-    Fault {
-        what: "an IPv6 grant is accepted that has the tag of another",
-        file: TABLE,
-        find: "differs |= one ^ first | other ^ second;",
-        replace: "differs |= 0;",
-    },
-    Fault {
-        what: "a slot that is being changed counts as a grant",
-        file: TABLE,
-        find: "again == until && until > HELD",
-        replace: "again == until",
-    },
-    Fault {
-        what: "the end of one grant is taken for that of another in its slot",
-        file: TABLE,
-        find: "differs == 0 && again == until",
-        replace: "differs == 0",
-    },
-    Fault {
-        what: "all keys that a slot has had are taken for one",
-        file: TABLE,
-        find: "grant.earned.0.wrapping_add(1 << 48)",
-        replace: "grant.earned.0",
-    },
-    Fault {
-        what: "a grant is given anew in a slot that another key has by now",
-        file: TABLE,
-        find: "let is_its = grant.tag == key.tag() && grant.address == [first, second];",
-        replace: "let is_its = true;",
-    },
-    Fault {
         what: "a source's own used-up grant hides its prefix's",
         file: FIND,
         find: "if closest.as_deref().is_some_and(has_room) {",
         replace: "if closest.is_some() {",
-    },
-    Fault {
-        what: "renewing does not start the connection count afresh",
-        file: TABLE,
-        find: "grant.connections = details.connections;",
-        replace: "",
-    },
-    Fault {
-        what: "a knock shortens what was given by hand for longer",
-        file: TABLE,
-        find: "return (self.until, Details",
-        replace: "return (until, Details",
-    },
-    Fault {
-        what: "a knock takes over what was given by hand for longer",
-        file: TABLE,
-        find: "Details::new(own_user, own_port)",
-        replace: "Details::new(user, own_port)",
-    },
-    Fault {
-        what: "a knock widens a longer grant for one source port",
-        file: TABLE,
-        find: "if is_wider || own_port == port {",
-        replace: "if true {",
-    },
-    Fault {
-        what: "a full table pushes out live grants",
-        file: TABLE,
-        find: "until != HELD && until <= now && memory",
-        replace: "until != HELD && memory",
-    },
-    Fault {
-        what: "grants that have ended make no room",
-        file: TABLE,
-        find: "until != HELD && until <= now && memory",
-        replace: "until == FREE && memory",
-    },
-    Fault {
-        what: "a slot is freed whose grant was renewed since it was seen to have ended",
-        file: TABLE,
-        find: "is_so && take(memory, slot, until)",
-        replace: "take(memory, slot, u64::MAX)",
-    },
-    Fault {
-        what: "the key that a slot had still leads to it",
-        file: TABLE,
-        find: "if is_taken && until != FREE {",
-        replace: "if false {",
-    },
-    Fault {
-        what: "a key whose set is full is not found",
-        file: SET,
-        find: "};\n        // Nearly always",
-        replace: "};\n        if ahead != 0 {\n            break;\n        }\n        // Nearly always",
-    },
-    Fault {
-        what: "a key in another set than its own is not counted in its own",
-        file: SET,
-        find: "|further| further + 1)",
-        replace: "|further| further)",
-    },
-    Fault {
-        what: "of two keys in one word, the wrong one is unlinked",
-        file: SET,
-        find: "word ^ u64::from(before ^ after) << 32",
-        replace: "word ^ u64::from(before ^ after)",
-    },
-    Fault {
-        what: "the second key in a word is not found",
-        file: SET,
-        find: "for way in 0..WAYS {",
-        replace: "for way in (0..WAYS).step_by(2) {",
-    },
-    Fault {
-        what: "a key whose set and those behind it are full stays counted there",
-        file: SET,
-        find: "    count_out(sets, memory, position);\n    false",
-        replace: "    false",
-    },
-    Fault {
-        what: "a flow that has its slot elsewhere is not counted at home",
-        file: SESSION_TABLE,
-        find: "    if !row::count_in(rows, memory, position) {\n        return false;\n    }\n",
-        replace: "",
-    },
-    Fault {
-        what: "a row goes on leading to flows that have ended",
-        file: SESSION_TABLE,
-        find: "    row::unlink(rows, memory, slot);\n",
-        replace: "",
-    },
-    Fault {
-        what: "a flow that cannot be linked to its slot begins all the same",
-        file: SESSION_TABLE,
-        find: "        return row::link(rows, memory, position, slot);\n",
-        replace: "        row::link(rows, memory, position, slot);\n        return true;\n",
-    },
-    Fault {
-        what: "behind the slot of another flow with the same fingerprint, none is looked for",
-        file: SESSION_TABLE,
-        find: "    let slot = memory.search_session(position, flow.tag(), NO_SLOT);\n    at(memory, slot, flow)\n}\n\n/// Looks a flow up in every slot except",
-        replace: "    None\n}\n\n/// Looks a flow up in every slot except",
     },
     Fault {
         what: "an idle flow in the home row of a new one makes no room there",
@@ -279,34 +136,10 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "    for slot in 0..0 {\n        if env.vacate",
     },
     Fault {
-        what: "the slot of a flow from elsewhere looks free",
-        file: SESSION_TABLE,
-        find: "        row::lend(rows, memory, slot);\n",
-        replace: "",
-    },
-    Fault {
-        what: "the count of those elsewhere begins anew when it is full",
-        file: ROW,
-        find: "if word >> COUNT_SHIFT < MOST {",
-        replace: "if true {",
-    },
-    Fault {
-        what: "a slot is taken for one with a fingerprint that it does not have",
-        file: ROW,
-        find: "& !differs & (EACH << 7)",
-        replace: "& (EACH << 7)",
-    },
-    Fault {
         what: "a flow whose home row is full looks in no other row for a free slot",
         file: REMEMBER,
         find: "    let slot = elsewhere(env, first.checked_rem(rows).unwrap_or(0), rows);\n",
         replace: "    let slot = NO_SLOT;\n",
-    },
-    Fault {
-        what: "a grant that two CPUs give at once is there twice",
-        file: TABLE,
-        find: "if !is_elsewhere(memory, key, position, slot) {",
-        replace: "if true {",
     },
     Fault {
         what: "grants to a prefix go to the source alone",
@@ -351,30 +184,6 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "role",
     },
     Fault {
-        what: "a flow does not get the slot where its packets look first",
-        file: ROW,
-        find: "home(position, rows) * SLOTS + first_place(position)",
-        replace: "home(position, rows) * SLOTS",
-    },
-    Fault {
-        what: "a flow is accepted whose slot has been given to another one",
-        file: SESSION_TABLE,
-        find: "differs == 0 && again == tenancy",
-        replace: "again == tenancy",
-    },
-    Fault {
-        what: "part of one flow is taken for part of another in its slot",
-        file: SESSION_TABLE,
-        find: "differs == 0 && again == tenancy",
-        replace: "differs == 0",
-    },
-    Fault {
-        what: "a slot that is being changed counts as a session",
-        file: SESSION_TABLE,
-        find: "&& tenancy.is_of::<A>(flow.protocol)",
-        replace: "",
-    },
-    Fault {
         what: "a flow of one gate passes at another",
         file: LOOKUP,
         find: "tenancy.gate() == gate && lives",
@@ -385,30 +194,6 @@ pub(super) const FAULTS: &[Fault] = &[
         file: SESSION,
         find: "(self.0 >> 48).wrapping_add(1) << 48",
         replace: "(self.0 >> 48) << 48",
-    },
-    Fault {
-        what: "the flow that a slot had still leads to it",
-        file: SESSION_TABLE,
-        find: "    if tenancy.is_live() {",
-        replace: "    if false {",
-    },
-    Fault {
-        what: "a flow that two CPUs begin at once has two sessions",
-        file: SESSION_TABLE,
-        find: "    end_one_of_two(memory, flow, slot);",
-        replace: "",
-    },
-    Fault {
-        what: "a slot is given away while somebody changes it",
-        file: SESSION_TABLE,
-        find: "tenancy.state() == state::HELD || !hold",
-        replace: "!hold",
-    },
-    Fault {
-        what: "a slot whose session has ended counts to its holder for good",
-        file: SESSION_TABLE,
-        find: "tenancy.state() != state::UNUSED",
-        replace: "tenancy.is_live()",
     },
     Fault {
         what: "a full table of flows pushes out living ones",
@@ -451,24 +236,6 @@ pub(super) const FAULTS: &[Fault] = &[
         file: JUDGE,
         find: "note_cut(env, segment, gate);\n        return none;",
         replace: "note_cut(env, segment, gate);",
-    },
-    Fault {
-        what: "a grant is not counted into the filter before the grants",
-        file: TABLE,
-        find: "if !filter::count_in(memory, position) {",
-        replace: "if false {",
-    },
-    Fault {
-        what: "the filter overlooks grants that found no place in their word",
-        file: FILTER,
-        find: " || word >= PLACELESS\n    }",
-        replace: "\n    }",
-    },
-    Fault {
-        what: "a full count of grants without a place is counted down",
-        file: FILTER,
-        find: "word >= PLACELESS && word < MOST",
-        replace: "word >= PLACELESS",
     },
     Fault {
         what: "a SYN behind other packets of its flow is taken for a retransmission",
@@ -519,12 +286,6 @@ pub(super) const FAULTS: &[Fault] = &[
         replace: "if bars.loose == u32::MAX {",
     },
     Fault {
-        what: "slots are not counted out",
-        file: SESSION_TABLE,
-        find: "memory.fetch_sub(held);",
-        replace: "let _ = held;",
-    },
-    Fault {
         what: "flows to foreign addresses are remembered",
         file: REMEMBER,
         find: "    if is_foreign(env, &flow) {",
@@ -535,12 +296,6 @@ pub(super) const FAULTS: &[Fault] = &[
         file: REMEMBER,
         find: "if session.is_closing() && !socket::is_open(env.socket(&flow)) {",
         replace: "if false {",
-    },
-    Fault {
-        what: "a grant lives before all of it is stored",
-        file: TABLE,
-        find: "    grant.tag = key.tag();\n    grant.address",
-        replace: "    memory.compare_exchange(&mut grant.until, HELD, until);\n    grant.tag = key.tag();\n    grant.address",
     },
     Fault {
         what: "outcomes are reported without limit",

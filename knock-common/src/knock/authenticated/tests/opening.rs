@@ -178,6 +178,30 @@ fn a_user_closes_the_own_grant_alone() {
     assert_eq!(closed.count(), 2, "of those that have ended");
 }
 
+/// The service finds out about the other address.
+#[test]
+fn a_close_is_reported_of_the_address_that_it_comes_from() {
+    let env = host();
+    let wall = env.wall.get();
+    let close = |later: u64| Knock {
+        action: action::CLOSE,
+        ..for_both(wall + later)
+    };
+    let by_v6 = datagram_v6(ALICE_V6, &knock(wall).sealed());
+    assert_eq!(send_frame(&env, &by_v6), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &close(1)), Outcome::Closed);
+    assert!(!may_pass_v6(&env, ALICE_V6));
+    assert_eq!(send(&env, ALICE, &for_both(wall + 2)), Outcome::Opened);
+    assert_eq!(send(&env, ALICE, &close(3)), Outcome::Closed);
+    assert!(!may_pass(&env, ALICE, 1) && !may_pass_v6(&env, ALICE_V6));
+    let events = env.events.borrow();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(
+        kinds,
+        [Kind::Opened, Kind::Opened, Kind::Closed].map(|kind| kind as u8)
+    );
+}
+
 /// Neither lasts longer than its user has asked for.
 #[test]
 fn grants_for_other_ports_are_not_merged() {
