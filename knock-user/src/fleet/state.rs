@@ -24,6 +24,7 @@ use super::{
 use crate::{datapath::Who, fwknop::seen::Fingerprint, keys::KeyName};
 use asked::Asked;
 use failures::Failures;
+use heard::{Doubted, Unfit};
 use order::Order;
 use own::{InFlight, Own};
 use packets::Untold;
@@ -130,6 +131,8 @@ pub struct Give {
     /// By how much `until` may be too late, ns. A grant that would be renewed by less is left alone: one that is used up would
     /// admit connections again.
     pub doubt: u64,
+    /// Only where there is a grant still: one that was there may have been ended here since.
+    pub renews_only: bool,
 }
 
 /// A record that was refused, and what is known of it.
@@ -184,11 +187,10 @@ pub struct State {
     order: Order,
     told: Told,
     hosts: HashMap<String, Clock>,
-    /// Grants of hosts whose time is not known, which this host's clock says have ended, or almost: by host, with gate and
-    /// source.
-    doubted: HashMap<String, Vec<(String, IpNet, Grant)>>,
+    /// Grants of hosts whose time is not known, by host.
+    doubted: HashMap<String, Vec<Doubted>>,
     /// Grants that this host's rules did not allow, by gate and source.
-    unfit: BTreeMap<(String, IpNet), Grant>,
+    unfit: BTreeMap<(String, IpNet), Unfit>,
     own: HashMap<Place, Own>,
     /// All grants that there were at the beginning are known.
     has_looked: bool,

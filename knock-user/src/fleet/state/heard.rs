@@ -19,6 +19,24 @@ const ALIKE: u64 = 250_000_000;
 /// So many grants are remembered that this host's rules do not allow.
 const UNFIT: usize = 4096;
 
+/// A grant that ends later than this host has made of it, perhaps: it is heard again once the time of its host is known.
+#[derive(Debug)]
+pub struct Doubted {
+    gate: String,
+    source: IpNet,
+    grant: Grant,
+    /// See [`Give::renews_only`].
+    renews_only: bool,
+}
+
+/// A grant that this host's rules did not allow.
+#[derive(Debug)]
+pub struct Unfit {
+    grant: Grant,
+    /// When it has ended, at the latest, ns of `CLOCK_BOOTTIME`.
+    ended: u64,
+}
+
 impl State {
     /// Hears every record but the grants: revocations before any grant.
     pub(super) fn hear_state(
@@ -89,18 +107,14 @@ impl State {
                 }
                 if grant.origin == self.name {
                     self.hear_own(&gate, source, &grant, now, policy, is_live, acts);
-                } else if let Err(reason) =
-                    self.hear_grant(&gate, source, &grant, now, policy, is_live, acts)
-                {
-                    acts.push(Act::Refused(Refused {
-                        reason,
-                        origin: Some(grant.origin.clone()),
-                        gate: Some(gate.clone()),
-                        user: grant.user.clone(),
-                        source: Some(source),
-                        key: entry.key.clone(),
-                    }));
-                    self.note_unfit(reason, (gate, source), grant);
+                } else {
+                    match self.hear_grant(&gate, source, &grant, now, policy, is_live) {
+                        Ok(give) => acts.extend(give.map(Act::Give)),
+                        Err(reason) => {
+                            acts.push(refused(reason, &gate, source, &grant, entry.key.clone()));
+                            self.note_unfit(reason, (gate, source), grant, now);
+                        }
+                    }
                 }
             }
             Ok(Record::Revocation(number, revocation)) => {
@@ -171,47 +185,87 @@ impl State {
             return;
         };
         self.follow_clock(origin, serial, now, true);
-        for (gate, source, grant) in doubted {
-            // What is not right here has been refused before.
-            let _ = self.hear_grant(&gate, source, &grant, now, policy, false, acts);
+        for doubted in doubted {
+            let Doubted {
+                gate,
+                source,
+                grant,
+                renews_only,
+            } = doubted;
+            match self.hear_grant(&gate, source, &grant, now, policy, false) {
+                Ok(give) => acts.extend(give.map(|give| {
+                    Act::Give(Give {
+                        renews_only,
+                        ..give
+                    })
+                })),
+                Err(reason) => {
+                    acts.push(refused(reason, &gate, source, &grant, String::new()));
+                    if !renews_only {
+                        self.note_unfit(reason, (gate, source), grant, now);
+                    }
+                }
+            }
         }
     }
 
-    /// Takes a grant whose end is [in doubt](Give::doubt), and that was not given for that: it is heard again once the time of its
-    /// host is known.
+    /// Takes a grant whose end is [in doubt](Give::doubt), and that was not given for that: there is one. It is heard again once
+    /// the time of its host is known. Where that is known, it is the same grant.
     pub fn doubt(&mut self, give: Give) {
-        let doubted = self.doubted.entry(give.grant.origin.clone());
-        doubted
-            .or_default()
-            .push((give.gate, give.source, give.grant));
+        if give.doubt > ALIKE {
+            self.doubted_of(&give.grant.origin).push(Doubted {
+                gate: give.gate,
+                source: give.source,
+                grant: give.grant,
+                renews_only: true,
+            });
+        }
     }
 
-    fn note_unfit(&mut self, reason: Refusal, place: (String, IpNet), grant: Grant) {
-        let by_rules = matches!(reason, Refusal::Gate | Refusal::User | Refusal::Source);
-        if by_rules && (self.unfit.len() < UNFIT || self.unfit.contains_key(&place)) {
-            self.unfit.insert(place, grant);
+    fn doubted_of(&mut self, origin: &str) -> &mut Vec<Doubted> {
+        self.doubted.entry(origin.to_owned()).or_default()
+    }
+
+    /// Takes a grant that was refused when it was to be given.
+    pub fn not_given(&mut self, give: Give, reason: Refusal, now: Moment) {
+        if !give.renews_only {
+            self.note_unfit(reason, (give.gate, give.source), give.grant, now);
         }
+    }
+
+    fn note_unfit(&mut self, reason: Refusal, place: (String, IpNet), grant: Grant, now: Moment) {
+        if !matches!(reason, Refusal::Gate | Refusal::User | Refusal::Source) {
+            return;
+        }
+        let ended = now.boot.saturating_add(grant.left * 1_000_000);
+        self.unfit.insert(place, Unfit { grant, ended });
+        if self.unfit.len() > UNFIT {
+            let first = self.unfit.iter().min_by_key(|(_, unfit)| unfit.ended);
+            let first = first.map(|(place, _)| place.clone());
+            self.unfit.retain(|place, _| Some(place) != first.as_ref());
+        }
+    }
+
+    pub(super) fn forget_unfit(&mut self, now: Moment) {
+        self.unfit.retain(|_, unfit| unfit.ended > now.boot);
     }
 
     /// Hears again what this host's rules did not allow, now that they are others.
     pub fn hear_unfit(&mut self, now: Moment, policy: &impl Policy) -> Vec<Act> {
         let mut acts = Vec::new();
-        for ((gate, source), grant) in std::mem::take(&mut self.unfit) {
-            // It has been reported.
-            if let Err(reason) =
-                self.hear_grant(&gate, source, &grant, now, policy, false, &mut acts)
-            {
-                self.note_unfit(reason, (gate, source), grant);
+        for (place, unfit) in std::mem::take(&mut self.unfit) {
+            match self.hear_grant(&place.0, place.1, &unfit.grant, now, policy, false) {
+                Ok(give) => acts.extend(give.map(Act::Give)),
+                // It has been reported.
+                Err(_) => {
+                    self.unfit.insert(place, unfit);
+                }
             }
         }
         acts
     }
 
-    /// Hears of a grant of another host, and puts it into the tables as far as it is right here.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a record, and what it is held against"
-    )]
+    /// Hears of a grant of another host, and returns what of it is to be put into the tables.
     fn hear_grant(
         &mut self,
         gate: &str,
@@ -220,8 +274,7 @@ impl State {
         now: Moment,
         policy: &impl Policy,
         is_live: bool,
-        acts: &mut Vec<Act>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Give>, Refusal> {
         let clock = self.follow_clock(&grant.origin, grant.serial, now, is_live);
         if grant.head.number > self.order.last().number {
             return Err(Refusal::Ahead);
@@ -240,36 +293,50 @@ impl State {
         // What the record says, whatever this host makes of it: hosts with other limits would contest it without end.
         let said = grant.end.saturating_mul(1000).saturating_sub(written);
         let said = said.min(grant.left * 1000);
+        let mut is_doubted = false;
         if !clock.is_live {
             // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
             let by_own_clock = end.saturating_sub(now.wall);
-            if left > by_own_clock.saturating_add(DOUBT) {
-                let doubted = self.doubted.entry(grant.origin.clone()).or_default();
-                doubted.push((gate.to_owned(), source, grant.clone()));
-            }
+            is_doubted = left > by_own_clock.saturating_add(DOUBT);
             left = left.min(by_own_clock);
         }
+        let doubted = |renews_only| Doubted {
+            gate: gate.to_owned(),
+            source,
+            grant: grant.clone(),
+            renews_only,
+        };
         if left == 0 {
+            if is_doubted {
+                self.doubted_of(&grant.origin).push(doubted(false));
+            }
             // Of what there is when this host comes, much has ended.
-            return if is_live { Err(Refusal::Stale) } else { Ok(()) };
+            return if is_live {
+                Err(Refusal::Stale)
+            } else {
+                Ok(None)
+            };
         }
         if !self.order.spares(grant.head, gate, &source) {
-            return Ok(());
+            return Ok(None);
         }
         let id = id.ok_or(Refusal::Gate)?;
         policy.admits(id, &source, grant.by())?;
         let lasts = left.saturating_mul(1000).min(open_for);
         let said = now.monotonic.saturating_add(said.saturating_mul(1000));
         self.contest((id, source), said, now);
-        acts.push(Act::Give(Give {
+        if is_doubted {
+            self.doubted_of(&grant.origin).push(doubted(true));
+        }
+        self.received += 1;
+        Ok(Some(Give {
             gate: gate.to_owned(),
             source,
             until: now.monotonic.saturating_add(lasts),
             grant: grant.clone(),
             doubt: if clock.is_live { ALIKE } else { DOUBT * 1000 },
-        }));
-        self.received += 1;
-        Ok(())
+            renews_only: false,
+        }))
     }
 
     #[expect(
@@ -351,4 +418,15 @@ impl State {
         }
         *known
     }
+}
+
+fn refused(reason: Refusal, gate: &str, source: IpNet, grant: &Grant, key: String) -> Act {
+    Act::Refused(Refused {
+        reason,
+        origin: Some(grant.origin.clone()),
+        gate: Some(gate.to_owned()),
+        user: grant.user.clone(),
+        source: Some(source),
+        key,
+    })
 }

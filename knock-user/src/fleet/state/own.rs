@@ -72,9 +72,10 @@ impl State {
         self.schedule(local.place, now.monotonic);
     }
 
-    /// Forgets grants that have ended, and packets that are too old to be told of.
+    /// Forgets grants that have ended, also of others, and packets that are too old to be told of.
     pub fn forget_ended(&mut self, now: Moment) {
         self.forget_old_packets(now);
+        self.forget_unfit(now);
         let due = &mut self.due;
         self.own.retain(|place, own| {
             let lives = own.until > now.monotonic;

@@ -340,6 +340,9 @@ impl Node {
                 let gate = self.rules.gate(&give.gate).expect("it was admitted");
                 let place = (gate, give.source);
                 let there = self.tables.get(&place).map_or(0, |kept| kept.until);
+                if give.renews_only && there <= now.monotonic {
+                    return;
+                }
                 if there <= now.monotonic || there + give.doubt < give.until {
                     let kept = Kept {
                         until: give.until,

@@ -172,22 +172,71 @@ fn what_this_hosts_rules_did_not_allow_is_given_once_they_do() {
     fleet.knock(0, place(0, 2));
     fleet.settle();
     assert_eq!(fleet.nodes[1].refused, [Refusal::User; 2]);
-    let hear = |fleet: &mut Fleet| {
-        let now = fleet.moment(1);
-        let node = &mut fleet.nodes[1];
-        for act in node.state.hear_unfit(now, &node.rules) {
-            node.act(act, now);
-        }
-    };
-    hear(&mut fleet);
+    hear_unfit(&mut fleet, 1);
     assert!(fleet.open(1).is_empty());
     // What was revoked meanwhile is not.
     fleet.revoke(0, None, Some(place(0, 2).1));
     fleet.settle();
     fleet.nodes[1].rules.allows_nobody = false;
-    hear(&mut fleet);
+    hear_unfit(&mut fleet, 1);
     assert_eq!(fleet.open(1), BTreeSet::from([place(0, 1)]));
     assert_eq!(fleet.nodes[1].refused.len(), 2);
+}
+
+fn hear_unfit(fleet: &mut Fleet, nth: usize) {
+    let now = fleet.moment(nth);
+    let node = &mut fleet.nodes[nth];
+    for act in node.state.hear_unfit(now, &node.rules) {
+        node.act(act, now);
+    }
+}
+
+#[test]
+fn what_was_not_allowed_and_has_ended_keeps_no_room_from_what_has_not() {
+    for ends in [true, false] {
+        let mut fleet = joined(1);
+        fleet.nodes[0].rules.allows_nobody = true;
+        let short = fleet.grant("alice", 1000);
+        for nth in 0..=4096 {
+            let source = IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(
+                0x0a00_0000 + nth,
+            )));
+            fleet.write_grant("dns", source, &short);
+            fleet.step(0, 0, true);
+        }
+        if ends {
+            fleet.now += 2 * SECOND;
+            fleet.learn(0);
+            assert_eq!(fleet.nodes[0].state.unfit.len(), 0);
+        }
+        let grant = fleet.grant("alice", 10_000);
+        fleet.write_grant("ssh", place(0, 1).1, &grant);
+        fleet.settle();
+        fleet.nodes[0].rules.allows_nobody = false;
+        hear_unfit(&mut fleet, 0);
+        assert_eq!(fleet.open(0), BTreeSet::from([place(0, 1)]), "{ends}");
+    }
+}
+
+/// Its host's time is known only then.
+#[test]
+fn what_is_refused_when_it_is_heard_again_is_said_and_given_once_it_is_allowed() {
+    let mut fleet = Fleet::new(2);
+    fleet.nodes[1].skew = 3_600_000_000;
+    fleet.nodes[1].rules.allows_nobody = true;
+    fleet.nodes[1].link.cut();
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.nodes[1].link.is_cut = false;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].refused, [Refusal::User]);
+    fleet.nodes[1].rules.allows_nobody = false;
+    hear_unfit(&mut fleet, 1);
+    assert_eq!(fleet.open(1).len(), 1);
+    assert_eq!(fleet.nodes[1].refused.len(), 1);
 }
 
 #[test]

@@ -216,3 +216,33 @@ fn how_long_a_record_takes_is_not_measured_by_one_that_is_written_again() {
     fleet.settle();
     assert_eq!(fleet.nodes[0].lags.len(), 1, "{:?}", fleet.nodes[0].lags);
 }
+
+/// As by `revoke --here`, or as its user has closed it.
+#[test]
+fn what_was_ended_here_is_not_given_again_once_the_time_of_its_host_is_known() {
+    for restarted in [false, true] {
+        for skew in [0, 15_000_000] {
+            let mut fleet = joined(2);
+            fleet.nodes[1].skew = skew;
+            fleet.now += 6 * SECOND;
+            fleet.settle();
+            fleet.knock(0, place(0, 1));
+            fleet.settle();
+            let there = fleet.nodes[1].tables.get_mut(&place(0, 1));
+            there.expect("it was given").until -= SECOND / 10;
+            fleet.nodes[0].link.cut();
+            if restarted {
+                restart(&mut fleet, 1);
+            } else {
+                reconnect(&mut fleet, 1);
+            }
+            fleet.settle();
+            assert_eq!(fleet.open(1).len(), 1);
+            fleet.nodes[1].tables.clear();
+            fleet.nodes[0].link.is_cut = false;
+            fleet.now += 6 * SECOND;
+            fleet.settle();
+            assert!(fleet.open(1).is_empty(), "{restarted}, {skew}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use knock_common::{event::Kind, report::class};
 
-use super::Worker;
+use super::{Worker, moment};
 use crate::{
     datapath::{
         Admitted, Ends, GrantsFull, TooManyLengths,
@@ -43,6 +43,9 @@ impl<E: Engine> Worker<E> {
         let until = until.min(give.until);
         let renews = self.datapath.grant_of(source, gate)?;
         let renews = renews.is_some_and(|row| row.until > now);
+        if give.renews_only && !renews {
+            return Ok(());
+        }
         if !renews && self.live >= self.most {
             self.refuse_grant(give, Refusal::TableFull);
             return Ok(());
@@ -86,12 +89,13 @@ impl<E: Engine> Worker<E> {
     fn refuse_grant(&mut self, give: Give, reason: Refusal) {
         self.refuse(Refused {
             reason,
-            origin: Some(give.grant.origin),
-            gate: Some(give.gate),
-            user: give.grant.user,
+            origin: Some(give.grant.origin.clone()),
+            gate: Some(give.gate.clone()),
+            user: give.grant.user.clone(),
             source: Some(give.source),
             key: String::new(),
         });
+        self.state.not_given(give, reason, moment());
     }
 
     fn say_opened(&mut self, give: Give, until: u64) {
