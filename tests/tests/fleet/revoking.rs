@@ -1,8 +1,10 @@
 //! A revocation ends every grant that was given before it, wherever and whenever that is told.
 
+use std::thread;
+
 use knockgate_tests::{
     fleet::Fleet,
-    gate_config::BOB,
+    gate_config::{BOB, Gate},
     lab::Source::{A, B, C},
     run::wait_until,
 };
@@ -155,6 +157,36 @@ fn what_is_given_in_the_fleet_after_a_revocation_stays_everywhere() {
         second.granted(B, "ssh");
         first.serve();
         first.not_granted(B, "ssh");
+    });
+}
+
+#[test]
+fn what_is_revoked_here_while_the_fleet_is_told_of_it_is_not_given_again() {
+    Fleet::run(1, |fleet| {
+        let [host] = fleet.hosts.as_slice() else {
+            panic!("one host")
+        };
+        // Nobody is there: it is asked first, and given up after two seconds.
+        let section = host.section().replacen(
+            "endpoints = [",
+            "endpoints = [\"https://10.79.1.99:2379\", ",
+            1,
+        );
+        let gates = format!("{}{}", Gate::ssh(), Gate::mail());
+        host.configure_with(&gates, &section);
+        fleet.start();
+        let given = thread::scope(|scope| {
+            let allow = scope.spawn(|| host.knockgate("allow {B} --gate ssh --fleet"));
+            host.granted(B, "ssh");
+            host.knockgate("revoke {B} --here").exits(0);
+            allow.join().expect("it does not panic")
+        });
+        assert!(
+            given.exits(0).stderr.contains("revoked at this host"),
+            "{}",
+            given.stderr
+        );
+        assert!(host.grant(B, "ssh").is_none());
     });
 }
 

@@ -14,7 +14,7 @@ use crate::{
     config::Fleet,
     fleet::{once, record::Mark},
     runtime::runtime,
-    service::fleet::applied,
+    service::fleet::{applied, done_here::DoneHere},
 };
 use crate::{
     config::{LONGEST_GRANT, mapped_fault, zone_fault},
@@ -73,26 +73,49 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     #[cfg(feature = "fleet")]
     if args.fleet {
         let fleet = datapath.config().fleet.clone();
+        let fleet = fleet
+            .context("the configuration in force has no [fleet]: this host alone has the grant")?;
+        let given = Given::now(root, &fleet, until);
         // The fleet is asked without keeping anything from others here.
         drop((datapath, lock));
-        return everywhere(args, root, fleet, duration, until);
+        return everywhere(args, root, &fleet, duration, &given);
     }
     drop(lock);
     Ok(())
 }
 
-/// Tells the other hosts of the fleet. `until`: when the grant ends here, ns of `CLOCK_MONOTONIC`.
+/// A grant at this host, and what had been revoked by then.
+#[cfg(feature = "fleet")]
+struct Given {
+    /// ns of `CLOCK_MONOTONIC`.
+    until: u64,
+    /// The last revocation that this host's service had carried out, and the last one that a command had.
+    applied: Mark,
+    by_command: Option<u64>,
+}
+
+#[cfg(feature = "fleet")]
+impl Given {
+    /// Who asks holds the lock of the root.
+    fn now(root: &PinRoot, fleet: &Fleet, until: u64) -> Self {
+        Self {
+            until,
+            applied: applied(root, &fleet.name).unwrap_or_default(),
+            by_command: DoneHere::of(root).last(),
+        }
+    }
+}
+
+/// Tells the other hosts of the fleet.
 #[cfg(feature = "fleet")]
 fn everywhere(
     args: &Args,
     root: &PinRoot,
-    fleet: Option<Fleet>,
+    fleet: &Fleet,
     lasts: Duration,
-    until: u64,
+    given: &Given,
 ) -> Result<()> {
-    let fleet = fleet
-        .context("the configuration in force has no [fleet]: this host alone has the grant")?;
-    let told = runtime()?.block_on(once::allow(&fleet, &args.gate, args.source, lasts));
+    let told = runtime()?.block_on(once::allow(fleet, &args.gate, args.source, lasts));
     let revoked = told.with_context(|| {
         format!(
             "the grant is given at this host, and not in the fleet {}: give the command again once that is repaired",
@@ -101,7 +124,7 @@ fn everywhere(
     })?;
     tracing::info!("told the fleet {}", fleet.name);
     let begun = Instant::now();
-    while !stays(args, root, &fleet, revoked, until)? {
+    while !stays(args, root, fleet, revoked, given)? {
         if begun.elapsed() > MOMENT {
             tracing::warn!(
                 "this host has not heard yet what was revoked in the fleet {} before: when it does, the grant may end here; \
@@ -115,25 +138,31 @@ fn everywhere(
     Ok(())
 }
 
-/// Returns whether what was revoked before the grant, up to `revoked`, has been ended at this host, and the grant is there after
-/// that.
+/// Returns whether what was revoked before the grant, up to `revoked`, has been ended at this host. A grant that was ended with
+/// it is given again, and no other: whoever has revoked since has meant this grant too.
 #[cfg(feature = "fleet")]
-fn stays(args: &Args, root: &PinRoot, fleet: &Fleet, revoked: Mark, until: u64) -> Result<bool> {
+fn stays(args: &Args, root: &PinRoot, fleet: &Fleet, revoked: Mark, given: &Given) -> Result<bool> {
     let Some(_lock) = root.lock_existing()? else {
         return Err(NothingUp.into());
     };
-    let applied = applied(root, &fleet.name).unwrap_or_default();
-    if applied == revoked {
-        let mut datapath = Datapath::open(root)?;
-        let id = datapath.require_gate(&args.gate)?;
-        let now = monotonic_now();
-        let grant = datapath.grant_of(args.source, id)?;
-        if grant.is_none_or(|grant| grant.until <= now) {
-            datapath.allow(args.source.addr(), args.source.prefix_len(), id, until, now)?;
-        }
+    let after = Given::now(root, fleet, given.until);
+    if after.applied.number < revoked.number {
+        return Ok(false);
     }
-    // Later: whoever has revoked since has meant this grant too.
-    Ok(applied.number >= revoked.number)
+    let mut datapath = Datapath::open(root)?;
+    let id = datapath.require_gate(&args.gate)?;
+    let (now, until) = (monotonic_now(), given.until);
+    let grant = datapath.grant_of(args.source, id)?;
+    if until <= now || grant.is_some_and(|grant| grant.until > now) {
+        return Ok(true);
+    }
+    let by_service = given.applied != revoked && after.applied == revoked;
+    if by_service && after.by_command == given.by_command {
+        datapath.allow(args.source.addr(), args.source.prefix_len(), id, until, now)?;
+    } else {
+        tracing::warn!("the grant has been revoked at this host meanwhile");
+    }
+    Ok(true)
 }
 
 /// An address or a network. Host bits are an error, since they are most often a slip.

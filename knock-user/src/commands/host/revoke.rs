@@ -82,14 +82,16 @@ pub struct Untold {
 }
 
 impl Untold {
-    /// Notes a revocation that has been carried out here.
+    /// Notes a revocation that has been carried out here; also one of which the fleet is not told, for an `allow` that is at
+    /// work.
     #[cfg(feature = "fleet")]
     fn noted(fleet: Fleet, root: &PinRoot) -> Result<Self> {
         let nonce = getrandom::u64()
             .map_err(|error| anyhow!("the system's random source failed: {error}"))?;
         if let Err(error) = DoneHere::of(root).add(nonce) {
             tracing::warn!(
-                "cannot write down what was revoked: {error}; what is given at this host before its service hears of it ends again"
+                "cannot write down what was revoked: {error}; what is given at this host before its service hears of it may end \
+                 again, and an `allow --fleet` that is at work may give again what was revoked"
             );
         }
         Ok(Self { fleet, nonce })
@@ -134,7 +136,8 @@ pub fn here(
         .map(|network| Scope::of(*network, gate))
         .collect();
     let ended = datapath.revoke(&scopes)?;
-    let fleet = datapath.config().fleet.clone().filter(|_| is_for_all);
+    let fleet = datapath.config().fleet.clone();
+    let noted = fleet.map(|fleet| Untold::noted(fleet, root)).transpose()?;
     let name = |gate| datapath.applied.gate_name(gate).unwrap_or_default();
     let wider = ended.wider.iter();
     Ok(Revoked {
@@ -143,7 +146,7 @@ pub fn here(
         wider: wider
             .map(|(network, gate)| (*network, name(*gate).to_owned()))
             .collect(),
-        untold: fleet.map(|fleet| Untold::noted(fleet, root)).transpose()?,
+        untold: noted.filter(|_| is_for_all),
     })
 }
 

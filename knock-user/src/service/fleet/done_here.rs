@@ -1,5 +1,6 @@
 //! Revocations that a command has carried out at this host before it told the fleet, in a file: to carry them out again, when
-//! the engine tells of them, would end what this host has given since.
+//! the engine tells of them, would end what this host has given since. Also those of which the fleet is not told: what they end
+//! is not given again by a command that is at work.
 
 use std::{fs, io, path::PathBuf};
 
@@ -34,6 +35,11 @@ impl DoneHere {
         self.nonces().contains(&nonce)
     }
 
+    /// Returns the nonce of the newest.
+    pub fn last(&self) -> Option<u64> {
+        self.nonces().last().copied()
+    }
+
     fn nonces(&self) -> Vec<u64> {
         let text = fs::read(&self.path).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -49,9 +55,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let done = DoneHere::at(folder.path().join("new/state.revoked"));
         assert!(!done.has(0));
+        assert_eq!(done.last(), None);
         for nonce in 0..=KEPT as u64 {
             done.add(u64::MAX - nonce).expect("written");
         }
+        assert_eq!(done.last(), Some(u64::MAX - KEPT as u64));
         assert!(!done.has(u64::MAX));
         assert!(done.has(u64::MAX - 1));
         assert!(done.has(u64::MAX - KEPT as u64));
