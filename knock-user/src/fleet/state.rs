@@ -238,6 +238,9 @@ pub struct Memory {
     /// would be taken for what there is.
     #[serde(default)]
     pub known: Vec<Revocation>,
+    /// Where the engine stood when that host last revoked everything since it had another history.
+    #[serde(default)]
+    pub replaced: Option<Mark>,
     /// The newest time that each host has given, µs since 1970: nothing that it said before is new.
     pub hosts: BTreeMap<String, u64>,
     /// The same of this host.
@@ -262,7 +265,7 @@ impl State {
             codec,
             name,
             about,
-            order: Order::new(memory.applied, memory.known, own),
+            order: Order::new(memory.applied, memory.known, memory.replaced, own),
             told: Told::default(),
             hosts: hosts.map(|(name, serial)| (name, clock(serial))).collect(),
             doubted: HashMap::new(),
@@ -299,6 +302,7 @@ impl State {
                 .newest()
                 .map(|(_, known)| known.clone())
                 .collect(),
+            replaced: self.order.replaced(),
             hosts: hosts
                 .map(|(name, clock)| (name.clone(), clock.serial))
                 .collect(),

@@ -27,6 +27,8 @@ pub struct Order {
     applied: Option<Mark>,
     /// Those up to it that this host knows: the newest, without a gap.
     known: BTreeMap<u64, Revocation>,
+    /// Where the engine stood when this host last added a revocation of everything to its own history: that covers what led there.
+    replaced: Option<Mark>,
     /// When the engine is to be told what it lacks, ns of `CLOCK_MONOTONIC`; `None`: it lacks nothing.
     restate: Option<u64>,
     own: Own,
@@ -54,13 +56,19 @@ pub enum Head {
 
 impl Order {
     /// `known`: what an earlier service [knew](Self::newest).
-    pub fn new(applied: Option<Mark>, known: Vec<Revocation>, own: Own) -> Self {
+    pub fn new(
+        applied: Option<Mark>,
+        known: Vec<Revocation>,
+        replaced: Option<Mark>,
+        own: Own,
+    ) -> Self {
         let last = applied.unwrap_or_default();
         let numbers = (1..=last.number).rev();
         let known = numbers.zip(known.into_iter().rev()).collect();
         Self {
             applied,
             known: chain(known, last),
+            replaced,
             restate: None,
             own,
         }
@@ -75,6 +83,10 @@ impl Order {
 
     pub fn applied(&self) -> Option<Mark> {
         self.applied
+    }
+
+    pub fn replaced(&self) -> Option<Mark> {
+        self.replaced
     }
 
     /// Returns the last one that is in this host's tables.
@@ -106,8 +118,10 @@ impl Order {
                 acts.extend(self.known.values().cloned().map(Act::Revoke));
                 self.applied = Some(told);
             }
-            // The engine has lost some, or all.
-            Some(applied) if told.number < applied.number && self.has(told) => {}
+            // The engine has lost some, or all; or it could not be told that everything was revoked.
+            Some(applied)
+                if told.number < applied.number
+                    && (self.has(told) || self.replaced == Some(told)) => {}
             Some(applied) => {
                 let mut at = applied;
                 let mut missed = Vec::new();
@@ -168,6 +182,7 @@ impl Order {
         let number = before.number + 1;
         self.applied = Some(mark(number, &all));
         self.known.insert(number, all);
+        self.replaced = Some(told);
     }
 
     /// Takes a revocation that has just been written.

@@ -108,6 +108,44 @@ fn who_knows_another_order_of_revocations_ends_everything() {
     assert_eq!(fleet.open(0).len(), 1);
 }
 
+/// It has ended what there was when it first heard of that order.
+#[test]
+fn who_cannot_say_that_it_knows_another_order_ends_everything_once() {
+    for restarted in [false, true] {
+        let mut fleet = joined(1);
+        fleet.revoke(0, Some("mail"), None);
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        fleet.nodes[0].link.cut();
+        fleet.store = Store::default();
+        fleet.revoke(0, Some("ssh"), Some(place(0, 9).1));
+        fleet.store.is_full = true;
+        let begin = |fleet: &mut Fleet| {
+            reconnect(fleet, 0);
+            for _ in 0..40 {
+                fleet.step(0, 0, true);
+            }
+        };
+        begin(&mut fleet);
+        assert!(fleet.open(0).is_empty());
+        let applied = fleet.nodes[0].state.applied();
+        assert_eq!(applied.map(|applied| applied.number), Some(2));
+        fleet.knock(0, place(0, 1));
+        if restarted {
+            restart(&mut fleet, 0);
+        }
+        begin(&mut fleet);
+        assert_eq!(fleet.open(0).len(), 1, "{restarted}");
+        assert_eq!(fleet.nodes[0].state.applied(), applied);
+        fleet.store.is_full = false;
+        fleet.now += 2 * SECOND;
+        fleet.add(1, Memory::default());
+        fleet.settle();
+        assert!((0..2).all(|nth| fleet.open(nth).len() == 1));
+    }
+}
+
 #[test]
 fn a_copy_of_the_engine_that_is_put_back_opens_nothing_that_was_revoked_since() {
     for restarted in [&[][..], &[1], &[0, 1, 2]] {

@@ -91,6 +91,10 @@ mod tests {
                 nonce: u64::MAX,
                 after: u64::MAX - 1,
             }],
+            replaced: Some(Mark {
+                number: 6,
+                nonce: u64::MAX,
+            }),
             hosts: [("edge-1".to_owned(), u64::MAX)].into(),
             serial: u64::MAX,
         };
