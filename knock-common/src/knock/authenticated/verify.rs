@@ -78,19 +78,21 @@ fn judged<E: Env>(env: &E, work: &mut Work, wall: u64, secret: [u64; 2], head: H
     if key.not_after != 0 && key.not_after < wall {
         return Outcome::Expired;
     }
-    unmask_rest(work, secret);
-    if head.time <= key.newest {
-        return repeated(env, key, work, head.time);
+    if head.time > key.newest {
+        unmask_rest(work, secret);
+        if !has_tag(key, work) || !is_well_formed(&work.body) {
+            return Outcome::Forged;
+        }
+        if let Some(outcome) = accept(env, key, work, head.time) {
+            return outcome;
+        }
     }
-    if !has_tag(key, work) || !is_well_formed(&work.body) {
-        return Outcome::Forged;
-    }
-    accept(env, key, work, head.time)
+    repeated(env, key, work, secret, head.time)
 }
 
 /// Returns the outcome of a knock that is not newer than one that was accepted.
 #[inline(always)]
-fn repeated<E: Env>(env: &E, key: &Key, work: &Work, time: u64) -> Outcome {
+fn repeated<E: Env>(env: &E, key: &Key, work: &mut Work, secret: [u64; 2], time: u64) -> Outcome {
     // A knock is known to be captured only where it is known where one of its time or later came from. It is not where the
     // program knows of none since the key began, where another host has accepted one, and until a CPU that has has written it.
     let source_time = read(&key.source_time);
@@ -98,8 +100,12 @@ fn repeated<E: Env>(env: &E, key: &Key, work: &Work, time: u64) -> Outcome {
     let source = env.read_after(&key.source, source_time);
     let family = env.read_after(&key.family, source_time);
     let is_from_there = source == work.source && u32::from(family) == work.family;
+    if is_unknown || is_from_there {
+        return Outcome::Duplicate;
+    }
     // One that lists where it comes from was not captured elsewhere: another one of the same client has overtaken it.
-    if is_unknown || is_from_there || lists_source(work) {
+    unmask_rest(work, secret);
+    if lists_source(work) {
         Outcome::Duplicate
     } else {
         Outcome::Replay
@@ -154,13 +160,13 @@ fn has_tag(key: &Key, work: &mut Work) -> bool {
     (first.to_be() ^ work.datagram[1]) | (second.to_be() ^ work.datagram[2]) == 0
 }
 
-/// Sets the newest time of the key, unless another CPU has set a later one.
+/// Sets the newest time of the key. `None`: another CPU has set a later one.
 #[inline(always)]
-fn accept<E: Env>(env: &E, key: &mut Key, work: &Work, time: u64) -> Outcome {
+fn accept<E: Env>(env: &E, key: &mut Key, work: &Work, time: u64) -> Option<Outcome> {
     for _ in 0..TRIES {
         let newest = key.newest;
         if time <= newest {
-            return repeated(env, key, work, time);
+            return None;
         }
         if env.compare_exchange(&mut key.newest, newest, time) {
             // Unless another CPU has accepted a later one meanwhile, and may have written where that came from.
@@ -173,8 +179,8 @@ fn accept<E: Env>(env: &E, key: &mut Key, work: &Work, time: u64) -> Outcome {
                     env.compare_exchange(&mut key.source_time, before, time);
                 }
             }
-            return Outcome::Opened;
+            return Some(Outcome::Opened);
         }
     }
-    Outcome::Duplicate
+    Some(Outcome::Duplicate)
 }

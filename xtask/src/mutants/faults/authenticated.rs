@@ -78,8 +78,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a knock that another one of its client has overtaken counts as captured",
         file: "knock-common/src/knock/authenticated/verify.rs",
-        find: " || lists_source(work)",
-        replace: "",
+        find: "if lists_source(work) {",
+        replace: "if false {",
     },
     Fault {
         what: "a datagram that is most likely no knock makes an event",
