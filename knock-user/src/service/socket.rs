@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
     fs,
     io::{self, Read as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     sync::broadcast::{Receiver, error::RecvError},
     time::sleep,
 };
@@ -40,6 +40,9 @@ const FOLLOW: &str = "follow";
 const FLEET: &str = "fleet";
 /// How long the service may take to say how it stands with the fleet: it may be stopped, or far behind.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a reader that sends nothing more may have gone unnoticed.
+const REST: Duration = Duration::from_secs(1);
 
 /// How long the service waits after it could not accept a reader.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -188,10 +191,20 @@ pub async fn serve(
     }
 }
 
-/// Waits until a reader has gone.
-async fn ends(input: &mut (impl AsyncRead + Unpin)) {
+/// Waits until a reader has gone. One that only sends nothing more still reads.
+async fn ends(input: &mut BufReader<OwnedReadHalf>) {
     let mut said = [0; 64];
-    while let Ok(1..) = input.read(&mut said).await {}
+    loop {
+        match input.read(&mut said).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+    let stream: &UnixStream = input.get_ref().as_ref();
+    while !unix_socket::has_hung_up(stream.as_fd()) {
+        sleep(REST).await;
+    }
 }
 
 /// Asks the service of `root` for events and calls `each` with every one, until the service has sent all or ends. Returns

@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, net::UnixStream},
     },
     path::Path,
@@ -58,11 +58,36 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// Returns whether the other end of a connection neither sends nor reads any more.
+pub fn has_hung_up(stream: BorrowedFd<'_>) -> bool {
+    let mut polled = libc::pollfd {
+        fd: stream.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: the call reads and writes this one value; the descriptor is open as long as it is borrowed.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready > 0 && polled.revents & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::{
+        net::Shutdown,
+        os::{fd::AsFd as _, unix::net::UnixListener},
+    };
 
     use super::*;
+
+    #[test]
+    fn who_sends_nothing_more_still_reads() {
+        let (ours, theirs) = UnixStream::pair().expect("two descriptors");
+        assert!(!has_hung_up(ours.as_fd()));
+        theirs.shutdown(Shutdown::Write).expect("it is connected");
+        assert!(!has_hung_up(ours.as_fd()));
+        drop(theirs);
+        assert!(has_hung_up(ours.as_fd()));
+    }
 
     #[test]
     fn who_accepts_nobody_is_there() {

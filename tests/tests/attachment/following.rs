@@ -1,5 +1,11 @@
 //! `events --follow` continues when the service or the instance that it follows ends.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+};
+
 use knockgate_tests::{
     gate_config::ALICE,
     lab::Source::{A, B},
@@ -60,6 +66,30 @@ fn readers_that_have_gone_are_forgotten() {
             drop(reader);
         }
         wait_until("they are forgotten", || service.descriptors() <= before);
+    });
+}
+
+/// As `printf 'follow\n' | ncat -U`.
+#[test]
+fn a_reader_that_sends_nothing_more_gets_events_until_it_has_gone() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let before = service.descriptors();
+        let named = scenario.lab.pin_root().display().to_string();
+        let socket = format!("/run/knockgate/{}.sock", named.replace('/', "%"));
+        let mut stream = UnixStream::connect(socket).expect("the service listens");
+        stream.write_all(b"follow\n").expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("it is connected");
+        let mut lines = BufReader::new(stream).lines();
+        let mut next = || lines.next().expect("not at its end").expect("readable");
+        // What was there before it came.
+        while !next().contains("gate.up") {}
+        scenario.knock(A, ALICE);
+        while !next().contains("gate.opened") {}
+        assert!(service.descriptors() > before);
+        drop(lines);
+        wait_until("it is forgotten", || service.descriptors() <= before);
     });
 }
 
