@@ -208,7 +208,8 @@ impl<'r> Work<'r> {
                     && let Some(error) = self.held.about(&error)
                 {
                     tracing::warn!(
-                        "{error}: until then, no end of a grant is reported, and no interface is repaired"
+                        "{error}: until then, no end of a grant is reported, no interface is repaired, and no newest times of \
+                         keys are kept"
                     );
                 }
                 Ok(None)

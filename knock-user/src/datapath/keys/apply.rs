@@ -7,7 +7,7 @@ use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    newest::{Kept, Newest},
+    newest::{self, Kept, Newest},
     rows::KeyRows,
     tables::{self, KeyTables},
 };
@@ -109,21 +109,25 @@ impl Datapath {
         // Before the names, which take a system call each. What is newer than these times is kept the next time.
         let times = self.keys()?.newest_by_slot();
         if times != *last {
-            // `down` says of the times that it keeps that they are complete, which writing them after it would take back. While a
-            // command is at work, they wait.
-            let _lock = match self.root.try_lock() {
+            let (directory, pins) = (state_directory::path(), self.root.path());
+            let before = Kept::read(&directory, pins)?;
+            let kept = self.newest_times()?.with(before.clone(), 0);
+            // The disk may be slow, and while it is, no command is to wait for the service.
+            let synced = kept.write_beside(&directory, pins)?;
+            // `down` says of the times that it keeps that they are complete, and `key reset` lowers them, which writing these after it
+            // would take back. While a command is at work, they wait.
+            let lock = match self.root.try_lock() {
                 Ok(Some(lock)) => lock,
                 Ok(None) => return Ok(()),
                 Err(error) if error.is::<Busy>() => return Ok(()),
                 Err(error) => return Err(error),
             };
-            if !self.is_pinned()? {
+            if !self.is_pinned()? || Kept::read(&directory, pins)? != before {
                 return Ok(());
             }
-            let (directory, pins) = (state_directory::path(), self.root.path());
-            let kept = self.newest_times()?;
-            let kept = kept.with(Kept::read(&directory, pins)?, 0);
-            kept.write(&directory, pins)?;
+            synced.replace()?;
+            drop(lock);
+            newest::sync(&directory)?;
             *last = times;
         }
         Ok(())

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::{
     config::{Config, count},
@@ -184,8 +185,14 @@ impl Kept {
 
     /// Writes it down for the instance with these pins.
     pub fn write(&self, directory: &Path, pins: &Path) -> Result<()> {
+        self.write_beside(directory, pins)?.replace()?;
+        sync(directory)
+    }
+
+    /// Writes it onto the disk, beside the file that it is to replace.
+    pub fn write_beside(&self, directory: &Path, pins: &Path) -> Result<Synced> {
         let path = file_of(directory, pins);
-        let written = || -> Result<()> {
+        let written = || -> Result<NamedTempFile> {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -193,16 +200,40 @@ impl Kept {
             let mut file = state_directory::beside(&path)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(File::open(directory)?.sync_all()?)
+            Ok(file)
         };
-        written().with_context(|| {
-            format!(
-                "cannot write the newest times of keys into {}",
-                path.display()
-            )
-        })
+        let file = written().with_context(|| cannot_write(&path))?;
+        Ok(Synced { file, path })
     }
+}
+
+/// Newest times that are on the disk, and not in their place. Dropped, they are removed.
+pub struct Synced {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Synced {
+    /// Puts them into the place of those before; [`sync`] makes that last.
+    pub fn replace(self) -> Result<()> {
+        let Self { file, path } = self;
+        let replaced = file.persist(&path);
+        replaced.with_context(|| cannot_write(&path))?;
+        Ok(())
+    }
+}
+
+/// Has the disk hold which files there are in a directory.
+pub fn sync(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|open| open.sync_all());
+    synced.with_context(|| cannot_write(directory))
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "cannot write the newest times of keys into {}",
+        path.display()
+    )
 }
 
 /// Removes what was kept for the instance with these pins.
