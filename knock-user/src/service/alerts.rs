@@ -1,7 +1,7 @@
-//! Notices sources whose knocks keep failing.
+//! Notices sources whose knocks keep failing, and keys whose knocks were captured.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     net::IpAddr,
     time::Duration,
 };
@@ -14,6 +14,9 @@ use crate::config::{Alert, Per};
 /// room, the oldest failure is forgotten.
 const MOST: usize = 65_536;
 
+/// How long a key is quiet after an alert where failures cause none.
+const QUIET: Duration = Duration::from_mins(1);
+
 /// The failures of the latest time. By default there are no alerts.
 #[derive(Default)]
 pub struct Alerts {
@@ -22,6 +25,8 @@ pub struct Alerts {
     failures: VecDeque<(u64, IpNet)>,
     /// Those who have failures.
     subjects: HashMap<IpNet, Subject>,
+    /// Until when the captured knocks of a key cause no further alert, ns.
+    quiet_keys: HashMap<Option<String>, u64>,
 }
 
 #[derive(Default)]
@@ -43,7 +48,8 @@ impl Alerts {
     /// Sets when there is an alert. What is remembered stays unless failures are counted by other subjects now.
     pub fn configure(&mut self, config: Alert) {
         if config.per != self.config.per {
-            *self = Self::default();
+            self.failures.clear();
+            self.subjects.clear();
         }
         self.config = config;
     }
@@ -77,6 +83,22 @@ impl Alerts {
             subject,
             failures: known.failures,
         })
+    }
+
+    /// Returns whether a captured knock of a key causes an alert, at most once in the configured time for each: whoever has
+    /// captured one can send it from any number of addresses. `now`: ns of `CLOCK_MONOTONIC`.
+    pub fn capture(&mut self, key: Option<&str>, now: u64) -> bool {
+        self.quiet_keys.retain(|_, until| now < *until);
+        let key = key.map(ToOwned::to_owned);
+        let Entry::Vacant(key) = self.quiet_keys.entry(key) else {
+            return false;
+        };
+        let quiet = match self.config {
+            Alert { failures: 0, .. } => QUIET,
+            Alert { within, .. } => within,
+        };
+        key.insert(now.saturating_add(nanoseconds(quiet)));
+        true
     }
 
     fn forget_oldest(&mut self) {
@@ -161,6 +183,20 @@ mod tests {
             NEVER
         );
         assert_eq!(alerted(&mut alerts, "192.0.2.2", [0, 30, 59]), [59]);
+    }
+
+    #[test]
+    fn a_key_whose_knocks_are_captured_causes_one_alert_in_the_time() {
+        for (failures, quiet) in [(3, 300), (0, 60)] {
+            let mut alerts = alerts(failures, 300, Per::Source);
+            let mut at = |key, second| alerts.capture(Some(key), second * SECOND);
+            assert!(at("alice", 0));
+            assert!(!at("alice", quiet - 1));
+            assert!(at("bob", quiet - 1), "another key");
+            assert!(at("alice", quiet));
+            assert!(!at("alice", quiet + 1));
+            assert_eq!(alerts.quiet_keys.len(), 2);
+        }
     }
 
     #[test]

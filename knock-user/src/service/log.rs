@@ -113,10 +113,11 @@ impl Log {
         }
     }
 
-    /// Returns the alert that an event causes: enough failed knocks of one source, or a knock that was captured.
+    /// Returns the alert that an event causes: enough failed knocks of one source, or a captured knock of a key without one lately.
     fn alert_after(&mut self, record: &Record) -> Option<Record> {
         if record.event == Kind::Captured.name() {
-            return Some(Record {
+            let is_due = self.alerts.capture(record.key.as_deref(), monotonic_now());
+            return is_due.then(|| Record {
                 user: record.user.clone(),
                 key: record.key.clone(),
                 source: record.source.clone(),

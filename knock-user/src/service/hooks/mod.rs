@@ -25,7 +25,8 @@ use crate::config::{Config, Gate, Hook, Trigger};
 
 /// Programs that run at once.
 const AT_ONCE: usize = 8;
-/// Runs that may wait for their turn.
+/// Runs that may wait for their turn. Those for alerts have half of the places: whoever causes alerts without end is to keep no
+/// gate's end from running what it is to run.
 const WAITING: usize = 4096;
 /// How long the programs may keep the service from ending.
 const GRACE: Duration = Duration::from_secs(5);
@@ -137,7 +138,12 @@ impl Hooks {
                 hook: Arc::clone(hook),
                 record: record.clone(),
             };
-            if self.waiting.len() < WAITING {
+            let room = if trigger == Trigger::Alert {
+                WAITING / 2
+            } else {
+                WAITING
+            };
+            if self.waiting.len() < room {
                 self.waiting.push_back(run);
             } else {
                 let program = run.program().to_owned();

@@ -192,6 +192,23 @@ async fn a_bounded_number_runs_and_waits_and_the_rest_is_counted() {
     assert!(hooks.waiting.is_empty());
 }
 
+#[tokio::test]
+async fn alerts_without_end_leave_room_for_what_gates_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = "sleep 1000";
+    let mut hooks = hooks(
+        &folder,
+        &[(Trigger::Alert, script), (Trigger::Closed, script)],
+    );
+    for number in 0..5000 {
+        hooks.notice(&event("alert", &number.to_string()));
+    }
+    hooks.notice(&event("gate.closed", "192.0.2.1"));
+    let last = hooks.waiting.back().expect("some wait");
+    assert_eq!(last.record.event, "gate.closed");
+    assert_eq!(hooks.left_out().len(), 1);
+}
+
 /// The clock goes on by itself whenever nothing else is left to do.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_service_waits_for_a_bounded_time() {
