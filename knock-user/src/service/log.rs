@@ -22,6 +22,7 @@ use super::{
     names::{ALERT, EVENTS_LOST, HOOK_FAILED},
     record::{Record, network_text},
     socket::{self, Connection},
+    watch::Watch,
 };
 use crate::{
     config::Config,
@@ -205,12 +206,13 @@ impl Log {
         }
     }
 
-    /// Adds the events that the kernel has reported. `is_current`: this is the configuration in force. Otherwise it stops at the first
+    /// Adds the events that the kernel has reported. `watch`: what was known before. `is_current`: this is the configuration in force. Otherwise it stops at the first
     /// event of a gate or a user that this configuration does not have, which is kept for the next time.
     pub fn take(
         &mut self,
         ring: &mut RingBuf<MapData>,
         datapath: &Datapath,
+        watch: &Watch,
         is_current: bool,
     ) -> Taken {
         for _ in 0..AT_ONCE {
@@ -222,7 +224,10 @@ impl Log {
                 return Taken::UpToUnknown;
             }
             self.openings.note(&event);
-            if let Some(record) = Record::of_kernel(&event, datapath) {
+            if let Some(mut record) = Record::of_kernel(&event, datapath) {
+                if !watch.knows_used(&record, &datapath.applied) {
+                    record = record.of_whole_grant(&datapath.applied);
+                }
                 self.note(&record);
                 self.say(record);
             }
@@ -286,6 +291,7 @@ impl Log {
 pub fn drain(ring: &mut RingBuf<MapData>, datapath: &Datapath) -> Vec<Record> {
     std::iter::from_fn(|| next(ring))
         .filter_map(|event| Record::of_kernel(&event, datapath))
+        .map(|record| record.of_whole_grant(&datapath.applied))
         .collect()
 }
 

@@ -69,6 +69,9 @@ pub struct Known {
     /// Its last connection has closed its gate, and that was reported. Absent from what earlier builds have written.
     #[serde(default)]
     pub is_closed: bool,
+    /// Its beginning was not reported yet. Absent from what earlier builds have written.
+    #[serde(default)]
+    pub is_unsaid: bool,
 }
 
 impl State {
@@ -210,6 +213,7 @@ mod tests {
                 until: u64::MAX,
                 connections: 3,
                 is_closed: true,
+                is_unsaid: true,
             }],
             closings: vec![Record::now("gate.closed")],
             lost: Lost {

@@ -97,8 +97,8 @@ pub async fn serve(
     };
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
-    let mut work = Work::new(root, datapath, up, file, |log, datapath| {
-        while log.take(ring.get_mut(), datapath, true) != Taken::All {}
+    let mut work = Work::new(root, datapath, up, file, |log, datapath, watch| {
+        while log.take(ring.get_mut(), datapath, watch, true) != Taken::All {}
     })?;
     #[cfg(feature = "log")]
     kernel_log::follow(&work.datapath)?;

@@ -174,7 +174,7 @@ impl Record {
         );
     }
 
-    /// Reads a report of the kernel's; `None` where this build does not know its kind.
+    /// Reads a report of the kernel's, which names addresses; `None` where this build does not know its kind.
     pub fn of_kernel(event: &Event, datapath: &Datapath) -> Option<Self> {
         let &Event {
             time,
@@ -207,7 +207,7 @@ impl Record {
         } else {
             Protocol::Tcp
         };
-        let record = Self {
+        Some(Self {
             time: wall_clock(time),
             gate: (gate != NO_GATE)
                 .then(|| datapath.applied.gate_at(gate, time))
@@ -226,8 +226,7 @@ impl Record {
             until: (until != 0).then(|| wall_clock(until)),
             origin,
             ..Self::now(kind.name())
-        };
-        Some(record.of_whole_grant(&datapath.applied))
+        })
     }
 
     /// Has it name the network that a knock opened the gate for, where it names the address that has knocked or was the last to

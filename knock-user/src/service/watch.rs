@@ -81,6 +81,10 @@ impl Seen {
             look,
         }
     }
+
+    fn given(&self, place: Place) -> Given {
+        (self.until, place, Arc::clone(&self.who))
+    }
 }
 
 /// Whether a grant admits no more connections. That closes its gate, though the grant is still in the tables.
@@ -180,18 +184,28 @@ impl Watch {
     /// gone as well. What it returns is to be settled once the hooks are those of `next`.
     pub fn follow(&mut self, datapath: &Datapath, next: &Datapath, log: &mut Log) -> Result<Found> {
         let (before, after) = (&datapath.applied, &next.applied);
-        // A report does not say which of the two has given the grant, so where they give it to different networks, it tells nothing
-        // that the tables do not.
+        // A report does not say which of the two has given the grant, so where they give it to different networks, the tables alone
+        // tell which that is.
         let grant_to = |applied: &Applied, gate| applied.gate(gate).map(|gate| gate.grant_to);
         let is_alike = |gate| {
             let to = grant_to(after, gate);
             to.is_none() || to == grant_to(before, gate)
         };
-        self.note(log, before, is_alike);
+        let said = self.note(log, before, is_alike);
         let has_gone = |gate: u16| before.gate_name(gate) != after.gate_name(gate);
         let gone = self.known.extract_if(|place, _| has_gone(place.0));
         end_each(gone.collect(), datapath, log);
-        self.compare(next, log)
+        let found = self.compare(next, log)?;
+        if !said.is_empty() {
+            for ((gate, source), grant) in &mut self.known {
+                let is_of_it =
+                    |(of, to): &Place| of == gate && (to.contains(source) || source.contains(to));
+                if matches!(grant.begun, Begun::Found(_)) && said.iter().any(is_of_it) {
+                    grant.begun = Begun::Said;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Reports what has changed in the tables, but for grants by hand that have not ended yet.
@@ -206,6 +220,7 @@ impl Watch {
         };
         let mut brief = Vec::new();
         let mut used = Vec::new();
+        let mut unsaid = Vec::new();
         datapath.every_grant(|slot, row| {
             let place = (row.gate, row.source);
             if row.until <= now {
@@ -229,10 +244,8 @@ impl Watch {
                     }
                     before => {
                         seen.begun = begun(before, row.until, now);
-                        let was_found =
-                            before.is_some_and(|before| matches!(before.begun, Begun::Found(_)));
-                        if was_found && seen.begun == Begun::Said {
-                            found.given.push((row.until, place, Arc::clone(&seen.who)));
+                        if matches!(seen.begun, Begun::Found(_)) {
+                            unsaid.push(place);
                         }
                     }
                 }
@@ -258,8 +271,24 @@ impl Watch {
                     Used::Found | Used::Said => Used::Said,
                 };
                 if before == Used::Found {
+                    if matches!(grant.begun, Begun::Found(_)) {
+                        grant.begun = Begun::Said;
+                        opened(vec![grant.given(place)], datapath, log);
+                    }
                     let (reason, time) = (Cause::Used.name(), Timestamp::now());
                     close(place, &grant.who, reason, time, datapath, log);
+                }
+            }
+        }
+        for place in unsaid {
+            if let Some(grant) = self.known.get_mut(&place)
+                && let Begun::Found(since) = grant.begun
+                && now - since >= GRACE
+            {
+                grant.begun = Begun::Said;
+                // After its end, a beginning would be one without an end.
+                if grant.used != Used::Said {
+                    found.given.push(grant.given(place));
                 }
             }
         }
@@ -329,12 +358,13 @@ impl Watch {
                     until,
                     connections,
                     used,
-                    begun: _,
+                    begun,
                     is_cut_short: _,
                     who,
                     look: _,
                 } = grant;
-                (place, until, connections, used, who).hash(&mut hasher);
+                let is_unsaid = matches!(begun, Begun::Found(_));
+                (place, until, connections, used, is_unsaid, who).hash(&mut hasher);
                 count += 1;
                 sum = sum.wrapping_add(hasher.finish());
             }
@@ -368,6 +398,7 @@ impl Watch {
                     until: grant.until,
                     connections: grant.connections,
                     is_closed: grant.used == Used::Said,
+                    is_unsaid: matches!(grant.begun, Begun::Found(_)),
                 });
             }
         }
@@ -409,8 +440,8 @@ fn begun(before: Option<&Seen>, until: u64, now: u64) -> Begun {
     };
     match before.begun {
         Begun::Said if before.until < until => Begun::Found(now),
-        Begun::Found(since) if now - since < GRACE => Begun::Found(since),
-        Begun::Said | Begun::Noted | Begun::Found(_) => Begun::Said,
+        Begun::Found(since) => Begun::Found(since),
+        Begun::Said | Begun::Noted => Begun::Said,
     }
 }
 

@@ -85,7 +85,7 @@ impl<'r> Work<'r> {
         mut datapath: Datapath,
         up: &Up,
         file: &Path,
-        read: impl FnOnce(&mut Log, &Datapath),
+        read: impl FnOnce(&mut Log, &Datapath, &Watch),
     ) -> Result<Self> {
         let packets = Packets::default();
         let member = Member::new(root, &packets);
@@ -93,7 +93,7 @@ impl<'r> Work<'r> {
         // What the earlier service has left is older than what the kernel has reported since.
         let watch = Watch::new(&datapath, Memory::of(root), &mut log)?;
         // Before grants are looked at: an end is said after the beginning.
-        read(&mut log, &datapath);
+        read(&mut log, &datapath, &watch);
         match up.before {
             Before::Nothing => log.say_of_gates(names::GATE_UP, &datapath),
             Before::Another => log.say(Record::now(names::CONFIG_APPLIED)),
@@ -147,7 +147,7 @@ impl<'r> Work<'r> {
     pub fn take(&mut self, ring: &mut RingBuf<MapData>) -> bool {
         let mut is_current = false;
         loop {
-            match self.log.take(ring, &self.datapath, is_current) {
+            match self.log.take(ring, &self.datapath, &self.watch, is_current) {
                 Taken::All => return true,
                 Taken::Some => return false,
                 // It may be new. The names and hooks are those of the configuration in force, once that can be read.
@@ -168,7 +168,7 @@ impl<'r> Work<'r> {
     /// Takes what is left, also an event that has waited for the names of another configuration.
     pub fn take_last(&mut self, ring: &mut RingBuf<MapData>) {
         self.take(ring);
-        while self.log.take(ring, &self.datapath, true) == Taken::Some {}
+        while self.log.take(ring, &self.datapath, &self.watch, true) == Taken::Some {}
     }
 
     pub fn look_at_grants(&mut self) -> Result<()> {

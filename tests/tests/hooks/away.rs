@@ -2,15 +2,23 @@
 
 use std::{fs, path::PathBuf};
 
+use knock_common::knock::authenticated::message::action;
 use knockgate_tests::{
     gate_config::ALICE,
-    lab::Source::{A, C},
+    lab::{
+        Family,
+        Source::{A, C},
+    },
     run::{Running, wait_until},
     scenario::Scenario,
 };
 use serde_json::Value;
 
-use crate::{events, hook, in_generic_mode, noted, notes, noting, serve, ssh};
+use crate::{
+    events, hook, in_generic_mode,
+    keys::{knock_for_both, with_key},
+    noted, notes, noting, serve, ssh,
+};
 
 /// Ends the service in a moment at which it cannot write anything down.
 fn kill(service: Running) {
@@ -82,6 +90,27 @@ fn the_next_service_reports_what_ended_and_once() {
                 .all(|event| event["source"] == scenario.address(A).to_string()),
             "{closed:?}"
         );
+    });
+}
+
+/// The kernel has reported one of the two, and the service waits a second for a report of the other.
+#[test]
+fn what_was_not_said_to_open_yet_is_said_to_by_the_next_service() {
+    with_key(&ssh(), |scenario, key, service| {
+        let v6 = Family::V6.address(A);
+        knock_for_both(scenario, key, action::OPEN, v6);
+        wait_until("the service remembers both", || {
+            remembered(scenario)
+                .is_some_and(|state| state["grants"].as_array().is_some_and(|of| of.len() == 2))
+        });
+        kill(service);
+        let _service = serve(scenario);
+        noted(scenario, &["gate.opened A", &format!("gate.opened {v6}")]);
+        scenario.knockgate("revoke --all").exits(0);
+        wait_until("the ends are noted", || notes(scenario).len() >= 4);
+        let mut opened = notes(scenario);
+        opened.retain(|note| note.starts_with("gate.opened"));
+        assert_eq!(opened.len(), 2, "{opened:?}");
     });
 }
 

@@ -52,6 +52,69 @@ fn a_grant_of_a_configuration_that_was_not_seen_yet_has_not_ended() {
     });
 }
 
+/// Which network a report means depends on the configuration that was in force.
+#[test]
+fn a_gate_that_opens_for_another_network_now_is_said_to_open_once() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh());
+        let service = serve(scenario);
+        let mut knocks = 0;
+        // What the service looks at first when it goes on is a matter of chance.
+        for round in 0..4 {
+            service.signal(libc::SIGSTOP);
+            let to = ["prefix", "address"][round % 2];
+            scenario.configure(ssh().key(format!("grant_to = {to:?}")));
+            scenario.knockgate("reload").exits(0);
+            scenario.knock(A, ALICE);
+            service.signal(libc::SIGCONT);
+            knocks += 1;
+            // As long as a report may take.
+            for _ in 0..2 {
+                give_and_take(scenario);
+                wait_until("the service has seen that", || {
+                    let closed = events(scenario, "gate.closed");
+                    closed
+                        .last()
+                        .is_some_and(|event| event["reason"] == "revoked")
+                });
+            }
+            let mut opened = events(scenario, "gate.opened");
+            opened.retain(|event| event["user"] == "alice");
+            assert_eq!(opened.len(), knocks, "{opened:?}");
+        }
+    });
+}
+
+/// It is still for the address alone, whatever knocks open the gate for now.
+#[test]
+fn a_grant_that_is_used_up_under_another_configuration_ends_as_it_began() {
+    in_generic_mode(|scenario| {
+        let gate = |to| {
+            let gate = ssh()
+                .key("connections = 1")
+                .key(format!("grant_to = {to:?}"));
+            noting(scenario, &gate, &["opened", "closed"])
+        };
+        scenario.configure(gate("address"));
+        let _service = serve(scenario);
+        scenario.knock(A, ALICE);
+        noted(scenario, &["gate.opened A"]);
+        scenario.configure(gate("prefix"));
+        scenario.knockgate("reload").exits(0);
+        wait_until("the service has seen that", || {
+            !events(scenario, "config.applied").is_empty()
+        });
+        scenario.open(A, "22/tcp");
+        let mut expected = vec!["gate.opened A", "gate.closed A used"];
+        noted(scenario, &expected);
+        for _ in 0..2 {
+            give_and_take(scenario);
+            expected.extend(["gate.opened B", "gate.closed B revoked"]);
+            noted(scenario, &expected);
+        }
+    });
+}
+
 /// Its first knock may come before the service has seen that there is another configuration.
 #[test]
 fn a_gate_that_is_new_has_its_name_and_its_hooks() {

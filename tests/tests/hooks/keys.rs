@@ -7,47 +7,53 @@ use knock_common::{
     testing::knock::Knock,
 };
 use knockgate_tests::{
+    gate_config::Gate,
     keys::{configure, knock, made, new_key, now, outcome, send},
-    lab::{Family, Source::A},
-    run::wait_until,
+    lab::{
+        Family,
+        Source::{A, B},
+    },
+    run::{Running, wait_until},
     scenario::Scenario,
 };
 
 use crate::{events, hook, in_generic_mode, noted, notes, serve, ssh};
 
 /// With a service that notes down what opens and closes the gate, and the file of a key.
-fn with_key(row: impl FnOnce(&Scenario, &Path)) {
+pub fn with_key(gate: &Gate, row: impl FnOnce(&Scenario, &Path, Running)) {
     in_generic_mode(|scenario| {
         let script = format!("echo {} >>{}", crate::NOTE, crate::file(scenario).display());
         let hooks = [hook("opened", &script), hook("closed", &script)].concat();
-        configure(scenario, "", &ssh());
+        configure(scenario, "", gate);
         let text = scenario.lab.configured().expect("written above");
         scenario.lab.configure(&format!("{text}{hooks}"));
         let service = serve(scenario);
         let key = new_key(scenario, "alice --gate ssh");
-        row(scenario, &key);
-        drop(service);
+        row(scenario, &key, service);
     });
+}
+
+/// Knocks from A, for its address and this one.
+pub fn knock_for_both(scenario: &Scenario, key: &Path, action: u8, v6: IpAddr) {
+    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (scenario.address(A), v6) else {
+        panic!("{v6} is one of IPv6");
+    };
+    let knock = Knock {
+        flags: flag::IPV4 | flag::IPV6,
+        action,
+        v4,
+        v6,
+        ..made(key, now())
+    };
+    send(scenario, A, &knock.sealed());
 }
 
 /// The kernel reports the address that the knock comes from.
 #[test]
 fn a_knock_for_both_addresses_opens_and_closes_each() {
-    with_key(|scenario, key| {
-        let addresses = [Family::V4, Family::V6].map(|family| family.address(A));
-        let [IpAddr::V4(v4), IpAddr::V6(v6)] = addresses else {
-            panic!("{addresses:?}");
-        };
-        let knocks = |action| {
-            let knock = Knock {
-                flags: flag::IPV4 | flag::IPV6,
-                action,
-                v4,
-                v6,
-                ..made(key, now())
-            };
-            send(scenario, A, &knock.sealed());
-        };
+    with_key(&ssh(), |scenario, key, _service| {
+        let v6 = Family::V6.address(A);
+        let knocks = |action| knock_for_both(scenario, key, action, v6);
         let opened = format!("gate.opened {v6}");
         let closed = format!("gate.closed {v6} asked");
         knocks(action::OPEN);
@@ -76,10 +82,31 @@ fn a_knock_for_both_addresses_opens_and_closes_each() {
     });
 }
 
+/// A hook would add what nothing removes.
+#[test]
+fn what_was_used_up_before_it_was_found_is_not_said_to_open_afterwards() {
+    with_key(&ssh().key("connections = 1"), |scenario, key, _service| {
+        let [v6, later] = [A, B].map(|who| Family::V6.address(who));
+        knock_for_both(scenario, key, action::OPEN, v6);
+        scenario.over(Family::V6).open(A, "22/tcp");
+        let used = format!("gate.closed {v6} used");
+        noted(scenario, &["gate.opened A", &used]);
+        // By the time that this one is said to open, the other would be, too.
+        knock_for_both(scenario, key, action::OPEN, later);
+        let opened = format!("gate.opened {later}");
+        let expected = ["gate.opened A", &used, "gate.opened A", &opened];
+        noted(scenario, &expected);
+        scenario.knockgate("revoke --all").exits(0);
+        let revoked = format!("gate.closed {later} revoked");
+        let ends = ["gate.closed A revoked", &revoked];
+        noted(scenario, &[&expected[..], &ends].concat());
+    });
+}
+
 /// A key ends what it has opened itself.
 #[test]
 fn a_key_that_closes_leaves_the_grants_of_others() {
-    with_key(|scenario, key| {
+    with_key(&ssh(), |scenario, key, _service| {
         scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
         noted(scenario, &["gate.opened A"]);
         knock(scenario, key, "--close").exits(0);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use knock_common::event::{Cause, Kind};
 
-use super::{Begun, Seen, Used, Watch};
+use super::{Begun, Place, Seen, Used, Watch};
 use crate::{
     datapath::{Applied, Who},
     service::{log::Log, record::Record},
@@ -15,22 +15,46 @@ use crate::{
 
 impl Watch {
     /// Learns of grants that were given, and of ends that were reported: what is given and taken away between two looks is in
-    /// no table. `is_wanted`: of which gates.
+    /// no table. `is_wanted`: of which gates. Returns which grants of the others were said to be given.
     pub(super) fn note(
         &mut self,
         log: &mut Log,
         applied: &Applied,
         is_wanted: impl Fn(u16) -> bool,
-    ) {
+    ) -> Vec<Place> {
+        let mut others = Vec::new();
         for change in log.changes() {
             let gate = change.gate.as_deref();
             // A gate that is gone by now has no grants.
-            if let Some(gate) = gate.and_then(|name| applied.ids.gate(name))
-                && is_wanted(gate)
-            {
+            let Some(gate) = gate.and_then(|name| applied.ids.gate(name)) else {
+                continue;
+            };
+            if is_wanted(gate) {
                 self.note_one(&change, gate, applied);
+            } else if change.event == Kind::Opened.name()
+                && let Some((_, network)) = change.source.as_deref().and_then(network)
+            {
+                others.push((gate, network));
             }
         }
+        others
+    }
+
+    /// Returns whether this is the end of a grant for the very address that it names. One that another configuration has given is
+    /// not for the network for which knocks open the gate now.
+    pub fn knows_used(&self, record: &Record, applied: &Applied) -> bool {
+        let gate = record
+            .gate
+            .as_deref()
+            .and_then(|name| applied.ids.gate(name));
+        let source = record.source.as_deref().and_then(network);
+        let is_used = record.event == Kind::Closed.name()
+            && record.reason.as_deref() == Some(Cause::Used.name());
+        is_used
+            && gate.zip(source).is_some_and(|(gate, (_, whole))| {
+                let grant = self.known.get(&(gate, whole));
+                grant.is_some_and(|grant| grant.who.user == record.user)
+            })
     }
 
     fn note_one(&mut self, change: &Record, gate: u16, applied: &Applied) {
@@ -38,12 +62,26 @@ impl Watch {
         let (Some(grant_to), Some(source)) = (grant_to, change.source.as_deref()) else {
             return;
         };
-        let address: Option<IpAddr> = source.parse().ok();
-        let network = address.map(|address| grant_to.network(address));
-        let Some(network) = network.or_else(|| source.parse().ok()) else {
+        let Some((address, whole)) = network(source) else {
             return;
         };
-        let place = (gate, network);
+        let place = (
+            gate,
+            address.map_or(whole, |address| grant_to.network(address)),
+        );
+        let seen = |until, used| Seen {
+            until,
+            connections: 0,
+            used,
+            begun: Begun::Noted,
+            is_cut_short: false,
+            who: Arc::new(Who {
+                user: change.user.clone(),
+                key: change.key.clone(),
+                origin: change.origin.clone(),
+            }),
+            look: self.looks,
+        };
         if change.event == Kind::Closed.name() {
             if change.reason.as_deref() != Some(Cause::Used.name()) {
                 // A key closes what it has opened itself.
@@ -55,7 +93,6 @@ impl Watch {
                 return;
             }
             // As the kernel looks them up. One for another network is not what is said to be closed.
-            let whole = address.map_or(network, IpNet::from);
             for place in [(gate, whole), place] {
                 if let Some(grant) = self.known.get_mut(&place)
                     && grant.used != Used::Said
@@ -65,25 +102,31 @@ impl Watch {
                     return;
                 }
             }
+            // One that no look has found yet, by a knock: its beginning is not reported after its end.
+            if change.user.is_some() {
+                let seen = seen(self.looked, Used::Said);
+                self.known.entry(place).or_insert(seen);
+            }
         } else if let Some(until) = change.until {
-            let grant = self.known.entry(place).or_insert_with(|| Seen {
-                until: monotonic(until),
-                connections: 0,
-                used: Used::No,
-                begun: Begun::Noted,
-                is_cut_short: false,
-                who: Arc::new(Who {
-                    user: change.user.clone(),
-                    key: change.key.clone(),
-                    origin: change.origin.clone(),
-                }),
-                look: self.looks,
-            });
+            let until = monotonic(until);
+            let seen = seen(until, Used::No);
+            let grant = self.known.entry(place).or_insert(seen);
+            // A shorter knock may have cut it short, and it may have ended since. What is given by hand is known by its end.
+            if grant.who.user.is_some() {
+                grant.until = until;
+            }
             // One that is renewed admits connections again.
             grant.used = Used::No;
             grant.begun = Begun::Noted;
         }
     }
+}
+
+/// Reads the source of an event: the address, if it is one, and the network.
+fn network(source: &str) -> Option<(Option<IpAddr>, IpNet)> {
+    let address: Option<IpAddr> = source.parse().ok();
+    let network = address.map(IpNet::from).or_else(|| source.parse().ok())?;
+    Some((address, network))
 }
 
 /// Returns a time to come by `CLOCK_MONOTONIC`, ns.
@@ -116,6 +159,17 @@ mod tests {
         Applied::new(config, ids, Circumstances::default())
     }
 
+    fn watch() -> Watch {
+        Watch {
+            known: Grants::new(),
+            looks: 0,
+            looked: 0,
+            memory: Memory::of(&PinRoot::new("/nonexistent")),
+            saved: None,
+            is_gone: false,
+        }
+    }
+
     /// What a key or somebody by hand has opened or closed.
     fn change(event: Kind, key: Option<&str>, reason: Option<Cause>) -> Record {
         Record {
@@ -134,19 +188,43 @@ mod tests {
     fn a_key_that_closes_ends_what_it_has_opened_and_nothing_else() {
         let laptop = Some("alice/laptop");
         for (holder, is_left) in [(laptop, false), (Some("alice/phone"), true), (None, true)] {
-            let mut watch = Watch {
-                known: Grants::new(),
-                looks: 0,
-                looked: 0,
-                memory: Memory::of(&PinRoot::new("/nonexistent")),
-                saved: None,
-                is_gone: false,
-            };
+            let mut watch = watch();
             watch.note_one(&change(Kind::Opened, holder, None), 0, &applied());
             assert_eq!(watch.known.len(), 1);
             let asked = change(Kind::Closed, laptop, Some(Cause::Asked));
             watch.note_one(&asked, 0, &applied());
             assert_eq!(!watch.known.is_empty(), is_left, "{holder:?}");
         }
+    }
+
+    /// Where it was given and used up between two looks, and the kernel has left out that it was given.
+    #[test]
+    fn what_is_used_up_before_it_is_found_is_said_to_be() {
+        let laptop = Some("alice/laptop");
+        let mut watch = watch();
+        let used = change(Kind::Closed, laptop, Some(Cause::Used));
+        watch.note_one(&used, 0, &applied());
+        let known: Vec<_> = watch.known.values().map(|grant| grant.used).collect();
+        assert_eq!(known, [Used::Said]);
+        // Given again, it is another one.
+        watch.note_one(&change(Kind::Opened, laptop, None), 0, &applied());
+        let known: Vec<_> = watch.known.values().map(|grant| grant.used).collect();
+        assert_eq!(known, [Used::No]);
+    }
+
+    /// Its end is no surprise then.
+    #[test]
+    fn a_shorter_knock_changes_when_a_grant_ends() {
+        let laptop = Some("alice/laptop");
+        let mut watch = watch();
+        let long = change(Kind::Opened, laptop, None);
+        watch.note_one(&long, 0, &applied());
+        let short = Record {
+            until: Some(Timestamp::now()),
+            ..long
+        };
+        watch.note_one(&short, 0, &applied());
+        let grant = watch.known.values().next().expect("it is known");
+        assert!(grant.until <= monotonic_now());
     }
 }

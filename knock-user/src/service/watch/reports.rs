@@ -36,12 +36,12 @@ pub fn opened(mut given: Vec<Given>, datapath: &Datapath, log: &mut Log) {
 
 /// Reports the ends of grants that are no longer live, but for those whose gates were said to be closed before.
 pub fn end_each(mut ended: Vec<(Place, Seen)>, datapath: &Datapath, log: &mut Log) {
+    ended.retain(|(_, grant)| grant.used != Used::Said);
     let unsaid = ended
         .iter()
         .filter(|(_, grant)| matches!(grant.begun, Begun::Found(_)))
-        .map(|(place, grant)| (grant.until, *place, Arc::clone(&grant.who)));
+        .map(|(place, grant)| grant.given(*place));
     opened(unsaid.collect(), datapath, log);
-    ended.retain(|(_, grant)| grant.used != Used::Said);
     ended.sort_by_key(|(_, grant)| grant.until);
     let now = monotonic_now();
     for (place, grant) in ended {

@@ -56,6 +56,7 @@ pub fn resume(
             until,
             connections,
             is_closed,
+            is_unsaid,
         } = grant;
         let (id, who) = &granted[*holder];
         if let Some(id) = id.filter(|_| is_this_boot) {
@@ -63,7 +64,11 @@ pub fn resume(
                 until: *until,
                 connections: *connections,
                 used: if *is_closed { Used::Said } else { Used::No },
-                begun: Begun::Said,
+                begun: if *is_unsaid {
+                    Begun::Found(now.monotonic)
+                } else {
+                    Begun::Said
+                },
                 is_cut_short: false,
                 who: Arc::clone(who),
                 look: 0,
@@ -102,6 +107,7 @@ pub fn resume(
             let before: Option<&Seen> = known.get(&place);
             if let Some(before) = before.filter(|before| before.until == seen.until) {
                 seen.used = before.used;
+                seen.begun = before.begun;
             }
             known.insert(place, seen);
         }
@@ -187,6 +193,7 @@ mod tests {
                     until: ends * SECOND,
                     connections: 0,
                     is_closed: false,
+                    is_unsaid: false,
                 };
                 (granted, grant)
             })
