@@ -129,6 +129,10 @@ struct Saved {
 /// How long the kernel's report of a grant may take after the grant is in the tables, ns.
 const GRACE: u64 = 1_000_000_000;
 
+/// By how much the end of a grant that was learned from a report may be too early, ns: reports have whole microseconds of another
+/// clock, which may be slowed down.
+const ROUNDED: u64 = 1_000_000;
+
 /// How long the end of a grant may go unnoticed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -196,6 +200,7 @@ impl Watch {
         let gone = self.known.extract_if(|place, _| has_gone(place.0));
         end_each(gone.collect(), datapath, log);
         let found = self.compare(next, log)?;
+        // Said once, for the one network or for the other.
         if !said.is_empty() {
             for ((gate, source), grant) in &mut self.known {
                 let is_of_it =
@@ -439,7 +444,7 @@ fn begun(before: Option<&Seen>, until: u64, now: u64) -> Begun {
         return Begun::Found(now);
     };
     match before.begun {
-        Begun::Said if before.until < until => Begun::Found(now),
+        Begun::Said if before.until.saturating_add(ROUNDED) < until => Begun::Found(now),
         Begun::Found(since) => Begun::Found(since),
         Begun::Said | Begun::Noted => Begun::Said,
     }

@@ -15,7 +15,7 @@ use crate::{
 
 impl Watch {
     /// Learns of grants that were given, and of ends that were reported: what is given and taken away between two looks is in
-    /// no table. `is_wanted`: of which gates. Returns which grants of the others were said to be given.
+    /// no table. `is_wanted`: of which gates, but for ends of grants that are known. Returns which grants of the others were said to be given.
     pub(super) fn note(
         &mut self,
         log: &mut Log,
@@ -29,7 +29,7 @@ impl Watch {
             let Some(gate) = gate.and_then(|name| applied.ids.gate(name)) else {
                 continue;
             };
-            if is_wanted(gate) {
+            if is_wanted(gate) || self.knows_used(&change, applied) {
                 self.note_one(&change, gate, applied);
             } else if change.event == Kind::Opened.name()
                 && let Some((_, network)) = change.source.as_deref().and_then(network)
