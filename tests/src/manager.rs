@@ -54,6 +54,16 @@ impl Manager {
         message
     }
 
+    /// Waits for the next status that the command reports, and returns it.
+    pub fn is_told_of_a_status(&self) -> String {
+        let mut status = None;
+        wait_until("it says how it stands", || {
+            status = self.first_with(|line| line.starts_with("STATUS="));
+            status.is_some()
+        });
+        status.unwrap_or_default()
+    }
+
     /// Forgets what has been said so far.
     pub fn forget(&self) {
         while self.socket.recv(&mut [0; 4096]).is_ok() {}
@@ -61,10 +71,14 @@ impl Manager {
 
     /// Returns the first message that has come with this line, and forgets those before it.
     fn first(&self, line: &str) -> Option<String> {
+        self.first_with(|of| of == line)
+    }
+
+    fn first_with(&self, is_meant: impl Fn(&str) -> bool) -> Option<String> {
         let mut buffer = [0; 4096];
         while let Ok(length) = self.socket.recv(&mut buffer) {
             let message = String::from_utf8_lossy(&buffer[..length]);
-            if message.lines().any(|of| of == line) {
+            if message.lines().any(&is_meant) {
                 return Some(message.into_owned());
             }
         }

@@ -46,7 +46,7 @@ pub struct Guard {
     last_look: Instant,
     /// The state of the interfaces in a line, for the service manager.
     pub summary: String,
-    /// The program is in its place for every configured interface that exists.
+    /// The program is in its place for every configured interface that exists, but for those that were taken down.
     pub is_in_place: bool,
     /// A trial has ended, and has been said to have.
     has_lapsed: bool,
@@ -94,6 +94,8 @@ impl Guard {
             log.say(event(INTERFACE_GUARDED, &guarded.interface, None));
         }
         guard.compare(&up.attachments, &datapath.config().interfaces, log);
+        // Said by what has taken it over. The service is ready all the same: nobody would start it otherwise.
+        guard.see_whether_lapsed(datapath)?;
         guard.update_host_state(datapath, &up.attachments)?;
         Ok(guard)
     }
@@ -195,7 +197,8 @@ impl Guard {
                 }
                 Err(lack) => {
                     words.push(format!("{name} is NOT GUARDED: {lack}"));
-                    self.is_in_place &= row.index.is_none() || !row.needs_repair();
+                    self.is_in_place &=
+                        row.index.is_none() || !row.needs_repair() || *lack == Lack::Down;
                 }
             }
         }
@@ -226,16 +229,23 @@ impl Guard {
 
     /// Says that a trial has ended: then no interface is guarded, though each carries the program.
     fn say_whether_lapsed(&mut self, datapath: &Datapath) -> Result<()> {
-        let has_lapsed = datapath.trial()? == TrialState::Lapsed;
-        if has_lapsed {
-            "the trial has ended, and every packet passes: `knockgate up` brings the gates up again"
-                .clone_into(&mut self.summary);
+        let was_lapsed = self.has_lapsed;
+        self.see_whether_lapsed(datapath)?;
+        if self.has_lapsed {
             self.is_in_place = false;
-            if !self.has_lapsed {
+            if !was_lapsed {
                 tracing::warn!("{}", self.summary);
             }
         }
-        self.has_lapsed = has_lapsed;
+        Ok(())
+    }
+
+    fn see_whether_lapsed(&mut self, datapath: &Datapath) -> Result<()> {
+        self.has_lapsed = datapath.trial()? == TrialState::Lapsed;
+        if self.has_lapsed {
+            "the trial has ended, and every packet passes: `knockgate up` brings the gates up again"
+                .clone_into(&mut self.summary);
+        }
         Ok(())
     }
 

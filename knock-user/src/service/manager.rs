@@ -17,8 +17,8 @@ pub struct Readiness {
 
 impl Readiness {
     /// Tells the service manager what has changed. The service is ready once the program is in its place for every configured
-    /// interface that exists: nothing comes in by one that does not exist. What makes an interface, or attaches the program that
-    /// calls ours, may be started after this service.
+    /// interface that exists and was not taken down: nothing comes in by one that does not exist. What makes an interface, or
+    /// attaches the program that calls ours, may be started after this service.
     pub fn tell(&mut self, guard: &Guard) {
         if !self.is_ready && guard.is_in_place {
             self.is_ready = true;

@@ -183,7 +183,11 @@ fn an_interface_taken_down_by_itself_stays_down() {
         // Nor does the next one attach anything to it.
         service.signal(libc::SIGKILL);
         service.ends();
-        let mut service = serve(scenario);
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut command = scenario.lab.knockgate_command(&["run"]);
+        manager.hears(&mut command);
+        let mut service = Running::start(&mut command, scenario.lab.folder());
+        manager.is_told_of_readiness();
         expect_status(scenario, &[(WAN, None, false), ("wan1", None, true)]);
         assert!(service.goes_on());
         scenario.knockgate("up").exits(0);

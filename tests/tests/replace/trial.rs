@@ -335,7 +335,13 @@ fn a_service_that_starts_keeps_a_trial_that_has_ended() {
         scenario.configure(ssh());
         scenario.knockgate("up --try 1h").exits(0);
         lapse(scenario);
-        let service = serve(scenario);
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut run = scenario.lab.knockgate_command(&["run"]);
+        manager.hears(&mut run);
+        let service = Running::start(&mut run, scenario.lab.folder());
+        manager.is_told_of_readiness();
+        let status = manager.is_told_of_a_status();
+        assert!(status.contains("every packet passes"), "{status}");
         assert_eq!(mode(scenario), "lapsed");
         scenario.open(A, "22/tcp");
         scenario.knockgate("up").exits(0);
