@@ -233,6 +233,32 @@ fn a_trial_ends_whatever_prefix_lengths_its_grants_have() {
         status.exits(0).says(&["different prefix lengths"]);
         assert_eq!(mode(scenario), "enforce");
         scenario.closed(A, "22/tcp");
+        // Those without room have ended, and keep no room from others.
+        let grants = scenario.knockgate("grants --json").exits(0).json();
+        let grants = grants["grants"].as_array().expect("a list").iter();
+        let lengths: Vec<_> = grants
+            .filter_map(|grant| grant["source"].as_str()?.split_once('/'))
+            .map(|(_, length)| length.to_owned())
+            .collect();
+        assert_eq!(lengths, ["18", "19", "20", "21", "22", "23"]);
+        scenario
+            .knockgate("allow 198.51.100.0/24 --gate ssh --for 1h")
+            .exits(0);
+    });
+}
+
+/// From whose directory somebody has removed a pin.
+#[test]
+fn a_trial_ends_that_is_damaged() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.configure(ssh().protect("25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        fs::remove_file(scenario.lab.pin_root().join(WAN).join("events")).expect("it is pinned");
+        lapse(scenario);
+        assert_eq!(mode(scenario), "enforce");
+        scenario.closed(A, "22/tcp");
+        scenario.open(A, "25/tcp");
     });
 }
 

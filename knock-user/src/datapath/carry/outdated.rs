@@ -46,6 +46,17 @@ impl Datapath {
         Ok(grants)
     }
 
+    /// Ends grants of prefix lengths that the kernel does not look for, of which there were too many. Else they would admit somebody
+    /// later, when others have ended.
+    pub fn end_grants_left_out(&self) -> Result<()> {
+        for row in self.grants()? {
+            if !self.looks_for_network(row.source)? {
+                self.end_grant(&row)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends these grants with their sessions, and the sessions that are over too. Returns how many of each.
     fn end_grants(
         &self,

@@ -153,11 +153,34 @@ impl Datapath {
         }
     }
 
-    fn look_for<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
+    /// Makes the kernel look for grants of this prefix length too.
+    pub(super) fn look_for<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
+        if self.looks_for::<A>(length)? {
+            return Ok(());
+        }
+        let to_prefix = gives_to_prefixes(self.config());
+        let mut wanted = self.lengths_in_use::<A>(to_prefix, now)?;
+        wanted.entry(length).or_insert(u64::MAX);
+        if wanted.len() >= MAX_LENGTHS {
+            wanted.remove(&length);
+            return Err(TooManyLengths(wanted.into_keys().collect()).into());
+        }
+        self.set_lengths::<A>(wanted.into_keys().collect())
+    }
+
+    fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
         if length == A::BITS {
-            Ok(())
-        } else {
-            self.add_length::<A>(length, now)
+            return Ok(true);
+        }
+        let packed = self.lengths.get(&u32::from(A::FAMILY != 4), 0)?;
+        Ok(packed.to_le_bytes().contains(&length))
+    }
+
+    /// Returns whether the kernel looks for grants of a network's prefix length.
+    pub(in crate::datapath) fn looks_for_network(&self, network: IpNet) -> Result<bool> {
+        match network {
+            IpNet::V4(network) => self.looks_for::<V4>(network.prefix_len()),
+            IpNet::V6(network) => self.looks_for::<V6>(network.prefix_len()),
         }
     }
 
@@ -211,18 +234,6 @@ impl Datapath {
             table::free_ended(grants, *slot, *until);
         }
         Ok(())
-    }
-
-    /// Makes the kernel look for grants of this prefix length too.
-    pub(super) fn add_length<A: Address>(&mut self, length: u8, now: u64) -> Result<()> {
-        let to_prefix = gives_to_prefixes(self.config());
-        let mut wanted = self.lengths_in_use::<A>(to_prefix, now)?;
-        wanted.entry(length).or_insert(u64::MAX);
-        if wanted.len() >= MAX_LENGTHS {
-            wanted.remove(&length);
-            return Err(TooManyLengths(wanted.into_keys().collect()).into());
-        }
-        self.set_lengths::<A>(wanted.into_keys().collect())
     }
 
     /// Makes the kernel look for grants of the prefix lengths of live grants, and of those that knocks make under `next`:
@@ -285,7 +296,7 @@ fn fitting(lengths: BTreeMap<u8, u64>, room: Room) -> Result<BTreeSet<u8>> {
     let left_out = by_end.split_off(MAX_LENGTHS - 1).into_iter();
     let left_out: Vec<String> = left_out.map(|(length, _)| format!("/{length}")).collect();
     tracing::warn!(
-        "grants of too many different prefix lengths are live, so those of {} admit nobody from now on",
+        "grants of too many different prefix lengths are live, so those of {} end",
         left_out.join(", ")
     );
     Ok(by_end.into_iter().map(|(length, _)| length).collect())

@@ -70,9 +70,7 @@ impl Datapath {
         ends: Ends,
         now: u64,
     ) -> Result<Admitted> {
-        if !self.looks_for::<A>(key.length)? {
-            self.add_length::<A>(key.length, now)?;
-        }
+        self.look_for::<A>(key.length, now)?;
         let Ends { until, doubt } = ends;
         let there = Cell::new(0);
         let decide = |before: Option<Found>| {
@@ -91,14 +89,6 @@ impl Datapath {
             None if there.get() < until => Admitted::InDoubt,
             None => Admitted::Lasts,
         })
-    }
-
-    fn looks_for<A: Address>(&self, length: u8) -> Result<bool> {
-        if length == A::BITS {
-            return Ok(true);
-        }
-        let packed = self.lengths.get(&u32::from(A::FAMILY != 4), 0)?;
-        Ok(packed.to_le_bytes().contains(&length))
     }
 
     /// Returns the grant of exactly this network at a gate, live or not.

@@ -41,6 +41,7 @@ pub(super) fn complete(
     let have_keys = lasting.contains(&Group::Keys) || succeeds(follow_keys(root, old, new, rows));
     let have_ended = succeeds(new.end_grants_of_keys(lost).map(drop))
         && succeeds(new.end_outdated(Some(&old.applied)).map(drop));
+    succeeds(new.end_grants_left_out());
     let config = new.config().clone();
     succeeds(new.look_for_lengths(&config, Room::ForSome, monotonic_now()));
     if have_keys && have_ended {
@@ -67,7 +68,7 @@ pub(super) fn complete_killed(root: &PinRoot, before: &Path) -> Result<()> {
         tracing::warn!("{error:#}");
     }
     new.end_outdated(Some(&open::applied(before)?))?;
-    Ok(())
+    new.end_grants_left_out()
 }
 
 /// Gives the directory of an interface that is not guarded any more the name of one that is left, so that nobody opens it.

@@ -99,7 +99,7 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let (present, damaged) = present(root)?;
-    require_replaced(present.as_ref(), request)?;
+    require_replaced(present.as_ref(), &damaged, root, request)?;
     if !request.returns() {
         requirements::require_time(config)?;
     }
@@ -236,19 +236,39 @@ impl fmt::Display for Superseded {
 
 impl std::error::Error for Superseded {}
 
-/// Refuses to replace another instance than the request says, and one on trial, which that would make permanent.
-fn require_replaced(present: Option<&Datapath>, request: &Request) -> Result<()> {
+/// Refuses to replace another instance than the request says, and one on trial, which that would make permanent. `damaged`: where
+/// nothing is whole, what the request has seen may be in these directories.
+fn require_replaced(
+    present: Option<&Datapath>,
+    damaged: &[PathBuf],
+    root: &PinRoot,
+    request: &Request,
+) -> Result<()> {
     let Some(replaces) = request.replaces else {
         return Ok(());
     };
     let (Replaces::Present { since, generation }
     | Replaces::Program { since, generation }
     | Replaces::Lapsed { since, generation }) = replaces;
-    if present.is_none() && !request.returns() {
+    let left = match (present, damaged) {
+        (None, [first, ..]) => {
+            let left = Datapath::open(root)?;
+            // What is left is taken down first: its program cannot stay, and one in a slot would lose its place.
+            if matches!(replaces, Replaces::Program { .. })
+                || left.applied.circumstances.into.is_some()
+            {
+                directory::require_whole(first)?;
+            }
+            Some(left)
+        }
+        _ => None,
+    };
+    let seen = present.or(left.as_ref());
+    if seen.is_none() && !request.returns() {
         return Err(NothingUp.into());
     }
     let is_it = |datapath: &&Datapath| datapath.since == since && datapath.generation == generation;
-    let trial = present.filter(is_it).ok_or(Superseded)?.trial()?;
+    let trial = seen.filter(is_it).ok_or(Superseded)?.trial()?;
     match (replaces, trial) {
         (Replaces::Lapsed { .. }, TrialState::Lapsed) => Ok(()),
         (Replaces::Lapsed { .. }, _) => Err(Superseded.into()),
