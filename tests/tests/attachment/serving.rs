@@ -198,6 +198,27 @@ fn an_interface_taken_down_by_itself_stays_down() {
     });
 }
 
+/// Nor where no link is left that shows that it was guarded.
+#[test]
+fn the_only_interface_that_was_there_stays_down() {
+    in_generic_mode(|scenario| {
+        configure(scenario, &[WAN, "wan1"], ssh());
+        let service = serve(scenario);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate(&format!("down -i {WAN}")).exits(0);
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        let manager = Manager::listen(scenario.lab.folder());
+        let mut command = scenario.lab.knockgate_command(&["run"]);
+        manager.hears(&mut command);
+        let _service = Running::start(&mut command, scenario.lab.folder());
+        manager.is_told_of_readiness();
+        expect_status(scenario, &[(WAN, None, false), ("wan1", None, false)]);
+        scenario.knockgate("up").exits(1);
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 #[test]
 fn a_program_that_took_the_place_is_waited_for() {
     in_generic_mode(|scenario| {

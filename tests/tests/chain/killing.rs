@@ -7,6 +7,7 @@ use knockgate_tests::{
         WAN,
     },
     neighbour::{Kind, Neighbour},
+    run::{Running, wait_until},
     scenario::Attach,
 };
 
@@ -56,6 +57,37 @@ fn an_up_into_a_slot_that_is_killed_is_settled() {
             );
             assert!(!scenario.lab.pin_root().exists(), "killed at {point}");
         }
+    });
+}
+
+/// In a slot, no interface can be taken down by itself: the one without pins had not come up yet.
+#[test]
+fn a_service_brings_up_all_interfaces_of_a_slot() {
+    in_mode(Attach::Native, |scenario, pins| {
+        let array = pins.array(1);
+        scenario.lab.add_interface("wan1");
+        let balancers = [WAN, "wan1"].map(|name| {
+            let mut balancer = Neighbour::of(Kind::USUAL, Some(&array));
+            balancer.attach(&scenario.lab.host, name, true);
+            balancer
+        });
+        let place = pins.at("array").display().to_string();
+        configure(
+            scenario,
+            format!("interfaces = [{WAN:?}, \"wan1\"]\n"),
+            gate(),
+        );
+        let up = scenario.lab.knockgate_command(&["up", "--into", &place]);
+        assert!(killed_at_call(up, 1, Call::renames));
+        let _service = Running::start(
+            &mut scenario.lab.knockgate_command(&["run", "--into", &place]),
+            scenario.lab.folder(),
+        );
+        wait_until("both are guarded", || {
+            scenario.knockgate("status").code == Some(0)
+        });
+        scenario.closed(A, "22/tcp");
+        drop(balancers);
     });
 }
 

@@ -330,6 +330,39 @@ pub fn of(directory: &Path) -> Option<IntoSlot> {
     applied.circumstances.into
 }
 
+/// Returns whether a program pinned in `directory` is in a slot, or may be in one: where the configuration's pin is gone, nothing says
+/// in which, and the array may have lost its own pin.
+pub fn holds(directory: &Path) -> Result<bool> {
+    let ours = attachment::programs(directory)?;
+    if ours.is_empty() {
+        return Ok(false);
+    }
+    let known = open::applied(directory).map(|applied| applied.circumstances.into);
+    match &known {
+        Ok(None) => return Ok(false),
+        Ok(Some(into)) => {
+            if matches!(into.look()?, InSlot::Program(program) if ours.contains(&program)) {
+                return Ok(true);
+            }
+        }
+        Err(_) => {}
+    }
+    let Ok(arrays) = programs::all_arrays() else {
+        return Ok(known.is_err());
+    };
+    for array in arrays {
+        let found = programs::array(&array).context("cannot look at an array of programs")?;
+        for slot in 0..found.map_or(0, |of| of.slots) {
+            if let Ok(Some(program)) = programs::slot(&array, slot)
+                && ours.contains(&program)
+            {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Takes the programs pinned in `directory` out of the slot that they are in.
 pub fn leave(directory: &Path) -> Result<()> {
     let programs = attachment::programs(directory)?;

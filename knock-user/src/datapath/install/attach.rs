@@ -100,6 +100,7 @@ fn put_in_place(root: &PinRoot, place: &Place<'_>) -> Result<Option<Attached>> {
     }
     make_room(pins, index)?;
     let (link, attached) = attach(place)?;
+    remove_dead(pins)?;
     bpf::pin(&link, &pins.join(LINK))
         .with_context(|| format!("cannot pin the link in {}", pins.display()))?;
     access::level(pins, LINK);
@@ -145,8 +146,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Removes links that are on no interface any more, and one that carries another program on the interface `index`. One
-/// whose interface has been renamed keeps guarding it, and gets another pin.
+/// Removes a link that carries another program on the interface `index`. One whose interface has been renamed keeps guarding it,
+/// and gets another pin.
 pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
     let cannot = || format!("cannot change the pins in {}", directory.display());
     let programs = attachment::programs(directory)?;
@@ -161,12 +162,22 @@ pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
             fs::remove_file(&path).with_context(cannot)?;
             continue;
         }
-        match link.and_then(|link| link.interface) {
-            None => fs::remove_file(&path).with_context(cannot)?,
-            Some(_) if !path.ends_with(LINK) => {}
-            Some(index) => {
-                fs::rename(&path, directory::free_link(directory, index)).with_context(cannot)?;
-            }
+        if path.ends_with(LINK)
+            && let Some(index) = link.and_then(|link| link.interface)
+        {
+            fs::rename(&path, directory::free_link(directory, index)).with_context(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes links that are on no interface any more.
+fn remove_dead(directory: &Path) -> Result<()> {
+    let cannot = || format!("cannot change the pins in {}", directory.display());
+    for path in directory::links(directory)? {
+        let link = bpf::program_link(&path).with_context(cannot)?;
+        if link.is_none_or(|link| link.interface.is_none()) {
+            fs::remove_file(&path).with_context(cannot)?;
         }
     }
     Ok(())

@@ -62,6 +62,7 @@ fn replace_present(
         let (config, replaces) = next(&datapath)?;
         let request = Request {
             named_interfaces: datapath.applied.circumstances.named_interfaces,
+            keeps_down: matches!(replaces, Replaces::Program { .. }),
             session: session.cloned(),
             replaces: Some(replaces),
             ..Request::new(Absent::Await)
@@ -100,6 +101,7 @@ pub fn return_from_trial(datapath: &Datapath, wait: Wait) -> Result<Option<Up>> 
     };
     let request = Request {
         named_interfaces: *named_interfaces,
+        keeps_down: true,
         replaces: Some(Replaces::Lapsed {
             since: datapath.since,
             generation: datapath.generation,

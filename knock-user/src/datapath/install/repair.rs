@@ -10,6 +10,7 @@ use super::{
         directory::{self, Directory, Holds},
         root::PinRoot,
     },
+    settle::is_attached,
     tcx,
     xdp::Attached,
 };
@@ -76,15 +77,16 @@ fn repair_where(
     Ok(repair)
 }
 
-/// Returns whether the program may have been attached since it came up. A process that was killed while it brought it up leaves
+/// Returns whether the program has been attached since it came up. A process that was killed while it brought it up leaves
 /// directories without links, perhaps not for all interfaces, and connections that it has not adopted.
 pub(super) fn has_been_attached(datapath: &Datapath, root: &PinRoot) -> Result<bool> {
-    // Of a slot, nothing is left.
-    if datapath.applied.circumstances.into.is_some() {
+    // What it has counted stays when all links are gone, or what it was in a slot.
+    if !datapath.packets()?.is_empty() {
         return Ok(true);
     }
     for Directory { path, holds, .. } in root.directories()? {
-        if holds == Holds::Instance && !directory::links(&path)?.is_empty() {
+        if holds == Holds::Instance && (!directory::links(&path)?.is_empty() || is_attached(&path)?)
+        {
             return Ok(true);
         }
     }

@@ -193,7 +193,7 @@ fn interfaces(config: &Config, attachments: &[Attachment], request: &Request) ->
         rows.any(|row| row.state == Err(Lack::Down))
     };
     let mut interfaces = config.interfaces.clone();
-    interfaces.retain(|name| request.brings_up_all() || !is_down(name));
+    interfaces.retain(|name| !request.keeps_down || !is_down(name));
     if interfaces.is_empty() {
         return config.interfaces.clone();
     }
@@ -407,7 +407,7 @@ fn attach_missing(
     Ok((guarded, failed))
 }
 
-/// Removes links pinned in `before` that carry another program on the interface `name`, or none.
+/// Removes a link pinned in `before` that carries another program on the interface `name`.
 fn make_way(before: &Path, name: &str) -> Result<()> {
     if before.exists() {
         make_room(before, index_of(name)?)?;

@@ -23,7 +23,7 @@ pub struct Request {
     pub trial: Option<Duration>,
     /// What is up already stays in force while it is on trial.
     pub keeps_trial: bool,
-    /// Interfaces that were taken down by themselves stay down.
+    /// Interfaces that were taken down by themselves stay down. In a slot none can be: one that has no pins there has not come up yet.
     pub keeps_down: bool,
     /// The array that the program is put into, in place of links. What is up already stays where it is without one.
     pub into: Option<IntoArgument>,
@@ -50,10 +50,10 @@ pub enum Replaces {
     /// trial.
     Present { since: u64, generation: u32 },
     /// The program of the instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration,
-    /// which is to stay, unless it is on trial. Interfaces that were taken down by themselves stay down.
+    /// which is to stay, unless it is on trial.
     Program { since: u64, generation: u32 },
     /// The instance that came up at `since`, ns of `CLOCK_MONOTONIC`, with this generation of its configuration, whose trial has
-    /// ended. Interfaces that were taken down by themselves stay down. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
+    /// ended. Nothing that is missing keeps the configuration before it from coming into force again: until then every packet
     /// passes.
     Lapsed { since: u64, generation: u32 },
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     datapath::{
-        chain::into::{self, InSlot},
+        chain::into,
         error::other_version,
         keys::Keys,
         open::{self, Datapath},
@@ -76,11 +76,8 @@ fn is_remains(directory: &Path) -> Result<bool> {
 }
 
 /// Returns whether a program pinned in a directory is in its slot, or a link pinned there is on an interface.
-fn is_attached(directory: &Path) -> Result<bool> {
-    if let Some(into) = into::of(directory)
-        && let InSlot::Program(program) = into.look()?
-        && attachment::programs(directory)?.contains(&program)
-    {
+pub(super) fn is_attached(directory: &Path) -> Result<bool> {
+    if into::holds(directory)? {
         return Ok(true);
     }
     for path in directory::links(directory)? {

@@ -131,7 +131,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let has_been_attached = repair::has_been_attached(&datapath, root)?;
     let request = &Request {
         // Else the ones that are missing were never there.
-        keeps_down: request.keeps_down && has_been_attached,
+        keeps_down: request.keeps_down && has_been_attached && circumstances.into.is_none(),
         ..request.clone()
     };
     let on_trial = datapath.trial()?;
@@ -371,11 +371,11 @@ fn take_over(
     if !repair::has_been_attached(&datapath, root)? {
         datapath.adopt_connections(None)?;
     }
-    let Repair { guarded, failed } = if request.brings_up_all() {
+    let Repair { guarded, failed } = if request.keeps_down {
+        repair::repair(&mut datapath, root)?
+    } else {
         remove(damaged)?;
         repair::repair_all(&mut datapath, root)?
-    } else {
-        repair::repair(&mut datapath, root)?
     };
     let attachments = datapath.attachments()?;
     let Renewed { renewed, unfit } = datapath.renew_next(&attachments);

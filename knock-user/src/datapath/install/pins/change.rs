@@ -73,7 +73,7 @@ pub fn remove(directory: &Path) -> Result<()> {
 }
 
 /// Removes a directory with what is knockgate's in it. The link goes first: while it is there, so are the tables. What identifies
-/// the instance goes last.
+/// the instance goes last, and before that the configuration: while the programs are there, it says whether they are in a slot.
 pub fn unpin(directory: &Path) -> Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -88,8 +88,9 @@ pub fn unpin(directory: &Path) -> Result<()> {
     let Some(mut names) = names(directory)? else {
         return Ok(());
     };
-    let identity = tables::META.definition.pin_name();
-    names.sort_by_key(|name| *name == identity);
+    let last = [&tables::CONFIG.definition, &tables::META.definition];
+    let last = last.map(tables::Definition::pin_name);
+    names.sort_by_key(|name| last.iter().position(|of| of == name));
     let mut left = Vec::new();
     for name in names {
         let path = directory.join(&name);
