@@ -1,14 +1,18 @@
 //! Connections that are open when an instance comes up, and the session of who brings it up.
 
-use std::{fs, net::TcpStream};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+};
 
 use knockgate_tests::{
-    foreign,
+    foreign::{self, ForeignProgram},
     gate_config::ALICE,
     lab::{
         Source::{A, B},
         WAN,
     },
+    network::ip,
     run::{Run, run},
     scenario::Scenario,
     service::{echoes, is_silent},
@@ -87,6 +91,11 @@ fn a_session_with_a_grant_goes_on_under_the_same_gate() {
         scenario.configure(cut().open_for("2h"));
         in_session(scenario, &flow, &["reload"]).exits(0);
         assert!(echoes(&mut flow, b"granted"));
+        // Its grant ends where the source may not knock any more.
+        scenario.configure(cut().key("sources = [\"{B}/32\"]"));
+        let refused = in_session(scenario, &flow, &["reload"]);
+        refused.exits(1).says(&["would cut off"]);
+        assert!(echoes(&mut flow, b"granted"));
         // One that was kept without a grant is cut off.
         reload(scenario, ssh());
         scenario.configure(cut());
@@ -110,6 +119,48 @@ fn a_session_by_an_interface_that_stays_down_goes_on() {
         in_session(scenario, &flow, &["up", "-i", WAN, "-i", "wan1"])
             .exits(1)
             .says(&["would cut off"]);
+    });
+}
+
+/// What has come by an interface that was not guarded has no grant, whatever the gate says.
+#[test]
+fn a_session_by_an_interface_that_is_to_be_guarded_is_not_cut_off() {
+    in_native_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        let [host, client] = [[198, 18, 7, 1], [198, 18, 7, 2]].map(IpAddr::from);
+        ip(&scenario.lab.host, &format!("addr add {host}/24 dev wan1"));
+        ip(
+            &scenario.lab.client,
+            &format!("addr add {client}/24 dev wan1-peer"),
+        );
+        scenario.configure(ssh().key("established = \"cut\""));
+        scenario.knockgate(&format!("up -i {WAN}")).exits(0);
+        let connected = scenario
+            .lab
+            .client
+            .run(|| TcpStream::connect(SocketAddr::from((host, 22))));
+        let mut flow = connected.expect("wan1 is not guarded");
+        in_session(scenario, &flow, &["up", "-i", WAN, "-i", "wan1"])
+            .exits(1)
+            .says(&["would cut off"]);
+        assert!(echoes(&mut flow, b"kept"));
+    });
+}
+
+/// An interface was made again, and another's program had it for a while: nothing has judged what came by it.
+#[test]
+fn what_began_while_nothing_was_attached_is_not_kept() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.closed(A, "22/tcp");
+        scenario.lab.make_again();
+        let other = ForeignProgram::linked(&scenario.lab);
+        scenario.knockgate("up").exits(1).says(&["already carries"]);
+        drop(other);
+        let mut flow = scenario.connected(A, 22);
+        assert!(echoes(&mut flow, b"not guarded"));
+        scenario.knockgate("up").exits(0);
+        assert!(is_silent(&mut flow, b"no grant"));
     });
 }
 

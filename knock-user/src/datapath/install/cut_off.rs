@@ -16,7 +16,7 @@ use crate::{
         open::Datapath,
         trial::TrialState,
     },
-    sys::sock_diag::Socket,
+    sys::{links, sock_diag::Socket},
     values::{Port, Protocol},
 };
 
@@ -93,24 +93,41 @@ fn cuts_off<'c>(
         Some(before)
             if protects(before.config(), socket.local) && before.trial()? != TrialState::Lapsed =>
         {
-            // What one that keeps it lets pass may have no grant any more.
             let same_gate = before.config().gates.iter().any(|of| {
                 of.name == gate.name
                     && of.protect.contains(&port)
-                    && (keeps || of.established == Established::Cut)
+                    && (keeps || keeps_grants(gate, of))
             });
-            // By an interface that is open now, it may have begun without a grant. One that stays down cuts nothing off.
-            let is_open = |row: &Attachment| {
-                row.is_open() && (request.brings_up_all() || row.state != Err(Lack::Down))
-            };
             let was_judged =
-                !is_allowed(before.config()) && !before.attachments()?.iter().any(is_open);
+                !is_allowed(before.config()) && judges_all(config, &before.attachments()?, request);
             same_gate && (was_judged || keeps && has_session(before, socket)?)
         }
         // A connection that was open before the port was protected is made a session.
         _ => keeps,
     };
     Ok((!kept).then_some(gate))
+}
+
+/// Returns whether the session has its grant under a gate that cuts off what has none, and keeps it, if `before` has let it pass. One
+/// that keeps what is established may have done so when the grant had ended. Where others may open it now, the grant may end.
+fn keeps_grants(gate: &Gate, before: &Gate) -> bool {
+    before.established == Established::Cut
+        && before.users().eq(gate.users())
+        && before.keys == gate.keys
+        && before.sources == gate.sources
+}
+
+/// Returns whether the program judges all that comes by the interfaces of `config` now. By another one, a connection may have begun
+/// without a grant. One that stays down cuts nothing off.
+fn judges_all(config: &Config, attachments: &[Attachment], request: &Request) -> bool {
+    let is_open =
+        |row: &Attachment| row.is_open() && !(request.keeps_down && row.state == Err(Lack::Down));
+    let is_known = |name: &String| {
+        let mut rows = attachments.iter();
+        rows.any(|row| row.name == *name || row.configured == *name)
+            || links::index_of(name).is_none()
+    };
+    !attachments.iter().any(is_open) && config.interfaces.iter().all(is_known)
 }
 
 fn has_session(datapath: &Datapath, socket: &Socket) -> Result<bool> {

@@ -64,15 +64,6 @@ impl Request {
         matches!(self.replaces, Some(Replaces::Lapsed { .. }))
     }
 
-    /// Returns whether it attaches the program to interfaces that were taken down by themselves.
-    pub fn brings_up_all(&self) -> bool {
-        let keeps_down = matches!(
-            self.replaces,
-            Some(Replaces::Program { .. } | Replaces::Lapsed { .. })
-        );
-        !keeps_down && !self.keeps_down
-    }
-
     /// Returns whether it comes into force without keys that cannot be used, rather than not at all. The service, which begins
     /// with it or has it come back, tries them again.
     pub fn waits_for_keys(&self) -> bool {
