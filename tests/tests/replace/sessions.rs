@@ -7,7 +7,7 @@ use std::{
 
 use knockgate_tests::{
     foreign::{self, ForeignProgram},
-    gate_config::ALICE,
+    gate_config::{ALICE, BOB},
     lab::{
         Source::{A, B},
         WAN,
@@ -71,6 +71,9 @@ fn what_is_damaged_stays_where_it_cannot_be_replaced() {
         let mut flow = scenario.connected(A, 22);
         fs::remove_file(scenario.lab.pin_root().join(WAN).join("cursor")).expect("it is pinned");
         scenario.configure(cut());
+        let refused = scenario.knockgate("reload");
+        refused.exits(1).says(&["has not all pins"]);
+        scenario.closed(B, "22/tcp");
         let refused = in_session(scenario, &flow, &["up"]);
         refused.exits(1).says(&["would cut off"]);
         assert!(echoes(&mut flow, b"kept"));
@@ -89,6 +92,10 @@ fn a_session_with_a_grant_goes_on_under_the_same_gate() {
         scenario.knock(A, ALICE);
         let mut flow = scenario.connected(A, 22);
         scenario.configure(cut().open_for("2h"));
+        in_session(scenario, &flow, &["reload"]).exits(0);
+        assert!(echoes(&mut flow, b"granted"));
+        // With another user, nothing is taken away.
+        scenario.configure(cut().user("bob", BOB));
         in_session(scenario, &flow, &["reload"]).exits(0);
         assert!(echoes(&mut flow, b"granted"));
         // Its grant ends where the source may not knock any more.

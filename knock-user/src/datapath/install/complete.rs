@@ -41,9 +41,9 @@ pub(super) fn complete(
     let have_keys = lasting.contains(&Group::Keys) || succeeds(follow_keys(root, old, new, rows));
     let have_ended = succeeds(new.end_grants_of_keys(lost).map(drop))
         && succeeds(new.end_outdated(Some(&old.applied)).map(drop));
-    succeeds(new.end_grants_left_out());
     let config = new.config().clone();
     succeeds(new.look_for_lengths(&config, Room::ForSome, monotonic_now()));
+    succeeds(new.end_grants_left_out());
     if have_keys && have_ended {
         succeeds(forget_before(root, new.generation));
     }

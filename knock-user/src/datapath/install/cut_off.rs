@@ -109,12 +109,20 @@ fn cuts_off<'c>(
 }
 
 /// Returns whether the session has its grant under a gate that cuts off what has none, and keeps it, if `before` has let it pass. One
-/// that keeps what is established may have done so when the grant had ended. Where others may open it now, the grant may end.
+/// that keeps what is established may have done so when the grant had ended. Where somebody may not open it any more, the grant may
+/// end.
 fn keeps_grants(gate: &Gate, before: &Gate) -> bool {
+    let is_user = |user: &str| gate.users().any(|other| other == user);
+    let are_sources = gate.sources.is_empty()
+        || !before.sources.is_empty()
+            && before
+                .sources
+                .iter()
+                .all(|source| gate.sources.contains(source));
     before.established == Established::Cut
-        && before.users().eq(gate.users())
-        && before.keys == gate.keys
-        && before.sources == gate.sources
+        && before.users().all(is_user)
+        && before.keys.iter().all(|key| gate.keys.contains(key))
+        && are_sources
 }
 
 /// Returns whether the program judges all that comes by the interfaces of `config` now. By another one, a connection may have begun

@@ -253,8 +253,9 @@ fn require_replaced(
     let left = match (present, damaged) {
         (None, [first, ..]) => {
             let left = Datapath::open(root)?;
-            // What is left is taken down first: its program cannot stay, and one in a slot would lose its place.
-            if matches!(replaces, Replaces::Program { .. })
+            // What is left would be taken down first, with its grants, while packets pass: but under a trial that has ended, they
+            // do. One in a slot would lose its place.
+            if !matches!(replaces, Replaces::Lapsed { .. })
                 || left.applied.circumstances.into.is_some()
             {
                 directory::require_whole(first)?;
@@ -374,7 +375,12 @@ fn take_over(
     let Repair { guarded, failed } = if request.keeps_down {
         repair::repair(&mut datapath, root)?
     } else {
-        remove(damaged)?;
+        if datapath.applied.circumstances.into.is_some() {
+            // What is whole has the same program, which stays in the slot.
+            damaged.iter().try_for_each(|path| change::unpin(path))?;
+        } else {
+            remove(damaged)?;
+        }
         repair::repair_all(&mut datapath, root)?
     };
     let attachments = datapath.attachments()?;

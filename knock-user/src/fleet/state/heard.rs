@@ -241,8 +241,9 @@ impl State {
         self.unfit.insert(place, Unfit { grant, ended });
         if self.unfit.len() > UNFIT {
             let first = self.unfit.iter().min_by_key(|(_, unfit)| unfit.ended);
-            let first = first.map(|(place, _)| place.clone());
-            self.unfit.retain(|place, _| Some(place) != first.as_ref());
+            if let Some(first) = first.map(|(place, _)| place.clone()) {
+                self.unfit.remove(&first);
+            }
         }
     }
 
@@ -299,6 +300,10 @@ impl State {
             let by_own_clock = end.saturating_sub(now.wall);
             is_doubted = left > by_own_clock.saturating_add(DOUBT);
             left = left.min(by_own_clock);
+            if is_doubted && left < DOUBT {
+                // It would end before its host's next word, which says how long it really lasts.
+                left = 0;
+            }
         }
         let doubted = |renews_only| Doubted {
             gate: gate.to_owned(),

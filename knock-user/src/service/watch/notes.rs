@@ -53,7 +53,7 @@ impl Watch {
         is_used
             && gate.zip(source).is_some_and(|(gate, (_, whole))| {
                 let grant = self.known.get(&(gate, whole));
-                grant.is_some_and(|grant| grant.who.user == record.user)
+                grant.is_some_and(|grant| grant.who.user == record.user && grant.used != Used::Said)
             })
     }
 

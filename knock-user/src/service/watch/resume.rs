@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 use knock_common::event::Kind;
 
-use super::{Begun, Grants, Seen, Used};
+use super::{Begun, Grants, ROUNDED, Seen, Used};
 use crate::{
     datapath::compile::applied::Applied,
     service::{
@@ -105,7 +105,8 @@ pub fn resume(
         // Also those that were given and ended while no service ran, and newer counts of the others.
         for (place, mut seen) in ended {
             let before: Option<&Seen> = known.get(&place);
-            if let Some(before) = before.filter(|before| before.until == seen.until) {
+            let is_it = |before: &&Seen| before.until.abs_diff(seen.until) <= ROUNDED;
+            if let Some(before) = before.filter(is_it) {
                 seen.used = before.used;
                 seen.begun = before.begun;
             }
@@ -312,7 +313,9 @@ mod tests {
             grant.is_closed = true;
         }
         // One is in the tables as it was; the other was given again, and that one has ended too.
-        let ended = [by_hand("192.0.2.1/32", 15), by_hand("192.0.2.2/32", 16)];
+        let mut ended = [by_hand("192.0.2.1/32", 15), by_hand("192.0.2.2/32", 16)];
+        // By a report, an end is known to the microsecond.
+        ended[0].1.until += 1;
         let now = moment("one", 20, 20);
         let (grants, closed) = resume(&before, &now, &applied(), ended.clone().into());
         assert_eq!(closings(&closed), []);
