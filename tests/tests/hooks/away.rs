@@ -42,11 +42,14 @@ fn remembered(scenario: &Scenario) -> Option<Value> {
     serde_json::from_str(&text).ok()
 }
 
-/// The file that the next service reads: not the one that is about to take its place.
+/// The file that the next service reads: not the one that is about to take its place, nor that of the keys' newest times.
 fn state_file(scenario: &Scenario) -> Option<PathBuf> {
     let files = fs::read_dir(scenario.lab.state()).ok()?;
     let mut paths = files.map(|file| file.expect("readable").path());
-    paths.find(|path| path.extension().is_some_and(|of| of == "json"))
+    paths.find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with('%') && name.ends_with(".json")
+    })
 }
 
 #[test]

@@ -389,8 +389,9 @@ mod tests {
             fs::write(&apt, stub).expect("writable");
             fs::set_permissions(&apt, Permissions::from_mode(0o755)).expect("it is there");
             let path = format!("{}:/usr/bin:/bin", folder.path().display());
-            let status = Command::new("sh")
-                .args(["-c", &script])
+            // Also where the tests run under `nohup`.
+            let status = Command::new("env")
+                .args(["--default-signal=HUP", "sh", "-c", &script])
                 .env("PATH", path)
                 .status()
                 .expect("a shell");

@@ -45,6 +45,9 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
     let file = config;
     let config = up::load(file, &args.interfaces)?;
     datapath::require()?;
+    // Before the claim, which says that a service runs: one that does ends by a signal as it should.
+    let runtime = runtime()?;
+    let signals = runtime.block_on(async { service::Signals::catch() })?;
     // Before anything is changed: another service may be serving this gate.
     let claim = match service::Claim::to(root) {
         Err(error) if error.is::<service::Served>() => return Err(error),
@@ -61,8 +64,6 @@ pub fn run(args: &Args, config: &Path, root: &PinRoot) -> Result<()> {
         session: up::session(args.anyway),
         ..Request::new(Absent::Await)
     };
-    let runtime = runtime()?;
-    let signals = runtime.block_on(async { service::Signals::catch() })?;
     let up = datapath::up(&config, root, &request)?;
     if up.before == Before::Same {
         tracing::info!("taking over the instance on {}", up::names(&up.attachments));
