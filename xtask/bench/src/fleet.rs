@@ -428,6 +428,7 @@ fn put(codec: &Codec, source: IpAddr, head: Mark) -> Put {
     let grant = Grant {
         user: Some("alice".to_owned()),
         key: None,
+        print: None,
         origin: "h9".to_owned(),
         serial: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
         given: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
