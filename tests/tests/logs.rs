@@ -95,7 +95,7 @@ fn a_log_that_cannot_be_written_does_not_end_the_service() {
             });
             assert!(service.goes_on());
             service.signal(libc::SIGTERM);
-            assert_eq!(service.ends(), Some(0));
+            assert_eq!(service.ends(), Some(0), "{form}");
         }
     });
 }

@@ -299,9 +299,11 @@ fn want_of_descriptors_for_a_while_does_not_end_it() {
             said.matches(text).count()
         };
         let enough = service.limit_descriptors(0);
-        wait_until("it lacks them", || says("the service will try again") != 0);
-        thread::sleep(Duration::from_secs(8));
-        println!("{}", fs::read_to_string(&said).unwrap());
+        wait_until("it lacks them", || {
+            let text = fs::read_to_string(&said).unwrap_or_default();
+            assert!(service.goes_on(), "it has ended: {text}");
+            says("the service will try again") != 0
+        });
         scenario.configure(ssh().open_for("2m"));
         scenario.knockgate("reload").exits(0);
         scenario.knock(A, ALICE);
