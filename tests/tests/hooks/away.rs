@@ -42,6 +42,21 @@ fn remembered(scenario: &Scenario) -> Option<Value> {
     serde_json::from_str(&text).ok()
 }
 
+/// Kills a service while the hook for the end of a grant of A's runs.
+fn killed_while_a_hook_runs(scenario: &Scenario) {
+    let hangs = hook("closed", "sleep 1000");
+    scenario.configure(format!("{}{hangs}", ssh()));
+    let service = serve(scenario);
+    scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
+    wait_until("it is seen", || !events(scenario, "gate.opened").is_empty());
+    scenario.knockgate("revoke {A}").exits(0);
+    wait_until("it is remembered that the hook runs", || {
+        remembered(scenario)
+            .is_some_and(|state| state["closings"].as_array().is_some_and(|of| of.len() == 1))
+    });
+    kill(service);
+}
+
 /// The file that the next service reads: not the one that is about to take its place, nor that of the keys' newest times.
 fn state_file(scenario: &Scenario) -> Option<PathBuf> {
     let files = fs::read_dir(scenario.lab.state()).ok()?;
@@ -156,17 +171,7 @@ fn a_restart_of_the_machine_ends_every_grant() {
 #[test]
 fn what_was_not_run_is_run_by_the_next_service() {
     in_generic_mode(|scenario| {
-        let hangs = hook("closed", "sleep 1000");
-        scenario.configure(format!("{}{hangs}", ssh()));
-        let service = serve(scenario);
-        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-        wait_until("it is seen", || !events(scenario, "gate.opened").is_empty());
-        scenario.knockgate("revoke {A}").exits(0);
-        wait_until("it is remembered that the hook runs", || {
-            remembered(scenario)
-                .is_some_and(|state| state["closings"].as_array().is_some_and(|of| of.len() == 1))
-        });
-        kill(service);
+        killed_while_a_hook_runs(scenario);
         scenario.knockgate("down").exits(0);
         scenario.configure(noting(scenario, &ssh(), &["closed"]));
         let _service = serve(scenario);
@@ -180,17 +185,7 @@ fn what_was_not_run_is_run_by_the_next_service() {
 #[test]
 fn what_was_not_run_is_run_before_what_has_happened_since() {
     in_generic_mode(|scenario| {
-        let hangs = hook("closed", "sleep 1000");
-        scenario.configure(format!("{}{hangs}", ssh()));
-        let service = serve(scenario);
-        scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-        wait_until("it is seen", || !events(scenario, "gate.opened").is_empty());
-        scenario.knockgate("revoke {A}").exits(0);
-        wait_until("it is remembered that the hook runs", || {
-            remembered(scenario)
-                .is_some_and(|state| state["closings"].as_array().is_some_and(|of| of.len() == 1))
-        });
-        kill(service);
+        killed_while_a_hook_runs(scenario);
         scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
         scenario.knockgate("reload").exits(0);
         scenario.knock(A, ALICE);
