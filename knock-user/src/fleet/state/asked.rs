@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Act, Moment, Outcome, Policy, Put, Seen, State, Write,
-    newest::{SEEN_FOR, grows, replaced},
+    Act, Moment, Outcome, Policy, Seen, State, Write,
+    newest::{grows, replaced, seen_write},
     own::InFlight,
 };
 
@@ -78,15 +78,7 @@ impl State {
             let replaced = replaced(&condition);
             self.in_flight
                 .insert(id, InFlight::Question(key.clone(), replaced));
-            writes.push(Write {
-                id,
-                condition,
-                puts: vec![Put {
-                    key: name,
-                    value,
-                    useful: SEEN_FOR,
-                }],
-            });
+            writes.push(seen_write(id, condition, (name, value)));
         }
     }
 

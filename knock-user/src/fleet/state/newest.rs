@@ -9,7 +9,7 @@ use super::{
 use crate::fleet::record::Codec;
 
 /// How long a newest time is of use: a packet that is older than this is refused for its age.
-pub(super) const SEEN_FOR: Duration = Duration::from_hours(24);
+const SEEN_FOR: Duration = Duration::from_hours(24);
 /// A newest time that is further ahead than this of what a packet may carry, ns, was not accepted by a host whose clock is only a
 /// little wrong, nor is it this host's that is.
 pub(super) const FAR: u64 = 3600 * SECOND;
@@ -31,6 +31,19 @@ impl Newest {
         let [before, _] = self.handed;
         let is_due = self.time > self.published && !self.is_in_flight;
         is_due.then_some(if before == 0 { 0 } else { before + REST })
+    }
+}
+
+/// Returns the write of a record of a newest time.
+pub(super) fn seen_write(id: u64, condition: Condition, (key, value): (String, Vec<u8>)) -> Write {
+    Write {
+        id,
+        condition,
+        puts: vec![Put {
+            key,
+            value,
+            useful: SEEN_FOR,
+        }],
     }
 }
 
@@ -103,15 +116,7 @@ impl State {
             let condition = grows(&self.unreached, (&key, time), &name, latest);
             self.in_flight
                 .insert(id, InFlight::Newest(key, time, replaced(&condition)));
-            writes.push(Write {
-                id,
-                condition,
-                puts: vec![Put {
-                    key: name,
-                    value,
-                    useful: SEEN_FOR,
-                }],
-            });
+            writes.push(seen_write(id, condition, (name, value)));
         }
     }
 
