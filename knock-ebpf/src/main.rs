@@ -105,8 +105,8 @@ pub fn knockgate_frags(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn count(verdict: Verdict, bytes: u64) {
     if let Some(counter) = maps::PACKETS.get_ptr_mut(verdict.counter()) {
-        // SAFETY: a per-CPU entry, and this program never runs twice on a CPU at a time:
-        // XDP programs run with bottom halves disabled.
+        // SAFETY: a per-CPU entry, and this program never runs twice on a CPU at a time: XDP programs run with bottom halves
+        // disabled. (The loader refuses kernels on which that is not enough, those with PREEMPT_RT.)
         let counter: &mut Counter = unsafe { &mut *counter };
         counter.packets += 1;
         counter.bytes += bytes;

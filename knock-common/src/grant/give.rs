@@ -58,6 +58,13 @@ struct Due<A> {
     port: u16,
 }
 
+impl<A> Due<A> {
+    #[inline(always)]
+    const fn details(&self) -> Details {
+        Details::new(self.user, self.port)
+    }
+}
+
 /// Gives or renews the grant of `source` for a valid knock, from `now` on, ns of `CLOCK_MONOTONIC`.
 ///
 /// Functions are called one after the other, since nested calls share 512 bytes of stack. Each returns one number, since a
@@ -125,12 +132,24 @@ fn renewed<E: Env, A: Address>(env: &E, due: &Due<A>, now: u64) -> u64 {
         if found.until <= now {
             return ENDED;
         }
-        let (until, details) = found.renewed(due.until, due.user, due.port);
-        if table::renew(env, found, until, details) {
-            return until;
+        if found.stays(due.until, due.port, admits_more(env, due, found.slot)) {
+            return found.until;
+        }
+        if table::renew(env, found, due.until, due.details()) {
+            return due.until;
         }
     }
     NONE
+}
+
+/// Returns whether the grant in a slot, at the gate of the one that is due, admits another connection.
+#[inline(always)]
+fn admits_more<E: Env, A: Address>(env: &E, due: &Due<A>, slot: u32) -> bool {
+    let limit = env.gate(due.key.gate).map_or(0, |rules| rules.connections);
+    limit == 0
+        || env
+            .grant(slot)
+            .is_some_and(|grant| grant.connections < limit)
 }
 
 /// Takes the slot of the grant that is due, if it has ended. Returns its index, or [`NO_SLOT`].
@@ -162,14 +181,7 @@ pub fn claim<E: Env>(env: &E, now: u64) -> u32 {
 /// Gives a claimed slot. Returns whether it was given.
 #[inline(always)]
 fn given<E: Env, A: Address>(env: &E, due: &Due<A>, slot: u32) -> bool {
-    let Due {
-        ref key,
-        position,
-        until,
-        user,
-        port,
-    } = *due;
-    table::give_at(env, slot, key, position, until, Details::new(user, port))
+    table::give_at(env, slot, &due.key, due.position, due.until, due.details())
 }
 
 #[cfg(test)]
@@ -257,6 +269,53 @@ mod tests {
                 panic!("there is one");
             };
             assert_eq!(grant.earned.port(), port, "{before} {has_ended} {asked}");
+        }
+    }
+
+    /// Nobody has asked for every port until then.
+    #[test]
+    fn a_knock_for_one_port_does_not_prolong_a_grant_for_any() {
+        let env = env(GateRules::zeroed());
+        knock(&env, OPEN_FOR / 2);
+        let terms = Terms {
+            port: 7,
+            ..Terms::of(4, 0)
+        };
+        let end = env.now.get() + OPEN_FOR / 2;
+        let given = give(&env, &V4::from(SOURCE), &terms, env.now.get());
+        assert_eq!(given, Opening::Until(end));
+        env.advance(OPEN_FOR / 2);
+        for port in [1, 7] {
+            assert!(find::live(&env, &V4::from(SOURCE), 0, port).is_none());
+        }
+    }
+
+    #[test]
+    fn a_shorter_knock_does_not_make_connections_of_a_longer_grant() {
+        const LIMIT: u32 = 2;
+        for (used, until, user, left) in [
+            // It still admits one, and stays as it is.
+            (LIMIT - 1, OPEN_FOR, 3, 1),
+            // It admits none. The knock's own is in its place, and ends before.
+            (LIMIT, 7, 4, LIMIT),
+        ] {
+            let env = env(GateRules {
+                connections: LIMIT,
+                ..GateRules::zeroed()
+            });
+            knock(&env, OPEN_FOR);
+            let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it was given");
+            grant.connections = used;
+            let terms = Terms {
+                open_for: 7,
+                ..Terms::of(4, 0)
+            };
+            let until = env.now.get() + until;
+            let given = give(&env, &V4::from(SOURCE), &terms, env.now.get());
+            assert_eq!(given, Opening::Until(until));
+            let grant = find::live(&env, &V4::from(SOURCE), 0, 1).expect("it lives");
+            assert_eq!((grant.until, grant.earned.user()), (until, user));
+            assert_eq!(LIMIT - grant.connections, left, "{used}");
         }
     }
 

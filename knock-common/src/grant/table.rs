@@ -64,22 +64,22 @@ pub struct Found {
 }
 
 impl Found {
-    /// Returns the end and the rest of it, where it is live and `user` knocks for a grant until `until`, ns of
-    /// `CLOCK_MONOTONIC`, from `port`; 0: from any.
+    /// Returns whether it stays as it is, where it is live and somebody knocks for a grant until `until`, ns of
+    /// `CLOCK_MONOTONIC`, from `port`; 0: from any. If not, the knock's own takes its place. `admits_more`: whether it admits
+    /// another connection.
+    ///
+    /// What is made of the two is never more than one of them: not for more ports, for longer, or for more connections than
+    /// anybody has asked for.
     #[inline(always)]
-    pub const fn renewed(self, until: u64, user: u32, port: u16) -> (u64, Details) {
-        let (own_user, own_port) = (self.earned.user(), self.earned.port());
-        let is_wider = own_port == 0;
-        // Else it admits something else than the knock asks for, and would for longer than anybody has asked for.
-        if is_wider || own_port == port {
-            // Never shortens a grant that lasts longer, nor takes it from the one it was given to: it would end with the user of
+    pub const fn stays(self, until: u64, port: u16, admits_more: bool) -> bool {
+        let own_port = self.earned.port();
+        if own_port == port {
+            // A grant that lasts longer is not shortened, nor taken from the one it was given to: it would end with the user of
             // this knock.
-            if self.until > until {
-                return (self.until, Details::new(own_user, own_port));
-            }
-            return (until, Details::new(user, own_port));
+            return admits_more && self.until > until;
         }
-        (until, Details::new(user, port))
+        // One for any port admits the knock's too, and others come by it.
+        admits_more && own_port == 0
     }
 }
 

@@ -150,8 +150,7 @@ impl Invalid {
             .map_or(0, |start| start.chars().count())
             + 1;
         let source = text.lines().nth(line - 1).unwrap_or_default();
-        if source.contains("sequence") || !source.contains('=') {
-            // It may be, or go on, a sequence, and that is a password.
+        if !is_shown(source) {
             return Self(format!("{origin}:{line}:{column}: {message}"));
         }
         let margin = " ".repeat(line.to_string().len());
@@ -160,6 +159,20 @@ impl Invalid {
             "{origin}:{line}:{column}: {message}\n{margin} |\n{line} | {source}\n{margin} | {indent}^"
         ))
     }
+}
+
+/// Returns whether a line of the file is repeated in messages. A sequence is a password, and so is a line that may be one under
+/// a name with a slip of the pen, or go on with one.
+fn is_shown(line: &str) -> bool {
+    const HARMLESS: [&str; 10] = [
+        "host", "key", "gate", "for", "address", "delay", "retries", "timeout", "then", "connect",
+    ];
+    let line = line.trim_start();
+    let is_header = line.starts_with("[profile");
+    is_header
+        || line.split_once('=').is_some_and(|(name, value)| {
+            HARMLESS.contains(&name.trim()) && !value.contains("sequence")
+        })
 }
 
 impl fmt::Display for Invalid {

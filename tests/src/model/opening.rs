@@ -121,33 +121,23 @@ impl Model<'_> {
     fn open(&mut self, from: IpAddr, gate: u16, terms: &Terms, now: u64) -> bool {
         let source = self.network(from, gate);
         let open_for = nanoseconds(self.config.gates[usize::from(gate)].open_for);
-        let mut until = now + open_for.min(terms.open_for);
-        let mut port = terms.port;
-        let mut user = Some(terms.user);
-        // A knock renews a grant, and never shortens a longer one that was given by hand: only time, `revoke` and
-        // `connections` end a grant.
-        let live = self.grants.iter().filter(|grant| grant.until > now);
-        let mut old = live.filter(|grant| grant.source == source && grant.gate == gate);
-        // One for another port gives way: together they would admit more, or for longer, than anybody has asked for.
-        let alike = |old: &&Grant| [0, port].contains(&old.port);
-        if let Some(old) = old.next().filter(alike) {
-            // Nor does it take it from the one it was given to.
-            if old.until > until {
-                until = old.until;
-                user = old.user;
-            }
-            // Nor does it take ports from one that admits all.
-            port = old.port;
-        }
-        let grant = Grant {
+        let new = Grant {
             source,
             gate,
-            until,
+            until: now + open_for.min(terms.open_for),
             connections: 0,
-            user,
-            port,
+            user: Some(terms.user),
+            port: terms.port,
         };
-        self.put_grant(grant, now)
+        let is_live = |old: &Grant| old.until > now && old.source == source && old.gate == gate;
+        // One of the two is in force, and never what both would admit together. Only time, `revoke` and `connections` end a
+        // grant: one that still admits something stays where it covers the knock's.
+        let stays = |(index, old): (usize, &Grant)| {
+            let is_longer = old.port == new.port && old.until > new.until;
+            let is_wider = old.port == 0 && new.port != 0;
+            is_live(old) && self.has_room(index) && (is_longer || is_wider)
+        };
+        self.grants.iter().enumerate().any(stays) || self.put_grant(new, now)
     }
 
     pub(super) fn put_grant(&mut self, new: Grant, now: u64) -> bool {

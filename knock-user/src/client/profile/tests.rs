@@ -47,12 +47,7 @@ fn each_error_says_what_where_and_what_instead() {
         (
             "an unknown key",
             "[profile.home]\nsequense = []\n",
-            &[
-                "client.toml:2:1: ",
-                "`sequense`",
-                "`sequence`",
-                "2 | sequense = []",
-            ][..],
+            &["client.toml:2:1: ", "`sequense`", "`sequence`"][..],
         ),
         (
             "an unknown table",
@@ -153,6 +148,30 @@ fn each_error_says_what_where_and_what_instead() {
             assert!(
                 error.contains(message),
                 "{what}: expected {message:?} in\n{error}"
+            );
+        }
+    }
+}
+
+/// In a log it would open the gate to whoever reads it.
+#[test]
+fn a_sequence_is_not_repeated_whatever_its_name() {
+    for name in [
+        "Sequence",
+        "sequense",
+        "steps",
+        "\"sequence\"",
+        "connect.sequence",
+    ] {
+        for text in [
+            format!("[profile.home]\n{name} = [\"7000/udp\", \"8443/tcp\"]\n"),
+            format!("[profile]\nhome = {{ {name} = [\"7000/udp\", \"8443/tcp\"] }}\n"),
+        ] {
+            let refused = Profile::parse(&text, "client.toml", "home");
+            let message = refused.err().map(|error| error.to_string());
+            assert!(
+                message.is_none_or(|message| !message.contains("8443")),
+                "{text}"
             );
         }
     }

@@ -159,8 +159,7 @@ fn put_one<A: Address>(
     slots: &mut impl Iterator<Item = u32>,
     now: u64,
 ) -> Result<()> {
-    let grants = new.grant_table()?;
-    let decide = |found: Option<Found>| {
+    let decide = |found: Option<Found>, grants: &GrantTable| {
         let present = found.map(|found| Present {
             until: found.until,
             connections: grants.connections(found.slot),

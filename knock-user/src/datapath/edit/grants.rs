@@ -1,6 +1,7 @@
 //! Grants by hand and by the service, given and taken away while the program changes the same tables.
 
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -76,13 +77,13 @@ impl Datapath {
     ) -> Result<()> {
         let network = IpNet::new(address, length)?;
         let details = Details::new(BY_HAND, 0);
-        self.give(network, gate, |_| Some((until, details)), now)?;
+        self.give(network, gate, |_, _| Some((until, details)), now)?;
         Ok(())
     }
 
     /// Gives or renews the grant for a knock that the service has verified, as the program does for those that it counts: to
-    /// whom the gate says, for its `open_for` or `most`, whichever is shorter, and never for less than the grant lasts
-    /// already. Returns its end, ns of `CLOCK_MONOTONIC`, as `now` is.
+    /// whom the gate says, for its `open_for` or `most`, whichever is shorter, unless the grant that is there
+    /// [stays](Found::stays). Returns its end, ns of `CLOCK_MONOTONIC`, as `now` is.
     pub fn admit(
         &mut self,
         address: IpAddr,
@@ -115,14 +116,20 @@ impl Datapath {
         let network = rules.grant_to.network(address);
         let longest = u64::try_from(rules.open_for.as_nanos()).unwrap_or(u64::MAX);
         let until = now.saturating_add(longest.min(open_for));
-        let decide = |before: Option<Found>| {
-            Some(match before.filter(|before| before.until > now) {
-                Some(before) => before.renewed(until, user, port),
-                None => (until, Details::new(user, port)),
-            })
+        let limit = rules.connections;
+        let stays = Cell::new(until);
+        let decide = |before: Option<Found>, grants: &GrantTable| {
+            if let Some(before) = before.filter(|before| before.until > now) {
+                let admits_more = limit == 0 || grants.connections(before.slot) < limit;
+                if before.stays(until, port, admits_more) {
+                    stays.set(before.until);
+                    return None;
+                }
+            }
+            Some((until, Details::new(user, port)))
         };
         let given = self.give(network, id, decide, now)?;
-        Ok(given.unwrap_or(until))
+        Ok(given.unwrap_or(stays.get()))
     }
 
     /// Gives or changes the grant of a network, as `decide` says; see [`Datapath::store`].
@@ -130,7 +137,7 @@ impl Datapath {
         &mut self,
         network: IpNet,
         gate: u16,
-        decide: impl Fn(Option<Found>) -> Option<(u64, Details)>,
+        decide: impl Fn(Option<Found>, &GrantTable) -> Option<(u64, Details)>,
         now: u64,
     ) -> Result<Option<u64>> {
         let length = network.prefix_len();
@@ -190,7 +197,7 @@ impl Datapath {
     pub(in crate::datapath) fn store<A: Address>(
         &self,
         key: &GrantKey<A>,
-        decide: impl Fn(Option<Found>) -> Option<(u64, Details)>,
+        decide: impl Fn(Option<Found>, &GrantTable) -> Option<(u64, Details)>,
         mut take: impl FnMut(&GrantTable) -> Option<u32>,
         now: u64,
     ) -> Result<Option<u64>> {
@@ -199,7 +206,7 @@ impl Datapath {
         let grants = self.grant_table()?;
         for _ in 0..TRIES {
             let found = table::find(grants, key);
-            let Some((until, details)) = decide(found) else {
+            let Some((until, details)) = decide(found, grants) else {
                 return Ok(None);
             };
             let is_stored = match found {

@@ -73,7 +73,7 @@ impl Datapath {
         self.look_for::<A>(key.length, now)?;
         let Ends { until, doubt } = ends;
         let there = Cell::new(0);
-        let decide = |before: Option<Found>| {
+        let decide = |before: Option<Found>, _: &GrantTable| {
             let live = before.map(|before| before.until);
             let live = live.filter(|until| *until > now).unwrap_or(0);
             there.set(live);

@@ -33,9 +33,24 @@ pub fn require() -> Result<()> {
     Ok(())
 }
 
-/// Refuses kernels before [`OLDEST`], naming what they lack.
+/// The first series of kernels that may let packets of a CPU interrupt each other with `CONFIG_PREEMPT_RT`: without
+/// `CONFIG_PREEMPT_RT_NEEDS_BH_LOCK`, since Linux 6.18, and in releases of 6.12 since 6.12.57.
+const INTERRUPTS: Version = (6, 12);
+
+/// Refuses kernels before [`OLDEST`], naming what they lack, and those whose packets interrupt each other: what the program keeps
+/// for a CPU while it judges a packet would be another's.
 fn require_kernel() -> Result<()> {
     let release = kernel_version::release().context("cannot read the kernel's release")?;
+    if kernel_version::is_real_time().context("cannot read the kernel's version")?
+        && kernel_version::is_at_least(INTERRUPTS)
+    {
+        bail!(
+            "this kernel ({release}) is made for real time (PREEMPT_RT): packets of one CPU may interrupt each other there, and \
+             knockgate would take one for another; use a kernel without PREEMPT_RT, or one before Linux {}.{}",
+            INTERRUPTS.0,
+            INTERRUPTS.1
+        );
+    }
     let ((major, minor), brought) = OLDEST;
     match kernel_version::parse(&release) {
         Some(version) if version < (major, minor) => bail!(

@@ -92,6 +92,12 @@ impl Keys {
                 let text = "keys of fwknop's do not expire here, so the client is left out";
                 (Fate::Weaker, text.into())
             }
+            "FORCE_NAT" | "FORWARD_ALL" if !value.eq_ignore_ascii_case("n") => {
+                self.refused = true;
+                let text = "fwknopd opens another host's port, and not this host's, so the client is left out; knockgate does \
+                            not redirect packets";
+                (Fate::Weaker, text.into())
+            }
             "CMD_CYCLE_OPEN" => {
                 self.refused = true;
                 let text = "fwknopd runs it in place of opening ports, so the client is left out; a [[gate.hook]] runs a \

@@ -186,8 +186,7 @@ fn no_counterpart(key: &str) -> &'static str {
         "CMD_CYCLE_CLOSE" | "CMD_CYCLE_TIMER" => {
             "write the command as a [[gate.hook]], with {source} for its address"
         }
-        "FORCE_NAT" | "FORCE_SNAT" | "FORCE_MASQUERADE" | "DISABLE_DNAT" | "FORWARD_ALL"
-        | "ENABLE_NAT" => {
+        "FORCE_SNAT" | "FORCE_MASQUERADE" | "DISABLE_DNAT" | "ENABLE_NAT" => {
             "knockgate does not redirect packets: leave that to nftables, and guard the port before it"
         }
         _ => "it has no counterpart",

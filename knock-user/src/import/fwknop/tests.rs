@@ -84,6 +84,11 @@ fn without_keys_that_can_be_used_there_is_no_client() {
             format!("KEY secret\n{hmac}CMD_CYCLE_OPEN /bin/open\n"),
             true,
         ),
+        (
+            format!("KEY secret\n{hmac}FORCE_NAT 192.168.10.3 22\n"),
+            true,
+        ),
+        (format!("KEY secret\n{hmac}FORWARD_ALL Y\n"), true),
     ] {
         let imported = imported(&format!("SOURCE ANY\nOPEN_PORTS tcp/22\n{lines}"));
         let text = imported.configuration.as_deref().unwrap_or_default();
