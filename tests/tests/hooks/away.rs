@@ -1,7 +1,8 @@
 //! Grants that end while no service runs.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use knock_common::knock::authenticated::message::action;
 use knockgate_tests::{
     gate_config::ALICE,
@@ -108,6 +109,36 @@ fn the_next_service_reports_what_ended_and_once() {
                 .all(|event| event["source"] == scenario.address(A).to_string()),
             "{closed:?}"
         );
+    });
+}
+
+/// Not when the next service has begun.
+#[test]
+fn what_began_and_ended_meanwhile_ended_when_it_was_to() {
+    in_generic_mode(|scenario| {
+        scenario.configure(ssh().open_for("1s"));
+        let service = serve(scenario);
+        // By then the service has left something for the next one.
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        wait_until("it is remembered", || remembered(scenario).is_some());
+        kill(service);
+        scenario.knock(A, ALICE);
+        scenario.ends(A);
+        sleep(Duration::from_millis(500));
+        let _service = serve(scenario);
+        wait_until("its end is said", || {
+            !events(scenario, "gate.closed").is_empty()
+        });
+        let time = |value: &Value| -> Timestamp {
+            let text = value.as_str().expect("a time");
+            text.parse().expect("a time")
+        };
+        let opened = events(scenario, "gate.opened");
+        let until = opened.iter().find(|event| event["user"] == "alice");
+        let until = time(&until.expect("it was reported")["until"]);
+        let closed = time(&events(scenario, "gate.closed")[0]["time"]);
+        let apart = closed.duration_since(until).abs();
+        assert!(apart < SignedDuration::from_millis(50), "{apart:?}");
     });
 }
 

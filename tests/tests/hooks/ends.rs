@@ -236,19 +236,23 @@ fn a_grant_whose_last_connection_has_closed_the_gate_is_said_to_once() {
 /// The kernel reports the address whose packet was the last.
 #[test]
 fn a_network_whose_last_connection_was_made_is_closed_too() {
-    in_generic_mode(|scenario| {
-        let gate = ssh().key("connections = 1");
-        scenario.configure(noting(scenario, &gate, &["opened", "closed"]));
-        let _service = serve(scenario);
-        let network = scenario.family.network();
-        let allow = format!("allow {network} --gate ssh --for 1h");
-        scenario.knockgate(&allow).exits(0);
-        let opened = format!("gate.opened {network}");
-        noted(scenario, &[&opened]);
-        scenario.open(A, "22/tcp");
-        let closed = format!("gate.closed {network} used");
-        noted(scenario, &[&opened, "gate.closed A used", &closed]);
-    });
+    for to in ["address", "prefix"] {
+        in_generic_mode(|scenario| {
+            let gate = ssh()
+                .key("connections = 1")
+                .key(format!("grant_to = {to:?}"));
+            scenario.configure(noting(scenario, &gate, &["opened", "closed"]));
+            let _service = serve(scenario);
+            let network = scenario.family.network();
+            let allow = format!("allow {network} --gate ssh --for 1h");
+            scenario.knockgate(&allow).exits(0);
+            let opened = format!("gate.opened {network}");
+            noted(scenario, &[&opened]);
+            scenario.open(A, "22/tcp");
+            let closed = format!("gate.closed {network} used");
+            noted(scenario, &[&opened, "gate.closed A used", &closed]);
+        });
+    }
 }
 
 /// What a hook adds for one event, it can remove for the other.

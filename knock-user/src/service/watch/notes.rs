@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use knock_common::event::{Cause, Kind};
 
-use super::{Begun, Place, Seen, Used, Watch};
+use super::{Begun, Place, ROUNDED, Seen, Used, Watch};
 use crate::{
     datapath::{Applied, Who},
     service::{log::Log, record::Record},
@@ -30,7 +30,7 @@ impl Watch {
                 continue;
             };
             if is_wanted(gate) || self.knows_used(&change, applied) {
-                self.note_one(&change, gate, applied);
+                self.note_one(&change, gate);
             } else if change.event == Kind::Opened.name()
                 && let Some((_, network)) = change.source.as_deref().and_then(network)
             {
@@ -57,18 +57,12 @@ impl Watch {
             })
     }
 
-    fn note_one(&mut self, change: &Record, gate: u16, applied: &Applied) {
-        let grant_to = applied.gate(gate).map(|gate| gate.grant_to);
-        let (Some(grant_to), Some(source)) = (grant_to, change.source.as_deref()) else {
+    fn note_one(&mut self, change: &Record, gate: u16) {
+        let Some((_, source)) = change.source.as_deref().and_then(network) else {
             return;
         };
-        let Some((address, whole)) = network(source) else {
-            return;
-        };
-        let place = (
-            gate,
-            address.map_or(whole, |address| grant_to.network(address)),
-        );
+        // As it is named: what a knock here opens a gate for was named by its whole network, and nothing else is for more than it says.
+        let place = (gate, source);
         let seen = |until, used| Seen {
             until,
             connections: 0,
@@ -92,32 +86,28 @@ impl Watch {
                 }
                 return;
             }
-            // As the kernel looks them up. One for another network is not what is said to be closed.
-            for place in [(gate, whole), place] {
-                if let Some(grant) = self.known.get_mut(&place)
-                    && grant.used != Used::Said
-                    && grant.who.user == change.user
-                {
-                    grant.used = Used::Said;
-                    return;
-                }
+            if let Some(grant) = self.known.get_mut(&place)
+                && grant.who.user == change.user
+            {
+                grant.used = Used::Said;
+                return;
             }
-            // One that no look has found yet, by a knock: its beginning is not reported after its end.
-            if change.user.is_some() {
+            // One that no look has found yet, by a knock here: its beginning is not reported after its end. Any other may be for a
+            // network, of which the event names the address that was the last to connect.
+            if change.user.is_some() && change.origin.is_none() {
                 let seen = seen(self.looked, Used::Said);
                 self.known.entry(place).or_insert(seen);
             }
         } else if let Some(until) = change.until {
             let until = monotonic(until);
-            let seen = seen(until, Used::No);
-            let grant = self.known.entry(place).or_insert(seen);
-            // A shorter knock may have cut it short, and it may have ended since. What is given by hand is known by its end.
-            if grant.who.user.is_some() {
-                grant.until = until;
+            let known = self.known.get_mut(&place);
+            if let Some(grant) = known.filter(|grant| grant.until.abs_diff(until) <= ROUNDED) {
+                // It lasts longer than what was asked for, and stays its holder's. It admits connections again.
+                grant.used = Used::No;
+                grant.begun = Begun::Noted;
+            } else {
+                self.known.insert(place, seen(until, Used::No));
             }
-            // One that is renewed admits connections again.
-            grant.used = Used::No;
-            grant.begun = Begun::Noted;
         }
     }
 }
@@ -129,14 +119,17 @@ fn network(source: &str) -> Option<(Option<IpAddr>, IpNet)> {
     Some((address, network))
 }
 
-/// Returns a time to come by `CLOCK_MONOTONIC`, ns.
+/// Returns a time by `CLOCK_MONOTONIC`, ns, in the past or to come.
 fn monotonic(time: Timestamp) -> u64 {
     let from_now = time.duration_since(Timestamp::now()).as_nanos();
-    monotonic_now().saturating_add(u64::try_from(from_now).unwrap_or(0))
+    let time = i128::from(monotonic_now()).saturating_add(from_now);
+    u64::try_from(time.max(0)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{super::Grants, *};
     use crate::{
         config::{Config, Gate},
@@ -189,10 +182,10 @@ mod tests {
         let laptop = Some("alice/laptop");
         for (holder, is_left) in [(laptop, false), (Some("alice/phone"), true), (None, true)] {
             let mut watch = watch();
-            watch.note_one(&change(Kind::Opened, holder, None), 0, &applied());
+            watch.note_one(&change(Kind::Opened, holder, None), 0);
             assert_eq!(watch.known.len(), 1);
             let asked = change(Kind::Closed, laptop, Some(Cause::Asked));
-            watch.note_one(&asked, 0, &applied());
+            watch.note_one(&asked, 0);
             assert_eq!(!watch.known.is_empty(), is_left, "{holder:?}");
         }
     }
@@ -203,11 +196,11 @@ mod tests {
         let laptop = Some("alice/laptop");
         let mut watch = watch();
         let used = change(Kind::Closed, laptop, Some(Cause::Used));
-        watch.note_one(&used, 0, &applied());
+        watch.note_one(&used, 0);
         let known: Vec<_> = watch.known.values().map(|grant| grant.used).collect();
         assert_eq!(known, [Used::Said]);
         // Given again, it is another one.
-        watch.note_one(&change(Kind::Opened, laptop, None), 0, &applied());
+        watch.note_one(&change(Kind::Opened, laptop, None), 0);
         let known: Vec<_> = watch.known.values().map(|grant| grant.used).collect();
         assert_eq!(known, [Used::No]);
     }
@@ -218,13 +211,85 @@ mod tests {
         let laptop = Some("alice/laptop");
         let mut watch = watch();
         let long = change(Kind::Opened, laptop, None);
-        watch.note_one(&long, 0, &applied());
+        watch.note_one(&long, 0);
         let short = Record {
             until: Some(Timestamp::now()),
             ..long
         };
-        watch.note_one(&short, 0, &applied());
+        watch.note_one(&short, 0);
         let grant = watch.known.values().next().expect("it is known");
         assert!(grant.until <= monotonic_now());
+    }
+
+    /// The program reports who has the grant, which a longer knock takes over and a shorter one does not.
+    #[test]
+    fn a_renewed_grant_is_used_up_by_whom_the_program_names() {
+        for (longer, holder) in [(60, "bob"), (0, "alice")] {
+            let mut watch = watch();
+            let of = |user: &str, event, reason| Record {
+                user: Some(user.into()),
+                ..change(event, Some("laptop"), reason)
+            };
+            let until = Timestamp::now() + Duration::from_mins(1);
+            for (user, until) in [
+                ("alice", until),
+                ("bob", until + Duration::from_secs(longer)),
+            ] {
+                let given = Record {
+                    until: Some(until),
+                    ..of(user, Kind::Opened, None)
+                };
+                watch.note_one(&given, 0);
+            }
+            let used = of(holder, Kind::Closed, Some(Cause::Used));
+            assert!(watch.knows_used(&used, &applied()), "{holder}");
+            watch.note_one(&used, 0);
+            let known: Vec<_> = watch.known.values().map(|grant| grant.used).collect();
+            assert_eq!(known, [Used::Said], "{holder}");
+        }
+    }
+
+    /// The event names the address that was the last to connect, and the network is yet to be said to be closed.
+    #[test]
+    fn a_network_is_not_said_to_be_used_up_with_an_address_in_it() {
+        for (key, origin) in [
+            (None, None),
+            (None, Some("h1")),
+            (Some("alice/laptop"), Some("h1")),
+        ] {
+            let mut watch = watch();
+            let origin = origin.map(ToOwned::to_owned);
+            let given = Record {
+                source: Some("192.0.2.0/24".into()),
+                origin: origin.clone(),
+                ..change(Kind::Opened, key, None)
+            };
+            watch.note_one(&given, 0);
+            let used = Record {
+                origin,
+                ..change(Kind::Closed, key, Some(Cause::Used))
+            };
+            watch.note_one(&used, 0);
+            let known: Vec<_> = watch.known.iter().collect();
+            let [((_, network), grant)] = known[..] else {
+                panic!("{known:?}")
+            };
+            assert_eq!(
+                (network.to_string().as_str(), grant.used),
+                ("192.0.2.0/24", Used::No)
+            );
+        }
+    }
+
+    #[test]
+    fn a_grant_that_ended_long_ago_is_known_to_have_ended_then() {
+        let mut watch = watch();
+        let given = Record {
+            until: Some(Timestamp::now() - Duration::from_secs(3)),
+            ..change(Kind::Opened, Some("alice/laptop"), None)
+        };
+        watch.note_one(&given, 0);
+        let grant = watch.known.values().next().expect("it is known");
+        assert!(grant.until <= monotonic_now() - 2_900_000_000);
     }
 }
