@@ -132,18 +132,19 @@ impl Memory {
         state.ok()
     }
 
-    /// Writes the state down, and returns whether that was possible. Where it was not, says so once, and a service that is started
-    /// then does not know of grants that have ended.
+    /// Writes the state down, and returns whether that was possible. Where it was not, says so once and leaves no state: by one that is
+    /// out of date, the next service would run hooks once more, and after those for what has happened since.
     pub fn save(&mut self, state: &State) -> bool {
         let saved = write(&self.path, state);
-        if let Err(error) = &saved
-            && !self.has_failed
-        {
-            tracing::warn!(
-                "cannot write {}: {error}; when this service is started again, it will not know of grants that ended \
-                 meanwhile",
-                self.path.display()
-            );
+        if let Err(error) = &saved {
+            self.forget();
+            if !self.has_failed {
+                tracing::warn!(
+                    "cannot write {}: {error}; when this service is started again, it will not know of grants that ended \
+                     meanwhile",
+                    self.path.display()
+                );
+            }
         }
         self.has_failed = saved.is_err();
         saved.is_ok()
@@ -262,5 +263,17 @@ mod tests {
         assert!(memory.save(&state()));
         let names = fs::read_dir(folder.path()).expect("readable");
         assert_eq!(names.count(), 1, "nothing is left beside the file");
+    }
+
+    /// Here a directory is in the way, elsewhere the disk is full.
+    #[test]
+    fn what_is_out_of_date_is_not_left() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("state.json");
+        let mut memory = Memory::at(path.clone());
+        assert!(memory.save(&state()));
+        fs::create_dir(path.with_extension("new")).expect("writable");
+        assert!(!memory.save(&state()));
+        assert_eq!(memory.load(), None);
     }
 }

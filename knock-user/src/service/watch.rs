@@ -18,7 +18,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use knock_common::{event::Cause, report::class};
+use knock_common::event::Cause;
 
 use self::{
     reports::{Given, close, end_each, opened},
@@ -30,7 +30,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    datapath::{Applied, Datapath, GrantRow, Who, keys::Holders, origin::Holder},
+    datapath::{Applied, Datapath, GrantRow, Who, keys::Holders},
     sys::clock::monotonic_now,
 };
 
@@ -97,14 +97,15 @@ enum Used {
     Said,
 }
 
-/// Whether a grant by a knock was said to be given, or to be renewed until then. Those by hand are reported when they are found.
+/// Whether a grant by a knock or of another host was said to be given, or to be renewed until then. Those by hand are reported when
+/// they are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begun {
     Said,
     /// A report has come since the last look.
     Noted,
     /// The tables say so since this time, ns of `CLOCK_MONOTONIC`, and a report may come yet. None does where the kernel has left
-    /// it out, or where a knock opens for two addresses, of which it reports the one.
+    /// it out, where a knock opens for two addresses, of which it reports the one, or where a service has ended before it said so.
     Found(u64),
 }
 
@@ -162,9 +163,9 @@ impl Watch {
             log.goes_on_from(state.lost.events);
         }
         let ended = seen(&datapath.ended_grants(state.looked)?, datapath);
-        let (known, closed) = resume(&state, &Moment::now(), &datapath.applied, ended);
-        for closed in closed {
-            log.say_within(class::CLOSINGS, closed);
+        let (known, said) = resume(&state, &Moment::now(), &datapath.applied, ended);
+        for (class, record) in said {
+            log.say_within(class, record);
         }
         Ok(Self {
             known,
@@ -240,7 +241,7 @@ impl Watch {
                 return;
             }
             let mut seen = Seen::of(&row, &mut holders, looks);
-            if row.user.is_some_and(Holder::is_local_knock) {
+            if row.user.is_some() {
                 match self.known.get(&place) {
                     // CPUs that give it at the same moment may have put it into two slots.
                     Some(twin) if twin.look == looks => {
@@ -342,7 +343,7 @@ impl Watch {
     pub fn finish(&mut self, datapath: &Datapath, log: &mut Log) {
         if self.is_gone && log.unfinished_closings().is_empty() {
             self.memory.forget();
-        } else if self.looks != 0 {
+        } else if self.looks != 0 || self.is_gone {
             if !self.is_gone {
                 // What was said since the last look.
                 self.note(log, &datapath.applied, |_| true);
@@ -438,7 +439,7 @@ impl Watch {
     }
 }
 
-/// Returns what is known of the beginning of a live grant by a knock. `before`: what the last look has left of it.
+/// Returns what is known of the beginning of a live grant that was not given by hand here. `before`: what the last look has left of it.
 fn begun(before: Option<&Seen>, until: u64, now: u64) -> Begun {
     let Some(before) = before else {
         return Begun::Found(now);

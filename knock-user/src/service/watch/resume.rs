@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use knock_common::event::Kind;
+use knock_common::{event::Kind, report::class};
 
 use super::{Begun, Grants, ROUNDED, Seen, Used};
 use crate::{
@@ -34,16 +34,17 @@ impl Moment {
     }
 }
 
-/// Returns the grants to begin with, and the ends of those that the tables no longer tell of: of another boot, or at a gate
-/// that is gone. `ended`: grants that have ended since the state was written and are still in the tables.
+/// Returns the grants to begin with, and what is to be said of those that the tables no longer tell of, with the [`class`] of each
+/// event: of another boot, or at a gate that is gone. `ended`: grants that have ended since the state was written and are still in
+/// the tables.
 pub fn resume(
     state: &State,
     now: &Moment,
     applied: &Applied,
     ended: Grants,
-) -> (Grants, Vec<Record>) {
+) -> (Grants, Vec<(u32, Record)>) {
     let mut known = HashMap::new();
-    let mut closed = Vec::new();
+    let mut said = Vec::new();
     let is_this_boot = state.boot == now.boot;
     let granted = state.granted.iter();
     let granted =
@@ -90,16 +91,27 @@ pub fn resume(
         } else {
             (REVOKED, now.wall)
         };
-        closed.push(Record {
-            time,
+        let about = |event: Kind| Record {
             gate: Some(state.granted[*holder].gate.clone()),
             user: who.user.clone(),
             key: who.key.clone(),
             origin: who.origin.clone(),
             source: Some(network_text(*source)),
+            ..Record::now(event.name())
+        };
+        if *is_unsaid {
+            let opened = Record {
+                until: Some(ends),
+                ..about(Kind::Opened)
+            };
+            said.push((time, (class::OPENINGS, opened)));
+        }
+        let closed = Record {
+            time,
             reason: Some(reason.into()),
-            ..Record::now(Kind::Closed.name())
-        });
+            ..about(Kind::Closed)
+        };
+        said.push((time, (class::CLOSINGS, closed)));
     }
     if is_this_boot {
         // Also those that were given and ended while no service ran, and newer counts of the others.
@@ -113,8 +125,9 @@ pub fn resume(
             known.insert(place, seen);
         }
     }
-    closed.sort_by_key(|record| record.time);
-    (known, closed)
+    // A beginning stays before its end.
+    said.sort_by_key(|(ended, _)| *ended);
+    (known, said.into_iter().map(|(_, said)| said).collect())
 }
 
 #[cfg(test)]
@@ -218,10 +231,10 @@ mod tests {
         }
     }
 
-    fn closings(closed: &[Record]) -> Vec<(&str, &str, Timestamp)> {
+    fn closings(closed: &[(u32, Record)]) -> Vec<(&str, &str, Timestamp)> {
         closed
             .iter()
-            .map(|record| {
+            .map(|(_, record)| {
                 let source = record.source.as_deref().expect("a grant has a source");
                 (
                     source,
@@ -280,9 +293,9 @@ mod tests {
                 ("192.0.2.1", "revoked", wall(50)),
             ]
         );
-        assert_eq!(closed[0].user.as_deref(), Some("alice"));
-        assert_eq!(closed[0].key.as_deref(), Some("alice/laptop"));
-        assert_eq!(closed[0].gate.as_deref(), Some("ssh"));
+        assert_eq!(closed[0].1.user.as_deref(), Some("alice"));
+        assert_eq!(closed[0].1.key.as_deref(), Some("alice/laptop"));
+        assert_eq!(closed[0].1.gate.as_deref(), Some("ssh"));
     }
 
     #[test]
@@ -323,5 +336,33 @@ mod tests {
         assert_eq!(used, [Used::Said, Used::No]);
         let (_, closed) = resume(&before, &moment("two", 3, 50), &applied(), Grants::new());
         assert_eq!(closings(&closed), []);
+    }
+
+    /// As in the same boot: an end without a beginning would take back what was never done.
+    #[test]
+    fn what_was_not_said_to_begin_is_said_to_before_its_end() {
+        let mut before = state([
+            known("gone", Some("alice"), "192.0.2.1/32", 15),
+            known("ssh", Some("alice"), "192.0.2.2/32", 14),
+        ]);
+        before.grants[0].is_unsaid = true;
+        before.grants[1].is_unsaid = true;
+        let (_, said) = resume(&before, &moment("two", 3, 50), &applied(), Grants::new());
+        let said: Vec<(u32, &str, &str)> = said
+            .iter()
+            .map(|(class, record)| {
+                let source = record.source.as_deref().expect("a grant has a source");
+                (*class, &*record.event, source)
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                (class::OPENINGS, "gate.opened", "192.0.2.2"),
+                (class::CLOSINGS, "gate.closed", "192.0.2.2"),
+                (class::OPENINGS, "gate.opened", "192.0.2.1"),
+                (class::CLOSINGS, "gate.closed", "192.0.2.1"),
+            ]
+        );
     }
 }
