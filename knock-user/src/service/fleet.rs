@@ -21,8 +21,11 @@ use knock_common::event::{Event, Kind};
 use tokio::sync::mpsc;
 
 #[cfg(feature = "fleet")]
-use super::names::FLEET_ISOLATED;
-use super::{packets::Packets, record::Record, serving::Serving};
+use super::{names::FLEET_ISOLATED, record::Record};
+use super::{
+    packets::Packets,
+    serving::{Said, Serving},
+};
 #[cfg(feature = "fleet")]
 use crate::fleet::record::{Mark, Refusal};
 use crate::{
@@ -37,9 +40,6 @@ const BACKLOG: usize = 4096;
 
 /// Between two attempts to begin.
 const PAUSE: Duration = Duration::from_secs(10);
-
-/// An event, and the [class](knock_common::report::class) of its budget.
-type Said = (Option<u32>, Record);
 
 /// A gate that has opened, as the kernel has reported it.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +161,11 @@ impl Member {
         self.counts.leave();
     }
 
+    /// Ends the thread. What it has told last can be taken then.
+    pub fn end(&mut self) {
+        self.serving = None;
+    }
+
     /// Waits for the next event.
     pub async fn event(&mut self) -> Said {
         match self.events.recv().await {
@@ -168,6 +173,11 @@ impl Member {
             // Never: this holds a sender.
             None => std::future::pending().await,
         }
+    }
+
+    /// Returns the next event, if it has come.
+    pub fn next_event(&mut self) -> Option<Said> {
+        self.events.try_recv().ok()
     }
 
     #[cfg(feature = "fleet")]

@@ -14,7 +14,10 @@ use std::{
 use anyhow::Result;
 use tokio::sync::mpsc;
 
-use super::{packets::Packets, record::Record, serving::Serving};
+use super::{
+    packets::Packets,
+    serving::{Said, Serving},
+};
 use crate::{
     config::{Config, Gate, fwknop::Key},
     datapath::PinRoot,
@@ -26,9 +29,6 @@ const BACKLOG: usize = 1024;
 
 /// The least time between two starts of the thread, where it has ended by itself.
 const PAUSE: Duration = Duration::from_secs(10);
-
-/// An event, and the [class](knock_common::report::class) of its budget.
-type Said = (u32, Record);
 
 /// The thread, if the configuration has keys.
 pub struct Gatekeeper {
@@ -131,6 +131,11 @@ impl Gatekeeper {
         }
     }
 
+    /// Ends the thread. What it has told last can be taken then.
+    pub fn end(&mut self) {
+        self.serving = None;
+    }
+
     /// Waits for the next event.
     pub async fn event(&mut self) -> Said {
         match self.events.recv().await {
@@ -138,6 +143,11 @@ impl Gatekeeper {
             // Never: this holds a sender.
             None => std::future::pending().await,
         }
+    }
+
+    /// Returns the next event, if it has come.
+    pub fn next_event(&mut self) -> Option<Said> {
+        self.events.try_recv().ok()
     }
 
     fn start(&self) -> Result<Serving> {

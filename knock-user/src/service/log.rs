@@ -21,6 +21,7 @@ use super::{
     kept::Kept,
     names::{ALERT, EVENTS_LOST, HOOK_FAILED},
     record::{Record, network_text},
+    serving::Said,
     socket::{self, Connection},
     watch::Watch,
 };
@@ -174,8 +175,11 @@ impl Log {
         }
     }
 
-    /// Adds an event that a thread of the service tells of. `class`: as in [`Log::say_within`], if there is one.
-    pub fn hear(&mut self, class: Option<u32>, record: Record, applied: &Applied) {
+    /// Adds an event that a thread of the service tells of.
+    pub fn hear(&mut self, (class, record): Said, applied: &Applied) {
+        if record.event == Kind::Opened.name() && record.origin.is_none() {
+            self.openings.look();
+        }
         let record = record.of_whole_grant(applied);
         self.note(&record);
         match class {

@@ -167,12 +167,11 @@ async fn until_ended(
                     return Ok(Ended::Down);
                 }
             }
-            (class, record) = work.gatekeeper.event() => {
-                work.log.hear(Some(class), record, &work.datapath.applied);
-                work.member.openings().look();
+            said = work.gatekeeper.event(), if work.waiting.is_none() => {
+                work.hear(said, ring.get_mut());
             }
-            (class, record) = work.member.event() => {
-                work.log.hear(class, record, &work.datapath.applied);
+            said = work.member.event(), if work.waiting.is_none() => {
+                work.hear(said, ring.get_mut());
             }
             reader = socket.accept() => work.log.serve(reader),
             failed = work.log.hook_ended() => {

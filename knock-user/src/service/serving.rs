@@ -5,7 +5,11 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
+use super::record::Record;
 use crate::runtime::runtime;
+
+/// An event that such a thread tells of, and the [class](knock_common::report::class) of its budget, if there is one.
+pub type Said = (Option<u32>, Record);
 
 /// Such a thread, with an event loop of its own. Ends it when dropped.
 pub struct Serving {

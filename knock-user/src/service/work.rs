@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use aya::maps::{MapData, RingBuf};
+use knock_common::event::Kind;
 use tokio::time::Instant;
 
 use super::{
@@ -24,6 +25,7 @@ use super::{
     patience::Patience,
     record::Record,
     reload::{self, Load},
+    serving::Said,
     watch::Watch,
 };
 use crate::{
@@ -47,6 +49,9 @@ enum Followed {
 /// How soon the grants are looked at again where that was not possible.
 const REST: Duration = Duration::from_millis(100);
 
+/// Events of threads taken at a time: more than may wait, and not so many that a flood keeps all else waiting.
+const SAID_AT_ONCE: usize = 8192;
+
 /// A command that has the lock for longer than this may be stopped.
 const HELD: Duration = Duration::from_secs(10);
 
@@ -58,6 +63,8 @@ pub struct Work<'r> {
     pub guard: Guard,
     pub gatekeeper: Gatekeeper,
     pub member: Member,
+    /// An event of a thread's that waits for the names of another configuration.
+    pub waiting: Option<Said>,
     /// When the grants are looked at next.
     pub next_look_at_grants: Instant,
     watch: Watch,
@@ -108,6 +115,7 @@ impl<'r> Work<'r> {
             log,
             guard,
             member,
+            waiting: None,
             next_look_at_grants: Instant::now(),
             watch,
             endpoint,
@@ -143,31 +151,83 @@ impl<'r> Work<'r> {
         reload::reload(load, self.root, &mut self.log, self.readiness.is_ready);
     }
 
-    /// Takes the events that the kernel has reported. Returns whether to wait until there are more.
+    /// Takes the events that threads and the kernel have reported. Returns whether to wait until there are more of the kernel's.
     pub fn take(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+        // First: of a grant that a thread has given, the kernel reports the end.
+        for _ in 0..SAID_AT_ONCE {
+            let Some(said) = self.next_said() else {
+                break;
+            };
+            if !self.hear(said, ring) {
+                break;
+            }
+        }
+        self.take_reported(ring)
+    }
+
+    /// Adds an event of a thread's. Returns `false` where it waits for the names of another configuration, with all that threads
+    /// have told since.
+    pub fn hear(&mut self, said: Said, ring: &mut RingBuf<MapData>) -> bool {
+        let (_, record) = &said;
+        let gate = record.gate.as_deref();
+        let is_known = gate.is_none_or(|gate| self.datapath.applied.ids.gate(gate).is_some());
+        // The thread may have seen that there is another configuration, whose hooks are to run. Others name gates of other hosts.
+        if record.event == Kind::Opened.name() && !is_known {
+            // What was reported before is of the configuration before.
+            self.take_reported(ring);
+            if self.follow_for_event().is_none() {
+                self.waiting = Some(said);
+                return false;
+            }
+        }
+        self.log.hear(said, &self.datapath.applied);
+        true
+    }
+
+    fn next_said(&mut self) -> Option<Said> {
+        let waiting = self.waiting.take();
+        let next = waiting.or_else(|| self.gatekeeper.next_event());
+        next.or_else(|| self.member.next_event())
+    }
+
+    /// As [`Work::take`], of the kernel's events.
+    fn take_reported(&mut self, ring: &mut RingBuf<MapData>) -> bool {
         let mut is_current = false;
         loop {
             match self.log.take(ring, &self.datapath, &self.watch, is_current) {
                 Taken::All => return true,
                 Taken::Some => return false,
-                // It may be new. The names and hooks are those of the configuration in force, once that can be read.
-                Taken::UpToUnknown => match self.follow_configuration() {
-                    Ok(Followed::Next) => {}
-                    Ok(Followed::NotNow) if !self.is_held() => return true,
-                    Ok(Followed::Current | Followed::NotNow) => is_current = true,
-                    Err(_) => {
-                        // The look at the interfaces comes upon the same error, and reports it.
-                        self.guard.look_now();
-                        return true;
-                    }
+                Taken::UpToUnknown => match self.follow_for_event() {
+                    Some(Followed::Next) => {}
+                    Some(Followed::Current | Followed::NotNow) => is_current = true,
+                    None => return true,
                 },
             }
         }
     }
 
-    /// Takes what is left, also an event that has waited for the names of another configuration.
+    /// Follows the configuration for an event of a gate or a user that is not known, which may be new: names and hooks are those of
+    /// the configuration in force. `None`: it is to wait until that can be read.
+    fn follow_for_event(&mut self) -> Option<Followed> {
+        match self.follow_configuration() {
+            Ok(Followed::NotNow) if !self.is_held() => None,
+            Ok(followed) => Some(followed),
+            Err(_) => {
+                // The look at the interfaces comes upon the same error, and reports it.
+                self.guard.look_now();
+                None
+            }
+        }
+    }
+
+    /// Ends the threads, and takes what is left, also events that have waited for the names of another configuration.
     pub fn take_last(&mut self, ring: &mut RingBuf<MapData>) {
+        self.gatekeeper.end();
+        self.member.end();
         self.take(ring);
+        while let Some(said) = self.next_said() {
+            self.log.hear(said, &self.datapath.applied);
+        }
         while self.log.take(ring, &self.datapath, &self.watch, true) == Taken::Some {}
     }
 

@@ -132,9 +132,22 @@ impl Host {
     /// Ends the service by SIGTERM; the gates stay up.
     #[track_caller]
     pub fn stop(&self) {
-        let service = lock(&self.service).take().expect("it serves");
-        service.signal(libc::SIGTERM);
+        let service = self.asked_to_end();
         assert_eq!(service.ends(), Some(0), "the service of {}", self.name);
+    }
+
+    /// Sends the service SIGTERM, and returns it as it comes to its end.
+    #[track_caller]
+    pub fn asked_to_end(&self) -> Running {
+        self.signal(libc::SIGTERM);
+        lock(&self.service).take().expect("it serves")
+    }
+
+    /// Sends the service a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: i32) {
+        let service = lock(&self.service);
+        service.as_ref().expect("it serves").signal(signal);
     }
 
     /// Kills the service with SIGKILL.

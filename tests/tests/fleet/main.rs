@@ -2,7 +2,8 @@
 //!
 //! [`opening`]: what is told, and what a host makes of it. [`revoking`]: that revoked is revoked. [`cut_off`]: hosts without
 //! the engine, and how they come back. [`harmed`]: an engine that loses members, revisions or everything. [`forged`]: what
-//! others than hosts of the fleet write. [`replayed`]: packets that open once. [`watched`]: what commands, metrics and `check`
+//! others than hosts of the fleet write. [`replayed`]: packets that open once. [`told`]: what a service
+//! says of others' grants. [`watched`]: what commands, metrics and `check`
 //! say. [`lab`]: the members themselves.
 //!
 //! That something does not arrive is shown without waiting for a time: what was written later has arrived.
@@ -14,6 +15,7 @@ mod lab;
 mod opening;
 mod replayed;
 mod revoking;
+mod told;
 mod watched;
 
 use knockgate_tests::{fleet::Fleet, gate_config::ALICE, lab::Source};

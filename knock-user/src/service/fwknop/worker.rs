@@ -337,7 +337,7 @@ impl Worker {
 
     fn say(&self, class: u32, record: Record) {
         // The service may be far behind, or about to end.
-        let _ = self.sender.try_send((class, record));
+        let _ = self.sender.try_send((Some(class), record));
     }
 }
 
