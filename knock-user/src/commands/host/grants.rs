@@ -42,6 +42,6 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
             "ORIGIN",
         ],
         &rows,
-        "no grants: every gate is closed",
+        "no grants",
     )
 }

@@ -163,7 +163,7 @@ fn grants(state: &State, height: usize, theme: Theme) -> Drawn {
         ],
         rows,
         cursor,
-        none: none(state, list, "no grants: every gate is closed"),
+        none: none(state, list, "no grants"),
     }
 }
 
