@@ -19,7 +19,7 @@ use crate::{
     attempt::{self, Outcome},
     lab::{Family, Lab, Source, WAN},
     need,
-    run::{Run, Running, wait_until},
+    run::{Run, Running, run, wait_until},
     service::Services,
 };
 
@@ -203,6 +203,24 @@ impl Scenario {
         let arguments = self.filled(arguments);
         let arguments: Vec<&str> = arguments.split_whitespace().collect();
         self.lab.knockgate(&arguments)
+    }
+
+    /// Runs `knockgate` on the host in an SSH session over `flow`.
+    pub fn in_session(&self, flow: &TcpStream, arguments: &[&str]) -> Run {
+        let client = flow.local_addr().expect("it is connected");
+        let server = flow.peer_addr().expect("it is connected");
+        let mut command = self.lab.knockgate_command(arguments);
+        command.env(
+            "SSH_CONNECTION",
+            format!(
+                "{} {} {} {}",
+                client.ip(),
+                client.port(),
+                server.ip(),
+                server.port()
+            ),
+        );
+        run(&mut command)
     }
 
     /// Knocks. `steps`, separated by blanks, are `PORT/PROTOCOL`, `PORT/PROTOCOL@SOURCE_PORT` or a pause such as

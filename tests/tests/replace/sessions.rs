@@ -8,13 +8,12 @@ use std::{
 use knockgate_tests::{
     foreign::{self, ForeignProgram},
     gate_config::{ALICE, BOB},
+    keys,
     lab::{
         Source::{A, B},
         WAN,
     },
     network::ip,
-    run::{Run, run},
-    scenario::Scenario,
     service::{echoes, is_silent},
 };
 
@@ -50,14 +49,14 @@ fn a_repair_does_not_cut_off_the_session_that_gives_the_command() {
         foreign::detach(&scenario.lab.pin_root().join(WAN).join("link"));
         scenario.open(A, "22/tcp");
         let mut flow = scenario.connected(A, 22);
-        let refused = in_session(scenario, &flow, &["up"]);
+        let refused = scenario.in_session(&flow, &["up"]);
         refused.exits(1).says(&["would cut off", "--anyway"]);
         assert!(echoes(&mut flow, b"kept"));
         scenario.configure(ssh().protect("22/tcp 25/tcp"));
-        let refused = in_session(scenario, &flow, &["reload"]);
+        let refused = scenario.in_session(&flow, &["reload"]);
         refused.exits(1).says(&["would cut off"]);
         assert!(echoes(&mut flow, b"kept"));
-        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        scenario.in_session(&flow, &["up", "--anyway"]).exits(0);
         scenario.closed(A, "22/tcp");
     });
 }
@@ -74,11 +73,11 @@ fn what_is_damaged_stays_where_it_cannot_be_replaced() {
         let refused = scenario.knockgate("reload");
         refused.exits(1).says(&["has not all pins"]);
         scenario.closed(B, "22/tcp");
-        let refused = in_session(scenario, &flow, &["up"]);
+        let refused = scenario.in_session(&flow, &["up"]);
         refused.exits(1).says(&["would cut off"]);
         assert!(echoes(&mut flow, b"kept"));
         scenario.closed(B, "22/tcp");
-        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        scenario.in_session(&flow, &["up", "--anyway"]).exits(0);
         scenario.closed(A, "22/tcp");
         scenario.knockgate("status").exits(0);
     });
@@ -86,28 +85,88 @@ fn what_is_damaged_stays_where_it_cannot_be_replaced() {
 
 #[test]
 fn a_session_with_a_grant_goes_on_under_the_same_gate() {
+    for established in ["cut", "keep"] {
+        in_native_mode(|scenario| {
+            let gate = || ssh().key(format!("established = \"{established}\""));
+            scenario.up(gate());
+            scenario.knock(A, ALICE);
+            let mut flow = scenario.connected(A, 22);
+            scenario.configure(gate().open_for("2h"));
+            scenario.in_session(&flow, &["reload"]).exits(0);
+            assert!(echoes(&mut flow, b"granted"));
+            // With another user, nothing is taken away.
+            scenario.configure(gate().user("bob", BOB));
+            scenario.in_session(&flow, &["reload"]).exits(0);
+            assert!(echoes(&mut flow, b"granted"));
+            let is_refused = |config: String| {
+                scenario.configure(config);
+                let refused = scenario.in_session(&flow, &["reload"]);
+                refused.exits(1).says(&["would cut off"]);
+                echoes(&mut flow.try_clone().expect("a socket"), b"granted")
+            };
+            // Its grant ends where the source may not knock any more, and with its user.
+            let elsewhere = || gate().key("sources = [\"{B}/32\"]").to_string();
+            assert!(is_refused(elsewhere()));
+            let named = gate().user("bob", BOB).to_string();
+            assert!(is_refused(named.replace("alice", "alicia")));
+            if established == "keep" {
+                // A session ends where its source may not knock, though it has outlived its grant.
+                scenario.ends(A);
+                assert!(is_refused(elsewhere()));
+                scenario.configure(named.replace("alice", "alicia"));
+                scenario.in_session(&flow, &["reload"]).exits(0);
+                assert!(echoes(&mut flow, b"kept"));
+            }
+            // One that was kept without a grant is cut off.
+            reload(scenario, ssh());
+            scenario.configure(ssh().key("established = \"cut\""));
+            let refused = scenario.in_session(&flow, &["reload"]);
+            refused.exits(1).says(&["would cut off"]);
+        });
+    }
+}
+
+/// A gate opened by a key ends what the key has opened where its folder is another one, or no port takes knocks.
+#[test]
+fn a_session_with_a_grant_by_a_key_goes_on_with_the_key() {
+    for established in ["cut", "keep"] {
+        in_native_mode(|scenario| {
+            let gate = ssh().key(format!("established = \"{established}\""));
+            keys::configure(scenario, "", &gate);
+            scenario.knockgate("up").exits(0);
+            let key = keys::new_key(scenario, "carol --gate ssh");
+            keys::knock(scenario, &key, "--then 22/tcp").exits(0);
+            let mut flow = scenario.connected(A, 22);
+            let folder = scenario.lab.folder().join("other");
+            fs::create_dir(&folder).expect("the temporary folder is writable");
+            scenario.configure(format!(
+                "[knock]\nports = [\"{}/udp\"]\nkeys = {folder:?}\n{gate}",
+                keys::PORT
+            ));
+            let refused = scenario.in_session(&flow, &["reload"]);
+            refused.exits(1).says(&["would cut off"]);
+            scenario.configure(&gate);
+            let refused = scenario.in_session(&flow, &["reload"]);
+            refused.exits(1).says(&["would cut off"]);
+            assert!(echoes(&mut flow, b"granted"));
+            keys::configure(scenario, "", &gate.clone().open_for("2h"));
+            scenario.in_session(&flow, &["reload"]).exits(0);
+            assert!(echoes(&mut flow, b"granted"));
+        });
+    }
+}
+
+/// What has passed a gate that cuts has no session until the gate keeps what is established.
+#[test]
+fn what_has_a_grant_when_its_gate_begins_to_keep_it_outlives_the_grant() {
     in_native_mode(|scenario| {
-        let cut = || ssh().key("established = \"cut\"");
-        scenario.up(cut());
+        scenario.up(ssh().key("established = \"cut\""));
         scenario.knock(A, ALICE);
         let mut flow = scenario.connected(A, 22);
-        scenario.configure(cut().open_for("2h"));
-        in_session(scenario, &flow, &["reload"]).exits(0);
-        assert!(echoes(&mut flow, b"granted"));
-        // With another user, nothing is taken away.
-        scenario.configure(cut().user("bob", BOB));
-        in_session(scenario, &flow, &["reload"]).exits(0);
-        assert!(echoes(&mut flow, b"granted"));
-        // Its grant ends where the source may not knock any more.
-        scenario.configure(cut().key("sources = [\"{B}/32\"]"));
-        let refused = in_session(scenario, &flow, &["reload"]);
-        refused.exits(1).says(&["would cut off"]);
-        assert!(echoes(&mut flow, b"granted"));
-        // One that was kept without a grant is cut off.
         reload(scenario, ssh());
-        scenario.configure(cut());
-        let refused = in_session(scenario, &flow, &["reload"]);
-        refused.exits(1).says(&["would cut off"]);
+        scenario.ends(A);
+        assert!(echoes(&mut flow, b"kept"));
+        scenario.closed(A, "22/tcp");
     });
 }
 
@@ -121,9 +180,12 @@ fn a_session_by_an_interface_that_stays_down_goes_on() {
         scenario.knockgate(&up).exits(0);
         scenario.knockgate(&format!("down -i {WAN}")).exits(0);
         let mut flow = scenario.connected(A, 22);
-        in_session(scenario, &flow, &["reload", "--program"]).exits(0);
+        scenario
+            .in_session(&flow, &["reload", "--program"])
+            .exits(0);
         assert!(echoes(&mut flow, b"not guarded"));
-        in_session(scenario, &flow, &["up", "-i", WAN, "-i", "wan1"])
+        scenario
+            .in_session(&flow, &["up", "-i", WAN, "-i", "wan1"])
             .exits(1)
             .says(&["would cut off"]);
     });
@@ -147,7 +209,8 @@ fn a_session_by_an_interface_that_is_to_be_guarded_is_not_cut_off() {
             .client
             .run(|| TcpStream::connect(SocketAddr::from((host, 22))));
         let mut flow = connected.expect("wan1 is not guarded");
-        in_session(scenario, &flow, &["up", "-i", WAN, "-i", "wan1"])
+        scenario
+            .in_session(&flow, &["up", "-i", WAN, "-i", "wan1"])
             .exits(1)
             .says(&["would cut off"]);
         assert!(echoes(&mut flow, b"kept"));
@@ -171,24 +234,6 @@ fn what_began_while_nothing_was_attached_is_not_kept() {
     });
 }
 
-/// Runs `knockgate` in an SSH session over `flow`.
-fn in_session(scenario: &Scenario, flow: &TcpStream, arguments: &[&str]) -> Run {
-    let client = flow.local_addr().expect("it is connected");
-    let server = flow.peer_addr().expect("it is connected");
-    let mut command = scenario.lab.knockgate_command(arguments);
-    command.env(
-        "SSH_CONNECTION",
-        format!(
-            "{} {} {} {}",
-            client.ip(),
-            client.port(),
-            server.ip(),
-            server.port()
-        ),
-    );
-    run(&mut command)
-}
-
 #[test]
 fn the_session_that_gives_the_command_is_not_cut_off() {
     in_native_mode(|scenario| {
@@ -196,7 +241,7 @@ fn the_session_that_gives_the_command_is_not_cut_off() {
         let mut flow = scenario.connected(A, 22);
         let cut = || ssh().key("established = \"cut\"");
         scenario.configure(cut());
-        let refused = in_session(scenario, &flow, &["up"]);
+        let refused = scenario.in_session(&flow, &["up"]);
         refused.exits(1).says(&[
             "would cut off your SSH session",
             "--try",
@@ -204,12 +249,13 @@ fn the_session_that_gives_the_command_is_not_cut_off() {
             "--anyway",
         ]);
         scenario.lab.assert_untouched();
-        in_session(scenario, &flow, &["run"])
+        scenario
+            .in_session(&flow, &["run"])
             .exits(1)
             .says(&["would cut off"]);
-        in_session(scenario, &flow, &["up", "--try", "2s"]).exits(0);
+        scenario.in_session(&flow, &["up", "--try", "2s"]).exits(0);
         scenario.knockgate("down").exits(0);
-        in_session(scenario, &flow, &["up", "--anyway"]).exits(0);
+        scenario.in_session(&flow, &["up", "--anyway"]).exits(0);
         assert!(is_silent(&mut flow, b"cut"));
         scenario.knockgate("down").exits(0);
         // A gate that keeps it does not cut it off, nor does an entry of the allow list. (A veth may lose a packet when
@@ -217,15 +263,16 @@ fn the_session_that_gives_the_command_is_not_cut_off() {
         scenario.open(A, "22/tcp");
         let mut flow = scenario.connected(A, 22);
         scenario.configure(ssh());
-        in_session(scenario, &flow, &["up"]).exits(0);
+        scenario.in_session(&flow, &["up"]).exits(0);
         assert!(echoes(&mut flow, b"kept"));
         scenario.configure(cut());
-        in_session(scenario, &flow, &["reload"])
+        scenario
+            .in_session(&flow, &["reload"])
             .exits(1)
             .says(&["would cut off"]);
         assert!(echoes(&mut flow, b"kept"));
         scenario.configure(format!("allow = [\"{{A}}/32\"]\n{}", cut()));
-        in_session(scenario, &flow, &["reload"]).exits(0);
+        scenario.in_session(&flow, &["reload"]).exits(0);
         assert!(echoes(&mut flow, b"allowed"));
         // A session to another host is none of this one's connections.
         scenario.knockgate("down").exits(0);
@@ -233,6 +280,6 @@ fn the_session_that_gives_the_command_is_not_cut_off() {
         let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let to = elsewhere.local_addr().expect("it is bound");
         let other = TcpStream::connect(to).expect("it listens");
-        in_session(scenario, &other, &["up"]).exits(0);
+        scenario.in_session(&other, &["up"]).exits(0);
     });
 }

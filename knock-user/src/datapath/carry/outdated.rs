@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use knock_common::{frame, grant::BY_HAND, knock::authenticated::key::KEY_USER, session::Session};
 
 use crate::{
+    config::{Config, Gate},
     datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},
+    keys::KeyName,
     sys::grace,
     values::{Port, Protocol},
 };
@@ -23,13 +25,57 @@ impl Datapath {
             |session| {
                 let (gate, source) = (session.tenancy.gate(), source_of(session));
                 // A grant by hand may have admitted a source that never was allowed to knock.
-                let could_knock = before.is_some_and(|before| may_knock(before, source, gate));
+                let could_knock = before.is_some_and(|before| may_knock(before.gate(gate), source));
                 !is_protected(&self.applied, session)
-                    || (could_knock && !may_knock(&self.applied, source, gate))
+                    || (could_knock && !may_knock(self.applied.gate(gate), source))
             },
         )?;
         self.retire_counters()?;
         Ok(ended)
+    }
+
+    /// Returns whether a source's sessions at `gate` of `next` go on when `next` replaces this configuration: the source may knock
+    /// as before, and no grant of it ends. Where this cannot be known without the files of the keys, they do not.
+    pub fn leaves_sessions(&self, next: &Config, gate: &Gate, source: IpAddr) -> Result<bool> {
+        let Some((id, before)) = self.applied.gates().find(|(_, of)| of.name == gate.name) else {
+            return Ok(true);
+        };
+        if may_knock(Some(before), source) && !may_knock(Some(gate), source) {
+            return Ok(false);
+        }
+        let grants = self.grants()?;
+        let mut its = grants
+            .iter()
+            .filter(|row| row.gate == id && row.source.contains(&source));
+        Ok(its.all(|row| self.leaves_grant(row, next, gate)))
+    }
+
+    fn leaves_grant(&self, row: &GrantRow, next: &Config, gate: &Gate) -> bool {
+        let user = user_of(row);
+        if user == BY_HAND {
+            return true;
+        }
+        let may_open = if user & KEY_USER != 0 {
+            self.leaves_key(row, next, gate)
+        } else {
+            self.is_user(user, gate)
+        };
+        may_open && may_be_opened_from(gate, &row.source)
+    }
+
+    /// Returns whether the key that has given a grant goes on to open its gate.
+    fn leaves_key(&self, row: &GrantRow, next: &Config, gate: &Gate) -> bool {
+        let (before, after) = (&self.config().knock, &next.knock);
+        let has_room = (user_of(row) & !KEY_USER) < next.limits.keys;
+        let name: Option<KeyName> = row
+            .user
+            .and_then(|number| self.who(number).key?.parse().ok());
+        let is_named = |of: &Gate| name.as_ref().is_some_and(|name| of.keys.contains(name));
+        let was_named = self.applied.gate(row.gate).is_some_and(is_named);
+        before.keys == after.keys
+            && !after.ports.is_empty()
+            && has_room
+            && (is_named(gate) || !was_named)
     }
 
     /// Ends what the keys have opened that are, or were, in these slots, with the sessions of these grants. Returns how many
@@ -93,13 +139,15 @@ impl Datapath {
         let may_open = if user & KEY_USER != 0 {
             by_keys.contains(&(user & !KEY_USER, row.gate.into()))
         } else {
-            let is_user = |name: &str| self.applied.ids.user(&gate.name, name) == Some(user);
-            gate.users().any(is_user)
+            self.is_user(user, gate)
         };
-        // The knock came from one of them, and the grant may be for more.
-        let allowed =
-            |network: &IpNet| network.contains(&row.source) || row.source.contains(network);
-        !may_open || !(gate.sources.is_empty() || gate.sources.iter().any(allowed))
+        !may_open || !may_be_opened_from(gate, &row.source)
+    }
+
+    /// Returns whether who has this number opens a gate by a sequence, or as a client of fwknop's.
+    fn is_user(&self, user: u32, gate: &Gate) -> bool {
+        let is_it = |name: &str| self.applied.ids.user(&gate.name, name) == Some(user);
+        gate.users().any(is_it)
     }
 }
 
@@ -119,10 +167,17 @@ fn has_lost_its_grant(session: &Session, ended: &[GrantRow]) -> bool {
     ended.iter().any(is_its)
 }
 
-fn may_knock(applied: &Applied, source: IpAddr, gate: u16) -> bool {
-    applied.gate(gate).is_some_and(|gate| {
+fn may_knock(gate: Option<&Gate>, source: IpAddr) -> bool {
+    gate.is_some_and(|gate| {
         gate.sources.is_empty() || gate.sources.iter().any(|network| network.contains(&source))
     })
+}
+
+/// Returns whether somebody who may knock at a gate may have got a grant for a network there: the knock came from one source, and
+/// the grant may be for more.
+fn may_be_opened_from(gate: &Gate, granted: &IpNet) -> bool {
+    let allowed = |network: &IpNet| network.contains(granted) || granted.contains(network);
+    gate.sources.is_empty() || gate.sources.iter().any(allowed)
 }
 
 fn is_protected(applied: &Applied, session: &Session) -> bool {

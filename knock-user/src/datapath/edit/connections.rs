@@ -12,7 +12,9 @@ use knock_common::{
 
 use crate::{
     config::{Config, Established, Gate, Mode},
-    datapath::{compile::applied::Applied, open::Datapath, trial::TrialState},
+    datapath::{
+        compile::applied::Applied, open::Datapath, trial::TrialState, view::grants::GrantRow,
+    },
     sys::{
         clock::monotonic_now,
         sock_diag::{Socket, States, Transport, sockets},
@@ -22,15 +24,15 @@ use crate::{
 
 impl Datapath {
     /// Makes sessions of the TCP connections that are open through the ports that this configuration protects and `before`
-    /// did not: those of the gates that keep what is established, as far as there is room.
+    /// did not, or that have a grant of a gate which cut them in `before`: those of the gates that keep what is established, as far
+    /// as there is room.
     pub(in crate::datapath) fn adopt_connections(&self, before: Option<&Self>) -> Result<()> {
         if self.config().mode == Mode::Monitor {
             return Ok(());
         }
         let before = match before {
             Some(before) if before.trial()? == TrialState::Lapsed => None,
-            Some(before) => Some(before.config()),
-            None => None,
+            before => before,
         };
         let keeps = |gate: &Gate| gate.established == Established::Keep;
         if !self.config().gates.iter().any(keeps) {
@@ -44,12 +46,16 @@ impl Datapath {
                 return Ok(());
             }
         };
+        let grants = before.map_or_else(|| Ok(Vec::new()), Self::grants)?;
         let now = monotonic_now();
         for socket in open {
             let Some(gate) = keeping_gate(&self.applied, &socket) else {
                 continue;
             };
-            if before.is_some_and(|before| protects(before, socket.local)) {
+            if before.is_some_and(|before| {
+                protects(before.config(), socket.local)
+                    && !passed_without_session(before, gate, &grants, &socket)
+            }) {
                 continue;
             }
             let has_room = match (socket.remote.ip(), socket.local.ip()) {
@@ -109,6 +115,23 @@ fn keeping_gate(applied: &Applied, socket: &Socket) -> Option<u16> {
     let (id, _) = gates
         .find(|(_, gate)| gate.established == Established::Keep && gate.protect.contains(&port))?;
     protects(&applied.config, socket.local).then_some(id)
+}
+
+/// Returns whether a connection has passed a gate of `before` by a grant alone, without a session: the gate cuts what has none.
+fn passed_without_session(
+    before: &Datapath,
+    gate: u16,
+    grants: &[GrantRow],
+    socket: &Socket,
+) -> bool {
+    let cuts =
+        |of: &Gate| of.established == Established::Cut && of.protect.contains(&tcp(socket.local));
+    let admits = |row: &GrantRow| {
+        row.gate == gate
+            && row.source.contains(&socket.remote.ip())
+            && [0, socket.remote.port()].contains(&row.port)
+    };
+    before.applied.gate(gate).is_some_and(cuts) && grants.iter().any(admits)
 }
 
 fn tcp(end: SocketAddr) -> Port {

@@ -89,9 +89,10 @@ impl Attachment {
         matches!(self.state, Ok(_) | Err(Lack::Behind(_) | Lack::Uncalled(_)))
     }
 
-    /// Returns whether packets come by the interface that the program does not judge.
+    /// Returns whether packets come by the interface that the program does not judge, or may: what is in front of it may let
+    /// them by.
     pub fn is_open(&self) -> bool {
-        self.index.is_some() && !matches!(self.state, Ok(_) | Err(Lack::Behind(_)))
+        self.index.is_some() && self.state.is_err()
     }
 
     /// Returns whether something can be done about it: what may call the program is not ours to attach.

@@ -38,18 +38,14 @@ pub(super) fn refuse_to_cut_off(
     else {
         return Ok(());
     };
-    if let Some(gate) = cuts_off(config, before, request, &socket)? {
+    if let Some((gate, why)) = cuts_off(config, before, request, &socket)? {
         bail!(
-            "this would cut off your SSH session from {}: gate {} protects port {}, and {}. Bring it up on trial \
+            "this would cut off your SSH session from {}: gate {} protects port {}, and {why}. Bring it up on trial \
              with `knockgate up --try 2m`, put your address on the allow list (`allow = [\"{}\"]`), or give \
              `--anyway`",
             session.client,
             gate.name,
             session.port,
-            match gate.established {
-                Established::Cut => "cuts connections that have no grant",
-                Established::Keep => "the session is not remembered",
-            },
             session.client
         );
     }
@@ -63,16 +59,17 @@ fn is_of(session: &SshSession, socket: &Socket) -> bool {
         && socket.local.port() == session.port
 }
 
-/// Returns the gate that would cut off a connection.
+/// Returns the gate that would cut off a connection, and why.
 fn cuts_off<'c>(
     config: &'c Config,
     before: Option<&Datapath>,
     request: &Request,
     socket: &Socket,
-) -> Result<Option<&'c Gate>> {
+) -> Result<Option<(&'c Gate, &'static str)>> {
+    let source = socket.remote.ip();
     let is_allowed = |config: &Config| {
         let mut networks = config.allow.iter();
-        networks.any(|network| network.contains(&socket.remote.ip()))
+        networks.any(|network| network.contains(&source))
     };
     if !protects(config, socket.local) || is_allowed(config) {
         return Ok(None);
@@ -88,15 +85,24 @@ fn cuts_off<'c>(
     else {
         return Ok(None);
     };
+    if let Some(before) = before
+        && !before.leaves_sessions(config, gate, source)?
+    {
+        return Ok(Some((
+            gate,
+            "ends the sessions of those who may not open it as before",
+        )));
+    }
     let keeps = gate.established == Established::Keep;
     let kept = match before {
         Some(before)
             if protects(before.config(), socket.local) && before.trial()? != TrialState::Lapsed =>
         {
+            // A gate that keeps what is established may have let it pass when its grant had ended.
             let same_gate = before.config().gates.iter().any(|of| {
                 of.name == gate.name
                     && of.protect.contains(&port)
-                    && (keeps || keeps_grants(gate, of))
+                    && (keeps || of.established == Established::Cut)
             });
             let was_judged =
                 !is_allowed(before.config()) && judges_all(config, &before.attachments()?, request);
@@ -105,24 +111,12 @@ fn cuts_off<'c>(
         // A connection that was open before the port was protected is made a session.
         _ => keeps,
     };
-    Ok((!kept).then_some(gate))
-}
-
-/// Returns whether the session has its grant under a gate that cuts off what has none, and keeps it, if `before` has let it pass. One
-/// that keeps what is established may have done so when the grant had ended. Where somebody may not open it any more, the grant may
-/// end.
-fn keeps_grants(gate: &Gate, before: &Gate) -> bool {
-    let is_user = |user: &str| gate.users().any(|other| other == user);
-    let are_sources = gate.sources.is_empty()
-        || !before.sources.is_empty()
-            && before
-                .sources
-                .iter()
-                .all(|source| gate.sources.contains(source));
-    before.established == Established::Cut
-        && before.users().all(is_user)
-        && before.keys.iter().all(|key| gate.keys.contains(key))
-        && are_sources
+    let why = if keeps {
+        "the session is not remembered"
+    } else {
+        "cuts connections that have no grant"
+    };
+    Ok((!kept).then_some((gate, why)))
 }
 
 /// Returns whether the program judges all that comes by the interfaces of `config` now. By another one, a connection may have begun
