@@ -47,7 +47,7 @@ pub use install::{
     repair::{Repair, repair},
     request::{Absent, Request, Wait},
     requirements::require,
-    settle::settle_killed,
+    settle::{Unsettled, settle_killed},
     taken_warnings,
     unguarded::{NotFollowed, NotGuarded},
     up::{Before, Up, up},

@@ -1,6 +1,6 @@
 //! `up` on an instance that is up already.
 
-use std::io;
+use std::{fs, io};
 
 use knockgate_tests::{
     foreign::{ForeignProgram, PROGRAM_NAME},
@@ -67,6 +67,26 @@ fn an_interface_taken_down_by_itself_is_put_back() {
         }
         scenario.knockgate("down").exits(0);
         scenario.lab.assert_untouched();
+    });
+}
+
+/// From which somebody has removed a pin: that is not what a `down` leaves which was killed.
+#[test]
+fn what_lacks_pins_is_put_back_when_its_interface_is_made_again() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        let pins = scenario.lab.pin_root().join(WAN);
+        fs::remove_file(pins.join("cursor")).expect("it is pinned");
+        scenario.lab.make_again();
+        let status = scenario.knockgate("status");
+        status.exits(7);
+        assert!(status.stdout.contains("was detached"), "{status:?}");
+        assert!(pins.exists());
+        scenario.knockgate("up").exits(0);
+        expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
+        scenario.closed(A, "22/tcp");
     });
 }
 

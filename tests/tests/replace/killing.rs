@@ -108,6 +108,28 @@ fn what_no_longer_applies_ends_though_a_reload_is_killed() {
     }
 }
 
+/// What is not done is not forgotten by a command that could not do it either.
+#[test]
+fn what_no_longer_applies_ends_though_the_next_command_fails() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh().user("bob", BOB));
+        scenario.knock(B, BOB);
+        let mut flow = scenario.connected(B, 22);
+        scenario.configure(ssh());
+        let reload = scenario.lab.knockgate_command(&["reload"]);
+        assert!(killed_at_call(reload, 0, Call::waits_for_packets));
+        let with_few_files = ["sh", "-c", "ulimit -n 30 && exec \"$@\"", "sh"];
+        for command in ["status", "up"] {
+            let run = scenario.lab.knockgate_under(&with_few_files, &[command]);
+            assert_ne!(run.code, Some(0), "{run:?}");
+            run.says(&["still not done"]);
+        }
+        scenario.knockgate("status").exits(0);
+        scenario.closed(B, "22/tcp");
+        assert!(is_silent(&mut flow, b"from nobody"));
+    });
+}
+
 /// No packet that has found a grant may begin a session when sessions have been ended.
 #[test]
 fn sessions_end_once_no_packet_is_judged_by_the_grant() {

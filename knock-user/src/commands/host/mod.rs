@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::host::{Command, Options},
-    datapath::{self, Datapath, NotPermitted, NothingUp, PinRoot, StillLapsed, Wait},
+    datapath::{self, Datapath, NotPermitted, NothingUp, PinRoot, StillLapsed, Unsettled, Wait},
     runtime::runtime,
 };
 
@@ -34,8 +34,12 @@ pub mod up;
 
 /// Finishes or undoes what a command that was killed has left, which this one would otherwise see or change half.
 fn settle_killed(root: &PinRoot) {
-    if let Err(error) = datapath::settle_killed(root) {
-        tracing::debug!("cannot look for what a killed command has left: {error:#}");
+    match datapath::settle_killed(root) {
+        Err(error) if error.is::<Unsettled>() => tracing::warn!("{error:#}"),
+        Err(error) => {
+            tracing::debug!("cannot look for what a killed command has left: {error:#}");
+        }
+        Ok(_) => {}
     }
 }
 

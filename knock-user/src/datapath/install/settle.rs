@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     attachment,
-    complete::{complete_killed, give_up_place, succeeds},
+    complete::{complete_killed, give_up_place},
     entry::Entry,
     framing::Framing,
     pins::{
@@ -69,10 +69,13 @@ pub fn settle_killed(root: &PinRoot) -> Result<bool> {
     }
 }
 
-/// Returns whether a directory of the instance is what `down` leaves when it is killed: some tables are gone, and nothing that is
-/// attached has them.
+/// Returns whether a directory of the instance is what `down` leaves when it is killed: some tables are gone, and before these went
+/// the links, and the program left its slot. A link whose interface has gone is still pinned: from such a directory somebody else
+/// has removed pins.
 fn is_remains(directory: &Path) -> Result<bool> {
-    Ok(!directory::is_whole(directory) && !is_attached(directory)?)
+    Ok(!directory::is_whole(directory)
+        && directory::links(directory)?.is_empty()
+        && !into::holds(directory)?)
 }
 
 /// Returns whether a program pinned in a directory is in its slot, or a link pinned there is on an interface.
@@ -90,7 +93,23 @@ pub(super) fn is_attached(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Finishes or undoes a replacement, and removes what is left of anything else. Needs the lock.
+/// What a process has left half done is still to be done, by whoever comes next.
+#[derive(Debug)]
+pub struct Unsettled;
+
+impl fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "what follows from a replacement that was killed or has failed is still not done, so grants and keys may be in force \
+             that do not apply any more",
+        )
+    }
+}
+
+impl std::error::Error for Unsettled {}
+
+/// Finishes or undoes a replacement, and removes what is left of anything else. Fails with [`Unsettled`] where the rest is for whoever
+/// comes next. Needs the lock.
 pub fn settle(root: &PinRoot) -> Result<()> {
     let directories = root.directories()?;
     if let Some(other) = directories
@@ -129,8 +148,10 @@ pub fn settle(root: &PinRoot) -> Result<()> {
     let is_before = |path: &Path| generation(path).is_some_and(|of| Some(of) < newest);
     let mut left = unfinished;
     left.retain(|of| !is_before(&of.path) && of.path.exists());
-    // First: while their directories are there, whoever comes next does it, if this process is killed.
-    put_back_keys(root, left.iter().map(|of| of.path.as_path()));
+    // First: while their directories are there, whoever comes next does it, if this process is killed or fails.
+    if has_whole(root)? {
+        put_back_keys(root, left.iter().map(|of| of.path.as_path())).context(Unsettled)?;
+    }
     for directory in &left {
         forget_left(root, directory)?;
     }
@@ -147,8 +168,10 @@ pub fn settle(root: &PinRoot) -> Result<()> {
     }
     let mut left = root.directories()?;
     left.retain(|of| of.holds == Holds::Unfinished);
-    if let Some(before) = left.iter().find(|of| is_before(&of.path)) {
-        succeeds(complete_killed(root, &before.path));
+    if has_whole(root)?
+        && let Some(before) = left.iter().find(|of| is_before(&of.path))
+    {
+        complete_killed(root, &before.path).context(Unsettled)?;
     }
     for directory in &left {
         forget_left(root, directory)?;
@@ -156,26 +179,36 @@ pub fn settle(root: &PinRoot) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether an instance is up with all its tables: with others, nothing that follows can be done.
+fn has_whole(root: &PinRoot) -> Result<bool> {
+    let directories = root.directories()?;
+    Ok(directories
+        .iter()
+        .any(|of| of.holds == Holds::Instance && directory::is_whole(&of.path)))
+}
+
 /// Puts the keys of the configuration that stays into force, where those of one that is undone may have been put into the tables of
 /// both. `undone`: the directories of that, or what is left of them.
-pub(super) fn put_back_keys<'d>(root: &PinRoot, undone: impl Iterator<Item = &'d Path>) {
+pub(super) fn put_back_keys<'d>(
+    root: &PinRoot,
+    undone: impl Iterator<Item = &'d Path>,
+) -> Result<()> {
     let folders: Vec<PathBuf> = undone
         .filter(|path| generation(path).is_some())
         .filter_map(|path| Some(open::applied(path).ok()?.config.knock.keys))
         .collect();
     if folders.is_empty() {
-        return;
+        return Ok(());
     }
-    let unused = Datapath::open(root).and_then(|mut datapath| {
-        let keys = Keys::read(datapath.config(), false)?;
-        // Else what is in the tables may be of another folder, and is not what this configuration admits.
-        let is_own = folders.iter().all(|of| *of == datapath.config().knock.keys);
-        let compiled = keys.compile(&datapath.applied, is_own.then_some(&datapath))?;
-        datapath.apply_compiled(compiled)
-    });
-    if let Some(error) = unused.unwrap_or_else(Some) {
+    let mut datapath = Datapath::open(root)?;
+    let keys = Keys::read(datapath.config(), false)?;
+    // Else what is in the tables may be of another folder, and is not what this configuration admits.
+    let is_own = folders.iter().all(|of| *of == datapath.config().knock.keys);
+    let compiled = keys.compile(&datapath.applied, is_own.then_some(&datapath))?;
+    if let Some(error) = datapath.apply_compiled(compiled)? {
         tracing::warn!("{error:#}");
     }
+    Ok(())
 }
 
 fn forget_left(root: &PinRoot, directory: &Directory) -> Result<()> {
