@@ -26,7 +26,12 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     let Args { interfaces, all: _ } = args;
     let removed = down(root, interfaces)?;
     if removed.is_empty() {
-        tracing::info!("nothing was up");
+        // Others may be.
+        let on = match &interfaces[..] {
+            [] => String::new(),
+            names => format!(" on {}", names.join(", ")),
+        };
+        tracing::info!("nothing was up{on}");
     }
     for name in removed {
         tracing::info!("{name} is no longer guarded");
