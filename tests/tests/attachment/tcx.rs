@@ -5,7 +5,7 @@ use std::path::Path;
 use knockgate_tests::{
     foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram, programs_at_tcx},
     gate_config::Gate,
-    killed::killed_before,
+    killed::{count, killed_before},
     lab::{
         CLIENT_INTERFACE, Family, Lab,
         Source::{A, B},
@@ -42,6 +42,13 @@ fn it_is_in_front_of_programs_that_let_packets_by() {
         let after = TcxProgram::on(&scenario.lab.host, WAN, Action::Pass, true);
         assert_eq!(listed(scenario)[0], after.id);
         scenario.open(A, "22/tcp");
+        // What has come by it has no grant, and the gate would remember nothing of it.
+        let flow = scenario.connected(A, 22);
+        scenario
+            .in_session(&flow, &["up"])
+            .exits(1)
+            .says(&["would cut off"]);
+        drop(flow);
         expect_status(scenario, &[(WAN, None, false)]);
         let said = scenario.knockgate("status");
         said.exits(7);
@@ -278,13 +285,20 @@ fn what_is_not_to_be_had_is_refused() {
 #[test]
 fn going_in_front_may_be_killed_at_any_point() {
     at_tcx(|scenario| {
-        for nth in 0..400 {
+        // What is next: `up`, or at once the replacement of what is in force.
+        for (nth, next) in (0..400).flat_map(|nth| [(nth, "up"), (nth, "reload")]) {
             scenario.up(ssh());
             let other = TcxProgram::on(&scenario.lab.host, WAN, Action::Next, true);
             let ended = !killed_before(scenario.lab.knockgate_command(&["up"]), nth);
             // Either of the two judges until then.
             scenario.closed(A, "22/tcp");
-            scenario.knockgate("up").exits(0);
+            if next == "reload" {
+                scenario.configure(ssh().open_for("3m"));
+            }
+            let moments = count(scenario.lab.knockgate_command(&[next]), |call| {
+                call.changes_pins() && listed(scenario) == [other.id]
+            });
+            assert_eq!(moments, 0, "nothing is attached, killed before call {nth}");
             let [ours, others @ ..] = &listed(scenario)[..] else {
                 panic!("nothing is at TCX, killed before call {nth}");
             };
@@ -297,7 +311,7 @@ fn going_in_front_may_be_killed_at_any_point() {
             scenario.knockgate("down").exits(0);
             assert_eq!(listed(scenario), [other.id]);
             assert!(scenario.lab.pins().is_empty());
-            if ended {
+            if ended && next == "reload" {
                 return;
             }
         }

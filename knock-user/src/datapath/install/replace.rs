@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard_in, make_room, pin_programs},
+    attach::{Guarded, Place, guard_in, make_room, pin_programs},
     attachment::{Attachment, Lack},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
@@ -25,6 +25,7 @@ use super::{
     repair::has_been_attached,
     request::{Absent, Request},
     settle::{self, change_programs, change_slot, forget, link_ids, share_links, take_place},
+    tcx,
     xdp::Attached,
 };
 use crate::{
@@ -64,7 +65,7 @@ pub(super) fn replace(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     old.end_outdated(None)?;
-    let attachments = old.attachments()?;
+    let attachments = whole_attachments(old, root)?;
     if !request.returns() {
         refuse_other_mode(
             config,
@@ -155,6 +156,24 @@ pub(super) fn replace(
         failed,
         unused_keys: unused,
     })
+}
+
+/// Returns how the program is attached, after what a killed process has begun at TCX: until then an interface may carry only a copy
+/// of the program that nothing has pinned, and that counts as another's.
+fn whole_attachments(old: &Datapath, root: &PinRoot) -> Result<Vec<Attachment>> {
+    let attachments = old.attachments()?;
+    let mut is_settled = true;
+    for row in attachments.iter().filter(|row| row.index.is_some()) {
+        let pins = root.of(&row.configured);
+        // One whose kind cannot be read carries nothing of ours.
+        if let Ok(place) = Place::of(&pins, &row.name, &old.applied) {
+            is_settled &= !tcx::complete(&place)?;
+        }
+    }
+    if is_settled {
+        return Ok(attachments);
+    }
+    old.attachments()
 }
 
 /// Warns of interfaces that were guarded before and that the configuration does not name.
@@ -434,7 +453,8 @@ impl Undo<'_> {
         let next = self.directories();
         settle::undo(&next, &instance(self.root)?)?;
         if self.has_keys {
-            settle::put_back_keys(self.root, next.iter().map(PathBuf::as_path));
+            // While the directories are there, whoever comes next does it.
+            settle::put_back_keys(self.root, next.iter().map(PathBuf::as_path))?;
         }
         for directory in next.iter().filter(|directory| directory.exists()) {
             forget(self.root, directory)?;
