@@ -2,10 +2,11 @@
 //! made again, renamed, swapped or moved, when the program is detached, and when commands are killed or run at the
 //! same time.
 //!
-//! [`repair`] tests `up`, [`serving`] `run`, [`naming`] renamed and moved interfaces, [`killing`] commands that are
+//! [`repair`] tests `up`, [`damaged`] `up` where pins are gone, [`serving`] `run`, [`naming`] renamed and moved interfaces, [`killing`] commands that are
 //! killed half-way, [`locking`] commands at the same time, [`rooting`] the pin root, [`following`] `events --follow`,
 //! [`tcx`] what is particular to TCX, and [`dispatcher`] the place behind libxdp's.
 
+mod damaged;
 mod dispatcher;
 mod following;
 mod killing;
@@ -58,8 +59,8 @@ impl Damage {
                 fs::remove_file(link_of(scenario, WAN)).expect("it is pinned there");
                 // The kernel detaches the program a moment later. A service may attach it again before this is seen.
                 wait_until("nothing is attached, or it is again", || {
-                    let is_attached = scenario.lab.interface().contains("xdp")
-                        || !foreign::programs_at_tcx(&scenario.lab.host, WAN).is_empty();
+                    let is_attached =
+                        scenario.lab.interface().contains("xdp") || !listed(scenario).is_empty();
                     !is_attached || link_of(scenario, WAN).exists()
                 });
             }
@@ -69,6 +70,11 @@ impl Damage {
 
 fn link_of(scenario: &Scenario, interface: &str) -> PathBuf {
     scenario.lab.pin_root().join(interface).join("link")
+}
+
+/// Returns the ids of the programs at TCX.
+fn listed(scenario: &Scenario) -> Vec<u32> {
+    foreign::programs_at_tcx(&scenario.lab.host, WAN)
 }
 
 /// Runs `row` with every attach mode.

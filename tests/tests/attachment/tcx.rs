@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use knockgate_tests::{
-    foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram, programs_at_tcx},
+    foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram},
     gate_config::Gate,
     killed::{count, killed_before},
     lab::{
@@ -17,14 +17,10 @@ use knockgate_tests::{
     scenario::{Attach, Scenario},
 };
 
-use crate::{expect_status, is_guarded, serve, ssh};
+use crate::{expect_status, is_guarded, listed, serve, ssh};
 
 fn at_tcx(row: impl FnOnce(&Scenario)) {
     Scenario::run(Attach::Tcx, Family::V4, &[], row);
-}
-
-fn listed(scenario: &Scenario) -> Vec<u32> {
-    programs_at_tcx(&scenario.lab.host, WAN)
 }
 
 /// A program in front might let packets by, so then the interface is not guarded.

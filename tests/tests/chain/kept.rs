@@ -188,6 +188,53 @@ fn an_interface_of_another_kind_is_not_guarded_by_the_slot() {
     });
 }
 
+/// From whose directory somebody has removed a pin.
+#[test]
+fn what_is_damaged_keeps_its_slot() {
+    in_a_slot(|scenario, _, array| {
+        let before = array.slot(0);
+        fs::remove_file(scenario.lab.pin_root().join(WAN).join("cursor")).expect("it is pinned");
+        let moments = count(scenario.lab.knockgate_command(&["up"]), |call| {
+            (call.changes_pins() || call.changes_an_entry()) && array.slot(0).is_none()
+        });
+        assert_eq!(moments, 0);
+        assert!(array.slot(0).is_some() && array.slot(0) != before);
+        assert_eq!(array.slot(1), None);
+        status(scenario, 0);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+    });
+}
+
+/// An entry that one interface alone has needed is pinned in its directory alone.
+#[test]
+fn what_is_damaged_keeps_the_entry_that_is_in_the_slot() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        configure(scenario, interfaces(&["tun8", "tun9"]), gate());
+        let place = pins.at("array").display().to_string();
+        let service = scenario
+            .lab
+            .serve_until(&["--into", &place], "it serves", || {
+                scenario.knockgate("events").code == Some(0)
+            });
+        ip(&scenario.lab.host, "tuntap add tun8 mode tun");
+        wait_until("it has its entry", || array.slot(0).is_some());
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        let guards = array.slot(0);
+        ip(&scenario.lab.host, "tuntap add tun9 mode tun");
+        fs::remove_file(scenario.lab.pin_root().join("tun8").join("cursor")).expect("it is pinned");
+        scenario.knockgate("up");
+        assert_eq!(array.slot(0), guards);
+        let said = scenario.knockgate("status").exits(7).stdout.clone();
+        assert!(said.contains("it carries no XDP program"), "{said}");
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+    });
+}
+
 /// What is to follow never keeps an interface from being guarded.
 #[test]
 fn an_interface_is_guarded_before_what_follows_is_complained_of() {

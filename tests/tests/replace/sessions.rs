@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpStream},
+    os::unix::fs::DirBuilderExt as _,
 };
 
 use knockgate_tests::{
@@ -138,7 +139,8 @@ fn a_session_with_a_grant_by_a_key_goes_on_with_the_key() {
             keys::knock(scenario, &key, "--then 22/tcp").exits(0);
             let mut flow = scenario.connected(A, 22);
             let folder = scenario.lab.folder().join("other");
-            fs::create_dir(&folder).expect("the temporary folder is writable");
+            let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+            made.expect("the temporary folder is writable");
             scenario.configure(format!(
                 "[knock]\nports = [\"{}/udp\"]\nkeys = {folder:?}\n{gate}",
                 keys::PORT

@@ -6,10 +6,13 @@
 
 mod attach;
 pub mod attachment;
+mod bring_up;
 mod complete;
 mod cut_off;
+mod damaged;
 pub mod down;
 pub mod entry;
+mod exchange;
 pub mod framing;
 mod native;
 mod pinning;

@@ -6,25 +6,25 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, Place, guard_in, make_room, pin_programs},
+    attach::{Guarded, Place, pin_programs},
     attachment::{Attachment, Lack},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
+    exchange::{Exchange, Undo, instance},
     framing::{framing, index_of},
     native,
     pinning::pin,
-    pins::{directory::Holds, root::PinRoot},
+    pins::root::PinRoot,
     program::{self, Origin},
     repair::has_been_attached,
-    request::{Absent, Request},
-    settle::{self, change_programs, change_slot, forget, link_ids, share_links, take_place},
+    request::Request,
     tcx,
     xdp::Attached,
 };
@@ -32,13 +32,12 @@ use crate::{
     config::{Attach, Config},
     datapath::{
         carry::{self, Room},
-        chain::{into::IntoSlot, next},
+        chain::into::IntoSlot,
         compile::Contents,
         error::other_version,
         keys::{Compiled, Keys, Newest},
         open::Datapath,
-        tables::{self, Access, Definition, Group, PinDirectory},
-        write,
+        tables::{self, Definition, Group},
     },
     sys::{bpf::Hook, clock::monotonic_now, ethtool},
 };
@@ -53,15 +52,13 @@ pub struct Replaced {
     pub unused_keys: Option<anyhow::Error>,
 }
 
-/// Replaces what is in force under `root`, which is `old`, by `contents`. `deadline`: end of its trial, ns of
-/// `CLOCK_MONOTONIC`; 0: none. Needs the lock. Where it fails, `old` stays in force.
+/// Replaces what is in force under `root`, which is `old`, by `contents`. Needs the lock. Where it fails, `old` stays in force.
 pub(super) fn replace(
     old: &mut Datapath,
     contents: &Contents,
     keys: &Keys,
     root: &PinRoot,
     request: &Request,
-    deadline: u64,
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     old.end_outdated(None)?;
@@ -84,17 +81,10 @@ pub(super) fn replace(
         contents,
         &lasting,
         (&attachments, &in_use),
-        deadline,
+        request.deadline(),
     )?;
-    let mut undo = Undo {
-        root,
-        interfaces: Vec::new(),
-        has_keys: false,
-    };
-    for name in &interfaces {
-        undo.interfaces.push(name.clone());
-        root.fill_beside(name, |directory| pin(&next, directory))?;
-    }
+    let mut undo = Undo::new(root);
+    undo.fill(&interfaces, |directory| pin(&next, directory))?;
     add_tcx_entries(root, &in_use, contents, &interfaces)?;
     let first = interfaces.first().context("no interface to guard")?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
@@ -123,26 +113,14 @@ pub(super) fn replace(
     let has_been_attached = has_been_attached(old, root)?;
     new.adopt_connections(has_been_attached.then_some(&*old))?;
 
-    prepare_interfaces(root, config, &attachments)?;
-    let (before, next) = (instance(root)?, undo.directories());
-    change_programs(&before, &before, &next)?;
-    change_slot(&before, &next)?;
-    let (guarded, failed) = attach_missing(&new, root, &interfaces, request.absent, &attachments)?;
-    keep_links(root, config, &attachments)?;
-    let mut kept = Vec::new();
-    for directory in &next {
-        kept.extend(link_ids(directory)?);
-    }
-    if keeps_keys {
-        undo.has_keys = true;
-        new.put_keys(&rows, &begin)?;
-    }
-    // From now on, what is half done is finished and no longer undone.
-    take_place(root, first, &kept)?;
-    undo.interfaces.clear();
-    for name in interfaces.iter().filter(|name| *name != first) {
-        succeeds(take_place(root, name, &kept));
-    }
+    let exchange = Exchange {
+        new: &mut new,
+        root,
+        interfaces: &interfaces,
+        attachments: &attachments,
+        absent: request.absent,
+    };
+    let (guarded, failed) = exchange.run(undo, keeps_keys.then_some((&rows, &begin)))?;
     for name in &old.config().interfaces {
         if !config.interfaces.contains(name) {
             succeeds(give_up_place(root, name));
@@ -221,7 +199,7 @@ fn interfaces(config: &Config, attachments: &[Attachment], request: &Request) ->
 
 /// Returns the entries that are pinned for any interface: one that only one interface has come to need is pinned for that one
 /// alone.
-fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
+pub(super) fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
     let mut in_use = BTreeSet::new();
     for directory in instance(root)? {
         let is_pinned = |entry: &Entry| directory.join(entry.pin()).exists();
@@ -230,27 +208,8 @@ fn entries_in_use(root: &PinRoot) -> Result<BTreeSet<Entry>> {
     Ok(in_use)
 }
 
-/// Returns the directories of what is up.
-fn instance(root: &PinRoot) -> Result<Vec<PathBuf>> {
-    let mut directories = root.directories()?;
-    directories.retain(|of| of.holds == Holds::Instance);
-    Ok(directories.into_iter().map(|of| of.path).collect())
-}
-
-/// Pins the links of interfaces that have been renamed, and that the configuration names as they are called now, in the directories
-/// for these names. In those for their earlier names they would be detached with these.
-fn keep_links(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
-    for row in attachments.iter().filter(|row| row.is_attached()) {
-        if row.renamed_from().is_some() && config.interfaces.contains(&row.name) {
-            let (from, to) = (root.of(&row.configured), root.unnamed(&row.name));
-            share_links(&from, &to, |_, index| Some(index) == row.index)?;
-        }
-    }
-    Ok(())
-}
-
 /// Loads the entries for TCX that are in use, and pins them beside the others.
-fn add_tcx_entries(
+pub(super) fn add_tcx_entries(
     root: &PinRoot,
     in_use: &BTreeSet<Entry>,
     contents: &Contents,
@@ -262,28 +221,6 @@ fn add_tcx_entries(
         let ebpf = program::load_onto(&root.unnamed(first), applied, *entry)?;
         for name in interfaces {
             pin_programs(&ebpf, &root.unnamed(name))?;
-        }
-    }
-    Ok(())
-}
-
-/// Puts the guarded bonds, and what follows on the guarded interfaces, into the new tables.
-fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment]) -> Result<()> {
-    for row in attachments.iter().filter(|row| row.is_attached()) {
-        // By its name now, if the configuration has that.
-        let mut names = [&row.name, &row.configured].into_iter();
-        let name = names.find(|name| config.interfaces.contains(name));
-        if let (Some(name), Some(index)) = (name, row.index) {
-            let tables = PinDirectory {
-                path: root.unnamed(name),
-                access: Access::Change,
-            };
-            let framing = framing(&row.name, index)?;
-            write::add_bond(&tables, index)?;
-            // No reason to leave the configuration before in force. What a person can mend has been refused before.
-            if let Err(error) = next::prepare(&tables, config, name, index, framing) {
-                tracing::warn!("{error:#}");
-            }
         }
     }
     Ok(())
@@ -349,7 +286,7 @@ fn load(
 
 /// Refuses a mode of attachment other than an interface has: the kernel has no way to change it without a moment in which
 /// nothing is attached.
-fn refuse_other_mode(
+pub(super) fn refuse_other_mode(
     config: &Config,
     into: Option<&IntoSlot>,
     attachments: &[Attachment],
@@ -387,88 +324,4 @@ fn refuse_other_mode(
         }
     }
     Ok(())
-}
-
-type Attachments = (Vec<Guarded>, Vec<(String, anyhow::Error)>);
-
-/// Attaches the program to those of these interfaces that lack it.
-fn attach_missing(
-    new: &Datapath,
-    root: &PinRoot,
-    interfaces: &[String],
-    absent: Absent,
-    before: &[Attachment],
-) -> Result<Attachments> {
-    let (mut guarded, mut failed) = (Vec::new(), Vec::new());
-    for name in interfaces {
-        // Under its name now: an interface that was renamed keeps its link, and another one may have its name.
-        if before
-            .iter()
-            .any(|row| row.name == *name && row.is_attached())
-        {
-            continue;
-        }
-        let follows = before
-            .iter()
-            .any(|row| row.configured == *name && row.is_attached());
-        let attached = make_way(&root.of(name), name)
-            .and_then(|()| guard_in(root, &root.unnamed(name), name, &new.applied));
-        match attached {
-            Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
-                interface: name.clone(),
-                attached,
-            })),
-            Err(_) if follows && crate::sys::links::index_of(name).is_none() => {}
-            Err(error) if absent == Absent::Refuse => return Err(error),
-            Err(error) => failed.push((name.clone(), error)),
-        }
-    }
-    Ok((guarded, failed))
-}
-
-/// Removes a link pinned in `before` that carries another program on the interface `name`.
-fn make_way(before: &Path, name: &str) -> Result<()> {
-    if before.exists() {
-        make_room(before, index_of(name)?)?;
-    }
-    Ok(())
-}
-
-/// Undoes what was done for these interfaces when the value is dropped.
-struct Undo<'r> {
-    root: &'r PinRoot,
-    interfaces: Vec<String>,
-    /// The new keys may be in the tables that the program before uses too.
-    has_keys: bool,
-}
-
-impl Undo<'_> {
-    /// Returns the directories that have been filled.
-    fn directories(&self) -> Vec<PathBuf> {
-        let names = self.interfaces.iter();
-        names.map(|name| self.root.unnamed(name)).collect()
-    }
-
-    fn run(&self) -> Result<()> {
-        let next = self.directories();
-        settle::undo(&next, &instance(self.root)?)?;
-        if self.has_keys {
-            // While the directories are there, whoever comes next does it.
-            settle::put_back_keys(self.root, next.iter().map(PathBuf::as_path))?;
-        }
-        for directory in next.iter().filter(|directory| directory.exists()) {
-            forget(self.root, directory)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if !self.interfaces.is_empty()
-            && let Err(error) = self.run()
-        {
-            tracing::warn!("{error:#}");
-        }
-    }
 }

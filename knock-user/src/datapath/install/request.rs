@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{config::SshSession, datapath::chain::IntoArgument};
+use crate::{config::SshSession, datapath::chain::IntoArgument, sys::clock::monotonic_now};
 
 /// What happens where a configured interface is absent or refuses the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,14 @@ impl Request {
     /// with it or has it come back, tries them again.
     pub fn waits_for_keys(&self) -> bool {
         self.absent == Absent::Await && !matches!(self.replaces, Some(Replaces::Present { .. }))
+    }
+
+    /// Returns when its trial ends, ns of `CLOCK_MONOTONIC`; 0: it is none.
+    pub fn deadline(&self) -> u64 {
+        self.trial.map_or(0, |length| {
+            let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+            monotonic_now().saturating_add(length)
+        })
     }
 
     pub fn new(absent: Absent) -> Self {

@@ -1,24 +1,21 @@
 //! Brings a configuration up.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::fmt;
 
 use anyhow::{Result, bail};
-use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, guard, pin_programs},
-    attachment::{self, Attachment},
+    attach::Guarded,
+    attachment::Attachment,
+    bring_up::bring_up,
     complete::warn_of,
     cut_off::refuse_to_cut_off,
-    entry::Entry,
-    framing::{Framing, framing, index_of},
-    pinning::pin,
+    damaged::{circumstances_of, pin_again, replace_damaged},
     pins::{
-        change,
         directory::{self, Directory, Holds},
         root::PinRoot,
     },
-    program::{self, Origin},
+    program,
     repair::{self, Repair},
     replace::{Replaced, replace},
     request::{Absent, Replaces, Request, Wait},
@@ -27,7 +24,7 @@ use super::{
     tcx,
 };
 use crate::{
-    config::{Attach, Config},
+    config::Config,
     datapath::{
         chain::{
             self, IntoArgument, Renewed,
@@ -39,11 +36,11 @@ use crate::{
             compile_as,
         },
         error::{NothingUp, other_version},
-        keys::{Compiled, Kept, KeyTables, Keys, Newest},
+        keys::Keys,
         open::Datapath,
         trial::{self, TrialState},
     },
-    sys::{bpf, clock::monotonic_now, links, state_directory},
+    sys::bpf,
 };
 
 /// What was up before [`up`].
@@ -109,7 +106,11 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         Some(argument) => into::turn(&argument.pin, root)?,
         None => None,
     };
-    let into = slot(present.as_ref(), request)?;
+    let now = match &present {
+        Some(datapath) => Some(datapath.applied.circumstances.clone()),
+        None => circumstances_of(&damaged),
+    };
+    let into = slot(now, request)?;
     if let Some(into) = &into {
         into::require_one_framing(config, into)?;
     }
@@ -125,8 +126,11 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         neighbours?;
         refuse_to_cut_off(config, None, request)?;
         let contents = compile_as(config, None, circumstances)?;
-        remove(&damaged)?;
-        return bring_up(&contents, root, request, &keys);
+        if damaged.is_empty() {
+            return bring_up(&contents, root, request, &keys);
+        }
+        let replaced = replace_damaged(&damaged, &contents, &keys, root, request)?;
+        return Ok(outcome(replaced, &contents, root, Before::Nothing));
     };
     let has_been_attached = repair::has_been_attached(&datapath, root)?;
     let request = &Request {
@@ -178,28 +182,30 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         circumstances.trial = Some(datapath.before_trial()?);
     }
     let contents = compile_as(config, Some(&datapath.applied.ids), circumstances)?;
-    let deadline = deadline(request);
+    let replaced = replace(&mut datapath, &contents, &keys, root, request)?;
+    Ok(outcome(replaced, &contents, root, Before::Another))
+}
+
+/// Returns the outcome of what has come into force in place of something.
+fn outcome(replaced: Replaced, contents: &Contents, root: &PinRoot, before: Before) -> Up {
     let Replaced {
         mut guarded,
         mut failed,
         unused_keys,
-    } = replace(&mut datapath, &contents, &keys, root, request, deadline)?;
-    let attachments = match repaired(root, &mut guarded, &mut failed) {
-        Ok(attachments) => attachments,
-        Err(error) => {
-            warn_of(&error);
-            Vec::new()
-        }
-    };
-    Ok(Up {
-        before: Before::Another,
+    } = replaced;
+    let attachments = repaired(root, &mut guarded, &mut failed).unwrap_or_else(|error| {
+        warn_of(&error);
+        Vec::new()
+    });
+    Up {
+        before,
         guarded,
         into: contents.applied.circumstances.into.clone(),
         renewed: Vec::new(),
         attachments,
         failed,
         unused_keys,
-    })
+    }
 }
 
 /// Repairs what needs it: the program is to be in front of others now, others have come since, or somebody has detached it meanwhile.
@@ -240,7 +246,7 @@ impl std::error::Error for Superseded {}
 /// nothing is whole, what the request has seen may be in these directories.
 fn require_replaced(
     present: Option<&Datapath>,
-    damaged: &[PathBuf],
+    damaged: &[Directory],
     root: &PinRoot,
     request: &Request,
 ) -> Result<()> {
@@ -253,12 +259,9 @@ fn require_replaced(
     let left = match (present, damaged) {
         (None, [first, ..]) => {
             let left = Datapath::open(root)?;
-            // What is left would be taken down first, with its grants, while packets pass: but under a trial that has ended, they
-            // do. One in a slot would lose its place.
-            if !matches!(replaces, Replaces::Lapsed { .. })
-                || left.applied.circumstances.into.is_some()
-            {
-                directory::require_whole(first)?;
+            // Its grants would end: but under a trial that has ended, every packet passes without one.
+            if !matches!(replaces, Replaces::Lapsed { .. }) {
+                directory::require_whole(&first.path)?;
             }
             Some(left)
         }
@@ -302,18 +305,17 @@ fn require_neighbours(config: &Config, into: Option<&IntoSlot>, request: &Reques
     chain::frags_of(config, into).map(drop)
 }
 
-/// Returns the slot that the program belongs in; `None` where it is attached by links.
-fn slot(present: Option<&Datapath>, request: &Request) -> Result<Option<IntoSlot>> {
-    let Some(datapath) = present else {
+/// Returns the slot that the program belongs in; `None` where it is attached by links. `now`: of what is up, as far as that is known.
+fn slot(now: Option<Circumstances>, request: &Request) -> Result<Option<IntoSlot>> {
+    let Some(Circumstances { into: now, .. }) = now else {
         return request.into.as_ref().map(into::choose).transpose();
     };
-    let now = &datapath.applied.circumstances.into;
     let Some(IntoArgument { pin, slot }) = &request.into else {
-        return Ok(now.clone());
+        return Ok(now);
     };
     let is_same = |into: &&IntoSlot| into.pin == *pin && slot.is_none_or(|slot| slot == into.slot);
     match now.as_ref().filter(is_same) {
-        Some(into) => Ok(Some(into.clone())),
+        Some(_) => Ok(now),
         None => bail!(
             "it is up {}, and cannot change to another place without a moment in which nothing is guarded: `knockgate down`, \
              then `knockgate up --into {}`",
@@ -326,28 +328,16 @@ fn slot(present: Option<&Datapath>, request: &Request) -> Result<Option<IntoSlot
     }
 }
 
-fn deadline(request: &Request) -> u64 {
-    request.trial.map_or(0, |length| {
-        let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-        monotonic_now().saturating_add(length)
-    })
-}
-
 /// Returns what is up, after finishing or removing what killed processes have left, and the directories of it that guard something,
 /// but from which somebody has removed pins. Without any other there is nothing to go on from.
-fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<PathBuf>)> {
+fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<Directory>)> {
     settle(root)?;
     let (mut is_up, mut damaged) = (false, Vec::new());
-    for Directory {
-        interface: _,
-        path,
-        holds,
-    } in root.directories()?
-    {
-        match holds {
-            Holds::OtherVersion => return Err(other_version(&path)),
-            Holds::Instance if directory::is_whole(&path) => is_up = true,
-            Holds::Instance => damaged.push(path),
+    for directory in root.directories()? {
+        match directory.holds {
+            Holds::OtherVersion => return Err(other_version(&directory.path)),
+            Holds::Instance if directory::is_whole(&directory.path) => is_up = true,
+            Holds::Instance => damaged.push(directory),
             Holds::Unfinished | Holds::Foreign(_) => {}
         }
     }
@@ -355,14 +345,9 @@ fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<PathBuf>)> {
     Ok((present, damaged))
 }
 
-/// Takes down what is left in these directories.
-fn remove(damaged: &[PathBuf]) -> Result<()> {
-    damaged.iter().try_for_each(|path| change::remove(path))
-}
-
 fn take_over(
     mut datapath: Datapath,
-    damaged: &[PathBuf],
+    damaged: &[Directory],
     root: &PinRoot,
     request: &Request,
     keys: &Keys,
@@ -375,12 +360,7 @@ fn take_over(
     let Repair { guarded, failed } = if request.keeps_down {
         repair::repair(&mut datapath, root)?
     } else {
-        if datapath.applied.circumstances.into.is_some() {
-            // What is whole has the same program, which stays in the slot.
-            damaged.iter().try_for_each(|path| change::unpin(path))?;
-        } else {
-            remove(damaged)?;
-        }
+        pin_again(&datapath, root, damaged)?;
         repair::repair_all(&mut datapath, root)?
     };
     let attachments = datapath.attachments()?;
@@ -400,103 +380,4 @@ fn take_over(
         failed,
         unused_keys,
     })
-}
-
-fn bring_up(contents: &Contents, root: &PinRoot, request: &Request, keys: &Keys) -> Result<Up> {
-    let config = &contents.applied.config;
-    let absent = request.absent;
-    let mut framings = BTreeSet::new();
-    for name in &config.interfaces {
-        match index_of(name).and_then(|index| framing(name, index)) {
-            Ok(framing) => _ = framings.insert(framing),
-            Err(error) if absent == Absent::Refuse => return Err(error),
-            // Reported when the interface cannot be guarded, below.
-            Err(_) => {}
-        }
-    }
-    if framings.is_empty() {
-        // Loaded now, so that a kernel that refuses the program does so before an interface appears.
-        framings.insert(Framing::Ethernet);
-    }
-    let mut undo = Undo::default();
-    let is_tcx = config.attach == Attach::Tcx;
-    let entry = if is_tcx { Entry::tcx } else { Entry::xdp };
-    let entries: BTreeSet<Entry> = framings.into_iter().map(entry).collect();
-    let ebpf = program::load(contents, &entries, Origin::now(deadline(request))?)?;
-    let unused_keys = begin_keys(&ebpf, contents, keys, root)?;
-    for name in &config.interfaces {
-        let directory = root.fill(name, |directory| pin(&ebpf, directory))?;
-        undo.0.push(directory);
-    }
-    if let (true, Some(first)) = (is_tcx, config.interfaces.first()) {
-        for entry in entries {
-            let ebpf = program::load_onto(&root.of(first), &contents.applied, entry)?;
-            for name in &config.interfaces {
-                pin_programs(&ebpf, &root.of(name))?;
-            }
-        }
-    }
-    Datapath::open(root)?.adopt_connections(None)?;
-    let (mut guarded, mut failed) = (Vec::new(), Vec::new());
-    for name in &config.interfaces {
-        match guard(root, name, &contents.applied) {
-            Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
-                interface: name.clone(),
-                attached,
-            })),
-            Err(error) if absent == Absent::Refuse => return Err(error),
-            Err(error) => failed.push((name.clone(), error)),
-        }
-    }
-    // Absent interfaces may appear later, but one that is there and refuses the program will go on to refuse it.
-    let is_there = |(name, _): &(String, anyhow::Error)| links::index_of(name).is_some();
-    if guarded.is_empty()
-        && let Some(index) = failed.iter().position(is_there)
-    {
-        return Err(failed.swap_remove(index).1);
-    }
-    let into = contents.applied.circumstances.into.as_ref();
-    let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
-    undo.0.clear();
-    Ok(Up {
-        before: Before::Nothing,
-        guarded,
-        into: into.cloned(),
-        renewed: Vec::new(),
-        attachments,
-        failed,
-        unused_keys,
-    })
-}
-
-/// Puts the keys into the tables of a program that is not attached yet. Returns why some of them cannot be used.
-fn begin_keys(
-    ebpf: &Ebpf,
-    contents: &Contents,
-    keys: &Keys,
-    root: &PinRoot,
-) -> Result<Option<anyhow::Error>> {
-    let config = &contents.applied.config;
-    let Compiled { rows, unused } = keys.compile(&contents.applied, None)?;
-    // Also where no knocks are taken: a later configuration may take some.
-    let kept = Kept::take(&state_directory::path(), root.path());
-    if config.knock.ports.is_empty() {
-        return Ok(None);
-    }
-    KeyTables::open(ebpf)?.apply(&rows, &Newest::from(kept, config))?;
-    Ok(unused)
-}
-
-/// Directories that this process has made, which are removed when the value is dropped.
-#[derive(Default)]
-struct Undo(Vec<PathBuf>);
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        for directory in self.0.drain(..) {
-            if let Err(error) = change::remove(&directory) {
-                tracing::warn!("{error:#}");
-            }
-        }
-    }
 }

@@ -53,17 +53,30 @@ impl PinRoot {
     }
 }
 
-/// Pins the tables and the programs that are pinned in `from` in `to` as well.
+/// Pins the tables that are pinned in `from` in `to` as well, and the programs of which `to` has none yet.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let names = tables::ALL.iter().map(tables::Definition::pin_name);
-    let programs = PROGRAMS.into_iter().filter(|name| from.join(name).exists());
-    for name in names.chain(programs.map(str::to_owned)) {
-        bpf::open(&from.join(&name))
-            .and_then(|object| bpf::pin(&object, &to.join(&name)))
-            .with_context(|| format!("cannot pin {name} in {} again", to.display()))?;
+    for table in tables::ALL {
+        copy_pin(&table.pin_name(), from, to)?;
     }
+    copy_programs(from, to)?;
     access::carry(from, to);
     Ok(())
+}
+
+/// Pins the programs that are pinned in `from` in `to` as well, as far as `to` has none of that name yet.
+pub fn copy_programs(from: &Path, to: &Path) -> Result<()> {
+    for name in PROGRAMS {
+        if from.join(name).exists() && !to.join(name).exists() {
+            copy_pin(name, from, to)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_pin(name: &str, from: &Path, to: &Path) -> Result<()> {
+    bpf::open(&from.join(name))
+        .and_then(|object| bpf::pin(&object, &to.join(name)))
+        .with_context(|| format!("cannot pin {name} in {} again", to.display()))
 }
 
 /// Removes a directory with what is knockgate's in it, and takes the program out of the slot that it is in.

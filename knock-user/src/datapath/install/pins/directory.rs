@@ -129,7 +129,8 @@ pub fn require_whole(directory: &Path) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{} has not all pins: `knockgate up` takes down what is left of it, and brings it up anew",
+        "{} has not all pins: `knockgate up` pins them again, or, where no other interface has them, brings up anew what \
+         is in the file, without the grants that there are",
         directory.display()
     );
 }

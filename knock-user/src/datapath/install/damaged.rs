@@ -1,0 +1,123 @@
+//! What guards something, but from which somebody has removed pins. It guards until something else is in its place.
+
+use std::slice;
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    attach::Guarded,
+    attachment::{self, Attachment},
+    bring_up::{begin_keys, entries},
+    complete::{give_up_place, succeeds},
+    exchange::{Exchange, Undo},
+    pinning::pin,
+    pins::{
+        change,
+        directory::{self, Directory},
+        root::PinRoot,
+    },
+    program::{self, Origin},
+    replace::{Replaced, add_tcx_entries, entries_in_use, refuse_other_mode},
+    request::Request,
+    settle::{self, forget, take_place},
+};
+use crate::datapath::{
+    chain::into,
+    compile::{Contents, applied::Circumstances},
+    error::other_version,
+    keys::Keys,
+    open::{self, Datapath},
+};
+
+/// Returns how what is left in these directories came to be in force; `None` where nothing says it any more.
+pub(super) fn circumstances_of(damaged: &[Directory]) -> Option<Circumstances> {
+    let mut known = damaged.iter().filter_map(|of| open::applied(&of.path).ok());
+    known.next().map(|applied| applied.circumstances)
+}
+
+/// Brings a configuration up in place of what is left in these directories, with no moment in which an interface is not guarded. Its
+/// grants and sessions are not carried over: the tables may be among what is gone. Where this fails, what is left stays.
+pub(super) fn replace_damaged(
+    damaged: &[Directory],
+    contents: &Contents,
+    keys: &Keys,
+    root: &PinRoot,
+    request: &Request,
+) -> Result<Replaced> {
+    let config = &contents.applied.config;
+    let into = contents.applied.circumstances.into.as_ref();
+    let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
+    if !request.returns() {
+        refuse_other_mode(config, into, &attachments)?;
+    }
+    let mut entries = entries(config, request.absent)?;
+    entries.extend(entries_in_use(root)?);
+    let mut origin = Origin::now(request.deadline())?;
+    // As of a replacement: one that is killed is undone until the first directory has changed places, and finished from then on.
+    for directory in damaged {
+        let generation = directory::meta(&directory.path)?.generation;
+        origin.generation = origin.generation.max(generation + 1);
+    }
+    let ebpf = program::load(contents, &entries, origin)?;
+    let unused_keys = begin_keys(&ebpf, contents, keys, root)?;
+    let first = config.interfaces.first().context("no interface to guard")?;
+    let mut undo = Undo::new(root);
+    undo.fill(&config.interfaces, |directory| pin(&ebpf, directory))?;
+    add_tcx_entries(root, &entries, contents, &config.interfaces)?;
+    let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
+    new.adopt_connections(None)?;
+    let exchange = Exchange {
+        new: &mut new,
+        root,
+        interfaces: &config.interfaces,
+        attachments: &attachments,
+        absent: request.absent,
+    };
+    let (mut guarded, failed) = exchange.run(undo, None)?;
+    for Attachment { name, state, .. } in attachments {
+        if let Ok(attached) = state {
+            guarded.push(Guarded {
+                interface: name,
+                attached,
+            });
+        }
+    }
+    for Directory { interface, .. } in damaged {
+        if !config.interfaces.contains(interface) {
+            succeeds(give_up_place(root, interface));
+        }
+        let left = root.unnamed(interface);
+        // What is known of no slot may be in one.
+        succeeds(into::leave(&left).and_then(|()| forget(root, &left)));
+    }
+    Ok(Replaced {
+        guarded,
+        failed,
+        unused_keys,
+    })
+}
+
+/// Pins again what is gone from these directories: what is up has it elsewhere too. Links and slot stay as they are.
+pub(super) fn pin_again(datapath: &Datapath, root: &PinRoot, damaged: &[Directory]) -> Result<()> {
+    let whole = datapath.whole_directory()?;
+    let whole = whole.ok_or_else(|| other_version(root.path()))?;
+    for Directory {
+        interface, path, ..
+    } in damaged
+    {
+        let meta = directory::meta(path)?;
+        if (meta.since, meta.generation) != (datapath.since, datapath.generation) {
+            settle::undo(slice::from_ref(path), slice::from_ref(&whole))?;
+            forget(root, path)?;
+            continue;
+        }
+        root.fill_beside(interface, |directory| {
+            // Its own first: each directory may have loaded an entry for itself, and its link or the slot has that one.
+            change::copy_programs(path, directory)?;
+            change::copy(&whole, directory)
+        })?;
+        take_place(root, interface, &[])?;
+        forget(root, &root.unnamed(interface))?;
+    }
+    Ok(())
+}
