@@ -161,18 +161,22 @@ impl Invalid {
     }
 }
 
-/// Returns whether a line of the file is repeated in messages. A sequence is a password, and so is a line that may be one under
-/// a name with a slip of the pen, or go on with one.
+/// Returns whether a line of the file is repeated in messages. A sequence is a password: no line is that may be one, under
+/// whatever name, or go on with one.
 fn is_shown(line: &str) -> bool {
     const HARMLESS: [&str; 10] = [
         "host", "key", "gate", "for", "address", "delay", "retries", "timeout", "then", "connect",
     ];
-    let line = line.trim_start();
-    let is_header = line.starts_with("[profile");
-    is_header
-        || line.split_once('=').is_some_and(|(name, value)| {
-            HARMLESS.contains(&name.trim()) && !value.contains("sequence")
-        })
+    // `then` and `connect` have one port.
+    let has_ports =
+        line.contains("sequence") || line.contains('[') || line.matches('/').count() > 1;
+    match line.split_once('=') {
+        Some((name, _)) => HARMLESS.contains(&name.trim()) && !has_ports,
+        None => {
+            let header = line.trim();
+            header.starts_with("[profile") && header.matches(['[', ']', '/', ',']).count() <= 2
+        }
+    }
 }
 
 impl fmt::Display for Invalid {

@@ -166,6 +166,12 @@ fn a_sequence_is_not_repeated_whatever_its_name() {
         for text in [
             format!("[profile.home]\n{name} = [\"7000/udp\", \"8443/tcp\"]\n"),
             format!("[profile]\nhome = {{ {name} = [\"7000/udp\", \"8443/tcp\"] }}\n"),
+            // Line breaks that are missing.
+            format!("[profile.home] {name} = [\"7000/udp\", \"8443/tcp\"]\n"),
+            format!("[profile.home] {name} [\"7000/udp\", \"8443/tcp\"]\n"),
+            format!("[profile.home]\nhost = \"h\" {name} = [\"7000/udp\", \"8443/tcp\"]\n"),
+            format!("[profile.home]\nkey = \"h\" # {name} 7000/udp, 8443/tcp\nx = 1 2\n"),
+            format!("[profile.home]\n{name} = [7000, 8443]\n"),
         ] {
             let refused = Profile::parse(&text, "client.toml", "home");
             let message = refused.err().map(|error| error.to_string());
