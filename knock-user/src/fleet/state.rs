@@ -80,13 +80,13 @@ pub trait Policy {
     /// Returns the latest time that a packet may carry now, Unix ns.
     fn latest(&self, now: Moment) -> u64;
 
-    /// Returns the number of who may pass here, or why nobody may.
-    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal>;
+    /// Returns the number of who may pass here now, or why nobody may.
+    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>, now: Moment) -> Result<u32, Refusal>;
 
     /// Returns who has this number.
     fn who(&self, user: u32) -> Who;
 
-    /// Returns [`By::print`] of the key that has this number, while it is valid.
+    /// Returns [`By::print`] of the key that has this number, unless it is revoked.
     fn print(&self, user: u32) -> Option<u64>;
 }
 

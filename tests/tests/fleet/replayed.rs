@@ -120,9 +120,37 @@ fn a_packet_that_one_host_has_accepted_is_refused_by_the_others() {
     });
 }
 
+/// A key begins at a time that no host can have accepted a packet of: told as one, it would lock its user out at all hosts, and
+/// where the clock is ahead, keep what is accepted until then from being told.
+#[test]
+fn when_a_key_begins_is_no_time_of_a_packet() {
+    Fleet::run(1, |fleet| {
+        let key = configured(fleet, "");
+        fleet.start();
+        // The service has looked at its tables by then, more than once.
+        key_counts();
+        told_everything(fleet, 0);
+        let seen = || fleet.engine.get("/knockgate/test/v1/seen/");
+        assert_eq!(seen(), []);
+        let time = unix_time();
+        send(&fleet.hosts[0].scenario, A, &sealed(&key, time));
+        is_known(fleet, "seen/", &format!("{time:020}"));
+    });
+}
+
 /// The new key has the same name, and the old one was stolen.
 #[test]
 fn what_another_host_lets_in_by_a_key_that_was_rotated_here_is_not_let_in_here() {
+    old_key_is_refused("0s");
+}
+
+#[test]
+fn what_another_host_lets_in_by_a_key_that_has_expired_here_is_not_let_in_here() {
+    old_key_is_refused("1s");
+}
+
+/// `overlap`: no more than a second.
+fn old_key_is_refused(overlap: &str) {
     Fleet::run(2, |fleet| {
         let key = configured(fleet, "");
         fleet.start();
@@ -130,8 +158,12 @@ fn what_another_host_lets_in_by_a_key_that_was_rotated_here_is_not_let_in_here()
         let [first, second] = fleet.hosts.as_slice() else {
             panic!("two hosts")
         };
-        let rotated = first.knockgate("key rotate alice --overlap 0s");
+        let rotated = first.knockgate(&format!("key rotate alice --overlap {overlap}"));
         rotated.exits(0);
+        let rotated = unix_time();
+        wait_until("the old key has expired", || {
+            unix_time() > rotated + 1_100_000_000
+        });
         // The folder of keys has not come here yet.
         send(&second.scenario, A, &sealed(&key, unix_time()));
         second.granted(A, "ssh");

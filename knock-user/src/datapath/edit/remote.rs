@@ -16,7 +16,12 @@ use knock_common::{
 
 use super::grant_table::GrantTable;
 use crate::{
-    datapath::{keys::tables, open::Datapath, tables::data, view::grants::GrantRow},
+    datapath::{
+        keys::{Print, tables},
+        open::Datapath,
+        tables::data,
+        view::grants::GrantRow,
+    },
     sys::bpf::batch,
 };
 
@@ -124,9 +129,9 @@ impl Datapath {
         Ok(())
     }
 
-    /// Returns the newest time of the packets of the key in each slot, Unix ns.
-    pub fn newest_by_slot(&self) -> Result<Vec<u64>> {
-        Ok(self.keys()?.newest_by_slot())
+    /// Returns the time of the newest packet of the key in each slot that this host has accepted, Unix ns; 0: it knows of none.
+    pub fn accepted_by_slot(&self) -> Result<Vec<u64>> {
+        Ok(self.keys()?.accepted_by_slot())
     }
 
     /// Returns the newest time of the packets of the key in a slot, Unix ns.
@@ -146,12 +151,12 @@ impl Datapath {
         Ok(slots)
     }
 
-    /// Returns a print of each valid key, by its slot; see [`KeyTables::prints`](tables::KeyTables::prints).
-    pub fn key_prints(&self) -> Result<Vec<(u16, u64)>> {
+    /// Returns the print of each key that is not revoked, by its slot.
+    pub fn key_prints(&self) -> Result<Vec<(u16, Print)>> {
         Ok(self.keys()?.prints())
     }
 
-    /// Returns what valid keys open: the slot of the key, and the id of the gate.
+    /// Returns what the keys open that are not revoked: the slot of the key, and the id of the gate.
     pub fn opened_by_keys(&self) -> Result<std::collections::HashSet<(u32, u32)>> {
         self.keys()?.opened()
     }

@@ -11,5 +11,5 @@ pub use apply::{Holders, Who, load, user_of};
 pub use held::Held;
 pub use newest::{Kept, Newest, latest};
 pub use rows::{KeyRows, beyond_limit};
-pub use tables::KeyTables;
+pub use tables::{KeyTables, Print};
 pub use usable::{Compiled, Keys};

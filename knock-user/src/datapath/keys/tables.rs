@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::Result;
 use aya::maps::{Array, HashMap, MapData};
-use bytemuck::{Zeroable as _, bytes_of};
+use bytemuck::{Zeroable as _, bytes_of, pod_read_unaligned};
 use knock_common::{
     address::V6,
     knock::authenticated::key::{HostSecret, Key, KeyGate, NAME, state},
@@ -96,8 +96,8 @@ impl KeyTables {
             }
             let words = self.keys.words_of(index);
             words[word::NOT_AFTER].store(row.not_after, Ordering::Relaxed);
-            // With `bound`, in one word. Last, so that a key that ends does so with all else as it was.
-            words[word::STATE].store(status(row, present.family), Ordering::SeqCst);
+            // Last, so that a key that ends does so with all else as it was.
+            set_status(&words[word::STATE], row);
         } else {
             let time = newest.of(&text(&row.name), number, row.created);
             waits = newest.is_ahead(time);
@@ -110,7 +110,7 @@ impl KeyTables {
                 ..Key::zeroed()
             };
             self.keys.set(index, begun);
-            self.keys.words_of(index)[word::STATE].store(status(row, 0), Ordering::SeqCst);
+            set_status(&self.keys.words_of(index)[word::STATE], row);
         }
         Ok(waits && row.state == state::VALID)
     }
@@ -160,7 +160,7 @@ impl KeyTables {
         self.keys.get(slot as usize).state
     }
 
-    /// Returns what valid keys open: the slot of the key, and the id of the gate.
+    /// Returns what the keys open that are not revoked: the slot of the key, and the id of the gate.
     pub fn opened(&self) -> Result<HashSet<(u32, u32)>> {
         let mut opened = HashSet::new();
         batch::for_each(data(&self.gates), |row: &KeyGate, id: &u32| {
@@ -172,12 +172,11 @@ impl KeyTables {
         Ok(opened)
     }
 
-    /// Returns a number for each valid key, by its slot: another key has another one, and hosts that derive the key alike have the
-    /// same. It tells nothing of the key, which is random.
-    pub fn prints(&self) -> Vec<(u16, u64)> {
+    /// Returns the print of each key that is not revoked, by its slot.
+    pub fn prints(&self) -> Vec<(u16, Print)> {
         let keys = (0_u16..).zip(self.keys.iter());
         let valid = keys.filter(|(_, key)| key.state == state::VALID);
-        valid.map(|(slot, key)| (slot, print(&key))).collect()
+        valid.map(|(slot, key)| (slot, Print::of(&key))).collect()
     }
 
     /// Returns whether a key waits for the newest time of the table before, which a process that was killed has left behind.
@@ -237,6 +236,12 @@ impl KeyTables {
         self.keys.iter().map(known).collect()
     }
 
+    /// Returns by slot the time of the newest knock that the program has accepted, Unix ns; 0 where it is not known. Where a key
+    /// begins, and what another host has accepted, is no such time.
+    pub fn accepted_by_slot(&self) -> Vec<u64> {
+        self.keys.iter().map(|key| key.source_time).collect()
+    }
+
     /// Returns the newest time of the key in a slot, Unix ns.
     pub fn newest_of(&self, slot: u16) -> Option<u64> {
         let index = usize::from(slot);
@@ -262,7 +267,20 @@ impl KeyTables {
         }
     }
 
-    /// Takes over the newest times of tables whose program accepts nothing any more.
+    /// Takes over where the newest knock of a key that accepts nothing came from.
+    fn follow_source(&self, index: usize, earlier: &Key) {
+        let words = self.keys.words_of(index);
+        let source: [u64; 2] = pod_read_unaligned(bytes_of(&earlier.source));
+        for (word, part) in words[word::SOURCE..].iter().zip(source) {
+            word.store(part, Ordering::Relaxed);
+        }
+        change_status(&words[word::STATE], |bytes| bytes[5] = earlier.family);
+        // After these, as the program does.
+        words[word::SOURCE_TIME].store(earlier.source_time, Ordering::SeqCst);
+    }
+
+    /// Takes over the newest times of tables whose program accepts nothing any more, and where the knocks of these times came from:
+    /// the fleet may not have been told of them yet.
     pub fn follow(&self, before: &Self) {
         for index in 0..self.keys.len() {
             let key = self.keys.get(index);
@@ -272,20 +290,60 @@ impl KeyTables {
             let earlier = (index < before.keys.len()).then(|| before.keys.get(index));
             let earlier = earlier.filter(|earlier| earlier.secret == key.secret);
             if let (Some(earlier), Ok(slot)) = (earlier, u16::try_from(index)) {
+                self.follow_source(index, &earlier);
                 self.set_newest(slot, earlier.newest);
             }
         }
     }
 }
 
-fn print(key: &Key) -> u64 {
-    let mut hash = Sha256::new();
-    hash.update(b"knockgate print of a key 1");
-    hash.update(bytes_of(&key.secret));
-    let hash: [u8; 32] = hash.finalize().into();
-    let mut print = [0; 8];
-    print.copy_from_slice(&hash[..8]);
-    u64::from_be_bytes(print)
+/// What tells a key from others of the same name, and until when it is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Print {
+    /// Another key has another one, and hosts that derive the key alike have the same. It tells nothing of the key, which is random.
+    pub number: u64,
+    /// Unix ns; 0: for good.
+    pub not_after: u64,
+}
+
+impl Print {
+    fn of(key: &Key) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"knockgate print of a key 1");
+        hash.update(bytes_of(&key.secret));
+        let hash: [u8; 32] = hash.finalize().into();
+        let mut number = [0; 8];
+        number.copy_from_slice(&hash[..8]);
+        Self {
+            number: u64::from_be_bytes(number),
+            not_after: key.not_after,
+        }
+    }
+
+    /// Returns whether the key is not valid any more, as the program decides it. `wall`: µs since 1970.
+    pub const fn has_expired(self, wall: u64) -> bool {
+        self.not_after != 0 && self.not_after < wall.saturating_mul(1000)
+    }
+}
+
+/// Changes the word with the state of a key: the program may write another family meanwhile, beside the source that it belongs
+/// to.
+fn change_status(status: &AtomicU64, change: impl Fn(&mut [u8; 8])) {
+    let changed = |word: u64| {
+        let mut bytes = word.to_ne_bytes();
+        change(&mut bytes);
+        Some(u64::from_ne_bytes(bytes))
+    };
+    // It returns what was there, and fails only where there is nothing to change.
+    let _ = status.fetch_update(Ordering::SeqCst, Ordering::SeqCst, changed);
+}
+
+/// Sets the state of a key and `bound` at once, and leaves the family.
+fn set_status(status: &AtomicU64, row: &KeyRow) {
+    change_status(status, |bytes| {
+        bytes[..4].copy_from_slice(&row.state.to_ne_bytes());
+        bytes[4] = row.bound.into();
+    });
 }
 
 fn is_frozen(key: &Key) -> bool {
@@ -310,20 +368,48 @@ mod word {
     use super::Key;
 
     pub const NEWEST: usize = offset_of!(Key, newest) / 8;
+    pub const SOURCE: usize = offset_of!(Key, source) / 8;
     pub const SOURCE_TIME: usize = offset_of!(Key, source_time) / 8;
     pub const NOT_AFTER: usize = offset_of!(Key, not_after) / 8;
     /// `state`, `bound` and `family`.
     pub const STATE: usize = offset_of!(Key, state) / 8;
 }
 
-/// Returns the word with the state of a key.
-fn status(row: &KeyRow, family: u8) -> u64 {
-    let [a, b, c, d] = row.state.to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, u8::from(row.bound), family, 0, 0])
-}
-
 /// Returns the name of a key as the table has it; empty where there is none.
 pub fn text(name: &[u8; NAME]) -> String {
     let bytes = name.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_changed_keeps_the_family_that_the_program_has_written() {
+        let key = Key {
+            state: state::VALID,
+            family: 6,
+            ..Key::zeroed()
+        };
+        let at = word::STATE * 8;
+        let word: u64 = pod_read_unaligned(&bytes_of(&key)[at..at + 8]);
+        let status = AtomicU64::new(word);
+        let row = KeyRow {
+            name: [0; NAME],
+            secret: key.secret,
+            not_after: 0,
+            state: state::REVOKED,
+            bound: true,
+            created: 0,
+        };
+        set_status(&status, &row);
+        let changed = Key {
+            state: state::REVOKED,
+            bound: 1,
+            ..key
+        };
+        let word: u64 = pod_read_unaligned(&bytes_of(&changed)[at..at + 8]);
+        assert_eq!(status.into_inner(), word);
+    }
 }

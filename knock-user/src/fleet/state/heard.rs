@@ -326,7 +326,7 @@ impl State {
             return Ok(None);
         }
         let id = id.ok_or(Refusal::Gate)?;
-        policy.admits(id, &source, grant.by())?;
+        policy.admits(id, &source, grant.by(), now)?;
         let lasts = left.saturating_mul(1000).min(open_for);
         let said = now.monotonic.saturating_add(said.saturating_mul(1000));
         self.contest((id, source), said, now);

@@ -50,7 +50,7 @@ impl Policy for Rules {
         now.wall * 1000 + MAX_AHEAD
     }
 
-    fn admits(&self, _gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal> {
+    fn admits(&self, _gate: u16, source: &IpNet, by: By<'_>, _now: Moment) -> Result<u32, Refusal> {
         let allowed: IpNet = "10.0.0.0/8".parse().expect("a network");
         match by.user {
             Some(_) if self.allows_nobody => Err(Refusal::User),

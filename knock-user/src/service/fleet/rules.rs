@@ -8,7 +8,11 @@ use knock_common::{grant::BY_HAND, knock::authenticated::key::KEY_USER};
 
 use crate::{
     config::Gate,
-    datapath::{Applied, Datapath, Who, keys::user_of, origin::Holder},
+    datapath::{
+        Applied, Datapath, Who,
+        keys::{Print, user_of},
+        origin::Holder,
+    },
     fleet::{
         record::{By, Refusal},
         state::{Moment, Policy},
@@ -20,9 +24,9 @@ pub struct Rules {
     applied: Applied,
     names: HashMap<u16, String>,
     slots: HashMap<String, Vec<u16>>,
-    /// [`By::print`] of the valid keys, by their slots.
-    prints: HashMap<u16, u64>,
-    /// Which gates the valid keys open, by their slots.
+    /// Of the keys that are not revoked, by their slots.
+    prints: HashMap<u16, Print>,
+    /// Which gates these keys open, by their slots.
     opened: HashSet<(u32, u32)>,
 }
 
@@ -57,9 +61,9 @@ impl Rules {
         Ok(is_other)
     }
 
-    /// Returns [`By::print`] of the key in a slot; `None`: it is not valid.
+    /// Returns [`By::print`] of the key in a slot; `None`: it is revoked, or there is none.
     pub fn print_of(&self, slot: u16) -> Option<u64> {
-        self.prints.get(&slot).copied()
+        self.prints.get(&slot).map(|print| print.number)
     }
 
     /// Returns the slots of the keys with this name.
@@ -77,16 +81,20 @@ impl Rules {
         Some(self.applied.gate(gate)?.grant_to.network(source))
     }
 
-    fn number(&self, gate: &Gate, id: u16, user: &str, by: By<'_>) -> Option<u32> {
+    fn number(&self, gate: &Gate, id: u16, user: &str, by: By<'_>, now: Moment) -> Option<u32> {
         let slots = by.key.map_or(&[][..], |key| self.slots_of(key));
         if slots.is_empty() {
             // Who has a sequence here may have used a key there.
             return self.applied.ids.user(&gate.name, user);
         }
         // The key itself, and not another one of the same name: that one may have come in its place because it was stolen.
-        let print = by.print?;
+        let number = by.print?;
         let mut own = slots.iter().copied();
-        let slot = own.find(|slot| self.print_of(*slot) == Some(print))?;
+        let slot = own.find(|slot| {
+            let print = self.prints.get(slot);
+            // The tables keep a key that has expired: the kernel program looks at the clock, too.
+            print.is_some_and(|print| print.number == number && !print.has_expired(now.wall))
+        })?;
         let slot = u32::from(slot);
         let opens = self.opened.contains(&(slot, id.into()));
         opens.then_some(KEY_USER | slot)
@@ -113,7 +121,7 @@ impl Policy for Rules {
         now.wall.saturating_mul(1000).saturating_add(ahead)
     }
 
-    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>) -> Result<u32, Refusal> {
+    fn admits(&self, gate: u16, source: &IpNet, by: By<'_>, now: Moment) -> Result<u32, Refusal> {
         let rules = self.applied.gate(gate).ok_or(Refusal::Gate)?;
         let is_allowed = rules.sources.is_empty()
             || rules.sources.iter().any(|network| network.contains(source));
@@ -128,7 +136,9 @@ impl Policy for Rules {
         if by.key.is_some_and(|key| user_of(key) != user) {
             return Err(Refusal::User);
         }
-        let number = self.number(rules, gate, user, by).ok_or(Refusal::User)?;
+        let number = self
+            .number(rules, gate, user, by, now)
+            .ok_or(Refusal::User)?;
         // No knock here would open for more than this.
         let widest = rules.grant_to.network(source.addr()).prefix_len();
         let is_narrow = source.prefix_len() >= widest;
@@ -180,6 +190,8 @@ mod tests {
 
     const OLD: u64 = 1;
     const NEW: u64 = 2;
+    /// When the old key expires, Unix ns.
+    const EXPIRES: u64 = 5000;
 
     /// Of a host where alice has a sequence, and a key that was rotated: slot 1 has the new one, slot 0 the old one.
     fn rules(is_old_valid: bool) -> Rules {
@@ -191,8 +203,9 @@ mod tests {
         let applied = Applied::new(config, ids, Circumstances::default());
         let gate = u32::from(applied.ids.gate("ssh").expect("it is there"));
         let name = "alice/laptop".to_owned();
-        let mut valid = vec![(1, NEW)];
-        valid.extend(is_old_valid.then_some((0, OLD)));
+        let print = |number, not_after| Print { number, not_after };
+        let mut valid = vec![(1, print(NEW, 0))];
+        valid.extend(is_old_valid.then_some((0, print(OLD, EXPIRES))));
         Rules {
             applied,
             names: [(0, name.clone()), (1, name.clone())].into(),
@@ -215,7 +228,7 @@ mod tests {
                 print,
             };
             let gate = rules.gate("ssh").expect("it is there");
-            rules.admits(gate, &source, by).ok()
+            rules.admits(gate, &source, by, at(EXPIRES / 1000)).ok()
         };
         let laptop = Some("alice/laptop");
         let overlap = rules(true);
@@ -231,5 +244,33 @@ mod tests {
         assert_eq!(admits(&over, Some("alice/phone"), Some(OLD)), sequence);
         assert_eq!(admits(&over, None, None), sequence);
         assert_eq!(admits(&over, Some("bob/phone"), Some(NEW)), None);
+    }
+
+    #[test]
+    fn a_grant_of_a_key_that_has_expired_is_not_admitted() {
+        let source = "192.0.2.7/32".parse().expect("a network");
+        let rules = rules(true);
+        let gate = rules.gate("ssh").expect("it is there");
+        let admits = |print, wall| {
+            let by = By {
+                user: Some("alice"),
+                key: Some("alice/laptop"),
+                print: Some(print),
+            };
+            rules.admits(gate, &source, by, at(wall))
+        };
+        let last = EXPIRES / 1000;
+        assert_eq!(admits(OLD, last), Ok(KEY_USER));
+        assert_eq!(admits(OLD, last + 1), Err(Refusal::User));
+        assert_eq!(admits(NEW, last + 1), Ok(KEY_USER | 1));
+    }
+
+    /// `wall`: µs.
+    fn at(wall: u64) -> Moment {
+        Moment {
+            monotonic: 0,
+            boot: 0,
+            wall,
+        }
     }
 }

@@ -281,8 +281,9 @@ impl<E: Engine> Worker<E> {
             }
         })?;
         self.state.forget_ended(moment());
-        let slots = self.datapath.newest_by_slot()?;
-        self.note_newest(&slots);
+        // Not from when each counts: a key that begins does so at a time that no host may have accepted a packet of.
+        let accepted = self.datapath.accepted_by_slot()?;
+        self.note_accepted(accepted);
         self.raise_reached()?;
         if let Link::Beginning(since) = self.link
             && since.elapsed() >= PATIENCE

@@ -24,7 +24,9 @@ impl<E: Engine> Worker<E> {
         let source = give.source;
         let admitted = self.rules.gate(&give.gate).ok_or(Refusal::Gate);
         let admitted = admitted.and_then(|gate| {
-            let user = self.rules.admits(gate, &source, give.grant.by())?;
+            let user = self
+                .rules
+                .admits(gate, &source, give.grant.by(), moment())?;
             Ok((gate, user))
         });
         let (gate, user) = match admitted {

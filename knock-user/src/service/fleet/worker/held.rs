@@ -196,7 +196,10 @@ impl<E: Engine> Worker<E> {
                 key: Some(key),
                 print: *print,
             };
-            match self.rules.admits(gate, &IpNet::from(*address), by) {
+            match self
+                .rules
+                .admits(gate, &IpNet::from(*address), by, moment())
+            {
                 Ok(number) => users.push(number),
                 Err(refusal) => {
                     let class = class::FAILURES;

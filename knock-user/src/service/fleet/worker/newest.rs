@@ -23,8 +23,8 @@ const EARLY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct Newest {
-    /// Of the key in each slot, as it was last seen, Unix ns.
-    seen: Vec<u64>,
+    /// Of the packets that this host has accepted, by the slot of their key, as it was last seen, Unix ns.
+    accepted: Vec<u64>,
     /// Of others' packets, by this host's clock later than any that it accepts: with the names of their keys.
     ahead: BTreeSet<(u64, String)>,
 }
@@ -32,7 +32,7 @@ pub struct Newest {
 impl Newest {
     /// The slots may be other keys' from now on.
     pub fn forget(&mut self) {
-        self.seen.clear();
+        self.accepted.clear();
     }
 
     fn await_time(&mut self, time: u64, key: &str) {
@@ -51,14 +51,15 @@ impl Newest {
 }
 
 impl<E: Engine> Worker<E> {
-    pub(super) fn note_newest(&mut self, slots: &[u64]) {
-        for (slot, time) in (0..).zip(slots) {
-            let known = self.newest.seen.get(usize::from(slot));
+    /// `accepted`: the newest time of each slot.
+    pub(super) fn note_accepted(&mut self, accepted: Vec<u64>) {
+        for (slot, time) in (0..).zip(&accepted) {
+            let known = self.newest.accepted.get(usize::from(slot));
             if known.is_none_or(|known| known < time) {
                 self.note_time(slot, *time);
             }
         }
-        self.newest.seen = slots.to_vec();
+        self.newest.accepted = accepted;
     }
 
     pub(super) fn note_time(&mut self, slot: u16, time: u64) {
