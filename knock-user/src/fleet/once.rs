@@ -157,12 +157,11 @@ impl Once {
         let (name, codec) = (self.name.clone(), &self.codec);
         let own = self.connection.get(&codec.host_key(&name)).await?;
         let own = own.and_then(|own| match codec.read(&own.key, &own.value) {
-            Ok(Record::Host(_, host)) => Some(host.serial),
+            Ok(Record::Host(_, host)) => Some(host),
             _ => None,
         });
         let now = u64::try_from(Timestamp::now().as_microsecond())?;
-        // The time of a host only grows, whatever becomes of its clock.
-        let serial = now.max(own.map_or(0, |own| own + 1));
+        let serial = own.map_or(now, |own| time_after(&own, now));
         let left = u64::try_from(lasts.as_millis())?;
         for _ in 0..TRIES {
             let head = self.head().await?;
@@ -230,5 +229,34 @@ impl Once {
 
     fn read(&self, entry: &Entry) -> Option<Record> {
         self.codec.read(&entry.key, &entry.value).ok()
+    }
+}
+
+/// Returns the time of a host by its clock `now`, µs since 1970. It only grows, whatever becomes of that clock: `last` says what
+/// both were, and what has gone by since is known by the clock.
+fn time_after(last: &Host, now: u64) -> u64 {
+    let clock = last.clock.saturating_add(1).saturating_mul(1000);
+    let ahead = last.serial.saturating_sub(clock);
+    now.saturating_add(ahead).max(last.serial + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_host_goes_on_between_what_it_says_of_itself() {
+        let last = |serial, clock| Host {
+            version: String::new(),
+            configuration: String::new(),
+            serial,
+            clock,
+            run: 0,
+            lag: None,
+        };
+        assert_eq!(time_after(&last(1_000_500, 1000), 3_000_500), 3_000_500);
+        // The clock was set back before that by ten seconds, or is after it.
+        assert_eq!(time_after(&last(11_000_500, 1000), 3_000_500), 13_000_000);
+        assert_eq!(time_after(&last(11_000_500, 11_000), 3_000_500), 11_000_501);
     }
 }

@@ -206,7 +206,8 @@ pub struct State {
     next_write: u64,
     refused_in_a_row: u32,
     failures: Failures,
-    /// How far this host's time is ahead of its `CLOCK_MONOTONIC`, µs.
+    /// How far this host's time is ahead of its `CLOCK_BOOTTIME`, µs: it goes on while this machine is suspended, since the others'
+    /// clocks do.
     ahead: u64,
     /// The last time that was given away.
     serial: u64,
@@ -241,11 +242,15 @@ pub struct Memory {
     /// Where the engine stood when that host last revoked everything since it had another history.
     #[serde(default)]
     pub replaced: Option<Mark>,
-    /// The newest time that each host has given, µs since 1970: nothing that it said before is new.
+    /// What the time of each host had come to, µs since 1970: nothing that it said before is new.
     pub hosts: BTreeMap<String, u64>,
     /// The same of this host.
     #[serde(default)]
     pub serial: u64,
+    /// How far that was ahead of this host's clock, µs: it may have been set back, and what goes by until the next service begins is
+    /// known by it alone.
+    #[serde(default)]
+    pub ahead_of_clock: u64,
 }
 
 impl State {
@@ -288,12 +293,15 @@ impl State {
             published: 0,
             received: 0,
         };
-        state.follow_serial(memory.serial, now);
+        let by_clock = now.wall.saturating_add(memory.ahead_of_clock);
+        // Otherwise what this host gives would seem old to the others by as much as it was away.
+        state.follow_serial(memory.serial.max(by_clock), now);
         state
     }
 
     /// Returns what the next service of this host is to begin with.
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self, now: Moment) -> Memory {
+        let serial = self.serial.max(now.boot / 1000 + self.ahead);
         let hosts = self.hosts.iter();
         Memory {
             applied: self.order.applied(),
@@ -304,9 +312,10 @@ impl State {
                 .collect(),
             replaced: self.order.replaced(),
             hosts: hosts
-                .map(|(name, clock)| (name.clone(), clock.serial))
+                .map(|(name, clock)| (name.clone(), clock.earliest(now.boot)))
                 .collect(),
-            serial: self.serial,
+            serial,
+            ahead_of_clock: serial.saturating_sub(now.wall),
         }
     }
 
@@ -360,17 +369,16 @@ impl State {
 
     /// Returns this host's time, µs since 1970: later than any that it has given before.
     fn tick(&mut self, now: Moment) -> u64 {
-        let monotonic = now.monotonic / 1000;
-        self.ahead = self.ahead.max(now.wall.saturating_sub(monotonic));
-        self.serial = (monotonic + self.ahead).max(self.serial + 1);
+        let boot = now.boot / 1000;
+        self.ahead = self.ahead.max(now.wall.saturating_sub(boot));
+        self.serial = (boot + self.ahead).max(self.serial + 1);
         self.serial
     }
 
     /// Makes this host's time later than one that it has given in an earlier life.
     fn follow_serial(&mut self, serial: u64, now: Moment) {
-        let monotonic = now.monotonic / 1000;
         self.serial = self.serial.max(serial);
-        self.ahead = self.ahead.max(serial.saturating_sub(monotonic));
+        self.ahead = self.ahead.max(serial.saturating_sub(now.boot / 1000));
     }
 
     fn take_id(&mut self) -> u64 {

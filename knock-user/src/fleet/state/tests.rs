@@ -127,6 +127,11 @@ impl Fleet {
     }
 
     fn add(&mut self, nth: usize, memory: Memory) {
+        self.add_skewed(nth, memory, 0);
+    }
+
+    /// `skew`: see [`Node`].
+    fn add_skewed(&mut self, nth: usize, memory: Memory, skew: i64) {
         let about = About {
             version: "1".into(),
             configuration: "c".into(),
@@ -135,7 +140,7 @@ impl Fleet {
         let now = Moment {
             monotonic: self.now,
             boot: self.now,
-            wall: self.wall(),
+            wall: self.wall().saturating_add_signed(skew),
         };
         let name = format!("host-{nth}");
         let state = State::new(self.codec(), name, about, memory, now);
@@ -147,7 +152,7 @@ impl Fleet {
                 open_for: OPEN_FOR,
                 allows_nobody: false,
             },
-            skew: 0,
+            skew,
             suspended: 0,
             refused: Vec::new(),
             newest: BTreeMap::new(),

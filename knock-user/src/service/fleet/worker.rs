@@ -422,7 +422,7 @@ impl<E: Engine> Worker<E> {
 
     /// Writes down what the next service of this host is to begin with.
     fn keep(&mut self) {
-        self.kept.set(self.state.memory());
+        self.kept.set(self.state.memory(moment()));
         self.next_kept = Instant::now() + KEEP;
     }
 

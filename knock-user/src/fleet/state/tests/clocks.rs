@@ -1,7 +1,7 @@
 //! What is old opens nothing, and no clock of another host decides when a grant ends.
 
 use super::{
-    interleavings::{restart, restart_as},
+    interleavings::{restart, restart_as, restart_with},
     *,
 };
 
@@ -135,6 +135,52 @@ fn a_host_whose_clock_is_set_back_goes_on() {
     fleet.settle();
     assert_eq!(fleet.open(1).len(), 3);
     assert!(fleet.nodes[1].refused.is_empty());
+}
+
+#[test]
+fn the_time_of_a_host_whose_clock_was_set_back_goes_on_while_it_is_away() {
+    for is_suspended in [false, true] {
+        let mut fleet = Fleet::new(2);
+        fleet.nodes[0].skew = 600_000_000;
+        fleet.settle();
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        fleet.nodes[0].skew = 0;
+        fleet.nodes[0].link.cut();
+        if is_suspended {
+            fleet.nodes[0].suspended += 120 * SECOND;
+            fleet.now += 120 * SECOND;
+        } else {
+            // What it has left is as old as that.
+            let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+            fleet.now += 120 * SECOND;
+            restart_with(&mut fleet, 0, memory);
+        }
+        fleet.nodes[0].link.is_cut = false;
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        assert_eq!(fleet.nodes[1].refused, [], "{is_suspended}");
+        assert_eq!(fleet.open(1).len(), 1, "{is_suspended}");
+    }
+}
+
+#[test]
+fn a_service_that_is_started_again_prolongs_nothing_of_a_host_that_is_cut_off() {
+    let mut fleet = joined(2);
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    fleet.nodes[0].link.cut();
+    let ends = fleet.nodes[1].tables[&place(0, 1)].until;
+    fleet.now += 20 * SECOND;
+    fleet.nodes[1].skew = -3_600_000_000;
+    restart(&mut fleet, 1);
+    fleet.settle();
+    let here = fleet.nodes[1].tables[&place(0, 1)].until;
+    // By as much as its clock may be slower.
+    assert!(here <= ends + SECOND / 20, "{}", here - ends);
 }
 
 /// What ends later is another grant: one that is used up would admit connections again.

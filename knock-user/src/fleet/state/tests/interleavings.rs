@@ -119,12 +119,20 @@ pub fn restart(fleet: &mut Fleet, nth: usize) {
 
 /// The same, of a host with this number in its name.
 pub fn restart_as(fleet: &mut Fleet, nth: usize, number: usize) {
-    let memory = fleet.nodes[nth].state.memory();
-    fleet.add(number, memory);
+    let memory = fleet.nodes[nth].state.memory(fleet.moment(nth));
+    start(fleet, nth, number, memory);
+}
+
+/// The same as [`restart`], where this is what it has left.
+pub fn restart_with(fleet: &mut Fleet, nth: usize, memory: Memory) {
+    start(fleet, nth, nth, memory);
+}
+
+fn start(fleet: &mut Fleet, nth: usize, number: usize, memory: Memory) {
+    fleet.add_skewed(number, memory, fleet.nodes[nth].skew);
     let mut new = fleet.nodes.pop().expect("it was added");
     let before = &mut fleet.nodes[nth];
     new.tables = std::mem::take(&mut before.tables);
-    new.skew = before.skew;
     new.rules.open_for = before.rules.open_for;
     new.link.is_cut = before.link.is_cut;
     *before = new;

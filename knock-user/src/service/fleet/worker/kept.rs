@@ -97,6 +97,7 @@ mod tests {
             }),
             hosts: [("edge-1".to_owned(), u64::MAX)].into(),
             serial: u64::MAX,
+            ahead_of_clock: u64::MAX,
         };
         kept.set(memory.clone());
         assert_eq!(*Kept::at(path.clone(), "edge").memory(), memory);
