@@ -42,6 +42,7 @@ pub struct Fingerprint {
 }
 
 /// The packets of the latest time.
+#[derive(Default)]
 pub struct Seen {
     packets: HashMap<[u8; END], Packet>,
     /// No packet is accepted that was made at or before this time. Only grows: the clock may be set back after packets have

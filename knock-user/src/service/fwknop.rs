@@ -3,6 +3,7 @@
 //! The keys are not in the kernel, so the thread takes them from the configuration file, when it starts and each time that
 //! another configuration is put into force. A key that the file has changed since then is not used.
 
+mod handed;
 mod worker;
 
 use std::{
@@ -15,6 +16,7 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 
 use super::{
+    memory::state_file,
     packets::Packets,
     serving::{Said, Serving},
 };
@@ -22,7 +24,8 @@ use crate::{
     config::{Config, Gate, fwknop::Key},
     datapath::PinRoot,
 };
-use worker::Worker;
+use handed::{Handed, Remembered};
+use worker::{Worker, unix_time};
 
 /// Events that wait for the service; more than these are left out.
 const BACKLOG: usize = 1024;
@@ -36,6 +39,8 @@ pub struct Gatekeeper {
     file: PathBuf,
     /// Keys that were in use: a trial may return to them.
     earlier: Arc<Mutex<Earlier>>,
+    /// What each thread has accepted goes on to the next: where it could not be written down, the file does not have it.
+    remembered: Remembered,
     packets: Packets,
     /// The configuration has keys.
     is_wanted: bool,
@@ -94,6 +99,7 @@ impl Gatekeeper {
             root: root.clone(),
             file: file.to_owned(),
             earlier: Arc::default(),
+            remembered: Remembered::default(),
             packets: packets.clone(),
             is_wanted: false,
             serving: None,
@@ -153,10 +159,11 @@ impl Gatekeeper {
     fn start(&self) -> Result<Serving> {
         let (root, file) = (self.root.clone(), self.file.clone());
         let (earlier, sender) = (Arc::clone(&self.earlier), self.sender.clone());
-        let packets = self.packets.clone();
+        let (packets, remembered) = (self.packets.clone(), Arc::clone(&self.remembered));
         Serving::start("fwknop", |stopped| async move {
             let served = async {
-                Worker::new(root, file, earlier, packets, sender, stopped.clone())?
+                let seen = Handed::take(remembered, state_file(&root, "fwknop"), unix_time());
+                Worker::new(root, file, earlier, seen, packets, sender, stopped.clone())?
                     .serve()
                     .await
             };

@@ -18,17 +18,15 @@ use knock_common::{
 };
 use tokio::{io::unix::AsyncFd, sync::mpsc, time::sleep};
 
-use super::{Earlier, Held, Said};
+use super::{Earlier, Held, Said, handed::Handed};
 use crate::{
     config::Config,
     datapath::{Datapath, GrantsFull, NothingUp, PinRoot, padded_address},
     fwknop::{
         ceiling::Ceiling,
         keyring::{Accepted, Keyring, Opening, Refused},
-        seen::Seen,
     },
     service::{
-        memory::state_file,
         packets::Packets,
         record::{Record, wall_clock},
         serving::Stopped,
@@ -55,7 +53,7 @@ pub struct Worker {
     earlier: Arc<Mutex<Earlier>>,
     datapath: Datapath,
     keys: Keyring,
-    seen: Seen,
+    handed: Handed,
     packets: Packets,
     ceiling: Ceiling,
     counts: Counts,
@@ -76,12 +74,12 @@ impl Worker {
         root: PinRoot,
         file: PathBuf,
         earlier: Arc<Mutex<Earlier>>,
+        handed: Handed,
         packets: Packets,
         sender: mpsc::Sender<Said>,
         stopped: Stopped,
     ) -> Result<Self> {
         let datapath = Datapath::open_unlocked(&root)?;
-        let seen = Seen::load(state_file(&root, "fwknop"), unix_time());
         let counts = Counts {
             values: datapath.fwknop_counted()?,
             changed: 0,
@@ -93,7 +91,7 @@ impl Worker {
             earlier,
             datapath,
             keys: Keyring::default(),
-            seen,
+            handed,
             packets,
             ceiling,
             counts,
@@ -119,7 +117,7 @@ impl Worker {
                 biased;
                 () = stopped.wait() => return Ok(()),
                 packet = elsewhere.next() => {
-                    self.seen.hear(packet, unix_time());
+                    self.handed.seen.hear(packet, unix_time());
                     continue;
                 }
                 ready = ring.readable_mut() => {
@@ -151,7 +149,7 @@ impl Worker {
     /// Takes packets from the ring; returns how many.
     fn take(&mut self, ring: &mut RingBuf<MapData>) -> usize {
         while let Some(packet) = self.packets.elsewhere.take() {
-            self.seen.hear(packet, unix_time());
+            self.handed.seen.hear(packet, unix_time());
         }
         for taken in 0..AT_ONCE {
             let Some(item) = ring.next() else {
@@ -182,11 +180,11 @@ impl Worker {
         if !self.ceiling.admits(source, now) {
             return Err(Refused::of(Outcome::Limit, None));
         }
-        let seen = &mut self.seen;
+        let seen = &mut self.handed.seen;
         let accepted = self.keys.judge(payload, source, unix_time(), seen)?;
         self.ceiling.give_back(source);
         if self.datapath.config().fleet.is_some()
-            && let Some(packet) = self.seen.fingerprint(payload)
+            && let Some(packet) = self.handed.seen.fingerprint(payload)
         {
             self.packets.here.put(packet);
         }
@@ -385,7 +383,7 @@ fn port(head: Head) -> Port {
     }
 }
 
-fn unix_time() -> u64 {
+pub fn unix_time() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }

@@ -1,0 +1,63 @@
+//! What a thread has accepted, handed on to the next one: where it could not be written down, the file does not have it, and
+//! whoever has recorded it could open with it again.
+
+use std::{
+    mem,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::fwknop::seen::Seen;
+
+/// Packets that were accepted, between two threads; `None`: there was no thread yet, or one has them.
+pub type Remembered = Arc<Mutex<Option<Seen>>>;
+
+/// The packets that were accepted, of the thread that has them. Once it is dropped, the next one can take them.
+pub struct Handed {
+    pub seen: Seen,
+    to: Remembered,
+}
+
+impl Handed {
+    /// Takes what the thread before has left. The first one begins with what an earlier service has left at `path`. `now`: Unix
+    /// time.
+    pub fn take(from: Remembered, path: PathBuf, now: u64) -> Self {
+        let left = from.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Self {
+            seen: left.unwrap_or_else(|| Seen::load(path, now)),
+            to: from,
+        }
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        *to = Some(mem::take(&mut self.seen));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// As on a full disk.
+    #[test]
+    fn what_could_not_be_written_down_is_known_to_the_next_thread() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("seen.fwknop");
+        // It is written beside the file, which is in the way of that.
+        fs::create_dir(path.with_extension("fwknop-new")).expect("writable");
+        let remembered = Remembered::default();
+        let packet = [b'a'; 100];
+        let take = || Handed::take(Arc::clone(&remembered), path.clone(), 1000);
+        let mut first = take();
+        assert!(first.seen.add(&packet, 1000, 1000));
+        drop(first);
+        assert!(take().seen.has(&packet));
+        assert!(!Seen::load(path.clone(), 1000).has(&packet));
+        assert!(take().seen.has(&packet), "and to the one after it");
+    }
+}
