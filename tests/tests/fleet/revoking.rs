@@ -182,7 +182,7 @@ fn what_is_revoked_here_while_the_fleet_is_told_of_it_is_not_given_again() {
             allow.join().expect("it does not panic")
         });
         assert!(
-            given.exits(0).stderr.contains("revoked at this host"),
+            given.exits(1).stderr.contains("has ended at this host"),
             "{}",
             given.stderr
         );

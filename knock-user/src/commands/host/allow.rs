@@ -4,9 +4,9 @@ use std::time::Duration;
 #[cfg(feature = "fleet")]
 use std::{thread::sleep, time::Instant};
 
-#[cfg(feature = "fleet")]
-use anyhow::Context as _;
 use anyhow::Result;
+#[cfg(feature = "fleet")]
+use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
 #[cfg(feature = "fleet")]
@@ -159,10 +159,12 @@ fn stays(args: &Args, root: &PinRoot, fleet: &Fleet, revoked: Mark, given: &Give
     let by_service = given.applied != revoked && after.applied == revoked;
     if by_service && after.by_command == given.by_command {
         datapath.allow(args.source.addr(), args.source.prefix_len(), id, until, now)?;
-    } else {
-        tracing::warn!("the grant has been revoked at this host meanwhile");
+        return Ok(true);
     }
-    Ok(true)
+    // By whom is not known: it was revoked, here or by another host, or its user has closed it.
+    bail!(
+        "the grant has ended at this host meanwhile: give the command again if it is to be open here"
+    )
 }
 
 /// An address or a network. Host bits are an error, since they are most often a slip.
