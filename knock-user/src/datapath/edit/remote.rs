@@ -79,8 +79,7 @@ impl Datapath {
         let Ends { until, doubt } = ends;
         let there = Cell::new(0);
         let decide = |before: Option<Found>, _: &GrantTable| {
-            let live = before.map(|before| before.until);
-            let live = live.filter(|until| *until > now).unwrap_or(0);
+            let live = lasts_until(before, now);
             there.set(live);
             let is_there = live != 0 && live.saturating_add(doubt) >= until;
             (!is_there).then(|| (until, Details::new(user, 0)))
@@ -162,6 +161,13 @@ impl Datapath {
     }
 }
 
+/// Returns until when there is a grant that admits what one of another host does, ns of `CLOCK_MONOTONIC`; 0: there is none. One
+/// that is limited to a port admits something else, and is replaced as by a knock.
+fn lasts_until(before: Option<Found>, now: u64) -> u64 {
+    let whole = before.filter(|before| before.until > now && before.earned.port() == 0);
+    whole.map_or(0, |whole| whole.until)
+}
+
 /// Takes a slot without a live grant, far from the one that was taken before, `last`, which becomes it. A knock looks at a
 /// bounded number of slots in a row: many grants side by side would leave no room for it.
 fn take_spread_slot(grants: &GrantTable, last: &mut u64, now: u64) -> Option<u32> {
@@ -193,7 +199,24 @@ fn divisor(one: u64, other: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::must_cast;
+
     use super::*;
+
+    #[test]
+    fn a_grant_for_one_port_is_none_to_what_another_host_gives() {
+        let found = |until, port| {
+            Some(Found {
+                slot: 0,
+                until,
+                earned: must_cast(u64::from(port) << 32 | 7),
+            })
+        };
+        assert_eq!(lasts_until(found(100, 0), 99), 100);
+        assert_eq!(lasts_until(found(100, 0), 100), 0);
+        assert_eq!(lasts_until(found(100, 50_000), 99), 0);
+        assert_eq!(lasts_until(None, 99), 0);
+    }
 
     #[test]
     fn every_place_is_visited_once_and_none_next_to_the_one_before() {
