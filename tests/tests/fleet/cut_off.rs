@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use knockgate_tests::{
     fleet::Fleet,
     lab::Source::{A, B, C},
+    run::wait_until,
 };
 
 use super::{SSH, alice_knocks, told_everything};
@@ -84,6 +85,37 @@ fn a_host_whose_tables_a_command_keeps_locked_is_isolated() {
         drop(holder);
         second.joined();
         second.not_granted(A, "ssh");
+    });
+}
+
+#[test]
+fn a_grant_that_ends_while_a_command_keeps_the_tables_locked_opens_nothing() {
+    Fleet::run(2, |fleet| {
+        fleet.start();
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        let holder = second.scenario.hold_lock();
+        first
+            .in_fleet("allow {A} --gate ssh --for 2s --fleet")
+            .exits(0);
+        let given = Instant::now();
+        second.isolated();
+        first.not_granted(A, "ssh");
+        // The other host may count it as ending a little later.
+        wait_until("it has ended by every clock", || {
+            given.elapsed() > Duration::from_secs(3)
+        });
+        drop(holder);
+        second.refused("stale");
+        second.joined();
+        told_everything(fleet, 0);
+        let opened = second.events("gate.opened");
+        let ended = second.scenario.address(A).to_string();
+        assert!(
+            opened.iter().all(|event| event["source"] != *ended),
+            "{opened:?}"
+        );
     });
 }
 

@@ -48,6 +48,11 @@ impl<E: Engine> Worker<E> {
         if give.renews_only && !renews {
             return Ok(());
         }
+        // It was heard in time, and has ended while a command kept the tables locked.
+        if until <= now {
+            self.refuse_grant(give, Refusal::Stale);
+            return Ok(());
+        }
         if !renews && self.live >= self.most {
             self.refuse_grant(give, Refusal::TableFull);
             return Ok(());
