@@ -1,12 +1,16 @@
 //! An authenticated packet opens once in the fleet.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
+use knock_common::knock::authenticated::message::action;
 use knockgate_tests::{
     fleet::{Fleet, Host},
     fwknop::{self, DRAWN},
     gate_config::Gate,
-    keys::{new_key, outcome, sealed, send},
+    keys::{made, new_key, outcome, sealed, send},
     lab::{
         Source,
         Source::{A, B, C},
@@ -256,4 +260,59 @@ fn strictly_nothing_opens_without_the_engine() {
             told_everything(fleet, 0);
         }
     });
+}
+
+/// The engine is late with its answer, and before it comes, her grant is not wanted any more.
+#[test]
+fn strictly_what_was_closed_or_revoked_while_it_waited_does_not_open() {
+    Fleet::run(1, |fleet| {
+        let key = configured(fleet, "replay = \"strict\"\n");
+        fleet.start();
+        key_counts();
+        let [host] = fleet.hosts.as_slice() else {
+            panic!("one host")
+        };
+        let close = || {
+            let before = outcome(&host.scenario, "closed");
+            let mut close = made(&key, unix_time());
+            close.action = action::CLOSE;
+            send(&host.scenario, A, &close.sealed());
+            had(host, "closed", before + 1);
+        };
+        refused_while_it_waits(fleet, &key, "asked", close);
+        let revoke = || {
+            host.knockgate("revoke --all --here").exits(0);
+        };
+        refused_while_it_waits(fleet, &key, "revoked", revoke);
+        // Her next one opens.
+        wait_until("her packet opens", || {
+            sent_to_each(&sealed(&key, unix_time()), &[(host, A)]) == 1
+        });
+    });
+}
+
+/// Sends a packet, and has `then` happen before the engine answers.
+fn refused_while_it_waits(fleet: &Fleet, key: &Path, reason: &str, then: impl Fn()) {
+    let host = &fleet.hosts[0];
+    let signal = |signal| {
+        for number in fleet.engine.numbers() {
+            fleet.engine.signal(number, signal);
+        }
+    };
+    // Where it is so late that the host is isolated before, that says nothing.
+    wait_until("it is refused for this reason", || {
+        host.joined();
+        let refused = || host.events("gate.refused");
+        let (before, held) = (refused().len(), outcome(&host.scenario, "held"));
+        signal(libc::SIGSTOP);
+        send(&host.scenario, A, &sealed(key, unix_time()));
+        had(host, "held", held + 1);
+        then();
+        signal(libc::SIGCONT);
+        wait_until("it is refused", || refused().len() > before);
+        refused()[before]["reason"] == reason
+    });
+    host.joined();
+    told_everything(fleet, 0);
+    assert!(host.grant(A, "ssh").is_none());
 }

@@ -1,17 +1,12 @@
-//! Knocks whose grants wait.
+//! Knocks whose grants wait, and those that close what waits.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    message::{Head, action},
-    work::Work,
-};
-use crate::{
-    Env,
-    address::{Padded, V4, V6},
-};
+use super::{message::Head, work::Work};
+use crate::address::{Padded, V4, V6};
 
-/// A knock that was verified, and whose grants user space gives or not. One record of a ring buffer.
+/// A knock that was verified, and whose grants user space gives or not; or one that has closed, before which none of those that
+/// wait for the same may open. One record of a ring buffer.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Held {
@@ -34,7 +29,9 @@ pub struct Held {
     pub families: u8,
     /// [`Address::FAMILY`](crate::Address::FAMILY) of `source`.
     pub family: u8,
-    pub zero: [u8; 2],
+    /// [`action`](super::message::action).
+    pub action: u8,
+    pub zero: u8,
 }
 
 records! {
@@ -50,14 +47,9 @@ records! {
         destination_port: 58,
         families: 60,
         family: 61,
-        zero: 62,
+        action: 62,
+        zero: 63,
     },
-}
-
-/// Whether the grants of the knock in a CPU's [`Work`] wait. What closes waits for nobody.
-#[inline(always)]
-pub fn waits<E: Env>(env: &E, work: &Work) -> bool {
-    env.holds_knocks() && work.action == action::OPEN
 }
 
 /// Fills [`Work::held`] in, field by field: the stack has no room for another copy.
@@ -74,4 +66,5 @@ pub fn fill(work: &mut Work) {
     work.held.destination_port = work.destination_port;
     work.held.families = work.families;
     work.held.family = work.family as u8;
+    work.held.action = work.action;
 }

@@ -87,17 +87,21 @@ fn open<E: Env>(env: &E) {
     }
 }
 
-/// Hands a verified knock to user space if its grants wait. Returns whether they do.
+/// Hands a verified knock to user space if grants wait. Returns whether it does: what closes waits for nobody.
 #[inline(always)]
 fn hold<E: Env>(env: &E) -> bool {
+    if !env.holds_knocks() {
+        return false;
+    }
     let Some(work) = env.knock_work() else {
         return true;
     };
-    if !held::waits(env, work) {
+    held::fill(work);
+    let is_handed = env.hold(&work.held);
+    if work.action != action::OPEN {
         return false;
     }
-    held::fill(work);
-    work.outcome = if env.hold(&work.held) {
+    work.outcome = if is_handed {
         Outcome::Held
     } else {
         Outcome::TableFull

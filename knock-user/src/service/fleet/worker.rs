@@ -2,6 +2,7 @@
 
 mod given;
 mod held;
+mod in_force;
 mod kept;
 mod locked;
 mod newest;
@@ -20,6 +21,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use knock_common::knock::authenticated::key::NO_KEY;
 use tokio::{
+    select,
     sync::mpsc,
     time::{Instant, sleep_until},
 };
@@ -33,12 +35,12 @@ use super::{Counts, Opened, Said, done_here::DoneHere, rules::Rules};
 use crate::{
     config::Fleet,
     datapath::{
-        Busy, Datapath, GrantRow, PinRoot, Scope,
+        Datapath, GrantRow, PinRoot, Scope,
         origin::{Holder, Origins},
     },
     fleet::{
         configuration_hash,
-        engine::Engine,
+        engine::{Engine, Message},
         etcd::Etcd,
         keys::Keyring,
         record::{Codec, Mark, Revocation},
@@ -131,6 +133,7 @@ impl Setup {
             last_look: Instant::now(),
             reported: (0, 0),
             has_other_rules: false,
+            was_locked_out: false,
         };
         worker.refuse_left(left);
         Ok(worker)
@@ -179,6 +182,8 @@ pub struct Worker<E> {
     reported: (u64, u32),
     /// The rules are others than those by which the engine's records were heard.
     has_other_rules: bool,
+    /// This host was isolated by a command that kept the tables locked, and is not any more, if the link to the engine lives.
+    was_locked_out: bool,
 }
 
 impl<E: Engine> Worker<E> {
@@ -203,13 +208,14 @@ impl<E: Engine> Worker<E> {
                 self.hear_by_other_rules().await?;
             }
             self.write();
+            if self.was_locked_out {
+                self.come_back().await?;
+                continue;
+            }
             let wake = self.wake();
-            tokio::select! {
+            select! {
                 () = stopped.wait() => return Ok(()),
-                message = self.engine.next() => {
-                    let acts = self.state.hear(message, moment(), &self.rules);
-                    self.act(acts).await?;
-                }
+                message = self.engine.next() => self.hear(message).await?,
                 Some(first) = opened.recv() => {
                     self.opened(first)?;
                     while let Ok(next) = opened.try_recv() {
@@ -218,7 +224,7 @@ impl<E: Engine> Worker<E> {
                 }
                 knocks = self.ring.next() => {
                     for knock in knocks? {
-                        self.hold(knock);
+                        self.hold(knock)?;
                     }
                 }
                 packet = self.packets.here.next() => {
@@ -233,6 +239,11 @@ impl<E: Engine> Worker<E> {
                 self.next_look = self.next_look.min(self.last_look + LOOK_SOON);
             }
         }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<()> {
+        let acts = self.state.hear(message, moment(), &self.rules);
+        self.act(acts).await
     }
 
     /// Returns when there is something to do, if nothing happens before.
@@ -267,11 +278,7 @@ impl<E: Engine> Worker<E> {
     /// Looks at all grants: events may be lost, and grants end.
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
-        if let Some(reopened) = self.reopened()? {
-            self.take_over(reopened)?;
-        } else {
-            self.has_other_rules |= self.rules.read_keys(&self.datapath)?;
-        }
+        self.read_rules()?;
         self.live = 0;
         let (live, state, now) = (&mut self.live, &mut self.state, moment());
         self.datapath.each_grant(|row| {
@@ -298,46 +305,6 @@ impl<E: Engine> Worker<E> {
         // A table so large that reading it takes long is read less often.
         self.last_look = started;
         self.next_look = started + LOOK.max(started.elapsed() * 20);
-        Ok(())
-    }
-
-    /// Returns the tables of the configuration that has replaced this one; as long as a command is at work, none.
-    fn reopened(&self) -> Result<Option<Datapath>> {
-        match self.root.try_lock() {
-            Ok(Some(_lock)) => self.datapath.reopened(),
-            Ok(None) => Ok(None),
-            Err(error) if error.is::<Busy>() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Goes on with the tables of the configuration that is in force now.
-    fn take_over(&mut self, reopened: Datapath) -> Result<()> {
-        self.datapath = reopened;
-        self.rules = Rules::of(&self.datapath)?;
-        self.state
-            .describe(configuration_hash(self.datapath.config()));
-        self.most = most(&self.datapath);
-        // What came while this host waited for the lock can be asked about as well.
-        let mut left = self.ring.left();
-        let (ring, more) = Ring::of(&self.datapath)?;
-        self.ring = ring;
-        left.extend(more);
-        for knock in left {
-            self.hold(knock);
-        }
-        self.newest.forget();
-        self.has_other_rules = true;
-        Ok(())
-    }
-
-    /// Hears again what other rules did not allow, or what is about keys that they did not have.
-    async fn hear_by_other_rules(&mut self) -> Result<()> {
-        let acts = self.state.hear_unfit(moment(), &self.rules);
-        self.act(acts).await?;
-        for (key, time) in self.state.newest() {
-            self.raise_newest(&key, time)?;
-        }
         Ok(())
     }
 
@@ -375,6 +342,10 @@ impl<E: Engine> Worker<E> {
         } else {
             None
         };
+        if acts.iter().any(|act| matches!(act, Act::Answered { .. })) {
+            // What closes comes before what the engine has agreed to by now.
+            self.hold_left()?;
+        }
         let mut revoked = Vec::new();
         for act in acts {
             match &act {
@@ -387,6 +358,7 @@ impl<E: Engine> Worker<E> {
                         "this host has missed what was revoked in the fleet {}: all of its grants end",
                         self.fleet
                     );
+                    self.drop_revoked(None);
                     revoked.extend(everyone().map(|network| Scope::of(network, None)));
                     continue;
                 }
@@ -427,7 +399,7 @@ impl<E: Engine> Worker<E> {
     }
 
     /// Notes what is to be ended in the tables.
-    fn note(&self, revocation: &Revocation, revoked: &mut Vec<Scope>) {
+    fn note(&mut self, revocation: &Revocation, revoked: &mut Vec<Scope>) {
         tracing::info!(
             "{} has revoked {} at {} in the whole fleet",
             revocation.host,
@@ -436,12 +408,15 @@ impl<E: Engine> Worker<E> {
                 .map_or_else(|| "all sources".to_owned(), |network| network.to_string()),
             revocation.gate.as_deref().unwrap_or("all gates"),
         );
+        let spares_own = self.done_here.has(revocation.nonce);
+        if !spares_own {
+            self.drop_revoked(Some(revocation));
+        }
         let gate = revocation.gate.as_deref().map(|name| self.rules.gate(name));
         // It may be a gate of other hosts.
         let Some(gate) = gate.map_or(Some(None), |known| known.map(Some)) else {
             return;
         };
-        let spares_own = self.done_here.has(revocation.nonce);
         let networks = match revocation.network {
             Some(network) => vec![network],
             None => everyone().to_vec(),

@@ -254,14 +254,24 @@ fn one_that_is_held_opens_nothing_and_is_handed_to_user_space() {
     // Where nobody reads them, there is no room, and nothing opens either.
     assert_eq!(send(&env, ALICE, &knock(time + 1)), Outcome::TableFull);
     assert!(!may_pass(&env, ALICE, 1024));
-    // What closes waits for nobody.
-    env.holds = false;
-    assert_eq!(send(&env, ALICE, &knock(time + 2)), Outcome::Opened);
-    env.holds = true;
-    let mut close = knock(time + 3);
-    close.action = action::CLOSE;
-    assert_eq!(send(&env, ALICE, &close), Outcome::Closed);
-    assert!(!may_pass(&env, ALICE, 1024));
+    // What closes waits for nobody, whether or not there is room; user space is told of it.
+    for room in [1, 2] {
+        env.holds = false;
+        let time = env.wall.get() + 10 * room as u64;
+        assert_eq!(send(&env, ALICE, &knock(time + 2)), Outcome::Opened);
+        env.holds = true;
+        env.room_for_held = room;
+        let mut close = knock(time + 3);
+        close.action = action::CLOSE;
+        assert_eq!(send(&env, ALICE, &close), Outcome::Closed);
+        assert!(!may_pass(&env, ALICE, 1024));
+        assert_eq!(env.held.borrow().len(), room);
+    }
+    let held = env.held.borrow();
+    assert_eq!(
+        [held[0].action, held[1].action],
+        [action::OPEN, action::CLOSE]
+    );
 }
 
 #[test]

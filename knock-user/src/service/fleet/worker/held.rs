@@ -1,6 +1,6 @@
 //! Knocks that wait for the engine's word (`replay = "strict"`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use knock_common::{
     event::{Cause, Kind},
     grant::give::Terms,
-    knock::authenticated::{held::Held, message::flag},
+    knock::authenticated::{
+        held::Held,
+        message::{action, flag},
+    },
     report::class,
 };
 use tokio::io::unix::AsyncFd;
@@ -19,7 +22,7 @@ use crate::{
     datapath::{Datapath, keys::user_of, padded_address},
     fleet::{
         engine::Engine,
-        record::By,
+        record::{By, Revocation},
         state::{Answer, Policy as _},
     },
     service::record::{Record, wall_clock},
@@ -34,6 +37,10 @@ const AT_ONCE: usize = 256;
 mod reason {
     /// The engine cannot be asked.
     pub const ISOLATED: &str = "isolated";
+    /// Its grant was revoked before it was given.
+    pub const REVOKED: &str = "revoked";
+    /// Its user has closed the gate since.
+    pub const ASKED: &str = "asked";
 }
 
 /// The ring that the program writes them to.
@@ -97,6 +104,8 @@ struct Waiting {
     /// See [`By::print`].
     print: Option<u64>,
     gate: String,
+    /// The last revocation that a command had carried out here by then.
+    revoked: Option<u64>,
 }
 
 /// Those that the engine has been asked about, by number.
@@ -104,6 +113,21 @@ struct Waiting {
 pub struct Knocks {
     waiting: HashMap<u64, Waiting>,
     last: u64,
+}
+
+impl Knocks {
+    /// Takes those out for which this is so.
+    fn take(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let taken = self.waiting.extract_if(|_, waiting| is_wanted(waiting));
+        taken.map(|(_, waiting)| waiting).collect()
+    }
+}
+
+/// Returns the addresses that a knock is for.
+fn addresses(held: &Held) -> Vec<IpAddr> {
+    let v4 = (held.families & flag::IPV4 != 0).then(|| held.v4.into());
+    let v6 = (held.families & flag::IPV6 != 0).then(|| held.v6.into());
+    v4.into_iter().chain(v6).collect()
 }
 
 impl<E: Engine> Worker<E> {
@@ -114,27 +138,46 @@ impl<E: Engine> Worker<E> {
             key: self.rules.key_in(held.slot)?.to_owned(),
             print: self.rules.print_of(held.slot),
             gate: self.rules.gate_name(held.gate)?.to_owned(),
+            revoked: self.done_here.last(),
         })
     }
 
     /// Refuses knocks about which nobody could ask.
     pub(super) fn refuse_left(&self, left: Vec<Held>) {
-        for waiting in left.into_iter().filter_map(|held| self.waiting(held)) {
+        let left = left.into_iter().filter(|held| held.action == action::OPEN);
+        for waiting in left.filter_map(|held| self.waiting(held)) {
             self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
         }
     }
 
     /// Refuses knocks about which nobody is left to hear the answer.
     pub(super) fn refuse_waiting(&mut self) {
-        for waiting in std::mem::take(&mut self.held.waiting).into_values() {
-            self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
-        }
+        let dropped = self.held.take(|_| true);
+        self.refuse_all(dropped, reason::ISOLATED);
     }
 
-    /// Asks about a knock.
-    pub(super) fn hold(&mut self, held: Held) {
-        let Some(waiting) = self.waiting(held) else {
-            return;
+    /// Takes what the program has written meanwhile.
+    pub(super) fn hold_left(&mut self) -> Result<()> {
+        for knock in self.ring.left() {
+            self.hold(knock)?;
+        }
+        Ok(())
+    }
+
+    /// Asks about a knock, or drops those that wait and that it closes.
+    pub(super) fn hold(&mut self, held: Held) -> Result<()> {
+        if held.action != action::OPEN {
+            self.close(&held);
+            return Ok(());
+        }
+        let mut waiting = self.waiting(held);
+        if waiting.is_none() {
+            // Its key or gate may be newer than what was read last.
+            self.read_rules()?;
+            waiting = self.waiting(held);
+        }
+        let Some(waiting) = waiting else {
+            return Ok(());
         };
         self.held.last += 1;
         let number = self.held.last;
@@ -142,6 +185,48 @@ impl<E: Engine> Worker<E> {
             self.held.waiting.insert(number, waiting);
         } else {
             self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason::ISOLATED);
+        }
+        Ok(())
+    }
+
+    /// Drops the knocks of the same key that wait for what this one has closed: by then, the program has found nothing to close.
+    fn close(&mut self, close: &Held) {
+        let networks = |held: &Held| -> Vec<IpNet> {
+            let addresses = addresses(held).into_iter();
+            let granted = addresses.filter_map(|address| self.rules.granted(held.gate, address));
+            granted.collect()
+        };
+        let closed = networks(close);
+        let is_closed = |waiting: &Waiting| {
+            let held = &waiting.held;
+            (held.slot, held.gate) == (close.slot, close.gate)
+                && held.time < close.time
+                && networks(held)
+                    .iter()
+                    .any(|network| closed.contains(network))
+        };
+        let dropped = self.held.take(is_closed);
+        self.refuse_all(dropped, reason::ASKED);
+    }
+
+    /// Drops the knocks that wait for what a revocation of another host ends; `None`: it ends everything.
+    pub(super) fn drop_revoked(&mut self, revocation: Option<&Revocation>) {
+        let is_revoked = |waiting: &Waiting| {
+            let Some(revocation) = revocation else {
+                return true;
+            };
+            let addresses = addresses(&waiting.held).into_iter();
+            let mut granted =
+                addresses.filter_map(|address| self.rules.granted(waiting.held.gate, address));
+            granted.any(|network| revocation.covers(&waiting.gate, &network))
+        };
+        let dropped = self.held.take(is_revoked);
+        self.refuse_all(dropped, reason::REVOKED);
+    }
+
+    fn refuse_all(&self, dropped: Vec<Waiting>, reason: &str) {
+        for waiting in dropped {
+            self.refuse_knock(&waiting, Kind::Refused, class::REFUSALS, reason);
         }
     }
 
@@ -177,14 +262,14 @@ impl<E: Engine> Worker<E> {
             key,
             print,
             gate,
+            revoked,
         } = waiting;
-        let mut addresses = Vec::new();
-        if held.families & flag::IPV4 != 0 {
-            addresses.push(held.v4.into());
+        // Which of them, and for what, is not known. Its user can knock again.
+        if self.done_here.last() != *revoked {
+            self.refuse_knock(waiting, Kind::Refused, class::REFUSALS, reason::REVOKED);
+            return Ok(());
         }
-        if held.families & flag::IPV6 != 0 {
-            addresses.push(held.v6.into());
-        }
+        let addresses = addresses(held);
         let Some(gate) = self.rules.gate(gate) else {
             return Ok(());
         };
@@ -264,6 +349,7 @@ fn record(waiting: &Waiting, kind: Kind) -> Record {
         key,
         print: _,
         gate,
+        revoked: _,
     } = waiting;
     Record {
         gate: Some(gate.clone()),

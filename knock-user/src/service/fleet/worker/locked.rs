@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
 
 use super::{PATIENCE, Worker};
 use crate::{
@@ -40,9 +43,7 @@ impl<E: Engine> Worker<E> {
         loop {
             match self.root.try_lock() {
                 Ok(Some(lock)) => {
-                    if is_reported && self.state.is_current() {
-                        self.joined();
-                    }
+                    self.was_locked_out |= is_reported;
                     return Ok(lock);
                 }
                 Ok(None) => return Err(anyhow!(NothingUp)),
@@ -57,7 +58,28 @@ impl<E: Engine> Worker<E> {
                     }
                 }
             }
+            // The command may be one that revokes: what was asked for before it is known as such.
+            self.hold_left()?;
             sleep(BETWEEN).await;
         }
+    }
+
+    /// Hears the next of what has come while the tables were locked. When that is all, this host knows what the others know, unless
+    /// the link was lost meanwhile.
+    pub(super) async fn come_back(&mut self) -> Result<()> {
+        let message = select! {
+            biased;
+            message = self.engine.next() => Some(message),
+            // The link goes on meanwhile.
+            () = sleep(BETWEEN) => None,
+        };
+        if let Some(message) = message {
+            return self.hear(message).await;
+        }
+        self.was_locked_out = false;
+        if self.state.is_current() {
+            self.joined();
+        }
+        Ok(())
     }
 }
