@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_grant_for_one_port_is_none_to_what_another_host_gives() {
-        let found = |until, port| {
+        let found = |until, port: u16| {
             Some(Found {
                 slot: 0,
                 until,
