@@ -116,11 +116,18 @@ pub fn resume(
     if is_this_boot {
         // Also those that were given and ended while no service ran, and newer counts of the others.
         for (place, mut seen) in ended {
+            // As of a live one, its beginning may be reported yet, and is said before its end otherwise.
+            seen.begun = Begun::Found(now.monotonic);
             let before: Option<&Seen> = known.get(&place);
-            let is_it = |before: &&Seen| before.until.abs_diff(seen.until) <= ROUNDED;
-            if let Some(before) = before.filter(is_it) {
-                seen.used = before.used;
-                seen.begun = before.begun;
+            if let Some(before) = before {
+                let is_it = before.until.abs_diff(seen.until) <= ROUNDED;
+                if is_it {
+                    seen.used = before.used;
+                }
+                // Where it was renewed, they end as one.
+                if is_it || before.used != Used::Said {
+                    seen.begun = before.begun;
+                }
             }
             known.insert(place, seen);
         }
@@ -257,21 +264,27 @@ mod tests {
         let (grants, closed) = resume(&before, &now, &applied(), [(place, ended.clone())].into());
         assert_eq!(closings(&closed), []);
         assert_eq!(grants.len(), 3);
-        assert_eq!(grants[&place], ended);
+        let begun = Begun::Found(now.monotonic);
+        assert_eq!(grants[&place], Seen { begun, ..ended });
         let alice = &grants[&(0, "192.0.2.1/32".parse().expect("a network"))];
         assert_eq!(alice.until, 15 * SECOND);
         assert_eq!(alice.who.user.as_deref(), Some("alice"));
         assert_eq!(alice.who.key.as_deref(), Some("alice/laptop"));
     }
 
+    /// Its beginning may have been said or not.
     #[test]
     fn a_grant_that_was_renewed_ends_once_at_its_later_end() {
-        let before = state([known("ssh", None, "192.0.2.7/32", 11)]);
-        let ended = by_hand("192.0.2.7/32", 14);
-        let (grants, closed) = resume(&before, &moment("one", 20, 20), &applied(), [ended].into());
-        assert_eq!(closings(&closed), []);
-        let untils: Vec<u64> = grants.values().map(|row| row.until).collect();
-        assert_eq!(untils, [14 * SECOND]);
+        let now = moment("one", 20, 20);
+        for (is_unsaid, begun) in [(false, Begun::Said), (true, Begun::Found(now.monotonic))] {
+            let mut before = state([known("ssh", None, "192.0.2.7/32", 11)]);
+            before.grants[0].is_unsaid = is_unsaid;
+            let ended = by_hand("192.0.2.7/32", 14);
+            let (grants, closed) = resume(&before, &now, &applied(), [ended].into());
+            assert_eq!(closings(&closed), []);
+            let known: Vec<_> = grants.values().map(|row| (row.until, row.begun)).collect();
+            assert_eq!(known, [(14 * SECOND, begun)]);
+        }
     }
 
     #[test]
@@ -332,8 +345,9 @@ mod tests {
         let now = moment("one", 20, 20);
         let (grants, closed) = resume(&before, &now, &applied(), ended.clone().into());
         assert_eq!(closings(&closed), []);
-        let used = ended.map(|(place, _)| grants[&place].used);
-        assert_eq!(used, [Used::Said, Used::No]);
+        let known = ended.map(|(place, _)| (grants[&place].used, grants[&place].begun));
+        let begun = Begun::Found(now.monotonic);
+        assert_eq!(known, [(Used::Said, Begun::Said), (Used::No, begun)]);
         let (_, closed) = resume(&before, &moment("two", 3, 50), &applied(), Grants::new());
         assert_eq!(closings(&closed), []);
     }
