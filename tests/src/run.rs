@@ -20,6 +20,12 @@ use serde_json::Value;
 /// How long a command that ends by itself may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// The system call in which an event loop waits.
+#[cfg(target_arch = "x86_64")]
+const WAITS: libc::c_long = libc::SYS_epoll_wait;
+#[cfg(not(target_arch = "x86_64"))]
+const WAITS: libc::c_long = libc::SYS_epoll_pwait;
+
 /// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Run {
@@ -177,27 +183,55 @@ impl Running {
     }
 
     pub fn signal(&self, signal: i32) {
-        let pid = self
-            .child
-            .id()
-            .try_into()
-            .expect("a process id is positive");
         // SAFETY: kill takes no pointers; the child has not been waited for, so the id is its.
-        let sent = unsafe { libc::kill(pid, signal) };
+        let sent = unsafe { libc::kill(self.pid(), signal) };
         assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Holds up the main thread, once that waits for something to do; other threads go on. Ends with [`Running::let_go`], by the same
+    /// thread of the caller's.
+    pub fn hold(&self) {
+        wait_until("its main thread waits", || {
+            self.trace(libc::PTRACE_SEIZE);
+            self.trace(libc::PTRACE_INTERRUPT);
+            // SAFETY: a null pointer asks for no status.
+            let stopped = unsafe { libc::waitpid(self.pid(), ptr::null_mut(), libc::__WALL) };
+            assert_eq!(stopped, self.pid(), "{}", io::Error::last_os_error());
+            let call = fs::read_to_string(format!("/proc/{}/syscall", self.pid()));
+            let call = call.expect("it has not been waited for");
+            let waits = call.split(' ').next() == Some(&WAITS.to_string());
+            if !waits {
+                self.let_go();
+            }
+            waits
+        });
+    }
+
+    pub fn let_go(&self) {
+        self.trace(libc::PTRACE_DETACH);
+    }
+
+    fn trace(&self, request: libc::c_uint) {
+        let nothing = ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests take no pointers; the child has not been waited for, so the id is its.
+        let done = unsafe { libc::ptrace(request, self.pid(), nothing, nothing) };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    }
+
+    fn pid(&self) -> libc::pid_t {
+        let pid = self.child.id().try_into();
+        pid.expect("a process id is positive")
     }
 
     /// Sets how many descriptors the command may have. Returns how many it might have before.
     pub fn limit_descriptors(&self, limit: u64) -> u64 {
-        let pid = self.child.id().try_into();
-        let pid: libc::pid_t = pid.expect("a process id is positive");
         let mut before = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,
         };
         let set = |new: *const libc::rlimit, old: *mut libc::rlimit| {
             // SAFETY: each is null or a limit of the caller's; the child has not been waited for, so the id is its.
-            let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, new, old) };
+            let set = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, new, old) };
             assert_eq!(set, 0, "{}", io::Error::last_os_error());
         };
         set(ptr::null(), &raw mut before);

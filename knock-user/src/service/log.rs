@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use bytemuck::{Zeroable as _, pod_read_unaligned};
+use jiff::Timestamp;
 use knock_common::{
     event::{Event, Kind},
     grant::BY_HAND,
@@ -20,7 +21,7 @@ use super::{
     hooks::Hooks,
     kept::Kept,
     names::{ALERT, EVENTS_LOST, HOOK_FAILED},
-    record::{Record, network_text},
+    record::{Record, monotonic, network_text},
     serving::Said,
     socket::{self, Connection},
     watch::Watch,
@@ -38,8 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Events taken from the ring at a time, so that a flood keeps nothing else waiting.
 const AT_ONCE: usize = 1024;
 
-/// Events that tell of grants, between two looks at these.
-const MOST_CHANGES: usize = 4096;
+/// Events that tell of grants which may wait for the next look at these.
+const MANY_CHANGES: usize = 4096;
+
+/// By how much an event of the kernel's must be older than one of a thread's to come before it, ns: the kernel's clock is coarse,
+/// and a thread tells of a grant once it is in the tables.
+const NEARLY: u64 = 10_000_000;
 
 /// The latest events and their readers.
 pub struct Log {
@@ -58,8 +63,8 @@ pub struct Log {
     fleet: Counts,
     /// Events that tell of grants, for [`Log::changes`].
     changes: Vec<Record>,
-    /// An event of a gate or a user that is not known.
-    unknown: Option<Event>,
+    /// An event that was read and not added yet.
+    next: Option<Event>,
 }
 
 /// Which events [`Log::take`] has added.
@@ -87,7 +92,7 @@ impl Log {
             openings: member.openings(),
             fleet: member.counts(),
             changes: Vec::new(),
-            unknown: None,
+            next: None,
         };
         log.configure(config);
         log
@@ -193,9 +198,14 @@ impl Log {
         std::mem::take(&mut self.changes)
     }
 
+    /// Returns whether there are so many of these that they are not to be left to the next look.
+    pub const fn has_many_changes(&self) -> bool {
+        self.changes.len() >= MANY_CHANGES
+    }
+
     fn note(&mut self, record: &Record) {
         let tells = [Kind::Opened, Kind::Closed].map(Kind::name);
-        if tells.contains(&record.event.as_str()) && self.changes.len() < MOST_CHANGES {
+        if tells.contains(&record.event.as_str()) {
             self.changes.push(record.clone());
         }
     }
@@ -211,20 +221,27 @@ impl Log {
     }
 
     /// Adds the events that the kernel has reported. `watch`: what was known before. `is_current`: this is the configuration in force. Otherwise it stops at the first
-    /// event of a gate or a user that this configuration does not have, which is kept for the next time.
+    /// event of a gate or a user that this configuration does not have, which is kept for the next time. `before`: those alone that
+    /// are older than what a thread has told of at that time.
     pub fn take(
         &mut self,
         ring: &mut RingBuf<MapData>,
         datapath: &Datapath,
         watch: &Watch,
         is_current: bool,
+        before: Option<Timestamp>,
     ) -> Taken {
+        let before = before.map_or(u64::MAX, monotonic);
         for _ in 0..AT_ONCE {
-            let Some(event) = self.unknown.take().or_else(|| next(ring)) else {
+            let Some(event) = self.next.take().or_else(|| next(ring)) else {
                 return Taken::All;
             };
+            if event.time.saturating_add(NEARLY) > before {
+                self.next = Some(event);
+                return Taken::All;
+            }
             if !is_current && !is_known(&event, &datapath.applied) {
-                self.unknown = Some(event);
+                self.next = Some(event);
                 return Taken::UpToUnknown;
             }
             self.openings.note(&event);

@@ -98,7 +98,7 @@ pub async fn serve(
     // SAFETY: the ring owns its descriptor and keeps it until it is dropped; nothing replaces it.
     let mut ring = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
     let mut work = Work::new(root, datapath, up, file, |log, datapath, watch| {
-        while log.take(ring.get_mut(), datapath, watch, true) != Taken::All {}
+        while log.take(ring.get_mut(), datapath, watch, true, None) != Taken::All {}
     })?;
     #[cfg(feature = "log")]
     kernel_log::follow(&work.datapath)?;
@@ -167,10 +167,10 @@ async fn until_ended(
                     return Ok(Ended::Down);
                 }
             }
-            said = work.gatekeeper.event(), if work.waiting.is_none() => {
+            said = work.gatekeeper.event(), if !work.is_waiting() => {
                 work.hear(said, ring.get_mut());
             }
-            said = work.member.event(), if work.waiting.is_none() => {
+            said = work.member.event(), if !work.is_waiting() => {
                 work.hear(said, ring.get_mut());
             }
             reader = socket.accept() => work.log.serve(reader),

@@ -290,3 +290,10 @@ pub fn wall_clock(monotonic: u64) -> Timestamp {
     let time = moved.unwrap_or(wall);
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
+
+/// Returns a wall-clock time by `CLOCK_MONOTONIC`, ns, in the past or to come.
+pub fn monotonic(time: Timestamp) -> u64 {
+    let from_now = time.duration_since(Timestamp::now()).as_nanos();
+    let time = i128::from(monotonic_now()).saturating_add(from_now);
+    u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+}

@@ -180,7 +180,7 @@ impl Watch {
     /// Compares the tables with what was seen last, reports what has changed, and frees the slots of grants that have ended.
     /// The configuration must not be replaced meanwhile: the tables before it miss what the program after it gives.
     pub fn look(&mut self, datapath: &Datapath, log: &mut Log) -> Result<()> {
-        self.note(log, &datapath.applied, |_| true);
+        self.note_all(log, &datapath.applied);
         let found = self.compare(datapath, log)?;
         self.settle(found, datapath, log)
     }
@@ -334,7 +334,7 @@ impl Watch {
 
     /// Reports the end of every grant: the tables are gone. What was given since the last look has been in no table that was read.
     pub fn end_all(&mut self, datapath: &Datapath, log: &mut Log) {
-        self.note(log, &datapath.applied, |_| true);
+        self.note_all(log, &datapath.applied);
         end_each(self.known.drain().collect(), datapath, log);
         self.is_gone = true;
     }
@@ -346,7 +346,7 @@ impl Watch {
         } else if self.looks != 0 || self.is_gone {
             if !self.is_gone {
                 // What was said since the last look.
-                self.note(log, &datapath.applied, |_| true);
+                self.note_all(log, &datapath.applied);
             }
             self.save(datapath, log);
         }

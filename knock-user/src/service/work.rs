@@ -3,10 +3,16 @@
 //! A part of it that fails for a while ends nothing, since the machine may be out of memory or of descriptors; see
 //! [`Patience`].
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    iter,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use aya::maps::{MapData, RingBuf};
+use jiff::Timestamp;
 use knock_common::event::Kind;
 use tokio::time::Instant;
 
@@ -63,8 +69,10 @@ pub struct Work<'r> {
     pub guard: Guard,
     pub gatekeeper: Gatekeeper,
     pub member: Member,
-    /// An event of a thread's that waits for the names of another configuration.
-    pub waiting: Option<Said>,
+    /// Events of threads that were not added yet: the first may wait for the names of another configuration.
+    waiting: VecDeque<Said>,
+    /// The threads have ended, and are not started again.
+    is_ending: bool,
     /// When the grants are looked at next.
     pub next_look_at_grants: Instant,
     watch: Watch,
@@ -115,7 +123,8 @@ impl<'r> Work<'r> {
             log,
             guard,
             member,
-            waiting: None,
+            waiting: VecDeque::new(),
+            is_ending: false,
             next_look_at_grants: Instant::now(),
             watch,
             endpoint,
@@ -153,56 +162,102 @@ impl<'r> Work<'r> {
 
     /// Takes the events that threads and the kernel have reported. Returns whether to wait until there are more of the kernel's.
     pub fn take(&mut self, ring: &mut RingBuf<MapData>) -> bool {
-        // First: of a grant that a thread has given, the kernel reports the end.
-        for _ in 0..SAID_AT_ONCE {
-            let Some(said) = self.next_said() else {
-                break;
-            };
-            if !self.hear(said, ring) {
-                break;
+        self.gather();
+        while let Some(said) = self.waiting.pop_front() {
+            if !self.add(said, ring) {
+                // What was reported since waits with it.
+                return true;
             }
         }
-        self.take_reported(ring)
+        self.take_reported(ring, None) != Taken::Some
     }
 
-    /// Adds an event of a thread's. Returns `false` where it waits for the names of another configuration, with all that threads
-    /// have told since.
-    pub fn hear(&mut self, said: Said, ring: &mut RingBuf<MapData>) -> bool {
+    /// Takes an event of a thread's, and what else was reported.
+    pub fn hear(&mut self, said: Said, ring: &mut RingBuf<MapData>) {
+        self.waiting.push_back(said);
+        self.take(ring);
+    }
+
+    /// Returns whether events of threads wait for the names of another configuration.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Adds an event of a thread's, after what the kernel has reported before it: of a grant that a thread has given, the kernel
+    /// reports the end, and a thread may give one where that has ended. Returns `false` where it waits for the names of another
+    /// configuration, with all that threads have told since.
+    fn add(&mut self, said: Said, ring: &mut RingBuf<MapData>) -> bool {
         let (_, record) = &said;
+        let time = record.time;
+        let taken = loop {
+            match self.take_reported(ring, Some(time)) {
+                Taken::Some => {}
+                taken => break taken,
+            }
+        };
+        if taken == Taken::UpToUnknown {
+            self.waiting.push_front(said);
+            return false;
+        }
         let gate = record.gate.as_deref();
         let is_known = gate.is_none_or(|gate| self.datapath.applied.ids.gate(gate).is_some());
         // The thread may have seen that there is another configuration, whose hooks are to run. Others name gates of other hosts.
-        if record.event == Kind::Opened.name() && !is_known {
-            // What was reported before is of the configuration before.
-            self.take_reported(ring);
-            if self.follow_for_event().is_none() {
-                self.waiting = Some(said);
-                return false;
-            }
+        if record.event == Kind::Opened.name() && !is_known && self.follow_for_event().is_none() {
+            self.waiting.push_front(said);
+            return false;
         }
         self.log.hear(said, &self.datapath.applied);
+        self.note_many();
         true
     }
 
-    fn next_said(&mut self) -> Option<Said> {
-        let waiting = self.waiting.take();
-        let next = waiting.or_else(|| self.gatekeeper.next_event());
-        next.or_else(|| self.member.next_event())
+    /// Has what threads have told wait in its order.
+    fn gather(&mut self) {
+        let next = || {
+            let next = self.gatekeeper.next_event();
+            next.or_else(|| self.member.next_event())
+        };
+        let room = SAID_AT_ONCE.saturating_sub(self.waiting.len());
+        self.waiting.extend(iter::from_fn(next).take(room));
+        let waiting = self.waiting.make_contiguous();
+        waiting.sort_by_key(|(_, record)| record.time);
     }
 
-    /// As [`Work::take`], of the kernel's events.
-    fn take_reported(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+    /// Takes the events that the kernel has reported, as [`Log::take`] does. Those of a gate or a user that is not known wait for the
+    /// configuration in force.
+    fn take_reported(&mut self, ring: &mut RingBuf<MapData>, before: Option<Timestamp>) -> Taken {
         let mut is_current = false;
         loop {
-            match self.log.take(ring, &self.datapath, &self.watch, is_current) {
-                Taken::All => return true,
-                Taken::Some => return false,
-                Taken::UpToUnknown => match self.follow_for_event() {
-                    Some(Followed::Next) => {}
-                    Some(Followed::Current | Followed::NotNow) => is_current = true,
-                    None => return true,
-                },
+            let taken = self.take_from(ring, is_current, before);
+            if taken != Taken::UpToUnknown {
+                return taken;
             }
+            match self.follow_for_event() {
+                Some(Followed::Next) => {}
+                Some(Followed::Current | Followed::NotNow) => is_current = true,
+                None => return taken,
+            }
+        }
+    }
+
+    /// As [`Log::take`].
+    fn take_from(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        is_current: bool,
+        before: Option<Timestamp>,
+    ) -> Taken {
+        let taken = self
+            .log
+            .take(ring, &self.datapath, &self.watch, is_current, before);
+        self.note_many();
+        taken
+    }
+
+    /// Notes what was told of grants, where the next look would find too much of it.
+    fn note_many(&mut self) {
+        if self.log.has_many_changes() {
+            self.watch.note_all(&mut self.log, &self.datapath.applied);
         }
     }
 
@@ -222,13 +277,22 @@ impl<'r> Work<'r> {
 
     /// Ends the threads, and takes what is left, also events that have waited for the names of another configuration.
     pub fn take_last(&mut self, ring: &mut RingBuf<MapData>) {
+        self.is_ending = true;
         self.gatekeeper.end();
         self.member.end();
         self.take(ring);
-        while let Some(said) = self.next_said() {
-            self.log.hear(said, &self.datapath.applied);
+        loop {
+            self.gather();
+            if self.waiting.is_empty() {
+                break;
+            }
+            while let Some(said) = self.waiting.pop_front() {
+                while self.take_from(ring, true, Some(said.1.time)) == Taken::Some {}
+                self.log.hear(said, &self.datapath.applied);
+                self.note_many();
+            }
         }
-        while self.log.take(ring, &self.datapath, &self.watch, true) == Taken::Some {}
+        while self.take_from(ring, true, None) == Taken::Some {}
     }
 
     pub fn look_at_grants(&mut self) -> Result<()> {
@@ -362,8 +426,11 @@ impl<'r> Work<'r> {
         // Threads that are to end may wait for it.
         drop(lock);
         self.endpoint.apply(self.datapath.config());
-        self.gatekeeper.apply(self.datapath.config());
-        self.member.apply(self.datapath.config());
+        // What they would give at the end, nobody would say.
+        if !self.is_ending {
+            self.gatekeeper.apply(self.datapath.config());
+            self.member.apply(self.datapath.config());
+        }
         settled.map(|()| Followed::Next)
     }
 

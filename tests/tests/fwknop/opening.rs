@@ -1,5 +1,7 @@
 //! What the client opens, and for whom.
 
+use std::{thread::sleep, time::Duration};
+
 use knockgate_tests::{
     foreign::freeze,
     fwknop::{
@@ -281,5 +283,34 @@ fn by_a_port_that_looks_closed() {
         // As before the service, and as another port.
         scenario.refused(B, &format!("{PORT}/udp"));
         scenario.refused(B, "62202/udp");
+    });
+}
+
+/// The kernel reports the end, and a thread of the service's what it has given since, while the service does something else.
+#[test]
+fn what_is_given_where_a_grant_has_ended_is_said_after_that_end() {
+    with_client(|scenario| {
+        let section = DRAWN.section("alice", "");
+        let service = serve(scenario, &ssh(&format!("connections = 1\n{section}")));
+        let a = scenario.address(A).to_string();
+        let of_grants = || {
+            let events = scenario.lab.events().into_iter();
+            let names = events.filter_map(|event| event["event"].as_str().map(ToOwned::to_owned));
+            let names = names.filter(|name| ["gate.opened", "gate.closed"].contains(&&**name));
+            names.collect::<Vec<String>>()
+        };
+        fwknop(scenario, DRAWN, "", &["-a", &a]);
+        let mut expected = vec!["gate.opened"];
+        wait_for_value("the first is said", of_grants, |said| *said == expected);
+        service.hold();
+        scenario.open(A, "22/tcp");
+        // By more than the kernel's coarse clock may be behind.
+        sleep(Duration::from_millis(50));
+        fwknop(scenario, DRAWN, "", &["-a", &a]);
+        counted(scenario, "opened", 2);
+        service.let_go();
+        expected.extend(["gate.closed", "gate.opened"]);
+        let said = wait_for_value("all is said", of_grants, |said| said.len() >= 3);
+        assert_eq!(said, expected);
     });
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{MapData, RingBuf};
 use bytemuck::pod_read_unaligned;
+use jiff::Timestamp;
 use knock_common::{
     event::Kind,
     knock::fwknop::{Head, Outcome},
@@ -229,6 +230,8 @@ impl Worker {
         let timeout = timeout.map_or(Duration::MAX, Duration::from_secs);
         let mut has_opened = false;
         for opening in openings {
+            // The grant may be used up at once, which is said after it.
+            let time = Timestamp::now();
             let given = self.datapath.admit(
                 opening.address,
                 &opening.gate,
@@ -238,7 +241,7 @@ impl Worker {
             );
             match given {
                 Ok(until) => {
-                    self.opened(head, &opening, until);
+                    self.opened(time, head, &opening, until);
                     has_opened = true;
                 }
                 // Without room for all of them, it has opened some.
@@ -286,8 +289,9 @@ impl Worker {
         }
     }
 
-    fn opened(&self, head: Head, opening: &Opening, until: u64) {
+    fn opened(&self, time: Timestamp, head: Head, opening: &Opening, until: u64) {
         let record = Record {
+            time,
             gate: Some(opening.gate.clone()),
             user: Some(opening.user.clone()),
             source: Some(opening.address.to_string()),

@@ -3,17 +3,23 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 use knock_common::event::{Cause, Kind};
 
 use super::{Begun, Place, ROUNDED, Seen, Used, Watch};
 use crate::{
     datapath::{Applied, Who},
-    service::{log::Log, record::Record},
-    sys::clock::monotonic_now,
+    service::{
+        log::Log,
+        record::{Record, monotonic},
+    },
 };
 
 impl Watch {
+    /// Learns of all of it before the next look does.
+    pub fn note_all(&mut self, log: &mut Log, applied: &Applied) {
+        self.note(log, applied, |_| true);
+    }
+
     /// Learns of grants that were given, and of ends that were reported: what is given and taken away between two looks is in
     /// no table. `is_wanted`: of which gates, but for ends of grants that are known. Returns which grants of the others were said to be given.
     pub(super) fn note(
@@ -119,16 +125,12 @@ fn network(source: &str) -> Option<(Option<IpAddr>, IpNet)> {
     Some((address, network))
 }
 
-/// Returns a time by `CLOCK_MONOTONIC`, ns, in the past or to come.
-fn monotonic(time: Timestamp) -> u64 {
-    let from_now = time.duration_since(Timestamp::now()).as_nanos();
-    let time = i128::from(monotonic_now()).saturating_add(from_now);
-    u64::try_from(time.max(0)).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use jiff::Timestamp;
+    use knock_common::report::class;
 
     use super::{super::Grants, *};
     use crate::{
@@ -137,7 +139,8 @@ mod tests {
             PinRoot,
             compile::{applied::Circumstances, ids::Ids},
         },
-        service::memory::Memory,
+        service::{fleet::Member, memory::Memory, packets::Packets},
+        sys::clock::monotonic_now,
     };
 
     fn applied() -> Applied {
@@ -291,5 +294,24 @@ mod tests {
         watch.note_one(&given, 0);
         let grant = watch.known.values().next().expect("it is known");
         assert!(grant.until <= monotonic_now() - 2_900_000_000);
+    }
+
+    /// As where a host joins a fleet that has opened for many. What is not noted would be said once more.
+    #[test]
+    fn any_number_of_openings_is_noted() {
+        let root = PinRoot::new("/nonexistent");
+        let member = Member::new(&root, &Packets::default());
+        let mut log = Log::new(&Config::default(), &member);
+        let mut watch = watch();
+        for number in 0..10_000 {
+            let given = Record {
+                source: Some(IpAddr::V4(number.into()).to_string()),
+                origin: Some("h1".into()),
+                ..change(Kind::Opened, Some("alice/laptop"), None)
+            };
+            log.hear((Some(class::OPENINGS), given), &applied());
+        }
+        watch.note_all(&mut log, &applied());
+        assert_eq!(watch.known.len(), 10_000);
     }
 }
