@@ -8,6 +8,7 @@ use knockgate_tests::{
         Source::{A, B},
         WAN,
     },
+    network::ip,
 };
 
 use crate::{Damage, configure, expect_status, in_all_modes, in_generic_mode, ssh};
@@ -87,6 +88,31 @@ fn what_lacks_pins_is_put_back_when_its_interface_is_made_again() {
         scenario.knockgate("up").exits(0);
         expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
         scenario.closed(A, "22/tcp");
+    });
+}
+
+/// A configuration that came into force meanwhile has pinned no link for it.
+#[test]
+fn what_lacks_pins_is_put_back_when_its_interface_comes_after_a_reload() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        ip(&scenario.lab.host, "link delete wan1");
+        configure(scenario, &[WAN, "wan1"], ssh().protect("22/tcp 25/tcp"));
+        scenario.knockgate("reload").exits(0);
+        let pins = scenario.lab.pin_root().join("wan1");
+        assert!(!pins.join("link").exists());
+        fs::remove_file(pins.join("cursor")).expect("it is pinned");
+        scenario.lab.add_interface("wan1");
+        let status = scenario.knockgate("status");
+        status.exits(7);
+        assert!(
+            status.stdout.contains("is not attached to it"),
+            "{status:?}"
+        );
+        scenario.knockgate("up").exits(0);
+        expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
     });
 }
 

@@ -207,6 +207,55 @@ fn what_is_damaged_keeps_its_slot() {
     });
 }
 
+/// Another interface's directory has all pins: they are pinned again, and the program in the slot is the same before and after.
+#[test]
+fn pinning_again_that_is_killed_keeps_the_slot() {
+    in_a_slot(|scenario, _, array| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, interfaces(&[WAN, "wan1"]), gate());
+        scenario.knockgate("up");
+        let before = array.slot(0);
+        assert!(before.is_some());
+        let damage = || {
+            let pin = scenario.lab.pin_root().join("wan1").join("cursor");
+            fs::remove_file(pin).expect("it is pinned");
+        };
+        let up = || scenario.lab.knockgate_command(&["up"]);
+        damage();
+        let all = count(up(), Call::changes_pins);
+        let tables = all / 2;
+        // While some are pinned and some are not, among them the configuration; when the directory has its name; while the one
+        // before is removed.
+        for point in [4, 20, tables - 4, tables, tables + 2, tables + 8, all - 4] {
+            damage();
+            assert!(killed_at_call(up(), point, Call::changes_pins), "{point}");
+            scenario.knockgate("status");
+            assert_eq!(array.slot(0), before, "killed at {point} of {all}");
+            scenario.closed(A, "22/tcp");
+            scenario.knockgate("up");
+            assert_eq!(array.slot(0), before, "killed at {point} of {all}");
+            let pins = scenario.lab.pin_root().join("wan1");
+            assert!(pins.join("cursor").exists(), "killed at {point} of {all}");
+        }
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+    });
+}
+
+/// A directory in a slot has no link, and the balancer that starts again has an empty array.
+#[test]
+fn what_is_damaged_is_no_remains_when_the_slot_is_empty() {
+    in_a_slot(|scenario, _, array| {
+        fs::remove_file(scenario.lab.pin_root().join(WAN).join("cursor")).expect("it is pinned");
+        array.empty(0);
+        scenario.knockgate("status").exits(7);
+        scenario.knockgate("up").exits(0);
+        assert!(array.slot(0).is_some());
+        status(scenario, 0);
+        scenario.closed(A, "22/tcp");
+    });
+}
+
 /// An entry that one interface alone has needed is pinned in its directory alone.
 #[test]
 fn what_is_damaged_keeps_the_entry_that_is_in_the_slot() {

@@ -69,11 +69,12 @@ pub fn settle_killed(root: &PinRoot) -> Result<bool> {
     }
 }
 
-/// Returns whether a directory of the instance is what `down` leaves when it is killed: some tables are gone, and before these went
-/// the links, and the program left its slot. A link whose interface has gone is still pinned: from such a directory somebody else
-/// has removed pins.
+/// Returns whether a directory of the instance is what `down` leaves when it is killed: the tables are gone that it removes first, and
+/// before these went the links, and the program left its slot. From another one somebody else has removed pins; it may have no link
+/// all the same, where its interface has gone or the slot was emptied.
 fn is_remains(directory: &Path) -> Result<bool> {
     Ok(!directory::is_whole(directory)
+        && change::is_partly_unpinned(directory)
         && directory::links(directory)?.is_empty()
         && !into::holds(directory)?)
 }
@@ -156,13 +157,11 @@ pub fn settle(root: &PinRoot) -> Result<()> {
         forget_left(root, directory)?;
     }
     for directory in complete.iter().filter(|of| of.holds == Holds::Instance) {
-        // By its path: what was begun has been given its name meanwhile. One that guards an interface, and from which somebody has
-        // removed pins, is `up`'s to replace.
-        let is_left_out = match generation(&directory.path) {
-            Some(generation) => Some(generation) < newest,
-            None => is_remains(&directory.path)?,
-        };
-        if is_left_out {
+        // By its path: what was begun has been given its name meanwhile. One of the newest generation from which somebody has removed
+        // pins is `up`'s to replace.
+        let meta = directory::meta_if_there(&directory.path)?;
+        let is_left_out = meta.is_some_and(|meta| Some(meta.generation) < newest);
+        if is_left_out || is_remains(&directory.path)? {
             give_up_place(root, &directory.interface)?;
         }
     }
@@ -280,8 +279,9 @@ pub(super) fn undo(next: &[PathBuf], before: &[PathBuf]) -> Result<()> {
     }
     if let Some(into) = next.iter().find_map(|of| into::of(of)) {
         // What could not be exchanged must not stay: soon nothing leads to its tables any more.
-        for directory in next {
-            into.release(&attachment::programs(directory)?)?;
+        for name in PROGRAMS {
+            let only: Vec<u32> = only_in(name, next, before)?.into_keys().collect();
+            into.release(&only)?;
         }
     }
     change_programs(before, next, before)?;
@@ -297,7 +297,7 @@ pub(super) fn change_programs(links: &[PathBuf], from: &[PathBuf], to: &[PathBuf
         let Some(new) = pinned(name, to)?.into_values().next() else {
             continue;
         };
-        for old in pinned(name, from)?.values() {
+        for old in only_in(name, from, to)?.values() {
             for directory in links {
                 update_links(directory, old, &new)?;
             }
@@ -316,7 +316,7 @@ pub(super) fn change_slot(from: &[PathBuf], to: &[PathBuf]) -> Result<()> {
         let Some(new) = pinned(name, to)?.into_values().next() else {
             continue;
         };
-        let old: Vec<u32> = pinned(name, from)?.into_keys().collect();
+        let old: Vec<u32> = only_in(name, from, to)?.into_keys().collect();
         if !old.is_empty() {
             let new = bpf::open(&new).with_context(|| format!("cannot open {}", new.display()))?;
             into.change(&old, &new)?;
@@ -335,6 +335,19 @@ fn pinned(name: &str, directories: &[PathBuf]) -> Result<BTreeMap<u32, PathBuf>>
             pins.insert(attachment::program_id(&pin)?, pin);
         }
     }
+    Ok(pins)
+}
+
+/// As [`pinned`], without the programs that are pinned in `others` too: a directory that is filled with pins that were gone has the
+/// programs that are in force.
+fn only_in(
+    name: &str,
+    directories: &[PathBuf],
+    others: &[PathBuf],
+) -> Result<BTreeMap<u32, PathBuf>> {
+    let kept = pinned(name, others)?;
+    let mut pins = pinned(name, directories)?;
+    pins.retain(|program, _| !kept.contains_key(program));
     Ok(pins)
 }
 

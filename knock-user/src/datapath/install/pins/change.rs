@@ -85,6 +85,25 @@ pub fn remove(directory: &Path) -> Result<()> {
     unpin(directory)
 }
 
+/// Sorts the names of pins as [`unpin`] removes them.
+fn removal_order(name: &str) -> (Option<usize>, String) {
+    let last = [&tables::CONFIG.definition, &tables::META.definition];
+    let position = last.iter().position(|table| table.pin_name() == name);
+    (position, name.to_owned())
+}
+
+/// Returns whether the tables that are gone from a directory are those that [`unpin`] removes first.
+pub fn is_partly_unpinned(directory: &Path) -> bool {
+    let mut names: Vec<String> = tables::ALL
+        .iter()
+        .map(tables::Definition::pin_name)
+        .collect();
+    names.sort_by_cached_key(|name| removal_order(name));
+    let is_there = |name: &String| directory.join(name).exists();
+    let first = names.iter().position(is_there).unwrap_or(names.len());
+    names[first..].iter().all(is_there)
+}
+
 /// Removes a directory with what is knockgate's in it. The link goes first: while it is there, so are the tables. What identifies
 /// the instance goes last, and before that the configuration: while the programs are there, it says whether they are in a slot.
 pub fn unpin(directory: &Path) -> Result<()> {
@@ -101,9 +120,7 @@ pub fn unpin(directory: &Path) -> Result<()> {
     let Some(mut names) = names(directory)? else {
         return Ok(());
     };
-    let last = [&tables::CONFIG.definition, &tables::META.definition];
-    let last = last.map(tables::Definition::pin_name);
-    names.sort_by_key(|name| last.iter().position(|of| of == name));
+    names.sort_by_cached_key(|name| removal_order(name));
     let mut left = Vec::new();
     for name in names {
         let path = directory.join(&name);
@@ -122,5 +139,36 @@ pub fn unpin(directory: &Path) -> Result<()> {
             left.join(", ")
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(names: &[String]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in names {
+            fs::write(folder.path().join(name), "").expect("writable");
+        }
+        folder
+    }
+
+    /// Whoever else removes one pin has not removed all before it.
+    #[test]
+    fn what_a_killed_down_leaves_is_told_from_other_damage() {
+        let names = tables::ALL.iter().map(tables::Definition::pin_name);
+        let mut names: Vec<String> = names.collect();
+        names.sort_by_cached_key(|name| removal_order(name));
+        assert_eq!(names.last().map(String::as_str), Some("meta"));
+        for gone in 0..names.len() {
+            let folder = folder_with(&names[gone..]);
+            assert!(is_partly_unpinned(folder.path()), "{gone}");
+        }
+        for gone in 1..names.len() {
+            let folder = folder_with(&names);
+            fs::remove_file(folder.path().join(&names[gone])).expect("it is there");
+            assert!(!is_partly_unpinned(folder.path()), "{}", names[gone]);
+        }
     }
 }
