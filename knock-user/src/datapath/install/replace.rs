@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, Place, pin_programs},
+    attach::{Guarded, pin_programs},
     attachment::{Attachment, Lack},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
@@ -25,7 +25,6 @@ use super::{
     program::{self, Origin},
     repair::has_been_attached,
     request::Request,
-    tcx,
     xdp::Attached,
 };
 use crate::{
@@ -62,7 +61,7 @@ pub(super) fn replace(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     old.end_outdated(None)?;
-    let attachments = whole_attachments(old, root)?;
+    let attachments = old.attachments()?;
     if !request.returns() {
         refuse_other_mode(
             config,
@@ -136,26 +135,8 @@ pub(super) fn replace(
     })
 }
 
-/// Returns how the program is attached, after what a killed process has begun at TCX: until then an interface may carry only a copy
-/// of the program that nothing has pinned, and that counts as another's.
-fn whole_attachments(old: &Datapath, root: &PinRoot) -> Result<Vec<Attachment>> {
-    let attachments = old.attachments()?;
-    let mut is_settled = true;
-    for row in attachments.iter().filter(|row| row.index.is_some()) {
-        let pins = root.of(&row.configured);
-        // One whose kind cannot be read carries nothing of ours.
-        if let Ok(place) = Place::of(&pins, &row.name, &old.applied) {
-            is_settled &= !tcx::complete(&place)?;
-        }
-    }
-    if is_settled {
-        return Ok(attachments);
-    }
-    old.attachments()
-}
-
 /// Warns of interfaces that were guarded before and that the configuration does not name.
-fn warn_of_left_out(config: &Config, attachments: &[Attachment]) {
+pub(super) fn warn_of_left_out(config: &Config, attachments: &[Attachment]) {
     let is_named = |name| config.interfaces.iter().any(|of| of == name);
     for Attachment {
         name, configured, ..

@@ -13,12 +13,18 @@ use super::{
     attachment,
     entry::Entry,
     framing::Framing,
-    pins::directory::{self, LINK},
+    pins::{
+        directory::{self, LINK},
+        root::PinRoot,
+    },
     program, xdp,
 };
 use crate::{
     config::{Attach, Config, Order},
-    datapath::error::{NEEDS_TO_SEE_TCX, NotPermitted, is_denied},
+    datapath::{
+        compile::applied::Applied,
+        error::{NEEDS_TO_SEE_TCX, NotPermitted, is_denied},
+    },
     sys::{
         bpf::{
             self, Hook,
@@ -162,6 +168,25 @@ pub(super) fn complete(place: &Place<'_>) -> Result<bool> {
         _ => fs::remove_file(&pin).with_context(cannot)?,
     }
     Ok(true)
+}
+
+/// As [`complete`], on every interface of what is pinned under `root`. Until then an interface may carry only a copy of the program that
+/// nothing has pinned, and that counts as another's. `applied`: of the instance, or what comes into force in its place.
+pub(super) fn complete_all(root: &PinRoot, applied: &Applied) -> Result<()> {
+    let Applied {
+        config,
+        circumstances,
+        ..
+    } = applied;
+    let into = circumstances.into.as_ref();
+    let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
+    for row in attachments.iter().filter(|row| row.index.is_some()) {
+        // One whose kind cannot be read carries nothing of ours.
+        if let Ok(place) = Place::of(&root.of(&row.configured), &row.name, applied) {
+            complete(&place)?;
+        }
+    }
+    Ok(())
 }
 
 fn cannot(name: &str) -> String {

@@ -342,6 +342,9 @@ fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<Directory>)> {
         }
     }
     let present = is_up.then(|| Datapath::open(root)).transpose()?;
+    if let Some(datapath) = &present {
+        tcx::complete_all(root, &datapath.applied)?;
+    }
     Ok((present, damaged))
 }
 
