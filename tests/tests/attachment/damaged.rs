@@ -5,10 +5,11 @@ use std::fs;
 use knockgate_tests::{
     killed::{Call, count, killed_at_call},
     lab::{
-        Source::{A, B},
+        Source::{A, B, C},
         WAN,
     },
     scenario::Scenario,
+    service::{echoes, is_silent},
 };
 
 use crate::{configure, expect_status, in_all_modes, in_generic_mode, listed, ssh};
@@ -110,5 +111,66 @@ fn what_is_pinned_elsewhere_is_pinned_again() {
         scenario.open(B, "22/tcp");
         scenario.knockgate("down").exits(0);
         scenario.lab.assert_untouched();
+    });
+}
+
+/// The configuration does not name it any more: it is said to be open, and not to be guarded.
+#[test]
+fn what_is_left_out_is_not_called_guarded() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        for name in [WAN, "wan1"] {
+            let pin = scenario.lab.pin_root().join(name).join("cursor");
+            fs::remove_file(pin).expect("it is pinned");
+        }
+        scenario.configure(ssh());
+        let up = scenario.knockgate("up");
+        up.exits(0)
+            .says(&["wan0 is guarded", "wan1 is no longer guarded"]);
+        assert!(!up.stderr.contains("wan1 is guarded"), "{up:?}");
+        expect_status(scenario, &[(WAN, None, true)]);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        scenario.lab.assert_untouched();
+    });
+}
+
+/// It is of the generation before, whether or not all its pins are there.
+#[test]
+fn what_is_left_out_is_settled() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        let wan1 = scenario.lab.pin_root().join("wan1");
+        fs::remove_file(wan1.join("cursor")).expect("it is pinned");
+        scenario.configure(ssh());
+        let reload = scenario.lab.knockgate_command(&["reload"]);
+        // The first gives the new directory its name, the second takes that of the other away.
+        assert!(killed_at_call(reload, 1, Call::renames));
+        assert!(wan1.exists());
+        scenario.knockgate("status").exits(0);
+        assert!(!wan1.exists());
+        expect_status(scenario, &[(WAN, None, true)]);
+        scenario.closed(A, "22/tcp");
+    });
+}
+
+/// What the gate has been denying is not a connection from before the gate.
+#[test]
+fn a_connection_that_was_revoked_stays_revoked() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        scenario.knockgate("allow {C} --gate ssh --for 1h").exits(0);
+        let mut revoked = scenario.connected(B, 22);
+        let mut kept = scenario.connected(C, 22);
+        scenario.knockgate("revoke {B}").exits(0);
+        damage(scenario);
+        scenario.in_session(&kept, &["up"]).exits(0);
+        assert!(is_silent(&mut revoked, b"revoked"));
+        assert!(echoes(&mut kept, b"kept"));
     });
 }

@@ -1,6 +1,9 @@
 //! Connections that are open when a gate begins to protect their port.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, Result};
 use knock_common::{
@@ -27,13 +30,53 @@ impl Datapath {
     /// did not, or that have a grant of a gate which cut them in `before`: those of the gates that keep what is established, as far
     /// as there is room.
     pub(in crate::datapath) fn adopt_connections(&self, before: Option<&Self>) -> Result<()> {
-        if self.config().mode == Mode::Monitor {
-            return Ok(());
-        }
         let before = match before {
             Some(before) if before.trial()? == TrialState::Lapsed => None,
             before => before,
         };
+        let grants = before.map_or_else(|| Ok(Vec::new()), Self::grants)?;
+        self.adopt_where(|gate, socket| {
+            Ok(before.is_none_or(|before| {
+                !protects(before.config(), socket.local)
+                    || passed_without_session(before, gate, &grants, socket)
+            }))
+        })
+    }
+
+    /// As [`Datapath::adopt_connections`] in place of `left`, whose sessions are not carried over: those connections too that have one
+    /// there, unless it ends with what does not apply any more. What `left` has been denying is not made a session.
+    pub(in crate::datapath) fn adopt_connections_of(&self, left: &Self) -> Result<()> {
+        if left.trial()? == TrialState::Lapsed {
+            return self.adopt_connections(None);
+        }
+        let grants = left.grants()?;
+        let mut are_left = HashMap::new();
+        self.adopt_where(|gate, socket| {
+            if !protects(left.config(), socket.local) {
+                return Ok(true);
+            }
+            if !left.has_session_of(socket)? && !passed_without_session(left, gate, &grants, socket)
+            {
+                return Ok(false);
+            }
+            let source = socket.remote.ip();
+            Ok(match are_left.entry((gate, source)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    let rules = self.applied.gate(gate);
+                    let leaves = |rules| left.leaves_sessions(self.config(), rules, source);
+                    *unknown.insert(rules.map_or(Ok(false), leaves)?)
+                }
+            })
+        })
+    }
+
+    /// Makes sessions of the TCP connections that are open through the ports of gates that keep what is established, as far as they
+    /// are wanted and there is room.
+    fn adopt_where(&self, mut is_wanted: impl FnMut(u16, &Socket) -> Result<bool>) -> Result<()> {
+        if self.config().mode == Mode::Monitor {
+            return Ok(());
+        }
         let keeps = |gate: &Gate| gate.established == Established::Keep;
         if !self.config().gates.iter().any(keeps) {
             return Ok(());
@@ -46,16 +89,12 @@ impl Datapath {
                 return Ok(());
             }
         };
-        let grants = before.map_or_else(|| Ok(Vec::new()), Self::grants)?;
         let now = monotonic_now();
         for socket in open {
             let Some(gate) = keeping_gate(&self.applied, &socket) else {
                 continue;
             };
-            if before.is_some_and(|before| {
-                protects(before.config(), socket.local)
-                    && !passed_without_session(before, gate, &grants, &socket)
-            }) {
+            if !is_wanted(gate, &socket)? {
                 continue;
             }
             let has_room = match (socket.remote.ip(), socket.local.ip()) {
@@ -77,6 +116,19 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether a connection has a session.
+    pub(in crate::datapath) fn has_session_of(&self, socket: &Socket) -> Result<bool> {
+        match (socket.remote.ip(), socket.local.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                self.has_session(&flow(V4::from(source), V4::from(destination), socket))
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                self.has_session(&flow(V6::from(source), V6::from(destination), socket))
+            }
+            _ => Ok(false),
+        }
     }
 
     fn adopt<A: Address>(&self, flow: &Flow<A>, gate: u16, now: u64) -> Result<bool> {
@@ -142,7 +194,7 @@ fn tcp(end: SocketAddr) -> Port {
 }
 
 /// Returns the flow from the client to this host.
-pub(in crate::datapath) fn flow<A>(source: A, destination: A, socket: &Socket) -> Flow<A> {
+fn flow<A>(source: A, destination: A, socket: &Socket) -> Flow<A> {
     Flow {
         source,
         destination,

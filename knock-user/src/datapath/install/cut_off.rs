@@ -1,9 +1,6 @@
 //! Whether a configuration cuts off the SSH session that puts it into force.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, Result, bail};
-use knock_common::address::{V4, V6};
 
 use super::{
     attachment::{Attachment, Lack},
@@ -12,7 +9,7 @@ use super::{
 use crate::{
     config::{Config, Established, Gate, SshSession},
     datapath::{
-        edit::connections::{flow, open_connections, protects},
+        edit::connections::{open_connections, protects},
         open::Datapath,
         trial::TrialState,
     },
@@ -20,12 +17,21 @@ use crate::{
     values::{Port, Protocol},
 };
 
+/// What a configuration comes in place of.
+#[derive(Clone, Copy)]
+pub(super) enum After<'d> {
+    Nothing,
+    Present(&'d Datapath),
+    /// What is left of it judges, but its grants end.
+    Damaged(&'d Datapath),
+}
+
 /// Fails where `config`, in place of `before`, cuts off the session of the request.
 ///
 /// A session that is not a connection of this network namespace is not looked at: its packets go to another host.
 pub(super) fn refuse_to_cut_off(
     config: &Config,
-    before: Option<&Datapath>,
+    before: After<'_>,
     request: &Request,
 ) -> Result<()> {
     let Some(session) = &request.session else {
@@ -62,10 +68,15 @@ fn is_of(session: &SshSession, socket: &Socket) -> bool {
 /// Returns the gate that would cut off a connection, and why.
 fn cuts_off<'c>(
     config: &'c Config,
-    before: Option<&Datapath>,
+    before: After<'_>,
     request: &Request,
     socket: &Socket,
 ) -> Result<Option<(&'c Gate, &'static str)>> {
+    let (before, keeps_grants) = match before {
+        After::Nothing => (None, false),
+        After::Present(before) => (Some(before), true),
+        After::Damaged(before) => (Some(before), false),
+    };
     let source = socket.remote.ip();
     let is_allowed = |config: &Config| {
         let mut networks = config.allow.iter();
@@ -106,7 +117,9 @@ fn cuts_off<'c>(
             });
             let was_judged =
                 !is_allowed(before.config()) && judges_all(config, &before.attachments()?, request);
-            same_gate && (was_judged || keeps && has_session(before, socket)?)
+            same_gate
+                && (was_judged && (keeps || keeps_grants)
+                    || keeps && before.has_session_of(socket)?)
         }
         // A connection that was open before the port was protected is made a session.
         _ => keeps,
@@ -130,16 +143,4 @@ fn judges_all(config: &Config, attachments: &[Attachment], request: &Request) ->
             || links::index_of(name).is_none()
     };
     !attachments.iter().any(is_open) && config.interfaces.iter().all(is_known)
-}
-
-fn has_session(datapath: &Datapath, socket: &Socket) -> Result<bool> {
-    match (socket.remote.ip(), socket.local.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            datapath.has_session(&flow(V4::from(source), V4::from(destination), socket))
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            datapath.has_session(&flow(V6::from(source), V6::from(destination), socket))
-        }
-        _ => Ok(false),
-    }
 }

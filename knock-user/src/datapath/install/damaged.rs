@@ -1,7 +1,5 @@
 //! What guards something, but from which somebody has removed pins. It guards until something else is in its place.
 
-use std::slice;
-
 use anyhow::{Context as _, Result};
 
 use super::{
@@ -17,16 +15,21 @@ use super::{
         root::PinRoot,
     },
     program::{self, Origin},
-    replace::{Replaced, add_tcx_entries, entries_in_use, refuse_other_mode},
+    repair::has_been_attached,
+    replace::{Replaced, add_tcx_entries, entries_in_use, refuse_other_mode, warn_of_left_out},
     request::Request,
-    settle::{self, forget, take_place},
+    settle::{forget, generation, take_place},
+    tcx,
 };
-use crate::datapath::{
-    chain::into,
-    compile::{Contents, applied::Circumstances},
-    error::other_version,
-    keys::Keys,
-    open::{self, Datapath},
+use crate::{
+    datapath::{
+        chain::into,
+        compile::{Contents, applied::Circumstances},
+        error::other_version,
+        keys::Keys,
+        open::{self, Datapath},
+    },
+    sys::grace,
 };
 
 /// Returns how what is left in these directories came to be in force; `None` where nothing says it any more.
@@ -35,10 +38,21 @@ pub(super) fn circumstances_of(damaged: &[Directory]) -> Option<Circumstances> {
     known.next().map(|applied| applied.circumstances)
 }
 
+/// Returns what these directories are of, where it opens with what is left of them and has judged packets.
+pub(super) fn left(damaged: &[Directory], root: &PinRoot) -> Option<Datapath> {
+    if damaged.is_empty() {
+        return None;
+    }
+    let left = Datapath::open(root).ok()?;
+    has_been_attached(&left, root).ok()?.then_some(left)
+}
+
 /// Brings a configuration up in place of what is left in these directories, with no moment in which an interface is not guarded. Its
-/// grants and sessions are not carried over: the tables may be among what is gone. Where this fails, what is left stays.
+/// grants and sessions are not carried over: the tables may be among what is gone. Where this fails, what is left stays. `left`: as far
+/// as it opens.
 pub(super) fn replace_damaged(
     damaged: &[Directory],
+    left: Option<&Datapath>,
     contents: &Contents,
     keys: &Keys,
     root: &PinRoot,
@@ -46,6 +60,10 @@ pub(super) fn replace_damaged(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     let into = contents.applied.circumstances.into.as_ref();
+    // It needs pins that may be gone, and to be guarded at all matters more.
+    if let Err(error) = tcx::complete_all(root, &contents.applied) {
+        tracing::warn!("{error:#}");
+    }
     let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
     if !request.returns() {
         refuse_other_mode(config, into, &attachments)?;
@@ -65,7 +83,10 @@ pub(super) fn replace_damaged(
     undo.fill(&config.interfaces, |directory| pin(&ebpf, directory))?;
     add_tcx_entries(root, &entries, contents, &config.interfaces)?;
     let mut new = Datapath::open_new(root, root.unnamed(first), contents)?;
-    new.adopt_connections(None)?;
+    match left {
+        Some(left) => new.adopt_connections_of(left)?,
+        None => new.adopt_connections(None)?,
+    }
     let exchange = Exchange {
         new: &mut new,
         root,
@@ -74,22 +95,38 @@ pub(super) fn replace_damaged(
         absent: request.absent,
     };
     let (mut guarded, failed) = exchange.run(undo, None)?;
-    for Attachment { name, state, .. } in attachments {
-        if let Ok(attached) = state {
+    for Attachment {
+        name,
+        configured,
+        state,
+        ..
+    } in &attachments
+    {
+        let mut names = [name, configured].into_iter();
+        if let Ok(attached) = *state
+            && names.any(|name| config.interfaces.contains(name))
+        {
             guarded.push(Guarded {
-                interface: name,
+                interface: name.clone(),
                 attached,
             });
         }
     }
+    // The tables that are left are removed next.
+    grace::wait();
     for Directory { interface, .. } in damaged {
         if !config.interfaces.contains(interface) {
             succeeds(give_up_place(root, interface));
         }
-        let left = root.unnamed(interface);
+        let replaced = root.unnamed(interface);
+        if generation(&replaced) == Some(new.generation) {
+            // It has not got its name, so whoever comes next gives it that.
+            continue;
+        }
         // What is known of no slot may be in one.
-        succeeds(into::leave(&left).and_then(|()| forget(root, &left)));
+        succeeds(into::leave(&replaced).and_then(|()| forget(root, &replaced)));
     }
+    warn_of_left_out(config, &attachments);
     Ok(Replaced {
         guarded,
         failed,
@@ -105,17 +142,17 @@ pub(super) fn pin_again(datapath: &Datapath, root: &PinRoot, damaged: &[Director
         interface, path, ..
     } in damaged
     {
-        let meta = directory::meta(path)?;
-        if (meta.since, meta.generation) != (datapath.since, datapath.generation) {
-            settle::undo(slice::from_ref(path), slice::from_ref(&whole))?;
-            forget(root, path)?;
-            continue;
-        }
-        root.fill_beside(interface, |directory| {
+        let filled = root.fill_beside(interface, |directory| {
             // Its own first: each directory may have loaded an entry for itself, and its link or the slot has that one.
             change::copy_programs(path, directory)?;
             change::copy(&whole, directory)
-        })?;
+        });
+        if filled.is_err()
+            && let Err(error) = change::unpin(&root.unnamed(interface))
+        {
+            tracing::warn!("{error:#}");
+        }
+        filled?;
         take_place(root, interface, &[])?;
         forget(root, &root.unnamed(interface))?;
     }

@@ -9,8 +9,8 @@ use super::{
     attachment::Attachment,
     bring_up::bring_up,
     complete::warn_of,
-    cut_off::refuse_to_cut_off,
-    damaged::{circumstances_of, pin_again, replace_damaged},
+    cut_off::{After, refuse_to_cut_off},
+    damaged::{circumstances_of, left, pin_again, replace_damaged},
     pins::{
         directory::{self, Directory, Holds},
         root::PinRoot,
@@ -124,12 +124,15 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     };
     let Some(mut datapath) = present else {
         neighbours?;
-        refuse_to_cut_off(config, None, request)?;
-        let contents = compile_as(config, None, circumstances)?;
+        let left = left(&damaged, root);
+        let left = left.as_ref();
+        refuse_to_cut_off(config, left.map_or(After::Nothing, After::Damaged), request)?;
+        // As it knows the gates: whether a connection has passed is asked by their numbers.
+        let contents = compile_as(config, left.map(|of| &of.applied.ids), circumstances)?;
         if damaged.is_empty() {
             return bring_up(&contents, root, request, &keys);
         }
-        let replaced = replace_damaged(&damaged, &contents, &keys, root, request)?;
+        let replaced = replace_damaged(&damaged, left, &contents, &keys, root, request)?;
         return Ok(outcome(replaced, &contents, root, Before::Nothing));
     };
     let has_been_attached = repair::has_been_attached(&datapath, root)?;
@@ -160,7 +163,11 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         && datapath.applied.circumstances.named_interfaces == request.named_interfaces
         // Where they do not go with any program, the one that is up stays.
         && (neighbours.is_err() || datapath.goes_with_neighbours()?);
-    let before = has_been_attached.then_some(&datapath);
+    let before = if has_been_attached {
+        After::Present(&datapath)
+    } else {
+        After::Nothing
+    };
     if is_same {
         if datapath.attachments()?.iter().any(Attachment::is_open) {
             refuse_to_cut_off(config, before, request)?;
