@@ -1,6 +1,6 @@
 //! TCX: the place among other programs, and what is not to be had there.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use knockgate_tests::{
     foreign::{Action, ForeignProgram, PROGRAM_NAME, TcxProgram},
@@ -281,8 +281,9 @@ fn what_is_not_to_be_had_is_refused() {
 #[test]
 fn going_in_front_may_be_killed_at_any_point() {
     at_tcx(|scenario| {
-        // What is next: `up`, or at once the replacement of what is in force.
-        for (nth, next) in (0..400).flat_map(|nth| [(nth, "up"), (nth, "reload")]) {
+        // What is next: `up`, or at once the replacement of what is in force, or of what is left of it.
+        let nexts = ["up", "reload", "up of what is damaged"];
+        for (nth, next) in (0..400).flat_map(|nth| nexts.map(|next| (nth, next))) {
             scenario.up(ssh());
             let other = TcxProgram::on(&scenario.lab.host, WAN, Action::Next, true);
             let ended = !killed_before(scenario.lab.knockgate_command(&["up"]), nth);
@@ -291,7 +292,12 @@ fn going_in_front_may_be_killed_at_any_point() {
             if next == "reload" {
                 scenario.configure(ssh().open_for("3m"));
             }
-            let moments = count(scenario.lab.knockgate_command(&[next]), |call| {
+            if next == nexts[2] {
+                let pin = scenario.lab.pin_root().join(WAN).join("cursor");
+                fs::remove_file(pin).expect("it is pinned");
+            }
+            let command = if next == "reload" { "reload" } else { "up" };
+            let moments = count(scenario.lab.knockgate_command(&[command]), |call| {
                 call.changes_pins() && listed(scenario) == [other.id]
             });
             assert_eq!(moments, 0, "nothing is attached, killed before call {nth}");
@@ -307,7 +313,7 @@ fn going_in_front_may_be_killed_at_any_point() {
             scenario.knockgate("down").exits(0);
             assert_eq!(listed(scenario), [other.id]);
             assert!(scenario.lab.pins().is_empty());
-            if ended && next == "reload" {
+            if ended && next == nexts[2] {
                 return;
             }
         }
