@@ -170,13 +170,11 @@ fn is_shown(line: &str) -> bool {
     // `then` and `connect` have one port.
     let has_ports =
         line.contains("sequence") || line.contains('[') || line.matches('/').count() > 1;
-    match line.split_once('=') {
-        Some((name, _)) => HARMLESS.contains(&name.trim()) && !has_ports,
-        None => {
-            let header = line.trim();
-            header.starts_with("[profile") && header.matches(['[', ']', '/', ',']).count() <= 2
-        }
+    if let Some((name, _)) = line.split_once('=') {
+        return HARMLESS.contains(&name.trim()) && !has_ports;
     }
+    let header = line.trim();
+    header.starts_with("[profile") && header.matches(['[', ']', '/', ',']).count() <= 2
 }
 
 impl fmt::Display for Invalid {
