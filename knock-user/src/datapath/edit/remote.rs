@@ -38,7 +38,7 @@ pub struct Ends {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
     Given,
-    /// There is one that lasts as long.
+    /// There is one that lasts as long, or one for one port that lasts longer.
     Lasts,
     /// There is one, and whether it lasts as long is in [doubt](Ends::doubt).
     InDoubt,
@@ -76,23 +76,17 @@ impl Datapath {
         now: u64,
     ) -> Result<Admitted> {
         self.look_for::<A>(key.length, now)?;
-        let Ends { until, doubt } = ends;
-        let there = Cell::new(0);
+        let admitted = Cell::new(Admitted::Given);
         let decide = |before: Option<Found>, _: &GrantTable| {
-            let live = lasts_until(before, now);
-            there.set(live);
-            let is_there = live != 0 && live.saturating_add(doubt) >= until;
-            (!is_there).then(|| (until, Details::new(user, 0)))
+            admitted.set(admitted_beside(before, ends, now));
+            (admitted.get() == Admitted::Given).then(|| (ends.until, Details::new(user, 0)))
         };
         let mut last = self.spread;
         let take = |grants: &GrantTable| take_spread_slot(grants, &mut last, now);
         let given = self.store(key, decide, take, now);
         self.spread = last;
-        Ok(match given? {
-            Some(_) => Admitted::Given,
-            None if there.get() < until => Admitted::InDoubt,
-            None => Admitted::Lasts,
-        })
+        given?;
+        Ok(admitted.get())
     }
 
     /// Returns the grant of exactly this network at a gate, live or not.
@@ -161,11 +155,27 @@ impl Datapath {
     }
 }
 
-/// Returns until when there is a grant that admits what one of another host does, ns of `CLOCK_MONOTONIC`; 0: there is none. One
-/// that is limited to a port admits something else, and is replaced as by a knock.
-fn lasts_until(before: Option<Found>, now: u64) -> u64 {
-    let whole = before.filter(|before| before.until > now && before.earned.port() == 0);
-    whole.map_or(0, |whole| whole.until)
+/// Returns what becomes of a grant of another host where this one is there.
+fn admitted_beside(before: Option<Found>, ends: Ends, now: u64) -> Admitted {
+    let Ends { until, doubt } = ends;
+    let Some(before) = before.filter(|before| before.until > now) else {
+        return Admitted::Given;
+    };
+    if before.earned.port() != 0 {
+        // It admits less and is replaced, but not where its user, who knocked here, would be out sooner.
+        return if before.until > until.saturating_add(doubt) {
+            Admitted::Lasts
+        } else {
+            Admitted::Given
+        };
+    }
+    if before.until >= until {
+        Admitted::Lasts
+    } else if before.until.saturating_add(doubt) >= until {
+        Admitted::InDoubt
+    } else {
+        Admitted::Given
+    }
 }
 
 /// Takes a slot without a live grant, far from the one that was taken before, `last`, which becomes it. A knock looks at a
@@ -204,18 +214,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grant_for_one_port_is_none_to_what_another_host_gives() {
-        let found = |until, port: u16| {
-            Some(Found {
+    fn a_grant_for_one_port_is_replaced_by_what_another_host_gives_unless_it_lasts_longer() {
+        let beside = |until, port: u16| {
+            let before = Found {
                 slot: 0,
                 until,
                 earned: must_cast(u64::from(port) << 32 | 7),
-            })
+            };
+            let ends = Ends {
+                until: 50,
+                doubt: 5,
+            };
+            admitted_beside(Some(before), ends, 20)
         };
-        assert_eq!(lasts_until(found(100, 0), 99), 100);
-        assert_eq!(lasts_until(found(100, 0), 100), 0);
-        assert_eq!(lasts_until(found(100, 50_000), 99), 0);
-        assert_eq!(lasts_until(None, 99), 0);
+        for (until, port, becomes) in [
+            (20, 0, Admitted::Given),
+            (44, 0, Admitted::Given),
+            (45, 0, Admitted::InDoubt),
+            (50, 0, Admitted::Lasts),
+            (20, 50_000, Admitted::Given),
+            (50, 50_000, Admitted::Given),
+            (55, 50_000, Admitted::Given),
+            (56, 50_000, Admitted::Lasts),
+            (100, 50_000, Admitted::Lasts),
+        ] {
+            assert_eq!(beside(until, port), becomes, "{until}, {port}");
+        }
     }
 
     #[test]

@@ -43,11 +43,13 @@ impl<E: Engine> Worker<E> {
         let now = monotonic_now();
         let until = now.saturating_add(self.rules.open_for(gate));
         let until = until.min(give.until);
-        let renews = self.datapath.grant_of(source, gate)?;
-        let renews = renews.is_some_and(|row| row.until > now);
-        if give.renews_only && !renews {
+        let before = self.datapath.grant_of(source, gate)?;
+        let before = before.filter(|row| row.until > now);
+        // One for one port is none that another host has given.
+        if give.renews_only && before.as_ref().is_none_or(|row| row.port != 0) {
             return Ok(());
         }
+        let renews = before.is_some();
         // It was heard in time, and has ended while a command kept the tables locked.
         if until <= now {
             self.refuse_grant(give, Refusal::Stale);
