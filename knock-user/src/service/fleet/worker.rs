@@ -29,6 +29,7 @@ use tokio::{
 use self::{
     held::{Knocks, Ring},
     kept::Kept,
+    locked::{Behind, next_until},
     newest::Newest,
 };
 use super::{Counts, Opened, Said, done_here::DoneHere, rules::Rules};
@@ -133,7 +134,7 @@ impl Setup {
             last_look: Instant::now(),
             reported: (0, 0),
             has_other_rules: false,
-            was_locked_out: false,
+            behind: None,
         };
         worker.refuse_left(left);
         Ok(worker)
@@ -182,8 +183,8 @@ pub struct Worker<E> {
     reported: (u64, u32),
     /// The rules are others than those by which the engine's records were heard.
     has_other_rules: bool,
-    /// This host was isolated by a command that kept the tables locked, and is not any more, if the link to the engine lives.
-    was_locked_out: bool,
+    /// What has come while a command kept the tables locked is still to be heard.
+    behind: Option<Behind>,
 }
 
 impl<E: Engine> Worker<E> {
@@ -208,14 +209,11 @@ impl<E: Engine> Worker<E> {
                 self.hear_by_other_rules().await?;
             }
             self.write();
-            if self.was_locked_out {
-                self.come_back().await?;
-                continue;
-            }
             let wake = self.wake();
+            let quiet = self.behind.map(|behind| behind.quiet);
             select! {
                 () = stopped.wait() => return Ok(()),
-                message = self.engine.next() => self.hear(message).await?,
+                message = next_until(&mut self.engine, quiet) => self.hear_next(message).await?,
                 Some(first) = opened.recv() => {
                     self.opened(first)?;
                     while let Ok(next) = opened.try_recv() {
