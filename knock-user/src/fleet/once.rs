@@ -13,6 +13,7 @@ use super::{
     etcd::Connection,
     keys::Keyring,
     record::{self, Codec, Grant, Host, Mark, Record, Revocation, head_key, unless_revoked},
+    state::gone_by,
 };
 use crate::config::Fleet;
 
@@ -236,8 +237,8 @@ impl Once {
 /// both were, and what has gone by since is known by the clock.
 fn time_after(last: &Host, now: u64) -> u64 {
     let clock = last.clock.saturating_add(1).saturating_mul(1000);
-    let ahead = last.serial.saturating_sub(clock);
-    now.saturating_add(ahead).max(last.serial + 1)
+    let by_last = last.serial.saturating_add(gone_by(clock, now).max(1));
+    now.max(by_last)
 }
 
 #[cfg(test)]
@@ -258,5 +259,8 @@ mod tests {
         // The clock was set back before that by ten seconds, or is after it.
         assert_eq!(time_after(&last(11_000_500, 1000), 3_000_500), 13_000_000);
         assert_eq!(time_after(&last(11_000_500, 11_000), 3_000_500), 11_000_501);
+        // It was years back then.
+        let day = 24 * 3_600_000_000;
+        assert_eq!(time_after(&last(900 * day, 0), 900 * day), 901 * day);
     }
 }

@@ -43,6 +43,8 @@ const AGAIN: u64 = SECOND / 20;
 const REFUSALS: u32 = 40;
 /// Between two records of this host itself.
 const BEAT: u64 = 5 * SECOND;
+/// µs.
+const DAY: u64 = 24 * 3600 * 1_000_000;
 
 /// A gate, by its id, and a source.
 pub type Place = (u16, IpNet);
@@ -52,8 +54,9 @@ pub type Place = (u16, IpNet);
 pub struct Moment {
     /// ns of `CLOCK_MONOTONIC`.
     pub monotonic: u64,
-    /// ns of `CLOCK_BOOTTIME`, which goes on while this machine is suspended.
-    pub boot: u64,
+    /// ns of the [steady clock](crate::sys::clock::steady_now), by which the time that passes is measured: it goes on while this
+    /// machine is suspended, and is not slewed as its others are.
+    pub steady: u64,
     /// µs since 1970.
     pub wall: u64,
 }
@@ -152,21 +155,21 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clock {
     serial: u64,
-    /// When that was heard, ns of this host's `CLOCK_BOOTTIME`.
+    /// When that was heard, ns by the [steady](Moment::steady) clock of this host.
     at: u64,
     /// It came as it was written, not with all that there was.
     is_live: bool,
 }
 
 impl Clock {
-    /// Returns its time at `boot`, ns: as far as both clocks run alike ...
-    fn now(&self, boot: u64) -> u64 {
-        self.serial + boot.saturating_sub(self.at) / 1000
+    /// Returns its time at `steady`, ns: as far as both clocks run alike ...
+    fn now(&self, steady: u64) -> u64 {
+        self.serial + steady.saturating_sub(self.at) / 1000
     }
 
     /// ... and if its clock is as much slower than this host's as clocks may be, a thousandth.
-    fn earliest(&self, boot: u64) -> u64 {
-        self.serial + boot.saturating_sub(self.at) / 1001
+    fn earliest(&self, steady: u64) -> u64 {
+        self.serial + steady.saturating_sub(self.at) / 1001
     }
 }
 
@@ -206,8 +209,7 @@ pub struct State {
     next_write: u64,
     refused_in_a_row: u32,
     failures: Failures,
-    /// How far this host's time is ahead of its `CLOCK_BOOTTIME`, µs: it goes on while this machine is suspended, since the others'
-    /// clocks do.
+    /// How far this host's time is ahead of its [steady](Moment::steady) clock, µs.
     ahead: u64,
     /// The last time that was given away.
     serial: u64,
@@ -228,6 +230,8 @@ pub struct About {
     pub configuration: String,
     /// See [`Host::run`].
     pub run: u64,
+    /// The id of this boot of its machine; empty where the kernel does not tell.
+    pub boot: String,
 }
 
 /// What a service leaves to the next one of the same host.
@@ -247,10 +251,36 @@ pub struct Memory {
     /// The same of this host.
     #[serde(default)]
     pub serial: u64,
-    /// How far that was ahead of this host's clock, µs: it may have been set back, and what goes by until the next service begins is
-    /// known by it alone.
+    /// When that was.
     #[serde(default)]
-    pub ahead_of_clock: u64,
+    pub kept: When,
+}
+
+/// When a service has left something to the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct When {
+    /// See [`About::boot`].
+    pub boot: String,
+    /// See [`Moment::steady`].
+    pub steady: u64,
+    /// See [`Moment::wall`].
+    pub wall: u64,
+}
+
+impl When {
+    /// Returns what has gone by since, µs: by the wall clock where this is another boot.
+    fn since(&self, now: Moment, boot: &str) -> u64 {
+        if !boot.is_empty() && self.boot == boot {
+            return now.steady.saturating_sub(self.steady) / 1000;
+        }
+        gone_by(self.wall, now.wall)
+    }
+}
+
+/// Returns what has gone by between two times of a host's wall clock, µs. No more than a day: a clock that was wrong, and has been
+/// set right since, would count as years, by which the host's time would be ahead for ever.
+pub fn gone_by(before: u64, now: u64) -> u64 {
+    now.saturating_sub(before).min(DAY)
 }
 
 impl State {
@@ -258,9 +288,12 @@ impl State {
     pub fn new(codec: Codec, name: String, about: About, memory: Memory, now: Moment) -> Self {
         let clock = |serial| Clock {
             serial,
-            at: now.boot,
+            at: now.steady,
             is_live: false,
         };
+        // Otherwise what this host gives would seem old to the others by as much as it was away.
+        let away = memory.kept.since(now, &about.boot);
+        let by_memory = memory.serial.saturating_add(away);
         let hosts = memory.hosts.into_iter();
         let own = order::Own {
             host: name.clone(),
@@ -293,15 +326,12 @@ impl State {
             published: 0,
             received: 0,
         };
-        let by_clock = now.wall.saturating_add(memory.ahead_of_clock);
-        // Otherwise what this host gives would seem old to the others by as much as it was away.
-        state.follow_serial(memory.serial.max(by_clock), now);
+        state.follow_serial(by_memory.max(now.wall), now);
         state
     }
 
     /// Returns what the next service of this host is to begin with.
     pub fn memory(&self, now: Moment) -> Memory {
-        let serial = self.serial.max(now.boot / 1000 + self.ahead);
         let hosts = self.hosts.iter();
         Memory {
             applied: self.order.applied(),
@@ -312,10 +342,14 @@ impl State {
                 .collect(),
             replaced: self.order.replaced(),
             hosts: hosts
-                .map(|(name, clock)| (name.clone(), clock.earliest(now.boot)))
+                .map(|(name, clock)| (name.clone(), clock.earliest(now.steady)))
                 .collect(),
-            serial,
-            ahead_of_clock: serial.saturating_sub(now.wall),
+            serial: self.serial.max(now.steady / 1000 + self.ahead),
+            kept: When {
+                boot: self.about.boot.clone(),
+                steady: now.steady,
+                wall: now.wall,
+            },
         }
     }
 
@@ -369,16 +403,16 @@ impl State {
 
     /// Returns this host's time, µs since 1970: later than any that it has given before.
     fn tick(&mut self, now: Moment) -> u64 {
-        let boot = now.boot / 1000;
-        self.ahead = self.ahead.max(now.wall.saturating_sub(boot));
-        self.serial = (boot + self.ahead).max(self.serial + 1);
+        let steady = now.steady / 1000;
+        self.ahead = self.ahead.max(now.wall.saturating_sub(steady));
+        self.serial = (steady + self.ahead).max(self.serial + 1);
         self.serial
     }
 
     /// Makes this host's time later than one that it has given in an earlier life.
     fn follow_serial(&mut self, serial: u64, now: Moment) {
         self.serial = self.serial.max(serial);
-        self.ahead = self.ahead.max(serial.saturating_sub(now.boot / 1000));
+        self.ahead = self.ahead.max(serial.saturating_sub(now.steady / 1000));
     }
 
     fn take_id(&mut self) -> u64 {

@@ -40,7 +40,7 @@ mod tests {
     fn what_fails_together_counts_once_and_pauses_grow() {
         let at = |monotonic| Moment {
             monotonic,
-            boot: monotonic,
+            steady: monotonic,
             wall: 0,
         };
         let mut failures = Failures::default();

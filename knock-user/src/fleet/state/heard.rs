@@ -33,7 +33,7 @@ pub struct Doubted {
 #[derive(Debug)]
 pub struct Unfit {
     grant: Grant,
-    /// When it has ended, at the latest, ns of `CLOCK_BOOTTIME`.
+    /// When it has ended, at the latest, ns of the [steady](Moment::steady) clock.
     ended: u64,
 }
 
@@ -237,7 +237,7 @@ impl State {
         if !matches!(reason, Refusal::Gate | Refusal::User | Refusal::Source) {
             return;
         }
-        let ended = now.boot.saturating_add(grant.left * 1_000_000);
+        let ended = now.steady.saturating_add(grant.left * 1_000_000);
         self.unfit.insert(place, Unfit { grant, ended });
         if self.unfit.len() > UNFIT {
             let first = self.unfit.iter().min_by_key(|(_, unfit)| unfit.ended);
@@ -248,7 +248,7 @@ impl State {
     }
 
     pub(super) fn forget_unfit(&mut self, now: Moment) {
-        self.unfit.retain(|_, unfit| unfit.ended > now.boot);
+        self.unfit.retain(|_, unfit| unfit.ended > now.steady);
     }
 
     /// Hears again what this host's rules did not allow, now that they are others.
@@ -286,9 +286,9 @@ impl State {
         let end = grant.given.saturating_add(open_for / 1000);
         let end = end.min(grant.end.saturating_mul(1000));
         let written = if is_live {
-            clock.earliest(now.boot)
+            clock.earliest(now.steady)
         } else {
-            clock.now(now.boot)
+            clock.now(now.steady)
         };
         let mut left = end.saturating_sub(written).min(grant.left * 1000);
         // What the record says, whatever this host makes of it: hosts with other limits would contest it without end.
@@ -408,7 +408,7 @@ impl State {
     fn follow_clock(&mut self, name: &str, serial: u64, now: Moment, is_live: bool) -> Clock {
         let new = Clock {
             serial,
-            at: now.boot,
+            at: now.steady,
             is_live,
         };
         let Some(known) = self.hosts.get_mut(name) else {
@@ -417,9 +417,9 @@ impl State {
         };
         known.is_live |= is_live;
         // The one that took the least time to come here is the best.
-        if serial > known.earliest(now.boot) {
+        if serial > known.earliest(now.steady) {
             known.serial = serial;
-            known.at = now.boot;
+            known.at = now.steady;
         }
         *known
     }

@@ -14,7 +14,7 @@ const HOST_FOR: Duration = Duration::from_hours(24);
 /// A grant of this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
-    /// When this host learned of its end, ns of `CLOCK_BOOTTIME`: others' clocks go on while this machine is suspended.
+    /// When this host learned of its end, ns of its [steady](Moment::steady) clock.
     given: u64,
     /// When it ends, ns of `CLOCK_MONOTONIC`, as the tables said last ...
     until: u64,
@@ -51,7 +51,7 @@ impl State {
     /// Learns of a grant in the tables that this host has given or renewed.
     pub fn learn(&mut self, local: Local, now: Moment) {
         let own = self.own.entry(local.place).or_insert(Own {
-            given: now.boot,
+            given: now.steady,
             until: 0,
             published: 0,
             handed: 0,
@@ -61,7 +61,7 @@ impl State {
             is_found: !self.has_looked,
         });
         if local.until > own.until {
-            own.given = now.boot;
+            own.given = now.steady;
             own.is_found &= own.until == 0;
         }
         if local.until > own.until || local.user != own.user {
@@ -195,7 +195,7 @@ impl State {
             print: policy.print(live.user),
             origin: self.name.clone(),
             serial,
-            given: serial.saturating_sub((now.boot - given) / 1000),
+            given: serial.saturating_sub((now.steady - given) / 1000),
             end: serial / 1000 + left,
             left,
             head: self.order.last(),
@@ -214,18 +214,18 @@ impl State {
         })
     }
 
-    /// Returns when a grant was given or last renewed, as far as is known, ns of `CLOCK_BOOTTIME`: a knock that this host learns
+    /// Returns when a grant was given or last renewed, as far as is known, ns of the steady clock: a knock that this host learns
     /// of later was before that.
     fn given(&self, live: &Local, now: Moment, policy: &impl Policy) -> u64 {
         let learned = self.own.get(&live.place);
         let Some(own) = learned.filter(|own| own.until == live.until) else {
-            return now.boot;
+            return now.steady;
         };
-        let given = own.given.min(now.boot);
+        let given = own.given.min(now.steady);
         if own.is_found {
             let by_its_end = live.until.saturating_sub(policy.open_for(live.place.0));
             let age = now.monotonic.saturating_sub(by_its_end);
-            given.min(now.boot.saturating_sub(age))
+            given.min(now.steady.saturating_sub(age))
         } else {
             given
         }

@@ -107,6 +107,8 @@ struct Fleet {
     nodes: Vec<Node>,
     /// ns.
     now: u64,
+    /// The boot of what is started now.
+    boot: String,
     keyring: Keyring,
 }
 
@@ -118,6 +120,7 @@ impl Fleet {
             store: Store::default(),
             nodes: Vec::new(),
             now: 1000 * SECOND,
+            boot: "first".to_owned(),
             keyring,
         };
         for nth in 0..nodes {
@@ -136,10 +139,11 @@ impl Fleet {
             version: "1".into(),
             configuration: "c".into(),
             run: self.now + nth as u64,
+            boot: self.boot.clone(),
         };
         let now = Moment {
             monotonic: self.now,
-            boot: self.now,
+            steady: self.now,
             wall: self.wall().saturating_add_signed(skew),
         };
         let name = format!("host-{nth}");
@@ -176,7 +180,7 @@ impl Fleet {
     fn moment(&self, nth: usize) -> Moment {
         Moment {
             monotonic: self.now - self.nodes[nth].suspended,
-            boot: self.now,
+            steady: self.now,
             wall: self.wall().saturating_add_signed(self.nodes[nth].skew),
         }
     }

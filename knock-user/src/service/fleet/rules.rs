@@ -269,7 +269,7 @@ mod tests {
     fn at(wall: u64) -> Moment {
         Moment {
             monotonic: 0,
-            boot: 0,
+            steady: 0,
             wall,
         }
     }

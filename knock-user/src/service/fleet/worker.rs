@@ -47,8 +47,8 @@ use crate::{
         record::{Codec, Mark, Revocation},
         state::{About, Act, Answer, Local, Moment, Place, Policy as _, State},
     },
-    service::{complaint::Complaint, packets::Packets, serving::Stopped},
-    sys::clock::{boot_now, monotonic_now},
+    service::{complaint::Complaint, memory::boot, packets::Packets, serving::Stopped},
+    sys::clock::{monotonic_now, steady_now},
 };
 
 /// How long a grant may go unnoticed that the kernel has not reported: it reports a bounded number a second.
@@ -100,6 +100,7 @@ impl Setup {
             configuration: configuration_hash(datapath.config()),
             run: getrandom::u64()
                 .map_err(|error| anyhow!("the system's random source failed: {error}"))?,
+            boot: boot(),
         };
         let kept = Kept::of(&root, &fleet.name);
         let codec = Codec::new(&fleet.name, keyring);
@@ -468,7 +469,7 @@ pub fn moment() -> Moment {
     let wall = Timestamp::now().as_microsecond();
     Moment {
         monotonic: monotonic_now(),
-        boot: boot_now(),
+        steady: steady_now(),
         wall: u64::try_from(wall).unwrap_or(0),
     }
 }

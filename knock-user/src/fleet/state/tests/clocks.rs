@@ -165,6 +165,60 @@ fn the_time_of_a_host_whose_clock_was_set_back_goes_on_while_it_is_away() {
     }
 }
 
+/// As where a machine's clock is set right by the network soon after each start.
+#[test]
+fn a_host_whose_clock_is_ahead_whenever_it_starts_opens_at_the_others() {
+    const AHEAD: i64 = 600_000_000;
+    for is_booted in [false, true] {
+        let mut fleet = joined(2);
+        for life in 1..=4 {
+            let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+            fleet.now += 60 * SECOND;
+            if is_booted {
+                fleet.boot = format!("boot {life}");
+            }
+            fleet.nodes[0].skew = AHEAD;
+            restart_with(&mut fleet, 0, memory);
+            fleet.nodes[0].skew = 0;
+            fleet.settle();
+            fleet.knock(0, place(0, life));
+            fleet.settle();
+            assert!(fleet.open(1).contains(&place(0, life)), "{is_booted}");
+        }
+        assert_eq!(fleet.nodes[1].refused, [], "{is_booted}");
+        // In one boot, what has gone by is known without that clock.
+        let ahead = fleet.nodes[0].state.memory(fleet.moment(0)).serial - fleet.wall();
+        let most = AHEAD.unsigned_abs() * if is_booted { 4 } else { 1 };
+        assert!(ahead <= most + 1_000_000, "{is_booted}: {ahead}");
+    }
+}
+
+/// As where a machine has no clock that goes on while it is off, and its service is killed before it has written anything else down.
+#[test]
+fn a_host_whose_clock_was_years_back_is_not_years_ahead_later() {
+    const YEARS: i64 = 6 * 365 * 24 * 3_600_000_000;
+    for is_booted in [false, true] {
+        let mut fleet = joined(2);
+        fleet.nodes[0].skew = -YEARS;
+        restart(&mut fleet, 0);
+        let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+        fleet.nodes[0].skew = 0;
+        fleet.now += 60 * SECOND;
+        if is_booted {
+            fleet.boot = "second".to_owned();
+        }
+        restart_with(&mut fleet, 0, memory);
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        assert_eq!(fleet.open(1).len(), 1, "{is_booted}");
+        assert_eq!(fleet.nodes[1].refused, [], "{is_booted}");
+        let ahead = fleet.nodes[0].state.memory(fleet.moment(0)).serial - fleet.wall();
+        let most = if is_booted { DAY } else { 0 };
+        assert!(ahead <= most + 1_000_000, "{is_booted}: {ahead}");
+    }
+}
+
 #[test]
 fn a_service_that_is_started_again_prolongs_nothing_of_a_host_that_is_cut_off() {
     let mut fleet = joined(2);

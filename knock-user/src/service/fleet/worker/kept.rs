@@ -71,7 +71,10 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::{Mark, Revocation};
+    use crate::fleet::{
+        record::{Mark, Revocation},
+        state::When,
+    };
 
     #[test]
     fn what_is_kept_is_of_the_same_fleet() {
@@ -97,7 +100,11 @@ mod tests {
             }),
             hosts: [("edge-1".to_owned(), u64::MAX)].into(),
             serial: u64::MAX,
-            ahead_of_clock: u64::MAX,
+            kept: When {
+                boot: "boot".to_owned(),
+                steady: u64::MAX,
+                wall: u64::MAX,
+            },
         };
         kept.set(memory.clone());
         assert_eq!(*Kept::at(path.clone(), "edge").memory(), memory);
