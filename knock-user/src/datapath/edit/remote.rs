@@ -127,9 +127,9 @@ impl Datapath {
         Ok(self.keys()?.accepted_by_slot())
     }
 
-    /// Returns the newest time of the packets of the key in a slot, Unix ns.
-    pub fn newest_of(&self, slot: u16) -> Result<Option<u64>> {
-        Ok(self.keys()?.newest_of(slot))
+    /// Returns the same of the key in one slot.
+    pub fn accepted_in(&self, slot: u16) -> Result<u64> {
+        Ok(self.keys()?.accepted_in(slot))
     }
 
     /// Returns which slots belong to which key.

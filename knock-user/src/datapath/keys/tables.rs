@@ -242,6 +242,13 @@ impl KeyTables {
         self.keys.iter().map(|key| key.source_time).collect()
     }
 
+    /// Returns the same of the key in one slot.
+    pub fn accepted_in(&self, slot: u16) -> u64 {
+        let index = usize::from(slot);
+        let key = (index < self.keys.len()).then(|| self.keys.get(index));
+        key.map_or(0, |key| key.source_time)
+    }
+
     /// Returns the newest time of the key in a slot, Unix ns.
     pub fn newest_of(&self, slot: u16) -> Option<u64> {
         let index = usize::from(slot);

@@ -267,9 +267,8 @@ impl<E: Engine> Worker<E> {
         if opened.key != NO_KEY {
             // It may have opened for the other family too.
             self.next_look = self.next_look.min(self.last_look + LOOK_SOON);
-            if let Some(time) = self.datapath.newest_of(opened.key)? {
-                self.note_time(opened.key, time);
-            }
+            let time = self.datapath.accepted_in(opened.key)?;
+            self.note_time(opened.key, time);
         }
         Ok(())
     }
