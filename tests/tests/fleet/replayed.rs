@@ -262,7 +262,7 @@ fn strictly_nothing_opens_without_the_engine() {
     });
 }
 
-/// The engine is late with its answer, and before it comes, her grant is not wanted any more.
+/// The engine is late with its answer, or the service itself is, and before it comes, her grant is not wanted any more.
 #[test]
 fn strictly_what_was_closed_or_revoked_while_it_waited_does_not_open() {
     Fleet::run(1, |fleet| {
@@ -279,11 +279,18 @@ fn strictly_what_was_closed_or_revoked_while_it_waited_does_not_open() {
             send(&host.scenario, A, &close.sealed());
             had(host, "closed", before + 1);
         };
-        refused_while_it_waits(fleet, &key, "asked", close);
+        let engine = |signal| {
+            for number in fleet.engine.numbers() {
+                fleet.engine.signal(number, signal);
+            }
+        };
+        let service = |signal| host.signal(signal);
+        refused_while_it_waits(fleet, &key, "asked", engine, close);
         let revoke = || {
             host.knockgate("revoke --all --here").exits(0);
         };
-        refused_while_it_waits(fleet, &key, "revoked", revoke);
+        refused_while_it_waits(fleet, &key, "revoked", engine, revoke);
+        refused_while_it_waits(fleet, &key, "revoked", service, revoke);
         // Her next one opens.
         wait_until("her packet opens", || {
             sent_to_each(&sealed(&key, unix_time()), &[(host, A)]) == 1
@@ -291,14 +298,15 @@ fn strictly_what_was_closed_or_revoked_while_it_waited_does_not_open() {
     });
 }
 
-/// Sends a packet, and has `then` happen before the engine answers.
-fn refused_while_it_waits(fleet: &Fleet, key: &Path, reason: &str, then: impl Fn()) {
+/// Sends a packet, and has `then` happen while it waits for what is stopped by these signals.
+fn refused_while_it_waits(
+    fleet: &Fleet,
+    key: &Path,
+    reason: &str,
+    signal: impl Fn(i32),
+    then: impl Fn(),
+) {
     let host = &fleet.hosts[0];
-    let signal = |signal| {
-        for number in fleet.engine.numbers() {
-            fleet.engine.signal(number, signal);
-        }
-    };
     // Where it is so late that the host is isolated before, that says nothing.
     wait_until("it is refused for this reason", || {
         host.joined();

@@ -91,7 +91,8 @@ impl Untold {
         if let Err(error) = DoneHere::of(root).add(nonce) {
             tracing::warn!(
                 "cannot write down what was revoked: {error}; what is given at this host before its service hears of it may end \
-                 again, and an `allow --fleet` that is at work may give again what was revoked"
+                 again, and an `allow --fleet` that is at work, or a knock that waits for etcd (`replay = \"strict\"`), may give \
+                 again what was revoked"
             );
         }
         Ok(Self { fleet, nonce })

@@ -111,6 +111,15 @@ impl Datapath {
         }))
     }
 
+    /// Ends the grant of exactly this network at a gate if this user has it, whose number is without that of a host.
+    pub fn end_grant_of(&mut self, source: IpNet, gate: u16, user: u32) -> Result<()> {
+        let row = self.grant_of(source, gate)?;
+        if let Some(row) = row.filter(|row| row.user == Some(user)) {
+            self.end_grant(&row)?;
+        }
+        Ok(())
+    }
+
     /// Returns how many grants there is room for.
     pub fn grants_capacity(&self) -> u32 {
         self.grants.len()

@@ -106,9 +106,11 @@ impl Setup {
         let codec = Codec::new(&fleet.name, keyring);
         let state = State::new(codec, name, about, kept.memory().clone(), moment());
         let (most, origins) = (most(&datapath), Origins::load(&root));
+        let done_here = DoneHere::of(&root);
+        let held = Knocks::after(done_here.last());
         let (ring, left) = Ring::of(&datapath)?;
         let worker = Worker {
-            done_here: DoneHere::of(&root),
+            done_here,
             root,
             fleet: fleet.name,
             datapath,
@@ -127,7 +129,7 @@ impl Setup {
             newest: Newest::default(),
             unnumbered: Complaint::default(),
             ring,
-            held: Knocks::default(),
+            held,
             link: Link::Beginning(Instant::now()),
             why: "no etcd member has answered yet".to_owned(),
             next_kept: Instant::now(),
@@ -277,6 +279,7 @@ impl<E: Engine> Worker<E> {
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
         self.read_rules()?;
+        self.hold_left()?;
         self.live = 0;
         let (live, state, now) = (&mut self.live, &mut self.state, moment());
         self.datapath.each_grant(|row| {
@@ -340,8 +343,10 @@ impl<E: Engine> Worker<E> {
         } else {
             None
         };
-        if acts.iter().any(|act| matches!(act, Act::Answered { .. })) {
-            // What closes comes before what the engine has agreed to by now.
+        let settles =
+            |act: &Act| matches!(act, Act::Answered { .. } | Act::Revoke(_) | Act::RevokeAll);
+        if acts.iter().any(settles) {
+            // What closes comes before what the engine has agreed to by now, and what was asked for before what is revoked.
             self.hold_left()?;
         }
         let mut revoked = Vec::new();

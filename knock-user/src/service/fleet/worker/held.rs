@@ -17,7 +17,7 @@ use knock_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Worker, given::is_full, local, moment};
+use super::{Rules, Worker, given::is_full, local, moment};
 use crate::{
     datapath::{Datapath, keys::user_of, padded_address},
     fleet::{
@@ -104,23 +104,50 @@ struct Waiting {
     /// See [`By::print`].
     print: Option<u64>,
     gate: String,
-    /// The last revocation that a command had carried out here by then.
+    /// See [`Knocks::revoked`].
     revoked: Option<u64>,
 }
 
 /// Those that the engine has been asked about, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Knocks {
     waiting: HashMap<u64, Waiting>,
     last: u64,
+    /// The last revocation that a command had carried out here before the ring was last seen to be empty. What is taken from the
+    /// ring may have come before any later one, however late it is taken.
+    revoked: Option<u64>,
 }
 
 impl Knocks {
+    /// `revoked`: the last revocation that a command has carried out here.
+    pub fn after(revoked: Option<u64>) -> Self {
+        Self {
+            waiting: HashMap::new(),
+            last: 0,
+            revoked,
+        }
+    }
+
     /// Takes those out for which this is so.
     fn take(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let taken = self.waiting.extract_if(|_, waiting| is_wanted(waiting));
         taken.map(|(_, waiting)| waiting).collect()
     }
+}
+
+/// Returns whether a knock closes what this one opens.
+fn closes(rules: &Rules, close: &Held, held: &Held) -> bool {
+    let networks = |held: &Held| -> Vec<IpNet> {
+        let addresses = addresses(held).into_iter();
+        let granted = addresses.filter_map(|address| rules.granted(held.gate, address));
+        granted.collect()
+    };
+    let closed = networks(close);
+    (held.slot, held.gate) == (close.slot, close.gate)
+        && held.time < close.time
+        && networks(held)
+            .iter()
+            .any(|network| closed.contains(network))
 }
 
 /// Returns the addresses that a knock is for.
@@ -138,7 +165,7 @@ impl<E: Engine> Worker<E> {
             key: self.rules.key_in(held.slot)?.to_owned(),
             print: self.rules.print_of(held.slot),
             gate: self.rules.gate_name(held.gate)?.to_owned(),
-            revoked: self.done_here.last(),
+            revoked: self.held.revoked,
         })
     }
 
@@ -158,9 +185,14 @@ impl<E: Engine> Worker<E> {
 
     /// Takes what the program has written meanwhile.
     pub(super) fn hold_left(&mut self) -> Result<()> {
+        if self.ring.0.is_none() {
+            return Ok(());
+        }
+        let revoked = self.done_here.last();
         for knock in self.ring.left() {
             self.hold(knock)?;
         }
+        self.held.revoked = revoked;
         Ok(())
     }
 
@@ -191,22 +223,21 @@ impl<E: Engine> Worker<E> {
 
     /// Drops the knocks of the same key that wait for what this one has closed: by then, the program has found nothing to close.
     fn close(&mut self, close: &Held) {
-        let networks = |held: &Held| -> Vec<IpNet> {
-            let addresses = addresses(held).into_iter();
-            let granted = addresses.filter_map(|address| self.rules.granted(held.gate, address));
-            granted.collect()
-        };
-        let closed = networks(close);
-        let is_closed = |waiting: &Waiting| {
-            let held = &waiting.held;
-            (held.slot, held.gate) == (close.slot, close.gate)
-                && held.time < close.time
-                && networks(held)
-                    .iter()
-                    .any(|network| closed.contains(network))
-        };
-        let dropped = self.held.take(is_closed);
+        let rules = &self.rules;
+        let dropped = self
+            .held
+            .take(|waiting| closes(rules, close, &waiting.held));
         self.refuse_all(dropped, reason::ASKED);
+    }
+
+    /// Takes what the program has written meanwhile, and returns whether it has closed what this knock has just opened.
+    fn has_been_closed(&mut self, held: &Held) -> Result<bool> {
+        let mut is_closed = false;
+        for knock in self.ring.left() {
+            is_closed |= knock.action != action::OPEN && closes(&self.rules, &knock, held);
+            self.hold(knock)?;
+        }
+        Ok(is_closed)
     }
 
     /// Drops the knocks that wait for what a revocation of another host ends; `None`: it ends everything.
@@ -296,7 +327,7 @@ impl<E: Engine> Worker<E> {
         let now = monotonic_now();
         let mut until = None;
         let mut is_refused = false;
-        for (address, user) in addresses.into_iter().zip(users) {
+        for (address, user) in addresses.iter().copied().zip(users.iter().copied()) {
             let terms = Terms {
                 open_for: held.open_for,
                 user,
@@ -311,12 +342,24 @@ impl<E: Engine> Worker<E> {
                 }
                 Err(error) => return Err(error),
             }
-            if let Some(source) = self.rules.granted(gate, address)
-                && let Some(row) = self.datapath.grant_of(source, gate)?
+        }
+        // What closes hands itself over before it looks for grants, and may have found none of these yet.
+        let is_closed = self.has_been_closed(held)?;
+        for (address, user) in addresses.into_iter().zip(users) {
+            let Some(source) = self.rules.granted(gate, address) else {
+                continue;
+            };
+            if is_closed {
+                self.datapath.end_grant_of(source, gate, user)?;
+            } else if let Some(row) = self.datapath.grant_of(source, gate)?
                 && let Some(local) = local(&row)
             {
                 self.state.learn(local, moment());
             }
+        }
+        if is_closed {
+            self.refuse_knock(waiting, Kind::Refused, class::REFUSALS, reason::ASKED);
+            return Ok(());
         }
         // It may be open for one family and have no room for the other.
         if let Some(until) = until {
