@@ -54,7 +54,7 @@ pub type Place = (u16, IpNet);
 pub struct Moment {
     /// ns of `CLOCK_MONOTONIC`.
     pub monotonic: u64,
-    /// ns of the [steady clock](crate::sys::clock::steady_now), by which the time that passes is measured: it goes on while this
+    /// ns of the steady clock (`sys::clock::steady_now`), by which the time that passes is measured: it goes on while this
     /// machine is suspended, and is not slewed as its others are.
     pub steady: u64,
     /// µs since 1970.

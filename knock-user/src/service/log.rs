@@ -43,8 +43,8 @@ const AT_ONCE: usize = 1024;
 const MANY_CHANGES: usize = 4096;
 
 /// By how much an event of the kernel's must be older than one of a thread's to come before it, ns: the kernel's clock is coarse,
-/// and a thread tells of a grant once it is in the tables.
-const NEARLY: u64 = 10_000_000;
+/// and may be two of its ticks behind, of which each is 10 ms at the most.
+const NEARLY: u64 = 25_000_000;
 
 /// The latest events and their readers.
 pub struct Log {

@@ -348,6 +348,8 @@ impl Watch {
                 // What was said since the last look.
                 self.note_all(log, &datapath.applied);
             }
+            // Also where nothing is known but what was: what was given and has ended since, and was said, is not said once more.
+            self.saved = None;
             self.save(datapath, log);
         }
     }

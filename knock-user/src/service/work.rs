@@ -202,9 +202,13 @@ impl<'r> Work<'r> {
         let gate = record.gate.as_deref();
         let is_known = gate.is_none_or(|gate| self.datapath.applied.ids.gate(gate).is_some());
         // The thread may have seen that there is another configuration, whose hooks are to run. Others name gates of other hosts.
-        if record.event == Kind::Opened.name() && !is_known && self.follow_for_event().is_none() {
-            self.waiting.push_front(said);
-            return false;
+        if record.event == Kind::Opened.name() && !is_known {
+            // Of the configuration before, as far as it has the names.
+            while self.take_from(ring, false, None) == Taken::Some {}
+            if self.follow_for_event().is_none() {
+                self.waiting.push_front(said);
+                return false;
+            }
         }
         self.log.hear(said, &self.datapath.applied);
         self.note_many();

@@ -3,6 +3,7 @@
 use std::fs;
 
 use knockgate_tests::{
+    gate_config::Gate,
     killed::{Call, count, killed_at_call},
     lab::{
         Source::{A, B, C},
@@ -172,5 +173,36 @@ fn a_connection_that_was_revoked_stays_revoked() {
         scenario.in_session(&kept, &["up"]).exits(0);
         assert!(is_silent(&mut revoked, b"revoked"));
         assert!(echoes(&mut kept, b"kept"));
+    });
+}
+
+/// It began under a grant that has been revoked, and passes under the next one without a session.
+#[test]
+fn a_connection_that_passes_by_a_grant_alone_goes_on() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        let allow = "allow {C} --gate ssh --for 1h";
+        scenario.knockgate(allow).exits(0);
+        let mut flow = scenario.connected(C, 22);
+        scenario.knockgate("revoke {C}").exits(0);
+        scenario.knockgate(allow).exits(0);
+        assert!(echoes(&mut flow, b"by the grant"));
+        damage(scenario);
+        scenario.in_session(&flow, &["up"]).exits(0);
+        assert!(echoes(&mut flow, b"by its session"));
+    });
+}
+
+/// As where nothing is damaged: the sessions of a gate that has gone end with it.
+#[test]
+fn a_connection_of_a_gate_that_is_gone_does_not_go_on() {
+    in_generic_mode(|scenario| {
+        scenario.up(ssh());
+        scenario.knockgate("allow {C} --gate ssh --for 1h").exits(0);
+        let mut flow = scenario.connected(C, 22);
+        damage(scenario);
+        scenario.configure(Gate::new("shell", "22/tcp"));
+        scenario.knockgate("up").exits(0);
+        assert!(is_silent(&mut flow, b"of another gate"));
     });
 }

@@ -36,15 +36,17 @@ impl Datapath {
         };
         let grants = before.map_or_else(|| Ok(Vec::new()), Self::grants)?;
         self.adopt_where(|gate, socket| {
+            let cuts = |of: &Gate| of.established == Established::Cut;
             Ok(before.is_none_or(|before| {
                 !protects(before.config(), socket.local)
-                    || passed_without_session(before, gate, &grants, socket)
+                    || before.applied.gate(gate).is_some_and(cuts)
+                        && has_grant(before, gate, &grants, socket)
             }))
         })
     }
 
-    /// As [`Datapath::adopt_connections`] in place of `left`, whose sessions are not carried over: those connections too that have one
-    /// there, unless it ends with what does not apply any more. What `left` has been denying is not made a session.
+    /// As [`Datapath::adopt_connections`] in place of `left`, whose grants and sessions are not carried over: those connections too that
+    /// pass there by one, unless that ends with what does not apply any more. What `left` has been denying is not made a session.
     pub(in crate::datapath) fn adopt_connections_of(&self, left: &Self) -> Result<()> {
         if left.trial()? == TrialState::Lapsed {
             return self.adopt_connections(None);
@@ -55,8 +57,8 @@ impl Datapath {
             if !protects(left.config(), socket.local) {
                 return Ok(true);
             }
-            if !left.has_session_of(socket)? && !passed_without_session(left, gate, &grants, socket)
-            {
+            // A gate of the same name has the same number.
+            if !left.has_session_of(gate, socket)? && !has_grant(left, gate, &grants, socket) {
                 return Ok(false);
             }
             let source = socket.remote.ip();
@@ -118,14 +120,17 @@ impl Datapath {
         Ok(())
     }
 
-    /// Returns whether a connection has a session.
-    pub(in crate::datapath) fn has_session_of(&self, socket: &Socket) -> Result<bool> {
+    /// Returns whether a connection passes a gate by its session.
+    pub(in crate::datapath) fn has_session_of(&self, gate: u16, socket: &Socket) -> Result<bool> {
+        if keeping_gate(&self.applied, socket) != Some(gate) {
+            return Ok(false);
+        }
         match (socket.remote.ip(), socket.local.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                self.has_session(&flow(V4::from(source), V4::from(destination), socket))
+                self.has_session_at(gate, &flow(V4::from(source), V4::from(destination), socket))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                self.has_session(&flow(V6::from(source), V6::from(destination), socket))
+                self.has_session_at(gate, &flow(V6::from(source), V6::from(destination), socket))
             }
             _ => Ok(false),
         }
@@ -169,21 +174,15 @@ fn keeping_gate(applied: &Applied, socket: &Socket) -> Option<u16> {
     protects(&applied.config, socket.local).then_some(id)
 }
 
-/// Returns whether a connection has passed a gate of `before` by a grant alone, without a session: the gate cuts what has none.
-fn passed_without_session(
-    before: &Datapath,
-    gate: u16,
-    grants: &[GrantRow],
-    socket: &Socket,
-) -> bool {
-    let cuts =
-        |of: &Gate| of.established == Established::Cut && of.protect.contains(&tcp(socket.local));
+/// Returns whether a connection passes a gate of `before` by a grant.
+fn has_grant(before: &Datapath, gate: u16, grants: &[GrantRow], socket: &Socket) -> bool {
+    let protects = |of: &Gate| of.protect.contains(&tcp(socket.local));
     let admits = |row: &GrantRow| {
         row.gate == gate
             && row.source.contains(&socket.remote.ip())
             && [0, socket.remote.port()].contains(&row.port)
     };
-    before.applied.gate(gate).is_some_and(cuts) && grants.iter().any(admits)
+    before.applied.gate(gate).is_some_and(protects) && grants.iter().any(admits)
 }
 
 fn tcp(end: SocketAddr) -> Port {

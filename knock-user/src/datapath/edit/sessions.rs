@@ -1,5 +1,7 @@
 //! Sessions, changed while the program changes the same table.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use ipnet::IpNet;
 use knock_common::{
@@ -12,16 +14,32 @@ use knock_common::{
         table::{self, Beginning},
     },
     set::NO_SLOT,
+    time::elapsed,
 };
 
 use crate::{
     config::GrantTo,
     datapath::{edit::session_table::SessionTable, open::Datapath},
+    sys::clock::monotonic_now,
 };
 
 impl Datapath {
     pub(in crate::datapath) fn has_session<A: Address>(&self, flow: &Flow<A>) -> Result<bool> {
         Ok(table::find(self.session_table()?, flow).is_some())
+    }
+
+    /// As [`Datapath::has_session`], for one by which packets pass this gate.
+    pub(in crate::datapath) fn has_session_at<A: Address>(
+        &self,
+        gate: u16,
+        flow: &Flow<A>,
+    ) -> Result<bool> {
+        let idle = self.applied.gate(gate).map(|rules| rules.session_idle);
+        let found = table::find(self.session_table()?, flow);
+        Ok(found.is_some_and(|found| {
+            let silent = Duration::from_nanos(elapsed(found.last, monotonic_now()));
+            found.tenancy.gate() == gate && idle.is_some_and(|idle| silent < idle)
+        }))
     }
 
     /// Adds the session of a flow, in its home row or in the next one that has a free slot. Returns `false` if there is none. A flow

@@ -110,16 +110,20 @@ fn cuts_off<'c>(
             if protects(before.config(), socket.local) && before.trial()? != TrialState::Lapsed =>
         {
             // A gate that keeps what is established may have let it pass when its grant had ended.
-            let same_gate = before.config().gates.iter().any(|of| {
+            let same_gate = before.applied.gates().find(|(_, of)| {
                 of.name == gate.name
                     && of.protect.contains(&port)
                     && (keeps || of.established == Established::Cut)
             });
             let was_judged =
                 !is_allowed(before.config()) && judges_all(config, &before.attachments()?, request);
-            same_gate
-                && (was_judged && (keeps || keeps_grants)
-                    || keeps && before.has_session_of(socket)?)
+            match same_gate {
+                Some((id, _)) => {
+                    was_judged && (keeps || keeps_grants)
+                        || keeps && before.has_session_of(id, socket)?
+                }
+                None => false,
+            }
         }
         // A connection that was open before the port was protected is made a session.
         _ => keeps,

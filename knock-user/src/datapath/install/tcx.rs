@@ -180,13 +180,14 @@ pub(super) fn complete_all(root: &PinRoot, applied: &Applied) -> Result<()> {
     } = applied;
     let into = circumstances.into.as_ref();
     let attachments = attachment::attachments(root, &config.interfaces, into, config.order)?;
+    let mut completed = Ok(());
     for row in attachments.iter().filter(|row| row.index.is_some()) {
         // One whose kind cannot be read carries nothing of ours.
         if let Ok(place) = Place::of(&root.of(&row.configured), &row.name, applied) {
-            complete(&place)?;
+            completed = completed.and(complete(&place).map(drop));
         }
     }
-    Ok(())
+    completed
 }
 
 fn cannot(name: &str) -> String {

@@ -350,7 +350,10 @@ fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<Directory>)> {
     }
     let present = is_up.then(|| Datapath::open(root)).transpose()?;
     if let Some(datapath) = &present {
-        tcx::complete_all(root, &datapath.applied)?;
+        // Tried again where each interface is attached: by then what it lacks may be there.
+        if let Err(error) = tcx::complete_all(root, &datapath.applied) {
+            warn_of(&error);
+        }
     }
     Ok((present, damaged))
 }

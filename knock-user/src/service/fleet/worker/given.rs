@@ -1,6 +1,7 @@
 //! Grants of other hosts, put into the tables by what is in force when that is done.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use knock_common::{event::Kind, report::class};
 
 use super::{Worker, moment};
@@ -63,13 +64,15 @@ impl<E: Engine> Worker<E> {
             until,
             doubt: give.doubt,
         };
+        // Before it is in the tables: its end comes after that.
+        let time = Timestamp::now();
         let given = self
             .datapath
             .admit_remote(source, gate, holder.number(), ends, now);
         match given {
             Ok(Admitted::Given) => {
                 self.live += u32::from(!renews);
-                self.say_opened(give, until);
+                self.say_opened(give, until, time);
             }
             Ok(Admitted::Lasts) => {}
             Ok(Admitted::InDoubt) => self.state.doubt(give),
@@ -107,8 +110,9 @@ impl<E: Engine> Worker<E> {
         self.state.not_given(give, reason, moment());
     }
 
-    fn say_opened(&mut self, give: Give, until: u64) {
+    fn say_opened(&mut self, give: Give, until: u64, time: Timestamp) {
         let record = Record {
+            time,
             gate: Some(give.gate),
             user: give.grant.user,
             key: give.grant.key,

@@ -325,6 +325,8 @@ impl<E: Engine> Worker<E> {
             }
         }
         let now = monotonic_now();
+        // Before they are in the tables: their end comes after that.
+        let opened = record(waiting, Kind::Opened);
         let mut until = None;
         let mut is_refused = false;
         for (address, user) in addresses.iter().copied().zip(users.iter().copied()) {
@@ -365,7 +367,7 @@ impl<E: Engine> Worker<E> {
         if let Some(until) = until {
             let record = Record {
                 until: Some(wall_clock(until)),
-                ..record(waiting, Kind::Opened)
+                ..opened
             };
             self.say(Some(class::OPENINGS), record);
         }
