@@ -410,7 +410,7 @@ fn a_service_that_fails_comes_to_its_end_as_any_other() {
         scenario.knockgate("up").exits(0);
         service.signal(libc::SIGCONT);
         // It looks every two seconds, and gives a hook five.
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_millis(2200));
         fs::write(go, "").expect("the folder is ours");
         assert_eq!(service.ends(), Some(1));
         assert!(noted.exists(), "the hook was ended");
