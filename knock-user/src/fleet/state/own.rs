@@ -22,7 +22,7 @@ pub struct Own {
     pub(super) published: u64,
     /// When it was last handed to the engine; 0: never.
     pub(super) handed: u64,
-    /// The time that this was given, µs.
+    /// The time that this was given, µs; 0: what was written of it last says nothing any more.
     pub(super) serial: u64,
     /// Its entry in the list of what is due.
     due: Option<u64>,
@@ -33,8 +33,7 @@ pub struct Own {
 
 /// What a write was about.
 pub enum InFlight {
-    /// Places, and the ends that were published.
-    Grants(Vec<(Place, u64)>),
+    Grants(Vec<Written>),
     /// A key, its newest time, and the revision of the record that it was to replace; `None`: it is refused only where a later one is
     /// there.
     Newest(String, u64, Option<i64>),
@@ -45,6 +44,15 @@ pub enum InFlight {
     /// Revocations that the engine lacks.
     Restated,
     Other,
+}
+
+/// A grant that was handed to the engine.
+pub struct Written {
+    place: Place,
+    /// See [`Own::until`].
+    until: u64,
+    /// See [`Own::serial`].
+    serial: u64,
 }
 
 impl State {
@@ -131,7 +139,7 @@ impl State {
         }
         while writes.len() < most {
             let mut puts = Vec::new();
-            let mut places = Vec::new();
+            let mut written = Vec::new();
             while puts.len() < AT_ONCE {
                 let Some(&(at, place)) = self.due.first().filter(|(at, _)| *at <= now.monotonic)
                 else {
@@ -147,10 +155,9 @@ impl State {
                 if live.is_some_and(|live| live.until <= published) {
                     continue;
                 }
-                let put = live.and_then(|live| Some((live.until, self.put(&live, now, policy)?)));
-                match put {
-                    Some((until, put)) => {
-                        places.push((place, until));
+                match live.and_then(|live| self.put(&live, now, policy)) {
+                    Some((grant, put)) => {
+                        written.push(grant);
                         puts.push(put);
                     }
                     None => {
@@ -162,7 +169,7 @@ impl State {
                 break;
             }
             let id = self.take_id();
-            self.in_flight.insert(id, InFlight::Grants(places));
+            self.in_flight.insert(id, InFlight::Grants(written));
             writes.push(unless_revoked(id, self.told.head, puts));
         }
         writes
@@ -181,7 +188,7 @@ impl State {
         self.settled(id, &Outcome::Failed { why }, now, &mut Vec::new());
     }
 
-    fn put(&mut self, live: &Local, now: Moment, policy: &impl Policy) -> Option<Put> {
+    fn put(&mut self, live: &Local, now: Moment, policy: &impl Policy) -> Option<(Written, Put)> {
         let (gate, source) = live.place;
         let who = policy.who(live.user);
         let gate = policy.gate_name(gate)?;
@@ -207,11 +214,17 @@ impl State {
         own.handed = now.monotonic;
         own.serial = serial;
         let (key, value) = self.codec.grant(gate, source, &grant);
-        Some(Put {
+        let written = Written {
+            place: live.place,
+            until: live.until,
+            serial,
+        };
+        let put = Put {
             key,
             value,
             useful: Duration::from_millis(left),
-        })
+        };
+        Some((written, put))
     }
 
     /// Returns when a grant was given or last renewed, as far as is known, ns of the steady clock: a knock that this host learns
@@ -274,25 +287,29 @@ impl State {
     /// Notes what became of a write.
     fn settled(&mut self, id: u64, outcome: &Outcome, now: Moment, acts: &mut Vec<Act>) {
         match self.in_flight.remove(&id) {
-            Some(InFlight::Grants(places)) => {
+            Some(InFlight::Grants(written)) => {
                 let is_done = *outcome == Outcome::Done;
                 if is_done {
                     self.refused_in_a_row = 0;
                 } else if *outcome == Outcome::Refused {
                     self.refused(1, acts);
                 }
-                for (place, until) in places {
-                    if let Some(own) = self.own.get_mut(&place) {
-                        if is_done && own.serial != 0 {
-                            own.published = own.published.max(until);
-                            self.published += 1;
+                for grant in written {
+                    self.published += u64::from(is_done);
+                    // An answer that comes after a revocation, or after the grant was written anew, says nothing of what the
+                    // engine has now.
+                    if let Some(own) = self.own.get_mut(&grant.place)
+                        && own.serial == grant.serial
+                    {
+                        if is_done {
+                            own.published = own.published.max(grant.until);
                         } else {
                             own.handed = 0;
                         }
                     }
                     let pause = if is_done { 0 } else { self.failures.pause() };
                     let earliest = now.monotonic + pause;
-                    self.schedule(place, earliest);
+                    self.schedule(grant.place, earliest);
                 }
             }
             Some(InFlight::Newest(key, time, replaced)) => {
@@ -330,6 +347,7 @@ impl State {
             && own.until > until.saturating_add(SECOND / 2)
         {
             own.published = 0;
+            own.serial = 0;
             self.schedule(place, now.monotonic);
         }
     }

@@ -90,6 +90,25 @@ fn who_comes_later_is_told_of_the_grant_that_lasts_longest() {
 }
 
 #[test]
+fn an_answer_that_comes_after_another_hosts_grant_does_not_hide_that_it_was_written_over() {
+    let mut fleet = joined(2);
+    let at = place(0, 1);
+    fleet.knock(0, at);
+    // The first step writes it, and hears of it. The answer comes last.
+    fleet.step(0, 0, false);
+    let over = fleet.grant("alice", 5000);
+    fleet.write_grant("ssh", at.1, &over);
+    fleet.step(0, 0, false);
+    fleet.settle();
+    let (key, _) = fleet.codec().grant("ssh", at.1, &over);
+    let there = fleet.store.get(&key).expect("it is there");
+    match fleet.codec().read(&there.key, &there.value) {
+        Ok(Record::Grant { grant, .. }) => assert_eq!(grant.origin, "host-0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn renewals_are_published_once_a_second() {
     let mut fleet = joined(2);
     let begun = fleet.now;

@@ -273,6 +273,25 @@ fn a_host_publishes_again_though_its_order_of_revocations_was_deleted_while_it_t
 }
 
 #[test]
+fn an_answer_that_comes_after_a_revocation_does_not_hide_what_is_given_after_it() {
+    let mut fleet = joined(2);
+    let at = place(0, 1);
+    fleet.knock(0, at);
+    // Each step writes what is due, and hears of a change. The answers come last.
+    fleet.step(0, 0, false);
+    fleet.revoke(1, None, None);
+    fleet.step(0, 0, false);
+    // It has the same end as the first one.
+    fleet.knock(0, at);
+    fleet.revoke(1, Some("mail"), None);
+    fleet.step(0, 0, false);
+    fleet.settle();
+    for nth in 0..2 {
+        assert_eq!(fleet.open(nth), BTreeSet::from([at]), "{nth}");
+    }
+}
+
+#[test]
 fn an_old_record_of_the_last_revocation_revives_nothing() {
     let mut fleet = joined(2);
     fleet.revoke(1, Some("mail"), None);
