@@ -109,6 +109,15 @@ impl Seen {
         Some(Fingerprint { hash, end, time })
     }
 
+    /// Returns all of them.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
+        self.packets.iter().map(|(end, packet)| Fingerprint {
+            hash: packet.hash,
+            end: *end,
+            time: packet.time,
+        })
+    }
+
     /// Remembers a packet that another host has accepted, if a copy of it could be accepted here.
     pub fn hear(&mut self, packet: Fingerprint, now: u64) {
         self.forget(now);

@@ -162,7 +162,8 @@ impl Gatekeeper {
         let (packets, remembered) = (self.packets.clone(), Arc::clone(&self.remembered));
         Serving::start("fwknop", |stopped| async move {
             let served = async {
-                let seen = Handed::take(remembered, state_file(&root, "fwknop"), unix_time());
+                let path = state_file(&root, "fwknop");
+                let seen = Handed::take(remembered, path, unix_time(), &packets.here);
                 Worker::new(root, file, earlier, seen, packets, sender, stopped.clone())?
                     .serve()
                     .await

@@ -202,6 +202,47 @@ fn a_packet_of_fwknops_that_one_host_has_accepted_is_refused_by_the_others() {
     });
 }
 
+/// While nobody could be told.
+#[test]
+fn a_packet_of_fwknops_is_told_by_the_next_thread_or_service() {
+    Fleet::run_with(&["fwknop"], 2, |fleet| {
+        let gate = fwknop::ssh(&DRAWN.section("alice", ""));
+        let [first, second] = fleet.hosts.as_slice() else {
+            panic!("two hosts")
+        };
+        for host in &fleet.hosts {
+            host.configure_with(&gate, &host.section());
+            host.serve();
+            host.isolated();
+        }
+        let accepted = |host: &Host, from| {
+            let packet = fwknop::packet(&host.scenario, DRAWN, "", &["-s", "-T"]);
+            fwknop::send(&host.scenario, from, &packet);
+            host.granted(from, "ssh");
+            packet
+        };
+        let by_thread = accepted(first, A);
+        let section = format!("{}replay = \"strict\"\n", first.section());
+        first.configure_with(&gate, &section);
+        first.knockgate("reload").exits(0);
+        let by_service = accepted(second, B);
+        second.kill();
+        second.serve();
+        fleet.engine.start();
+        for host in &fleet.hosts {
+            host.joined();
+        }
+        for host in ["h1", "h2"] {
+            is_known(fleet, "fwknop/", &format!("\"host\":\"{host}\""));
+        }
+        for (packet, host) in [(by_thread, second), (by_service, first)] {
+            fwknop::send(&host.scenario, C, &packet);
+            fwknop::counted(&host.scenario, "replay", 1);
+            assert!(host.grant(C, "ssh").is_none());
+        }
+    });
+}
+
 /// `replay = "strict"`: nothing is open before the engine has agreed.
 #[test]
 fn strictly_nothing_opens_without_the_engine() {

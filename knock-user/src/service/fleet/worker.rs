@@ -135,6 +135,7 @@ impl Setup {
             next_kept: Instant::now(),
             next_look: Instant::now(),
             last_look: Instant::now(),
+            next_left: Instant::now(),
             reported: (0, 0),
             has_other_rules: false,
             behind: None,
@@ -182,6 +183,9 @@ pub struct Worker<E> {
     next_kept: Instant,
     next_look: Instant,
     last_look: Instant,
+    /// When the ring of knocks that wait is read, though nothing is known to be in it: then it is known which came before a
+    /// revocation.
+    next_left: Instant,
     /// A second, and how many refusals were reported in it.
     reported: (u64, u32),
     /// The rules are others than those by which the engine's records were heard.
@@ -199,6 +203,9 @@ impl<E: Engine> Worker<E> {
             self.keep();
         }
         self.refuse_waiting();
+        for packet in self.state.take_untold() {
+            self.packets.here.put(packet);
+        }
         served
     }
 
@@ -207,6 +214,10 @@ impl<E: Engine> Worker<E> {
         loop {
             if self.next_look <= Instant::now() {
                 self.look()?;
+            }
+            if self.next_left <= Instant::now() {
+                self.hold_left()?;
+                self.next_left = Instant::now() + LOOK;
             }
             if std::mem::take(&mut self.has_other_rules) {
                 self.hear_by_other_rules().await?;
@@ -255,7 +266,8 @@ impl<E: Engine> Worker<E> {
             // Not at once again and again: what the engine had no room for is due.
             now + Duration::from_nanos(until_then).max(Duration::from_millis(2))
         });
-        due.map_or(self.next_look, |due| due.min(self.next_look))
+        let next = self.next_look.min(self.next_left);
+        due.map_or(next, |due| due.min(next))
     }
 
     /// Learns of a gate that has opened here.
@@ -279,7 +291,6 @@ impl<E: Engine> Worker<E> {
     fn look(&mut self) -> Result<()> {
         let started = Instant::now();
         self.read_rules()?;
-        self.hold_left()?;
         self.live = 0;
         let (live, state, now) = (&mut self.live, &mut self.state, moment());
         self.datapath.each_grant(|row| {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::fwknop::seen::Seen;
+use crate::{fwknop::seen::Seen, service::packets::Queue};
 
 /// Packets that were accepted, between two threads; `None`: there was no thread yet, or one has them.
 pub type Remembered = Arc<Mutex<Option<Seen>>>;
@@ -19,14 +19,18 @@ pub struct Handed {
 }
 
 impl Handed {
-    /// Takes what the thread before has left. The first one begins with what an earlier service has left at `path`. `now`: Unix
-    /// time.
-    pub fn take(from: Remembered, path: PathBuf, now: u64) -> Self {
+    /// Takes what the thread before has left. The first one begins with what an earlier service has left at `path`, and hands it
+    /// `on`: that service may not have told the fleet. `now`: Unix time.
+    pub fn take(from: Remembered, path: PathBuf, now: u64, on: &Queue) -> Self {
         let left = from.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Self {
-            seen: left.unwrap_or_else(|| Seen::load(path, now)),
-            to: from,
-        }
+        let seen = left.unwrap_or_else(|| {
+            let seen = Seen::load(path, now);
+            for packet in seen.fingerprints() {
+                on.put(packet);
+            }
+            seen
+        });
+        Self { seen, to: from }
     }
 }
 
@@ -52,12 +56,30 @@ mod tests {
         fs::create_dir(path.with_extension("fwknop-new")).expect("writable");
         let remembered = Remembered::default();
         let packet = [b'a'; 100];
-        let take = || Handed::take(Arc::clone(&remembered), path.clone(), 1000);
+        let on = Queue::default();
+        let take = || Handed::take(Arc::clone(&remembered), path.clone(), 1000, &on);
         let mut first = take();
         assert!(first.seen.add(&packet, 1000, 1000));
         drop(first);
         assert!(take().seen.has(&packet));
         assert!(!Seen::load(path.clone(), 1000).has(&packet));
         assert!(take().seen.has(&packet), "and to the one after it");
+        assert_eq!(on.take(), None, "it was not left by an earlier service");
+    }
+
+    #[test]
+    fn what_an_earlier_service_has_left_is_handed_on_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("seen.fwknop");
+        let packet = [b'a'; 100];
+        let mut earlier = Seen::load(path.clone(), 1000);
+        assert!(earlier.add(&packet, 1000, 1000));
+        let (remembered, on) = (Remembered::default(), Queue::default());
+        for _ in 0..2 {
+            let handed = Handed::take(Arc::clone(&remembered), path.clone(), 1000, &on);
+            assert!(handed.seen.has(&packet));
+        }
+        assert_eq!(on.take(), earlier.fingerprint(&packet));
+        assert_eq!(on.take(), None);
     }
 }
