@@ -144,6 +144,7 @@ impl State {
                 });
             }
             Ok(Record::Packet(packet, told)) => {
+                self.packet_is_told(&packet);
                 if told.host != self.name {
                     acts.push(Act::Packet(packet));
                 }
@@ -294,6 +295,11 @@ impl State {
         // What the record says, whatever this host makes of it: hosts with other limits would contest it without end.
         let said = grant.end.saturating_mul(1000).saturating_sub(written);
         let said = said.min(grant.left * 1000);
+        // Its record stands in the place of this host's own, also where it opens nothing here.
+        if let Some(id) = id {
+            let until = now.monotonic.saturating_add(said.saturating_mul(1000));
+            self.contest((id, source), until, now);
+        }
         let mut is_doubted = false;
         if !clock.is_live {
             // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
@@ -328,8 +334,6 @@ impl State {
         let id = id.ok_or(Refusal::Gate)?;
         policy.admits(id, &source, grant.by(), now)?;
         let lasts = left.saturating_mul(1000).min(open_for);
-        let said = now.monotonic.saturating_add(said.saturating_mul(1000));
-        self.contest((id, source), said, now);
         if is_doubted {
             self.doubted_of(&grant.origin).push(doubted(true));
         }

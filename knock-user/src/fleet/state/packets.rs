@@ -17,6 +17,16 @@ impl State {
         self.untold.entry(packet).or_insert(0);
     }
 
+    /// Notes that the engine has a packet.
+    pub(super) fn packet_is_told(&mut self, packet: &Fingerprint) {
+        self.untold.remove(packet);
+    }
+
+    /// Returns those that the engine may not have, for the next thread.
+    pub fn take_untold(&mut self) -> impl Iterator<Item = Fingerprint> + use<> {
+        std::mem::take(&mut self.untold).into_keys()
+    }
+
     /// Returns when the next one is to be told of.
     pub(super) fn next_untold(&self) -> Option<u64> {
         let due = self.untold.values().copied();

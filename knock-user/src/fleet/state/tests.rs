@@ -297,6 +297,17 @@ impl Fleet {
         live.map(|(place, _)| *place).collect()
     }
 
+    /// Returns the host whose grant the engine has.
+    fn origin_of(&self, (gate, source): Place) -> String {
+        let gate = GATES[usize::from(gate)];
+        let (key, _) = self.codec().grant(gate, source, &self.grant("alice", 0));
+        let there = self.store.get(&key).expect("it is there");
+        match self.codec().read(&there.key, &there.value) {
+            Ok(Record::Grant { grant, .. }) => grant.origin,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn write_grant(&mut self, gate: &str, source: IpNet, grant: &Grant) {
         let (key, value) = self.codec().grant(gate, source, grant);
         self.write(key, value);

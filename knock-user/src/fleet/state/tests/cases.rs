@@ -100,12 +100,20 @@ fn an_answer_that_comes_after_another_hosts_grant_does_not_hide_that_it_was_writ
     fleet.write_grant("ssh", at.1, &over);
     fleet.step(0, 0, false);
     fleet.settle();
-    let (key, _) = fleet.codec().grant("ssh", at.1, &over);
-    let there = fleet.store.get(&key).expect("it is there");
-    match fleet.codec().read(&there.key, &there.value) {
-        Ok(Record::Grant { grant, .. }) => assert_eq!(grant.origin, "host-0"),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(fleet.origin_of(at), "host-0");
+}
+
+#[test]
+fn a_grant_is_written_again_over_one_of_who_may_not_pass_here() {
+    let mut fleet = joined(1);
+    let at = place(0, 1);
+    fleet.knock(0, at);
+    fleet.settle();
+    let over = fleet.grant("bob", 5000);
+    fleet.write_grant("ssh", at.1, &over);
+    fleet.settle();
+    assert_eq!(fleet.nodes[0].refused, [Refusal::User]);
+    assert_eq!(fleet.origin_of(at), "host-0");
 }
 
 #[test]
