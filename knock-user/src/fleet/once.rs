@@ -13,7 +13,7 @@ use super::{
     etcd::Connection,
     keys::Keyring,
     record::{self, Codec, Grant, Host, Mark, Record, Revocation, head_key, unless_revoked},
-    state::gone_by,
+    state::time_after,
 };
 use crate::config::Fleet;
 
@@ -162,7 +162,7 @@ impl Once {
             _ => None,
         });
         let now = u64::try_from(Timestamp::now().as_microsecond())?;
-        let serial = own.map_or(now, |own| time_after(&own, now));
+        let serial = own.map_or(now, |own| next_time(&own, now));
         let left = u64::try_from(lasts.as_millis())?;
         for _ in 0..TRIES {
             let head = self.head().await?;
@@ -235,10 +235,9 @@ impl Once {
 
 /// Returns the time of a host by its clock `now`, µs since 1970. It only grows, whatever becomes of that clock: `last` says what
 /// both were, and what has gone by since is known by the clock.
-fn time_after(last: &Host, now: u64) -> u64 {
+fn next_time(last: &Host, now: u64) -> u64 {
     let clock = last.clock.saturating_add(1).saturating_mul(1000);
-    let by_last = last.serial.saturating_add(gone_by(clock, now).max(1));
-    now.max(by_last)
+    time_after(last.serial, clock, now).max(last.serial.saturating_add(1))
 }
 
 #[cfg(test)]
@@ -255,12 +254,12 @@ mod tests {
             run: 0,
             lag: None,
         };
-        assert_eq!(time_after(&last(1_000_500, 1000), 3_000_500), 3_000_500);
+        assert_eq!(next_time(&last(1_000_500, 1000), 3_000_500), 3_000_500);
         // The clock was set back before that by ten seconds, or is after it.
-        assert_eq!(time_after(&last(11_000_500, 1000), 3_000_500), 13_000_000);
-        assert_eq!(time_after(&last(11_000_500, 11_000), 3_000_500), 11_000_501);
+        assert_eq!(next_time(&last(11_000_500, 1000), 3_000_500), 13_000_000);
+        assert_eq!(next_time(&last(11_000_500, 11_000), 3_000_500), 11_000_501);
         // It was years back then.
         let day = 24 * 3_600_000_000;
-        assert_eq!(time_after(&last(900 * day, 0), 900 * day), 901 * day);
+        assert_eq!(next_time(&last(900 * day, 0), 900 * day), 901 * day);
     }
 }

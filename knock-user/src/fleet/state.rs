@@ -268,32 +268,45 @@ pub struct When {
 }
 
 impl When {
-    /// Returns what has gone by since, µs: by the wall clock where this is another boot.
-    fn since(&self, now: Moment, boot: &str) -> u64 {
-        if !boot.is_empty() && self.boot == boot {
-            return now.steady.saturating_sub(self.steady) / 1000;
-        }
-        gone_by(self.wall, now.wall)
+    /// Returns whether the steady clock has gone on since.
+    fn is_of(&self, boot: &str) -> bool {
+        !boot.is_empty() && self.boot == boot
     }
 }
 
-/// Returns what has gone by between two times of a host's wall clock, µs. No more than a day: a clock that was wrong, and has been
-/// set right since, would count as years, by which the host's time would be ahead for ever.
-pub fn gone_by(before: u64, now: u64) -> u64 {
-    now.saturating_sub(before).min(DAY)
+/// Returns what a host's time has come to, by its wall clock: that was at `before` when its time was `serial`, and is at `now`. All
+/// in µs since 1970; `before` is 0 where it is not known.
+///
+/// What has gone by, and how far its time was ahead of its clock, count for no more than a day: a clock that was years back, and
+/// has been set right since, would have it years ahead for ever. So a host whose time is further ahead than that, and that is
+/// away for longer, is behind what the others count it to be.
+pub fn time_after(serial: u64, before: u64, now: u64) -> u64 {
+    if before == 0 {
+        return serial.max(now);
+    }
+    let gone = now.saturating_sub(before).min(DAY);
+    let ahead = serial.saturating_sub(before).min(DAY);
+    serial.saturating_add(gone).max(now.saturating_add(ahead))
 }
 
 impl State {
     /// `memory`: what an earlier service of this host has left.
     pub fn new(codec: Codec, name: String, about: About, memory: Memory, now: Moment) -> Self {
+        let Memory { serial, kept, .. } = &memory;
+        // The times of this host and of the others have gone on while it was away. Otherwise what it gives would seem old to the
+        // others by as much, and what they gave before would seem young to it.
+        let (by_memory, at) = if kept.is_of(&about.boot) {
+            let away = now.steady.saturating_sub(kept.steady);
+            (serial.saturating_add(away / 1000), kept.steady)
+        } else {
+            // How long it was away is known by a clock that may be wrong. It must not refuse what is fresh.
+            (time_after(*serial, kept.wall, now.wall), now.steady)
+        };
         let clock = |serial| Clock {
             serial,
-            at: now.steady,
+            at,
             is_live: false,
         };
-        // Otherwise what this host gives would seem old to the others by as much as it was away.
-        let away = memory.kept.since(now, &about.boot);
-        let by_memory = memory.serial.saturating_add(away);
         let hosts = memory.hosts.into_iter();
         let own = order::Own {
             host: name.clone(),

@@ -165,6 +165,26 @@ fn the_time_of_a_host_whose_clock_was_set_back_goes_on_while_it_is_away() {
     }
 }
 
+/// Its clock was ahead once, so its time is still.
+#[test]
+fn a_host_that_was_off_for_days_opens_at_the_others() {
+    let mut fleet = Fleet::new(2);
+    fleet.nodes[0].skew = 600_000_000;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.nodes[0].skew = 0;
+    let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+    fleet.now += 2 * 24 * 3600 * SECOND;
+    fleet.boot = "second".to_owned();
+    restart_with(&mut fleet, 0, memory);
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].refused, []);
+    assert_eq!(fleet.open(1).len(), 1);
+}
+
 /// As where a machine's clock is set right by the network soon after each start.
 #[test]
 fn a_host_whose_clock_is_ahead_whenever_it_starts_opens_at_the_others() {
@@ -235,6 +255,29 @@ fn a_service_that_is_started_again_prolongs_nothing_of_a_host_that_is_cut_off() 
     let here = fleet.nodes[1].tables[&place(0, 1)].until;
     // By as much as its clock may be slower.
     assert!(here <= ends + SECOND / 20, "{}", here - ends);
+}
+
+/// Its wall clock, by which a grant that is heard again ends at the latest, is behind.
+#[test]
+fn a_service_that_was_away_prolongs_nothing_and_gives_nothing_that_has_ended() {
+    for (away, is_over) in [(20, false), (40, true)] {
+        let mut fleet = Fleet::new(2);
+        fleet.settle();
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        fleet.nodes[0].link.cut();
+        let ends = fleet.nodes[1].tables[&place(0, 1)].until;
+        let memory = fleet.nodes[1].state.memory(fleet.moment(1));
+        fleet.now += away * SECOND;
+        fleet.nodes[1].skew = -3_600_000_000;
+        restart_with(&mut fleet, 1, memory);
+        fleet.settle();
+        let here = fleet.nodes[1].tables[&place(0, 1)].until;
+        assert!(here <= ends + SECOND / 20, "{away} s: {}", here - ends);
+        assert_eq!(fleet.open(1).is_empty(), is_over, "{away} s");
+    }
 }
 
 /// What ends later is another grant: one that is used up would admit connections again.
