@@ -22,7 +22,7 @@ use knockgate_tests::{
 
 /// An arbitrary seed; fixed, so that every change of the program is tried on the same packets.
 const SEED: u64 = 1979;
-const PACKETS: usize = 200_000;
+const PACKETS: usize = 100_000;
 /// Packets before a release.
 const PACKETS_FOR_RELEASE: usize = 1_000_000;
 /// Packets in a stream; each stream begins with empty tables.
@@ -30,7 +30,7 @@ const STREAM: usize = 400;
 /// How often each reason and outcome was counted, by its name.
 type Moved = BTreeMap<String, u64>;
 /// How often a run must reach each reason and outcome.
-const SELDOM: u64 = 50;
+const SELDOM: u64 = 25;
 /// Streams for each configuration: loading a program takes as long as a few thousand packets.
 const STREAMS: usize = 25;
 

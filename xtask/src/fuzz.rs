@@ -38,5 +38,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let arguments = ["--test", "oracle", TEST, "--", "--exact", "--nocapture"];
     let variable = (MINUTES_VARIABLE, minutes.to_string());
-    test::run_with(&arguments.map(Into::into), Some(variable))
+    test::run_with(&arguments.map(Into::into), &[variable])
 }

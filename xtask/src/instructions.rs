@@ -20,5 +20,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { update } = options;
     let arguments = ["--test", "instructions", "--", "--nocapture"];
     let variable = update.then(|| (UPDATE_VARIABLE, "1".to_owned()));
-    test::run_with(&arguments.map(Into::into), variable)
+    test::run_with(&arguments.map(Into::into), variable.as_slice())
 }

@@ -10,7 +10,7 @@ const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 /// Runs every test with more packets, suites whose processes stand still at random, every check on every kernel, and every
 /// deliberate fault.
 pub(crate) fn run() -> Result<()> {
-    test::run_with(&[], Some((THOROUGH_VARIABLE, "1".to_owned())))?;
+    test::run_with(&[], &[(THOROUGH_VARIABLE, "1".to_owned())])?;
     stops::run(&stops::Options::default())?;
     kernels::run(&kernels::Options {
         arch: None,

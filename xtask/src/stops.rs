@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| stop_at_random(suite, &is_over));
-            let tested = test::run_with(&arguments.map(Into::into), None);
+            let tested = test::run_with(&arguments.map(Into::into), &[]);
             is_over.store(true, Ordering::Relaxed);
             tested.with_context(|| format!("{suite}, whose processes stood still at random"))
         })?;

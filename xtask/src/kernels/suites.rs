@@ -44,6 +44,8 @@ enum Rows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     EveryChange,
+    /// Before a release; for every change of the kernels for another processor, on which nothing else runs.
+    EveryProcessor,
     Release,
 }
 
@@ -56,7 +58,7 @@ pub(super) const VERIFIER: Check = Check {
 
 /// The checks for each kernel. They include few rows of the `gate` suite, one that opens and one that closes, with both
 /// families and attach modes: each loads the program, which takes ten times as long in a guest.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 16] = [
     VERIFIER,
     Check {
         suite: "gate",
@@ -79,19 +81,22 @@ const CHECKS: [Check; 14] = [
     },
     Check {
         suite: "authenticated",
+        rows: Rows::These(&["program::every_outcome", "gates::a_key_opens_its_gate"]),
+        when: When::EveryChange,
+    },
+    Check {
+        suite: "authenticated",
         rows: Rows::These(&[
-            "program::every_outcome",
             "program::every_bit_counts",
             "program::its_length_and_place_may_vary",
             "program::keys_that_are_taken_back_open_nothing",
-            "gates::a_key_opens_its_gate",
         ]),
-        when: When::EveryChange,
+        when: When::EveryProcessor,
     },
     Check {
         suite: "fixtures",
         rows: Rows::These(&["rows_hold_in_the_kernel"]),
-        when: When::Release,
+        when: When::EveryProcessor,
     },
     Check {
         suite: "concurrency",
@@ -106,16 +111,22 @@ const CHECKS: [Check; 14] = [
         suite: "chain",
         rows: Rows::These(&[
             "next::what_passes_goes_on_once_and_what_is_denied_does_not",
+            "into::what_the_array_calls_is_guarded",
+        ]),
+        when: When::EveryChange,
+    },
+    Check {
+        suite: "chain",
+        rows: Rows::These(&[
             "next::each_interface_has_a_next_of_its_own_or_none",
             "bond::its_interfaces_have_the_next_of_their_bond",
-            "into::what_the_array_calls_is_guarded",
             "refusals::what_is_no_xdp_program_cannot_follow",
             "refusals::the_attach_type_must_be_ours",
             "refusals::frags_are_as_the_other_has_them",
             "refusals::frags_are_as_the_array_has_them",
             "refusals::an_array_of_other_programs_is_refused",
         ]),
-        when: When::EveryChange,
+        when: When::EveryProcessor,
     },
     Check {
         suite: "evasions",
@@ -127,7 +138,7 @@ const CHECKS: [Check; 14] = [
             "of_segments::tcx",
             "of_segments::without_link_headers",
         ]),
-        when: When::EveryChange,
+        when: When::EveryProcessor,
     },
     Check {
         suite: "bare_ip",
@@ -160,7 +171,7 @@ const CHECKS: [Check; 14] = [
     Check {
         suite: "protocols",
         rows: Rows::These(&["native", "generic", "tcx"]),
-        when: When::EveryChange,
+        when: When::EveryProcessor,
     },
     Check {
         suite: "reject",
@@ -237,9 +248,10 @@ impl Selection<'_> {
         let is_arm64 = self.architecture == Architecture::Arm64;
         let wanted = |check: &&Check| match self.only {
             Some(only) => check.suite == only || check.suite == VERIFIER.suite,
-            // The fixtures run on this machine for every change, and nowhere else on another processor.
             None => {
-                self.all || check.when == When::EveryChange || is_arm64 && check.suite == "fixtures"
+                self.all
+                    || check.when == When::EveryChange
+                    || is_arm64 && check.when == When::EveryProcessor
             }
         };
         let whole = |check: &'static Check| {
