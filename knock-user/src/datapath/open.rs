@@ -411,7 +411,7 @@ impl Datapath {
     }
 
     /// Returns the directories in which it is pinned.
-    fn directories(&self) -> Result<Vec<Directory>> {
+    pub(super) fn directories(&self) -> Result<Vec<Directory>> {
         let mut directories = Vec::new();
         for directory in self.root.directories()? {
             if directory.holds == Holds::Instance && self.is_pinned_in(&directory)? {

@@ -10,7 +10,7 @@ use super::{
     bring_up::bring_up,
     complete::warn_of,
     cut_off::{After, refuse_to_cut_off},
-    damaged::{circumstances_of, left, pin_again, replace_damaged},
+    damaged::{circumstances_of, left, pin_again, pin_programs_again, replace_damaged},
     pins::{
         directory::{self, Directory, Holds},
         root::PinRoot,
@@ -370,10 +370,13 @@ fn take_over(
     if !repair::has_been_attached(&datapath, root)? {
         datapath.adopt_connections(None)?;
     }
+    for of in damaged {
+        pin_again(&datapath, root, &of.interface)?;
+    }
+    pin_programs_again(&datapath)?;
     let Repair { guarded, failed } = if request.keeps_down {
         repair::repair(&mut datapath, root)?
     } else {
-        pin_again(&datapath, root, damaged)?;
         repair::repair_all(&mut datapath, root)?
     };
     let attachments = datapath.attachments()?;
