@@ -352,7 +352,7 @@ fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<Directory>)> {
     if let Some(datapath) = &present {
         // Tried again where each interface is attached: by then what it lacks may be there.
         if let Err(error) = tcx::complete_all(root, &datapath.applied) {
-            warn_of(&error);
+            tracing::warn!("{error:#}");
         }
     }
     Ok((present, damaged))
