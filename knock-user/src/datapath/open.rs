@@ -123,7 +123,7 @@ fn read_applied(pins: &PinDirectory, meta: &Meta) -> Result<Applied> {
 
 /// Looks at pins without the lock. If that fails, looks once more while it holds the lock: a process that held it may have been
 /// removing pins, one after the other.
-fn settled<T>(
+pub(super) fn settled<T>(
     acquire: impl Fn() -> Result<Option<Lock>>,
     look: impl Fn() -> Result<T>,
 ) -> Result<T> {

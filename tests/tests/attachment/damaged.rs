@@ -9,11 +9,12 @@ use knockgate_tests::{
         Source::{A, B, C},
         WAN,
     },
+    run::wait_until,
     scenario::{Attach, Scenario},
     service::{echoes, is_silent},
 };
 
-use crate::{configure, expect_status, in_all_modes, in_generic_mode, listed, ssh};
+use crate::{configure, expect_status, in_all_modes, in_generic_mode, is_guarded, listed, ssh};
 
 /// Removes a table that is opened by no command.
 fn damage(scenario: &Scenario) {
@@ -79,6 +80,22 @@ fn a_program_that_is_not_pinned_guards_until_another_one_does() {
         scenario.open(B, "22/tcp");
         scenario.knockgate("down").exits(0);
         scenario.lab.assert_untouched();
+    });
+}
+
+/// It has given up the privilege to ask the kernel whose program that is.
+#[test]
+fn the_service_puts_a_program_back_that_is_not_pinned() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh());
+        let _service = scenario.lab.serve(&[]);
+        let pin = unpin_program(scenario, WAN);
+        wait_until("it is pinned", || {
+            let interface = scenario.lab.interface();
+            assert!(interface.contains("xdp") || !listed(scenario).is_empty());
+            pin.exists()
+        });
+        is_guarded(scenario);
     });
 }
 
@@ -211,6 +228,28 @@ fn what_is_left_out_is_settled() {
         assert!(!wan1.exists());
         expect_status(scenario, &[(WAN, None, true)]);
         scenario.closed(A, "22/tcp");
+    });
+}
+
+/// To take it down first would open every port.
+#[test]
+fn what_lacks_pins_is_not_called_another_version() {
+    in_generic_mode(|scenario| {
+        for table in ["grant", "cursor"] {
+            scenario.up(ssh());
+            let pin = scenario.lab.pin_root().join(WAN).join(table);
+            fs::remove_file(pin).expect("it is pinned");
+            for command in ["status", "reload"] {
+                let run = scenario.knockgate(command);
+                assert!(!run.stderr.contains("knockgate down"), "{run:?}");
+                if command == "reload" || table == "grant" {
+                    run.exits(1).says(&["has not all pins", "knockgate up"]);
+                }
+            }
+            assert_eq!(moments_of_up(scenario), 0, "{table}");
+            expect_status(scenario, &[(WAN, None, true)]);
+            scenario.closed(A, "22/tcp");
+        }
     });
 }
 
