@@ -12,6 +12,7 @@ mod error;
 mod host;
 mod install;
 pub mod keys;
+mod known;
 #[cfg(test)]
 mod memory;
 mod open;
@@ -43,7 +44,7 @@ pub use install::{
         root::{DEFAULT_ROOT, PinRoot},
     },
     program::{ENTRIES, TCX_ENTRIES, fingerprint, load_entry, object, open_ports, prepare},
-    reload::{StillLapsed, reload, replace_program, return_from_trial},
+    reload::{StillLapsed, reload, replace_program, return_from_trial, return_from_trial_of},
     repair::{Repair, repair},
     request::{Absent, Request, Wait},
     requirements::require,

@@ -123,7 +123,7 @@ fn read_applied(pins: &PinDirectory, meta: &Meta) -> Result<Applied> {
 
 /// Looks at pins without the lock. If that fails, looks once more while it holds the lock: a process that held it may have been
 /// removing pins, one after the other.
-fn settled<T>(
+pub(super) fn settled<T>(
     acquire: impl Fn() -> Result<Option<Lock>>,
     look: impl Fn() -> Result<T>,
 ) -> Result<T> {
@@ -411,7 +411,7 @@ impl Datapath {
     }
 
     /// Returns the directories in which it is pinned.
-    fn directories(&self) -> Result<Vec<Directory>> {
+    pub(super) fn directories(&self) -> Result<Vec<Directory>> {
         let mut directories = Vec::new();
         for directory in self.root.directories()? {
             if directory.holds == Holds::Instance && self.is_pinned_in(&directory)? {

@@ -32,7 +32,7 @@ use knock_common::{
         progress::{Progress, ProgressSet},
         ring,
     },
-    layout::{CONFIG_CHUNK, Meta},
+    layout::{CONFIG_CHUNK, LAYOUT, Meta},
     next,
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket, reply::ReplyBuffer},
     report::{Budget, class},
@@ -44,7 +44,10 @@ use knock_common::{
     verdict::{Counter, Reason},
 };
 
-use super::error::{cannot_open, is_denied, other_version};
+use super::{
+    error::{cannot_open, is_denied, other_version},
+    install::pins::directory,
+};
 use crate::sys::bpf::{self, Kind};
 
 /// Most addresses of this host that the program knows. Where there are more, packets to the others get no reply, and flows
@@ -422,7 +425,7 @@ impl Source for PinDirectory {
             Access::Change => bpf::open(&path),
         };
         let pinned = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => other_version(&self.path),
+            io::ErrorKind::NotFound => missing(&self.path),
             _ => cannot_open(&path, error),
         })?;
         MapData::from_fd(pinned)
@@ -432,6 +435,16 @@ impl Source for PinDirectory {
 
     fn mismatch(&self, _: &Definition) -> anyhow::Error {
         other_version(&self.path)
+    }
+}
+
+/// Returns why a directory has not all tables: somebody has removed pins, unless another version has made them.
+fn missing(directory: &Path) -> anyhow::Error {
+    match directory::meta_if_there(directory) {
+        Ok(Some(meta)) if meta.layout == LAYOUT => directory::require_whole(directory)
+            .err()
+            .unwrap_or_else(|| other_version(directory)),
+        _ => other_version(directory),
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{compile::applied::Trial, open::Datapath};
+use super::{
+    compile::applied::{Applied, Circumstances, Trial},
+    open::Datapath,
+};
 use crate::{config::Config, sys::clock::monotonic_now, values::HumanDuration};
 
 /// How the trial of the configuration in force stands.
@@ -33,16 +36,7 @@ pub enum Confirmed {
 impl Datapath {
     /// Returns how its trial stands.
     pub fn trial(&self) -> Result<TrialState> {
-        if self.applied.circumstances.trial.is_none() {
-            return Ok(TrialState::None);
-        }
-        Ok(match self.deadline.get(&0, 0)? {
-            0 => TrialState::None,
-            deadline => match deadline.checked_sub(monotonic_now()) {
-                None | Some(0) => TrialState::Lapsed,
-                Some(left) => TrialState::Left(Duration::from_nanos(left)),
-            },
-        })
+        Ok(state(&self.applied, self.deadline.get(&0, 0)?))
     }
 
     /// Makes a trial permanent. Fails where it has lapsed.
@@ -70,27 +64,45 @@ impl Datapath {
         Ok(previous.map(|(config, _)| config))
     }
 
-    /// Returns what a trial that begins now returns to: what is in force, or what that would return to itself.
+    /// Returns what a trial that begins now returns to.
     pub(super) fn before_trial(&self) -> Result<Trial> {
-        if self.trial()? != TrialState::None
-            && let Some(trial) = &self.applied.circumstances.trial
-        {
-            return Ok(trial.clone());
-        }
-        Ok(Trial {
-            previous: Some((
-                self.config().clone(),
-                self.applied.circumstances.named_interfaces,
-            )),
-        })
+        Ok(before(&self.applied, self.trial()?))
+    }
+}
+
+/// Returns how the trial of what is in force stands. `deadline`: what the table says, ns of `CLOCK_MONOTONIC`.
+pub(super) fn state(applied: &Applied, deadline: u64) -> TrialState {
+    if applied.circumstances.trial.is_none() || deadline == 0 {
+        return TrialState::None;
+    }
+    match deadline.checked_sub(monotonic_now()) {
+        None | Some(0) => TrialState::Lapsed,
+        Some(left) => TrialState::Left(Duration::from_nanos(left)),
+    }
+}
+
+/// Returns what a trial that begins now returns to: what is in force, or what that would return to itself.
+pub(super) fn before(applied: &Applied, state: TrialState) -> Trial {
+    let Circumstances {
+        trial,
+        named_interfaces,
+        ..
+    } = &applied.circumstances;
+    match trial {
+        Some(trial) if state != TrialState::None => trial.clone(),
+        _ => Trial {
+            previous: Some((applied.config.clone(), *named_interfaces)),
+        },
     }
 }
 
 /// Returns what to say of a trial in progress.
 pub fn reminder(left: Duration) -> String {
-    let left = Duration::from_secs(left.as_secs().max(1));
-    format!(
-        "on trial for {}: `knockgate confirm` makes it permanent",
-        HumanDuration(left)
-    )
+    let left = shown(left);
+    format!("on trial for {left}: `knockgate confirm` makes it permanent")
+}
+
+/// Returns the time that is left of a trial, as it is said.
+pub(super) fn shown(left: Duration) -> HumanDuration {
+    HumanDuration(Duration::from_secs(left.as_secs().max(1)))
 }

@@ -377,7 +377,8 @@ impl<'r> Work<'r> {
         let seen = self.interfaces.bear(looked, Instant::now())?;
         match seen {
             Some(Seen::Another) => bail!(
-                "knockgate was taken down and brought up anew; start the service again to serve what is up now"
+                "knockgate was brought up anew: it had been taken down, or pins of it had been removed; start the service again \
+                 to serve what is up now"
             ),
             Some(Seen::Down) => return Ok(Seen::Down),
             Some(Seen::Up) | None => {}

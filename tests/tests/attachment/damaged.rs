@@ -1,6 +1,6 @@
 //! What guards something, but from which somebody has removed a pin: it guards until something is in its place.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use knockgate_tests::{
     gate_config::Gate,
@@ -9,16 +9,28 @@ use knockgate_tests::{
         Source::{A, B, C},
         WAN,
     },
-    scenario::Scenario,
+    run::wait_until,
+    scenario::{Attach, Scenario},
     service::{echoes, is_silent},
 };
 
-use crate::{configure, expect_status, in_all_modes, in_generic_mode, listed, ssh};
+use crate::{configure, expect_status, in_all_modes, in_generic_mode, is_guarded, listed, ssh};
 
-/// A table that is opened by no command.
+/// Removes a table that is opened by no command.
 fn damage(scenario: &Scenario) {
     let pin = scenario.lab.pin_root().join(WAN).join("cursor");
     fs::remove_file(pin).expect("it is pinned");
+}
+
+/// Removes the pin of the program from the directory of an interface. Returns it.
+fn unpin_program(scenario: &Scenario, interface: &str) -> PathBuf {
+    let name = match scenario.attach {
+        Attach::Tcx => "program_tcx",
+        _ => "program",
+    };
+    let pin = scenario.lab.pin_root().join(interface).join(name);
+    fs::remove_file(&pin).expect("it is pinned");
+    pin
 }
 
 /// Runs `up` to its end. Returns how often nothing was attached when it was about to change a pin.
@@ -41,6 +53,66 @@ fn it_is_replaced_with_no_moment_in_which_nothing_is_attached() {
         scenario.knockgate("up").exits(0).says(&["up already"]);
         scenario.knockgate("down").exits(0);
         scenario.lab.assert_untouched();
+    });
+}
+
+/// The link carries the program without its pin.
+#[test]
+fn a_program_that_is_not_pinned_guards_until_another_one_does() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh());
+        scenario.knockgate("allow {B} --gate ssh --for 1h").exits(0);
+        let pin = unpin_program(scenario, WAN);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("status").exits(7);
+        assert_eq!(moments_of_up(scenario), 0);
+        assert!(pin.exists());
+        expect_status(scenario, &[(WAN, None, true)]);
+        scenario.closed(A, "22/tcp");
+        scenario.open(B, "22/tcp");
+
+        let pin = unpin_program(scenario, WAN);
+        scenario.configure(ssh().protect("22/tcp 25/tcp"));
+        assert_eq!(moments_of_up(scenario), 0);
+        assert!(pin.exists());
+        expect_status(scenario, &[(WAN, None, true)]);
+        scenario.closed(A, "25/tcp");
+        scenario.open(B, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        scenario.lab.assert_untouched();
+    });
+}
+
+/// It has given up the privilege to ask the kernel whose program that is.
+#[test]
+fn the_service_puts_a_program_back_that_is_not_pinned() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh());
+        let _service = scenario.lab.serve(&[]);
+        let pin = unpin_program(scenario, WAN);
+        wait_until("it is pinned", || {
+            let interface = scenario.lab.interface();
+            assert!(interface.contains("xdp") || !listed(scenario).is_empty());
+            pin.exists()
+        });
+        is_guarded(scenario);
+    });
+}
+
+/// Another interface has it, which may be taken down by itself.
+#[test]
+fn a_program_that_is_pinned_elsewhere_is_pinned_again() {
+    in_generic_mode(|scenario| {
+        scenario.lab.add_interface("wan1");
+        configure(scenario, &[WAN, "wan1"], ssh());
+        scenario.knockgate("up").exits(0);
+        let pin = unpin_program(scenario, WAN);
+        expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
+        scenario.knockgate("up").exits(0);
+        assert!(pin.exists());
+        scenario.knockgate("down -i wan1").exits(0);
+        expect_status(scenario, &[(WAN, None, true), ("wan1", None, false)]);
+        scenario.closed(A, "22/tcp");
     });
 }
 
@@ -156,6 +228,28 @@ fn what_is_left_out_is_settled() {
         assert!(!wan1.exists());
         expect_status(scenario, &[(WAN, None, true)]);
         scenario.closed(A, "22/tcp");
+    });
+}
+
+/// To take it down first would open every port.
+#[test]
+fn what_lacks_pins_is_not_called_another_version() {
+    in_generic_mode(|scenario| {
+        for table in ["grant", "cursor"] {
+            scenario.up(ssh());
+            let pin = scenario.lab.pin_root().join(WAN).join(table);
+            fs::remove_file(pin).expect("it is pinned");
+            for command in ["status", "reload"] {
+                let run = scenario.knockgate(command);
+                assert!(!run.stderr.contains("knockgate down"), "{run:?}");
+                if command == "reload" || table == "grant" {
+                    run.exits(1).says(&["has not all pins", "knockgate up"]);
+                }
+            }
+            assert_eq!(moments_of_up(scenario), 0, "{table}");
+            expect_status(scenario, &[(WAN, None, true)]);
+            scenario.closed(A, "22/tcp");
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use knockgate_tests::{
     network::ip,
 };
 
-use crate::{Damage, configure, expect_status, in_all_modes, in_generic_mode, ssh};
+use crate::{Damage, configure, expect_status, in_all_modes, in_generic_mode, is_guarded, ssh};
 
 /// `status` reports the loss and the port is open; `up` closes it again and keeps the grants.
 #[test]
@@ -89,6 +89,26 @@ fn what_lacks_pins_is_put_back_when_its_interface_is_made_again() {
         expect_status(scenario, &[(WAN, None, true), ("wan1", None, true)]);
         scenario.closed(A, "22/tcp");
     });
+}
+
+/// The same, by a service that runs or that starts.
+#[test]
+fn what_lacks_pins_is_put_back_by_the_service() {
+    for starts in [false, true] {
+        in_generic_mode(|scenario| {
+            scenario.lab.add_interface("wan1");
+            configure(scenario, &[WAN, "wan1"], ssh());
+            scenario.knockgate("up").exits(0);
+            let running = (!starts).then(|| scenario.lab.serve(&[]));
+            let pin = scenario.lab.pin_root().join(WAN).join("cursor");
+            fs::remove_file(&pin).expect("it is pinned");
+            scenario.lab.make_again();
+            let starting = starts.then(|| scenario.lab.serve(&[]));
+            is_guarded(scenario);
+            assert!(pin.exists());
+            drop((running, starting));
+        });
+    }
 }
 
 /// A configuration that came into force meanwhile has pinned no link for it.

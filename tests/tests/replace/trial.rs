@@ -247,16 +247,93 @@ fn a_trial_ends_whatever_prefix_lengths_its_grants_have() {
     });
 }
 
-/// From whose directory somebody has removed a pin.
+/// Removes the pin of a table.
+fn unpin(scenario: &Scenario, table: &str) {
+    fs::remove_file(scenario.lab.pin_root().join(WAN).join(table)).expect("it is pinned");
+}
+
+/// From whose directory somebody has removed a pin: one that commands open, and one that they do not.
 #[test]
 fn a_trial_ends_that_is_damaged() {
+    for table in ["grant", "events"] {
+        in_native_mode(|scenario| {
+            scenario.up(ssh());
+            scenario.configure(ssh().protect("25/tcp"));
+            scenario.knockgate("up --try 1h").exits(0);
+            unpin(scenario, table);
+            lapse(scenario);
+            assert_eq!(mode(scenario), "enforce", "{table}");
+            scenario.closed(A, "22/tcp");
+            scenario.open(A, "25/tcp");
+        });
+    }
+}
+
+#[test]
+fn a_trial_of_what_is_damaged_returns_to_it() {
+    for table in ["grant", "cursor"] {
+        in_native_mode(|scenario| {
+            scenario.up(ssh());
+            unpin(scenario, table);
+            scenario.configure(ssh().protect("25/tcp"));
+            scenario.knockgate("up --try 1h").exits(0);
+            scenario.closed(A, "25/tcp");
+            lapse(scenario);
+            assert_eq!(mode(scenario), "enforce", "{table}");
+            scenario.closed(A, "22/tcp");
+            scenario.open(A, "25/tcp");
+        });
+    }
+}
+
+/// To what it would return to, nothing says any more.
+#[test]
+fn there_is_no_trial_of_what_is_not_known() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        unpin(scenario, "config");
+        let up = scenario.knockgate("up --try 1h");
+        up.exits(1).says(&["could not return", "without --try"]);
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("up").exits(0);
+        assert_eq!(mode(scenario), "enforce");
+    });
+}
+
+/// Where it cannot take a trial over, it does not make it permanent either.
+#[test]
+fn a_service_does_not_start_where_a_trial_is_damaged() {
     in_native_mode(|scenario| {
         scenario.up(ssh());
         scenario.configure(ssh().protect("25/tcp"));
         scenario.knockgate("up --try 1h").exits(0);
-        fs::remove_file(scenario.lab.pin_root().join(WAN).join("events")).expect("it is pinned");
+        unpin(scenario, "cursor");
+        scenario.knockgate("run").exits(1).says(&["is on trial"]);
+        scenario.closed(A, "25/tcp");
         lapse(scenario);
         assert_eq!(mode(scenario), "enforce");
+        scenario.closed(A, "22/tcp");
+        scenario.open(A, "25/tcp");
+    });
+}
+
+/// What comes in its place is another instance, of which the service has nothing open.
+#[test]
+fn a_service_that_returns_from_a_damaged_trial_says_why_it_ends() {
+    in_native_mode(|scenario| {
+        scenario.up(ssh());
+        let log = scenario.lab.folder().join("log");
+        let mut run = scenario.lab.knockgate_command(&["run"]);
+        run.stderr(File::create(&log).expect("the temporary folder is writable"));
+        let service = Running::start(&mut run, scenario.lab.folder());
+        wait_until("it serves", || scenario.lab.is_served());
+        scenario.configure(ssh().protect("25/tcp"));
+        scenario.knockgate("up --try 1h").exits(0);
+        unpin(scenario, "events");
+        lapse(scenario);
+        assert_eq!(service.ends(), Some(1));
+        let said = fs::read_to_string(&log).expect("it was created above");
+        assert!(said.contains("pins of it had been removed"), "{said}");
         scenario.closed(A, "22/tcp");
         scenario.open(A, "25/tcp");
     });

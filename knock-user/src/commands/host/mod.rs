@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::host::{Command, Options},
-    datapath::{self, Datapath, NotPermitted, NothingUp, PinRoot, StillLapsed, Unsettled, Wait},
+    datapath::{self, NotPermitted, NothingUp, PinRoot, StillLapsed, Unsettled},
     runtime::runtime,
 };
 
@@ -46,8 +46,7 @@ fn settle_killed(root: &PinRoot) {
 /// Ends a trial that has lapsed, where there is something to return to. A command that may not do that goes on: it shows
 /// what is in force. Returns whether it has.
 fn return_from_trial(root: &PinRoot) -> bool {
-    let returned = Datapath::open_unlocked(root)
-        .and_then(|datapath| datapath::return_from_trial(&datapath, Wait::ForAWhile));
+    let returned = datapath::return_from_trial_of(root);
     match &returned {
         Err(error) if error.is::<NothingUp>() || error.is::<NotPermitted>() => {}
         Err(error) if error.is::<StillLapsed>() => tracing::warn!("{error:#}"),

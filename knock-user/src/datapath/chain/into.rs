@@ -23,6 +23,7 @@ use crate::{
         install::{
             attachment,
             framing::{Framing, framing, index_of},
+            owned,
             pins::{lock::Lock, root::PinRoot},
             xdp,
         },
@@ -205,6 +206,18 @@ impl IntoSlot {
         Ok(false)
     }
 
+    /// Returns what is in the slot, in other arrays too, as far as that can be seen.
+    fn held(&self) -> Result<Vec<u32>> {
+        let mut held = Vec::new();
+        if let InSlot::Program(program) = self.look()? {
+            held.push(program);
+        }
+        for array in programs::all_arrays().unwrap_or_default() {
+            held.extend(programs::slot(&array, self.slot).ok().flatten());
+        }
+        Ok(held)
+    }
+
     /// As [`IntoSlot::release`], in other arrays too, as above.
     fn leave(&self, ours: &[u32]) -> Result<()> {
         let is_left = self.release(ours)?;
@@ -215,8 +228,8 @@ impl IntoSlot {
                 }
             }
             Err(error) if !is_left => tracing::warn!(
-                "{self} did not hold the program, and whether another array does cannot be seen: {error} (this needs \
-                 CAP_SYS_ADMIN). If one does, the program goes on to decide there"
+                "{self} did not hold what is pinned, and whether it holds the program all the same, or another array does, \
+                 cannot be seen: {error} (this needs CAP_SYS_ADMIN). If one does, the program goes on to decide there"
             ),
             Err(_) => {}
         }
@@ -363,12 +376,19 @@ pub fn holds(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Takes the programs pinned in `directory` out of the slot that they are in.
+/// Takes the programs of `directory` out of the slot that they are in: those pinned there, and those whose pin somebody has removed.
 pub fn leave(directory: &Path) -> Result<()> {
-    let programs = attachment::programs(directory)?;
+    let mut programs = attachment::programs(directory)?;
     match open::applied(directory) {
         Ok(applied) => match applied.circumstances.into {
-            Some(into) => into.leave(&programs),
+            Some(into) => {
+                for program in into.held()? {
+                    if !programs.contains(&program) && owned::is_of(program, directory)? {
+                        programs.push(program);
+                    }
+                }
+                into.leave(&programs)
+            }
             None => Ok(()),
         },
         // Pinned by another version, which may have put them into a slot, or only partly pinned.

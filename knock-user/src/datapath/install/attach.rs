@@ -9,7 +9,7 @@ use super::{
     attachment,
     entry::Entry,
     framing::{Framing, framing, index_of},
-    native,
+    native, owned,
     pins::{
         access,
         directory::{self, LINK},
@@ -20,9 +20,12 @@ use super::{
     xdp::{self, Attached},
 };
 use crate::{
-    config::{Attach, Order},
+    config::{Attach, Config, Order},
     datapath::{
-        chain::{into, next},
+        chain::{
+            into::{self, InSlot},
+            next,
+        },
         compile::applied::Applied,
         error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
         tables::{Access, PinDirectory},
@@ -92,13 +95,22 @@ fn put_in_place(root: &PinRoot, place: &Place<'_>) -> Result<Option<Attached>> {
                 Entry::xdp(framing.other()),
             )?);
         }
+        if let InSlot::Program(program) = into.look()?
+            && !ours.contains(&program)
+            && owned::is_of_any(program, &directories)?
+        {
+            ours.push(program);
+        }
         into.enter(&program, &ours)?;
         return Ok(xdp::attached(index)?.map(|by| by.attached));
     }
     if tcx::complete(place)? && tcx::carries(place)? {
         return Ok(Some(Attached::Tcx));
     }
-    make_room(pins, index)?;
+    // Of what is replaced, where `pins` is to take its place.
+    if let Some(attached) = make_room(&root.of(place.name), place)? {
+        return Ok(Some(attached));
+    }
     let (link, attached) = attach(place)?;
     remove_dead(pins)?;
     bpf::pin(&link, &pins.join(LINK))
@@ -146,29 +158,67 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Removes a link that carries another program on the interface `index`. One whose interface has been renamed keeps guarding it,
-/// and gets another pin.
-pub(super) fn make_room(directory: &Path, index: u32) -> Result<()> {
+/// Has a link in `directory` that carries another program on the interface carry the one for `place`, and returns in which mode it does.
+/// That other one may be ours, whose pin somebody has removed, so it is in its place until then. A link in a mode that the configuration
+/// does not admit is removed. One whose interface has been renamed keeps guarding it, and gets another pin.
+fn make_room(directory: &Path, place: &Place<'_>) -> Result<Option<Attached>> {
     let cannot = || format!("cannot change the pins in {}", directory.display());
+    let Applied { config, .. } = place.applied;
     let programs = attachment::programs(directory)?;
+    let mut carried = None;
     for path in directory::links(directory)? {
-        let link = bpf::program_link(&path).with_context(cannot)?;
-        let is_replaced = |link: &ProgramLink| {
-            link.interface.is_some_and(|on| on.get() == index) && !programs.contains(&link.program)
+        let Some(link) = bpf::program_link(&path).with_context(cannot)? else {
+            continue;
         };
-        if link.as_ref().is_some_and(is_replaced) {
+        let Some(on) = link.interface else { continue };
+        if on.get() != place.index || programs.contains(&link.program) {
+            if path.ends_with(LINK) {
+                fs::rename(&path, directory::free_link(directory, on)).with_context(cannot)?;
+            }
+            continue;
+        }
+        let attached =
+            mode_of(&link, place.index)?.filter(|mode| admits(config, place.name, *mode));
+        if let (None, Some(attached)) = (carried, attached) {
+            let program = place.program(link.hook)?;
+            bpf::open(&path)
+                .and_then(|link| bpf::set_program(link, program))
+                .with_context(|| format!("cannot put the program back on {}", place.name))?;
+            carried = Some(attached);
+        } else {
+            // Loaded first: the interface is open until it is attached.
+            let hook = match config.attach {
+                Attach::Tcx => Hook::Tcx,
+                Attach::Auto | Attach::Native | Attach::Generic => Hook::Xdp,
+            };
+            place.program(hook)?;
             // Removing the pin is not enough: the kernel detaches the program only some time later.
             bpf::detach_link(&path).with_context(cannot)?;
             fs::remove_file(&path).with_context(cannot)?;
-            continue;
-        }
-        if path.ends_with(LINK)
-            && let Some(index) = link.and_then(|link| link.interface)
-        {
-            fs::rename(&path, directory::free_link(directory, index)).with_context(cannot)?;
         }
     }
-    Ok(())
+    Ok(carried)
+}
+
+/// Returns in which mode a link attaches its program to the interface `index`.
+fn mode_of(link: &ProgramLink, index: u32) -> Result<Option<Attached>> {
+    Ok(match link.hook {
+        Hook::Tcx => Some(Attached::Tcx),
+        Hook::Xdp => xdp::attached(index)?
+            .filter(|by| by.program == link.program)
+            .map(|by| by.attached),
+    })
+}
+
+/// Returns whether a configuration admits that an interface is guarded in this mode.
+pub(super) fn admits(config: &Config, name: &str, attached: Attached) -> bool {
+    match config.attach {
+        // There, no XDP program can be called.
+        Attach::Auto => attached != Attached::Tcx || config.next_of(name).is_none(),
+        Attach::Native => attached == Attached::Native,
+        Attach::Generic => attached == Attached::Generic,
+        Attach::Tcx => attached == Attached::Tcx,
+    }
 }
 
 /// Removes links that are on no interface any more.

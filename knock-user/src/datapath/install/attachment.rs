@@ -61,7 +61,7 @@ pub enum Lack {
     Detached,
     /// There is no link.
     Unlinked,
-    /// The link carries another program, which was put in place of ours (`BPF_LINK_UPDATE`).
+    /// The link carries another program, which was put in place of ours (`BPF_LINK_UPDATE`), or ours, whose pin was removed.
     Replaced,
     /// At TCX, the program with this id gets packets first, which it may let by.
     Behind(u32),
@@ -137,7 +137,10 @@ impl fmt::Display for Lack {
                 "the program was detached, or the interface was made again"
             ),
             Self::Unlinked => write!(f, "the program is not attached to it"),
-            Self::Replaced => write!(f, "its link carries another program now"),
+            Self::Replaced => write!(
+                f,
+                "its link carries a program that is not pinned: another one, or knockgate's, if somebody has removed its pin"
+            ),
             Self::Behind(program) => write!(
                 f,
                 "{} was attached in front of it at TCX, and may let packets by",

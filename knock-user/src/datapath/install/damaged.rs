@@ -134,27 +134,32 @@ pub(super) fn replace_damaged(
     })
 }
 
-/// Pins again what is gone from these directories: what is up has it elsewhere too. Links and slot stay as they are.
-pub(super) fn pin_again(datapath: &Datapath, root: &PinRoot, damaged: &[Directory]) -> Result<()> {
+/// Pins again what is gone from the directory of an interface: what is up has it elsewhere too. Links and slot stay as they are.
+pub(super) fn pin_again(datapath: &Datapath, root: &PinRoot, interface: &str) -> Result<()> {
     let whole = datapath.whole_directory()?;
     let whole = whole.ok_or_else(|| other_version(root.path()))?;
-    for Directory {
-        interface, path, ..
-    } in damaged
+    let filled = root.fill_beside(interface, |directory| {
+        // Its own first: each directory may have loaded an entry for itself, and its link or the slot has that one.
+        change::copy_programs(&root.of(interface), directory)?;
+        change::copy(&whole, directory)
+    });
+    if filled.is_err()
+        && let Err(error) = change::unpin(&root.unnamed(interface))
     {
-        let filled = root.fill_beside(interface, |directory| {
-            // Its own first: each directory may have loaded an entry for itself, and its link or the slot has that one.
-            change::copy_programs(path, directory)?;
-            change::copy(&whole, directory)
-        });
-        if filled.is_err()
-            && let Err(error) = change::unpin(&root.unnamed(interface))
-        {
-            tracing::warn!("{error:#}");
+        tracing::warn!("{error:#}");
+    }
+    filled?;
+    take_place(root, interface, &[])?;
+    forget(root, &root.unnamed(interface))
+}
+
+/// Pins in each directory of what is up the programs that another one has and it lacks: its links may carry them.
+pub(super) fn pin_programs_again(datapath: &Datapath) -> Result<()> {
+    let directories = datapath.directories()?;
+    for to in &directories {
+        for from in directories.iter().filter(|from| from.path != to.path) {
+            change::add_programs(&from.path, &to.path)?;
         }
-        filled?;
-        take_place(root, interface, &[])?;
-        forget(root, &root.unnamed(interface))?;
     }
     Ok(())
 }

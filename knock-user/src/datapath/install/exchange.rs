@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::{
-    attach::{Guarded, guard_in, make_room},
+    attach::{Guarded, guard_in},
     attachment::Attachment,
     complete::succeeds,
-    framing::{framing, index_of},
+    framing::framing,
     pins::{directory::Holds, root::PinRoot},
     request::Absent,
     settle::{self, change_programs, change_slot, forget, link_ids, share_links, take_place},
@@ -138,9 +138,7 @@ fn attach_missing(
         let follows = before
             .iter()
             .any(|row| row.configured == *name && row.is_attached());
-        let attached = make_way(&root.of(name), name)
-            .and_then(|()| guard_in(root, &root.unnamed(name), name, &new.applied));
-        match attached {
+        match guard_in(root, &root.unnamed(name), name, &new.applied) {
             Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
                 interface: name.clone(),
                 attached,
@@ -151,14 +149,6 @@ fn attach_missing(
         }
     }
     Ok((guarded, failed))
-}
-
-/// Removes a link pinned in `before` that carries another program on the interface `name`.
-fn make_way(before: &Path, name: &str) -> Result<()> {
-    if before.exists() {
-        make_room(before, index_of(name)?)?;
-    }
-    Ok(())
 }
 
 /// Undoes what was done for these interfaces when the value is dropped.

@@ -15,6 +15,7 @@ pub mod entry;
 mod exchange;
 pub mod framing;
 mod native;
+pub mod owned;
 mod pinning;
 pub mod pins;
 pub mod program;

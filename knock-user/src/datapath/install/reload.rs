@@ -12,7 +12,12 @@ use super::{
 };
 use crate::{
     config::{Config, SshSession},
-    datapath::{compile::applied::Trial, open::Datapath, trial::TrialState},
+    datapath::{
+        compile::applied::{Applied, Trial},
+        known::Known,
+        open::Datapath,
+        trial::TrialState,
+    },
 };
 
 /// Puts the configuration into force that `load` reads, in place of what is up. Interfaces that were named on the command
@@ -93,23 +98,48 @@ pub fn return_from_trial(datapath: &Datapath, wait: Wait) -> Result<Option<Up>> 
     if datapath.trial()? != TrialState::Lapsed {
         return Ok(None);
     }
+    let lapsed = Replaces::Lapsed {
+        since: datapath.since,
+        generation: datapath.generation,
+    };
+    return_from(&datapath.applied, lapsed, datapath.root(), wait)
+}
+
+/// As [`return_from_trial`], of what is up under `root`, also where somebody has removed pins. Waits for a command that is at work.
+pub fn return_from_trial_of(root: &PinRoot) -> Result<Option<Up>> {
+    let Known {
+        since,
+        generation,
+        applied,
+        trial,
+    } = Known::look(root)?;
+    if trial != TrialState::Lapsed {
+        return Ok(None);
+    }
+    let lapsed = Replaces::Lapsed { since, generation };
+    return_from(&applied, lapsed, root, Wait::ForAWhile)
+}
+
+fn return_from(
+    applied: &Applied,
+    lapsed: Replaces,
+    root: &PinRoot,
+    wait: Wait,
+) -> Result<Option<Up>> {
     let Some(Trial {
         previous: Some((config, named_interfaces)),
-    }) = &datapath.applied.circumstances.trial
+    }) = &applied.circumstances.trial
     else {
         return Ok(None);
     };
     let request = Request {
         named_interfaces: *named_interfaces,
         keeps_down: true,
-        replaces: Some(Replaces::Lapsed {
-            since: datapath.since,
-            generation: datapath.generation,
-        }),
+        replaces: Some(lapsed),
         wait,
         ..Request::new(Absent::Await)
     };
-    let up = match up(config, datapath.root(), &request) {
+    let up = match up(config, root, &request) {
         // Somebody else has been faster.
         Err(error) if error.is::<Superseded>() => return Ok(None),
         Err(error) if wait == Wait::Not && error.is::<Busy>() => return Err(error),

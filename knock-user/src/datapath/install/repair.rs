@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::{
     attach::{Guarded, Place, guard},
     attachment::Lack,
+    damaged::pin_again,
     pins::{
         change,
         directory::{self, Directory, Holds},
@@ -54,6 +55,7 @@ fn repair_where(
             remake_directory(datapath, root, &name)
         } else {
             directory::require_whole(&root.of(&name))
+                .or_else(|lacking| complete_directory(datapath, root, &name, lacking))
         };
         let attached = prepared.and_then(|()| match lack {
             Lack::Behind(_) => Place::of(&root.of(&name), &attachment.name, &datapath.applied)
@@ -91,6 +93,19 @@ pub(super) fn has_been_attached(datapath: &Datapath, root: &PinRoot) -> Result<b
         }
     }
     Ok(false)
+}
+
+/// Pins again what is gone from the directory of an interface. `lacking`: what to say where no other one has it.
+fn complete_directory(
+    datapath: &Datapath,
+    root: &PinRoot,
+    name: &str,
+    lacking: anyhow::Error,
+) -> Result<()> {
+    if datapath.whole_directory()?.is_none() {
+        return Err(lacking);
+    }
+    pin_again(datapath, root, name)
 }
 
 /// Makes the directory of an interface that was taken down.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{Guarded, pin_programs},
+    attach::{Guarded, admits, pin_programs},
     attachment::{Attachment, Lack},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
@@ -278,31 +278,27 @@ pub(super) fn refuse_other_mode(
             Err(Lack::Behind(_)) => Attached::Tcx,
             Err(_) => continue,
         };
+        if admits(config, &row.configured, attached) || !config.interfaces.contains(&row.configured)
+        {
+            continue;
+        }
         let wanted = match config.attach {
-            // There, no XDP program can be called.
-            Attach::Auto
-                if attached == Attached::Tcx && config.next_of(&row.configured).is_some() =>
-            {
-                bail!(
-                    "{} is guarded at TCX, where no XDP program can be called, and it has a `next` now: `knockgate down`, \
-                     then `knockgate up`",
-                    row.name
-                );
-            }
-            Attach::Auto => continue,
+            Attach::Auto => bail!(
+                "{} is guarded at TCX, where no XDP program can be called, and it has a `next` now: `knockgate down`, \
+                 then `knockgate up`",
+                row.name
+            ),
             Attach::Native => Attached::Native,
             Attach::Generic => Attached::Generic,
             Attach::Tcx => Attached::Tcx,
         };
-        if attached != wanted && config.interfaces.contains(&row.configured) {
-            bail!(
-                "{} is attached in {} mode; the kernel cannot change that to {} without a moment in which the \
-                 interface is not guarded: `knockgate down`, then `knockgate up`",
-                row.name,
-                attached.name(),
-                wanted.name()
-            );
-        }
+        bail!(
+            "{} is attached in {} mode; the kernel cannot change that to {} without a moment in which the interface is not \
+             guarded: `knockgate down`, then `knockgate up`",
+            row.name,
+            attached.name(),
+            wanted.name()
+        );
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     attach::Guarded,
@@ -10,7 +10,7 @@ use super::{
     bring_up::bring_up,
     complete::warn_of,
     cut_off::{After, refuse_to_cut_off},
-    damaged::{circumstances_of, left, pin_again, replace_damaged},
+    damaged::{circumstances_of, left, pin_again, pin_programs_again, replace_damaged},
     pins::{
         directory::{self, Directory, Holds},
         root::PinRoot,
@@ -37,6 +37,7 @@ use crate::{
         },
         error::{NothingUp, other_version},
         keys::Keys,
+        known::Known,
         open::Datapath,
         trial::{self, TrialState},
     },
@@ -96,7 +97,7 @@ pub fn up(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
 
 fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let (present, damaged) = present(root)?;
-    require_replaced(present.as_ref(), &damaged, root, request)?;
+    require_replaced(present.as_ref(), &damaged, request)?;
     if !request.returns() {
         requirements::require_time(config)?;
     }
@@ -124,6 +125,19 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     };
     let Some(mut datapath) = present else {
         neighbours?;
+        if !damaged.is_empty() {
+            let known = Known::of(&damaged);
+            if let (true, Ok(known)) = (request.keeps_trial, &known) {
+                refuse_damaged_trial(known.trial)?;
+            }
+            if request.trial.is_some() {
+                let known = known.context(
+                    "what is up lacks pins that say what it is, so a trial could not return to it: give `knockgate up` \
+                     without --try",
+                )?;
+                circumstances.trial = Some(known.before_trial());
+            }
+        }
         let left = left(&damaged, root);
         let left = left.as_ref();
         refuse_to_cut_off(config, left.map_or(After::Nothing, After::Damaged), request)?;
@@ -254,7 +268,6 @@ impl std::error::Error for Superseded {}
 fn require_replaced(
     present: Option<&Datapath>,
     damaged: &[Directory],
-    root: &PinRoot,
     request: &Request,
 ) -> Result<()> {
     let Some(replaces) = request.replaces else {
@@ -263,23 +276,23 @@ fn require_replaced(
     let (Replaces::Present { since, generation }
     | Replaces::Program { since, generation }
     | Replaces::Lapsed { since, generation }) = replaces;
-    let left = match (present, damaged) {
+    let seen = match (present, damaged) {
+        (Some(of), _) => Some(((of.since, of.generation), of.trial()?)),
         (None, [first, ..]) => {
-            let left = Datapath::open(root)?;
             // Its grants would end: but under a trial that has ended, every packet passes without one.
-            if !matches!(replaces, Replaces::Lapsed { .. }) {
+            if !request.returns() {
                 directory::require_whole(&first.path)?;
             }
-            Some(left)
+            let of = Known::of(damaged)?;
+            Some(((of.since, of.generation), of.trial))
         }
-        _ => None,
+        (None, []) => None,
     };
-    let seen = present.or(left.as_ref());
     if seen.is_none() && !request.returns() {
         return Err(NothingUp.into());
     }
-    let is_it = |datapath: &&Datapath| datapath.since == since && datapath.generation == generation;
-    let trial = seen.filter(is_it).ok_or(Superseded)?.trial()?;
+    let seen = seen.filter(|(of, _)| *of == (since, generation));
+    let (_, trial) = seen.ok_or(Superseded)?;
     match (replaces, trial) {
         (Replaces::Lapsed { .. }, TrialState::Lapsed) => Ok(()),
         (Replaces::Lapsed { .. }, _) => Err(Superseded.into()),
@@ -287,6 +300,21 @@ fn require_replaced(
             bail!("the trial of what is up has ended, and every packet passes")
         }
         (_, trial) => refuse_trial(trial),
+    }
+}
+
+/// Refuses to begin a service where pins of what is on trial are gone: what it would bring up in its place would be permanent.
+fn refuse_damaged_trial(trial: TrialState) -> Result<()> {
+    match trial {
+        TrialState::None => Ok(()),
+        TrialState::Left(left) => bail!(
+            "what is up is on trial for {}, and somebody has removed pins of it, so it cannot be taken over: `knockgate up` \
+             brings up what is in the file",
+            trial::shown(left)
+        ),
+        TrialState::Lapsed => bail!(
+            "the trial of what is up has ended, and every packet passes: `knockgate up` brings the gates up again"
+        ),
     }
 }
 
@@ -352,7 +380,7 @@ fn present(root: &PinRoot) -> Result<(Option<Datapath>, Vec<Directory>)> {
     if let Some(datapath) = &present {
         // Tried again where each interface is attached: by then what it lacks may be there.
         if let Err(error) = tcx::complete_all(root, &datapath.applied) {
-            warn_of(&error);
+            tracing::warn!("{error:#}");
         }
     }
     Ok((present, damaged))
@@ -370,10 +398,13 @@ fn take_over(
     if !repair::has_been_attached(&datapath, root)? {
         datapath.adopt_connections(None)?;
     }
+    for of in damaged {
+        pin_again(&datapath, root, &of.interface)?;
+    }
+    pin_programs_again(&datapath)?;
     let Repair { guarded, failed } = if request.keeps_down {
         repair::repair(&mut datapath, root)?
     } else {
-        pin_again(&datapath, root, damaged)?;
         repair::repair_all(&mut datapath, root)?
     };
     let attachments = datapath.attachments()?;

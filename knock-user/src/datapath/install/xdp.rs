@@ -98,6 +98,12 @@ pub fn is_called(program: u32, name: &str) -> bool {
     info(program).is_some_and(|info| info.name_as_str() == Some(kept))
 }
 
+/// Returns whether a program uses a table, by the kernel's ids of both; `false` as well where this process may not ask the kernel.
+pub fn uses(program: u32, table: u32) -> bool {
+    let tables = info(program).and_then(|info| info.map_ids().ok()?);
+    tables.is_some_and(|tables| tables.contains(&table))
+}
+
 fn info(program: u32) -> Option<ProgramInfo> {
     let mut loaded = loaded_programs().filter_map(Result::ok);
     loaded.find(|info| info.id() == program)

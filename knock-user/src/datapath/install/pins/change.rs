@@ -65,12 +65,26 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Pins the programs that are pinned in `from` in `to` as well, as far as `to` has none of that name yet.
 pub fn copy_programs(from: &Path, to: &Path) -> Result<()> {
-    for name in PROGRAMS {
-        if from.join(name).exists() && !to.join(name).exists() {
-            copy_pin(name, from, to)?;
-        }
+    for name in lacking(from, to) {
+        copy_pin(name, from, to)?;
     }
     Ok(())
+}
+
+/// As [`copy_programs`], to a directory that is in use.
+pub fn add_programs(from: &Path, to: &Path) -> Result<()> {
+    for name in lacking(from, to) {
+        copy_pin(name, from, to)?;
+        access::level(to, name);
+    }
+    Ok(())
+}
+
+/// Returns the names of programs that `from` has and `to` lacks.
+fn lacking(from: &Path, to: &Path) -> impl Iterator<Item = &'static str> {
+    let mut names = PROGRAMS.to_vec();
+    names.retain(|name| from.join(name).exists() && !to.join(name).exists());
+    names.into_iter()
 }
 
 fn copy_pin(name: &str, from: &Path, to: &Path) -> Result<()> {
