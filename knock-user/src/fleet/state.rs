@@ -44,7 +44,10 @@ const REFUSALS: u32 = 40;
 /// Between two records of this host itself.
 const BEAT: u64 = 5 * SECOND;
 /// µs.
-const DAY: u64 = 24 * 3600 * 1_000_000;
+const HOUR: u64 = 3600 * 1_000_000;
+const DAY: u64 = 24 * HOUR;
+/// A wall clock that gains as much between two looks was set, µs.
+const STEP: u64 = 1_000_000;
 
 /// A gate, by its id, and a source.
 pub type Place = (u16, IpNet);
@@ -211,6 +214,8 @@ pub struct State {
     failures: Failures,
     /// How far this host's time is ahead of its [steady](Moment::steady) clock, µs.
     ahead: u64,
+    /// The same of its wall clock, when that was last looked at.
+    wall_ahead: u64,
     /// The last time that was given away.
     serial: u64,
     next_beat: u64,
@@ -279,7 +284,7 @@ impl When {
 ///
 /// What has gone by, and how far its time was ahead of its clock, count for no more than a day: a clock that was years back, and
 /// has been set right since, would have it years ahead for ever. So a host whose time is further ahead than that, and that is
-/// away for longer, is behind what the others count it to be.
+/// away for longer, is behind what the others count it to be; and so is one whose clock was set back meanwhile.
 pub fn time_after(serial: u64, before: u64, now: u64) -> u64 {
     if before == 0 {
         return serial.max(now);
@@ -300,7 +305,11 @@ impl State {
             (serial.saturating_add(away / 1000), kept.steady)
         } else {
             // How long it was away is known by a clock that may be wrong. It must not refuse what is fresh.
-            (time_after(*serial, kept.wall, now.wall), now.steady)
+            let by_wall = time_after(*serial, kept.wall, now.wall);
+            let is_back = now.wall < kept.wall && serial.saturating_sub(kept.wall) < DAY;
+            // It is not known then. An hour too much does no harm.
+            let away = if is_back { HOUR } else { 0 };
+            (by_wall.max(serial.saturating_add(away)), now.steady)
         };
         let clock = |serial| Clock {
             serial,
@@ -333,6 +342,7 @@ impl State {
             refused_in_a_row: 0,
             failures: Failures::default(),
             ahead: 0,
+            wall_ahead: now.wall.saturating_sub(now.steady / 1000),
             serial: 0,
             next_beat: 0,
             lag: None,
@@ -417,7 +427,16 @@ impl State {
     /// Returns this host's time, µs since 1970: later than any that it has given before.
     fn tick(&mut self, now: Moment) -> u64 {
         let steady = now.steady / 1000;
-        self.ahead = self.ahead.max(now.wall.saturating_sub(steady));
+        let wall_ahead = now.wall.saturating_sub(steady);
+        let step = wall_ahead.saturating_sub(self.wall_ahead);
+        if step >= STEP {
+            // The steady clock has missed that, as where a virtual machine was paused, or the wall clock was behind at the start: it
+            // adds to how far this host's time is ahead. No more than a day, as in `time_after`.
+            let most = wall_ahead.saturating_add(DAY);
+            self.ahead = self.ahead.max(self.ahead.saturating_add(step).min(most));
+        }
+        self.wall_ahead = wall_ahead;
+        self.ahead = self.ahead.max(wall_ahead);
         self.serial = (steady + self.ahead).max(self.serial + 1);
         self.serial
     }

@@ -109,9 +109,11 @@ impl Seen {
         Some(Fingerprint { hash, end, time })
     }
 
-    /// Returns all of them.
-    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
-        self.packets.iter().map(|(end, packet)| Fingerprint {
+    /// Returns those of which a copy could be accepted.
+    pub fn fingerprints(&self, now: u64) -> impl Iterator<Item = Fingerprint> {
+        let live = self.packets.iter();
+        let live = live.filter(move |(_, packet)| packet.time.saturating_add(KEPT) >= now);
+        live.map(|(end, packet)| Fingerprint {
             hash: packet.hash,
             end: *end,
             time: packet.time,

@@ -26,6 +26,9 @@ pub struct Own {
     pub(super) serial: u64,
     /// Its entry in the list of what is due.
     due: Option<u64>,
+    /// The engine has not answered yet. It is not written again before: where answers take longer than [`REST`], none would be that
+    /// of the last write.
+    is_in_flight: bool,
     user: u32,
     /// It was there when this host began, so when it was given is known by its end alone.
     is_found: bool,
@@ -65,6 +68,7 @@ impl State {
             handed: 0,
             serial: 0,
             due: None,
+            is_in_flight: false,
             user: local.user,
             is_found: !self.has_looked,
         });
@@ -213,6 +217,7 @@ impl State {
         own.user = live.user;
         own.handed = now.monotonic;
         own.serial = serial;
+        own.is_in_flight = true;
         let (key, value) = self.codec.grant(gate, source, &grant);
         let written = Written {
             place: live.place,
@@ -296,14 +301,14 @@ impl State {
                 }
                 for grant in written {
                     self.published += u64::from(is_done);
-                    // An answer that comes after a revocation, or after the grant was written anew, says nothing of what the
-                    // engine has now.
-                    if let Some(own) = self.own.get_mut(&grant.place)
-                        && own.serial == grant.serial
-                    {
-                        if is_done {
+                    if let Some(own) = self.own.get_mut(&grant.place) {
+                        own.is_in_flight = false;
+                        // An answer that comes after a revocation, or after another host's grant, says nothing of what the engine
+                        // has now.
+                        let is_latest = own.serial == grant.serial;
+                        if is_latest && is_done {
                             own.published = own.published.max(grant.until);
-                        } else {
+                        } else if is_latest {
                             own.handed = 0;
                         }
                     }
@@ -369,6 +374,7 @@ impl State {
         for own in self.own.values_mut() {
             own.published = 0;
             own.handed = 0;
+            own.is_in_flight = false;
         }
         for newest in self.seen.values_mut() {
             newest.published = 0;
@@ -415,7 +421,7 @@ impl State {
         let Some(own) = self.own.get_mut(&place) else {
             return;
         };
-        if own.due.is_some() || own.published >= own.until {
+        if own.due.is_some() || own.is_in_flight || own.published >= own.until {
             return;
         }
         // A grant that is renewed all the time is published once a second.

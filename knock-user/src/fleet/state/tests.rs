@@ -90,6 +90,8 @@ struct Node {
     skew: i64,
     /// For how long it was suspended, ns.
     suspended: u64,
+    /// For how long none of its clocks but that on the wall went on, ns.
+    paused: u64,
     refused: Vec<Refusal>,
     newest: BTreeMap<String, u64>,
     /// Packets of fwknop's of which copies are refused, once for each time that it was told so.
@@ -158,6 +160,7 @@ impl Fleet {
             },
             skew,
             suspended: 0,
+            paused: 0,
             refused: Vec::new(),
             newest: BTreeMap::new(),
             packets: Vec::new(),
@@ -179,15 +182,15 @@ impl Fleet {
 
     fn moment(&self, nth: usize) -> Moment {
         Moment {
-            monotonic: self.now - self.nodes[nth].suspended,
-            steady: self.now,
+            monotonic: self.now - self.nodes[nth].suspended - self.nodes[nth].paused,
+            steady: self.now - self.nodes[nth].paused,
             wall: self.wall().saturating_add_signed(self.nodes[nth].skew),
         }
     }
 
     /// A knock opens: at once, in the tables of this host.
     fn knock(&mut self, nth: usize, place: Place) {
-        let until = self.now + OPEN_FOR;
+        let until = self.moment(nth).monotonic + OPEN_FOR;
         let node = &mut self.nodes[nth];
         let kept = Kept {
             until,

@@ -25,7 +25,10 @@ impl Handed {
         let left = from.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seen = left.unwrap_or_else(|| {
             let seen = Seen::load(path, now);
-            for packet in seen.fingerprints() {
+            let mut live: Vec<_> = seen.fingerprints(now).collect();
+            // Where there are too many, the oldest are left out.
+            live.sort_unstable_by_key(|packet| packet.time);
+            for packet in live {
                 on.put(packet);
             }
             seen
@@ -46,6 +49,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::fwknop::seen::KEPT;
 
     /// As on a full disk.
     #[test]
@@ -81,5 +85,8 @@ mod tests {
         }
         assert_eq!(on.take(), earlier.fingerprint(&packet));
         assert_eq!(on.take(), None);
+        let later = Handed::take(Remembered::default(), path, 1001 + KEPT, &on);
+        assert!(later.seen.has(&packet));
+        assert_eq!(on.take(), None, "nobody accepts a copy any more");
     }
 }

@@ -103,6 +103,51 @@ fn an_answer_that_comes_after_another_hosts_grant_does_not_hide_that_it_was_writ
     assert_eq!(fleet.origin_of(at), "host-0");
 }
 
+/// The answer to one write comes after the grant could have been written again.
+#[test]
+fn a_slow_engine_is_told_of_a_grant_once() {
+    let mut fleet = joined(1);
+    let at = place(0, 1);
+    fleet.knock(0, at);
+    let mut writes = 0;
+    let mut unanswered: Vec<u64> = Vec::new();
+    for _ in 0..6 {
+        let now = fleet.moment(0);
+        let Fleet { nodes, store, .. } = &mut fleet;
+        let Node {
+            state,
+            tables,
+            rules,
+            ..
+        } = &mut nodes[0];
+        let present = |place| {
+            let until = tables[&place].until;
+            Some(Local {
+                place,
+                until,
+                user: 7,
+            })
+        };
+        let new = state.writes(now, 4, rules, present);
+        let new: Vec<_> = new
+            .iter()
+            .filter(|write| write.puts[0].key.starts_with(grants()))
+            .collect();
+        for id in unanswered.drain(..) {
+            let outcome = Outcome::Done;
+            state.hear(Message::Answered { id, outcome }, now, rules);
+        }
+        for write in new {
+            writes += 1;
+            assert_eq!(store.write(write), Outcome::Done);
+            unanswered.push(write.id);
+        }
+        fleet.now += SECOND + SECOND / 10;
+        fleet.learn(0);
+    }
+    assert_eq!(writes, 1);
+}
+
 #[test]
 fn a_grant_is_written_again_over_one_of_who_may_not_pass_here() {
     let mut fleet = joined(1);

@@ -185,6 +185,53 @@ fn a_host_that_was_off_for_days_opens_at_the_others() {
     assert_eq!(fleet.open(1).len(), 1);
 }
 
+/// By its own clock, less time has gone by than that.
+#[test]
+fn a_host_whose_clock_is_behind_after_a_boot_opens_at_the_others() {
+    // Ahead, and then right; ahead, and then behind until it is set right; right, and then behind.
+    for (before, then) in [(3_600, 0), (600, -1_200), (0, -600)] {
+        let mut fleet = Fleet::new(2);
+        fleet.nodes[0].skew = before * 1_000_000;
+        fleet.settle();
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        if before != 3_600 {
+            fleet.nodes[0].skew = 0;
+        }
+        let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+        fleet.now += 1_200 * SECOND;
+        fleet.boot = "second".to_owned();
+        fleet.nodes[0].skew = then * 1_000_000;
+        restart_with(&mut fleet, 0, memory);
+        fleet.nodes[0].skew = 0;
+        fleet.settle();
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        assert_eq!(fleet.nodes[1].refused, [], "{before} {then}");
+        assert_eq!(fleet.open(1).len(), 1, "{before} {then}");
+    }
+}
+
+/// Its steady clock stands still meanwhile, and its wall clock is set right after it.
+#[test]
+fn a_host_whose_machine_was_paused_opens_at_the_others() {
+    let mut fleet = Fleet::new(2);
+    fleet.nodes[0].skew = 60_000_000;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.nodes[0].skew = 0;
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet.nodes[0].paused = 3600 * SECOND;
+    fleet.now += 3600 * SECOND;
+    fleet.settle();
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].refused, []);
+    assert_eq!(fleet.open(1).len(), 1);
+}
+
 /// As where a machine's clock is set right by the network soon after each start.
 #[test]
 fn a_host_whose_clock_is_ahead_whenever_it_starts_opens_at_the_others() {
