@@ -60,7 +60,12 @@ pub mod tap;
 pub mod tun;
 pub mod wire;
 
-use std::time::Duration;
+use std::{env, time::Duration};
+
+/// Returns whether suites are to try what takes too long for every change, as `cargo xtask release` has them do.
+pub fn is_thorough() -> bool {
+    env::var_os("KNOCKGATE_THOROUGH").is_some()
+}
 
 /// Returns a duration in ns, as the kernel counts time.
 pub(crate) fn nanoseconds(time: Duration) -> u64 {

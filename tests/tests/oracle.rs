@@ -15,6 +15,7 @@ use knock_common::{
 };
 use knock_user::{config::Config, datapath::Framing};
 use knockgate_tests::{
+    is_thorough,
     oracle::{Look, difference, generate, random::Random, shrink},
     stream::{self, Step},
     system::{Hosted, Program, SystemUnderTest, Tally},
@@ -173,9 +174,9 @@ fn run<S: SystemUnderTest>(
     moved
 }
 
-/// Returns how many packets a run tries; `cargo xtask release` sets the variable for more.
+/// Returns how many packets a run tries.
 fn packets() -> usize {
-    if env::var_os("KNOCKGATE_THOROUGH").is_some() {
+    if is_thorough() {
         PACKETS_FOR_RELEASE
     } else {
         PACKETS
