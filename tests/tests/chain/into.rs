@@ -3,6 +3,7 @@
 use std::fs;
 
 use knockgate_tests::{
+    killed::{Call, killed_at_call},
     lab::{
         Source::{A, B},
         WAN,
@@ -271,6 +272,52 @@ fn a_program_in_the_slot_that_is_not_pinned_is_replaced_and_taken_out() {
             scenario.knockgate("down").exits(0);
             assert_eq!(array.slot(0), None, "{command}");
             scenario.open(A, "22/tcp");
+        }
+    });
+}
+
+/// What undoes a replacement puts back what is pinned.
+#[test]
+fn a_program_in_the_slot_that_is_not_pinned_stays_where_its_replacement_ends() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        let up = || {
+            configure(scenario, alone(), gate());
+            into(scenario, pins, "").exits(0);
+        };
+        let unpin = |pin| {
+            let pin = scenario.lab.pin_root().join(WAN).join(pin);
+            fs::remove_file(pin).expect("it is pinned");
+        };
+        let other = || gate().protect("25/tcp");
+        let stays = || {
+            assert!(array.slot(0).is_some());
+            scenario.closed(A, "22/tcp");
+            scenario.open(A, "25/tcp");
+            scenario.knockgate("down").exits(0);
+            assert_eq!(array.slot(0), None);
+        };
+
+        up();
+        unpin("program");
+        let absent = format!("interfaces = [{WAN:?}, \"wan9\"]\n");
+        configure(scenario, absent, other());
+        let up_with_absent = scenario.knockgate("up");
+        up_with_absent
+            .exits(1)
+            .says(&["there is no interface", "wan9"]);
+        stays();
+
+        for more in [None, Some("cursor")] {
+            up();
+            unpin("program");
+            more.into_iter().for_each(unpin);
+            configure(scenario, alone(), other());
+            let up = scenario.lab.knockgate_command(&["up"]);
+            assert!(killed_at_call(up, 0, Call::renames));
+            scenario.knockgate("status");
+            stays();
         }
     });
 }

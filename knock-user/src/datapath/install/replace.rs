@@ -23,7 +23,7 @@ use super::{
     pinning::pin,
     pins::root::PinRoot,
     program::{self, Origin},
-    repair::has_been_attached,
+    repair::{has_been_attached, repair_unpinned},
     request::Request,
     xdp::Attached,
 };
@@ -61,6 +61,12 @@ pub(super) fn replace(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     old.end_outdated(None)?;
+    if let Err(error) = repair_unpinned(old, root) {
+        if !request.returns() {
+            return Err(error);
+        }
+        tracing::warn!("{error:#}");
+    }
     let attachments = old.attachments()?;
     if !request.returns() {
         refuse_other_mode(
