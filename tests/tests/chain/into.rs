@@ -1,6 +1,9 @@
 //! Our program in a slot of another's array.
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use knockgate_tests::{
     killed::{Call, killed_at_call},
@@ -11,8 +14,10 @@ use knockgate_tests::{
     manager::Manager,
     need,
     neighbour::{Array, Kind, Neighbour},
+    network::ip,
     run::{Run, Running, run, wait_until},
     scenario::{Attach, Scenario},
+    tun::Tun,
 };
 
 use crate::{
@@ -319,6 +324,38 @@ fn a_program_in_the_slot_that_is_not_pinned_stays_where_its_replacement_ends() {
             scenario.knockgate("status");
             stays();
         }
+    });
+}
+
+/// What reads the packets of one kind is not put in place of what reads those of the other. With the privilege to ask the kernel, as in a
+/// container, the service sees that it is ours.
+#[test]
+fn a_slot_keeps_its_program_where_an_interface_becomes_another_kind() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        scenario.lab.add_interface("wan1");
+        let both = format!("interfaces = [{WAN:?}, \"wan1\"]\n");
+        configure(scenario, both, gate());
+        let place = pins.at("array").display().to_string();
+        let wrapper = ["setpriv", "--bounding-set=-bpf"];
+        let run = ["run", "--into", &place];
+        let mut command = scenario.lab.knockgate_command_under(&wrapper, &run);
+        let _service = Running::start(&mut command, scenario.lab.folder());
+        wait_until("it is in the slot", || array.slot(0).is_some());
+        scenario.closed(A, "22/tcp");
+        let held = array.slot(0);
+        ip(&scenario.lab.host, "link del wan1");
+        let _tun = Tun::create(&scenario.lab.host, "wan1", &[]);
+        let begun = Instant::now();
+        // The service looks every two seconds.
+        while begun.elapsed() < Duration::from_secs(5) {
+            assert_eq!(array.slot(0), held);
+            thread::sleep(Duration::from_millis(50));
+        }
+        let status = scenario.knockgate("status");
+        status.exits(7).says(&["this kind of interface"]);
+        scenario.closed(A, "22/tcp");
     });
 }
 
