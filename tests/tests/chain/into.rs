@@ -327,6 +327,28 @@ fn a_program_in_the_slot_that_is_not_pinned_stays_where_its_replacement_ends() {
     });
 }
 
+/// Without the privilege, nobody can tell whose the program in the slot is: `down` by root can.
+#[test]
+fn a_service_that_cannot_tell_whose_program_is_in_the_slot_leaves_its_pins() {
+    in_mode(Attach::Generic, |scenario, pins| {
+        let array = pins.array(2);
+        let _balancer = balancer(scenario, &array);
+        configure(scenario, alone(), gate());
+        let place = pins.at("array").display().to_string();
+        let service = scenario.lab.serve(&["--into", &place, "--down-on-exit"]);
+        let pin = scenario.lab.pin_root().join(WAN).join("program");
+        fs::remove_file(&pin).expect("it is pinned");
+        wait_until("another one is pinned", || pin.exists());
+        scenario.closed(A, "22/tcp");
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(1));
+        scenario.closed(A, "22/tcp");
+        scenario.knockgate("down").exits(0);
+        assert_eq!(array.slot(0), None);
+        scenario.open(A, "22/tcp");
+    });
+}
+
 /// What reads the packets of one kind is not put in place of what reads those of the other. With the privilege to ask the kernel, as in a
 /// container, the service sees that it is ours.
 #[test]
