@@ -17,7 +17,10 @@ use super::{
     },
     program::{self, Origin},
     repair::has_been_attached,
-    replace::{Replaced, add_tcx_entries, entries_in_use, refuse_other_mode, warn_of_left_out},
+    replace::{
+        Replaced, add_tcx_entries, entries_in_use, refuse_other_mode, require_known_slot,
+        warn_of_left_out,
+    },
     request::Request,
     settle::{forget, generation, take_place},
     tcx,
@@ -61,6 +64,7 @@ pub(super) fn replace_damaged(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     let into = contents.applied.circumstances.into.as_ref();
+    require_known_slot(root, into)?;
     for Directory { path, .. } in damaged {
         // To be undone; the kernel may keep it from being told whose program it is.
         if let Err(error) = owned::pin_carried(path, into) {

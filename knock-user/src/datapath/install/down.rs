@@ -67,8 +67,8 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
         );
     }
     let programs = attachment::all_programs(&selected)?;
-    for directory in &selected {
-        into::require_known(&directory.path, &programs)?;
+    for into in selected.iter().filter_map(|of| into::of(&of.path)) {
+        into::require_known(&into, &programs)?;
     }
     for directory in selected {
         change::remove(&directory.path)?;

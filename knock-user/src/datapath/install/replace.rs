@@ -14,7 +14,7 @@ use aya::Ebpf;
 
 use super::{
     attach::{Guarded, admits, pin_programs},
-    attachment::{Attachment, Lack},
+    attachment::{Attachment, Lack, all_programs},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
     exchange::{Exchange, Undo, instance},
@@ -31,7 +31,7 @@ use crate::{
     config::{Attach, Config},
     datapath::{
         carry::{self, Room},
-        chain::into::IntoSlot,
+        chain::into::{self, IntoSlot},
         compile::Contents,
         error::other_version,
         keys::{Compiled, Keys, Newest},
@@ -60,6 +60,7 @@ pub(super) fn replace(
     request: &Request,
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
+    require_known_slot(root, old.applied.circumstances.into.as_ref())?;
     old.end_outdated(None)?;
     if let Err(error) = repair_unpinned(old, root) {
         if !request.returns() {
@@ -139,6 +140,15 @@ pub(super) fn replace(
         failed,
         unused_keys: unused,
     })
+}
+
+/// Fails where it cannot be seen whether what is in the slot is to be replaced. Also where that is a trial that has ended: what stayed in
+/// the slot would pass every packet, and soon nothing would lead to it.
+pub(super) fn require_known_slot(root: &PinRoot, into: Option<&IntoSlot>) -> Result<()> {
+    let Some(into) = into else {
+        return Ok(());
+    };
+    into::require_known(into, &all_programs(&root.directories()?)?)
 }
 
 /// Warns of interfaces that were guarded before and that the configuration does not name.
