@@ -16,6 +16,27 @@ use super::{
     trial::{self, TrialState},
 };
 
+/// Returns whether what is pinned in these directories is or was on trial, as far as anything says it: the configuration, or the end
+/// that has been set. `false` as well where both are gone.
+pub(super) fn may_be_on_trial(directories: &[Directory]) -> bool {
+    directories.iter().any(|of| {
+        let is_one = |applied: Applied| applied.circumstances.trial.is_some();
+        match deadline(&of.path) {
+            Ok(end) => end != 0,
+            Err(_) => open::applied(&of.path).is_ok_and(is_one),
+        }
+    })
+}
+
+/// Reads when the trial of what is pinned in a directory ends, ns of `CLOCK_MONOTONIC`; 0: it is on none.
+fn deadline(directory: &Path) -> Result<u64> {
+    let pins = PinDirectory {
+        path: directory.to_owned(),
+        access: Access::Change,
+    };
+    Ok(tables::DEADLINE.open(&pins)?.get(&0, 0)?)
+}
+
 /// An instance without its other tables.
 pub struct Known {
     /// As in [`Datapath`](super::Datapath).
@@ -47,12 +68,7 @@ impl Known {
         let meta = directory::meta(directory)?;
         let applied = open::applied(directory)?;
         let trial = if applied.circumstances.trial.is_some() {
-            let pins = PinDirectory {
-                path: directory.to_owned(),
-                access: Access::Change,
-            };
-            let deadline = tables::DEADLINE.open(&pins)?;
-            trial::state(&applied, deadline.get(&0, 0)?)
+            trial::state(&applied, deadline(directory)?)
         } else {
             TrialState::None
         };

@@ -1,6 +1,6 @@
 //! What guards something, but from which somebody has removed a pin: it guards until something is in its place.
 
-use std::{fs, path::PathBuf};
+use std::{cell::Cell, fs, path::PathBuf};
 
 use knockgate_tests::{
     gate_config::Gate,
@@ -140,28 +140,88 @@ fn it_stays_where_nothing_can_replace_it() {
     });
 }
 
+/// What undoes a replacement puts back what is pinned.
+#[test]
+fn a_program_that_is_not_pinned_stays_where_nothing_can_replace_it() {
+    in_all_modes(|scenario| {
+        scenario.up(ssh());
+        unpin_program(scenario, WAN);
+        configure(scenario, &[WAN, "wan9"], ssh().protect("25/tcp"));
+        scenario
+            .knockgate("up")
+            .exits(1)
+            .says(&["there is no interface", "wan9"]);
+        scenario.closed(A, "22/tcp");
+        scenario.open(A, "25/tcp");
+        scenario.knockgate("down").exits(0);
+        scenario.lab.assert_untouched();
+    });
+}
+
+/// Its link tells in which mode it is, with or without the pin of the program.
+#[test]
+fn a_program_that_is_not_pinned_keeps_its_mode() {
+    in_generic_mode(|scenario| {
+        for command in ["up", "reload"] {
+            scenario.up(ssh());
+            unpin_program(scenario, WAN);
+            let text = fs::read_to_string(scenario.lab.config()).expect("it was just written");
+            scenario
+                .lab
+                .configure(&text.replace("\"generic\"", "\"native\""));
+            scenario
+                .knockgate(command)
+                .exits(1)
+                .says(&["generic mode", "knockgate down"]);
+            scenario.closed(A, "22/tcp");
+        }
+    });
+}
+
 /// The next one finishes or undoes it.
 #[test]
 fn its_replacement_may_be_killed() {
+    killed_in_place_of(damage);
+}
+
+#[test]
+fn the_replacement_of_a_program_that_is_not_pinned_may_be_killed() {
+    let unpin = |scenario: &Scenario| drop(unpin_program(scenario, WAN));
+    killed_in_place_of(unpin);
+    killed_in_place_of(|scenario| {
+        unpin(scenario);
+        damage(scenario);
+    });
+}
+
+/// Has each of the first calls be the last one of an `up` that protects another port in place of what has been damaged.
+fn killed_in_place_of(damaged: impl Fn(&Scenario)) {
     in_generic_mode(|scenario| {
         for nth in 0.. {
             scenario.up(ssh());
             scenario.configure(ssh().open_for("2m"));
             scenario.knockgate("reload").exits(0);
-            damage(scenario);
+            damaged(scenario);
+            scenario.configure(ssh().protect("25/tcp"));
             let up = scenario.lab.knockgate_command(&["up"]);
+            let (calls, is_renamed) = (Cell::new(0), Cell::new(false));
             let ended = !killed_at_call(up, nth, |call: &Call| {
-                call.changes_a_link() || call.renames() || call.removes()
+                let is_wanted = call.changes_a_link() || call.renames() || call.removes();
+                // The last one is not made.
+                is_renamed.set(is_renamed.get() || (call.renames() && calls.get() < nth));
+                calls.set(calls.get() + usize::from(is_wanted));
+                is_wanted
             });
-            scenario.closed(A, "22/tcp");
+            assert!(scenario.lab.interface().contains("xdp"));
             scenario.knockgate("status");
-            scenario.closed(A, "22/tcp");
+            let closed = if is_renamed.get() { "25/tcp" } else { "22/tcp" };
+            scenario.closed(A, closed);
             scenario.knockgate("up").exits(0);
             expect_status(scenario, &[(WAN, None, true)]);
-            scenario.closed(A, "22/tcp");
+            scenario.closed(A, "25/tcp");
             scenario.knockgate("down").exits(0);
             scenario.lab.assert_untouched();
-            if ended || nth == 5 {
+            if ended || nth == 6 {
                 return;
             }
         }

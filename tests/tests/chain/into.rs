@@ -247,53 +247,6 @@ fn down_leaves_an_array_whose_pin_is_gone() {
     });
 }
 
-/// It is known by the tables that it uses.
-#[test]
-fn a_program_in_the_slot_that_is_not_pinned_is_replaced_and_taken_out() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
-        configure(scenario, alone(), gate());
-        let unpin = || {
-            let pin = scenario.lab.pin_root().join(WAN).join("program");
-            fs::remove_file(pin).expect("it is pinned");
-        };
-        for command in ["up", "reload"] {
-            into(scenario, pins, "").exits(0);
-            let before = array.slot(0);
-            unpin();
-            scenario.closed(A, "22/tcp");
-            scenario.knockgate(command).exits(0);
-            assert!(array.slot(0).is_some_and(|now| Some(now) != before));
-            status(scenario, 0);
-            scenario.closed(A, "22/tcp");
-            unpin();
-            scenario.knockgate("down").exits(0);
-            assert_eq!(array.slot(0), None, "{command}");
-            scenario.open(A, "22/tcp");
-        }
-    });
-}
-
-/// Without it, nothing says in which slot the program is: it is not what a killed `down` has left.
-#[test]
-fn what_is_in_the_slot_is_found_without_the_pin_of_the_configuration() {
-    in_mode(Attach::Generic, |scenario, pins| {
-        let array = pins.array(2);
-        let _balancer = balancer(scenario, &array);
-        configure(scenario, alone(), gate());
-        into(scenario, pins, "").exits(0);
-        let directory = scenario.lab.pin_root().join(WAN);
-        fs::remove_file(directory.join("config")).expect("it is pinned");
-        scenario.knockgate("status");
-        assert!(directory.exists());
-        scenario.closed(A, "22/tcp");
-        scenario.knockgate("down").exits(0);
-        assert_eq!(array.slot(0), None);
-        scenario.open(A, "22/tcp");
-    });
-}
-
 #[test]
 fn the_service_enters_a_new_array() {
     in_mode(Attach::Native, |scenario, pins| {

@@ -304,12 +304,15 @@ fn there_is_no_trial_of_what_is_not_known() {
 #[test]
 fn a_service_does_not_start_where_a_trial_is_damaged() {
     in_native_mode(|scenario| {
-        scenario.up(ssh());
-        scenario.configure(ssh().protect("25/tcp"));
-        scenario.knockgate("up --try 1h").exits(0);
-        unpin(scenario, "cursor");
-        scenario.knockgate("run").exits(1).says(&["is on trial"]);
-        scenario.closed(A, "25/tcp");
+        for table in ["deadline", "config", "cursor"] {
+            scenario.configure(ssh());
+            scenario.knockgate("up").exits(0);
+            scenario.configure(ssh().protect("25/tcp"));
+            scenario.knockgate("up --try 1h").exits(0);
+            unpin(scenario, table);
+            scenario.knockgate("run").exits(1).says(&["on trial"]);
+            scenario.closed(A, "25/tcp");
+        }
         lapse(scenario);
         assert_eq!(mode(scenario), "enforce");
         scenario.closed(A, "22/tcp");

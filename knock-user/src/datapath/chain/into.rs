@@ -397,6 +397,20 @@ pub fn leave(directory: &Path) -> Result<()> {
     }
 }
 
+/// Fails where a program is in the slot of which this process cannot tell whose it is: it may be ours, whose pin somebody has removed, and
+/// without the other pins nothing would lead to it. `pinned`: the programs of all directories of the instance.
+pub fn require_known(into: &IntoSlot, pinned: &[u32]) -> Result<()> {
+    if let InSlot::Program(program) = into.look()?
+        && !pinned.contains(&program)
+        && !xdp::is_known(program)
+    {
+        bail!(
+            "whether {into} holds knockgate's program cannot be seen (this needs CAP_SYS_ADMIN), so what is pinned stays"
+        );
+    }
+    Ok(())
+}
+
 /// Takes these programs out of every slot of every array.
 fn leave_any(ours: &[u32]) -> Result<()> {
     let Ok(arrays) = programs::all_arrays() else {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
 
 use super::{
-    attachment,
+    attachment::{self, Lack},
     entry::Entry,
     framing::{Framing, framing, index_of},
     native, owned,
@@ -89,14 +89,25 @@ fn put_in_place(root: &PinRoot, place: &Place<'_>) -> Result<Option<Attached>> {
         // exchanged where no interface needs it any more.
         let directories = root.directories()?;
         let mut ours = attachment::entries(&directories, Entry::xdp(framing))?;
-        if into::framings(&applied.config).len() == 1 {
-            ours.extend(attachment::entries(
-                &directories,
-                Entry::xdp(framing.other()),
-            )?);
+        let for_other_kind = attachment::entries(&directories, Entry::xdp(framing.other()))?;
+        let is_one_kind = into::framings(&applied.config).len() == 1;
+        let held = match into.look()? {
+            InSlot::Program(program) => Some(program),
+            InSlot::NoArray | InSlot::Nothing => None,
+        };
+        if is_one_kind {
+            ours.extend(&for_other_kind);
+        } else if held.is_some_and(|program| for_other_kind.contains(&program)) {
+            bail!("{}", Lack::OtherFraming(into.to_string()));
         }
-        if let InSlot::Program(program) = into.look()?
-            && !ours.contains(&program)
+        // One that is pinned nowhere is known by what it is called.
+        let is_for_this_kind = |program| {
+            let mut names = owned::names(Entry::xdp(framing));
+            is_one_kind || names.any(|name| xdp::is_called(program, name))
+        };
+        if let Some(program) = held
+            && !attachment::all_programs(&directories)?.contains(&program)
+            && is_for_this_kind(program)
             && owned::is_of_any(program, &directories)?
         {
             ours.push(program);

@@ -237,7 +237,7 @@ fn likely_link(
 }
 
 /// Returns the kernel's ids of the programs of the instance, and of a replacement that is going on, which guard as well.
-fn all_programs(directories: &[Directory]) -> Result<Vec<u32>> {
+pub(super) fn all_programs(directories: &[Directory]) -> Result<Vec<u32>> {
     let mut all = Vec::new();
     for directory in directories {
         if matches!(directory.holds, Holds::Instance | Holds::Unfinished) {

@@ -8,6 +8,7 @@ use super::{
     bring_up::{begin_keys, entries},
     complete::{give_up_place, succeeds},
     exchange::{Exchange, Undo},
+    owned,
     pinning::pin,
     pins::{
         change,
@@ -16,7 +17,10 @@ use super::{
     },
     program::{self, Origin},
     repair::has_been_attached,
-    replace::{Replaced, add_tcx_entries, entries_in_use, refuse_other_mode, warn_of_left_out},
+    replace::{
+        Replaced, add_tcx_entries, entries_in_use, refuse_other_mode, require_known_slot,
+        warn_of_left_out,
+    },
     request::Request,
     settle::{forget, generation, take_place},
     tcx,
@@ -60,6 +64,13 @@ pub(super) fn replace_damaged(
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
     let into = contents.applied.circumstances.into.as_ref();
+    require_known_slot(root, into)?;
+    for Directory { path, .. } in damaged {
+        // To be undone; the kernel may keep it from being told whose program it is.
+        if let Err(error) = owned::pin_carried(path, into) {
+            tracing::warn!("{error:#}");
+        }
+    }
     // It needs pins that may be gone, and to be guarded at all matters more.
     if let Err(error) = tcx::complete_all(root, &contents.applied) {
         tracing::warn!("{error:#}");

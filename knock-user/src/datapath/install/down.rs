@@ -66,6 +66,10 @@ pub fn down(root: &PinRoot, interfaces: &[String]) -> Result<Vec<String>> {
             "one program in {into} guards all interfaces: take them all down, with `knockgate down`"
         );
     }
+    let programs = attachment::all_programs(&selected)?;
+    for into in selected.iter().filter_map(|of| into::of(&of.path)) {
+        into::require_known(&into, &programs)?;
+    }
     for directory in selected {
         change::remove(&directory.path)?;
         if !removed.contains(&directory.interface) {

@@ -1,11 +1,12 @@
 //! Attaches the program again where it is missing, with the tables and grants that there are.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     attach::{Guarded, Place, guard},
-    attachment::Lack,
+    attachment::{Attachment, Lack},
     damaged::pin_again,
+    owned,
     pins::{
         change,
         directory::{self, Directory, Holds},
@@ -28,7 +29,7 @@ pub struct Repair {
 /// Attaches the program to the configured interfaces that lack it, except to those that were taken down by themselves.
 /// Needs the lock.
 pub fn repair(datapath: &mut Datapath, root: &PinRoot) -> Result<Repair> {
-    repair_where(datapath, root, &|lack| *lack != Lack::Down)
+    repair_where(datapath, root, &|row| row.state != Err(Lack::Down))
 }
 
 /// Attaches the program to all configured interfaces that lack it. Needs the lock.
@@ -36,21 +37,45 @@ pub(super) fn repair_all(datapath: &mut Datapath, root: &PinRoot) -> Result<Repa
     repair_where(datapath, root, &|_| true)
 }
 
+/// Puts programs that are pinned in place of ours that are not, as far as that can be seen. Needs the lock.
+///
+/// Before a replacement: whoever undoes it puts back what is pinned.
+pub(super) fn repair_unpinned(datapath: &mut Datapath, root: &PinRoot) -> Result<()> {
+    let directories = root.directories()?;
+    let is_unpinned = |row: &Attachment| match &row.state {
+        // Without an interface of its name, the replacement leaves its link alone.
+        Err(Lack::Replaced) => row.index.is_some(),
+        // As one that cannot be seen to be ours, another's is never replaced.
+        Err(Lack::SlotTaken(_, program)) => {
+            owned::is_of_any(*program, &directories).unwrap_or_default()
+        }
+        _ => false,
+    };
+    let Repair { failed, .. } = repair_where(datapath, root, &is_unpinned)?;
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some((name, error)) => Err(error).with_context(|| {
+            format!(
+                "somebody has removed the pin of the program that guards {name}, and no other one could be put in its place"
+            )
+        }),
+    }
+}
+
 fn repair_where(
     datapath: &mut Datapath,
     root: &PinRoot,
-    wanted: &dyn Fn(&Lack) -> bool,
+    wanted: &dyn Fn(&Attachment) -> bool,
 ) -> Result<Repair> {
     let mut repair = Repair::default();
     for attachment in datapath.attachments()? {
-        let needs_repair = attachment.needs_repair();
+        if !attachment.needs_repair() || !wanted(&attachment) {
+            continue;
+        }
         let name = attachment.configured;
         let Err(lack) = attachment.state else {
             continue;
         };
-        if !needs_repair || !wanted(&lack) {
-            continue;
-        }
         let prepared = if lack == Lack::Down {
             remake_directory(datapath, root, &name)
         } else {

@@ -14,7 +14,7 @@ use aya::Ebpf;
 
 use super::{
     attach::{Guarded, admits, pin_programs},
-    attachment::{Attachment, Lack},
+    attachment::{Attachment, Lack, all_programs},
     complete::{complete, give_up_place, succeeds},
     entry::Entry,
     exchange::{Exchange, Undo, instance},
@@ -23,7 +23,7 @@ use super::{
     pinning::pin,
     pins::root::PinRoot,
     program::{self, Origin},
-    repair::has_been_attached,
+    repair::{has_been_attached, repair_unpinned},
     request::Request,
     xdp::Attached,
 };
@@ -31,7 +31,7 @@ use crate::{
     config::{Attach, Config},
     datapath::{
         carry::{self, Room},
-        chain::into::IntoSlot,
+        chain::into::{self, IntoSlot},
         compile::Contents,
         error::other_version,
         keys::{Compiled, Keys, Newest},
@@ -60,7 +60,14 @@ pub(super) fn replace(
     request: &Request,
 ) -> Result<Replaced> {
     let config = &contents.applied.config;
+    require_known_slot(root, old.applied.circumstances.into.as_ref())?;
     old.end_outdated(None)?;
+    if let Err(error) = repair_unpinned(old, root) {
+        if !request.returns() {
+            return Err(error);
+        }
+        tracing::warn!("{error:#}");
+    }
     let attachments = old.attachments()?;
     if !request.returns() {
         refuse_other_mode(
@@ -133,6 +140,15 @@ pub(super) fn replace(
         failed,
         unused_keys: unused,
     })
+}
+
+/// Fails where it cannot be seen whether what is in the slot is to be replaced. Also where that is a trial that has ended: what stayed in
+/// the slot would pass every packet, and soon nothing would lead to it.
+pub(super) fn require_known_slot(root: &PinRoot, into: Option<&IntoSlot>) -> Result<()> {
+    let Some(into) = into else {
+        return Ok(());
+    };
+    into::require_known(into, &all_programs(&root.directories()?)?)
 }
 
 /// Warns of interfaces that were guarded before and that the configuration does not name.

@@ -37,7 +37,7 @@ use crate::{
         },
         error::{NothingUp, other_version},
         keys::Keys,
-        known::Known,
+        known::{self, Known},
         open::Datapath,
         trial::{self, TrialState},
     },
@@ -127,8 +127,15 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         neighbours?;
         if !damaged.is_empty() {
             let known = Known::of(&damaged);
-            if let (true, Ok(known)) = (request.keeps_trial, &known) {
-                refuse_damaged_trial(known.trial)?;
+            if request.keeps_trial {
+                match &known {
+                    Ok(known) => refuse_damaged_trial(known.trial)?,
+                    Err(_) if known::may_be_on_trial(&damaged) => bail!(
+                        "what is up may be on trial, and somebody has removed pins that say more of it, so it cannot be taken \
+                         over: `knockgate up` brings up what is in the file"
+                    ),
+                    Err(_) => {}
+                }
             }
             if request.trial.is_some() {
                 let known = known.context(

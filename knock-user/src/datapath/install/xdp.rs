@@ -1,7 +1,7 @@
 //! The XDP program that an interface carries.
 
 use anyhow::{Context as _, Result};
-use aya::programs::{ProgramInfo, loaded_programs};
+use aya::programs::{ProgramFd, ProgramInfo, loaded_programs};
 
 use crate::sys::links::{self, Link};
 
@@ -102,6 +102,12 @@ pub fn is_called(program: u32, name: &str) -> bool {
 pub fn uses(program: u32, table: u32) -> bool {
     let tables = info(program).and_then(|info| info.map_ids().ok()?);
     tables.is_some_and(|tables| tables.contains(&table))
+}
+
+/// Opens a program by the kernel's id.
+pub fn open(program: u32) -> Result<ProgramFd> {
+    let info = info(program).context("there is no such program any more")?;
+    Ok(info.fd()?)
 }
 
 fn info(program: u32) -> Option<ProgramInfo> {
