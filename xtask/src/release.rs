@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{kernels, mutants, stops, test};
 
-/// The variable that makes the oracle try five times as many packets.
+/// The variable that makes suites try what takes too long for every change.
 const THOROUGH_VARIABLE: &str = "KNOCKGATE_THOROUGH";
 
 /// Runs every test with more packets, suites whose processes stand still at random, every check on every kernel, and every
