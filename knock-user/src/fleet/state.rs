@@ -162,6 +162,8 @@ struct Clock {
     at: u64,
     /// It came as it was written, not with all that there was.
     is_live: bool,
+    /// How far it is ahead of its clock, as that host has said last, µs.
+    ahead: u64,
 }
 
 impl Clock {
@@ -214,8 +216,10 @@ pub struct State {
     failures: Failures,
     /// How far this host's time is ahead of its [steady](Moment::steady) clock, µs.
     ahead: u64,
-    /// The same of its wall clock, when that was last looked at.
+    /// The same of its wall clock, when that was last looked at; where this service began with a clock that had gone back, of one that
+    /// had not, until it is reached.
     wall_ahead: u64,
+    is_set_right: bool,
     /// The last time that was given away.
     serial: u64,
     next_beat: u64,
@@ -300,6 +304,7 @@ impl State {
         let Memory { serial, kept, .. } = &memory;
         // The times of this host and of the others have gone on while it was away. Otherwise what it gives would seem old to the
         // others by as much, and what they gave before would seem young to it.
+        let mut wall = now.wall;
         let (by_memory, at) = if kept.is_of(&about.boot) {
             let away = now.steady.saturating_sub(kept.steady);
             (serial.saturating_add(away / 1000), kept.steady)
@@ -309,12 +314,17 @@ impl State {
             let is_back = now.wall < kept.wall && serial.saturating_sub(kept.wall) < DAY;
             // It is not known then. An hour too much does no harm.
             let away = if is_back { HOUR } else { 0 };
+            if is_back {
+                // As far as that, a step forward sets the clock right.
+                wall = kept.wall.saturating_add(HOUR);
+            }
             (by_wall.max(serial.saturating_add(away)), now.steady)
         };
         let clock = |serial| Clock {
             serial,
             at,
             is_live: false,
+            ahead: 0,
         };
         let hosts = memory.hosts.into_iter();
         let own = order::Own {
@@ -342,7 +352,8 @@ impl State {
             refused_in_a_row: 0,
             failures: Failures::default(),
             ahead: 0,
-            wall_ahead: now.wall.saturating_sub(now.steady / 1000),
+            wall_ahead: wall.saturating_sub(now.steady / 1000),
+            is_set_right: wall == now.wall,
             serial: 0,
             next_beat: 0,
             lag: None,
@@ -435,7 +446,10 @@ impl State {
             let most = wall_ahead.saturating_add(DAY);
             self.ahead = self.ahead.max(self.ahead.saturating_add(step).min(most));
         }
-        self.wall_ahead = wall_ahead;
+        self.is_set_right |= wall_ahead >= self.wall_ahead;
+        if self.is_set_right {
+            self.wall_ahead = wall_ahead;
+        }
         self.ahead = self.ahead.max(wall_ahead);
         self.serial = (steady + self.ahead).max(self.serial + 1);
         self.serial

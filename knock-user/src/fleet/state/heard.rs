@@ -303,7 +303,7 @@ impl State {
         let mut is_doubted = false;
         if !clock.is_live {
             // How long ago its host said so is known by this host's clock alone, and one of both may be wrong.
-            let by_own_clock = end.saturating_sub(now.wall);
+            let by_own_clock = end.saturating_sub(clock.ahead).saturating_sub(now.wall);
             is_doubted = left > by_own_clock.saturating_add(DOUBT);
             left = left.min(by_own_clock);
             if is_doubted && left < DOUBT {
@@ -392,6 +392,9 @@ impl State {
     ) {
         if name != self.name {
             self.follow_clock(&name, host.serial, now, is_live);
+            if let Some(known) = self.hosts.get_mut(&name) {
+                known.ahead = host.serial.saturating_sub(host.clock.saturating_mul(1000));
+            }
             return;
         }
         self.follow_serial(host.serial, now);
@@ -414,6 +417,7 @@ impl State {
             serial,
             at: now.steady,
             is_live,
+            ahead: 0,
         };
         let Some(known) = self.hosts.get_mut(name) else {
             self.hosts.insert(name.to_owned(), new);

@@ -212,6 +212,40 @@ fn a_host_whose_clock_is_behind_after_a_boot_opens_at_the_others() {
     }
 }
 
+/// Of a host that is gone, a newcomer knows the time by its own clock alone.
+#[test]
+fn what_a_host_gave_whose_clock_was_behind_after_a_boot_ends_in_time() {
+    for (away, is_over) in [(10, false), (40, true)] {
+        let mut fleet = joined(2);
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        let memory = fleet.nodes[0].state.memory(fleet.moment(0));
+        fleet.now += 60 * SECOND;
+        fleet.boot = "second".to_owned();
+        fleet.nodes[0].skew = -7 * 3_600_000_000;
+        restart_with(&mut fleet, 0, memory);
+        fleet.settle();
+        fleet.nodes[0].skew = 0;
+        fleet.now += 6 * SECOND;
+        fleet.settle();
+        let ahead = fleet.nodes[0].state.memory(fleet.moment(0)).serial - fleet.wall();
+        assert!(ahead <= HOUR, "{ahead}");
+        fleet.knock(0, place(0, 1));
+        fleet.settle();
+        let ends = fleet.nodes[0].tables[&place(0, 1)].until;
+        fleet.nodes[0].link.cut();
+        fleet.now += away * SECOND;
+        restart_with(&mut fleet, 1, Memory::default());
+        fleet.nodes[1].tables.clear();
+        fleet.settle();
+        assert_eq!(fleet.open(1).is_empty(), is_over, "{away} s");
+        if !is_over {
+            let here = fleet.nodes[1].tables[&place(0, 1)].until;
+            assert!(here <= ends + SECOND, "{}", here - ends);
+        }
+    }
+}
+
 /// Its steady clock stands still meanwhile, and its wall clock is set right after it.
 #[test]
 fn a_host_whose_machine_was_paused_opens_at_the_others() {
