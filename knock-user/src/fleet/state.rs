@@ -216,9 +216,10 @@ pub struct State {
     failures: Failures,
     /// How far this host's time is ahead of its [steady](Moment::steady) clock, µs.
     ahead: u64,
-    /// The same of its wall clock, when that was last looked at; where this service began with a clock that had gone back, of one that
-    /// had not, until it is reached.
+    /// How far this host's wall clock was ahead of its steady clock when both were last read, µs. Where this service began with a wall
+    /// clock that had gone back: what a right one would have had, until that is reached.
     wall_ahead: u64,
+    /// The wall clock has reached that.
     is_set_right: bool,
     /// The last time that was given away.
     serial: u64,
@@ -304,21 +305,22 @@ impl State {
         let Memory { serial, kept, .. } = &memory;
         // The times of this host and of the others have gone on while it was away. Otherwise what it gives would seem old to the
         // others by as much, and what they gave before would seem young to it.
-        let mut wall = now.wall;
-        let (by_memory, at) = if kept.is_of(&about.boot) {
-            let away = now.steady.saturating_sub(kept.steady);
-            (serial.saturating_add(away / 1000), kept.steady)
+        let (by_memory, at, wall) = if kept.is_of(&about.boot) {
+            let away = now.steady.saturating_sub(kept.steady) / 1000;
+            (serial.saturating_add(away), kept.steady, now.wall)
         } else {
             // How long it was away is known by a clock that may be wrong. It must not refuse what is fresh.
             let by_wall = time_after(*serial, kept.wall, now.wall);
             let is_back = now.wall < kept.wall && serial.saturating_sub(kept.wall) < DAY;
-            // It is not known then. An hour too much does no harm.
-            let away = if is_back { HOUR } else { 0 };
             if is_back {
-                // As far as that, a step forward sets the clock right.
-                wall = kept.wall.saturating_add(HOUR);
+                // By this clock, no time has gone by. An hour too much does no harm, and as far as that, a step forward of the clock
+                // sets it right.
+                let by_hour = serial.saturating_add(HOUR);
+                let wall = kept.wall.saturating_add(HOUR);
+                (by_wall.max(by_hour), now.steady, wall)
+            } else {
+                (by_wall, now.steady, now.wall)
             }
-            (by_wall.max(serial.saturating_add(away)), now.steady)
         };
         let clock = |serial| Clock {
             serial,
@@ -441,8 +443,8 @@ impl State {
         let wall_ahead = now.wall.saturating_sub(steady);
         let step = wall_ahead.saturating_sub(self.wall_ahead);
         if step >= STEP {
-            // The steady clock has missed that, as where a virtual machine was paused, or the wall clock was behind at the start: it
-            // adds to how far this host's time is ahead. No more than a day, as in `time_after`.
+            // The steady clock has missed that, as where a virtual machine was paused, or the wall clock was behind at the start. This
+            // host's time stays ahead of the wall clock by as much as before, and by no more than a day: see `time_after`.
             let most = wall_ahead.saturating_add(DAY);
             self.ahead = self.ahead.max(self.ahead.saturating_add(step).min(most));
         }

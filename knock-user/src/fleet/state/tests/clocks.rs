@@ -5,6 +5,25 @@ use super::{
     *,
 };
 
+/// Two hosts that have said that they are there. The clock of the first one is ahead by so many seconds.
+fn ahead_by(seconds: i64) -> Fleet {
+    let mut fleet = Fleet::new(2);
+    fleet.nodes[0].skew = seconds * 1_000_000;
+    fleet.settle();
+    fleet.now += 6 * SECOND;
+    fleet.settle();
+    fleet
+}
+
+/// Knocks at the first host, and asserts that the second one opens too.
+#[track_caller]
+fn opens_at_the_other(fleet: &mut Fleet) {
+    fleet.knock(0, place(0, 1));
+    fleet.settle();
+    assert_eq!(fleet.nodes[1].refused, []);
+    assert_eq!(fleet.open(1).len(), 1);
+}
+
 #[test]
 fn a_grant_that_is_heard_again_opens_no_longer_than_this_hosts_own_time() {
     let mut fleet = joined(2);
@@ -140,11 +159,7 @@ fn a_host_whose_clock_is_set_back_goes_on() {
 #[test]
 fn the_time_of_a_host_whose_clock_was_set_back_goes_on_while_it_is_away() {
     for is_suspended in [false, true] {
-        let mut fleet = Fleet::new(2);
-        fleet.nodes[0].skew = 600_000_000;
-        fleet.settle();
-        fleet.now += 6 * SECOND;
-        fleet.settle();
+        let mut fleet = ahead_by(600);
         fleet.nodes[0].skew = 0;
         fleet.nodes[0].link.cut();
         if is_suspended {
@@ -158,31 +173,21 @@ fn the_time_of_a_host_whose_clock_was_set_back_goes_on_while_it_is_away() {
         }
         fleet.nodes[0].link.is_cut = false;
         fleet.settle();
-        fleet.knock(0, place(0, 1));
-        fleet.settle();
-        assert_eq!(fleet.nodes[1].refused, [], "{is_suspended}");
-        assert_eq!(fleet.open(1).len(), 1, "{is_suspended}");
+        opens_at_the_other(&mut fleet);
     }
 }
 
 /// Its clock was ahead once, so its time is still.
 #[test]
 fn a_host_that_was_off_for_days_opens_at_the_others() {
-    let mut fleet = Fleet::new(2);
-    fleet.nodes[0].skew = 600_000_000;
-    fleet.settle();
-    fleet.now += 6 * SECOND;
-    fleet.settle();
+    let mut fleet = ahead_by(600);
     fleet.nodes[0].skew = 0;
     let memory = fleet.nodes[0].state.memory(fleet.moment(0));
     fleet.now += 2 * 24 * 3600 * SECOND;
     fleet.boot = "second".to_owned();
     restart_with(&mut fleet, 0, memory);
     fleet.settle();
-    fleet.knock(0, place(0, 1));
-    fleet.settle();
-    assert_eq!(fleet.nodes[1].refused, []);
-    assert_eq!(fleet.open(1).len(), 1);
+    opens_at_the_other(&mut fleet);
 }
 
 /// By its own clock, less time has gone by than that.
@@ -190,11 +195,7 @@ fn a_host_that_was_off_for_days_opens_at_the_others() {
 fn a_host_whose_clock_is_behind_after_a_boot_opens_at_the_others() {
     // Ahead, and then right; ahead, and then behind until it is set right; right, and then behind.
     for (before, then) in [(3_600, 0), (600, -1_200), (0, -600)] {
-        let mut fleet = Fleet::new(2);
-        fleet.nodes[0].skew = before * 1_000_000;
-        fleet.settle();
-        fleet.now += 6 * SECOND;
-        fleet.settle();
+        let mut fleet = ahead_by(before);
         if before != 3_600 {
             fleet.nodes[0].skew = 0;
         }
@@ -205,10 +206,7 @@ fn a_host_whose_clock_is_behind_after_a_boot_opens_at_the_others() {
         restart_with(&mut fleet, 0, memory);
         fleet.nodes[0].skew = 0;
         fleet.settle();
-        fleet.knock(0, place(0, 1));
-        fleet.settle();
-        assert_eq!(fleet.nodes[1].refused, [], "{before} {then}");
-        assert_eq!(fleet.open(1).len(), 1, "{before} {then}");
+        opens_at_the_other(&mut fleet);
     }
 }
 
@@ -249,21 +247,14 @@ fn what_a_host_gave_whose_clock_was_behind_after_a_boot_ends_in_time() {
 /// Its steady clock stands still meanwhile, and its wall clock is set right after it.
 #[test]
 fn a_host_whose_machine_was_paused_opens_at_the_others() {
-    let mut fleet = Fleet::new(2);
-    fleet.nodes[0].skew = 60_000_000;
-    fleet.settle();
-    fleet.now += 6 * SECOND;
-    fleet.settle();
+    let mut fleet = ahead_by(60);
     fleet.nodes[0].skew = 0;
     fleet.now += 6 * SECOND;
     fleet.settle();
     fleet.nodes[0].paused = 3600 * SECOND;
     fleet.now += 3600 * SECOND;
     fleet.settle();
-    fleet.knock(0, place(0, 1));
-    fleet.settle();
-    assert_eq!(fleet.nodes[1].refused, []);
-    assert_eq!(fleet.open(1).len(), 1);
+    opens_at_the_other(&mut fleet);
 }
 
 /// As where a machine's clock is set right by the network soon after each start.
