@@ -8,10 +8,11 @@ mod bytes;
 pub mod extension;
 pub mod ip;
 pub mod link;
+mod plain;
 
 use bytemuck::Pod;
 
-use crate::verdict::Reason;
+use crate::{verdict::Reason, wire::Be32};
 
 /// IP protocol numbers (IANA).
 pub const TCP: u8 = 6;
@@ -47,12 +48,52 @@ pub trait FrameMut {
 pub struct Segment<A> {
     pub source: A,
     pub destination: A,
-    pub source_port: u16,
-    pub destination_port: u16,
+    pub ports: PortPair,
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
     /// Where the TCP or UDP header begins.
     pub transport: usize,
+}
+
+/// A source port and a destination port, in network byte order: as they lie in a packet, so that one load reads both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortPair(u32);
+
+impl PortPair {
+    /// Of a packet whose ports are not known.
+    pub const NONE: Self = Self(0);
+
+    pub const fn new(source: u16, destination: u16) -> Self {
+        // Widening; `From` is not const.
+        Self(source.to_be() as u32 | (destination.to_be() as u32) << 16)
+    }
+
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub const fn source(self) -> u16 {
+        u16::from_be(self.0 as u16)
+    }
+
+    #[inline(always)]
+    pub const fn destination(self) -> u16 {
+        u16::from_be((self.0 >> 16) as u16)
+    }
+}
+
+impl From<&Be32> for PortPair {
+    #[inline(always)]
+    fn from(ports: &Be32) -> Self {
+        Self(ports.raw())
+    }
 }
 
 /// A packet that has been read.

@@ -29,19 +29,29 @@ pub mod route {
     pub const OFF: u32 = 2;
 }
 
-/// Returns whether packets to this destination may be guarded at this port; if so, [`is`] tells.
+/// Returns whether a packet is guarded at this protected port.
 #[inline(always)]
-pub fn may_be<E: Env, A: Address>(env: &E, destination: A, port: PortRole) -> bool {
+pub fn at<E: Env, A: Address>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
     if is_placed(env, port) {
-        return is_place(env, destination, port.gate());
+        return is_place(env, packet.destination, port.gate());
     }
+    match env.guarded() {
+        which::EVERY => true,
+        which::LISTED => env.is_listed(packet.destination),
+        _ => is_for_host(env, packet),
+    }
+}
+
+/// Returns whether packets to this destination may be guarded, whatever their port; if so, [`is`] tells.
+#[inline(always)]
+pub fn may_be<E: Env, A: Address>(env: &E, destination: A) -> bool {
     env.guarded() != which::LISTED || env.is_listed(destination)
 }
 
 /// Returns whether a packet that [`may_be`] guarded is guarded.
 #[inline(always)]
-pub fn is<E: Env, A: Address>(env: &E, packet: &Segment<A>, port: PortRole) -> bool {
-    is_placed(env, port) || env.guarded() != which::HOST || is_for_host(env, packet)
+pub fn is<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
+    env.guarded() != which::HOST || is_for_host(env, packet)
 }
 
 /// Returns whether a packet is guarded whose port is not known: what may be for a placed gate is.
@@ -51,13 +61,13 @@ pub fn at_any_port<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
     if env.has_places() && is_place(env, destination, NO_GATE) {
         return true;
     }
-    may_be(env, destination, PortRole::FOREIGN) && is(env, packet, PortRole::FOREIGN)
+    may_be(env, destination) && is(env, packet)
 }
 
 /// Returns whether the own destinations of the port's gate decide.
 #[inline(always)]
 pub fn is_placed<E: Env>(env: &E, port: PortRole) -> bool {
-    env.has_places() && port.is_placed()
+    port.is_placed() && env.has_places()
 }
 
 /// As [`Env::is_place`]. Not inlined: the frames of its callers stay small.
@@ -91,7 +101,7 @@ mod tests {
     use crate::{
         Reason,
         address::V4,
-        frame::{TCP, flag},
+        frame::{PortPair, TCP, flag},
         judge,
         rules::Role,
         testing::TestEnv,
@@ -130,8 +140,7 @@ mod tests {
         let syn = Segment {
             source: address([198, 51, 100, 7]),
             destination: address(destination),
-            source_port: 4000,
-            destination_port: PROTECTED,
+            ports: PortPair::new(4000, PROTECTED),
             protocol: TCP,
             transport: 34,
         };

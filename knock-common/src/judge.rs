@@ -5,7 +5,7 @@ use crate::{
     address::V4,
     event::{Cause, Event, Kind, NOBODY},
     frame::{
-        Frame, Parsed, Segment, TCP, flag,
+        Frame, Parsed, PortPair, Segment, TCP, flag,
         ip::{self, ipv4, ipv6},
         link::{Framing, NetworkLayer},
     },
@@ -27,12 +27,16 @@ pub fn judge<L: Framing, E: Env, F: Frame + ?Sized>(env: &E, frame: &F) -> Verdi
     if env.lapsed() {
         return Verdict::of(Reason::Lapsed);
     }
-    match L::network(frame) {
-        NetworkLayer::Ipv4 { at } => ip(env, frame, ipv4(frame, at)),
-        NetworkLayer::Ipv6 { at } => ip(env, frame, ipv6(frame, at)),
-        NetworkLayer::Other => Verdict::of(Reason::NotIp),
-        NetworkLayer::Malformed => malformed::<E, V4>(env, None),
-    }
+    let parsed = match L::plain(frame) {
+        Some(segment) => Parsed::Segment(segment),
+        None => match L::network(frame) {
+            NetworkLayer::Ipv4 { at } => ipv4(frame, at),
+            NetworkLayer::Ipv6 { at } => return ip(env, frame, ipv6(frame, at)),
+            NetworkLayer::Other => return Verdict::of(Reason::NotIp),
+            NetworkLayer::Malformed => return malformed::<E, V4>(env, None),
+        },
+    };
+    ip(env, frame, parsed)
 }
 
 /// Returns what the program does with a packet. Not part of [`judge`], because each packet takes fewer instructions if it
@@ -68,11 +72,11 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
     tcp: impl FnOnce() -> (u8, u32),
 ) -> Verdict {
     let port = port_of(env, segment);
-    if env.takes_authenticated() && port.is_authenticated() && segment.protocol != TCP {
+    if port.is_authenticated() && env.takes_authenticated() && segment.protocol != TCP {
         return at_knock_port(env, frame, segment, port);
     }
     if port.is_protected() {
-        if !guarded::may_be(env, segment.destination, port) || !guarded::is(env, segment, port) {
+        if !guarded::at(env, segment, port) {
             return Verdict::of(Reason::Unguarded);
         }
         let (flags, sequence) = tcp_of(segment, tcp);
@@ -81,7 +85,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
         return Verdict { reason, gate };
     }
     let role = port.role();
-    if role == Role::Open || !guarded::may_be(env, segment.destination, port) {
+    if role == Role::Open || !guarded::may_be(env, segment.destination) {
         return Verdict::of(Reason::Unguarded);
     }
     let (flags, _) = tcp_of(segment, tcp);
@@ -91,7 +95,7 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
         return Verdict::of(Reason::Unguarded);
     }
     // The others matter only where they break a run, so that is looked at first.
-    if role != Role::Foreign && !guarded::is(env, segment, port) {
+    if role != Role::Foreign && !guarded::is(env, segment) {
         return Verdict::of(Reason::Unguarded);
     }
     if let Role::Knock { symbol, starts } = role {
@@ -109,7 +113,8 @@ pub(crate) fn segment<E: Env, F: Frame + ?Sized, A: Address>(
 /// Returns the entry of a packet's destination port.
 #[inline(always)]
 fn port_of<E: Env, A: Address>(env: &E, segment: &Segment<A>) -> PortRole {
-    let index = Role::index(segment.protocol != TCP, segment.destination_port);
+    // The numbers of TCP and UDP, 6 and 17, differ in the lowest bit: no branch.
+    let index = Role::index(segment.protocol & 1 != 0, segment.ports.destination());
     env.port(index)
 }
 
@@ -132,8 +137,7 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Address>(
     port: PortRole,
 ) -> Verdict {
     // Knocks are taken where packets are guarded, whatever destinations the gate of the port has.
-    let takes = guarded::may_be(env, segment.destination, PortRole::FOREIGN)
-        && guarded::is(env, segment, PortRole::FOREIGN);
+    let takes = guarded::may_be(env, segment.destination) && guarded::is(env, segment);
     let protects = if guarded::is_placed(env, port) {
         guarded::is_place(env, segment.destination, port.gate())
     } else {
@@ -191,7 +195,7 @@ fn at_gate<E: Env, A: Address>(
     if known == Known::Granted {
         return Reason::Grant;
     }
-    let grant = grant::find::live(env, &segment.source, gate, segment.source_port);
+    let grant = grant::find::live(env, &segment.source, gate, segment.ports.source());
     if known == Known::Nothing && grant.is_some() {
         return Reason::Grant;
     }
@@ -261,19 +265,21 @@ enum Known {
 /// Looks up the flow of a packet that does not begin one, and updates its session.
 #[inline(always)]
 fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flags: u8) -> Known {
-    let flow = &Flow::of(segment);
-    let tcp = flow.protocol == u32::from(TCP);
-    let none = if tcp { Known::Nothing } else { Known::Opens };
+    let none = || match segment.protocol {
+        TCP => Known::Nothing,
+        _ => Known::Opens,
+    };
     let gate = port.gate();
     if port.is_cut() {
         note_cut(env, segment, gate);
-        return none;
+        return none();
     }
+    let flow = &Flow::of(segment);
     let Some((session, now)) = session::lookup::find(env, flow, gate) else {
-        return none;
+        return none();
     };
     if !session::lookup::goes_on(env, segment, session, flags, now) {
-        return none;
+        return none();
     }
     session::seen(session, now);
     if session.is_granted(now) {
@@ -390,8 +396,7 @@ fn without_ports<E: Env, A: Address>(env: &E, source: A, destination: A) -> Reas
     let packet = Segment {
         source,
         destination,
-        source_port: 0,
-        destination_port: 0,
+        ports: PortPair::NONE,
         protocol: 0,
         transport: 0,
     };
@@ -434,7 +439,7 @@ fn tell<E: Env, A: Address>(
         source: segment.source.padded(),
         user,
         gate,
-        port: segment.destination_port,
+        port: segment.ports.destination(),
         kind: kind as u8,
         cause: cause as u8,
         family: A::FAMILY,

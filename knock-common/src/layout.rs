@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 21;
+pub const LAYOUT: u32 = 22;
 
 /// [`SHAPE`] of this layout.
 const RECORDED: u64 = 10_120_001_487_219_292_037;

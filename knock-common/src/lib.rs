@@ -16,8 +16,8 @@
 //! Each record that crosses to user space stands in the module that uses it; [`layout`] is their version.
 //!
 //! Times are nanoseconds of `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` reads it (since Linux
-//! 5.11; it moves in steps of one timer tick, 1 to 10 ms), or one tick later. Ports are in host byte order, addresses
-//! are byte arrays in network order.
+//! 5.11; it moves in steps of one timer tick, 1 to 10 ms), or one tick later. Ports are in host byte order, except in a
+//! [`PortPair`](frame::PortPair); addresses are byte arrays in network order.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![expect(
     clippy::inline_always,

@@ -57,7 +57,7 @@ pub fn headers<F: Frame + ?Sized, A>(frame: &F, segment: &Segment<A>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::UDP;
+    use crate::frame::{PortPair, UDP};
 
     #[test]
     fn a_packet_that_is_not_merged_counts_once() {
@@ -106,8 +106,7 @@ mod tests {
         let segment = |protocol, transport| Segment {
             source: (),
             destination: (),
-            source_port: 0,
-            destination_port: 0,
+            ports: PortPair::NONE,
             protocol,
             transport,
         };

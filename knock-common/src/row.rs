@@ -80,19 +80,23 @@ pub fn slots(choice: u32) -> impl Iterator<Item = u32> {
 /// Returns the fingerprint of a key: 1 to 254.
 #[inline(always)]
 pub(crate) const fn fingerprint(position: Position) -> u64 {
-    // Of the lower half: the upper one selects the row and the set.
-    (((position.to_bits() as u32 as u64) * 254) >> 32) + 1
+    // Of the bits between those that select the first choice and those that select the row and the set. Widening; `From` is not
+    // const.
+    (((position.to_bits() as u32 >> 16) * 254) >> 16) as u64 + 1
 }
 
-/// Returns a slot with the fingerprint of this key in its home row, which has this index and word, or [`NO_SLOT`]: its
-/// [first choice](first_choice), or else the first one.
+/// Returns a slot with the fingerprint of this key in its home row, which has this index and word: its
+/// [first choice](first_choice), or else the first one, or [`NO_SLOT`] if the key can only be elsewhere. `None`: the table does not
+/// have the key.
 #[inline(always)]
-pub const fn find(word: u64, row: u32, position: Position) -> u32 {
+pub const fn find(word: u64, row: u32, position: Position) -> Option<u32> {
     let (place, fingerprint) = (first_place(position), fingerprint(position));
-    if word >> (8 * place) & 0xff == fingerprint {
-        return row * SLOTS + place;
+    if word >> (8 * place) & 0xff != fingerprint {
+        let slot = first(word, row, fingerprint);
+        let is_nowhere = slot == NO_SLOT && !has_others(word);
+        return if is_nowhere { None } else { Some(slot) };
     }
-    first(word, row, fingerprint)
+    Some(row * SLOTS + place)
 }
 
 /// Returns the first slot of a row with this byte: a fingerprint, or [`FREE`]. [`NO_SLOT`]: there is none.

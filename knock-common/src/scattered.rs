@@ -5,7 +5,7 @@ use crate::{
     Address, Env,
     address::{V4, V6},
     frame::{
-        Frame, Parsed, Segment, TCP, ip,
+        Frame, Parsed, PortPair, Segment, TCP, ip,
         link::{Framing, NetworkLayer},
     },
     judge,
@@ -83,8 +83,7 @@ impl<A: Address> Read<A> {
             segment: Segment {
                 source: A::zeroed(),
                 destination: A::zeroed(),
-                source_port: 0,
-                destination_port: 0,
+                ports: PortPair::NONE,
                 protocol: 0,
                 transport: 0,
             },

@@ -34,7 +34,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::{Address, Padded, V4, V6},
-    frame::Segment,
+    frame::{PortPair, Segment},
     memory::read,
     seed::Seed,
     set::Position,
@@ -46,8 +46,7 @@ use crate::{
 pub struct Flow<A> {
     pub source: A,
     pub destination: A,
-    pub source_port: u16,
-    pub destination_port: u16,
+    pub ports: PortPair,
     /// IP protocol number: 6 or 17.
     pub protocol: u32,
 }
@@ -58,18 +57,10 @@ impl<A: Address> Flow<A> {
         Self {
             source: segment.source,
             destination: segment.destination,
-            source_port: segment.source_port,
-            destination_port: segment.destination_port,
+            ports: segment.ports,
             // Widening; `From` is not const.
             protocol: segment.protocol as u32,
         }
-    }
-
-    /// Returns both ports, as [`Session::ports`].
-    #[inline(always)]
-    pub const fn ports(&self) -> u32 {
-        // Widening; `From` is not const.
-        self.source_port as u32 | (self.destination_port as u32) << 16
     }
 
     /// Returns the tag of a flow: 64 bits of addresses and ports. Other flows can have the same tag.
@@ -78,14 +69,14 @@ impl<A: Address> Flow<A> {
         tag(
             self.source.padded(),
             self.destination.padded(),
-            self.ports(),
+            self.ports.to_bits(),
         )
     }
 
     /// Returns where the flow is in the [`table`].
     #[inline(always)]
     pub fn position(&self, seed: Seed) -> Position {
-        let ports = u64::from(self.ports()) | u64::from(self.protocol) << 32;
+        let ports = u64::from(self.ports.to_bits()) | u64::from(self.protocol) << 32;
         let (source, destination) = (self.source.padded(), self.destination.padded());
         // All words are keyed, so that nobody can choose flows of one row or set.
         if A::BITS == 32 {
@@ -113,7 +104,7 @@ pub struct Session {
     /// [`Address::padded`] of the addresses of its flow.
     pub source: [u64; 2],
     pub destination: [u64; 2],
-    /// [`Flow::ports`] of its flow.
+    /// The [`PortPair`] of its flow.
     pub ports: u32,
     /// TCP: initial sequence number of the client's latest SYN, to recognise its retransmission.
     pub initial: u32,
@@ -178,15 +169,14 @@ impl Session {
         Flow {
             source: address(self.source),
             destination: address(self.destination),
-            source_port: self.ports as u16,
-            destination_port: (self.ports >> 16) as u16,
+            ports: PortPair::from_bits(self.ports),
             protocol: u32::from(self.tenancy.protocol()),
         }
     }
 
     /// Returns source and destination of its flow.
     pub fn ends(&self) -> [SocketAddr; 2] {
-        let port = [self.ports as u16, (self.ports >> 16) as u16];
+        let ports = PortPair::from_bits(self.ports);
         let of = |[first, second]: [u64; 2], port| {
             let padded = Padded::from_words(first, second);
             let address = if self.tenancy.state() == V4::FAMILY {
@@ -196,7 +186,10 @@ impl Session {
             };
             SocketAddr::new(address, port)
         };
-        [of(self.source, port[0]), of(self.destination, port[1])]
+        [
+            of(self.source, ports.source()),
+            of(self.destination, ports.destination()),
+        ]
     }
 
     /// As [`Flow::tag`].
@@ -218,7 +211,7 @@ impl Session {
     }
 }
 
-/// Who has a slot. From the lowest bit: 16 bits of the gate, 16 of the holder, 8 of the IP protocol, 8 of the [`state`], and 16
+/// Who has a slot. From the lowest bit: 16 bits of the gate, 8 of the IP protocol, 8 of the [`state`], 16 of the holder, and 16
 /// that count the tenancies of the slot.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
@@ -233,18 +226,18 @@ impl Tenancy {
     /// Returns the holder to whose share of the table the slot counts until it is taken; see [`session`](crate::session).
     #[inline(always)]
     pub const fn holder(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0 >> 32) as u16
     }
 
     /// Returns the IP protocol number: 6 or 17.
     #[inline(always)]
     pub const fn protocol(self) -> u8 {
-        (self.0 >> 32) as u8
+        (self.0 >> 16) as u8
     }
 
     #[inline(always)]
     pub const fn state(self) -> u8 {
-        (self.0 >> 40) as u8
+        (self.0 >> 24) as u8
     }
 
     /// Returns whether the slot has a session.
@@ -256,13 +249,25 @@ impl Tenancy {
     /// Returns whether the slot has a session of this family and protocol.
     #[inline(always)]
     const fn is_of<A: Address>(self, protocol: u32) -> bool {
+        self.0 as u32 >> 16 == Self::kind::<A>(protocol)
+    }
+
+    /// As [`is_of`](Self::is_of), and of a flow at this gate.
+    #[inline(always)]
+    const fn is_at<A: Address>(self, protocol: u32, gate: u16) -> bool {
         // Widening; `From` is not const.
-        (self.0 >> 32) as u16 as u32 == protocol | (A::FAMILY as u32) << 8
+        self.0 as u32 == gate as u32 | Self::kind::<A>(protocol) << 16
+    }
+
+    /// Returns protocol and state of a session.
+    #[inline(always)]
+    const fn kind<A: Address>(protocol: u32) -> u32 {
+        protocol | (A::FAMILY as u32) << 8
     }
 
     #[inline(always)]
     const fn with_state(self, state: u8) -> Self {
-        Self(self.0 & !(0xff << 40) | (state as u64) << 40)
+        Self(self.0 & !(0xff << 24) | (state as u64) << 24)
     }
 
     #[inline(always)]
@@ -275,11 +280,7 @@ impl Tenancy {
     const fn next<A: Address>(self, protocol: u32, gate: u16, holder: u16) -> Self {
         let number = (self.0 >> 48).wrapping_add(1) << 48;
         Self(
-            number
-                | (A::FAMILY as u64) << 40
-                | (protocol as u64) << 32
-                | (holder as u64) << 16
-                | gate as u64,
+            number | (holder as u64) << 32 | (Self::kind::<A>(protocol) as u64) << 16 | gate as u64,
         )
     }
 }

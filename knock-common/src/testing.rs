@@ -52,8 +52,8 @@ pub type End = (Padded, u16);
 
 /// Returns the family of a flow, its host's own end, then its peer's.
 pub fn socket_of<A: Address>(flow: &Flow<A>) -> (u8, End, End) {
-    let own = (flow.destination.padded(), flow.destination_port);
-    (A::FAMILY, own, (flow.source.padded(), flow.source_port))
+    let own = (flow.destination.padded(), flow.ports.destination());
+    (A::FAMILY, own, (flow.source.padded(), flow.ports.source()))
 }
 
 /// Returns a packet of a flow, behind an Ethernet and an IPv4 header.
@@ -61,8 +61,7 @@ pub const fn segment_of<A: Address>(flow: &Flow<A>) -> Segment<A> {
     Segment {
         source: flow.source,
         destination: flow.destination,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
+        ports: flow.ports,
         protocol: flow.protocol as u8,
         transport: 34,
     }
@@ -460,8 +459,8 @@ impl Env for TestEnv {
     }
 
     fn is_connected<A: Address>(&self, datagram: &Segment<A>) -> bool {
-        let own = (datagram.destination.padded(), datagram.destination_port);
-        let peer = (datagram.source.padded(), datagram.source_port);
+        let own = (datagram.destination.padded(), datagram.ports.destination());
+        let peer = (datagram.source.padded(), datagram.ports.source());
         self.connected.borrow().contains(&(A::FAMILY, own, peer))
     }
 
@@ -582,7 +581,7 @@ impl Env for TestEnv {
 
     fn hand_up<A: Address>(&self, datagram: &Segment<A>) {
         let source = datagram.source.padded();
-        let handed_up = (A::FAMILY, source, datagram.destination_port);
+        let handed_up = (A::FAMILY, source, datagram.ports.destination());
         self.handed_up.borrow_mut().push(handed_up);
     }
 

@@ -11,3 +11,10 @@ pub const fn elapsed(then: u64, now: u64) -> u64 {
     let time = now.wrapping_sub(then);
     if time.cast_signed() < 0 { 0 } else { time }
 }
+
+/// Returns whether less than `limit` has [`elapsed`] from `then` to `now`, or `then` is later, in two instructions. `limit`: below
+/// 2^63.
+#[inline(always)]
+pub const fn is_within(then: u64, now: u64, limit: u64) -> bool {
+    now.wrapping_sub(then).cast_signed() < limit.cast_signed()
+}

@@ -161,19 +161,11 @@ pub struct ExtensionHeader {
     pub rest: [u8; 4],
 }
 
-/// The ports with which the headers of TCP and UDP begin.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Zeroable, Pod)]
-pub struct Ports {
-    pub source: Be16,
-    pub destination: Be16,
-}
-
 /// The header of TCP up to its flags (RFC 9293).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Zeroable, Pod)]
 pub struct TcpStart {
-    /// [`Ports`] in one word.
+    /// [`PortPair`](crate::frame::PortPair).
     pub ports: Be32,
     pub sequence: Be32,
     pub acknowledgement: Be32,
@@ -197,7 +189,8 @@ pub struct TcpHeader {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Zeroable, Pod)]
 pub struct UdpHeader {
-    pub ports: Ports,
+    /// [`PortPair`](crate::frame::PortPair).
+    pub ports: Be32,
     /// Bytes of header and payload.
     pub length: Be16,
     pub checksum: Be16,
@@ -209,7 +202,6 @@ const _: () = {
     assert!(size_of::<Ipv4Header>() == 20);
     assert!(size_of::<Ipv6Header>() == 40);
     assert!(size_of::<ExtensionHeader>() == 8);
-    assert!(size_of::<Ports>() == 4);
     assert!(size_of::<TcpStart>() == 14);
     assert!(size_of::<TcpHeader>() == 20);
     assert!(size_of::<UdpHeader>() == 8);

@@ -32,6 +32,7 @@ use knock_common::{
 
 use crate::{
     atomic, clock, fwknop, host, maps,
+    opaque::opaque,
     packet::{self, Context, Packet},
     settings,
 };
@@ -122,7 +123,9 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn port(&self, index: u32) -> PortRole {
-        PortRole::unpack(maps::ROLE.get(index).copied().unwrap_or(0))
+        let packed = maps::ROLE.get(index).copied().unwrap_or(0);
+        // Every index has an entry. The compiler would add a separate path for a missing one, and every packet would pay for it.
+        PortRole::unpack(opaque(packed))
     }
 
     #[inline(always)]
@@ -265,8 +268,8 @@ impl Env for KernelEnv {
     fn route_here<A: Address>(&self, packet: &Segment<A>) -> u32 {
         host::look_up_route(
             self.context,
-            (packet.source, packet.source_port),
-            (packet.destination, packet.destination_port),
+            (packet.source, packet.ports.source()),
+            (packet.destination, packet.ports.destination()),
             packet.protocol,
         )
     }

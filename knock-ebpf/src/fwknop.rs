@@ -25,7 +25,7 @@ const UDP_HEADER: u32 = 8;
 #[inline(always)]
 pub fn hand_up<A: Address>(context: *mut Context, datagram: &Segment<A>) {
     let (first, second) = datagram.source.padded().words();
-    let ends = u64::from(datagram.source_port) << 16 | u64::from(datagram.destination_port);
+    let ends = u64::from(datagram.ports.source()) << 16 | u64::from(datagram.ports.destination());
     let place = (datagram.transport as u64 & 0xffff) << 8 | u64::from(A::FAMILY);
     copy(context, ends << 32 | place, first, second);
 }

@@ -19,8 +19,8 @@ use crate::packet::{self, Context};
 pub fn route<A: Address>(context: *mut Context, flow: &Flow<A>) -> u32 {
     look_up_route(
         context,
-        (flow.source, flow.source_port),
-        (flow.destination, flow.destination_port),
+        (flow.source, flow.ports.source()),
+        (flow.destination, flow.ports.destination()),
         flow.protocol as u8,
     )
 }
@@ -59,8 +59,8 @@ pub fn socket<A: Address>(context: *mut Context, flow: &Flow<A>) -> u32 {
     let tuple = Tuple {
         source: flow.source,
         destination: flow.destination,
-        source_port: flow.source_port.to_be(),
-        destination_port: flow.destination_port.to_be(),
+        source_port: flow.ports.source().to_be(),
+        destination_port: flow.ports.destination().to_be(),
     };
     // SAFETY: the context is this packet's, and the tuple is on the stack and has the length that is passed. The
     // socket is read before it is released, and released once.
@@ -88,8 +88,8 @@ pub fn is_connected<A: Address>(context: *mut Context, datagram: &Segment<A>) ->
     let tuple = Tuple {
         source: datagram.source,
         destination: datagram.destination,
-        source_port: datagram.source_port.to_be(),
-        destination_port: datagram.destination_port.to_be(),
+        source_port: datagram.ports.source().to_be(),
+        destination_port: datagram.ports.destination().to_be(),
     };
     // SAFETY: as in `socket`.
     unsafe {

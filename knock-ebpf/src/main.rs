@@ -29,6 +29,7 @@ mod maps;
 mod memory;
 mod next;
 mod object;
+mod opaque;
 mod packet;
 mod reject;
 mod scattered;

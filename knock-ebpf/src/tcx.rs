@@ -28,6 +28,7 @@ mod host;
 mod maps;
 mod memory;
 mod object;
+mod opaque;
 #[path = "skb/packet.rs"]
 mod packet;
 #[path = "skb/read.rs"]

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     address::{V4, V6},
     verdict::Reason,
-    wire::{Ipv4Header, Ipv6Header, Ports, TcpStart},
+    wire::{Be32, Ipv4Header, Ipv6Header, TcpStart},
 };
 
 /// Reads an IPv4 packet (RFC 791) that begins at `at`.
@@ -96,14 +96,13 @@ fn segment<F: Frame + ?Sized, A>(
     protocol: u8,
     transport: usize,
 ) -> Parsed<A> {
-    let Some(ports) = frame.header::<Ports>(transport) else {
+    let Some(ports) = frame.header::<Be32>(transport) else {
         return Parsed::Malformed(Some((source, destination)));
     };
     Parsed::Segment(Segment {
         source,
         destination,
-        source_port: ports.source.get(),
-        destination_port: ports.destination.get(),
+        ports: ports.into(),
         protocol,
         transport,
     })

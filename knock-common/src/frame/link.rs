@@ -1,7 +1,10 @@
 //! The link header.
 
-use super::Frame;
-use crate::wire::{EthernetHeader, VlanTag, ether};
+use super::{Frame, Segment, plain};
+use crate::{
+    address::V4,
+    wire::{EthernetHeader, VlanTag, ether},
+};
 
 /// Bytes of an Ethernet header, and of a VLAN tag.
 pub const ETHER_HEADER: usize = size_of::<EthernetHeader>();
@@ -25,6 +28,13 @@ pub trait Framing {
 
     /// Finds the network layer.
     fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer;
+
+    /// Reads a plain packet: TCP or UDP over IPv4 without options, not a fragment, without tags. `None` if it is another one, or
+    /// where plain packets are read like all others.
+    #[inline(always)]
+    fn plain<F: Frame + ?Sized>(_: &F) -> Option<Segment<V4>> {
+        None
+    }
 }
 
 /// Ethernet II, with up to two VLAN tags.
@@ -49,6 +59,11 @@ impl Framing for Ethernet {
             return NetworkLayer::Other;
         };
         behind::<MAX_TAGS, F>(frame, ethernet, ETHER_HEADER)
+    }
+
+    #[inline(always)]
+    fn plain<F: Frame + ?Sized>(frame: &F) -> Option<Segment<V4>> {
+        plain::ethernet(frame)
     }
 }
 
@@ -106,6 +121,11 @@ impl Framing for BareIp {
             6 => NetworkLayer::Ipv6 { at: 0 },
             _ => NetworkLayer::Other,
         }
+    }
+
+    #[inline(always)]
+    fn plain<F: Frame + ?Sized>(frame: &F) -> Option<Segment<V4>> {
+        plain::bare_ip(frame)
     }
 }
 

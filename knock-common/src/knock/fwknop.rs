@@ -83,7 +83,7 @@ mod tests {
     use crate::{
         Address as _,
         address::V4,
-        frame::{Segment, TCP, UDP, flag},
+        frame::{PortPair, Segment, TCP, UDP, flag},
         judge,
         rules::Role,
         testing::TestEnv,
@@ -99,8 +99,7 @@ mod tests {
         let packet = |protocol, destination_port| Segment {
             source: V4::from_word(0x0201_4d0a),
             destination: host,
-            source_port: 4000,
-            destination_port,
+            ports: PortPair::new(4000, destination_port),
             protocol,
             transport: 34,
         };

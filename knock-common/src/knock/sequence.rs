@@ -24,7 +24,7 @@ use crate::{
     grant::give::{self, Opening, Terms},
     guarded,
     report::{class, class_of, send},
-    rules::{NO_GATE, PortRole},
+    rules::NO_GATE,
     time::TICK_SHIFT,
 };
 
@@ -33,7 +33,7 @@ use crate::{
 pub fn foreign<E: Env, A: Address>(env: &E, probe: &Segment<A>) {
     if let Some(Entry::Known(progress)) = ring::entry(env, &probe.source)
         && progress.state != 0
-        && guarded::is(env, probe, PortRole::FOREIGN)
+        && guarded::is(env, probe)
         && !is_own(env, probe)
         && let Some(mut progress) = progress.hold(env, &probe.source)
         && progress.state != 0
@@ -71,7 +71,7 @@ fn advance<E: Env, A: Address>(
     let start = if starts { u32::from(symbol) + 1 } else { 0 };
     let step = Step {
         time: (now >> TICK_SHIFT) as u32,
-        source_port: probe.source_port,
+        source_port: probe.ports.source(),
         symbol,
     };
     let progress = match ring::entry(env, &probe.source) {
@@ -299,7 +299,7 @@ fn report_of<A: Address>(probe: &Segment<A>, now: u64) -> Event {
         source: probe.source.padded(),
         user: NOBODY,
         gate: NO_GATE,
-        port: probe.destination_port,
+        port: probe.ports.destination(),
         kind: 0,
         cause: 0,
         family: A::FAMILY,

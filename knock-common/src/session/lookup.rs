@@ -5,7 +5,7 @@ use crate::{
     Address, Env,
     frame::{Segment, flag},
     set::NO_SLOT,
-    time::{TICK_SHIFT, elapsed},
+    time::{TICK_SHIFT, is_within},
 };
 
 /// The least time for which the host is asked after a FIN or RST, in units of 2^[`TICK_SHIFT`] ns: a second. Before that
@@ -20,7 +20,7 @@ pub fn find<'e, E: Env, A: Address>(
     flow: &Flow<A>,
     gate: u16,
 ) -> Option<(&'e mut Session, u64)> {
-    live(env, table::find(env, flow), gate)
+    live(env, table::find_at(env, flow, Some(gate))?, gate)
 }
 
 /// As [`find`], for code that does not run for each packet; see [`table::find_except`].
@@ -30,29 +30,23 @@ pub fn find_again<'e, E: Env, A: Address>(
     flow: &Flow<A>,
     gate: u16,
 ) -> Option<(&'e mut Session, u64)> {
-    live(env, table::find_except(env, flow, NO_SLOT), gate)
+    let found = table::find_except(env, flow, Some(gate), NO_SLOT)?;
+    live(env, found, gate)
 }
 
 #[inline(always)]
 fn live<'e, E: Env>(
     env: &E,
-    found: Option<table::Found<'e>>,
+    table::Found { session, last, .. }: table::Found<'e>,
     gate: u16,
 ) -> Option<(&'e mut Session, u64)> {
-    let table::Found {
-        session,
-        tenancy,
-        last,
-        ..
-    } = found?;
     let now = env.now();
-    let idle = elapsed(last, now);
     // Most packets of a flow come sooner than that, and for them the gate is not looked up.
-    let lives = idle < env.least_idle()
+    let lives = is_within(last, now, env.least_idle())
         || env
             .gate(gate)
-            .is_some_and(|rules| idle < rules.session_idle);
-    (tenancy.gate() == gate && lives).then_some((session, now))
+            .is_some_and(|rules| is_within(last, now, rules.session_idle));
+    lives.then_some((session, now))
 }
 
 /// Returns whether a SYN with these flags and this sequence number is a retransmission of the one that began the

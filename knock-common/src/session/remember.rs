@@ -63,7 +63,7 @@ fn again<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, initial: 
     let flow = Flow::of(segment);
     let Some(table::Found {
         session, tenancy, ..
-    }) = table::find_except(env, &flow, NO_SLOT)
+    }) = table::find_except(env, &flow, None, NO_SLOT)
     else {
         return false;
     };

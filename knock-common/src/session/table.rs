@@ -67,47 +67,57 @@ pub struct Found<'m> {
     pub last: u64,
 }
 
-/// Looks a flow up.
+/// Looks a flow up, at whichever gate.
 #[inline(always)]
 pub fn find<'m, M: SessionMemory, A: Address>(memory: &'m M, flow: &Flow<A>) -> Option<Found<'m>> {
+    find_at(memory, flow, None)
+}
+
+/// Looks a flow up: if a gate is named, at this one only.
+#[inline(always)]
+pub fn find_at<'m, M: SessionMemory, A: Address>(
+    memory: &'m M,
+    flow: &Flow<A>,
+    gate: Option<u16>,
+) -> Option<Found<'m>> {
     if A::BITS > 32 {
         // A packet of IPv6 can have been read in many ways, and the verifier follows this code for each.
-        return find_except(memory, flow, NO_SLOT);
+        return find_except(memory, flow, gate, NO_SLOT);
     }
     let position = flow.position(memory.seed());
     let home = row::home(position, memory.session_rows());
     let word = row::word(&SessionRows(memory), home)?;
-    let first = row::find(word, home, position);
-    if first == NO_SLOT && !row::has_others(word) {
-        return None;
-    }
-    let found = at(memory, first, flow);
+    let first = row::find(word, home, position)?;
+    let found = at(memory, first, flow, gate);
     if found.is_some() {
         return found;
     }
     let slot = memory.search_session(position, flow.tag(), NO_SLOT);
-    at(memory, slot, flow)
+    at(memory, slot, flow, gate)
 }
 
-/// Looks a flow up in every slot except `but` ([`NO_SLOT`]: in every slot). For code that does not run for each packet: it is
-/// slower than [`find`], but takes less of the caller's stack and less work of the verifier.
+/// As [`find_at`], in every slot except `but` ([`NO_SLOT`]: in every slot). For code that does not run for each packet: it is
+/// slower, but takes less of the caller's stack and less work of the verifier.
 #[inline(always)]
 pub fn find_except<'m, M: SessionMemory, A: Address>(
     memory: &'m M,
     flow: &Flow<A>,
+    gate: Option<u16>,
     but: u32,
 ) -> Option<Found<'m>> {
     let position = flow.position(memory.seed());
     let slot = memory.search_session(position, flow.tag(), but);
-    at(memory, slot, flow)
+    at(memory, slot, flow, gate)
 }
 
-/// Returns the session in a slot, if it has this flow. A fingerprint rarely leads to the slot of another flow.
+/// Returns the session in a slot, if it has this flow, at this gate where one is named. A fingerprint rarely leads to the slot of
+/// another flow.
 #[inline(always)]
 fn at<'m, M: SessionMemory, A: Address>(
     memory: &'m M,
     slot: u32,
     flow: &Flow<A>,
+    gate: Option<u16>,
 ) -> Option<Found<'m>> {
     let session = memory.session(slot)?;
     let tenancy = read(&session.tenancy);
@@ -116,30 +126,29 @@ fn at<'m, M: SessionMemory, A: Address>(
     let (source, source_end) = flow.source.padded().words();
     let (destination, destination_end) = flow.destination.padded().words();
     let last = memory.read_after(&session.last, first);
-    let mut all = u64::from(ports) ^ last;
-    let mut differs = u64::from(ports ^ flow.ports());
+    let mut differs = u64::from(ports ^ flow.ports.to_bits());
     for (cell, word) in [
         (&session.source[0], source),
         (&session.destination[0], destination),
     ] {
-        let found = memory.read_after(cell, first);
-        all ^= found;
-        differs |= found ^ word;
+        differs |= memory.read_after(cell, first) ^ word;
     }
     if A::BITS > 32 {
         for (cell, word) in [
             (&session.source[1], source_end),
             (&session.destination[1], destination_end),
         ] {
-            let found = memory.read_after(cell, first);
-            all ^= found;
-            differs |= found ^ word;
+            differs |= memory.read_after(cell, first) ^ word;
         }
     }
-    // Before any comparison: after one, the compiler could use the flow's own words in place of those that were read, and this
-    // read would no longer depend on those reads.
-    let again = memory.read_after(&session.tenancy, all);
-    let is_its = differs == 0 && again == tenancy && tenancy.is_of::<A>(flow.protocol);
+    // Before any comparison: after one, the compiler would know that `differs` is 0, and this read would no longer depend on what
+    // was read.
+    let again = memory.read_after(&session.tenancy, differs ^ last);
+    let is_of_flow = match gate {
+        Some(gate) => tenancy.is_at::<A>(flow.protocol, gate),
+        None => tenancy.is_of::<A>(flow.protocol),
+    };
+    let is_its = differs == 0 && again == tenancy && is_of_flow;
     is_its.then_some(Found {
         session,
         slot,
@@ -258,7 +267,7 @@ pub fn begin<M: SessionMemory, A: Address>(
     let held = session.tenancy;
     session.source = flow.source.padded().words().into();
     session.destination = flow.destination.padded().words().into();
-    session.ports = flow.ports();
+    session.ports = flow.ports.to_bits();
     session.initial = beginning.initial;
     session.last = beginning.last;
     session.granted = beginning.granted;
@@ -290,9 +299,9 @@ pub fn free<M: SessionMemory>(memory: &M, slot: u32) {
 /// If a flow has a session in a second slot too, ends the one in the slot with the higher index.
 #[inline(always)]
 fn end_one_of_two<M: SessionMemory, A: Address>(memory: &M, flow: &Flow<A>, slot: u32) {
-    if let Some(other) = find_except(memory, flow, slot) {
+    if let Some(other) = find_except(memory, flow, None, slot) {
         let last = other.slot.max(slot);
-        if let Some(found) = at(memory, last, flow) {
+        if let Some(found) = at(memory, last, flow, None) {
             end(memory, last, found.tenancy);
         }
     }
@@ -322,7 +331,7 @@ pub fn remove<M: SessionMemory, A: Address>(memory: &M, flow: &Flow<A>) -> bool 
     const SLOTS: usize = 2;
     let mut removed = false;
     for _ in 0..SLOTS {
-        let Some(found) = find_except(memory, flow, NO_SLOT) else {
+        let Some(found) = find_except(memory, flow, None, NO_SLOT) else {
             break;
         };
         removed |= end(memory, found.slot, found.tenancy);

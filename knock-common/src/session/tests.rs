@@ -11,6 +11,7 @@ use crate::{
     frame::{TCP, UDP, flag},
     rules::GateRules,
     testing::{TestEnv, segment_of, socket_of},
+    time::is_within,
 };
 
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -38,8 +39,7 @@ fn flow(source_port: u16) -> Flow<V4> {
     Flow {
         source: SOURCE.into(),
         destination: Ipv4Addr::new(192, 0, 2, 1).into(),
-        source_port,
-        destination_port: 22,
+        ports: PortPair::new(source_port, 22),
         protocol: u32::from(TCP),
     }
 }
@@ -479,6 +479,8 @@ fn idle_time_is_told_across_the_boot_and_between_cpus() {
         ),
     ] {
         assert_eq!(session(last).idle(now), idle, "{last} {now}");
+        assert!(is_within(last, now, idle + 1), "{last} {now}");
+        assert!(idle == 0 || !is_within(last, now, idle), "{last} {now}");
     }
 }
 

@@ -9,7 +9,7 @@ use bytemuck::Zeroable as _;
 use crate::{
     Address, Env as _,
     address::{V4, V6},
-    frame::{Segment, UDP},
+    frame::{PortPair, Segment, UDP},
     grant::{
         FREE, Grant, GrantKey, HELD, find,
         give::{self, Opening},
@@ -145,8 +145,7 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
     let flow = Flow {
         source: one,
         destination: host,
-        source_port: 4000,
-        destination_port: 22,
+        ports: PortPair::new(4000, 22),
         protocol: 6,
     };
     let is_found = || lookup::find(&env, &flow, 0).is_some();
@@ -163,11 +162,11 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
             ..flow
         },
         Flow {
-            source_port: 4001,
+            ports: PortPair::new(4001, 22),
             ..flow
         },
         Flow {
-            destination_port: 23,
+            ports: PortPair::new(4000, 23),
             ..flow
         },
         Flow {
@@ -183,7 +182,7 @@ fn keeps_nobody_in<A: Address>(one: A, another: A, host: A) {
         assert!(is_found());
     }
     // At another gate, and while somebody holds the slot.
-    for tenancy in [its.tenancy.0 ^ 1, its.tenancy.0 & !(0xff << 40) | 1 << 40] {
+    for tenancy in [its.tenancy.0 ^ 1, its.tenancy.0 & !(0xff << 24) | 1 << 24] {
         session.tenancy.0 = tenancy;
         assert!(!is_found(), "{tenancy:#x}");
     }
@@ -222,8 +221,7 @@ fn probe(destination_port: u16) -> Segment<V4> {
     Segment {
         source: SOURCES[0].into(),
         destination: HOST.into(),
-        source_port: 4000,
-        destination_port,
+        ports: PortPair::new(4000, destination_port),
         protocol: UDP,
         transport: 34,
     }

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use knock_common::{
     Address as _,
     address::V4,
-    frame::{Segment, TCP, UDP},
+    frame::{PortPair, Segment, TCP, UDP},
     grant::{GrantKey, table},
     knock::sequence,
     rules::{GateRules, Role},
@@ -73,8 +73,7 @@ fn play(config: &Config, probes: &[Probe]) {
         let segment = Segment {
             source,
             destination: V4::from(Ipv4Addr::new(192, 0, 2, 1)),
-            source_port: probe.source_port,
-            destination_port: probe.port.number,
+            ports: PortPair::new(probe.source_port, probe.port.number),
             protocol: if probe.port.protocol == Protocol::Tcp {
                 TCP
             } else {
@@ -174,8 +173,7 @@ fn a_repeated_first_knock_does_not_spoil_the_run() {
         let segment = Segment {
             source: V4::from(Ipv4Addr::new(198, 51, 100, 7)),
             destination: V4::from(Ipv4Addr::new(192, 0, 2, 1)),
-            source_port,
-            destination_port: port(number).number,
+            ports: PortPair::new(source_port, port(number).number),
             protocol: UDP,
             transport: 34,
         };

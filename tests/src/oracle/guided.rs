@@ -8,7 +8,7 @@ use knock_common::{
     Address, Reason,
     frame::{
         Frame as _, Parsed, TCP, ip,
-        link::{BareIp, Ethernet, Framing as _, NetworkLayer},
+        link::{BareIp, Ethernet, Framing, NetworkLayer},
     },
     knock::authenticated::message::{self, has_length},
 };
@@ -36,17 +36,23 @@ pub fn read(frame: &[u8]) -> Option<String> {
     if frame.len() < 14 {
         return None;
     }
-    differs(frame, Ethernet::network(frame), read_slowly(frame))
-        .or_else(|| differs(frame, BareIp::network(frame), read_bare(frame)))
+    differs::<Ethernet>(frame, read_slowly(frame))
+        .or_else(|| differs::<BareIp>(frame, read_bare(frame)))
 }
 
-fn differs(frame: &[u8], network: NetworkLayer, wanted: Contents) -> Option<String> {
-    let got = match network {
+/// Compares what the model has read with what `knock-common` reads step by step, and at once if the packet is plain.
+fn differs<L: Framing>(frame: &[u8], wanted: Contents) -> Option<String> {
+    let got = match L::network(frame) {
         NetworkLayer::Ipv4 { at } => contents(frame, ip::ipv4(frame, at)),
         NetworkLayer::Ipv6 { at } => contents(frame, ip::ipv6(frame, at)),
         NetworkLayer::Other => Contents::NotIp,
         NetworkLayer::Malformed => Contents::Malformed(None),
     };
+    let plain = L::plain(frame).map(|segment| contents(frame, Parsed::Segment(segment)));
+    difference_of(frame, got, wanted).or_else(|| difference_of(frame, plain?, wanted))
+}
+
+fn difference_of(frame: &[u8], got: Contents, wanted: Contents) -> Option<String> {
     let (got, wanted) = (decisive(got), decisive(wanted));
     (got != wanted).then(|| {
         let bytes = frame.iter().fold(String::new(), |mut bytes, byte| {
@@ -88,10 +94,10 @@ fn contents<A: Address>(frame: &[u8], parsed: Parsed<A>) -> Contents {
             let (flags, sequence) = ip::tcp(frame, &segment);
             Contents::Segment(Segment {
                 source: segment.source.into(),
-                source_port: segment.source_port,
+                source_port: segment.ports.source(),
                 destination: segment.destination.into(),
                 port: Port {
-                    number: segment.destination_port,
+                    number: segment.ports.destination(),
                     protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
                 },
                 flags,

@@ -54,7 +54,7 @@ fn begin<E: Env, A: Address>(env: &E, datagram: &Segment<A>) -> bool {
     };
     work.source = datagram.source.padded();
     work.family = u32::from(A::FAMILY);
-    work.destination_port = datagram.destination_port;
+    work.destination_port = datagram.ports.destination();
     work.outcome = Outcome::Other as u8;
     true
 }

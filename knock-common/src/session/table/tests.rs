@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     HashTable as _, Memory as _,
     address::{V4, V6},
-    frame::{TCP, flag},
+    frame::{PortPair, TCP, flag},
     rules::GateRules,
     session::{
         lookup::{self, goes_on},
@@ -65,8 +65,7 @@ fn flow_from(source_port: u16) -> Flow<V4> {
     Flow {
         source: Ipv4Addr::new(198, 51, 100, 7).into(),
         destination: Ipv4Addr::new(192, 0, 2, 1).into(),
-        source_port,
-        destination_port: 22,
+        ports: PortPair::new(source_port, 22),
         protocol: u32::from(TCP),
     }
 }
@@ -500,8 +499,7 @@ fn flows_that_differ_are_in_other_places() {
                 let flow = Flow {
                     source,
                     destination,
-                    source_port,
-                    destination_port,
+                    ports: PortPair::new(source_port, destination_port),
                     protocol,
                 };
                 assert!(is_new(flow.position(env.seed())), "{flow:?}");
@@ -509,12 +507,23 @@ fn flows_that_differ_are_in_other_places() {
                 let flow = Flow {
                     source: long(source),
                     destination: long(destination),
-                    source_port,
-                    destination_port,
+                    ports: PortPair::new(source_port, destination_port),
                     protocol,
                 };
                 assert!(is_new(flow.position(env.seed())), "{flow:?}");
             }
         }
+    }
+}
+
+/// Wherever it is asked: for each packet, and where a connection is counted.
+#[test]
+fn a_flow_is_known_at_its_own_gate_alone() {
+    let env = env();
+    assert!(syn(&env, 1, 1));
+    for (gate, is_known) in [(0, false), (1, true)] {
+        let flow = flow(1);
+        assert_eq!(lookup::find(&env, &flow, gate).is_some(), is_known);
+        assert_eq!(lookup::find_again(&env, &flow, gate).is_some(), is_known);
     }
 }

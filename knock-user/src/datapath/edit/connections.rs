@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use knock_common::{
     Address,
     address::{V4, V6},
-    frame::TCP,
+    frame::{PortPair, TCP},
     session::{Flow, MORE, table::Beginning},
 };
 
@@ -197,8 +197,7 @@ fn flow<A>(source: A, destination: A, socket: &Socket) -> Flow<A> {
     Flow {
         source,
         destination,
-        source_port: socket.remote.port(),
-        destination_port: socket.local.port(),
+        ports: PortPair::new(socket.remote.port(), socket.local.port()),
         protocol: u32::from(TCP),
     }
 }

@@ -9,6 +9,7 @@ const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const COMPILE: &str = "knock-user/src/datapath/compile/mod.rs";
 const SESSION: &str = "knock-common/src/session.rs";
+const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
 const REPORT: &str = "knock-common/src/report.rs";
 const GUARDED: &str = "knock-common/src/guarded.rs";
 const REPLY: &str = "knock-common/src/reject/reply.rs";
@@ -60,8 +61,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a grant of the first gate opens every gate",
         file: JUDGE,
-        find: "grant::find::live(env, &segment.source, gate, segment.source_port)",
-        replace: "grant::find::live(env, &segment.source, 0, segment.source_port)",
+        find: "grant::find::live(env, &segment.source, gate, segment.ports.source())",
+        replace: "grant::find::live(env, &segment.source, 0, segment.ports.source())",
     },
     Fault {
         what: "one connection more than `connections` is admitted",
@@ -162,14 +163,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow's idle time is not checked",
         file: LOOKUP,
-        find: "idle < rules.session_idle",
-        replace: "idle < u64::MAX",
+        find: "is_within(last, now, rules.session_idle)",
+        replace: "is_within(last, now, u64::MAX >> 1)",
     },
     Fault {
         what: "a flow lives one moment too long",
         file: LOOKUP,
-        find: "idle < rules.session_idle",
-        replace: "idle <= rules.session_idle",
+        find: "is_within(last, now, rules.session_idle)",
+        replace: "is_within(last, now, rules.session_idle + 1)",
     },
     Fault {
         what: "flows of every gate live as long as those of the gate with the longest `session_idle`",
@@ -185,9 +186,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a flow of one gate passes at another",
-        file: LOOKUP,
-        find: "tenancy.gate() == gate && lives",
-        replace: "lives",
+        file: SESSION_TABLE,
+        find: "Some(gate) => tenancy.is_at::<A>(flow.protocol, gate),",
+        replace: "Some(_) => tenancy.is_of::<A>(flow.protocol),",
     },
     Fault {
         what: "all flows that a slot has had are taken for one",
@@ -234,7 +235,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "under `cut`, flows outlive their grant",
         file: JUDGE,
-        find: "note_cut(env, segment, gate);\n        return none;",
+        find: "note_cut(env, segment, gate);\n        return none();",
         replace: "note_cut(env, segment, gate);",
     },
     Fault {
@@ -318,14 +319,32 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a gate with destinations of its own protects its ports at every destination",
         file: GUARDED,
-        find: "return is_place(env, destination, port.gate());",
+        find: "return is_place(env, packet.destination, port.gate());",
         replace: "return true;",
+    },
+    Fault {
+        what: "at addresses that are not listed, protected ports are guarded all the same",
+        file: GUARDED,
+        find: "which::LISTED => env.is_listed(packet.destination),",
+        replace: "which::LISTED => true,",
+    },
+    Fault {
+        what: "with this host's own addresses guarded, protected ports are open",
+        file: GUARDED,
+        find: "_ => is_for_host(env, packet),",
+        replace: "_ => false,",
+    },
+    Fault {
+        what: "with this host's own addresses guarded, protected ports of others behind it are too",
+        file: GUARDED,
+        find: "_ => is_for_host(env, packet),",
+        replace: "_ => true,",
     },
     Fault {
         what: "a packet without readable ports to a gate's own destinations passes",
         file: GUARDED,
-        find: "return true;\n    }\n    may_be(env, destination, PortRole::FOREIGN) && is(",
-        replace: "return false;\n    }\n    may_be(env, destination, PortRole::FOREIGN) && is(",
+        find: "return true;\n    }\n    may_be(env, destination) && is(",
+        replace: "return false;\n    }\n    may_be(env, destination) && is(",
     },
     Fault {
         what: "a packet that is merged of several counts once",

@@ -17,8 +17,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "the age of a flow ends at the boot",
         file: TIME,
-        find: "now.wrapping_sub(then)",
-        replace: "now.saturating_sub(then)",
+        find: "now.wrapping_sub(then).cast_signed()",
+        replace: "now.saturating_sub(then).cast_signed()",
+    },
+    Fault {
+        what: "a flow whose last packet came by a CPU with a later clock is over",
+        file: TIME,
+        find: "now.wrapping_sub(then).cast_signed() < limit.cast_signed()",
+        replace: "now.wrapping_sub(then) < limit",
     },
     Fault {
         what: "a port that only this host can reach counts as open",

@@ -5,6 +5,7 @@ use super::Fault;
 const IP: &str = "knock-common/src/frame/ip.rs";
 const EXTENSION: &str = "knock-common/src/frame/extension.rs";
 const LINK: &str = "knock-common/src/frame/link.rs";
+const PLAIN: &str = "knock-common/src/frame/plain.rs";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -184,14 +185,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a packet that ends before its ports counts as unguarded",
         file: IP,
-        find: "let Some(ports) = frame.header::<Ports>(transport) else {\n        return Parsed::Malformed(Some((source, destination)));",
-        replace: "let Some(ports) = frame.header::<Ports>(transport) else {\n        return Parsed::Pass(Reason::OtherProtocol);",
+        find: "let Some(ports) = frame.header::<Be32>(transport) else {\n        return Parsed::Malformed(Some((source, destination)));",
+        replace: "let Some(ports) = frame.header::<Be32>(transport) else {\n        return Parsed::Pass(Reason::OtherProtocol);",
     },
     Fault {
         what: "the source port is taken for the destination port",
-        file: IP,
-        find: "destination_port: ports.destination.get()",
-        replace: "destination_port: ports.source.get()",
+        file: "knock-common/src/frame.rs",
+        find: "u16::from_be((self.0 >> 16) as u16)",
+        replace: "u16::from_be(self.0 as u16)",
     },
     Fault {
         what: "behind extension headers, UDP is taken for TCP",
@@ -210,6 +211,36 @@ pub(super) const FAULTS: &[Fault] = &[
         file: LINK,
         find: "behind::<{ MAX_TAGS - 1 }, F>(frame, ethernet,",
         replace: "behind::<MAX_TAGS, F>(frame, ethernet,",
+    },
+    Fault {
+        what: "a packet with IPv4 options is plain",
+        file: PLAIN,
+        find: "ip.version_and_length != WITHOUT_OPTIONS ||",
+        replace: "ip.version_and_length >> 4 != 4 ||",
+    },
+    Fault {
+        what: "a later fragment is plain",
+        file: PLAIN,
+        find: "const FRAGMENT: u16 = 0x3fff;",
+        replace: "const FRAGMENT: u16 = 0x2000;",
+    },
+    Fault {
+        what: "a first fragment is plain",
+        file: PLAIN,
+        find: "const FRAGMENT: u16 = 0x3fff;",
+        replace: "const FRAGMENT: u16 = 0x1fff;",
+    },
+    Fault {
+        what: "a packet of another protocol than TCP and UDP is plain",
+        file: PLAIN,
+        find: "if protocol != TCP && protocol != UDP {",
+        replace: "if false {",
+    },
+    Fault {
+        what: "a frame of another type than IPv4 is plain",
+        file: PLAIN,
+        find: "if ethernet.kind.raw() != ether::IPV4.to_be() {",
+        replace: "if false {",
     },
     Fault {
         what: "at TCX, chains of extension headers are malformed",

@@ -150,8 +150,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "behind the slot of another flow with the same fingerprint, none is looked for",
         file: SESSION_TABLE,
-        find: "    let slot = memory.search_session(position, flow.tag(), NO_SLOT);\n    at(memory, slot, flow)\n}\n\n/// Looks a flow up in every slot except",
-        replace: "    None\n}\n\n/// Looks a flow up in every slot except",
+        find: "    let slot = memory.search_session(position, flow.tag(), NO_SLOT);\n    at(memory, slot, flow, gate)\n}\n\n/// As [`find_at`], in every slot except",
+        replace: "    None\n}\n\n/// As [`find_at`], in every slot except",
     },
     Fault {
         what: "the slot of a flow from elsewhere looks free",
@@ -198,8 +198,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a slot that is being changed counts as a session",
         file: SESSION_TABLE,
-        find: "&& tenancy.is_of::<A>(flow.protocol)",
-        replace: "",
+        find: " && is_of_flow;",
+        replace: ";",
     },
     Fault {
         what: "the flow that a slot had still leads to it",
