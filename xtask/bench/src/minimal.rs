@@ -26,23 +26,40 @@ pub struct Room {
     pub candidates: u32,
     /// Sources that are admitted.
     pub admitted: u32,
+    /// Whether each of these places has the ended admission of a source, which makes room for a new one. If not, all are free, and
+    /// none is used twice.
+    pub ended: bool,
 }
 
+/// The end of an admission that has ended, ns of `CLOCK_MONOTONIC`.
+const ENDED: u64 = 1;
+
 impl Minimal {
-    /// Loads one from the object of `programs`. It admits `granted` sources, from [`GRANTED`] on, without end.
+    /// Loads one from the object of `programs`. It admits `granted` sources, from [`GRANTED`] on, without end. If all places have
+    /// ended admissions, there is no room for these.
     pub fn load(programs: &Programs, room: Room, granted: u32) -> Result<Self> {
         const NAME: &str = "minimal_gate";
         let Room {
             candidates,
             admitted,
+            ended,
         } = room;
+        ensure!(!ended || granted == 0, "no place is free for a grant");
+        let (table_of_admitted, other) = if ended {
+            ("ADMITTED_AGAIN", "ADMITTED")
+        } else {
+            ("ADMITTED", "ADMITTED_AGAIN")
+        };
+        let uses_again = u32::from(ended);
         let (object, pin) = (
             &programs.object,
             programs.folder.join("another_minimal_gate"),
         );
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("CANDIDATES", candidates)
-            .map_max_entries("ADMITTED", admitted)
+            .map_max_entries(table_of_admitted, admitted)
+            .map_max_entries(other, 1)
+            .override_global("USES_AGAIN", &uses_again, true)
             .load_file(object)
             .with_context(|| format!("cannot load {}", object.display()))?;
         let program: &mut Xdp = ebpf
@@ -55,9 +72,14 @@ impl Minimal {
         program.pin(&pin)?;
         let program = pinned(&pin)?;
         std::fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-        let mut admitted: HashMap<_, u32, u64> = table(&mut ebpf, "ADMITTED")?.try_into()?;
-        for source in GRANTED..GRANTED + granted {
-            admitted.insert(source.to_be(), u64::MAX, 0)?;
+        let (sources, until) = if ended {
+            (admitted, ENDED)
+        } else {
+            (granted, u64::MAX)
+        };
+        let mut admitted: HashMap<_, u32, u64> = table(&mut ebpf, table_of_admitted)?.try_into()?;
+        for source in GRANTED..GRANTED + sources {
+            admitted.insert(source.to_be(), until, 0)?;
         }
         Ok(Self {
             program,

@@ -150,6 +150,7 @@ impl Rows {
             candidates: CANDIDATES,
             // As large as knockgate's table, since the cost of a failed look-up depends on the number of buckets.
             admitted: grants.max(Setup::default().grants),
+            ended: false,
         };
         self.minimal_gate(host, programs, &grants.to_string(), room, grants)?;
         let name = |what| format!("minimal gate, {what}, {}", counted(grants));
@@ -164,6 +165,7 @@ impl Rows {
         let room = Room {
             candidates: CANDIDATES,
             admitted: EARNED,
+            ended: false,
         };
         for newcomers in newcomers() {
             self.minimal_gate(host, programs, newcomers.wire, room, 0)?;
@@ -259,8 +261,8 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds knocks for the places of grants that have ended: once as the service leaves them, compared with the minimal gate, whose
-    /// places were never used; and once without a service.
+    /// Adds knocks for the places of grants that have ended: once as the service leaves them, compared with the minimal gate whose
+    /// places were never used; and once without a service, compared with a minimal gate whose places have all been used.
     fn knocking_again(
         &mut self,
         host: &Host,
@@ -271,6 +273,16 @@ impl Rows {
         /// As many grants as there can be; they end before the measurement.
         const ENDED: u32 = 1 << 19;
         let [.., whole] = newcomers();
+        let used = "minimal gate, whole knocks, for places of ended grants";
+        if self.compares() {
+            let room = Room {
+                candidates: CANDIDATES,
+                admitted: ENDED,
+                ended: true,
+            };
+            self.minimal_gate(host, programs, "ended", room, 0)?;
+            self.knocks(used, whole.traffic, vec![over(KNOCKING)]);
+        }
         let setup = Setup {
             grants: ENDED,
             open_for: "1s",
@@ -290,7 +302,11 @@ impl Rows {
         self.knocks(
             "whole knocks, for places of ended grants, no service",
             whole.traffic,
-            vec![over(KNOCKING), over(whole.name)],
+            if self.compares() {
+                vec![over(KNOCKING), times_what(used, KNOCKING), over(whole.name)]
+            } else {
+                vec![over(KNOCKING), over(whole.name)]
+            },
         );
         Ok(())
     }

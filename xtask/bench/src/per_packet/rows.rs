@@ -44,6 +44,7 @@ pub fn verdicts(programs: &mut Programs, instances: &Instances, plan: &Plan) -> 
     let (drop, pass, parse) = (drop?, pass?, parse?);
     // Tables as large as those of the instances they are compared with; a second gate for knocks, as there.
     let room = |admitted| Room {
+        ended: false,
         candidates: Setup::default().sources,
         admitted,
     };
