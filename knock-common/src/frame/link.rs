@@ -29,8 +29,8 @@ pub trait Framing {
     /// Finds the network layer.
     fn network<F: Frame + ?Sized>(frame: &F) -> NetworkLayer;
 
-    /// Reads a plain packet: TCP or UDP over IPv4 without options, not a fragment, without tags. `None` if it is another one, or
-    /// where plain packets are read like all others.
+    /// Reads a plain packet, as the module `plain` defines it. `None` if it is another one, or where plain packets are read like
+    /// all others.
     #[inline(always)]
     fn plain<F: Frame + ?Sized>(_: &F) -> Option<Segment<V4>> {
         None

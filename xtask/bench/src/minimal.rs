@@ -46,11 +46,11 @@ impl Minimal {
         } = room;
         ensure!(!ended || granted == 0, "no place is free for a grant");
         let (table_of_admitted, other) = if ended {
-            ("ADMITTED_AGAIN", "ADMITTED")
+            ("ADMITTED_LRU", "ADMITTED")
         } else {
-            ("ADMITTED", "ADMITTED_AGAIN")
+            ("ADMITTED", "ADMITTED_LRU")
         };
-        let uses_again = u32::from(ended);
+        let evicts = u32::from(ended);
         let (object, pin) = (
             &programs.object,
             programs.folder.join("another_minimal_gate"),
@@ -59,7 +59,7 @@ impl Minimal {
             .map_max_entries("CANDIDATES", candidates)
             .map_max_entries(table_of_admitted, admitted)
             .map_max_entries(other, 1)
-            .override_global("USES_AGAIN", &uses_again, true)
+            .override_global("EVICTS", &evicts, true)
             .load_file(object)
             .with_context(|| format!("cannot load {}", object.display()))?;
         let program: &mut Xdp = ebpf

@@ -44,12 +44,12 @@ struct Opened {
 /// The admitted sources, and the ends of their admission (ns of `CLOCK_MONOTONIC`). Its size is set at load.
 #[map]
 static ADMITTED: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
-/// The same, where places are used again: the source that was admitted or looked up longest ago makes room for a new one.
+/// The same in a table that evicts: the source that was admitted or looked up longest ago makes room for a new one.
 #[map]
-static ADMITTED_AGAIN: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1, 0);
+static ADMITTED_LRU: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1, 0);
 /// 1: the admitted sources are in that table. Set at load.
 #[unsafe(no_mangle)]
-static USES_AGAIN: u32 = 0;
+static EVICTS: u32 = 0;
 /// The sources that have begun to knock. Its size may be set at load.
 #[map]
 static CANDIDATES: LruHashMap<u32, Candidate> = LruHashMap::with_max_entries(65_536, 0);
@@ -92,8 +92,8 @@ pub fn minimal_gate(ctx: XdpContext) -> u32 {
 fn protected(source: u32) -> u32 {
     // SAFETY: the entry stays mapped until the program has run, and its one word is read at once.
     let until = unsafe {
-        if uses_again() {
-            ADMITTED_AGAIN.get(source)
+        if evicts() {
+            ADMITTED_LRU.get(source)
         } else {
             ADMITTED.get(source)
         }
@@ -139,8 +139,8 @@ fn last(source: u32) -> u32 {
         return count::ASTRAY;
     }
     let until = now + OPEN_FOR;
-    let admitted = if uses_again() {
-        ADMITTED_AGAIN.insert(source, until, 0)
+    let admitted = if evicts() {
+        ADMITTED_LRU.insert(source, until, 0)
     } else {
         ADMITTED.insert(source, until, 0)
     };
@@ -168,9 +168,9 @@ fn in_turn(source: u32, knocks: u32, now: u64) -> Option<&'static mut Candidate>
 }
 
 #[inline(always)]
-fn uses_again() -> bool {
+fn evicts() -> bool {
     // SAFETY: a static that is there for good; volatile, since the loader replaces what the compiler believes to be its value.
-    unsafe { (&raw const USES_AGAIN).read_volatile() != 0 }
+    unsafe { (&raw const EVICTS).read_volatile() != 0 }
 }
 
 #[inline(always)]
