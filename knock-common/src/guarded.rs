@@ -35,6 +35,12 @@ pub fn at<E: Env, A: Address>(env: &E, packet: &Segment<A>, port: PortRole) -> b
     if is_placed(env, port) {
         return is_place(env, packet.destination, port.gate());
     }
+    by_destination(env, packet)
+}
+
+/// Returns whether a packet is guarded at the ports of gates without destinations of their own.
+#[inline(always)]
+pub fn by_destination<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
     match env.guarded() {
         which::EVERY => true,
         which::LISTED => env.is_listed(packet.destination),
@@ -61,7 +67,7 @@ pub fn at_any_port<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
     if env.has_places() && is_place(env, destination, NO_GATE) {
         return true;
     }
-    may_be(env, destination) && is(env, packet)
+    by_destination(env, packet)
 }
 
 /// Returns whether the own destinations of the port's gate decide.

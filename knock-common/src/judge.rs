@@ -137,7 +137,7 @@ fn at_knock_port<E: Env, F: Frame + ?Sized, A: Address>(
     port: PortRole,
 ) -> Verdict {
     // Knocks are taken where packets are guarded, whatever destinations the gate of the port has.
-    let takes = guarded::may_be(env, segment.destination) && guarded::is(env, segment);
+    let takes = guarded::by_destination(env, segment);
     let protects = if guarded::is_placed(env, port) {
         guarded::is_place(env, segment.destination, port.gate())
     } else {

@@ -343,8 +343,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a packet without readable ports to a gate's own destinations passes",
         file: GUARDED,
-        find: "return true;\n    }\n    may_be(env, destination) && is(",
-        replace: "return false;\n    }\n    may_be(env, destination) && is(",
+        find: "return true;\n    }\n    by_destination(",
+        replace: "return false;\n    }\n    by_destination(",
     },
     Fault {
         what: "a packet that is merged of several counts once",
