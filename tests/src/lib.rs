@@ -14,7 +14,7 @@
 //! - [`fleet`] builds etcd members and several hosts that open their gates together.
 //! - [`manager`] hears what the service reports to systemd.
 //! - [`foreign`] attaches and pins BPF objects that are not knockgate's.
-//! - [`need`] reports whether this machine can run the suites.
+//! - [`need`] reports whether this machine can run the suites; [`version`] makes another version of knockgate.
 //!
 //! Namespaces and frames come from the crate `netlab`, which the bench and the demo use too.
 //!
@@ -58,6 +58,7 @@ pub mod stream;
 pub mod system;
 pub mod tap;
 pub mod tun;
+pub mod version;
 pub mod wire;
 
 use std::{env, time::Duration};

@@ -211,7 +211,7 @@ pub(crate) fn parse_pin(text: &str, what: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() || text.contains('\0') || path.file_name().is_none() {
         return Err(format!(
-            "{text:?} must be the absolute path at which a {what} is pinned, such as \"/sys/fs/bpf/{what}\""
+            "{text:?} must be the absolute path of a pinned {what}, such as \"/sys/fs/bpf/{what}\""
         ));
     }
     Ok(path)

@@ -56,7 +56,7 @@ pub use install::{
 };
 pub use keys::Who;
 pub use open::Datapath;
-pub use trial::{Confirmed, TrialState, reminder};
+pub use trial::{Confirmed, LAPSED as TRIAL_LAPSED, TrialState, reminder};
 pub use view::{
     address::padded_address,
     chain::{CalledBy, Next},

@@ -11,6 +11,10 @@ use super::{
 };
 use crate::{config::Config, sys::clock::monotonic_now, values::HumanDuration};
 
+/// What is said of a trial that has ended where nothing was up before.
+pub const LAPSED: &str =
+    "the trial has ended, and every packet passes: `knockgate up` brings the gates up again";
+
 /// How the trial of the configuration in force stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrialState {

@@ -3,7 +3,10 @@
 //! The interfaces are checked when the kernel reports a change of one or of an address, and every few seconds besides, since
 //! the kernel reports nothing when a program is detached, and may lose a report.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -19,7 +22,8 @@ use super::{
 };
 use crate::{
     datapath::{
-        self, Attachment, Before, Busy, Datapath, Lack, PinRoot, Renewed, Repair, TrialState, Up,
+        self, Attachment, Before, Busy, Datapath, Lack, PinRoot, Renewed, Repair, TRIAL_LAPSED,
+        TrialState, Up,
     },
     sys::{
         link_events::LinkEvents,
@@ -53,6 +57,8 @@ pub struct Guard {
     routes: Routes,
     /// The last error of what is to follow on each interface.
     unfit: BTreeMap<String, Complaint>,
+    /// Why packets may not come to the program in its slot.
+    in_the_way: BTreeSet<String>,
 }
 
 /// Whether the datapath is still up.
@@ -86,6 +92,8 @@ impl Guard {
                 next_look: now,
             },
             unfit: BTreeMap::new(),
+            // What has brought it up has said these.
+            in_the_way: datapath.before_ours()?.into_iter().collect(),
         };
         for (name, error) in &up.failed {
             guard.refuse(name, error);
@@ -167,6 +175,7 @@ impl Guard {
         }
         self.say_whether_lapsed(datapath)?;
         self.renew_next(datapath, &attachments);
+        self.look_before(datapath)?;
         self.update_host_state(datapath, &attachments)?;
         Ok(Seen::Up)
     }
@@ -243,8 +252,7 @@ impl Guard {
     fn see_whether_lapsed(&mut self, datapath: &Datapath) -> Result<()> {
         self.has_lapsed = datapath.trial()? == TrialState::Lapsed;
         if self.has_lapsed {
-            "the trial has ended, and every packet passes: `knockgate up` brings the gates up again"
-                .clone_into(&mut self.summary);
+            TRIAL_LAPSED.clone_into(&mut self.summary);
         }
         Ok(())
     }
@@ -262,6 +270,16 @@ impl Guard {
                 tracing::warn!("{error}");
             }
         }
+    }
+
+    /// Says why packets may not come to the program in its slot, where that is new.
+    fn look_before(&mut self, datapath: &Datapath) -> Result<()> {
+        let now: BTreeSet<_> = datapath.before_ours()?.into_iter().collect();
+        for why in now.difference(&self.in_the_way) {
+            tracing::warn!("{why}");
+        }
+        self.in_the_way = now;
+        Ok(())
     }
 
     fn follow(&mut self, row: &Attachment) {

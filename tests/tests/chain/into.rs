@@ -104,55 +104,6 @@ fn a_slot_may_be_named_and_programs_follow_there_too() {
     });
 }
 
-/// A balancer that tries its slots in turn hands a packet to the first program that is there, and to the next one only what that
-/// hands on.
-#[test]
-fn programs_in_the_slots_around_are_warned_of() {
-    in_both_modes(|scenario, pins| {
-        let array = pins.array(4);
-        let balancer = balancer(scenario, &array);
-        let other = Neighbour::new();
-        let at = |slot: u32| {
-            format!(
-                "{}[{slot}] holds program `neighbour`",
-                pins.at("array").display()
-            )
-        };
-        let [before, behind] = ["before", "behind"].map(|way| format!(", {way} "));
-
-        configure(scenario, alone(), gate());
-        array.put(0, &other);
-        into(scenario, pins, "[0]").exits(1).says(&["hands on"]);
-        let up = into(scenario, pins, "");
-        up.exits(0).says(&[&at(0), &before, "all else is open"]);
-        assert!(array.slot(1).is_some());
-        let status = scenario.knockgate("status");
-        assert!(status.exits(0).stdout.contains(&at(0)), "{status:?}");
-        scenario.open(A, "22/tcp");
-        array.empty(0);
-        let status = scenario.knockgate("status");
-        assert!(!status.exits(0).stdout.contains("in turn"), "{status:?}");
-        scenario.closed(A, "22/tcp");
-
-        array.put(3, &other);
-        let up = scenario.knockgate("up");
-        up.exits(0).says(&[&at(3), &behind, "name it as `next`"]);
-        let protected = Udp::bind(scenario, OTHER);
-        protected.send(scenario, A, 3);
-        protected.receives(3);
-        assert_eq!((balancer.count(OTHER), other.count(OTHER)), (3, 0));
-        other.pin(&pins.at("next"));
-        configure(scenario, followed_by(&pins.at("next")), gate());
-        let reload = scenario.knockgate("reload");
-        assert!(!reload.exits(0).stderr.contains("in turn"), "{reload:?}");
-        let status = scenario.knockgate("status");
-        assert!(!status.exits(0).stdout.contains("in turn"), "{status:?}");
-        protected.send(scenario, A, 2);
-        protected.receives(2);
-        assert_eq!(other.count(OTHER), 2);
-    });
-}
-
 /// Guarded is what the array holds now.
 #[test]
 fn what_is_taken_out_of_the_slot_is_not_guarded() {

@@ -2,7 +2,9 @@
 //!
 //! [`next`] and [`into`] test the two, [`bare_ip`] a link without a header, [`bond`] one of several interfaces, [`refusals`]
 //! what does not fit, [`replacing`] either side replaced under a stream of packets, [`killing`] commands that are killed
-//! half-way, [`unpinned`] a slot that no pin leads to any more, and [`kept`] that ports stay closed whatever else changes.
+//! half-way, [`unpinned`] a slot that no pin leads to any more, [`shadowed`] programs that may keep packets from ours, [`unfit`]
+//! neighbours that do not go with ours when that is to come into force without anybody there, and [`kept`] that ports stay closed
+//! whatever else changes.
 
 mod bare_ip;
 mod bond;
@@ -12,6 +14,8 @@ mod killing;
 mod next;
 mod refusals;
 mod replacing;
+mod shadowed;
+mod unfit;
 mod unpinned;
 
 use std::{

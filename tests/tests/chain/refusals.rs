@@ -189,7 +189,7 @@ fn arrays_without_room_are_refused() {
             scenario,
             pins,
             "[0]",
-            &["[0] holds program `neighbour`", "a slot that is free"],
+            &["[0] holds program `neighbour`", "name a free slot"],
         );
         array.put(1, &others[1]);
         into(scenario, pins, "", &["each of the 2 slots", "empty one"]);

@@ -1,47 +1,18 @@
 //! An upgrade puts the new program in place of the old, and changes nothing else.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use knockgate_tests::{
     lab::{
         Source::{A, B},
         WAN,
     },
-    need,
     run::run,
     scenario::Scenario,
+    version,
 };
 
 use crate::{in_all_modes, in_native_mode, ssh};
-
-/// Writes another version of knockgate into a folder: its kernel programs are the same but for a byte that nothing reads.
-fn another_version(folder: &Path) -> PathBuf {
-    /// Of `linux/elf-em.h`.
-    const BPF: [u8; 2] = [247, 0];
-    /// In `e_ident`, where padding begins, and how long that is.
-    const PADDING: usize = 9;
-    let mut binary = fs::read(need::knockgate()).expect("it is there");
-    let mut changed = 0;
-    for start in 0..binary.len() - 20 {
-        if binary[start..].starts_with(b"\x7fELF") && binary[start + 18..].starts_with(&BPF) {
-            binary[start + PADDING] ^= 1;
-            changed += 1;
-        }
-    }
-    assert!(
-        changed > 0,
-        "no kernel program in {}",
-        need::knockgate().display()
-    );
-    let path = folder.join("another-version");
-    fs::write(&path, binary).expect("the temporary folder is writable");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    path
-}
 
 /// Replaces the program by that of the other version, as its package does, and asserts that it has been.
 #[track_caller]
@@ -65,7 +36,7 @@ fn upgrade(scenario: &Scenario, version: &Path) {
 #[test]
 fn what_is_in_force_stays_though_the_file_says_something_else() {
     in_all_modes(|scenario| {
-        let version = another_version(scenario.lab.folder());
+        let version = version::another(scenario.lab.folder());
         scenario.lab.add_interface("wan1");
         scenario.configure(ssh());
         let up = format!("up -i {WAN} -i wan1");
@@ -90,7 +61,7 @@ fn what_is_in_force_stays_though_the_file_says_something_else() {
 #[test]
 fn an_interface_that_was_taken_down_stays_down() {
     in_native_mode(|scenario| {
-        let version = another_version(scenario.lab.folder());
+        let version = version::another(scenario.lab.folder());
         scenario.lab.add_interface("wan1");
         scenario.configure(ssh());
         let up = format!("up -i {WAN} -i wan1");

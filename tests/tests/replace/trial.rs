@@ -83,6 +83,15 @@ fn a_trial_lapses_by_itself() {
         });
         assert_eq!(mode(scenario), "lapsed");
         assert!(scenario.lab.stats().packets("lapsed") > 0);
+        let status = scenario.knockgate("status");
+        let said = "every packet passes: `knockgate up` brings";
+        assert!(status.exits(0).stdout.contains(said), "{status:?}");
+        let status = scenario.knockgate("status --json").json();
+        assert_eq!(
+            status["warnings"].as_array().map(Vec::len),
+            Some(1),
+            "{status}"
+        );
         scenario.knockgate("confirm").exits(1).says(&["has ended"]);
         scenario.knockgate("up").exits(0);
         assert_eq!(mode(scenario), "enforce");

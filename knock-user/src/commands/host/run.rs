@@ -23,8 +23,8 @@ pub struct Args {
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Put the program into a slot of another's array of programs, in place of attaching it: into the first that is free where
-    /// none is named
+    /// Put the program into a slot of another's array of programs instead of attaching it; without a slot, into the first free
+    /// one
     #[arg(long, value_name = "PIN[SLOT]", value_parser = up::parse_into)]
     into: Option<IntoArgument>,
 

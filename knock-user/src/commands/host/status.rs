@@ -91,8 +91,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
         (status, printed)
     } else {
         let snapshot = datapath.snapshot()?;
-        let in_the_way = datapath.in_the_way()?;
-        let printed = print(&snapshot, &in_the_way, fleet.as_ref());
+        let printed = print(&snapshot, fleet.as_ref());
         (snapshot.status, printed)
     };
     // That an interface is not guarded counts also where nobody reads on.
@@ -107,7 +106,7 @@ pub fn run(args: &Args, root: &PinRoot) -> Result<()> {
     }
 }
 
-fn print(snapshot: &Snapshot, in_the_way: &[String], fleet: Option<&Fleet>) -> Result<()> {
+fn print(snapshot: &Snapshot, fleet: Option<&Fleet>) -> Result<()> {
     let Snapshot {
         status, counters, ..
     } = snapshot;
@@ -159,7 +158,7 @@ fn print(snapshot: &Snapshot, in_the_way: &[String], fleet: Option<&Fleet>) -> R
     output::line(&format!(
         "{passed} packets passed, {denied} denied; up for {up_for}"
     ))?;
-    for why in in_the_way {
+    for why in &status.warnings {
         output::line(why)?;
     }
     fleet.map_or(Ok(()), |fleet| output::line(&fleet.line()))
@@ -190,7 +189,7 @@ fn chain(interface: &Interface) -> Option<[String; 3]> {
             let note = match pinned {
                 Some(pinned) if pinned == program => "",
                 Some(_) => "; another one is pinned there now: `knockgate reload` puts it in place",
-                None => "; it is not pinned there any more",
+                None => "; it is not pinned there any more, or this user may not look",
             };
             format!("{pin} ({}{note})", program_name(*program))
         }

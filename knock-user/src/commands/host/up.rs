@@ -27,8 +27,8 @@ pub struct Args {
     #[arg(short, long = "interface", value_name = "IFACE", value_parser = parse_interface)]
     interfaces: Vec<String>,
 
-    /// Put the program into a slot of another's array of programs, in place of attaching it: into the first that is free where
-    /// none is named
+    /// Put the program into a slot of another's array of programs instead of attaching it; without a slot, into the first free
+    /// one
     #[arg(long, value_name = "PIN[SLOT]", value_parser = parse_into)]
     into: Option<IntoArgument>,
 
@@ -162,11 +162,7 @@ pub fn report(config: &Config, up: &Up) {
             (_, Some(into)) => tracing::info!("{name} is guarded{again} (in {into})"),
         }
     }
-    match up
-        .into
-        .as_ref()
-        .map(|into| into.in_the_way(config.all_followed()))
-    {
+    match up.into.as_ref().map(|into| into.in_the_way(config)) {
         None => {}
         Some(Ok(found)) => found.iter().for_each(|why| tracing::warn!("{why}")),
         Some(Err(error)) => tracing::warn!("{error:#}"),
@@ -192,7 +188,7 @@ pub fn report(config: &Config, up: &Up) {
         Before::Same => {
             if up.guarded.is_empty() && up.failed.is_empty() && up.renewed.is_empty() {
                 tracing::info!(
-                    "up already{}, with this configuration: nothing to change",
+                    "up already{}, with this configuration; what follows from this host's addresses is up to date",
                     on(&up.attachments)
                 );
             }

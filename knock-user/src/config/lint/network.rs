@@ -45,7 +45,7 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
             |near| format!("did you mean \"{near}\"?"),
         );
         let message = format!(
-            "this host has no interface {name} at present, so nothing is guarded there; {advice}"
+            "this host has no interface {name} at present: none is guarded by that name until it is there; {advice}"
         );
         findings.warning("absent-interface", *span, message);
     }

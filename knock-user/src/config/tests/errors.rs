@@ -173,7 +173,7 @@ pub(super) const ROWS: &[Row] = &[
         code: "duplicate-interface", at: (7, 8), says: &["eth1 is named already, on line 5"] },
     Row { what: "a relative pin", replace: "[[gate]]",
         with: "[[interface]]\nname = \"eth1\"\nnext = \"balancer\"\n[[gate]]",
-        code: "bad-next", at: (6, 8), says: &["the absolute path at which a program is pinned"] },
+        code: "bad-next", at: (6, 8), says: &["the absolute path of a pinned program"] },
     Row { what: "a program that follows at TCX", replace: "[[gate]]",
         with: "attach = \"tcx\"\n[[interface]]\nname = \"eth1\"\nnext = \"/sys/fs/bpf/balancer\"\n[[gate]]",
         code: "tcx-next", at: (7, 8), says: &["eth1 has a `next`", "no XDP program calls it"] },

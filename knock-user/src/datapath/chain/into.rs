@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    ops::Range,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -24,7 +23,10 @@ use crate::{
             attachment,
             framing::{Framing, framing, index_of},
             owned,
-            pins::{lock::Lock, root::PinRoot},
+            pins::{
+                lock::{Busy, Lock},
+                root::PinRoot,
+            },
             xdp,
         },
         open,
@@ -94,7 +96,7 @@ impl IntoSlot {
         Ok(slots.map(|slots| OpenArray { array, slots }))
     }
 
-    fn cannot(&self, what: &str) -> String {
+    pub(super) fn cannot(&self, what: &str) -> String {
         format!("cannot {what} {self}")
     }
 
@@ -108,7 +110,7 @@ impl IntoSlot {
             if other == id {
                 return Ok(());
             }
-            bail!(self.taken_by(other));
+            bail!(self.taken_meanwhile(other));
         }
         programs::put(&array, self.slot, program).map_err(|error| {
             if is_mismatch(&error) {
@@ -124,46 +126,26 @@ impl IntoSlot {
         // The kernel has no way to write to a slot only while it is free.
         match programs::slot(&array, self.slot).with_context(|| self.cannot("look at"))? {
             Some(now) if now == id => Ok(()),
-            Some(other) => bail!(self.taken_by(other)),
+            Some(other) => bail!(self.taken_meanwhile(other)),
             None => bail!("{self} was emptied by another process meanwhile"),
         }
     }
 
-    /// Returns why one of two programs in the array may get no packets: an array is often called slot by slot, and the first
-    /// program that is there decides which packets come to those behind it. `follows`: something gets what ours passes.
-    pub fn in_the_way(&self, follows: bool) -> Result<Vec<String>> {
-        let Some(OpenArray { array, slots }) = self.open_to_look()? else {
-            return Ok(Vec::new());
-        };
-        let holds = |slot: u32| -> Result<Option<String>> {
-            let at = Self {
-                pin: self.pin.clone(),
-                slot,
-            };
-            let program = programs::slot(&array, slot).with_context(|| at.cannot("look at"))?;
-            Ok(program.map(|program| format!("{at} holds {}", xdp::program_name(program))))
-        };
-        let first = |mut range: Range<u32>| range.find_map(|slot| holds(slot).transpose());
-        let mut found = Vec::new();
-        if let Some(other) = first(0..self.slot).transpose()? {
-            found.push(format!(
-                "{other}, before {self}: if the slots are tried in turn, only what it hands on comes to knockgate, and all \
-                 else is open"
-            ));
-        }
-        if !follows && let Some(other) = first(self.slot + 1..slots).transpose()? {
-            found.push(format!(
-                "{other}, behind {self}: if the slots are tried in turn, it gets nothing any more, since what knockgate \
-                 passes goes to the host; pin that program and name it as `next`"
-            ));
-        }
-        Ok(found)
+    /// Returns what to say where another program is in the slot that ours belongs in.
+    fn taken_meanwhile(&self, other: u32) -> String {
+        format!(
+            "{self}, where knockgate's program belongs, holds {}: empty that slot and give `knockgate up` again, or choose \
+             another one by `knockgate down` and then `knockgate up --into {}`",
+            xdp::program_name(other),
+            self.pin.display()
+        )
     }
 
+    /// Returns what to say where another program is in the slot that was named.
     fn taken_by(&self, other: u32) -> String {
         format!(
-            "{self} holds {}: name a slot that is free, or none, which takes the first free one (`--into {}`); if the slots \
-             are tried in turn, one behind it gets only what that program hands on",
+            "{self} holds {}: name a free slot, or leave the slot out to take the first free one (`--into {}`); if the slots \
+             are tried in turn, a later slot gets only what that program hands on",
             xdp::program_name(other),
             self.pin.display()
         )
@@ -229,7 +211,7 @@ impl IntoSlot {
             }
             Err(error) if !is_left => tracing::warn!(
                 "{self} did not hold what is pinned, and whether it holds the program all the same, or another array does, \
-                 cannot be seen: {error} (this needs CAP_SYS_ADMIN). If one does, the program goes on to decide there"
+                 cannot be seen: {error} (this needs CAP_SYS_ADMIN). If one does, the program still decides there"
             ),
             Err(_) => {}
         }
@@ -306,6 +288,9 @@ pub fn choose(argument: &IntoArgument) -> Result<IntoSlot> {
 
 /// Keeps other knockgates from choosing a slot of the array pinned at `pin`, until it is dropped. `root`: has been locked by
 /// this process.
+///
+/// Everybody who may read the folder of the pin can keep it locked. So after a minute it goes on without: of two that choose the same slot
+/// then, one sees the other's program there ([`IntoSlot::enter`]).
 pub fn turn(pin: &Path, root: &PinRoot) -> Result<Option<Lock>> {
     let Some(parent) = pin.parent() else {
         return Ok(None);
@@ -314,7 +299,13 @@ pub fn turn(pin: &Path, root: &PinRoot) -> Result<Option<Lock>> {
     if folder.path() == root.path() {
         return Ok(None);
     }
-    folder.lock_existing()
+    match folder.lock_existing() {
+        Err(error) if error.is::<Busy>() => {
+            tracing::warn!("{error:#}; a slot is chosen all the same");
+            Ok(None)
+        }
+        turn => turn,
+    }
 }
 
 /// Returns how packets begin on the interfaces of a configuration that are there.
@@ -416,7 +407,7 @@ fn leave_any(ours: &[u32]) -> Result<()> {
     let Ok(arrays) = programs::all_arrays() else {
         tracing::warn!(
             "whether the program was put into an array of another's cannot be seen: this needs CAP_SYS_ADMIN. If it was, it \
-             goes on to decide there"
+             still decides there"
         );
         return Ok(());
     };

@@ -81,6 +81,11 @@ pub fn of_program(program: impl AsFd) -> Result<Kind> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             bail!("the kernel lets no program call it: it is bound to a device")
         }
+        // `prog_fd_array_get_ptr` of `kernel/bpf/arraymap.c`, in newer kernels.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => bail!(
+            "the kernel lets no program call one whose functions others replace (freplace), such as libxdp's dispatcher: load \
+             what it calls as an XDP program by itself, and pin that"
+        ),
         put => put.context("cannot ask the kernel about a program")?,
     }
     of_array(&array)?.context("the kernel does not say what the program is")

@@ -4,6 +4,7 @@
 //! The kernel lets only programs of one [`kind`] do so. What the neighbours are decides which entry for Ethernet is
 //! loaded; where no entry can do it, nothing is changed, and the error says what can be done.
 
+mod in_the_way;
 pub mod into;
 pub mod kind;
 pub mod next;
@@ -36,6 +37,13 @@ pub fn frags(applied: &Applied) -> Result<Option<bool>> {
     frags_of(&applied.config, applied.circumstances.into.as_ref())
 }
 
+/// As [`frags`], of the array alone into which ours is put: without what it takes, ours cannot be there at all.
+pub fn frags_of_array(into: Option<&IntoSlot>) -> Result<Option<bool>> {
+    let array = into.map(IntoSlot::open_to_look).transpose()?.flatten();
+    let kind = array.map(|of| of_array(&of.array)).transpose()?.flatten();
+    Ok(kind.map(|kind| kind.frags))
+}
+
 /// As [`frags`], of a configuration that is not in force yet.
 pub fn frags_of(config: &Config, into: Option<&IntoSlot>) -> Result<Option<bool>> {
     let mut wanted: Option<(bool, String)> = None;
@@ -51,10 +59,10 @@ pub fn frags_of(config: &Config, into: Option<&IntoSlot>) -> Result<Option<bool>
         }
         match &wanted {
             Some((frags, other)) if *frags != kind.frags => bail!(
-                "{who} {} frames in several buffers (`xdp.frags`), and {other} {}: ours cannot go with both; load both \
-                 with frags, or both without",
-                takes(kind.frags),
-                takes(*frags)
+                "{} take frames in several buffers (`xdp.frags`), and {} do not: ours cannot go with both; load both with \
+                 frags, or both without",
+                if *frags { other } else { &who },
+                if *frags { &who } else { other },
             ),
             _ => wanted = Some((kind.frags, who)),
         }
@@ -85,10 +93,6 @@ pub fn frags_of(config: &Config, into: Option<&IntoSlot>) -> Result<Option<bool>
         }
     }
     Ok(Some(frags))
-}
-
-fn takes(frags: bool) -> &'static str {
-    if frags { "take" } else { "do not take" }
 }
 
 /// Returns the kind of each neighbour that there is, with what messages call it, and how its packets begin.

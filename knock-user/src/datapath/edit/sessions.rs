@@ -19,7 +19,11 @@ use knock_common::{
 
 use crate::{
     config::GrantTo,
-    datapath::{edit::session_table::SessionTable, open::Datapath},
+    datapath::{
+        edit::session_table::SessionTable,
+        open::Datapath,
+        view::sessions::{connected, row},
+    },
     sys::clock::monotonic_now,
 };
 
@@ -68,16 +72,26 @@ impl Datapath {
         Ok(true)
     }
 
-    /// Ends the sessions that are `to_end`. Returns how many of them were still there.
+    /// Ends the sessions that are `to_end`. Returns how many flows went on until then: of one that both sides have closed, the session
+    /// stays in the table until its slot is needed.
     pub(in crate::datapath) fn end_sessions(
         &self,
         to_end: impl Fn(&Session) -> bool,
     ) -> Result<usize> {
         let sessions = self.session_table()?;
-        let ended = sessions.sessions().filter(|(slot, session)| {
-            to_end(session) && table::end(sessions, *slot, session.tenancy)
-        });
-        Ok(ended.count())
+        let now = monotonic_now();
+        let (mut open, mut closing) = (0, Vec::new());
+        for (slot, session) in sessions.sessions() {
+            if !to_end(&session) || !table::end(sessions, slot, session.tenancy) {
+                continue;
+            }
+            if session.is_closing() {
+                closing.push(row(&session, now));
+            } else {
+                open += 1;
+            }
+        }
+        Ok(open + connected(closing).len())
     }
 }
 

@@ -44,6 +44,9 @@ pub struct Guarded {
     pub attached: Attached,
 }
 
+/// The name of libxdp's dispatcher in the kernel.
+const LIBXDP_DISPATCHER: &str = "xdp_dispatcher";
+
 /// Attaches the program pinned for interface `name` to it, and pins the link. `None`: it is in a slot of another's array, and the
 /// interface carries no program that could call it.
 pub(super) fn guard(root: &PinRoot, name: &str, applied: &Applied) -> Result<Option<Attached>> {
@@ -65,7 +68,11 @@ pub(super) fn guard_in(
         access: Access::Change,
     };
     write::add_bond(&tables, index)?;
-    // First, so that nothing passes without it; but what is to follow never keeps an interface from being guarded.
+    if config.next_of(name).is_some() {
+        // An array takes its kind from the first program that belongs to it, and that has to be ours.
+        place.program(Hook::Xdp)?;
+    }
+    // Before ours is attached, so that nothing passes without it; but what is to follow never keeps an interface from being guarded.
     let followed = next::prepare(&tables, config, name, index, framing);
     let attached = put_in_place(root, &place)?;
     if let Err(error) = followed {
@@ -283,12 +290,22 @@ pub(super) fn taken(name: &str, present: xdp::Xdp) -> String {
 }
 
 /// Adds to that what can be done about it. `hindrance`: what keeps ours from TCX.
-pub(super) fn beside(taken: &str, name: &str, hindrance: Option<String>) -> String {
+pub(super) fn beside(present: xdp::Xdp, name: &str, hindrance: Option<String>) -> String {
+    let taken = taken(name, present);
+    let at_tcx = format!(
+        "attach behind it, with `attach = \"tcx\"`{}",
+        hindrance.map_or_else(String::new, |why| format!(" (not here: {why})"))
+    );
+    if xdp::is_called(present.program, LIBXDP_DISPATCHER) {
+        return format!(
+            "{taken}, libxdp's dispatcher; {at_tcx}; or take it off (`xdp-loader unload {name} --all`), load what it calls by \
+             itself, pin that, and name it as `next`, so that it gets what passes"
+        );
+    }
     format!(
         "{taken}; remove it first (`ip link set dev {name} xdp off`, or by the program that put it there) and name it as \
-         `next`, so that it gets what passes; or, if it calls programs by an array, put knockgate's into that: `--into \
-         PIN`; or attach behind it, with `attach = \"tcx\"`{}",
-        hindrance.map_or_else(String::new, |why| format!(" (not here: {why})"))
+         `next`, so that it gets what passes; or, if it calls programs through an array, put knockgate's into that array: \
+         `--into PIN`; or {at_tcx}"
     )
 }
 
@@ -314,7 +331,7 @@ fn attach(place: &Place<'_>) -> Result<(OwnedFd, Attached)> {
             tracing::warn!("{taken}; attached at TCX, behind it");
             return Ok(linked);
         }
-        bail!(beside(&taken, name, hindrance));
+        bail!(beside(present, name, hindrance));
     }
     match mode {
         Attach::Native => link_natively(place),

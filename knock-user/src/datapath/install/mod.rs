@@ -61,7 +61,7 @@ pub fn taken_warnings(config: &Config, root: &PinRoot) -> Vec<String> {
             (Attach::Auto, None) => format!("`up` will attach to {name} at TCX: {taken}"),
             (_, hindrance) => format!(
                 "`up` will refuse {name}: {}",
-                attach::beside(&taken, name, hindrance)
+                attach::beside(present, name, hindrance)
             ),
         })
     };

@@ -68,7 +68,9 @@ fn ethernet_entry(applied: &Applied) -> &'static str {
     // Where neighbours keep a configuration out of force, that has been said before; here one comes into force without them.
     let wanted = chain::frags(applied).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
-        None
+        chain::frags_of_array(applied.circumstances.into.as_ref())
+            .ok()
+            .flatten()
     });
     let needed = wanted.unwrap_or_else(is_needed);
     if needed { frags } else { usual }

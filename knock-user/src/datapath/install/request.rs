@@ -64,6 +64,12 @@ impl Request {
         matches!(self.replaces, Some(Replaces::Lapsed { .. }))
     }
 
+    /// Returns whether it comes into force though a neighbour or an interface does not go with the program, which that keeps from its place
+    /// there alone. So do a service that begins, and the end of a trial: until then, packets pass.
+    pub fn bears_unfit(&self) -> bool {
+        self.returns() || self.absent == Absent::Await
+    }
+
     /// Returns whether it comes into force without keys that cannot be used, rather than not at all. The service, which begins
     /// with it or has it come back, tries them again.
     pub fn waits_for_keys(&self) -> bool {

@@ -102,17 +102,19 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         requirements::require_time(config)?;
     }
     let keys = Keys::read(config, !request.waits_for_keys())?;
-    // Held until the program is in the slot.
-    let _turn = match &request.into {
-        Some(argument) => into::turn(&argument.pin, root)?,
-        None => None,
-    };
     let now = match &present {
         Some(datapath) => Some(datapath.applied.circumstances.clone()),
         None => circumstances_of(&damaged),
     };
+    // Held until the program is in the slot that is chosen now.
+    let _turn = match (&request.into, &now) {
+        (Some(argument), None) => into::turn(&argument.pin, root)?,
+        _ => None,
+    };
     let into = slot(now, request)?;
-    if let Some(into) = &into {
+    if let Some(into) = &into
+        && !request.bears_unfit()
+    {
         into::require_one_framing(config, into)?;
     }
     tcx::require(config, into.is_some())?;
@@ -124,7 +126,11 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         into,
     };
     let Some(mut datapath) = present else {
-        neighbours?;
+        match neighbours {
+            // What is to follow, or is in a slot, never keeps other interfaces from being guarded, and its owner may mend it.
+            Err(error) if request.bears_unfit() => tracing::warn!("{error:#}"),
+            neighbours => neighbours?,
+        }
         if !damaged.is_empty() {
             let known = Known::of(&damaged);
             if request.keeps_trial {
@@ -177,11 +183,12 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         let keys = Keys::read(datapath.config(), !request.waits_for_keys())?;
         return take_over(datapath, &damaged, root, request, &keys);
     }
-    let is_same = request.trial.is_none()
+    let is_same_config = request.trial.is_none()
         && on_trial == TrialState::None
         && datapath.config() == config
+        && datapath.applied.circumstances.named_interfaces == request.named_interfaces;
+    let is_same = is_same_config
         && datapath.applied.circumstances.program == circumstances.program
-        && datapath.applied.circumstances.named_interfaces == request.named_interfaces
         // Where they do not go with any program, the one that is up stays.
         && (neighbours.is_err() || datapath.goes_with_neighbours()?);
     let before = if has_been_attached {
@@ -196,14 +203,27 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         let up = take_over(datapath, &damaged, root, request, &keys)?;
         // Said only now: an interface is guarded first, whatever is to follow on it.
         match neighbours {
-            Err(error) if request.absent == Absent::Await => tracing::warn!("{error:#}"),
+            Err(error) if request.bears_unfit() => tracing::warn!("{error:#}"),
             neighbours => neighbours?,
         }
         return Ok(up);
     }
-    neighbours?;
-    if !request.returns() {
-        chain::require_next(config)?;
+    let fit = neighbours.and_then(|()| {
+        if request.returns() {
+            Ok(())
+        } else {
+            chain::require_next(config)
+        }
+    });
+    match fit {
+        // The program that is up has what follows, and decides as the configuration says. Without a service, some knocks would not open.
+        Err(error) if request.bears_unfit() && is_same_config => {
+            tracing::warn!(
+                "{error:#}; until then the kernel program of another version stays, which is up"
+            );
+            return take_over(datapath, &damaged, root, request, &keys);
+        }
+        fit => fit?,
     }
     refuse_to_cut_off(config, before, request)?;
     if request.trial.is_some() {
@@ -360,12 +380,13 @@ fn slot(now: Option<Circumstances>, request: &Request) -> Result<Option<IntoSlot
         Some(_) => Ok(now),
         None => bail!(
             "it is up {}, and cannot change to another place without a moment in which nothing is guarded: `knockgate down`, \
-             then `knockgate up --into {}`",
+             then `knockgate up --into {}{}`",
             now.as_ref().map_or_else(
                 || "by links of its own".to_owned(),
                 |into| format!("in {into}")
             ),
-            pin.display()
+            pin.display(),
+            slot.map_or_else(String::new, |slot| format!("[{slot}]"))
         ),
     }
 }

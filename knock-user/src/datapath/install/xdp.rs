@@ -100,8 +100,12 @@ pub fn is_called(program: u32, name: &str) -> bool {
 
 /// Returns whether a program uses a table, by the kernel's ids of both; `false` as well where this process may not ask the kernel.
 pub fn uses(program: u32, table: u32) -> bool {
-    let tables = info(program).and_then(|info| info.map_ids().ok()?);
-    tables.is_some_and(|tables| tables.contains(&table))
+    tables(program).is_some_and(|tables| tables.contains(&table))
+}
+
+/// Returns the kernel's ids of the tables that a program uses; `None` where this process may not ask.
+pub fn tables(program: u32) -> Option<Vec<u32>> {
+    info(program)?.map_ids().ok()?
 }
 
 /// Opens a program by the kernel's id.

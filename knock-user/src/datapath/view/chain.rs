@@ -55,10 +55,18 @@ impl From<NextState> for Next {
 }
 
 impl Datapath {
-    /// Returns why one of two programs in the array that calls ours may get no packets.
-    pub fn in_the_way(&self) -> Result<Vec<String>> {
+    /// Returns why packets may not come to ours, or to another program of the array that calls ours.
+    pub(super) fn in_the_way(&self) -> Result<Vec<String>> {
         match &self.applied.circumstances.into {
-            Some(into) => into.in_the_way(self.config().all_followed()),
+            Some(into) => into.in_the_way(self.config()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`in_the_way`](Self::in_the_way), to ours alone.
+    pub fn before_ours(&self) -> Result<Vec<String>> {
+        match &self.applied.circumstances.into {
+            Some(into) => into.before_ours(self.config()),
             None => Ok(Vec::new()),
         }
     }

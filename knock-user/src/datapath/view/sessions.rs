@@ -117,7 +117,7 @@ impl Datapath {
 
 /// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet. All
 /// are kept where the kernel cannot list the sockets.
-fn connected(mut closing: Vec<SessionRow>) -> Vec<SessionRow> {
+pub(in crate::datapath) fn connected(mut closing: Vec<SessionRow>) -> Vec<SessionRow> {
     if closing.is_empty() {
         return closing;
     }
@@ -128,7 +128,8 @@ fn connected(mut closing: Vec<SessionRow>) -> Vec<SessionRow> {
     closing
 }
 
-fn row(session: &Session, now: u64) -> SessionRow {
+/// Returns what is shown of a session. `now`: ns of `CLOCK_MONOTONIC`.
+pub(in crate::datapath) fn row(session: &Session, now: u64) -> SessionRow {
     let [source, destination] = session.ends();
     SessionRow {
         gate: session.tenancy.gate(),

@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     config::Mode,
-    datapath::{install::attachment::Attachment, keys::Who, open::Datapath, trial::TrialState},
+    datapath::{
+        install::attachment::Attachment,
+        keys::Who,
+        open::Datapath,
+        trial::{self, TrialState},
+    },
     sys::clock::monotonic_now,
     values::{Port, Protocol},
 };
@@ -47,6 +52,8 @@ pub struct Status {
     pub tables: Vec<TableFill>,
     #[serde(flatten)]
     pub guarded: Destinations,
+    /// Why packets may pass without a knock, or not come to another program, though each program is in its place.
+    pub warnings: Vec<String>,
     /// Since it came up.
     #[serde(skip)]
     pub up_for: Duration,
@@ -259,6 +266,10 @@ impl Datapath {
             protect_at: gate.protect_at.clone(),
             grants: grants.at(id),
         });
+        let mut warnings = self.in_the_way()?;
+        if self.trial()? == TrialState::Lapsed {
+            warnings.insert(0, trial::LAPSED.to_owned());
+        }
         let limits = self.config().limits;
         // There are more places than that where the limit is no power of two.
         let sources = self.progress.map()?.used().count() as u64;
@@ -283,6 +294,7 @@ impl Datapath {
                 })
                 .collect(),
             guarded: self.destinations()?,
+            warnings,
             up_for: self.up_for(),
             attachments,
         })

@@ -33,17 +33,17 @@ pub fn refuses_name(path: &Path) -> io::Result<bool> {
     Ok(name.to_string_lossy().contains('.') && parent.exists() && is_bpffs(parent)?)
 }
 
-/// Mounts a BPF file system at [`MOUNT_POINT`].
+/// Mounts a BPF file system at [`MOUNT_POINT`], for its owner alone, as systemd does. By default everybody may write to it.
 pub fn mount() -> io::Result<()> {
     let bpf = c"bpf";
-    // SAFETY: three strings that end with a zero byte, no flags, no data.
+    // SAFETY: four strings that end with a zero byte, and no flags.
     let result = unsafe {
         libc::mount(
             bpf.as_ptr(),
             c"/sys/fs/bpf".as_ptr(),
             bpf.as_ptr(),
             0,
-            std::ptr::null(),
+            c"mode=0700".as_ptr().cast(),
         )
     };
     if result == 0 {

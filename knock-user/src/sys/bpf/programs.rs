@@ -28,6 +28,8 @@ const HAS_FRAGS: u32 = 1 << 5;
 /// What the kernel says of an array of programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Array {
+    /// The kernel's id of it.
+    pub id: u32,
     pub slots: u32,
     /// The type of the programs that belong in it, once there has been one.
     pub holds: Option<u32>,
@@ -38,7 +40,9 @@ pub fn array(object: impl AsFd) -> io::Result<Option<Array>> {
     if super::kind(&object) != Some(super::Kind::Map) {
         return Ok(None);
     }
-    let MapInfo { kind, slots, .. } = info(&object)?;
+    let MapInfo {
+        kind, id, slots, ..
+    } = info(&object)?;
     if kind != PROG_ARRAY {
         return Ok(None);
     }
@@ -48,7 +52,7 @@ pub fn array(object: impl AsFd) -> io::Result<Option<Array>> {
         .lines()
         .find_map(|line| line.strip_prefix("owner_prog_type:"));
     let holds = holds.and_then(|number| number.trim().parse().ok());
-    Ok(Some(Array { slots, holds }))
+    Ok(Some(Array { id, slots, holds }))
 }
 
 /// Makes an array of one slot.
@@ -217,7 +221,7 @@ struct Ids {
 #[derive(Clone, Copy, Zeroable)]
 struct MapInfo {
     kind: u32,
-    _id: u32,
+    id: u32,
     _key_size: u32,
     _value_size: u32,
     slots: u32,

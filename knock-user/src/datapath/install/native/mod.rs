@@ -147,7 +147,11 @@ pub fn hindrance(facts: &Facts, frags: bool, error: Option<i32>) -> Option<Strin
             whose(facts)
         ));
     }
-    if let Some(mtu) = mtu(facts, frags, error) {
+    // Of a driver with native XDP, which may be the MTU's fault.
+    let is_known = LARGEST.iter().any(|(driver, _)| *driver == facts.driver);
+    if (!unable || is_known)
+        && let Some(mtu) = mtu(facts, frags, error)
+    {
         return Some(mtu);
     }
     if facts.gro_hw && refused {
@@ -162,7 +166,7 @@ pub fn hindrance(facts: &Facts, frags: bool, error: Option<i32>) -> Option<Strin
     }
     if unable || error == Some(libc::EOPNOTSUPP) {
         return Some(format!(
-            "{} has no native XDP (`attach = \"tcx\"` in the configuration, or \"generic\" before Linux 6.6, asks for what there is)",
+            "{} has no native XDP (`attach = \"tcx\"`, on Linux 6.6 and newer, or \"generic\" does without it)",
             whose(facts)
         ));
     }

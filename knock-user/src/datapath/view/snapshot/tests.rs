@@ -92,6 +92,7 @@ fn the_reference_has_every_key_and_no_other() {
                 kind: "own",
             }],
         },
+        warnings: Vec::new(),
         up_for: Duration::ZERO,
         attachments: Vec::new(),
     };
