@@ -1,14 +1,17 @@
 //! A neighbour that does not go with ours, when ours comes into force without anybody there: a service begins, an interface appears, a
 //! trial ends. What is to follow never keeps an interface from being guarded.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use knockgate_tests::{
     foreign,
     lab::{Source::A, WAN},
     neighbour::{Array, Kind, Neighbour},
     network::ip,
-    run::{run, wait_until},
+    run::{Running, run, wait_until},
     scenario::{Attach, Scenario},
     version,
 };
@@ -145,8 +148,17 @@ fn a_service_of_another_version_keeps_what_is_up_where_nothing_is_pinned_to_foll
         up.arg("--pin-root").arg(lab.pin_root()).arg("up");
         run(up.env_remove("SSH_CONNECTION")).exits(0);
         fs::remove_file(&pin).expect("it was pinned above");
-        let _service = lab.serve(&[]);
+        let log = lab.folder().join("log");
+        let mut command = lab.knockgate_command(&["run"]);
+        command.stderr(File::create(&log).expect("the temporary folder is writable"));
+        let mut service = Running::start(&mut command, lab.folder());
+        let said = || fs::read_to_string(&log).expect("it was created above");
+        wait_until("it takes over what is up", || {
+            assert!(service.goes_on(), "{}", said());
+            said().contains("of another version stays") && lab.is_served()
+        });
         scenario.closed(A, "22/tcp");
         assert_eq!(status(scenario, 0)["next"]["program"], neighbour.id);
+        assert!(service.goes_on(), "{}", said());
     });
 }
