@@ -35,7 +35,7 @@ pub struct HostFacts {
     pub source_routing: BTreeMap<String, Vec<String>>,
     /// The SSH session in which the command runs.
     pub ssh: Option<SshSession>,
-    /// The interfaces whose packets no entry of the kernel program can read, and why.
+    /// The interfaces whose packets no entry of the kernel program can read, or is shown, and why.
     pub unreadable: BTreeMap<String, String>,
     /// The programs of hooks are to be found in the file system.
     pub has_programs: bool,
