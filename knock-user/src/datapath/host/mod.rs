@@ -236,7 +236,7 @@ fn add_routed(
 
 /// Returns whether a route makes more addresses this host's own than the table can list.
 fn is_network(route: &LocalRoute) -> bool {
-    // Part of 127.0.0.0/8, which does not come by an interface.
+    // Part of 127.0.0.0/8, which the program guards without the table.
     let is_loopback = route.destination.is_loopback() && route.prefix >= 8;
     !route.is_single() && !is_loopback
 }
